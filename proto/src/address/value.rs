@@ -1,0 +1,99 @@
+//! The JSON spelling of an address, not yet read for a family.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::constant::Constant;
+
+/// An address as it stands in JSON: a path, raw bytes, a tuple, or the opaque form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AddressValue {
+    /// `null`: no address, as the peer of a connection reports it.
+    None(()),
+    /// A path of `AF_UNIX` (a leading NUL means the abstract namespace), or a Bluetooth SCO device.
+    Text(String),
+    /// A tuple in Python's order.
+    Tuple(Vec<AddressItem>),
+    /// Any family by its raw `sockaddr` bytes after `sa_family`.
+    Opaque(OpaqueValue),
+    /// An `AF_UNIX` name that is not UTF-8, or is abstract (leading NUL).
+    Bytes(BytesValue),
+}
+
+/// `{"family": n, "base64": "..."}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpaqueValue {
+    /// The address family.
+    pub family: Constant,
+    /// The bytes of the kernel's structure that follow `sa_family`.
+    pub base64: String,
+}
+
+/// `{"base64": "..."}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BytesValue {
+    /// The bytes.
+    pub base64: String,
+}
+
+/// One item of an address tuple.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AddressItem {
+    /// An integer.
+    Number(i64),
+    /// A host, an interface, a Bluetooth device, or bytes as base64 where Python has bytes.
+    Text(String),
+    /// Bytes, where the item may also be text.
+    Bytes(BytesValue),
+    /// Python's `None`, as a host: the same as `""`.
+    None(()),
+}
+
+impl JsonSchema for AddressValue {
+    fn schema_name() -> Cow<'static, str> {
+        "Address".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A socket address as Python spells it for the handle's family: \
+                a path, a tuple as an array, {\"base64\"} for names that are no text, \
+                or {\"family\", \"base64\"} for the raw sockaddr of any family",
+            "anyOf": [
+                { "type": "null" },
+                { "type": "string" },
+                { "type": "array", "items": { "anyOf": [
+                    { "type": "integer" }, { "type": "string" }, { "type": "null" },
+                    { "type": "object", "properties": { "base64": { "type": "string" } },
+                      "required": ["base64"], "additionalProperties": false }
+                ] } },
+                { "type": "object",
+                  "properties": { "family": { "type": ["integer", "string"] }, "base64": { "type": "string" } },
+                  "required": ["base64"], "additionalProperties": false }
+            ]
+        })
+    }
+}
+
+impl JsonSchema for AddressItem {
+    fn schema_name() -> Cow<'static, str> {
+        "AddressItem".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "One item of an address tuple",
+            "anyOf": [
+                { "type": "integer" }, { "type": "string" }, { "type": "null" },
+                { "type": "object", "properties": { "base64": { "type": "string" } },
+                  "required": ["base64"], "additionalProperties": false }
+            ]
+        })
+    }
+}

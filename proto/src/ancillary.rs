@@ -1,0 +1,93 @@
+//! Ancillary data (`cmsg(3)`) as Python spells it: `(level, type, data)`.
+//!
+//! Data of any level and type travels as raw bytes, in host order as the kernel has it. The one
+//! exception is `SOL_SOCKET`, `SCM_RIGHTS`: descriptors ride beside the frame, and the item says how
+//! many of them are its own. Raw `SCM_RIGHTS` bytes are refused: they would name descriptors of the
+//! broker.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::constant::Constant;
+
+/// One item of ancillary data: `[level, type, data]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AncillaryItem(
+    /// `cmsg_level`, such as `SOL_SOCKET`.
+    pub Constant,
+    /// `cmsg_type`, such as `SCM_RIGHTS`.
+    pub Constant,
+    /// `cmsg_data`.
+    pub AncillaryData,
+);
+
+/// The data of one item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AncillaryData {
+    /// The next descriptors of the frame belong to this item.
+    Descriptors(Descriptors),
+    /// Raw bytes.
+    Bytes(Bytes),
+}
+
+/// Descriptors of an `SCM_RIGHTS` item, in order, taken from those beside the frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Descriptors {
+    /// How many, at most 253 (`SCM_MAX_FD`).
+    pub descriptors: u32,
+    /// Base64 of odd bytes after the last whole descriptor, as a truncated item has them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rest: String,
+}
+
+impl JsonSchema for AncillaryItem {
+    fn schema_name() -> Cow<'static, str> {
+        "AncillaryItem".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let bytes = generator.subschema_for::<Bytes>();
+        let constant = generator.subschema_for::<Constant>();
+        json_schema!({
+            "description": "Ancillary data as [level, type, data]; SCM_RIGHTS data is \
+                {\"descriptors\": n}, taken in order from the descriptors beside the frame",
+            "type": "array",
+            "items": [constant, constant, { "anyOf": [bytes, {
+                "type": "object",
+                "properties": {
+                    "descriptors": { "type": "integer", "minimum": 0, "maximum": 253 },
+                    "rest": { "type": "string", "contentEncoding": "base64" }
+                },
+                "required": ["descriptors"],
+                "additionalProperties": false
+            }] }],
+            "minItems": 3,
+            "maxItems": 3
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_spelt_as_tuples() {
+        for text in ["[1,1,{\"descriptors\":2}]", "[41,50,\"AAAA\"]", "[1,2,{\"attachment\":0}]"] {
+            let item: AncillaryItem = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&item).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn misspelt_data_is_refused() {
+        for text in ["[1,1,{\"descriptor\":2}]", "[1,1]", "[1,1,5]", "[1,1,{\"descriptors\":-1}]"] {
+            assert!(serde_json::from_str::<AncillaryItem>(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Interfaces and the name of the host.
+
+use jsonrpsee::core::RpcResult;
+
+/// Interfaces and the name of the host.
+#[sockbroker_proto_macros::api(namespace = "socket")]
+pub trait Interfaces {
+    /// `socket.if_nameindex()`: pairs of index and name.
+    #[method(name = "if_nameindex")]
+    fn if_nameindex(&self) -> RpcResult<Vec<(u32, String)>>;
+
+    /// `socket.if_nametoindex(if_name)`.
+    #[method(name = "if_nametoindex")]
+    fn if_nametoindex(
+        &self,
+        /// The name.
+        if_name: String,
+    ) -> RpcResult<u32>;
+
+    /// `socket.if_indextoname(if_index)`.
+    #[method(name = "if_indextoname")]
+    fn if_indextoname(
+        &self,
+        /// The index.
+        if_index: i64,
+    ) -> RpcResult<String>;
+
+    /// `socket.gethostname()`.
+    #[method(name = "gethostname")]
+    fn gethostname(&self) -> RpcResult<String>;
+
+    /// `socket.sethostname(name)`.
+    #[method(name = "sethostname")]
+    fn sethostname(
+        &self,
+        /// The new name.
+        name: String,
+    ) -> RpcResult<()>;
+}

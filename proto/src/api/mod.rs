@@ -1,0 +1,70 @@
+//! Every method, declared once: one theme a file, with its parameter and result types.
+//!
+//! Parameter names and order are Python's; methods of socket objects take `handle` first.
+//! Parameters may be sent by name or by position. Integers are checked as Python's argument parser
+//! checks them. Every method may fail with the errors of [`crate::error`]; its own doc names only
+//! what is particular.
+//!
+//! `makefile` has no method: it is buffering on the client's side over `recv` and `send`.
+
+pub mod values;
+pub mod socket;
+pub mod transfer;
+pub mod batch;
+pub mod option;
+pub mod name;
+pub mod interface;
+pub mod convert;
+pub mod session;
+
+use crate::error::ErrorKind;
+use crate::openrpc;
+
+/// The namespaces, for the document and for the method table.
+pub const NAMESPACES: [openrpc::Namespace; 10] = [
+    socket::socket_methods,
+    transfer::transfer_methods,
+    batch::batch_methods,
+    option::options_methods,
+    name::names_methods,
+    interface::interfaces_methods,
+    convert::convert_methods,
+    session::module_methods,
+    session::session_methods,
+    session::call_methods,
+];
+
+/// The parameter names of every method, by wire name, in order.
+pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    [
+        socket::SOCKET_PARAMETERS,
+        transfer::TRANSFER_PARAMETERS,
+        batch::BATCH_PARAMETERS,
+        option::OPTIONS_PARAMETERS,
+        name::NAMES_PARAMETERS,
+        interface::INTERFACES_PARAMETERS,
+        convert::CONVERT_PARAMETERS,
+        session::MODULE_PARAMETERS,
+        session::SESSION_PARAMETERS,
+        session::CALL_PARAMETERS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+    .chain([("rpc.discover", &[][..])])
+}
+
+/// The whole contract as an OpenRPC document.
+pub fn document() -> serde_json::Value {
+    openrpc::document(NAMESPACES, errors(), env!("CARGO_PKG_VERSION"))
+}
+
+/// The table of errors as OpenRPC error objects, by name.
+fn errors() -> serde_json::Value {
+    let entries = ErrorKind::all().map(|kind| {
+        let entry = kind.entry();
+        let object = serde_json::json!({ "code": entry.code, "message": entry.meaning });
+        (entry.name.to_owned(), object)
+    });
+    serde_json::Value::Object(entries.collect())
+}

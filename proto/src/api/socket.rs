@@ -1,0 +1,220 @@
+//! Life of a socket: creation, names, connections, end, readiness.
+
+use jsonrpsee::core::RpcResult;
+
+use super::values::{Accepted, Attributes, Created};
+use crate::address::AddressValue;
+use crate::constant::Constant;
+use crate::handle::Handle;
+
+/// Life of a socket.
+#[sockbroker_proto_macros::api(namespace = "socket")]
+pub trait Socket {
+    /// `socket.socket(family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None)`: a new socket.
+    ///
+    /// `AF_INET, SOCK_RAW, IPPROTO_IP`, which Linux refuses, gives a sniffer in the manner of
+    /// Windows: bind it to an address, switch it on with `ioctl(SIO_RCVALL, RCVALL_ON)`, and it
+    /// receives the IP packets of the interface that owns the address.
+    #[method(name = "socket")]
+    async fn socket(
+        &self,
+        /// `AF_*`; `AF_INET` if absent or -1, or what `fileno` is.
+        family: Option<Constant>,
+        /// `SOCK_*`, with `SOCK_NONBLOCK` if wanted; `SOCK_STREAM` if absent or -1.
+        #[argument(rename = "type")]
+        kind: Option<Constant>,
+        /// The protocol; 0 if absent or -1.
+        proto: Option<Constant>,
+        /// Adopt a descriptor instead: its index among those beside the frame, counted from 0.
+        fileno: Option<u32>,
+        /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
+        timeout: Option<f64>,
+        /// Answer with a descriptor of the new socket beside the frame.
+        want_fd: Option<bool>,
+    ) -> RpcResult<Created>;
+
+    /// `socket.socketpair([family[, type[, proto]]])`: two connected sockets.
+    #[method(name = "socketpair")]
+    fn socketpair(
+        &self,
+        /// `AF_*`; `AF_UNIX` if absent.
+        family: Option<Constant>,
+        /// `SOCK_*`; `SOCK_STREAM` if absent.
+        #[argument(rename = "type")]
+        kind: Option<Constant>,
+        /// The protocol; 0 if absent.
+        proto: Option<Constant>,
+        /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
+        timeout: Option<f64>,
+        /// Answer with a descriptor of each beside the frame.
+        want_fd: Option<bool>,
+    ) -> RpcResult<(Created, Created)>;
+
+    /// `socket.fromfd(fd, family, type, proto=0)`: adopts a descriptor sent beside the frame.
+    ///
+    /// The broker keeps the descriptor that arrived; the client may close its own. `EBADF` without a
+    /// descriptor, `ENOTSOCK` for one that is no socket.
+    #[method(name = "fromfd")]
+    fn fromfd(
+        &self,
+        /// Which of the descriptors beside the frame, counted from 0.
+        fd: Option<u32>,
+        /// `AF_*`; what the descriptor is if absent or -1.
+        family: Option<Constant>,
+        /// `SOCK_*`; what the descriptor is if absent or -1.
+        #[argument(rename = "type")]
+        kind: Option<Constant>,
+        /// The protocol; what the descriptor is if absent or -1.
+        proto: Option<Constant>,
+        /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
+        timeout: Option<f64>,
+    ) -> RpcResult<Created>;
+
+    /// `socket.create_connection(address, timeout=..., source_address=None, all_errors=False)`:
+    /// resolves, then tries each address until one answers.
+    ///
+    /// The timeout holds for each attempt, as in Python, and stays on the socket.
+    #[method(name = "create_connection")]
+    async fn create_connection(
+        &self,
+        /// `[host, port]`; the port may be a service name.
+        address: AddressValue,
+        /// Seconds; the session's default if absent, `null` blocks.
+        timeout: Option<f64>,
+        /// `[host, port]` to bind to first.
+        source_address: Option<AddressValue>,
+        /// Name every attempt's error in the message, not only the last one's.
+        all_errors: Option<bool>,
+    ) -> RpcResult<Created>;
+
+    /// `socket.create_server(address, *, family=AF_INET, backlog=None, reuse_port=False,
+    /// dualstack_ipv6=False)`: a listening TCP socket with `SO_REUSEADDR`.
+    #[method(name = "create_server")]
+    async fn create_server(
+        &self,
+        /// `[host, port]`.
+        address: AddressValue,
+        /// `AF_INET` or `AF_INET6`.
+        family: Option<Constant>,
+        /// As for `listen`.
+        backlog: Option<i64>,
+        /// Set `SO_REUSEPORT`.
+        reuse_port: Option<bool>,
+        /// Serve IPv4 too on an IPv6 socket.
+        dualstack_ipv6: Option<bool>,
+    ) -> RpcResult<Created>;
+
+    /// `socket.has_dualstack_ipv6()`: whether one socket can serve IPv4 and IPv6.
+    #[method(name = "has_dualstack_ipv6")]
+    fn has_dualstack_ipv6(&self) -> RpcResult<bool>;
+
+    /// `sock.accept()`: waits for a connection and takes it.
+    ///
+    /// The new socket has the session's default timeout, not the listener's.
+    #[method(name = "accept")]
+    async fn accept(
+        &self,
+        handle: Handle,
+        /// Answer with a descriptor of the new socket beside the frame.
+        want_fd: Option<bool>,
+    ) -> RpcResult<Accepted>;
+
+    /// `sock.bind(address)`; a host name is resolved first.
+    #[method(name = "bind")]
+    async fn bind(
+        &self,
+        handle: Handle,
+        /// The address, spelt for the socket's family.
+        address: AddressValue,
+    ) -> RpcResult<()>;
+
+    /// `sock.listen([backlog])`.
+    #[method(name = "listen")]
+    fn listen(
+        &self,
+        handle: Handle,
+        /// At least 0; 128 or `SOMAXCONN`, the lesser, if absent.
+        backlog: Option<i64>,
+    ) -> RpcResult<()>;
+
+    /// `sock.connect(address)`: waits until the connection stands.
+    #[method(name = "connect")]
+    async fn connect(
+        &self,
+        handle: Handle,
+        /// The address, spelt for the socket's family.
+        address: AddressValue,
+    ) -> RpcResult<()>;
+
+    /// `sock.connect_ex(address)`: like `connect`, with the error number as the result.
+    ///
+    /// 0 is success; a timeout gives `EAGAIN`; errors of the resolver are errors here too.
+    #[method(name = "connect_ex")]
+    async fn connect_ex(
+        &self,
+        handle: Handle,
+        /// The address, spelt for the socket's family.
+        address: AddressValue,
+    ) -> RpcResult<i32>;
+
+    /// `sock.shutdown(how)`.
+    ///
+    /// Waits for data that the same connection sent before it; never for a blocked receive or for
+    /// other connections.
+    #[method(name = "shutdown")]
+    async fn shutdown(
+        &self,
+        handle: Handle,
+        /// `SHUT_RD`, `SHUT_WR` or `SHUT_RDWR`.
+        how: Constant,
+    ) -> RpcResult<()>;
+
+    /// `sock.close()`: the handle is gone at once; calls in progress on it run to their end.
+    #[method(name = "close")]
+    fn close(&self, handle: Handle) -> RpcResult<()>;
+
+    /// `sock.dup()`: a second handle for the same socket, with the session's default timeout.
+    #[method(name = "dup")]
+    fn dup(
+        &self,
+        handle: Handle,
+        /// Answer with a descriptor beside the frame.
+        want_fd: Option<bool>,
+    ) -> RpcResult<Created>;
+
+    /// `sock.fileno()`: a descriptor of the socket beside the frame; the handle stays.
+    ///
+    /// The result counts the descriptors beside the answer. Only framed connections on Unix sockets
+    /// carry descriptors; elsewhere the error says so.
+    #[method(name = "fileno")]
+    fn fileno(&self, handle: Handle) -> RpcResult<u32>;
+
+    /// `sock.detach()`: the descriptor beside the frame, and the handle is gone.
+    #[method(name = "detach")]
+    fn detach(&self, handle: Handle) -> RpcResult<u32>;
+
+    /// `sock.getsockname()`.
+    #[method(name = "getsockname")]
+    fn getsockname(&self, handle: Handle) -> RpcResult<AddressValue>;
+
+    /// `sock.getpeername()`.
+    #[method(name = "getpeername")]
+    fn getpeername(&self, handle: Handle) -> RpcResult<AddressValue>;
+
+    /// `sock.family`, `sock.type` and `sock.proto` in one answer, with the timeout.
+    #[method(name = "attributes")]
+    fn attributes(&self, handle: Handle) -> RpcResult<Attributes>;
+
+    /// `select.poll` over many handles: waits until one of them has an event.
+    ///
+    /// The result lists handles with events, as `poll.poll()` does: `POLLERR`, `POLLHUP` and, for an
+    /// unknown handle, `POLLNVAL` come unasked. Unlike Python's, the timeout is in seconds.
+    #[method(name = "poll")]
+    async fn poll(
+        &self,
+        /// Pairs of handle and `POLL*` events.
+        fds: Vec<(Handle, Constant)>,
+        /// Seconds; waits for ever if absent or `null`.
+        timeout: Option<f64>,
+    ) -> RpcResult<Vec<(Handle, i32)>>;
+}

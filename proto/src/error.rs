@@ -1,0 +1,173 @@
+//! The one table of errors: JSON-RPC code, kind and Python exception, and the fixed data fields.
+//!
+//! Codes above zero stand in blocks outside the range that JSON-RPC reserves: 1000 operating
+//! system, 2000 resolver, 3000 policy, 4000 handle, session and limits, 5000 capture and channel.
+//! They are never given a new meaning.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What went wrong, closed: every answer's error is one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The text is not JSON.
+    Parse,
+    /// Not a JSON-RPC 2.0 request, or one that breaks a rule of the protocol.
+    Request,
+    /// No method of this name.
+    Method,
+    /// A parameter that Python's module would refuse with an exception, or of the wrong type.
+    Argument,
+    /// The broker failed; the call is lost, the broker goes on.
+    Internal,
+    /// The call was cancelled by `$/cancelRequest` or the end of its connection.
+    Cancelled,
+    /// A system call failed: `errno` and `name` say how.
+    Os,
+    /// The handle's timeout ran out. Without errno; the kernel's ETIMEDOUT is an [`ErrorKind::Os`].
+    Timeout,
+    /// `getaddrinfo` or `getnameinfo` failed: `errno` holds the `EAI_*` code.
+    Gai,
+    /// `gethostbyname_ex` or `gethostbyaddr` failed: `errno` holds the `h_errno` code.
+    Host,
+    /// The policy does not allow it: `rule` and `grant` say why.
+    Denied,
+    /// No such handle in this session.
+    Handle,
+    /// No such session or token, or one that cannot be used so.
+    Session,
+    /// A limit was crossed: `limit` names it.
+    Limit,
+    /// Descriptors: none beside the frame, too few, or this transport carries none.
+    Descriptor,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorEntry {
+    /// The kind.
+    pub kind: ErrorKind,
+    /// The JSON-RPC code.
+    pub code: i32,
+    /// `data.kind` on the wire.
+    pub name: &'static str,
+    /// What the Python client raises.
+    pub exception: &'static str,
+    /// One sentence for documents.
+    pub meaning: &'static str,
+}
+
+impl ErrorKind {
+    /// The row of this kind.
+    pub fn entry(self) -> ErrorEntry {
+        // The table stands in the order of the variants; a test holds it to that.
+        TABLE[self as usize]
+    }
+
+    /// The JSON-RPC code.
+    pub fn code(self) -> i32 {
+        self.entry().code
+    }
+
+    /// Every kind, in the order of the table.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|entry| entry.kind)
+    }
+}
+
+const fn row(
+    kind: ErrorKind,
+    code: i32,
+    name: &'static str,
+    exception: &'static str,
+    meaning: &'static str,
+) -> ErrorEntry {
+    ErrorEntry { kind, code, name, exception, meaning }
+}
+
+/// The one table.
+#[rustfmt::skip]
+static TABLE: [ErrorEntry; 15] = [
+    row(ErrorKind::Parse, -32700, "parse", "RuntimeError",
+        "the text is not JSON"),
+    row(ErrorKind::Request, -32600, "request", "RuntimeError",
+        "not a JSON-RPC 2.0 request, or one that breaks a rule of the protocol"),
+    row(ErrorKind::Method, -32601, "method", "NotImplementedError",
+        "no method of this name"),
+    row(ErrorKind::Argument, -32602, "argument", "as data.exception says",
+        "a parameter is missing, unknown, of the wrong type or out of range; data.exception names what Python raises"),
+    row(ErrorKind::Internal, -32603, "internal", "RuntimeError",
+        "the broker failed in this call and goes on"),
+    row(ErrorKind::Cancelled, -32800, "cancelled", "asyncio.CancelledError",
+        "the call was cancelled; data.sent counts bytes that had already left"),
+    row(ErrorKind::Os, 1000, "OSError", "OSError",
+        "a system call failed; errno and name say how"),
+    row(ErrorKind::Timeout, 1001, "timeout", "TimeoutError",
+        "the handle's timeout ran out; without errno"),
+    row(ErrorKind::Gai, 2000, "gaierror", "socket.gaierror",
+        "getaddrinfo or getnameinfo failed; errno holds the EAI_ code"),
+    row(ErrorKind::Host, 2001, "herror", "socket.herror",
+        "gethostbyname_ex or gethostbyaddr failed; errno holds the h_errno code"),
+    row(ErrorKind::Denied, 3000, "denied", "PermissionError",
+        "the policy does not allow it; rule and grant say why"),
+    row(ErrorKind::Handle, 4000, "handle", "OSError(EBADF)",
+        "no such handle in this session"),
+    row(ErrorKind::Session, 4001, "session", "RuntimeError",
+        "no such session or token, or one that cannot be used so"),
+    row(ErrorKind::Limit, 4002, "limit", "OSError(ENOBUFS)",
+        "a limit was crossed; data.limit names it, session.limits lists all"),
+    row(ErrorKind::Descriptor, 4003, "descriptor", "OSError(EBADF)",
+        "descriptors are missing beside the frame, or this transport carries none"),
+];
+
+/// `error.data`: fixed fields; absent ones do not apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorData {
+    /// The kind, such as `OSError`, `timeout`, `denied` or `limit`.
+    pub kind: String,
+    /// The error number: of the system call, an `EAI_*` code, or an `h_errno` code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+    /// The error number's name, such as `ECONNREFUSED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The Python call or system call that failed, such as `connect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
+    /// The Python exception of an argument error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<String>,
+    /// The policy rule that decided, or `no rule`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The grant that is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// The limit that was crossed, as `session.limits` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// Bytes that had already been sent when a `sendall` or `send` ended early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_stands_in_the_order_of_the_kinds() {
+        for (place, entry) in TABLE.iter().enumerate() {
+            assert_eq!(entry.kind as usize, place, "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn codes_and_names_are_unique_and_outside_the_range_of_the_rpc_library() {
+        let codes: HashSet<_> = ErrorKind::all().map(ErrorKind::code).collect();
+        let names: HashSet<_> = ErrorKind::all().map(|kind| kind.entry().name).collect();
+        assert_eq!((codes.len(), names.len()), (TABLE.len(), TABLE.len()));
+        assert!(codes.iter().all(|code| !(-32011..=-32000).contains(code)));
+    }
+}

@@ -1,0 +1,301 @@
+//! The frame codec: the LSP base protocol with two optional head fields, over byte slices.
+//!
+//! ```text
+//! Content-Length: 123\r\n        length of the JSON in bytes
+//! Attachments: 1400,1400\r\n     lengths of the raw parts that follow the JSON (may be empty)
+//! Fds: 1\r\n                     descriptors that ride with this frame (Unix sockets only)
+//! \r\n
+//! {json}<1400 bytes><1400 bytes>
+//! ```
+//!
+//! Field names are compared without regard to case, unknown fields are ignored (LSP has
+//! `Content-Type`), known ones may stand once. A head that breaks a rule ends the connection: after
+//! it nobody can tell where the next frame begins.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+/// The limits a head is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// The longest head in bytes, its blank line included.
+    pub head_bytes: usize,
+    /// The largest frame in bytes: JSON and attachments.
+    pub frame_bytes: usize,
+    /// The most attachments of one frame.
+    pub attachments: usize,
+    /// The most descriptors of one frame; `SCM_MAX_FD` is 253.
+    pub descriptors: usize,
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self { head_bytes: 1024, frame_bytes: 8 << 20, attachments: 64, descriptors: 253 }
+    }
+}
+
+/// What a frame's head announces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The length of the JSON in bytes.
+    pub content_length: usize,
+    /// The lengths of the attachments; `None` without the field, which tells that the sender does
+    /// not ask for attachments in the answer.
+    pub attachments: Option<Vec<usize>>,
+    /// How many descriptors ride with the frame.
+    pub descriptors: usize,
+}
+
+impl Head {
+    /// The length of all that follows the head: JSON and attachments.
+    pub fn body_length(&self) -> usize {
+        let parts = self.attachments.as_deref().unwrap_or_default();
+        parts.iter().fold(self.content_length, |sum, part| sum.saturating_add(*part))
+    }
+}
+
+/// A head that cannot be used; the connection ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The head is longer than allowed, or its end does not come.
+    #[error("the head is longer than {0} bytes")]
+    HeadTooLong(usize),
+    /// A line that is no `Name: value`.
+    #[error("a head line is not \"Name: value\" in ASCII, ended by CR LF")]
+    BadLine,
+    /// A length or count that is not all digits.
+    #[error("{0} is not a decimal number")]
+    BadNumber(&'static str),
+    /// A field that stands twice.
+    #[error("{0} stands twice")]
+    Duplicate(&'static str),
+    /// No `Content-Length`.
+    #[error("Content-Length is missing")]
+    NoLength,
+    /// More than one frame may hold.
+    #[error("the frame has {length} bytes, more than {limit}")]
+    FrameTooLong {
+        /// What was announced.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// More attachments or descriptors than allowed.
+    #[error("{field} announces {count}, more than {limit}")]
+    TooMany {
+        /// The head field.
+        field: &'static str,
+        /// What was announced.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Reads the head at the start of `bytes`: the head and its own length, or `None` until it is whole.
+pub fn read_head(bytes: &[u8], limits: &FrameLimits) -> Result<Option<(Head, usize)>, FrameError> {
+    let window = bytes.get(..limits.head_bytes).unwrap_or(bytes);
+    let Some(end) = window.windows(4).position(|part| part == b"\r\n\r\n") else {
+        return if bytes.len() >= limits.head_bytes {
+            Err(FrameError::HeadTooLong(limits.head_bytes))
+        } else {
+            Ok(None)
+        };
+    };
+    let lines = window.get(..end).unwrap_or_default();
+    let head = read_fields(std::str::from_utf8(lines).ok().ok_or(FrameError::BadLine)?)?;
+    check(&head, limits)?;
+    Ok(Some((head, end.saturating_add(4))))
+}
+
+/// Appends a head. `attachments` is `None` where the peer is not to see the field.
+pub fn write_head(
+    out: &mut Vec<u8>,
+    content_length: usize,
+    attachments: Option<&[usize]>,
+    descriptors: usize,
+) {
+    let mut text = String::with_capacity(64);
+    text.push_str("Content-Length: ");
+    text.push_str(&content_length.to_string());
+    text.push_str("\r\n");
+    if let Some(lengths) = attachments {
+        text.push_str("Attachments: ");
+        for (index, length) in lengths.iter().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            text.push_str(&length.to_string());
+        }
+        text.push_str("\r\n");
+    }
+    if descriptors > 0 {
+        text.push_str("Fds: ");
+        text.push_str(&descriptors.to_string());
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn read_fields(lines: &str) -> Result<Head, FrameError> {
+    let mut content_length = None;
+    let mut attachments = None;
+    let mut descriptors = None;
+    for line in lines.split("\r\n") {
+        let (name, value) = line.split_once(':').ok_or(FrameError::BadLine)?;
+        if name.is_empty() || !line.is_ascii() || line.contains(['\r', '\n']) {
+            return Err(FrameError::BadLine);
+        }
+        let value = value.trim_matches(' ');
+        if name.eq_ignore_ascii_case("Content-Length") {
+            set_once(&mut content_length, number(value, "Content-Length")?, "Content-Length")?;
+        } else if name.eq_ignore_ascii_case("Attachments") {
+            set_once(&mut attachments, numbers(value)?, "Attachments")?;
+        } else if name.eq_ignore_ascii_case("Fds") {
+            set_once(&mut descriptors, number(value, "Fds")?, "Fds")?;
+        }
+    }
+    Ok(Head {
+        content_length: content_length.ok_or(FrameError::NoLength)?,
+        attachments,
+        descriptors: descriptors.unwrap_or(0),
+    })
+}
+
+fn set_once<T>(slot: &mut Option<T>, value: T, field: &'static str) -> Result<(), FrameError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(FrameError::Duplicate(field)),
+    }
+}
+
+fn numbers(value: &str) -> Result<Vec<usize>, FrameError> {
+    if value.is_empty() {
+        return Ok(Vec::new());
+    }
+    value.split(',').map(|part| number(part.trim_matches(' '), "Attachments")).collect()
+}
+
+/// Digits only: `usize::from_str` would take a sign.
+fn number(value: &str, field: &'static str) -> Result<usize, FrameError> {
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(FrameError::BadNumber(field));
+    }
+    Ok(value.parse().unwrap_or(usize::MAX))
+}
+
+fn check(head: &Head, limits: &FrameLimits) -> Result<(), FrameError> {
+    let length = head.body_length();
+    if length > limits.frame_bytes {
+        return Err(FrameError::FrameTooLong { length, limit: limits.frame_bytes });
+    }
+    let count = head.attachments.as_deref().unwrap_or_default().len();
+    if count > limits.attachments {
+        return Err(FrameError::TooMany { field: "Attachments", count, limit: limits.attachments });
+    }
+    let count = head.descriptors;
+    if count > limits.descriptors {
+        return Err(FrameError::TooMany { field: "Fds", count, limit: limits.descriptors });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Option<(Head, usize)>, FrameError> {
+        read_head(text.as_bytes(), &FrameLimits::default())
+    }
+
+    #[test]
+    fn a_plain_language_server_head_is_read() {
+        let text = "content-length: 12\r\nContent-Type: application/vscode-jsonrpc\r\n\r\n{";
+        let head = Head { content_length: 12, ..Head::default() };
+        assert_eq!(read(text), Ok(Some((head, text.len() - 1))));
+    }
+
+    #[test]
+    fn an_empty_attachments_field_differs_from_none() {
+        let (head, _) = read("Content-Length: 2\r\nAttachments:\r\n\r\n").unwrap().unwrap();
+        assert_eq!(head.attachments, Some(vec![]));
+        let (head, _) = read("Content-Length: 2\r\n\r\n").unwrap().unwrap();
+        assert_eq!(head.attachments, None);
+    }
+
+    #[test]
+    fn a_head_is_incomplete_until_its_blank_line() {
+        let whole = "Content-Length: 2\r\nFds: 3\r\n\r\n";
+        for cut in 0..whole.len() {
+            assert_eq!(read(&whole[..cut]), Ok(None), "cut at {cut}");
+        }
+        assert!(read(whole).unwrap().is_some());
+    }
+
+    #[test]
+    fn malformed_heads_are_refused() {
+        use FrameError::{BadLine, BadNumber, Duplicate, NoLength};
+        for (text, error) in [
+            ("Content-Length: -1\r\n\r\n", BadNumber("Content-Length")),
+            ("Content-Length: +1\r\n\r\n", BadNumber("Content-Length")),
+            ("Content-Length: 1x\r\n\r\n", BadNumber("Content-Length")),
+            ("Content-Length: \r\n\r\n", BadNumber("Content-Length")),
+            ("Content-Length: 1\r\nContent-Length: 1\r\n\r\n", Duplicate("Content-Length")),
+            ("Content-Length: 1\r\nFds: 1\r\nfds: 1\r\n\r\n", Duplicate("Fds")),
+            ("Content-Length: 1\r\nAttachments: 1,,2\r\n\r\n", BadNumber("Attachments")),
+            ("Content-Type: x\r\n\r\n", NoLength),
+            ("Content-Length 1\r\n\r\n", BadLine),
+            ("Content-Length: 1\n\r\n\r\n", BadLine),
+            ("X\u{e9}: 1\r\n\r\n", BadLine),
+            ("\r\n\r\n", BadLine),
+        ] {
+            assert_eq!(read(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_limit_is_enforced_at_its_edge() {
+        let limits =
+            FrameLimits { head_bytes: 64, frame_bytes: 10, attachments: 2, descriptors: 1 };
+        let read = |text: &str| read_head(text.as_bytes(), &limits);
+        assert!(read("Content-Length: 8\r\nAttachments: 1,1\r\n\r\n").unwrap().is_some());
+        assert!(matches!(
+            read("Content-Length: 9\r\nAttachments: 1,1\r\n\r\n"),
+            Err(FrameError::FrameTooLong { length: 11, limit: 10 })
+        ));
+        assert!(matches!(
+            read("Content-Length: 1\r\nAttachments: 1,1,1\r\n\r\n"),
+            Err(FrameError::TooMany { count: 3, limit: 2, .. })
+        ));
+        assert!(matches!(
+            read("Content-Length: 1\r\nFds: 2\r\n\r\n"),
+            Err(FrameError::TooMany { count: 2, limit: 1, .. })
+        ));
+        assert_eq!(read(&format!("X: {}", "y".repeat(61))), Err(FrameError::HeadTooLong(64)));
+        assert_eq!(read(&format!("X: {}", "y".repeat(60))), Ok(None));
+        let huge = "Content-Length: 99999999999999999999999999\r\n\r\n";
+        assert!(matches!(read(huge), Err(FrameError::FrameTooLong { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            content_length in 0usize..1 << 20,
+            attachments in proptest::option::of(proptest::collection::vec(0usize..1000, 0..64)),
+            descriptors in 0usize..=253,
+        ) {
+            let mut out = Vec::new();
+            write_head(&mut out, content_length, attachments.as_deref(), descriptors);
+            let length = out.len();
+            out.extend_from_slice(b"{}");
+            let head = Head { content_length, attachments, descriptors };
+            prop_assert_eq!(read_head(&out, &FrameLimits::default()), Ok(Some((head, length))));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1200)) {
+            drop(read_head(&bytes, &FrameLimits::default()));
+        }
+    }
+}

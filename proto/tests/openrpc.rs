@@ -1,0 +1,111 @@
+//! The committed `openrpc.json` is the one that the traits describe, and it is sound.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+use sockbroker_proto::api;
+
+const UPDATE: &str =
+    "UPDATE_OPENRPC=1 cargo test -p sockbroker-proto --features server --test openrpc";
+
+fn methods(document: &Value) -> &[Value] {
+    document["methods"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn parameters(method: &Value) -> &[Value] {
+    method["params"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Every `$ref` below this value.
+fn references(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Object(members) => {
+            let own = members.get("$ref").and_then(Value::as_str);
+            own.into_iter().chain(members.values().flat_map(references)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn the_committed_document_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openrpc.json");
+    let document = serde_json::to_string_pretty(&api::document()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_OPENRPC").is_some() {
+        std::fs::write(&path, &document).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let differing = document
+        .lines()
+        .zip(committed.lines().chain(std::iter::repeat("")))
+        .position(|(new, old)| new != old);
+    assert!(
+        committed == document,
+        "proto/openrpc.json is not what the traits describe (first difference in line {:?}); run\n    {UPDATE}",
+        differing.map(|line| line + 1),
+    );
+}
+
+#[test]
+fn every_method_has_a_name_of_its_own_and_a_summary() {
+    let document = api::document();
+    let mut names = BTreeSet::new();
+    for method in methods(&document) {
+        let name = method["name"].as_str().unwrap();
+        assert!(names.insert(name), "{name} is there twice");
+        assert!(name.contains('.'), "{name} has no namespace");
+        for member in ["summary", "description"] {
+            assert!(
+                method[member].as_str().is_some_and(|text| !text.is_empty()),
+                "{name} has no {member}"
+            );
+        }
+        assert!(method["result"]["schema"].is_object(), "{name} has no result");
+    }
+    assert!(names.len() > 1, "no method but rpc.discover");
+    assert!(names.contains("rpc.discover"));
+}
+
+#[test]
+fn every_parameter_has_a_schema_a_description_and_a_name_in_snake_case() {
+    let document = api::document();
+    let of_all = methods(&document)
+        .iter()
+        .flat_map(|method| parameters(method).iter().map(move |p| (&method["name"], p)));
+    for (method, parameter) in of_all {
+        let name = parameter["name"].as_str().unwrap();
+        assert!(
+            name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
+            "{method}: parameter {name} is not in snake case"
+        );
+        let schema = &parameter["schema"];
+        assert!(schema.is_object() || schema.is_boolean(), "{method}: {name} has no schema");
+        assert!(
+            parameter["description"].as_str().is_some_and(|text| !text.is_empty()),
+            "{method}: {name} has no description"
+        );
+    }
+}
+
+#[test]
+fn optional_parameters_stand_behind_required_ones() {
+    let document = api::document();
+    for method in methods(&document) {
+        let required: Vec<bool> = parameters(method)
+            .iter()
+            .map(|parameter| parameter["required"].as_bool().unwrap())
+            .collect();
+        assert!(required.is_sorted_by(|a, b| a >= b), "{}", method["name"]);
+    }
+}
+
+#[test]
+fn every_reference_resolves() {
+    let document = api::document();
+    for reference in references(&document) {
+        let target = reference.strip_prefix('#').and_then(|pointer| document.pointer(pointer));
+        assert!(target.is_some(), "{reference} leads nowhere");
+    }
+}
