@@ -1,0 +1,96 @@
+//! Network interfaces: their names, numbers and addresses (`if_nametoindex(3)`, `getifaddrs(3)`).
+
+use std::ffi::CStr;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{if_nameindex, if_nametoindex};
+
+use crate::ioctl::{InterfaceRequest, InterfaceValue, interface};
+use crate::socket;
+
+/// All interfaces of this network namespace: index and name.
+pub fn list() -> io::Result<Vec<(u32, String)>> {
+    let interfaces = if_nameindex()?;
+    let entries = interfaces.iter();
+    Ok(entries.map(|entry| (entry.index(), entry.name().to_string_lossy().into_owned())).collect())
+}
+
+/// The index of the interface called `name`; `ENODEV` if there is none.
+pub fn index_of(name: &str) -> io::Result<u32> {
+    Ok(if_nametoindex(name)?)
+}
+
+/// The name of an interface; `ENXIO` if there is none of this index.
+pub fn name_of(index: u32) -> io::Result<String> {
+    // By hand, because nix 0.31 takes the null of a failure for a name.
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: `name` has the IF_NAMESIZE bytes the library may write, and lives for the call.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// The index of the interface that carries an address, `None` if none does.
+pub fn owner_of(address: IpAddr) -> io::Result<Option<u32>> {
+    let owner = getifaddrs()?.find(|entry| {
+        entry.address.as_ref().is_some_and(|found| match address {
+            IpAddr::V4(v4) => found.as_sockaddr_in().is_some_and(|found| found.ip() == v4),
+            IpAddr::V6(v6) => found.as_sockaddr_in6().is_some_and(|found| found.ip() == v6),
+        })
+    });
+    owner.map(|entry| index_of(&entry.interface_name)).transpose()
+}
+
+/// Whether an interface is a loopback (`IFF_LOOPBACK`, `netdevice(7)`); `ENXIO` if there is none of
+/// this index.
+pub fn is_loopback(index: u32) -> io::Result<bool> {
+    let name = name_of(index)?;
+    // Any socket answers; this family is never restricted, loaded on demand, or switched off.
+    let probe = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;
+    match interface(probe.as_fd(), &name, InterfaceRequest::Flags)? {
+        InterfaceValue::Int(flags) => Ok(flags & libc::IFF_LOOPBACK != 0),
+        InterfaceValue::Address(_) | InterfaceValue::Hardware { .. } => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+    use crate::testing::errno;
+
+    #[test]
+    fn the_loopback_has_a_name_and_an_index() {
+        let index = index_of("lo").unwrap();
+        assert_eq!(name_of(index).unwrap(), "lo");
+        assert!(list().unwrap().contains(&(index, "lo".to_owned())));
+        assert!(is_loopback(index).unwrap());
+    }
+
+    #[test]
+    fn unknown_interfaces_have_the_errno_of_the_kernel() {
+        assert_eq!(errno(index_of("nonexistent0")), libc::ENODEV);
+        assert_eq!(errno(index_of("")), libc::ENODEV);
+        assert_eq!(errno(index_of("a name that is much too long")), libc::ENODEV);
+        assert_eq!(errno(name_of(0)), libc::ENXIO);
+        assert_eq!(errno(name_of(u32::MAX)), libc::ENXIO);
+        assert_eq!(errno(is_loopback(u32::MAX)), libc::ENXIO);
+    }
+
+    #[test]
+    fn an_address_belongs_to_the_interface_that_carries_it() {
+        let lo = index_of("lo").unwrap();
+        assert_eq!(owner_of(Ipv4Addr::LOCALHOST.into()).unwrap(), Some(lo));
+        assert_eq!(owner_of(Ipv4Addr::new(192, 0, 2, 1).into()).unwrap(), None);
+        assert_eq!(owner_of(Ipv4Addr::UNSPECIFIED.into()).unwrap(), None);
+        let v6 = owner_of(Ipv6Addr::LOCALHOST.into()).unwrap();
+        assert!(v6.is_none_or(|index| index == lo));
+    }
+}

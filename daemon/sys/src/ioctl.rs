@@ -1,0 +1,196 @@
+//! The requests of `ioctl(2)` that have a typed result: two closed sets.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::call::{check, invalid};
+
+/// A request that gives an int.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IntRequest {
+    /// Bytes that can be read (`FIONREAD`, `SIOCINQ`), of a datagram socket the next one's size.
+    Fionread,
+    /// Bytes not yet sent, or not yet read by the peer (`SIOCOUTQ`; `tcp(7)`, `udp(7)`, `unix(7)`).
+    Siocoutq,
+    /// 1 if the stream stands at the urgent mark (`sockatmark(3)`), else 0.
+    Siocatmark,
+}
+
+/// Asks the socket. `ENOTTY` or `EINVAL` where its kind does not know the request.
+pub fn get_int(fd: BorrowedFd<'_>, request: IntRequest) -> io::Result<i32> {
+    let request = match request {
+        IntRequest::Fionread => libc::FIONREAD,
+        IntRequest::Siocoutq => libc::TIOCOUTQ,
+        IntRequest::Siocatmark => SIOCATMARK,
+    };
+    let mut value: libc::c_int = 0;
+    // SAFETY: each of the three requests writes one int through the pointer, which is `value`,
+    // alive for the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut value) };
+    check(result)?;
+    Ok(value)
+}
+
+/// A question about an interface (`netdevice(7)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InterfaceRequest {
+    /// `SIOCGIFINDEX`: [`InterfaceValue::Int`].
+    Index,
+    /// `SIOCGIFFLAGS`: [`InterfaceValue::Int`], the `IFF_` bits.
+    Flags,
+    /// `SIOCGIFMTU`: [`InterfaceValue::Int`], bytes.
+    Mtu,
+    /// `SIOCGIFADDR`: [`InterfaceValue::Address`]; needs an `AF_INET` socket.
+    Address,
+    /// `SIOCGIFNETMASK`: [`InterfaceValue::Address`]; needs an `AF_INET` socket.
+    Netmask,
+    /// `SIOCGIFBRDADDR`: [`InterfaceValue::Address`]; needs an `AF_INET` socket.
+    Broadcast,
+    /// `SIOCGIFHWADDR`: [`InterfaceValue::Hardware`].
+    Hardware,
+}
+
+/// The answer to an [`InterfaceRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InterfaceValue {
+    /// A number in host order.
+    Int(i32),
+    /// An IPv4 address.
+    Address(Ipv4Addr),
+    /// A hardware address.
+    Hardware {
+        /// The kind of hardware, `ARPHRD_` (1 is Ethernet, 772 loopback).
+        hatype: u16,
+        /// The first six bytes of the address.
+        address: [u8; 6],
+    },
+}
+
+/// Asks about the interface called `name`: `ENODEV` if there is none, `EADDRNOTAVAIL` if it has no
+/// such address, `InvalidInput` if the name is over 15 bytes or has a NUL.
+pub fn interface(
+    fd: BorrowedFd<'_>,
+    name: &str,
+    request: InterfaceRequest,
+) -> io::Result<InterfaceValue> {
+    let value = ask(fd, name, request)?;
+    let answer = match request {
+        InterfaceRequest::Index | InterfaceRequest::Mtu => {
+            value.first_chunk().map(|int| InterfaceValue::Int(i32::from_ne_bytes(*int)))
+        }
+        InterfaceRequest::Flags => value
+            .first_chunk()
+            .map(|flags| InterfaceValue::Int(i32::from(u16::from_ne_bytes(*flags)))),
+        InterfaceRequest::Address | InterfaceRequest::Netmask | InterfaceRequest::Broadcast => {
+            // struct sockaddr_in: family and port before the address.
+            let (_, address) = value.split_at(4);
+            address.first_chunk::<4>().map(|octets| InterfaceValue::Address((*octets).into()))
+        }
+        InterfaceRequest::Hardware => value.split_first_chunk().and_then(|(hatype, address)| {
+            let (hatype, address) = (u16::from_ne_bytes(*hatype), *address.first_chunk()?);
+            Some(InterfaceValue::Hardware { hatype, address })
+        }),
+    };
+    answer.ok_or_else(|| invalid("the answer is too short"))
+}
+
+/// `struct ifreq` of `net/if.h` as bytes: a name, and a union of at most 24 bytes.
+#[repr(C, align(8))]
+struct Request {
+    name: [u8; libc::IF_NAMESIZE],
+    value: [u8; 24],
+}
+
+fn ask(fd: BorrowedFd<'_>, name: &str, request: InterfaceRequest) -> io::Result<[u8; 24]> {
+    let number = match request {
+        InterfaceRequest::Index => libc::SIOCGIFINDEX,
+        InterfaceRequest::Flags => libc::SIOCGIFFLAGS,
+        InterfaceRequest::Mtu => libc::SIOCGIFMTU,
+        InterfaceRequest::Address => libc::SIOCGIFADDR,
+        InterfaceRequest::Netmask => libc::SIOCGIFNETMASK,
+        InterfaceRequest::Broadcast => libc::SIOCGIFBRDADDR,
+        InterfaceRequest::Hardware => libc::SIOCGIFHWADDR,
+    };
+    if name.len() >= libc::IF_NAMESIZE || name.contains('\0') {
+        return Err(invalid("an interface name has at most 15 bytes and no NUL"));
+    }
+    let mut question = Request { name: [0; libc::IF_NAMESIZE], value: [0; 24] };
+    for (slot, byte) in question.name.iter_mut().zip(name.bytes()) {
+        *slot = byte;
+    }
+    // SAFETY: these requests read and write one struct ifreq through the pointer; `question` is as
+    // large and as aligned, initialised, ends its name with a NUL, and lives for the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), number, &raw mut question) };
+    check(result)?;
+    Ok(question.value)
+}
+
+/// `asm-generic/sockios.h`; not in the libc crate.
+const SIOCATMARK: libc::Ioctl = 0x8905;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::message::{send, send_to};
+    use crate::testing::{assert_refused, errno, socket, tcp_pair, udp_socket, wait};
+
+    #[test]
+    fn the_readable_bytes_of_a_datagram_socket_are_the_next_ones() {
+        let (udp, to) = udp_socket();
+        assert_eq!(get_int(udp.as_fd(), IntRequest::Fionread).unwrap(), 0);
+        send_to(udp.as_fd(), b"four", 0, &to).unwrap();
+        send_to(udp.as_fd(), b"more", 0, &to).unwrap();
+        wait(udp.as_fd(), libc::POLLIN);
+        assert_eq!(get_int(udp.as_fd(), IntRequest::Fionread).unwrap(), 4);
+    }
+
+    #[test]
+    fn the_urgent_mark_is_found() {
+        let (a, b) = tcp_pair();
+        assert_eq!(get_int(b.as_fd(), IntRequest::Siocatmark).unwrap(), 0);
+        send(a.as_fd(), b"!", libc::MSG_OOB).unwrap();
+        wait(b.as_fd(), libc::POLLPRI);
+        assert_eq!(get_int(b.as_fd(), IntRequest::Siocatmark).unwrap(), 1);
+        assert_eq!(get_int(a.as_fd(), IntRequest::Siocoutq).unwrap(), 0);
+    }
+
+    #[test]
+    fn other_files_do_not_know_the_requests() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(errno(get_int(null.as_fd(), IntRequest::Siocoutq)), libc::ENOTTY);
+        let mtu = interface(null.as_fd(), "lo", InterfaceRequest::Mtu);
+        assert_eq!(errno(mtu), libc::ENOTTY);
+    }
+
+    #[test]
+    fn the_loopback_is_described() {
+        let udp = socket(libc::AF_INET, libc::SOCK_DGRAM);
+        let ask = |request| interface(udp.as_fd(), "lo", request).unwrap();
+        let index = crate::interface::index_of("lo").unwrap();
+        assert_eq!(ask(InterfaceRequest::Index), InterfaceValue::Int(index.cast_signed()));
+        assert!(matches!(ask(InterfaceRequest::Mtu), InterfaceValue::Int(1..)));
+        let InterfaceValue::Int(flags) = ask(InterfaceRequest::Flags) else { panic!("no int") };
+        assert_eq!(flags & libc::IFF_LOOPBACK, libc::IFF_LOOPBACK);
+        let address = InterfaceValue::Address(Ipv4Addr::LOCALHOST);
+        assert_eq!(ask(InterfaceRequest::Address), address);
+        let mask = InterfaceValue::Address(Ipv4Addr::new(255, 0, 0, 0));
+        assert_eq!(ask(InterfaceRequest::Netmask), mask);
+        assert!(matches!(ask(InterfaceRequest::Broadcast), InterfaceValue::Address(_)));
+        let hardware = InterfaceValue::Hardware { hatype: 772, address: [0; 6] };
+        assert_eq!(ask(InterfaceRequest::Hardware), hardware);
+    }
+
+    #[test]
+    fn an_impossible_name_is_refused_and_an_unknown_one_is_no_device() {
+        let udp = socket(libc::AF_INET, libc::SOCK_DGRAM);
+        let ask = |name| interface(udp.as_fd(), name, InterfaceRequest::Index);
+        assert_eq!(errno(ask("nonexistent0")), libc::ENODEV);
+        assert_eq!(errno(ask("")), libc::ENODEV);
+        assert_eq!(errno(ask("fifteen-bytes-x")), libc::ENODEV);
+        assert_refused(ask("sixteen-bytes-xx"));
+        assert_refused(ask("l\0"));
+    }
+}

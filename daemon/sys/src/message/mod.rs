@@ -1,0 +1,15 @@
+//! Sending and receiving on user sockets: one call of the kernel each, all flags the caller's.
+//!
+//! Nothing here waits unless the descriptor and the flags say so. Sends never raise `SIGPIPE`.
+
+mod receive;
+mod send;
+mod batch;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{BATCH_MAX, OutgoingMessage, receive_batch, send_batch};
+pub use receive::{
+    Received, ReceivedFrom, ReceivedMessage, receive, receive_append, receive_from, receive_message,
+};
+pub use send::{send, send_message, send_to};

@@ -1,0 +1,139 @@
+//! The process itself: limits, memory, identity, and the descriptors it was started with.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, SFlag, fchmod};
+use nix::unistd::{getegid, geteuid};
+
+use crate::call::invalid;
+use crate::file;
+
+/// Lets the allocator keep and reuse buffers up to 64 MiB, 32 where glibc allows no more
+/// (`mallopt(3)`, `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD`): a bulk answer then does not map and
+/// unmap its pages each time.
+pub fn keep_large_buffers() {
+    const MIB: libc::c_int = 1 << 20;
+    if !set_allocator(libc::M_MMAP_THRESHOLD, 64 * MIB) {
+        set_allocator(libc::M_MMAP_THRESHOLD, 32 * MIB);
+    }
+    set_allocator(libc::M_TRIM_THRESHOLD, 64 * MIB);
+}
+
+fn set_allocator(parameter: libc::c_int, value: libc::c_int) -> bool {
+    // SAFETY: no pointers; mallopt takes the allocator's own lock and refuses bad values.
+    unsafe { libc::mallopt(parameter, value) == 1 }
+}
+
+/// Raises the soft limit of open files to the hard one (`RLIMIT_NOFILE`, `getrlimit(2)`) and gives
+/// it.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// The effective user id (`geteuid(2)`).
+pub fn effective_uid() -> u32 {
+    geteuid().as_raw()
+}
+
+/// The effective group id (`getegid(2)`).
+pub fn effective_gid() -> u32 {
+    getegid().as_raw()
+}
+
+/// Gives a socket permission bits (`fchmod(2)`), of which `mode` holds the lowest 12. On Linux, a
+/// later `bind(2)` of an `AF_UNIX` socket creates its path with them, less the umask: no moment in
+/// which the path is open to all. The call does not change the path of a bound socket.
+pub fn set_socket_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    Ok(fchmod(fd, Mode::from_bits_truncate(mode))?)
+}
+
+/// A duplicate of standard input (0) or output (1), close-on-exec, for the stdio transport.
+/// Another number is `InvalidInput`.
+pub fn inherited_descriptor(number: i32) -> io::Result<OwnedFd> {
+    match number {
+        0 => io::stdin().as_fd().try_clone_to_owned(),
+        1 => io::stdout().as_fd().try_clone_to_owned(),
+        _ => Err(invalid("only descriptors 0 and 1 are inherited")),
+    }
+}
+
+/// Whether the descriptor is a socket.
+pub fn is_socket(fd: BorrowedFd<'_>) -> bool {
+    file::is(fd, SFlag::S_IFSOCK).unwrap_or(false)
+}
+
+/// Whether the descriptor is a pipe or FIFO.
+pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    file::is(fd, SFlag::S_IFIFO).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::socket::bind;
+    use crate::testing::{TempDir, assert_refused, socket, unix_address, unix_pair};
+
+    #[test]
+    fn large_buffers_are_kept_without_harm() {
+        keep_large_buffers();
+        keep_large_buffers();
+        assert_eq!(vec![1u8; 48 << 20].len(), 48 << 20);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_becomes_the_hard_one() {
+        let hard = raise_open_files().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+    }
+
+    #[test]
+    fn the_identity_is_that_of_the_process() {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let effective = |key| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+        };
+        assert_eq!(effective_uid(), effective("Uid:"));
+        assert_eq!(effective_gid(), effective("Gid:"));
+    }
+
+    #[test]
+    fn a_path_is_created_with_the_mode_of_its_socket() {
+        let directory = TempDir::new();
+        let path = directory.path("s");
+        let listener = socket(libc::AF_UNIX, libc::SOCK_STREAM);
+        set_socket_mode(listener.as_fd(), 0o600).unwrap();
+        bind(listener.as_fd(), &unix_address(&path)).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // The path is a file of its own from here on.
+        set_socket_mode(listener.as_fd(), 0o666).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn standard_input_and_output_can_be_had_and_nothing_else() {
+        assert_refused(inherited_descriptor(2));
+        assert_refused(inherited_descriptor(-1));
+        let output = inherited_descriptor(1).unwrap();
+        assert_ne!(std::os::fd::AsRawFd::as_raw_fd(&output), 1);
+    }
+
+    #[test]
+    fn sockets_and_pipes_are_told_apart() {
+        let (a, _b) = unix_pair(libc::SOCK_STREAM);
+        let (read, _write) = io::pipe().unwrap();
+        let null = fs::File::open("/dev/null").unwrap();
+        assert!(is_socket(a.as_fd()) && !is_pipe(a.as_fd()));
+        assert!(is_pipe(read.as_fd()) && !is_socket(read.as_fd()));
+        assert!(!is_pipe(null.as_fd()) && !is_socket(null.as_fd()));
+    }
+}

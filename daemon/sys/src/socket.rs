@@ -1,0 +1,152 @@
+//! Sockets from creation to shutdown, and what a descriptor says of its socket.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::address::RawAddress;
+use crate::call::{address_argument, check, invalid, retry};
+use crate::option;
+
+/// `socket(2)`. `kind` is the type and may hold `SOCK_NONBLOCK`; close-on-exec is always added.
+pub fn create(family: i32, kind: i32, proto: i32) -> io::Result<OwnedFd> {
+    let kind = Type::from(kind | libc::SOCK_CLOEXEC);
+    Socket::new_raw(Domain::from(family), kind, Some(Protocol::from(proto))).map(OwnedFd::from)
+}
+
+/// `socketpair(2)`, with the parameters of [`create`].
+pub fn pair(family: i32, kind: i32, proto: i32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = Type::from(kind | libc::SOCK_CLOEXEC);
+    let (a, b) = Socket::pair_raw(Domain::from(family), kind, Some(Protocol::from(proto)))?;
+    Ok((a.into(), b.into()))
+}
+
+/// `bind(2)`. An address that names a descriptor is refused with `InvalidInput`
+/// ([`RawAddress::names_descriptor`]).
+pub fn bind(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
+    refuse_descriptor(address)?;
+    let (name, length) = address_argument(address);
+    // SAFETY: `name` points to `length` initialised bytes of `address`, borrowed for the call; the
+    // kernel only reads them.
+    let result = unsafe { libc::bind(fd.as_raw_fd(), name, length) };
+    check(result).map(|_zero| ())
+}
+
+/// `connect(2)`. `EINPROGRESS` and `EINTR` are errors like any other: the connection goes on.
+/// An address that names a descriptor is refused with `InvalidInput`.
+pub fn connect(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
+    refuse_descriptor(address)?;
+    let (name, length) = address_argument(address);
+    // SAFETY: `name` points to `length` initialised bytes of `address`, borrowed for the call; the
+    // kernel only reads them.
+    let result = unsafe { libc::connect(fd.as_raw_fd(), name, length) };
+    check(result).map(|_zero| ())
+}
+
+/// `listen(2)`. The kernel caps `backlog` at `net.core.somaxconn`; negative means that cap.
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    SockRef::from(&fd).listen(backlog)
+}
+
+/// `accept4(2)` with `SOCK_CLOEXEC`: the connection, blocking whatever the listener is, and its
+/// peer's address.
+pub fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, RawAddress)> {
+    let (number, address) = RawAddress::filled_by(|name, length| {
+        // SAFETY: `name` points to `*length` writable bytes and `length` to an initialised integer;
+        // both live in `filled_by` for the call. The kernel writes no more than `*length` bytes.
+        retry(|| check(unsafe { libc::accept4(fd.as_raw_fd(), name, length, libc::SOCK_CLOEXEC) }))
+    })?;
+    // SAFETY: the kernel has just created descriptor `number` for this call; nobody else owns it.
+    let connection = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok((connection, address))
+}
+
+/// `shutdown(2)`. `how` is passed as it is, so that the kernel judges it (`EINVAL`).
+pub fn shutdown(fd: BorrowedFd<'_>, how: i32) -> io::Result<()> {
+    // SAFETY: no pointers; the descriptor is borrowed for the call.
+    let result = unsafe { libc::shutdown(fd.as_raw_fd(), how) };
+    check(result).map(|_zero| ())
+}
+
+/// `getsockname(2)`.
+pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<RawAddress> {
+    let filled = RawAddress::filled_by(|name, length| {
+        // SAFETY: `name` points to `*length` writable bytes and `length` to an initialised integer;
+        // both live in `filled_by` for the call. The kernel writes no more than `*length` bytes.
+        check(unsafe { libc::getsockname(fd.as_raw_fd(), name, length) })
+    });
+    filled.map(|(_zero, address)| address)
+}
+
+/// `getpeername(2)`.
+pub fn peer_address(fd: BorrowedFd<'_>) -> io::Result<RawAddress> {
+    let filled = RawAddress::filled_by(|name, length| {
+        // SAFETY: `name` points to `*length` writable bytes and `length` to an initialised integer;
+        // both live in `filled_by` for the call. The kernel writes no more than `*length` bytes.
+        check(unsafe { libc::getpeername(fd.as_raw_fd(), name, length) })
+    });
+    filled.map(|(_zero, address)| address)
+}
+
+/// `F_DUPFD_CLOEXEC` (`fcntl(2)`): another descriptor of the same open file, numbered 3 or above.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fd.try_clone_to_owned()
+}
+
+/// Whether `O_NONBLOCK` is set on the open file description, which other processes may share.
+pub fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    Ok(flags.contains(OFlag::O_NONBLOCK))
+}
+
+/// Sets or clears `O_NONBLOCK` with `FIONBIO` (`ioctl_tty(2)`), which unlike `F_SETFL` does not
+/// write other flags back that a sharing process may just have changed.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let value = libc::c_int::from(on);
+    // SAFETY: FIONBIO reads one int through the pointer, which is `value`, alive for the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const value) };
+    check(result).map(|_zero| ())
+}
+
+/// What `socket(2)` was called with, without `SOCK_` flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kind {
+    /// Address family, `SO_DOMAIN`.
+    pub family: i32,
+    /// Type, `SO_TYPE`.
+    pub kind: i32,
+    /// Protocol, `SO_PROTOCOL`.
+    pub proto: i32,
+}
+
+/// The kind of the socket (`socket(7)`); `ENOTSOCK` for any other file.
+pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+    let get = |name| option::get_int(fd, libc::SOL_SOCKET, name);
+    Ok(Kind {
+        family: get(libc::SO_DOMAIN)?,
+        kind: get(libc::SO_TYPE)?,
+        proto: get(libc::SO_PROTOCOL)?,
+    })
+}
+
+/// Fetches and clears the pending error (`SO_ERROR`): an errno, 0 for none.
+pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    option::get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)
+}
+
+/// Whether the socket listens (`SO_ACCEPTCONN`).
+pub fn is_listening(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(option::get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0)
+}
+
+fn refuse_descriptor(address: &RawAddress) -> io::Result<()> {
+    if address.names_descriptor() {
+        return Err(invalid("the address names a descriptor by its number"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

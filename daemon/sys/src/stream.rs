@@ -1,0 +1,224 @@
+//! The broker's own control connections on `AF_UNIX`: bytes with descriptors beside them.
+//!
+//! Never waits: `WouldBlock` is the answer where there is nothing to do.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::slice;
+
+use bytes::{BufMut, BytesMut};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
+use socket2::{MsgHdr, SockRef};
+
+use crate::call::{check_size, message_header, retry};
+use crate::control::{self, ControlMessage, OutgoingControl, encode_control};
+
+/// The most descriptors of one message: `SCM_MAX_FD` of the kernel (`net/scm.h`).
+pub const DESCRIPTORS_MAX: usize = 253;
+
+/// Room for [`DESCRIPTORS_MAX`] descriptors and for credentials, should `SO_PASSCRED` be set.
+const CONTROL_SIZE: usize = 1032 + 32;
+
+/// Receives what has arrived, at most `reserve` bytes (at least 1), behind those that `buffer`
+/// holds, and puts the descriptors that came along, close-on-exec, at the end of `descriptors`.
+/// Other ancillary data is dropped. 0 is the end of the stream.
+///
+/// Descriptors the kernel had to drop (`MSG_CTRUNC`: too many, or the process may open no more) are
+/// an `InvalidData` error: the stream cannot be matched to its descriptors any longer.
+pub fn receive_stream(
+    fd: BorrowedFd<'_>,
+    buffer: &mut BytesMut,
+    reserve: usize,
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<usize> {
+    let reserve = reserve.max(1);
+    buffer.reserve(reserve);
+    let mut bytes =
+        libc::iovec { iov_base: buffer.spare_capacity_mut().as_mut_ptr().cast(), iov_len: reserve };
+    let mut control = [0u8; CONTROL_SIZE];
+    let mut header = message_header(
+        (std::ptr::null_mut(), 0),
+        (&raw mut bytes, 1),
+        (control.as_mut_ptr().cast(), CONTROL_SIZE),
+    );
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let n = retry(|| {
+        // SAFETY: `header` points to `bytes`, `control` and, through `bytes`, to `reserve` bytes of
+        // spare capacity of `buffer`; all live for the call and are written within their lengths.
+        check_size(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) })
+    })?;
+    // SAFETY: the kernel has initialised `n` bytes behind those of `buffer`; a stream socket
+    // without MSG_TRUNC never returns more than `reserve`.
+    unsafe { buffer.advance_mut(n.min(reserve)) };
+    let filled = control.get(..header.msg_controllen).unwrap_or_default();
+    // SAFETY: the kernel has just filled these bytes, and they are decoded once.
+    let messages = unsafe { control::decode(filled, true) }?;
+    for message in messages {
+        match message {
+            ControlMessage::Descriptors { descriptors: received, .. } => {
+                descriptors.extend(received);
+            }
+            ControlMessage::Data { .. } => {}
+        }
+    }
+    if header.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors were dropped"));
+    }
+    Ok(n)
+}
+
+/// Sends bytes and, beside the first of them, descriptors (at most [`DESCRIPTORS_MAX`]). If it
+/// gives less than all bytes, the descriptors are sent already. Without any bytes none are sent.
+pub fn send_stream(
+    fd: BorrowedFd<'_>,
+    buffers: &[IoSlice<'_>],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let rights = OutgoingControl::Descriptors { descriptors, rest: &[] };
+    let rights = if descriptors.is_empty() { &[] } else { slice::from_ref(&rights) };
+    let control = encode_control(rights);
+    let mut message = MsgHdr::new().with_buffers(buffers);
+    if !control.is_empty() {
+        message = message.with_control(&control);
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    retry(|| SockRef::from(&fd).sendmsg(&message, flags))
+}
+
+/// The next byte, which stays in the queue; `None` at the end of the stream.
+pub fn peek_byte(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let n = retry(|| Ok(recv(fd.as_raw_fd(), &mut byte, flags)?))?;
+    Ok(byte.first().copied().filter(|_| n > 0))
+}
+
+/// What was sent and the peer has not read yet (`SIOCOUTQ`, `unix(7)`). On `AF_UNIX` this counts
+/// the kernel's buffers with their overhead: 0 means that all was read, and only that is exact.
+pub fn unread_by_peer(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let unread = crate::ioctl::get_int(fd, crate::ioctl::IntRequest::Siocoutq)?;
+    Ok(usize::try_from(unread).unwrap_or(0))
+}
+
+/// Whether both directions are shut (`POLLHUP`, `poll(2)`): the peer has closed, or both sides have
+/// shut down.
+pub fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut entry = [PollFd::new(fd, PollFlags::empty())];
+    retry(|| Ok(poll(&mut entry, PollTimeout::ZERO)?))?;
+    Ok(entry.iter().any(|entry| entry.revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::socket::shutdown;
+    use crate::testing::{errno, unix_pair};
+
+    fn stream_pair() -> (OwnedFd, OwnedFd) {
+        unix_pair(libc::SOCK_STREAM)
+    }
+
+    #[test]
+    fn bytes_go_behind_those_that_wait_in_the_buffer() {
+        let (a, b) = stream_pair();
+        let (mut buffer, mut descriptors) = (BytesMut::from(&b"old "[..]), VecDeque::new());
+        let buffers = [IoSlice::new(b"ne"), IoSlice::new(b"w")];
+        assert_eq!(send_stream(a.as_fd(), &buffers, &[]).unwrap(), 3);
+        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors).unwrap(), 3);
+        assert_eq!(buffer, b"old new"[..]);
+        assert!(descriptors.is_empty());
+        let nothing = receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors);
+        assert_eq!(errno(nothing), libc::EAGAIN);
+        drop(a);
+        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors).unwrap(), 0);
+    }
+
+    #[test]
+    fn no_more_is_received_than_there_is_room_for() {
+        let (a, b) = stream_pair();
+        let (mut buffer, mut descriptors) = (BytesMut::with_capacity(4096), VecDeque::new());
+        send_stream(a.as_fd(), &[IoSlice::new(b"abcd")], &[]).unwrap();
+        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 2, &mut descriptors).unwrap(), 2);
+        // A room of nothing would look like the end of the stream.
+        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 0, &mut descriptors).unwrap(), 1);
+        assert_eq!(buffer, b"abc"[..]);
+    }
+
+    #[test]
+    fn the_most_descriptors_of_a_message_arrive_in_order() {
+        let (a, b) = stream_pair();
+        let (mut read, write) = io::pipe().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let mut sent = vec![null.as_fd(); DESCRIPTORS_MAX];
+        sent[DESCRIPTORS_MAX - 1] = write.as_fd();
+        send_stream(a.as_fd(), &[IoSlice::new(b"x")], &sent).unwrap();
+        let (mut buffer, mut descriptors) = (BytesMut::new(), VecDeque::new());
+        receive_stream(b.as_fd(), &mut buffer, 10, &mut descriptors).unwrap();
+        assert_eq!(descriptors.len(), DESCRIPTORS_MAX);
+        drop(write);
+        File::from(descriptors.pop_back().unwrap()).write_all(b"hi").unwrap();
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hi");
+    }
+
+    #[test]
+    fn too_many_descriptors_are_refused_by_the_kernel() {
+        let (a, b) = stream_pair();
+        let sent = vec![a.as_fd(); DESCRIPTORS_MAX + 1];
+        assert_eq!(errno(send_stream(a.as_fd(), &[IoSlice::new(b"x")], &sent)), libc::EINVAL);
+        assert_eq!(errno(peek_byte(b.as_fd())), libc::EAGAIN);
+    }
+
+    #[test]
+    fn credentials_beside_a_full_load_of_descriptors_are_no_truncation() {
+        let (a, b) = stream_pair();
+        crate::option::set_int(b.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1).unwrap();
+        let sent = vec![a.as_fd(); DESCRIPTORS_MAX];
+        send_stream(a.as_fd(), &[IoSlice::new(b"x")], &sent).unwrap();
+        let (mut buffer, mut descriptors) = (BytesMut::new(), VecDeque::new());
+        receive_stream(b.as_fd(), &mut buffer, 10, &mut descriptors).unwrap();
+        assert_eq!(descriptors.len(), DESCRIPTORS_MAX);
+    }
+
+    #[test]
+    fn a_peeked_byte_stays() {
+        let (a, b) = stream_pair();
+        assert_eq!(errno(peek_byte(b.as_fd())), libc::EAGAIN);
+        send_stream(a.as_fd(), &[IoSlice::new(b"Cx")], &[]).unwrap();
+        assert_eq!(peek_byte(b.as_fd()).unwrap(), Some(b'C'));
+        assert_eq!(peek_byte(b.as_fd()).unwrap(), Some(b'C'));
+        let (mut buffer, mut descriptors) = (BytesMut::new(), VecDeque::new());
+        receive_stream(b.as_fd(), &mut buffer, 10, &mut descriptors).unwrap();
+        assert_eq!(buffer, b"Cx"[..]);
+        drop(a);
+        assert_eq!(peek_byte(b.as_fd()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_the_peer_has_not_read_is_counted() {
+        let (a, b) = stream_pair();
+        assert_eq!(unread_by_peer(a.as_fd()).unwrap(), 0);
+        send_stream(a.as_fd(), &[IoSlice::new(&[0; 100])], &[]).unwrap();
+        assert!(unread_by_peer(a.as_fd()).unwrap() >= 100);
+        crate::message::receive(b.as_fd(), 100, 0).unwrap();
+        assert_eq!(unread_by_peer(a.as_fd()).unwrap(), 0);
+    }
+
+    #[test]
+    fn half_closed_is_not_hung_up() {
+        let (a, b) = stream_pair();
+        assert!(!is_hung_up(b.as_fd()).unwrap());
+        shutdown(a.as_fd(), libc::SHUT_WR).unwrap();
+        assert!(!is_hung_up(b.as_fd()).unwrap());
+        drop(a);
+        assert!(is_hung_up(b.as_fd()).unwrap());
+        assert_eq!(errno(send_stream(b.as_fd(), &[IoSlice::new(b"x")], &[])), libc::EPIPE);
+    }
+}
