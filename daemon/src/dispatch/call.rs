@@ -1,0 +1,276 @@
+//! The context of one call: what its handler may reach, and what rides beside its frames.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jsonrpsee::Extensions;
+use sockbroker_proto::address::{Address, AddressValue, Parsed, SocketKind};
+use sockbroker_proto::bytes::Bytes;
+use sockbroker_proto::handle::Handle;
+
+use super::params::Given;
+use crate::ops::error::{OpError, OpResult};
+use crate::ops::interface::name_in_address;
+use crate::ops::resolve;
+use crate::ops::send::Progress;
+use crate::policy::Permit;
+use crate::policy::action::{Interfaces, Request, Resolve, SocketFacts};
+use crate::session::Session;
+use crate::session::broker::Broker;
+use crate::session::connection::Connection;
+use crate::session::limits::size;
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
+
+/// What came beside a request.
+#[derive(Debug, Default)]
+pub struct Enclosed {
+    /// Its attachments.
+    pub attachments: Vec<bytes::Bytes>,
+    /// Its descriptors.
+    pub descriptors: Vec<OwnedFd>,
+    /// Whether the answer may carry attachments.
+    pub takes_attachments: bool,
+}
+
+/// What goes beside an answer.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// Its attachments.
+    pub attachments: Vec<bytes::Bytes>,
+    /// Its descriptors.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// The context of one call.
+#[derive(Debug, Clone)]
+pub(super) struct Call(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connection: Arc<Connection>,
+    session: Arc<Session>,
+    given: Given,
+    attachments: Vec<bytes::Bytes>,
+    takes_attachments: bool,
+    carries_descriptors: bool,
+    descriptors: Mutex<Vec<Option<OwnedFd>>>,
+    beside: Mutex<Beside>,
+    progress: Progress,
+}
+
+impl Call {
+    /// The context of a call on this connection. `alone` is false within a batch, whose frame's
+    /// enclosures cannot be told apart: there bytes are base64, and descriptors are refused.
+    pub(super) fn new(
+        connection: &Arc<Connection>,
+        given: Given,
+        enclosed: Enclosed,
+        alone: bool,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            connection: connection.clone(),
+            session: connection.session(),
+            given,
+            attachments: enclosed.attachments,
+            takes_attachments: alone && enclosed.takes_attachments,
+            carries_descriptors: alone && connection.facts().descriptors,
+            descriptors: Mutex::new(enclosed.descriptors.into_iter().map(Some).collect()),
+            beside: Mutex::default(),
+            progress: Progress::new(0),
+        }))
+    }
+
+    /// The context that the core put beside the call.
+    pub(super) fn of(extensions: &Extensions) -> OpResult<&Self> {
+        let missing = OpError::Session("the call has no context");
+        extensions.get::<Self>().ok_or(missing)
+    }
+
+    /// The connection.
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.0.connection
+    }
+
+    /// The session the connection was attached to when the call began.
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.0.session
+    }
+
+    /// The broker.
+    pub(super) fn broker(&self) -> &Arc<Broker> {
+        self.0.connection.broker()
+    }
+
+    /// Bytes that have left so far.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.0.progress
+    }
+
+    /// Bytes that have left so far, as a number.
+    pub(super) fn sent(&self) -> u64 {
+        self.0.progress.load(Ordering::Relaxed)
+    }
+
+    /// Whether the parameter at this place was given, `null` included.
+    pub(super) fn was_given(&self, place: usize) -> bool {
+        self.0.given.has(place)
+    }
+
+    /// Asks the policy.
+    pub(super) fn permit<R: Request>(&self, request: R) -> OpResult<Permit<R>> {
+        let subject = &self.0.connection.facts().subject;
+        let verb = request.verb();
+        self.broker().policy.ask(subject, request).map_err(|denial| {
+            tracing::info!(uid = subject.uid, verb = verb.word(), rule = denial.rule, "denied");
+            denial.into()
+        })
+    }
+
+    /// The socket of a handle.
+    pub(super) fn entry(&self, handle: Handle) -> OpResult<Arc<Entry>> {
+        self.0.session.entry(handle)
+    }
+
+    /// The timeout a new socket gets: as given at this place of the parameters, else the session's.
+    pub(super) fn timeout(&self, place: usize, seconds: Option<f64>) -> OpResult<Timeout> {
+        if self.was_given(place) {
+            Ok(Timeout::from_seconds(seconds)?)
+        } else {
+            Ok(self.0.session.default_timeout.get())
+        }
+    }
+
+    /// The bytes of a parameter.
+    pub(super) fn bytes(&self, value: Bytes) -> OpResult<bytes::Bytes> {
+        match value {
+            Bytes::Inline(data) => Ok(data.into()),
+            Bytes::Attachment(index) => self
+                .0
+                .attachments
+                .get(index as usize)
+                .cloned()
+                .ok_or_else(|| OpError::value(format!("the frame has no attachment {index}"))),
+        }
+    }
+
+    /// Bytes for a result: an attachment where the peer takes them, else base64.
+    pub(super) fn give_bytes(&self, data: Vec<u8>) -> Bytes {
+        if !self.0.takes_attachments {
+            return Bytes::Inline(data);
+        }
+        let mut beside = self.beside();
+        let index = beside.attachments.len();
+        match u32::try_from(index) {
+            Ok(number) if index < size(self.broker().limits.attachments) => {
+                beside.attachments.push(data.into());
+                Bytes::Attachment(number)
+            }
+            _ => Bytes::Inline(data),
+        }
+    }
+
+    /// Puts what rode beside a lost answer beside this one, under the same indexes.
+    pub(super) fn give_again(
+        &self,
+        attachments: Vec<bytes::Bytes>,
+        descriptors: Vec<OwnedFd>,
+    ) -> OpResult<()> {
+        if !attachments.is_empty() && !self.0.takes_attachments {
+            return Err(OpError::value(
+                "the lost answer has attachments: ask with an Attachments field in the head",
+            ));
+        }
+        if !descriptors.is_empty() {
+            self.check_carries_descriptors()?;
+        }
+        *self.beside() = Beside { attachments, descriptors };
+        Ok(())
+    }
+
+    /// Takes the descriptor at this place beside the request.
+    pub(super) fn take_descriptor(&self, place: u32) -> OpResult<OwnedFd> {
+        let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = descriptors.get_mut(place as usize).and_then(Option::take);
+        slot.ok_or_else(|| self.no_descriptor())
+    }
+
+    /// Takes the next `count` descriptors beside the request, in order.
+    pub(super) fn take_descriptors(&self, count: u32) -> OpResult<Vec<OwnedFd>> {
+        let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = descriptors.iter_mut().filter(|slot| slot.is_some());
+        let taken: Vec<_> = next.take(count as usize).filter_map(Option::take).collect();
+        if taken.len() < count as usize {
+            return Err(self.no_descriptor());
+        }
+        Ok(taken)
+    }
+
+    fn no_descriptor(&self) -> OpError {
+        if self.0.carries_descriptors {
+            OpError::Descriptor("the frame has no such descriptor: announce it by the Fds field")
+        } else {
+            self.refuses_descriptors()
+        }
+    }
+
+    fn refuses_descriptors(&self) -> OpError {
+        let message = if self.0.connection.facts().descriptors {
+            "descriptors cannot be told apart in a batch: send the call alone"
+        } else {
+            "this connection carries no descriptors: use LSP framing on the Unix socket"
+        };
+        OpError::Descriptor(message)
+    }
+
+    /// Whether descriptors can ride beside the answer.
+    pub(super) fn carries_descriptors(&self) -> bool {
+        self.0.carries_descriptors
+    }
+
+    /// Fails where the answer cannot carry a descriptor: asked before anything is done.
+    pub(super) fn check_carries_descriptors(&self) -> OpResult<()> {
+        if self.0.carries_descriptors { Ok(()) } else { Err(self.refuses_descriptors()) }
+    }
+
+    /// Puts a descriptor beside the answer.
+    pub(super) fn give_descriptor(&self, descriptor: OwnedFd) {
+        self.beside().descriptors.push(descriptor);
+    }
+
+    fn beside(&self) -> MutexGuard<'_, Beside> {
+        // Vectors of whole values: a panic elsewhere does not spoil them.
+        self.0.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what goes beside the answer.
+    pub(super) fn take_beside(&self) -> Beside {
+        std::mem::take(&mut *self.beside())
+    }
+
+    /// Reads an address for a kind of socket, asking resolver or interface table where it must.
+    /// Without a name there is no await, so a call keeps its place among its neighbours.
+    pub(super) async fn address(
+        &self,
+        facts: SocketFacts,
+        value: &AddressValue,
+    ) -> OpResult<Address> {
+        let kind = SocketKind { family: facts.family, proto: facts.proto };
+        match value.read(kind)? {
+            Parsed::Address(address) => Ok(address),
+            Parsed::Interface(address) => {
+                resolve::interface_address(self.permit(Interfaces)?, address)
+            }
+            Parsed::Host(host) => {
+                let permit = self.permit(Resolve)?;
+                self.broker().resolver.address(permit, host).await
+            }
+        }
+    }
+}
+
+/// An address for a result; `None` where the kernel gave none.
+pub(super) fn spell(address: Option<&Address>) -> AddressValue {
+    address.map_or(AddressValue::None(()), |address| address.to_value(&name_in_address))
+}

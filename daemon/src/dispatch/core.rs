@@ -1,0 +1,381 @@
+//! One connection's calls: messages in, answers out, whatever the transport.
+//!
+//! Calls start in the order of arrival: each is polled once as it arrives, and only those that have to
+//! wait go into a set. Every request with an id gets exactly one answer.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::future::{AbortHandle, Abortable, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jsonrpsee::core::server::MethodCallback;
+use jsonrpsee::types::{ErrorObjectOwned, Id, Params};
+use jsonrpsee::{ConnectionId, Extensions, MethodResponse};
+use serde_json::value::RawValue;
+use sockbroker_proto::api::session::RequestId;
+use sockbroker_proto::error::ErrorKind;
+
+use super::batch::{Batches, Slot};
+use super::call::{Beside, Call, Enclosed};
+use super::envelope::{Envelope, EnvelopeError, request_id};
+use super::error;
+use super::methods::{Method, MethodTable};
+use super::params;
+use super::waiting::{Ended, Guarded, Waiting};
+use crate::ops::error::OpError;
+use crate::session::connection::Connection;
+use crate::session::finished::{KeptAnswer, LastCalls};
+use crate::session::limits::size;
+
+/// A message as a transport received it.
+#[derive(Debug, Default)]
+pub struct Message {
+    /// A request, a notification or a batch.
+    pub json: bytes::Bytes,
+    /// What came beside it.
+    pub enclosed: Enclosed,
+}
+
+/// An answer for the transport to send.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// The answer's JSON.
+    pub json: bytes::Bytes,
+    /// What goes beside it.
+    pub beside: Beside,
+}
+
+/// The calls of one connection.
+#[derive(Debug)]
+pub struct Core {
+    connection: Arc<Connection>,
+    methods: MethodTable,
+    waiting: FuturesUnordered<Waiting>,
+    /// Calls that wait, by id: what can be cancelled.
+    calls: HashMap<RequestId, AbortHandle>,
+    batches: Batches,
+    buffered: usize,
+    last: Option<(RequestId, KeptAnswer)>,
+}
+
+/// What became of a call at its first poll.
+enum Started {
+    Answered(Id<'static>, Box<RawValue>, Beside),
+    Waiting,
+    Silent,
+}
+
+impl Core {
+    /// The calls of a new connection.
+    pub fn new(connection: Arc<Connection>, methods: MethodTable) -> Self {
+        Self {
+            connection,
+            methods,
+            waiting: FuturesUnordered::new(),
+            calls: HashMap::new(),
+            batches: Batches::default(),
+            buffered: 0,
+            last: None,
+        }
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Whether no call waits.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes a message: its calls start now. `None` if the answer comes later, or never.
+    pub fn receive(&mut self, message: Message) -> Option<Answer> {
+        self.last = None;
+        let Ok(text) = std::str::from_utf8(&message.json) else {
+            let error = error::plain(ErrorKind::Parse, "the message is not UTF-8");
+            return Some(answer(error::answer(Id::Null, error), Beside::default()));
+        };
+        if text.trim_start().starts_with('[') {
+            return self.receive_batch(text);
+        }
+        match self.start(text, message.enclosed, Slot::Alone) {
+            Started::Answered(id, json, beside) => Some(self.finish(&id, json, beside)),
+            Started::Waiting | Started::Silent => None,
+        }
+    }
+
+    fn receive_batch(&mut self, text: &str) -> Option<Answer> {
+        let limit = self.connection.broker().limits.batch_calls;
+        let entries = match serde_json::from_str::<Vec<&RawValue>>(text) {
+            Err(error) => {
+                let error = error::plain(ErrorKind::Parse, error.to_string());
+                return Some(answer(error::answer(Id::Null, error), Beside::default()));
+            }
+            Ok(entries) if entries.is_empty() => {
+                let error = error::plain(ErrorKind::Request, "an empty batch");
+                return Some(answer(error::answer(Id::Null, error), Beside::default()));
+            }
+            Ok(entries) if entries.len() > size(limit) => {
+                let error = error::limit("batch_calls", limit, 0);
+                return Some(answer(error::answer(Id::Null, error), Beside::default()));
+            }
+            Ok(entries) => entries,
+        };
+        let batch = self.batches.begin(entries.len());
+        for (index, entry) in entries.into_iter().enumerate() {
+            let slot = Slot::InBatch { batch, index };
+            match self.start(entry.get(), Enclosed::default(), slot) {
+                Started::Answered(id, json, _) => self.batches.answer(batch, index, id, json),
+                Started::Silent => self.batches.silent(batch),
+                Started::Waiting => {}
+            }
+        }
+        self.end_batch(batch)
+    }
+
+    fn end_batch(&mut self, batch: u64) -> Option<Answer> {
+        let room = size(self.connection.broker().limits.frame_bytes);
+        let json = self.batches.take_complete(batch, room)?;
+        Some(Answer { json: json.into(), beside: Beside::default() })
+    }
+
+    fn start(&mut self, text: &str, enclosed: Enclosed, slot: Slot) -> Started {
+        let (envelope, id) = match Envelope::read(text) {
+            Ok(read) => read,
+            Err((EnvelopeError::NotJson(text), id)) => {
+                return refused(Some(id), error::plain(ErrorKind::Parse, text));
+            }
+            Err((EnvelopeError::NotRequest(text), id)) => {
+                return refused(Some(id), error::plain(ErrorKind::Request, text));
+            }
+        };
+        if envelope.method == "$/cancelRequest" {
+            return self.cancel(envelope.params, id);
+        }
+        let Some(method) = self.methods.get(&envelope.method).cloned() else {
+            let text = format!("no method {}: see rpc.discover", envelope.method);
+            return refused(id.map(Id::into_owned), error::plain(ErrorKind::Method, text));
+        };
+        let key = id.as_ref().and_then(request_id);
+        if key.as_ref().is_some_and(|key| self.calls.contains_key(key)) {
+            let error = error::plain(ErrorKind::Request, "a call with this id is in flight");
+            return refused(id.map(Id::into_owned), error);
+        }
+        let given = match params::check(method.parameters, envelope.params) {
+            Ok(given) => given,
+            Err(_) if method.parameters.is_empty() && !method.name.contains('.') => {
+                params::Given::default()
+            }
+            Err(text) => {
+                let call = method.name.rsplit('.').next().unwrap_or(method.name);
+                return refused(id.map(Id::into_owned), error::argument(call, &text));
+            }
+        };
+        let alone = matches!(slot, Slot::Alone);
+        let call = Call::new(&self.connection, given, enclosed, alone);
+        self.run(&method, call, id, envelope.params, slot, text.len())
+    }
+
+    /// Runs a method to its first wait.
+    fn run(
+        &mut self,
+        method: &Method,
+        call: Call,
+        id: Option<Id<'_>>,
+        params: Option<&RawValue>,
+        slot: Slot,
+        bytes: usize,
+    ) -> Started {
+        let most = size(self.connection.broker().limits.frame_bytes);
+        let mut extensions = Extensions::new();
+        extensions.insert(call.clone());
+        let params = Params::new(params.map(RawValue::get));
+        let answered = id.clone().unwrap_or(Id::Null);
+        let response = match &method.callback {
+            MethodCallback::Sync(run) => {
+                let run = AssertUnwindSafe(|| run(answered, params, most, extensions));
+                catch_unwind(run).map_err(drop)
+            }
+            MethodCallback::Async(run) => {
+                let (owned, params) = (answered.into_owned(), params.into_owned());
+                let begin = || run(owned, params, ConnectionId(0), most, extensions);
+                match catch_unwind(AssertUnwindSafe(begin)) {
+                    Err(panic) => {
+                        let _: () = drop(panic);
+                        Err(())
+                    }
+                    Ok(future) => {
+                        let mut future = AssertUnwindSafe(future).catch_unwind();
+                        match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+                            Poll::Ready(response) => response.map_err(drop),
+                            Poll::Pending => {
+                                let id = id.map(Id::into_owned);
+                                let method = method.name;
+                                let ended = Ended { id, method, call, slot, bytes, response: None };
+                                return self.wait(future, ended);
+                            }
+                        }
+                    }
+                }
+            }
+            MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_) => Err(()),
+        };
+        let Some(id) = id.map(Id::into_owned) else {
+            return Started::Silent;
+        };
+        let (json, beside) = conclude(method.name, &call, &id, response);
+        Started::Answered(id, json, beside)
+    }
+
+    /// Puts a call into the set, unless the connection's share is used up.
+    fn wait(&mut self, future: Guarded, ended: Ended) -> Started {
+        let limits = &self.connection.broker().limits;
+        let most = size(limits.buffered_bytes);
+        let crossed = if self.waiting.len() >= size(limits.calls_in_flight) {
+            Some(("calls_in_flight", limits.calls_in_flight))
+        } else if self.buffered.saturating_add(ended.bytes) > most {
+            Some(("buffered_bytes", limits.buffered_bytes))
+        } else {
+            None
+        };
+        if let Some((name, value)) = crossed {
+            drop(future);
+            return refused(ended.id, error::limit(name, value, ended.call.sent()));
+        }
+        self.buffered += ended.bytes;
+        let (held, registration) = AbortHandle::new_pair();
+        if let Some(key) = ended.id.as_ref().and_then(request_id) {
+            self.calls.insert(key, held);
+        }
+        self.waiting.push(Waiting::new(Abortable::new(future, registration), ended));
+        Started::Waiting
+    }
+
+    /// `$/cancelRequest {id}`: ends a call that waits; any other id is too late or never was.
+    fn cancel(&mut self, params: Option<&RawValue>, id: Option<Id<'_>>) -> Started {
+        #[derive(serde::Deserialize)]
+        struct Cancel {
+            id: RequestId,
+        }
+        let cancel = params.and_then(|params| serde_json::from_str::<Cancel>(params.get()).ok());
+        if let Some(held) = cancel.and_then(|cancel| self.calls.get(&cancel.id)) {
+            held.abort();
+        }
+        let error = error::plain(ErrorKind::Request, "$/cancelRequest is a notification: no id");
+        if id.is_some() { refused(id.map(Id::into_owned), error) } else { Started::Silent }
+    }
+
+    /// The next answer of a call that waited.
+    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
+        loop {
+            let Poll::Ready(Some(ended)) = self.waiting.poll_next_unpin(context) else {
+                return Poll::Pending;
+            };
+            self.buffered -= ended.bytes;
+            if let Some(key) = ended.id.as_ref().and_then(request_id) {
+                self.calls.remove(&key);
+            }
+            if let Some(answer) = self.conclude_waiting(ended) {
+                return Poll::Ready(answer);
+            }
+        }
+    }
+
+    fn conclude_waiting(&mut self, ended: Ended) -> Option<Answer> {
+        let Ended { id, method, call, slot, response, .. } = ended;
+        let concluded = id.map(|id| {
+            let (json, beside) = if let Some(response) = response {
+                conclude(method, &call, &id, response)
+            } else {
+                let error = error::cancelled(call.sent());
+                (error::answer(id.clone(), error), Beside::default())
+            };
+            (id, json, beside)
+        });
+        match (slot, concluded) {
+            (Slot::Alone, Some((id, json, beside))) => Some(self.finish(&id, json, beside)),
+            (Slot::Alone, None) => None,
+            (Slot::InBatch { batch, index }, Some((id, json, _))) => {
+                self.batches.answer(batch, index, id, json);
+                self.end_batch(batch)
+            }
+            (Slot::InBatch { batch, .. }, None) => {
+                self.batches.silent(batch);
+                self.end_batch(batch)
+            }
+        }
+    }
+
+    /// Makes the answer, and keeps it for `call.resolve` where somebody could ask.
+    fn finish(&mut self, id: &Id<'_>, json: Box<RawValue>, beside: Beside) -> Answer {
+        let answer = answer(json, beside);
+        if let Some(request) = request_id(id)
+            && self.connection.session().is_open()
+            && let Some(kept) = keep(&answer)
+        {
+            self.last = Some((request, kept));
+        }
+        answer
+    }
+
+    /// Cancels what waits and ends the connection.
+    pub fn end(mut self) {
+        self.waiting.clear();
+        let cancelled = self.calls.drain().map(|(request, _)| request).collect();
+        self.connection.end(LastCalls { cancelled, answered: self.last.take() });
+    }
+}
+
+fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Started {
+    match id {
+        Some(id) => {
+            let json = error::answer(id.clone(), error);
+            Started::Answered(id, json, Beside::default())
+        }
+        None => Started::Silent,
+    }
+}
+
+fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
+    let text: Box<str> = json.into();
+    Answer { json: String::from(text).into(), beside }
+}
+
+/// The JSON of a call that came to its end, `Err` after a panic, and what goes beside it.
+fn conclude(
+    method: &'static str,
+    call: &Call,
+    id: &Id<'_>,
+    response: Result<MethodResponse, ()>,
+) -> (Box<RawValue>, Beside) {
+    match response {
+        Ok(response) if response.is_error() => {
+            (error::complete(method, id.clone(), response.as_json()), Beside::default())
+        }
+        Ok(response) => (response.into_json(), call.take_beside()),
+        Err(()) => {
+            tracing::error!(method, "a call panicked");
+            let error = error::plain(ErrorKind::Internal, format!("{method} failed in the broker"));
+            (error::answer(id.clone(), error), Beside::default())
+        }
+    }
+}
+
+/// A copy of an answer that outlives its sending. Without descriptors to spare it is not kept.
+fn keep(answer: &Answer) -> Option<KeptAnswer> {
+    let copies = answer.beside.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
+    Some(KeptAnswer {
+        json: answer.json.clone(),
+        attachments: answer.beside.attachments.clone(),
+        descriptors: copies.collect::<Result<_, _>>().ok()?,
+    })
+}
+
+/// The answer that was kept, under the id of the request that asks for it.
+pub fn resolved_json(kept: &KeptAnswer) -> Result<serde_json::Value, OpError> {
+    serde_json::from_slice(&kept.json)
+        .map_err(|error| OpError::Plain(format!("the kept answer cannot be read: {error}")))
+}

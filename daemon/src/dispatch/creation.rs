@@ -1,0 +1,254 @@
+//! Making sockets: what `socket.py` does in Python around `socket(2)`.
+
+use std::sync::Arc;
+
+use sockbroker_proto::address::{Address, AddressItem, AddressValue};
+use sockbroker_proto::api::values::Created;
+use sockbroker_proto::constant::Constant;
+use sockbroker_sys::resolver::AddressInfo;
+
+use super::call::Call;
+use super::number::int_or;
+use crate::ops::error::{OpError, OpResult};
+use crate::ops::option::{self, Value};
+use crate::ops::resolve::Question;
+use crate::ops::{connect, open};
+use crate::policy::action::{
+    Adopt, Bind, Connect, Create, Handover, Listen, OptionAccess, Resolve, SocketFacts,
+    SocketOption,
+};
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
+
+/// `listen()` without a number: `min(SOMAXCONN, 128)`.
+pub(super) const DEFAULT_BACKLOG: i32 = 128;
+/// `SOCK_NONBLOCK` and `SOCK_CLOEXEC` ride in the type.
+const TYPE_FLAGS: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+
+/// Family, type and protocol as a caller gave them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) family: Option<Constant>,
+    pub(super) socktype: Option<Constant>,
+    pub(super) proto: Option<Constant>,
+}
+
+impl Kind {
+    /// With defaults for what is absent or -1, the type without its flags, and whether they make the
+    /// socket non-blocking.
+    fn facts(self, default: SocketFacts) -> OpResult<(SocketFacts, bool)> {
+        let or = |value, default| {
+            int_or(value, -1).map(|value| if value == -1 { default } else { value })
+        };
+        let kind = or(self.socktype, default.kind)?;
+        let facts = SocketFacts {
+            family: or(self.family, default.family)?,
+            kind: kind & !TYPE_FLAGS,
+            proto: or(self.proto, default.proto)?,
+        };
+        Ok((facts, kind & libc::SOCK_NONBLOCK != 0))
+    }
+}
+
+/// `socket.socket()`.
+pub(super) fn create(
+    call: &Call,
+    kind: Kind,
+    timeout: Timeout,
+    want_fd: bool,
+) -> OpResult<Created> {
+    if want_fd {
+        call.check_carries_descriptors()?;
+    }
+    let default = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
+    let (facts, nonblocking) = kind.facts(default)?;
+    let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
+    let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
+    admit(call, Arc::new(entry), want_fd)
+}
+
+/// `socket.socketpair()`.
+pub(super) fn pair(
+    call: &Call,
+    kind: Kind,
+    timeout: Timeout,
+    want_fd: bool,
+) -> OpResult<(Created, Created)> {
+    if want_fd {
+        call.check_carries_descriptors()?;
+    }
+    let default = SocketFacts { family: libc::AF_UNIX, kind: libc::SOCK_STREAM, proto: 0 };
+    let (facts, nonblocking) = kind.facts(default)?;
+    let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
+    let (first, second) = open::pair(call.permit(Create { socket: facts })?, timeout)?;
+    let first = admit(call, Arc::new(first), want_fd)?;
+    match admit(call, Arc::new(second), want_fd) {
+        Ok(second) => Ok((first, second)),
+        Err(error) => {
+            // Half a pair is of no use to anybody.
+            drop(call.session().remove(first.handle));
+            Err(error)
+        }
+    }
+}
+
+/// `socket.fromfd()` and `socket.socket(fileno=...)`.
+pub(super) fn adopt(call: &Call, place: u32, kind: Kind, timeout: Timeout) -> OpResult<Created> {
+    let descriptor = call.take_descriptor(place)?;
+    let (facts, nonblocking) = kind.facts(open::examine(&descriptor)?)?;
+    let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
+    let entry = open::adopt(call.permit(Adopt { socket: facts })?, descriptor, timeout)?;
+    admit(call, Arc::new(entry), false)
+}
+
+/// Names a socket, and puts a descriptor beside the answer if asked.
+pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<Created> {
+    let facts = entry.facts();
+    let timeout = entry.timeout().seconds();
+    let descriptor = if want_fd {
+        Some(open::hand_over(call.permit(Handover { socket: facts })?, &entry)?)
+    } else {
+        None
+    };
+    let handle = call.session().insert(entry)?;
+    if let Some(descriptor) = descriptor {
+        call.give_descriptor(descriptor);
+    }
+    let SocketFacts { family, kind, proto } = facts;
+    Ok(Created { handle, family, r#type: kind, proto, timeout })
+}
+
+/// What `create_connection` is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Destination<'a> {
+    pub(super) address: &'a AddressValue,
+    pub(super) source: Option<&'a AddressValue>,
+    pub(super) all_errors: bool,
+}
+
+/// `socket.create_connection()`.
+pub(super) async fn connection(
+    call: &Call,
+    wanted: Destination<'_>,
+    timeout: Timeout,
+) -> OpResult<Created> {
+    let (host, port) = host_and_port(wanted.address)?;
+    let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
+    let found = call.broker().resolver.address_info(call.permit(Resolve)?, question).await?;
+    let mut failures: Vec<OpError> = Vec::new();
+    for info in found {
+        match connect_one(call, &info, wanted.source, timeout).await {
+            Ok(entry) => return admit(call, Arc::new(entry), false),
+            Err(error) => failures.push(error),
+        }
+    }
+    let count = failures.len();
+    match failures.pop() {
+        None => Err(OpError::Plain("getaddrinfo returns an empty list".to_owned())),
+        Some(_) if wanted.all_errors && count > 1 => {
+            Err(OpError::Plain(format!("create_connection: all {count} attempts failed")))
+        }
+        Some(last) => Err(last),
+    }
+}
+
+async fn connect_one(
+    call: &Call,
+    info: &AddressInfo,
+    source: Option<&AddressValue>,
+    timeout: Timeout,
+) -> OpResult<Entry> {
+    let facts = SocketFacts { family: info.family, kind: info.kind, proto: info.proto };
+    let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
+    if let Some(source) = source {
+        let address = call.address(facts, source).await?;
+        connect::bind(call.permit(Bind { socket: facts, address })?, &entry)?;
+    }
+    let address = info.address.decode(facts.proto).unwrap_or(Address::Unspecified);
+    let permit = call.permit(Connect { socket: facts, address })?;
+    let place = entry.sending.join(call.connection().number());
+    connect::connect(permit, &entry, place).await?;
+    Ok(entry)
+}
+
+/// `(host, port)`, where the port may be a service name.
+fn host_and_port(address: &AddressValue) -> OpResult<(Option<String>, Option<String>)> {
+    let wrong = || OpError::type_error("the address must be [host, port]");
+    let AddressValue::Tuple(items) = address else {
+        return Err(wrong());
+    };
+    let [host, port] = items.as_slice() else {
+        return Err(wrong());
+    };
+    let host = match host {
+        AddressItem::Text(host) => Some(host.clone()),
+        AddressItem::None(()) => None,
+        AddressItem::Number(_) | AddressItem::Bytes(_) => return Err(wrong()),
+    };
+    Ok((host, service(Some(port))?))
+}
+
+/// A port of `getaddrinfo`: a number, a name, or none.
+pub(super) fn service(port: Option<&AddressItem>) -> OpResult<Option<String>> {
+    match port {
+        None | Some(AddressItem::None(())) => Ok(None),
+        Some(AddressItem::Number(number)) => Ok(Some(number.to_string())),
+        Some(AddressItem::Text(text)) => Ok(Some(text.clone())),
+        Some(AddressItem::Bytes(_)) => Err(OpError::Plain("Int or String expected".to_owned())),
+    }
+}
+
+/// What `create_server` is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Server<'a> {
+    pub(super) address: &'a AddressValue,
+    pub(super) family: i32,
+    pub(super) backlog: Option<i32>,
+    pub(super) reuse_port: bool,
+    pub(super) dualstack: bool,
+}
+
+/// `socket.create_server()`.
+pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created> {
+    let family = wanted.family;
+    if wanted.dualstack {
+        if !has_dualstack(call)? {
+            return Err(OpError::value("dualstack_ipv6 not supported on this platform"));
+        }
+        if family != libc::AF_INET6 {
+            return Err(OpError::value("dualstack_ipv6 requires AF_INET6 family"));
+        }
+    }
+    let facts = SocketFacts { family, kind: libc::SOCK_STREAM, proto: 0 };
+    let timeout = call.session().default_timeout.get();
+    let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
+    set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if wanted.reuse_port {
+        set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    if family == libc::AF_INET6 {
+        let only = i64::from(!wanted.dualstack);
+        set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
+    }
+    let address = call.address(facts, wanted.address).await?;
+    connect::bind(call.permit(Bind { socket: facts, address })?, &entry)?;
+    let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
+    connect::listen(call.permit(Listen { socket: facts, backlog })?, &entry)?;
+    admit(call, Arc::new(entry), false)
+}
+
+/// `socket.has_dualstack_ipv6()`: tried, as in Python.
+pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
+    let facts = SocketFacts { family: libc::AF_INET6, kind: libc::SOCK_STREAM, proto: 0 };
+    let Ok(entry) = open::create(call.permit(Create { socket: facts })?, Timeout::Blocking) else {
+        return Ok(false);
+    };
+    let set = set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);
+    Ok(set.is_ok())
+}
+
+fn set_int(call: &Call, entry: &Entry, level: i32, name: i32, value: i64) -> OpResult<()> {
+    let socket = entry.facts();
+    let permit = call.permit(SocketOption { socket, access: OptionAccess::Write, level, name })?;
+    option::set(permit, entry, &Value::Int(value))
+}

@@ -1,0 +1,185 @@
+//! The only place that makes error objects.
+//!
+//! Operations fail with an [`OpError`], the RPC library with objects of its own; both leave here with
+//! the fixed data fields of [`ErrorData`].
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use jsonrpsee::MethodResponse;
+use jsonrpsee::types::{ErrorObjectOwned, Id};
+use serde_json::value::RawValue;
+use sockbroker_proto::address::Exception;
+use sockbroker_proto::errno;
+use sockbroker_proto::error::{ErrorData, ErrorKind};
+use sockbroker_sys::resolver;
+
+use crate::ops::error::OpError;
+
+impl From<OpError> for ErrorObjectOwned {
+    fn from(error: OpError) -> Self {
+        let (kind, message, data) = describe(error);
+        object(kind, message, data)
+    }
+}
+
+/// The data fields of an operation's error alone, for results that hold errors.
+pub(super) fn data(error: OpError) -> ErrorData {
+    let (kind, _, data) = describe(error);
+    ErrorData { kind: kind.entry().name.to_owned(), ..data }
+}
+
+/// An error object of the contract.
+pub(super) fn object(kind: ErrorKind, message: String, data: ErrorData) -> ErrorObjectOwned {
+    let entry = kind.entry();
+    let data = ErrorData { kind: entry.name.to_owned(), ..data };
+    ErrorObjectOwned::owned(entry.code, message, Some(data))
+}
+
+/// An error object that needs no more than its kind and a message.
+pub(super) fn plain(kind: ErrorKind, message: impl Into<String>) -> ErrorObjectOwned {
+    object(kind, message.into(), ErrorData::default())
+}
+
+/// A limit of the connection that was crossed.
+pub(super) fn limit(name: &'static str, value: u64, sent: u64) -> ErrorObjectOwned {
+    let (kind, message, data) = describe(OpError::Limit { name, value });
+    object(kind, message, ErrorData { sent: (sent > 0).then_some(sent), ..data })
+}
+
+/// The answer to a cancelled call.
+pub(super) fn cancelled(sent: u64) -> ErrorObjectOwned {
+    let data = ErrorData { sent: (sent > 0).then_some(sent), ..ErrorData::default() };
+    object(ErrorKind::Cancelled, "the call was cancelled".to_owned(), data)
+}
+
+/// A whole answer that tells an error.
+pub(super) fn answer(id: Id<'_>, error: ErrorObjectOwned) -> Box<RawValue> {
+    MethodResponse::error(id, error).into_json()
+}
+
+fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
+    let none = ErrorData::default();
+    match error {
+        OpError::Os { call, errno } => describe_errno(call, errno),
+        OpError::Plain(message) => (ErrorKind::Os, message, none),
+        OpError::Argument(exception, message) => {
+            let exception = Some(exception_name(exception).to_owned());
+            (ErrorKind::Argument, message, ErrorData { exception, ..none })
+        }
+        OpError::Timeout => (ErrorKind::Timeout, "timed out".to_owned(), none),
+        OpError::Gai(code) => {
+            let name = gai_name(code).map(str::to_owned);
+            let data = ErrorData { errno: Some(code), name, ..none };
+            (ErrorKind::Gai, resolver::gai_message(code), data)
+        }
+        OpError::Host(code) => {
+            let data = ErrorData { errno: Some(code), ..none };
+            (ErrorKind::Host, resolver::host_message(code), data)
+        }
+        OpError::Denied(denial) => {
+            let rule = Some(denial.rule.to_owned());
+            let grant = Some(denial.verb.word().to_owned());
+            let data = ErrorData { rule, grant, ..with_errno(libc::EACCES) };
+            (ErrorKind::Denied, denial.to_string(), data)
+        }
+        OpError::Handle(handle) => {
+            let message = format!("no handle {handle} in this session");
+            (ErrorKind::Handle, message, with_errno(libc::EBADF))
+        }
+        OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
+        OpError::Limit { name, value } => {
+            let message = format!("the limit {name} ({value}) was reached: see session.limits");
+            (ErrorKind::Limit, message, ErrorData { limit: Some(name.to_owned()), ..none })
+        }
+        OpError::Descriptor(message) => (ErrorKind::Descriptor, message.to_owned(), none),
+        OpError::Partly { sent, cause } => {
+            let (kind, message, data) = describe(*cause);
+            (kind, message, ErrorData { sent: Some(sent), ..data })
+        }
+    }
+}
+
+fn with_errno(errno: i32) -> ErrorData {
+    let name = errno::name(errno).map(str::to_owned);
+    ErrorData { errno: Some(errno), name, ..ErrorData::default() }
+}
+
+fn describe_errno(call: &'static str, errno: i32) -> (ErrorKind, String, ErrorData) {
+    // "Connection refused (os error 111)" without its tail, in lower case.
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    let data = ErrorData { call: Some(call.to_owned()), ..with_errno(errno) };
+    (ErrorKind::Os, format!("{call}: {text}"), data)
+}
+
+fn exception_name(exception: Exception) -> &'static str {
+    match exception {
+        Exception::TypeError => "TypeError",
+        Exception::ValueError => "ValueError",
+        Exception::OverflowError => "OverflowError",
+        Exception::OSError => "OSError",
+    }
+}
+
+/// `EAI_*`, from the table of constants.
+fn gai_name(code: i32) -> Option<&'static str> {
+    sockbroker_proto::constant::names()
+        .find(|(name, value)| name.starts_with("EAI_") && *value == i64::from(code))
+        .map(|(name, _)| name)
+}
+
+/// Completes an error answer: objects that the RPC library made get the fixed data fields, and every
+/// error names the call. `method` is the wire name.
+pub(super) fn complete(method: &str, id: Id<'_>, json: &RawValue) -> Box<RawValue> {
+    #[derive(serde::Deserialize)]
+    struct Failed {
+        error: Fault,
+    }
+    #[derive(serde::Deserialize)]
+    struct Fault {
+        code: i32,
+        message: String,
+        #[serde(default)]
+        data: serde_json::Value,
+    }
+    let Ok(Failed { error }) = serde_json::from_str(json.get()) else {
+        return answer(id, plain(ErrorKind::Internal, "the error could not be told"));
+    };
+    let call = method.rsplit('.').next().unwrap_or(method);
+    let known = serde_json::from_value::<ErrorData>(error.data.clone());
+    let kind = ErrorKind::all().find(|kind| kind.code() == error.code);
+    let object = match (known, kind) {
+        (Ok(mut data), _) => {
+            data.call.get_or_insert_with(|| call.to_owned());
+            ErrorObjectOwned::owned(error.code, error.message, Some(data))
+        }
+        (Err(_), Some(ErrorKind::Argument)) => {
+            let detail = error.data.as_str().unwrap_or(&error.message).to_lowercase();
+            argument(call, &detail)
+        }
+        (Err(_), Some(kind)) => {
+            let data = ErrorData { call: Some(call.to_owned()), ..ErrorData::default() };
+            object(kind, error.message.to_lowercase(), data)
+        }
+        // -32008 of the RPC library: the answer is larger than a frame.
+        (Err(_), None) => {
+            let data = ErrorData {
+                call: Some(call.to_owned()),
+                limit: Some("frame_bytes".to_owned()),
+                ..ErrorData::default()
+            };
+            object(ErrorKind::Limit, error.message.to_lowercase(), data)
+        }
+    };
+    answer(id, object)
+}
+
+/// A parameter that is missing, unknown, too much or of the wrong type.
+pub(super) fn argument(call: &str, detail: &str) -> ErrorObjectOwned {
+    let data = ErrorData {
+        call: Some(call.to_owned()),
+        exception: Some("TypeError".to_owned()),
+        ..ErrorData::default()
+    };
+    object(ErrorKind::Argument, format!("{call}: {detail}"), data)
+}

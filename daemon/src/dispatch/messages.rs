@@ -1,0 +1,282 @@
+//! `proto::api::batch`, and what `recvmsg` and `sendmsg` share with it.
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::address::AddressValue;
+use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem, Descriptors};
+use sockbroker_proto::api::batch::{BatchServer, OutgoingMessage, SentMessage};
+use sockbroker_proto::api::values::ReceivedMessage;
+use sockbroker_proto::bytes::{Bytes, decode_base64, encode_base64};
+use sockbroker_proto::constant::Constant;
+use sockbroker_proto::handle::Handle;
+use sockbroker_sys::control::{ControlMessage, carries_pointer_or_descriptor};
+use sockbroker_sys::message;
+
+use super::call::{Call, spell};
+use super::number::{c_int, int, int_or};
+use super::{Handlers, error};
+use crate::ops::error::{OpError, OpResult};
+use crate::ops::receive::{self, Want, is_end};
+use crate::ops::send::{self, Control, MAX_BUFFERS, Outgoing};
+use crate::policy::Permit;
+use crate::policy::action::{Receive, Send, SocketFacts};
+use crate::table::entry::Entry;
+
+#[async_trait]
+impl BatchServer for Handlers {
+    async fn recvmmsg(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        vlen: i64,
+        bufsize: i64,
+        ancbufsize: Option<i64>,
+        flags: Option<Constant>,
+    ) -> RpcResult<Vec<ReceivedMessage>> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.receiving.join(call.connection().number());
+        let want = want(call, bufsize, ancbufsize, flags)?;
+        let count = batch_size(call, vlen)?;
+        let total = want.length.saturating_mul(count) as u64;
+        let limit = call.broker().limits.receive_bytes;
+        if total > limit {
+            return Err(OpError::Limit { name: "receive_bytes", value: limit }.into());
+        }
+        let permit = call.permit(Receive { socket: entry.facts() })?;
+        let batch = receive::receive_batch(permit, &entry, place, count, want).await?;
+        let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));
+        Ok(spelt.collect())
+    }
+
+    async fn sendmmsg(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        messages: Vec<OutgoingMessage>,
+        flags: Option<Constant>,
+    ) -> RpcResult<Vec<SentMessage>> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.sending.join(call.connection().number());
+        let flags = int_or(flags, 0)?;
+        batch_size(call, i64::try_from(messages.len()).unwrap_or(i64::MAX))?;
+        let mut prepared = Vec::with_capacity(messages.len());
+        for OutgoingMessage { buffers, ancdata, address } in messages {
+            let parts = Parts { buffers, ancdata, address };
+            prepared.push(prepare(call, entry.facts(), parts, flags).await?);
+        }
+        let progress = call.progress();
+        let (sent, failure) = send::send_batch(prepared, &entry, place, flags, progress).await?;
+        let mut results: Vec<_> =
+            sent.into_iter().map(|n| SentMessage::Sent { n: n as u64 }).collect();
+        results.extend(failure.map(|failure| SentMessage::Failed { error: error::data(failure) }));
+        Ok(results)
+    }
+}
+
+fn batch_size(call: &Call, count: i64) -> OpResult<usize> {
+    let limit = call.broker().limits.batch_messages;
+    match usize::try_from(count) {
+        Ok(0) | Err(_) => Err(OpError::value("a batch has at least one message")),
+        Ok(count) if count as u64 > limit => {
+            Err(OpError::Limit { name: "batch_messages", value: limit })
+        }
+        Ok(count) => Ok(count),
+    }
+}
+
+/// `recvmsg` and `recvmsg_into`.
+pub(super) async fn receive(
+    call: &Call,
+    handle: Handle,
+    bufsize: i64,
+    ancbufsize: Option<i64>,
+    flags: Option<Constant>,
+) -> OpResult<ReceivedMessage> {
+    let entry = call.entry(handle)?;
+    let place = entry.receiving.join(call.connection().number());
+    let want = want(call, bufsize, ancbufsize, flags)?;
+    let permit = call.permit(Receive { socket: entry.facts() })?;
+    let message = receive::receive_message(permit, &entry, place, want).await?;
+    Ok(spell_message(call, &entry, want, message))
+}
+
+fn want(
+    call: &Call,
+    bufsize: i64,
+    ancbufsize: Option<i64>,
+    flags: Option<Constant>,
+) -> OpResult<Want> {
+    let limits = &call.broker().limits;
+    let length =
+        receive::length(bufsize, "negative buffer size in recvmsg()", limits.receive_bytes)?;
+    let control = usize::try_from(ancbufsize.unwrap_or(0))
+        .map_err(|_error| OpError::value("invalid ancillary data buffer length"))?;
+    if control as u64 > limits.ancillary_bytes {
+        return Err(OpError::Limit { name: "ancillary_bytes", value: limits.ancillary_bytes });
+    }
+    Ok(Want { length, control, flags: int_or(flags, 0)? })
+}
+
+fn spell_message(
+    call: &Call,
+    entry: &Entry,
+    want: Want,
+    message: message::ReceivedMessage,
+) -> ReceivedMessage {
+    let mut flags = message.flags;
+    let mut ancdata = Vec::with_capacity(message.control.len());
+    for item in message.control {
+        ancdata.extend(spell_control(call, item, &mut flags));
+    }
+    let eof = is_end(entry, want, message.n) && ancdata.is_empty();
+    ReceivedMessage {
+        n: message.n as u64,
+        eof,
+        data: call.give_bytes(message.data),
+        ancdata,
+        flags,
+        address: spell(message.address.decode(entry.facts().proto).as_ref()),
+    }
+}
+
+/// Descriptors that cannot ride beside the answer are closed, and `MSG_CTRUNC` tells so, as the kernel
+/// does without room for them.
+fn spell_control(call: &Call, item: ControlMessage, flags: &mut i32) -> Option<AncillaryItem> {
+    match item {
+        ControlMessage::Data { level, kind, data } => Some(AncillaryItem(
+            Constant(level.into()),
+            Constant(kind.into()),
+            AncillaryData::Bytes(call.give_bytes(data)),
+        )),
+        ControlMessage::Descriptors { descriptors, rest } => {
+            if !call.carries_descriptors() {
+                *flags |= libc::MSG_CTRUNC;
+                return None;
+            }
+            let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+            for descriptor in descriptors {
+                call.give_descriptor(descriptor);
+            }
+            let data = Descriptors { descriptors: count, rest: encode_base64(&rest) };
+            Some(AncillaryItem(
+                Constant(libc::SOL_SOCKET.into()),
+                Constant(libc::SCM_RIGHTS.into()),
+                AncillaryData::Descriptors(data),
+            ))
+        }
+    }
+}
+
+/// A message as a caller gave it.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) buffers: Vec<Bytes>,
+    pub(super) ancdata: Vec<AncillaryItem>,
+    pub(super) address: Option<AddressValue>,
+}
+
+/// `sendmsg`.
+pub(super) async fn send(call: &Call, handle: Handle, parts: Parts, flags: i32) -> OpResult<u64> {
+    let entry = call.entry(handle)?;
+    let place = entry.sending.join(call.connection().number());
+    let (permit, outgoing) = prepare(call, entry.facts(), parts, flags).await?;
+    Ok(send::send_message(permit, &entry, place, outgoing, call.progress()).await? as u64)
+}
+
+/// Takes a message apart, resolves its address, and asks the policy for it.
+async fn prepare(
+    call: &Call,
+    socket: SocketFacts,
+    parts: Parts,
+    flags: i32,
+) -> OpResult<(Permit<Send>, Outgoing)> {
+    let Parts { buffers, ancdata, address } = parts;
+    if buffers.len() > MAX_BUFFERS {
+        return Err(OpError::Os { call: "sendmsg", errno: libc::EMSGSIZE });
+    }
+    let buffers = buffers.into_iter().map(|part| call.bytes(part)).collect::<OpResult<_>>()?;
+    let control =
+        ancdata.into_iter().map(|item| read_control(call, item)).collect::<OpResult<_>>()?;
+    let destination = match address {
+        None | Some(AddressValue::None(())) => None,
+        Some(address) => Some(call.address(socket, &address).await?),
+    };
+    let permit = call.permit(Send { socket, destination })?;
+    Ok((permit, Outgoing { buffers, control, flags }))
+}
+
+fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
+    let AncillaryItem(level, kind, data) = item;
+    let (level, kind) = (int(level)?, int(kind)?);
+    let rights = (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    match data {
+        AncillaryData::Descriptors(Descriptors { descriptors, rest }) if rights => {
+            let descriptors = call.take_descriptors(descriptors)?;
+            Ok(Control::Descriptors {
+                descriptors,
+                rest: decode_base64(&rest).map_err(OpError::value)?,
+            })
+        }
+        AncillaryData::Descriptors(_) => {
+            Err(OpError::value("descriptors go with SOL_SOCKET, SCM_RIGHTS alone"))
+        }
+        AncillaryData::Bytes(_) if carries_pointer_or_descriptor(level, kind) => {
+            Err(OpError::value(
+                "raw bytes here would name the broker's descriptors or memory: \
+                 SCM_RIGHTS takes {\"descriptors\": n}",
+            ))
+        }
+        AncillaryData::Bytes(data) => {
+            Ok(Control::Data { level, kind, data: call.bytes(data)?.to_vec() })
+        }
+    }
+}
+
+/// What `sendmsg_afalg` sends beside the data.
+#[derive(Debug)]
+pub(super) struct Cipher {
+    pub(super) op: Constant,
+    pub(super) iv: Option<Bytes>,
+    pub(super) assoclen: Option<i64>,
+}
+
+/// `sendmsg_afalg`: the control messages of `linux/if_alg.h` before the data.
+pub(super) async fn send_cipher(
+    call: &Call,
+    handle: Handle,
+    buffers: Vec<Bytes>,
+    cipher: Cipher,
+    flags: i32,
+) -> OpResult<u64> {
+    let entry = call.entry(handle)?;
+    let facts = entry.facts();
+    if facts.family != libc::AF_ALG {
+        return Err(OpError::Plain("algset is only supported for AF_ALG".to_owned()));
+    }
+    let op = int(cipher.op)?;
+    if op < 0 {
+        return Err(OpError::type_error("Invalid or missing argument 'op'"));
+    }
+    let mut items = vec![alg_item(libc::ALG_SET_OP, op.to_ne_bytes().to_vec())];
+    if let Some(iv) = cipher.iv {
+        let iv = call.bytes(iv)?;
+        let length =
+            u32::try_from(iv.len()).map_err(|_error| OpError::value("the iv is too long"))?;
+        items.push(alg_item(libc::ALG_SET_IV, [&length.to_ne_bytes()[..], &iv].concat()));
+    }
+    if let Some(length) = cipher.assoclen {
+        if length < 0 {
+            return Err(OpError::type_error("assoclen must be positive"));
+        }
+        let length = c_int(length)?;
+        items.push(alg_item(libc::ALG_SET_AEAD_ASSOCLEN, length.to_ne_bytes().to_vec()));
+    }
+    send(call, handle, Parts { buffers, ancdata: items, address: None }, flags).await
+}
+
+fn alg_item(kind: i32, data: Vec<u8>) -> AncillaryItem {
+    let data = AncillaryData::Bytes(Bytes::Inline(data));
+    AncillaryItem(Constant(libc::SOL_ALG.into()), Constant(kind.into()), data)
+}

@@ -1,0 +1,79 @@
+//! The method table: every namespace of the contract merged, with the names of its parameters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jsonrpsee::RpcModule;
+use jsonrpsee::core::RegisterMethodError;
+use jsonrpsee::core::server::{MethodCallback, Methods};
+use sockbroker_proto::api::{
+    self, batch, convert, interface, name, option, session, socket, transfer,
+};
+
+use super::Handlers;
+
+/// One method.
+#[derive(Clone)]
+pub struct Method {
+    /// The wire name.
+    pub name: &'static str,
+    /// The names of its parameters, in order.
+    pub parameters: &'static [&'static str],
+    /// What runs it.
+    pub callback: MethodCallback,
+}
+
+impl std::fmt::Debug for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Method({})", self.name)
+    }
+}
+
+/// Every method by wire name.
+#[derive(Debug, Clone)]
+pub struct MethodTable(Arc<HashMap<&'static str, Method>>);
+
+impl MethodTable {
+    /// The methods of the contract. `further` ones take any parameters; tests use them.
+    pub fn new(further: Methods) -> Result<Self, RegisterMethodError> {
+        let parameters: HashMap<_, _> = api::parameters().collect();
+        let mut methods = contract()?;
+        methods.merge(further)?;
+        let names: Vec<_> = methods.method_names().collect();
+        let table = names.into_iter().filter_map(|name| {
+            let (name, callback) = methods.method_with_name(name)?;
+            let parameters = parameters.get(name).copied().unwrap_or_default();
+            Some((name, Method { name, parameters, callback: callback.clone() }))
+        });
+        Ok(Self(Arc::new(table.collect())))
+    }
+
+    /// The method of this wire name.
+    pub fn get(&self, name: &str) -> Option<&Method> {
+        self.0.get(name)
+    }
+
+    /// Every wire name, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+}
+
+/// The namespaces and `rpc.discover`.
+fn contract() -> Result<Methods, RegisterMethodError> {
+    let mut methods = Methods::new();
+    methods.merge(socket::SocketServer::into_rpc(Handlers))?;
+    methods.merge(transfer::TransferServer::into_rpc(Handlers))?;
+    methods.merge(batch::BatchServer::into_rpc(Handlers))?;
+    methods.merge(option::OptionsServer::into_rpc(Handlers))?;
+    methods.merge(name::NamesServer::into_rpc(Handlers))?;
+    methods.merge(interface::InterfacesServer::into_rpc(Handlers))?;
+    methods.merge(convert::ConvertServer::into_rpc(Handlers))?;
+    methods.merge(session::ModuleServer::into_rpc(Handlers))?;
+    methods.merge(session::SessionServer::into_rpc(Handlers))?;
+    methods.merge(session::CallServer::into_rpc(Handlers))?;
+    let mut discovery = RpcModule::new(api::document());
+    discovery.register_method("rpc.discover", |_, document, _| document.clone())?;
+    methods.merge(discovery)?;
+    Ok(methods)
+}

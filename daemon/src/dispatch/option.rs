@@ -1,0 +1,266 @@
+//! `proto::api::option`: options, timeouts, filters, `ioctl`.
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::api::option::{IoctlArgument, OptionsServer};
+use sockbroker_proto::api::values::OptionValue;
+use sockbroker_proto::bytes::Bytes;
+use sockbroker_proto::constant::{self, Constant};
+use sockbroker_proto::handle::Handle;
+use sockbroker_sys::ioctl::{IntRequest, InterfaceRequest};
+
+use super::Handlers;
+use super::call::Call;
+use super::number::int;
+use crate::ops::error::{During, OpError, OpResult};
+use crate::ops::option::{self, Value};
+use crate::ops::sniffer;
+use crate::policy::action::{Capture, Interfaces, Ioctl, OptionAccess, SocketFacts, SocketOption};
+use crate::table::timeout::Timeout;
+
+/// The largest buffer of `getsockopt`, as in CPython.
+const MAX_OPTION_BYTES: i64 = 1024;
+const SIO_RCVALL: i64 = 0x9800_0001;
+/// `linux/sockios.h`; `libc` does not have it.
+const SIOCATMARK: libc::Ioctl = 0x8905;
+const RCVALL_OFF: i64 = 0;
+const RCVALL_ON: i64 = 1;
+
+#[async_trait]
+impl OptionsServer for Handlers {
+    fn getsockopt(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        level: Constant,
+        optname: Constant,
+        buflen: Option<i64>,
+    ) -> RpcResult<OptionValue> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let request = request(entry.facts(), OptionAccess::Read, level, optname)?;
+        let length = buflen.unwrap_or(0);
+        if !(0..=MAX_OPTION_BYTES).contains(&length) {
+            return Err(OpError::Plain("getsockopt buflen out of range".to_owned()).into());
+        }
+        let length = u32::try_from(length).unwrap_or_default();
+        Ok(spell(call, option::get(call.permit(request)?, &entry, length)?))
+    }
+
+    async fn setsockopt(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        level: Constant,
+        optname: Constant,
+        value: Option<OptionValue>,
+        optlen: Option<i64>,
+    ) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.sending.join(call.connection().number());
+        let request = request(entry.facts(), OptionAccess::Write, level, optname)?;
+        let value = read(call, value, optlen)?;
+        let permit = call.permit(request)?;
+        place.turn().await;
+        Ok(option::set(permit, &entry, &value)?)
+    }
+
+    fn settimeout(&self, ext: &Extensions, handle: Handle, value: Option<f64>) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        required(call, 1, "value")?;
+        let timeout = Timeout::from_seconds(value).map_err(OpError::from)?;
+        Ok(entry.set_timeout(timeout).during("fcntl")?)
+    }
+
+    fn gettimeout(&self, ext: &Extensions, handle: Handle) -> RpcResult<Option<f64>> {
+        Ok(Call::of(ext)?.entry(handle)?.timeout().seconds())
+    }
+
+    fn setblocking(&self, ext: &Extensions, handle: Handle, flag: bool) -> RpcResult<()> {
+        let entry = Call::of(ext)?.entry(handle)?;
+        let timeout = if flag { Timeout::Blocking } else { Timeout::NonBlocking };
+        Ok(entry.set_timeout(timeout).during("fcntl")?)
+    }
+
+    fn getblocking(&self, ext: &Extensions, handle: Handle) -> RpcResult<bool> {
+        Ok(Call::of(ext)?.entry(handle)?.timeout() != Timeout::NonBlocking)
+    }
+
+    fn get_inheritable(&self, ext: &Extensions, handle: Handle) -> RpcResult<bool> {
+        Ok(Call::of(ext)?.entry(handle)?.inheritable())
+    }
+
+    fn set_inheritable(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        inheritable: bool,
+    ) -> RpcResult<()> {
+        Call::of(ext)?.entry(handle)?.set_inheritable(inheritable);
+        Ok(())
+    }
+
+    fn getdefaulttimeout(&self, ext: &Extensions) -> RpcResult<Option<f64>> {
+        Ok(Call::of(ext)?.session().default_timeout.get().seconds())
+    }
+
+    fn setdefaulttimeout(&self, ext: &Extensions, timeout: Option<f64>) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        required(call, 0, "timeout")?;
+        let timeout = Timeout::from_seconds(timeout).map_err(OpError::from)?;
+        call.session().default_timeout.set(timeout);
+        Ok(())
+    }
+
+    async fn ioctl(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        control: Constant,
+        option: Option<IoctlArgument>,
+    ) -> RpcResult<Option<OptionValue>> {
+        Ok(run_ioctl(Call::of(ext)?, handle, control, option).await?)
+    }
+
+    async fn attach_filter(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        program: Bytes,
+    ) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.sending.join(call.connection().number());
+        let permit = call.permit(filter(entry.facts(), libc::SO_ATTACH_FILTER))?;
+        let program = call.bytes(program)?;
+        place.turn().await;
+        Ok(option::attach_filter(permit, &entry, &program)?)
+    }
+
+    async fn detach_filter(&self, ext: &Extensions, handle: Handle) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.sending.join(call.connection().number());
+        let permit = call.permit(filter(entry.facts(), libc::SO_DETACH_FILTER))?;
+        place.turn().await;
+        Ok(option::detach_filter(permit, &entry)?)
+    }
+}
+
+fn request(
+    socket: SocketFacts,
+    access: OptionAccess,
+    level: Constant,
+    optname: Constant,
+) -> OpResult<SocketOption> {
+    Ok(SocketOption { socket, access, level: int(level)?, name: int(optname)? })
+}
+
+fn filter(socket: SocketFacts, name: i32) -> SocketOption {
+    SocketOption { socket, access: OptionAccess::Write, level: libc::SOL_SOCKET, name }
+}
+
+/// A parameter whose `null` means something must not be absent.
+fn required(call: &Call, place: usize, name: &str) -> OpResult<()> {
+    if call.was_given(place) {
+        return Ok(());
+    }
+    Err(OpError::type_error(format!("missing field `{name}`: null is to be sent as such")))
+}
+
+fn spell(call: &Call, value: Value) -> OptionValue {
+    match value {
+        Value::Int(value) => OptionValue::Int(value),
+        Value::Bytes(bytes) => OptionValue::Bytes(call.give_bytes(bytes)),
+        Value::Null(_) => OptionValue::Int(0),
+    }
+}
+
+fn read(call: &Call, value: Option<OptionValue>, optlen: Option<i64>) -> OpResult<Value> {
+    match (value, optlen) {
+        (Some(OptionValue::Int(value)), None) => Ok(Value::Int(value)),
+        (Some(OptionValue::Bytes(bytes)), None) => Ok(Value::Bytes(call.bytes(bytes)?.to_vec())),
+        (None, Some(length)) => {
+            let length = u32::try_from(length)
+                .map_err(|_error| OpError::overflow("optlen does not fit into unsigned int"))?;
+            Ok(Value::Null(length))
+        }
+        (Some(_), Some(_)) => Err(OpError::type_error("optlen goes with a null value alone")),
+        (None, None) => Err(OpError::type_error("a null value needs optlen")),
+    }
+}
+
+async fn run_ioctl(
+    call: &Call,
+    handle: Handle,
+    control: Constant,
+    argument: Option<IoctlArgument>,
+) -> OpResult<Option<OptionValue>> {
+    let entry = call.entry(handle)?;
+    let socket = entry.facts();
+    if control.0 == SIO_RCVALL {
+        let place = entry.sending.join(call.connection().number());
+        let permit = call.permit(Capture { socket })?;
+        let on = switch(argument)?;
+        place.turn().await;
+        sniffer::receive_all(permit, &entry, on)?;
+        return Ok(None);
+    }
+    if let Some(request) = int_request(control) {
+        let number = u64::try_from(control.0).unwrap_or_default();
+        let permit = call.permit(Ioctl { socket, request: number })?;
+        let value = option::ioctl_int(permit, &entry, request)?;
+        return Ok(Some(OptionValue::Int(value.into())));
+    }
+    if let Some(request) = interface_request(control) {
+        let Some(IoctlArgument::Name(name)) = argument else {
+            return Err(OpError::type_error("this request takes an interface name"));
+        };
+        let value = option::ioctl_interface(call.permit(Interfaces)?, &entry, request, &name)?;
+        return Ok(Some(spell(call, value)));
+    }
+    Err(OpError::Os { call: "ioctl", errno: libc::ENOTTY })
+}
+
+/// `RCVALL_ON` or `RCVALL_OFF`, by number or name.
+fn switch(argument: Option<IoctlArgument>) -> OpResult<bool> {
+    let value = match argument {
+        Some(IoctlArgument::Number(number)) => Some(number),
+        Some(IoctlArgument::Name(name)) => constant::number(&name),
+        None => None,
+    };
+    match value {
+        Some(RCVALL_ON) => Ok(true),
+        Some(RCVALL_OFF) => Ok(false),
+        Some(_) | None => Err(OpError::value("SIO_RCVALL takes RCVALL_ON or RCVALL_OFF")),
+    }
+}
+
+fn is(control: Constant, request: libc::Ioctl) -> bool {
+    u64::try_from(control.0).is_ok_and(|number| number == request)
+}
+
+/// `SIOCINQ` is `FIONREAD`.
+fn int_request(control: Constant) -> Option<IntRequest> {
+    let table = [
+        (libc::FIONREAD, IntRequest::Fionread),
+        (libc::TIOCOUTQ, IntRequest::Siocoutq),
+        (SIOCATMARK, IntRequest::Siocatmark),
+    ];
+    table.into_iter().find(|(number, _)| is(control, *number)).map(|(_, request)| request)
+}
+
+fn interface_request(control: Constant) -> Option<InterfaceRequest> {
+    let table = [
+        (libc::SIOCGIFINDEX, InterfaceRequest::Index),
+        (libc::SIOCGIFFLAGS, InterfaceRequest::Flags),
+        (libc::SIOCGIFMTU, InterfaceRequest::Mtu),
+        (libc::SIOCGIFADDR, InterfaceRequest::Address),
+        (libc::SIOCGIFNETMASK, InterfaceRequest::Netmask),
+        (libc::SIOCGIFBRDADDR, InterfaceRequest::Broadcast),
+        (libc::SIOCGIFHWADDR, InterfaceRequest::Hardware),
+    ];
+    table.into_iter().find(|(number, _)| is(control, *number)).map(|(_, request)| request)
+}

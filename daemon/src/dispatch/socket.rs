@@ -1,0 +1,313 @@
+//! `proto::api::socket`: life of a socket.
+
+use std::sync::Arc;
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::address::AddressValue;
+use sockbroker_proto::api::socket::SocketServer;
+use sockbroker_proto::api::values::{Accepted, Attributes, Created};
+use sockbroker_proto::constant::Constant;
+use sockbroker_proto::handle::Handle;
+
+use super::call::{Call, spell};
+use super::creation::{self, Kind};
+use super::number::{c_int, int};
+use super::{Handlers, creation::admit};
+use crate::ops::error::{OpError, OpResult};
+use crate::ops::poll::{Watched, poll};
+use crate::ops::{connect, open};
+use crate::policy::action::{Accept, Bind, Connect, Handover, Inspect, Listen};
+use crate::session::limits::size;
+use crate::table::timeout::Timeout;
+
+#[async_trait]
+impl SocketServer for Handlers {
+    async fn socket(
+        &self,
+        ext: &Extensions,
+        family: Option<Constant>,
+        kind: Option<Constant>,
+        proto: Option<Constant>,
+        fileno: Option<u32>,
+        timeout: Option<f64>,
+        want_fd: Option<bool>,
+    ) -> RpcResult<Created> {
+        let call = Call::of(ext)?;
+        let timeout = call.timeout(4, timeout)?;
+        let kind = Kind { family, socktype: kind, proto };
+        if let Some(place) = fileno {
+            return Ok(creation::adopt(call, place, kind, timeout)?);
+        }
+        Ok(creation::create(call, kind, timeout, want_fd.unwrap_or(false))?)
+    }
+
+    fn socketpair(
+        &self,
+        ext: &Extensions,
+        family: Option<Constant>,
+        kind: Option<Constant>,
+        proto: Option<Constant>,
+        timeout: Option<f64>,
+        want_fd: Option<bool>,
+    ) -> RpcResult<(Created, Created)> {
+        let call = Call::of(ext)?;
+        let timeout = call.timeout(3, timeout)?;
+        let kind = Kind { family, socktype: kind, proto };
+        Ok(creation::pair(call, kind, timeout, want_fd.unwrap_or(false))?)
+    }
+
+    fn fromfd(
+        &self,
+        ext: &Extensions,
+        fd: Option<u32>,
+        family: Option<Constant>,
+        kind: Option<Constant>,
+        proto: Option<Constant>,
+        timeout: Option<f64>,
+    ) -> RpcResult<Created> {
+        let call = Call::of(ext)?;
+        let timeout = call.timeout(4, timeout)?;
+        Ok(creation::adopt(call, fd.unwrap_or(0), Kind { family, socktype: kind, proto }, timeout)?)
+    }
+
+    async fn create_connection(
+        &self,
+        ext: &Extensions,
+        address: AddressValue,
+        timeout: Option<f64>,
+        source_address: Option<AddressValue>,
+        all_errors: Option<bool>,
+    ) -> RpcResult<Created> {
+        let call = Call::of(ext)?;
+        let timeout = call.timeout(1, timeout)?;
+        let wanted = creation::Destination {
+            address: &address,
+            source: source_address.as_ref(),
+            all_errors: all_errors.unwrap_or(false),
+        };
+        Ok(creation::connection(call, wanted, timeout).await?)
+    }
+
+    async fn create_server(
+        &self,
+        ext: &Extensions,
+        address: AddressValue,
+        family: Option<Constant>,
+        backlog: Option<i64>,
+        reuse_port: Option<bool>,
+        dualstack_ipv6: Option<bool>,
+    ) -> RpcResult<Created> {
+        let call = Call::of(ext)?;
+        let family = family.map_or(Ok(libc::AF_INET), int)?;
+        let wanted = creation::Server {
+            address: &address,
+            family,
+            backlog: clip_backlog(backlog)?,
+            reuse_port: reuse_port.unwrap_or(false),
+            dualstack: dualstack_ipv6.unwrap_or(false),
+        };
+        Ok(creation::server(call, wanted).await?)
+    }
+
+    fn has_dualstack_ipv6(&self, ext: &Extensions) -> RpcResult<bool> {
+        Ok(creation::has_dualstack(Call::of(ext)?)?)
+    }
+
+    async fn accept(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        want_fd: Option<bool>,
+    ) -> RpcResult<Accepted> {
+        let call = Call::of(ext)?;
+        let want_fd = want_fd.unwrap_or(false);
+        if want_fd {
+            call.check_carries_descriptors()?;
+        }
+        let entry = call.entry(handle)?;
+        let place = entry.receiving.join(call.connection().number());
+        let permit = call.permit(Accept { socket: entry.facts() })?;
+        let timeout = call.session().default_timeout.get();
+        let (accepted, peer) = connect::accept(permit, &entry, place, timeout).await?;
+        let created = admit(call, accepted, want_fd)?;
+        Ok(Accepted {
+            handle: created.handle,
+            family: created.family,
+            r#type: created.r#type,
+            proto: created.proto,
+            timeout: created.timeout,
+            address: spell(peer.as_ref()),
+        })
+    }
+
+    async fn bind(&self, ext: &Extensions, handle: Handle, address: AddressValue) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.sending.join(call.connection().number());
+        let facts = entry.facts();
+        let address = call.address(facts, &address).await?;
+        let permit = call.permit(Bind { socket: facts, address })?;
+        place.turn().await;
+        Ok(connect::bind(permit, &entry)?)
+    }
+
+    fn listen(&self, ext: &Extensions, handle: Handle, backlog: Option<i64>) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let backlog = clip_backlog(backlog)?.unwrap_or(creation::DEFAULT_BACKLOG);
+        let permit = call.permit(Listen { socket: entry.facts(), backlog })?;
+        Ok(connect::listen(permit, &entry)?)
+    }
+
+    async fn connect(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        address: AddressValue,
+    ) -> RpcResult<()> {
+        Ok(connect_handle(Call::of(ext)?, handle, &address).await?)
+    }
+
+    async fn connect_ex(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        address: AddressValue,
+    ) -> RpcResult<i32> {
+        match connect_handle(Call::of(ext)?, handle, &address).await {
+            Ok(()) => Ok(0),
+            Err(OpError::Os { errno, .. }) => Ok(errno),
+            // sock_connect_ex: a timeout is EWOULDBLOCK.
+            Err(OpError::Timeout) => Ok(libc::EAGAIN),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn shutdown(&self, ext: &Extensions, handle: Handle, how: Constant) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.sending.join(call.connection().number());
+        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        Ok(connect::shutdown(permit, &entry, place, int(how)?).await?)
+    }
+
+    fn close(&self, ext: &Extensions, handle: Handle) -> RpcResult<()> {
+        let entry = Call::of(ext)?.session().remove(handle)?;
+        drop(entry);
+        Ok(())
+    }
+
+    fn dup(&self, ext: &Extensions, handle: Handle, want_fd: Option<bool>) -> RpcResult<Created> {
+        let call = Call::of(ext)?;
+        let want_fd = want_fd.unwrap_or(false);
+        if want_fd {
+            call.check_carries_descriptors()?;
+        }
+        let entry = call.entry(handle)?;
+        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        let timeout = call.session().default_timeout.get();
+        Ok(admit(call, open::duplicate(permit, &entry, timeout)?, want_fd)?)
+    }
+
+    fn fileno(&self, ext: &Extensions, handle: Handle) -> RpcResult<u32> {
+        Ok(hand_over(Call::of(ext)?, handle)?)
+    }
+
+    fn detach(&self, ext: &Extensions, handle: Handle) -> RpcResult<u32> {
+        let call = Call::of(ext)?;
+        let count = hand_over(call, handle)?;
+        call.session().remove(handle)?;
+        Ok(count)
+    }
+
+    fn getsockname(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        Ok(spell(connect::local_address(permit, &entry)?.as_ref()))
+    }
+
+    fn getpeername(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        Ok(spell(connect::peer_address(permit, &entry)?.as_ref()))
+    }
+
+    fn attributes(&self, ext: &Extensions, handle: Handle) -> RpcResult<Attributes> {
+        let entry = Call::of(ext)?.entry(handle)?;
+        let facts = entry.facts();
+        Ok(Attributes {
+            family: facts.family,
+            r#type: facts.kind,
+            proto: facts.proto,
+            timeout: entry.timeout().seconds(),
+        })
+    }
+
+    async fn poll(
+        &self,
+        ext: &Extensions,
+        fds: Vec<(Handle, Constant)>,
+        timeout: Option<f64>,
+    ) -> RpcResult<Vec<(Handle, i32)>> {
+        Ok(poll_handles(Call::of(ext)?, &fds, timeout).await?)
+    }
+}
+
+/// `listen` takes negative numbers for 0, as CPython does.
+fn clip_backlog(backlog: Option<i64>) -> OpResult<Option<i32>> {
+    backlog.map(|backlog| Ok(c_int(backlog)?.max(0))).transpose()
+}
+
+async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> OpResult<()> {
+    let entry = call.entry(handle)?;
+    let place = entry.sending.join(call.connection().number());
+    let facts = entry.facts();
+    let address = call.address(facts, address).await?;
+    let permit = call.permit(Connect { socket: facts, address })?;
+    connect::connect(permit, &entry, place).await
+}
+
+fn hand_over(call: &Call, handle: Handle) -> OpResult<u32> {
+    call.check_carries_descriptors()?;
+    let entry = call.entry(handle)?;
+    let permit = call.permit(Handover { socket: entry.facts() })?;
+    call.give_descriptor(open::hand_over(permit, &entry)?);
+    Ok(1)
+}
+
+async fn poll_handles(
+    call: &Call,
+    fds: &[(Handle, Constant)],
+    timeout: Option<f64>,
+) -> OpResult<Vec<(Handle, i32)>> {
+    let limit = call.broker().limits.poll_handles;
+    if fds.len() > size(limit) {
+        return Err(OpError::Limit { name: "poll_handles", value: limit });
+    }
+    // As select.poll: a negative timeout waits for ever.
+    let timeout = match Timeout::from_seconds(timeout.filter(|seconds| *seconds >= 0.0))? {
+        Timeout::Blocking => None,
+        Timeout::NonBlocking => Some(std::time::Duration::ZERO),
+        Timeout::After(duration) => Some(duration),
+    };
+    let mut watched = Vec::with_capacity(fds.len());
+    for (handle, events) in fds {
+        let events = i16::try_from(events.0)
+            .map_err(|_error| OpError::overflow("events do not fit into C short"))?;
+        let entry = match call.entry(*handle) {
+            Ok(entry) => {
+                let permit = call.permit(Inspect { socket: entry.facts() })?;
+                Some((Arc::clone(&entry), permit))
+            }
+            Err(_) => None,
+        };
+        watched.push(Watched { entry, events });
+    }
+    let found = poll(&watched, timeout).await?;
+    let pairs = fds.iter().zip(found).filter(|(_, events)| *events != 0);
+    // POLL* are bits of an unsigned short.
+    Ok(pairs.map(|((handle, _), events)| (*handle, events.cast_unsigned().into())).collect())
+}

@@ -1,0 +1,71 @@
+//! A call that waits.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::{Abortable, BoxFuture, CatchUnwind};
+use jsonrpsee::MethodResponse;
+use jsonrpsee::types::Id;
+
+use super::batch::Slot;
+use super::call::Call;
+
+/// A handler's future whose panic costs one call.
+pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, MethodResponse>>>;
+
+/// A call that came to its end.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its id; none for a notification.
+    pub(super) id: Option<Id<'static>>,
+    /// The wire name of the method.
+    pub(super) method: &'static str,
+    /// Its context.
+    pub(super) call: Call,
+    /// Where the answer goes.
+    pub(super) slot: Slot,
+    /// The size of the request, which counts while it waits.
+    pub(super) bytes: usize,
+    /// The answer, `Err` after a panic, `None` when cancelled.
+    pub(super) response: Option<Result<MethodResponse, ()>>,
+}
+
+/// A call in the set of those that wait.
+pub(super) struct Waiting {
+    future: Abortable<Guarded>,
+    ended: Option<Ended>,
+}
+
+impl Waiting {
+    /// A call that has been polled once. Another poll follows at once, which registers its waker.
+    pub(super) fn new(future: Abortable<Guarded>, ended: Ended) -> Self {
+        Self { future, ended: Some(ended) }
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Waiting({:?})", self.ended.as_ref().map(|ended| ended.method))
+    }
+}
+
+impl Future for Waiting {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        let Poll::Ready(outcome) = self.future.poll_unpin(context) else {
+            return Poll::Pending;
+        };
+        match self.ended.take() {
+            Some(ended) => {
+                let response = outcome.ok().map(|response| response.map_err(drop));
+                Poll::Ready(Ended { response, ..ended })
+            }
+            // The set never polls again what was ready.
+            None => Poll::Pending,
+        }
+    }
+}

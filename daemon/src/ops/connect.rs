@@ -1,0 +1,164 @@
+//! `bind`, `listen`, `accept`, `connect`, `shutdown` and the names of a socket.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sockbroker_proto::address::Address;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::socket;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::error::{During, OpError, OpResult};
+use super::sniffer;
+use super::wait::{Direction, Patience, until_done};
+use crate::policy::Permit;
+use crate::policy::action::{Accept, Bind, Connect, Inspect, Listen};
+use crate::table::entry::Entry;
+use crate::table::lane::Place;
+use crate::table::timeout::Timeout;
+
+/// Between two attempts to connect to an `AF_UNIX` listener whose backlog is full.
+const BACKLOG_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+
+/// `bind(2)`.
+pub fn bind(permit: Permit<Bind>, entry: &Entry) -> OpResult<()> {
+    let address = permit.into_request().address;
+    match &entry.sniffer {
+        Some(state) => sniffer::bind(state, &address),
+        None => socket::bind(entry.fd(), &RawAddress::encode(&address)).during("bind"),
+    }
+}
+
+/// `listen(2)`.
+pub fn listen(permit: Permit<Listen>, entry: &Entry) -> OpResult<()> {
+    let Listen { backlog, .. } = permit.into_request();
+    socket::listen(entry.fd(), backlog).during("listen")
+}
+
+/// `accept(2)`: the new socket, with `timeout` as its own, and the peer's address.
+pub async fn accept(
+    permit: Permit<Accept>,
+    entry: &Entry,
+    place: Place<'_>,
+    timeout: Timeout,
+) -> OpResult<(Arc<Entry>, Option<Address>)> {
+    let Accept { socket: facts } = permit.into_request();
+    place.turn().await;
+    let patience = || Patience::of(entry, Direction::Receive, 0);
+    let (descriptor, peer) = until_done(entry, Direction::Receive, "accept", patience, || {
+        entry.without_blocking(socket::accept)
+    })
+    .await?;
+    let accepted = Entry::new(descriptor, facts, timeout).during("fcntl")?;
+    Ok((Arc::new(accepted), peer.decode(facts.proto)))
+}
+
+/// `connect(2)`, to its end.
+pub async fn connect(permit: Permit<Connect>, entry: &Entry, place: Place<'_>) -> OpResult<()> {
+    let address = RawAddress::encode(&permit.into_request().address);
+    place.turn().await;
+    match begin(entry, &address) {
+        Ok(()) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINPROGRESS) if entry.timeout() != Timeout::NonBlocking => {
+                finish(entry).await
+            }
+            Some(libc::EAGAIN) if waits_for_backlog(entry) => retry(entry, &address).await,
+            _ => Err(error).during("connect"),
+        },
+    }
+}
+
+fn begin(entry: &Entry, address: &RawAddress) -> io::Result<()> {
+    entry.without_blocking(|fd| socket::connect(fd, address))
+}
+
+/// Waits until the connection stands or has failed. `SO_ERROR` tells, as in CPython's
+/// `internal_connect`. The kernel reports no progress before the socket is writable.
+async fn finish(entry: &Entry) -> OpResult<()> {
+    let patience = || match Patience::of(entry, Direction::Send, 0) {
+        // SO_SNDTIMEO bounds a blocking connect with EINPROGRESS (socket(7)).
+        Patience::None => Patience::Endless,
+        other => other,
+    };
+    let timed_by_kernel = matches!(patience(), Patience::KernelUntil(_));
+    let result = until_done(entry, Direction::Send, "connect", patience, || {
+        let events = [(entry.fd(), libc::POLLOUT)];
+        match sockbroker_sys::poll::poll_now(&events)?.first() {
+            Some(0) | None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(_) => match socket::take_error(entry.fd())? {
+                0 => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            },
+        }
+    })
+    .await;
+    match result {
+        Err(OpError::Os { errno: libc::EAGAIN, .. }) if timed_by_kernel => {
+            Err(OpError::Os { call: "connect", errno: libc::EINPROGRESS })
+        }
+        other => other,
+    }
+}
+
+/// A blocking `AF_UNIX` connect waits for room in the backlog. No readiness tells of it, so the
+/// attempt is repeated; a blocking thread could not be cancelled.
+fn waits_for_backlog(entry: &Entry) -> bool {
+    entry.facts().family == libc::AF_UNIX && entry.timeout() == Timeout::Blocking
+}
+
+async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
+    let deadline = match Patience::of(entry, Direction::Send, 0) {
+        Patience::None => {
+            return Err(OpError::Os { call: "connect", errno: libc::EAGAIN });
+        }
+        Patience::Endless => None,
+        Patience::Until(deadline) | Patience::KernelUntil(deadline) => Some(deadline),
+    };
+    let attempts = async {
+        let (mut pause, longest) = BACKLOG_PAUSE;
+        loop {
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+            match begin(entry, address) {
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+                result => return result.during("connect"),
+            }
+        }
+    };
+    let far = Instant::now() + Duration::from_hours(24 * 365);
+    match timeout_at(deadline.unwrap_or(far), attempts).await {
+        Ok(result) => result,
+        Err(_) => Err(OpError::Os { call: "connect", errno: libc::EAGAIN }),
+    }
+}
+
+/// `shutdown(2)`, after what the same connection sent before it.
+pub async fn shutdown(
+    permit: Permit<Inspect>,
+    entry: &Entry,
+    place: Place<'_>,
+    how: i32,
+) -> OpResult<()> {
+    let Inspect { .. } = permit.into_request();
+    place.turn().await;
+    socket::shutdown(entry.fd(), how).during("shutdown")
+}
+
+/// `getsockname(2)`; `None` where the kernel gives no address.
+pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
+    let Inspect { socket: facts } = permit.into_request();
+    if let Some(state) = &entry.sniffer {
+        return Ok(Some(sniffer::address(state)));
+    }
+    let address = socket::local_address(entry.fd()).during("getsockname")?;
+    Ok(address.decode(facts.proto))
+}
+
+/// `getpeername(2)`.
+pub fn peer_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
+    let Inspect { socket: facts } = permit.into_request();
+    let address = socket::peer_address(entry.fd()).during("getpeername")?;
+    Ok(address.decode(facts.proto))
+}

@@ -1,0 +1,15 @@
+//! Stage 6: one function a Python operation: permit and entry in, value out.
+//!
+//! Nothing here knows JSON. An operation takes its permit by value and acts on the request inside it.
+
+pub mod error;
+pub mod wait;
+pub mod open;
+pub mod connect;
+pub mod receive;
+pub mod send;
+pub mod option;
+pub mod poll;
+pub mod resolve;
+pub mod interface;
+pub mod sniffer;

@@ -1,0 +1,64 @@
+//! Making sockets: `socket`, `socketpair`, adoption, `dup`, descriptors for the client.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use sockbroker_sys::socket;
+
+use super::error::{During, OpResult};
+use super::sniffer;
+use crate::policy::Permit;
+use crate::policy::action::{Adopt, Create, Handover, Inspect, SocketFacts};
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
+
+/// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives a sniffer instead, which Linux does not have.
+pub fn create(permit: Permit<Create>, timeout: Timeout) -> OpResult<Entry> {
+    let Create { socket: facts } = permit.into_request();
+    if sniffer::serves(facts) {
+        let (descriptor, sniffer) = sniffer::open()?;
+        let entry = Entry::new(descriptor, facts, timeout).during("fcntl")?;
+        return Ok(entry.with_sniffer(sniffer));
+    }
+    let descriptor = socket::create(facts.family, facts.kind, facts.proto).during("socket")?;
+    Entry::new(descriptor, facts, timeout).during("fcntl")
+}
+
+/// `socketpair(2)`.
+pub fn pair(permit: Permit<Create>, timeout: Timeout) -> OpResult<(Entry, Entry)> {
+    let Create { socket: facts } = permit.into_request();
+    let (first, second) =
+        socket::pair(facts.family, facts.kind, facts.proto).during("socketpair")?;
+    let first = Entry::new(first, facts, timeout).during("fcntl")?;
+    let second = Entry::new(second, facts, timeout).during("fcntl")?;
+    Ok((first, second))
+}
+
+/// What a descriptor is; `ENOTSOCK` for one that is no socket.
+pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketFacts> {
+    let kind = socket::kind_of(descriptor.as_fd()).during("getsockopt")?;
+    Ok(SocketFacts { family: kind.family, kind: kind.kind, proto: kind.proto })
+}
+
+/// Takes over a descriptor of the client (`fromfd`, `socket(fileno=...)`). As in CPython the
+/// description's `O_NONBLOCK` stays unless there is a default timeout.
+pub fn adopt(permit: Permit<Adopt>, descriptor: OwnedFd, timeout: Timeout) -> OpResult<Entry> {
+    let Adopt { socket: facts } = permit.into_request();
+    if timeout.sets_nonblocking() {
+        Entry::new(descriptor, facts, timeout).during("fcntl")
+    } else {
+        Ok(Entry::adopted(descriptor, facts, timeout))
+    }
+}
+
+/// `dup`.
+pub fn duplicate(permit: Permit<Inspect>, entry: &Entry, timeout: Timeout) -> OpResult<Arc<Entry>> {
+    let Inspect { .. } = permit.into_request();
+    Ok(Arc::new(entry.duplicate(timeout).during("dup")?))
+}
+
+/// A descriptor for the client (`fileno`, `detach`, `want_fd`).
+pub fn hand_over(permit: Permit<Handover>, entry: &Entry) -> OpResult<OwnedFd> {
+    let Handover { .. } = permit.into_request();
+    socket::duplicate(entry.fd()).during("dup")
+}

@@ -1,0 +1,118 @@
+//! `getsockopt`, `setsockopt`, filters, `ioctl`.
+
+use std::net::Ipv4Addr;
+
+use sockbroker_sys::ioctl::{self, IntRequest, InterfaceRequest, InterfaceValue};
+use sockbroker_sys::{filter, option};
+
+use super::error::{During, OpError, OpResult};
+use super::sniffer;
+use crate::policy::Permit;
+use crate::policy::action::{Interfaces, Ioctl, OptionAccess, SocketOption};
+use crate::table::entry::Entry;
+
+/// The value of an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// An integer.
+    Int(i64),
+    /// A buffer.
+    Bytes(Vec<u8>),
+    /// A null pointer with a length: Python's `None` form.
+    Null(u32),
+}
+
+/// `getsockopt(2)`. `length` 0 asks for an integer, as in Python; `AF_VSOCK` has 64-bit ones.
+pub fn get(permit: Permit<SocketOption>, entry: &Entry, length: u32) -> OpResult<Value> {
+    let SocketOption { level, name, .. } = permit.into_request();
+    refuse_pointers("getsockopt", level, name)?;
+    if let Some(value) =
+        entry.sniffer.as_ref().and_then(|state| sniffer::option(state, level, name))
+    {
+        return Ok(Value::Int(value.into()));
+    }
+    if length > 0 {
+        let bytes = option::get_bytes(entry.fd(), level, name, length).during("getsockopt")?;
+        return Ok(Value::Bytes(bytes));
+    }
+    if entry.facts().family == libc::AF_VSOCK {
+        let bytes = option::get_bytes(entry.fd(), level, name, 8).during("getsockopt")?;
+        let mut wide = [0; 8];
+        wide.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
+        return Ok(Value::Int(i64::from_ne_bytes(wide)));
+    }
+    let value = option::get_int(entry.fd(), level, name).during("getsockopt")?;
+    Ok(Value::Int(value.into()))
+}
+
+/// `setsockopt(2)`.
+pub fn set(permit: Permit<SocketOption>, entry: &Entry, value: &Value) -> OpResult<()> {
+    let SocketOption { level, name, access, .. } = permit.into_request();
+    debug_assert_eq!(access, OptionAccess::Write, "a permit to read is not one to write");
+    refuse_pointers("setsockopt", level, name)?;
+    if let (Some(state), Value::Int(value)) = (&entry.sniffer, value)
+        && sniffer::set_option(state, level, name, *value != 0)
+    {
+        return Ok(());
+    }
+    let fd = entry.fd();
+    match value {
+        Value::Int(value) if entry.facts().family == libc::AF_VSOCK => {
+            option::set_bytes(fd, level, name, &value.to_ne_bytes())
+        }
+        Value::Int(value) => {
+            let value = i32::try_from(*value).map_err(|_error| {
+                OpError::overflow("the option's value does not fit into C int")
+            })?;
+            option::set_int(fd, level, name, value)
+        }
+        Value::Bytes(bytes) => option::set_bytes(fd, level, name, bytes),
+        Value::Null(length) => option::set_null(fd, level, name, *length),
+    }
+    .during("setsockopt")
+}
+
+/// A pointer would be read in the broker's memory, a descriptor number in the broker's table.
+fn refuse_pointers(call: &'static str, level: i32, name: i32) -> OpResult<()> {
+    if option::carries_pointer_or_descriptor(level, name) {
+        return Err(OpError::Os { call, errno: libc::EACCES });
+    }
+    Ok(())
+}
+
+/// `SO_ATTACH_FILTER`.
+pub fn attach_filter(permit: Permit<SocketOption>, entry: &Entry, program: &[u8]) -> OpResult<()> {
+    let SocketOption { .. } = permit.into_request();
+    filter::attach(entry.fd(), program).map_err(|error| match error.raw_os_error() {
+        Some(_) => OpError::os("setsockopt", error),
+        None => OpError::value("a filter has 1 to 4096 instructions of 8 bytes"),
+    })
+}
+
+/// `SO_DETACH_FILTER`.
+pub fn detach_filter(permit: Permit<SocketOption>, entry: &Entry) -> OpResult<()> {
+    let SocketOption { .. } = permit.into_request();
+    filter::detach(entry.fd()).during("setsockopt")
+}
+
+/// `ioctl(2)` with an integer answer.
+pub fn ioctl_int(permit: Permit<Ioctl>, entry: &Entry, request: IntRequest) -> OpResult<i32> {
+    let Ioctl { .. } = permit.into_request();
+    ioctl::get_int(entry.fd(), request).during("ioctl")
+}
+
+/// `ioctl(2)` about an interface; see `netdevice(7)`.
+pub fn ioctl_interface(
+    permit: Permit<Interfaces>,
+    entry: &Entry,
+    request: InterfaceRequest,
+    name: &str,
+) -> OpResult<Value> {
+    let Interfaces = permit.into_request();
+    let answer = ioctl::interface(entry.fd(), name, request).during("ioctl")?;
+    Ok(match answer {
+        InterfaceValue::Int(value) => Value::Int(value.into()),
+        InterfaceValue::Address(address) => Value::Bytes(Ipv4Addr::octets(&address).to_vec()),
+        InterfaceValue::Hardware { address, .. } => Value::Bytes(address.to_vec()),
+    })
+}

@@ -1,0 +1,128 @@
+//! Readiness, timeouts and cancelling for every operation that may wait.
+//!
+//! Try first, then wait: what fails at once (no out-of-band data, `accept` without `listen`) never
+//! waits. The system call and the return of its result happen in one poll, so that dropping the
+//! future between them cannot lose anything.
+
+use std::io;
+use std::time::Duration;
+
+use sockbroker_sys::{option, socket};
+use tokio::io::Interest;
+use tokio::time::{Instant, timeout_at};
+
+use super::error::{During, OpError, OpResult};
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
+
+/// What an operation waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Data, a connection, or an error.
+    Receive,
+    /// Room, a finished connect, or an error.
+    Send,
+}
+
+/// How long an operation may wait, fixed when its turn comes.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// Not at all: `EAGAIN` is the answer.
+    None,
+    /// For ever.
+    Endless,
+    /// Until then; afterwards the error is a timeout.
+    Until(Instant),
+    /// Until then, by `SO_RCVTIMEO` or `SO_SNDTIMEO`; afterwards the error is `EAGAIN`.
+    KernelUntil(Instant),
+}
+
+impl Patience {
+    /// The patience of the socket's timeout. `flags` are the caller's `MSG_*`: in blocking mode
+    /// `MSG_DONTWAIT` and `MSG_ERRQUEUE` forbid to wait; with a timeout they do not shorten it.
+    pub fn of(entry: &Entry, direction: Direction, flags: i32) -> Self {
+        match entry.timeout() {
+            Timeout::NonBlocking => Self::None,
+            Timeout::After(duration) => Self::after(duration),
+            Timeout::Blocking if flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) != 0 => {
+                Self::None
+            }
+            Timeout::Blocking => Self::of_blocking(entry, direction),
+        }
+    }
+
+    /// A deadline so far from now.
+    pub fn after(duration: Duration) -> Self {
+        match Instant::now().checked_add(duration) {
+            Some(deadline) => Self::Until(deadline),
+            None => Self::Endless,
+        }
+    }
+
+    /// A blocking socket may have been made non-blocking by a holder of its descriptor, or have a
+    /// timeout in the kernel.
+    fn of_blocking(entry: &Entry, direction: Direction) -> Self {
+        if socket::is_nonblocking(entry.fd()).unwrap_or(false) {
+            return Self::None;
+        }
+        let name = match direction {
+            Direction::Receive => libc::SO_RCVTIMEO,
+            Direction::Send => libc::SO_SNDTIMEO,
+        };
+        match option::get_timeout(entry.fd(), name) {
+            Ok(Some(duration)) => match Instant::now().checked_add(duration) {
+                Some(deadline) => Self::KernelUntil(deadline),
+                None => Self::Endless,
+            },
+            Ok(None) | Err(_) => Self::Endless,
+        }
+    }
+}
+
+/// Tries `attempt` until it does something else than ask to wait. `patience` is asked only when the
+/// first attempt did.
+pub async fn until_done<T>(
+    entry: &Entry,
+    direction: Direction,
+    call: &'static str,
+    patience: impl FnOnce() -> Patience,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> OpResult<T> {
+    match attempt() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        result => return result.during(call),
+    }
+    let waiting = wait_and_try(entry, direction, attempt);
+    match patience() {
+        Patience::None => Err(OpError::Os { call, errno: libc::EAGAIN }),
+        Patience::Endless => waiting.await.during(call),
+        Patience::Until(deadline) => match timeout_at(deadline, waiting).await {
+            Ok(result) => result.during(call),
+            Err(_) => Err(OpError::Timeout),
+        },
+        Patience::KernelUntil(deadline) => match timeout_at(deadline, waiting).await {
+            Ok(result) => result.during(call),
+            Err(_) => Err(OpError::Os { call, errno: libc::EAGAIN }),
+        },
+    }
+}
+
+async fn wait_and_try<T>(
+    entry: &Entry,
+    direction: Direction,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    // Errors wake both directions: an ICMP error on a datagram socket raises EPOLLERR alone.
+    let interest = match direction {
+        Direction::Receive => Interest::READABLE | Interest::ERROR,
+        Direction::Send => Interest::WRITABLE | Interest::ERROR,
+    };
+    let readiness = entry.readiness()?;
+    loop {
+        let mut guard = readiness.ready(interest).await?;
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What all connections share: policy, limits, sessions, resolver.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Session;
+use super::connection::{Connection, Facts};
+use super::limits::{Limits, size};
+use super::token::Token;
+use crate::ops::error::{OpError, OpResult};
+use crate::ops::resolve::Resolver;
+use crate::policy::Policy;
+
+/// The daemon's state.
+#[derive(Debug)]
+pub struct Broker {
+    /// The policy in force.
+    pub policy: Policy,
+    /// The limits in force.
+    pub limits: Limits,
+    /// The gate before the resolver.
+    pub resolver: Resolver,
+    /// Sessions that were opened or cloned; implicit ones live with their connection alone.
+    opened: Mutex<HashMap<u64, Arc<Session>>>,
+    numbers: AtomicU64,
+}
+
+impl Broker {
+    /// A broker with no sessions.
+    pub fn new(policy: Policy, limits: Limits) -> Self {
+        let resolver = Resolver::new(size(limits.resolver_jobs));
+        Self {
+            policy,
+            limits,
+            resolver,
+            opened: Mutex::new(HashMap::new()),
+            numbers: AtomicU64::new(1),
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn opened(&self) -> MutexGuard<'_, HashMap<u64, Arc<Session>>> {
+        // A map of whole values: a panic of another call does not spoil it.
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new connection in an implicit session of its own.
+    pub fn connect(self: &Arc<Self>, facts: Facts) -> Connection {
+        let number = self.number();
+        let session = Arc::new(Session::new(self.number(), facts.subject.uid, &self.limits));
+        session.join(number);
+        Connection::new(number, facts, session, self.clone())
+    }
+
+    /// `session.open`: makes a session known and gives its token.
+    pub fn open(&self, session: &Arc<Session>, linger: Option<Duration>) -> OpResult<Token> {
+        let mut opened = self.opened();
+        if !opened.contains_key(&session.number()) {
+            self.check_room(&opened)?;
+        }
+        let token = session.open(linger)?;
+        opened.insert(session.number(), session.clone());
+        Ok(token)
+    }
+
+    /// The session of a token. A wrong token and another user's are the same error.
+    pub fn find(&self, token: &str, uid: u32) -> OpResult<Arc<Session>> {
+        let unknown = OpError::Session("no session with this token");
+        let Some(token) = Token::parse(token) else {
+            return Err(unknown);
+        };
+        let session = self.opened().get(&token.session()).cloned();
+        let valid = |session: &Arc<Session>| {
+            session.uid() == uid && session.token().is_some_and(|own| own.matches(&token))
+        };
+        session.filter(valid).ok_or(unknown)
+    }
+
+    /// `session.clone`: a session with the same handles, which waits for its first connection.
+    pub fn duplicate(&self, session: &Session) -> OpResult<Token> {
+        let mut opened = self.opened();
+        self.check_room(&opened)?;
+        let clone = session.duplicate(self.number(), &self.limits)?;
+        let token = clone.open(None)?;
+        clone.expect_connection(Duration::from_secs(self.limits.clone_seconds));
+        opened.insert(clone.number(), Arc::new(clone));
+        Ok(token)
+    }
+
+    fn check_room(&self, opened: &HashMap<u64, Arc<Session>>) -> OpResult<()> {
+        if opened.len() >= size(self.limits.sessions) {
+            return Err(OpError::Limit { name: "sessions", value: self.limits.sessions });
+        }
+        Ok(())
+    }
+
+    /// Ends a session: its handles close, its token is void.
+    pub fn close(&self, session: &Session) {
+        self.opened().remove(&session.number());
+        session.close();
+    }
+
+    /// Ends the sessions that waited in vain for a connection.
+    pub fn sweep(&self) {
+        let over: Vec<_> = {
+            let mut opened = self.opened();
+            opened.extract_if(|_, session| session.is_over()).collect()
+        };
+        for (number, session) in over {
+            tracing::debug!(session = number, "session is over");
+            session.close();
+        }
+    }
+
+    /// Ends every session.
+    pub fn close_all(&self) {
+        let all: Vec<_> = self.opened().drain().collect();
+        for (_, session) in all {
+            session.close();
+        }
+    }
+}

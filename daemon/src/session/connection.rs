@@ -1,0 +1,126 @@
+//! One connection: who is at the other end, how it speaks, which session it is attached to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Session;
+use super::broker::Broker;
+use super::finished::LastCalls;
+use crate::ops::error::{OpError, OpResult};
+use crate::policy::subject::Subject;
+
+/// How a connection spells its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// LSP framing, with attachments and, on Unix sockets, descriptors.
+    Lsp,
+    /// Newline-delimited JSON.
+    Ndjson,
+    /// HTTP/1.1 POST.
+    Http,
+    /// WebSocket messages.
+    WebSocket,
+}
+
+impl Spelling {
+    /// The word in `session.info` and in logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lsp => "lsp",
+            Self::Ndjson => "ndjson",
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+/// What is fixed when a connection begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Who is at the other end.
+    pub subject: Subject,
+    /// How it speaks.
+    pub spelling: Spelling,
+    /// Whether descriptors can ride beside frames.
+    pub descriptors: bool,
+}
+
+/// A connection, attached to one session at a time.
+#[derive(Debug)]
+pub struct Connection {
+    number: u64,
+    facts: Facts,
+    /// Whether answers may carry attachments unasked.
+    attachments: AtomicBool,
+    session: Mutex<Arc<Session>>,
+    broker: Arc<Broker>,
+}
+
+impl Connection {
+    /// A connection that has joined `session` already.
+    pub fn new(number: u64, facts: Facts, session: Arc<Session>, broker: Arc<Broker>) -> Self {
+        let attachments = AtomicBool::new(false);
+        Self { number, facts, attachments, session: Mutex::new(session), broker }
+    }
+
+    /// The number, as `call.resolve` names it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What is fixed.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// The session it is attached to.
+    pub fn session(&self) -> Arc<Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether answers may carry attachments unasked.
+    pub fn takes_attachments(&self) -> bool {
+        self.attachments.load(Ordering::Relaxed)
+    }
+
+    /// Asks for attachments once and for all; only LSP framing has them.
+    pub fn ask_for_attachments(&self, wanted: bool) -> OpResult<()> {
+        if wanted && self.facts.spelling != Spelling::Lsp {
+            return Err(OpError::value("only LSP framing carries attachments"));
+        }
+        self.attachments.store(wanted, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Moves to another session. Refused while the present one would close with open handles.
+    pub fn attach(&self, target: Arc<Session>) -> OpResult<()> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if session.number() == target.number() {
+            return Ok(());
+        }
+        if session.connections() == 1 && session.handles() > 0 {
+            let refused = "this connection's session holds handles: close them or open it first";
+            return Err(OpError::Session(refused));
+        }
+        target.join(self.number);
+        let left = std::mem::replace(&mut *session, target);
+        drop(session);
+        if left.leave(self.number, LastCalls::default()) {
+            self.broker.close(&left);
+        }
+        Ok(())
+    }
+
+    /// Ends the connection; the session closes with its last one.
+    pub fn end(&self, calls: LastCalls) {
+        let session = self.session();
+        if session.leave(self.number, calls) {
+            self.broker.close(&session);
+        }
+    }
+}

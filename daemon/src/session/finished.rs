@@ -1,0 +1,120 @@
+//! What became of the calls of connections that are gone: the memory behind `call.resolve`.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use sockbroker_proto::api::session::RequestId;
+use tokio::time::Instant;
+
+/// An answer with everything that rode beside it.
+#[derive(Debug)]
+pub struct KeptAnswer {
+    /// The answer's JSON.
+    pub json: bytes::Bytes,
+    /// Its attachments.
+    pub attachments: Vec<bytes::Bytes>,
+    /// Its descriptors.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// How the calls of one connection ended.
+#[derive(Debug, Default)]
+pub struct LastCalls {
+    /// Calls that were cancelled by the end of the connection.
+    pub cancelled: Vec<RequestId>,
+    /// The latest answer.
+    pub answered: Option<(RequestId, KeptAnswer)>,
+}
+
+/// How one call ended.
+#[derive(Debug)]
+pub enum Fate {
+    /// Never arrived, or forgotten.
+    Unknown,
+    /// Cancelled while it waited.
+    Cancelled,
+    /// Answered.
+    Answered(KeptAnswer),
+}
+
+/// The ended connections of a session, oldest first, bounded in number and age.
+#[derive(Debug)]
+pub struct Finished {
+    kept: VecDeque<(u64, Instant, LastCalls)>,
+    most: usize,
+    longest: Duration,
+}
+
+impl Finished {
+    /// Remembers `most` connections for `longest` each.
+    pub fn new(most: usize, longest: Duration) -> Self {
+        Self { kept: VecDeque::new(), most, longest }
+    }
+
+    /// Remembers how the calls of a connection ended.
+    pub fn record(&mut self, connection: u64, calls: LastCalls) {
+        self.forget_old();
+        self.kept.push_back((connection, Instant::now(), calls));
+        if self.kept.len() > self.most {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Forgets what is too old.
+    pub fn forget_old(&mut self) {
+        let longest = self.longest;
+        self.kept.retain(|(_, at, _)| at.elapsed() < longest);
+    }
+
+    /// Takes what became of a call: an answer can be had once.
+    pub fn take(&mut self, connection: u64, request: &RequestId) -> Fate {
+        self.forget_old();
+        let Some((_, _, calls)) = self.kept.iter_mut().find(|(number, ..)| *number == connection)
+        else {
+            return Fate::Unknown;
+        };
+        if calls.cancelled.contains(request) {
+            return Fate::Cancelled;
+        }
+        match calls.answered.take_if(|(id, _)| id == request) {
+            Some((_, answer)) => Fate::Answered(answer),
+            None => Fate::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(id: u64) -> LastCalls {
+        let answer = KeptAnswer { json: "1".into(), attachments: vec![], descriptors: vec![] };
+        LastCalls {
+            cancelled: vec![RequestId::Number(100)],
+            answered: Some((RequestId::Number(id), answer)),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_can_be_taken_once_and_only_under_its_own_id() {
+        let mut finished = Finished::new(2, Duration::from_secs(60));
+        finished.record(1, calls(7));
+        assert!(matches!(finished.take(1, &RequestId::Number(8)), Fate::Unknown));
+        assert!(matches!(finished.take(1, &RequestId::Number(100)), Fate::Cancelled));
+        assert!(matches!(finished.take(1, &RequestId::Number(7)), Fate::Answered(_)));
+        assert!(matches!(finished.take(1, &RequestId::Number(7)), Fate::Unknown));
+    }
+
+    #[tokio::test]
+    async fn number_and_age_are_bounded() {
+        let mut finished = Finished::new(2, Duration::from_secs(60));
+        for connection in 1..=3 {
+            finished.record(connection, calls(7));
+        }
+        assert!(matches!(finished.take(1, &RequestId::Number(7)), Fate::Unknown));
+        assert!(matches!(finished.take(2, &RequestId::Number(7)), Fate::Answered(_)));
+        finished.longest = Duration::ZERO;
+        assert!(matches!(finished.take(3, &RequestId::Number(7)), Fate::Unknown));
+    }
+}

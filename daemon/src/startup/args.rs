@@ -1,0 +1,34 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Owns network sockets and lends them to programs that hold no privileges.
+///
+/// Serves Python's socket module as JSON-RPC 2.0 on a Unix socket: LSP framing, newline-delimited
+/// JSON, HTTP and WebSocket on the same path.
+#[derive(Debug, Parser)]
+#[command(name = "sockbrokerd", version, about, long_about)]
+pub struct Args {
+    /// The Unix socket to serve; made with mode 0660. Without it, what the configuration says, or
+    /// /run/sockbroker/socket for root and $`XDG_RUNTIME_DIR/sockbroker.socket` for others.
+    #[arg(long, value_name = "PATH", conflicts_with = "stdio")]
+    pub socket: Option<PathBuf>,
+
+    /// Serve one client on standard input and output with LSP framing, and end with it.
+    #[arg(long)]
+    pub stdio: bool,
+
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The policy file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// Check configuration and policy, and end: exit code 0 if both can be used, 78 if not.
+    #[arg(long)]
+    pub check: bool,
+}

@@ -1,0 +1,104 @@
+//! The control socket: made with its final mode, in place of nothing but a stale one of our own.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+
+use sockbroker_proto::address::Address;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::{process, socket};
+use tokio::net::UnixListener;
+
+use super::StartError;
+
+/// Owner and group.
+const MODE: u32 = 0o660;
+const BACKLOG: i32 = 128;
+
+/// A listening socket and its path.
+#[derive(Debug)]
+pub struct Bound {
+    /// The socket.
+    pub listener: UnixListener,
+    /// The path, to be removed at the end.
+    pub path: BoundPath,
+}
+
+/// The path of our own socket, known by its inode.
+#[derive(Debug)]
+pub struct BoundPath {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl BoundPath {
+    /// Removes the path, if it is still our socket.
+    pub fn remove(&self) {
+        let ours = identity(&self.path).is_ok_and(|inode| inode == self.inode);
+        if ours && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "the socket's path stays behind");
+        }
+    }
+}
+
+/// Binds the control socket.
+pub async fn bind(path: &Path) -> Result<Bound, StartError> {
+    let fail = |what: &str, error: io::Error| {
+        StartError::Listen(format!("{what} {}: {error}", path.display()))
+    };
+    remove_stale(path).await?;
+    let descriptor = socket::create(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)
+        .map_err(|error| fail("cannot make a socket for", error))?;
+    // Before bind(2), which gives the path this mode less the umask: never wider, not for a moment.
+    process::set_socket_mode(descriptor.as_fd(), MODE)
+        .map_err(|error| fail("cannot set the mode of", error))?;
+    let name = Address::UnixPath(path.as_os_str().as_encoded_bytes().to_vec());
+    let address = RawAddress::encode(&name);
+    socket::bind(descriptor.as_fd(), &address).map_err(|error| fail("cannot bind", error))?;
+    let prepared = finish(path, descriptor);
+    prepared.map_err(|error| fail("cannot listen on", error))
+}
+
+/// Listens; gives the group what the umask took.
+fn finish(path: &Path, descriptor: OwnedFd) -> io::Result<Bound> {
+    let inode = identity(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    socket::listen(descriptor.as_fd(), BACKLOG)?;
+    let listener = UnixListener::from_std(StdListener::from(descriptor))?;
+    Ok(Bound { listener, path: BoundPath { path: path.to_owned(), inode } })
+}
+
+/// Removes a socket of our own that nobody listens on. Anything else at the path stays, and is an
+/// error.
+async fn remove_stale(path: &Path) -> Result<(), StartError> {
+    let refuse = |why: &str| {
+        let place = path.display();
+        Err(StartError::Listen(format!("{place} {why}: remove it or choose another path")))
+    };
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return refuse(&format!("cannot be examined ({error})")),
+    };
+    if !found.file_type().is_socket() {
+        return refuse("exists and is not a socket");
+    }
+    if found.uid() != process::effective_uid() {
+        return refuse("is a socket of another user");
+    }
+    match tokio::net::UnixStream::connect(path).await {
+        Ok(_) => refuse("is served by a running process"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+                .or_else(|error| refuse(&format!("cannot be removed ({error})")))
+        }
+        Err(error) => refuse(&format!("is a socket in an unclear state ({error})")),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}

@@ -1,0 +1,157 @@
+//! One socket of a user: the only place where its descriptor lives.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use sockbroker_sys::socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::lane::Lane;
+use super::sniffer::Sniffer;
+use super::timeout::{Timeout, TimeoutCell};
+use crate::policy::action::SocketFacts;
+use crate::readiness::register;
+
+/// A socket and what Python's socket object knows of it.
+#[derive(Debug)]
+pub struct Entry {
+    descriptor: Arc<OwnedFd>,
+    facts: SocketFacts,
+    timeout: TimeoutCell,
+    inheritable: AtomicBool,
+    /// Held while `O_NONBLOCK` differs from what the timeout says.
+    mode: Mutex<()>,
+    /// The order of receiving calls.
+    pub receiving: Lane,
+    /// The order of sending calls and option changes.
+    pub sending: Lane,
+    /// Registered with the event loop when a call first has to wait.
+    readiness: OnceLock<AsyncFd<Arc<OwnedFd>>>,
+    /// Bytes that a cancelled `MSG_WAITALL` had already taken; the next receive gets them first.
+    pub unread: Mutex<Vec<u8>>,
+    /// For `AF_INET, SOCK_RAW, IPPROTO_IP`: the state of the sniffer behind it.
+    pub sniffer: Option<Sniffer>,
+}
+
+impl Entry {
+    /// Takes ownership of a socket. `O_NONBLOCK` is set as the timeout asks, and kept so: whoever is
+    /// handed the descriptor finds the flag that Python would have set.
+    pub fn new(descriptor: OwnedFd, facts: SocketFacts, timeout: Timeout) -> io::Result<Self> {
+        socket::set_nonblocking(descriptor.as_fd(), timeout.sets_nonblocking())?;
+        Ok(Self::adopted(descriptor, facts, timeout))
+    }
+
+    /// Like [`Entry::new`], but leaves `O_NONBLOCK` as it is.
+    pub fn adopted(descriptor: OwnedFd, facts: SocketFacts, timeout: Timeout) -> Self {
+        Self {
+            descriptor: Arc::new(descriptor),
+            facts,
+            timeout: TimeoutCell::new(timeout),
+            inheritable: AtomicBool::new(false),
+            mode: Mutex::new(()),
+            receiving: Lane::default(),
+            sending: Lane::default(),
+            readiness: OnceLock::new(),
+            unread: Mutex::new(Vec::new()),
+            sniffer: None,
+        }
+    }
+
+    /// Makes this the entry of a sniffer.
+    #[must_use]
+    pub fn with_sniffer(mut self, sniffer: Sniffer) -> Self {
+        self.sniffer = Some(sniffer);
+        self
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// What kind of socket it is.
+    pub fn facts(&self) -> SocketFacts {
+        self.facts
+    }
+
+    /// The timeout in force.
+    pub fn timeout(&self) -> Timeout {
+        self.timeout.get()
+    }
+
+    /// `settimeout`: changes the timeout and, with it, `O_NONBLOCK`.
+    pub fn set_timeout(&self, timeout: Timeout) -> io::Result<()> {
+        let _guard = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        socket::set_nonblocking(self.fd(), timeout.sets_nonblocking())?;
+        self.timeout.set(timeout);
+        Ok(())
+    }
+
+    /// `get_inheritable`.
+    pub fn inheritable(&self) -> bool {
+        self.inheritable.load(Ordering::Relaxed)
+    }
+
+    /// `set_inheritable`.
+    pub fn set_inheritable(&self, inheritable: bool) {
+        self.inheritable.store(inheritable, Ordering::Relaxed);
+    }
+
+    /// Runs a system call that has no `MSG_DONTWAIT` of its own with `O_NONBLOCK` set. The flag is
+    /// visible to other holders of the descriptor only for the length of that call.
+    pub fn without_blocking<T>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.timeout.get().sets_nonblocking() {
+            return call(self.fd());
+        }
+        let _guard = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        // A client that holds the descriptor may have set the flag itself: then it stays.
+        let already = socket::is_nonblocking(self.fd())?;
+        if !already {
+            socket::set_nonblocking(self.fd(), true)?;
+        }
+        let result = call(self.fd());
+        if !already {
+            socket::set_nonblocking(self.fd(), false)?;
+        }
+        result
+    }
+
+    /// The registration with the event loop, made at the first wait.
+    pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+        if let Some(ready) = self.readiness.get() {
+            return Ok(ready);
+        }
+        let interest =
+            Interest::READABLE | Interest::WRITABLE | Interest::ERROR | Interest::PRIORITY;
+        let _guard = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.readiness.get().is_none() {
+            let registered = register(self.descriptor.clone(), interest)?;
+            // The guard makes this the only writer, so the cell is empty.
+            drop(self.readiness.set(registered));
+        }
+        self.readiness.get().ok_or_else(|| io::Error::other("the event loop took no registration"))
+    }
+
+    /// A second entry for the same socket, as `dup(2)`.
+    pub fn duplicate(&self, timeout: Timeout) -> io::Result<Self> {
+        let descriptor = socket::duplicate(self.fd())?;
+        let mut entry = Self::new(descriptor, self.facts, timeout)?;
+        entry.sniffer.clone_from(&self.sniffer);
+        Ok(entry)
+    }
+
+    /// The same entry for a cloned session: nothing on the shared description changes.
+    pub fn duplicate_unchanged(&self) -> io::Result<Self> {
+        let descriptor = socket::duplicate(self.fd())?;
+        let mut entry = Self::adopted(descriptor, self.facts, self.timeout());
+        entry.sniffer.clone_from(&self.sniffer);
+        entry.set_inheritable(self.inheritable());
+        Ok(entry)
+    }
+}

@@ -1,0 +1,137 @@
+//! Order among the calls on one handle: a lane for receiving and one for sending.
+//!
+//! Calls of one connection take their turn in the order in which they arrived. Calls of different
+//! connections do not wait for each other: they are to one socket what threads are.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// One lane.
+#[derive(Debug, Default)]
+pub struct Lane {
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    next: u64,
+    tickets: VecDeque<Ticket>,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    number: u64,
+    connection: u64,
+    waker: Option<Waker>,
+}
+
+/// A place in a lane; given up when dropped.
+#[derive(Debug)]
+#[must_use = "a place that is dropped orders nothing"]
+pub struct Place<'a> {
+    lane: &'a Lane,
+    number: u64,
+    connection: u64,
+}
+
+impl Lane {
+    /// Takes the last place. To keep the order of arrival this stands before a call's first await.
+    pub fn join(&self, connection: u64) -> Place<'_> {
+        let mut queue = self.lock();
+        let number = queue.next;
+        queue.next += 1;
+        queue.tickets.push_back(Ticket { number, connection, waker: None });
+        Place { lane: self, number, connection }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // The queue is whole after every statement, so a panic elsewhere does not spoil it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place<'_> {
+    /// Waits until no earlier call of the same connection is in the lane.
+    pub async fn turn(&self) {
+        poll_fn(|context| {
+            let mut queue = self.lane.lock();
+            let first =
+                queue.tickets.iter_mut().find(|ticket| ticket.connection == self.connection);
+            if first.is_none_or(|ticket| ticket.number == self.number) {
+                return Poll::Ready(());
+            }
+            if let Some(own) = queue.tickets.iter_mut().find(|ticket| ticket.number == self.number)
+            {
+                own.waker = Some(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.lane.lock();
+        queue.tickets.retain(|ticket| ticket.number != self.number);
+        let next = queue.tickets.iter_mut().find(|ticket| ticket.connection == self.connection);
+        let waker = next.and_then(|ticket| ticket.waker.take());
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn calls_of_one_connection_take_turns_in_the_order_they_joined() {
+        let lane = Lane::default();
+        let (first, second, third) = (lane.join(7), lane.join(7), lane.join(7));
+        assert!(first.turn().now_or_never().is_some());
+        assert!(second.turn().now_or_never().is_none());
+        drop(first);
+        assert!(third.turn().now_or_never().is_none());
+        assert!(second.turn().now_or_never().is_some());
+        drop(second);
+        assert!(third.turn().now_or_never().is_some());
+    }
+
+    #[test]
+    fn another_connection_does_not_wait() {
+        let lane = Lane::default();
+        let blocked = lane.join(1);
+        let other = lane.join(2);
+        assert!(other.turn().now_or_never().is_some());
+        drop(blocked);
+    }
+
+    #[test]
+    fn a_place_given_up_wakes_the_next() {
+        let lane = Lane::default();
+        let (first, second) = (lane.join(1), lane.join(1));
+        let mut turn = Box::pin(second.turn());
+        let (waker, count) = futures_util_test_waker();
+        assert!(turn.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        drop(first);
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(turn.as_mut().now_or_never().is_some());
+    }
+
+    fn futures_util_test_waker() -> (Waker, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+        struct Count(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+        impl std::task::Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        (std::sync::Arc::new(Count(count.clone())).into(), count)
+    }
+}

@@ -1,0 +1,43 @@
+//! What a sniffer remembers; `ops::sniffer` says what it is.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The state of a sniffer, shared by duplicates of its socket.
+#[derive(Debug, Clone, Default)]
+pub struct Sniffer(Arc<Mutex<State>>);
+
+/// What the socket would know if Linux had it.
+#[derive(Debug)]
+pub struct State {
+    /// The address it was bound to.
+    pub host: Ipv4Addr,
+    /// The port it was bound to; without meaning for a raw socket.
+    pub port: u16,
+    /// The interface that owns the address.
+    pub ifindex: Option<u32>,
+    /// `IP_HDRINCL`.
+    pub header_included: bool,
+    /// The interface that `RCVALL_ON` made promiscuous.
+    pub promiscuous: Option<u32>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            host: Ipv4Addr::UNSPECIFIED,
+            port: 0,
+            ifindex: None,
+            header_included: false,
+            promiscuous: None,
+        }
+    }
+}
+
+impl Sniffer {
+    /// The state, locked.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        // Every field is set in one statement, so a panic elsewhere does not spoil the state.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,124 @@
+//! WebSocket messages (RFC 6455) over a stream whose handshake is done: one message a call.
+//!
+//! `soketto` reads and writes the frame headers; fragments, control frames and the size limit are
+//! handled here, so that the connection loop is the one of all other spellings.
+
+use bytes::{Buf, BytesMut};
+use soketto::Parsing;
+use soketto::base::{Codec, Header, OpCode};
+
+use super::{CodecError, Decoded};
+use crate::dispatch::core::{Answer, Message};
+use crate::transport::outgoing::Outgoing;
+
+/// Control frames carry at most 125 bytes (RFC 6455, section 5.5).
+const CONTROL_MAX: usize = 125;
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(crate) struct WebSocket {
+    codec: Codec,
+    longest: usize,
+    header: Option<Header>,
+    /// The fragments of the message that is on its way; `None` between messages.
+    message: Option<BytesMut>,
+}
+
+impl WebSocket {
+    pub(super) fn new(longest: usize) -> Self {
+        let mut codec = Codec::new();
+        codec.set_max_data_size(longest);
+        Self { codec, longest, header: None, message: None }
+    }
+
+    pub(super) fn decode(
+        &mut self,
+        input: &mut BytesMut,
+        out: &mut Outgoing,
+    ) -> Result<Decoded, CodecError> {
+        loop {
+            let Some(header) = self.read_header(input)? else {
+                return Ok(Decoded::Incomplete(1));
+            };
+            let length = header.payload_len();
+            if input.len() < length {
+                self.header = Some(header);
+                return Ok(Decoded::Incomplete(length - input.len()));
+            }
+            let mut payload = input.split_to(length);
+            Codec::apply_mask(&header, &mut payload);
+            match header.opcode() {
+                OpCode::Ping => self.reply(OpCode::Pong, &payload, out),
+                OpCode::Pong => {}
+                OpCode::Close => {
+                    self.reply(OpCode::Close, &payload, out);
+                    return Ok(Decoded::Close);
+                }
+                _ => {
+                    if let Some(message) = self.take_fragment(&header, payload)? {
+                        return Ok(Decoded::Message(message));
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_header(&mut self, input: &mut BytesMut) -> Result<Option<Header>, CodecError> {
+        if let Some(header) = self.header.take() {
+            return Ok(Some(header));
+        }
+        let wrong = |error: soketto::base::Error| CodecError::WebSocket(error.to_string());
+        let (header, length) = match self.codec.decode_header(input).map_err(wrong)? {
+            Parsing::Done { value, offset } => (value, offset),
+            Parsing::NeedMore(_) => return Ok(None),
+        };
+        input.advance(length);
+        if !header.is_masked() {
+            return Err(CodecError::WebSocket("a client's frame must be masked".to_owned()));
+        }
+        if header.opcode().is_control() && header.payload_len() > CONTROL_MAX {
+            return Err(CodecError::WebSocket("a control frame is too long".to_owned()));
+        }
+        Ok(Some(header))
+    }
+
+    /// Adds a fragment; the message when it is whole.
+    fn take_fragment(
+        &mut self,
+        header: &Header,
+        payload: BytesMut,
+    ) -> Result<Option<Message>, CodecError> {
+        let begins = header.opcode() != OpCode::Continue;
+        let whole = match (self.message.take(), begins) {
+            (None, true) => payload,
+            (Some(mut message), false) => {
+                message.extend_from_slice(&payload);
+                message
+            }
+            (None, false) | (Some(_), true) => {
+                return Err(CodecError::WebSocket("fragments out of order".to_owned()));
+            }
+        };
+        if whole.len() > self.longest {
+            let text = format!("a message is longer than {} bytes", self.longest);
+            return Err(CodecError::WebSocket(text));
+        }
+        if header.is_fin() {
+            return Ok(Some(Message { json: whole.freeze(), ..Message::default() }));
+        }
+        self.message = Some(whole);
+        Ok(None)
+    }
+
+    pub(super) fn encode(&mut self, answer: &Answer, out: &mut Outgoing) {
+        self.reply(OpCode::Text, &answer.json, out);
+    }
+
+    fn reply(&mut self, opcode: OpCode, payload: &[u8], out: &mut Outgoing) {
+        let mut header = Header::new(opcode);
+        header.set_payload_len(payload.len());
+        let mut frame = self.codec.encode_header(&header).to_vec();
+        frame.extend_from_slice(payload);
+        out.begin(frame, Vec::new());
+    }
+}

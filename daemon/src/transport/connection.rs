@@ -1,0 +1,249 @@
+//! The loop of one stream connection: the same for every spelling.
+//!
+//! One task does it all: read, start calls in the order of arrival, send answers, wait. It stops
+//! reading while the peer leaves answers unread, never because calls wait, so that a `close` or a
+//! cancel behind them is always seen.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::codec::{Codec, CodecError, Decoded};
+use super::outgoing::Outgoing;
+use super::shutdown::Shutdown;
+use super::stream::Stream;
+use crate::dispatch::core::Core;
+use crate::session::limits::size;
+
+/// How often a connection whose peer has closed its writing end is looked at: a full close after a
+/// half-close wakes nobody.
+const HANG_UP_CHECK: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// The peer closed it, or said that it is done.
+    #[error("closed by the peer")]
+    Closed,
+    /// The broker shuts down.
+    #[error("the broker shuts down")]
+    Shutdown,
+    /// The peer leaves answers unread.
+    #[error("the peer reads no answers: stall_seconds")]
+    Stalled,
+    /// The peer broke the rules of its framing.
+    #[error("broken framing: {0}")]
+    Framing(#[from] CodecError),
+    /// The stream failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A stream with its calls.
+#[derive(Debug)]
+pub(super) struct Driver {
+    stream: Stream,
+    codec: Codec,
+    core: Core,
+    input: BytesMut,
+    descriptors: VecDeque<OwnedFd>,
+    out: Outgoing,
+    wanted: usize,
+    reading: Reading,
+    /// When the peer has to have read something; or, after a half-close, the next look at it.
+    timer: Option<Pin<Box<Sleep>>>,
+    stall: Duration,
+    high_water: usize,
+    descriptors_max: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// More may come.
+    Open,
+    /// The peer has closed its writing end; answers are still wanted.
+    HalfClosed,
+    /// Nothing more is read: the peer said so, or the broker shuts down.
+    Done,
+}
+
+impl Driver {
+    /// A connection whose first bytes may have been read already.
+    pub(super) fn new(stream: Stream, codec: Codec, core: Core, input: BytesMut) -> Self {
+        let limits = &core.connection().broker().limits;
+        let stall = Duration::from_secs(limits.stall_seconds);
+        let high_water = size(limits.output_bytes);
+        // Descriptors of the frame at hand, and of the next that was read together with it.
+        let descriptors_max = 2 * size(limits.descriptors);
+        Self {
+            stream,
+            codec,
+            core,
+            input,
+            descriptors: VecDeque::new(),
+            out: Outgoing::default(),
+            wanted: 0,
+            reading: Reading::Open,
+            timer: None,
+            stall,
+            high_water,
+            descriptors_max,
+        }
+    }
+
+    /// Serves the connection to its end. Calls that wait then are cancelled.
+    pub(super) async fn run(mut self, mut shutdown: Shutdown) {
+        let end = loop {
+            if let Err(end) = self.take_messages() {
+                break end;
+            }
+            let step = poll_fn(|context| self.poll_step(context, &mut shutdown)).await;
+            if let Err(end) = step {
+                break end;
+            }
+        };
+        let connection = self.core.connection().number();
+        tracing::debug!(connection, %end, "connection ended");
+        self.flush_last();
+        self.core.end();
+    }
+
+    /// Takes every whole message out of what was read, while the peer reads its answers.
+    fn take_messages(&mut self) -> Result<(), End> {
+        while self.out.bytes() < self.high_water {
+            match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
+                Decoded::Message(message) => {
+                    if let Some(answer) = self.core.receive(message) {
+                        self.codec.encode(answer, &mut self.out);
+                    }
+                }
+                Decoded::Incomplete(missing) => {
+                    self.wanted = missing;
+                    return self.check_descriptors();
+                }
+                Decoded::Close => {
+                    self.reading = Reading::Done;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_descriptors(&self) -> Result<(), End> {
+        if self.descriptors.len() > self.descriptors_max {
+            return Err(
+                CodecError::Descriptors("more descriptors came than frames announce").into()
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits for anything to happen and does it. Ready means: look at the input again.
+    fn poll_step(
+        &mut self,
+        context: &mut Context<'_>,
+        shutdown: &mut Shutdown,
+    ) -> Poll<Result<(), End>> {
+        loop {
+            self.poll_flush(context)?;
+            if !self.poll_answers(context) {
+                break;
+            }
+        }
+        if self.reading == Reading::Open && self.out.bytes() < self.high_water {
+            let (input, descriptors) = (&mut self.input, &mut self.descriptors);
+            match self.stream.poll_fill(context, self.wanted, input, descriptors)? {
+                Poll::Ready(0) => return Poll::Ready(self.half_close()),
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => {}
+            }
+        }
+        if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
+            self.reading = Reading::Done;
+        }
+        if self.reading != Reading::Open && self.out.is_empty() && self.core.is_idle() {
+            return Poll::Ready(Err(End::Closed));
+        }
+        if shutdown.poll_over(context).is_ready() {
+            return Poll::Ready(Err(End::Shutdown));
+        }
+        self.poll_timer(context)
+    }
+
+    /// Sends; progress pushes the stall timer away.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        let mut sent = 0;
+        let was_full = self.out.bytes() >= self.high_water;
+        let flushed = self.stream.poll_flush(context, &mut self.out, &mut sent);
+        if sent > 0 || self.out.is_empty() {
+            self.timer = None;
+        }
+        if was_full && self.out.bytes() < self.high_water {
+            // Messages may be waiting in the input: they are looked at before the next wait.
+            context.waker().wake_by_ref();
+        }
+        match flushed {
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Takes the answers of calls that came to their end, while the peer reads; whether there were any.
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while self.out.bytes() < self.high_water {
+            let Poll::Ready(answer) = self.core.poll_ended(context) else {
+                break;
+            };
+            self.codec.encode(answer, &mut self.out);
+            any = true;
+        }
+        any
+    }
+
+    /// The end of the stream: a half-close, unless the peer has gone altogether.
+    fn half_close(&mut self) -> Result<(), End> {
+        self.reading = Reading::HalfClosed;
+        if let Some(message) = self.codec.decode_end(&mut self.input)
+            && let Some(answer) = self.core.receive(message)
+        {
+            self.codec.encode(answer, &mut self.out);
+        }
+        if self.stream.is_hung_up() { Err(End::Closed) } else { Ok(()) }
+    }
+
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let stalled = !self.out.is_empty();
+        if !stalled && self.reading != Reading::HalfClosed {
+            return Poll::Pending;
+        }
+        let wait = if stalled { self.stall } else { HANG_UP_CHECK };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + wait)));
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.timer = None;
+        if stalled {
+            return Poll::Ready(Err(End::Stalled));
+        }
+        if self.stream.is_hung_up() {
+            return Poll::Ready(Err(End::Closed));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One last try to send what is there, such as the close frame of a WebSocket.
+    fn flush_last(&mut self) {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        // The connection ends either way; whether the peer still reads is its business.
+        drop(self.stream.poll_flush(&mut context, &mut self.out, &mut 0));
+    }
+}

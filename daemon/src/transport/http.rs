@@ -1,0 +1,218 @@
+//! HTTP/1.1 on the control socket: POST for calls, GET for the document, upgrade to WebSocket.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
+use tokio::net::UnixStream;
+
+use super::codec::Codec;
+use super::connection::Driver;
+use super::server::Server;
+use super::shutdown::ShutdownSignal;
+use super::stream::Stream;
+use crate::dispatch::core::{Core, Message};
+use crate::policy::subject::Subject;
+use crate::session::connection::{Connection, Facts, Spelling};
+use crate::session::finished::LastCalls;
+use crate::session::limits::size;
+
+/// Names the session of a request that does not stay on one connection.
+const SESSION_HEADER: &str = "sockbroker-session";
+
+type Body = Full<Bytes>;
+
+/// Serves one connection that speaks HTTP, until it ends or becomes a WebSocket.
+pub(super) async fn serve(server: Server, io: UnixStream, subject: Subject) {
+    let facts = Facts { subject, spelling: Spelling::Http, descriptors: false };
+    let connection = Arc::new(server.broker.connect(facts));
+    let upgraded = Arc::new(tokio::sync::Mutex::new(None));
+    let service = service_fn(|request| {
+        let (server, connection) = (server.clone(), connection.clone());
+        let upgraded = upgraded.clone();
+        async move {
+            let response = if is_upgrade_request(&request) {
+                upgrade(request, &upgraded).await
+            } else {
+                answer(&server, &connection, request).await
+            };
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(std::time::Duration::from_secs(server.broker.limits.detect_seconds))
+        .max_buf_size(size(server.broker.limits.head_bytes).max(8192));
+    let serving = http.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let mut shutdown = server.shutdown.clone();
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = shutdown.begun() => {
+            serving.as_mut().graceful_shutdown();
+            let drain = std::time::Duration::from_secs(server.broker.limits.drain_seconds);
+            tokio::time::timeout(drain, serving).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(connection = connection.number(), %error, "HTTP connection failed");
+    }
+    connection.end(LastCalls::default());
+    let upgrade = upgraded.lock().await.take();
+    if let Some(upgrade) = upgrade {
+        serve_websocket(&server, upgrade, subject).await;
+    }
+}
+
+async fn answer(
+    server: &Server,
+    connection: &Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    // Only web pages send it, and none has business here.
+    if request.headers().contains_key(ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "requests from web pages are refused");
+    }
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/openrpc.json") => json(sockbroker_proto::api::document().to_string()),
+        (&Method::POST, "/") => call(server, connection, request).await,
+        (_, "/" | "/openrpc.json") => {
+            let mut response = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "POST calls to /, GET /openrpc.json, or upgrade to a WebSocket",
+            );
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
+            response
+        }
+        _ => text(StatusCode::NOT_FOUND, "POST calls to /, or GET /openrpc.json"),
+    }
+}
+
+/// One POST: one message, and its answer.
+async fn call(
+    server: &Server,
+    connection: &Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    if !media.trim().eq_ignore_ascii_case("application/json") {
+        return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type must be application/json");
+    }
+    if let Some(token) = request.headers().get(SESSION_HEADER) {
+        let uid = connection.facts().subject.uid;
+        let session = token.to_str().ok().and_then(|token| server.broker.find(token, uid).ok());
+        let attached = session.and_then(|session| connection.attach(session).ok());
+        if attached.is_none() {
+            let reason = "no session with this token, or the connection's own holds handles";
+            return text(StatusCode::FORBIDDEN, reason);
+        }
+    }
+    let limit = size(server.broker.limits.frame_bytes);
+    let json = match Limited::new(request.into_body(), limit).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "the body exceeds the limit frame_bytes");
+        }
+        Err(_) => return text(StatusCode::BAD_REQUEST, "the body did not arrive whole"),
+    };
+    let mut core = Core::new(connection.clone(), server.methods.clone());
+    let answer = match core.receive(Message { json, ..Message::default() }) {
+        Some(answer) => answer,
+        // Notifications alone have no answer.
+        None if core.is_idle() => return empty(),
+        None => poll_fn(|context| core.poll_ended(context)).await,
+    };
+    let mut response = Response::new(Full::new(answer.json));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The WebSocket handshake; the connection goes on outside of HTTP.
+async fn upgrade(
+    mut request: Request<Incoming>,
+    upgraded: &tokio::sync::Mutex<Option<OnUpgrade>>,
+) -> Response<Body> {
+    if request.headers().contains_key(ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "requests from web pages are refused");
+    }
+    match Handshake::new().receive_request(&request) {
+        Ok(response) => {
+            *upgraded.lock().await = Some(hyper::upgrade::on(&mut request));
+            response.map(|()| Body::default())
+        }
+        Err(_) => text(StatusCode::BAD_REQUEST, "the WebSocket handshake is incomplete"),
+    }
+}
+
+async fn serve_websocket(server: &Server, upgrade: OnUpgrade, subject: Subject) {
+    let (io, input) = match upgrade.await {
+        Ok(upgraded) => match upgraded.downcast::<TokioIo<UnixStream>>() {
+            Ok(parts) => (parts.io.into_inner(), BytesMut::from(&parts.read_buf[..])),
+            Err(_) => return,
+        },
+        Err(error) => {
+            tracing::debug!(%error, "the upgrade failed");
+            return;
+        }
+    };
+    let facts = Facts { subject, spelling: Spelling::WebSocket, descriptors: false };
+    let connection = Arc::new(server.broker.connect(facts));
+    let codec = Codec::websocket(server.broker.limits.frame());
+    let stream = io.into_std().map(Into::into).and_then(Stream::socket);
+    run(
+        server.shutdown.clone(),
+        stream,
+        codec,
+        Core::new(connection, server.methods.clone()),
+        input,
+    )
+    .await;
+}
+
+/// Runs the loop of a stream connection, unless its stream cannot be registered.
+pub(super) async fn run(
+    shutdown: ShutdownSignal,
+    stream: std::io::Result<Stream>,
+    codec: Codec,
+    core: Core,
+    input: BytesMut,
+) {
+    match stream {
+        Ok(stream) => {
+            Driver::new(stream, codec, core, input).run(shutdown.follow()).await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection cannot be served");
+            core.end();
+        }
+    }
+}
+
+fn json(body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+fn empty() -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

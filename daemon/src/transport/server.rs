@@ -1,0 +1,213 @@
+//! What serves connections: the accept loop, detection of the spelling, and standard input.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use sockbroker_sys::{process, stream};
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::codec::Codec;
+use super::http;
+use super::shutdown::ShutdownSignal;
+use super::stream::Stream;
+use crate::dispatch::core::Core;
+use crate::dispatch::methods::MethodTable;
+use crate::policy::subject::Subject;
+use crate::session::broker::Broker;
+use crate::session::connection::{Facts, Spelling};
+
+/// How long accepting rests when the process is out of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// How often sessions without connections are looked at.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// Everything a connection needs.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The state that all connections share.
+    pub broker: Arc<Broker>,
+    /// The methods.
+    pub methods: MethodTable,
+    /// The end of the broker.
+    pub shutdown: ShutdownSignal,
+    places: Arc<Places>,
+}
+
+impl Server {
+    /// A server that has no connections yet.
+    pub fn new(broker: Arc<Broker>, methods: MethodTable, shutdown: ShutdownSignal) -> Self {
+        Self { broker, methods, shutdown, places: Arc::default() }
+    }
+
+    /// Serves a listening Unix socket until the shutdown, and then the connections to their end.
+    pub async fn listen(self, listener: UnixListener) {
+        let mut connections = JoinSet::new();
+        let mut shutdown = self.shutdown.clone();
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((io, _)) => self.admit(io, &mut connections),
+                    Err(error) => rest(&error).await,
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection's task failed");
+                    }
+                }
+                _ = sweep.tick() => self.broker.sweep(),
+                () = shutdown.begun() => break,
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+        self.broker.close_all();
+    }
+
+    /// Serves standard input and output with LSP framing until they end.
+    pub async fn standard(self) -> io::Result<()> {
+        let stream = Stream::standard()?;
+        let subject =
+            Subject { uid: process::effective_uid(), gid: process::effective_gid(), pid: None };
+        let descriptors = matches!(stream, Stream::Socket(_));
+        let facts = Facts { subject, spelling: Spelling::Lsp, descriptors };
+        let core = Core::new(Arc::new(self.broker.connect(facts)), self.methods.clone());
+        let codec = Codec::lsp(self.broker.limits.frame());
+        http::run(self.shutdown.clone(), Ok(stream), codec, core, BytesMut::new()).await;
+        self.broker.close_all();
+        Ok(())
+    }
+
+    /// Takes a connection, unless a limit is reached.
+    fn admit(&self, io: UnixStream, connections: &mut JoinSet<()>) {
+        let subject = match io.peer_cred() {
+            Ok(peer) => Subject { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() },
+            Err(error) => {
+                tracing::warn!(%error, "the peer's credentials cannot be read: closed");
+                return;
+            }
+        };
+        let limits = &self.broker.limits;
+        let most = (limits.connections, limits.connections_per_user);
+        match Places::take(&self.places, subject.uid, most) {
+            Ok(place) => {
+                let server = self.clone();
+                connections.spawn(async move {
+                    server.serve(io, subject).await;
+                    drop(place);
+                });
+            }
+            Err(limit) => {
+                tracing::warn!(uid = subject.uid, limit, "too many connections: closed");
+            }
+        }
+    }
+
+    /// Finds out how a connection is spelt, and serves it so.
+    async fn serve(self, io: UnixStream, subject: Subject) {
+        let patience = Duration::from_secs(self.broker.limits.detect_seconds);
+        let first = match timeout(patience, first_byte(&io)).await {
+            Ok(Ok(Some(first))) => first,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return tracing::debug!(%error, "a connection failed at once"),
+            Err(_) => return tracing::debug!(uid = subject.uid, "a silent connection was closed"),
+        };
+        let spelling = match first {
+            b'C' | b'c' => Spelling::Lsp,
+            b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n' => Spelling::Ndjson,
+            b'A'..=b'Z' => return http::serve(self, io, subject).await,
+            _ => return tracing::debug!(first, "a connection speaks no known protocol"),
+        };
+        let frame = self.broker.limits.frame();
+        let codec =
+            if spelling == Spelling::Lsp { Codec::lsp(frame) } else { Codec::ndjson(frame) };
+        let facts = Facts { subject, spelling, descriptors: spelling == Spelling::Lsp };
+        let core = Core::new(Arc::new(self.broker.connect(facts)), self.methods.clone());
+        let stream = io.into_std().map(Into::into).and_then(Stream::socket);
+        http::run(self.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
+    }
+}
+
+/// The first byte, left in the queue: descriptors that came with it stay with it.
+async fn first_byte(io: &UnixStream) -> io::Result<Option<u8>> {
+    loop {
+        io.readable().await?;
+        match io.try_io(Interest::READABLE, || stream::peek_byte(io.as_fd())) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+/// Sorts the errors of `accept`: a connection that was given up already is of no interest; without
+/// descriptors or memory the loop rests, since the next try would fail at once.
+async fn rest(error: &io::Error) {
+    if let Some(libc::ECONNABORTED | libc::EINTR) = error.raw_os_error() {
+    } else {
+        tracing::warn!(%error, "cannot accept connections for the moment");
+        sleep(EXHAUSTED_PAUSE).await;
+    }
+}
+
+/// How many connections there are, in all and of each user.
+#[derive(Debug, Default)]
+struct Places(Mutex<HashMap<u32, u64>>);
+
+/// A connection's place; given up when dropped.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    uid: u32,
+}
+
+impl Places {
+    /// A place, or the name of the limit that is reached.
+    fn take(places: &Arc<Self>, uid: u32, most: (u64, u64)) -> Result<Place, &'static str> {
+        let mut taken = places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.values().sum::<u64>() >= most.0 {
+            return Err("connections");
+        }
+        let own = taken.entry(uid).or_default();
+        if *own >= most.1 {
+            return Err("connections_per_user");
+        }
+        *own += 1;
+        Ok(Place { places: places.clone(), uid })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = taken.get_mut(&self.uid) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.uid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_in_all_and_by_user() {
+        let places = Arc::<Places>::default();
+        let first = Places::take(&places, 1, (3, 2)).unwrap();
+        let _second = Places::take(&places, 1, (3, 2)).unwrap();
+        assert_eq!(Places::take(&places, 1, (3, 2)).unwrap_err(), "connections_per_user");
+        let _third = Places::take(&places, 2, (3, 2)).unwrap();
+        assert_eq!(Places::take(&places, 3, (3, 2)).unwrap_err(), "connections");
+        drop(first);
+        assert!(Places::take(&places, 3, (3, 2)).is_ok());
+    }
+}

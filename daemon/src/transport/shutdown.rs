@@ -1,0 +1,86 @@
+//! The end of the broker, as connections see it: first no new calls, then no calls.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The switch of the one who shuts down.
+#[derive(Debug)]
+pub struct ShutdownSwitch(watch::Sender<Option<Instant>>);
+
+impl ShutdownSwitch {
+    /// A switch that is off, and what it switches.
+    pub fn new() -> (Self, ShutdownSignal) {
+        let (sender, receiver) = watch::channel(None);
+        (Self(sender), ShutdownSignal(receiver))
+    }
+
+    /// Begins: calls in flight have so long to come to their end.
+    pub fn begin(&self, drain: Duration) {
+        self.0.send_replace(Some(Instant::now() + drain));
+    }
+}
+
+/// The signal, for whoever wants to follow it.
+#[derive(Debug, Clone)]
+pub struct ShutdownSignal(watch::Receiver<Option<Instant>>);
+
+impl ShutdownSignal {
+    /// Waits until the shutdown begins.
+    pub async fn begun(&mut self) {
+        // An error means that the switch is gone, which is an end too.
+        drop(self.0.wait_for(Option::is_some).await);
+    }
+
+    /// Follows the signal by polling.
+    pub(super) fn follow(self) -> Shutdown {
+        let mut own = self.0.clone();
+        let begun = Box::pin(async move {
+            match own.wait_for(Option::is_some).await {
+                Ok(deadline) => deadline.unwrap_or_else(Instant::now),
+                Err(_) => Instant::now(),
+            }
+        });
+        Shutdown { begun: Some(begun), over: None }
+    }
+}
+
+/// The signal as one connection polls it.
+pub(super) struct Shutdown {
+    begun: Option<Pin<Box<dyn Future<Output = Instant> + Send>>>,
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+impl std::fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shutdown(begun: {})", self.begun.is_none())
+    }
+}
+
+impl Shutdown {
+    /// Ready once no new calls are to be taken.
+    pub(super) fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(begun) = &mut self.begun {
+            let Poll::Ready(deadline) = begun.as_mut().poll(context) else {
+                return Poll::Pending;
+            };
+            self.begun = None;
+            self.over = Some(Box::pin(sleep_until(deadline)));
+        }
+        Poll::Ready(())
+    }
+
+    /// Ready once calls in flight are to be cancelled.
+    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.poll_begun(context).is_pending() {
+            return Poll::Pending;
+        }
+        match &mut self.over {
+            Some(over) => over.as_mut().poll(context),
+            None => Poll::Ready(()),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The streams a connection can live on, non-blocking: a Unix socket, or two pipes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use sockbroker_sys::poll::poll_now;
+use sockbroker_sys::{process, socket, stream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::outgoing::Outgoing;
+use crate::readiness::register;
+
+/// How much one read asks for at least.
+const READ_MIN: usize = 16 << 10;
+/// How much one read asks for at most.
+const READ_MAX: usize = 1 << 20;
+
+/// A stream.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// A connected Unix stream socket; descriptors can come and go beside the bytes.
+    Socket(AsyncFd<OwnedFd>),
+    /// Standard input and output.
+    Pipes {
+        /// Read from.
+        input: AsyncFd<File>,
+        /// Written to.
+        output: AsyncFd<File>,
+    },
+}
+
+impl Stream {
+    /// A connected Unix stream socket.
+    pub(super) fn socket(descriptor: OwnedFd) -> io::Result<Self> {
+        socket::set_nonblocking(descriptor.as_fd(), true)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        Ok(Self::Socket(register(descriptor, both)?))
+    }
+
+    /// Standard input and output: one socket, or two pipes. Anything else cannot be waited for.
+    pub(super) fn standard() -> io::Result<Self> {
+        let input = process::inherited_descriptor(0)?;
+        if process::is_socket(input.as_fd()) {
+            return Self::socket(input);
+        }
+        let output = process::inherited_descriptor(1)?;
+        for (name, end) in [("standard input", &input), ("standard output", &output)] {
+            if !process::is_pipe(end.as_fd()) {
+                let text =
+                    format!("{name} must be a pipe or a socket: start the broker by a client");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            socket::set_nonblocking(end.as_fd(), true)?;
+        }
+        Ok(Self::Pipes {
+            input: register(input.into(), Interest::READABLE)?,
+            output: register(output.into(), Interest::WRITABLE)?,
+        })
+    }
+
+    /// Reads what has arrived behind `buffer`; 0 at the end.
+    pub(super) fn poll_fill(
+        &self,
+        context: &mut Context<'_>,
+        wanted: usize,
+        buffer: &mut BytesMut,
+        descriptors: &mut VecDeque<OwnedFd>,
+    ) -> Poll<io::Result<usize>> {
+        let size = wanted.clamp(READ_MIN, READ_MAX);
+        match self {
+            Self::Socket(end) => loop {
+                let mut guard = ready!(end.poll_read_ready(context))?;
+                let before = descriptors.len();
+                match stream::receive_stream(end.get_ref().as_fd(), buffer, size, descriptors) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                    Ok(n) => {
+                        // A short read without descriptors emptied the queue: saves the next try. One
+                        // with descriptors ends early, with more behind it (unix(7)).
+                        if n > 0 && n < size && descriptors.len() == before {
+                            guard.clear_ready();
+                        }
+                        return Poll::Ready(Ok(n));
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            },
+            Self::Pipes { input, .. } => loop {
+                let mut guard = ready!(input.poll_read_ready(context))?;
+                let before = buffer.len();
+                buffer.resize(before + size, 0);
+                let read = input.get_ref().read(buffer.get_mut(before..).unwrap_or_default());
+                buffer.truncate(before + read.as_ref().map_or(0, |n| *n));
+                match read {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                    result => return Poll::Ready(result),
+                }
+            },
+        }
+    }
+
+    /// Sends from the queue until it is empty.
+    pub(super) fn poll_flush(
+        &self,
+        context: &mut Context<'_>,
+        out: &mut Outgoing,
+        sent: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        while !out.is_empty() {
+            let result = match self {
+                Self::Socket(end) => {
+                    let mut guard = ready!(end.poll_write_ready(context))?;
+                    let result = out.send(|slices, descriptors| {
+                        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                        stream::send_stream(end.get_ref().as_fd(), slices, &borrowed)
+                    });
+                    if would_block(&result) {
+                        guard.clear_ready();
+                    }
+                    result
+                }
+                Self::Pipes { output, .. } => {
+                    let mut guard = ready!(output.poll_write_ready(context))?;
+                    let result = out.send(|slices, _| output.get_ref().write_vectored(slices));
+                    if would_block(&result) {
+                        guard.clear_ready();
+                    }
+                    result
+                }
+            };
+            match result {
+                Ok(n) => *sent += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the peer has gone altogether: after it closed its writing end, may it still read?
+    pub(super) fn is_hung_up(&self) -> bool {
+        let end = match self {
+            Self::Socket(end) => end.get_ref().as_fd(),
+            Self::Pipes { output, .. } => output.get_ref().as_fd(),
+        };
+        let gone = libc::POLLHUP | libc::POLLERR;
+        let found = poll_now(&[(end, 0)]).unwrap_or_default();
+        found.first().is_none_or(|events| events & gone != 0)
+    }
+}
+
+fn would_block(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
