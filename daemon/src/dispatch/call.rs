@@ -8,6 +8,7 @@ use jsonrpsee::Extensions;
 use sockbroker_proto::address::{Address, AddressValue, Parsed, SocketKind};
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
+use sockbroker_sys::address::RawAddress;
 
 use super::params::Given;
 use crate::ops::error::{OpError, OpResult};
@@ -22,6 +23,9 @@ use crate::session::connection::Connection;
 use crate::session::limits::size;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
+
+/// A buffer may be so much larger than its content before it is shrunk.
+const SLACK: usize = 4096;
 
 /// What came beside a request.
 #[derive(Debug, Default)]
@@ -156,7 +160,11 @@ impl Call {
     }
 
     /// Bytes for a result: an attachment where the peer takes them, else base64.
-    pub(super) fn give_bytes(&self, data: Vec<u8>) -> Bytes {
+    pub(super) fn give_bytes(&self, mut data: Vec<u8>) -> Bytes {
+        // The buffer was as large as the caller asked; what it does not fill is not to be held.
+        if data.capacity() > 2 * data.len() + SLACK {
+            data.shrink_to_fit();
+        }
         if !self.0.takes_attachments {
             return Bytes::Inline(data);
         }
@@ -258,6 +266,7 @@ impl Call {
     ) -> OpResult<Address> {
         let kind = SocketKind { family: facts.family, proto: facts.proto };
         match value.read(kind)? {
+            Parsed::Address(Address::Opaque { family, data }) => known(facts, family, data),
             Parsed::Address(address) => Ok(address),
             Parsed::Interface(address) => {
                 resolve::interface_address(self.permit(Interfaces)?, address)
@@ -268,6 +277,17 @@ impl Call {
             }
         }
     }
+}
+
+/// An opaque address in the form that the policy can judge, if the broker knows its family. It must be
+/// of the socket's own family: some protocols ignore what the address says of itself.
+fn known(facts: SocketFacts, family: u16, data: Vec<u8>) -> OpResult<Address> {
+    if i32::from(family) != facts.family {
+        let text = format!("an address of family {family} on a socket of family {}", facts.family);
+        return Err(OpError::value(text));
+    }
+    let raw = RawAddress::encode(&Address::Opaque { family, data });
+    raw.decode(facts.proto).ok_or_else(|| OpError::value("an empty address"))
 }
 
 /// An address for a result; `None` where the kernel gave none.

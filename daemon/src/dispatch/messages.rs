@@ -43,6 +43,10 @@ impl BatchServer for Handlers {
         if total > limit {
             return Err(OpError::Limit { name: "receive_bytes", value: limit }.into());
         }
+        let limit = call.broker().limits.ancillary_bytes;
+        if want.control.saturating_mul(count) as u64 > limit {
+            return Err(OpError::Limit { name: "ancillary_bytes", value: limit }.into());
+        }
         let permit = call.permit(Receive { socket: entry.facts() })?;
         let batch = receive::receive_batch(permit, &entry, place, count, want).await?;
         let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));

@@ -12,10 +12,10 @@ use sockbroker_sys::ioctl::{IntRequest, InterfaceRequest};
 use super::Handlers;
 use super::call::Call;
 use super::number::int;
-use crate::ops::error::{During, OpError, OpResult};
+use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::sniffer;
-use crate::policy::action::{Capture, Interfaces, Ioctl, OptionAccess, SocketFacts, SocketOption};
+use crate::policy::action::{Capture, Inspect, Interfaces, Ioctl, OptionAccess, SocketFacts, SocketOption};
 use crate::table::timeout::Timeout;
 
 /// The largest buffer of `getsockopt`, as in CPython.
@@ -71,7 +71,8 @@ impl OptionsServer for Handlers {
         let entry = call.entry(handle)?;
         required(call, 1, "value")?;
         let timeout = Timeout::from_seconds(value).map_err(OpError::from)?;
-        Ok(entry.set_timeout(timeout).during("fcntl")?)
+        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        Ok(option::set_timeout(permit, &entry, timeout)?)
     }
 
     fn gettimeout(&self, ext: &Extensions, handle: Handle) -> RpcResult<Option<f64>> {
@@ -79,9 +80,11 @@ impl OptionsServer for Handlers {
     }
 
     fn setblocking(&self, ext: &Extensions, handle: Handle, flag: bool) -> RpcResult<()> {
-        let entry = Call::of(ext)?.entry(handle)?;
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
         let timeout = if flag { Timeout::Blocking } else { Timeout::NonBlocking };
-        Ok(entry.set_timeout(timeout).during("fcntl")?)
+        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        Ok(option::set_timeout(permit, &entry, timeout)?)
     }
 
     fn getblocking(&self, ext: &Extensions, handle: Handle) -> RpcResult<bool> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sockbroker_sys::socket;
 
-use super::error::{During, OpResult};
+use super::error::{During, OpError, OpResult};
 use super::sniffer;
 use crate::policy::Permit;
 use crate::policy::action::{Adopt, Create, Handover, Inspect, SocketFacts};
@@ -15,6 +15,7 @@ use crate::table::timeout::Timeout;
 /// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives a sniffer instead, which Linux does not have.
 pub fn create(permit: Permit<Create>, timeout: Timeout) -> OpResult<Entry> {
     let Create { socket: facts } = permit.into_request();
+    refuse_family("socket", facts)?;
     if sniffer::serves(facts) {
         let (descriptor, sniffer) = sniffer::open()?;
         let entry = Entry::new(descriptor, facts, timeout).during("fcntl")?;
@@ -22,6 +23,15 @@ pub fn create(permit: Permit<Create>, timeout: Timeout) -> OpResult<Entry> {
     }
     let descriptor = socket::create(facts.family, facts.kind, facts.proto).during("socket")?;
     Entry::new(descriptor, facts, timeout).during("fcntl")
+}
+
+/// `AF_PPPOX` addresses name a descriptor by its number, which would be one of the broker's; the
+/// kernel takes them whatever family they claim (`linux/if_pppol2tp.h`).
+fn refuse_family(call: &'static str, facts: SocketFacts) -> OpResult<()> {
+    if facts.family == libc::AF_PPPOX {
+        return Err(OpError::Os { call, errno: libc::EACCES });
+    }
+    Ok(())
 }
 
 /// `socketpair(2)`.
@@ -44,6 +54,7 @@ pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketFacts> {
 /// description's `O_NONBLOCK` stays unless there is a default timeout.
 pub fn adopt(permit: Permit<Adopt>, descriptor: OwnedFd, timeout: Timeout) -> OpResult<Entry> {
     let Adopt { socket: facts } = permit.into_request();
+    refuse_family("fromfd", facts)?;
     if timeout.sets_nonblocking() {
         Entry::new(descriptor, facts, timeout).during("fcntl")
     } else {

@@ -8,8 +8,9 @@ use sockbroker_sys::{filter, option};
 use super::error::{During, OpError, OpResult};
 use super::sniffer;
 use crate::policy::Permit;
-use crate::policy::action::{Interfaces, Ioctl, OptionAccess, SocketOption};
+use crate::policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
 use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
 
 /// The value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,12 @@ fn refuse_pointers(call: &'static str, level: i32, name: i32) -> OpResult<()> {
         return Err(OpError::Os { call, errno: libc::EACCES });
     }
     Ok(())
+}
+
+/// `settimeout`: for calls that start later, and `O_NONBLOCK` for holders of the descriptor.
+pub fn set_timeout(permit: Permit<Inspect>, entry: &Entry, timeout: Timeout) -> OpResult<()> {
+    let Inspect { .. } = permit.into_request();
+    entry.set_timeout(timeout).during("fcntl")
 }
 
 /// `SO_ATTACH_FILTER`.
