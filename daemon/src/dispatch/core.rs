@@ -164,11 +164,9 @@ impl Core {
             let error = error::plain(ErrorKind::Request, "a call with this id is in flight");
             return refused(id.map(Id::into_owned), error);
         }
-        let given = match params::check(method.parameters, envelope.params) {
+        let checked = method.parameters.map(|names| params::check(names, envelope.params));
+        let given = match checked.unwrap_or(Ok(params::Given::default())) {
             Ok(given) => given,
-            Err(_) if method.parameters.is_empty() && !method.name.contains('.') => {
-                params::Given::default()
-            }
             Err(text) => {
                 let call = method.name.rsplit('.').next().unwrap_or(method.name);
                 return refused(id.map(Id::into_owned), error::argument(call, &text));

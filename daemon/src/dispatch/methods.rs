@@ -17,8 +17,8 @@ use super::Handlers;
 pub struct Method {
     /// The wire name.
     pub name: &'static str,
-    /// The names of its parameters, in order.
-    pub parameters: &'static [&'static str],
+    /// The names of its parameters, in order; `None` for a method outside the contract.
+    pub parameters: Option<&'static [&'static str]>,
     /// What runs it.
     pub callback: MethodCallback,
 }
@@ -42,7 +42,7 @@ impl MethodTable {
         let names: Vec<_> = methods.method_names().collect();
         let table = names.into_iter().filter_map(|name| {
             let (name, callback) = methods.method_with_name(name)?;
-            let parameters = parameters.get(name).copied().unwrap_or_default();
+            let parameters = parameters.get(name).copied();
             Some((name, Method { name, parameters, callback: callback.clone() }))
         });
         Ok(Self(Arc::new(table.collect())))

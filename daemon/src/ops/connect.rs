@@ -11,15 +11,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{During, OpError, OpResult};
 use super::sniffer;
-use super::wait::{Direction, Patience, until_done};
+use super::wait::{Direction, Patience, RETRY_PAUSE, until_done};
 use crate::policy::Permit;
 use crate::policy::action::{Accept, Bind, Connect, Inspect, Listen};
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
 use crate::table::timeout::Timeout;
-
-/// Between two attempts to connect to an `AF_UNIX` listener whose backlog is full.
-const BACKLOG_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
 /// `bind(2)`.
 pub fn bind(permit: Permit<Bind>, entry: &Entry) -> OpResult<()> {
@@ -117,7 +114,7 @@ async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
         Patience::Until(deadline) | Patience::KernelUntil(deadline) => Some(deadline),
     };
     let attempts = async {
-        let (mut pause, longest) = BACKLOG_PAUSE;
+        let (mut pause, longest) = RETRY_PAUSE;
         loop {
             sleep(pause).await;
             pause = (pause * 2).min(longest);

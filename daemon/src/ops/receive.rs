@@ -42,7 +42,10 @@ pub async fn receive(
     let flags = want.flags | libc::MSG_DONTWAIT;
     let patience = || Patience::of(entry, Direction::Receive, want.flags);
     until_done(entry, Direction::Receive, "recv", patience, || {
-        let received = message::receive_from(entry.fd(), want.length, flags)?;
+        let received = match message::receive_from(entry.fd(), want.length, flags) {
+            Err(error) if ends_silently(entry, &error) => return Ok(plain(Vec::new())),
+            result => result?,
+        };
         Ok(ReceivedMessage {
             data: received.data,
             n: received.n,
@@ -72,7 +75,10 @@ pub async fn receive_message(
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
     let patience = || Patience::of(entry, Direction::Receive, want.flags);
     until_done(entry, Direction::Receive, "recvmsg", patience, || {
-        message::receive_message(entry.fd(), want.length, want.control, flags)
+        match message::receive_message(entry.fd(), want.length, want.control, flags) {
+            Err(error) if ends_silently(entry, &error) => Ok(plain(Vec::new())),
+            result => result,
+        }
     })
     .await
 }
@@ -157,6 +163,15 @@ async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A blocking receive on a datagram socket whose reading end is shut down returns nothing
+/// (`__skb_wait_for_more_packets`), where `MSG_DONTWAIT` says `EAGAIN`.
+fn ends_silently(entry: &Entry, error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock
+        && entry.facts().kind == libc::SOCK_DGRAM
+        && entry.timeout() == Timeout::Blocking
+        && ended(entry)
 }
 
 fn ended(entry: &Entry) -> bool {

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use sockbroker_sys::{option, socket};
 use tokio::io::Interest;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::error::{During, OpError, OpResult};
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
+
+/// Between two attempts where no event tells when to try again: at first, and at most.
+pub const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
 /// What an operation waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,11 +121,36 @@ async fn wait_and_try<T>(
         Direction::Send => Interest::WRITABLE | Interest::ERROR,
     };
     let readiness = entry.readiness()?;
+    let mut pause = RETRY_PAUSE.0;
     loop {
-        let mut guard = readiness.ready(interest).await?;
+        let ready = readiness.ready(interest);
+        // Room in somebody else's queue raises no event on this socket.
+        let ready = if needs_retry(entry, direction) {
+            timeout(RETRY_PAUSE.1, ready).await.ok()
+        } else {
+            Some(ready.await)
+        };
         match attempt() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result,
         }
+        if let Some(guard) = ready {
+            let mut guard = guard?;
+            guard.clear_ready();
+            // The event loop never forgets that an end was closed: do not spin on that.
+            if guard.ready().is_read_closed() || guard.ready().is_write_closed() {
+                drop(guard);
+                sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE.1);
+            }
+        }
     }
+}
+
+/// Datagrams to an `AF_UNIX` receiver whose queue is full wait for that receiver (`unix(7)`).
+fn needs_retry(entry: &Entry, direction: Direction) -> bool {
+    let facts = entry.facts();
+    direction == Direction::Send
+        && facts.family == libc::AF_UNIX
+        && facts.kind == libc::SOCK_DGRAM
 }

@@ -128,10 +128,8 @@ impl Driver {
                     self.wanted = missing;
                     return self.check_descriptors();
                 }
-                Decoded::Close => {
-                    self.reading = Reading::Done;
-                    return Ok(());
-                }
+                // What the peer still waits for it will not read: its calls are cancelled.
+                Decoded::Close => return Err(End::Closed),
             }
         }
         Ok(())
@@ -153,7 +151,9 @@ impl Driver {
         shutdown: &mut Shutdown,
     ) -> Poll<Result<(), End>> {
         loop {
-            self.poll_flush(context)?;
+            if self.poll_flush(context)? {
+                return Poll::Ready(Ok(()));
+            }
             if !self.poll_answers(context) {
                 break;
             }
@@ -178,22 +178,19 @@ impl Driver {
         self.poll_timer(context)
     }
 
-    /// Sends; progress pushes the stall timer away.
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+    /// Sends; progress pushes the stall timer away. `true` if there is room again for the answers to
+    /// messages that were read already.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut sent = 0;
         let was_full = self.out.bytes() >= self.high_water;
         let flushed = self.stream.poll_flush(context, &mut self.out, &mut sent);
         if sent > 0 || self.out.is_empty() {
             self.timer = None;
         }
-        if was_full && self.out.bytes() < self.high_water {
-            // Messages may be waiting in the input: they are looked at before the next wait.
-            context.waker().wake_by_ref();
+        if let Poll::Ready(Err(error)) = flushed {
+            return Err(error.into());
         }
-        match flushed {
-            Poll::Ready(Err(error)) => Err(error.into()),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
+        Ok(was_full && self.out.bytes() < self.high_water)
     }
 
     /// Takes the answers of calls that came to their end, while the peer reads; whether there were any.
