@@ -15,7 +15,9 @@ use super::number::int;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::sniffer;
-use crate::policy::action::{Capture, Inspect, Interfaces, Ioctl, OptionAccess, SocketFacts, SocketOption};
+use crate::policy::action::{
+    Capture, Inspect, Interfaces, Ioctl, OptionAccess, SocketFacts, SocketOption,
+};
 use crate::table::timeout::Timeout;
 
 /// The largest buffer of `getsockopt`, as in CPython.

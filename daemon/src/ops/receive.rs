@@ -24,35 +24,28 @@ pub struct Want {
     pub flags: i32,
 }
 
-/// `recv(2)` and, with `sender`, `recvfrom(2)`: one buffer and no ancillary data.
+/// `recv(2)` and `recvfrom(2)`: one buffer and no ancillary data.
 pub async fn receive(
     permit: Permit<Receive>,
     entry: &Entry,
     place: Place<'_>,
     want: Want,
 ) -> OpResult<ReceivedMessage> {
-    let Receive { .. } = permit.into_request();
-    place.turn().await;
-    if let Some(data) = take_unread(entry, want) {
-        return Ok(plain(data));
-    }
-    if waits_for_all(entry, want) {
-        return receive_all(entry, want).await;
+    if let Some(gathered) = begin(permit, entry, &place, want).await {
+        return gathered;
     }
     let flags = want.flags | libc::MSG_DONTWAIT;
     let patience = || Patience::of(entry, Direction::Receive, want.flags);
     until_done(entry, Direction::Receive, "recv", patience, || {
-        let received = match message::receive_from(entry.fd(), want.length, flags) {
-            Err(error) if ends_silently(entry, &error) => return Ok(plain(Vec::new())),
-            result => result?,
-        };
-        Ok(ReceivedMessage {
+        let received = message::receive_from(entry.fd(), want.length, flags);
+        let received = received.map(|received| ReceivedMessage {
             data: received.data,
             n: received.n,
             control: Vec::new(),
             flags: 0,
             address: received.address,
-        })
+        });
+        end_of_datagrams(entry, received)
     })
     .await
 }
@@ -64,23 +57,32 @@ pub async fn receive_message(
     place: Place<'_>,
     want: Want,
 ) -> OpResult<ReceivedMessage> {
-    let Receive { .. } = permit.into_request();
-    place.turn().await;
-    if let Some(data) = take_unread(entry, want) {
-        return Ok(plain(data));
-    }
-    if waits_for_all(entry, want) && want.control == 0 {
-        return receive_all(entry, want).await;
+    if let Some(gathered) = begin(permit, entry, &place, want).await {
+        return gathered;
     }
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
     let patience = || Patience::of(entry, Direction::Receive, want.flags);
     until_done(entry, Direction::Receive, "recvmsg", patience, || {
-        match message::receive_message(entry.fd(), want.length, want.control, flags) {
-            Err(error) if ends_silently(entry, &error) => Ok(plain(Vec::new())),
-            result => result,
-        }
+        let received = message::receive_message(entry.fd(), want.length, want.control, flags);
+        end_of_datagrams(entry, received)
     })
     .await
+}
+
+/// Waits for the call's turn. What a cancelled call left, and `MSG_WAITALL`, are served here; `None`
+/// leaves the rest to one system call.
+async fn begin(
+    permit: Permit<Receive>,
+    entry: &Entry,
+    place: &Place<'_>,
+    want: Want,
+) -> Option<OpResult<ReceivedMessage>> {
+    let Receive { .. } = permit.into_request();
+    place.turn().await;
+    if waits_for_all(entry, want) {
+        return Some(receive_all(entry, want).await);
+    }
+    take_unread(entry, want).map(|data| Ok(plain(data)))
 }
 
 /// `recvmmsg(2)`: waits for one message, then takes what is there.
@@ -125,6 +127,7 @@ fn close_on_exec(entry: &Entry) -> i32 {
 fn waits_for_all(entry: &Entry, want: Want) -> bool {
     let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
     want.flags & libc::MSG_WAITALL != 0
+        && want.control == 0
         && want.flags & never == 0
         && entry.facts().kind == libc::SOCK_STREAM
         && entry.timeout() == Timeout::Blocking
@@ -135,7 +138,11 @@ fn waits_for_all(entry: &Entry, want: Want) -> bool {
 async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
     let flags = (want.flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
     let peek = want.flags & libc::MSG_PEEK != 0;
-    let mut taken = Taken { entry, data: Vec::new(), peek };
+    let unread = if peek { None } else { take_unread(entry, want) };
+    let mut taken = Taken { entry, data: unread.unwrap_or_default(), peek };
+    if !taken.data.is_empty() && taken.data.len() >= want.length {
+        return Ok(plain(taken.keep()));
+    }
     loop {
         let patience = || Patience::of(entry, Direction::Receive, want.flags);
         let missing = want.length - taken.data.len();
@@ -167,11 +174,21 @@ async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
 
 /// A blocking receive on a datagram socket whose reading end is shut down returns nothing
 /// (`__skb_wait_for_more_packets`), where `MSG_DONTWAIT` says `EAGAIN`.
-fn ends_silently(entry: &Entry, error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::WouldBlock
-        && entry.facts().kind == libc::SOCK_DGRAM
-        && entry.timeout() == Timeout::Blocking
-        && ended(entry)
+fn end_of_datagrams(
+    entry: &Entry,
+    received: std::io::Result<ReceivedMessage>,
+) -> std::io::Result<ReceivedMessage> {
+    match received {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::WouldBlock
+                && entry.facts().kind == libc::SOCK_DGRAM
+                && entry.timeout() == Timeout::Blocking
+                && ended(entry) =>
+        {
+            Ok(plain(Vec::new()))
+        }
+        other => other,
+    }
 }
 
 fn ended(entry: &Entry) -> bool {

@@ -150,7 +150,5 @@ async fn wait_and_try<T>(
 /// Datagrams to an `AF_UNIX` receiver whose queue is full wait for that receiver (`unix(7)`).
 fn needs_retry(entry: &Entry, direction: Direction) -> bool {
     let facts = entry.facts();
-    direction == Direction::Send
-        && facts.family == libc::AF_UNIX
-        && facts.kind == libc::SOCK_DGRAM
+    direction == Direction::Send && facts.family == libc::AF_UNIX && facts.kind == libc::SOCK_DGRAM
 }

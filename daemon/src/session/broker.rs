@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Session;
-use super::connection::{Connection, Facts};
 use super::limits::{Limits, size};
 use super::token::Token;
 use crate::ops::error::{OpError, OpResult};
@@ -40,21 +39,14 @@ impl Broker {
         }
     }
 
-    fn number(&self) -> u64 {
+    /// A number for a session or connection, never given twice.
+    pub fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     fn opened(&self) -> MutexGuard<'_, HashMap<u64, Arc<Session>>> {
         // A map of whole values: a panic of another call does not spoil it.
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A new connection in an implicit session of its own.
-    pub fn connect(self: &Arc<Self>, facts: Facts) -> Connection {
-        let number = self.number();
-        let session = Arc::new(Session::new(self.number(), facts.subject.uid, &self.limits));
-        session.join(number);
-        Connection::new(number, facts, session, self.clone())
     }
 
     /// `session.open`: makes a session known and gives its token.

@@ -57,10 +57,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that has joined `session` already.
-    pub fn new(number: u64, facts: Facts, session: Arc<Session>, broker: Arc<Broker>) -> Self {
-        let attachments = AtomicBool::new(false);
-        Self { number, facts, attachments, session: Mutex::new(session), broker }
+    /// A new connection in an implicit session of its own.
+    pub fn begin(broker: &Arc<Broker>, facts: Facts) -> Self {
+        let number = broker.number();
+        let session = Session::new(broker.number(), facts.subject.uid, &broker.limits);
+        session.join(number);
+        Self {
+            number,
+            facts,
+            attachments: AtomicBool::new(false),
+            session: Mutex::new(Arc::new(session)),
+            broker: broker.clone(),
+        }
     }
 
     /// The number, as `call.resolve` names it.

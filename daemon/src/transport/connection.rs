@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::codec::{Codec, CodecError, Decoded};
 use super::outgoing::Outgoing;
-use super::shutdown::Shutdown;
+use super::shutdown::{Shutdown, ShutdownSignal};
 use super::stream::Stream;
 use crate::dispatch::core::Core;
 use crate::session::limits::size;
@@ -28,7 +28,7 @@ const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum End {
+enum End {
     /// The peer closed it, or said that it is done.
     #[error("closed by the peer")]
     Closed,
@@ -46,9 +46,26 @@ pub(super) enum End {
     Io(#[from] io::Error),
 }
 
+/// Serves a stream connection to its end. `input` holds what was read before.
+pub(super) async fn serve(
+    shutdown: ShutdownSignal,
+    stream: io::Result<Stream>,
+    codec: Codec,
+    core: Core,
+    input: BytesMut,
+) {
+    match stream {
+        Ok(stream) => Driver::new(stream, codec, core, input).run(shutdown.follow()).await,
+        Err(error) => {
+            tracing::warn!(%error, "a connection cannot be served");
+            core.end();
+        }
+    }
+}
+
 /// A stream with its calls.
 #[derive(Debug)]
-pub(super) struct Driver {
+struct Driver {
     stream: Stream,
     codec: Codec,
     core: Core,
@@ -76,7 +93,7 @@ enum Reading {
 
 impl Driver {
     /// A connection whose first bytes may have been read already.
-    pub(super) fn new(stream: Stream, codec: Codec, core: Core, input: BytesMut) -> Self {
+    fn new(stream: Stream, codec: Codec, core: Core, input: BytesMut) -> Self {
         let limits = &core.connection().broker().limits;
         let stall = Duration::from_secs(limits.stall_seconds);
         let high_water = size(limits.output_bytes);
@@ -99,7 +116,7 @@ impl Driver {
     }
 
     /// Serves the connection to its end. Calls that wait then are cancelled.
-    pub(super) async fn run(mut self, mut shutdown: Shutdown) {
+    async fn run(mut self, mut shutdown: Shutdown) {
         let end = loop {
             if let Err(end) = self.take_messages() {
                 break end;

@@ -16,9 +16,8 @@ use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
 use tokio::net::UnixStream;
 
 use super::codec::Codec;
-use super::connection::Driver;
+use super::connection;
 use super::server::Server;
-use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
 use crate::dispatch::core::{Core, Message};
 use crate::policy::subject::Subject;
@@ -34,7 +33,7 @@ type Body = Full<Bytes>;
 /// Serves one connection that speaks HTTP, until it ends or becomes a WebSocket.
 pub(super) async fn serve(server: Server, io: UnixStream, subject: Subject) {
     let facts = Facts { subject, spelling: Spelling::Http, descriptors: false };
-    let connection = Arc::new(server.broker.connect(facts));
+    let connection = Arc::new(Connection::begin(&server.broker, facts));
     let upgraded = Arc::new(tokio::sync::Mutex::new(None));
     let service = service_fn(|request| {
         let (server, connection) = (server.clone(), connection.clone());
@@ -166,10 +165,10 @@ async fn serve_websocket(server: &Server, upgrade: OnUpgrade, subject: Subject) 
         }
     };
     let facts = Facts { subject, spelling: Spelling::WebSocket, descriptors: false };
-    let connection = Arc::new(server.broker.connect(facts));
+    let connection = Arc::new(Connection::begin(&server.broker, facts));
     let codec = Codec::websocket(server.broker.limits.frame());
     let stream = io.into_std().map(Into::into).and_then(Stream::socket);
-    run(
+    connection::serve(
         server.shutdown.clone(),
         stream,
         codec,
@@ -177,25 +176,6 @@ async fn serve_websocket(server: &Server, upgrade: OnUpgrade, subject: Subject) 
         input,
     )
     .await;
-}
-
-/// Runs the loop of a stream connection, unless its stream cannot be registered.
-pub(super) async fn run(
-    shutdown: ShutdownSignal,
-    stream: std::io::Result<Stream>,
-    codec: Codec,
-    core: Core,
-    input: BytesMut,
-) {
-    match stream {
-        Ok(stream) => {
-            Driver::new(stream, codec, core, input).run(shutdown.follow()).await;
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a connection cannot be served");
-            core.end();
-        }
-    }
 }
 
 fn json(body: String) -> Response<Body> {

@@ -14,14 +14,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::codec::Codec;
-use super::http;
 use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
+use super::{connection, http};
 use crate::dispatch::core::Core;
 use crate::dispatch::methods::MethodTable;
 use crate::policy::subject::Subject;
 use crate::session::broker::Broker;
-use crate::session::connection::{Facts, Spelling};
+use crate::session::connection::{Connection, Facts, Spelling};
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -78,9 +78,10 @@ impl Server {
             Subject { uid: process::effective_uid(), gid: process::effective_gid(), pid: None };
         let descriptors = matches!(stream, Stream::Socket(_));
         let facts = Facts { subject, spelling: Spelling::Lsp, descriptors };
-        let core = Core::new(Arc::new(self.broker.connect(facts)), self.methods.clone());
+        let core =
+            Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
         let codec = Codec::lsp(self.broker.limits.frame());
-        http::run(self.shutdown.clone(), Ok(stream), codec, core, BytesMut::new()).await;
+        connection::serve(self.shutdown.clone(), Ok(stream), codec, core, BytesMut::new()).await;
         self.broker.close_all();
         Ok(())
     }
@@ -129,9 +130,10 @@ impl Server {
         let codec =
             if spelling == Spelling::Lsp { Codec::lsp(frame) } else { Codec::ndjson(frame) };
         let facts = Facts { subject, spelling, descriptors: spelling == Spelling::Lsp };
-        let core = Core::new(Arc::new(self.broker.connect(facts)), self.methods.clone());
+        let core =
+            Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
         let stream = io.into_std().map(Into::into).and_then(Stream::socket);
-        http::run(self.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
+        connection::serve(self.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
     }
 }
 
