@@ -146,6 +146,10 @@ pub struct ErrorData {
     /// The limit that was crossed, as `session.limits` names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
+    /// The errors of all attempts, where `create_connection` was asked for them; Python raises an
+    /// `ExceptionGroup`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ErrorData>,
     /// Bytes that had already been sent when a `sendall` or `send` ended early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::address::ipv6_text;
 use sockbroker_proto::api::convert::ConvertServer;
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::constant::Constant;
@@ -78,7 +79,7 @@ impl ConvertServer for Handlers {
             }
             libc::AF_INET6 => {
                 let octets = <[u8; 16]>::try_from(&packed[..]).map_err(length)?;
-                Ok(Ipv6Addr::from(octets).to_string())
+                Ok(ipv6_text(Ipv6Addr::from(octets)))
             }
             other => Err(OpError::value(format!("unknown address family {other}")).into()),
         }

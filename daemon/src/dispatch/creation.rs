@@ -34,19 +34,26 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    /// With defaults for what is absent or -1, the type without its flags, and whether they make the
-    /// socket non-blocking.
+    /// With defaults for what is absent, the type without its flags, and whether they make the socket
+    /// non-blocking.
     fn facts(self, default: SocketFacts) -> OpResult<(SocketFacts, bool)> {
-        let or = |value, default| {
-            int_or(value, -1).map(|value| if value == -1 { default } else { value })
-        };
-        let kind = or(self.socktype, default.kind)?;
+        let kind = int_or(self.socktype, default.kind)?;
         let facts = SocketFacts {
-            family: or(self.family, default.family)?,
+            family: int_or(self.family, default.family)?,
             kind: kind & !TYPE_FLAGS,
-            proto: or(self.proto, default.proto)?,
+            proto: int_or(self.proto, default.proto)?,
         };
         Ok((facts, kind & libc::SOCK_NONBLOCK != 0))
+    }
+
+    /// `socket.socket()` takes -1 for what is absent; `socketpair()` does not.
+    fn without_minus_one(self) -> Self {
+        let given = |value: &Constant| *value != Constant(-1);
+        Self {
+            family: self.family.filter(given),
+            socktype: self.socktype.filter(given),
+            proto: self.proto.filter(given),
+        }
     }
 }
 
@@ -61,7 +68,7 @@ pub(super) fn create(
         call.check_carries_descriptors()?;
     }
     let default = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
-    let (facts, nonblocking) = kind.facts(default)?;
+    let (facts, nonblocking) = kind.without_minus_one().facts(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
     admit(call, Arc::new(entry), want_fd)
@@ -95,7 +102,7 @@ pub(super) fn pair(
 /// `socket.fromfd()` and `socket.socket(fileno=...)`.
 pub(super) fn adopt(call: &Call, place: u32, kind: Kind, timeout: Timeout) -> OpResult<Created> {
     let descriptor = call.take_descriptor(place)?;
-    let (facts, nonblocking) = kind.facts(open::examine(&descriptor)?)?;
+    let (facts, nonblocking) = kind.without_minus_one().facts(open::examine(&descriptor)?)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let entry = open::adopt(call.permit(Adopt { socket: facts })?, descriptor, timeout)?;
     admit(call, Arc::new(entry), false)
@@ -142,14 +149,11 @@ pub(super) async fn connection(
             Err(error) => failures.push(error),
         }
     }
-    let count = failures.len();
-    match failures.pop() {
-        None => Err(OpError::Plain("getaddrinfo returns an empty list".to_owned())),
-        Some(_) if wanted.all_errors && count > 1 => {
-            Err(OpError::Plain(format!("create_connection: all {count} attempts failed")))
-        }
-        Some(last) => Err(last),
+    if wanted.all_errors && !failures.is_empty() {
+        return Err(OpError::Group(failures));
     }
+    let none = || OpError::Plain("getaddrinfo returns an empty list".to_owned());
+    Err(failures.pop().unwrap_or_else(none))
 }
 
 async fn connect_one(
@@ -178,12 +182,14 @@ fn host_and_port(address: &AddressValue) -> OpResult<(Option<String>, Option<Str
         return Err(wrong());
     };
     let [host, port] = items.as_slice() else {
-        return Err(wrong());
+        return Err(OpError::value("the address must be [host, port]"));
     };
     let host = match host {
         AddressItem::Text(host) => Some(host.clone()),
         AddressItem::None(()) => None,
-        AddressItem::Number(_) | AddressItem::Bytes(_) => return Err(wrong()),
+        AddressItem::Number(_) | AddressItem::Bytes(_) | AddressItem::Other(_) => {
+            return Err(wrong());
+        }
     };
     Ok((host, service(Some(port))?))
 }
@@ -194,7 +200,9 @@ pub(super) fn service(port: Option<&AddressItem>) -> OpResult<Option<String>> {
         None | Some(AddressItem::None(())) => Ok(None),
         Some(AddressItem::Number(number)) => Ok(Some(number.to_string())),
         Some(AddressItem::Text(text)) => Ok(Some(text.clone())),
-        Some(AddressItem::Bytes(_)) => Err(OpError::Plain("Int or String expected".to_owned())),
+        Some(AddressItem::Bytes(_) | AddressItem::Other(_)) => {
+            Err(OpError::Plain("Int or String expected".to_owned()))
+        }
     }
 }
 
@@ -230,7 +238,11 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         let only = i64::from(!wanted.dualstack);
         set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
     }
-    let address = call.address(facts, wanted.address).await?;
+    // create_server raises what the resolver said as a plain OSError.
+    let address = call.address(facts, wanted.address).await.map_err(|error| match error {
+        OpError::Gai(errno) => OpError::Os { call: "bind", errno },
+        other => other,
+    })?;
     connect::bind(call.permit(Bind { socket: facts, address })?, &entry)?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
     connect::listen(call.permit(Listen { socket: facts, backlog })?, &entry)?;

@@ -92,6 +92,11 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (ErrorKind::Limit, message, ErrorData { limit: Some(name.to_owned()), ..none })
         }
         OpError::Descriptor(message) => (ErrorKind::Descriptor, message.to_owned(), none),
+        OpError::Group(failures) => {
+            let message = format!("all {} attempts failed", failures.len());
+            let errors = failures.into_iter().map(data).collect();
+            (ErrorKind::Os, message, ErrorData { errors, ..none })
+        }
         OpError::Partly { sent, cause } => {
             let (kind, message, data) = describe(*cause);
             (kind, message, ErrorData { sent: Some(sent), ..data })

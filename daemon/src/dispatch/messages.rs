@@ -74,7 +74,9 @@ impl BatchServer for Handlers {
         let (sent, failure) = send::send_batch(prepared, &entry, place, flags, progress).await?;
         let mut results: Vec<_> =
             sent.into_iter().map(|n| SentMessage::Sent { n: n as u64 }).collect();
-        results.extend(failure.map(|failure| SentMessage::Failed { error: error::data(failure) }));
+        results.extend(
+            failure.map(|failure| SentMessage::Failed { error: Box::new(error::data(failure)) }),
+        );
         Ok(results)
     }
 }
@@ -115,8 +117,10 @@ fn want(
     let limits = &call.broker().limits;
     let length =
         receive::length(bufsize, "negative buffer size in recvmsg()", limits.receive_bytes)?;
-    let control = usize::try_from(ancbufsize.unwrap_or(0))
-        .map_err(|_error| OpError::value("invalid ancillary data buffer length"))?;
+    // SOCKLEN_MAX of CPython is INT_MAX.
+    let control = i32::try_from(ancbufsize.unwrap_or(0)).ok().and_then(|room| room.try_into().ok());
+    let control: usize =
+        control.ok_or_else(|| OpError::value("invalid ancillary data buffer length"))?;
     if control as u64 > limits.ancillary_bytes {
         return Err(OpError::Limit { name: "ancillary_bytes", value: limits.ancillary_bytes });
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
-use sockbroker_proto::address::{Address, AddressItem, AddressValue, family};
+use sockbroker_proto::address::{Address, AddressItem, AddressValue, family, ipv6_text};
 use sockbroker_proto::api::name::{AddressInfo, HostEntry, NamesServer, Service};
 use sockbroker_proto::constant::Constant;
 use sockbroker_sys::address::RawAddress;
@@ -132,8 +132,15 @@ async fn host_by_address(call: &Call, name: String) -> OpResult<HostEntry> {
 }
 
 fn host_entry(entry: databases::HostEntry) -> HostEntry {
-    let addresses = entry.addresses.iter().map(IpAddr::to_string).collect();
+    let addresses = entry.addresses.iter().map(ip_text).collect();
     HostEntry(entry.name, entry.aliases, addresses)
+}
+
+fn ip_text(address: &IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => ipv6_text(*address),
+    }
 }
 
 /// `setipaddr` of `socketmodule.c`: literals at once, names by the resolver, the first answer.
@@ -176,6 +183,9 @@ async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult
     else {
         return Err(OpError::type_error("illegal sockaddr argument: [host, port, ...]"));
     };
+    if items.len() > 4 {
+        return Err(wrong());
+    }
     let number = |place: usize| match items.get(place) {
         None => Ok(0),
         Some(AddressItem::Number(number)) => Ok(*number),

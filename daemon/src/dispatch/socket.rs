@@ -206,8 +206,7 @@ impl SocketServer for Handlers {
         }
         let entry = call.entry(handle)?;
         let permit = call.permit(Inspect { socket: entry.facts() })?;
-        let timeout = call.session().default_timeout.get();
-        Ok(admit(call, open::duplicate(permit, &entry, timeout)?, want_fd)?)
+        Ok(admit(call, open::duplicate(permit, &entry)?, want_fd)?)
     }
 
     fn fileno(&self, ext: &Extensions, handle: Handle) -> RpcResult<u32> {

@@ -203,8 +203,17 @@ async fn receive_plain(
     let length = receive::length(bufsize, &negative, call.broker().limits.receive_bytes)?;
     let want = Want { length, control: 0, flags: int_or(flags, 0)? };
     let permit = call.permit(Receive { socket: entry.facts() })?;
+    // sock_recv_guts: asked for nothing, recv does nothing; recvfrom takes a datagram.
+    if length == 0 && matches!(name, "recv" | "recv_into") {
+        return Ok(nothing(call));
+    }
     let received = receive::receive(permit, &entry, place, want).await?;
     Ok(spell_received(call, &entry, want, received))
+}
+
+fn nothing(call: &Call) -> ReceivedFrom {
+    let data = call.give_bytes(Vec::new());
+    ReceivedFrom { data, n: 0, eof: false, address: AddressValue::None(()) }
 }
 
 fn spell_received(

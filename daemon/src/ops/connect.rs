@@ -59,7 +59,7 @@ pub async fn connect(permit: Permit<Connect>, entry: &Entry, place: Place<'_>) -
         Ok(()) => Ok(()),
         Err(error) => match error.raw_os_error() {
             Some(libc::EINPROGRESS) if entry.timeout() != Timeout::NonBlocking => {
-                finish(entry).await
+                finish(entry, &address).await
             }
             Some(libc::EAGAIN) if waits_for_backlog(entry) => retry(entry, &address).await,
             _ => Err(error).during("connect"),
@@ -71,9 +71,8 @@ fn begin(entry: &Entry, address: &RawAddress) -> io::Result<()> {
     entry.without_blocking(|fd| socket::connect(fd, address))
 }
 
-/// Waits until the connection stands or has failed. `SO_ERROR` tells, as in CPython's
-/// `internal_connect`. The kernel reports no progress before the socket is writable.
-async fn finish(entry: &Entry) -> OpResult<()> {
+/// Waits until the connection stands or has failed.
+async fn finish(entry: &Entry, address: &RawAddress) -> OpResult<()> {
     let patience = || match Patience::of(entry, Direction::Send, 0) {
         // SO_SNDTIMEO bounds a blocking connect with EINPROGRESS (socket(7)).
         Patience::None => Patience::Endless,
@@ -84,10 +83,7 @@ async fn finish(entry: &Entry) -> OpResult<()> {
         let events = [(entry.fd(), libc::POLLOUT)];
         match sockbroker_sys::poll::poll_now(&events)?.first() {
             Some(0) | None => Err(io::ErrorKind::WouldBlock.into()),
-            Some(_) => match socket::take_error(entry.fd())? {
-                0 => Ok(()),
-                errno => Err(io::Error::from_raw_os_error(errno)),
-            },
+            Some(_) => conclude(entry, address),
         }
     })
     .await;
@@ -96,6 +92,23 @@ async fn finish(entry: &Entry) -> OpResult<()> {
             Err(OpError::Os { call: "connect", errno: libc::EINPROGRESS })
         }
         other => other,
+    }
+}
+
+/// With a timeout `SO_ERROR` tells the outcome, as in CPython's `internal_connect`. A blocking connect
+/// is one call in CPython: here a second one takes the outcome, and leaves the kernel's state as the
+/// one would have (`__inet_stream_connect`).
+fn conclude(entry: &Entry, address: &RawAddress) -> io::Result<()> {
+    let internet = matches!(entry.facts().family, libc::AF_INET | libc::AF_INET6);
+    if internet && entry.timeout() == Timeout::Blocking {
+        return match begin(entry, address) {
+            Err(error) if error.raw_os_error() == Some(libc::EISCONN) => Ok(()),
+            other => other,
+        };
+    }
+    match socket::take_error(entry.fd())? {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 

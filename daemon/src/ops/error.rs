@@ -44,6 +44,8 @@ pub enum OpError {
     },
     /// Descriptors are missing, or cannot be carried.
     Descriptor(&'static str),
+    /// Every attempt failed: `ExceptionGroup`.
+    Group(Vec<OpError>),
     /// Sending ended early, after so many bytes.
     Partly {
         /// Bytes that had left.

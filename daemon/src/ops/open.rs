@@ -62,10 +62,10 @@ pub fn adopt(permit: Permit<Adopt>, descriptor: OwnedFd, timeout: Timeout) -> Op
     }
 }
 
-/// `dup`.
-pub fn duplicate(permit: Permit<Inspect>, entry: &Entry, timeout: Timeout) -> OpResult<Arc<Entry>> {
+/// `dup`, with the same timeout.
+pub fn duplicate(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Arc<Entry>> {
     let Inspect { .. } = permit.into_request();
-    Ok(Arc::new(entry.duplicate(timeout).during("dup")?))
+    Ok(Arc::new(entry.duplicate().during("dup")?))
 }
 
 /// A descriptor for the client (`fileno`, `detach`, `want_fd`).

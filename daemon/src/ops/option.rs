@@ -32,6 +32,9 @@ pub fn get(permit: Permit<SocketOption>, entry: &Entry, length: u32) -> OpResult
     {
         return Ok(Value::Int(value.into()));
     }
+    if length > 0 && entry.facts().family == libc::AF_VSOCK {
+        return Err(OpError::Plain("getsockopt string buffer not allowed".to_owned()));
+    }
     if length > 0 {
         let bytes = option::get_bytes(entry.fd(), level, name, length).during("getsockopt")?;
         return Ok(Value::Bytes(bytes));
@@ -62,9 +65,8 @@ pub fn set(permit: Permit<SocketOption>, entry: &Entry, value: &Value) -> OpResu
             option::set_bytes(fd, level, name, &value.to_ne_bytes())
         }
         Value::Int(value) => {
-            let value = i32::try_from(*value).map_err(|_error| {
-                OpError::overflow("the option's value does not fit into C int")
-            })?;
+            let value = i32::try_from(*value)
+                .map_err(|_error| OpError::type_error("the value is neither a C int nor bytes"))?;
             option::set_int(fd, level, name, value)
         }
         Value::Bytes(bytes) => option::set_bytes(fd, level, name, bytes),

@@ -64,6 +64,10 @@ pub async fn receive_message(
     let patience = || Patience::of(entry, Direction::Receive, want.flags);
     until_done(entry, Direction::Receive, "recvmsg", patience, || {
         let received = message::receive_message(entry.fd(), want.length, want.control, flags);
+        // The kernel tells the flag back to whoever gave it.
+        let told = want.flags & libc::MSG_CMSG_CLOEXEC;
+        let received =
+            received.map(|message| ReceivedMessage { flags: message.flags | told, ..message });
         end_of_datagrams(entry, received)
     })
     .await

@@ -156,12 +156,12 @@ impl Resolver {
             Some(Address::Inet { host: address, .. }) => {
                 Ok(Address::Inet { host: address, port: host.port })
             }
-            Some(Address::Inet6 { host: address, scope_id, .. }) => Ok(Address::Inet6 {
+            // A zone in the host (fe80::1%eth0) is resolved and dropped: the tuple's scope counts.
+            Some(Address::Inet6 { host: address, .. }) => Ok(Address::Inet6 {
                 host: address,
                 port: host.port,
                 flowinfo: host.flowinfo,
-                // A zone in the host (fe80::1%eth0) counts where the tuple names no scope.
-                scope_id: if host.scope_id == 0 { scope_id } else { host.scope_id },
+                scope_id: host.scope_id,
             }),
             _ => Err(OpError::Plain("address family mismatched".to_owned())),
         }

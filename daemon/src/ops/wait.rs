@@ -136,10 +136,11 @@ async fn wait_and_try<T>(
         }
         if let Some(guard) = ready {
             let mut guard = guard?;
-            guard.clear_ready();
             // The event loop never forgets that an end was closed: do not spin on that.
-            if guard.ready().is_read_closed() || guard.ready().is_write_closed() {
-                drop(guard);
+            let closed = guard.ready().is_read_closed() || guard.ready().is_write_closed();
+            guard.clear_ready();
+            drop(guard);
+            if closed {
                 sleep(pause).await;
                 pause = (pause * 2).min(RETRY_PAUSE.1);
             }

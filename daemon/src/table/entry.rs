@@ -138,20 +138,11 @@ impl Entry {
         self.readiness.get().ok_or_else(|| io::Error::other("the event loop took no registration"))
     }
 
-    /// A second entry for the same socket, as `dup(2)`.
-    pub fn duplicate(&self, timeout: Timeout) -> io::Result<Self> {
-        let descriptor = socket::duplicate(self.fd())?;
-        let mut entry = Self::new(descriptor, self.facts, timeout)?;
-        entry.sniffer.clone_from(&self.sniffer);
-        Ok(entry)
-    }
-
-    /// The same entry for a cloned session: nothing on the shared description changes.
-    pub fn duplicate_unchanged(&self) -> io::Result<Self> {
+    /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
+    pub fn duplicate(&self) -> io::Result<Self> {
         let descriptor = socket::duplicate(self.fd())?;
         let mut entry = Self::adopted(descriptor, self.facts, self.timeout());
         entry.sniffer.clone_from(&self.sniffer);
-        entry.set_inheritable(self.inheritable());
         Ok(entry)
     }
 }

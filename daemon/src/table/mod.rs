@@ -100,7 +100,11 @@ impl Table {
     pub fn duplicate(&self) -> io::Result<Self> {
         let slots = self.slots.iter().map(|slot| {
             let entry = match &slot.entry {
-                Some(entry) => Some(Arc::new(entry.duplicate_unchanged()?)),
+                Some(entry) => {
+                    let copy = entry.duplicate()?;
+                    copy.set_inheritable(entry.inheritable());
+                    Some(Arc::new(copy))
+                }
                 None => None,
             };
             Ok(Slot { generation: slot.generation, entry })

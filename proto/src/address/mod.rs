@@ -85,6 +85,17 @@ pub enum Address {
     Opaque { family: u16, data: Vec<u8> },
 }
 
+/// An IPv6 address as the C library's `inet_ntop` writes it: unlike Rust's, it ends
+/// IPv4-compatible addresses in dotted form (`::1.2.3.4`).
+pub fn ipv6_text(address: Ipv6Addr) -> String {
+    let segments = address.segments();
+    let compatible = segments.iter().take(6).all(|segment| *segment == 0) && segments[6] != 0;
+    match address.to_ipv4() {
+        Some(ipv4) if compatible => format!("::{ipv4}"),
+        _ => address.to_string(),
+    }
+}
+
 impl Address {
     /// The address family, `sa_family`.
     pub fn family(&self) -> u16 {

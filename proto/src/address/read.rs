@@ -164,8 +164,11 @@ impl AddressValue {
                 Ok(Address::UnixAbstract(rest.to_vec()))
             }
             Some(_) if name.len() > UNIX_NAME_MAX => Err(os_error("AF_UNIX path too long")),
-            Some(_) if name.contains(&0) => Err(value_error("AF_UNIX path has an embedded NUL")),
-            Some(_) => Ok(Address::UnixPath(name)),
+            // The kernel reads a path to its first NUL (unix_mkname): so does the policy.
+            Some(_) => {
+                let path = name.split(|byte| *byte == 0).next().unwrap_or_default();
+                Ok(Address::UnixPath(path.to_vec()))
+            }
         }
     }
 
@@ -191,7 +194,7 @@ impl AddressValue {
         let host = host(items)?;
         let port = port(items)?;
         let flowinfo = optional(items, 2, "flowinfo", 0, 0..=0xf_ffff)?;
-        let scope_id = optional(items, 3, "scope_id", 0, 0..=i64::from(u32::MAX))?;
+        let scope_id = optional_word(items, 3, "scope_id")?;
         let literal = match host.as_str() {
             "" => Some(Ipv6Addr::UNSPECIFIED),
             "<broadcast>" => {
@@ -226,8 +229,8 @@ impl AddressValue {
             address: Address::Packet {
                 ifindex: 0,
                 protocol: number(items, 1, "proto", 0..=0xffff)?,
-                pkttype: optional(items, 2, "pkttype", 0, 0..=255)?,
-                hatype: optional(items, 3, "hatype", 0, 0..=0xffff)?,
+                pkttype: wrapping(items, 2, "pkttype", Some(0), 0xff)?,
+                hatype: wrapping(items, 3, "hatype", Some(0), 0xffff)?,
                 addr,
             },
         })
@@ -318,9 +321,8 @@ impl AddressValue {
         if name.len() >= 64 {
             return Err(value_error("AF_ALG name too long: at most 63 bytes"));
         }
-        let range = 0..=i64::from(u32::MAX);
-        let feat = optional(items, 2, "feat", 0, range.clone())?;
-        let mask = optional(items, 3, "mask", 0, range)?;
+        let feat = optional_word(items, 2, "feat")?;
+        let mask = optional_word(items, 3, "mask")?;
         Ok(Address::Alg { alg_type, name, feat, mask })
     }
 
@@ -355,10 +357,9 @@ fn read_opaque(value: &OpaqueValue) -> Read<Address> {
 fn host(items: &[AddressItem]) -> Read<String> {
     match items.first() {
         Some(AddressItem::Text(text)) if text.contains('\0') => {
-            Err(value_error("host name must not contain a null character"))
+            Err(type_error("host name must not contain a null character"))
         }
         Some(AddressItem::Text(text)) => Ok(text.clone()),
-        Some(AddressItem::None(())) => Ok(String::new()),
         _ => Err(type_error("the host must be a string")),
     }
 }
@@ -412,8 +413,29 @@ fn decode(bytes: &BytesValue) -> Read<Vec<u8>> {
     decode_base64(&bytes.base64).map_err(value_error)
 }
 
+/// An `unsigned int`; CPython's format `I` takes the low 32 bits of any number.
 fn word(items: &[AddressItem], index: usize, what: &str) -> Read<u32> {
-    number(items, index, what, 0..=i64::from(u32::MAX))
+    wrapping(items, index, what, None, i64::from(u32::MAX))
+}
+
+fn optional_word(items: &[AddressItem], index: usize, what: &str) -> Read<u32> {
+    wrapping(items, index, what, Some(0), i64::from(u32::MAX))
+}
+
+/// The low bits of a number, as C's conversion leaves them.
+fn wrapping<T: TryFrom<i64>>(
+    items: &[AddressItem],
+    index: usize,
+    what: &str,
+    default: Option<i64>,
+    mask: i64,
+) -> Read<T> {
+    let value = match (items.get(index), default) {
+        (Some(AddressItem::Number(value)), _) => *value & mask,
+        (None, Some(default)) => default,
+        _ => return Err(type_error(format!("{what} must be an integer"))),
+    };
+    T::try_from(value).map_err(|_error| overflow(format!("{what} is out of range")))
 }
 
 /// A 64-bit integer, as a number or, above 2^53, as decimal text.

@@ -51,8 +51,10 @@ pub enum AddressItem {
     Text(String),
     /// Bytes, where the item may also be text.
     Bytes(BytesValue),
-    /// Python's `None`, as a host: the same as `""`.
+    /// Python's `None`, where a host or port may be absent (`getaddrinfo`).
     None(()),
+    /// Anything else: kept, so that the error is the one CPython raises.
+    Other(serde_json::Value),
 }
 
 impl JsonSchema for AddressValue {

@@ -1,7 +1,7 @@
 //! Writing an address the way CPython's `makesockaddr` does (`Modules/socketmodule.c`).
 
 use super::value::{BytesValue, OpaqueValue};
-use super::{Address, AddressItem, AddressValue, BluetoothAddress};
+use super::{Address, AddressItem, AddressValue, BluetoothAddress, ipv6_text};
 use crate::bytes::encode_base64;
 use crate::constant::Constant;
 
@@ -19,7 +19,7 @@ impl Address {
             Self::UnixAbstract(name) => bytes(&[b"\0", name.as_slice()].concat()),
             Self::Inet { host, port } => tuple([text(&host.to_string()), number(*port)]),
             Self::Inet6 { host, port, flowinfo, scope_id } => tuple([
-                text(&host.to_string()),
+                text(&ipv6_text(*host)),
                 number(*port),
                 number(*flowinfo),
                 number(*scope_id),

@@ -38,7 +38,7 @@ pub enum SentMessage {
     /// It was not, and none after it.
     Failed {
         /// Why.
-        error: ErrorData,
+        error: Box<ErrorData>,
     },
 }
 

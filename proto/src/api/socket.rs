@@ -83,7 +83,7 @@ pub trait Socket {
         timeout: Option<f64>,
         /// `[host, port]` to bind to first.
         source_address: Option<AddressValue>,
-        /// Name every attempt's error in the message, not only the last one's.
+        /// Tell every attempt's error in `errors`, not only the last one's.
         all_errors: Option<bool>,
     ) -> RpcResult<Created>;
 
@@ -173,7 +173,7 @@ pub trait Socket {
     #[method(name = "close")]
     fn close(&self, handle: Handle) -> RpcResult<()>;
 
-    /// `sock.dup()`: a second handle for the same socket, with the session's default timeout.
+    /// `sock.dup()`: a second handle for the same socket, with the same timeout.
     #[method(name = "dup")]
     fn dup(
         &self,
