@@ -26,7 +26,7 @@ pub struct AncillaryItem(
 
 /// The data of one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "bytes or {\"descriptors\": n}")]
 pub enum AncillaryData {
     /// The next descriptors of the frame belong to this item.
     Descriptors(Descriptors),

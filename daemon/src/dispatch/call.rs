@@ -20,6 +20,7 @@ use crate::policy::action::{Interfaces, Request, Resolve, SocketFacts};
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::connection::Connection;
+use crate::session::finished::KeptAnswer;
 use crate::session::limits::size;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
@@ -78,7 +79,8 @@ impl Call {
             session: connection.session(),
             given,
             attachments: enclosed.attachments,
-            takes_attachments: alone && enclosed.takes_attachments,
+            takes_attachments: alone
+                && (enclosed.takes_attachments || connection.takes_attachments()),
             carries_descriptors: alone && connection.facts().descriptors,
             descriptors: Mutex::new(enclosed.descriptors.into_iter().map(Some).collect()),
             beside: Mutex::default(),
@@ -179,22 +181,20 @@ impl Call {
         }
     }
 
-    /// Puts what rode beside a lost answer beside this one, under the same indexes.
-    pub(super) fn give_again(
-        &self,
-        attachments: Vec<bytes::Bytes>,
-        descriptors: Vec<OwnedFd>,
-    ) -> OpResult<()> {
-        if !attachments.is_empty() && !self.0.takes_attachments {
+    /// Fails where this answer cannot carry what rode beside a lost one.
+    pub(super) fn check_gives_again(&self, kept: &KeptAnswer) -> OpResult<()> {
+        if !kept.attachments.is_empty() && !self.0.takes_attachments {
             return Err(OpError::value(
                 "the lost answer has attachments: ask with an Attachments field in the head",
             ));
         }
-        if !descriptors.is_empty() {
-            self.check_carries_descriptors()?;
-        }
+        if kept.descriptors.is_empty() { Ok(()) } else { self.check_carries_descriptors() }
+    }
+
+    /// Puts what rode beside a lost answer beside this one, under the same indexes.
+    pub(super) fn give_again(&self, kept: KeptAnswer) {
+        let KeptAnswer { attachments, descriptors, .. } = kept;
         *self.beside() = Beside { attachments, descriptors };
-        Ok(())
     }
 
     /// Takes the descriptor at this place beside the request.
@@ -232,11 +232,6 @@ impl Call {
         OpError::Descriptor(message)
     }
 
-    /// Whether descriptors can ride beside the answer.
-    pub(super) fn carries_descriptors(&self) -> bool {
-        self.0.carries_descriptors
-    }
-
     /// Fails where the answer cannot carry a descriptor: asked before anything is done.
     pub(super) fn check_carries_descriptors(&self) -> OpResult<()> {
         if self.0.carries_descriptors { Ok(()) } else { Err(self.refuses_descriptors()) }
@@ -245,6 +240,18 @@ impl Call {
     /// Puts a descriptor beside the answer.
     pub(super) fn give_descriptor(&self, descriptor: OwnedFd) {
         self.beside().descriptors.push(descriptor);
+    }
+
+    /// Puts descriptors beside the answer, if the frame has room for all of them; else they are
+    /// closed.
+    pub(super) fn give_descriptors(&self, descriptors: Vec<OwnedFd>) -> bool {
+        let mut beside = self.beside();
+        let room = size(self.broker().limits.descriptors).saturating_sub(beside.descriptors.len());
+        let fits = self.0.carries_descriptors && descriptors.len() <= room;
+        if fits {
+            beside.descriptors.extend(descriptors);
+        }
+        fits
     }
 
     fn beside(&self) -> MutexGuard<'_, Beside> {

@@ -23,7 +23,7 @@ use super::envelope::{Envelope, EnvelopeError, request_id};
 use super::error;
 use super::methods::{Method, MethodTable};
 use super::params;
-use super::waiting::{Ended, Guarded, Waiting};
+use super::waiting::{Ended, Guarded, Held, Waiting};
 use crate::ops::error::OpError;
 use crate::session::connection::Connection;
 use crate::session::finished::{KeptAnswer, LastCalls};
@@ -54,9 +54,9 @@ pub struct Core {
     methods: MethodTable,
     waiting: FuturesUnordered<Waiting>,
     /// Calls that wait, by id: what can be cancelled.
-    calls: HashMap<RequestId, AbortHandle>,
+    calls: HashMap<RequestId, (AbortHandle, Call)>,
     batches: Batches,
-    buffered: usize,
+    held: Held,
     last: Option<(RequestId, KeptAnswer)>,
 }
 
@@ -76,7 +76,7 @@ impl Core {
             waiting: FuturesUnordered::new(),
             calls: HashMap::new(),
             batches: Batches::default(),
-            buffered: 0,
+            held: Held::default(),
             last: None,
         }
     }
@@ -173,8 +173,9 @@ impl Core {
             }
         };
         let alone = matches!(slot, Slot::Alone);
+        let held = Held::of(text, &enclosed);
         let call = Call::new(&self.connection, given, enclosed, alone);
-        self.run(&method, call, id, envelope.params, slot, text.len())
+        self.run(&method, call, id, envelope.params, slot, held)
     }
 
     /// Runs a method to its first wait.
@@ -185,7 +186,7 @@ impl Core {
         id: Option<Id<'_>>,
         params: Option<&RawValue>,
         slot: Slot,
-        bytes: usize,
+        held: Held,
     ) -> Started {
         let most = size(self.connection.broker().limits.frame_bytes);
         let mut extensions = Extensions::new();
@@ -212,7 +213,7 @@ impl Core {
                             Poll::Pending => {
                                 let id = id.map(Id::into_owned);
                                 let method = method.name;
-                                let ended = Ended { id, method, call, slot, bytes, response: None };
+                                let ended = Ended { id, method, call, slot, held, response: None };
                                 return self.wait(future, ended);
                             }
                         }
@@ -231,11 +232,13 @@ impl Core {
     /// Puts a call into the set, unless the connection's share is used up.
     fn wait(&mut self, future: Guarded, ended: Ended) -> Started {
         let limits = &self.connection.broker().limits;
-        let most = size(limits.buffered_bytes);
+        let sum = self.held.plus(ended.held);
         let crossed = if self.waiting.len() >= size(limits.calls_in_flight) {
             Some(("calls_in_flight", limits.calls_in_flight))
-        } else if self.buffered.saturating_add(ended.bytes) > most {
+        } else if sum.bytes > size(limits.buffered_bytes) {
             Some(("buffered_bytes", limits.buffered_bytes))
+        } else if sum.descriptors > size(limits.buffered_descriptors) {
+            Some(("buffered_descriptors", limits.buffered_descriptors))
         } else {
             None
         };
@@ -243,10 +246,10 @@ impl Core {
             drop(future);
             return refused(ended.id, error::limit(name, value, ended.call.sent()));
         }
-        self.buffered += ended.bytes;
-        let (held, registration) = AbortHandle::new_pair();
+        self.held = sum;
+        let (abort, registration) = AbortHandle::new_pair();
         if let Some(key) = ended.id.as_ref().and_then(request_id) {
-            self.calls.insert(key, held);
+            self.calls.insert(key, (abort, ended.call.clone()));
         }
         self.waiting.push(Waiting::new(Abortable::new(future, registration), ended));
         Started::Waiting
@@ -259,8 +262,8 @@ impl Core {
             id: RequestId,
         }
         let cancel = params.and_then(|params| serde_json::from_str::<Cancel>(params.get()).ok());
-        if let Some(held) = cancel.and_then(|cancel| self.calls.get(&cancel.id)) {
-            held.abort();
+        if let Some((abort, _)) = cancel.and_then(|cancel| self.calls.get(&cancel.id)) {
+            abort.abort();
         }
         let error = error::plain(ErrorKind::Request, "$/cancelRequest is a notification: no id");
         if id.is_some() { refused(id.map(Id::into_owned), error) } else { Started::Silent }
@@ -272,7 +275,7 @@ impl Core {
             let Poll::Ready(Some(ended)) = self.waiting.poll_next_unpin(context) else {
                 return Poll::Pending;
             };
-            self.buffered -= ended.bytes;
+            self.held = self.held.minus(ended.held);
             if let Some(key) = ended.id.as_ref().and_then(request_id) {
                 self.calls.remove(&key);
             }
@@ -319,10 +322,18 @@ impl Core {
         answer
     }
 
+    /// Cancels everything that waits; the answers follow.
+    pub fn cancel_all(&mut self) {
+        for (abort, _) in self.calls.values() {
+            abort.abort();
+        }
+    }
+
     /// Cancels what waits and ends the connection.
     pub fn end(mut self) {
         self.waiting.clear();
-        let cancelled = self.calls.drain().map(|(request, _)| request).collect();
+        let cancelled = self.calls.drain().map(|(request, (_, call))| (request, call.sent()));
+        let cancelled = cancelled.collect();
         self.connection.end(LastCalls { cancelled, answered: self.last.take() });
     }
 }

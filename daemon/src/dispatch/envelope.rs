@@ -9,6 +9,7 @@ use sockbroker_proto::api::session::RequestId;
 
 /// A request or, without an id, a notification.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON-RPC request object")]
 pub(super) struct Envelope<'a> {
     #[serde(borrow)]
     jsonrpc: Cow<'a, str>,

@@ -70,11 +70,11 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Gai(code) => {
             let name = gai_name(code).map(str::to_owned);
             let data = ErrorData { errno: Some(code), name, ..none };
-            (ErrorKind::Gai, resolver::gai_message(code), data)
+            (ErrorKind::Gai, lower(&resolver::gai_message(code)), data)
         }
         OpError::Host(code) => {
             let data = ErrorData { errno: Some(code), ..none };
-            (ErrorKind::Host, resolver::host_message(code), data)
+            (ErrorKind::Host, lower(&resolver::host_message(code)), data)
         }
         OpError::Denied(denial) => {
             let rule = Some(denial.rule.to_owned());
@@ -89,9 +89,12 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
         OpError::Limit { name, value } => {
             let message = format!("the limit {name} ({value}) was reached: see session.limits");
-            (ErrorKind::Limit, message, ErrorData { limit: Some(name.to_owned()), ..none })
+            let limit = Some(name.to_owned());
+            (ErrorKind::Limit, message, ErrorData { limit, ..with_errno(libc::ENOBUFS) })
         }
-        OpError::Descriptor(message) => (ErrorKind::Descriptor, message.to_owned(), none),
+        OpError::Descriptor(message) => {
+            (ErrorKind::Descriptor, message.to_owned(), with_errno(libc::EBADF))
+        }
         OpError::Group(failures) => {
             let message = format!("all {} attempts failed", failures.len());
             let errors = failures.into_iter().map(data).collect();
@@ -104,6 +107,12 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
     }
 }
 
+/// Messages begin in lower case; names within them stay as they are.
+fn lower(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map(|first| first.to_lowercase().chain(rest).collect()).unwrap_or_default()
+}
+
 fn with_errno(errno: i32) -> ErrorData {
     let name = errno::name(errno).map(str::to_owned);
     ErrorData { errno: Some(errno), name, ..ErrorData::default() }
@@ -112,7 +121,7 @@ fn with_errno(errno: i32) -> ErrorData {
 fn describe_errno(call: &'static str, errno: i32) -> (ErrorKind, String, ErrorData) {
     // "Connection refused (os error 111)" without its tail, in lower case.
     let text = std::io::Error::from_raw_os_error(errno).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    let text = lower(text.split(" (os error").next().unwrap_or_default());
     let data = ErrorData { call: Some(call.to_owned()), ..with_errno(errno) };
     (ErrorKind::Os, format!("{call}: {text}"), data)
 }
@@ -159,12 +168,12 @@ pub(super) fn complete(method: &str, id: Id<'_>, json: &RawValue) -> Box<RawValu
             ErrorObjectOwned::owned(error.code, error.message, Some(data))
         }
         (Err(_), Some(ErrorKind::Argument)) => {
-            let detail = error.data.as_str().unwrap_or(&error.message).to_lowercase();
+            let detail = lower(error.data.as_str().unwrap_or(&error.message));
             argument(call, &detail)
         }
         (Err(_), Some(kind)) => {
             let data = ErrorData { call: Some(call.to_owned()), ..ErrorData::default() };
-            object(kind, error.message.to_lowercase(), data)
+            object(kind, lower(&error.message), data)
         }
         // -32008 of the RPC library: the answer is larger than a frame.
         (Err(_), None) => {
@@ -173,7 +182,7 @@ pub(super) fn complete(method: &str, id: Id<'_>, json: &RawValue) -> Box<RawValu
                 limit: Some("frame_bytes".to_owned()),
                 ..ErrorData::default()
             };
-            object(ErrorKind::Limit, error.message.to_lowercase(), data)
+            object(ErrorKind::Limit, lower(&error.message), data)
         }
     };
     answer(id, object)

@@ -2,7 +2,7 @@
 
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
-use sockbroker_proto::address::AddressValue;
+use sockbroker_proto::address::{Address, AddressValue};
 use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem, Descriptors};
 use sockbroker_proto::api::batch::{BatchServer, OutgoingMessage, SentMessage};
 use sockbroker_proto::api::values::ReceivedMessage;
@@ -18,6 +18,7 @@ use super::{Handlers, error};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::receive::{self, Want, is_end};
 use crate::ops::send::{self, Control, MAX_BUFFERS, Outgoing};
+use crate::ops::sniffer;
 use crate::policy::Permit;
 use crate::policy::action::{Receive, Send, SocketFacts};
 use crate::table::entry::Entry;
@@ -127,12 +128,21 @@ fn want(
     Ok(Want { length, control, flags: int_or(flags, 0)? })
 }
 
+/// Who sent a message; a captured packet says it in its own header.
+pub(super) fn sender(entry: &Entry, message: &message::ReceivedMessage) -> Option<Address> {
+    match entry.sniffer {
+        Some(_) => sniffer::sender(&message.data),
+        None => message.address.decode(entry.facts().proto),
+    }
+}
+
 fn spell_message(
     call: &Call,
     entry: &Entry,
     want: Want,
     message: message::ReceivedMessage,
 ) -> ReceivedMessage {
+    let sender = sender(entry, &message);
     let mut flags = message.flags;
     let mut ancdata = Vec::with_capacity(message.control.len());
     for item in message.control {
@@ -145,7 +155,7 @@ fn spell_message(
         data: call.give_bytes(message.data),
         ancdata,
         flags,
-        address: spell(message.address.decode(entry.facts().proto).as_ref()),
+        address: spell(sender.as_ref()),
     }
 }
 
@@ -159,13 +169,10 @@ fn spell_control(call: &Call, item: ControlMessage, flags: &mut i32) -> Option<A
             AncillaryData::Bytes(call.give_bytes(data)),
         )),
         ControlMessage::Descriptors { descriptors, rest } => {
-            if !call.carries_descriptors() {
+            let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+            if !call.give_descriptors(descriptors) {
                 *flags |= libc::MSG_CTRUNC;
                 return None;
-            }
-            let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
-            for descriptor in descriptors {
-                call.give_descriptor(descriptor);
             }
             let data = Descriptors { descriptors: count, rest: encode_base64(&rest) };
             Some(AncillaryItem(
@@ -237,9 +244,33 @@ fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
             ))
         }
         AncillaryData::Bytes(data) => {
-            Ok(Control::Data { level, kind, data: call.bytes(data)?.to_vec() })
+            let data = call.bytes(data)?.to_vec();
+            if (level, kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+                check_credentials(call, &data)?;
+            }
+            Ok(Control::Data { level, kind, data })
         }
     }
+}
+
+/// Credentials (`struct ucred`: pid, uid, gid) must be the caller's own: the kernel would check them
+/// against the broker. Root may claim any, as it may without the broker.
+fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
+    let subject = call.connection().facts().subject;
+    let words: Vec<_> = data.chunks_exact(4).filter_map(|word| word.first_chunk()).collect();
+    let own = match words.as_slice() {
+        [pid, uid, gid] => {
+            subject.pid == Some(i32::from_ne_bytes(**pid))
+                && subject.uid == u32::from_ne_bytes(**uid)
+                && subject.gid == u32::from_ne_bytes(**gid)
+        }
+        // Of another length: the kernel refuses it.
+        _ => true,
+    };
+    if own || subject.uid == 0 {
+        return Ok(());
+    }
+    Err(OpError::Os { call: "sendmsg", errno: libc::EPERM })
 }
 
 /// What `sendmsg_afalg` sends beside the data.

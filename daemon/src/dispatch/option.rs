@@ -3,7 +3,7 @@
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::api::option::{IoctlArgument, OptionsServer};
-use sockbroker_proto::api::values::OptionValue;
+use sockbroker_proto::api::values::{OptionValue, Seconds};
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::constant::{self, Constant};
 use sockbroker_proto::handle::Handle;
@@ -68,11 +68,10 @@ impl OptionsServer for Handlers {
         Ok(option::set(permit, &entry, &value)?)
     }
 
-    fn settimeout(&self, ext: &Extensions, handle: Handle, value: Option<f64>) -> RpcResult<()> {
+    fn settimeout(&self, ext: &Extensions, handle: Handle, value: Seconds) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        required(call, 1, "value")?;
-        let timeout = Timeout::from_seconds(value).map_err(OpError::from)?;
+        let timeout = Timeout::from_seconds(value.0).map_err(OpError::from)?;
         let permit = call.permit(Inspect { socket: entry.facts() })?;
         Ok(option::set_timeout(permit, &entry, timeout)?)
     }
@@ -111,10 +110,9 @@ impl OptionsServer for Handlers {
         Ok(Call::of(ext)?.session().default_timeout.get().seconds())
     }
 
-    fn setdefaulttimeout(&self, ext: &Extensions, timeout: Option<f64>) -> RpcResult<()> {
+    fn setdefaulttimeout(&self, ext: &Extensions, timeout: Seconds) -> RpcResult<()> {
         let call = Call::of(ext)?;
-        required(call, 0, "timeout")?;
-        let timeout = Timeout::from_seconds(timeout).map_err(OpError::from)?;
+        let timeout = Timeout::from_seconds(timeout.0).map_err(OpError::from)?;
         call.session().default_timeout.set(timeout);
         Ok(())
     }
@@ -165,14 +163,6 @@ fn request(
 
 fn filter(socket: SocketFacts, name: i32) -> SocketOption {
     SocketOption { socket, access: OptionAccess::Write, level: libc::SOL_SOCKET, name }
-}
-
-/// A parameter whose `null` means something must not be absent.
-fn required(call: &Call, place: usize, name: &str) -> OpResult<()> {
-    if call.was_given(place) {
-        return Ok(());
-    }
-    Err(OpError::type_error(format!("missing field `{name}`: null is to be sent as such")))
 }
 
 fn spell(call: &Call, value: Value) -> OptionValue {

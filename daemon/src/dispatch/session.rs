@@ -16,7 +16,8 @@ use super::Handlers;
 use super::call::Call;
 use super::core::resolved_json;
 use crate::ops::error::{OpError, OpResult};
-use crate::session::finished::Fate;
+use crate::policy::action::OpenSession;
+use crate::session::finished::{Fate, KeptAnswer};
 use crate::session::token::Token;
 
 #[async_trait]
@@ -37,6 +38,7 @@ impl SessionServer for Handlers {
         attachments: Option<bool>,
     ) -> RpcResult<Opened> {
         let call = Call::of(ext)?;
+        let OpenSession = call.permit(OpenSession)?.into_request();
         let linger = linger.map(|seconds| read_linger(call, seconds)).transpose()?;
         if let Some(wanted) = attachments {
             call.connection().ask_for_attachments(wanted)?;
@@ -63,6 +65,7 @@ impl SessionServer for Handlers {
 
     fn clone_session(&self, ext: &Extensions) -> RpcResult<Opened> {
         let call = Call::of(ext)?;
+        let OpenSession = call.permit(OpenSession)?.into_request();
         let token = call.broker().duplicate(call.session())?;
         Ok(opened(call, &token))
     }
@@ -110,16 +113,19 @@ impl CallServer for Handlers {
         request: RequestId,
     ) -> RpcResult<Resolved> {
         let call = Call::of(ext)?;
-        let state = match call.session().fate(connection, &request).await? {
-            Fate::Unknown => CallState::Unknown,
-            Fate::Cancelled => CallState::Cancelled,
-            Fate::Answered(kept) => {
-                let answer = resolved_json(&kept)?;
-                call.give_again(kept.attachments, kept.descriptors)?;
-                return Ok(Resolved { state: CallState::Answered, answer: Some(answer) });
+        let check = |kept: &KeptAnswer| call.check_gives_again(kept);
+        Ok(match call.session().fate(connection, &request, check).await? {
+            Fate::Unknown => Resolved { state: CallState::Unknown, answer: None, sent: None },
+            Fate::Cancelled(sent) => {
+                let sent = (sent > 0).then_some(sent);
+                Resolved { state: CallState::Cancelled, answer: None, sent }
             }
-        };
-        Ok(Resolved { state, answer: None })
+            Fate::Answered(kept) => {
+                let answer = Some(resolved_json(&kept)?);
+                call.give_again(kept);
+                Resolved { state: CallState::Answered, answer, sent: None }
+            }
+        })
     }
 }
 

@@ -144,7 +144,7 @@ impl SocketServer for Handlers {
     async fn bind(&self, ext: &Extensions, handle: Handle, address: AddressValue) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let (place, _barrier) = entry.join_both(call.connection().number());
         let facts = entry.facts();
         let address = call.address(facts, &address).await?;
         let permit = call.permit(Bind { socket: facts, address })?;
@@ -152,11 +152,18 @@ impl SocketServer for Handlers {
         Ok(connect::bind(permit, &entry)?)
     }
 
-    fn listen(&self, ext: &Extensions, handle: Handle, backlog: Option<i64>) -> RpcResult<()> {
+    async fn listen(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        backlog: Option<i64>,
+    ) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
+        let (place, _barrier) = entry.join_both(call.connection().number());
         let backlog = clip_backlog(backlog)?.unwrap_or(creation::DEFAULT_BACKLOG);
         let permit = call.permit(Listen { socket: entry.facts(), backlog })?;
+        place.turn().await;
         Ok(connect::listen(permit, &entry)?)
     }
 
@@ -262,7 +269,7 @@ fn clip_backlog(backlog: Option<i64>) -> OpResult<Option<i32>> {
 
 async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> OpResult<()> {
     let entry = call.entry(handle)?;
-    let place = entry.sending.join(call.connection().number());
+    let (place, _barrier) = entry.join_both(call.connection().number());
     let facts = entry.facts();
     let address = call.address(facts, address).await?;
     let permit = call.permit(Connect { socket: facts, address })?;

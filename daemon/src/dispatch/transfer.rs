@@ -17,7 +17,7 @@ use super::messages::{self, Parts};
 use super::number::int_or;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::receive::{self, Want, is_end};
-use crate::ops::{send, sniffer};
+use crate::ops::send;
 use crate::policy::action::{Receive, Send};
 use crate::table::entry::Entry;
 
@@ -222,10 +222,7 @@ fn spell_received(
     want: Want,
     received: message::ReceivedMessage,
 ) -> ReceivedFrom {
-    let sender = match entry.sniffer {
-        Some(_) => sniffer::sender(&received.data),
-        None => received.address.decode(entry.facts().proto),
-    };
+    let sender = messages::sender(entry, &received);
     ReceivedFrom {
         eof: is_end(entry, want, received.n),
         n: received.n as u64,

@@ -11,10 +11,38 @@ use jsonrpsee::MethodResponse;
 use jsonrpsee::types::Id;
 
 use super::batch::Slot;
-use super::call::Call;
+use super::call::{Call, Enclosed};
 
 /// A handler's future whose panic costs one call.
 pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, MethodResponse>>>;
+
+/// What requests hold in memory and in open descriptors while their calls wait.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    pub(super) bytes: usize,
+    pub(super) descriptors: usize,
+}
+
+impl Held {
+    /// What one request holds.
+    pub(super) fn of(text: &str, enclosed: &Enclosed) -> Self {
+        let attached = enclosed.attachments.iter().map(bytes::Bytes::len).sum::<usize>();
+        Self { bytes: text.len() + attached, descriptors: enclosed.descriptors.len() }
+    }
+
+    /// Together with another.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            descriptors: self.descriptors.saturating_add(other.descriptors),
+        }
+    }
+
+    /// Without another, which was added before.
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self { bytes: self.bytes - other.bytes, descriptors: self.descriptors - other.descriptors }
+    }
+}
 
 /// A call that came to its end.
 #[derive(Debug)]
@@ -27,8 +55,8 @@ pub(super) struct Ended {
     pub(super) call: Call,
     /// Where the answer goes.
     pub(super) slot: Slot,
-    /// The size of the request, which counts while it waits.
-    pub(super) bytes: usize,
+    /// What the request holds while it waits.
+    pub(super) held: Held,
     /// The answer, `Err` after a panic, `None` when cancelled.
     pub(super) response: Option<Result<MethodResponse, ()>>,
 }

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sockbroker_proto::address::{Address, HostAddress, InterfaceAddress, Parsed};
+use sockbroker_proto::address::{Address, HostAddress, InterfaceAddress};
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::databases::{self, HostEntry};
 use sockbroker_sys::interface;
@@ -176,11 +176,6 @@ pub fn interface_address(
     let Interfaces = permit.into_request();
     let index = interface::index_of(&address.name).during("if_nametoindex")?;
     Ok(address.with_index(index))
-}
-
-/// Whether an address needs the resolver: only then is there something to wait for.
-pub fn needs_resolver(parsed: &Parsed) -> bool {
-    matches!(parsed, Parsed::Host(_))
 }
 
 fn text(value: String, what: &str) -> OpResult<CString> {

@@ -45,6 +45,8 @@ pub enum Verb {
     Inspect,
     /// Hand the descriptor to the client.
     Handover,
+    /// Keep handles beyond one connection: open or clone a session.
+    Session,
     /// Ask the name service.
     Resolve,
     /// List interfaces.
@@ -72,6 +74,7 @@ impl Verb {
             Self::Capture => "capture",
             Self::Inspect => "inspect",
             Self::Handover => "handover",
+            Self::Session => "session",
             Self::Resolve => "resolve",
             Self::Interfaces => "interfaces",
             Self::Hostname => "hostname",
@@ -186,6 +189,8 @@ address_requests! {
 }
 
 host_requests! {
+    /// `session.open` and `session.clone`.
+    OpenSession => Session;
     /// `getaddrinfo` and its kin, and the databases.
     Resolve => Resolve;
     /// `if_nameindex` and its kin, and interface queries by `ioctl`.

@@ -52,8 +52,11 @@ impl Broker {
     /// `session.open`: makes a session known and gives its token.
     pub fn open(&self, session: &Arc<Session>, linger: Option<Duration>) -> OpResult<Token> {
         let mut opened = self.opened();
+        if session.is_closed() {
+            return Err(OpError::Session("the session is closed: connect anew"));
+        }
         if !opened.contains_key(&session.number()) {
-            self.check_room(&opened)?;
+            self.check_room(&opened, session.uid())?;
         }
         let token = session.open(linger)?;
         opened.insert(session.number(), session.clone());
@@ -76,7 +79,7 @@ impl Broker {
     /// `session.clone`: a session with the same handles, which waits for its first connection.
     pub fn duplicate(&self, session: &Session) -> OpResult<Token> {
         let mut opened = self.opened();
-        self.check_room(&opened)?;
+        self.check_room(&opened, session.uid())?;
         let clone = session.duplicate(self.number(), &self.limits)?;
         let token = clone.open(None)?;
         clone.expect_connection(Duration::from_secs(self.limits.clone_seconds));
@@ -84,9 +87,15 @@ impl Broker {
         Ok(token)
     }
 
-    fn check_room(&self, opened: &HashMap<u64, Arc<Session>>) -> OpResult<()> {
-        if opened.len() >= size(self.limits.sessions) {
-            return Err(OpError::Limit { name: "sessions", value: self.limits.sessions });
+    fn check_room(&self, opened: &HashMap<u64, Arc<Session>>, uid: u32) -> OpResult<()> {
+        let limits = &self.limits;
+        if opened.len() >= size(limits.sessions) {
+            return Err(OpError::Limit { name: "sessions", value: limits.sessions });
+        }
+        let own = opened.values().filter(|session| session.uid() == uid).count();
+        if own >= size(limits.sessions_per_user) {
+            let value = limits.sessions_per_user;
+            return Err(OpError::Limit { name: "sessions_per_user", value });
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ impl Connection {
             return Ok(());
         }
         if session.connections() == 1 && session.handles() > 0 {
-            let refused = "this connection's session holds handles: close them or open it first";
+            let refused = "this connection's own session holds handles, which would close unseen: close them first";
             return Err(OpError::Session(refused));
         }
         target.join(self.number);

@@ -21,8 +21,8 @@ pub struct KeptAnswer {
 /// How the calls of one connection ended.
 #[derive(Debug, Default)]
 pub struct LastCalls {
-    /// Calls that were cancelled by the end of the connection.
-    pub cancelled: Vec<RequestId>,
+    /// Calls that were cancelled by the end of the connection, and the bytes that had left.
+    pub cancelled: Vec<(RequestId, u64)>,
     /// The latest answer.
     pub answered: Option<(RequestId, KeptAnswer)>,
 }
@@ -32,8 +32,8 @@ pub struct LastCalls {
 pub enum Fate {
     /// Never arrived, or forgotten.
     Unknown,
-    /// Cancelled while it waited.
-    Cancelled,
+    /// Cancelled while it waited, after so many bytes had left.
+    Cancelled(u64),
     /// Answered.
     Answered(KeptAnswer),
 }
@@ -67,20 +67,31 @@ impl Finished {
         self.kept.retain(|(_, at, _)| at.elapsed() < longest);
     }
 
-    /// Takes what became of a call: an answer can be had once.
-    pub fn take(&mut self, connection: u64, request: &RequestId) -> Fate {
+    /// Takes what became of a call: an answer can be had once. `check` may refuse an answer, which is
+    /// then kept.
+    pub fn take<E>(
+        &mut self,
+        connection: u64,
+        request: &RequestId,
+        check: impl FnOnce(&KeptAnswer) -> Result<(), E>,
+    ) -> Result<Fate, E> {
         self.forget_old();
         let Some((_, _, calls)) = self.kept.iter_mut().find(|(number, ..)| *number == connection)
         else {
-            return Fate::Unknown;
+            return Ok(Fate::Unknown);
         };
-        if calls.cancelled.contains(request) {
-            return Fate::Cancelled;
+        if let Some((_, sent)) = calls.cancelled.iter().find(|(id, _)| id == request) {
+            return Ok(Fate::Cancelled(*sent));
         }
-        match calls.answered.take_if(|(id, _)| id == request) {
+        if let Some((id, answer)) = &calls.answered
+            && id == request
+        {
+            check(answer)?;
+        }
+        Ok(match calls.answered.take_if(|(id, _)| id == request) {
             Some((_, answer)) => Fate::Answered(answer),
             None => Fate::Unknown,
-        }
+        })
     }
 }
 
@@ -91,19 +102,31 @@ mod tests {
     fn calls(id: u64) -> LastCalls {
         let answer = KeptAnswer { json: "1".into(), attachments: vec![], descriptors: vec![] };
         LastCalls {
-            cancelled: vec![RequestId::Number(100)],
+            cancelled: vec![(RequestId::Number(100), 9)],
             answered: Some((RequestId::Number(id), answer)),
         }
+    }
+
+    fn take(finished: &mut Finished, connection: u64, id: u64) -> Fate {
+        finished.take(connection, &RequestId::Number(id), |_| Ok::<_, ()>(())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_told_is_kept() {
+        let mut finished = Finished::new(2, Duration::from_secs(60));
+        finished.record(1, calls(7));
+        assert!(finished.take(1, &RequestId::Number(7), |_| Err(())).is_err());
+        assert!(matches!(take(&mut finished, 1, 7), Fate::Answered(_)));
     }
 
     #[tokio::test]
     async fn an_answer_can_be_taken_once_and_only_under_its_own_id() {
         let mut finished = Finished::new(2, Duration::from_secs(60));
         finished.record(1, calls(7));
-        assert!(matches!(finished.take(1, &RequestId::Number(8)), Fate::Unknown));
-        assert!(matches!(finished.take(1, &RequestId::Number(100)), Fate::Cancelled));
-        assert!(matches!(finished.take(1, &RequestId::Number(7)), Fate::Answered(_)));
-        assert!(matches!(finished.take(1, &RequestId::Number(7)), Fate::Unknown));
+        assert!(matches!(take(&mut finished, 1, 8), Fate::Unknown));
+        assert!(matches!(take(&mut finished, 1, 100), Fate::Cancelled(9)));
+        assert!(matches!(take(&mut finished, 1, 7), Fate::Answered(_)));
+        assert!(matches!(take(&mut finished, 1, 7), Fate::Unknown));
     }
 
     #[tokio::test]
@@ -112,9 +135,9 @@ mod tests {
         for connection in 1..=3 {
             finished.record(connection, calls(7));
         }
-        assert!(matches!(finished.take(1, &RequestId::Number(7)), Fate::Unknown));
-        assert!(matches!(finished.take(2, &RequestId::Number(7)), Fate::Answered(_)));
+        assert!(matches!(take(&mut finished, 1, 7), Fate::Unknown));
+        assert!(matches!(take(&mut finished, 2, 7), Fate::Answered(_)));
         finished.longest = Duration::ZERO;
-        assert!(matches!(finished.take(3, &RequestId::Number(7)), Fate::Unknown));
+        assert!(matches!(take(&mut finished, 3, 7), Fate::Unknown));
     }
 }

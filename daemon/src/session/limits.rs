@@ -53,18 +53,24 @@ limits! {
         "calls of one connection that wait; a further one that would wait is refused, others are served";
     buffered_bytes = 16 << 20, "bytes",
         "request bytes held by waiting calls of one connection; a call that would exceed it is refused";
+    buffered_descriptors = 1024, "count",
+        "descriptors held by waiting calls of one connection; a call that would exceed it is refused";
     output_bytes = 1 << 20, "bytes",
         "answer bytes waiting for the peer to read; beyond it the connection is not read until it does";
     stall_seconds = 10, "seconds",
         "how long the peer may leave answers unread; then the connection ends";
     detect_seconds = 10, "seconds",
-        "how long a new connection may take to send its first byte; then it ends";
+        "how long a new connection may take to send its first byte, and an HTTP connection to send a whole request head; then it ends";
+    partial_seconds = 60, "seconds",
+        "how long a message that has begun may go without a further byte; then the connection ends";
     connections = 1024, "count",
         "connections in all; further ones are closed at once";
     connections_per_user = 512, "count",
         "connections of one user; further ones are closed at once";
     sessions = 1024, "count",
         "opened sessions in all; a further `session.open` or `session.clone` is refused";
+    sessions_per_user = 512, "count",
+        "opened sessions of one user; a further `session.open` or `session.clone` is refused";
     handles = 16384, "count",
         "open handles of one session; a further socket is refused";
     receive_bytes = 4 << 20, "bytes",

@@ -24,7 +24,7 @@ use crate::ops::error::{During, OpError, OpResult};
 use crate::table::Table;
 use crate::table::entry::Entry;
 use crate::table::timeout::{Timeout, TimeoutCell};
-use finished::{Fate, Finished, LastCalls};
+use finished::{Fate, Finished, KeptAnswer, LastCalls};
 use limits::{Limits, size};
 use token::Token;
 
@@ -135,6 +135,11 @@ impl Session {
         self.opened.load(Ordering::Acquire)
     }
 
+    /// Whether it was closed for good.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// The token, once the session was opened.
     pub fn token(&self) -> Option<Token> {
         self.life().token.clone()
@@ -206,7 +211,12 @@ impl Session {
     }
 
     /// What became of a call on another connection of this session. Waits for the connection's end.
-    pub async fn fate(&self, connection: u64, request: &RequestId) -> OpResult<Fate> {
+    pub async fn fate(
+        &self,
+        connection: u64,
+        request: &RequestId,
+        check: impl Fn(&KeptAnswer) -> OpResult<()>,
+    ) -> OpResult<Fate> {
         let patience = Duration::from_secs(self.resolve_seconds);
         let wait = async {
             loop {
@@ -215,16 +225,14 @@ impl Session {
                 {
                     let mut life = self.life();
                     if !life.connections.contains(&connection) {
-                        return life.finished.take(connection, request);
+                        return life.finished.take(connection, request, &check);
                     }
                 }
                 ended.await;
             }
         };
-        timeout(patience, wait).await.map_err(|_error| OpError::Limit {
-            name: "resolve_seconds",
-            value: self.resolve_seconds,
-        })
+        let late = OpError::Limit { name: "resolve_seconds", value: self.resolve_seconds };
+        timeout(patience, wait).await.map_err(|_error| late)?
     }
 
     /// A session with every handle duplicated under the same number.

@@ -11,8 +11,8 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "sockbrokerd", version, about, long_about)]
 pub struct Args {
-    /// The Unix socket to serve; made with mode 0660. Without it, what the configuration says, or
-    /// /run/sockbroker/socket for root and $`XDG_RUNTIME_DIR/sockbroker.socket` for others.
+    /// The Unix socket to serve, made with mode 0660. Without it, what the configuration says; else
+    /// /run/sockbroker/socket for root, and sockbroker.socket in the runtime directory for others.
     #[arg(long, value_name = "PATH", conflicts_with = "stdio")]
     pub socket: Option<PathBuf>,
 

@@ -9,7 +9,7 @@ use sockbroker_sys::socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::lane::Lane;
+use super::lane::{Lane, Place};
 use super::sniffer::Sniffer;
 use super::timeout::{Timeout, TimeoutCell};
 use crate::policy::action::SocketFacts;
@@ -70,6 +70,12 @@ impl Entry {
     /// The descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
+    }
+
+    /// A place for a call that changes what the socket is, such as `connect`: it waits for its turn in
+    /// the sending lane, and later receiving calls wait for it. It does not wait for earlier ones.
+    pub fn join_both(&self, connection: u64) -> (Place<'_>, Place<'_>) {
+        (self.sending.join(connection), self.receiving.join(connection))
     }
 
     /// What kind of socket it is.

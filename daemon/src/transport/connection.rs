@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use super::codec::{Codec, CodecError, Decoded};
 use super::outgoing::Outgoing;
@@ -38,6 +38,9 @@ enum End {
     /// The peer leaves answers unread.
     #[error("the peer reads no answers: stall_seconds")]
     Stalled,
+    /// The peer does not go on with a message it began.
+    #[error("a message did not go on: partial_seconds")]
+    Partial,
     /// The peer broke the rules of its framing.
     #[error("broken framing: {0}")]
     Framing(#[from] CodecError),
@@ -74,9 +77,10 @@ struct Driver {
     out: Outgoing,
     wanted: usize,
     reading: Reading,
-    /// When the peer has to have read something; or, after a half-close, the next look at it.
-    timer: Option<Pin<Box<Sleep>>>,
-    stall: Duration,
+    /// Until when the peer has to have read something.
+    stall: Deadline,
+    /// Until when a message that has begun has to go on; after a half-close, the next look at the peer.
+    pause: Deadline,
     high_water: usize,
     descriptors_max: usize,
 }
@@ -95,7 +99,8 @@ impl Driver {
     /// A connection whose first bytes may have been read already.
     fn new(stream: Stream, codec: Codec, core: Core, input: BytesMut) -> Self {
         let limits = &core.connection().broker().limits;
-        let stall = Duration::from_secs(limits.stall_seconds);
+        let stall = Deadline::new(Duration::from_secs(limits.stall_seconds));
+        let pause = Deadline::new(Duration::from_secs(limits.partial_seconds));
         let high_water = size(limits.output_bytes);
         // Descriptors of the frame at hand, and of the next that was read together with it.
         let descriptors_max = 2 * size(limits.descriptors);
@@ -108,8 +113,8 @@ impl Driver {
             out: Outgoing::default(),
             wanted: 0,
             reading: Reading::Open,
-            timer: None,
             stall,
+            pause,
             high_water,
             descriptors_max,
         }
@@ -128,6 +133,9 @@ impl Driver {
         };
         let connection = self.core.connection().number();
         tracing::debug!(connection, %end, "connection ended");
+        if matches!(end, End::Shutdown) {
+            self.answer_cancelled();
+        }
         self.flush_last();
         self.core.end();
     }
@@ -179,7 +187,10 @@ impl Driver {
             let (input, descriptors) = (&mut self.input, &mut self.descriptors);
             match self.stream.poll_fill(context, self.wanted, input, descriptors)? {
                 Poll::Ready(0) => return Poll::Ready(self.half_close()),
-                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Ready(_) => {
+                    self.pause.clear();
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Pending => {}
             }
         }
@@ -192,7 +203,7 @@ impl Driver {
         if shutdown.poll_over(context).is_ready() {
             return Poll::Ready(Err(End::Shutdown));
         }
-        self.poll_timer(context)
+        self.poll_deadlines(context)
     }
 
     /// Sends; progress pushes the stall timer away. `true` if there is room again for the answers to
@@ -202,7 +213,7 @@ impl Driver {
         let was_full = self.out.bytes() >= self.high_water;
         let flushed = self.stream.poll_flush(context, &mut self.out, &mut sent);
         if sent > 0 || self.out.is_empty() {
-            self.timer = None;
+            self.stall.clear();
         }
         if let Poll::Ready(Err(error)) = flushed {
             return Err(error.into());
@@ -226,6 +237,7 @@ impl Driver {
     /// The end of the stream: a half-close, unless the peer has gone altogether.
     fn half_close(&mut self) -> Result<(), End> {
         self.reading = Reading::HalfClosed;
+        self.pause = Deadline::new(HANG_UP_CHECK);
         if let Some(message) = self.codec.decode_end(&mut self.input)
             && let Some(answer) = self.core.receive(message)
         {
@@ -234,24 +246,39 @@ impl Driver {
         if self.stream.is_hung_up() { Err(End::Closed) } else { Ok(()) }
     }
 
-    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let stalled = !self.out.is_empty();
-        if !stalled && self.reading != Reading::HalfClosed {
-            return Poll::Pending;
-        }
-        let wait = if stalled { self.stall } else { HANG_UP_CHECK };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + wait)));
-        if timer.as_mut().poll(context).is_pending() {
-            return Poll::Pending;
-        }
-        self.timer = None;
-        if stalled {
+    /// Ends the connection where the peer lets it hang.
+    fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if !self.out.is_empty() && self.stall.poll(context).is_ready() {
             return Poll::Ready(Err(End::Stalled));
         }
-        if self.stream.is_hung_up() {
-            return Poll::Ready(Err(End::Closed));
+        match self.reading {
+            Reading::Open if self.input.is_empty() => self.pause.clear(),
+            // Nothing is read while answers are unread: only the stall counts.
+            Reading::Open if self.out.bytes() >= self.high_water => self.pause.clear(),
+            Reading::Open => {
+                if self.pause.poll(context).is_ready() {
+                    return Poll::Ready(Err(End::Partial));
+                }
+            }
+            Reading::HalfClosed => {
+                if self.pause.poll(context).is_ready() {
+                    self.pause.clear();
+                    let gone = self.stream.is_hung_up();
+                    return Poll::Ready(if gone { Err(End::Closed) } else { Ok(()) });
+                }
+            }
+            Reading::Done => {}
         }
-        Poll::Ready(Ok(()))
+        Poll::Pending
+    }
+
+    /// At the end of the broker every call that still waits is answered.
+    fn answer_cancelled(&mut self) {
+        self.core.cancel_all();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(answer) = self.core.poll_ended(&mut context) {
+            self.codec.encode(answer, &mut self.out);
+        }
     }
 
     /// One last try to send what is there, such as the close frame of a WebSocket.
@@ -259,5 +286,28 @@ impl Driver {
         let mut context = Context::from_waker(std::task::Waker::noop());
         // The connection ends either way; whether the peer still reads is its business.
         drop(self.stream.poll_flush(&mut context, &mut self.out, &mut 0));
+    }
+}
+
+/// A deadline that begins when it is first polled, and again after it was cleared.
+#[derive(Debug)]
+struct Deadline {
+    length: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    fn new(length: Duration) -> Self {
+        Self { length, timer: None }
+    }
+
+    fn clear(&mut self) {
+        self.timer = None;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let length = self.length;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(length)));
+        timer.as_mut().poll(context)
     }
 }

@@ -9,7 +9,10 @@ use crate::constant::Constant;
 
 /// An address as it stands in JSON: a path, raw bytes, a tuple, or the opaque form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "an address: a string, an array, {\"base64\"} or {\"family\", \"base64\"}"
+)]
 pub enum AddressValue {
     /// `null`: no address, as the peer of a connection reports it.
     None(()),

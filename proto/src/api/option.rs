@@ -2,7 +2,7 @@
 
 use jsonrpsee::core::RpcResult;
 
-use super::values::OptionValue;
+use super::values::{OptionValue, Seconds};
 use crate::bytes::Bytes;
 use crate::constant::Constant;
 use crate::handle::Handle;
@@ -44,13 +44,13 @@ pub trait Options {
         optlen: Option<i64>,
     ) -> RpcResult<()>;
 
-    /// `sock.settimeout(value)`: for calls that start later.
+    /// `sock.settimeout(value)`: for calls whose turn comes later.
     #[method(name = "settimeout")]
     fn settimeout(
         &self,
         handle: Handle,
-        /// Seconds; `null` blocks, 0 never waits. Required.
-        value: Option<f64>,
+        /// Seconds; `null` blocks, 0 never waits.
+        value: Seconds,
     ) -> RpcResult<()>;
 
     /// `sock.gettimeout()`: seconds, or `null`.
@@ -94,8 +94,8 @@ pub trait Options {
     #[method(name = "setdefaulttimeout")]
     fn setdefaulttimeout(
         &self,
-        /// Seconds, or `null`. Required.
-        timeout: Option<f64>,
+        /// Seconds, or `null`.
+        timeout: Seconds,
     ) -> RpcResult<()>;
 
     /// `sock.ioctl(control, option)`: known requests only, with typed results.
@@ -132,7 +132,7 @@ pub trait Options {
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number, the name of a constant, or an interface name")]
 pub enum IoctlArgument {
     /// A number, such as `RCVALL_ON`.
     Number(i64),

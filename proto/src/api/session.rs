@@ -11,14 +11,15 @@ use serde::{Deserialize, Serialize};
 pub struct Constants {
     /// Every constant of Python's module on this platform, by name.
     pub constants: BTreeMap<String, i64>,
-    /// `socket.has_ipv6`: whether the broker's kernel has IPv6.
+    /// `socket.has_ipv6`: true on Linux, where CPython is always built with IPv6.
     pub has_ipv6: bool,
 }
 
 /// A session that was opened or cloned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Opened {
-    /// 256 random bits in hexadecimal: whoever has the same user id and this token may attach.
+    /// The session's number and 256 random bits in hexadecimal, with a dot between: whoever has the same
+    /// user id and this token may attach.
     pub token: String,
     /// This connection, as `call.resolve` names it; for `session.clone` the one that asked.
     pub connection: u64,
@@ -83,6 +84,9 @@ pub struct Resolved {
     /// frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<serde_json::Value>,
+    /// For `cancelled`: bytes that had already been sent, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u64>,
 }
 
 /// How a call of a lost connection ended.
@@ -91,7 +95,7 @@ pub struct Resolved {
 pub enum CallState {
     /// It never arrived whole, or its answer was taken already, or is no longer kept.
     Unknown,
-    /// It was cancelled while it waited, without effect.
+    /// It was cancelled while it waited; a send may have sent a part.
     Cancelled,
     /// It was answered; the answer is here.
     Answered,
@@ -99,7 +103,7 @@ pub enum CallState {
 
 /// The identifier of a request: a number or a string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a request id: an unsigned integer or a string")]
 pub enum RequestId {
     /// A number.
     Number(u64),

@@ -52,8 +52,8 @@ pub trait Socket {
 
     /// `socket.fromfd(fd, family, type, proto=0)`: adopts a descriptor sent beside the frame.
     ///
-    /// The broker keeps the descriptor that arrived; the client may close its own. `EBADF` without a
-    /// descriptor, `ENOTSOCK` for one that is no socket.
+    /// The broker keeps the descriptor that arrived; the client may close its own. An error of kind
+    /// `descriptor` without one, `ENOTSOCK` for one that is no socket.
     #[method(name = "fromfd")]
     fn fromfd(
         &self,
@@ -130,10 +130,10 @@ pub trait Socket {
 
     /// `sock.listen([backlog])`.
     #[method(name = "listen")]
-    fn listen(
+    async fn listen(
         &self,
         handle: Handle,
-        /// At least 0; 128 or `SOMAXCONN`, the lesser, if absent.
+        /// Negative counts as 0; 128 if absent.
         backlog: Option<i64>,
     ) -> RpcResult<()>;
 

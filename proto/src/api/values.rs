@@ -1,6 +1,10 @@
 //! Result types that several themes share.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddressValue;
@@ -97,10 +101,60 @@ pub struct ReceivedMessage {
 
 /// The value of a socket option or of an `ioctl` argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "an integer or bytes")]
 pub enum OptionValue {
     /// An integer, as C `int`.
     Int(i64),
     /// A buffer.
     Bytes(Bytes),
+}
+
+/// A timeout that must be given: seconds, or `null`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Seconds(pub Option<f64>);
+
+impl<'de> Deserialize<'de> for Seconds {
+    /// By hand, since a derived one would take an absent field for `null`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecondsVisitor)
+    }
+}
+
+struct SecondsVisitor;
+
+impl Visitor<'_> for SecondsVisitor {
+    type Value = Seconds;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("seconds or null")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Seconds, E> {
+        Ok(Seconds(None))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Seconds, E> {
+        Ok(Seconds(Some(value)))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "as precise as any JSON number")]
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Seconds, E> {
+        Ok(Seconds(Some(value as f64)))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "as precise as any JSON number")]
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Seconds, E> {
+        Ok(Seconds(Some(value as f64)))
+    }
+}
+
+impl JsonSchema for Seconds {
+    fn schema_name() -> Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "description": "Seconds, or null", "type": ["number", "null"] })
+    }
 }
