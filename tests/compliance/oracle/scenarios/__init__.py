@@ -1,0 +1,1 @@
+"""Scenarios, one theme a file."""
