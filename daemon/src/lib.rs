@@ -15,3 +15,4 @@ pub mod policy;
 pub mod table;
 pub mod ops;
 mod readiness;
+pub mod fuzzing;

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn check_text(names: &[&str], text: &str) -> Result<Given, String> {
-        let raw = RawValue::from_string(text.to_owned()).unwrap();
+        let raw = RawValue::from_string(text.to_owned()).map_err(|error| error.to_string())?;
         check(names, Some(&raw))
     }
 

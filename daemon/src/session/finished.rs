@@ -113,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_cannot_be_told_is_kept() {
-        let mut finished = Finished::new(2, Duration::from_secs(60));
+        let mut finished = Finished::new(2, Duration::from_mins(1));
         finished.record(1, calls(7));
         assert!(finished.take(1, &RequestId::Number(7), |_| Err(())).is_err());
         assert!(matches!(take(&mut finished, 1, 7), Fate::Answered(_)));
@@ -121,7 +121,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_can_be_taken_once_and_only_under_its_own_id() {
-        let mut finished = Finished::new(2, Duration::from_secs(60));
+        let mut finished = Finished::new(2, Duration::from_mins(1));
         finished.record(1, calls(7));
         assert!(matches!(take(&mut finished, 1, 8), Fate::Unknown));
         assert!(matches!(take(&mut finished, 1, 100), Fate::Cancelled(9)));
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn number_and_age_are_bounded() {
-        let mut finished = Finished::new(2, Duration::from_secs(60));
+        let mut finished = Finished::new(2, Duration::from_mins(1));
         for connection in 1..=3 {
             finished.record(connection, calls(7));
         }

@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// Finds out how a connection is spelt, and serves it so.
-    async fn serve(self, io: UnixStream, subject: Subject) {
+    pub async fn serve(self, io: UnixStream, subject: Subject) {
         let patience = Duration::from_secs(self.broker.limits.detect_seconds);
         let first = match timeout(patience, first_byte(&io)).await {
             Ok(Ok(Some(first))) => first,

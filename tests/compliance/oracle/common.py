@@ -1,7 +1,7 @@
 """Steps that many scenarios begin with."""
 
-import time
 import select
+import time
 
 LOOPBACK = {2: "127.0.0.1", 10: "::1"}
 

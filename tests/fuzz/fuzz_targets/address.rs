@@ -1,0 +1,4 @@
+//! `bodies::address` under the fuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockbroker_fuzz_bodies::address::body(data));
