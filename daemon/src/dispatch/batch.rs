@@ -30,32 +30,42 @@ pub(super) struct Batches {
 
 #[derive(Debug)]
 struct Batch {
-    answers: Vec<Option<(Id<'static>, Box<RawValue>)>>,
+    answers: Vec<Option<Box<RawValue>>>,
     missing: usize,
+    /// Bytes of the answers so far.
+    held: usize,
+    /// Bytes that fit into the answer of the batch.
+    room: usize,
 }
 
 impl Batches {
-    /// Begins a batch of so many entries.
-    pub(super) fn begin(&mut self, entries: usize) -> u64 {
+    /// Begins a batch of so many entries, whose answer has room for so many bytes.
+    pub(super) fn begin(&mut self, entries: usize, room: usize) -> u64 {
         self.next += 1;
         let answers = (0..entries).map(|_| None).collect();
-        self.open.insert(self.next, Batch { answers, missing: entries });
+        self.open.insert(self.next, Batch { answers, missing: entries, held: 2, room });
         self.next
     }
 
-    /// Notes the answer of an entry.
-    pub(super) fn answer(
-        &mut self,
-        batch: u64,
-        index: usize,
-        id: Id<'static>,
-        json: Box<RawValue>,
-    ) {
-        if let Some(batch) = self.open.get_mut(&batch) {
-            batch.missing -= 1;
-            if let Some(slot) = batch.answers.get_mut(index) {
-                *slot = Some((id, json));
-            }
+    /// Bytes of answers that wait for their neighbours.
+    pub(super) fn held(&self) -> usize {
+        self.open.values().map(|batch| batch.held).sum()
+    }
+
+    /// Notes the answer of an entry; where the batch has no room for it, an error that says so.
+    pub(super) fn answer(&mut self, batch: u64, index: usize, id: Id<'_>, json: Box<RawValue>) {
+        let Some(batch) = self.open.get_mut(&batch) else {
+            return;
+        };
+        let json = if batch.held + json.get().len() < batch.room {
+            json
+        } else {
+            error::answer(id, error::limit("frame_bytes", batch.room as u64, 0))
+        };
+        batch.missing -= 1;
+        batch.held += json.get().len() + 1;
+        if let Some(slot) = batch.answers.get_mut(index) {
+            *slot = Some(json);
         }
     }
 
@@ -66,26 +76,13 @@ impl Batches {
         }
     }
 
-    /// The answer of a batch that is complete and has any: at most about `room` bytes, beyond which
-    /// entries are answered by an error.
-    pub(super) fn take_complete(&mut self, batch: u64, room: usize) -> Option<String> {
+    /// The answer of a batch that is complete and has any.
+    pub(super) fn take_complete(&mut self, batch: u64) -> Option<String> {
         if self.open.get(&batch)?.missing > 0 {
             return None;
         }
         let answers = self.open.remove(&batch)?.answers;
-        let mut text = String::from("[");
-        for (id, json) in answers.into_iter().flatten() {
-            if text.len() > 1 {
-                text.push(',');
-            }
-            if text.len() + json.get().len() < room {
-                text.push_str(json.get());
-            } else {
-                let refused = error::answer(id, error::limit("frame_bytes", room as u64, 0));
-                text.push_str(refused.get());
-            }
-        }
-        text.push(']');
-        (text.len() > 2).then_some(text)
+        let answers: Vec<_> = answers.iter().flatten().map(|json| json.get()).collect();
+        (!answers.is_empty()).then(|| format!("[{}]", answers.join(",")))
     }
 }

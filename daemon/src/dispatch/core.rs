@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::future::{AbortHandle, Abortable, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -124,7 +124,12 @@ impl Core {
             }
             Ok(entries) => entries,
         };
-        let batch = self.batches.begin(entries.len());
+        let limits = &self.connection.broker().limits;
+        if self.batches.held() >= size(limits.output_bytes) {
+            let error = error::limit("output_bytes", limits.output_bytes, 0);
+            return Some(answer(error::answer(Id::Null, error), Beside::default()));
+        }
+        let batch = self.batches.begin(entries.len(), size(limits.frame_bytes));
         for (index, entry) in entries.into_iter().enumerate() {
             let slot = Slot::InBatch { batch, index };
             match self.start(entry.get(), Enclosed::default(), slot) {
@@ -137,8 +142,7 @@ impl Core {
     }
 
     fn end_batch(&mut self, batch: u64) -> Option<Answer> {
-        let room = size(self.connection.broker().limits.frame_bytes);
-        let json = self.batches.take_complete(batch, room)?;
+        let json = self.batches.take_complete(batch)?;
         Some(Answer { json: json.into(), beside: Beside::default() })
     }
 
@@ -269,20 +273,30 @@ impl Core {
         if id.is_some() { refused(id.map(Id::into_owned), error) } else { Started::Silent }
     }
 
-    /// The next answer of a call that waited.
-    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
+    /// The next answer of a call that waited; `None` when no call waits.
+    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Answer>> {
         loop {
-            let Poll::Ready(Some(ended)) = self.waiting.poll_next_unpin(context) else {
-                return Poll::Pending;
+            let Some(ended) = ready!(self.waiting.poll_next_unpin(context)) else {
+                return Poll::Ready(None);
             };
             self.held = self.held.minus(ended.held);
             if let Some(key) = ended.id.as_ref().and_then(request_id) {
                 self.calls.remove(&key);
             }
             if let Some(answer) = self.conclude_waiting(ended) {
-                return Poll::Ready(answer);
+                return Poll::Ready(Some(answer));
             }
         }
+    }
+
+    /// Whether the answer that is kept for `call.resolve` has descriptors.
+    pub fn keeps_descriptors(&self) -> bool {
+        self.last.as_ref().is_some_and(|(_, kept)| !kept.descriptors.is_empty())
+    }
+
+    /// Forgets the answer that is kept: the peer has it.
+    pub fn forget_last(&mut self) {
+        self.last = None;
     }
 
     fn conclude_waiting(&mut self, ended: Ended) -> Option<Answer> {

@@ -126,6 +126,8 @@ impl SocketServer for Handlers {
             call.check_carries_descriptors()?;
         }
         let entry = call.entry(handle)?;
+        // Before the connection is taken: like EMFILE, this leaves it in the queue (accept(2)).
+        call.session().check_room()?;
         let place = entry.receiving.join(call.connection().number());
         let permit = call.permit(Accept { socket: entry.facts() })?;
         let timeout = call.session().default_timeout.get();

@@ -5,6 +5,7 @@
 //! delivers packets from their IP header on. Until `RCVALL_ON` a filter that drops everything is
 //! attached, so nothing queues up.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_proto::address::Address;
@@ -50,7 +51,9 @@ pub fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
         return Err(OpError::Os { call: "bind", errno: libc::EAFNOSUPPORT });
     };
     let unavailable = OpError::Os { call: "bind", errno: libc::EADDRNOTAVAIL };
-    let owner = interface::owner_of(host.into()).during("getifaddrs")?.ok_or(unavailable)?;
+    // All of 127.0.0.0/8 belongs to the loopback interface, which lists 127.0.0.1 alone.
+    let listed = if host.is_loopback() { Ipv4Addr::LOCALHOST } else { host };
+    let owner = interface::owner_of(listed.into()).during("getifaddrs")?.ok_or(unavailable)?;
     let mut state = sniffer.state();
     if state.ifindex.is_some() {
         return Err(OpError::Os { call: "bind", errno: libc::EINVAL });

@@ -110,6 +110,15 @@ impl Session {
             .map_err(|_error| OpError::Limit { name: "handles", value: limit as u64 })
     }
 
+    /// Fails where no further handle is to be had.
+    pub fn check_room(&self) -> OpResult<()> {
+        if self.handles() >= self.handle_limit {
+            let value = self.handle_limit as u64;
+            return Err(OpError::Limit { name: "handles", value });
+        }
+        Ok(())
+    }
+
     /// The socket of a handle.
     pub fn entry(&self, handle: Handle) -> OpResult<Arc<Entry>> {
         self.table().get(handle).ok_or(OpError::Handle(handle))

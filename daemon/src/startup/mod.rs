@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use jsonrpsee::Methods;
 use sockbroker_sys::process;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config, ConfigError};
 use crate::dispatch::methods::MethodTable;
@@ -86,20 +86,20 @@ pub fn run() -> Result<(), StartError> {
 }
 
 async fn serve(args: &Args, config: Config, policy: Policy) -> Result<(), StartError> {
+    // Before anybody can see the broker, so that no signal finds it unprepared.
+    let mut signals = EndSignals::mind()?;
     let drain = Duration::from_secs(config.limits.drain_seconds);
     let broker = Arc::new(Broker::new(policy, config.limits));
     let methods = MethodTable::new(Methods::new())
         .map_err(|error| StartError::System(format!("the method table: {error}")))?;
     let (switch, signal) = ShutdownSwitch::new();
     let server = Server::new(broker, methods, signal);
-    let mut ending = Box::pin(ended_by_signal());
     if args.stdio {
         let serving = server.standard();
         tokio::pin!(serving);
         let result = tokio::select! {
             result = serving.as_mut() => result,
-            result = &mut ending => {
-                result?;
+            () = signals.received() => {
                 switch.begin(drain);
                 serving.await
             }
@@ -113,8 +113,7 @@ async fn serve(args: &Args, config: Config, policy: Policy) -> Result<(), StartE
     tokio::pin!(serving);
     tokio::select! {
         () = serving.as_mut() => {}
-        result = &mut ending => {
-            result?;
+        () = signals.received() => {
             tracing::info!("ending: no new calls");
             switch.begin(drain);
             serving.await;
@@ -124,15 +123,29 @@ async fn serve(args: &Args, config: Config, policy: Policy) -> Result<(), StartE
     Ok(())
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn ended_by_signal() -> Result<(), StartError> {
-    let handler =
-        |kind| signal(kind).map_err(|error| StartError::System(format!("signal handler: {error}")));
-    let mut terminate = handler(SignalKind::terminate())?;
-    let mut interrupt = handler(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, minded from the moment this is made.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn mind() -> Result<Self, StartError> {
+        let handler = |kind| {
+            let fail = |error| StartError::System(format!("signal handler: {error}"));
+            signal(kind).map_err(fail)
+        };
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Waits for one of them.
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

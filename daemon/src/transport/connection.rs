@@ -26,6 +26,11 @@ use crate::session::limits::size;
 /// half-close wakes nobody.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 
+/// A larger buffer is given back when it is empty.
+const BUFFER_KEPT: usize = 256 << 10;
+/// How often it is looked at whether the peer has taken the descriptors of an answer that is kept.
+const TAKEN_CHECK: Duration = Duration::from_millis(10);
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -81,6 +86,8 @@ struct Driver {
     stall: Deadline,
     /// Until when a message that has begun has to go on; after a half-close, the next look at the peer.
     pause: Deadline,
+    /// When to look next whether the peer has taken descriptors.
+    taken: Deadline,
     high_water: usize,
     descriptors_max: usize,
 }
@@ -115,6 +122,7 @@ impl Driver {
             reading: Reading::Open,
             stall,
             pause,
+            taken: Deadline::new(TAKEN_CHECK),
             high_water,
             descriptors_max,
         }
@@ -151,6 +159,9 @@ impl Driver {
                 }
                 Decoded::Incomplete(missing) => {
                     self.wanted = missing;
+                    if self.input.is_empty() && self.input.capacity() > BUFFER_KEPT {
+                        self.input = BytesMut::new();
+                    }
                     return self.check_descriptors();
                 }
                 // What the peer still waits for it will not read: its calls are cancelled.
@@ -203,7 +214,21 @@ impl Driver {
         if shutdown.poll_over(context).is_ready() {
             return Poll::Ready(Err(End::Shutdown));
         }
+        self.poll_taken(context);
         self.poll_deadlines(context)
+    }
+
+    /// A kept answer's descriptors keep their sockets open: they go as soon as the peer has its own.
+    fn poll_taken(&mut self, context: &mut Context<'_>) {
+        while self.core.keeps_descriptors() && self.out.is_empty() {
+            if self.stream.is_taken() {
+                self.core.forget_last();
+            } else if self.taken.poll(context).is_pending() {
+                return;
+            } else {
+                self.taken.clear();
+            }
+        }
     }
 
     /// Sends; progress pushes the stall timer away. `true` if there is room again for the answers to
@@ -225,7 +250,7 @@ impl Driver {
     fn poll_answers(&mut self, context: &mut Context<'_>) -> bool {
         let mut any = false;
         while self.out.bytes() < self.high_water {
-            let Poll::Ready(answer) = self.core.poll_ended(context) else {
+            let Poll::Ready(Some(answer)) = self.core.poll_ended(context) else {
                 break;
             };
             self.codec.encode(answer, &mut self.out);
@@ -252,7 +277,9 @@ impl Driver {
             return Poll::Ready(Err(End::Stalled));
         }
         match self.reading {
-            Reading::Open if self.input.is_empty() => self.pause.clear(),
+            Reading::Open if self.input.is_empty() && self.codec.is_between() => {
+                self.pause.clear();
+            }
             // Nothing is read while answers are unread: only the stall counts.
             Reading::Open if self.out.bytes() >= self.high_water => self.pause.clear(),
             Reading::Open => {
@@ -276,7 +303,7 @@ impl Driver {
     fn answer_cancelled(&mut self) {
         self.core.cancel_all();
         let mut context = Context::from_waker(std::task::Waker::noop());
-        while let Poll::Ready(answer) = self.core.poll_ended(&mut context) {
+        while let Poll::Ready(Some(answer)) = self.core.poll_ended(&mut context) {
             self.codec.encode(answer, &mut self.out);
         }
     }

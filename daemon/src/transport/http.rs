@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -18,6 +19,7 @@ use tokio::net::UnixStream;
 use super::codec::Codec;
 use super::connection;
 use super::server::Server;
+use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
 use crate::dispatch::core::{Core, Message};
 use crate::policy::subject::Subject;
@@ -32,33 +34,50 @@ type Body = Full<Bytes>;
 
 /// Serves one connection that speaks HTTP, until it ends or becomes a WebSocket.
 pub(super) async fn serve(server: Server, io: UnixStream, subject: Subject) {
+    if let Some(upgrade) = serve_http(&server, io, subject).await {
+        serve_websocket(&server, upgrade, subject).await;
+    }
+}
+
+/// Serves HTTP to its end; what comes out of an upgrade goes on without it.
+async fn serve_http(server: &Server, io: UnixStream, subject: Subject) -> Option<OnUpgrade> {
     let facts = Facts { subject, spelling: Spelling::Http, descriptors: false };
     let connection = Arc::new(Connection::begin(&server.broker, facts));
+    let peer = match Peer::of(&io) {
+        Ok(peer) => Arc::new(peer),
+        Err(error) => {
+            tracing::warn!(%error, "a connection cannot be served");
+            return None;
+        }
+    };
     let upgraded = Arc::new(tokio::sync::Mutex::new(None));
     let service = service_fn(|request| {
         let (server, connection) = (server.clone(), connection.clone());
-        let upgraded = upgraded.clone();
+        let (upgraded, peer) = (upgraded.clone(), peer.clone());
         async move {
             let response = if is_upgrade_request(&request) {
                 upgrade(request, &upgraded).await
             } else {
-                answer(&server, &connection, request).await
+                answer(&server, &connection, &peer, request).await
             };
             Ok::<_, Infallible>(response)
         }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(std::time::Duration::from_secs(server.broker.limits.detect_seconds))
+        .header_read_timeout(Duration::from_secs(server.broker.limits.detect_seconds))
+        .half_close(true)
         .max_buf_size(size(server.broker.limits.head_bytes).max(8192));
-    let serving = http.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let stall = Duration::from_secs(server.broker.limits.stall_seconds);
+    let io = TokioIo::new(Stalling::new(io, stall));
+    let serving = http.serve_connection(io, service).with_upgrades();
     let mut shutdown = server.shutdown.clone();
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
         () = shutdown.begun() => {
             serving.as_mut().graceful_shutdown();
-            let drain = std::time::Duration::from_secs(server.broker.limits.drain_seconds);
+            let drain = Duration::from_secs(server.broker.limits.drain_seconds);
             tokio::time::timeout(drain, serving).await.unwrap_or(Ok(()))
         }
     };
@@ -66,15 +85,13 @@ pub(super) async fn serve(server: Server, io: UnixStream, subject: Subject) {
         tracing::debug!(connection = connection.number(), %error, "HTTP connection failed");
     }
     connection.end(LastCalls::default());
-    let upgrade = upgraded.lock().await.take();
-    if let Some(upgrade) = upgrade {
-        serve_websocket(&server, upgrade, subject).await;
-    }
+    upgraded.lock().await.take()
 }
 
 async fn answer(
     server: &Server,
     connection: &Arc<Connection>,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
     // Only web pages send it, and none has business here.
@@ -83,7 +100,7 @@ async fn answer(
     }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/openrpc.json") => json(sockbroker_proto::api::document().to_string()),
-        (&Method::POST, "/") => call(server, connection, request).await,
+        (&Method::POST, "/") => call(server, connection, peer, request).await,
         (_, "/" | "/openrpc.json") => {
             let mut response = text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -100,6 +117,7 @@ async fn answer(
 async fn call(
     server: &Server,
     connection: &Arc<Connection>,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -125,11 +143,17 @@ async fn call(
         Err(_) => return text(StatusCode::BAD_REQUEST, "the body did not arrive whole"),
     };
     let mut core = Core::new(connection.clone(), server.methods.clone());
-    let answer = match core.receive(Message { json, ..Message::default() }) {
-        Some(answer) => answer,
-        // Notifications alone have no answer.
-        None if core.is_idle() => return empty(),
-        None => poll_fn(|context| core.poll_ended(context)).await,
+    let mut answer = core.receive(Message { json, ..Message::default() });
+    if answer.is_none() {
+        // A peer that has gone altogether wakes nobody once it closed its writing end.
+        answer = tokio::select! {
+            ended = poll_fn(|context| core.poll_ended(context)) => ended,
+            () = peer.gone() => None,
+        };
+    }
+    // Notifications alone have no answer.
+    let Some(answer) = answer else {
+        return empty();
     };
     let mut response = Response::new(Full::new(answer.json));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -155,8 +179,8 @@ async fn upgrade(
 
 async fn serve_websocket(server: &Server, upgrade: OnUpgrade, subject: Subject) {
     let (io, input) = match upgrade.await {
-        Ok(upgraded) => match upgraded.downcast::<TokioIo<UnixStream>>() {
-            Ok(parts) => (parts.io.into_inner(), BytesMut::from(&parts.read_buf[..])),
+        Ok(upgraded) => match upgraded.downcast::<TokioIo<Stalling>>() {
+            Ok(parts) => (parts.io.into_inner().into_inner(), BytesMut::from(&parts.read_buf[..])),
             Err(_) => return,
         },
         Err(error) => {

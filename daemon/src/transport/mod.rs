@@ -10,4 +10,5 @@ mod codec;
 mod connection;
 mod http;
 mod outgoing;
+mod stalling;
 mod stream;

@@ -114,7 +114,12 @@ impl Server {
     /// Finds out how a connection is spelt, and serves it so.
     pub async fn serve(self, io: UnixStream, subject: Subject) {
         let patience = Duration::from_secs(self.broker.limits.detect_seconds);
-        let first = match timeout(patience, first_byte(&io)).await {
+        let mut shutdown = self.shutdown.clone();
+        let first = tokio::select! {
+            first = timeout(patience, first_byte(&io)) => first,
+            () = shutdown.begun() => return,
+        };
+        let first = match first {
             Ok(Ok(Some(first))) => first,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => return tracing::debug!(%error, "a connection failed at once"),

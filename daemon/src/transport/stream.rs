@@ -141,6 +141,16 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether the peer has read everything that was sent.
+    pub(super) fn is_taken(&self) -> bool {
+        match self {
+            Self::Socket(end) => {
+                stream::unread_by_peer(end.get_ref().as_fd()).is_ok_and(|bytes| bytes == 0)
+            }
+            Self::Pipes { .. } => true,
+        }
+    }
+
     /// Whether the peer has gone altogether: after it closed its writing end, may it still read?
     pub(super) fn is_hung_up(&self) -> bool {
         let end = match self {

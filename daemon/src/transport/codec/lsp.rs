@@ -11,6 +11,9 @@ use crate::dispatch::Enclosed;
 use crate::dispatch::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
+/// Attachments from this size on are not copied.
+const SHARED_MIN: usize = 1 << 20;
+
 /// The state of the reader: the head of the frame whose body is on its way.
 #[derive(Debug)]
 pub(crate) struct Lsp {
@@ -21,6 +24,11 @@ pub(crate) struct Lsp {
 impl Lsp {
     pub(super) fn new(limits: FrameLimits) -> Self {
         Self { limits, head: None }
+    }
+
+    /// Whether no frame has begun but for what is still in the input.
+    pub(super) fn is_between(&self) -> bool {
+        self.head.is_none()
     }
 
     pub(super) fn decode(
@@ -51,11 +59,18 @@ impl Lsp {
         let json = input.split_to(head.content_length).freeze();
         let takes_attachments = head.attachments.is_some();
         let parts = head.attachments.unwrap_or_default();
-        let attachments = parts.into_iter().map(|part| input.split_to(part).freeze()).collect();
+        let attachments = parts.into_iter().map(|part| take_part(input, part)).collect();
         let descriptors = descriptors.drain(..head.descriptors).collect();
         let enclosed = Enclosed { attachments, descriptors, takes_attachments };
         Ok(Decoded::Message(Message { json, enclosed }))
     }
+}
+
+/// A part shares the buffer it came in, and would hold all of it as long as its call waits: unless it
+/// is most of the buffer it is copied.
+fn take_part(input: &mut BytesMut, length: usize) -> bytes::Bytes {
+    let part = input.split_to(length);
+    if length >= SHARED_MIN { part.freeze() } else { bytes::Bytes::copy_from_slice(&part) }
 }
 
 pub(super) fn encode(answer: Answer, out: &mut Outgoing) {

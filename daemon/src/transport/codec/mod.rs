@@ -83,6 +83,15 @@ impl Codec {
         }
     }
 
+    /// Whether no message has begun but for what is still in the input.
+    pub(super) fn is_between(&self) -> bool {
+        match self {
+            Self::Lsp(codec) => codec.is_between(),
+            Self::Ndjson(_) => true,
+            Self::WebSocket(codec) => codec.is_between(),
+        }
+    }
+
     /// What remains at the end of the stream: a last line without its end.
     pub(super) fn decode_end(&mut self, input: &mut BytesMut) -> Option<Message> {
         match self {

@@ -31,6 +31,11 @@ impl WebSocket {
         Self { codec, longest, header: None, message: None }
     }
 
+    /// Whether no message has begun but for what is still in the input.
+    pub(super) fn is_between(&self) -> bool {
+        self.header.is_none() && self.message.is_none()
+    }
+
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,

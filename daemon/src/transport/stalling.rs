@@ -1,0 +1,111 @@
+//! What `hyper` does not watch: a peer that leaves answers unread, and one that has gone.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use sockbroker_sys::stream::is_hung_up;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::time::{Sleep, sleep};
+
+/// How often a peer is looked at while its call waits.
+const HANG_UP_CHECK: Duration = Duration::from_secs(1);
+
+/// A stream that fails when nothing can be written for too long.
+#[derive(Debug)]
+pub(super) struct Stalling {
+    io: UnixStream,
+    patience: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stalling {
+    /// A stream whose peer has to read something within `patience`.
+    pub(super) fn new(io: UnixStream, patience: Duration) -> Self {
+        Self { io, patience, timer: None }
+    }
+
+    /// The stream itself.
+    pub(super) fn into_inner(self) -> UnixStream {
+        self.io
+    }
+
+    /// Times a write: progress stops the clock, waiting starts it.
+    fn time<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.timer = None;
+            return written;
+        }
+        let patience = self.patience;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "stall_seconds")))
+    }
+}
+
+impl AsyncRead for Stalling {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stalling {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.time(context, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.time(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// The other end of a connection, seen beside the stream.
+#[derive(Debug)]
+pub(super) struct Peer(OwnedFd);
+
+impl Peer {
+    /// The peer of a stream.
+    pub(super) fn of(io: &UnixStream) -> io::Result<Self> {
+        io.as_fd().try_clone_to_owned().map(Self)
+    }
+
+    /// Waits until the peer has gone altogether.
+    pub(super) async fn gone(&self) {
+        while !is_hung_up(self.0.as_fd()).unwrap_or(true) {
+            sleep(HANG_UP_CHECK).await;
+        }
+    }
+}

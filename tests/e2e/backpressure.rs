@@ -1,0 +1,346 @@
+//! Peers that do not read, and calls that pile up: nothing grows without a bound.
+
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::websocket::Opcode;
+use sockbroker_test_support::wire::Wire;
+use sockbroker_test_support::{
+    Client, Daemon, LspClient, WebSocketClient, base64, bounded, happens_within, pause,
+};
+
+use crate::broker::{broker, limited};
+
+const MIB: u64 = 1 << 20;
+/// What a peer may cost beyond what the broker occupies anyway.
+const A_FEW: u64 = 8 * MIB;
+
+/// Sends `message` over and over and never reads. The most that the broker grew until it hung up.
+fn flood(broker: &Daemon, wire: &Wire, message: &[u8]) -> u64 {
+    let (before, mut most) = (broker.resident_bytes(), 0);
+    let hung_up = happens_within(Duration::from_secs(10), || {
+        most = most.max(broker.resident_bytes());
+        for _ in 0..50 {
+            match wire.try_send(message, &[]) {
+                // A rest of a message is left out: the broker does not come to read it.
+                Ok(sent) if sent == message.len() => {}
+                Ok(_) => return false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(_) => return true,
+            }
+        }
+        false
+    });
+    assert!(hung_up, "the broker does not hang up");
+    most.saturating_sub(before)
+}
+
+/// Calls whose answers are small, middling and large.
+fn calls(client: &mut LspClient) -> Vec<String> {
+    let (left, right) = client.pair();
+    client.call("socket.sendall", json!([left, base64(vec![1; 150_000])])).result();
+    let peek = json!([right, 150_000, "MSG_PEEK"]);
+    let calls = [
+        ("socket.gettimeout", json!([left])),
+        ("rpc.discover", Value::Null),
+        ("socket.recv", peek),
+    ];
+    // So that what is made once is there already.
+    for (method, params) in &calls {
+        client.call(method, params.clone()).result();
+    }
+    calls.map(|(method, params)| request(1, method, params).to_string()).into()
+}
+
+#[test]
+fn a_peer_that_never_reads_is_disconnected_after_stall_seconds_and_costs_little() {
+    bounded(40, || {
+        for index in 0..3 {
+            let broker = limited(&[("stall_seconds", 1)]);
+            let mut client = broker.lsp();
+            let call = calls(&mut client).swap_remove(index);
+            let grown = flood(&broker, &client.wire, &LspClient::frame(&call, None, 0));
+            assert!(grown <= A_FEW, "{grown} bytes for {call}");
+            broker.lsp().is_served();
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_never_reads_is_disconnected_in_every_spelling() {
+    bounded(40, || {
+        let broker = limited(&[("stall_seconds", 1)]);
+        let call = request(1, "rpc.discover", Value::Null).to_string();
+        broker.lsp().call("rpc.discover", Value::Null).result();
+        let client = broker.ndjson();
+        let grown = flood(&broker, &client.wire, format!("{call}\n").as_bytes());
+        assert!(grown <= A_FEW, "{grown} bytes for lines");
+        let client = broker.websocket();
+        let frame = WebSocketClient::frame(Opcode::Text, true, true, call.as_bytes());
+        let grown = flood(&broker, &client.wire, &frame);
+        assert!(grown <= A_FEW, "{grown} bytes for WebSocket messages");
+        let client = broker.websocket();
+        let ping = WebSocketClient::frame(Opcode::Ping, true, true, &[0; 125]);
+        let grown = flood(&broker, &client.wire, &ping);
+        assert!(grown <= A_FEW, "{grown} bytes for pings");
+        broker.lsp().is_served();
+    });
+}
+
+#[test]
+fn a_peer_that_never_reads_is_disconnected_over_http() {
+    bounded(40, || {
+        let broker = limited(&[("stall_seconds", 1)]);
+        let get = b"GET /openrpc.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        broker.http().request("GET /openrpc.json", &[], b"");
+        let client = broker.http();
+        let grown = flood(&broker, &client.wire, get);
+        assert!(grown <= A_FEW, "{grown} bytes");
+    });
+}
+
+#[test]
+fn a_peer_that_reads_late_gets_everything() {
+    bounded(20, || {
+        let broker = limited(&[("stall_seconds", 3)]);
+        let mut client = broker.lsp();
+        let frame = |id: u64| {
+            LspClient::frame(&request(id, "rpc.discover", Value::Null).to_string(), None, 0)
+        };
+        let frames: Vec<u8> = (0..100).flat_map(frame).collect();
+        client.wire.send(&frames, &[]).unwrap();
+        pause(600);
+        let begun = Instant::now();
+        for id in 0..100_u64 {
+            let answer = client.next_answer().unwrap();
+            assert_eq!((answer.id(), answer.is_fault()), (&json!(id), false));
+            // Slower than the broker, never for as long as the limit.
+            if id.is_multiple_of(10) {
+                pause(20);
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        client.is_served();
+    });
+}
+
+#[test]
+fn beyond_output_bytes_no_further_call_is_taken_until_the_peer_reads() {
+    bounded(20, || {
+        let broker = limited(&[("output_bytes", 10_000)]);
+        let mut client = broker.lsp();
+        let token = client.call("session.open", Value::Null).result()["token"].clone();
+        let mut witness = broker.lsp();
+        witness.call("session.attach", json!([token])).result();
+        let frame =
+            LspClient::frame(&request("x", "rpc.discover", Value::Null).to_string(), None, 0);
+        client.wire.send(&frame.repeat(30), &[]).unwrap();
+        let last = client.send("socket.setdefaulttimeout", json!([5]));
+        pause(100);
+        let seen = witness.call("socket.getdefaulttimeout", Value::Null);
+        assert_eq!(*seen.result(), Value::Null);
+        assert_eq!(*client.answer(last).result(), Value::Null);
+        let seen = witness.call("socket.getdefaulttimeout", Value::Null);
+        assert_eq!(*seen.result(), 5.0);
+    });
+}
+
+#[test]
+fn a_half_closed_peer_has_stall_seconds_too() {
+    bounded(20, || {
+        let broker = limited(&[("stall_seconds", 5)]);
+        let mut keeper = broker.lsp();
+        let token = keeper.call("session.open", Value::Null).result()["token"].clone();
+        let (left, right) = keeper.pair();
+        // How many small answers fill the queue between broker and client, to the last.
+        let fill = |client: &mut LspClient| {
+            let mut sent = 0;
+            loop {
+                let before = client.wire.arrived();
+                client.send("socket.htons", json!([1]));
+                sent += 1;
+                if !happens_within(Duration::from_millis(300), || client.wire.arrived() > before) {
+                    return sent;
+                }
+            }
+        };
+        let room = fill(&mut broker.lsp()) - 1;
+        let mut client = broker.lsp();
+        client.call("session.attach", json!([token])).result();
+        for _ in 0..room {
+            let before = client.wire.arrived();
+            client.send("socket.htons", json!([1]));
+            assert!(happens_within(Duration::from_secs(1), || client.wire.arrived() > before));
+        }
+        let waiting = client.send("socket.recv", json!([right, 9]));
+        client.wire.close_writing();
+        pause(300);
+        keeper.call("socket.send", json!([left, "aGk="])).result();
+        pause(1500);
+        assert_eq!(client.answer(waiting).data(), b"hi");
+    });
+}
+
+#[test]
+fn two_hundred_blocked_calls_leave_close_and_cancel_working() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        let (other, _) = client.pair();
+        let before = broker.resident_bytes();
+        let ids: Vec<u64> = (0..200)
+            .map(|number| {
+                let handle = if number % 2 == 0 { left } else { right };
+                client.send("socket.recv", json!([handle, 1000]))
+            })
+            .collect();
+        client.call("socket.close", json!([other])).result();
+        for id in &ids {
+            client.cancel(*id);
+        }
+        for id in ids {
+            assert_eq!(client.answer(id).fault().code, -32800);
+        }
+        client.call("socket.send", json!([left, "aGk="])).result();
+        assert_eq!(client.call("socket.recv", json!([right, 9])).data(), b"hi");
+        client.call("socket.close", json!([left])).result();
+        let grown = broker.resident_bytes().saturating_sub(before);
+        assert!(grown < 4 * MIB, "{grown} bytes for 200 calls");
+    });
+}
+
+/// A stream that takes nothing more, and its other end.
+fn full(client: &mut LspClient) -> (u64, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let handle = client.lend(&theirs);
+    client.call("socket.setblocking", json!([handle, false])).result();
+    let data = base64(vec![0; 100_000]);
+    while !client.call("socket.send", json!([handle, data])).is_fault() {}
+    while !client.call("socket.send", json!([handle, "AA=="])).is_fault() {}
+    client.call("socket.setblocking", json!([handle, true])).result();
+    (handle, ours)
+}
+
+#[test]
+fn buffered_bytes_bounds_what_waiting_calls_hold_in_their_json() {
+    bounded(20, || {
+        let broker = limited(&[("buffered_bytes", 100_000)]);
+        let mut client = broker.lsp();
+        let (handle, _ours) = full(&mut client);
+        let call = json!([handle, base64(vec![1; 45_000])]);
+        let first = client.send("socket.sendall", call.clone());
+        let refused = client.call("socket.sendall", call.clone()).fault();
+        assert_eq!(refused.limit(), "buffered_bytes");
+        client.is_served();
+        client.cancel(first);
+        assert_eq!(client.answer(first).fault().code, -32800);
+        let again = client.send("socket.sendall", call);
+        client.stays_silent_for(50);
+        client.cancel(again);
+        assert_eq!(client.answer(again).fault().code, -32800);
+    });
+}
+
+#[test]
+fn buffered_bytes_bounds_what_waiting_calls_hold_in_attachments() {
+    bounded(20, || {
+        let broker = limited(&[("buffered_bytes", 100_000)]);
+        let mut client = broker.lsp();
+        let (handle, _ours) = full(&mut client);
+        let data = vec![1; 60_000];
+        let beside: [&[u8]; 1] = [&data];
+        let call = |client: &mut LspClient| {
+            let params = json!([handle, { "attachment": 0 }]);
+            client.send_beside("socket.sendall", params, Beside::attachments(&beside))
+        };
+        let first = call(&mut client);
+        let second = call(&mut client);
+        let answered = client.wire.anything_within(Duration::from_secs(1));
+        assert!(answered, "120 000 bytes wait where 100 000 may");
+        assert_eq!(client.answer(second).fault().limit(), "buffered_bytes");
+        client.cancel(first);
+        assert_eq!(client.answer(first).fault().code, -32800);
+    });
+}
+
+#[test]
+fn buffered_descriptors_bounds_what_waiting_calls_hold() {
+    bounded(20, || {
+        let broker = limited(&[("buffered_descriptors", 3)]);
+        let mut client = broker.lsp();
+        let (handle, _ours) = full(&mut client);
+        let files = broker.idle_open_files();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let some = [null.as_fd(); 2];
+        let call = |client: &mut LspClient| {
+            let item = json!([1, 1, { "descriptors": 2 }]);
+            let params = json!([handle, ["aGk="], [item]]);
+            client.send_beside("socket.sendmsg", params, Beside::descriptors(&some))
+        };
+        let first = call(&mut client);
+        let second = call(&mut client);
+        assert_eq!(client.answer(second).fault().limit(), "buffered_descriptors");
+        broker.settles_at(files + 2);
+        client.cancel(first);
+        assert_eq!(client.answer(first).fault().code, -32800);
+        broker.settles_at(files);
+        // Those of calls that need not wait do not count.
+        client.call_beside("socket.htons", json!([1]), Beside::descriptors(&some)).result();
+    });
+}
+
+#[test]
+fn calls_that_wait_do_not_hold_on_to_the_frames_before_them() {
+    bounded(30, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (handle, _ours) = full(&mut client);
+        let junk = vec![b'x'; 1 << 20];
+        let beside: [&[u8]; 1] = [&junk];
+        let large = request(1, "socket.htons", json!([1])).to_string();
+        let large = LspClient::frame(&large, Some(&beside), 0);
+        client.wire.send(&large, &[]).unwrap();
+        client.answer(1).result();
+        let before = broker.resident_bytes();
+        for id in 1000..1200_u64 {
+            let small = request(id, "socket.sendall", json!([handle, { "attachment": 0 }]));
+            let small = LspClient::frame(&small.to_string(), Some(&[b"x"]), 0);
+            client.wire.send(&[&large[..], &small].concat(), &[]).unwrap();
+            client.answer(1).result();
+        }
+        let grown = broker.resident_bytes().saturating_sub(before);
+        assert!(grown <= 24 * MIB, "{} MiB for 200 bytes that wait", grown / MIB);
+    });
+}
+
+#[test]
+fn batches_that_are_not_complete_do_not_pile_up_their_answers() {
+    bounded(30, || {
+        // Whichever of these limits it is that holds, much less than all the answers.
+        let limits = [("frame_bytes", MIB), ("receive_bytes", 100_000), ("buffered_bytes", MIB)];
+        let broker = limited(&limits);
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        client.call("socket.sendall", json!([left, base64(vec![1; 100_000])])).result();
+        let peek = request(1, "socket.recv", json!([right, 100_000, "MSG_PEEK"]));
+        client.send_json(&peek);
+        client.answer(1).result();
+        let mut batch = vec![peek; 40];
+        batch.push(request(Value::Null, "socket.recv", json!([left, 1])));
+        let batch = Value::from(batch);
+        let before = broker.resident_bytes();
+        for _ in 0..8 {
+            client.send_json(&batch);
+        }
+        // Refused or not, the calls behind them are served.
+        client.is_served();
+        let grown = broker.resident_bytes().saturating_sub(before);
+        assert!(grown <= 20 * MIB, "{} MiB of answers that are not sent", grown / MIB);
+    });
+}

@@ -1,0 +1,259 @@
+//! JSON that is no request, and parameters that do not fit: one clear error each.
+
+use serde_json::{Value, json};
+use sockbroker_test_support::message::{notification, request};
+use sockbroker_test_support::{Answer, Client, LspClient, bounded};
+
+use crate::broker::broker;
+
+/// Sends text as the JSON of a frame.
+fn say(client: &mut LspClient, text: impl AsRef<[u8]>) -> Answer {
+    let text = text.as_ref();
+    let head = format!("Content-Length: {}\r\n\r\n", text.len());
+    client.wire.send(&[head.as_bytes(), text].concat(), &[]).unwrap();
+    client.next_answer().expect("an error is an answer")
+}
+
+#[test]
+fn what_is_not_json_is_a_parse_error() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let deep = "[".repeat(200_000);
+        for text in [
+            &b""[..],
+            b" ",
+            b"{",
+            b"}",
+            b"nothing",
+            b"{\"jsonrpc\":\"2.0\",}",
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"} {}",
+            b"[1,",
+            b"[}",
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\\x\"}",
+            b"\xff\xfe",
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}",
+            b"\xef\xbb\xbf{}",
+            deep.as_bytes(),
+        ] {
+            let answer = say(&mut client, text);
+            let shown = String::from_utf8_lossy(&text[..text.len().min(50)]).into_owned();
+            assert_eq!(answer.fault().kind(), (-32700, "parse"), "{shown}");
+            assert_eq!(*answer.id(), Value::Null, "{shown}");
+        }
+        client.is_served();
+    });
+}
+
+#[test]
+fn json_that_is_no_request_is_a_request_error_under_its_id() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        for (message, id) in [
+            (json!(17), json!(null)),
+            (json!("text"), json!(null)),
+            (json!(null), json!(null)),
+            (json!({}), json!(null)),
+            (json!({ "id": 7, "method": "x" }), json!(7)),
+            (json!({ "jsonrpc": "1.0", "id": 7, "method": "x" }), json!(7)),
+            (json!({ "jsonrpc": 2.0, "id": 7, "method": "x" }), json!(7)),
+            (json!({ "jsonrpc": "2.0", "id": "a" }), json!("a")),
+            (json!({ "jsonrpc": "2.0", "id": "a", "method": 1 }), json!("a")),
+            (json!({ "jsonrpc": "2.0", "id": "a", "method": null }), json!("a")),
+            (json!({ "jsonrpc": "2.0", "id": -1, "method": "x" }), json!(null)),
+            (json!({ "jsonrpc": "2.0", "id": 1.5, "method": "x" }), json!(null)),
+            (json!({ "jsonrpc": "2.0", "id": {}, "method": "x" }), json!(null)),
+            (json!({ "jsonrpc": "2.0", "id": [1], "method": "x" }), json!(null)),
+            (json!({ "jsonrpc": "2.0", "id": true, "method": "x" }), json!(null)),
+            (json!([]), json!(null)),
+        ] {
+            let answer = say(&mut client, message.to_string());
+            assert_eq!(answer.fault().kind(), (-32600, "request"), "{message}");
+            assert_eq!(*answer.id(), id, "{message}");
+        }
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","method":"y"}"#,
+            r#"{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"x"}"#,
+        ] {
+            assert_eq!(say(&mut client, text).fault().code, -32600, "{text}");
+        }
+        client.is_served();
+    });
+}
+
+#[test]
+fn unknown_methods_are_told_under_their_id() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        for method in ["", "recv", "socket.", "Socket.recv", "socket.recv ", "rpc.nothing", "\u{0}"]
+        {
+            let fault = client.call(method, json!([1])).fault();
+            assert_eq!(fault.kind(), (-32601, "method"), "{method:?}");
+        }
+        let long = "x".repeat(100_000);
+        assert_eq!(client.call(&long, Value::Null).fault().code, -32601);
+        client.notify("socket.nothing", Value::Null);
+        client.stays_silent_for(30);
+    });
+}
+
+#[test]
+fn entries_of_a_batch_fail_one_by_one() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        client.send_json(&json!([
+            1,
+            [],
+            {},
+            [request(1, "socket.htons", json!([1]))],
+            request("good", "socket.htons", json!([1])),
+            notification("socket.nothing", Value::Null),
+            request("bad", "socket.htons", json!(["x"])),
+            request("good", "socket.htons", json!([2])),
+        ]));
+        let answers = client.read_json().unwrap();
+        let seen: Vec<_> = answers.as_array().unwrap().iter().collect();
+        let codes: Vec<_> = seen.iter().map(|answer| answer["error"]["code"].as_i64()).collect();
+        let wrong = Some(-32600);
+        assert_eq!(codes, [wrong, wrong, wrong, wrong, None, Some(-32602), None], "{answers}");
+        assert_eq!((&seen[4]["result"], &seen[6]["result"]), (&json!(256), &json!(512)));
+        client.is_served();
+    });
+}
+
+#[test]
+fn parameters_that_do_not_fit_are_named() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let handle = client.call("socket.socket", Value::Null).handle();
+        for (method, params, part) in [
+            ("socket.recv", json!({ "handle": handle, "bufsise": 1 }), "bufsise"),
+            ("socket.recv", json!({ "handle": handle, "bufsize": 1, "Flags": 0 }), "Flags"),
+            ("socket.recv", json!({ "handle": handle }), "bufsize"),
+            ("socket.recv", json!({ "bufsize": 1 }), "handle"),
+            ("socket.recv", json!([handle]), ""),
+            ("socket.recv", json!([]), ""),
+            ("socket.recv", Value::Null, ""),
+            ("socket.recv", json!([handle, 1, 0, 0]), "at most 3"),
+            ("socket.gethostname", json!([1]), "at most 0"),
+            ("socket.gethostname", json!({ "x": 1 }), "x"),
+            ("rpc.discover", json!({ "x": 1 }), "x"),
+            ("socket.recv", json!("text"), "by name or by position"),
+            ("socket.recv", json!(5), "by name or by position"),
+            ("socket.recv", json!(true), "by name or by position"),
+            ("socket.recv", json!({ "handle": handle, "bufsize": null }), ""),
+            ("socket.recv", json!({ "handle": handle, "bufsize": "1" }), ""),
+            ("socket.recv", json!({ "handle": handle, "bufsize": 1.5 }), ""),
+            ("socket.recv", json!({ "handle": handle, "bufsize": [1] }), ""),
+            ("socket.recv", json!({ "handle": handle, "bufsize": true }), ""),
+            ("socket.send", json!({ "handle": handle, "bytes": 5 }), "base64"),
+            ("socket.send", json!({ "handle": handle, "bytes": "a" }), "base64"),
+            ("socket.send", json!({ "handle": handle, "bytes": "aGk" }), "base64"),
+            ("socket.send", json!({ "handle": handle, "bytes": "aG k=" }), "base64"),
+            ("socket.send", json!({ "handle": handle, "bytes": "-_-_" }), "base64"),
+            ("socket.send", json!({ "handle": handle, "bytes": { "attach": 0 } }), "attach"),
+            (
+                "socket.send",
+                json!({ "handle": handle, "bytes": { "attachment": 0 } }),
+                "attachment 0",
+            ),
+            ("socket.send", json!({ "handle": handle, "bytes": { "attachment": -1 } }), ""),
+            ("socket.socket", json!({ "family": "AF_NOTHING" }), "AF_NOTHING"),
+            ("socket.socket", json!({ "family": "" }), ""),
+            ("socket.socket", json!({ "family": "AF_INET|" }), ""),
+            ("socket.settimeout", json!({ "handle": handle }), "value"),
+            ("socket.setdefaulttimeout", Value::Null, "timeout"),
+            ("socket.sendmmsg", json!([handle, [{ "buffers": [], "adress": null }]]), "adress"),
+            ("socket.setblocking", json!([handle, 1]), ""),
+            ("call.resolve", json!([1, null]), ""),
+            ("call.resolve", json!([1, 1.5]), ""),
+        ] {
+            let fault = client.call(method, params.clone()).fault();
+            assert_eq!(fault.kind(), (-32602, "argument"), "{method} {params}");
+            assert!(fault.data.exception.is_some(), "{method} {params}");
+            assert_eq!(fault.data.call.as_deref(), method.rsplit('.').next(), "{method} {params}");
+            assert!(fault.message.contains(part), "{method} {params}: {}", fault.message);
+        }
+        client.call("socket.gettimeout", json!([handle])).result();
+    });
+}
+
+#[test]
+fn parameters_that_stand_twice_are_refused() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let text = r#"{"jsonrpc":"2.0","id":1,"method":"socket.htons","params":{"x":1,"x":2}}"#;
+        let fault = say(&mut client, text).fault();
+        assert_eq!((fault.exception(), fault.message.contains("twice")), ("TypeError", true));
+        // The same name in another spelling of JSON.
+        let text =
+            r#"{"jsonrpc":"2.0","id":1,"method":"socket.htons","params":{"x":1,"\u0078":2}}"#;
+        assert_eq!(say(&mut client, text).fault().exception(), "TypeError");
+    });
+}
+
+#[test]
+fn numbers_beyond_every_type_are_refused() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let handle = client.call("socket.socket", Value::Null).handle();
+        for number in
+            ["1e400", "-1e400", "1e30", "99999999999999999999999", "-99999999999999999999"]
+        {
+            for method in ["recv", "settimeout", "listen", "shutdown", "getsockopt"] {
+                let method = format!("socket.{method}");
+                let extra = if method.ends_with("getsockopt") { ",1" } else { "" };
+                let text = format!(
+                    r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[{handle},{number}{extra}]}}"#
+                );
+                let fault = say(&mut client, &text).fault();
+                assert_eq!(fault.code, -32602, "{text}");
+            }
+        }
+        for (method, params) in [
+            ("socket.listen", json!([handle, 2_147_483_648_i64])),
+            ("socket.shutdown", json!([handle, 2_147_483_648_i64])),
+            ("socket.getsockopt", json!([handle, 1, -2_147_483_649_i64])),
+            ("socket.socket", json!([4_294_967_298_i64])),
+            ("socket.settimeout", json!([handle, 1e11])),
+            ("socket.htons", json!([65536])),
+            ("socket.htonl", json!([-1])),
+            ("socket.if_indextoname", json!([4_294_967_296_i64])),
+            ("socket.getservbyport", json!([65536])),
+            ("socket.CMSG_LEN", json!([-1])),
+            ("socket.CMSG_SPACE", json!([i64::MAX])),
+        ] {
+            let fault = client.call(method, params.clone()).fault();
+            assert_eq!(fault.exception(), "OverflowError", "{method} {params}");
+        }
+        client.is_served();
+    });
+}
+
+#[test]
+fn deep_parameters_are_refused_and_not_followed() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let depth = 100_000;
+            let inner = if open == "[" { "" } else { "1" };
+            let value = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
+            for method in ["socket.htons", "socket.bind", "socket.sendmsg"] {
+                let text = format!(
+                    r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[{value},{value}]}}"#
+                );
+                let code = say(&mut client, &text).fault().code;
+                assert!([-32602, -32700].contains(&code), "{method}: {code}");
+            }
+        }
+        client.is_served();
+    });
+}

@@ -1,0 +1,351 @@
+//! Descriptors beside frames, in both directions.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::{Answer, Client, Folder, LspClient, base64, bounded};
+
+use crate::broker::broker;
+
+const DESCRIPTOR: (i64, &str) = (4003, "descriptor");
+
+fn stream(mut answer: Answer) -> UnixStream {
+    answer.result();
+    assert_eq!(answer.descriptors.len(), 1, "{}", answer.short());
+    let stream = UnixStream::from(answer.descriptors.remove(0));
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream
+}
+
+fn read(mut stream: &UnixStream, length: usize) -> Vec<u8> {
+    let mut data = vec![0; length];
+    stream.read_exact(&mut data).unwrap();
+    data
+}
+
+#[test]
+fn a_handle_can_be_handed_out_and_stays() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        let mut ours = stream(client.call("socket.fileno", json!([left])));
+        ours.write_all(b"native").unwrap();
+        client.call("socket.send", json!([left, base64(" brokered")])).result();
+        assert_eq!(client.call("socket.recv", json!([right, 99])).data(), b"native brokered");
+        drop(ours);
+        client.call("socket.send", json!([left, base64("still")])).result();
+    });
+}
+
+#[test]
+fn a_detached_socket_belongs_to_the_client_alone() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        for opened in [false, true] {
+            if opened {
+                client.call("session.open", Value::Null).result();
+            }
+            let (left, right) = client.pair();
+            let peer = stream(client.call("socket.detach", json!([right])));
+            let ours = stream(client.call("socket.detach", json!([left])));
+            assert_eq!(client.call("socket.gettimeout", json!([left])).fault().code, 4000);
+            drop(ours);
+            assert_eq!((&peer).read(&mut [0]).unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn nothing_of_a_detached_socket_stays_until_the_next_request() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        client.call("session.open", Value::Null).result();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let handle = client.lend(&theirs);
+        drop(theirs);
+        drop(stream(client.call("socket.detach", json!([handle]))));
+        let seen = (&ours).read(&mut [0]);
+        assert_eq!(seen.unwrap_or_else(|error| panic!("the broker holds on to it: {error}")), 0);
+    });
+}
+
+#[test]
+fn new_sockets_come_with_descriptors_where_asked() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let folder = Folder::new();
+        let path = folder.join("listener");
+        let created = client.call("socket.socket", json!({ "family": "AF_UNIX", "want_fd": true }));
+        let handle = created.handle();
+        assert_eq!(created.descriptors.len(), 1);
+        client.call("socket.bind", json!([handle, path])).result();
+        client.call("socket.listen", json!([handle])).result();
+        let ours = UnixStream::connect(&path).unwrap();
+        let theirs = stream(client.call("socket.accept", json!([handle, true])));
+        (&theirs).write_all(b"hi").unwrap();
+        assert_eq!(read(&ours, 2), b"hi");
+        let pair = client.call("socket.socketpair", json!({ "want_fd": true }));
+        let (left, _) = pair.handles();
+        let both: Vec<UnixStream> = pair.descriptors.into_iter().map(UnixStream::from).collect();
+        assert_eq!(both.len(), 2);
+        // In the order of the result.
+        client.call("socket.send", json!([left, "aGk="])).result();
+        assert_eq!(read(&both[1], 2), b"hi");
+        let copy = stream(client.call("socket.dup", json!({ "handle": left, "want_fd": true })));
+        (&copy).write_all(b"ho").unwrap();
+        assert_eq!(read(&both[1], 2), b"ho");
+        let connected = client.call("socket.socket", json!({ "family": "AF_UNIX" })).handle();
+        client.call("socket.connect", json!([connected, path])).result();
+        drop(UnixListener::from(created_descriptor(client.call("socket.detach", json!([handle])))));
+    });
+}
+
+fn created_descriptor(mut answer: Answer) -> OwnedFd {
+    answer.descriptors.remove(0)
+}
+
+#[test]
+fn adopted_sockets_are_what_they_were() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        let beside = [tcp.as_fd(), udp.as_fd()];
+        for (index, family, kind, proto) in [
+            (0, libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP),
+            (1, libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+        ] {
+            for (method, params) in
+                [("socket.fromfd", json!([index])), ("socket.socket", json!({ "fileno": index }))]
+            {
+                let adopted = client.call_beside(method, params, Beside::descriptors(&beside));
+                let result = adopted.result();
+                assert_eq!(
+                    (&result["family"], &result["type"], &result["proto"]),
+                    (&json!(family), &json!(kind), &json!(proto)),
+                    "{method}"
+                );
+            }
+        }
+        let handle = client.lend(&tcp);
+        let port = tcp.local_addr().unwrap().port();
+        assert_eq!(client.call("socket.getsockname", json!([handle])).result()[1], port);
+    });
+}
+
+#[test]
+fn what_is_no_socket_or_not_there_is_refused() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let before = broker.idle_open_files();
+        let file = File::open("/dev/null").unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let file = [file.as_fd()];
+        let refused = client.call_beside("socket.fromfd", Value::Null, Beside::descriptors(&file));
+        assert_eq!(refused.fault().errno(), "ENOTSOCK");
+        let socket = [ours.as_fd()];
+        for params in [json!([1]), json!([253]), json!([u32::MAX])] {
+            let refused = client.call_beside("socket.fromfd", params, Beside::descriptors(&socket));
+            assert_eq!(refused.fault().kind(), DESCRIPTOR);
+        }
+        assert_eq!(client.call("socket.fromfd", Value::Null).fault().kind(), DESCRIPTOR);
+        assert_eq!(client.call("socket.fromfd", json!([-1])).fault().code, -32602);
+        assert_eq!(client.call("socket.fromfd", json!([1_u64 << 32])).fault().code, -32602);
+        broker.settles_at(before);
+    });
+}
+
+#[test]
+fn connections_without_descriptors_say_so_before_anything_is_done() {
+    bounded(20, || {
+        let broker = broker();
+        let mut clients: [Box<dyn Client>; 3] =
+            [Box::new(broker.ndjson()), Box::new(broker.http()), Box::new(broker.websocket())];
+        for client in &mut clients {
+            let (left, _) = client.call("socket.socketpair", Value::Null).handles();
+            for (method, params) in [
+                ("socket.fileno", json!([left])),
+                ("socket.detach", json!([left])),
+                ("socket.fromfd", Value::Null),
+                ("socket.socket", json!({ "fileno": 0 })),
+                ("socket.socket", json!({ "want_fd": true })),
+                ("socket.socketpair", json!({ "want_fd": true })),
+                ("socket.dup", json!({ "handle": left, "want_fd": true })),
+                ("socket.accept", json!({ "handle": left, "want_fd": true })),
+                ("socket.sendfile", json!([left, 0])),
+                ("socket.sendmsg", json!([left, ["aGk="], [[1, 1, { "descriptors": 1 }]]])),
+            ] {
+                assert_eq!(client.call(method, params).fault().kind(), DESCRIPTOR, "{method}");
+            }
+            let info = client.call("session.info", Value::Null);
+            assert_eq!(info.result()["handles"], 2);
+        }
+    });
+}
+
+#[test]
+fn a_batch_refuses_descriptors_and_closes_those_that_came() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (left, _) = client.pair();
+        let before = broker.idle_open_files();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let batch = json!([
+            request(1, "socket.fromfd", Value::Null),
+            request(2, "socket.fileno", json!([left])),
+            request(3, "socket.send", json!([left, { "attachment": 0 }])),
+        ]);
+        let descriptors = [ours.as_fd()];
+        let beside = Beside { attachments: Some(&[b"x"]), descriptors: &descriptors };
+        client.send_with(&batch, beside);
+        let answers = client.next_answer().unwrap();
+        let code = |index: usize| answers.json[index]["error"]["code"].as_i64();
+        assert_eq!([code(0), code(1), code(2)], [Some(4003), Some(4003), Some(-32602)]);
+        assert!(answers.attachments.is_empty() && answers.descriptors.is_empty());
+        broker.settles_at(before);
+    });
+}
+
+#[test]
+fn pipelined_frames_keep_their_own_descriptors() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let pairs: Vec<_> = (0..50).map(|_| UnixStream::pair().unwrap()).collect();
+        let ids: Vec<u64> = pairs
+            .iter()
+            .enumerate()
+            .map(|(index, (ours, theirs))| {
+                // A frame without any between, and one whose own stands second.
+                client.send("socket.htons", json!([1]));
+                let beside = [ours.as_fd(), theirs.as_fd()];
+                let first = index % 2;
+                let beside = &beside[first..];
+                client.send_beside("socket.fromfd", json!([1 - first]), Beside::descriptors(beside))
+            })
+            .collect();
+        for (index, (id, (mut ours, _))) in (0..50_u8).zip(ids.into_iter().zip(pairs)) {
+            let handle = client.answer(id).handle();
+            ours.write_all(&[index]).unwrap();
+            assert_eq!(client.call("socket.recv", json!([handle, 9])).data(), [index]);
+        }
+    });
+}
+
+#[test]
+fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        let folder = Folder::new();
+        let files: Vec<File> =
+            ["a", "b", "c"].map(|name| File::open(folder.write(name, name)).unwrap()).into();
+        let beside: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let item = |count: u32| json!(["SOL_SOCKET", "SCM_RIGHTS", { "descriptors": count }]);
+        let params = json!([left, ["aGk="], [item(3)]]);
+        assert_eq!(
+            *client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result(),
+            2
+        );
+        let mut came = client.call("socket.recvmsg", json!([right, 9, 100]));
+        assert_eq!(came.result()["ancdata"], json!([[1, 1, { "descriptors": 3 }]]));
+        let texts: Vec<String> = came
+            .descriptors
+            .drain(..)
+            .map(|descriptor| {
+                let mut file = File::from(descriptor);
+                file.rewind().unwrap();
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                text
+            })
+            .collect();
+        assert_eq!(texts, ["a", "b", "c"]);
+        // Too little room: the kernel cuts, and says so.
+        let params = json!([left, ["aGk="], [item(3)]]);
+        client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result();
+        let cut = client.call("socket.recvmsg", json!([right, 9, 20]));
+        assert_eq!((cut.descriptors.len(), &cut.result()["flags"]), (1, &json!(libc::MSG_CTRUNC)));
+    });
+}
+
+#[test]
+fn received_descriptors_that_cannot_be_carried_are_closed_and_told_as_cut() {
+    bounded(20, || {
+        let broker = broker();
+        let (mut client, mut lines) = (broker.lsp(), broker.ndjson());
+        let token = client.call("session.open", Value::Null).result()["token"].clone();
+        let (left, right) = client.pair();
+        lines.call("session.attach", json!([token])).result();
+        let before = broker.idle_open_files();
+        let file = File::open("/dev/null").unwrap();
+        let beside = [file.as_fd()];
+        let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
+        client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result();
+        let came = lines.call("socket.recvmsg", json!([right, 9, 100]));
+        assert_eq!((came.data(), &came.result()["ancdata"]), (b"hi".to_vec(), &json!([])));
+        assert_eq!(came.result()["flags"], libc::MSG_CTRUNC);
+        broker.settles_at(before);
+    });
+}
+
+#[test]
+fn a_file_is_sent_from_its_descriptor_and_not_moved() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        let folder = Folder::new();
+        let mut file = File::open(folder.write("file", "0123456789")).unwrap();
+        for (params, expected) in [
+            (json!([left, 0]), "0123456789"),
+            (json!([left, 0, 3]), "3456789"),
+            (json!([left, 0, 3, 4]), "3456"),
+            (json!([left, 0, 8, 100]), "89"),
+        ] {
+            let beside = [file.as_fd()];
+            let sent = client.call_beside("socket.sendfile", params, Beside::descriptors(&beside));
+            assert_eq!(*sent.result(), expected.len());
+            assert_eq!(client.call("socket.recv", json!([right, 99])).data(), expected.as_bytes());
+        }
+        assert_eq!(file.stream_position().unwrap(), 0);
+        let pipe = std::io::pipe().unwrap();
+        let beside = [pipe.0.as_fd()];
+        let refused =
+            client.call_beside("socket.sendfile", json!([left, 0]), Beside::descriptors(&beside));
+        assert_eq!(refused.fault().exception(), "ValueError");
+    });
+}
+
+#[test]
+fn descriptors_may_come_with_any_byte_of_their_frame() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let message = request(1, "socket.fromfd", Value::Null).to_string();
+        let frame = LspClient::frame(&message, None, 1);
+        for at in [0, 1, 20, frame.len() - 1] {
+            client.wire.send(&frame[..at], &[]).unwrap();
+            client.wire.send(&frame[at..], &[theirs.as_fd()]).unwrap();
+            let handle = client.answer(1).handle();
+            client.call("socket.send", json!([handle, "aGk="])).result();
+            assert_eq!(read(&ours, 2), b"hi");
+        }
+    });
+}

@@ -1,0 +1,212 @@
+//! Thousands of failures in no order leave nothing behind.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::{Client, Daemon, LspClient, bounded};
+
+use crate::broker::broker;
+
+const ROUNDS: u32 = 2500;
+
+/// Numbers without order, the same in every run (xorshift, G. Marsaglia 2003).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}
+
+/// A connection that lives through the failures, and what they are made of.
+struct Scene {
+    broker: Daemon,
+    client: LspClient,
+    left: u64,
+    right: u64,
+    file: File,
+    socket: UnixStream,
+    numbers: Numbers,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        // What is made once, such as registrations with the event loop, is there from now on.
+        let first = client.send("socket.recvmsg", json!([right, 9, 100]));
+        client.call("socket.send", json!([left, "aGk="])).result();
+        client.answer(first).result();
+        let file = File::open("/dev/null").unwrap();
+        let (socket, _) = UnixStream::pair().unwrap();
+        Self { broker, client, left, right, file, socket, numbers: Numbers(0x5eed) }
+    }
+
+    /// A request of the connection that lives, refused in one of many ways, with descriptors beside
+    /// it that nobody takes.
+    fn refused(&mut self) {
+        let (left, right) = (self.left, self.right);
+        let item = |count: u32| json!([1, 1, { "descriptors": count }]);
+        let calls = [
+            ("socket.fromfd", json!([9])),
+            ("socket.fromfd", json!(["x"])),
+            ("socket.fromfd", json!([0])),
+            ("socket.socket", json!({ "fileno": 0, "timeout": -1 })),
+            ("socket.socket", json!(["AF_INET", 99])),
+            ("socket.socketpair", json!(["AF_INET"])),
+            ("socket.sendmsg", json!([left, ["aGk="], [item(9)]])),
+            ("socket.sendmsg", json!([left, ["aGk="], [item(1), item(9)]])),
+            ("socket.sendmsg", json!([left, ["?"], [item(1)]])),
+            ("socket.sendmsg", json!([7, ["aGk="], [item(1)]])),
+            (
+                "socket.sendmmsg",
+                json!([left, [{ "buffers": [], "ancdata": [item(1), [1, 1, "AAAA"]] }]]),
+            ),
+            ("socket.sendfile", json!([left, 0, -1])),
+            ("socket.sendfile", json!([7, 0])),
+            ("socket.accept", json!([left])),
+            ("socket.create_connection", json!([["127.0.0.1", 1], 1])),
+            ("socket.create_server", json!([["203.0.113.1", 0]])),
+            ("socket.recv", json!([right, -1])),
+            ("socket.connect", json!([left, "/nonexistent"])),
+            ("socket.nothing", json!([])),
+            ("session.attach", json!(["1.00"])),
+        ];
+        let (method, params) = calls[self.numbers.below(calls.len())].clone();
+        let count = self.numbers.below(4);
+        let beside: Vec<BorrowedFd<'_>> = vec![self.file.as_fd(); count];
+        let answer = self.client.call_beside(method, params.clone(), Beside::descriptors(&beside));
+        assert!(answer.is_fault(), "{method} {params}");
+    }
+
+    /// A receive of descriptors that is cancelled, before or after they came.
+    fn cancelled(&mut self) {
+        let id = self.client.send("socket.recvmsg", json!([self.right, 9, 100]));
+        let late = self.numbers.below(2) == 0;
+        if !late {
+            self.send_descriptor();
+        }
+        self.client.cancel(id);
+        if late {
+            self.send_descriptor();
+        }
+        if self.client.answer(id).is_fault() {
+            let params = json!([self.right, 9, 100]);
+            assert_eq!(self.client.call("socket.recvmsg", params).descriptors.len(), 1);
+        }
+    }
+
+    fn send_descriptor(&mut self) {
+        let params = json!([self.left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
+        let beside = [self.file.as_fd()];
+        self.client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result();
+    }
+
+    /// A connection of its own that comes to a bad end.
+    fn dropped(&mut self) {
+        let mut client = self.broker.lsp();
+        let beside = [self.socket.as_fd(), self.file.as_fd()];
+        let call = request(1, "socket.fromfd", Value::Null).to_string();
+        let frame = LspClient::frame(&call, Some(&[b"attached"]), 2);
+        match self.numbers.below(8) {
+            // In the middle of a frame, with its descriptors.
+            0 => {
+                let cut = 1 + self.numbers.below(frame.len() - 1);
+                client.wire.send(&frame[..cut], &beside).unwrap();
+            }
+            // Fewer than announced.
+            1 => client.wire.send(&frame, &beside[..1]).unwrap(),
+            // More than announced, and more than anybody would.
+            2 => client
+                .wire
+                .send(&LspClient::frame(&call, None, 0), &[self.file.as_fd(); 253])
+                .unwrap(),
+            // With handles, and calls that wait.
+            3 => {
+                let (left, right) = client.pair();
+                client.send("socket.recv", json!([left, 1]));
+                client.send("socket.recvmsg", json!([right, 1, 100]));
+            }
+            // With answers that are not read.
+            4 => {
+                for _ in 0..20 {
+                    client.send("socket.socketpair", json!({ "want_fd": true }));
+                }
+            }
+            // In a session that was opened and cloned.
+            5 => {
+                client.call("session.open", Value::Null).result();
+                client.pair();
+                let cloned = client.call("session.clone", Value::Null).result()["token"].clone();
+                self.broker.lsp().call("session.attach", json!([cloned])).result();
+            }
+            // In another spelling.
+            6 => {
+                let mut client = self.broker.ndjson();
+                client.call("socket.socketpair", Value::Null).result();
+                client.send_text("{\"jsonrpc\":");
+            }
+            _ => {
+                let mut client = self.broker.websocket();
+                client.call("socket.socketpair", Value::Null).result();
+                client.wire.send(&[0xff, 0xff, 0xff], &[]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn thousands_of_failures_leave_no_descriptor_behind() {
+    bounded(60, || {
+        let mut scene = Scene::new();
+        let before = scene.broker.idle_open_files();
+        for _ in 0..ROUNDS {
+            match scene.numbers.below(4) {
+                0 => scene.cancelled(),
+                1 => scene.dropped(),
+                _ => scene.refused(),
+            }
+        }
+        scene.broker.settles_at(before);
+        scene.client.is_served();
+        scene.client.stays_silent_for(50);
+        let params = json!([scene.left, "aGk="]);
+        scene.client.call("socket.send", params).result();
+        let came = scene.client.call("socket.recv", json!([scene.right, 9]));
+        assert_eq!(came.data(), b"hi");
+    });
+}
+
+#[test]
+fn sockets_that_come_and_go_cost_no_memory() {
+    bounded(30, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let mut rounds = |count: u32| {
+            for _ in 0..count {
+                let (left, right) = client.pair();
+                let id = client.send("socket.recv", json!([left, 9]));
+                client.send("socket.send", json!([right, "aGk="]));
+                client.answer(id).result();
+                client.send("socket.close", json!([left]));
+                client.call("socket.close", json!([right])).result();
+                while client.wire.anything_within(std::time::Duration::ZERO) {
+                    client.next_answer().unwrap();
+                }
+            }
+        };
+        rounds(500);
+        let before = broker.resident_bytes();
+        rounds(1500);
+        let grown = broker.resident_bytes().saturating_sub(before);
+        assert!(grown < 1 << 20, "{grown} bytes for 1500 pairs");
+    });
+}

@@ -1,0 +1,432 @@
+//! Every limit has a name, and crossing it is an error that says the name: promise 7.
+//!
+//! Limits of a theme are crossed beside it: sending in `backpressure`, `call.resolve` in `resolve`,
+//! the name service in `names`, the end in `shutdown`.
+
+use std::collections::BTreeSet;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::websocket::Opcode;
+use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounded, pause, until};
+
+use crate::broker::{broker, limited};
+
+/// Every limit, and where it is crossed.
+const CROSSED: [(&str, &str); 28] = [
+    ("head_bytes", "limits"),
+    ("frame_bytes", "limits, http, websocket"),
+    ("attachments", "limits"),
+    ("descriptors", "limits"),
+    ("batch_calls", "limits"),
+    ("calls_in_flight", "limits, panics"),
+    ("buffered_bytes", "backpressure"),
+    ("buffered_descriptors", "backpressure"),
+    ("output_bytes", "backpressure"),
+    ("stall_seconds", "backpressure"),
+    ("detect_seconds", "limits"),
+    ("partial_seconds", "limits"),
+    ("connections", "limits"),
+    ("connections_per_user", "limits"),
+    ("sessions", "limits"),
+    ("sessions_per_user", "limits"),
+    ("handles", "limits"),
+    ("receive_bytes", "limits"),
+    ("ancillary_bytes", "limits"),
+    ("batch_messages", "limits"),
+    ("poll_handles", "limits"),
+    ("resolver_jobs", "names"),
+    ("linger_seconds", "limits"),
+    ("clone_seconds", "sessions"),
+    ("resolve_seconds", "resolve"),
+    ("resolve_kept", "resolve"),
+    ("resolve_kept_seconds", "resolve"),
+    ("drain_seconds", "shutdown"),
+];
+
+#[test]
+fn every_limit_of_the_broker_is_crossed_by_a_test() {
+    bounded(20, || {
+        let broker = limited(&[("handles", 77)]);
+        let answer = broker.lsp().call("session.limits", Value::Null);
+        let limits = answer.result().as_object().unwrap();
+        let told: BTreeSet<&str> = limits.keys().map(String::as_str).collect();
+        assert_eq!(told, CROSSED.iter().map(|(name, _)| *name).collect());
+        assert_eq!(limits["handles"]["value"], 77);
+        for (name, limit) in limits {
+            let unit = limit["unit"].as_str().unwrap();
+            assert!(["bytes", "seconds", "count"].contains(&unit), "{name}: {unit}");
+            assert!(limit["meaning"].as_str().unwrap().len() > 20, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_head_over_head_bytes_ends_the_connection() {
+    bounded(20, || {
+        let broker = limited(&[("head_bytes", 64)]);
+        let message = request(1, "socket.htons", json!([1])).to_string();
+        let head = |length: usize| {
+            let start = format!("Content-Length: {}\r\nX: ", message.len());
+            let filler = "x".repeat(length - start.len() - 4);
+            format!("{start}{filler}\r\n\r\n")
+        };
+        let mut client = broker.lsp();
+        client.wire.send(format!("{}{message}", head(64)).as_bytes(), &[]).unwrap();
+        assert_eq!(*client.answer(1).result(), 256);
+        client.wire.send(format!("{}{message}", head(65)).as_bytes(), &[]).unwrap();
+        client.is_ended();
+        // No end in sight is enough.
+        let mut client = broker.lsp();
+        client.wire.send(&[b'C'; 64], &[]).unwrap();
+        client.is_ended();
+    });
+}
+
+#[test]
+fn a_frame_or_a_line_over_frame_bytes_ends_the_connection() {
+    bounded(20, || {
+        let broker = limited(&[("frame_bytes", 70_000), ("receive_bytes", 1000)]);
+        let message = request(1, "socket.htons", json!([1])).to_string();
+        let rest = 70_000 - message.len();
+        let mut client = broker.lsp();
+        let whole = vec![b'x'; rest];
+        client.wire.send(&LspClient::frame(&message, Some(&[&whole]), 0), &[]).unwrap();
+        assert_eq!(*client.answer(1).result(), 256);
+        let head = format!("Content-Length: {}\r\nAttachments: {rest},1\r\n\r\n", message.len());
+        client.wire.send(head.as_bytes(), &[]).unwrap();
+        client.is_ended();
+        let mut client = broker.ndjson();
+        client.send_text(&format!("{message}{}\n", " ".repeat(rest)));
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+        client.wire.send(&vec![b' '; 70_001], &[]).ok();
+        assert_eq!(client.read_json(), None);
+    });
+}
+
+#[test]
+fn an_answer_over_frame_bytes_is_an_error_that_says_so() {
+    bounded(20, || {
+        let broker = limited(&[("frame_bytes", 66_000), ("receive_bytes", 100)]);
+        let mut client = broker.lsp();
+        // POLLNVAL makes the answer longer than the request.
+        let fault = client.call("socket.poll", json!([vec![(5, 0); 10_000]])).fault();
+        assert_eq!((fault.limit(), fault.data.call.as_deref()), ("frame_bytes", Some("poll")));
+        let constants = |id: u64| request(id, "socket.constants", Value::Null);
+        let one = client.call("socket.constants", Value::Null).json.to_string().len();
+        let fitting = 66_000 / one;
+        client.send_json(&(0..10).map(constants).collect());
+        let answers = client.read_json().unwrap();
+        for (index, answer) in answers.as_array().unwrap().iter().enumerate() {
+            assert_eq!(answer["id"], index);
+            let limit = &answer["error"]["data"]["limit"];
+            assert_eq!(*limit == "frame_bytes", index >= fitting, "{index}: {limit}");
+        }
+        assert!(answers.to_string().len() < 66_000 + 10 * 300);
+        client.is_served();
+    });
+}
+
+#[test]
+fn attachments_bounds_both_directions() {
+    bounded(20, || {
+        let broker = limited(&[("attachments", 2)]);
+        let mut client = broker.lsp();
+        let (left, right) = client.pair_of("SOCK_DGRAM");
+        for data in [b"a", b"b", b"c"] {
+            client.call("socket.send", json!([left, base64(data)])).result();
+        }
+        // An answer puts what goes over it into the JSON.
+        let answer = client.call_for_attachments("socket.recvmmsg", json!([right, 9, 9]));
+        assert_eq!(answer.attachments, [b"a", b"b"]);
+        assert_eq!(answer.result()[2]["data"], base64("c"));
+        let params = json!([left, { "attachment": 1 }]);
+        client
+            .call_beside("socket.send", params.clone(), Beside::attachments(&[b"x", b"y"]))
+            .result();
+        client.send_beside("socket.send", params, Beside::attachments(&[b"x", b"y", b"z"]));
+        client.is_ended();
+    });
+}
+
+#[test]
+fn descriptors_bounds_what_a_frame_announces_and_what_comes_unannounced() {
+    bounded(20, || {
+        let broker = limited(&[("descriptors", 2)]);
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let some = [null.as_fd(); 3];
+        let mut client = broker.lsp();
+        client.call_beside("socket.htons", json!([1]), Beside::descriptors(&some[..2])).result();
+        client.send_beside("socket.htons", json!([1]), Beside::descriptors(&some));
+        client.is_ended();
+        let mut client = broker.lsp();
+        for _ in 0..3 {
+            client.wire.send(b"Content", &some[..2]).unwrap();
+        }
+        client.is_ended();
+        let mut client = broker.ndjson();
+        for _ in 0..3 {
+            client.wire.send(b" ", &some[..2]).unwrap();
+        }
+        assert_eq!(client.read_json(), None);
+        broker.lsp().is_served();
+    });
+}
+
+#[test]
+fn a_batch_over_batch_calls_is_refused_whole() {
+    bounded(20, || {
+        let broker = limited(&[("batch_calls", 3)]);
+        let mut client = broker.lsp();
+        let (left, _) = client.pair();
+        let close = request(1, "socket.close", json!([left]));
+        client.send_json(&vec![close; 4].into());
+        let refused = client.next_answer().unwrap();
+        assert_eq!((refused.id(), refused.fault().limit()), (&Value::Null, "batch_calls"));
+        client.call("socket.gettimeout", json!([left])).result();
+        client.send_json(&vec![request(1, "socket.htons", json!([1])); 3].into());
+        assert_eq!(client.read_json().unwrap().as_array().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn the_call_over_calls_in_flight_is_refused_and_those_that_need_not_wait_are_served() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        let receive = json!([left, 1]);
+        let ids: Vec<u64> = (0..256).map(|_| client.send("socket.recv", receive.clone())).collect();
+        let refused = client.call("socket.recv", receive.clone()).fault();
+        assert_eq!(refused.limit(), "calls_in_flight");
+        // A notification that would wait is refused in silence.
+        client.notify("socket.recv", receive.clone());
+        client.is_served();
+        client.call("socket.send", json!([right, base64(vec![1; 256])])).result();
+        for id in ids {
+            assert_eq!(client.answer(id).data(), [1]);
+        }
+        let waiting = client.send("socket.recv", receive);
+        client.call("socket.send", json!([right, base64([2])])).result();
+        assert_eq!(client.answer(waiting).data(), [2]);
+    });
+}
+
+#[test]
+fn a_silent_connection_ends_after_detect_seconds() {
+    bounded(20, || {
+        let broker = limited(&[("detect_seconds", 1)]);
+        let begun = Instant::now();
+        let (mut silent, mut half) = (broker.lsp(), broker.http());
+        let mut idle = broker.lsp();
+        idle.is_served();
+        half.wire.send(b"POST / HTTP/1.1\r\n", &[]).unwrap();
+        silent.is_ended();
+        assert!((900..4000).contains(&begun.elapsed().as_millis()));
+        // 408, or nothing at all.
+        if let Some(response) = half.read() {
+            assert_eq!(response.status, 408);
+            assert!(half.read().is_none());
+        }
+        // Whoever has spoken may be silent for as long as he likes.
+        pause(300);
+        idle.is_served();
+    });
+}
+
+#[test]
+fn connections_over_their_limits_are_closed_at_once() {
+    bounded(20, || {
+        for name in ["connections", "connections_per_user"] {
+            let broker = limited(&[(name, 2)]);
+            broker.idle_open_files();
+            let (mut first, mut second) = (broker.lsp(), broker.http());
+            first.is_served();
+            second.call("socket.htons", json!([1])).result();
+            broker.lsp().is_ended();
+            assert_eq!(broker.ndjson().read_json(), None, "{name}");
+            first.is_served();
+            assert!(broker.log().contains(name), "{}", broker.log());
+            drop(second);
+            until("there is room again", || {
+                let mut third = broker.ndjson();
+                third.wire.send(b"{}\n", &[]).is_ok() && third.read_json().is_some()
+            });
+        }
+    });
+}
+
+#[test]
+fn sessions_over_their_limits_are_refused() {
+    bounded(20, || {
+        for limit in ["sessions", "sessions_per_user"] {
+            let broker = limited(&[(limit, 1)]);
+            let (mut first, mut second) = (broker.lsp(), broker.lsp());
+            let opened = first.call("session.open", Value::Null);
+            assert_eq!(second.call("session.open", Value::Null).fault().limit(), limit);
+            assert_eq!(first.call("session.clone", Value::Null).fault().limit(), limit);
+            // The same again is no further one, and implicit ones do not count.
+            assert_eq!(first.call("session.open", Value::Null).result(), opened.result());
+            second.call("socket.socket", Value::Null).handle();
+            drop(first);
+            until("the first has ended", || !second.call("session.open", Value::Null).is_fault());
+        }
+    });
+}
+
+#[test]
+fn a_message_that_does_not_go_on_ends_the_connection_after_partial_seconds() {
+    bounded(20, || {
+        let broker = limited(&[("partial_seconds", 1)]);
+        let message = request(1, "socket.htons", json!([1])).to_string();
+        let frame = LspClient::frame(&message, Some(&[b"attached"]), 0);
+        let head = frame.len() - message.len() - 8;
+        let masked = |last, part: &[u8]| WebSocketClient::frame(Opcode::Text, last, true, part);
+        let upgrade = WebSocketClient::handshake("").into_bytes();
+        let fragment = [upgrade.clone(), masked(false, message.as_bytes())].concat();
+        let half = [upgrade, masked(true, message.as_bytes())[..9].to_vec()].concat();
+        let begun = [
+            ("half a head", frame[..5].to_vec()),
+            ("a head alone", frame[..head].to_vec()),
+            ("half of the JSON", frame[..head + 9].to_vec()),
+            ("the JSON alone", frame[..frame.len() - 8].to_vec()),
+            ("half a line", message.as_bytes()[..9].to_vec()),
+            ("half a WebSocket frame", half),
+            ("a fragment", fragment),
+        ];
+        let begin = |(what, bytes): (&'static str, Vec<u8>)| {
+            let client = broker.ndjson();
+            client.wire.send(&bytes, &[]).unwrap();
+            (what, client)
+        };
+        let mut clients = begun.map(begin);
+        let mut slow = broker.ndjson();
+        let started = Instant::now();
+        // Whoever goes on is waited for, however slow.
+        for part in message.as_bytes().chunks(message.len() / 5) {
+            slow.wire.send(part, &[]).unwrap();
+            pause(400);
+        }
+        assert!(started.elapsed() > Duration::from_secs(2));
+        let late = Duration::from_millis(300);
+        let open = clients.iter_mut().filter_map(|(what, client)| {
+            let open = !client.wire.ends_within(late);
+            open.then_some(*what)
+        });
+        assert_eq!(open.collect::<Vec<_>>(), [""; 0], "still open after two seconds");
+        slow.send_text("\n");
+        assert_eq!(slow.read_json().unwrap()["result"], 256);
+    });
+}
+
+#[test]
+fn sockets_over_handles_are_refused_whatever_makes_them() {
+    bounded(20, || {
+        let broker = limited(&[("handles", 3)]);
+        let mut client = broker.lsp();
+        let listener = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
+        let address = client.call("socket.getsockname", json!([listener])).result().clone();
+        let port = u16::try_from(address[1].as_u64().unwrap()).unwrap();
+        let (left, right) = client.pair();
+        let files = broker.idle_open_files();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let beside = [ours.as_fd()];
+        for (method, params) in [
+            ("socket.socket", Value::Null),
+            ("socket.socketpair", Value::Null),
+            ("socket.dup", json!([left])),
+            ("socket.fromfd", Value::Null),
+            ("socket.socket", json!({ "fileno": 0 })),
+            ("socket.create_server", json!([["127.0.0.1", 0]])),
+            ("socket.create_connection", json!([address])),
+        ] {
+            let refused = client.call_beside(method, params, Beside::descriptors(&beside));
+            assert_eq!(refused.fault().limit(), "handles", "{method}");
+        }
+        broker.settles_at(files);
+        client.call("socket.close", json!([right])).result();
+        // One is free, two are needed: none is left behind.
+        assert_eq!(client.call("socket.socketpair", Value::Null).fault().limit(), "handles");
+        assert_eq!(client.call("session.info", Value::Null).result()["handles"], 2);
+        client.call("socket.dup", json!([left])).handle();
+        drop(TcpStream::connect(("127.0.0.1", port)));
+    });
+}
+
+#[test]
+fn an_accept_over_handles_leaves_the_connection_in_the_queue() {
+    bounded(20, || {
+        let broker = limited(&[("handles", 2)]);
+        let mut client = broker.lsp();
+        let listener = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
+        let name = client.call("socket.getsockname", json!([listener]));
+        let port = u16::try_from(name.result()[1].as_u64().unwrap()).unwrap();
+        let other = client.call("socket.socket", Value::Null).handle();
+        let peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(client.call("socket.accept", json!([listener])).fault().limit(), "handles");
+        client.call("socket.close", json!([other])).result();
+        // As with EMFILE, which leaves it there too (accept(2)).
+        client.call("socket.settimeout", json!([listener, 1])).result();
+        let accepted = client.call("socket.accept", json!([listener]));
+        assert_eq!(accepted.result()["address"][1], peer.local_addr().unwrap().port());
+    });
+}
+
+#[test]
+fn sizes_of_one_call_over_their_limits_are_refused() {
+    bounded(20, || {
+        let broker = limited(&[
+            ("receive_bytes", 1000),
+            ("ancillary_bytes", 500),
+            ("batch_messages", 4),
+            ("poll_handles", 2),
+            ("linger_seconds", 5),
+        ]);
+        let mut client = broker.lsp();
+        let (left, right) = client.pair_of("SOCK_DGRAM");
+        for _ in 0..8 {
+            client.call("socket.send", json!([left, "aGk="])).result();
+        }
+        let message = json!({ "buffers": ["aGk="] });
+        let poll = json!([right, "POLLIN"]);
+        for (method, fitting, crossing, limit) in [
+            ("socket.recv", json!([right, 1000]), json!([right, 1001]), "receive_bytes"),
+            ("socket.recvfrom", json!([right, 1000]), json!([right, i64::MAX]), "receive_bytes"),
+            ("socket.recvmsg", json!([right, 1000]), json!([right, 1001]), "receive_bytes"),
+            (
+                "socket.recvmsg_into",
+                json!([right, [500, 500]]),
+                json!([right, [500, 501]]),
+                "receive_bytes",
+            ),
+            ("socket.recvmmsg", json!([right, 4, 250]), json!([right, 4, 251]), "receive_bytes"),
+            ("socket.recvmsg", json!([right, 9, 500]), json!([right, 9, 501]), "ancillary_bytes"),
+            ("socket.recvmmsg", json!([right, 4, 9]), json!([right, 5, 9]), "batch_messages"),
+            (
+                "socket.sendmmsg",
+                json!([left, [message, message, message, message]]),
+                json!([left, [message, message, message, message, message]]),
+                "batch_messages",
+            ),
+            (
+                "socket.poll",
+                json!([[poll, poll], 0]),
+                json!([[poll, poll, poll], 0]),
+                "poll_handles",
+            ),
+            ("session.open", json!([5]), json!([5.5]), "linger_seconds"),
+        ] {
+            assert_eq!(client.call(method, crossing).fault().limit(), limit, "{method}");
+            client.call("socket.settimeout", json!([right, 1])).result();
+            client.call("socket.send", json!([left, "aGk="])).result();
+            client.call(method, fitting).result();
+        }
+        client.wire.be_patient_for(Duration::from_secs(2));
+        client.is_served();
+    });
+}

@@ -1,0 +1,38 @@
+//! End-to-end tests: the broker in a process of its own, real sockets, raw clients.
+//!
+//! Names of tests are sentences about what a client can rely on. Every test starts a broker of its
+//! own and is bounded; what the machine lacks is said and counted as skipped.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails; helpers beside the test functions use it too"
+)]
+
+mod broker;
+mod in_process;
+mod spellings;
+mod http;
+mod websocket;
+mod stdio;
+mod ordering;
+mod panics;
+mod cancel;
+mod resolve;
+mod backpressure;
+mod limits;
+mod sessions;
+mod bad_frames;
+mod bad_requests;
+mod bad_values;
+mod descriptors;
+mod datagrams;
+mod discover;
+mod documentation;
+mod names;
+mod startup;
+mod shutdown;
+mod users;
+mod exhaustion;
+mod leaks;

@@ -1,0 +1,216 @@
+//! `call.resolve`: what became of a call whose connection was lost.
+
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::{Answer, Client, Daemon, LspClient, base64, bounded, pause};
+
+use crate::broker::{broker, limited};
+
+/// A session with a connection that stays.
+struct Kept {
+    broker: Daemon,
+    anchor: LspClient,
+    token: Value,
+}
+
+impl Kept {
+    fn over(broker: Daemon) -> Self {
+        let mut anchor = broker.lsp();
+        let token = anchor.call("session.open", Value::Null).result()["token"].clone();
+        Self { broker, anchor, token }
+    }
+
+    /// A further connection and its number.
+    fn further(&self) -> (LspClient, u64) {
+        let mut client = self.broker.lsp();
+        let opened = client.call("session.attach", json!([self.token]));
+        let number = opened.result()["connection"].as_u64().unwrap();
+        (client, number)
+    }
+
+    fn resolve(&mut self, connection: u64, request: impl Into<Value>) -> Answer {
+        let params = json!({ "connection": connection, "request": request.into() });
+        self.anchor.call_for_attachments("call.resolve", params)
+    }
+
+    fn state(&mut self, connection: u64, request: impl Into<Value>) -> Value {
+        self.resolve(connection, request).result()["state"].clone()
+    }
+}
+
+#[test]
+fn an_answer_that_was_lost_is_told_once() {
+    bounded(20, || {
+        let mut kept = Kept::over(broker());
+        let (mut client, number) = kept.further();
+        client.send_json(&request("lost", "socket.htons", json!([1])));
+        client.wire.anything_within(std::time::Duration::from_secs(2));
+        drop(client);
+        let resolved = kept.resolve(number, "lost");
+        let answer = &resolved.result()["answer"];
+        assert_eq!(resolved.result()["state"], "answered");
+        assert_eq!(*answer, json!({ "jsonrpc": "2.0", "id": "lost", "result": 256 }));
+        assert_eq!(kept.state(number, "lost"), "unknown");
+    });
+}
+
+#[test]
+fn errors_are_answers_too() {
+    bounded(20, || {
+        let mut kept = Kept::over(broker());
+        let (mut client, number) = kept.further();
+        let id = client.send("socket.gettimeout", json!([1]));
+        client.wire.anything_within(std::time::Duration::from_secs(2));
+        drop(client);
+        let resolved = kept.resolve(number, id);
+        assert_eq!(resolved.result()["answer"]["error"]["code"], 4000);
+    });
+}
+
+#[test]
+fn a_call_that_waited_was_cancelled_and_one_that_never_came_is_unknown() {
+    bounded(20, || {
+        let mut kept = Kept::over(broker());
+        let (mut client, number) = kept.further();
+        let (left, right) = client.pair();
+        let waiting = client.send("socket.recv", json!([left, 9]));
+        client.send_json(&request("x", "socket.recv", json!([left, 9])));
+        client.call("socket.htons", json!([1])).result();
+        drop(client);
+        assert_eq!(kept.state(number, waiting), "cancelled");
+        assert_eq!(kept.state(number, "x"), "cancelled");
+        assert_eq!(kept.state(number, "y"), "unknown");
+        assert_eq!(kept.state(number, waiting + 50), "unknown");
+        assert_eq!(kept.state(number + 1000, waiting), "unknown");
+        // Without effect, as promised.
+        kept.anchor.call("socket.send", json!([right, base64("hi")])).result();
+        assert_eq!(kept.anchor.call("socket.recv", json!([left, 9])).data(), b"hi");
+    });
+}
+
+#[test]
+fn attachments_and_descriptors_come_again() {
+    bounded(20, || {
+        let mut kept = Kept::over(broker());
+        let (mut client, number) = kept.further();
+        let id =
+            client.send_beside("socket.inet_aton", json!(["1.2.3.4"]), Beside::attachments(&[]));
+        client.wire.anything_within(std::time::Duration::from_secs(2));
+        drop(client);
+        let resolved = kept.resolve(number, id);
+        assert_eq!(resolved.result()["answer"]["result"], json!({ "attachment": 0 }));
+        assert_eq!(resolved.attachments, [[1, 2, 3, 4]]);
+
+        let (mut client, number) = kept.further();
+        let (left, right) = client.pair();
+        let id = client.send("socket.detach", json!([left]));
+        client.wire.anything_within(std::time::Duration::from_secs(2));
+        drop(client);
+        let mut resolved = kept.resolve(number, id);
+        assert_eq!(resolved.result()["answer"]["result"], 1);
+        let mut detached = UnixStream::from(resolved.descriptors.remove(0));
+        kept.anchor.call("socket.send", json!([right, base64("hi")])).result();
+        kept.anchor.call("socket.close", json!([right])).result();
+        let mut text = String::new();
+        detached.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hi");
+    });
+}
+
+#[test]
+fn an_answer_that_cannot_be_given_in_this_way_can_be_asked_for_in_another() {
+    bounded(20, || {
+        let mut kept = Kept::over(broker());
+        let (mut client, number) = kept.further();
+        let id =
+            client.send_beside("socket.inet_aton", json!(["1.2.3.4"]), Beside::attachments(&[]));
+        client.wire.anything_within(std::time::Duration::from_secs(2));
+        drop(client);
+        let params = json!({ "connection": number, "request": id });
+        let refused = kept.anchor.call("call.resolve", params).fault();
+        assert_eq!(refused.exception(), "ValueError");
+        assert!(refused.message.contains("Attachments"), "{}", refused.message);
+        assert_eq!(kept.resolve(number, id).attachments, [[1, 2, 3, 4]]);
+    });
+}
+
+#[test]
+fn resolving_waits_for_the_end_of_the_connection() {
+    bounded(20, || {
+        let mut kept = Kept::over(broker());
+        let (mut client, number) = kept.further();
+        let (left, _) = client.pair();
+        let waiting = client.send("socket.recv", json!([left, 9]));
+        client.call("socket.htons", json!([1])).result();
+        let resolve = kept.anchor.send("call.resolve", json!([number, waiting]));
+        kept.anchor.stays_silent_for(100);
+        drop(client);
+        assert_eq!(kept.anchor.answer(resolve).result()["state"], "cancelled");
+    });
+}
+
+#[test]
+fn resolve_seconds_bounds_that_wait() {
+    bounded(20, || {
+        let mut kept = Kept::over(limited(&[("resolve_seconds", 1)]));
+        let (_client, number) = kept.further();
+        let begun = Instant::now();
+        let fault = kept.resolve(number, 1).fault();
+        assert_eq!(fault.limit(), "resolve_seconds");
+        let waited = begun.elapsed().as_millis();
+        assert!((900..4000).contains(&waited), "{waited} ms");
+    });
+}
+
+#[test]
+fn resolve_kept_bounds_how_many_connections_are_remembered() {
+    bounded(20, || {
+        let mut kept = Kept::over(limited(&[("resolve_kept", 2)]));
+        let mut ended = Vec::new();
+        for _ in 0..3 {
+            let (mut client, number) = kept.further();
+            let id = client.send("socket.htons", json!([1]));
+            client.wire.anything_within(std::time::Duration::from_secs(2));
+            drop(client);
+            // One after the other, so that it is known which is the oldest.
+            assert_eq!(kept.state(number, id + 1), "unknown");
+            ended.push((number, id));
+        }
+        let states = ended.into_iter().map(|(number, id)| kept.state(number, id));
+        assert_eq!(states.collect::<Vec<_>>(), ["unknown", "answered", "answered"]);
+    });
+}
+
+#[test]
+fn resolve_kept_seconds_bounds_how_long() {
+    bounded(20, || {
+        let mut kept = Kept::over(limited(&[("resolve_kept_seconds", 1)]));
+        let (mut client, number) = kept.further();
+        let id = client.send("socket.htons", json!([1]));
+        client.wire.anything_within(std::time::Duration::from_secs(2));
+        drop(client);
+        pause(1300);
+        assert_eq!(kept.state(number, id), "unknown");
+    });
+}
+
+#[test]
+fn other_sessions_learn_nothing() {
+    bounded(20, || {
+        let mut kept = Kept::over(broker());
+        let (mut client, number) = kept.further();
+        let id = client.send("socket.htons", json!([1]));
+        client.wire.anything_within(std::time::Duration::from_secs(2));
+        drop(client);
+        let mut stranger = kept.broker.lsp();
+        stranger.call("session.open", Value::Null).result();
+        let told = stranger.call("call.resolve", json!([number, id]));
+        assert_eq!(told.result()["state"], "unknown");
+        assert_eq!(kept.state(number, id), "answered");
+    });
+}

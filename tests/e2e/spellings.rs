@@ -1,0 +1,264 @@
+//! One endpoint, several spellings: the same calls have the same answers, and the same ends.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::message::{notification, request};
+use sockbroker_test_support::skip::program_or_skip;
+use sockbroker_test_support::{Client, Daemon, StdioDaemon, base64, bounded, pause};
+
+use crate::broker::{broker, prepare};
+
+/// A client of each spelling on the socket.
+fn everyone(broker: &Daemon) -> Vec<(&'static str, Box<dyn Client>)> {
+    vec![
+        ("lsp", Box::new(broker.lsp())),
+        ("ndjson", Box::new(broker.ndjson())),
+        ("http", Box::new(broker.http())),
+        ("websocket", Box::new(broker.websocket())),
+    ]
+}
+
+/// Results and errors of every sort: from conversions, real sockets, and refusals of each layer.
+fn transcript(client: &mut dyn Client) -> Vec<Value> {
+    let pair = client.call("socket.socketpair", Value::Null);
+    let (left, right) = pair.handles();
+    let bytes = base64(b"every byte \x00\xff");
+    let calls = [
+        ("socket.htons", json!([1])),
+        ("socket.inet_aton", json!({ "ip_string": "127.1" })),
+        ("socket.getaddrinfo", json!({ "host": "127.0.0.1", "port": 80, "type": "SOCK_STREAM" })),
+        ("socket.send", json!([left, bytes])),
+        ("socket.recv", json!([right, 100])),
+        ("socket.settimeout", json!([right, 0.01])),
+        ("socket.recv", json!([right, 100])),
+        ("socket.settimeout", json!([right, 0])),
+        ("socket.recv", json!([right, 100])),
+        ("socket.getsockname", json!({ "handle": left })),
+        ("socket.recv", json!([left, -1])),
+        ("socket.htons", json!({ "y": 1 })),
+        ("socket.fileno", json!(["x"])),
+        ("socket.gettimeout", json!([5])),
+        ("socket.nothing", Value::Null),
+        ("socket.close", json!([left])),
+        ("socket.recv", json!([right, 100])),
+        ("socket.send", json!([right, bytes])),
+        ("socket.getsockopt", json!([right, "SOL_SOCKET", "SO_TYPE"])),
+        ("session.attach", json!(["1.00"])),
+        ("session.limits", Value::Null),
+    ];
+    calls.map(|(method, params)| client.call(method, params).json).into()
+}
+
+#[test]
+fn every_spelling_and_stdio_answer_the_same_calls_the_same_way() {
+    bounded(20, || {
+        let broker = broker();
+        let mut alone = StdioDaemon::over_pipes(prepare());
+        let expected = transcript(&mut alone.client);
+        assert_eq!(expected[4]["result"]["data"], base64(b"every byte \x00\xff"));
+        assert_eq!(expected[6]["error"]["data"]["kind"], "timeout");
+        assert_eq!(expected[8]["error"]["data"]["name"], "EAGAIN");
+        assert_eq!(expected[16]["result"]["eof"], true);
+        assert_eq!(expected[17]["error"]["data"]["name"], "EPIPE");
+        for (spelling, mut client) in everyone(&broker) {
+            assert_eq!(transcript(client.as_mut()), expected, "{spelling}");
+            let info = client.call("session.info", Value::Null);
+            assert_eq!(info.result()["spelling"], spelling);
+            assert_eq!(info.result()["descriptors"], spelling == "lsp");
+        }
+    });
+}
+
+#[test]
+fn a_batch_is_answered_in_its_order_by_every_spelling() {
+    bounded(20, || {
+        let broker = broker();
+        let batch = json!([
+            request("slow", "socket.poll", json!([[], 0.1])),
+            request(1, "socket.htons", json!([1])),
+            notification("socket.htons", json!([1])),
+            17,
+            request(2, "socket.nothing", Value::Null),
+        ]);
+        for (spelling, mut client) in everyone(&broker) {
+            client.send_json(&batch);
+            let answers = client.read_json().unwrap();
+            let seen: Vec<_> = answers.as_array().unwrap().iter().collect();
+            assert_eq!(seen.len(), 4, "{spelling}: {answers}");
+            assert_eq!((&seen[0]["id"], &seen[0]["result"]), (&json!("slow"), &json!([])));
+            assert_eq!((&seen[1]["id"], &seen[1]["result"]), (&json!(1), &json!(256)));
+            assert_eq!((&seen[2]["id"], &seen[2]["error"]["code"]), (&json!(null), &json!(-32600)));
+            assert_eq!((&seen[3]["id"], &seen[3]["error"]["code"]), (&json!(2), &json!(-32601)));
+        }
+    });
+}
+
+#[test]
+fn answers_have_attachments_only_where_the_request_asked_for_them() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let plain = client.call("socket.inet_aton", json!(["1.2.3.4"]));
+        assert_eq!((plain.result(), plain.attachments.len()), (&json!(base64([1, 2, 3, 4])), 0));
+        let asked = client.call_for_attachments("socket.inet_aton", json!(["1.2.3.4"]));
+        assert_eq!(asked.result(), &json!({ "attachment": 0 }));
+        assert_eq!(asked.attachments, [[1, 2, 3, 4]]);
+        let again = client.call("socket.inet_aton", json!(["1.2.3.4"]));
+        assert_eq!(again.attachments.len(), 0);
+    });
+}
+
+#[test]
+fn a_session_asks_for_attachments_once() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        client.call("session.open", json!({ "attachments": true })).result();
+        assert_eq!(client.call("session.info", Value::Null).result()["attachments"], true);
+        let asked = client.call("socket.inet_aton", json!(["1.2.3.4"]));
+        assert_eq!(asked.result(), &json!({ "attachment": 0 }));
+        client.call("session.open", json!({ "attachments": false })).result();
+        let plain = client.call("socket.inet_aton", json!(["1.2.3.4"]));
+        assert_eq!(plain.result(), &json!(base64([1, 2, 3, 4])));
+        for (spelling, mut client) in everyone(&broker).into_iter().skip(1) {
+            let fault = client.call("session.open", json!({ "attachments": true })).fault();
+            assert_eq!(fault.exception(), "ValueError", "{spelling}");
+        }
+    });
+}
+
+#[test]
+fn a_first_byte_of_no_spelling_ends_the_connection_and_nothing_else() {
+    bounded(20, || {
+        let broker = broker();
+        for first in [b'x', b'"', b'1', 0, 0x16, 0x80, 0xff] {
+            let mut client = broker.ndjson();
+            client.wire.send(&[first], &[]).unwrap();
+            assert_eq!(client.read_json(), None, "{first}");
+        }
+        broker.lsp().is_served();
+    });
+}
+
+#[test]
+fn a_half_close_still_gets_the_answers() {
+    bounded(20, || {
+        let broker = broker();
+        let slow = || request("slow", "socket.poll", json!([[], 0.2]));
+        let mut client = broker.lsp();
+        client.send_json(&slow());
+        client.wire.close_writing();
+        assert_eq!(client.read_json().unwrap()["result"], json!([]));
+        assert_eq!(client.read_json(), None);
+        // The last line needs no end.
+        let mut client = broker.ndjson();
+        client.send_json(&slow());
+        client.send_text(&request("last", "socket.htons", json!([1])).to_string());
+        client.wire.close_writing();
+        assert_eq!(client.read_json().unwrap()["id"], "last");
+        assert_eq!(client.read_json().unwrap()["id"], "slow");
+        assert_eq!(client.read_json(), None);
+    });
+}
+
+#[test]
+fn a_half_close_still_gets_the_answer_over_http() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.http();
+        client.send_json(&request("slow", "socket.poll", json!([[], 0.2])));
+        client.wire.close_writing();
+        let answer = client.read_json().expect("the answer to a call that waits");
+        assert_eq!(answer["result"], json!([]));
+    });
+}
+
+#[test]
+fn a_full_close_cancels_what_waits_and_closes_the_handles() {
+    bounded(20, || {
+        let broker = broker();
+        let before = broker.idle_open_files();
+        for index in 0..4 {
+            let (spelling, mut client) = everyone(&broker).swap_remove(index);
+            let (left, _) = client.call("socket.socketpair", Value::Null).handles();
+            client.send_json(&request(7, "socket.recv", json!([left, 1])));
+            pause(20);
+            assert!(broker.open_files() >= before + 3, "{spelling}");
+            drop(client);
+            broker.settles_at(before);
+        }
+    });
+}
+
+#[test]
+fn a_full_close_after_a_half_close_cancels_too() {
+    bounded(20, || {
+        let broker = broker();
+        let before = broker.idle_open_files();
+        let mut client = broker.lsp();
+        let (left, _) = client.pair();
+        client.send("socket.recv", json!([left, 1]));
+        client.wire.close_writing();
+        pause(20);
+        drop(client);
+        broker.settles_at(before);
+    });
+}
+
+#[test]
+fn a_descriptor_beside_the_first_byte_is_not_lost_in_finding_the_spelling() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let handle = client.lend(&theirs);
+        drop(theirs);
+        client.call("socket.send", json!([handle, base64("hi")])).result();
+        let mut text = [0; 2];
+        std::io::Read::read_exact(&mut &ours, &mut text).unwrap();
+        assert_eq!(&text, b"hi");
+    });
+}
+
+#[test]
+fn socat_and_curl_are_clients() {
+    let test = "spellings::socat_and_curl_are_clients";
+    if !program_or_skip("socat", test) || !program_or_skip("curl", test) {
+        return;
+    }
+    bounded(20, || {
+        let broker = broker();
+        let message = request(1, "socket.getaddrinfo", json!({ "host": "127.0.0.1", "port": 80 }));
+        let path = broker.socket().display();
+        let line = format!("printf '%s\\n' \"$1\" | socat - UNIX-CONNECT:{path}");
+        let post = format!(
+            "curl --silent --max-time 10 --unix-socket {path} -H 'content-type: application/json' \
+             -d \"$1\" http://localhost/"
+        );
+        for command in [line, post] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &command, "sh", &message.to_string()]).stdin(Stdio::null());
+            let output = shell.output().unwrap();
+            let answer: Value = serde_json::from_slice(&output.stdout).expect(&command);
+            assert_eq!(answer["result"][0][4], json!(["127.0.0.1", 80]), "{command}");
+        }
+    });
+}
+
+#[test]
+fn a_message_that_comes_byte_by_byte_is_understood() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let message = request(1, "socket.htons", json!([1])).to_string();
+        for byte in sockbroker_test_support::LspClient::frame(&message, Some(&[b"ab"]), 0) {
+            client.wire.send(&[byte], &[]).unwrap();
+            std::thread::yield_now();
+        }
+        assert_eq!(*client.answer(1).result(), 256);
+        client.wire.be_patient_for(Duration::from_secs(1));
+        client.is_served();
+    });
+}

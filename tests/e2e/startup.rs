@@ -1,0 +1,263 @@
+//! From the command line to the socket: modes, paths, files, exit codes.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use sockbroker_test_support::daemon::Process;
+use sockbroker_test_support::skip::root_or_skip;
+use sockbroker_test_support::{Daemon, Folder, LspClient, bounded, until};
+
+use crate::broker::{PROGRAM, broker, prepare};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8(both).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn the_socket_is_made_with_mode_0660_and_never_wider() {
+    bounded(20, || {
+        for umask in ["0", "022", "077", "777"] {
+            let start = prepare().shell(&format!("umask {umask}"));
+            let (mut command, folder) = start.command();
+            let path = folder.join("socket");
+            command.arg("--socket").arg(&path).stdin(Stdio::null());
+            let _process = Process::spawn(command);
+            let (mut seen, mut wide) = (Vec::new(), false);
+            until("the socket has its mode", || {
+                if let Ok(found) = fs::symlink_metadata(&path) {
+                    seen.push(format!("{:o}", found.mode() & 0o7777));
+                    wide |= found.mode() & 0o7777 & !0o660 != 0;
+                }
+                seen.last().is_some_and(|mode| mode == "660")
+            });
+            assert!(!wide, "umask {umask}: {seen:?}");
+        }
+    });
+}
+
+#[test]
+fn the_path_of_its_own_that_is_stale_is_replaced_and_removed_at_the_end() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        let stale = fs::symlink_metadata(&path).unwrap().ino();
+        let start = || {
+            let (mut command, logs) = prepare().command();
+            command.arg("--socket").arg(&path);
+            let process = Process::spawn(command);
+            until("the broker serves", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+            (process, logs)
+        };
+        let (mut process, _logs) = start();
+        LspClient::connect(&path).is_served();
+        assert!(fs::symlink_metadata(&path).unwrap().ino() != stale || mode(&path) == 0o660);
+        process.terminate();
+        assert!(process.ends_within(Duration::from_secs(3)).success());
+        assert!(!path.exists());
+        // A killed broker leaves it; the next one takes it.
+        let (process, _logs) = start();
+        drop(process);
+        assert!(path.exists());
+        let (mut process, _logs) = start();
+        // What somebody else put there meanwhile is not touched at the end.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "not ours").unwrap();
+        process.terminate();
+        assert!(process.ends_within(Duration::from_secs(3)).success());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "not ours");
+    });
+}
+
+/// Starts on a path that cannot be used; what is said.
+fn refused(path: &Path) -> String {
+    let output = run(&["--socket", path.to_str().unwrap()]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains(path.to_str().unwrap()), "{said}");
+    said
+}
+
+#[test]
+fn a_path_that_is_something_else_is_left_alone() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let file = folder.write("file", "precious");
+        assert!(refused(&file).contains("not a socket"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+        let inner = folder.join("folder");
+        fs::create_dir(&inner).unwrap();
+        assert!(refused(&inner).contains("not a socket"));
+        assert!(inner.is_dir());
+        // A link is something else too, wherever it leads.
+        let link = folder.join("link");
+        drop(UnixListener::bind(folder.join("stale")).unwrap());
+        symlink(folder.join("stale"), &link).unwrap();
+        assert!(refused(&link).contains("not a socket"));
+        assert!(folder.join("stale").symlink_metadata().unwrap().file_type().is_socket());
+        refused(&folder.join("nowhere/socket"));
+        refused(&folder.join(&"x".repeat(200)));
+        refused(&file.join("below"));
+    });
+}
+
+#[test]
+fn a_socket_that_is_served_is_left_alone() {
+    bounded(20, || {
+        let broker = broker();
+        assert!(refused(broker.socket()).contains("running"));
+        broker.lsp().is_served();
+        // One that is bound and does not listen is nobody's, or somebody's who will: it is stale.
+        let folder = Folder::new();
+        let path = folder.join("full");
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(refused(&path).contains("running"));
+    });
+}
+
+#[test]
+fn a_socket_of_another_user_is_left_alone() {
+    if !root_or_skip("startup::a_socket_of_another_user_is_left_alone") {
+        return;
+    }
+    bounded(20, || {
+        let folder = Folder::new();
+        let path = folder.join("theirs");
+        drop(UnixListener::bind(&path).unwrap());
+        std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+        assert!(refused(&path).contains("another user"));
+        assert!(path.exists());
+    });
+}
+
+#[test]
+fn check_tells_by_its_exit_code_whether_the_files_can_be_used() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let socket = folder.join("never");
+        for (config, policy, code, part) in [
+            ("", "version = 1", 0, ""),
+            ("[limits]\nhandles = 5", "version = 1", 0, ""),
+            ("socket = \"/run/x\"\n\n[limits]\nhandels = 5", "version = 1", 78, "line 4"),
+            ("sockets = 5", "version = 1", 78, "sockets"),
+            ("[limits]\nhandles = -1", "version = 1", 78, "line 2"),
+            ("[limits]\nhandles = \"5\"", "version = 1", 78, "line 2"),
+            ("[limits", "version = 1", 78, "line 1"),
+            ("[limits]\nconnections = 0", "version = 1", 78, "connections"),
+            ("[limits]\ndescriptors = 254", "version = 1", 78, "descriptors"),
+            ("[limits]\nframe_bytes = 10", "version = 1", 78, "frame_bytes"),
+            ("", "version = 2", 78, "version 2"),
+            ("", "", 78, "version"),
+            ("", "version = 1\nrules = []", 78, "rules"),
+        ] {
+            let config = folder.write("config.toml", config);
+            let policy = folder.write("policy.toml", policy);
+            let (config, policy) = (config.to_str().unwrap(), policy.to_str().unwrap());
+            let socket = socket.to_str().unwrap();
+            let output =
+                run(&["--check", "--config", config, "--policy", policy, "--socket", socket]);
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(code), "{part}: {said}");
+            assert!(said.contains(part), "{part}: {said}");
+            if code != 0 {
+                let named = said.contains(config) || said.contains(policy);
+                assert!(named, "the file is named: {said}");
+            }
+        }
+        assert!(!socket.exists());
+        let missing = folder.join("missing");
+        let output = run(&["--check", "--config", missing.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(78));
+    });
+}
+
+#[test]
+fn a_broker_does_not_start_with_files_that_cannot_be_used() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let config = folder.write("config.toml", "[limits]\nhandels = 5");
+        let socket = folder.join("socket");
+        let output =
+            run(&["--config", config.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(78));
+        assert!(said(&output).contains("handels"));
+        assert!(!socket.exists());
+    });
+}
+
+#[test]
+fn the_path_of_the_configuration_is_used_where_the_command_line_has_none() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let path = folder.join("configured");
+        let config = folder.write("config.toml", &format!("socket = {path:?}\n"));
+        let mut command = Command::new(PROGRAM);
+        command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::null());
+        let _process = Process::spawn(command);
+        until("the broker serves", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+        LspClient::connect(&path).is_served();
+    });
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    bounded(20, || {
+        let version = run(&["--version"]);
+        let running = broker().lsp().call("session.info", Value::Null).result()["version"].clone();
+        assert_eq!(said(&version).trim(), format!("sockbrokerd {}", running.as_str().unwrap()));
+        let help = said(&run(&["--help"]));
+        for flag in
+            ["--socket", "--stdio", "--config", "--policy", "--check", "--version", "--help"]
+        {
+            assert!(help.contains(flag), "{flag}: {help}");
+        }
+        for wrong in [&["--nothing"][..], &["--socket"], &["extra"], &["--stdio", "--socket", "x"]]
+        {
+            assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
+        }
+    });
+}
+
+#[test]
+fn the_log_has_neither_payload_nor_tokens() {
+    bounded(20, || {
+        let start = prepare().shell("export SOCKBROKER_LOG=trace");
+        let broker: Daemon = start.start();
+        let mut client = broker.lsp();
+        let token = client.call("session.open", Value::Null).result()["token"].clone();
+        let (left, _) = client.pair();
+        let secret = "c2VjcmV0IHBheWxvYWQ=";
+        client.call("socket.send", serde_json::json!([left, secret])).result();
+        let log = broker.log();
+        assert!(!log.is_empty());
+        for word in [secret, "secret payload", token.as_str().unwrap()] {
+            assert!(!log.contains(word), "the log has {word}");
+        }
+    });
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_allowed() {
+    bounded(20, || {
+        let mut broker = prepare().shell("ulimit -Sn 50 && ulimit -Hn 500").start();
+        let limits = format!("/proc/{}/limits", broker.process().number());
+        let limits = fs::read_to_string(limits).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let values: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+        assert_eq!(values, ["500", "500"]);
+    });
+}

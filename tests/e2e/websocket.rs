@@ -1,0 +1,168 @@
+//! WebSocket by upgrade on the control socket (RFC 6455).
+
+use serde_json::{Value, json};
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::websocket::{Frame, Opcode};
+use sockbroker_test_support::{Client, WebSocketClient, bounded, pause};
+
+use crate::broker::{broker, limited};
+
+fn call() -> Vec<u8> {
+    request(1, "socket.htons", json!([1])).to_string().into_bytes()
+}
+
+#[test]
+fn a_message_may_come_in_fragments_with_pings_between() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.websocket();
+        let message = call();
+        client.send(Opcode::Text, false, &message[..3]);
+        client.send(Opcode::Ping, true, b"are you there");
+        client.send(Opcode::Continuation, false, &message[3..10]);
+        client.send(Opcode::Continuation, false, b"");
+        client.send(Opcode::Pong, true, b"unasked");
+        client.send(Opcode::Continuation, true, &message[10..]);
+        let pong = Frame { opcode: 10, last: true, payload: b"are you there".to_vec() };
+        assert_eq!(client.read(), Some(pong));
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+        client.send(Opcode::Binary, true, &message);
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+    });
+}
+
+#[test]
+fn an_orderly_close_is_answered_and_ends_the_connection() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.websocket();
+        client.send(Opcode::Text, true, &call());
+        client.send(Opcode::Close, true, &1000_u16.to_be_bytes());
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+        let close = Frame { opcode: 8, last: true, payload: 1000_u16.to_be_bytes().to_vec() };
+        assert_eq!(client.read(), Some(close));
+        assert_eq!(client.read(), None);
+    });
+}
+
+#[test]
+fn an_orderly_close_cancels_what_waits() {
+    bounded(20, || {
+        let broker = broker();
+        let before = broker.idle_open_files();
+        let mut client = broker.websocket();
+        let (left, _) = client.call("socket.socketpair", Value::Null).handles();
+        client.send_json(&request(2, "socket.recv", json!([left, 1])));
+        client.send(Opcode::Close, true, b"");
+        assert_eq!(client.read().unwrap().opcode, 8);
+        pause(20);
+        drop(client);
+        broker.settles_at(before);
+    });
+}
+
+#[test]
+fn broken_framing_ends_the_connection_and_nothing_else() {
+    bounded(20, || {
+        let broker = broker();
+        let message = call();
+        let masked =
+            |opcode, last, payload: &[u8]| WebSocketClient::frame(opcode, last, true, payload);
+        let mut reserved = masked(Opcode::Text, true, &message);
+        reserved[0] |= 0x40;
+        let mut unknown = masked(Opcode::Text, true, &message);
+        unknown[0] = 0x83;
+        let twice =
+            [masked(Opcode::Text, false, b"{"), masked(Opcode::Text, true, &message)].concat();
+        for (what, bytes) in [
+            ("not masked", WebSocketClient::frame(Opcode::Text, true, false, &message)),
+            ("a reserved bit", reserved),
+            ("an unknown opcode", unknown),
+            ("a continuation of nothing", masked(Opcode::Continuation, true, &message)),
+            ("a message within a message", twice),
+            ("a long ping", masked(Opcode::Ping, true, &[0; 126])),
+            ("a ping in fragments", masked(Opcode::Ping, false, b"x")),
+        ] {
+            let mut client = broker.websocket();
+            client.wire.send(&bytes, &[]).unwrap();
+            let next = client.read();
+            let ended = next.as_ref().is_none_or(|frame| frame.opcode == Opcode::Close as u8);
+            assert!(ended, "{what}: {next:?}");
+            assert!(next.is_none() || client.read().is_none(), "{what}");
+        }
+        broker.lsp().is_served();
+    });
+}
+
+#[test]
+fn a_message_over_frame_bytes_ends_the_connection() {
+    bounded(20, || {
+        let broker = limited(&[("frame_bytes", 70_000), ("receive_bytes", 1000)]);
+        let mut message = call();
+        message.resize(70_000, b' ');
+        let mut client = broker.websocket();
+        client.send(Opcode::Text, true, &message);
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+        message.push(b' ');
+        client.wire.send(&WebSocketClient::frame(Opcode::Text, true, true, &message), &[]).ok();
+        assert_eq!(client.read(), None);
+        // In fragments of a legal size as well.
+        let mut client = broker.websocket();
+        client.send(Opcode::Text, false, &message[..40_000]);
+        let rest = WebSocketClient::frame(Opcode::Continuation, true, true, &message[40_000..]);
+        client.wire.send(&rest, &[]).ok();
+        assert_eq!(client.read(), None);
+        // The announced length alone is enough: nobody waits for the bytes.
+        let mut client = broker.websocket();
+        let head = WebSocketClient::frame(Opcode::Text, true, true, &message);
+        client.wire.send(&head[..14], &[]).unwrap();
+        assert_eq!(client.read(), None);
+    });
+}
+
+#[test]
+fn what_is_no_request_is_a_json_rpc_error_and_the_connection_goes_on() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.websocket();
+        for (text, code) in
+            [(&b"{"[..], -32700), (b"", -32700), (b"\xff", -32700), (b"[]", -32600), (b"1", -32600)]
+        {
+            client.send(Opcode::Text, true, text);
+            assert_eq!(client.read_json().unwrap()["error"]["code"], code, "{text:?}");
+        }
+        client.send(Opcode::Text, true, &call());
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+    });
+}
+
+#[test]
+fn web_pages_and_half_handshakes_are_refused() {
+    bounded(20, || {
+        let broker = broker();
+        let page = WebSocketClient::handshake("Origin: http://localhost\r\n");
+        let whole = WebSocketClient::handshake("");
+        let without_key = whole.replace("Sec-WebSocket-Key", "X-Nothing");
+        let old = whole.replace("Version: 13", "Version: 8");
+        for (text, status) in [(page, 403), (without_key, 400), (old, 400)] {
+            let mut client = broker.http();
+            client.wire.send(text.as_bytes(), &[]).unwrap();
+            assert_eq!(client.read().unwrap().status, status, "{text}");
+        }
+        broker.websocket().call("socket.htons", json!([1])).result();
+    });
+}
+
+#[test]
+fn frames_right_behind_the_handshake_are_not_lost() {
+    bounded(20, || {
+        let broker = broker();
+        let mut bytes = WebSocketClient::handshake("").into_bytes();
+        bytes.extend(WebSocketClient::frame(Opcode::Text, true, true, &call()));
+        let mut client = broker.http();
+        client.wire.send(&bytes, &[]).unwrap();
+        assert_eq!(client.read().unwrap().status, 101);
+        let mut client = WebSocketClient { wire: client.wire };
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+    });
+}

@@ -1,0 +1,268 @@
+//! A broker in a process of its own.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::folder::Folder;
+use crate::http::HttpClient;
+use crate::lsp::LspClient;
+use crate::ndjson::NdjsonClient;
+use crate::watch::{happens_within, pause, until};
+use crate::websocket::WebSocketClient;
+
+/// The name of the socket in the broker's folder.
+const SOCKET: &str = "socket";
+/// Where its log goes.
+const LOG: &str = "log";
+
+/// Brokers that run, with the threads that started them.
+static RUNNING: Mutex<Vec<(ThreadId, u32)>> = Mutex::new(Vec::new());
+
+/// How a broker is to be started.
+#[derive(Debug)]
+pub struct Start {
+    binary: PathBuf,
+    folder: Folder,
+    config: String,
+    shell: String,
+    arguments: Vec<String>,
+}
+
+impl Start {
+    /// A broker from this binary, with a folder of its own.
+    pub fn new(binary: &str) -> Self {
+        Self {
+            binary: binary.into(),
+            folder: Folder::new(),
+            config: String::from("[limits]\n"),
+            shell: String::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// With this value of a limit.
+    #[must_use]
+    pub fn limit(mut self, name: &str, value: u64) -> Self {
+        writeln!(self.config, "{name} = {value}").unwrap();
+        self
+    }
+
+    /// With so many open files at most.
+    #[must_use]
+    pub fn open_files(self, most: u32) -> Self {
+        self.shell(&format!("ulimit -n {most}"))
+    }
+
+    /// With this command of the shell run first, in the same process.
+    #[must_use]
+    pub fn shell(mut self, command: &str) -> Self {
+        self.shell.push_str(command);
+        self.shell.push_str(" && ");
+        self
+    }
+
+    /// With a further argument.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// The command that starts it, and the folder that it needs; without an endpoint.
+    pub fn command(self) -> (Command, Folder) {
+        let Self { binary, folder, config, shell, arguments } = self;
+        let config = folder.write("config.toml", &config);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{shell}exec \"$0\" \"$@\"")).arg(binary);
+        command.arg("--config").arg(config).args(arguments);
+        command.stderr(File::create(folder.join(LOG)).unwrap());
+        (command, folder)
+    }
+
+    /// Starts it on a socket in its folder, and waits until it serves.
+    pub fn start(self) -> Daemon {
+        let (mut command, folder) = self.command();
+        let socket = folder.join(SOCKET);
+        command.arg("--socket").arg(&socket).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut daemon = Daemon { process: Process::spawn(command), folder, socket };
+        let mut ended = None;
+        until("the broker serves its socket", || {
+            ended = daemon.process.ended();
+            ended.is_some() || UnixStream::connect(&daemon.socket).is_ok()
+        });
+        assert_eq!(ended, None, "the broker ended at once:\n{}", daemon.log());
+        daemon
+    }
+}
+
+/// A broker that serves a socket; killed on drop.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    folder: Folder,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts this binary with the defaults.
+    pub fn start(binary: &str) -> Self {
+        Start::new(binary).start()
+    }
+
+    /// The path of its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
+    }
+
+    /// A bare connection.
+    pub fn connect(&self) -> UnixStream {
+        UnixStream::connect(&self.socket).unwrap()
+    }
+
+    /// A connection with LSP framing.
+    pub fn lsp(&self) -> LspClient {
+        LspClient::over(self.connect())
+    }
+
+    /// A connection with a message a line.
+    pub fn ndjson(&self) -> NdjsonClient {
+        NdjsonClient::over(self.connect())
+    }
+
+    /// A connection with HTTP.
+    pub fn http(&self) -> HttpClient {
+        HttpClient::over(self.connect())
+    }
+
+    /// A connection with WebSocket messages.
+    pub fn websocket(&self) -> WebSocketClient {
+        WebSocketClient::over(self.connect())
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.number())).unwrap().count()
+    }
+
+    /// How many files it has open once it is idle: connections of the past need a moment to end.
+    pub fn idle_open_files(&self) -> usize {
+        let (mut files, mut looks) = (self.open_files(), 0);
+        until("the broker is idle", || {
+            pause(10);
+            let now = self.open_files();
+            looks = if now == files { looks + 1 } else { 0 };
+            files = now;
+            looks == 5
+        });
+        files
+    }
+
+    /// Waits until it has no more than so many files open.
+    pub fn settles_at(&self, files: usize) {
+        let settled = happens_within(Duration::from_secs(5), || self.open_files() <= files);
+        assert!(settled, "{} files are open, not {files}: {:?}", self.open_files(), self.files());
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.process.number())).unwrap();
+        folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
+    }
+
+    /// The bytes of memory that it occupies.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.number())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+/// The process of a broker; killed on drop.
+#[derive(Debug)]
+pub struct Process {
+    /// The process, for its pipes.
+    pub child: Child,
+}
+
+impl Process {
+    /// Starts it.
+    pub fn spawn(mut command: Command) -> Self {
+        let child = command.spawn().unwrap();
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.push((thread::current().id(), child.id()));
+        Self { child }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        kill(pid(self.number()), Signal::SIGTERM).unwrap();
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub fn ends_within(&mut self, time: Duration) -> ExitStatus {
+        let mut status = None;
+        let ended = happens_within(time, || {
+            status = self.ended();
+            status.is_some()
+        });
+        assert!(ended, "the broker does not end within {time:?}");
+        status.unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let number = self.number();
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|(_, other)| *other != number);
+        drop(running);
+        // It may have ended already, which is as good.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Kills the brokers that a thread started; its waits for them then fail.
+pub(crate) fn kill_those_of(thread: ThreadId) {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    for (_, number) in running.iter().filter(|(starter, _)| *starter == thread) {
+        kill(pid(*number), Signal::SIGKILL).ok();
+    }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.try_into().unwrap())
+}

@@ -1,0 +1,54 @@
+//! A test inside of namespaces of its own: user, network and mounts.
+
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use crate::skip;
+use crate::watch::{USUAL, bounded};
+
+/// Set for the inner run, to the name of the test.
+const MARK: &str = "SOCKBROKER_TEST_NAMESPACE";
+const UNSHARE: [&str; 5] = ["--user", "--map-root-user", "--net", "--mount", "--"];
+
+/// Runs `body` as root of new namespaces, where the loopback interface is up and nothing else is
+/// there. `test` is the full name of the test that calls this: its binary is run once more for that
+/// test alone. Where namespaces cannot be made the test is skipped, which is said and counted.
+pub fn inside(test: &str, body: impl FnOnce() + Send + 'static) {
+    if std::env::var_os(MARK).is_some_and(|inner| inner == test) {
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success(), "the loopback interface does not come up");
+        return bounded(USUAL, body);
+    }
+    if let Some(reason) = unavailable() {
+        return skip::skip(reason, test);
+    }
+    let (name, output) = (test.to_owned(), test.to_owned());
+    let output = bounded(USUAL + 10, move || run_again(&output));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // A name that is misspelt runs no test, which is a success too.
+    let passed = output.status.success() && printed.contains("1 passed");
+    assert!(passed, "{name} failed in its namespaces:\n{printed}\n{said}");
+    for reason in skip::reasons(&said) {
+        skip::skip(reason, &name);
+    }
+}
+
+fn run_again(test: &str) -> Output {
+    let mut command = Command::new("unshare");
+    command.args(UNSHARE).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
+    command.env(MARK, test).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Why namespaces cannot be made here, if so; tried once.
+fn unavailable() -> Option<&'static str> {
+    static TRIED: OnceLock<bool> = OnceLock::new();
+    let possible = TRIED.get_or_init(|| {
+        let mut command = Command::new("unshare");
+        command.args(UNSHARE).args(["ip", "link", "set", "lo", "up"]);
+        let tried = command.stdin(Stdio::null()).output();
+        tried.is_ok_and(|output| output.status.success())
+    });
+    (!possible).then_some("no user and network namespaces here")
+}
