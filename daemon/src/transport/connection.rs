@@ -221,7 +221,8 @@ impl Driver {
     /// A kept answer's descriptors keep their sockets open: they go as soon as the peer has its own.
     fn poll_taken(&mut self, context: &mut Context<'_>) {
         while self.core.keeps_descriptors() && self.out.is_empty() {
-            if self.stream.is_taken() {
+            // A peer that closes throws away what it did not read, and is hung up before that.
+            if self.stream.is_taken() && !self.stream.is_hung_up() {
                 self.core.forget_last();
             } else if self.taken.poll(context).is_pending() {
                 return;

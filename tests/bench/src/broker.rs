@@ -1,0 +1,96 @@
+//! A broker in a process of its own.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Result;
+use crate::client::{Client, Framing};
+use crate::peers::{self, Role};
+
+/// How long a broker may take to begin, and to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A broker with a socket in a folder of its own; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Broker {
+    /// Starts a broker that serves connections when this returns.
+    pub(crate) fn start() -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sockbroker-bench-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let child = Role::Broker
+            .command()?
+            .arg0("sockbrokerd")
+            .arg("--socket")
+            .arg(folder.join("s"))
+            .env("SOCKBROKER_LOG", "warn")
+            .stdin(Stdio::null())
+            .spawn()?;
+        let broker = Self { child, folder };
+        broker.wait_until_it_serves()?;
+        Ok(broker)
+    }
+
+    fn wait_until_it_serves(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.connect(Framing::Lsp) {
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => pause(),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self, framing: Framing) -> Result<Client> {
+        Client::connect(&self.folder.join("s"), framing)
+    }
+
+    /// Its number.
+    pub(crate) fn process(&self) -> Pid {
+        peers::process(&self.child)
+    }
+
+    /// The memory it has resident, in bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let size = line.and_then(|line| line.split_whitespace().next());
+        Ok(1024.0 * size.ok_or("smaps_rollup has no Rss")?.parse::<f64>()?)
+    }
+}
+
+impl Drop for Broker {
+    /// As an operator would end it; by force if that does not help.
+    fn drop(&mut self) {
+        let asked = kill(self.process(), Signal::SIGTERM).is_ok();
+        let deadline = Instant::now() + PATIENCE;
+        while asked && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            pause();
+        }
+        peers::end(&mut self.child);
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "no event loop here that could be blocked")]
+fn pause() {
+    sleep(Duration::from_millis(2));
+}

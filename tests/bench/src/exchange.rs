@@ -1,0 +1,136 @@
+//! Requests that are known beforehand, and how fast their answers come.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use crate::Result;
+use crate::client::{self, Client};
+use crate::measure::{FILLING, Sample, median_seconds, number};
+
+/// How often each request is sent in one stretch of [`Exchange::in_flight`]: less than a millisecond
+/// or so.
+const STRETCH: usize = 5;
+
+/// A stream with requests for it and the answers that are to come. All requests have one length, and
+/// so have all answers.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    stream: UnixStream,
+    /// Requests, twice in a row, so that any run of them is one slice.
+    requests: Vec<u8>,
+    request: usize,
+    /// Answers, likewise.
+    answers: Vec<u8>,
+    answer: usize,
+    count: usize,
+    buffer: Vec<u8>,
+}
+
+impl Exchange {
+    /// Calls of a broker. Each is made once, to learn its answer.
+    pub(crate) fn calls(mut client: Client, calls: &[String]) -> Result<Self> {
+        let (mut requests, mut answers) = (Vec::new(), Vec::new());
+        for json in calls {
+            let request = client.framing().wrap(json);
+            let (answer, json) = client.send(&request)?;
+            client::result(&json)?;
+            requests.push(request);
+            answers.push(answer);
+        }
+        Self::new(client.into_stream(), &requests, &answers)
+    }
+
+    /// So many messages of a size with a peer in the role of an echo.
+    pub(crate) fn with_echo(
+        stream: UnixStream,
+        (request, answer): (usize, usize),
+        count: usize,
+    ) -> Result<Self> {
+        let requests = vec![vec![FILLING; request]; count];
+        let answers = vec![vec![FILLING; answer]; count];
+        Self::new(stream, &requests, &answers)
+    }
+
+    fn new(stream: UnixStream, requests: &[Vec<u8>], answers: &[Vec<u8>]) -> Result<Self> {
+        let (request, answer) = (common_length(requests)?, common_length(answers)?);
+        Ok(Self {
+            stream,
+            requests: [requests.concat(), requests.concat()].concat(),
+            request,
+            answers: [answers.concat(), answers.concat()].concat(),
+            answer,
+            count: requests.len(),
+            buffer: vec![0; answers.len() * answer],
+        })
+    }
+
+    /// The length of a request and of an answer.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.request, self.answer)
+    }
+
+    /// The median of so many round trips, one after the other, in seconds.
+    pub(crate) fn round_trip(&mut self, trips: usize) -> Result<f64> {
+        let mut place = 0;
+        median_seconds(trips, || {
+            let [request, answer] = [place * self.request, place * self.answer];
+            self.stream.write_all(slice(&self.requests, request, self.request))?;
+            let mut filled = 0;
+            while filled < self.answer {
+                filled += self.receive(answer + filled)?;
+            }
+            place = (place + 1) % self.count;
+            Ok(())
+        })
+    }
+
+    /// Calls per second while as many calls as there are requests are always in flight: every answer
+    /// that comes lets another request go. The median over short stretches, since a stretch in which
+    /// somebody else had the CPU tells nothing. `calls` is at least the number of requests.
+    pub(crate) fn in_flight(&mut self, calls: usize) -> Result<f64> {
+        let all = self.count * self.answer;
+        let (mut sent, mut answered, mut bytes) = (self.count, 0, 0);
+        let mut stretch = (0, Instant::now());
+        let mut rates = Vec::new();
+        self.stream.write_all(slice(&self.requests, 0, sent * self.request))?;
+        while answered < calls {
+            bytes += self.receive(bytes % all)?;
+            answered = bytes / self.answer;
+            let more = (answered + self.count).min(calls) - sent;
+            let from = (sent % self.count) * self.request;
+            self.stream.write_all(slice(&self.requests, from, more * self.request))?;
+            sent += more;
+            let (begun, since) = stretch;
+            if answered - begun >= STRETCH * self.count {
+                rates.push(number(answered - begun) / since.elapsed().as_secs_f64());
+                stretch = (answered, Instant::now());
+            }
+        }
+        Ok(Sample::of(&rates).median)
+    }
+
+    /// Reads what is there and compares it with the answers from `place` on.
+    fn receive(&mut self, place: usize) -> Result<usize> {
+        let n = self.stream.read(&mut self.buffer)?;
+        if n == 0 {
+            return Err("the other end closed the connection".into());
+        }
+        if self.buffer.get(..n) != self.answers.get(place..place + n) {
+            return Err("an answer differs from the one to the same request before".into());
+        }
+        Ok(n)
+    }
+}
+
+fn slice(bytes: &[u8], from: usize, length: usize) -> &[u8] {
+    bytes.get(from..from + length).unwrap_or_default()
+}
+
+fn common_length(messages: &[Vec<u8>]) -> Result<usize> {
+    let length = messages.first().map_or(0, Vec::len);
+    if length == 0 || messages.iter().any(|message| message.len() != length) {
+        return Err("messages of one measurement must have one length".into());
+    }
+    Ok(length)
+}

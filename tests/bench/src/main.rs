@@ -1,0 +1,116 @@
+//! `sockbroker-bench [SUITE] [--json]`: what the broker costs, as ratios within one run.
+//!
+//! Broker and peers are this same program, started again in another [`Role`]. A missed target is
+//! told and no failure; a measurement that could not be made is one.
+
+#![forbid(unsafe_code)]
+
+mod report;
+mod measure;
+mod place;
+mod peers;
+mod broker;
+mod client;
+mod exchange;
+mod rpc;
+mod bulk;
+mod handles;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use measure::{Load, Sample};
+use peers::Role;
+use report::{Report, Row};
+
+/// Why a measurement could not be made.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures the broker against what the kernel can do at best.")]
+struct Args {
+    /// What to measure; everything if absent.
+    suite: Option<Suite>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Small calls against a ping-pong of the same bytes.
+    Rpc,
+    /// Payload by attachment, in base64 and by descriptor against native sockets.
+    Bulk,
+    /// Memory and time of idle handles and connections.
+    Handles,
+}
+
+impl Suite {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rpc => "rpc",
+            Self::Bulk => "bulk",
+            Self::Handles => "handles",
+        }
+    }
+
+    fn run(self, report: &mut Report) -> Result<()> {
+        let load = Load::start()?;
+        match self {
+            Self::Rpc => rpc::run(report)?,
+            Self::Bulk => bulk::run(report)?,
+            Self::Handles => handles::run(report)?,
+        }
+        let others = Sample::of(&[load.percent_of_others()?]);
+        report.add(Row::new("CPU time of other processes", others, "% of all"));
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    match Role::of_this_process() {
+        Some(role) => role.play(),
+        None => measure(&Args::parse()),
+    }
+}
+
+fn measure(args: &Args) -> ExitCode {
+    let mut report = Report::new(args.json);
+    if cfg!(debug_assertions) {
+        tell("this is a debug build: measure with --release");
+    }
+    if let Err(error) = raise_open_files() {
+        tell(&format!("the limit of open files stays as it is: {error}"));
+    }
+    let mut complete = true;
+    for suite in Suite::value_variants() {
+        if args.suite.is_some_and(|wanted| wanted != *suite) {
+            continue;
+        }
+        report.begin(suite.word());
+        if let Err(error) = suite.run(&mut report) {
+            complete = false;
+            tell(&format!("{}: not measured: {error}", suite.word()));
+        }
+    }
+    if let Err(error) = report.end() {
+        complete = false;
+        tell(&error.to_string());
+    }
+    if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn raise_open_files() -> nix::Result<()> {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+}
+
+/// Says something that is no figure.
+pub(crate) fn tell(text: &str) {
+    // Nobody is left to tell if even this fails.
+    drop(writeln!(std::io::stderr(), "sockbroker-bench: {text}"));
+}
