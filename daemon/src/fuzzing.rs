@@ -9,7 +9,6 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonrpsee::Methods;
 use sockbroker_sys::{process, stream};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -53,7 +52,7 @@ async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
     let (switch, signal) = ShutdownSwitch::new();
     let policy = Policy::built_in(process::effective_uid());
     let broker = Arc::new(Broker::new(policy, Limits::default()));
-    let methods = MethodTable::new(Methods::new()).map_err(io::Error::other)?;
+    let methods = MethodTable::of_contract().map_err(io::Error::other)?;
     let subject =
         Subject { uid: process::effective_uid(), gid: process::effective_gid(), pid: None };
     let serving =

@@ -295,27 +295,36 @@ fn buffered_descriptors_bounds_what_waiting_calls_hold() {
     });
 }
 
+/// What the broker grows by while `rounds` sends of `waiting` bytes wait, each of which came right
+/// behind a frame of `before` bytes.
+fn grown_by(before: usize, waiting: usize, rounds: u64) -> u64 {
+    let broker = broker();
+    let mut client = broker.lsp();
+    let (handle, _ours) = full(&mut client);
+    let (junk, data) = (vec![b'x'; before], vec![b'y'; waiting]);
+    let large = request(1, "socket.htons", json!([1])).to_string();
+    let large = LspClient::frame(&large, Some(&[&junk]), 0);
+    client.wire.send(&large, &[]).unwrap();
+    client.answer(1).result();
+    let before = broker.resident_bytes();
+    for id in 1000..1000 + rounds {
+        let small = request(id, "socket.sendall", json!([handle, { "attachment": 0 }]));
+        let small = LspClient::frame(&small.to_string(), Some(&[&data]), 0);
+        client.wire.send(&[&large[..], &small].concat(), &[]).unwrap();
+        client.answer(1).result();
+    }
+    // All of them wait: the last one was not refused.
+    client.stays_silent_for(50);
+    broker.resident_bytes().saturating_sub(before)
+}
+
 #[test]
 fn calls_that_wait_do_not_hold_on_to_the_frames_before_them() {
     bounded(30, || {
-        let broker = broker();
-        let mut client = broker.lsp();
-        let (handle, _ours) = full(&mut client);
-        let junk = vec![b'x'; 1 << 20];
-        let beside: [&[u8]; 1] = [&junk];
-        let large = request(1, "socket.htons", json!([1])).to_string();
-        let large = LspClient::frame(&large, Some(&beside), 0);
-        client.wire.send(&large, &[]).unwrap();
-        client.answer(1).result();
-        let before = broker.resident_bytes();
-        for id in 1000..1200_u64 {
-            let small = request(id, "socket.sendall", json!([handle, { "attachment": 0 }]));
-            let small = LspClient::frame(&small.to_string(), Some(&[b"x"]), 0);
-            client.wire.send(&[&large[..], &small].concat(), &[]).unwrap();
-            client.answer(1).result();
-        }
-        let grown = broker.resident_bytes().saturating_sub(before);
+        let grown = grown_by(1 << 20, 1, 200);
         assert!(grown <= 24 * MIB, "{} MiB for 200 bytes that wait", grown / MIB);
+        let grown = grown_by(6 << 20, 1_100_000, 14);
+        assert!(grown <= 40 * MIB, "{} MiB for 15 MiB that wait", grown / MIB);
     });
 }
 

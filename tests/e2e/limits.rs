@@ -361,19 +361,25 @@ fn sockets_over_handles_are_refused_whatever_makes_them() {
 #[test]
 fn an_accept_over_handles_leaves_the_connection_in_the_queue() {
     bounded(20, || {
-        let broker = limited(&[("handles", 2)]);
-        let mut client = broker.lsp();
-        let listener = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
-        let name = client.call("socket.getsockname", json!([listener]));
-        let port = u16::try_from(name.result()[1].as_u64().unwrap()).unwrap();
-        let other = client.call("socket.socket", Value::Null).handle();
-        let peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert_eq!(client.call("socket.accept", json!([listener])).fault().limit(), "handles");
-        client.call("socket.close", json!([other])).result();
-        // As with EMFILE, which leaves it there too (accept(2)).
-        client.call("socket.settimeout", json!([listener, 1])).result();
-        let accepted = client.call("socket.accept", json!([listener]));
-        assert_eq!(accepted.result()["address"][1], peer.local_addr().unwrap().port());
+        // The limit may be reached before the call, and while it waits.
+        for waits in [false, true] {
+            let broker = limited(&[("handles", 2)]);
+            let mut client = broker.lsp();
+            let listener = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
+            let name = client.call("socket.getsockname", json!([listener]));
+            let port = u16::try_from(name.result()[1].as_u64().unwrap()).unwrap();
+            let early = waits.then(|| client.send("socket.accept", json!([listener])));
+            let other = client.call("socket.socket", Value::Null).handle();
+            let peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let refused = early.unwrap_or_else(|| client.send("socket.accept", json!([listener])));
+            assert_eq!(client.answer(refused).fault().limit(), "handles", "waits: {waits}");
+            client.call("socket.close", json!([other])).result();
+            // As with EMFILE, which leaves it there too (accept(2)).
+            client.call("socket.settimeout", json!([listener, 1])).result();
+            let accepted = client.call("socket.accept", json!([listener]));
+            let from = &accepted.result()["address"][1];
+            assert_eq!(*from, peer.local_addr().unwrap().port(), "waits: {waits}");
+        }
     });
 }
 

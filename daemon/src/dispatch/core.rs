@@ -11,12 +11,14 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_util::future::{AbortHandle, Abortable, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jsonrpsee::core::server::MethodCallback;
-use jsonrpsee::types::{ErrorObjectOwned, Id, Params};
-use jsonrpsee::{ConnectionId, Extensions, MethodResponse};
+use jsonrpsee::types::{Id, Params};
+use jsonrpsee::{ConnectionId, Extensions};
 use serde_json::value::RawValue;
 use sockbroker_proto::api::session::RequestId;
 use sockbroker_proto::error::ErrorKind;
 
+pub use super::answer::{Answer, Message};
+use super::answer::{Started, answer, conclude, keep, refused};
 use super::batch::{Batches, Slot};
 use super::call::{Beside, Call, Enclosed};
 use super::envelope::{Envelope, EnvelopeError, request_id};
@@ -24,28 +26,9 @@ use super::error;
 use super::methods::{Method, MethodTable};
 use super::params;
 use super::waiting::{Ended, Guarded, Held, Waiting};
-use crate::ops::error::OpError;
 use crate::session::connection::Connection;
 use crate::session::finished::{KeptAnswer, LastCalls};
 use crate::session::limits::size;
-
-/// A message as a transport received it.
-#[derive(Debug, Default)]
-pub struct Message {
-    /// A request, a notification or a batch.
-    pub json: bytes::Bytes,
-    /// What came beside it.
-    pub enclosed: Enclosed,
-}
-
-/// An answer for the transport to send.
-#[derive(Debug, Default)]
-pub struct Answer {
-    /// The answer's JSON.
-    pub json: bytes::Bytes,
-    /// What goes beside it.
-    pub beside: Beside,
-}
 
 /// The calls of one connection.
 #[derive(Debug)]
@@ -58,13 +41,6 @@ pub struct Core {
     batches: Batches,
     held: Held,
     last: Option<(RequestId, KeptAnswer)>,
-}
-
-/// What became of a call at its first poll.
-enum Started {
-    Answered(Id<'static>, Box<RawValue>, Beside),
-    Waiting,
-    Silent,
 }
 
 impl Core {
@@ -350,55 +326,4 @@ impl Core {
         let cancelled = cancelled.collect();
         self.connection.end(LastCalls { cancelled, answered: self.last.take() });
     }
-}
-
-fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Started {
-    match id {
-        Some(id) => {
-            let json = error::answer(id.clone(), error);
-            Started::Answered(id, json, Beside::default())
-        }
-        None => Started::Silent,
-    }
-}
-
-fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
-    let text: Box<str> = json.into();
-    Answer { json: String::from(text).into(), beside }
-}
-
-/// The JSON of a call that came to its end, `Err` after a panic, and what goes beside it.
-fn conclude(
-    method: &'static str,
-    call: &Call,
-    id: &Id<'_>,
-    response: Result<MethodResponse, ()>,
-) -> (Box<RawValue>, Beside) {
-    match response {
-        Ok(response) if response.is_error() => {
-            (error::complete(method, id.clone(), response.as_json()), Beside::default())
-        }
-        Ok(response) => (response.into_json(), call.take_beside()),
-        Err(()) => {
-            tracing::error!(method, "a call panicked");
-            let error = error::plain(ErrorKind::Internal, format!("{method} failed in the broker"));
-            (error::answer(id.clone(), error), Beside::default())
-        }
-    }
-}
-
-/// A copy of an answer that outlives its sending. Without descriptors to spare it is not kept.
-fn keep(answer: &Answer) -> Option<KeptAnswer> {
-    let copies = answer.beside.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
-    Some(KeptAnswer {
-        json: answer.json.clone(),
-        attachments: answer.beside.attachments.clone(),
-        descriptors: copies.collect::<Result<_, _>>().ok()?,
-    })
-}
-
-/// The answer that was kept, under the id of the request that asks for it.
-pub fn resolved_json(kept: &KeptAnswer) -> Result<serde_json::Value, OpError> {
-    serde_json::from_slice(&kept.json)
-        .map_err(|error| OpError::Plain(format!("the kept answer cannot be read: {error}")))
 }

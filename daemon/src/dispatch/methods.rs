@@ -34,7 +34,12 @@ impl std::fmt::Debug for Method {
 pub struct MethodTable(Arc<HashMap<&'static str, Method>>);
 
 impl MethodTable {
-    /// The methods of the contract. `further` ones take any parameters; tests use them.
+    /// The methods of the contract.
+    pub fn of_contract() -> Result<Self, RegisterMethodError> {
+        Self::new(Methods::new())
+    }
+
+    /// The methods of the contract and `further` ones, which take any parameters; tests use them.
     pub fn new(further: Methods) -> Result<Self, RegisterMethodError> {
         let parameters: HashMap<_, _> = api::parameters().collect();
         let mut methods = contract()?;

@@ -6,7 +6,9 @@
 
 pub mod core;
 pub mod methods;
+mod answer;
 mod batch;
+mod address;
 mod call;
 mod envelope;
 mod error;
@@ -15,8 +17,10 @@ mod params;
 mod waiting;
 mod socket;
 mod creation;
+mod poll;
 mod transfer;
 mod messages;
+mod cipher;
 mod option;
 mod name;
 mod interface;

@@ -11,7 +11,8 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::databases;
 
 use super::Handlers;
-use super::call::{Call, spell};
+use super::address::spell;
+use super::call::Call;
 use super::creation::service;
 use super::number::{int, int_or};
 use crate::ops::error::{OpError, OpResult};

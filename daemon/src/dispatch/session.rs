@@ -13,8 +13,8 @@ use sockbroker_proto::api::session::{
 use sockbroker_proto::constant;
 
 use super::Handlers;
+use super::answer::resolved_json;
 use super::call::Call;
-use super::core::resolved_json;
 use crate::ops::error::{OpError, OpResult};
 use crate::policy::action::OpenSession;
 use crate::session::finished::{Fate, KeptAnswer};

@@ -1,7 +1,5 @@
 //! `proto::api::socket`: life of a socket.
 
-use std::sync::Arc;
-
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::address::AddressValue;
@@ -10,16 +8,15 @@ use sockbroker_proto::api::values::{Accepted, Attributes, Created};
 use sockbroker_proto::constant::Constant;
 use sockbroker_proto::handle::Handle;
 
-use super::call::{Call, spell};
+use super::address::spell;
+use super::call::Call;
 use super::creation::{self, Kind};
 use super::number::{c_int, int};
+use super::poll::poll_handles;
 use super::{Handlers, creation::admit};
 use crate::ops::error::{OpError, OpResult};
-use crate::ops::poll::{Watched, poll};
 use crate::ops::{connect, open};
 use crate::policy::action::{Accept, Bind, Connect, Handover, Inspect, Listen};
-use crate::session::limits::size;
-use crate::table::timeout::Timeout;
 
 #[async_trait]
 impl SocketServer for Handlers {
@@ -284,38 +281,4 @@ fn hand_over(call: &Call, handle: Handle) -> OpResult<u32> {
     let permit = call.permit(Handover { socket: entry.facts() })?;
     call.give_descriptor(open::hand_over(permit, &entry)?);
     Ok(1)
-}
-
-async fn poll_handles(
-    call: &Call,
-    fds: &[(Handle, Constant)],
-    timeout: Option<f64>,
-) -> OpResult<Vec<(Handle, i32)>> {
-    let limit = call.broker().limits.poll_handles;
-    if fds.len() > size(limit) {
-        return Err(OpError::Limit { name: "poll_handles", value: limit });
-    }
-    // As select.poll: a negative timeout waits for ever.
-    let timeout = match Timeout::from_seconds(timeout.filter(|seconds| *seconds >= 0.0))? {
-        Timeout::Blocking => None,
-        Timeout::NonBlocking => Some(std::time::Duration::ZERO),
-        Timeout::After(duration) => Some(duration),
-    };
-    let mut watched = Vec::with_capacity(fds.len());
-    for (handle, events) in fds {
-        let events = i16::try_from(events.0)
-            .map_err(|_error| OpError::overflow("events do not fit into C short"))?;
-        let entry = match call.entry(*handle) {
-            Ok(entry) => {
-                let permit = call.permit(Inspect { socket: entry.facts() })?;
-                Some((Arc::clone(&entry), permit))
-            }
-            Err(_) => None,
-        };
-        watched.push(Watched { entry, events });
-    }
-    let found = poll(&watched, timeout).await?;
-    let pairs = fds.iter().zip(found).filter(|(_, events)| *events != 0);
-    // POLL* are bits of an unsigned short.
-    Ok(pairs.map(|((handle, _), events)| (*handle, events.cast_unsigned().into())).collect())
 }

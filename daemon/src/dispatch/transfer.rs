@@ -12,12 +12,14 @@ use sockbroker_proto::handle::Handle;
 use sockbroker_sys::message;
 
 use super::Handlers;
-use super::call::{Call, spell};
+use super::address::spell;
+use super::call::Call;
+use super::cipher::{Cipher, send_cipher};
 use super::messages::{self, Parts};
 use super::number::int_or;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::receive::{self, Want, is_end};
-use crate::ops::send;
+use crate::ops::{file, send};
 use crate::policy::action::{Receive, Send};
 use crate::table::entry::Entry;
 
@@ -166,10 +168,10 @@ impl TransferServer for Handlers {
         assoclen: Option<i64>,
         flags: Option<Constant>,
     ) -> RpcResult<u64> {
-        let cipher = messages::Cipher { op, iv, assoclen };
+        let cipher = Cipher { op, iv, assoclen };
         let buffers = msg.unwrap_or_default();
         let flags = int_or(flags, 0)?;
-        Ok(messages::send_cipher(Call::of(ext)?, handle, buffers, cipher, flags).await?)
+        Ok(send_cipher(Call::of(ext)?, handle, buffers, cipher, flags).await?)
     }
 
     async fn sendfile(
@@ -186,7 +188,7 @@ impl TransferServer for Handlers {
         let permit = call.permit(Send { socket: entry.facts(), destination: None })?;
         let source = call.take_descriptor(file)?;
         let range = file_range(offset, count)?;
-        Ok(send::send_file(permit, &entry, place, &source, range, call.progress()).await?)
+        Ok(file::send_file(permit, &entry, place, &source, range, call.progress()).await?)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod open;
 pub mod connect;
 pub mod receive;
 pub mod send;
+pub mod file;
 pub mod option;
 pub mod poll;
 pub mod resolve;

@@ -260,7 +260,7 @@ pub fn length(asked: i64, negative: &str, limit: u64) -> OpResult<usize> {
 }
 
 /// Throws away what is queued, without waiting.
-pub fn drain(entry: &Entry) -> OpResult<()> {
+pub(super) fn drain(entry: &Entry) -> OpResult<()> {
     loop {
         match message::receive(entry.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
             Ok(_) => {}

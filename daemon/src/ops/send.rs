@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::control::OutgoingControl;
-use sockbroker_sys::file;
 use sockbroker_sys::message::{self, OutgoingMessage};
 
-use super::error::{During, OpError, OpResult};
+use super::error::{OpError, OpResult};
 use super::wait::{Direction, Patience, until_done};
 use crate::policy::Permit;
 use crate::policy::action::Send;
@@ -19,9 +18,6 @@ use crate::table::timeout::Timeout;
 
 /// The most buffers of one message: `UIO_MAXIOV`.
 pub const MAX_BUFFERS: usize = 1024;
-/// `sendfile(2)` in steps of this many bytes, so that one call does not hold a worker for long.
-const FILE_STEP: usize = 1 << 20;
-
 /// Bytes that have left, readable while the call goes on: a call that ends early tells them.
 pub type Progress = AtomicU64;
 
@@ -233,46 +229,6 @@ fn submit(
         })
         .collect();
     message::send_batch(fd, &batch, flags)
-}
-
-/// `sendfile(2)` from a regular file, up to `count` bytes or its end (`_sendfile_use_sendfile`).
-pub async fn send_file(
-    permit: Permit<Send>,
-    entry: &Entry,
-    place: Place<'_>,
-    source: &OwnedFd,
-    range: (u64, Option<u64>),
-    progress: &Progress,
-) -> OpResult<u64> {
-    let Send { .. } = permit.into_request();
-    place.turn().await;
-    if entry.timeout() == Timeout::NonBlocking {
-        return Err(OpError::value("non-blocking sockets are not supported"));
-    }
-    if entry.facts().kind != libc::SOCK_STREAM {
-        return Err(OpError::value("only SOCK_STREAM type sockets are supported"));
-    }
-    if !file::is_regular(source.as_fd()).during("fstat")? {
-        return Err(OpError::value("not a regular file"));
-    }
-    let (mut offset, count) = range;
-    let mut sent: u64 = 0;
-    while count.is_none_or(|count| sent < count) {
-        let left = count.map_or(u64::MAX, |count| count - sent);
-        let step = usize::try_from(left).unwrap_or(FILE_STEP).min(FILE_STEP);
-        let patience = || Patience::of(entry, Direction::Send, 0);
-        let n = until_done(entry, Direction::Send, "sendfile", patience, || {
-            entry.without_blocking(|fd| file::send_file(fd, source.as_fd(), &mut offset, step))
-        })
-        .await
-        .map_err(|error| error.after(sent))?;
-        if n == 0 {
-            break;
-        }
-        sent += n as u64;
-        progress.store(sent, Ordering::Relaxed);
-    }
-    Ok(sent)
 }
 
 fn destination(permit: Permit<Send>) -> Option<RawAddress> {

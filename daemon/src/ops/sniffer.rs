@@ -33,12 +33,12 @@ const JUMP_EQUAL: u16 = 0x15;
 const AD_PROTOCOL: u32 = 0xffff_f000;
 
 /// Whether a socket that Linux refuses is to be served so.
-pub fn serves(facts: SocketFacts) -> bool {
+pub(super) fn serves(facts: SocketFacts) -> bool {
     facts == SocketFacts { family: libc::AF_INET, kind: libc::SOCK_RAW, proto: libc::IPPROTO_IP }
 }
 
 /// Opens the packet socket, deaf.
-pub fn open() -> OpResult<(OwnedFd, Sniffer)> {
+pub(super) fn open() -> OpResult<(OwnedFd, Sniffer)> {
     // Protocol 0: nothing is queued before the filter stands.
     let descriptor = socket::create(libc::AF_PACKET, libc::SOCK_DGRAM, 0).during("socket")?;
     filter::attach(descriptor.as_fd(), &nothing()).during("setsockopt")?;
@@ -46,7 +46,7 @@ pub fn open() -> OpResult<(OwnedFd, Sniffer)> {
 }
 
 /// `bind((host, port))`: chooses the interface that owns the address.
-pub fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
+pub(super) fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
     let Address::Inet { host, port } = *address else {
         return Err(OpError::Os { call: "bind", errno: libc::EAFNOSUPPORT });
     };
@@ -65,18 +65,18 @@ pub fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
 }
 
 /// `getsockname()`.
-pub fn address(sniffer: &Sniffer) -> Address {
+pub(super) fn address(sniffer: &Sniffer) -> Address {
     let state = sniffer.state();
     Address::Inet { host: state.host, port: state.port }
 }
 
 /// `IP_HDRINCL`, which a packet socket does not know: packets always come with their header.
-pub fn option(sniffer: &Sniffer, level: i32, name: i32) -> Option<i32> {
+pub(super) fn option(sniffer: &Sniffer, level: i32, name: i32) -> Option<i32> {
     is_header_included(level, name).then(|| i32::from(sniffer.state().header_included))
 }
 
 /// Notes `IP_HDRINCL`; `false` for any other option.
-pub fn set_option(sniffer: &Sniffer, level: i32, name: i32, on: bool) -> bool {
+pub(super) fn set_option(sniffer: &Sniffer, level: i32, name: i32, on: bool) -> bool {
     let known = is_header_included(level, name);
     if known {
         sniffer.state().header_included = on;

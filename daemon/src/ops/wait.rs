@@ -43,7 +43,7 @@ pub enum Patience {
 impl Patience {
     /// The patience of the socket's timeout. `flags` are the caller's `MSG_*`: in blocking mode
     /// `MSG_DONTWAIT` and `MSG_ERRQUEUE` forbid to wait; with a timeout they do not shorten it.
-    pub fn of(entry: &Entry, direction: Direction, flags: i32) -> Self {
+    pub(super) fn of(entry: &Entry, direction: Direction, flags: i32) -> Self {
         match entry.timeout() {
             Timeout::NonBlocking => Self::None,
             Timeout::After(duration) => Self::after(duration),
@@ -55,7 +55,7 @@ impl Patience {
     }
 
     /// A deadline so far from now.
-    pub fn after(duration: Duration) -> Self {
+    pub(super) fn after(duration: Duration) -> Self {
         match Instant::now().checked_add(duration) {
             Some(deadline) => Self::Until(deadline),
             None => Self::Endless,
@@ -84,7 +84,7 @@ impl Patience {
 
 /// Tries `attempt` until it does something else than ask to wait. `patience` is asked only when the
 /// first attempt did.
-pub async fn until_done<T>(
+pub(super) async fn until_done<T>(
     entry: &Entry,
     direction: Direction,
     call: &'static str,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use jsonrpsee::Methods;
 use sockbroker_sys::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -90,7 +89,7 @@ async fn serve(args: &Args, config: Config, policy: Policy) -> Result<(), StartE
     let mut signals = EndSignals::mind()?;
     let drain = Duration::from_secs(config.limits.drain_seconds);
     let broker = Arc::new(Broker::new(policy, config.limits));
-    let methods = MethodTable::new(Methods::new())
+    let methods = MethodTable::of_contract()
         .map_err(|error| StartError::System(format!("the method table: {error}")))?;
     let (switch, signal) = ShutdownSwitch::new();
     let server = Server::new(broker, methods, signal);

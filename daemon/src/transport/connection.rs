@@ -8,19 +8,18 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::time::{Sleep, sleep};
-
 use super::codec::{Codec, CodecError, Decoded};
+use super::deadline::Deadline;
+use super::end::End;
 use super::outgoing::Outgoing;
 use super::shutdown::{Shutdown, ShutdownSignal};
 use super::stream::Stream;
 use crate::dispatch::core::Core;
 use crate::session::limits::size;
+use bytes::BytesMut;
 
 /// How often a connection whose peer has closed its writing end is looked at: a full close after a
 /// half-close wakes nobody.
@@ -30,29 +29,6 @@ const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 const BUFFER_KEPT: usize = 256 << 10;
 /// How often it is looked at whether the peer has taken the descriptors of an answer that is kept.
 const TAKEN_CHECK: Duration = Duration::from_millis(10);
-
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    /// The peer closed it, or said that it is done.
-    #[error("closed by the peer")]
-    Closed,
-    /// The broker shuts down.
-    #[error("the broker shuts down")]
-    Shutdown,
-    /// The peer leaves answers unread.
-    #[error("the peer reads no answers: stall_seconds")]
-    Stalled,
-    /// The peer does not go on with a message it began.
-    #[error("a message did not go on: partial_seconds")]
-    Partial,
-    /// The peer broke the rules of its framing.
-    #[error("broken framing: {0}")]
-    Framing(#[from] CodecError),
-    /// The stream failed.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
 
 /// Serves a stream connection to its end. `input` holds what was read before.
 pub(super) async fn serve(
@@ -314,28 +290,5 @@ impl Driver {
         let mut context = Context::from_waker(std::task::Waker::noop());
         // The connection ends either way; whether the peer still reads is its business.
         drop(self.stream.poll_flush(&mut context, &mut self.out, &mut 0));
-    }
-}
-
-/// A deadline that begins when it is first polled, and again after it was cleared.
-#[derive(Debug)]
-struct Deadline {
-    length: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Deadline {
-    fn new(length: Duration) -> Self {
-        Self { length, timer: None }
-    }
-
-    fn clear(&mut self) {
-        self.timer = None;
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let length = self.length;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(length)));
-        timer.as_mut().poll(context)
     }
 }

@@ -8,6 +8,8 @@ pub mod server;
 pub mod shutdown;
 mod codec;
 mod connection;
+mod deadline;
+mod end;
 mod http;
 mod outgoing;
 mod stalling;

@@ -18,14 +18,8 @@
 //!    [`option::carries_pointer_or_descriptor`], [`control::carries_pointer_or_descriptor`],
 //!    [`RawAddress::names_descriptor`](address::RawAddress::names_descriptor) and of
 //!    `MSG_ZEROCOPY`.
-#![expect(
-    unsafe_code,
-    reason = "this crate is where the kernel is called; see the rules above"
-)]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "descriptor numbers and their ownership end here"
-)]
+#![expect(unsafe_code, reason = "this crate is where the kernel is called; see the rules above")]
+#![expect(clippy::disallowed_methods, reason = "descriptor numbers and their ownership end here")]
 
 mod call;
 

@@ -1,3 +1,5 @@
+//! The expansion, and the errors of what cannot be expanded.
+
 use proc_macro2::TokenStream;
 use quote::quote;
 

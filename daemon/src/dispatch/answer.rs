@@ -1,0 +1,89 @@
+//! Messages and answers: what goes into the core and what comes out of it.
+
+use jsonrpsee::MethodResponse;
+use jsonrpsee::types::{ErrorObjectOwned, Id};
+use serde_json::value::RawValue;
+use sockbroker_proto::error::ErrorKind;
+
+use super::call::{Beside, Call, Enclosed};
+use super::error;
+use crate::ops::error::OpError;
+use crate::session::finished::KeptAnswer;
+
+/// A message as a transport received it.
+#[derive(Debug, Default)]
+pub struct Message {
+    /// A request, a notification or a batch.
+    pub json: bytes::Bytes,
+    /// What came beside it.
+    pub enclosed: Enclosed,
+}
+
+/// An answer for the transport to send.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// The answer's JSON.
+    pub json: bytes::Bytes,
+    /// What goes beside it.
+    pub beside: Beside,
+}
+
+/// What became of a call at its first poll.
+pub(super) enum Started {
+    Answered(Id<'static>, Box<RawValue>, Beside),
+    Waiting,
+    Silent,
+}
+
+/// An error in place of an answer; a notification gets none.
+pub(super) fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Started {
+    match id {
+        Some(id) => {
+            let json = error::answer(id.clone(), error);
+            Started::Answered(id, json, Beside::default())
+        }
+        None => Started::Silent,
+    }
+}
+
+/// An answer for the transport.
+pub(super) fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
+    let text: Box<str> = json.into();
+    Answer { json: String::from(text).into(), beside }
+}
+
+/// The JSON of a call that came to its end, `Err` after a panic, and what goes beside it.
+pub(super) fn conclude(
+    method: &'static str,
+    call: &Call,
+    id: &Id<'_>,
+    response: Result<MethodResponse, ()>,
+) -> (Box<RawValue>, Beside) {
+    match response {
+        Ok(response) if response.is_error() => {
+            (error::complete(method, id.clone(), response.as_json()), Beside::default())
+        }
+        Ok(response) => (response.into_json(), call.take_beside()),
+        Err(()) => {
+            tracing::error!(method, "a call panicked");
+            let error = error::plain(ErrorKind::Internal, format!("{method} failed in the broker"));
+            (error::answer(id.clone(), error), Beside::default())
+        }
+    }
+}
+
+/// A copy of an answer that outlives its sending. Without descriptors to spare it is not kept.
+pub(super) fn keep(answer: &Answer) -> Option<KeptAnswer> {
+    let copies = answer.beside.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
+    Some(KeptAnswer {
+        json: answer.json.clone(),
+        attachments: answer.beside.attachments.clone(),
+        descriptors: copies.collect::<Result<_, _>>().ok()?,
+    })
+}
+
+/// The answer that was kept, under the id of the request that asks for it.
+pub(super) fn resolved_json(kept: &KeptAnswer) -> Result<serde_json::Value, OpError> {
+    serde_json::from_slice(&kept.json)
+        .map_err(|error| OpError::Plain(format!("the kept answer cannot be read: {error}")))
+}
