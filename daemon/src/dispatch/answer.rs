@@ -46,6 +46,11 @@ pub(super) fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Start
     }
 }
 
+/// The answer to a message in which no id could be read, or to a whole batch.
+pub(super) fn without_id(error: ErrorObjectOwned) -> Answer {
+    answer(error::answer(Id::Null, error), Beside::default())
+}
+
 /// An answer for the transport.
 pub(super) fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
     let text: Box<str> = json.into();

@@ -4,25 +4,23 @@
 //! wait go into a set. Every request with an id gets exactly one answer.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
-use futures_util::future::{AbortHandle, Abortable, FutureExt};
+use futures_util::future::{AbortHandle, Abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use jsonrpsee::core::server::MethodCallback;
-use jsonrpsee::types::{Id, Params};
-use jsonrpsee::{ConnectionId, Extensions};
+use jsonrpsee::types::Id;
 use serde_json::value::RawValue;
 use sockbroker_proto::api::session::RequestId;
 use sockbroker_proto::error::ErrorKind;
 
 pub use super::answer::{Answer, Message};
-use super::answer::{Started, answer, conclude, keep, refused};
+use super::answer::{Started, answer, conclude, keep, refused, without_id};
 use super::batch::{Batches, Slot};
 use super::call::{Beside, Call, Enclosed};
 use super::envelope::{Envelope, EnvelopeError, request_id};
 use super::error;
+use super::first::{First, first_poll};
 use super::methods::{Method, MethodTable};
 use super::params;
 use super::waiting::{Ended, Guarded, Held, Waiting};
@@ -71,8 +69,7 @@ impl Core {
     pub fn receive(&mut self, message: Message) -> Option<Answer> {
         self.last = None;
         let Ok(text) = std::str::from_utf8(&message.json) else {
-            let error = error::plain(ErrorKind::Parse, "the message is not UTF-8");
-            return Some(answer(error::answer(Id::Null, error), Beside::default()));
+            return Some(without_id(error::plain(ErrorKind::Parse, "the message is not UTF-8")));
         };
         if text.trim_start().starts_with('[') {
             return self.receive_batch(text);
@@ -87,23 +84,19 @@ impl Core {
         let limit = self.connection.broker().limits.batch_calls;
         let entries = match serde_json::from_str::<Vec<&RawValue>>(text) {
             Err(error) => {
-                let error = error::plain(ErrorKind::Parse, error.to_string());
-                return Some(answer(error::answer(Id::Null, error), Beside::default()));
+                return Some(without_id(error::plain(ErrorKind::Parse, error.to_string())));
             }
             Ok(entries) if entries.is_empty() => {
-                let error = error::plain(ErrorKind::Request, "an empty batch");
-                return Some(answer(error::answer(Id::Null, error), Beside::default()));
+                return Some(without_id(error::plain(ErrorKind::Request, "an empty batch")));
             }
             Ok(entries) if entries.len() > size(limit) => {
-                let error = error::limit("batch_calls", limit, 0);
-                return Some(answer(error::answer(Id::Null, error), Beside::default()));
+                return Some(without_id(error::limit("batch_calls", limit, 0)));
             }
             Ok(entries) => entries,
         };
         let limits = &self.connection.broker().limits;
         if self.batches.held() >= size(limits.output_bytes) {
-            let error = error::limit("output_bytes", limits.output_bytes, 0);
-            return Some(answer(error::answer(Id::Null, error), Beside::default()));
+            return Some(without_id(error::limit("output_bytes", limits.output_bytes, 0)));
         }
         let batch = self.batches.begin(entries.len(), size(limits.frame_bytes));
         for (index, entry) in entries.into_iter().enumerate() {
@@ -169,38 +162,14 @@ impl Core {
         held: Held,
     ) -> Started {
         let most = size(self.connection.broker().limits.frame_bytes);
-        let mut extensions = Extensions::new();
-        extensions.insert(call.clone());
-        let params = Params::new(params.map(RawValue::get));
         let answered = id.clone().unwrap_or(Id::Null);
-        let response = match &method.callback {
-            MethodCallback::Sync(run) => {
-                let run = AssertUnwindSafe(|| run(answered, params, most, extensions));
-                catch_unwind(run).map_err(drop)
+        let response = match first_poll(&method.callback, &call, answered, params, most) {
+            First::Ended(response) => response,
+            First::Waits(future) => {
+                let (id, method) = (id.map(Id::into_owned), method.name);
+                let ended = Ended { id, method, call, slot, held, response: None };
+                return self.wait(future, ended);
             }
-            MethodCallback::Async(run) => {
-                let (owned, params) = (answered.into_owned(), params.into_owned());
-                let begin = || run(owned, params, ConnectionId(0), most, extensions);
-                match catch_unwind(AssertUnwindSafe(begin)) {
-                    Err(panic) => {
-                        let _: () = drop(panic);
-                        Err(())
-                    }
-                    Ok(future) => {
-                        let mut future = AssertUnwindSafe(future).catch_unwind();
-                        match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-                            Poll::Ready(response) => response.map_err(drop),
-                            Poll::Pending => {
-                                let id = id.map(Id::into_owned);
-                                let method = method.name;
-                                let ended = Ended { id, method, call, slot, held, response: None };
-                                return self.wait(future, ended);
-                            }
-                        }
-                    }
-                }
-            }
-            MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_) => Err(()),
         };
         let Some(id) = id.map(Id::into_owned) else {
             return Started::Silent;

@@ -11,6 +11,7 @@ mod batch;
 mod address;
 mod call;
 mod envelope;
+mod first;
 mod error;
 mod number;
 mod params;
