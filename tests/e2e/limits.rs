@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 28] = [
+const CROSSED: [(&str, &str); 29] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -45,6 +45,7 @@ const CROSSED: [(&str, &str); 28] = [
     ("clone_seconds", "sessions"),
     ("resolve_seconds", "resolve"),
     ("resolve_kept", "resolve"),
+    ("resolve_kept_bytes", "resolve"),
     ("resolve_kept_seconds", "resolve"),
     ("drain_seconds", "shutdown"),
 ];

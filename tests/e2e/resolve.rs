@@ -187,6 +187,26 @@ fn resolve_kept_bounds_how_many_connections_are_remembered() {
 }
 
 #[test]
+fn resolve_kept_bytes_bounds_how_much() {
+    bounded(20, || {
+        let mut kept = Kept::over(limited(&[("resolve_kept_bytes", 350)]));
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let (mut client, number) = kept.further();
+                let id = client.send("socket.inet_pton", json!(["AF_INET6", "::1".repeat(40)]));
+                client.wire.anything_within(std::time::Duration::from_secs(2));
+                drop(client);
+                // The end of the connection has been seen when another call is told so.
+                assert_eq!(kept.state(number, "none"), "unknown");
+                (number, id)
+            })
+            .collect();
+        let states: Vec<_> = calls.iter().map(|(number, id)| kept.state(*number, *id)).collect();
+        assert_eq!(states, ["unknown", "answered", "answered"]);
+    });
+}
+
+#[test]
 fn resolve_kept_seconds_bounds_how_long() {
     bounded(20, || {
         let mut kept = Kept::over(limited(&[("resolve_kept_seconds", 1)]));

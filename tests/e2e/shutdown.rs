@@ -31,6 +31,9 @@ fn calls_in_flight_may_end_and_new_ones_are_not_taken() {
         let receive = client.send("socket.recv", json!([right, 9]));
         let poll = client.send("socket.poll", json!([[], 0.4]));
         lines.send_json(&request(1, "socket.poll", json!([[], 0.4])));
+        // Answered first: what came before it has begun.
+        lines.send_json(&request(2, "socket.htons", json!([1])));
+        assert_eq!(lines.read_json().unwrap()["id"], 2);
         client.is_served();
         terminate(&mut broker);
         client.send("socket.send", json!([left, "aGk="]));

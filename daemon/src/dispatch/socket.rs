@@ -123,12 +123,11 @@ impl SocketServer for Handlers {
             call.check_carries_descriptors()?;
         }
         let entry = call.entry(handle)?;
-        // Before the connection is taken: like EMFILE, this leaves it in the queue (accept(2)).
-        call.session().check_room()?;
         let place = entry.receiving.join(call.connection().number());
         let permit = call.permit(Accept { socket: entry.facts() })?;
         let timeout = call.session().default_timeout.get();
-        let (accepted, peer) = connect::accept(permit, &entry, place, timeout).await?;
+        let room = || call.session().check_room();
+        let (accepted, peer) = connect::accept(permit, &entry, place, timeout, room).await?;
         let created = admit(call, accepted, want_fd)?;
         Ok(Accepted {
             handle: created.handle,

@@ -33,20 +33,31 @@ pub fn listen(permit: Permit<Listen>, entry: &Entry) -> OpResult<()> {
     socket::listen(entry.fd(), backlog).during("listen")
 }
 
-/// `accept(2)`: the new socket, with `timeout` as its own, and the peer's address.
+/// `accept(2)`: the new socket, with `timeout` as its own, and the peer's address. `room` is asked right
+/// before a connection is taken: without room it stays in the queue, as with `EMFILE`.
 pub async fn accept(
     permit: Permit<Accept>,
     entry: &Entry,
     place: Place<'_>,
     timeout: Timeout,
+    room: impl Fn() -> OpResult<()>,
 ) -> OpResult<(Arc<Entry>, Option<Address>)> {
     let Accept { socket: facts } = permit.into_request();
     place.turn().await;
     let patience = || Patience::of(entry, Direction::Receive, 0);
-    let (descriptor, peer) = until_done(entry, Direction::Receive, "accept", patience, || {
+    let mut refused = None;
+    let accepted = until_done(entry, Direction::Receive, "accept", patience, || {
+        if let Err(error) = room() {
+            refused = Some(error);
+            return Err(io::Error::other("no room"));
+        }
         entry.without_blocking(socket::accept)
     })
-    .await?;
+    .await;
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    let (descriptor, peer) = accepted?;
     let accepted = Entry::new(descriptor, facts, timeout).during("fcntl")?;
     Ok((Arc::new(accepted), peer.decode(facts.proto)))
 }

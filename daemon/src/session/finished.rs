@@ -27,6 +27,15 @@ pub struct LastCalls {
     pub answered: Option<(RequestId, KeptAnswer)>,
 }
 
+impl LastCalls {
+    fn bytes(&self) -> usize {
+        let Some((_, answer)) = &self.answered else {
+            return 0;
+        };
+        answer.json.len() + answer.attachments.iter().map(bytes::Bytes::len).sum::<usize>()
+    }
+}
+
 /// How one call ended.
 #[derive(Debug)]
 pub enum Fate {
@@ -43,22 +52,27 @@ pub enum Fate {
 pub struct Finished {
     kept: VecDeque<(u64, Instant, LastCalls)>,
     most: usize,
+    most_bytes: usize,
     longest: Duration,
 }
 
 impl Finished {
-    /// Remembers `most` connections for `longest` each.
-    pub fn new(most: usize, longest: Duration) -> Self {
-        Self { kept: VecDeque::new(), most, longest }
+    /// Remembers `most` connections, with `most_bytes` of answers in all, for `longest` each.
+    pub fn new(most: usize, most_bytes: usize, longest: Duration) -> Self {
+        Self { kept: VecDeque::new(), most, most_bytes, longest }
     }
 
     /// Remembers how the calls of a connection ended.
     pub fn record(&mut self, connection: u64, calls: LastCalls) {
         self.forget_old();
         self.kept.push_back((connection, Instant::now(), calls));
-        if self.kept.len() > self.most {
+        while self.kept.len() > self.most || self.bytes() > self.most_bytes {
             self.kept.pop_front();
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.kept.iter().map(|(_, _, calls)| calls.bytes()).sum()
     }
 
     /// Forgets what is too old.
@@ -113,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_cannot_be_told_is_kept() {
-        let mut finished = Finished::new(2, Duration::from_mins(1));
+        let mut finished = Finished::new(2, 100, Duration::from_mins(1));
         finished.record(1, calls(7));
         assert!(finished.take(1, &RequestId::Number(7), |_| Err(())).is_err());
         assert!(matches!(take(&mut finished, 1, 7), Fate::Answered(_)));
@@ -121,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_can_be_taken_once_and_only_under_its_own_id() {
-        let mut finished = Finished::new(2, Duration::from_mins(1));
+        let mut finished = Finished::new(2, 100, Duration::from_mins(1));
         finished.record(1, calls(7));
         assert!(matches!(take(&mut finished, 1, 8), Fate::Unknown));
         assert!(matches!(take(&mut finished, 1, 100), Fate::Cancelled(9)));
@@ -131,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn number_and_age_are_bounded() {
-        let mut finished = Finished::new(2, Duration::from_mins(1));
+        let mut finished = Finished::new(2, 100, Duration::from_mins(1));
         for connection in 1..=3 {
             finished.record(connection, calls(7));
         }
@@ -139,5 +153,18 @@ mod tests {
         assert!(matches!(take(&mut finished, 2, 7), Fate::Answered(_)));
         finished.longest = Duration::ZERO;
         assert!(matches!(take(&mut finished, 3, 7), Fate::Unknown));
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_answers_are_bounded() {
+        let mut finished = Finished::new(9, 10, Duration::from_mins(1));
+        for connection in 1..=3 {
+            let mut last = calls(7);
+            last.answered.as_mut().unwrap().1.json = "12345".into();
+            finished.record(connection, last);
+        }
+        assert!(matches!(take(&mut finished, 1, 7), Fate::Unknown));
+        assert!(matches!(take(&mut finished, 2, 7), Fate::Answered(_)));
+        assert!(matches!(take(&mut finished, 3, 7), Fate::Answered(_)));
     }
 }

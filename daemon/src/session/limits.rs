@@ -91,6 +91,8 @@ limits! {
         "how long `call.resolve` waits for the end of a connection; then it is refused";
     resolve_kept = 64, "count",
         "ended connections a session remembers for `call.resolve`; the oldest is forgotten";
+    resolve_kept_bytes = 16 << 20, "bytes",
+        "answers a session keeps for `call.resolve`; beyond it the oldest is forgotten";
     resolve_kept_seconds = 60, "seconds",
         "how long an ended connection is remembered for `call.resolve`";
     drain_seconds = 5, "seconds",

@@ -71,7 +71,11 @@ impl Session {
                 token: None,
                 linger: Duration::ZERO,
                 expires: None,
-                finished: Finished::new(size(limits.resolve_kept), longest),
+                finished: Finished::new(
+                    size(limits.resolve_kept),
+                    size(limits.resolve_kept_bytes),
+                    longest,
+                ),
             }),
             closed: AtomicBool::new(false),
             opened: AtomicBool::new(false),

@@ -1,4 +1,6 @@
 //! A blocking client of the broker with nothing to spare: what a thin library would do.
+//!
+//! It raises the size of its send buffer, so that a large request leaves in one piece.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -14,6 +16,7 @@ use sockbroker_proto::frame::{FrameLimits, read_head, write_head};
 use sockbroker_sys::stream;
 
 use crate::Result;
+use crate::bulk::hold_a_block;
 
 /// How much one read asks for where nothing is known.
 const READ: usize = 64 << 10;
@@ -93,6 +96,7 @@ impl Client {
     pub(crate) fn connect(path: &Path, framing: Framing) -> Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        hold_a_block(&stream)?;
         Ok(Self { stream, framing, input: BytesMut::new(), descriptors: VecDeque::new() })
     }
 
