@@ -52,7 +52,7 @@ impl<'a> Envelope<'a> {
         match envelope.id {
             None => Ok((envelope, None)),
             Some(id) => {
-                if let Ok(id) = serde_json::from_str::<Id<'_>>(id.get()) {
+                if let Ok(id) = read_id(id.get()) {
                     Ok((envelope, Some(id)))
                 } else {
                     let text = "the id must be a string, an unsigned integer or null".to_owned();
@@ -60,6 +60,14 @@ impl<'a> Envelope<'a> {
                 }
             }
         }
+    }
+}
+
+/// By its first character: the library's own way tries each form in turn.
+fn read_id(text: &str) -> serde_json::Result<Id<'_>> {
+    match text.as_bytes().first() {
+        Some(b'0'..=b'9') => serde_json::from_str(text).map(Id::Number),
+        _ => serde_json::from_str(text),
     }
 }
 

@@ -13,10 +13,10 @@ use crate::report::{Report, Row, Target};
 
 /// Calls in flight when they are pipelined.
 const IN_FLIGHT: usize = 64;
-/// Brokers, since two runs of one program differ a little, rounds with each, and what is measured in
-/// a round.
-const BROKERS: usize = 3;
-const ROUNDS: usize = 7;
+/// Pairs of broker and peer, since the scheduler deals differently with each, rounds with each pair,
+/// and what is measured in a round.
+const PAIRS: usize = 9;
+const ROUNDS: usize = 3;
 const ROUND_TRIPS: usize = 2000;
 const PIPELINED: usize = 30_000;
 
@@ -29,7 +29,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     let cpus = Cpus::of_this_process()?;
     for framing in [Framing::Lsp, Framing::Ndjson] {
         let mut pairs = Vec::new();
-        for _ in 0..BROKERS {
+        for _ in 0..PAIRS {
             pairs.push(Pair::start(framing)?);
         }
         for place in [Place::OneCpu, Place::TwoCpus, Place::Free] {

