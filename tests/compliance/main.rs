@@ -86,7 +86,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>, sender: mpsc::SyncSender<St
 /// Where the themes record which methods they called.
 fn record() -> PathBuf {
     let name = format!("compliance-called-{}", std::process::id());
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Not in the build folder, which may belong to another user.
+    let folder = std::env::temp_dir().join(name);
     drop(std::fs::create_dir_all(&folder));
     folder
 }

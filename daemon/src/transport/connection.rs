@@ -170,6 +170,10 @@ impl Driver {
                 break;
             }
         }
+        // Before reading: what comes after the end has begun is not taken.
+        if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
+            self.reading = Reading::Done;
+        }
         if self.reading == Reading::Open && self.out.bytes() < self.high_water {
             let (input, descriptors) = (&mut self.input, &mut self.descriptors);
             match self.stream.poll_fill(context, self.wanted, input, descriptors)? {
@@ -180,9 +184,6 @@ impl Driver {
                 }
                 Poll::Pending => {}
             }
-        }
-        if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
-            self.reading = Reading::Done;
         }
         if self.reading != Reading::Open && self.out.is_empty() && self.core.is_idle() {
             return Poll::Ready(Err(End::Closed));
