@@ -16,11 +16,11 @@ use tokio::time::timeout;
 
 use crate::dispatch::methods::MethodTable;
 use crate::policy::Policy;
-use crate::policy::subject::Subject;
 use crate::session::broker::Broker;
 use crate::session::limits::Limits;
 use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
+use crate::transport::subject;
 
 /// How long the broker may take for one input.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,10 +53,8 @@ async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
     let policy = Policy::built_in(process::effective_uid());
     let broker = Arc::new(Broker::new(policy, Limits::default()));
     let methods = MethodTable::of_contract().map_err(io::Error::other)?;
-    let subject =
-        Subject { uid: process::effective_uid(), gid: process::effective_gid(), pid: None };
     let serving =
-        Server::new(broker, methods, signal).serve(UnixStream::from_std(theirs)?, subject);
+        Server::new(broker, methods, signal).serve(UnixStream::from_std(theirs)?, subject::own()?);
     let reading = async {
         let mut ours = UnixStream::from_std(ours)?;
         let mut answers = Vec::new();

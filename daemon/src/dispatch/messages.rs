@@ -257,7 +257,7 @@ fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
 /// Credentials (`struct ucred`: pid, uid, gid) must be the caller's own: the kernel would check them
 /// against the broker. Root may claim any, as it may without the broker.
 fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
-    let subject = call.connection().facts().subject;
+    let subject = &call.connection().facts().subject;
     let words: Vec<_> = data.chunks_exact(4).filter_map(|word| word.first_chunk()).collect();
     let own = match words.as_slice() {
         [pid, uid, gid] => {

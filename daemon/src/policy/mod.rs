@@ -82,7 +82,7 @@ mod tests {
     use action::{Hostname, Resolve};
 
     fn subject(uid: u32) -> Subject {
-        Subject { uid, gid: uid, pid: None }
+        Subject::new(uid, uid)
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Spelling {
 }
 
 /// What is fixed when a connection begins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Facts {
     /// Who is at the other end.
     pub subject: Subject,

@@ -34,7 +34,7 @@ type Body = Full<Bytes>;
 
 /// Serves one connection that speaks HTTP, until it ends or becomes a WebSocket.
 pub(super) async fn serve(server: Server, io: UnixStream, subject: Subject) {
-    if let Some(upgrade) = serve_http(&server, io, subject).await {
+    if let Some(upgrade) = serve_http(&server, io, subject.clone()).await {
         serve_websocket(&server, upgrade, subject).await;
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod server;
 pub mod shutdown;
+pub mod subject;
 mod codec;
 mod connection;
 mod deadline;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sockbroker_sys::{process, stream};
+use sockbroker_sys::stream;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::codec::Codec;
 use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
-use super::{connection, http};
+use super::{connection, http, subject};
 use crate::dispatch::core::Core;
 use crate::dispatch::methods::MethodTable;
 use crate::policy::subject::Subject;
@@ -27,6 +27,9 @@ use crate::session::connection::{Connection, Facts, Spelling};
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How often sessions without connections are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
+
+/// Why a connection was closed of which the kernel does not say whose it is.
+const UNKNOWN_PEER: &str = "the peer's credentials cannot be read: closed";
 
 /// Everything a connection needs.
 #[derive(Debug, Clone)]
@@ -74,8 +77,7 @@ impl Server {
     /// Serves standard input and output with LSP framing until they end.
     pub async fn standard(self) -> io::Result<()> {
         let stream = Stream::standard()?;
-        let subject =
-            Subject { uid: process::effective_uid(), gid: process::effective_gid(), pid: None };
+        let subject = subject::own()?;
         let descriptors = matches!(stream, Stream::Socket(_));
         let facts = Facts { subject, spelling: Spelling::Lsp, descriptors };
         let core =
@@ -88,26 +90,25 @@ impl Server {
 
     /// Takes a connection, unless a limit is reached.
     fn admit(&self, io: UnixStream, connections: &mut JoinSet<()>) {
-        let subject = match io.peer_cred() {
-            Ok(peer) => Subject { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() },
-            Err(error) => {
-                tracing::warn!(%error, "the peer's credentials cannot be read: closed");
-                return;
-            }
+        let uid = match io.peer_cred() {
+            Ok(peer) => peer.uid(),
+            Err(error) => return tracing::warn!(%error, "{UNKNOWN_PEER}"),
         };
         let limits = &self.broker.limits;
         let most = (limits.connections, limits.connections_per_user);
-        match Places::take(&self.places, subject.uid, most) {
+        match Places::take(&self.places, uid, most) {
             Ok(place) => {
                 let server = self.clone();
                 connections.spawn(async move {
-                    server.serve(io, subject).await;
+                    // Here and not before: it reads files, for which no other connection has to wait.
+                    match subject::of(&io) {
+                        Ok(subject) => server.serve(io, subject).await,
+                        Err(error) => tracing::warn!(%error, uid, "{UNKNOWN_PEER}"),
+                    }
                     drop(place);
                 });
             }
-            Err(limit) => {
-                tracing::warn!(uid = subject.uid, limit, "too many connections: closed");
-            }
+            Err(limit) => tracing::warn!(uid, limit, "too many connections: closed"),
         }
     }
 

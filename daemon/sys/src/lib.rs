@@ -39,6 +39,7 @@ pub mod databases;
 pub mod interface;
 pub mod host;
 pub mod process;
+pub mod peer;
 
 #[cfg(test)]
 mod testing;

@@ -93,6 +93,7 @@ pub const LAYERS: &[Layer] = &[
             "policy::subject",
             "proto::frame",
             "proto::api::document",
+            "sys::peer",
             "sys::poll",
             "sys::process",
             "sys::socket",

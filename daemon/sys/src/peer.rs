@@ -1,0 +1,149 @@
+//! Who is at the other end of a Unix socket: groups, process, control group (`unix(7)`).
+//!
+//! The kernel remembers the process that called `connect(2)`. Its number alone proves nothing, since
+//! numbers are used again; a pidfd (`SO_PEERPIDFD`, Linux 6.5) is that process and no other.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::getgroups;
+
+use crate::call::check;
+use crate::poll::poll_now;
+
+/// The supplementary groups of the peer when it connected (`SO_PEERGROUPS`, Linux 4.13).
+pub fn groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<u32> = vec![0; 64];
+    loop {
+        let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice()))
+            .map_err(|_too_long| io::Error::from_raw_os_error(libc::ERANGE))?;
+        let (number, start) = (fd.as_raw_fd(), groups.as_mut_ptr().cast());
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERGROUPS);
+        // SAFETY: `start` points to `length` initialised, writable bytes of `groups`, and `length`
+        // is an initialised integer; both live for the call. The kernel writes whole numbers, none
+        // beyond `length`, and then how many bytes they are, or would be (ERANGE).
+        let result = check(unsafe {
+            libc::getsockopt(number, level, name, start, ptr::from_mut(&mut length))
+        });
+        let count = usize::try_from(length).unwrap_or(0) / size_of::<u32>();
+        match result {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => {
+                groups.resize(count, 0);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The process that connected, as a pidfd. `ENOPROTOOPT` before Linux 6.5, `ENODATA` without a peer.
+pub fn process(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(getsockopt(&fd, sockopt::PeerPidfd)?)
+}
+
+/// The control group of the process behind a pidfd, as `/proc/PID/cgroup` tells it.
+///
+/// The number is read from the pidfd, and the process must be alive after the file was read: then
+/// the number was its own all the while. `ESRCH` if it has ended, or has no number here.
+pub fn control_group(process: BorrowedFd<'_>) -> io::Result<String> {
+    let number = process_number(process)?;
+    let text = fs::read_to_string(format!("/proc/{number}/cgroup"))?;
+    let ended = poll_now(&[(process, libc::POLLIN)])?.first() != Some(&0);
+    if ended {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    own_line(&text).map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The control group of this process.
+pub fn own_control_group() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/self/cgroup")?;
+    own_line(&text).map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The supplementary groups of this process (`getgroups(2)`).
+pub fn own_groups() -> io::Result<Vec<u32>> {
+    Ok(getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect())
+}
+
+/// The number of a pidfd's process, as this mount of `/proc` counts (`pidfd_open(2)`).
+fn process_number(process: BorrowedFd<'_>) -> io::Result<u32> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    // -1 once it has ended, 0 where it is in another namespace.
+    let number = number.and_then(|number| number.trim().parse::<u32>().ok());
+    number.filter(|number| *number > 0).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+/// The path in the hierarchy that systemd manages: its own named one where there is one, else the
+/// unified one (`cgroups(7)`).
+fn own_line(text: &str) -> Option<&str> {
+    let path =
+        |prefix: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
+    path("name=systemd:").or_else(|| path(":"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, FromRawFd};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::testing::{errno, unix_pair};
+
+    #[test]
+    fn the_peer_of_an_own_pair_is_this_process() {
+        let (a, _b) = unix_pair(libc::SOCK_STREAM);
+        assert_eq!(groups(a.as_fd()).unwrap(), own_groups().unwrap());
+        match process(a.as_fd()) {
+            Ok(process) => {
+                assert_eq!(process_number(process.as_fd()).unwrap(), std::process::id());
+                let told = control_group(process.as_fd()).unwrap();
+                assert_eq!(told, own_control_group().unwrap());
+                assert!(told.starts_with('/'), "{told}");
+            }
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT)),
+        }
+    }
+
+    #[test]
+    fn a_process_that_has_ended_has_no_control_group() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let number = libc::pid_t::try_from(child.id()).unwrap();
+        // SAFETY: no pointers.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
+        let process = check(i32::try_from(result).unwrap()).unwrap();
+        // SAFETY: the descriptor is new, and nobody else owns it.
+        let process = unsafe { OwnedFd::from_raw_fd(process) };
+        assert!(control_group(process.as_fd()).is_ok());
+        drop(child.stdin.take());
+        // A zombie first: its number is still taken, and it is not to be believed any more.
+        crate::testing::wait(process.as_fd(), libc::POLLIN);
+        assert_eq!(errno(control_group(process.as_fd())), libc::ESRCH);
+        child.wait().unwrap();
+        assert_eq!(errno(control_group(process.as_fd())), libc::ESRCH);
+    }
+
+    #[test]
+    fn a_socket_without_a_peer_has_no_groups_and_no_process() {
+        let alone = crate::testing::socket(libc::AF_UNIX, libc::SOCK_STREAM);
+        assert_eq!(errno(groups(alone.as_fd())), libc::ENODATA);
+        let refused = errno(process(alone.as_fd()));
+        assert!([libc::ENODATA, libc::ENOPROTOOPT].contains(&refused), "{refused}");
+    }
+
+    #[test]
+    fn the_line_of_systemd_is_preferred_and_the_unified_one_is_the_other() {
+        assert_eq!(own_line("0::/user.slice\n"), Some("/user.slice"));
+        assert_eq!(own_line("9:name=systemd:/a.slice\n4:memory:/x\n0::/b\n"), Some("/a.slice"));
+        assert_eq!(own_line("4:memory:/x\n0::/b:c\n"), Some("/b:c"));
+        assert_eq!(own_line("4:memory:/x\n"), None);
+        assert_eq!(own_line(""), None);
+    }
+}
