@@ -23,6 +23,7 @@ mod resolve;
 mod backpressure;
 mod limits;
 mod sessions;
+mod admin;
 mod bad_frames;
 mod bad_requests;
 mod bad_values;

@@ -87,6 +87,8 @@ fn another_user_is_denied_with_the_rule_and_the_grant_it_lacks() {
             ("socket.sethostname", json!(["x"]), "sethostname"),
             ("session.open", Value::Null, "session"),
             ("session.clone", Value::Null, "session"),
+            ("admin.sessions", Value::Null, "admin"),
+            ("admin.handles", json!([1]), "admin"),
         ] {
             let fault = stranger.call(method, params).fault();
             assert_eq!(fault.kind(), (3000, "denied"), "{method}: {fault:?}");
@@ -113,6 +115,7 @@ fn another_user_may_do_what_reaches_nothing() {
         for (method, params) in [
             ("session.info", Value::Null),
             ("session.limits", Value::Null),
+            ("session.handles", Value::Null),
             ("socket.constants", Value::Null),
             ("rpc.discover", Value::Null),
             ("socket.htons", json!([1])),

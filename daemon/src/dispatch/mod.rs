@@ -27,6 +27,7 @@ mod name;
 mod interface;
 mod convert;
 mod session;
+mod admin;
 
 pub use call::{Beside, Enclosed};
 

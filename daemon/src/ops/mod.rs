@@ -13,4 +13,5 @@ pub mod option;
 pub mod poll;
 pub mod resolve;
 pub mod interface;
+pub mod inspect;
 pub mod sniffer;

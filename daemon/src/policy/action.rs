@@ -55,6 +55,8 @@ pub enum Verb {
     Hostname,
     /// Change the name of the host.
     SetHostname,
+    /// See the sessions and handles of everybody.
+    Admin,
 }
 
 impl Verb {
@@ -79,6 +81,7 @@ impl Verb {
             Self::Interfaces => "interfaces",
             Self::Hostname => "hostname",
             Self::SetHostname => "sethostname",
+            Self::Admin => "admin",
         }
     }
 }
@@ -197,6 +200,8 @@ host_requests! {
     Interfaces => Interfaces;
     /// `gethostname`.
     Hostname => Hostname;
+    /// `admin.*`: look at the sessions and handles of everybody.
+    Administer => Admin;
 }
 
 /// `listen`.

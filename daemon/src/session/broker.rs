@@ -1,8 +1,8 @@
 //! What all connections share: policy, limits, sessions, resolver.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::Session;
@@ -23,6 +23,8 @@ pub struct Broker {
     pub resolver: Resolver,
     /// Sessions that were opened or cloned; implicit ones live with their connection alone.
     opened: Mutex<HashMap<u64, Arc<Session>>>,
+    /// Implicit sessions, to be listed.
+    implicit: Mutex<BTreeMap<u64, Weak<Session>>>,
     numbers: AtomicU64,
 }
 
@@ -35,6 +37,7 @@ impl Broker {
             limits,
             resolver,
             opened: Mutex::new(HashMap::new()),
+            implicit: Mutex::new(BTreeMap::new()),
             numbers: AtomicU64::new(1),
         }
     }
@@ -49,6 +52,28 @@ impl Broker {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn implicit(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Session>>> {
+        // The same.
+        self.implicit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session that a connection of this user begins in.
+    pub fn begin(&self, uid: u32) -> Arc<Session> {
+        let session = Arc::new(Session::new(self.number(), uid, &self.limits));
+        self.implicit().insert(session.number(), Arc::downgrade(&session));
+        session
+    }
+
+    /// Every session, oldest first.
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        // Implicit ones first: one that is opened meanwhile is then found twice, not never.
+        let implicit: Vec<_> = self.implicit().values().filter_map(Weak::upgrade).collect();
+        let opened: Vec<_> = self.opened().values().cloned().collect();
+        let all = implicit.into_iter().chain(opened).map(|session| (session.number(), session));
+        let all: BTreeMap<_, _> = all.collect();
+        all.into_values().filter(|session| !session.is_closed()).collect()
+    }
+
     /// `session.open`: makes a session known and gives its token.
     pub fn open(&self, session: &Arc<Session>, linger: Option<Duration>) -> OpResult<Token> {
         let mut opened = self.opened();
@@ -60,6 +85,7 @@ impl Broker {
         }
         let token = session.open(linger)?;
         opened.insert(session.number(), session.clone());
+        self.implicit().remove(&session.number());
         Ok(token)
     }
 
@@ -103,6 +129,7 @@ impl Broker {
     /// Ends a session: its handles close, its token is void.
     pub fn close(&self, session: &Session) {
         self.opened().remove(&session.number());
+        self.implicit().remove(&session.number());
         session.close();
     }
 
@@ -112,6 +139,7 @@ impl Broker {
             let mut opened = self.opened();
             opened.extract_if(|_, session| session.is_over()).collect()
         };
+        self.implicit().retain(|_, session| session.strong_count() > 0);
         for (number, session) in over {
             tracing::debug!(session = number, "session is over");
             session.close();

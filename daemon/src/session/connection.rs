@@ -60,13 +60,13 @@ impl Connection {
     /// A new connection in an implicit session of its own.
     pub fn begin(broker: &Arc<Broker>, facts: Facts) -> Self {
         let number = broker.number();
-        let session = Session::new(broker.number(), facts.subject.uid, &broker.limits);
+        let session = broker.begin(facts.subject.uid);
         session.join(number);
         Self {
             number,
             facts,
             attachments: AtomicBool::new(false),
-            session: Mutex::new(Arc::new(session)),
+            session: Mutex::new(session),
             broker: broker.clone(),
         }
     }

@@ -33,6 +33,7 @@ use token::Token;
 pub struct Session {
     number: u64,
     uid: u32,
+    began: Instant,
     table: Mutex<Table>,
     handle_limit: usize,
     resolve_seconds: u64,
@@ -62,6 +63,7 @@ impl Session {
         Self {
             number,
             uid,
+            began: Instant::now(),
             table: Mutex::new(Table::default()),
             handle_limit: size(limits.handles),
             resolve_seconds: limits.resolve_seconds,
@@ -91,6 +93,11 @@ impl Session {
     /// The user it belongs to.
     pub fn uid(&self) -> u32 {
         self.uid
+    }
+
+    /// How long ago it began.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     // Both are whole after every statement, so a panic of another call does not spoil them.
@@ -131,6 +138,11 @@ impl Session {
     /// Takes a socket out; its handle is void.
     pub fn remove(&self, handle: Handle) -> OpResult<Arc<Entry>> {
         self.table().remove(handle).ok_or(OpError::Handle(handle))
+    }
+
+    /// The open handles with their sockets, lowest first.
+    pub fn entries(&self) -> Vec<(Handle, Arc<Entry>)> {
+        self.table().entries()
     }
 
     /// How many handles are open.

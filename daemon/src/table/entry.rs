@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use sockbroker_sys::socket;
 use tokio::io::Interest;
@@ -34,6 +35,7 @@ pub struct Entry {
     pub unread: Mutex<Vec<u8>>,
     /// For `AF_INET, SOCK_RAW, IPPROTO_IP`: the state of the sniffer behind it.
     pub sniffer: Option<Sniffer>,
+    began: Instant,
 }
 
 impl Entry {
@@ -57,6 +59,7 @@ impl Entry {
             readiness: OnceLock::new(),
             unread: Mutex::new(Vec::new()),
             sniffer: None,
+            began: Instant::now(),
         }
     }
 
@@ -81,6 +84,11 @@ impl Entry {
     /// What kind of socket it is.
     pub fn facts(&self) -> SocketFacts {
         self.facts
+    }
+
+    /// How long the broker has had it.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The timeout in force.

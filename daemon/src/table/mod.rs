@@ -79,6 +79,16 @@ impl Table {
         slot.entry.clone()
     }
 
+    /// The open handles with their entries, lowest first.
+    pub fn entries(&self) -> Vec<(Handle, Arc<Entry>)> {
+        let slots = (0..).zip(&self.slots);
+        let open = slots
+            .filter_map(|(index, slot)| Some((name(index, slot.generation)?, slot.entry.clone()?)));
+        let mut entries: Vec<_> = open.collect();
+        entries.sort_unstable_by_key(|(handle, _)| *handle);
+        entries
+    }
+
     /// Takes the entry of a handle that is open; the handle is void from now on.
     pub fn remove(&mut self, handle: Handle) -> Option<Arc<Entry>> {
         let (index, generation) = parts(handle);

@@ -16,12 +16,13 @@ pub mod name;
 pub mod interface;
 pub mod convert;
 pub mod session;
+pub mod admin;
 
 use crate::error::ErrorKind;
 use crate::openrpc;
 
 /// The namespaces, for the document and for the method table.
-pub const NAMESPACES: [openrpc::Namespace; 10] = [
+pub const NAMESPACES: [openrpc::Namespace; 12] = [
     socket::socket_methods,
     transfer::transfer_methods,
     batch::batch_methods,
@@ -32,6 +33,8 @@ pub const NAMESPACES: [openrpc::Namespace; 10] = [
     session::module_methods,
     session::session_methods,
     session::call_methods,
+    admin::handles_methods,
+    admin::admin_methods,
 ];
 
 /// The parameter names of every method, by wire name, in order.
@@ -47,6 +50,8 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
         session::MODULE_PARAMETERS,
         session::SESSION_PARAMETERS,
         session::CALL_PARAMETERS,
+        admin::HANDLES_PARAMETERS,
+        admin::ADMIN_PARAMETERS,
     ]
     .into_iter()
     .flatten()

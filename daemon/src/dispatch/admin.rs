@@ -1,0 +1,74 @@
+//! `proto::api::admin`: what is open.
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::api::admin::{AdminServer, HandleInfo, HandlesServer, SessionSummary};
+use sockbroker_proto::handle::Handle;
+
+use super::Handlers;
+use super::address::spell;
+use super::call::Call;
+use crate::ops::error::OpError;
+use crate::ops::inspect::{self, State};
+use crate::policy::action::{Administer, Inspect};
+use crate::session::Session;
+use crate::table::entry::Entry;
+
+#[async_trait]
+impl HandlesServer for Handlers {
+    fn handles(&self, ext: &Extensions) -> RpcResult<Vec<HandleInfo>> {
+        let call = Call::of(ext)?;
+        let entries = call.session().entries().into_iter();
+        let infos = entries.map(|(handle, entry)| {
+            let permit = call.permit(Inspect { socket: entry.facts() })?;
+            Ok(info(handle, &entry, &inspect::own_state(permit, &entry)))
+        });
+        infos.collect()
+    }
+}
+
+#[async_trait]
+impl AdminServer for Handlers {
+    fn sessions(&self, ext: &Extensions) -> RpcResult<Vec<SessionSummary>> {
+        let call = Call::of(ext)?;
+        let Administer = call.permit(Administer)?.into_request();
+        Ok(call.broker().sessions().iter().map(|session| summary(session)).collect())
+    }
+
+    fn session_handles(&self, ext: &Extensions, session: u64) -> RpcResult<Vec<HandleInfo>> {
+        let call = Call::of(ext)?;
+        let permit = call.permit(Administer)?;
+        let found = call.broker().sessions().into_iter().find(|found| found.number() == session);
+        let entries = found.ok_or(OpError::Session("no session with this number"))?.entries();
+        let states = inspect::states(permit, entries.iter().map(|(_, entry)| &**entry));
+        let infos = entries.iter().zip(states);
+        Ok(infos.map(|((handle, entry), state)| info(*handle, entry, &state)).collect())
+    }
+}
+
+fn info(handle: Handle, entry: &Entry, state: &State) -> HandleInfo {
+    let facts = entry.facts();
+    HandleInfo {
+        handle,
+        family: facts.family,
+        r#type: facts.kind,
+        proto: facts.proto,
+        timeout: entry.timeout().seconds(),
+        local: spell(state.local.as_ref()),
+        peer: spell(state.peer.as_ref()),
+        listening: state.listening,
+        age: entry.age().as_secs_f64(),
+    }
+}
+
+fn summary(session: &Session) -> SessionSummary {
+    SessionSummary {
+        session: session.number(),
+        uid: session.uid(),
+        connections: session.connections() as u64,
+        handles: session.handles() as u64,
+        opened: session.is_open(),
+        linger: session.linger().as_secs_f64(),
+        age: session.age().as_secs_f64(),
+    }
+}
