@@ -124,27 +124,26 @@ pub fn write_head(
     attachments: Option<&[usize]>,
     descriptors: usize,
 ) {
-    let mut text = String::with_capacity(64);
-    text.push_str("Content-Length: ");
-    text.push_str(&content_length.to_string());
-    text.push_str("\r\n");
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(digits.format(content_length).as_bytes());
+    out.extend_from_slice(b"\r\n");
     if let Some(lengths) = attachments {
-        text.push_str("Attachments: ");
+        out.extend_from_slice(b"Attachments: ");
         for (index, length) in lengths.iter().enumerate() {
             if index > 0 {
-                text.push(',');
+                out.push(b',');
             }
-            text.push_str(&length.to_string());
+            out.extend_from_slice(digits.format(*length).as_bytes());
         }
-        text.push_str("\r\n");
+        out.extend_from_slice(b"\r\n");
     }
     if descriptors > 0 {
-        text.push_str("Fds: ");
-        text.push_str(&descriptors.to_string());
-        text.push_str("\r\n");
+        out.extend_from_slice(b"Fds: ");
+        out.extend_from_slice(digits.format(descriptors).as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
-    text.push_str("\r\n");
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The fields of a head as they are read.

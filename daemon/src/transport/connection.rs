@@ -17,7 +17,7 @@ use super::end::End;
 use super::outgoing::Outgoing;
 use super::shutdown::{Shutdown, ShutdownSignal};
 use super::stream::Stream;
-use crate::dispatch::core::Core;
+use crate::dispatch::core::{Core, Message};
 use crate::session::limits::size;
 use bytes::BytesMut;
 
@@ -27,6 +27,8 @@ const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 
 /// A larger buffer is given back when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
+/// So many answers leave before further messages are taken: the peer has something to do meanwhile.
+const ANSWERS_TOGETHER: usize = 32;
 /// How often it is looked at whether the peer has taken the descriptors of an answer that is kept.
 const TAKEN_CHECK: Duration = Duration::from_millis(10);
 
@@ -120,19 +122,17 @@ impl Driver {
         if matches!(end, End::Shutdown) {
             self.answer_cancelled();
         }
-        self.flush_last();
+        // One last try, for instance for the close frame of a WebSocket; the connection ends either way.
+        drop(self.flush_now());
         self.core.end();
     }
 
     /// Takes every whole message out of what was read, while the peer reads its answers.
     fn take_messages(&mut self) -> Result<(), End> {
+        let mut answers = 0;
         while self.out.bytes() < self.high_water {
             match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
-                Decoded::Message(message) => {
-                    if let Some(answer) = self.core.receive(message) {
-                        self.codec.encode(answer, &mut self.out);
-                    }
-                }
+                Decoded::Message(message) => answers += usize::from(self.take(message)),
                 Decoded::Incomplete(missing) => {
                     self.wanted = missing;
                     if self.input.is_empty() && self.input.capacity() > BUFFER_KEPT {
@@ -143,8 +143,24 @@ impl Driver {
                 // What the peer still waits for it will not read: its calls are cancelled.
                 Decoded::Close => return Err(End::Closed),
             }
+            if answers == ANSWERS_TOGETHER {
+                answers = 0;
+                self.flush_now()?;
+            }
         }
         Ok(())
+    }
+
+    /// Sends what the peer takes at once; who waits for it to take more is `poll_step`.
+    fn flush_now(&mut self) -> Result<(), End> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        self.poll_flush(&mut context).map(|_room| ())
+    }
+
+    /// Starts a call; whether it was answered at once.
+    fn take(&mut self, message: Message) -> bool {
+        let answer = self.core.receive(message);
+        answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 
     fn check_descriptors(&self) -> Result<(), End> {
@@ -241,10 +257,8 @@ impl Driver {
     fn half_close(&mut self) -> Result<(), End> {
         self.reading = Reading::HalfClosed;
         self.pause = Deadline::new(HANG_UP_CHECK);
-        if let Some(message) = self.codec.decode_end(&mut self.input)
-            && let Some(answer) = self.core.receive(message)
-        {
-            self.codec.encode(answer, &mut self.out);
+        if let Some(message) = self.codec.decode_end(&mut self.input) {
+            self.take(message);
         }
         if self.stream.is_hung_up() { Err(End::Closed) } else { Ok(()) }
     }
@@ -280,16 +294,6 @@ impl Driver {
     /// At the end of the broker every call that still waits is answered.
     fn answer_cancelled(&mut self) {
         self.core.cancel_all();
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        while let Poll::Ready(Some(answer)) = self.core.poll_ended(&mut context) {
-            self.codec.encode(answer, &mut self.out);
-        }
-    }
-
-    /// One last try to send what is there, such as the close frame of a WebSocket.
-    fn flush_last(&mut self) {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        // The connection ends either way; whether the peer still reads is its business.
-        drop(self.stream.poll_flush(&mut context, &mut self.out, &mut 0));
+        self.poll_answers(&mut Context::from_waker(std::task::Waker::noop()));
     }
 }

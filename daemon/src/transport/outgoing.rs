@@ -8,6 +8,10 @@ use bytes::{Buf, Bytes};
 
 /// Parts up to this size are copied together, so that small answers leave in one piece.
 const COPY_MAX: usize = 16 << 10;
+/// How long a part that others are copied to may become.
+const GROWN_MAX: usize = 4 * COPY_MAX;
+/// What a new part has room for at first: head and answer of a small call.
+const FRAME_ROOM: usize = 256;
 /// How many parts one system call sends.
 const PARTS_MAX: usize = 64;
 
@@ -60,33 +64,43 @@ impl Outgoing {
         self.parts.is_empty()
     }
 
-    /// Begins a frame.
-    pub(super) fn begin(&mut self, bytes: Vec<u8>, descriptors: Vec<OwnedFd>) {
-        self.bytes += bytes.len();
-        if descriptors.is_empty() && self.append(&bytes) {
+    /// Begins a frame with what `write` appends.
+    pub(super) fn begin(&mut self, descriptors: Vec<OwnedFd>, write: impl FnOnce(&mut Vec<u8>)) {
+        if descriptors.is_empty()
+            && let Some(bytes) = self.growing(0)
+        {
+            let before = bytes.len();
+            write(bytes);
+            self.bytes += bytes.len() - before;
             return;
         }
+        let mut bytes = Vec::with_capacity(FRAME_ROOM);
+        write(&mut bytes);
+        self.bytes += bytes.len();
         self.parts.push_back(Part { data: Data::Copied { bytes, sent: 0 }, descriptors });
     }
 
     /// Goes on with a frame.
     pub(super) fn push(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
-        if bytes.is_empty() || (bytes.len() <= COPY_MAX && self.append(&bytes)) {
-            return;
+        if bytes.len() <= COPY_MAX
+            && let Some(last) = self.growing(bytes.len())
+        {
+            last.extend_from_slice(&bytes);
+        } else if !bytes.is_empty() {
+            self.parts.push_back(Part { data: Data::Shared(bytes), descriptors: Vec::new() });
         }
-        self.parts.push_back(Part { data: Data::Shared(bytes), descriptors: Vec::new() });
     }
 
-    fn append(&mut self, more: &[u8]) -> bool {
+    /// The last part, if it may grow by `more`.
+    fn growing(&mut self, more: usize) -> Option<&mut Vec<u8>> {
         match self.parts.back_mut() {
             Some(Part { data: Data::Copied { bytes, .. }, .. })
-                if bytes.len() + more.len() <= 4 * COPY_MAX =>
+                if bytes.len() + more <= GROWN_MAX =>
             {
-                bytes.extend_from_slice(more);
-                true
+                Some(bytes)
             }
-            _ => false,
+            _ => None,
         }
     }
 
@@ -143,9 +157,9 @@ mod tests {
     #[test]
     fn a_frame_with_descriptors_begins_a_call_of_its_own() {
         let mut out = Outgoing::default();
-        out.begin(b"one".to_vec(), vec![]);
-        out.begin(b"two".to_vec(), vec![descriptor()]);
-        out.begin(b"three".to_vec(), vec![]);
+        out.begin(vec![], |frame| frame.extend_from_slice(b"one"));
+        out.begin(vec![descriptor()], |frame| frame.extend_from_slice(b"two"));
+        out.begin(vec![], |frame| frame.extend_from_slice(b"three"));
         let mut calls = Vec::new();
         while !out.is_empty() {
             out.send(|slices, descriptors| {
@@ -161,7 +175,7 @@ mod tests {
     #[test]
     fn descriptors_leave_with_the_first_byte_of_a_short_write() {
         let mut out = Outgoing::default();
-        out.begin(b"abc".to_vec(), vec![descriptor()]);
+        out.begin(vec![descriptor()], |frame| frame.extend_from_slice(b"abc"));
         out.push(Bytes::from(vec![b'x'; COPY_MAX + 1]));
         assert_eq!(out.bytes(), 3 + COPY_MAX + 1);
         out.send(|_, descriptors| Ok(descriptors.len())).unwrap();

@@ -19,6 +19,9 @@ use crate::readiness::register;
 const READ_MIN: usize = 16 << 10;
 /// How much one read asks for at most.
 const READ_MAX: usize = 1 << 20;
+/// `SO_SNDBUF` of control sockets in bytes, so that an answer of 256 KiB leaves in one piece. The kernel
+/// doubles it, and cuts it to `net.core.wmem_max`, of which this is the default.
+const SEND_BUFFER: usize = 212_992;
 
 /// A stream.
 #[derive(Debug)]
@@ -38,6 +41,7 @@ impl Stream {
     /// A connected Unix stream socket.
     pub(super) fn socket(descriptor: OwnedFd) -> io::Result<Self> {
         socket::set_nonblocking(descriptor.as_fd(), true)?;
+        stream::set_send_buffer(descriptor.as_fd(), SEND_BUFFER)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         Ok(Self::Socket(register(descriptor, both)?))
     }

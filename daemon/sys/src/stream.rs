@@ -21,6 +21,12 @@ pub const DESCRIPTORS_MAX: usize = 253;
 /// Room for [`DESCRIPTORS_MAX`] descriptors and for credentials, should `SO_PASSCRED` be set.
 const CONTROL_SIZE: usize = 1032 + 32;
 
+/// Sets the room for bytes on their way (`SO_SNDBUF`, `socket(7)`): the kernel doubles `bytes`, and takes
+/// no more than `net.core.wmem_max`.
+pub fn set_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    SockRef::from(&fd).set_send_buffer_size(bytes)
+}
+
 /// Receives what has arrived, at most `reserve` bytes (at least 1), behind those that `buffer`
 /// holds, and puts the descriptors that came along, close-on-exec, at the end of `descriptors`.
 /// Other ancillary data is dropped. 0 is the end of the stream.

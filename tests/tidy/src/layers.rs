@@ -184,6 +184,7 @@ pub const LAYERS: &[Layer] = &[
         crates: &[
             "base64_simd",
             "bytes",
+            "itoa",
             "jsonrpsee",
             "schemars",
             "serde",

@@ -11,19 +11,23 @@ use crate::dispatch::Enclosed;
 use crate::dispatch::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
-/// Attachments from this size on are not copied.
-const SHARED_MIN: usize = 1 << 20;
+/// A frame from this size on is read into a buffer of its own, which its attachments share.
+const OWN_BUFFER_MIN: usize = 64 << 10;
+/// Room behind a frame in its own buffer: what the last read may bring of the next frame.
+const NEXT_FRAME: usize = 16 << 10;
 
 /// The state of the reader: the head of the frame whose body is on its way.
 #[derive(Debug)]
 pub(crate) struct Lsp {
     limits: FrameLimits,
     head: Option<Head>,
+    /// Whether the frame on its way has the input buffer for itself.
+    owns_buffer: bool,
 }
 
 impl Lsp {
     pub(super) fn new(limits: FrameLimits) -> Self {
-        Self { limits, head: None }
+        Self { limits, head: None, owns_buffer: false }
     }
 
     /// Whether no frame has begun but for what is still in the input.
@@ -50,8 +54,13 @@ impl Lsp {
         if input.len() < length {
             let missing = length - input.len();
             self.head = Some(head);
+            if length >= OWN_BUFFER_MIN && !self.owns_buffer {
+                self.owns_buffer = true;
+                move_to_own_buffer(input, length);
+            }
             return Ok(Decoded::Incomplete(missing));
         }
+        let shares = std::mem::take(&mut self.owns_buffer);
         // They came with the frame's first byte, so all of them are here.
         if descriptors.len() < head.descriptors {
             return Err(CodecError::Descriptors("fewer descriptors came than the frame announces"));
@@ -59,29 +68,107 @@ impl Lsp {
         let json = input.split_to(head.content_length).freeze();
         let takes_attachments = head.attachments.is_some();
         let parts = head.attachments.unwrap_or_default();
-        let attachments = parts.into_iter().map(|part| take_part(input, part)).collect();
+        let attachments = parts.into_iter().map(|part| take_part(input, part, shares)).collect();
+        if shares {
+            // What follows gets another buffer, or the shared one would live as long as the connection.
+            *input = BytesMut::from(&input[..]);
+        }
         let descriptors = descriptors.drain(..head.descriptors).collect();
         let enclosed = Enclosed { attachments, descriptors, takes_attachments };
         Ok(Decoded::Message(Message { json, enclosed }))
     }
 }
 
-/// A part shares the buffer it came in, and would hold all of it as long as its call waits: unless it
-/// is most of the buffer it is copied.
-fn take_part(input: &mut BytesMut, length: usize) -> bytes::Bytes {
+/// Gives a frame whose head was read a buffer with room for its body.
+fn move_to_own_buffer(input: &mut BytesMut, length: usize) {
+    let mut own = BytesMut::with_capacity(length + NEXT_FRAME);
+    own.extend_from_slice(input);
+    *input = own;
+}
+
+/// A part that shares its buffer holds all of it for as long as its call waits: unless the buffer
+/// is the frame's own, with nothing of other frames in it, the part is copied.
+fn take_part(input: &mut BytesMut, length: usize, shares: bool) -> bytes::Bytes {
     let part = input.split_to(length);
-    if length >= SHARED_MIN { part.freeze() } else { bytes::Bytes::copy_from_slice(&part) }
+    if shares { part.freeze() } else { bytes::Bytes::copy_from_slice(&part) }
 }
 
 pub(super) fn encode(answer: Answer, out: &mut Outgoing) {
     let lengths: Vec<usize> = answer.beside.attachments.iter().map(bytes::Bytes::len).collect();
-    let descriptors = answer.beside.descriptors;
-    let mut head = Vec::with_capacity(64 + answer.json.len().min(4096));
     let attachments = (!lengths.is_empty()).then_some(&lengths[..]);
-    write_head(&mut head, answer.json.len(), attachments, descriptors.len());
-    out.begin(head, descriptors);
+    let count = answer.beside.descriptors.len();
+    out.begin(answer.beside.descriptors, |frame| {
+        write_head(frame, answer.json.len(), attachments, count);
+    });
     out.push(answer.json);
     for attachment in answer.beside.attachments {
         out.push(attachment);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(json: &[u8], attachment: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_head(&mut bytes, json.len(), Some(&[attachment.len()]), 0);
+        bytes.extend_from_slice(json);
+        bytes.extend_from_slice(attachment);
+        bytes
+    }
+
+    /// The messages of `bytes` when they come in pieces of this size.
+    fn decode_in_pieces(bytes: &[u8], piece: usize) -> (Vec<Message>, BytesMut) {
+        let mut codec = Lsp::new(FrameLimits::default());
+        let (mut input, mut messages) = (BytesMut::new(), Vec::new());
+        for chunk in bytes.chunks(piece) {
+            input.extend_from_slice(chunk);
+            while let Decoded::Message(message) =
+                codec.decode(&mut input, &mut VecDeque::new()).unwrap()
+            {
+                messages.push(message);
+            }
+        }
+        assert!(codec.is_between());
+        (messages, input)
+    }
+
+    #[test]
+    fn frames_around_the_size_of_an_own_buffer_come_out_whole_in_any_pieces() {
+        let sizes = [0, 1, OWN_BUFFER_MIN - 1, OWN_BUFFER_MIN, OWN_BUFFER_MIN + 1, 300_000];
+        let parts = sizes.map(|size| (0..=250).cycle().take(size).collect::<Vec<u8>>());
+        let stream: Vec<u8> = parts.iter().flat_map(|part| frame(b"{}", part)).collect();
+        for piece in [1000, NEXT_FRAME, OWN_BUFFER_MIN, stream.len()] {
+            let (messages, rest) = decode_in_pieces(&stream, piece);
+            assert!(rest.is_empty());
+            assert_eq!(messages.len(), parts.len(), "pieces of {piece}");
+            for (message, part) in messages.iter().zip(&parts) {
+                assert_eq!(message.json, b"{}"[..]);
+                assert!(message.enclosed.attachments == [part.as_slice()], "pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_input_does_not_keep_the_buffer_of_a_large_frame() {
+        let mut stream = frame(b"{}", &vec![7; 1 << 20]);
+        stream.extend_from_slice(b"Content-Length: 2\r\n");
+        let mut codec = Lsp::new(FrameLimits::default());
+        let mut input = BytesMut::from(&stream[..1000]);
+        assert!(matches!(
+            codec.decode(&mut input, &mut VecDeque::new()).unwrap(),
+            Decoded::Incomplete(_)
+        ));
+        input.extend_from_slice(&stream[1000..]);
+        let Decoded::Message(message) = codec.decode(&mut input, &mut VecDeque::new()).unwrap()
+        else {
+            panic!("the frame is whole");
+        };
+        assert_eq!(input, b"Content-Length: 2\r\n"[..]);
+        // Sole owner again once its other part has gone: the input has no share in it.
+        let part = message.enclosed.attachments.into_iter().next().unwrap();
+        drop(message.json);
+        assert!(part.is_unique());
     }
 }

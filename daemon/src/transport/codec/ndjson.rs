@@ -46,8 +46,8 @@ impl Ndjson {
 }
 
 pub(super) fn encode(answer: &Answer, out: &mut Outgoing) {
-    let mut line = Vec::with_capacity(answer.json.len() + 1);
-    line.extend_from_slice(&answer.json);
-    line.push(b'\n');
-    out.begin(line, Vec::new());
+    out.begin(Vec::new(), |line| {
+        line.extend_from_slice(&answer.json);
+        line.push(b'\n');
+    });
 }

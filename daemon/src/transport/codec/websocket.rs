@@ -122,8 +122,9 @@ impl WebSocket {
     fn reply(&mut self, opcode: OpCode, payload: &[u8], out: &mut Outgoing) {
         let mut header = Header::new(opcode);
         header.set_payload_len(payload.len());
-        let mut frame = self.codec.encode_header(&header).to_vec();
-        frame.extend_from_slice(payload);
-        out.begin(frame, Vec::new());
+        out.begin(Vec::new(), |frame| {
+            frame.extend_from_slice(self.codec.encode_header(&header));
+            frame.extend_from_slice(payload);
+        });
     }
 }
