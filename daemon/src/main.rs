@@ -5,8 +5,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::Parser as _;
+use sockbrokerd::startup::{self, args::Args};
+
 fn main() -> ExitCode {
-    match sockbrokerd::startup::run() {
+    match startup::run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if even this fails.

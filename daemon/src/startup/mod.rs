@@ -7,7 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
 use sockbroker_sys::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -60,9 +59,8 @@ impl From<ConfigError> for StartError {
     }
 }
 
-/// Runs the broker as the command line says, until it is told to end.
-pub fn run() -> Result<(), StartError> {
-    let args = Args::parse();
+/// Runs the broker as its arguments say, until it is told to end.
+pub fn run(args: &Args) -> Result<(), StartError> {
     let config = config::load(args.config.as_deref())?;
     let policy = config::load_policy(args.policy.as_deref(), process::effective_uid())?;
     if args.check {
@@ -78,7 +76,7 @@ pub fn run() -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
-    let result = runtime.block_on(serve(&args, config, policy));
+    let result = runtime.block_on(serve(args, config, policy));
     // Look-ups that are still running cannot be cancelled, and nobody waits for them.
     runtime.shutdown_background();
     result

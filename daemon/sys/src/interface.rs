@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_nameindex, if_nametoindex};
 
-use crate::ioctl::{InterfaceRequest, InterfaceValue, interface};
+use crate::ioctl::{InterfaceRequest, InterfaceValue, interface, set_interface_flags};
 use crate::socket;
 
 /// All interfaces of this network namespace: index and name.
@@ -57,6 +57,17 @@ pub fn is_loopback(index: u32) -> io::Result<bool> {
         InterfaceValue::Int(flags) => Ok(flags & libc::IFF_LOOPBACK != 0),
         InterfaceValue::Address(_) | InterfaceValue::Hardware { .. } => Ok(false),
     }
+}
+
+/// Brings an interface up (`IFF_UP`); `EPERM` without `CAP_NET_ADMIN`, `ENODEV` if there is none of this name.
+pub fn bring_up(name: &str) -> io::Result<()> {
+    let probe = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;
+    let flags = match interface(probe.as_fd(), name, InterfaceRequest::Flags)? {
+        InterfaceValue::Int(flags) => flags | libc::IFF_UP,
+        InterfaceValue::Address(_) | InterfaceValue::Hardware { .. } => libc::IFF_UP,
+    };
+    let flags = u16::try_from(flags).map_err(io::Error::other)?;
+    set_interface_flags(probe.as_fd(), name, flags)
 }
 
 #[cfg(test)]

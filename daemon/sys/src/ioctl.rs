@@ -102,6 +102,30 @@ struct Request {
     value: [u8; 24],
 }
 
+impl Request {
+    fn about(name: &str) -> io::Result<Self> {
+        if name.len() >= libc::IF_NAMESIZE || name.contains('\0') {
+            return Err(invalid("an interface name has at most 15 bytes and no NUL"));
+        }
+        let mut request = Self { name: [0; libc::IF_NAMESIZE], value: [0; 24] };
+        for (slot, byte) in request.name.iter_mut().zip(name.bytes()) {
+            *slot = byte;
+        }
+        Ok(request)
+    }
+}
+
+/// Sets the flags of an interface (`SIOCSIFFLAGS`, `IFF_` bits); needs `CAP_NET_ADMIN`, `EPERM` else.
+pub fn set_interface_flags(fd: BorrowedFd<'_>, name: &str, flags: u16) -> io::Result<()> {
+    let mut request = Request::about(name)?;
+    let (low, _rest) = request.value.split_at_mut(2);
+    low.copy_from_slice(&flags.to_ne_bytes());
+    // SAFETY: the request reads one struct ifreq through the pointer; `request` is as large and as
+    // aligned, initialised, ends its name with a NUL, and lives for the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
+    check(result).map(drop)
+}
+
 fn ask(fd: BorrowedFd<'_>, name: &str, request: InterfaceRequest) -> io::Result<[u8; 24]> {
     let number = match request {
         InterfaceRequest::Index => libc::SIOCGIFINDEX,
@@ -112,13 +136,7 @@ fn ask(fd: BorrowedFd<'_>, name: &str, request: InterfaceRequest) -> io::Result<
         InterfaceRequest::Broadcast => libc::SIOCGIFBRDADDR,
         InterfaceRequest::Hardware => libc::SIOCGIFHWADDR,
     };
-    if name.len() >= libc::IF_NAMESIZE || name.contains('\0') {
-        return Err(invalid("an interface name has at most 15 bytes and no NUL"));
-    }
-    let mut question = Request { name: [0; libc::IF_NAMESIZE], value: [0; 24] };
-    for (slot, byte) in question.name.iter_mut().zip(name.bytes()) {
-        *slot = byte;
-    }
+    let mut question = Request::about(name)?;
     // SAFETY: these requests read and write one struct ifreq through the pointer; `question` is as
     // large and as aligned, initialised, ends its name with a NUL, and lives for the call.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), number, &raw mut question) };

@@ -39,6 +39,8 @@ pub mod databases;
 pub mod interface;
 pub mod host;
 pub mod process;
+pub mod namespace;
+pub mod capability;
 pub mod peer;
 
 #[cfg(test)]

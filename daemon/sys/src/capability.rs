@@ -1,0 +1,208 @@
+//! Capabilities of this thread (`capabilities(7)`): what it has, handing some to programs it runs, and giving all up
+//! for good.
+
+use std::io;
+
+use nix::sys::prctl::set_no_new_privs;
+
+use crate::call::check;
+
+/// One capability, as `linux/capability.h` numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Capability {
+    /// `CAP_NET_BIND_SERVICE`: ports below 1024.
+    NetBindService = 10,
+    /// `CAP_NET_ADMIN`: promiscuous mode, transparent sockets, some options.
+    NetAdmin = 12,
+    /// `CAP_NET_RAW`: raw and packet sockets.
+    NetRaw = 13,
+}
+
+impl Capability {
+    fn bit(self) -> u64 {
+        1 << (self as u32)
+    }
+}
+
+/// The three sets of a thread, a bit a capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sets {
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+}
+
+/// Whether this thread has no capability in any set, its bounding and ambient sets included.
+pub fn has_none() -> io::Result<bool> {
+    let Sets { effective, permitted, inheritable } = get()?;
+    let mut left = effective | permitted | inheritable;
+    for number in 0..=last()? {
+        left |= u64::from(in_bounding(number)?) << number;
+    }
+    Ok(left == 0)
+}
+
+/// Lets programs that this thread runs from now on have these capabilities, and no others
+/// (`PR_CAP_AMBIENT`); they have to be permitted: `EPERM` else.
+pub fn hand_down(capabilities: &[Capability]) -> io::Result<()> {
+    let wanted = capabilities.iter().fold(0, |bits, capability| bits | capability.bit());
+    set(Sets { inheritable: wanted, ..get()? })?;
+    control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    for capability in capabilities {
+        control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, *capability as libc::c_int)?;
+    }
+    Ok(())
+}
+
+/// Gives every capability up for good: those of this thread, and any that a program it runs could
+/// gain by its file (the bounding set, `PR_SET_NO_NEW_PRIVS`). Threads that exist already keep theirs.
+pub fn give_all_up() -> io::Result<()> {
+    set_no_new_privs()?;
+    control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    for number in 0..=last()? {
+        // Without CAP_SETPCAP the bounding set stays; nothing can be gained from it any more.
+        match control(libc::PR_CAPBSET_DROP, libc::c_int::try_from(number).unwrap_or(-1), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => break,
+            result => result?,
+        };
+    }
+    set(Sets { effective: 0, permitted: 0, inheritable: 0 })
+}
+
+/// The highest capability that the kernel knows.
+fn last() -> io::Result<u32> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")?;
+    text.trim().parse().map_err(io::Error::other)
+}
+
+fn in_bounding(number: u32) -> io::Result<bool> {
+    let number = libc::c_int::try_from(number).unwrap_or(-1);
+    Ok(control(libc::PR_CAPBSET_READ, number, 0)? == 1)
+}
+
+/// `prctl(2)` with operations that take no pointers.
+fn control(operation: i32, second: i32, third: i32) -> io::Result<i32> {
+    let (second, third) = (libc::c_long::from(second), libc::c_long::from(third));
+    // SAFETY: every operation that this file passes takes numbers only; the last two have to be 0.
+    check(unsafe { libc::prctl(operation, second, third, 0 as libc::c_long, 0 as libc::c_long) })
+}
+
+/// `struct __user_cap_header_struct` of `linux/capability.h`.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+impl Header {
+    /// Version 3, this thread.
+    fn new() -> Self {
+        Self { version: 0x2008_0522, pid: 0 }
+    }
+}
+
+/// `struct __user_cap_data_struct`; version 3 has two, lower capabilities first.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn get() -> io::Result<Sets> {
+    let mut header = Header::new();
+    let mut data = [Data::default(); 2];
+    let (head, parts) = (&raw mut header, data.as_mut_ptr());
+    // SAFETY: the kernel reads and may write one header, and writes two data structures for version
+    // 3; both are ours, initialised, and alive for the call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, head, parts) };
+    check(i32::try_from(result).unwrap_or(-1))?;
+    let [low, high] = data;
+    let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    Ok(Sets {
+        effective: join(low.effective, high.effective),
+        permitted: join(low.permitted, high.permitted),
+        inheritable: join(low.inheritable, high.inheritable),
+    })
+}
+
+fn set(sets: Sets) -> io::Result<()> {
+    let half = |bits: u64, shift: u32| u32::try_from(bits >> shift & u64::from(u32::MAX));
+    let part = |shift: u32| -> Result<Data, std::num::TryFromIntError> {
+        Ok(Data {
+            effective: half(sets.effective, shift)?,
+            permitted: half(sets.permitted, shift)?,
+            inheritable: half(sets.inheritable, shift)?,
+        })
+    };
+    let data = [part(0).map_err(io::Error::other)?, part(32).map_err(io::Error::other)?];
+    let mut header = Header::new();
+    let (head, parts) = (&raw mut header, data.as_ptr());
+    // SAFETY: the kernel reads and may write one header, and reads two data structures for version
+    // 3; both are ours, initialised, and alive for the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, head, parts) };
+    check(i32::try_from(result).unwrap_or(-1)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Capabilities belong to threads: a test may give up those of its own.
+    fn in_a_thread(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(test).join().unwrap();
+    }
+
+    fn status(key: &str) -> u64 {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    }
+
+    #[test]
+    fn the_sets_are_those_that_the_kernel_shows() {
+        let Sets { effective, permitted, inheritable } = get().unwrap();
+        assert_eq!(effective, status("CapEff:"));
+        assert_eq!(permitted, status("CapPrm:"));
+        assert_eq!(inheritable, status("CapInh:"));
+    }
+
+    #[test]
+    fn what_was_given_up_is_gone_for_good() {
+        in_a_thread(|| {
+            let privileged = get().unwrap().permitted != 0;
+            give_all_up().unwrap();
+            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+                assert_eq!(status(set), 0, "{set}");
+            }
+            assert_eq!(status("NoNewPrivs:"), 1);
+            if privileged {
+                assert_eq!(status("CapBnd:"), 0);
+                assert!(has_none().unwrap());
+            }
+            let error = hand_down(&[Capability::NetRaw]).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            let raw = crate::socket::create(libc::AF_PACKET, libc::SOCK_RAW, 0).unwrap_err();
+            assert_eq!(raw.raw_os_error(), Some(libc::EPERM));
+        });
+    }
+
+    #[test]
+    fn programs_get_what_was_handed_down() {
+        in_a_thread(|| {
+            match hand_down(&[Capability::NetRaw]) {
+                Ok(()) => {}
+                // Not permitted to an ordinary user, who thus has nothing to hand down.
+                Err(error) => return assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+            }
+            assert_eq!(status("CapAmb:"), Capability::NetRaw.bit());
+            let shown = Command::new("cat").arg("/proc/self/status").output().unwrap();
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            assert!(shown.contains("CapAmb:\t0000000000002000"), "{shown}");
+        });
+    }
+}
