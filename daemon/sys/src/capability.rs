@@ -11,6 +11,14 @@ use crate::call::check;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Capability {
+    /// `CAP_DAC_OVERRIDE`: files are open whatever their mode.
+    DacOverride = 1,
+    /// `CAP_DAC_READ_SEARCH`: files can be read and folders passed whatever their mode.
+    DacReadSearch = 2,
+    /// `CAP_SETGID`: other groups, and such groups in credentials.
+    SetGid = 6,
+    /// `CAP_SETUID`: other users, and such users in credentials.
+    SetUid = 7,
     /// `CAP_NET_BIND_SERVICE`: ports below 1024.
     NetBindService = 10,
     /// `CAP_NET_ADMIN`: promiscuous mode, transparent sockets, some options.
@@ -31,6 +39,16 @@ struct Sets {
     effective: u64,
     permitted: u64,
     inheritable: u64,
+}
+
+/// Whether this thread has a capability in effect.
+pub fn has(capability: Capability) -> io::Result<bool> {
+    Ok(get()?.effective & capability.bit() != 0)
+}
+
+/// Clears the effective, permitted and inheritable sets of this thread, and with them the ambient one.
+pub fn drop_all() -> io::Result<()> {
+    set(Sets { effective: 0, permitted: 0, inheritable: 0 })
 }
 
 /// Whether this thread has no capability in any set, its bounding and ambient sets included.
@@ -67,7 +85,7 @@ pub fn give_all_up() -> io::Result<()> {
             result => result?,
         };
     }
-    set(Sets { effective: 0, permitted: 0, inheritable: 0 })
+    drop_all()
 }
 
 /// The highest capability that the kernel knows.

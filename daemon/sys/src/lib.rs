@@ -42,6 +42,7 @@ pub mod process;
 pub mod namespace;
 pub mod capability;
 pub mod peer;
+pub mod identity;
 
 #[cfg(test)]
 mod testing;
