@@ -12,7 +12,7 @@ mod read;
 mod write;
 
 pub use read::{AddressError, Exception, HostAddress, InterfaceAddress, Parsed, SocketKind};
-pub use value::{AddressItem, AddressValue};
+pub use value::{AddressItem, AddressValue, BytesValue, OpaqueValue};
 
 /// Family numbers of Linux (`bits/socket.h`) that have a spelling of their own.
 pub mod family {

@@ -1,0 +1,382 @@
+//! Socket addresses: those of every family, made from and turned into the types of `std`.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::SocketAddr as UnixAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sockbroker_proto::address::{AddressItem, AddressValue, Parsed, SocketKind};
+use sockbroker_proto::bytes::{decode_base64, encode_base64};
+
+use crate::error::{Error, Result};
+use crate::kind::{Domain, Protocol};
+
+/// The address of a socket, of any family.
+///
+/// Made from a [`SocketAddr`], from a host name and a port, from a path, or by one of the functions
+/// for the other families; what a call gives is turned back by [`Address::to_inet`] and its kin.
+/// A host name is looked up by the broker, a path is one of the broker's files.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use sockbroker_client::Address;
+///
+/// let loopback: SocketAddr = "127.0.0.1:80".parse()?;
+/// assert_eq!(Address::from(loopback).to_inet(), Some(loopback));
+/// assert_eq!(Address::from(("localhost", 80)).to_inet(), None);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Address(AddressValue);
+
+/// The address of a packet socket, `packet(7)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PacketAddress {
+    /// The name of the interface; empty if it is gone.
+    pub interface: String,
+    /// The Ethernet type, host order.
+    pub protocol: u16,
+    /// Where the packet went: `PACKET_HOST` (0), `PACKET_BROADCAST` (1), `PACKET_MULTICAST` (2),
+    /// `PACKET_OTHERHOST` (3), `PACKET_OUTGOING` (4).
+    pub packet_type: u8,
+    /// The kind of hardware, `ARPHRD_*`.
+    pub hardware_type: u16,
+    /// The hardware address of the sender; at most 8 bytes.
+    pub hardware_address: Vec<u8>,
+}
+
+impl Address {
+    /// No address: what a connected stream gives for the sender of its data.
+    pub fn none() -> Self {
+        Self(AddressValue::None(()))
+    }
+
+    /// A host, by name or literal, and a port. `""` is the wildcard address.
+    pub fn host(host: &str, port: u16) -> Self {
+        Self::tuple([text(host), number(port)])
+    }
+
+    /// A path of `AF_UNIX`: at most 107 bytes.
+    pub fn unix_path(path: impl AsRef<Path>) -> Self {
+        Self::unix_name(path.as_ref().as_os_str().as_bytes())
+    }
+
+    /// A name of the abstract namespace of `AF_UNIX`, without its leading NUL: at most 107 bytes.
+    pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
+        Self::unix_name(&[b"\0", name.as_ref()].concat())
+    }
+
+    /// No name: to bind, the request for one that the kernel picks.
+    pub fn unix_unnamed() -> Self {
+        Self(AddressValue::Text(String::new()))
+    }
+
+    fn unix_name(name: &[u8]) -> Self {
+        Self(match std::str::from_utf8(name) {
+            Ok(text) => AddressValue::Text(text.to_owned()),
+            Err(_) => AddressValue::Bytes(sockbroker_proto::address::BytesValue {
+                base64: encode_base64(name),
+            }),
+        })
+    }
+
+    /// An interface and an Ethernet type, host order, for a packet socket.
+    pub fn packet(interface: &str, protocol: u16) -> Self {
+        Self::tuple([text(interface), number(protocol)])
+    }
+
+    /// Everything of a packet socket's address.
+    pub fn packet_to(address: &PacketAddress) -> Self {
+        let PacketAddress { interface, protocol, packet_type, hardware_type, hardware_address } =
+            address;
+        Self::tuple([
+            text(interface),
+            number(*protocol),
+            number(*packet_type),
+            number(*hardware_type),
+            text(&encode_base64(hardware_address)),
+        ])
+    }
+
+    /// A port id and a mask of groups, `netlink(7)`.
+    pub fn netlink(pid: u32, groups: u32) -> Self {
+        Self::tuple([number(pid), number(groups)])
+    }
+
+    /// A context id and a port, `vsock(7)`.
+    pub fn vsock(cid: u32, port: u32) -> Self {
+        Self::tuple([number(cid), number(port)])
+    }
+
+    /// An interface of a CAN bus; `""` is every one.
+    pub fn can(interface: &str) -> Self {
+        Self::tuple([text(interface)])
+    }
+
+    /// A type and name of the kernel's cryptography, such as `hash` and `sha256`.
+    pub fn alg(kind: &str, name: &str) -> Self {
+        Self::tuple([text(kind), text(name)])
+    }
+
+    /// Any family by the bytes of the kernel's structure that follow `sa_family`: at most 126.
+    pub fn opaque(domain: Domain, bytes: &[u8]) -> Self {
+        Self(AddressValue::Opaque(sockbroker_proto::address::OpaqueValue {
+            family: sockbroker_proto::constant::Constant(domain.number().into()),
+            base64: encode_base64(bytes),
+        }))
+    }
+
+    fn tuple<const N: usize>(items: [AddressItem; N]) -> Self {
+        Self(AddressValue::Tuple(items.into()))
+    }
+
+    /// Whether this is no address.
+    pub fn is_none(&self) -> bool {
+        matches!(self.0, AddressValue::None(()))
+    }
+
+    /// The address as IP address and port; `None` for another family, and for a host name.
+    pub fn to_inet(&self) -> Option<SocketAddr> {
+        let AddressValue::Tuple(items) = &self.0 else { return None };
+        let [AddressItem::Text(host), AddressItem::Number(port), rest @ ..] = items.as_slice()
+        else {
+            return None;
+        };
+        let port = u16::try_from(*port).ok()?;
+        let word = |at: usize| match rest.get(at) {
+            None => Some(0),
+            Some(AddressItem::Number(number)) => u32::try_from(*number).ok(),
+            Some(_) => None,
+        };
+        match host.parse().ok()? {
+            IpAddr::V4(host) if rest.is_empty() => Some(SocketAddrV4::new(host, port).into()),
+            IpAddr::V6(host) if rest.len() <= 2 => {
+                Some(SocketAddrV6::new(host, port, word(0)?, word(1)?).into())
+            }
+            _ => None,
+        }
+    }
+
+    /// The path of an `AF_UNIX` address; `None` for another one, and for an unnamed or abstract one.
+    pub fn to_unix_path(&self) -> Option<PathBuf> {
+        let name = self.to_unix_name()?;
+        let named = !name.is_empty() && !name.starts_with(b"\0");
+        named.then(|| PathBuf::from(OsStr::from_bytes(&name)))
+    }
+
+    /// The name of an `AF_UNIX` address in the abstract namespace, without its leading NUL.
+    pub fn to_unix_abstract(&self) -> Option<Vec<u8>> {
+        self.to_unix_name()?.strip_prefix(b"\0").map(<[u8]>::to_vec)
+    }
+
+    /// The whole name of an `AF_UNIX` address: empty for an unnamed one.
+    fn to_unix_name(&self) -> Option<Vec<u8>> {
+        match &self.0 {
+            AddressValue::Text(text) => Some(text.clone().into_bytes()),
+            AddressValue::Bytes(bytes) => decode_base64(&bytes.base64).ok(),
+            AddressValue::None(()) | AddressValue::Tuple(_) | AddressValue::Opaque(_) => None,
+        }
+    }
+
+    /// The address of a packet socket.
+    pub fn to_packet(&self) -> Option<PacketAddress> {
+        let AddressValue::Tuple(items) = &self.0 else { return None };
+        let [
+            AddressItem::Text(interface),
+            AddressItem::Number(protocol),
+            AddressItem::Number(packet_type),
+            AddressItem::Number(hardware_type),
+            AddressItem::Text(hardware_address),
+        ] = items.as_slice()
+        else {
+            return None;
+        };
+        Some(PacketAddress {
+            interface: interface.clone(),
+            protocol: u16::try_from(*protocol).ok()?,
+            packet_type: u8::try_from(*packet_type).ok()?,
+            hardware_type: u16::try_from(*hardware_type).ok()?,
+            hardware_address: decode_base64(hardware_address).ok()?,
+        })
+    }
+
+    /// The address in the contract's types, read for a kind of socket: of every family.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if it is none of that family.
+    pub fn read(&self, domain: Domain, protocol: Protocol) -> Result<Parsed> {
+        let kind = SocketKind { family: domain.number(), proto: protocol.number() };
+        self.0.read(kind).map_err(|error| Error::Argument {
+            exception: format!("{:?}", error.exception),
+            call: "address".to_owned(),
+            message: error.message,
+        })
+    }
+
+    /// The spelling on the wire.
+    pub fn value(&self) -> &AddressValue {
+        &self.0
+    }
+}
+
+fn text(text: &str) -> AddressItem {
+    AddressItem::Text(text.to_owned())
+}
+
+fn number(number: impl Into<i64>) -> AddressItem {
+    AddressItem::Number(number.into())
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.to_inet() {
+            return address.fmt(f);
+        }
+        match &self.0 {
+            AddressValue::None(()) => f.write_str("none"),
+            AddressValue::Text(text) => write!(f, "{}", text.escape_debug()),
+            other => f.write_str(&serde_json::to_string(other).map_err(|_error| fmt::Error)?),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => address.into(),
+            SocketAddr::V6(address) => address.into(),
+        }
+    }
+}
+
+impl From<SocketAddrV4> for Address {
+    fn from(address: SocketAddrV4) -> Self {
+        Self::tuple([text(&address.ip().to_string()), number(address.port())])
+    }
+}
+
+impl From<SocketAddrV6> for Address {
+    fn from(address: SocketAddrV6) -> Self {
+        Self::tuple([
+            text(&address.ip().to_string()),
+            number(address.port()),
+            number(address.flowinfo()),
+            number(address.scope_id()),
+        ])
+    }
+}
+
+impl From<(IpAddr, u16)> for Address {
+    fn from(address: (IpAddr, u16)) -> Self {
+        SocketAddr::from(address).into()
+    }
+}
+
+impl From<(Ipv4Addr, u16)> for Address {
+    fn from((host, port): (Ipv4Addr, u16)) -> Self {
+        SocketAddrV4::new(host, port).into()
+    }
+}
+
+impl From<(Ipv6Addr, u16)> for Address {
+    fn from((host, port): (Ipv6Addr, u16)) -> Self {
+        SocketAddrV6::new(host, port, 0, 0).into()
+    }
+}
+
+impl From<(&str, u16)> for Address {
+    fn from((host, port): (&str, u16)) -> Self {
+        Self::host(host, port)
+    }
+}
+
+impl From<&Path> for Address {
+    fn from(path: &Path) -> Self {
+        Self::unix_path(path)
+    }
+}
+
+impl From<PathBuf> for Address {
+    fn from(path: PathBuf) -> Self {
+        Self::unix_path(path)
+    }
+}
+
+impl From<&UnixAddr> for Address {
+    fn from(address: &UnixAddr) -> Self {
+        match (address.as_pathname(), address.as_abstract_name()) {
+            (Some(path), _) => Self::unix_path(path),
+            (None, Some(name)) => Self::unix_abstract(name),
+            (None, None) => Self::unix_unnamed(),
+        }
+    }
+}
+
+impl From<AddressValue> for Address {
+    fn from(value: AddressValue) -> Self {
+        Self(value)
+    }
+}
+
+impl From<&Self> for Address {
+    fn from(address: &Self) -> Self {
+        address.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internet_addresses_round_trip() {
+        for text in ["127.0.0.1:80", "[::1]:65535", "[fe80::1%7]:0"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(Address::from(address).to_inet(), Some(address), "{text}");
+            assert_eq!(Address::from(address).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn unix_names_round_trip_in_all_their_forms() {
+        let odd = Path::new(OsStr::from_bytes(b"/tmp/\xff"));
+        for path in [Path::new("/run/s"), odd] {
+            assert_eq!(Address::from(path).to_unix_path().as_deref(), Some(path));
+        }
+        for name in [&b"name"[..], b"\xff\0", b""] {
+            let address = Address::unix_abstract(name);
+            assert_eq!(address.to_unix_abstract().as_deref(), Some(name));
+            assert_eq!(address.to_unix_path(), None);
+        }
+        assert_eq!(Address::unix_unnamed().to_unix_path(), None);
+        assert_eq!(Address::unix_unnamed().to_unix_abstract(), None);
+    }
+
+    #[test]
+    fn packet_addresses_round_trip() {
+        let address = PacketAddress {
+            interface: "eth0".to_owned(),
+            protocol: 0x0800,
+            packet_type: 4,
+            hardware_type: 1,
+            hardware_address: vec![1, 2, 3, 4, 5, 6],
+        };
+        assert_eq!(Address::packet_to(&address).to_packet(), Some(address));
+        assert_eq!(Address::packet("eth0", 3).to_packet(), None);
+    }
+
+    #[test]
+    fn an_address_of_another_family_is_none() {
+        for address in [Address::netlink(1, 2), Address::none(), Address::host("name", 1)] {
+            assert_eq!(address.to_inet(), None, "{address}");
+        }
+        let error = Address::netlink(1, 2).read(Domain::UNIX, Protocol::DEFAULT).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,164 @@
+//! One connection that any number of threads may use: whoever waits first reads for all.
+//!
+//! A thread alone writes, reads and parses without handing anything over. If several wait, one of
+//! them reads; what it finds for others it puts into their slots, and when its own answer has come
+//! another one goes on reading.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::calls::{Calls, Slot, lock};
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::wire::inbox::Inbox;
+use crate::wire::link::{self, Ready, Wanted};
+use crate::wire::outgoing::{Beside, Outgoing};
+
+/// A connection with LSP framing.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(super) stream: UnixStream,
+    next: AtomicU64,
+    outgoing: Mutex<Outgoing>,
+    pub(super) inbox: Mutex<Inbox>,
+    pub(super) calls: Mutex<Calls>,
+    pub(super) turn: Condvar,
+}
+
+impl Connection {
+    pub(crate) fn over(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            next: AtomicU64::new(1),
+            outgoing: Mutex::default(),
+            inbox: Mutex::default(),
+            calls: Mutex::default(),
+            turn: Condvar::new(),
+        }
+    }
+
+    /// Whether it has ended; then it can only be dropped.
+    pub(crate) fn is_ended(&self) -> bool {
+        lock(&self.calls).ended.is_some()
+    }
+
+    /// Sends a request. Its answer has to be waited for, or given up, with the number that comes
+    /// back.
+    pub(crate) fn begin<P: Serialize, F>(
+        &self,
+        call: &Call<'_, P, F>,
+        deadline: Option<Instant>,
+    ) -> Result<u64> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut calls = lock(&self.calls);
+            if let Some(error) = &calls.ended {
+                return Err(error.clone());
+            }
+            calls.slots.push(Slot { id, answer: None });
+        }
+        let mut outgoing = lock(&self.outgoing);
+        let (parts, descriptors) = (call.parts.as_slice(), call.descriptors);
+        let beside = Beside { parts, descriptors: descriptors.len() };
+        let sent = outgoing.write(Some(id), call.method, &call.params, beside);
+        let parts = parts.unwrap_or_default();
+        let sent = sent.and_then(|()| self.send(&outgoing, parts, descriptors, deadline));
+        if sent.is_err() {
+            self.give_up(id);
+        }
+        sent.map(|()| id)
+    }
+
+    /// Sends a notification if that is possible without waiting.
+    pub(crate) fn notify(&self, method: &str, params: &impl Serialize) -> bool {
+        let Ok(mut outgoing) = self.outgoing.try_lock() else { return false };
+        let beside = Beside { parts: None, descriptors: 0 };
+        if self.is_ended() || outgoing.write(None, method, params, beside).is_err() {
+            return false;
+        }
+        let buffers = outgoing.buffers(&[]);
+        let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        match link::send(&self.stream, &buffers, &[]) {
+            Ok(n) if n == length => true,
+            // A part of it has left: what comes next could not be told from the rest.
+            Ok(_) => {
+                self.end(Error::disconnected("a notification did not fit"));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Asks the broker to cancel a call, if that is possible without waiting.
+    pub(crate) fn cancel(&self, id: u64) -> bool {
+        self.notify("$/cancelRequest", &json!({ "id": id }))
+    }
+
+    /// Forgets a call: its answer will be dropped, descriptors included.
+    pub(crate) fn give_up(&self, id: u64) {
+        lock(&self.calls).slots.retain(|slot| slot.id != id);
+    }
+
+    fn send(
+        &self,
+        outgoing: &Outgoing,
+        parts: &[&[u8]],
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        let mut buffers = outgoing.buffers(parts);
+        let mut rest = buffers.as_mut_slice();
+        let mut beside = descriptors;
+        while !rest.is_empty() {
+            match link::send(&self.stream, rest, beside) {
+                Ok(n) => {
+                    io::IoSlice::advance_slices(&mut rest, n);
+                    beside = &[];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.make_room(deadline)?;
+                }
+                Err(error) => return Err(self.end(Error::disconnected(error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for room to send. A broker whose answers are not read stops reading: they are read
+    /// meanwhile, unless somebody else does it.
+    fn make_room(&self, deadline: Option<Instant>) -> Result<()> {
+        let leads = !std::mem::replace(&mut lock(&self.calls).reading, true);
+        let wanted = if leads { Wanted::Either } else { Wanted::Room };
+        let ready = link::wait(&self.stream, wanted, deadline).map_err(Error::disconnected);
+        let result = match ready {
+            Ok(Ready::Input) if leads => self.read_for_others(),
+            Ok(Ready::Input | Ready::Room) => Ok(()),
+            // A part of the request may have left, so the connection cannot go on.
+            Ok(Ready::Nothing) => Err(Error::disconnected("the broker takes no request")),
+            Err(error) => Err(error),
+        };
+        if leads {
+            self.stop_reading();
+        }
+        result.map_err(|error| self.end(error))
+    }
+
+    /// Ends the connection for everybody; gives the reason back.
+    pub(super) fn end(&self, error: Error) -> Error {
+        let mut calls = lock(&self.calls);
+        let first = calls.ended.get_or_insert(error).clone();
+        self.turn.notify_all();
+        drop(calls);
+        // One that is closed already needs no end.
+        drop(self.stream.shutdown(Shutdown::Both));
+        first
+    }
+}

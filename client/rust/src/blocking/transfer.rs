@@ -1,0 +1,145 @@
+//! Sending and receiving, and a socket as a stream of `std::io`.
+
+use std::io::{self, Read, Write};
+
+use super::Socket;
+use crate::address::Address;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::kind::{Flags, Type};
+use crate::message::{Message, OutgoingAncillary};
+use crate::operation::{self, PIECE};
+
+impl Socket {
+    /// Sends bytes to the peer; how many left. Of a stream not more than 1 MiB at a time do.
+    pub fn send(&self, data: &[u8]) -> Result<usize> {
+        self.send_with_flags(data, Flags::NONE)
+    }
+
+    /// Sends bytes to the peer with flags; how many left.
+    pub fn send_with_flags(&self, data: &[u8], flags: Flags) -> Result<usize> {
+        let carriage = self.broker().carriage();
+        self.broker().run(operation::send(carriage, self.handle(), self.piece(data), flags))
+    }
+
+    /// A stream takes as much as it likes; a datagram is sent whole or not at all.
+    fn piece<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        match data.get(..PIECE) {
+            Some(piece) if self.attributes().kind == Type::STREAM => piece,
+            _ => data,
+        }
+    }
+
+    /// Sends all bytes to the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::sent`] tells how many bytes of the last MiB had left.
+    pub fn send_all(&self, data: &[u8]) -> Result<()> {
+        let carriage = self.broker().carriage();
+        data.chunks(PIECE).try_for_each(|part| {
+            self.broker().run(operation::send_all(carriage, self.handle(), part))
+        })
+    }
+
+    /// Sends a datagram to an address; how many bytes left.
+    pub fn send_to(&self, data: &[u8], address: impl Into<Address>) -> Result<usize> {
+        self.send_to_with_flags(data, address, Flags::NONE)
+    }
+
+    /// Sends a datagram to an address with flags; how many bytes left.
+    pub fn send_to_with_flags(
+        &self,
+        data: &[u8],
+        address: impl Into<Address>,
+        flags: Flags,
+    ) -> Result<usize> {
+        let (carriage, address) = (self.broker().carriage(), address.into());
+        self.broker().run(operation::send_to(carriage, self.handle(), data, flags, &address))
+    }
+
+    /// Sends gathered bytes with ancillary data, to the peer or to an address; how many bytes left.
+    pub fn send_msg(
+        &self,
+        data: &[&[u8]],
+        ancillary: &[OutgoingAncillary<'_>],
+        flags: Flags,
+        address: Option<&Address>,
+    ) -> Result<usize> {
+        let (carriage, beside) = (self.broker().carriage(), operation::descriptors(ancillary));
+        let handle = self.handle();
+        self.broker()
+            .run(operation::send_msg(carriage, handle, data, ancillary, &beside, flags, address))
+    }
+
+    /// Receives into a buffer; how many bytes. 0 is the end of a stream, or an empty datagram. Not
+    /// more than 1 MiB comes at a time.
+    pub fn recv(&self, buffer: &mut [u8]) -> Result<usize> {
+        self.recv_with_flags(buffer, Flags::NONE)
+    }
+
+    /// Receives into a buffer with flags; what `recv(2)` returned.
+    pub fn recv_with_flags(&self, buffer: &mut [u8], flags: Flags) -> Result<usize> {
+        self.broker().run(operation::recv(self.handle(), buffer, flags))
+    }
+
+    /// Receives into a buffer, with the address of the sender.
+    pub fn recv_from(&self, buffer: &mut [u8]) -> Result<(usize, Address)> {
+        self.recv_from_with_flags(buffer, Flags::NONE)
+    }
+
+    /// Receives into a buffer with flags, with the address of the sender.
+    pub fn recv_from_with_flags(
+        &self,
+        buffer: &mut [u8],
+        flags: Flags,
+    ) -> Result<(usize, Address)> {
+        self.broker().run(operation::recv_from(self.handle(), buffer, flags))
+    }
+
+    /// Receives at most `size` bytes with at most `ancillary` bytes of ancillary data, as `cmsg(3)`
+    /// counts them.
+    pub fn recv_msg(&self, size: usize, ancillary: usize, flags: Flags) -> Result<Message> {
+        self.broker().run(operation::recv_msg(self.handle(), size, ancillary, flags))
+    }
+
+    /// Receives into a buffer, and leaves in the queue what was received.
+    pub fn peek(&self, buffer: &mut [u8]) -> Result<usize> {
+        self.recv_with_flags(buffer, Flags::PEEK)
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.recv(buffer)?)
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.recv(buffer)?)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Ok(self.send(data)?)
+    }
+
+    /// Nothing is held back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Ok(self.send(data)?)
+    }
+
+    /// Nothing is held back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! Every operation of a socket, once for both faces: parameters, payload, and the reading of results.
+
+mod transfer;
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use serde::Serialize;
+use sockbroker_proto::api::values::{Accepted, Created, OptionValue};
+use sockbroker_proto::handle::Handle;
+
+use crate::address::Address;
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::kind::{Domain, Protocol, Type};
+use crate::message::Attributes;
+use crate::option::{OptionType, RawValue, SocketOption};
+use crate::wire::reply::Reply;
+
+pub(crate) use transfer::{
+    PIECE, descriptors, recv, recv_from, recv_msg, send, send_all, send_msg, send_to,
+};
+
+/// A new socket, with the attributes that the broker gave it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
+    pub(crate) handle: Handle,
+    pub(crate) attributes: Attributes,
+}
+
+impl From<Created> for Made {
+    fn from(made: Created) -> Self {
+        Self { handle: made.handle, attributes: attributes(made.family, made.r#type, made.proto) }
+    }
+}
+
+fn attributes(family: i32, kind: i32, proto: i32) -> Attributes {
+    Attributes { domain: family.into(), kind: kind.into(), protocol: proto.into() }
+}
+
+fn made(reply: &mut Reply<'_>) -> Result<Made> {
+    reply.value::<Created>().map(Made::from)
+}
+
+fn nothing(reply: &mut Reply<'_>) -> Result<()> {
+    reply.value()
+}
+
+/// Makes an operation: `operation!(name(parameters) -> Result: "method", parameters of the call,
+/// reader)`.
+macro_rules! operation {
+    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $result:ty: $method:literal, $params:expr, $read:expr) => {
+        $(#[$doc])*
+        pub(crate) fn $name<'a>(
+            $($arg: $type),*
+        ) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<$result> + 'a> {
+            Call::new($method, $params, $read)
+        }
+    };
+}
+
+operation!(socket(domain: Domain, kind: Type, protocol: Protocol) -> Made:
+    "socket.socket", (domain, kind, protocol), made);
+operation!(socketpair(domain: Domain, kind: Type, protocol: Protocol) -> (Made, Made):
+    "socket.socketpair", (domain, kind, protocol), pair);
+operation!(create_connection(address: &'a Address, timeout: Option<Duration>) -> Made:
+    "socket.create_connection", (address, timeout.map(|time| time.as_secs_f64())), made);
+operation!(create_server(address: &'a Address, domain: Domain, backlog: Option<i32>) -> Made:
+    "socket.create_server", (address, domain, backlog), made);
+operation!(bind(handle: Handle, address: &'a Address) -> (): "socket.bind", (handle, address), nothing);
+operation!(listen(handle: Handle, backlog: i32) -> (): "socket.listen", (handle, backlog), nothing);
+operation!(accept(handle: Handle) -> (Made, Address): "socket.accept", (handle,), accepted);
+operation!(connect(handle: Handle, address: &'a Address) -> ():
+    "socket.connect", (handle, address), nothing);
+operation!(shutdown(handle: Handle, how: i32) -> (): "socket.shutdown", (handle, how), nothing);
+operation!(close(handle: Handle) -> (): "socket.close", (handle,), nothing);
+operation!(dup(handle: Handle) -> Made: "socket.dup", (handle,), made);
+operation!(local_addr(handle: Handle) -> Address:
+    "socket.getsockname", (handle,), |reply: &mut Reply<'_>| reply.value());
+operation!(peer_addr(handle: Handle) -> Address:
+    "socket.getpeername", (handle,), |reply: &mut Reply<'_>| reply.value());
+operation!(set_timeout(handle: Handle, timeout: Option<Duration>) -> ():
+    "socket.settimeout", (handle, timeout.map(|time| time.as_secs_f64())), nothing);
+operation!(timeout(handle: Handle) -> Option<Duration>:
+    "socket.gettimeout", (handle,), |reply: &mut Reply<'_>| Ok(reply.value::<Option<f64>>()?.map(seconds)));
+operation!(fileno(handle: Handle) -> std::os::fd::OwnedFd:
+    "socket.fileno", (handle,), |reply: &mut Reply<'_>| reply.descriptor());
+operation!(detach(handle: Handle) -> std::os::fd::OwnedFd:
+    "socket.detach", (handle,), |reply: &mut Reply<'_>| reply.descriptor());
+operation!(poll(fds: Vec<(Handle, crate::kind::Events)>, timeout: Option<Duration>) -> Vec<(Handle, i32)>:
+    "socket.poll", (fds, timeout.map(|time| time.as_secs_f64())), |reply: &mut Reply<'_>| reply.value());
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+fn pair(reply: &mut Reply<'_>) -> Result<(Made, Made)> {
+    let (left, right) = reply.value::<(Created, Created)>()?;
+    Ok((left.into(), right.into()))
+}
+
+fn accepted(reply: &mut Reply<'_>) -> Result<(Made, Address)> {
+    let accepted: Accepted = reply.value()?;
+    let attributes = attributes(accepted.family, accepted.r#type, accepted.proto);
+    Ok((Made { handle: accepted.handle, attributes }, accepted.address.into()))
+}
+
+/// Adopts the one descriptor beside the request.
+pub(crate) fn adopt<'a>(
+    descriptors: &'a [BorrowedFd<'a>],
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<Made> + 'a> {
+    #[derive(Serialize)]
+    struct Params {
+        fd: u32,
+    }
+    Call::new("socket.fromfd", Params { fd: 0 }, made).with_descriptors(descriptors)
+}
+
+operation!(
+    /// Sets an option.
+    set_option(handle: Handle, level: i32, number: i32, value: RawValue) -> ():
+    "socket.setsockopt", (handle, level, number, OptionValue::from(value)), nothing);
+
+operation!(
+/// Reads an option; `length` `None` asks for an integer.
+option(handle: Handle, level: i32, number: i32, length: Option<u32>) -> RawValue:
+"socket.getsockopt", (handle, level, number, length), |reply: &mut Reply<'_>| match reply.value()? {
+    OptionValue::Int(number) => {
+        let number = i32::try_from(number);
+        Ok(RawValue::Int(number.map_err(|_error| Error::protocol("an option is no C int"))?))
+    }
+    OptionValue::Bytes(bytes) => Ok(RawValue::Bytes(reply.bytes(bytes)?)),
+});
+
+/// Reads a typed option.
+pub(crate) fn typed_option<'a, T: OptionType + 'a>(
+    handle: Handle,
+    which: SocketOption<T>,
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<T> + 'a> {
+    let Call { method, params, parts, descriptors, mut read } =
+        option(handle, which.level(), which.number(), T::LENGTH);
+    let read = move |reply: &mut Reply<'_>| crate::option::read(which, read(reply)?);
+    Call { method, params, parts, descriptors, read }
+}
+
+/// The number of a direction, `SHUT_*`.
+pub(crate) fn how(how: std::net::Shutdown) -> i32 {
+    match how {
+        std::net::Shutdown::Read => 0,
+        std::net::Shutdown::Write => 1,
+        std::net::Shutdown::Both => 2,
+    }
+}

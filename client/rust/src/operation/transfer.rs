@@ -1,0 +1,195 @@
+//! Sending and receiving.
+
+use std::os::fd::BorrowedFd;
+
+use serde::Serialize;
+use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
+use sockbroker_proto::api::values::{Received, ReceivedFrom, ReceivedMessage};
+use sockbroker_proto::handle::Handle;
+
+use super::nothing;
+use crate::address::Address;
+use crate::call::{Call, Carriage, Parts, Payload};
+use crate::error::{Error, Result};
+use crate::kind::Flags;
+use crate::message::{Ancillary, Message, OutgoingAncillary, SCM_RIGHTS, SOL_SOCKET};
+use crate::wire::reply::Reply;
+
+/// What one call may ask for, or send. The broker's own limits are larger, unless they were lowered.
+pub(crate) const PIECE: usize = 1 << 20;
+
+/// The most attachments of a request: the limit `attachments`.
+const ATTACHMENTS_MAX: usize = 64;
+
+/// Sends bytes to the peer.
+pub(crate) fn send(
+    carriage: Carriage,
+    handle: Handle,
+    data: &[u8],
+    flags: Flags,
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<usize> + '_> {
+    let (payload, parts) = carriage.one(data);
+    Call::new("socket.send", (handle, payload, flags), |reply| reply.value()).with_parts(parts)
+}
+
+/// Sends all bytes to the peer.
+pub(crate) fn send_all(
+    carriage: Carriage,
+    handle: Handle,
+    data: &[u8],
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<()> + '_> {
+    let (payload, parts) = carriage.one(data);
+    Call::new("socket.sendall", (handle, payload), nothing).with_parts(parts)
+}
+
+/// Sends bytes to an address.
+pub(crate) fn send_to<'a>(
+    carriage: Carriage,
+    handle: Handle,
+    data: &'a [u8],
+    flags: Flags,
+    address: &'a Address,
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<usize> + 'a> {
+    let (payload, parts) = carriage.one(data);
+    let params = (handle, payload, flags, address);
+    Call::new("socket.sendto", params, |reply| reply.value()).with_parts(parts)
+}
+
+/// Receives into a buffer.
+pub(crate) fn recv(
+    handle: Handle,
+    buffer: &mut [u8],
+    flags: Flags,
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<usize> + '_> {
+    let params = (handle, buffer.len().min(PIECE), flags);
+    Call::new("socket.recv", params, |reply| {
+        let received: Received = reply.value()?;
+        reply.copy(&received.data, buffer)?;
+        length(received.n)
+    })
+}
+
+/// Receives into a buffer, with the address of the sender.
+pub(crate) fn recv_from(
+    handle: Handle,
+    buffer: &mut [u8],
+    flags: Flags,
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<(usize, Address)> + '_> {
+    let params = (handle, buffer.len().min(PIECE), flags);
+    Call::new("socket.recvfrom", params, |reply| {
+        let received: ReceivedFrom = reply.value()?;
+        reply.copy(&received.data, buffer)?;
+        Ok((length(received.n)?, received.address.into()))
+    })
+}
+
+fn length(n: u64) -> Result<usize> {
+    usize::try_from(n).map_err(|_error| Error::protocol("a length that no memory has"))
+}
+
+/// Receives a message with its ancillary data.
+pub(crate) fn recv_msg(
+    handle: Handle,
+    size: usize,
+    ancillary: usize,
+    flags: Flags,
+) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<Message>> {
+    Call::new("socket.recvmsg", (handle, size.min(PIECE), ancillary, flags), message)
+}
+
+fn message(reply: &mut Reply<'_>) -> Result<Message> {
+    let received: ReceivedMessage = reply.value()?;
+    let mut descriptors = std::mem::take(&mut reply.descriptors).into_iter();
+    let mut ancillary = Vec::with_capacity(received.ancdata.len());
+    for AncillaryItem(level, kind, data) in received.ancdata {
+        ancillary.push(match data {
+            AncillaryData::Descriptors(own) => {
+                let count = usize::try_from(own.descriptors).unwrap_or(usize::MAX);
+                let own: Vec<_> = descriptors.by_ref().take(count).collect();
+                if own.len() < count {
+                    return Err(Error::protocol("descriptors of a message are missing"));
+                }
+                Ancillary::Descriptors(own)
+            }
+            AncillaryData::Bytes(bytes) => Ancillary::Data {
+                level: i32::try_from(level.0).unwrap_or_default(),
+                kind: i32::try_from(kind.0).unwrap_or_default(),
+                data: reply.bytes(bytes)?,
+            },
+        });
+    }
+    Ok(Message {
+        data: reply.bytes(received.data)?,
+        length: length(received.n)?,
+        end: received.eof,
+        ancillary,
+        flags: received.flags.into(),
+        address: received.address.into(),
+    })
+}
+
+/// The descriptors of ancillary data, in order, as they ride beside the request.
+pub(crate) fn descriptors<'a>(ancillary: &[OutgoingAncillary<'a>]) -> Vec<BorrowedFd<'a>> {
+    let own = |item: &OutgoingAncillary<'a>| match item {
+        OutgoingAncillary::Descriptors(own) => *own,
+        OutgoingAncillary::Data { .. } => &[],
+    };
+    ancillary.iter().flat_map(|item| own(item).iter().copied()).collect()
+}
+
+/// Sends gathered bytes with ancillary data; `beside` is what [`descriptors`] gave.
+pub(crate) fn send_msg<'a>(
+    carriage: Carriage,
+    handle: Handle,
+    data: &'a [&'a [u8]],
+    ancillary: &'a [OutgoingAncillary<'a>],
+    beside: &'a [BorrowedFd<'a>],
+    flags: Flags,
+    address: Option<&'a Address>,
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<usize> + 'a> {
+    // More attachments than a frame may have go as base64.
+    let many = data.len() + ancillary.len() > ATTACHMENTS_MAX;
+    let carriage = if many { Carriage::Base64 } else { carriage };
+    let mut parts = Vec::new();
+    let mut payload = |bytes: &'a [u8]| match carriage {
+        Carriage::Base64 => Payload::Base64(bytes),
+        Carriage::Attachments => {
+            parts.push(bytes);
+            Payload::Attachment(parts.len() - 1)
+        }
+    };
+    let buffers: Vec<_> = data.iter().map(|part| payload(part)).collect();
+    let items: Vec<_> = ancillary.iter().map(|item| item_of(item, &mut payload)).collect();
+    let params = (handle, buffers, items, flags, address);
+    let parts = match carriage {
+        Carriage::Attachments => Parts::Many(parts),
+        Carriage::Base64 => Parts::Refused,
+    };
+    Call::new("socket.sendmsg", params, |reply| reply.value())
+        .with_parts(parts)
+        .with_descriptors(beside)
+}
+
+/// An item of ancillary data as it stands in the JSON: `[level, type, data]`.
+type Item<'a> = (i64, i64, ItemData<'a>);
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ItemData<'a> {
+    Descriptors { descriptors: usize },
+    Data(Payload<'a>),
+}
+
+fn item_of<'a>(
+    item: &OutgoingAncillary<'a>,
+    payload: &mut impl FnMut(&'a [u8]) -> Payload<'a>,
+) -> Item<'a> {
+    match *item {
+        OutgoingAncillary::Descriptors(own) => {
+            (SOL_SOCKET, SCM_RIGHTS, ItemData::Descriptors { descriptors: own.len() })
+        }
+        OutgoingAncillary::Data { level, kind, data } => {
+            (level.into(), kind.into(), ItemData::Data(payload(data)))
+        }
+    }
+}

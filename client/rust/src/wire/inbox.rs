@@ -1,0 +1,132 @@
+//! What was received and not yet taken: one buffer that is used again, and the queue of descriptors.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use sockbroker_proto::frame::{FrameLimits, read_head};
+
+use super::link;
+use crate::error::{Error, Result};
+
+/// How much one read asks for at least.
+const READ: usize = 64 << 10;
+/// How much more room a large message is given at a time: what was announced may never come.
+const STEP: usize = 4 << 20;
+/// A buffer above this is not kept once it is empty.
+const KEEP: usize = 1 << 20;
+
+/// What a broker may answer with. An operator can raise the broker's own limit, so this is larger
+/// than its default.
+const LIMITS: FrameLimits =
+    FrameLimits { head_bytes: 1024, frame_bytes: 64 << 20, attachments: 64, descriptors: 253 };
+/// Descriptors that came and that no frame has asked for yet.
+const QUEUED_DESCRIPTORS: usize = 2 * link::DESCRIPTORS_MAX;
+
+/// The bytes and descriptors that have come.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    buffer: Vec<u8>,
+    filled: Range<usize>,
+    descriptors: VecDeque<OwnedFd>,
+    /// The length of the message that is under way, where its head has come.
+    wanted: usize,
+}
+
+/// A whole message at the front of an inbox.
+#[derive(Debug, Default)]
+pub(crate) struct Message {
+    /// Where its JSON stands in the buffer.
+    json: Range<usize>,
+    /// The lengths of its attachments, which follow the JSON.
+    pub(crate) lengths: Vec<usize>,
+    /// Where it ends.
+    end: usize,
+    /// How many descriptors are its own.
+    descriptors: usize,
+}
+
+impl Inbox {
+    /// Receives what has arrived. `WouldBlock` if that is nothing.
+    pub(crate) fn receive(&mut self, stream: &UnixStream) -> io::Result<usize> {
+        self.make_room();
+        let room = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
+        let n = link::receive(stream, room, &mut self.descriptors)?;
+        self.filled.end += n;
+        if self.descriptors.len() > QUEUED_DESCRIPTORS {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more descriptors came than were announced",
+            ));
+        }
+        Ok(n)
+    }
+
+    fn make_room(&mut self) {
+        if self.filled.is_empty() {
+            self.filled = 0..0;
+            if self.buffer.len() > KEEP && self.wanted < KEEP {
+                self.buffer = Vec::new();
+            }
+        }
+        let held = self.filled.len();
+        let missing = self.wanted.saturating_sub(held).clamp(READ, STEP);
+        if self.buffer.len() - self.filled.end < missing && self.filled.start > 0 {
+            self.buffer.copy_within(self.filled.clone(), 0);
+            self.filled = 0..held;
+        }
+        if self.buffer.len() - self.filled.end < missing {
+            self.buffer.resize(self.filled.end + missing, 0);
+        }
+    }
+
+    /// The next message, if it is whole.
+    pub(crate) fn next(&mut self) -> Result<Option<Message>> {
+        let bytes = self.buffer.get(self.filled.clone()).unwrap_or_default();
+        self.wanted = 0;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let Some((head, length)) = read_head(bytes, &LIMITS).map_err(Error::protocol)? else {
+            return Ok(None);
+        };
+        let whole = length + head.body_length();
+        if bytes.len() < whole {
+            self.wanted = whole;
+            return Ok(None);
+        }
+        if self.descriptors.len() < head.descriptors {
+            let (came, announced) = (self.descriptors.len(), head.descriptors);
+            return Err(Error::protocol(format!("{came} of {announced} descriptors came")));
+        }
+        let start = self.filled.start + length;
+        Ok(Some(Message {
+            json: start..start + head.content_length,
+            lengths: head.attachments.unwrap_or_default(),
+            end: self.filled.start + whole,
+            descriptors: head.descriptors,
+        }))
+    }
+
+    /// The JSON of a message.
+    pub(crate) fn json(&self, message: &Message) -> &[u8] {
+        self.buffer.get(message.json.clone()).unwrap_or_default()
+    }
+
+    /// Its attachments, one after the other.
+    pub(crate) fn tail(&self, message: &Message) -> &[u8] {
+        self.buffer.get(message.json.end..message.end).unwrap_or_default()
+    }
+
+    /// Takes its descriptors; once for each message.
+    pub(crate) fn descriptors(&mut self, message: &Message) -> Vec<OwnedFd> {
+        self.descriptors.drain(..message.descriptors).collect()
+    }
+
+    /// Leaves a message behind.
+    pub(crate) fn pass(&mut self, message: &Message) {
+        self.filled.start = message.end;
+    }
+}

@@ -1,0 +1,8 @@
+//! Bytes to and from a broker, for both faces: descriptors, frames, and what stands in them.
+
+pub(crate) mod link;
+pub(crate) mod inbox;
+pub(crate) mod outgoing;
+pub(crate) mod fault;
+pub(crate) mod reply;
+pub(crate) mod launch;
