@@ -1,15 +1,17 @@
 //! Socket addresses: those of every family, made from and turned into the types of `std`.
 
+mod convert;
+
 use std::ffi::OsStr;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::linux::net::SocketAddrExt as _;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sockbroker_proto::address::{AddressItem, AddressValue, Parsed, SocketKind};
+use sockbroker_proto::address::{
+    AddressItem, AddressValue, BytesValue, OpaqueValue, Parsed, SocketKind,
+};
 use sockbroker_proto::bytes::{decode_base64, encode_base64};
 
 use crate::error::{Error, Result};
@@ -79,9 +81,7 @@ impl Address {
     fn unix_name(name: &[u8]) -> Self {
         Self(match std::str::from_utf8(name) {
             Ok(text) => AddressValue::Text(text.to_owned()),
-            Err(_) => AddressValue::Bytes(sockbroker_proto::address::BytesValue {
-                base64: encode_base64(name),
-            }),
+            Err(_) => AddressValue::Bytes(BytesValue { base64: encode_base64(name) }),
         })
     }
 
@@ -125,7 +125,7 @@ impl Address {
 
     /// Any family by the bytes of the kernel's structure that follow `sa_family`: at most 126.
     pub fn opaque(domain: Domain, bytes: &[u8]) -> Self {
-        Self(AddressValue::Opaque(sockbroker_proto::address::OpaqueValue {
+        Self(AddressValue::Opaque(OpaqueValue {
             family: sockbroker_proto::constant::Constant(domain.number().into()),
             base64: encode_base64(bytes),
         }))
@@ -243,90 +243,6 @@ impl fmt::Display for Address {
             AddressValue::Text(text) => write!(f, "{}", text.escape_debug()),
             other => f.write_str(&serde_json::to_string(other).map_err(|_error| fmt::Error)?),
         }
-    }
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        match address {
-            SocketAddr::V4(address) => address.into(),
-            SocketAddr::V6(address) => address.into(),
-        }
-    }
-}
-
-impl From<SocketAddrV4> for Address {
-    fn from(address: SocketAddrV4) -> Self {
-        Self::tuple([text(&address.ip().to_string()), number(address.port())])
-    }
-}
-
-impl From<SocketAddrV6> for Address {
-    fn from(address: SocketAddrV6) -> Self {
-        Self::tuple([
-            text(&address.ip().to_string()),
-            number(address.port()),
-            number(address.flowinfo()),
-            number(address.scope_id()),
-        ])
-    }
-}
-
-impl From<(IpAddr, u16)> for Address {
-    fn from(address: (IpAddr, u16)) -> Self {
-        SocketAddr::from(address).into()
-    }
-}
-
-impl From<(Ipv4Addr, u16)> for Address {
-    fn from((host, port): (Ipv4Addr, u16)) -> Self {
-        SocketAddrV4::new(host, port).into()
-    }
-}
-
-impl From<(Ipv6Addr, u16)> for Address {
-    fn from((host, port): (Ipv6Addr, u16)) -> Self {
-        SocketAddrV6::new(host, port, 0, 0).into()
-    }
-}
-
-impl From<(&str, u16)> for Address {
-    fn from((host, port): (&str, u16)) -> Self {
-        Self::host(host, port)
-    }
-}
-
-impl From<&Path> for Address {
-    fn from(path: &Path) -> Self {
-        Self::unix_path(path)
-    }
-}
-
-impl From<PathBuf> for Address {
-    fn from(path: PathBuf) -> Self {
-        Self::unix_path(path)
-    }
-}
-
-impl From<&UnixAddr> for Address {
-    fn from(address: &UnixAddr) -> Self {
-        match (address.as_pathname(), address.as_abstract_name()) {
-            (Some(path), _) => Self::unix_path(path),
-            (None, Some(name)) => Self::unix_abstract(name),
-            (None, None) => Self::unix_unnamed(),
-        }
-    }
-}
-
-impl From<AddressValue> for Address {
-    fn from(value: AddressValue) -> Self {
-        Self(value)
-    }
-}
-
-impl From<&Self> for Address {
-    fn from(address: &Self) -> Self {
-        address.clone()
     }
 }
 
