@@ -1,5 +1,7 @@
 //! The configuration file and the policy file: typed, with unknown keys refused by name and place.
 
+pub mod confine;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -7,6 +9,7 @@ use sockbroker_sys::process;
 
 use crate::policy::Policy;
 use crate::session::limits::Limits;
+use confine::Confine;
 
 /// The configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -17,6 +20,9 @@ pub struct Config {
     /// The limits; those that are absent keep their defaults.
     #[serde(default)]
     pub limits: Limits,
+    /// What the broker gives up at its start.
+    #[serde(default)]
+    pub confine: Confine,
 }
 
 /// The policy file of this version: it has no rules yet, so that a file written for a later version

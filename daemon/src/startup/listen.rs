@@ -22,8 +22,18 @@ const BACKLOG: i32 = 128;
 pub struct Bound {
     /// The socket.
     pub listener: UnixListener,
-    /// The path, to be removed at the end.
-    pub path: BoundPath,
+    /// The path, to be removed at the end; none for a socket that the service manager made and keeps.
+    pub path: Option<BoundPath>,
+}
+
+impl Bound {
+    /// For the log.
+    pub fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.path.display().to_string(),
+            None => "passed by systemd".to_owned(),
+        }
+    }
 }
 
 /// The path of our own socket, known by its inode.
@@ -41,6 +51,17 @@ impl BoundPath {
             tracing::warn!(path = %self.path.display(), %error, "the socket's path stays behind");
         }
     }
+}
+
+/// Takes over a socket that the service manager bound and listens on.
+pub fn adopt(descriptor: OwnedFd) -> Result<Bound, StartError> {
+    let prepare = || {
+        socket::set_nonblocking(descriptor.as_fd(), true)?;
+        UnixListener::from_std(StdListener::from(descriptor))
+    };
+    let listener = prepare()
+        .map_err(|error| StartError::Listen(format!("the socket that systemd passed: {error}")))?;
+    Ok(Bound { listener, path: None })
 }
 
 /// Binds the control socket.
@@ -67,7 +88,7 @@ fn finish(path: &Path, descriptor: OwnedFd) -> io::Result<Bound> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
     socket::listen(descriptor.as_fd(), BACKLOG)?;
     let listener = UnixListener::from_std(StdListener::from(descriptor))?;
-    Ok(Bound { listener, path: BoundPath { path: path.to_owned(), inode } })
+    Ok(Bound { listener, path: Some(BoundPath { path: path.to_owned(), inode }) })
 }
 
 /// Removes a socket of our own that nobody listens on. Anything else at the path stays, and is an

@@ -21,13 +21,53 @@ pub enum Capability {
     SetUid = 7,
     /// `CAP_NET_BIND_SERVICE`: ports below 1024.
     NetBindService = 10,
+    /// `CAP_NET_BROADCAST`: some families ask for it before a broadcast.
+    NetBroadcast = 11,
     /// `CAP_NET_ADMIN`: promiscuous mode, transparent sockets, some options.
     NetAdmin = 12,
     /// `CAP_NET_RAW`: raw and packet sockets.
     NetRaw = 13,
+    /// `CAP_IPC_LOCK`: locked memory, which `AF_XDP` and zero-copy rings are charged for.
+    IpcLock = 14,
+    /// `CAP_SYS_ADMIN`: the name of the host, network namespaces, credentials of any process.
+    SysAdmin = 21,
+    /// `CAP_AUDIT_READ`: the multicast group of the kernel's audit.
+    AuditRead = 37,
 }
 
+/// Every capability that a call of the broker can use.
+pub const ALL: [Capability; 11] = [
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::SetGid,
+    Capability::SetUid,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::SysAdmin,
+    Capability::AuditRead,
+];
+
 impl Capability {
+    /// The name that `capabilities(7)` gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
+            Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::SetGid => "CAP_SETGID",
+            Self::SetUid => "CAP_SETUID",
+            Self::NetBindService => "CAP_NET_BIND_SERVICE",
+            Self::NetBroadcast => "CAP_NET_BROADCAST",
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::NetRaw => "CAP_NET_RAW",
+            Self::IpcLock => "CAP_IPC_LOCK",
+            Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::AuditRead => "CAP_AUDIT_READ",
+        }
+    }
+
     fn bit(self) -> u64 {
         1 << (self as u32)
     }
@@ -73,18 +113,35 @@ pub fn hand_down(capabilities: &[Capability]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every capability up for good: those of this thread, and any that a program it runs could
-/// gain by its file (the bounding set, `PR_SET_NO_NEW_PRIVS`). Threads that exist already keep theirs.
-pub fn give_all_up() -> io::Result<()> {
-    set_no_new_privs()?;
+/// Keeps at most these capabilities, of those this thread has, and gives all others up for good, the
+/// bounding and ambient sets included; gives what is left. Threads that exist already keep theirs.
+pub fn keep_only(kept: &[Capability]) -> io::Result<Vec<Capability>> {
+    let bits = kept.iter().fold(0, |bits, capability| bits | capability.bit());
     control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
-    for number in 0..=last()? {
-        // Without CAP_SETPCAP the bounding set stays; nothing can be gained from it any more.
+    drop_bounding(bits)?;
+    let permitted = get()?.permitted & bits;
+    set(Sets { effective: permitted, permitted, inheritable: 0 })?;
+    Ok(ALL.into_iter().filter(|capability| permitted & capability.bit() != 0).collect())
+}
+
+/// Takes all but `kept` out of the bounding set. Without `CAP_SETPCAP` it stays as it is, and nothing
+/// can be gained from it once `no_new_privs` is set.
+fn drop_bounding(kept: u64) -> io::Result<()> {
+    for number in (0..=last()?).filter(|number| kept & (1 << number) == 0) {
         match control(libc::PR_CAPBSET_DROP, libc::c_int::try_from(number).unwrap_or(-1), 0) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => break,
             result => result?,
         };
     }
+    Ok(())
+}
+
+/// Gives every capability up for good: those of this thread, and any that a program it runs could
+/// gain by its file (the bounding set, `PR_SET_NO_NEW_PRIVS`). Threads that exist already keep theirs.
+pub fn give_all_up() -> io::Result<()> {
+    set_no_new_privs()?;
+    control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    drop_bounding(0)?;
     drop_all()
 }
 
@@ -206,6 +263,21 @@ mod tests {
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
             let raw = crate::socket::create(libc::AF_PACKET, libc::SOCK_RAW, 0).unwrap_err();
             assert_eq!(raw.raw_os_error(), Some(libc::EPERM));
+        });
+    }
+
+    #[test]
+    fn only_what_is_kept_is_left_in_every_set() {
+        in_a_thread(|| {
+            let before = get().unwrap().permitted;
+            let kept = keep_only(&[Capability::NetRaw, Capability::SysAdmin]).unwrap();
+            let bits = before & (Capability::NetRaw.bit() | Capability::SysAdmin.bit());
+            assert_eq!(kept.iter().fold(0, |bits, capability| bits | capability.bit()), bits);
+            assert_eq!((status("CapPrm:"), status("CapEff:")), (bits, bits));
+            assert_eq!((status("CapInh:"), status("CapAmb:")), (0, 0));
+            if before != 0 {
+                assert_eq!(status("CapBnd:") & !bits, 0);
+            }
         });
     }
 

@@ -41,6 +41,8 @@ pub mod host;
 pub mod process;
 pub mod namespace;
 pub mod capability;
+pub mod refused;
+pub mod activation;
 pub mod peer;
 pub mod identity;
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, fchmod};
 use nix::unistd::{getegid, geteuid};
@@ -32,6 +33,12 @@ pub fn raise_open_files() -> io::Result<u64> {
     let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(hard)
+}
+
+/// Lets no program that this thread, or one it starts, runs from now on gain privileges by its file
+/// (`PR_SET_NO_NEW_PRIVS`, `prctl(2)`). A filter of system calls needs it.
+pub fn refuse_new_privileges() -> io::Result<()> {
+    Ok(set_no_new_privs()?)
 }
 
 /// The effective user id (`geteuid(2)`).

@@ -141,6 +141,12 @@ pub fn is_listening(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(option::get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0)
 }
 
+/// Whether it is a Unix stream socket that listens.
+pub fn is_unix_listener(fd: BorrowedFd<'_>) -> bool {
+    let unix_stream = |kind: Kind| (kind.family, kind.kind) == (libc::AF_UNIX, libc::SOCK_STREAM);
+    kind_of(fd).is_ok_and(unix_stream) && is_listening(fd).unwrap_or(false)
+}
+
 fn refuse_descriptor(address: &RawAddress) -> io::Result<()> {
     if address.names_descriptor() {
         return Err(invalid("the address names a descriptor by its number"));

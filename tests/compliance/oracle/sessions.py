@@ -130,15 +130,16 @@ class Daemon:
         return self._log.read().decode(errors="replace")
 
     def stop(self):
-        """Ends the broker; its exit status."""
+        """Ends the broker; its exit status, or 1 if its own filter stopped a system call."""
         self.process.terminate()
         try:
             status = self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
+        refused = "seccomp refused" in self.log()
         self._log.close()
-        return status
+        return status or int(refused)
 
 
 class StdioDaemon:
@@ -171,8 +172,10 @@ class StdioDaemon:
         return self._log.read().decode(errors="replace")
 
     def stop(self):
-        """Waits for the brokers, which end with their only connection; the first bad exit status, or 0."""
+        """Waits for the brokers, which end with their only connection; the first bad exit status, 1 if a
+        broker's own filter stopped a system call, or 0."""
         statuses = [_reap(process) for process in self._processes]
+        statuses.append(int("seccomp refused" in self.log()))
         self._log.close()
         return next((status for status in statuses if status), 0)
 

@@ -57,7 +57,16 @@ pub const LAYERS: &[Layer] = &[
             "proto",
             "sys",
         ],
-        crates: &["clap", "libc", "tokio", "tracing"],
+        crates: &[
+            "clap",
+            "landlock",
+            "libc",
+            "sd_notify",
+            "seccompiler",
+            "thiserror",
+            "tokio",
+            "tracing",
+        ],
         never: &[],
     },
     Layer {
@@ -174,7 +183,7 @@ pub const LAYERS: &[Layer] = &[
         name: "sys",
         place: "daemon/sys/src",
         layers: &["proto"],
-        crates: &["bytes", "libc", "nix", "socket2"],
+        crates: &["bytes", "libc", "nix", "socket2", "syscalls"],
         never: &["async", "await"],
     },
     Layer {

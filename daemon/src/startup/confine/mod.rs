@@ -1,0 +1,80 @@
+//! What the broker gives up before it reads the first byte of a client: capabilities that it cannot
+//! use, programs that would gain privileges, files that are not its business, system calls it never makes.
+//!
+//! All of it holds for the calling thread and those it starts, so it is done before there are others.
+//! Where the kernel has no such protection the log says so, and the broker serves without it.
+
+mod landlock;
+mod seccomp;
+mod calls;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use sockbroker_sys::capability::{self, Capability};
+use sockbroker_sys::process;
+
+use super::StartError;
+use crate::config::confine::Confine;
+
+/// What is in force, for the log and for `admin.info`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confinement {
+    /// The capabilities that are left, by name.
+    pub capabilities: Vec<&'static str>,
+    /// `no_new_privs`: no program that it could run gains anything.
+    pub no_new_privs: bool,
+    /// `errno`, `log` or `off`.
+    pub seccomp: &'static str,
+    /// `full`, `partial`, `none` (the kernel has no Landlock) or `off`.
+    pub landlock: &'static str,
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let capabilities = match self.capabilities.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(" "),
+        };
+        let Self { no_new_privs, seccomp, landlock, .. } = self;
+        write!(
+            f,
+            "capabilities: {capabilities}; no_new_privs: {no_new_privs}; seccomp: {seccomp}; landlock: {landlock}"
+        )
+    }
+}
+
+/// Files that the broker needs after its start, beside those of the system.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// Files and folders to be read again: configuration and policy.
+    pub read: Vec<PathBuf>,
+    /// Folders in which it may write, and remove what it made: that of its socket, that of its log.
+    pub write: Vec<PathBuf>,
+}
+
+/// Gives up what configuration and policy do not need.
+pub fn confine(
+    config: &Confine,
+    needed: &[Capability],
+    files: &Files,
+) -> Result<Confinement, StartError> {
+    let fail = |what: &str, error: &dyn fmt::Display| {
+        StartError::System(format!("cannot confine the broker: {what}: {error}"))
+    };
+    let kept = if config.capabilities { needed } else { &capability::ALL };
+    let left = capability::keep_only(kept).map_err(|error| fail("capabilities", &error))?;
+    process::refuse_new_privileges().map_err(|error| fail("no_new_privs", &error))?;
+    let landlock = if config.landlock {
+        landlock::restrict(files).map_err(|error| fail("landlock", &error))?
+    } else {
+        "off"
+    };
+    seccomp::filter(config.seccomp).map_err(|error| fail("seccomp", &error))?;
+    Ok(Confinement {
+        capabilities: left.into_iter().map(Capability::name).collect(),
+        no_new_privs: true,
+        seccomp: config.seccomp.word(),
+        landlock,
+    })
+}

@@ -1,0 +1,71 @@
+//! The broker as a service of systemd: sockets it was started with, readiness, watchdog
+//! (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`).
+//!
+//! Started by anything else, none of it does anything.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use sockbroker_sys::{activation, socket};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+
+use super::StartError;
+
+/// The listening socket that systemd passed, if it passed any.
+pub(super) fn listening_socket() -> Result<Option<OwnedFd>, StartError> {
+    let fail = |text: String| Err(StartError::Listen(text));
+    let passed = match activation::take_listen_descriptors() {
+        Ok(passed) => passed,
+        Err(error) => return fail(format!("the sockets that systemd passed: {error}")),
+    };
+    let count = passed.len();
+    let mut passed = passed.into_iter();
+    match (passed.next(), passed.next()) {
+        (None, _) => Ok(None),
+        (Some(only), None) if socket::is_unix_listener(only.as_fd()) => Ok(Some(only)),
+        (Some(_), None) => fail(
+            "systemd passed a descriptor that is no listening Unix stream socket: use ListenStream= with a path"
+                .to_owned(),
+        ),
+        (Some(_), Some(_)) => {
+            fail(format!("systemd passed {count} sockets, and one is served: keep one ListenStream="))
+        }
+    }
+}
+
+/// Says that the broker serves.
+pub(super) fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Says that the broker comes to its end.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("ending: no new calls")]);
+}
+
+/// Pings the watchdog for as long as the event loop makes progress: each ping is sent only after a task of
+/// its own went through the runtime's workers. Never ends.
+pub(super) async fn keep_watchdog() -> Infallible {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    // Half of the limit, as sd_watchdog_enabled(3) recommends.
+    let mut beat = interval((limit / 2).max(Duration::from_millis(1)));
+    let mut probes = JoinSet::new();
+    loop {
+        beat.tick().await;
+        probes.spawn(tokio::task::yield_now());
+        while probes.join_next().await.is_some() {}
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+/// The service manager is not a peer that the broker depends on.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
