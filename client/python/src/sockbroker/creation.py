@@ -1,0 +1,97 @@
+"""Making sockets in the broker, and adopting descriptors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import native, session
+from .connection import Answer
+from .errors import ArgumentError
+from .handle import Facts, Handle, Transit, close_number
+from .session import Session, configured
+from .settings import REMOTE
+
+def wants_descriptor() -> bool:
+    """Whether new sockets come with a descriptor."""
+    return configured().mode != REMOTE
+
+
+def create(family: int, kind: int, protocol: int) -> Transit:
+    """`socket.socket`, with a descriptor if the mode has one and the policy hands it over."""
+    params = {"family": family, "type": kind, "proto": protocol, "timeout": default_timeout()}
+    return _made("socket.socket", params, 1)[0]
+
+
+def pair(family: int, kind: int, protocol: int) -> list[Transit]:
+    """`socket.socketpair`, likewise."""
+    params = {"family": family, "type": kind, "proto": protocol, "timeout": default_timeout()}
+    return _made("socket.socketpair", params, 2)
+
+
+def _made(method: str, params: dict[str, Any], count: int) -> list[Transit]:
+    if wants_descriptor():
+        try:
+            where, answer = _call(method, {**params, "want_fd": True})
+            return _transits(where, answer, count)
+        except PermissionError as error:
+            if not refuses_hand_over(error):
+                raise
+    where, answer = _call(method, params)
+    return _transits(where, answer, count)
+
+
+def _call(method: str, params: dict[str, Any]) -> tuple[Session, Answer]:
+    return session.call(method, params, takes_descriptors=True, late=discard)
+
+
+def refuses_hand_over(error: OSError) -> bool:
+    """Whether the policy would let the socket be made, but not its descriptor be given away."""
+    return getattr(error, "grant", None) == "handover"
+
+
+def _transits(where: Session, answer: Answer, count: int) -> list[Transit]:
+    made = [answer.value] if count == 1 else answer.value
+    return [transit(where, one, answer) for one in made]
+
+
+def transit(where: Session, made: Any, answer: Answer) -> Transit:
+    """The socket of a result, with the next descriptor beside the answer."""
+    handle = Handle(where, made["handle"])
+    facts = Facts(made["family"], made["type"], made["proto"], made["timeout"])
+    descriptor = answer.take()
+    return Transit(handle.shown() if descriptor is None else descriptor, handle, facts)
+
+
+def discard(answer: Answer) -> None:
+    """Closes the sockets of a call that was interrupted: nobody knows them."""
+    where = session.opened()
+    made = answer.value if isinstance(answer.value, list) else [answer.value]
+    for one in made:
+        if where is not None:
+            close_number(where, one["handle"])
+
+
+def adopt(descriptor: int, facts: Facts) -> Handle:
+    """A handle for a descriptor of the client, which stays open."""
+    params = {"fileno": 0, "family": facts.family, "type": facts.kind, "proto": facts.protocol}
+    beside = {"descriptors": [descriptor], "late": discard}
+    try:
+        where, answer = session.call("socket.socket", {**params, "timeout": facts.timeout}, **beside)
+    except ArgumentError as error:
+        raise error.made from None
+    return Handle(where, answer.value["handle"])
+
+
+def default_timeout() -> float | None:
+    """Seconds that new sockets begin with."""
+    return native.module.getdefaulttimeout()  # type: ignore[no-any-return]
+
+
+def native_pair(family: int, kind: int, protocol: int) -> list[Transit]:
+    """A pair that this process makes itself, so that its credentials are in it, and the broker adopts."""
+    made = []
+    for sock in native.module.socketpair(family, kind, protocol):
+        facts = Facts(sock.family, sock.type, sock.proto, sock.gettimeout())
+        handle = adopt(sock.fileno(), facts)
+        made.append(Transit(sock.detach(), handle, facts))
+    return made

@@ -1,0 +1,101 @@
+"""From a broker's error object to the exception that Python's module raises."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+from typing import Any
+
+from . import native
+
+_GAI_TEXTS = {  # gai_strerror(3) of glibc
+    "EAI_BADFLAGS": "Bad value for ai_flags",
+    "EAI_NONAME": "Name or service not known",
+    "EAI_AGAIN": "Temporary failure in name resolution",
+    "EAI_FAIL": "Non-recoverable failure in name resolution",
+    "EAI_NODATA": "No address associated with hostname",
+    "EAI_FAMILY": "ai_family not supported",
+    "EAI_SOCKTYPE": "ai_socktype not supported",
+    "EAI_SERVICE": "Servname not supported for ai_socktype",
+    "EAI_ADDRFAMILY": "Address family for hostname not supported",
+    "EAI_MEMORY": "Memory allocation failure",
+    "EAI_SYSTEM": "System error",
+}
+_HERROR_TEXTS = {  # hstrerror(3)
+    1: "Unknown host",
+    2: "Host name lookup failure",
+    3: "Unknown server error",
+    4: "No address associated with name",
+}
+
+
+class BrokerError(OSError):
+    """The broker cannot be reached, has ended, or does not speak the protocol. `errno` is `ENETDOWN`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.ENETDOWN, message)
+
+
+class ArgumentError(Exception):
+    """The broker refused an argument: `made` is the exception that its words make."""
+
+    def __init__(self, made: Exception) -> None:
+        super().__init__(str(made))
+        self.made = made
+
+
+def exception(error: dict[str, Any]) -> Exception:
+    """The exception of an error object."""
+    data = error.get("data")
+    return _made(data if isinstance(data, dict) else {}, str(error.get("message", "")))
+
+
+def _made(data: dict[str, Any], message: str) -> Exception:
+    kind = data.get("kind")
+    number = _number(data)
+    if kind == "OSError" or (kind == "cancelled" and number is not None):
+        return OSError(message) if number is None else OSError(number, os.strerror(number))
+    if kind == "timeout":
+        return native.module.timeout("timed out")
+    if kind == "gaierror":
+        return native.module.gaierror(_eai(data), _GAI_TEXTS.get(data.get("name", ""), message))
+    if kind == "herror":
+        return native.module.herror(number, _HERROR_TEXTS.get(number or 0, message))
+    if kind in ("handle", "descriptor"):
+        return OSError(errno.EBADF, os.strerror(errno.EBADF) if kind == "handle" else message)
+    if kind == "denied":
+        return denial(number or errno.EACCES, message, data)
+    if kind == "limit":
+        return OSError(number or errno.ENOBUFS, message)
+    if kind == "argument":
+        made = getattr(builtins, str(data.get("exception")), TypeError)
+        is_exception = isinstance(made, type) and issubclass(made, Exception)
+        return ArgumentError((made if is_exception else TypeError)(message))
+    if kind == "method":
+        return NotImplementedError(message)
+    return RuntimeError(message)
+
+
+class Denied(PermissionError):
+    """The policy does not allow it: `rule` decided, `grant` is missing."""
+
+    rule: str
+    grant: str
+
+
+def denial(number: int, message: str, data: dict[str, Any]) -> Denied:
+    """What a denial raises."""
+    made = Denied(number, message)
+    made.rule, made.grant = str(data.get("rule", "")), str(data.get("grant", ""))
+    return made
+
+
+def _number(data: dict[str, Any]) -> int | None:
+    """The error number of this platform: that of the same name, where the broker's differs."""
+    number: int | None = data.get("errno")
+    return getattr(errno, str(data.get("name")), number) if number is not None else None
+
+
+def _eai(data: dict[str, Any]) -> int | None:
+    return getattr(native.module, str(data.get("name")), data.get("errno"))

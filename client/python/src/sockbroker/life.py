@@ -1,0 +1,214 @@
+"""Socket methods over a handle: life, names, connections, timeouts, options."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+import warnings
+from typing import Any
+
+from . import creation, native
+from .arguments import method
+from .base import Base
+from .connection import Answer
+from .handle import Handle, Transit, in_transit
+from .late import LateResults
+from .values import Outgoing, integer, read_address, write_address
+
+_UNIX = int(native.module.AF_UNIX)
+_SOCKET_LEVEL = int(native.module.SOL_SOCKET)
+_ATTACH_FILTER, _DETACH_FILTER = 26, 27  # SO_ATTACH_FILTER, SO_DETACH_FILTER; not in every module
+_FILTER = struct.Struct("@HP")  # struct sock_fprog
+_INSTRUCTION = 8  # struct sock_filter
+_natively = native.Socket
+
+
+class HandleLife(Base):
+    """Everything but the transfer of data. Abstract: the classes of the modes derive from it."""
+
+    __slots__ = ()
+
+    @method
+    def __init__(self, family: Any = -1, type: Any = -1, proto: Any = -1, fileno: Any = None) -> None:
+        passed = in_transit(fileno, (family, type, proto))
+        if passed is not None:
+            self._take(passed)
+        elif fileno is not None:
+            self._adopt(family, type, proto, fileno)
+        else:
+            kind = [integer(item) for item in (family, type, proto)]
+            sys.audit("socket.__new__", self, *kind)
+            self._take(creation.create(*kind))
+
+    def _adopt(self, family: Any, kind: Any, protocol: Any, fileno: Any) -> None:
+        """Takes over a descriptor: the interpreter examines it, then the broker has a handle for it."""
+        _natively.__init__(self, family, kind, protocol, fileno)
+        try:
+            self._handle = creation.adopt(_natively.fileno(self), self._facts())
+            self._note_descriptor()
+        except BaseException:
+            _natively.detach(self)  # it remains the caller's
+            raise
+
+    def __repr__(self) -> str:
+        facts = (self.fileno(), self._family(), self._kind(), self._protocol())
+        return "<socket object, fd=%d, family=%d, type=%d, proto=%d>" % facts
+
+    def __del__(self) -> None:
+        handle = self._handle
+        if handle is not None and handle.number is not None and _natively.fileno(self) < 0:
+            # With a descriptor the interpreter does it.
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        _natively.__del__(self)
+
+    def _open(self) -> Handle:
+        """The handle; `EBADF` if the socket is closed."""
+        handle = self._handle
+        if handle is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return handle
+
+    def _is_local(self) -> bool:
+        """Whether this process does it itself, so that its own credentials and rights count."""
+        return self._family() == _UNIX and _natively.fileno(self) >= 0
+
+    def fileno(self) -> int:
+        """The descriptor; without one, a number that `select` and `poll` of this package understand."""
+        descriptor: int = _natively.fileno(self)
+        handle = self._handle
+        return descriptor if descriptor >= 0 or handle is None else handle.shown()
+
+    @method
+    def _accept(self) -> tuple[Transit, Any]:
+        handle = self._open()
+        if handle.late is not None and handle.late.accepted:
+            return handle.late.accepted.popleft()
+        family = self._family()
+
+        def accepted(answer: Answer) -> tuple[Transit, Any]:
+            made = creation.transit(handle.session, answer.value, answer)
+            return made, read_address(answer.value["address"], family)
+
+        def late(answer: Answer) -> None:
+            handle.late = handle.late or LateResults()
+            handle.late.accepted.append(accepted(answer))
+
+        wants = [True] if _natively.fileno(self) >= 0 else []
+        return accepted(handle.call("accept", wants, takes_descriptors=True, late=late))
+
+    @method
+    def bind(self, address: Any, /) -> None:
+        handle, written = self._open(), write_address(self._family(), address)
+        sys.audit("socket.bind", self, address)
+        if self._is_local():
+            _natively.bind(self, address)
+        else:
+            handle.call("bind", [written])
+
+    @method
+    def listen(self, *backlog: Any) -> None:
+        handle, given = self._open(), [integer(item) for item in backlog]
+        if self._is_local():
+            _natively.listen(self, *given)
+        else:
+            handle.call("listen", given)
+
+    @method
+    def connect(self, address: Any, /) -> None:
+        handle, written = self._open(), write_address(self._family(), address)
+        sys.audit("socket.connect", self, address)
+        if self._is_local():
+            _natively.connect(self, address)
+        else:
+            handle.call("connect", [written])
+
+    @method
+    def connect_ex(self, address: Any, /) -> int:
+        written = write_address(self._family(), address)
+        if self._handle is None:
+            return errno.EBADF
+        sys.audit("socket.connect", self, address)
+        if self._is_local():
+            return _natively.connect_ex(self, address)  # type: ignore[no-any-return]
+        return self._handle.call("connect_ex", [written]).value  # type: ignore[no-any-return]
+
+    @method
+    def shutdown(self, how: Any, /) -> None:
+        self._open().call("shutdown", [integer(how)])
+
+    @method
+    def getsockname(self) -> Any:
+        return read_address(self._open().call("getsockname", []).value, self._family())
+
+    @method
+    def getpeername(self) -> Any:
+        return read_address(self._open().call("getpeername", []).value, self._family())
+
+    @method
+    def settimeout(self, timeout: Any, /) -> None:
+        self._set_timeout(_natively.settimeout, timeout)
+
+    @method
+    def setblocking(self, flag: Any, /) -> None:
+        self._set_timeout(_natively.setblocking, flag)
+
+    def _set_timeout(self, natively: Any, value: Any) -> None:
+        """Below and in the broker, which both need it."""
+        handle = self._open()
+        try:
+            natively(self, value)
+        except OSError:
+            if _natively.fileno(self) >= 0:
+                raise  # without a descriptor the timeout is noted all the same
+        handle.call("settimeout", [_natively.gettimeout(self)])
+
+    @method
+    def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:
+        numbers = [integer(item) for item in (level, option, *length)]
+        answer = self._open().call("getsockopt", numbers)
+        return answer.value if isinstance(answer.value, int) else answer.data(answer.value)
+
+    @method
+    def setsockopt(self, level: Any, option: Any, value: Any, *length: Any) -> None:
+        handle = self._open()
+        place = (integer(level), integer(option))
+        if place == (_SOCKET_LEVEL, _ATTACH_FILTER) and not isinstance(value, int):
+            beside = Outgoing()
+            program = beside.data(_filter_program(bytes(value)))
+            handle.call("attach_filter", [program], attachments=beside.attachments)
+        elif place == (_SOCKET_LEVEL, _DETACH_FILTER):
+            handle.call("detach_filter", [])
+        elif value is None:
+            handle.call("setsockopt", [*place, None, integer(*length)])
+        elif isinstance(value, (bytes, bytearray, memoryview)):
+            beside = Outgoing()
+            params = [*place, beside.data(bytes(value)), *length]
+            handle.call("setsockopt", params, attachments=beside.attachments)
+        else:
+            handle.call("setsockopt", [*place, integer(value), *length])
+
+    @method
+    def ioctl(self, control: Any, option: Any = None, /) -> Any:
+        """Requests of PROTOCOL.md, "Options"; `SIO_RCVALL` with `RCVALL_ON` or `RCVALL_OFF` sniffs."""
+        given = option if isinstance(option, str) or option is None else integer(option)
+        answer = self._open().call("ioctl", [integer(control), given])
+        value = answer.value
+        return value if value is None or isinstance(value, int) else answer.data(value)
+
+
+def _filter_program(pointer: bytes) -> bytes:
+    """The program that a `struct sock_fprog` points to, in this process's memory.
+
+    It is read through the process's own memory file, where a wrong pointer is an error.
+    """
+    if len(pointer) != _FILTER.size:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    length, address = _FILTER.unpack(pointer)
+    try:
+        with open("/proc/self/mem", "rb", buffering=0) as memory:
+            memory.seek(address)
+            return memory.read(length * _INSTRUCTION)
+    except (OSError, ValueError, OverflowError):
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT)) from None

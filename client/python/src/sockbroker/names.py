@@ -1,0 +1,156 @@
+"""Functions of the module that ask the broker: names, services, interfaces, the host."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from . import native, session
+from .arguments import function
+from .values import host, integer, read_address, write_address
+
+_LONG_MAX = (1 << 63) - 1
+_STRICT_PORTS = sys.version_info < (3, 12)
+_UNSPECIFIED = int(native.module.AF_UNSPEC)
+
+
+def _ask(name: str, params: list[Any]) -> Any:
+    return session.call(f"socket.{name}", params)[1].value
+
+
+@function
+def getaddrinfo(
+    host: Any, port: Any, family: Any = 0, type: Any = 0, proto: Any = 0, flags: Any = 0
+) -> list[Any]:
+    sys.audit("socket.getaddrinfo", host, port, family, type, proto)
+    numbers = [integer(item) for item in (family, type, proto, flags)]
+    found = _ask("getaddrinfo", [_host(host), _port(port), *numbers])
+    return [(*row[:4], read_address(row[4], row[0])) for row in found]
+
+
+def _host(name: Any) -> str | None:
+    if isinstance(name, memoryview):
+        raise TypeError("getaddrinfo() argument 1 must be string or None")
+    return host(name)
+
+
+def _port(port: Any) -> str | None:
+    """Services and ports are text to the resolver. Before 3.12 an integer had to be a C long."""
+    if port is None:
+        return None
+    if isinstance(port, bytes):
+        return port.decode("ascii")
+    if isinstance(port, str):
+        return port
+    number = integer(port)
+    if _STRICT_PORTS and not -_LONG_MAX - 1 <= number <= _LONG_MAX:
+        raise OverflowError("Python int too large to convert to C long")
+    return str(number)
+
+
+@function
+def getnameinfo(sockaddr: Any, flags: Any, /) -> tuple[str, str]:
+    if not isinstance(sockaddr, tuple):
+        raise TypeError("getnameinfo() argument 1 must be a tuple")
+    sys.audit("socket.getnameinfo", sockaddr)
+    return tuple(_ask("getnameinfo", [write_address(int(native.module.AF_INET6), sockaddr), integer(flags)]))
+
+
+@function
+def gethostbyname(hostname: Any, /) -> str:
+    sys.audit("socket.gethostbyname", hostname)
+    return _ask("gethostbyname", [_name(hostname)])  # type: ignore[no-any-return]
+
+
+@function
+def gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
+    sys.audit("socket.gethostbyname", hostname)
+    return tuple(_ask("gethostbyname_ex", [_name(hostname)]))  # type: ignore[return-value]
+
+
+@function
+def gethostbyaddr(ip_address: Any, /) -> tuple[str, list[str], list[str]]:
+    sys.audit("socket.gethostbyaddr", ip_address)
+    return tuple(_ask("gethostbyaddr", [_name(ip_address)]))  # type: ignore[return-value]
+
+
+def _name(name: Any) -> str:
+    text = host(name)
+    if text is None:
+        raise TypeError("a host must be given")
+    return text
+
+
+@function
+def getprotobyname(protocolname: Any, /) -> int:
+    return _ask("getprotobyname", [_text(protocolname)])  # type: ignore[no-any-return]
+
+
+@function
+def getservbyname(servicename: Any, *protocolname: Any) -> int:
+    sys.audit("socket.getservbyname", servicename, *(protocolname or ("",)))
+    return _ask("getservbyname", [_text(servicename), *map(_text, protocolname)])  # type: ignore[no-any-return]
+
+
+@function
+def getservbyport(port: Any, *protocolname: Any) -> str:
+    number = integer(port)
+    sys.audit("socket.getservbyport", number, *(protocolname or ("",)))
+    return _ask("getservbyport", [number, *map(_text, protocolname)])  # type: ignore[no-any-return]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"must be str, not {type(value).__name__}")
+    return value
+
+
+@function
+def if_nameindex() -> list[tuple[int, str]]:
+    return [(index, name) for index, name in _ask("if_nameindex", [])]
+
+
+@function
+def if_nametoindex(oname: Any, /) -> int:
+    text = oname.decode() if isinstance(oname, bytes) else _text(oname)
+    return _ask("if_nametoindex", [text])  # type: ignore[no-any-return]
+
+
+@function
+def if_indextoname(index: Any, /) -> str:
+    return _ask("if_indextoname", [integer(index)])  # type: ignore[no-any-return]
+
+
+@function
+def gethostname() -> str:
+    sys.audit("socket.gethostname")
+    return _ask("gethostname", [])  # type: ignore[no-any-return]
+
+
+def sethostname(name: Any, /) -> None:
+    """Not checked by CPython's own function, which would do it."""
+    if isinstance(name, (bytes, bytearray)):
+        name = bytes(name).decode()
+    elif not isinstance(name, str):
+        native.module.sethostname(name)  # raises
+    sys.audit("socket.sethostname", name)
+    _ask("sethostname", [name])
+
+
+def setdefaulttimeout(timeout: Any, /) -> None:
+    """In this process for new sockets, in the broker for accepted ones."""
+    native.module.setdefaulttimeout(timeout)
+    where = session.opened()
+    if where is not None:
+        where.call("socket.setdefaulttimeout", [native.module.getdefaulttimeout()])
+
+
+FUNCTIONS = {
+    served.__name__: served
+    for served in (
+        getaddrinfo, getnameinfo, gethostbyname, gethostbyname_ex, gethostbyaddr, getprotobyname,
+        getservbyname, getservbyport, if_nameindex, if_nametoindex, if_indextoname, gethostname,
+        sethostname, setdefaulttimeout,
+    )
+}  # fmt: skip
+"""By name; what is not here needs no broker."""

@@ -1,0 +1,34 @@
+"""The whole face of Python's `socket` module over the broker, beside the native module.
+
+It is the standard library's own `socket.py`, run once more above another `_socket`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import sys
+from typing import Any
+
+from . import module, readiness, session
+from .settings import REMOTE
+
+
+def _run_above(below: Any, scope: dict[str, Any]) -> None:
+    """Runs the standard library's `socket.py` in a scope where `_socket` is another module."""
+
+    def importer(name: str, *args: Any, **kwargs: Any) -> Any:
+        return below if name == "_socket" else builtins.__import__(name, *args, **kwargs)
+
+    spec = importlib.util.find_spec("socket")
+    code = spec.loader.get_code("socket")  # type: ignore[union-attr]
+    scope["__builtins__"] = {**vars(builtins), "__import__": importer}
+    exec(code, scope)
+
+
+if hasattr(sys.modules["_socket"], "native_module"):
+    sys.modules[__name__] = importlib.import_module("socket")  # brokered already
+else:
+    if session.configured().mode == REMOTE:
+        readiness.install(hide_epoll=True)
+    _run_above(module.build(session.configured().mode), globals())

@@ -1,0 +1,2 @@
+from socket import *
+from socket import SocketType as SocketType

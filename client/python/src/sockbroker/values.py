@@ -1,0 +1,136 @@
+"""Between Python's values and their spelling on the wire: integers, addresses, ancillary data.
+
+What cannot be spelt raises `TypeError`, `ValueError` or `OverflowError`; `arguments.py` finds CPython's
+own words for it.
+"""
+
+from __future__ import annotations
+
+import array
+import binascii
+import operator
+import os
+from typing import Any, Iterable
+
+from . import frame, native
+from .connection import Answer
+
+_RIGHTS = (int(native.module.SOL_SOCKET), int(native.module.SCM_RIGHTS))
+_INT = array.array("i").itemsize
+_HOSTS = (int(native.module.AF_INET), int(native.module.AF_INET6))
+_UNIX = int(native.module.AF_UNIX)
+_PACKET = int(getattr(native.module, "AF_PACKET", -1))
+Bytes = (bytes, bytearray, memoryview)
+
+
+def integer(value: Any) -> int:
+    """An integer, of anything that is one; enumerations and booleans become plain numbers."""
+    return operator.index(value) + 0
+
+
+def host(value: Any) -> str | None:
+    """The name of a host: international ones are encoded here, as in CPython."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("idna").decode("ascii")
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("ascii")
+    raise TypeError(f"host must be str, bytes or bytearray, not {type(value).__name__}")
+
+
+def write_address(family: int, address: Any) -> Any:
+    """An address as a parameter. The broker checks numbers and ranges."""
+    if isinstance(address, str):
+        try:
+            address.encode()
+        except UnicodeEncodeError:
+            return _raw(os.fsencode(address))
+        return address
+    if isinstance(address, tuple):
+        if family in _HOSTS and address:
+            if address[0] is None:
+                raise TypeError("a host must be given")
+            return [host(address[0]), *map(_item, address[1:])]
+        return [_item(item) for item in address]
+    if isinstance(address, Bytes) or (family == _UNIX and not isinstance(address, int)):
+        return _raw(memoryview(address))
+    raise TypeError(f"not an address: {type(address).__name__}")
+
+
+def _item(item: Any) -> Any:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, Bytes):
+        return _raw(item)
+    return integer(item)
+
+
+def _raw(data: Any) -> dict[str, str]:
+    return {"base64": binascii.b2a_base64(data, newline=False).decode("ascii")}
+
+
+def read_address(value: Any, family: int) -> Any:
+    """An address of a result, as `socket` gives it."""
+    if type(value) is list:
+        if family == _PACKET and len(value) == 5:
+            value[4] = binascii.a2b_base64(value[4])
+        return tuple(value)
+    if type(value) is dict:
+        raw = binascii.a2b_base64(value["base64"])
+        if "family" in value:
+            return (value["family"], raw)
+        return raw if raw[:1] == b"\0" else os.fsdecode(raw)
+    return value
+
+
+class Outgoing:
+    """What rides beside a request: attachments and descriptors."""
+
+    __slots__ = ("attachments", "descriptors")
+
+    def __init__(self) -> None:
+        self.attachments: list[Any] = []
+        self.descriptors: list[int] = []
+
+    def data(self, value: Any) -> Any:
+        """Bytes as a parameter: an attachment, or base64 where there are too many of them."""
+        if len(self.attachments) >= frame.MAX_ATTACHMENTS:
+            return binascii.b2a_base64(value, newline=False).decode("ascii")
+        self.attachments.append(value)
+        return {"attachment": len(self.attachments) - 1}
+
+    def ancillary(self, items: Iterable[Any]) -> list[Any]:
+        """Ancillary data as a parameter; its descriptors go beside the frame."""
+        return [self._item(item) for item in items]
+
+    def _item(self, item: Any) -> Any:
+        level, kind, data = item
+        level, kind = integer(level), integer(kind)
+        raw = bytes(memoryview(data))
+        if (level, kind) != _RIGHTS:
+            return [level, kind, self.data(raw)]
+        whole = len(raw) - len(raw) % _INT
+        numbers = array.array("i", raw[:whole])
+        for number in numbers:
+            os.fstat(number)  # a wrong number fails with EBADF before the broker sees anything
+        self.descriptors += numbers
+        value: dict[str, Any] = {"descriptors": len(numbers)}
+        if raw[whole:]:
+            value["rest"] = binascii.b2a_base64(raw[whole:], newline=False).decode("ascii")
+        return [level, kind, value]
+
+
+def read_ancillary(items: Iterable[Any], answer: Answer) -> tuple[list[tuple[int, int, bytes]], list[int]]:
+    """Ancillary data of a result, and the descriptors in it, which are the caller's from now on."""
+    read, taken = [], []
+    for level, kind, value in items:
+        if type(value) is dict and "descriptors" in value:
+            numbers = answer.descriptors[: value["descriptors"]]
+            taken += numbers
+            data = array.array("i", numbers).tobytes() + binascii.a2b_base64(value.get("rest", ""))
+            del answer.descriptors[: len(numbers)]
+        else:
+            data = answer.data(value)
+        read.append((level, kind, data))
+    return read, taken
