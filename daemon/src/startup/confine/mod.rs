@@ -78,3 +78,6 @@ pub fn confine(
         landlock,
     })
 }
+
+#[cfg(test)]
+mod tests;
