@@ -1,0 +1,312 @@
+//! The words of the command line.
+
+#![expect(clippy::doc_markdown, reason = "these comments are the help on the terminal")]
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+/// What stands behind the options in `--help` and in the manual page.
+const AFTER: &str = "\
+Environment:
+  SOCKBROKER          the broker to use, as for --broker
+  SOCKBROKER_SESSION  the session to use, as for --session
+  NO_COLOR            if set, nothing is coloured
+
+Exit codes:
+  0   done
+  1   the call failed; for ping: no reply came
+  2   the command line is wrong; for ping: something else failed
+  69  no broker answers, or it went away
+  71  the system refused something that is not the broker's business
+  74  a file, standard input or standard output cannot be read or written
+  76  the broker's answer cannot be understood
+  77  the system forbids the namespaces that demo needs
+
+Examples:
+  sockbroker demo
+  sockbroker call socket.getservbyname servicename=http
+  sockbroker --private nc -l 127.0.0.1 8080
+  sockbroker sniff lo --count 10 --write lo.pcapng";
+
+/// Uses network sockets that a broker owns: calls its methods, lists what is open, connects,
+/// pings and captures without privileges of its own.
+///
+/// Every subcommand talks to a broker (`sockbrokerd`) over its Unix socket, or with --private to
+/// one that it starts for itself and that ends with it.
+#[derive(Debug, Parser)]
+#[command(name = "sockbroker", version, about, long_about, after_long_help = AFTER)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The broker: unix:PATH, stdio:COMMAND, or what else the environment variable SOCKBROKER takes.
+    ///
+    /// Without it: SOCKBROKER, else the user's socket, else the system's.
+    #[arg(long, global = true, value_name = "ENDPOINT", conflicts_with = "private")]
+    pub(crate) broker: Option<String>,
+
+    /// Start a broker for this command alone. It can do what you can do.
+    #[arg(long, global = true)]
+    pub(crate) private: bool,
+
+    /// Work in the session of this token, which session.open gave. Without it: SOCKBROKER_SESSION,
+    /// else a session that ends with the command.
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub(crate) session: Option<String>,
+
+    /// Print JSON, for scripts.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Call(CallArgs),
+    Discover(DiscoverArgs),
+    /// Tell which broker this is, and as whom it sees you.
+    ///
+    /// Endpoint, versions, session, subject and limits.
+    Info,
+    Handles(HandlesArgs),
+    /// List all sessions of the broker. Needs the grant `admin`.
+    Sessions,
+    Nc(NcArgs),
+    Ping(PingArgs),
+    Sniff(SniffArgs),
+    /// Show the whole story in a place of its own: no root, no configuration, no broker needed.
+    ///
+    /// Makes a user and a network namespace, starts a broker there that holds CAP_NET_RAW and
+    /// CAP_NET_ADMIN, gives every capability of its own up, and then uses raw, packet and TCP
+    /// sockets through the broker, saying which calls went over the wire and how long they took.
+    Demo,
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+    /// Be the broker: the command line of sockbrokerd.
+    #[command(hide = true)]
+    Broker(sockbrokerd::startup::args::Args),
+}
+
+/// Call one method and print its result as JSON.
+///
+/// Parameters are one JSON array (by position) or object, or words NAME=VALUE. A value is JSON if
+/// it parses as JSON, else a text: port=80 is a number, family=AF_INET a text,
+/// address='["127.0.0.1",80]' an array. A text that looks like JSON is quoted twice: host='"1"'.
+/// NAME=@FILE takes the bytes of a file, NAME=@- those of standard input, both as base64.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  sockbroker call socket.getservbyname servicename=http
+  sockbroker call socket.getaddrinfo host=localhost port=80 type=SOCK_STREAM
+  sockbroker call socket.htons '[80]'
+  export SOCKBROKER_SESSION=$(sockbroker call --raw session.open linger=60 | jq -r .token)")]
+pub(crate) struct CallArgs {
+    /// The method, such as socket.getaddrinfo; `sockbroker discover` lists them.
+    pub(crate) method: String,
+
+    /// NAME=VALUE, or one JSON array or object.
+    #[arg(value_name = "JSON | NAME=VALUE")]
+    pub(crate) parameters: Vec<String>,
+
+    /// Print a text or received bytes as they are, and anything else as JSON on one line.
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+/// List the methods of the broker, or describe one.
+#[derive(Debug, Args)]
+pub(crate) struct DiscoverArgs {
+    /// The method to describe, or the beginning of the names to list.
+    pub(crate) method: Option<String>,
+}
+
+/// List the open handles of the session.
+#[derive(Debug, Args)]
+pub(crate) struct HandlesArgs {
+    /// List those of this session, by its number. Needs the grant `admin`.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
+    pub(crate) of: Option<u64>,
+
+    /// List those of all sessions. Needs the grant `admin`.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Connect standard input and output to a socket of the broker, like netcat.
+///
+/// Standard input is sent until its end, which is passed on as the end of the stream; what arrives
+/// goes to standard output until the peer ends.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  sockbroker nc example.org 80
+  sockbroker nc -l 127.0.0.1 8080 >received
+  sockbroker nc -u 127.0.0.1 53
+  sockbroker nc -U /run/some.socket
+  sockbroker nc --raw 1 127.0.0.1")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(crate) struct NcArgs {
+    /// The host, or with -U the path.
+    #[arg(value_name = "HOST | PATH", value_hint = ValueHint::Hostname)]
+    pub(crate) host: String,
+
+    /// The port, a number or the name of a service. With -l it may stand alone: any address.
+    #[arg(required_unless_present_any = ["unix", "raw", "listen"], conflicts_with_all = ["unix", "raw"])]
+    pub(crate) port: Option<String>,
+
+    /// Wait for one connection (with -u: for the first datagram) instead of making one.
+    #[arg(short, long)]
+    pub(crate) listen: bool,
+
+    /// UDP; every read of standard input is a datagram.
+    #[arg(short, long, conflicts_with_all = ["unix", "raw"])]
+    pub(crate) udp: bool,
+
+    /// A Unix socket.
+    #[arg(short = 'U', long, conflicts_with = "raw")]
+    pub(crate) unix: bool,
+
+    /// A raw IP socket of this protocol, a number or a name.
+    #[arg(long, value_name = "PROTOCOL", conflicts_with = "listen")]
+    pub(crate) raw: Option<String>,
+
+    /// IPv4 only.
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+
+    /// IPv6 only.
+    #[arg(short = '6')]
+    pub(crate) ipv6: bool,
+
+    /// Give up connecting, and end when nothing came for so long, in seconds.
+    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) wait: Option<f64>,
+
+    /// Show on the terminal how much went each way.
+    #[arg(long)]
+    pub(crate) progress: bool,
+}
+
+/// Send ICMP echo requests, like ping(8).
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// The host.
+    #[arg(value_hint = ValueHint::Hostname)]
+    pub(crate) host: String,
+
+    /// Stop after so many requests; without it, at Ctrl-C.
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// Seconds between requests.
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) interval: f64,
+
+    /// Seconds to wait for the last replies.
+    #[arg(short = 'W', long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) timeout: f64,
+
+    /// Bytes of data in a request.
+    #[arg(short, long, default_value = "56", value_parser = clap::value_parser!(u16).range(..=65_000))]
+    pub(crate) size: u16,
+
+    /// IPv4 only.
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+
+    /// IPv6 only.
+    #[arg(short = '6')]
+    pub(crate) ipv6: bool,
+
+    /// Send from this address.
+    #[arg(short = 'I', long, value_name = "ADDRESS")]
+    pub(crate) source: Option<IpAddr>,
+}
+
+/// Capture packets of an interface through the broker, and print a line for each.
+#[derive(Debug, Args)]
+pub(crate) struct SniffArgs {
+    /// The interface, or `any` for all of them.
+    pub(crate) interface: String,
+
+    /// Stop after so many packets; without it, at Ctrl-C.
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// Write the packets to a file, too (pcapng); `-` is standard output, and prints no lines.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) write: Option<PathBuf>,
+
+    /// Bytes of each packet to keep.
+    #[arg(short, long, default_value = "262144", value_parser = clap::value_parser!(u32).range(64..=262_144))]
+    pub(crate) snaplen: u32,
+
+    /// Take packets that are meant for others as well (promiscuous mode).
+    #[arg(short, long)]
+    pub(crate) promiscuous: bool,
+}
+
+/// Print what lets a shell complete the command line.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: Shell,
+}
+
+/// Print the manual page, or write all of them to a folder.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The subcommand, else the page of the program.
+    #[arg(conflicts_with = "folder")]
+    pub(crate) page: Option<String>,
+
+    /// Write a page for the program and one for each subcommand to this folder.
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// A time in seconds that is neither negative nor endless.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds, 0 or more".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_neither_negative_nor_endless() {
+        assert_eq!(seconds("0.25"), Ok(0.25));
+        for wrong in ["-1", "inf", "NaN", "soon", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_of_every_subcommand_may_stand_behind_it() {
+        let cli = Cli::try_parse_from(["sockbroker", "info", "--broker", "unix:/x", "--json"]);
+        let global = cli.unwrap().global;
+        assert_eq!((global.broker.as_deref(), global.json), (Some("unix:/x"), true));
+        assert!(Cli::try_parse_from(["sockbroker", "--private", "--broker", "a", "info"]).is_err());
+    }
+}

@@ -1,0 +1,45 @@
+//! An ICMP echo by a raw socket.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use sockbroker_proto::bytes::Bytes;
+
+use super::handle;
+use super::wire::Wire;
+use crate::failure::{Exit, Failure};
+use crate::ping::packet::{self, Message, Version};
+
+/// Bytes of data, as ping(8) has them.
+const SIZE: usize = 56;
+/// Messages that may come before the reply; on the loopback the request itself is one.
+const PATIENCE: usize = 8;
+
+/// Sends a request and waits for its reply.
+pub(super) fn run(wire: &mut Wire) -> Result<(), Failure> {
+    let made = wire.call("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]))?;
+    let socket = handle(&made)?;
+    wire.quietly("socket.settimeout", json!([socket, 5]))?;
+    let request = Bytes::Inline(packet::request(Version::V4, 1, 1, SIZE));
+    let start = Instant::now();
+    wire.call("socket.sendto", json!([socket, request, 0, ["127.0.0.1", 0]]))?;
+    for _ in 0..PATIENCE {
+        let received = wire.call("socket.recvfrom", json!([socket, 1500]))?;
+        if let Some(length) = reply(&received) {
+            let time = start.elapsed().as_micros();
+            wire.quietly("socket.close", json!([socket]))?;
+            return wire.outcome(&format!("{length} bytes from 127.0.0.1 after {time} \u{b5}s"));
+        }
+    }
+    Err(Failure::new(Exit::Failed, "no reply to the ping"))
+}
+
+/// The length of the reply, if it is ours.
+fn reply(received: &Value) -> Option<usize> {
+    let data = serde_json::from_value(received.get("data")?.clone()).ok()?;
+    let Bytes::Inline(data) = data else { return None };
+    match packet::read(Version::V4, &data) {
+        Message::Reply { id: 1, sequence: 1, length } => Some(length),
+        _ => None,
+    }
+}

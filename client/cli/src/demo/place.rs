@@ -1,0 +1,95 @@
+//! Where the demonstration happens: namespaces, a broker that has privileges, a client without.
+
+use std::fs;
+use std::io;
+
+use sockbroker_sys::capability::{self, Capability};
+use sockbroker_sys::{interface, namespace, process};
+
+use super::greeted;
+use crate::failure::{Exit, Failure};
+use crate::link::Link;
+use crate::screen::{Look, Screen};
+
+/// What the broker gets, by name.
+const GRANTED: [(Capability, &str); 2] =
+    [(Capability::NetRaw, "CAP_NET_RAW"), (Capability::NetAdmin, "CAP_NET_ADMIN")];
+/// Settings that forbid user namespaces to ordinary users: file, value that forbids, what to set.
+const SETTINGS: [(&str, &str, &str); 3] = [
+    ("user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
+    ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+];
+
+/// Makes the place, starts the broker in it, and gives every capability up.
+pub(super) fn prepare(screen: &mut Screen) -> Result<Link, Failure> {
+    let made = enter().map_err(|error| forbidden(&error))?;
+    interface::bring_up("lo").map_err(|error| forbidden(&error))?;
+    let uid = process::effective_uid();
+    told(screen, "namespaces", &format!("{made}, with a loopback interface and nothing else"))?;
+    let (capabilities, names): (Vec<_>, Vec<_>) = GRANTED.into_iter().unzip();
+    capability::hand_down(&capabilities)
+        .map_err(|error| Failure::system("cannot hand capabilities down", &error))?;
+    let link = greeted(Link::private()?)?;
+    told(screen, "broker", &format!("started here by uid {uid} with {}", names.join(" and ")))?;
+    capability::give_all_up()
+        .map_err(|error| Failure::system("cannot give capabilities up", &error))?;
+    let none = capability::has_none()
+        .map_err(|error| Failure::system("cannot read capabilities", &error))?;
+    if !none {
+        let text = "capabilities are left after all were given up";
+        return Err(Failure::new(Exit::System, text));
+    }
+    told(screen, "this program", "no capability left, and none to be gained (no_new_privs)")?;
+    screen.line("")?;
+    Ok(link)
+}
+
+fn told(screen: &mut Screen, what: &str, how: &str) -> Result<(), Failure> {
+    let what = screen.look(Look::Dim, &format!("{what:<14}"));
+    screen.line(format_args!("  {what}{how}"))
+}
+
+/// Enters new namespaces; root can do without the user namespace.
+fn enter() -> io::Result<&'static str> {
+    match namespace::enter_user_and_network() {
+        Ok(()) => Ok("a user and a network namespace of their own"),
+        Err(_refused) if process::effective_uid() == 0 => {
+            namespace::enter_network().map(|()| "a network namespace of its own (as root)")
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Why there is no demonstration here, and what to do about it.
+fn forbidden(error: &io::Error) -> Failure {
+    let found = SETTINGS.into_iter().filter(|(file, forbids, _)| {
+        let value = fs::read_to_string(format!("/proc/sys/{file}"));
+        value.is_ok_and(|value| value.trim() == *forbids)
+    });
+    let found: Vec<_> = found.map(|(_, _, remedy)| format!("`sysctl -w {remedy}`")).collect();
+    let remedy = if found.is_empty() {
+        "in a container, allow unshare(2) in its seccomp profile".to_owned()
+    } else {
+        format!("as root, {}", found.join(" and "))
+    };
+    let reason = Failure::system("the system forbids user namespaces", error);
+    Failure::new(Exit::Forbidden, format!("{reason}; {remedy}; or run the demo as root"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_namespaces_are_forbidden_the_failure_says_what_to_do() {
+        let failure = forbidden(&io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(failure.exit(), Exit::Forbidden);
+        let line = failure.to_string();
+        assert!(line.contains("EPERM") && line.ends_with("or run the demo as root"), "{line}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The way to a broker, and its errors on one line: what failed, the error by name, what to do.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sockbroker_client::blocking::Broker;
+use sockbroker_client::{Attempt, Endpoint, Error};
+use sockbroker_proto::errno;
+
+use crate::args::Global;
+use crate::failure::{Exit, Failure};
+
+/// The variable that names the session to use.
+const SESSION: &str = "SOCKBROKER_SESSION";
+/// This very program, also if its file was replaced since.
+const SELF: &str = "/proc/self/exe";
+
+/// A broker, and a session with it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    broker: Broker,
+    endpoint: String,
+}
+
+impl Link {
+    /// Finds the broker that the command line or the environment says, else the user's or the
+    /// system's; or starts one.
+    pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
+        let link = match (&global.broker, global.private) {
+            (_, true) => Self::private()?,
+            (Some(text), _) => {
+                let endpoint =
+                    text.parse::<Endpoint>().map_err(|error| failure("--broker", &error))?;
+                Self::to(Broker::connect_to(&endpoint))?
+            }
+            (None, _) => Self::to(Broker::connect())?,
+        };
+        let named = || std::env::var(SESSION).ok().filter(|token| !token.is_empty());
+        if let Some(token) = global.session.clone().or_else(named) {
+            // The library has one connection for calls one after the other; this one moves it.
+            link.call("session.attach", json!({ "token": token }))?;
+        }
+        Ok(link)
+    }
+
+    /// Starts a broker of one's own: this program in its other part.
+    pub(crate) fn private() -> Result<Self, Failure> {
+        let mut command = Command::new(SELF);
+        // In a group of its own: Ctrl-C is for this program, which ends the broker when it is done.
+        command.arg0("sockbrokerd").args(["broker", "--stdio"]).process_group(0);
+        if std::env::var_os("SOCKBROKER_LOG").is_none() {
+            command.env("SOCKBROKER_LOG", "error");
+        }
+        let mut link = Self::to(Broker::spawn_command(command))?;
+        "a private broker".clone_into(&mut link.endpoint);
+        Ok(link)
+    }
+
+    fn to(broker: Result<Broker, Error>) -> Result<Self, Failure> {
+        let broker = broker.map_err(|error| failure("connect", &error))?;
+        let endpoint = broker.endpoint().to_string();
+        Ok(Self { broker, endpoint })
+    }
+
+    /// Where the broker is.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The broker, for sockets.
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Calls a method by its wire name.
+    pub(crate) fn call(&self, method: &str, parameters: Value) -> Result<Value, Failure> {
+        self.broker.call(method, parameters).map_err(|error| failure(method, &error))
+    }
+
+    /// Calls a method whose result has a type.
+    pub(crate) fn call_typed<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        parameters: Value,
+    ) -> Result<T, Failure> {
+        let result = self.call(method, parameters)?;
+        serde_json::from_value(result).map_err(|error| {
+            Failure::protocol(format!("{method}: the answer is not understood: {error}"))
+        })
+    }
+}
+
+/// An error of the library for people. `what` is the method, or what else was tried.
+pub(crate) fn failure(what: &str, error: &Error) -> Failure {
+    let errno = error.errno();
+    let failed = |text: String| Failure::new(Exit::Failed, text).with_errno(errno);
+    match error {
+        Error::Os { errno, name, message, .. } => {
+            let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
+            let advice = errno.and_then(|number| advice(what, number)).map(|it| format!("; {it}"));
+            failed(format!("{what}: {named}{}{}", bare(message), advice.unwrap_or_default()))
+        }
+        Error::Resolver { name, message, .. } => {
+            let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
+            failed(format!("{what}: {named}{message}"))
+        }
+        Error::Denied { message, grant, errno: number, .. } => {
+            let name = errno::name(*number).unwrap_or("EACCES");
+            let grant = grant.as_deref().unwrap_or("more");
+            failed(format!("{what}: {name}: {message}; the broker's policy has to grant {grant}"))
+        }
+        Error::Timeout { .. } => failed(format!("{what}: timed out")).timed_out(),
+        Error::Argument { message, .. } => {
+            failed(format!("{what}: {message}; `sockbroker discover {what}` tells its parameters"))
+        }
+        Error::Method { message } => {
+            failed(format!("{what}: {message}; `sockbroker discover` lists the methods"))
+        }
+        Error::Connect { attempts } => Failure::new(Exit::NoBroker, no_broker(attempts)),
+        Error::Disconnected { message } => {
+            Failure::new(Exit::NoBroker, format!("{what}: the broker is gone: {message}"))
+        }
+        Error::Endpoint { message } => Failure::usage(format!("{what}: {message}")),
+        Error::Protocol { .. } => Failure::protocol(format!("{what}: {error}")),
+        other => failed(format!("{what}: {other}")),
+    }
+}
+
+fn no_broker(attempts: &[Attempt]) -> String {
+    let tried = |attempt: &Attempt| {
+        let name = attempt.errno.and_then(errno::name);
+        format!("{} ({})", attempt.endpoint, name.unwrap_or(&attempt.reason))
+    };
+    let tried: Vec<_> = attempts.iter().map(tried).collect();
+    format!(
+        "no broker answers; tried {}; start one with `sockbrokerd` or `systemctl start \
+         sockbrokerd.socket`, or give --private",
+        tried.join(" and ")
+    )
+}
+
+/// A message without the name of its call, which stands before it anyway.
+fn bare(message: &str) -> &str {
+    message
+        .split_once(": ")
+        .filter(|(call, _)| !call.contains(' '))
+        .map_or(message, |(_, rest)| rest)
+}
+
+/// What to do about an error of the system.
+fn advice(what: &str, number: i32) -> Option<&'static str> {
+    let is_creation = what.ends_with(".socket");
+    match number {
+        libc::EPERM | libc::EACCES if is_creation => {
+            Some("the broker lacks a capability: raw and packet sockets need CAP_NET_RAW")
+        }
+        libc::EACCES if what.ends_with("bind") => {
+            Some("the broker lacks a capability: ports below 1024 need CAP_NET_BIND_SERVICE")
+        }
+        libc::ENODEV => Some("`sockbroker call socket.if_nameindex` lists the interfaces"),
+        libc::ECONNREFUSED => Some("nobody listens there"),
+        libc::EADDRINUSE => Some("another socket has this address"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_is_told_by_name_with_what_to_do() {
+        let error = Error::Os {
+            errno: Some(111),
+            name: Some("ECONNREFUSED".to_owned()),
+            call: "connect".to_owned(),
+            message: "connect: connection refused".to_owned(),
+            sent: None,
+        };
+        let told = failure("socket.connect", &error);
+        assert_eq!(
+            told.to_string(),
+            "socket.connect: ECONNREFUSED: connection refused; nobody listens there"
+        );
+        assert_eq!((told.exit(), told.errno()), (Exit::Failed, Some(111)));
+    }
+
+    #[test]
+    fn without_a_broker_the_sockets_are_told_and_how_to_start_one() {
+        let endpoint: Endpoint = "unix:/run/x".parse().unwrap();
+        let attempt = Attempt { endpoint, reason: "no such file".to_owned(), errno: Some(2) };
+        let told = failure("connect", &Error::Connect { attempts: vec![attempt] });
+        assert_eq!(told.exit(), Exit::NoBroker);
+        let line = told.to_string();
+        for part in ["unix:/run/x (ENOENT)", "sockbrokerd", "systemctl start", "--private"] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `sockbroker handles` and `sockbroker sessions`: what is open.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sockbroker_proto::address::AddressValue;
+use sockbroker_proto::api::admin::{HandleInfo, SessionSummary};
+use sockbroker_proto::constant;
+
+use crate::args::{Global, HandlesArgs};
+use crate::failure::{Exit, Failure};
+use crate::link::Link;
+use crate::screen::Screen;
+use crate::table::Table;
+
+const HANDLE_COLUMNS: [&str; 9] =
+    ["session#", "handle#", "family", "type", "proto#", "state", "local", "peer", "age#"];
+
+/// `sockbroker handles`.
+pub(crate) fn handles(global: &Global, args: &HandlesArgs) -> Result<Exit, Failure> {
+    let link = Link::open(global)?;
+    let mut listed = Vec::new();
+    if args.all {
+        let sessions: Vec<SessionSummary> = typed(link.call("admin.sessions", json!({}))?)?;
+        for SessionSummary { session, .. } in sessions {
+            // It may have ended since.
+            if let Ok(handles) = link.call("admin.handles", json!({ "session": session })) {
+                listed.push((session, handles));
+            }
+        }
+    } else if let Some(session) = args.of {
+        listed.push((session, link.call("admin.handles", json!({ "session": session }))?));
+    } else {
+        let info = link.call("session.info", json!({}))?;
+        let session = info.get("session").and_then(Value::as_u64).unwrap_or_default();
+        listed.push((session, link.call("session.handles", json!({}))?));
+    }
+    let mut screen = Screen::new();
+    if global.json {
+        let object = |(session, handles)| json!({ "session": session, "handles": handles });
+        screen.json(&listed.into_iter().map(object).collect())?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&HANDLE_COLUMNS);
+    for (session, handles) in listed {
+        let handles: Vec<HandleInfo> = typed(handles)?;
+        for handle in &handles {
+            table.line(cells(session, handle));
+        }
+    }
+    table.print(&mut screen)?;
+    Ok(Exit::Done)
+}
+
+fn cells(session: u64, handle: &HandleInfo) -> Vec<String> {
+    let state = match (handle.listening, &handle.peer) {
+        (true, _) => "listening",
+        (false, AddressValue::None(())) => "",
+        (false, _) => "connected",
+    };
+    vec![
+        session.to_string(),
+        handle.handle.to_string(),
+        symbol("AF_", handle.family),
+        symbol("SOCK_", handle.r#type),
+        handle.proto.to_string(),
+        state.to_owned(),
+        address(&handle.local),
+        address(&handle.peer),
+        age(handle.age),
+    ]
+}
+
+/// `sockbroker sessions`.
+pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
+    let result = Link::open(global)?.call("admin.sessions", json!({}))?;
+    let mut screen = Screen::new();
+    if global.json {
+        screen.json(&result)?;
+        return Ok(Exit::Done);
+    }
+    let sessions: Vec<SessionSummary> = typed(result)?;
+    let mut table =
+        Table::new(&["session#", "uid#", "kind", "connections#", "handles#", "linger#", "age#"]);
+    for session in sessions {
+        table.line(vec![
+            session.session.to_string(),
+            session.uid.to_string(),
+            if session.opened { "opened" } else { "implicit" }.to_owned(),
+            session.connections.to_string(),
+            session.handles.to_string(),
+            age(session.linger),
+            age(session.age),
+        ]);
+    }
+    table.print(&mut screen)?;
+    Ok(Exit::Done)
+}
+
+/// A result as the contract has it.
+fn typed<T: DeserializeOwned>(result: Value) -> Result<T, Failure> {
+    serde_json::from_value(result).map_err(|error| {
+        Failure::protocol(format!("the broker's answer is not understood: {error}"))
+    })
+}
+
+/// The name of a number among the constants of this kind: `AF_INET` for 2.
+fn symbol(prefix: &str, number: i32) -> String {
+    let same =
+        |(name, value): &(&str, i64)| name.starts_with(prefix) && *value == i64::from(number);
+    constant::names().find(same).map_or_else(|| number.to_string(), |(name, _)| name.to_owned())
+}
+
+/// An address as people write it.
+fn address(address: &AddressValue) -> String {
+    let value = serde_json::to_value(address).unwrap_or_default();
+    match &value {
+        Value::Null => "-".to_owned(),
+        // Names of the abstract namespace begin with NUL.
+        Value::String(path) => path.replace('\0', "@"),
+        Value::Array(items) => match items.as_slice() {
+            [Value::String(host), Value::Number(port)] => format!("{host}:{port}"),
+            [Value::String(host), Value::Number(port), Value::Number(_), Value::Number(_)] => {
+                format!("[{host}]:{port}")
+            }
+            _ => value.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Seconds as people read them.
+fn age(seconds: f64) -> String {
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else if seconds < 3600.0 {
+        format!("{:.1} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_names_of_the_module() {
+        assert_eq!(symbol("AF_", 2), "AF_INET");
+        assert_eq!(symbol("SOCK_", 3), "SOCK_RAW");
+        assert_eq!(symbol("AF_", 9999), "9999");
+    }
+
+    #[test]
+    fn addresses_are_written_as_people_write_them() {
+        let of = |value: Value| address(&serde_json::from_value(value).unwrap());
+        assert_eq!(of(json!(["127.0.0.1", 80])), "127.0.0.1:80");
+        assert_eq!(of(json!(["::1", 80, 0, 0])), "[::1]:80");
+        assert_eq!(of(json!("/run/x")), "/run/x");
+        assert_eq!(of(json!(null)), "-");
+        assert_eq!(of(json!(["lo", 3, 0, 772, "AAAA"])), "[\"lo\",3,0,772,\"AAAA\"]");
+    }
+
+    #[test]
+    fn ages_have_the_unit_that_suits_them() {
+        assert_eq!([age(0.26), age(90.0), age(5400.0)], ["0.3 s", "1.5 min", "1.5 h"]);
+    }
+}

@@ -1,0 +1,65 @@
+//! `sockbroker`: the command line of the broker.
+//!
+//! One module a subcommand. What they share: [`args`] the words of the command line, [`link`] the
+//! way to a broker, [`failure`] the one line that says what went wrong, [`screen`] what people see.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod failure;
+mod screen;
+mod table;
+mod value;
+mod link;
+mod interrupt;
+mod broker;
+mod call;
+mod discover;
+mod info;
+mod list;
+mod nc;
+mod ping;
+mod sniff;
+mod demo;
+mod generate;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use failure::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let line = failure.to_string();
+            if !line.is_empty() {
+                // Nobody is left to tell if even this fails.
+                drop(writeln!(std::io::stderr(), "sockbroker: {line}"));
+            }
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Call(args) => call::run(global, args),
+        Command::Discover(args) => discover::run(global, args),
+        Command::Info => info::run(global),
+        Command::Handles(args) => list::handles(global, args),
+        Command::Sessions => list::sessions(global),
+        Command::Nc(args) => nc::run(global, args),
+        Command::Ping(args) => ping::run(global, args),
+        Command::Sniff(args) => sniff::run(global, args),
+        Command::Demo => demo::run(),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
+        Command::Broker(args) => broker::run(args),
+    }
+}

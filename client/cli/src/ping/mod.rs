@@ -1,0 +1,174 @@
+//! `sockbroker ping`: ICMP echo through sockets of the broker, told as ping(8) tells it.
+
+pub(crate) mod packet;
+pub(crate) mod socket;
+mod statistics;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::args::{Global, PingArgs};
+use crate::failure::{Exit, Failure};
+use crate::interrupt::{Interrupt, LOOK};
+use crate::link::Link;
+use crate::screen::Screen;
+use socket::{Heard, Reply, Socket};
+use statistics::{Statistics, Times, milliseconds};
+
+/// Pings. As of ping(8): 0 if a reply came, 1 if none did, 2 if something else failed.
+pub(crate) fn run(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
+    ping(global, args).map_err(|failure| failure.failed_as(Exit::Usage))
+}
+
+fn ping(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
+    let link = Link::open(global)?;
+    let socket = Socket::open(&link, args)?;
+    let interrupt = Interrupt::minded()?;
+    let mut run = Run {
+        args,
+        as_json: global.json,
+        socket,
+        screen: Screen::new(),
+        statistics: Statistics::default(),
+        requests: HashMap::new(),
+        last: Instant::now(),
+    };
+    run.greet(link.endpoint())?;
+    run.until(&interrupt)?;
+    run.summary()?;
+    Ok(if run.statistics.received > 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// A ping under way.
+struct Run<'a> {
+    args: &'a PingArgs,
+    as_json: bool,
+    socket: Socket<'a>,
+    screen: Screen,
+    statistics: Statistics,
+    /// When each request was sent, and whether it was answered.
+    requests: HashMap<u16, (Instant, bool)>,
+    /// When the last request was sent.
+    last: Instant,
+}
+
+impl Run<'_> {
+    fn greet(&mut self, endpoint: &str) -> Result<(), Failure> {
+        if self.as_json {
+            return Ok(());
+        }
+        let (size, whole) = (self.args.size, u32::from(self.args.size) + self.socket.overhead());
+        let Self { args, socket, .. } = self;
+        let (address, kind) = (socket.address(), socket.kind());
+        self.screen.line(format_args!(
+            "PING {} ({address}) {size}({whole}) bytes of data, {kind} of {endpoint}",
+            args.host
+        ))
+    }
+
+    fn until(&mut self, interrupt: &Interrupt) -> Result<(), Failure> {
+        let start = Instant::now();
+        let mut next = start;
+        while !interrupt.came() {
+            let now = Instant::now();
+            let complete = self.args.count.is_some_and(|count| self.statistics.sent >= count);
+            if complete && self.is_over(now) {
+                break;
+            }
+            if !complete && now >= next {
+                self.socket.wait(LOOK)?;
+                self.send()?;
+                next += Duration::from_secs_f64(self.args.interval);
+                next = next.max(now);
+            }
+            let until = if complete { self.deadline() } else { next };
+            let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
+            self.socket.wait(left.clamp(0.0, LOOK))?;
+            for heard in self.socket.hear()? {
+                self.told(heard)?;
+            }
+        }
+        self.statistics.time = start.elapsed();
+        Ok(())
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let settled = self.statistics.received + self.statistics.errors;
+        settled >= self.statistics.sent || now >= self.deadline()
+    }
+
+    fn deadline(&self) -> Instant {
+        self.last + Duration::from_secs_f64(self.args.timeout)
+    }
+
+    fn send(&mut self) -> Result<(), Failure> {
+        // Numbers go round after 65536 requests.
+        let sequence = u16::try_from((self.statistics.sent + 1) & 0xFFFF).unwrap_or(0);
+        self.last = Instant::now();
+        self.requests.insert(sequence, (self.last, false));
+        self.statistics.sent += 1;
+        match self.socket.send(sequence, usize::from(self.args.size)) {
+            Err(failure) if failure.errno().is_some() => {
+                self.told(Heard::Trouble { sequence: Some(sequence), what: failure.to_string() })
+            }
+            result => result,
+        }
+    }
+
+    fn told(&mut self, heard: Heard) -> Result<(), Failure> {
+        match heard {
+            Heard::Reply(reply) => self.replied(&reply),
+            Heard::Trouble { sequence, what } => {
+                self.statistics.errors += 1;
+                if self.as_json {
+                    return self.screen.line(json!({ "sequence": sequence, "error": what }));
+                }
+                let number =
+                    sequence.map(|number| format!("icmp_seq={number} ")).unwrap_or_default();
+                self.screen.line(format_args!("{number}{what}"))
+            }
+        }
+    }
+
+    fn replied(&mut self, reply: &Reply) -> Result<(), Failure> {
+        let Some((sent, answered)) = self.requests.get_mut(&reply.sequence) else { return Ok(()) };
+        let time = reply.at.saturating_duration_since(*sent);
+        let duplicate = std::mem::replace(answered, true);
+        if duplicate {
+            self.statistics.duplicates += 1;
+        } else {
+            self.statistics.reply(time);
+        }
+        let Reply { sequence, length, from, ttl, .. } = reply;
+        if self.as_json {
+            return self.screen.line(json!({
+                "sequence": sequence, "from": from, "ttl": ttl, "bytes": length,
+                "milliseconds": milliseconds(time), "duplicate": duplicate,
+            }));
+        }
+        let ttl = ttl.map(|ttl| format!(" ttl={ttl}")).unwrap_or_default();
+        let note = if duplicate { " (DUP!)" } else { "" };
+        let time = milliseconds(time);
+        self.screen.line(format_args!(
+            "{length} bytes from {from}: icmp_seq={sequence}{ttl} time={time:.3} ms{note}"
+        ))
+    }
+
+    fn summary(&mut self) -> Result<(), Failure> {
+        let statistics = &self.statistics;
+        if self.as_json {
+            let times = statistics.times().map_or(Value::Null, |Times { min, avg, max, mdev }| {
+                json!({ "min": min, "avg": avg, "max": max, "mdev": mdev })
+            });
+            return self.screen.line(json!({
+                "host": self.args.host, "address": self.socket.address(),
+                "sent": statistics.sent, "received": statistics.received,
+                "duplicates": statistics.duplicates, "errors": statistics.errors,
+                "loss_percent": statistics.loss(), "milliseconds": times,
+            }));
+        }
+        self.screen.line(format_args!("\n--- {} ping statistics ---\n{statistics}", self.args.host))
+    }
+}

@@ -1,0 +1,243 @@
+//! A socket of the broker that sends echo requests: an ICMP datagram socket where the system allows
+//! them to the broker (`net.ipv4.ping_group_range`), else a raw one.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use sockbroker_proto::address::{AddressItem, AddressValue};
+use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
+use sockbroker_proto::api::values::{Created, ReceivedMessage};
+use sockbroker_proto::bytes::Bytes;
+
+use super::packet::{self, Message, Version};
+use crate::args::PingArgs;
+use crate::failure::{Exit, Failure};
+use crate::link::Link;
+
+/// Bytes of one message that are taken.
+const ROOM: u32 = 66_000;
+/// Room for ancillary data: the time to live.
+const CONTROL: u32 = 64;
+/// Messages that are taken before the screen is updated.
+const BURST: u32 = 2;
+
+/// A reply to a request of ours.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    /// The request's number.
+    pub(crate) sequence: u16,
+    /// Bytes of the message.
+    pub(crate) length: usize,
+    /// Who sent it.
+    pub(crate) from: String,
+    /// Its time to live, or hop limit.
+    pub(crate) ttl: Option<i32>,
+    /// When it came.
+    pub(crate) at: Instant,
+}
+
+/// Something that was heard.
+#[derive(Debug, Clone)]
+pub(crate) enum Heard {
+    /// A reply.
+    Reply(Reply),
+    /// That a request will not be answered.
+    Trouble {
+        /// The request, if that is told.
+        sequence: Option<u16>,
+        /// Why, in words.
+        what: String,
+    },
+}
+
+/// The socket.
+#[derive(Debug)]
+pub(crate) struct Socket<'a> {
+    link: &'a Link,
+    handle: u64,
+    version: Version,
+    address: Value,
+    raw: bool,
+    id: u16,
+    timeout: f64,
+}
+
+impl<'a> Socket<'a> {
+    /// Finds the host and opens a socket for it.
+    pub(crate) fn open(link: &'a Link, args: &PingArgs) -> Result<Self, Failure> {
+        let family = match (args.ipv4, args.ipv6) {
+            (true, _) => "AF_INET",
+            (_, true) => "AF_INET6",
+            _ => "AF_UNSPEC",
+        };
+        let (version, address) = find(link, &args.host, family)?;
+        let (handle, raw) = create(link, version)?;
+        // Raw sockets hear all replies of the host; an identifier tells ours from others.
+        let id = u16::try_from(std::process::id() & 0xFFFF).unwrap_or(0);
+        let socket = Self { link, handle, version, address, raw, id, timeout: -1.0 };
+        socket.prepare(args)?;
+        Ok(socket)
+    }
+
+    fn prepare(&self, args: &PingArgs) -> Result<(), Failure> {
+        let (level, ttl, errors) = match self.version {
+            Version::V4 => ("IPPROTO_IP", libc::IP_RECVTTL, libc::IP_RECVERR),
+            Version::V6 => ("IPPROTO_IPV6", libc::IPV6_RECVHOPLIMIT, libc::IPV6_RECVERR),
+        };
+        let set = |name: i32| {
+            let option =
+                json!({ "handle": self.handle, "level": level, "optname": name, "value": 1 });
+            self.link.call("socket.setsockopt", option).map(drop)
+        };
+        set(ttl)?;
+        if !self.raw {
+            // A raw socket gets the messages themselves.
+            set(errors)?;
+        }
+        if let Some(source) = args.source {
+            let address = json!([source.to_string(), 0]);
+            self.link.call("socket.bind", json!({ "handle": self.handle, "address": address }))?;
+        }
+        Ok(())
+    }
+
+    /// The address of the host.
+    pub(crate) fn address(&self) -> String {
+        self.address.get(0).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// What kind of socket it is.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.raw { "raw socket" } else { "datagram socket" }
+    }
+
+    /// Bytes of the headers of IP and ICMP.
+    pub(crate) fn overhead(&self) -> u32 {
+        match self.version {
+            Version::V4 => 28,
+            Version::V6 => 48,
+        }
+    }
+
+    /// Lets [`Socket::hear`] wait so long, in seconds.
+    pub(crate) fn wait(&mut self, seconds: f64) -> Result<(), Failure> {
+        // Zero would be non-blocking; a millisecond more or less is not worth a call.
+        let seconds = seconds.max(0.001);
+        if (seconds - self.timeout).abs() > 0.001 {
+            let parameters = json!({ "handle": self.handle, "value": seconds });
+            self.link.call("socket.settimeout", parameters)?;
+            self.timeout = seconds;
+        }
+        Ok(())
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(&self, sequence: u16, size: usize) -> Result<(), Failure> {
+        let request = packet::request(self.version, self.id, sequence, size);
+        let bytes = Bytes::Inline(request);
+        let parameters = json!({ "handle": self.handle, "bytes": bytes, "address": self.address });
+        self.link.call("socket.sendto", parameters).map(drop)
+    }
+
+    /// What has come, after a wait if there is nothing.
+    pub(crate) fn hear(&self) -> Result<Vec<Heard>, Failure> {
+        let parameters = json!({
+            "handle": self.handle, "vlen": BURST, "bufsize": ROOM, "ancbufsize": CONTROL,
+        });
+        let messages: Vec<ReceivedMessage> =
+            match self.link.call_typed("socket.recvmmsg", parameters) {
+                Ok(messages) => messages,
+                Err(failure) if failure.is_timeout() => return Ok(Vec::new()),
+                Err(failure) if failure.errno().is_some() => {
+                    self.forget_errors();
+                    let what = failure.to_string();
+                    return Ok(vec![Heard::Trouble { sequence: None, what }]);
+                }
+                Err(failure) => return Err(failure),
+            };
+        let at = Instant::now();
+        Ok(messages.iter().filter_map(|message| self.read(message, at)).collect())
+    }
+
+    /// Empties the queue of errors: what they say was told by the failed call.
+    fn forget_errors(&self) {
+        let parameters = json!({
+            "handle": self.handle, "bufsize": ROOM, "ancbufsize": CONTROL, "flags": "MSG_ERRQUEUE|MSG_DONTWAIT",
+        });
+        while self.link.call("socket.recvmsg", parameters.clone()).is_ok() {}
+    }
+
+    fn read(&self, message: &ReceivedMessage, at: Instant) -> Option<Heard> {
+        let Bytes::Inline(data) = &message.data else { return None };
+        // The kernel gives a datagram socket an identifier of its own, and its replies alone.
+        let ours = |id| !self.raw || id == self.id;
+        match packet::read(self.version, data) {
+            Message::Reply { id, sequence, length } if ours(id) => {
+                let from = host(&message.address);
+                let ttl = ttl(&message.ancdata);
+                Some(Heard::Reply(Reply { sequence, length, from, ttl, at }))
+            }
+            Message::Trouble { id, sequence, what } if ours(id) => {
+                let what = format!("from {}: {what}", host(&message.address));
+                Some(Heard::Trouble { sequence: Some(sequence), what })
+            }
+            Message::Reply { .. } | Message::Trouble { .. } | Message::Other => None,
+        }
+    }
+}
+
+/// The first address of the host.
+fn find(link: &Link, host: &str, family: &str) -> Result<(Version, Value), Failure> {
+    let parameters = json!({ "host": host, "port": 0, "family": family, "type": "SOCK_DGRAM" });
+    let found = link.call("socket.getaddrinfo", parameters)?;
+    let usable = found.as_array().into_iter().flatten().find_map(|info| {
+        let version = match i32::try_from(info.get(0)?.as_i64()?).ok()? {
+            libc::AF_INET => Version::V4,
+            libc::AF_INET6 => Version::V6,
+            _ => return None,
+        };
+        Some((version, info.get(4)?.clone()))
+    });
+    usable.ok_or_else(|| Failure::new(Exit::Failed, format!("{host} has no such address")))
+}
+
+/// A handle, and whether it is a raw socket.
+fn create(link: &Link, version: Version) -> Result<(u64, bool), Failure> {
+    let (family, proto) = match version {
+        Version::V4 => ("AF_INET", "IPPROTO_ICMP"),
+        Version::V6 => ("AF_INET6", "IPPROTO_ICMPV6"),
+    };
+    let make = |socktype: &str| -> Result<u64, Failure> {
+        let parameters = json!({ "family": family, "type": socktype, "proto": proto });
+        let made: Created = link.call_typed("socket.socket", parameters)?;
+        Ok(made.handle.number())
+    };
+    match make("SOCK_DGRAM") {
+        Ok(handle) => Ok((handle, false)),
+        Err(failure) if failure.errno().is_some() => make("SOCK_RAW").map(|handle| (handle, true)),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn host(address: &AddressValue) -> String {
+    match address {
+        AddressValue::Tuple(items) => match items.first() {
+            Some(AddressItem::Text(host)) => host.clone(),
+            _ => String::from("somebody"),
+        },
+        _ => String::from("somebody"),
+    }
+}
+
+/// `IP_TTL` or `IPV6_HOPLIMIT`.
+fn ttl(items: &[AncillaryItem]) -> Option<i32> {
+    let wanted = [(libc::IPPROTO_IP, libc::IP_TTL), (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)]
+        .map(|(level, kind)| (i64::from(level), i64::from(kind)));
+    items.iter().find_map(|AncillaryItem(level, kind, data)| {
+        let AncillaryData::Bytes(Bytes::Inline(bytes)) = data else { return None };
+        wanted
+            .contains(&(level.0, kind.0))
+            .then(|| bytes.first_chunk().copied())?
+            .map(i32::from_ne_bytes)
+    })
+}
