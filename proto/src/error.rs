@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Host,
     /// The policy does not allow it: `rule` and `grant` say why.
     Denied,
+    /// The policy could not be read anew; the old one stays in force.
+    Policy,
     /// No such handle in this session.
     Handle,
     /// No such session or token, or one that cannot be used so.
@@ -87,7 +89,7 @@ const fn row(
 
 /// The one table.
 #[rustfmt::skip]
-static TABLE: [ErrorEntry; 15] = [
+static TABLE: [ErrorEntry; 16] = [
     row(ErrorKind::Parse, -32700, "parse", "RuntimeError",
         "the text is not JSON"),
     row(ErrorKind::Request, -32600, "request", "RuntimeError",
@@ -110,6 +112,8 @@ static TABLE: [ErrorEntry; 15] = [
         "gethostbyname_ex or gethostbyaddr failed; errno holds the h_errno code"),
     row(ErrorKind::Denied, 3000, "denied", "PermissionError",
         "the policy does not allow it; rule and grant say why"),
+    row(ErrorKind::Policy, 3001, "policy", "ValueError",
+        "the policy could not be read anew; the old one stays in force, the message names file, line and column"),
     row(ErrorKind::Handle, 4000, "handle", "OSError(EBADF)",
         "no such handle in this session"),
     row(ErrorKind::Session, 4001, "session", "RuntimeError",
@@ -137,10 +141,10 @@ pub struct ErrorData {
     /// The Python exception of an argument error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exception: Option<String>,
-    /// The policy rule that decided, or `no rule`.
+    /// The name of the policy's rule that decided, or `no rule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// The grant that is missing.
+    /// The grant that is missing, as fields of a rule: `allow = ["create"] family = ["AF_PACKET"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
     /// The limit that was crossed, as `session.limits` names it.

@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 29] = [
+const CROSSED: [(&str, &str); 31] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -40,6 +40,8 @@ const CROSSED: [(&str, &str); 29] = [
     ("ancillary_bytes", "limits"),
     ("batch_messages", "limits"),
     ("poll_handles", "limits"),
+    ("lookups_kept", "session::tests of the daemon"),
+    ("restrictions", "policy"),
     ("resolver_jobs", "names"),
     ("linger_seconds", "limits"),
     ("clone_seconds", "sessions"),

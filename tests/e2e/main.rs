@@ -11,6 +11,7 @@
 )]
 
 mod broker;
+mod stranger;
 mod in_process;
 mod spellings;
 mod http;
@@ -35,5 +36,6 @@ mod names;
 mod startup;
 mod shutdown;
 mod users;
+mod policy;
 mod exhaustion;
 mod leaks;

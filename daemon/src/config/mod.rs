@@ -1,4 +1,7 @@
-//! The configuration file and the policy file: typed, with unknown keys refused by name and place.
+//! The configuration file, and where the policy stands: typed, with unknown keys refused by name and
+//! place.
+
+pub mod policy;
 
 pub mod confine;
 
@@ -7,7 +10,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sockbroker_sys::process;
 
-use crate::policy::Policy;
 use crate::session::limits::Limits;
 use confine::Confine;
 
@@ -23,14 +25,6 @@ pub struct Config {
     /// What the broker gives up at its start.
     #[serde(default)]
     pub confine: Confine,
-}
-
-/// The policy file of this version: it has no rules yet, so that a file written for a later version
-/// is refused rather than half understood.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyFile {
-    version: u32,
 }
 
 /// A file that cannot be used.
@@ -49,19 +43,6 @@ pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
     let config: Config = read(path)?;
     check(&config).map_err(|reason| ConfigError { path: path.to_owned(), reason })?;
     Ok(config)
-}
-
-/// Reads the policy; without a file the built-in rule holds.
-pub fn load_policy(path: Option<&Path>, owner: u32) -> Result<Policy, ConfigError> {
-    if let Some(path) = path {
-        let file: PolicyFile = read(path)?;
-        if file.version != 1 {
-            let reason =
-                format!("version {} is not known: this broker knows version 1", file.version);
-            return Err(ConfigError { path: path.to_owned(), reason });
-        }
-    }
-    Ok(Policy::built_in(owner))
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {

@@ -2,11 +2,12 @@
 
 use sockbroker_proto::address::{Address, AddressValue, Parsed, SocketKind};
 use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::resolver::AddressInfo;
 
 use super::call::Call;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::interface::name_in_address;
-use crate::ops::resolve;
+use crate::ops::resolve::{self, Question};
 use crate::policy::action::{Interfaces, Resolve, SocketFacts};
 
 impl Call {
@@ -26,9 +27,22 @@ impl Call {
             }
             Parsed::Host(host) => {
                 let permit = self.permit(Resolve)?;
-                self.broker().resolver.address(permit, host).await
+                let name = host.host.clone();
+                let address = self.broker().resolver.address(permit, host).await?;
+                self.session().looked_up(&name, [address.clone()]);
+                Ok(address)
             }
         }
+    }
+
+    /// `getaddrinfo(3)`; the session remembers what a name led to.
+    pub(super) async fn look_up(&self, question: Question) -> OpResult<Vec<AddressInfo>> {
+        let host = question.host.clone().unwrap_or_default();
+        let permit = self.permit(Resolve)?;
+        let found = self.broker().resolver.address_info(permit, question).await?;
+        let addresses = found.iter().filter_map(|info| info.address.decode(info.proto));
+        self.session().looked_up(&host, addresses);
+        Ok(found)
     }
 }
 

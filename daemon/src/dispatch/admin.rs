@@ -20,7 +20,7 @@ impl HandlesServer for Handlers {
         let call = Call::of(ext)?;
         let entries = call.session().entries().into_iter();
         let infos = entries.map(|(handle, entry)| {
-            let permit = call.permit(Inspect { socket: entry.facts() })?;
+            let permit = call.permit(Inspect { socket: entry.kind() })?;
             Ok(info(handle, &entry, &inspect::own_state(permit, &entry)))
         });
         infos.collect()

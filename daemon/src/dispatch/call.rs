@@ -13,6 +13,7 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::send::Progress;
 use crate::policy::Permit;
 use crate::policy::action::Request;
+use crate::policy::rights::Rights;
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::connection::Connection;
@@ -122,12 +123,16 @@ impl Call {
 
     /// Asks the policy.
     pub(super) fn permit<R: Request>(&self, request: R) -> OpResult<Permit<R>> {
-        let subject = &self.0.connection.facts().subject;
-        let verb = request.verb();
-        self.broker().policy.ask(subject, request).map_err(|denial| {
-            tracing::info!(uid = subject.uid, verb = verb.word(), rule = denial.rule, "denied");
+        self.rights().ask(request).map_err(|denial| {
+            let (uid, verb, rule) = (denial.uid, denial.verb.word(), denial.rule.as_str());
+            tracing::info!(uid, verb, rule, grant = denial.grant, "denied");
             denial.into()
         })
+    }
+
+    /// What the caller may do.
+    pub(super) fn rights(&self) -> Arc<Rights> {
+        self.0.connection.rights(&self.0.session)
     }
 
     /// The socket of a handle.

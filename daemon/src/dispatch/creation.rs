@@ -13,10 +13,7 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::resolve::Question;
 use crate::ops::{connect, open};
-use crate::policy::action::{
-    Adopt, Bind, Connect, Create, Handover, Listen, OptionAccess, Resolve, SocketFacts,
-    SocketOption,
-};
+use crate::policy::action::{Adopt, Create, Handover, SocketFacts};
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 
@@ -102,9 +99,11 @@ pub(super) fn pair(
 /// `socket.fromfd()` and `socket.socket(fileno=...)`.
 pub(super) fn adopt(call: &Call, place: u32, kind: Kind, timeout: Timeout) -> OpResult<Created> {
     let descriptor = call.take_descriptor(place)?;
-    let (facts, nonblocking) = kind.without_minus_one().facts(open::examine(&descriptor)?)?;
+    let known = open::examine(&descriptor)?;
+    let (facts, nonblocking) = kind.without_minus_one().facts(known)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let entry = open::adopt(call.permit(Adopt { socket: facts })?, descriptor, timeout)?;
+    let permit = call.permit(Adopt { socket: known })?;
+    let entry = open::adopt(permit, descriptor, facts, timeout)?;
     admit(call, Arc::new(entry), false)
 }
 
@@ -113,7 +112,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     let facts = entry.facts();
     let timeout = entry.timeout().seconds();
     let descriptor = if want_fd {
-        Some(open::hand_over(call.permit(Handover { socket: facts })?, &entry)?)
+        Some(open::hand_over(call.permit(Handover { socket: entry.kind() })?, &entry)?)
     } else {
         None
     };
@@ -141,7 +140,7 @@ pub(super) async fn connection(
 ) -> OpResult<Created> {
     let (host, port) = host_and_port(wanted.address)?;
     let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
-    let found = call.broker().resolver.address_info(call.permit(Resolve)?, question).await?;
+    let found = call.look_up(question).await?;
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
         match connect_one(call, &info, wanted.source, timeout).await {
@@ -166,10 +165,10 @@ async fn connect_one(
     let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
     if let Some(source) = source {
         let address = call.address(facts, source).await?;
-        connect::bind(call.permit(Bind { socket: facts, address })?, &entry)?;
+        connect::bind(call.permit_bind(&entry, address)?, &entry)?;
     }
     let address = info.address.decode(facts.proto).unwrap_or(Address::Unspecified);
-    let permit = call.permit(Connect { socket: facts, address })?;
+    let permit = call.permit_connect(&entry, address)?;
     let place = entry.sending.join(call.connection().number());
     connect::connect(permit, &entry, place).await?;
     Ok(entry)
@@ -243,9 +242,9 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
         other => other,
     })?;
-    connect::bind(call.permit(Bind { socket: facts, address })?, &entry)?;
+    connect::bind(call.permit_bind(&entry, address)?, &entry)?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
-    connect::listen(call.permit(Listen { socket: facts, backlog })?, &entry)?;
+    connect::listen(call.permit_listen(&entry, backlog)?, &entry)?;
     admit(call, Arc::new(entry), false)
 }
 
@@ -260,7 +259,6 @@ pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
 }
 
 fn set_int(call: &Call, entry: &Entry, level: i32, name: i32, value: i64) -> OpResult<()> {
-    let socket = entry.facts();
-    let permit = call.permit(SocketOption { socket, access: OptionAccess::Write, level, name })?;
+    let permit = call.permit_option(entry, level, name, &value.to_ne_bytes())?;
     option::set(permit, entry, &Value::Int(value))
 }

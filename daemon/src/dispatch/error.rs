@@ -77,11 +77,12 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (ErrorKind::Host, lower(&resolver::host_message(code)), data)
         }
         OpError::Denied(denial) => {
-            let rule = Some(denial.rule.to_owned());
-            let grant = Some(denial.verb.word().to_owned());
-            let data = ErrorData { rule, grant, ..with_errno(libc::EACCES) };
+            let rule = Some(denial.rule.to_string());
+            let grant = Some(denial.grant.clone());
+            let data = ErrorData { rule, grant, ..with_errno(denial.errno) };
             (ErrorKind::Denied, denial.to_string(), data)
         }
+        OpError::Policy(message) => (ErrorKind::Policy, message, none),
         OpError::Handle(handle) => {
             let message = format!("no handle {handle} in this session");
             (ErrorKind::Handle, message, with_errno(libc::EBADF))

@@ -15,14 +15,17 @@ use sockbroker_sys::message;
 use super::address::spell;
 use super::call::Call;
 use super::number::{int, int_or};
+use super::permit::Contents;
 use super::{Handlers, error};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::receive::{self, Want, is_end};
 use crate::ops::send::{self, Control, MAX_BUFFERS, Outgoing};
 use crate::ops::sniffer;
 use crate::policy::Permit;
-use crate::policy::action::{Receive, Send, SocketFacts};
+use crate::policy::action::Send;
+use crate::policy::verb::Verb;
 use crate::table::entry::Entry;
+use crate::table::lane::Place;
 
 #[async_trait]
 impl BatchServer for Handlers {
@@ -49,7 +52,8 @@ impl BatchServer for Handlers {
         if want.control.saturating_mul(count) as u64 > limit {
             return Err(OpError::Limit { name: "ancillary_bytes", value: limit }.into());
         }
-        let permit = call.permit(Receive { socket: entry.facts() })?;
+        call.settle(&entry, &place, Verb::Receive).await;
+        let permit = call.permit_receive(&entry, want.length)?;
         let batch = receive::receive_batch(permit, &entry, place, count, want).await?;
         let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));
         Ok(spelt.collect())
@@ -70,7 +74,7 @@ impl BatchServer for Handlers {
         let mut prepared = Vec::with_capacity(messages.len());
         for OutgoingMessage { buffers, ancdata, address } in messages {
             let parts = Parts { buffers, ancdata, address };
-            prepared.push(prepare(call, entry.facts(), parts, flags).await?);
+            prepared.push(prepare(call, &entry, &place, parts, flags).await?);
         }
         let progress = call.progress();
         let (sent, failure) = send::send_batch(prepared, &entry, place, flags, progress).await?;
@@ -105,7 +109,8 @@ pub(super) async fn receive(
     let entry = call.entry(handle)?;
     let place = entry.receiving.join(call.connection().number());
     let want = want(call, bufsize, ancbufsize, flags)?;
-    let permit = call.permit(Receive { socket: entry.facts() })?;
+    call.settle(&entry, &place, Verb::Receive).await;
+    let permit = call.permit_receive(&entry, want.length)?;
     let message = receive::receive_message(permit, &entry, place, want).await?;
     Ok(spell_message(call, &entry, want, message))
 }
@@ -197,14 +202,15 @@ pub(super) struct Parts {
 pub(super) async fn send(call: &Call, handle: Handle, parts: Parts, flags: i32) -> OpResult<u64> {
     let entry = call.entry(handle)?;
     let place = entry.sending.join(call.connection().number());
-    let (permit, outgoing) = prepare(call, entry.facts(), parts, flags).await?;
+    let (permit, outgoing) = prepare(call, &entry, &place, parts, flags).await?;
     Ok(send::send_message(permit, &entry, place, outgoing, call.progress()).await? as u64)
 }
 
 /// Takes a message apart, resolves its address, and asks the policy for it.
 async fn prepare(
     call: &Call,
-    socket: SocketFacts,
+    entry: &Entry,
+    place: &Place<'_>,
     parts: Parts,
     flags: i32,
 ) -> OpResult<(Permit<Send>, Outgoing)> {
@@ -212,15 +218,29 @@ async fn prepare(
     if buffers.len() > MAX_BUFFERS {
         return Err(OpError::Os { call: "sendmsg", errno: libc::EMSGSIZE });
     }
-    let buffers = buffers.into_iter().map(|part| call.bytes(part)).collect::<OpResult<_>>()?;
-    let control =
+    let buffers: Vec<_> =
+        buffers.into_iter().map(|part| call.bytes(part)).collect::<OpResult<_>>()?;
+    let control: Vec<_> =
         ancdata.into_iter().map(|item| read_control(call, item)).collect::<OpResult<_>>()?;
     let destination = match address {
         None | Some(AddressValue::None(())) => None,
-        Some(address) => Some(call.address(socket, &address).await?),
+        Some(address) => Some(call.address(entry.facts(), &address).await?),
     };
-    let permit = call.permit(Send { socket, destination })?;
+    call.settle(entry, place, Verb::Send).await;
+    // Rules look into netlink messages alone.
+    let gathered = (entry.kind().family == libc::AF_NETLINK).then(|| buffers.concat());
+    let ancillary = control.iter().map(seen).collect();
+    let contents = Contents { flags, ancillary, data: gathered.as_deref() };
+    let permit = call.permit_send(entry, destination, &contents)?;
     Ok((permit, Outgoing { buffers, control, flags }))
+}
+
+/// An item of ancillary data as rules see it.
+fn seen(control: &Control) -> (i32, i32, &[u8]) {
+    match control {
+        Control::Data { level, kind, data } => (*level, *kind, data),
+        Control::Descriptors { .. } => (libc::SOL_SOCKET, libc::SCM_RIGHTS, &[]),
+    }
 }
 
 fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {

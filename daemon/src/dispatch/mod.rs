@@ -10,6 +10,7 @@ mod answer;
 mod batch;
 mod address;
 mod call;
+mod permit;
 mod envelope;
 mod first;
 mod error;

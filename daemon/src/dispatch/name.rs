@@ -41,7 +41,7 @@ impl NamesServer for Handlers {
             proto: int_or(proto, 0)?,
             flags: int_or(flags, 0)?,
         };
-        let found = call.broker().resolver.address_info(call.permit(Resolve)?, question).await?;
+        let found = call.look_up(question).await?;
         let spelt = found.into_iter().map(|info| {
             let address = spell(info.address.decode(info.proto).as_ref());
             AddressInfo(info.family, info.kind, info.proto, info.canonical_name, address)
@@ -62,7 +62,9 @@ impl NamesServer for Handlers {
         let call = Call::of(ext)?;
         // sock_gethostbyname_ex resolves first, so that an unknown name is a gaierror.
         ip_address(call, family::AF_INET, hostname.clone()).await?;
-        let entry = call.broker().resolver.host_by_name(call.permit(Resolve)?, hostname).await?;
+        let permit = call.permit(Resolve)?;
+        let entry = call.broker().resolver.host_by_name(permit, hostname.clone()).await?;
+        call.session().looked_up(&hostname, entry.addresses.iter().map(address_of));
         Ok(host_entry(entry))
     }
 
@@ -137,6 +139,13 @@ fn host_entry(entry: databases::HostEntry) -> HostEntry {
     HostEntry(entry.name, entry.aliases, addresses)
 }
 
+fn address_of(address: &IpAddr) -> Address {
+    match *address {
+        IpAddr::V4(host) => Address::Inet { host, port: 0 },
+        IpAddr::V6(host) => Address::Inet6 { host, port: 0, flowinfo: 0, scope_id: 0 },
+    }
+}
+
 fn ip_text(address: &IpAddr) -> String {
     match address {
         IpAddr::V4(address) => address.to_string(),
@@ -154,9 +163,8 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
         _ => {}
     }
     let found = if family == family::AF_UNSPEC && !host.is_empty() && host != "<broadcast>" {
-        let permit = call.permit(Resolve)?;
         let question = Question { host: Some(host), ..Question::default() };
-        let found = call.broker().resolver.address_info(permit, question).await?;
+        let found = call.look_up(question).await?;
         found.first().and_then(|info| info.address.decode(0))
     } else {
         let facts = crate::policy::action::SocketFacts {
@@ -205,7 +213,7 @@ async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult
         ..Question::default()
     };
     let resolver = &call.broker().resolver;
-    let found = resolver.address_info(call.permit(Resolve)?, question).await?;
+    let found = call.look_up(question).await?;
     let [only] = found.as_slice() else {
         return Err(OpError::Plain("sockaddr resolved to multiple addresses".to_owned()));
     };

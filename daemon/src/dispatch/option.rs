@@ -15,9 +15,7 @@ use super::number::int;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::sniffer;
-use crate::policy::action::{
-    Capture, Inspect, Interfaces, Ioctl, OptionAccess, SocketFacts, SocketOption,
-};
+use crate::policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
 use crate::table::timeout::Timeout;
 
 /// The largest buffer of `getsockopt`, as in CPython.
@@ -40,7 +38,8 @@ impl OptionsServer for Handlers {
     ) -> RpcResult<OptionValue> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let request = request(entry.facts(), OptionAccess::Read, level, optname)?;
+        let (level, name) = (int(level)?, int(optname)?);
+        let request = SocketOption::new(entry.kind(), OptionAccess::Read, level, name);
         let length = buflen.unwrap_or(0);
         if !(0..=MAX_OPTION_BYTES).contains(&length) {
             return Err(OpError::Plain("getsockopt buflen out of range".to_owned()).into());
@@ -61,9 +60,13 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let request = request(entry.facts(), OptionAccess::Write, level, optname)?;
+        let (level, name) = (int(level)?, int(optname)?);
         let value = read(call, value, optlen)?;
-        let permit = call.permit(request)?;
+        let permit = match &value {
+            Value::Int(number) => call.permit_option(&entry, level, name, &number.to_ne_bytes())?,
+            Value::Bytes(bytes) => call.permit_option(&entry, level, name, bytes)?,
+            Value::Null(_) => call.permit_option(&entry, level, name, &[])?,
+        };
         place.turn().await;
         Ok(option::set(permit, &entry, &value)?)
     }
@@ -72,7 +75,7 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let timeout = Timeout::from_seconds(value.0).map_err(OpError::from)?;
-        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        let permit = call.permit(Inspect { socket: entry.kind() })?;
         Ok(option::set_timeout(permit, &entry, timeout)?)
     }
 
@@ -84,7 +87,7 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let timeout = if flag { Timeout::Blocking } else { Timeout::NonBlocking };
-        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        let permit = call.permit(Inspect { socket: entry.kind() })?;
         Ok(option::set_timeout(permit, &entry, timeout)?)
     }
 
@@ -136,7 +139,7 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(filter(entry.facts(), libc::SO_ATTACH_FILTER))?;
+        let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &[])?;
         let program = call.bytes(program)?;
         place.turn().await;
         Ok(option::attach_filter(permit, &entry, &program)?)
@@ -146,23 +149,10 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(filter(entry.facts(), libc::SO_DETACH_FILTER))?;
+        let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[])?;
         place.turn().await;
         Ok(option::detach_filter(permit, &entry)?)
     }
-}
-
-fn request(
-    socket: SocketFacts,
-    access: OptionAccess,
-    level: Constant,
-    optname: Constant,
-) -> OpResult<SocketOption> {
-    Ok(SocketOption { socket, access, level: int(level)?, name: int(optname)? })
-}
-
-fn filter(socket: SocketFacts, name: i32) -> SocketOption {
-    SocketOption { socket, access: OptionAccess::Write, level: libc::SOL_SOCKET, name }
 }
 
 fn spell(call: &Call, value: Value) -> OptionValue {
@@ -194,10 +184,10 @@ async fn run_ioctl(
     argument: Option<IoctlArgument>,
 ) -> OpResult<Option<OptionValue>> {
     let entry = call.entry(handle)?;
-    let socket = entry.facts();
+    let socket = entry.kind();
     if control.0 == SIO_RCVALL {
         let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(Capture { socket })?;
+        let permit = call.permit_capture(&entry)?;
         let on = switch(argument)?;
         place.turn().await;
         sniffer::receive_all(permit, &entry, on)?;

@@ -16,7 +16,8 @@ use super::poll::poll_handles;
 use super::{Handlers, creation::admit};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::{connect, open};
-use crate::policy::action::{Accept, Bind, Connect, Handover, Inspect, Listen};
+use crate::policy::action::{Handover, Inspect};
+use crate::policy::verb::Verb;
 
 #[async_trait]
 impl SocketServer for Handlers {
@@ -124,7 +125,7 @@ impl SocketServer for Handlers {
         }
         let entry = call.entry(handle)?;
         let place = entry.receiving.join(call.connection().number());
-        let permit = call.permit(Accept { socket: entry.facts() })?;
+        let permit = call.permit_accept(&entry)?;
         let timeout = call.session().default_timeout.get();
         let room = || call.session().check_room();
         let (accepted, peer) = connect::accept(permit, &entry, place, timeout, room).await?;
@@ -145,7 +146,7 @@ impl SocketServer for Handlers {
         let (place, _barrier) = entry.join_both(call.connection().number());
         let facts = entry.facts();
         let address = call.address(facts, &address).await?;
-        let permit = call.permit(Bind { socket: facts, address })?;
+        let permit = call.permit_bind(&entry, address)?;
         place.turn().await;
         Ok(connect::bind(permit, &entry)?)
     }
@@ -160,7 +161,8 @@ impl SocketServer for Handlers {
         let entry = call.entry(handle)?;
         let (place, _barrier) = entry.join_both(call.connection().number());
         let backlog = clip_backlog(backlog)?.unwrap_or(creation::DEFAULT_BACKLOG);
-        let permit = call.permit(Listen { socket: entry.facts(), backlog })?;
+        call.settle(&entry, &place, Verb::Listen).await;
+        let permit = call.permit_listen(&entry, backlog)?;
         place.turn().await;
         Ok(connect::listen(permit, &entry)?)
     }
@@ -193,7 +195,7 @@ impl SocketServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        let permit = call.permit(Inspect { socket: entry.kind() })?;
         Ok(connect::shutdown(permit, &entry, place, int(how)?).await?)
     }
 
@@ -210,7 +212,7 @@ impl SocketServer for Handlers {
             call.check_carries_descriptors()?;
         }
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        let permit = call.permit(Inspect { socket: entry.kind() })?;
         Ok(admit(call, open::duplicate(permit, &entry)?, want_fd)?)
     }
 
@@ -228,14 +230,14 @@ impl SocketServer for Handlers {
     fn getsockname(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        let permit = call.permit(Inspect { socket: entry.kind() })?;
         Ok(spell(connect::local_address(permit, &entry)?.as_ref()))
     }
 
     fn getpeername(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.facts() })?;
+        let permit = call.permit(Inspect { socket: entry.kind() })?;
         Ok(spell(connect::peer_address(permit, &entry)?.as_ref()))
     }
 
@@ -270,14 +272,15 @@ async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> 
     let (place, _barrier) = entry.join_both(call.connection().number());
     let facts = entry.facts();
     let address = call.address(facts, address).await?;
-    let permit = call.permit(Connect { socket: facts, address })?;
+    call.settle(&entry, &place, Verb::Connect).await;
+    let permit = call.permit_connect(&entry, address)?;
     connect::connect(permit, &entry, place).await
 }
 
 fn hand_over(call: &Call, handle: Handle) -> OpResult<u32> {
     call.check_carries_descriptors()?;
     let entry = call.entry(handle)?;
-    let permit = call.permit(Handover { socket: entry.facts() })?;
+    let permit = call.permit(Handover { socket: entry.kind() })?;
     call.give_descriptor(open::hand_over(permit, &entry)?);
     Ok(1)
 }

@@ -17,10 +17,11 @@ use super::call::Call;
 use super::cipher::{Cipher, send_cipher};
 use super::messages::{self, Parts};
 use super::number::int_or;
+use super::permit::Contents;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::receive::{self, Want, is_end};
 use crate::ops::{file, send};
-use crate::policy::action::{Receive, Send};
+use crate::policy::verb::Verb;
 use crate::table::entry::Entry;
 
 #[async_trait]
@@ -106,8 +107,9 @@ impl TransferServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(Send { socket: entry.facts(), destination: None })?;
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
+        call.settle(&entry, &place, Verb::Send).await;
+        let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
         Ok(send::send(permit, &entry, place, &data, flags, call.progress()).await? as u64)
     }
 
@@ -121,8 +123,9 @@ impl TransferServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(Send { socket: entry.facts(), destination: None })?;
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
+        call.settle(&entry, &place, Verb::Send).await;
+        let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
         Ok(send::send_all(permit, &entry, place, &data, flags, call.progress()).await?)
     }
 
@@ -140,7 +143,8 @@ impl TransferServer for Handlers {
         let socket = entry.facts();
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         let destination = Some(call.address(socket, &address).await?);
-        let permit = call.permit(Send { socket, destination })?;
+        call.settle(&entry, &place, Verb::Send).await;
+        let permit = call.permit_send(&entry, destination, &Contents::of(&data, flags))?;
         Ok(send::send(permit, &entry, place, &data, flags, call.progress()).await? as u64)
     }
 
@@ -185,7 +189,9 @@ impl TransferServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(Send { socket: entry.facts(), destination: None })?;
+        call.settle(&entry, &place, Verb::Send).await;
+        // What the file holds is not seen: netlink messages in it are unknown.
+        let permit = call.permit_send(&entry, None, &Contents::default())?;
         let source = call.take_descriptor(file)?;
         let range = file_range(offset, count)?;
         Ok(file::send_file(permit, &entry, place, &source, range, call.progress()).await?)
@@ -204,11 +210,12 @@ async fn receive_plain(
     let negative = format!("negative buffersize in {name}");
     let length = receive::length(bufsize, &negative, call.broker().limits.receive_bytes)?;
     let want = Want { length, control: 0, flags: int_or(flags, 0)? };
-    let permit = call.permit(Receive { socket: entry.facts() })?;
     // sock_recv_guts: asked for nothing, recv does nothing; recvfrom takes a datagram.
     if length == 0 && matches!(name, "recv" | "recv_into") {
         return Ok(nothing(call));
     }
+    call.settle(&entry, &place, Verb::Receive).await;
+    let permit = call.permit_receive(&entry, length)?;
     let received = receive::receive(permit, &entry, place, want).await?;
     Ok(spell_received(call, &entry, want, received))
 }

@@ -42,7 +42,8 @@ pub async fn accept(
     timeout: Timeout,
     room: impl Fn() -> OpResult<()>,
 ) -> OpResult<(Arc<Entry>, Option<Address>)> {
-    let Accept { socket: facts } = permit.into_request();
+    let Accept { .. } = permit.into_request();
+    let facts = entry.facts();
     place.turn().await;
     let patience = || Patience::of(entry, Direction::Receive, 0);
     let mut refused = None;
@@ -59,7 +60,7 @@ pub async fn accept(
     }
     let (descriptor, peer) = accepted?;
     let accepted = Entry::new(descriptor, facts, timeout).during("fcntl")?;
-    Ok((Arc::new(accepted), peer.decode(facts.proto)))
+    Ok((Arc::new(accepted.of_kind(entry.kind())), peer.decode(facts.proto)))
 }
 
 /// `connect(2)`, to its end.
@@ -169,7 +170,8 @@ pub async fn shutdown(
 
 /// `getsockname(2)`; `None` where the kernel gives no address.
 pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
-    let Inspect { socket: facts } = permit.into_request();
+    let Inspect { .. } = permit.into_request();
+    let facts = entry.facts();
     if let Some(state) = &entry.sniffer {
         return Ok(Some(sniffer::address(state)));
     }
@@ -179,7 +181,8 @@ pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<
 
 /// `getpeername(2)`.
 pub fn peer_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
-    let Inspect { socket: facts } = permit.into_request();
+    let Inspect { .. } = permit.into_request();
+    let facts = entry.facts();
     let address = socket::peer_address(entry.fd()).during("getpeername")?;
     Ok(address.decode(facts.proto))
 }

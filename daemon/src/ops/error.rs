@@ -30,7 +30,9 @@ pub enum OpError {
     /// The host database failed with an `h_errno` code.
     Host(i32),
     /// The policy refused.
-    Denied(Denial),
+    Denied(Box<Denial>),
+    /// The policy could not be read anew.
+    Policy(String),
     /// No such handle in this session.
     Handle(Handle),
     /// The session or token cannot be used so.
@@ -110,8 +112,8 @@ impl<T> During<T> for io::Result<T> {
     }
 }
 
-impl From<Denial> for OpError {
-    fn from(denial: Denial) -> Self {
+impl From<Box<Denial>> for OpError {
+    fn from(denial: Box<Denial>) -> Self {
         Self::Denied(denial)
     }
 }

@@ -14,4 +14,5 @@ pub mod poll;
 pub mod resolve;
 pub mod interface;
 pub mod inspect;
+pub mod whereabouts;
 pub mod sniffer;

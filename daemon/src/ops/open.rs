@@ -52,14 +52,22 @@ pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketFacts> {
 
 /// Takes over a descriptor of the client (`fromfd`, `socket(fileno=...)`). As in CPython the
 /// description's `O_NONBLOCK` stays unless there is a default timeout.
-pub fn adopt(permit: Permit<Adopt>, descriptor: OwnedFd, timeout: Timeout) -> OpResult<Entry> {
-    let Adopt { socket: facts } = permit.into_request();
+/// `facts` is what the caller says of it, as `fromfd` lets it; the policy goes on judging what it is.
+pub fn adopt(
+    permit: Permit<Adopt>,
+    descriptor: OwnedFd,
+    facts: SocketFacts,
+    timeout: Timeout,
+) -> OpResult<Entry> {
+    let Adopt { socket: kind } = permit.into_request();
+    refuse_family("fromfd", kind)?;
     refuse_family("fromfd", facts)?;
-    if timeout.sets_nonblocking() {
-        Entry::new(descriptor, facts, timeout).during("fcntl")
+    let entry = if timeout.sets_nonblocking() {
+        Entry::new(descriptor, facts, timeout).during("fcntl")?
     } else {
-        Ok(Entry::adopted(descriptor, facts, timeout))
-    }
+        Entry::adopted(descriptor, facts, timeout)
+    };
+    Ok(entry.of_kind(kind))
 }
 
 /// `dup`, with the same timeout.

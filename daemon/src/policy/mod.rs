@@ -1,34 +1,53 @@
 //! Stage 4: may this subject do this? Pure: no await, no I/O, no clock.
 //!
-//! [`Policy::ask`] is the only maker of a [`Permit`], and every operation takes one by value. The
-//! permit holds the request it was given for, so what is done is what was judged.
+//! [`Policy::select`] finds the rules about a subject once; [`Rights::ask`] is the only maker of a
+//! [`Permit`], and every operation takes one by value. The permit holds the request it was given for,
+//! so what is done is what was judged.
 //!
-//! The built-in rule: root and the broker's own user may do everything, nobody else anything.
+//! Nothing is granted unless a rule says so, and a rule that refuses goes before all that grant. Two
+//! rules are built in and come last: root and the broker's own user may do everything, and whoever has
+//! been granted anything may keep sessions and look at its own sockets.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod verb;
 pub mod action;
 pub mod subject;
+pub mod option;
+pub mod netlink;
+pub mod membership;
+pub mod question;
+pub mod value;
+pub mod name;
+pub mod rule;
+pub mod file;
+pub mod rights;
+pub mod check;
+mod grant;
 
-use action::{Request, Verb};
+use std::sync::Arc;
+
+use action::Request;
+use rights::{Restriction, Rights, RuleName};
+use rule::Rule;
 use subject::Subject;
+use verb::Verb;
 
 /// The policy in force.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The broker's own user id.
     owner: u32,
+    rules: Vec<Arc<Rule>>,
+    revokes: bool,
 }
-
-/// The name of the built-in rule.
-pub const BUILT_IN_RULE: &str = "built-in: root and the broker's own user";
 
 /// Proof that a request was allowed, with the request itself.
 #[derive(Debug)]
 #[must_use = "a permit is there to be spent on its operation"]
 pub struct Permit<R> {
     request: R,
-    rule: &'static str,
+    rule: RuleName,
 }
 
 impl<R> Permit<R> {
@@ -43,55 +62,81 @@ impl<R> Permit<R> {
     }
 
     /// The rule that allowed it.
-    pub fn rule(&self) -> &'static str {
-        self.rule
+    pub fn rule(&self) -> &RuleName {
+        &self.rule
     }
 }
 
 /// A refusal, with what would have to be granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} is not granted to uid {uid}: {rule}", verb.word())]
+#[error("{} is not granted to uid {uid}: {rule}{}", verb.word(), spell_hint(*hint))]
 pub struct Denial {
     /// What was asked.
     pub verb: Verb,
     /// The subject's user id.
     pub uid: u32,
-    /// The rule that decided.
-    pub rule: &'static str,
+    /// The error number that the kernel would give.
+    pub errno: i32,
+    /// The rule that decided, or [`rights::NO_RULE`].
+    pub rule: RuleName,
+    /// The grant it lacks, as fields of a rule.
+    pub grant: String,
+    /// What would do instead.
+    pub hint: Option<&'static str>,
+}
+
+fn spell_hint(hint: Option<&str>) -> String {
+    hint.map(|hint| format!(": {hint}")).unwrap_or_default()
 }
 
 impl Policy {
-    /// The built-in policy of a broker that runs as `owner`.
+    /// The policy of a broker that runs as `owner` and has no file.
     pub fn built_in(owner: u32) -> Self {
-        Self { owner }
+        Self::new(owner, Vec::new(), false)
     }
 
-    /// Judges a request.
-    pub fn ask<R: Request>(&self, subject: &Subject, request: R) -> Result<Permit<R>, Denial> {
-        if subject.uid == 0 || subject.uid == self.owner {
-            Ok(Permit { request, rule: BUILT_IN_RULE })
-        } else {
-            Err(Denial { verb: request.verb(), uid: subject.uid, rule: BUILT_IN_RULE })
+    /// A policy of rules. `revokes` closes, when it is loaded in place of another, what it would not
+    /// have granted.
+    pub fn new(owner: u32, rules: Vec<Rule>, revokes: bool) -> Self {
+        Self { owner, rules: rules.into_iter().map(Arc::new).collect(), revokes }
+    }
+
+    /// The rules, in the order they were read.
+    pub fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+
+    /// Whether loading it closes what it would not have granted.
+    pub fn revokes(&self) -> bool {
+        self.revokes
+    }
+
+    fn is_owner(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.owner
+    }
+
+    /// What a subject may do, less what its session has given up.
+    pub fn select(&self, subject: &Subject, restrictions: Vec<Arc<Restriction>>) -> Rights {
+        Rights::select(self, subject, restrictions)
+    }
+}
+
+impl Rights {
+    /// Judges a request, and everything it brings with it.
+    pub fn ask<R: Request>(&self, request: R) -> Result<Permit<R>, Box<Denial>> {
+        let rule = self.judge(&request.question())?;
+        let mut refused = None;
+        request.further(&mut |question| {
+            if refused.is_none() {
+                refused = self.judge(&question).err();
+            }
+        });
+        match refused {
+            Some(denial) => Err(denial),
+            None => Ok(Permit { request, rule }),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use action::{Hostname, Resolve};
-
-    fn subject(uid: u32) -> Subject {
-        Subject::new(uid, uid)
-    }
-
-    #[test]
-    fn root_and_the_owner_may_and_others_may_not() {
-        let policy = Policy::built_in(970);
-        assert!(policy.ask(&subject(0), Resolve).is_ok());
-        assert!(policy.ask(&subject(970), Hostname).is_ok());
-        let denial = policy.ask(&subject(1000), Resolve).unwrap_err();
-        assert_eq!((denial.verb, denial.uid), (Verb::Resolve, 1000));
-        assert!(denial.to_string().contains("resolve is not granted to uid 1000"));
-    }
-}
+mod tests;

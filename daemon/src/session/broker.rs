@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use super::Session;
 use super::limits::{Limits, size};
+use super::policy::{Loader, PolicyInForce};
 use super::token::Token;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
 use crate::policy::Policy;
+use crate::policy::subject::Subject;
 
 /// The daemon's state.
 #[derive(Debug)]
 pub struct Broker {
     /// The policy in force.
-    pub policy: Policy,
+    pub policy: PolicyInForce,
     /// The limits in force.
     pub limits: Limits,
     /// The gate before the resolver.
@@ -33,12 +35,54 @@ impl Broker {
     pub fn new(policy: Policy, limits: Limits) -> Self {
         let resolver = Resolver::new(size(limits.resolver_jobs));
         Self {
-            policy,
+            policy: PolicyInForce::new(policy),
             limits,
             resolver,
             opened: Mutex::new(HashMap::new()),
             implicit: Mutex::new(BTreeMap::new()),
             numbers: AtomicU64::new(1),
+        }
+    }
+
+    /// The same, able to read its policy anew.
+    #[must_use]
+    pub fn reloading(mut self, loader: Box<Loader>) -> Self {
+        self.policy = self.policy.reloading(loader);
+        self
+    }
+
+    /// Reads the policy anew and puts it in force; on any error the old one stays. Gives the number of
+    /// the policy in force.
+    pub async fn reload(self: &Arc<Self>) -> OpResult<u64> {
+        let broker = self.clone();
+        // Files and the databases of users may block.
+        let loaded = tokio::task::spawn_blocking(move || broker.policy.load()).await;
+        let loaded = match loaded {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => return Ok(self.policy.generation()),
+            Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+        };
+        let policy = loaded.map_err(|reason| {
+            tracing::error!(reason, "the policy cannot be used: the old one stays");
+            OpError::Policy(reason)
+        })?;
+        let revokes = policy.revokes();
+        let generation = self.policy.replace(policy);
+        tracing::info!(generation, "another policy is in force");
+        if revokes {
+            self.revoke();
+        }
+        Ok(generation)
+    }
+
+    /// Closes the sockets that the policy in force would not have granted.
+    fn revoke(&self) {
+        let (policy, _) = self.policy.current();
+        for session in self.sessions() {
+            let closed = session.revoke(&policy);
+            if closed > 0 {
+                tracing::info!(session = session.number(), closed, "sockets are no longer granted");
+            }
         }
     }
 
@@ -57,9 +101,9 @@ impl Broker {
         self.implicit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session that a connection of this user begins in.
-    pub fn begin(&self, uid: u32) -> Arc<Session> {
-        let session = Arc::new(Session::new(self.number(), uid, &self.limits));
+    /// The session that a connection of this subject begins in.
+    pub fn begin(&self, subject: &Subject) -> Arc<Session> {
+        let session = Arc::new(Session::new(self.number(), subject, &self.limits));
         self.implicit().insert(session.number(), Arc::downgrade(&session));
         session
     }

@@ -7,6 +7,7 @@ use super::Session;
 use super::broker::Broker;
 use super::finished::LastCalls;
 use crate::ops::error::{OpError, OpResult};
+use crate::policy::rights::Rights;
 use crate::policy::subject::Subject;
 
 /// How a connection spells its messages.
@@ -45,6 +46,15 @@ pub struct Facts {
     pub descriptors: bool,
 }
 
+/// The rights of a subject under one policy in one session.
+#[derive(Debug)]
+struct Selected {
+    generation: u64,
+    session: u64,
+    restricted: usize,
+    rights: Arc<Rights>,
+}
+
 /// A connection, attached to one session at a time.
 #[derive(Debug)]
 pub struct Connection {
@@ -53,6 +63,8 @@ pub struct Connection {
     /// Whether answers may carry attachments unasked.
     attachments: AtomicBool,
     session: Mutex<Arc<Session>>,
+    /// What the subject may do, selected once.
+    rights: Mutex<Option<Selected>>,
     broker: Arc<Broker>,
 }
 
@@ -60,13 +72,14 @@ impl Connection {
     /// A new connection in an implicit session of its own.
     pub fn begin(broker: &Arc<Broker>, facts: Facts) -> Self {
         let number = broker.number();
-        let session = broker.begin(facts.subject.uid);
+        let session = broker.begin(&facts.subject);
         session.join(number);
         Self {
             number,
             facts,
             attachments: AtomicBool::new(false),
             session: Mutex::new(session),
+            rights: Mutex::new(None),
             broker: broker.clone(),
         }
     }
@@ -91,6 +104,24 @@ impl Connection {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What the subject may do in a session, under the policy in force.
+    pub fn rights(&self, session: &Session) -> Arc<Rights> {
+        let (generation, restricted) = (self.broker.policy.generation(), session.restricted());
+        let mut selected = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = session.number();
+        if let Some(own) = &*selected
+            && (own.generation, own.session, own.restricted) == (generation, number, restricted)
+        {
+            return own.rights.clone();
+        }
+        let (policy, generation) = self.broker.policy.current();
+        let restrictions = session.restrictions();
+        let restricted = restrictions.len();
+        let rights = Arc::new(policy.select(&self.facts.subject, restrictions));
+        let rights = selected.insert(Selected { generation, session: number, restricted, rights });
+        rights.rights.clone()
+    }
+
     /// Whether answers may carry attachments unasked.
     pub fn takes_attachments(&self) -> bool {
         self.attachments.load(Ordering::Relaxed)
@@ -110,6 +141,9 @@ impl Connection {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if session.number() == target.number() {
             return Ok(());
+        }
+        if session.restricted() > 0 {
+            return Err(OpError::Session("a session that gave rights up cannot be left"));
         }
         if session.connections() == 1 && session.handles() > 0 {
             let refused = "this connection's own session holds handles, which would close unseen: close them first";

@@ -73,6 +73,10 @@ limits! {
         "opened sessions of one user; a further `session.open` or `session.clone` is refused";
     handles = 16384, "count",
         "open handles of one session; a further socket is refused";
+    lookups_kept = 1024, "count",
+        "looked-up addresses that a session remembers for rules with `lookup`; the oldest is forgotten";
+    restrictions = 16, "count",
+        "times that a session may give rights up; a further `session.restrict` is refused";
     receive_bytes = 4 << 20, "bytes",
         "what one receiving call may ask for; more is refused";
     ancillary_bytes = 1 << 20, "bytes",

@@ -8,10 +8,13 @@ pub mod limits;
 pub mod token;
 pub mod finished;
 pub mod connection;
+pub mod policy;
+pub mod lookups;
+mod rights;
 pub mod broker;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,24 +24,34 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::ops::error::{During, OpError, OpResult};
+use crate::policy::rights::Restriction;
+use crate::policy::subject::Subject;
 use crate::table::Table;
 use crate::table::entry::Entry;
 use crate::table::timeout::{Timeout, TimeoutCell};
 use finished::{Fate, Finished, KeptAnswer, LastCalls};
 use limits::{Limits, size};
+use lookups::Lookups;
 use token::Token;
 
 /// What a subject's handles live in.
 #[derive(Debug)]
 pub struct Session {
     number: u64,
-    uid: u32,
+    /// Who began it.
+    subject: Subject,
     began: Instant,
     table: Mutex<Table>,
     handle_limit: usize,
+    restriction_limit: usize,
     resolve_seconds: u64,
     /// `setdefaulttimeout`.
     pub default_timeout: TimeoutCell,
+    /// What it has given up, and how often.
+    restrictions: Mutex<Vec<Arc<Restriction>>>,
+    restricted: AtomicUsize,
+    /// Addresses that look-ups gave.
+    lookups: Mutex<Lookups>,
     life: Mutex<Life>,
     closed: AtomicBool,
     opened: AtomicBool,
@@ -57,17 +70,21 @@ struct Life {
 }
 
 impl Session {
-    /// An empty session of a user.
-    pub fn new(number: u64, uid: u32, limits: &Limits) -> Self {
+    /// An empty session of a subject.
+    pub fn new(number: u64, subject: &Subject, limits: &Limits) -> Self {
         let longest = Duration::from_secs(limits.resolve_kept_seconds);
         Self {
             number,
-            uid,
+            subject: subject.clone(),
             began: Instant::now(),
             table: Mutex::new(Table::default()),
             handle_limit: size(limits.handles),
+            restriction_limit: size(limits.restrictions),
             resolve_seconds: limits.resolve_seconds,
             default_timeout: TimeoutCell::new(Timeout::Blocking),
+            restrictions: Mutex::default(),
+            restricted: AtomicUsize::new(0),
+            lookups: Mutex::new(Lookups::new(size(limits.lookups_kept))),
             life: Mutex::new(Life {
                 connections: HashSet::new(),
                 token: None,
@@ -92,7 +109,7 @@ impl Session {
 
     /// The user it belongs to.
     pub fn uid(&self) -> u32 {
-        self.uid
+        self.subject.uid
     }
 
     /// How long ago it began.
@@ -262,10 +279,14 @@ impl Session {
 
     /// A session with every handle duplicated under the same number.
     pub fn duplicate(&self, number: u64, limits: &Limits) -> OpResult<Self> {
-        let clone = Self::new(number, self.uid, limits);
+        let clone = Self::new(number, &self.subject, limits);
+        clone.set_restrictions(self.restrictions());
         *clone.table() = self.table().duplicate().during("dup")?;
         clone.default_timeout.set(self.default_timeout.get());
         clone.life().linger = self.linger();
         Ok(clone)
     }
 }
+
+#[cfg(test)]
+mod tests;

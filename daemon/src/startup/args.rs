@@ -24,7 +24,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The policy file (TOML).
+    /// The policy file (TOML), in place of /etc/sockbroker/policy.toml. Files of the folder beside it,
+    /// policy.d for policy.toml, are read after it; see sockbroker-policy(5).
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 

@@ -14,11 +14,13 @@ use std::time::Duration;
 use sockbroker_sys::{capability, process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{self, Config, ConfigError};
+use crate::config::policy::{self, Loaded, PolicyError};
+use crate::config::{self, ConfigError};
 use crate::dispatch::methods::MethodTable;
 use crate::observe;
 use crate::policy::Policy;
 use crate::session::broker::Broker;
+use crate::session::limits::Limits;
 use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
 use args::Args;
@@ -30,8 +32,10 @@ const WORKERS: usize = 2;
 /// Why the broker could not start. The exit codes are those of `sysexits.h`.
 #[derive(Debug)]
 pub enum StartError {
-    /// The configuration or policy cannot be used (78, `EX_CONFIG`).
+    /// The configuration cannot be used (78, `EX_CONFIG`).
     Config(ConfigError),
+    /// The policy cannot be used (78, `EX_CONFIG`).
+    Policy(PolicyError),
     /// The socket cannot be made (69, `EX_UNAVAILABLE`).
     Listen(String),
     /// Something else of the system (71, `EX_OSERR`).
@@ -42,7 +46,7 @@ impl StartError {
     /// The exit code.
     pub fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::Policy(_) => 78,
             Self::Listen(_) => 69,
             Self::System(_) => 71,
         }
@@ -53,6 +57,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::Policy(error) => error.fmt(f),
             Self::Listen(text) | Self::System(text) => f.write_str(text),
         }
     }
@@ -64,14 +69,21 @@ impl From<ConfigError> for StartError {
     }
 }
 
+impl From<PolicyError> for StartError {
+    fn from(error: PolicyError) -> Self {
+        Self::Policy(error)
+    }
+}
+
 /// Runs the broker as its arguments say, until it is told to end.
 pub fn run(args: &Args) -> Result<(), StartError> {
     let config = config::load(args.config.as_deref())?;
-    let policy = config::load_policy(args.policy.as_deref(), process::effective_uid())?;
+    let loaded = policy::load(args.policy.as_deref())?;
     if args.check {
         return Ok(());
     }
     observe::log_to_stderr();
+    let policy = in_force(loaded);
     process::keep_large_buffers();
     if let Err(error) = process::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
@@ -91,7 +103,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         (false, Some(socket)) => Place::Passed(socket),
         (false, None) => Place::Path(path),
     };
-    let result = runtime.block_on(serve(place, config, policy));
+    let broker = broker(policy, config.limits, args.policy.clone());
+    let result = runtime.block_on(serve(place, broker));
     // Look-ups that are still running cannot be cancelled, and nobody waits for them.
     runtime.shutdown_background();
     result
@@ -109,16 +122,31 @@ enum Place {
 
 /// The files that the broker needs while it serves.
 fn files(args: &Args, socket: &Path) -> Files {
-    let given = [&args.config, &args.policy];
-    let read = given.into_iter().flatten().cloned().collect();
+    // The folder, since whoever writes a policy may put another file in its place.
+    let policies = args.policy.as_deref().map(policy::folder);
+    let read = args.config.iter().cloned().chain(policies).collect();
     Files { read, write: socket.parent().map(Path::to_owned).into_iter().collect() }
 }
 
-async fn serve(place: Place, config: Config, policy: Policy) -> Result<(), StartError> {
+/// The policy of these files; their warnings go to the log.
+fn in_force(loaded: Loaded) -> Policy {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    loaded.into_policy(process::effective_uid())
+}
+
+/// A broker that can read its policy anew.
+fn broker(policy: Policy, limits: Limits, named: Option<PathBuf>) -> Arc<Broker> {
+    let load =
+        move || policy::load(named.as_deref()).map(in_force).map_err(|error| error.to_string());
+    Arc::new(Broker::new(policy, limits).reloading(Box::new(load)))
+}
+
+async fn serve(place: Place, broker: Arc<Broker>) -> Result<(), StartError> {
     // Before anybody can see the broker, so that no signal finds it unprepared.
-    let signals = EndSignals::mind()?;
-    let drain = Duration::from_secs(config.limits.drain_seconds);
-    let broker = Arc::new(Broker::new(policy, config.limits));
+    let signals = Signals::mind(broker.clone())?;
+    let drain = Duration::from_secs(broker.limits.drain_seconds);
     let methods = MethodTable::of_contract()
         .map_err(|error| StartError::System(format!("the method table: {error}")))?;
     let (switch, signal) = ShutdownSwitch::new();
@@ -143,7 +171,7 @@ async fn serve(place: Place, config: Config, policy: Policy) -> Result<(), Start
 /// Serves until that ends by itself, or by a signal and what is in flight then.
 async fn until_told<T>(
     serving: impl Future<Output = T>,
-    mut signals: EndSignals,
+    mut signals: Signals,
     switch: &ShutdownSwitch,
     drain: Duration,
 ) -> T {
@@ -164,14 +192,16 @@ async fn until_told<T>(
     }
 }
 
-/// SIGTERM and SIGINT, minded from the moment this is made.
-struct EndSignals {
+/// SIGTERM, SIGINT and SIGHUP, minded from the moment this is made.
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    reload: Signal,
+    broker: Arc<Broker>,
 }
 
-impl EndSignals {
-    fn mind() -> Result<Self, StartError> {
+impl Signals {
+    fn mind(broker: Arc<Broker>) -> Result<Self, StartError> {
         let handler = |kind| {
             let fail = |error| StartError::System(format!("signal handler: {error}"));
             signal(kind).map_err(fail)
@@ -179,14 +209,20 @@ impl EndSignals {
         Ok(Self {
             terminate: handler(SignalKind::terminate())?,
             interrupt: handler(SignalKind::interrupt())?,
+            reload: handler(SignalKind::hangup())?,
+            broker,
         })
     }
 
-    /// Waits for one of them.
+    /// Waits for one that ends the broker; those that do not are followed meanwhile.
     async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // An error is in the log, and the old policy stays.
+                _ = self.reload.recv() => drop(self.broker.reload().await),
+            }
         }
     }
 }

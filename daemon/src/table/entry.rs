@@ -21,6 +21,8 @@ use crate::readiness::register;
 pub struct Entry {
     descriptor: Arc<OwnedFd>,
     facts: SocketFacts,
+    /// What the kernel knows it as, whatever the caller of `fromfd` says of it.
+    kind: SocketFacts,
     timeout: TimeoutCell,
     inheritable: AtomicBool,
     /// Held while `O_NONBLOCK` differs from what the timeout says.
@@ -51,6 +53,7 @@ impl Entry {
         Self {
             descriptor: Arc::new(descriptor),
             facts,
+            kind: facts.judged(),
             timeout: TimeoutCell::new(timeout),
             inheritable: AtomicBool::new(false),
             mode: Mutex::new(()),
@@ -63,9 +66,17 @@ impl Entry {
         }
     }
 
-    /// Makes this the entry of a sniffer.
+    /// With what the kernel knows the socket as.
+    #[must_use]
+    pub fn of_kind(mut self, kind: SocketFacts) -> Self {
+        self.kind = kind.judged();
+        self
+    }
+
+    /// Makes this the entry of a sniffer, whose socket is a packet socket.
     #[must_use]
     pub fn with_sniffer(mut self, sniffer: Sniffer) -> Self {
+        self.kind = SocketFacts { family: libc::AF_PACKET, kind: libc::SOCK_DGRAM, proto: 0 };
         self.sniffer = Some(sniffer);
         self
     }
@@ -89,6 +100,11 @@ impl Entry {
     /// How long the broker has had it.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// What kind the kernel knows it as, for the policy.
+    pub fn kind(&self) -> SocketFacts {
+        self.kind
     }
 
     /// The timeout in force.
@@ -136,6 +152,12 @@ impl Entry {
         result
     }
 
+    /// Ends both directions, so that calls that wait come to their end.
+    pub fn end(&self) {
+        // Sockets without a connection have nothing to end, and nothing is left to tell.
+        drop(socket::shutdown(self.fd(), libc::SHUT_RDWR));
+    }
+
     /// The registration with the event loop, made at the first wait.
     pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
         if let Some(ready) = self.readiness.get() {
@@ -155,7 +177,7 @@ impl Entry {
     /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
     pub fn duplicate(&self) -> io::Result<Self> {
         let descriptor = socket::duplicate(self.fd())?;
-        let mut entry = Self::adopted(descriptor, self.facts, self.timeout());
+        let mut entry = Self::adopted(descriptor, self.facts, self.timeout()).of_kind(self.kind);
         entry.sniffer.clone_from(&self.sniffer);
         Ok(entry)
     }

@@ -43,6 +43,7 @@ pub mod namespace;
 pub mod capability;
 pub mod refused;
 pub mod activation;
+pub mod accounts;
 pub mod peer;
 pub mod identity;
 

@@ -79,6 +79,18 @@ impl Start {
         self
     }
 
+    /// With this policy file, in its folder as `policy.toml`.
+    #[must_use]
+    pub fn policy(self, text: &str) -> Self {
+        let path = self.folder.write("policy.toml", text);
+        self.argument("--policy").argument(&path.display().to_string())
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     /// The command that starts it, and the folder that it needs; without an endpoint.
     pub fn command(self) -> (Command, Folder) {
         let Self { binary, folder, config, shell, arguments } = self;
@@ -230,6 +242,11 @@ impl Process {
     /// Its number.
     pub fn number(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        kill(pid(self.number()), Signal::SIGHUP).unwrap();
     }
 
     /// Sends SIGTERM.

@@ -106,8 +106,9 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "config",
         place: "daemon/src/config",
-        // policy: made from its file; sys::process: defaults depend on who the broker is.
-        layers: &["session::limits", "policy", "sys::process"],
+        // policy: made from its files; sys::process: defaults depend on who the broker is;
+        // sys::accounts: rules name users and groups.
+        layers: &["session::limits", "policy", "sys::process", "sys::accounts"],
         crates: &["serde", "thiserror", "toml"],
         never: &["async", "await"],
     },
@@ -189,14 +190,15 @@ pub const LAYERS: &[Layer] = &[
         place: "daemon/src/table",
         // policy::action: what kind of socket an entry is, in the words the policy judges by.
         layers: &["policy::action", "proto", "sys", "readiness"],
-        crates: &["tokio"],
+        crates: &["libc", "tokio"],
         never: &[],
     },
     Layer {
         name: "policy",
         place: "daemon/src/policy",
         layers: &["proto"],
-        crates: &["serde", "thiserror"],
+        // libc: numbers alone, since libc's functions need unsafe code.
+        crates: &["ipnet", "libc", "serde", "thiserror", "toml"],
         never: EFFECTS,
     },
     Layer {

@@ -20,6 +20,13 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ),
     ("receive::is_end", "tells what the result of a permitted call means"),
     ("interface::name_in_address", "spells an address that a permitted call has brought"),
+    ("whereabouts::local", "tells the policy where a socket leads, before it is asked"),
+    ("whereabouts::peer", "the same"),
+    ("whereabouts::reached", "the same"),
+    ("whereabouts::interface", "the same"),
+    ("whereabouts::interface_name", "the same"),
+    ("whereabouts::interface_of", "the same"),
+    ("whereabouts::own_headers", "the same"),
 ];
 
 /// A public function.

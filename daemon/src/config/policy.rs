@@ -1,0 +1,141 @@
+//! The policy's files: the main one, and those of the drop-in folder beside it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sockbroker_sys::accounts;
+
+use crate::policy::Policy;
+use crate::policy::check::check;
+use crate::policy::file::{Directory, FileError, Warning, read};
+use crate::policy::rule::Rule;
+
+/// Where the policy is read from if the command line does not say.
+pub const DEFAULT: &str = "/etc/sockbroker/policy.toml";
+
+/// Files that cannot be used; the broker keeps the policy it has.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// A file says something that is no policy.
+    #[error("{0}")]
+    Content(FileError),
+    /// A file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Two files have a rule of the same name.
+    #[error("{place}: the name `{name}` is taken by the rule at {first}")]
+    Twice {
+        /// The name.
+        name: String,
+        /// The file and line of the first.
+        first: String,
+        /// The file and line of the second.
+        place: String,
+    },
+}
+
+/// What the files say together.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The rules, in the order of the files and within them, with file and line.
+    pub rules: Vec<(Rule, String)>,
+    /// Whether loading them closes what is no longer granted.
+    pub revokes: bool,
+    /// What is odd.
+    pub warnings: Vec<Warning>,
+}
+
+impl Loaded {
+    /// The policy of a broker that runs as `owner`.
+    pub fn into_policy(self, owner: u32) -> Policy {
+        let rules = self.rules.into_iter().map(|(rule, _)| rule);
+        Policy::new(owner, rules.collect(), self.revokes)
+    }
+}
+
+/// The names of this host (`getpwnam(3)`, `getgrnam(3)`).
+#[derive(Debug, Clone, Copy)]
+pub struct Accounts;
+
+impl Directory for Accounts {
+    fn user(&self, name: &str) -> Option<u32> {
+        accounts::user(name)
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        accounts::group(name)
+    }
+}
+
+/// The folder that a policy stands in, with its drop-in folder.
+pub fn folder(named: &Path) -> PathBuf {
+    match named.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Reads a policy: a file that was named must be there, the default one need not.
+pub fn load(named: Option<&Path>) -> Result<Loaded, PolicyError> {
+    let main = named.unwrap_or(Path::new(DEFAULT));
+    let mut files = Vec::new();
+    if named.is_some() || main.exists() {
+        files.push(main.to_owned());
+    }
+    files.extend(drop_ins(main)?);
+    load_files(&files)
+}
+
+/// Reads files in this order.
+pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
+    let mut loaded = Loaded::default();
+    for path in files {
+        let fail = |error| PolicyError::Read { path: path.clone(), error };
+        let text = std::fs::read_to_string(path).map_err(fail)?;
+        let origin = path.display().to_string();
+        let content = read(&origin, &text, &Accounts).map_err(PolicyError::Content)?;
+        loaded.revokes |= content.revokes;
+        loaded.warnings.extend(content.warnings);
+        for (rule, line) in content.rules {
+            let place = format!("{origin}:{line}");
+            if let Some((known, first)) =
+                loaded.rules.iter().find(|(known, _)| known.name == rule.name)
+            {
+                let (name, first) = (known.name.to_string(), first.clone());
+                return Err(PolicyError::Twice { name, first, place });
+            }
+            loaded.rules.push((rule, place));
+        }
+    }
+    loaded.warnings.extend(check(&loaded.rules));
+    Ok(loaded)
+}
+
+/// The files of the folder beside a policy file, `policy.d` for `policy.toml`, by name.
+fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+    let folder = main.with_extension("d");
+    let fail = |error| PolicyError::Read { path: folder.clone(), error };
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error)
+            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(fail(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(fail)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,226 @@
+//! Rules that cannot do what they seem to: never reached, or naming what their verbs do not have.
+
+use super::file::Warning;
+use super::name::{PathPrefix, Pattern};
+use super::rule::{Effect, Rule, Subjects};
+use super::verb::Verb;
+
+/// What is odd about rules, each with the place it stands at.
+pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (place, (rule, origin)) in rules.iter().enumerate() {
+        let mut warn = |message: String| {
+            let message = format!("rule `{}`: {message}", rule.name);
+            warnings.push(Warning { place: origin.clone(), message });
+        };
+        for (verb, field) in impossible(rule) {
+            let verb = verb.word();
+            warn(format!(
+                "it never decides `{verb}`, which has no `{field}`: use a rule of its own"
+            ));
+        }
+        let denied = rules.iter().find(|(other, _)| {
+            other.effect == Effect::Deny && rule.effect == Effect::Allow && covers(other, rule)
+        });
+        if let Some((deny, where_from)) = denied {
+            warn(format!("it is never reached: `{}` at {where_from} denies all of it", deny.name));
+        }
+        let mut earlier = rules.iter().take(place);
+        if let Some((same, where_from)) =
+            earlier.find(|(other, _)| other.effect == rule.effect && covers(other, rule))
+        {
+            warn(format!("it adds nothing: `{}` at {where_from} says all of it", same.name));
+        }
+    }
+    warnings
+}
+
+/// Verbs of a rule and the field that keeps the rule from ever deciding them.
+fn impossible(rule: &Rule) -> impl Iterator<Item = (Verb, &'static str)> {
+    let named = [
+        ("family", !rule.family.is_empty()),
+        ("type", !rule.kind.is_empty()),
+        ("protocol", !rule.protocol.is_empty()),
+        ("local", !rule.local.is_empty()),
+        ("local_ports", !rule.local_ports.is_empty()),
+        ("remote", !rule.remote.is_empty()),
+        ("remote_ports", !rule.remote_ports.is_empty()),
+        ("interface", !rule.interface.is_empty()),
+        ("path", !rule.path.is_empty()),
+        ("netns", !rule.netns.is_empty()),
+    ];
+    rule.verbs().filter_map(move |verb| {
+        let missing = named.iter().find(|(field, named)| *named && !has(verb, field));
+        missing.map(|(field, _)| (verb, *field))
+    })
+}
+
+/// Whether requests with this verb can have this operand.
+pub fn has(verb: Verb, field: &str) -> bool {
+    match field {
+        "family" | "type" | "protocol" => !matches!(
+            verb,
+            Verb::Session
+                | Verb::Resolve
+                | Verb::Interfaces
+                | Verb::Hostname
+                | Verb::SetHostname
+                | Verb::Netns
+                | Verb::Admin
+        ),
+        "local" | "local_ports" => matches!(
+            verb,
+            Verb::Bind | Verb::Listen | Verb::Accept | Verb::Connect | Verb::Send | Verb::Spoof
+        ),
+        "remote" | "remote_ports" => {
+            matches!(verb, Verb::Connect | Verb::Send | Verb::Spoof | Verb::Receive | Verb::Option)
+        }
+        "interface" => matches!(
+            verb,
+            Verb::Bind | Verb::Send | Verb::Spoof | Verb::Inject | Verb::Capture | Verb::Option
+        ),
+        "path" => matches!(
+            verb,
+            Verb::Bind | Verb::Listen | Verb::Accept | Verb::Connect | Verb::Send | Verb::Receive
+        ),
+        "netns" => verb == Verb::Netns,
+        _ => true,
+    }
+}
+
+/// Whether a rule matches whatever another matches. It may say no where yes would be right, never the
+/// reverse.
+fn covers(rule: &Rule, other: &Rule) -> bool {
+    let same_qualifiers = match rule.effect {
+        Effect::Deny => {
+            (rule.option.is_empty() || is_part(&other.option, &rule.option))
+                && (rule.netlink.is_empty() || is_part(&other.netlink, &rule.netlink))
+                && (rule.handover.is_none() || rule.handover == other.handover)
+        }
+        Effect::Allow => {
+            rule.option == other.option
+                && rule.netlink == other.netlink
+                && rule.handover == other.handover
+                && rule.snaplen == other.snaplen
+                && rule.lookup == other.lookup
+        }
+    };
+    same_qualifiers
+        && other.verbs().all(|verb| rule.verbs().any(|own| own == verb))
+        && covers_subjects(&rule.subject, &other.subject)
+        && every(&rule.family, &other.family, |own, other| own == other)
+        && every(&rule.kind, &other.kind, |own, other| own == other)
+        && every(&rule.protocol, &other.protocol, |own, other| own == other)
+        && every(&rule.local, &other.local, |own, other| own.covers(*other))
+        && every(&rule.remote, &other.remote, |own, other| own.covers(*other))
+        && every(&rule.local_ports, &other.local_ports, |own, other| own.covers(*other))
+        && every(&rule.remote_ports, &other.remote_ports, |own, other| own.covers(*other))
+        && every(&rule.interface, &other.interface, Pattern::covers)
+        && every(&rule.path, &other.path, PathPrefix::covers)
+        && every(&rule.netns, &other.netns, Pattern::covers)
+}
+
+fn covers_subjects(own: &Subjects, other: &Subjects) -> bool {
+    let ids = |own: &Option<Vec<u32>>, other: &Option<Vec<u32>>| match (own, other) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(own), Some(other)) => other.iter().all(|id| own.contains(id)),
+    };
+    ids(&own.uids, &other.uids)
+        && ids(&own.gids, &other.gids)
+        && every(&own.units, &other.units, Pattern::covers)
+        && every(&own.cgroups, &other.cgroups, PathPrefix::covers)
+}
+
+/// Whether a list of operands admits whatever another admits.
+fn every<T>(own: &[T], other: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
+    own.is_empty()
+        || !other.is_empty() && other.iter().all(|other| own.iter().any(|own| covers(own, other)))
+}
+
+fn is_part<T: PartialEq>(part: &[T], whole: &[T]) -> bool {
+    !part.is_empty() && part.iter().all(|item| whole.contains(item))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Directory, read};
+    use super::*;
+
+    struct Nobody;
+
+    impl Directory for Nobody {
+        fn user(&self, _name: &str) -> Option<u32> {
+            None
+        }
+
+        fn group(&self, _name: &str) -> Option<u32> {
+            None
+        }
+    }
+
+    fn warnings(rules: &str) -> Vec<String> {
+        let content = read("p", &format!("version = 1\n{rules}"), &Nobody).unwrap();
+        let rules = content.rules.into_iter().map(|(rule, line)| (rule, format!("p:{line}")));
+        check(&rules.collect::<Vec<_>>()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_deny_takes_whole_is_never_reached() {
+        let found = warnings(
+            r#"
+            [[rule]]
+            name = "web"
+            subject = { uids = [7] }
+            allow = ["connect"]
+            remote = ["10.1.0.0/16"]
+            remote_ports = ["80"]
+            [[rule]]
+            name = "no ten"
+            deny = ["connect", "send"]
+            remote = ["10.0.0.0/8"]
+            "#,
+        );
+        assert_eq!(
+            found,
+            ["p:3: rule `web`: it is never reached: `no ten` at p:9 denies all of it"]
+        );
+    }
+
+    #[test]
+    fn a_deny_of_a_part_leaves_the_rest() {
+        let found = warnings(
+            r#"
+            [[rule]]
+            name = "web"
+            allow = ["connect"]
+            remote = ["10.0.0.0/8"]
+            [[rule]]
+            name = "not these"
+            subject = { uids = [7] }
+            deny = ["connect"]
+            [[rule]]
+            name = "nor these"
+            deny = ["connect"]
+            remote = ["10.1.0.0/16"]
+            "#,
+        );
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn operands_that_a_verb_never_has_are_told() {
+        let found = warnings(
+            "[[rule]]\nname = \"a\"\nallow = [\"create\", \"connect\"]\nremote = [\"any\"]",
+        );
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("never decides `create`, which has no `remote`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_rule_that_says_what_another_said_is_told() {
+        let rule = |name: &str| format!("[[rule]]\nname = \"{name}\"\nallow = [\"resolve\"]\n");
+        let found = warnings(&(rule("a") + &rule("b")));
+        assert!(found.len() == 1 && found[0].contains("adds nothing: `a`"), "{found:?}");
+    }
+}

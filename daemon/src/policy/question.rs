@@ -1,0 +1,121 @@
+//! What a request comes down to: a verb and the operands that rules judge it by.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use sockbroker_proto::address::Address;
+
+use super::action::SocketFacts;
+use super::netlink::MessageClass;
+use super::option::OptionClass;
+use super::verb::Verb;
+
+/// One question to the rules. An operand that is `None` does not exist in the request, and no rule
+/// that names it matches.
+#[derive(Debug, Clone)]
+pub struct Question<'a> {
+    /// What is asked for.
+    pub verb: Verb,
+    /// The socket, as [`SocketFacts::judged`] gives it.
+    pub socket: Option<SocketFacts>,
+    /// The local address.
+    pub local: Option<Endpoint<'a>>,
+    /// The address at the other end; for multicast options the group.
+    pub remote: Option<Endpoint<'a>>,
+    /// The interface.
+    pub interface: Option<&'a str>,
+    /// The network namespace.
+    pub netns: Option<&'a str>,
+    /// The class of the option.
+    pub option: Option<OptionClass>,
+    /// The class of the netlink message.
+    pub message: Option<MessageClass>,
+    /// Bytes of each packet that are asked for, where a capture is to tell.
+    pub length: Option<u64>,
+    /// How long ago this session looked the remote address up; `None` if it did not.
+    pub looked_up: Option<Duration>,
+}
+
+impl<'a> Question<'a> {
+    /// A question about a verb alone.
+    pub fn new(verb: Verb) -> Self {
+        Self {
+            verb,
+            socket: None,
+            local: None,
+            remote: None,
+            interface: None,
+            netns: None,
+            option: None,
+            message: None,
+            length: None,
+            looked_up: None,
+        }
+    }
+
+    /// About a socket.
+    pub fn about(verb: Verb, socket: SocketFacts) -> Self {
+        Self { socket: Some(socket.judged()), ..Self::new(verb) }
+    }
+
+    /// With a local address.
+    #[must_use]
+    pub fn from(mut self, address: Option<&'a Address>) -> Self {
+        self.local = address.map(|address| Endpoint::of(address, self.socket));
+        self
+    }
+
+    /// With an address at the other end.
+    #[must_use]
+    pub fn to(mut self, address: Option<&'a Address>) -> Self {
+        self.remote = address.map(|address| Endpoint::of(address, self.socket));
+        self
+    }
+
+    /// With an interface.
+    #[must_use]
+    pub fn on(mut self, interface: Option<&'a str>) -> Self {
+        self.interface = interface;
+        self
+    }
+}
+
+/// An address as rules see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint<'a> {
+    /// An IP address, v4-mapped ones in their IPv4 form, and the port where the protocol has ports.
+    Ip(IpAddr, Option<u16>),
+    /// A Unix socket in the file system.
+    Path(&'a [u8]),
+    /// A Unix socket in the abstract namespace.
+    Abstract(&'a [u8]),
+    /// Another family, which no field of a rule names.
+    Other,
+}
+
+impl<'a> Endpoint<'a> {
+    /// The endpoint of an address on a kind of socket. Raw and ICMP sockets ignore the port.
+    pub fn of(address: &'a Address, socket: Option<SocketFacts>) -> Self {
+        let port = |port| has_ports(socket).then_some(port);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "rules name two kinds of address alone")]
+        match address {
+            Address::Inet { host, port: number } => Self::Ip((*host).into(), port(*number)),
+            Address::Inet6 { host, port: number, .. } => Self::Ip(normal(*host), port(*number)),
+            Address::UnixPath(path) => Self::Path(path),
+            Address::UnixAbstract(name) => Self::Abstract(name),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// `::ffff:a.b.c.d` reaches the IPv4 host `a.b.c.d`.
+fn normal(host: Ipv6Addr) -> IpAddr {
+    host.to_ipv4_mapped().map_or(IpAddr::V6(host), IpAddr::V4)
+}
+
+fn has_ports(socket: Option<SocketFacts>) -> bool {
+    socket.is_none_or(|socket| {
+        socket.kind != libc::SOCK_RAW
+            && ![libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.proto)
+    })
+}

@@ -1,0 +1,233 @@
+//! What one subject may do: the rules about it, selected once, sorted by verb.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::question::Question;
+use super::rule::{Effect, Rule};
+use super::verb::Verb;
+use super::{Denial, Policy, Subject, grant};
+
+/// The rule about root and the broker's own user, the last of all.
+pub const OWNER_RULE: &str = "built-in: root and the broker's own user";
+/// The rule about whoever has been granted anything.
+pub const HOLDER_RULE: &str = "built-in: sessions and the state of one's own sockets";
+/// What decides when `session.restrict` has given a right up.
+pub const RESTRICTED: &str = "session.restrict";
+/// What decides when no rule matches.
+pub const NO_RULE: &str = "no rule";
+
+/// The name of the rule that decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleName {
+    /// A rule of the broker's own.
+    BuiltIn(&'static str),
+    /// A rule of the policy file.
+    Written(Arc<str>),
+}
+
+impl RuleName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::BuiltIn(name) => name,
+            Self::Written(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a session has kept of its rights: a request must match one of these rules as well.
+#[derive(Debug)]
+pub struct Restriction {
+    /// Filters that stand for themselves.
+    pub filters: Vec<Rule>,
+    /// Names of rules that go on granting.
+    pub rules: Vec<Arc<str>>,
+}
+
+/// Which operands some rule about a verb looks at: what need not be found out is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of four")]
+pub struct Operands {
+    /// The local address.
+    pub local: bool,
+    /// The address at the other end.
+    pub remote: bool,
+    /// The interface.
+    pub interface: bool,
+    /// The age of a look-up.
+    pub lookup: bool,
+}
+
+/// The rules about one verb.
+#[derive(Debug, Clone, Default)]
+struct ByVerb {
+    deny: Vec<Arc<Rule>>,
+    allow: Vec<Arc<Rule>>,
+    operands: Operands,
+}
+
+/// What one subject may do.
+#[derive(Debug)]
+pub struct Rights {
+    uid: u32,
+    owner: bool,
+    holder: bool,
+    by_verb: [ByVerb; Verb::COUNT],
+    restrictions: Vec<Arc<Restriction>>,
+}
+
+impl Rights {
+    /// Selects the rules about a subject.
+    pub(super) fn select(
+        policy: &Policy,
+        subject: &Subject,
+        restrictions: Vec<Arc<Restriction>>,
+    ) -> Self {
+        let mut by_verb: [ByVerb; Verb::COUNT] = std::array::from_fn(|_| ByVerb::default());
+        let mut holder = false;
+        for rule in policy.rules().iter().filter(|rule| rule.subject.contains(subject)) {
+            holder |= rule.effect == Effect::Allow;
+            for verb in rule.verbs() {
+                if let Some(entry) = by_verb.get_mut(verb.place()) {
+                    entry.operands.add(rule);
+                    match rule.effect {
+                        Effect::Deny => entry.deny.push(rule.clone()),
+                        Effect::Allow => entry.allow.push(rule.clone()),
+                    }
+                }
+            }
+        }
+        for filter in restrictions.iter().flat_map(|restriction| &restriction.filters) {
+            for verb in filter.verbs() {
+                if let Some(entry) = by_verb.get_mut(verb.place()) {
+                    entry.operands.add(filter);
+                }
+            }
+        }
+        let owner = policy.is_owner(subject.uid);
+        Self { uid: subject.uid, owner, holder, by_verb, restrictions }
+    }
+
+    fn about(&self, verb: Verb) -> Option<&ByVerb> {
+        self.by_verb.get(verb.place())
+    }
+
+    /// Which operands the rules about a verb look at.
+    pub fn looks_at(&self, verb: Verb) -> Operands {
+        self.about(verb).map(|rules| rules.operands).unwrap_or_default()
+    }
+
+    /// Judges a question: the rule that grants it, or why it is refused.
+    pub fn judge(&self, question: &Question<'_>) -> Result<RuleName, Box<Denial>> {
+        let refuse = |rule| Err(Box::new(self.denial(question, rule)));
+        let Some(rules) = self.about(question.verb) else {
+            return refuse(RuleName::BuiltIn(NO_RULE));
+        };
+        if let Some(rule) = rules.deny.iter().find(|rule| rule.matches(question)) {
+            return refuse(RuleName::Written(rule.name.clone()));
+        }
+        match self.granting(rules, question) {
+            None => refuse(RuleName::BuiltIn(NO_RULE)),
+            Some(rule) if self.has_kept(question, &rule) => Ok(rule),
+            Some(_) => refuse(RuleName::BuiltIn(RESTRICTED)),
+        }
+    }
+
+    fn granting(&self, rules: &ByVerb, question: &Question<'_>) -> Option<RuleName> {
+        // A restriction may keep one of several rules that grant the same.
+        let mut matching = rules.allow.iter().filter(|rule| rule.matches(question));
+        let first = matching.clone().next();
+        let kept = matching.find(|rule| self.keeps_rule(&rule.name));
+        if let Some(rule) = kept.or(first) {
+            return Some(RuleName::Written(rule.name.clone()));
+        }
+        if self.holder && matches!(question.verb, Verb::Inspect | Verb::Session) {
+            return Some(RuleName::BuiltIn(HOLDER_RULE));
+        }
+        self.owner.then_some(RuleName::BuiltIn(OWNER_RULE))
+    }
+
+    fn keeps_rule(&self, name: &Arc<str>) -> bool {
+        self.restrictions.iter().all(|restriction| restriction.rules.contains(name))
+    }
+
+    /// Whether the session has kept this right. What one's own sockets are is never given up.
+    fn has_kept(&self, question: &Question<'_>, rule: &RuleName) -> bool {
+        let keeps = |restriction: &Arc<Restriction>| {
+            let named = match rule {
+                RuleName::Written(name) => restriction.rules.contains(name),
+                RuleName::BuiltIn(_) => false,
+            };
+            named || restriction.filters.iter().any(|filter| filter.matches(question))
+        };
+        question.verb == Verb::Inspect || self.restrictions.iter().all(keeps)
+    }
+
+    fn denial(&self, question: &Question<'_>, rule: RuleName) -> Denial {
+        Denial {
+            verb: question.verb,
+            uid: self.uid,
+            errno: errno(question),
+            grant: grant::lacking(question),
+            hint: self.hint(question),
+            rule,
+        }
+    }
+
+    /// What would do instead.
+    fn hint(&self, question: &Question<'_>) -> Option<&'static str> {
+        let mut socket = question.socket?;
+        let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.proto);
+        if question.verb != Verb::Create || socket.kind != libc::SOCK_RAW || !icmp {
+            return None;
+        }
+        socket.kind = libc::SOCK_DGRAM;
+        let instead = self.judge(&Question::about(Verb::Create, socket));
+        instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted")
+    }
+
+    /// The rules about this subject, refusing ones first.
+    pub fn rules(&self) -> Vec<&Rule> {
+        let mut found: Vec<&Arc<Rule>> = Vec::new();
+        for rule in self.by_verb.iter().flat_map(|rules| rules.deny.iter().chain(&rules.allow)) {
+            if !found.iter().any(|known| Arc::ptr_eq(known, rule)) {
+                found.push(rule);
+            }
+        }
+        found.sort_by_key(|rule| rule.effect == Effect::Allow);
+        found.into_iter().map(|rule| &**rule).collect()
+    }
+
+    /// Whether root's rule is about this subject.
+    pub fn is_owner(&self) -> bool {
+        self.owner
+    }
+
+    /// How often the session has given rights up.
+    pub fn restrictions(&self) -> usize {
+        self.restrictions.len()
+    }
+}
+
+impl Operands {
+    fn add(&mut self, rule: &Rule) {
+        let path = !rule.path.is_empty();
+        self.local |= path || !(rule.local.is_empty() && rule.local_ports.is_empty());
+        self.remote |= path || !(rule.remote.is_empty() && rule.remote_ports.is_empty());
+        self.interface |= !rule.interface.is_empty();
+        self.lookup |= rule.lookup.is_some();
+    }
+}
+
+/// What the kernel answers without the privilege: raw and packet sockets are `EPERM` at once.
+fn errno(question: &Question<'_>) -> i32 {
+    let strong = question.socket.is_some_and(super::action::SocketFacts::is_unrevocable);
+    if question.verb == Verb::Create && strong { libc::EPERM } else { question.verb.errno() }
+}

@@ -1,0 +1,202 @@
+//! One rule, ready to be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::action::SocketFacts;
+use super::grant;
+use super::name::{PathPrefix, Pattern, is_plain};
+use super::netlink::MessageClass;
+use super::option::OptionClass;
+use super::question::{Endpoint, Question};
+use super::subject::Subject;
+use super::value::{Family, Network, Ports, Protocol, SocketType};
+use super::verb::{Verb, VerbSet};
+
+/// What a matching rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Grants.
+    Allow,
+    /// Refuses, whatever else grants.
+    Deny,
+}
+
+/// Whose requests a rule is about: each field that is not empty must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subjects {
+    /// User ids; `None` for every user. An unknown name leaves the list empty, which nobody is in.
+    pub uids: Option<Vec<u32>>,
+    /// Group ids; the same.
+    pub gids: Option<Vec<u32>>,
+    /// Units; empty for any.
+    pub units: Vec<Pattern>,
+    /// Control groups with what is below them; empty for any.
+    pub cgroups: Vec<PathPrefix>,
+}
+
+impl Subjects {
+    /// Whether a subject is meant.
+    pub fn contains(&self, subject: &Subject) -> bool {
+        let unit = subject.unit.as_deref();
+        let cgroup = subject.cgroup.as_deref();
+        self.uids.as_ref().is_none_or(|uids| uids.contains(&subject.uid))
+            && self.gids.as_ref().is_none_or(|g| g.iter().any(|gid| subject.is_in_group(*gid)))
+            && admits(&self.units, unit, Pattern::matches)
+            && admits(&self.cgroups, cgroup, |prefix, path| prefix.contains_path(path.as_bytes()))
+    }
+}
+
+/// How far a descriptor may be handed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Handover {
+    /// Sockets with which the holder can do no more than an ordinary process.
+    #[default]
+    Ordinary,
+    /// Raw, packet and netlink sockets too, which nobody can take back.
+    Unrevocable,
+}
+
+impl Handover {
+    /// The word of the rule language.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ordinary",
+            Self::Unrevocable => "unrevocable",
+        }
+    }
+}
+
+/// A rule. Empty lists and `None` mean any, with the exceptions told at the fields.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are those of the rule language: sockbroker-policy(5)")]
+pub struct Rule {
+    pub name: Arc<str>,
+    pub effect: Effect,
+    pub subject: Subjects,
+    pub(super) verbs: VerbSet,
+    pub family: Vec<Family>,
+    pub kind: Vec<SocketType>,
+    pub protocol: Vec<Protocol>,
+    pub local: Vec<Network>,
+    pub local_ports: Vec<Ports>,
+    pub remote: Vec<Network>,
+    pub remote_ports: Vec<Ports>,
+    pub interface: Vec<Pattern>,
+    pub path: Vec<PathPrefix>,
+    pub netns: Vec<Pattern>,
+    /// An `allow` with an empty list grants every class but `unknown`.
+    pub option: Vec<OptionClass>,
+    /// An `allow` with an empty list grants none.
+    pub netlink: Vec<MessageClass>,
+    /// The most bytes of each packet that may be captured.
+    pub snaplen: Option<u64>,
+    /// Without it: [`Handover::Ordinary`] in an `allow`, everything in a `deny`.
+    pub handover: Option<Handover>,
+    /// How old a look-up may be that a destination must come from; `None` needs none.
+    pub lookup: Option<Duration>,
+}
+
+/// Whether an operand is in a list; an empty list admits everything, any other nothing that is absent.
+fn admits<T, V>(list: &[T], operand: Option<V>, holds: impl Fn(&T, V) -> bool) -> bool
+where
+    V: Copy,
+{
+    list.is_empty() || operand.is_some_and(|operand| list.iter().any(|item| holds(item, operand)))
+}
+
+impl Rule {
+    /// Its fields but name and subject, as a line of the rule language.
+    pub fn line(&self) -> String {
+        grant::fields(self)
+    }
+
+    /// The verbs it is about.
+    pub fn verbs(&self) -> impl Iterator<Item = Verb> {
+        self.verbs.iter()
+    }
+
+    /// Whether it decides this question, for a subject it is about.
+    pub fn matches(&self, question: &Question<'_>) -> bool {
+        self.verbs.has(question.verb)
+            && self.admits_socket(question.socket)
+            && self.admits_local(question.local)
+            && self.admits_remote(question.remote)
+            && admits(&self.interface, question.interface, Pattern::matches)
+            && admits(&self.netns, question.netns, Pattern::matches)
+            && self.admits_path(question)
+            && self.admits_qualifiers(question)
+    }
+
+    fn admits_socket(&self, socket: Option<SocketFacts>) -> bool {
+        admits(&self.family, socket, |family, socket| family.0 == socket.family)
+            && admits(&self.kind, socket, |kind, socket| kind.0 == socket.kind)
+            && admits(&self.protocol, socket, |protocol, socket| protocol.0 == socket.proto)
+    }
+
+    fn admits_local(&self, local: Option<Endpoint<'_>>) -> bool {
+        admits(&self.local, local, |network, local| {
+            // A wildcard takes what comes for any address: no `deny` overlooks it.
+            let wildcard = matches!(local, Endpoint::Ip(ip, _) if ip.is_unspecified());
+            holds(*network, local) || wildcard && self.effect == Effect::Deny
+        }) && admits(&self.local_ports, local, |ports, local| is_within(*ports, local))
+    }
+
+    fn admits_remote(&self, remote: Option<Endpoint<'_>>) -> bool {
+        admits(&self.remote, remote, |network, remote| holds(*network, remote))
+            && admits(&self.remote_ports, remote, |ports, remote| is_within(*ports, remote))
+    }
+
+    fn admits_path(&self, question: &Question<'_>) -> bool {
+        let deny = self.effect == Effect::Deny;
+        admits(&self.path, question.remote.or(question.local), |prefix, endpoint| match endpoint {
+            // Nobody can tell where it leads: no `deny` overlooks it.
+            Endpoint::Path(path) if deny && !is_plain(path) => true,
+            Endpoint::Path(path) => prefix.contains_path(path),
+            Endpoint::Abstract(name) => prefix.contains_abstract(name),
+            Endpoint::Ip(..) | Endpoint::Other => false,
+        })
+    }
+
+    /// What says how much of a verb is meant. It concerns only requests that are about it.
+    fn admits_qualifiers(&self, question: &Question<'_>) -> bool {
+        let deny = self.effect == Effect::Deny;
+        let option = question.option.is_none_or(|class| {
+            class.verb() != Verb::Option
+                || self.option.contains(&class)
+                || self.option.is_empty() && (deny || class != OptionClass::Unknown)
+        });
+        let message = question
+            .message
+            .is_none_or(|class| self.netlink.contains(&class) || self.netlink.is_empty() && deny);
+        let length = question
+            .length
+            .is_none_or(|length| self.snaplen.is_none_or(|snaplen| length <= snaplen));
+        let lookup = self.lookup.is_none_or(|limit| {
+            !matches!(question.verb, Verb::Connect | Verb::Send)
+                || question.looked_up.is_some_and(|age| age <= limit)
+        });
+        option && message && length && lookup && self.admits_handover(question)
+    }
+
+    fn admits_handover(&self, question: &Question<'_>) -> bool {
+        let strong = question.socket.is_some_and(SocketFacts::is_unrevocable);
+        if question.verb != Verb::Handover {
+            return true;
+        }
+        match (self.effect, self.handover) {
+            (Effect::Allow, handover) => !strong || handover == Some(Handover::Unrevocable),
+            (Effect::Deny, None) => true,
+            (Effect::Deny, Some(handover)) => strong == (handover == Handover::Unrevocable),
+        }
+    }
+}
+
+fn holds(network: Network, endpoint: Endpoint<'_>) -> bool {
+    matches!(endpoint, Endpoint::Ip(ip, _) if network.contains(ip))
+}
+
+fn is_within(ports: Ports, endpoint: Endpoint<'_>) -> bool {
+    matches!(endpoint, Endpoint::Ip(_, Some(port)) if (ports.first..=ports.last).contains(&port))
+}

@@ -1,0 +1,107 @@
+//! The addresses that a session's look-ups gave: what a rule with `lookup` lets it reach.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sockbroker_proto::address::Address;
+use tokio::time::Instant;
+
+/// Addresses with the time of their last look-up.
+#[derive(Debug)]
+pub struct Lookups {
+    most: usize,
+    /// When, and the how-manieth it was.
+    found: HashMap<IpAddr, (Instant, u64)>,
+    count: u64,
+}
+
+impl Lookups {
+    /// None yet, and never more than so many.
+    pub fn new(most: usize) -> Self {
+        Self { most, found: HashMap::new(), count: 0 }
+    }
+
+    /// Remembers what the look-up of a name gave. An address in place of a name is no look-up.
+    pub fn record(&mut self, host: &str, addresses: impl IntoIterator<Item = Address>) {
+        if !is_name(host) {
+            return;
+        }
+        for ip in addresses.into_iter().filter_map(|address| ip_of(&address)) {
+            if self.found.len() >= self.most && !self.found.contains_key(&ip) {
+                let oldest =
+                    self.found.iter().min_by_key(|(_, (_, count))| *count).map(|(ip, _)| *ip);
+                oldest.map(|ip| self.found.remove(&ip));
+            }
+            self.count += 1;
+            self.found.insert(ip, (Instant::now(), self.count));
+        }
+    }
+
+    /// How long ago this address was found.
+    pub fn age(&self, address: &Address) -> Option<Duration> {
+        self.found.get(&ip_of(address)?).map(|(at, _)| at.elapsed())
+    }
+}
+
+fn ip_of(address: &Address) -> Option<IpAddr> {
+    match address {
+        Address::Inet { host, .. } => Some((*host).into()),
+        Address::Inet6 { host, .. } => Some(host.to_canonical()),
+        _ => None,
+    }
+}
+
+/// Whether the C library would ask for it: no form of an address ends in a part that is neither a
+/// number nor begins as a hexadecimal one (`inet_aton(3)`), and those of IPv6 have a colon.
+fn is_name(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let number = last.bytes().all(|byte| byte.is_ascii_digit());
+    let hexadecimal = last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
+    !(number || hexadecimal || host.contains([':', '<', ' ']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        match text.parse().unwrap() {
+            IpAddr::V4(host) => Address::Inet { host, port: 80 },
+            IpAddr::V6(host) => Address::Inet6 { host, port: 80, flowinfo: 0, scope_id: 0 },
+        }
+    }
+
+    #[test]
+    fn only_names_are_looked_up() {
+        for host in ["localhost", "example.org", "1.2.3.4.example", "a-1", "example.org."] {
+            assert!(is_name(host), "{host}");
+        }
+        for host in ["", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0x7f000001", "::1", "1.2."]
+        {
+            assert!(!is_name(host), "{host}");
+        }
+        let mut lookups = Lookups::new(8);
+        lookups.record("10.0.0.1", [address("10.0.0.1")]);
+        assert_eq!(lookups.age(&address("10.0.0.1")), None);
+    }
+
+    #[test]
+    fn an_address_is_known_whatever_its_port_and_form() {
+        let mut lookups = Lookups::new(8);
+        lookups.record("db.example", [address("10.0.0.1")]);
+        assert!(lookups.age(&address("10.0.0.1")).is_some());
+        assert!(lookups.age(&address("::ffff:10.0.0.1")).is_some());
+        assert!(lookups.age(&address("10.0.0.2")).is_none());
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten() {
+        let mut lookups = Lookups::new(2);
+        for text in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+            lookups.record("many.example", [address(text)]);
+        }
+        assert!(lookups.age(&address("10.0.0.1")).is_none());
+        assert!(lookups.age(&address("10.0.0.3")).is_some());
+    }
+}

@@ -1,0 +1,74 @@
+//! What a session gives up, and what its look-ups let it reach.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use sockbroker_proto::address::Address;
+
+use super::Session;
+use crate::ops::error::{OpError, OpResult};
+use crate::policy::Policy;
+use crate::policy::action::{Adopt, Create};
+use crate::policy::rights::Restriction;
+use crate::table::entry::Entry;
+
+// Values that are set in one statement: a panic of another call does not spoil them.
+impl Session {
+    /// Gives rights up for the rest of the session: from now on only what matches is granted.
+    pub fn restrict(&self, restriction: Restriction) -> OpResult<()> {
+        let mut restrictions = self.restrictions();
+        if restrictions.len() >= self.restriction_limit {
+            let value = self.restriction_limit as u64;
+            return Err(OpError::Limit { name: "restrictions", value });
+        }
+        restrictions.push(Arc::new(restriction));
+        self.set_restrictions(restrictions);
+        Ok(())
+    }
+
+    /// What it has given up.
+    pub fn restrictions(&self) -> Vec<Arc<Restriction>> {
+        self.restrictions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often it has given rights up.
+    pub fn restricted(&self) -> usize {
+        self.restricted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_restrictions(&self, restrictions: Vec<Arc<Restriction>>) {
+        let mut own = self.restrictions.lock().unwrap_or_else(PoisonError::into_inner);
+        self.restricted.store(restrictions.len(), Ordering::Release);
+        *own = restrictions;
+    }
+
+    /// Remembers addresses that a look-up of this name gave.
+    pub fn looked_up(&self, host: &str, addresses: impl IntoIterator<Item = Address>) {
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        lookups.record(host, addresses);
+    }
+
+    /// How long ago a look-up gave this address; `None` if none did.
+    pub fn lookup_age(&self, address: &Address) -> Option<Duration> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner).age(address)
+    }
+
+    /// Closes the sockets that a policy would not grant, and ends calls that wait on them. Gives their
+    /// number.
+    pub fn revoke(&self, policy: &Policy) -> usize {
+        let rights = policy.select(&self.subject, self.restrictions());
+        let grants = |entry: &Entry| {
+            let adopt = Adopt { socket: entry.kind() };
+            rights.ask(Create { socket: entry.kind() }).is_ok() || rights.ask(adopt).is_ok()
+        };
+        let entries = self.entries().into_iter();
+        let gone: Vec<_> = entries.filter(|(_, entry)| !grants(entry)).collect();
+        for (handle, entry) in &gone {
+            entry.end();
+            // It may have been closed meanwhile, which is as good.
+            drop(self.remove(*handle));
+        }
+        gone.len()
+    }
+}

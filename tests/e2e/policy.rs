@@ -1,0 +1,224 @@
+//! What a policy file lets another user do, through the real binary.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::namespace::inside;
+use sockbroker_test_support::{Daemon, bounded, until};
+
+use crate::broker::prepare;
+use crate::stranger::{Stranger, possible};
+
+/// Ordinary TCP and UDP on the loopback network, port 8000 and above to connect to.
+const ORDINARY: &str = r#"
+version = 1
+
+[[rule]]
+name = "tcp and udp"
+subject = { users = ["nobody"] }
+allow = ["create", "listen", "accept", "receive", "option"]
+family = ["AF_INET", "AF_INET6"]
+type = ["SOCK_STREAM", "SOCK_DGRAM"]
+protocol = ["IPPROTO_TCP", "IPPROTO_UDP"]
+option = ["ordinary"]
+
+[[rule]]
+name = "here"
+subject = { users = ["nobody"] }
+allow = ["bind"]
+local = ["127.0.0.0/8", "::1"]
+
+[[rule]]
+name = "there"
+subject = { users = ["nobody"] }
+allow = ["connect", "send"]
+remote = ["127.0.0.0/8", "::1"]
+remote_ports = ["1024-65535"]
+
+[[rule]]
+name = "not there"
+deny = ["connect"]
+remote = ["127.0.0.66"]
+"#;
+
+fn start(policy: &str) -> Daemon {
+    prepare().policy(policy).start()
+}
+
+#[test]
+fn another_user_talks_where_the_policy_lets_it() {
+    if !possible("policy::another_user_talks_where_the_policy_lets_it") {
+        return;
+    }
+    bounded(20, || {
+        let broker = start(ORDINARY);
+        let mut user = Stranger::connect(&broker);
+        let server = user.call("socket.create_server", json!([["127.0.0.1", 0]]));
+        let server = server.result()["handle"].clone();
+        let address = user.call("socket.getsockname", json!([server])).result().clone();
+        let client = user.call("socket.socket", Value::Null).result()["handle"].clone();
+        user.call("socket.connect", json!([client, address])).result();
+        let accepted = user.call("socket.accept", json!([server])).result()["handle"].clone();
+        user.call("socket.sendall", json!([client, "aGVsbG8="])).result();
+        let got = user.call("socket.recv", json!([accepted, 10]));
+        assert_eq!(got.data(), b"hello");
+        // The peer of what was accepted has a port that sending is granted to.
+        user.call("socket.send", json!([accepted, "aGVsbG8="])).result();
+        user.call("session.open", Value::Null).result();
+    });
+}
+
+type Case = (&'static str, Value, &'static str, &'static str);
+
+/// Calls with the rule that refuses them, and a part of the grant that they lack.
+#[rustfmt::skip]
+fn refused(tcp: &Value, udp: &Value, six: &Value) -> Vec<Case> {
+    vec![
+        ("socket.socket", json!(["AF_PACKET", "SOCK_RAW"]), "no rule", "allow = [\"create\"] family = [\"AF_PACKET\"] type = [\"SOCK_RAW\"]"),
+        ("socket.connect", json!([tcp, ["127.0.0.66", 8000]]), "not there", "remote = [\"127.0.0.66\"]"),
+        ("socket.connect", json!([tcp, ["127.0.0.1", 80]]), "no rule", "remote_ports = [\"80\"]"),
+        ("socket.connect", json!([tcp, ["0.0.0.0", 80]]), "no rule", "remote = [\"127.0.0.1\"]"),
+        ("socket.connect", json!([tcp, ["192.0.2.1", 8000]]), "no rule", "remote = [\"192.0.2.1\"]"),
+        ("socket.bind", json!([tcp, ["0.0.0.0", 8000]]), "no rule", "local = [\"0.0.0.0\"]"),
+        ("socket.sendto", json!([udp, "", 0, ["192.0.2.1", 8000]]), "no rule", "allow = [\"send\"]"),
+        ("socket.sendto", json!([six, "", 0, ["::ffff:192.0.2.1", 8000]]), "no rule", "remote = [\"192.0.2.1\"]"),
+        ("socket.send", json!([udp, ""]), "no rule", "allow = [\"send\"]"),
+        ("socket.sendto", json!([tcp, "", "MSG_FASTOPEN", ["127.0.0.66", 8000]]), "not there", "allow = [\"connect\"]"),
+        ("socket.setsockopt", json!([tcp, "SOL_SOCKET", "SO_MARK", 1]), "no rule", "option = [\"mark\"]"),
+        ("socket.setsockopt", json!([tcp, "IPPROTO_IP", "IP_TRANSPARENT", 1]), "no rule", "allow = [\"transparent\"]"),
+        ("socket.sethostname", json!(["x"]), "no rule", "allow = [\"sethostname\"]"),
+        ("socket.if_nameindex", Value::Null, "no rule", "allow = [\"interfaces\"]"),
+    ]
+}
+
+#[test]
+fn every_refusal_names_the_rule_and_the_grant() {
+    if !possible("policy::every_refusal_names_the_rule_and_the_grant") {
+        return;
+    }
+    bounded(20, || {
+        let broker = start(ORDINARY);
+        let mut user = Stranger::connect(&broker);
+        let tcp = user.call("socket.socket", Value::Null).result()["handle"].clone();
+        let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
+        let udp = udp.result()["handle"].clone();
+        let six = user.call("socket.socket", json!(["AF_INET6", "SOCK_DGRAM"]));
+        let six = six.result()["handle"].clone();
+        for (method, params, rule, lacks) in refused(&tcp, &udp, &six) {
+            let fault = user.call(method, params.clone()).fault();
+            assert_eq!(fault.kind(), (3000, "denied"), "{method} {params}: {fault:?}");
+            let (named, grant) = (fault.data.rule.unwrap(), fault.data.grant.unwrap());
+            assert!(named == rule && grant.contains(lacks), "{method} {params}: {named}: {grant}");
+        }
+        // What is granted goes on.
+        user.call("socket.setsockopt", json!([tcp, "SOL_SOCKET", "SO_REUSEADDR", 1])).result();
+    });
+}
+
+#[test]
+fn a_connected_socket_is_judged_by_its_peer() {
+    if !possible("policy::a_connected_socket_is_judged_by_its_peer") {
+        return;
+    }
+    bounded(20, || {
+        let broker = start(&ORDINARY.replace(
+            "allow = [\"connect\", \"send\"]\nremote = [\"127.0.0.0/8\", \"::1\"]",
+            "allow = [\"connect\"]\n\n[[rule]]\nname = \"to one\"\nallow = [\"send\"]\nremote = [\"127.0.0.7\"]",
+        ));
+        let mut user = Stranger::connect(&broker);
+        let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
+        let udp = udp.result()["handle"].clone();
+        for (host, allowed) in [("127.0.0.7", true), ("127.0.0.8", false), ("127.0.0.7", true)] {
+            user.call("socket.connect", json!([udp, [host, 9000]])).result();
+            let sent = user.call("socket.sendmsg", json!([udp, [""]]));
+            // Nobody listens there, which the kernel may tell with the next call.
+            let denied = sent.is_fault() && sent.fault().kind() == (3000, "denied");
+            assert_eq!(denied, !allowed, "{host}: {sent:?}");
+        }
+    });
+}
+
+#[test]
+fn a_reload_is_whole_or_not_at_all() {
+    if !possible("policy::a_reload_is_whole_or_not_at_all") {
+        return;
+    }
+    bounded(20, || {
+        let mut broker = start(ORDINARY);
+        let file = broker.folder().join("policy.toml");
+        let mut user = Stranger::connect(&broker);
+        let kept = user.call("socket.socket", Value::Null).result()["handle"].clone();
+        fs::write(&file, ORDINARY.replace("deny =", "dny =")).unwrap();
+        broker.process().hang_up();
+        until("the mistake is told", || broker.log().contains("column 1: unknown field `dny`"));
+        user.call("socket.socket", Value::Null).result();
+        fs::write(&file, "version = 1").unwrap();
+        broker.process().hang_up();
+        until("the policy is another", || user.call("socket.socket", Value::Null).is_fault());
+        // What is open stays open.
+        user.call("socket.gettimeout", json!([kept])).result();
+        assert_eq!(user.call("socket.listen", json!([kept])).fault().kind(), (3000, "denied"));
+        fs::write(&file, "version = 1\nrevoke_on_reload = true").unwrap();
+        broker.process().hang_up();
+        until("handles are gone", || user.call("socket.gettimeout", json!([kept])).is_fault());
+    });
+}
+
+#[test]
+fn files_of_the_folder_add_their_rules_in_order() {
+    if !possible("policy::files_of_the_folder_add_their_rules_in_order") {
+        return;
+    }
+    bounded(20, || {
+        let start = prepare();
+        let folder = start.folder().join("policy.d");
+        fs::create_dir(&folder).unwrap();
+        let rule = |name: &str| {
+            format!("version = 1\n[[rule]]\nname = \"{name}\"\ndeny = [\"hostname\"]\n")
+        };
+        fs::write(folder.join("20-b.toml"), rule("second")).unwrap();
+        fs::write(folder.join("10-a.toml"), rule("first")).unwrap();
+        fs::write(folder.join("note.txt"), "no policy").unwrap();
+        let broker = start.policy("version = 1").start();
+        let fault = broker.lsp().call("socket.gethostname", Value::Null).fault();
+        assert_eq!(fault.data.rule.as_deref(), Some("first"));
+    });
+}
+
+/// The role of the example in the design: echo requests by ICMP datagram sockets.
+const PING: &str = r#"
+version = 1
+
+[[rule]]
+name = "ping"
+allow = ["create", "bind", "connect", "send", "receive", "option"]
+family = ["AF_INET", "AF_INET6"]
+type = ["SOCK_DGRAM"]
+protocol = ["IPPROTO_ICMP", "IPPROTO_ICMPV6"]
+option = ["ordinary"]
+
+[[rule]]
+name = "not root either"
+deny = ["create"]
+type = ["SOCK_RAW"]
+"#;
+
+#[test]
+fn a_ping_grant_pings_and_does_nothing_else() {
+    inside("policy::a_ping_grant_pings_and_does_nothing_else", || {
+        fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
+        let broker = start(PING);
+        let mut client = broker.lsp();
+        let socket = client.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM", "IPPROTO_ICMP"]));
+        let socket = socket.result()["handle"].clone();
+        // Type 8, code 0, a checksum and an id that the kernel fills in, sequence number 1.
+        let echo = "CAAAAAAAAAE=";
+        client.call("socket.sendto", json!([socket, echo, 0, ["127.0.0.1", 0]])).result();
+        let reply = client.call("socket.recv", json!([socket, 64])).result().clone();
+        assert_eq!(reply["n"], 8);
+        let raw = client.call("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]));
+        let fault = raw.fault();
+        assert_eq!(fault.data.name.as_deref(), Some("EPERM"));
+        assert!(fault.message.contains("use SOCK_DGRAM"), "{fault:?}");
+    });
+}

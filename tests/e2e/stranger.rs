@@ -1,0 +1,56 @@
+//! A client that runs as another user than the broker.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::skip::{program_or_skip, root_or_skip};
+use sockbroker_test_support::{Answer, Daemon};
+
+/// Debian's nobody.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// A client of another user: lines through socat.
+pub(crate) struct Stranger {
+    process: Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Stranger {
+    /// Connects one; the test opens folder and socket to everybody for it.
+    pub(crate) fn connect(broker: &Daemon) -> Self {
+        let mode = |bits| fs::Permissions::from_mode(bits);
+        fs::set_permissions(broker.folder().path(), mode(0o711)).unwrap();
+        fs::set_permissions(broker.socket(), mode(0o666)).unwrap();
+        let mut command = Command::new("socat");
+        command.arg("-").arg(format!("UNIX-CONNECT:{}", broker.socket().display()));
+        command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.current_dir("/").spawn().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { process, answers }
+    }
+
+    pub(crate) fn call(&mut self, method: &str, params: Value) -> Answer {
+        let line = format!("{}\n", request(1, method, params));
+        self.process.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        serde_json::from_str::<Value>(&answer).expect("an answer").into()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Whether a stranger can be had here; else the test is skipped.
+pub(crate) fn possible(test: &str) -> bool {
+    root_or_skip(test) && program_or_skip("socat", test)
+}
