@@ -50,7 +50,7 @@ impl From<ErrorObject> for Error {
             }
             ErrorKind::Descriptor => Error::Descriptor { call, message },
             ErrorKind::Method => Error::Method { message },
-            ErrorKind::Parse | ErrorKind::Request | ErrorKind::Internal => {
+            ErrorKind::Parse | ErrorKind::Request | ErrorKind::Internal | ErrorKind::Policy => {
                 Error::Broker { code, message }
             }
         }
@@ -89,8 +89,9 @@ mod tests {
             let entry = kind.entry();
             let data = json!({ "kind": entry.name, "call": "recv", "sent": 3, "newer": true });
             let error = error(json!({ "code": entry.code, "message": "m", "data": data }));
-            let known =
-                ![ErrorKind::Parse, ErrorKind::Request, ErrorKind::Internal].contains(&kind);
+            let broker =
+                [ErrorKind::Parse, ErrorKind::Request, ErrorKind::Internal, ErrorKind::Policy];
+            let known = !broker.contains(&kind);
             assert_eq!(known, !matches!(error, Error::Broker { .. }), "{error:?}");
             drop(io::Error::from(error));
         }
