@@ -37,7 +37,11 @@ mod message;
 mod wire;
 mod call;
 mod operation;
+mod face;
+mod rpc;
 pub mod blocking;
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 
 pub use address::{Address, PacketAddress};
 pub use endpoint::Endpoint;

@@ -21,6 +21,7 @@
 pub mod watch;
 pub mod skip;
 pub mod folder;
+pub mod binary;
 pub mod attempt;
 pub mod namespace;
 pub mod daemon;

@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
-use sockbroker_proto::api::session::SessionInfo;
 use sockbroker_proto::handle::Handle;
 
-use super::Socket;
 use super::calls::lock;
 use super::connection::Connection;
 use super::pool::Pool;
+use super::{Cancel, Socket};
+use crate::address::Address;
 use crate::call::{Call, Carriage, Parts};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::operation::Made;
+use crate::face::broker_methods;
+use crate::message::{AddressHints, AddressInfo, Host};
+use crate::operation::{self, Made};
 use crate::wire::launch;
 use crate::wire::reply::Reply;
 
@@ -51,6 +53,8 @@ impl fmt::Debug for Broker {
         write!(f, "Broker({})", self.inner.endpoint)
     }
 }
+
+broker_methods!(blocking Broker);
 
 impl Broker {
     /// Connects to the broker that [`Endpoint::find`] finds.
@@ -161,16 +165,16 @@ impl Broker {
         self.run(call.with_parts(Parts::Refused))
     }
 
-    /// What the broker knows of this session: `session.info`.
-    pub fn session(&self) -> Result<SessionInfo> {
-        self.run(Call::new("session.info", (), |reply: &mut Reply<'_>| reply.value()))
-    }
-
     pub(crate) fn make<P: Serialize, F: FnMut(&mut Reply<'_>) -> Result<Made>>(
         &self,
         call: Call<'_, P, F>,
     ) -> Result<Socket> {
         Ok(Socket::from_made(self, self.run(call)?))
+    }
+
+    /// So that methods of both faces find the broker in the same way.
+    fn broker(&self) -> &Self {
+        self
     }
 
     pub(crate) fn carriage(&self) -> Carriage {
@@ -192,16 +196,37 @@ impl Broker {
         result
     }
 
-    fn run_on<P, F, T>(&self, connection: &Connection, mut call: Call<'_, P, F>) -> Result<T>
+    fn run_on<P, F, T>(&self, connection: &Arc<Connection>, mut call: Call<'_, P, F>) -> Result<T>
     where
         P: Serialize,
         F: FnMut(&mut Reply<'_>) -> Result<T>,
     {
         let deadline = self.call_timeout().map(|limit| Instant::now() + limit);
-        let id = connection.begin(&call, deadline)?;
-        if let Some(result) = connection.finish(id, deadline, &mut call.read) {
-            return result;
+        let cancel = Cancel::current();
+        if let Some(cancel) = &cancel {
+            cancel.check(call.method)?;
         }
+        let id = connection.begin(&call, deadline)?;
+        let cancel = cancel.as_ref();
+        let minded = cancel.map(|cancel| cancel.mind(connection, id));
+        let finished = match &minded {
+            None => connection.finish(id, deadline, &mut call.read),
+            Some(minded) => minded.finish(deadline, &mut call.read),
+        };
+        let result = finished.unwrap_or_else(|| Self::withdraw(connection, id, call));
+        match result {
+            Err(Error::Timeout { call, sent }) if cancel.is_some_and(Cancel::is_cancelled) => {
+                Err(Error::Cancelled { call, sent })
+            }
+            result => result,
+        }
+    }
+
+    /// Cancels a call that takes too long. What the broker answers to that still counts.
+    fn withdraw<P, F, T>(connection: &Connection, id: u64, mut call: Call<'_, P, F>) -> Result<T>
+    where
+        F: FnMut(&mut Reply<'_>) -> Result<T>,
+    {
         connection.cancel(id);
         match connection.finish(id, Some(Instant::now() + GRACE), &mut call.read) {
             Some(Err(Error::Cancelled { call, sent })) => Err(Error::Timeout { call, sent }),

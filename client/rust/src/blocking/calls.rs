@@ -1,10 +1,9 @@
 //! The calls in progress on one connection, and the answers that were read for others.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
-use crate::wire::reply::{Envelope, Reply};
+use crate::error::Error;
+use crate::wire::reply::Answer;
 
 /// The calls in progress.
 #[derive(Debug, Default)]
@@ -20,16 +19,7 @@ pub(crate) struct Calls {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) id: u64,
-    pub(crate) answer: Option<Kept>,
-}
-
-/// An answer that was read by somebody else.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) json: Vec<u8>,
-    pub(crate) tail: Vec<u8>,
-    pub(crate) lengths: Vec<usize>,
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) answer: Option<Answer>,
 }
 
 impl Calls {
@@ -37,18 +27,9 @@ impl Calls {
         self.slots.iter().any(|slot| slot.id == id && slot.answer.is_some())
     }
 
-    pub(crate) fn take_answer(&mut self, id: u64) -> Option<Kept> {
+    pub(crate) fn take_answer(&mut self, id: u64) -> Option<Answer> {
         let at = self.slots.iter().position(|slot| slot.id == id && slot.answer.is_some())?;
         self.slots.swap_remove(at).answer
-    }
-}
-
-impl Kept {
-    /// Reads the result as if it had just come.
-    pub(crate) fn read<T>(self, read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>) -> Result<T> {
-        let Self { json, tail, lengths, descriptors } = self;
-        let result = Envelope::read(&json)?.outcome()?;
-        read(&mut Reply { result, tail: &tail, lengths: &lengths, descriptors })
     }
 }
 

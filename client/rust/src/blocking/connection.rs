@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::wire::inbox::Inbox;
 use crate::wire::link::{self, Ready, Wanted};
 use crate::wire::outgoing::{Beside, Outgoing};
+
+/// How long the broker may take to make room for a request to cancel.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection with LSP framing.
 #[derive(Debug)]
@@ -97,9 +100,16 @@ impl Connection {
         }
     }
 
-    /// Asks the broker to cancel a call, if that is possible without waiting.
-    pub(crate) fn cancel(&self, id: u64) -> bool {
-        self.notify("$/cancelRequest", &json!({ "id": id }))
+    /// Asks the broker to cancel a call. It waits for its turn to write, but not for the answer.
+    pub(crate) fn cancel(&self, id: u64) {
+        let mut outgoing = lock(&self.outgoing);
+        let beside = Beside { parts: None, descriptors: 0 };
+        let params = json!({ "id": id });
+        if self.is_ended() || outgoing.write(None, "$/cancelRequest", &params, beside).is_err() {
+            return;
+        }
+        // If it cannot be sent the connection has ended, which ends the call too.
+        drop(self.send(&outgoing, &[], &[], Some(Instant::now() + PATIENCE)));
     }
 
     /// Forgets a call: its answer will be dropped, descriptors included.

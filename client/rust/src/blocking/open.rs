@@ -1,6 +1,5 @@
 //! Sockets that the broker makes in one call, adopted ones, and waiting for several at once.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -21,12 +20,7 @@ impl Broker {
     ///
     /// Those of creating, binding and listening.
     pub fn create_server(&self, address: impl Into<Address>) -> Result<Socket> {
-        let address = address.into();
-        let domain = match address.to_inet() {
-            Some(SocketAddr::V6(_)) => Domain::IPV6,
-            _ => Domain::IPV4,
-        };
-        self.make(operation::create_server(&address, domain, None))
+        self.make(operation::create_server(address.into()))
     }
 
     /// A TCP connection to the first address of a host that answers, as `socket.create_connection`
@@ -36,8 +30,7 @@ impl Broker {
     ///
     /// [`Error::Resolver`], or the error of the last attempt.
     pub fn create_connection(&self, address: impl Into<Address>) -> Result<Socket> {
-        let address = address.into();
-        self.make(operation::create_connection(&address, None))
+        self.make(operation::create_connection(address.into()))
     }
 
     /// Two connected sockets, as `socketpair(2)` makes them.

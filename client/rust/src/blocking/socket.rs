@@ -5,20 +5,20 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use sockbroker_proto::api::option::IoctlArgument;
 use sockbroker_proto::handle::Handle;
 
 use super::Broker;
 use crate::address::Address;
+use crate::call::Carriage;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::kind::{Domain, Protocol, Type};
-use crate::message::Attributes;
+use crate::face::socket_methods;
+use crate::kind::{Domain, Flags, Protocol, Type};
+use crate::message::{Attributes, Message};
 use crate::operation::{self, Made};
-use crate::option::{OptionType, RawValue, SocketOption};
-
-/// The longest queue of connections that wait to be accepted, unless one says otherwise.
-const BACKLOG: i32 = 128;
+use crate::option::{self, OptionType, RawValue, SocketOption};
 
 /// A socket that the broker owns, by its handle.
 ///
@@ -42,6 +42,8 @@ impl fmt::Debug for Socket {
         write!(f, "Socket({}, {domain}, {kind}, {protocol})", self.handle)
     }
 }
+
+socket_methods!(blocking Socket);
 
 impl Socket {
     /// Makes a socket, as `socket(2)` does.
@@ -77,30 +79,19 @@ impl Socket {
         self.attributes
     }
 
-    /// Gives it a local address; a host name is looked up by the broker.
-    pub fn bind(&self, address: impl Into<Address>) -> Result<()> {
-        self.broker.run(operation::bind(self.handle, &address.into()))
+    pub(crate) fn carriage(&self) -> Carriage {
+        self.broker.carriage()
     }
 
-    /// Lets it accept connections; `backlog` of them may wait.
-    pub fn listen(&self, backlog: i32) -> Result<()> {
-        self.broker.run(operation::listen(self.handle, backlog))
-    }
-
-    /// Lets it accept connections, with the usual backlog of 128.
-    pub fn listen_usually(&self) -> Result<()> {
-        self.listen(BACKLOG)
+    /// A stream takes as much as it likes; a datagram is sent whole or not at all.
+    fn piece<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        operation::piece(self.attributes.kind, data)
     }
 
     /// Waits for a connection and takes it.
     pub fn accept(&self) -> Result<(Self, Address)> {
         let (made, address) = self.broker.run(operation::accept(self.handle))?;
         Ok((Self::from_made(&self.broker, made), address))
-    }
-
-    /// Connects, and waits until the connection stands.
-    pub fn connect(&self, address: impl Into<Address>) -> Result<()> {
-        self.broker.run(operation::connect(self.handle, &address.into()))
     }
 
     /// Connects within a time; the socket's timeout is afterwards what it was.
@@ -114,61 +105,6 @@ impl Socket {
         let result = self.connect(address);
         self.set_timeout(before)?;
         result
-    }
-
-    /// Ends one direction, or both.
-    pub fn shutdown(&self, how: Shutdown) -> Result<()> {
-        self.broker.run(operation::shutdown(self.handle, operation::how(how)))
-    }
-
-    /// The local address.
-    pub fn local_addr(&self) -> Result<Address> {
-        self.broker.run(operation::local_addr(self.handle))
-    }
-
-    /// The address of the peer.
-    pub fn peer_addr(&self) -> Result<Address> {
-        self.broker.run(operation::peer_addr(self.handle))
-    }
-
-    /// Sets an option of [`crate::option`]. It takes effect after all that was sent before it.
-    pub fn set_option<T: OptionType>(&self, option: SocketOption<T>, value: T) -> Result<()> {
-        self.set_option_raw(option.level(), option.number(), value.into_raw())
-    }
-
-    /// Reads an option of [`crate::option`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Argument`] if its value is of another type.
-    pub fn option<T: OptionType>(&self, option: SocketOption<T>) -> Result<T> {
-        self.broker.run(operation::typed_option(self.handle, option))
-    }
-
-    /// Sets any option.
-    pub fn set_option_raw(&self, level: i32, number: i32, value: RawValue) -> Result<()> {
-        self.broker.run(operation::set_option(self.handle, level, number, value))
-    }
-
-    /// Reads any option: an integer, or with a `length` (1 to 1024) at most so many bytes.
-    pub fn option_raw(&self, level: i32, number: i32, length: Option<u32>) -> Result<RawValue> {
-        self.broker.run(operation::option(self.handle, level, number, length))
-    }
-
-    /// Sets whether calls fail with `WouldBlock` rather than wait. `false` lets them wait for ever.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
-        self.set_timeout(nonblocking.then_some(Duration::ZERO))
-    }
-
-    /// Sets how long a call may wait, in the broker, before it fails with [`Error::Timeout`]: `None`
-    /// for ever, zero not at all (`WouldBlock`).
-    pub fn set_timeout(&self, limit: Option<Duration>) -> Result<()> {
-        self.broker.run(operation::set_timeout(self.handle, limit))
-    }
-
-    /// How long a call may wait.
-    pub fn timeout(&self) -> Result<Option<Duration>> {
-        self.broker.run(operation::timeout(self.handle))
     }
 
     /// A second handle for the same socket.
@@ -188,15 +124,6 @@ impl Socket {
         let detached = self.broker.run(operation::detach(self.handle));
         self.open = detached.is_err();
         detached
-    }
-
-    /// A descriptor of the socket, close-on-exec; the handle stays.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Socket::into_owned_fd`].
-    pub fn try_clone_fd(&self) -> Result<OwnedFd> {
-        self.broker.run(operation::fileno(self.handle))
     }
 
     /// Closes the handle, and tells how that went.

@@ -7,30 +7,11 @@ use crate::address::Address;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::kind::{Flags, Type};
-use crate::message::{Message, OutgoingAncillary};
+use crate::kind::Flags;
+use crate::message::OutgoingAncillary;
 use crate::operation::{self, PIECE};
 
 impl Socket {
-    /// Sends bytes to the peer; how many left. Of a stream not more than 1 MiB at a time do.
-    pub fn send(&self, data: &[u8]) -> Result<usize> {
-        self.send_with_flags(data, Flags::NONE)
-    }
-
-    /// Sends bytes to the peer with flags; how many left.
-    pub fn send_with_flags(&self, data: &[u8], flags: Flags) -> Result<usize> {
-        let carriage = self.broker().carriage();
-        self.broker().run(operation::send(carriage, self.handle(), self.piece(data), flags))
-    }
-
-    /// A stream takes as much as it likes; a datagram is sent whole or not at all.
-    fn piece<'a>(&self, data: &'a [u8]) -> &'a [u8] {
-        match data.get(..PIECE) {
-            Some(piece) if self.attributes().kind == Type::STREAM => piece,
-            _ => data,
-        }
-    }
-
     /// Sends all bytes to the peer.
     ///
     /// # Errors
@@ -43,29 +24,13 @@ impl Socket {
         })
     }
 
-    /// Sends a datagram to an address; how many bytes left.
-    pub fn send_to(&self, data: &[u8], address: impl Into<Address>) -> Result<usize> {
-        self.send_to_with_flags(data, address, Flags::NONE)
-    }
-
-    /// Sends a datagram to an address with flags; how many bytes left.
-    pub fn send_to_with_flags(
-        &self,
-        data: &[u8],
-        address: impl Into<Address>,
-        flags: Flags,
-    ) -> Result<usize> {
-        let (carriage, address) = (self.broker().carriage(), address.into());
-        self.broker().run(operation::send_to(carriage, self.handle(), data, flags, &address))
-    }
-
     /// Sends gathered bytes with ancillary data, to the peer or to an address; how many bytes left.
     pub fn send_msg(
         &self,
         data: &[&[u8]],
         ancillary: &[OutgoingAncillary<'_>],
         flags: Flags,
-        address: Option<&Address>,
+        address: Option<Address>,
     ) -> Result<usize> {
         let (carriage, beside) = (self.broker().carriage(), operation::descriptors(ancillary));
         let handle = self.handle();
@@ -96,12 +61,6 @@ impl Socket {
         flags: Flags,
     ) -> Result<(usize, Address)> {
         self.broker().run(operation::recv_from(self.handle(), buffer, flags))
-    }
-
-    /// Receives at most `size` bytes with at most `ancillary` bytes of ancillary data, as `cmsg(3)`
-    /// counts them.
-    pub fn recv_msg(&self, size: usize, ancillary: usize, flags: Flags) -> Result<Message> {
-        self.broker().run(operation::recv_msg(self.handle(), size, ancillary, flags))
     }
 
     /// Receives into a buffer, and leaves in the queue what was received.

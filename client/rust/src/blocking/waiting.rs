@@ -1,16 +1,15 @@
 //! Waiting for answers: one thread reads for all.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use super::calls::{Kept, lock};
+use super::calls::lock;
 use super::connection::Connection;
 use crate::error::{Error, Result};
-use crate::wire::inbox::{Inbox, Message};
+use crate::wire::inbox::Inbox;
 use crate::wire::link::{self, Ready, Wanted};
-use crate::wire::reply::{Envelope, Reply};
+use crate::wire::reply::{Answer, Envelope, Reply};
 
 /// Why a wait is over.
 enum Waited<T> {
@@ -40,9 +39,9 @@ impl Connection {
     ) -> Waited<T> {
         let mut calls = lock(&self.calls);
         while calls.reading || calls.ended.is_some() || calls.has_answer(id) {
-            if let Some(kept) = calls.take_answer(id) {
+            if let Some(mut answer) = calls.take_answer(id) {
                 drop(calls);
-                return Waited::Answered(kept.read(read));
+                return Waited::Answered(answer.read(read));
             }
             if let Some(error) = calls.ended.clone() {
                 calls.slots.retain(|slot| slot.id != id);
@@ -130,12 +129,7 @@ impl Connection {
         while let Some(message) = inbox.next()? {
             let descriptors = inbox.descriptors(&message);
             let envelope = Envelope::read(inbox.json(&message))?;
-            if envelope.blames_nobody() {
-                return Err(match envelope.outcome() {
-                    Err(error) => Error::protocol(error),
-                    Ok(_) => Error::protocol("an answer to nobody"),
-                });
-            }
+            envelope.check()?;
             let id = envelope.id();
             if id.is_some() && id == own {
                 let result = envelope.outcome().and_then(|result| {
@@ -145,22 +139,16 @@ impl Connection {
                 inbox.pass(&message);
                 return Ok(Some(result));
             }
-            self.keep(id, inbox, &message, descriptors);
-            inbox.pass(&message);
+            self.keep(id, inbox.take(&message, descriptors, Vec::new));
         }
         Ok(None)
     }
 
-    fn keep(&self, id: Option<u64>, inbox: &Inbox, message: &Message, descriptors: Vec<OwnedFd>) {
+    fn keep(&self, id: Option<u64>, answer: Answer) {
         let mut calls = lock(&self.calls);
         let slot = calls.slots.iter_mut().find(|slot| Some(slot.id) == id);
         if let Some(slot) = slot.filter(|slot| slot.answer.is_none()) {
-            slot.answer = Some(Kept {
-                json: inbox.json(message).to_vec(),
-                tail: inbox.tail(message).to_vec(),
-                lengths: message.lengths.clone(),
-                descriptors,
-            });
+            slot.answer = Some(answer);
             self.turn.notify_all();
         }
     }

@@ -1,11 +1,16 @@
 //! Every operation of a socket, once for both faces: parameters, payload, and the reading of results.
 
+mod name;
 mod transfer;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use serde::Serialize;
+use sockbroker_proto::api::option::IoctlArgument;
+use sockbroker_proto::api::session::{Constants, LimitInfo, SessionInfo};
 use sockbroker_proto::api::values::{Accepted, Created, OptionValue};
 use sockbroker_proto::handle::Handle;
 
@@ -17,9 +22,16 @@ use crate::message::Attributes;
 use crate::option::{OptionType, RawValue, SocketOption};
 use crate::wire::reply::Reply;
 
-pub(crate) use transfer::{
-    PIECE, descriptors, recv, recv_from, recv_msg, send, send_all, send_msg, send_to,
+pub(crate) use name::{
+    getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, gethostname, getnameinfo,
+    getprotobyname, getservbyname, getservbyport, if_indextoname, if_nameindex, if_nametoindex,
 };
+pub(crate) use transfer::{
+    PIECE, attach_filter, descriptors, piece, recv, recv_from, recv_msg, send, send_all, send_msg,
+    send_to,
+};
+#[cfg(feature = "tokio")]
+pub(crate) use transfer::{data, sender};
 
 /// A new socket, with the attributes that the broker gave it.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +58,10 @@ fn nothing(reply: &mut Reply<'_>) -> Result<()> {
     reply.value()
 }
 
+fn value<T: serde::de::DeserializeOwned>(reply: &mut Reply<'_>) -> Result<T> {
+    reply.value()
+}
+
 /// Makes an operation: `operation!(name(parameters) -> Result: "method", parameters of the call,
 /// reader)`.
 macro_rules! operation {
@@ -58,27 +74,28 @@ macro_rules! operation {
         }
     };
 }
+use operation;
 
 operation!(socket(domain: Domain, kind: Type, protocol: Protocol) -> Made:
     "socket.socket", (domain, kind, protocol), made);
 operation!(socketpair(domain: Domain, kind: Type, protocol: Protocol) -> (Made, Made):
     "socket.socketpair", (domain, kind, protocol), pair);
-operation!(create_connection(address: &'a Address, timeout: Option<Duration>) -> Made:
-    "socket.create_connection", (address, timeout.map(|time| time.as_secs_f64())), made);
-operation!(create_server(address: &'a Address, domain: Domain, backlog: Option<i32>) -> Made:
-    "socket.create_server", (address, domain, backlog), made);
-operation!(bind(handle: Handle, address: &'a Address) -> (): "socket.bind", (handle, address), nothing);
+operation!(create_connection(address: Address) -> Made:
+    "socket.create_connection", Connect { address }, made);
+operation!(create_server(address: Address) -> Made:
+    "socket.create_server", { let domain = family_of(&address); (address, domain) }, made);
+operation!(bind(handle: Handle, address: Address) -> (): "socket.bind", (handle, address), nothing);
 operation!(listen(handle: Handle, backlog: i32) -> (): "socket.listen", (handle, backlog), nothing);
 operation!(accept(handle: Handle) -> (Made, Address): "socket.accept", (handle,), accepted);
-operation!(connect(handle: Handle, address: &'a Address) -> ():
+operation!(connect(handle: Handle, address: Address) -> ():
     "socket.connect", (handle, address), nothing);
 operation!(shutdown(handle: Handle, how: i32) -> (): "socket.shutdown", (handle, how), nothing);
 operation!(close(handle: Handle) -> (): "socket.close", (handle,), nothing);
 operation!(dup(handle: Handle) -> Made: "socket.dup", (handle,), made);
 operation!(local_addr(handle: Handle) -> Address:
-    "socket.getsockname", (handle,), |reply: &mut Reply<'_>| reply.value());
+    "socket.getsockname", (handle,), value);
 operation!(peer_addr(handle: Handle) -> Address:
-    "socket.getpeername", (handle,), |reply: &mut Reply<'_>| reply.value());
+    "socket.getpeername", (handle,), value);
 operation!(set_timeout(handle: Handle, timeout: Option<Duration>) -> ():
     "socket.settimeout", (handle, timeout.map(|time| time.as_secs_f64())), nothing);
 operation!(timeout(handle: Handle) -> Option<Duration>:
@@ -88,7 +105,21 @@ operation!(fileno(handle: Handle) -> std::os::fd::OwnedFd:
 operation!(detach(handle: Handle) -> std::os::fd::OwnedFd:
     "socket.detach", (handle,), |reply: &mut Reply<'_>| reply.descriptor());
 operation!(poll(fds: Vec<(Handle, crate::kind::Events)>, timeout: Option<Duration>) -> Vec<(Handle, i32)>:
-    "socket.poll", (fds, timeout.map(|time| time.as_secs_f64())), |reply: &mut Reply<'_>| reply.value());
+    "socket.poll", (fds, timeout.map(|time| time.as_secs_f64())), value);
+
+/// By name, since by position an absent timeout could not be told from none.
+#[derive(Serialize)]
+struct Connect {
+    address: Address,
+}
+
+/// The family of a server: a host name means IPv4.
+fn family_of(address: &Address) -> Domain {
+    match address.to_inet() {
+        Some(std::net::SocketAddr::V6(_)) => Domain::IPV6,
+        _ => Domain::IPV4,
+    }
+}
 
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
@@ -124,13 +155,20 @@ operation!(
 operation!(
 /// Reads an option; `length` `None` asks for an integer.
 option(handle: Handle, level: i32, number: i32, length: Option<u32>) -> RawValue:
-"socket.getsockopt", (handle, level, number, length), |reply: &mut Reply<'_>| match reply.value()? {
-    OptionValue::Int(number) => {
-        let number = i32::try_from(number);
-        Ok(RawValue::Int(number.map_err(|_error| Error::protocol("an option is no C int"))?))
-    }
-    OptionValue::Bytes(bytes) => Ok(RawValue::Bytes(reply.bytes(bytes)?)),
+"socket.getsockopt", (handle, level, number, length), |reply: &mut Reply<'_>| {
+    let value = reply.value()?;
+    raw(reply, value)
 });
+
+fn raw(reply: &Reply<'_>, value: OptionValue) -> Result<RawValue> {
+    match value {
+        OptionValue::Int(number) => {
+            let number = i32::try_from(number);
+            Ok(RawValue::Int(number.map_err(|_error| Error::protocol("an option is no C int"))?))
+        }
+        OptionValue::Bytes(bytes) => Ok(RawValue::Bytes(reply.bytes(bytes)?)),
+    }
+}
 
 /// Reads a typed option.
 pub(crate) fn typed_option<'a, T: OptionType + 'a>(
@@ -150,4 +188,40 @@ pub(crate) fn how(how: std::net::Shutdown) -> i32 {
         std::net::Shutdown::Write => 1,
         std::net::Shutdown::Both => 2,
     }
+}
+
+operation!(session() -> SessionInfo: "session.info", (), value);
+operation!(limits() -> BTreeMap<String, LimitInfo>: "session.limits", (), value);
+operation!(constants() -> BTreeMap<String, i64>:
+    "socket.constants", (), |reply: &mut Reply<'_>| Ok(reply.value::<Constants>()?.constants));
+operation!(default_timeout() -> Option<Duration>: "socket.getdefaulttimeout", (),
+    |reply: &mut Reply<'_>| Ok(reply.value::<Option<f64>>()?.map(seconds)));
+operation!(set_default_timeout(limit: Option<Duration>) -> ():
+    "socket.setdefaulttimeout", (limit.map(|limit| limit.as_secs_f64()),), nothing);
+operation!(ioctl(handle: Handle, control: i64, argument: Option<IoctlArgument>) -> Option<RawValue>:
+"socket.ioctl", (handle, control, argument), |reply: &mut Reply<'_>| {
+    reply.value::<Option<OptionValue>>()?.map(|value| raw(reply, value)).transpose()
+});
+operation!(detach_filter(handle: Handle) -> (): "socket.detach_filter", (handle,), nothing);
+
+/// Sets a typed option.
+pub(crate) fn set<'a, T: OptionType>(
+    handle: Handle,
+    which: SocketOption<T>,
+    value: T,
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<()> + 'a> {
+    set_option(handle, which.level(), which.number(), value.into_raw())
+}
+
+/// Reads and clears the pending error.
+pub(crate) fn take_error<'a>(
+    handle: Handle,
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<Option<io::Error>> + 'a> {
+    let Call { method, params, parts, descriptors, mut read } =
+        typed_option(handle, crate::option::SO_ERROR);
+    let read = move |reply: &mut Reply<'_>| match read(reply)? {
+        0 => Ok(None),
+        number => Ok(Some(io::Error::from_raw_os_error(number))),
+    };
+    Call { method, params, parts, descriptors, read }
 }

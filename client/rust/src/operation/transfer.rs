@@ -5,13 +5,15 @@ use std::os::fd::BorrowedFd;
 use serde::Serialize;
 use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
 use sockbroker_proto::api::values::{Received, ReceivedFrom, ReceivedMessage};
+#[cfg(feature = "tokio")]
+use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
 use super::nothing;
 use crate::address::Address;
 use crate::call::{Call, Carriage, Parts, Payload};
 use crate::error::{Error, Result};
-use crate::kind::Flags;
+use crate::kind::{Flags, Type};
 use crate::message::{Ancillary, Message, OutgoingAncillary, SCM_RIGHTS, SOL_SOCKET};
 use crate::wire::reply::Reply;
 
@@ -20,6 +22,15 @@ pub(crate) const PIECE: usize = 1 << 20;
 
 /// The most attachments of a request: the limit `attachments`.
 const ATTACHMENTS_MAX: usize = 64;
+
+/// What of some data one call sends: a stream takes as much as it likes, a datagram is sent whole or
+/// not at all.
+pub(crate) fn piece(kind: Type, data: &[u8]) -> &[u8] {
+    match data.get(..PIECE) {
+        Some(piece) if kind == Type::STREAM => piece,
+        _ => data,
+    }
+}
 
 /// Sends bytes to the peer.
 pub(crate) fn send(
@@ -43,13 +54,13 @@ pub(crate) fn send_all(
 }
 
 /// Sends bytes to an address.
-pub(crate) fn send_to<'a>(
+pub(crate) fn send_to(
     carriage: Carriage,
     handle: Handle,
-    data: &'a [u8],
+    data: &[u8],
     flags: Flags,
-    address: &'a Address,
-) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<usize> + 'a> {
+    address: Address,
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<usize> + '_> {
     let (payload, parts) = carriage.one(data);
     let params = (handle, payload, flags, address);
     Call::new("socket.sendto", params, |reply| reply.value()).with_parts(parts)
@@ -81,6 +92,26 @@ pub(crate) fn recv_from(
         reply.copy(&received.data, buffer)?;
         Ok((length(received.n)?, received.address.into()))
     })
+}
+
+/// Gives the data of any kind of receive to a function.
+#[cfg(feature = "tokio")]
+pub(crate) fn data<T>(reply: &mut Reply<'_>, take: &mut dyn FnMut(&[u8]) -> T) -> Result<T> {
+    match reply.value::<Received>()?.data {
+        Bytes::Inline(data) => Ok(take(&data)),
+        Bytes::Attachment(index) => Ok(take(reply.part(index)?)),
+    }
+}
+
+/// The sender of received data; none if the receive did not ask for it.
+#[cfg(feature = "tokio")]
+pub(crate) fn sender(reply: &mut Reply<'_>) -> Result<Address> {
+    #[derive(serde::Deserialize)]
+    struct From {
+        #[serde(default = "Address::none")]
+        address: Address,
+    }
+    Ok(reply.value::<From>()?.address)
 }
 
 fn length(n: u64) -> Result<usize> {
@@ -145,7 +176,7 @@ pub(crate) fn send_msg<'a>(
     ancillary: &'a [OutgoingAncillary<'a>],
     beside: &'a [BorrowedFd<'a>],
     flags: Flags,
-    address: Option<&'a Address>,
+    address: Option<Address>,
 ) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<usize> + 'a> {
     // More attachments than a frame may have go as base64.
     let many = data.len() + ancillary.len() > ATTACHMENTS_MAX;
@@ -192,4 +223,14 @@ fn item_of<'a>(
             (level.into(), kind.into(), ItemData::Data(payload(data)))
         }
     }
+}
+
+/// Filters what is received by a classic BPF program.
+pub(crate) fn attach_filter(
+    carriage: Carriage,
+    handle: Handle,
+    program: &[u8],
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<()> + '_> {
+    let (payload, parts) = carriage.one(program);
+    Call::new("socket.attach_filter", (handle, payload), nothing).with_parts(parts)
 }

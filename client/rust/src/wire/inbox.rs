@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_proto::frame::{FrameLimits, read_head};
 
 use super::link;
+use super::reply::Answer;
 use crate::error::{Error, Result};
 
 /// How much one read asks for at least.
@@ -22,6 +22,8 @@ const KEEP: usize = 1 << 20;
 /// than its default.
 const LIMITS: FrameLimits =
     FrameLimits { head_bytes: 1024, frame_bytes: 64 << 20, attachments: 64, descriptors: 253 };
+/// A message with attachments from this size on is handed over with its buffer rather than copied.
+const LARGE: usize = 32 << 10;
 /// Descriptors that came and that no frame has asked for yet.
 const QUEUED_DESCRIPTORS: usize = 2 * link::DESCRIPTORS_MAX;
 
@@ -50,7 +52,7 @@ pub(crate) struct Message {
 
 impl Inbox {
     /// Receives what has arrived. `WouldBlock` if that is nothing.
-    pub(crate) fn receive(&mut self, stream: &UnixStream) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, stream: impl AsFd) -> io::Result<usize> {
         self.make_room();
         let room = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
         let n = link::receive(stream, room, &mut self.descriptors)?;
@@ -123,6 +125,32 @@ impl Inbox {
     /// Takes its descriptors; once for each message.
     pub(crate) fn descriptors(&mut self, message: &Message) -> Vec<OwnedFd> {
         self.descriptors.drain(..message.descriptors).collect()
+    }
+
+    /// Takes a message away, for somebody else to read. A large one leaves with the buffer it is in,
+    /// which `spare` replaces.
+    pub(crate) fn take(
+        &mut self,
+        message: &Message,
+        descriptors: Vec<OwnedFd>,
+        spare: impl FnOnce() -> Vec<u8>,
+    ) -> Answer {
+        let start = message.json.start;
+        let [json, tail] = [0..message.json.len(), message.json.len()..message.end - start];
+        let lengths = message.lengths.clone();
+        if tail.len() < LARGE {
+            let buffer = self.buffer.get(start..message.end).unwrap_or_default().to_vec();
+            self.pass(message);
+            return Answer { buffer, json, tail, lengths, descriptors };
+        }
+        let mut rest = spare();
+        let after = self.buffer.get(message.end..self.filled.end).unwrap_or_default();
+        rest.resize(rest.len().max(after.len()), 0);
+        rest.get_mut(..after.len()).unwrap_or_default().copy_from_slice(after);
+        self.filled = 0..after.len();
+        let buffer = std::mem::replace(&mut self.buffer, rest);
+        let [json, tail] = [json, tail].map(|part| part.start + start..part.end + start);
+        Answer { buffer, json, tail, lengths, descriptors }
     }
 
     /// Leaves a message behind.

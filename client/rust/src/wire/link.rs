@@ -41,7 +41,7 @@ pub(crate) fn prepared(stream: UnixStream) -> io::Result<UnixStream> {
 
 /// Sends what there is room for, with descriptors beside the first byte.
 pub(crate) fn send(
-    stream: &UnixStream,
+    stream: impl AsFd,
     buffers: &[IoSlice<'_>],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
@@ -51,19 +51,19 @@ pub(crate) fn send(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than 253 descriptors"));
     }
-    Ok(retry(|| sendmsg(stream, buffers, &mut control, flags))?)
+    Ok(retry(|| sendmsg(&stream, buffers, &mut control, flags))?)
 }
 
 /// Receives what has arrived into `buffer`; descriptors go to the end of their queue. 0 is the end.
 pub(crate) fn receive(
-    stream: &UnixStream,
+    stream: impl AsFd,
     buffer: &mut [u8],
     descriptors: &mut VecDeque<OwnedFd>,
 ) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let received = retry(|| recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, flags))?;
+    let received = retry(|| recvmsg(&stream, &mut [IoSliceMut::new(buffer)], &mut control, flags))?;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             descriptors.extend(rights);
@@ -78,7 +78,7 @@ pub(crate) fn receive(
 
 /// Waits for one of these, but no longer than the deadline.
 pub(crate) fn wait(
-    stream: &UnixStream,
+    stream: impl AsFd,
     wanted: Wanted,
     deadline: Option<Instant>,
 ) -> io::Result<Ready> {

@@ -1,5 +1,6 @@
 //! An answer: its envelope, and the result with what rides beside it.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Deserializer};
@@ -39,9 +40,13 @@ impl<'a> Envelope<'a> {
         self.id?.get().parse().ok()
     }
 
-    /// An error that tells of a message which the broker could not read: nobody can say whose.
-    pub(crate) fn blames_nobody(&self) -> bool {
-        self.id.is_none() && self.error.is_some()
+    /// Fails for an error without an id: the broker could not read a message, and nobody can say
+    /// whose it was.
+    pub(crate) fn check(&self) -> Result<()> {
+        match (self.id, self.error) {
+            (None, Some(error)) => Err(Error::protocol(format!("it answered {}", error.get()))),
+            _ => Ok(()),
+        }
     }
 
     /// The result as text, or the error.
@@ -114,6 +119,54 @@ impl<'a> Reply<'a> {
     }
 }
 
+/// An answer that is read by somebody else than who received it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Where everything is.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) json: Range<usize>,
+    /// The attachments, one after the other.
+    pub(crate) tail: Range<usize>,
+    pub(crate) lengths: Vec<usize>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+impl Answer {
+    /// An answer as a receive of these bytes would have given it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn of_data(data: &[u8]) -> Self {
+        let json =
+            br#"{"id":0,"result":{"data":{"attachment":0},"n":0,"eof":false,"address":null}}"#;
+        let buffer = [&json[..], data].concat();
+        Self {
+            json: 0..json.len(),
+            tail: json.len()..buffer.len(),
+            buffer,
+            lengths: vec![data.len()],
+            descriptors: Vec::new(),
+        }
+    }
+
+    /// The error, if it is one.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn error(&self) -> Option<Error> {
+        let json = self.buffer.get(self.json.clone()).unwrap_or_default();
+        Envelope::read(json).and_then(|envelope| envelope.outcome().map(drop)).err()
+    }
+
+    /// Reads the result as if it had just come.
+    pub(crate) fn read<T>(
+        &mut self,
+        read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        let json = self.buffer.get(self.json.clone()).unwrap_or_default();
+        let tail = self.buffer.get(self.tail.clone()).unwrap_or_default();
+        let result = Envelope::read(json)?.outcome()?;
+        read(&mut Reply { result, tail, lengths: &self.lengths, descriptors })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +190,8 @@ mod tests {
         {
             assert_eq!(read(other).id(), None, "{other}");
         }
-        assert!(read(r#"{"id":null,"error":{"code":-32700,"message":"m"}}"#).blames_nobody());
+        assert!(read(r#"{"id":null,"error":{"code":-32700,"message":"m"}}"#).check().is_err());
+        assert_eq!(read(r#"{"id":"other","error":{"code":1,"message":"m"}}"#).check(), Ok(()));
     }
 
     #[test]

@@ -1,0 +1,265 @@
+//! A broker, and everything that is asked of it rather than of one of its sockets.
+
+use std::fmt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use sockbroker_proto::handle::Handle;
+use tokio::task::JoinSet;
+
+use super::Socket;
+use super::flight::{Flight, Heir};
+use super::link::Link;
+use crate::address::Address;
+use crate::call::{Call, Carriage, Parts};
+use crate::endpoint::Endpoint;
+use crate::error::{Attempt, Error, Result};
+use crate::face::broker_methods;
+use crate::message::{AddressHints, AddressInfo, Host};
+use crate::operation::{self, Made};
+use crate::wire::launch::{self, Launched};
+use crate::wire::link;
+use crate::wire::reply::{Answer, Reply};
+
+/// How long a broker may take to accept a connection and to answer its first call.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the broker may take to answer once it was asked to cancel a call.
+const GRACE: Duration = Duration::from_secs(1);
+/// No time limit for calls.
+const UNLIMITED: u64 = u64::MAX;
+
+/// A broker and a session of its own with it. Clones are the same session over the same connection.
+/// The session, and with it every socket that is left, ends with the last clone and the last
+/// [`Socket`].
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Arc<Link>,
+    endpoint: Endpoint,
+    carriage: Carriage,
+    /// Nanoseconds, or [`UNLIMITED`].
+    call_timeout: AtomicU64,
+    /// Reads and writes; ends with this value.
+    _task: JoinSet<()>,
+    /// Dropped last.
+    _launched: Option<Launched>,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Broker({})", self.inner.endpoint)
+    }
+}
+
+broker_methods!(asynchronous Broker);
+
+impl Broker {
+    /// Connects to the broker that [`Endpoint::find`] finds. It needs a tokio runtime, as everything
+    /// here does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] with every socket that was tried and how to start a broker.
+    pub async fn connect() -> Result<Self> {
+        Self::connect_to(&Endpoint::find()?).await
+    }
+
+    /// Connects to a broker.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] if nobody serves the endpoint, [`Error::Timeout`] if somebody does but
+    /// does not answer within ten seconds, [`Error::Protocol`] if that is no broker.
+    pub async fn connect_to(endpoint: &Endpoint) -> Result<Self> {
+        let fail = |error: &std::io::Error| Error::Connect {
+            attempts: vec![Attempt::new(endpoint, error)],
+        };
+        let path = match endpoint {
+            Endpoint::Stdio(words) => {
+                let mut words = words.iter();
+                let mut command = Command::new(words.next().cloned().unwrap_or_default());
+                command.args(words);
+                return Self::spawn_command(command).await;
+            }
+            Endpoint::Unix(path) => path,
+            other => {
+                let error = std::io::Error::from(std::io::ErrorKind::Unsupported);
+                return Err(Error::Connect { attempts: vec![Attempt::new(other, &error)] });
+            }
+        };
+        let connecting = tokio::net::UnixStream::connect(path);
+        let connected = tokio::time::timeout(PATIENCE, connecting).await;
+        let connected = connected.unwrap_or_else(|_late| Err(std::io::ErrorKind::TimedOut.into()));
+        let stream = connected.and_then(tokio::net::UnixStream::into_std);
+        let stream = stream.and_then(link::prepared).map_err(|error| fail(&error))?;
+        Self::over(stream, endpoint.clone(), None).await
+    }
+
+    /// Starts a broker of one's own, as an editor starts a language server: `$SOCKBROKERD`, else
+    /// `sockbrokerd` beside this program, else the one that `PATH` has, with `--stdio`. It has this
+    /// process' privileges and ends with the session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] if it cannot be started.
+    pub async fn spawn() -> Result<Self> {
+        Self::spawn_command(launch::usual_command()).await
+    }
+
+    /// Starts a broker of one's own by a command that serves its standard input and output; they
+    /// are set by this function.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] if it cannot be started.
+    pub async fn spawn_command(command: Command) -> Result<Self> {
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let endpoint = Endpoint::Stdio(words.map(Into::into).collect());
+        let (stream, launched) = launch::launch(command)?;
+        Self::over(stream, endpoint, Some(launched)).await
+    }
+
+    async fn over(
+        stream: UnixStream,
+        endpoint: Endpoint,
+        launched: Option<Launched>,
+    ) -> Result<Self> {
+        let link = Arc::new(Link::over(stream).map_err(Error::disconnected)?);
+        let mut task = JoinSet::new();
+        let served = Arc::clone(&link);
+        task.spawn(async move { served.serve().await });
+        let inner = Inner {
+            link,
+            carriage: Carriage::of(&endpoint),
+            endpoint,
+            call_timeout: AtomicU64::new(UNLIMITED),
+            _task: task,
+            _launched: launched,
+        };
+        let broker = Self { inner: Arc::new(inner) };
+        match tokio::time::timeout(PATIENCE, broker.session()).await {
+            Ok(session) => session.map(|_session| broker),
+            Err(_late) => Err(Error::Timeout { call: "session.info".to_owned(), sent: None }),
+        }
+    }
+
+    /// Where the broker is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.inner.endpoint
+    }
+
+    /// Limits the time that any call may take, from its start to its answer; `None`, the default,
+    /// waits for ever. It holds for all clones.
+    ///
+    /// When it has run out the call is cancelled; what the broker answers to that within a second
+    /// still counts, so that no data is lost. Then the call fails with [`Error::Timeout`].
+    pub fn set_call_timeout(&self, limit: Option<Duration>) {
+        let nanoseconds = limit.map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(UNLIMITED));
+        self.inner.call_timeout.store(nanoseconds.unwrap_or(UNLIMITED), Ordering::Relaxed);
+    }
+
+    /// What [`Broker::set_call_timeout`] set.
+    pub fn call_timeout(&self) -> Option<Duration> {
+        match self.inner.call_timeout.load(Ordering::Relaxed) {
+            UNLIMITED => None,
+            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
+    }
+
+    /// Calls any method by its wire name, such as `socket.getservbyname`. Parameters are whatever
+    /// serialises as an object (by name), as an array or tuple (by position), or `()` for none.
+    /// Bytes in the result are base64; descriptors beside it are closed.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the call fails with.
+    pub async fn call(&self, method: &str, params: impl Serialize) -> Result<Value> {
+        let call = Call::new(method, params, |reply: &mut Reply<'_>| reply.value());
+        self.run(call.with_parts(Parts::Refused)).await
+    }
+
+    fn broker(&self) -> &Self {
+        self
+    }
+
+    pub(crate) fn carriage(&self) -> Carriage {
+        self.inner.carriage
+    }
+
+    pub(crate) async fn make<P, F>(&self, call: Call<'_, P, F>) -> Result<Socket>
+    where
+        P: Serialize,
+        F: FnMut(&mut Reply<'_>) -> Result<Made>,
+    {
+        Ok(Socket::from_made(self, self.run_for(call, Heir::Closing).await?))
+    }
+
+    /// Carries out a call whose answer is of no use to anybody else.
+    pub(crate) async fn run<P, F, T>(&self, call: Call<'_, P, F>) -> Result<T>
+    where
+        P: Serialize,
+        F: FnMut(&mut Reply<'_>) -> Result<T>,
+    {
+        self.run_for(call, Heir::Nobody).await
+    }
+
+    /// Carries out a call; its answer goes to an heir if the future is dropped.
+    pub(crate) async fn run_for<P, F, T>(&self, mut call: Call<'_, P, F>, heir: Heir) -> Result<T>
+    where
+        P: Serialize,
+        F: FnMut(&mut Reply<'_>) -> Result<T>,
+    {
+        let flight = self.begin(&call, heir)?;
+        let mut answer = self.limited(flight, call.method).await?;
+        let result = answer.read(&mut call.read);
+        self.recycle(answer);
+        result
+    }
+
+    /// Sends a call.
+    pub(crate) fn begin<P: Serialize, F>(
+        &self,
+        call: &Call<'_, P, F>,
+        heir: Heir,
+    ) -> Result<Flight> {
+        let link = &self.inner.link;
+        Ok(Flight::new(link, link.begin(call)?, heir))
+    }
+
+    /// Takes a buffer back, to be used again.
+    pub(crate) fn recycle(&self, answer: Answer) {
+        self.inner.link.recycle(answer);
+    }
+
+    async fn limited(&self, mut flight: Flight, method: &str) -> Result<Answer> {
+        let Some(limit) = self.call_timeout() else { return flight.await };
+        if let Ok(answer) = tokio::time::timeout(limit, &mut flight).await {
+            return answer;
+        }
+        flight.cancel();
+        match tokio::time::timeout(GRACE, &mut flight).await {
+            Ok(Ok(answer)) => match answer.error() {
+                Some(Error::Cancelled { call, sent }) => Err(Error::Timeout { call, sent }),
+                _ => Ok(answer),
+            },
+            Ok(Err(error)) => Err(error),
+            Err(_silent) => {
+                flight.let_go();
+                Err(Error::Timeout { call: method.to_owned(), sent: None })
+            }
+        }
+    }
+
+    /// Closes a handle; the request stands behind all that was asked before.
+    pub(crate) fn close_without_waiting(&self, handle: Handle) {
+        self.inner.link.notify("socket.close", &(handle,));
+    }
+}

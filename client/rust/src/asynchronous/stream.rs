@@ -1,0 +1,154 @@
+//! A socket as a stream of tokio: payload as attachments, in its own buffers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Socket;
+use super::flight::{Flight, Heir};
+use super::link::lock;
+use crate::call::Call;
+use crate::error::Result;
+use crate::kind::Flags;
+use crate::operation::{self, PIECE};
+use crate::wire::reply::Answer;
+
+/// How many writes may be on their way before the next one waits.
+const WRITES: usize = 4;
+/// How many bytes may be.
+const WRITTEN: usize = PIECE;
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(super) struct Streaming {
+    reading: Mutex<Option<Flight>>,
+    writing: Mutex<Writing>,
+    shutting: Mutex<Option<Flight>>,
+}
+
+#[derive(Debug, Default)]
+struct Writing {
+    calls: VecDeque<(Flight, usize)>,
+    bytes: usize,
+}
+
+impl Streaming {
+    /// Gives up a read that nobody polls; what it had taken is kept.
+    pub(super) fn leave_reading(&self) {
+        drop(lock(&self.reading).take());
+    }
+
+    /// Waits until the broker has passed everything on.
+    pub(super) async fn finish_writing(&self) -> Result<()> {
+        std::future::poll_fn(|context| lock(&self.writing).poll(context, 0)).await
+    }
+}
+
+impl Writing {
+    /// Waits until no more than so many bytes are on their way.
+    fn poll(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<Result<()>> {
+        while let Some((flight, length)) = self.calls.front_mut() {
+            let Poll::Ready(answer) = Pin::new(flight).poll(context) else {
+                let few = self.bytes <= bytes && self.calls.len() < WRITES;
+                return if few { Poll::Ready(Ok(())) } else { Poll::Pending };
+            };
+            self.bytes -= *length;
+            self.calls.pop_front();
+            answer?.read(&mut |reply| reply.value::<()>())?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Writing {
+    /// What was written is sent, also when the socket is dropped.
+    fn drop(&mut self) {
+        self.calls.drain(..).for_each(|(flight, _)| flight.let_go());
+    }
+}
+
+impl Socket {
+    fn poll_receive(&self, context: &mut Context<'_>, room: usize) -> Poll<Result<Answer>> {
+        let mut reading = lock(&self.streaming.reading);
+        if reading.is_none() {
+            let params = (self.handle(), room.min(PIECE), Flags::NONE);
+            let call = Call::new("socket.recv", params, |_| Ok(()));
+            *reading = Some(self.broker().begin(&call, Heir::Socket(Arc::clone(&self.kept)))?);
+        }
+        let Some(flight) = reading.as_mut() else { return Poll::Pending };
+        let answer = ready!(Pin::new(flight).poll(context));
+        *reading = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let mut answer = match ready!(self.kept.poll_next(context)) {
+            Some(answer) => answer,
+            None => ready!(self.poll_receive(context, buffer.remaining()))?,
+        };
+        let mut take = |data: &[u8]| {
+            let (now, later) = data.split_at(data.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            (!later.is_empty()).then(|| Answer::of_data(later))
+        };
+        match answer.read(&mut |reply| operation::data(reply, &mut take))? {
+            Some(later) => self.kept.put_back(later),
+            None => self.broker().recycle(answer),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A write is on its way when it returns, up to a MiB of them at a time. An error comes with the next
+/// write, or with `flush`, which waits until the broker has passed everything on.
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let piece = data.get(..PIECE / 2).unwrap_or(data);
+        let mut writing = lock(&self.streaming.writing);
+        ready!(writing.poll(context, WRITTEN - piece.len()))?;
+        let call = operation::send_all(self.carriage(), self.handle(), piece);
+        let flight = self.broker().begin(&call, Heir::Nobody)?;
+        writing.calls.push_back((flight, piece.len()));
+        writing.bytes += piece.len();
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        lock(&self.streaming.writing).poll(context, 0).map_err(io::Error::from)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(context))?;
+        let mut shutting = lock(&self.streaming.shutting);
+        if shutting.is_none() {
+            let call =
+                operation::shutdown(self.handle(), operation::how(std::net::Shutdown::Write));
+            *shutting = Some(self.broker().begin(&call, Heir::Nobody)?);
+        }
+        let Some(flight) = shutting.as_mut() else { return Poll::Pending };
+        let answer = ready!(Pin::new(flight).poll(context));
+        *shutting = None;
+        answer?.read(&mut |reply| reply.value::<()>())?;
+        Poll::Ready(Ok(()))
+    }
+}

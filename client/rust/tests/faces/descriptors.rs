@@ -1,0 +1,82 @@
+//! Real descriptors, in both directions.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use sockbroker_client::{Domain, Protocol, Type};
+
+use crate::{bounded, connect, daemon, run};
+
+#[test]
+fn a_socket_becomes_a_native_one() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let listener = broker.create_server(("127.0.0.1", 0)).unwrap();
+        let client = broker.create_connection(listener.local_addr().unwrap()).unwrap();
+        let (server, _peer) = listener.accept().unwrap();
+        let kept = server.try_clone_fd().unwrap();
+        let mut native = TcpStream::from(client.into_owned_fd().unwrap());
+        native.write_all(b"natively").unwrap();
+        let mut buffer = [0; 8];
+        server.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"natively");
+        let mut other = TcpStream::from(kept);
+        other.write_all(b"back").unwrap();
+        let mut buffer = [0; 4];
+        native.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"back");
+        assert_eq!(broker.session().unwrap().handles, 2);
+    });
+}
+
+#[test]
+fn a_socket_of_ones_own_is_lent() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let socket = broker.adopt(theirs).unwrap();
+        assert_eq!(socket.attributes().domain, Domain::UNIX);
+        socket.send_all(b"lent").unwrap();
+        let mut buffer = [0; 4];
+        ours.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"lent");
+        let (file, _) = std::io::pipe().unwrap();
+        assert_eq!(broker.adopt(file).unwrap_err().errno(), Some(88));
+    });
+}
+
+#[test]
+fn a_clone_is_the_same_socket_under_another_handle() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let (left, right) =
+            broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).unwrap();
+        let clone = left.try_clone().unwrap();
+        assert_ne!(clone.handle(), left.handle());
+        left.close().unwrap();
+        clone.send_all(b"x").unwrap();
+        assert_eq!(right.recv(&mut [0; 9]).unwrap(), 1);
+    });
+}
+
+#[test]
+fn an_asynchronous_socket_becomes_one_of_tokio() {
+    run(async |broker| {
+        let listener = broker.create_server(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().await.unwrap().to_inet().unwrap();
+        let native = std::net::TcpListener::from(listener.into_owned_fd().await.unwrap());
+        native.set_nonblocking(true).unwrap();
+        let native = tokio::net::TcpListener::from_std(native).unwrap();
+        let (accepted, connected) =
+            tokio::join!(native.accept(), broker.create_connection(address));
+        assert_eq!(accepted.unwrap().1, {
+            connected.unwrap().local_addr().await.unwrap().to_inet().unwrap()
+        });
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        assert!(broker.adopt(theirs).await.is_ok());
+    });
+}

@@ -1,0 +1,127 @@
+//! Sockets and futures that are dropped.
+
+use std::time::Duration;
+
+use sockbroker_client::blocking::Socket;
+use sockbroker_client::{Domain, Protocol, Type, asynchronous};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+
+use crate::{bounded, connect, daemon, run};
+
+const MOMENT: Duration = Duration::from_millis(30);
+
+async fn pair(broker: &asynchronous::Broker) -> (asynchronous::Socket, asynchronous::Socket) {
+    broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).await.unwrap()
+}
+
+#[test]
+fn a_dropped_socket_closes_its_handle_before_the_next_call() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        for _ in 0..2000 {
+            drop(Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP).unwrap());
+        }
+        assert_eq!(broker.session().unwrap().handles, 0);
+        // Many at once, without a call between.
+        let many: Vec<_> = (0..2000)
+            .map(|_| Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP).unwrap())
+            .collect();
+        drop(many);
+        assert_eq!(broker.session().unwrap().handles, 0);
+        let listener = broker.create_server(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(broker.create_server(address).is_ok());
+    });
+}
+
+#[test]
+fn a_dropped_receive_is_cancelled_and_loses_nothing() {
+    run(async |broker| {
+        let (left, right) = pair(&broker).await;
+        for round in 0..50_u8 {
+            let (mut buffer, data) = ([0; 4], [round; 3]);
+            // Now the cancel comes first, now the data.
+            let receive = timeout(MOMENT / 30, right.recv(&mut buffer));
+            let (given_up, sent) = tokio::join!(receive, left.send(&data));
+            sent.unwrap();
+            let n = match given_up {
+                Ok(received) => received.unwrap(),
+                Err(_late) => right.recv(&mut buffer).await.unwrap(),
+            };
+            assert_eq!((n, &buffer[..3]), (3, &data[..]));
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_was_being_read_goes_on_with_a_smaller_buffer() {
+    run(async |broker| {
+        let (left, mut right) = pair(&broker).await;
+        assert!(timeout(MOMENT, right.read(&mut [0; 100])).await.is_err());
+        left.send_all(b"abcdef").await.unwrap();
+        let mut buffer = [0; 4];
+        right.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"abcd");
+        let mut buffer = [0; 9];
+        assert_eq!(right.recv(&mut buffer).await.unwrap(), 2);
+        assert_eq!(&buffer[..2], b"ef");
+    });
+}
+
+#[test]
+fn a_dropped_accept_keeps_its_connection_for_the_next() {
+    run(async |broker| {
+        let listener = broker.create_server(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().await.unwrap();
+        for _ in 0..20 {
+            let (given_up, connected) = tokio::join!(
+                timeout(MOMENT / 30, listener.accept()),
+                broker.create_connection(&address)
+            );
+            let client = connected.unwrap();
+            let (_server, peer) = match given_up {
+                Ok(accepted) => accepted.unwrap(),
+                Err(_late) => listener.accept().await.unwrap(),
+            };
+            assert_eq!(peer, client.local_addr().await.unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_socket_made_for_nobody_is_closed() {
+    run(async |broker| {
+        for _ in 0..20 {
+            let making =
+                asynchronous::Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP);
+            drop(timeout(Duration::from_nanos(1), making).await);
+            let pair = broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT);
+            drop(timeout(Duration::from_nanos(1), pair).await);
+        }
+        let mut handles = 1;
+        for _ in 0..100 {
+            handles = broker.session().await.unwrap().handles;
+            if handles == 0 {
+                break;
+            }
+            tokio::time::sleep(MOMENT / 10).await;
+        }
+        assert_eq!(handles, 0);
+    });
+}
+
+#[test]
+fn a_descriptor_is_not_given_away_while_data_waits_that_a_dropped_receive_had_taken() {
+    run(async |broker| {
+        let (left, mut right) = pair(&broker).await;
+        assert!(timeout(MOMENT, right.read(&mut [0; 9])).await.is_err());
+        left.send_all(b"data").await.unwrap();
+        let mut buffer = [0; 1];
+        right.read_exact(&mut buffer).await.unwrap();
+        let error = right.into_owned_fd().await.unwrap_err();
+        assert_eq!(error.errno(), Some(16), "{error}");
+    });
+}

@@ -1,0 +1,122 @@
+//! Finding, connecting, spawning.
+
+use std::io;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sockbroker_client::blocking::Broker;
+use sockbroker_client::{Endpoint, Error, asynchronous};
+use sockbroker_test_support::{Folder, binary};
+
+use crate::{bounded, connect, daemon, endpoint};
+
+fn spawn() -> Broker {
+    let mut command = Command::new(binary::broker());
+    command.arg("--stdio");
+    Broker::spawn_command(command).unwrap()
+}
+
+#[test]
+fn nobody_at_an_endpoint_is_told_with_its_path_and_the_number_of_the_error() {
+    let folder = Folder::new();
+    let missing = Endpoint::Unix(folder.join("none"));
+    let error = Broker::connect_to(&missing).unwrap_err();
+    assert!(error.to_string().contains(&missing.to_string()), "{error}");
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    folder.write("file", "");
+    let error = Broker::connect_to(&Endpoint::Unix(folder.join("file"))).unwrap_err();
+    assert_eq!(error.errno(), Some(111), "{error}");
+}
+
+#[test]
+fn a_private_broker_carries_descriptors_and_ends_with_its_owner() {
+    bounded(20, || {
+        let broker = spawn();
+        let info = broker.session().unwrap();
+        assert!(info.descriptors);
+        let pid = broker.call("session.info", ()).unwrap()["spelling"].clone();
+        assert_eq!(pid, "lsp");
+        let before = children();
+        assert_eq!(before.len(), 1, "{before:?}");
+        drop(broker);
+        assert_eq!(children(), [0; 0]);
+    });
+}
+
+/// The processes of this thread's own.
+fn children() -> Vec<u32> {
+    let task = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+    task.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_command_that_is_no_broker_is_an_error_soon() {
+    bounded(20, || {
+        let start = Instant::now();
+        for words in [&["true"][..], &["echo", "hello"], &["sockbrokerd-that-is-not-there"]] {
+            let words = words.iter().map(Into::into).collect();
+            let error = Broker::connect_to(&Endpoint::Stdio(words)).unwrap_err();
+            let expected = matches!(
+                error,
+                Error::Disconnected { .. } | Error::Protocol { .. } | Error::Connect { .. }
+            );
+            assert!(expected, "{error:?}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn the_endpoint_of_stdio_starts_the_command_for_both_faces() {
+    bounded(20, || {
+        let endpoint = Endpoint::Stdio(vec![binary::broker().into(), "--stdio".into()]);
+        let broker = Broker::connect_to(&endpoint).unwrap();
+        assert_eq!(broker.getservbyname("http", None).unwrap(), 80);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let broker = asynchronous::Broker::connect_to(&endpoint).await.unwrap();
+            assert_eq!(broker.getservbyname("http", None).await.unwrap(), 80);
+        });
+    });
+}
+
+#[test]
+fn an_old_broker_is_told_from_its_successor_on_the_same_path() {
+    bounded(20, || {
+        let mut first = daemon();
+        let old = connect(&first);
+        let socket = old.create_server(("127.0.0.1", 0)).unwrap();
+        let path = first.socket().to_owned();
+        first.process().child.kill().unwrap();
+        first.process().child.wait().unwrap();
+        assert!(matches!(socket.local_addr(), Err(Error::Disconnected { .. })));
+        let mut again = Command::new(binary::broker());
+        again.arg("--socket").arg(&path);
+        let _second = sockbroker_test_support::daemon::Process::spawn(again);
+        let mut new = None;
+        sockbroker_test_support::until("the successor serves", || {
+            new = Broker::connect_to(&Endpoint::Unix(path.clone())).ok();
+            new.is_some()
+        });
+        assert!(matches!(socket.local_addr(), Err(Error::Disconnected { .. })));
+        assert!(new.unwrap().create_server(("127.0.0.1", 0)).is_ok());
+        drop(first);
+    });
+}
+
+#[test]
+fn a_call_by_its_name_gives_json_with_base64_and_errors_by_kind() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        assert_eq!(endpoint(&daemon), *broker.endpoint());
+        let packed = broker.call("socket.inet_aton", ("127.0.0.1",)).unwrap();
+        assert_eq!(packed, "fwAAAQ==");
+        let error = broker.call("socket.nosuch", ()).unwrap_err();
+        assert!(matches!(error, Error::Method { .. }), "{error:?}");
+        let error = broker.call("socket.inet_aton", (1, 2)).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }), "{error:?}");
+        assert_eq!(broker.constants().unwrap().get("AF_INET6"), Some(&10));
+        assert!(broker.limits().unwrap().contains_key("frame_bytes"));
+    });
+}

@@ -1,0 +1,179 @@
+//! Streams: bytes of every size, in both faces.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sockbroker_client::blocking::{Broker, Cancel, Socket};
+use sockbroker_client::{Domain, Error, Protocol, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{bounded, connect, daemon, run};
+
+fn pair(broker: &Broker) -> (Socket, Socket) {
+    broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).unwrap()
+}
+
+#[test]
+fn a_large_transfer_arrives_whole_through_std_io() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let data: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let (mut left, mut right) = pair(&broker);
+        let sent = data.clone();
+        let writer = thread::spawn(move || {
+            left.write_all(&sent).unwrap();
+            left.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut received = Vec::new();
+        right.read_to_end(&mut received).unwrap();
+        assert!(received == data, "{} bytes came", received.len());
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn peek_leaves_what_recv_takes() {
+    bounded(20, || {
+        let daemon = daemon();
+        let (left, right) = pair(&connect(&daemon));
+        left.send_all(b"abc").unwrap();
+        let mut buffer = [0; 2];
+        assert_eq!(right.peek(&mut buffer).unwrap(), 2);
+        assert_eq!(right.recv(&mut buffer).unwrap(), 2);
+        assert_eq!(&buffer, b"ab");
+        assert_eq!(right.recv(&mut buffer).unwrap(), 1);
+        drop(left);
+        assert_eq!(right.recv(&mut buffer).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_timeout_and_a_call_that_may_not_wait_are_different_errors() {
+    bounded(20, || {
+        let daemon = daemon();
+        let (_left, right) = pair(&connect(&daemon));
+        right.set_timeout(Some(Duration::from_millis(20))).unwrap();
+        assert_eq!(right.timeout().unwrap(), Some(Duration::from_millis(20)));
+        let error = right.recv(&mut [0]).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+        right.set_nonblocking(true).unwrap();
+        let error = io::Error::from(right.recv(&mut [0]).unwrap_err());
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(error.raw_os_error(), Some(11));
+    });
+}
+
+#[test]
+fn a_refused_connection_and_a_slow_one_are_told_as_natively() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let listener = broker.create_server(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let socket = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
+        let error = io::Error::from(socket.connect(address).unwrap_err());
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        // A backlog of nothing that is full makes the next connection wait.
+        let full = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
+        full.bind(("127.0.0.1", 0)).unwrap();
+        full.listen(0).unwrap();
+        let address = full.local_addr().unwrap();
+        let _first = broker.create_connection(&address).unwrap();
+        let slow = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
+        let error = slow.connect_timeout(&address, Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+        assert_eq!(slow.timeout().unwrap(), None);
+    });
+}
+
+#[test]
+fn a_waiting_call_is_cancelled_from_another_thread_and_loses_nothing() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let (left, right) = pair(&broker);
+        let cancel = Cancel::new();
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| cancel.run(|| right.recv(&mut [0; 9])));
+            thread::park_timeout(Duration::from_millis(50));
+            cancel.cancel();
+            let error = waiting.join().unwrap().unwrap_err();
+            assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
+        });
+        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(matches!(cancel.run(|| right.peer_addr()), Err(Error::Cancelled { .. })));
+        left.send_all(b"after").unwrap();
+        let mut buffer = [0; 9];
+        assert_eq!(right.recv(&mut buffer).unwrap(), 5);
+    });
+}
+
+#[test]
+fn the_time_limit_of_calls_ends_one_that_waits_for_ever() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        broker.set_call_timeout(Some(Duration::from_millis(50)));
+        assert_eq!(broker.call_timeout(), Some(Duration::from_millis(50)));
+        let (_left, right) = pair(&broker);
+        let error = right.recv(&mut [0]).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+        broker.set_call_timeout(None);
+        assert!(right.local_addr().is_ok());
+    });
+}
+
+#[test]
+fn an_asynchronous_stream_carries_a_large_transfer_both_ways_at_once() {
+    run(async |broker| {
+        let data: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 253) as u8).collect();
+        let (mut left, right) =
+            broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).await.unwrap();
+        let (mut input, mut output) = tokio::io::split(right);
+        let echo = async {
+            tokio::io::copy(&mut input, &mut output).await.unwrap();
+            output.shutdown().await.unwrap();
+        };
+        let talk = async {
+            let mut received = vec![0; data.len()];
+            for (out, back) in data.chunks(70_000).zip(received.chunks_mut(70_000)) {
+                left.write_all(out).await.unwrap();
+                left.read_exact(back).await.unwrap();
+            }
+            left.shutdown(Shutdown::Write).await.unwrap();
+            assert_eq!(left.read(&mut [0; 10]).await.unwrap(), 0);
+            assert!(received == data);
+        };
+        tokio::join!(echo, talk);
+    });
+}
+
+#[test]
+fn an_asynchronous_write_that_fails_is_told_by_the_next_or_by_flush() {
+    run(async |broker| {
+        let (mut left, right) =
+            broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).await.unwrap();
+        right.close().await.unwrap();
+        left.write_all(b"to nobody").await.unwrap();
+        let error = left.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn what_was_written_before_a_drop_arrives() {
+    run(async |broker| {
+        let (mut left, mut right) =
+            broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).await.unwrap();
+        left.write_all(&vec![7; 100_000]).await.unwrap();
+        drop(left);
+        let mut received = Vec::new();
+        right.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, vec![7; 100_000]);
+    });
+}
