@@ -248,7 +248,9 @@ impl Broker {
 
     fn close_dropped(&self) {
         self.inner.has_dropped.store(false, Ordering::Relaxed);
-        for handle in std::mem::take(&mut *lock(&self.inner.dropped)) {
+        // The list is unlocked again before a handle could be put back.
+        let handles = std::mem::take(&mut *lock(&self.inner.dropped));
+        for handle in handles {
             self.close_without_waiting(handle);
         }
     }
