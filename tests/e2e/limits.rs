@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 31] = [
+const CROSSED: [(&str, &str); 44] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -36,6 +36,16 @@ const CROSSED: [(&str, &str); 31] = [
     ("sessions", "limits"),
     ("sessions_per_user", "limits"),
     ("handles", "limits"),
+    ("handles_per_user", "quotas"),
+    ("handles_in_all", "quotas"),
+    ("calls_in_flight_per_user", "quotas"),
+    ("calls_in_flight_in_all", "quotas"),
+    ("buffered_bytes_per_user", "quotas"),
+    ("buffered_bytes_in_all", "quotas"),
+    ("buffered_descriptors_per_user", "quotas"),
+    ("buffered_descriptors_in_all", "quotas"),
+    ("packets_per_second", "quotas"),
+    ("bytes_per_second", "quotas"),
     ("receive_bytes", "limits"),
     ("ancillary_bytes", "limits"),
     ("batch_messages", "limits"),
@@ -43,6 +53,9 @@ const CROSSED: [(&str, &str); 31] = [
     ("lookups_kept", "session::tests of the daemon"),
     ("restrictions", "policy"),
     ("resolver_jobs", "names"),
+    ("resolver_jobs_per_user", "names"),
+    ("identity_jobs", "identity"),
+    ("identity_jobs_per_user", "identity"),
     ("linger_seconds", "limits"),
     ("clone_seconds", "sessions"),
     ("resolve_seconds", "resolve"),

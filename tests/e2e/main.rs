@@ -37,5 +37,7 @@ mod startup;
 mod shutdown;
 mod users;
 mod policy;
+mod identity;
+mod quotas;
 mod exhaustion;
 mod leaks;

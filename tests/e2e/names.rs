@@ -65,33 +65,39 @@ fn look_ups_beyond_resolver_jobs_wait_in_order_and_nothing_else_does() {
         let Some(server) = NameServer::new(&folder) else {
             return skip("the name service cannot be replaced", test);
         };
-        let broker = limited(&[("resolver_jobs", 2)]);
-        let (mut client, mut other) = (broker.lsp(), broker.lsp());
-        let ids = ["a", "b", "c", "d"].map(|name| client.send("socket.getaddrinfo", look_up(name)));
-        let (first, second) = (server.question(SOON).unwrap(), server.question(SOON).unwrap());
-        let mut names = [first.0.as_str(), second.0.as_str()];
-        names.sort_unstable();
-        assert_eq!(names, ["a", "b"]);
-        assert!(server.question(NOT_YET).is_none(), "resolver_jobs are 2");
-        client.is_served();
-        other.is_served();
-        server.deny(first.1, first.2);
-        let third = server.question(SOON).unwrap();
-        assert_eq!(third.0, "c");
-        assert!(server.question(NOT_YET).is_none());
-        server.deny(second.1, second.2);
-        server.deny(third.1, third.2);
-        let fourth = server.question(SOON).unwrap();
-        assert_eq!(fourth.0, "d");
-        server.deny(fourth.1, fourth.2);
-        for id in ids {
-            let fault = client.answer(id).fault();
-            assert_eq!(
-                (fault.kind(), fault.data.name.as_deref()),
-                ((2000, "gaierror"), Some("EAI_NONAME"))
-            );
+        for limit in ["resolver_jobs", "resolver_jobs_per_user"] {
+            look_ups_wait_for(limit, &server);
         }
     });
+}
+
+fn look_ups_wait_for(limit: &str, server: &NameServer) {
+    let broker = limited(&[(limit, 2)]);
+    let (mut client, mut other) = (broker.lsp(), broker.lsp());
+    let ids = ["a", "b", "c", "d"].map(|name| client.send("socket.getaddrinfo", look_up(name)));
+    let (first, second) = (server.question(SOON).unwrap(), server.question(SOON).unwrap());
+    let mut names = [first.0.as_str(), second.0.as_str()];
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b"]);
+    assert!(server.question(NOT_YET).is_none(), "{limit} are 2");
+    client.is_served();
+    other.is_served();
+    server.deny(first.1, first.2);
+    let third = server.question(SOON).unwrap();
+    assert_eq!(third.0, "c");
+    assert!(server.question(NOT_YET).is_none());
+    server.deny(second.1, second.2);
+    server.deny(third.1, third.2);
+    let fourth = server.question(SOON).unwrap();
+    assert_eq!(fourth.0, "d");
+    server.deny(fourth.1, fourth.2);
+    for id in ids {
+        let fault = client.answer(id).fault();
+        assert_eq!(
+            (fault.kind(), fault.data.name.as_deref()),
+            ((2000, "gaierror"), Some("EAI_NONAME"))
+        );
+    }
 }
 
 #[test]

@@ -72,6 +72,9 @@ fn check(config: &Config) -> Result<(), String> {
         ("connections", limits.connections),
         ("connections_per_user", limits.connections_per_user),
         ("resolver_jobs", limits.resolver_jobs),
+        ("resolver_jobs_per_user", limits.resolver_jobs_per_user),
+        ("identity_jobs", limits.identity_jobs),
+        ("identity_jobs_per_user", limits.identity_jobs_per_user),
     ] {
         if value == 0 {
             return Err(format!("limits.{name}: with 0 nothing could be served"));

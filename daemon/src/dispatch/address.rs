@@ -28,7 +28,7 @@ impl Call {
             Parsed::Host(host) => {
                 let permit = self.permit(Resolve)?;
                 let name = host.host.clone();
-                let address = self.broker().resolver.address(permit, host).await?;
+                let address = self.resolver().address(permit, host).await?;
                 self.session().looked_up(&name, [address.clone()]);
                 Ok(address)
             }
@@ -39,7 +39,7 @@ impl Call {
     pub(super) async fn look_up(&self, question: Question) -> OpResult<Vec<AddressInfo>> {
         let host = question.host.clone().unwrap_or_default();
         let permit = self.permit(Resolve)?;
-        let found = self.broker().resolver.address_info(permit, question).await?;
+        let found = self.resolver().address_info(permit, question).await?;
         let addresses = found.iter().filter_map(|info| info.address.decode(info.proto));
         self.session().looked_up(&host, addresses);
         Ok(found)

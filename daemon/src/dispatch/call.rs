@@ -9,8 +9,10 @@ use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
 use super::params::Given;
+use crate::ops::actor::Actor;
 use crate::ops::error::{OpError, OpResult};
-use crate::ops::send::Progress;
+use crate::ops::resolve::Resolver;
+use crate::ops::send::{Progress, Sender};
 use crate::policy::Permit;
 use crate::policy::action::Request;
 use crate::policy::rights::Rights;
@@ -20,6 +22,7 @@ use crate::session::connection::Connection;
 use crate::session::finished::KeptAnswer;
 use crate::session::limits::size;
 use crate::table::entry::Entry;
+use crate::table::quota::Taken;
 use crate::table::timeout::Timeout;
 
 /// A buffer may be so much larger than its content before it is shrunk.
@@ -106,9 +109,24 @@ impl Call {
         self.0.connection.broker()
     }
 
-    /// Bytes that have left so far.
-    pub(super) fn progress(&self) -> &Progress {
-        &self.0.progress
+    /// A handle for a new socket, unless a limit stands in the way.
+    pub(super) fn room(&self) -> OpResult<Taken> {
+        self.0.session.room(self.0.connection.user())
+    }
+
+    /// As whom the call is made.
+    pub(super) fn actor(&self) -> &Actor {
+        self.0.connection.actor()
+    }
+
+    /// The way to the resolver.
+    pub(super) fn resolver(&self) -> &Resolver {
+        self.0.connection.resolver()
+    }
+
+    /// A sender on a socket.
+    pub(super) fn sender<'a>(&'a self, entry: &'a Entry) -> Sender<'a> {
+        Sender { entry, actor: self.actor(), progress: &self.0.progress }
     }
 
     /// Bytes that have left so far, as a number.

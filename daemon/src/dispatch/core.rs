@@ -23,10 +23,11 @@ use super::error;
 use super::first::{First, first_poll};
 use super::methods::{Method, MethodTable};
 use super::params;
-use super::waiting::{Ended, Guarded, Held, Waiting};
+use super::waiting::{Ended, Guarded, Held, Shares, Waiting, check_connection};
 use crate::session::connection::Connection;
 use crate::session::finished::{KeptAnswer, LastCalls};
 use crate::session::limits::size;
+use crate::table::quota::Crossed;
 
 /// The calls of one connection.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ impl Core {
             First::Ended(response) => response,
             First::Waits(future) => {
                 let (id, method) = (id.map(Id::into_owned), method.name);
-                let ended = Ended { id, method, call, slot, held, response: None };
+                let ended = Ended { id, method, call, slot, held, shares: None, response: None };
                 return self.wait(future, ended);
             }
         };
@@ -179,21 +180,17 @@ impl Core {
     }
 
     /// Puts a call into the set, unless the connection's share is used up.
-    fn wait(&mut self, future: Guarded, ended: Ended) -> Started {
+    fn wait(&mut self, future: Guarded, mut ended: Ended) -> Started {
         let limits = &self.connection.broker().limits;
         let sum = self.held.plus(ended.held);
-        let crossed = if self.waiting.len() >= size(limits.calls_in_flight) {
-            Some(("calls_in_flight", limits.calls_in_flight))
-        } else if sum.bytes > size(limits.buffered_bytes) {
-            Some(("buffered_bytes", limits.buffered_bytes))
-        } else if sum.descriptors > size(limits.buffered_descriptors) {
-            Some(("buffered_descriptors", limits.buffered_descriptors))
-        } else {
-            None
-        };
-        if let Some((name, value)) = crossed {
-            drop(future);
-            return refused(ended.id, error::limit(name, value, ended.call.sent()));
+        let shares = check_connection(limits, self.waiting.len(), sum)
+            .and_then(|()| Shares::take(self.connection.user(), ended.held));
+        match shares {
+            Ok(shares) => ended.shares = Some(shares),
+            Err(Crossed { name, value }) => {
+                drop(future);
+                return refused(ended.id, error::limit(name, value, ended.call.sent()));
+            }
         }
         self.held = sum;
         let (abort, registration) = AbortHandle::new_pair();

@@ -67,12 +67,12 @@ pub(super) fn create(
     let default = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
     let (facts, nonblocking) = kind.without_minus_one().facts(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
+    let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
     admit(call, Arc::new(entry), want_fd)
 }
 
 /// `socket.socketpair()`.
-pub(super) fn pair(
+pub(super) async fn pair(
     call: &Call,
     kind: Kind,
     timeout: Timeout,
@@ -84,7 +84,9 @@ pub(super) fn pair(
     let default = SocketFacts { family: libc::AF_UNIX, kind: libc::SOCK_STREAM, proto: 0 };
     let (facts, nonblocking) = kind.facts(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let (first, second) = open::pair(call.permit(Create { socket: facts })?, timeout)?;
+    let permit = call.permit(Create { socket: facts })?;
+    let handles = (call.room()?, call.room()?);
+    let (first, second) = open::pair(permit, timeout, handles, call.actor()).await?;
     let first = admit(call, Arc::new(first), want_fd)?;
     match admit(call, Arc::new(second), want_fd) {
         Ok(second) => Ok((first, second)),
@@ -103,7 +105,7 @@ pub(super) fn adopt(call: &Call, place: u32, kind: Kind, timeout: Timeout) -> Op
     let (facts, nonblocking) = kind.without_minus_one().facts(known)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let permit = call.permit(Adopt { socket: known })?;
-    let entry = open::adopt(permit, descriptor, facts, timeout)?;
+    let entry = open::adopt(permit, descriptor, facts, timeout, call.room()?)?;
     admit(call, Arc::new(entry), false)
 }
 
@@ -162,15 +164,15 @@ async fn connect_one(
     timeout: Timeout,
 ) -> OpResult<Entry> {
     let facts = SocketFacts { family: info.family, kind: info.kind, proto: info.proto };
-    let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
+    let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
     if let Some(source) = source {
         let address = call.address(facts, source).await?;
-        connect::bind(call.permit_bind(&entry, address)?, &entry)?;
+        connect::bind(call.permit_bind(&entry, address)?, &entry, call.actor()).await?;
     }
     let address = info.address.decode(facts.proto).unwrap_or(Address::Unspecified);
     let permit = call.permit_connect(&entry, address)?;
     let place = entry.sending.join(call.connection().number());
-    connect::connect(permit, &entry, place).await?;
+    connect::connect(permit, &entry, place, call.actor()).await?;
     Ok(entry)
 }
 
@@ -228,7 +230,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
     }
     let facts = SocketFacts { family, kind: libc::SOCK_STREAM, proto: 0 };
     let timeout = call.session().default_timeout.get();
-    let entry = open::create(call.permit(Create { socket: facts })?, timeout)?;
+    let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if wanted.reuse_port {
         set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -242,16 +244,18 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
         other => other,
     })?;
-    connect::bind(call.permit_bind(&entry, address)?, &entry)?;
+    connect::bind(call.permit_bind(&entry, address)?, &entry, call.actor()).await?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
-    connect::listen(call.permit_listen(&entry, backlog)?, &entry)?;
+    connect::listen(call.permit_listen(&entry, backlog)?, &entry, call.actor()).await?;
     admit(call, Arc::new(entry), false)
 }
 
 /// `socket.has_dualstack_ipv6()`: tried, as in Python.
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
     let facts = SocketFacts { family: libc::AF_INET6, kind: libc::SOCK_STREAM, proto: 0 };
-    let Ok(entry) = open::create(call.permit(Create { socket: facts })?, Timeout::Blocking) else {
+    let Ok(entry) =
+        open::create(call.permit(Create { socket: facts })?, Timeout::Blocking, call.room()?)
+    else {
         return Ok(false);
     };
     let set = set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);

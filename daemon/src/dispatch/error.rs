@@ -14,6 +14,10 @@ use sockbroker_proto::error::{ErrorData, ErrorKind};
 use sockbroker_sys::resolver;
 
 use crate::ops::error::OpError;
+use crate::table::quota::Crossed;
+
+/// What stands for a rule where none of the policy decides.
+const IDENTITY_RULE: &str = "built-in: calls on AF_UNIX sockets are made as the caller";
 
 impl From<OpError> for ErrorObjectOwned {
     fn from(error: OpError) -> Self {
@@ -90,9 +94,13 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
         OpError::Limit { name, value } => {
             let message = format!("the limit {name} ({value}) was reached: see session.limits");
-            let limit = Some(name.to_owned());
-            (ErrorKind::Limit, message, ErrorData { limit, ..with_errno(libc::ENOBUFS) })
+            describe_limit(name, message, libc::ENOBUFS)
         }
+        OpError::Pace(Crossed { name, value }) => {
+            let message = format!("faster than the limit {name} ({value}): see session.limits");
+            describe_limit(name, message, libc::EAGAIN)
+        }
+        OpError::Identity { call, uid } => describe_identity(call, uid),
         OpError::Descriptor(message) => {
             (ErrorKind::Descriptor, message.to_owned(), with_errno(libc::EBADF))
         }
@@ -106,6 +114,18 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (kind, message, ErrorData { sent: Some(sent), ..data })
         }
     }
+}
+
+fn describe_limit(name: &str, message: String, errno: i32) -> (ErrorKind, String, ErrorData) {
+    let limit = Some(name.to_owned());
+    (ErrorKind::Limit, message, ErrorData { limit, ..with_errno(errno) })
+}
+
+fn describe_identity(call: &str, uid: u32) -> (ErrorKind, String, ErrorData) {
+    let message =
+        format!("{call}: the broker cannot act as uid {uid}: it needs CAP_SETUID and CAP_SETGID");
+    let (rule, call) = (Some(IDENTITY_RULE.to_owned()), Some(call.to_owned()));
+    (ErrorKind::Denied, message, ErrorData { rule, call, ..with_errno(libc::EPERM) })
 }
 
 /// Messages begin in lower case; names within them stay as they are.

@@ -18,8 +18,9 @@ use super::number::{int, int_or};
 use super::permit::Contents;
 use super::{Handlers, error};
 use crate::ops::error::{OpError, OpResult};
+use crate::ops::outgoing::{Control, Outgoing};
 use crate::ops::receive::{self, Want, is_end};
-use crate::ops::send::{self, Control, MAX_BUFFERS, Outgoing};
+use crate::ops::send::{self, MAX_BUFFERS};
 use crate::ops::sniffer;
 use crate::policy::Permit;
 use crate::policy::action::Send;
@@ -76,8 +77,8 @@ impl BatchServer for Handlers {
             let parts = Parts { buffers, ancdata, address };
             prepared.push(prepare(call, &entry, &place, parts, flags).await?);
         }
-        let progress = call.progress();
-        let (sent, failure) = send::send_batch(prepared, &entry, place, flags, progress).await?;
+        let sending = send::send_batch(prepared, call.sender(&entry), place, flags);
+        let (sent, failure) = sending.await?;
         let mut results: Vec<_> =
             sent.into_iter().map(|n| SentMessage::Sent { n: n as u64 }).collect();
         results.extend(
@@ -203,7 +204,7 @@ pub(super) async fn send(call: &Call, handle: Handle, parts: Parts, flags: i32) 
     let entry = call.entry(handle)?;
     let place = entry.sending.join(call.connection().number());
     let (permit, outgoing) = prepare(call, &entry, &place, parts, flags).await?;
-    Ok(send::send_message(permit, &entry, place, outgoing, call.progress()).await? as u64)
+    Ok(send::send_message(permit, call.sender(&entry), place, outgoing).await? as u64)
 }
 
 /// Takes a message apart, resolves its address, and asks the policy for it.
@@ -275,21 +276,22 @@ fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
 }
 
 /// Credentials (`struct ucred`: pid, uid, gid) must be the caller's own: the kernel would check them
-/// against the broker. Root may claim any, as it may without the broker.
+/// against the broker. What leaves has the broker's process id, which does the sending. For a caller
+/// that is the broker's own user the kernel's check is the right one.
 fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
+    if call.actor().is_broker() {
+        return Ok(());
+    }
     let subject = &call.connection().facts().subject;
     let words: Vec<_> = data.chunks_exact(4).filter_map(|word| word.first_chunk()).collect();
     let own = match words.as_slice() {
-        [pid, uid, gid] => {
+        [pid, uid, gid] if data.len() == 12 => {
             subject.pid == Some(i32::from_ne_bytes(**pid))
                 && subject.uid == u32::from_ne_bytes(**uid)
                 && subject.gid == u32::from_ne_bytes(**gid)
         }
-        // Of another length: the kernel refuses it.
-        _ => true,
+        // As the kernel says of another length (`__scm_send`).
+        _ => return Err(OpError::Os { call: "sendmsg", errno: libc::EINVAL }),
     };
-    if own || subject.uid == 0 {
-        return Ok(());
-    }
-    Err(OpError::Os { call: "sendmsg", errno: libc::EPERM })
+    if own { Ok(()) } else { Err(OpError::Os { call: "sendmsg", errno: libc::EPERM }) }
 }

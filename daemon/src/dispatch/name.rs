@@ -63,7 +63,7 @@ impl NamesServer for Handlers {
         // sock_gethostbyname_ex resolves first, so that an unknown name is a gaierror.
         ip_address(call, family::AF_INET, hostname.clone()).await?;
         let permit = call.permit(Resolve)?;
-        let entry = call.broker().resolver.host_by_name(permit, hostname.clone()).await?;
+        let entry = call.resolver().host_by_name(permit, hostname.clone()).await?;
         call.session().looked_up(&hostname, entry.addresses.iter().map(address_of));
         Ok(host_entry(entry))
     }
@@ -83,7 +83,7 @@ impl NamesServer for Handlers {
 
     async fn getprotobyname(&self, ext: &Extensions, protocolname: String) -> RpcResult<i32> {
         let call = Call::of(ext)?;
-        let resolver = &call.broker().resolver;
+        let resolver = call.resolver();
         Ok(resolver.protocol_by_name(call.permit(Resolve)?, protocolname).await?)
     }
 
@@ -94,7 +94,7 @@ impl NamesServer for Handlers {
         protocolname: Option<String>,
     ) -> RpcResult<u16> {
         let call = Call::of(ext)?;
-        let resolver = &call.broker().resolver;
+        let resolver = call.resolver();
         Ok(resolver.service_by_name(call.permit(Resolve)?, servicename, protocolname).await?)
     }
 
@@ -107,7 +107,7 @@ impl NamesServer for Handlers {
         let call = Call::of(ext)?;
         let port = u16::try_from(port)
             .map_err(|_error| OpError::overflow("getservbyport: port must be 0-65535."))?;
-        let resolver = &call.broker().resolver;
+        let resolver = call.resolver();
         Ok(resolver.service_by_port(call.permit(Resolve)?, port, protocolname).await?)
     }
 }
@@ -130,7 +130,7 @@ async fn full_name(call: &Call, name: String) -> OpResult<String> {
 
 async fn host_by_address(call: &Call, name: String) -> OpResult<HostEntry> {
     let address = ip_address(call, family::AF_UNSPEC, name).await?;
-    let entry = call.broker().resolver.host_by_address(call.permit(Resolve)?, address).await?;
+    let entry = call.resolver().host_by_address(call.permit(Resolve)?, address).await?;
     Ok(host_entry(entry))
 }
 
@@ -212,7 +212,7 @@ async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult
         flags: libc::AI_NUMERICHOST,
         ..Question::default()
     };
-    let resolver = &call.broker().resolver;
+    let resolver = call.resolver();
     let found = call.look_up(question).await?;
     let [only] = found.as_slice() else {
         return Err(OpError::Plain("sockaddr resolved to multiple addresses".to_owned()));

@@ -40,7 +40,7 @@ impl SocketServer for Handlers {
         Ok(creation::create(call, kind, timeout, want_fd.unwrap_or(false))?)
     }
 
-    fn socketpair(
+    async fn socketpair(
         &self,
         ext: &Extensions,
         family: Option<Constant>,
@@ -52,7 +52,7 @@ impl SocketServer for Handlers {
         let call = Call::of(ext)?;
         let timeout = call.timeout(3, timeout)?;
         let kind = Kind { family, socktype: kind, proto };
-        Ok(creation::pair(call, kind, timeout, want_fd.unwrap_or(false))?)
+        Ok(creation::pair(call, kind, timeout, want_fd.unwrap_or(false)).await?)
     }
 
     fn fromfd(
@@ -127,7 +127,7 @@ impl SocketServer for Handlers {
         let place = entry.receiving.join(call.connection().number());
         let permit = call.permit_accept(&entry)?;
         let timeout = call.session().default_timeout.get();
-        let room = || call.session().check_room();
+        let room = || call.room();
         let (accepted, peer) = connect::accept(permit, &entry, place, timeout, room).await?;
         let created = admit(call, accepted, want_fd)?;
         Ok(Accepted {
@@ -148,7 +148,7 @@ impl SocketServer for Handlers {
         let address = call.address(facts, &address).await?;
         let permit = call.permit_bind(&entry, address)?;
         place.turn().await;
-        Ok(connect::bind(permit, &entry)?)
+        Ok(connect::bind(permit, &entry, call.actor()).await?)
     }
 
     async fn listen(
@@ -164,7 +164,7 @@ impl SocketServer for Handlers {
         call.settle(&entry, &place, Verb::Listen).await;
         let permit = call.permit_listen(&entry, backlog)?;
         place.turn().await;
-        Ok(connect::listen(permit, &entry)?)
+        Ok(connect::listen(permit, &entry, call.actor()).await?)
     }
 
     async fn connect(
@@ -213,7 +213,7 @@ impl SocketServer for Handlers {
         }
         let entry = call.entry(handle)?;
         let permit = call.permit(Inspect { socket: entry.kind() })?;
-        Ok(admit(call, open::duplicate(permit, &entry)?, want_fd)?)
+        Ok(admit(call, open::duplicate(permit, &entry, call.room()?)?, want_fd)?)
     }
 
     fn fileno(&self, ext: &Extensions, handle: Handle) -> RpcResult<u32> {
@@ -274,7 +274,7 @@ async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> 
     let address = call.address(facts, address).await?;
     call.settle(&entry, &place, Verb::Connect).await;
     let permit = call.permit_connect(&entry, address)?;
-    connect::connect(permit, &entry, place).await
+    connect::connect(permit, &entry, place, call.actor()).await
 }
 
 fn hand_over(call: &Call, handle: Handle) -> OpResult<u32> {

@@ -110,7 +110,7 @@ impl TransferServer for Handlers {
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         call.settle(&entry, &place, Verb::Send).await;
         let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
-        Ok(send::send(permit, &entry, place, &data, flags, call.progress()).await? as u64)
+        Ok(send::send(permit, call.sender(&entry), place, &data, flags).await? as u64)
     }
 
     async fn sendall(
@@ -126,7 +126,7 @@ impl TransferServer for Handlers {
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         call.settle(&entry, &place, Verb::Send).await;
         let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
-        Ok(send::send_all(permit, &entry, place, &data, flags, call.progress()).await?)
+        Ok(send::send_all(permit, call.sender(&entry), place, &data, flags).await?)
     }
 
     async fn sendto(
@@ -145,7 +145,7 @@ impl TransferServer for Handlers {
         let destination = Some(call.address(socket, &address).await?);
         call.settle(&entry, &place, Verb::Send).await;
         let permit = call.permit_send(&entry, destination, &Contents::of(&data, flags))?;
-        Ok(send::send(permit, &entry, place, &data, flags, call.progress()).await? as u64)
+        Ok(send::send(permit, call.sender(&entry), place, &data, flags).await? as u64)
     }
 
     async fn sendmsg(
@@ -194,7 +194,7 @@ impl TransferServer for Handlers {
         let permit = call.permit_send(&entry, None, &Contents::default())?;
         let source = call.take_descriptor(file)?;
         let range = file_range(offset, count)?;
-        Ok(file::send_file(permit, &entry, place, &source, range, call.progress()).await?)
+        Ok(file::send_file(permit, call.sender(&entry), place, source, range).await?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
@@ -12,6 +13,8 @@ use jsonrpsee::types::Id;
 
 use super::batch::Slot;
 use super::call::{Call, Enclosed};
+use crate::session::limits::{Limits, size};
+use crate::table::quota::{Crossed, Share, Taken, User};
 
 /// A handler's future whose panic costs one call.
 pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, MethodResponse>>>;
@@ -44,6 +47,39 @@ impl Held {
     }
 }
 
+/// Whether one more call may wait on a connection where so many do, which hold this together.
+pub(super) fn check_connection(limits: &Limits, waiting: usize, sum: Held) -> Result<(), Crossed> {
+    let crossed = |name, value| Err(Crossed { name, value });
+    if waiting >= size(limits.calls_in_flight) {
+        crossed("calls_in_flight", limits.calls_in_flight)
+    } else if sum.bytes > size(limits.buffered_bytes) {
+        crossed("buffered_bytes", limits.buffered_bytes)
+    } else if sum.descriptors > size(limits.buffered_descriptors) {
+        crossed("buffered_descriptors", limits.buffered_descriptors)
+    } else {
+        Ok(())
+    }
+}
+
+/// The parts of its user's shares that a waiting call takes.
+#[derive(Debug)]
+pub(super) struct Shares {
+    _call: Taken,
+    _bytes: Taken,
+    _descriptors: Taken,
+}
+
+impl Shares {
+    /// Takes them, unless a limit stands in the way.
+    pub(super) fn take(user: &Arc<User>, held: Held) -> Result<Self, Crossed> {
+        Ok(Self {
+            _call: user.take(Share::Calls, 1)?,
+            _bytes: user.take(Share::Bytes, held.bytes as u64)?,
+            _descriptors: user.take(Share::Descriptors, held.descriptors as u64)?,
+        })
+    }
+}
+
 /// A call that came to its end.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -57,6 +93,8 @@ pub(super) struct Ended {
     pub(super) slot: Slot,
     /// What the request holds while it waits.
     pub(super) held: Held,
+    /// The same as parts of what its user may hold.
+    pub(super) shares: Option<Shares>,
     /// The answer, `Err` after a panic, `None` when cancelled.
     pub(super) response: Option<Result<MethodResponse, ()>>,
 }

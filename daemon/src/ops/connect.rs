@@ -7,8 +7,9 @@ use std::time::Duration;
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::socket;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::actor::{Actor, Client};
 use super::error::{During, OpError, OpResult};
 use super::sniffer;
 use super::wait::{Direction, Patience, RETRY_PAUSE, until_done};
@@ -16,21 +17,35 @@ use crate::policy::Permit;
 use crate::policy::action::{Accept, Bind, Connect, Inspect, Listen};
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
+use crate::table::quota::Taken;
 use crate::table::timeout::Timeout;
 
-/// `bind(2)`.
-pub fn bind(permit: Permit<Bind>, entry: &Entry) -> OpResult<()> {
+/// `bind(2)`; a path is made as the caller.
+pub async fn bind(permit: Permit<Bind>, entry: &Entry, actor: &Actor) -> OpResult<()> {
     let address = permit.into_request().address;
-    match &entry.sniffer {
-        Some(state) => sniffer::bind(state, &address),
-        None => socket::bind(entry.fd(), &RawAddress::encode(&address)).during("bind"),
+    if let Some(state) = &entry.sniffer {
+        return sniffer::bind(state, &address);
+    }
+    let raw = RawAddress::encode(&address);
+    match actor.client(entry.kind(), "bind")? {
+        None => socket::bind(entry.fd(), &raw).during("bind"),
+        Some(client) => {
+            let shared = entry.shared();
+            client.call("bind", move || socket::bind(shared.fd(), &raw)).await
+        }
     }
 }
 
-/// `listen(2)`.
-pub fn listen(permit: Permit<Listen>, entry: &Entry) -> OpResult<()> {
+/// `listen(2)`, as the caller: whoever connects is told the ids of who listens.
+pub async fn listen(permit: Permit<Listen>, entry: &Entry, actor: &Actor) -> OpResult<()> {
     let Listen { backlog, .. } = permit.into_request();
-    socket::listen(entry.fd(), backlog).during("listen")
+    match actor.client(entry.kind(), "listen")? {
+        None => socket::listen(entry.fd(), backlog).during("listen"),
+        Some(client) => {
+            let shared = entry.shared();
+            client.call("listen", move || socket::listen(shared.fd(), backlog)).await
+        }
+    }
 }
 
 /// `accept(2)`: the new socket, with `timeout` as its own, and the peer's address. `room` is asked right
@@ -40,33 +55,41 @@ pub async fn accept(
     entry: &Entry,
     place: Place<'_>,
     timeout: Timeout,
-    room: impl Fn() -> OpResult<()>,
+    room: impl Fn() -> OpResult<Taken>,
 ) -> OpResult<(Arc<Entry>, Option<Address>)> {
     let Accept { .. } = permit.into_request();
     let facts = entry.facts();
     place.turn().await;
     let patience = || Patience::of(entry, Direction::Receive, 0);
     let mut refused = None;
-    let accepted = until_done(entry, Direction::Receive, "accept", patience, || {
-        if let Err(error) = room() {
+    let accepted = until_done(entry, Direction::Receive, "accept", patience, || match room() {
+        Ok(handle) => Ok((entry.without_blocking(socket::accept)?, handle)),
+        Err(error) => {
             refused = Some(error);
-            return Err(io::Error::other("no room"));
+            Err(io::Error::other("no room"))
         }
-        entry.without_blocking(socket::accept)
     })
     .await;
     if let Some(error) = refused {
         return Err(error);
     }
-    let (descriptor, peer) = accepted?;
-    let accepted = Entry::new(descriptor, facts, timeout).during("fcntl")?;
+    let ((descriptor, peer), handle) = accepted?;
+    let accepted = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
     Ok((Arc::new(accepted.of_kind(entry.kind())), peer.decode(facts.proto)))
 }
 
-/// `connect(2)`, to its end.
-pub async fn connect(permit: Permit<Connect>, entry: &Entry, place: Place<'_>) -> OpResult<()> {
+/// `connect(2)`, to its end; to a path as the caller.
+pub async fn connect(
+    permit: Permit<Connect>,
+    entry: &Entry,
+    place: Place<'_>,
+    actor: &Actor,
+) -> OpResult<()> {
     let address = RawAddress::encode(&permit.into_request().address);
     place.turn().await;
+    if let Some(client) = actor.client(entry.kind(), "connect")? {
+        return connect_as(client, entry, address).await;
+    }
     match begin(entry, &address) {
         Ok(()) => Ok(()),
         Err(error) => match error.raw_os_error() {
@@ -76,6 +99,22 @@ pub async fn connect(permit: Permit<Connect>, entry: &Entry, place: Place<'_>) -
             Some(libc::EAGAIN) if waits_for_backlog(entry) => retry(entry, &address).await,
             _ => Err(error).during("connect"),
         },
+    }
+}
+
+/// To a path, as a client. Only a blocking socket waits for room in the backlog.
+async fn connect_as(client: &Client, entry: &Entry, address: RawAddress) -> OpResult<()> {
+    let shared = entry.shared();
+    let begin = move || shared.without_blocking(|fd| socket::connect(fd, &address));
+    match entry.timeout() {
+        Timeout::After(patience) => {
+            let connecting = timeout(patience, client.call("connect", begin));
+            connecting.await.unwrap_or(Err(OpError::Timeout))
+        }
+        Timeout::Blocking | Timeout::NonBlocking => {
+            let patience = Patience::of(entry, Direction::Send, 0);
+            client.until_done("connect", patience, begin).await
+        }
     }
 }
 

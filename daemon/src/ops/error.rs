@@ -7,6 +7,8 @@ use sockbroker_proto::handle::Handle;
 use sockbroker_sys::resolver::ResolverError;
 
 use crate::policy::Denial;
+use crate::table::Unduplicated;
+use crate::table::quota::Crossed;
 use crate::table::timeout::TimeoutError;
 
 /// The error of an operation; `dispatch` turns it into an error object.
@@ -43,6 +45,15 @@ pub enum OpError {
         name: &'static str,
         /// Its value.
         value: u64,
+    },
+    /// The user has been too fast for a socket that does not wait.
+    Pace(Crossed),
+    /// The broker cannot act as the caller in a call that the kernel judges by who makes it.
+    Identity {
+        /// The call.
+        call: &'static str,
+        /// The caller's user id.
+        uid: u32,
     },
     /// Descriptors are missing, or cannot be carried.
     Descriptor(&'static str),
@@ -115,6 +126,21 @@ impl<T> During<T> for io::Result<T> {
 impl From<Box<Denial>> for OpError {
     fn from(denial: Box<Denial>) -> Self {
         Self::Denied(denial)
+    }
+}
+
+impl From<Crossed> for OpError {
+    fn from(Crossed { name, value }: Crossed) -> Self {
+        Self::Limit { name, value }
+    }
+}
+
+impl From<Unduplicated> for OpError {
+    fn from(error: Unduplicated) -> Self {
+        match error {
+            Unduplicated::Limit(crossed) => crossed.into(),
+            Unduplicated::Os(error) => Self::os("dup", error),
+        }
     }
 }
 

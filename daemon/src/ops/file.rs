@@ -1,13 +1,15 @@
 //! `sendfile`: from an adopted descriptor.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use sockbroker_sys::file;
 
 use super::error::{During, OpError, OpResult};
-use super::send::Progress;
-use super::wait::{Direction, Patience, until_done};
+use super::send::{Sender, attempt};
+use super::wait::{Direction, Patience, keep_pace, until_done};
 use crate::policy::Permit;
 use crate::policy::action::Send;
 use crate::table::entry::Entry;
@@ -16,16 +18,18 @@ use crate::table::timeout::Timeout;
 
 /// `sendfile(2)` in steps of this many bytes, so that one call does not hold a worker for long.
 const FILE_STEP: usize = 1 << 20;
+/// The same where the bytes are copied.
+const COPY_STEP: usize = 64 << 10;
 
 /// `sendfile(2)` from a regular file, up to `count` bytes or its end (`_sendfile_use_sendfile`).
 pub async fn send_file(
     permit: Permit<Send>,
-    entry: &Entry,
+    sender: Sender<'_>,
     place: Place<'_>,
-    source: &OwnedFd,
+    source: OwnedFd,
     range: (u64, Option<u64>),
-    progress: &Progress,
 ) -> OpResult<u64> {
+    let entry = sender.entry;
     let Send { .. } = permit.into_request();
     place.turn().await;
     if entry.timeout() == Timeout::NonBlocking {
@@ -38,21 +42,50 @@ pub async fn send_file(
         return Err(OpError::value("not a regular file"));
     }
     let (mut offset, count) = range;
+    let signs = sender.actor.client(entry.kind(), "sendfile")?.is_some();
+    let file = File::from(source);
     let mut sent: u64 = 0;
     while count.is_none_or(|count| sent < count) {
         let left = count.map_or(u64::MAX, |count| count - sent);
         let step = usize::try_from(left).unwrap_or(FILE_STEP).min(FILE_STEP);
-        let patience = || Patience::of(entry, Direction::Send, 0);
-        let n = until_done(entry, Direction::Send, "sendfile", patience, || {
-            entry.without_blocking(|fd| file::send_file(fd, source.as_fd(), &mut offset, step))
-        })
-        .await
-        .map_err(|error| error.after(sent))?;
+        let moved = if signs {
+            copy(sender, &file, &mut offset, step).await
+        } else {
+            splice(entry, &file, &mut offset, step).await
+        };
+        let n = moved.map_err(|error| error.after(sent))?;
         if n == 0 {
             break;
         }
         sent += n as u64;
-        progress.store(sent, Ordering::Relaxed);
+        sender.progress.store(sent, Ordering::Relaxed);
     }
+    Ok(sent)
+}
+
+/// One step within the kernel.
+async fn splice(entry: &Entry, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
+    let patience = || Patience::of(entry, Direction::Send, 0);
+    let kept = keep_pace(entry, patience, "sendfile").await?;
+    let patience = || kept.unwrap_or_else(patience);
+    let sent = until_done(entry, Direction::Send, "sendfile", patience, || {
+        entry.without_blocking(|fd| file::send_file(fd, file.as_fd(), offset, step))
+    })
+    .await?;
+    entry.user().spend(1, sent);
+    Ok(sent)
+}
+
+/// One step by reading and sending: `sendfile(2)` takes no credentials along.
+async fn copy(sender: Sender<'_>, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
+    let mut data = vec![0; step.min(COPY_STEP)];
+    let n = file.read_at(&mut data, *offset).during("sendfile")?;
+    data.truncate(n);
+    if n == 0 {
+        return Ok(0);
+    }
+    let patience = || Patience::of(sender.entry, Direction::Send, 0);
+    let sent = attempt(sender, data.into(), 0, None, &patience).await?;
+    *offset += sent as u64;
     Ok(sent)
 }

@@ -4,9 +4,11 @@
 
 pub mod error;
 pub mod wait;
+pub mod actor;
 pub mod open;
 pub mod connect;
 pub mod receive;
+pub mod outgoing;
 pub mod send;
 pub mod file;
 pub mod option;

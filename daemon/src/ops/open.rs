@@ -5,24 +5,26 @@ use std::sync::Arc;
 
 use sockbroker_sys::socket;
 
+use super::actor::Actor;
 use super::error::{During, OpError, OpResult};
 use super::sniffer;
 use crate::policy::Permit;
 use crate::policy::action::{Adopt, Create, Handover, Inspect, SocketFacts};
 use crate::table::entry::Entry;
+use crate::table::quota::Taken;
 use crate::table::timeout::Timeout;
 
 /// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives a sniffer instead, which Linux does not have.
-pub fn create(permit: Permit<Create>, timeout: Timeout) -> OpResult<Entry> {
+pub fn create(permit: Permit<Create>, timeout: Timeout, handle: Taken) -> OpResult<Entry> {
     let Create { socket: facts } = permit.into_request();
     refuse_family("socket", facts)?;
     if sniffer::serves(facts) {
         let (descriptor, sniffer) = sniffer::open()?;
-        let entry = Entry::new(descriptor, facts, timeout).during("fcntl")?;
+        let entry = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
         return Ok(entry.with_sniffer(sniffer));
     }
     let descriptor = socket::create(facts.family, facts.kind, facts.proto).during("socket")?;
-    Entry::new(descriptor, facts, timeout).during("fcntl")
+    Entry::new(descriptor, facts, timeout, handle).during("fcntl")
 }
 
 /// `AF_PPPOX` addresses name a descriptor by its number, which would be one of the broker's; the
@@ -34,13 +36,21 @@ fn refuse_family(call: &'static str, facts: SocketFacts) -> OpResult<()> {
     Ok(())
 }
 
-/// `socketpair(2)`.
-pub fn pair(permit: Permit<Create>, timeout: Timeout) -> OpResult<(Entry, Entry)> {
+/// `socketpair(2)`, as the caller: each end of a pair tells the ids of who made it.
+pub async fn pair(
+    permit: Permit<Create>,
+    timeout: Timeout,
+    handles: (Taken, Taken),
+    actor: &Actor,
+) -> OpResult<(Entry, Entry)> {
     let Create { socket: facts } = permit.into_request();
-    let (first, second) =
-        socket::pair(facts.family, facts.kind, facts.proto).during("socketpair")?;
-    let first = Entry::new(first, facts, timeout).during("fcntl")?;
-    let second = Entry::new(second, facts, timeout).during("fcntl")?;
+    let make = move || socket::pair(facts.family, facts.kind, facts.proto);
+    let (first, second) = match actor.client(facts, "socketpair")? {
+        None => make().during("socketpair")?,
+        Some(client) => client.call("socketpair", make).await?,
+    };
+    let first = Entry::new(first, facts, timeout, handles.0).during("fcntl")?;
+    let second = Entry::new(second, facts, timeout, handles.1).during("fcntl")?;
     Ok((first, second))
 }
 
@@ -58,22 +68,23 @@ pub fn adopt(
     descriptor: OwnedFd,
     facts: SocketFacts,
     timeout: Timeout,
+    handle: Taken,
 ) -> OpResult<Entry> {
     let Adopt { socket: kind } = permit.into_request();
     refuse_family("fromfd", kind)?;
     refuse_family("fromfd", facts)?;
     let entry = if timeout.sets_nonblocking() {
-        Entry::new(descriptor, facts, timeout).during("fcntl")?
+        Entry::new(descriptor, facts, timeout, handle).during("fcntl")?
     } else {
-        Entry::adopted(descriptor, facts, timeout)
+        Entry::adopted(descriptor, facts, timeout, handle)
     };
     Ok(entry.of_kind(kind))
 }
 
 /// `dup`, with the same timeout.
-pub fn duplicate(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Arc<Entry>> {
+pub fn duplicate(permit: Permit<Inspect>, entry: &Entry, handle: Taken) -> OpResult<Arc<Entry>> {
     let Inspect { .. } = permit.into_request();
-    Ok(Arc::new(entry.duplicate().during("dup")?))
+    Ok(Arc::new(entry.duplicate(handle).during("dup")?))
 }
 
 /// A descriptor for the client (`fileno`, `detach`, `want_fd`).

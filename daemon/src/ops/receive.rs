@@ -6,7 +6,7 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::{self, ReceivedMessage};
 
 use super::error::{During, OpError, OpResult};
-use super::wait::{Direction, Patience, until_done};
+use super::wait::{Direction, Patience, keep_pace, until_done};
 use crate::policy::Permit;
 use crate::policy::action::Receive;
 use crate::table::entry::Entry;
@@ -31,12 +31,12 @@ pub async fn receive(
     place: Place<'_>,
     want: Want,
 ) -> OpResult<ReceivedMessage> {
-    if let Some(gathered) = begin(permit, entry, &place, want).await {
-        return gathered;
-    }
+    let patience = match begin(permit, entry, &place, want).await? {
+        Begun::Over(gathered) => return Ok(gathered),
+        Begun::With(patience) => move || patience.unwrap_or_else(|| patience_of(entry, want)),
+    };
     let flags = want.flags | libc::MSG_DONTWAIT;
-    let patience = || Patience::of(entry, Direction::Receive, want.flags);
-    until_done(entry, Direction::Receive, "recv", patience, || {
+    let received = until_done(entry, Direction::Receive, "recv", patience, || {
         let received = message::receive_from(entry.fd(), want.length, flags);
         let received = received.map(|received| ReceivedMessage {
             data: received.data,
@@ -47,7 +47,8 @@ pub async fn receive(
         });
         end_of_datagrams(entry, received)
     })
-    .await
+    .await?;
+    Ok(spent(entry, received))
 }
 
 /// `recvmsg(2)`.
@@ -57,12 +58,12 @@ pub async fn receive_message(
     place: Place<'_>,
     want: Want,
 ) -> OpResult<ReceivedMessage> {
-    if let Some(gathered) = begin(permit, entry, &place, want).await {
-        return gathered;
-    }
+    let patience = match begin(permit, entry, &place, want).await? {
+        Begun::Over(gathered) => return Ok(gathered),
+        Begun::With(patience) => move || patience.unwrap_or_else(|| patience_of(entry, want)),
+    };
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
-    let patience = || Patience::of(entry, Direction::Receive, want.flags);
-    until_done(entry, Direction::Receive, "recvmsg", patience, || {
+    let received = until_done(entry, Direction::Receive, "recvmsg", patience, || {
         let received = message::receive_message(entry.fd(), want.length, want.control, flags);
         // The kernel tells the flag back to whoever gave it.
         let told = want.flags & libc::MSG_CMSG_CLOEXEC;
@@ -70,23 +71,44 @@ pub async fn receive_message(
             received.map(|message| ReceivedMessage { flags: message.flags | told, ..message });
         end_of_datagrams(entry, received)
     })
-    .await
+    .await?;
+    Ok(spent(entry, received))
 }
 
-/// Waits for the call's turn. What a cancelled call left, and `MSG_WAITALL`, are served here; `None`
-/// leaves the rest to one system call.
+/// What a receiving call is when its turn has come.
+enum Begun {
+    /// Done already.
+    Over(ReceivedMessage),
+    /// Still to be done, with this patience if it was looked at.
+    With(Option<Patience>),
+}
+
+/// Waits for the call's turn. What a cancelled call left, and `MSG_WAITALL`, are served here; the rest
+/// is one system call.
 async fn begin(
     permit: Permit<Receive>,
     entry: &Entry,
     place: &Place<'_>,
     want: Want,
-) -> Option<OpResult<ReceivedMessage>> {
+) -> OpResult<Begun> {
     let Receive { .. } = permit.into_request();
     place.turn().await;
+    let patience = keep_pace(entry, || patience_of(entry, want), "recv").await?;
     if waits_for_all(entry, want) {
-        return Some(receive_all(entry, want).await);
+        return Ok(Begun::Over(spent(entry, receive_all(entry, want).await?)));
     }
-    take_unread(entry, want).map(|data| Ok(plain(data)))
+    let unread = take_unread(entry, want);
+    Ok(unread.map_or(Begun::With(patience), |data| Begun::Over(plain(data))))
+}
+
+fn patience_of(entry: &Entry, want: Want) -> Patience {
+    Patience::of(entry, Direction::Receive, want.flags)
+}
+
+/// Counts a message for its user's rate.
+fn spent(entry: &Entry, message: ReceivedMessage) -> ReceivedMessage {
+    entry.user().spend(1, message.data.len());
+    message
 }
 
 /// `recvmmsg(2)`: waits for one message, then takes what is there.
@@ -99,15 +121,18 @@ pub async fn receive_batch(
 ) -> OpResult<Vec<ReceivedMessage>> {
     let Receive { .. } = permit.into_request();
     place.turn().await;
+    let patience = keep_pace(entry, || patience_of(entry, want), "recvmmsg").await?;
     if let Some(data) = take_unread(entry, want) {
         return Ok(vec![plain(data)]);
     }
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
-    let patience = || Patience::of(entry, Direction::Receive, want.flags);
-    until_done(entry, Direction::Receive, "recvmmsg", patience, || {
+    let patience = || patience.unwrap_or_else(|| patience_of(entry, want));
+    let batch = until_done(entry, Direction::Receive, "recvmmsg", patience, || {
         message::receive_batch(entry.fd(), count, want.length, want.control, flags)
     })
-    .await
+    .await?;
+    entry.user().spend(batch.len(), batch.iter().map(|message| message.data.len()).sum());
+    Ok(batch)
 }
 
 /// Whether nothing received means that nothing will come: the end of a stream, or of a connection
@@ -151,7 +176,7 @@ async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
         return Ok(plain(taken.keep()));
     }
     loop {
-        let patience = || Patience::of(entry, Direction::Receive, want.flags);
+        let patience = || patience_of(entry, want);
         let missing = want.length - taken.data.len();
         let data = &mut taken.data;
         let result = until_done(entry, Direction::Receive, "recv", patience, || {

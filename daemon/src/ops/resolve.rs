@@ -17,11 +17,14 @@ use tokio::sync::Semaphore;
 use super::error::{During, OpError, OpResult};
 use crate::policy::Permit;
 use crate::policy::action::{Interfaces, Resolve};
+use crate::table::quota::User;
 
-/// The gate before the resolver: so many look-ups at a time, the others wait in order.
+/// The gate before the resolver: so many look-ups at a time, in all and of each user; the others wait
+/// in order.
 #[derive(Debug, Clone)]
 pub struct Resolver {
     jobs: Arc<Semaphore>,
+    own: Option<Arc<Semaphore>>,
 }
 
 /// What `getaddrinfo(3)` is asked.
@@ -44,7 +47,13 @@ pub struct Question {
 impl Resolver {
     /// A resolver with at most `jobs` look-ups at a time.
     pub fn new(jobs: usize) -> Self {
-        Self { jobs: Arc::new(Semaphore::new(jobs)) }
+        Self { jobs: Arc::new(Semaphore::new(jobs)), own: None }
+    }
+
+    /// The same for one user.
+    #[must_use]
+    pub fn of(&self, user: &User) -> Self {
+        Self { jobs: self.jobs.clone(), own: Some(user.lookups.clone()) }
     }
 
     async fn run<T: Send + 'static>(
@@ -52,7 +61,12 @@ impl Resolver {
         job: impl FnOnce() -> Result<T, ResolverError> + Send + 'static,
     ) -> OpResult<T> {
         let closed = |_| OpError::Session("the broker is shutting down");
-        let place = self.jobs.clone().acquire_owned().await.map_err(closed)?;
+        // The user's own gate first: whoever waits there does not stand in anybody's way.
+        let own = match &self.own {
+            Some(own) => Some(own.clone().acquire_owned().await.map_err(closed)?),
+            None => None,
+        };
+        let place = (own, self.jobs.clone().acquire_owned().await.map_err(closed)?);
         let job = tokio::task::spawn_blocking(move || {
             let _place = place;
             job()

@@ -82,6 +82,36 @@ impl Patience {
     }
 }
 
+/// Waits until the user's rate allows a further message, within what the socket's timeout allows. Gives
+/// the patience that is left, if it had to be looked at.
+pub(super) async fn keep_pace(
+    entry: &Entry,
+    patience: impl FnOnce() -> Patience,
+    call: &'static str,
+) -> OpResult<Option<Patience>> {
+    let Some((_, crossed)) = entry.user().delay() else {
+        return Ok(None);
+    };
+    let patience = patience();
+    let until_paid = async {
+        while let Some((delay, _)) = entry.user().delay() {
+            sleep(delay).await;
+        }
+    };
+    match patience {
+        Patience::None => return Err(OpError::Pace(crossed)),
+        Patience::Endless => until_paid.await,
+        Patience::Until(deadline) => {
+            timeout_at(deadline, until_paid).await.map_err(|_elapsed| OpError::Timeout)?;
+        }
+        Patience::KernelUntil(deadline) => {
+            let late = |_| OpError::Os { call, errno: libc::EAGAIN };
+            timeout_at(deadline, until_paid).await.map_err(late)?;
+        }
+    }
+    Ok(Some(patience))
+}
+
 /// Tries `attempt` until it does something else than ask to wait. `patience` is asked only when the
 /// first attempt did.
 pub(super) async fn until_done<T>(

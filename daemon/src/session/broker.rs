@@ -9,10 +9,12 @@ use super::Session;
 use super::limits::{Limits, size};
 use super::policy::{Loader, PolicyInForce};
 use super::token::Token;
+use crate::ops::actor::Actors;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
 use crate::policy::Policy;
 use crate::policy::subject::Subject;
+use crate::table::quota::Users;
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub struct Broker {
     pub limits: Limits,
     /// The gate before the resolver.
     pub resolver: Resolver,
+    /// Who may act as whom.
+    pub actors: Actors,
+    /// What every user has in use.
+    pub users: Users,
     /// Sessions that were opened or cloned; implicit ones live with their connection alone.
     opened: Mutex<HashMap<u64, Arc<Session>>>,
     /// Implicit sessions, to be listed.
@@ -34,10 +40,14 @@ impl Broker {
     /// A broker with no sessions.
     pub fn new(policy: Policy, limits: Limits) -> Self {
         let resolver = Resolver::new(size(limits.resolver_jobs));
+        let actors = Actors::new(size(limits.identity_jobs));
+        let users = Users::new(limits.quota());
         Self {
             policy: PolicyInForce::new(policy),
             limits,
             resolver,
+            actors,
+            users,
             opened: Mutex::new(HashMap::new()),
             implicit: Mutex::new(BTreeMap::new()),
             numbers: AtomicU64::new(1),

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Session;
 use super::broker::Broker;
 use super::finished::LastCalls;
+use crate::ops::actor::Actor;
 use crate::ops::error::{OpError, OpResult};
+use crate::ops::resolve::Resolver;
 use crate::policy::rights::Rights;
 use crate::policy::subject::Subject;
+use crate::table::quota::User;
 
 /// How a connection spells its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,9 @@ struct Selected {
 pub struct Connection {
     number: u64,
     facts: Facts,
+    user: Arc<User>,
+    actor: Actor,
+    resolver: Resolver,
     /// Whether answers may carry attachments unasked.
     attachments: AtomicBool,
     session: Mutex<Arc<Session>>,
@@ -74,8 +80,12 @@ impl Connection {
         let number = broker.number();
         let session = broker.begin(&facts.subject);
         session.join(number);
+        let user = broker.users.user(facts.subject.uid);
         Self {
             number,
+            actor: broker.actors.of(&facts.subject, &user),
+            resolver: broker.resolver.of(&user),
+            user,
             facts,
             attachments: AtomicBool::new(false),
             session: Mutex::new(session),
@@ -92,6 +102,21 @@ impl Connection {
     /// What is fixed.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What its user has in use.
+    pub fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// As whom its calls are made.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// The way to the resolver.
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// The broker.

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use sockbroker_proto::api::session::LimitInfo;
 use sockbroker_proto::frame::FrameLimits;
 
+use crate::table::quota::{Crossed, Quota};
+
 /// Declares the limits once: fields, defaults, and what `session.limits` tells of them.
 macro_rules! limits {
     ($($name:ident = $default:expr, $unit:literal, $meaning:literal;)*) => {
@@ -77,6 +79,26 @@ limits! {
         "looked-up addresses that a session remembers for rules with `lookup`; the oldest is forgotten";
     restrictions = 16, "count",
         "times that a session may give rights up; a further `session.restrict` is refused";
+    handles_per_user = 65_536, "count",
+        "open handles of one user, over all of its sessions; a further socket is refused";
+    handles_in_all = 262_144, "count",
+        "open handles in all; a further socket is refused";
+    calls_in_flight_per_user = 8192, "count",
+        "calls of one user that wait; a further one that would wait is refused, others are served";
+    calls_in_flight_in_all = 65_536, "count",
+        "calls in all that wait; a further one that would wait is refused, others are served";
+    buffered_bytes_per_user = 256 << 20, "bytes",
+        "bytes held for one user: requests of waiting calls, and messages that are not yet whole; a call that would exceed it is refused, an unfinished message ends its connection";
+    buffered_bytes_in_all = 1 << 30, "bytes",
+        "the same for all users";
+    buffered_descriptors_per_user = 4096, "count",
+        "descriptors held by waiting calls of one user; a call that would exceed it is refused";
+    buffered_descriptors_in_all = 16_384, "count",
+        "the same for all users";
+    packets_per_second = 0, "count",
+        "messages a second that one user sends and receives, 0 for any number; a further one waits as long as its socket's timeout allows, and is refused where that does not wait";
+    bytes_per_second = 0, "bytes",
+        "bytes a second that one user sends and receives, 0 for any number; beyond it as with `packets_per_second`";
     receive_bytes = 4 << 20, "bytes",
         "what one receiving call may ask for; more is refused";
     ancillary_bytes = 1 << 20, "bytes",
@@ -87,6 +109,12 @@ limits! {
         "handles of one socket.poll; more are refused";
     resolver_jobs = 16, "count",
         "look-ups at a time; further ones wait in order";
+    resolver_jobs_per_user = 8, "count",
+        "look-ups at a time of one user; further ones wait in order";
+    identity_jobs = 64, "count",
+        "calls on `AF_UNIX` sockets at a time that are made as somebody else than the broker; further ones wait in order";
+    identity_jobs_per_user = 8, "count",
+        "the same for one user; further ones wait in order";
     linger_seconds = 3600, "seconds",
         "the longest linger a session may ask for; more is refused";
     clone_seconds = 30, "seconds",
@@ -104,6 +132,34 @@ limits! {
 }
 
 impl Limits {
+    /// The limits of users.
+    pub fn quota(&self) -> Quota {
+        // As in `limits!`, so that what is refused names what is told.
+        macro_rules! limit {
+            ($name:ident) => {
+                Crossed { name: stringify!($name), value: self.$name }
+            };
+        }
+        Quota {
+            own: [
+                limit!(handles_per_user),
+                limit!(calls_in_flight_per_user),
+                limit!(buffered_bytes_per_user),
+                limit!(buffered_descriptors_per_user),
+            ],
+            all: [
+                limit!(handles_in_all),
+                limit!(calls_in_flight_in_all),
+                limit!(buffered_bytes_in_all),
+                limit!(buffered_descriptors_in_all),
+            ],
+            packets: limit!(packets_per_second),
+            bytes: limit!(bytes_per_second),
+            lookups: size(self.resolver_jobs_per_user),
+            identities: size(self.identity_jobs_per_user),
+        }
+    }
+
     /// The limits of the frame codec.
     pub fn frame(&self) -> FrameLimits {
         FrameLimits {

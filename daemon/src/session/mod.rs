@@ -23,11 +23,12 @@ use sockbroker_proto::handle::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use crate::ops::error::{During, OpError, OpResult};
+use crate::ops::error::{OpError, OpResult};
 use crate::policy::rights::Restriction;
 use crate::policy::subject::Subject;
 use crate::table::Table;
 use crate::table::entry::Entry;
+use crate::table::quota::{Share, Taken, User};
 use crate::table::timeout::{Timeout, TimeoutCell};
 use finished::{Fate, Finished, KeptAnswer, LastCalls};
 use limits::{Limits, size};
@@ -138,13 +139,13 @@ impl Session {
             .map_err(|_error| OpError::Limit { name: "handles", value: limit as u64 })
     }
 
-    /// Fails where no further handle is to be had.
-    pub fn check_room(&self) -> OpResult<()> {
+    /// A handle for a new socket of a user, unless a limit stands in the way.
+    pub fn room(&self, user: &Arc<User>) -> OpResult<Taken> {
         if self.handles() >= self.handle_limit {
             let value = self.handle_limit as u64;
             return Err(OpError::Limit { name: "handles", value });
         }
-        Ok(())
+        Ok(user.take(Share::Handles, 1)?)
     }
 
     /// The socket of a handle.
@@ -281,7 +282,7 @@ impl Session {
     pub fn duplicate(&self, number: u64, limits: &Limits) -> OpResult<Self> {
         let clone = Self::new(number, &self.subject, limits);
         clone.set_restrictions(self.restrictions());
-        *clone.table() = self.table().duplicate().during("dup")?;
+        *clone.table() = self.table().duplicate()?;
         clone.default_timeout.set(self.default_timeout.get());
         clone.life().linger = self.linger();
         Ok(clone)

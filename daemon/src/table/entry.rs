@@ -11,58 +11,71 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::lane::{Lane, Place};
+use super::quota::{Taken, User};
+use super::shared::Shared;
 use super::sniffer::Sniffer;
-use super::timeout::{Timeout, TimeoutCell};
+use super::timeout::Timeout;
 use crate::policy::action::SocketFacts;
 use crate::readiness::register;
 
 /// A socket and what Python's socket object knows of it.
 #[derive(Debug)]
 pub struct Entry {
-    descriptor: Arc<OwnedFd>,
+    shared: Shared,
     facts: SocketFacts,
     /// What the kernel knows it as, whatever the caller of `fromfd` says of it.
     kind: SocketFacts,
-    timeout: TimeoutCell,
     inheritable: AtomicBool,
-    /// Held while `O_NONBLOCK` differs from what the timeout says.
-    mode: Mutex<()>,
     /// The order of receiving calls.
     pub receiving: Lane,
     /// The order of sending calls and option changes.
     pub sending: Lane,
     /// Registered with the event loop when a call first has to wait.
     readiness: OnceLock<AsyncFd<Arc<OwnedFd>>>,
+    /// Held while it is registered.
+    registering: Mutex<()>,
     /// Bytes that a cancelled `MSG_WAITALL` had already taken; the next receive gets them first.
     pub unread: Mutex<Vec<u8>>,
     /// For `AF_INET, SOCK_RAW, IPPROTO_IP`: the state of the sniffer behind it.
     pub sniffer: Option<Sniffer>,
     began: Instant,
+    /// Its part of the user's handles.
+    handle: Taken,
 }
 
 impl Entry {
     /// Takes ownership of a socket. `O_NONBLOCK` is set as the timeout asks, and kept so: whoever is
     /// handed the descriptor finds the flag that Python would have set.
-    pub fn new(descriptor: OwnedFd, facts: SocketFacts, timeout: Timeout) -> io::Result<Self> {
+    pub fn new(
+        descriptor: OwnedFd,
+        facts: SocketFacts,
+        timeout: Timeout,
+        handle: Taken,
+    ) -> io::Result<Self> {
         socket::set_nonblocking(descriptor.as_fd(), timeout.sets_nonblocking())?;
-        Ok(Self::adopted(descriptor, facts, timeout))
+        Ok(Self::adopted(descriptor, facts, timeout, handle))
     }
 
     /// Like [`Entry::new`], but leaves `O_NONBLOCK` as it is.
-    pub fn adopted(descriptor: OwnedFd, facts: SocketFacts, timeout: Timeout) -> Self {
+    pub fn adopted(
+        descriptor: OwnedFd,
+        facts: SocketFacts,
+        timeout: Timeout,
+        handle: Taken,
+    ) -> Self {
         Self {
-            descriptor: Arc::new(descriptor),
+            shared: Shared::new(descriptor, timeout),
             facts,
             kind: facts.judged(),
-            timeout: TimeoutCell::new(timeout),
             inheritable: AtomicBool::new(false),
-            mode: Mutex::new(()),
             receiving: Lane::default(),
             sending: Lane::default(),
             readiness: OnceLock::new(),
+            registering: Mutex::new(()),
             unread: Mutex::new(Vec::new()),
             sniffer: None,
             began: Instant::now(),
+            handle,
         }
     }
 
@@ -83,7 +96,7 @@ impl Entry {
 
     /// The descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.shared.fd()
     }
 
     /// A place for a call that changes what the socket is, such as `connect`: it waits for its turn in
@@ -92,7 +105,7 @@ impl Entry {
         (self.sending.join(connection), self.receiving.join(connection))
     }
 
-    /// What kind of socket it is.
+    /// What kind of socket it is, in the words of the client: `fromfd` and `fileno=` take any.
     pub fn facts(&self) -> SocketFacts {
         self.facts
     }
@@ -102,22 +115,24 @@ impl Entry {
         self.began.elapsed()
     }
 
-    /// What kind the kernel knows it as, for the policy.
+    /// What kind the kernel knows it as: what is judged goes by this, and as whom a call is made.
     pub fn kind(&self) -> SocketFacts {
         self.kind
     }
 
+    /// Whose it is.
+    pub fn user(&self) -> &Arc<User> {
+        self.handle.user()
+    }
+
     /// The timeout in force.
     pub fn timeout(&self) -> Timeout {
-        self.timeout.get()
+        self.shared.timeout()
     }
 
     /// `settimeout`: changes the timeout and, with it, `O_NONBLOCK`.
     pub fn set_timeout(&self, timeout: Timeout) -> io::Result<()> {
-        let _guard = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-        socket::set_nonblocking(self.fd(), timeout.sets_nonblocking())?;
-        self.timeout.set(timeout);
-        Ok(())
+        self.shared.set_timeout(timeout)
     }
 
     /// `get_inheritable`.
@@ -136,20 +151,15 @@ impl Entry {
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        if self.timeout.get().sets_nonblocking() {
+        if self.timeout().sets_nonblocking() {
             return call(self.fd());
         }
-        let _guard = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-        // A client that holds the descriptor may have set the flag itself: then it stays.
-        let already = socket::is_nonblocking(self.fd())?;
-        if !already {
-            socket::set_nonblocking(self.fd(), true)?;
-        }
-        let result = call(self.fd());
-        if !already {
-            socket::set_nonblocking(self.fd(), false)?;
-        }
-        result
+        self.shared.without_blocking(call)
+    }
+
+    /// The socket, for a thread that calls for it.
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
     }
 
     /// Ends both directions, so that calls that wait come to their end.
@@ -165,9 +175,9 @@ impl Entry {
         }
         let interest =
             Interest::READABLE | Interest::WRITABLE | Interest::ERROR | Interest::PRIORITY;
-        let _guard = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         if self.readiness.get().is_none() {
-            let registered = register(self.descriptor.clone(), interest)?;
+            let registered = register(self.shared.descriptor().clone(), interest)?;
             // The guard makes this the only writer, so the cell is empty.
             drop(self.readiness.set(registered));
         }
@@ -175,9 +185,10 @@ impl Entry {
     }
 
     /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
-    pub fn duplicate(&self) -> io::Result<Self> {
+    pub fn duplicate(&self, handle: Taken) -> io::Result<Self> {
         let descriptor = socket::duplicate(self.fd())?;
-        let mut entry = Self::adopted(descriptor, self.facts, self.timeout()).of_kind(self.kind);
+        let entry = Self::adopted(descriptor, self.facts, self.timeout(), handle);
+        let mut entry = entry.of_kind(self.kind);
         entry.sniffer.clone_from(&self.sniffer);
         Ok(entry)
     }

@@ -3,7 +3,9 @@
 //! A handle holds a slot's index and its generation. Closing raises the generation, so a stale copy
 //! finds nothing, however often the slot is used again.
 
+pub mod quota;
 pub mod entry;
+pub mod shared;
 pub mod lane;
 pub mod sniffer;
 pub mod timeout;
@@ -13,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 
 use entry::Entry;
+use quota::{Crossed, Share};
 use sockbroker_proto::handle::Handle;
 
 /// Bits of a handle that hold the slot's index; the generation's 32 stand above them.
@@ -33,6 +36,15 @@ pub struct Table {
 struct Slot {
     generation: u32,
     entry: Option<Arc<Entry>>,
+}
+
+/// Why a table cannot be duplicated.
+#[derive(Debug)]
+pub enum Unduplicated {
+    /// The user may not have so many handles.
+    Limit(Crossed),
+    /// The kernel gives no further descriptor.
+    Os(io::Error),
 }
 
 /// The table is full.
@@ -107,11 +119,13 @@ impl Table {
     }
 
     /// A table with every entry duplicated under the same handle.
-    pub fn duplicate(&self) -> io::Result<Self> {
+    pub fn duplicate(&self) -> Result<Self, Unduplicated> {
         let slots = self.slots.iter().map(|slot| {
             let entry = match &slot.entry {
                 Some(entry) => {
-                    let copy = entry.duplicate()?;
+                    let handle = entry.user().take(Share::Handles, 1);
+                    let handle = handle.map_err(Unduplicated::Limit)?;
+                    let copy = entry.duplicate(handle).map_err(Unduplicated::Os)?;
                     copy.set_inheritable(entry.inheritable());
                     Some(Arc::new(copy))
                 }
@@ -119,7 +133,7 @@ impl Table {
             };
             Ok(Slot { generation: slot.generation, entry })
         });
-        let slots = slots.collect::<io::Result<_>>()?;
+        let slots = slots.collect::<Result<_, _>>()?;
         Ok(Self { slots, free: self.free.clone(), open: self.open })
     }
 }
@@ -148,7 +162,8 @@ mod tests {
     fn entry() -> Arc<Entry> {
         let facts = SocketFacts { family: libc::AF_UNIX, kind: libc::SOCK_STREAM, proto: 0 };
         let descriptor = sockbroker_sys::socket::create(facts.family, facts.kind, 0).unwrap();
-        Arc::new(Entry::new(descriptor, facts, Timeout::Blocking).unwrap())
+        let handle = quota::tests::handle();
+        Arc::new(Entry::new(descriptor, facts, Timeout::Blocking, handle).unwrap())
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::codec::{Codec, CodecError, Decoded};
 use super::deadline::Deadline;
 use super::end::End;
 use super::outgoing::Outgoing;
+use super::part_share::PartShare;
 use super::shutdown::{Shutdown, ShutdownSignal};
 use super::stream::Stream;
 use crate::dispatch::core::{Core, Message};
@@ -68,6 +69,8 @@ struct Driver {
     taken: Deadline,
     high_water: usize,
     descriptors_max: usize,
+    /// What the unfinished message takes of its user's share.
+    share: PartShare,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +89,10 @@ impl Driver {
         let limits = &core.connection().broker().limits;
         let stall = Deadline::new(Duration::from_secs(limits.stall_seconds));
         let pause = Deadline::new(Duration::from_secs(limits.partial_seconds));
-        let high_water = size(limits.output_bytes);
-        // Descriptors of the frame at hand, and of the next that was read together with it.
-        let descriptors_max = 2 * size(limits.descriptors);
         Self {
+            high_water: size(limits.output_bytes),
+            // Descriptors of the frame at hand, and of the next that was read together with it.
+            descriptors_max: 2 * size(limits.descriptors),
             stream,
             codec,
             core,
@@ -101,8 +104,7 @@ impl Driver {
             stall,
             pause,
             taken: Deadline::new(TAKEN_CHECK),
-            high_water,
-            descriptors_max,
+            share: PartShare::default(),
         }
     }
 
@@ -120,7 +122,9 @@ impl Driver {
         let connection = self.core.connection().number();
         tracing::debug!(connection, %end, "connection ended");
         if matches!(end, End::Shutdown) {
-            self.answer_cancelled();
+            // At the end of the broker every call that still waits is answered.
+            self.core.cancel_all();
+            self.poll_answers(&mut Context::from_waker(std::task::Waker::noop()));
         }
         // One last try, for instance for the close frame of a WebSocket; the connection ends either way.
         drop(self.flush_now());
@@ -138,7 +142,7 @@ impl Driver {
                     if self.input.is_empty() && self.input.capacity() > BUFFER_KEPT {
                         self.input = BytesMut::new();
                     }
-                    return self.check_descriptors();
+                    return self.check_rest();
                 }
                 // What the peer still waits for it will not read: its calls are cancelled.
                 Decoded::Close => return Err(End::Closed),
@@ -163,7 +167,10 @@ impl Driver {
         answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 
-    fn check_descriptors(&self) -> Result<(), End> {
+    /// What is not yet whole: its descriptors, and a large message among what its user may hold.
+    fn check_rest(&mut self) -> Result<(), End> {
+        let held = self.input.len() + self.codec.held();
+        self.share.hold(self.core.connection().user(), held).map_err(End::Crossed)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(
                 CodecError::Descriptors("more descriptors came than frames announce").into()
@@ -191,8 +198,8 @@ impl Driver {
             self.reading = Reading::Done;
         }
         if self.reading == Reading::Open && self.out.bytes() < self.high_water {
-            let (input, descriptors) = (&mut self.input, &mut self.descriptors);
-            match self.stream.poll_fill(context, self.wanted, input, descriptors)? {
+            let into = (&mut self.input, &mut self.descriptors);
+            match self.stream.poll_fill(context, self.wanted, into.0, into.1)? {
                 Poll::Ready(0) => return Poll::Ready(self.half_close()),
                 Poll::Ready(_) => {
                     self.pause.clear();
@@ -289,11 +296,5 @@ impl Driver {
             Reading::Done => {}
         }
         Poll::Pending
-    }
-
-    /// At the end of the broker every call that still waits is answered.
-    fn answer_cancelled(&mut self) {
-        self.core.cancel_all();
-        self.poll_answers(&mut Context::from_waker(std::task::Waker::noop()));
     }
 }

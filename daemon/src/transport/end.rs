@@ -3,6 +3,7 @@
 use std::io;
 
 use super::codec::CodecError;
+use crate::table::quota::Crossed;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,9 @@ pub(super) enum End {
     /// The peer broke the rules of its framing.
     #[error("broken framing: {0}")]
     Framing(#[from] CodecError),
+    /// The user has too much on its way.
+    #[error("an unfinished message is too much for its user: {}", .0.name)]
+    Crossed(Crossed),
     /// The stream failed.
     #[error("{0}")]
     Io(#[from] io::Error),

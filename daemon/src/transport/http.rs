@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -26,6 +26,7 @@ use crate::policy::subject::Subject;
 use crate::session::connection::{Connection, Facts, Spelling};
 use crate::session::finished::LastCalls;
 use crate::session::limits::size;
+use crate::table::quota::Share;
 
 /// Names the session of a request that does not stay on one connection.
 const SESSION_HEADER: &str = "sockbroker-session";
@@ -135,6 +136,11 @@ async fn call(
         }
     }
     let limit = size(server.broker.limits.frame_bytes);
+    let length = request.body().size_hint().upper().unwrap_or(limit as u64).min(limit as u64);
+    let Ok(_share) = connection.user().take(Share::Bytes, length) else {
+        let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was reached";
+        return text(StatusCode::SERVICE_UNAVAILABLE, reason);
+    };
     let json = match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {

@@ -13,5 +13,6 @@ mod deadline;
 mod end;
 mod http;
 mod outgoing;
+mod part_share;
 mod stalling;
 mod stream;

@@ -35,7 +35,7 @@ pub trait Socket {
 
     /// `socket.socketpair([family[, type[, proto]]])`: two connected sockets.
     #[method(name = "socketpair")]
-    fn socketpair(
+    async fn socketpair(
         &self,
         /// `AF_*`; `AF_UNIX` if absent.
         family: Option<Constant>,

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use clap::Parser as _;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use sockbrokerd::startup::{self, args::Args};
 
 use crate::bulk::{BLOCK, hold_a_block};
 use crate::client::PATIENCE;
@@ -62,7 +64,7 @@ impl Role {
             tell(&error.to_string());
         }
         let result = match self {
-            Self::Broker => sockbrokerd::startup::run().map_err(|error| error.to_string()),
+            Self::Broker => startup::run(&Args::parse()).map_err(|error| error.to_string()),
             Self::Echo { request, answer } => {
                 echo(request, answer).map_err(|error| error.to_string())
             }

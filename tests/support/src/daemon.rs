@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -135,6 +136,15 @@ impl Daemon {
     /// The path of its socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Lets every user connect.
+    #[must_use]
+    pub fn open_to_all(self) -> Self {
+        let mode = |bits| fs::Permissions::from_mode(bits);
+        fs::set_permissions(self.folder.path(), mode(0o711)).unwrap();
+        fs::set_permissions(&self.socket, mode(0o666)).unwrap();
+        self
     }
 
     /// Its folder.

@@ -32,6 +32,8 @@ pub mod ndjson;
 pub mod http;
 pub mod websocket;
 pub mod stdio;
+pub mod user;
+pub mod mount;
 
 pub use daemon::{Daemon, Start};
 pub use folder::Folder;
@@ -40,5 +42,6 @@ pub use lsp::LspClient;
 pub use message::{Answer, Client, Fault, base64, unbase64};
 pub use ndjson::NdjsonClient;
 pub use stdio::StdioDaemon;
+pub use user::User;
 pub use watch::{bounded, happens_within, pause, until};
 pub use websocket::WebSocketClient;

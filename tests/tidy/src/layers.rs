@@ -122,12 +122,14 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "transport",
         place: "daemon/src/transport",
-        // sys: streams that carry descriptors, and who is at their other end; proto::api::document:
+        // table::quota: what its user may hold; sys: streams that carry descriptors, and who is at their
+        // other end; proto::api::document:
         // what GET /openrpc.json answers.
         layers: &[
             "dispatch",
             "session",
             "policy::subject",
+            "table::quota",
             "proto::frame",
             "proto::api::document",
             "sys::peer",
@@ -172,9 +174,10 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "session",
         place: "daemon/src/session",
-        // ops::error: a refusal by the session is told like an operation's; ops::resolve: the gate
-        // before the resolver is shared by all sessions.
-        layers: &["ops::error", "ops::resolve", "table", "policy", "proto"],
+        // ops::error: a refusal by the session is told like an operation's; ops::actor: as whom the
+        // calls of a connection are made; ops::resolve: the gate before the resolver is shared by all
+        // sessions.
+        layers: &["ops::actor", "ops::error", "ops::resolve", "table", "policy", "proto"],
         crates: &["bytes", "getrandom", "serde", "tokio", "tracing"],
         never: &[],
     },

@@ -18,6 +18,7 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
         "open::examine",
         "tells what a descriptor of the client is, which the policy is then asked about",
     ),
+    ("actor::new", "asks who the broker is, at its start"),
     ("receive::is_end", "tells what the result of a permitted call means"),
     ("interface::name_in_address", "spells an address that a permitted call has brought"),
     ("whereabouts::local", "tells the policy where a socket leads, before it is asked"),

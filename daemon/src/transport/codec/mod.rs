@@ -92,6 +92,14 @@ impl Codec {
         }
     }
 
+    /// How many bytes of a message it holds beside the input.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Lsp(_) | Self::Ndjson(_) => 0,
+            Self::WebSocket(codec) => codec.held(),
+        }
+    }
+
     /// What remains at the end of the stream: a last line without its end.
     pub(super) fn decode_end(&mut self, input: &mut BytesMut) -> Option<Message> {
         match self {

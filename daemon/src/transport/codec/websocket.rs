@@ -36,6 +36,11 @@ impl WebSocket {
         self.header.is_none() && self.message.is_none()
     }
 
+    /// The bytes of fragments whose message is not yet whole.
+    pub(super) fn held(&self) -> usize {
+        self.message.as_ref().map_or(0, BytesMut::len)
+    }
+
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,

@@ -1,0 +1,183 @@
+//! As whom a call on an `AF_UNIX` socket is made.
+//!
+//! The kernel judges paths by the ids of the thread that calls, and tells them to the other end
+//! (`SO_PEERCRED`, `SCM_CREDENTIALS`). The broker must not lend its own: such calls are made as the
+//! client, each in a thread that takes on the client's ids and ends afterwards, or they are refused.
+//! A path may lead to a file system that does not answer, so these threads are few for each user; a
+//! call that is cancelled leaves its thread to finish alone.
+
+use std::io;
+use std::sync::Arc;
+
+use sockbroker_sys::identity::{self, Identity};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{sleep, timeout_at};
+
+use super::error::{During, OpError, OpResult};
+use super::outgoing::Control;
+use super::wait::{Patience, RETRY_PAUSE};
+use crate::policy::action::SocketFacts;
+use crate::policy::subject::Subject;
+use crate::table::quota::User;
+
+/// The broker's own identity, and the gate before threads with others.
+#[derive(Debug)]
+pub struct Actors {
+    /// `None` if the system does not tell: then nobody is taken for the broker.
+    own: Option<Identity>,
+    /// Whether the broker reads files that its user could not.
+    overrides: bool,
+    able: bool,
+    jobs: Arc<Semaphore>,
+}
+
+/// As whom the calls of a connection are made.
+#[derive(Debug, Clone)]
+pub struct Actor(Option<Arc<Client>>);
+
+/// A client that is somebody else than the broker.
+#[derive(Debug)]
+pub(super) struct Client {
+    identity: Arc<Identity>,
+    able: bool,
+    user: Arc<User>,
+    jobs: Arc<Semaphore>,
+}
+
+impl Actors {
+    /// With at most so many threads at a time.
+    pub fn new(jobs: usize) -> Self {
+        Self {
+            own: Identity::own().ok(),
+            overrides: identity::overrides_files().unwrap_or(true),
+            able: identity::can_change().unwrap_or(false),
+            jobs: Arc::new(Semaphore::new(jobs)),
+        }
+    }
+
+    /// The actor of a subject. One with the broker's own ids acts directly, unless the broker could
+    /// do more than that user; root could in any case.
+    pub fn of(&self, subject: &Subject, user: &Arc<User>) -> Actor {
+        let (uid, gid, groups) = (subject.uid, subject.gid, subject.groups.clone());
+        let identity = Identity { uid, gid, groups };
+        let same = self.own.as_ref().is_some_and(|own| own.is_same(&identity));
+        if same && (identity.uid == 0 || !self.overrides) {
+            return Actor(None);
+        }
+        let able = self.able || same;
+        let (user, jobs) = (user.clone(), self.jobs.clone());
+        Actor(Some(Arc::new(Client { identity: Arc::new(identity), able, user, jobs })))
+    }
+}
+
+impl Actor {
+    /// Whether the caller is the broker's own user, for whom everything is as without a broker.
+    pub fn is_broker(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whom a call on such a socket is to be made as; `None` for the broker itself.
+    pub(super) fn client(
+        &self,
+        facts: SocketFacts,
+        call: &'static str,
+    ) -> OpResult<Option<&Arc<Client>>> {
+        match &self.0 {
+            Some(client) if facts.family == libc::AF_UNIX => {
+                let uid = client.identity.uid;
+                if client.able { Ok(Some(client)) } else { Err(OpError::Identity { call, uid }) }
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Client {
+    /// Puts the client's ids into a message (`SCM_CREDENTIALS`, `unix(7)`): without them the kernel
+    /// would tell the broker's. They take the place of what the client gave, which was checked to say
+    /// no more. The process id is the broker's, which does the sending: the client's may belong to
+    /// another process by the time it is read.
+    pub(super) fn sign(&self, control: &mut Vec<Control>) {
+        control.retain(|item| !is_credentials(item));
+        let Identity { uid, gid, .. } = *self.identity;
+        let data = [std::process::id(), uid, gid].map(u32::to_ne_bytes).concat();
+        let (level, kind) = CREDENTIALS;
+        control.push(Control::Data { level, kind, data });
+    }
+
+    /// Makes a call as the client, once.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> OpResult<T> {
+        self.attempt(call, job).await?.during(call)
+    }
+
+    /// Makes a call as the client until it does something else than ask to wait: no event tells when
+    /// somebody else's queue has room. Without patience it is made once, however long that takes.
+    pub(super) async fn until_done<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        patience: Patience,
+        job: impl Fn() -> io::Result<T> + Send + Sync + 'static,
+    ) -> OpResult<T> {
+        let job = Arc::new(job);
+        let attempts = async {
+            let (mut pause, longest) = RETRY_PAUSE;
+            loop {
+                let job = job.clone();
+                match self.attempt(call, move || job()).await? {
+                    Err(error)
+                        if error.kind() == io::ErrorKind::WouldBlock
+                            && !matches!(patience, Patience::None) => {}
+                    result => return result.during(call),
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
+        };
+        match patience {
+            Patience::None | Patience::Endless => attempts.await,
+            Patience::Until(deadline) => {
+                timeout_at(deadline, attempts).await.unwrap_or(Err(OpError::Timeout))
+            }
+            Patience::KernelUntil(deadline) => timeout_at(deadline, attempts)
+                .await
+                .unwrap_or(Err(OpError::Os { call, errno: libc::EAGAIN })),
+        }
+    }
+
+    async fn attempt<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> OpResult<io::Result<T>> {
+        // The user's own gate first: whoever waits there does not stand in anybody's way.
+        let own = enter(&self.user.identities).await?;
+        let all = enter(&self.jobs).await?;
+        let (told, result) = oneshot::channel();
+        let tell = move |outcome| {
+            // A caller that has gone is not told.
+            drop((own, all, told.send(outcome)));
+        };
+        identity::spawn_as(self.identity.clone(), job, tell).during(call)?;
+        let uid = self.identity.uid;
+        match result.await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_unable)) => Err(OpError::Identity { call, uid }),
+            Err(_ended) => Err(OpError::Plain(format!("{call}: its thread ended early"))),
+        }
+    }
+}
+
+const CREDENTIALS: (i32, i32) = (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
+
+fn is_credentials(item: &Control) -> bool {
+    matches!(item, Control::Data { level, kind, .. } if (*level, *kind) == CREDENTIALS)
+}
+
+async fn enter(gate: &Arc<Semaphore>) -> OpResult<OwnedSemaphorePermit> {
+    let closed = |_| OpError::Session("the broker is shutting down");
+    gate.clone().acquire_owned().await.map_err(closed)
+}

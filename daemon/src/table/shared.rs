@@ -1,0 +1,161 @@
+//! A user's descriptor with its timeout, and `O_NONBLOCK`, which is always what Python would have set
+//! but for the length of a call that knows no `MSG_DONTWAIT`.
+//!
+//! Holders of the descriptor share the flag. It is lent to one or several calls at a time, and put
+//! back when the last of them has ended.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sockbroker_sys::socket;
+
+use super::timeout::{Timeout, TimeoutCell};
+
+/// A socket that its entry shares with the event loop, and with threads that call for it.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    descriptor: Arc<OwnedFd>,
+    mode: Arc<Mode>,
+}
+
+#[derive(Debug)]
+struct Mode {
+    timeout: TimeoutCell,
+    lent: Mutex<Lent>,
+}
+
+/// To how many calls `O_NONBLOCK` is lent, and whether it stays set after the last.
+#[derive(Debug, Default)]
+struct Lent {
+    calls: usize,
+    stays: bool,
+}
+
+impl Shared {
+    /// A socket whose flag is as the timeout asks, or is to stay as it is.
+    pub(super) fn new(descriptor: OwnedFd, timeout: Timeout) -> Self {
+        let mode = Mode { timeout: TimeoutCell::new(timeout), lent: Mutex::default() };
+        Self { descriptor: Arc::new(descriptor), mode: Arc::new(mode) }
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// The descriptor, for the event loop.
+    pub(super) fn descriptor(&self) -> &Arc<OwnedFd> {
+        &self.descriptor
+    }
+
+    /// The timeout in force.
+    pub fn timeout(&self) -> Timeout {
+        self.mode.timeout.get()
+    }
+
+    /// Changes the timeout and, with it, `O_NONBLOCK`.
+    pub(super) fn set_timeout(&self, timeout: Timeout) -> io::Result<()> {
+        let mut lent = self.mode.lent();
+        if lent.calls > 0 {
+            lent.stays = timeout.sets_nonblocking();
+        } else {
+            socket::set_nonblocking(self.fd(), timeout.sets_nonblocking())?;
+        }
+        self.mode.timeout.set(timeout);
+        Ok(())
+    }
+
+    /// Runs a system call that has no `MSG_DONTWAIT` of its own with `O_NONBLOCK` set. The flag is
+    /// visible to other holders of the descriptor only for the length of that call.
+    pub fn without_blocking<T>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let _lent = self.lend()?;
+        call(self.fd())
+    }
+
+    fn lend(&self) -> io::Result<Loan<'_>> {
+        let mut lent = self.mode.lent();
+        if lent.calls == 0 {
+            // A client that holds the descriptor may have set the flag itself: then it stays.
+            lent.stays = socket::is_nonblocking(self.fd())?;
+            if !lent.stays {
+                socket::set_nonblocking(self.fd(), true)?;
+            }
+        }
+        lent.calls += 1;
+        Ok(Loan(self))
+    }
+}
+
+impl Mode {
+    // Both fields are whole after every statement, so a panic of another call does not spoil them.
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The flag is set while this lives.
+struct Loan<'a>(&'a Shared);
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let mut lent = self.0.mode.lent();
+        lent.calls -= 1;
+        if lent.calls == 0 && !lent.stays {
+            // FIONBIO on an open socket cannot fail.
+            socket::set_nonblocking(self.0.fd(), false).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn shared() -> Shared {
+        let descriptor = socket::create(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
+        Shared::new(descriptor, Timeout::Blocking)
+    }
+
+    fn is_set(shared: &Shared) -> bool {
+        socket::is_nonblocking(shared.fd()).unwrap()
+    }
+
+    #[test]
+    fn the_flag_is_put_back_after_the_last_call() {
+        let shared = shared();
+        let first = shared.lend().unwrap();
+        let second = shared.lend().unwrap();
+        drop(first);
+        assert!(is_set(&shared));
+        drop(second);
+        assert!(!is_set(&shared));
+    }
+
+    #[test]
+    fn a_flag_that_a_holder_has_set_stays() {
+        let shared = shared();
+        socket::set_nonblocking(shared.fd(), true).unwrap();
+        shared.without_blocking(|_| Ok(())).unwrap();
+        assert!(is_set(&shared));
+    }
+
+    #[test]
+    fn a_timeout_that_changes_meanwhile_decides_what_is_put_back() {
+        let shared = shared();
+        let lent = shared.lend().unwrap();
+        shared.set_timeout(Timeout::After(Duration::from_secs(1))).unwrap();
+        drop(lent);
+        assert!(is_set(&shared));
+        let lent = shared.lend().unwrap();
+        shared.set_timeout(Timeout::Blocking).unwrap();
+        assert!(is_set(&shared), "a call in progress does not begin to block");
+        drop(lent);
+        assert!(!is_set(&shared));
+    }
+}

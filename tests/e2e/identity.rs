@@ -1,0 +1,252 @@
+//! Calls on `AF_UNIX` sockets are made as the caller: paths are open as they are to it, and the other
+//! end is told who it is.
+//!
+//! The callers here are root in other groups than the broker: the built-in rule lets them do
+//! everything, and yet they are somebody else than the broker.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sockbroker_sys::peer;
+use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::mount;
+use sockbroker_test_support::skip::skip;
+use sockbroker_test_support::user::{NOBODY, others_or_skip};
+use sockbroker_test_support::{Daemon, Folder, LspClient, User, base64, bounded, unbase64};
+
+use crate::broker::{broker, limited};
+
+const GROUP: u32 = 4242;
+
+fn other_root() -> User {
+    User::new(0, 0, &[GROUP])
+}
+
+/// A folder that everybody but root's privileges is kept out of.
+fn folder_of_nobody() -> Folder {
+    let folder = Folder::new();
+    chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    folder
+}
+
+fn client(broker: &Daemon) -> LspClient {
+    other_root().lsp(broker)
+}
+
+#[test]
+fn a_folder_that_is_closed_to_the_caller_stays_closed() {
+    if !others_or_skip("identity::a_folder_that_is_closed_to_the_caller_stays_closed") {
+        return;
+    }
+    bounded(20, || {
+        let broker = broker().open_to_all();
+        let folder = folder_of_nobody();
+        let (inside, new) = (folder.join("s"), folder.join("new"));
+        let _listener = UnixListener::bind(&inside).unwrap();
+        let datagrams = folder.join("d");
+        let receiver = UnixDatagram::bind(&datagrams).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let mut client = client(&broker);
+        let stream = client.call("socket.socket", json!(["AF_UNIX"])).handle();
+        let datagram = client.call("socket.socket", json!(["AF_UNIX", "SOCK_DGRAM"])).handle();
+        let message = json!({ "buffers": ["aGk="], "address": datagrams });
+        for (method, params) in [
+            ("socket.connect", json!([stream, inside])),
+            ("socket.bind", json!([stream, new])),
+            ("socket.connect", json!([datagram, datagrams])),
+            ("socket.sendto", json!([datagram, "aGk=", 0, datagrams])),
+            ("socket.sendmsg", json!([datagram, ["aGk="], [], 0, datagrams])),
+            ("socket.sendmmsg", json!([datagram, [message]])),
+        ] {
+            assert_eq!(client.call(method, params).fault().errno(), "EACCES", "{method}");
+        }
+        assert_eq!(*client.call("socket.connect_ex", json!([stream, inside])).result(), 13);
+        assert!(receiver.recv(&mut [0; 8]).is_err(), "something arrived");
+        assert!(!new.exists());
+        // The broker's own user may, as without a broker.
+        let mut own = broker.lsp();
+        let stream = own.call("socket.socket", json!(["AF_UNIX"])).handle();
+        own.call("socket.connect", json!([stream, inside])).result();
+    });
+}
+
+#[test]
+fn the_other_end_is_told_the_caller() {
+    if !others_or_skip("identity::the_other_end_is_told_the_caller") {
+        return;
+    }
+    bounded(20, || {
+        let broker = broker().open_to_all();
+        let folder = Folder::new();
+        let mut client = client(&broker);
+        // To a server, to a client, and to whoever is handed one end of a pair.
+        let listener = UnixListener::bind(folder.join("s")).unwrap();
+        let connecting = client.call("socket.socket", json!(["AF_UNIX"])).handle();
+        client.call("socket.connect", json!([connecting, folder.join("s")])).result();
+        let (accepted, _) = listener.accept().unwrap();
+        let listening = client.call("socket.socket", json!(["AF_UNIX"])).handle();
+        client.call("socket.bind", json!([listening, folder.join("l")])).result();
+        client.call("socket.listen", json!([listening])).result();
+        let connected = std::os::unix::net::UnixStream::connect(folder.join("l")).unwrap();
+        let (end, _) = client.pair();
+        let mut handed = client.call("socket.fileno", json!([end]));
+        let handed = handed.descriptors.remove(0);
+        for socket in [accepted.as_fd(), connected.as_fd(), handed.as_fd()] {
+            assert_eq!(peer::groups(socket).unwrap(), [GROUP]);
+        }
+        let own = broker.lsp().call("socket.socketpair", json!({ "want_fd": true }));
+        assert_ne!(peer::groups(own.descriptors[0].as_fd()).unwrap(), [GROUP]);
+    });
+}
+
+/// `struct ucred`.
+fn credentials(pid: u32, uid: u32, gid: u32) -> Value {
+    json!([1, 2, base64([pid, uid, gid].map(u32::to_ne_bytes).concat())])
+}
+
+#[test]
+fn credentials_beside_a_message_are_the_callers_own_or_refused() {
+    if !others_or_skip("identity::credentials_beside_a_message_are_the_callers_own_or_refused") {
+        return;
+    }
+    bounded(20, || {
+        let mut broker = broker().open_to_all();
+        let brokers = broker.process().number();
+        let mut client = client(&broker);
+        let (left, right) = client.pair();
+        let passes = json!([right, "SOL_SOCKET", "SO_PASSCRED", 1]);
+        client.call("socket.setsockopt", passes).result();
+        let own = std::process::id();
+        for wrong in [
+            credentials(own, NOBODY, 0),
+            credentials(own, 0, NOBODY),
+            credentials(1, 0, 0),
+            credentials(brokers, 0, 0),
+        ] {
+            let refused = client.call("socket.sendmsg", json!([left, ["aGk="], [wrong]])).fault();
+            assert_eq!(refused.errno(), "EPERM");
+        }
+        let short = json!([1, 2, base64([0; 8])]);
+        let refused = client.call("socket.sendmsg", json!([left, ["aGk="], [short]])).fault();
+        assert_eq!(refused.errno(), "EINVAL");
+        let file = fs::File::open("/etc/hostname").unwrap();
+        let file = [file.as_fd()];
+        // Given, and without being asked: the process is the broker's, which does the sending.
+        client.call("socket.sendmsg", json!([left, ["aGk="], [credentials(own, 0, 0)]])).result();
+        client.call("socket.send", json!([left, "aGk="])).result();
+        client.call("socket.sendall", json!([left, "aGk="])).result();
+        let message = json!({ "buffers": ["aGk="] });
+        client.call("socket.sendmmsg", json!([left, [message]])).result();
+        let sent = Beside::descriptors(&file);
+        client.call_beside("socket.sendfile", json!([left, 0, 0, 2]), sent).result();
+        for _ in 0..5 {
+            let received = client.call("socket.recvmsg", json!([right, 2, 100]));
+            let item = &received.result()["ancdata"][0];
+            let expected = [brokers, 0, 0].map(u32::to_ne_bytes).concat();
+            assert_eq!((&item[1], unbase64(&item[2])), (&json!(2), expected));
+        }
+    });
+}
+
+#[test]
+fn a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds() {
+    let test = "identity::a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds";
+    if !others_or_skip(test) {
+        return;
+    }
+    bounded(20, || {
+        let broker = broker().open_to_all();
+        let folder = Folder::new();
+        let mut client = client(&broker);
+        let listening = client.call("socket.socket", json!(["AF_UNIX"])).handle();
+        client.call("socket.bind", json!([listening, folder.join("l")])).result();
+        client.call("socket.listen", json!([listening, 0])).result();
+        let connect = |client: &mut LspClient, timeout: Value| {
+            let stream = client.call("socket.socket", json!(["AF_UNIX"])).handle();
+            client.call("socket.settimeout", json!([stream, timeout])).result();
+            client.call("socket.connect", json!([stream, folder.join("l")]))
+        };
+        while !connect(&mut client, json!(0)).is_fault() {}
+        assert_eq!(connect(&mut client, json!(0)).fault().errno(), "EAGAIN");
+        assert_eq!(connect(&mut client, json!(5)).fault().errno(), "EAGAIN", "as in CPython");
+        let stream = client.call("socket.socket", json!(["AF_UNIX"])).handle();
+        let waiting = client.send("socket.connect", json!([stream, folder.join("l")]));
+        client.stays_silent_for(100);
+        client.call("socket.accept", json!([listening])).result();
+        client.answer(waiting).result();
+    });
+}
+
+/// A file system that never answers (`fuse(4)`): whoever asks for a path in it waits.
+struct Stuck {
+    folder: Folder,
+    _device: fs::File,
+}
+
+impl Stuck {
+    fn mount(test: &str) -> Option<Self> {
+        let folder = Folder::new();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let place = folder.join("stuck");
+        fs::create_dir(&place).unwrap();
+        let device = fs::File::options().read(true).write(true).open("/dev/fuse");
+        let mounted =
+            device.and_then(|device| mount::fuse(&place, device.as_fd()).map(|()| device));
+        match mounted {
+            Ok(device) => Some(Self { folder, _device: device }),
+            Err(error) => {
+                skip(&format!("no FUSE here: {error}"), test);
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.join("stuck/s")
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        mount::detach(&self.folder.join("stuck"));
+    }
+}
+
+#[test]
+fn a_path_that_does_not_answer_holds_up_its_caller_alone() {
+    let test = "identity::a_path_that_does_not_answer_holds_up_its_caller_alone";
+    if !others_or_skip(test) {
+        return;
+    }
+    let Some(stuck) = Stuck::mount(test) else { return };
+    bounded(30, move || {
+        for limit in ["identity_jobs_per_user", "identity_jobs"] {
+            let broker = limited(&[(limit, 2)]).open_to_all();
+            let mut caller = client(&broker);
+            let connect = |client: &mut LspClient, timeout: Value| {
+                let stream = client.call("socket.socket", json!(["AF_UNIX"])).handle();
+                client.call("socket.settimeout", json!([stream, timeout])).result();
+                client.send("socket.connect", json!([stream, stuck.path()]))
+            };
+            let held = [connect(&mut caller, Value::Null), connect(&mut caller, Value::Null)];
+            // All places are taken: even a pair has to wait, and nothing but such calls.
+            let waiting = caller.send("socket.socketpair", Value::Null);
+            caller.stays_silent_for(200);
+            caller.is_served();
+            let started = Instant::now();
+            let late = connect(&mut caller, json!(0.3));
+            assert_eq!(caller.answer(late).fault().kind(), (1001, "timeout"));
+            assert!(started.elapsed() < Duration::from_secs(5));
+            let mut own = broker.lsp();
+            own.pair();
+            for id in held.into_iter().chain([waiting]) {
+                caller.cancel(id);
+                assert_eq!(caller.answer(id).fault().code, -32800);
+            }
+        }
+    });
+}

@@ -1,0 +1,222 @@
+//! What one user may have is counted over all of its connections and sessions, and what all may have
+//! over all users; who is too fast waits or is refused.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::websocket::Opcode;
+use sockbroker_test_support::{LspClient, WebSocketClient, bounded, until};
+
+use crate::broker::limited;
+
+#[test]
+fn handles_are_counted_over_connections_and_sessions() {
+    bounded(20, || {
+        for limit in ["handles_per_user", "handles_in_all"] {
+            let broker = limited(&[(limit, 4)]);
+            let (mut first, mut second) = (broker.lsp(), broker.lsp());
+            first.call("session.open", Value::Null).result();
+            let (left, _right) = first.pair();
+            second.pair();
+            let files = broker.idle_open_files();
+            for client in [&mut first, &mut second] {
+                for (method, params) in [
+                    ("socket.socket", Value::Null),
+                    ("socket.socketpair", Value::Null),
+                    ("socket.create_server", json!([["127.0.0.1", 0]])),
+                ] {
+                    assert_eq!(client.call(method, params).fault().limit(), limit, "{method}");
+                }
+            }
+            assert_eq!(first.call("socket.dup", json!([left])).fault().limit(), limit);
+            assert_eq!(first.call("session.clone", Value::Null).fault().limit(), limit);
+            broker.settles_at(files);
+            // What is closed, one by one or with its connection, can be had again.
+            first.call("socket.close", json!([left])).result();
+            let again = second.call("socket.socket", Value::Null).handle();
+            drop(first);
+            until("the first's are closed", || {
+                !second.call("socket.socket", Value::Null).is_fault()
+            });
+            second.call("socket.close", json!([again])).result();
+        }
+    });
+}
+
+#[test]
+fn calls_that_wait_are_counted_over_connections() {
+    bounded(20, || {
+        for limit in ["calls_in_flight_per_user", "calls_in_flight_in_all"] {
+            let broker = limited(&[(limit, 2)]);
+            let (mut first, mut second) = (broker.lsp(), broker.lsp());
+            let (one, two) = (first.pair().0, second.pair().0);
+            let waiting = first.send("socket.recv", json!([one, 1]));
+            let other = second.send("socket.recv", json!([two, 1]));
+            second.stays_silent_for(50);
+            assert_eq!(first.call("socket.recv", json!([one, 1])).fault().limit(), limit);
+            assert_eq!(second.call("socket.recv", json!([two, 1])).fault().limit(), limit);
+            // Calls that need not wait are served.
+            first.is_served();
+            first.cancel(waiting);
+            assert_eq!(first.answer(waiting).fault().code, -32800);
+            let third = second.send("socket.recv", json!([two, 1]));
+            second.stays_silent_for(50);
+            drop(second);
+            let _ = (other, third);
+            until("the second's are over", || {
+                let id = first.send("socket.recv", json!([one, 1]));
+                first.cancel(id);
+                first.answer(id).fault().code == -32800
+            });
+        }
+    });
+}
+
+/// A socket of the broker whose peer reads nothing and whose buffers are full.
+fn full(client: &mut LspClient) -> (u64, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let handle = client.lend(&theirs);
+    theirs.set_nonblocking(true).unwrap();
+    while (&theirs).write(&[0; 4096]).is_ok() {}
+    theirs.set_nonblocking(false).unwrap();
+    (handle, ours)
+}
+
+#[test]
+fn bytes_of_calls_that_wait_are_counted_over_connections() {
+    bounded(20, || {
+        for limit in ["buffered_bytes_per_user", "buffered_bytes_in_all"] {
+            let broker = limited(&[(limit, 300_000)]);
+            let (mut first, mut second) = (broker.lsp(), broker.lsp());
+            let ((one, ours), (two, _theirs)) = (full(&mut first), full(&mut second));
+            let data = vec![b'x'; 200_000];
+            let parts: [&[u8]; 1] = [&data];
+            let send = |client: &mut LspClient, handle: u64| {
+                let params = json!([handle, { "attachment": 0 }]);
+                client.send_beside("socket.sendall", params, Beside::attachments(&parts))
+            };
+            let waiting = send(&mut first, one);
+            first.stays_silent_for(50);
+            let refused = send(&mut second, two);
+            assert_eq!(second.answer(refused).fault().limit(), limit);
+            // Room again when the first has gone.
+            let reading = std::thread::spawn(move || {
+                let mut data = Vec::new();
+                (&ours).read_to_end(&mut data).map(|_| data.len())
+            });
+            first.answer(waiting).result();
+            let third = send(&mut second, two);
+            second.stays_silent_for(50);
+            second.cancel(third);
+            assert_eq!(second.answer(third).fault().code, -32800);
+            drop((first, second, broker));
+            assert!(reading.join().unwrap().unwrap() > 200_000);
+        }
+    });
+}
+
+#[test]
+fn messages_that_are_not_yet_whole_are_counted_too() {
+    bounded(20, || {
+        let broker = limited(&[("buffered_bytes_per_user", 300_000)]);
+        let message = request(1, "socket.htons", json!([1])).to_string();
+        let data = vec![b'x'; 250_000];
+        let frame = LspClient::frame(&message, Some(&[&data]), 0);
+        let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        let post = format!("{head}content-length: 250000\r\n\r\n");
+        let upgrade = WebSocketClient::handshake("").into_bytes();
+        let fragment = WebSocketClient::frame(Opcode::Text, false, true, &data);
+        let first = broker.ndjson();
+        first.wire.send(&frame[..200_000], &[]).unwrap();
+        let mut other = broker.lsp();
+        other.is_served();
+        for (what, bytes) in [
+            ("a frame", frame[..200_000].to_vec()),
+            ("a line", data[..200_000].to_vec()),
+            ("a fragment", [upgrade, fragment].concat()),
+        ] {
+            let mut client = broker.ndjson();
+            client.wire.send(&bytes, &[]).ok();
+            assert!(client.wire.ends_within(Duration::from_secs(5)), "{what}");
+        }
+        let mut http = broker.ndjson();
+        http.wire.send(post.as_bytes(), &[]).unwrap();
+        let answered = http.wire.take_through(b"\r\n").unwrap();
+        assert!(answered.starts_with(b"HTTP/1.1 503"), "{answered:?}");
+        // The first one was there before, and comes to its end.
+        first.wire.send(&frame[200_000..], &[]).unwrap();
+        let mut first = LspClient::on(first.wire);
+        assert_eq!(*first.answer(1).result(), 256);
+        other.is_served();
+    });
+}
+
+#[test]
+fn descriptors_of_calls_that_wait_are_counted_over_connections() {
+    bounded(20, || {
+        for limit in ["buffered_descriptors_per_user", "buffered_descriptors_in_all"] {
+            let broker = limited(&[(limit, 3)]);
+            let (mut first, mut second) = (broker.lsp(), broker.lsp());
+            let (one, two) = (first.pair().0, second.pair().0);
+            let null = std::fs::File::open("/dev/null").unwrap();
+            let some = [null.as_fd(); 2];
+            let beside = Beside::descriptors(&some);
+            let waiting = first.send_beside("socket.recv", json!([one, 1]), beside);
+            first.stays_silent_for(50);
+            let refused = second.call_beside("socket.recv", json!([two, 1]), beside);
+            assert_eq!(refused.fault().limit(), limit);
+            first.cancel(waiting);
+            assert_eq!(first.answer(waiting).fault().code, -32800);
+            let waiting = second.send_beside("socket.recv", json!([two, 1]), beside);
+            second.stays_silent_for(50);
+            second.cancel(waiting);
+        }
+    });
+}
+
+#[test]
+fn who_is_too_fast_waits_within_the_timeout_and_is_refused_where_the_socket_does_not_wait() {
+    bounded(30, || {
+        for (limit, value, data) in
+            [("packets_per_second", 20, "aGk="), ("bytes_per_second", 40, "aGk=")]
+        {
+            let broker = limited(&[(limit, value)]);
+            let mut client = broker.lsp();
+            let (left, right) = client.pair_of("SOCK_DGRAM");
+            client.call("socket.setblocking", json!([left, false])).result();
+            // A second's worth goes at once.
+            for _ in 0..20 {
+                client.call("socket.send", json!([left, data])).result();
+            }
+            let mut refused = client.call("socket.send", json!([left, data]));
+            // Time goes on meanwhile, and allows some more.
+            while !refused.is_fault() {
+                refused = client.call("socket.send", json!([left, data]));
+            }
+            let fault = refused.fault();
+            assert_eq!((fault.limit(), fault.data.name.as_deref()), (limit, Some("EAGAIN")));
+            // Receiving counts too, and on whatever connection: one cannot go round it.
+            let mut other = broker.lsp();
+            let (_, far) = other.pair_of("SOCK_DGRAM");
+            other.call("socket.setblocking", json!([far, false])).result();
+            let many: Vec<_> = (0..40).map(|_| json!({ "buffers": [data] })).collect();
+            client.call("socket.setblocking", json!([left, true])).result();
+            client.call("socket.sendmmsg", json!([left, many])).result();
+            assert_eq!(other.call("socket.recv", json!([far, 8])).fault().limit(), limit);
+            client.call("socket.settimeout", json!([right, 0.2])).result();
+            let late = client.call("socket.recv", json!([right, 8])).fault();
+            assert_eq!(late.kind(), (1001, "timeout"));
+            client.call("socket.settimeout", json!([right, null])).result();
+            let started = Instant::now();
+            client.call("socket.recv", json!([right, 8])).result();
+            assert!(started.elapsed() > Duration::from_millis(300), "{:?}", started.elapsed());
+            // Other calls do not wait.
+            client.is_served();
+        }
+    });
+}
