@@ -23,6 +23,7 @@ pub mod rule;
 pub mod file;
 pub mod rights;
 pub mod check;
+pub mod need;
 mod grant;
 
 use std::sync::Arc;

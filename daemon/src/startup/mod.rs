@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockbroker_sys::{capability, process};
+use sockbroker_sys::capability::Capability;
+use sockbroker_sys::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::policy::{self, Loaded, PolicyError};
@@ -91,7 +92,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let passed = service::listening_socket()?;
     let path = args.socket.clone().or_else(|| config.socket.clone());
     let path = path.unwrap_or_else(config::default_socket);
-    let confinement = confine::confine(&config.confine, &capability::ALL, &files(args, &path))?;
+    let kept = confine::kept(&config.confine, &policy);
+    let confinement = confine::confine(&config.confine, &kept, &files(args, &path))?;
     tracing::info!("confined: {confinement}");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -103,7 +105,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         (false, Some(socket)) => Place::Passed(socket),
         (false, None) => Place::Path(path),
     };
-    let broker = broker(policy, config.limits, args.policy.clone());
+    let broker = broker(policy, config.limits, args.policy.clone(), kept);
     let result = runtime.block_on(serve(place, broker));
     // Look-ups that are still running cannot be cancelled, and nobody waits for them.
     runtime.shutdown_background();
@@ -136,10 +138,22 @@ fn in_force(loaded: Loaded) -> Policy {
     loaded.into_policy(process::effective_uid())
 }
 
-/// A broker that can read its policy anew.
-fn broker(policy: Policy, limits: Limits, named: Option<PathBuf>) -> Arc<Broker> {
-    let load =
-        move || policy::load(named.as_deref()).map(in_force).map_err(|error| error.to_string());
+/// A broker that can read its policy anew, with the capabilities that it has kept.
+fn broker(
+    policy: Policy,
+    limits: Limits,
+    named: Option<PathBuf>,
+    kept: Vec<Capability>,
+) -> Arc<Broker> {
+    let load = move || {
+        let loaded = policy::load(named.as_deref()).map_err(|error| error.to_string())?;
+        let policy = in_force(loaded);
+        for lost in confine::lost(&policy, &kept) {
+            let capability = lost.name();
+            tracing::warn!(capability, "a new rule needs what was given up at the start: restart");
+        }
+        Ok(policy)
+    };
     Arc::new(Broker::new(policy, limits).reloading(Box::new(load)))
 }
 

@@ -16,6 +16,8 @@ use sockbroker_sys::process;
 
 use super::StartError;
 use crate::config::confine::Confine;
+use crate::policy::Policy;
+use crate::policy::need::Need;
 
 /// What is in force, for the log and for `admin.info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +55,45 @@ pub struct Files {
     pub write: Vec<PathBuf>,
 }
 
-/// Gives up what configuration and policy do not need.
+/// The capabilities to keep: those that the policy can make use of, unless the configuration says all.
+pub fn kept(config: &Confine, policy: &Policy) -> Vec<Capability> {
+    if config.capabilities { needed(policy) } else { capability::ALL.to_vec() }
+}
+
+/// The capabilities that a policy could make use of and that were given up.
+pub fn lost(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
+    let needed = needed(policy).into_iter();
+    needed.filter(|capability| !kept.contains(capability)).collect()
+}
+
+/// The capabilities that a policy can make use of.
+fn needed(policy: &Policy) -> Vec<Capability> {
+    use Capability as Cap;
+    let of = |need| -> &[Cap] {
+        match need {
+            Need::Raw => &[Cap::NetRaw],
+            Need::Administration => &[Cap::NetAdmin, Cap::NetBroadcast],
+            Need::LowPorts => &[Cap::NetBindService],
+            // Root's own files are root's by these.
+            Need::Identity => &[Cap::SetUid, Cap::SetGid, Cap::DacOverride, Cap::DacReadSearch],
+            Need::System => &[Cap::SysAdmin],
+            Need::Audit => &[Cap::AuditRead],
+            Need::Memory => &[Cap::IpcLock],
+        }
+    };
+    let needs = Need::ALL.into_iter().filter(|need| policy.needs(*need));
+    needs.flat_map(of).copied().collect()
+}
+
+/// Gives up everything but these capabilities, and what the configuration says beside.
 pub fn confine(
     config: &Confine,
-    needed: &[Capability],
+    kept: &[Capability],
     files: &Files,
 ) -> Result<Confinement, StartError> {
     let fail = |what: &str, error: &dyn fmt::Display| {
         StartError::System(format!("cannot confine the broker: {what}: {error}"))
     };
-    let kept = if config.capabilities { needed } else { &capability::ALL };
     let left = capability::keep_only(kept).map_err(|error| fail("capabilities", &error))?;
     process::refuse_new_privileges().map_err(|error| fail("no_new_privs", &error))?;
     let landlock = if config.landlock {
