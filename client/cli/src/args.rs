@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
+use crate::failure::Failure;
+
 /// What stands behind the options in `--help` and in the manual page.
 const AFTER: &str = "\
 Environment:
@@ -31,13 +33,12 @@ Examples:
   sockbroker --private nc -l 127.0.0.1 8080
   sockbroker sniff lo --count 10 --write lo.pcapng";
 
-/// Uses network sockets that a broker owns: calls its methods, lists what is open, connects,
-/// pings and captures without privileges of its own.
+/// Uses network sockets that a broker owns, without privileges of its own.
 ///
-/// Every subcommand talks to a broker (`sockbrokerd`) over its Unix socket, or with --private to
+/// Calls the broker's methods, lists what is open, connects, pings and captures. Every subcommand talks to a broker (`sockbrokerd`) over its Unix socket, or with --private to
 /// one that it starts for itself and that ends with it.
 #[derive(Debug, Parser)]
-#[command(name = "sockbroker", version, about, long_about, after_long_help = AFTER)]
+#[command(name = "sockbroker", version, after_long_help = AFTER)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -67,6 +68,18 @@ pub(crate) struct Global {
     /// Print JSON, for scripts.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+impl Global {
+    /// Fails where one of them is given to a subcommand that has no use for it.
+    pub(crate) fn refuse(&self, subcommand: &str) -> Result<(), Failure> {
+        let Self { broker, private, session, json } = self;
+        if broker.is_none() && !private && session.is_none() && !json {
+            return Ok(());
+        }
+        let options = "--broker, --private, --session and --json";
+        Err(Failure::usage(format!("{subcommand} takes none of {options}")))
+    }
 }
 
 /// The subcommands.

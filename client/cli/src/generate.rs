@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use clap::CommandFactory as _;
+use clap::builder::Resettable;
+use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 
 use crate::args::{Cli, CompletionsArgs, ManArgs};
@@ -51,24 +52,56 @@ type Page = (String, Vec<u8>);
 
 /// The page of the program and those of the subcommands that are shown, by name.
 fn pages() -> Result<Vec<Page>, Failure> {
-    let mut command = Cli::command();
+    let mut command = Cli::command().disable_help_subcommand(true);
     // Names of subcommands become those of the whole command, as in their pages' titles.
     command.build();
     let mut pages = vec![page(command.clone(), "sockbroker")?];
     for subcommand in command.get_subcommands().filter(|found| !found.is_hide_set()) {
-        let name = format!("sockbroker-{}", subcommand.get_name());
-        if name != "sockbroker-help" {
-            pages.push(page(subcommand.clone(), &name)?);
-        }
+        pages.push(page(subcommand.clone(), &format!("sockbroker-{}", subcommand.get_name()))?);
     }
     Ok(pages)
 }
 
-fn page(command: clap::Command, name: &str) -> Result<Page, Failure> {
+fn page(command: Command, name: &str) -> Result<Page, Failure> {
     let mut text = Vec::new();
-    // Not the name that the user typed, which has a blank.
-    let command = command.name(name.to_owned()).disable_help_subcommand(true);
+    let more = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+    // Not the name that the user types, which has a blank.
+    let command = command.name(name.to_owned()).after_long_help(Resettable::Reset);
     let manual = Man::new(command).manual("sockbroker").date("");
     manual.render(&mut text).map_err(|error| Failure::stream("a manual page", &error))?;
+    text.extend(sections(&more).into_bytes());
     Ok((name.to_owned(), text))
+}
+
+/// What stands behind the options of `--help` as sections of their own: a line without indentation
+/// that ends in a colon begins one. The lines stay as they are.
+fn sections(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if let Some(heading) = line.strip_suffix(':').filter(|heading| !heading.starts_with(' ')) {
+            if !lines.is_empty() {
+                lines.push(".fi".to_owned());
+            }
+            lines.push(format!(".SH {}\n.nf", heading.to_uppercase()));
+        } else {
+            // `\&` keeps a dot or quote at the beginning from being a request.
+            let line = line.trim_start().replace('\\', "\\e").replace('-', "\\-");
+            lines.push(format!("\\&{line}"));
+        }
+    }
+    if lines.is_empty() { String::new() } else { lines.join("\n") + "\n.fi\n" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_the_options_becomes_sections() {
+        let text = "Exit codes:\n  0  done\n\nExamples:\n  a --b \\\n  .c";
+        let expected = ".SH EXIT CODES\n.nf\n\\&0  done\n.fi\n\
+            .SH EXAMPLES\n.nf\n\\&a \\-\\-b \\e\n\\&.c\n.fi\n";
+        assert_eq!(sections(text), expected);
+        assert_eq!(sections(""), "");
+    }
 }

@@ -57,9 +57,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Nc(args) => nc::run(global, args),
         Command::Ping(args) => ping::run(global, args),
         Command::Sniff(args) => sniff::run(global, args),
-        Command::Demo => demo::run(),
-        Command::Completions(args) => generate::completions(args),
-        Command::Man(args) => generate::man(args),
+        Command::Demo => global.refuse("demo").and_then(|()| demo::run()),
+        Command::Completions(args) => {
+            global.refuse("completions").and_then(|()| generate::completions(args))
+        }
+        Command::Man(args) => global.refuse("man").and_then(|()| generate::man(args)),
         Command::Broker(args) => broker::run(args),
     }
 }

@@ -90,6 +90,8 @@ fn a_wrong_command_line_is_refused_before_a_broker_is_looked_for() {
             &["call", "socket.htons", "80"][..],
             &["call", "socket.htons", "[80"],
             &["man", "nothing"],
+            &["--json", "demo"],
+            &["--private", "completions", "bash"],
         ] {
             run(wrong).failed_with(2);
         }

@@ -56,7 +56,7 @@ fn there_is_a_page_for_the_program_and_for_each_subcommand() {
         }
         let page = run(&["man"]).done();
         assert_eq!(page, fs::read_to_string(place.join("sockbroker.1")).unwrap());
-        assert!(page.contains("Exit codes") && page.contains("SOCKBROKER_SESSION"), "{page}");
+        assert!(page.contains(".SH EXIT CODES") && page.contains("SOCKBROKER_SESSION"), "{page}");
         let page = run(&["man", "nc"]).done();
         assert_eq!(page, fs::read_to_string(place.join("sockbroker-nc.1")).unwrap());
     });
