@@ -1,9 +1,12 @@
 //! `sockbroker call` and `sockbroker discover`.
 
+use std::process::{Command, Stdio};
+
 use serde_json::json;
 use sockbroker_test_support::bounded;
+use sockbroker_test_support::skip::program_or_skip;
 
-use crate::program::{ask, broker, run, run_with};
+use crate::program::{PROGRAM, ask, broker, run, run_with};
 
 #[test]
 fn the_port_of_a_service_is_printed() {
@@ -86,4 +89,29 @@ fn methods_are_listed_and_described() {
 /// How many methods the contract has.
 fn sockbroker_methods() -> usize {
     sockbroker_proto::api::parameters().count()
+}
+
+#[test]
+fn colours_are_for_terminals_whose_user_did_not_object() {
+    const TEST: &str = "call::colours_are_for_terminals_whose_user_did_not_object";
+    if !program_or_skip("script", TEST) {
+        return;
+    }
+    bounded(40, || {
+        let on_a_terminal = |objection: Option<&str>| {
+            let mut command = Command::new("script");
+            command.args([
+                "-qec",
+                &format!("{PROGRAM} --private discover session.open"),
+                "/dev/null",
+            ]);
+            command.env_remove("NO_COLOR").envs(objection.map(|value| ("NO_COLOR", value)));
+            String::from_utf8(command.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+        };
+        assert!(on_a_terminal(None).contains("\x1b[1msession.open\x1b[0m"));
+        // Set, but to nothing: no objection, says no-color.org.
+        assert!(on_a_terminal(Some("")).contains("\x1b[1m"));
+        let plain = on_a_terminal(Some("1"));
+        assert!(plain.contains("session.open") && !plain.contains('\x1b'), "{plain}");
+    });
 }

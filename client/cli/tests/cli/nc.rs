@@ -3,13 +3,13 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
-use sockbroker_test_support::{Folder, bounded, until};
+use sockbroker_test_support::{Folder, bounded, namespace, until};
 
-use crate::program::{Ran, broker, endpoint, feed, run, run_with, start};
+use crate::program::{PROGRAM, Ran, broker, endpoint, feed, run, run_with, start};
 
 /// Reads to the end of the stream, and only then answers and ends.
 fn answer_at_the_end(mut stream: impl std::io::Read + std::io::Write) -> Vec<u8> {
@@ -179,5 +179,20 @@ fn a_broker_that_dies_ends_it_with_a_line() {
         let ran = Ran::from(child.wait_with_output().unwrap());
         let line = ran.failed_with(69);
         assert!(line.contains("the broker is gone"), "{line}");
+    });
+}
+
+#[test]
+fn raw_sockets_carry_packets() {
+    namespace::inside("nc::raw_sockets_carry_packets", || {
+        // A protocol that is for experiments (RFC 3692): it comes back over the loopback.
+        let command = format!("printf hello | {PROGRAM} --private nc --raw 253 -w 0.5 127.0.0.1");
+        let ran = Command::new("sh").args(["-c", &command]).output().unwrap();
+        let packet = ran.stdout;
+        assert_eq!((packet.len(), &packet[..1], packet[9]), (25, &b"\x45"[..], 253));
+        assert_eq!(&packet[20..], b"hello");
+        let line =
+            run(&["--private", "nc", "--raw", "no-such-protocol", "127.0.0.1"]).failed_with(1);
+        assert!(line.contains("socket.getprotobyname"), "{line}");
     });
 }
