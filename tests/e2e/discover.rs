@@ -16,11 +16,22 @@ use sockbrokerd::dispatch::methods::MethodTable;
 
 use crate::broker::broker;
 
+fn calls_on_rights() -> [(&'static str, Value); 4] {
+    [
+        ("session.restrict", json!({ "rules": ["a"], "filters": [{ "allow": ["create"] }] })),
+        ("policy.check", json!({ "action": "create AF_PACKET SOCK_RAW" })),
+        ("policy.wait", json!({ "generation": 0 })),
+        ("policy.whoami", json!({})),
+    ]
+}
+
 /// Every method with parameters by name. `$` words stand for what [`Fixture`] has.
 fn calls() -> Vec<(&'static str, Value)> {
     let mut calls = calls_on_handles();
+    calls.extend(calls_on_rights());
     calls.extend([
         ("admin.handles", json!({ "session": "$session" })),
+        ("admin.reload", json!({})),
         ("admin.sessions", json!({})),
         ("call.resolve", json!({ "connection": 1_000_000, "request": 1 })),
         ("rpc.discover", json!({})),
@@ -31,6 +42,7 @@ fn calls() -> Vec<(&'static str, Value)> {
         ("session.info", json!({})),
         ("session.limits", json!({})),
         ("session.open", json!({ "linger": 1, "attachments": false })),
+        ("session.open", json!({ "rules": ["a"], "filters": [{ "allow": ["create"] }] })),
         ("socket.CMSG_LEN", json!({ "length": 4 })),
         ("socket.CMSG_SPACE", json!({ "length": 4 })),
         ("socket.constants", json!({})),

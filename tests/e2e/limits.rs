@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 44] = [
+const CROSSED: [(&str, &str); 45] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -51,7 +51,8 @@ const CROSSED: [(&str, &str); 44] = [
     ("batch_messages", "limits"),
     ("poll_handles", "limits"),
     ("lookups_kept", "session::tests of the daemon"),
-    ("restrictions", "policy"),
+    ("restrictions", "session::tests of the daemon"),
+    ("restriction_items", "policy"),
     ("resolver_jobs", "names"),
     ("resolver_jobs_per_user", "names"),
     ("identity_jobs", "identity"),

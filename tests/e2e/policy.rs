@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside;
-use sockbroker_test_support::{Daemon, bounded, until};
+use sockbroker_test_support::{Daemon, LspClient, bounded, until};
 
 use crate::broker::prepare;
 use crate::stranger::{Stranger, possible};
@@ -220,5 +220,126 @@ fn a_ping_grant_pings_and_does_nothing_else() {
         let fault = raw.fault();
         assert_eq!(fault.data.name.as_deref(), Some("EPERM"));
         assert!(fault.message.contains("use SOCK_DGRAM"), "{fault:?}");
+    });
+}
+
+#[test]
+fn what_is_asked_of_the_policy_is_answered_without_an_act() {
+    bounded(20, || {
+        let broker = start(
+            "version = 1\n[[rule]]\nname = \"no raw\"\ndeny = [\"create\"]\ntype = [\"SOCK_RAW\"]",
+        );
+        let mut client = broker.lsp();
+        let check = |client: &mut LspClient, action: &str| {
+            client.call("policy.check", json!([action])).result().clone()
+        };
+        let allowed = check(&mut client, "create AF_INET SOCK_DGRAM");
+        assert_eq!(allowed["allowed"], true);
+        assert_eq!(allowed["considered"][0]["mismatch"], "family, type or protocol");
+        let denied = check(&mut client, "create AF_PACKET SOCK_RAW");
+        assert_eq!((&denied["allowed"], &denied["rule"]), (&json!(false), &json!("no raw")));
+        assert_eq!(denied["considered"], json!([{ "rule": "no raw", "effect": "deny" }]));
+        let wrong = client.call("policy.check", json!(["create SOCK_NOTHING"])).fault();
+        assert_eq!(wrong.data.exception.as_deref(), Some("ValueError"));
+        let own = client.call("policy.whoami", Value::Null).result().clone();
+        assert_eq!((&own["owner"], &own["generation"]), (&json!(true), &json!(1)));
+        let says = "deny = [\"create\"] type = [\"SOCK_RAW\"]";
+        assert_eq!(own["rules"], json!([{ "name": "no raw", "says": says }]));
+        assert_eq!(client.call("session.handles", Value::Null).result(), &json!([]));
+    });
+}
+
+#[test]
+fn a_reload_by_call_tells_the_mistake_and_wakes_who_waits() {
+    bounded(20, || {
+        let broker = start("version = 1");
+        let file = broker.folder().join("policy.toml");
+        let mut client = broker.lsp();
+        let mut waiting = broker.lsp();
+        let waits = waiting.send("policy.wait", json!({ "generation": 1 }));
+        fs::write(&file, "version = 1\nrule = 3").unwrap();
+        let fault = client.call("admin.reload", Value::Null).fault();
+        assert_eq!(fault.kind(), (3001, "policy"));
+        assert!(fault.message.contains("policy.toml: line 2, column 8"), "{fault:?}");
+        fs::write(&file, "version = 1").unwrap();
+        let reloaded = client.call("admin.reload", Value::Null).result().clone();
+        assert_eq!(reloaded, json!({ "generation": 2 }));
+        assert_eq!(waiting.answer(waits).result(), &json!({ "generation": 2 }));
+    });
+}
+
+#[test]
+fn rights_that_a_session_gave_up_do_not_come_back() {
+    bounded(20, || {
+        let broker = start("version = 1");
+        let mut client = broker.lsp();
+        let token = client.call("session.open", Value::Null).result()["token"].clone();
+        let udp = client.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
+        let filters = json!([
+            { "allow": ["connect", "send"], "remote": ["127.0.0.0/8"] },
+            { "allow": ["session"] },
+        ]);
+        client.call("session.restrict", json!({ "filters": filters })).result();
+        let refused = client.call("socket.socket", Value::Null).fault();
+        assert_eq!(refused.data.rule.as_deref(), Some("session.restrict"));
+        client.call("socket.connect", json!([udp, ["127.0.0.1", 9]])).result();
+        let far = client.call("socket.connect", json!([udp, ["192.0.2.1", 9]])).fault();
+        assert_eq!(far.kind(), (3000, "denied"));
+        // Every other connection of the session, a clone, and a further session are held to it.
+        let mut other = broker.lsp();
+        other.call("session.attach", json!([token])).result();
+        assert_eq!(other.call("socket.socket", Value::Null).fault().kind().0, 3000);
+        for (method, params) in
+            [("session.clone", Value::Null), ("session.open", json!({ "rules": [] }))]
+        {
+            let token = client.call(method, params).result()["token"].clone();
+            let mut child = broker.lsp();
+            child.call("session.attach", json!([token])).result();
+            assert_eq!(child.call("socket.socket", Value::Null).fault().kind().0, 3000, "{method}");
+            let fresh = broker.lsp().call("session.open", Value::Null).result()["token"].clone();
+            assert_eq!(child.call("session.attach", json!([fresh])).fault().kind().0, 4001);
+        }
+    });
+}
+
+#[test]
+fn a_child_session_keeps_rules_by_name_within_restriction_items() {
+    bounded(20, || {
+        let policy = "version = 1\n[[rule]]\nname = \"names\"\nallow = [\"resolve\"]";
+        let broker = prepare().policy(policy).limit("restriction_items", 2).start();
+        let mut client = broker.lsp();
+        let kept = json!({ "rules": ["names"] });
+        let token = client.call("session.open", kept).result()["token"].clone();
+        let mut child = broker.lsp();
+        child.call("session.attach", json!([token])).result();
+        child.call("socket.getservbyname", json!(["http"])).result();
+        assert_eq!(child.call("socket.gethostname", Value::Null).fault().kind().0, 3000);
+        // Its parent has given nothing up.
+        client.call("socket.gethostname", Value::Null).result();
+        let many = json!({ "rules": ["a", "b", "c"] });
+        assert_eq!(child.call("session.restrict", many).fault().limit(), "restriction_items");
+        let misspelt = json!({ "filters": [{ "allow": ["connect"], "remot": [] }] });
+        assert_eq!(child.call("session.restrict", misspelt).fault().kind().0, -32602);
+    });
+}
+
+#[test]
+fn a_destination_must_come_from_a_look_up_where_the_rule_says_so() {
+    if !possible("policy::a_destination_must_come_from_a_look_up_where_the_rule_says_so") {
+        return;
+    }
+    bounded(20, || {
+        let broker = start(
+            "version = 1\n[[rule]]\nname = \"by name\"\nallow = [\"create\", \"connect\", \"resolve\"]\n\
+             lookup = \"required\"\n",
+        );
+        let mut user = Stranger::connect(&broker);
+        let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
+        let numeric = json!([udp, ["127.0.0.1", 9]]);
+        assert_eq!(user.call("socket.connect", numeric.clone()).fault().kind().0, 3000);
+        user.call("socket.getaddrinfo", json!(["127.0.0.1", 9])).result();
+        assert_eq!(user.call("socket.connect", numeric.clone()).fault().kind().0, 3000);
+        user.call("socket.gethostbyname", json!(["localhost"])).result();
+        user.call("socket.connect", numeric).result();
     });
 }

@@ -44,6 +44,7 @@ fn another_user_is_denied_with_the_rule_and_the_grant_it_lacks() {
             ("session.open", Value::Null, "session"),
             ("session.clone", Value::Null, "session"),
             ("admin.sessions", Value::Null, "admin"),
+            ("admin.reload", Value::Null, "admin"),
             ("admin.handles", json!([1]), "admin"),
         ] {
             let fault = stranger.call(method, params).fault();
@@ -75,6 +76,9 @@ fn another_user_may_do_what_reaches_nothing() {
             ("session.info", Value::Null),
             ("session.limits", Value::Null),
             ("session.handles", Value::Null),
+            ("policy.check", json!(["create"])),
+            ("policy.whoami", Value::Null),
+            ("policy.wait", json!([0])),
             ("socket.constants", Value::Null),
             ("rpc.discover", Value::Null),
             ("socket.htons", json!([1])),

@@ -3,6 +3,7 @@
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::api::admin::{AdminServer, HandleInfo, HandlesServer, SessionSummary};
+use sockbroker_proto::api::policy::Generation;
 use sockbroker_proto::handle::Handle;
 
 use super::Handlers;
@@ -43,6 +44,12 @@ impl AdminServer for Handlers {
         let states = inspect::states(permit, entries.iter().map(|(_, entry)| &**entry));
         let infos = entries.iter().zip(states);
         Ok(infos.map(|((handle, entry), state)| info(*handle, entry, &state)).collect())
+    }
+
+    async fn reload(&self, ext: &Extensions) -> RpcResult<Generation> {
+        let call = Call::of(ext)?;
+        let Administer = call.permit(Administer)?.into_request();
+        Ok(Generation { generation: call.broker().reload().await? })
     }
 }
 

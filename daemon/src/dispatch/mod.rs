@@ -29,6 +29,7 @@ mod interface;
 mod convert;
 mod session;
 mod admin;
+mod policy;
 
 pub use call::{Beside, Enclosed};
 

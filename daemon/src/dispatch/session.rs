@@ -6,6 +6,7 @@ use std::time::Duration;
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::PROTOCOL_VERSION;
+use sockbroker_proto::api::policy::Filter;
 use sockbroker_proto::api::session::{
     CallServer, CallState, Constants, LimitInfo, ModuleServer, Opened, RequestId, Resolved,
     SessionInfo, SessionServer,
@@ -15,6 +16,7 @@ use sockbroker_proto::constant;
 use super::Handlers;
 use super::answer::resolved_json;
 use super::call::Call;
+use super::policy::restriction;
 use crate::ops::error::{OpError, OpResult};
 use crate::policy::action::OpenSession;
 use crate::session::finished::{Fate, KeptAnswer};
@@ -36,6 +38,8 @@ impl SessionServer for Handlers {
         ext: &Extensions,
         linger: Option<f64>,
         attachments: Option<bool>,
+        rules: Option<Vec<String>>,
+        filters: Option<Vec<Filter>>,
     ) -> RpcResult<Opened> {
         let call = Call::of(ext)?;
         let OpenSession = call.permit(OpenSession)?.into_request();
@@ -43,7 +47,12 @@ impl SessionServer for Handlers {
         if let Some(wanted) = attachments {
             call.connection().ask_for_attachments(wanted)?;
         }
-        let token = call.broker().open(call.session(), linger)?;
+        let token = if rules.is_some() || filters.is_some() {
+            let kept = restriction(call, rules, filters)?;
+            call.broker().open_restricted(call.session(), linger, kept)?
+        } else {
+            call.broker().open(call.session(), linger)?
+        };
         Ok(opened(call, &token))
     }
 

@@ -6,7 +6,7 @@ use super::action::SocketFacts;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::question::{Endpoint, Question};
-use super::rule::{Effect, Handover, Rule};
+use super::rule::{Handover, Rule};
 use super::value::{Family, SocketType, name};
 use super::verb::Verb;
 
@@ -83,11 +83,7 @@ fn quoted(text: &str) -> String {
 /// The fields of a rule but its name and its subject, for people.
 pub(super) fn fields(rule: &Rule) -> String {
     let mut line = String::new();
-    let word = match rule.effect {
-        Effect::Allow => "allow",
-        Effect::Deny => "deny",
-    };
-    field(&mut line, word, rule.verbs().map(Verb::word));
+    field(&mut line, rule.effect.word(), rule.verbs().map(Verb::word));
     field(&mut line, "family", &rule.family);
     field(&mut line, "type", &rule.kind);
     let family = rule.family.first().map(|family| family.0);

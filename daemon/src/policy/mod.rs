@@ -24,6 +24,7 @@ pub mod file;
 pub mod rights;
 pub mod check;
 pub mod need;
+pub mod words;
 mod grant;
 
 use std::sync::Arc;

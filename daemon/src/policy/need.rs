@@ -67,7 +67,10 @@ impl Rule {
                 self.has_any(&[Verb::Bind])
                     && self.is_about(&[libc::AF_INET, libc::AF_INET6])
                     && (self.local_ports.is_empty()
-                        || self.local_ports.iter().any(|ports| (1..1024).contains(&ports.first)))
+                        || self
+                            .local_ports
+                            .iter()
+                            .any(|ports| ports.first < 1024 && ports.last > 0))
             }
             Need::Identity => {
                 self.has_any(&[Verb::Bind, Verb::Connect, Verb::Send])

@@ -193,6 +193,13 @@ impl Rights {
         instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted")
     }
 
+    /// The rules about a verb, refusing ones first, and the field that keeps each from deciding.
+    pub fn considered(&self, question: &Question<'_>) -> Vec<(&Rule, Option<&'static str>)> {
+        let rules = self.about(question.verb).into_iter();
+        let rules = rules.flat_map(|rules| rules.deny.iter().chain(&rules.allow));
+        rules.map(|rule| (&**rule, rule.mismatch(question))).collect()
+    }
+
     /// The rules about this subject, refusing ones first.
     pub fn rules(&self) -> Vec<&Rule> {
         let mut found: Vec<&Arc<Rule>> = Vec::new();

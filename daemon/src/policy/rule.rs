@@ -22,6 +22,16 @@ pub enum Effect {
     Deny,
 }
 
+impl Effect {
+    /// The word of the rule language.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// Whose requests a rule is about: each field that is not empty must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subjects {
@@ -127,6 +137,30 @@ impl Rule {
             && admits(&self.netns, question.netns, Pattern::matches)
             && self.admits_path(question)
             && self.admits_qualifiers(question)
+    }
+
+    /// The field that keeps it from deciding this question; `None` if it does. For people: slower than
+    /// [`Rule::matches`], which says the same.
+    pub fn mismatch(&self, question: &Question<'_>) -> Option<&'static str> {
+        let (local, remote) = (question.local, question.remote);
+        let qualifier = match question {
+            Question { message: Some(_), .. } => "netlink",
+            Question { option: Some(_), .. } => "option",
+            Question { length: Some(_), .. } => "snaplen",
+            Question { verb: Verb::Handover, .. } => "handover",
+            _ => "lookup",
+        };
+        let fields = [
+            ("verb", self.verbs.has(question.verb)),
+            ("family, type or protocol", self.admits_socket(question.socket)),
+            ("local or local_ports", self.admits_local(local)),
+            ("remote or remote_ports", self.admits_remote(remote)),
+            ("interface", admits(&self.interface, question.interface, Pattern::matches)),
+            ("netns", admits(&self.netns, question.netns, Pattern::matches)),
+            ("path", self.admits_path(question)),
+            (qualifier, self.admits_qualifiers(question)),
+        ];
+        fields.iter().find(|(_, admitted)| !admitted).map(|(field, _)| *field)
     }
 
     fn admits_socket(&self, socket: Option<SocketFacts>) -> bool {

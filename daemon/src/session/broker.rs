@@ -13,6 +13,7 @@ use crate::ops::actor::Actors;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
 use crate::policy::Policy;
+use crate::policy::rights::Restriction;
 use crate::policy::subject::Subject;
 use crate::table::quota::Users;
 
@@ -164,6 +165,24 @@ impl Broker {
         let token = clone.open(None)?;
         clone.expect_connection(Duration::from_secs(self.limits.clone_seconds));
         opened.insert(clone.number(), Arc::new(clone));
+        Ok(token)
+    }
+
+    /// `session.open` for a child process: a session without handles that keeps no more than this, and
+    /// waits for its first connection.
+    pub fn open_restricted(
+        &self,
+        parent: &Session,
+        linger: Option<Duration>,
+        kept: Restriction,
+    ) -> OpResult<Token> {
+        let mut opened = self.opened();
+        self.check_room(&opened, parent.uid())?;
+        let child = parent.child(self.number(), &self.limits);
+        child.restrict(kept)?;
+        let token = child.open(linger)?;
+        child.expect_connection(Duration::from_secs(self.limits.clone_seconds));
+        opened.insert(child.number(), Arc::new(child));
         Ok(token)
     }
 

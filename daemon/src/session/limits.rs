@@ -77,6 +77,8 @@ limits! {
         "open handles of one session; a further socket is refused";
     lookups_kept = 1024, "count",
         "looked-up addresses that a session remembers for rules with `lookup`; the oldest is forgotten";
+    restriction_items = 64, "count",
+        "rules and filters of one `session.restrict`; more are refused";
     restrictions = 16, "count",
         "times that a session may give rights up; a further `session.restrict` is refused";
     handles_per_user = 65_536, "count",

@@ -278,10 +278,17 @@ impl Session {
         timeout(patience, wait).await.map_err(|_error| late)?
     }
 
+    /// A session without handles that has given up as much.
+    #[must_use]
+    pub fn child(&self, number: u64, limits: &Limits) -> Self {
+        let child = Self::new(number, &self.subject, limits);
+        child.set_restrictions(self.restrictions());
+        child
+    }
+
     /// A session with every handle duplicated under the same number.
     pub fn duplicate(&self, number: u64, limits: &Limits) -> OpResult<Self> {
-        let clone = Self::new(number, &self.subject, limits);
-        clone.set_restrictions(self.restrictions());
+        let clone = self.child(number, limits);
         *clone.table() = self.table().duplicate()?;
         clone.default_timeout.set(self.default_timeout.get());
         clone.life().linger = self.linger();

@@ -4,6 +4,7 @@ use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::policy::Generation;
 use crate::address::AddressValue;
 use crate::handle::Handle;
 
@@ -71,4 +72,9 @@ pub trait Admin {
         /// The session's number, from `admin.sessions`.
         session: u64,
     ) -> RpcResult<Vec<HandleInfo>>;
+
+    /// Reads the policy's files again and puts them in force, whole; on any mistake the policy stays as
+    /// it is and the error `policy` tells where the mistake is.
+    #[method(name = "reload")]
+    async fn reload(&self) -> RpcResult<Generation>;
 }

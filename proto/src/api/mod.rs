@@ -17,12 +17,13 @@ pub mod interface;
 pub mod convert;
 pub mod session;
 pub mod admin;
+pub mod policy;
 
 use crate::error::ErrorKind;
 use crate::openrpc;
 
 /// The namespaces, for the document and for the method table.
-pub const NAMESPACES: [openrpc::Namespace; 12] = [
+pub const NAMESPACES: [openrpc::Namespace; 14] = [
     socket::socket_methods,
     transfer::transfer_methods,
     batch::batch_methods,
@@ -35,6 +36,8 @@ pub const NAMESPACES: [openrpc::Namespace; 12] = [
     session::call_methods,
     admin::handles_methods,
     admin::admin_methods,
+    policy::policy_methods,
+    policy::restrict_methods,
 ];
 
 /// The parameter names of every method, by wire name, in order.
@@ -52,6 +55,8 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
         session::CALL_PARAMETERS,
         admin::HANDLES_PARAMETERS,
         admin::ADMIN_PARAMETERS,
+        policy::POLICY_PARAMETERS,
+        policy::RESTRICT_PARAMETERS,
     ]
     .into_iter()
     .flatten()

@@ -6,6 +6,8 @@ use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::policy::Filter;
+
 /// The module's attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Constants {
@@ -130,6 +132,12 @@ pub trait Session {
         linger: Option<f64>,
         /// Whether answers on this connection may carry attachments unasked (LSP framing only).
         attachments: Option<bool>,
+        /// With this or `filters`: makes a further session instead, for a child process. It keeps no more
+        /// than `session.restrict` would with the same, and closes if nobody attaches within the limit
+        /// `clone_seconds`.
+        rules: Option<Vec<String>>,
+        /// What the further session keeps whatever rule grants it.
+        filters: Option<Vec<Filter>>,
     ) -> RpcResult<Opened>;
 
     /// Moves this connection into an open session of the same user.

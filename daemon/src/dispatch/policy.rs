@@ -1,0 +1,113 @@
+//! `proto::api::policy`: verdicts without acts, and rights that only shrink.
+
+use std::sync::Arc;
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::api::policy::{
+    Considered, Effective, Filter, Generation, PolicyServer, RestrictServer, RuleInfo, Verdict,
+};
+
+use super::Handlers;
+use super::call::Call;
+use crate::ops::error::{OpError, OpResult};
+use crate::policy::action::Request;
+use crate::policy::file::RuleText;
+use crate::policy::rights::Restriction;
+use crate::policy::words::Described;
+use crate::session::limits::size;
+
+#[async_trait]
+impl PolicyServer for Handlers {
+    fn check(&self, ext: &Extensions, action: String) -> RpcResult<Verdict> {
+        let rights = Call::of(ext)?.rights();
+        let described: Described = action.parse().map_err(OpError::value)?;
+        let considered = rights.considered(&described.question()).into_iter();
+        let considered = considered.map(|(rule, mismatch)| Considered {
+            rule: rule.name.to_string(),
+            effect: rule.effect.word().to_owned(),
+            mismatch: mismatch.map(str::to_owned),
+        });
+        let considered = considered.collect();
+        Ok(match rights.ask(described) {
+            Ok(permit) => Verdict {
+                allowed: true,
+                rule: permit.rule().to_string(),
+                grant: None,
+                errno: None,
+                message: None,
+                considered,
+            },
+            Err(denial) => Verdict {
+                allowed: false,
+                rule: denial.rule.to_string(),
+                message: Some(denial.to_string()),
+                errno: Some(denial.errno),
+                grant: Some(denial.grant),
+                considered,
+            },
+        })
+    }
+
+    fn whoami(&self, ext: &Extensions) -> RpcResult<Effective> {
+        let call = Call::of(ext)?;
+        let (rights, subject) = (call.rights(), &call.connection().facts().subject);
+        let rules = rights.rules().into_iter();
+        let rules = rules.map(|rule| RuleInfo { name: rule.name.to_string(), says: rule.line() });
+        Ok(Effective {
+            uid: subject.uid,
+            gid: subject.gid,
+            groups: subject.groups.to_vec(),
+            pid: subject.pid,
+            cgroup: subject.cgroup.as_deref().map(str::to_owned),
+            unit: subject.unit.as_deref().map(str::to_owned),
+            generation: call.broker().policy.generation(),
+            owner: rights.is_owner(),
+            restrictions: rights.restrictions() as u64,
+            rules: rules.collect(),
+        })
+    }
+
+    async fn wait(&self, ext: &Extensions, generation: u64) -> RpcResult<Generation> {
+        let generation = Call::of(ext)?.broker().policy.changed_from(generation).await;
+        Ok(Generation { generation })
+    }
+}
+
+#[async_trait]
+impl RestrictServer for Handlers {
+    fn restrict(
+        &self,
+        ext: &Extensions,
+        rules: Option<Vec<String>>,
+        filters: Option<Vec<Filter>>,
+    ) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        Ok(call.session().restrict(restriction(call, rules, filters)?)?)
+    }
+}
+
+/// What a session keeps, as its caller wrote it.
+pub(super) fn restriction(
+    call: &Call,
+    rules: Option<Vec<String>>,
+    filters: Option<Vec<Filter>>,
+) -> OpResult<Restriction> {
+    let (rules, filters) = (rules.unwrap_or_default(), filters.unwrap_or_default());
+    let limit = call.broker().limits.restriction_items;
+    if rules.len() + filters.len() > size(limit) {
+        return Err(OpError::Limit { name: "restriction_items", value: limit });
+    }
+    let read = |filter: Filter| {
+        // The words are those of the file, and so is their reader.
+        let text = serde_json::to_value(filter).map_err(|error| error.to_string());
+        let text = text.and_then(|value| {
+            serde_json::from_value::<RuleText>(value).map_err(|error| error.to_string())
+        });
+        text.and_then(RuleText::filter).map_err(OpError::value)
+    };
+    Ok(Restriction {
+        filters: filters.into_iter().map(read).collect::<OpResult<_>>()?,
+        rules: rules.into_iter().map(Arc::from).collect(),
+    })
+}
