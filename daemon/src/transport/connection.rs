@@ -120,7 +120,7 @@ impl Driver {
             }
         };
         let connection = self.core.connection().number();
-        tracing::debug!(connection, %end, "connection ended");
+        tracing::debug!(connection, calls = self.core.count(), %end, "connection ended");
         if matches!(end, End::Shutdown) {
             // At the end of the broker every call that still waits is answered.
             self.core.cancel_all();

@@ -19,6 +19,7 @@
 )]
 
 pub mod watch;
+pub mod program;
 pub mod skip;
 pub mod folder;
 pub mod binary;

@@ -1,0 +1,30 @@
+"""Compares two runs of the same tests."""
+
+FLAKY = ("test.test_socket.NetworkConnectionAttributesTest.testSourceAddress",)
+"""Its client thread registers a clean-up that the main thread may run before that thread's next call."""
+
+
+def passed(record):
+    """The ids of the tests that passed."""
+    return {name for name, outcome in record["outcomes"].items() if outcome == "passed"}
+
+
+def faults(native, brokered, excused=()):
+    """What is worse than natively, one line each; and excuses that are not needed."""
+    found = []
+    for name in sorted(native["outcomes"].keys() | brokered["outcomes"].keys()):
+        before = native["outcomes"].get(name, "absent")
+        now = brokered["outcomes"].get(name, "absent")
+        if name in excused:
+            if now == "passed":
+                found.append(f"{name} passes: strike it from the list of excused tests")
+        elif (before == "passed" and now != "passed") or (before != "failed" and now == "failed"):
+            detail = brokered["details"].get(name, "").rstrip().replace("\n", "\n    ")
+            found.append(f"{name}: natively {before}, now {now}\n    {detail}")
+    return found
+
+
+def is_flaky(native, brokered):
+    """The ids that have earned a second try."""
+    before = passed(native)
+    return [name for name in FLAKY if name in before and brokered["outcomes"].get(name) == "failed"]

@@ -1,0 +1,168 @@
+"""CPython's own tests, natively and through a broker: whatever passes natively has to pass.
+
+    run.py --broker sockbrokerd [--python /usr/bin/python3] [--suite test_socket] [--mode mediated]
+
+Without a suite or mode all are run: `test_socket` in every mode, the others in mediated mode. Exit code 0 if
+nothing is worse than natively, 1 if something is, 77 if the interpreter has no tests of its own.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import judge
+import without_descriptor
+
+HERE = pathlib.Path(__file__).resolve().parent
+PACKAGE = HERE.parents[2] / "client" / "python" / "src"
+MODES = ("direct", "mediated", "remote")
+OTHERS = (
+    "test_selectors",
+    "test_asyncio.test_sock_lowlevel",
+    "test_asyncio.test_streams",
+    "test_socketserver",
+    "test_httplib",
+    "test_ssl",
+)
+# A run that was silently native would pass everything.
+LEAST_CALLS = {("test_socket", "mediated"): 40_000, ("test_socket", "remote"): 40_000}
+LEAST_PASSED = {("test_socket", "remote"): 560}
+NO_TESTS = 77
+PATIENCE = 900
+
+
+class Broker:
+    """A broker of this user, and its log."""
+
+    def __init__(self, binary, folder):
+        self.path = f"{folder}/broker.socket"
+        self._log = open(f"{folder}/broker.log", "w+", encoding="utf-8", errors="replace")
+        environment = {**os.environ, "SOCKBROKER_LOG": "debug"}
+        self._process = subprocess.Popen(
+            [binary, "--socket", self.path], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            env=environment,
+        )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while not os.path.exists(self.path):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the broker does not serve: {self.log()}")
+            time.sleep(0.02)
+
+    def log(self):
+        """What it wrote."""
+        self._log.flush()
+        self._log.seek(0)
+        return self._log.read()
+
+    def stop(self):
+        """Ends it; how many calls its log counts."""
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(30)
+        if status != 0:
+            raise SystemExit(f"the broker ended with {status}: {self.log()}")
+        return sum(int(count) for count in re.findall(r"\bcalls=(\d+)", self.log()))
+
+
+def run_suite(python, suite, folder, prefix=(), only=()):
+    """One run in a process of its own; its record, with the seconds that the process took."""
+    out = f"{folder}/outcomes.json"
+    command = [python, *prefix, str(HERE / "suite.py"), "--out", out]
+    command += [word for name in only for word in ("--only", name)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER_"))}
+    environment["PYTHONPATH"] = str(PACKAGE)
+    with open(f"{folder}/output", "w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(
+            [*command, suite], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+            start_new_session=True, cwd=folder,
+        )  # fmt: skip
+        try:
+            status = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            status = f"nothing after {PATIENCE} s"
+        finally:
+            kill_group(process)
+        if status != 0:
+            output.seek(0)
+            tail = output.read()[-4000:]
+            raise SystemExit(f"{suite} in {' '.join(prefix) or 'a native run'} ended with {status}:\n{tail}")
+    with open(out, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def kill_group(process):
+    """Ends what the suite may have left."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def compare(given, suite, mode, native, folder):
+    """One brokered run against the native one; the faults."""
+    broker = Broker(given.broker, folder)
+    prefix = ("-m", "sockbroker", "--mode", mode, "--broker", broker.path)
+    brokered = run_suite(given.python, suite, folder, prefix)
+    again = judge.is_flaky(native, brokered)
+    if again:
+        retried = run_suite(given.python, suite, folder, prefix, again)
+        brokered["outcomes"].update(retried["outcomes"])
+    calls = broker.stop()
+    found = judge.faults(native, brokered, without_descriptor.REASONS if mode == "remote" else ())
+    count, least = len(judge.passed(brokered)), LEAST_PASSED.get((suite, mode), 0)
+    print(
+        f"{suite} {mode}: {count} passed, {len(judge.passed(native))} natively; {calls} calls of the broker; "
+        f"{brokered['seconds']:.0f} s, {native['seconds']:.0f} s natively; tried again: {len(again)}",
+        flush=True,
+    )
+    if count < least:
+        found.append(f"{suite} {mode}: {count} passed, fewer than {least}")
+    if mode != "direct" and calls <= LEAST_CALLS.get((suite, mode), 0):
+        found.append(f"{suite} {mode}: {calls} calls of the broker are too few for a brokered run")
+    if brokered["seconds"] > 2 * native["seconds"] + 30:
+        found.append(f"{suite} {mode}: {brokered['seconds']:.0f} s are too slow")
+    return found
+
+
+def has_tests(python, suite):
+    """Whether the interpreter has CPython's tests."""
+    probe = f"import test.{suite}"
+    return subprocess.run([python, "-c", probe], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+
+def main():
+    """Runs what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--broker", required=True)
+    parser.add_argument("--python", default="/usr/bin/python3")
+    parser.add_argument("--suite", action="append", choices=["test_socket", *OTHERS])
+    parser.add_argument("--mode", action="append", choices=MODES)
+    given = parser.parse_args()
+    given.broker = os.path.abspath(given.broker)
+    if not has_tests(given.python, "test_socket"):
+        print(f"{given.python} has no tests of its own: install libpython3-testsuite")
+        return NO_TESTS
+    found = []
+    for suite in given.suite or ["test_socket", *OTHERS]:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            native = run_suite(given.python, suite, folder)
+        print(f"{suite}: {native['version'].split()[0]}, {os.geteuid()=}")
+        for mode in given.mode or (MODES if suite == "test_socket" else ("mediated",)):
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                found += compare(given, suite, mode, native, folder)
+    for fault in found:
+        print(fault)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
