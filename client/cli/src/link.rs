@@ -49,7 +49,8 @@ impl Link {
     pub(crate) fn private() -> Result<Self, Failure> {
         let mut command = Command::new(SELF);
         // In a group of its own: Ctrl-C is for this program, which ends the broker when it is done.
-        command.arg0("sockbrokerd").args(["broker", "--stdio"]).process_group(0);
+        command.arg0("sockbrokerd").args(["broker", "--stdio", "--built-in-policy"]);
+        command.process_group(0);
         if std::env::var_os("SOCKBROKER_LOG").is_none() {
             command.env("SOCKBROKER_LOG", "error");
         }

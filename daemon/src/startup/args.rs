@@ -8,7 +8,7 @@ use clap::Parser;
 ///
 /// Serves Python's socket module as JSON-RPC 2.0 on a Unix socket: LSP framing, newline-delimited
 /// JSON, HTTP and WebSocket on the same path.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "sockbrokerd", version, about, long_about)]
 pub struct Args {
     /// The Unix socket to serve, made with mode 0660. Without it, what the configuration says; else
@@ -28,6 +28,11 @@ pub struct Args {
     /// policy.d for policy.toml, are read after it; see sockbroker-policy(5).
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+
+    /// Read no policy file: root and the broker's own user may do everything, nobody else anything.
+    /// For a broker of one's own, which the host's policy is not about.
+    #[arg(long, conflicts_with = "policy")]
+    pub built_in_policy: bool,
 
     /// Check configuration and policy, and end: exit code 0 if both can be used, 78 if not.
     #[arg(long)]

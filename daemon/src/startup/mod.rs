@@ -79,7 +79,7 @@ impl From<PolicyError> for StartError {
 /// Runs the broker as its arguments say, until it is told to end.
 pub fn run(args: &Args) -> Result<(), StartError> {
     let config = config::load(args.config.as_deref())?;
-    let loaded = policy::load(args.policy.as_deref())?;
+    let loaded = load_policy(args)?;
     if args.check {
         return Ok(());
     }
@@ -105,11 +105,16 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         (false, Some(socket)) => Place::Passed(socket),
         (false, None) => Place::Path(path),
     };
-    let broker = broker(policy, config.limits, args.policy.clone(), kept);
+    let broker = broker(policy, config.limits, args.clone(), kept);
     let result = runtime.block_on(serve(place, broker));
     // Look-ups that are still running cannot be cancelled, and nobody waits for them.
     runtime.shutdown_background();
     result
+}
+
+/// What the policy files say, unless they are not to be read.
+fn load_policy(args: &Args) -> Result<Loaded, PolicyError> {
+    if args.built_in_policy { Ok(Loaded::default()) } else { policy::load(args.policy.as_deref()) }
 }
 
 /// Where clients are.
@@ -139,14 +144,9 @@ fn in_force(loaded: Loaded) -> Policy {
 }
 
 /// A broker that can read its policy anew, with the capabilities that it has kept.
-fn broker(
-    policy: Policy,
-    limits: Limits,
-    named: Option<PathBuf>,
-    kept: Vec<Capability>,
-) -> Arc<Broker> {
+fn broker(policy: Policy, limits: Limits, args: Args, kept: Vec<Capability>) -> Arc<Broker> {
     let load = move || {
-        let loaded = policy::load(named.as_deref()).map_err(|error| error.to_string())?;
+        let loaded = load_policy(&args).map_err(|error| error.to_string())?;
         let policy = in_force(loaded);
         for lost in confine::lost(&policy, &kept) {
             let capability = lost.name();

@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use sockbroker_test_support::bounded;
 use sockbroker_test_support::skip::program_or_skip;
+use sockbroker_test_support::{bounded, namespace};
 
 use crate::program::{PROGRAM, ask, broker, run, run_with};
 
@@ -21,6 +21,22 @@ fn a_private_broker_needs_no_other() {
     bounded(30, || {
         let ran = run(&["--private", "call", "socket.getservbyname", "servicename=http"]);
         assert_eq!((ran.err.as_str(), ran.out.as_str(), ran.code), ("", "80\n", 0));
+    });
+}
+
+#[test]
+fn a_private_broker_is_not_bound_by_the_hosts_policy() {
+    namespace::inside("call::a_private_broker_is_not_bound_by_the_hosts_policy", || {
+        // A host of our own, whose policy has no rule.
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "none", "/etc"]).status().unwrap();
+        assert!(mounted.success());
+        std::fs::create_dir("/etc/sockbroker").unwrap();
+        let policy = "version = 1\n[[rule]]\nname = \"nothing\"\ndeny = [\"create\"]\n";
+        std::fs::write("/etc/sockbroker/policy.toml", policy).unwrap();
+        run(&["--private", "call", "socket.socket"]).done();
+        let bound = format!("stdio:{PROGRAM} broker --stdio");
+        let ran = run(&["--broker", &bound, "call", "socket.socket"]);
+        assert!(ran.code == 1 && ran.err.contains("nothing"), "{ran:?}");
     });
 }
 
