@@ -40,7 +40,6 @@ pub struct Core {
     batches: Batches,
     held: Held,
     last: Option<(RequestId, KeptAnswer)>,
-    count: u64,
 }
 
 impl Core {
@@ -54,18 +53,12 @@ impl Core {
             batches: Batches::default(),
             held: Held::default(),
             last: None,
-            count: 0,
         }
     }
 
     /// The connection.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
-    }
-
-    /// How many calls of known methods it has been sent.
-    pub fn count(&self) -> u64 {
-        self.count
     }
 
     /// Whether no call waits.
@@ -140,7 +133,7 @@ impl Core {
             let text = format!("no method {}: see rpc.discover", envelope.method);
             return refused(id.map(Id::into_owned), error::plain(ErrorKind::Method, text));
         };
-        self.count += 1;
+        self.connection.count_call();
         let key = id.as_ref().and_then(request_id);
         if key.as_ref().is_some_and(|key| self.calls.contains_key(key)) {
             let error = error::plain(ErrorKind::Request, "a call with this id is in flight");

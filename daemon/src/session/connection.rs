@@ -1,6 +1,6 @@
 //! One connection: who is at the other end, how it speaks, which session it is attached to.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Session;
@@ -68,6 +68,7 @@ pub struct Connection {
     resolver: Resolver,
     /// Whether answers may carry attachments unasked.
     attachments: AtomicBool,
+    calls: AtomicU64,
     session: Mutex<Arc<Session>>,
     /// What the subject may do, selected once.
     rights: Mutex<Option<Selected>>,
@@ -88,6 +89,7 @@ impl Connection {
             user,
             facts,
             attachments: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
             session: Mutex::new(session),
             rights: Mutex::new(None),
             broker: broker.clone(),
@@ -145,6 +147,16 @@ impl Connection {
         let rights = Arc::new(policy.select(&self.facts.subject, restrictions));
         let rights = selected.insert(Selected { generation, session: number, restricted, rights });
         rights.rights.clone()
+    }
+
+    /// Counts a call of a known method.
+    pub fn count_call(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many calls of known methods it has sent.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Whether answers may carry attachments unasked.

@@ -119,8 +119,8 @@ impl Driver {
                 break end;
             }
         };
-        let connection = self.core.connection().number();
-        tracing::debug!(connection, calls = self.core.count(), %end, "connection ended");
+        let (connection, calls) = (self.core.connection().number(), self.core.connection().calls());
+        tracing::debug!(connection, calls, %end, "connection ended");
         if matches!(end, End::Shutdown) {
             // At the end of the broker every call that still waits is answered.
             self.core.cancel_all();
