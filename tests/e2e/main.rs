@@ -37,6 +37,7 @@ mod startup;
 mod shutdown;
 mod users;
 mod policy;
+mod policy_files;
 mod identity;
 mod quotas;
 mod exhaustion;

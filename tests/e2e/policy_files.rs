@@ -1,0 +1,118 @@
+//! The shipped policy and its reference page say what the code does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sockbroker_test_support::bounded;
+use sockbrokerd::policy::check::check;
+use sockbrokerd::policy::file::{Directory, read};
+use sockbrokerd::policy::netlink::MessageClass;
+use sockbrokerd::policy::option::OptionClass;
+use sockbrokerd::policy::verb::Verb;
+use sockbrokerd::session::limits::Limits;
+
+/// Knows every group, as an installed system does.
+struct Installed;
+
+impl Directory for Installed {
+    fn user(&self, _name: &str) -> Option<u32> {
+        Some(1)
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        name.starts_with("sockbroker").then(|| u32::try_from(name.len()).unwrap())
+    }
+}
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+fn page() -> String {
+    fs::read_to_string(deploy().join("man/sockbroker-policy.5")).unwrap()
+}
+
+/// The tags of a section's lists: `.It Cm word` or `.It Fa field , field`.
+fn tags(page: &str, section: &str, kind: &str) -> BTreeSet<String> {
+    let start = page.find(&format!(".Sh {section}\n")).unwrap();
+    let body = page[start + 4..].split("\n.Sh ").next().unwrap();
+    let items = body.lines().filter_map(|line| line.strip_prefix(&format!(".It {kind} ")));
+    items.flat_map(|item| item.split(" , ")).map(str::to_owned).collect()
+}
+
+fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// The fields that the reader takes at a place of the file: it names them when it refuses another.
+fn fields(text: &str) -> BTreeSet<String> {
+    let message = read("p", text, &Installed).unwrap_err().message;
+    let listed = message.split("expected one of").nth(1).unwrap_or_else(|| panic!("{message}"));
+    listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_reference_page_names_every_word_of_the_language_and_no_other() {
+    bounded(20, || {
+        let page = page();
+        assert_eq!(tags(&page, "VERBS", "Cm"), words(Verb::ALL.iter().map(|verb| verb.word())));
+        let granted = OptionClass::ALL.iter().filter(|class| class.verb() == Verb::Option);
+        assert_eq!(tags(&page, "OPTIONS", "Cm"), words(granted.map(|class| class.word())));
+        let messages = words(MessageClass::ALL.iter().map(|class| class.word()));
+        assert_eq!(tags(&page, "NETLINK", "Cm"), messages);
+        assert_eq!(tags(&page, "TOP LEVEL", "Fa"), fields("nothing = 1"));
+        assert_eq!(tags(&page, "RULE", "Fa"), fields("version = 1\n[[rule]]\nnothing = 1"));
+        let subject = fields("version = 1\n[[rule]]\nsubject = { nothing = 1 }");
+        assert_eq!(tags(&page, "SUBJECT", "Fa"), subject);
+    });
+}
+
+#[test]
+fn the_reference_page_names_every_limit_of_a_user() {
+    let page = page();
+    let limits = Limits::default().describe();
+    for name in limits.keys().filter(|name| name.ends_with("_per_user")) {
+        assert!(page.contains(&format!(".Fa {name}")), "{name}");
+    }
+    for name in page.lines().filter_map(|line| line.strip_prefix(".Fa ")) {
+        let name = name.split(' ').next().unwrap();
+        let limit = name.contains("_per_user") || name.starts_with("restriction");
+        assert!(!limit || limits.contains_key(name), "{name} is no limit");
+    }
+}
+
+#[test]
+fn every_shipped_file_is_read_alone_and_together_without_a_warning() {
+    bounded(20, || {
+        let config = deploy().join("config");
+        let mut files = vec![config.join("policy.toml")];
+        let drop_ins = fs::read_dir(config.join("policy.d")).unwrap();
+        files.extend(drop_ins.map(|entry| entry.unwrap().path()));
+        assert!(files.len() > 5, "{files:?}");
+        let mut all = Vec::new();
+        for path in files {
+            let name = path.display().to_string();
+            let text = fs::read_to_string(&path).unwrap();
+            let content = read(&name, &text, &Installed).unwrap();
+            assert_eq!(content.warnings, [], "{name}");
+            let nobody = content.rules.iter().find(|(rule, _)| rule.subject.gids.is_none());
+            assert!(nobody.is_none(), "{name}: a rule is about everybody: {nobody:?}");
+            all.extend(
+                content.rules.into_iter().map(|(rule, line)| (rule, format!("{name}:{line}"))),
+            );
+        }
+        assert_eq!(check(&all), []);
+    });
+}
+
+#[test]
+fn each_role_of_the_service_has_a_policy() {
+    let roles = fs::read_dir(deploy().join("systemd/roles")).unwrap();
+    for role in roles {
+        let role = role.unwrap().path();
+        let name = role.file_stem().unwrap().to_str().unwrap().to_owned();
+        let policy = deploy().join(format!("config/policy.d/{name}.toml"));
+        assert!(policy.exists(), "{}", policy.display());
+    }
+}
