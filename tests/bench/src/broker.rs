@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sockbroker_client::Endpoint;
 
 use crate::Result;
 use crate::client::{Client, Framing};
@@ -61,6 +62,11 @@ impl Broker {
     /// A new connection.
     pub(crate) fn connect(&self, framing: Framing) -> Result<Client> {
         Client::connect(&self.folder.join("s"), framing)
+    }
+
+    /// Where it is, for the client library.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::Unix(self.folder.join("s"))
     }
 
     /// Its number.

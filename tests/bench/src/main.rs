@@ -15,6 +15,7 @@ mod exchange;
 mod rpc;
 mod bulk;
 mod handles;
+mod library;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Suite {
     Bulk,
     /// Memory and time of idle handles and connections.
     Handles,
+    /// The Rust library: typed calls, calls in flight, streams, handed-over descriptors.
+    Client,
 }
 
 impl Suite {
@@ -55,6 +58,7 @@ impl Suite {
             Self::Rpc => "rpc",
             Self::Bulk => "bulk",
             Self::Handles => "handles",
+            Self::Client => "client",
         }
     }
 
@@ -64,6 +68,7 @@ impl Suite {
             Self::Rpc => rpc::run(report)?,
             Self::Bulk => bulk::run(report)?,
             Self::Handles => handles::run(report)?,
+            Self::Client => library::run(report)?,
         }
         let others = Sample::of(&[load.percent_of_others()?]);
         report.add(Row::new("CPU time of other processes", others, "% of all"));

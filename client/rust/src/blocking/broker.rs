@@ -188,10 +188,12 @@ impl Broker {
         F: FnMut(&mut Reply<'_>) -> Result<T>,
     {
         let connection = self.inner.pool.take()?;
-        if self.inner.has_dropped.load(Ordering::Relaxed) {
-            self.close_dropped();
-        }
-        let result = self.run_on(&connection, call);
+        let ready = if self.inner.has_dropped.load(Ordering::Relaxed) {
+            self.close_dropped(&connection)
+        } else {
+            Ok(())
+        };
+        let result = ready.and_then(|()| self.run_on(&connection, call));
         self.inner.pool.give(connection);
         result
     }
@@ -246,12 +248,13 @@ impl Broker {
         }
     }
 
-    fn close_dropped(&self) {
+    /// Closes what could not be closed at once, ahead of the call that is about to begin.
+    fn close_dropped(&self, connection: &Connection) -> Result<()> {
         self.inner.has_dropped.store(false, Ordering::Relaxed);
-        // The list is unlocked again before a handle could be put back.
         let handles = std::mem::take(&mut *lock(&self.inner.dropped));
-        for handle in handles {
-            self.close_without_waiting(handle);
-        }
+        let deadline = self.call_timeout().map(|limit| Instant::now() + limit);
+        handles
+            .into_iter()
+            .try_for_each(|handle| connection.notify_waiting("socket.close", &(handle,), deadline))
     }
 }

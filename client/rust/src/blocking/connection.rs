@@ -100,16 +100,23 @@ impl Connection {
         }
     }
 
+    /// Sends a notification, waiting for its turn and for room.
+    pub(crate) fn notify_waiting(
+        &self,
+        method: &str,
+        params: &impl Serialize,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.write(None, method, params, Beside { parts: None, descriptors: 0 })?;
+        self.send(&outgoing, &[], &[], deadline)
+    }
+
     /// Asks the broker to cancel a call. It waits for its turn to write, but not for the answer.
     pub(crate) fn cancel(&self, id: u64) {
-        let mut outgoing = lock(&self.outgoing);
-        let beside = Beside { parts: None, descriptors: 0 };
-        let params = json!({ "id": id });
-        if self.is_ended() || outgoing.write(None, "$/cancelRequest", &params, beside).is_err() {
-            return;
-        }
+        let deadline = Some(Instant::now() + PATIENCE);
         // If it cannot be sent the connection has ended, which ends the call too.
-        drop(self.send(&outgoing, &[], &[], Some(Instant::now() + PATIENCE)));
+        drop(self.notify_waiting("$/cancelRequest", &json!({ "id": id }), deadline));
     }
 
     /// Forgets a call: its answer will be dropped, descriptors included.

@@ -6,7 +6,7 @@ use std::thread;
 
 use sockbroker_client::blocking::Broker;
 use sockbroker_client::{Domain, Protocol, Type};
-use sockbroker_test_support::binary;
+use sockbroker_test_support::{binary, until};
 
 use crate::{bounded, connect, daemon, run};
 
@@ -38,8 +38,9 @@ fn threads_wait_on_connections_of_their_own() {
         let broker = connect(&daemon);
         many_threads(&broker, 20);
         let info = broker.session().unwrap();
-        assert_eq!(info.handles, 0);
         assert!(info.connections > 2, "{info:?}");
+        // Connections have no order among them.
+        until("all handles are closed", || broker.session().unwrap().handles == 0);
     });
 }
 
