@@ -11,6 +11,7 @@ mod threads;
 mod dropping;
 mod names;
 mod packets;
+mod examples;
 
 use sockbroker_client::{Endpoint, asynchronous, blocking};
 use sockbroker_test_support::{Daemon, binary};

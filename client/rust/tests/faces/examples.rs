@@ -1,0 +1,63 @@
+//! The examples run.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sockbroker_test_support::daemon::Process;
+use sockbroker_test_support::{binary, namespace, skip};
+
+use crate::{bounded, daemon, endpoint};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Where cargo puts it, unless it was asked for this test alone.
+fn example(name: &str, test: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok();
+    let program = own?.parent()?.parent()?.join("examples").join(name);
+    if program.is_file() {
+        return Some(program);
+    }
+    skip::skip("the examples are not built", test);
+    None
+}
+
+/// Runs an example to its end against a broker of its own.
+fn succeeds(name: &str, arguments: &[&str], test: &str) {
+    let Some(program) = example(name, test) else { return };
+    let daemon = daemon();
+    let mut command = Command::new(program);
+    command.args(arguments).env("SOCKBROKER", endpoint(&daemon).to_string());
+    let mut process = Process::spawn(command);
+    assert!(process.ends_within(SOON).success());
+}
+
+#[test]
+fn the_examples_that_need_no_privileges_run() {
+    bounded(30, || {
+        for name in ["echo", "handover", "tls"] {
+            succeeds(name, &[], "examples::the_examples_that_need_no_privileges_run");
+        }
+    });
+}
+
+#[test]
+fn ping_and_sniff_run() {
+    let test = "examples::ping_and_sniff_run";
+    binary::broker();
+    namespace::inside(test, move || {
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
+        succeeds("ping", &["127.0.0.1"], test);
+        let Some(program) = example("sniff", test) else { return };
+        let daemon = daemon();
+        let mut command = Command::new(program);
+        command.arg("lo").env("SOCKBROKER", endpoint(&daemon).to_string());
+        command.stdout(Stdio::null());
+        let mut sniffer = Process::spawn(command);
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        sockbroker_test_support::until("it has heard ten packets", || {
+            socket.send_to(b"x", "127.0.0.1:9").unwrap();
+            sniffer.ended().is_some_and(|status| status.success())
+        });
+    });
+}

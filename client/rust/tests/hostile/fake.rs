@@ -1,0 +1,122 @@
+//! A broker that keeps to the protocol until a call comes, and then does what a test wants.
+
+use std::io::Write as _;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use serde_json::{Value, json};
+use sockbroker_client::Endpoint;
+use sockbroker_test_support::{Client as _, Folder, LspClient};
+
+/// A listening fake, which ends when it is dropped.
+pub(crate) struct Fake {
+    endpoint: Endpoint,
+    path: std::path::PathBuf,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    _folder: Folder,
+}
+
+/// One connection of it, with a call that came.
+pub(crate) struct Peer {
+    client: LspClient,
+    stream: UnixStream,
+    /// The number of the call.
+    pub(crate) id: u64,
+    /// How many calls have come on this connection, this one included.
+    pub(crate) calls: usize,
+}
+
+impl Fake {
+    /// Begins to listen; every call but those of the handshake goes to `fault`.
+    pub(crate) fn start(fault: impl Fn(&mut Peer) + Clone + Send + 'static) -> Self {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ends);
+        let thread = thread::spawn(move || {
+            let mut threads = Vec::new();
+            for stream in listener.incoming() {
+                if told.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (stream, fault) = (stream.unwrap(), fault.clone());
+                threads.push(thread::spawn(move || serve(stream, &fault)));
+            }
+            // Whoever connected has gone by now, so that each of these ends.
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+        let endpoint = Endpoint::Unix(path.clone());
+        Self { endpoint, path, ends, thread: Some(thread), _folder: folder }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        drop(UnixStream::connect(&self.path));
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn serve(stream: UnixStream, fault: &impl Fn(&mut Peer)) {
+    let client = LspClient::over(stream.try_clone().unwrap());
+    let mut peer = Peer { client, stream, id: 0, calls: 0 };
+    while let Some(request) = peer.client.read_json() {
+        // Notifications: what a test does about cancelling it does in the call.
+        let Some(id) = request["id"].as_u64() else { continue };
+        peer.id = id;
+        let opened = json!({ "token": "t", "connection": 1, "protocol": 1, "version": "0" });
+        let info = json!({ "session": 1, "connection": 1, "connections": 1, "handles": 0,
+            "default_timeout": null, "linger": 0.0, "opened": false, "uid": 0, "gid": 0, "pid": 1,
+            "spelling": "lsp", "descriptors": true, "attachments": false, "protocol": 1,
+            "version": "0" });
+        match request["method"].as_str() {
+            Some("session.open" | "session.attach") => peer.answer(id, &opened),
+            Some("session.info") => peer.answer(id, &info),
+            _ => {
+                peer.calls += 1;
+                fault(&mut peer);
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// The bytes of an answer.
+    pub(crate) fn frame(id: impl Into<Value>, result: &Value, descriptors: usize) -> Vec<u8> {
+        let json = json!({ "jsonrpc": "2.0", "id": id.into(), "result": result }).to_string();
+        LspClient::frame(&json, None, descriptors)
+    }
+
+    /// Answers a call properly.
+    pub(crate) fn answer(&mut self, id: u64, result: &Value) {
+        self.send(&Self::frame(id, result, 0));
+    }
+
+    /// Sends bytes. The client may have gone.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.send_with(bytes, &[]);
+    }
+
+    /// Sends bytes with descriptors beside them. The client may have gone.
+    pub(crate) fn send_with(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        drop(self.client.wire.send(bytes, descriptors));
+        drop(self.stream.flush());
+    }
+
+    /// Ends the connection.
+    pub(crate) fn hang_up(&mut self) {
+        drop(self.stream.shutdown(std::net::Shutdown::Both));
+    }
+}
