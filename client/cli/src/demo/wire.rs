@@ -10,8 +10,8 @@ use crate::link::Link;
 use crate::screen::{Look, Screen};
 
 /// Characters of parameters and of results that are shown.
-const SENT: usize = 48;
-const CAME: usize = 56;
+const SENT: usize = 44;
+const CAME: usize = 40;
 
 /// The broker, and the screen that its calls are shown on.
 #[derive(Debug)]
