@@ -26,6 +26,7 @@ Exit codes:
   74  a file, standard input or standard output cannot be read or written
   76  the broker's answer cannot be understood
   77  the system forbids the namespaces that demo needs
+  78  a policy file cannot be used
 
 Examples:
   sockbroker demo
@@ -103,6 +104,9 @@ pub(crate) enum Command {
     /// CAP_NET_ADMIN, gives every capability of its own up, and then uses raw, packet and TCP
     /// sockets through the broker, saying which calls went over the wire and how long they took.
     Demo,
+    /// Check policy files, or tell which rule decides an action; needs no broker.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// Be the broker: the command line of sockbrokerd.
@@ -267,6 +271,56 @@ pub(crate) struct SniffArgs {
     /// Take packets that are meant for others as well (promiscuous mode).
     #[arg(short, long)]
     pub(crate) promiscuous: bool,
+}
+
+/// What can be asked of policy files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    Check(PolicyCheckArgs),
+    Explain(ExplainArgs),
+}
+
+/// Read policy files as the broker would, and warn of what can hardly be meant.
+///
+/// Warns of rules that are never reached or add nothing, of operands that a verb never has, and of
+/// users, groups, units and interfaces that this host does not have.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyCheckArgs {
+    /// The files, in the order in which they are read; without any, those of the system.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Tell which rule decides an action, and why the others do not.
+///
+/// An action is a verb, then constants of family, type and protocol, and operands: local=, remote=,
+/// path=, interface=, netns=, option=, netlink=, snaplen=, lookup=required.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  sockbroker policy explain 'create AF_PACKET SOCK_RAW'
+  sockbroker policy explain --user alice connect remote=192.0.2.1:443
+  sockbroker policy explain --uid 1000 --policy policy.toml bind local=0.0.0.0:80")]
+pub(crate) struct ExplainArgs {
+    /// The action.
+    #[arg(required = true)]
+    pub(crate) action: Vec<String>,
+
+    /// For this user, with the groups it has on this host; without it, for yourself.
+    #[arg(long, value_name = "NAME", conflicts_with = "uid")]
+    pub(crate) user: Option<String>,
+
+    /// For this user id.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) uid: Option<u32>,
+
+    /// For a process of this control group, and of its unit.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Option<String>,
+
+    /// The policy file, with the drop-in folder beside it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) policy: Option<PathBuf>,
 }
 
 /// Print what lets a shell complete the command line.

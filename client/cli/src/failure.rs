@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     Protocol,
     /// The system forbids it to this user (`EX_NOPERM`).
     Forbidden,
+    /// A policy file cannot be used (`EX_CONFIG`).
+    Config,
 }
 
 impl From<Exit> for ExitCode {
@@ -38,6 +40,7 @@ impl From<Exit> for ExitCode {
             Exit::Stream => 74,
             Exit::Protocol => 76,
             Exit::Forbidden => 77,
+            Exit::Config => 78,
         })
     }
 }

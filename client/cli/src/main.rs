@@ -21,6 +21,7 @@ mod nc;
 mod ping;
 mod sniff;
 mod demo;
+mod policy;
 mod generate;
 
 use std::io::Write as _;
@@ -58,6 +59,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Ping(args) => ping::run(global, args),
         Command::Sniff(args) => sniff::run(global, args),
         Command::Demo => global.refuse("demo").and_then(|()| demo::run()),
+        Command::Policy(command) => policy::run(global, command),
         Command::Completions(args) => {
             global.refuse("completions").and_then(|()| generate::completions(args))
         }

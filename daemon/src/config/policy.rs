@@ -3,11 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sockbroker_sys::accounts;
+use sockbroker_sys::{accounts, interface};
 
 use crate::policy::Policy;
 use crate::policy::check::check;
 use crate::policy::file::{Directory, FileError, Warning, read};
+use crate::policy::name::Pattern;
 use crate::policy::rule::Rule;
 
 /// Where the policy is read from if the command line does not say.
@@ -114,6 +115,43 @@ pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
     }
     loaded.warnings.extend(check(&loaded.rules));
     Ok(loaded)
+}
+
+/// Units and interfaces that rules name and this host does not have. They may come later, so the
+/// broker does not mind.
+pub fn strangers(loaded: &Loaded) -> Vec<Warning> {
+    let interfaces = interface::list().unwrap_or_default();
+    let mut warnings = Vec::new();
+    for (rule, place) in &loaded.rules {
+        let mut warn = |what: &str, name: &str| {
+            let message = format!("rule `{}`: there is no {what} `{name}` now", rule.name);
+            warnings.push(Warning { place: place.clone(), message });
+        };
+        for name in rule.interface.iter().filter_map(Pattern::name) {
+            if interfaces.iter().all(|(_, known)| known != name) {
+                warn("interface", name);
+            }
+        }
+        for name in rule.subject.units.iter().filter_map(Pattern::name) {
+            if !is_unit(name) {
+                warn("unit", name);
+            }
+        }
+    }
+    warnings
+}
+
+/// Whether a unit has a file. Scopes have none: they are made while the host runs.
+fn is_unit(name: &str) -> bool {
+    let template = name
+        .split_once('@')
+        .and_then(|(stem, rest)| rest.rsplit_once('.').map(|(_, kind)| format!("{stem}@.{kind}")));
+    let named = |folder: &str, name: &str| Path::new(folder).join(name).exists();
+    let folders = ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"];
+    name.rsplit_once('.').is_some_and(|(_, kind)| kind == "scope")
+        || folders.iter().any(|folder| {
+            named(folder, name) || template.as_deref().is_some_and(|name| named(folder, name))
+        })
 }
 
 /// The files of the folder beside a policy file, `policy.d` for `policy.toml`, by name.

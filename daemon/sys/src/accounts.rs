@@ -1,6 +1,8 @@
 //! The databases of users and groups (`getpwnam(3)`, `getgrnam(3)`).
 
-use nix::unistd::{Group, User};
+use std::ffi::CString;
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 /// The id of a user; `None` if there is none of this name, or the database cannot be asked.
 pub fn user(name: &str) -> Option<u32> {
@@ -12,6 +14,15 @@ pub fn group(name: &str) -> Option<u32> {
     Some(Group::from_name(name).ok()??.gid.as_raw())
 }
 
+/// The group of a user and its supplementary ones (`getgrouplist(3)`); `None` for an id without an
+/// account.
+pub fn groups_of(uid: u32) -> Option<(u32, Vec<u32>)> {
+    let account = User::from_uid(Uid::from_raw(uid)).ok()??;
+    let name = CString::new(account.name).ok()?;
+    let groups = getgrouplist(&name, account.gid).ok()?;
+    Some((account.gid.as_raw(), groups.into_iter().map(Gid::as_raw).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -19,6 +30,7 @@ mod tests {
     #[test]
     fn root_is_found_and_others_are_not_made_up() {
         assert_eq!((user("root"), group("root")), (Some(0), Some(0)));
+        assert_eq!(groups_of(0).map(|(gid, _)| gid), Some(0));
         assert_eq!((user("no such user"), group("no such group")), (None, None));
     }
 }

@@ -107,8 +107,8 @@ pub const LAYERS: &[Layer] = &[
         name: "config",
         place: "daemon/src/config",
         // policy: made from its files; sys::process: defaults depend on who the broker is;
-        // sys::accounts: rules name users and groups.
-        layers: &["session::limits", "policy", "sys::process", "sys::accounts"],
+        // sys::accounts, sys::interface: rules name users, groups and interfaces.
+        layers: &["session::limits", "policy", "sys::process", "sys::accounts", "sys::interface"],
         crates: &["serde", "thiserror", "toml"],
         never: &["async", "await"],
     },

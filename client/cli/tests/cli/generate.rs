@@ -6,7 +6,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::run;
 
-const SUBCOMMANDS: [&str; 11] = [
+const SUBCOMMANDS: [&str; 12] = [
     "call",
     "discover",
     "info",
@@ -16,6 +16,7 @@ const SUBCOMMANDS: [&str; 11] = [
     "ping",
     "sniff",
     "demo",
+    "policy",
     "completions",
     "man",
 ];

@@ -15,3 +15,4 @@ mod ping;
 mod sniff;
 mod demo;
 mod generate;
+mod policy;

@@ -1,0 +1,149 @@
+//! `sockbroker policy`: what policy files say, without a broker.
+
+use std::io::Write as _;
+
+use serde_json::json;
+use sockbroker_sys::accounts;
+use sockbrokerd::config::policy::{self, Loaded, PolicyError};
+use sockbrokerd::policy::action::Request as _;
+use sockbrokerd::policy::rights::Rights;
+use sockbrokerd::policy::subject::Subject;
+use sockbrokerd::policy::words::Described;
+
+use crate::args::{ExplainArgs, Global, PolicyCheckArgs, PolicyCommand};
+use crate::failure::{Exit, Failure};
+use crate::screen::{Look, Screen};
+
+/// Reads and tells.
+pub(crate) fn run(global: &Global, command: &PolicyCommand) -> Result<Exit, Failure> {
+    if global.broker.is_some() || global.private || global.session.is_some() {
+        return Err(Failure::usage("policy reads files and takes no broker and no session"));
+    }
+    match command {
+        PolicyCommand::Check(args) => check(global, args),
+        PolicyCommand::Explain(args) => explain(global, args),
+    }
+}
+
+/// Files that cannot be used: the place is shown, which takes several lines.
+fn unusable(error: &PolicyError) -> Exit {
+    // Nobody is left to tell if even this fails.
+    drop(writeln!(std::io::stderr(), "sockbroker: {error}"));
+    Exit::Config
+}
+
+fn check(global: &Global, args: &PolicyCheckArgs) -> Result<Exit, Failure> {
+    let loaded = match args.files.as_slice() {
+        [] => policy::load(None),
+        files => policy::load_files(files),
+    };
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(unusable(&error)),
+    };
+    let warnings: Vec<_> = loaded
+        .warnings
+        .iter()
+        .chain(&policy::strangers(&loaded))
+        .map(ToString::to_string)
+        .collect();
+    let mut screen = Screen::new();
+    if global.json {
+        screen.json(&json!({ "rules": loaded.rules.len(), "warnings": warnings }))?;
+        return Ok(Exit::Done);
+    }
+    for warning in &warnings {
+        screen.line(format_args!("{} {warning}", screen.look(Look::Bold, "warning:")))?;
+    }
+    let count =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (rules, warnings) = (loaded.rules.len(), warnings.len());
+    screen.line(format_args!("{}, {}", count(rules, "rule"), count(warnings, "warning")))?;
+    Ok(Exit::Done)
+}
+
+fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
+    let action: Described =
+        args.action.join(" ").parse().map_err(|error: String| Failure::new(Exit::Usage, error))?;
+    let subject = subject(args)?;
+    let loaded = match policy::load(args.policy.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(unusable(&error)),
+    };
+    let places = places(&loaded);
+    // The shipped service runs as this user; the rule that is built in is about it and root.
+    let owner = accounts::user("sockbroker").unwrap_or(0);
+    let rights = loaded.into_policy(owner).select(&subject, Vec::new());
+    let reasons = reasons(&rights, &action, &places);
+    let verdict = rights.ask(action);
+    let exit = if verdict.is_ok() { Exit::Done } else { Exit::Failed };
+    let mut screen = Screen::new();
+    if global.json {
+        screen.json(&match &verdict {
+            Ok(permit) => json!({ "allowed": true, "rule": permit.rule().as_str() }),
+            Err(denial) => json!({
+                "allowed": false,
+                "rule": denial.rule.as_str(),
+                "grant": denial.grant,
+                "message": denial.to_string(),
+            }),
+        })?;
+        return Ok(exit);
+    }
+    match &verdict {
+        Ok(permit) => {
+            let word = screen.look(Look::Bold, "allowed");
+            screen.line(format_args!("{word} by rule `{}`", permit.rule()))?;
+        }
+        Err(denial) => {
+            let word = screen.look(Look::Bold, "refused");
+            screen.line(format_args!("{word}: {denial}"))?;
+        }
+    }
+    for reason in reasons {
+        screen.line(format_args!("  {reason}"))?;
+    }
+    if let Err(denial) = &verdict {
+        screen.line(format_args!("a rule that allows it has: {}", denial.grant))?;
+    }
+    Ok(exit)
+}
+
+/// Who is asked about.
+fn subject(args: &ExplainArgs) -> Result<Subject, Failure> {
+    let unknown = |name: &str| Failure::new(Exit::Usage, format!("there is no user {name}"));
+    let uid = match (&args.user, args.uid) {
+        (Some(name), _) => accounts::user(name).ok_or_else(|| unknown(name))?,
+        (None, Some(uid)) => uid,
+        (None, None) => sockbroker_sys::process::effective_uid(),
+    };
+    // A number without an account is in no group.
+    let (gid, groups) = accounts::groups_of(uid).unwrap_or((uid, Vec::new()));
+    let subject = Subject::new(uid, gid).in_groups(groups);
+    Ok(subject.in_cgroup(args.cgroup.clone()))
+}
+
+/// Where each rule stands, by name.
+fn places(loaded: &Loaded) -> Vec<(String, String)> {
+    loaded.rules.iter().map(|(rule, place)| (rule.name.to_string(), place.clone())).collect()
+}
+
+/// Each rule about the subject and the verb, and why it does or does not decide.
+fn reasons(rights: &Rights, action: &Described, places: &[(String, String)]) -> Vec<String> {
+    let considered = rights.considered(&action.question()).into_iter();
+    let reasons = considered.map(|(rule, mismatch)| {
+        let place = places.iter().find(|(name, _)| *name == *rule.name);
+        let place = place.map_or("", |(_, place)| place.as_str());
+        let effect = rule.effect.word();
+        match mismatch {
+            Some(field) => {
+                format!(
+                    "`{}` ({place}) would {effect} it, but its {field} does not match",
+                    rule.name
+                )
+            }
+            None => format!("`{}` ({place}) matches: {effect}", rule.name),
+        }
+    });
+    reasons.collect()
+}
