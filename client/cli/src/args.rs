@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
+use crate::policy::PolicyCommand;
+
 use crate::failure::Failure;
 
 /// What stands behind the options in `--help` and in the manual page.
@@ -271,56 +273,6 @@ pub(crate) struct SniffArgs {
     /// Take packets that are meant for others as well (promiscuous mode).
     #[arg(short, long)]
     pub(crate) promiscuous: bool,
-}
-
-/// What can be asked of policy files.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    Check(PolicyCheckArgs),
-    Explain(ExplainArgs),
-}
-
-/// Read policy files as the broker would, and warn of what can hardly be meant.
-///
-/// Warns of rules that are never reached or add nothing, of operands that a verb never has, and of
-/// users, groups, units and interfaces that this host does not have.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyCheckArgs {
-    /// The files, in the order in which they are read; without any, those of the system.
-    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) files: Vec<PathBuf>,
-}
-
-/// Tell which rule decides an action, and why the others do not.
-///
-/// An action is a verb, then constants of family, type and protocol, and operands: local=, remote=,
-/// path=, interface=, netns=, option=, netlink=, snaplen=, lookup=required.
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  sockbroker policy explain 'create AF_PACKET SOCK_RAW'
-  sockbroker policy explain --user alice connect remote=192.0.2.1:443
-  sockbroker policy explain --uid 1000 --policy policy.toml bind local=0.0.0.0:80")]
-pub(crate) struct ExplainArgs {
-    /// The action.
-    #[arg(required = true)]
-    pub(crate) action: Vec<String>,
-
-    /// For this user, with the groups it has on this host; without it, for yourself.
-    #[arg(long, value_name = "NAME", conflicts_with = "uid")]
-    pub(crate) user: Option<String>,
-
-    /// For this user id.
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) uid: Option<u32>,
-
-    /// For a process of this control group, and of its unit.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) cgroup: Option<String>,
-
-    /// The policy file, with the drop-in folder beside it.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) policy: Option<PathBuf>,
 }
 
 /// Print what lets a shell complete the command line.

@@ -48,10 +48,14 @@ pub const LAYERS: &[Layer] = &[
         name: "cli",
         place: "client/cli/src",
         // startup: the program can be the broker; sys: the place of the demonstration, and what the
-        // kernel refuses there to a program that gave its capabilities up.
+        // kernel refuses there to a program that gave its capabilities up; config::policy, policy and
+        // sys::accounts: what policy files say is told without a broker.
         layers: &[
             "startup",
+            "config::policy",
+            "policy",
             "proto",
+            "sys::accounts",
             "sys::capability",
             "sys::interface",
             "sys::namespace",

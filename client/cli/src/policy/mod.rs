@@ -1,5 +1,7 @@
 //! `sockbroker policy`: what policy files say, without a broker.
 
+mod args;
+
 use std::io::Write as _;
 
 use serde_json::json;
@@ -10,9 +12,11 @@ use sockbrokerd::policy::rights::Rights;
 use sockbrokerd::policy::subject::Subject;
 use sockbrokerd::policy::words::Described;
 
-use crate::args::{ExplainArgs, Global, PolicyCheckArgs, PolicyCommand};
+use crate::args::Global;
 use crate::failure::{Exit, Failure};
 use crate::screen::{Look, Screen};
+pub(crate) use args::PolicyCommand;
+use args::{ExplainArgs, PolicyCheckArgs};
 
 /// Reads and tells.
 pub(crate) fn run(global: &Global, command: &PolicyCommand) -> Result<Exit, Failure> {
