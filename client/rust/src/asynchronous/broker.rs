@@ -18,16 +18,15 @@ use super::link::Link;
 use crate::address::Address;
 use crate::call::{Call, Carriage, Parts};
 use crate::endpoint::Endpoint;
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Error, Result};
 use crate::face::broker_methods;
 use crate::message::{AddressHints, AddressInfo, Host};
 use crate::operation::{self, Made};
+use crate::wire::connect::{PATIENCE, connect};
+use crate::wire::framing::Framing;
 use crate::wire::launch::{self, Launched};
-use crate::wire::link;
 use crate::wire::reply::{Answer, Reply};
 
-/// How long a broker may take to accept a connection and to answer its first call.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the broker may take to answer once it was asked to cancel a call.
 const GRACE: Duration = Duration::from_secs(1);
 /// No time limit for calls.
@@ -79,27 +78,15 @@ impl Broker {
     /// [`Error::Connect`] if nobody serves the endpoint, [`Error::Timeout`] if somebody does but
     /// does not answer within ten seconds, [`Error::Protocol`] if that is no broker.
     pub async fn connect_to(endpoint: &Endpoint) -> Result<Self> {
-        let fail = |error: &std::io::Error| Error::Connect {
-            attempts: vec![Attempt::new(endpoint, error)],
-        };
-        let path = match endpoint {
-            Endpoint::Stdio(words) => {
-                let mut words = words.iter();
-                let mut command = Command::new(words.next().cloned().unwrap_or_default());
-                command.args(words);
-                return Self::spawn_command(command).await;
-            }
-            Endpoint::Unix(path) => path,
-            other => {
-                let error = std::io::Error::from(std::io::ErrorKind::Unsupported);
-                return Err(Error::Connect { attempts: vec![Attempt::new(other, &error)] });
-            }
-        };
-        let connecting = tokio::net::UnixStream::connect(path);
-        let connected = tokio::time::timeout(PATIENCE, connecting).await;
-        let connected = connected.unwrap_or_else(|_late| Err(std::io::ErrorKind::TimedOut.into()));
-        let stream = connected.and_then(tokio::net::UnixStream::into_std);
-        let stream = stream.and_then(link::prepared).map_err(|error| fail(&error))?;
+        if let Endpoint::Stdio(words) = endpoint {
+            let mut words = words.iter();
+            let mut command = Command::new(words.next().cloned().unwrap_or_default());
+            command.args(words);
+            return Self::spawn_command(command).await;
+        }
+        let owned = endpoint.clone();
+        let connecting = tokio::task::spawn_blocking(move || connect(&owned));
+        let stream = connecting.await.map_err(Error::disconnected)??;
         Self::over(stream, endpoint.clone(), None).await
     }
 
@@ -132,7 +119,8 @@ impl Broker {
         endpoint: Endpoint,
         launched: Option<Launched>,
     ) -> Result<Self> {
-        let link = Arc::new(Link::over(stream).map_err(Error::disconnected)?);
+        let link =
+            Arc::new(Link::over(stream, Framing::of(&endpoint)).map_err(Error::disconnected)?);
         let mut task = JoinSet::new();
         let served = Arc::clone(&link);
         task.spawn(async move { served.serve().await });

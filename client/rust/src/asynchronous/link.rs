@@ -15,6 +15,7 @@ use super::orphan::Orphan;
 use super::queue::Queue;
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::wire::framing::Framing;
 use crate::wire::inbox::Inbox;
 use crate::wire::link;
 use crate::wire::outgoing::{Beside, Outgoing};
@@ -29,6 +30,7 @@ const SPARES: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Link {
     stream: UnixStream,
+    framing: Framing,
     state: Mutex<State>,
     /// Something stands in the queue.
     written: Notify,
@@ -53,11 +55,15 @@ enum Slot {
 }
 
 impl Link {
-    pub(crate) fn over(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+    pub(crate) fn over(
+        stream: std::os::unix::net::UnixStream,
+        framing: Framing,
+    ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream: UnixStream::from_std(stream)?,
-            state: Mutex::default(),
+            framing,
+            state: Mutex::new(State { outgoing: Outgoing::new(framing), ..State::default() }),
             written: Notify::new(),
             spares: Mutex::default(),
         })
@@ -98,8 +104,11 @@ impl Link {
         }
     }
 
-    /// Asks the broker to cancel a call.
+    /// Asks the broker to cancel a call. With HTTP it would not read that before the answer.
     pub(crate) fn cancel(&self, id: u64) {
+        if self.framing == Framing::Http {
+            return;
+        }
         self.notify("$/cancelRequest", &json!({ "id": id }));
     }
 
@@ -195,7 +204,7 @@ impl Link {
 
     /// Gives the reason for which it cannot go on.
     async fn carry(&self) -> Error {
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::new(self.framing);
         loop {
             let waiting = match self.flush() {
                 Ok(waiting) => waiting,

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::face::broker_methods;
 use crate::message::{AddressHints, AddressInfo, Host};
 use crate::operation::{self, Made};
+use crate::wire::framing::Framing;
 use crate::wire::launch;
 use crate::wire::reply::Reply;
 
@@ -106,7 +107,7 @@ impl Broker {
         let words = [command.get_program()].into_iter().chain(command.get_args());
         let endpoint = Endpoint::Stdio(words.map(Into::into).collect());
         let (stream, launched) = launch::launch(command)?;
-        Ok(Self::new(Pool::private(Connection::over(stream), launched)?, endpoint))
+        Ok(Self::new(Pool::private(Connection::over(stream, Framing::Lsp), launched)?, endpoint))
     }
 
     fn new(pool: Pool, endpoint: Endpoint) -> Self {
@@ -231,7 +232,9 @@ impl Broker {
     {
         connection.cancel(id);
         match connection.finish(id, Some(Instant::now() + GRACE), &mut call.read) {
-            Some(Err(Error::Cancelled { call, sent })) => Err(Error::Timeout { call, sent }),
+            Some(Err(Error::Cancelled { sent, .. })) => {
+                Err(Error::Timeout { call: call.method.to_owned(), sent })
+            }
             Some(result) => result,
             None => {
                 connection.give_up(id);

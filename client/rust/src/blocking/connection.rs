@@ -18,6 +18,7 @@ use serde_json::json;
 use super::calls::{Calls, Slot, lock};
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::wire::framing::Framing;
 use crate::wire::inbox::Inbox;
 use crate::wire::link::{self, Ready, Wanted};
 use crate::wire::outgoing::{Beside, Outgoing};
@@ -25,10 +26,11 @@ use crate::wire::outgoing::{Beside, Outgoing};
 /// How long the broker may take to make room for a request to cancel.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A connection with LSP framing.
+/// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) stream: UnixStream,
+    framing: Framing,
     next: AtomicU64,
     outgoing: Mutex<Outgoing>,
     pub(super) inbox: Mutex<Inbox>,
@@ -37,12 +39,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn over(stream: UnixStream) -> Self {
+    pub(crate) fn over(stream: UnixStream, framing: Framing) -> Self {
         Self {
             stream,
+            framing,
             next: AtomicU64::new(1),
-            outgoing: Mutex::default(),
-            inbox: Mutex::default(),
+            outgoing: Mutex::new(Outgoing::new(framing)),
+            inbox: Mutex::new(Inbox::new(framing)),
             calls: Mutex::default(),
             turn: Condvar::new(),
         }
@@ -51,6 +54,15 @@ impl Connection {
     /// Whether it has ended; then it can only be dropped.
     pub(crate) fn is_ended(&self) -> bool {
         lock(&self.calls).ended.is_some()
+    }
+
+    /// Whether the broker has closed it while it was idle, as it does with HTTP.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.framing == Framing::Http
+            && !matches!(
+                link::wait(&self.stream, Wanted::Input, Some(Instant::now())),
+                Ok(Ready::Nothing)
+            )
     }
 
     /// Sends a request. Its answer has to be waited for, or given up, with the number that comes
@@ -114,6 +126,11 @@ impl Connection {
 
     /// Asks the broker to cancel a call. It waits for its turn to write, but not for the answer.
     pub(crate) fn cancel(&self, id: u64) {
+        if self.framing == Framing::Http {
+            // Behind a request that waits nothing is read; its end is what cancels it.
+            self.end(Error::Cancelled { call: String::new(), sent: None });
+            return;
+        }
         let deadline = Some(Instant::now() + PATIENCE);
         // If it cannot be sent the connection has ended, which ends the call too.
         drop(self.notify_waiting("$/cancelRequest", &json!({ "id": id }), deadline));

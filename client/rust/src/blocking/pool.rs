@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sockbroker_proto::api::session::Opened;
 
@@ -11,11 +11,12 @@ use super::connection::Connection;
 use crate::call::{Call, Parts};
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
+use crate::wire::connect::{PATIENCE, connect};
+use crate::wire::framing::Framing;
 use crate::wire::launch::Launched;
-use crate::wire::link;
 
-/// How long a broker may take to accept a connection and to answer its first call.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How many seconds a session over HTTP outlives its last connection: the broker closes idle ones.
+const LINGER: u32 = 60;
 /// The most connections beside the anchor. More calls at a time share the anchor.
 const CONNECTIONS: usize = 64;
 
@@ -44,7 +45,8 @@ impl Pool {
     pub(crate) fn shared(endpoint: &Endpoint) -> Result<Self> {
         let anchor = open(endpoint)?;
         // Without a grant for sessions there is one connection, which all threads share.
-        let more = match first_call(&anchor, "session.open", ()) {
+        let linger = matches!(endpoint, Endpoint::Http(_)).then_some(LINGER);
+        let more = match first_call(&anchor, "session.open", (linger,)) {
             Ok(Opened { token, .. }) => Some(More { endpoint: endpoint.clone(), token }),
             Err(Error::Denied { .. }) => None,
             Err(error) => return Err(unusable(endpoint, error)),
@@ -71,7 +73,7 @@ impl Pool {
     /// A connection for one call.
     pub(crate) fn take(&self) -> Result<Arc<Connection>> {
         while let Some(idle) = lock(&self.idle).pop() {
-            if !idle.is_ended() {
+            if !idle.is_ended() && !idle.is_stale() {
                 return Ok(idle);
             }
             self.count.fetch_sub(1, Ordering::Relaxed);
@@ -113,17 +115,7 @@ impl Pool {
 }
 
 fn open(endpoint: &Endpoint) -> Result<Connection> {
-    let path = match endpoint {
-        Endpoint::Unix(path) => path,
-        other => {
-            let error = std::io::Error::from(std::io::ErrorKind::Unsupported);
-            return Err(Error::Connect { attempts: vec![Attempt::new(other, &error)] });
-        }
-    };
-    match link::connect(path, PATIENCE) {
-        Ok(stream) => Ok(Connection::over(stream)),
-        Err(error) => Err(Error::Connect { attempts: vec![Attempt::new(endpoint, &error)] }),
-    }
+    Ok(Connection::over(connect(endpoint)?, Framing::of(endpoint)))
 }
 
 /// A call before anything else, with a deadline of its own: there may be no broker behind it.

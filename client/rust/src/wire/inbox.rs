@@ -5,8 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
-use sockbroker_proto::frame::{FrameLimits, read_head};
-
+use super::framing::{Cut, Framing};
 use super::link;
 use super::reply::Answer;
 use crate::error::{Error, Result};
@@ -18,10 +17,6 @@ const STEP: usize = 4 << 20;
 /// A buffer above this is not kept once it is empty.
 const KEEP: usize = 1 << 20;
 
-/// What a broker may answer with. An operator can raise the broker's own limit, so this is larger
-/// than its default.
-const LIMITS: FrameLimits =
-    FrameLimits { head_bytes: 1024, frame_bytes: 64 << 20, attachments: 64, descriptors: 253 };
 /// A message with attachments from this size on is handed over with its buffer rather than copied.
 const LARGE: usize = 32 << 10;
 /// Descriptors that came and that no frame has asked for yet.
@@ -30,6 +25,7 @@ const QUEUED_DESCRIPTORS: usize = 2 * link::DESCRIPTORS_MAX;
 /// The bytes and descriptors that have come.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
+    framing: Framing,
     buffer: Vec<u8>,
     filled: Range<usize>,
     descriptors: VecDeque<OwnedFd>,
@@ -51,6 +47,10 @@ pub(crate) struct Message {
 }
 
 impl Inbox {
+    pub(crate) fn new(framing: Framing) -> Self {
+        Self { framing, ..Self::default() }
+    }
+
     /// Receives what has arrived. `WouldBlock` if that is nothing.
     pub(crate) fn receive(&mut self, stream: impl AsFd) -> io::Result<usize> {
         self.make_room();
@@ -91,14 +91,18 @@ impl Inbox {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let Some((head, length)) = read_head(bytes, &LIMITS).map_err(Error::protocol)? else {
-            return Ok(None);
+        let (length, head) = match self.framing.cut(bytes)? {
+            Cut::Partial(whole) => {
+                self.wanted = whole;
+                return Ok(None);
+            }
+            Cut::Nothing(length) => {
+                self.filled.start += length;
+                return self.next();
+            }
+            Cut::Message(length, head) => (length, head),
         };
         let whole = length + head.body_length();
-        if bytes.len() < whole {
-            self.wanted = whole;
-            return Ok(None);
-        }
         if self.descriptors.len() < head.descriptors {
             let (came, announced) = (self.descriptors.len(), head.descriptors);
             return Err(Error::protocol(format!("{came} of {announced} descriptors came")));

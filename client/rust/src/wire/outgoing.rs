@@ -3,8 +3,8 @@
 use std::io::{IoSlice, Write as _};
 
 use serde::Serialize;
-use sockbroker_proto::frame::write_head;
 
+use super::framing::Framing;
 use crate::error::{Error, Result};
 
 /// The largest request: what `frame_bytes` is unless an operator changes it.
@@ -13,6 +13,7 @@ const FRAME_BYTES: usize = 8 << 20;
 /// The bytes of one message, without its attachments.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
+    framing: Framing,
     json: Vec<u8>,
     head: Vec<u8>,
 }
@@ -27,6 +28,10 @@ pub(crate) struct Beside<'a> {
 }
 
 impl Outgoing {
+    pub(crate) fn new(framing: Framing) -> Self {
+        Self { framing, ..Self::default() }
+    }
+
     /// Writes a request; without an id it is a notification.
     ///
     /// One that is larger than the broker takes is refused here: there it would end the connection.
@@ -54,16 +59,10 @@ impl Outgoing {
             });
         }
         self.head.clear();
-        match beside.parts {
-            None => write_head(&mut self.head, self.json.len(), None, beside.descriptors),
-            Some([]) => {
-                write_head(&mut self.head, self.json.len(), Some(&[]), beside.descriptors);
-            }
-            Some(parts) => {
-                let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-                write_head(&mut self.head, self.json.len(), Some(&lengths), beside.descriptors);
-            }
-        }
+        let lengths: Option<Vec<usize>> =
+            beside.parts.map(|parts| parts.iter().map(|part| part.len()).collect());
+        let Self { framing, head, json } = self;
+        framing.write(head, json, lengths.as_deref(), beside.descriptors);
         Ok(())
     }
 

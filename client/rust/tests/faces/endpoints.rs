@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sockbroker_client::blocking::Broker;
-use sockbroker_client::{Endpoint, Error, asynchronous};
-use sockbroker_test_support::{Folder, binary};
+use sockbroker_client::{Domain, Endpoint, Error, Protocol, Type, asynchronous};
+use sockbroker_test_support::{Folder, binary, until};
 
 use crate::{bounded, connect, daemon, endpoint};
 
@@ -94,7 +94,7 @@ fn an_old_broker_is_told_from_its_successor_on_the_same_path() {
         again.arg("--socket").arg(&path);
         let _second = sockbroker_test_support::daemon::Process::spawn(again);
         let mut new = None;
-        sockbroker_test_support::until("the successor serves", || {
+        until("the successor serves", || {
             new = Broker::connect_to(&Endpoint::Unix(path.clone())).ok();
             new.is_some()
         });
@@ -118,5 +118,43 @@ fn a_call_by_its_name_gives_json_with_base64_and_errors_by_kind() {
         assert!(matches!(error, Error::Argument { .. }), "{error:?}");
         assert_eq!(broker.constants().unwrap().get("AF_INET6"), Some(&10));
         assert!(broker.limits().unwrap().contains_key("frame_bytes"));
+    });
+}
+
+#[test]
+fn websocket_and_http_carry_what_text_can() {
+    bounded(30, || {
+        let daemon = daemon();
+        let path = daemon.socket().to_owned();
+        for endpoint in [Endpoint::WebSocket(path.clone()), Endpoint::Http(path)] {
+            let broker = Broker::connect_to(&endpoint).unwrap();
+            let (left, right) =
+                broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).unwrap();
+            let data: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+            let mut received = vec![0; data.len()];
+            std::thread::scope(|scope| {
+                scope.spawn(|| left.send_all(&data).unwrap());
+                io::Read::read_exact(&mut &right, &mut received).unwrap();
+            });
+            assert!(received == data, "{endpoint}");
+            let error = left.try_clone_fd().unwrap_err();
+            assert!(matches!(error, Error::Descriptor { .. }), "{endpoint}: {error:?}");
+            broker.set_call_timeout(Some(Duration::from_millis(50)));
+            let error = right.recv(&mut [0]).unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{endpoint}: {error:?}");
+            broker.set_call_timeout(None);
+            assert!(right.local_addr().is_ok(), "{endpoint}");
+            drop((left, right));
+            until("both handles are closed", || broker.session().unwrap().handles == 0);
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let broker = asynchronous::Broker::connect_to(&endpoint).await.unwrap();
+                let (left, right) =
+                    broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).await.unwrap();
+                left.send_all(b"text").await.unwrap();
+                assert_eq!(right.recv(&mut [0; 9]).await.unwrap(), 4);
+            });
+        }
     });
 }
