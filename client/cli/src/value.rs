@@ -56,9 +56,25 @@ fn file(path: &str) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A time in seconds that is neither negative nor endless.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds, 0 or more".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[test]
+    fn times_are_neither_negative_nor_endless() {
+        assert_eq!(seconds("0.25"), Ok(0.25));
+        for wrong in ["-1", "inf", "NaN", "soon", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 
     use super::*;
 

@@ -1,7 +1,5 @@
 //! The words of `sockbroker policy`.
 
-#![expect(clippy::doc_markdown, reason = "these comments are the help on the terminal")]
-
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
