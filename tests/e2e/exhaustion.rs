@@ -86,7 +86,10 @@ fn accepting_recovers_when_handles_are_closed() {
         for late in &mut waiting {
             late.stays_silent_for(0);
         }
-        assert!(broker.log().lines().count() < 50, "{}", broker.log());
+        let log = broker.log();
+        // Records of the audit tell what was made before.
+        let lines = log.lines().filter(|line| !line.starts_with('{'));
+        assert!(lines.count() < 50, "{log}");
         let freed = handles.split_off(handles.len() - 5);
         close(&mut client, freed);
         for late in &mut waiting {

@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 45] = [
+const CROSSED: [(&str, &str); 46] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -63,6 +63,7 @@ const CROSSED: [(&str, &str); 45] = [
     ("resolve_kept", "resolve"),
     ("resolve_kept_bytes", "resolve"),
     ("resolve_kept_seconds", "resolve"),
+    ("audit_records_per_second", "observe"),
     ("drain_seconds", "shutdown"),
 ];
 

@@ -40,5 +40,6 @@ mod policy;
 mod policy_files;
 mod identity;
 mod quotas;
+mod observe;
 mod exhaustion;
 mod leaks;

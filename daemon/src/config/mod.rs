@@ -5,12 +5,15 @@ pub mod policy;
 
 pub mod confine;
 
+pub mod audit;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sockbroker_sys::process;
 
 use crate::session::limits::Limits;
+use audit::Audit;
 use confine::Confine;
 
 /// The configuration.
@@ -25,6 +28,9 @@ pub struct Config {
     /// What the broker gives up at its start.
     #[serde(default)]
     pub confine: Confine,
+    /// Where decisions are told.
+    #[serde(default)]
+    pub audit: Audit,
 }
 
 /// A file that cannot be used.

@@ -7,6 +7,8 @@ use sockbroker_proto::error::ErrorKind;
 
 use super::call::{Beside, Call, Enclosed};
 use super::error;
+use super::methods::Method;
+use super::metrics::outcome;
 use crate::ops::error::OpError;
 use crate::session::finished::KeptAnswer;
 
@@ -59,19 +61,29 @@ pub(super) fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
 
 /// The JSON of a call that came to its end, `Err` after a panic, and what goes beside it.
 pub(super) fn conclude(
-    method: &'static str,
+    method: &Method,
     call: &Call,
     id: &Id<'_>,
     response: Result<MethodResponse, ()>,
 ) -> (Box<RawValue>, Beside) {
+    let name = method.name;
     match response {
         Ok(response) if response.is_error() => {
-            (error::complete(method, id.clone(), response.as_json()), Beside::default())
+            method.outcomes.count(outcome(response.as_error_code()));
+            let json = error::complete(name, id.clone(), response.as_json());
+            if let Some(limit) = error::limit_in(&json) {
+                call.broker().metrics.crossed(&limit);
+            }
+            (json, Beside::default())
         }
-        Ok(response) => (response.into_json(), call.take_beside()),
+        Ok(response) => {
+            method.outcomes.count(outcome(None));
+            (response.into_json(), call.take_beside())
+        }
         Err(()) => {
-            tracing::error!(method, "a call panicked");
-            let error = error::plain(ErrorKind::Internal, format!("{method} failed in the broker"));
+            method.outcomes.count(outcome(Some(ErrorKind::Internal.code())));
+            tracing::error!(method = name, "a call panicked");
+            let error = error::plain(ErrorKind::Internal, format!("{name} failed in the broker"));
             (error::answer(id.clone(), error), Beside::default())
         }
     }

@@ -1,7 +1,7 @@
 //! The context of one call: what its handler may reach, and what rides beside its frames.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jsonrpsee::Extensions;
@@ -13,8 +13,6 @@ use crate::ops::actor::Actor;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
 use crate::ops::send::{Progress, Sender};
-use crate::policy::Permit;
-use crate::policy::action::Request;
 use crate::policy::rights::Rights;
 use crate::session::Session;
 use crate::session::broker::Broker;
@@ -56,6 +54,9 @@ pub(super) struct Call(Arc<Inner>);
 struct Inner {
     connection: Arc<Connection>,
     session: Arc<Session>,
+    method: &'static str,
+    /// The last handle that was looked up; 0 is none.
+    handle: AtomicU64,
     given: Given,
     attachments: Vec<bytes::Bytes>,
     takes_attachments: bool,
@@ -70,6 +71,7 @@ impl Call {
     /// enclosures cannot be told apart: there bytes are base64, and descriptors are refused.
     pub(super) fn new(
         connection: &Arc<Connection>,
+        method: &'static str,
         given: Given,
         enclosed: Enclosed,
         alone: bool,
@@ -77,6 +79,8 @@ impl Call {
         Self(Arc::new(Inner {
             connection: connection.clone(),
             session: connection.session(),
+            method,
+            handle: AtomicU64::new(0),
             given,
             attachments: enclosed.attachments,
             takes_attachments: alone
@@ -139,13 +143,14 @@ impl Call {
         self.0.given.has(place)
     }
 
-    /// Asks the policy.
-    pub(super) fn permit<R: Request>(&self, request: R) -> OpResult<Permit<R>> {
-        self.rights().ask(request).map_err(|denial| {
-            let (uid, verb, rule) = (denial.uid, denial.verb.word(), denial.rule.as_str());
-            tracing::info!(uid, verb, rule, grant = denial.grant, "denied");
-            denial.into()
-        })
+    /// The wire name of the method.
+    pub(super) fn method(&self) -> &'static str {
+        self.0.method
+    }
+
+    /// The handle that the call is about, once it was looked up.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        Handle::new(self.0.handle.load(Ordering::Relaxed)).filter(|handle| handle.number() > 0)
     }
 
     /// What the caller may do.
@@ -155,6 +160,7 @@ impl Call {
 
     /// The socket of a handle.
     pub(super) fn entry(&self, handle: Handle) -> OpResult<Arc<Entry>> {
+        self.0.handle.store(handle.number(), Ordering::Relaxed);
         self.0.session.entry(handle)
     }
 

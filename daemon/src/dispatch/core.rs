@@ -22,6 +22,7 @@ use super::envelope::{Envelope, EnvelopeError, request_id};
 use super::error;
 use super::first::{First, first_poll};
 use super::methods::{Method, MethodTable};
+use super::metrics::outcome;
 use super::params;
 use super::waiting::{Ended, Guarded, Held, Shares, Waiting, check_connection};
 use crate::session::connection::Connection;
@@ -144,19 +145,20 @@ impl Core {
             Ok(given) => given,
             Err(text) => {
                 let call = method.name.rsplit('.').next().unwrap_or(method.name);
+                method.outcomes.count(outcome(Some(ErrorKind::Argument.code())));
                 return refused(id.map(Id::into_owned), error::argument(call, &text));
             }
         };
         let alone = matches!(slot, Slot::Alone);
         let held = Held::of(text, &enclosed);
-        let call = Call::new(&self.connection, given, enclosed, alone);
-        self.run(&method, call, id, envelope.params, slot, held)
+        let call = Call::new(&self.connection, method.name, given, enclosed, alone);
+        self.run(method, call, id, envelope.params, slot, held)
     }
 
     /// Runs a method to its first wait.
     fn run(
         &mut self,
-        method: &Method,
+        method: Method,
         call: Call,
         id: Option<Id<'_>>,
         params: Option<&RawValue>,
@@ -168,16 +170,15 @@ impl Core {
         let response = match first_poll(&method.callback, &call, answered, params, most) {
             First::Ended(response) => response,
             First::Waits(future) => {
-                let (id, method) = (id.map(Id::into_owned), method.name);
+                let id = id.map(Id::into_owned);
                 let ended = Ended { id, method, call, slot, held, shares: None, response: None };
                 return self.wait(future, ended);
             }
         };
-        let Some(id) = id.map(Id::into_owned) else {
-            return Started::Silent;
-        };
-        let (json, beside) = conclude(method.name, &call, &id, response);
-        Started::Answered(id, json, beside)
+        let answered = id.is_some();
+        let id = id.map_or(Id::Null, Id::into_owned);
+        let (json, beside) = conclude(&method, &call, &id, response);
+        if answered { Started::Answered(id, json, beside) } else { Started::Silent }
     }
 
     /// Puts a call into the set, unless the connection's share is used up.
@@ -190,6 +191,8 @@ impl Core {
             Ok(shares) => ended.shares = Some(shares),
             Err(Crossed { name, value }) => {
                 drop(future);
+                ended.method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
+                self.connection.broker().metrics.crossed(name);
                 return refused(ended.id, error::limit(name, value, ended.call.sent()));
             }
         }
@@ -246,8 +249,9 @@ impl Core {
         let Ended { id, method, call, slot, response, .. } = ended;
         let concluded = id.map(|id| {
             let (json, beside) = if let Some(response) = response {
-                conclude(method, &call, &id, response)
+                conclude(&method, &call, &id, response)
             } else {
+                method.outcomes.count(outcome(Some(ErrorKind::Cancelled.code())));
                 let error = error::cancelled(call.sent());
                 (error::answer(id.clone(), error), Beside::default())
             };

@@ -32,6 +32,11 @@ pub(super) fn data(error: OpError) -> ErrorData {
     ErrorData { kind: kind.entry().name.to_owned(), ..data }
 }
 
+/// The message of an operation's error alone, for people.
+pub(super) fn message(error: OpError) -> String {
+    describe(error).1
+}
+
 /// An error object of the contract.
 pub(super) fn object(kind: ErrorKind, message: String, data: ErrorData) -> ErrorObjectOwned {
     let entry = kind.entry();
@@ -207,6 +212,22 @@ pub(super) fn complete(method: &str, id: Id<'_>, json: &RawValue) -> Box<RawValu
         }
     };
     answer(id, object)
+}
+
+/// The limit that an answer says was crossed.
+pub(super) fn limit_in(json: &RawValue) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Failed {
+        error: Fault,
+    }
+    #[derive(serde::Deserialize)]
+    struct Fault {
+        data: Option<ErrorData>,
+    }
+    if !json.get().contains("\"limit\"") {
+        return None;
+    }
+    serde_json::from_str::<Failed>(json.get()).ok()?.error.data?.limit
 }
 
 /// A parameter that is missing, unknown, too much or of the wrong type.

@@ -1,6 +1,6 @@
 //! The method table: every namespace of the contract merged, with the names of its parameters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jsonrpsee::RpcModule;
@@ -11,6 +11,8 @@ use sockbroker_proto::api::{
 };
 
 use super::Handlers;
+use super::metrics::counters;
+use crate::observe::metrics::Outcomes;
 
 /// One method.
 #[derive(Clone)]
@@ -21,6 +23,8 @@ pub struct Method {
     pub parameters: Option<&'static [&'static str]>,
     /// What runs it.
     pub callback: MethodCallback,
+    /// How its calls ended.
+    pub outcomes: Arc<Outcomes>,
 }
 
 impl std::fmt::Debug for Method {
@@ -48,7 +52,8 @@ impl MethodTable {
         let table = names.into_iter().filter_map(|name| {
             let (name, callback) = methods.method_with_name(name)?;
             let parameters = parameters.get(name).copied();
-            Some((name, Method { name, parameters, callback: callback.clone() }))
+            let (callback, outcomes) = (callback.clone(), counters());
+            Some((name, Method { name, parameters, callback, outcomes }))
         });
         Ok(Self(Arc::new(table.collect())))
     }
@@ -56,6 +61,11 @@ impl MethodTable {
     /// The method of this wire name.
     pub fn get(&self, name: &str) -> Option<&Method> {
         self.0.get(name)
+    }
+
+    /// How the calls of each method ended, by wire name in order.
+    pub fn outcomes(&self) -> BTreeMap<&'static str, &Outcomes> {
+        self.0.values().map(|method| (method.name, &*method.outcomes)).collect()
     }
 
     /// Every wire name, in no order.

@@ -6,10 +6,12 @@
 
 pub mod core;
 pub mod methods;
+pub mod metrics;
 mod answer;
 mod batch;
 mod address;
 mod call;
+mod audit;
 mod permit;
 mod envelope;
 mod first;

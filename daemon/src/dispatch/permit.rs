@@ -3,12 +3,13 @@
 
 use sockbroker_proto::address::Address;
 
+use super::audit;
 use super::call::Call;
 use crate::ops::error::OpResult;
 use crate::ops::whereabouts;
 use crate::policy::Permit;
 use crate::policy::action::{
-    Accept, Bind, Capture, Connect, Listen, OptionAccess, Receive, Send, SocketOption,
+    Accept, Bind, Capture, Connect, Listen, OptionAccess, Receive, Request, Send, SocketOption,
 };
 use crate::policy::membership::{device, membership, packet_info};
 use crate::policy::netlink::{MessageClass, classes_of};
@@ -36,6 +37,23 @@ impl<'a> Contents<'a> {
 }
 
 impl Call {
+    /// Asks the policy.
+    pub(super) fn permit<R: Request>(&self, request: R) -> OpResult<Permit<R>> {
+        let metrics = &self.broker().metrics;
+        match self.rights().ask(request) {
+            Ok(permit) => {
+                metrics.decided(permit.rule(), true);
+                audit::allowed(self, &permit.request().question(), permit.rule());
+                Ok(permit)
+            }
+            Err(denial) => {
+                metrics.decided(&denial.rule, false);
+                audit::denied(self, &denial);
+                Err(denial.into())
+            }
+        }
+    }
+
     /// Waits for what the same connection did to a socket before, where the policy is about to look at
     /// it: else a `send` would be judged by the peer that an earlier `connect` has yet to set.
     pub(super) async fn settle(&self, entry: &Entry, place: &Place<'_>, verb: Verb) {

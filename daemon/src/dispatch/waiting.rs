@@ -13,6 +13,7 @@ use jsonrpsee::types::Id;
 
 use super::batch::Slot;
 use super::call::{Call, Enclosed};
+use super::methods::Method;
 use crate::session::limits::{Limits, size};
 use crate::table::quota::{Crossed, Share, Taken, User};
 
@@ -85,8 +86,8 @@ impl Shares {
 pub(super) struct Ended {
     /// Its id; none for a notification.
     pub(super) id: Option<Id<'static>>,
-    /// The wire name of the method.
-    pub(super) method: &'static str,
+    /// The method.
+    pub(super) method: Method,
     /// Its context.
     pub(super) call: Call,
     /// Where the answer goes.
@@ -114,7 +115,7 @@ impl Waiting {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Waiting({:?})", self.ended.as_ref().map(|ended| ended.method))
+        write!(f, "Waiting({:?})", self.ended.as_ref().map(|ended| ended.method.name))
     }
 }
 

@@ -72,7 +72,7 @@ async fn splice(entry: &Entry, file: &File, offset: &mut u64, step: usize) -> Op
         entry.without_blocking(|fd| file::send_file(fd, file.as_fd(), offset, step))
     })
     .await?;
-    entry.user().spend(1, sent);
+    entry.user().sent(1, sent);
     Ok(sent)
 }
 

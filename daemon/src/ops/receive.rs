@@ -107,7 +107,7 @@ fn patience_of(entry: &Entry, want: Want) -> Patience {
 
 /// Counts a message for its user's rate.
 fn spent(entry: &Entry, message: ReceivedMessage) -> ReceivedMessage {
-    entry.user().spend(1, message.data.len());
+    entry.user().received(1, message.data.len());
     message
 }
 
@@ -131,7 +131,7 @@ pub async fn receive_batch(
         message::receive_batch(entry.fd(), count, want.length, want.control, flags)
     })
     .await?;
-    entry.user().spend(batch.len(), batch.iter().map(|message| message.data.len()).sum());
+    entry.user().received(batch.len(), batch.iter().map(|message| message.data.len()).sum());
     Ok(batch)
 }
 

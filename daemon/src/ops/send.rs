@@ -106,7 +106,7 @@ pub(super) async fn attempt(
         Some(address) => message::send_to(entry.fd(), &data, flags, address),
     })
     .await?;
-    entry.user().spend(1, sent);
+    entry.user().sent(1, sent);
     Ok(sent)
 }
 
@@ -154,7 +154,7 @@ async fn send_once(
     let patience = || kept.unwrap_or_else(patience);
     let send = || transmit(entry.fd(), &message);
     let sent = until_done(entry, Direction::Send, call, patience, send).await?;
-    entry.user().spend(1, sent);
+    entry.user().sent(1, sent);
     Ok(sent)
 }
 
@@ -174,7 +174,7 @@ async fn send_as(
     let shared = entry.shared();
     let send = move || transmit(shared.fd(), &message);
     let sent = client.until_done(call, patience, send).await?;
-    entry.user().spend(1, sent);
+    entry.user().sent(1, sent);
     Ok(sent)
 }
 
@@ -230,7 +230,7 @@ async fn send_rest(
         None => until_done(entry, Direction::Send, "sendmmsg", || patience, send).await?,
         Some(client) => client.until_done("sendmmsg", patience, send).await?,
     };
-    entry.user().spend(counts.len(), counts.iter().sum());
+    entry.user().sent(counts.len(), counts.iter().sum());
     Ok(counts)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sockbroker_proto::address::Address;
 
 use super::action::SocketFacts;
+use super::grant;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::verb::Verb;
@@ -56,6 +57,11 @@ impl<'a> Question<'a> {
     /// About a socket.
     pub fn about(verb: Verb, socket: SocketFacts) -> Self {
         Self { socket: Some(socket.judged()), ..Self::new(verb) }
+    }
+
+    /// The fields of a rule that would grant exactly this.
+    pub fn grant(&self) -> String {
+        grant::lacking(self)
     }
 
     /// With a local address.

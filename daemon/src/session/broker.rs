@@ -9,6 +9,8 @@ use super::Session;
 use super::limits::{Limits, size};
 use super::policy::{Loader, PolicyInForce};
 use super::token::Token;
+use crate::observe::audit::{Audit, Record};
+use crate::observe::metrics::Metrics;
 use crate::ops::actor::Actors;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
@@ -30,6 +32,10 @@ pub struct Broker {
     pub actors: Actors,
     /// What every user has in use.
     pub users: Users,
+    /// Where decisions are told.
+    pub audit: Audit,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Sessions that were opened or cloned; implicit ones live with their connection alone.
     opened: Mutex<HashMap<u64, Arc<Session>>>,
     /// Implicit sessions, to be listed.
@@ -49,6 +55,8 @@ impl Broker {
             resolver,
             actors,
             users,
+            audit: Audit::default(),
+            metrics: Arc::default(),
             opened: Mutex::new(HashMap::new()),
             implicit: Mutex::new(BTreeMap::new()),
             numbers: AtomicU64::new(1),
@@ -60,6 +68,23 @@ impl Broker {
     pub fn reloading(mut self, loader: Box<Loader>) -> Self {
         self.policy = self.policy.reloading(loader);
         self
+    }
+
+    /// The same, telling its decisions.
+    #[must_use]
+    pub fn auditing(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    fn tell_session(&self, session: &Session, state: &'static str) {
+        self.audit.tell(|| {
+            Record::new("session")
+                .with("state", state)
+                .with("session", session.number())
+                .with("uid", session.uid())
+                .with("handles", session.handles() as u64)
+        });
     }
 
     /// Reads the policy anew and puts it in force; on any error the old one stays. Gives the number of
@@ -75,11 +100,15 @@ impl Broker {
         };
         let policy = loaded.map_err(|reason| {
             tracing::error!(reason, "the policy cannot be used: the old one stays");
+            self.audit
+                .tell(|| Record::new("policy").with("state", "kept").with("reason", &*reason));
             OpError::Policy(reason)
         })?;
         let revokes = policy.revokes();
         let generation = self.policy.replace(policy);
         tracing::info!(generation, "another policy is in force");
+        self.audit
+            .tell(|| Record::new("policy").with("state", "loaded").with("number", generation));
         if revokes {
             self.revoke();
         }
@@ -139,7 +168,9 @@ impl Broker {
             self.check_room(&opened, session.uid())?;
         }
         let token = session.open(linger)?;
-        opened.insert(session.number(), session.clone());
+        if opened.insert(session.number(), session.clone()).is_none() {
+            self.tell_session(session, "opened");
+        }
         self.implicit().remove(&session.number());
         Ok(token)
     }
@@ -201,7 +232,9 @@ impl Broker {
 
     /// Ends a session: its handles close, its token is void.
     pub fn close(&self, session: &Session) {
-        self.opened().remove(&session.number());
+        if self.opened().remove(&session.number()).is_some() {
+            self.tell_session(session, "closed");
+        }
         self.implicit().remove(&session.number());
         session.close();
     }
@@ -215,6 +248,7 @@ impl Broker {
         self.implicit().retain(|_, session| session.strong_count() > 0);
         for (number, session) in over {
             tracing::debug!(session = number, "session is over");
+            self.tell_session(&session, "over");
             session.close();
         }
     }

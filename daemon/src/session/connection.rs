@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Session;
 use super::broker::Broker;
 use super::finished::LastCalls;
+use crate::observe::metrics::OpenConnection;
 use crate::ops::actor::Actor;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
@@ -69,6 +70,7 @@ pub struct Connection {
     /// Whether answers may carry attachments unasked.
     attachments: AtomicBool,
     calls: AtomicU64,
+    _counted: OpenConnection,
     session: Mutex<Arc<Session>>,
     /// What the subject may do, selected once.
     rights: Mutex<Option<Selected>>,
@@ -87,9 +89,10 @@ impl Connection {
             actor: broker.actors.of(&facts.subject, &user),
             resolver: broker.resolver.of(&user),
             user,
-            facts,
             attachments: AtomicBool::new(false),
             calls: AtomicU64::new(0),
+            _counted: broker.metrics.opened(facts.spelling.word()),
+            facts,
             session: Mutex::new(session),
             rights: Mutex::new(None),
             broker: broker.clone(),

@@ -129,6 +129,8 @@ limits! {
         "answers a session keeps for `call.resolve`; beyond it the oldest is forgotten";
     resolve_kept_seconds = 60, "seconds",
         "how long an ended connection is remembered for `call.resolve`";
+    audit_records_per_second = 1000, "count",
+        "audit records a second; further ones are dropped, and the next one tells how many were";
     drain_seconds = 5, "seconds",
         "how long calls in flight may take to end after SIGTERM; then they are cancelled";
 }

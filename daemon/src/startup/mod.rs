@@ -18,7 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::policy::{self, Loaded, PolicyError};
 use crate::config::{self, ConfigError};
 use crate::dispatch::methods::MethodTable;
-use crate::observe;
+use crate::observe::audit::{Audit, Destination, Sink, Writer};
+use crate::observe::log;
 use crate::policy::Policy;
 use crate::session::broker::Broker;
 use crate::session::limits::Limits;
@@ -83,7 +84,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     if args.check {
         return Ok(());
     }
-    observe::log_to_stderr();
+    log::log_to_stderr();
     let policy = in_force(loaded);
     process::keep_large_buffers();
     if let Err(error) = process::raise_open_files() {
@@ -93,6 +94,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let path = args.socket.clone().or_else(|| config.socket.clone());
     let path = path.unwrap_or_else(config::default_socket);
     let kept = confine::kept(&config.confine, &policy);
+    // Before the confinement: the file may lie where the broker may not write later.
+    let sink = open_audit(args, &config.audit.to)?;
     let confinement = confine::confine(&config.confine, &kept, &files(args, &path))?;
     tracing::info!("confined: {confinement}");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -105,16 +108,37 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         (false, Some(socket)) => Place::Passed(socket),
         (false, None) => Place::Path(path),
     };
-    let broker = broker(policy, config.limits, args.clone(), kept);
+    let (audit, writer) = match sink {
+        Some(sink) => start_audit(sink, config.limits.audit_records_per_second)?,
+        None => (Audit::default(), None),
+    };
+    let broker = broker(policy, config.limits, args.clone(), kept, audit);
     let result = runtime.block_on(serve(place, broker));
     // Look-ups that are still running cannot be cancelled, and nobody waits for them.
     runtime.shutdown_background();
+    if let Some(writer) = writer {
+        writer.finish();
+    }
     result
 }
 
 /// What the policy files say, unless they are not to be read.
 fn load_policy(args: &Args) -> Result<Loaded, PolicyError> {
     if args.built_in_policy { Ok(Loaded::default()) } else { policy::load(args.policy.as_deref()) }
+}
+
+/// Opens what decisions are told to. One client on standard input is the broker's own user, of whom
+/// nothing is told unless the configuration says where.
+fn open_audit(args: &Args, to: &Destination) -> Result<Option<Sink>, StartError> {
+    if args.stdio && *to == Destination::Auto {
+        return Ok(None);
+    }
+    Sink::open(to).map_err(|error| StartError::System(format!("cannot open the audit: {error}")))
+}
+
+fn start_audit(sink: Sink, rate: u64) -> Result<(Audit, Option<Writer>), StartError> {
+    let fail = |error| StartError::System(format!("cannot start the audit: {error}"));
+    Audit::start(sink, rate).map(|(audit, writer)| (audit, Some(writer))).map_err(fail)
 }
 
 /// Where clients are.
@@ -144,7 +168,13 @@ fn in_force(loaded: Loaded) -> Policy {
 }
 
 /// A broker that can read its policy anew, with the capabilities that it has kept.
-fn broker(policy: Policy, limits: Limits, args: Args, kept: Vec<Capability>) -> Arc<Broker> {
+fn broker(
+    policy: Policy,
+    limits: Limits,
+    args: Args,
+    kept: Vec<Capability>,
+    audit: Audit,
+) -> Arc<Broker> {
     let load = move || {
         let loaded = load_policy(&args).map_err(|error| error.to_string())?;
         let policy = in_force(loaded);
@@ -154,7 +184,7 @@ fn broker(policy: Policy, limits: Limits, args: Args, kept: Vec<Capability>) -> 
         }
         Ok(policy)
     };
-    Arc::new(Broker::new(policy, limits).reloading(Box::new(load)))
+    Arc::new(Broker::new(policy, limits).reloading(Box::new(load)).auditing(audit))
 }
 
 async fn serve(place: Place, broker: Arc<Broker>) -> Result<(), StartError> {

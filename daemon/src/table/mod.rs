@@ -4,6 +4,8 @@
 //! finds nothing, however often the slot is used again.
 
 pub mod quota;
+pub mod traffic;
+mod rate;
 pub mod entry;
 pub mod shared;
 pub mod lane;

@@ -6,9 +6,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
+
+use super::rate::Rate;
+use super::traffic::Traffic;
 
 /// A limit that stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,7 @@ pub struct User {
     all: Arc<[AtomicU64; SHARES]>,
     packets: Option<Rate>,
     bytes: Option<Rate>,
+    traffic: Traffic,
     /// The gate before the resolver.
     pub lookups: Arc<Semaphore>,
     /// The gate before threads that act as this user.
@@ -85,6 +89,7 @@ impl User {
             all,
             packets: rate(quota.packets),
             bytes: rate(quota.bytes),
+            traffic: Traffic::default(),
             lookups: Arc::new(Semaphore::new(quota.lookups)),
             identities: Arc::new(Semaphore::new(quota.identities)),
         }
@@ -127,8 +132,19 @@ impl User {
         delay(&self.packets).max_by_time(delay(&self.bytes))
     }
 
-    /// Counts messages that were sent or received, and their bytes.
-    pub fn spend(&self, packets: usize, bytes: usize) {
+    /// Counts messages that were sent, and their bytes.
+    pub fn sent(&self, packets: usize, bytes: usize) {
+        self.traffic.sent.add(packets, bytes);
+        self.spend(packets, bytes);
+    }
+
+    /// Counts messages that were received, and their bytes.
+    pub fn received(&self, packets: usize, bytes: usize) {
+        self.traffic.received.add(packets, bytes);
+        self.spend(packets, bytes);
+    }
+
+    fn spend(&self, packets: usize, bytes: usize) {
         if let Some(rate) = &self.packets {
             rate.spend(packets as u64);
         }
@@ -189,48 +205,14 @@ impl Later for Option<(Duration, Crossed)> {
     }
 }
 
-/// So much a second. After a second of rest a second's worth goes at once; what goes beyond it puts
-/// the user in debt, and the next message waits until that is paid.
-#[derive(Debug)]
-struct Rate {
-    limit: Crossed,
-    began: Instant,
-    /// When the debt is paid, in nanoseconds from `began`, where a second has passed already.
-    paid: AtomicU64,
-}
-
-const SECOND: u64 = 1_000_000_000;
-
-impl Rate {
-    fn new(limit: Crossed) -> Self {
-        Self { limit, began: Instant::now(), paid: AtomicU64::new(0) }
-    }
-
-    fn now(&self) -> u64 {
-        let passed = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        passed.saturating_add(SECOND)
-    }
-
-    fn delay(&self) -> Option<(Duration, Crossed)> {
-        let debt = self.paid.load(Ordering::Relaxed).checked_sub(self.now())?;
-        (debt > 0).then(|| (Duration::from_nanos(debt), self.limit))
-    }
-
-    fn spend(&self, amount: u64) {
-        let cost = u128::from(amount) * u128::from(SECOND) / u128::from(self.limit.value.max(1));
-        let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-        let saved = self.now() - SECOND;
-        let pay = |paid: u64| paid.max(saved).saturating_add(cost);
-        self.paid.update(Ordering::Relaxed, Ordering::Relaxed, pay);
-    }
-}
-
 /// Every user that was here.
 #[derive(Debug)]
 pub struct Users {
     quota: Quota,
     all: Arc<[AtomicU64; SHARES]>,
     known: Mutex<HashMap<u32, Arc<User>>>,
+    /// Of users that were forgotten.
+    past: Traffic,
 }
 
 /// From so many users on, those that use nothing are forgotten.
@@ -239,17 +221,32 @@ const KNOWN: usize = 1024;
 impl Users {
     /// No users yet.
     pub fn new(quota: Quota) -> Self {
-        Self { quota, all: Arc::default(), known: Mutex::default() }
+        Self { quota, all: Arc::default(), known: Mutex::default(), past: Traffic::default() }
     }
 
     /// The user of this id. It stays known when it has gone, so that it finds its debts again.
     pub fn user(&self, uid: u32) -> Arc<User> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN && !known.contains_key(&uid) {
-            known.retain(|_, user| Arc::strong_count(user) > 1 || !user.is_idle());
+            known.retain(|_, user| {
+                let stays = Arc::strong_count(user) > 1 || !user.is_idle();
+                if !stays {
+                    self.past.include(&user.traffic);
+                }
+                stays
+            });
         }
         let user = || Arc::new(User::new(uid, self.quota, self.all.clone()));
         known.entry(uid).or_insert_with(user).clone()
+    }
+
+    /// What went through the sockets of all users so far.
+    pub fn traffic(&self) -> Traffic {
+        let all = Traffic::default();
+        all.include(&self.past);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().for_each(|user| all.include(&user.traffic));
+        all
     }
 
     /// How much of a share all users have in use.

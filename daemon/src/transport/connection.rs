@@ -170,7 +170,7 @@ impl Driver {
     /// What is not yet whole: its descriptors, and a large message among what its user may hold.
     fn check_rest(&mut self) -> Result<(), End> {
         let held = self.input.len() + self.codec.held();
-        self.share.hold(self.core.connection().user(), held).map_err(End::Crossed)?;
+        self.share.hold(self.core.connection(), held).map_err(End::Crossed)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(
                 CodecError::Descriptors("more descriptors came than frames announce").into()

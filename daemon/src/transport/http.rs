@@ -18,15 +18,16 @@ use tokio::net::UnixStream;
 
 use super::codec::Codec;
 use super::connection;
+use super::part_share::PartShare;
 use super::server::Server;
 use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
 use crate::dispatch::core::{Core, Message};
+use crate::dispatch::metrics::page;
 use crate::policy::subject::Subject;
 use crate::session::connection::{Connection, Facts, Spelling};
 use crate::session::finished::LastCalls;
 use crate::session::limits::size;
-use crate::table::quota::Share;
 
 /// Names the session of a request that does not stay on one connection.
 const SESSION_HEADER: &str = "sockbroker-session";
@@ -101,17 +102,30 @@ async fn answer(
     }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/openrpc.json") => json(sockbroker_proto::api::document().to_string()),
+        (&Method::GET, "/metrics") => metrics(server, connection),
         (&Method::POST, "/") => call(server, connection, peer, request).await,
-        (_, "/" | "/openrpc.json") => {
+        (_, "/" | "/openrpc.json" | "/metrics") => {
             let mut response = text(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "POST calls to /, GET /openrpc.json, or upgrade to a WebSocket",
+                "POST calls to /, GET /openrpc.json or /metrics, or upgrade to a WebSocket",
             );
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
             response
         }
-        _ => text(StatusCode::NOT_FOUND, "POST calls to /, or GET /openrpc.json"),
+        _ => text(StatusCode::NOT_FOUND, "POST calls to /, or GET /openrpc.json or /metrics"),
     }
+}
+
+/// The counters, for whoever may administer.
+fn metrics(server: &Server, connection: &Arc<Connection>) -> Response<Body> {
+    let (status, media, body) = match page(connection, &server.methods) {
+        Ok(page) => (StatusCode::OK, "text/plain; version=0.0.4", page),
+        Err(denial) => (StatusCode::FORBIDDEN, "text/plain", denial),
+    };
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
 }
 
 /// One POST: one message, and its answer.
@@ -137,10 +151,11 @@ async fn call(
     }
     let limit = size(server.broker.limits.frame_bytes);
     let length = request.body().size_hint().upper().unwrap_or(limit as u64).min(limit as u64);
-    let Ok(_share) = connection.user().take(Share::Bytes, length) else {
+    let mut share = PartShare::default();
+    if share.hold(connection, size(length)).is_err() {
         let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was reached";
         return text(StatusCode::SERVICE_UNAVAILABLE, reason);
-    };
+    }
     let json = match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {

@@ -1,8 +1,7 @@
 //! What an unfinished message takes of its user's share of bytes.
 
-use std::sync::Arc;
-
-use crate::table::quota::{Crossed, Share, Taken, User};
+use crate::session::connection::Connection;
+use crate::table::quota::{Crossed, Share, Taken};
 
 /// What is not counted: the buffer that every connection has.
 const FREE: usize = 64 << 10;
@@ -13,12 +12,17 @@ pub(super) struct PartShare(Option<Taken>);
 
 impl PartShare {
     /// Counts so many bytes instead of those before.
-    pub(super) fn hold(&mut self, user: &Arc<User>, bytes: usize) -> Result<(), Crossed> {
-        match &mut self.0 {
-            _ if bytes <= FREE => self.0 = None,
-            Some(taken) => taken.resize(bytes as u64)?,
-            None => self.0 = Some(user.take(Share::Bytes, bytes as u64)?),
-        }
-        Ok(())
+    pub(super) fn hold(&mut self, connection: &Connection, bytes: usize) -> Result<(), Crossed> {
+        let held = match &mut self.0 {
+            _ if bytes <= FREE => {
+                self.0 = None;
+                Ok(())
+            }
+            Some(taken) => taken.resize(bytes as u64),
+            None => connection.user().take(Share::Bytes, bytes as u64).map(|taken| {
+                self.0 = Some(taken);
+            }),
+        };
+        held.inspect_err(|crossed| connection.broker().metrics.crossed(crossed.name))
     }
 }

@@ -108,7 +108,10 @@ impl Server {
                     drop(place);
                 });
             }
-            Err(limit) => tracing::warn!(uid, limit, "too many connections: closed"),
+            Err(limit) => {
+                self.broker.metrics.crossed(limit);
+                tracing::warn!(uid, limit, "too many connections: closed");
+            }
         }
     }
 

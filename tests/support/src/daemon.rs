@@ -36,6 +36,7 @@ pub struct Start {
     binary: PathBuf,
     folder: Folder,
     config: String,
+    sections: String,
     shell: String,
     arguments: Vec<String>,
 }
@@ -47,6 +48,7 @@ impl Start {
             binary: binary.into(),
             folder: Folder::new(),
             config: String::from("[limits]\n"),
+            sections: String::new(),
             shell: String::new(),
             arguments: Vec::new(),
         }
@@ -56,6 +58,13 @@ impl Start {
     #[must_use]
     pub fn limit(mut self, name: &str, value: u64) -> Self {
         writeln!(self.config, "{name} = {value}").unwrap();
+        self
+    }
+
+    /// With a further section of the configuration.
+    #[must_use]
+    pub fn section(mut self, text: &str) -> Self {
+        self.sections.push_str(text);
         self
     }
 
@@ -94,8 +103,8 @@ impl Start {
 
     /// The command that starts it, and the folder that it needs; without an endpoint.
     pub fn command(self) -> (Command, Folder) {
-        let Self { binary, folder, config, shell, arguments } = self;
-        let config = folder.write("config.toml", &config);
+        let Self { binary, folder, config, sections, shell, arguments } = self;
+        let config = folder.write("config.toml", &(config + &sections));
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{shell}exec \"$0\" \"$@\"")).arg(binary);
         command.arg("--config").arg(config).args(arguments);

@@ -110,18 +110,18 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "config",
         place: "daemon/src/config",
-        // policy: made from its files; sys::process: defaults depend on who the broker is;
+        // observe::audit: where decisions are told; policy: made from its files; sys::process: defaults depend on who the broker is;
         // sys::accounts, sys::interface: rules name users, groups and interfaces.
-        layers: &["session::limits", "policy", "sys::process", "sys::accounts", "sys::interface"],
+        layers: &[
+            "session::limits",
+            "observe::audit",
+            "policy",
+            "sys::process",
+            "sys::accounts",
+            "sys::interface",
+        ],
         crates: &["serde", "thiserror", "toml"],
         never: &["async", "await"],
-    },
-    Layer {
-        name: "observe",
-        place: "daemon/src/observe",
-        layers: &[],
-        crates: &["tracing", "tracing_subscriber"],
-        never: &[],
     },
     Layer {
         name: "transport",
@@ -162,7 +162,7 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "dispatch",
         place: "daemon/src/dispatch",
-        layers: &["session", "ops", "table", "policy", "proto", "sys"],
+        layers: &["session", "observe", "ops", "table", "policy", "proto", "sys"],
         crates: &[
             "bytes",
             "futures_util",
@@ -181,9 +181,25 @@ pub const LAYERS: &[Layer] = &[
         // ops::error: a refusal by the session is told like an operation's; ops::actor: as whom the
         // calls of a connection are made; ops::resolve: the gate before the resolver is shared by all
         // sessions.
-        layers: &["ops::actor", "ops::error", "ops::resolve", "table", "policy", "proto"],
+        layers: &[
+            "observe",
+            "ops::actor",
+            "ops::error",
+            "ops::resolve",
+            "table",
+            "policy",
+            "proto",
+        ],
         crates: &["bytes", "getrandom", "serde", "tokio", "tracing"],
         never: &[],
+    },
+    Layer {
+        name: "observe",
+        place: "daemon/src/observe",
+        // policy: decisions are counted by the name of their rule.
+        layers: &["policy::rights"],
+        crates: &["serde_json", "tracing", "tracing_subscriber"],
+        never: &["async", "await"],
     },
     Layer {
         name: "ops",

@@ -1,0 +1,43 @@
+//! A record as a line of JSON.
+
+use serde_json::{Map, Value as Json};
+
+use super::record::{Record, Value};
+
+/// One line, its end included. JSON leaves no end of line in a text.
+pub(super) fn encode(record: &Record) -> Vec<u8> {
+    let mut object = Map::new();
+    let seconds = record.time.as_secs();
+    let time = format!("{seconds}.{:06}", record.time.subsec_micros());
+    object.insert("time".to_owned(), Json::String(time));
+    object.insert("audit".to_owned(), Json::String(record.event.to_owned()));
+    for (name, value) in &record.fields {
+        let value = match value {
+            Value::Text(text) => Json::String(text.clone()),
+            Value::Number(number) => Json::from(*number),
+        };
+        object.insert((*name).to_owned(), value);
+    }
+    let mut line = Json::Object(object).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_whatever_stands_in_it() {
+        let record = Record::new("decision")
+            .with("rule", "evil\n{\"audit\":\"decision\",\"verdict\":\"allowed\"}\r\u{1b}[2J")
+            .with("uid", 7_u32);
+        let line = encode(&record);
+        assert_eq!(line.iter().filter(|byte| byte.is_ascii_control()).count(), 1);
+        let read: Json = serde_json::from_slice(&line).unwrap();
+        assert_eq!(read["uid"], 7);
+        assert_eq!(read["audit"], "decision");
+        assert!(read["rule"].as_str().unwrap().starts_with("evil\n"));
+        assert!(read["time"].as_str().unwrap().parse::<f64>().unwrap() > 1e9);
+    }
+}

@@ -1,0 +1,188 @@
+//! The audit: a record of every decision that matters.
+//!
+//! Whoever tells of a decision never waits: records go through a queue to a thread that writes them.
+//! What is too fast or finds the queue full is dropped and counted, and the next record says how many
+//! were. Payload is never part of a record.
+
+mod journal;
+mod line;
+mod record;
+mod sink;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use record::{Record, Value};
+pub use sink::{Destination, Sink};
+
+/// Records that wait to be written.
+const QUEUE: usize = 4096;
+/// How long the end of the broker waits for what is still to be written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Where decisions are told; it may lead nowhere.
+#[derive(Debug, Clone, Default)]
+pub struct Audit(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: SyncSender<Record>,
+    /// Records a second.
+    rate: u64,
+    window: Mutex<Window>,
+    /// Since the last record that was written.
+    dropped: AtomicU64,
+    /// In all.
+    lost: AtomicU64,
+}
+
+/// The records of the present second.
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    records: u64,
+}
+
+/// The thread that writes; waited for at the end.
+#[derive(Debug)]
+pub struct Writer(Receiver<()>);
+
+impl Audit {
+    /// An audit that writes to a sink, so many records a second at most.
+    pub fn start(sink: Sink, rate: u64) -> std::io::Result<(Self, Writer)> {
+        let (queue, records) = mpsc::sync_channel(QUEUE);
+        let (ended, end) = mpsc::sync_channel(1);
+        let write = move || {
+            for record in records {
+                sink.write(&record);
+            }
+            // Nobody may be waiting.
+            ended.try_send(()).ok();
+        };
+        thread::Builder::new().name("audit".to_owned()).spawn(write)?;
+        let window = Mutex::new(Window { began: Instant::now(), records: 0 });
+        let (dropped, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok((Self(Some(Arc::new(Inner { queue, rate, window, dropped, lost }))), Writer(end)))
+    }
+
+    /// Whether anybody listens: a record need not be made otherwise.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// How many records were dropped.
+    pub fn lost(&self) -> u64 {
+        self.0.as_ref().map_or(0, |inner| inner.lost.load(Ordering::Relaxed))
+    }
+
+    /// Tells of a decision; `make` runs if there is room for its record.
+    pub fn tell(&self, make: impl FnOnce() -> Record) {
+        let Some(inner) = &self.0 else { return };
+        if !inner.has_room() {
+            return inner.drop_one();
+        }
+        let mut record = make();
+        let dropped = inner.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            record = record.with("dropped", dropped);
+        }
+        // Full, or the thread has failed: in both cases the record is lost, and what it would have
+        // told with it.
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            inner.queue.try_send(record)
+        {
+            inner.dropped.fetch_add(dropped, Ordering::Relaxed);
+            inner.drop_one();
+        }
+    }
+}
+
+impl Inner {
+    fn has_room(&self) -> bool {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.began.elapsed() >= Duration::from_secs(1) {
+            *window = Window { began: Instant::now(), records: 0 };
+        }
+        window.records += 1;
+        window.records <= self.rate
+    }
+
+    fn drop_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Writer {
+    /// Waits until everything is written, but not for long: a destination may be stuck. Every
+    /// [`Audit`] has to be gone.
+    pub fn finish(self) {
+        if let Err(RecvTimeoutError::Timeout) = self.0.recv_timeout(FLUSH) {
+            tracing::warn!(
+                "the last audit records may be missing: their destination does not take them"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record::new("test").with("n", 1_u64)
+    }
+
+    #[test]
+    fn what_is_dropped_is_counted_and_told_in_the_next_record() {
+        let (queue, records) = mpsc::sync_channel(2);
+        let began = Instant::now().checked_sub(Duration::from_secs(9)).unwrap();
+        let audit = Audit(Some(Arc::new(Inner {
+            queue,
+            rate: 1000,
+            window: Mutex::new(Window { began, records: 0 }),
+            dropped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        })));
+        for _ in 0..5 {
+            audit.tell(record);
+        }
+        assert_eq!(audit.lost(), 3, "the queue holds two");
+        assert_eq!(records.try_iter().count(), 2);
+        audit.tell(record);
+        let told = records.try_recv().unwrap();
+        assert_eq!(told.get("dropped"), Some(&Value::Number(3)));
+        audit.tell(record);
+        assert_eq!(records.try_recv().unwrap().get("dropped"), None);
+    }
+
+    #[test]
+    fn a_rate_is_kept_and_records_beyond_it_are_not_even_made() {
+        let (queue, records) = mpsc::sync_channel(100);
+        let audit = Audit(Some(Arc::new(Inner {
+            queue,
+            rate: 3,
+            window: Mutex::new(Window { began: Instant::now(), records: 0 }),
+            dropped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        })));
+        let mut made = 0;
+        for _ in 0..10 {
+            audit.tell(|| {
+                made += 1;
+                record()
+            });
+        }
+        assert_eq!((made, audit.lost(), records.try_iter().count()), (3, 7, 3));
+    }
+
+    #[test]
+    fn without_a_destination_nothing_is_made() {
+        let audit = Audit::default();
+        audit.tell(|| unreachable!("nobody listens"));
+        assert_eq!((audit.is_on(), audit.lost()), (false, 0));
+    }
+}

@@ -1,0 +1,270 @@
+//! What the broker tells of its decisions: the audit and the page of metrics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::user::others_or_skip;
+use sockbroker_test_support::{Daemon, Folder, HttpClient, User, bounded, until};
+
+use crate::broker::{broker, limited, prepare};
+
+const PAYLOAD: &str = "c2VjcmV0IHBheWxvYWQ=";
+
+/// A broker whose audit goes to a file.
+fn audited(folder: &Folder) -> (Daemon, std::path::PathBuf) {
+    let path = folder.join("audit");
+    let to = format!("[audit]\nto = \"{}\"\n", path.display());
+    (prepare().section(&to).start(), path)
+}
+
+/// The records of a file once there are so many.
+fn records(path: &std::path::Path, least: usize) -> Vec<Value> {
+    let read = || {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let whole = text.lines().filter(|_| text.ends_with('\n'));
+        whole.map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    until("the records are written", || read().len() >= least);
+    read()
+}
+
+#[test]
+fn decisions_that_matter_are_told_once_and_data_is_not() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let (mut broker, path) = audited(&folder);
+        let mut client = broker.lsp();
+        client.call("session.open", Value::Null).result();
+        let server = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
+        let address = client.call("socket.getsockname", json!([server])).result().clone();
+        let stream = client.call("socket.socket", Value::Null).handle();
+        client.call("socket.connect", json!([stream, address])).result();
+        for _ in 0..20 {
+            client.call("socket.sendall", json!([stream, PAYLOAD])).result();
+        }
+        client.call("socket.fileno", json!([stream])).result();
+        client.call("session.close", Value::Null).result();
+        broker.process().terminate();
+        until("it ends", || broker.process().ended().is_some());
+        let told = records(&path, 9);
+        let session = told[0]["session"].as_u64();
+        let spelt: Vec<_> = told
+            .iter()
+            .map(|record| {
+                let what =
+                    ["audit", "state", "verdict", "verb"].map(|field| record[field].as_str());
+                let what: Vec<_> = what.into_iter().flatten().collect();
+                assert_eq!(record["uid"], nix_uid(), "{record}");
+                assert_eq!(record["session"].as_u64(), session, "{record}");
+                what.join(" ")
+            })
+            .collect();
+        assert_eq!(
+            spelt,
+            [
+                "decision allowed session",
+                "session opened",
+                "decision allowed create",
+                "decision allowed bind",
+                "decision allowed listen",
+                "decision allowed create",
+                "decision allowed connect",
+                "decision allowed handover",
+                "session closed",
+            ]
+        );
+        let connect = &told[6];
+        assert_eq!(
+            (&connect["method"], &connect["handle"]),
+            (&json!("socket.connect"), &json!(stream))
+        );
+        assert_eq!(connect["rule"], "built-in: root and the broker's own user");
+        let grant = connect["grant"].as_str().unwrap();
+        assert!(grant.contains("remote = [\"127.0.0.1\"]"), "{grant}");
+        assert!(connect["connection"].is_number() && connect["pid"] == std::process::id());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(PAYLOAD) && !text.contains("secret"), "{text}");
+    });
+}
+
+fn nix_uid() -> u32 {
+    sockbroker_sys::process::effective_uid()
+}
+
+#[test]
+fn records_beyond_audit_records_per_second_are_counted_and_told_in_the_next() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let path = folder.join("audit");
+        let to = format!("[audit]\nto = \"{}\"\n", path.display());
+        let broker = prepare().limit("audit_records_per_second", 3).section(&to).start();
+        let mut client = broker.lsp();
+        for _ in 0..200 {
+            let socket = client.call("socket.socket", Value::Null).handle();
+            client.call("socket.close", json!([socket])).result();
+        }
+        until("another second has begun", || {
+            let socket = client.call("socket.socket", Value::Null).handle();
+            client.call("socket.close", json!([socket])).result();
+            records(&path, 1).iter().any(|record| record["dropped"].is_u64())
+        });
+        let told = records(&path, 4);
+        let dropped: u64 = told.iter().filter_map(|record| record["dropped"].as_u64()).sum();
+        assert!(dropped >= 100, "{dropped}");
+        // The page of metrics counts them too, and who is refused nothing was not slowed.
+        let page = metrics(&mut broker.http());
+        assert!(page["sockbroker_audit_dropped_total"] >= dropped, "{page:?}");
+    });
+}
+
+#[test]
+fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
+    if !others_or_skip("observe::a_refusal_is_told_with_the_rule_and_the_grant_that_lacks") {
+        return;
+    }
+    bounded(20, || {
+        let folder = Folder::new();
+        let (broker, path) = audited(&folder);
+        let broker = broker.open_to_all();
+        let mut stranger = User::stranger(1).lsp(&broker);
+        stranger.call("socket.socket", json!(["AF_INET", "SOCK_RAW", 1])).fault();
+        let told = records(&path, 1).swap_remove(0);
+        for (field, value) in [
+            ("audit", json!("decision")),
+            ("verdict", json!("denied")),
+            ("verb", json!("create")),
+            ("method", json!("socket.socket")),
+            ("uid", json!(User::stranger(1).uid())),
+            ("rule", json!("no rule")),
+        ] {
+            assert_eq!(told[field], value, "{told}");
+        }
+        assert!(told["grant"].as_str().unwrap().contains("SOCK_RAW"), "{told}");
+    });
+}
+
+/// The samples of a page by name and labels, after a check of the format: what `promtool check
+/// metrics` would say.
+fn metrics(client: &mut HttpClient) -> BTreeMap<String, u64> {
+    let response = client.request("GET /metrics", &[], b"");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.field("content-type"), Some("text/plain; version=0.0.4"));
+    let text = String::from_utf8(response.body).unwrap();
+    assert!(text.ends_with('\n'));
+    let (mut samples, mut begun, mut helped) = (BTreeMap::new(), BTreeSet::new(), None);
+    let mut present: Option<(String, String)> = None;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(begun.insert(name.to_owned()), "{name} begins twice");
+            assert!(help.ends_with('.'), "{line}");
+            helped = Some(name.to_owned());
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(helped.take().as_deref(), Some(name), "{line}");
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            present = Some((name.to_owned(), kind.to_owned()));
+        } else {
+            let (labelled, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = labelled.split_once('{').unwrap_or((labelled, "}"));
+            assert_eq!(Some(name), present.as_ref().map(|(name, _)| name.as_str()), "{line}");
+            check_labels(labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}")));
+            let value = value.parse().unwrap();
+            assert_eq!(samples.insert(labelled.to_owned(), value), None, "{line} is there twice");
+        }
+    }
+    samples
+}
+
+/// `name="value",...` with the escapes of the format.
+fn check_labels(mut rest: &str) {
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once("=\"").unwrap();
+        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+        let (mut escaped, mut end) = (false, None);
+        for (at, c) in after.char_indices() {
+            match c {
+                _ if escaped => {
+                    assert!(['\\', '"', 'n'].contains(&c), "{after}");
+                    escaped = false;
+                }
+                '\\' => escaped = true,
+                '"' => {
+                    end = Some(at);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let after = &after[end.unwrap() + 1..];
+        rest = after.strip_prefix(',').unwrap_or(after);
+    }
+}
+
+#[test]
+fn the_page_of_metrics_counts_what_happens() {
+    bounded(20, || {
+        let broker = limited(&[("receive_bytes", 1000)]);
+        let mut http = broker.http();
+        let mut client = broker.lsp();
+        let before = metrics(&mut http);
+        let (left, right) = client.pair();
+        client.call("socket.sendall", json!([left, PAYLOAD])).result();
+        client.call("socket.recv", json!([right, 100])).result();
+        client.call("socket.recv", json!([right, 1001])).fault();
+        client.call("socket.recv", json!([5, 1])).fault();
+        let waiting = client.send("socket.recv", json!([right, 1]));
+        client.is_served();
+        let after = metrics(&mut http);
+        client.cancel(waiting);
+        assert_eq!(client.answer(waiting).fault().code, -32800);
+        let last = metrics(&mut http);
+        let own = "rule=\"built-in: root and the broker's own user\",verdict=\"allowed\"";
+        let call = |method: &str, outcome: &str| {
+            format!("sockbroker_calls_total{{method=\"socket.{method}\",outcome=\"{outcome}\"}}")
+        };
+        let of = |page: &BTreeMap<String, u64>, name: &str| page.get(name).copied().unwrap_or(0);
+        for (name, expected) in [
+            (call("socketpair", "ok"), 1),
+            (call("sendall", "ok"), 1),
+            (call("recv", "ok"), 1),
+            (call("recv", "limit"), 1),
+            (call("recv", "handle"), 1),
+            ("sockbroker_limits_crossed_total{limit=\"receive_bytes\"}".to_owned(), 1),
+            ("sockbroker_handles{family=\"AF_UNIX\"}".to_owned(), 2),
+            ("sockbroker_sent_bytes_total".to_owned(), 14),
+            ("sockbroker_received_bytes_total".to_owned(), 14),
+            ("sockbroker_sent_messages_total".to_owned(), 1),
+            ("sockbroker_waiting_calls".to_owned(), 1),
+        ] {
+            assert_eq!(of(&after, &name) - of(&before, &name), expected, "{name}: {after:?}");
+        }
+        assert_eq!(of(&last, &call("recv", "cancelled")), 1);
+        assert_eq!(of(&last, "sockbroker_waiting_calls"), 0);
+        for open in ["lsp", "http"] {
+            assert_eq!(of(&after, &format!("sockbroker_connections{{spelling=\"{open}\"}}")), 1);
+        }
+        let decisions = format!("sockbroker_decisions_total{{{own}}}");
+        assert!(of(&after, &decisions) > of(&before, &decisions));
+        assert_eq!(of(&after, "sockbroker_sessions{kind=\"implicit\"}"), 2);
+    });
+}
+
+#[test]
+fn the_page_of_metrics_is_for_whoever_may_administer() {
+    if !others_or_skip("observe::the_page_of_metrics_is_for_whoever_may_administer") {
+        return;
+    }
+    bounded(20, || {
+        let broker = broker().open_to_all();
+        let mut stranger = HttpClient::over(User::stranger(1).connect(&broker));
+        let refused = stranger.request("GET /metrics", &[], b"");
+        let text = String::from_utf8_lossy(&refused.body).into_owned();
+        assert_eq!(refused.status, 403);
+        assert!(text.contains("admin is not granted") && !text.contains("sockbroker_"), "{text}");
+        let wrong = broker.http().request("DELETE /metrics", &[], b"");
+        assert_eq!((wrong.status, wrong.field("allow")), (405, Some("GET, POST")));
+    });
+}
