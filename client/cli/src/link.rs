@@ -25,24 +25,30 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Finds the broker that the command line or the environment says, else the user's or the
-    /// system's; or starts one.
+    /// A way to the broker that [`Link::connect`] finds, in the session that the command line or the
+    /// environment says, if one does. For calls one after the other only: the library then uses one
+    /// connection, which is moved.
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
-        let link = match (&global.broker, global.private) {
-            (_, true) => Self::private()?,
-            (Some(text), _) => {
-                let endpoint =
-                    text.parse::<Endpoint>().map_err(|error| failure("--broker", &error))?;
-                Self::to(Broker::connect_to(&endpoint))?
-            }
-            (None, _) => Self::to(Broker::connect())?,
-        };
+        let link = Self::connect(global)?;
         let named = || std::env::var(SESSION).ok().filter(|token| !token.is_empty());
         if let Some(token) = global.session.clone().or_else(named) {
-            // The library has one connection for calls one after the other; this one moves it.
             link.call("session.attach", json!({ "token": token }))?;
         }
         Ok(link)
+    }
+
+    /// Finds the broker that the command line or the environment says, else the user's or the
+    /// system's; or starts one. In a session of its own.
+    pub(crate) fn connect(global: &Global) -> Result<Self, Failure> {
+        match (&global.broker, global.private) {
+            (_, true) => Self::private(),
+            (Some(text), _) => {
+                let endpoint =
+                    text.parse::<Endpoint>().map_err(|error| failure("--broker", &error))?;
+                Self::to(Broker::connect_to(&endpoint))
+            }
+            (None, _) => Self::to(Broker::connect()),
+        }
     }
 
     /// Starts a broker of one's own: this program in its other part.

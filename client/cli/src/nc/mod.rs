@@ -16,7 +16,10 @@ use progress::Progress;
 
 /// Opens the socket and copies until the end.
 pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
-    let link = Link::open(global)?;
+    if global.json || global.session.is_some() {
+        return Err(Failure::usage("nc takes neither --json nor --session"));
+    }
+    let link = Link::connect(global)?;
     let wait = args.wait.map(Duration::from_secs_f64).filter(|wait| !wait.is_zero());
     let opened =
         if args.listen { open::listen(&link, args)? } else { open::connect(&link, args, wait)? };

@@ -91,6 +91,7 @@ fn a_wrong_command_line_is_refused_before_a_broker_is_looked_for() {
             &["call", "socket.htons", "[80"],
             &["man", "nothing"],
             &["--json", "demo"],
+            &["--session", "token", "nc", "127.0.0.1", "1"],
             &["--private", "completions", "bash"],
         ] {
             run(wrong).failed_with(2);
