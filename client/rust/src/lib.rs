@@ -1,7 +1,9 @@
 //! Sockets of a broker as Rust types.
 //!
 //! `sockbrokerd` owns real sockets and lends them to programs that may not make them. This crate
-//! speaks to it. [`blocking`] needs no runtime and has the vocabulary of `socket2` and `std::net`.
+//! speaks to it. [`blocking`] needs no runtime, [`asynchronous`] is on tokio (feature `tokio`, on by
+//! default); both have the vocabulary of `socket2` and `std::net`. [`Endpoint`] tells how a broker is
+//! found, [`Error`] what can go wrong.
 //!
 //! ```
 //! use std::io::{Read, Write};

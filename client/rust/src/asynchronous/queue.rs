@@ -10,6 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Frames without descriptors are gathered in chunks of about this size.
 const CHUNK: usize = 64 << 10;
 
+/// A chunk has room for some small frames from the beginning.
+const ROOM: usize = 4 << 10;
+
 /// What is still to be sent, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Queue(VecDeque<Chunk>);
@@ -32,14 +35,16 @@ impl Queue {
         let own = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
         let own: Vec<_> = own.collect::<io::Result<_>>()?;
         // Descriptors go with the first byte of a chunk, so that a frame with some begins one.
-        let last = self.0.back_mut().filter(|last| own.is_empty() && last.bytes.len() < CHUNK);
-        if let Some(last) = last {
+        let fits = |last: &Chunk| own.is_empty() && last.bytes.len() < CHUNK;
+        if !self.0.back().is_some_and(fits) {
+            let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+            let bytes = Vec::with_capacity(length.max(ROOM));
+            self.0.push_back(Chunk { bytes, sent: 0, descriptors: own });
+        }
+        if let Some(last) = self.0.back_mut() {
             for buffer in buffers {
                 last.bytes.extend_from_slice(buffer);
             }
-        } else {
-            let bytes: Vec<&[u8]> = buffers.iter().map(|buffer| &**buffer).collect();
-            self.0.push_back(Chunk { bytes: bytes.concat(), sent: 0, descriptors: own });
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sockbroker_client::blocking::Broker;
 use sockbroker_client::{Domain, Endpoint, Error, Protocol, Type, asynchronous};
-use sockbroker_test_support::{Folder, binary, until};
+use sockbroker_test_support::{Folder, binary, skip, until};
 
 use crate::{bounded, connect, daemon, endpoint};
 
@@ -157,4 +157,47 @@ fn websocket_and_http_carry_what_text_can() {
             });
         }
     });
+}
+
+#[test]
+fn without_a_broker_every_socket_that_was_tried_is_named() {
+    const MARK: &str = "SOCKBROKER_TEST_WITHOUT";
+    if std::env::var_os(MARK).is_some() {
+        let text = match Endpoint::find() {
+            Err(error @ Error::Connect { .. }) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        for part in
+            ["/sockbroker.socket (", "unix:/run/sockbroker/socket (", "sockbrokerd --socket"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        return;
+    }
+    if std::path::Path::new("/run/sockbroker/socket").exists() {
+        let test = "endpoints::without_a_broker_every_socket_that_was_tried_is_named";
+        return skip::skip("this machine has a broker of its own", test);
+    }
+    let folder = Folder::new();
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "endpoints::without_a_broker_every_socket_that_was_tried_is_named"]);
+    again.env(MARK, "1").env("XDG_RUNTIME_DIR", folder.path()).env_remove("SOCKBROKER");
+    let output = again.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn the_endpoint_in_the_environment_comes_first() {
+    const MARK: &str = "SOCKBROKER_TEST_NAMED";
+    if let Some(path) = std::env::var_os(MARK) {
+        assert_eq!(Endpoint::find().unwrap(), Endpoint::Unix(path.into()));
+        assert!(Broker::connect().unwrap().session().is_ok());
+        return;
+    }
+    let daemon = daemon();
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "endpoints::the_endpoint_in_the_environment_comes_first"]);
+    again.env(MARK, daemon.socket()).env("SOCKBROKER", endpoint(&daemon).to_string());
+    let output = again.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
