@@ -14,6 +14,7 @@ from . import native
 from .errors import ArgumentError, BrokerError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_RESOLVER = (native.module.gaierror, native.module.herror)
 _WRONG = (ArgumentError, TypeError, ValueError, OverflowError)
 
 
@@ -89,7 +90,7 @@ def _explained(natively: Any, args: Any, kwargs: Any, error: Exception) -> BaseE
     try:
         natively(*args, **kwargs)
     except OSError as found:
-        if found.errno is not None:
+        if found.errno is not None and not isinstance(found, _RESOLVER):
             return error
         found.__context__ = None
         return found

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from . import native
-from .arguments import label
+from .arguments import label, method
 from .handle import FIRST_SHOWN, Facts, Handle, Transit, detach, note_descriptor
 
 
@@ -34,6 +34,7 @@ class Base(native.Socket, metaclass=Sealed):  # type: ignore[misc]
         made._handle = None
         return made
 
+    @method
     def close(self) -> None:
         """Closes handle and descriptor."""
         handle = self._handle
@@ -43,6 +44,7 @@ class Base(native.Socket, metaclass=Sealed):  # type: ignore[misc]
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # closed by its number
         native.Socket.close(self)
 
+    @method
     def detach(self) -> int:
         """The descriptor, which is the caller's; where there is none, the number that passes the handle on."""
         handle, self._handle = self._handle, None

@@ -62,6 +62,9 @@ class HandleLife(Base):
             # With a descriptor the interpreter does it.
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
         _natively.__del__(self)
+        if handle is not None:
+            self._handle = None  # whoever keeps the warning keeps this object
+            handle.close()
 
     def _open(self) -> Handle:
         """The handle; `EBADF` if the socket is closed."""
@@ -74,6 +77,7 @@ class HandleLife(Base):
         """Whether this process does it itself, so that its own credentials and rights count."""
         return self._family() == _UNIX and _natively.fileno(self) >= 0
 
+    @method
     def fileno(self) -> int:
         """The descriptor; without one, a number that `select` and `poll` of this package understand."""
         descriptor: int = _natively.fileno(self)

@@ -177,8 +177,8 @@ class HandleSocket(HandleLife):
 
 def _positive(size: Any) -> int:
     number = integer(size)
-    if number < 0:
-        raise ValueError("negative buffer size")
+    if not 0 <= number <= sys.maxsize:
+        raise ValueError("not the size of a buffer")
     return number
 
 

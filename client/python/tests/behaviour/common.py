@@ -1,0 +1,33 @@
+"""What the tests of behaviour share."""
+
+import contextlib
+import os
+import socket
+
+MODE = os.environ["TEST_MODE"]
+SECONDS = 20.0
+# In remote mode nothing is done by this process itself.
+MAKER = int(os.environ["TEST_BROKER_PID"]) if MODE == "remote" else os.getpid()
+
+
+@contextlib.contextmanager
+def tcp_pair(family=socket.AF_INET, host="127.0.0.1"):
+    """Two ends of a TCP connection."""
+    with socket.create_server((host, 0), family=family) as server:
+        client = socket.create_connection(server.getsockname()[:2], timeout=SECONDS)
+        accepted, _ = server.accept()
+    accepted.settimeout(SECONDS)
+    with client, accepted:
+        yield client, accepted
+
+
+@contextlib.contextmanager
+def udp_pair():
+    """Two UDP sockets that are connected to each other."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as b:
+        for sock in (a, b):
+            sock.bind(("127.0.0.1", 0))
+            sock.settimeout(SECONDS)
+        a.connect(b.getsockname())
+        b.connect(a.getsockname())
+        yield a, b

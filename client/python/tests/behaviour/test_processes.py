@@ -1,0 +1,274 @@
+"""Threads, forks, signals, collection: what goes on around a call."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import unittest
+import warnings
+
+from behaviour.common import SECONDS, tcp_pair, udp_pair
+
+
+class Interrupted(Exception):
+    """What the handler of a signal raises."""
+
+
+@contextlib.contextmanager
+def alarm(seconds, handler):
+    """Calls a handler in the main thread after so many seconds."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def raising(_number, _frame):
+    raise Interrupted
+
+
+class Signals(unittest.TestCase):
+    def test_a_handler_that_raises_ends_a_receive_and_loses_nothing(self):
+        with tcp_pair() as (a, b):
+            for round_ in range(5):
+                with alarm(0.05, raising), self.assertRaises(Interrupted):
+                    b.recv(10)
+                text = b"part %d" % round_
+                a.sendall(text)
+                self.assertEqual(b.recv(100), text)
+
+    def test_a_handler_that_returns_lets_the_receive_go_on(self):
+        seen = []
+        with tcp_pair() as (a, b):
+            timer = threading.Timer(0.3, a.sendall, [b"late"])
+            timer.start()
+            with alarm(0.05, lambda *_: seen.append(1)):
+                self.assertEqual(b.recv(10), b"late")
+            timer.join()
+        self.assertEqual(seen, [1])
+
+    def test_accept_and_connect_can_be_interrupted(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            with alarm(0.05, raising), self.assertRaises(Interrupted):
+                server.accept()
+            with socket.create_connection(server.getsockname()) as client:
+                accepted, address = server.accept()
+                with accepted:
+                    self.assertEqual(address, client.getsockname())
+
+    def test_interruptions_of_a_stream_lose_no_more_than_natively(self):
+        total, received, interruptions, armed = 3000, 0, 0, False
+
+        def strike(_number, _frame):
+            nonlocal armed
+            if armed:
+                armed = False
+                raise Interrupted
+
+        def send(sock):
+            for _ in range(total):
+                sock.sendall(b"x")
+                time.sleep(0.0002)
+            sock.shutdown(socket.SHUT_WR)
+
+        with tcp_pair() as (a, b):
+            sender = threading.Thread(target=send, args=[a])
+            before = signal.signal(signal.SIGALRM, strike)
+            signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+            try:
+                sender.start()
+                while True:
+                    try:
+                        armed = True
+                        data = b.recv(3)
+                        armed = False
+                    except Interrupted:
+                        interruptions += 1
+                        continue
+                    if not data:
+                        break
+                    received += len(data)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+                sender.join()
+        self.assertGreater(interruptions, 10)
+        # Natively too a handler can strike between the system call and the assignment of its result.
+        self.assertLess(total - received, interruptions / 2)
+
+    def test_the_traceback_of_a_handler_s_exception_leads_to_the_handler(self):
+        with udp_pair() as (a, _):
+            with alarm(0.05, raising):
+                try:
+                    a.recv(1)
+                except Interrupted as error:
+                    trace = error.__traceback__
+                    while trace.tb_next:
+                        trace = trace.tb_next
+                    self.assertEqual(trace.tb_frame.f_code.co_name, "raising")
+
+
+class Threads(unittest.TestCase):
+    def test_many_threads_use_sockets_at_once(self):
+        failures = []
+
+        def echo(number):
+            try:
+                with tcp_pair() as (a, b):
+                    for round_ in range(20):
+                        text = b"%d.%d" % (number, round_)
+                        a.sendall(text)
+                        if b.recv(100) != text:
+                            failures.append(number)
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=echo, args=[number]) for number in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SECONDS)
+        self.assertEqual(failures, [])
+
+    def test_a_blocked_receive_does_not_delay_a_send(self):
+        with tcp_pair() as (a, b):
+            got = []
+            reader = threading.Thread(target=lambda: got.append(a.recv(10)))
+            reader.start()
+            time.sleep(0.1)
+            a.sendall(b"ping")
+            self.assertEqual(b.recv(10), b"ping")
+            b.sendall(b"pong")
+            reader.join(SECONDS)
+        self.assertEqual(got, [b"pong"])
+
+
+class Forks(unittest.TestCase):
+    def test_a_child_has_the_sockets_and_the_end_comes_when_both_have_closed(self):
+        with tcp_pair() as (a, b):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    b.close()
+                    a.sendall(b"from the child")
+                    status = 0
+                finally:
+                    os._exit(status)
+            self.assertEqual(b.recv(100), b"from the child")
+            _, status = os.waitpid(child, 0)
+            self.assertEqual(status, 0)
+            a.sendall(b"from the parent")
+            self.assertEqual(b.recv(100), b"from the parent")
+            a.close()
+            self.assertEqual(b.recv(100), b"")
+
+    def test_a_child_makes_sockets_of_its_own(self):
+        with udp_pair():
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                try:
+                    with udp_pair() as (a, b):
+                        a.send(b"inside")
+                        os.write(writer, b.recv(10))
+                finally:
+                    os._exit(0)
+            os.close(writer)
+            with os.fdopen(reader, "rb") as file:
+                self.assertEqual(file.read(), b"inside")
+            os.waitpid(child, 0)
+
+
+class Collection(unittest.TestCase):
+    def test_a_socket_that_was_not_closed_is_warned_about_and_closed(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = socket.create_connection(server.getsockname())
+            accepted, _ = server.accept()
+            accepted.settimeout(SECONDS)
+            with accepted, warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                del client
+                gc.collect()
+                self.assertEqual([item.category for item in caught], [ResourceWarning])
+                self.assertEqual(accepted.recv(1), b"")
+
+    def test_an_error_does_not_keep_the_socket(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sock = socket.socket(type=socket.SOCK_DGRAM)
+            kept = None
+            try:
+                sock.getpeername()
+            except OSError as error:
+                kept = error
+            self.assertIsNotNone(kept.__traceback__)
+            gc.disable()
+            try:
+                kept.__traceback__ = None
+                del sock
+                self.assertEqual(len(caught), 1)
+            finally:
+                gc.enable()
+
+
+class Waiting(unittest.TestCase):
+    def test_select_and_poll_tell_what_is_ready(self):
+        with tcp_pair() as (a, b):
+            self.assertEqual(select.select([b], [b], [], 0), ([], [b], []))
+            a.sendall(b"x")
+            self.assertEqual(select.select([b], [], [b], SECONDS), ([b], [], []))
+            poll = select.poll()
+            poll.register(b, select.POLLIN)
+            self.assertEqual(poll.poll(1000), [(b.fileno(), select.POLLIN)])
+            poll.unregister(b)
+            self.assertEqual(poll.poll(0), [])
+
+    def test_pipes_and_sockets_are_waited_for_together(self):
+        reader, writer = os.pipe()
+        with tcp_pair() as (a, b):
+            self.assertEqual(select.select([reader, b], [], [], 0.05), ([], [], []))
+            threading.Timer(0.1, os.write, [writer, b"x"]).start()
+            self.assertEqual(select.select([reader, b], [], [], SECONDS)[0], [reader])
+            a.sendall(b"y")
+            self.assertEqual(select.select([b], [], [], SECONDS)[0], [b])
+            self.assertEqual(select.select([reader, b], [], [], SECONDS)[0], [reader, b])
+        os.close(reader)
+        os.close(writer)
+
+    def test_a_closed_number_is_refused(self):
+        with tcp_pair() as (a, b):
+            number = b.fileno()
+            b.close()
+            with self.assertRaises((OSError, ValueError)):
+                select.select([number], [], [], 0)
+
+    def test_asyncio_serves_streams(self):
+        async def serve(reader, writer):
+            writer.write((await reader.readline()).upper())
+            await writer.drain()
+            writer.close()
+
+        async def talk():
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            async with server:
+                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                writer.write(b"hello\n")
+                answer = await asyncio.wait_for(reader.read(), SECONDS)
+                writer.close()
+                await writer.wait_closed()
+            return answer
+
+        self.assertEqual(asyncio.run(talk()), b"HELLO\n")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,25 @@
+//! The tests of the Python package, which are Python themselves (`run.py`): what a program sees in every
+//! mode and natively, and what happens to processes.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use sockbroker_test_support::{program, skip};
+
+/// How long all of it may take; the runner bounds every part by itself.
+const PATIENCE: Duration = Duration::from_mins(10);
+const TEST: &str = "the_python_package_passes_its_tests";
+
+#[test]
+fn the_python_package_passes_its_tests() {
+    let runner = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/python/tests/run.py");
+    let mut command = Command::new("python3");
+    command.arg(runner).args(["--broker", env!("CARGO_BIN_EXE_sockbrokerd")]);
+    let ended = program::run(&mut command, PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+    for reason in skip::reasons(&ended.output) {
+        skip::skip(reason, TEST);
+    }
+    println!("{}", ended.output.trim_end());
+}

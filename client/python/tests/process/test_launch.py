@@ -1,0 +1,110 @@
+"""`python3 -m sockbroker`: the command line, children, and what the interpreter is told."""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from process.common import PACKAGE, Broker, code, environment, program
+
+WHERE = "import socket, sys; print(hasattr(sys.modules['_socket'], 'native_module'))"
+
+
+class Launch(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.broker = Broker()
+        cls.addClassCleanup(cls.broker.stop)
+
+    def run_here(self, *arguments, **more):
+        done = program(self.broker.path, *arguments, **more)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def test_scripts_modules_and_code_see_themselves_as_natively(self):
+        with tempfile.TemporaryDirectory() as folder:
+            script = pathlib.Path(folder, "script.py")
+            script.write_text("import sys; print(__name__, sys.argv[1:], sys.path[0] == sys.argv[2])\n" + WHERE)
+            self.assertEqual(self.run_here(str(script), "-x", folder), f"__main__ ['-x', '{folder}'] True\nTrue\n")
+            printed = self.run_here("-m", "script", "y", "z", PYTHONPATH=f"{folder}:{PACKAGE}")
+            self.assertEqual(printed, "__main__ ['y', 'z'] False\nTrue\n")
+        self.assertEqual(self.run_here("-c", "import sys; print(__name__, sys.argv)", "y"), "__main__ ['-c', 'y']\n")
+
+    def test_children_are_brokered_too(self):
+        text = f"""
+            import multiprocessing, subprocess, sys
+            subprocess.run([sys.executable, "-c", {WHERE!r}], check=True)
+            context = multiprocessing.get_context("spawn")
+            with context.Pool(1) as pool:
+                print(pool.apply(eval, ["hasattr(__import__('sys').modules['_socket'], 'native_module')"]))
+        """
+        for mode in ("direct", "mediated"):
+            self.assertEqual(self.run_here(*code(text), mode=mode), "True\nTrue\n")
+
+    def test_a_wrong_command_line_says_what_is_wrong(self):
+        for arguments, said in (
+            (["--mode", "other"], "not a mode: 'other': use one of direct, mediated, remote"),
+            (["--broker", "ftp://x"], "not the URL of a broker: 'ftp://x'"),
+            (["--mode"], "--mode needs a value"),
+        ):
+            done = program(None, *arguments)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertIn(said, done.stderr)
+
+    def test_help_and_version_are_told(self):
+        self.assertIn("--mode MODE", program(None, "--help").stdout)
+        self.assertRegex(program(None, "--version").stdout, r"^sockbroker \d+\.\d+\.\d+$")
+
+    def test_a_sitecustomize_of_the_environment_runs_too(self):
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "sitecustomize.py").write_text("print('the other one')")
+            printed = self.run_here("-c", WHERE, PYTHONPATH=f"{PACKAGE}:{folder}")
+        self.assertEqual(printed.splitlines()[-2:], ["the other one", "True"])
+
+    def test_one_changed_import_is_enough(self):
+        text = """
+            import socket as native, sys
+            from sockbroker import socket
+            assert socket is not native and set(native.__all__) <= set(dir(socket))
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                with socket.create_connection(server.getsockname()) as client:
+                    accepted, address = server.accept()
+                    with accepted:
+                        client.sendall(b"hello")
+                        print(accepted.recv(10), socket.AddressFamily(2).name, isinstance(client, native.SocketType))
+        """
+        for mode in ("direct", "mediated", "remote"):
+            more = {"SOCKBROKER_MODE": mode, "SOCKBROKER_URL": f"unix:{self.broker.path}"}
+            done = subprocess.run(
+                [sys.executable, *code(text)], env=environment(**more), capture_output=True, text=True, timeout=30
+            )
+            self.assertEqual(done.stderr, "")
+            self.assertTrue(done.stdout.startswith("b'hello' AF_INET"), done.stdout)
+
+    def test_a_command_may_carry_the_connections(self):
+        relay = "import sys, socket, threading\n" + _RELAY
+        with tempfile.TemporaryDirectory() as folder:
+            script = pathlib.Path(folder, "relay.py")
+            script.write_text(relay)
+            url = f"exec:{sys.executable} -S {script} {self.broker.path}"
+            text = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[0]); s.close()"
+            done = program(url, "-c", text, mode="remote")
+        self.assertEqual((done.stdout, done.stderr), ("127.0.0.1\n", ""))
+
+
+_RELAY = """
+upper = socket.socket(fileno=0)
+lower = socket.socket(socket.AF_UNIX)
+lower.connect(sys.argv[1])
+def move(a, b):
+    while data := a.recv(65536):
+        b.sendall(data)
+    b.shutdown(socket.SHUT_WR)
+threading.Thread(target=move, args=[lower, upper], daemon=True).start()
+move(upper, lower)
+"""
+
+
+if __name__ == "__main__":
+    unittest.main()
