@@ -100,6 +100,9 @@ pub fn default_socket() -> PathBuf {
 }
 
 #[cfg(test)]
+mod documents;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
