@@ -206,12 +206,13 @@ impl Broker {
     {
         let deadline = self.call_timeout().map(|limit| Instant::now() + limit);
         let cancel = Cancel::current();
-        if let Some(cancel) = &cancel {
+        let cancel = cancel.as_ref();
+        if let Some(cancel) = cancel {
             cancel.check(call.method)?;
         }
-        let id = connection.begin(&call, deadline)?;
-        let cancel = cancel.as_ref();
+        let id = connection.number();
         let minded = cancel.map(|cancel| cancel.mind(connection, id));
+        connection.begin(id, &call, deadline)?;
         let finished = match &minded {
             None => connection.finish(id, deadline, &mut call.read),
             Some(minded) => minded.finish(deadline, &mut call.read),

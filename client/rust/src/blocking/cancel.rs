@@ -97,15 +97,10 @@ impl Cancel {
         if self.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
-    /// Minds a call that was sent, until the value that comes back is dropped.
+    /// Minds a call that is about to be sent, until the value that comes back is dropped.
     pub(crate) fn mind<'a>(&'a self, connection: &Arc<Connection>, id: u64) -> Minded<'a> {
         let mut state = lock(&self.0);
         state.calls.push((Arc::clone(connection), id));
-        let late = state.cancelled;
-        drop(state);
-        if late {
-            connection.cancel(id);
-        }
         Minded { cancel: self, connection: Arc::clone(connection), id }
     }
 }
@@ -125,7 +120,11 @@ impl Minded<'_> {
         deadline: Option<Instant>,
         read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
     ) -> Option<Result<T>> {
-        let mut patient = true;
+        // It may have been cancelled before its request was sent, which the broker did not understand.
+        let mut patient = !self.cancel.is_cancelled();
+        if !patient {
+            self.connection.cancel(self.id);
+        }
         loop {
             let look = Instant::now() + GRACE;
             let until = deadline.map_or(look, |deadline| deadline.min(look));

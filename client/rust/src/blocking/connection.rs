@@ -9,7 +9,8 @@ use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -25,6 +26,9 @@ use crate::wire::outgoing::{Beside, Outgoing};
 
 /// How long the broker may take to make room for a request to cancel.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often somebody who wants to cancel looks whether it is his turn to write.
+const STEP: Duration = Duration::from_millis(1);
 
 /// A connection.
 #[derive(Debug)]
@@ -65,14 +69,18 @@ impl Connection {
             )
     }
 
-    /// Sends a request. Its answer has to be waited for, or given up, with the number that comes
-    /// back.
+    /// The number for a call that is about to begin.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends a request. Its answer has to be waited for, or given up.
     pub(crate) fn begin<P: Serialize, F>(
         &self,
+        id: u64,
         call: &Call<'_, P, F>,
         deadline: Option<Instant>,
-    ) -> Result<u64> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+    ) -> Result<()> {
         {
             let mut calls = lock(&self.calls);
             if let Some(error) = &calls.ended {
@@ -89,7 +97,7 @@ impl Connection {
         if sent.is_err() {
             self.give_up(id);
         }
-        sent.map(|()| id)
+        sent
     }
 
     /// Sends a notification if that is possible without waiting.
@@ -124,16 +132,33 @@ impl Connection {
         self.send(&outgoing, &[], &[], deadline)
     }
 
-    /// Asks the broker to cancel a call. It waits for its turn to write, but not for the answer.
+    /// Asks the broker to cancel a call, without waiting for the answer. Where that cannot be asked the
+    /// connection ends, which cancels it too: behind a request that waits HTTP reads nothing, and a
+    /// broker may take no more of a request that is on its way.
     pub(crate) fn cancel(&self, id: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        let cancelled = || Error::Cancelled { call: String::new(), sent: None };
         if self.framing == Framing::Http {
-            // Behind a request that waits nothing is read; its end is what cancels it.
-            self.end(Error::Cancelled { call: String::new(), sent: None });
+            self.end(cancelled());
             return;
         }
-        let deadline = Some(Instant::now() + PATIENCE);
-        // If it cannot be sent the connection has ended, which ends the call too.
-        drop(self.notify_waiting("$/cancelRequest", &json!({ "id": id }), deadline));
+        let mut outgoing = loop {
+            match self.outgoing.try_lock() {
+                Ok(outgoing) => break outgoing,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::park_timeout(STEP);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    self.end(cancelled());
+                    return;
+                }
+            }
+        };
+        let beside = Beside { parts: None, descriptors: 0 };
+        let written = outgoing.write(None, "$/cancelRequest", &json!({ "id": id }), beside);
+        // If it cannot be sent the connection has ended.
+        drop(written.and_then(|()| self.send(&outgoing, &[], &[], Some(deadline))));
     }
 
     /// Forgets a call: its answer will be dropped, descriptors included.

@@ -126,7 +126,8 @@ fn first_call<T: serde::de::DeserializeOwned>(
 ) -> Result<T> {
     let deadline = Some(Instant::now() + PATIENCE);
     let call = Call::new(method, params, |reply| reply.value::<T>()).with_parts(Parts::Refused);
-    let id = connection.begin(&call, deadline)?;
+    let id = connection.number();
+    connection.begin(id, &call, deadline)?;
     let mut read = call.read;
     let silent = || Err(Error::Timeout { call: method.to_owned(), sent: None });
     connection.finish(id, deadline, &mut read).unwrap_or_else(silent)

@@ -2,14 +2,14 @@
 
 use std::os::fd::AsFd as _;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sockbroker_client::Error;
-use sockbroker_test_support::{LspClient, pause};
+use sockbroker_client::{Error, asynchronous, blocking};
+use sockbroker_test_support::{LspClient, bounded, pause};
 
-use crate::fake::Peer;
-use crate::fault;
+use crate::fake::{Fake, Peer};
+use crate::{LIMIT, PATIENCE, alone, fault, runtime};
 
 fn is_disconnected(error: &Error) -> bool {
     matches!(error, Error::Disconnected { .. })
@@ -243,4 +243,75 @@ fn it_answers_byte_by_byte() {
         },
         |face, results| assert_eq!(results.map(Result::unwrap), [1, 2], "{face:?}"),
     );
+}
+
+/// Parameters that fit into no buffer of a socket.
+fn large() -> String {
+    "x".repeat(1 << 20)
+}
+
+#[test]
+fn it_reads_nothing_of_a_large_request() {
+    let _alone = alone();
+    bounded(30, || {
+        let fake = Fake::start(|peer| {
+            peer.answer(peer.id, &json!(1));
+            pause(5000);
+        });
+        let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
+        broker.call("first", ()).unwrap();
+        broker.set_call_timeout(Some(LIMIT));
+        let start = Instant::now();
+        let error = broker.call("second", (large(),)).unwrap_err();
+        assert!(is_disconnected(&error), "{error:?}");
+        assert!(start.elapsed() < PATIENCE);
+        drop(broker);
+        runtime().block_on(async {
+            let broker = asynchronous::Broker::connect_to(fake.endpoint()).await.unwrap();
+            broker.call("first", ()).await.unwrap();
+            broker.set_call_timeout(Some(LIMIT));
+            let error = broker.call("second", (large(),)).await.unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+        });
+    });
+}
+
+#[test]
+fn a_request_that_it_does_not_read_can_be_cancelled() {
+    let _alone = alone();
+    bounded(30, || {
+        let fake = Fake::start(|peer| {
+            peer.answer(peer.id, &json!(1));
+            pause(5000);
+        });
+        let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
+        broker.call("first", ()).unwrap();
+        let cancel = blocking::Cancel::new();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| cancel.run(|| broker.call("second", (large(),))));
+            pause(100);
+            cancel.cancel();
+            let error = waiting.join().unwrap().unwrap_err();
+            assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
+        });
+    });
+}
+
+#[test]
+fn it_does_not_answer_to_being_asked_to_cancel() {
+    let _alone = alone();
+    bounded(30, || {
+        let fake = Fake::start(|_| {});
+        let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
+        let cancel = blocking::Cancel::new();
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| cancel.run(|| broker.call("never", ())));
+            pause(50);
+            cancel.cancel();
+            let error = waiting.join().unwrap().unwrap_err();
+            assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
+        });
+        assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
+    });
 }
