@@ -6,7 +6,7 @@ from typing import Any
 
 from . import native, session
 from .connection import Answer
-from .errors import ArgumentError
+from .errors import ArgumentError, Denied
 from .handle import Facts, Handle, Transit, close_number
 from .session import Session, configured
 from .settings import REMOTE
@@ -33,20 +33,14 @@ def _made(method: str, params: dict[str, Any], count: int) -> list[Transit]:
         try:
             where, answer = _call(method, {**params, "want_fd": True})
             return _transits(where, answer, count)
-        except PermissionError as error:
-            if not refuses_hand_over(error):
-                raise
+        except Denied:
+            pass  # perhaps the descriptor alone: the next call tells
     where, answer = _call(method, params)
     return _transits(where, answer, count)
 
 
 def _call(method: str, params: dict[str, Any]) -> tuple[Session, Answer]:
     return session.call(method, params, takes_descriptors=True, late=discard)
-
-
-def refuses_hand_over(error: OSError) -> bool:
-    """Whether the policy would let the socket be made, but not its descriptor be given away."""
-    return getattr(error, "grant", None) == "handover"
 
 
 def _transits(where: Session, answer: Answer, count: int) -> list[Transit]:

@@ -78,7 +78,7 @@ def _made(data: dict[str, Any], message: str) -> Exception:
 
 
 class Denied(PermissionError):
-    """The policy does not allow it: `rule` decided, `grant` is missing."""
+    """The policy does not allow it: `rule` decided; `grant` is what a rule would have to say."""
 
     rule: str
     grant: str

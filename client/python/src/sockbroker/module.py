@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from typing import Any
 
 from . import creation, handle, names, native, session
+from .arguments import function
 from .base import Sealed
 from .direct import DirectSocket
-from .transfer import HandleSocket
 from .settings import DIRECT, REMOTE
+from .transfer import HandleSocket
 from .values import integer
 
 SNIFFING = {"SIO_RCVALL": 0x98000001, "RCVALL_OFF": 0, "RCVALL_ON": 1}
@@ -32,7 +32,7 @@ def build(mode: str) -> types.ModuleType:
         served["sethostname"] = _sethostname
     cls = _socket_class(mode)
     if mode != DIRECT:
-        served["socketpair"] = functools.partial(_socketpair, _end_class(cls))
+        served["socketpair"] = _socketpair(_end_class(cls))
     served.update(socket=cls, dup=_dup, close=_close)
     served["SocketType"] = served["socket"]
     for name, value in served.items():
@@ -75,13 +75,19 @@ def _end_class(cls: Any) -> Any:
     return type("socket", (cls,), {"__slots__": (), "__module__": "_socket", "detach": detach})
 
 
-def _socketpair(end: Any, family: Any = None, type: Any = None, proto: Any = 0, /) -> Any:
-    """A pair made by this process where it can, so that its credentials are in it."""
+def _socketpair(end: Any) -> Any:
+    """The function that makes pairs with ends of this class."""
     unix, stream = native.module.AF_UNIX, native.module.SOCK_STREAM
-    kind = [integer(item) for item in (unix if family is None else family, stream if type is None else type, proto)]
-    is_local = creation.wants_descriptor() and kind[0] == unix
-    made = creation.native_pair(*kind) if is_local else creation.pair(*kind)
-    return tuple(end(*passed.facts[:3], passed) for passed in made)
+
+    @function
+    def socketpair(family: Any = unix, type: Any = stream, proto: Any = 0, /) -> Any:
+        """A pair made by this process where it can, so that its credentials are in it."""
+        kind = [integer(unix if family is None else family), integer(type), integer(proto)]
+        is_local = creation.wants_descriptor() and kind[0] == unix
+        made = creation.native_pair(*kind) if is_local else creation.pair(*kind)
+        return tuple(end(*passed.facts[:3], passed) for passed in made)
+
+    return socketpair
 
 
 def _dup(fd: Any, /) -> Any:
