@@ -39,18 +39,16 @@ option = ["ordinary"]
 [[rule]]
 name = "capture"
 subject = { users = ["nobody"] }
-allow = ["create", "bind", "capture", "inject", "receive", "send", "option", "ioctl"]
+allow = ["create", "bind", "capture", "inject", "receive", "send", "ioctl"]
 family = ["AF_PACKET"]
-option = ["ordinary", "packet"]
 
 [[rule]]
-name = "sniffer"
+name = "sniffer"  # a packet socket once it is made; IP_HDRINCL, which it notes, counts as spoofing
 subject = { users = ["nobody"] }
-allow = ["create", "bind", "capture", "receive", "option", "ioctl", "spoof"]
-family = ["AF_INET"]
-type = ["SOCK_RAW"]
+allow = ["create", "spoof"]
+family = ["AF_INET", "AF_PACKET"]
+type = ["SOCK_RAW", "SOCK_DGRAM"]
 protocol = ["IPPROTO_IP"]
-option = ["ordinary"]
 """
 
 
