@@ -171,6 +171,11 @@ impl LspClient {
         })
     }
 
+    /// Whether an answer was read while another was waited for.
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Fails if anything comes within a time.
     pub fn stays_silent_for(&mut self, milliseconds: u64) {
         if let Some(answer) = self.early.first() {

@@ -3,17 +3,35 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use crate::skip;
 use crate::watch::{USUAL, bounded};
+use crate::{skip, user};
 
 /// Set for the inner run, to the name of the test.
 const MARK: &str = "SOCKBROKER_TEST_NAMESPACE";
-const UNSHARE: [&str; 5] = ["--user", "--map-root-user", "--net", "--mount", "--"];
+const UNSHARE: &[&str] = &["--user", "--map-root-user", "--net", "--mount", "--"];
+/// The same of root itself, whose other users are there too.
+const UNSHARE_AS_ROOT: &[&str] = &["--net", "--mount", "--uts", "--"];
 
 /// Runs `body` as root of new namespaces, where the loopback interface is up and nothing else is
 /// there. `test` is the full name of the test that calls this: its binary is run once more for that
 /// test alone. Where namespaces cannot be made the test is skipped, which is said and counted.
 pub fn inside(test: &str, body: impl FnOnce() + Send + 'static) {
+    enter(test, UNSHARE, unavailable, body);
+}
+
+/// Like [`inside`], in namespaces of root for network, mounts and host name, in which other users can
+/// be acted as. Without root the test is skipped.
+pub fn inside_with_users(test: &str, body: impl FnOnce() + Send + 'static) {
+    let unavailable = || (!user::others_are_possible()).then_some("needs root with a second user");
+    enter(test, UNSHARE_AS_ROOT, unavailable, body);
+}
+
+fn enter(
+    test: &str,
+    namespaces: &'static [&str],
+    unavailable: impl FnOnce() -> Option<&'static str>,
+    body: impl FnOnce() + Send + 'static,
+) {
     if std::env::var_os(MARK).is_some_and(|inner| inner == test) {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
         assert!(up.success(), "the loopback interface does not come up");
@@ -23,7 +41,7 @@ pub fn inside(test: &str, body: impl FnOnce() + Send + 'static) {
         return skip::skip(reason, test);
     }
     let (name, output) = (test.to_owned(), test.to_owned());
-    let output = bounded(USUAL + 10, move || run_again(&output));
+    let output = bounded(USUAL + 10, move || run_again(&output, namespaces));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     // A name that is misspelt runs no test, which is a success too.
@@ -34,9 +52,9 @@ pub fn inside(test: &str, body: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn run_again(test: &str) -> Output {
+fn run_again(test: &str, namespaces: &[&str]) -> Output {
     let mut command = Command::new("unshare");
-    command.args(UNSHARE).arg(std::env::current_exe().unwrap());
+    command.args(namespaces).arg(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
     command.env(MARK, test).stdin(Stdio::null()).output().unwrap()
 }

@@ -61,14 +61,18 @@ impl User {
 /// Whether threads of this process can act as other users: whether it is root, with the whole range of
 /// ids. Says that the test is skipped otherwise.
 pub fn others_or_skip(test: &str) -> bool {
-    let able = geteuid().is_root() && is_possible();
+    let able = others_are_possible();
     if !able {
         skip::skip("needs root with a second user", test);
     }
     able
 }
 
-fn is_possible() -> bool {
+/// Whether threads of this process can act as other users.
+pub(crate) fn others_are_possible() -> bool {
+    if !geteuid().is_root() {
+        return false;
+    }
     let (told, result) = mpsc::channel();
     let nobody = User::nobody();
     spawn_as(nobody.0, || (), move |result| drop(told.send(result))).is_ok()

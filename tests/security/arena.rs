@@ -1,0 +1,185 @@
+//! Where attacks take place.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::namespace::inside_with_users;
+use sockbroker_test_support::{Answer, Daemon, LspClient, Start, User};
+
+/// The program under attack.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbrokerd");
+
+/// What the attacker and its neighbour are granted.
+pub(crate) const POLICY: &str = r#"
+version = 1
+
+[[rule]]
+name = "tcp and udp"
+subject = { uids = [4200001, 4200002] }
+allow = ["create", "listen", "accept", "receive", "option"]
+family = ["AF_INET", "AF_INET6"]
+type = ["SOCK_STREAM", "SOCK_DGRAM"]
+protocol = ["IPPROTO_TCP", "IPPROTO_UDP"]
+option = ["ordinary"]
+
+[[rule]]
+name = "high ports"
+subject = { uids = [4200001, 4200002] }
+allow = ["bind"]
+family = ["AF_INET", "AF_INET6"]
+local = ["127.0.0.1", "::1", "::"]
+local_ports = ["0", "1024-65535"]
+
+[[rule]]
+name = "port 80"
+subject = { uids = [4200001, 4200002] }
+allow = ["bind"]
+local = ["0.0.0.0"]
+local_ports = ["80"]
+
+[[rule]]
+name = "neighbourhood"
+subject = { uids = [4200001, 4200002] }
+allow = ["connect", "send"]
+remote = ["127.0.0.0/8", "::1"]
+remote_ports = ["1024-65535"]
+
+[[rule]]
+name = "not the vault"
+deny = ["connect", "send"]
+subject = { uids = [4200001, 4200002] }
+remote = ["127.0.0.66"]
+
+[[rule]]
+name = "not the back door"
+deny = ["connect", "send"]
+subject = { uids = [4200001, 4200002] }
+remote = ["127.0.0.1", "::1"]
+remote_ports = ["9999"]
+
+[[rule]]
+name = "ping"
+subject = { uids = [4200001, 4200002] }
+allow = ["create", "connect", "send", "receive", "option"]
+family = ["AF_INET", "AF_INET6"]
+type = ["SOCK_DGRAM"]
+protocol = ["IPPROTO_ICMP", "IPPROTO_ICMPV6"]
+option = ["ordinary"]
+
+[[rule]]
+name = "unix"
+subject = { uids = [4200001, 4200002] }
+allow = ["create", "adopt", "bind", "listen", "accept", "connect", "send", "receive", "option", "handover"]
+family = ["AF_UNIX"]
+
+[[rule]]
+name = "look at routes"
+subject = { uids = [4200001] }
+allow = ["create", "bind", "send", "receive"]
+family = ["AF_NETLINK"]
+protocol = ["NETLINK_ROUTE"]
+netlink = ["get"]
+"#;
+
+/// Who attacks.
+pub(crate) fn attacker() -> User {
+    User::stranger(1)
+}
+
+/// Who is granted nearly the same, and is not to be harmed.
+pub(crate) fn neighbour() -> User {
+    User::stranger(2)
+}
+
+/// A broker of root and a connection of the attacker.
+pub(crate) struct Arena {
+    pub(crate) broker: Daemon,
+    pub(crate) attacker: LspClient,
+}
+
+/// Runs an attack; `test` is the path of the function.
+pub(crate) fn run(test: &str, attack: impl FnOnce(Arena) + Send + 'static) {
+    run_with(test, |start| start, attack);
+}
+
+/// The same with a broker that is prepared otherwise.
+pub(crate) fn run_with(
+    test: &str,
+    prepare: impl FnOnce(Start) -> Start + Send + 'static,
+    attack: impl FnOnce(Arena) + Send + 'static,
+) {
+    let (_, test) = test.split_once("::").unwrap();
+    inside_with_users(test, move || {
+        let broker = prepare(Start::new(PROGRAM).policy(POLICY)).start().open_to_all();
+        let attacker = attacker().lsp(&broker);
+        attack(Arena { broker, attacker });
+    });
+}
+
+impl Arena {
+    /// A socket of the attacker.
+    pub(crate) fn socket(&mut self, parameters: Value) -> u64 {
+        self.attacker.call("socket.socket", parameters).handle()
+    }
+
+    pub(crate) fn tcp(&mut self) -> u64 {
+        self.socket(json!(["AF_INET", "SOCK_STREAM"]))
+    }
+
+    pub(crate) fn udp(&mut self) -> u64 {
+        self.socket(json!(["AF_INET", "SOCK_DGRAM"]))
+    }
+
+    pub(crate) fn udp6(&mut self) -> u64 {
+        self.socket(json!(["AF_INET6", "SOCK_DGRAM"]))
+    }
+
+    /// Calls as the attacker; the call must be denied by this rule, for want of this grant.
+    pub(crate) fn denied(&mut self, method: &str, params: Value, rule: &str, lacks: &str) {
+        let what = format!("{method} {params}");
+        let answer = self.attacker.call(method, params);
+        assert_denied(&answer, rule, lacks, &what);
+    }
+}
+
+/// Whether an answer is a refusal by this rule that names this as a part of the grant it lacks.
+pub(crate) fn assert_denied(answer: &Answer, rule: &str, lacks: &str, what: &str) {
+    let fault = answer.fault();
+    assert_eq!(fault.kind(), (3000, "denied"), "{what}: {fault:?}");
+    assert_eq!(fault.data.rule.as_deref(), Some(rule), "{what}: {fault:?}");
+    let grant = fault.data.grant.unwrap_or_default();
+    assert!(grant.contains(lacks), "{what}: {grant}");
+    let errno = fault.data.name.unwrap_or_default();
+    assert!(["EPERM", "EACCES"].contains(&errno.as_str()), "{what}: {errno}");
+}
+
+/// Somebody who must not hear of the attacker.
+pub(crate) struct Victim(UdpSocket);
+
+impl Victim {
+    /// Listens at an address and a port of the kernel's choice.
+    pub(crate) fn at(host: &str) -> Self {
+        Self(UdpSocket::bind((host, 0)).unwrap())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    /// Whether nothing came. Loopback delivers before the sender's call returns.
+    pub(crate) fn heard_nothing(&self) {
+        self.0.set_nonblocking(true).unwrap();
+        assert!(self.0.recv(&mut [0; 64]).is_err(), "the victim heard of the attacker");
+    }
+
+    /// The next datagram.
+    pub(crate) fn hears(&self) -> Vec<u8> {
+        self.0.set_nonblocking(false).unwrap();
+        self.0.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let mut data = vec![0; 64];
+        let length = self.0.recv(&mut data).unwrap();
+        data.truncate(length);
+        data
+    }
+}

@@ -1,0 +1,57 @@
+//! The host itself: its name, its interfaces, its namespaces, its records.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::{Folder, until};
+
+use crate::arena::{attacker, run_with};
+
+attack!(the_name_of_the_host_stays, mut arena, {
+    let before = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    arena.denied("socket.sethostname", json!(["owned"]), "no rule", "sethostname");
+    arena.denied("socket.gethostname", Value::Null, "no rule", "hostname");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), before);
+});
+
+attack!(interfaces_are_not_listed, mut arena, {
+    for (method, params) in [
+        ("socket.if_nameindex", Value::Null),
+        ("socket.if_nametoindex", json!(["lo"])),
+        ("socket.if_indextoname", json!([1])),
+    ] {
+        arena.denied(method, params, "no rule", "interfaces");
+    }
+});
+
+#[test]
+fn names_cannot_forge_records() {
+    let folder = Folder::new();
+    let path = folder.join("audit");
+    let section = format!("[audit]\nto = \"{}\"\n", path.display());
+    let test = concat!(module_path!(), "::names_cannot_forge_records");
+    run_with(
+        test,
+        move |start| start.section(&section),
+        move |mut arena| {
+            let _kept = &folder;
+            let forged =
+                "/x\n{\"audit\":\"decision\",\"verdict\":\"allowed\",\"uid\":0}\n\u{1b}[2J";
+            let unix = arena.socket(json!(["AF_UNIX"]));
+            arena.attacker.call("socket.bind", json!([unix, forged])).fault();
+            arena.attacker.call("socket.connect", json!([unix, forged])).fault();
+            arena.denied("socket.sethostname", json!([forged]), "no rule", "sethostname");
+            let records = || {
+                let text = fs::read_to_string(&path).unwrap();
+                let read = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+                text.lines().map(read).collect::<Vec<_>>()
+            };
+            until("the records are written", || records().len() >= 4);
+            for record in records() {
+                assert_eq!(record["uid"], attacker().uid(), "{record}");
+            }
+            // Nor can they make lines in the log.
+            assert!(!arena.broker.log().lines().any(|line| line.starts_with("{\"audit\"")));
+        },
+    );
+}

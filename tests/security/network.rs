@@ -1,0 +1,356 @@
+//! Addresses, packets and kinds of sockets that were not granted.
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use sockbroker_test_support::base64;
+use sockbroker_test_support::lsp::Beside;
+
+use crate::arena::{POLICY, Victim, assert_denied, attacker, run_with};
+
+attack!(a_ping_grant_makes_no_raw_socket, mut arena, {
+    let victim = Victim::at("127.0.0.1");
+    for parameters in [
+        json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]),
+        json!(["AF_INET", "SOCK_RAW", "IPPROTO_RAW"]),
+        json!(["AF_INET", "SOCK_RAW", "IPPROTO_UDP"]),
+        json!(["AF_INET6", "SOCK_RAW", "IPPROTO_ICMPV6"]),
+    ] {
+        arena.denied("socket.socket", parameters, "no rule", "SOCK_RAW");
+    }
+    victim.heard_nothing();
+});
+
+attack!(a_ping_socket_takes_no_headers_of_ones_own, mut arena, {
+    std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+    let ping = arena.socket(json!(["AF_INET", "SOCK_DGRAM", "IPPROTO_ICMP"]));
+    arena.denied(
+        "socket.setsockopt",
+        json!([ping, "IPPROTO_IP", "IP_HDRINCL", 1]),
+        "no rule",
+        "spoof",
+    );
+    // IPV6_HDRINCL; 36 in linux/in6.h.
+    let six = arena.udp6();
+    arena.denied("socket.setsockopt", json!([six, "IPPROTO_IPV6", 36, 1]), "no rule", "spoof");
+});
+
+attack!(nothing_can_be_sniffed, mut arena, {
+    for parameters in [
+        json!(["AF_PACKET", "SOCK_RAW", 768]),
+        json!(["AF_PACKET", "SOCK_DGRAM", 0]),
+        // The obsolete way to packets, and the documentation's sniffer.
+        json!(["AF_INET", 10, 768]),
+        json!(["AF_INET", "SOCK_RAW", "IPPROTO_IP"]),
+    ] {
+        arena.denied("socket.socket", parameters, "no rule", "create");
+    }
+});
+
+attack!(ports_off_the_grant_are_not_bound, mut arena, {
+    let tcp = arena.tcp();
+    for (host, port) in [("0.0.0.0", 81), ("127.0.0.1", 80), ("127.0.0.1", 1023), ("0.0.0.0", 8080)]
+    {
+        let lacks = format!("local_ports = [\"{port}\"]");
+        arena.denied("socket.bind", json!([tcp, [host, port]]), "no rule", &lacks);
+    }
+    let six = arena.socket(json!(["AF_INET6", "SOCK_STREAM"]));
+    for host in ["::ffff:127.0.0.1", "::ffff:0.0.0.0"] {
+        arena.denied("socket.bind", json!([six, [host, 81]]), "no rule", "local_ports = [\"81\"]");
+    }
+    arena.attacker.call("socket.bind", json!([tcp, ["0.0.0.0", 80]])).result();
+    arena.denied("socket.create_server", json!([["127.0.0.1", 443]]), "no rule", "443");
+});
+
+attack!(a_v4_mapped_address_is_the_one_it_reaches, mut arena, {
+    let victim = Victim::at("127.0.0.66");
+    let (udp, six) = (arena.udp(), arena.udp6());
+    let rule = "not the vault";
+    for (socket, host) in [(udp, "127.0.0.66"), (six, "::ffff:127.0.0.66"), (six, "::ffff:7f00:42")]
+    {
+        let address = json!([host, victim.port()]);
+        for (method, params) in [
+            ("socket.sendto", json!([socket, "aGk=", 0, address])),
+            ("socket.sendmsg", json!([socket, ["aGk="], [], 0, address])),
+            ("socket.connect", json!([socket, address])),
+        ] {
+            arena.denied(method, params, rule, "127.0.0.66");
+        }
+    }
+    victim.heard_nothing();
+});
+
+attack!(an_opaque_address_is_judged_by_what_it_says, mut arena, {
+    let victim = Victim::at("127.0.0.66");
+    let udp = arena.udp();
+    let mut sockaddr = victim.port().to_be_bytes().to_vec();
+    sockaddr.extend([127, 0, 0, 66, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let address = json!({ "family": 2, "base64": base64(&sockaddr) });
+    arena.denied("socket.connect", json!([udp, address]), "not the vault", "127.0.0.66");
+    arena.denied("socket.sendto", json!([udp, "aGk=", 0, address]), "not the vault", "127.0.0.66");
+    let other = json!({ "family": 10, "base64": base64(&sockaddr) });
+    let refused = arena.attacker.call("socket.sendto", json!([udp, "aGk=", 0, other])).fault();
+    assert_eq!(refused.exception(), "ValueError");
+    victim.heard_nothing();
+});
+
+attack!(the_wildcard_as_a_destination_is_the_host_itself, mut arena, {
+    let door = TcpListener::bind("127.0.0.1:9999").unwrap();
+    let six = TcpListener::bind("[::1]:9999").unwrap();
+    door.set_nonblocking(true).unwrap();
+    six.set_nonblocking(true).unwrap();
+    for (family, host) in [
+        ("AF_INET", "0.0.0.0"),
+        ("AF_INET", "127.0.0.1"),
+        ("AF_INET6", "::"),
+        ("AF_INET6", "::1"),
+        ("AF_INET6", "::ffff:0.0.0.0"),
+        ("AF_INET6", "::ffff:127.0.0.1"),
+    ] {
+        let tcp = arena.socket(json!([family, "SOCK_STREAM"]));
+        let refused = arena.attacker.call("socket.connect", json!([tcp, [host, 9999]]));
+        assert_denied(&refused, "not the back door", "9999", host);
+    }
+    assert!(door.accept().is_err() && six.accept().is_err(), "the door was reached");
+});
+
+attack!(a_connection_to_one_is_no_grant_to_send_to_another, mut arena, {
+    let (friend, victim) = (Victim::at("127.0.0.1"), Victim::at("127.0.0.66"));
+    let udp = arena.udp();
+    arena.attacker.call("socket.connect", json!([udp, ["127.0.0.1", friend.port()]])).result();
+    let vault = json!(["127.0.0.66", victim.port()]);
+    let rule = "not the vault";
+    arena.denied("socket.sendto", json!([udp, "aGk=", 0, vault]), rule, "send");
+    arena.denied("socket.sendmsg", json!([udp, ["aGk="], [], 0, vault]), rule, "send");
+    arena.attacker.call("socket.send", json!([udp, "aGk="])).result();
+    assert_eq!(friend.hears(), b"hi");
+    victim.heard_nothing();
+});
+
+attack!(of_several_messages_none_leaves_if_one_is_denied, mut arena, {
+    let (friend, victim) = (Victim::at("127.0.0.1"), Victim::at("127.0.0.66"));
+    let udp = arena.udp();
+    let to = |host: &str, port: u16| json!({ "buffers": ["aGk="], "address": [host, port] });
+    let messages = json!([to("127.0.0.1", friend.port()), to("127.0.0.66", victim.port())]);
+    arena.denied("socket.sendmmsg", json!([udp, messages]), "not the vault", "127.0.0.66");
+    friend.heard_nothing();
+    victim.heard_nothing();
+});
+
+#[test]
+fn a_source_of_ones_own_choice_is_judged() {
+    let not_as = "\n[[rule]]\nname = \"not as somebody else\"\ndeny = [\"send\"]\nlocal = [\"127.0.0.77\"]\n";
+    run_with(
+        concat!(module_path!(), "::a_source_of_ones_own_choice_is_judged"),
+        move |start| {
+            start.folder().write("policy.toml", &format!("{POLICY}{not_as}"));
+            start
+        },
+        |mut arena| {
+            let victim = Victim::at("127.0.0.1");
+            let udp = arena.udp();
+            arena.attacker.call("socket.bind", json!([udp, ["127.0.0.1", 0]])).result();
+            let address = json!(["127.0.0.1", victim.port()]);
+            // struct in_pktinfo: interface, source, destination.
+            let info = base64([0, 0, 0, 0, 127, 0, 0, 77, 0, 0, 0, 0]);
+            let item = json!(["IPPROTO_IP", "IP_PKTINFO", info]);
+            let params = json!([udp, ["aGk="], [item], 0, address]);
+            arena.denied("socket.sendmsg", params, "not as somebody else", "127.0.0.77");
+            let message = json!({ "buffers": ["aGk="], "ancdata": [item], "address": address });
+            let params = json!([udp, [message]]);
+            arena.denied("socket.sendmmsg", params, "not as somebody else", "127.0.0.77");
+            victim.heard_nothing();
+        },
+    );
+}
+
+attack!(fast_open_connects_to_nobody_who_is_denied, mut arena, {
+    std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3").unwrap();
+    let victim = TcpListener::bind("127.0.0.66:0").unwrap();
+    victim.set_nonblocking(true).unwrap();
+    let address = json!(["127.0.0.66", victim.local_addr().unwrap().port()]);
+    let tcp = arena.tcp();
+    let flags = "MSG_FASTOPEN";
+    arena.denied(
+        "socket.sendto",
+        json!([tcp, "aGk=", flags, address]),
+        "not the vault",
+        "127.0.0.66",
+    );
+    let params = json!([tcp, ["aGk="], [], flags, address]);
+    arena.denied("socket.sendmsg", params, "not the vault", "127.0.0.66");
+    assert!(victim.accept().is_err(), "the victim was reached");
+});
+
+attack!(a_connection_that_is_dissolved_and_made_anew_is_judged_anew, mut arena, {
+    let (friend, victim) = (Victim::at("127.0.0.1"), Victim::at("127.0.0.66"));
+    let udp = arena.udp();
+    arena.attacker.call("socket.connect", json!([udp, ["127.0.0.1", friend.port()]])).result();
+    let unspecified = json!({ "family": 0, "base64": base64([0; 14]) });
+    arena.attacker.call("socket.connect", json!([udp, unspecified]));
+    let vault = json!(["127.0.0.66", victim.port()]);
+    arena.denied("socket.connect", json!([udp, vault]), "not the vault", "connect");
+    arena.attacker.call("socket.send", json!([udp, "aGk="]));
+    victim.heard_nothing();
+});
+
+attack!(create_connection_and_names_go_no_other_way, mut arena, {
+    let victim = TcpListener::bind("127.0.0.66:0").unwrap();
+    victim.set_nonblocking(true).unwrap();
+    let port = victim.local_addr().unwrap().port();
+    // Without the grant to resolve not even a literal is looked up there.
+    arena.denied("socket.create_connection", json!([["127.0.0.66", port]]), "no rule", "resolve");
+    let tcp = arena.tcp();
+    arena.denied("socket.connect", json!([tcp, ["localhost", port]]), "no rule", "resolve");
+    for (method, params) in [
+        ("socket.getaddrinfo", json!(["localhost", 80])),
+        ("socket.gethostbyname", json!(["localhost"])),
+        ("socket.gethostbyaddr", json!(["127.0.0.1"])),
+        ("socket.getnameinfo", json!([["127.0.0.1", 80], 0])),
+        ("socket.getservbyname", json!(["http"])),
+    ] {
+        arena.denied(method, params, "no rule", "resolve");
+    }
+    assert!(victim.accept().is_err(), "the victim was reached");
+});
+
+attack!(a_descriptor_from_elsewhere_is_no_way_round_create, mut arena, {
+    // As if a privileged friend had passed them on.
+    let packet = sockbroker_sys::socket::create(17, 3, 0).unwrap();
+    let raw = sockbroker_sys::socket::create(2, 3, 1).unwrap();
+    for (socket, family) in [(&packet, "AF_PACKET"), (&raw, "AF_INET")] {
+        let descriptors = [socket.as_fd()];
+        for params in [
+            Value::Null,
+            json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "proto": 17 }),
+            json!({ "family": "AF_UNIX", "type": "SOCK_STREAM", "proto": 0 }),
+        ] {
+            let beside = Beside::descriptors(&descriptors);
+            let refused = arena.attacker.call_beside("socket.fromfd", params.clone(), beside);
+            assert_denied(&refused, "no rule", family, &params.to_string());
+        }
+    }
+    assert_eq!(arena.attacker.call("session.info", Value::Null).result()["handles"], 0);
+});
+
+attack!(what_an_adopted_socket_is_called_changes_nothing, mut arena, {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let descriptors = [theirs.as_fd()];
+    let beside = Beside::descriptors(&descriptors);
+    let stated = json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "proto": 17 });
+    let handle = arena.attacker.call_beside("socket.fromfd", stated, beside).handle();
+    sockbroker_sys::option::set_int(ours.as_fd(), 1, 16, 1).unwrap();
+    // It is a Unix socket all the same: what is sent on it carries the attacker's ids.
+    arena.attacker.call("socket.send", json!([handle, "aGk="])).result();
+    let seen = sockbroker_sys::message::receive_message(ours.as_fd(), 8, 64, 0).unwrap();
+    let sockbroker_sys::control::ControlMessage::Data { data, .. } = &seen.control[0] else {
+        panic!("no credentials: {seen:?}");
+    };
+    assert_eq!(data[4..8], attacker().uid().to_ne_bytes());
+});
+
+attack!(descriptors_that_were_not_granted_are_not_handed_over, mut arena, {
+    let tcp = arena.tcp();
+    for method in ["socket.fileno", "socket.detach"] {
+        arena.denied(method, json!([tcp]), "no rule", "handover");
+    }
+    let wanted = json!({ "family": "AF_INET", "want_fd": true });
+    arena.denied("socket.socket", wanted, "no rule", "handover");
+    let netlink = arena.socket(json!(["AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE"]));
+    arena.denied("socket.fileno", json!([netlink]), "no rule", "unrevocable");
+    // The handle is still there: a refused detach took nothing.
+    arena.attacker.call("socket.gettimeout", json!([tcp])).result();
+});
+
+/// `RTM_NEWADDR` with 127.9.9.9/32 on interface 1 (`rtnetlink(7)`).
+fn new_address() -> Vec<u8> {
+    let mut message = Vec::new();
+    message.extend(32_u32.to_ne_bytes());
+    message.extend(20_u16.to_ne_bytes());
+    message.extend(0x401_u16.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([2, 32, 0, 0]);
+    message.extend(1_u32.to_ne_bytes());
+    message.extend([8, 0, 2, 0, 127, 9, 9, 9]);
+    message
+}
+
+attack!(netlink_changes_nothing_by_a_grant_to_look, mut arena, {
+    let netlink = arena.socket(json!(["AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE"]));
+    let data = base64(new_address());
+    let kernel = json!([0, 0]);
+    // A question in front of it hides nothing.
+    let mut both = vec![20, 0, 0, 0];
+    both.extend(18_u16.to_ne_bytes());
+    both.extend(0x301_u16.to_ne_bytes());
+    both.extend([0; 12]);
+    both[0] = 20;
+    both.extend(new_address());
+    for (method, params) in [
+        ("socket.send", json!([netlink, data])),
+        ("socket.sendto", json!([netlink, data, 0, kernel])),
+        ("socket.sendmsg", json!([netlink, [data], [], 0, kernel])),
+        ("socket.sendmmsg", json!([netlink, [{ "buffers": [data] }]])),
+        ("socket.sendall", json!([netlink, base64(both)])),
+    ] {
+        let refused = arena.attacker.call(method, params).fault();
+        assert_eq!(refused.kind(), (3000, "denied"), "{method}: {refused:?}");
+        assert!(refused.data.grant.unwrap().contains("netlink"), "{method}");
+    }
+    let shown = Command::new("ip").args(["address", "show"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&shown.stdout).contains("127.9.9.9"));
+    for (protocol, name) in [(16, "NETLINK_GENERIC"), (12, "NETLINK_NETFILTER")] {
+        arena.denied("socket.socket", json!(["AF_NETLINK", "SOCK_RAW", protocol]), "no rule", name);
+    }
+});
+
+attack!(after_a_reload_has_been_told_no_call_goes_by_the_old_policy, mut arena, {
+    let victim = TcpListener::bind("127.0.0.1:8123").unwrap();
+    let counting = victim.try_clone().unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = over.clone();
+    let counter = std::thread::spawn(move || {
+        let mut connections = 0;
+        while !seen.load(Ordering::Relaxed) {
+            let (mut peer, _) = counting.accept().unwrap();
+            connections += 1;
+            peer.read_to_end(&mut Vec::new()).ok();
+        }
+        connections
+    });
+    let file = arena.broker.folder().join("policy.toml");
+    let closed =
+        POLICY.replace("[\"127.0.0.0/8\", \"::1\"]\nremote_ports", "[\"192.0.2.1\"]\nremote_ports");
+    assert_ne!(closed, POLICY);
+    let mut root = arena.broker.lsp();
+    let mut succeeded = 0;
+    for round in 0..20 {
+        let open = round % 2 == 0;
+        std::fs::write(&file, if open { POLICY } else { &closed }).unwrap();
+        // Some are on their way while the policy changes.
+        let ahead: Vec<_> = (0..5)
+            .map(|_| {
+                let tcp = arena.tcp();
+                arena.attacker.send("socket.connect", json!([tcp, ["127.0.0.1", 8123]]))
+            })
+            .collect();
+        root.call("admin.reload", Value::Null).result();
+        let tcp = arena.tcp();
+        let answer = arena.attacker.call("socket.connect", json!([tcp, ["127.0.0.1", 8123]]));
+        assert_eq!(!answer.is_fault(), open, "{round}: {answer:?}");
+        for id in ahead {
+            succeeded += usize::from(!arena.attacker.answer(id).is_fault());
+        }
+        succeeded += usize::from(open);
+        arena.attacker.call("session.close", Value::Null).result();
+        arena.attacker = attacker().lsp(&arena.broker);
+    }
+    over.store(true, Ordering::Relaxed);
+    drop(std::net::TcpStream::connect("127.0.0.1:8123").unwrap());
+    assert_eq!(counter.join().unwrap(), succeeded + 1, "somebody connected who was refused");
+});

@@ -1,0 +1,151 @@
+//! More than one's share, by whatever way; the neighbour is to feel nothing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::LspClient;
+
+use crate::arena::{attacker, neighbour, run_with};
+
+#[test]
+fn more_handles_are_not_to_be_had_by_more_sessions() {
+    let test = concat!(module_path!(), "::more_handles_are_not_to_be_had_by_more_sessions");
+    run_with(
+        test,
+        |start| start.limit("handles_per_user", 20),
+        |mut arena| {
+            let mut made = 0;
+            let mut connections = Vec::new();
+            for _ in 0..6 {
+                let mut client = attacker().lsp(&arena.broker);
+                client.call("session.open", Value::Null).result();
+                for _ in 0..6 {
+                    let answer = client.call("socket.socket", Value::Null);
+                    if answer.is_fault() {
+                        assert_eq!(answer.fault().limit(), "handles_per_user");
+                    } else {
+                        made += 1;
+                    }
+                }
+                connections.push(client);
+            }
+            assert_eq!(made, 20);
+            // A clone would have them once more.
+            let clone = connections[0].call("session.clone", Value::Null);
+            assert_eq!(clone.fault().limit(), "handles_per_user");
+            let refused = arena.attacker.call("socket.socketpair", Value::Null);
+            assert_eq!(refused.fault().limit(), "handles_per_user");
+            let mut other = neighbour().lsp(&arena.broker);
+            for _ in 0..20 {
+                other.call("socket.socket", Value::Null).handle();
+            }
+        },
+    );
+}
+
+#[test]
+fn more_waiting_calls_are_not_to_be_had_by_more_connections() {
+    let test =
+        concat!(module_path!(), "::more_waiting_calls_are_not_to_be_had_by_more_connections");
+    run_with(
+        test,
+        |start| start.limit("calls_in_flight_per_user", 8).limit("calls_in_flight", 4),
+        |arena| {
+            let mut waiting = 0;
+            let mut connections = Vec::new();
+            for _ in 0..4 {
+                let mut client = attacker().lsp(&arena.broker);
+                let udp = client.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
+                client.call("socket.bind", json!([udp, ["127.0.0.1", 0]])).result();
+                for _ in 0..5 {
+                    client.send("socket.recv", json!([udp, 1]));
+                }
+                // Refusals come at once, in place of an answer.
+                client.is_served();
+                waiting += 5;
+                while client.wire.anything_within(Duration::from_millis(20)) {
+                    let answer = client.next_answer().unwrap();
+                    let limit = answer.fault().limit().to_owned();
+                    assert!(limit.starts_with("calls_in_flight"), "{limit}");
+                    waiting -= 1;
+                }
+                connections.push(client);
+            }
+            assert!(waiting <= 8 + early(&mut connections), "{waiting} wait");
+            let mut other = neighbour().lsp(&arena.broker);
+            let (left, right) = other.pair();
+            let waits = other.send("socket.recv", json!([left, 2]));
+            other.call("socket.send", json!([right, "aGk="])).result();
+            assert_eq!(other.answer(waits).data(), b"hi");
+        },
+    );
+}
+
+/// Refusals that were read while another answer was waited for.
+fn early(connections: &mut [LspClient]) -> usize {
+    let mut count = 0;
+    for client in connections {
+        while client.has_early() {
+            let answer = client.next_answer().unwrap();
+            assert!(answer.fault().limit().starts_with("calls_in_flight"));
+            count += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in() {
+    let test = concat!(
+        module_path!(),
+        "::connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in"
+    );
+    run_with(
+        test,
+        |start| start.limit("connections_per_user", 3),
+        |mut arena| {
+            let mut more: Vec<_> = (0..2).map(|_| attacker().lsp(&arena.broker)).collect();
+            more.iter_mut().for_each(LspClient::is_served);
+            for _ in 0..5 {
+                let mut closed = attacker().lsp(&arena.broker);
+                assert!(closed.wire.ends_within(Duration::from_secs(5)));
+            }
+            neighbour().lsp(&arena.broker).is_served();
+            arena.attacker.is_served();
+        },
+    );
+}
+
+#[test]
+fn a_flood_of_messages_is_slowed_and_the_neighbours_are_not() {
+    let test =
+        concat!(module_path!(), "::a_flood_of_messages_is_slowed_and_the_neighbours_are_not");
+    run_with(
+        test,
+        |start| start.limit("packets_per_second", 100),
+        |mut arena| {
+            let (left, _) = arena.attacker.pair_of("SOCK_DGRAM");
+            arena.attacker.call("socket.setblocking", json!([left, false])).result();
+            let mut sent = 0;
+            let refused = loop {
+                let answer = arena.attacker.call("socket.send", json!([left, "aGk="]));
+                if answer.is_fault() {
+                    break answer.fault();
+                }
+                sent += 1;
+                assert!(sent < 1000, "nothing slows the flood");
+                if sent % 8 == 0 {
+                    arena.attacker.call("socket.recv", json!([left, 1]));
+                }
+            };
+            // Full queues are the kernel's; the limit is the broker's.
+            assert!(["limit", "OSError"].contains(&refused.data.kind.as_str()), "{refused:?}");
+            let mut other = neighbour().lsp(&arena.broker);
+            let (left, right) = other.pair();
+            for _ in 0..40 {
+                other.call("socket.send", json!([left, "aGk="])).result();
+                other.call("socket.recv", json!([right, 2])).result();
+            }
+        },
+    );
+}

@@ -1,0 +1,73 @@
+//! What lies at the socket's path before the broker starts.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+use std::time::Duration;
+
+use sockbroker_test_support::daemon::Process;
+use sockbroker_test_support::namespace::inside_with_users;
+use sockbroker_test_support::{Folder, Start};
+
+use crate::arena::{PROGRAM, attacker};
+
+/// A folder that everybody may write to, as a careless operator would choose.
+fn careless() -> Folder {
+    let folder = Folder::new();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    folder
+}
+
+/// Starts a broker at a path where it must not start; what it says.
+fn refuses(path: &std::path::Path) -> String {
+    let (mut command, folder) = Start::new(PROGRAM).command();
+    command.arg("--socket").arg(path).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut process = Process::spawn(command);
+    let status = process.ends_within(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(69));
+    fs::read_to_string(folder.join("log")).unwrap()
+}
+
+#[test]
+fn a_link_to_a_file_of_root_is_not_followed() {
+    inside_with_users("startup::a_link_to_a_file_of_root_is_not_followed", || {
+        let (open, closed) = (careless(), Folder::new());
+        let victim = closed.write("shadow", "secret");
+        let before = fs::metadata(&victim).unwrap();
+        let path = open.join("socket");
+        let (to, link) = (victim.clone(), path.clone());
+        attacker().run(move || symlink(to, link)).unwrap();
+        assert!(refuses(&path).contains("not a socket"));
+        let after = fs::metadata(&victim).unwrap();
+        assert_eq!((before.mode(), before.ino()), (after.mode(), after.ino()));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "secret");
+    });
+}
+
+#[test]
+fn a_link_to_nowhere_makes_no_socket_there() {
+    inside_with_users("startup::a_link_to_nowhere_makes_no_socket_there", || {
+        let (open, other) = (careless(), careless());
+        let (to, link) = (other.join("elsewhere"), open.join("socket"));
+        let path = link.clone();
+        attacker().run(move || symlink(to, link)).unwrap();
+        assert!(refuses(&path).contains("not a socket"));
+        assert!(!other.join("elsewhere").exists());
+    });
+}
+
+#[test]
+fn a_socket_of_another_user_is_not_replaced() {
+    inside_with_users("startup::a_socket_of_another_user_is_not_replaced", || {
+        let open = careless();
+        let path = open.join("socket");
+        let at = path.clone();
+        let trap = attacker().run(move || UnixListener::bind(at)).unwrap();
+        assert!(refuses(&path).contains("another user"));
+        let owner = fs::metadata(&path).unwrap().uid();
+        assert_eq!(owner, attacker().uid());
+        drop(trap);
+        assert!(refuses(&path).contains("another user"));
+    });
+}

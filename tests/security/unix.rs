@@ -1,0 +1,228 @@
+//! The broker's identity is not lent: paths, credentials, descriptors.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::json;
+use sockbroker_sys::{option, peer};
+use sockbroker_test_support::mount;
+use sockbroker_test_support::skip::skip;
+use sockbroker_test_support::{Folder, base64, unbase64};
+
+use crate::arena::attacker;
+
+/// `SO_PEERCRED` of a socket: user and group.
+fn told(socket: &impl AsFd) -> (u32, u32) {
+    const SO_PEERCRED: i32 = 17;
+    let ucred = option::get_bytes(socket.as_fd(), 1, SO_PEERCRED, 12).unwrap();
+    let word = |at: usize| u32::from_ne_bytes(ucred[at..at + 4].try_into().unwrap());
+    (word(4), word(8))
+}
+
+fn ids() -> (u32, u32) {
+    (attacker().uid(), attacker().uid())
+}
+
+/// A folder that everybody may pass and write to.
+fn open_folder() -> Folder {
+    let folder = Folder::new();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    folder
+}
+
+attack!(a_root_owned_folder_stays_closed_to_connect, mut arena, {
+    let folder = Folder::new();
+    let path = folder.join("service");
+    let service = UnixListener::bind(&path).unwrap();
+    service.set_nonblocking(true).unwrap();
+    let socket = arena.socket(json!(["AF_UNIX"]));
+    let refused = arena.attacker.call("socket.connect", json!([socket, path])).fault();
+    assert_eq!(refused.errno(), "EACCES");
+    assert!(service.accept().is_err(), "the service was reached");
+});
+
+attack!(a_root_owned_folder_stays_closed_to_bind, mut arena, {
+    let folder = Folder::new();
+    let path = folder.join("planted");
+    let socket = arena.socket(json!(["AF_UNIX"]));
+    let refused = arena.attacker.call("socket.bind", json!([socket, path])).fault();
+    assert_eq!(refused.errno(), "EACCES");
+    assert!(!path.exists());
+});
+
+attack!(a_root_owned_folder_stays_closed_to_every_kind_of_message, mut arena, {
+    let folder = Folder::new();
+    let path = folder.join("service");
+    let service = UnixDatagram::bind(&path).unwrap();
+    service.set_nonblocking(true).unwrap();
+    let socket = arena.socket(json!(["AF_UNIX", "SOCK_DGRAM"]));
+    let message = json!({ "buffers": ["aGk="], "address": path });
+    for (method, params) in [
+        ("socket.sendto", json!([socket, "aGk=", 0, path])),
+        ("socket.sendmsg", json!([socket, ["aGk="], [], 0, path])),
+        ("socket.sendmmsg", json!([socket, [message]])),
+        ("socket.connect", json!([socket, path])),
+    ] {
+        assert_eq!(arena.attacker.call(method, params).fault().errno(), "EACCES", "{method}");
+    }
+    assert!(service.recv(&mut [0; 8]).is_err(), "something arrived");
+});
+
+attack!(a_symbolic_link_into_a_closed_folder_leads_nowhere, mut arena, {
+    let (closed, open) = (Folder::new(), open_folder());
+    let service = UnixListener::bind(closed.join("service")).unwrap();
+    service.set_nonblocking(true).unwrap();
+    let (to, link) = (closed.join("service"), open.join("link"));
+    attacker().run(move || symlink(to, link)).unwrap();
+    let socket = arena.socket(json!(["AF_UNIX"]));
+    let refused = arena.attacker.call("socket.connect", json!([socket, open.join("link")]));
+    assert_eq!(refused.fault().errno(), "EACCES");
+    assert!(service.accept().is_err(), "the service was reached");
+});
+
+attack!(a_socket_that_only_root_may_write_to_is_not_connected_to, mut arena, {
+    let folder = open_folder();
+    let path = folder.join("service");
+    let _service = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = arena.socket(json!(["AF_UNIX"]));
+    let refused = arena.attacker.call("socket.connect", json!([socket, path])).fault();
+    assert_eq!(refused.errno(), "EACCES");
+});
+
+attack!(a_service_is_told_the_attacker_and_not_root, mut arena, {
+    let folder = open_folder();
+    let path = folder.join("service");
+    let service = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    let name = SocketAddr::from_abstract_name(b"sockbroker-attack").unwrap();
+    let hidden = UnixListener::bind_addr(&name).unwrap();
+    for (service, address) in [(service, json!(path)), (hidden, json!("\u{0}sockbroker-attack"))] {
+        let socket = arena.socket(json!(["AF_UNIX"]));
+        arena.attacker.call("socket.connect", json!([socket, address])).result();
+        let (accepted, _) = service.accept().unwrap();
+        assert_eq!(told(&accepted), ids());
+        assert_eq!(peer::groups(accepted.as_fd()).unwrap(), [0_u32; 0]);
+    }
+});
+
+attack!(a_pair_that_is_passed_on_does_not_pass_for_root, mut arena, {
+    let (left, _right) = arena.attacker.pair();
+    let handed = arena.attacker.call("socket.fileno", json!([left])).descriptors.remove(0);
+    assert_eq!(told(&handed), ids());
+    let made = arena.attacker.call("socket.socketpair", json!({ "want_fd": true }));
+    for end in &made.descriptors {
+        assert_eq!(told(end), ids());
+    }
+});
+
+attack!(a_listener_of_the_attacker_does_not_pass_for_root, mut arena, {
+    let folder = open_folder();
+    let socket = arena.socket(json!(["AF_UNIX"]));
+    arena.attacker.call("socket.bind", json!([socket, folder.join("trap")])).result();
+    arena.attacker.call("socket.listen", json!([socket])).result();
+    let client = UnixStream::connect(folder.join("trap")).unwrap();
+    assert_eq!(told(&client), ids());
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(folder.join("trap")).unwrap());
+    assert_eq!(owner, attacker().uid());
+});
+
+/// A connection that tells its server who sends, as the broker holds it for the attacker.
+fn with_credentials(arena: &mut crate::arena::Arena) -> (u64, u64) {
+    let (left, right) = arena.attacker.pair();
+    let passes = json!([right, "SOL_SOCKET", "SO_PASSCRED", 1]);
+    arena.attacker.call("socket.setsockopt", passes).result();
+    (left, right)
+}
+
+attack!(messages_carry_the_ids_of_the_attacker, mut arena, {
+    let (left, right) = with_credentials(&mut arena);
+    arena.attacker.call("socket.send", json!([left, "aGk="])).result();
+    arena.attacker.call("socket.sendmsg", json!([left, ["aGk="]])).result();
+    // A connection that the attacker made itself and had adopted is no way round.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    option::set_int(ours.as_fd(), 1, 16, 1).unwrap();
+    let adopted = arena.attacker.lend(&theirs);
+    arena.attacker.call("socket.send", json!([adopted, "aGk="])).result();
+    let seen = sockbroker_sys::message::receive_message(ours.as_fd(), 8, 64, 0).unwrap();
+    let sockbroker_sys::control::ControlMessage::Data { data, .. } = &seen.control[0] else {
+        panic!("no credentials: {seen:?}");
+    };
+    let mut all = vec![data.clone()];
+    for _ in 0..2 {
+        let got = arena.attacker.call("socket.recvmsg", json!([right, 2, 64])).result().clone();
+        all.push(unbase64(&got["ancdata"][0][2]));
+    }
+    for ucred in all {
+        assert_eq!(ucred[4..], [attacker().uid(); 2].map(u32::to_ne_bytes).concat());
+    }
+});
+
+attack!(forged_credentials_are_refused, mut arena, {
+    let (left, right) = with_credentials(&mut arena);
+    let uid = attacker().uid();
+    let own = std::process::id();
+    for (pid, user, group) in [(own, 0, 0), (own, uid, 0), (own, 0, uid), (1, uid, uid), (1, 0, 0)]
+    {
+        let ucred = base64([pid, user, group].map(u32::to_ne_bytes).concat());
+        let params = json!([left, ["aGk="], [["SOL_SOCKET", 2, ucred]]]);
+        let refused = arena.attacker.call("socket.sendmsg", params).fault();
+        assert_eq!(refused.errno(), "EPERM", "{pid} {user} {group}");
+    }
+    arena.attacker.call("socket.setblocking", json!([right, false])).result();
+    let nothing = arena.attacker.call("socket.recv", json!([right, 8])).fault();
+    assert_eq!(nothing.errno(), "EAGAIN");
+});
+
+attack!(descriptors_of_the_broker_cannot_be_named_by_their_numbers, mut arena, {
+    let (left, right) = arena.attacker.pair();
+    let numbers = base64([0_u32, 1, 2, 3, 4, 5].map(u32::to_ne_bytes).concat());
+    for ancillary in [
+        json!(["SOL_SOCKET", "SCM_RIGHTS", numbers]),
+        json!(["SOL_SOCKET", "SCM_RIGHTS", { "descriptors": 1, "rest": numbers }]),
+        json!(["SOL_SOCKET", "SCM_RIGHTS", { "descriptors": 1 }]),
+    ] {
+        let params = json!([left, ["aGk="], [ancillary]]);
+        let refused = arena.attacker.call("socket.sendmsg", params).fault();
+        assert!(
+            [(-32602, "argument"), (4003, "descriptor")].contains(&refused.kind()),
+            "{refused:?}"
+        );
+    }
+    arena.attacker.call("socket.setblocking", json!([right, false])).result();
+    assert_eq!(arena.attacker.call("socket.recv", json!([right, 8])).fault().errno(), "EAGAIN");
+});
+
+attack!(a_thread_that_acts_as_the_attacker_cannot_be_killed_by_it, mut arena, {
+    let test = "unix::a_thread_that_acts_as_the_attacker_cannot_be_killed_by_it";
+    let folder = open_folder();
+    let place = folder.join("stuck");
+    fs::create_dir(&place).unwrap();
+    let device = fs::File::options().read(true).write(true).open("/dev/fuse");
+    let mounted = device.and_then(|device| mount::fuse(&place, device.as_fd()).map(|()| device));
+    let Ok(_device) = mounted else {
+        return skip("no FUSE here", test);
+    };
+    let socket = arena.socket(json!(["AF_UNIX"]));
+    let waiting = arena.attacker.send("socket.connect", json!([socket, place.join("s")]));
+    arena.attacker.stays_silent_for(200);
+    let broker = arena.broker.process().number();
+    let tasks: Vec<_> = fs::read_dir(format!("/proc/{broker}/task")).unwrap().flatten().collect();
+    let names = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap();
+    assert!(tasks.iter().any(|task| names(task).trim() == "as-client"), "no such thread");
+    for task in &tasks {
+        let mut kill = Command::new("sh");
+        kill.args(["-c", "kill -9 \"$0\""]).arg(task.file_name());
+        kill.uid(attacker().uid()).gid(attacker().uid());
+        assert!(!kill.output().unwrap().status.success(), "{:?} was killed", task.file_name());
+    }
+    arena.attacker.is_served();
+    arena.attacker.cancel(waiting);
+    assert_eq!(arena.attacker.answer(waiting).fault().code, -32800);
+    mount::detach(&place);
+});
