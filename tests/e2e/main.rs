@@ -35,6 +35,7 @@ mod documentation;
 mod names;
 mod startup;
 mod shutdown;
+mod units;
 mod users;
 mod policy;
 mod policy_files;
