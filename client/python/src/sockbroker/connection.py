@@ -68,7 +68,7 @@ class Answer:
 class Connection:
     """A stream to the broker."""
 
-    __slots__ = ("_stream", "_endpoint", "_process", "_descriptors", "_method", "number", "request")
+    __slots__ = ("_stream", "_endpoint", "_process", "_descriptors", "_method", "number", "request", "__weakref__")
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Connects; `BrokerError` if nobody serves there."""

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import os
 import threading
+import weakref
 from typing import Any, Iterator, Sequence
 
 from . import errors, native
@@ -29,7 +30,7 @@ class Session:
         self.ended = False
         self.handles = 0
         """How many handles of it are open."""
-        self._connections: set[Connection] = set()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._idle: collections.deque[Connection] = collections.deque()
         self._clone: tuple[str, Connection] | None = None
         self._anchor = self._connect()
@@ -59,6 +60,8 @@ class Session:
         cancels it. If it was answered all the same, `late` is called with the answer.
         """
         connection = self._take()
+        # Known before it is sent: an exception may strike before that too.
+        number, request = connection.number, connection.request + 1
         try:
             answer = connection.call(method, params, attachments, descriptors, room, takes_descriptors)
         except BrokerError:
@@ -66,7 +69,6 @@ class Session:
             self._check_alive()
             raise
         except BaseException:
-            number, request = connection.number, connection.request
             self._drop(connection)
             if late is not None:
                 self._settle(number, request, late)
@@ -187,7 +189,7 @@ class Session:
             connection.forget()
         self._idle.clear()
         clone, self._clone = self._clone, None
-        self._connections = set()
+        self._connections = weakref.WeakSet()
         self.ended = clone is None
         if clone is not None:
             self._token, self._anchor = clone
