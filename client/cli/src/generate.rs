@@ -55,11 +55,18 @@ fn pages() -> Result<Vec<Page>, Failure> {
     let mut command = Cli::command().disable_help_subcommand(true);
     // Names of subcommands become those of the whole command, as in their pages' titles.
     command.build();
-    let mut pages = vec![page(command.clone(), "sockbroker")?];
-    for subcommand in command.get_subcommands().filter(|found| !found.is_hide_set()) {
-        pages.push(page(subcommand.clone(), &format!("sockbroker-{}", subcommand.get_name()))?);
-    }
+    let mut pages = Vec::new();
+    add_pages(&command, "sockbroker", &mut pages)?;
     Ok(pages)
+}
+
+/// The page of a command and those of its subcommands, which may have some of their own.
+fn add_pages(command: &Command, name: &str, pages: &mut Vec<Page>) -> Result<(), Failure> {
+    pages.push(page(command.clone(), name)?);
+    let shown = |found: &&Command| !found.is_hide_set() && found.get_name() != "help";
+    command.get_subcommands().filter(shown).try_for_each(|subcommand| {
+        add_pages(subcommand, &format!("{name}-{}", subcommand.get_name()), pages)
+    })
 }
 
 fn page(command: Command, name: &str) -> Result<Page, Failure> {

@@ -44,8 +44,8 @@ fn there_is_a_page_for_the_program_and_for_each_subcommand() {
             .map(|page| page.unwrap().file_name().into_string().unwrap())
             .collect();
         pages.sort();
-        let mut expected: Vec<_> =
-            SUBCOMMANDS.iter().map(|name| format!("sockbroker-{name}.1")).collect();
+        let names = SUBCOMMANDS.iter().chain(&["policy-check", "policy-explain"]);
+        let mut expected: Vec<_> = names.map(|name| format!("sockbroker-{name}.1")).collect();
         expected.push("sockbroker.1".to_owned());
         expected.sort();
         assert_eq!(pages, expected);
