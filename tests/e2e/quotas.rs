@@ -180,6 +180,30 @@ fn descriptors_of_calls_that_wait_are_counted_over_connections() {
 }
 
 #[test]
+fn descriptors_of_messages_that_are_not_yet_whole_are_counted_too() {
+    bounded(20, || {
+        let broker = limited(&[("buffered_descriptors_per_user", 5)]);
+        let files = broker.idle_open_files();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let some = [null.as_fd(); 4];
+        let begun = |broker: &sockbroker_test_support::Daemon| {
+            let client = broker.ndjson();
+            client.wire.send(b"Content-Length: 9\r\nFds: 4\r\n", &some).unwrap();
+            client
+        };
+        let mut first = begun(&broker);
+        until("they are there", || broker.open_files() >= files + 5);
+        for _ in 0..3 {
+            assert!(begun(&broker).wire.ends_within(Duration::from_secs(5)));
+        }
+        assert!(!first.wire.ends_within(Duration::from_millis(100)));
+        drop(first);
+        broker.settles_at(files);
+        broker.lsp().is_served();
+    });
+}
+
+#[test]
 fn who_is_too_fast_waits_within_the_timeout_and_is_refused_where_the_socket_does_not_wait() {
     bounded(30, || {
         for (limit, value, data) in

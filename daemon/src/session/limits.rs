@@ -136,6 +136,17 @@ limits! {
 }
 
 impl Limits {
+    /// Lowers the limits of handles to what so many open files allow: no user can take them all, and
+    /// there is room for connections. Where they are few there is nothing to share.
+    pub fn fit(&mut self, open_files: u64) {
+        const FEW: u64 = 4096;
+        if open_files < FEW {
+            return;
+        }
+        self.handles_per_user = self.handles_per_user.min(open_files / 5 * 4);
+        self.handles_in_all = self.handles_in_all.min(open_files / 10 * 9);
+    }
+
     /// The limits of users.
     pub fn quota(&self) -> Quota {
         // As in `limits!`, so that what is refused names what is told.
@@ -188,6 +199,16 @@ mod tests {
     fn a_misspelt_limit_is_refused_with_the_names_that_exist() {
         let error = toml::from_str::<Limits>("handels = 3").unwrap_err().to_string();
         assert!(error.contains("handels") && error.contains("handles"), "{error}");
+    }
+
+    #[test]
+    fn no_user_can_take_all_open_files() {
+        let mut limits = Limits::default();
+        limits.fit(20_000);
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (16_000, 18_000));
+        let mut limits: Limits = toml::from_str("handles_per_user = 3").unwrap();
+        limits.fit(1 << 20);
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (3, 262_144));
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl From<PolicyError> for StartError {
 
 /// Runs the broker as its arguments say, until it is told to end.
 pub fn run(args: &Args) -> Result<(), StartError> {
-    let config = config::load(args.config.as_deref())?;
+    let mut config = config::load(args.config.as_deref())?;
     let loaded = load_policy(args)?;
     if args.check {
         return Ok(());
@@ -87,8 +87,9 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     log::log_to_stderr();
     let policy = in_force(loaded);
     process::keep_large_buffers();
-    if let Err(error) = process::raise_open_files() {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+    match process::raise_open_files() {
+        Ok(open_files) => config.limits.fit(open_files),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
     let passed = service::listening_socket()?;
     let path = args.socket.clone().or_else(|| config.socket.clone());

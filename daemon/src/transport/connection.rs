@@ -169,7 +169,7 @@ impl Driver {
 
     /// What is not yet whole: its descriptors, and a large message among what its user may hold.
     fn check_rest(&mut self) -> Result<(), End> {
-        let held = self.input.len() + self.codec.held();
+        let held = (self.input.len() + self.codec.held(), self.descriptors.len());
         self.share.hold(self.core.connection(), held).map_err(End::Crossed)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(

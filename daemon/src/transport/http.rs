@@ -152,7 +152,7 @@ async fn call(
     let limit = size(server.broker.limits.frame_bytes);
     let length = request.body().size_hint().upper().unwrap_or(limit as u64).min(limit as u64);
     let mut share = PartShare::default();
-    if share.hold(connection, size(length)).is_err() {
+    if share.hold(connection, (size(length), 0)).is_err() {
         let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was reached";
         return text(StatusCode::SERVICE_UNAVAILABLE, reason);
     }

@@ -1,28 +1,44 @@
-//! What an unfinished message takes of its user's share of bytes.
+//! What an unfinished message takes of its user's shares of bytes and descriptors.
 
 use crate::session::connection::Connection;
 use crate::table::quota::{Crossed, Share, Taken};
 
-/// What is not counted: the buffer that every connection has.
+/// Bytes that are not counted: the buffer that every connection has.
 const FREE: usize = 64 << 10;
 
-/// The part that one connection takes.
+/// The parts that one connection takes.
 #[derive(Debug, Default)]
-pub(super) struct PartShare(Option<Taken>);
+pub(super) struct PartShare {
+    bytes: Option<Taken>,
+    descriptors: Option<Taken>,
+}
 
 impl PartShare {
-    /// Counts so many bytes instead of those before.
-    pub(super) fn hold(&mut self, connection: &Connection, bytes: usize) -> Result<(), Crossed> {
-        let held = match &mut self.0 {
-            _ if bytes <= FREE => {
-                self.0 = None;
-                Ok(())
-            }
-            Some(taken) => taken.resize(bytes as u64),
-            None => connection.user().take(Share::Bytes, bytes as u64).map(|taken| {
-                self.0 = Some(taken);
-            }),
-        };
-        held.inspect_err(|crossed| connection.broker().metrics.crossed(crossed.name))
+    /// Counts so many bytes and descriptors instead of those before.
+    pub(super) fn hold(
+        &mut self,
+        connection: &Connection,
+        (bytes, descriptors): (usize, usize),
+    ) -> Result<(), Crossed> {
+        let bytes = if bytes <= FREE { 0 } else { bytes };
+        hold(&mut self.bytes, connection, Share::Bytes, bytes)?;
+        hold(&mut self.descriptors, connection, Share::Descriptors, descriptors)
     }
+}
+
+fn hold(
+    part: &mut Option<Taken>,
+    connection: &Connection,
+    share: Share,
+    amount: usize,
+) -> Result<(), Crossed> {
+    let held = match part {
+        _ if amount == 0 => {
+            *part = None;
+            Ok(())
+        }
+        Some(taken) => taken.resize(amount as u64),
+        None => connection.user().take(share, amount as u64).map(|taken| *part = Some(taken)),
+    };
+    held.inspect_err(|crossed| connection.broker().metrics.crossed(crossed.name))
 }
