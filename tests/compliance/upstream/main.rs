@@ -46,6 +46,18 @@ fn the_tests_of_socket_pass_in_every_mode() {
 }
 
 #[test]
+fn the_tests_of_socket_pass_for_a_user_whom_the_policy_serves() {
+    let test = "the_tests_of_socket_pass_for_a_user_whom_the_policy_serves";
+    if skip::root_or_skip(test) {
+        let modes = ["--mode", "direct", "--mode", "mediated"];
+        println!(
+            "{}",
+            compare(test, &[&["--suite", "test_socket", "--nobody"][..], &modes].concat())
+        );
+    }
+}
+
+#[test]
 fn the_tests_of_what_stands_on_socket_pass_mediated() {
     let suites = [
         "test_selectors",

@@ -1,6 +1,6 @@
 """CPython's own tests, natively and through a broker: whatever passes natively has to pass.
 
-    run.py --broker sockbrokerd [--python /usr/bin/python3] [--suite test_socket] [--mode mediated]
+    run.py --broker sockbrokerd [--python /usr/bin/python3] [--suite test_socket] [--mode mediated] [--nobody]
 
 Without a suite or mode all are run: `test_socket` in every mode, the others in mediated mode. Exit code 0 if
 nothing is worse than natively, 1 if something is, 77 if the interpreter has no tests of its own.
@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,15 +41,34 @@ NO_TESTS = 77
 PATIENCE = 900
 
 
-class Broker:
-    """A broker of this user, and its log."""
+AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
+POLICY = """
+version = 1
 
-    def __init__(self, binary, folder):
+[[rule]]
+name = "the user whose programs are tested"
+subject = { uids = [65534] }
+allow = [
+    "create", "adopt", "bind", "listen", "accept", "connect", "send", "receive", "option", "ioctl", "inspect",
+    "handover", "session", "resolve", "interfaces", "hostname",
+]
+"""
+
+
+class Broker:
+    """A broker of this user, or one that serves nobody by a policy, and its log."""
+
+    def __init__(self, binary, folder, user):
         self.path = f"{folder}/broker.socket"
+        options = []
+        if user:
+            policy = pathlib.Path(folder, "policy.toml")
+            policy.write_text(POLICY)
+            options = ["--policy", str(policy)]
         self._log = open(f"{folder}/broker.log", "w+", encoding="utf-8", errors="replace")
         environment = {**os.environ, "SOCKBROKER_LOG": "debug"}
         self._process = subprocess.Popen(
-            [binary, "--socket", self.path], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            [binary, "--socket", self.path, *options], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
             env=environment,
         )  # fmt: skip
         deadline = time.monotonic() + 20
@@ -56,6 +76,8 @@ class Broker:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the broker does not serve: {self.log()}")
             time.sleep(0.02)
+        if user:
+            os.chmod(self.path, 0o666)
 
     def log(self):
         """What it wrote."""
@@ -72,13 +94,19 @@ class Broker:
         return sum(int(count) for count in re.findall(r"\bcalls=(\d+)", self.log()))
 
 
-def run_suite(python, suite, folder, prefix=(), only=()):
-    """One run in a process of its own; its record, with the seconds that the process took."""
+def run_suite(given, suite, folder, prefix=(), only=()):
+    """One run in a process of its own, as nobody if asked; its record."""
     out = f"{folder}/outcomes.json"
-    command = [python, *prefix, str(HERE / "suite.py"), "--out", out]
+    package, program = PACKAGE, HERE / "suite.py"
+    if given.nobody:
+        # Where nobody can read and write.
+        os.chmod(folder, 0o777)
+        package = shutil.copytree(PACKAGE, f"{folder}/package", dirs_exist_ok=True)
+        program = shutil.copy(program, folder)
+    command = [*(AS_NOBODY if given.nobody else ()), given.python, *prefix, str(program), "--out", out]
     command += [word for name in only for word in ("--only", name)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER_"))}
-    environment["PYTHONPATH"] = str(PACKAGE)
+    environment.update(PYTHONPATH=str(package), TMPDIR=folder, PYTHONDONTWRITEBYTECODE="1")
     with open(f"{folder}/output", "w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
             [*command, suite], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
@@ -109,12 +137,12 @@ def kill_group(process):
 
 def compare(given, suite, mode, native, folder):
     """One brokered run against the native one; the faults."""
-    broker = Broker(given.broker, folder)
+    broker = Broker(given.broker, folder, given.nobody)
     prefix = ("-m", "sockbroker", "--mode", mode, "--broker", broker.path)
-    brokered = run_suite(given.python, suite, folder, prefix)
+    brokered = run_suite(given, suite, folder, prefix)
     again = judge.is_flaky(native, brokered)
     if again:
-        retried = run_suite(given.python, suite, folder, prefix, again)
+        retried = run_suite(given, suite, folder, prefix, again)
         brokered["outcomes"].update(retried["outcomes"])
     calls = broker.stop()
     found = judge.faults(native, brokered, without_descriptor.REASONS if mode == "remote" else ())
@@ -144,6 +172,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--python", default="/usr/bin/python3")
+    parser.add_argument("--nobody", action="store_true", help="run as nobody, with a policy; needs root")
     parser.add_argument("--suite", action="append", choices=["test_socket", *OTHERS])
     parser.add_argument("--mode", action="append", choices=MODES)
     given = parser.parse_args()
@@ -154,8 +183,8 @@ def main():
     found = []
     for suite in given.suite or ["test_socket", *OTHERS]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            native = run_suite(given.python, suite, folder)
-        print(f"{suite}: {native['version'].split()[0]}, {os.geteuid()=}")
+            native = run_suite(given, suite, folder)
+        print(f"{suite}: {native['version'].split()[0]}, as {'nobody' if given.nobody else os.geteuid()}")
         for mode in given.mode or (MODES if suite == "test_socket" else ("mediated",)):
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 found += compare(given, suite, mode, native, folder)
