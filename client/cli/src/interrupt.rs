@@ -2,28 +2,43 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::failure::Failure;
 
 /// How long a waiting call may take before the flag is looked at again, in seconds.
 pub(crate) const LOOK: f64 = 0.1;
+/// Signals that come together are one: timeout(1) sends its own to the program and to its group.
+const TOGETHER: Duration = Duration::from_millis(300);
 
 /// Whether the user wants an end.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on the signals set the flag instead of ending the process; the second one ends it.
+    /// From now on the first signal sets the flag instead of ending the process. A later one ends it,
+    /// for a user who does not want to wait for a broker that does not answer.
     pub(crate) fn minded() -> Result<Self, Failure> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])
+            .map_err(|error| Failure::system("cannot mind signals", &error))?;
         let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset, and only sets it.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag.clone())
-                .and_then(|_id| signal_hook::flag::register(signal, flag.clone()))
-                .map_err(|error| Failure::system("cannot mind signals", &error))?;
-        }
+        let set = Arc::clone(&flag);
+        thread::spawn(move || {
+            let mut first: Option<Instant> = None;
+            for signal in signals.forever() {
+                set.store(true, Ordering::Relaxed);
+                let since = first.get_or_insert_with(Instant::now).elapsed();
+                if since > TOGETHER {
+                    // It does not come back; where it fails the process just goes on.
+                    drop(emulate_default_handler(signal));
+                }
+            }
+        });
         Ok(Self(flag))
     }
 

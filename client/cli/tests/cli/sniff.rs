@@ -132,7 +132,7 @@ fn an_interrupt_ends_the_file_well() {
         let file = folder.join("interrupted");
         let (child, mut said) = listening(&["lo", "--write", file.to_str().unwrap()]);
         ping("127.0.0.1", "56");
-        // It is run by timeout(1), which passes the signal on.
+        // It is run by timeout(1), which passes the signal on, twice.
         let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         child.wait_with_output().unwrap();
