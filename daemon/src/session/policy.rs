@@ -64,7 +64,7 @@ impl PolicyInForce {
     }
 
     /// Puts another in its place, whole, and tells those who wait. Gives its number.
-    pub(super) fn replace(&self, policy: Policy) -> u64 {
+    pub fn replace(&self, policy: Policy) -> u64 {
         let mut current = self.lock();
         *current = Arc::new(policy);
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;

@@ -15,6 +15,7 @@ mod exchange;
 mod rpc;
 mod bulk;
 mod handles;
+mod policy;
 mod library;
 
 use std::io::Write;
@@ -48,6 +49,8 @@ enum Suite {
     Bulk,
     /// Memory and time of idle handles and connections.
     Handles,
+    /// Decisions of the policy, by the number of rules.
+    Policy,
     /// The Rust library: typed calls, calls in flight, streams, handed-over descriptors.
     Client,
 }
@@ -58,6 +61,7 @@ impl Suite {
             Self::Rpc => "rpc",
             Self::Bulk => "bulk",
             Self::Handles => "handles",
+            Self::Policy => "policy",
             Self::Client => "client",
         }
     }
@@ -68,6 +72,7 @@ impl Suite {
             Self::Rpc => rpc::run(report)?,
             Self::Bulk => bulk::run(report)?,
             Self::Handles => handles::run(report)?,
+            Self::Policy => policy::run(report)?,
             Self::Client => library::run(report)?,
         }
         let others = Sample::of(&[load.percent_of_others()?]);

@@ -10,14 +10,16 @@ pub mod frame;
 pub mod request;
 pub mod address;
 pub mod ancillary;
+pub mod policy;
 
 /// Takes the bytes of one input.
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is that of its folder in `../corpus`, and what it does.
-pub const TARGETS: [(&str, Body); 4] = [
+pub const TARGETS: [(&str, Body); 5] = [
     ("frame", frame::body),
     ("request", request::body),
     ("address", address::body),
     ("ancillary", ancillary::body),
+    ("policy", policy::body),
 ];

@@ -55,6 +55,11 @@ fn ancillary_seeds_break_no_promise() {
 }
 
 #[test]
+fn policy_seeds_break_no_promise() {
+    replay("policy");
+}
+
+#[test]
 fn every_target_has_a_program_and_a_corpus_and_every_corpus_a_target() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let names = |folder: PathBuf| -> BTreeSet<String> {

@@ -1,0 +1,104 @@
+//! Suite `policy`: what a decision costs, and how it grows with the rules.
+
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use sockbroker_proto::address::Address;
+use sockbrokerd::policy::Policy;
+use sockbrokerd::policy::action::{Connect, SocketFacts};
+use sockbrokerd::policy::file::{Directory, read};
+use sockbrokerd::policy::rights::Rights;
+use sockbrokerd::policy::subject::Subject;
+
+use crate::Result;
+use crate::measure::{Sample, number};
+use crate::report::{Report, Row, Target};
+
+/// Decisions of one round, and rounds.
+const DECISIONS: usize = 20_000;
+const ROUNDS: usize = 15;
+/// The numbers of rules of which the growth is told.
+const SIZES: [usize; 4] = [20, 100, 1_000, 10_000];
+
+/// The slowest decision with 20 rules that is good enough.
+const DECISION: Target = Target::AtMost(200.0);
+/// With so many times the rules no more than so many times the time: linear.
+const LINEAR: Target = Target::AtMost(1.0);
+
+pub(crate) fn run(report: &mut Report) -> Result<()> {
+    let mut few = None;
+    for rules in SIZES {
+        let rights = rights(rules)?;
+        // The last rule allows it; no rule does.
+        let hit = sample(&rights, Ipv4Addr::new(192, 0, 2, 1));
+        let miss = sample(&rights, Ipv4Addr::new(203, 0, 113, 1));
+        for (name, sample) in [("granted by the last", hit), ("granted by none", miss)] {
+            let row = Row::new(format!("{rules} rules, {name}"), sample, "ns");
+            report.add(if rules == 20 { row.target(DECISION) } else { row });
+        }
+        let (fewest, short) = *few.get_or_insert((rules, hit.median));
+        if rules > fewest {
+            let growth = hit.median / short / (number(rules) / number(fewest));
+            let name = format!("{rules} rules, growth against linear from {fewest}");
+            report.add(Row::new(name, Sample::of(&[growth]), "x").target(LINEAR));
+        }
+    }
+    Ok(())
+}
+
+/// Rules about one verb and one subject, so that each is looked at.
+fn rights(rules: usize) -> Result<Rights> {
+    let mut text = "version = 1\n".to_owned();
+    for place in 0..rules {
+        let network = if place + 1 == rules {
+            "192.0.2.0/24".to_owned()
+        } else {
+            format!("10.{}.{}.0/24", place / 250, place % 250)
+        };
+        text.extend([
+            "[[rule]]\nsubject = { groups = [\"g\"] }\nallow = [\"connect\", \"send\"]\n",
+            "family = [\"AF_INET\", \"AF_INET6\"]\ntype = [\"SOCK_STREAM\"]\n",
+            "remote_ports = [\"80\", \"443\"]\n",
+            &format!("name = \"rule {place}\"\nremote = [\"{network}\"]\n"),
+        ]);
+    }
+    let content = read("policy", &text, &OneGroup)?;
+    let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
+    let subject = Subject::new(1000, 1000).in_groups(vec![GROUP]);
+    Ok(Policy::new(970, rules, false).select(&subject, Vec::new()))
+}
+
+const GROUP: u32 = 50;
+
+struct OneGroup;
+
+impl Directory for OneGroup {
+    fn user(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
+    fn group(&self, _name: &str) -> Option<u32> {
+        Some(GROUP)
+    }
+}
+
+/// Nanoseconds of a decision with all that is around it: the request made, the permit or the denial
+/// dropped.
+fn sample(rights: &Rights, host: Ipv4Addr) -> Sample {
+    let socket = SocketFacts { family: 2, kind: 1, proto: 6 };
+    let decisions = DECISIONS / rights.rules().len().div_ceil(20);
+    let rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..decisions {
+                let address = Address::Inet { host: black_box(host), port: 443 };
+                let (reached, local, looked_up) = (None, None, None);
+                let request = Connect { socket, address, reached, local, looked_up };
+                drop(black_box(rights.ask(request)));
+            }
+            start.elapsed().as_secs_f64() * 1e9 / number(decisions)
+        })
+        .collect();
+    Sample::of(&rounds)
+}

@@ -1,0 +1,79 @@
+//! Policy files: any text is rules or a mistake with a place in it, and rules never contradict
+//! themselves.
+
+use sockbrokerd::policy::Policy;
+use sockbrokerd::policy::action::Request as _;
+use sockbrokerd::policy::check::check;
+use sockbrokerd::policy::file::{Directory, read};
+use sockbrokerd::policy::rule::Effect;
+use sockbrokerd::policy::subject::Subject;
+use sockbrokerd::policy::words::Described;
+
+/// Every name is somebody.
+struct Everybody;
+
+impl Directory for Everybody {
+    fn user(&self, name: &str) -> Option<u32> {
+        u32::try_from(name.len()).ok()
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        u32::try_from(name.len()).ok()
+    }
+}
+
+/// Questions that are put to whatever was read.
+const ACTIONS: [&str; 9] = [
+    "create AF_PACKET SOCK_RAW",
+    "create AF_INET6 SOCK_DGRAM IPPROTO_UDP",
+    "connect remote=127.0.0.1:80",
+    "bind local=[::]:443",
+    "send AF_UNIX path=/run/a/../b",
+    "capture AF_PACKET interface=lo snaplen=64",
+    "option option=unknown",
+    "handover AF_INET SOCK_RAW",
+    "resolve",
+];
+
+/// Reads the bytes as a policy file.
+pub fn body(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let content = match read("policy", text, &Everybody) {
+        Ok(content) => content,
+        Err(error) => {
+            let lines = text.lines().count() + 1;
+            assert!((1..=lines).contains(&error.line), "{error}");
+            assert!(error.column >= 1 && !error.message.is_empty(), "{error}");
+            assert!(error.excerpt.lines().count() == 3 && error.excerpt.contains('^'), "{error}");
+            return;
+        }
+    };
+    let rules: Vec<_> =
+        content.rules.into_iter().map(|(rule, line)| (rule, line.to_string())).collect();
+    // What is warned of must have words; that there is any says nothing.
+    assert!(check(&rules).iter().all(|warning| !warning.message.is_empty()));
+    for (rule, _) in &rules {
+        assert!(rule.verbs().next().is_some() && rule.line().contains(rule.effect.word()));
+    }
+    let policy = Policy::new(970, rules.into_iter().map(|(rule, _)| rule).collect(), false);
+    for uid in [0, 5] {
+        let rights = policy.select(&Subject::new(uid, uid), Vec::new());
+        for action in ACTIONS {
+            let described = action.parse::<Described>();
+            assert!(described.is_ok(), "{action}");
+            let Ok(action) = described else { continue };
+            let question = action.question();
+            let denied = |effect| {
+                let considered = rights.considered(&question).into_iter();
+                considered.filter(|(rule, _)| rule.effect == effect).any(|(rule, mismatch)| {
+                    assert_eq!(rule.matches(&question), mismatch.is_none(), "{}", rule.line());
+                    mismatch.is_none()
+                })
+            };
+            let refused = denied(Effect::Deny);
+            let allowed = denied(Effect::Allow) || uid == 0;
+            let granted = rights.judge(&question).is_ok();
+            assert_eq!(granted, !refused && allowed, "uid {uid}: {question:?}");
+        }
+    }
+}

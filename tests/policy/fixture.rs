@@ -1,0 +1,215 @@
+//! A connection of a random subject with sockets of several kinds, made before the random rules hold.
+
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, LazyLock};
+
+use serde_json::{Value, json};
+use sockbrokerd::dispatch::Enclosed;
+use sockbrokerd::dispatch::core::{Core, Message};
+use sockbrokerd::dispatch::methods::MethodTable;
+use sockbrokerd::policy::Policy;
+use sockbrokerd::policy::file::{Directory, read};
+use sockbrokerd::policy::subject::Subject;
+use sockbrokerd::session::broker::Broker;
+use sockbrokerd::session::connection::{Connection, Facts, Spelling};
+use sockbrokerd::session::limits::Limits;
+
+use crate::dice::Dice;
+use crate::model::Rules;
+
+/// Nobody's: no rule that is built in is about the subjects of the cases.
+const OWNER: u32 = 970;
+
+static TABLE: LazyLock<MethodTable> = LazyLock::new(|| MethodTable::of_contract().unwrap());
+
+/// A socket and what the model must know of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) handle: u64,
+    pub(crate) family: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) protocol: &'static str,
+    /// What it is bound to, as IP.
+    pub(crate) local: Option<(IpAddr, u16)>,
+    /// What it is connected to, as IP.
+    pub(crate) peer: Option<(IpAddr, u16)>,
+}
+
+/// A connection with its sockets.
+pub(crate) struct Fixture {
+    pub(crate) subject: Subject,
+    pub(crate) sockets: Vec<Held>,
+    pub(crate) token: String,
+    pub(crate) hostname: String,
+    rules: String,
+    broker: Arc<Broker>,
+    core: Core,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Reply(Value);
+
+impl Reply {
+    /// The verb and the rule of a denial.
+    pub(crate) fn denial(&self) -> Option<(String, String)> {
+        let data = &self.0["error"]["data"];
+        let text =
+            |field: &str| data[field].as_str().expect("a denial has rule and grant").to_owned();
+        (data["kind"] == "denied").then(|| {
+            let verb = text("grant").split('"').nth(1).expect("a grant names its verb").to_owned();
+            (verb, text("rule"))
+        })
+    }
+
+    fn result(&self) -> &Value {
+        assert!(self.0.get("result").is_some(), "{self:?}");
+        &self.0["result"]
+    }
+}
+
+struct Numbers;
+
+impl Directory for Numbers {
+    fn user(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
+    fn group(&self, _name: &str) -> Option<u32> {
+        None
+    }
+}
+
+const EVERYTHING: &str = r#"version = 1
+[[rule]]
+name = "everything"
+allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "option", "session", "hostname"]
+"#;
+
+impl Fixture {
+    /// A new connection.
+    pub(crate) async fn new(dice: &mut Dice) -> Self {
+        let uid = *dice.one(&[1000, 1001]);
+        let subject = Subject::new(uid, uid).in_groups(vec![*dice.one(&[50, 51])]);
+        let limits = Limits { resolver_jobs: 64, resolver_jobs_per_user: 64, ..Limits::default() };
+        let broker = Arc::new(Broker::new(policy(EVERYTHING), limits));
+        let facts = Facts { subject: subject.clone(), spelling: Spelling::Lsp, descriptors: true };
+        let connection = Arc::new(Connection::begin(&broker, facts));
+        let core = Core::new(connection, TABLE.clone());
+        let (token, hostname) = (String::new(), String::new());
+        let mut fixture = Self {
+            subject,
+            sockets: Vec::new(),
+            token,
+            hostname,
+            rules: String::new(),
+            broker,
+            core,
+        };
+        fixture.fill().await;
+        fixture
+    }
+
+    /// Puts rules in force, unless they are.
+    pub(crate) fn rule(&mut self, rules: &Rules) {
+        let text = rules.text();
+        if text != self.rules {
+            self.broker.policy.replace(policy(&text));
+            self.rules = text;
+        }
+    }
+
+    /// Makes a call and waits for its answer.
+    pub(crate) async fn call(
+        &mut self,
+        method: &str,
+        params: &Value,
+        descriptor: Option<OwnedFd>,
+    ) -> Reply {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let descriptors = descriptor.into_iter().collect();
+        let enclosed = Enclosed { descriptors, ..Enclosed::default() };
+        let message = Message { json: request.to_string().into(), enclosed };
+        let answer = match self.core.receive(message) {
+            Some(answer) => answer,
+            None => poll_fn(|context| self.core.poll_ended(context)).await.unwrap(),
+        };
+        Reply(serde_json::from_slice(&answer.json).unwrap())
+    }
+
+    async fn get(&mut self, method: &str, params: Value) -> Value {
+        self.call(method, &params, None).await.result().clone()
+    }
+
+    async fn fill(&mut self) {
+        let opened = self.get("session.open", json!({})).await;
+        opened["token"].as_str().unwrap().clone_into(&mut self.token);
+        let hostname = self.get("socket.gethostname", json!({})).await;
+        hostname.as_str().unwrap().clone_into(&mut self.hostname);
+        // Nothing waits: what would is EAGAIN.
+        self.get("socket.setdefaulttimeout", json!([0])).await;
+        let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let listener = self.get("socket.create_server", json!([["127.0.0.1", 0]])).await;
+        let address = self.get("socket.getsockname", json!([listener["handle"]])).await;
+        let port = u16::try_from(address[1].as_u64().unwrap()).unwrap();
+        self.hold(&listener, "AF_INET", "SOCK_STREAM", "IPPROTO_TCP", Some((here, port)), None);
+        let client = self.get("socket.socket", json!({ "timeout": 5 })).await;
+        self.get("socket.connect", json!([client["handle"], address])).await;
+        self.get("socket.settimeout", json!([client["handle"], 0])).await;
+        let own = self.get("socket.getsockname", json!([client["handle"]])).await;
+        let own = u16::try_from(own[1].as_u64().unwrap()).unwrap();
+        let (local, peer) = (Some((here, own)), Some((here, port)));
+        self.hold(&client, "AF_INET", "SOCK_STREAM", "IPPROTO_TCP", local, peer);
+        let udp = self.get("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).await;
+        self.get("socket.bind", json!([udp["handle"], ["127.0.0.1", 0]])).await;
+        let own = self.get("socket.getsockname", json!([udp["handle"]])).await;
+        let own = u16::try_from(own[1].as_u64().unwrap()).unwrap();
+        self.hold(&udp, "AF_INET", "SOCK_DGRAM", "IPPROTO_UDP", Some((here, own)), None);
+        let six = self.get("socket.socket", json!(["AF_INET6", "SOCK_DGRAM"])).await;
+        let nowhere = Some((IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0));
+        self.hold(&six, "AF_INET6", "SOCK_DGRAM", "IPPROTO_UDP", nowhere, None);
+        let pair = self.get("socket.socketpair", json!({})).await;
+        self.hold(&pair[0], "AF_UNIX", "SOCK_STREAM", "", None, None);
+        let netlink = self.get("socket.socket", json!(["AF_NETLINK", "SOCK_RAW", 0])).await;
+        self.hold(&netlink, "AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE", None, None);
+    }
+
+    /// Closes what a call has made.
+    pub(crate) async fn tidy(&mut self, reply: &Reply) {
+        let made = match &reply.0["result"] {
+            Value::Array(made) => made.clone(),
+            made => vec![made.clone()],
+        };
+        for handle in made.iter().filter(|made| made.get("local").is_none()) {
+            if let Some(handle) = handle.get("handle") {
+                self.call("socket.close", &json!([handle]), None).await;
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        made: &Value,
+        family: &'static str,
+        kind: &'static str,
+        protocol: &'static str,
+        local: Option<(IpAddr, u16)>,
+        peer: Option<(IpAddr, u16)>,
+    ) {
+        let handle = made["handle"].as_u64().unwrap();
+        self.sockets.push(Held { handle, family, kind, protocol, local, peer });
+    }
+}
+
+/// A descriptor of the client, a Unix stream socket.
+pub(crate) fn descriptor() -> OwnedFd {
+    UnixStream::pair().unwrap().0.into()
+}
+
+fn policy(text: &str) -> Policy {
+    let content = read("policy.toml", text, &Numbers).unwrap();
+    Policy::new(OWNER, content.rules.into_iter().map(|(rule, _)| rule).collect(), false)
+}

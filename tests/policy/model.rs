@@ -1,0 +1,242 @@
+//! Rules as text, and the plainest reading of them.
+
+use std::net::IpAddr;
+
+use sockbrokerd::policy::subject::Subject;
+
+use crate::dice::Dice;
+
+/// What must be granted: a verb and its operands, in the words of the rule language.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ask {
+    pub(crate) verb: &'static str,
+    pub(crate) family: Option<&'static str>,
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) protocol: Option<&'static str>,
+    pub(crate) local: Option<(IpAddr, u16)>,
+    pub(crate) remote: Option<(IpAddr, u16)>,
+    pub(crate) interface: Option<&'static str>,
+    pub(crate) option: Option<&'static str>,
+    pub(crate) netlink: Option<&'static str>,
+    pub(crate) length: Option<u64>,
+}
+
+/// Who refuses.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) verb: String,
+    pub(crate) rule: String,
+}
+
+/// A rule of random words; a field without words is left out.
+#[derive(Debug, Default)]
+struct Rule {
+    name: String,
+    deny: bool,
+    uids: Vec<u32>,
+    gids: Vec<u32>,
+    verbs: Vec<&'static str>,
+    fields: Vec<(&'static str, Vec<&'static str>)>,
+    snaplen: Option<u64>,
+    unrevocable: bool,
+}
+
+/// A random policy.
+#[derive(Debug)]
+pub(crate) struct Rules(Vec<Rule>);
+
+const VERBS: [&str; 23] = [
+    "create",
+    "adopt",
+    "bind",
+    "listen",
+    "accept",
+    "connect",
+    "send",
+    "receive",
+    "option",
+    "ioctl",
+    "capture",
+    "inject",
+    "spoof",
+    "transparent",
+    "inspect",
+    "handover",
+    "session",
+    "resolve",
+    "interfaces",
+    "hostname",
+    "sethostname",
+    "netns",
+    "admin",
+];
+const POOLS: [(&str, &[&str]); 10] = [
+    ("family", &["AF_INET", "AF_INET6", "AF_UNIX", "AF_PACKET", "AF_NETLINK"]),
+    ("type", &["SOCK_STREAM", "SOCK_DGRAM", "SOCK_RAW"]),
+    ("protocol", &["IPPROTO_TCP", "IPPROTO_UDP", "IPPROTO_ICMP", "NETLINK_ROUTE"]),
+    ("local", &["127.0.0.0/8", "::1", "10.0.0.0/8", "0.0.0.0", "any"]),
+    ("local_ports", &["0", "1-1023", "1024-65535"]),
+    ("remote", &["127.0.0.0/8", "127.0.0.1", "::1", "10.0.0.0/8", "any"]),
+    ("remote_ports", &["9", "1-1023", "1024-65535"]),
+    ("interface", &["lo", "eth*", "none"]),
+    ("option", &["ordinary", "mark", "multicast", "filter", "unknown"]),
+    ("netlink", &["get", "link", "route", "unknown"]),
+];
+
+impl Rules {
+    /// Up to eight rules; some of them about somebody else.
+    pub(crate) fn random(dice: &mut Dice, subject: &Subject) -> Self {
+        let count = dice.below(9);
+        Self((0..count).map(|place| Rule::random(dice, subject, place)).collect())
+    }
+
+    /// The policy file.
+    pub(crate) fn text(&self) -> String {
+        let rules: Vec<_> = self.0.iter().map(Rule::text).collect();
+        format!("version = 1\n{}", rules.concat())
+    }
+
+    /// Who refuses what first, if anybody.
+    pub(crate) fn verdict(&self, subject: &Subject, asks: &[Ask]) -> Option<Refusal> {
+        asks.iter().find_map(|ask| self.refusal(subject, ask))
+    }
+
+    fn refusal(&self, subject: &Subject, ask: &Ask) -> Option<Refusal> {
+        let own: Vec<_> = self.0.iter().filter(|rule| rule.is_about(subject)).collect();
+        let refusal =
+            |rule: &str| Some(Refusal { verb: ask.verb.to_owned(), rule: rule.to_owned() });
+        for rule in &own {
+            if rule.deny && rule.matches(ask) {
+                return refusal(&rule.name);
+            }
+        }
+        for rule in &own {
+            if !rule.deny && rule.matches(ask) {
+                return None;
+            }
+        }
+        let holder = own.iter().any(|rule| !rule.deny);
+        if holder && (ask.verb == "inspect" || ask.verb == "session") {
+            return None;
+        }
+        refusal("no rule")
+    }
+}
+
+impl Rule {
+    fn random(dice: &mut Dice, subject: &Subject, place: usize) -> Self {
+        let mut rule = Self {
+            name: format!("rule {place}"),
+            deny: dice.percent(20),
+            verbs: dice.some(&VERBS, 8),
+            ..Self::default()
+        };
+        if dice.percent(30) {
+            rule.uids = vec![*dice.one(&[subject.uid, 4000])];
+        }
+        if dice.percent(30) {
+            rule.gids = vec![*dice.one(&[subject.gid, subject.groups[0], 4000])];
+        }
+        for (field, pool) in POOLS {
+            let goes = match field {
+                "option" => rule.verbs.contains(&"option"),
+                "netlink" => rule.verbs.contains(&"send"),
+                _ => true,
+            };
+            if goes && dice.percent(if field == "netlink" { 50 } else { 12 }) {
+                rule.fields.push((field, dice.some(pool, 3)));
+            }
+        }
+        if rule.verbs.contains(&"capture") && !rule.deny && dice.percent(30) {
+            rule.snaplen = Some(*dice.one(&[64, 2000]));
+        }
+        rule.unrevocable = rule.verbs.contains(&"handover") && dice.percent(50);
+        rule
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![
+            "[[rule]]".to_owned(),
+            format!("name = {:?}", self.name),
+            format!("subject = {{ uids = {:?}, gids = {:?} }}", self.uids, self.gids),
+            format!("{} = {:?}", if self.deny { "deny" } else { "allow" }, self.verbs),
+        ];
+        lines.extend(self.fields.iter().map(|(field, words)| format!("{field} = {words:?}")));
+        lines.extend(self.snaplen.map(|snaplen| format!("snaplen = {snaplen}")));
+        lines.extend(self.unrevocable.then(|| "handover = \"unrevocable\"".to_owned()));
+        lines.join("\n") + "\n"
+    }
+
+    fn is_about(&self, subject: &Subject) -> bool {
+        let groups: Vec<u32> = subject.groups.iter().copied().chain([subject.gid]).collect();
+        (self.uids.is_empty() || self.uids.contains(&subject.uid))
+            && (self.gids.is_empty() || self.gids.iter().any(|gid| groups.contains(gid)))
+    }
+
+    fn matches(&self, ask: &Ask) -> bool {
+        self.verbs.contains(&ask.verb)
+            && self.fields.iter().all(|(field, words)| self.field_matches(field, words, ask))
+            && self.unlisted_matches(ask)
+    }
+
+    fn field_matches(&self, field: &str, words: &[&str], ask: &Ask) -> bool {
+        let is = |word: Option<&str>| word.is_some_and(|word| words.contains(&word));
+        match field {
+            "family" => is(ask.family),
+            "type" => is(ask.kind),
+            "protocol" => is(ask.protocol),
+            "local" => ask.local.is_some_and(|(ip, _)| {
+                self.deny && ip.is_unspecified() || words.iter().any(|net| contains(net, ip))
+            }),
+            "remote" => ask.remote.is_some_and(|(ip, _)| words.iter().any(|net| contains(net, ip))),
+            "local_ports" => ask.local.is_some_and(|(_, port)| is_within(words, port)),
+            "remote_ports" => ask.remote.is_some_and(|(_, port)| is_within(words, port)),
+            "interface" => ask.interface.is_some_and(|name| words.contains(&name)),
+            "option" => ask.verb != "option" || is(ask.option),
+            "netlink" => ask.netlink.is_none() || is(ask.netlink),
+            _ => unreachable!("{field}"),
+        }
+    }
+
+    /// Fields that mean something by being absent.
+    fn unlisted_matches(&self, ask: &Ask) -> bool {
+        let has = |field: &str| self.fields.iter().any(|(name, _)| *name == field);
+        let option = has("option") || self.deny || ask.option != Some("unknown");
+        let netlink = has("netlink") || self.deny || ask.netlink.is_none();
+        let snaplen =
+            ask.length.is_none_or(|length| self.snaplen.is_none_or(|most| length <= most));
+        let strong = ask.kind == Some("SOCK_RAW")
+            || ["AF_PACKET", "AF_NETLINK"].contains(&ask.family.unwrap_or_default());
+        let handover = ask.verb != "handover"
+            || match (self.deny, self.unrevocable) {
+                (false, unrevocable) => !strong || unrevocable,
+                (true, unrevocable) => !unrevocable || strong,
+            };
+        option && netlink && snaplen && handover
+    }
+}
+
+/// Membership by counting bits, one after the other.
+fn contains(net: &str, ip: IpAddr) -> bool {
+    if net == "any" {
+        return true;
+    }
+    let (address, length) = net.split_once('/').unwrap_or((net, "128"));
+    let bits = |ip: IpAddr| -> Vec<u8> {
+        let octets = match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        octets.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1)).collect()
+    };
+    let (net, own) = (bits(address.parse().unwrap()), bits(ip));
+    let length = length.parse::<usize>().unwrap().min(net.len());
+    net.len() == own.len() && net[..length] == own[..length]
+}
+
+fn is_within(words: &[&str], port: u16) -> bool {
+    words.iter().any(|word| {
+        let (first, last) = word.split_once('-').unwrap_or((word, word));
+        first.parse::<u16>().unwrap() <= port && port <= last.parse::<u16>().unwrap()
+    })
+}

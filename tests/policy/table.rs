@@ -1,0 +1,367 @@
+//! What must be granted for each method: written down by hand, in the words of the rule language.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::base64;
+
+use crate::dice::Dice;
+use crate::fixture::{Fixture, Held, descriptor};
+use crate::model::Ask;
+
+/// A call, and what must be granted for it, in order.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) method: &'static str,
+    pub(crate) params: Value,
+    pub(crate) asks: Vec<Ask>,
+    pub(crate) descriptor: Option<OwnedFd>,
+    /// Whether the sockets of the fixture are no longer what they were.
+    pub(crate) spoils: bool,
+}
+
+type Maker = fn(&mut Dice, &Fixture) -> (Value, Vec<Ask>);
+
+/// A random call.
+pub(crate) fn random(dice: &mut Dice, fixture: &Fixture) -> Call {
+    let (method, make) = *dice.one(METHODS);
+    let (params, asks) = make(dice, fixture);
+    let descriptor = ["socket.fromfd", "socket.sendfile"].contains(&method).then(descriptor);
+    Call { method, params, asks, descriptor, spoils: SPOILERS.contains(&method) }
+}
+
+const SPOILERS: &[&str] = &[
+    "session.close",
+    "session.restrict",
+    "socket.accept",
+    "socket.bind",
+    "socket.close",
+    "socket.connect",
+    "socket.connect_ex",
+    "socket.detach",
+    "socket.listen",
+    "socket.sendmmsg",
+    "socket.sendmsg",
+    "socket.sendto",
+    "socket.shutdown",
+];
+
+/// Every method of the contract.
+#[rustfmt::skip]
+pub(crate) const METHODS: &[(&str, Maker)] = &[
+    ("admin.handles", |_, _| (json!([1]), plain("admin"))),
+    ("admin.reload", |_, _| (json!([]), plain("admin"))),
+    ("admin.sessions", |_, _| (json!([]), plain("admin"))),
+    ("call.resolve", |_, _| (json!([1_000_000, 1]), Vec::new())),
+    ("policy.check", |_, _| (json!(["create AF_PACKET"]), Vec::new())),
+    ("policy.wait", |_, _| (json!([0]), Vec::new())),
+    ("policy.whoami", |_, _| (json!([]), Vec::new())),
+    ("rpc.discover", |_, _| (json!([]), Vec::new())),
+    ("session.attach", |_, fixture| (json!([fixture.token]), Vec::new())),
+    ("session.clone", |_, _| (json!([]), plain("session"))),
+    ("session.close", |_, _| (json!([]), Vec::new())),
+    ("session.handles", |_, fixture| (json!([]), fixture.sockets.iter().flat_map(|held| about("inspect", held)).collect())),
+    ("session.info", |_, _| (json!([]), Vec::new())),
+    ("session.limits", |_, _| (json!([]), Vec::new())),
+    ("session.open", |_, _| (json!([]), plain("session"))),
+    ("session.restrict", |_, _| (json!([]), Vec::new())),
+    ("socket.CMSG_LEN", |_, _| (json!([1]), Vec::new())),
+    ("socket.CMSG_SPACE", |_, _| (json!([1]), Vec::new())),
+    ("socket.accept", |dice, fixture| with(dice, fixture, &[], |held| vec![local("accept", held)])),
+    ("socket.attach_filter", |dice, fixture| with(dice, fixture, &[json!("BgAAAP////8=")], |held| option("filter", held))),
+    ("socket.attributes", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
+    ("socket.bind", bind),
+    ("socket.close", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
+    ("socket.connect", connect),
+    ("socket.connect_ex", connect),
+    ("socket.constants", |_, _| (json!([]), Vec::new())),
+    ("socket.create_connection", |_, _| {
+        let made = created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP");
+        let to = Ask { local: ip("0.0.0.0", 0), remote: ip("127.0.0.1", 9), verb: "connect", ..made.clone() };
+        (json!([["127.0.0.1", 9]]), vec![verb("resolve"), made, to])
+    }),
+    ("socket.create_server", |_, _| {
+        let made = created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP");
+        let reuse = Ask { verb: "option", option: Some("ordinary"), ..made.clone() };
+        let bound = Ask { verb: "bind", local: ip("127.0.0.1", 0), ..made.clone() };
+        // The kernel chooses one of the high ports.
+        let listens = Ask { verb: "listen", local: ip("127.0.0.1", 40_000), ..made.clone() };
+        (json!([["127.0.0.1", 0]]), vec![made, reuse, bound, listens])
+    }),
+    ("socket.detach", |dice, fixture| with(dice, fixture, &[], |held| about("handover", held))),
+    ("socket.detach_filter", |dice, fixture| with(dice, fixture, &[], |held| option("filter", held))),
+    ("socket.dup", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
+    ("socket.fileno", |dice, fixture| with(dice, fixture, &[], |held| about("handover", held))),
+    ("socket.fromfd", |dice, _| {
+        // What the caller says of it is not believed.
+        let says = *dice.one(&["AF_UNIX", "AF_INET", "AF_PACKET"]);
+        (json!([0, says]), vec![Ask { verb: "adopt", ..created("AF_UNIX", "SOCK_STREAM", NUMBER_0) }])
+    }),
+    ("socket.get_inheritable", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
+    ("socket.getaddrinfo", |_, _| (json!(["127.0.0.1", 80]), plain("resolve"))),
+    ("socket.getblocking", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
+    ("socket.getdefaulttimeout", |_, _| (json!([]), Vec::new())),
+    ("socket.getfqdn", |_, _| (json!(["127.0.0.1"]), plain("resolve"))),
+    ("socket.gethostbyaddr", |_, _| (json!(["127.0.0.1"]), plain("resolve"))),
+    ("socket.gethostbyname", |_, _| (json!(["127.0.0.1"]), Vec::new())),
+    ("socket.gethostbyname_ex", |_, _| (json!(["127.0.0.1"]), plain("resolve"))),
+    ("socket.gethostname", |_, _| (json!([]), plain("hostname"))),
+    ("socket.getnameinfo", |_, _| (json!([["127.0.0.1", 80], 3]), plain("resolve"))),
+    ("socket.getpeername", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
+    ("socket.getprotobyname", |_, _| (json!(["icmp"]), plain("resolve"))),
+    ("socket.getservbyname", |_, _| (json!(["http"]), plain("resolve"))),
+    ("socket.getservbyport", |_, _| (json!([80]), plain("resolve"))),
+    ("socket.getsockname", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
+    ("socket.getsockopt", |dice, fixture| {
+        let (name, class) = *dice.one(&[("SO_REUSEADDR", "ordinary"), ("SO_MARK", "ordinary"), ("SO_PEERCRED", "ordinary")]);
+        with(dice, fixture, &[json!("SOL_SOCKET"), json!(name), json!(12)], |held| option(class, held))
+    }),
+    ("socket.gettimeout", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
+    // A refusal of the option is an answer here: no dual stack.
+    ("socket.has_dualstack_ipv6", |_, _| (json!([]), vec![created("AF_INET6", "SOCK_STREAM", "IPPROTO_TCP")])),
+    ("socket.htonl", |_, _| (json!([1]), Vec::new())),
+    ("socket.htons", |_, _| (json!([1]), Vec::new())),
+    ("socket.if_indextoname", |_, _| (json!([1]), plain("interfaces"))),
+    ("socket.if_nameindex", |_, _| (json!([]), plain("interfaces"))),
+    ("socket.if_nametoindex", |_, _| (json!(["lo"]), plain("interfaces"))),
+    ("socket.inet_aton", |_, _| (json!(["127.0.0.1"]), Vec::new())),
+    ("socket.inet_ntoa", |_, _| (json!(["fwAAAQ=="]), Vec::new())),
+    ("socket.inet_ntop", |_, _| (json!(["AF_INET", "fwAAAQ=="]), Vec::new())),
+    ("socket.inet_pton", |_, _| (json!(["AF_INET", "127.0.0.1"]), Vec::new())),
+    ("socket.ioctl", |dice, fixture| match dice.below(3) {
+        0 => with(dice, fixture, &[json!("FIONREAD")], |held| about("ioctl", held)),
+        1 => with(dice, fixture, &[json!("SIOCGIFINDEX"), json!("lo")], |_| plain("interfaces")),
+        _ => with(dice, fixture, &[json!("SIO_RCVALL"), json!("RCVALL_ON")], |held| about("capture", held)),
+    }),
+    ("socket.listen", |dice, fixture| {
+        let held = internet(dice, fixture);
+        (json!([held.handle]), vec![local("listen", held)])
+    }),
+    ("socket.ntohl", |_, _| (json!([1]), Vec::new())),
+    ("socket.ntohs", |_, _| (json!([1]), Vec::new())),
+    ("socket.poll", |dice, fixture| {
+        let held = dice.one(&fixture.sockets);
+        (json!([[[held.handle, 1]], 0]), about("inspect", held))
+    }),
+    ("socket.recv", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
+    ("socket.recv_into", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
+    ("socket.recvfrom", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
+    ("socket.recvfrom_into", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
+    ("socket.recvmmsg", |dice, fixture| with(dice, fixture, &[json!(2), json!(9)], receive)),
+    ("socket.recvmsg", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
+    ("socket.recvmsg_into", |dice, fixture| with(dice, fixture, &[json!([9])], receive)),
+    ("socket.send", |dice, fixture| sent(dice, fixture, |held, data| json!([held, data]))),
+    ("socket.sendall", |dice, fixture| sent(dice, fixture, |held, data| json!([held, data]))),
+    ("socket.sendfile", |dice, fixture| {
+        let held = dice.one(&fixture.sockets);
+        (json!([held.handle, 0]), vec![send(held, "unknown")])
+    }),
+    ("socket.sendmmsg", |dice, fixture| sent(dice, fixture, |held, data| json!([held, [{ "buffers": [data] }]]))),
+    ("socket.sendmsg", |dice, fixture| {
+        let (mut params, mut asks) = sent(dice, fixture, |held, data| json!([held, [data]]));
+        if dice.percent(50) {
+            let held = fixture.sockets.iter().find(|held| params[0] == held.handle).unwrap();
+            params.as_array_mut().unwrap().push(json!([["SOL_SOCKET", "SO_MARK", "AQAAAA=="]]));
+            asks.extend(option("mark", held));
+        }
+        (params, asks)
+    }),
+    // Refused for another reason before anything is asked: no such socket is held.
+    ("socket.sendmsg_afalg", |dice, fixture| with(dice, fixture, &[json!(1)], |_| Vec::new())),
+    ("socket.sendto", sendto),
+    ("socket.set_inheritable", |dice, fixture| with(dice, fixture, &[json!(true)], |_| Vec::new())),
+    ("socket.setblocking", |dice, fixture| with(dice, fixture, &[json!(false)], |held| about("inspect", held))),
+    ("socket.setdefaulttimeout", |_, _| (json!([0]), Vec::new())),
+    ("socket.sethostname", |_, fixture| (json!([fixture.hostname]), plain("sethostname"))),
+    ("socket.setsockopt", setsockopt),
+    ("socket.settimeout", |dice, fixture| with(dice, fixture, &[json!(0)], |held| about("inspect", held))),
+    ("socket.shutdown", |dice, fixture| with(dice, fixture, &[json!("SHUT_RDWR")], |held| about("inspect", held))),
+    ("socket.socket", socket),
+    ("socket.socketpair", |_, _| (json!([]), vec![created("AF_UNIX", "SOCK_STREAM", NUMBER_0)])),
+];
+
+/// A word of the protocol number 0, which is what sockets without a protocol have.
+const NUMBER_0: &str = "NETLINK_ROUTE";
+
+fn verb(verb: &'static str) -> Ask {
+    Ask { verb, ..Ask::default() }
+}
+
+fn plain(word: &'static str) -> Vec<Ask> {
+    vec![verb(word)]
+}
+
+fn created(family: &'static str, kind: &'static str, protocol: &'static str) -> Ask {
+    let verb = "create";
+    Ask { verb, family: Some(family), kind: Some(kind), protocol: Some(protocol), ..Ask::default() }
+}
+
+fn on(verb: &'static str, held: &Held) -> Ask {
+    let protocol = if held.protocol.is_empty() { NUMBER_0 } else { held.protocol };
+    Ask { verb, ..created(held.family, held.kind, protocol) }
+}
+
+fn about(verb: &'static str, held: &Held) -> Vec<Ask> {
+    vec![on(verb, held)]
+}
+
+fn local(verb: &'static str, held: &Held) -> Ask {
+    Ask { local: held.local, ..on(verb, held) }
+}
+
+fn option(class: &'static str, held: &Held) -> Vec<Ask> {
+    vec![Ask { option: Some(class), ..on("option", held) }]
+}
+
+fn receive(held: &Held) -> Vec<Ask> {
+    vec![Ask { remote: held.peer, ..on("receive", held) }]
+}
+
+fn send(held: &Held, netlink: &'static str) -> Ask {
+    let netlink = (held.family == "AF_NETLINK").then_some(netlink);
+    Ask { remote: held.peer, netlink, ..local("send", held) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an operand may be absent")]
+fn ip(text: &str, port: u16) -> Option<(IpAddr, u16)> {
+    Some((text.parse().expect("an address"), port))
+}
+
+/// A call on any socket, with these further parameters.
+fn with(
+    dice: &mut Dice,
+    fixture: &Fixture,
+    further: &[Value],
+    asks: impl Fn(&Held) -> Vec<Ask>,
+) -> (Value, Vec<Ask>) {
+    let held = dice.one(&fixture.sockets);
+    let params: Vec<_> =
+        std::iter::once(json!(held.handle)).chain(further.iter().cloned()).collect();
+    (Value::Array(params), asks(held))
+}
+
+fn internet<'a>(dice: &mut Dice, fixture: &'a Fixture) -> &'a Held {
+    let sockets = fixture.sockets.iter().filter(|held| held.family.starts_with("AF_INET"));
+    let sockets: Vec<&Held> = sockets.collect();
+    sockets[dice.below(sockets.len())]
+}
+
+fn bind(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+    let held = internet(dice, fixture);
+    let (spelt, seen) = match held.family {
+        "AF_INET" => *dice.one(&[
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "0.0.0.0"),
+            ("10.1.2.3", "10.1.2.3"),
+        ]),
+        _ => *dice.one(&[("::1", "::1"), ("::", "::"), ("::ffff:10.1.2.3", "10.1.2.3")]),
+    };
+    let port = *dice.one(&[0, 80, 8080]);
+    let ask = Ask { local: ip(seen, port), ..on("bind", held) };
+    (json!([held.handle, [spelt, port]]), vec![ask])
+}
+
+/// A destination that is never left for the network, as it is spelt and as it is seen.
+fn destination(dice: &mut Dice, held: &Held) -> (&'static str, &'static str) {
+    match held.family {
+        "AF_INET" => *dice.one(&[
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.9.9.9", "127.9.9.9"),
+            ("0.0.0.0", "127.0.0.1"),
+        ]),
+        _ => *dice.one(&[("::1", "::1"), ("::", "::1"), ("::ffff:127.0.0.1", "127.0.0.1")]),
+    }
+}
+
+fn connect(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+    let held = internet(dice, fixture);
+    let (spelt, seen) = destination(dice, held);
+    let port = *dice.one(&[9, 2000]);
+    let ask = Ask { remote: ip(seen, port), ..local("connect", held) };
+    (json!([held.handle, [spelt, port]]), vec![ask])
+}
+
+fn sendto(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+    let held = internet(dice, fixture);
+    let (spelt, seen) = destination(dice, held);
+    let port = *dice.one(&[9, 2000]);
+    let sends = Ask { remote: ip(seen, port), ..local("send", held) };
+    let mut asks = vec![sends.clone()];
+    let mut flags = 0;
+    if dice.percent(30) {
+        flags = libc::MSG_FASTOPEN;
+        asks.push(Ask { verb: "connect", ..sends });
+    }
+    (json!([held.handle, "", flags, [spelt, port]]), asks)
+}
+
+/// Data to where a socket is connected; on netlink a message that can be read or one that cannot.
+fn sent(
+    dice: &mut Dice,
+    fixture: &Fixture,
+    params: impl Fn(u64, &str) -> Value,
+) -> (Value, Vec<Ask>) {
+    let held = dice.one(&fixture.sockets);
+    let mut message = [&32_u32.to_ne_bytes()[..], &libc::RTM_GETLINK.to_ne_bytes()].concat();
+    message.resize(32, 0);
+    let (data, class) =
+        if dice.percent(50) { (base64(message), "get") } else { (base64("hi"), "unknown") };
+    (params(held.handle, &data), vec![send(held, class)])
+}
+
+fn setsockopt(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+    let held = internet(dice, fixture);
+    let four = held.family == "AF_INET";
+    let (level, name, value, ask) = match dice.below(if four { 6 } else { 3 }) {
+        0 => ("SOL_SOCKET", 2, json!(1), option("ordinary", held)),
+        1 => ("SOL_SOCKET", libc::SO_MARK, json!(1), option("mark", held)),
+        2 => ("SOL_SOCKET", 9999, json!(1), option("unknown", held)),
+        3 => ("IPPROTO_IP", libc::IP_TRANSPARENT, json!(1), about("transparent", held)),
+        4 => ("IPPROTO_IP", libc::IP_HDRINCL, json!(1), about("spoof", held)),
+        _ => {
+            let group = Ask {
+                option: Some("multicast"),
+                remote: ip("239.1.1.1", 0),
+                interface: Some("lo"),
+                ..on("option", held)
+            };
+            let request = base64([239, 1, 1, 1, 127, 0, 0, 1]);
+            ("IPPROTO_IP", libc::IP_ADD_MEMBERSHIP, json!(request), vec![group])
+        }
+    };
+    (json!([held.handle, level, name, value]), ask)
+}
+
+fn socket(dice: &mut Dice, _fixture: &Fixture) -> (Value, Vec<Ask>) {
+    /// An experimental type of frames, which nobody sends (`ETH_P_802_EX1` in network order).
+    const NOBODYS: i32 = 0xb588;
+    let capture = |made: &Ask| Ask { verb: "capture", ..made.clone() };
+    match dice.below(7) {
+        0 => (json!([]), vec![created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP")]),
+        1 => (
+            json!(["AF_INET6", "SOCK_DGRAM"]),
+            vec![created("AF_INET6", "SOCK_DGRAM", "IPPROTO_UDP")],
+        ),
+        2 => (
+            json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]),
+            vec![created("AF_INET", "SOCK_RAW", "IPPROTO_ICMP")],
+        ),
+        3 => {
+            (json!(["AF_PACKET", "SOCK_RAW", 0]), vec![created("AF_PACKET", "SOCK_RAW", NUMBER_0)])
+        }
+        4 => {
+            let made = created("AF_PACKET", "SOCK_DGRAM", "of nobody");
+            (json!(["AF_PACKET", "SOCK_DGRAM", NOBODYS]), vec![made.clone(), capture(&made)])
+        }
+        5 => {
+            // SOCK_PACKET: a packet socket under the name of another family.
+            let made = created("AF_PACKET", "SOCK_PACKET", "of nobody");
+            (json!(["AF_INET", 10, NOBODYS]), vec![made.clone(), capture(&made)])
+        }
+        _ => (
+            json!(["AF_NETLINK", "SOCK_RAW", 0]),
+            vec![created("AF_NETLINK", "SOCK_RAW", NUMBER_0)],
+        ),
+    }
+}
