@@ -1,9 +1,12 @@
 //! `sockbroker ping` in a namespace, by both kinds of sockets.
 
-use serde_json::Value;
-use sockbroker_test_support::{bounded, namespace};
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
 
-use crate::program::run;
+use serde_json::Value;
+use sockbroker_test_support::{bounded, namespace, pause};
+
+use crate::program::{broker, endpoint, run, start};
 
 const GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
 
@@ -69,5 +72,26 @@ fn an_unknown_host_is_something_else_than_a_silent_one() {
     bounded(30, || {
         let line = run(&["--private", "ping", "-c", "1", "host.invalid."]).failed_with(2);
         assert!(line.contains("EAI_"), "{line}");
+    });
+}
+
+#[test]
+fn a_second_interrupt_ends_it_though_the_broker_hangs() {
+    namespace::inside("ping::a_second_interrupt_ends_it_though_the_broker_hangs", || {
+        let mut broker = broker();
+        let mut child = start(&["--broker", &endpoint(&broker), "ping", "-i", "0.05", "127.0.0.1"]);
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(told.next().unwrap().unwrap().starts_with("PING"));
+        let signal = |name: &str, process: u32| {
+            let sent = Command::new("kill").args([name, &process.to_string()]).status().unwrap();
+            assert!(sent.success(), "{name}");
+        };
+        signal("-STOP", broker.process().number());
+        // The first finds a call that waits for ever.
+        signal("-INT", child.id());
+        pause(500);
+        assert_eq!(child.try_wait().unwrap(), None);
+        signal("-INT", child.id());
+        assert!(!child.wait().unwrap().success());
     });
 }
