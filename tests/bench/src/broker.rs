@@ -66,7 +66,12 @@ impl Broker {
 
     /// Where it is, for the client library.
     pub(crate) fn endpoint(&self) -> Endpoint {
-        Endpoint::Unix(self.folder.join("s"))
+        Endpoint::Unix(self.path())
+    }
+
+    /// The path of its socket.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.join("s")
     }
 
     /// Its number.

@@ -17,6 +17,7 @@ mod bulk;
 mod handles;
 mod policy;
 mod library;
+mod python;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Suite {
     Policy,
     /// The Rust library: typed calls, calls in flight, streams, handed-over descriptors.
     Client,
+    /// The Python package: small calls, payload, direct mode, creation.
+    Python,
 }
 
 impl Suite {
@@ -63,6 +66,7 @@ impl Suite {
             Self::Handles => "handles",
             Self::Policy => "policy",
             Self::Client => "client",
+            Self::Python => "python",
         }
     }
 
@@ -74,6 +78,7 @@ impl Suite {
             Self::Handles => handles::run(report)?,
             Self::Policy => policy::run(report)?,
             Self::Client => library::run(report)?,
+            Self::Python => python::run(report)?,
         }
         let others = Sample::of(&[load.percent_of_others()?]);
         report.add(Row::new("CPU time of other processes", others, "% of all"));

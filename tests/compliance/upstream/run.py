@@ -105,7 +105,7 @@ def run_suite(given, suite, folder, prefix=(), only=()):
         program = shutil.copy(program, folder)
     command = [*(AS_NOBODY if given.nobody else ()), given.python, *prefix, str(program), "--out", out]
     command += [word for name in only for word in ("--only", name)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER_"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER"))}
     environment.update(PYTHONPATH=str(package), TMPDIR=folder, PYTHONDONTWRITEBYTECODE="1")
     with open(f"{folder}/output", "w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(

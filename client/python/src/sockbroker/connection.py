@@ -27,7 +27,7 @@ _LOWEST_NUMBER = 512
 _CONNECT_SECONDS = 10.0
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
+_decode = json.JSONDecoder().raw_decode  # frames have nothing around their JSON
 
 
 class _Stream(native.Socket):  # type: ignore[misc]
@@ -170,11 +170,11 @@ class Connection:
         return BrokerError(f"the broker at {self._endpoint} ended the connection during {self._method}{reason}")
 
     def _send(self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int]) -> None:
+        if not attachments and not descriptors:
+            self._stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+            return
         lengths = [len(part) for part in attachments]
         text = frame.write_head(len(body), lengths, len(descriptors)) + body
-        if not attachments and not descriptors:
-            self._stream.sendall(text)
-            return
         parts = [text, *attachments]
         sent = self._stream.sendmsg(parts, frame.rights(descriptors))
         for part in parts:
@@ -186,6 +186,11 @@ class Connection:
 
     def _receive(self, room: int, takes: bool) -> tuple[Any, list[bytes], list[int]]:
         data = self._read(min(room, _FIRST_READ) + _HEAD_ROOM, takes)
+        end = data.find(b"\r\n")
+        if data[:16] == b"Content-Length: " and data[end + 2 : end + 4] == b"\r\n":
+            # Nothing but JSON, and all of it: most answers.
+            if len(data) == end + 4 + int(data[16:end]):
+                return _decode(data[end + 4 :].decode())[0], [], []
         while True:
             found = frame.read_head(data)
             if found is not None:
@@ -195,7 +200,7 @@ class Connection:
         whole = at + head.content + sum(head.attachments)
         if len(data) < whole:
             data = self._read_rest(data, whole)
-        message = _decode(data[at : at + head.content].decode())
+        message = _decode(data[at : at + head.content].decode())[0]
         at += head.content
         parts = []
         for length in head.attachments:

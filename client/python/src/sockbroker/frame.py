@@ -28,8 +28,6 @@ class Head(NamedTuple):
 
 def write_head(content: int, attachments: Sequence[int], descriptors: int) -> bytes:
     """The head of a request, with its blank line."""
-    if not attachments and not descriptors:
-        return b"Content-Length: %d\r\n\r\n" % content
     head = "Content-Length: %d\r\n" % content
     if attachments:
         head += "Attachments: %s\r\n" % ",".join(map(str, attachments))

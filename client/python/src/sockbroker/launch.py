@@ -20,7 +20,7 @@ Runs a Python program, and the Python programs that it starts, with sockets of a
                  mediated: every operation is the broker's; a descriptor serves select and sharing
                  remote: no descriptor; for a broker on another machine
   --broker URL   /path or unix:/path of the broker's socket, or exec:COMMAND whose standard streams
-                 lead to it; default: $SOCKBROKER_URL, a broker of this user's, /run/sockbroker/socket
+                 lead to it; default: $SOCKBROKER, a broker of this user's, /run/sockbroker/socket
   --version      tells the version
   --help         this text
 

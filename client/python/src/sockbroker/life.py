@@ -170,7 +170,7 @@ class HandleLife(Base):
 
     @method
     def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:
-        numbers = [integer(item) for item in (level, option, *length)]
+        numbers = [integer(level), integer(option), *map(integer, length)]
         answer = self._open().call("getsockopt", numbers)
         return answer.value if isinstance(answer.value, int) else answer.data(answer.value)
 

@@ -10,7 +10,7 @@ DIRECT, MEDIATED, REMOTE = "direct", "mediated", "remote"
 MODES = (DIRECT, MEDIATED, REMOTE)
 
 MODE_VARIABLE = "SOCKBROKER_MODE"
-URL_VARIABLE = "SOCKBROKER_URL"
+URL_VARIABLE = "SOCKBROKER"
 
 _SYSTEM_SOCKET = "/run/sockbroker/socket"
 
@@ -47,6 +47,9 @@ def endpoint(url: str) -> Endpoint:
             return Endpoint(path, ())
     if colon and scheme == "exec" and rest.strip():
         return Endpoint("", tuple(shlex.split(rest)))
+    if colon and scheme == "stdio":
+        # A blocking client needs a connection for each call in progress, and all in one broker.
+        raise ValueError(f"{url!r} is a broker of one connection: use exec: with a command that leads to a socket")
     raise ValueError(f"not the URL of a broker: {url!r}: use /path, unix:/path or exec:COMMAND")
 
 

@@ -61,7 +61,7 @@ class Broker:
 
 def environment(**more):
     """Without anything of the test's own."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER_", "TEST_"))}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER", "TEST_"))}
     return {**kept, "PYTHONPATH": PACKAGE, "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 

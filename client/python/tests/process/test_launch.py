@@ -46,6 +46,7 @@ class Launch(unittest.TestCase):
         for arguments, said in (
             (["--mode", "other"], "not a mode: 'other': use one of direct, mediated, remote"),
             (["--broker", "ftp://x"], "not the URL of a broker: 'ftp://x'"),
+            (["--broker", "stdio:sockbrokerd --stdio"], "is a broker of one connection: use exec:"),
             (["--mode"], "--mode needs a value"),
         ):
             done = program(None, *arguments)
@@ -75,7 +76,7 @@ class Launch(unittest.TestCase):
                         print(accepted.recv(10), socket.AddressFamily(2).name, isinstance(client, native.SocketType))
         """
         for mode in ("direct", "mediated", "remote"):
-            more = {"SOCKBROKER_MODE": mode, "SOCKBROKER_URL": f"unix:{self.broker.path}"}
+            more = {"SOCKBROKER_MODE": mode, "SOCKBROKER": f"unix:{self.broker.path}"}
             done = subprocess.run(
                 [sys.executable, *code(text)], env=environment(**more), capture_output=True, text=True, timeout=30
             )

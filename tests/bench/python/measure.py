@@ -1,0 +1,164 @@
+"""What a Python program pays: the suite `python` of the benchmark.
+
+    measure.py --broker PATH --process PID
+
+Prints a JSON array of figures: a name, a unit, and the ratio of each round. Broker, echo and this program
+share one CPU, so that the software is measured and not the wake-ups.
+"""
+
+import argparse
+import binascii
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+from sockbroker import module, session
+from sockbroker.connection import Connection
+
+ROUNDS = 15
+KIB_64 = bytes(range(256)) * 256
+
+
+def share_a_cpu(processes):
+    """Puts every thread of these processes, and this one, on one CPU."""
+    cpu = {max(os.sched_getaffinity(0))}
+    os.sched_setaffinity(0, cpu)
+    for process in processes:
+        for thread in os.listdir(f"/proc/{process}/task"):
+            os.sched_setaffinity(int(thread), cpu)
+
+
+def seconds(count, action):
+    """The median duration of an action."""
+    taken = []
+    for _ in range(count):
+        start = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[count // 2]
+
+
+def figure(name, unit, count, ours, peers):
+    """Ours as a multiple of the peer's, taken in turn after a round to warm up."""
+    rounds = [seconds(count, ours) / seconds(count, peers) for _ in range(ROUNDS + 1)]
+    return {"name": name, "unit": unit, "rounds": rounds[1:]}
+
+
+def small_calls(mediated):
+    """A call without data against as many bytes echoed by a program in C."""
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen(["cat"], stdin=theirs, stdout=theirs) as echo, ours:
+        theirs.close()
+        share_a_cpu([echo.pid])
+        text = b"x" * 130
+
+        def ping():
+            ours.sendall(text)
+            ours.recv(1000)
+
+        with mediated.socket() as sock:
+            option = (socket.SOL_SOCKET, socket.SO_TYPE)
+            yield figure("getsockopt, mediated, one CPU", "x ping-pong", 500, lambda: sock.getsockopt(*option), ping)
+        ours.shutdown(socket.SHUT_WR)
+
+
+def payload(mediated):
+    """64 KiB through a Unix pair of the broker's, by attachment and in base64."""
+    a, b = mediated.socketpair()
+    plain = Connection(session.configured().endpoint)
+    made = plain.call("socket.socketpair", []).value
+    sender, receiver = (one["handle"] for one in made)
+
+    def by_attachment():
+        a.sendall(KIB_64)
+        left = len(KIB_64)
+        while left:
+            left -= len(b.recv(left))
+
+    def in_base64():
+        data = binascii.b2a_base64(KIB_64, newline=False).decode("ascii")
+        plain.call("socket.sendall", [sender, data])
+        left = len(KIB_64)
+        while left:
+            left -= len(binascii.a2b_base64(plain.call("socket.recv", [receiver, left], room=100_000).value["data"]))
+
+    with a, b:
+        yield figure("64 KiB sent and received, base64 in JSON", "x attachments", 60, in_base64, by_attachment)
+    plain.close()
+
+
+def bulk(direct):
+    """The same bytes through a TCP connection of direct mode and a native one."""
+
+    def connected(make):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = make(socket.AF_INET, socket.SOCK_STREAM, 0)
+            client.connect(server.getsockname())
+            accepted, _ = server.accept()
+        return client, accepted
+
+    def mover(client, accepted):
+        buffer = bytearray(len(KIB_64))
+
+        def move():
+            client.sendall(KIB_64)
+            left = len(KIB_64)
+            while left:
+                left -= accepted.recv_into(buffer, left)
+
+        return move
+
+    ours, native = connected(direct.socket), connected(socket.socket)
+    yield figure("64 KiB over TCP, direct mode", "x native", 500, mover(*ours), mover(*native))
+    for sock in (*ours, *native):
+        sock.close()
+
+
+def creation(mediated, direct):
+    """`socket()` and `close()`."""
+    kind = (socket.AF_INET, socket.SOCK_DGRAM, 0)
+    native = socket.SocketType
+    yield figure("socket() and close() by the broker, with descriptor", "x native", 200,
+                 lambda: mediated.socket(*kind).close(), lambda: native(*kind).close())  # fmt: skip
+    yield figure("socket() and close(), direct mode", "x native", 1000,
+                 lambda: direct.socket(*kind).close(), lambda: native(*kind).close())  # fmt: skip
+
+
+def main():
+    """Measures all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--broker", required=True)
+    parser.add_argument("--process", type=int, required=True)
+    given = parser.parse_args()
+    session.configure("mediated", given.broker)
+    mediated, direct = (_with(module.build(mode)) for mode in ("mediated", "direct"))
+    share_a_cpu([given.process])
+    figures = [*small_calls(mediated), *payload(mediated), *bulk(direct), *creation(mediated, direct)]
+    json.dump(figures, sys.stdout)
+
+
+def _with(below):
+    """The module with a class that can be used by `with`, as that of `socket.py`."""
+
+    class Socket(below.socket):
+        """The class of the module, without the layer of `socket.py`, which costs the same everywhere."""
+
+        __slots__ = ()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.close()
+
+    made_pair = below.socketpair
+    below.socketpair = lambda: [Socket(fileno=end.detach()) for end in made_pair()]
+    below.socket = Socket
+    return below
+
+
+if __name__ == "__main__":
+    main()

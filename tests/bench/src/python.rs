@@ -1,0 +1,59 @@
+//! Suite `python`: what a Python program pays, measured by one (`python/measure.py`).
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::Result;
+use crate::broker::Broker;
+use crate::measure::Sample;
+use crate::report::{Report, Row, Target};
+
+/// A figure as the program prints it.
+#[derive(Debug, Deserialize)]
+struct Figure {
+    name: String,
+    unit: String,
+    rounds: Vec<f64>,
+}
+
+/// What a figure should be, by the beginning of its name.
+const TARGETS: [(&str, Target); 3] = [
+    ("getsockopt", Target::AtMost(2.5)),
+    ("64 KiB sent and received", Target::AtLeast(5.0)),
+    ("64 KiB over TCP", Target::AtMost(1.02)),
+];
+/// The units of the figures.
+const UNITS: [&str; 3] = ["x ping-pong", "x attachments", "x native"];
+
+pub(crate) fn run(report: &mut Report) -> Result<()> {
+    let broker = Broker::start()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new("python3")
+        .arg(root.join("python/measure.py"))
+        .arg("--broker")
+        .arg(broker.path())
+        .args(["--process", &broker.process().to_string()])
+        .env("PYTHONPATH", root.join("../../client/python/src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim_end().into());
+    }
+    for figure in serde_json::from_slice::<Vec<Figure>>(&output.stdout)? {
+        report.add(row(&figure)?);
+    }
+    Ok(())
+}
+
+fn row(figure: &Figure) -> Result<Row> {
+    let unit = UNITS.into_iter().find(|unit| *unit == figure.unit).ok_or("an unknown unit")?;
+    let row = Row::new(&figure.name, Sample::of(&figure.rounds), unit);
+    let target = TARGETS.iter().find(|(name, _)| figure.name.starts_with(name));
+    Ok(match target {
+        Some((_, target)) => row.target(*target),
+        None => row,
+    })
+}
