@@ -30,6 +30,18 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("whereabouts::own_headers", "the same"),
 ];
 
+/// Where requests are taken apart: what is done there has no permit yet.
+const HANDLERS: &str = "daemon/src/dispatch/";
+
+/// Functions of `sockbroker_sys` that compute and do not call the kernel: handlers may use them.
+const PURE: &[(&str, &str)] = &[
+    ("control", "cmsg_len"),
+    ("control", "cmsg_space"),
+    ("control", "carries_pointer_or_descriptor"),
+    ("resolver", "gai_message"),
+    ("resolver", "host_message"),
+];
+
 /// A public function.
 #[derive(Debug)]
 struct Function<'a> {
@@ -58,7 +70,36 @@ pub fn check(tree: &Tree) -> Vec<Fault> {
         None => faults.push(format!("{MAKER} is gone: correct MAKER in tests/tidy")),
     }
     check_operations(tree, &mut faults);
+    check_handlers(tree, &mut faults);
     faults
+}
+
+/// Handlers reach the kernel through operations alone, which take permits.
+fn check_handlers(tree: &Tree, faults: &mut Vec<Fault>) {
+    for file in tree.rust().filter(|file| file.path.starts_with(HANDLERS)) {
+        let tokens = file.shipped();
+        let kernel = kernel_modules(&tokens);
+        for path in paths(&tokens) {
+            let words: &[&str] = match path.words.as_slice() {
+                ["sockbroker_sys", rest @ ..] => rest,
+                [module, ..] if kernel.contains(module) => &path.words,
+                _ => continue,
+            };
+            let [module, .., name] = words else { continue };
+            let calls = name.starts_with(|c: char| c.is_ascii_lowercase())
+                // A function of a type, such as RawAddress::encode, is of a value.
+                && !words.iter().any(|word| word.starts_with(|c: char| c.is_ascii_uppercase()));
+            if calls && !PURE.contains(&(*module, *name)) {
+                faults.push(format!(
+                    "{}:{}: calls sockbroker_sys::{}: make it an operation that takes a permit, or say \
+                     in PURE in tests/tidy that it computes only",
+                    file.path,
+                    path.line,
+                    words.join("::")
+                ));
+            }
+        }
+    }
 }
 
 /// The type itself: private fields, and no way to get a second one.
@@ -185,6 +226,23 @@ mod tests {
         assert_eq!(faults(TYPE, "fn f() { Permit { request } }").len(), 1);
         assert_eq!(faults("struct Permit<R> { pub request: R }", "").len(), 1);
         assert_eq!(faults("#[derive(Debug, Clone)] struct Permit<R> { request: R }", "").len(), 1);
+    }
+
+    #[test]
+    fn handlers_do_not_call_the_kernel() {
+        let faults = |source: &str| {
+            let tree = Tree::of(&[(MAKER, TYPE), ("daemon/src/dispatch/a.rs", source)]);
+            check(&tree).iter().filter(|fault| fault.contains("PURE")).count()
+        };
+        assert_eq!(faults("use sockbroker_sys::socket; fn f() { socket::bind() }"), 1);
+        assert_eq!(faults("fn f() { sockbroker_sys::socket::bind() }"), 1);
+        assert_eq!(faults("use sockbroker_sys::socket::bind; fn f() { bind() }"), 1);
+        assert_eq!(faults("use sockbroker_sys::control; fn f() { control::cmsg_len(1) }"), 0);
+        assert_eq!(
+            faults("use sockbroker_sys::address::RawAddress; fn f() { RawAddress::encode() }"),
+            0
+        );
+        assert_eq!(faults("use sockbroker_sys::message; fn f(m: message::ReceivedMessage) {}"), 0);
     }
 
     #[test]
