@@ -144,6 +144,10 @@ fn a_socket_of_another_user_is_left_alone() {
     });
 }
 
+/// A policy that can be used, and hardly says what was meant.
+const ODD: &str =
+    "version = 1\n[[rule]]\nname = \"odd\"\nallow = [\"resolve\"]\nremote = [\"any\"]";
+
 #[test]
 fn check_tells_by_its_exit_code_whether_the_files_can_be_used() {
     bounded(20, || {
@@ -163,6 +167,7 @@ fn check_tells_by_its_exit_code_whether_the_files_can_be_used() {
             ("", "version = 2", 78, "version 2"),
             ("", "", 78, "version"),
             ("", "version = 1\nrules = []", 78, "rules"),
+            ("", ODD, 0, "rule `odd`: it never decides `resolve`, which has no `remote`"),
         ] {
             let config = folder.write("config.toml", config);
             let policy = folder.write("policy.toml", policy);

@@ -81,11 +81,11 @@ impl From<PolicyError> for StartError {
 pub fn run(args: &Args) -> Result<(), StartError> {
     let mut config = config::load(args.config.as_deref())?;
     let loaded = load_policy(args)?;
+    log::log_to_stderr();
+    let policy = in_force(loaded);
     if args.check {
         return Ok(());
     }
-    log::log_to_stderr();
-    let policy = in_force(loaded);
     process::keep_large_buffers();
     match process::raise_open_files() {
         Ok(open_files) => config.limits.fit(open_files),
