@@ -18,7 +18,8 @@ const UPDATE: &str = "UPDATE_CONFIG=1 cargo test -p sockbrokerd --lib documents"
 fn known(section: &str) -> BTreeSet<String> {
     let text = format!("{section}\nno_such_key = 1\n");
     let refused = toml::from_str::<Config>(&text).unwrap_err().to_string();
-    let (_, names) = refused.split_once("expected one of ").expect(&refused);
+    // "expected `one`" or "expected one of `one`, `two`".
+    let (_, names) = refused.split_once("expected ").expect(&refused);
     names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

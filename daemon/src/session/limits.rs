@@ -92,11 +92,11 @@ limits! {
     buffered_bytes_per_user = 256 << 20, "bytes",
         "bytes held for one user: requests of waiting calls, and messages that are not yet whole; a call that would exceed it is refused, an unfinished message ends its connection";
     buffered_bytes_in_all = 1 << 30, "bytes",
-        "the same for all users";
+        "bytes held for all users, as with `buffered_bytes_per_user`";
     buffered_descriptors_per_user = 4096, "count",
-        "descriptors held by waiting calls of one user; a call that would exceed it is refused";
+        "descriptors held for one user: beside waiting calls, and beside messages that are not yet whole; a call that would exceed it is refused, an unfinished message ends its connection";
     buffered_descriptors_in_all = 16_384, "count",
-        "the same for all users";
+        "descriptors held for all users, as with `buffered_descriptors_per_user`";
     packets_per_second = 0, "count",
         "messages a second that one user sends and receives, 0 for any number; a further one waits as long as its socket's timeout allows, and is refused where that does not wait";
     bytes_per_second = 0, "bytes",
@@ -116,7 +116,7 @@ limits! {
     identity_jobs = 64, "count",
         "calls on `AF_UNIX` sockets at a time that are made as somebody else than the broker; further ones wait in order";
     identity_jobs_per_user = 8, "count",
-        "the same for one user; further ones wait in order";
+        "calls on `AF_UNIX` sockets at a time that are made as one such user; further ones wait in order";
     linger_seconds = 3600, "seconds",
         "the longest linger a session may ask for; more is refused";
     clone_seconds = 30, "seconds",

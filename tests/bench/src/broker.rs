@@ -1,7 +1,7 @@
 //! A broker in a process of its own.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -30,16 +30,28 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker that serves connections when this returns.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_with("", "version = 1\n")
+    }
+
+    /// The same with this configuration and policy. Its audit goes to a file, as if it were in service.
+    pub(crate) fn start_with(config: &str, policy: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("sockbroker-bench-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let audit = format!("[audit]\nto = \"{}\"\n{config}", folder.join("audit").display());
+        fs::write(folder.join("config.toml"), audit)?;
+        fs::write(folder.join("policy.toml"), policy)?;
         let child = Role::Broker
             .command()?
             .arg0("sockbrokerd")
             .arg("--socket")
             .arg(folder.join("s"))
+            .arg("--config")
+            .arg(folder.join("config.toml"))
+            .arg("--policy")
+            .arg(folder.join("policy.toml"))
             .env("SOCKBROKER_LOG", "warn")
             .stdin(Stdio::null())
             .spawn()?;
@@ -57,6 +69,12 @@ impl Broker {
                 Ok(_) => return Ok(()),
             }
         }
+    }
+
+    /// Lets every user connect.
+    pub(crate) fn open_to_all(&self) -> Result<()> {
+        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o711))?;
+        Ok(fs::set_permissions(self.path(), fs::Permissions::from_mode(0o666))?)
     }
 
     /// A new connection.

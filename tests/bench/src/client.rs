@@ -94,7 +94,11 @@ pub(crate) struct Client {
 impl Client {
     /// A new connection.
     pub(crate) fn connect(path: &Path, framing: Framing) -> Result<Self> {
-        let stream = UnixStream::connect(path)?;
+        Self::over(UnixStream::connect(path)?, framing)
+    }
+
+    /// Speaks over a connection.
+    pub(crate) fn over(stream: UnixStream, framing: Framing) -> Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         hold_a_block(&stream)?;
         Ok(Self { stream, framing, input: BytesMut::new(), descriptors: VecDeque::new() })
@@ -134,6 +138,11 @@ impl Client {
     /// Takes the oldest descriptor that came beside an answer.
     pub(crate) fn take_descriptor(&mut self) -> Result<OwnedFd> {
         self.descriptors.pop_front().ok_or_else(|| "no descriptor came beside the answer".into())
+    }
+
+    /// Sends a message as it stands, and waits for nothing.
+    pub(crate) fn begin(&mut self, message: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(message)?)
     }
 
     /// Sends a message as it stands; the whole answer, and its JSON.

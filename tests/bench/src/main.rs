@@ -16,6 +16,7 @@ mod rpc;
 mod bulk;
 mod handles;
 mod policy;
+mod fairness;
 mod library;
 mod python;
 
@@ -52,6 +53,8 @@ enum Suite {
     Handles,
     /// Decisions of the policy, by the number of rules.
     Policy,
+    /// A user at its limits beside another.
+    Fairness,
     /// The Rust library: typed calls, calls in flight, streams, handed-over descriptors.
     Client,
     /// The Python package: small calls, payload, direct mode, creation.
@@ -65,6 +68,7 @@ impl Suite {
             Self::Bulk => "bulk",
             Self::Handles => "handles",
             Self::Policy => "policy",
+            Self::Fairness => "fairness",
             Self::Client => "client",
             Self::Python => "python",
         }
@@ -77,6 +81,7 @@ impl Suite {
             Self::Bulk => bulk::run(report)?,
             Self::Handles => handles::run(report)?,
             Self::Policy => policy::run(report)?,
+            Self::Fairness => fairness::run(report)?,
             Self::Client => library::run(report)?,
             Self::Python => python::run(report)?,
         }
