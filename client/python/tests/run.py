@@ -36,10 +36,15 @@ def start_broker(binary, folder, *options):
     return process, path
 
 
+def _is_inherited(variable):
+    """Whether programs get a variable: nothing that configures them, but the mark of a run of the gate."""
+    return variable == "SOCKBROKER_GATE" or not variable.startswith(("PYTHON", "SOCKBROKER"))
+
+
 def run_module(given, module, mode, folder):
     """One module in a process of its own; whether it passed, and how many tests it ran."""
     broker, path = start_broker(given.broker, folder)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER"))}
+    environment = {key: value for key, value in os.environ.items() if _is_inherited(key)}
     environment.update(PYTHONPATH=str(PACKAGE), SOCKBROKERD=given.broker, TEST_BROKER=path, TEST_MODE=mode)
     environment.update(PYTHONDONTWRITEBYTECODE="1", TEST_BROKER_PID=str(broker.pid))
     prefix = [] if mode == "native" else ["-m", "sockbroker", "--mode", mode, "--broker", path]

@@ -94,6 +94,11 @@ class Broker:
         return sum(int(count) for count in re.findall(r"\bcalls=(\d+)", self.log()))
 
 
+def _is_inherited(variable):
+    """Whether programs get a variable: nothing that configures them, but the mark of a run of the gate."""
+    return variable == "SOCKBROKER_GATE" or not variable.startswith(("PYTHON", "SOCKBROKER"))
+
+
 def run_suite(given, suite, folder, prefix=(), only=()):
     """One run in a process of its own, as nobody if asked; its record."""
     out = f"{folder}/outcomes.json"
@@ -105,7 +110,7 @@ def run_suite(given, suite, folder, prefix=(), only=()):
         program = shutil.copy(program, folder)
     command = [*(AS_NOBODY if given.nobody else ()), given.python, *prefix, str(program), "--out", out]
     command += [word for name in only for word in ("--only", name)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER"))}
+    environment = {key: value for key, value in os.environ.items() if _is_inherited(key)}
     environment.update(PYTHONPATH=str(package), TMPDIR=folder, PYTHONDONTWRITEBYTECODE="1")
     with open(f"{folder}/output", "w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(

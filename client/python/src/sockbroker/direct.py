@@ -35,7 +35,7 @@ class DirectSocket(Base):
             self._take_whole(passed)
             return
         if isinstance(self, HandleSocket):
-            self.__class__ = self.__class__.__base__  # of a class that was served, but not this one
+            self.__class__ = self.__class__.__base__  # type: ignore[assignment]  # of a class that was served, but not this one
         try:
             _natively.__init__(self, family, type, proto, fileno)
         except OSError as error:
@@ -69,7 +69,7 @@ class DirectSocket(Base):
     def ioctl(self, control: Any, option: Any = None, /) -> Any:
         """As `HandleSocket.ioctl`."""
         if self._handle is not None:
-            return HandleSocket.ioctl(self, control, option)  # type: ignore[arg-type]
+            return HandleSocket.ioctl(self, control, option)
         return self._through_broker("ioctl", control, option)
 
     def _perhaps(self, name: str, *args: Any) -> None:

@@ -57,11 +57,11 @@ def _made(data: dict[str, Any], message: str) -> Exception:
     if kind == "OSError" or (kind == "cancelled" and number is not None):
         return OSError(message) if number is None else OSError(number, os.strerror(number))
     if kind == "timeout":
-        return native.module.timeout("timed out")
+        return native.module.timeout("timed out")  # type: ignore[no-any-return]
     if kind == "gaierror":
-        return native.module.gaierror(_eai(data), _GAI_TEXTS.get(data.get("name", ""), message))
+        return native.module.gaierror(_eai(data), _GAI_TEXTS.get(data.get("name", ""), message))  # type: ignore[no-any-return]
     if kind == "herror":
-        return native.module.herror(number, _HERROR_TEXTS.get(number or 0, message))
+        return native.module.herror(number, _HERROR_TEXTS.get(number or 0, message))  # type: ignore[no-any-return]
     if kind in ("handle", "descriptor"):
         return OSError(errno.EBADF, os.strerror(errno.EBADF) if kind == "handle" else message)
     if kind == "denied":

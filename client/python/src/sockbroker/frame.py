@@ -46,7 +46,8 @@ def read_head(data: bytes | bytearray) -> tuple[Head, int] | None:
         if len(data) > _LONGEST_HEAD:
             raise ValueError("no head of a frame")
         return None
-    content, attachments, descriptors = -1, (), 0
+    content, descriptors = -1, 0
+    attachments: tuple[int, ...] = ()
     for line in bytes(data[:end]).split(b"\r\n"):
         name, _, value = line.partition(b":")
         name = name.lower()

@@ -136,8 +136,8 @@ def in_transit(number: Any, given: tuple[Any, Any, Any]) -> Transit | None:
     if handle is None:
         return None
     known = attributes(handle)
-    facts = [own if asked == -1 else asked for asked, own in zip(given, known)]
-    return Transit(number, handle, Facts(*facts, known.timeout))
+    family, kind, protocol = (own if asked == -1 else asked for asked, own in zip(given, known[:3]))
+    return Transit(number, handle, Facts(family, kind, protocol, known.timeout))
 
 
 def detach(handle: Handle) -> int:

@@ -65,13 +65,13 @@ def gethostbyname(hostname: Any, /) -> str:
 @function
 def gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
     sys.audit("socket.gethostbyname", hostname)
-    return tuple(_ask("gethostbyname_ex", [_name(hostname)]))  # type: ignore[return-value]
+    return tuple(_ask("gethostbyname_ex", [_name(hostname)]))
 
 
 @function
 def gethostbyaddr(ip_address: Any, /) -> tuple[str, list[str], list[str]]:
     sys.audit("socket.gethostbyaddr", ip_address)
-    return tuple(_ask("gethostbyaddr", [_name(ip_address)]))  # type: ignore[return-value]
+    return tuple(_ask("gethostbyaddr", [_name(ip_address)]))
 
 
 def _name(name: Any) -> str:

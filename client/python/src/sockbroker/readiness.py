@@ -81,7 +81,8 @@ def select(rlist: Any, wlist: Any, xlist: Any, timeout: Any = None, /) -> Any:
     """`select.select`."""
     lists = [[(item, _number(item)) for item in items] for items in (rlist, wlist, xlist)]
     if not any(number >= FIRST_SHOWN for items in lists for _, number in items):
-        return _native_select(*([item for item, _ in items] for items in lists), timeout)
+        readers, writers, others = ([item for item, _ in items] for items in lists)
+        return _native_select(readers, writers, others, timeout)
     if timeout is not None and timeout < 0:
         raise ValueError("timeout must be non-negative")
     watched: dict[int, int] = {}
@@ -140,13 +141,13 @@ class Poll:
 
 def install(hide_epoll: bool) -> None:
     """Puts these functions in place of the interpreter's, also where they were taken already."""
-    _select.select = select  # type: ignore[assignment]
+    _select.select = select
     _select.poll = Poll  # type: ignore[assignment,misc]
     if hide_epoll and hasattr(_select, "epoll"):
         del _select.epoll
     selectors = sys.modules.get("selectors")
     if selectors is not None:
-        selectors.SelectSelector._select = staticmethod(select)  # type: ignore[attr-defined]
-        selectors.PollSelector._selector_cls = Poll  # type: ignore[attr-defined]
+        selectors.SelectSelector._select = staticmethod(select)
+        selectors.PollSelector._selector_cls = Poll
         if hide_epoll:
             selectors.DefaultSelector = selectors.PollSelector  # type: ignore[attr-defined]

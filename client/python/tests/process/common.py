@@ -59,9 +59,14 @@ class Broker:
         subprocess.run(["rm", "-rf", self.folder], check=True)
 
 
+def _is_inherited(variable):
+    """Whether programs get a variable: nothing that configures them, but the mark of a run of the gate."""
+    return variable == "SOCKBROKER_GATE" or not variable.startswith(("PYTHON", "SOCKBROKER", "TEST_"))
+
+
 def environment(**more):
     """Without anything of the test's own."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SOCKBROKER", "TEST_"))}
+    kept = {key: value for key, value in os.environ.items() if _is_inherited(key)}
     return {**kept, "PYTHONPATH": PACKAGE, "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
