@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -97,16 +98,16 @@ def main():
     support.use_resources = ["network"]
     names = [f"test.{module}" for module in given.modules]
     # The tests make files where they are.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.chdir(folder)
-        loader = unittest.TestLoader()
-        found = tests_of(loader.loadTestsFromNames(names))
-        chosen = [test for test in found if not given.only or test.id() in given.only]
-        result = Outcomes()
-        started = time.monotonic()
-        unittest.TestSuite(chosen).run(result)
-        seconds = time.monotonic() - started
-        os.chdir("/")
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    found = tests_of(unittest.TestLoader().loadTestsFromNames(names))
+    chosen = [test for test in found if not given.only or test.id() in given.only]
+    result = Outcomes()
+    started = time.monotonic()
+    unittest.TestSuite(chosen).run(result)
+    seconds = time.monotonic() - started
+    os.chdir("/")
+    shutil.rmtree(folder, ignore_errors=True)
     record = {"version": sys.version, "seconds": seconds, "outcomes": result.outcomes, "details": result.details}
     with open(out, "w", encoding="utf-8") as file:
         json.dump(record, file)
