@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::name::{PathPrefix, Pattern};
 use super::netlink::MessageClass;
 use super::option::OptionClass;
-use super::rule::{Effect, Handover, Rule, Subjects};
+use super::rule::{Effect, Handover, Rule, Sockets, Subjects};
 use super::value::{Family, Network, Ports, Protocol, SocketType};
 use super::verb::Verb;
 
@@ -245,6 +245,7 @@ impl RuleText {
             effect,
             subject,
             verbs: verbs.into_iter().collect(),
+            sockets: Sockets::new(&self.family, &self.kind),
             family: self.family,
             kind: self.kind,
             protocol: self.protocol,

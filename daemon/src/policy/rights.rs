@@ -126,7 +126,13 @@ impl Rights {
 
     /// Judges a question: the rule that grants it, or why it is refused.
     pub fn judge(&self, question: &Question<'_>) -> Result<RuleName, Box<Denial>> {
-        let refuse = |rule| Err(Box::new(self.denial(question, rule)));
+        self.decide(question).map_err(|rule| Box::new(self.denial(question, rule)))
+    }
+
+    /// The rule that grants a question, or the rule that refuses it: the decision without its
+    /// explanation.
+    pub fn decide(&self, question: &Question<'_>) -> Result<RuleName, RuleName> {
+        let refuse = Err;
         let Some(rules) = self.about(question.verb) else {
             return refuse(RuleName::BuiltIn(NO_RULE));
         };
@@ -141,11 +147,11 @@ impl Rights {
     }
 
     fn granting(&self, rules: &ByVerb, question: &Question<'_>) -> Option<RuleName> {
-        // A restriction may keep one of several rules that grant the same.
         let mut matching = rules.allow.iter().filter(|rule| rule.matches(question));
-        let first = matching.clone().next();
-        let kept = matching.find(|rule| self.keeps_rule(&rule.name));
-        if let Some(rule) = kept.or(first) {
+        if let Some(first) = matching.next() {
+            // A restriction may keep another one that grants the same.
+            let kept = |rule: &&Arc<Rule>| self.keeps_rule(&rule.name);
+            let rule = if kept(&first) { first } else { matching.find(kept).unwrap_or(first) };
             return Some(RuleName::Written(rule.name.clone()));
         }
         if self.holder && matches!(question.verb, Verb::Inspect | Verb::Session) {

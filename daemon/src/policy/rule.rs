@@ -86,6 +86,7 @@ pub struct Rule {
     pub effect: Effect,
     pub subject: Subjects,
     pub(super) verbs: VerbSet,
+    pub(super) sockets: Sockets,
     pub family: Vec<Family>,
     pub kind: Vec<SocketType>,
     pub protocol: Vec<Protocol>,
@@ -106,6 +107,42 @@ pub struct Rule {
     pub handover: Option<Handover>,
     /// How old a look-up may be that a destination must come from; `None` needs none.
     pub lookup: Option<Duration>,
+}
+
+/// Families and types as bits, since every request about a socket is compared with them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sockets {
+    families: u64,
+    kinds: u64,
+    any: bool,
+}
+
+impl Sockets {
+    /// Those of two lists, of which an empty one means any.
+    pub(super) fn new(families: &[Family], kinds: &[SocketType]) -> Self {
+        let set = |bits: &mut dyn Iterator<Item = u64>, empty: bool| {
+            if empty { u64::MAX } else { bits.fold(0, |set, bit| set | bit) }
+        };
+        Self {
+            families: set(&mut families.iter().map(|family| bit(family.0)), families.is_empty()),
+            kinds: set(&mut kinds.iter().map(|kind| bit(kind.0)), kinds.is_empty()),
+            any: families.is_empty() && kinds.is_empty(),
+        }
+    }
+
+    fn admit(self, socket: Option<SocketFacts>) -> bool {
+        self.any
+            || socket.is_some_and(|socket| {
+                let all = u64::MAX;
+                (self.families == all || self.families & bit(socket.family) != 0)
+                    && (self.kinds == all || self.kinds & bit(socket.kind) != 0)
+            })
+    }
+}
+
+/// The bit of a family or type; Linux has families up to 45. None for what cannot be one.
+fn bit(number: i32) -> u64 {
+    u32::try_from(number).ok().and_then(|number| 1_u64.checked_shl(number)).unwrap_or(0)
 }
 
 /// Whether an operand is in a list; an empty list admits everything, any other nothing that is absent.
@@ -129,10 +166,12 @@ impl Rule {
 
     /// Whether it decides this question, for a subject it is about.
     pub fn matches(&self, question: &Question<'_>) -> bool {
+        // First what is cheap and most often decides.
         self.verbs.has(question.verb)
-            && self.admits_socket(question.socket)
-            && self.admits_local(question.local)
+            && self.sockets.admit(question.socket)
             && self.admits_remote(question.remote)
+            && self.admits_local(question.local)
+            && self.admits_socket(question.socket)
             && admits(&self.interface, question.interface, Pattern::matches)
             && admits(&self.netns, question.netns, Pattern::matches)
             && self.admits_path(question)
@@ -164,8 +203,7 @@ impl Rule {
     }
 
     fn admits_socket(&self, socket: Option<SocketFacts>) -> bool {
-        admits(&self.family, socket, |family, socket| family.0 == socket.family)
-            && admits(&self.kind, socket, |kind, socket| kind.0 == socket.kind)
+        self.sockets.admit(socket)
             && admits(&self.protocol, socket, |protocol, socket| protocol.0 == socket.proto)
     }
 
