@@ -95,6 +95,8 @@ impl<'de> Deserialize<'de> for OptionClass {
 pub fn class_of(family: i32, level: i32, name: i32) -> OptionClass {
     match family {
         libc::AF_PACKET if level == libc::SOL_PACKET => return OptionClass::Packet,
+        // What a sniffer only notes: its packets come with their headers.
+        libc::AF_PACKET if (level, name) == (IP, libc::IP_HDRINCL) => return OptionClass::Ordinary,
         // Levels of Bluetooth have the numbers of IP protocols.
         libc::AF_BLUETOOTH if level != libc::SOL_SOCKET => return OptionClass::Ordinary,
         _ => {}
@@ -301,5 +303,6 @@ mod tests {
             OptionClass::Ordinary
         );
         assert_eq!(class_of_reading(libc::AF_INET, 132, 100), OptionClass::Unknown);
+        assert_eq!(class_of(libc::AF_PACKET, IP, libc::IP_HDRINCL), OptionClass::Ordinary);
     }
 }

@@ -39,15 +39,16 @@ option = ["ordinary"]
 [[rule]]
 name = "capture"
 subject = { users = ["nobody"] }
-allow = ["create", "bind", "capture", "inject", "receive", "send", "ioctl"]
+allow = ["create", "bind", "capture", "inject", "receive", "send", "ioctl", "option"]
 family = ["AF_PACKET"]
+option = ["ordinary"]
 
 [[rule]]
-name = "sniffer"  # a packet socket once it is made; IP_HDRINCL, which it notes, counts as spoofing
+name = "sniffer"  # a packet socket once it is made
 subject = { users = ["nobody"] }
-allow = ["create", "spoof"]
-family = ["AF_INET", "AF_PACKET"]
-type = ["SOCK_RAW", "SOCK_DGRAM"]
+allow = ["create"]
+family = ["AF_INET"]
+type = ["SOCK_RAW"]
 protocol = ["IPPROTO_IP"]
 """
 
