@@ -26,6 +26,7 @@ pub mod check;
 pub mod need;
 pub mod words;
 mod grant;
+mod outline;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::outline::{Outline, bits_of};
 use super::question::Question;
 use super::rule::{Effect, Rule};
 use super::verb::Verb;
@@ -68,9 +69,39 @@ pub struct Operands {
 /// The rules about one verb.
 #[derive(Debug, Clone, Default)]
 struct ByVerb {
-    deny: Vec<Arc<Rule>>,
-    allow: Vec<Arc<Rule>>,
+    deny: Vec<Candidate>,
+    allow: Vec<Candidate>,
     operands: Operands,
+}
+
+/// A rule with its outline beside it, so that those that are not meant are passed without a look.
+#[derive(Debug, Clone)]
+struct Candidate {
+    outline: Outline,
+    rule: Arc<Rule>,
+}
+
+impl Candidate {
+    fn new(rule: &Arc<Rule>) -> Self {
+        Self { outline: Outline::of(rule), rule: Arc::clone(rule) }
+    }
+}
+
+impl ByVerb {
+    /// All of them, refusing ones first.
+    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.deny.iter().chain(&self.allow).map(|candidate| &candidate.rule)
+    }
+}
+
+/// Those that decide a question.
+fn matching<'a>(
+    candidates: &'a [Candidate],
+    question: &'a Question<'a>,
+) -> impl Iterator<Item = &'a Arc<Rule>> {
+    let remote = bits_of(question.remote);
+    let near = candidates.iter().filter(move |near| near.outline.admits(question.socket, remote));
+    near.map(|near| &near.rule).filter(|rule| rule.matches(question))
 }
 
 /// What one subject may do.
@@ -98,8 +129,8 @@ impl Rights {
                 if let Some(entry) = by_verb.get_mut(verb.place()) {
                     entry.operands.add(rule);
                     match rule.effect {
-                        Effect::Deny => entry.deny.push(rule.clone()),
-                        Effect::Allow => entry.allow.push(rule.clone()),
+                        Effect::Deny => entry.deny.push(Candidate::new(rule)),
+                        Effect::Allow => entry.allow.push(Candidate::new(rule)),
                     }
                 }
             }
@@ -136,7 +167,7 @@ impl Rights {
         let Some(rules) = self.about(question.verb) else {
             return refuse(RuleName::BuiltIn(NO_RULE));
         };
-        if let Some(rule) = rules.deny.iter().find(|rule| rule.matches(question)) {
+        if let Some(rule) = matching(&rules.deny, question).next() {
             return refuse(RuleName::Written(rule.name.clone()));
         }
         match self.granting(rules, question) {
@@ -147,7 +178,7 @@ impl Rights {
     }
 
     fn granting(&self, rules: &ByVerb, question: &Question<'_>) -> Option<RuleName> {
-        let mut matching = rules.allow.iter().filter(|rule| rule.matches(question));
+        let mut matching = matching(&rules.allow, question);
         if let Some(first) = matching.next() {
             // A restriction may keep another one that grants the same.
             let kept = |rule: &&Arc<Rule>| self.keeps_rule(&rule.name);
@@ -202,14 +233,14 @@ impl Rights {
     /// The rules about a verb, refusing ones first, and the field that keeps each from deciding.
     pub fn considered(&self, question: &Question<'_>) -> Vec<(&Rule, Option<&'static str>)> {
         let rules = self.about(question.verb).into_iter();
-        let rules = rules.flat_map(|rules| rules.deny.iter().chain(&rules.allow));
+        let rules = rules.flat_map(ByVerb::rules);
         rules.map(|rule| (&**rule, rule.mismatch(question))).collect()
     }
 
     /// The rules about this subject, refusing ones first.
     pub fn rules(&self) -> Vec<&Rule> {
         let mut found: Vec<&Arc<Rule>> = Vec::new();
-        for rule in self.by_verb.iter().flat_map(|rules| rules.deny.iter().chain(&rules.allow)) {
+        for rule in self.by_verb.iter().flat_map(ByVerb::rules) {
             if !found.iter().any(|known| Arc::ptr_eq(known, rule)) {
                 found.push(rule);
             }

@@ -130,7 +130,8 @@ impl Sockets {
         }
     }
 
-    fn admit(self, socket: Option<SocketFacts>) -> bool {
+    #[inline]
+    pub(super) fn admit(self, socket: Option<SocketFacts>) -> bool {
         self.any
             || socket.is_some_and(|socket| {
                 let all = u64::MAX;
