@@ -29,3 +29,4 @@ mod host;
 mod web;
 mod quotas;
 mod startup;
+mod roles;

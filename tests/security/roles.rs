@@ -1,0 +1,119 @@
+//! The shipped roles, held by an unprivileged user: each does what it is for, and nothing else.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::namespace::inside_with_users;
+use sockbroker_test_support::{LspClient, Start};
+
+use crate::arena::{PROGRAM, assert_denied, attacker, neighbour};
+
+/// A shipped file, for the attacker instead of a group that this machine may not have.
+fn shipped(name: &str) -> String {
+    let path = format!("{}/../deploy/config/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).unwrap();
+    let member = |line: &str| {
+        let about = line.starts_with("subject = ");
+        (if about { "subject = { uids = [4200001] }" } else { line }).to_owned()
+    };
+    text.lines().map(member).collect::<Vec<_>>().join("\n")
+}
+
+/// Runs a test with a member of a role, beside whatever every member of `sockbroker` may.
+fn holding(test: &str, role: &str, body: impl FnOnce(LspClient, LspClient) + Send + 'static) {
+    let (_, test) = test.split_once("::").unwrap();
+    let role = shipped(&format!("policy.d/{role}.toml")).replace("version = 1", "");
+    let policy = format!("{}\n{role}", shipped("policy.toml"));
+    inside_with_users(test, move || {
+        fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+        let broker = Start::new(PROGRAM).policy(&policy).start().open_to_all();
+        body(attacker().lsp(&broker), neighbour().lsp(&broker));
+    });
+}
+
+/// Calls that must be refused, each for want of this grant.
+fn refused(member: &mut LspClient, calls: &[(&str, Value, &str)]) {
+    for (method, params, lacks) in calls {
+        let answer = member.call(method, params.clone());
+        assert_denied(&answer, "no rule", lacks, &format!("{method} {params}"));
+    }
+}
+
+#[test]
+fn the_ping_role_pings_and_does_not_spoof_sniff_serve_or_rename() {
+    let test =
+        concat!(module_path!(), "::the_ping_role_pings_and_does_not_spoof_sniff_serve_or_rename");
+    holding(test, "ping", |mut member, _| {
+        for (family, protocol, host, echo, reply) in [
+            ("AF_INET", "IPPROTO_ICMP", "127.0.0.1", "CAAAAAAAAAE=", "AA"),
+            ("AF_INET6", "IPPROTO_ICMPV6", "::1", "gAAAAAAAAAE=", "gQ"),
+        ] {
+            let ping = member.call("socket.socket", json!([family, "SOCK_DGRAM", protocol]));
+            let ping = ping.handle();
+            member.call("socket.settimeout", json!([ping, 5])).result();
+            member.call("socket.sendto", json!([ping, echo, 0, [host, 0]])).result();
+            let answer = member.call("socket.recv", json!([ping, 64])).result().clone();
+            assert!(answer["data"].as_str().unwrap().starts_with(reply), "{answer}");
+        }
+        let tcp = member.call("socket.socket", json!(["AF_INET", "SOCK_STREAM"])).handle();
+        refused(
+            &mut member,
+            &[
+                ("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_UDP"]), "SOCK_RAW"),
+                ("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]), "SOCK_RAW"),
+                ("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 0]), "AF_PACKET"),
+                ("socket.bind", json!([tcp, ["0.0.0.0", 80]]), "local_ports = [\"80\"]"),
+                ("socket.sethostname", json!(["mine"]), "sethostname"),
+            ],
+        );
+    });
+}
+
+#[test]
+fn the_ports_role_serves_port_80_and_not_81() {
+    let test = concat!(module_path!(), "::the_ports_role_serves_port_80_and_not_81");
+    holding(test, "ports", |mut member, _| {
+        let listener = member.call("socket.socket", json!(["AF_INET", "SOCK_STREAM"])).handle();
+        refused(
+            &mut member,
+            &[("socket.bind", json!([listener, ["0.0.0.0", 81]]), "local_ports = [\"81\"]")],
+        );
+        member.call("socket.bind", json!([listener, ["0.0.0.0", 80]])).result();
+        member.call("socket.listen", json!([listener, 1])).result();
+        let client = member.call("socket.create_connection", json!([["127.0.0.1", 80]])).handle();
+        let accepted = member.call("socket.accept", json!([listener])).handle();
+        member.call("socket.sendall", json!([client, "aGk="])).result();
+        let received = member.call("socket.recv", json!([accepted, 10])).result().clone();
+        assert_eq!(received["data"], "aGk=");
+    });
+}
+
+#[test]
+fn the_capture_role_sees_packets_sends_none_and_is_handed_no_descriptor() {
+    let test = concat!(
+        module_path!(),
+        "::the_capture_role_sees_packets_sends_none_and_is_handed_no_descriptor"
+    );
+    holding(test, "capture", |mut member, mut neighbour| {
+        let packets = member.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 768])).handle();
+        member.call("socket.bind", json!([packets, ["lo", 0]])).result();
+        member.call("socket.settimeout", json!([packets, 5])).result();
+        let udp = member.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
+        member.call("socket.sendto", json!([udp, "aGVsbG8=", 0, ["127.0.0.1", 9]])).result();
+        assert!(
+            member.call("socket.recv", json!([packets, 2000])).result()["n"].as_u64() > Some(40)
+        );
+        let frame = "A".repeat(80);
+        refused(
+            &mut member,
+            &[
+                ("socket.send", json!([packets, frame]), "inject"),
+                ("socket.fileno", json!([packets]), "handover"),
+                ("socket.detach", json!([packets]), "handover"),
+            ],
+        );
+        // Who holds no role is granted nothing at all.
+        let answer = neighbour.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
+        assert_denied(&answer, "no rule", "create", "socket.socket");
+    });
+}
