@@ -26,8 +26,8 @@ _CLOEXEC = native.module.MSG_CMSG_CLOEXEC
 _LOWEST_NUMBER = 512
 _CONNECT_SECONDS = 10.0
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().raw_decode  # frames have nothing around their JSON
+_encode = frame.encoder()
+_decode = json.JSONDecoder().scan_once  # frames have nothing around their JSON
 
 
 class _Stream(native.Socket):  # type: ignore[misc]
@@ -40,13 +40,13 @@ class _Stream(native.Socket):  # type: ignore[misc]
 
 
 class Answer:
-    """A result, or an error object, with what came beside it. Descriptors that nobody takes are closed."""
+    """A result, or an error object, with what came beside it."""
 
     __slots__ = ("value", "error", "attachments", "descriptors")
 
     def __init__(self, message: Any, attachments: Sequence[bytes], descriptors: list[int]) -> None:
-        self.value = message.get("result")
         self.error = message.get("error")
+        self.value = message.get("result")
         self.attachments = attachments
         self.descriptors = descriptors
 
@@ -60,9 +60,14 @@ class Answer:
         """The next descriptor, which is the caller's from now on; `None` if there is none left."""
         return self.descriptors.pop(0) if self.descriptors else None
 
+
+class _AnswerWithDescriptors(Answer):
+    """Descriptors that nobody takes are closed. Most answers have none, and are spared the finalizer."""
+
+    __slots__ = ()
+
     def __del__(self) -> None:
-        if self.descriptors:
-            frame.close_all(self.descriptors)
+        frame.close_all(self.descriptors)
 
 
 class Connection:
@@ -150,9 +155,9 @@ class Connection:
         """Waits for the answer to the request."""
         try:
             message, parts, received = self._receive(room, takes_descriptors)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, StopIteration) as error:
             raise self._lost(error) from None
-        answer = Answer(message, parts, received)
+        answer = _AnswerWithDescriptors(message, parts, received) if received else Answer(message, parts, received)
         if message.get("id") != self.request:
             raise BrokerError(f"the broker at {self._endpoint} answered another request: {answer.error}")
         return answer
@@ -190,7 +195,7 @@ class Connection:
         if data[:16] == b"Content-Length: " and data[end + 2 : end + 4] == b"\r\n":
             # Nothing but JSON, and all of it: most answers.
             if len(data) == end + 4 + int(data[16:end]):
-                return _decode(data[end + 4 :].decode())[0], [], []
+                return _decode(data[end + 4 :].decode(), 0)[0], [], []
         while True:
             found = frame.read_head(data)
             if found is not None:
@@ -200,7 +205,7 @@ class Connection:
         whole = at + head.content + sum(head.attachments)
         if len(data) < whole:
             data = self._read_rest(data, whole)
-        message = _decode(data[at : at + head.content].decode())[0]
+        message = _decode(data[at : at + head.content].decode(), 0)[0]
         at += head.content
         parts = []
         for length in head.attachments:

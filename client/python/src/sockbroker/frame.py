@@ -6,8 +6,9 @@ A frame is a head, JSON, and raw attachments. PROTOCOL.md, "LSP framing" and "De
 from __future__ import annotations
 
 import array
+import json
 import os
-from typing import Iterable, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
 from . import native
 
@@ -24,6 +25,17 @@ class Head(NamedTuple):
     content: int
     attachments: tuple[int, ...]
     descriptors: int
+
+
+def encoder() -> Callable[[Any], str]:
+    """Writes JSON without blanks. `JSONEncoder.encode` makes the encoder in C anew for each call."""
+    plain = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    text = json.encoder.encode_basestring
+    encode = make(None, plain.default, text, None, ":", ",", False, False, True)
+    return lambda value: "".join(encode(value, 0))
 
 
 def write_head(content: int, attachments: Sequence[int], descriptors: int) -> bytes:
