@@ -10,7 +10,7 @@ import binascii
 import fcntl
 import json
 import os
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
 from . import frame, native
 from .errors import BrokerError
@@ -27,7 +27,9 @@ _LOWEST_NUMBER = 512
 _CONNECT_SECONDS = 10.0
 
 _encode = frame.encoder()
-_decode = json.JSONDecoder().scan_once  # frames have nothing around their JSON
+_decode: Callable[[str, int], tuple[Any, int]] = (
+    json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # frames have nothing around their JSON
+)
 
 
 class _Stream(native.Socket):  # type: ignore[misc]
@@ -42,13 +44,14 @@ class _Stream(native.Socket):  # type: ignore[misc]
 class Answer:
     """A result, or an error object, with what came beside it."""
 
-    __slots__ = ("value", "error", "attachments", "descriptors")
+    __slots__ = ("id", "value", "error", "attachments", "descriptors")
 
-    def __init__(self, message: Any, attachments: Sequence[bytes], descriptors: list[int]) -> None:
+    def __init__(self, message: Any, attachments: Sequence[bytes] = (), descriptors: Iterable[int] = ()) -> None:
+        self.id = message.get("id")
         self.error = message.get("error")
         self.value = message.get("result")
         self.attachments = attachments
-        self.descriptors = descriptors
+        self.descriptors = [*descriptors]
 
     def data(self, value: Any) -> bytes:
         """The bytes that a value of the result spells."""
@@ -143,22 +146,33 @@ class Connection:
         self, method: str, params: Any, attachments: Sequence[Any] = (), descriptors: Sequence[int] = ()
     ) -> None:
         """Sends a request."""
-        self.request += 1
-        text = '{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (self.request, method, _encode(params))
+        number = self.request = self.request + 1
         self._method = method
+        text = '{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (number, method, _encode(params))
+        body = text.encode()
         try:
-            self._send(text.encode(), attachments, descriptors)
+            if attachments or descriptors:
+                self._send(body, attachments, descriptors)
+            else:
+                self._stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         except OSError as error:
             raise self._lost(error) from None
 
     def receive(self, room: int = 0, takes_descriptors: bool = False) -> Answer:
         """Waits for the answer to the request."""
         try:
-            message, parts, received = self._receive(room, takes_descriptors)
+            if room or takes_descriptors:
+                answer = self._receive(b"", room, takes_descriptors)
+            else:
+                data = self._stream.recv(_HEAD_ROOM)
+                head, _, body = data.partition(b"\r\n\r\n")
+                if head == b"Content-Length: %d" % len(body):  # JSON alone, and all of it: most answers
+                    answer = Answer(_decode(body.decode(), 0)[0])
+                else:
+                    answer = self._receive(data, 0, False)
         except (OSError, ValueError, EOFError, StopIteration) as error:
             raise self._lost(error) from None
-        answer = _AnswerWithDescriptors(message, parts, received) if received else Answer(message, parts, received)
-        if message.get("id") != self.request:
+        if answer.id != self.request:
             raise BrokerError(f"the broker at {self._endpoint} answered another request: {answer.error}")
         return answer
 
@@ -175,9 +189,6 @@ class Connection:
         return BrokerError(f"the broker at {self._endpoint} ended the connection during {self._method}{reason}")
 
     def _send(self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int]) -> None:
-        if not attachments and not descriptors:
-            self._stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-            return
         lengths = [len(part) for part in attachments]
         text = frame.write_head(len(body), lengths, len(descriptors)) + body
         parts = [text, *attachments]
@@ -189,13 +200,9 @@ class Connection:
             else:
                 sent -= len(part)
 
-    def _receive(self, room: int, takes: bool) -> tuple[Any, list[bytes], list[int]]:
-        data = self._read(min(room, _FIRST_READ) + _HEAD_ROOM, takes)
-        end = data.find(b"\r\n")
-        if data[:16] == b"Content-Length: " and data[end + 2 : end + 4] == b"\r\n":
-            # Nothing but JSON, and all of it: most answers.
-            if len(data) == end + 4 + int(data[16:end]):
-                return _decode(data[end + 4 :].decode(), 0)[0], [], []
+    def _receive(self, data: bytes, room: int, takes: bool) -> Answer:
+        """An answer in a frame of any form, of which `data` has come."""
+        data = data or self._read(min(room, _FIRST_READ) + _HEAD_ROOM, takes)
         while True:
             found = frame.read_head(data)
             if found is not None:
@@ -212,7 +219,7 @@ class Connection:
             parts.append(data[at : at + length])
             at += length
         received, self._descriptors[: head.descriptors] = self._descriptors[: head.descriptors], []
-        return message, parts, received
+        return _AnswerWithDescriptors(message, parts, received) if received else Answer(message, parts)
 
     def _read(self, size: int, takes: bool) -> bytes:
         """What has come; descriptors beside it are kept until their frame is whole."""

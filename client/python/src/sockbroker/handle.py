@@ -43,14 +43,14 @@ class Handle:
         number = self.number
         if number is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return self.session.call(f"socket.{name}", [number, *params], **beside)
+        return self.session.call("socket." + name, [number, *params], **beside)
 
     def call_by_name(self, name: str, params: dict[str, Any], attachments: list[Any]) -> Answer:
         """The same with parameters by name."""
         number = self.number
         if number is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return self.session.call(f"socket.{name}", {"handle": number, **params}, attachments)
+        return self.session.call("socket." + name, {"handle": number, **params}, attachments)
 
     def shown(self) -> int:
         """The number that stands for it where a descriptor would; -1 once it is closed."""

@@ -170,9 +170,12 @@ class HandleLife(Base):
 
     @method
     def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:
-        numbers = [integer(level), integer(option), *map(integer, length)]
+        numbers = [integer(level), integer(option)]
+        if length:
+            numbers += map(integer, length)
         answer = self._open().call("getsockopt", numbers)
-        return answer.value if isinstance(answer.value, int) else answer.data(answer.value)
+        value = answer.value
+        return value if type(value) is int else answer.data(value)
 
     @method
     def setsockopt(self, level: Any, option: Any, value: Any, *length: Any) -> None:
