@@ -33,6 +33,7 @@ fn calls() -> Vec<(&'static str, Value)> {
         ("admin.handles", json!({ "session": "$session" })),
         ("admin.reload", json!({})),
         ("admin.sessions", json!({})),
+        ("broker.info", json!({})),
         ("call.resolve", json!({ "connection": 1_000_000, "request": 1 })),
         ("rpc.discover", json!({})),
         ("session.attach", json!({ "token": "$token", "attachments": false })),

@@ -34,6 +34,7 @@ mod discover;
 mod documentation;
 mod names;
 mod startup;
+mod confinement;
 mod shutdown;
 mod units;
 mod users;

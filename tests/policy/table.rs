@@ -53,6 +53,7 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     ("admin.handles", |_, _| (json!([1]), plain("admin"))),
     ("admin.reload", |_, _| (json!([]), plain("admin"))),
     ("admin.sessions", |_, _| (json!([]), plain("admin"))),
+    ("broker.info", |_, _| (json!([]), Vec::new())),
     ("call.resolve", |_, _| (json!([1_000_000, 1]), Vec::new())),
     ("policy.check", |_, _| (json!(["create AF_PACKET"]), Vec::new())),
     ("policy.wait", |_, _| (json!([0]), Vec::new())),

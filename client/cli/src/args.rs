@@ -93,7 +93,8 @@ pub(crate) enum Command {
     Discover(DiscoverArgs),
     /// Tell which broker this is, and as whom it sees you.
     ///
-    /// Endpoint, versions, session, subject and limits.
+    /// Endpoint, versions, subject and session; as whom the broker runs, what confines it, and which
+    /// policy it holds; limits.
     Info,
     Handles(HandlesArgs),
     /// List all sessions of the broker. Needs the grant `admin`.

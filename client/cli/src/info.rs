@@ -1,10 +1,12 @@
-//! `sockbroker info`: which broker this is, and as whom it sees the caller.
+//! `sockbroker info`: which broker this is, what confines it, and as whom it sees the caller.
 
 use serde_json::{Value, json};
+use sockbroker_proto::api::broker::{BrokerInfo, Landlock, PolicyInfo, Process, Seccomp};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
 use crate::link::Link;
+use crate::list::typed;
 use crate::screen::{Look, Screen};
 use crate::table::Table;
 
@@ -12,14 +14,22 @@ use crate::table::Table;
 pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
     let link = Link::open(global)?;
     let info = link.call("session.info", json!({}))?;
+    let broker = link.call("broker.info", json!({}))?;
     let limits = link.call("session.limits", json!({}))?;
     let mut screen = Screen::new();
     if global.json {
-        screen.json(&json!({ "endpoint": link.endpoint(), "session": info, "limits": limits }))?;
+        let endpoint = link.endpoint();
+        let all =
+            json!({ "endpoint": endpoint, "broker": broker, "session": info, "limits": limits });
+        screen.json(&all)?;
         return Ok(Exit::Done);
     }
-    for (name, value) in facts(&link, &info) {
-        let name = screen.look(Look::Bold, &format!("{name:<9}"));
+    let mut facts = facts(&link, &info);
+    let about: BrokerInfo = typed(broker)?;
+    facts.extend(confinement(&about.process));
+    facts.push(("policy", policy(&about.policy)));
+    for (name, value) in facts {
+        let name = screen.look(Look::Bold, &format!("{name:<12}"));
         screen.line(format_args!("{name}  {value}"))?;
     }
     screen.line("")?;
@@ -55,6 +65,69 @@ fn facts(link: &Link, info: &Value) -> Vec<(&'static str, String)> {
             ),
         ),
     ]
+}
+
+/// What the operator of a broker wants to know at once: as whom it runs, and what it could do if it
+/// were taken over.
+fn confinement(process: &Process) -> [(&'static str, String); 5] {
+    let Process { pid, uid, gid, .. } = process;
+    let unit = process.unit.as_ref().map(|unit| format!(", unit {unit}")).unwrap_or_default();
+    let activated = if process.activated { ", socket passed by the service manager" } else { "" };
+    let capabilities = match process.capabilities.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(" "),
+    };
+    let namespace =
+        if process.user_namespace { " (count in its own user namespace alone)" } else { "" };
+    let privileges = if process.no_new_privs {
+        "none can be gained (no_new_privs)"
+    } else {
+        "programs that it runs could gain some: no_new_privs is off"
+    };
+    [
+        ("runs as", format!("uid {uid}, gid {gid}, pid {pid}{unit}{activated}")),
+        ("capabilities", format!("{capabilities}{namespace}")),
+        ("privileges", privileges.to_owned()),
+        ("seccomp", seccomp(process)),
+        ("landlock", landlock(process)),
+    ]
+}
+
+fn seccomp(process: &Process) -> String {
+    let filters = match process.seccomp_filters {
+        Some(1) => "; 1 filter in force".to_owned(),
+        Some(count) => format!("; {count} filters in force"),
+        None => String::new(),
+    };
+    let own = match process.seccomp {
+        Seccomp::Errno => "errno: a system call that it never makes fails, and is named in its log",
+        Seccomp::Log => {
+            "log: a system call that it never makes succeeds, and is named in the kernel's log"
+        }
+        Seccomp::Off => "off: it has no filter of its own",
+    };
+    format!("{own}{filters}")
+}
+
+fn landlock(process: &Process) -> String {
+    let version = process.landlock_abi.map(|abi| format!("; ABI {abi}")).unwrap_or_default();
+    let holds = match process.landlock {
+        Landlock::Full => "full: only files that it needs can be opened",
+        Landlock::Partial => {
+            "partial: only files that it needs can be opened, as far as this kernel holds it"
+        }
+        Landlock::None => "none: the kernel has no Landlock",
+        Landlock::Off => "off: every file that its user may open can be opened",
+    };
+    format!("{holds}{version}")
+}
+
+fn policy(policy: &PolicyInfo) -> String {
+    let PolicyInfo { generation, files, rules } = policy;
+    match files.as_slice() {
+        [] => format!("built-in: root and the broker's own user, nobody else; number {generation}"),
+        files => format!("{rules} rules of {}; number {generation}", files.join(" ")),
+    }
 }
 
 fn limits_table(limits: &Value) -> Table {

@@ -97,7 +97,7 @@ pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
 }
 
 /// A result as the contract has it.
-fn typed<T: DeserializeOwned>(result: Value) -> Result<T, Failure> {
+pub(crate) fn typed<T: DeserializeOwned>(result: Value) -> Result<T, Failure> {
     serde_json::from_value(result).map_err(|error| {
         Failure::protocol(format!("the broker's answer is not understood: {error}"))
     })

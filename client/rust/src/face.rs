@@ -39,6 +39,9 @@ macro_rules! broker_methods {
         /// What the broker knows of this session: `session.info`.
         fn session(_this) -> sockbroker_proto::api::session::SessionInfo { operation::session() }
 
+        /// As whom the broker runs, what confines it, and which policy it holds.
+        fn info(_this) -> sockbroker_proto::api::broker::BrokerInfo { operation::broker_info() }
+
         /// Every limit of the broker, by name.
         fn limits(_this) -> std::collections::BTreeMap<String, sockbroker_proto::api::session::LimitInfo> {
             operation::limits()

@@ -1,6 +1,7 @@
 //! `[confine]`: what the broker gives up at its start.
 
 use serde::Deserialize;
+use sockbroker_proto::api::broker::Seccomp as Told;
 
 /// What the broker gives up before it reads the first byte of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -33,12 +34,12 @@ pub enum Seccomp {
 }
 
 impl Seccomp {
-    /// The word of the configuration.
-    pub fn word(self) -> &'static str {
+    /// How clients are told of it.
+    pub fn told(self) -> Told {
         match self {
-            Self::Errno => "errno",
-            Self::Log => "log",
-            Self::Off => "off",
+            Self::Errno => Told::Errno,
+            Self::Log => Told::Log,
+            Self::Off => Told::Off,
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum PolicyError {
 pub struct Loaded {
     /// The rules, in the order of the files and within them, with file and line.
     pub rules: Vec<(Rule, String)>,
+    /// The files.
+    pub files: Vec<PathBuf>,
     /// Whether loading them closes what is no longer granted.
     pub revokes: bool,
     /// What is odd.
@@ -55,7 +57,8 @@ impl Loaded {
     /// The policy of a broker that runs as `owner`.
     pub fn into_policy(self, owner: u32) -> Policy {
         let rules = self.rules.into_iter().map(|(rule, _)| rule);
-        Policy::new(owner, rules.collect(), self.revokes)
+        let files = self.files.iter().map(|file| file.display().to_string());
+        Policy::new(owner, rules.collect(), self.revokes).read_from(files.collect())
     }
 }
 
@@ -94,7 +97,7 @@ pub fn load(named: Option<&Path>) -> Result<Loaded, PolicyError> {
 
 /// Reads files in this order.
 pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
-    let mut loaded = Loaded::default();
+    let mut loaded = Loaded { files: files.to_vec(), ..Loaded::default() };
     for path in files {
         let fail = |error| PolicyError::Read { path: path.clone(), error };
         let text = std::fs::read_to_string(path).map_err(fail)?;

@@ -7,7 +7,7 @@ use jsonrpsee::RpcModule;
 use jsonrpsee::core::RegisterMethodError;
 use jsonrpsee::core::server::{MethodCallback, Methods};
 use sockbroker_proto::api::{
-    self, admin, batch, convert, interface, name, option, policy, session, socket, transfer,
+    self, admin, batch, broker, convert, interface, name, option, policy, session, socket, transfer,
 };
 
 use super::Handlers;
@@ -91,6 +91,7 @@ fn contract() -> Result<Methods, RegisterMethodError> {
     methods.merge(admin::AdminServer::into_rpc(Handlers))?;
     methods.merge(policy::PolicyServer::into_rpc(Handlers))?;
     methods.merge(policy::RestrictServer::into_rpc(Handlers))?;
+    methods.merge(broker::BrokerServer::into_rpc(Handlers))?;
     let mut discovery = RpcModule::new(api::document());
     discovery.register_method("rpc.discover", |_, document, _| document.clone())?;
     methods.merge(discovery)?;

@@ -32,6 +32,7 @@ mod convert;
 mod session;
 mod admin;
 mod policy;
+mod broker;
 
 pub use call::{Beside, Enclosed};
 

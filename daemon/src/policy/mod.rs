@@ -43,6 +43,8 @@ pub struct Policy {
     owner: u32,
     rules: Vec<Arc<Rule>>,
     revokes: bool,
+    /// Where it was read, to be told.
+    files: Vec<String>,
 }
 
 /// Proof that a request was allowed, with the request itself.
@@ -101,12 +103,24 @@ impl Policy {
     /// A policy of rules. `revokes` closes, when it is loaded in place of another, what it would not
     /// have granted.
     pub fn new(owner: u32, rules: Vec<Rule>, revokes: bool) -> Self {
-        Self { owner, rules: rules.into_iter().map(Arc::new).collect(), revokes }
+        Self { owner, rules: rules.into_iter().map(Arc::new).collect(), revokes, files: Vec::new() }
     }
 
     /// The rules, in the order they were read.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
+    }
+
+    /// The same, read from these files in this order.
+    #[must_use]
+    pub fn read_from(mut self, files: Vec<String>) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// The files that it was read from, in order; none for the built-in one.
+    pub fn files(&self) -> &[String] {
+        &self.files
     }
 
     /// Whether loading it closes what it would not have granted.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use sockbroker_proto::api::broker::Process;
+
 use super::Session;
 use super::limits::{Limits, size};
 use super::policy::{Loader, PolicyInForce};
@@ -32,6 +34,8 @@ pub struct Broker {
     pub actors: Actors,
     /// What every user has in use.
     pub users: Users,
+    /// The process that the broker is, and what confines it.
+    pub process: Process,
     /// Where decisions are told.
     pub audit: Audit,
     /// What is counted.
@@ -55,6 +59,7 @@ impl Broker {
             resolver,
             actors,
             users,
+            process: Process::default(),
             audit: Audit::default(),
             metrics: Arc::default(),
             opened: Mutex::new(HashMap::new()),
@@ -74,6 +79,13 @@ impl Broker {
     #[must_use]
     pub fn auditing(mut self, audit: Audit) -> Self {
         self.audit = audit;
+        self
+    }
+
+    /// The same, as this process.
+    #[must_use]
+    pub fn running_as(mut self, process: Process) -> Self {
+        self.process = process;
         self
     }
 

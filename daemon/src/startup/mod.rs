@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,7 +23,7 @@ use crate::observe::audit::{Audit, Destination, Sink, Writer};
 use crate::observe::log;
 use crate::policy::Policy;
 use crate::session::broker::Broker;
-use crate::session::limits::Limits;
+use crate::session::policy::Loader;
 use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
 use args::Args;
@@ -97,8 +98,9 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let kept = confine::kept(&config.confine, &policy);
     // Before the confinement: the file may lie where the broker may not write later.
     let sink = open_audit(args, &config.audit.to)?;
-    let confinement = confine::confine(&config.confine, &kept, &files(args, &path))?;
-    tracing::info!("confined: {confinement}");
+    let process = confine::confine(&config.confine, &kept, &files(args, &path))?;
+    let process = Process { activated: passed.is_some(), ..process };
+    confine::tell(&process);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -113,8 +115,11 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         Some(sink) => start_audit(sink, config.limits.audit_records_per_second)?,
         None => (Audit::default(), None),
     };
-    let broker = broker(policy, config.limits, args.clone(), kept, audit);
-    let result = runtime.block_on(serve(place, broker));
+    let broker = Broker::new(policy, config.limits)
+        .running_as(process)
+        .reloading(loader(args.clone(), kept))
+        .auditing(audit);
+    let result = runtime.block_on(serve(place, Arc::new(broker)));
     // Look-ups that are still running cannot be cancelled, and nobody waits for them.
     runtime.shutdown_background();
     if let Some(writer) = writer {
@@ -168,15 +173,9 @@ fn in_force(loaded: Loaded) -> Policy {
     loaded.into_policy(process::effective_uid())
 }
 
-/// A broker that can read its policy anew, with the capabilities that it has kept.
-fn broker(
-    policy: Policy,
-    limits: Limits,
-    args: Args,
-    kept: Vec<Capability>,
-    audit: Audit,
-) -> Arc<Broker> {
-    let load = move || {
+/// Reads the policy anew, for a broker that has kept these capabilities.
+fn loader(args: Args, kept: Vec<Capability>) -> Box<Loader> {
+    Box::new(move || {
         let loaded = load_policy(&args).map_err(|error| error.to_string())?;
         let policy = in_force(loaded);
         for lost in confine::lost(&policy, &kept) {
@@ -184,8 +183,7 @@ fn broker(
             tracing::warn!(capability, "a new rule needs what was given up at the start: restart");
         }
         Ok(policy)
-    };
-    Arc::new(Broker::new(policy, limits).reloading(Box::new(load)).auditing(audit))
+    })
 }
 
 async fn serve(place: Place, broker: Arc<Broker>) -> Result<(), StartError> {

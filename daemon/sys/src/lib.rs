@@ -41,6 +41,7 @@ pub mod host;
 pub mod process;
 pub mod namespace;
 pub mod capability;
+pub mod privileges;
 pub mod refused;
 pub mod activation;
 pub mod accounts;

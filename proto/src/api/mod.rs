@@ -18,12 +18,13 @@ pub mod convert;
 pub mod session;
 pub mod admin;
 pub mod policy;
+pub mod broker;
 
 use crate::error::ErrorKind;
 use crate::openrpc;
 
 /// The namespaces, for the document and for the method table.
-pub const NAMESPACES: [openrpc::Namespace; 14] = [
+pub const NAMESPACES: [openrpc::Namespace; 15] = [
     socket::socket_methods,
     transfer::transfer_methods,
     batch::batch_methods,
@@ -38,6 +39,7 @@ pub const NAMESPACES: [openrpc::Namespace; 14] = [
     admin::admin_methods,
     policy::policy_methods,
     policy::restrict_methods,
+    broker::broker_methods,
 ];
 
 /// The parameter names of every method, by wire name, in order.
@@ -57,6 +59,7 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
         admin::ADMIN_PARAMETERS,
         policy::POLICY_PARAMETERS,
         policy::RESTRICT_PARAMETERS,
+        broker::BROKER_PARAMETERS,
     ]
     .into_iter()
     .flatten()

@@ -110,12 +110,14 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "config",
         place: "daemon/src/config",
-        // observe::audit: where decisions are told; policy: made from its files; sys::process: defaults depend on who the broker is;
+        // observe::audit: where decisions are told; policy: made from its files; proto::api::broker: how clients are told of it;
+        // sys::process: defaults depend on who the broker is;
         // sys::accounts, sys::interface: rules name users, groups and interfaces.
         layers: &[
             "session::limits",
             "observe::audit",
             "policy",
+            "proto::api::broker",
             "sys::process",
             "sys::accounts",
             "sys::interface",

@@ -8,14 +8,17 @@ use crate::program::{ask, broker, endpoint};
 #[test]
 fn the_broker_tells_of_itself_and_of_the_caller() {
     bounded(30, || {
-        let broker = broker();
+        let mut broker = broker();
         let told = ask(&broker, &["info"]).done();
-        for part in [&endpoint(&broker), "protocol 1", "uid ", "receive_bytes", "frame_bytes"] {
+        let known = ["protocol 1", "uid ", "no_new_privs", "errno: ", "built-in: ", "frame_bytes"];
+        for part in known.into_iter().chain([endpoint(&broker).as_str()]) {
             assert!(told.contains(part), "{part} in {told}");
         }
         let told = ask(&broker, &["info", "--json"]).json();
         assert_eq!(told["endpoint"], endpoint(&broker));
         assert_eq!(told["session"]["protocol"], 1);
+        assert_eq!(told["broker"]["process"]["pid"], broker.process().number());
+        assert_eq!(told["broker"]["process"]["seccomp"], "errno");
         assert_eq!(told["limits"]["frame_bytes"]["unit"], "bytes");
     });
 }

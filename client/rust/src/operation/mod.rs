@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use serde::Serialize;
+use sockbroker_proto::api::broker::BrokerInfo;
 use sockbroker_proto::api::option::IoctlArgument;
 use sockbroker_proto::api::session::{Constants, LimitInfo, SessionInfo};
 use sockbroker_proto::api::values::{Accepted, Created, OptionValue};
@@ -191,6 +192,7 @@ pub(crate) fn how(how: std::net::Shutdown) -> i32 {
 }
 
 operation!(session() -> SessionInfo: "session.info", (), value);
+operation!(broker_info() -> BrokerInfo: "broker.info", (), value);
 operation!(limits() -> BTreeMap<String, LimitInfo>: "session.limits", (), value);
 operation!(constants() -> BTreeMap<String, i64>:
     "socket.constants", (), |reply: &mut Reply<'_>| Ok(reply.value::<Constants>()?.constants));

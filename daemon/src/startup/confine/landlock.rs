@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
+use sockbroker_proto::api::broker::Landlock;
 
 use super::Files;
 
@@ -32,11 +33,11 @@ const SYSTEM: [&str; 14] = [
 const VERSION: ABI = ABI::V5;
 
 /// Lets this thread, and those it starts, open only the system's files and these. Says how much the
-/// kernel holds of it.
+/// kernel holds of it, and which version of Landlock it has.
 ///
 /// Making sockets is left alone: `AF_UNIX` addresses of clients are judged by the policy, and bound
 /// with the client's identity.
-pub(super) fn restrict(files: &Files) -> Result<&'static str, RulesetError> {
+pub(super) fn restrict(files: &Files) -> Result<(Landlock, Option<u32>), RulesetError> {
     let handled = AccessFs::from_all(VERSION) & !BitFlags::from(AccessFs::MakeSock);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write =
@@ -52,10 +53,17 @@ pub(super) fn restrict(files: &Files) -> Result<&'static str, RulesetError> {
         rules = allow(rules, path, write)?;
     }
     rules = allow(rules, Path::new("/dev/null"), read | AccessFs::WriteFile)?;
-    Ok(match rules.restrict_self()?.ruleset {
-        RulesetStatus::FullyEnforced => "full",
-        RulesetStatus::PartiallyEnforced => "partial",
-        RulesetStatus::NotEnforced => "none",
+    let status = rules.restrict_self()?;
+    let version = match status.landlock {
+        LandlockStatus::Available { effective_abi, kernel_abi } => {
+            u32::try_from(kernel_abi.unwrap_or(effective_abi as i32)).ok()
+        }
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => None,
+    };
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced => (Landlock::Full, version),
+        RulesetStatus::PartiallyEnforced => (Landlock::Partial, version),
+        RulesetStatus::NotEnforced => (Landlock::None, None),
     })
 }
 

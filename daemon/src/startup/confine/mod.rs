@@ -7,10 +7,12 @@
 mod landlock;
 mod seccomp;
 mod calls;
+mod measure;
 
 use std::fmt;
 use std::path::PathBuf;
 
+use sockbroker_proto::api::broker::{Landlock, Process};
 use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::process;
 
@@ -19,32 +21,7 @@ use crate::config::confine::Confine;
 use crate::policy::Policy;
 use crate::policy::need::Need;
 
-/// What is in force, for the log and for `admin.info`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Confinement {
-    /// The capabilities that are left, by name.
-    pub capabilities: Vec<&'static str>,
-    /// `no_new_privs`: no program that it could run gains anything.
-    pub no_new_privs: bool,
-    /// `errno`, `log` or `off`.
-    pub seccomp: &'static str,
-    /// `full`, `partial`, `none` (the kernel has no Landlock) or `off`.
-    pub landlock: &'static str,
-}
-
-impl fmt::Display for Confinement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let capabilities = match self.capabilities.as_slice() {
-            [] => "none".to_owned(),
-            names => names.join(" "),
-        };
-        let Self { no_new_privs, seccomp, landlock, .. } = self;
-        write!(
-            f,
-            "capabilities: {capabilities}; no_new_privs: {no_new_privs}; seccomp: {seccomp}; landlock: {landlock}"
-        )
-    }
-}
+pub use measure::tell;
 
 /// Files that the broker needs after its start, beside those of the system.
 #[derive(Debug, Default)]
@@ -85,29 +62,26 @@ fn needed(policy: &Policy) -> Vec<Capability> {
     needs.flat_map(of).copied().collect()
 }
 
-/// Gives up everything but these capabilities, and what the configuration says beside.
+/// Gives up everything but these capabilities, and what the configuration says beside; gives what is
+/// in force then.
 pub fn confine(
     config: &Confine,
     kept: &[Capability],
     files: &Files,
-) -> Result<Confinement, StartError> {
+) -> Result<Process, StartError> {
     let fail = |what: &str, error: &dyn fmt::Display| {
         StartError::System(format!("cannot confine the broker: {what}: {error}"))
     };
-    let left = capability::keep_only(kept).map_err(|error| fail("capabilities", &error))?;
+    capability::keep_only(kept).map_err(|error| fail("capabilities", &error))?;
     process::refuse_new_privileges().map_err(|error| fail("no_new_privs", &error))?;
     let landlock = if config.landlock {
         landlock::restrict(files).map_err(|error| fail("landlock", &error))?
     } else {
-        "off"
+        (Landlock::Off, None)
     };
     seccomp::filter(config.seccomp).map_err(|error| fail("seccomp", &error))?;
-    Ok(Confinement {
-        capabilities: left.into_iter().map(Capability::name).collect(),
-        no_new_privs: true,
-        seccomp: config.seccomp.word(),
-        landlock,
-    })
+    measure::measure(config.seccomp.told(), landlock)
+        .map_err(|error| fail("what is in force", &error))
 }
 
 #[cfg(test)]
