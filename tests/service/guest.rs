@@ -1,0 +1,182 @@
+//! A machine with systemd as its first process, for one test.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use sockbroker_test_support::Folder;
+use sockbroker_test_support::program::{Ended, run};
+
+/// How long a guest may take to come up. It takes one second where nothing else runs.
+const BOOT: Duration = Duration::from_mins(1);
+/// How long a command in it may take.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A machine that runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// Ends the guest when its standard input ends.
+    keeper: Child,
+    cgroup: PathBuf,
+    /// The guest's first process, as this machine numbers it.
+    leader: u32,
+    folder: Folder,
+}
+
+impl Guest {
+    /// Boots a tree, of which nothing is changed, below this folder for control groups.
+    pub(crate) fn boot(tree: &Path, cgroups: &Path) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let machine = format!("sockbroker-{}-{number}", std::process::id());
+        let folder = Folder::new();
+        let notify = UnixDatagram::bind(folder.join("notify")).unwrap();
+        let said = fs::File::create(folder.join("log")).unwrap();
+        let cgroup = cgroups.join(&machine);
+        let keeper = Command::new("sh")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/boot.sh"))
+            .args([cgroup.as_os_str(), machine.as_ref(), tree.as_os_str()])
+            .env("NOTIFY_SOCKET", folder.join("notify"))
+            .stdin(Stdio::piped())
+            .stdout(said.try_clone().unwrap())
+            .stderr(said)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut guest = Self { keeper, cgroup, leader: 0, folder };
+        guest.leader = guest.wait_until_up(&notify);
+        guest.ok("ip link set lo up");
+        guest
+    }
+
+    /// Reads what nspawn and the guest's systemd tell (`sd_notify(3)`) until the guest is up.
+    fn wait_until_up(&self, notify: &UnixDatagram) -> u32 {
+        let deadline = Instant::now() + BOOT;
+        let (mut leader, mut ready) = (None, false);
+        let mut message = [0; 4096];
+        loop {
+            if let (Some(leader), true) = (leader, ready) {
+                return leader;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            notify.set_read_timeout(Some(left.max(Duration::from_millis(1)))).unwrap();
+            let length = notify.recv(&mut message).unwrap_or_else(|error| {
+                let said = fs::read_to_string(self.folder.join("log")).unwrap();
+                panic!("the guest does not come up within {BOOT:?}: {error}\n{said}")
+            });
+            for line in String::from_utf8_lossy(&message[..length]).lines() {
+                ready |= line == "READY=1";
+                if let Some(number) = line.strip_prefix("X_NSPAWN_LEADER_PID=") {
+                    leader = Some(number.parse().unwrap());
+                }
+            }
+        }
+    }
+
+    /// Runs a command of the shell as root of the guest.
+    pub(crate) fn run(&self, command: &str) -> Ended {
+        run(&mut self.enter(&["sh", "-c", command]), PATIENCE)
+    }
+
+    /// Runs a command as an ordinary user of the guest, with its groups as they are now.
+    pub(crate) fn run_as(&self, user: &str, command: &str) -> Ended {
+        run(&mut self.enter(&as_user(user, command)), PATIENCE)
+    }
+
+    /// Runs a command as root, which must succeed; what it prints.
+    pub(crate) fn ok(&self, command: &str) -> String {
+        self.succeeded(command, self.run(command))
+    }
+
+    /// Runs a command as an ordinary user, which must succeed; what it prints.
+    pub(crate) fn ok_as(&self, user: &str, command: &str) -> String {
+        self.succeeded(command, self.run_as(user, command))
+    }
+
+    fn succeeded(&self, command: &str, ended: Ended) -> String {
+        if ended.code != Some(0) {
+            let log = self.run("journalctl --no-pager -n 60");
+            panic!("{command}: {:?}\n{}\nlog:\n{}", ended.code, ended.output, log.output);
+        }
+        ended.output
+    }
+
+    /// Starts a command as an ordinary user, and lets it run.
+    pub(crate) fn start_as(&self, user: &str, command: &str) -> Child {
+        let mut command = self.enter(&as_user(user, command));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// A property of the service, as `systemctl show` tells it.
+    pub(crate) fn property(&self, name: &str) -> String {
+        self.property_of("sockbrokerd.service", name)
+    }
+
+    /// A property of a unit.
+    pub(crate) fn property_of(&self, unit: &str, name: &str) -> String {
+        self.ok(&format!("systemctl show --property {name} --value {unit}")).trim().to_owned()
+    }
+
+    /// What the service said in the journal, this systemd's words about it included.
+    pub(crate) fn log(&self) -> String {
+        self.ok("journalctl --no-pager --output=cat --unit sockbrokerd.service")
+    }
+
+    /// The path of a file of the guest, from outside.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{file}", self.leader))
+    }
+
+    /// Writes a file of the guest, in a folder that may be new.
+    pub(crate) fn write(&self, file: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Reads a file of the guest.
+    pub(crate) fn read(&self, file: &str) -> io::Result<String> {
+        fs::read_to_string(self.path(file))
+    }
+
+    fn enter(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.leader)).args(["--all", "--", "env", "-i"]);
+        command.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+        command.args(["HOME=/", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]).args(words);
+        command
+    }
+}
+
+fn as_user<'a>(user: &'a str, command: &'a str) -> [&'a str; 11] {
+    [
+        "setpriv",
+        "--reuid",
+        user,
+        "--regid",
+        user,
+        "--init-groups",
+        "--inh-caps=-all",
+        "--bounding-set=-all",
+        "sh",
+        "-c",
+        command,
+    ]
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Closed: the keeper ends the guest, and then itself.
+        drop(self.keeper.stdin.take());
+        let ended = self.keeper.wait();
+        if !std::thread::panicking() {
+            assert!(ended.is_ok_and(|status| status.success()), "the guest did not end well");
+            assert!(!self.cgroup.exists(), "{} was left behind", self.cgroup.display());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! From `apt install` to the first packet, and what stands in between.
+
+use crate::ground::{System, bare_or_skip, install, installed_or_skip, take_role};
+
+/// The whole way of an administrator and of a user, on one of the systems.
+fn package_group_and_roles_are_all_it_takes(system: System, test: &str) {
+    let Some(guest) = bare_or_skip(system, test) else { return };
+    install(&guest);
+    let sniff = "timeout 20 sockbroker sniff lo --count 1";
+    // Not before: alice may talk to the broker, which grants nothing of this.
+    for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
+        let ended = guest.run_as("alice", command);
+        assert_ne!(ended.code, Some(0), "{command}: {}", ended.output);
+        assert!(ended.output.contains("no rule"), "{command}: {}", ended.output);
+    }
+    take_role(&guest, "ping");
+    take_role(&guest, "capture");
+    guest.ok("usermod --append --groups sockbroker-ping,sockbroker-capture alice");
+
+    let pinged = guest.ok_as("alice", "sockbroker ping --count 2 127.0.0.1");
+    assert!(pinged.contains("2 received"), "{pinged}");
+    let traffic = "while sleep 0.2; do sockbroker ping --count 1 127.0.0.1; done";
+    let mut traffic = guest.start_as("alice", &format!("timeout 20 sh -c '{traffic}'"));
+    let sniffed = guest.ok_as("alice", sniff);
+    traffic.kill().unwrap();
+    traffic.wait().unwrap();
+    assert!(sniffed.contains("127.0.0.1"), "{sniffed}");
+    let made = guest.ok_as("alice", PACKET_SOCKET);
+    assert!(made.contains("('lo', "), "{made}");
+    // Nobody else has gained anything: the kernel does not let others connect.
+    for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
+        let ended = guest.run_as("bob", command);
+        assert_ne!(ended.code, Some(0), "{command}: {}", ended.output);
+        assert!(
+            ["EACCES", "Permission denied"].iter().any(|word| ended.output.contains(word)),
+            "{command}: {}",
+            ended.output
+        );
+    }
+}
+
+/// An ordinary program of Python's, which the package runs over the broker.
+const PACKET_SOCKET: &str = "cd / && printf '%s\\n' 'import socket' \
+    's = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)' \
+    's.bind((\"lo\", 3))' 'print(s.getsockname())' >/tmp/program.$$ && python3 -m sockbroker /tmp/program.$$";
+
+#[test]
+fn package_group_and_roles_are_all_that_ping_and_sniff_take() {
+    let test = "package_group_and_roles_are_all_that_ping_and_sniff_take";
+    package_group_and_roles_are_all_it_takes(System::Reference, test);
+}
+
+#[test]
+fn package_group_and_roles_are_all_that_ping_and_sniff_take_on_the_machine_s_own_system() {
+    let test =
+        "package_group_and_roles_are_all_that_ping_and_sniff_take_on_the_machine_s_own_system";
+    package_group_and_roles_are_all_it_takes(System::Own, test);
+}
+
+#[test]
+fn the_first_call_starts_the_service() {
+    let Some(guest) = installed_or_skip("the_first_call_starts_the_service") else { return };
+    assert_eq!(guest.ok("systemctl is-enabled sockbrokerd.socket").trim(), "enabled");
+    guest.ok("systemctl stop sockbrokerd.service sockbrokerd.socket");
+    guest.ok("systemctl start sockbrokerd.socket");
+    assert_eq!(guest.property("ActiveState"), "inactive");
+    assert_eq!(
+        guest.ok("stat --format '%U %G %a' /run/sockbroker/socket").trim(),
+        "root sockbroker 660"
+    );
+    assert_eq!(guest.ok("stat --format '%U %G %a' /run/sockbroker").trim(), "root root 755");
+    // Readiness is told when it serves: the call is answered, and systemd has seen READY=1.
+    guest.ok_as("alice", "sockbroker call socket.gethostname");
+    assert_eq!(guest.property("ActiveState"), "active");
+    assert_eq!(guest.property("StatusText"), "serving");
+    assert_eq!(guest.property("User"), "sockbroker");
+    let process = guest.property("MainPID");
+    let owner = guest.ok(&format!("stat --format '%U %G' /proc/{process}"));
+    assert_eq!(owner.trim(), "sockbroker sockbroker");
+}

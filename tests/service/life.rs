@@ -1,0 +1,146 @@
+//! Starting, ending, and being brought back.
+
+use std::io::Read as _;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use sockbroker_test_support::{happens_within, pause};
+
+use crate::ground::installed_or_skip;
+use crate::guest::Guest;
+
+/// A call that anybody in the broker's group may make.
+const CALL: &str = "sockbroker call socket.gethostname";
+
+/// Whether the service runs in another process than that, within a time.
+fn is_replaced(guest: &Guest, process: &str, within: Duration) -> bool {
+    happens_within(within, || {
+        pause(100);
+        let now = guest.property("MainPID");
+        now != "0" && now != process && guest.property("ActiveState") == "active"
+    })
+}
+
+/// Changes the unit, as an administrator would.
+fn drop_in(guest: &Guest, text: &str) {
+    guest.write("/etc/systemd/system/sockbrokerd.service.d/test.conf", text);
+    guest.ok("systemctl daemon-reload && systemctl restart sockbrokerd.service");
+}
+
+#[test]
+fn a_stopped_event_loop_is_noticed_and_the_service_brought_back() {
+    let test = "a_stopped_event_loop_is_noticed_and_the_service_brought_back";
+    let Some(guest) = installed_or_skip(test) else { return };
+    guest.ok_as("alice", CALL);
+    let process = guest.property("MainPID");
+    assert_eq!(guest.property("WatchdogUSec"), "10s");
+    guest.ok(&format!("kill -STOP {process}"));
+    assert!(is_replaced(&guest, &process, Duration::from_secs(20)), "{}", guest.log());
+    assert!(guest.log().contains("Watchdog timeout (limit 10s)!"), "{}", guest.log());
+    guest.ok_as("alice", CALL);
+}
+
+#[test]
+fn a_running_event_loop_is_left_alone() {
+    let Some(guest) = installed_or_skip("a_running_event_loop_is_left_alone") else { return };
+    drop_in(&guest, "[Service]\nWatchdogSec=1s\n");
+    let process = guest.property("MainPID");
+    pause(3500);
+    assert_eq!(guest.property("MainPID"), process, "{}", guest.log());
+    assert_eq!(guest.property("NRestarts"), "0");
+}
+
+#[test]
+fn a_killed_service_is_back_for_the_next_call() {
+    let Some(guest) = installed_or_skip("a_killed_service_is_back_for_the_next_call") else {
+        return;
+    };
+    for _ in 0..3 {
+        guest.ok_as("alice", CALL);
+        let process = guest.property("MainPID");
+        // The main process, and those who wait for an answer of it.
+        let mut waiting = wait_for_a_datagram(&guest, 30);
+        guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
+        // Nobody is told to try later: the socket is the service manager's, and connections wait in it.
+        guest.ok_as("alice", CALL);
+        assert_ne!(guest.property("MainPID"), process);
+        let told = output(&mut waiting);
+        assert!(told.contains("ConnectionError") || told.contains("OSError"), "{told}");
+    }
+    assert_eq!(guest.property("NRestarts"), "3");
+}
+
+/// A client of alice's that waits for a datagram, which never comes, for so many seconds.
+fn wait_for_a_datagram(guest: &Guest, seconds: u32) -> Child {
+    let program = format!(
+        "import sys\nfrom sockbroker import socket\ns = socket.socket(type=socket.SOCK_DGRAM)\n\
+         s.bind((\"127.0.0.1\", 0))\ns.settimeout({seconds})\nprint(\"waiting\", flush=True)\n\
+         try:\n    s.recv(1)\nexcept Exception as error:\n    print([type.__name__ for type in type(error).__mro__], error)\n"
+    );
+    let command = format!("cd / && SOCKBROKER_MODE=mediated exec python3 -c '{program}'");
+    let mut client = guest.start_as("alice", &command);
+    let mut line = [0; 8];
+    client.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"waiting\n");
+    // The call itself is on its way.
+    pause(300);
+    client
+}
+
+/// All that a client prints until it ends.
+fn output(client: &mut Child) -> String {
+    let mut text = String::new();
+    client.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
+    client.wait().unwrap();
+    text
+}
+
+#[test]
+fn a_stop_lets_calls_end_that_have_begun() {
+    let Some(guest) = installed_or_skip("a_stop_lets_calls_end_that_have_begun") else { return };
+    let mut waiting = wait_for_a_datagram(&guest, 2);
+    let process = guest.property("MainPID");
+    guest.ok("systemctl stop sockbrokerd.service");
+    assert_eq!(guest.property("Result"), "success", "{}", guest.log());
+    let told = output(&mut waiting);
+    assert!(told.contains("timed out"), "{told}\n{}", guest.log());
+    // The socket was not stopped, so the next call has a service again.
+    guest.ok_as("alice", CALL);
+    assert_ne!(guest.property("MainPID"), process);
+}
+
+#[test]
+fn a_stop_does_not_wait_longer_than_configured() {
+    let test = "a_stop_does_not_wait_longer_than_configured";
+    let Some(guest) = installed_or_skip(test) else { return };
+    guest.ok(
+        "sed -i 's/^#* *drain_seconds = .*/drain_seconds = 1/' /etc/sockbroker/sockbrokerd.toml
+              grep -q '^drain_seconds = 1$' /etc/sockbroker/sockbrokerd.toml
+              systemctl restart sockbrokerd.service",
+    );
+    let mut waiting = wait_for_a_datagram(&guest, 30);
+    let begun = Instant::now();
+    guest.ok("systemctl stop sockbrokerd.service");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!(guest.property("Result"), "success", "{}", guest.log());
+    let told = output(&mut waiting);
+    assert!(!told.contains("timed out"), "{told}");
+}
+
+#[test]
+fn systemd_waits_until_the_broker_serves() {
+    let Some(guest) = installed_or_skip("systemd_waits_until_the_broker_serves") else { return };
+    guest.ok("systemctl stop sockbrokerd.service");
+    guest.write(
+        "/etc/systemd/system/sockbrokerd.service.d/test.conf",
+        "[Service]\nExecStart=\nExecStart=/bin/sh -c 'sleep 2; exec /usr/bin/sockbrokerd \
+         --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml'\n",
+    );
+    guest
+        .ok("systemctl daemon-reload && systemctl start --no-block sockbrokerd.service && sleep 1");
+    assert_eq!(guest.property("ActiveState"), "activating");
+    guest.ok("systemctl start sockbrokerd.service");
+    assert_eq!(guest.property("ActiveState"), "active");
+    assert_eq!(guest.property("StatusText"), "serving");
+    guest.ok_as("alice", CALL);
+}

@@ -1,0 +1,17 @@
+//! The package as a service: installed, started, attacked, upgraded and removed under a real systemd.
+//!
+//! Each test boots a machine of its own (`systemd-nspawn`, about a second) and speaks to it as an
+//! administrator and as users would: by commands. `SOCKBROKER_PACKAGE` names the package.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails; helpers beside the test functions use it too"
+)]
+
+mod ground;
+mod guest;
+mod install;
+mod roles;
+mod life;
+mod policy;

@@ -1,0 +1,74 @@
+//! Configuration and policy: a mistake is told where it is, and never costs what works.
+
+use crate::ground::{installed_or_skip, take_role};
+use crate::guest::Guest;
+
+const PING: &str = "sockbroker ping --count 1 127.0.0.1";
+/// Where an administrator makes mistakes.
+const LOCAL: &str = "/etc/sockbroker/policy.d/local.toml";
+
+/// A guest whose alice may ping.
+fn pinging_or_skip(test: &str) -> Option<Guest> {
+    let guest = installed_or_skip(test)?;
+    take_role(&guest, "ping");
+    guest.ok("usermod --append --groups sockbroker-ping alice");
+    guest.ok_as("alice", PING);
+    Some(guest)
+}
+
+#[test]
+fn a_reload_with_a_broken_policy_keeps_the_old_one() {
+    let test = "a_reload_with_a_broken_policy_keeps_the_old_one";
+    let Some(guest) = pinging_or_skip(test) else { return };
+    let process = guest.property("MainPID");
+    guest.write(LOCAL, "version = 1\n\n[[rule]]\nname = \"nobody\"\nallows = [\"create\"]\n");
+    // By systemctl, which fails; and by the signal alone, which the broker itself has to stand.
+    let reload = guest.run("systemctl reload sockbrokerd.service");
+    assert_ne!(reload.code, Some(0), "{}", reload.output);
+    let place = "local.toml: line 5, column 1";
+    assert!(guest.log().contains(place), "{}", guest.log());
+    guest.ok_as("alice", PING);
+    guest.ok(&format!("kill -HUP {process}; sleep 0.5"));
+    assert!(guest.log().matches(place).count() >= 2, "{}", guest.log());
+    guest.ok_as("alice", PING);
+    assert_eq!(guest.property("ActiveState"), "active");
+    assert_eq!(guest.property("MainPID"), process);
+}
+
+#[test]
+fn a_reload_with_a_good_policy_applies_it() {
+    let Some(guest) = pinging_or_skip("a_reload_with_a_good_policy_applies_it") else { return };
+    let process = guest.property("MainPID");
+    guest.write(LOCAL, "version = 1\n\n[[rule]]\nname = \"no echo\"\ndeny = [\"send\"]\nremote = [\"127.0.0.0/8\"]\n");
+    guest.ok("systemctl reload sockbrokerd.service");
+    let refused = guest.run_as("alice", PING);
+    assert!(refused.output.contains("no echo"), "{}", refused.output);
+    guest.ok(&format!("rm {LOCAL}; systemctl reload sockbrokerd.service"));
+    guest.ok_as("alice", PING);
+    assert_eq!(guest.property("MainPID"), process);
+}
+
+#[test]
+fn a_start_with_a_broken_file_fails_and_says_where() {
+    let test = "a_start_with_a_broken_file_fails_and_says_where";
+    let Some(guest) = installed_or_skip(test) else { return };
+    guest.ok("systemctl stop sockbrokerd.service");
+    for (file, name) in
+        [(LOCAL, "local.toml"), ("/etc/sockbroker/sockbrokerd.toml", "sockbrokerd.toml")]
+    {
+        let before = guest.read(file).unwrap_or_default();
+        guest.write(file, "sokcet = 1\n");
+        let start = guest.run("systemctl start sockbrokerd.service");
+        assert_ne!(start.code, Some(0), "{}", start.output);
+        let log = guest.log();
+        let mut lines = log.lines().filter(|line| line.contains(name));
+        assert!(lines.any(|line| line.contains("line 1, column 1")), "{log}");
+        // EX_CONFIG, by `sockbrokerd --check` in ExecStartPre: the broker itself was not begun.
+        let how = guest.property("ExecStartPre");
+        assert!(how.contains("code=exited") && how.contains("status=78"), "{how}");
+        guest.write(file, if before.is_empty() { "version = 1\n" } else { &before });
+        guest.ok("systemctl reset-failed; systemctl start sockbrokerd.service");
+        guest.ok_as("alice", "sockbroker call socket.gethostname");
+        guest.ok("systemctl stop sockbrokerd.service");
+    }
+}

@@ -1,0 +1,127 @@
+//! What a role gives the service, and what its members can then do.
+
+use crate::ground::{installed_or_skip, take_role};
+use crate::guest::Guest;
+
+/// Roles that need capabilities, with their numbers (`linux/capability.h`).
+const ROLES: [(&str, u64); 5] = [
+    ("capture", 1 << 13),
+    ("options", 1 << 12),
+    ("ports", 1 << 10),
+    ("unix", 1 << 6 | 1 << 7),
+    ("system", 1 << 21),
+];
+
+/// The service's capabilities: inheritable, permitted, effective, bounding, ambient (`proc(5)`).
+fn capabilities(guest: &Guest) -> [u64; 5] {
+    let process = guest.property("MainPID");
+    let status = guest.read(&format!("/proc/{process}/status")).unwrap();
+    ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|name| {
+        let set = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(set.trim(), 16).unwrap()
+    })
+}
+
+/// Takes all roles back.
+fn leave_roles(guest: &Guest) {
+    guest.ok("rm -rf /etc/systemd/system/sockbrokerd.service.d /etc/sockbroker/policy.d/*.toml
+              systemctl daemon-reload
+              systemctl reset-failed
+              systemctl restart sockbrokerd.service");
+}
+
+#[test]
+fn the_service_has_exactly_the_capabilities_of_its_roles() {
+    let test = "the_service_has_exactly_the_capabilities_of_its_roles";
+    let Some(guest) = installed_or_skip(test) else { return };
+    guest.ok_as("alice", "sockbroker call socket.gethostname");
+    assert_eq!(capabilities(&guest), [0; 5], "without a role");
+    for (role, set) in ROLES {
+        take_role(&guest, role);
+        assert_eq!(capabilities(&guest), [0, set, set, set, 0], "{role}");
+        // What no rule can make use of is given up before the first byte is read. It stays in the
+        // bounding set, of which only who has CAP_SETPCAP takes; no_new_privs makes that set useless.
+        guest.ok(&format!(
+            "rm /etc/sockbroker/policy.d/{role}.toml; systemctl restart sockbrokerd.service"
+        ));
+        assert_eq!(capabilities(&guest), [0, 0, 0, set, 0], "{role} without its policy");
+        leave_roles(&guest);
+    }
+    for (role, _) in ROLES {
+        guest.ok("systemctl reset-failed");
+        take_role(&guest, role);
+    }
+    let all = ROLES.iter().fold(0, |all, (_, set)| all | set);
+    assert_eq!(capabilities(&guest), [0, all, all, all, 0], "all roles");
+}
+
+/// A program of a member of a role, whose every socket is the broker's.
+fn mediated(lines: &[&str]) -> String {
+    let program = lines.join("\n");
+    format!(
+        "cd / && cat >/tmp/program.$$ <<'.' && python3 -m sockbroker --mode mediated /tmp/program.$$\n{program}\n.\n"
+    )
+}
+
+/// A guest in which alice is a member of one role.
+fn member_or_skip(role: &str, test: &str) -> Option<Guest> {
+    let guest = installed_or_skip(test)?;
+    take_role(&guest, role);
+    guest.ok(&format!("usermod --append --groups sockbroker-{role} alice"));
+    Some(guest)
+}
+
+#[test]
+fn members_of_ports_serve_on_port_80() {
+    let Some(guest) = member_or_skip("ports", "members_of_ports_serve_on_port_80") else { return };
+    let serve = |port: u16| {
+        mediated(&[
+            "import socket",
+            &format!("server = socket.create_server(('127.0.0.1', {port}))"),
+            &format!("client = socket.create_connection(('127.0.0.1', {port}), 5)"),
+            "server.accept()[0].sendall(b'hello')",
+            "print(client.recv(10))",
+        ])
+    };
+    assert_eq!(guest.ok_as("alice", &serve(80)).trim(), "b'hello'");
+    let refused = guest.run_as("alice", &serve(81));
+    assert!(refused.output.contains("PermissionError: [Errno 13]"), "{}", refused.output);
+}
+
+#[test]
+fn members_of_options_mark_packets() {
+    let Some(guest) = member_or_skip("options", "members_of_options_mark_packets") else { return };
+    let marked = guest.ok_as(
+        "alice",
+        &mediated(&[
+            "import socket",
+            "s = socket.socket()",
+            "s.setsockopt(socket.SOL_SOCKET, 36, 7)",
+            "print(s.getsockopt(socket.SOL_SOCKET, 36))",
+        ]),
+    );
+    assert_eq!(marked.trim(), "7");
+}
+
+#[test]
+fn members_of_unix_are_themselves_to_other_servers() {
+    let test = "members_of_unix_are_themselves_to_other_servers";
+    let Some(guest) = member_or_skip("unix", test) else { return };
+    let seen = guest.ok_as("alice", &mediated(&[
+        "import os, socket, struct, tempfile",
+        "path = tempfile.mkdtemp() + '/socket'",
+        "server = socket.create_server(path, family=socket.AF_UNIX)",
+        "client = socket.socket(socket.AF_UNIX)",
+        "client.connect(path)",
+        "seen = server.accept()[0].getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)",
+        "print(struct.unpack('3i', seen)[1] == os.getuid(), os.stat(path).st_uid == os.getuid())",
+    ]));
+    assert_eq!(seen.trim(), "True True");
+}
+
+#[test]
+fn members_of_system_rename_the_host() {
+    let Some(guest) = member_or_skip("system", "members_of_system_rename_the_host") else { return };
+    guest.ok_as("alice", "sockbroker call socket.sethostname name=renamed");
+    assert_eq!(guest.ok("uname -n").trim(), "renamed");
+}
