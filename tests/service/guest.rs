@@ -144,6 +144,16 @@ impl Guest {
         fs::read_to_string(self.path(file))
     }
 
+    /// The service's process, as this machine numbers it.
+    pub(crate) fn outer_pid(&self) -> u32 {
+        let slice = self.cgroup.join("payload/system.slice/sockbrokerd.service/cgroup.procs");
+        let processes = fs::read_to_string(slice).unwrap();
+        let [process] = processes.lines().collect::<Vec<_>>()[..] else {
+            panic!("the service is not one process: {processes:?}")
+        };
+        process.parse().unwrap()
+    }
+
     fn enter(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={}", self.leader)).args(["--all", "--", "env", "-i"]);

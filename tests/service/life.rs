@@ -88,7 +88,7 @@ fn wait_for_a_datagram(guest: &Guest, seconds: u32) -> Child {
 }
 
 /// All that a client prints until it ends.
-fn output(client: &mut Child) -> String {
+pub(crate) fn output(client: &mut Child) -> String {
     let mut text = String::new();
     client.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
     client.wait().unwrap();

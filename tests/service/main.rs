@@ -15,3 +15,5 @@ mod install;
 mod roles;
 mod life;
 mod policy;
+mod sandbox;
+mod upgrade;

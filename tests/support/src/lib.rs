@@ -35,6 +35,8 @@ pub mod websocket;
 pub mod stdio;
 pub mod user;
 pub mod mount;
+#[cfg(target_arch = "x86_64")]
+pub mod intruder;
 
 pub use daemon::{Daemon, Start};
 pub use folder::Folder;

@@ -1,0 +1,146 @@
+//! A newer package, no package, and nothing left of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use sockbroker_test_support::Folder;
+use sockbroker_test_support::program::run;
+
+use crate::ground::{installed_or_skip, take_role};
+use crate::guest::Guest;
+
+const CALL: &str = "sockbroker call socket.gethostname";
+
+/// The package under test as a later version, with another comment in two configuration files.
+fn put_later_version(guest: &Guest) {
+    let folder = Folder::new();
+    let (tree, package) = (folder.join("tree"), folder.join("later.deb"));
+    let original = guest.path("/package.deb");
+    let dpkg = |command: &mut Command| {
+        let ended = run(command, Duration::from_mins(1));
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+    };
+    dpkg(Command::new("dpkg-deb").arg("--raw-extract").arg(original).arg(&tree));
+    let control = tree.join("DEBIAN/control");
+    let text = fs::read_to_string(&control).unwrap();
+    let version = |line: &str| {
+        if line.starts_with("Version: ") { "Version: 99.0-1".to_owned() } else { line.to_owned() }
+    };
+    let lines: Vec<_> = text.lines().map(version).collect();
+    fs::write(control, lines.join("\n") + "\n").unwrap();
+    for file in ["policy.toml", "sockbrokerd.toml"] {
+        let file = tree.join("etc/sockbroker").join(file);
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("# Of the later version.\n{text}")).unwrap();
+    }
+    dpkg(
+        Command::new("dpkg-deb")
+            .args(["-Znone", "--root-owner-group", "--build"])
+            .args([&tree, &package]),
+    );
+    guest.write("/later.deb", fs::read(package).unwrap());
+}
+
+fn upgrade(guest: &Guest) {
+    guest.ok("apt-get install --quiet --assume-yes --option Dpkg::Options::=--force-confdef \
+              --option Dpkg::Options::=--force-confold /later.deb");
+}
+
+#[test]
+fn an_upgrade_keeps_the_service_and_what_the_administrator_has_changed() {
+    let test = "an_upgrade_keeps_the_service_and_what_the_administrator_has_changed";
+    let Some(guest) = installed_or_skip(test) else { return };
+    take_role(&guest, "capture");
+    guest.ok("echo '# Of the administrator.' >>/etc/sockbroker/policy.toml");
+    guest.ok_as("alice", CALL);
+    let (process, socket) =
+        (guest.property("MainPID"), guest.ok("stat --format %i /run/sockbroker/socket"));
+    put_later_version(&guest);
+    // The socket is there all the time. A connection that the old program has just taken may end.
+    let calls = format!("until [ -e /tmp/enough ]; do {CALL} || echo FAILED; done 2>&1");
+    let mut caller = guest.start_as("alice", &calls);
+    upgrade(&guest);
+    guest.ok("touch /tmp/enough");
+    let told = crate::life::output(&mut caller);
+    for gone in ["ENOENT", "ECONNREFUSED", "EACCES"] {
+        assert!(!told.contains(gone), "{told}");
+    }
+    assert!(told.matches("FAILED").count() <= 2, "{told}");
+
+    guest.ok_as("alice", CALL);
+    assert_eq!(guest.ok("dpkg-query --show --showformat '${Version}' sockbroker"), "99.0-1");
+    assert_ne!(guest.property("MainPID"), process, "the old program still serves");
+    assert_eq!(guest.ok("stat --format %i /run/sockbroker/socket"), socket);
+    assert_eq!(guest.property("AmbientCapabilities"), "cap_net_raw");
+    let policy = guest.read("/etc/sockbroker/policy.toml").unwrap();
+    assert!(policy.ends_with("# Of the administrator.\n") && !policy.starts_with("# Of the later"));
+    assert!(guest.read("/etc/sockbroker/policy.d/capture.toml").is_ok());
+    let untouched = guest.read("/etc/sockbroker/sockbrokerd.toml").unwrap();
+    assert!(untouched.starts_with("# Of the later version.\n"));
+}
+
+#[test]
+fn an_upgrade_leaves_stopped_what_is_stopped() {
+    let test = "an_upgrade_leaves_stopped_what_is_stopped";
+    let Some(guest) = installed_or_skip(test) else { return };
+    guest.ok("systemctl disable --now sockbrokerd.socket; systemctl stop sockbrokerd.service");
+    put_later_version(&guest);
+    upgrade(&guest);
+    assert_eq!(guest.property("ActiveState"), "inactive");
+    assert_eq!(guest.property_of("sockbrokerd.socket", "ActiveState"), "inactive");
+    assert_eq!(guest.run("systemctl is-enabled sockbrokerd.socket").output.trim(), "disabled");
+}
+
+/// Files of the guest whose paths name the project, those of the test and of the package manager aside.
+fn files(guest: &Guest) -> BTreeSet<String> {
+    let found = guest.ok(
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /var/log -o -path /var/cache/apt \\) -prune -o \
+         -path '*sockbroker*' -print; find /run -path '*sockbroker*' -print");
+    found.lines().map(str::to_owned).collect()
+}
+
+/// The units and the processes of the project that the guest knows.
+fn units_and_processes(guest: &Guest) -> String {
+    let units = guest.ok("systemctl list-units --all --no-legend --plain 'sockbroker*'");
+    let files = guest.ok("systemctl list-unit-files --no-legend --plain 'sockbroker*' || :");
+    let processes = guest.run("pgrep --list-full sockbroker").output;
+    units + &files + &processes
+}
+
+#[test]
+fn removing_keeps_the_configuration_and_purging_keeps_nothing() {
+    let test = "removing_keeps_the_configuration_and_purging_keeps_nothing";
+    let Some(guest) = installed_or_skip(test) else { return };
+    take_role(&guest, "capture");
+    guest.ok_as("alice", CALL);
+    // Python writes beside what it reads, and only root may do so there.
+    guest.ok("python3 -m sockbroker --version");
+    assert!(files(&guest).contains("/usr/bin/sockbrokerd"));
+    assert!(units_and_processes(&guest).contains("sockbrokerd.service"));
+
+    guest.ok("apt-get remove --quiet --assume-yes sockbroker");
+    let left = files(&guest);
+    let is_known = |path: &str| {
+        ["/etc/", "/var/lib/dpkg/info/", "/var/lib/systemd/deb-systemd-helper-"]
+            .iter()
+            .any(|folder| path.starts_with(folder))
+    };
+    assert!(left.iter().all(|path| is_known(path)), "{left:#?}");
+    for file in ["sockbrokerd.toml", "policy.toml", "policy.d/capture.toml"] {
+        assert!(left.contains(&format!("/etc/sockbroker/{file}")), "{left:#?}");
+    }
+    let ended = guest.run("pgrep --list-full sockbroker");
+    assert_eq!(ended.code, Some(1), "{}", ended.output);
+    assert_eq!(guest.property("LoadState"), "not-found");
+
+    guest.ok("apt-get purge --quiet --assume-yes sockbroker");
+    assert_eq!(files(&guest), BTreeSet::new());
+    assert_eq!(units_and_processes(&guest), "");
+    // User and groups stay, as Debian's do: a file of theirs could get another owner later.
+    guest.ok("getent passwd sockbroker && getent group sockbroker sockbroker-capture");
+    // And it can come back.
+    guest.ok("apt-get install --quiet --assume-yes /package.deb");
+    guest.ok_as("alice", CALL);
+}
