@@ -1,9 +1,20 @@
 //! What the broker tells of its decisions: the audit and the page of metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use sockbroker_test_support::daemon::Process;
+use sockbroker_test_support::journal::{Entry, Journal};
+use sockbroker_test_support::mount;
+use sockbroker_test_support::namespace::inside;
 use sockbroker_test_support::user::others_or_skip;
 use sockbroker_test_support::{Daemon, Folder, HttpClient, User, bounded, until};
 
@@ -19,7 +30,7 @@ fn audited(folder: &Folder) -> (Daemon, std::path::PathBuf) {
 }
 
 /// The records of a file once there are so many.
-fn records(path: &std::path::Path, least: usize) -> Vec<Value> {
+fn records(path: &Path, least: usize) -> Vec<Value> {
     let read = || {
         let text = fs::read_to_string(path).unwrap_or_default();
         let whole = text.lines().filter(|_| text.ends_with('\n'));
@@ -141,6 +152,45 @@ fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
             assert_eq!(told[field], value, "{told}");
         }
         assert!(told["grant"].as_str().unwrap().contains("SOCK_RAW"), "{told}");
+    });
+}
+
+#[test]
+fn the_log_goes_to_the_journal_where_standard_error_leads_there() {
+    inside("observe::the_log_goes_to_the_journal_where_standard_error_leads_there", || {
+        mount::empty(Path::new("/run")).unwrap();
+        fs::create_dir_all("/run/systemd/journal").unwrap();
+        let journal = Journal::bind(Path::new("/run/systemd/journal/socket"));
+        for to_journal in [true, false] {
+            let (stream, mut reader) = UnixStream::pair().unwrap();
+            let stream = File::from(OwnedFd::from(stream));
+            let own = stream.metadata().unwrap();
+            let named =
+                if to_journal { format!("{}:{}", own.dev(), own.ino()) } else { "1:2".into() };
+            let (mut command, folder) = prepare().command();
+            let socket = folder.join("socket");
+            command.arg("--socket").arg(&socket).env("JOURNAL_STREAM", named);
+            command.stdin(Stdio::null()).stderr(stream);
+            let mut broker = Process::spawn(command);
+            until("it serves", || UnixStream::connect(&socket).is_ok());
+            broker.terminate();
+            assert!(broker.ends_within(Duration::from_secs(3)).success());
+            let mut lines = String::new();
+            reader.read_to_string(&mut lines).unwrap();
+            assert_eq!(lines.contains("confined:"), !to_journal, "{lines}");
+            if to_journal {
+                let begun = |entry: &Entry| entry["MESSAGE"].starts_with("confined:");
+                let confined = journal.entry_with(begun);
+                for (name, value) in [
+                    ("PRIORITY", "6"),
+                    ("SYSLOG_IDENTIFIER", "sockbrokerd"),
+                    ("SOCKBROKER_UID", "0"),
+                    ("SOCKBROKER_SECCOMP", "Errno"),
+                ] {
+                    assert_eq!(confined[name], value, "{confined:?}");
+                }
+            }
+        }
     });
 }
 

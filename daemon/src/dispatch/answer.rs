@@ -82,7 +82,9 @@ pub(super) fn conclude(
         }
         Err(()) => {
             method.outcomes.count(outcome(Some(ErrorKind::Internal.code())));
-            tracing::error!(method = name, "a call panicked");
+            let subject = &call.connection().facts().subject;
+            let (unit, session) = (subject.unit.as_deref(), call.session().number());
+            tracing::error!(method = name, uid = subject.uid, unit, session, "a call panicked");
             let error = error::plain(ErrorKind::Internal, format!("{name} failed in the broker"));
             (error::answer(id.clone(), error), Beside::default())
         }

@@ -1,18 +1,175 @@
-//! The log, on standard error.
+//! The log: to the journal with a field for each fact where standard error leads there, else a line each
+//! on standard error.
 
-use std::io::IsTerminal;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
-use tracing_subscriber::EnvFilter;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt as lines};
 
-/// Logs to standard error, at the level that `SOCKBROKER_LOG` names (`info` without it). Payload is
-/// never logged.
-pub fn log_to_stderr() {
+use super::journal::{self, Entry, Priority};
+
+/// Begins to log, at the level that `SOCKBROKER_LOG` names (`info` without it). Payload is never logged.
+pub fn start() {
     let filter =
         EnvFilter::try_from_env("SOCKBROKER_LOG").unwrap_or_else(|_error| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let journal = leads_to_journal().then(|| Journal::open(Path::new(journal::SOCKET)));
+    let registry = tracing_subscriber::registry().with(filter);
+    // Without its socket standard error is a way to the journal too, if a poorer one.
+    if let Some(Ok(journal)) = journal {
+        registry.with(journal).init();
+    } else {
+        let ansi = io::stderr().is_terminal();
+        let lines = lines::layer().with_writer(io::stderr).with_target(false).with_ansi(ansi);
+        registry.with(lines).init();
+    }
+}
+
+/// Whether standard error is what the service manager connected to the journal (`$JOURNAL_STREAM`,
+/// `systemd.exec(5)`): somebody may have redirected it since.
+fn leads_to_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let own = std::fs::metadata("/proc/self/fd/2");
+    own.is_ok_and(|own| stream == format!("{}:{}", own.dev(), own.ino()))
+}
+
+/// Sends events to the journal.
+#[derive(Debug)]
+struct Journal(UnixDatagram);
+
+impl Journal {
+    fn open(path: &Path) -> io::Result<Self> {
+        let socket = journal::connect(path)?;
+        // A journal that does not read must not hold the broker up.
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    fn send(&self, facts: &Facts, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut entry = Entry::new(&facts.line(), priority(*metadata.level()));
+        if let (Some(file), Some(line)) = (metadata.file(), metadata.line()) {
+            entry.put("CODE_FILE", file);
+            entry.put("CODE_LINE", &line.to_string());
+        }
+        entry.put("TARGET", metadata.target());
+        for (name, value) in &facts.fields {
+            entry.put_own(name, value);
+        }
+        match self.0.send(entry.bytes()) {
+            Ok(_) => {}
+            // Full, and standard error leads to the same reader.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Too long, or the journal is gone. Nobody is left to tell if even this fails.
+            Err(_) => drop(writeln!(io::stderr(), "{}", facts.line())),
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut facts = Facts::default();
+        event.record(&mut facts);
+        self.send(&facts, event);
+    }
+}
+
+fn priority(level: Level) -> Priority {
+    match level {
+        Level::ERROR => Priority::Error,
+        Level::WARN => Priority::Warning,
+        Level::INFO => Priority::Info,
+        _ => Priority::Debug,
+    }
+}
+
+/// What an event says.
+#[derive(Debug, Default)]
+struct Facts {
+    message: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Facts {
+    /// For people: `journalctl` shows no fields unless it is asked to.
+    fn line(&self) -> String {
+        let mut line = self.message.clone();
+        for (name, value) in &self.fields {
+            // Writing to a string does not fail.
+            write!(line, " {name}={value}").ok();
+        }
+        line
+    }
+}
+
+impl Visit for Facts {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = value,
+            name => self.fields.push((name, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sockbroker_test_support::folder::Folder;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_an_entry_with_a_field_for_each_fact() {
+        let folder = Folder::new();
+        let path = folder.join("journal");
+        let reader = sockbroker_test_support::journal::Journal::bind(&path);
+        let subscriber = tracing_subscriber::registry().with(Journal::open(&path).unwrap());
+        let nothing: Option<u32> = None;
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(uid = 7_u32, unit = "a.service", nothing, "odd");
+            tracing::info!(reason = "x\n_UID=0\nMESSAGE=y", "two\nlines");
+            tracing::error!(method = %"socket.recv", "failed");
+        });
+        let entry = reader.entry();
+        for (name, value) in [
+            ("MESSAGE", "odd uid=7 unit=a.service"),
+            ("PRIORITY", "4"),
+            ("SYSLOG_IDENTIFIER", "sockbrokerd"),
+            ("SOCKBROKER_UID", "7"),
+            ("SOCKBROKER_UNIT", "a.service"),
+            ("CODE_FILE", file!()),
+        ] {
+            assert_eq!(entry[name], value, "{name}");
+        }
+        assert!(!entry.contains_key("SOCKBROKER_NOTHING"));
+        let entry = reader.entry();
+        assert_eq!(entry["SOCKBROKER_REASON"], "x\n_UID=0\nMESSAGE=y");
+        assert!(entry["MESSAGE"].starts_with("two\nlines") && !entry.contains_key("_UID"));
+        assert_eq!(reader.entry()["PRIORITY"], "3");
+    }
+
+    #[test]
+    fn a_journal_that_does_not_read_holds_nobody_up() {
+        let folder = Folder::new();
+        let path = folder.join("journal");
+        let _reader = sockbroker_test_support::journal::Journal::bind(&path);
+        let subscriber = tracing_subscriber::registry().with(Journal::open(&path).unwrap());
+        sockbroker_test_support::bounded(10, move || {
+            tracing::subscriber::with_default(subscriber, || {
+                for number in 0..5_000 {
+                    tracing::info!(number, "and on");
+                }
+            });
+        });
+    }
 }

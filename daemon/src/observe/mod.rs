@@ -1,5 +1,6 @@
 //! What the broker tells of itself: the log, the audit, the metrics.
 
+mod journal;
 pub mod log;
 pub mod audit;
 pub mod metrics;

@@ -133,7 +133,8 @@ impl Broker {
         for session in self.sessions() {
             let closed = session.revoke(&policy);
             if closed > 0 {
-                tracing::info!(session = session.number(), closed, "sockets are no longer granted");
+                let (session, uid) = (session.number(), session.uid());
+                tracing::info!(session, uid, closed, "sockets are no longer granted");
             }
         }
     }
@@ -259,7 +260,7 @@ impl Broker {
         };
         self.implicit().retain(|_, session| session.strong_count() > 0);
         for (number, session) in over {
-            tracing::debug!(session = number, "session is over");
+            tracing::debug!(session = number, uid = session.uid(), "session is over");
             self.tell_session(&session, "over");
             session.close();
         }

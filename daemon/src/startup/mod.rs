@@ -82,7 +82,7 @@ impl From<PolicyError> for StartError {
 pub fn run(args: &Args) -> Result<(), StartError> {
     let mut config = config::load(args.config.as_deref())?;
     let loaded = load_policy(args)?;
-    log::log_to_stderr();
+    log::start();
     let policy = in_force(loaded);
     if args.check {
         return Ok(());

@@ -127,7 +127,10 @@ impl Server {
             Ok(Ok(Some(first))) => first,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => return tracing::debug!(%error, "a connection failed at once"),
-            Err(_) => return tracing::debug!(uid = subject.uid, "a silent connection was closed"),
+            Err(_) => {
+                let (uid, unit) = (subject.uid, subject.unit.as_deref());
+                return tracing::debug!(uid, unit, "a silent connection was closed");
+            }
         };
         let spelling = match first {
             b'C' | b'c' => Spelling::Lsp,
@@ -139,8 +142,11 @@ impl Server {
         let codec =
             if spelling == Spelling::Lsp { Codec::lsp(frame) } else { Codec::ndjson(frame) };
         let facts = Facts { subject, spelling, descriptors: spelling == Spelling::Lsp };
-        let core =
-            Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
+        let connection = Arc::new(Connection::begin(&self.broker, facts));
+        let (number, subject) = (connection.number(), &connection.facts().subject);
+        let (uid, unit) = (subject.uid, subject.unit.as_deref());
+        tracing::debug!(connection = number, uid, pid = subject.pid, unit, "connection began");
+        let core = Core::new(connection.clone(), self.methods.clone());
         let stream = io.into_std().map(Into::into).and_then(Stream::socket);
         connection::serve(self.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
     }

@@ -37,6 +37,7 @@ pub mod user;
 pub mod mount;
 #[cfg(target_arch = "x86_64")]
 pub mod intruder;
+pub mod journal;
 
 pub use daemon::{Daemon, Start};
 pub use folder::Folder;

@@ -6,11 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use super::journal::encode;
+use super::line;
 use super::record::Record;
-use super::{journal, line};
-
-/// The journal's socket.
-const JOURNAL: &str = "/run/systemd/journal/socket";
+use crate::observe::journal::{SOCKET, connect};
 
 /// What the configuration says of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,8 +44,8 @@ impl Sink {
     pub fn open(destination: &Destination) -> io::Result<Option<Self>> {
         Ok(Some(Self(match destination {
             Destination::Off => return Ok(None),
-            Destination::Journal => Kind::Journal(connect(Path::new(JOURNAL))?),
-            Destination::Auto => connect(Path::new(JOURNAL)).map_or(Kind::Stderr, Kind::Journal),
+            Destination::Journal => Kind::Journal(connect(Path::new(SOCKET))?),
+            Destination::Auto => connect(Path::new(SOCKET)).map_or(Kind::Stderr, Kind::Journal),
             Destination::Stderr => Kind::Stderr,
             Destination::File(path) => {
                 let mut options = File::options();
@@ -58,7 +57,7 @@ impl Sink {
     /// Writes a record. One that cannot be written is lost: there is nowhere else to tell.
     pub(super) fn write(&self, record: &Record) {
         let written = match &self.0 {
-            Kind::Journal(socket) => socket.send(&journal::encode(record)).map(drop),
+            Kind::Journal(socket) => socket.send(encode(record).bytes()).map(drop),
             Kind::Stderr => io::stderr().write_all(&line::encode(record)),
             Kind::File(file) => (&*file).write_all(&line::encode(record)),
         };
@@ -66,12 +65,6 @@ impl Sink {
             tracing::debug!(%error, "an audit record could not be written");
         }
     }
-}
-
-fn connect(path: &Path) -> io::Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound()?;
-    socket.connect(path)?;
-    Ok(socket)
 }
 
 #[cfg(test)]
@@ -94,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_journal_that_is_not_there_is_an_error_and_auto_takes_standard_error() {
-        if Path::new(JOURNAL).exists() {
+        if Path::new(SOCKET).exists() {
             assert!(Sink::open(&Destination::Journal).is_ok());
             return;
         }

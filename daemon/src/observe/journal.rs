@@ -1,0 +1,64 @@
+//! The journal's native protocol (systemd's "Native Journal Protocol"): an entry is one datagram.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// Where the journal listens.
+pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
+/// What fields of the broker's own begin with.
+const PREFIX: &str = "SOCKBROKER_";
+
+/// How urgent an entry is, as `syslog(3)` numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    Error = 3,
+    Warning = 4,
+    Notice = 5,
+    Info = 6,
+    Debug = 7,
+}
+
+/// An entry in the making.
+#[derive(Debug)]
+pub(super) struct Entry(Vec<u8>);
+
+impl Entry {
+    /// An entry of the broker.
+    pub(super) fn new(message: &str, priority: Priority) -> Self {
+        let mut entry = Self(Vec::with_capacity(1024));
+        entry.put("MESSAGE", message);
+        entry.put("PRIORITY", &(priority as u8).to_string());
+        entry.put("SYSLOG_IDENTIFIER", "sockbrokerd");
+        entry
+    }
+
+    /// Adds a field that the journal knows. The value has its length before it, so that nothing in it
+    /// can be taken for another field.
+    pub(super) fn put(&mut self, name: &str, value: &str) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(b'\n');
+        self.0.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'\n');
+    }
+
+    /// Adds a field of the broker's own, by a name of its code.
+    pub(super) fn put_own(&mut self, name: &str, value: &str) {
+        let upper = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
+        let upper: String = upper.map(|c| c.to_ascii_uppercase()).collect();
+        self.put(&format!("{PREFIX}{upper}"), value);
+    }
+
+    /// The datagram.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A way to the journal at this path.
+pub(super) fn connect(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    Ok(socket)
+}
