@@ -4,6 +4,7 @@
 //! administrator and as users would: by commands. `SOCKBROKER_PACKAGE` names the package.
 
 #![expect(
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
     reason = "a panic is how a test fails; helpers beside the test functions use it too"
@@ -16,4 +17,6 @@ mod roles;
 mod life;
 mod policy;
 mod sandbox;
+mod journal;
 mod upgrade;
+mod private;

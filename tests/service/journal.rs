@@ -1,0 +1,39 @@
+//! What an operator reads in the journal.
+
+use serde_json::Value;
+
+use crate::ground::installed_or_skip;
+use crate::guest::Guest;
+
+/// The journal's entries of the service's own, with their fields; `filter` is of `journalctl`.
+fn entries(guest: &Guest, filter: &str) -> Vec<Value> {
+    let command = format!(
+        "journalctl --sync && journalctl --no-pager --output=json _SYSTEMD_UNIT=sockbrokerd.service {filter}"
+    );
+    let lines = guest.ok(&command);
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn decisions_are_in_the_journal_with_who_asked_and_which_rule() {
+    let test = "decisions_are_in_the_journal_with_who_asked_and_which_rule";
+    let Some(guest) = installed_or_skip(test) else { return };
+    let refused = guest.run_as("alice", "sockbroker ping --count 1 127.0.0.1");
+    assert!(refused.output.contains("no rule"), "{}", refused.output);
+    let alice = guest.ok("id -u alice");
+    let service = guest.ok("id -u sockbroker");
+    let denied = entries(&guest, "SOCKBROKER_VERDICT=denied");
+    let denied = denied.first().expect("the refusal is in the journal");
+    for (field, value) in [
+        ("SOCKBROKER_AUDIT", "decision"),
+        ("SOCKBROKER_VERB", "create"),
+        ("SOCKBROKER_RULE", "no rule"),
+        ("SOCKBROKER_UID", alice.trim()),
+        ("_UID", service.trim()),
+        ("SYSLOG_IDENTIFIER", "sockbrokerd"),
+        ("PRIORITY", "5"),
+    ] {
+        assert_eq!(denied[field], value, "{field}: {denied:#}");
+    }
+    assert!(!entries(&guest, "SOCKBROKER_VERDICT=allowed").is_empty());
+}
