@@ -4,7 +4,6 @@
 //! administrator and as users would: by commands. `SOCKBROKER_PACKAGE` names the package.
 
 #![expect(
-    clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
     reason = "a panic is how a test fails; helpers beside the test functions use it too"
