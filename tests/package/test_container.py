@@ -1,0 +1,98 @@
+"""The recipe of the image: what it makes starts as it says, and serves as promised.
+
+There is no container engine here. The recipe's own commands are run on a copy of this machine, its base is
+stood in for by this machine's C library, and its entry point runs in the result as its user.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import unittest
+from pathlib import Path
+
+import machine
+import packages
+from packages import ROOT
+
+RECIPE = ROOT / "deploy/container/Containerfile"
+KUBERNETES = ROOT / "deploy/kubernetes"
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of all instructions of a name, in one line each."""
+    text = re.sub(r"\\\n\s*", "", RECIPE.read_text())
+    return [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(name + " ")]
+
+
+def start(options: str) -> str:
+    """A script that makes the image's files, and starts its entry point, on a read-only root."""
+    (unpack,) = (command for command in instructions("RUN") if "dpkg-deb" in command)
+    (user,) = instructions("USER")
+    command = json.loads(instructions("ENTRYPOINT")[0]) + json.loads(instructions("CMD")[0])
+    return f"""
+        {unpack}
+        cd /
+        for library in $(ldd /image/usr/bin/* | grep -o "/[^ ]*[.]so[.0-9]*" | sort -u); do
+            mkdir -p /image$(dirname $library); cp -L $library /image$library
+        done
+        cp /etc/services /etc/protocols /image/etc/
+        mount --bind /image /image
+        mkdir /image/proc /image/dev; mount -t proc proc /image/proc; mount --bind /dev /image/dev
+        mount -t tmpfs -o mode=755,uid=52718,gid=52718 none /image/run/sockbroker
+        {{ configure; }}
+        mount -o remount,bind,ro /image
+        as() {{ ids=$1 groups=$2; shift 2; chroot --userspec=$ids --groups=$groups /image "$@" 2>&1 || echo "ends with $?"; }}
+        export SOCKBROKER=unix:/run/sockbroker/socket
+        setpriv {options} chroot --userspec={user} --groups= /image {shlex.join(command)} >/log 2>&1 &
+        for i in $(seq 100); do if [ -S /image/run/sockbroker/socket ]; then break; fi; sleep 0.1; done
+        say health; as {user} "" {shlex.join(json.loads(instructions("HEALTHCHECK")[0].split("CMD ")[1]))}
+    """
+
+
+def held(health: list[str]) -> list[str]:
+    """The capabilities that the broker says it holds."""
+    process: dict[str, list[str]] = json.loads("".join(health))["broker"]["process"]
+    return process["capabilities"]
+
+
+class Container(unittest.TestCase):
+    def test_the_linter_of_recipes_finds_nothing(self) -> None:
+        hadolint = Path(packages.LINTERS, "hadolint")
+        done = subprocess.run([hadolint, "--no-color", RECIPE], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_the_image_serves_members_of_its_group_with_no_capability_and_on_a_read_only_root(self) -> None:
+        if reason := machine.unavailable():
+            self.skipTest(reason)
+        told = machine.told(packages.FIRST.deb_path, "configure() { :; }" + start("--no-new-privs --bounding-set=+all") + """
+            say member; as 61001:61001 52718 /usr/bin/sockbroker call socket.getservbyname servicename=http
+            say packets; as 61001:61001 52718 /usr/bin/sockbroker call socket.socket family=AF_PACKET type=SOCK_RAW
+            say stranger; as 61002:61002 "" /usr/bin/sockbroker call socket.getservbyname servicename=http
+            say shell; find /image -name "*sh" -perm /111
+        """)
+        self.assertEqual(held(told["health"]), [])
+        self.assertEqual(told["member"], ["80"])
+        self.assertIn("ends with 1", told["packets"])
+        self.assertIn("ends with 69", told["stranger"])
+        self.assertEqual(told["shell"], [])
+
+    def test_the_image_captures_with_the_one_capability_and_the_policy_of_the_role(self) -> None:
+        if reason := machine.unavailable():
+            self.skipTest(reason)
+        policy = shlex.quote((KUBERNETES / "capture/policy.toml").read_text())
+        configuration = shlex.quote((KUBERNETES / "sockbrokerd.toml").read_text())
+        configure = f"""configure() {{
+            printf %s {policy} >/image/etc/sockbroker/policy.toml
+            printf %s {configuration} >/image/etc/sockbroker/sockbrokerd.toml
+        }}"""
+        given = "--bounding-set=-all,+setuid,+setgid,+sys_chroot,+net_raw"
+        told = machine.told(packages.FIRST.deb_path, configure + start(given) + """
+            say sniffer; as 61001:61001 52718,52719 /usr/bin/sockbroker call socket.socket family=AF_PACKET type=SOCK_RAW
+            say member; as 61001:61001 52718 /usr/bin/sockbroker call socket.socket family=AF_PACKET type=SOCK_RAW
+            say node; as 61001:61001 52718 /usr/bin/sockbroker call socket.create_connection "address=[\\"127.0.0.1\\",9]"
+        """)
+        self.assertEqual(held(told["health"]), ["CAP_NET_RAW"])
+        self.assertIn("handle", "".join(told["sniffer"]))
+        self.assertIn("ends with 1", told["member"])
+        self.assertIn("not the node", "".join(told["node"]))

@@ -1,0 +1,111 @@
+"""The manifests: valid for Kubernetes, as narrow as they say, and of one mind with image and policy."""
+
+import unittest
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+
+from packages import ROOT
+
+FOLDER = ROOT / "deploy/kubernetes"
+# The newest version that the pinned schemas have.
+VERSION = "1.37"
+
+
+def load(name: str) -> Any:
+    """A manifest as data."""
+    return yaml.safe_load((FOLDER / name).read_text())
+
+
+def patched(base: Any, patch: Any) -> Any:
+    """A strategic merge as kustomize does it, for what the patches use: lists of named things, and plain values."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return base | {key: patched(base.get(key), value) for key, value in patch.items()}
+    if isinstance(base, list) and isinstance(patch, list) and all(isinstance(item, dict) for item in patch):
+        names = {item["name"]: item for item in patch}
+        assert names.keys() <= {item["name"] for item in base}, f"patches what is not there: {names}"
+        return [patched(item, names.get(item["name"], {})) for item in base]
+    return patch
+
+
+class Kubernetes(unittest.TestCase):
+    def setUp(self) -> None:
+        self.daemons = load("daemonset.yaml")
+        self.capture = patched(self.daemons, load("capture/daemonset.yaml"))
+        self.consumer = load("consumer.yaml")
+
+    def test_manifests_fit_the_schemas_of_kubernetes_strictly(self) -> None:
+        for manifest in (load("namespace.yaml"), self.daemons, self.capture, self.consumer):
+            with self.subTest(manifest["kind"]):
+                kubernetes_validate.validate(manifest, VERSION, strict=True)
+        wrong = patched(self.daemons, {"spec": {"template": {"spec": {"hostNetwrk": True}}}})
+        with self.assertRaises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(wrong, VERSION, strict=True)
+
+    def test_kustomizations_name_files_that_are_there_and_all_of_them(self) -> None:
+        named = {"consumer.yaml"}
+        for folder in ("", "capture/"):
+            kustomization = load(f"{folder}kustomization.yaml")
+            named.add(f"{folder}kustomization.yaml")
+            (generator,) = kustomization["configMapGenerator"]
+            self.assertEqual(generator["name"], "sockbroker")
+            files = [*kustomization["resources"], *generator["files"]]
+            files += [patch["path"] for patch in kustomization.get("patches", [])]
+            named |= {folder + file for file in files if file != ".."}
+        there = {str(file.relative_to(FOLDER)) for file in FOLDER.rglob("*") if file.is_file()}
+        self.assertEqual(named, there)
+
+    def containers(self, manifest: Any) -> list[Any]:
+        pod = manifest["spec"].get("template", manifest)["spec"]
+        return [*pod.get("initContainers", []), *pod["containers"]]
+
+    def test_each_container_has_the_capabilities_that_it_needs_and_no_other(self) -> None:
+        added = {}
+        for name, manifest in {"base": self.daemons, "capture": self.capture, "consumer": self.consumer}.items():
+            for container in self.containers(manifest):
+                context = container["securityContext"]
+                self.assertEqual(context["capabilities"]["drop"], ["ALL"])
+                self.assertIs(context["readOnlyRootFilesystem"], True)
+                self.assertIn("memory", container["resources"]["limits"])
+                added[name, container["name"]] = context["capabilities"].get("add", [])
+                # An ordinary user's program gains a capability by its file alone.
+                gains = added[name, container["name"]] == ["NET_RAW"]
+                self.assertIs(context["allowPrivilegeEscalation"], gains)
+        self.assertEqual(added, {
+            ("base", "folder"): ["CHOWN"], ("base", "sockbrokerd"): [],
+            ("capture", "folder"): ["CHOWN"], ("capture", "sockbrokerd"): ["NET_RAW"],
+            ("consumer", "consumer"): [],
+        })
+
+    def test_pods_are_ordinary_users_under_the_default_seccomp_profile(self) -> None:
+        for manifest in (self.daemons["spec"]["template"], self.consumer):
+            context = manifest["spec"]["securityContext"]
+            self.assertIs(context["runAsNonRoot"], True)
+            self.assertEqual(context["seccompProfile"], {"type": "RuntimeDefault"})
+            self.assertIs(manifest["spec"]["automountServiceAccountToken"], False)
+            self.assertNotIn("hostPID", manifest["spec"])
+        # Whoever has the broker's user id may do everything.
+        self.assertNotEqual(self.consumer["spec"]["securityContext"]["runAsUser"],
+                            self.daemons["spec"]["template"]["spec"]["securityContext"]["runAsUser"])
+
+    def test_image_manifests_and_policy_agree(self) -> None:
+        recipe = (ROOT / "deploy/container/Containerfile").read_text()
+        context = self.daemons["spec"]["template"]["spec"]["securityContext"]
+        self.assertIn(f"USER {context['runAsUser']}:{context['runAsGroup']}", recipe)
+        self.assertEqual(self.consumer["spec"]["securityContext"]["supplementalGroups"], [context["runAsGroup"]])
+        self.assertIn(f"gids = [{context['runAsGroup']}]", (FOLDER / "policy.toml").read_text())
+        (broker,) = self.daemons["spec"]["template"]["spec"]["containers"]
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            self.assertEqual(broker[probe]["exec"]["command"], ["/usr/bin/sockbroker", "info", "--json"])
+        folders = {volume["hostPath"]["path"]
+                   for pod in (self.daemons["spec"]["template"], self.consumer)
+                   for volume in pod["spec"]["volumes"] if "hostPath" in volume}
+        self.assertEqual(folders, {"/run/sockbroker"})
+        for mount in broker["volumeMounts"]:
+            self.assertIn(Path(mount["mountPath"]), [Path("/run/sockbroker"), Path("/etc/sockbroker")])
+
+    def test_the_role_adds_to_the_policy_and_changes_nothing_of_it(self) -> None:
+        base = (FOLDER / "policy.toml").read_text()
+        self.assertTrue((FOLDER / "capture/policy.toml").read_text().startswith(base))
