@@ -76,12 +76,15 @@ def bound(s, t):
 
 
 def fill(sock, chunk=bytes(65536)):
-    """Sends without waiting until the buffers are full, and stay so: acknowledgements on their way make room."""
+    """Sends without waiting until the buffers are full, and stay so.
+
+    Acknowledgements on their way make room: TCP may delay them, or repeat a segment, for 0.2 seconds.
+    """
     before = sock.gettimeout()
     sock.settimeout(0)
     quiet = 0
     try:
-        while quiet < 5:
+        while quiet < 25:
             try:
                 sock.send(chunk)
                 quiet = 0
