@@ -35,6 +35,7 @@ mod documentation;
 mod names;
 mod startup;
 mod confinement;
+mod credentials;
 mod shutdown;
 mod units;
 mod users;

@@ -133,8 +133,7 @@ fn systemd_waits_until_the_broker_serves() {
     guest.ok("systemctl stop sockbrokerd.service");
     guest.write(
         "/etc/systemd/system/sockbrokerd.service.d/test.conf",
-        "[Service]\nExecStart=\nExecStart=/bin/sh -c 'sleep 2; exec /usr/bin/sockbrokerd \
-         --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml'\n",
+        "[Service]\nExecStart=\nExecStart=/bin/sh -c 'sleep 2; exec /usr/bin/sockbrokerd'\n",
     );
     guest
         .ok("systemctl daemon-reload && systemctl start --no-block sockbrokerd.service && sleep 1");

@@ -88,7 +88,8 @@ pub fn folder(named: &Path) -> PathBuf {
 pub fn load(named: Option<&Path>) -> Result<Loaded, PolicyError> {
     let main = named.unwrap_or(Path::new(DEFAULT));
     let mut files = Vec::new();
-    if named.is_some() || main.exists() {
+    // One that cannot be looked at is there: reading it says why it cannot be used.
+    if named.is_some() || main.try_exists().unwrap_or(true) {
         files.push(main.to_owned());
     }
     files.extend(drop_ins(main)?);

@@ -17,18 +17,24 @@ use super::journal::{self, Entry, Priority};
 
 /// Begins to log, at the level that `SOCKBROKER_LOG` names (`info` without it). Payload is never logged.
 pub fn start() {
-    let filter =
-        EnvFilter::try_from_env("SOCKBROKER_LOG").unwrap_or_else(|_error| EnvFilter::new("info"));
     let journal = leads_to_journal().then(|| Journal::open(Path::new(journal::SOCKET)));
-    let registry = tracing_subscriber::registry().with(filter);
-    // Without its socket standard error is a way to the journal too, if a poorer one.
-    if let Some(Ok(journal)) = journal {
-        registry.with(journal).init();
-    } else {
-        let ansi = io::stderr().is_terminal();
-        let lines = lines::layer().with_writer(io::stderr).with_target(false).with_ansi(ansi);
-        registry.with(lines).init();
+    match journal {
+        Some(Ok(journal)) => tracing_subscriber::registry().with(level()).with(journal).init(),
+        // Without its socket standard error is a way to the journal too, if a poorer one.
+        Some(Err(_)) | None => start_on_stderr(),
     }
+}
+
+/// The same with a line each on standard error, wherever it leads: an entry of a process that ends at
+/// once may come too late for the journal to find its unit.
+pub fn start_on_stderr() {
+    let ansi = io::stderr().is_terminal();
+    let lines = lines::layer().with_writer(io::stderr).with_target(false).with_ansi(ansi);
+    tracing_subscriber::registry().with(level()).with(lines).init();
+}
+
+fn level() -> EnvFilter {
+    EnvFilter::try_from_env("SOCKBROKER_LOG").unwrap_or_else(|_error| EnvFilter::new("info"))
 }
 
 /// Whether standard error is what the service manager connected to the journal (`$JOURNAL_STREAM`,

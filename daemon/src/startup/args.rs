@@ -20,17 +20,20 @@ pub struct Args {
     #[arg(long)]
     pub stdio: bool,
 
-    /// The configuration file (TOML).
+    /// The configuration file (TOML). Without it the credential sockbrokerd.toml, else
+    /// /etc/sockbroker/sockbrokerd.toml; without them the defaults hold.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The policy file (TOML), in place of /etc/sockbroker/policy.toml. Files of the folder beside it,
-    /// policy.d for policy.toml, are read after it; see sockbroker-policy(5).
+    /// The policy file (TOML). Without it the credential policy.toml, else
+    /// /etc/sockbroker/policy.toml. Files of the folder beside it, policy.d for policy.toml, are read
+    /// after it; see sockbroker-policy(5).
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
-    /// Read no policy file: root and the broker's own user may do everything, nobody else anything.
-    /// For a broker of one's own, which the host's policy is not about.
+    /// Read no policy file: root and the broker's own user may do everything, nobody else anything;
+    /// and no configuration but that of --config. For a broker of one's own, which the host's files are
+    /// not about.
     #[arg(long, conflicts_with = "policy")]
     pub built_in_policy: bool,
 

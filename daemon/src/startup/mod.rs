@@ -4,6 +4,7 @@ pub mod args;
 pub mod listen;
 pub mod confine;
 mod service;
+mod sources;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -16,7 +17,7 @@ use sockbroker_sys::capability::Capability;
 use sockbroker_sys::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::policy::{self, Loaded, PolicyError};
+use crate::config::policy::{Loaded, PolicyError};
 use crate::config::{self, ConfigError};
 use crate::dispatch::methods::MethodTable;
 use crate::observe::audit::{Audit, Destination, Sink, Writer};
@@ -80,9 +81,15 @@ impl From<PolicyError> for StartError {
 
 /// Runs the broker as its arguments say, until it is told to end.
 pub fn run(args: &Args) -> Result<(), StartError> {
-    let mut config = config::load(args.config.as_deref())?;
-    let loaded = load_policy(args)?;
-    log::start();
+    let from = sources::config(args);
+    let mut config = config::load(from.as_deref())?;
+    let loaded = sources::load_policy(args)?;
+    // What is found in a check is for whoever asked for it.
+    if args.check {
+        log::start_on_stderr();
+    } else {
+        log::start();
+    }
     let policy = in_force(loaded);
     if args.check {
         return Ok(());
@@ -128,11 +135,6 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     result
 }
 
-/// What the policy files say, unless they are not to be read.
-fn load_policy(args: &Args) -> Result<Loaded, PolicyError> {
-    if args.built_in_policy { Ok(Loaded::default()) } else { policy::load(args.policy.as_deref()) }
-}
-
 /// Opens what decisions are told to. One client on standard input is the broker's own user, of whom
 /// nothing is told unless the configuration says where.
 fn open_audit(args: &Args, to: &Destination) -> Result<Option<Sink>, StartError> {
@@ -159,9 +161,7 @@ enum Place {
 
 /// The files that the broker needs while it serves.
 fn files(args: &Args, socket: &Path) -> Files {
-    // The folder, since whoever writes a policy may put another file in its place.
-    let policies = args.policy.as_deref().map(policy::folder);
-    let read = args.config.iter().cloned().chain(policies).collect();
+    let read = sources::read_again(args);
     Files { read, write: socket.parent().map(Path::to_owned).into_iter().collect() }
 }
 
@@ -176,7 +176,7 @@ fn in_force(loaded: Loaded) -> Policy {
 /// Reads the policy anew, for a broker that has kept these capabilities.
 fn loader(args: Args, kept: Vec<Capability>) -> Box<Loader> {
     Box::new(move || {
-        let loaded = load_policy(&args).map_err(|error| error.to_string())?;
+        let loaded = sources::load_policy(&args).map_err(|error| error.to_string())?;
         let policy = in_force(loaded);
         for lost in confine::lost(&policy, &kept) {
             let capability = lost.name();

@@ -1,0 +1,56 @@
+//! Where configuration and policy come from: what the command line names, else a credential of the
+//! service manager (`LoadCredential=` of `systemd.exec(5)`), else `/etc/sockbroker`.
+
+use std::path::{Path, PathBuf};
+
+use super::args::Args;
+use crate::config::policy::{self, Loaded, PolicyError};
+
+/// The configuration of the host.
+const CONFIG: &str = "/etc/sockbroker/sockbrokerd.toml";
+/// The names of the credentials.
+const CONFIG_CREDENTIAL: &str = "sockbrokerd.toml";
+const POLICY_CREDENTIAL: &str = "policy.toml";
+
+/// The configuration's file; none where there is none, and the defaults hold.
+pub(super) fn config(args: &Args) -> Option<PathBuf> {
+    let of_host = || {
+        if args.built_in_policy {
+            return None;
+        }
+        credential(CONFIG_CREDENTIAL)
+            .or_else(|| Some(PathBuf::from(CONFIG)).filter(|path| is_there(path)))
+    };
+    args.config.clone().or_else(of_host)
+}
+
+/// Reads the policy's files.
+pub(super) fn load_policy(args: &Args) -> Result<Loaded, PolicyError> {
+    if args.built_in_policy {
+        return Ok(Loaded::default());
+    }
+    policy::load(named_policy(args).as_deref())
+}
+
+/// What is to be read again while the broker serves, beside `/etc`.
+pub(super) fn read_again(args: &Args) -> Vec<PathBuf> {
+    // The folder, since whoever writes a policy may put another file in its place.
+    let policies = named_policy(args).as_deref().map(policy::folder);
+    config(args).into_iter().chain(policies).collect()
+}
+
+/// The policy's file, unless it is the host's.
+fn named_policy(args: &Args) -> Option<PathBuf> {
+    args.policy.clone().or_else(|| credential(POLICY_CREDENTIAL))
+}
+
+/// The file of a credential, if the service manager passed it.
+fn credential(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+    Some(Path::new(&folder).join(name)).filter(|path| is_there(path))
+}
+
+/// Whether there is a file. One that cannot be looked at is there: reading it says why it cannot be used.
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
