@@ -41,3 +41,69 @@ pub struct Args {
     #[arg(long)]
     pub check: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../deploy/man/sockbrokerd.8");
+    const README: &str = include_str!("../../../README.md");
+
+    /// Every option with the name of its value, if it takes one: `--socket path`, `--stdio`.
+    fn options() -> BTreeSet<String> {
+        let mut command = Args::command();
+        command.build();
+        let spell = |option: &clap::Arg| {
+            let name = format!("--{}", option.get_long().unwrap());
+            match option.get_value_names() {
+                Some([value]) if option.get_action().takes_values() => {
+                    format!("{name} {}", value.to_lowercase())
+                }
+                _ => name,
+            }
+        };
+        command.get_arguments().map(spell).collect()
+    }
+
+    /// `Fl Fl socket Ar path | Fl Fl stdio` as options.
+    fn in_page(line: &str) -> Vec<String> {
+        let spell = |part: &str| {
+            let mut words = part.split(' ');
+            let name = words.next().unwrap_or_default();
+            match (words.next(), words.next()) {
+                (Some("Ar"), Some(value)) => format!("--{name} {value}"),
+                _ => format!("--{name}"),
+            }
+        };
+        line.split("Fl Fl ").skip(1).map(spell).collect()
+    }
+
+    #[test]
+    fn the_page_tells_of_every_option_and_of_no_other() {
+        let items = PAGE.lines().filter_map(|line| line.strip_prefix(".It Fl"));
+        let told: Vec<_> = items.flat_map(|item| in_page(&format!("Fl{item}"))).collect();
+        assert_eq!(told.iter().cloned().collect::<BTreeSet<_>>(), options());
+        assert_eq!(told.len(), options().len(), "an option is told of twice: {told:?}");
+        let (_, rest) = PAGE.split_once(".Sh SYNOPSIS\n").unwrap();
+        let (synopsis, _) = rest.split_once(".Sh ").unwrap();
+        let mut brief: BTreeSet<_> = synopsis.lines().flat_map(in_page).collect();
+        brief.extend(["--help".to_owned(), "--version".to_owned()]);
+        assert_eq!(brief, options());
+    }
+
+    #[test]
+    fn the_readme_tells_of_every_option_and_of_no_other() {
+        let (_, rest) = README.split_once("## Flags of sockbrokerd\n").unwrap();
+        let (table, _) = rest.split_once("\n\nA path that exists").unwrap();
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once(" | "));
+        let told = cells.flat_map(|(cell, _)| {
+            let flags = cell.split(", `--").map(|flag| flag.trim_end_matches('`').to_lowercase());
+            flags.map(|flag| format!("--{flag}")).collect::<Vec<_>>()
+        });
+        assert_eq!(told.collect::<BTreeSet<_>>(), options());
+    }
+}
