@@ -10,6 +10,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod vocabulary;
 pub mod verb;
 pub mod action;
 pub mod subject;

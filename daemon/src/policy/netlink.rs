@@ -3,46 +3,22 @@
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-/// Declares the classes once.
-macro_rules! classes {
-    ($($name:ident $word:literal $meaning:literal;)*) => {
-        /// A class of netlink messages.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum MessageClass {
-            $(#[doc = $meaning] $name,)*
-        }
+use super::vocabulary::words;
 
-        impl MessageClass {
-            /// Every class, in the order of the reference page.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The word of the rule language.
-            pub fn word(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            /// What its messages do.
-            pub fn meaning(self) -> &'static str {
-                match self {
-                    $(Self::$name => $meaning,)*
-                }
-            }
-        }
-    };
-}
-
-classes! {
-    Get "get" "Ask without changing anything: `RTM_GET*`, socket diagnosis, names of generic families.";
-    Link "link" "Add, change and delete interfaces.";
-    Address "address" "Add, change and delete addresses and their labels.";
-    Route "route" "Add, change and delete routes, rules and next hops.";
-    Neighbour "neighbour" "Add, change and delete neighbours and their tables.";
-    Traffic "traffic" "Add, change and delete queueing disciplines, classes, filters and actions.";
-    Destroy "destroy" "Close sockets of others (`SOCK_DESTROY`).";
-    Peer "peer" "Messages to other processes or groups instead of the kernel.";
-    Unknown "unknown" "Everything else: other protocols, other messages, what cannot be read.";
+words! {
+    /// A class of netlink messages.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum MessageClass {
+        Get "get" "Ask without changing anything: `RTM_GET*`, socket diagnosis, names of generic families.";
+        Link "link" "Add, change and delete interfaces.";
+        Address "address" "Add, change and delete addresses and their labels.";
+        Route "route" "Add, change and delete routes, rules and next hops.";
+        Neighbour "neighbour" "Add, change and delete neighbours and their tables.";
+        Traffic "traffic" "Add, change and delete queueing disciplines, classes, filters and actions.";
+        Destroy "destroy" "Close sockets of others (`SOCK_DESTROY`).";
+        Peer "peer" "Messages to other processes or groups instead of the kernel.";
+        Unknown "unknown" "Everything else: other protocols, other messages, what cannot be read.";
+    }
 }
 
 impl<'de> Deserialize<'de> for MessageClass {

@@ -5,54 +5,29 @@
 use serde::de::{Deserialize, Deserializer, Error};
 
 use super::verb::Verb;
+use super::vocabulary::words;
 
-/// Declares the classes once.
-macro_rules! classes {
-    ($($name:ident $word:literal $meaning:literal;)*) => {
-        /// A class of options.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum OptionClass {
-            $(#[doc = $meaning] $name,)*
-        }
-
-        impl OptionClass {
-            /// Every class, in the order of the reference page.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The word of the rule language.
-            pub fn word(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            /// What its options do.
-            pub fn meaning(self) -> &'static str {
-                match self {
-                    $(Self::$name => $meaning,)*
-                }
-            }
-        }
-    };
-}
-
-classes! {
-    Ordinary "ordinary" "Concern this socket alone and need no privilege; reading any option the broker knows.";
-    BuffersForce "buffers-force" "Buffers beyond the limits of the host.";
-    Scheduling "scheduling" "Come before others: priority, busy polling, times of departure, debug records.";
-    Mark "mark" "The firewall mark, by which packets are routed and filtered.";
-    BindToDevice "bind-to-device" "The interface that packets leave by.";
-    Multicast "multicast" "Groups and how they are sent to; `remote` and `interface` judge the group joined.";
-    Filter "filter" "Classic BPF programs on the socket.";
-    Routing "routing" "Source routes, IP options and extension headers of one's own; multicast routing.";
-    Ipsec "ipsec" "Keys and policies of `ipsec` and its kin: TCP-MD5, TCP-AO, encapsulation.";
-    Modules "modules" "May make the kernel load a module: congestion control, upper-layer protocols.";
-    TcpRepair "tcp-repair" "Put a TCP connection into any state.";
-    Packet "packet" "All options of packet sockets: rings, fan-out, promiscuous mode.";
-    Netlink "netlink" "Multicast groups of netlink.";
-    Spoof "spoof" "Headers of one's own (`IP_HDRINCL`): granted by the verb `spoof`, not by this class.";
-    Transparent "transparent" "Foreign addresses (`IP_TRANSPARENT`): granted by the verb `transparent`, not by this class.";
-    Unknown "unknown" "What this version does not know; never granted without being named.";
+words! {
+    /// A class of options.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum OptionClass {
+        Ordinary "ordinary" "Concern this socket alone and need no privilege; reading any option the broker knows.";
+        BuffersForce "buffers-force" "Buffers beyond the limits of the host.";
+        Scheduling "scheduling" "Come before others: priority, busy polling, times of departure, debug records.";
+        Mark "mark" "The firewall mark, by which packets are routed and filtered.";
+        BindToDevice "bind-to-device" "The interface that packets leave by.";
+        Multicast "multicast" "Groups and how they are sent to; `remote` and `interface` judge the group joined.";
+        Filter "filter" "Classic BPF programs on the socket.";
+        Routing "routing" "Source routes, IP options and extension headers of one's own; multicast routing.";
+        Ipsec "ipsec" "Keys and policies of `ipsec` and its kin: TCP-MD5, TCP-AO, encapsulation.";
+        Modules "modules" "May make the kernel load a module: congestion control, upper-layer protocols.";
+        TcpRepair "tcp-repair" "Put a TCP connection into any state.";
+        Packet "packet" "All options of packet sockets: rings, fan-out, promiscuous mode.";
+        Netlink "netlink" "Multicast groups of netlink.";
+        Spoof "spoof" "Headers of one's own (`IP_HDRINCL`): granted by the verb `spoof`, not by this class.";
+        Transparent "transparent" "Foreign addresses (`IP_TRANSPARENT`): granted by the verb `transparent`, not by this class.";
+        Unknown "unknown" "What this version does not know; never granted without being named.";
+    }
 }
 
 impl OptionClass {

@@ -2,60 +2,36 @@
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-/// Declares the verbs once: variants, words, and what each is.
-macro_rules! verbs {
-    ($($name:ident $word:literal $meaning:literal;)*) => {
-        /// What a rule can grant.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Verb {
-            $(#[doc = $meaning] $name,)*
-        }
+use super::vocabulary::words;
 
-        impl Verb {
-            /// Every verb, in the order of the reference page.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The word of the rule language.
-            pub fn word(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            /// What it grants, in one sentence.
-            pub fn meaning(self) -> &'static str {
-                match self {
-                    $(Self::$name => $meaning,)*
-                }
-            }
-        }
-    };
-}
-
-verbs! {
-    Create "create" "Make a socket, or a pair of them.";
-    Adopt "adopt" "Take over a descriptor of the client.";
-    Bind "bind" "Give a socket a local address.";
-    Listen "listen" "Make it accept connections.";
-    Accept "accept" "Take a connection.";
-    Connect "connect" "Set the peer; by `MSG_FASTOPEN` too.";
-    Send "send" "Transmit, with headers that the kernel makes.";
-    Receive "receive" "Receive what is for this socket.";
-    Option "option" "Read or write an option, attach a filter, send ancillary data, by class.";
-    Ioctl "ioctl" "`ioctl` about the socket itself.";
-    Capture "capture" "Receive on `AF_PACKET`, or switch a sniffer on.";
-    Inject "inject" "Transmit frames on `AF_PACKET`.";
-    Spoof "spoof" "Transmit packets with headers of one's own: `IPPROTO_RAW`, `IP_HDRINCL`.";
-    Transparent "transparent" "Use addresses that are not the host's: `IP_TRANSPARENT`, `IP_FREEBIND`.";
-    Inspect "inspect" "Look at the state of one's own socket, wait for it, duplicate it, end it.";
-    Handover "handover" "Be given the descriptor itself.";
-    Session "session" "Keep handles beyond one connection: open or clone a session.";
-    Resolve "resolve" "Ask the name service and the databases.";
-    Interfaces "interfaces" "List interfaces and ask for their properties.";
-    Hostname "hostname" "Read the name of the host.";
-    SetHostname "sethostname" "Change the name of the host.";
-    Netns "netns" "Use a network namespace other than the broker's.";
-    Admin "admin" "See the sessions and handles of everybody; load the policy anew.";
+words! {
+    /// What a rule can grant.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Verb {
+        Create "create" "Make a socket, or a pair of them.";
+        Adopt "adopt" "Take over a descriptor of the client.";
+        Bind "bind" "Give a socket a local address.";
+        Listen "listen" "Make it accept connections.";
+        Accept "accept" "Take a connection.";
+        Connect "connect" "Set the peer; by `MSG_FASTOPEN` too.";
+        Send "send" "Transmit, with headers that the kernel makes.";
+        Receive "receive" "Receive what is for this socket.";
+        Option "option" "Read or write an option, attach a filter, send ancillary data, by class.";
+        Ioctl "ioctl" "`ioctl` about the socket itself.";
+        Capture "capture" "Receive on `AF_PACKET`, or switch a sniffer on.";
+        Inject "inject" "Transmit frames on `AF_PACKET`.";
+        Spoof "spoof" "Transmit packets with headers of one's own: `IPPROTO_RAW`, `IP_HDRINCL`.";
+        Transparent "transparent" "Use addresses that are not the host's: `IP_TRANSPARENT`, `IP_FREEBIND`.";
+        Inspect "inspect" "Look at the state of one's own socket, wait for it, duplicate it, end it.";
+        Handover "handover" "Be given the descriptor itself.";
+        Session "session" "Keep handles beyond one connection: open or clone a session.";
+        Resolve "resolve" "Ask the name service and the databases.";
+        Interfaces "interfaces" "List interfaces and ask for their properties.";
+        Hostname "hostname" "Read the name of the host.";
+        SetHostname "sethostname" "Change the name of the host.";
+        Netns "netns" "Use a network namespace other than the broker's.";
+        Admin "admin" "See the sessions and handles of everybody; load the policy anew.";
+    }
 }
 
 impl Verb {
