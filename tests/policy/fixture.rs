@@ -94,6 +94,9 @@ impl Fixture {
     pub(crate) async fn new(dice: &mut Dice) -> Self {
         let uid = *dice.one(&[1000, 1001]);
         let subject = Subject::new(uid, uid).in_groups(vec![*dice.one(&[50, 51])]);
+        let place =
+            *dice.one(&["", "/system.slice/a.service", "/system.slice/b.service/x", "/other"]);
+        let subject = subject.in_cgroup(Some(place.to_owned()).filter(|place| !place.is_empty()));
         let limits = Limits { resolver_jobs: 64, resolver_jobs_per_user: 64, ..Limits::default() };
         let broker = Arc::new(Broker::new(policy(EVERYTHING), limits));
         let facts = Facts { subject: subject.clone(), spelling: Spelling::Lsp, descriptors: true };

@@ -35,6 +35,8 @@ struct Rule {
     deny: bool,
     uids: Vec<u32>,
     gids: Vec<u32>,
+    units: Vec<&'static str>,
+    cgroups: Vec<&'static str>,
     verbs: Vec<&'static str>,
     fields: Vec<(&'static str, Vec<&'static str>)>,
     snaplen: Option<u64>,
@@ -137,6 +139,12 @@ impl Rule {
         if dice.percent(30) {
             rule.gids = vec![*dice.one(&[subject.gid, subject.groups[0], 4000])];
         }
+        if dice.percent(15) {
+            rule.units = dice.some(&["a.service", "b.service", "b*"], 2);
+        }
+        if dice.percent(10) {
+            rule.cgroups = dice.some(&["/system.slice", "/system.slice/b.service/x", "/other"], 2);
+        }
         for (field, pool) in POOLS {
             let goes = match field {
                 "option" => rule.verbs.contains(&"option"),
@@ -158,7 +166,10 @@ impl Rule {
         let mut lines = vec![
             "[[rule]]".to_owned(),
             format!("name = {:?}", self.name),
-            format!("subject = {{ uids = {:?}, gids = {:?} }}", self.uids, self.gids),
+            format!(
+                "subject = {{ uids = {:?}, gids = {:?}, units = {:?}, cgroups = {:?} }}",
+                self.uids, self.gids, self.units, self.cgroups
+            ),
             format!("{} = {:?}", if self.deny { "deny" } else { "allow" }, self.verbs),
         ];
         lines.extend(self.fields.iter().map(|(field, words)| format!("{field} = {words:?}")));
@@ -171,6 +182,21 @@ impl Rule {
         let groups: Vec<u32> = subject.groups.iter().copied().chain([subject.gid]).collect();
         (self.uids.is_empty() || self.uids.contains(&subject.uid))
             && (self.gids.is_empty() || self.gids.iter().any(|gid| groups.contains(gid)))
+            && self.is_about_place(subject)
+    }
+
+    /// Who is nowhere to be found is refused what anybody anywhere is.
+    fn is_about_place(&self, subject: &Subject) -> bool {
+        let Some(cgroup) = &subject.cgroup else {
+            return self.deny || (self.units.is_empty() && self.cgroups.is_empty());
+        };
+        let in_unit = |unit: &&str| match unit.strip_suffix('*') {
+            Some(start) => subject.unit.as_ref().is_some_and(|own| own.starts_with(start)),
+            None => subject.unit.as_deref() == Some(*unit),
+        };
+        let below = |place: &&str| **cgroup == **place || cgroup.starts_with(&format!("{place}/"));
+        (self.units.is_empty() || self.units.iter().any(in_unit))
+            && (self.cgroups.is_empty() || self.cgroups.iter().any(below))
     }
 
     fn matches(&self, ask: &Ask) -> bool {

@@ -123,7 +123,8 @@ impl Rights {
     ) -> Self {
         let mut by_verb: [ByVerb; Verb::COUNT] = std::array::from_fn(|_| ByVerb::default());
         let mut holder = false;
-        for rule in policy.rules().iter().filter(|rule| rule.subject.contains(subject)) {
+        let about = |rule: &&Arc<Rule>| rule.subject.contains(subject, rule.effect);
+        for rule in policy.rules().iter().filter(about) {
             holder |= rule.effect == Effect::Allow;
             for verb in rule.verbs() {
                 if let Some(entry) = by_verb.get_mut(verb.place()) {

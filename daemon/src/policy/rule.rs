@@ -46,14 +46,21 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// Whether a subject is meant.
-    pub fn contains(&self, subject: &Subject) -> bool {
-        let unit = subject.unit.as_deref();
-        let cgroup = subject.cgroup.as_deref();
-        self.uids.as_ref().is_none_or(|uids| uids.contains(&subject.uid))
+    /// Whether a subject is meant by a rule of this effect. One whose control group the kernel does not
+    /// tell may be in any: it is meant by every rule that refuses, and by none that grants.
+    pub fn contains(&self, subject: &Subject, effect: Effect) -> bool {
+        let placed = match subject.cgroup.as_deref() {
+            Some(cgroup) => {
+                admits(&self.units, subject.unit.as_deref(), Pattern::matches)
+                    && admits(&self.cgroups, Some(cgroup), |prefix, path| {
+                        prefix.contains_path(path.as_bytes())
+                    })
+            }
+            None => effect == Effect::Deny || (self.units.is_empty() && self.cgroups.is_empty()),
+        };
+        placed
+            && self.uids.as_ref().is_none_or(|uids| uids.contains(&subject.uid))
             && self.gids.as_ref().is_none_or(|g| g.iter().any(|gid| subject.is_in_group(*gid)))
-            && admits(&self.units, unit, Pattern::matches)
-            && admits(&self.cgroups, cgroup, |prefix, path| prefix.contains_path(path.as_bytes()))
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 /// The caller, fixed when its connection was accepted.
 ///
-/// All of it is of the process that connected, at that moment. What is unknown is `None`, and no rule
-/// that asks for it matches.
+/// All of it is of the process that connected, at that moment. What is unknown is `None`: no rule that
+/// grants matches where it asks for it, and every rule that refuses does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// The user id.

@@ -25,10 +25,13 @@ impl Directory for Nobody {
 }
 
 fn rights(uid: u32, rules: &str) -> Rights {
+    rights_of(&Subject::new(uid, uid).in_groups(vec![50]), rules)
+}
+
+fn rights_of(subject: &Subject, rules: &str) -> Rights {
     let content = read("policy.toml", &format!("version = 1\n{rules}"), &Nobody).unwrap();
     let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
-    let subject = Subject::new(uid, uid).in_groups(vec![50]);
-    Policy::new(970, rules, content.revokes).select(&subject, Vec::new())
+    Policy::new(970, rules, content.revokes).select(subject, Vec::new())
 }
 
 const TCP: SocketFacts = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
@@ -266,4 +269,37 @@ fn unknown_users_and_groups_are_told_and_are_nobody() {
     let text = text.strip_prefix("version = 1\n").unwrap();
     assert!(rights(1000, text).ask(Resolve).is_err());
     assert!(rights(1000, &text.replace("bob", "alice")).ask(Resolve).is_ok());
+}
+
+#[test]
+fn whoever_is_in_an_unknown_unit_is_refused_and_granted_nothing_by_rules_about_units() {
+    const ALLOW: &str = "[[rule]]\nname = \"a\"\nallow = [\"hostname\"]\n";
+    let named = |field: &str| format!("{ALLOW}subject = {{ {field} }}\n");
+    let refused = |field: &str| {
+        let deny = "[[rule]]\nname = \"d\"\ndeny = [\"hostname\"]\n";
+        format!("{ALLOW}{deny}subject = {{ {field} }}\n")
+    };
+    let within = |cgroup: &str| Subject::new(1, 1).in_cgroup(Some(cgroup.to_owned()));
+    let own = within("/system.slice/crawler.service");
+    // In no unit, and known to be in none.
+    let (other, container) = (within("/system.slice/x.service"), within("/docker/0"));
+    let (removed, unknown) = (within("/system.slice/x.service (deleted)"), Subject::new(1, 1));
+    for field in ["units = [\"crawler.service\"]", "cgroups = [\"/system.slice/crawler.service\"]"]
+    {
+        let granted =
+            |subject: &Subject, rules: &str| rights_of(subject, rules).ask(Hostname).is_ok();
+        for (subject, by_grant, despite_denial) in [
+            (&own, true, false),
+            (&other, false, true),
+            (&container, false, true),
+            (&removed, false, false),
+            (&unknown, false, false),
+        ] {
+            assert_eq!(granted(subject, &named(field)), by_grant, "{subject:?}");
+            assert_eq!(granted(subject, &refused(field)), despite_denial, "{subject:?}");
+        }
+    }
+    // Other fields of the rule still have to hold.
+    let of_another = refused("units = [\"crawler.service\"], uids = [7]");
+    assert!(rights_of(&unknown, &of_another).ask(Hostname).is_ok());
 }
