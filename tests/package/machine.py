@@ -1,7 +1,7 @@
 """A copy of this machine's files that can be installed into, and thrown away.
 
-An overlay in a mount namespace of its own: nothing that is written reaches the machine. Nothing runs in it but the commands
-of the test; there is no service manager, and no network but a loopback interface.
+An overlay in a mount namespace of its own: nothing that is written reaches the machine. Nothing runs in it but
+the commands of the test; there is no service manager, and no network but a loopback interface.
 """
 
 import os

@@ -65,7 +65,8 @@ class Built:
         """The control files of the .deb by name."""
         with tarfile.open(fileobj=io.BytesIO(output("dpkg-deb", "--ctrl-tarfile", self.deb_path))) as tar:
             files = [member for member in tar if member.isfile()]
-            return {file.name.removeprefix("./"): tar.extractfile(file).read() for file in files}  # type: ignore[union-attr]
+            contents = {file.name.removeprefix("./"): tar.extractfile(file) for file in files}
+            return {name: content.read() for name, content in contents.items() if content}
 
     @cached_property
     def rpm(self) -> dict[str, Entry]:

@@ -42,7 +42,11 @@ def start(options: str) -> str:
         mount -t tmpfs -o mode=755,uid=52718,gid=52718 none /image/run/sockbroker
         {{ configure; }}
         mount -o remount,bind,ro /image
-        as() {{ ids=$1 groups=$2; shift 2; chroot --userspec=$ids --groups=$groups /image "$@" 2>&1 || echo "ends with $?"; }}
+        as() {{
+            ids=$1 groups=$2
+            shift 2
+            chroot --userspec=$ids --groups=$groups /image "$@" 2>&1 || echo "ends with $?"
+        }}
         export SOCKBROKER=unix:/run/sockbroker/socket
         setpriv {options} chroot --userspec={user} --groups= /image {shlex.join(command)} >/log 2>&1 &
         for i in $(seq 100); do if [ -S /image/run/sockbroker/socket ]; then break; fi; sleep 0.1; done
@@ -59,16 +63,19 @@ def held(health: list[str]) -> list[str]:
 class Container(unittest.TestCase):
     def test_the_linter_of_recipes_finds_nothing(self) -> None:
         hadolint = Path(packages.LINTERS, "hadolint")
-        done = subprocess.run([hadolint, "--no-color", RECIPE], capture_output=True, text=True, timeout=60, check=False)
+        command = [hadolint, "--no-color", RECIPE]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
 
     def test_the_image_serves_members_of_its_group_with_no_capability_and_on_a_read_only_root(self) -> None:
         if reason := machine.unavailable():
             self.skipTest(reason)
-        told = machine.told(packages.FIRST.deb_path, "configure() { :; }" + start("--no-new-privs --bounding-set=+all") + """
-            say member; as 61001:61001 52718 /usr/bin/sockbroker call socket.getservbyname servicename=http
-            say packets; as 61001:61001 52718 /usr/bin/sockbroker call socket.socket family=AF_PACKET type=SOCK_RAW
-            say stranger; as 61002:61002 "" /usr/bin/sockbroker call socket.getservbyname servicename=http
+        script = "configure() { :; }" + start("--no-new-privs --bounding-set=+all")
+        told = machine.told(packages.FIRST.deb_path, script + """
+            call="/usr/bin/sockbroker call"
+            say member; as 61001:61001 52718 $call socket.getservbyname servicename=http
+            say packets; as 61001:61001 52718 $call socket.socket family=AF_PACKET type=SOCK_RAW
+            say stranger; as 61002:61002 "" $call socket.getservbyname servicename=http
             say shell; find /image -name "*sh" -perm /111
         """)
         self.assertEqual(held(told["health"]), [])
@@ -88,9 +95,10 @@ class Container(unittest.TestCase):
         }}"""
         given = "--bounding-set=-all,+setuid,+setgid,+sys_chroot,+net_raw"
         told = machine.told(packages.FIRST.deb_path, configure + start(given) + """
-            say sniffer; as 61001:61001 52718,52719 /usr/bin/sockbroker call socket.socket family=AF_PACKET type=SOCK_RAW
-            say member; as 61001:61001 52718 /usr/bin/sockbroker call socket.socket family=AF_PACKET type=SOCK_RAW
-            say node; as 61001:61001 52718 /usr/bin/sockbroker call socket.create_connection "address=[\\"127.0.0.1\\",9]"
+            call="/usr/bin/sockbroker call"
+            say sniffer; as 61001:61001 52718,52719 $call socket.socket family=AF_PACKET type=SOCK_RAW
+            say member; as 61001:61001 52718 $call socket.socket family=AF_PACKET type=SOCK_RAW
+            say node; as 61001:61001 52718 $call socket.create_connection "address=[\\"127.0.0.1\\",9]"
         """)
         self.assertEqual(held(told["health"]), ["CAP_NET_RAW"])
         self.assertIn("handle", "".join(told["sniffer"]))

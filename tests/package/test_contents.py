@@ -1,5 +1,6 @@
 """What is in the packages: everything, in both, as it should be, and nothing else."""
 
+import gzip
 import os
 import re
 import tempfile
@@ -72,6 +73,13 @@ class Contents(unittest.TestCase):
         promised |= {f"/usr/share/man/man{page.suffix[1:]}/{page.name}.gz"
                      for page in (ROOT / "deploy/man").iterdir()}
         self.assertEqual(sorted(promised - set(self.deb)), [])
+
+    def test_the_licences_of_all_crates_that_are_compiled_in_are_there(self) -> None:
+        told = gzip.decompress(self.deb["/usr/share/doc/sockbroker/notices.gz"].content).decode()
+        for crate in ("tokio", "serde_json", "jsonrpsee-core", "clap"):
+            self.assertRegex(told, rf"(?m)^    {crate} [0-9.]+: .*(MIT|Apache-2.0)")
+        self.assertGreater(told.count("Permission is hereby granted"), 20)
+        self.assertNotIn("None", re.findall(r"(?m)^    \S+ \S+: (.*)$", told))
 
     def test_there_is_a_manual_page_for_each_subcommand(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,26 +8,49 @@ import unittest
 import machine
 import packages
 
-STATE = r'''
-state() {
-    say "$1"
-    for path in /usr/bin/sockbrokerd /etc/sockbroker/policy.toml /etc/systemd/system/sockets.target.wants/sockbrokerd.socket \
-        /etc/systemd/system/multi-user.target.wants/sockbrokerd.service /etc/systemd/system/sockbrokerd.service /run/sockbroker; do
-        if [ -e "$path" ] || [ -L "$path" ]; then echo "$path"; fi
-    done
-}
-left() {
-    say "$1"
-    find /etc /usr /run -xdev \( -name "*sockbroker*" -o -path "*sockbroker*" \) | sort
-}
-'''
-
 HERE = [
     "/usr/bin/sockbrokerd",
     "/etc/sockbroker/policy.toml",
     "/etc/systemd/system/sockets.target.wants/sockbrokerd.socket",
     "/run/sockbroker",
 ]
+# What is never there: the service is not enabled, and nothing is masked.
+NEVER = [
+    "/etc/systemd/system/multi-user.target.wants/sockbrokerd.service",
+    "/etc/systemd/system/sockbrokerd.service",
+    "/etc/systemd/system/sockbrokerd.socket",
+]
+
+STATE = f'''
+state() {{
+    say "$1"
+    for path in {" ".join(HERE + NEVER)}; do
+        if [ -e "$path" ] || [ -L "$path" ]; then echo "$path"; fi
+    done
+}}
+left() {{
+    say "$1"
+    find /etc /usr /run -xdev -path "*sockbroker*" | sort
+}}
+groups() {{
+    say groups
+    getent group | grep ^sockbroker | cut -d: -f1 | sort
+}}
+check() {{
+    say check
+    setpriv --reuid=sockbroker --regid=sockbroker --clear-groups sockbrokerd --check \
+        --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml
+}}
+# Runs a package tool, whose chatter matters only if it fails.
+quietly() {{
+    "$@" >/package/log 2>&1 || {{ cat /package/log; exit 1; }}
+}}
+import() {{
+    say python
+    cd /
+    /usr/bin/python3 -B -c "import sockbroker; print(sockbroker.__file__)"
+}}
+'''
 
 
 class Install(unittest.TestCase):
@@ -39,12 +62,12 @@ class Install(unittest.TestCase):
     def test_the_deb_enables_its_socket_keeps_configuration_and_is_purged_without_a_trace(self) -> None:
         told = machine.told(packages.FIRST.deb_path, STATE + r"""
             export DEBIAN_FRONTEND=noninteractive
-            install() { dpkg --force-depends --force-confold -i /package/*.deb >/package/log 2>&1 || { cat /package/log; exit 1; }; }
+            install() { quietly dpkg --force-depends --force-confold -i /package/*.deb; }
             install
             state installed
-            say groups; getent group | grep ^sockbroker | cut -d: -f1 | sort
-            say python; cd /; /usr/bin/python3 -c "import sockbroker; print(sockbroker.__file__)" 2>&1
-            say check; setpriv --reuid=sockbroker --regid=sockbroker --clear-groups sockbrokerd --check --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml 2>&1
+            groups
+            import
+            check
             echo "# mine" >>/etc/sockbroker/policy.toml
             systemctl disable sockbrokerd.socket 2>/dev/null
             install
@@ -70,17 +93,18 @@ class Install(unittest.TestCase):
 
     def test_the_rpm_enables_its_socket_keeps_configuration_and_removes_all_but_what_was_changed(self) -> None:
         told = machine.told(packages.FIRST.rpm_path, STATE + r"""
-            site=$(/usr/bin/python3 -c "import sys; print(\"/usr/lib/python%d.%d/site-packages\" % sys.version_info[:2])")
+            version=$(/usr/bin/python3 -c "import sys; print(*sys.version_info[:2], sep=\".\")")
+            site=/usr/lib/python$version/site-packages
             mkdir -p $site
             rpm --initdb
-            install() { rpm --nodeps "$@" /package/*.rpm >/package/log 2>&1 || { cat /package/log; exit 1; }; }
+            install() { quietly rpm --nodeps "$@" /package/*.rpm; }
             install -i --test
             install -i
             state installed
-            say groups; getent group | grep ^sockbroker | cut -d: -f1 | sort
-            say python; cd /; PYTHONPATH=$site /usr/bin/python3 -B -c "import sockbroker; print(sockbroker.__file__)" 2>&1 | sed "s,$site,SITE,"
+            groups
+            PYTHONPATH=$site import | sed "s,$site,SITE,"
             say verified; rpm -V --nodeps sockbroker
-            say check; setpriv --reuid=sockbroker --regid=sockbroker --clear-groups sockbrokerd --check --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml 2>&1
+            check
             echo "# mine" >>/etc/sockbroker/policy.toml
             systemctl disable sockbrokerd.socket 2>/dev/null
             install -U --replacepkgs
