@@ -37,6 +37,7 @@ mod startup;
 mod confinement;
 mod credentials;
 mod shutdown;
+mod service_manager;
 mod units;
 mod users;
 mod policy;

@@ -99,6 +99,34 @@ fn decisions_that_matter_are_told_once_and_data_is_not() {
     });
 }
 
+#[test]
+fn a_hang_up_opens_the_file_anew_so_that_it_can_be_moved_away() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let (mut broker, path) = audited(&folder);
+        let mut client = broker.lsp();
+        client.call("socket.socket", Value::Null).handle();
+        assert_eq!(records(&path, 1).len(), 1);
+        let past = folder.join("audit.1");
+        fs::rename(&path, &past).unwrap();
+        client.call("socket.socket", Value::Null).handle();
+        assert_eq!(records(&past, 2).len(), 2, "until it is told, it writes to the file it has");
+        broker.process().hang_up();
+        until("the file is made anew", || path.exists());
+        client.call("socket.socket", Value::Null).handle();
+        let told = records(&path, 2);
+        assert_eq!(told[0]["audit"], "policy", "{told:?}");
+        assert_eq!(told[1]["verb"], "create", "{told:?}");
+        assert_eq!(records(&past, 2).len(), 2);
+        // Where it cannot be made, what is open is kept.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        broker.process().hang_up();
+        until("the log says so", || broker.log().contains("cannot be opened anew"));
+        client.call("socket.socket", Value::Null).handle();
+    });
+}
+
 fn nix_uid() -> u32 {
     sockbroker_sys::process::effective_uid()
 }

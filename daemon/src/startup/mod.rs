@@ -5,6 +5,7 @@ pub mod listen;
 pub mod confine;
 mod service;
 mod sources;
+mod signals;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -15,7 +16,6 @@ use std::time::Duration;
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::process;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::policy::{Loaded, PolicyError};
 use crate::config::{self, ConfigError};
@@ -29,6 +29,7 @@ use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
 use args::Args;
 use confine::Files;
+use signals::Signals;
 
 /// Worker threads: two, so that one connection that computes does not stop the others.
 const WORKERS: usize = 2;
@@ -105,7 +106,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let kept = confine::kept(&config.confine, &policy);
     // Before the confinement: the file may lie where the broker may not write later.
     let sink = open_audit(args, &config.audit.to)?;
-    let process = confine::confine(&config.confine, &kept, &files(args, &path))?;
+    let process = confine::confine(&config.confine, &kept, &files(args, &path, &config.audit.to))?;
     let process = Process { activated: passed.is_some(), ..process };
     confine::tell(&process);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -160,9 +161,14 @@ enum Place {
 }
 
 /// The files that the broker needs while it serves.
-fn files(args: &Args, socket: &Path) -> Files {
-    let read = sources::read_again(args);
-    Files { read, write: socket.parent().map(Path::to_owned).into_iter().collect() }
+fn files(args: &Args, socket: &Path, audit: &Destination) -> Files {
+    let folder = |path: &Path| path.parent().map(Path::to_owned);
+    // The audit's file is opened anew when it was moved.
+    let audit = if let Destination::File(path) = audit { folder(path) } else { None };
+    Files {
+        read: sources::read_again(args),
+        write: folder(socket).into_iter().chain(audit).collect(),
+    }
 }
 
 /// The policy of these files; their warnings go to the log.
@@ -232,40 +238,5 @@ async fn until_told<T>(
     tokio::select! {
         result = ended => result,
         never = service::keep_watchdog() => match never {},
-    }
-}
-
-/// SIGTERM, SIGINT and SIGHUP, minded from the moment this is made.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reload: Signal,
-    broker: Arc<Broker>,
-}
-
-impl Signals {
-    fn mind(broker: Arc<Broker>) -> Result<Self, StartError> {
-        let handler = |kind| {
-            let fail = |error| StartError::System(format!("signal handler: {error}"));
-            signal(kind).map_err(fail)
-        };
-        Ok(Self {
-            terminate: handler(SignalKind::terminate())?,
-            interrupt: handler(SignalKind::interrupt())?,
-            reload: handler(SignalKind::hangup())?,
-            broker,
-        })
-    }
-
-    /// Waits for one that ends the broker; those that do not are followed meanwhile.
-    async fn received(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                // An error is in the log, and the old policy stays.
-                _ = self.reload.recv() => drop(self.broker.reload().await),
-            }
-        }
     }
 }

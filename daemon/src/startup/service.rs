@@ -41,6 +41,15 @@ pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Says that the broker reads its files again; [`ready`] ends it. A service of `Type=notify-reload` has to
+/// say so with the time, and to others it does no harm.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager cannot be told of the reload"),
+    }
+}
+
 /// Says that the broker comes to its end.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("ending: no new calls")]);

@@ -9,7 +9,7 @@ mod line;
 mod record;
 mod sink;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -37,6 +37,8 @@ struct Inner {
     dropped: AtomicU64,
     /// In all.
     lost: AtomicU64,
+    /// Whether the sink is to be opened anew before the next record.
+    reopen: Arc<AtomicBool>,
 }
 
 /// The records of the present second.
@@ -52,11 +54,16 @@ pub struct Writer(Receiver<()>);
 
 impl Audit {
     /// An audit that writes to a sink, so many records a second at most.
-    pub fn start(sink: Sink, rate: u64) -> std::io::Result<(Self, Writer)> {
+    pub fn start(mut sink: Sink, rate: u64) -> std::io::Result<(Self, Writer)> {
         let (queue, records) = mpsc::sync_channel(QUEUE);
         let (ended, end) = mpsc::sync_channel(1);
+        let reopen = Arc::new(AtomicBool::new(false));
+        let asked = reopen.clone();
         let write = move || {
             for record in records {
+                if asked.swap(false, Ordering::Relaxed) {
+                    sink.reopen();
+                }
                 sink.write(&record);
             }
             // Nobody may be waiting.
@@ -65,12 +72,20 @@ impl Audit {
         thread::Builder::new().name("audit".to_owned()).spawn(write)?;
         let window = Mutex::new(Window { began: Instant::now(), records: 0 });
         let (dropped, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok((Self(Some(Arc::new(Inner { queue, rate, window, dropped, lost }))), Writer(end)))
+        let inner = Inner { queue, rate, window, dropped, lost, reopen };
+        Ok((Self(Some(Arc::new(inner))), Writer(end)))
     }
 
     /// Whether anybody listens: a record need not be made otherwise.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Opens a file anew by its path, before the next record is written.
+    pub fn reopen(&self) {
+        if let Some(inner) = &self.0 {
+            inner.reopen.store(true, Ordering::Relaxed);
+        }
     }
 
     /// How many records were dropped.
@@ -146,6 +161,7 @@ mod tests {
             window: Mutex::new(Window { began, records: 0 }),
             dropped: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            reopen: Arc::default(),
         })));
         for _ in 0..5 {
             audit.tell(record);
@@ -168,6 +184,7 @@ mod tests {
             window: Mutex::new(Window { began: Instant::now(), records: 0 }),
             dropped: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            reopen: Arc::default(),
         })));
         let mut made = 0;
         for _ in 0..10 {

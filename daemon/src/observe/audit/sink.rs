@@ -35,7 +35,7 @@ pub struct Sink(Kind);
 enum Kind {
     Journal(UnixDatagram),
     Stderr,
-    File(File),
+    File { file: File, path: PathBuf },
 }
 
 impl Sink {
@@ -47,11 +47,20 @@ impl Sink {
             Destination::Journal => Kind::Journal(connect(Path::new(SOCKET))?),
             Destination::Auto => connect(Path::new(SOCKET)).map_or(Kind::Stderr, Kind::Journal),
             Destination::Stderr => Kind::Stderr,
-            Destination::File(path) => {
-                let mut options = File::options();
-                Kind::File(options.append(true).create(true).mode(0o600).open(path)?)
-            }
+            Destination::File(path) => Kind::File { file: append(path)?, path: path.clone() },
         })))
+    }
+
+    /// Opens a file anew by its path: somebody may have moved it, to keep the past apart. If it cannot be
+    /// opened, the old one is written to as before.
+    pub(super) fn reopen(&mut self) {
+        let Kind::File { file, path } = &mut self.0 else { return };
+        match append(path) {
+            Ok(new) => *file = new,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the audit's file cannot be opened anew");
+            }
+        }
     }
 
     /// Writes a record. One that cannot be written is lost: there is nowhere else to tell.
@@ -59,12 +68,17 @@ impl Sink {
         let written = match &self.0 {
             Kind::Journal(socket) => socket.send(encode(record).bytes()).map(drop),
             Kind::Stderr => io::stderr().write_all(&line::encode(record)),
-            Kind::File(file) => (&*file).write_all(&line::encode(record)),
+            Kind::File { file, .. } => (&*file).write_all(&line::encode(record)),
         };
         if let Err(error) = written {
             tracing::debug!(%error, "an audit record could not be written");
         }
     }
+}
+
+/// A file for its owner alone; records go behind what it holds.
+fn append(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

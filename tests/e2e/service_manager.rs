@@ -1,0 +1,132 @@
+//! The broker and a service manager: sockets that it passes, and what it is told.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::daemon::Process;
+use sockbroker_test_support::{Folder, LspClient, bounded, until};
+
+use crate::broker::prepare;
+
+/// Where a service manager is told.
+struct Manager {
+    socket: UnixDatagram,
+    folder: Folder,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        Self { socket, folder }
+    }
+
+    /// The words of the shell that set this and other variables.
+    fn variables(&self, further: &str) -> String {
+        format!("export NOTIFY_SOCKET={} {further}", self.folder.join("notify").display())
+    }
+
+    /// The next that is told, watchdog pings aside.
+    fn told(&self) -> Vec<String> {
+        loop {
+            let mut text = [0; 1024];
+            let length = self.socket.recv(&mut text).unwrap();
+            let text = String::from_utf8(text[..length].to_vec()).unwrap();
+            if text.trim() != "WATCHDOG=1" {
+                return text.lines().map(str::to_owned).collect();
+            }
+        }
+    }
+}
+
+#[test]
+fn start_reload_and_end_are_told() {
+    bounded(20, || {
+        let manager = Manager::new();
+        let start = prepare().shell(&manager.variables("")).policy("version = 1\n");
+        let policy = start.folder().join("policy.toml");
+        let mut broker = start.start();
+        assert_eq!(manager.told(), ["READY=1", "STATUS=serving"]);
+        let reload = |broker: &mut sockbroker_test_support::Daemon| {
+            let before = uptime();
+            broker.process().hang_up();
+            let told = manager.told();
+            assert_eq!(told[0], "RELOADING=1");
+            let at = told[1].strip_prefix("MONOTONIC_USEC=").unwrap().parse::<f64>().unwrap();
+            let at = Duration::from_secs_f64(at / 1e6);
+            // The clock of uptime runs on while the machine sleeps, and tells hundredths.
+            assert!(at < uptime() + Duration::from_secs(1), "{at:?}, asked for at {before:?}");
+            manager.told()
+        };
+        assert_eq!(reload(&mut broker), ["READY=1", "STATUS=serving"]);
+        fs::write(&policy, "version = 9\n").unwrap();
+        let kept = "STATUS=serving by the old policy: the new one cannot be used";
+        assert_eq!(reload(&mut broker), ["READY=1", kept]);
+        fs::write(&policy, "version = 1\n").unwrap();
+        assert_eq!(reload(&mut broker), ["READY=1", "STATUS=serving"]);
+        broker.process().terminate();
+        assert_eq!(manager.told()[0], "STOPPING=1");
+    });
+}
+
+fn uptime() -> Duration {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    Duration::from_secs_f64(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn the_watchdog_is_pinged_within_its_time() {
+    bounded(20, || {
+        let manager = Manager::new();
+        let watchdog = manager.variables("WATCHDOG_USEC=200000 WATCHDOG_PID=$$");
+        let _broker = prepare().shell(&watchdog).start();
+        assert_eq!(manager.told()[0], "READY=1");
+        manager.socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        for _ in 0..3 {
+            let mut text = [0; 64];
+            let length = manager.socket.recv(&mut text).unwrap();
+            assert_eq!(text[..length].trim_ascii(), b"WATCHDOG=1");
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_was_passed_is_served_and_left_to_its_owner() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let path = folder.join("passed");
+        let listener = UnixListener::bind(&path).unwrap();
+        let pass = "exec 3<&0 </dev/null && export LISTEN_FDS=1 LISTEN_PID=$$";
+        let (mut command, _files) = prepare().shell(pass).command();
+        command.stdin(OwnedFd::from(listener.try_clone().unwrap())).stdout(Stdio::null());
+        let mut process = Process::spawn(command);
+        let mut client = LspClient::connect(&path);
+        let told = client.call("broker.info", Value::Null).result()["process"].clone();
+        assert_eq!((&told["activated"], &told["pid"]), (&json!(true), &json!(process.number())));
+        process.terminate();
+        assert!(process.ends_within(Duration::from_secs(3)).success());
+        assert!(path.exists());
+        // Whoever comes meanwhile waits for the next broker.
+        let waiting = UnixStream::connect(&path).unwrap();
+        drop(waiting);
+    });
+}
+
+#[test]
+fn what_was_passed_and_cannot_be_served_is_refused_by_name() {
+    bounded(20, || {
+        let (mut command, files) =
+            prepare().shell("exec 3<&0 && export LISTEN_FDS=1 LISTEN_PID=$$").command();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Process::spawn(command);
+        until("it ends", || process.ended().is_some());
+        assert_eq!(process.ended().unwrap().code(), Some(69));
+        let said = fs::read_to_string(files.join("log")).unwrap();
+        assert!(said.contains("no listening Unix stream socket"), "{said}");
+    });
+}
