@@ -14,6 +14,14 @@ fn entries(guest: &Guest, filter: &str) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The entry whose message has this part.
+fn entry(guest: &Guest, part: &str) -> Value {
+    let found = entries(guest, "");
+    let has_part =
+        |entry: &&Value| entry["MESSAGE"].as_str().is_some_and(|text| text.contains(part));
+    found.iter().find(has_part).unwrap_or_else(|| panic!("{part}: {found:#?}")).clone()
+}
+
 #[test]
 fn decisions_are_in_the_journal_with_who_asked_and_which_rule() {
     let test = "decisions_are_in_the_journal_with_who_asked_and_which_rule";
@@ -36,4 +44,24 @@ fn decisions_are_in_the_journal_with_who_asked_and_which_rule() {
         assert_eq!(denied[field], value, "{field}: {denied:#}");
     }
     assert!(!entries(&guest, "SOCKBROKER_VERDICT=allowed").is_empty());
+}
+
+#[test]
+fn the_log_is_in_the_journal_with_its_priorities() {
+    let Some(guest) = installed_or_skip("the_log_is_in_the_journal_with_its_priorities") else {
+        return;
+    };
+    guest.ok_as("alice", "sockbroker call socket.gethostname");
+    let service = guest.ok("id -u sockbroker");
+    let serving = entry(&guest, "serving");
+    assert_eq!((&serving["PRIORITY"], &serving["_UID"]), (&"6".into(), &service.trim().into()));
+    // A rule that needs what was given up at the start is a warning, and a policy that cannot be used an error.
+    guest.ok("cp /usr/share/sockbroker/policy.d/capture.toml /etc/sockbroker/policy.d/
+              systemctl reload sockbrokerd.service");
+    let warning = entry(&guest, "a new rule needs what was given up at the start");
+    assert_eq!(warning["PRIORITY"], "4", "{warning:#}");
+    guest.write("/etc/sockbroker/policy.d/local.toml", "version = 2\n");
+    guest.ok("systemctl kill --signal=HUP sockbrokerd.service; sleep 0.5");
+    let error = entry(&guest, "local.toml");
+    assert_eq!(error["PRIORITY"], "3", "{error:#}");
 }
