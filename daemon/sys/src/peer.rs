@@ -6,7 +6,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::ptr;
+use std::sync::OnceLock;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::getgroups;
@@ -81,12 +83,21 @@ fn process_number(process: BorrowedFd<'_>) -> io::Result<u32> {
     number.filter(|number| *number > 0).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
-/// The path in the hierarchy that systemd manages: its own named one where there is one, else the
-/// unified one (`cgroups(7)`).
+/// The path in the hierarchy that the service manager manages.
 fn own_line(text: &str) -> Option<&str> {
+    static UNIFIED: OnceLock<bool> = OnceLock::new();
+    // What systemd goes by (`cg_unified_cached`): only the root of the unified hierarchy has this file.
+    let unified = UNIFIED.get_or_init(|| Path::new("/sys/fs/cgroup/cgroup.controllers").exists());
+    line_of(text, *unified)
+}
+
+/// The path in the unified hierarchy (`cgroups(7)`) where that is all there is; else in systemd's own named
+/// one, if any. A container can have a line of both, and a service manager that uses the first.
+fn line_of(text: &str, unified: bool) -> Option<&str> {
     let path =
         |prefix: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
-    path("name=systemd:").or_else(|| path(":"))
+    let named = if unified { None } else { path("name=systemd:") };
+    named.or_else(|| path(":"))
 }
 
 #[cfg(test)]
@@ -140,10 +151,12 @@ mod tests {
 
     #[test]
     fn the_line_of_systemd_is_preferred_and_the_unified_one_is_the_other() {
-        assert_eq!(own_line("0::/user.slice\n"), Some("/user.slice"));
-        assert_eq!(own_line("9:name=systemd:/a.slice\n4:memory:/x\n0::/b\n"), Some("/a.slice"));
-        assert_eq!(own_line("4:memory:/x\n0::/b:c\n"), Some("/b:c"));
-        assert_eq!(own_line("4:memory:/x\n"), None);
-        assert_eq!(own_line(""), None);
+        assert_eq!(line_of("0::/user.slice\n", true), Some("/user.slice"));
+        let both = "9:name=systemd:/a.slice\n4:memory:/x\n0::/b\n";
+        assert_eq!(line_of(both, false), Some("/a.slice"));
+        assert_eq!(line_of(both, true), Some("/b"));
+        assert_eq!(line_of("4:memory:/x\n0::/b:c\n", false), Some("/b:c"));
+        assert_eq!(line_of("4:memory:/x\n", false), None);
+        assert_eq!(line_of("", true), None);
     }
 }
