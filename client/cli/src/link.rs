@@ -140,12 +140,14 @@ fn no_broker(attempts: &[Attempt]) -> String {
         let name = attempt.errno.and_then(errno::name);
         format!("{} ({})", attempt.endpoint, name.unwrap_or(&attempt.reason))
     };
+    let kept_out = attempts.iter().any(|attempt| attempt.errno == Some(libc::EACCES));
+    let advice = if kept_out {
+        "its socket is for a group (sockbroker, with the shipped service): log in as a member"
+    } else {
+        "start one with `sockbrokerd` or `systemctl start sockbrokerd.socket`"
+    };
     let tried: Vec<_> = attempts.iter().map(tried).collect();
-    format!(
-        "no broker answers; tried {}; start one with `sockbrokerd` or `systemctl start \
-         sockbrokerd.socket`, or give --private",
-        tried.join(" and ")
-    )
+    format!("no broker answers; tried {}; {advice}, or give --private", tried.join(" and "))
 }
 
 /// A message without the name of its call, which stands before it anyway.
@@ -204,5 +206,14 @@ mod tests {
         for part in ["unix:/run/x (ENOENT)", "sockbrokerd", "systemctl start", "--private"] {
             assert!(line.contains(part), "{line}");
         }
+    }
+
+    #[test]
+    fn who_may_not_connect_is_told_of_the_group_and_not_to_start_another_broker() {
+        let endpoint: Endpoint = "unix:/run/x".parse().unwrap();
+        let attempt = Attempt { endpoint, reason: "permission denied".to_owned(), errno: Some(13) };
+        let line = failure("connect", &Error::Connect { attempts: vec![attempt] }).to_string();
+        assert!(line.contains("unix:/run/x (EACCES)") && line.contains("group"), "{line}");
+        assert!(!line.contains("systemctl start"), "{line}");
     }
 }
