@@ -43,9 +43,9 @@ fn a_stopped_event_loop_is_noticed_and_the_service_brought_back() {
 #[test]
 fn a_running_event_loop_is_left_alone() {
     let Some(guest) = installed_or_skip("a_running_event_loop_is_left_alone") else { return };
-    drop_in(&guest, "[Service]\nWatchdogSec=1s\n");
+    drop_in(&guest, "[Service]\nWatchdogSec=2s\n");
     let process = guest.property("MainPID");
-    pause(3500);
+    pause(6000);
     assert_eq!(guest.property("MainPID"), process, "{}", guest.log());
     assert_eq!(guest.property("NRestarts"), "0");
 }

@@ -16,6 +16,8 @@ mod roles;
 mod life;
 mod policy;
 mod sandbox;
+#[cfg(target_arch = "x86_64")]
+mod takeover;
 mod journal;
 mod upgrade;
 mod private;

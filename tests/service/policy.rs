@@ -72,3 +72,26 @@ fn a_start_with_a_broken_file_fails_and_says_where() {
         guest.ok("systemctl stop sockbrokerd.service");
     }
 }
+
+#[test]
+fn a_rule_about_a_unit_holds_for_that_unit_alone() {
+    let Some(guest) = installed_or_skip("a_rule_about_a_unit_holds_for_that_unit_alone") else {
+        return;
+    };
+    guest.write(
+        LOCAL,
+        "version = 1\n\n[[rule]]\nname = \"prober\"\nsubject = { units = [\"prober.service\"] }\n\
+         allow = [\"create\", \"bind\", \"connect\", \"send\", \"receive\", \"option\"]\n\
+         family = [\"AF_INET\"]\ntype = [\"SOCK_DGRAM\"]\nprotocol = [\"IPPROTO_ICMP\"]\n",
+    );
+    guest.ok("systemctl restart sockbrokerd.service");
+    let ping_in = |unit: &str| {
+        guest.run(&format!(
+            "systemd-run --quiet --pipe --wait --property User=alice --unit {unit} {PING}"
+        ))
+    };
+    let pinged = ping_in("prober.service");
+    assert_eq!(pinged.code, Some(0), "{}\n{}", pinged.output, guest.log());
+    let refused = ping_in("other.service");
+    assert!(refused.output.contains("no rule"), "{}", refused.output);
+}

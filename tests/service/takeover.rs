@@ -1,0 +1,66 @@
+//! What a broker that was taken over still cannot do: its own filter and Landlock, under the shipped unit.
+
+use sockbroker_test_support::intruder::Argument::{Number, Text};
+use sockbroker_test_support::intruder::Intruder;
+use sockbroker_test_support::skip::skip;
+
+use crate::ground::installed_or_skip;
+use crate::sandbox::{info, put_files};
+
+#[test]
+fn whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock() {
+    let test = "whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock";
+    let Some(guest) = installed_or_skip(test) else { return };
+    put_files(&guest);
+    if info(&guest)["process"]["landlock"] == "none" {
+        return skip("the kernel has no Landlock", test);
+    }
+    let open = |path| vec![Number(libc::AT_FDCWD.cast_unsigned().into()), Text(path), Number(0)];
+    let create = |path| {
+        let mut arguments = open(path);
+        arguments[2] = Number((libc::O_CREAT | libc::O_WRONLY).cast_unsigned().into());
+        arguments
+    };
+    let family = |family: i32| vec![Number(family.cast_unsigned().into()), Number(1), Number(0)];
+    let mut intruder = Intruder::into(guest.outer_pid());
+    // What the broker needs: the intruder can make calls.
+    for (call, arguments) in [
+        (libc::SYS_openat, open("/etc/hosts")),
+        (libc::SYS_socket, family(libc::AF_INET)),
+        (libc::SYS_getpid, Vec::new()),
+    ] {
+        intruder.call(call, &arguments).unwrap();
+    }
+    for (what, call, arguments, error) in [
+        ("a file of a user", libc::SYS_openat, open("/home/alice/file"), libc::EACCES),
+        ("a file of no user", libc::SYS_openat, open("/srv/file"), libc::EACCES),
+        ("passwords", libc::SYS_openat, open("/etc/shadow"), libc::EACCES),
+        ("a new file", libc::SYS_openat, create("/tmp/new"), libc::EACCES),
+        ("a program", libc::SYS_execve, vec![Text("/bin/true"), Number(0), Number(0)], libc::EPERM),
+        ("a process", libc::SYS_fork, Vec::new(), libc::EPERM),
+        ("being traced", libc::SYS_ptrace, Vec::new(), libc::EPERM),
+        ("memory of others", libc::SYS_process_vm_readv, vec![Number(1)], libc::EPERM),
+        ("a signal", libc::SYS_kill, vec![Number(1), Number(0)], libc::EPERM),
+        ("a mount", libc::SYS_mount, vec![Text("none"), Text("/mnt"), Text("tmpfs")], libc::EPERM),
+        ("a mount by parts", libc::SYS_fsopen, vec![Text("tmpfs")], libc::EPERM),
+        ("a copied mount", libc::SYS_open_tree, open("/etc"), libc::EPERM),
+        ("a moved mount", libc::SYS_move_mount, Vec::new(), libc::EPERM),
+        ("a namespace", libc::SYS_unshare, vec![Number(0x1000_0000)], libc::EPERM),
+        ("a program for the kernel", libc::SYS_bpf, Vec::new(), libc::EPERM),
+        ("io_uring", libc::SYS_io_uring_setup, vec![Number(1)], libc::EPERM),
+        ("a key", libc::SYS_keyctl, Vec::new(), libc::EPERM),
+        ("a module", libc::SYS_init_module, Vec::new(), libc::EPERM),
+        ("another filter", libc::SYS_seccomp, Vec::new(), libc::EPERM),
+        ("a family of another unit", libc::SYS_socket, family(libc::AF_VSOCK), libc::EAFNOSUPPORT),
+        ("a raw socket", libc::SYS_socket, vec![Number(2), Number(3), Number(1)], libc::EPERM),
+    ] {
+        let answer = intruder.call(call, &arguments).map_err(|refused| refused as i32);
+        assert_eq!(answer, Err(error), "{what}");
+    }
+    drop(intruder);
+    // Each is told by name, once.
+    let log = guest.log();
+    for call in ["execve", "ptrace", "mount", "bpf"] {
+        assert!(log.contains(&format!("seccomp refused the system call {call}:")), "{call}: {log}");
+    }
+}
