@@ -1,6 +1,7 @@
 //! From `apt install` to the first packet, and what stands in between.
 
 use crate::ground::{System, bare_or_skip, install, installed_or_skip, take_role};
+use crate::roles::{NET_RAW, capabilities};
 
 /// The whole way of an administrator and of a user, on one of the systems.
 fn package_group_and_roles_are_all_it_takes(system: System, test: &str) {
@@ -27,6 +28,9 @@ fn package_group_and_roles_are_all_it_takes(system: System, test: &str) {
     assert!(sniffed.contains("127.0.0.1"), "{sniffed}");
     let made = guest.ok_as("alice", PACKET_SOCKET);
     assert!(made.contains("('lo', "), "{made}");
+    assert_eq!(capabilities(&guest), [0, NET_RAW, NET_RAW, NET_RAW, 0]);
+    guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
+    guest.ok_as("alice", "sockbroker ping --count 1 127.0.0.1");
     // Nobody else has gained anything: the kernel does not let others connect.
     for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
         let ended = guest.run_as("bob", command);

@@ -64,8 +64,8 @@ fn a_start_with_a_broken_file_fails_and_says_where() {
         let mut lines = log.lines().filter(|line| line.contains(name));
         assert!(lines.any(|line| line.contains("line 1, column 1")), "{log}");
         // EX_CONFIG, by `sockbrokerd --check` in ExecStartPre: the broker itself was not begun.
-        let how = guest.property("ExecStartPre");
-        assert!(how.contains("code=exited") && how.contains("status=78"), "{how}");
+        assert!(log.contains("Control process exited, code=exited, status=78/CONFIG"), "{log}");
+        assert!(!log.contains("Main process exited"), "{log}");
         guest.write(file, if before.is_empty() { "version = 1\n" } else { &before });
         guest.ok("systemctl reset-failed; systemctl start sockbrokerd.service");
         guest.ok_as("alice", "sockbroker call socket.gethostname");

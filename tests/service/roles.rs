@@ -3,9 +3,11 @@
 use crate::ground::{installed_or_skip, take_role};
 use crate::guest::Guest;
 
+/// `CAP_NET_RAW`.
+pub(crate) const NET_RAW: u64 = 1 << 13;
 /// Roles that need capabilities, with their numbers (`linux/capability.h`).
 const ROLES: [(&str, u64); 5] = [
-    ("capture", 1 << 13),
+    ("capture", NET_RAW),
     ("options", 1 << 12),
     ("ports", 1 << 10),
     ("unix", 1 << 6 | 1 << 7),
@@ -13,7 +15,7 @@ const ROLES: [(&str, u64); 5] = [
 ];
 
 /// The service's capabilities: inheritable, permitted, effective, bounding, ambient (`proc(5)`).
-fn capabilities(guest: &Guest) -> [u64; 5] {
+pub(crate) fn capabilities(guest: &Guest) -> [u64; 5] {
     let process = guest.property("MainPID");
     let status = guest.read(&format!("/proc/{process}/status")).unwrap();
     ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|name| {
