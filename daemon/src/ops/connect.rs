@@ -59,11 +59,13 @@ pub async fn accept(
 ) -> OpResult<(Arc<Entry>, Option<Address>)> {
     let Accept { .. } = permit.into_request();
     let facts = entry.facts();
+    let call =
+        if facts.family == libc::AF_ALG { socket::accept_without_name } else { socket::accept };
     place.turn().await;
     let patience = || Patience::of(entry, Direction::Receive, 0);
     let mut refused = None;
     let accepted = until_done(entry, Direction::Receive, "accept", patience, || match room() {
-        Ok(handle) => Ok((entry.without_blocking(socket::accept)?, handle)),
+        Ok(handle) => Ok((entry.without_blocking(call)?, handle)),
         Err(error) => {
             refused = Some(error);
             Err(io::Error::other("no room"))

@@ -194,6 +194,7 @@ const ROWS: &[Row] = &[
     row(106, OptionClass::Ordinary, &[1, 2, 3, 4, 5]), // CAN_ISOTP_*
     row(107, OptionClass::Ordinary, &[1, 2, 3, 4]), // SO_J1939_*
     row(libc::SOL_TIPC, OptionClass::Ordinary, &[127, 128, 129, 130, 131, 132, 135, 136, 137, 138, 139]), // TIPC_*
+    row(276, OptionClass::Ordinary, &[1, 5, 6, 8, 10]), // RDS, but for memory that is registered
     row(libc::SOL_TLS, OptionClass::Ordinary, &[1, 2, 3, 4]), // TLS_TX, TLS_RX
     row(libc::SOL_PACKET, OptionClass::Packet, &[]),
 ];

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -61,6 +62,17 @@ pub fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, RawAddress)> {
     // SAFETY: the kernel has just created descriptor `number` for this call; nobody else owns it.
     let connection = unsafe { OwnedFd::from_raw_fd(number) };
     Ok((connection, address))
+}
+
+/// [`accept`] without asking who it is: `AF_ALG` has no names, and whoever asks gets `ECONNABORTED`.
+pub fn accept_without_name(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, RawAddress)> {
+    let (name, length) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: without a name the kernel writes nothing; the descriptor is borrowed for the call.
+    let call = || unsafe { libc::accept4(fd.as_raw_fd(), name, length, libc::SOCK_CLOEXEC) };
+    let number = retry(|| check(call()))?;
+    // SAFETY: the kernel has just created descriptor `number` for this call; nobody else owns it.
+    let connection = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok((connection, RawAddress::default()))
 }
 
 /// `shutdown(2)`. `how` is passed as it is, so that the kernel judges it (`EINVAL`).

@@ -10,6 +10,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 mod value;
 mod read;
 mod write;
+#[cfg(test)]
+mod tests;
 
 pub use read::{AddressError, Exception, HostAddress, InterfaceAddress, Parsed, SocketKind};
 pub use value::{AddressItem, AddressValue, BytesValue, OpaqueValue};
@@ -23,6 +25,7 @@ pub mod family {
     pub const AF_INET6: u16 = 10;
     pub const AF_NETLINK: u16 = 16;
     pub const AF_PACKET: u16 = 17;
+    pub const AF_RDS: u16 = 21;
     pub const AF_CAN: u16 = 29;
     pub const AF_TIPC: u16 = 30;
     pub const AF_BLUETOOTH: u16 = 31;
@@ -47,7 +50,7 @@ pub enum Address {
     UnixPath(Vec<u8>),
     /// `AF_UNIX` in the abstract namespace: the name without its leading NUL, at most 107 bytes.
     UnixAbstract(Vec<u8>),
-    /// `AF_INET`, `ip(7)`.
+    /// `AF_INET`, `ip(7)`; `AF_RDS` has no structure of its own.
     Inet { host: Ipv4Addr, port: u16 },
     /// `AF_INET6`, `ipv6(7)`; `flowinfo` is at most 1048575.
     Inet6 { host: Ipv6Addr, port: u16, flowinfo: u32, scope_id: u32 },

@@ -4,8 +4,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::family::{
-    AF_ALG, AF_BLUETOOTH, AF_CAN, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_QIPCRTR, AF_TIPC,
-    AF_UNIX, AF_UNSPEC, AF_VSOCK,
+    AF_ALG, AF_BLUETOOTH, AF_CAN, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_QIPCRTR, AF_RDS,
+    AF_TIPC, AF_UNIX, AF_UNSPEC, AF_VSOCK,
 };
 use super::value::{BytesValue, OpaqueValue};
 use super::{Address, AddressItem, AddressValue, BluetoothAddress};
@@ -15,6 +15,9 @@ use crate::bytes::decode_base64;
 const UNIX_NAME_MAX: usize = 107;
 /// The longest opaque address: `sockaddr_storage` less `sa_family`.
 const OPAQUE_MAX: usize = 126;
+
+/// `IFNAMSIZ`: the longest name of an interface and its NUL.
+const INTERFACE_SIZE: usize = 16;
 
 const BTPROTO_L2CAP: i32 = 0;
 const BTPROTO_HCI: i32 = 1;
@@ -117,13 +120,18 @@ impl AddressValue {
         let family = u16::try_from(kind.family).unwrap_or(u16::MAX);
         match family {
             AF_UNIX => self.read_unix().map(Parsed::Address),
-            AF_INET => self.read_inet(),
+            // RDS sockets use sockaddr_in (getsockaddrarg).
+            AF_INET | AF_RDS => self.read_inet(),
             AF_INET6 => self.read_inet6(),
             AF_NETLINK => self.read_netlink().map(Parsed::Address),
             AF_PACKET => self.read_packet().map(Parsed::Interface),
             AF_CAN => self.read_can(kind.proto),
             AF_TIPC => self.read_tipc().map(Parsed::Address),
-            AF_BLUETOOTH => self.read_bluetooth(kind.proto).map(Parsed::Address),
+            // Whatever is wrong with it, CPython calls it a wrong format (getsockaddrarg).
+            AF_BLUETOOTH => match self.read_bluetooth(kind.proto) {
+                Ok(address) => Ok(Parsed::Address(address)),
+                Err(error) => Err(os_error(error.message)),
+            },
             AF_ALG => self.read_alg().map(Parsed::Address),
             AF_VSOCK => self.read_vsock().map(Parsed::Address),
             AF_QIPCRTR => self.read_qipcrtr().map(Parsed::Address),
@@ -144,7 +152,7 @@ impl AddressValue {
                 sizes.end(),
                 items.len()
             ))),
-            Self::None(()) | Self::Text(_) | Self::Bytes(_) | Self::Opaque(_) => {
+            Self::None(()) | Self::Text(_) | Self::Number(_) | Self::Bytes(_) | Self::Opaque(_) => {
                 Err(type_error(format!("{family} address must be a tuple (a JSON array)")))
             }
         }
@@ -154,7 +162,7 @@ impl AddressValue {
         let name = match self {
             Self::Text(text) => text.clone().into_bytes(),
             Self::Bytes(bytes) => decode(bytes)?,
-            Self::None(()) | Self::Tuple(_) | Self::Opaque(_) => {
+            Self::None(()) | Self::Number(_) | Self::Tuple(_) | Self::Opaque(_) => {
                 return Err(type_error("AF_UNIX address must be a string or {\"base64\": ...}"));
             }
         };
@@ -236,7 +244,8 @@ impl AddressValue {
         })
     }
 
-    /// `(interface,)`, ISO-TP `(interface, rx_addr, tx_addr)`, J1939 `(interface, name, pgn, addr)`.
+    /// `(interface,)`, ISO-TP `(interface, rx_addr, tx_addr)`, J1939 `(interface, name, pgn, addr)`. Numbers
+    /// are taken without a check of their range, as CPython's formats `K`, `I` and `B` take them.
     fn read_can(&self, proto: i32) -> Read<Parsed> {
         let (items, address) = match proto {
             CAN_ISOTP => {
@@ -248,7 +257,7 @@ impl AddressValue {
                 let items = self.items("CAN_J1939", 4..=4)?;
                 let name = wide(items, 1, "j1939_name")?;
                 let pgn = word(items, 2, "j1939_pgn")?;
-                let addr = number(items, 3, "j1939_addr", 0..=255)?;
+                let addr = wrapping(items, 3, "j1939_addr", None, 0xff)?;
                 (items, Address::CanJ1939 { ifindex: 0, name, pgn, addr })
             }
             _ => (self.items("AF_CAN", 1..=1)?, Address::Can { ifindex: 0 }),
@@ -258,12 +267,19 @@ impl AddressValue {
         if name.is_empty() {
             return Ok(Parsed::Address(address));
         }
+        if name.contains('\0') {
+            return Err(value_error("the interface must not contain a null character"));
+        }
+        if name.len() >= INTERFACE_SIZE {
+            return Err(os_error("AF_CAN interface address too long"));
+        }
         Ok(Parsed::Interface(InterfaceAddress { name, address }))
     }
 
     fn read_tipc(&self) -> Read<Address> {
         let items = self.items("AF_TIPC", 4..=5)?;
-        let scope = optional(items, 4, "scope", 2, -128..=127)?; // TIPC_CLUSTER_SCOPE
+        let scope: u8 = wrapping(items, 4, "scope", Some(2), 0xff)?; // TIPC_CLUSTER_SCOPE
+        let scope = scope.cast_signed();
         let (a, b, c) = (word(items, 1, "v1")?, word(items, 2, "v2")?, word(items, 3, "v3")?);
         match number::<u32>(items, 0, "addr_type", 0..=i64::from(u32::MAX))? {
             1 => Ok(Address::TipcNameSeq { name_type: a, lower: b, upper: c, scope }),
@@ -292,6 +308,11 @@ impl AddressValue {
                 Ok(Address::Rfcomm { bdaddr: device(items)?, channel })
             }
             BTPROTO_HCI => {
+                if let Self::Number(device) = *self {
+                    let device = u16::try_from(device)
+                        .map_err(|_error| overflow("device_id must be 0-65535."))?;
+                    return Ok(Address::Hci { device, channel: 0 });
+                }
                 let items = self.items("BTPROTO_HCI", 1..=2)?;
                 Ok(Address::Hci {
                     device: number(items, 0, "device_id", 0..=0xffff)?,
@@ -304,7 +325,7 @@ impl AddressValue {
                     let text = decode(bytes)?;
                     Ok(Address::Sco { bdaddr: bluetooth(&String::from_utf8_lossy(&text))? })
                 }
-                Self::None(()) | Self::Tuple(_) | Self::Opaque(_) => {
+                Self::None(()) | Self::Number(_) | Self::Tuple(_) | Self::Opaque(_) => {
                     Err(type_error("BTPROTO_SCO address must be a device address string"))
                 }
             },
@@ -438,14 +459,15 @@ fn wrapping<T: TryFrom<i64>>(
     T::try_from(value).map_err(|_error| overflow(format!("{what} is out of range")))
 }
 
-/// A 64-bit integer, as a number or, above 2^53, as decimal text.
+/// A 64-bit integer, as a number or, above 2^53, as decimal text; of a negative number the same bits.
 fn wide(items: &[AddressItem], index: usize, what: &str) -> Read<u64> {
-    let value = match items.get(index) {
-        Some(AddressItem::Number(value)) => u64::try_from(*value).ok(),
-        Some(AddressItem::Text(text)) => text.parse().ok(),
-        _ => return Err(type_error(format!("{what} must be an integer"))),
-    };
-    value.ok_or_else(|| overflow(format!("{what} must be 0-{}", u64::MAX)))
+    match items.get(index) {
+        Some(AddressItem::Number(value)) => Ok(value.cast_unsigned()),
+        Some(AddressItem::Text(text)) => {
+            text.parse().map_err(|_error| overflow(format!("{what} must be an integer of 64 bits")))
+        }
+        _ => Err(type_error(format!("{what} must be an integer"))),
+    }
 }
 
 fn optional<T: TryFrom<i64>>(

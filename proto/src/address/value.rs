@@ -7,17 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::constant::Constant;
 
-/// An address as it stands in JSON: a path, raw bytes, a tuple, or the opaque form.
+/// An address as it stands in JSON: a path, a number, raw bytes, a tuple, or the opaque form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "an address: a string, an array, {\"base64\"} or {\"family\", \"base64\"}"
+    expecting = "an address: a string, a number, an array, {\"base64\"} or {\"family\", \"base64\"}"
 )]
 pub enum AddressValue {
     /// `null`: no address, as the peer of a connection reports it.
     None(()),
     /// A path of `AF_UNIX` (a leading NUL means the abstract namespace), or a Bluetooth SCO device.
     Text(String),
+    /// The number of a Bluetooth controller, alone.
+    Number(i64),
     /// A tuple in Python's order.
     Tuple(Vec<AddressItem>),
     /// Any family by its raw `sockaddr` bytes after `sa_family`.
@@ -68,11 +70,12 @@ impl JsonSchema for AddressValue {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "A socket address as Python spells it for the handle's family: \
-                a path, a tuple as an array, {\"base64\"} for names that are no text, \
+                a path, a tuple as an array, a controller's number, {\"base64\"} for names that are no text, \
                 or {\"family\", \"base64\"} for the raw sockaddr of any family",
             "anyOf": [
                 { "type": "null" },
                 { "type": "string" },
+                { "type": "integer" },
                 { "type": "array", "items": { "anyOf": [
                     { "type": "integer" }, { "type": "string" }, { "type": "null" },
                     { "type": "object", "properties": { "base64": { "type": "string" } },

@@ -10,7 +10,11 @@ impl Address {
     /// stands for an interface that is gone, as in CPython.
     pub fn to_value(&self, interface_name: &dyn Fn(u32) -> String) -> AddressValue {
         match self {
-            Self::Unspecified => AddressValue::None(()),
+            // Of a socket without a name some families give a whole struct sockaddr of zeros.
+            Self::Unspecified => AddressValue::Opaque(OpaqueValue {
+                family: Constant(0),
+                base64: encode_base64(&[0; 14]),
+            }),
             Self::UnixUnnamed => AddressValue::Text(String::new()),
             Self::UnixPath(path) => match std::str::from_utf8(path) {
                 Ok(text) => AddressValue::Text(text.to_owned()),
@@ -80,10 +84,11 @@ impl Address {
         tuple([number(kind), number(a), number(b), number(c), number(scope)])
     }
 
-    /// L2CAP, RFCOMM, HCI and SCO as Python 3.14 documents them.
+    /// L2CAP with its longer form and HCI with its channel are those of Python 3.14.
     fn bluetooth_value(&self) -> AddressValue {
         match self {
-            Self::L2cap { bdaddr, psm, cid: 0, bdaddr_type: 0 } => {
+            // Of a connection by its service the kernel also tells the channel that it chose.
+            Self::L2cap { bdaddr, psm, cid, bdaddr_type: 0 } if *cid == 0 || *psm != 0 => {
                 tuple([text(&bluetooth_text(*bdaddr)), number(*psm)])
             }
             Self::L2cap { bdaddr, psm, cid, bdaddr_type } => tuple([
@@ -95,7 +100,7 @@ impl Address {
             Self::Rfcomm { bdaddr, channel } => {
                 tuple([text(&bluetooth_text(*bdaddr)), number(*channel)])
             }
-            Self::Hci { device, channel: 0 } => tuple([number(*device)]),
+            Self::Hci { device, channel: 0 } => AddressValue::Number(i64::from(*device)),
             Self::Hci { device, channel } => tuple([number(*device), number(*channel)]),
             Self::Sco { bdaddr } => AddressValue::Text(bluetooth_text(*bdaddr)),
             _ => AddressValue::None(()),

@@ -8,6 +8,8 @@ import errno
 import os
 import socket
 
+_EXACT = 1 << 53
+_WORD = (1 << 64) - 1
 _RIGHTS = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
 
 
@@ -48,6 +50,8 @@ def _host(item):
 def _item(item):
     if isinstance(item, (bytes, bytearray)):
         return _raw(bytes(item))
+    if isinstance(item, int) and abs(item) > _EXACT:
+        return str(item & _WORD)
     return plain(item)
 
 
@@ -66,6 +70,8 @@ def read_address(value, family):
         items = tuple(value)
         if family == socket.AF_PACKET and len(items) == 5:
             items = (*items[:4], base64.b64decode(items[4]))
+        if family == socket.AF_CAN and len(items) == 4:
+            items = (items[0], int(items[1]), *items[2:])
         return items
     return value
 

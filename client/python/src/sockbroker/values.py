@@ -17,9 +17,11 @@ from .connection import Answer
 
 _RIGHTS = (int(native.module.SOL_SOCKET), int(native.module.SCM_RIGHTS))
 _INT = array.array("i").itemsize
-_HOSTS = (int(native.module.AF_INET), int(native.module.AF_INET6))
+_HOSTS = tuple(int(getattr(native.module, name, -1)) for name in ("AF_INET", "AF_INET6", "AF_RDS"))
 _UNIX = int(native.module.AF_UNIX)
 _PACKET = int(getattr(native.module, "AF_PACKET", -1))
+_CAN = int(getattr(native.module, "AF_CAN", -1))
+_WORD = (1 << 64) - 1
 Bytes = (bytes, bytearray, memoryview)
 
 
@@ -52,10 +54,20 @@ def write_address(family: int, address: Any) -> Any:
             if address[0] is None:
                 raise TypeError("a host must be given")
             return [host(address[0]), *map(_item, address[1:])]
+        if family == _CAN and address:
+            return _write_can(address)
         return [_item(item) for item in address]
     if isinstance(address, Bytes) or (family == _UNIX and not isinstance(address, int)):
         return _raw(memoryview(address))
     raise TypeError(f"not an address: {type(address).__name__}")
+
+
+def _write_can(address: tuple[Any, ...]) -> list[Any]:
+    """The interface in any spelling of a file's name; the name of 64 bits of J1939 as decimal text."""
+    numbers: list[Any] = [integer(item) for item in address[1:]]
+    if len(address) == 4:
+        numbers[0] = str(numbers[0] & _WORD)
+    return [os.fsdecode(address[0]), *numbers]
 
 
 def _item(item: Any) -> Any:
@@ -75,6 +87,8 @@ def read_address(value: Any, family: int) -> Any:
     if type(value) is list:
         if family == _PACKET and len(value) == 5:
             value[4] = binascii.a2b_base64(value[4])
+        elif family == _CAN and len(value) == 4:
+            value[1] = int(value[1])
         return tuple(value)
     if type(value) is dict:
         raw = binascii.a2b_base64(value["base64"])

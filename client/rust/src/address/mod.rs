@@ -179,7 +179,10 @@ impl Address {
         match &self.0 {
             AddressValue::Text(text) => Some(text.clone().into_bytes()),
             AddressValue::Bytes(bytes) => decode_base64(&bytes.base64).ok(),
-            AddressValue::None(()) | AddressValue::Tuple(_) | AddressValue::Opaque(_) => None,
+            AddressValue::None(())
+            | AddressValue::Number(_)
+            | AddressValue::Tuple(_)
+            | AddressValue::Opaque(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Sending and receiving on user sockets: one call of the kernel each, all flags the caller's.
 //!
-//! Nothing here waits unless the descriptor and the flags say so. Sends never raise `SIGPIPE`.
+//! Nothing here waits unless the descriptor and the flags say so. The process must ignore `SIGPIPE`, as Rust's
+//! and CPython's do from their start.
 
 mod receive;
 mod send;

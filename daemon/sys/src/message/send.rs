@@ -73,12 +73,13 @@ pub(super) fn outgoing_header(
     )
 }
 
-/// The flags of every send: never `SIGPIPE`, never a buffer kept beyond the call.
+/// The flags of every send: the caller's, but for a buffer that is kept beyond the call. `MSG_NOSIGNAL` is
+/// not added: some families refuse any flag that they do not know (`qrtr_sendmsg`, `rds_sendmsg`).
 pub(super) fn sending(flags: i32) -> io::Result<i32> {
     if flags & libc::MSG_ZEROCOPY != 0 {
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
     }
-    Ok(flags | libc::MSG_NOSIGNAL)
+    Ok(flags)
 }
 
 /// Fails if the address names a descriptor ([`RawAddress::names_descriptor`]).
