@@ -1,6 +1,6 @@
 """Runs modules of CPython's own tests in this interpreter and writes what became of each test.
 
-    suite.py --out FILE [--only ID ...] MODULE ...
+    suite.py --out FILE [--only ID ...] [--matching PATTERN] MODULE ...
 
 The file is JSON: `{"version": ..., "seconds": ..., "outcomes": {id: "passed" | "skipped" | "failed"},
 "details": {id: text}}`. Nothing here knows whether sockets are brokered.
@@ -9,6 +9,7 @@ The file is JSON: `{"version": ..., "seconds": ..., "outcomes": {id: "passed" | 
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -83,6 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
     parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--matching", default="", help="only classes in whose names the pattern is found")
     parser.add_argument("modules", nargs="+")
     given = parser.parse_args()
     out = os.path.abspath(given.out)
@@ -101,6 +103,7 @@ def main():
     folder = tempfile.mkdtemp()
     os.chdir(folder)
     found = tests_of(unittest.TestLoader().loadTestsFromNames(names))
+    found = [test for test in found if re.search(given.matching, type(test).__name__)]
     chosen = [test for test in found if not given.only or test.id() in given.only]
     result = Outcomes()
     started = time.monotonic()

@@ -1,0 +1,224 @@
+"""What the guest runs:  guest.py SETTING. A line for each case, and a closing line with the counts.
+
+The setting `root` is a broker of root and a client of root. In the setting `service` the broker is a user of
+its own with one capability and a policy, as the service is, and the client another user with none.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+import judge
+import without_descriptor
+
+HERE = pathlib.Path(__file__).resolve().parent
+FOLDER = pathlib.Path("/run/sockbroker")
+BROKER_USER, CLIENT_USER = 990, 65534
+CAPABILITIES = "net_raw"
+THEMES = ("can", "can_transport", "tipc", "vsock_loopback", "bluetooth", "alg", "qipcrtr", "rds", "sctp", "udplite")
+CLASSES = "CAN|ISOTP|J1939|BasicRDS|QIPCRTR|VSOCK|Bluetooth|UDPLITE|SCTP|TIPC|CryptoAPI"
+"""Classes of CPython's tests. RDSTest is not among them: natively it waits for ever now and then."""
+PATIENCE = 180
+CLIENTS = {"root": ("contract", "mediated"), "service": ("contract", "mediated", "direct", "remote")}
+MODES = ("mediated", "direct", "remote")
+
+
+CONTROLLERS = 2
+# Requests of net/bluetooth/hci_sock.h.
+HCIDEVUP, HCISETSCAN, SCAN_PAGE = 0x400448C9, 0x400448DD, 2
+
+
+def as_user(user, capabilities=""):
+    """The beginning of a command that another user runs, with these capabilities and no others."""
+    chosen = "-all" + "".join(f",+{name}" for name in capabilities.split())
+    return [
+        "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs",
+        f"--inh-caps={chosen}", f"--ambient-caps={chosen}", f"--bounding-set={chosen}",
+    ]  # fmt: skip
+
+
+class Broker:
+    """A broker for one run."""
+
+    def __init__(self, setting):
+        command = ["sockbrokerd", "--socket", f"{FOLDER}/socket"]
+        if setting == "service":
+            command = [*as_user(BROKER_USER, CAPABILITIES), *command, "--policy", f"{HERE}/policy.toml"]
+        FOLDER.mkdir(exist_ok=True)
+        os.chown(FOLDER, *(2 * [BROKER_USER if setting == "service" else 0]))
+        self.path = f"{FOLDER}/socket"
+        self._log = open("/tmp/broker.log", "w+", encoding="utf-8", errors="replace")
+        environment = {**os.environ, "SOCKBROKER_LOG": "debug"}
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                                         env=environment)
+        retried(self._reach)
+        os.chmod(self.path, 0o666)
+
+    def _reach(self):
+        """A connection: the broker serves, and the socket's mode is no longer its own business."""
+        if self._process.poll() is not None:
+            raise SystemExit(f"the broker does not serve:\n{self.log()}")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(self.path)
+
+    def log(self):
+        """What it wrote."""
+        self._log.flush()
+        self._log.seek(0)
+        return self._log.read()
+
+    def stop(self):
+        """Ends it; how many calls it served, and what was wrong with it, a line each."""
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(20)
+        log = self.log()
+        wrong = [line for line in log.splitlines() if "seccomp refused" in line or "panicked" in line]
+        if status != 0:
+            wrong.append(f"it ended with {status}")
+        return sum(int(count) for count in re.findall(r"\bcalls=(\d+)", log)), wrong
+
+
+class Counts:
+    """What passed and what failed."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def say(self, good, text):
+        """One case and its line."""
+        self.passed, self.failed = self.passed + good, self.failed + (not good)
+        print(f"{'ok' if good else 'FAILED'}: {text}", flush=True)
+
+
+def program(setting, *words):
+    """A command of the client."""
+    prefix = as_user(CLIENT_USER) if setting == "service" else []
+    return [*prefix, "python3", *map(str, words)]
+
+
+def run(command):
+    """Runs a command of the client to its end; its status and what it printed."""
+    environment = {**os.environ, "PYTHONPATH": "/package", "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True, errors="replace", env=environment, cwd="/tmp", start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        output += f"\nnothing after {PATIENCE} s"
+    return process.returncode, output
+
+
+def with_broker(setting, counts, name, use):
+    """Gives a fresh broker to a run, and judges how the broker fared."""
+    broker = Broker(setting)
+    use(broker)
+    calls, wrong = broker.stop()
+    enough = calls > 0 or "direct" in name
+    counts.say(enough and not wrong, f"{name}: the broker served {calls} calls and ended well")
+    for line in wrong:
+        print(line)
+
+
+def scenarios(setting, client, counts, themes):
+    """The scenarios by one client."""
+    def use(broker):
+        command = program(setting, HERE / "compare.py", "--broker", broker.path, "--client", client, *themes)
+        status, output = run(command)
+        found = re.findall(r"^(equal|different|skipped): (.*)((?:\n(?!equal: |different: |skipped: ).*)*)", output, re.M)
+        for word, name, text in found:
+            counts.say(word == "equal", f"{setting}, {name}{text if word != 'equal' else ''}")
+        if not found or status not in (0, 1) or status != any(word != "equal" for word, _, _ in found):
+            counts.say(False, f"{setting}, {client}: compare.py ended with {status}\n{output[-4000:]}")
+
+    with_broker(setting, counts, f"{setting}, {client}, scenarios", use)
+
+
+def suite(setting, prefix=()):
+    """CPython's tests of these families; the record of their outcomes."""
+    out = "/tmp/outcomes.json"
+    pathlib.Path(out).unlink(missing_ok=True)
+    status, output = run(program(setting, *prefix, HERE / "suite.py", "--out", out, "--matching", CLASSES, "test_socket"))
+    if status != 0:
+        raise SystemExit(f"CPython's tests ended with {status}:\n{output[-4000:]}")
+    return json.loads(pathlib.Path(out).read_text(encoding="utf-8"))
+
+
+def cpython(setting, counts):
+    """CPython's tests natively, then in each mode: whatever passes natively has to pass."""
+    native = suite(setting)
+    passed, every = judge.passed(native), len(native["outcomes"])
+    counts.say(len(passed) >= 195, f"{setting}, CPython's tests natively: {len(passed)} of {every} passed")
+    for mode in MODES:
+        def use(broker):
+            brokered = suite(setting, ("-m", "sockbroker", "--mode", mode, "--broker", broker.path))
+            excused = without_descriptor.REASONS if mode == "remote" else {}
+            faults = judge.faults(native, brokered, [name for name in excused if name in native["outcomes"]])
+            for name in sorted(passed):
+                if name not in excused:
+                    mine = [fault for fault in faults if fault.startswith(f"{name}:")]
+                    counts.say(not mine, f"{setting}, {mode} {name.removeprefix('test.test_socket.')}")
+            for fault in faults:
+                print(fault, flush=True)
+
+        with_broker(setting, counts, f"{setting}, {mode}, CPython's tests", use)
+
+
+def start_controllers():
+    """Two emulated Bluetooth controllers that can reach each other, switched on."""
+    emulator = subprocess.Popen(["btvirt", f"-l{CONTROLLERS}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    with socket.socket(socket.AF_BLUETOOTH, socket.SOCK_RAW, socket.BTPROTO_HCI) as sock:
+        for number in range(CONTROLLERS):
+            retried(lambda: switch_on(sock, number))
+            retried(lambda: fcntl.ioctl(sock, HCISETSCAN, struct.pack("HxxI", number, SCAN_PAGE)))
+    return emulator
+
+
+def switch_on(sock, number):
+    """Switches a controller on; the kernel does so itself to ask what it is."""
+    try:
+        fcntl.ioctl(sock, HCIDEVUP, number)
+    except OSError as error:
+        if error.errno != errno.EALREADY:
+            raise
+
+
+def retried(call, within=20):
+    """Calls until it works, but not for ever."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            return call()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def main():
+    """Runs a setting; the exit status."""
+    setting, *themes = sys.argv[1:]
+    counts = Counts()
+    start_controllers()
+    chosen = [theme for theme in THEMES if not themes or theme in themes]
+    for client in CLIENTS[setting] if chosen else ():
+        scenarios(setting, client, counts, chosen)
+    if "cpython" in themes or not themes and setting == "service":
+        cpython(setting, counts)
+    verdict = "FAILED" if counts.failed else "ok"
+    print(f"test result: {verdict}. {counts.passed} passed; {counts.failed} failed; 0 ignored", flush=True)
+    return 1 if counts.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
