@@ -213,7 +213,7 @@ fn the_log_goes_to_the_journal_where_standard_error_leads_there() {
                     ("PRIORITY", "6"),
                     ("SYSLOG_IDENTIFIER", "sockbrokerd"),
                     ("SOCKBROKER_UID", "0"),
-                    ("SOCKBROKER_SECCOMP", "Errno"),
+                    ("SOCKBROKER_SECCOMP", "errno"),
                 ] {
                     assert_eq!(confined[name], value, "{confined:?}");
                 }

@@ -15,6 +15,7 @@ mod install;
 mod roles;
 mod life;
 mod policy;
+mod credentials;
 mod sandbox;
 #[cfg(target_arch = "x86_64")]
 mod takeover;

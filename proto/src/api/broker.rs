@@ -60,6 +60,17 @@ pub enum Seccomp {
     Errno,
 }
 
+impl Seccomp {
+    /// The word of the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Log => "log",
+            Self::Errno => "errno",
+        }
+    }
+}
+
 /// Which files the broker can open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -73,6 +84,18 @@ pub enum Landlock {
     Partial,
     /// Those that it needs, and no others.
     Full,
+}
+
+impl Landlock {
+    /// The word of the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::None => "none",
+            Self::Partial => "partial",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// The policy in force.

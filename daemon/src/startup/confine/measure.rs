@@ -41,9 +41,9 @@ pub fn tell(process: &Process) {
     tracing::info!(
         %capabilities,
         no_new_privs = process.no_new_privs,
-        seccomp = ?process.seccomp,
+        seccomp = %process.seccomp.word(),
         seccomp_filters = process.seccomp_filters,
-        landlock = ?process.landlock,
+        landlock = %process.landlock.word(),
         landlock_abi = process.landlock_abi,
         uid = process.uid,
         gid = process.gid,

@@ -1,0 +1,33 @@
+//! Configuration and policy that only root may read, passed to the service by its manager.
+
+use crate::ground::installed_or_skip;
+
+const STORE: &str = "/etc/credstore";
+const POLICY: &str = "version = 1\n\n[[rule]]\nname = \"names alone\"\nallow = [\"hostname\"]\n";
+
+#[test]
+fn files_for_root_alone_go_before_those_of_the_host() {
+    let test = "files_for_root_alone_go_before_those_of_the_host";
+    let Some(guest) = installed_or_skip(test) else { return };
+    let info = || guest.ok_as("alice", "sockbroker info");
+    assert!(info().contains("rules of /etc/sockbroker/policy.toml"), "{}", info());
+    guest.write(&format!("{STORE}/sockbrokerd.policy.toml"), POLICY);
+    guest.write(&format!("{STORE}/sockbrokerd.toml"), "[limits]\nbatch_calls = 7\n");
+    guest.ok(&format!("chmod 0600 {STORE}/*; systemctl restart sockbrokerd.service"));
+    let told = info();
+    let place = "/run/credentials/sockbrokerd.service/policy.toml";
+    assert!(told.contains(&format!("1 rules of {place}")), "{told}");
+    let limit = told.lines().find(|line| line.starts_with("batch_calls")).unwrap();
+    assert_eq!(limit.split_whitespace().nth(1), Some("7"), "{limit}");
+    guest.ok_as("alice", "sockbroker call socket.gethostname");
+    let refused = guest.run_as("alice", "sockbroker call socket.socket");
+    assert!(refused.code != Some(0) && refused.output.contains("not granted"), "{refused:?}");
+    // The manager checks what it would pass before it starts the service with it.
+    guest.write(&format!("{STORE}/sockbrokerd.policy.toml"), "version = 9\n");
+    assert_ne!(guest.run("systemctl restart sockbrokerd.service").code, Some(0));
+    assert!(guest.log().contains(&format!("{place}: ")), "{}", guest.log());
+    guest.ok(&format!(
+        "rm {STORE}/*; systemctl reset-failed; systemctl restart sockbrokerd.service"
+    ));
+    assert!(info().contains("rules of /etc/sockbroker/policy.toml"), "{}", info());
+}
