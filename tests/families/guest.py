@@ -25,8 +25,8 @@ FOLDER = pathlib.Path("/run/sockbroker")
 BROKER_USER, CLIENT_USER = 990, 65534
 CAPABILITIES = "net_raw"
 THEMES = ("can", "can_transport", "tipc", "vsock_loopback", "bluetooth", "alg", "qipcrtr", "rds", "sctp", "udplite")
-CLASSES = "CAN|ISOTP|J1939|BasicRDS|QIPCRTR|VSOCK|Bluetooth|UDPLITE|SCTP|TIPC|CryptoAPI"
-"""Classes of CPython's tests. RDSTest is not among them: natively it waits for ever now and then."""
+CLASSES = "CAN|ISOTP|J1939|BasicRDS|QIPCRTR|VSOCK|Bluetooth|SCTP|TIPC|CryptoAPI"
+"""Classes of CPython's tests: no RDSTest, which natively waits for ever now and then, nor what every kernel has."""
 PATIENCE = 180
 CLIENTS = {"root": ("contract", "mediated"), "service": ("contract", "mediated", "direct", "remote")}
 MODES = ("mediated", "direct", "remote")
@@ -158,7 +158,7 @@ def cpython(setting, counts):
     """CPython's tests natively, then in each mode: whatever passes natively has to pass."""
     native = suite(setting)
     passed, every = judge.passed(native), len(native["outcomes"])
-    counts.say(len(passed) >= 195, f"{setting}, CPython's tests natively: {len(passed)} of {every} passed")
+    counts.say(len(passed) >= 80, f"{setting}, CPython's tests natively: {len(passed)} of {every} passed")
     for mode in MODES:
         def use(broker):
             brokered = suite(setting, ("-m", "sockbroker", "--mode", mode, "--broker", broker.path))

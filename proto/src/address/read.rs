@@ -271,7 +271,7 @@ impl AddressValue {
             return Err(value_error("the interface must not contain a null character"));
         }
         if name.len() >= INTERFACE_SIZE {
-            return Err(os_error("AF_CAN interface address too long"));
+            return Err(os_error("interface name too long"));
         }
         Ok(Parsed::Interface(InterfaceAddress { name, address }))
     }

@@ -19,6 +19,7 @@ from .values import Outgoing, integer, read_address, read_ancillary, write_addre
 _CLOEXEC = int(native.module.MSG_CMSG_CLOEXEC)
 _MAX_BUFFERS = 1024  # UIO_MAXIOV
 _natively = native.Socket
+_NOT_GIVEN: Any = object()
 
 
 class HandleSocket(HandleLife):
@@ -163,14 +164,14 @@ class HandleSocket(HandleLife):
         return answer.value  # type: ignore[no-any-return]
 
     @method
-    def sendmsg_afalg(self, msg: Any = (), *, op: Any, iv: Any = None, assoclen: Any = None, flags: Any = 0) -> int:
+    def sendmsg_afalg(self, msg: Any = (), *, op: Any, iv: Any = _NOT_GIVEN, assoclen: Any = _NOT_GIVEN, flags: Any = 0) -> int:
         handle = self._open()
         beside = Outgoing()
         params: dict[str, Any] = {"op": integer(op), "flags": integer(flags)}
         params["msg"] = [beside.data(bytes(memoryview(part))) for part in msg]
-        if iv is not None:
+        if iv is not _NOT_GIVEN:
             params["iv"] = beside.data(bytes(memoryview(iv)))
-        if assoclen is not None:
+        if assoclen is not _NOT_GIVEN:
             params["assoclen"] = integer(assoclen)
         return handle.call_by_name("sendmsg_afalg", params, beside.attachments).value  # type: ignore[no-any-return]
 
