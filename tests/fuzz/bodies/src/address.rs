@@ -107,6 +107,10 @@ fn check_raw(raw: RawAddress, kind: SocketKind) {
 fn said_back(value: &AddressValue, told: &Address, kind: SocketKind) -> Option<Address> {
     let of_its_family = SocketKind { family: i32::from(told.family()), ..kind };
     match value.read(of_its_family).ok()? {
+        // The raw form means what its bytes mean: the broker decodes it before it judges.
+        Parsed::Address(address @ Address::Opaque { .. }) => {
+            RawAddress::encode(&address).decode(kind.proto)
+        }
         Parsed::Address(address) => Some(address),
         Parsed::Interface(interface) => {
             let index = interface.name.strip_prefix("if").and_then(|index| index.parse().ok());
