@@ -70,6 +70,21 @@ fn a_killed_service_is_back_for_the_next_call() {
     assert_eq!(guest.property("NRestarts"), "3");
 }
 
+#[test]
+fn a_service_that_is_killed_often_is_back_all_the_same() {
+    let test = "a_service_that_is_killed_often_is_back_all_the_same";
+    let Some(guest) = installed_or_skip(test) else { return };
+    let kill = "systemctl kill --signal=KILL sockbrokerd.service";
+    // The service manager's own limit is 5 in 10 seconds.
+    assert_eq!(guest.property("StartLimitBurst"), "20");
+    for _ in 0..12 {
+        guest.ok_as("alice", CALL);
+        guest.ok(kill);
+    }
+    guest.ok_as("alice", CALL);
+    assert_eq!(guest.property("NRestarts"), "12", "{}", guest.log());
+}
+
 /// A client of alice's that waits for a datagram, which never comes, for so many seconds.
 fn wait_for_a_datagram(guest: &Guest, seconds: u32) -> Child {
     let program = format!(
