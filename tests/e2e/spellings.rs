@@ -232,7 +232,7 @@ fn socat_and_curl_are_clients() {
         let broker = broker();
         let message = request(1, "socket.getaddrinfo", json!({ "host": "127.0.0.1", "port": 80 }));
         let path = broker.socket().display();
-        let line = format!("printf '%s\\n' \"$1\" | socat - UNIX-CONNECT:{path}");
+        let line = format!("printf '%s\\n' \"$1\" | socat -t 60 - UNIX-CONNECT:{path}");
         let post = format!(
             "curl --silent --max-time 10 --unix-socket {path} -H 'content-type: application/json' \
              -d \"$1\" http://localhost/"
