@@ -1,7 +1,13 @@
 """Compares two runs of the same tests."""
 
-FLAKY = ("test.test_socket.NetworkConnectionAttributesTest.testSourceAddress",)
-"""Its client thread registers a clean-up that the main thread may run before that thread's next call."""
+FLAKY = (
+    # Its client thread registers a clean-up that the main thread may run before that thread's next call.
+    "test.test_socket.NetworkConnectionAttributesTest.testSourceAddress",
+    # They skip themselves when the kernel says ENOTCONN, which it does now and then (bpo-13876).
+    "test.test_socket.RecvmsgSCTPStreamTest.testRecvmsgEOF",
+    "test.test_socket.RecvmsgIntoSCTPStreamTest.testRecvmsgEOF",
+)
+"""Tests that do not always pass natively either."""
 
 
 def passed(record):
@@ -27,4 +33,4 @@ def faults(native, brokered, excused=()):
 def is_flaky(native, brokered):
     """The ids that have earned a second try."""
     before = passed(native)
-    return [name for name in FLAKY if name in before and brokered["outcomes"].get(name) == "failed"]
+    return [name for name in FLAKY if name in before and brokered["outcomes"].get(name) != "passed"]
