@@ -22,6 +22,8 @@ fn files_for_root_alone_go_before_those_of_the_host() {
     guest.ok_as("alice", "sockbroker call socket.gethostname");
     let refused = guest.run_as("alice", "sockbroker call socket.socket");
     assert!(refused.code != Some(0) && refused.output.contains("not granted"), "{refused:?}");
+    guest.ok("systemctl reload sockbrokerd.service");
+    assert!(info().contains(&format!("1 rules of {place}")), "{}", info());
     // The manager checks what it would pass before it starts the service with it.
     guest.write(&format!("{STORE}/sockbrokerd.policy.toml"), "version = 9\n");
     assert_ne!(guest.run("systemctl restart sockbrokerd.service").code, Some(0));

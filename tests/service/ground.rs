@@ -69,7 +69,12 @@ pub(crate) fn bare_or_skip(system: System, test: &str) -> Option<Guest> {
 /// A guest of the reference system with the package installed, and its users: alice, who is in the group
 /// of the broker, and bob, who is not.
 pub(crate) fn installed_or_skip(test: &str) -> Option<Guest> {
-    let guest = bare_or_skip(System::Reference, test)?;
+    installed_on_or_skip(System::Reference, test)
+}
+
+/// The same on another system.
+pub(crate) fn installed_on_or_skip(system: System, test: &str) -> Option<Guest> {
+    let guest = bare_or_skip(system, test)?;
     install(&guest);
     Some(guest)
 }

@@ -124,7 +124,7 @@ impl Guest {
 
     /// What the service said in the journal, this systemd's words about it included.
     pub(crate) fn log(&self) -> String {
-        self.ok("journalctl --no-pager --output=cat --unit sockbrokerd.service")
+        self.ok("journalctl --sync; journalctl --no-pager --output=cat --unit sockbrokerd.service")
     }
 
     /// The path of a file of the guest, from outside.

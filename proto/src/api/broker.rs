@@ -4,7 +4,7 @@ use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The broker itself. No secret: `/proc` shows all but the policy's place to every user of the host.
+/// The broker itself. Whoever may use the socket may ask: of the policy it tells places and size, no rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerInfo {
     /// The version of the broker.

@@ -45,7 +45,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) uid: Option<u32>,
 
-    /// For a process of this control group, and of its unit.
+    /// For a process of this control group, and of its unit. Without it yours, and for another user none.
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup: Option<String>,
 

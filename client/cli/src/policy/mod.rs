@@ -5,7 +5,7 @@ mod args;
 use std::io::Write as _;
 
 use serde_json::json;
-use sockbroker_sys::accounts;
+use sockbroker_sys::{accounts, peer};
 use sockbrokerd::config::policy::{self, Loaded, PolicyError};
 use sockbrokerd::policy::action::Request as _;
 use sockbrokerd::policy::rights::Rights;
@@ -124,7 +124,10 @@ fn subject(args: &ExplainArgs) -> Result<Subject, Failure> {
     // A number without an account is in no group.
     let (gid, groups) = accounts::groups_of(uid).unwrap_or((uid, Vec::new()));
     let subject = Subject::new(uid, gid).in_groups(groups);
-    Ok(subject.in_cgroup(args.cgroup.clone()))
+    // For others without one: a process that is in no unit, which rules about units are not about.
+    let own = uid == sockbroker_sys::process::effective_uid();
+    let assumed = || if own { peer::own_control_group().ok() } else { Some("/".to_owned()) };
+    Ok(subject.in_cgroup(args.cgroup.clone().or_else(assumed)))
 }
 
 /// Where each rule stands, by name.
