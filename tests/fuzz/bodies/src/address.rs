@@ -120,10 +120,14 @@ fn said_back(value: &AddressValue, told: &Address, kind: SocketKind) -> Option<A
     }
 }
 
-/// The part of an address that has a JSON spelling, which is CPython's: it leaves out two fields.
+/// The part of an address that has a JSON spelling, which is CPython's: it leaves out some fields.
 fn spoken(mut address: Address) -> Address {
     if let Address::Alg { feat, mask, .. } = &mut address {
         (*feat, *mask) = (0, 0);
+    }
+    // A service, without the channel that the kernel chose for it.
+    if let Address::L2cap { psm: 1.., cid, bdaddr_type: 0, .. } = &mut address {
+        *cid = 0;
     }
     address
 }
