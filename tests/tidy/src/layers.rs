@@ -48,8 +48,8 @@ pub const LAYERS: &[Layer] = &[
         name: "cli",
         place: "client/cli/src",
         // startup: the program can be the broker; sys: the place of the demonstration, and what the
-        // kernel refuses there to a program that gave its capabilities up; config::policy, policy and
-        // sys::accounts: what policy files say is told without a broker.
+        // kernel refuses there to a program that gave its capabilities up; config::policy, policy,
+        // sys::accounts and sys::peer: what policy files say, of the caller itself too, is told without a broker.
         layers: &[
             "startup",
             "config::policy",
@@ -59,6 +59,7 @@ pub const LAYERS: &[Layer] = &[
             "sys::capability",
             "sys::interface",
             "sys::namespace",
+            "sys::peer",
             "sys::process",
             "sys::socket",
         ],

@@ -1,6 +1,7 @@
 //! The files of the project, as text.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,10 @@ pub struct Tree {
 impl Tree {
     /// Reads the tree that this crate is part of.
     pub fn load() -> io::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+        // Cargo's word at run time: that of compile time is another clone's where clones share a target folder.
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&package).join("../..").canonicalize()?;
         let mut paths = Vec::new();
         walk(&root, &mut paths)?;
         paths.sort();
