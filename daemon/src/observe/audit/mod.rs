@@ -1,8 +1,8 @@
 //! The audit: a record of every decision that matters.
 //!
 //! Whoever tells of a decision never waits: records go through a queue to a thread that writes them.
-//! What is too fast or finds the queue full is dropped and counted, and the next record says how many
-//! were. Payload is never part of a record.
+//! What is too fast, finds the queue full or is not taken by its destination is dropped and counted, and
+//! the next record says how many were. Payload is never part of a record.
 
 mod journal;
 mod line;
@@ -33,12 +33,18 @@ struct Inner {
     /// Records a second.
     rate: u64,
     window: Mutex<Window>,
-    /// Since the last record that was written.
+    shared: Arc<Shared>,
+}
+
+/// What whoever tells and the thread that writes know of each other.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Records that were dropped since the last one that told of it.
     dropped: AtomicU64,
     /// In all.
     lost: AtomicU64,
     /// Whether the sink is to be opened anew before the next record.
-    reopen: Arc<AtomicBool>,
+    reopen: AtomicBool,
 }
 
 /// The records of the present second.
@@ -54,26 +60,24 @@ pub struct Writer(Receiver<()>);
 
 impl Audit {
     /// An audit that writes to a sink, so many records a second at most.
-    pub fn start(mut sink: Sink, rate: u64) -> std::io::Result<(Self, Writer)> {
-        let (queue, records) = mpsc::sync_channel(QUEUE);
+    pub fn start(sink: Sink, rate: u64) -> std::io::Result<(Self, Writer)> {
+        let (audit, records) = Self::queued(QUEUE, rate);
         let (ended, end) = mpsc::sync_channel(1);
-        let reopen = Arc::new(AtomicBool::new(false));
-        let asked = reopen.clone();
+        let shared = audit.shared.clone();
         let write = move || {
-            for record in records {
-                if asked.swap(false, Ordering::Relaxed) {
-                    sink.reopen();
-                }
-                sink.write(&record);
-            }
+            shared.write(sink, &records);
             // Nobody may be waiting.
             ended.try_send(()).ok();
         };
         thread::Builder::new().name("audit".to_owned()).spawn(write)?;
+        Ok((Self(Some(Arc::new(audit))), Writer(end)))
+    }
+
+    /// One whose records are for whoever holds the other end of its queue.
+    fn queued(length: usize, rate: u64) -> (Inner, Receiver<Record>) {
+        let (queue, records) = mpsc::sync_channel(length);
         let window = Mutex::new(Window { began: Instant::now(), records: 0 });
-        let (dropped, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-        let inner = Inner { queue, rate, window, dropped, lost, reopen };
-        Ok((Self(Some(Arc::new(inner))), Writer(end)))
+        (Inner { queue, rate, window, shared: Arc::default() }, records)
     }
 
     /// Whether anybody listens: a record need not be made otherwise.
@@ -84,23 +88,23 @@ impl Audit {
     /// Opens a file anew by its path, before the next record is written.
     pub fn reopen(&self) {
         if let Some(inner) = &self.0 {
-            inner.reopen.store(true, Ordering::Relaxed);
+            inner.shared.reopen.store(true, Ordering::Relaxed);
         }
     }
 
     /// How many records were dropped.
     pub fn lost(&self) -> u64 {
-        self.0.as_ref().map_or(0, |inner| inner.lost.load(Ordering::Relaxed))
+        self.0.as_ref().map_or(0, |inner| inner.shared.lost.load(Ordering::Relaxed))
     }
 
     /// Tells of a decision; `make` runs if there is room for its record.
     pub fn tell(&self, make: impl FnOnce() -> Record) {
         let Some(inner) = &self.0 else { return };
         if !inner.has_room() {
-            return inner.drop_one();
+            return inner.shared.drop_one();
         }
         let mut record = make();
-        let dropped = inner.dropped.swap(0, Ordering::Relaxed);
+        let dropped = inner.shared.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             record = record.with("dropped", dropped);
         }
@@ -109,8 +113,8 @@ impl Audit {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             inner.queue.try_send(record)
         {
-            inner.dropped.fetch_add(dropped, Ordering::Relaxed);
-            inner.drop_one();
+            inner.shared.dropped.fetch_add(dropped, Ordering::Relaxed);
+            inner.shared.drop_one();
         }
     }
 }
@@ -123,6 +127,29 @@ impl Inner {
         }
         window.records += 1;
         window.records <= self.rate
+    }
+}
+
+impl Shared {
+    /// Writes what comes until nobody is left to tell.
+    fn write(&self, mut sink: Sink, records: &Receiver<Record>) {
+        let mut taken = true;
+        for record in records {
+            if self.reopen.swap(false, Ordering::Relaxed) {
+                sink.reopen();
+            }
+            let written = sink.write(&record);
+            if let Err(error) = &written {
+                self.drop_one();
+                // Once, not for each: whatever fills a disk need not fill the log too.
+                if taken {
+                    tracing::warn!(%error, "the audit's destination takes no records: they are dropped");
+                }
+            } else if !taken {
+                tracing::warn!("the audit's destination takes records again");
+            }
+            taken = written.is_ok();
+        }
     }
 
     fn drop_one(&self) {
@@ -153,16 +180,8 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_counted_and_told_in_the_next_record() {
-        let (queue, records) = mpsc::sync_channel(2);
-        let began = Instant::now().checked_sub(Duration::from_secs(9)).unwrap();
-        let audit = Audit(Some(Arc::new(Inner {
-            queue,
-            rate: 1000,
-            window: Mutex::new(Window { began, records: 0 }),
-            dropped: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            reopen: Arc::default(),
-        })));
+        let (inner, records) = Audit::queued(2, 1000);
+        let audit = Audit(Some(Arc::new(inner)));
         for _ in 0..5 {
             audit.tell(record);
         }
@@ -177,15 +196,8 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_and_records_beyond_it_are_not_even_made() {
-        let (queue, records) = mpsc::sync_channel(100);
-        let audit = Audit(Some(Arc::new(Inner {
-            queue,
-            rate: 3,
-            window: Mutex::new(Window { began: Instant::now(), records: 0 }),
-            dropped: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            reopen: Arc::default(),
-        })));
+        let (inner, records) = Audit::queued(100, 3);
+        let audit = Audit(Some(Arc::new(inner)));
         let mut made = 0;
         for _ in 0..10 {
             audit.tell(|| {
@@ -194,6 +206,19 @@ mod tests {
             });
         }
         assert_eq!((made, audit.lost(), records.try_iter().count()), (3, 7, 3));
+    }
+
+    #[test]
+    fn what_the_destination_does_not_take_is_counted_too() {
+        let full = Sink::open(&Destination::File("/dev/full".into())).unwrap().unwrap();
+        let (audit, writer) = Audit::start(full, 1000).unwrap();
+        for _ in 0..3 {
+            audit.tell(record);
+        }
+        let shared = audit.0.as_ref().unwrap().shared.clone();
+        drop(audit);
+        writer.finish();
+        assert_eq!(shared.lost.load(Ordering::Relaxed), 3);
     }
 
     #[test]

@@ -33,9 +33,17 @@ pub struct Sink(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Journal(UnixDatagram),
+    Journal {
+        socket: UnixDatagram,
+        path: PathBuf,
+    },
     Stderr,
-    File { file: File, path: PathBuf },
+    /// `torn`: it may end with a part of a record.
+    File {
+        file: File,
+        path: PathBuf,
+        torn: bool,
+    },
 }
 
 impl Sink {
@@ -44,17 +52,19 @@ impl Sink {
     pub fn open(destination: &Destination) -> io::Result<Option<Self>> {
         Ok(Some(Self(match destination {
             Destination::Off => return Ok(None),
-            Destination::Journal => Kind::Journal(connect(Path::new(SOCKET))?),
-            Destination::Auto => connect(Path::new(SOCKET)).map_or(Kind::Stderr, Kind::Journal),
+            Destination::Journal => Kind::journal(SOCKET.into())?,
+            Destination::Auto => Kind::journal(SOCKET.into()).unwrap_or(Kind::Stderr),
             Destination::Stderr => Kind::Stderr,
-            Destination::File(path) => Kind::File { file: append(path)?, path: path.clone() },
+            Destination::File(path) => {
+                Kind::File { file: append(path)?, path: path.clone(), torn: false }
+            }
         })))
     }
 
     /// Opens a file anew by its path: somebody may have moved it, to keep the past apart. If it cannot be
     /// opened, the old one is written to as before.
     pub(super) fn reopen(&mut self) {
-        let Kind::File { file, path } = &mut self.0 else { return };
+        let Kind::File { file, path, .. } = &mut self.0 else { return };
         match append(path) {
             Ok(new) => *file = new,
             Err(error) => {
@@ -63,17 +73,39 @@ impl Sink {
         }
     }
 
-    /// Writes a record. One that cannot be written is lost: there is nowhere else to tell.
-    pub(super) fn write(&self, record: &Record) {
-        let written = match &self.0 {
-            Kind::Journal(socket) => socket.send(encode(record).bytes()).map(drop),
+    /// Writes a record, or fails and it is lost. A journal may have been started anew since: then the
+    /// way there is too.
+    pub(super) fn write(&mut self, record: &Record) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::Journal { socket, path } => {
+                let entry = encode(record);
+                let mut sent = socket.send(entry.bytes());
+                if sent.as_ref().is_err_and(is_gone) {
+                    *socket = connect(path)?;
+                    sent = socket.send(entry.bytes());
+                }
+                sent.map(drop)
+            }
             Kind::Stderr => io::stderr().write_all(&line::encode(record)),
-            Kind::File { file, .. } => (&*file).write_all(&line::encode(record)),
-        };
-        if let Err(error) = written {
-            tracing::debug!(%error, "an audit record could not be written");
+            Kind::File { file, torn, .. } => {
+                let end: &[u8] = if *torn { b"\n" } else { b"" };
+                let written = file.write_all(&[end, &line::encode(record)].concat());
+                *torn = written.is_err();
+                written
+            }
         }
     }
+}
+
+impl Kind {
+    fn journal(path: PathBuf) -> io::Result<Self> {
+        Ok(Self::Journal { socket: connect(&path)?, path })
+    }
+}
+
+/// Whether nobody reads at the other end any more (`unix(7)`).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected)
 }
 
 /// A file for its owner alone; records go behind what it holds.
@@ -83,6 +115,8 @@ fn append(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use sockbroker_test_support::folder::Folder;
+
     use super::*;
 
     #[test]
@@ -90,13 +124,25 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let path = std::env::temp_dir().join(format!("sockbroker-audit-{}", std::process::id()));
         for _ in 0..2 {
-            let sink = Sink::open(&Destination::File(path.clone())).unwrap().unwrap();
-            sink.write(&Record::new("test"));
+            let mut sink = Sink::open(&Destination::File(path.clone())).unwrap().unwrap();
+            sink.write(&Record::new("test")).unwrap();
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         std::fs::remove_file(&path).unwrap();
         assert_eq!((text.lines().count(), mode & 0o777), (2, 0o600));
+    }
+
+    #[test]
+    fn a_record_behind_a_part_of_one_is_a_line_of_its_own() {
+        let folder = Folder::new();
+        let path = folder.write("audit", "{\"time\":");
+        let file = append(&path).unwrap();
+        let mut sink = Sink(Kind::File { file, path: path.clone(), torn: true });
+        for _ in 0..2 {
+            sink.write(&Record::new("test")).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
     }
 
     #[test]
@@ -111,15 +157,31 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reaches_the_journal_as_one_datagram() {
-        let path = std::env::temp_dir().join(format!("sockbroker-journal-{}", std::process::id()));
-        let journal = UnixDatagram::bind(&path).unwrap();
-        let sink = Sink(Kind::Journal(connect(&path).unwrap()));
-        std::fs::remove_file(&path).unwrap();
-        sink.write(&Record::new("test").with("uid", 1_u32));
-        let mut datagram = [0; 4096];
-        let length = journal.recv(&mut datagram).unwrap();
-        let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
-        assert!(text.contains("SOCKBROKER_AUDIT\n") && text.contains("SOCKBROKER_UID\n"));
+    fn a_record_reaches_the_journal_as_one_datagram_and_also_one_that_was_started_anew() {
+        let folder = Folder::new();
+        let path = folder.join("journal");
+        let mut journal = UnixDatagram::bind(&path).unwrap();
+        let mut sink = Sink(Kind::journal(path.clone()).unwrap());
+        for _ in 0..2 {
+            sink.write(&Record::new("test").with("uid", 1_u32)).unwrap();
+            let mut datagram = [0; 4096];
+            let length = journal.recv(&mut datagram).unwrap();
+            let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+            assert!(text.contains("SOCKBROKER_AUDIT\n") && text.contains("SOCKBROKER_UID\n"));
+            std::fs::remove_file(&path).unwrap();
+            journal = UnixDatagram::bind(&path).unwrap();
+        }
+        drop(journal);
+        sink.write(&Record::new("test")).unwrap_err();
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_for_the_journal_is_an_error() {
+        let folder = Folder::new();
+        let path = folder.join("journal");
+        let _journal = UnixDatagram::bind(&path).unwrap();
+        let mut sink = Sink(Kind::journal(path).unwrap());
+        sink.write(&Record::new("test").with("reason", "x".repeat(1 << 20))).unwrap_err();
+        sink.write(&Record::new("test")).unwrap();
     }
 }
