@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 46] = [
+const CROSSED: [(&str, &str); 47] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -32,6 +32,7 @@ const CROSSED: [(&str, &str); 46] = [
     ("detect_seconds", "limits"),
     ("partial_seconds", "limits"),
     ("connections", "limits"),
+    ("connections_reserved", "limits"),
     ("connections_per_user", "limits"),
     ("sessions", "limits"),
     ("sessions_per_user", "limits"),
@@ -261,7 +262,7 @@ fn a_silent_connection_ends_after_detect_seconds() {
 fn connections_over_their_limits_are_closed_at_once() {
     bounded(20, || {
         for name in ["connections", "connections_per_user"] {
-            let broker = limited(&[(name, 2)]);
+            let broker = limited(&[(name, 2), ("connections_reserved", 0)]);
             broker.idle_open_files();
             let (mut first, mut second) = (broker.lsp(), broker.http());
             first.is_served();
@@ -276,6 +277,17 @@ fn connections_over_their_limits_are_closed_at_once() {
                 third.wire.send(b"{}\n", &[]).is_ok() && third.read_json().is_some()
             });
         }
+    });
+}
+
+#[test]
+fn the_brokers_own_user_has_reserved_connections_and_no_more() {
+    bounded(20, || {
+        let broker = limited(&[("connections", 1), ("connections_reserved", 2)]);
+        let mut clients: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
+        clients.iter_mut().for_each(LspClient::is_served);
+        broker.lsp().is_ended();
+        clients.iter_mut().for_each(LspClient::is_served);
     });
 }
 

@@ -117,6 +117,30 @@ fn connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in() {
 }
 
 #[test]
+fn holding_every_connection_does_not_keep_the_administrator_out() {
+    let test =
+        concat!(module_path!(), "::holding_every_connection_does_not_keep_the_administrator_out");
+    run_with(
+        test,
+        |start| start.limit("connections", 3).limit("connections_reserved", 1),
+        |arena| {
+            let mut more: Vec<_> = (0..2).map(|_| attacker().lsp(&arena.broker)).collect();
+            more.iter_mut().for_each(LspClient::is_served);
+            for user in [attacker(), neighbour()] {
+                let mut closed = user.lsp(&arena.broker);
+                assert!(closed.wire.ends_within(Duration::from_secs(5)));
+            }
+            let mut administrator = arena.broker.lsp();
+            administrator.call("broker.info", Value::Null).result();
+            for user in [attacker(), neighbour()] {
+                let mut closed = user.lsp(&arena.broker);
+                assert!(closed.wire.ends_within(Duration::from_secs(5)));
+            }
+        },
+    );
+}
+
+#[test]
 fn a_flood_of_messages_is_slowed_and_the_neighbours_are_not() {
     let test =
         concat!(module_path!(), "::a_flood_of_messages_is_slowed_and_the_neighbours_are_not");

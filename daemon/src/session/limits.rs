@@ -67,6 +67,8 @@ limits! {
         "how long a message that has begun may go without a further byte; then the connection ends";
     connections = 1024, "count",
         "connections in all; further ones are closed at once";
+    connections_reserved = 4, "count",
+        "connections of root and the broker's own user beyond `connections`, so that a full broker can be looked at";
     connections_per_user = 512, "count",
         "connections of one user; further ones are closed at once";
     sessions = 1024, "count",
