@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sockbroker_sys::{accounts, interface};
+use sockbroker_sys::{accounts, interface, peer};
 
 use crate::policy::Policy;
 use crate::policy::check::check;
 use crate::policy::file::{Directory, FileError, Warning, read};
 use crate::policy::name::Pattern;
-use crate::policy::rule::Rule;
+use crate::policy::rule::{Effect, Rule};
 
 /// Where the policy is read from if the command line does not say.
 pub const DEFAULT: &str = "/etc/sockbroker/policy.toml";
@@ -118,7 +118,28 @@ pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
         }
     }
     loaded.warnings.extend(check(&loaded.rules));
+    if !peer::tells_processes() {
+        loaded.warnings.extend(blind(&loaded.rules));
+    }
     Ok(loaded)
+}
+
+/// Rules about units and control groups, on a kernel that does not tell which process connected.
+fn blind(rules: &[(Rule, String)]) -> Vec<Warning> {
+    let about = |rule: &Rule| !(rule.subject.units.is_empty() && rule.subject.cgroups.is_empty());
+    let warning = |(rule, place): &(Rule, String)| {
+        let effect = match rule.effect {
+            Effect::Allow => "grants nothing",
+            Effect::Deny => "denies it to every unit and control group",
+        };
+        let message = format!(
+            "rule `{}` names units or control groups, which this kernel does not tell of clients \
+             (Linux 6.5 does): it {effect}",
+            rule.name
+        );
+        Warning { place: place.clone(), message }
+    };
+    rules.iter().filter(|(rule, _)| about(rule)).map(warning).collect()
 }
 
 /// Units and interfaces that rules name and this host does not have. They may come later, so the
@@ -180,4 +201,24 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_about_units_are_told_of_where_the_kernel_tells_of_none() {
+        let text = "version = 1\n\
+            [[rule]]\nname = \"a\"\nallow = [\"hostname\"]\nsubject = { units = [\"x.service\"] }\n\
+            [[rule]]\nname = \"b\"\ndeny = [\"hostname\"]\nsubject = { cgroups = [\"/x\"] }\n\
+            [[rule]]\nname = \"c\"\nallow = [\"hostname\"]\nsubject = { uids = [7] }\n";
+        let content = read("p", text, &Accounts).unwrap();
+        let rules: Vec<_> =
+            content.rules.into_iter().map(|(rule, line)| (rule, format!("p:{line}"))).collect();
+        let told: Vec<_> = blind(&rules).iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("p:2: rule `a` ") && told[0].ends_with("grants nothing"));
+        assert!(told[1].contains("rule `b` ") && told[1].contains("denies it to every unit"));
+    }
 }

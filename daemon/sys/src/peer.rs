@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
@@ -47,6 +48,11 @@ pub fn groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 /// The process that connected, as a pidfd. `ENOPROTOOPT` before Linux 6.5, `ENODATA` without a peer.
 pub fn process(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(getsockopt(&fd, sockopt::PeerPidfd)?)
+}
+
+/// Whether the kernel tells which process connected (Linux 6.5).
+pub fn tells_processes() -> bool {
+    UnixStream::pair().is_ok_and(|(end, _other)| process(end.as_fd()).is_ok())
 }
 
 /// The control group of the process behind a pidfd, as `/proc/PID/cgroup` tells it.
@@ -102,7 +108,7 @@ fn line_of(text: &str, unified: bool) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, FromRawFd};
+    use std::os::fd::FromRawFd;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -121,6 +127,7 @@ mod tests {
             }
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT)),
         }
+        assert_eq!(tells_processes(), process(a.as_fd()).is_ok());
     }
 
     #[test]

@@ -113,7 +113,8 @@ pub const LAYERS: &[Layer] = &[
         place: "daemon/src/config",
         // observe::audit: where decisions are told; policy: made from its files; proto::api::broker: how clients are told of it;
         // sys::process: defaults depend on who the broker is;
-        // sys::accounts, sys::interface: rules name users, groups and interfaces.
+        // sys::accounts, sys::interface: rules name users, groups and interfaces; sys::peer: and units, if
+        // the kernel tells of them.
         layers: &[
             "session::limits",
             "observe::audit",
@@ -122,6 +123,7 @@ pub const LAYERS: &[Layer] = &[
             "sys::process",
             "sys::accounts",
             "sys::interface",
+            "sys::peer",
         ],
         crates: &["serde", "thiserror", "toml"],
         never: &["async", "await"],
