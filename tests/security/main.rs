@@ -30,3 +30,4 @@ mod web;
 mod quotas;
 mod startup;
 mod roles;
+mod ended;

@@ -273,6 +273,14 @@ impl Process {
         kill(pid(self.number()), Signal::SIGTERM).unwrap();
     }
 
+    /// Does something while the process stands still.
+    pub fn stopped_during<T>(&self, job: impl FnOnce() -> T) -> T {
+        kill(pid(self.number()), Signal::SIGSTOP).unwrap();
+        let result = job();
+        kill(pid(self.number()), Signal::SIGCONT).unwrap();
+        result
+    }
+
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
