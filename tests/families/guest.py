@@ -21,6 +21,7 @@ import time
 
 import judge
 import without_descriptor
+from broker import Broker
 
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = pathlib.Path("/run/sockbroker")
@@ -48,45 +49,15 @@ def as_user(user, capabilities=""):
     ]  # fmt: skip
 
 
-class Broker:
+def broker_for(setting):
     """A broker for one run."""
-
-    def __init__(self, setting):
-        command = ["sockbrokerd", "--socket", f"{FOLDER}/socket"]
-        if setting == "service":
-            command = [*as_user(BROKER_USER, CAPABILITIES), *command, "--policy", f"{HERE}/policy.toml"]
-        FOLDER.mkdir(exist_ok=True)
-        os.chown(FOLDER, *(2 * [BROKER_USER if setting == "service" else 0]))
-        self.path = f"{FOLDER}/socket"
-        self._log = open("/tmp/broker.log", "w+", encoding="utf-8", errors="replace")
-        environment = {**os.environ, "SOCKBROKER_LOG": "debug"}
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                                         env=environment)
-        retried(self._reach)
-        os.chmod(self.path, 0o666)
-
-    def _reach(self):
-        """A connection: the broker serves, and the socket's mode is no longer its own business."""
-        if self._process.poll() is not None:
-            raise SystemExit(f"the broker does not serve:\n{self.log()}")
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(self.path)
-
-    def log(self):
-        """What it wrote."""
-        self._log.flush()
-        self._log.seek(0)
-        return self._log.read()
-
-    def stop(self):
-        """Ends it; how many calls it served, and what was wrong with it, a line each."""
-        self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(20)
-        log = self.log()
-        wrong = [line for line in log.splitlines() if "seccomp refused" in line or "panicked" in line]
-        if status != 0:
-            wrong.append(f"it ended with {status}")
-        return sum(int(count) for count in re.findall(r"\bcalls=(\d+)", log)), wrong
+    command, owner = ["sockbrokerd"], 0
+    if setting == "service":
+        owner = BROKER_USER
+        command = [*as_user(owner, CAPABILITIES), *command, "--policy", f"{HERE}/policy.toml"]
+    FOLDER.mkdir(exist_ok=True)
+    os.chown(FOLDER, owner, owner)
+    return Broker(command, f"{FOLDER}/socket", "/tmp/broker.log")
 
 
 class Counts:
@@ -123,7 +94,7 @@ def run(command):
 
 def with_broker(setting, counts, name, use):
     """Gives a fresh broker to a run, and judges how the broker fared."""
-    broker = Broker(setting)
+    broker = broker_for(setting)
     use(broker)
     calls, wrong = broker.stop()
     enough = calls > 0 or "direct" in name

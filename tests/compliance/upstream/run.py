@@ -10,18 +10,17 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import judge
 import without_descriptor
+from broker import Broker
 
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGE = HERE.parents[2] / "client" / "python" / "src"
@@ -55,43 +54,14 @@ allow = [
 """
 
 
-class Broker:
-    """A broker of this user, or one that serves nobody by a policy, and its log."""
-
-    def __init__(self, binary, folder, user):
-        self.path = f"{folder}/broker.socket"
-        options = []
-        if user:
-            policy = pathlib.Path(folder, "policy.toml")
-            policy.write_text(POLICY)
-            options = ["--policy", str(policy)]
-        self._log = open(f"{folder}/broker.log", "w+", encoding="utf-8", errors="replace")
-        environment = {**os.environ, "SOCKBROKER_LOG": "debug"}
-        self._process = subprocess.Popen(
-            [binary, "--socket", self.path, *options], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-            env=environment,
-        )  # fmt: skip
-        deadline = time.monotonic() + 20
-        while not os.path.exists(self.path):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the broker does not serve: {self.log()}")
-            time.sleep(0.02)
-        if user:
-            os.chmod(self.path, 0o666)
-
-    def log(self):
-        """What it wrote."""
-        self._log.flush()
-        self._log.seek(0)
-        return self._log.read()
-
-    def stop(self):
-        """Ends it; how many calls its log counts."""
-        self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(30)
-        if status != 0:
-            raise SystemExit(f"the broker ended with {status}: {self.log()}")
-        return sum(int(count) for count in re.findall(r"\bcalls=(\d+)", self.log()))
+def broker_for(binary, folder, others):
+    """A broker of this user, or one that serves others by a policy."""
+    command = [binary]
+    if others:
+        policy = pathlib.Path(folder, "policy.toml")
+        policy.write_text(POLICY)
+        command += ["--policy", str(policy)]
+    return Broker(command, f"{folder}/broker.socket", f"{folder}/broker.log")
 
 
 def _is_inherited(variable):
@@ -142,15 +112,16 @@ def kill_group(process):
 
 def compare(given, suite, mode, native, folder):
     """One brokered run against the native one; the faults."""
-    broker = Broker(given.broker, folder, given.nobody)
+    broker = broker_for(given.broker, folder, given.nobody)
     prefix = ("-m", "sockbroker", "--mode", mode, "--broker", broker.path)
     brokered = run_suite(given, suite, folder, prefix)
     again = judge.is_flaky(native, brokered)
     if again:
         retried = run_suite(given, suite, folder, prefix, again)
         brokered["outcomes"].update(retried["outcomes"])
-    calls = broker.stop()
-    found = judge.faults(native, brokered, without_descriptor.REASONS if mode == "remote" else ())
+    calls, found = broker.stop()
+    found = [f"{suite} {mode}: {line}" for line in found]
+    found += judge.faults(native, brokered, without_descriptor.REASONS if mode == "remote" else ())
     count, least = len(judge.passed(brokered)), LEAST_PASSED.get((suite, mode), 0)
     print(
         f"{suite} {mode}: {count} passed, {len(judge.passed(native))} natively; {calls} calls of the broker; "
