@@ -72,8 +72,14 @@ pub(crate) fn installed_or_skip(test: &str) -> Option<Guest> {
     installed_on_or_skip(System::Reference, test)
 }
 
-/// The same on another system.
-pub(crate) fn installed_on_or_skip(system: System, test: &str) -> Option<Guest> {
+/// Runs a test in a guest of this system, with the package and the users, or skips it.
+pub(crate) fn on(system: System, test: &str, hold: fn(&Guest)) {
+    if let Some(guest) = installed_on_or_skip(system, test) {
+        hold(&guest);
+    }
+}
+
+fn installed_on_or_skip(system: System, test: &str) -> Option<Guest> {
     let guest = bare_or_skip(system, test)?;
     install(&guest);
     Some(guest)

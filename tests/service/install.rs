@@ -1,12 +1,13 @@
 //! From `apt install` to the first packet, and what stands in between.
 
-use crate::ground::{System, bare_or_skip, install, installed_or_skip, take_role};
+use crate::ground::take_role;
+use crate::guest::Guest;
 use crate::roles::{NET_RAW, capabilities};
 
-/// The whole way of an administrator and of a user, on one of the systems.
-fn package_group_and_roles_are_all_it_takes(system: System, test: &str) {
-    let Some(guest) = bare_or_skip(system, test) else { return };
-    install(&guest);
+on_each_system!(package_group_and_roles_are_all_that_ping_and_sniff_take);
+
+/// The whole way of an administrator and of a user.
+fn package_group_and_roles_are_all_that_ping_and_sniff_take(guest: &Guest) {
     let sniff = "timeout 20 sockbroker sniff lo --count 1";
     // Not before: alice may talk to the broker, which grants nothing of this.
     for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
@@ -14,8 +15,8 @@ fn package_group_and_roles_are_all_it_takes(system: System, test: &str) {
         assert_ne!(ended.code, Some(0), "{command}: {}", ended.output);
         assert!(ended.output.contains("no rule"), "{command}: {}", ended.output);
     }
-    take_role(&guest, "ping");
-    take_role(&guest, "capture");
+    take_role(guest, "ping");
+    take_role(guest, "capture");
     guest.ok("usermod --append --groups sockbroker-ping,sockbroker-capture alice");
 
     let pinged = guest.ok_as("alice", "sockbroker ping --count 2 127.0.0.1");
@@ -28,7 +29,7 @@ fn package_group_and_roles_are_all_it_takes(system: System, test: &str) {
     assert!(sniffed.contains("127.0.0.1"), "{sniffed}");
     let made = guest.ok_as("alice", PACKET_SOCKET);
     assert!(made.contains("('lo', "), "{made}");
-    assert_eq!(capabilities(&guest), [0, NET_RAW, NET_RAW, NET_RAW, 0]);
+    assert_eq!(capabilities(guest), [0, NET_RAW, NET_RAW, NET_RAW, 0]);
     guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
     guest.ok_as("alice", "sockbroker ping --count 1 127.0.0.1");
     // Nobody else has gained anything: the kernel does not let others connect.
@@ -48,22 +49,9 @@ const PACKET_SOCKET: &str = "cd / && printf '%s\\n' 'import socket' \
     's = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)' \
     's.bind((\"lo\", 3))' 'print(s.getsockname())' >/tmp/program.$$ && python3 -m sockbroker /tmp/program.$$";
 
-#[test]
-fn package_group_and_roles_are_all_that_ping_and_sniff_take() {
-    let test = "package_group_and_roles_are_all_that_ping_and_sniff_take";
-    package_group_and_roles_are_all_it_takes(System::Reference, test);
-}
+on_each_system!(the_first_call_starts_the_service);
 
-#[test]
-fn package_group_and_roles_are_all_that_ping_and_sniff_take_on_the_machine_s_own_system() {
-    let test =
-        "package_group_and_roles_are_all_that_ping_and_sniff_take_on_the_machine_s_own_system";
-    package_group_and_roles_are_all_it_takes(System::Own, test);
-}
-
-#[test]
-fn the_first_call_starts_the_service() {
-    let Some(guest) = installed_or_skip("the_first_call_starts_the_service") else { return };
+fn the_first_call_starts_the_service(guest: &Guest) {
     assert_eq!(guest.ok("systemctl is-enabled sockbrokerd.socket").trim(), "enabled");
     guest.ok("systemctl stop sockbrokerd.service sockbrokerd.socket");
     guest.ok("systemctl start sockbrokerd.socket");

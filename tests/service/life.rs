@@ -27,15 +27,14 @@ fn drop_in(guest: &Guest, text: &str) {
     guest.ok("systemctl daemon-reload && systemctl restart sockbrokerd.service");
 }
 
-#[test]
-fn a_stopped_event_loop_is_noticed_and_the_service_brought_back() {
-    let test = "a_stopped_event_loop_is_noticed_and_the_service_brought_back";
-    let Some(guest) = installed_or_skip(test) else { return };
+on_each_system!(a_stopped_event_loop_is_noticed_and_the_service_brought_back);
+
+fn a_stopped_event_loop_is_noticed_and_the_service_brought_back(guest: &Guest) {
     guest.ok_as("alice", CALL);
     let process = guest.property("MainPID");
     assert_eq!(guest.property("WatchdogUSec"), "10s");
     guest.ok(&format!("kill -STOP {process}"));
-    assert!(is_replaced(&guest, &process, Duration::from_secs(20)), "{}", guest.log());
+    assert!(is_replaced(guest, &process, Duration::from_secs(20)), "{}", guest.log());
     assert!(guest.log().contains("Watchdog timeout (limit 10s)!"), "{}", guest.log());
     guest.ok_as("alice", CALL);
 }
@@ -50,16 +49,14 @@ fn a_running_event_loop_is_left_alone() {
     assert_eq!(guest.property("NRestarts"), "0");
 }
 
-#[test]
-fn a_killed_service_is_back_for_the_next_call() {
-    let Some(guest) = installed_or_skip("a_killed_service_is_back_for_the_next_call") else {
-        return;
-    };
+on_each_system!(a_killed_service_is_back_for_the_next_call);
+
+fn a_killed_service_is_back_for_the_next_call(guest: &Guest) {
     for _ in 0..3 {
         guest.ok_as("alice", CALL);
         let process = guest.property("MainPID");
         // The main process, and those who wait for an answer of it.
-        let mut waiting = wait_for_a_datagram(&guest, 30);
+        let mut waiting = wait_for_a_datagram(guest, 30);
         guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
         // Nobody is told to try later: the socket is the service manager's, and connections wait in it.
         guest.ok_as("alice", CALL);

@@ -9,6 +9,25 @@
     reason = "a panic is how a test fails; helpers beside the test functions use it too"
 )]
 
+/// Makes a test of a function for each system; the guest has the package installed.
+macro_rules! on_each_system {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn on_the_reference_system() {
+                let test = concat!(stringify!($name), "::on_the_reference_system");
+                crate::ground::on(crate::ground::System::Reference, test, super::$name);
+            }
+
+            #[test]
+            fn on_the_machine_s_own_system() {
+                let test = concat!(stringify!($name), "::on_the_machine_s_own_system");
+                crate::ground::on(crate::ground::System::Own, test, super::$name);
+            }
+        }
+    };
+}
+
 mod ground;
 mod guest;
 mod install;

@@ -5,36 +5,24 @@ use std::time::Duration;
 use sockbroker_test_support::happens_within;
 use sockbroker_test_support::skip::skip;
 
-use crate::ground::{System, installed_on_or_skip, installed_or_skip, take_role};
+use crate::ground::{installed_or_skip, take_role};
 use crate::guest::Guest;
 
 const PING: &str = "sockbroker ping --count 1 127.0.0.1";
 /// Where an administrator makes mistakes.
 const LOCAL: &str = "/etc/sockbroker/policy.d/local.toml";
 
-/// A guest whose alice may ping.
-fn pinging_or_skip(system: System, test: &str) -> Option<Guest> {
-    let guest = installed_on_or_skip(system, test)?;
-    take_role(&guest, "ping");
+/// Lets alice ping.
+fn let_ping(guest: &Guest) {
+    take_role(guest, "ping");
     guest.ok("usermod --append --groups sockbroker-ping alice");
     guest.ok_as("alice", PING);
-    Some(guest)
 }
 
-#[test]
-fn a_reload_with_a_broken_policy_keeps_the_old_one() {
-    let test = "a_reload_with_a_broken_policy_keeps_the_old_one";
-    a_broken_policy_changes_nothing(System::Reference, test);
-}
+on_each_system!(a_reload_with_a_broken_policy_keeps_the_old_one);
 
-#[test]
-fn a_reload_with_a_broken_policy_keeps_the_old_one_on_the_machine_s_own_system() {
-    let test = "a_reload_with_a_broken_policy_keeps_the_old_one_on_the_machine_s_own_system";
-    a_broken_policy_changes_nothing(System::Own, test);
-}
-
-fn a_broken_policy_changes_nothing(system: System, test: &str) {
-    let Some(guest) = pinging_or_skip(system, test) else { return };
+fn a_reload_with_a_broken_policy_keeps_the_old_one(guest: &Guest) {
+    let_ping(guest);
     let process = guest.property("MainPID");
     guest.write(LOCAL, "version = 1\n\n[[rule]]\nname = \"nobody\"\nallows = [\"create\"]\n");
     // By systemctl, which fails; and by the signal alone, which the broker itself has to stand.
@@ -52,19 +40,10 @@ fn a_broken_policy_changes_nothing(system: System, test: &str) {
     assert_eq!(guest.property("MainPID"), process);
 }
 
-#[test]
-fn a_reload_with_a_good_policy_applies_it() {
-    a_good_policy_applies(System::Reference, "a_reload_with_a_good_policy_applies_it");
-}
+on_each_system!(a_reload_with_a_good_policy_applies_it);
 
-#[test]
-fn a_reload_with_a_good_policy_applies_it_on_the_machine_s_own_system() {
-    let test = "a_reload_with_a_good_policy_applies_it_on_the_machine_s_own_system";
-    a_good_policy_applies(System::Own, test);
-}
-
-fn a_good_policy_applies(system: System, test: &str) {
-    let Some(guest) = pinging_or_skip(system, test) else { return };
+fn a_reload_with_a_good_policy_applies_it(guest: &Guest) {
+    let_ping(guest);
     let process = guest.property("MainPID");
     guest.write(LOCAL, "version = 1\n\n[[rule]]\nname = \"no echo\"\ndeny = [\"send\"]\nremote = [\"127.0.0.0/8\"]\n");
     guest.ok("systemctl reload sockbrokerd.service");

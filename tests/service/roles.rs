@@ -32,29 +32,28 @@ fn leave_roles(guest: &Guest) {
               systemctl restart sockbrokerd.service");
 }
 
-#[test]
-fn the_service_has_exactly_the_capabilities_of_its_roles() {
-    let test = "the_service_has_exactly_the_capabilities_of_its_roles";
-    let Some(guest) = installed_or_skip(test) else { return };
+on_each_system!(the_service_has_exactly_the_capabilities_of_its_roles);
+
+fn the_service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     guest.ok_as("alice", "sockbroker call socket.gethostname");
-    assert_eq!(capabilities(&guest), [0; 5], "without a role");
+    assert_eq!(capabilities(guest), [0; 5], "without a role");
     for (role, set) in ROLES {
-        take_role(&guest, role);
-        assert_eq!(capabilities(&guest), [0, set, set, set, 0], "{role}");
+        take_role(guest, role);
+        assert_eq!(capabilities(guest), [0, set, set, set, 0], "{role}");
         // What no rule can make use of is given up before the first byte is read. It stays in the
         // bounding set, of which only who has CAP_SETPCAP takes; no_new_privs makes that set useless.
         guest.ok(&format!(
             "rm /etc/sockbroker/policy.d/{role}.toml; systemctl restart sockbrokerd.service"
         ));
-        assert_eq!(capabilities(&guest), [0, 0, 0, set, 0], "{role} without its policy");
-        leave_roles(&guest);
+        assert_eq!(capabilities(guest), [0, 0, 0, set, 0], "{role} without its policy");
+        leave_roles(guest);
     }
     for (role, _) in ROLES {
         guest.ok("systemctl reset-failed");
-        take_role(&guest, role);
+        take_role(guest, role);
     }
     let all = ROLES.iter().fold(0, |all, (_, set)| all | set);
-    assert_eq!(capabilities(&guest), [0, all, all, all, 0], "all roles");
+    assert_eq!(capabilities(guest), [0, all, all, all, 0], "all roles");
 }
 
 /// A program of a member of a role, whose every socket is the broker's.

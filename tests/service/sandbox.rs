@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::ground::{installed_or_skip, take_role};
+use crate::ground::take_role;
 use crate::guest::Guest;
 
 /// Files that everybody may read, as far as their modes go.
@@ -23,12 +23,11 @@ fn outcomes(printed: &str) -> BTreeMap<&str, &str> {
 /// A family that this kernel may not have. Without it the kernel's answer is that of the filter.
 const FOREIGN: [&str; 2] = ["AF_VSOCK", "AF_XDP"];
 
-#[test]
-fn the_unit_keeps_files_mounts_tracing_and_other_families_away() {
-    let test = "the_unit_keeps_files_mounts_tracing_and_other_families_away";
-    let Some(guest) = installed_or_skip(test) else { return };
-    put_files(&guest);
-    take_role(&guest, "capture");
+on_each_system!(the_unit_keeps_files_mounts_tracing_and_other_families_away);
+
+fn the_unit_keeps_files_mounts_tracing_and_other_families_away(guest: &Guest) {
+    put_files(guest);
+    take_role(guest, "capture");
     guest.write("/usr/local/lib/probe.py", include_str!("probe.py"));
     // The probe in place of the broker; everything else of the unit as it is.
     guest.write(
@@ -49,7 +48,8 @@ fn the_unit_keeps_files_mounts_tracing_and_other_families_away() {
         ("mount", "EPERM"),
         ("fsopen", "EPERM"),
         ("open_tree", "EPERM"),
-        ("executable memory", "EACCES"),
+        // systemd refuses it by a filter of system calls before 254, by `PR_SET_MDWE` (`prctl(2)`) since.
+        ("executable memory", "EACCES or EPERM"),
         ("AF_VSOCK", "EAFNOSUPPORT"),
         ("AF_XDP", "EAFNOSUPPORT"),
         // What the broker needs.
@@ -64,7 +64,9 @@ fn the_unit_keeps_files_mounts_tracing_and_other_families_away() {
         ("execve", "done"),
     ];
     for (attempt, outcome) in expected {
-        assert_eq!(inside.get(attempt), Some(&outcome), "{attempt}: {log}");
+        let met =
+            inside.get(attempt).is_some_and(|met| outcome.split(" or ").any(|one| one == *met));
+        assert!(met, "{attempt} is not {outcome}: {log}");
     }
     // The probe can do all of it: outside, root does.
     let printed = guest.ok("python3 /usr/local/lib/probe.py");
@@ -82,10 +84,10 @@ pub(crate) fn info(guest: &Guest) -> Value {
     serde_json::from_str(&told).unwrap()
 }
 
-#[test]
-fn the_broker_says_what_holds_it() {
-    let Some(guest) = installed_or_skip("the_broker_says_what_holds_it") else { return };
-    let told = info(&guest);
+on_each_system!(the_broker_says_what_holds_it);
+
+fn the_broker_says_what_holds_it(guest: &Guest) {
+    let told = info(guest);
     let process = &told["process"];
     for (fact, value) in [
         ("unit", json!("sockbrokerd.service")),

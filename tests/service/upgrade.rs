@@ -8,7 +8,7 @@ use std::time::Duration;
 use sockbroker_test_support::Folder;
 use sockbroker_test_support::program::run;
 
-use crate::ground::{installed_or_skip, take_role};
+use crate::ground::{System, bare_or_skip, install, installed_or_skip, take_role};
 use crate::guest::Guest;
 
 const CALL: &str = "sockbroker call socket.gethostname";
@@ -93,11 +93,17 @@ fn an_upgrade_leaves_stopped_what_is_stopped() {
     assert_eq!(guest.run("systemctl is-enabled sockbrokerd.socket").output.trim(), "disabled");
 }
 
-/// Files of the guest whose paths name the project, those of the test and of the package manager aside.
-fn files(guest: &Guest) -> BTreeSet<String> {
-    let found = guest.ok(
-        "find / -xdev \\( -path /proc -o -path /sys -o -path /var/log -o -path /var/cache/apt \\) -prune -o \
-         -path '*sockbroker*' -print; find /run -path '*sockbroker*' -print");
+/// Files of the guest whose paths name the project, those of the package manager aside. On the machine's
+/// own system no more than the folders of a system: elsewhere lies what tests and builds write.
+fn files(guest: &Guest, system: System) -> BTreeSet<String> {
+    let folders = match system {
+        System::Reference => "/",
+        System::Own => "/boot /etc /usr /var",
+    };
+    let found = guest.ok(&format!(
+        "find {folders} -xdev \\( -path /proc -o -path /sys -o -path /var/log -o -path /var/cache/apt -o -path /var/tmp \\) \
+         -prune -o -path '*sockbroker*' -print; find /run -path '*sockbroker*' -print"
+    ));
     found.lines().map(str::to_owned).collect()
 }
 
@@ -112,7 +118,19 @@ fn units_and_processes(guest: &Guest) -> String {
 #[test]
 fn removing_keeps_the_configuration_and_purging_keeps_nothing() {
     let test = "removing_keeps_the_configuration_and_purging_keeps_nothing";
-    let Some(guest) = installed_or_skip(test) else { return };
+    removal(System::Reference, test);
+}
+
+#[test]
+fn removing_and_purging_keep_no_more_on_the_machine_s_own_system() {
+    removal(System::Own, "removing_and_purging_keep_no_more_on_the_machine_s_own_system");
+}
+
+fn removal(system: System, test: &str) {
+    let Some(guest) = bare_or_skip(system, test) else { return };
+    let before = files(&guest, system);
+    let files = |guest: &Guest| &files(guest, system) - &before;
+    install(&guest);
     take_role(&guest, "capture");
     guest.ok_as("alice", CALL);
     // Python writes beside what it reads, and only root may do so there.
