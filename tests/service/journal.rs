@@ -47,6 +47,25 @@ fn decisions_are_in_the_journal_with_who_asked_and_which_rule() {
 }
 
 #[test]
+fn a_journal_that_was_started_anew_is_told_what_follows() {
+    let test = "a_journal_that_was_started_anew_is_told_what_follows";
+    let Some(guest) = installed_or_skip(test) else { return };
+    guest.ok_as("alice", "sockbroker call socket.gethostname");
+    // With its sockets: those of a service that is started anew alone are kept by the service manager.
+    guest.ok(
+        "units='systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket'
+              systemctl stop $units; systemctl start $units",
+    );
+    let denied = || entries(&guest, "SOCKBROKER_VERDICT=denied").len();
+    let before = denied();
+    guest.run_as("alice", "sockbroker ping --count 1 127.0.0.1");
+    assert!(denied() > before, "{}", guest.log());
+    guest.write("/etc/sockbroker/policy.d/local.toml", "version = 2\n");
+    guest.ok("systemctl kill --signal=HUP sockbrokerd.service; sleep 0.5");
+    assert_eq!(entry(&guest, "local.toml")["PRIORITY"], "3");
+}
+
+#[test]
 fn the_log_is_in_the_journal_with_its_priorities() {
     let Some(guest) = installed_or_skip("the_log_is_in_the_journal_with_its_priorities") else {
         return;

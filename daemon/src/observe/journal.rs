@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the journal listens.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -56,9 +56,28 @@ impl Entry {
     }
 }
 
-/// A way to the journal at this path.
-pub(super) fn connect(path: &Path) -> io::Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound()?;
-    socket.connect(path)?;
-    Ok(socket)
+/// A way to the journal. It leads to whoever listens at the path when an entry is sent: a journal may be
+/// started anew.
+#[derive(Debug)]
+pub(super) struct Journal {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// The way to the journal at this path. Fails if nobody listens there now.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        UnixDatagram::unbound()?.connect(path)?;
+        Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned() })
+    }
+
+    /// Sends without waiting from now on: it fails with `WouldBlock` where the journal does not read.
+    pub(super) fn never_wait(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+
+    /// Sends an entry.
+    pub(super) fn send(&self, entry: &Entry) -> io::Result<()> {
+        self.socket.send_to(entry.bytes(), &self.path).map(drop)
+    }
 }

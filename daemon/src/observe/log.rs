@@ -4,7 +4,6 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use tracing::field::{Field, Visit};
@@ -13,11 +12,11 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt as lines};
 
-use super::journal::{self, Entry, Priority};
+use super::journal::{Entry, Journal, Priority, SOCKET};
 
 /// Begins to log, at the level that `SOCKBROKER_LOG` names (`info` without it). Payload is never logged.
 pub fn start() {
-    let journal = leads_to_journal().then(|| Journal::open(Path::new(journal::SOCKET)));
+    let journal = leads_to_journal().then(|| ToJournal::open(Path::new(SOCKET)));
     match journal {
         Some(Ok(journal)) => tracing_subscriber::registry().with(level()).with(journal).init(),
         // Without its socket standard error is a way to the journal too, if a poorer one.
@@ -47,14 +46,14 @@ fn leads_to_journal() -> bool {
 
 /// Sends events to the journal.
 #[derive(Debug)]
-struct Journal(UnixDatagram);
+struct ToJournal(Journal);
 
-impl Journal {
+impl ToJournal {
     fn open(path: &Path) -> io::Result<Self> {
-        let socket = journal::connect(path)?;
+        let journal = Journal::open(path)?;
         // A journal that does not read must not hold the broker up.
-        socket.set_nonblocking(true)?;
-        Ok(Self(socket))
+        journal.never_wait()?;
+        Ok(Self(journal))
     }
 
     fn send(&self, facts: &Facts, event: &Event<'_>) {
@@ -68,8 +67,8 @@ impl Journal {
         for (name, value) in &facts.fields {
             entry.put_own(name, value);
         }
-        match self.0.send(entry.bytes()) {
-            Ok(_) => {}
+        match self.0.send(&entry) {
+            Ok(()) => {}
             // Full, and standard error leads to the same reader.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Too long, or the journal is gone. Nobody is left to tell if even this fails.
@@ -78,7 +77,7 @@ impl Journal {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
+impl<S: Subscriber> Layer<S> for ToJournal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut facts = Facts::default();
         event.record(&mut facts);
@@ -139,7 +138,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("journal");
         let reader = sockbroker_test_support::journal::Journal::bind(&path);
-        let subscriber = tracing_subscriber::registry().with(Journal::open(&path).unwrap());
+        let subscriber = tracing_subscriber::registry().with(ToJournal::open(&path).unwrap());
         let nothing: Option<u32> = None;
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(uid = 7_u32, unit = "a.service", nothing, "odd");
@@ -169,7 +168,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("journal");
         let _reader = sockbroker_test_support::journal::Journal::bind(&path);
-        let subscriber = tracing_subscriber::registry().with(Journal::open(&path).unwrap());
+        let subscriber = tracing_subscriber::registry().with(ToJournal::open(&path).unwrap());
         sockbroker_test_support::bounded(10, move || {
             tracing::subscriber::with_default(subscriber, || {
                 for number in 0..5_000 {

@@ -3,13 +3,12 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use super::journal::encode;
 use super::line;
 use super::record::Record;
-use crate::observe::journal::{SOCKET, connect};
+use crate::observe::journal::{Journal, SOCKET};
 
 /// What the configuration says of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,10 +32,7 @@ pub struct Sink(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Journal {
-        socket: UnixDatagram,
-        path: PathBuf,
-    },
+    Journal(Journal),
     Stderr,
     /// `torn`: it may end with a part of a record.
     File {
@@ -52,8 +48,10 @@ impl Sink {
     pub fn open(destination: &Destination) -> io::Result<Option<Self>> {
         Ok(Some(Self(match destination {
             Destination::Off => return Ok(None),
-            Destination::Journal => Kind::journal(SOCKET.into())?,
-            Destination::Auto => Kind::journal(SOCKET.into()).unwrap_or(Kind::Stderr),
+            Destination::Journal => Kind::Journal(Journal::open(Path::new(SOCKET))?),
+            Destination::Auto => {
+                Journal::open(Path::new(SOCKET)).map_or(Kind::Stderr, Kind::Journal)
+            }
             Destination::Stderr => Kind::Stderr,
             Destination::File(path) => {
                 Kind::File { file: append(path)?, path: path.clone(), torn: false }
@@ -73,19 +71,10 @@ impl Sink {
         }
     }
 
-    /// Writes a record, or fails and it is lost. A journal may have been started anew since: then the
-    /// way there is too.
+    /// Writes a record, or fails and it is lost.
     pub(super) fn write(&mut self, record: &Record) -> io::Result<()> {
         match &mut self.0 {
-            Kind::Journal { socket, path } => {
-                let entry = encode(record);
-                let mut sent = socket.send(entry.bytes());
-                if sent.as_ref().is_err_and(is_gone) {
-                    *socket = connect(path)?;
-                    sent = socket.send(entry.bytes());
-                }
-                sent.map(drop)
-            }
+            Kind::Journal(journal) => journal.send(&encode(record)),
             Kind::Stderr => io::stderr().write_all(&line::encode(record)),
             Kind::File { file, torn, .. } => {
                 let end: &[u8] = if *torn { b"\n" } else { b"" };
@@ -97,17 +86,6 @@ impl Sink {
     }
 }
 
-impl Kind {
-    fn journal(path: PathBuf) -> io::Result<Self> {
-        Ok(Self::Journal { socket: connect(&path)?, path })
-    }
-}
-
-/// Whether nobody reads at the other end any more (`unix(7)`).
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected)
-}
-
 /// A file for its owner alone; records go behind what it holds.
 fn append(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o600).open(path)
@@ -115,6 +93,8 @@ fn append(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use sockbroker_test_support::folder::Folder;
 
     use super::*;
@@ -161,7 +141,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("journal");
         let mut journal = UnixDatagram::bind(&path).unwrap();
-        let mut sink = Sink(Kind::journal(path.clone()).unwrap());
+        let mut sink = Sink(Kind::Journal(Journal::open(&path).unwrap()));
         for _ in 0..2 {
             sink.write(&Record::new("test").with("uid", 1_u32)).unwrap();
             let mut datagram = [0; 4096];
@@ -180,7 +160,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("journal");
         let _journal = UnixDatagram::bind(&path).unwrap();
-        let mut sink = Sink(Kind::journal(path).unwrap());
+        let mut sink = Sink(Kind::Journal(Journal::open(&path).unwrap()));
         sink.write(&Record::new("test").with("reason", "x".repeat(1 << 20))).unwrap_err();
         sink.write(&Record::new("test")).unwrap();
     }
