@@ -284,6 +284,7 @@ fn connections_over_their_limits_are_closed_at_once() {
 fn the_brokers_own_user_has_reserved_connections_and_no_more() {
     bounded(20, || {
         let broker = limited(&[("connections", 1), ("connections_reserved", 2)]);
+        broker.idle_open_files();
         let mut clients: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
         clients.iter_mut().for_each(LspClient::is_served);
         broker.lsp().is_ended();

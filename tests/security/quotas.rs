@@ -124,6 +124,7 @@ fn holding_every_connection_does_not_keep_the_administrator_out() {
         test,
         |start| start.limit("connections", 3).limit("connections_reserved", 1),
         |arena| {
+            arena.broker.idle_open_files();
             let mut more: Vec<_> = (0..2).map(|_| attacker().lsp(&arena.broker)).collect();
             more.iter_mut().for_each(LspClient::is_served);
             for user in [attacker(), neighbour()] {

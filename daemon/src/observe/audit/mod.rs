@@ -206,6 +206,11 @@ mod tests {
             });
         }
         assert_eq!((made, audit.lost(), records.try_iter().count()), (3, 7, 3));
+        // The next second.
+        let inner = audit.0.as_ref().unwrap();
+        inner.window.lock().unwrap().began -= Duration::from_secs(1);
+        audit.tell(record);
+        assert_eq!((audit.lost(), records.try_iter().count()), (7, 1));
     }
 
     #[test]
