@@ -4,6 +4,7 @@
 //! What is too fast, finds the queue full or is not taken by its destination is dropped and counted, and
 //! the next record says how many were. Payload is never part of a record.
 
+mod file;
 mod journal;
 mod line;
 mod record;
@@ -103,17 +104,10 @@ impl Audit {
         if !inner.has_room() {
             return inner.shared.drop_one();
         }
-        let mut record = make();
-        let dropped = inner.shared.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            record = record.with("dropped", dropped);
-        }
-        // Full, or the thread has failed: in both cases the record is lost, and what it would have
-        // told with it.
+        // Full, or the thread has failed: in both cases the record is lost.
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            inner.queue.try_send(record)
+            inner.queue.try_send(make())
         {
-            inner.shared.dropped.fetch_add(dropped, Ordering::Relaxed);
             inner.shared.drop_one();
         }
     }
@@ -133,22 +127,31 @@ impl Inner {
 impl Shared {
     /// Writes what comes until nobody is left to tell.
     fn write(&self, mut sink: Sink, records: &Receiver<Record>) {
-        let mut taken = true;
-        for record in records {
+        let mut refused = false;
+        for mut record in records {
             if self.reopen.swap(false, Ordering::Relaxed) {
                 sink.reopen();
             }
-            let written = sink.write(&record);
-            if let Err(error) = &written {
-                self.drop_one();
-                // Once, not for each: whatever fills a disk need not fill the log too.
-                if taken {
-                    tracing::warn!(%error, "the audit's destination takes no records: they are dropped");
-                }
-            } else if !taken {
-                tracing::warn!("the audit's destination takes records again");
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                record = record.with("dropped", dropped);
             }
-            taken = written.is_ok();
+            // Logged once, not for each: what fills a disk need not fill the log too.
+            match sink.write(&record) {
+                Ok(()) if refused => {
+                    tracing::warn!(dropped, "the audit's destination takes records again");
+                    refused = false;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    self.dropped.fetch_add(dropped, Ordering::Relaxed);
+                    self.drop_one();
+                    if !refused {
+                        tracing::warn!(%error, "the audit's destination refuses records: they are dropped");
+                    }
+                    refused = true;
+                }
+            }
         }
     }
 
@@ -172,6 +175,10 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use sockbroker_test_support::folder::Folder;
+
     use super::*;
 
     fn record() -> Record {
@@ -180,18 +187,35 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_counted_and_told_in_the_next_record() {
+        let folder = Folder::new();
+        let path = folder.join("audit");
         let (inner, records) = Audit::queued(2, 1000);
+        let shared = inner.shared.clone();
         let audit = Audit(Some(Arc::new(inner)));
         for _ in 0..5 {
             audit.tell(record);
         }
         assert_eq!(audit.lost(), 3, "the queue holds two");
-        assert_eq!(records.try_iter().count(), 2);
-        audit.tell(record);
-        let told = records.try_recv().unwrap();
-        assert_eq!(told.get("dropped"), Some(&Value::Number(3)));
-        audit.tell(record);
-        assert_eq!(records.try_recv().unwrap().get("dropped"), None);
+        drop(audit);
+        let sink = |path: &Path| Sink::open(&Destination::File(path.to_owned())).unwrap().unwrap();
+        shared.write(sink(&path), &records);
+        let text = std::fs::read_to_string(path).unwrap();
+        let told: Vec<_> = text.lines().map(|line| line.contains("\"dropped\":3")).collect();
+        assert_eq!(told, [true, false]);
+    }
+
+    #[test]
+    fn what_the_destination_refuses_is_counted_and_told_in_the_next_record() {
+        let full = Sink::open(&Destination::File("/dev/full".into())).unwrap().unwrap();
+        let (audit, writer) = Audit::start(full, 1000).unwrap();
+        for _ in 0..3 {
+            audit.tell(record);
+        }
+        let shared = audit.0.as_ref().unwrap().shared.clone();
+        drop(audit);
+        writer.finish();
+        let counts = [&shared.lost, &shared.dropped].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(counts, [3, 3], "in all, and to be told");
     }
 
     #[test]
@@ -211,19 +235,6 @@ mod tests {
         inner.window.lock().unwrap().began -= Duration::from_secs(1);
         audit.tell(record);
         assert_eq!((audit.lost(), records.try_iter().count()), (7, 1));
-    }
-
-    #[test]
-    fn what_the_destination_does_not_take_is_counted_too() {
-        let full = Sink::open(&Destination::File("/dev/full".into())).unwrap().unwrap();
-        let (audit, writer) = Audit::start(full, 1000).unwrap();
-        for _ in 0..3 {
-            audit.tell(record);
-        }
-        let shared = audit.0.as_ref().unwrap().shared.clone();
-        drop(audit);
-        writer.finish();
-        assert_eq!(shared.lost.load(Ordering::Relaxed), 3);
     }
 
     #[test]

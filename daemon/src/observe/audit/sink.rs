@@ -1,10 +1,9 @@
 //! Where records go.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::file::Lines;
 use super::journal::encode;
 use super::line;
 use super::record::Record;
@@ -34,12 +33,7 @@ pub struct Sink(Kind);
 enum Kind {
     Journal(Journal),
     Stderr,
-    /// `torn`: it may end with a part of a record.
-    File {
-        file: File,
-        path: PathBuf,
-        torn: bool,
-    },
+    File(Lines),
 }
 
 impl Sink {
@@ -53,21 +47,14 @@ impl Sink {
                 Journal::open(Path::new(SOCKET)).map_or(Kind::Stderr, Kind::Journal)
             }
             Destination::Stderr => Kind::Stderr,
-            Destination::File(path) => {
-                Kind::File { file: append(path)?, path: path.clone(), torn: false }
-            }
+            Destination::File(path) => Kind::File(Lines::open(path)?),
         })))
     }
 
-    /// Opens a file anew by its path: somebody may have moved it, to keep the past apart. If it cannot be
-    /// opened, the old one is written to as before.
+    /// Opens a file anew by its path.
     pub(super) fn reopen(&mut self) {
-        let Kind::File { file, path, .. } = &mut self.0 else { return };
-        match append(path) {
-            Ok(new) => *file = new,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the audit's file cannot be opened anew");
-            }
+        if let Kind::File(lines) = &mut self.0 {
+            lines.reopen();
         }
     }
 
@@ -76,19 +63,9 @@ impl Sink {
         match &mut self.0 {
             Kind::Journal(journal) => journal.send(&encode(record)),
             Kind::Stderr => io::stderr().write_all(&line::encode(record)),
-            Kind::File { file, torn, .. } => {
-                let end: &[u8] = if *torn { b"\n" } else { b"" };
-                let written = file.write_all(&[end, &line::encode(record)].concat());
-                *torn = written.is_err();
-                written
-            }
+            Kind::File(lines) => lines.add(&line::encode(record)),
         }
     }
-}
-
-/// A file for its owner alone; records go behind what it holds.
-fn append(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]
@@ -98,32 +75,6 @@ mod tests {
     use sockbroker_test_support::folder::Folder;
 
     use super::*;
-
-    #[test]
-    fn a_file_is_for_its_owner_and_records_go_behind_what_it_holds() {
-        use std::os::unix::fs::PermissionsExt;
-        let path = std::env::temp_dir().join(format!("sockbroker-audit-{}", std::process::id()));
-        for _ in 0..2 {
-            let mut sink = Sink::open(&Destination::File(path.clone())).unwrap().unwrap();
-            sink.write(&Record::new("test")).unwrap();
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!((text.lines().count(), mode & 0o777), (2, 0o600));
-    }
-
-    #[test]
-    fn a_record_behind_a_part_of_one_is_a_line_of_its_own() {
-        let folder = Folder::new();
-        let path = folder.write("audit", "{\"time\":");
-        let file = append(&path).unwrap();
-        let mut sink = Sink(Kind::File { file, path: path.clone(), torn: true });
-        for _ in 0..2 {
-            sink.write(&Record::new("test")).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
-    }
 
     #[test]
     fn a_journal_that_is_not_there_is_an_error_and_auto_takes_standard_error() {
@@ -161,7 +112,7 @@ mod tests {
         let path = folder.join("journal");
         let _journal = UnixDatagram::bind(&path).unwrap();
         let mut sink = Sink(Kind::Journal(Journal::open(&path).unwrap()));
-        sink.write(&Record::new("test").with("reason", "x".repeat(1 << 20))).unwrap_err();
+        sink.write(&Record::new("test").with("reason", "x".repeat(1 << 26))).unwrap_err();
         sink.write(&Record::new("test")).unwrap();
     }
 }
