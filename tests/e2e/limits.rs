@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 47] = [
+const CROSSED: [(&str, &str); 48] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -35,6 +35,7 @@ const CROSSED: [(&str, &str); 47] = [
     ("connections_reserved", "limits"),
     ("connections_per_user", "limits"),
     ("sessions", "limits"),
+    ("sessions_reserved", "limits"),
     ("sessions_per_user", "limits"),
     ("handles", "limits"),
     ("handles_per_user", "quotas"),
@@ -284,6 +285,8 @@ fn connections_over_their_limits_are_closed_at_once() {
 fn the_brokers_own_user_has_reserved_connections_and_no_more() {
     bounded(20, || {
         let broker = limited(&[("connections", 1), ("connections_reserved", 2)]);
+        // Behind the connection of the start, which then can only end.
+        broker.lsp().is_served();
         broker.idle_open_files();
         let mut clients: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
         clients.iter_mut().for_each(LspClient::is_served);
@@ -293,10 +296,22 @@ fn the_brokers_own_user_has_reserved_connections_and_no_more() {
 }
 
 #[test]
+fn the_brokers_own_user_has_reserved_sessions_and_no_more() {
+    bounded(20, || {
+        let broker = limited(&[("sessions", 1), ("sessions_reserved", 1)]);
+        let mut clients: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
+        let mut open = |client: &mut LspClient| client.call("session.open", Value::Null);
+        let opened: Vec<_> = clients.iter_mut().map(&mut open).collect();
+        assert!(!opened[0].is_fault() && !opened[1].is_fault());
+        assert_eq!(opened[2].fault().limit(), "sessions");
+    });
+}
+
+#[test]
 fn sessions_over_their_limits_are_refused() {
     bounded(20, || {
         for limit in ["sessions", "sessions_per_user"] {
-            let broker = limited(&[(limit, 1)]);
+            let broker = limited(&[(limit, 1), ("sessions_reserved", 0)]);
             let (mut first, mut second) = (broker.lsp(), broker.lsp());
             let opened = first.call("session.open", Value::Null);
             assert_eq!(second.call("session.open", Value::Null).fault().limit(), limit);

@@ -99,6 +99,9 @@ class Kubernetes(unittest.TestCase):
         (broker,) = self.daemons["spec"]["template"]["spec"]["containers"]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             self.assertEqual(broker[probe]["exec"]["command"], ["/usr/bin/sockbroker", "info", "--json"])
+        # Its end costs everybody's sockets.
+        life = broker["livenessProbe"]
+        self.assertGreaterEqual(life["periodSeconds"] * life["failureThreshold"], 60)
         folders = {volume["hostPath"]["path"]
                    for pod in (self.daemons["spec"]["template"], self.consumer)
                    for volume in pod["spec"]["volumes"] if "hostPath" in volume}

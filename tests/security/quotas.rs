@@ -123,7 +123,9 @@ fn holding_every_connection_does_not_keep_the_administrator_out() {
     run_with(
         test,
         |start| start.limit("connections", 3).limit("connections_reserved", 1),
-        |arena| {
+        |mut arena| {
+            // Behind the connection of the start, which then can only end.
+            arena.attacker.is_served();
             arena.broker.idle_open_files();
             let mut more: Vec<_> = (0..2).map(|_| attacker().lsp(&arena.broker)).collect();
             more.iter_mut().for_each(LspClient::is_served);
@@ -137,6 +139,26 @@ fn holding_every_connection_does_not_keep_the_administrator_out() {
                 let mut closed = user.lsp(&arena.broker);
                 assert!(closed.wire.ends_within(Duration::from_secs(5)));
             }
+        },
+    );
+}
+
+#[test]
+fn holding_every_session_does_not_keep_the_administrator_out() {
+    let test =
+        concat!(module_path!(), "::holding_every_session_does_not_keep_the_administrator_out");
+    run_with(
+        test,
+        |start| start.limit("sessions", 2).limit("sessions_reserved", 1),
+        |mut arena| {
+            let mut other = attacker().lsp(&arena.broker);
+            for client in [&mut arena.attacker, &mut other] {
+                client.call("session.open", Value::Null).result();
+            }
+            let mut neighbour = neighbour().lsp(&arena.broker);
+            assert_eq!(neighbour.call("session.open", Value::Null).fault().limit(), "sessions");
+            // What every program of the client library begins with.
+            arena.broker.lsp().call("session.open", Value::Null).result();
         },
     );
 }

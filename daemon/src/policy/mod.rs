@@ -129,7 +129,8 @@ impl Policy {
         self.revokes
     }
 
-    fn is_owner(&self, uid: u32) -> bool {
+    /// Whether a user may do everything: root, and the broker's own.
+    pub fn is_owner(&self, uid: u32) -> bool {
         uid == 0 || uid == self.owner
     }
 

@@ -230,9 +230,16 @@ impl Broker {
         Ok(token)
     }
 
+    /// How many there may be in all for a user to have one more: so many, and beyond them those that are
+    /// reserved for root and the broker's own user.
+    pub fn room(&self, uid: u32, most: u64, reserved: u64) -> u64 {
+        let (policy, _) = self.policy.current();
+        if policy.is_owner(uid) { most.saturating_add(reserved) } else { most }
+    }
+
     fn check_room(&self, opened: &HashMap<u64, Arc<Session>>, uid: u32) -> OpResult<()> {
         let limits = &self.limits;
-        if opened.len() >= size(limits.sessions) {
+        if opened.len() >= size(self.room(uid, limits.sessions, limits.sessions_reserved)) {
             return Err(OpError::Limit { name: "sessions", value: limits.sessions });
         }
         let own = opened.values().filter(|session| session.uid() == uid).count();

@@ -67,12 +67,14 @@ limits! {
         "how long a message that has begun may go without a further byte; then the connection ends";
     connections = 1024, "count",
         "connections in all; further ones are closed at once";
-    connections_reserved = 4, "count",
+    connections_reserved = 16, "count",
         "connections of root and the broker's own user beyond `connections`, so that a full broker can be looked at";
     connections_per_user = 512, "count",
         "connections of one user; further ones are closed at once";
     sessions = 1024, "count",
         "opened sessions in all; a further `session.open` or `session.clone` is refused";
+    sessions_reserved = 16, "count",
+        "opened sessions of root and the broker's own user beyond `sessions`, so that a full broker can be looked at";
     sessions_per_user = 512, "count",
         "opened sessions of one user; a further `session.open` or `session.clone` is refused";
     handles = 16384, "count",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sockbroker_sys::{process, stream};
+use sockbroker_sys::stream;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -41,14 +41,12 @@ pub struct Server {
     /// The end of the broker.
     pub shutdown: ShutdownSignal,
     places: Arc<Places>,
-    /// The broker's own user.
-    own: u32,
 }
 
 impl Server {
     /// A server that has no connections yet.
     pub fn new(broker: Arc<Broker>, methods: MethodTable, shutdown: ShutdownSignal) -> Self {
-        Self { broker, methods, shutdown, places: Arc::default(), own: process::effective_uid() }
+        Self { broker, methods, shutdown, places: Arc::default() }
     }
 
     /// Serves a listening Unix socket until the shutdown, and then the connections to their end.
@@ -97,8 +95,8 @@ impl Server {
             Err(error) => return tracing::warn!(%error, "{UNKNOWN_PEER}"),
         };
         let limits = &self.broker.limits;
-        let reserved = if [0, self.own].contains(&uid) { limits.connections_reserved } else { 0 };
-        let most = (limits.connections.saturating_add(reserved), limits.connections_per_user);
+        let in_all = self.broker.room(uid, limits.connections, limits.connections_reserved);
+        let most = (in_all, limits.connections_per_user);
         match Places::take(&self.places, uid, most) {
             Ok(place) => {
                 let server = self.clone();
