@@ -129,12 +129,12 @@ fn blind(rules: &[(Rule, String)]) -> Vec<Warning> {
     let about = |rule: &Rule| !(rule.subject.units.is_empty() && rule.subject.cgroups.is_empty());
     let warning = |(rule, place): &(Rule, String)| {
         let effect = match rule.effect {
-            Effect::Allow => "grants nothing",
-            Effect::Deny => "denies it to every unit and control group",
+            Effect::Allow => "the rule grants nothing",
+            Effect::Deny => "the rule refuses whatever unit a client is in",
         };
         let message = format!(
-            "rule `{}` names units or control groups, which this kernel does not tell of clients \
-             (Linux 6.5 does): it {effect}",
+            "rule `{}` names units or control groups, of which this kernel does not tell a client's \
+             (Linux 6.5 does): {effect}",
             rule.name
         );
         Warning { place: place.clone(), message }
@@ -219,6 +219,9 @@ mod tests {
         let told: Vec<_> = blind(&rules).iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].starts_with("p:2: rule `a` ") && told[0].ends_with("grants nothing"));
-        assert!(told[1].contains("rule `b` ") && told[1].contains("denies it to every unit"));
+        assert!(
+            told[1].contains("rule `b` ")
+                && told[1].ends_with("refuses whatever unit a client is in")
+        );
     }
 }
