@@ -15,10 +15,14 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Opens a file, or makes one for its owner alone.
+    /// Opens a file, or makes one for its owner alone. That the broker may read it is not needed.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
-        let file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
+        options.append(true).create(true).mode(0o600);
+        let file = match options.clone().read(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path)?,
+            opened => opened?,
+        };
         let torn = is_torn(&file);
         Ok(Self { file, path: path.to_owned(), torn })
     }
@@ -71,6 +75,18 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "line\nline\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_may_be_written_and_not_read_will_do() {
+        let folder = Folder::new();
+        let path = folder.write("audit", "line\n");
+        let mode = |bits| fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
+        // Root may read it all the same.
+        mode(0o200);
+        Lines::open(&path).unwrap().add(b"1\n").unwrap();
+        mode(0o600);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line\n1\n");
     }
 
     #[test]
