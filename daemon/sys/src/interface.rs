@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
 use nix::ifaddrs::getifaddrs;
@@ -47,6 +47,17 @@ pub fn owner_of(address: IpAddr) -> io::Result<Option<u32>> {
     owner.map(|entry| index_of(&entry.interface_name)).transpose()
 }
 
+/// The first IPv4 address of an interface (`SIOCGIFADDR`, `netdevice(7)`); `EADDRNOTAVAIL` if it has none.
+pub fn address_of(name: &str) -> io::Result<Ipv4Addr> {
+    let probe = socket::create(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    match interface(probe.as_fd(), name, InterfaceRequest::Address)? {
+        InterfaceValue::Address(address) => Ok(address),
+        InterfaceValue::Int(_) | InterfaceValue::Hardware { .. } => {
+            Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))
+        }
+    }
+}
+
 /// Whether an interface is a loopback (`IFF_LOOPBACK`, `netdevice(7)`); `ENXIO` if there is none of
 /// this index.
 pub fn is_loopback(index: u32) -> io::Result<bool> {
@@ -72,7 +83,7 @@ pub fn bring_up(name: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv6Addr;
 
     use super::*;
     use crate::testing::errno;

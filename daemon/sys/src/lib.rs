@@ -34,6 +34,7 @@ pub mod ioctl;
 pub mod filter;
 pub mod packet;
 pub mod file;
+pub mod unix_file;
 pub mod resolver;
 pub mod databases;
 pub mod interface;

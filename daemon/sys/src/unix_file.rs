@@ -1,0 +1,131 @@
+//! Files of `AF_UNIX` sockets that a descriptor opened with `O_PATH` stands for, so that nothing between a
+//! check and the kernel's own look-up can lead elsewhere.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlink};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{SFlag, fstat, fstatat, stat};
+use nix::unistd::fchdir;
+use sockbroker_proto::address::Address;
+
+use crate::address::RawAddress;
+use crate::socket;
+
+mod diagnosis;
+
+pub use diagnosis::{BoundFile, bound_file};
+
+/// Device and inode number: what a file is, whatever its name.
+pub type FileId = (u64, u64);
+
+/// What kind of file a descriptor stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A socket in the file system.
+    Socket,
+    /// A folder.
+    Folder,
+    /// Anything else.
+    Other,
+}
+
+/// Opens a socket's file, following symbolic links but not those of `/proc` that lead to open files and
+/// folders of this process (`openat2(2)`, `RESOLVE_NO_MAGICLINKS`). Nothing is read; search permission on
+/// the path is needed, none on the file.
+pub fn open(path: &[u8]) -> io::Result<OwnedFd> {
+    open_with(path, OFlag::O_PATH)
+}
+
+/// The same for a folder; `ENOTDIR` for anything else.
+pub fn open_folder(path: &[u8]) -> io::Result<OwnedFd> {
+    open_with(path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+}
+
+fn open_with(path: &[u8], flags: OFlag) -> io::Result<OwnedFd> {
+    let how =
+        OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(nix::fcntl::AT_FDCWD, OsStr::from_bytes(path), how)?)
+}
+
+/// What a descriptor stands for (`fstat(2)`).
+pub fn identify(file: BorrowedFd<'_>) -> io::Result<(FileId, FileKind)> {
+    let found = fstat(file)?;
+    let kind = match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFSOCK => FileKind::Socket,
+        SFlag::S_IFDIR => FileKind::Folder,
+        _ => FileKind::Other,
+    };
+    Ok(((found.st_dev, found.st_ino), kind))
+}
+
+/// The path by which the kernel knows an open file (`proc_pid_fd(5)`): canonical, in the mount namespace that
+/// it was opened in.
+pub fn path_of(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    Ok(readlink(own_entry(file).as_str())?.into_vec())
+}
+
+/// The address that leads to this very socket file, while the descriptor is open in this process.
+pub fn address_of(file: BorrowedFd<'_>) -> RawAddress {
+    RawAddress::encode(&Address::UnixPath(own_entry(file).into_bytes()))
+}
+
+fn own_entry(file: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Binds a socket to `name` in a folder, and gives the name by which the kernel then shows it.
+///
+/// That is the path as the program wrote it where this process finds the same folder by it, and `name` alone
+/// elsewhere. Changes the working folder of the calling thread, which must end afterwards.
+///
+/// `ESTALE` if the path led elsewhere in the meantime: the socket is then bound to a file that nobody judged.
+pub fn bind(
+    socket: BorrowedFd<'_>,
+    folder: BorrowedFd<'_>,
+    name: &[u8],
+    written: Option<&[u8]>,
+) -> io::Result<Vec<u8>> {
+    // Where the kernel does not report bound files, nobody could check afterwards.
+    let checked = bound_file(socket).is_ok();
+    if let Some(path) = written.filter(|path| checked && leads_to(path, folder, name)) {
+        socket::bind(socket, &RawAddress::encode(&Address::UnixPath(path.to_vec())))?;
+        check_bound(socket, folder, name)?;
+        return Ok(path.to_vec());
+    }
+    unshare(CloneFlags::CLONE_FS)?;
+    fchdir(folder)?;
+    socket::bind(socket, &RawAddress::encode(&Address::UnixPath(name.to_vec())))?;
+    Ok(name.to_vec())
+}
+
+/// Whether an absolute path is `name` in this very folder.
+fn leads_to(path: &[u8], folder: BorrowedFd<'_>, name: &[u8]) -> bool {
+    let path = Path::new(OsStr::from_bytes(path));
+    let same = || -> io::Result<bool> {
+        let Some(parent) = path.parent() else { return Ok(false) };
+        let (seen, own) = (stat(parent)?, fstat(folder)?);
+        Ok((seen.st_dev, seen.st_ino) == (own.st_dev, own.st_ino))
+    };
+    path.is_absolute()
+        && path.file_name() == Some(OsStr::from_bytes(name))
+        && same().unwrap_or(false)
+}
+
+/// Compares the file that the socket is bound to with the one in the folder.
+fn check_bound(socket: BorrowedFd<'_>, folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let elsewhere = || io::Error::from_raw_os_error(libc::ESTALE);
+    let found = fstatat(folder, OsStr::from_bytes(name), AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(|_error| elsewhere())?;
+    match bound_file(socket)? {
+        Some(bound) if bound == BoundFile::of((found.st_dev, found.st_ino)) => Ok(()),
+        Some(_) | None => Err(elsewhere()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
