@@ -41,6 +41,7 @@ struct Rule {
     fields: Vec<(&'static str, Vec<&'static str>)>,
     snaplen: Option<u64>,
     unrevocable: bool,
+    unchecked: bool,
 }
 
 /// A random policy.
@@ -112,8 +113,9 @@ impl Rules {
                 return refusal(&rule.name);
             }
         }
+        let escaped = if ask.verb == "handover" { escaped(&own, ask) } else { None };
         for rule in &own {
-            if !rule.deny && rule.matches(ask) {
+            if !rule.deny && rule.matches(ask) && (rule.unchecked || escaped.is_none()) {
                 return None;
             }
         }
@@ -121,8 +123,30 @@ impl Rules {
         if holder && (ask.verb == "inspect" || ask.verb == "session") {
             return None;
         }
-        refusal("no rule")
+        let bound = own.iter().any(|rule| !rule.deny && rule.matches(ask));
+        refusal(escaped.as_deref().filter(|_| bound).unwrap_or("no rule"))
     }
+}
+
+/// The rule that refuses what the holder of a descriptor does without the broker.
+fn escaped(own: &[&Rule], ask: &Ask) -> Option<String> {
+    const HOLDER: [&str; 9] =
+        ["bind", "listen", "accept", "connect", "send", "receive", "option", "capture", "inject"];
+    let internet = ask.family.is_some_and(|family| family.starts_with("AF_INET"));
+    let binds = |rule: &Rule| {
+        let about = rule.fields.iter().all(|(field, words)| match *field {
+            "family" | "type" | "protocol" => rule.field_matches(field, words, ask),
+            _ => true,
+        });
+        let has = |names: &[&str]| rule.fields.iter().any(|(field, _)| names.contains(field));
+        let addresses = has(&["local", "local_ports", "remote", "remote_ports"]);
+        let interface = has(&["interface"]) && (internet || ask.family == Some("AF_PACKET"));
+        rule.deny && about && (addresses && internet || interface)
+    };
+    let found = HOLDER
+        .iter()
+        .find_map(|verb| own.iter().find(|rule| rule.verbs.contains(verb) && binds(rule)));
+    found.map(|rule| rule.name.clone())
 }
 
 impl Rule {
@@ -158,6 +182,7 @@ impl Rule {
         if rule.verbs.contains(&"capture") && !rule.deny && dice.percent(30) {
             rule.snaplen = Some(*dice.one(&[64, 2000]));
         }
+        rule.unchecked = rule.verbs.contains(&"handover") && !rule.deny && dice.percent(50);
         rule.unrevocable = rule.verbs.contains(&"handover") && dice.percent(50);
         rule
     }
@@ -174,6 +199,7 @@ impl Rule {
         ];
         lines.extend(self.fields.iter().map(|(field, words)| format!("{field} = {words:?}")));
         lines.extend(self.snaplen.map(|snaplen| format!("snaplen = {snaplen}")));
+        lines.extend(self.unchecked.then(|| "unchecked = true".to_owned()));
         lines.extend(self.unrevocable.then(|| "handover = \"unrevocable\"".to_owned()));
         lines.join("\n") + "\n"
     }

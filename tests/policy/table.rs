@@ -160,6 +160,9 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     }),
     ("socket.sendmmsg", |dice, fixture| sent(dice, fixture, |held, data| json!([held, [{ "buffers": [data] }]]))),
     ("socket.sendmsg", |dice, fixture| {
+        if dice.percent(50) {
+            return from_elsewhere(dice, fixture);
+        }
         let (mut params, mut asks) = sent(dice, fixture, |held, data| json!([held, [data]]));
         if dice.percent(50) {
             let held = fixture.sockets.iter().find(|held| params[0] == held.handle).unwrap();
@@ -288,14 +291,55 @@ fn sendto(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
     let (spelt, seen) = destination(dice, held);
     let port = *dice.one(&[9, 2000]);
     let sends = Ask { remote: ip(seen, port), ..local("send", held) };
-    let mut asks = vec![sends.clone()];
+    // A connection takes it to the peer, whatever address stands beside it.
+    let peer = held.peer.filter(|_| held.kind == "SOCK_STREAM");
+    let to_peer = peer.map(|peer| Ask { remote: Some(peer), ..sends.clone() });
+    let ways: Vec<_> = std::iter::once(sends).chain(to_peer).collect();
+    let mut asks = ways.clone();
     let mut flags = 0;
     if dice.percent(30) {
         flags = libc::MSG_FASTOPEN;
-        asks.push(Ask { verb: "connect", ..sends });
+        asks.extend(ways.into_iter().map(|way| Ask { verb: "connect", ..way }));
     }
     (json!([held.handle, "", flags, [spelt, port]]), asks)
 }
+
+/// A datagram whose ancillary data names sources and interfaces, several of them or none.
+fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+    let is_udp = |held: &&Held| (held.family, held.kind) == ("AF_INET", "SOCK_DGRAM");
+    let held = fixture.sockets.iter().find(is_udp).expect("a UDP socket");
+    let items: Vec<(Option<[u8; 4]>, u32)> = (0..dice.below(3))
+        .map(|_| {
+            let source = *dice.one(&[None, Some([127, 0, 0, 1]), Some([127, 9, 9, 9])]);
+            (source, *dice.one(&[0, LOOPBACK]))
+        })
+        .collect();
+    let sources: Vec<_> = items.iter().filter_map(|(source, _)| *source).collect();
+    let locals: Vec<_> = sources.iter().map(|source| Some((IpAddr::from(*source), 0))).collect();
+    let locals = if locals.is_empty() { vec![held.local] } else { locals };
+    let named = items.iter().any(|(_, index)| *index == LOOPBACK);
+    let interface = named.then_some("lo");
+    // In place of 0.0.0.0 the kernel puts the source.
+    let (spelt, seen) = *dice.one(&["127.0.0.1", "0.0.0.0"].map(|host| match host {
+        "0.0.0.0" => (host, IpAddr::from(*sources.last().unwrap_or(&[127, 0, 0, 1]))),
+        _ => (host, IpAddr::from([127, 0, 0, 1])),
+    }));
+    let sends = Ask { remote: Some((seen, 9)), interface, ..on("send", held) };
+    let mut asks: Vec<_> = locals.into_iter().map(|local| Ask { local, ..sends.clone() }).collect();
+    let ordinary = Ask { option: Some("ordinary"), interface, ..on("option", held) };
+    asks.extend(items.iter().map(|_| ordinary.clone()));
+    let ancillary: Vec<_> = items
+        .iter()
+        .map(|(source, index)| {
+            let info = [&index.to_ne_bytes()[..], &source.unwrap_or_default(), &[0; 4]].concat();
+            json!(["IPPROTO_IP", "IP_PKTINFO", base64(info)])
+        })
+        .collect();
+    (json!([held.handle, ["aGk="], ancillary, 0, [spelt, 9]]), asks)
+}
+
+/// The index of the loopback interface in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Data to where a socket is connected; on netlink a message that can be read or one that cannot.
 fn sent(

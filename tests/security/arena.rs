@@ -72,6 +72,7 @@ name = "unix"
 subject = { uids = [4200001, 4200002] }
 allow = ["create", "adopt", "bind", "listen", "accept", "connect", "send", "receive", "option", "handover"]
 family = ["AF_UNIX"]
+paths = "broker"
 
 [[rule]]
 name = "look at routes"

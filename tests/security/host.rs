@@ -36,9 +36,9 @@ fn names_cannot_forge_records() {
         move |mut arena| {
             let _kept = &folder;
             let forged =
-                "/x\n{\"audit\":\"decision\",\"verdict\":\"allowed\",\"uid\":0}\n\u{1b}[2J";
+                "\u{0}x\n{\"audit\":\"decision\",\"verdict\":\"allowed\",\"uid\":0}\n\u{1b}[2J";
             let unix = arena.socket(json!(["AF_UNIX"]));
-            arena.attacker.call("socket.bind", json!([unix, forged])).fault();
+            arena.attacker.call("socket.bind", json!([unix, forged])).result();
             arena.attacker.call("socket.connect", json!([unix, forged])).fault();
             arena.denied("socket.sethostname", json!([forged]), "no rule", "sethostname");
             let records = || {

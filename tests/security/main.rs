@@ -31,3 +31,4 @@ mod quotas;
 mod startup;
 mod roles;
 mod ended;
+mod inputs;

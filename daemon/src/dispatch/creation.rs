@@ -13,7 +13,9 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::resolve::Question;
 use crate::ops::{connect, open};
-use crate::policy::action::{Adopt, Create, Handover, SocketFacts};
+use crate::policy::action::{Adopt, Create, SocketFacts};
+use crate::policy::target::Target;
+use crate::policy::verb::Verb;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 
@@ -114,7 +116,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     let facts = entry.facts();
     let timeout = entry.timeout().seconds();
     let descriptor = if want_fd {
-        Some(open::hand_over(call.permit(Handover { socket: entry.kind() })?, &entry)?)
+        Some(open::hand_over(call.permit_handover(entry.kind())?, &entry)?)
     } else {
         None
     };
@@ -166,11 +168,11 @@ async fn connect_one(
     let facts = SocketFacts { family: info.family, kind: info.kind, proto: info.proto };
     let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
     if let Some(source) = source {
-        let address = call.address(facts, source).await?;
-        connect::bind(call.permit_bind(&entry, address)?, &entry, call.actor()).await?;
+        let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
+        connect::bind(call.permit_bind(&entry, target)?, &entry, call.actor()).await?;
     }
     let address = info.address.decode(facts.proto).unwrap_or(Address::Unspecified);
-    let permit = call.permit_connect(&entry, address)?;
+    let permit = call.permit_connect(&entry, Target::Address(address))?;
     let place = entry.sending.join(call.connection().number());
     connect::connect(permit, &entry, place, call.actor()).await?;
     Ok(entry)
@@ -240,11 +242,12 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
     }
     // create_server raises what the resolver said as a plain OSError.
-    let address = call.address(facts, wanted.address).await.map_err(|error| match error {
+    let target = call.target(&entry, wanted.address, ("bind", Verb::Bind)).await;
+    let target = target.map_err(|error| match error {
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
         other => other,
     })?;
-    connect::bind(call.permit_bind(&entry, address)?, &entry, call.actor()).await?;
+    connect::bind(call.permit_bind(&entry, target)?, &entry, call.actor()).await?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
     connect::listen(call.permit_listen(&entry, backlog)?, &entry, call.actor()).await?;
     admit(call, Arc::new(entry), false)
@@ -263,6 +266,7 @@ pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
 }
 
 fn set_int(call: &Call, entry: &Entry, level: i32, name: i32, value: i64) -> OpResult<()> {
-    let permit = call.permit_option(entry, level, name, &value.to_ne_bytes())?;
-    option::set(permit, entry, &Value::Int(value))
+    let value = Value::Int(value);
+    let permit = call.permit_option(entry, level, name, &value.bytes(entry.facts().family))?;
+    option::set(permit, entry, &value)
 }

@@ -21,7 +21,7 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::outgoing::{Control, Outgoing};
 use crate::ops::receive::{self, Want, is_end};
 use crate::ops::send::{self, MAX_BUFFERS};
-use crate::ops::sniffer;
+use crate::ops::{sniffer, whereabouts};
 use crate::policy::Permit;
 use crate::policy::action::Send;
 use crate::policy::verb::Verb;
@@ -225,11 +225,12 @@ async fn prepare(
         ancdata.into_iter().map(|item| read_control(call, item)).collect::<OpResult<_>>()?;
     let destination = match address {
         None | Some(AddressValue::None(())) => None,
-        Some(address) => Some(call.address(entry.facts(), &address).await?),
+        Some(address) => Some(call.target(entry, &address, ("sendmsg", Verb::Send)).await?),
     };
     call.settle(entry, place, Verb::Send).await;
-    // Rules look into netlink messages alone.
-    let gathered = (entry.kind().family == libc::AF_NETLINK).then(|| buffers.concat());
+    // Rules look into netlink messages, and into packets that bring their header along.
+    let looks = entry.kind().family == libc::AF_NETLINK || whereabouts::own_headers(entry);
+    let gathered = looks.then(|| buffers.concat());
     let ancillary = control.iter().map(seen).collect();
     let contents = Contents { flags, ancillary, data: gathered.as_deref() };
     let permit = call.permit_send(entry, destination, &contents)?;

@@ -62,12 +62,14 @@ impl OptionsServer for Handlers {
         let place = entry.sending.join(call.connection().number());
         let (level, name) = (int(level)?, int(optname)?);
         let value = read(call, value, optlen)?;
-        let permit = match &value {
-            Value::Int(number) => call.permit_option(&entry, level, name, &number.to_ne_bytes())?,
-            Value::Bytes(bytes) => call.permit_option(&entry, level, name, bytes)?,
-            Value::Null(_) => call.permit_option(&entry, level, name, &[])?,
-        };
+        let bytes = value.bytes(entry.facts().family);
+        let permit = call.permit_option(&entry, level, name, &bytes)?;
         place.turn().await;
+        if (entry.kind().family, level, name)
+            == (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT)
+        {
+            return Ok(option::join_fanout(permit, &entry, &value, &call.broker().fanout)?);
+        }
         Ok(option::set(permit, &entry, &value)?)
     }
 

@@ -1,20 +1,26 @@
 //! Requests to the policy with the operands that its rules look at, and no others: finding one out is a
 //! system call.
 
+use std::sync::Arc;
+
 use sockbroker_proto::address::Address;
 
 use super::audit;
 use super::call::Call;
 use crate::ops::error::OpResult;
 use crate::ops::whereabouts;
-use crate::policy::Permit;
 use crate::policy::action::{
-    Accept, Bind, Capture, Connect, Listen, OptionAccess, Receive, Request, Send, SocketOption,
+    Accept, Bind, Capture, Connect, Handover, Listen, OptionAccess, Receive, Request, Send,
+    SocketFacts, SocketOption,
 };
-use crate::policy::membership::{device, membership, packet_info};
+use crate::policy::membership::{
+    device as device_of, header, hops, membership, packet_info, source,
+};
 use crate::policy::netlink::{MessageClass, classes_of};
-use crate::policy::option::OptionClass;
+use crate::policy::rights::Operands;
+use crate::policy::target::{SocketName, Target};
 use crate::policy::verb::Verb;
+use crate::policy::{Denial, Permit};
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
 
@@ -47,11 +53,16 @@ impl Call {
                 Ok(permit)
             }
             Err(denial) => {
-                metrics.decided(&denial.rule, false);
-                audit::denied(self, &denial);
+                self.denied(&denial);
                 Err(denial.into())
             }
         }
+    }
+
+    /// Counts and reports a refusal.
+    pub(super) fn denied(&self, denial: &Denial) {
+        self.broker().metrics.decided(&denial.rule, false);
+        audit::denied(self, denial);
     }
 
     /// Waits for what the same connection did to a socket before, where the policy is about to look at
@@ -66,18 +77,21 @@ impl Call {
         }
     }
 
-    pub(super) fn permit_bind(&self, entry: &Entry, address: Address) -> OpResult<Permit<Bind>> {
+    pub(super) fn permit_bind(&self, entry: &Entry, target: Target) -> OpResult<Permit<Bind>> {
         let rights = self.rights();
         let looks = rights.looks_at(Verb::Bind).interface
             || entry.kind().family == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
-        let interface = looks.then(|| match &address {
-            // The sniffer of the documentation listens where its address is.
-            Address::Inet { host, .. } if entry.sniffer.is_some() => {
-                whereabouts::interface_of(*host)
-            }
-            address => whereabouts::interface(entry, Some(address)),
-        });
-        self.permit(Bind { socket: entry.kind(), address, interface: interface.flatten() })
+        let interface = match target.address() {
+            Some(address) if looks => match address {
+                // The sniffer of the documentation listens where its address is.
+                Address::Inet { host, .. } if entry.sniffer.is_some() => {
+                    whereabouts::interface_of(*host)
+                }
+                address => whereabouts::interface(entry, address)?,
+            },
+            _ => None,
+        };
+        self.permit(Bind { socket: entry.kind(), target, interface })
     }
 
     pub(super) fn permit_listen(&self, entry: &Entry, backlog: i32) -> OpResult<Permit<Listen>> {
@@ -93,18 +107,24 @@ impl Call {
     pub(super) fn permit_connect(
         &self,
         entry: &Entry,
-        address: Address,
+        target: Target,
     ) -> OpResult<Permit<Connect>> {
         let looks = self.rights().looks_at(Verb::Connect);
-        let reached = looks.remote.then(|| whereabouts::reached(entry, &address)).flatten();
-        let looked_up =
-            looks.lookup.then(|| self.session().lookup_age(reached.as_ref().unwrap_or(&address)));
+        let target = specified(entry, target, &[])?;
+        let address = target.address();
+        let looked_up = address.filter(|_| looks.lookup);
+        let looked_up = looked_up.and_then(|address| self.session().lookup_age(address));
+        let interfaces = if looks.interface {
+            whereabouts::interfaces(entry, address, &[])?
+        } else {
+            Vec::new()
+        };
         let local = self.local(entry, Verb::Connect);
-        let looked_up = looked_up.flatten();
-        self.permit(Connect { socket: entry.kind(), address, reached, local, looked_up })
+        let socket = entry.kind();
+        self.permit(Connect { socket, target, local, interfaces, looked_up })
     }
 
-    fn local(&self, entry: &Entry, verb: Verb) -> Option<Address> {
+    fn local(&self, entry: &Entry, verb: Verb) -> Option<SocketName> {
         let looks = self.rights().looks_at(verb).local;
         looks.then(|| whereabouts::local(entry)).flatten()
     }
@@ -112,11 +132,15 @@ impl Call {
     pub(super) fn permit_send(
         &self,
         entry: &Entry,
-        destination: Option<Address>,
+        destination: Option<Target>,
         contents: &Contents<'_>,
     ) -> OpResult<Permit<Send>> {
         let socket = entry.kind();
         let rights = self.rights();
+        let items = || contents.ancillary.iter();
+        let named: Vec<_> =
+            items().filter_map(|(level, kind, data)| Named::of(*level, *kind, data)).collect();
+        let destination = destination.map(|target| specified(entry, target, &named)).transpose()?;
         let mut request = Send::new(socket, destination);
         request.own_headers = whereabouts::own_headers(entry);
         request.connects =
@@ -124,36 +148,41 @@ impl Call {
         if socket.family == libc::AF_NETLINK {
             // The kernel has port 0; to anybody else a message means what they make of it.
             request.messages = classes_of(socket.proto, contents.data.unwrap_or_default());
-            if leads_to_others(entry, request.destination.as_ref()) {
+            if leads_to_others(entry, request.destination.as_ref().and_then(Target::address)) {
                 request.messages = vec![MessageClass::Peer];
             }
         }
-        request.ancillary =
-            contents.ancillary.iter().map(|(level, kind, _)| (*level, *kind)).collect();
-        let looks = [Verb::Send, Verb::Spoof, Verb::Inject, Verb::Connect]
+        request.ancillary = items().map(|(level, kind, _)| (*level, *kind)).collect();
+        let looks = [Verb::Send, Verb::Spoof, Verb::Inject, Verb::Connect, Verb::Option]
             .map(|verb| rights.looks_at(verb));
-        if looks.iter().any(|looks| looks.remote) {
-            request.reached = match &request.destination {
-                Some(destination) => whereabouts::reached(entry, destination),
-                None => whereabouts::peer(entry),
-            };
+        let address = request.destination.as_ref().and_then(Target::address);
+        if looks.iter().any(|looks| looks.interface) {
+            let peer = || whereabouts::peers(entry).into_iter().find_map(SocketName::into_address);
+            let towards = address.cloned().or_else(peer);
+            let indexes: Vec<_> = named.iter().map(|info| info.interface).collect();
+            request.interfaces = whereabouts::interfaces(entry, towards.as_ref(), &indexes)?;
         }
         if looks.iter().any(|looks| looks.lookup) {
-            let target = request.reached.as_ref().or(request.destination.as_ref());
-            request.looked_up = target.and_then(|target| self.session().lookup_age(target));
+            request.looked_up = address.and_then(|target| self.session().lookup_age(target));
         }
-        let named = contents
-            .ancillary
-            .iter()
-            .find_map(|(level, kind, data)| packet_info(*level, *kind, data));
         if looks.iter().any(|looks| looks.local) {
-            let source = named.as_ref().and_then(|(source, _)| source.clone());
-            request.source = source.or_else(|| whereabouts::local(entry));
+            request.locals = whereabouts::chosen_sources(entry, address);
+            let sources = named.iter().filter_map(|info| info.source.clone());
+            request.locals.extend(sources.map(SocketName::Address));
+            if request.locals.is_empty() {
+                request.locals.extend(whereabouts::local(entry));
+            }
         }
-        if looks.iter().any(|looks| looks.interface) {
-            let named = named.and_then(|(_, index)| whereabouts::interface_name(index));
-            let of_address = || whereabouts::interface(entry, request.destination.as_ref());
-            request.interface = named.or_else(of_address);
+        if looks.iter().any(|looks| looks.remote) {
+            // A connection takes the data to its peer, whatever address stands beside it.
+            if request.destination.is_none() || socket.has_connections() {
+                request.remotes = whereabouts::peers(entry);
+            }
+            let hops = items().flat_map(|(level, kind, data)| hops(*level, *kind, data));
+            request.remotes.extend(hops.map(SocketName::Address));
+        }
+        if request.own_headers && looks.iter().any(|looks| looks.local || looks.remote) {
+            add_header(&mut request, contents.data);
         }
         self.permit(request)
     }
@@ -161,17 +190,22 @@ impl Call {
     pub(super) fn permit_receive(&self, entry: &Entry, length: usize) -> OpResult<Permit<Receive>> {
         let rights = self.rights();
         let looks = rights.looks_at(Verb::Receive).remote;
-        let peer = looks.then(|| whereabouts::peer(entry)).flatten();
+        let peers = if looks { whereabouts::peers(entry) } else { Vec::new() };
         let looks =
             entry.kind().family == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
-        let interface = looks.then(|| whereabouts::interface(entry, None)).flatten();
-        self.permit(Receive { socket: entry.kind(), peer, interface, length: length as u64 })
+        let interface = looks.then(|| whereabouts::captured(entry)).flatten();
+        self.permit(Receive { socket: entry.kind(), peers, interface, length: length as u64 })
     }
 
     pub(super) fn permit_capture(&self, entry: &Entry) -> OpResult<Permit<Capture>> {
         let looks = self.rights().looks_at(Verb::Capture).interface;
-        let interface = looks.then(|| whereabouts::interface(entry, None)).flatten();
+        let interface = looks.then(|| whereabouts::captured(entry)).flatten();
         self.permit(Capture { socket: entry.kind(), interface })
+    }
+
+    pub(super) fn permit_handover(&self, socket: SocketFacts) -> OpResult<Permit<Handover>> {
+        let escapes = self.rights().escaped_by(socket).map(Arc::from);
+        self.permit(Handover { socket, escapes })
     }
 
     /// An option is set to these bytes.
@@ -183,23 +217,86 @@ impl Call {
         value: &[u8],
     ) -> OpResult<Permit<SocketOption>> {
         let mut request = SocketOption::new(entry.kind(), OptionAccess::Write, level, name);
-        let looks = self.rights().looks_at(request.class().verb());
-        if request.class() == OptionClass::Multicast && (looks.remote || looks.interface) {
-            if let Some((group, device)) = membership(level, name, value) {
-                request.group = Some(group);
-                request.interface = whereabouts::device_name(&device);
-            }
-        } else if looks.interface {
-            let device = device(level, name, value);
-            request.interface = device.as_ref().and_then(whereabouts::device_name);
+        let rights = self.rights();
+        let looks = [request.class().verb(), Verb::Send].map(|verb| rights.looks_at(verb));
+        let looks = |of: fn(&Operands) -> bool| looks.iter().any(of);
+        let (at_ends, at_interface) = (looks(|o| o.local || o.remote), looks(|o| o.interface));
+        if !(at_ends || at_interface) {
+            return self.permit(request);
         }
+        let group = membership(level, name, value);
+        let device = group.as_ref().map(|(_, device)| device.clone());
+        if let Some(device) =
+            device.or_else(|| device_of(level, name, value)).filter(|_| at_interface)
+        {
+            request.interface = whereabouts::device_name(&device)?;
+        }
+        request.group = group.map(|(group, _)| SocketName::Address(group));
+        request.source = source(level, name, value).map(SocketName::Address);
+        request.hops = hops(level, name, value).into_iter().map(SocketName::Address).collect();
         self.permit(request)
+    }
+}
+
+/// The target with the address that the kernel would put in the place of an unspecified one.
+fn specified(entry: &Entry, target: Target, named: &[Named]) -> OpResult<Target> {
+    let Target::Address(address) = target else { return Ok(target) };
+    let source = named.iter().rev().find_map(|info| match info.source {
+        Some(Address::Inet { host, .. }) => Some(host),
+        Some(Address::Inet6 { host, .. }) => host.to_ipv4_mapped(),
+        _ => None,
+    });
+    let interface = named.iter().rev().map(|info| info.interface).find(|index| *index != 0);
+    let address = whereabouts::specified(entry, address, source, interface)?;
+    Ok(Target::Address(address))
+}
+
+/// What one item of ancillary data names of a message's source.
+#[derive(Debug)]
+struct Named {
+    source: Option<Address>,
+    interface: u32,
+}
+
+impl Named {
+    fn of(level: i32, kind: i32, data: &[u8]) -> Option<Self> {
+        packet_info(level, kind, data).map(|(source, interface)| Self { source, interface })
+    }
+}
+
+/// Adds the ends that a packet's own header names. Of data that cannot be seen nobody knows them.
+fn add_header(request: &mut Send, data: Option<&[u8]>) {
+    match data.map(|data| header(request.socket.family, data)) {
+        Some(Some((source, destination, options))) => {
+            if !is_unspecified(&source) {
+                request.locals.push(SocketName::Address(source));
+            }
+            let route = hops(libc::IPPROTO_IP, libc::IP_OPTIONS, options);
+            let ends = std::iter::once(destination).chain(route);
+            request.remotes.extend(ends.map(SocketName::Address));
+        }
+        // Too short for a header: the kernel refuses it.
+        Some(None) => {}
+        None => {
+            request.locals.push(SocketName::Unknown);
+            request.remotes.push(SocketName::Unknown);
+        }
+    }
+}
+
+fn is_unspecified(address: &Address) -> bool {
+    match address {
+        Address::Inet { host, .. } => host.is_unspecified(),
+        Address::Inet6 { host, .. } => host.is_unspecified(),
+        _ => false,
     }
 }
 
 /// Whether a netlink message goes to another process or a group.
 fn leads_to_others(entry: &Entry, destination: Option<&Address>) -> bool {
-    let peer = || whereabouts::peer(entry);
-    let destination = destination.cloned().or_else(peer);
-    matches!(destination, Some(Address::Netlink { pid, groups }) if pid != 0 || groups != 0)
+    let others = |address: &Address| matches!(address, Address::Netlink { pid, groups } if *pid != 0 || *groups != 0);
+    match destination {
+        Some(destination) => others(destination),
+        None => whereabouts::peers(entry).iter().filter_map(SocketName::address).any(others),
+    }
 }

@@ -22,6 +22,7 @@ impl PolicyServer for Handlers {
     fn check(&self, ext: &Extensions, action: String) -> RpcResult<Verdict> {
         let rights = Call::of(ext)?.rights();
         let described: Described = action.parse().map_err(OpError::value)?;
+        let described = described.under(&rights);
         let considered = rights.considered(&described.question()).into_iter();
         let considered = considered.map(|(rule, mismatch)| Considered {
             rule: rule.name.to_string(),

@@ -16,7 +16,7 @@ use super::poll::poll_handles;
 use super::{Handlers, creation::admit};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::{connect, open};
-use crate::policy::action::{Handover, Inspect};
+use crate::policy::action::Inspect;
 use crate::policy::verb::Verb;
 
 #[async_trait]
@@ -144,9 +144,8 @@ impl SocketServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let (place, _barrier) = entry.join_both(call.connection().number());
-        let facts = entry.facts();
-        let address = call.address(facts, &address).await?;
-        let permit = call.permit_bind(&entry, address)?;
+        let target = call.target(&entry, &address, ("bind", Verb::Bind)).await?;
+        let permit = call.permit_bind(&entry, target)?;
         place.turn().await;
         Ok(connect::bind(permit, &entry, call.actor()).await?)
     }
@@ -270,17 +269,16 @@ fn clip_backlog(backlog: Option<i64>) -> OpResult<Option<i32>> {
 async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> OpResult<()> {
     let entry = call.entry(handle)?;
     let (place, _barrier) = entry.join_both(call.connection().number());
-    let facts = entry.facts();
-    let address = call.address(facts, address).await?;
+    let target = call.target(&entry, address, ("connect", Verb::Connect)).await?;
     call.settle(&entry, &place, Verb::Connect).await;
-    let permit = call.permit_connect(&entry, address)?;
+    let permit = call.permit_connect(&entry, target)?;
     connect::connect(permit, &entry, place, call.actor()).await
 }
 
 fn hand_over(call: &Call, handle: Handle) -> OpResult<u32> {
     call.check_carries_descriptors()?;
     let entry = call.entry(handle)?;
-    let permit = call.permit(Handover { socket: entry.kind() })?;
+    let permit = call.permit_handover(entry.kind())?;
     call.give_descriptor(open::hand_over(permit, &entry)?);
     Ok(1)
 }

@@ -140,9 +140,8 @@ impl TransferServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let place = entry.sending.join(call.connection().number());
-        let socket = entry.facts();
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
-        let destination = Some(call.address(socket, &address).await?);
+        let destination = Some(call.target(&entry, &address, ("sendto", Verb::Send)).await?);
         call.settle(&entry, &place, Verb::Send).await;
         let permit = call.permit_send(&entry, destination, &Contents::of(&data, flags))?;
         Ok(send::send(permit, call.sender(&entry), place, &data, flags).await? as u64)

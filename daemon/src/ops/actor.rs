@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
 
 use sockbroker_sys::identity::{self, Identity};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -74,6 +75,26 @@ impl Actor {
     /// Whether the caller is the broker's own user, for whom everything is as without a broker.
     pub fn is_broker(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Does something with files in a thread of its own that ends afterwards, as the caller. It may wait for a
+    /// file system.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        facts: SocketFacts,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> OpResult<T> {
+        if let Some(client) = self.client(facts, call)? {
+            return client.call(call, job).await;
+        }
+        let (done, result) = oneshot::channel();
+        // A caller that has gone does not wait for the result.
+        let body = move || drop(done.send(job()));
+        let thread = thread::Builder::new().name("files".to_owned()).stack_size(FILES_STACK);
+        thread.spawn(body).during(call)?;
+        let ended = |_| OpError::Plain(format!("{call}: its thread ended early"));
+        result.await.map_err(ended)?.during(call)
     }
 
     /// Whom a call on such a socket is to be made as; `None` for the broker itself.
@@ -170,6 +191,9 @@ impl Client {
         }
     }
 }
+
+/// A job is a few system calls.
+const FILES_STACK: usize = 256 << 10;
 
 const CREDENTIALS: (i32, i32) = (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
 

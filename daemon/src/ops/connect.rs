@@ -1,20 +1,24 @@
 //! `bind`, `listen`, `accept`, `connect`, `shutdown` and the names of a socket.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
-use sockbroker_sys::socket;
+use sockbroker_sys::{socket, unix_file};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::actor::{Actor, Client};
 use super::error::{During, OpError, OpResult};
+use super::outgoing::Destination;
 use super::sniffer;
 use super::wait::{Direction, Patience, RETRY_PAUSE, until_done};
 use crate::policy::Permit;
 use crate::policy::action::{Accept, Bind, Connect, Inspect, Listen};
+use crate::policy::target::{FileTarget, SocketName, Target};
+use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
 use crate::table::quota::Taken;
@@ -22,7 +26,10 @@ use crate::table::timeout::Timeout;
 
 /// `bind(2)`; a path is made as the caller.
 pub async fn bind(permit: Permit<Bind>, entry: &Entry, actor: &Actor) -> OpResult<()> {
-    let address = permit.into_request().address;
+    let address = match permit.into_request().target {
+        Target::File(file) => return bind_file(entry, actor, file).await,
+        Target::Address(address) => address,
+    };
     if let Some(state) = &entry.sniffer {
         return sniffer::bind(state, &address);
     }
@@ -32,6 +39,29 @@ pub async fn bind(permit: Permit<Bind>, entry: &Entry, actor: &Actor) -> OpResul
         Some(client) => {
             let shared = entry.shared();
             client.call("bind", move || socket::bind(shared.fd(), &raw)).await
+        }
+    }
+}
+
+/// Makes a socket's file in the folder that was judged, as the caller.
+async fn bind_file(entry: &Entry, actor: &Actor, file: FileTarget) -> OpResult<()> {
+    let FileTarget { descriptor, name, written, facts } = file;
+    let name = name.ok_or(OpError::Os { call: "bind", errno: libc::EINVAL })?;
+    let shared = entry.shared();
+    let path = written.clone();
+    let bind = move || unix_file::bind(shared.fd(), descriptor.as_fd(), &name, path.as_deref());
+    let result = actor.run("bind", entry.kind(), bind).await;
+    let mut known = entry.ends.known();
+    match result {
+        Ok(stored) => {
+            known.bound = Some(Bound::File { facts, shown: written.map(|path| (stored, path)) });
+            Ok(())
+        }
+        Err(error) => {
+            if let OpError::Os { errno: libc::ESTALE, .. } = &error {
+                known.bound = Some(Bound::Elsewhere);
+            }
+            Err(error)
         }
     }
 }
@@ -77,7 +107,13 @@ pub async fn accept(
     }
     let ((descriptor, peer), handle) = accepted?;
     let accepted = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
-    Ok((Arc::new(accepted.of_kind(entry.kind())), peer.decode(facts.proto)))
+    let peer = peer.decode(facts.proto);
+    if let Some(address) = &peer {
+        accepted.ends.note_peer(SocketName::Address(address.clone()));
+    }
+    let bound = entry.ends.known().bound.clone();
+    accepted.ends.known().bound = bound;
+    Ok((Arc::new(accepted.of_kind(entry.kind())), peer))
 }
 
 /// `connect(2)`, to its end; to a path as the caller.
@@ -87,11 +123,30 @@ pub async fn connect(
     place: Place<'_>,
     actor: &Actor,
 ) -> OpResult<()> {
-    let address = RawAddress::encode(&permit.into_request().address);
+    let target = permit.into_request().target;
     place.turn().await;
-    if let Some(client) = actor.client(entry.kind(), "connect")? {
-        return connect_as(client, entry, address).await;
+    // Before the call: data may be there before its outcome is known.
+    let before = entry.ends.known().peer.replace(target.name());
+    let result = connect_to(entry, actor, Destination::of(&target)).await;
+    if result.is_err() && socket::peer_address(entry.fd()).is_err() && !is_under_way(&result) {
+        entry.ends.known().peer = before;
     }
+    result
+}
+
+/// A connection that may still come about: its socket has a peer.
+fn is_under_way(result: &OpResult<()>) -> bool {
+    matches!(
+        result,
+        Err(OpError::Timeout | OpError::Os { errno: libc::EINPROGRESS | libc::EALREADY, .. })
+    )
+}
+
+async fn connect_to(entry: &Entry, actor: &Actor, destination: Destination) -> OpResult<()> {
+    if let Some(client) = actor.client(entry.kind(), "connect")? {
+        return connect_as(client, entry, destination).await;
+    }
+    let address = destination.raw();
     match begin(entry, &address) {
         Ok(()) => Ok(()),
         Err(error) => match error.raw_os_error() {
@@ -105,9 +160,9 @@ pub async fn connect(
 }
 
 /// To a path, as a client. Only a blocking socket waits for room in the backlog.
-async fn connect_as(client: &Client, entry: &Entry, address: RawAddress) -> OpResult<()> {
+async fn connect_as(client: &Client, entry: &Entry, destination: Destination) -> OpResult<()> {
     let shared = entry.shared();
-    let begin = move || shared.without_blocking(|fd| socket::connect(fd, &address));
+    let begin = move || shared.without_blocking(|fd| socket::connect(fd, &destination.raw()));
     match entry.timeout() {
         Timeout::After(patience) => {
             let connecting = timeout(patience, client.call("connect", begin));
@@ -217,7 +272,14 @@ pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<
         return Ok(Some(sniffer::address(state)));
     }
     let address = socket::local_address(entry.fd()).during("getsockname")?;
-    Ok(address.decode(facts.proto))
+    let address = address.decode(facts.proto);
+    if let (Some(Address::UnixPath(path)), Some(Bound::File { shown: Some((stored, written)), .. })) =
+        (&address, &entry.ends.known().bound)
+        && path == stored
+    {
+        return Ok(Some(Address::UnixPath(written.clone())));
+    }
+    Ok(address)
 }
 
 /// `getpeername(2)`.

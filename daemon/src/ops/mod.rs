@@ -5,6 +5,8 @@
 pub mod error;
 pub mod wait;
 pub mod actor;
+pub mod unix_file;
+mod mounts;
 pub mod open;
 pub mod connect;
 pub mod receive;

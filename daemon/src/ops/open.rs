@@ -9,7 +9,8 @@ use super::actor::Actor;
 use super::error::{During, OpError, OpResult};
 use super::sniffer;
 use crate::policy::Permit;
-use crate::policy::action::{Adopt, Create, Handover, Inspect, SocketFacts};
+use crate::policy::action::{Adopt, Create, Handover, Inspect, SOCK_PACKET, SocketFacts};
+use crate::policy::target::SocketName;
 use crate::table::entry::Entry;
 use crate::table::quota::Taken;
 use crate::table::timeout::Timeout;
@@ -28,9 +29,10 @@ pub fn create(permit: Permit<Create>, timeout: Timeout, handle: Taken) -> OpResu
 }
 
 /// `AF_PPPOX` addresses name a descriptor by its number, which would be one of the broker's; the
-/// kernel takes them whatever family they claim (`linux/if_pppol2tp.h`).
+/// kernel takes them whatever family they claim (`linux/if_pppol2tp.h`). `SOCK_PACKET`, which packet(7)
+/// replaced, has the name of an interface where its address claims to be one of the internet.
 fn refuse_family(call: &'static str, facts: SocketFacts) -> OpResult<()> {
-    if facts.family == libc::AF_PPPOX {
+    if facts.family == libc::AF_PPPOX || facts.kind == SOCK_PACKET {
         return Err(OpError::Os { call, errno: libc::EACCES });
     }
     Ok(())
@@ -78,7 +80,12 @@ pub fn adopt(
     } else {
         Entry::adopted(descriptor, facts, timeout, handle)
     };
-    Ok(entry.of_kind(kind))
+    let entry = entry.of_kind(kind);
+    // Its connection may be over, with data left in it that came from nobody knows where.
+    if kind.has_connections() && socket::peer_address(entry.fd()).is_err() {
+        entry.ends.note_peer(SocketName::Unknown);
+    }
+    Ok(entry)
 }
 
 /// `dup`, with the same timeout.
@@ -90,5 +97,8 @@ pub fn duplicate(permit: Permit<Inspect>, entry: &Entry, handle: Taken) -> OpRes
 /// A descriptor for the client (`fileno`, `detach`, `want_fd`).
 pub fn hand_over(permit: Permit<Handover>, entry: &Entry) -> OpResult<OwnedFd> {
     let Handover { .. } = permit.into_request();
+    if let Some(member) = &mut entry.ends.known().fanout {
+        member.keep();
+    }
     socket::duplicate(entry.fd()).during("dup")
 }

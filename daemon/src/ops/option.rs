@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use sockbroker_proto::address::Address;
 use sockbroker_sys::ioctl::{self, IntRequest, InterfaceRequest, InterfaceValue};
 use sockbroker_sys::{filter, option};
 
@@ -9,7 +10,9 @@ use super::error::{During, OpError, OpResult};
 use super::sniffer;
 use crate::policy::Permit;
 use crate::policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
+use crate::policy::membership::{Device, device, source};
 use crate::table::entry::Entry;
+use crate::table::fanout::FanoutGroups;
 use crate::table::timeout::Timeout;
 
 /// The value of an option.
@@ -21,6 +24,20 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// A null pointer with a length: Python's `None` form.
     Null(u32),
+}
+
+impl Value {
+    /// The bytes that the kernel gets of it on a socket of a family; what does not fit is refused later.
+    pub fn bytes(&self, family: i32) -> Vec<u8> {
+        match self {
+            Self::Int(value) if family == libc::AF_VSOCK => value.to_ne_bytes().to_vec(),
+            Self::Int(value) => {
+                i32::try_from(*value).map(|value| value.to_ne_bytes().to_vec()).unwrap_or_default()
+            }
+            Self::Bytes(bytes) => bytes.clone(),
+            Self::Null(_) => Vec::new(),
+        }
+    }
 }
 
 /// `getsockopt(2)`. `length` 0 asks for an integer, as in Python; `AF_VSOCK` has 64-bit ones.
@@ -72,7 +89,67 @@ pub fn set(permit: Permit<SocketOption>, entry: &Entry, value: &Value) -> OpResu
         Value::Bytes(bytes) => option::set_bytes(fd, level, name, bytes),
         Value::Null(length) => option::set_null(fd, level, name, *length),
     }
-    .during("setsockopt")
+    .during("setsockopt")?;
+    note_choice(entry, level, name, &value.bytes(entry.facts().family));
+    Ok(())
+}
+
+/// `PACKET_FANOUT`: joins a group that is this user's alone. `EADDRINUSE` if it is another user's.
+pub fn join_fanout(
+    permit: Permit<SocketOption>,
+    entry: &Entry,
+    value: &Value,
+    groups: &FanoutGroups,
+) -> OpResult<()> {
+    /// `PACKET_FANOUT_FLAG_UNIQUEID` in the upper half: the kernel chooses the group.
+    const UNIQUE: u32 = 0x2000 << 16;
+    let uid = entry.user().uid();
+    // struct fanout_args begins with the group and the type, as an int does in host order.
+    let bytes = value.bytes(entry.facts().family);
+    let number = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default();
+    let taken = OpError::Os { call: "setsockopt", errno: libc::EADDRINUSE };
+    if number & UNIQUE != 0 {
+        set(permit, entry, value)?;
+        let chosen = option::get_int(entry.fd(), libc::SOL_PACKET, libc::PACKET_FANOUT);
+        let group = group_of(chosen.during("getsockopt")?.cast_unsigned());
+        entry.ends.known().fanout = groups.join(group, uid);
+        return Ok(());
+    }
+    let member = groups.join(group_of(number), uid).ok_or(taken)?;
+    set(permit, entry, value)?;
+    entry.ends.known().fanout = Some(member);
+    Ok(())
+}
+
+fn group_of(number: u32) -> u16 {
+    let [low, high, ..] = number.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+/// Remembers a choice of source or interface that the kernel does not show, for what is sent later.
+fn note_choice(entry: &Entry, level: i32, name: i32, value: &[u8]) {
+    let index = |device: Option<Device>| match device {
+        Some(Device::Index(index)) => index,
+        Some(Device::Address(_) | Device::Name(_)) | None => 0,
+    };
+    let mut known = entry.ends.known();
+    match (level, name) {
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            known.choices.packet_interface = index(device(level, name, value));
+            known.choices.packet_source = match source(level, name, value) {
+                Some(Address::Inet6 { host, .. }) => Some(host),
+                _ => None,
+            };
+        }
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => {
+            known.choices.multicast_interface = index(device(level, name, value));
+            known.choices.multicast_source = match source(level, name, value) {
+                Some(Address::Inet { host, .. }) => Some(host),
+                _ => None,
+            };
+        }
+        _ => {}
+    }
 }
 
 /// A pointer would be read in the broker's memory, a descriptor number in the broker's table.

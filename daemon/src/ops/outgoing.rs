@@ -2,10 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::control::OutgoingControl;
 use sockbroker_sys::message::{self, OutgoingMessage};
+use sockbroker_sys::unix_file;
+
+use crate::policy::target::Target;
 
 /// An item of ancillary data to be sent.
 #[derive(Debug)]
@@ -39,8 +43,33 @@ pub struct Outgoing {
     pub flags: i32,
 }
 
+/// Where a call leads, in the kernel's form. A file of `AF_UNIX` stays open for as long as this lives.
+#[derive(Debug, Clone)]
+pub(super) enum Destination {
+    Address(RawAddress),
+    File(Arc<OwnedFd>),
+}
+
+impl Destination {
+    /// That of a judged target.
+    pub(super) fn of(target: &Target) -> Self {
+        match target {
+            Target::Address(address) => Self::Address(RawAddress::encode(address)),
+            Target::File(file) => Self::File(file.descriptor.clone()),
+        }
+    }
+
+    /// The kernel's bytes.
+    pub(super) fn raw(&self) -> RawAddress {
+        match self {
+            Self::Address(raw) => *raw,
+            Self::File(file) => unix_file::address_of(file.as_fd()),
+        }
+    }
+}
+
 /// A message and where it goes; nowhere is to the peer.
-pub(super) type Addressed = (Option<RawAddress>, Outgoing);
+pub(super) type Addressed = (Option<Destination>, Outgoing);
 
 /// `sendmsg(2)`, which does not wait.
 pub(super) fn transmit(fd: BorrowedFd<'_>, (address, outgoing): &Addressed) -> io::Result<usize> {
@@ -48,6 +77,7 @@ pub(super) fn transmit(fd: BorrowedFd<'_>, (address, outgoing): &Addressed) -> i
     let borrowed = borrow(&outgoing.control);
     let control = as_control(&outgoing.control, &borrowed);
     let flags = outgoing.flags | libc::MSG_DONTWAIT;
+    let address = address.as_ref().map(Destination::raw);
     message::send_message(fd, &slices, &control, flags, address.as_ref())
 }
 
@@ -67,10 +97,12 @@ pub(super) fn submit(
         .zip(&borrowed)
         .map(|((_, outgoing), borrowed)| as_control(&outgoing.control, borrowed))
         .collect();
-    let batch: Vec<_> = messages
+    let addresses: Vec<_> =
+        messages.iter().map(|(address, _)| address.as_ref().map(Destination::raw)).collect();
+    let batch: Vec<_> = addresses
         .iter()
         .zip(slices.iter().zip(&control))
-        .map(|((address, _), (buffers, control))| OutgoingMessage {
+        .map(|(address, (buffers, control))| OutgoingMessage {
             buffers,
             control,
             address: address.as_ref(),

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message;
 
 use super::actor::{Actor, Client};
 use super::error::{OpError, OpResult};
-use super::outgoing::{Addressed, Outgoing, submit, transmit};
+use super::outgoing::{Addressed, Destination, Outgoing, submit, transmit};
 use super::wait::{Direction, Patience, keep_pace, until_done};
 use crate::policy::Permit;
 use crate::policy::action::Send;
@@ -89,19 +88,20 @@ pub(super) async fn attempt(
     sender: Sender<'_>,
     data: bytes::Bytes,
     flags: i32,
-    address: Option<&RawAddress>,
+    destination: Option<&Destination>,
     patience: &(dyn Fn() -> Patience + Sync),
 ) -> OpResult<usize> {
     let Sender { entry, actor, .. } = sender;
-    let call = if address.is_some() { "sendto" } else { "send" };
+    let call = if destination.is_some() { "sendto" } else { "send" };
     if let Some(client) = actor.client(entry.kind(), call)? {
         let outgoing = Outgoing { buffers: vec![data], control: Vec::new(), flags };
-        return send_as(client, entry, call, (address.copied(), outgoing), patience).await;
+        return send_as(client, entry, call, (destination.cloned(), outgoing), patience).await;
     }
     let kept = keep_pace(entry, patience, call).await?;
     let patience = || kept.unwrap_or_else(patience);
     let flags = flags | libc::MSG_DONTWAIT;
-    let sent = until_done(entry, Direction::Send, call, patience, || match address {
+    let address = destination.map(Destination::raw);
+    let sent = until_done(entry, Direction::Send, call, patience, || match &address {
         None => message::send(entry.fd(), &data, flags),
         Some(address) => message::send_to(entry.fd(), &data, flags, address),
     })
@@ -234,8 +234,8 @@ async fn send_rest(
     Ok(counts)
 }
 
-fn destination(permit: Permit<Send>) -> Option<RawAddress> {
-    permit.into_request().destination.as_ref().map(RawAddress::encode)
+fn destination(permit: Permit<Send>) -> Option<Destination> {
+    permit.into_request().destination.as_ref().map(Destination::of)
 }
 
 /// A blocking send on a stream returns when everything is queued (`tcp_sendmsg`,

@@ -77,7 +77,13 @@ pub fn has(verb: Verb, field: &str) -> bool {
         }
         "interface" => matches!(
             verb,
-            Verb::Bind | Verb::Send | Verb::Spoof | Verb::Inject | Verb::Capture | Verb::Option
+            Verb::Bind
+                | Verb::Connect
+                | Verb::Send
+                | Verb::Spoof
+                | Verb::Inject
+                | Verb::Capture
+                | Verb::Option
         ),
         "path" => matches!(
             verb,
@@ -101,6 +107,8 @@ fn covers(rule: &Rule, other: &Rule) -> bool {
             rule.option == other.option
                 && rule.netlink == other.netlink
                 && rule.handover == other.handover
+                && rule.unchecked == other.unchecked
+                && rule.paths == other.paths
                 && rule.snaplen == other.snaplen
                 && rule.lookup == other.lookup
         }

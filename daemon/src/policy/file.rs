@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::name::{PathPrefix, Pattern};
 use super::netlink::MessageClass;
 use super::option::OptionClass;
-use super::rule::{Effect, Handover, Rule, Sockets, Subjects};
+use super::rule::{Effect, Handover, Paths, Rule, Sockets, Subjects};
 use super::value::{Family, Network, Ports, Protocol, SocketType};
 use super::verb::Verb;
 
@@ -106,6 +106,8 @@ pub struct RuleText {
     pub netlink: Vec<MessageClass>,
     pub snaplen: Option<u64>,
     pub handover: Option<Handover>,
+    pub unchecked: bool,
+    pub paths: Option<Paths>,
     pub lookup: Option<Lookup>,
     pub lookup_seconds: Option<u64>,
 }
@@ -229,6 +231,13 @@ impl RuleText {
         if self.handover.is_some() && !verbs.contains(&Verb::Handover) {
             return needs("handover", Verb::Handover);
         }
+        if self.unchecked && !verbs.contains(&Verb::Handover) {
+            return needs("unchecked", Verb::Handover);
+        }
+        let named = [Verb::Bind, Verb::Connect, Verb::Send];
+        if self.paths.is_some() && !verbs.iter().any(|verb| named.contains(verb)) {
+            return needs("paths", Verb::Connect);
+        }
         let couples = verbs.contains(&Verb::Connect) || verbs.contains(&Verb::Send);
         if self.lookup.is_some() && !couples {
             return needs("lookup", Verb::Connect);
@@ -236,8 +245,14 @@ impl RuleText {
         if self.lookup_seconds.is_some() && self.lookup.is_none() {
             return Err(format!("rule `{name}`: `lookup_seconds` goes with `lookup`"));
         }
-        if effect == Effect::Deny && (self.snaplen.is_some() || self.lookup.is_some()) {
-            return Err(format!("rule `{name}`: `snaplen` and `lookup` go with `allow`"));
+        let grants_only = self.snaplen.is_some()
+            || self.lookup.is_some()
+            || self.unchecked
+            || self.paths.is_some();
+        if effect == Effect::Deny && grants_only {
+            return Err(format!(
+                "rule `{name}`: `snaplen`, `lookup`, `unchecked` and `paths` go with `allow`"
+            ));
         }
         let seconds = Duration::from_secs(self.lookup_seconds.unwrap_or(LOOKUP_SECONDS));
         Ok(Rule {
@@ -260,6 +275,8 @@ impl RuleText {
             netlink: self.netlink,
             snaplen: self.snaplen,
             handover: self.handover,
+            unchecked: self.unchecked,
+            paths: self.paths,
             lookup: self.lookup.map(|_required| seconds),
         })
     }

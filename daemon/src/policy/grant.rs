@@ -30,6 +30,12 @@ pub(super) fn lacking(question: &Question<'_>) -> String {
     if question.verb == Verb::Handover && strong {
         line.push_str(" handover = \"unrevocable\"");
     }
+    if question.escapes.is_some() {
+        line.push_str(" unchecked = true");
+    }
+    if question.names_text() {
+        line.push_str(" paths = \"broker\"");
+    }
     line
 }
 
@@ -60,7 +66,10 @@ fn endpoint(line: &mut String, endpoint: Option<Endpoint<'_>>, side: &str) {
         Some(Endpoint::Abstract(name)) => {
             field(line, "path", [format!("@{}", String::from_utf8_lossy(name))]);
         }
-        Some(Endpoint::Other) | None => {}
+        Some(Endpoint::File(facts)) => {
+            field(line, "path", facts.names.first().map(|name| String::from_utf8_lossy(name)));
+        }
+        Some(Endpoint::Other | Endpoint::Unknown) | None => {}
     }
 }
 
@@ -104,6 +113,8 @@ pub(super) fn fields(rule: &Rule) -> String {
     };
     plain("snaplen", rule.snaplen.map(|snaplen| snaplen.to_string()));
     plain("handover", rule.handover.map(|handover| quoted(Handover::word(handover))));
+    plain("unchecked", rule.unchecked.then(|| true.to_string()));
+    plain("paths", rule.paths.map(|paths| quoted(paths.word())));
     plain("lookup", rule.lookup.map(|_| quoted("required")));
     plain("lookup_seconds", rule.lookup.map(|limit| limit.as_secs().to_string()));
     line

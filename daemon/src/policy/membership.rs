@@ -51,14 +51,28 @@ pub fn membership(level: i32, name: i32, value: &[u8]) -> Option<(Address, Devic
     }
 }
 
-/// The interface that an option of another class names.
+/// `IFNAMSIZ` less its NUL: the kernel cuts longer names off (`sock_setbindtodevice`).
+const LONGEST_NAME: usize = 15;
+
+/// The interface that an option names without a group.
 pub fn device(level: i32, name: i32, value: &[u8]) -> Option<Device> {
     match (level, name) {
         (libc::SOL_SOCKET, libc::SO_BINDTODEVICE) => {
+            let value = value.get(..LONGEST_NAME).unwrap_or(value);
             let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
             Some(Device::Name(String::from_utf8_lossy(name).into_owned()))
         }
-        (libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX) => number(value, 0).map(Device::Index),
+        // struct in_addr, ip_mreq, ip_mreqn: an index counts before an address.
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => {
+            let index = number(value, 8).filter(|index| *index != 0).map(Device::Index);
+            let place = if value.len() < 8 { 0 } else { 4 };
+            let host = four(value, place).filter(|host| !host.is_unspecified());
+            index.or(host.map(Device::Address))
+        }
+        // struct in6_pktinfo, as an option that holds for every message.
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => number(value, 16).map(Device::Index),
+        (libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX)
+        | (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) => number(value, 0).map(Device::Index),
         // IP_UNICAST_IF and IPV6_UNICAST_IF have the index in network order.
         (libc::IPPROTO_IP, 50) | (libc::IPPROTO_IPV6, 76) => {
             number(value, 0).map(|index| Device::Index(u32::from_be(index)))
@@ -84,6 +98,68 @@ pub fn packet_info(level: i32, kind: i32, data: &[u8]) -> Option<(Option<Address
         }
         _ => None,
     }
+}
+
+/// The source that an option chooses for what is sent later.
+pub fn source(level: i32, name: i32, value: &[u8]) -> Option<Address> {
+    match (level, name) {
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => packet_info(level, name, value)?.0,
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => {
+            let place = if value.len() < 8 { 0 } else { 4 };
+            four(value, place).filter(|host| !host.is_unspecified()).map(inet)
+        }
+        _ => None,
+    }
+}
+
+/// The hosts that a source route names: `IP_OPTIONS` with `LSRR` or `SSRR` (RFC 791), `IPV6_RTHDR` of type
+/// 0, 2 or 4. They stand in options and in ancillary data alike.
+pub fn hops(level: i32, name: i32, value: &[u8]) -> Vec<Address> {
+    match (level, name) {
+        (libc::IPPROTO_IP, libc::IP_OPTIONS | libc::IP_RETOPTS) => route_of_options(value),
+        (libc::IPPROTO_IPV6, libc::IPV6_RTHDR | libc::IPV6_2292RTHDR) => {
+            // Eight bytes of header, then addresses.
+            let addresses = value.get(8..).unwrap_or_default().as_chunks::<16>().0;
+            addresses.iter().map(|octets| inet6((*octets).into())).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// `LSRR` and `SSRR` among the options of an IPv4 header: type, length, pointer, addresses.
+fn route_of_options(mut options: &[u8]) -> Vec<Address> {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const ROUTES: [u8; 2] = [131, 137];
+    let mut hops = Vec::new();
+    while let Some((kind, rest)) = options.split_first() {
+        if *kind == END {
+            break;
+        }
+        if *kind == NOTHING {
+            options = rest;
+            continue;
+        }
+        // The kernel refuses a length that is impossible.
+        let Some(length) = rest.first().map(|length| usize::from(*length)) else { break };
+        if ROUTES.contains(kind) {
+            let addresses = options.get(3..length).unwrap_or_default().as_chunks::<4>().0;
+            hops.extend(addresses.iter().map(|octets| inet((*octets).into())));
+        }
+        options = options.get(length.max(2)..).unwrap_or_default();
+    }
+    hops
+}
+
+/// Source, destination and options of a packet that begins with its own IP header; `None` where it is too
+/// short for one, which the kernel refuses.
+pub fn header(family: i32, data: &[u8]) -> Option<(Address, Address, &[u8])> {
+    if family == libc::AF_INET6 {
+        return Some((inet6(six(data, 8)?), inet6(six(data, 24)?), &[]));
+    }
+    let length = usize::from(data.first()? & 0x0f) * 4;
+    let options = data.get(20..length).unwrap_or_default();
+    Some((inet(four(data, 12)?), inet(four(data, 16)?), options))
 }
 
 fn inet(host: Ipv4Addr) -> Address {

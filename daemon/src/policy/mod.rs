@@ -13,6 +13,10 @@
 mod vocabulary;
 pub mod verb;
 pub mod action;
+pub mod traffic;
+pub mod target;
+mod paths;
+mod escape;
 pub mod subject;
 pub mod option;
 pub mod netlink;

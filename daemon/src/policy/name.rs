@@ -68,6 +68,16 @@ impl PathPrefix {
         self.0.strip_prefix('@').is_some_and(|prefix| name.starts_with(prefix.as_bytes()))
     }
 
+    /// Whether it is this text.
+    pub(super) fn is(&self, text: &str) -> bool {
+        self.0 == text
+    }
+
+    /// The path, unless it is of the abstract namespace.
+    pub fn path(&self) -> Option<&str> {
+        (!self.0.starts_with('@')).then_some(&self.0)
+    }
+
     /// Whether everything below another is below this.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match (self.0.strip_prefix('@'), other.0.strip_prefix('@')) {

@@ -89,18 +89,39 @@ pub fn class_of_reading(family: i32, level: i32, name: i32) -> OptionClass {
     if known { OptionClass::Ordinary } else { OptionClass::Unknown }
 }
 
-/// The class of an item of ancillary data that is sent.
-pub fn class_of_ancillary(family: i32, level: i32, kind: i32) -> OptionClass {
-    match (level, kind) {
-        // Rights and credentials have checks of their own; SCM_TXTIME is the option's number.
-        (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) | (libc::SOL_ALG, _) => {
-            OptionClass::Ordinary
-        }
-        // As an option it is a switch, as an item it holds the options themselves.
-        (IP, libc::IP_RETOPTS) => OptionClass::Routing,
-        _ => class_of(family, level, kind),
-    }
+/// The class of an item of ancillary data that is sent. Its types are numbered apart from options: an item of
+/// SCTP has the number of a harmless option, and adds destinations.
+pub fn class_of_ancillary(level: i32, kind: i32) -> OptionClass {
+    let rows = ANCILLARY.iter().filter(|row| row.level == level);
+    rows.filter(|row| row.names.contains(&kind))
+        .map(|row| row.class)
+        .next()
+        .unwrap_or(OptionClass::Unknown)
 }
+
+/// Items that the kernel takes from a sender (`__sock_cmsg_send`, `ip_cmsg_send`,
+/// `ip6_datagram_send_ctl`, `udp_cmsg_send`, `sctp_msghdr_parse`, `tls_process_cmsg`). What stands in no
+/// row is unknown.
+#[rustfmt::skip]
+const ANCILLARY: &[Row] = &[
+    // Rights and credentials have checks of their own.
+    row(SOL_SOCKET, OptionClass::Ordinary, &[
+        libc::SCM_RIGHTS, libc::SCM_CREDENTIALS, libc::SO_TIMESTAMPING, 65, 81, // SO_TIMESTAMPING_NEW, SCM_TS_OPT_ID
+    ]),
+    row(SOL_SOCKET, OptionClass::Mark, &[libc::SO_MARK]),
+    row(SOL_SOCKET, OptionClass::Scheduling, &[libc::SO_PRIORITY, libc::SCM_TXTIME]),
+    row(IP, OptionClass::Ordinary, &[libc::IP_TOS, libc::IP_TTL, libc::IP_PKTINFO, 52]), // IP_PROTOCOL
+    // As an option it is a switch, as an item it holds the options themselves.
+    row(IP, OptionClass::Routing, &[libc::IP_RETOPTS]),
+    row(IPV6, OptionClass::Ordinary, &[
+        8, 11, 50, 52, 62, 67, // IPV6_2292HOPLIMIT, FLOWINFO, PKTINFO, HOPLIMIT, DONTFRAG, TCLASS
+    ]),
+    row(IPV6, OptionClass::Routing, &[2, 3, 4, 5, 54, 55, 57, 59]), // IPV6_2292*, HOPOPTS, RTHDRDSTOPTS, RTHDR, DSTOPTS
+    row(UDP, OptionClass::Ordinary, &[103]), // UDP_SEGMENT
+    row(libc::IPPROTO_SCTP, OptionClass::Ordinary, &[0, 5]), // SCTP_INIT, SCTP_PRINFO; others name associations, addresses
+    row(libc::SOL_ALG, OptionClass::Ordinary, &[1, 2, 3, 4, 5, 6]), // ALG_SET_*
+    row(libc::SOL_TLS, OptionClass::Ordinary, &[1]), // TLS_SET_RECORD_TYPE
+];
 
 #[derive(Debug)]
 struct Row {
@@ -120,8 +141,9 @@ const TCP: i32 = libc::IPPROTO_TCP;
 const UDP: i32 = libc::IPPROTO_UDP;
 
 /// Numbers from the kernel's `include/uapi`, up to Linux 6.18; those that the libc crate lacks are
-/// written out with their names. What stands in no row is unknown: `bindx` and `connectx` of SCTP for
-/// one, which would bind and connect past their verbs.
+/// written out with their names. What stands in no row is unknown: `bindx` and `connectx` of SCTP, which
+/// would bind and connect past their verbs; `IPV6_2292PKTOPTIONS`, which sets source and interface within a
+/// list; `IPV6_ADDRFORM`, which makes an IPv6 socket one of another family.
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     row(SOL_SOCKET, OptionClass::Ordinary, &[
@@ -162,7 +184,7 @@ const ROWS: &[Row] = &[
         17, 18, 19, 20, 21, 27, 28, 29, 42, 43, 44, 45, 46, 47, 48, // IPV6_MULTICAST_IF to MCAST_MSFILTER
     ]),
     row(IPV6, OptionClass::Routing, &[
-        1, 2, 3, 4, 5, 6, 9, 22, 30, 32, 54, 55, 57, 59, // IPV6_ADDRFORM, IPV6_2292*, IPV6_RTHDR and kin
+        2, 3, 4, 5, 9, 22, 30, 32, 54, 55, 57, 59, // IPV6_2292*, IPV6_RTHDR and related
         200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, // MRT6_*
     ]),
     row(IPV6, OptionClass::Ipsec, &[libc::IPV6_IPSEC_POLICY, libc::IPV6_XFRM_POLICY]),

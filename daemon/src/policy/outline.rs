@@ -22,17 +22,37 @@ impl Outline {
 
     /// Whether the rule may match a request about a socket and a remote address.
     #[inline]
-    pub(super) fn admits(&self, socket: Option<SocketFacts>, remote: Option<u128>) -> bool {
-        self.remote.is_none_or(|prefix| remote.is_some_and(|remote| prefix.contains(remote)))
-            && self.sockets.admit(socket)
+    pub(super) fn admits(&self, socket: Option<SocketFacts>, remote: Remote) -> bool {
+        self.remote.is_none_or(|prefix| match remote {
+            Remote::None => false,
+            Remote::Address(bits) => prefix.contains(bits),
+            Remote::Any => true,
+        }) && self.sockets.admit(socket)
     }
 }
 
-/// The bits of an address, IPv4 ones as v4-mapped.
-pub(super) fn bits_of(endpoint: Option<Endpoint<'_>>) -> Option<u128> {
-    match endpoint? {
-        Endpoint::Ip(address, _) => Some(bits(address)),
-        Endpoint::Path(_) | Endpoint::Abstract(_) | Endpoint::Other => None,
+/// The internet address at the other end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Remote {
+    /// There is none.
+    None,
+    /// Its bits, those of IPv4 as v4-mapped.
+    Address(u128),
+    /// It may be any.
+    Any,
+}
+
+impl Remote {
+    /// That of an endpoint.
+    pub(super) fn of(endpoint: Option<Endpoint<'_>>) -> Self {
+        match endpoint {
+            Some(Endpoint::Ip(address, _)) => Self::Address(bits(address)),
+            Some(Endpoint::Unknown) => Self::Any,
+            Some(
+                Endpoint::Path(_) | Endpoint::File(_) | Endpoint::Abstract(_) | Endpoint::Other,
+            )
+            | None => Self::None,
+        }
     }
 }
 

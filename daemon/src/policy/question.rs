@@ -9,6 +9,7 @@ use super::action::SocketFacts;
 use super::grant;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
+use super::target::{FileFacts, SocketName, Target};
 use super::verb::Verb;
 
 /// One question to the rules. An operand that is `None` does not exist in the request, and no rule
@@ -35,6 +36,8 @@ pub struct Question<'a> {
     pub length: Option<u64>,
     /// How long ago this session looked the remote address up; `None` if it did not.
     pub looked_up: Option<Duration>,
+    /// For a descriptor that is passed: the `deny` that would not hold any more.
+    pub escapes: Option<&'a str>,
 }
 
 impl<'a> Question<'a> {
@@ -51,6 +54,7 @@ impl<'a> Question<'a> {
             message: None,
             length: None,
             looked_up: None,
+            escapes: None,
         }
     }
 
@@ -64,18 +68,44 @@ impl<'a> Question<'a> {
         grant::lacking(self)
     }
 
-    /// With a local address.
+    /// With the name of the local end.
     #[must_use]
-    pub fn from(mut self, address: Option<&'a Address>) -> Self {
-        self.local = address.map(|address| Endpoint::of(address, self.socket));
+    pub fn from(mut self, name: Option<&'a SocketName>) -> Self {
+        self.local = name.map(|name| Endpoint::of_name(name, self.socket));
         self
     }
 
-    /// With an address at the other end.
+    /// With the name of the other end.
     #[must_use]
-    pub fn to(mut self, address: Option<&'a Address>) -> Self {
-        self.remote = address.map(|address| Endpoint::of(address, self.socket));
+    pub fn to(mut self, name: Option<&'a SocketName>) -> Self {
+        self.remote = name.map(|name| Endpoint::of_name(name, self.socket));
         self
+    }
+
+    /// With what a call names as the local end.
+    #[must_use]
+    pub fn at(mut self, target: &'a Target) -> Self {
+        self.local = Some(Endpoint::of_target(target, self.socket));
+        self
+    }
+
+    /// With what a call names as the other end.
+    #[must_use]
+    pub fn towards(mut self, target: &'a Target) -> Self {
+        self.remote = Some(Endpoint::of_target(target, self.socket));
+        self
+    }
+
+    /// Whether it names a file by text, which the broker resolved in place of the caller.
+    pub fn names_text(&self) -> bool {
+        let ends = [self.local, self.remote].into_iter().flatten();
+        ends.into_iter().any(|end| matches!(end, Endpoint::File(facts) if facts.as_text))
+    }
+
+    /// Whether it leads to a control socket of this broker.
+    pub fn leads_to_broker(&self) -> bool {
+        let ends = [self.local, self.remote].into_iter().flatten();
+        ends.into_iter().any(|end| matches!(end, Endpoint::File(facts) if facts.is_control))
     }
 
     /// With an interface.
@@ -91,15 +121,34 @@ impl<'a> Question<'a> {
 pub enum Endpoint<'a> {
     /// An IP address, v4-mapped ones in their IPv4 form, and the port where the protocol has ports.
     Ip(IpAddr, Option<u16>),
-    /// A Unix socket in the file system.
+    /// A Unix socket in the file system, by the path that it was bound to.
     Path(&'a [u8]),
+    /// A Unix socket in the file system, by its file.
+    File(&'a FileFacts),
     /// A Unix socket in the abstract namespace.
     Abstract(&'a [u8]),
     /// Another family, which no field of a rule names.
     Other,
+    /// One that nobody can say.
+    Unknown,
 }
 
 impl<'a> Endpoint<'a> {
+    fn of_name(name: &'a SocketName, socket: Option<SocketFacts>) -> Self {
+        match name {
+            SocketName::Address(address) => Self::of(address, socket),
+            SocketName::File(facts) => Self::File(facts),
+            SocketName::Unknown => Self::Unknown,
+        }
+    }
+
+    fn of_target(target: &'a Target, socket: Option<SocketFacts>) -> Self {
+        match target {
+            Target::Address(address) => Self::of(address, socket),
+            Target::File(file) => Self::File(&file.facts),
+        }
+    }
+
     /// The endpoint of an address on a kind of socket. Raw and ICMP sockets ignore the port.
     pub fn of(address: &'a Address, socket: Option<SocketFacts>) -> Self {
         let port = |port| has_ports(socket).then_some(port);

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::outline::{Outline, bits_of};
+use super::action::SocketFacts;
+use super::outline::{Outline, Remote};
 use super::question::Question;
 use super::rule::{Effect, Rule};
 use super::verb::Verb;
@@ -15,6 +16,8 @@ pub const OWNER_RULE: &str = "built-in: root and the broker's own user";
 pub const HOLDER_RULE: &str = "built-in: sessions and the state of one's own sockets";
 /// What decides when `session.restrict` has given a right up.
 pub const RESTRICTED: &str = "session.restrict";
+/// What keeps the broker's own control socket from being a destination.
+pub const CONTROL_SOCKET: &str = "built-in: the broker's own control socket is no destination";
 /// What decides when no rule matches.
 pub const NO_RULE: &str = "no rule";
 
@@ -54,7 +57,7 @@ pub struct Restriction {
 
 /// Which operands some rule about a verb looks at: what need not be found out is not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "a set of four")]
+#[expect(clippy::struct_excessive_bools, reason = "a set of five")]
 pub struct Operands {
     /// The local address.
     pub local: bool,
@@ -62,13 +65,15 @@ pub struct Operands {
     pub remote: bool,
     /// The interface.
     pub interface: bool,
+    /// The file of an `AF_UNIX` socket.
+    pub path: bool,
     /// The age of a look-up.
     pub lookup: bool,
 }
 
 /// The rules about one verb.
 #[derive(Debug, Clone, Default)]
-struct ByVerb {
+pub(super) struct ByVerb {
     deny: Vec<Candidate>,
     allow: Vec<Candidate>,
     operands: Operands,
@@ -88,8 +93,18 @@ impl Candidate {
 }
 
 impl ByVerb {
+    /// Those that grant.
+    pub(super) fn granting(&self) -> impl Iterator<Item = &Rule> {
+        self.allow.iter().map(|candidate| &*candidate.rule)
+    }
+
+    /// Those that refuse.
+    pub(super) fn refusing(&self) -> impl Iterator<Item = &Rule> {
+        self.deny.iter().map(|candidate| &*candidate.rule)
+    }
+
     /// All of them, refusing ones first.
-    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.deny.iter().chain(&self.allow).map(|candidate| &candidate.rule)
     }
 }
@@ -99,7 +114,7 @@ fn matching<'a>(
     candidates: &'a [Candidate],
     question: &'a Question<'a>,
 ) -> impl Iterator<Item = &'a Arc<Rule>> {
-    let remote = bits_of(question.remote);
+    let remote = Remote::of(question.remote);
     let near = candidates.iter().filter(move |near| near.outline.admits(question.socket, remote));
     near.map(|near| &near.rule).filter(|rule| rule.matches(question))
 }
@@ -147,7 +162,7 @@ impl Rights {
         Self { uid: subject.uid, owner, holder, by_verb, restrictions }
     }
 
-    fn about(&self, verb: Verb) -> Option<&ByVerb> {
+    pub(super) fn about(&self, verb: Verb) -> Option<&ByVerb> {
         self.by_verb.get(verb.place())
     }
 
@@ -165,6 +180,9 @@ impl Rights {
     /// explanation.
     pub fn decide(&self, question: &Question<'_>) -> Result<RuleName, RuleName> {
         let refuse = Err;
+        if question.leads_to_broker() {
+            return refuse(RuleName::BuiltIn(CONTROL_SOCKET));
+        }
         let Some(rules) = self.about(question.verb) else {
             return refuse(RuleName::BuiltIn(NO_RULE));
         };
@@ -172,9 +190,20 @@ impl Rights {
             return refuse(RuleName::Written(rule.name.clone()));
         }
         match self.granting(rules, question) {
-            None => refuse(RuleName::BuiltIn(NO_RULE)),
+            None => refuse(self.escaped(rules, question)),
             Some(rule) if self.has_kept(question, &rule) => Ok(rule),
             Some(_) => refuse(RuleName::BuiltIn(RESTRICTED)),
+        }
+    }
+
+    /// Why nothing grants: a rule would pass the descriptor, were it not for a `deny` that it escapes.
+    fn escaped(&self, rules: &ByVerb, question: &Question<'_>) -> RuleName {
+        let bound = Question { escapes: None, ..question.clone() };
+        match question.escapes {
+            Some(deny) if self.granting(rules, &bound).is_some() => {
+                RuleName::Written(Arc::from(deny))
+            }
+            Some(_) | None => RuleName::BuiltIn(NO_RULE),
         }
     }
 
@@ -208,7 +237,12 @@ impl Rights {
         question.verb == Verb::Inspect || self.restrictions.iter().all(keeps)
     }
 
-    fn denial(&self, question: &Question<'_>, rule: RuleName) -> Denial {
+    /// What the session has given up, as rules of its own.
+    pub(super) fn filters(&self) -> impl Iterator<Item = &Rule> {
+        self.restrictions.iter().flat_map(|restriction| &restriction.filters)
+    }
+
+    pub(super) fn denial(&self, question: &Question<'_>, rule: RuleName) -> Denial {
         Denial {
             verb: question.verb,
             uid: self.uid,
@@ -221,6 +255,12 @@ impl Rights {
 
     /// What would do instead.
     fn hint(&self, question: &Question<'_>) -> Option<&'static str> {
+        if question.names_text() {
+            return Some(
+                "a path as text is not looked up: pass a descriptor of the file in its place, \
+                 opened with O_PATH (for bind of the folder, with the name)",
+            );
+        }
         let mut socket = question.socket?;
         let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.proto);
         if question.verb != Verb::Create || socket.kind != libc::SOCK_RAW || !icmp {
@@ -264,6 +304,7 @@ impl Rights {
 impl Operands {
     fn add(&mut self, rule: &Rule) {
         let path = !rule.path.is_empty();
+        self.path |= path;
         self.local |= path || !(rule.local.is_empty() && rule.local_ports.is_empty());
         self.remote |= path || !(rule.remote.is_empty() && rule.remote_ports.is_empty());
         self.interface |= !rule.interface.is_empty();
@@ -273,6 +314,6 @@ impl Operands {
 
 /// What the kernel answers without the privilege: raw and packet sockets are `EPERM` at once.
 fn errno(question: &Question<'_>) -> i32 {
-    let strong = question.socket.is_some_and(super::action::SocketFacts::is_unrevocable);
+    let strong = question.socket.is_some_and(SocketFacts::is_unrevocable);
     if question.verb == Verb::Create && strong { libc::EPERM } else { question.verb.errno() }
 }

@@ -85,6 +85,23 @@ impl Handover {
     }
 }
 
+/// Whose view of the file system a path as text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Paths {
+    /// The broker's own.
+    Broker,
+}
+
+impl Paths {
+    /// The word of the rule language.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+        }
+    }
+}
+
 /// A rule. Empty lists and `None` mean any, with the exceptions told at the fields.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are those of the rule language: sockbroker-policy(5)")]
@@ -112,6 +129,10 @@ pub struct Rule {
     pub snaplen: Option<u64>,
     /// Without it: [`Handover::Ordinary`] in an `allow`, everything in a `deny`.
     pub handover: Option<Handover>,
+    /// Whether descriptors are passed although a `deny` does not hold for them any more.
+    pub unchecked: bool,
+    /// Whose view of the file system a path as text means, where a rule grants such paths.
+    pub paths: Option<Paths>,
     /// How old a look-up may be that a destination must come from; `None` needs none.
     pub lookup: Option<Duration>,
 }
@@ -177,8 +198,8 @@ impl Rule {
         // First what is cheap and most often decides.
         self.verbs.has(question.verb)
             && self.sockets.admit(question.socket)
-            && self.admits_remote(question.remote)
-            && self.admits_local(question.local)
+            && self.admits_remote(question.remote, question.socket)
+            && self.admits_local(question.local, question.socket)
             && self.admits_socket(question.socket)
             && admits(&self.interface, question.interface, Pattern::matches)
             && admits(&self.netns, question.netns, Pattern::matches)
@@ -194,14 +215,15 @@ impl Rule {
             Question { message: Some(_), .. } => "netlink",
             Question { option: Some(_), .. } => "option",
             Question { length: Some(_), .. } => "snaplen",
-            Question { verb: Verb::Handover, .. } => "handover",
+            Question { verb: Verb::Handover, .. } => "handover or unchecked",
+            _ if question.names_text() => "paths",
             _ => "lookup",
         };
         let fields = [
             ("verb", self.verbs.has(question.verb)),
             ("family, type or protocol", self.admits_socket(question.socket)),
-            ("local or local_ports", self.admits_local(local)),
-            ("remote or remote_ports", self.admits_remote(remote)),
+            ("local or local_ports", self.admits_local(local, question.socket)),
+            ("remote or remote_ports", self.admits_remote(remote, question.socket)),
             ("interface", admits(&self.interface, question.interface, Pattern::matches)),
             ("netns", admits(&self.netns, question.netns, Pattern::matches)),
             ("path", self.admits_path(question)),
@@ -210,31 +232,51 @@ impl Rule {
         fields.iter().find(|(_, admitted)| !admitted).map(|(field, _)| *field)
     }
 
-    fn admits_socket(&self, socket: Option<SocketFacts>) -> bool {
+    pub(super) fn admits_socket(&self, socket: Option<SocketFacts>) -> bool {
         self.sockets.admit(socket)
             && admits(&self.protocol, socket, |protocol, socket| protocol.0 == socket.proto)
     }
 
-    fn admits_local(&self, local: Option<Endpoint<'_>>) -> bool {
-        admits(&self.local, local, |network, local| {
-            // A wildcard takes what comes for any address: no `deny` overlooks it.
-            let wildcard = matches!(local, Endpoint::Ip(ip, _) if ip.is_unspecified());
-            holds(*network, local) || wildcard && self.effect == Effect::Deny
-        }) && admits(&self.local_ports, local, |ports, local| is_within(*ports, local))
+    fn admits_local(&self, local: Option<Endpoint<'_>>, socket: Option<SocketFacts>) -> bool {
+        self.may_be(local, socket)
+            || admits(&self.local, local, |network, local| {
+                // A wildcard takes what comes for any address: no `deny` overlooks it.
+                let wildcard = matches!(local, Endpoint::Ip(ip, _) if ip.is_unspecified());
+                holds(*network, local) || wildcard && self.effect == Effect::Deny
+            }) && admits(&self.local_ports, local, |ports, local| is_within(*ports, local))
     }
 
-    fn admits_remote(&self, remote: Option<Endpoint<'_>>) -> bool {
-        admits(&self.remote, remote, |network, remote| holds(*network, remote))
-            && admits(&self.remote_ports, remote, |ports, remote| is_within(*ports, remote))
+    fn admits_remote(&self, remote: Option<Endpoint<'_>>, socket: Option<SocketFacts>) -> bool {
+        self.may_be(remote, socket)
+            || admits(&self.remote, remote, |network, remote| holds(*network, remote))
+                && admits(&self.remote_ports, remote, |ports, remote| is_within(*ports, remote))
+    }
+
+    /// Whether a `deny` about internet addresses has to be taken as matching an end that nobody can say.
+    fn may_be(&self, end: Option<Endpoint<'_>>, socket: Option<SocketFacts>) -> bool {
+        let internet = || {
+            socket.is_some_and(|socket| [libc::AF_INET, libc::AF_INET6].contains(&socket.family))
+        };
+        self.effect == Effect::Deny && end == Some(Endpoint::Unknown) && internet()
     }
 
     fn admits_path(&self, question: &Question<'_>) -> bool {
         let deny = self.effect == Effect::Deny;
+        let local = question.socket.is_some_and(|socket| socket.family == libc::AF_UNIX);
         admits(&self.path, question.remote.or(question.local), |prefix, endpoint| match endpoint {
             // Nobody can tell where it leads: no `deny` overlooks it.
             Endpoint::Path(path) if deny && !is_plain(path) => true,
             Endpoint::Path(path) => prefix.contains_path(path),
+            Endpoint::File(facts) => {
+                let below = facts.names.iter().any(|name| prefix.contains_path(name));
+                if deny {
+                    below || facts.possible.iter().any(|path| prefix.is(path))
+                } else {
+                    below && facts.visible
+                }
+            }
             Endpoint::Abstract(name) => prefix.contains_abstract(name),
+            Endpoint::Unknown => deny && local,
             Endpoint::Ip(..) | Endpoint::Other => false,
         })
     }
@@ -257,7 +299,9 @@ impl Rule {
             !matches!(question.verb, Verb::Connect | Verb::Send)
                 || question.looked_up.is_some_and(|age| age <= limit)
         });
-        option && message && length && lookup && self.admits_handover(question)
+        // The broker does not look paths up in place of its clients, unless a rule says so.
+        let text = deny || self.paths == Some(Paths::Broker) || !question.names_text();
+        option && message && length && lookup && text && self.admits_handover(question)
     }
 
     fn admits_handover(&self, question: &Question<'_>) -> bool {
@@ -266,7 +310,10 @@ impl Rule {
             return true;
         }
         match (self.effect, self.handover) {
-            (Effect::Allow, handover) => !strong || handover == Some(Handover::Unrevocable),
+            (Effect::Allow, handover) => {
+                (!strong || handover == Some(Handover::Unrevocable))
+                    && (self.unchecked || question.escapes.is_none())
+            }
             (Effect::Deny, None) => true,
             (Effect::Deny, Some(handover)) => strong == (handover == Handover::Unrevocable),
         }

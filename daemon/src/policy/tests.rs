@@ -10,6 +10,7 @@ use super::action::{
 };
 use super::file::{Directory, read};
 use super::rights::NO_RULE;
+use super::target::{SocketName, Target};
 use super::*;
 
 struct Nobody;
@@ -41,11 +42,12 @@ fn inet(host: [u8; 4], port: u16) -> Address {
 }
 
 fn connect(address: Address) -> Connect {
-    Connect { socket: TCP, address, reached: None, local: None, looked_up: None }
+    let target = Target::Address(address);
+    Connect { socket: TCP, target, local: None, interfaces: Vec::new(), looked_up: None }
 }
 
 fn bind(address: Address) -> Bind {
-    Bind { socket: TCP, address, interface: None }
+    Bind { socket: TCP, target: Target::Address(address), interface: None }
 }
 
 #[test]
@@ -121,7 +123,8 @@ fn remote_judges_the_normalised_address_and_never_matches_without_one() {
         assert_eq!(rights.ask(connect(mapped)).is_ok(), allowed, "{host}:{port}");
     }
     assert!(rights.ask(Send::new(TCP, None)).is_err());
-    let peer = Send { reached: Some(inet([10, 0, 0, 1], 80)), ..Send::new(TCP, None) };
+    let peer = vec![SocketName::Address(inet([10, 0, 0, 1], 80))];
+    let peer = Send { remotes: peer, ..Send::new(TCP, None) };
     assert!(rights.ask(peer).is_ok());
     assert!(rights.ask(connect(Address::UnixPath(b"/x".to_vec()))).is_err());
 }
@@ -150,7 +153,7 @@ fn ports_of_bind_are_judged_and_a_wildcard_escapes_no_deny() {
 #[test]
 fn fast_open_connects() {
     let rules = "[[rule]]\nname = \"send\"\nallow = [\"send\"]";
-    let to = Send::new(TCP, Some(inet([10, 0, 0, 1], 80)));
+    let to = Send::new(TCP, Some(Target::Address(inet([10, 0, 0, 1], 80))));
     assert!(rights(1000, rules).ask(to.clone()).is_ok());
     let denial = rights(1000, rules).ask(Send { connects: true, ..to }).unwrap_err();
     assert_eq!(denial.verb, Verb::Connect);
@@ -198,11 +201,11 @@ fn strong_descriptors_are_handed_over_only_by_name() {
     "#;
     let raw = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_RAW, proto: 1 };
     let packet = SocketFacts { family: libc::AF_PACKET, kind: libc::SOCK_DGRAM, proto: 0 };
-    assert!(rights(1000, rules).ask(Handover { socket: TCP }).is_ok());
+    assert!(rights(1000, rules).ask(Handover { socket: TCP, escapes: None }).is_ok());
     for socket in [raw, packet] {
-        let denial = rights(1000, rules).ask(Handover { socket }).unwrap_err();
+        let denial = rights(1000, rules).ask(Handover { socket, escapes: None }).unwrap_err();
         assert!(denial.grant.ends_with("handover = \"unrevocable\""), "{}", denial.grant);
-        assert!(rights(1001, rules).ask(Handover { socket }).is_ok());
+        assert!(rights(1001, rules).ask(Handover { socket, escapes: None }).is_ok());
     }
 }
 

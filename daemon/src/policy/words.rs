@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
 
@@ -9,6 +10,8 @@ use super::action::{Request, SocketFacts};
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::question::Question;
+use super::rights::Rights;
+use super::target::{FileFacts, SocketName};
 use super::value::number;
 use super::verb::Verb;
 
@@ -17,14 +20,15 @@ use super::verb::Verb;
 pub struct Described {
     verb: Verb,
     socket: Option<SocketFacts>,
-    local: Option<Address>,
-    remote: Option<Address>,
+    local: Option<SocketName>,
+    remote: Option<SocketName>,
     interface: Option<String>,
     netns: Option<String>,
     option: Option<OptionClass>,
     message: Option<MessageClass>,
     length: Option<u64>,
     looked_up: bool,
+    escapes: Option<Arc<str>>,
 }
 
 impl FromStr for Described {
@@ -49,6 +53,7 @@ impl FromStr for Described {
             message: None,
             length: None,
             looked_up: false,
+            escapes: None,
         };
         for word in words {
             match word.split_once('=') {
@@ -61,6 +66,14 @@ impl FromStr for Described {
 }
 
 impl Described {
+    /// With what follows from other rules: whether a descriptor that is passed escapes a `deny`.
+    #[must_use]
+    pub fn under(mut self, rights: &Rights) -> Self {
+        let socket = self.socket.filter(|_| self.verb == Verb::Handover);
+        self.escapes = socket.and_then(|socket| rights.escaped_by(socket).map(Arc::from));
+        self
+    }
+
     fn constant(&mut self, word: &str) -> Result<(), String> {
         let verb = self.verb.word();
         let Some(socket) = &mut self.socket else {
@@ -79,13 +92,19 @@ impl Described {
 
     fn operand(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
-            "local" => self.local = Some(address(value)?),
-            "remote" => self.remote = Some(address(value)?),
+            "local" => self.local = Some(SocketName::Address(address(value)?)),
+            "remote" => self.remote = Some(SocketName::Address(address(value)?)),
             "path" => {
                 let side = if self.verb == Verb::Bind { &mut self.local } else { &mut self.remote };
                 *side = Some(match value.strip_prefix('@') {
-                    Some(name) => Address::UnixAbstract(name.as_bytes().to_vec()),
-                    None => Address::UnixPath(value.as_bytes().to_vec()),
+                    Some(name) => {
+                        SocketName::Address(Address::UnixAbstract(name.as_bytes().to_vec()))
+                    }
+                    None => SocketName::File(Arc::new(FileFacts {
+                        names: vec![value.as_bytes().to_vec()],
+                        visible: true,
+                        ..FileFacts::default()
+                    })),
                 });
             }
             "interface" => self.interface = Some(value.to_owned()),
@@ -144,6 +163,7 @@ impl Request for Described {
             message: self.message,
             length: self.length,
             looked_up: self.looked_up.then_some(std::time::Duration::ZERO),
+            escapes: self.escapes.as_deref(),
             ..question.on(self.interface.as_deref())
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use sockbroker_proto::api::broker::Process;
@@ -16,9 +16,11 @@ use crate::observe::metrics::Metrics;
 use crate::ops::actor::Actors;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
+use crate::ops::unix_file::ControlFile;
 use crate::policy::Policy;
 use crate::policy::rights::Restriction;
 use crate::policy::subject::Subject;
+use crate::table::fanout::FanoutGroups;
 use crate::table::quota::Users;
 
 /// The daemon's state.
@@ -36,6 +38,10 @@ pub struct Broker {
     pub users: Users,
     /// The process that the broker is, and what confines it.
     pub process: Process,
+    /// The file of its own control socket, which is never a destination.
+    pub control: OnceLock<ControlFile>,
+    /// Whose the fan-out groups of packet sockets are.
+    pub fanout: FanoutGroups,
     /// Where decisions are told.
     pub audit: Audit,
     /// What is counted.
@@ -60,6 +66,8 @@ impl Broker {
             actors,
             users,
             process: Process::default(),
+            control: OnceLock::new(),
+            fanout: FanoutGroups::default(),
             audit: Audit::default(),
             metrics: Arc::default(),
             opened: Mutex::new(HashMap::new()),

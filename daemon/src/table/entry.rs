@@ -10,6 +10,7 @@ use sockbroker_sys::socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::ends::Ends;
 use super::lane::{Lane, Place};
 use super::quota::{Taken, User};
 use super::shared::Shared;
@@ -38,6 +39,8 @@ pub struct Entry {
     pub unread: Mutex<Vec<u8>>,
     /// For `AF_INET, SOCK_RAW, IPPROTO_IP`: the state of the sniffer behind it.
     pub sniffer: Option<Sniffer>,
+    /// What calls made of its ends.
+    pub ends: Ends,
     began: Instant,
     /// Its part of the user's handles.
     handle: Taken,
@@ -74,6 +77,7 @@ impl Entry {
             registering: Mutex::new(()),
             unread: Mutex::new(Vec::new()),
             sniffer: None,
+            ends: Ends::default(),
             began: Instant::now(),
             handle,
         }
@@ -190,6 +194,7 @@ impl Entry {
         let entry = Self::adopted(descriptor, self.facts, self.timeout(), handle);
         let mut entry = entry.of_kind(self.kind);
         entry.sniffer.clone_from(&self.sniffer);
+        entry.ends = self.ends.clone();
         Ok(entry)
     }
 }

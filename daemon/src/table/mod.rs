@@ -7,6 +7,8 @@ pub mod quota;
 pub mod traffic;
 mod rate;
 pub mod entry;
+pub mod ends;
+pub mod fanout;
 pub mod shared;
 pub mod lane;
 pub mod sniffer;

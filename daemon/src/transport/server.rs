@@ -19,6 +19,7 @@ use super::stream::Stream;
 use super::{connection, http, subject};
 use crate::dispatch::core::Core;
 use crate::dispatch::methods::MethodTable;
+use crate::ops::unix_file::ControlFile;
 use crate::policy::subject::Subject;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Spelling};
@@ -51,6 +52,11 @@ impl Server {
 
     /// Serves a listening Unix socket until the shutdown, and then the connections to their end.
     pub async fn listen(self, listener: UnixListener) {
+        match ControlFile::of(listener.as_fd()) {
+            Ok(Some(file)) => drop(self.broker.control.set(file)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the control socket's own file is not known"),
+        }
         let mut connections = JoinSet::new();
         let mut shutdown = self.shutdown.clone();
         let mut sweep = tokio::time::interval(SWEEP);

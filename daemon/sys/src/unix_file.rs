@@ -69,6 +69,15 @@ pub fn path_of(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(readlink(own_entry(file).as_str())?.into_vec())
 }
 
+/// The number of the mount that an open file was reached by (`mnt_id` of `proc_pid_fdinfo(5)`), as
+/// `proc_pid_mountinfo(5)` has it.
+pub fn mount_of(file: BorrowedFd<'_>) -> io::Result<u64> {
+    let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let number = shown.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let number = number.and_then(|number| number.trim().parse().ok());
+    number.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
 /// The address that leads to this very socket file, while the descriptor is open in this process.
 pub fn address_of(file: BorrowedFd<'_>) -> RawAddress {
     RawAddress::encode(&Address::UnixPath(own_entry(file).into_bytes()))

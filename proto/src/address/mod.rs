@@ -13,8 +13,10 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use read::{AddressError, Exception, HostAddress, InterfaceAddress, Parsed, SocketKind};
-pub use value::{AddressItem, AddressValue, BytesValue, OpaqueValue};
+pub use read::{
+    AddressError, Exception, FileAddress, HostAddress, InterfaceAddress, Parsed, SocketKind,
+};
+pub use value::{AddressItem, AddressValue, BytesValue, FileValue, OpaqueValue, PathValue};
 
 /// Family numbers of Linux (`bits/socket.h`) that have a spelling of their own.
 pub mod family {

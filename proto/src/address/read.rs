@@ -7,7 +7,7 @@ use super::family::{
     AF_ALG, AF_BLUETOOTH, AF_CAN, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_QIPCRTR, AF_RDS,
     AF_TIPC, AF_UNIX, AF_UNSPEC, AF_VSOCK,
 };
-use super::value::{BytesValue, OpaqueValue};
+use super::value::{BytesValue, FileValue, OpaqueValue, PathValue};
 use super::{Address, AddressItem, AddressValue, BluetoothAddress};
 use crate::bytes::decode_base64;
 
@@ -67,6 +67,19 @@ pub enum Parsed {
     Host(HostAddress),
     /// An interface name for the interface table.
     Interface(InterfaceAddress),
+    /// A file of `AF_UNIX` among the frame's descriptors.
+    File(FileAddress),
+}
+
+/// A file of `AF_UNIX` that came as a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileAddress {
+    /// Its place among the frame's descriptors.
+    pub descriptor: u32,
+    /// For `bind`: the name to be made in the folder.
+    pub name: Option<Vec<u8>>,
+    /// For `bind`: the path as the program wrote it.
+    pub path: Option<Vec<u8>>,
 }
 
 /// An internet address whose host is a name, or an IPv6 literal with a zone.
@@ -118,6 +131,9 @@ impl AddressValue {
             return read_opaque(value).map(Parsed::Address);
         }
         let family = u16::try_from(kind.family).unwrap_or(u16::MAX);
+        if let Self::File(value) = self {
+            return read_file(family, value).map(Parsed::File);
+        }
         match family {
             AF_UNIX => self.read_unix().map(Parsed::Address),
             // RDS sockets use sockaddr_in (getsockaddrarg).
@@ -152,7 +168,12 @@ impl AddressValue {
                 sizes.end(),
                 items.len()
             ))),
-            Self::None(()) | Self::Text(_) | Self::Number(_) | Self::Bytes(_) | Self::Opaque(_) => {
+            Self::None(())
+            | Self::Text(_)
+            | Self::Number(_)
+            | Self::Bytes(_)
+            | Self::Opaque(_)
+            | Self::File(_) => {
                 Err(type_error(format!("{family} address must be a tuple (a JSON array)")))
             }
         }
@@ -162,7 +183,7 @@ impl AddressValue {
         let name = match self {
             Self::Text(text) => text.clone().into_bytes(),
             Self::Bytes(bytes) => decode(bytes)?,
-            Self::None(()) | Self::Number(_) | Self::Tuple(_) | Self::Opaque(_) => {
+            Self::None(()) | Self::Number(_) | Self::Tuple(_) | Self::Opaque(_) | Self::File(_) => {
                 return Err(type_error("AF_UNIX address must be a string or {\"base64\": ...}"));
             }
         };
@@ -325,7 +346,11 @@ impl AddressValue {
                     let text = decode(bytes)?;
                     Ok(Address::Sco { bdaddr: bluetooth(&String::from_utf8_lossy(&text))? })
                 }
-                Self::None(()) | Self::Number(_) | Self::Tuple(_) | Self::Opaque(_) => {
+                Self::None(())
+                | Self::Number(_)
+                | Self::Tuple(_)
+                | Self::Opaque(_)
+                | Self::File(_) => {
                     Err(type_error("BTPROTO_SCO address must be a device address string"))
                 }
             },
@@ -356,6 +381,35 @@ impl AddressValue {
         let items = self.items("AF_QIPCRTR", 2..=2)?;
         Ok(Address::Qipcrtr { node: word(items, 0, "node")?, port: word(items, 1, "port")? })
     }
+}
+
+/// A file of `AF_UNIX`: its name is one component, and the path is no longer than `sun_path` holds.
+fn read_file(family: u16, value: &FileValue) -> Read<FileAddress> {
+    if family != AF_UNIX {
+        return Err(type_error("{\"descriptor\": n} is an address of AF_UNIX alone"));
+    }
+    let read = |value: &PathValue| match value {
+        PathValue::Text(text) => Ok(text.clone().into_bytes()),
+        PathValue::Bytes(bytes) => decode(bytes),
+    };
+    let name = value.name.as_ref().map(read).transpose()?;
+    let path = value.path.as_ref().map(read).transpose()?;
+    let whole = |name: &Vec<u8>| {
+        !matches!(name.as_slice(), b"" | b"." | b"..")
+            && !name.iter().any(|byte| b"/\0".contains(byte))
+    };
+    if !name.as_ref().is_none_or(whole) {
+        return Err(value_error("the name in a folder is one component of a path"));
+    }
+    for part in [&name, &path].into_iter().flatten() {
+        if part.len() > UNIX_NAME_MAX {
+            return Err(os_error("AF_UNIX path too long"));
+        }
+    }
+    if path.as_ref().is_some_and(|path| path.is_empty() || path.contains(&0)) {
+        return Err(value_error("the path of a file has at least one byte, and no NUL"));
+    }
+    Ok(FileAddress { descriptor: value.descriptor, name, path })
 }
 
 fn read_opaque(value: &OpaqueValue) -> Read<Address> {

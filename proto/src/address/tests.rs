@@ -24,6 +24,7 @@ fn address(family: u16, proto: i32, value: &Value) -> Address {
         Parsed::Address(address) => address,
         Parsed::Interface(address) => address.with_index(3),
         Parsed::Host(host) => panic!("{host:?} is to be resolved"),
+        Parsed::File(file) => panic!("{file:?} is to be opened"),
     }
 }
 
@@ -33,6 +34,29 @@ fn written(address: &Address) -> Value {
 
 fn refused(family: u16, proto: i32, value: &Value) -> Exception {
     read(family, proto, value).unwrap_err().exception
+}
+
+#[test]
+fn a_file_of_af_unix_is_a_descriptor_with_a_name_for_bind() {
+    let file = |value: Value| match read(1, 0, &value).unwrap() {
+        Parsed::File(file) => file,
+        other => panic!("{other:?} is no file"),
+    };
+    let plain = file(json!({ "descriptor": 2 }));
+    assert_eq!((plain.descriptor, plain.name, plain.path), (2, None, None));
+    let bound = file(json!({ "descriptor": 0, "name": "s", "path": { "base64": "L3L/L3M=" } }));
+    assert_eq!((bound.name, bound.path), (Some(b"s".to_vec()), Some(b"/r\xff/s".to_vec())));
+    for name in ["", ".", "..", "a/b", "a\0"] {
+        let value = json!({ "descriptor": 0, "name": name });
+        assert_eq!(refused(1, 0, &value), Exception::ValueError, "{name:?}");
+    }
+    for path in ["", "a\0b"] {
+        let value = json!({ "descriptor": 0, "name": "s", "path": path });
+        assert_eq!(refused(1, 0, &value), Exception::ValueError, "{path:?}");
+    }
+    let long = json!({ "descriptor": 0, "name": "s", "path": "p".repeat(108) });
+    assert_eq!(refused(1, 0, &long), Exception::OSError);
+    assert_eq!(refused(2, 0, &json!({ "descriptor": 0 })), Exception::TypeError);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::constant::Constant;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "an address: a string, a number, an array, {\"base64\"} or {\"family\", \"base64\"}"
+    expecting = "an address: a string, a number, an array, {\"base64\"}, {\"family\", \"base64\"} or {\"descriptor\"}"
 )]
 pub enum AddressValue {
     /// `null`: no address, as the peer of a connection reports it.
@@ -25,6 +25,33 @@ pub enum AddressValue {
     /// Any family by its raw `sockaddr` bytes after `sa_family`.
     Opaque(OpaqueValue),
     /// An `AF_UNIX` name that is not UTF-8, or is abstract (leading NUL).
+    Bytes(BytesValue),
+    /// An `AF_UNIX` path that the client has opened itself.
+    File(FileValue),
+}
+
+/// `{"descriptor": n}`, for `bind` `{"descriptor": n, "name": "...", "path": "..."}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileValue {
+    /// The place, from 0, of a descriptor of the frame: the socket's file, for `bind` the folder. It was
+    /// opened with `O_PATH`.
+    pub descriptor: u32,
+    /// For `bind`: the name to be made in the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<PathValue>,
+    /// For `bind`: the path as the program wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathValue>,
+}
+
+/// A path, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a string or {\"base64\"}")]
+pub enum PathValue {
+    /// As text.
+    Text(String),
+    /// Bytes that are not UTF-8.
     Bytes(BytesValue),
 }
 
@@ -70,8 +97,9 @@ impl JsonSchema for AddressValue {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "A socket address as Python spells it for the handle's family: \
-                a path, a tuple as an array, a controller's number, {\"base64\"} for names that are no text, \
-                or {\"family\", \"base64\"} for the raw sockaddr of any family",
+                a path, a tuple as an array, a controller's number, {\"base64\"} for names that are not text, \
+                {\"family\", \"base64\"} for the raw sockaddr of any family, or {\"descriptor\"} for a \
+                file of AF_UNIX that the client has opened",
             "anyOf": [
                 { "type": "null" },
                 { "type": "string" },
@@ -83,7 +111,14 @@ impl JsonSchema for AddressValue {
                 ] } },
                 { "type": "object",
                   "properties": { "family": { "type": ["integer", "string"] }, "base64": { "type": "string" } },
-                  "required": ["base64"], "additionalProperties": false }
+                  "required": ["base64"], "additionalProperties": false },
+                { "type": "object",
+                  "properties": {
+                    "descriptor": { "type": "integer", "minimum": 0 },
+                    "name": { "type": ["string", "object"] },
+                    "path": { "type": ["string", "object"] }
+                  },
+                  "required": ["descriptor"], "additionalProperties": false }
             ]
         })
     }

@@ -10,6 +10,7 @@ use sockbrokerd::policy::action::{Connect, Request as _, SocketFacts};
 use sockbrokerd::policy::file::{Directory, read};
 use sockbrokerd::policy::rights::Rights;
 use sockbrokerd::policy::subject::Subject;
+use sockbrokerd::policy::target::Target;
 
 use crate::Result;
 use crate::measure::{Sample, number};
@@ -93,8 +94,9 @@ fn sample(rights: &Rights, host: Ipv4Addr) -> Sample {
             let start = Instant::now();
             for _ in 0..decisions {
                 let address = Address::Inet { host: black_box(host), port: 443 };
-                let (reached, local, looked_up) = (None, None, None);
-                let request = Connect { socket, address, reached, local, looked_up };
+                let target = Target::Address(address);
+                let (local, interfaces, looked_up) = (None, Vec::new(), None);
+                let request = Connect { socket, target, local, interfaces, looked_up };
                 drop(black_box(rights.decide(&request.question())));
             }
             start.elapsed().as_secs_f64() * 1e9 / number(decisions)

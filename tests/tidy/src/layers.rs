@@ -33,7 +33,9 @@ const EFFECTS: &[&str] = &[
     "std::env",
     "std::process",
     "std::thread",
-    "std::os",
+    // Not std::os::fd: a judged file is a descriptor, which a permit carries to its operation as a value.
+    "std::os::unix",
+    "std::os::linux",
     "std::net::TcpStream",
     "std::net::TcpListener",
     "std::net::UdpSocket",
@@ -137,6 +139,8 @@ pub const LAYERS: &[Layer] = &[
         layers: &[
             "dispatch",
             "session",
+            // The file of the control socket, which no call may lead to.
+            "ops::unix_file",
             "policy::subject",
             "table::quota",
             "proto::frame",
@@ -191,6 +195,8 @@ pub const LAYERS: &[Layer] = &[
             "ops::actor",
             "ops::error",
             "ops::resolve",
+            // The file of the control socket, which no call may lead to.
+            "ops::unix_file",
             "table",
             "policy",
             "proto",
@@ -217,7 +223,8 @@ pub const LAYERS: &[Layer] = &[
         name: "table",
         place: "daemon/src/table",
         // policy::action: what kind of socket an entry is, in the words the policy judges by.
-        layers: &["policy::action", "proto", "sys", "readiness"],
+        // policy::target: what is known of its ends.
+        layers: &["policy::action", "policy::target", "proto", "sys", "readiness"],
         crates: &["libc", "tokio"],
         never: &[],
     },

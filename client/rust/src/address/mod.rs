@@ -182,7 +182,8 @@ impl Address {
             AddressValue::None(())
             | AddressValue::Number(_)
             | AddressValue::Tuple(_)
-            | AddressValue::Opaque(_) => None,
+            | AddressValue::Opaque(_)
+            | AddressValue::File(_) => None,
         }
     }
 

@@ -54,6 +54,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_readlinkat,
     libc::SYS_getdents64,
     libc::SYS_getcwd,
+    libc::SYS_fchdir,
     libc::SYS_unlinkat,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,

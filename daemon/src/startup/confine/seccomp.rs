@@ -48,6 +48,8 @@ pub(super) fn filter(mode: Seccomp) -> Result<(), FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().chain(ALLOWED_OF_OLD).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
+    // A thread that makes a socket's file in a folder of a client has a working folder of its own.
+    rules.insert(libc::SYS_unshare, vec![exactly(0, libc::CLONE_FS.cast_unsigned().into())?]);
     // The flags of clone3(2) are in memory, where no filter sees them; told that there is no such
     // call, the C library takes clone(2).
     let no_such_call = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
@@ -64,6 +66,12 @@ fn compile(
 ) -> Result<BpfProgram, FilterError> {
     let machine = TargetArch::try_from(std::env::consts::ARCH)?;
     Ok(SeccompFilter::new(rules, others, listed, machine)?.try_into()?)
+}
+
+/// A call whose argument is this.
+fn exactly(argument: u8, value: u64) -> Result<SeccompRule, FilterError> {
+    let same = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)?;
+    Ok(SeccompRule::new(vec![same])?)
 }
 
 /// A call whose argument has none of these bits.

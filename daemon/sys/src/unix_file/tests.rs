@@ -1,3 +1,5 @@
+//! Files that are reached by descriptors alone.
+
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;

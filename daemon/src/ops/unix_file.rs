@@ -1,0 +1,249 @@
+//! Files of `AF_UNIX` sockets: whose they are, and by which names rules know them.
+//!
+//! A client opens the file itself, and passes the descriptor: what it means by a path cannot differ from
+//! what is judged, nor that from what the kernel uses. A path as text is looked up by the broker, in its own
+//! view of the file system, for callers that a rule lets do so.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sockbroker_proto::address::Address;
+use sockbroker_sys::socket;
+use sockbroker_sys::unix_file::{self, BoundFile, FileId, FileKind};
+
+use super::actor::Actor;
+use super::error::{OpError, OpResult};
+use super::mounts::{Mounts, Place};
+use crate::policy::action::SocketFacts;
+use crate::policy::target::{FileFacts, FileTarget};
+
+/// The file of the broker's own control socket.
+#[derive(Debug, Clone, Copy)]
+pub struct ControlFile(BoundFile);
+
+impl ControlFile {
+    /// That of a listening socket; `None` for one without a file. An error where the system does not say.
+    pub fn of(listener: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+        if let Ok(found) = unix_file::bound_file(listener) {
+            return Ok(found.map(Self));
+        }
+        match socket::local_address(listener)?.decode(0) {
+            Some(Address::UnixPath(path)) => {
+                let found = fs::metadata(OsStr::from_bytes(&path))?;
+                Ok(Some(Self(BoundFile::of(id(&found)))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn is(self, file: FileId) -> bool {
+        self.0 == BoundFile::of(file)
+    }
+}
+
+/// What is compared with a file.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Paths of rules.
+    pub paths: Vec<String>,
+    /// The control socket of this broker.
+    pub control: Option<ControlFile>,
+}
+
+/// A file that a client passed: a socket's, or with a name a folder's.
+#[derive(Debug)]
+pub struct Passed {
+    /// What it opened.
+    pub descriptor: OwnedFd,
+    /// For `bind`: the name in the folder.
+    pub name: Option<Vec<u8>>,
+    /// For `bind`: the path as the program wrote it.
+    pub written: Option<Vec<u8>>,
+}
+
+/// Finds out what a client has passed.
+pub async fn examine(
+    actor: &Actor,
+    call: &'static str,
+    socket: SocketFacts,
+    passed: Passed,
+    search: Search,
+) -> OpResult<FileTarget> {
+    let Passed { descriptor, name, written } = passed;
+    let examine = move || target(descriptor, name, written, false, &search);
+    actor.run(call, socket, examine).await
+}
+
+/// Looks a path up in the broker's view of the file system, with the caller's rights.
+pub async fn look_up(
+    actor: &Actor,
+    call: &'static str,
+    socket: SocketFacts,
+    path: Vec<u8>,
+    search: Search,
+) -> OpResult<FileTarget> {
+    if !path.starts_with(b"/") {
+        // The broker's folder is nobody's business.
+        return Err(OpError::Os { call, errno: libc::ENOENT });
+    }
+    let makes = call == "bind";
+    let look_up = move || {
+        if !makes {
+            return target(unix_file::open(&path)?, None, None, true, &search);
+        }
+        let whole = Path::new(OsStr::from_bytes(&path));
+        let (Some(folder), Some(name)) = (whole.parent(), whole.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        };
+        let descriptor = unix_file::open_folder(folder.as_os_str().as_bytes())?;
+        let name = name.as_bytes().to_vec();
+        target(descriptor, Some(name), Some(path.clone()), true, &search)
+    };
+    actor.run(call, socket, look_up).await
+}
+
+/// Fails if a path leads to the control socket of this broker, for a caller whose paths are the broker's.
+pub async fn leads_to_control(
+    actor: &Actor,
+    call: &'static str,
+    socket: SocketFacts,
+    path: Vec<u8>,
+    control: ControlFile,
+) -> OpResult<bool> {
+    let look = move || {
+        let found = fs::metadata(OsStr::from_bytes(&path));
+        Ok(found.is_ok_and(|found| control.is(id(&found))))
+    };
+    actor.run(call, socket, look).await
+}
+
+fn target(
+    descriptor: OwnedFd,
+    name: Option<Vec<u8>>,
+    written: Option<Vec<u8>>,
+    as_text: bool,
+    search: &Search,
+) -> io::Result<FileTarget> {
+    let (found, kind) = unix_file::identify(descriptor.as_fd())?;
+    match (kind, &name) {
+        (FileKind::Socket, None) | (FileKind::Folder, Some(_)) => {}
+        // As the kernel answers of such files (unix_find_bsd, unix_bind_bsd).
+        (_, None) => return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
+        (_, Some(_)) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+    }
+    let mut facts = compare(descriptor.as_fd(), found, name.as_deref(), &search.paths)?;
+    facts.as_text = as_text;
+    facts.is_control = search.control.is_some_and(|control| control.is(found));
+    Ok(FileTarget { descriptor: Arc::new(descriptor), name, written, facts: Arc::new(facts) })
+}
+
+/// The names of a file: its own, and those by which paths of rules lead to it.
+fn compare(
+    file: BorrowedFd<'_>,
+    found: FileId,
+    name: Option<&[u8]>,
+    paths: &[String],
+) -> io::Result<FileFacts> {
+    let own = PathBuf::from(OsStr::from_bytes(&unix_file::path_of(file)?));
+    let visible =
+        own.is_absolute() && fs::symlink_metadata(&own).is_ok_and(|seen| id(&seen) == found);
+    let mut facts = FileFacts { visible, names: vec![join(&own, name)], ..FileFacts::default() };
+    if paths.is_empty() {
+        return Ok(facts);
+    }
+    let mounts = Mounts::of_this_process()?;
+    let inner = mounts.inner(file, &own);
+    for path in paths {
+        match Place::nearest(Path::new(path), &mounts) {
+            Ok(place) => {
+                let same = (place.id == found).then(PathBuf::new);
+                let named = || own.strip_prefix(&place.canonical).ok().map(Path::to_owned);
+                let within = || inner.as_ref()?.below(place.inner.as_ref()?);
+                if let Some(rest) = same.or_else(named).or_else(within) {
+                    let parts = place.written.components().chain(rest.components());
+                    facts.names.push(join(&parts.collect::<PathBuf>(), name));
+                } else if inner.is_none() && place.may_hold(Path::new(path), found.0, &mounts) {
+                    facts.possible.push(path.clone());
+                }
+            }
+            // What cannot be seen can be excluded of a file that is found by its own name.
+            Err(_) if visible => {}
+            Err(_) => facts.possible.push(path.clone()),
+        }
+    }
+    Ok(facts)
+}
+
+pub(super) fn id(found: &Metadata) -> FileId {
+    (found.dev(), found.ino())
+}
+
+fn join(place: &Path, name: Option<&[u8]>) -> Vec<u8> {
+    let whole = name.map_or_else(|| place.to_owned(), |name| place.join(OsStr::from_bytes(name)));
+    whole.as_os_str().as_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let place =
+                std::env::temp_dir().join(format!("unix-file-{}-{name}", std::process::id()));
+            fs::create_dir_all(&place).unwrap();
+            Self(fs::canonicalize(place).unwrap())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn names(path: &Path, rules: &[&Path]) -> FileFacts {
+        let file = unix_file::open(path.as_os_str().as_bytes()).unwrap();
+        let rules: Vec<_> = rules.iter().map(|rule| rule.display().to_string()).collect();
+        let (found, _) = unix_file::identify(file.as_fd()).unwrap();
+        compare(file.as_fd(), found, None, &rules).unwrap()
+    }
+
+    #[test]
+    fn a_rule_that_names_the_file_through_a_link_finds_it() {
+        let place = Folder::new("links");
+        fs::create_dir(place.0.join("real")).unwrap();
+        let socket = place.0.join("real/s");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        symlink(place.0.join("real"), place.0.join("link")).unwrap();
+        symlink(&socket, place.0.join("file")).unwrap();
+        let facts = names(&socket, &[&place.0.join("link"), &place.0.join("file")]);
+        let expected = [&socket, &place.0.join("link/s"), &place.0.join("file")];
+        let expected: Vec<_> = expected.iter().map(|path| join(path, None)).collect();
+        assert_eq!((facts.visible, facts.names, facts.possible.len()), (true, expected, 0));
+        assert_eq!(names(&place.0.join("link/s"), &[]).names, [join(&socket, None)]);
+    }
+
+    #[test]
+    fn rules_about_other_files_add_no_name() {
+        let place = Folder::new("others");
+        let (socket, other) = (place.0.join("s"), place.0.join("other"));
+        let _listeners =
+            [UnixListener::bind(&socket).unwrap(), UnixListener::bind(&other).unwrap()];
+        let facts = names(&socket, &[&other, &place.0.join("missing/s"), Path::new("/proc")]);
+        let below_folder = join(&place.0.join("s"), None);
+        assert_eq!(facts.names, [below_folder.clone(), below_folder]);
+        assert!(facts.visible && facts.possible.is_empty());
+    }
+}

@@ -1,0 +1,130 @@
+//! The matrix of inputs: everything by which a request makes the kernel choose a source, a destination, an
+//! interface, a path or a port.
+//!
+//! One row an input: the attack that uses it to get past a rule, and the rule that refuses it. What is new
+//! in the kernel, or was forgotten, belongs here as a row.
+
+/// Rows of the matrix: name, input and how the kernel reads it, the rule that refuses, the attack.
+macro_rules! rows {
+    ($policy:expr; $($name:ident: $input:literal, $rule:literal, $attack:expr;)*) => {
+        $(
+            #[doc = $input]
+            #[test]
+            fn $name() {
+                let test = concat!(module_path!(), "::", stringify!($name));
+                crate::inputs::refused(test, $policy, $rule, $attack);
+            }
+        )*
+    };
+}
+
+mod destination;
+mod source;
+mod interface;
+mod path;
+mod port;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::Answer;
+use sockbroker_test_support::lsp::Beside;
+
+use crate::arena::{Arena, run_with};
+
+/// What the attacker may do in every row: everything but what a rule of the matrix refuses.
+pub(super) const EVERYTHING: &str = r#"version = 1
+[[rule]]
+name = "everything"
+subject = { uids = [4200001] }
+allow = ["create", "adopt", "bind", "listen", "accept", "connect", "send", "receive", "option", "spoof",
+    "handover", "capture", "inject", "interfaces"]
+handover = "unrevocable"
+"#;
+
+/// What an attack got for an answer to each of its calls.
+pub(super) type Answers = Vec<Answer>;
+
+/// Runs an attack under these rules; each of its calls must be refused by this one.
+fn refused(test: &str, rules: &'static str, rule: &'static str, attack: fn(&mut Arena) -> Answers) {
+    let policy = format!("{EVERYTHING}{rules}");
+    run_with(
+        test,
+        move |start| {
+            start.folder().write("policy.toml", &policy);
+            start
+        },
+        move |mut arena| {
+            ip("link add lan0 type veth peer name lan1");
+            ip("link property add dev lan0 altname thesamelan");
+            ip("link add averylongname15 type veth peer name lan2");
+            ip("link set lan1 up");
+            ip("address add 10.99.0.5/24 dev lan0");
+            ip("address add fd99::5/64 dev lan0 nodad");
+            ip("link set lan0 up");
+            ip("address add 127.0.0.77/32 dev lo");
+            ip("address add fd99::66/128 dev lo nodad");
+            ip("address add fd99::77/128 dev lo nodad");
+            let answers = attack(&mut arena);
+            assert!(!answers.is_empty(), "nothing was tried");
+            for answer in answers {
+                let fault = answer.fault();
+                assert_eq!(fault.kind(), (3000, "denied"), "{fault:?}");
+                assert_eq!(fault.data.rule.as_deref(), Some(rule), "{fault:?}");
+            }
+        },
+    );
+}
+
+/// Changes the network of the test's own namespace.
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// The index of an interface.
+fn index(name: &str) -> u32 {
+    sockbroker_sys::interface::index_of(name).unwrap()
+}
+
+impl Arena {
+    /// Calls as the attacker.
+    fn tries(&mut self, method: &str, params: Value) -> Answer {
+        self.attacker.call(&format!("socket.{method}"), params)
+    }
+
+    /// The same with a file that the attacker has opened with `O_PATH`.
+    fn tries_with(&mut self, method: &str, params: Value, file: &Path) -> Answer {
+        let file = opened(file);
+        let descriptors = [file.as_fd()];
+        let beside = Beside::descriptors(&descriptors);
+        self.attacker.call_beside(&format!("socket.{method}"), params, beside)
+    }
+
+    /// Sends by every call that takes an address.
+    fn sends(&mut self, socket: u64, address: &Value, ancillary: &Value) -> Answers {
+        let message = json!({ "buffers": ["aGk="], "ancdata": ancillary, "address": address });
+        let mut answers = vec![
+            self.tries("sendmsg", json!([socket, ["aGk="], ancillary, 0, address])),
+            self.tries("sendmmsg", json!([socket, [message]])),
+        ];
+        if ancillary.as_array().is_none_or(Vec::is_empty) {
+            answers.push(self.tries("sendto", json!([socket, "aGk=", 0, address])));
+        }
+        answers
+    }
+
+    /// Succeeds, as a part of an attack.
+    fn does(&mut self, method: &str, params: Value) -> Value {
+        self.tries(method, params).result().clone()
+    }
+}
+
+/// A file as a client opens it to name it.
+fn opened(path: &Path) -> File {
+    File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap()
+}

@@ -1,0 +1,107 @@
+//! What chooses a source.
+
+use std::net::UdpSocket;
+
+use serde_json::json;
+use sockbroker_test_support::base64;
+
+const RULES: &str = r#"
+[[rule]]
+name = "not as the service"
+subject = { uids = [4200001] }
+deny = ["bind", "connect", "send", "spoof"]
+local = ["127.0.0.77", "fd99::77"]
+"#;
+
+/// `struct in_pktinfo` without an interface.
+fn info(source: [u8; 4]) -> String {
+    base64([&[0; 4][..], &source, &[0; 4]].concat())
+}
+
+/// `struct in6_pktinfo` without an interface: fd99::77.
+fn info6() -> String {
+    base64([&[0xfd, 0x99][..], &[0; 13], &[0x77], &[0; 4]].concat())
+}
+
+rows! { RULES;
+    address_of_bind: "`bind`: the address", "not as the service", |arena| {
+        let (udp, six) = (arena.udp(), arena.udp6());
+        vec![
+            arena.tries("bind", json!([udp, ["127.0.0.77", 0]])),
+            arena.tries("bind", json!([six, ["::ffff:127.0.0.77", 0]])),
+            arena.tries("bind", json!([six, ["fd99::77", 0]])),
+            arena.tries("bind", json!([udp, ["0.0.0.0", 0]])),
+        ]
+    };
+    item_of_a_message: "`IP_PKTINFO`: the source", "not as the service", |arena| {
+        let udp = arena.udp();
+        arena.does("bind", json!([udp, ["127.0.0.1", 0]]));
+        let item = json!(["IPPROTO_IP", "IP_PKTINFO", info([127, 0, 0, 77])]);
+        arena.sends(udp, &json!(["127.0.0.1", 9]), &json!([item]))
+    };
+    last_of_several_items: "several `IP_PKTINFO`: the kernel takes the last (`ip_cmsg_send`)", "not as the service", |arena| {
+        let udp = arena.udp();
+        arena.does("bind", json!([udp, ["127.0.0.1", 0]]));
+        let item = |last: u8| json!(["IPPROTO_IP", "IP_PKTINFO", info([127, 0, 0, last])]);
+        let to = json!(["127.0.0.1", 9]);
+        let mut answers = arena.sends(udp, &to, &json!([item(1), item(77)]));
+        answers.extend(arena.sends(udp, &to, &json!([item(77), item(1)])));
+        answers
+    };
+    item_behind_one_of_another_level: "`IPV6_PKTINFO` behind an item of IPv4 (`ip6_datagram_send_ctl`)", "not as the service", |arena| {
+        let six = arena.udp6();
+        arena.does("bind", json!([six, ["::1", 0]]));
+        let four = json!(["IPPROTO_IP", "IP_PKTINFO", info([127, 0, 0, 1])]);
+        let item = json!(["IPPROTO_IPV6", "IPV6_PKTINFO", info6()]);
+        arena.sends(six, &json!(["::1", 9]), &json!([four, item]))
+    };
+    mapped_item: "`IPV6_PKTINFO` with a v4-mapped source", "not as the service", |arena| {
+        let six = arena.udp6();
+        arena.does("bind", json!([six, ["::1", 0]]));
+        let source = [&[0; 10][..], &[0xff, 0xff, 127, 0, 0, 77], &[0; 4]].concat();
+        let item = json!(["IPPROTO_IPV6", "IPV6_PKTINFO", base64(source)]);
+        arena.sends(six, &json!(["::ffff:127.0.0.1", 9]), &json!([item]))
+    };
+    old_item_of_ipv6: "`IPV6_2292PKTINFO`: the source", "not as the service", |arena| {
+        let six = arena.udp6();
+        arena.does("bind", json!([six, ["::1", 0]]));
+        arena.sends(six, &json!(["::1", 9]), &json!([["IPPROTO_IPV6", 2, info6()]]))
+    };
+    sticky_item: "`IPV6_PKTINFO` as an option: the source of all later messages", "not as the service", |arena| {
+        let six = arena.udp6();
+        arena.does("bind", json!([six, ["::1", 0]]));
+        vec![arena.tries("setsockopt", json!([six, "IPPROTO_IPV6", "IPV6_PKTINFO", info6()]))]
+    };
+    source_of_multicast: "`IP_MULTICAST_IF` with an address: the source of multicast", "not as the service", |arena| {
+        let udp = arena.udp();
+        arena.does("bind", json!([udp, ["127.0.0.1", 0]]));
+        let short = base64([127, 0, 0, 77]);
+        let long = base64([0, 0, 0, 0, 127, 0, 0, 77, 0, 0, 0, 0]);
+        let number = i32::from_ne_bytes([127, 0, 0, 77]);
+        [json!(short), json!(long), json!(number)]
+            .map(|value| json!([udp, "IPPROTO_IP", "IP_MULTICAST_IF", value]))
+            .map(|set| arena.tries("setsockopt", set))
+            .into()
+    };
+    source_of_a_header: "`IP_HDRINCL`: the source of the packet's own header", "not as the service", |arena| {
+        let raw = arena.socket(json!(["AF_INET", "SOCK_RAW", "IPPROTO_RAW"]));
+        arena.does("bind", json!([raw, ["127.0.0.1", 0]]));
+        let header = [
+            &[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 255, 0, 0][..],
+            &[127, 0, 0, 77],
+            &[127, 0, 0, 1],
+        ];
+        vec![arena.tries("sendto", json!([raw, base64(header.concat()), 0, ["127.0.0.1", 0]]))]
+    };
+    source_of_create_connection: "`create_connection`: `source_address`", "not as the service", |arena| {
+        let udp = arena.udp();
+        let adopted = UdpSocket::bind("127.0.0.77:0").unwrap();
+        let adopted = arena.attacker.lend(&adopted);
+        vec![
+            arena.tries("bind", json!([udp, ["127.0.0.77", 0]])),
+            // What a descriptor was bound to before it was adopted.
+            arena.tries("sendto", json!([adopted, "aGk=", 0, ["127.0.0.1", 9]])),
+            arena.tries("connect", json!([adopted, ["127.0.0.1", 9]])),
+        ]
+    };
+}
