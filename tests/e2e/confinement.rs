@@ -14,8 +14,10 @@ use sockbroker_test_support::{Daemon, User, bounded};
 use crate::broker::{broker, prepare};
 
 /// A rule that raw sockets are of use to, and nothing else.
-const RAW: &str = "version = 1\n[[rule]]\nname = \"raw\"\nallow = [\"create\", \"capture\"]\n\
-                   family = [\"AF_PACKET\"]\n[[rule]]\nname = \"me\"\nallow = [\"admin\"]\n";
+const RAW: &str = "version = 1\n[[rule]]\nname = \"raw\"\n\
+                   subject = { everyone = true }\nallow = [\"create\", \"capture\"]\n\
+                   family = [\"AF_PACKET\"]\n[[rule]]\nname = \"me\"\n\
+                   subject = { everyone = true }\nallow = [\"admin\"]\n";
 
 /// What `broker.info` tells of the process.
 fn told(broker: &Daemon) -> Value {
@@ -105,7 +107,8 @@ fn the_policy_is_told_with_its_files_and_its_number() {
         let further = main.with_file_name("policy.d");
         fs::create_dir(&further).unwrap();
         let further = further.join("more.toml");
-        fs::write(&further, "version = 1\n[[rule]]\nname = \"x\"\nallow = [\"admin\"]\n").unwrap();
+        let rule = "[[rule]]\nname = \"x\"\nsubject = { everyone = true }\nallow = [\"admin\"]\n";
+        fs::write(&further, format!("version = 1\n{rule}")).unwrap();
         broker.lsp().call("admin.reload", Value::Null).result();
         assert_eq!(policy(), json!({ "generation": 2, "files": [main, further], "rules": 3 }));
     });

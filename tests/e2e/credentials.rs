@@ -17,7 +17,9 @@ use crate::broker::PROGRAM;
 fn write(folder: &Path, limit: u64, rule: &str) {
     fs::write(folder.join("sockbrokerd.toml"), format!("[limits]\nbatch_calls = {limit}\n"))
         .unwrap();
-    let rule = format!("version = 1\n[[rule]]\nname = \"{rule}\"\nallow = [\"admin\"]\n");
+    let rule = format!(
+        "version = 1\n[[rule]]\nname = \"{rule}\"\nsubject = {{ everyone = true }}\nallow = [\"admin\"]\n"
+    );
     fs::write(folder.join("policy.toml"), rule).unwrap();
 }
 

@@ -37,6 +37,7 @@ remote_ports = ["1024-65535"]
 
 [[rule]]
 name = "not there"
+subject = { everyone = true }
 deny = ["connect"]
 remote = ["127.0.0.66"]
 "#;
@@ -123,7 +124,7 @@ fn a_connected_socket_is_judged_by_its_peer() {
     bounded(20, || {
         let broker = start(&ORDINARY.replace(
             "allow = [\"connect\", \"send\"]\nremote = [\"127.0.0.0/8\", \"::1\"]",
-            "allow = [\"connect\"]\n\n[[rule]]\nname = \"to one\"\nallow = [\"send\"]\nremote = [\"127.0.0.7\"]",
+            "allow = [\"connect\"]\n\n[[rule]]\nname = \"to one\"\nsubject = { everyone = true }\nallow = [\"send\"]\nremote = [\"127.0.0.7\"]",
         ));
         let mut user = Stranger::connect(&broker);
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
@@ -174,7 +175,9 @@ fn files_of_the_folder_add_their_rules_in_order() {
         let folder = start.folder().join("policy.d");
         fs::create_dir(&folder).unwrap();
         let rule = |name: &str| {
-            format!("version = 1\n[[rule]]\nname = \"{name}\"\ndeny = [\"hostname\"]\n")
+            format!(
+                "version = 1\n[[rule]]\nname = \"{name}\"\nsubject = {{ everyone = true }}\ndeny = [\"hostname\"]\n"
+            )
         };
         fs::write(folder.join("20-b.toml"), rule("second")).unwrap();
         fs::write(folder.join("10-a.toml"), rule("first")).unwrap();
@@ -191,6 +194,7 @@ version = 1
 
 [[rule]]
 name = "ping"
+subject = { everyone = true }
 allow = ["create", "bind", "connect", "send", "receive", "option"]
 family = ["AF_INET", "AF_INET6"]
 type = ["SOCK_DGRAM"]
@@ -199,6 +203,7 @@ option = ["ordinary"]
 
 [[rule]]
 name = "not root either"
+subject = { everyone = true }
 deny = ["create"]
 type = ["SOCK_RAW"]
 "#;
@@ -227,7 +232,7 @@ fn a_ping_grant_pings_and_does_nothing_else() {
 fn what_is_asked_of_the_policy_is_answered_without_an_act() {
     bounded(20, || {
         let broker = start(
-            "version = 1\n[[rule]]\nname = \"no raw\"\ndeny = [\"create\"]\ntype = [\"SOCK_RAW\"]",
+            "version = 1\n[[rule]]\nname = \"no raw\"\nsubject = { everyone = true }\ndeny = [\"create\"]\ntype = [\"SOCK_RAW\"]",
         );
         let mut client = broker.lsp();
         let check = |client: &mut LspClient, action: &str| {
@@ -305,7 +310,7 @@ fn rights_that_a_session_gave_up_do_not_come_back() {
 #[test]
 fn a_child_session_keeps_rules_by_name_within_restriction_items() {
     bounded(20, || {
-        let policy = "version = 1\n[[rule]]\nname = \"names\"\nallow = [\"resolve\"]";
+        let policy = "version = 1\n[[rule]]\nname = \"names\"\nsubject = { everyone = true }\nallow = [\"resolve\"]";
         let broker = prepare().policy(policy).limit("restriction_items", 2).start();
         let mut client = broker.lsp();
         let kept = json!({ "rules": ["names"] });
@@ -320,6 +325,9 @@ fn a_child_session_keeps_rules_by_name_within_restriction_items() {
         assert_eq!(child.call("session.restrict", many).fault().limit(), "restriction_items");
         let misspelt = json!({ "filters": [{ "allow": ["connect"], "remot": [] }] });
         assert_eq!(child.call("session.restrict", misspelt).fault().kind().0, -32602);
+        let emptied = json!({ "filters": [{ "allow": ["resolve"], "remote": [] }] });
+        let refused = child.call("session.restrict", emptied).fault();
+        assert!(refused.message.contains("`remote` is an empty list"), "{refused:?}");
     });
 }
 
@@ -330,7 +338,7 @@ fn a_destination_must_come_from_a_look_up_where_the_rule_says_so() {
     }
     bounded(20, || {
         let broker = start(
-            "version = 1\n[[rule]]\nname = \"by name\"\nallow = [\"create\", \"connect\", \"resolve\"]\n\
+            "version = 1\n[[rule]]\nname = \"by name\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\", \"resolve\"]\n\
              lookup = \"required\"\n",
         );
         let mut user = Stranger::connect(&broker);

@@ -145,8 +145,7 @@ fn a_socket_of_another_user_is_left_alone() {
 }
 
 /// A policy that can be used, and hardly says what was meant.
-const ODD: &str =
-    "version = 1\n[[rule]]\nname = \"odd\"\nallow = [\"resolve\"]\nremote = [\"any\"]";
+const ODD: &str = "version = 1\n[[rule]]\nname = \"odd\"\nsubject = { everyone = true }\nallow = [\"resolve\"]\nremote = [\"any\"]";
 
 #[test]
 fn check_tells_by_its_exit_code_whether_the_files_can_be_used() {

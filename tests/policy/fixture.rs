@@ -86,6 +86,7 @@ impl Directory for Numbers {
 const EVERYTHING: &str = r#"version = 1
 [[rule]]
 name = "everything"
+subject = { everyone = true }
 allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "option", "session", "hostname"]
 "#;
 

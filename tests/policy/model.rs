@@ -191,10 +191,7 @@ impl Rule {
         let mut lines = vec![
             "[[rule]]".to_owned(),
             format!("name = {:?}", self.name),
-            format!(
-                "subject = {{ uids = {:?}, gids = {:?}, units = {:?}, cgroups = {:?} }}",
-                self.uids, self.gids, self.units, self.cgroups
-            ),
+            format!("subject = {{ {} }}", self.subject()),
             format!("{} = {:?}", if self.deny { "deny" } else { "allow" }, self.verbs),
         ];
         lines.extend(self.fields.iter().map(|(field, words)| format!("{field} = {words:?}")));
@@ -202,6 +199,18 @@ impl Rule {
         lines.extend(self.unchecked.then(|| "unchecked = true".to_owned()));
         lines.extend(self.unrevocable.then(|| "handover = \"unrevocable\"".to_owned()));
         lines.join("\n") + "\n"
+    }
+
+    /// The fields of its subject.
+    fn subject(&self) -> String {
+        let fields = [
+            (!self.uids.is_empty()).then(|| format!("uids = {:?}", self.uids)),
+            (!self.gids.is_empty()).then(|| format!("gids = {:?}", self.gids)),
+            (!self.units.is_empty()).then(|| format!("units = {:?}", self.units)),
+            (!self.cgroups.is_empty()).then(|| format!("cgroups = {:?}", self.cgroups)),
+        ];
+        let fields: Vec<_> = fields.into_iter().flatten().collect();
+        if fields.is_empty() { "everyone = true".to_owned() } else { fields.join(", ") }
     }
 
     fn is_about(&self, subject: &Subject) -> bool {

@@ -142,7 +142,7 @@ attack!(of_several_messages_none_leaves_if_one_is_denied, mut arena, {
 
 #[test]
 fn a_source_of_ones_own_choice_is_judged() {
-    let not_as = "\n[[rule]]\nname = \"not as somebody else\"\ndeny = [\"send\"]\nlocal = [\"127.0.0.77\"]\n";
+    let not_as = "\n[[rule]]\nname = \"not as somebody else\"\nsubject = { everyone = true }\ndeny = [\"send\"]\nlocal = [\"127.0.0.77\"]\n";
     run_with(
         concat!(module_path!(), "::a_source_of_ones_own_choice_is_judged"),
         move |start| {

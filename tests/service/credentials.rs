@@ -3,7 +3,8 @@
 use crate::ground::installed_or_skip;
 
 const STORE: &str = "/etc/credstore";
-const POLICY: &str = "version = 1\n\n[[rule]]\nname = \"names alone\"\nallow = [\"hostname\"]\n";
+const POLICY: &str = "version = 1\n\n[[rule]]\nname = \"names alone\"\n\
+    subject = { everyone = true }\nallow = [\"hostname\"]\n";
 
 #[test]
 fn files_for_root_alone_go_before_those_of_the_host() {

@@ -14,7 +14,8 @@ fn a_user_has_a_private_broker_that_is_bound_by_no_policy_of_the_host() {
     let Some(guest) = installed_or_skip(test) else { return };
     guest.write(
         "/etc/sockbroker/policy.d/local.toml",
-        "version = 1\n\n[[rule]]\nname = \"nobody\"\ndeny = [\"resolve\", \"hostname\"]\n",
+        "version = 1\n\n[[rule]]\nname = \"nobody\"\n\
+         subject = { everyone = true }\ndeny = [\"resolve\", \"hostname\"]\n",
     );
     guest.ok("systemctl start user@$(id -u bob).service");
     let systemctl = "systemctl --user";

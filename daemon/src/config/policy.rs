@@ -218,7 +218,7 @@ mod tests {
             content.rules.into_iter().map(|(rule, line)| (rule, format!("p:{line}"))).collect();
         let told: Vec<_> = blind(&rules).iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("p:2: rule `a` ") && told[0].ends_with("grants nothing"));
+        assert!(told[0].starts_with("p:2:1: rule `a` ") && told[0].ends_with("grants nothing"));
         assert!(
             told[1].contains("rule `b` ")
                 && told[1].ends_with("refuses whatever unit a client is in")

@@ -129,10 +129,11 @@ fn covers(rule: &Rule, other: &Rule) -> bool {
 }
 
 fn covers_subjects(own: &Subjects, other: &Subjects) -> bool {
-    let ids = |own: &Option<Vec<u32>>, other: &Option<Vec<u32>>| match (own, other) {
+    // Nothing is known of the ids whose names this host does not have.
+    let ids = |own: &Option<Vec<u32>>, known: &Option<Vec<u32>>| match (own, known) {
         (None, _) => true,
         (Some(_), None) => false,
-        (Some(own), Some(other)) => other.iter().all(|id| own.contains(id)),
+        (Some(own), Some(known)) => !other.incomplete && known.iter().all(|id| own.contains(id)),
     };
     ids(&own.uids, &other.uids)
         && ids(&own.gids, &other.gids)
@@ -185,13 +186,14 @@ mod tests {
             remote_ports = ["80"]
             [[rule]]
             name = "no ten"
+            subject = { everyone = true }
             deny = ["connect", "send"]
             remote = ["10.0.0.0/8"]
             "#,
         );
         assert_eq!(
             found,
-            ["p:3: rule `web`: it is never reached: `no ten` at p:9 denies all of it"]
+            ["p:3:13: rule `web`: it is never reached: `no ten` at p:9:13 denies all of it"]
         );
     }
 
@@ -201,6 +203,7 @@ mod tests {
             r#"
             [[rule]]
             name = "web"
+            subject = { everyone = true }
             allow = ["connect"]
             remote = ["10.0.0.0/8"]
             [[rule]]
@@ -209,6 +212,7 @@ mod tests {
             deny = ["connect"]
             [[rule]]
             name = "nor these"
+            subject = { everyone = true }
             deny = ["connect"]
             remote = ["10.1.0.0/16"]
             "#,
@@ -219,7 +223,7 @@ mod tests {
     #[test]
     fn operands_that_a_verb_never_has_are_told() {
         let found = warnings(
-            "[[rule]]\nname = \"a\"\nallow = [\"create\", \"connect\"]\nremote = [\"any\"]",
+            "[[rule]]\nname = \"a\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\"]\nremote = [\"any\"]",
         );
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("never decides `create`, which has no `remote`"), "{found:?}");
@@ -227,7 +231,11 @@ mod tests {
 
     #[test]
     fn a_rule_that_says_what_another_said_is_told() {
-        let rule = |name: &str| format!("[[rule]]\nname = \"{name}\"\nallow = [\"resolve\"]\n");
+        let rule = |name: &str| {
+            format!(
+                "[[rule]]\nname = \"{name}\"\nsubject = {{ everyone = true }}\nallow = [\"resolve\"]\n"
+            )
+        };
         let found = warnings(&(rule("a") + &rule("b")));
         assert!(found.len() == 1 && found[0].contains("adds nothing: `a`"), "{found:?}");
     }

@@ -135,7 +135,9 @@ mod tests {
     }
 
     fn needs(rule: &str) -> Vec<Need> {
-        let text = format!("version = 1\n[[rule]]\nname = \"r\"\n{rule}\n");
+        let text = format!(
+            "version = 1\n[[rule]]\nname = \"r\"\nsubject = {{ everyone = true }}\n{rule}\n"
+        );
         let content = read("test", &text, &Nobody).unwrap();
         let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
         let policy = Policy::new(970, rules, false);

@@ -43,6 +43,8 @@ pub struct Subjects {
     pub units: Vec<Pattern>,
     /// Control groups with what is below them; empty for any.
     pub cgroups: Vec<PathPrefix>,
+    /// Whether it names users or groups that this host does not know: `uids` or `gids` lack them.
+    pub incomplete: bool,
 }
 
 impl Subjects {

@@ -88,9 +88,11 @@ fn a_deny_goes_before_every_allow_and_before_root() {
     let rules = r#"
         [[rule]]
         name = "all"
+        subject = { everyone = true }
         allow = ["resolve", "hostname"]
         [[rule]]
         name = "none"
+        subject = { everyone = true }
         deny = ["resolve"]
     "#;
     for uid in [0, 1000] {
@@ -105,6 +107,7 @@ fn remote_judges_the_normalised_address_and_never_matches_without_one() {
     let rules = r#"
         [[rule]]
         name = "web"
+        subject = { everyone = true }
         allow = ["connect", "send"]
         remote = ["10.0.0.0/8"]
         remote_ports = ["80", "8000-8010"]
@@ -134,6 +137,7 @@ fn ports_of_bind_are_judged_and_a_wildcard_escapes_no_deny() {
     let rules = r#"
         [[rule]]
         name = "low"
+        subject = { everyone = true }
         allow = ["bind"]
         local_ports = ["80"]
         [[rule]]
@@ -152,7 +156,7 @@ fn ports_of_bind_are_judged_and_a_wildcard_escapes_no_deny() {
 
 #[test]
 fn fast_open_connects() {
-    let rules = "[[rule]]\nname = \"send\"\nallow = [\"send\"]";
+    let rules = "[[rule]]\nname = \"send\"\nsubject = { everyone = true }\nallow = [\"send\"]";
     let to = Send::new(TCP, Some(Target::Address(inet([10, 0, 0, 1], 80))));
     assert!(rights(1000, rules).ask(to.clone()).is_ok());
     let denial = rights(1000, rules).ask(Send { connects: true, ..to }).unwrap_err();
@@ -164,6 +168,7 @@ fn classes_of_options_are_granted_by_name() {
     let rules = r#"
         [[rule]]
         name = "options"
+        subject = { everyone = true }
         allow = ["create", "option"]
         option = ["ordinary"]
         [[rule]]
@@ -192,6 +197,7 @@ fn strong_descriptors_are_handed_over_only_by_name() {
     let rules = r#"
         [[rule]]
         name = "weak"
+        subject = { everyone = true }
         allow = ["handover"]
         [[rule]]
         name = "strong"
@@ -214,6 +220,7 @@ fn a_grant_of_ping_sockets_points_to_them() {
     let rules = r#"
         [[rule]]
         name = "ping"
+        subject = { everyone = true }
         allow = ["create"]
         type = ["SOCK_DGRAM"]
         protocol = ["IPPROTO_ICMP"]
@@ -227,7 +234,7 @@ fn a_grant_of_ping_sockets_points_to_them() {
 
 #[test]
 fn a_packet_socket_under_another_family_is_known_as_one() {
-    let rules = "[[rule]]\nname = \"inet\"\nallow = [\"create\"]\nfamily = [\"AF_INET\"]";
+    let rules = "[[rule]]\nname = \"inet\"\nsubject = { everyone = true }\nallow = [\"create\"]\nfamily = [\"AF_INET\"]";
     let disguised = SocketFacts { family: libc::AF_INET, kind: 10, proto: 0x0300 };
     assert!(rights(1000, rules).ask(Create { socket: disguised }).is_err());
 }
@@ -238,7 +245,7 @@ fn mistakes_are_told_with_their_place() {
         ("version = 2", 1, 11, "version 2 is not known"),
         ("version = 1\nrules = []", 2, 1, "expected one of"),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"creat\"]", 4, 9, "the verbs are: create"),
-        ("version = 1\n[[rule]]\nname = \"a\"\nallow = []\nfamly = []", 5, 1, "`family`"),
+        ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nfamly = []", 5, 1, "`family`"),
         (
             "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nlocal = [\"10.0.0.1/8\"]",
             5,
@@ -267,7 +274,9 @@ fn unknown_users_and_groups_are_told_and_are_nobody() {
     let text = "version = 1\n[[rule]]\nname = \"a\"\nsubject = { users = [\"bob\"] }\nallow = [\"resolve\"]";
     let content = read("policy.toml", text, &Nobody).unwrap();
     assert!(
-        content.warnings[0].to_string().contains("policy.toml:2: rule `a`: there is no user `bob`")
+        content.warnings[0]
+            .to_string()
+            .contains("policy.toml:4:22: rule `a`: there is no user `bob`")
     );
     let text = text.strip_prefix("version = 1\n").unwrap();
     assert!(rights(1000, text).ask(Resolve).is_err());
@@ -280,7 +289,7 @@ fn whoever_is_in_an_unknown_unit_is_refused_and_granted_nothing_by_rules_about_u
     let named = |field: &str| format!("{ALLOW}subject = {{ {field} }}\n");
     let refused = |field: &str| {
         let deny = "[[rule]]\nname = \"d\"\ndeny = [\"hostname\"]\n";
-        format!("{ALLOW}{deny}subject = {{ {field} }}\n")
+        format!("{ALLOW}subject = {{ everyone = true }}\n{deny}subject = {{ {field} }}\n")
     };
     let within = |cgroup: &str| Subject::new(1, 1).in_cgroup(Some(cgroup.to_owned()));
     let own = within("/system.slice/crawler.service");

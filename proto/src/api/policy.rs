@@ -77,37 +77,50 @@ pub struct Generation {
     pub generation: u64,
 }
 
-/// What a session keeps: the fields of a rule that allows, without name and subject. Absent or empty
-/// fields mean any; sockbroker-policy(5) tells what each means.
+/// What a session keeps: the fields of a rule that allows, without name and subject. An absent field
+/// means any, and an empty list is refused; sockbroker-policy(5) tells what each means.
 #[expect(missing_docs, reason = "the fields are those of the rule language: sockbroker-policy(5)")]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
+    #[schemars(length(min = 1))]
     pub allow: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub family: Vec<String>,
-    #[serde(default, rename = "type", skip_serializing_if = "Vec::is_empty")]
-    pub kind: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub protocol: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub local: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub local_ports: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remote: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remote_ports: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub interface: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub path: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub netns: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub option: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub netlink: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub family: Option<Vec<String>>,
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub kind: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub protocol: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub local: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub local_ports: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub remote: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub remote_ports: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub interface: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub path: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub netns: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub option: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub netlink: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snaplen: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

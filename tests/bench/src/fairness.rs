@@ -26,7 +26,7 @@ const CALLS: usize = 2000;
 const HANDLES: usize = 100;
 const WAITING: usize = 64;
 const CONFIG: &str = "[limits]\nhandles_per_user = 100\ncalls_in_flight_per_user = 64\n";
-const POLICY: &str = "version = 1\n[[rule]]\nname = \"sockets\"\n\
+const POLICY: &str = "version = 1\n[[rule]]\nname = \"sockets\"\nsubject = { everyone = true }\n\
                       allow = [\"create\", \"bind\", \"connect\", \"send\", \"receive\"]\n";
 
 /// The slowest call beside a user that holds all it may, in calls beside nobody.

@@ -31,7 +31,7 @@ fn a_private_broker_is_not_bound_by_the_hosts_policy() {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "none", "/etc"]).status().unwrap();
         assert!(mounted.success());
         std::fs::create_dir("/etc/sockbroker").unwrap();
-        let policy = "version = 1\n[[rule]]\nname = \"nothing\"\ndeny = [\"create\"]\n";
+        let policy = "version = 1\n[[rule]]\nname = \"nothing\"\nsubject = { everyone = true }\ndeny = [\"create\"]\n";
         std::fs::write("/etc/sockbroker/policy.toml", policy).unwrap();
         run(&["--private", "call", "socket.socket"]).done();
         let bound = format!("stdio:{PROGRAM} broker --stdio");

@@ -17,6 +17,7 @@ remote_ports = ["80"]
 
 [[rule]]
 name = "not this one"
+subject = { everyone = true }
 deny = ["connect"]
 remote = ["192.0.2.7"]
 "#;
@@ -69,11 +70,13 @@ interface = ["no-such-interface"]
 
 [[rule]]
 name = "never"
+subject = { everyone = true }
 allow = ["resolve"]
 remote = ["192.0.2.1"]
 
 [[rule]]
 name = "none"
+subject = { everyone = true }
 deny = ["capture"]
 "#;
         let (_folder, path) = written(odd);
