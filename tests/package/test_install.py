@@ -40,6 +40,7 @@ check() {{
     say check
     setpriv --reuid=sockbroker --regid=sockbroker --clear-groups sockbrokerd --check \
         --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml
+    sockbroker policy check --strict /etc/sockbroker/policy.toml /usr/share/sockbroker/policy.d/*.toml
 }}
 # Runs a package tool, whose chatter matters only if it fails.
 quietly() {{
@@ -86,6 +87,7 @@ class Install(unittest.TestCase):
             "sockbroker-system", "sockbroker-unix"])
         self.assertEqual(told["python"], ["/usr/lib/python3/dist-packages/sockbroker/__init__.py"])
         # Disabled by the administrator, and left so.
+        self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in told["check"]), told["check"])
         self.assertEqual(told["upgraded"], [path for path in HERE if not path.endswith(".socket")])
         self.assertEqual(told["configuration"], ["# mine"])
         self.assertEqual(told["removed"], ["/etc/sockbroker/policy.toml"])
@@ -117,6 +119,7 @@ class Install(unittest.TestCase):
         self.assertEqual(len(told["groups"]), 7)
         self.assertEqual(told["python"], ["SITE/sockbroker/__init__.py"])
         self.assertEqual(told["verified"], [])
+        self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in told["check"]), told["check"])
         self.assertEqual(told["upgraded"], [path for path in HERE if not path.endswith(".socket")])
         self.assertEqual(told["configuration"], ["# mine"])
         self.assertEqual(told["removed"], ["/etc/sockbroker", "/etc/sockbroker/policy.toml.rpmsave"])

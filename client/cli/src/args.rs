@@ -22,7 +22,7 @@ Environment:
 
 Exit codes:
   0   done
-  1   the call failed; for ping: no reply came
+  1   the call failed; for ping: no reply came; for policy check --strict: there are warnings
   2   the command line is wrong; for ping: something else failed
   69  no broker answers, or it went away
   71  the system refused something that is not the broker's business

@@ -33,9 +33,9 @@ pub enum PolicyError {
     Twice {
         /// The name.
         name: String,
-        /// The file and line of the first.
+        /// The file, line and column of the first.
         first: String,
-        /// The file and line of the second.
+        /// The file, line and column of the second.
         place: String,
     },
 }
@@ -43,7 +43,7 @@ pub enum PolicyError {
 /// What the files say together.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The rules, in the order of the files and within them, with file and line.
+    /// The rules, in the order of the files and within them, with file, line and column.
     pub rules: Vec<(Rule, String)>,
     /// The files.
     pub files: Vec<PathBuf>,
@@ -51,6 +51,8 @@ pub struct Loaded {
     pub revokes: bool,
     /// What is odd.
     pub warnings: Vec<Warning>,
+    /// Files without a rule.
+    empty: Vec<String>,
 }
 
 impl Loaded {
@@ -106,6 +108,9 @@ pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
         let content = read(&origin, &text, &Accounts).map_err(PolicyError::Content)?;
         loaded.revokes |= content.revokes;
         loaded.warnings.extend(content.warnings);
+        if content.rules.is_empty() {
+            loaded.empty.push(origin.clone());
+        }
         for (rule, line) in content.rules {
             let place = format!("{origin}:{line}");
             if let Some((known, first)) =
@@ -140,6 +145,20 @@ fn blind(rules: &[(Rule, String)]) -> Vec<Warning> {
         Warning { place: place.clone(), message }
     };
     rules.iter().filter(|(rule, _)| about(rule)).map(warning).collect()
+}
+
+/// Files without a rule, or no file at all. A broker may run so: the built-in rules remain.
+pub fn missing_rules(loaded: &Loaded) -> Vec<Warning> {
+    if loaded.files.is_empty() {
+        let folder = Path::new(DEFAULT).with_extension("d");
+        let message = format!("there is no such file, and none in {}", folder.display());
+        return vec![Warning { place: DEFAULT.to_owned(), message }];
+    }
+    let warning = |file: &String| Warning {
+        place: format!("{file}:1:1"),
+        message: "the file has no rules".to_owned(),
+    };
+    loaded.empty.iter().map(warning).collect()
 }
 
 /// Units and interfaces that rules name and this host does not have. They may come later, so the
@@ -205,7 +224,24 @@ fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, PolicyError> {
 
 #[cfg(test)]
 mod tests {
+    use sockbroker_test_support::folder::Folder;
+
     use super::*;
+
+    #[test]
+    fn a_file_without_rules_and_no_file_are_warnings() {
+        let folder = Folder::new();
+        let file = folder.write("policy.toml", "version = 1\n");
+        let loaded = load(Some(&file)).unwrap();
+        let warnings = |loaded| missing_rules(loaded).iter().map(ToString::to_string).collect();
+        let found: Vec<String> = warnings(&loaded);
+        assert_eq!(found, [format!("{}:1:1: the file has no rules", file.display())]);
+        let found: Vec<String> = warnings(&Loaded::default());
+        assert_eq!(
+            found,
+            [format!("{DEFAULT}: there is no such file, and none in /etc/sockbroker/policy.d")]
+        );
+    }
 
     #[test]
     fn rules_about_units_are_told_of_where_the_kernel_tells_of_none() {

@@ -1,8 +1,9 @@
 //! Rules that cannot do what they seem to: never reached, or naming what their verbs do not have.
 
+use super::contradiction::contradictions;
 use super::file::Warning;
 use super::name::{PathPrefix, Pattern};
-use super::rule::{Effect, Rule, Subjects};
+use super::rule::{Effect, Handover, Rule, Subjects};
 use super::verb::Verb;
 
 /// What is odd about rules, each with the place it stands at.
@@ -18,6 +19,9 @@ pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
             warn(format!(
                 "it never decides `{verb}`, which has no `{field}`: use a rule of its own"
             ));
+        }
+        for why in contradictions(rule) {
+            warn(why);
         }
         let denied = rules.iter().find(|(other, _)| {
             other.effect == Effect::Deny && rule.effect == Effect::Allow && covers(other, rule)
@@ -101,7 +105,7 @@ fn covers(rule: &Rule, other: &Rule) -> bool {
         Effect::Deny => {
             (rule.option.is_empty() || is_part(&other.option, &rule.option))
                 && (rule.netlink.is_empty() || is_part(&other.netlink, &rule.netlink))
-                && (rule.handover.is_none() || rule.handover == other.handover)
+                && covers_handover(rule, other)
         }
         Effect::Allow => {
             rule.option == other.option
@@ -126,6 +130,17 @@ fn covers(rule: &Rule, other: &Rule) -> bool {
         && every(&rule.interface, &other.interface, Pattern::covers)
         && every(&rule.path, &other.path, PathPrefix::covers)
         && every(&rule.netns, &other.netns, Pattern::covers)
+}
+
+/// Whether a rule that denies takes every hand-over that another is about.
+fn covers_handover(deny: &Rule, other: &Rule) -> bool {
+    match (deny.handover, other.effect) {
+        (None, _) => true,
+        (Some(_), Effect::Deny) => deny.handover == other.handover,
+        (Some(Handover::Ordinary), Effect::Allow) => other.handover != Some(Handover::Unrevocable),
+        // Who may be given these may be given the others too.
+        (Some(Handover::Unrevocable), Effect::Allow) => false,
+    }
 }
 
 fn covers_subjects(own: &Subjects, other: &Subjects) -> bool {
@@ -225,8 +240,142 @@ mod tests {
         let found = warnings(
             "[[rule]]\nname = \"a\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\"]\nremote = [\"any\"]",
         );
-        assert_eq!(found.len(), 1);
-        assert!(found[0].contains("never decides `create`, which has no `remote`"), "{found:?}");
+        let why = "it never decides `create`, which has no `remote`: use a rule of its own";
+        assert_eq!(found, [format!("p:2:1: rule `a`: {why}")]);
+    }
+
+    /// Fields of rules and the warning that they get.
+    const NEVER: &[(&str, &str)] = &[
+        (
+            "allow = [\"connect\"]\npath = [\"/a\"]\nremote = [\"any\"]",
+            "it never matches: no address has both `path` and `remote`",
+        ),
+        (
+            "allow = [\"bind\"]\npath = [\"/a\"]\nlocal_ports = [\"1\"]",
+            "it never matches: no address has both `path` and `local_ports`",
+        ),
+        (
+            "allow = [\"bind\"]\nfamily = [\"AF_UNIX\", \"AF_VSOCK\"]\nlocal = [\"any\"]",
+            "it never matches: no `family` of it has `local`",
+        ),
+        (
+            "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\npath = [\"/a\"]",
+            "it never matches: `path` needs the family AF_UNIX",
+        ),
+        (
+            "allow = [\"connect\"]\ntype = [\"SOCK_RAW\"]\nremote_ports = [\"1\"]",
+            "it never matches: raw and ICMP sockets have no ports, which `remote_ports` names",
+        ),
+        (
+            "allow = [\"bind\"]\nprotocol = [\"IPPROTO_ICMP\"]\nlocal_ports = [\"1\"]",
+            "it never matches: raw and ICMP sockets have no ports, which `local_ports` names",
+        ),
+        (
+            "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\nremote = [\"::1\"]",
+            "it never matches: `remote` has IPv6 addresses alone, and `family` AF_INET alone",
+        ),
+        (
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_STREAM\"]\nprotocol = [\"IPPROTO_UDP\"]",
+            "it never matches: no `type` of it has such a `protocol`",
+        ),
+        (
+            "allow = [\"create\"]\nfamily = [\"AF_INET6\"]\ntype = [\"SOCK_DGRAM\"]\nprotocol = [\"IPPROTO_IP\"]",
+            "it never matches: no `type` of it has such a `protocol`",
+        ),
+        (
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_DGRAM\"]\nprotocol = [\"IPPROTO_TCP\"]",
+            "it never matches: no `type` of it has such a `protocol`",
+        ),
+        (
+            "allow = [\"create\", \"send\"]\nfamily = [\"AF_PACKET\"]",
+            "it never decides `send`: on AF_PACKET that is `inject`",
+        ),
+        (
+            "allow = [\"create\", \"receive\"]\nfamily = [\"AF_PACKET\"]",
+            "it never decides `receive`: on AF_PACKET that is `capture`",
+        ),
+        (
+            "deny = [\"inject\"]\nfamily = [\"AF_INET\"]",
+            "it never decides `inject`: it needs the family AF_PACKET",
+        ),
+        (
+            "allow = [\"send\"]\nfamily = [\"AF_INET\"]\nnetlink = [\"get\"]",
+            "its `netlink` says nothing without the family AF_NETLINK",
+        ),
+    ];
+
+    #[test]
+    fn rules_that_no_request_matches_are_warnings_at_their_place() {
+        for (fields, why) in NEVER {
+            let rule = format!("\n [[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\n{fields}");
+            assert_eq!(warnings(&rule), [format!("p:3:2: rule `a`: {why}")], "{fields}");
+        }
+    }
+
+    #[test]
+    fn rules_that_some_request_matches_are_no_warnings() {
+        for fields in [
+            "allow = [\"connect\"]\nfamily = [\"AF_UNIX\", \"AF_INET\"]\nremote = [\"any\"]",
+            "allow = [\"connect\"]\nfamily = [\"AF_UNIX\", \"AF_INET\"]\npath = [\"/a\"]",
+            "allow = [\"connect\"]\nfamily = [\"AF_INET6\"]\nremote = [\"10.0.0.0/8\"]",
+            "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\nremote = [\"::1\", \"any\"]",
+            "allow = [\"connect\"]\ntype = [\"SOCK_RAW\", \"SOCK_DGRAM\"]\nremote_ports = [\"1\"]",
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_RAW\"]\nprotocol = [\"IPPROTO_IP\"]",
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_STREAM\"]\nprotocol = [\"IPPROTO_UDP\", \"IPPROTO_TCP\"]",
+            "allow = [\"send\", \"inject\"]\nfamily = [\"AF_INET\", \"AF_PACKET\"]",
+            "allow = [\"send\"]\nnetlink = [\"get\"]",
+        ] {
+            let rule = format!("[[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\n{fields}");
+            assert_eq!(warnings(&rule), [""; 0], "{fields}");
+        }
+    }
+
+    /// Warnings about a rule with the first subject, then one that allows the same with the second.
+    fn of_two(first: &str, effect: &str, second: &str) -> Vec<String> {
+        let rule = |name: &str, subject: &str, effect: &str| {
+            format!("[[rule]]\nname = \"{name}\"\nsubject = {subject}\n{effect} = [\"resolve\"]\n")
+        };
+        warnings(&(rule("a", first, effect) + &rule("b", second, "allow")))
+    }
+
+    #[test]
+    fn names_that_the_host_does_not_know_are_not_the_same_subject() {
+        for (first, second) in [
+            ("{ groups = [\"a\"] }", "{ groups = [\"b\"] }"),
+            ("{ users = [\"a\"] }", "{ users = [\"b\"] }"),
+            ("{ users = [\"a\"], uids = [7] }", "{ users = [\"b\"], uids = [7] }"),
+            ("{ gids = [7] }", "{ groups = [\"b\"], gids = [7] }"),
+        ] {
+            for effect in ["allow", "deny"] {
+                assert_eq!(of_two(first, effect, second), [""; 0], "{first} {effect} {second}");
+            }
+        }
+        let everyone = of_two("{ everyone = true }", "allow", "{ groups = [\"b\"] }");
+        assert_eq!(everyone, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 says all of it"]);
+        let nobody = of_two("{ everyone = true }", "deny", "{ groups = [\"b\"] }");
+        assert_eq!(nobody, ["p:6:1: rule `b`: it is never reached: `a` at p:2:1 denies all of it"]);
+    }
+
+    #[test]
+    fn a_deny_of_strong_descriptors_leaves_the_others() {
+        let rules = |deny: &str, allow: &str| {
+            let start = "subject = { everyone = true }\n";
+            format!(
+                "[[rule]]\nname = \"a\"\n{start}deny = [\"handover\"]\n{deny}\n\
+                 [[rule]]\nname = \"b\"\n{start}allow = [\"handover\"]\n{allow}\n"
+            )
+        };
+        let (ordinary, strong) = ("handover = \"ordinary\"", "handover = \"unrevocable\"");
+        for (deny, allow, reached) in [
+            (strong, strong, true),
+            (strong, "", true),
+            (ordinary, strong, true),
+            (ordinary, ordinary, false),
+            (ordinary, "", false),
+            ("", strong, false),
+        ] {
+            assert_eq!(warnings(&rules(deny, allow)).is_empty(), reached, "{deny} {allow}");
+        }
     }
 
     #[test]
@@ -237,6 +386,6 @@ mod tests {
             )
         };
         let found = warnings(&(rule("a") + &rule("b")));
-        assert!(found.len() == 1 && found[0].contains("adds nothing: `a`"), "{found:?}");
+        assert_eq!(found, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 says all of it"]);
     }
 }

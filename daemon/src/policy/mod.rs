@@ -30,6 +30,7 @@ mod place;
 pub mod subject_text;
 pub mod file;
 pub mod rights;
+mod contradiction;
 pub mod check;
 pub mod need;
 pub mod words;

@@ -13,10 +13,19 @@ pub(crate) enum PolicyCommand {
 
 /// Read policy files as the broker would, and warn of what can hardly be meant.
 ///
-/// Warns of rules that are never reached or add nothing, of operands that a verb never has, and of
-/// users, groups, units and interfaces that this host does not have.
+/// Warns of rules that never match, are never reached or add nothing, of rules that deny without a
+/// subject, of files without rules, and of users, groups, units and interfaces that this host does not
+/// have. The exit code is 78 if a file cannot be used.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  sockbroker policy check
+  sockbroker policy check --strict /etc/sockbroker/policy.toml /etc/sockbroker/policy.d/*.toml")]
 pub(crate) struct PolicyCheckArgs {
+    /// End with exit code 1 if there is any warning.
+    #[arg(long)]
+    pub(crate) strict: bool,
+
     /// The files, in the order in which they are read; without any, those of the system.
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,

@@ -48,13 +48,15 @@ fn check(global: &Global, args: &PolicyCheckArgs) -> Result<Exit, Failure> {
     let warnings: Vec<_> = loaded
         .warnings
         .iter()
+        .chain(&policy::missing_rules(&loaded))
         .chain(&policy::strangers(&loaded))
         .map(ToString::to_string)
         .collect();
+    let exit = if args.strict && !warnings.is_empty() { Exit::Failed } else { Exit::Done };
     let mut screen = Screen::new();
     if global.json {
         screen.json(&json!({ "rules": loaded.rules.len(), "warnings": warnings }))?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     for warning in &warnings {
         screen.line(format_args!("{} {warning}", screen.look(Look::Bold, "warning:")))?;
@@ -63,7 +65,7 @@ fn check(global: &Global, args: &PolicyCheckArgs) -> Result<Exit, Failure> {
         |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let (rules, warnings) = (loaded.rules.len(), warnings.len());
     screen.line(format_args!("{}, {}", count(rules, "rule"), count(warnings, "warning")))?;
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {

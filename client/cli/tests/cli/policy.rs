@@ -1,7 +1,11 @@
 //! `policy check` and `policy explain`: what files say, without a broker.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use sockbroker_sys::peer;
-use sockbroker_test_support::{Folder, bounded};
+use sockbroker_test_support::{Folder, bounded, namespace};
 
 use crate::program::run;
 
@@ -97,6 +101,106 @@ deny = ["capture"]
         let (_folder, path) = written(RULES);
         let told = run(&["policy", "check", &path]).done();
         assert_eq!(told, "2 rules, 0 warnings\n");
+    });
+}
+
+#[test]
+fn strict_checking_refuses_every_warning() {
+    bounded(30, || {
+        let rule = |subject: &str, fields: &str| {
+            format!("version = 1\n[[rule]]\nname = \"a\"\n{subject}\n{fields}\n")
+        };
+        let (someone, resolve) = ("subject = { uids = [7] }", "allow = [\"resolve\"]");
+        for (text, place, part) in [
+            (rule("subject = { users = [\"no such user\"] }", resolve), "4:22", "no user"),
+            (rule("subject = { groups = [\"no such group\"] }", resolve), "4:23", "no group"),
+            (rule("", "deny = [\"resolve\"]"), "2:1", "no `subject`"),
+            (rule(someone, "allow = [\"resolve\"]\nremote = [\"any\"]"), "2:1", "never decides"),
+            (
+                rule(someone, "allow = [\"bind\"]\nfamily = [\"AF_UNIX\"]\nlocal = [\"any\"]"),
+                "2:1",
+                "never",
+            ),
+            (
+                rule(someone, "allow = [\"capture\"]\ninterface = [\"no such one\"]"),
+                "2:1",
+                "no interface",
+            ),
+            ("version = 1\n".to_owned(), "1:1", "no rules"),
+        ] {
+            let (_folder, path) = written(&text);
+            let warning = format!("warning: {path}:{place}: ");
+            for (option, code) in [(None, 0), (Some("--strict"), 1)] {
+                let words = ["policy", "check"].into_iter().chain(option).chain([path.as_str()]);
+                let ran = run(&words.collect::<Vec<_>>());
+                assert_eq!(ran.code, code, "{text}: {ran:?}");
+                let line = ran.out.lines().find(|line| line.starts_with(&warning));
+                assert!(line.is_some_and(|line| line.contains(part)), "{text}: {ran:?}");
+            }
+            let ran = run(&["--json", "policy", "check", "--strict", &path]);
+            assert_eq!(ran.code, 1, "{ran:?}");
+        }
+        let (_folder, path) = written(RULES);
+        run(&["policy", "check", "--strict", &path]).done();
+        let (_folder, path) = written("version = 1\n[[rule]]\n");
+        assert_eq!(run(&["policy", "check", "--strict", &path]).code, 78);
+    });
+}
+
+/// A host of its own with the groups of the package, except one, and the shipped policy with all roles.
+fn shipped_host(except: &str) {
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "none", "/etc"]).status().unwrap();
+    assert!(mounted.success());
+    let accounts = fs::read_to_string(deploy().join("systemd/sysusers.d/sockbroker.conf")).unwrap();
+    let names = accounts.lines().filter(|line| !line.starts_with('#'));
+    let names = names.filter_map(|line| line.split(' ').nth(1)).filter(|name| *name != except);
+    let groups = names.zip(900..).map(|(name, id)| format!("{name}:x:{id}:\n"));
+    fs::write("/etc/group", groups.collect::<String>()).unwrap();
+    fs::create_dir_all("/etc/sockbroker/policy.d").unwrap();
+    let config = deploy().join("config");
+    fs::copy(config.join("policy.toml"), "/etc/sockbroker/policy.toml").unwrap();
+    for role in fs::read_dir(config.join("policy.d")).unwrap() {
+        let role = role.unwrap();
+        fs::copy(role.path(), Path::new("/etc/sockbroker/policy.d").join(role.file_name()))
+            .unwrap();
+    }
+}
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
+}
+
+#[test]
+fn strict_checking_accepts_the_shipped_policy_of_the_packages() {
+    namespace::inside("policy::strict_checking_accepts_the_shipped_policy_of_the_packages", || {
+        shipped_host("");
+        let told = run(&["policy", "check", "--strict"]).done();
+        assert!(told.ends_with(" rules, 0 warnings\n"), "{told}");
+    });
+}
+
+#[test]
+fn strict_checking_refuses_the_shipped_policy_where_a_group_is_missing() {
+    let test = "policy::strict_checking_refuses_the_shipped_policy_where_a_group_is_missing";
+    namespace::inside(test, || {
+        shipped_host("sockbroker-ping");
+        let ran = run(&["policy", "check", "--strict"]);
+        let place = "/etc/sockbroker/policy.d/ping.toml:12:23: rule `ping`: there is no group";
+        assert!(ran.code == 1 && ran.out.contains(place), "{ran:?}");
+        fs::remove_dir_all("/etc/sockbroker").unwrap();
+        let ran = run(&["policy", "check", "--strict"]);
+        let place = "/etc/sockbroker/policy.toml: there is no such file";
+        assert!(ran.code == 1 && ran.out.contains(place), "{ran:?}");
+    });
+}
+
+#[test]
+fn strict_checking_accepts_the_policies_of_the_manifests() {
+    bounded(30, || {
+        for policy in ["kubernetes/policy.toml", "kubernetes/capture/policy.toml"] {
+            let path = deploy().join(policy).display().to_string();
+            run(&["policy", "check", "--strict", &path]).done();
+        }
     });
 }
 
