@@ -34,32 +34,45 @@ pub struct Files {
 
 /// The capabilities to keep: those that the policy can make use of, unless the configuration says all.
 pub fn kept(config: &Confine, policy: &Policy) -> Vec<Capability> {
-    if config.capabilities { needed(policy) } else { capability::ALL.to_vec() }
+    // One that cannot be found out about is not there.
+    let has = |capability| capability::has(capability).unwrap_or(false);
+    if config.capabilities { needed(policy, has) } else { capability::ALL.to_vec() }
 }
 
 /// The capabilities that a policy could make use of and that were given up.
 pub fn lost(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
-    let needed = needed(policy).into_iter();
+    let needed = needed(policy, |capability| kept.contains(&capability)).into_iter();
     needed.filter(|capability| !kept.contains(capability)).collect()
 }
 
-/// The capabilities that a policy can make use of.
-fn needed(policy: &Policy) -> Vec<Capability> {
+/// The capabilities that a policy can make use of, for a process that has some. Where either of two will
+/// do, no more than one is kept for it.
+fn needed(policy: &Policy, has: impl Fn(Capability) -> bool) -> Vec<Capability> {
     use Capability as Cap;
     let of = |need| -> &[Cap] {
         match need {
             Need::Raw => &[Cap::NetRaw],
-            Need::Administration => &[Cap::NetAdmin, Cap::NetBroadcast],
+            Need::Administration => &[Cap::NetAdmin],
+            Need::Broadcast => &[Cap::NetBroadcast],
             Need::LowPorts => &[Cap::NetBindService],
             // Root's own files are root's by these.
             Need::Identity => &[Cap::SetUid, Cap::SetGid, Cap::DacOverride, Cap::DacReadSearch],
             Need::System => &[Cap::SysAdmin],
             Need::Audit => &[Cap::AuditRead],
-            Need::Memory => &[Cap::IpcLock],
+            Need::RawOrAdministration => &[],
         }
     };
     let needs = Need::ALL.into_iter().filter(|need| policy.needs(*need));
-    needs.flat_map(of).copied().collect()
+    let mut needed: Vec<_> = needs.flat_map(of).copied().collect();
+    let either = [Cap::NetRaw, Cap::NetAdmin];
+    let has_either = either.into_iter().any(|one| needed.contains(&one) && has(one));
+    if policy.needs(Need::RawOrAdministration) && !has_either {
+        let one = if has(Cap::NetAdmin) && !has(Cap::NetRaw) { Cap::NetAdmin } else { Cap::NetRaw };
+        if !needed.contains(&one) {
+            needed.push(one);
+        }
+    }
+    needed
 }
 
 /// Gives up everything but these capabilities, and what the configuration says beside; gives what is

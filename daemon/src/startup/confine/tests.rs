@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -15,6 +16,8 @@ use sockbroker_test_support::skip::skip;
 use sockbroker_proto::api::broker::Seccomp;
 
 use super::*;
+use crate::config::policy::{Accounts, load_files};
+use crate::policy::file::read;
 
 /// Runs `test` in a thread that is confined; its folder may be written.
 fn confined(config: Confine, test: impl FnOnce(&Process, &Folder) + Send + 'static) {
@@ -30,6 +33,79 @@ fn confined(config: Confine, test: impl FnOnce(&Process, &Folder) + Send + 'stat
 fn refused<T>(what: &str, result: io::Result<T>) {
     let error = result.err().unwrap_or_else(|| panic!("{what} was not refused"));
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{what}: {error}");
+}
+
+/// What a process that has some capabilities keeps of them for a rule.
+fn kept_of(has: &[Capability], rule: &str) -> Vec<Capability> {
+    let text = format!(
+        "version = 1\n[[rule]]\nname = \"r\"\nsubject = {{ uids = [7] }}\nfamily = [\"AF_INET\"]\n{rule}"
+    );
+    let rules = read("p", &text, &Accounts).unwrap().rules.into_iter().map(|(rule, _)| rule);
+    let policy = Policy::new(970, rules.collect(), false);
+    let needed = needed(&policy, |capability| has.contains(&capability));
+    needed.into_iter().filter(|capability| has.contains(capability)).collect()
+}
+
+#[test]
+fn one_of_two_capabilities_is_kept_where_either_will_do() {
+    const RAW: Capability = Capability::NetRaw;
+    const ADMIN: Capability = Capability::NetAdmin;
+    let (mark, priority) = (
+        "allow = [\"option\"]\noption = [\"mark\"]",
+        "allow = [\"option\"]\noption = [\"scheduling\"]",
+    );
+    for (has, rule, kept) in [
+        (&[RAW, ADMIN][..], mark, &[RAW][..]),
+        (&[RAW], mark, &[RAW]),
+        (&[ADMIN], mark, &[ADMIN]),
+        (&[], mark, &[]),
+        (&[RAW, ADMIN], "allow = [\"transparent\"]", &[RAW]),
+        (&[ADMIN], "allow = [\"transparent\"]", &[ADMIN]),
+        // Other options of the class need the one, and priorities the other where it is all there is.
+        (&[RAW, ADMIN], priority, &[ADMIN]),
+        (&[RAW], priority, &[RAW]),
+        (&[RAW, ADMIN], "allow = [\"send\"]", &[]),
+    ] {
+        assert_eq!(kept_of(has, rule), kept, "{has:?} {rule}");
+    }
+}
+
+/// A role, the capabilities of its drop-in, and those that a broker which has all keeps for it.
+const ROLES: [(&str, &[Capability]); 6] = [
+    ("capture", &[Capability::NetRaw]),
+    ("options", &[Capability::NetRaw, Capability::NetAdmin]),
+    ("ping", &[]),
+    ("ports", &[Capability::NetBindService]),
+    ("system", &[Capability::SysAdmin]),
+    (
+        "unix",
+        &[
+            Capability::SetUid,
+            Capability::SetGid,
+            Capability::DacOverride,
+            Capability::DacReadSearch,
+        ],
+    ),
+];
+
+#[test]
+fn a_role_keeps_what_its_policy_can_use() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let policy = |files: &[PathBuf]| load_files(files).unwrap().into_policy(970);
+    let main = deploy.join("config/policy.toml");
+    assert_eq!(needed(&policy(std::slice::from_ref(&main)), |_| true), []);
+    for (role, kept) in ROLES {
+        let files = [main.clone(), deploy.join(format!("config/policy.d/{role}.toml"))];
+        assert_eq!(needed(&policy(&files), |_| true), kept, "{role}");
+        // What the drop-in gives is of use.
+        let drop_in = fs::read_to_string(deploy.join(format!("systemd/roles/{role}.conf")));
+        let drop_in = drop_in.unwrap_or_default();
+        let line = drop_in.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+        for name in line.unwrap_or_default().split_whitespace() {
+            assert!(kept.iter().any(|capability| capability.name() == name), "{role}: {name}");
+        }
+        assert_eq!(line.is_none(), kept.is_empty(), "{role}");
+    }
 }
 
 #[test]
