@@ -102,7 +102,7 @@ rows! { RULES;
         let info = base64([&index("lan0").to_ne_bytes()[..], &[0; 8]].concat());
         arena.sends(udp, &json!(["0.0.0.0", 9]), &json!([["IPPROTO_IP", "IP_PKTINFO", info]]))
     };
-    mapped_wildcard_with_a_source: "::ffff:0.0.0.0 with a v4-mapped source of `IPV6_PKTINFO`", "not the vault", |arena| {
+    mapped_wildcard_with_a_source: "`::ffff:0.0.0.0` with a v4-mapped source of `IPV6_PKTINFO`", "not the vault", |arena| {
         let six = arena.udp6();
         let source = [&[0; 10][..], &[0xff, 0xff, 10, 99, 0, 5], &[0; 4]].concat();
         let item = json!(["IPPROTO_IPV6", "IPV6_PKTINFO", base64(source)]);

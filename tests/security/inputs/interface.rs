@@ -54,7 +54,7 @@ rows! { RULES;
     };
     interface_of_unicast: "`IP_UNICAST_IF`, `IPV6_UNICAST_IF`: the index in network order", "not on the lan", |arena| {
         let number = json!(base64(index("lan0").to_be_bytes()));
-        let mut answers = set_each(arena, "IPPROTO_IP", &json!(50), &[number.clone()]);
+        let mut answers = set_each(arena, "IPPROTO_IP", &json!(50), std::slice::from_ref(&number));
         let six = arena.udp6();
         answers.push(arena.tries("setsockopt", json!([six, "IPPROTO_IPV6", 76, number])));
         answers

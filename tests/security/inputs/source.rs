@@ -18,7 +18,7 @@ fn info(source: [u8; 4]) -> String {
     base64([&[0; 4][..], &source, &[0; 4]].concat())
 }
 
-/// `struct in6_pktinfo` without an interface: fd99::77.
+/// `struct in6_pktinfo` without an interface: `fd99::77`.
 fn info6() -> String {
     base64([&[0xfd, 0x99][..], &[0; 13], &[0x77], &[0; 4]].concat())
 }
