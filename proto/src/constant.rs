@@ -33,6 +33,9 @@ pub fn names() -> impl Iterator<Item = (&'static str, i64)> {
     table::SOCKET.iter().copied()
 }
 
+/// The longest text of a constant in bytes: names joined by `|`.
+const LONGEST: usize = 4096;
+
 /// A name that no table has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown constant {0:?}")]
@@ -43,6 +46,10 @@ impl FromStr for Constant {
 
     /// Reads a name, or names joined by `|` with blanks around it or without.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > LONGEST {
+            let start = text.get(..text.floor_char_boundary(64)).unwrap_or_default();
+            return Err(UnknownConstant(format!("{start}...")));
+        }
         text.split('|').map(str::trim).try_fold(Self(0), |Self(sum), name| {
             let number = number(name).ok_or_else(|| UnknownConstant(name.to_owned()))?;
             Ok(Self(sum | number))
@@ -131,6 +138,14 @@ mod tests {
         assert_eq!(number("AF_NOTHING"), None);
         assert_eq!(number(""), None);
         assert_eq!(number("af_inet"), None);
+    }
+
+    #[test]
+    fn a_text_of_many_names_is_refused_by_its_length() {
+        let fits = vec!["AF_INET"; 512].join("|");
+        assert_eq!((fits.len(), read(json!(fits))), (4095, Ok(2)));
+        let error = read(json!(vec!["AF_INET"; 513].join("|"))).unwrap_err();
+        assert!(error.contains("AF_INET|") && error.len() < 200, "{error}");
     }
 
     #[test]

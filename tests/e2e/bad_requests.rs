@@ -19,7 +19,7 @@ fn what_is_not_json_is_a_parse_error() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        let deep = "[".repeat(200_000);
+        let deep = "[".repeat(60_000);
         for text in [
             &b""[..],
             b" ",
@@ -242,8 +242,10 @@ fn deep_parameters_are_refused_and_not_followed() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            let depth = 100_000;
+        // Those of the second depth are more values than a message may hold.
+        for (open, close, depth) in
+            [("[", "]", 30_000), ("{\"a\":", "}", 30_000), ("[", "]", 100_000)]
+        {
             let inner = if open == "[" { "" } else { "1" };
             let value = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
             for method in ["socket.htons", "socket.bind", "socket.sendmsg"] {
@@ -251,7 +253,7 @@ fn deep_parameters_are_refused_and_not_followed() {
                     r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[{value},{value}]}}"#
                 );
                 let code = say(&mut client, &text).fault().code;
-                assert!([-32602, -32700].contains(&code), "{method}: {code}");
+                assert!([-32602, -32700, 4002].contains(&code), "{method}: {code}");
             }
         }
         client.is_served();

@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 48] = [
+const CROSSED: [(&str, &str); 56] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -52,9 +52,15 @@ const CROSSED: [(&str, &str); 48] = [
     ("ancillary_bytes", "limits"),
     ("batch_messages", "limits"),
     ("poll_handles", "limits"),
+    ("message_values", "held"),
+    ("message_buffers", "held"),
+    ("ancillary_items", "held"),
+    ("address_items", "held"),
     ("lookups_kept", "session::tests of the daemon"),
     ("restrictions", "session::tests of the daemon"),
     ("restriction_items", "policy"),
+    ("restriction_bytes_per_user", "held"),
+    ("restriction_bytes_in_all", "held"),
     ("resolver_jobs", "names"),
     ("resolver_jobs_per_user", "names"),
     ("identity_jobs", "identity"),
@@ -64,6 +70,8 @@ const CROSSED: [(&str, &str); 48] = [
     ("resolve_seconds", "resolve"),
     ("resolve_kept", "resolve"),
     ("resolve_kept_bytes", "resolve"),
+    ("resolve_kept_bytes_per_user", "held"),
+    ("resolve_kept_bytes_in_all", "held"),
     ("resolve_kept_seconds", "resolve"),
     ("audit_records_per_second", "observe"),
     ("drain_seconds", "shutdown"),

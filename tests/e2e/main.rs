@@ -44,6 +44,7 @@ mod policy;
 mod policy_files;
 mod identity;
 mod quotas;
+mod held;
 mod observe;
 mod exhaustion;
 mod leaks;

@@ -196,3 +196,34 @@ fn a_flood_of_messages_is_slowed_and_the_neighbours_are_not() {
         },
     );
 }
+
+#[test]
+fn memory_is_not_to_be_had_by_restrictions_of_many_sessions() {
+    let test =
+        concat!(module_path!(), "::memory_is_not_to_be_had_by_restrictions_of_many_sessions");
+    run_with(
+        test,
+        |start| start,
+        |arena| {
+            let path = |number: usize| format!("/{number:04000}");
+            let paths: Vec<_> = (0..50).map(path).collect();
+            let filters = json!({ "filters": [{ "allow": ["connect"], "path": paths }] });
+            let mut held = Vec::new();
+            let mut refused = 0;
+            for _ in 0..10 {
+                let mut client = attacker().lsp(&arena.broker);
+                for _ in 0..16 {
+                    let answer = client.call("session.restrict", filters.clone());
+                    if answer.is_fault() {
+                        assert_eq!(answer.fault().limit(), "restriction_bytes_per_user");
+                        refused += 1;
+                    }
+                }
+                held.push(client);
+            }
+            // Each takes about 200 kB, of which 1 MiB has room for five.
+            assert_eq!(refused, 155);
+            neighbour().lsp(&arena.broker).call("session.restrict", filters).result();
+        },
+    );
+}

@@ -10,7 +10,9 @@ use super::error;
 use super::methods::Method;
 use super::metrics::outcome;
 use crate::ops::error::OpError;
+use crate::session::connection::Connection;
 use crate::session::finished::KeptAnswer;
+use crate::table::quota::Share;
 
 /// A message as a transport received it.
 #[derive(Debug, Default)]
@@ -91,13 +93,23 @@ pub(super) fn conclude(
     }
 }
 
-/// A copy of an answer that outlives its sending. Without descriptors to spare it is not kept.
-pub(super) fn keep(answer: &Answer) -> Option<KeptAnswer> {
+/// What a kept answer takes beside its bytes.
+const KEPT: usize = 256;
+
+/// A copy of an answer that outlives its sending. It is not kept without descriptors to spare, nor where
+/// it is too much for its user.
+pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswer> {
+    let attachments = &answer.beside.attachments;
+    let memory =
+        KEPT + answer.json.len() + attachments.iter().map(bytes::Bytes::len).sum::<usize>();
+    let share = connection.user().take(Share::Resolvable, memory as u64);
+    let share = share.inspect_err(|limit| connection.broker().metrics.crossed(limit.name)).ok()?;
     let copies = answer.beside.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
     Some(KeptAnswer {
         json: answer.json.clone(),
-        attachments: answer.beside.attachments.clone(),
+        attachments: attachments.clone(),
         descriptors: copies.collect::<Result<_, _>>().ok()?,
+        share,
     })
 }
 

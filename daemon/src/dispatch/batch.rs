@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 
-use jsonrpsee::types::Id;
+use jsonrpsee::types::{ErrorObjectOwned, Id};
 use serde_json::value::RawValue;
+use sockbroker_proto::error::ErrorKind;
 
+use super::bounds::check_message;
 use super::error;
+use crate::session::limits::{Limits, size};
+use crate::table::quota::Crossed;
 
 /// Where the answer to a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,25 @@ pub(super) enum Slot {
         /// The call's place in it.
         index: usize,
     },
+}
+
+/// The entries of a batch, or why it is refused whole.
+pub(super) fn entries<'a>(
+    text: &'a str,
+    limits: &Limits,
+) -> Result<Vec<&'a RawValue>, ErrorObjectOwned> {
+    if let Err(Crossed { name, value }) = check_message(text, limits) {
+        return Err(error::limit(name, value, 0));
+    }
+    let entries = serde_json::from_str::<Vec<&RawValue>>(text)
+        .map_err(|error| error::plain(ErrorKind::Parse, error.to_string()))?;
+    if entries.is_empty() {
+        return Err(error::plain(ErrorKind::Request, "an empty batch"));
+    }
+    if entries.len() > size(limits.batch_calls) {
+        return Err(error::limit("batch_calls", limits.batch_calls, 0));
+    }
+    Ok(entries)
 }
 
 /// The batches of one connection that are not answered yet.

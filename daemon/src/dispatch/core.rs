@@ -16,14 +16,14 @@ use sockbroker_proto::error::ErrorKind;
 
 pub use super::answer::{Answer, Message};
 use super::answer::{Started, answer, conclude, keep, refused, without_id};
-use super::batch::{Batches, Slot};
+use super::batch::{self, Batches, Slot};
+use super::bounds::admit;
 use super::call::{Beside, Call, Enclosed};
 use super::envelope::{Envelope, EnvelopeError, request_id};
 use super::error;
 use super::first::{First, first_poll};
 use super::methods::{Method, MethodTable};
 use super::metrics::outcome;
-use super::params;
 use super::waiting::{Ended, Guarded, Held, Shares, Waiting, check_connection};
 use crate::session::connection::Connection;
 use crate::session::finished::{KeptAnswer, LastCalls};
@@ -83,20 +83,11 @@ impl Core {
     }
 
     fn receive_batch(&mut self, text: &str) -> Option<Answer> {
-        let limit = self.connection.broker().limits.batch_calls;
-        let entries = match serde_json::from_str::<Vec<&RawValue>>(text) {
-            Err(error) => {
-                return Some(without_id(error::plain(ErrorKind::Parse, error.to_string())));
-            }
-            Ok(entries) if entries.is_empty() => {
-                return Some(without_id(error::plain(ErrorKind::Request, "an empty batch")));
-            }
-            Ok(entries) if entries.len() > size(limit) => {
-                return Some(without_id(error::limit("batch_calls", limit, 0)));
-            }
-            Ok(entries) => entries,
-        };
         let limits = &self.connection.broker().limits;
+        let entries = match batch::entries(text, limits) {
+            Ok(entries) => entries,
+            Err(error) => return Some(without_id(error)),
+        };
         if self.batches.held() >= size(limits.output_bytes) {
             return Some(without_id(error::limit("output_bytes", limits.output_bytes, 0)));
         }
@@ -140,14 +131,9 @@ impl Core {
             let error = error::plain(ErrorKind::Request, "a call with this id is in flight");
             return refused(id.map(Id::into_owned), error);
         }
-        let checked = method.parameters.map(|names| params::check(names, envelope.params));
-        let given = match checked.unwrap_or(Ok(params::Given::default())) {
+        let given = match admit(&method, text, envelope.params, self.connection.broker()) {
             Ok(given) => given,
-            Err(text) => {
-                let call = method.name.rsplit('.').next().unwrap_or(method.name);
-                method.outcomes.count(outcome(Some(ErrorKind::Argument.code())));
-                return refused(id.map(Id::into_owned), error::argument(call, &text));
-            }
+            Err(error) => return refused(id.map(Id::into_owned), error),
         };
         let alone = matches!(slot, Slot::Alone);
         let held = Held::of(text, &enclosed);
@@ -276,7 +262,7 @@ impl Core {
         let answer = answer(json, beside);
         if let Some(request) = request_id(id)
             && self.connection.session().is_open()
-            && let Some(kept) = keep(&answer)
+            && let Some(kept) = keep(&answer, &self.connection)
         {
             self.last = Some((request, kept));
         }
@@ -294,7 +280,7 @@ impl Core {
     pub fn end(mut self) {
         self.waiting.clear();
         let cancelled = self.calls.drain().map(|(request, (_, call))| (request, call.sent()));
-        let cancelled = cancelled.collect();
-        self.connection.end(LastCalls { cancelled, answered: self.last.take() });
+        let (cancelled, answered) = (cancelled.collect(), self.last.take());
+        self.connection.end(LastCalls::new(cancelled, answered, self.connection.user()));
     }
 }

@@ -55,6 +55,12 @@ pub(super) fn limit(name: &'static str, value: u64, sent: u64) -> ErrorObjectOwn
     object(kind, message, ErrorData { sent: (sent > 0).then_some(sent), ..data })
 }
 
+/// A limit that the parameters of a call cross.
+pub(super) fn limit_of(call: &str, Crossed { name, value }: Crossed) -> ErrorObjectOwned {
+    let (kind, message, data) = describe(OpError::Limit { name, value });
+    object(kind, message, ErrorData { call: Some(call.to_owned()), ..data })
+}
+
 /// The answer to a cancelled call.
 pub(super) fn cancelled(sent: u64) -> ErrorObjectOwned {
     let data = ErrorData { sent: (sent > 0).then_some(sent), ..ErrorData::default() };

@@ -27,6 +27,13 @@ pub struct Method {
     pub outcomes: Arc<Outcomes>,
 }
 
+impl Method {
+    /// Its name without the namespace, as errors name the call.
+    pub(super) fn call(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
 impl std::fmt::Debug for Method {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Method({})", self.name)

@@ -18,6 +18,7 @@ mod first;
 mod error;
 mod number;
 mod params;
+mod bounds;
 mod waiting;
 mod socket;
 mod creation;

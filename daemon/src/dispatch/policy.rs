@@ -14,8 +14,10 @@ use crate::ops::error::{OpError, OpResult};
 use crate::policy::action::Request;
 use crate::policy::file::RuleText;
 use crate::policy::rights::Restriction;
+use crate::policy::rule::Rule;
 use crate::policy::words::Described;
 use crate::session::limits::size;
+use crate::table::quota::{Share, Taken};
 
 #[async_trait]
 impl PolicyServer for Handlers {
@@ -84,21 +86,45 @@ impl RestrictServer for Handlers {
         filters: Option<Vec<Filter>>,
     ) -> RpcResult<()> {
         let call = Call::of(ext)?;
-        Ok(call.session().restrict(restriction(call, rules, filters)?)?)
+        let (kept, share) = restriction(call, rules, filters)?;
+        Ok(call.session().restrict(kept, share)?)
     }
 }
 
-/// What a session keeps, as its caller wrote it.
+/// The longest name of a rule in bytes, here and in the policy file.
+const NAME_MAX: usize = 255;
+/// What one item of a list takes beside its text: the text's place and its block of memory.
+const ITEM: usize = 64;
+
+/// The memory of a filter.
+fn memory(filter: &Filter) -> usize {
+    let Filter { allow, family, kind, protocol, local, local_ports, .. } = filter;
+    let Filter { remote, remote_ports, interface, path, netns, option, netlink, .. } = filter;
+    let lists = [allow, family, kind, protocol, local, local_ports, remote, remote_ports];
+    let lists = lists.into_iter().chain([interface, path, netns, option, netlink]);
+    size_of::<Rule>() + lists.map(|list| texts(list)).sum::<usize>()
+}
+
+fn texts(list: &[String]) -> usize {
+    list.iter().map(|text| ITEM + text.len()).sum()
+}
+
+/// What a session keeps, as its caller wrote it, and the memory it takes of its user's share.
 pub(super) fn restriction(
     call: &Call,
     rules: Option<Vec<String>>,
     filters: Option<Vec<Filter>>,
-) -> OpResult<Restriction> {
+) -> OpResult<(Restriction, Taken)> {
     let (rules, filters) = (rules.unwrap_or_default(), filters.unwrap_or_default());
     let limit = call.broker().limits.restriction_items;
     if rules.len() + filters.len() > size(limit) {
         return Err(OpError::Limit { name: "restriction_items", value: limit });
     }
+    if rules.iter().any(|name| name.len() > NAME_MAX) {
+        return Err(OpError::value(format!("the name of a rule has at most {NAME_MAX} bytes")));
+    }
+    let memory = texts(&rules) + filters.iter().map(memory).sum::<usize>();
+    let share = call.connection().user().take(Share::Restrictions, memory as u64)?;
     let read = |filter: Filter| {
         // The words are those of the file, and so is their reader.
         let text = serde_json::to_value(filter).map_err(|error| error.to_string());
@@ -107,8 +133,9 @@ pub(super) fn restriction(
         });
         text.and_then(RuleText::filter).map_err(OpError::value)
     };
-    Ok(Restriction {
+    let kept = Restriction {
         filters: filters.into_iter().map(read).collect::<OpResult<_>>()?,
         rules: rules.into_iter().map(Arc::from).collect(),
-    })
+    };
+    Ok((kept, share))
 }

@@ -9,6 +9,11 @@ use super::value::from_text;
 
 from_text! { Pattern PathPrefix }
 
+/// The longest name in bytes: units have the longest (`UNIT_NAME_MAX` of systemd is 256 with its end).
+const NAME_MAX: usize = 255;
+/// The longest path in bytes: `PATH_MAX` without its end.
+const PATH_MAX: usize = 4095;
+
 /// A name, or the beginning of names with `*` as its end: `eth0`, `veth*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
@@ -37,6 +42,9 @@ impl FromStr for Pattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() > NAME_MAX {
+            return Err(format!("a name has at most {NAME_MAX} bytes"));
+        }
         let (start, open) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
         if start.contains('*') || text.is_empty() {
             return Err(format!("`{text}` is no name: write a name, or its beginning and one `*`"));
@@ -106,6 +114,9 @@ impl FromStr for PathPrefix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() > PATH_MAX {
+            return Err(format!("a path has at most {PATH_MAX} bytes"));
+        }
         if text.starts_with('@') || is_plain(text.as_bytes()) {
             return Ok(Self(text.to_owned()));
         }
@@ -150,5 +161,19 @@ mod tests {
         let one: Pattern = "eth0".parse().unwrap();
         assert!(one.matches("eth0") && !one.matches("eth01") && !open.covers(&one));
         assert!("".parse::<Pattern>().is_err() && "a*b".parse::<Pattern>().is_err());
+    }
+
+    #[test]
+    fn names_and_paths_have_a_maximal_length() {
+        for (longest, longer) in [(255, 256), (4095, 4096)] {
+            let text = |length: usize| format!("/{}", "x".repeat(length - 1));
+            if longest == 255 {
+                assert!(text(longest).parse::<Pattern>().is_ok());
+                assert!(text(longer).parse::<Pattern>().unwrap_err().contains("255"));
+            } else {
+                assert!(text(longest).parse::<PathPrefix>().is_ok());
+                assert!(text(longer).parse::<PathPrefix>().unwrap_err().contains("4095"));
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::policy::Policy;
 use crate::policy::rights::Restriction;
 use crate::policy::subject::Subject;
 use crate::table::fanout::FanoutGroups;
-use crate::table::quota::Users;
+use crate::table::quota::{Taken, Users};
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -226,12 +226,12 @@ impl Broker {
         &self,
         parent: &Session,
         linger: Option<Duration>,
-        kept: Restriction,
+        (kept, share): (Restriction, Taken),
     ) -> OpResult<Token> {
         let mut opened = self.opened();
         self.check_room(&opened, parent.uid())?;
         let child = parent.child(self.number(), &self.limits);
-        child.restrict(kept)?;
+        child.restrict(kept, share)?;
         let token = child.open(linger)?;
         child.expect_connection(Duration::from_secs(self.limits.clone_seconds));
         opened.insert(child.number(), Arc::new(child));

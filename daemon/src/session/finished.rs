@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_proto::api::session::RequestId;
 use tokio::time::Instant;
+
+use crate::table::quota::{Share, Taken, User};
 
 /// An answer with everything that rode beside it.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct KeptAnswer {
     pub attachments: Vec<bytes::Bytes>,
     /// Its descriptors.
     pub descriptors: Vec<OwnedFd>,
+    /// The memory it takes of its user's share.
+    pub share: Taken,
 }
 
 /// How the calls of one connection ended.
@@ -25,14 +30,42 @@ pub struct LastCalls {
     pub cancelled: Vec<(RequestId, u64)>,
     /// The latest answer.
     pub answered: Option<(RequestId, KeptAnswer)>,
+    /// The memory that the ids of cancelled calls take of their user's share.
+    share: Option<Taken>,
 }
 
 impl LastCalls {
+    /// How the calls of a user's connection ended. Ids that are too much for the user are forgotten.
+    pub fn new(
+        cancelled: Vec<(RequestId, u64)>,
+        answered: Option<(RequestId, KeptAnswer)>,
+        user: &Arc<User>,
+    ) -> Self {
+        let mut last = Self { cancelled, answered, share: None };
+        let places = last.cancelled.len() * size_of::<(RequestId, u64)>();
+        let memory = places + last.id_bytes();
+        if memory > 0 {
+            last.share = user.take(Share::Resolvable, memory as u64).ok();
+            if last.share.is_none() {
+                last.cancelled = Vec::new();
+            }
+        }
+        last
+    }
+
     fn bytes(&self) -> usize {
-        let Some((_, answer)) = &self.answered else {
-            return 0;
+        let answer = self.answered.as_ref().map_or(0, |(_, answer)| {
+            answer.json.len() + answer.attachments.iter().map(bytes::Bytes::len).sum::<usize>()
+        });
+        answer + self.id_bytes()
+    }
+
+    fn id_bytes(&self) -> usize {
+        let length = |id: &RequestId| match id {
+            RequestId::Number(_) => 0,
+            RequestId::Text(text) => text.len(),
         };
-        answer.json.len() + answer.attachments.iter().map(bytes::Bytes::len).sum::<usize>()
+        self.cancelled.iter().map(|(id, _)| length(id)).sum()
     }
 }
 
@@ -112,13 +145,34 @@ impl Finished {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::limits::Limits;
+    use crate::table::quota::Users;
 
     fn calls(id: u64) -> LastCalls {
-        let answer = KeptAnswer { json: "1".into(), attachments: vec![], descriptors: vec![] };
-        LastCalls {
-            cancelled: vec![(RequestId::Number(100), 9)],
-            answered: Some((RequestId::Number(id), answer)),
-        }
+        let user = user(u64::MAX);
+        let share = user.take(Share::Resolvable, 1).unwrap();
+        let (json, attachments, descriptors) = ("1".into(), vec![], vec![]);
+        let answer = KeptAnswer { json, attachments, descriptors, share };
+        let cancelled = vec![(RequestId::Number(100), 9)];
+        LastCalls::new(cancelled, Some((RequestId::Number(id), answer)), &user)
+    }
+
+    fn user(bytes: u64) -> Arc<User> {
+        let limits = Limits { resolve_kept_bytes_per_user: bytes, ..Limits::default() };
+        Users::new(limits.quota()).user(7)
+    }
+
+    #[test]
+    fn ids_of_cancelled_calls_are_counted_for_the_user_and_forgotten_beyond_the_limit() {
+        let user = user(10_000);
+        let cancelled = |length| vec![(RequestId::Text("x".repeat(length)), 0); 2];
+        let kept = LastCalls::new(cancelled(4000), None, &user);
+        let used = user.used(Share::Resolvable);
+        assert!((8000..9000).contains(&used), "{used}");
+        let forgotten = LastCalls::new(cancelled(1000), None, &user);
+        assert_eq!((kept.cancelled.len(), forgotten.cancelled.len()), (2, 0));
+        drop(kept);
+        assert_eq!(user.used(Share::Resolvable), 0);
     }
 
     fn take(finished: &mut Finished, connection: u64, id: u64) -> Fate {

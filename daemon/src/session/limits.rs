@@ -1,6 +1,7 @@
 //! Every limit by name: its value, its unit, and what happens beyond it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use sockbroker_proto::api::session::LimitInfo;
@@ -83,6 +84,10 @@ limits! {
         "looked-up addresses that a session remembers for rules with `lookup`; the oldest is forgotten";
     restriction_items = 64, "count",
         "rules and filters of one `session.restrict`; more are refused";
+    restriction_bytes_per_user = 1 << 20, "bytes",
+        "memory of the rules and filters that all sessions of one user keep by `session.restrict` and `session.open`; more are refused";
+    restriction_bytes_in_all = 64 << 20, "bytes",
+        "the same memory for all users, as with `restriction_bytes_per_user`";
     restrictions = 16, "count",
         "times that a session may give rights up; a further `session.restrict` is refused";
     handles_per_user = 65_536, "count",
@@ -94,7 +99,7 @@ limits! {
     calls_in_flight_in_all = 65_536, "count",
         "calls in all that wait; a further one that would wait is refused, others are served";
     buffered_bytes_per_user = 256 << 20, "bytes",
-        "bytes held for one user: requests of waiting calls, and messages that are not yet whole; a call that would exceed it is refused, an unfinished message ends its connection";
+        "bytes held for one user: requests of waiting calls, messages that are not yet whole, and answers that are not yet read; a call that would exceed it is refused, an unfinished message or an unread answer ends its connection";
     buffered_bytes_in_all = 1 << 30, "bytes",
         "bytes held for all users, as with `buffered_bytes_per_user`";
     buffered_descriptors_per_user = 4096, "count",
@@ -113,6 +118,14 @@ limits! {
         "messages of one recvmmsg or sendmmsg (`UIO_MAXIOV`); more are refused";
     poll_handles = 16384, "count",
         "handles of one socket.poll; more are refused";
+    message_values = 65_536, "count",
+        "JSON values of one message, counted by its commas and opening brackets outside of texts; a message with more is refused before it is decoded";
+    message_buffers = 16384, "count",
+        "buffers of one sending or receiving call, all of its messages together; more are refused";
+    ancillary_items = 4096, "count",
+        "items of ancillary data of one sending call, all of its messages together; more are refused";
+    address_items = 64, "count",
+        "values within one address; more are refused";
     resolver_jobs = 16, "count",
         "look-ups at a time; further ones wait in order";
     resolver_jobs_per_user = 8, "count",
@@ -131,6 +144,10 @@ limits! {
         "ended connections a session remembers for `call.resolve`; the oldest is forgotten";
     resolve_kept_bytes = 16 << 20, "bytes",
         "answers a session keeps for `call.resolve`; beyond it the oldest is forgotten";
+    resolve_kept_bytes_per_user = 64 << 20, "bytes",
+        "memory of the answers and the ids of cancelled calls that are kept for `call.resolve`, of all connections and sessions of one user; what exceeds it is not kept";
+    resolve_kept_bytes_in_all = 256 << 20, "bytes",
+        "the same memory for all users, as with `resolve_kept_bytes_per_user`";
     resolve_kept_seconds = 60, "seconds",
         "how long an ended connection is remembered for `call.resolve`";
     audit_records_per_second = 1000, "count",
@@ -152,31 +169,35 @@ impl Limits {
     }
 
     /// The limits of users.
-    pub fn quota(&self) -> Quota {
+    pub fn quota(&self) -> Arc<Quota> {
         // As in `limits!`, so that what is refused names what is told.
         macro_rules! limit {
             ($name:ident) => {
                 Crossed { name: stringify!($name), value: self.$name }
             };
         }
-        Quota {
+        Arc::new(Quota {
             own: [
                 limit!(handles_per_user),
                 limit!(calls_in_flight_per_user),
                 limit!(buffered_bytes_per_user),
                 limit!(buffered_descriptors_per_user),
+                limit!(restriction_bytes_per_user),
+                limit!(resolve_kept_bytes_per_user),
             ],
             all: [
                 limit!(handles_in_all),
                 limit!(calls_in_flight_in_all),
                 limit!(buffered_bytes_in_all),
                 limit!(buffered_descriptors_in_all),
+                limit!(restriction_bytes_in_all),
+                limit!(resolve_kept_bytes_in_all),
             ],
             packets: limit!(packets_per_second),
             bytes: limit!(bytes_per_second),
             lookups: size(self.resolver_jobs_per_user),
             identities: size(self.identity_jobs_per_user),
-        }
+        })
     }
 
     /// The limits of the frame codec.

@@ -24,7 +24,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::ops::error::{OpError, OpResult};
-use crate::policy::rights::Restriction;
 use crate::policy::subject::Subject;
 use crate::table::Table;
 use crate::table::entry::Entry;
@@ -33,6 +32,7 @@ use crate::table::timeout::{Timeout, TimeoutCell};
 use finished::{Fate, Finished, KeptAnswer, LastCalls};
 use limits::{Limits, size};
 use lookups::Lookups;
+use rights::GivenUp;
 use token::Token;
 
 /// What a subject's handles live in.
@@ -49,7 +49,7 @@ pub struct Session {
     /// `setdefaulttimeout`.
     pub default_timeout: TimeoutCell,
     /// What it has given up, and how often.
-    restrictions: Mutex<Vec<Arc<Restriction>>>,
+    restrictions: Mutex<Vec<GivenUp>>,
     restricted: AtomicUsize,
     /// Addresses that look-ups gave.
     lookups: Mutex<Lookups>,
@@ -282,7 +282,7 @@ impl Session {
     #[must_use]
     pub fn child(&self, number: u64, limits: &Limits) -> Self {
         let child = Self::new(number, &self.subject, limits);
-        child.set_restrictions(self.restrictions());
+        child.set_given_up(self.given_up());
         child
     }
 

@@ -12,23 +12,38 @@ use crate::policy::Policy;
 use crate::policy::action::{Adopt, Create};
 use crate::policy::rights::Restriction;
 use crate::table::entry::Entry;
+use crate::table::quota::Taken;
+
+/// What a session gave up, with the memory it takes of its user's share. Clones of the session share
+/// both.
+#[derive(Debug, Clone)]
+pub(super) struct GivenUp {
+    restriction: Arc<Restriction>,
+    _share: Arc<Taken>,
+}
 
 // Values that are set in one statement: a panic of another call does not spoil them.
 impl Session {
     /// Gives rights up for the rest of the session: from now on only what matches is granted.
-    pub fn restrict(&self, restriction: Restriction) -> OpResult<()> {
-        let mut restrictions = self.restrictions();
-        if restrictions.len() >= self.restriction_limit {
+    /// `share` is the memory of the restriction.
+    pub fn restrict(&self, restriction: Restriction, share: Taken) -> OpResult<()> {
+        let mut given_up = self.given_up();
+        if given_up.len() >= self.restriction_limit {
             let value = self.restriction_limit as u64;
             return Err(OpError::Limit { name: "restrictions", value });
         }
-        restrictions.push(Arc::new(restriction));
-        self.set_restrictions(restrictions);
+        given_up.push(GivenUp { restriction: Arc::new(restriction), _share: Arc::new(share) });
+        self.set_given_up(given_up);
         Ok(())
     }
 
     /// What it has given up.
     pub fn restrictions(&self) -> Vec<Arc<Restriction>> {
+        let given_up = self.restrictions.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.iter().map(|given_up| given_up.restriction.clone()).collect()
+    }
+
+    pub(super) fn given_up(&self) -> Vec<GivenUp> {
         self.restrictions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -37,10 +52,10 @@ impl Session {
         self.restricted.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_restrictions(&self, restrictions: Vec<Arc<Restriction>>) {
+    pub(super) fn set_given_up(&self, given_up: Vec<GivenUp>) {
         let mut own = self.restrictions.lock().unwrap_or_else(PoisonError::into_inner);
-        self.restricted.store(restrictions.len(), Ordering::Release);
-        *own = restrictions;
+        self.restricted.store(given_up.len(), Ordering::Release);
+        *own = given_up;
     }
 
     /// Remembers addresses that a look-up of this name gave.

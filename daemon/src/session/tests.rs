@@ -5,15 +5,16 @@ use std::net::Ipv4Addr;
 use sockbroker_proto::address::Address;
 
 use super::*;
+use crate::policy::rights::Restriction;
+use crate::table::quota::Users;
 
 #[test]
 fn a_session_gives_rights_up_no_more_often_than_its_limit() {
     let limits = Limits { restrictions: 2, ..Limits::default() };
     let session = Session::new(1, &Subject::new(7, 7), &limits);
-    let nothing = || Restriction { filters: Vec::new(), rules: Vec::new() };
-    session.restrict(nothing()).unwrap();
-    session.restrict(nothing()).unwrap();
-    let refused = session.restrict(nothing()).unwrap_err();
+    session.restrict(nothing(), memory(&user(), 1)).unwrap();
+    session.restrict(nothing(), memory(&user(), 1)).unwrap();
+    let refused = session.restrict(nothing(), memory(&user(), 1)).unwrap_err();
     assert!(matches!(refused, OpError::Limit { name: "restrictions", value: 2 }), "{refused:?}");
     assert_eq!(session.restricted(), 2);
 }
@@ -21,8 +22,33 @@ fn a_session_gives_rights_up_no_more_often_than_its_limit() {
 #[test]
 fn a_clone_has_given_up_as_much() {
     let session = Session::new(1, &Subject::new(7, 7), &Limits::default());
-    session.restrict(Restriction { filters: Vec::new(), rules: Vec::new() }).unwrap();
+    session.restrict(nothing(), memory(&user(), 1)).unwrap();
     assert_eq!(session.duplicate(2, &Limits::default()).unwrap().restricted(), 1);
+}
+
+#[test]
+fn memory_of_a_restriction_counts_once_until_the_last_session_that_has_it_ends() {
+    let (user, limits) = (user(), Limits::default());
+    let session = Session::new(1, &Subject::new(7, 7), &limits);
+    session.restrict(nothing(), memory(&user, 100)).unwrap();
+    let clone = session.duplicate(2, &limits).unwrap();
+    assert_eq!(user.used(Share::Restrictions), 100);
+    drop(session);
+    assert_eq!(user.used(Share::Restrictions), 100);
+    drop(clone);
+    assert_eq!(user.used(Share::Restrictions), 0);
+}
+
+fn nothing() -> Restriction {
+    Restriction { filters: Vec::new(), rules: Vec::new() }
+}
+
+fn user() -> Arc<User> {
+    Users::new(Limits::default().quota()).user(7)
+}
+
+fn memory(user: &Arc<User>, bytes: u64) -> Taken {
+    user.take(Share::Restrictions, bytes).unwrap()
 }
 
 #[test]

@@ -33,13 +33,17 @@ pub enum Share {
     Bytes,
     /// Descriptors held for calls that wait.
     Descriptors,
+    /// Bytes of what sessions keep by `session.restrict`.
+    Restrictions,
+    /// Bytes of what is kept for `call.resolve`.
+    Resolvable,
 }
 
 /// How many kinds of [`Share`] there are.
-const SHARES: usize = 4;
+const SHARES: usize = 6;
 
 /// The limits of all users.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Quota {
     /// The most of each [`Share`] for one user, in the order of the enumeration.
     pub own: [Crossed; SHARES],
@@ -59,7 +63,7 @@ pub struct Quota {
 #[derive(Debug)]
 pub struct User {
     uid: u32,
-    quota: Quota,
+    quota: Arc<Quota>,
     own: [AtomicU64; SHARES],
     all: Arc<[AtomicU64; SHARES]>,
     packets: Option<Rate>,
@@ -80,11 +84,10 @@ pub struct Taken {
 }
 
 impl User {
-    fn new(uid: u32, quota: Quota, all: Arc<[AtomicU64; SHARES]>) -> Self {
+    fn new(uid: u32, quota: Arc<Quota>, all: Arc<[AtomicU64; SHARES]>) -> Self {
         let rate = |limit: Crossed| (limit.value > 0).then(|| Rate::new(limit));
         Self {
             uid,
-            quota,
             own: Default::default(),
             all,
             packets: rate(quota.packets),
@@ -92,6 +95,7 @@ impl User {
             traffic: Traffic::default(),
             lookups: Arc::new(Semaphore::new(quota.lookups)),
             identities: Arc::new(Semaphore::new(quota.identities)),
+            quota,
         }
     }
 
@@ -208,7 +212,7 @@ impl Later for Option<(Duration, Crossed)> {
 /// Every user that was here.
 #[derive(Debug)]
 pub struct Users {
-    quota: Quota,
+    quota: Arc<Quota>,
     all: Arc<[AtomicU64; SHARES]>,
     known: Mutex<HashMap<u32, Arc<User>>>,
     /// Of users that were forgotten.
@@ -220,7 +224,7 @@ const KNOWN: usize = 1024;
 
 impl Users {
     /// No users yet.
-    pub fn new(quota: Quota) -> Self {
+    pub fn new(quota: Arc<Quota>) -> Self {
         Self { quota, all: Arc::default(), known: Mutex::default(), past: Traffic::default() }
     }
 
@@ -236,7 +240,7 @@ impl Users {
                 stays
             });
         }
-        let user = || Arc::new(User::new(uid, self.quota, self.all.clone()));
+        let user = || Arc::new(User::new(uid, self.quota.clone(), self.all.clone()));
         known.entry(uid).or_insert_with(user).clone()
     }
 
@@ -263,15 +267,15 @@ pub(crate) mod tests {
         Crossed { name, value }
     }
 
-    fn quota(own: u64, all: u64, packets: u64, bytes: u64) -> Quota {
-        Quota {
+    fn quota(own: u64, all: u64, packets: u64, bytes: u64) -> Arc<Quota> {
+        Arc::new(Quota {
             own: [limit("own", own); SHARES],
             all: [limit("all", all); SHARES],
             packets: limit("packets", packets),
             bytes: limit("bytes", bytes),
             lookups: 1,
             identities: 1,
-        }
+        })
     }
 
     /// A handle of a user without limits.

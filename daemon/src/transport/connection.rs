@@ -25,7 +25,6 @@ use bytes::BytesMut;
 /// How often a connection whose peer has closed its writing end is looked at: a full close after a
 /// half-close wakes nobody.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
-
 /// A larger buffer is given back when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
 /// So many answers leave before further messages are taken: the peer has something to do meanwhile.
@@ -69,7 +68,7 @@ struct Driver {
     taken: Deadline,
     high_water: usize,
     descriptors_max: usize,
-    /// What the unfinished message takes of its user's share.
+    /// What input and unread answers take of their user's share.
     share: PartShare,
 }
 
@@ -87,9 +86,9 @@ impl Driver {
     /// A connection whose first bytes may have been read already.
     fn new(stream: Stream, codec: Codec, core: Core, input: BytesMut) -> Self {
         let limits = &core.connection().broker().limits;
-        let stall = Deadline::new(Duration::from_secs(limits.stall_seconds));
         let pause = Deadline::new(Duration::from_secs(limits.partial_seconds));
         Self {
+            stall: Deadline::new(Duration::from_secs(limits.stall_seconds)),
             high_water: size(limits.output_bytes),
             // Descriptors of the frame at hand, and of the next that was read together with it.
             descriptors_max: 2 * size(limits.descriptors),
@@ -101,7 +100,6 @@ impl Driver {
             out: Outgoing::default(),
             wanted: 0,
             reading: Reading::Open,
-            stall,
             pause,
             taken: Deadline::new(TAKEN_CHECK),
             share: PartShare::default(),
@@ -152,7 +150,7 @@ impl Driver {
                 self.flush_now()?;
             }
         }
-        Ok(())
+        self.check_rest()
     }
 
     /// Sends what the peer takes at once; who waits for it to take more is `poll_step`.
@@ -167,9 +165,10 @@ impl Driver {
         answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 
-    /// What is not yet whole: its descriptors, and a large message among what its user may hold.
+    /// Counts for the user what is not yet whole, its descriptors, and what the peer has not read.
     fn check_rest(&mut self) -> Result<(), End> {
-        let held = (self.input.len() + self.codec.held(), self.descriptors.len());
+        let bytes = self.input.len() + self.codec.held() + self.out.bytes();
+        let held = (bytes, self.descriptors.len());
         self.share.hold(self.core.connection(), held).map_err(End::Crossed)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(
@@ -192,6 +191,7 @@ impl Driver {
             if !self.poll_answers(context) {
                 break;
             }
+            self.check_rest()?;
         }
         // Before reading: what comes after the end has begun is not taken.
         if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {

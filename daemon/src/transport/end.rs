@@ -24,7 +24,7 @@ pub(super) enum End {
     #[error("broken framing: {0}")]
     Framing(#[from] CodecError),
     /// The user has too much on its way.
-    #[error("an unfinished message is too much for its user: {}", .0.name)]
+    #[error("unfinished messages and unread answers are too much for their user: {}", .0.name)]
     Crossed(Crossed),
     /// The stream failed.
     #[error("{0}")]

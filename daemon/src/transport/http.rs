@@ -150,18 +150,10 @@ async fn call(
         }
     }
     let limit = size(server.broker.limits.frame_bytes);
-    let length = request.body().size_hint().upper().unwrap_or(limit as u64).min(limit as u64);
     let mut share = PartShare::default();
-    if share.hold(connection, (size(length), 0)).is_err() {
-        let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was reached";
-        return text(StatusCode::SERVICE_UNAVAILABLE, reason);
-    }
-    let json = match Limited::new(request.into_body(), limit).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return text(StatusCode::PAYLOAD_TOO_LARGE, "the body exceeds the limit frame_bytes");
-        }
-        Err(_) => return text(StatusCode::BAD_REQUEST, "the body did not arrive whole"),
+    let json = match body(request.into_body(), limit, connection, &mut share).await {
+        Ok(json) => json,
+        Err((status, reason)) => return text(status, reason),
     };
     let mut core = Core::new(connection.clone(), server.methods.clone());
     let mut answer = core.receive(Message { json, ..Message::default() });
@@ -179,6 +171,47 @@ async fn call(
     let mut response = Response::new(Full::new(answer.json));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// A body of at most `limit` bytes, in one buffer whose memory counts for the user: pieces of any size
+/// take no more than they hold. The status and the reason where it cannot be read.
+async fn body(
+    body: Incoming,
+    limit: usize,
+    connection: &Connection,
+    share: &mut PartShare,
+) -> Result<Bytes, (StatusCode, &'static str)> {
+    let mut hold = |bytes: usize| {
+        let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was reached";
+        let held = share.hold(connection, (bytes, 0));
+        held.map_err(|_crossed| (StatusCode::SERVICE_UNAVAILABLE, reason))
+    };
+    // A length that was announced is refused before any of it is read.
+    let announced = body.size_hint().exact().unwrap_or(0).min(limit as u64);
+    hold(size(announced))?;
+    let mut buffer = BytesMut::with_capacity(size(announced));
+    let mut body = Limited::new(body, limit);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                (StatusCode::PAYLOAD_TOO_LARGE, "the body exceeds the limit frame_bytes")
+            } else {
+                (StatusCode::BAD_REQUEST, "the body did not arrive whole")
+            }
+        })?;
+        if let Some(piece) = frame.data_ref() {
+            if buffer.capacity() < buffer.len() + piece.len() {
+                // The old buffer and one of twice its size live together for a moment.
+                let needed = buffer.len() + piece.len();
+                let larger = needed.max(buffer.capacity() * 2).min(limit.max(needed));
+                hold(buffer.capacity() + larger)?;
+                buffer.reserve(larger - buffer.len());
+                hold(buffer.capacity())?;
+            }
+            buffer.extend_from_slice(piece);
+        }
+    }
+    Ok(buffer.freeze())
 }
 
 /// The WebSocket handshake; the connection goes on outside of HTTP.

@@ -1,4 +1,4 @@
-//! What an unfinished message takes of its user's shares of bytes and descriptors.
+//! What an unfinished message and unread answers take of their user's shares of bytes and descriptors.
 
 use crate::session::connection::Connection;
 use crate::table::quota::{Crossed, Share, Taken};

@@ -1,0 +1,234 @@
+//! What the broker holds for a user in memory is counted, in whatever form it came: before it is decoded,
+//! while it is not yet whole or not yet read, and while no connection is left.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::{Client, Daemon, bounded, until};
+
+use crate::broker::{broker, limited};
+
+const HEAD: &str = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+
+/// A restriction of about so many bytes.
+fn restriction(bytes: usize) -> Value {
+    let paths = (0..bytes / 1000).map(|number| format!("/{number:0900}"));
+    let paths: Vec<_> = paths.collect();
+    json!({ "filters": [{ "allow": ["session"] }, { "allow": ["connect"], "path": paths }] })
+}
+
+#[test]
+fn restrictions_are_counted_over_sessions_and_released_with_the_last_one() {
+    bounded(60, || {
+        for limit in ["restriction_bytes_per_user", "restriction_bytes_in_all"] {
+            let broker = limited(&[(limit, 100_000)]);
+            let (mut first, mut second) = (broker.lsp(), broker.lsp());
+            first.call("session.restrict", restriction(60_000)).result();
+            let refused = second.call("session.restrict", restriction(60_000)).fault();
+            assert_eq!((refused.limit(), refused.data.call.as_deref()), (limit, Some("restrict")));
+            let mut child = restriction(60_000);
+            child["linger"] = json!(0);
+            assert_eq!(second.call("session.open", child).fault().limit(), limit);
+            // What was refused is not held, and a clone shares what its parent has.
+            second.call("session.restrict", restriction(20_000)).result();
+            let token = first.call("session.clone", Value::Null).result()["token"].clone();
+            let mut clone = broker.lsp();
+            clone.call("session.attach", json!([token])).result();
+            drop((first, second));
+            let mut third = broker.lsp();
+            until("the second session has ended", || {
+                !third.call("session.restrict", restriction(20_000)).is_fault()
+            });
+            assert_eq!(third.call("session.restrict", restriction(60_000)).fault().limit(), limit);
+            drop((clone, third));
+            until("both sessions have ended", || {
+                !broker.lsp().call("session.restrict", restriction(80_000)).is_fault()
+            });
+        }
+    });
+}
+
+#[test]
+fn names_and_paths_of_restrictions_have_a_maximal_length() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        for (params, longest) in [
+            (json!({ "rules": ["x".repeat(256)] }), "255"),
+            (json!({ "filters": [{ "allow": ["bind"], "interface": ["x".repeat(256)] }] }), "255"),
+            (json!({ "filters": [{ "allow": ["bind"], "path": ["/".repeat(4096)] }] }), "4095"),
+        ] {
+            let fault = client.call("session.restrict", params).fault();
+            assert_eq!(fault.data.exception.as_deref(), Some("ValueError"));
+            assert!(fault.message.contains(longest), "{}", fault.message);
+        }
+        client.call("session.restrict", json!({ "rules": ["x".repeat(255)] })).result();
+    });
+}
+
+/// An answer of about so many bytes that nobody reads, in an open session that outlives its connection.
+fn leave_answer(broker: &Daemon, bytes: usize) -> (Value, u64, u64) {
+    let mut client = broker.lsp();
+    let opened = client.call("session.open", json!([60])).result().clone();
+    // Every unknown handle comes back, with POLLNVAL.
+    let fds = vec![(1_u64 << 40, 1); bytes / 18];
+    let id = client.send("socket.poll", json!([fds]));
+    assert!(client.wire.anything_within(Duration::from_mins(1)));
+    (opened["token"].clone(), opened["connection"].as_u64().unwrap(), id)
+}
+
+fn state(broker: &Daemon, (token, connection, id): &(Value, u64, u64)) -> Value {
+    let mut client = broker.lsp();
+    client.call("session.attach", json!([token])).result();
+    let resolved = client.call("call.resolve", json!([connection, id]));
+    // Else the answer to this call is kept in its place.
+    client.call("session.close", Value::Null).result();
+    resolved.result()["state"].clone()
+}
+
+#[test]
+fn kept_answers_are_counted_over_sessions_without_connections() {
+    bounded(60, || {
+        for limit in ["resolve_kept_bytes_per_user", "resolve_kept_bytes_in_all"] {
+            let broker = limited(&[(limit, 50_000)]);
+            let first = leave_answer(&broker, 30_000);
+            let second = leave_answer(&broker, 30_000);
+            assert_eq!(state(&broker, &second), "unknown", "{limit}");
+            assert_eq!(state(&broker, &first), "answered", "{limit}");
+            // What was asked for is not kept any longer.
+            until("the first session has ended", || {
+                let third = leave_answer(&broker, 30_000);
+                state(&broker, &third) == "answered"
+            });
+        }
+    });
+}
+
+#[test]
+fn a_body_in_chunks_of_one_byte_takes_no_more_than_its_length() {
+    bounded(120, || {
+        let broker = broker();
+        let mut client = broker.http();
+        client
+            .wire
+            .send(format!("{HEAD}transfer-encoding: chunked\r\n\r\n").as_bytes(), &[])
+            .unwrap();
+        let before = broker.resident_bytes();
+        let blanks = "1\r\n \r\n".repeat(20_000);
+        let mut most = 0;
+        for _ in 0..50 {
+            client.wire.send(blanks.as_bytes(), &[]).unwrap();
+            most = most.max(broker.resident_bytes().saturating_sub(before));
+        }
+        let body = request(1, "socket.htons", json!([1])).to_string();
+        let end = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        client.wire.send(end.as_bytes(), &[]).unwrap();
+        assert_eq!(client.read_json().unwrap()["result"], 256);
+        // A million bytes, at most twice, and what the allocator keeps.
+        assert!(most < 12 << 20, "{most}");
+    });
+}
+
+#[test]
+fn bodies_in_chunks_are_counted_as_they_grow() {
+    bounded(60, || {
+        let broker = limited(&[("buffered_bytes_per_user", 300_000)]);
+        let mut second = broker.http();
+        let chunk = format!("{:x}\r\n{}\r\n", 150_000, " ".repeat(150_000));
+        let head = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
+        second.wire.send(head.as_bytes(), &[]).unwrap();
+        for _ in 0..3 {
+            // The answer may come before all of it is read.
+            second.wire.send(chunk.as_bytes(), &[]).ok();
+        }
+        assert_eq!(second.read().unwrap().status, 503);
+    });
+}
+
+#[test]
+fn a_message_of_too_many_values_is_refused_before_it_is_decoded() {
+    bounded(60, || {
+        let broker = limited(&[("message_values", 100)]);
+        let mut client = broker.lsp();
+        let values = |count: usize| json!([vec![1; count]]);
+        // Two brackets of the message and its parameters, three commas of the message.
+        let fits = client.call("socket.htons", values(95)).fault();
+        assert_eq!(fits.kind().1, "argument");
+        let refused = client.call("socket.htons", values(96)).fault();
+        assert_eq!(
+            (refused.limit(), refused.data.call.as_deref()),
+            ("message_values", Some("htons"))
+        );
+        client.notify("socket.htons", values(200));
+        client.send_json(&vec![request(1, "socket.htons", values(20)); 8].into());
+        let refused = client.next_answer().unwrap();
+        assert_eq!((refused.id(), refused.fault().limit()), (&Value::Null, "message_values"));
+        client.is_served();
+    });
+}
+
+#[test]
+fn lists_of_one_call_are_counted_before_they_are_decoded() {
+    bounded(60, || {
+        let limits = [("message_buffers", 2), ("ancillary_items", 1), ("address_items", 4)];
+        let broker = limited(&limits);
+        let mut client = broker.lsp();
+        let (left, right) = client.pair_of("SOCK_DGRAM");
+        let message = json!({ "buffers": ["aGk="] });
+        let rights = json!(["SOL_SOCKET", "SCM_RIGHTS", { "descriptors": 0 }]);
+        for (method, fitting, crossing, limit) in [
+            (
+                "socket.sendmmsg",
+                json!([left, [message, message]]),
+                json!([left, [message, message, message]]),
+                "message_buffers",
+            ),
+            (
+                "socket.sendmsg",
+                json!({ "handle": left, "buffers": ["aGk=", ""] }),
+                json!({ "handle": left, "buffers": ["aGk=", "", ""] }),
+                "message_buffers",
+            ),
+            (
+                "socket.recvmsg_into",
+                json!([right, [1, 1]]),
+                json!([right, [1, 1, 1]]),
+                "message_buffers",
+            ),
+            (
+                "socket.sendmsg",
+                json!([left, ["aGk="], [rights]]),
+                json!([left, ["aGk="], [rights, rights]]),
+                "ancillary_items",
+            ),
+            (
+                "socket.getnameinfo",
+                json!([["::1", 9, 0, 0], 1]),
+                json!([["::1", 9, 0, 0, 0], 1]),
+                "address_items",
+            ),
+        ] {
+            let refused = client.call(method, crossing).fault();
+            assert_eq!(refused.limit(), limit, "{method}");
+            client.call(method, fitting).result();
+        }
+    });
+}
+
+#[test]
+fn unread_answers_are_counted_for_the_user() {
+    bounded(60, || {
+        let broker = limited(&[("buffered_bytes_per_user", 3_000_000)]);
+        let one = broker.lsp().call("rpc.discover", Value::Null).json.to_string().len();
+        // Several times what the kernel holds for a peer.
+        let batch = vec![request(1, "rpc.discover", Value::Null); 2_000_000 / one + 1];
+        let (mut first, mut second) = (broker.lsp(), broker.lsp());
+        first.send_json(&batch.clone().into());
+        assert!(first.wire.anything_within(Duration::from_mins(1)));
+        second.send_json(&batch.into());
+        assert!(second.wire.ends_within(Duration::from_mins(1)));
+        assert!(first.read_json().unwrap().to_string().len() > 2_000_000);
+        first.is_served();
+    });
+}
