@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 56] = [
+const CROSSED: [(&str, &str); 58] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -74,6 +74,8 @@ const CROSSED: [(&str, &str); 56] = [
     ("resolve_kept_bytes_in_all", "held"),
     ("resolve_kept_seconds", "resolve"),
     ("audit_records_per_second", "observe"),
+    ("audit_records_per_user", "observe"),
+    ("audit_users", "observe::audit::rates of the daemon"),
     ("drain_seconds", "shutdown"),
 ];
 

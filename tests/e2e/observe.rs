@@ -158,6 +158,32 @@ fn records_beyond_audit_records_per_second_are_counted_and_told_in_the_next() {
 }
 
 #[test]
+fn records_beyond_audit_records_per_user_are_counted_in_the_next_record_of_that_user() {
+    bounded(60, || {
+        let folder = Folder::new();
+        let path = folder.join("audit");
+        let to = format!("[audit]\nto = \"{}\"\n", path.display());
+        let broker = prepare().limit("audit_records_per_user", 3).section(&to).start();
+        let mut client = broker.lsp();
+        let mut make = || {
+            let socket = client.call("socket.socket", Value::Null).handle();
+            client.call("socket.close", json!([socket])).result();
+        };
+        (0..200).for_each(|_| make());
+        until("another second has begun", || {
+            make();
+            records(&path, 1).iter().any(|record| record["user_dropped"].is_u64())
+        });
+        let told = records(&path, 4);
+        let sum = |field: &str| told.iter().filter_map(|record| record[field].as_u64()).sum();
+        let (dropped, of_all): (u64, u64) = (sum("user_dropped"), sum("dropped"));
+        assert!(dropped >= 100 && of_all == 0, "{dropped} and {of_all}");
+        let page = metrics(&mut broker.http());
+        assert!(page["sockbroker_audit_dropped_total"] >= dropped, "{page:?}");
+    });
+}
+
+#[test]
 fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
     if !others_or_skip("observe::a_refusal_is_told_with_the_rule_and_the_grant_that_lacks") {
         return;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::LspClient;
+use sockbroker_test_support::{Folder, LspClient, until};
 
 use crate::arena::{attacker, neighbour, run_with};
 
@@ -224,6 +224,37 @@ fn memory_is_not_to_be_had_by_restrictions_of_many_sessions() {
             // Each takes about 200 kB, of which 1 MiB has room for five.
             assert_eq!(refused, 155);
             neighbour().lsp(&arena.broker).call("session.restrict", filters).result();
+        },
+    );
+}
+
+#[test]
+fn refusals_without_end_do_not_hide_the_records_of_the_neighbour() {
+    let test =
+        concat!(module_path!(), "::refusals_without_end_do_not_hide_the_records_of_the_neighbour");
+    let folder = Folder::new();
+    let audit = folder.join("audit");
+    let to = format!("[audit]\nto = \"{}\"\n", audit.display());
+    run_with(
+        test,
+        move |start| start.limit("audit_records_per_second", 200).section(&to),
+        move |mut arena| {
+            let _folder = folder;
+            let mut neighbour = neighbour().lsp(&arena.broker);
+            for _ in 0..20 {
+                // Far more than the rate, in whatever time the neighbour's call takes.
+                for _ in 0..50 {
+                    arena.attacker.call("socket.sethostname", json!(["x"])).fault();
+                }
+                let socket = neighbour.call("socket.socket", Value::Null).handle();
+                neighbour.call("socket.close", json!([socket])).result();
+            }
+            arena.broker.process().terminate();
+            until("the broker has ended", || arena.broker.process().ended().is_some());
+            let text = std::fs::read_to_string(&audit).unwrap();
+            let about = |uid: &str| text.lines().filter(|line| line.contains(uid)).count();
+            assert_eq!(about("\"uid\":4200002"), 20, "the neighbour's");
+            assert!(about("\"uid\":4200001") > 0, "the attacker's");
         },
     );
 }

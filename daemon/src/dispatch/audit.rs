@@ -15,7 +15,8 @@ pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
     if !call.broker().audit.is_on() || !matters(question) || moves_data(call.method()) {
         return;
     }
-    call.broker().audit.tell(|| {
+    let uid = call.connection().facts().subject.uid;
+    call.broker().audit.tell(uid, || {
         decision(call, "allowed", question.verb)
             .with("rule", rule.as_str())
             .with("grant", question.grant())
@@ -24,7 +25,8 @@ pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
 
 /// Tells of a refusal.
 pub(super) fn denied(call: &Call, denial: &Denial) {
-    call.broker().audit.tell(|| {
+    let uid = call.connection().facts().subject.uid;
+    call.broker().audit.tell(uid, || {
         decision(call, "denied", denial.verb)
             .with("rule", denial.rule.as_str())
             .with("grant", denial.grant.as_str())

@@ -98,7 +98,7 @@ impl Broker {
     }
 
     fn tell_session(&self, session: &Session, state: &'static str) {
-        self.audit.tell(|| {
+        self.audit.tell(session.uid(), || {
             Record::new("session")
                 .with("state", state)
                 .with("session", session.number())
@@ -121,14 +121,14 @@ impl Broker {
         let policy = loaded.map_err(|reason| {
             tracing::error!(reason, "the policy cannot be used: the old one stays");
             self.audit
-                .tell(|| Record::new("policy").with("state", "kept").with("reason", &*reason));
+                .tell_own(|| Record::new("policy").with("state", "kept").with("reason", &*reason));
             OpError::Policy(reason)
         })?;
         let revokes = policy.revokes();
         let generation = self.policy.replace(policy);
         tracing::info!(generation, "another policy is in force");
         self.audit
-            .tell(|| Record::new("policy").with("state", "loaded").with("number", generation));
+            .tell_own(|| Record::new("policy").with("state", "loaded").with("number", generation));
         if revokes {
             self.revoke();
         }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sockbroker_proto::api::session::LimitInfo;
 use sockbroker_proto::frame::FrameLimits;
 
+use crate::observe::audit;
 use crate::table::quota::{Crossed, Quota};
 
 /// Declares the limits once: fields, defaults, and what `session.limits` tells of them.
@@ -152,6 +153,10 @@ limits! {
         "how long an ended connection is remembered for `call.resolve`";
     audit_records_per_second = 1000, "count",
         "audit records a second; further ones are dropped, and the next one tells how many were";
+    audit_records_per_user = 250, "count",
+        "audit records a second of one user; further ones are dropped, and the next one of this user tells how many were";
+    audit_users = 1024, "count",
+        "users whose audit records are counted apart; further ones share one count";
     drain_seconds = 5, "seconds",
         "how long calls in flight may take to end after SIGTERM; then they are cancelled";
 }
@@ -198,6 +203,15 @@ impl Limits {
             lookups: size(self.resolver_jobs_per_user),
             identities: size(self.identity_jobs_per_user),
         })
+    }
+
+    /// The limits of the audit.
+    pub fn audit(&self) -> audit::Limits {
+        audit::Limits {
+            in_all: self.audit_records_per_second,
+            per_user: self.audit_records_per_user,
+            users: size(self.audit_users),
+        }
     }
 
     /// The limits of the frame codec.

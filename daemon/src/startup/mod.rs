@@ -20,7 +20,7 @@ use sockbroker_sys::process;
 use crate::config::policy::{Loaded, PolicyError};
 use crate::config::{self, ConfigError};
 use crate::dispatch::methods::MethodTable;
-use crate::observe::audit::{Audit, Destination, Sink, Writer};
+use crate::observe::audit::{Audit, Destination, Limits as AuditLimits, Sink, Writer};
 use crate::observe::log;
 use crate::policy::Policy;
 use crate::session::broker::Broker;
@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         (false, None) => Place::Path(path),
     };
     let (audit, writer) = match sink {
-        Some(sink) => start_audit(sink, config.limits.audit_records_per_second)?,
+        Some(sink) => start_audit(sink, config.limits.audit())?,
         None => (Audit::default(), None),
     };
     let broker = Broker::new(policy, config.limits)
@@ -145,9 +145,9 @@ fn open_audit(args: &Args, to: &Destination) -> Result<Option<Sink>, StartError>
     Sink::open(to).map_err(|error| StartError::System(format!("cannot open the audit: {error}")))
 }
 
-fn start_audit(sink: Sink, rate: u64) -> Result<(Audit, Option<Writer>), StartError> {
+fn start_audit(sink: Sink, limits: AuditLimits) -> Result<(Audit, Option<Writer>), StartError> {
     let fail = |error| StartError::System(format!("cannot start the audit: {error}"));
-    Audit::start(sink, rate).map(|(audit, writer)| (audit, Some(writer))).map_err(fail)
+    Audit::start(sink, limits).map(|(audit, writer)| (audit, Some(writer))).map_err(fail)
 }
 
 /// Where clients are.

@@ -2,11 +2,13 @@
 //!
 //! Whoever tells of a decision never waits: records go through a queue to a thread that writes them.
 //! What is too fast, finds the queue full or is not taken by its destination is dropped and counted, and
-//! the next record says how many were. Payload is never part of a record.
+//! the next record says how many were in its field `dropped`. What one user has too much of is counted for
+//! this user, whose next record says how many in `user_dropped`. Payload is never part of a record.
 
 mod file;
 mod journal;
 mod line;
+mod rates;
 mod record;
 mod sink;
 
@@ -16,11 +18,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use rates::Limits;
+use rates::{Rates, Uid, Verdict};
 pub use record::{Record, Value};
 pub use sink::{Destination, Sink};
 
 /// Records that wait to be written.
 const QUEUE: usize = 4096;
+/// The field of a user's record that says how many of this user's were dropped before it.
+const USER_DROPPED: &str = "user_dropped";
 /// How long the end of the broker waits for what is still to be written.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -31,9 +37,7 @@ pub struct Audit(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     queue: SyncSender<Record>,
-    /// Records a second.
-    rate: u64,
-    window: Mutex<Window>,
+    rates: Mutex<Rates>,
     shared: Arc<Shared>,
 }
 
@@ -48,21 +52,14 @@ struct Shared {
     reopen: AtomicBool,
 }
 
-/// The records of the present second.
-#[derive(Debug)]
-struct Window {
-    began: Instant,
-    records: u64,
-}
-
 /// The thread that writes; waited for at the end.
 #[derive(Debug)]
 pub struct Writer(Receiver<()>);
 
 impl Audit {
-    /// An audit that writes to a sink, so many records a second at most.
-    pub fn start(sink: Sink, rate: u64) -> std::io::Result<(Self, Writer)> {
-        let (audit, records) = Self::queued(QUEUE, rate);
+    /// An audit that writes to a sink, within limits.
+    pub fn start(sink: Sink, limits: Limits) -> std::io::Result<(Self, Writer)> {
+        let (audit, records) = Self::queued(QUEUE, limits);
         let (ended, end) = mpsc::sync_channel(1);
         let shared = audit.shared.clone();
         let write = move || {
@@ -75,10 +72,10 @@ impl Audit {
     }
 
     /// One whose records are for whoever holds the other end of its queue.
-    fn queued(length: usize, rate: u64) -> (Inner, Receiver<Record>) {
+    fn queued(length: usize, limits: Limits) -> (Inner, Receiver<Record>) {
         let (queue, records) = mpsc::sync_channel(length);
-        let window = Mutex::new(Window { began: Instant::now(), records: 0 });
-        (Inner { queue, rate, window, shared: Arc::default() }, records)
+        let rates = Mutex::new(Rates::new(limits, Instant::now()));
+        (Inner { queue, rates, shared: Arc::default() }, records)
     }
 
     /// Whether anybody listens: a record need not be made otherwise.
@@ -98,29 +95,43 @@ impl Audit {
         self.0.as_ref().map_or(0, |inner| inner.shared.lost.load(Ordering::Relaxed))
     }
 
-    /// Tells of a decision; `make` runs if there is room for its record.
-    pub fn tell(&self, make: impl FnOnce() -> Record) {
+    /// Reports a decision about a user; `make` runs if there is room for its record.
+    pub fn tell(&self, uid: u32, make: impl FnOnce() -> Record) {
+        self.add(Some(uid), make);
+    }
+
+    /// Reports what the broker does by itself.
+    pub fn tell_own(&self, make: impl FnOnce() -> Record) {
+        self.add(None, make);
+    }
+
+    fn add(&self, uid: Uid, make: impl FnOnce() -> Record) {
         let Some(inner) = &self.0 else { return };
-        if !inner.has_room() {
-            return inner.shared.drop_one();
-        }
+        let dropped = match inner.admit(uid) {
+            Verdict::Written(dropped) => dropped,
+            Verdict::UserDropped => {
+                inner.shared.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Verdict::Dropped => return inner.shared.drop_one(),
+        };
+        let record = make().with_some(USER_DROPPED, (dropped > 0).then_some(dropped));
         // Full, or the thread has failed: in both cases the record is lost.
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            inner.queue.try_send(make())
+        if let Err(TrySendError::Full(lost) | TrySendError::Disconnected(lost)) =
+            inner.queue.try_send(record)
         {
-            inner.shared.drop_one();
+            inner.shared.lose(&lost);
         }
     }
 }
 
 impl Inner {
-    fn has_room(&self) -> bool {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.began.elapsed() >= Duration::from_secs(1) {
-            *window = Window { began: Instant::now(), records: 0 };
-        }
-        window.records += 1;
-        window.records <= self.rate
+    fn admit(&self, uid: Uid) -> Verdict {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = rates.admit(uid, Instant::now());
+        let forgotten = rates.take_forgotten();
+        self.shared.dropped.fetch_add(forgotten, Ordering::Relaxed);
+        verdict
     }
 }
 
@@ -145,7 +156,7 @@ impl Shared {
                 Ok(()) => {}
                 Err(error) => {
                     self.dropped.fetch_add(dropped, Ordering::Relaxed);
-                    self.drop_one();
+                    self.lose(&record);
                     if !refused {
                         tracing::warn!(%error, "the audit's destination refuses records: they are dropped");
                     }
@@ -153,6 +164,14 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Counts a record that is lost after all, and what it would have said.
+    fn lose(&self, record: &Record) {
+        if let Some(Value::Number(dropped)) = record.get(USER_DROPPED) {
+            self.dropped.fetch_add(*dropped, Ordering::Relaxed);
+        }
+        self.drop_one();
     }
 
     fn drop_one(&self) {
@@ -185,15 +204,19 @@ mod tests {
         Record::new("test").with("n", 1_u64)
     }
 
+    fn limits(in_all: u64) -> Limits {
+        Limits { in_all, per_user: in_all, users: 8 }
+    }
+
     #[test]
     fn what_is_dropped_is_counted_and_told_in_the_next_record() {
         let folder = Folder::new();
         let path = folder.join("audit");
-        let (inner, records) = Audit::queued(2, 1000);
+        let (inner, records) = Audit::queued(2, limits(1000));
         let shared = inner.shared.clone();
         let audit = Audit(Some(Arc::new(inner)));
         for _ in 0..5 {
-            audit.tell(record);
+            audit.tell(7, record);
         }
         assert_eq!(audit.lost(), 3, "the queue holds two");
         drop(audit);
@@ -207,9 +230,9 @@ mod tests {
     #[test]
     fn what_the_destination_refuses_is_counted_and_told_in_the_next_record() {
         let full = Sink::open(&Destination::File("/dev/full".into())).unwrap().unwrap();
-        let (audit, writer) = Audit::start(full, 1000).unwrap();
+        let (audit, writer) = Audit::start(full, limits(1000)).unwrap();
         for _ in 0..3 {
-            audit.tell(record);
+            audit.tell_own(record);
         }
         let shared = audit.0.as_ref().unwrap().shared.clone();
         drop(audit);
@@ -220,27 +243,52 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_and_records_beyond_it_are_not_even_made() {
-        let (inner, records) = Audit::queued(100, 3);
+        let (inner, records) = Audit::queued(100, limits(3));
         let audit = Audit(Some(Arc::new(inner)));
         let mut made = 0;
         for _ in 0..10 {
-            audit.tell(|| {
+            audit.tell_own(|| {
                 made += 1;
                 record()
             });
         }
         assert_eq!((made, audit.lost(), records.try_iter().count()), (3, 7, 3));
-        // The next second.
-        let inner = audit.0.as_ref().unwrap();
-        inner.window.lock().unwrap().began -= Duration::from_secs(1);
-        audit.tell(record);
-        assert_eq!((audit.lost(), records.try_iter().count()), (7, 1));
+    }
+
+    #[test]
+    fn what_one_user_has_too_much_of_is_lost_and_said_in_the_next_record_of_that_user() {
+        let (inner, records) = Audit::queued(2, Limits { per_user: 1, ..limits(1000) });
+        let audit = Audit(Some(Arc::new(inner)));
+        let next_second = || {
+            let mut rates = audit.0.as_ref().unwrap().rates.lock().unwrap();
+            rates.began_before(Duration::from_secs(1));
+        };
+        for uid in [7, 7, 7, 8] {
+            audit.tell(uid, record);
+        }
+        next_second();
+        let said = |records: &Receiver<Record>| {
+            let said = records.try_iter().map(|record| record.get(USER_DROPPED).cloned());
+            said.collect::<Vec<_>>()
+        };
+        assert_eq!((audit.lost(), said(&records)), (2, vec![None, None]));
+        audit.tell(8, record);
+        audit.tell(7, record);
+        assert_eq!(said(&records), [None, Some(Value::Number(2))]);
+        // A record that finds the queue full leaves what it would have said to the next of anyone.
+        audit.tell(7, record);
+        next_second();
+        for uid in [8, 9, 7] {
+            audit.tell(uid, record);
+        }
+        let shared = &audit.0.as_ref().unwrap().shared;
+        assert_eq!((audit.lost(), shared.dropped.load(Ordering::Relaxed)), (4, 2));
     }
 
     #[test]
     fn without_a_destination_nothing_is_made() {
         let audit = Audit::default();
-        audit.tell(|| unreachable!("nobody listens"));
+        audit.tell(7, || unreachable!("nobody listens"));
         assert_eq!((audit.is_on(), audit.lost()), (false, 0));
     }
 }
