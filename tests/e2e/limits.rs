@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 58] = [
+const CROSSED: [(&str, &str); 59] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -76,6 +76,7 @@ const CROSSED: [(&str, &str); 58] = [
     ("audit_records_per_second", "observe"),
     ("audit_records_per_user", "observe"),
     ("audit_users", "observe::audit::rates of the daemon"),
+    ("refusal_lines_per_minute", "limits"),
     ("drain_seconds", "shutdown"),
 ];
 
@@ -288,6 +289,33 @@ fn connections_over_their_limits_are_closed_at_once() {
                 third.wire.send(b"{}\n", &[]).is_ok() && third.read_json().is_some()
             });
         }
+    });
+}
+
+#[test]
+fn the_log_has_few_lines_about_connections_that_are_refused() {
+    bounded(60, || {
+        let limits = [("connections_per_user", 1), ("refusal_lines_per_minute", 2)];
+        let mut broker = limited(&limits);
+        // Behind the connection of the start, which then can only end.
+        broker.lsp().is_served();
+        broker.idle_open_files();
+        let mut first = broker.lsp();
+        first.is_served();
+        for _ in 0..300 {
+            broker.lsp().is_ended();
+        }
+        drop(first);
+        broker.process().terminate();
+        until("the broker has ended", || broker.process().ended().is_some());
+        let log = broker.log();
+        let lines = log.lines().filter(|line| line.contains("connections_per_user")).count();
+        // Three, or a few more if another minute has begun meanwhile.
+        assert!((3..=9).contains(&lines), "{log}");
+        assert!(
+            log.contains("more connections refused (limit connections_per_user, uid "),
+            "{log}"
+        );
     });
 }
 

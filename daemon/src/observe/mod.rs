@@ -4,3 +4,4 @@ mod journal;
 pub mod log;
 pub mod audit;
 pub mod metrics;
+pub mod refusals;

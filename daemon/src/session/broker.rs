@@ -13,6 +13,7 @@ use super::policy::{Loader, PolicyInForce};
 use super::token::Token;
 use crate::observe::audit::{Audit, Record};
 use crate::observe::metrics::Metrics;
+use crate::observe::refusals::Refusals;
 use crate::ops::actor::Actors;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
@@ -46,6 +47,8 @@ pub struct Broker {
     pub audit: Audit,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The log of refused connections.
+    pub refusals: Refusals,
     /// Sessions that were opened or cloned; implicit ones live with their connection alone.
     opened: Mutex<HashMap<u64, Arc<Session>>>,
     /// Implicit sessions, to be listed.
@@ -59,6 +62,7 @@ impl Broker {
         let resolver = Resolver::new(size(limits.resolver_jobs));
         let actors = Actors::new(size(limits.identity_jobs));
         let users = Users::new(limits.quota());
+        let refusals = Refusals::new(limits.refusal_lines_per_minute);
         Self {
             policy: PolicyInForce::new(policy),
             limits,
@@ -70,6 +74,7 @@ impl Broker {
             fanout: FanoutGroups::default(),
             audit: Audit::default(),
             metrics: Arc::default(),
+            refusals,
             opened: Mutex::new(HashMap::new()),
             implicit: Mutex::new(BTreeMap::new()),
             numbers: AtomicU64::new(1),
@@ -274,6 +279,7 @@ impl Broker {
             opened.extract_if(|_, session| session.is_over()).collect()
         };
         self.implicit().retain(|_, session| session.strong_count() > 0);
+        self.refusals.sweep();
         for (number, session) in over {
             tracing::debug!(session = number, uid = session.uid(), "session is over");
             self.tell_session(&session, "over");

@@ -1,5 +1,6 @@
 //! One connection: who is at the other end, how it speaks, which session it is attached to.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,6 +8,7 @@ use super::Session;
 use super::broker::Broker;
 use super::finished::LastCalls;
 use crate::observe::metrics::OpenConnection;
+use crate::observe::refusals::Reason;
 use crate::ops::actor::Actor;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
@@ -150,6 +152,14 @@ impl Connection {
         let rights = Arc::new(policy.select(&self.facts.subject, restrictions));
         let rights = selected.insert(Selected { generation, session: number, restricted, rights });
         rights.rights.clone()
+    }
+
+    /// Logs that the connection cannot be served.
+    pub fn log_failure(&self, error: &io::Error) {
+        let uid = Some(self.facts.subject.uid);
+        self.broker.refusals.report(Reason::NotServed, uid, || {
+            tracing::warn!(%error, uid, "a connection cannot be served");
+        });
     }
 
     /// Counts a call of a known method.

@@ -157,6 +157,8 @@ limits! {
         "audit records a second of one user; further ones are dropped, and the next one of this user tells how many were";
     audit_users = 1024, "count",
         "users whose audit records are counted apart; further ones share one count";
+    refusal_lines_per_minute = 5, "count",
+        "lines of the log a minute about connections that were refused to one user for one reason; one more line tells how many were left out";
     drain_seconds = 5, "seconds",
         "how long calls in flight may take to end after SIGTERM; then they are cancelled";
 }

@@ -43,7 +43,7 @@ pub(super) async fn serve(
     match stream {
         Ok(stream) => Driver::new(stream, codec, core, input).run(shutdown.follow()).await,
         Err(error) => {
-            tracing::warn!(%error, "a connection cannot be served");
+            core.connection().log_failure(&error);
             core.end();
         }
     }

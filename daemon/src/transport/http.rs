@@ -48,7 +48,7 @@ async fn serve_http(server: &Server, io: UnixStream, subject: Subject) -> Option
     let peer = match Peer::of(&io) {
         Ok(peer) => Arc::new(peer),
         Err(error) => {
-            tracing::warn!(%error, "a connection cannot be served");
+            connection.log_failure(&error);
             return None;
         }
     };

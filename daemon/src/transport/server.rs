@@ -19,6 +19,7 @@ use super::stream::Stream;
 use super::{connection, http, subject};
 use crate::dispatch::core::Core;
 use crate::dispatch::methods::MethodTable;
+use crate::observe::refusals::{Reason, Refusals};
 use crate::ops::unix_file::ControlFile;
 use crate::policy::subject::Subject;
 use crate::session::broker::Broker;
@@ -64,7 +65,7 @@ impl Server {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((io, _)) => self.admit(io, &mut connections),
-                    Err(error) => rest(&error).await,
+                    Err(error) => rest(&error, &self.broker.refusals).await,
                 },
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
@@ -77,6 +78,7 @@ impl Server {
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
+        self.broker.refusals.finish();
         self.broker.close_all();
     }
 
@@ -98,7 +100,7 @@ impl Server {
     fn admit(&self, io: UnixStream, connections: &mut JoinSet<()>) {
         let uid = match io.peer_cred() {
             Ok(peer) => peer.uid(),
-            Err(error) => return tracing::warn!(%error, "{UNKNOWN_PEER}"),
+            Err(error) => return self.refuse_unknown(&error, None),
         };
         let limits = &self.broker.limits;
         let in_all = self.broker.room(uid, limits.connections, limits.connections_reserved);
@@ -110,16 +112,24 @@ impl Server {
                     // Here and not before: it reads files, for which no other connection has to wait.
                     match subject::of(&io) {
                         Ok(subject) => server.serve(io, subject).await,
-                        Err(error) => tracing::warn!(%error, uid, "{UNKNOWN_PEER}"),
+                        Err(error) => server.refuse_unknown(&error, Some(uid)),
                     }
                     drop(place);
                 });
             }
             Err(limit) => {
                 self.broker.metrics.crossed(limit);
-                tracing::warn!(uid, limit, "too many connections: closed");
+                self.broker.refusals.report(Reason::Limit(limit), Some(uid), || {
+                    tracing::warn!(uid, limit, "too many connections: closed");
+                });
             }
         }
+    }
+
+    fn refuse_unknown(&self, error: &io::Error, uid: Option<u32>) {
+        self.broker.refusals.report(Reason::UnknownPeer, uid, || {
+            tracing::warn!(%error, uid, "{UNKNOWN_PEER}");
+        });
     }
 
     /// Finds out how a connection is spelt, and serves it so.
@@ -172,10 +182,12 @@ async fn first_byte(io: &UnixStream) -> io::Result<Option<u8>> {
 
 /// Sorts the errors of `accept`: a connection that was given up already is of no interest; without
 /// descriptors or memory the loop rests, since the next try would fail at once.
-async fn rest(error: &io::Error) {
+async fn rest(error: &io::Error, refusals: &Refusals) {
     if let Some(libc::ECONNABORTED | libc::EINTR) = error.raw_os_error() {
     } else {
-        tracing::warn!(%error, "cannot accept connections for the moment");
+        refusals.report(Reason::NotAccepted, None, || {
+            tracing::warn!(%error, "cannot accept connections for the moment");
+        });
         sleep(EXHAUSTED_PAUSE).await;
     }
 }

@@ -134,13 +134,14 @@ pub const LAYERS: &[Layer] = &[
         name: "transport",
         place: "daemon/src/transport",
         // table::quota: what its user may hold; sys: streams that carry descriptors, and who is at their
-        // other end; proto::api::document:
-        // what GET /openrpc.json answers.
+        // other end; proto::api::document: what GET /openrpc.json answers; observe::refusals: connections
+        // that are refused are logged at a rate.
         layers: &[
             "dispatch",
             "session",
             // The file of the control socket, which no call may lead to.
             "ops::unix_file",
+            "observe::refusals",
             "policy::subject",
             "table::quota",
             "proto::frame",

@@ -1,0 +1,200 @@
+//! Log lines about connections that were refused: a few a minute for each user and reason, and one that
+//! says how many were left out. Anyone who may open the socket can cause them without end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long lines are counted together.
+const PERIOD: Duration = Duration::from_mins(1);
+/// Users and reasons that are counted apart; further users share one count for each reason.
+const KEYS: usize = 64;
+
+/// Why a connection was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A limit of this name.
+    Limit(&'static str),
+    /// The kernel does not report the peer's credentials.
+    UnknownPeer,
+    /// Descriptors or memory are missing to serve it.
+    NotServed,
+    /// Descriptors or memory are missing to accept it.
+    NotAccepted,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limit(name) => write!(f, "limit {name}"),
+            Self::UnknownPeer => f.write_str("unknown credentials"),
+            Self::NotServed => f.write_str("cannot be served"),
+            Self::NotAccepted => f.write_str("cannot be accepted"),
+        }
+    }
+}
+
+/// What is counted together: a reason, and a user where the kernel reports one.
+type Key = (Reason, Option<u32>);
+
+/// The lines of one key since the first of them.
+#[derive(Debug)]
+struct Count {
+    began: Instant,
+    lines: u64,
+    left_out: u64,
+}
+
+/// Lines that were left out.
+#[derive(Debug, PartialEq, Eq)]
+struct LeftOut {
+    reason: Reason,
+    uid: Option<u32>,
+    count: u64,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, uid, count } = self;
+        let s = if *count == 1 { "" } else { "s" };
+        write!(f, "{count} more connection{s} refused ({reason}")?;
+        match uid {
+            Some(uid) => write!(f, ", uid {uid})"),
+            None => f.write_str(")"),
+        }
+    }
+}
+
+/// The lines of the last minute.
+#[derive(Debug)]
+pub struct Refusals {
+    /// Lines a minute of one user and reason.
+    lines: u64,
+    counts: Mutex<HashMap<Key, Count>>,
+}
+
+impl Refusals {
+    /// So many lines a minute for each user and reason.
+    pub fn new(lines: u64) -> Self {
+        Self { lines, counts: Mutex::default() }
+    }
+
+    // Counts are whole after every statement, so a panic of another call does not spoil them.
+    fn counts(&self) -> MutexGuard<'_, HashMap<Key, Count>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a line about a refused connection, or counts it.
+    pub fn report(&self, reason: Reason, uid: Option<u32>, write: impl FnOnce()) {
+        if self.admit(reason, uid, Instant::now()) {
+            write();
+        }
+    }
+
+    /// Writes how many lines were left out in the minutes that are over.
+    pub fn sweep(&self) {
+        for left_out in self.take_left_out(Some(Instant::now())) {
+            left_out.write();
+        }
+    }
+
+    /// Writes how many lines were left out so far: the broker ends.
+    pub fn finish(&self) {
+        for left_out in self.take_left_out(None) {
+            left_out.write();
+        }
+    }
+
+    /// Whether a line is written.
+    fn admit(&self, reason: Reason, uid: Option<u32>, now: Instant) -> bool {
+        let mut counts = self.counts();
+        let is_apart = counts.contains_key(&(reason, uid)) || counts.len() < KEYS;
+        let key = (reason, uid.filter(|_| is_apart));
+        let count = counts.entry(key).or_insert(Count { began: now, lines: 0, left_out: 0 });
+        if count.lines < self.lines {
+            count.lines += 1;
+            return true;
+        }
+        count.left_out += 1;
+        false
+    }
+
+    /// Takes the counts of minutes that are over, or all.
+    fn take_left_out(&self, now: Option<Instant>) -> Vec<LeftOut> {
+        let is_over = |count: &Count| {
+            now.is_none_or(|now| now.saturating_duration_since(count.began) >= PERIOD)
+        };
+        let mut counts = self.counts();
+        let over = counts.extract_if(|_, count| is_over(count));
+        let left_out =
+            over.map(|((reason, uid), count)| LeftOut { reason, uid, count: count.left_out });
+        left_out.filter(|left_out| left_out.count > 0).collect()
+    }
+}
+
+impl LeftOut {
+    fn write(&self) {
+        let Self { reason, uid, count } = self;
+        tracing::warn!(uid, %reason, count, "{self}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REASON: Reason = Reason::Limit("connections_per_user");
+
+    #[test]
+    fn lines_of_a_minute_are_few_and_one_says_how_many_were_left_out() {
+        let refusals = Refusals::new(3);
+        let begun = Instant::now();
+        let mut written = 0;
+        for second in 0..59 {
+            let now = begun + Duration::from_secs(second);
+            for _ in 0..1000 {
+                written += u64::from(refusals.admit(REASON, Some(7), now));
+            }
+            assert_eq!(refusals.take_left_out(Some(now)), []);
+        }
+        assert_eq!(written, 3);
+        let over = begun + Duration::from_mins(1);
+        let left_out = refusals.take_left_out(Some(over));
+        assert_eq!(left_out, [LeftOut { reason: REASON, uid: Some(7), count: 59_000 - 3 }]);
+        assert_eq!(
+            left_out[0].to_string(),
+            "58997 more connections refused (limit connections_per_user, uid 7)"
+        );
+        assert!(refusals.admit(REASON, Some(7), over), "another minute");
+        assert_eq!(refusals.take_left_out(None), []);
+    }
+
+    #[test]
+    fn each_user_and_each_reason_has_lines_of_its_own() {
+        let (refusals, now) = (Refusals::new(1), Instant::now());
+        assert!(refusals.admit(REASON, Some(7), now));
+        assert!(!refusals.admit(REASON, Some(7), now));
+        assert!(refusals.admit(REASON, Some(8), now));
+        assert!(refusals.admit(Reason::UnknownPeer, Some(7), now));
+        assert!(refusals.admit(Reason::NotAccepted, None, now));
+        let left_out = refusals.take_left_out(None);
+        assert_eq!(
+            left_out[0].to_string(),
+            "1 more connection refused (limit connections_per_user, uid 7)"
+        );
+    }
+
+    #[test]
+    fn many_users_do_not_make_many_lines() {
+        let (refusals, now) = (Refusals::new(2), Instant::now());
+        let written = (0..100_000).filter(|uid| refusals.admit(REASON, Some(*uid), now)).count();
+        assert!(written <= 64 + 2, "{written}");
+        assert!(refusals.counts().len() <= KEYS + 1);
+        let of_several = refusals.take_left_out(None);
+        assert_eq!(
+            of_several[0].to_string(),
+            format!("{} more connections refused ({REASON})", 100_000 - 66)
+        );
+    }
+}
