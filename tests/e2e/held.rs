@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
-use sockbroker_test_support::{Client, Daemon, bounded, until};
+use sockbroker_test_support::namespace::inside;
+use sockbroker_test_support::{Client, Daemon, LspClient, base64, bounded, until};
 
 use crate::broker::{broker, limited};
 
@@ -230,5 +231,58 @@ fn unread_answers_are_counted_for_the_user() {
         assert!(second.wire.ends_within(Duration::from_mins(1)));
         assert!(first.read_json().unwrap().to_string().len() > 2_000_000);
         first.is_served();
+    });
+}
+
+/// `struct tpacket_req` of so many blocks of a page, with one frame each of this size.
+fn ring(blocks: u32, frame: u32) -> Value {
+    let page = if blocks == 0 { 0 } else { 4096 };
+    let words = [page, blocks, frame.min(page * 2), blocks];
+    json!(base64(words.map(u32::to_ne_bytes).concat()))
+}
+
+#[test]
+fn kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed() {
+    let test = "held::kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed";
+    inside(test, || {
+        const PAGE: u32 = 4096;
+        let (receive, send) = (5, 13);
+        for limit in ["kernel_bytes_per_user", "kernel_bytes_in_all"] {
+            let broker = limited(&[(limit, 100 * u64::from(PAGE))]);
+            let mut client = broker.lsp();
+            let [first, second, third] = [(); 3].map(|()| {
+                client.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 0])).handle()
+            });
+            let set = |client: &mut LspClient, socket: u64, ring_of: u8, value: Value| {
+                client.call("socket.setsockopt", json!([socket, 263, ring_of, value]))
+            };
+            set(&mut client, first, receive, ring(50, PAGE)).result();
+            let refused = set(&mut client, second, receive, ring(60, PAGE)).fault();
+            assert_eq!(
+                (refused.limit(), refused.data.call.as_deref()),
+                (limit, Some("setsockopt"))
+            );
+            // What the kernel refuses takes nothing: a frame larger than its block.
+            for _ in 0..3 {
+                let wrong = set(&mut client, second, receive, ring(40, 2 * PAGE)).fault();
+                assert_eq!(wrong.data.name.as_deref(), Some("EINVAL"));
+            }
+            set(&mut client, second, send, ring(40, PAGE)).result();
+            let duplicate = client.call("socket.dup", json!([first])).handle();
+            client.call("socket.close", json!([first])).result();
+            assert_eq!(set(&mut client, third, receive, ring(40, PAGE)).fault().limit(), limit);
+            // Without blocks a ring is freed.
+            set(&mut client, duplicate, receive, ring(0, 0)).result();
+            set(&mut client, third, receive, ring(40, PAGE)).result();
+            client.call("socket.close", json!([second])).result();
+            set(&mut client, duplicate, receive, ring(50, PAGE)).result();
+            let force = json!([duplicate, "SOL_SOCKET", 33, 1 << 20]);
+            assert_eq!(client.call("socket.setsockopt", force).fault().limit(), limit);
+            for socket in [duplicate, third] {
+                client.call("socket.close", json!([socket])).result();
+            }
+            let last = client.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 0])).handle();
+            set(&mut client, last, receive, ring(90, PAGE)).result();
+        }
     });
 }

@@ -18,7 +18,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 59] = [
+const CROSSED: [(&str, &str); 61] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -46,6 +46,8 @@ const CROSSED: [(&str, &str); 59] = [
     ("buffered_bytes_in_all", "quotas"),
     ("buffered_descriptors_per_user", "quotas"),
     ("buffered_descriptors_in_all", "quotas"),
+    ("kernel_bytes_per_user", "held"),
+    ("kernel_bytes_in_all", "held"),
     ("packets_per_second", "quotas"),
     ("bytes_per_second", "quotas"),
     ("receive_bytes", "limits"),

@@ -18,6 +18,8 @@ attack!(options_that_were_not_granted_are_not_set, mut arena, {
         (tcp, "IPPROTO_IP", json!(15), json!(1), "transparent"),
         // SO_RCVBUFFORCE.
         (tcp, "SOL_SOCKET", json!(33), json!(1 << 26), "\"buffers-force\""),
+        // SO_RESERVE_MEM.
+        (tcp, "SOL_SOCKET", json!(73), json!(1 << 20), "\"memory\""),
         // TCP_REPAIR; 19 in linux/tcp.h.
         (tcp, "IPPROTO_TCP", json!(19), json!(1), "\"tcp-repair\""),
         (tcp, "IPPROTO_TCP", json!("TCP_CONGESTION"), json!(base64("reno")), "\"modules\""),

@@ -100,9 +100,9 @@ const ITEM: usize = 64;
 fn memory(filter: &Filter) -> usize {
     let Filter { allow, family, kind, protocol, local, local_ports, .. } = filter;
     let Filter { remote, remote_ports, interface, path, netns, option, netlink, .. } = filter;
-    let lists = [allow, family, kind, protocol, local, local_ports, remote, remote_ports];
-    let lists = lists.into_iter().chain([interface, path, netns, option, netlink]);
-    size_of::<Rule>() + lists.map(|list| texts(list)).sum::<usize>()
+    let lists = [family, kind, protocol, local, local_ports, remote, remote_ports];
+    let lists = lists.into_iter().chain([interface, path, netns, option, netlink]).flatten();
+    size_of::<Rule>() + texts(allow) + lists.map(|list| texts(list)).sum::<usize>()
 }
 
 fn texts(list: &[String]) -> usize {

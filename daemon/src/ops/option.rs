@@ -13,6 +13,7 @@ use crate::policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOpti
 use crate::policy::membership::{Device, device, source};
 use crate::table::entry::Entry;
 use crate::table::fanout::FanoutGroups;
+use crate::table::kernel_memory::Demand;
 use crate::table::timeout::Timeout;
 
 /// The value of an option.
@@ -76,6 +77,15 @@ pub fn set(permit: Permit<SocketOption>, entry: &Entry, value: &Value) -> OpResu
     {
         return Ok(());
     }
+    let demand = Demand::of(entry.kind().family, level, name, &value.bytes(entry.facts().family));
+    let set = || write(entry, level, name, value);
+    match demand {
+        Some(demand) => entry.kernel_memory.change(entry.user(), demand, set),
+        None => set(),
+    }
+}
+
+fn write(entry: &Entry, level: i32, name: i32, value: &Value) -> OpResult<()> {
     let fd = entry.fd();
     match value {
         Value::Int(value) if entry.facts().family == libc::AF_VSOCK => {

@@ -13,6 +13,7 @@ words! {
     pub enum OptionClass {
         Ordinary "ordinary" "Concern this socket alone and need no privilege; reading any option the broker knows.";
         BuffersForce "buffers-force" "Buffers beyond the limits of the host.";
+        Memory "memory" "Take kernel memory ahead of need: `SO_RESERVE_MEM`.";
         Scheduling "scheduling" "Come before others: priority, busy polling, times of departure, debug records.";
         Mark "mark" "The firewall mark, by which packets are routed and filtered.";
         BindToDevice "bind-to-device" "The interface that packets leave by.";
@@ -38,6 +39,7 @@ impl OptionClass {
             Self::Transparent => Verb::Transparent,
             Self::Ordinary
             | Self::BuffersForce
+            | Self::Memory
             | Self::Scheduling
             | Self::Mark
             | Self::BindToDevice
@@ -150,10 +152,11 @@ const ROWS: &[Row] = &[
         2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21, // SO_REUSEADDR to SO_SNDTIMEO
         28, 29, 30, 31, 34, 35, 37, 38, 39, 40, 41, 42, 43, 45, 47, 48, 49, // SO_PEERNAME to SO_INCOMING_CPU
         53, 55, 56, 57, 58, 59, 60, 63, 64, 65, 66, 67, // SO_CNX_ADVICE to SO_SNDTIMEO_NEW
-        71, 72, 73, 74, // SO_NETNS_COOKIE, SO_BUF_LOCK, SO_RESERVE_MEM, SO_TXREHASH
+        71, 72, 74, // SO_NETNS_COOKIE, SO_BUF_LOCK, SO_TXREHASH
         81, 82, 83, 84, // SO_PASSRIGHTS, SO_INQ and their neighbours
     ]),
     row(SOL_SOCKET, OptionClass::BuffersForce, &[libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE]),
+    row(SOL_SOCKET, OptionClass::Memory, &[73]), // SO_RESERVE_MEM
     row(SOL_SOCKET, OptionClass::Scheduling, &[
         libc::SO_DEBUG, libc::SO_PRIORITY, libc::SO_BUSY_POLL, libc::SO_TXTIME,
         libc::SO_PREFER_BUSY_POLL, libc::SO_BUSY_POLL_BUDGET,
@@ -280,6 +283,7 @@ mod tests {
             (SOL_SOCKET, libc::SO_MARK, OptionClass::Mark),
             (SOL_SOCKET, libc::SO_RCVBUFFORCE, OptionClass::BuffersForce),
             (SOL_SOCKET, libc::SO_BINDTODEVICE, OptionClass::BindToDevice),
+            (SOL_SOCKET, 73, OptionClass::Memory),
             (SOL_SOCKET, libc::SO_ATTACH_FILTER, OptionClass::Filter),
             (SOL_SOCKET, libc::SO_PRIORITY, OptionClass::Scheduling),
             (IP, libc::IP_HDRINCL, OptionClass::Spoof),

@@ -107,6 +107,10 @@ limits! {
         "descriptors held for one user: beside waiting calls, and beside messages that are not yet whole; a call that would exceed it is refused, an unfinished message ends its connection";
     buffered_descriptors_in_all = 16_384, "count",
         "descriptors held for all users, as with `buffered_descriptors_per_user`";
+    kernel_bytes_per_user = 256 << 20, "bytes",
+        "kernel memory that options of one user's sockets take ahead of need or allow beyond the host's limits: rings, reserved memory, forced buffers; an option that would exceed it is refused";
+    kernel_bytes_in_all = 1 << 30, "bytes",
+        "the same memory for all users, as with `kernel_bytes_per_user`";
     packets_per_second = 0, "count",
         "messages a second that one user sends and receives, 0 for any number; a further one waits as long as its socket's timeout allows, and is refused where that does not wait";
     bytes_per_second = 0, "bytes",
@@ -191,6 +195,7 @@ impl Limits {
                 limit!(buffered_descriptors_per_user),
                 limit!(restriction_bytes_per_user),
                 limit!(resolve_kept_bytes_per_user),
+                limit!(kernel_bytes_per_user),
             ],
             all: [
                 limit!(handles_in_all),
@@ -199,6 +204,7 @@ impl Limits {
                 limit!(buffered_descriptors_in_all),
                 limit!(restriction_bytes_in_all),
                 limit!(resolve_kept_bytes_in_all),
+                limit!(kernel_bytes_in_all),
             ],
             packets: limit!(packets_per_second),
             bytes: limit!(bytes_per_second),

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ends::Ends;
+use super::kernel_memory::KernelMemory;
 use super::lane::{Lane, Place};
 use super::quota::{Taken, User};
 use super::shared::Shared;
@@ -41,6 +42,8 @@ pub struct Entry {
     pub sniffer: Option<Sniffer>,
     /// What calls made of its ends.
     pub ends: Ends,
+    /// What its options take, shared with duplicates.
+    pub kernel_memory: KernelMemory,
     began: Instant,
     /// Its part of the user's handles.
     handle: Taken,
@@ -78,6 +81,7 @@ impl Entry {
             unread: Mutex::new(Vec::new()),
             sniffer: None,
             ends: Ends::default(),
+            kernel_memory: KernelMemory::default(),
             began: Instant::now(),
             handle,
         }
@@ -195,6 +199,7 @@ impl Entry {
         let mut entry = entry.of_kind(self.kind);
         entry.sniffer.clone_from(&self.sniffer);
         entry.ends = self.ends.clone();
+        entry.kernel_memory = self.kernel_memory.clone();
         Ok(entry)
     }
 }

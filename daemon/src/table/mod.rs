@@ -4,6 +4,7 @@
 //! finds nothing, however often the slot is used again.
 
 pub mod quota;
+pub mod kernel_memory;
 pub mod traffic;
 mod rate;
 pub mod entry;

@@ -37,10 +37,12 @@ pub enum Share {
     Restrictions,
     /// Bytes of what is kept for `call.resolve`.
     Resolvable,
+    /// Bytes of kernel memory that options of sockets take.
+    Kernel,
 }
 
 /// How many kinds of [`Share`] there are.
-const SHARES: usize = 6;
+const SHARES: usize = 7;
 
 /// The limits of all users.
 #[derive(Debug)]
@@ -177,6 +179,11 @@ impl Taken {
         &self.user
     }
 
+    /// How much it is.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
     /// Takes as much as this now is, instead of what it was.
     pub fn resize(&mut self, amount: u64) -> Result<(), Crossed> {
         if let Some(more) = amount.checked_sub(self.amount) {
@@ -276,6 +283,11 @@ pub(crate) mod tests {
             lookups: 1,
             identities: 1,
         })
+    }
+
+    /// A user with so much of each share.
+    pub(crate) fn user(share: u64) -> Arc<User> {
+        Users::new(quota(share, u64::MAX, 0, 0)).user(1)
     }
 
     /// A handle of a user without limits.

@@ -126,6 +126,10 @@ pub struct Filter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchecked: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookup: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookup_seconds: Option<u64>,
