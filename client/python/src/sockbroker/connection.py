@@ -1,19 +1,20 @@
 """One connection to the broker: one call at a time, with attachments and descriptors.
 
 Whatever goes wrong in the middle of a call, the connection is of no further use: close it. The session
-then asks the broker on another connection what became of the call.
+then asks the broker on another connection what became of the call. `shared.py` has several calls in progress
+on one connection.
 """
 
 from __future__ import annotations
 
-import binascii
-import fcntl
-import json
-import os
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
+import errno
+import time
+from typing import TYPE_CHECKING, Any, Sequence
 
 from . import frame, native
+from .answer import Answer, answer_of, decode, request
 from .errors import BrokerError
+from .owned import Owned, raised
 from .settings import Endpoint
 
 if TYPE_CHECKING:
@@ -21,62 +22,23 @@ if TYPE_CHECKING:
 
 _FIRST_READ = 1 << 18
 _HEAD_ROOM = 1024
+_PEEK = native.module.MSG_PEEK | native.module.MSG_DONTWAIT
 _CLOEXEC = native.module.MSG_CMSG_CLOEXEC
-# Programs expect the lowest numbers to be theirs.
-_LOWEST_NUMBER = 512
 _CONNECT_SECONDS = 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
-_encode = frame.encoder()
-_decode: Callable[[str, int], tuple[Any, int]] = (
-    json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # frames have nothing around their JSON
-)
-
-
-class _Stream(native.Socket):  # type: ignore[misc]
-    """A stream that may end with the interpreter, without a warning."""
-
-    __slots__ = ()
-
-    def __del__(self, _close: Any = native.Socket.close) -> None:
-        _close(self)
+LOST = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+"""Errors of a connection that is of no further use."""
 
 
-class Answer:
-    """A result, or an error object, with what came beside it."""
-
-    __slots__ = ("id", "value", "error", "attachments", "descriptors")
-
-    def __init__(self, message: Any, attachments: Sequence[bytes] = (), descriptors: Iterable[int] = ()) -> None:
-        self.id = message.get("id")
-        self.error = message.get("error")
-        self.value = message.get("result")
-        self.attachments = attachments
-        self.descriptors = [*descriptors]
-
-    def data(self, value: Any) -> bytes:
-        """The bytes that a value of the result spells."""
-        if type(value) is dict:
-            return self.attachments[value["attachment"]]
-        return binascii.a2b_base64(value)
-
-    def take(self) -> int | None:
-        """The next descriptor, which is the caller's from now on; `None` if there is none left."""
-        return self.descriptors.pop(0) if self.descriptors else None
-
-
-class _AnswerWithDescriptors(Answer):
-    """Descriptors that nobody takes are closed. Most answers have none, and are spared the finalizer."""
-
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        frame.close_all(self.descriptors)
+class Unsent(OSError):
+    """The kernel did not take the descriptors of a request, of which nothing has been sent."""
 
 
 class Connection:
     """A stream to the broker."""
 
-    __slots__ = ("_stream", "_endpoint", "_process", "_descriptors", "_method", "number", "request", "__weakref__")
+    __slots__ = ("stream", "_endpoint", "_process", "_descriptors", "_method", "number", "request", "__weakref__")
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Connects; `BrokerError` if nobody serves there."""
@@ -88,23 +50,39 @@ class Connection:
         """The connection's number, as `call.resolve` names it."""
         self.request = 0
         """The id of the latest request."""
-        self._stream = self._open()
+        self.stream = self._open()
 
-    def _open(self) -> Any:
+    def _open(self) -> Owned:
         if self._endpoint.command:
             return self._spawn()
-        stream = _Stream(native.module.AF_UNIX, native.module.SOCK_STREAM)
+        stream = Owned(native.module.AF_UNIX, native.module.SOCK_STREAM)
+        stream.claim()
         try:
-            # A Unix socket connects at once, unless the broker hangs with a full backlog.
-            stream.settimeout(_CONNECT_SECONDS)
-            stream.connect(self._endpoint.path)
+            self._connect(stream)
         except OSError as error:
-            stream.close()
             reason = error.strerror or str(error)
             raise BrokerError(f"the broker at {self._endpoint} cannot be reached: {reason}") from None
-        return _raised(stream)
+        else:
+            return raised(stream)
+        finally:
+            stream.close()
 
-    def _spawn(self) -> Any:
+    def _connect(self, stream: Owned) -> None:
+        """Connects. While the broker has not accepted earlier connections the kernel may have no room for one."""
+        stream.setblocking(False)
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return stream.connect(self._endpoint.path)  # type: ignore[no-any-return]
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"the backlog of its control socket has been full for {_CONNECT_SECONDS:g} seconds"
+                    raise OSError(errno.EAGAIN, text) from None
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _spawn(self) -> Owned:
         import subprocess  # slow to import, and for this alone
 
         ours, theirs = native.module.socketpair()
@@ -115,13 +93,13 @@ class Connection:
             raise BrokerError(f"the broker at {self._endpoint} cannot be reached: {error}") from None
         finally:
             theirs.close()
-        return _raised(ours)
+        return raised(ours)
 
     def begin(self, method: str, params: dict[str, Any]) -> Answer:
         """The first call: attaches the connection to a session. A silent broker is given up."""
-        self._stream.settimeout(_CONNECT_SECONDS)
+        self.stream.settimeout(_CONNECT_SECONDS)
         answer = self.call(method, {**params, "attachments": True})
-        self._stream.settimeout(None)
+        self.stream.settimeout(None)
         if answer.error is None:
             self.number = answer.value["connection"]
         return answer
@@ -148,13 +126,14 @@ class Connection:
         """Sends a request."""
         number = self.request = self.request + 1
         self._method = method
-        text = '{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (number, method, _encode(params))
-        body = text.encode()
+        body = request(number, method, params)
         try:
             if attachments or descriptors:
                 self._send(body, attachments, descriptors)
             else:
-                self._stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+                self.stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        except Unsent:
+            raise
         except OSError as error:
             raise self._lost(error) from None
 
@@ -164,10 +143,10 @@ class Connection:
             if room or takes_descriptors:
                 answer = self._receive(b"", room, takes_descriptors)
             else:
-                data = self._stream.recv(_HEAD_ROOM)
+                data = self.stream.recv(_HEAD_ROOM)
                 head, _, body = data.partition(b"\r\n\r\n")
                 if head == b"Content-Length: %d" % len(body):  # JSON alone, and all of it: most answers
-                    answer = Answer(_decode(body.decode(), 0)[0])
+                    answer = Answer(decode(body.decode(), 0)[0])
                 else:
                     answer = self._receive(data, 0, False)
         except (OSError, ValueError, EOFError, StopIteration) as error:
@@ -184,18 +163,29 @@ class Connection:
         except OSError as error:
             raise self._lost(error) from None
 
+    def loss_during(self, method: str, reason: str = "") -> str:
+        """What a `BrokerError` says when the connection is lost."""
+        return f"the broker at {self._endpoint} ended the connection during {method}{reason}"
+
     def _lost(self, error: Exception) -> BrokerError:
-        reason = f": {error}" if str(error) else ""
-        return BrokerError(f"the broker at {self._endpoint} ended the connection during {self._method}{reason}")
+        if self.number < 0 and isinstance(error, EOFError):
+            text = "closed a new connection: it may have reached one of its limits connections and connections_per_user"
+            return BrokerError(f"the broker at {self._endpoint} {text}")
+        return BrokerError(self.loss_during(self._method, f": {error}" if str(error) else ""))
 
     def _send(self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int]) -> None:
         lengths = [len(part) for part in attachments]
         text = frame.write_head(len(body), lengths, len(descriptors)) + body
         parts = [text, *attachments]
-        sent = self._stream.sendmsg(parts, frame.rights(descriptors))
+        try:
+            sent = self.stream.sendmsg(parts, frame.rights(descriptors))
+        except OSError as error:
+            if not descriptors or error.errno in LOST or not self.stream.is_ours():
+                raise
+            raise Unsent(error.errno, error.strerror) from None
         for part in parts:
             if sent < len(part):
-                self._stream.sendall(memoryview(part)[sent:])
+                self.stream.sendall(memoryview(part)[sent:])
                 sent = 0
             else:
                 sent -= len(part)
@@ -212,21 +202,23 @@ class Connection:
         whole = at + head.content + sum(head.attachments)
         if len(data) < whole:
             data = self._read_rest(data, whole)
-        message = _decode(data[at : at + head.content].decode(), 0)[0]
+        text = data[at : at + head.content]
         at += head.content
         parts = []
         for length in head.attachments:
             parts.append(data[at : at + length])
             at += length
-        received, self._descriptors[: head.descriptors] = self._descriptors[: head.descriptors], []
-        return _AnswerWithDescriptors(message, parts, received) if received else Answer(message, parts)
+        received, self._descriptors = self._descriptors[: head.descriptors], self._descriptors[head.descriptors :]
+        frame.close_all(self._descriptors)  # no frame has announced them
+        self._descriptors = []
+        return answer_of(text, parts, received, head.descriptors)
 
     def _read(self, size: int, takes: bool) -> bytes:
         """What has come; descriptors beside it are kept until their frame is whole."""
         if not takes:
-            data = self._stream.recv(size)
+            data = self.stream.recv(size)
         else:
-            data, ancillary, _, _ = self._stream.recvmsg(size, frame.DESCRIPTOR_SPACE, _CLOEXEC)
+            data, ancillary, _, _ = self.stream.recvmsg(size, frame.DESCRIPTOR_SPACE, _CLOEXEC)
             if ancillary:
                 self._descriptors += frame.received(ancillary)
         if not data:
@@ -240,19 +232,34 @@ class Connection:
         at = len(data)
         with memoryview(buffer) as view:
             while at < whole:
-                n = self._stream.recv_into(view[at:])
+                n = self.stream.recv_into(view[at:])
                 if not n:
                     raise EOFError
                 at += n
         return bytes(buffer)
 
+    def is_ours(self) -> bool:
+        """Whether the program has left the connection's number alone."""
+        return self.stream.is_ours()
+
+    def is_alive(self) -> bool:
+        """Whether the broker has left the connection open; no call may be in progress on it."""
+        if not self.stream.is_ours():
+            return False
+        try:
+            return bool(self.stream.recv(1, _PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def fileno(self) -> int:
         """The descriptor, to wait for an answer together with something else; -1 once closed."""
-        return self._stream.fileno()  # type: ignore[no-any-return]
+        return self.stream.fileno()  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Ends the connection; the broker cancels what is under way on it."""
-        self._stream.close()
+        self.stream.close()
         frame.close_all(self._descriptors)
         self._descriptors = []
         process, self._process = self._process, None
@@ -263,16 +270,4 @@ class Connection:
     def forget(self) -> None:
         """Closes this process's copy after a fork; the parent's goes on."""
         self._process = None
-        self._stream.close()
-
-
-def _raised(stream: Any) -> Any:
-    """The stream under a high number, blocking."""
-    try:
-        number = fcntl.fcntl(stream.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_NUMBER)
-    except (OSError, ValueError):
-        number = os.dup(stream.fileno())  # the limit of open files is lower
-    high = _Stream(fileno=number)
-    stream.close()
-    high.settimeout(None)
-    return high
+        self.stream.close()

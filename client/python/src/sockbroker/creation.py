@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 from . import native, session
-from .connection import Answer
+from .answer import Answer
+from .broker_session import Session
 from .errors import ArgumentError, Denied
 from .handle import Facts, Handle, Transit, close_number
-from .session import Session, configured
+from .owned import is_owned
+from .session import configured
 from .settings import REMOTE
+
 
 def wants_descriptor() -> bool:
     """Whether new sockets come with a descriptor."""
@@ -40,7 +45,7 @@ def _made(method: str, params: dict[str, Any], count: int) -> list[Transit]:
 
 
 def _call(method: str, params: dict[str, Any]) -> tuple[Session, Answer]:
-    return session.call(method, params, takes_descriptors=True, late=discard)
+    return session.call(method, params, unwanted=discard, takes_descriptors=True)
 
 
 def _transits(where: Session, answer: Answer, count: int) -> list[Transit]:
@@ -49,28 +54,32 @@ def _transits(where: Session, answer: Answer, count: int) -> list[Transit]:
 
 
 def transit(where: Session, made: Any, answer: Answer) -> Transit:
-    """The socket of a result, with the next descriptor beside the answer."""
+    """The socket of a result, with the next descriptor beside the answer; `EMFILE` if there was no room for that."""
+    if answer.missing:
+        discard(where, answer)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     handle = Handle(where, made["handle"])
     facts = Facts(made["family"], made["type"], made["proto"], made["timeout"])
     descriptor = answer.take()
     return Transit(handle.shown() if descriptor is None else descriptor, handle, facts)
 
 
-def discard(answer: Answer) -> None:
-    """Closes the sockets of a call that was interrupted: nobody knows them."""
-    where = session.opened()
+def discard(where: Session, answer: Answer) -> None:
+    """Closes the sockets of a call that was interrupted, which nothing else refers to."""
     made = answer.value if isinstance(answer.value, list) else [answer.value]
     for one in made:
-        if where is not None:
-            close_number(where, one["handle"])
+        close_number(where, one["handle"])
 
 
 def adopt(descriptor: int, facts: Facts) -> Handle:
     """A handle for a descriptor of the client, which stays open."""
-    params = {"fileno": 0, "family": facts.family, "type": facts.kind, "proto": facts.protocol}
-    beside = {"descriptors": [descriptor], "late": discard}
+    if is_owned(descriptor):
+        text = "this descriptor is the package's own connection to the broker"
+        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
+    params: dict[str, Any] = {"fileno": 0, "family": facts.family, "type": facts.kind, "proto": facts.protocol}
+    params["timeout"] = facts.timeout
     try:
-        where, answer = session.call("socket.socket", {**params, "timeout": facts.timeout}, **beside)
+        where, answer = session.call("socket.socket", params, unwanted=discard, descriptors=[descriptor])
     except ArgumentError as error:
         raise error.made from None
     return Handle(where, answer.value["handle"])

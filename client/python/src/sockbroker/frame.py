@@ -6,6 +6,7 @@ A frame is a head, JSON, and raw attachments. PROTOCOL.md, "LSP framing" and "De
 from __future__ import annotations
 
 import array
+import collections
 import json
 import os
 from typing import Any, Callable, Iterable, NamedTuple, Sequence
@@ -16,6 +17,7 @@ MAX_ATTACHMENTS = 64
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD
 DESCRIPTOR_SPACE = native.module.CMSG_SPACE(4 * MAX_DESCRIPTORS)
 _RIGHTS = (int(native.module.SOL_SOCKET), int(native.module.SCM_RIGHTS))
+_CTRUNC = int(native.module.MSG_CTRUNC)
 _LONGEST_HEAD = 4096
 
 
@@ -95,3 +97,46 @@ def close_all(descriptors: Iterable[int]) -> None:
             os.close(descriptor)
         except OSError:
             pass
+
+
+class Reader:
+    """Frames out of a stream that may hold several, with the descriptors that came with each."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._groups: collections.deque[tuple[list[int], bool]] = collections.deque()
+
+    def feed(self, data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> None:
+        """What one read returned."""
+        self._data += data
+        is_cut = bool(flags & _CTRUNC)
+        if ancillary or is_cut:
+            self._groups.append((received(ancillary), is_cut))
+
+    def next(self) -> tuple[bytes, list[bytes], list[int], int] | None:
+        """JSON, attachments, descriptors and how many were announced; `None` if no frame is whole."""
+        found = read_head(self._data)
+        if found is None:
+            return None
+        head, at = found
+        if len(self._data) < at + head.content + sum(head.attachments):
+            return None
+        parts = []
+        for length in (head.content, *head.attachments):
+            parts.append(bytes(self._data[at : at + length]))
+            at += length
+        del self._data[:at]
+        descriptors: list[int] = []
+        while len(descriptors) < head.descriptors and self._groups:
+            numbers, is_cut = self._groups.popleft()
+            descriptors += numbers
+            if is_cut:
+                break  # the kernel dropped the rest of this frame's descriptors
+        close_all(descriptors[head.descriptors :])
+        return parts[0], parts[1:], descriptors[: head.descriptors], head.descriptors
+
+    def close(self) -> None:
+        """Closes descriptors that no frame has claimed."""
+        for numbers, _ in self._groups:
+            close_all(numbers)
+        self._groups.clear()

@@ -13,10 +13,10 @@ import os
 import weakref
 from typing import Any, NamedTuple
 
-from .connection import Answer
+from .answer import Answer
+from .broker_session import Session
 from .errors import BrokerError
 from .late import LateResults
-from .session import Session
 
 FIRST_SHOWN = 1 << 30
 _numbers = itertools.count(FIRST_SHOWN)

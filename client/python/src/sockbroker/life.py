@@ -12,7 +12,7 @@ from typing import Any
 from . import creation, native
 from .arguments import method
 from .base import Base
-from .connection import Answer
+from .answer import Answer
 from .handle import Handle, Transit, in_transit
 from .late import LateResults
 from .values import Outgoing, integer, read_address, write_address
@@ -71,6 +71,10 @@ class HandleLife(Base):
         handle = self._handle
         if handle is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if _natively.fileno(self) >= 0 and handle.session.is_cut_off:
+            # The broker is there, and so is the socket: only the connections of this process are not.
+            handle = self._handle = creation.adopt(_natively.fileno(self), self._facts())
+            self._note_descriptor()
         return handle
 
     def _is_local(self) -> bool:
@@ -108,8 +112,27 @@ class HandleLife(Base):
         sys.audit("socket.bind", self, address)
         if self._is_local():
             _natively.bind(self, address)
-        else:
-            handle.call("bind", [written])
+            return
+        if handle.session.is_stale():
+            handle.session.follow_identity()
+            if _natively.fileno(self) >= 0:
+                self._bind_as_now(address, written)
+                return
+        handle.call("bind", [written])
+
+    def _bind_as_now(self, address: Any, written: Any) -> None:
+        """Binds a socket that an earlier identity made: natively, or with what the broker grants to the present one."""
+        try:
+            _natively.bind(self, address)
+        except PermissionError as refused:
+            try:
+                now = creation.adopt(_natively.fileno(self), self._facts())
+            except OSError:
+                raise refused from None
+            try:
+                now.call("bind", [written])
+            finally:
+                now.close()
 
     @method
     def listen(self, *backlog: Any) -> None:

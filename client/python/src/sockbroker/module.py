@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
@@ -95,7 +96,7 @@ def _dup(fd: Any, /) -> Any:
     shown = handle.by_number(fd)
     if shown is None:
         return native.module.dup(fd)
-    answer = shown.call("dup", [], late=creation.discard)
+    answer = shown.call("dup", [], late=functools.partial(creation.discard, shown.session))
     return creation.transit(shown.session, answer.value, answer)
 
 

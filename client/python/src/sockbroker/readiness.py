@@ -13,9 +13,9 @@ import sys
 from typing import Any, Mapping
 
 from . import handle
+from .broker_session import Session
 from .errors import BrokerError
 from .handle import FIRST_SHOWN
-from .session import Session
 
 _native_select = _select.select
 _native_poll = _select.poll

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import frame, native
 from .arguments import method
-from .connection import Answer
+from .answer import Answer
 from .handle import Handle
 from .late import LateResults, Message
 from .life import HandleLife

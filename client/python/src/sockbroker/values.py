@@ -13,7 +13,7 @@ import os
 from typing import Any, Iterable
 
 from . import frame, native
-from .connection import Answer
+from .answer import Answer
 
 _RIGHTS = (int(native.module.SOL_SOCKET), int(native.module.SCM_RIGHTS))
 _INT = array.array("i").itemsize

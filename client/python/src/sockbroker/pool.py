@@ -1,0 +1,264 @@
+"""The connections of one session with the broker.
+
+A call in progress has a connection for itself, as long as there are few. One connection a thread would not do:
+the collection of garbage can begin a `close` in the middle of another call of the same thread. For the same
+reason nothing here waits for a lock while it calls. Beyond a few, and where no connection can be opened any
+more, calls share connections.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import select as _select
+import threading
+import time
+import weakref
+from typing import Any
+
+from . import errors, identity
+from .call import Call
+from .connection import Connection
+from .errors import BrokerError
+from .identity import Identity
+from .settings import Endpoint
+from .shared import SharedConnection, in_thread_of_a_connection
+
+_IDLE_MAX = 16
+_EXCLUSIVE_MAX = 16
+_SHARED_MAX = 100
+_PAUSE = 0.001
+_END_MILLISECONDS = 200
+_poll = _select.poll
+# Answered at once, so that the anchor can carry them where there is no other connection.
+_QUICK = frozenset(
+    "socket." + name
+    for name in ("socket", "close", "dup", "attributes", "getsockname", "getpeername", "getsockopt", "settimeout")
+) | {"session.clone"}  # fmt: skip
+
+
+class Pool:
+    """An anchor, which keeps the session alive, and connections for calls."""
+
+    def __init__(self, endpoint: Endpoint, clone: tuple[str, Connection] | None = None) -> None:
+        """Opens a session, or goes on with a clone of one; `BrokerError` if there is no broker."""
+        self.endpoint = endpoint
+        self.ended = False
+        self.is_cut_off = False
+        """Whether it ended in this process alone, which may still have descriptors of its sockets."""
+        self.identity: Identity = identity.current()
+        """Whom the broker takes the connections for."""
+        self._end = "has ended"
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._idle: collections.deque[Connection] = collections.deque()
+        self._shared: list[SharedConnection] = []
+        self._guard = threading.RLock()
+        self._resting: collections.deque[Connection] = collections.deque()
+        self._user_of_anchor = -1
+        self._token = ""
+        if clone is None:
+            self._anchor = self._connect()
+            self._token = self._begin(self._anchor, "session.open", {})["token"]
+        else:
+            self._token, self._anchor = clone
+            self._connections.add(self._anchor)
+        self._resting.append(self._anchor)
+
+    def is_stale(self) -> bool:
+        """Whether this thread is no longer the one that the broker takes the connections for."""
+        return not self.identity.is_same(identity.current())
+
+    # Connections with one call in progress.
+
+    def take(self, method: str) -> Connection | None:
+        """A connection for one call; `None` if the call has to share one."""
+        if self.ended:
+            raise self.error()
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._take_another(method)
+            if connection.is_ours():
+                break
+            self.drop(connection)
+        while len(self._idle) > _IDLE_MAX:
+            self.drop(self._idle.popleft())
+        return connection
+
+    def _take_another(self, method: str) -> Connection | None:
+        if self.is_stale():
+            return None
+        present = len(self._connections)
+        if present == 1 and method in _QUICK and self._anchor.is_ours():
+            with contextlib.suppress(IndexError):
+                anchor = self._resting.pop()
+                self._user_of_anchor = threading.get_ident()
+                return anchor
+        # The handlers of signals run in the main thread, where an exclusive connection can be dropped.
+        is_main = threading.current_thread() is threading.main_thread()
+        if present > _EXCLUSIVE_MAX and not is_main and not in_thread_of_a_connection():
+            return None
+        try:
+            return self._attach()
+        except OSError:
+            if self._is_anchor_alive(0):
+                return None
+            self.note_end()
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        (self._resting if connection is self._anchor else self._idle).append(connection)
+
+    def _attach(self) -> Connection:
+        connection = self._connect()
+        self._begin(connection, "session.attach", {"token": self._token})
+        return connection
+
+    def _connect(self) -> Connection:
+        connection = Connection(self.endpoint)
+        self._connections.add(connection)
+        return connection
+
+    def _begin(self, connection: Connection, method: str, params: dict[str, Any]) -> Any:
+        try:
+            answer = connection.begin(method, params)
+        except BaseException:
+            self.drop(connection)
+            raise
+        if answer.error is None:
+            return answer.value
+        self.drop(connection)
+        if (answer.error.get("data") or {}).get("kind") == "session":
+            self.note_end()  # the broker knows no such session: it is another one, started since
+            raise self.error()
+        raise errors.exception(answer.error)
+
+    def drop(self, connection: Connection) -> None:
+        if connection is self._anchor and self._token and not self.ended:
+            try:
+                self._anchor = self._attach()
+            except OSError:
+                self.note_end()
+            else:
+                self._resting.clear()
+                self._resting.append(self._anchor)
+                for shared in [shared for shared in self._shared if shared.carries(connection)]:
+                    self._shared.remove(shared)
+                    shared.close()
+        self._connections.discard(connection)
+        connection.close()
+
+    def check_alive(self) -> None:
+        """After a loss: is it the connection, or the broker that has gone?"""
+        if self.ended:
+            return
+        if not self.is_stale():
+            try:
+                return self._idle.append(self._attach())
+            except Exception:
+                pass
+        if not self.ended and not self._is_anchor_alive(_END_MILLISECONDS):
+            self.note_end()
+
+    def _is_anchor_alive(self, milliseconds: int) -> bool:
+        """Whether the broker keeps the session's first connection. One that ends may take a moment to close it."""
+        if any(shared.carries(self._anchor) and shared.ended for shared in self._shared):
+            return False
+        if not self._anchor.is_ours():
+            return False
+        poll = _poll()
+        poll.register(self._anchor.fileno(), 0)
+        return not poll.poll(milliseconds) and not self.ended
+
+    def has_anchor(self) -> bool:
+        """Whether the program has left the number of the anchor alone, or another connection took its place."""
+        if not self.ended and not self._anchor.is_ours():
+            self.drop(self._anchor)
+        return not self.is_cut_off
+
+    def note_end(self) -> None:
+        self.ended = True
+        if not self._anchor.is_ours():
+            self.is_cut_off = True
+            self._end = "has ended: the program closed the numbers of its connections"
+
+    def error(self) -> BrokerError:
+        return BrokerError(f"the session with the broker at {self.endpoint} {self._end}")
+
+    # Connections with several calls in progress.
+
+    def share(self, call: Call) -> SharedConnection:
+        """A connection that has room for the call, which takes its place there."""
+        while True:
+            with self._guard:
+                for shared in self._shared:
+                    if shared.has_room_for(call):
+                        shared.add(call)
+                        return shared
+                if not any(shared.carries(self._anchor) for shared in self._shared):
+                    if self._resting:
+                        self._shared.append(SharedConnection(self._resting.pop(), None))
+                        continue
+                    if not self._is_anchor_alive(0):
+                        self.note_end()
+                    if self.ended or self._user_of_anchor == threading.get_ident():
+                        raise self.error()
+                    is_waiting = True
+                else:
+                    is_waiting = False
+            if is_waiting:
+                time.sleep(_PAUSE)  # a short call of another thread has the anchor
+            elif not self._add_shared():
+                shared = min(list(self._shared), key=SharedConnection.load)
+                shared.add(call)
+                return shared
+
+    def _add_shared(self) -> bool:
+        """Opens one more connection to share, if that is possible."""
+        if self.is_stale() or len(self._shared) >= _SHARED_MAX:
+            return False
+        try:
+            connection = self._attach()
+        except OSError:
+            return False
+        self._shared.append(SharedConnection(connection, self._forget_shared))
+        return True
+
+    def _forget_shared(self, shared: SharedConnection) -> None:
+        self._connections.discard(shared.connection)
+        with contextlib.suppress(ValueError):
+            self._shared.remove(shared)
+
+    # Life of the whole.
+
+    def for_clone(self) -> Connection:
+        """A connection that becomes a child's. The identity that a session began with cannot open further ones."""
+        if not self.is_stale():
+            return Connection(self.endpoint)
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            text = "no connection is left that was opened before this process changed its user, groups or capabilities"
+            raise BrokerError(text) from None
+        self._connections.discard(connection)
+        return connection
+
+    def end(self) -> None:
+        """Closes every connection, and with them every handle."""
+        self.ended = True
+        for shared in list(self._shared):
+            shared.close()
+        for connection in list(self._connections):
+            self.drop(connection)
+
+    def leave(self, reason: str) -> None:
+        """Closes a child's copies of its parent's connections, which go on; the reason is what calls say of it."""
+        for connection in self._connections:
+            connection.forget()
+        for shared in self._shared:
+            shared.forget()
+        self.ended = True
+        if reason:
+            self.is_cut_off = True
+            self._end = reason

@@ -1,0 +1,289 @@
+"""One connection to the broker with many calls in progress, each of another thread.
+
+A thread of this module sends the requests and reads the answers, so that an exception of a signal's handler
+strikes the caller while it waits for a lock, never between the bytes of a frame. The thread ends when there
+has been nothing to do for a while.
+"""
+
+from __future__ import annotations
+
+import _thread
+import collections
+import itertools
+import select as _select
+import threading
+from typing import Callable, Sequence
+
+from . import frame, native
+from .answer import Answer, answer_of
+from .call import Call
+from .connection import LOST, Connection, Unsent
+from .errors import BrokerError
+from .owned import raised
+
+MOST_CALLS = 200
+"""Calls in progress on one connection, below the broker's `calls_in_flight`."""
+_MOST_BYTES = 1 << 23  # of their requests, below the broker's `buffered_bytes`
+_IDLE_MILLISECONDS = 1000
+_READ = 1 << 18
+_DONTWAIT = int(native.module.MSG_DONTWAIT | native.module.MSG_NOSIGNAL)
+_READ_FLAGS = int(native.module.MSG_DONTWAIT | native.module.MSG_CMSG_CLOEXEC)
+_poll = _select.poll
+
+_threads: set[int] = set()
+
+
+def in_thread_of_a_connection() -> bool:
+    """Whether this is a thread of this module, in which a finalizer may run, and which must not wait for itself."""
+    return _thread.get_ident() in _threads
+
+
+class _Output:
+    """Bytes that are to be sent, of a call or of the cancellation of one."""
+
+    __slots__ = ("call", "data", "descriptors", "begun")
+
+    def __init__(self, call: Call | None, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        self.call = call
+        self.data = memoryview(data)
+        self.descriptors = descriptors
+        self.begun = False
+
+
+class SharedConnection:
+    """A connection that several threads use at the same time."""
+
+    def __init__(self, connection: Connection, ended: Callable[[SharedConnection], None] | None) -> None:
+        """With `ended`, the connection closes after it has been idle, and calls that."""
+        self.connection = connection
+        self._stream = connection.stream
+        self._when_ended = ended
+        self._numbers = itertools.count(connection.request + 1)
+        self._calls: dict[Call, None] = {}
+        self._queue: collections.deque[Call] = collections.deque()
+        self._sent: dict[int, Call] = {}
+        self._output: collections.deque[_Output] = collections.deque()
+        self._reader = frame.Reader()
+        self._guard = threading.RLock()
+        self._is_running = False
+        self.ended = False
+        self._woken, self._waker = (raised(end) for end in native.module.socketpair())
+
+    def has_room_for(self, call: Call) -> bool:
+        """Whether the call would neither wait for another one of the same socket nor cross a limit of the broker."""
+        present = list(self._calls)
+        return (
+            not self.ended
+            and len(present) < MOST_CALLS
+            and (call.handle is None or all(call.handle != other.handle for other in present))
+            and (not present or sum(other.size() for other in present) + call.size() <= _MOST_BYTES)
+        )
+
+    def add(self, call: Call) -> None:
+        """Takes the call's place, before it begins."""
+        self._calls[call] = None
+
+    def load(self) -> int:
+        """How many calls are in progress."""
+        return len(self._calls)
+
+    def carries(self, connection: Connection) -> bool:
+        """Whether it is this connection that is shared."""
+        return self.connection is connection
+
+    def is_ours(self) -> bool:
+        """Whether the program has left the numbers of this connection alone."""
+        return self._stream.is_ours() and self._woken.is_ours() and self._waker.is_ours()
+
+    def run(self, call: Call, late: Callable[[Answer], None] | None) -> Answer:
+        """Makes a call that was added, and waits for its answer.
+
+        If the wait is interrupted by an exception the call is cancelled; if it was answered all the same, `late`
+        is called with the answer. `BrokerError` if the broker has gone.
+        """
+        try:
+            self.begin(call)
+            call.done.acquire()
+        except BrokerError:
+            raise
+        except BaseException:
+            self.cancel(call, late)
+            raise
+        return self.result(call)
+
+    def result(self, call: Call) -> Answer:
+        """The answer to a call that has ended."""
+        if call.error is not None:
+            raise call.error
+        if call.answer is None:
+            raise BrokerError(self.connection.loss_during(call.method))
+        return call.answer
+
+    def notify(self, call: Call) -> None:
+        """Makes a call that the broker does not answer."""
+        call.is_notification = True
+        self.begin(call)
+
+    def cancel(self, call: Call, late: Callable[[Answer], None] | None) -> None:
+        """Ends a call, and waits for its end."""
+        call.cancelled = True
+        if not call.finished:
+            if call not in self._calls:
+                return  # not even posted
+            self.begin(call)
+            if not call.finished:
+                call.done.acquire()
+        if late is not None and call.answer is not None and call.answer.error is None:
+            late(call.answer)
+
+    def begin(self, call: Call) -> None:
+        """Gives a call to the thread: a new one, or one that has been cancelled."""
+        if not self.is_ours():
+            self._fail()
+        with self._guard:
+            if self.ended:
+                self._calls.pop(call, None)
+                raise BrokerError(self.connection.loss_during(call.method))
+            self._queue.append(call)
+            if not self._is_running:
+                self._is_running = True
+                _thread.start_new_thread(self._serve, ())
+        try:
+            self._waker.send(b"\0", _DONTWAIT)
+        except BlockingIOError:
+            pass  # it has been woken often enough
+
+    # What follows runs in the thread.
+
+    def _serve(self) -> None:
+        _threads.add(_thread.get_ident())
+        try:
+            while self._turn():
+                pass
+        except (OSError, ValueError, EOFError, StopIteration):
+            self._fail()
+        finally:
+            _threads.discard(_thread.get_ident())
+        if self._when_ended is not None:
+            self._when_ended(self)
+            self.close()
+
+    def _turn(self) -> bool:
+        """Does what there is to do, and waits for more; whether the thread goes on."""
+        if not self.is_ours():
+            raise EOFError
+        while self._queue:
+            self._begin(self._queue.popleft())
+        self._write()
+        poll = _poll()
+        stream, woken = self._stream.fileno(), self._woken.fileno()
+        poll.register(stream, _select.POLLIN | (_select.POLLOUT if self._output else 0))
+        poll.register(woken, _select.POLLIN)
+        ready = dict(poll.poll(None if self._calls else _IDLE_MILLISECONDS))
+        if not self.is_ours():
+            raise EOFError
+        if not ready:
+            return not self._rest()
+        if ready.get(woken):
+            self._woken.recv(_READ, _DONTWAIT)
+        if ready.get(stream, 0) & ~_select.POLLOUT:
+            self._read()
+        return True
+
+    def _rest(self) -> bool:
+        """Ends the thread if there is still nothing to do."""
+        if not self._guard.acquire(blocking=False):
+            return False
+        try:
+            if self._queue or self._calls:
+                return False
+            self._is_running = False
+            self.ended = self._when_ended is not None
+            return True
+        finally:
+            self._guard.release()
+
+    def _begin(self, call: Call) -> None:
+        if call.finished:
+            return
+        if call.is_notification:
+            self._output.append(_Output(None, call.frame()))
+            self._finish(call)
+            return
+        if not call.cancelled:
+            call.number = next(self._numbers)
+            self._sent[call.number] = call
+            self._output.append(_Output(call, call.frame(), call.descriptors))
+            return
+        waiting = next((output for output in self._output if output.call is call and not output.begun), None)
+        if waiting is not None:
+            self._output.remove(waiting)
+        if waiting is not None or not call.number:
+            self._finish(call)
+            return
+        text = b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}' % call.number
+        self._output.append(_Output(None, frame.write_head(len(text), (), 0) + text))
+
+    def _write(self) -> None:
+        while self._output:
+            output = self._output[0]
+            try:
+                sent = self._stream.sendmsg([output.data], frame.rights(output.descriptors), _DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if output.call is None or not output.descriptors or error.errno in LOST or not self.is_ours():
+                    raise
+                output.call.error = Unsent(error.errno, error.strerror)
+                self._output.popleft()
+                self._finish(output.call)
+                continue
+            output.begun, output.descriptors = True, ()
+            output.data = output.data[sent:]
+            if not output.data:
+                self._output.popleft()
+
+    def _read(self) -> None:
+        try:
+            data, ancillary, flags, _ = self._stream.recvmsg(_READ, frame.DESCRIPTOR_SPACE, _READ_FLAGS)
+        except BlockingIOError:
+            return
+        self._reader.feed(data, ancillary, flags)
+        while (whole := self._reader.next()) is not None:
+            answer = answer_of(*whole)
+            call = self._sent.get(answer.id)
+            if call is not None:
+                call.answer = answer
+                self._finish(call)
+        if not data:
+            raise EOFError
+
+    def _finish(self, call: Call) -> None:
+        self._sent.pop(call.number, None)
+        self._calls.pop(call, None)
+        call.finish()
+
+    def _fail(self) -> None:
+        """The connection is lost: so are the calls on it."""
+        self.ended = True
+        while self._calls:
+            try:
+                call, _ = self._calls.popitem()
+            except KeyError:
+                break
+            if not call.finished:
+                call.finish()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._fail()
+        self._reader.close()
+        self.connection.close()
+        self._woken.close()
+        self._waker.close()
+
+    def forget(self) -> None:
+        """Closes a child's copies after a fork."""
+        self._reader.close()
+        self._woken.close()
+        self._waker.close()
