@@ -7,12 +7,13 @@ needs a capability) the broker does on the same open socket, which then is nativ
 from __future__ import annotations
 
 import errno
+import reprlib
 from typing import Any, Callable
 
 from . import creation, native
 from .arguments import method
 from .base import Base
-from .errors import BrokerError
+from .errors import BrokerError, still_refused
 from .handle import Transit, in_transit
 from .transfer import HandleSocket
 from .values import integer
@@ -45,7 +46,7 @@ class DirectSocket(Base):
         else:
             return
         kind = [integer(item) for item in (family, type, proto)]
-        self._take_whole(_instead(refused, lambda: creation.create(*kind)))
+        self._take_whole(instead(refused, _described(kind), lambda: creation.create(*kind)))
 
     def _take_whole(self, passed: Transit) -> None:
         """Native from now on; served call by call if the policy keeps the descriptor."""
@@ -86,7 +87,8 @@ class DirectSocket(Base):
             refused = error
         else:
             return
-        _instead(refused, lambda: self._through_broker(name, *args))
+        what = f"{name}({', '.join(map(reprlib.repr, args))})"
+        instead(refused, what, lambda: self._through_broker(name, *args))
 
     def _through_broker(self, name: str, *args: Any) -> Any:
         """One call on this socket, which the broker adopts for as long as it takes."""
@@ -108,13 +110,24 @@ def _may_be_served(error: OSError, family: Any, kind: Any, protocol: Any) -> boo
     return error.errno == errno.EPROTONOSUPPORT and (family, kind, protocol) == _SNIFFER
 
 
-def _instead(refused: OSError, call: Callable[[], Any]) -> Any:
-    """What the broker does; if there is none, the kernel's refusal with a word about it."""
+def instead(refused: OSError, what: str, call: Callable[[], Any]) -> Any:
+    """What the broker does. Where it may not either, or there is none, the kernel's refusal remains."""
     try:
         return call()
-    except BrokerError as error:
-        text = f"{refused.strerror}, and {error.strerror}"
-    raise OSError(refused.errno, text)
+    except (BrokerError, PermissionError) as error:
+        failure = still_refused(refused, what, error)
+    raise failure
+
+
+def _described(kind: list[int]) -> str:
+    """A call of `socket()` in the module's words."""
+    family, type_ = (_name_of(prefix, value) for prefix, value in zip(("AF_", "SOCK_"), kind))
+    return f"socket({family}, {type_}, {kind[2]})"
+
+
+def _name_of(prefix: str, value: int) -> str:
+    names = (name for name in dir(native.module) if name.startswith(prefix) and getattr(native.module, name) == value)
+    return next(names, str(value))
 
 
 _served: dict[type, type] = {}

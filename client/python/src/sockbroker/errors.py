@@ -28,6 +28,7 @@ _HERROR_TEXTS = {  # hstrerror(3)
     3: "Unknown server error",
     4: "No address associated with name",
 }
+_CAPABILITIES = {"socket": "CAP_NET_RAW", "setsockopt": "CAP_NET_ADMIN", "sethostname": "CAP_SYS_ADMIN"}
 
 
 class BrokerError(OSError):
@@ -55,7 +56,7 @@ def _made(data: dict[str, Any], message: str) -> Exception:
     kind = data.get("kind")
     number = _number(data)
     if kind == "OSError" or (kind == "cancelled" and number is not None):
-        return OSError(message) if number is None else OSError(number, os.strerror(number))
+        return OSError(message) if number is None else OSError(number, _system_text(number, data.get("call")))
     if kind == "timeout":
         return native.module.timeout("timed out")  # type: ignore[no-any-return]
     if kind == "gaierror":
@@ -86,9 +87,30 @@ class Denied(PermissionError):
 
 def denial(number: int, message: str, data: dict[str, Any]) -> Denied:
     """What a denial raises."""
-    made = Denied(number, message)
-    made.rule, made.grant = str(data.get("rule", "")), str(data.get("grant", ""))
+    rule, grant = str(data.get("rule", "")), str(data.get("grant", ""))
+    made = Denied(number, f"{message}; a rule would have to say: {grant}" if grant else message)
+    made.rule, made.grant = rule, grant
     return made
+
+
+def still_refused(refused: OSError, what: str, by_broker: OSError) -> OSError:
+    """The kernel's refusal of a call that the broker has not made either: its number, and the reasons of both."""
+    reason = by_broker.strerror or str(by_broker)
+    if what.startswith("bind(") and reason == os.strerror(errno.EACCES):
+        reason = "the broker may lack CAP_NET_BIND_SERVICE"
+    text = f"{refused.strerror}: {what}: {reason}"
+    if not isinstance(by_broker, Denied):
+        return OSError(refused.errno, text)
+    made = Denied(refused.errno, text)
+    made.rule, made.grant = by_broker.rule, by_broker.grant
+    return made
+
+
+def _system_text(number: int, call: Any) -> str:
+    """The system's words, and which capability the broker may lack for a call that needs one."""
+    text = os.strerror(number)
+    capability = _CAPABILITIES.get(call) if number == errno.EPERM else None
+    return f"{text}: {call}: the broker may lack {capability}" if capability else text
 
 
 def _number(data: dict[str, Any]) -> int | None:

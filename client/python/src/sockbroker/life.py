@@ -12,6 +12,7 @@ from typing import Any
 from . import creation, native
 from .arguments import method
 from .base import Base
+from .errors import BrokerError, still_refused
 from .answer import Answer
 from .handle import Handle, Transit, in_transit
 from .late import LateResults
@@ -124,15 +125,21 @@ class HandleLife(Base):
         """Binds a socket that an earlier identity made: natively, or with what the broker grants to the present one."""
         try:
             _natively.bind(self, address)
-        except PermissionError as refused:
-            try:
-                now = creation.adopt(_natively.fileno(self), self._facts())
-            except OSError:
-                raise refused from None
+        except PermissionError as error:
+            refused = error
+        else:
+            return
+        try:
+            now = creation.adopt(_natively.fileno(self), self._facts())
             try:
                 now.call("bind", [written])
             finally:
                 now.close()
+        except (BrokerError, PermissionError) as error:
+            failure = still_refused(refused, f"bind({address!r})", error)
+        else:
+            return
+        raise failure
 
     @method
     def listen(self, *backlog: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from . import creation, handle, names, native, session
 from .arguments import function
 from .base import Sealed
-from .direct import DirectSocket
+from .direct import DirectSocket, instead
 from .settings import DIRECT, REMOTE
 from .transfer import HandleSocket
 from .values import integer
@@ -110,5 +110,8 @@ def _sethostname(name: Any, /) -> None:
     """Natively, and by the broker if this process may not."""
     try:
         native.module.sethostname(name)
-    except PermissionError:
-        names.sethostname(name)
+    except PermissionError as error:
+        refused = error
+    else:
+        return
+    instead(refused, f"sethostname({name!r})", lambda: names.sethostname(name))

@@ -17,7 +17,7 @@ SECONDS = 30
 class Broker:
     """A broker in a folder that everybody may enter."""
 
-    def __init__(self, *options, policy=None):
+    def __init__(self, *options, policy=None, prefix=()):
         self.folder = tempfile.mkdtemp(prefix="sockbroker-")
         os.chmod(self.folder, 0o755)
         self.path = f"{self.folder}/socket"
@@ -26,7 +26,7 @@ class Broker:
             file.write_text(policy)
             options = (*options, "--policy", str(file))
         self.log = open(f"{self.folder}/log", "w+", encoding="utf-8")
-        self._command = [BROKER, "--socket", self.path, *options]
+        self._command = [*prefix, BROKER, "--socket", self.path, *options]
         self.start()
 
     def start(self):
