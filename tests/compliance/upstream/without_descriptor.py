@@ -5,19 +5,13 @@ A test that is listed here and passes fails the run.
 
 _NUMBER = "calls the kernel on the socket's number"
 _INHERITED = "asks the kernel whether the socket's number is inherited"
-_SENDFILE = "calls os.sendfile on the socket's number; sendfile() itself falls back to send()"
 
 REASONS = {
     **{
         f"test.test_socket.InheritanceTest.{name}": _INHERITED
         for name in (
-            "test_SOCK_CLOEXEC",
-            "test_default_inheritable",
-            "test_dup",
             "test_get_inheritable_cloexec",
-            "test_set_inheritable",
             "test_set_inheritable_cloexec",
-            "test_socketpair",
         )
     },
     **{
@@ -26,18 +20,6 @@ REASONS = {
             "NonBlockingTCPTests.testInitNonBlocking",
             "NonBlockingTCPTests.testSetBlocking",
             "NonblockConstantTest.test_SOCK_NONBLOCK",
-        )
-    },
-    **{
-        f"test.test_socket.SendfileUsingSendfileTest.{name}": _SENDFILE
-        for name in (
-            "testCount",
-            "testCountSmall",
-            "testCountWithOffset",
-            "testOffset",
-            "testRegularFile",
-            "testWithTimeout",
-            "testWithTimeoutTriggeredSend",
         )
     },
 }

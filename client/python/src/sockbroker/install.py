@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from . import module, readiness, session
-from .settings import REMOTE, Settings
+from . import module, readiness, session, stand_ins
+from .settings import Settings
 
 
 def install(mode: str | None = None, broker: str | None = None) -> Settings:
@@ -18,8 +18,8 @@ def install(mode: str | None = None, broker: str | None = None) -> Settings:
     needs it tells.
     """
     chosen = session.configure(mode, broker)
-    if chosen.mode == REMOTE:
-        readiness.install(hide_epoll=True)
+    readiness.install()
+    stand_ins.install()
     sys.modules["_socket"] = module.build(chosen.mode)
     present = sys.modules.get("socket")
     if present is not None:

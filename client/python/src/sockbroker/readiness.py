@@ -1,4 +1,4 @@
-"""`select.select` and `select.poll` over handles and descriptors together.
+"""`select.select`, `select.poll` and `select.epoll` over handles and descriptors together.
 
 A handle without a descriptor is shown by a number that the kernel does not know. Calls without such
 numbers go to the interpreter's own functions.
@@ -16,12 +16,17 @@ from . import handle
 from .broker_session import Session
 from .errors import BrokerError
 from .handle import FIRST_SHOWN
+from .replacement import Replacement
 
 _native_select = _select.select
 _native_poll = _select.poll
+_native_epoll = _select.epoll
 _READ = _select.POLLIN | _select.POLLHUP | _select.POLLERR
 _WRITE = _select.POLLOUT | _select.POLLERR
 _GONE = _select.POLLERR | _select.POLLHUP
+_POLL_MASK = 0xFFFF  # without the flags of epoll
+_EPOLL_DEFAULT = _select.EPOLLIN | _select.EPOLLPRI | _select.EPOLLOUT
+_LAST_SHOWN = (1 << 31) - 1
 
 Events = list[tuple[int, int]]
 
@@ -114,40 +119,137 @@ def _number(item: Any) -> int:
     return number
 
 
+def _own_number(fd: Any) -> int | None:
+    """The number of a handle without a descriptor; `None` for anything else."""
+    number = fd if isinstance(fd, int) else _number(fd)
+    return number if FIRST_SHOWN <= number <= _LAST_SHOWN else None
+
+
 class Poll:
     """`select.poll()`."""
 
     def __init__(self) -> None:
+        self._native = _native_poll()
         self._watched: dict[int, int] = {}
+        self._handles = 0
 
     def register(
         self, fd: Any, eventmask: int = _select.POLLIN | _select.POLLPRI | _select.POLLOUT, /
     ) -> None:
-        self._watched[_number(fd)] = eventmask
+        number = _number(fd)
+        if _own_number(number) is None:
+            self._native.register(number, eventmask)
+        elif number not in self._watched:
+            self._handles += 1
+        self._watched[number] = eventmask
 
     def modify(self, fd: Any, eventmask: int, /) -> None:
         number = _number(fd)
         if number not in self._watched:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if _own_number(number) is None:
+            self._native.modify(number, eventmask)
         self._watched[number] = eventmask
 
     def unregister(self, fd: Any, /) -> None:
-        del self._watched[_number(fd)]
+        number = _number(fd)
+        del self._watched[number]
+        if _own_number(number) is None:
+            self._native.unregister(number)
+        else:
+            self._handles -= 1
 
     def poll(self, timeout: Any = None, /) -> Events:
         """Milliseconds; waits for ever if `None` or negative."""
+        if not self._handles:
+            return self._native.poll(timeout)
         return wait(self._watched, None if timeout is None or timeout < 0 else timeout / 1000)
 
 
-def install(hide_epoll: bool) -> None:
+class Epoll:
+    """`select.epoll()`. A handle is level-triggered, also where `EPOLLET` is asked for."""
+
+    def __init__(self, sizehint: int = -1, flags: int = 0) -> None:
+        self._native = _native_epoll(sizehint, flags)
+        self._handles: dict[int, int] = {}
+
+    @classmethod
+    def fromfd(cls, fd: int, /) -> Epoll:
+        made = cls.__new__(cls)
+        made._native = _native_epoll.fromfd(fd)
+        made._handles = {}
+        return made
+
+    def __enter__(self) -> Epoll:
+        self._native.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._native.closed
+
+    def close(self) -> None:
+        self._handles.clear()
+        self._native.close()
+
+    def fileno(self) -> int:
+        return self._native.fileno()
+
+    def register(self, fd: Any, eventmask: int = _EPOLL_DEFAULT) -> None:
+        number = _own_number(fd)
+        if number is None:
+            return self._native.register(fd, eventmask)
+        self._check(number, errno.EEXIST, number not in self._handles)
+        self._handles[number] = eventmask
+
+    def modify(self, fd: Any, eventmask: int) -> None:
+        number = _own_number(fd)
+        if number is None:
+            return self._native.modify(fd, eventmask)
+        self._check(number, errno.ENOENT, number in self._handles)
+        self._handles[number] = eventmask
+
+    def unregister(self, fd: Any) -> None:
+        number = _own_number(fd)
+        if number is None:
+            return self._native.unregister(fd)
+        known = self._handles.pop(number, None) is not None
+        self._check(number, errno.ENOENT, known)
+
+    def _check(self, number: int, otherwise: int, is_right: bool) -> None:
+        self._native.fileno()  # raises if it is closed
+        error = errno.EBADF if handle.by_number(number) is None else otherwise
+        if error == errno.EBADF or not is_right:
+            raise OSError(error, os.strerror(error))
+
+    def poll(self, timeout: Any = None, maxevents: int = -1) -> Events:
+        for number in [number for number in self._handles if handle.by_number(number) is None]:
+            del self._handles[number]  # closed: the kernel forgets a closed descriptor too
+        if not self._handles:
+            return self._native.poll(timeout, maxevents)
+        inner = self._native.fileno()
+        watched = {number: mask & _POLL_MASK for number, mask in self._handles.items() if mask}
+        found = wait({**watched, inner: _select.POLLIN}, None if timeout is None or timeout < 0 else timeout)
+        ready = [(number, events) for number, events in found if number != inner]
+        if len(ready) < len(found):
+            ready += self._native.poll(0, maxevents)
+        del ready[maxevents if maxevents > 0 else len(ready) :]
+        for number, _ in ready:
+            if self._handles.get(number, 0) & _select.EPOLLONESHOT:
+                self._handles[number] = 0
+        return ready
+
+
+def install() -> None:
     """Puts these functions in place of the interpreter's, also where they were taken already."""
-    _select.select = select
+    _select.select = Replacement(select)
     _select.poll = Poll  # type: ignore[assignment,misc]
-    if hide_epoll and hasattr(_select, "epoll"):
-        del _select.epoll
+    _select.epoll = Epoll  # type: ignore[assignment,misc]
     selectors = sys.modules.get("selectors")
     if selectors is not None:
         selectors.SelectSelector._select = staticmethod(select)
         selectors.PollSelector._selector_cls = Poll
-        if hide_epoll:
-            selectors.DefaultSelector = selectors.PollSelector  # type: ignore[attr-defined]
+        selectors.EpollSelector._selector_cls = Epoll

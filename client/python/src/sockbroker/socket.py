@@ -10,8 +10,7 @@ import importlib.util
 import sys
 from typing import Any
 
-from . import module, readiness, session
-from .settings import REMOTE
+from . import module, readiness, session, stand_ins
 
 
 def _run_above(below: Any, scope: dict[str, Any]) -> None:
@@ -29,6 +28,6 @@ def _run_above(below: Any, scope: dict[str, Any]) -> None:
 if hasattr(sys.modules["_socket"], "native_module"):
     sys.modules[__name__] = importlib.import_module("socket")  # brokered already
 else:
-    if session.configured().mode == REMOTE:
-        readiness.install(hide_epoll=True)
+    readiness.install()
+    stand_ins.install()
     _run_above(module.build(session.configured().mode), globals())

@@ -1,0 +1,148 @@
+"""Waiting for sockets: `select`, `poll`, `epoll`, `selectors`, `asyncio`, with other files and without."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import select
+import selectors
+import socket
+import unittest
+
+from behaviour.common import SECONDS, tcp_pair, udp_pair
+
+
+@contextlib.contextmanager
+def pipe():
+    reader, writer = os.pipe()
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+class Epoll(unittest.TestCase):
+    def test_events_of_sockets_and_other_files(self):
+        with tcp_pair() as (a, b), pipe() as (reader, writer), select.epoll() as epoll:
+            epoll.register(b, select.EPOLLIN)
+            epoll.register(reader, select.EPOLLIN)
+            self.assertEqual(epoll.poll(0), [])
+            self.assertEqual(epoll.poll(0.01), [])
+            a.sendall(b"x")
+            self.assertEqual(epoll.poll(SECONDS), [(b.fileno(), select.EPOLLIN)])
+            os.write(writer, b"y")
+            found = set()
+            while len(found) < 2:
+                found.update(epoll.poll(SECONDS))
+            self.assertEqual(found, {(b.fileno(), select.EPOLLIN), (reader, select.EPOLLIN)})
+            self.assertEqual(len(epoll.poll(SECONDS, 1)), 1)
+            epoll.unregister(b)
+            self.assertEqual(epoll.poll(SECONDS), [(reader, select.EPOLLIN)])
+
+    def test_what_is_watched_can_be_changed(self):
+        with tcp_pair() as (a, b), select.epoll() as epoll:
+            epoll.register(b.fileno(), select.EPOLLIN)
+            epoll.modify(b, select.EPOLLOUT)
+            self.assertEqual(epoll.poll(SECONDS), [(b.fileno(), select.EPOLLOUT)])
+            epoll.modify(b, select.EPOLLIN | select.EPOLLRDHUP)
+            a.shutdown(socket.SHUT_WR)
+            self.assertEqual(epoll.poll(SECONDS), [(b.fileno(), select.EPOLLIN | select.EPOLLRDHUP)])
+
+    def test_one_shot_reports_once(self):
+        with udp_pair() as (a, b), select.epoll() as epoll:
+            epoll.register(b, select.EPOLLIN | select.EPOLLONESHOT)
+            a.send(b"x")
+            self.assertEqual(epoll.poll(SECONDS), [(b.fileno(), select.EPOLLIN)])
+            self.assertEqual(epoll.poll(0.05), [])
+            epoll.modify(b, select.EPOLLIN | select.EPOLLONESHOT)
+            self.assertEqual(epoll.poll(SECONDS), [(b.fileno(), select.EPOLLIN)])
+
+    def test_what_is_not_right_is_refused(self):
+        with udp_pair() as (a, b), select.epoll() as epoll:
+            epoll.register(a)
+            number = b.fileno()
+            for call, expected in (
+                (lambda: epoll.register(a), errno.EEXIST),
+                (lambda: epoll.modify(b, 1), errno.ENOENT),
+                (lambda: epoll.unregister(b), errno.ENOENT),
+            ):
+                with self.assertRaises(OSError) as caught:
+                    call()
+                self.assertEqual(caught.exception.errno, expected)
+            b.close()
+            with self.assertRaises(OSError) as caught:
+                epoll.register(number)
+            self.assertEqual(caught.exception.errno, errno.EBADF)
+        with self.assertRaises(ValueError):
+            epoll.fileno()
+        self.assertTrue(epoll.closed)
+
+    def test_a_closed_socket_is_forgotten(self):
+        with udp_pair() as (a, b), select.epoll() as epoll:
+            epoll.register(b, select.EPOLLIN)
+            a.send(b"x")
+            b.close()
+            self.assertEqual(epoll.poll(0.05), [])
+
+
+class Poll(unittest.TestCase):
+    def test_what_is_watched_can_be_changed(self):
+        with tcp_pair() as (a, b), pipe() as (reader, _):
+            poll = select.poll()
+            poll.register(b, select.POLLIN)
+            poll.register(reader, select.POLLIN)
+            self.assertEqual(poll.poll(0), [])
+            poll.modify(b, select.POLLOUT)
+            self.assertEqual(poll.poll(1000), [(b.fileno(), select.POLLOUT)])
+            poll.unregister(b)
+            self.assertEqual(poll.poll(10), [])
+            with self.assertRaises(KeyError):
+                poll.unregister(b)
+            with self.assertRaises(OSError) as caught:
+                poll.modify(b, 1)
+            self.assertEqual(caught.exception.errno, errno.ENOENT)
+
+
+class Selectors(unittest.TestCase):
+    def test_every_selector_knows_every_socket(self):
+        for make in (selectors.DefaultSelector, selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector):
+            with self.subTest(selector=make.__name__), tcp_pair() as (a, b), pipe() as (reader, _), make() as selector:
+                selector.register(b, selectors.EVENT_READ, "b")
+                selector.register(reader, selectors.EVENT_READ, "reader")
+                self.assertEqual(selector.select(0.01), [])
+                a.sendall(b"x")
+                ((key, events),) = selector.select(SECONDS)
+                self.assertEqual((key.data, events), ("b", selectors.EVENT_READ))
+                selector.modify(b, selectors.EVENT_WRITE, "again")
+                ((key, events),) = selector.select(SECONDS)
+                self.assertEqual((key.data, events), ("again", selectors.EVENT_WRITE))
+
+
+class Asyncio(unittest.TestCase):
+    def test_a_loop_made_before_its_sockets_serves_them(self):
+        async def talk():
+            loop = asyncio.get_running_loop()
+            with udp_pair() as (a, b):
+                a.setblocking(False)
+                b.setblocking(False)
+                waiting = asyncio.ensure_future(loop.sock_recv(b, 100))
+                await asyncio.sleep(0.01)
+                a.send(b"datagram")
+                return await asyncio.wait_for(waiting, SECONDS)
+
+        self.assertEqual(asyncio.run(talk()), b"datagram")
+
+    def test_children_and_their_pipes(self):
+        async def run():
+            process = await asyncio.create_subprocess_exec(
+                "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            )
+            output, _ = await asyncio.wait_for(process.communicate(b"through a child"), SECONDS)
+            return output
+
+        self.assertEqual(asyncio.run(run()), b"through a child")
+
+
+if __name__ == "__main__":
+    unittest.main()
