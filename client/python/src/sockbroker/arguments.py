@@ -15,7 +15,7 @@ from .errors import ArgumentError, BrokerError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _RESOLVER = (native.module.gaierror, native.module.herror)
-_WRONG = (ArgumentError, TypeError, ValueError, OverflowError)
+_WRONG = (ArgumentError, TypeError, ValueError, OverflowError, BufferError)
 
 
 def method(function: _Function) -> _Function:

@@ -16,7 +16,7 @@ from .errors import BrokerError, still_refused
 from .answer import Answer
 from .handle import Handle, Transit, in_transit
 from .late import LateResults
-from .values import Outgoing, integer, read_address, write_address
+from .values import Outgoing, c_int, integer, octets, read_address, write_address
 
 _UNIX = int(native.module.AF_UNIX)
 _SOCKET_LEVEL = int(native.module.SOL_SOCKET)
@@ -143,7 +143,7 @@ class HandleLife(Base):
 
     @method
     def listen(self, *backlog: Any) -> None:
-        handle, given = self._open(), [integer(item) for item in backlog]
+        handle, given = self._open(), [c_int(item) for item in backlog]
         if self._is_local():
             _natively.listen(self, *given)
         else:
@@ -170,7 +170,7 @@ class HandleLife(Base):
 
     @method
     def shutdown(self, how: Any, /) -> None:
-        self._open().call("shutdown", [integer(how)])
+        self._open().call("shutdown", [c_int(how)])
 
     @method
     def getsockname(self) -> Any:
@@ -200,9 +200,9 @@ class HandleLife(Base):
 
     @method
     def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:
-        numbers = [integer(level), integer(option)]
+        numbers = [c_int(level), c_int(option)]
         if length:
-            numbers += map(integer, length)
+            numbers += map(c_int, length)
         answer = self._open().call("getsockopt", numbers)
         value = answer.value
         return value if type(value) is int else answer.data(value)
@@ -210,21 +210,23 @@ class HandleLife(Base):
     @method
     def setsockopt(self, level: Any, option: Any, value: Any, *length: Any) -> None:
         handle = self._open()
-        place = (integer(level), integer(option))
+        place = (c_int(level), c_int(option))
         if place == (_SOCKET_LEVEL, _ATTACH_FILTER) and not isinstance(value, int):
             beside = Outgoing()
-            program = beside.data(_filter_program(bytes(value)))
+            with octets(value) as pointer:
+                program = beside.data(_filter_program(bytes(pointer)))
             handle.call("attach_filter", [program], attachments=beside.attachments)
         elif place == (_SOCKET_LEVEL, _DETACH_FILTER):
             handle.call("detach_filter", [])
         elif value is None:
             handle.call("setsockopt", [*place, None, integer(*length)])
-        elif isinstance(value, (bytes, bytearray, memoryview)):
-            beside = Outgoing()
-            params = [*place, beside.data(bytes(value)), *length]
-            handle.call("setsockopt", params, attachments=beside.attachments)
-        else:
+        elif hasattr(value, "__index__"):
             handle.call("setsockopt", [*place, integer(value), *length])
+        else:
+            beside = Outgoing()
+            with octets(value) as data:
+                params = [*place, beside.data(bytes(data)), *length]
+            handle.call("setsockopt", params, attachments=beside.attachments)
 
     @method
     def ioctl(self, control: Any, option: Any = None, /) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from . import native, session
 from .arguments import function
-from .values import host, integer, read_address, write_address
+from .values import c_int, host, integer, read_address, write_address
 
 _LONG_MAX = (1 << 63) - 1
+_UNSIGNED_MAX = (1 << 32) - 1
 _STRICT_PORTS = sys.version_info < (3, 12)
 _UNSPECIFIED = int(native.module.AF_UNSPEC)
 
@@ -29,7 +31,7 @@ def getaddrinfo(
 
 
 def _host(name: Any) -> str | None:
-    if isinstance(name, memoryview):
+    if isinstance(name, (bytearray, memoryview)):
         raise TypeError("getaddrinfo() argument 1 must be string or None")
     return host(name)
 
@@ -52,6 +54,9 @@ def _port(port: Any) -> str | None:
 def getnameinfo(sockaddr: Any, flags: Any, /) -> tuple[str, str]:
     if not isinstance(sockaddr, tuple):
         raise TypeError("getnameinfo() argument 1 must be a tuple")
+    if len(sockaddr) < 2 or not isinstance(sockaddr[0], str):
+        raise TypeError("getnameinfo() argument 1 must be a tuple of a str and an int")
+    c_int(sockaddr[1])
     sys.audit("socket.getnameinfo", sockaddr)
     return tuple(_ask("getnameinfo", [write_address(int(native.module.AF_INET6), sockaddr), integer(flags)]))
 
@@ -112,13 +117,26 @@ def if_nameindex() -> list[tuple[int, str]]:
 
 @function
 def if_nametoindex(oname: Any, /) -> int:
-    text = oname.decode() if isinstance(oname, bytes) else _text(oname)
+    name = os.fsencode(oname)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        raise OSError("no interface with this name") from None
     return _ask("if_nametoindex", [text])  # type: ignore[no-any-return]
 
 
 @function
 def if_indextoname(index: Any, /) -> str:
-    return _ask("if_indextoname", [integer(index)])  # type: ignore[no-any-return]
+    number = integer(index)
+    if not 0 <= number <= _UNSIGNED_MAX:
+        # Releases of CPython differ in what they take.
+        try:
+            native.module.if_indextoname(number)
+        except OSError:
+            pass
+    return _ask("if_indextoname", [number & _UNSIGNED_MAX])  # type: ignore[no-any-return]
 
 
 @function
@@ -129,10 +147,9 @@ def gethostname() -> str:
 
 def sethostname(name: Any, /) -> None:
     """Not checked by CPython's own function, which would do it."""
-    if isinstance(name, (bytes, bytearray)):
-        name = bytes(name).decode()
-    elif not isinstance(name, str):
+    if isinstance(name, bytearray):
         native.module.sethostname(name)  # raises
+    name = os.fsencode(name).decode()
     sys.audit("socket.sethostname", name)
     _ask("sethostname", [name])
 

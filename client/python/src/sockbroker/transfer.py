@@ -14,9 +14,13 @@ from .answer import Answer
 from .handle import Handle
 from .late import LateResults, Message
 from .life import HandleLife
-from .values import Outgoing, integer, read_address, read_ancillary, write_address
+from .values import Outgoing, c_int, integer, octets, read_address, read_ancillary, write_address
 
 _CLOEXEC = int(native.module.MSG_CMSG_CLOEXEC)
+_CTRUNC = int(native.module.MSG_CTRUNC)
+_WAITALL = int(native.module.MSG_WAITALL)
+_TAKES_NOTHING = int(native.module.MSG_PEEK | native.module.MSG_DONTWAIT | native.module.MSG_OOB)
+_STREAM = int(native.module.SOCK_STREAM)
 _MAX_BUFFERS = 1024  # UIO_MAXIOV
 _natively = native.Socket
 _NOT_GIVEN: Any = object()
@@ -48,10 +52,30 @@ class HandleSocket(HandleLife):
         return min(size, self._open().session.receive_bytes)
 
     def _data(self, name: str, bufsize: Any, flags: Any) -> Message:
-        size, flags = self._size(_positive(bufsize)), integer(flags)
+        wanted, flags = _positive(bufsize), c_int(flags)
+        size = self._size(wanted)
         message = self._receive(name, size, [size, flags], flags)
         frame.close_all(message.descriptors)
+        if size < wanted and flags & _WAITALL and message.n == size:
+            self._wait_for_rest(message, name, wanted, flags)
         return message
+
+    def _wait_for_rest(self, message: Message, name: str, wanted: int, flags: int) -> None:
+        """What a blocking stream waits for beyond the most that one call of the broker receives."""
+        if flags & _TAKES_NOTHING or self._kind() != _STREAM or _natively.gettimeout(self) is not None:
+            return
+        parts = [message.data]
+        while message.n < wanted:
+            size = self._size(wanted - message.n)
+            try:
+                more = self._receive(name, size, [size, flags], flags)
+            except OSError:
+                break  # as in the kernel: what has come is the result, and the next call fails
+            parts.append(more.data)
+            message.n += more.n
+            if more.n < size:
+                break
+        message.data = b"".join(parts)
 
     @method
     def recv(self, bufsize: Any, flags: Any = 0, /) -> bytes:
@@ -73,104 +97,133 @@ class HandleSocket(HandleLife):
 
     def _into(self, name: str, buffer: Any, nbytes: Any, flags: Any) -> Message:
         size = _positive(nbytes)
-        with memoryview(buffer) as view, view.cast("B") as octets:
-            if octets.readonly:
+        with octets(buffer) as view:
+            if view.readonly:
                 raise TypeError("a read-only buffer")
-            if size > len(octets):
+            if size > len(view):
                 raise ValueError("nbytes is greater than the length of the buffer")
-            message = self._data(name, size or len(octets), flags)
-            octets[: len(message.data)] = message.data
+            message = self._data(name, size or len(view), flags)
+            view[: len(message.data)] = message.data
         return message
 
     @method
     def recvmsg(self, bufsize: Any, ancbufsize: Any = 0, flags: Any = 0, /) -> tuple[Any, ...]:
-        size, room, flags = self._size(_positive(bufsize)), _positive(ancbufsize), integer(flags)
+        size, room, flags = self._size(_positive(bufsize)), _positive(ancbufsize), c_int(flags)
         message = self._receive("recvmsg", size, [size, room, flags], flags, descriptors=True)
         _hand_over(message, flags)
         return message.data, message.ancillary, message.flags, message.address
 
     @method
     def recvmsg_into(self, buffers: Any, ancbufsize: Any = 0, flags: Any = 0, /) -> tuple[Any, ...]:
-        room, flags = _positive(ancbufsize), integer(flags)
-        views = [memoryview(buffer) for buffer in buffers]
-        octets = [view.cast("B") for view in views]
+        room, flags = _positive(ancbufsize), c_int(flags)
+        views = [octets(buffer) for buffer in buffers]
         try:
-            if any(part.readonly for part in octets):
+            if any(view.readonly for view in views):
                 raise TypeError("a read-only buffer")
-            sizes = [len(part) for part in octets]
+            sizes = [len(view) for view in views]
             message = self._receive("recvmsg_into", sum(sizes), [sizes, room, flags], flags, descriptors=True)
-            _scatter(message.data, octets)
+            _scatter(message.data, views)
         finally:
-            for view in (*octets, *views):
+            for view in views:
                 view.release()
         _hand_over(message, flags)
         return message.n, message.ancillary, message.flags, message.address
 
     @method
     def send(self, data: Any, flags: Any = 0, /) -> int:
-        flags = integer(flags)
-        with memoryview(data) as view, view.cast("B") as octets:
-            handle = self._open()
-            part = handle.session.part_bytes
-            sent = _send_part(handle, "send", octets[:part], [flags])
-            # A blocking stream takes all of it, as in the kernel.
-            while sent < len(octets) and sent % part == 0 and sent and _natively.gettimeout(self) is None:
-                sent += _send_part(handle, "send", octets[sent : sent + part], [flags])
-        return sent
+        rest = [c_int(flags)]
+        with octets(data) as view:
+            return self._send_parts("send", view, rest)
 
     @method
     def sendall(self, data: Any, flags: Any = 0, /) -> None:
-        flags = integer(flags)
-        with memoryview(data) as view, view.cast("B") as octets:
+        flags = c_int(flags)
+        with octets(data) as view:
             handle = self._open()
             part = handle.session.part_bytes
             timeout = _natively.gettimeout(self)
             deadline = time.monotonic() + timeout if timeout else None
-            for start in range(0, max(len(octets), 1), part):
+            for start in range(0, max(len(view), 1), part):
                 if start and deadline is not None and time.monotonic() >= deadline:
                     raise native.module.timeout("timed out")
-                _send_part(handle, "sendall", octets[start : start + part], [flags])
+                _send_part(handle, "sendall", view[start : start + part], [flags])
 
     @method
     def sendto(self, data: Any, *rest: Any) -> int:
         if not 1 <= len(rest) <= 2:
             raise TypeError("sendto() takes 2 or 3 arguments")
-        flags = integer(rest[0]) if len(rest) == 2 else 0
-        handle = self._open()
-        with memoryview(data) as view, view.cast("B") as octets:
+        flags = c_int(rest[0]) if len(rest) == 2 else 0
+        self._open()
+        with octets(data) as view:
             address = write_address(self._family(), rest[-1])
             sys.audit("socket.sendto", self, rest[-1])
-            return _send_part(handle, "sendto", octets[: handle.session.part_bytes], [flags, address])
+            return self._send_parts("sendto", view, [flags, address])
 
     @method
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: Any = 0, address: Any = None, /) -> int:
-        handle, flags = self._open(), integer(flags)
+        handle, flags = self._open(), c_int(flags)
         written = None if address is None else write_address(self._family(), address)
         beside = Outgoing()
-        views = [memoryview(buffer) for buffer in buffers]
+        views = [octets(buffer) for buffer in buffers]
         try:
             if len(views) > _MAX_BUFFERS:
                 raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-            data = [_gathered(views)[: handle.session.part_bytes]]
+            data = views[0] if len(views) == 1 else memoryview(b"".join(views))
             control = beside.ancillary(ancdata)
             sys.audit("socket.sendmsg", self, address)
-            params = [[beside.data(part) for part in data], control, flags, written]
-            answer = handle.call(
+            first = self._first_part(data)
+            params = [[beside.data(first)] if views else [], control, flags, written]
+            sent: int = handle.call(
                 "sendmsg", params, attachments=beside.attachments, descriptors=beside.descriptors
-            )
+            ).value
+            if sent == len(first) < len(data):
+                sent += self._send_rest("sendmsg", data[sent:], [flags, written])
         finally:
             for view in views:
                 view.release()
-        return answer.value  # type: ignore[no-any-return]
+        return sent
+
+    def _first_part(self, data: memoryview) -> memoryview:
+        """As much as one call of the broker takes. A message that is longer cannot be sent at all."""
+        part = self._open().session.part_bytes
+        if len(data) > part and self._kind() != _STREAM:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        return data[:part]
+
+    def _send_parts(self, name: str, data: memoryview, rest: list[Any]) -> int:
+        """Sends as one system call does: a blocking stream takes all of it."""
+        first = self._first_part(data)
+        sent = _send_part(self._open(), name, first, rest)
+        if sent == len(first) < len(data):
+            sent += self._send_rest(name, data[sent:], rest)
+        return sent
+
+    def _send_rest(self, name: str, data: memoryview, rest: list[Any]) -> int:
+        """What a blocking stream takes behind a first part. An error is that of the next call, as in the kernel."""
+        sent = 0
+        while sent < len(data) and _natively.gettimeout(self) is None:
+            part = self._first_part(data[sent:])
+            try:
+                if name == "sendmsg":
+                    params = [[{"attachment": 0}], [], *rest]
+                    taken = self._open().call("sendmsg", params, attachments=[part]).value
+                else:
+                    taken = _send_part(self._open(), name, part, rest)
+            except OSError:
+                break
+            sent += taken
+            if taken < len(part):
+                break
+        return sent
 
     @method
     def sendmsg_afalg(self, msg: Any = (), *, op: Any, iv: Any = _NOT_GIVEN, assoclen: Any = _NOT_GIVEN, flags: Any = 0) -> int:
         handle = self._open()
         beside = Outgoing()
-        params: dict[str, Any] = {"op": integer(op), "flags": integer(flags)}
-        params["msg"] = [beside.data(bytes(memoryview(part))) for part in msg]
+        params: dict[str, Any] = {"op": integer(op), "flags": c_int(flags)}
+        params["msg"] = [beside.data(_copied(part)) for part in msg]
         if iv is not _NOT_GIVEN:
-            params["iv"] = beside.data(bytes(memoryview(iv)))
+            params["iv"] = beside.data(_copied(iv))
         if assoclen is not _NOT_GIVEN:
             params["assoclen"] = integer(assoclen)
         return handle.call_by_name("sendmsg_afalg", params, beside.attachments).value  # type: ignore[no-any-return]
@@ -191,18 +244,17 @@ def _send_part(handle: Handle, name: str, part: Any, rest: list[Any]) -> int:
     return answer.value or 0
 
 
-def _gathered(views: list[Any]) -> Any:
-    """All buffers as one: the kernel makes one message of them anyway."""
-    if len(views) == 1 and views[0].contiguous and views[0].nbytes:
-        return views[0].cast("B")
-    return memoryview(b"".join(views))
+def _copied(buffer: Any) -> bytes:
+    with octets(buffer) as view:
+        return bytes(view)
 
 
 def _message(answer: Answer, family: int) -> Message:
     value = answer.value
     ancillary, descriptors = read_ancillary(value.get("ancdata", ()), answer)
     address = read_address(value.get("address"), family)
-    return Message(answer.data(value["data"]), value["n"], ancillary, value.get("flags", 0), address, descriptors)
+    flags = value.get("flags", 0) | (_CTRUNC if answer.missing else 0)
+    return Message(answer.data(value["data"]), value["n"], ancillary, flags, address, descriptors)
 
 
 def _padded(message: Message) -> bytes:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import array
 import binascii
+import errno
 import operator
 import os
+from pickle import PickleBuffer
 from typing import Any, Iterable
 
 from . import frame, native
@@ -22,12 +24,33 @@ _UNIX = int(native.module.AF_UNIX)
 _PACKET = int(getattr(native.module, "AF_PACKET", -1))
 _CAN = int(getattr(native.module, "AF_CAN", -1))
 _WORD = (1 << 64) - 1
-Bytes = (bytes, bytearray, memoryview)
+_MASKED = tuple(int(getattr(native.module, name, -1)) for name in ("AF_NETLINK", "AF_VSOCK", "AF_QIPCRTR"))
+_UNSIGNED_MAX = (1 << 32) - 1
+_INT_MAX = (1 << 31) - 1
 
 
 def integer(value: Any) -> int:
     """An integer, of anything that is one; enumerations and booleans become plain numbers."""
     return operator.index(value) + 0
+
+
+def c_int(value: Any) -> int:
+    """An integer that CPython takes as a C `int`."""
+    number = integer(value)
+    if not -_INT_MAX - 1 <= number <= _INT_MAX:
+        raise OverflowError("Python int too large to convert to C int")
+    return number
+
+
+def octets(buffer: Any) -> memoryview:
+    """The bytes of anything that has the buffer protocol, which has to be released."""
+    view = memoryview(buffer)
+    if not view.c_contiguous:
+        raise BufferError("underlying buffer is not C-contiguous")
+    try:
+        return view.cast("B")
+    except (TypeError, NotImplementedError):
+        return PickleBuffer(view).raw()  # of a structure
 
 
 def host(value: Any) -> str | None:
@@ -53,12 +76,12 @@ def write_address(family: int, address: Any) -> Any:
         if family in _HOSTS and address:
             if address[0] is None:
                 raise TypeError("a host must be given")
-            return [host(address[0]), *map(_item, address[1:])]
+            return [host(address[0]), *map(_item, address[1:3]), *map(_low_bits, address[3:])]
         if family == _CAN and address:
             return _write_can(address)
-        return [_item(item) for item in address]
-    if isinstance(address, Bytes) or (family == _UNIX and not isinstance(address, int)):
-        return _raw(memoryview(address))
+        return [(_low_bits if family in _MASKED else _item)(item) for item in address]
+    if not isinstance(address, int):
+        return _raw(address)
     raise TypeError(f"not an address: {type(address).__name__}")
 
 
@@ -73,13 +96,20 @@ def _write_can(address: tuple[Any, ...]) -> list[Any]:
 def _item(item: Any) -> Any:
     if isinstance(item, str):
         return item
-    if isinstance(item, Bytes):
+    try:
+        return integer(item)
+    except TypeError:
         return _raw(item)
-    return integer(item)
 
 
-def _raw(data: Any) -> dict[str, str]:
-    return {"base64": binascii.b2a_base64(data, newline=False).decode("ascii")}
+def _low_bits(item: Any) -> int:
+    """A number of which CPython takes the low 32 bits, also if it has more than JSON can carry."""
+    return integer(item) & _UNSIGNED_MAX
+
+
+def _raw(buffer: Any) -> dict[str, str]:
+    with octets(buffer) as data:
+        return {"base64": binascii.b2a_base64(data, newline=False).decode("ascii")}
 
 
 def read_address(value: Any, family: int) -> Any:
@@ -121,13 +151,16 @@ class Outgoing:
     def _item(self, item: Any) -> Any:
         level, kind, data = item
         level, kind = integer(level), integer(kind)
-        raw = bytes(memoryview(data))
+        with octets(data) as view:
+            raw = bytes(view)
         if (level, kind) != _RIGHTS:
             return [level, kind, self.data(raw)]
         whole = len(raw) - len(raw) % _INT
         numbers = array.array("i", raw[:whole])
         for number in numbers:
             os.fstat(number)  # a wrong number fails with EBADF before the broker sees anything
+        if len(self.descriptors) + len(numbers) > frame.MAX_DESCRIPTORS:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as the kernel's limit SCM_MAX_FD
         self.descriptors += numbers
         value: dict[str, Any] = {"descriptors": len(numbers)}
         if raw[whole:]:
@@ -141,6 +174,8 @@ def read_ancillary(items: Iterable[Any], answer: Answer) -> tuple[list[tuple[int
     for level, kind, value in items:
         if type(value) is dict and "descriptors" in value:
             numbers = answer.descriptors[: value["descriptors"]]
+            if not numbers and value["descriptors"]:
+                continue  # this process had no room for any, so that the kernel leaves the item out
             taken += numbers
             data = array.array("i", numbers).tobytes() + binascii.a2b_base64(value.get("rest", ""))
             del answer.descriptors[: len(numbers)]

@@ -16,7 +16,11 @@ WRONG_CALLS = [
     ("connect_ex", 5), ("connect_ex", ("127.0.0.1", 99999)),
     ("listen", "x"), ("listen", 2**40), ("listen", 1, 2),
     ("getsockopt", 1), ("getsockopt", "a", 2), ("getsockopt", 1, 2**40), ("getsockopt", 1, 2, "b"),
-    ("getsockopt", 1, 2, -1), ("getsockopt", 1, 2, 2000),
+    ("getsockopt", 1, 2, -1), ("getsockopt", 1, 2, 2000), ("getsockopt", 1, 2, 2**31), ("getsockopt", 1, 2, 2**70),
+    ("getsockopt", 2**70, 2), ("setsockopt", 1, 2, memoryview(bytes(16))[::2]), ("setsockopt", 1, 2, 2**70),
+    ("shutdown", 2**70), ("listen", 2**70), ("send", b"x", 2**70), ("connect", ("127.0.0.1", 2**70)),
+    ("recv_into", memoryview(bytearray(16))[::2]), ("send", memoryview(bytes(16))[::2]),
+    ("sendmsg", [memoryview(bytes(16))[::2]]),
     ("setsockopt", 1), ("setsockopt", 1, 2, "text"), ("setsockopt", 1, 2, 2**31), ("setsockopt", 1, 2, None),
     ("setsockopt", 1, 2, None, "x"), ("setsockopt", 1, 2, 3, 4), ("setsockopt", 1, 2, 1.5),
     ("settimeout",), ("settimeout", -1), ("settimeout", "x"), ("settimeout", 1e300), ("setblocking", "x", 1),
@@ -47,6 +51,12 @@ WRONG_FUNCTIONS = [
     ("if_nametoindex", 5), ("if_indextoname", "x"), ("if_indextoname", -1), ("gethostname", 1),
     ("sethostname", 5), ("setdefaulttimeout", "x"), ("setdefaulttimeout", -1), ("inet_aton", 5), ("htons", 65536),
     ("socketpair", "x"), ("dup", "x"), ("close", "x"),
+    ("getnameinfo", ("127.0.0.1", 2**31), 0), ("getnameinfo", (b"127.0.0.1", 80), 0), ("getnameinfo", (), 0),
+    ("getnameinfo", ("127.0.0.1\0", 80), 0), ("gethostbyname", "a\0b"), ("gethostbyaddr", "a\0b"),
+    ("getservbyname", "a\0b"), ("getprotobyname", "a\0b"), ("getaddrinfo", bytearray(b"127.0.0.1"), 80),
+    ("if_nametoindex", "lo\0x"), ("if_nametoindex", b"\xff"), ("if_nametoindex", bytearray(b"lo")),
+    ("if_indextoname", 2**31), ("if_indextoname", 2**63), ("if_indextoname", 2**70),
+    ("getservbyport", 2**70), ("sethostname", bytearray(b"x")),
 ]  # fmt: skip
 
 WRONG_CONSTRUCTIONS = [

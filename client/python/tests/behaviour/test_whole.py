@@ -1,0 +1,249 @@
+"""What the package does in several calls, or with values of its own, is what one call of the kernel does."""
+
+import array
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import pathlib
+import resource
+import socket
+import struct
+import tempfile
+import threading
+import unittest
+
+from behaviour.common import SECONDS, tcp_pair
+
+MIB = 1 << 20
+TIMEVAL = struct.Struct("ll")
+
+
+class Timeval(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("microseconds", ctypes.c_long)]
+
+
+@contextlib.contextmanager
+def stream_pair():
+    a, b = socket.socketpair()
+    with a, b:
+        yield a, b
+
+
+def reading(sock):
+    """A thread that reads a stream to its end, and what it reads."""
+    got = []
+
+    def read():
+        while piece := sock.recv(MIB):
+            got.append(piece)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread, got
+
+
+class Buffers(unittest.TestCase):
+    def test_an_option_is_anything_with_the_buffer_protocol(self):
+        mapped = mmap.mmap(-1, TIMEVAL.size)
+        mapped[:] = TIMEVAL.pack(3, 0)
+        values = (
+            TIMEVAL.pack(1, 0), array.array("l", [2, 0]), mapped, (ctypes.c_long * 2)(4, 0), Timeval(5, 0),
+            memoryview(bytes(TIMEVAL.size) + TIMEVAL.pack(6, 0))[TIMEVAL.size :],
+        )  # fmt: skip
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            for seconds, value in enumerate(values, 1):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+                data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.size)
+                self.assertEqual(TIMEVAL.unpack(data), (seconds, 0))
+
+    def test_data_is_sent_from_and_received_into_any_buffer(self):
+        with stream_pair() as (a, b):
+            b.settimeout(SECONDS)
+            a.send(array.array("i", [1, 2]))
+            numbers = array.array("i", [0, 0])
+            self.assertEqual((b.recv_into(numbers), list(numbers)), (8, [1, 2]))
+            a.sendall(Timeval(3, 4))
+            value = Timeval()
+            self.assertEqual((b.recv_into(value), value.seconds, value.microseconds), (TIMEVAL.size, 3, 4))
+            a.sendmsg([array.array("i", [5]), Timeval(6, 7), b""])
+            number, value = (ctypes.c_int * 1)(), Timeval()
+            n, *_ = b.recvmsg_into([number, value])
+            self.assertEqual((n, number[0], value.seconds), (4 + TIMEVAL.size, 5, 6))
+
+    def test_a_unix_path_is_a_buffer_and_an_interface_a_path(self):
+        with socket.socket(socket.AF_UNIX) as sock, self.assertRaises(FileNotFoundError):
+            sock.connect(array.array("B", b"/nonexistent/socket"))
+        self.assertEqual(socket.if_nametoindex(pathlib.Path("lo")), socket.if_nametoindex("lo"))
+        self.assertEqual(socket.if_nametoindex(b"lo"), socket.if_nametoindex("lo"))
+
+    def test_a_scope_beyond_64_bits_counts_by_its_low_bits(self):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.connect(("::1", 9, 0, 1 << 70))
+            self.assertEqual(sock.getpeername(), ("::1", 9, 0, 0))
+
+
+class Large(unittest.TestCase):
+    def test_a_blocking_stream_takes_all_of_one_message(self):
+        data = os.urandom(MIB) * 5
+        calls = (
+            lambda sock: sock.send(data),
+            lambda sock: sock.sendmsg([data]),
+            lambda sock: sock.sendmsg([data[:100], data[100:]]),
+            lambda sock: sock.sendmsg([data[: 4 * MIB], data[4 * MIB :]]),
+        )
+        for call in calls:
+            with stream_pair() as (a, b):
+                thread, got = reading(b)
+                n = call(a)
+                a.close()
+                thread.join()
+                self.assertEqual((n, b"".join(got) == data), (len(data), True))
+
+    def test_a_stream_with_a_timeout_takes_a_first_part(self):
+        with stream_pair() as (a, b):
+            a.settimeout(SECONDS)
+            thread, got = reading(b)
+            n = a.sendmsg([bytes(5 * MIB)])
+            a.close()
+            thread.join()
+            self.assertEqual(sum(map(len, got)), n)
+            self.assertLessEqual(n, 5 * MIB)
+
+    def test_descriptors_ride_with_the_first_part_alone(self):
+        with stream_pair() as (a, b), open("/dev/null", "rb") as file:
+            got = []
+
+            def read():
+                data, descriptors, *_ = socket.recv_fds(b, 1, 10)
+                size = len(data)
+                while size < 5 * MIB:
+                    data, more, *_ = socket.recv_fds(b, MIB, 10)
+                    size, descriptors = size + len(data), [*descriptors, *more]
+                got.extend(descriptors)
+
+            thread = threading.Thread(target=read)
+            thread.start()
+            self.assertEqual(socket.send_fds(a, [bytes(5 * MIB)], [file.fileno()]), 5 * MIB)
+            thread.join()
+            for descriptor in got:
+                os.close(descriptor)
+            self.assertEqual(len(got), 1)
+
+    def test_a_receive_with_waitall_waits_for_more_than_one_call_gets(self):
+        data = os.urandom(MIB) * 5
+        with tcp_pair() as (a, b):
+            b.settimeout(None)
+            sender = threading.Thread(target=a.sendall, args=[data])
+            sender.start()
+            self.assertTrue(b.recv(len(data), socket.MSG_WAITALL) == data)
+            sender.join()
+
+    def test_a_message_that_is_too_long_is_refused_whole(self):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            address = sock.getsockname()
+            for call in (
+                lambda: sock.sendto(bytes(5 * MIB), address),
+                lambda: sock.sendmsg([bytes(5 * MIB)], [], 0, address),
+            ):
+                with self.assertRaises(OSError) as caught:
+                    call()
+                self.assertEqual(caught.exception.errno, errno.EMSGSIZE)
+
+
+class Files(unittest.TestCase):
+    def send(self, position, *arguments):
+        """What `sendfile()` sends of a file of 100 bytes, and where the file's position is then."""
+        with tempfile.TemporaryFile() as file, stream_pair() as (a, b):
+            file.write(bytes(range(100)))
+            file.flush()
+            file.seek(position)
+            n = a.sendfile(file, *arguments)
+            a.close()
+            data = b.recv(1000)
+            return n, file.tell(), data[:1]
+
+    def test_sendfile_begins_at_its_offset(self):
+        self.assertEqual(self.send(7), (100, 100, b"\0"))
+        self.assertEqual(self.send(7, 0, 10), (10, 10, b"\0"))
+        self.assertEqual(self.send(7, 5, 10), (10, 15, b"\5"))
+        self.assertEqual(self.send(7, 300), (0, 7, b""))
+
+    def test_os_sendfile_moves_the_position_only_without_an_offset(self):
+        with tempfile.TemporaryFile() as file, stream_pair() as (a, b):
+            file.write(bytes(range(100)))
+            file.flush()
+            file.seek(20)
+            self.assertEqual(os.sendfile(a.fileno(), file.fileno(), 0, 10), 10)
+            self.assertEqual(os.lseek(file.fileno(), 0, os.SEEK_CUR), 20)
+            self.assertEqual(os.sendfile(a.fileno(), file.fileno(), None, 10), 10)
+            self.assertEqual(os.lseek(file.fileno(), 0, os.SEEK_CUR), 30)
+            self.assertEqual(b.recv(100), bytes([*range(10), *range(20, 30)]))
+
+    def test_inheritance_is_set_and_read(self):
+        with socket.socket() as sock:
+            self.assertFalse(sock.get_inheritable())
+            sock.set_inheritable(True)
+            self.assertTrue(sock.get_inheritable())
+
+
+class Descriptors(unittest.TestCase):
+    @contextlib.contextmanager
+    def free(self, count):
+        """So many numbers are free, and no more."""
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.open("/dev/null", os.O_RDONLY))
+            for _ in range(count):
+                os.close(held.pop())
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for number in held:
+                os.close(number)
+
+    def test_descriptors_without_room_are_lost_and_said_to_be(self):
+        with contextlib.ExitStack() as stack:
+            a, b = map(stack.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            b.settimeout(SECONDS)
+            file = stack.enter_context(open("/dev/null", "rb"))
+            for text, count in ((b"ten", 10), (b"two", 2), (b"all", 4), (b"one", 1)):
+                socket.send_fds(a, [text], [file.fileno()] * count)
+            found = []
+            for room in (3, 0):
+                with self.free(room):
+                    data, descriptors, flags, _ = socket.recv_fds(b, 10, 20)
+                    found.append((data, len(descriptors), bool(flags & socket.MSG_CTRUNC)))
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+            for _ in range(2):
+                data, descriptors, flags, _ = socket.recv_fds(b, 10, 20)
+                found.append((data, len(descriptors), bool(flags & socket.MSG_CTRUNC)))
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        self.assertEqual(found, [(b"ten", 3, True), (b"two", 0, True), (b"all", 4, False), (b"one", 1, False)])
+
+    def test_a_socket_is_refused_without_a_free_number(self):
+        with socket.socket():
+            with self.free(0), self.assertRaises(OSError) as caught:
+                socket.socket()
+            socket.socket().close()
+        self.assertEqual(caught.exception.errno, errno.EMFILE)
+
+    def test_too_many_descriptors_fail_alone(self):
+        with stream_pair() as (a, b), open("/dev/null", "rb") as file:
+            with self.assertRaises(OSError) as caught:
+                socket.send_fds(a, [b"x"], [file.fileno()] * 254)
+            self.assertEqual(caught.exception.errno, errno.EINVAL)
+            a.send(b"after")
+            self.assertEqual(b.recv(10), b"after")
+
+
+if __name__ == "__main__":
+    unittest.main()
