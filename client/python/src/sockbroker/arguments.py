@@ -12,6 +12,7 @@ from typing import Any, Callable, TypeVar
 
 from . import native
 from .errors import ArgumentError, BrokerError
+from .handle import LOCAL
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _RESOLVER = (native.module.gaierror, native.module.herror)
@@ -29,6 +30,8 @@ def method(function: _Function) -> _Function:
     @functools.wraps(function)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
+            if self._handle is LOCAL and natively is not None:
+                return natively(self, *args, **kwargs)
             return function(self, *args, **kwargs)
         except _WRONG as error:
             failure = _explained(natively, (_empty(self), *args), kwargs, error)

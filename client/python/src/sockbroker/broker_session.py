@@ -35,6 +35,8 @@ class Session:
         self.endpoint = endpoint
         self.is_restricted = False
         """Whether it has given up what needs privileges."""
+        self.keeps_unix_sockets = False
+        """Whether the policy keeps Unix sockets of this process from it."""
         self.handles = 0
         """How many handles of it are open."""
         self._clone: tuple[str, Any] | None = None

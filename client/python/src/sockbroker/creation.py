@@ -9,11 +9,14 @@ from typing import Any
 from . import native, session
 from .answer import Answer
 from .broker_session import Session
-from .errors import ArgumentError, Denied
-from .handle import Facts, Handle, Transit, close_number
+from .errors import ArgumentError, BrokerError, Denied
+from .handle import LOCAL, Facts, Handle, Transit, close_number
 from .owned import is_owned
 from .session import configured
 from .settings import REMOTE
+
+
+_UNIX = int(native.module.AF_UNIX)
 
 
 def wants_descriptor() -> bool:
@@ -28,9 +31,16 @@ def create(family: int, kind: int, protocol: int) -> Transit:
 
 
 def pair(family: int, kind: int, protocol: int) -> list[Transit]:
-    """`socket.socketpair`, likewise."""
+    """`socket.socketpair`. Unix sockets are made by this process where it has descriptors, or the broker may not."""
+    if family == _UNIX and wants_descriptor():
+        return native_pair(family, kind, protocol)
     params = {"family": family, "type": kind, "proto": protocol, "timeout": default_timeout()}
-    return _made("socket.socketpair", params, 2)
+    try:
+        return _made("socket.socketpair", params, 2)
+    except Denied:
+        if family != _UNIX:
+            raise
+    return native_pair(family, kind, protocol)
 
 
 def _made(method: str, params: dict[str, Any], count: int) -> list[Transit]:
@@ -91,10 +101,26 @@ def default_timeout() -> float | None:
 
 
 def native_pair(family: int, kind: int, protocol: int) -> list[Transit]:
-    """A pair that this process makes itself, so that its credentials are in it, and the broker adopts."""
+    """A pair that this process makes itself, so that its credentials are in it, and the broker adopts if it may."""
     made = []
     for sock in native.module.socketpair(family, kind, protocol):
         facts = Facts(sock.family, sock.type, sock.proto, sock.gettimeout())
-        handle = adopt(sock.fileno(), facts)
+        handle = adopt_or_keep(sock.fileno(), facts)
         made.append(Transit(sock.detach(), handle, facts))
     return made
+
+
+def adopt_or_keep(descriptor: int, facts: Facts) -> Handle:
+    """The same. A Unix socket that the policy keeps from the broker remains this process's own."""
+    if facts.family != _UNIX:
+        return adopt(descriptor, facts)
+    where = session.opened()
+    if where is not None and where.keeps_unix_sockets:
+        return LOCAL
+    try:
+        return adopt(descriptor, facts)
+    except (BrokerError, Denied):
+        where = session.opened()
+        if where is not None:
+            where.keeps_unix_sockets = True
+        return LOCAL

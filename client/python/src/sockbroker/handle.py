@@ -92,6 +92,16 @@ class Handle:
             pass
 
 
+def _local() -> Handle:
+    made = Handle.__new__(Handle)
+    made.number, made.late, made._shown = None, None, -1
+    return made
+
+
+LOCAL = _local()
+"""In place of the handle of a Unix socket that this process holds and the broker does not mediate."""
+
+
 def close_number(session: Session, number: int) -> None:
     """Closes a handle that has no object, or may be closed already."""
     try:

@@ -47,7 +47,7 @@ class HandleLife(Base):
         """Takes over a descriptor: the interpreter examines it, then the broker has a handle for it."""
         _natively.__init__(self, family, kind, protocol, fileno)
         try:
-            self._handle = creation.adopt(_natively.fileno(self), self._facts())
+            self._handle = creation.adopt_or_keep(_natively.fileno(self), self._facts())
             self._note_descriptor()
         except BaseException:
             _natively.detach(self)  # it remains the caller's

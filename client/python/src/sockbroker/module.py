@@ -84,9 +84,7 @@ def _socketpair(end: Any) -> Any:
     def socketpair(family: Any = unix, type: Any = stream, proto: Any = 0, /) -> Any:
         """A pair made by this process where it can, so that its credentials are in it."""
         kind = [integer(unix if family is None else family), integer(type), integer(proto)]
-        is_local = creation.wants_descriptor() and kind[0] == unix
-        made = creation.native_pair(*kind) if is_local else creation.pair(*kind)
-        return tuple(end(*passed.facts[:3], passed) for passed in made)
+        return tuple(end(*passed.facts[:3], passed) for passed in creation.pair(*kind))
 
     return socketpair
 

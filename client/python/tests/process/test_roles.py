@@ -142,6 +142,69 @@ class Roles(unittest.TestCase):
             output = self.finish(self.start("-W", "ignore", *code(text), mode=mode))
             self.assertEqual(output, "64\nTrue ('right', 34997, 1) True\n", mode)
 
+    def test_sockets_without_a_descriptor_can_be_waited_for(self):
+        text = """
+            import asyncio, select, selectors, socket
+            kind = 0x88B5
+            sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
+            sender.bind(("left", kind))
+            catcher = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
+            catcher.bind(("right", kind))
+            frame = b"\\xff" * 6 + b"\\x02" * 6 + b"\\x88\\xb5" + b"hello".ljust(50, b".")
+            def ready():
+                yield select.select([catcher], [], [], 0)[0] == [catcher]
+                for make in (select.poll, select.epoll):
+                    poll = make()
+                    poll.register(catcher, select.POLLIN)
+                    yield poll.poll(0) == [(catcher.fileno(), select.POLLIN)]
+                for make in (selectors.DefaultSelector, selectors.SelectSelector):
+                    with make() as selector:
+                        selector.register(catcher, selectors.EVENT_READ)
+                        yield len(selector.select(0)) == 1
+            print(any(ready()))
+            sender.send(frame)
+            select.select([catcher], [], [], 20)
+            print(all(ready()))
+            catcher.recv(2000)
+            catcher.setblocking(False)
+            async def catch():
+                waiting = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(catcher, 2000))
+                await asyncio.sleep(0.05)
+                sender.send(frame)
+                return await asyncio.wait_for(waiting, 20)
+            print(catcher.fileno() >= 2**30, asyncio.run(catch()) == frame)
+        """
+        for mode in ("direct", "mediated", "remote"):
+            output = self.finish(self.start("-W", "ignore", *code(text), mode=mode))
+            self.assertEqual(output, "False\nTrue\nTrue True\n", mode)
+
+    def test_asyncio_needs_no_role_for_the_pair_of_its_loop(self):
+        text = """
+            import asyncio, socket
+            async def serve(reader, writer):
+                writer.write((await reader.readline()).upper())
+                await writer.drain()
+                writer.close()
+            async def talk():
+                server = await asyncio.start_server(serve, "127.0.0.1", 0)
+                async with server:
+                    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                    writer.write(b"hello\\n")
+                    answer = await reader.read()
+                    writer.close()
+                    return answer
+            print(asyncio.run(talk()))
+            a, b = socket.socketpair()
+            again = a.dup()
+            again.send(b"local"); print(b.recv(10), a.gettimeout(), b.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE))
+            c = socket.socket(fileno=b.detach())
+            a.send(b"adopted"); print(c.recv(10))
+            for sock in (a, again, c): sock.close()
+        """
+        for mode in ("direct", "mediated", "remote"):
+            output = self.finish(self.start(*code(text), mode=mode))
+            self.assertEqual(output, "b'HELLO\\n'\nb'local' None 1\nb'adopted'\n", mode)
+
     def test_the_documentation_s_programs_run_unchanged(self):
         for kind in ("echo", "dual"):
             for mode in ("direct", "mediated"):
