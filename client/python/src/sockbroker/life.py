@@ -110,10 +110,10 @@ class HandleLife(Base):
     @method
     def bind(self, address: Any, /) -> None:
         handle, written = self._open(), write_address(self._family(), address)
-        sys.audit("socket.bind", self, address)
         if self._is_local():
             _natively.bind(self, address)
             return
+        sys.audit("socket.bind", self, address)
         if handle.session.is_stale():
             handle.session.follow_identity()
             if _natively.fileno(self) >= 0:
@@ -152,20 +152,20 @@ class HandleLife(Base):
     @method
     def connect(self, address: Any, /) -> None:
         handle, written = self._open(), write_address(self._family(), address)
-        sys.audit("socket.connect", self, address)
         if self._is_local():
             _natively.connect(self, address)
-        else:
-            handle.call("connect", [written])
+            return
+        sys.audit("socket.connect", self, address)
+        handle.call("connect", [written])
 
     @method
     def connect_ex(self, address: Any, /) -> int:
         written = write_address(self._family(), address)
         if self._handle is None:
             return errno.EBADF
-        sys.audit("socket.connect", self, address)
         if self._is_local():
             return _natively.connect_ex(self, address)  # type: ignore[no-any-return]
+        sys.audit("socket.connect", self, address)
         return self._handle.call("connect_ex", [written]).value  # type: ignore[no-any-return]
 
     @method

@@ -156,6 +156,8 @@ class HandleSocket(HandleLife):
         self._open()
         with octets(data) as view:
             address = write_address(self._family(), rest[-1])
+            if self._is_local():
+                return _natively.sendto(self, view, flags, rest[-1])  # type: ignore[no-any-return]
             sys.audit("socket.sendto", self, rest[-1])
             return self._send_parts("sendto", view, [flags, address])
 
@@ -163,6 +165,8 @@ class HandleSocket(HandleLife):
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: Any = 0, address: Any = None, /) -> int:
         handle, flags = self._open(), c_int(flags)
         written = None if address is None else write_address(self._family(), address)
+        if address is not None and self._is_local():
+            return _natively.sendmsg(self, buffers, ancdata, flags, address)  # type: ignore[no-any-return]
         beside = Outgoing()
         views = [octets(buffer) for buffer in buffers]
         try:
