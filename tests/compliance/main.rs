@@ -11,7 +11,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 /// How long one theme may take; the runner bounds every scenario by itself.
-const PATIENCE: Duration = Duration::from_mins(5);
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// What a run of the runner printed, and whether it found no difference.
 struct Outcome {

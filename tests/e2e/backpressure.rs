@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::Beside;
@@ -11,7 +11,7 @@ use sockbroker_test_support::message::request;
 use sockbroker_test_support::websocket::Opcode;
 use sockbroker_test_support::wire::Wire;
 use sockbroker_test_support::{
-    Client, Daemon, LspClient, WebSocketClient, base64, bounded, happens_within, pause,
+    Client, Daemon, HANG, LspClient, WebSocketClient, base64, bounded, happens_within, pause,
 };
 
 use crate::broker::{broker, limited};
@@ -23,7 +23,7 @@ const A_FEW: u64 = 8 * MIB;
 /// Sends `message` over and over and never reads. The most that the broker grew until it hung up.
 fn flood(broker: &Daemon, wire: &Wire, message: &[u8]) -> u64 {
     let (before, mut most) = (broker.resident_bytes(), 0);
-    let hung_up = happens_within(Duration::from_secs(10), || {
+    let hung_up = happens_within(HANG, || {
         most = most.max(broker.resident_bytes());
         for _ in 0..50 {
             match wire.try_send(message, &[]) {
@@ -107,7 +107,7 @@ fn a_peer_that_never_reads_is_disconnected_over_http() {
 #[test]
 fn a_peer_that_reads_late_gets_everything() {
     bounded(20, || {
-        let broker = limited(&[("stall_seconds", 3)]);
+        let broker = limited(&[("stall_seconds", 60)]);
         let mut client = broker.lsp();
         let frame = |id: u64| {
             LspClient::frame(&request(id, "rpc.discover", Value::Null).to_string(), None, 0)
@@ -115,7 +115,6 @@ fn a_peer_that_reads_late_gets_everything() {
         let frames: Vec<u8> = (0..100).flat_map(frame).collect();
         client.wire.send(&frames, &[]).unwrap();
         pause(600);
-        let begun = Instant::now();
         for id in 0..100_u64 {
             let answer = client.next_answer().unwrap();
             assert_eq!((answer.id(), answer.is_fault()), (&json!(id), false));
@@ -124,7 +123,6 @@ fn a_peer_that_reads_late_gets_everything() {
                 pause(20);
             }
         }
-        assert!(begun.elapsed() < Duration::from_secs(10));
         client.is_served();
     });
 }
@@ -153,7 +151,7 @@ fn beyond_output_bytes_no_further_call_is_taken_until_the_peer_reads() {
 #[test]
 fn a_half_closed_peer_has_stall_seconds_too() {
     bounded(20, || {
-        let broker = limited(&[("stall_seconds", 5)]);
+        let broker = limited(&[("stall_seconds", 60)]);
         let mut keeper = broker.lsp();
         let token = keeper.call("session.open", Value::Null).result()["token"].clone();
         let (left, right) = keeper.pair();
@@ -175,7 +173,7 @@ fn a_half_closed_peer_has_stall_seconds_too() {
         for _ in 0..room {
             let before = client.wire.arrived();
             client.send("socket.htons", json!([1]));
-            assert!(happens_within(Duration::from_secs(1), || client.wire.arrived() > before));
+            assert!(happens_within(HANG, || client.wire.arrived() > before));
         }
         let waiting = client.send("socket.recv", json!([right, 9]));
         client.wire.close_writing();
@@ -261,7 +259,7 @@ fn buffered_bytes_bounds_what_waiting_calls_hold_in_attachments() {
         };
         let first = call(&mut client);
         let second = call(&mut client);
-        let answered = client.wire.anything_within(Duration::from_secs(1));
+        let answered = client.wire.anything_within(HANG);
         assert!(answered, "120 000 bytes wait where 100 000 may");
         assert_eq!(client.answer(second).fault().limit(), "buffered_bytes");
         client.cancel(first);

@@ -4,12 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::Beside;
 use sockbroker_test_support::message::request;
-use sockbroker_test_support::{Answer, Client, LspClient, base64, bounded, pause};
+use sockbroker_test_support::{Answer, Client, HANG, LspClient, base64, bounded, pause};
 
 use crate::broker::broker;
 
@@ -317,7 +316,7 @@ fn a_cancelled_send_tells_how_much_had_left() {
             let fault = client.answer(id).fault();
             let sent = usize::try_from(fault.data.sent.unwrap()).unwrap();
             client.call("socket.close", json!([handle])).result();
-            ours.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            ours.set_read_timeout(Some(HANG)).unwrap();
             let mut seen = Vec::new();
             ours.read_to_end(&mut seen).unwrap();
             assert!(sent > 0 && seen == data[..sent], "{method}: {sent} told, {} came", seen.len());

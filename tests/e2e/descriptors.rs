@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::Beside;
 use sockbroker_test_support::message::request;
-use sockbroker_test_support::{Answer, Client, Folder, LspClient, base64, bounded};
+use sockbroker_test_support::{Answer, Client, Folder, HANG, LspClient, base64, bounded};
 
 use crate::broker::broker;
 
@@ -19,7 +18,7 @@ fn stream(mut answer: Answer) -> UnixStream {
     answer.result();
     assert_eq!(answer.descriptors.len(), 1, "{}", answer.short());
     let stream = UnixStream::from(answer.descriptors.remove(0));
-    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
     stream
 }
 
@@ -70,7 +69,7 @@ fn nothing_of_a_detached_socket_stays_until_the_next_request() {
         let mut client = broker.lsp();
         client.call("session.open", Value::Null).result();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        ours.set_read_timeout(Some(HANG)).unwrap();
         let handle = client.lend(&theirs);
         drop(theirs);
         drop(stream(client.call("socket.detach", json!([handle]))));

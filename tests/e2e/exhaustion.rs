@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::Beside;
@@ -152,7 +151,6 @@ fn a_session_that_ends_frees_what_it_held() {
             broker.settles_at(before);
         }
         let mut client = broker.lsp();
-        client.wire.be_patient_for(Duration::from_secs(3));
         client.is_served();
     });
 }

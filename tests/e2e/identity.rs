@@ -8,7 +8,6 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sockbroker_sys::peer;
@@ -237,10 +236,8 @@ fn a_path_that_does_not_answer_holds_up_its_caller_alone() {
             let waiting = caller.send("socket.socketpair", Value::Null);
             caller.stays_silent_for(200);
             caller.is_served();
-            let started = Instant::now();
             let late = connect(&mut caller, json!(0.3));
             assert_eq!(caller.answer(late).fault().kind(), (1001, "timeout"));
-            assert!(started.elapsed() < Duration::from_secs(5));
             let mut own = broker.lsp();
             own.pair();
             for id in held.into_iter().chain([waiting]) {

@@ -11,7 +11,7 @@ use jsonrpsee::RpcModule;
 use jsonrpsee::core::RpcResult;
 use jsonrpsee::types::Params;
 use sockbroker_sys::process::effective_uid;
-use sockbroker_test_support::{Folder, LspClient};
+use sockbroker_test_support::{Folder, HANG, LspClient};
 use sockbrokerd::dispatch::methods::MethodTable;
 use sockbrokerd::policy::Policy;
 use sockbrokerd::session::broker::Broker;
@@ -55,7 +55,7 @@ impl InProcess {
                 Server::new(broker, methods, signal).listen(listener).await;
             });
         });
-        wait.recv_timeout(Duration::from_secs(10)).unwrap();
+        wait.recv_timeout(HANG).unwrap();
         Self { folder, switch: Some(switch), thread: Some(thread), arrived, misplaced }
     }
 

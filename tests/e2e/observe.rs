@@ -8,7 +8,6 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::daemon::Process;
@@ -228,7 +227,7 @@ fn the_log_goes_to_the_journal_where_standard_error_leads_there() {
             let mut broker = Process::spawn(command);
             until("it serves", || UnixStream::connect(&socket).is_ok());
             broker.terminate();
-            assert!(broker.ends_within(Duration::from_secs(3)).success());
+            assert!(broker.ends().success());
             let mut lines = String::new();
             reader.read_to_string(&mut lines).unwrap();
             assert_eq!(lines.contains("confined:"), !to_journal, "{lines}");

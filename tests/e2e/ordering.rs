@@ -10,7 +10,7 @@ use std::thread;
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::wire::Wire;
-use sockbroker_test_support::{LspClient, base64, bounded, pause};
+use sockbroker_test_support::{LspClient, base64, bounded, namespace, pause};
 use sockbrokerd::session::limits::Limits;
 
 use crate::broker::broker;
@@ -218,7 +218,8 @@ fn receives_of_one_connection_take_turns_and_another_connection_does_not_wait() 
 
 #[test]
 fn a_name_to_look_up_does_not_let_later_calls_on_the_handle_pass() {
-    bounded(20, || {
+    let test = "ordering::a_name_to_look_up_does_not_let_later_calls_on_the_handle_pass";
+    namespace::inside(test, || {
         let broker = broker();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = peer.local_addr().unwrap().port();
@@ -239,7 +240,8 @@ fn a_name_to_look_up_does_not_let_later_calls_on_the_handle_pass() {
 
 #[test]
 fn calls_behind_a_bind_that_looks_a_name_up_find_the_socket_bound() {
-    bounded(20, || {
+    let test = "ordering::calls_behind_a_bind_that_looks_a_name_up_find_the_socket_bound";
+    namespace::inside(test, || {
         let broker = broker();
         let mut client = broker.lsp();
         let handle = client.call("socket.socket", Value::Null).handle();

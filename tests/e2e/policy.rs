@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::namespace::inside;
+use sockbroker_test_support::namespace::{inside, inside_with_users};
 use sockbroker_test_support::{Daemon, LspClient, bounded, until};
 
 use crate::broker::prepare;
@@ -333,10 +333,11 @@ fn a_child_session_keeps_rules_by_name_within_restriction_items() {
 
 #[test]
 fn a_destination_must_come_from_a_look_up_where_the_rule_says_so() {
-    if !possible("policy::a_destination_must_come_from_a_look_up_where_the_rule_says_so") {
+    let test = "policy::a_destination_must_come_from_a_look_up_where_the_rule_says_so";
+    if !possible(test) {
         return;
     }
-    bounded(20, || {
+    inside_with_users(test, || {
         let broker = start(
             "version = 1\n[[rule]]\nname = \"by name\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\", \"resolve\"]\n\
              lookup = \"required\"\n",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::daemon::Process;
-use sockbroker_test_support::{Folder, LspClient, bounded, until};
+use sockbroker_test_support::{Folder, HANG, LspClient, bounded, until};
 
 use crate::broker::prepare;
 
@@ -22,7 +22,7 @@ impl Manager {
     fn new() -> Self {
         let folder = Folder::new();
         let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(HANG)).unwrap();
         Self { socket, folder }
     }
 
@@ -86,7 +86,7 @@ fn the_watchdog_is_pinged_within_its_time() {
         let watchdog = manager.variables("WATCHDOG_USEC=200000 WATCHDOG_PID=$$");
         let _broker = prepare().shell(&watchdog).start();
         assert_eq!(manager.told()[0], "READY=1");
-        manager.socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        manager.socket.set_read_timeout(Some(HANG)).unwrap();
         for _ in 0..3 {
             let mut text = [0; 64];
             let length = manager.socket.recv(&mut text).unwrap();
@@ -109,7 +109,7 @@ fn a_socket_that_was_passed_is_served_and_left_to_its_owner() {
         let told = client.call("broker.info", Value::Null).result()["process"].clone();
         assert_eq!((&told["activated"], &told["pid"]), (&json!(true), &json!(process.number())));
         process.terminate();
-        assert!(process.ends_within(Duration::from_secs(3)).success());
+        assert!(process.ends().success());
         assert!(path.exists());
         // Whoever comes meanwhile waits for the next broker.
         let waiting = UnixStream::connect(&path).unwrap();

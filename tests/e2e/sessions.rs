@@ -2,10 +2,9 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::{Answer, LspClient, base64, bounded, pause};
+use sockbroker_test_support::{Answer, HANG, LspClient, base64, bounded, pause};
 
 use crate::broker::{broker, limited};
 
@@ -22,7 +21,7 @@ fn info(client: &mut LspClient) -> Value {
 
 /// Whether the other end of a stream closes soon; a reset tells so too, where it had not read all.
 fn is_closed(mut stream: &UnixStream) -> bool {
-    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
     match stream.read(&mut [0]) {
         Ok(n) => n == 0,
         Err(error) => error.kind() == ErrorKind::ConnectionReset,

@@ -1,7 +1,6 @@
 //! One endpoint, several spellings: the same calls have the same answers, and the same ends.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::message::{notification, request};
@@ -258,7 +257,6 @@ fn a_message_that_comes_byte_by_byte_is_understood() {
             std::thread::yield_now();
         }
         assert_eq!(*client.answer(1).result(), 256);
-        client.wire.be_patient_for(Duration::from_secs(1));
         client.is_served();
     });
 }

@@ -172,7 +172,7 @@ def switch_on(sock, number):
             raise
 
 
-def retried(call, within=20):
+def retried(call, within=120):
     """Calls until it works, but not for ever."""
     deadline = time.monotonic() + within
     while True:

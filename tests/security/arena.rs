@@ -1,11 +1,10 @@
 //! Where attacks take place.
 
 use std::net::UdpSocket;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
-use sockbroker_test_support::{Answer, Daemon, LspClient, Start, User};
+use sockbroker_test_support::{Answer, Daemon, HANG, LspClient, Start, User};
 
 /// The program under attack.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbrokerd");
@@ -177,7 +176,7 @@ impl Victim {
     /// The next datagram.
     pub(crate) fn hears(&self) -> Vec<u8> {
         self.0.set_nonblocking(false).unwrap();
-        self.0.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        self.0.set_read_timeout(Some(HANG)).unwrap();
         let mut data = vec![0; 64];
         let length = self.0.recv(&mut data).unwrap();
         data.truncate(length);

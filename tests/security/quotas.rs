@@ -108,7 +108,7 @@ fn connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in() {
             more.iter_mut().for_each(LspClient::is_served);
             for _ in 0..5 {
                 let mut closed = attacker().lsp(&arena.broker);
-                assert!(closed.wire.ends_within(Duration::from_secs(5)));
+                assert!(closed.wire.ends());
             }
             neighbour().lsp(&arena.broker).is_served();
             arena.attacker.is_served();
@@ -131,13 +131,13 @@ fn holding_every_connection_does_not_keep_the_administrator_out() {
             more.iter_mut().for_each(LspClient::is_served);
             for user in [attacker(), neighbour()] {
                 let mut closed = user.lsp(&arena.broker);
-                assert!(closed.wire.ends_within(Duration::from_secs(5)));
+                assert!(closed.wire.ends());
             }
             let mut administrator = arena.broker.lsp();
             administrator.call("broker.info", Value::Null).result();
             for user in [attacker(), neighbour()] {
                 let mut closed = user.lsp(&arena.broker);
-                assert!(closed.wire.ends_within(Duration::from_secs(5)));
+                assert!(closed.wire.ends());
             }
         },
     );

@@ -13,9 +13,9 @@ use sockbroker_test_support::Folder;
 use sockbroker_test_support::program::{Ended, run};
 
 /// How long a guest may take to come up. It takes one second where nothing else runs.
-const BOOT: Duration = Duration::from_mins(1);
+const BOOT: Duration = Duration::from_mins(10);
 /// How long a command in it may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A machine that runs until this is dropped.
 #[derive(Debug)]

@@ -1,9 +1,7 @@
 //! Configuration and policy: a mistake is told where it is, and never costs what works.
 
-use std::time::Duration;
-
-use sockbroker_test_support::happens_within;
 use sockbroker_test_support::skip::skip;
+use sockbroker_test_support::{HANG, happens_within};
 
 use crate::ground::{installed_or_skip, take_role};
 use crate::guest::Guest;
@@ -34,7 +32,7 @@ fn a_reload_with_a_broken_policy_keeps_the_old_one(guest: &Guest) {
     let told = guest.log().matches(place).count();
     guest.ok(&format!("kill -HUP {process}"));
     let is_told = || guest.log().matches(place).count() > told;
-    assert!(happens_within(Duration::from_secs(10), is_told), "{}", guest.log());
+    assert!(happens_within(HANG, is_told), "{}", guest.log());
     guest.ok_as("alice", PING);
     assert_eq!(guest.property("ActiveState"), "active");
     assert_eq!(guest.property("MainPID"), process);

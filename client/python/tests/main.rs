@@ -8,7 +8,7 @@ use std::time::Duration;
 use sockbroker_test_support::{program, skip};
 
 /// How long all of it may take; the runner bounds every part by itself.
-const PATIENCE: Duration = Duration::from_mins(10);
+const PATIENCE: Duration = Duration::from_mins(30);
 const TEST: &str = "the_python_package_passes_its_tests";
 
 #[test]

@@ -20,7 +20,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "src"
 MODES = ("native", "direct", "mediated", "remote")
-PATIENCE = 100
+PATIENCE = 600
 
 
 def start_broker(binary, folder, *options):
@@ -28,7 +28,7 @@ def start_broker(binary, folder, *options):
     path = f"{folder}/broker.socket"
     with open(f"{folder}/broker.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen([binary, "--socket", path, *options], stdin=subprocess.DEVNULL, stderr=log)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 180
     while not os.path.exists(path):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"the broker does not serve: {pathlib.Path(folder, 'broker.log').read_text()}")

@@ -41,6 +41,15 @@ pub fn refuse_new_privileges() -> io::Result<()> {
     Ok(set_no_new_privs()?)
 }
 
+/// Runs a function when the process exits (`atexit(3)`). A panic in it aborts the process.
+pub fn at_exit(run: extern "C" fn()) -> io::Result<()> {
+    // SAFETY: no pointers but `run`, which is a function of this program and stays for its whole life.
+    match unsafe { libc::atexit(run) } {
+        0 => Ok(()),
+        _ => Err(io::Error::from(io::ErrorKind::OutOfMemory)),
+    }
+}
+
 /// The effective user id (`geteuid(2)`).
 pub fn effective_uid() -> u32 {
     geteuid().as_raw()

@@ -58,7 +58,7 @@ def unix_bound(s, t, name):
     return made
 
 
-def arrived(s, sock, events=select.POLLIN, within=5):
+def arrived(s, sock, events=select.POLLIN, within=120):
     """Waits until the socket has an event."""
     return bool(s.poll([(sock, events)], within))
 

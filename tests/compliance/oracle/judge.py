@@ -162,7 +162,7 @@ def _descriptors(process="self"):
     return len(os.listdir(f"/proc/{process}/fd"))
 
 
-def _settled_descriptors(wanted, process="self", within=1.0):
+def _settled_descriptors(wanted, process="self", within=60.0):
     """The number of open descriptors, given a little time to sink to what is wanted."""
     deadline = time.monotonic() + within
     while (number := _descriptors(process)) > wanted and time.monotonic() < deadline:

@@ -22,7 +22,7 @@ if sys.version_info < (3, 11):
 
 import tomllib  # noqa: E402
 
-_NAMESPACES = ["unshare", "--user", "--map-root-user", "--net", "--uts"]
+_NAMESPACES = ["unshare", "--user", "--map-root-user", "--net", "--uts", "--mount"]
 _MARK = "SOCKBROKER_COMPLIANCE_NAMESPACE"
 WORDS = ("equal", "gap", "skipped", "different")
 

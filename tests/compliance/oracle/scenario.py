@@ -13,7 +13,7 @@ import threading
 
 _REGISTRY = {}
 _EPHEMERAL = range(32768, 65536)
-_JOIN = 10  # seconds that a background call may take
+_JOIN = 180  # seconds that a background call may take
 
 
 class Scenario:

@@ -109,7 +109,7 @@ class Daemon:
         self._wait_until_ready()
 
     def _wait_until_ready(self):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 180
         while True:
             try:
                 Connection.open(self._path).close()

@@ -1,6 +1,6 @@
 """The machine a run finds: what it offers to scenarios, and the small network made for them.
 
-Run inside a user, network and UTS namespace of its own (`unshare --user --map-root-user --net --uts`),
+Run inside user, network, UTS and mount namespaces of its own (`unshare --user --map-root-user --net --uts --mount`),
 nothing outside is touched. Elsewhere nothing is set up, and what needs privileges is skipped.
 """
 
@@ -8,6 +8,8 @@ import fcntl
 import os
 import socket
 import struct
+import subprocess
+import tempfile
 import time
 
 VETH = ("cmp0", "cmp1")
@@ -22,6 +24,7 @@ def prepare():
     """Brings the interfaces up; the set of what scenarios may need."""
     if in_own_namespace():
         _bring_up("lo")
+        _replace_hosts()
         _write("/proc/sys/net/ipv4/ping_group_range", "0 0")
         _make_veth()
     return frozenset(name for name, offered in _OFFERS.items() if offered())
@@ -46,6 +49,14 @@ def _write(path, text):
             file.write(text)
     except OSError:
         pass
+
+
+def _replace_hosts():
+    """Covers the machine's `/etc/hosts`, so that no scenario depends on it."""
+    with tempfile.NamedTemporaryFile("w", prefix="cmp-hosts-", dir="/tmp", encoding="ascii") as file:
+        file.write(f"127.0.0.1 localhost {os.uname().nodename}\n::1 localhost\n")
+        file.flush()
+        subprocess.run(["mount", "--bind", file.name, "/etc/hosts"], check=True)
 
 
 def _attribute(kind, data):
@@ -86,7 +97,7 @@ def link_local(name):
 
 
 def _wait_for_link_local():
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not all(map(link_local, VETH)):
         time.sleep(0.02)
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-PATIENCE = 20
+PATIENCE = 180
 
 
 class Broker:

@@ -95,7 +95,7 @@ def hci_names(s, t):
 def hci_events(s, t):
     """A command to the controller and the event that answers it."""
     sock = t.socket(s.AF_BLUETOOTH, s.SOCK_RAW, s.BTPROTO_HCI)
-    sock.settimeout(5)
+    sock.settimeout(120)
     sock.bind((0,))
     completed = struct.pack("IIIH2x", 1 << 4, 1 << 14, 0, 0)
     t.call("filter", sock.setsockopt, s.SOL_HCI, s.HCI_FILTER, completed)
@@ -110,12 +110,12 @@ def hci_events(s, t):
 
 def exchange(s, t, server, client, address):
     """A connection, both names, data in both directions, and the end."""
-    server.settimeout(15)
-    client.settimeout(15)
+    server.settimeout(120)
+    client.settimeout(120)
     connecting = t.start(client.connect, address)
     session, peer = server.accept()
     t.keep(session)
-    session.settimeout(5)
+    session.settimeout(120)
     t.finish("connect", connecting)
     t.note("accepted", (session, peer, "session"))
     for end in (client, session):
@@ -157,7 +157,7 @@ def rfcomm_connections(s, t):
 def refusals(s, t):
     """Nobody serves the channel; the device is not there."""
     client = t.socket(s.AF_BLUETOOTH, s.SOCK_SEQPACKET, s.BTPROTO_L2CAP)
-    client.settimeout(15)
+    client.settimeout(120)
     client.bind((HERE, 0))
     t.call("nobody", client.connect, (THERE, 0x1031))
     idle = t.socket(s.AF_BLUETOOTH, s.SOCK_STREAM, s.BTPROTO_RFCOMM)

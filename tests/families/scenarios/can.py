@@ -18,7 +18,7 @@ def raw(s, t, address=BUS):
     """A bound raw socket that waits five seconds at most."""
     made = t.socket(s.AF_CAN, s.SOCK_RAW, s.CAN_RAW)
     made.bind(address)
-    made.settimeout(5)
+    made.settimeout(120)
     return made
 
 
@@ -174,7 +174,7 @@ def broadcast_manager_receives(s, t):
     """The broadcast manager tells of changed contents only, with the interface as address."""
     here = raw(s, t)
     manager = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_BCM)
-    manager.settimeout(5)
+    manager.settimeout(120)
     manager.connect(BUS)
     mask = frame(0x333, b"\xff")
     t.call("subscribe", manager.send, head(s.CAN_BCM_RX_SETUP, 0, 0, 0x333) + mask)

@@ -15,7 +15,7 @@ def isotp(s, t, receive, send):
     """A bound ISO-TP socket."""
     made = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_ISOTP)
     made.bind((BUS, receive, send))
-    made.settimeout(5)
+    made.settimeout(120)
     return made
 
 
@@ -69,7 +69,7 @@ def j1939(s, t, address, name=NO_NAME, pgn=NO_PGN):
     made = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_J1939)
     made.setsockopt(s.SOL_SOCKET, s.SO_BROADCAST, 1)
     made.bind((BUS, name, pgn, address))
-    made.settimeout(5)
+    made.settimeout(120)
     return made
 
 

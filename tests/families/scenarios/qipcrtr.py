@@ -6,7 +6,7 @@ from oracle.scenario import scenario
 def router(s, t):
     """A socket with the address that the kernel gave it."""
     made = t.socket(s.AF_QIPCRTR, s.SOCK_DGRAM)
-    made.settimeout(5)
+    made.settimeout(120)
     made.bind((made.getsockname()[0], 0))
     return made, made.getsockname()
 

@@ -11,7 +11,7 @@ HOST = "127.0.0.1"
 def bound(s, t):
     """A socket with a port that the kernel chose."""
     made = t.socket(s.AF_RDS, s.SOCK_SEQPACKET)
-    made.settimeout(5)
+    made.settimeout(120)
     made.bind((HOST, 0))
     return made
 

@@ -12,7 +12,7 @@ RTOINFO, ASSOCINFO, INITMSG, NODELAY, EVENTS = 0, 1, 2, 3, 11
 def listening(s, t, kind, family, host):
     """A listening socket and its address."""
     made = t.socket(family, kind, s.IPPROTO_SCTP)
-    made.settimeout(5)
+    made.settimeout(120)
     made.bind((host, 0))
     made.listen(4)
     return made, made.getsockname()
@@ -24,12 +24,12 @@ def streams(s, t):
     for family, host in ((s.AF_INET, HOST), (s.AF_INET6, "::1")):
         server, address = listening(s, t, s.SOCK_STREAM, family, host)
         client = t.socket(family, s.SOCK_STREAM, s.IPPROTO_SCTP)
-        client.settimeout(5)
+        client.settimeout(120)
         t.note("made", client)
         t.call("connect", client.connect, address)
         session, peer = server.accept()
         t.keep(session)
-        session.settimeout(5)
+        session.settimeout(120)
         t.note("accepted", (session, peer == client.getsockname(), "session"))
         t.note("peer", client.getpeername() == session.getsockname())
         t.call("send", client.send, b"first")
@@ -48,7 +48,7 @@ def many_associations(s, t):
     """A socket of records talks with everybody, and has no peer."""
     server, address = listening(s, t, s.SOCK_SEQPACKET, s.AF_INET, HOST)
     client = t.socket(s.AF_INET, s.SOCK_SEQPACKET, s.IPPROTO_SCTP)
-    client.settimeout(5)
+    client.settimeout(120)
     t.call("sendto", client.sendto, b"question", address)
     data, sender = server.recvfrom(100)
     t.note("recvfrom", (data, sender == ("127.0.0.1", client.getsockname()[1]), "message"))
@@ -93,7 +93,7 @@ def refusals(s, t):
     server, address = listening(s, t, s.SOCK_STREAM, s.AF_INET, HOST)
     server.close()
     client = t.socket(s.AF_INET, s.SOCK_STREAM, s.IPPROTO_SCTP)
-    client.settimeout(5)
+    client.settimeout(120)
     t.call("connect", client.connect, address)
     client.settimeout(None)
     t.call("send", client.send, b"x")

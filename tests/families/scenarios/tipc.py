@@ -34,7 +34,7 @@ def serving(s, t, kind):
     made = t.socket(s.AF_TIPC, kind)
     number, whole = service(s)
     made.bind(whole)
-    made.settimeout(5)
+    made.settimeout(120)
     return made, (s.TIPC_ADDR_NAME, number, 12, 0)
 
 
@@ -80,7 +80,7 @@ def datagrams(s, t):
     for kind in (s.SOCK_RDM, s.SOCK_DGRAM):
         server, name = serving(s, t, kind)
         client = t.socket(s.AF_TIPC, kind)
-        client.settimeout(5)
+        client.settimeout(120)
         t.call("sendto", client.sendto, b"question", name)
         data, sender = server.recvfrom(100)
         t.note("question", (data, shape(s, sender), sender[:4] == client.getsockname()[:4]))
@@ -100,7 +100,7 @@ def datagrams(s, t):
 def rejected_messages(s, t):
     """A message that nobody takes comes back, if it was asked for."""
     client = t.socket(s.AF_TIPC, s.SOCK_RDM)
-    client.settimeout(5)
+    client.settimeout(120)
     number, _ = service(s)
     t.call("get", client.getsockopt, s.SOL_TIPC, s.TIPC_DEST_DROPPABLE)
     t.call("set", client.setsockopt, s.SOL_TIPC, s.TIPC_DEST_DROPPABLE, 0)
@@ -120,11 +120,11 @@ def streams(s, t):
         server, name = serving(s, t, kind)
         t.call("listen", server.listen, 5)
         client = t.socket(s.AF_TIPC, kind)
-        client.settimeout(5)
+        client.settimeout(120)
         connecting = t.start(client.connect, name)
         session, address = server.accept()
         t.keep(session)
-        session.settimeout(5)
+        session.settimeout(120)
         t.finish("connect", connecting)
         t.note("accepted", (session, shape(s, address), address[:4] == client.getsockname()[:4], "session"))
         t.note("names", [shape(s, end()) for end in (client.getsockname, client.getpeername, session.getpeername)])
@@ -147,7 +147,7 @@ def connections_that_fail(s, t):
     number, _ = service(s)
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET):
         client = t.socket(s.AF_TIPC, kind)
-        client.settimeout(5)
+        client.settimeout(120)
         t.call("nobody", client.connect, (s.TIPC_ADDR_NAME, number, 1, 0))
         t.call("send", client.send, b"x")
         t.call("peer", client.getpeername)
@@ -168,7 +168,7 @@ def pairs(s, t):
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET):
         here, there = s.socketpair(s.AF_TIPC, kind)
         t.keep(here), t.keep(there)
-        there.settimeout(5)
+        there.settimeout(120)
         t.note("made", (here, there))
         t.call("send", here.send, b"pair")
         t.call("recv", there.recv, 10)
@@ -197,7 +197,7 @@ def groups(s, t):
     number, _ = service(s)
     members = [t.socket(s.AF_TIPC, s.SOCK_RDM) for _ in range(2)]
     for instance, member in enumerate(members):
-        member.settimeout(5)
+        member.settimeout(120)
         request = struct.pack("4I", number, instance, 2, 0)
         t.call("join", member.setsockopt, s.SOL_TIPC, 135, request)
     number_and_rest = members[0].getsockname()
@@ -213,7 +213,7 @@ def topology(s, t):
     """The topology server tells when a service comes and goes."""
     number, whole = service(s)
     watcher = t.socket(s.AF_TIPC, s.SOCK_SEQPACKET)
-    watcher.settimeout(5)
+    watcher.settimeout(120)
     t.call("connect", watcher.connect, (s.TIPC_ADDR_NAME, s.TIPC_TOP_SRV, s.TIPC_TOP_SRV, 0))
     wanted = struct.pack("5I8s", number, 0, 0xFFFFFFFF, s.TIPC_WAIT_FOREVER & 0xFFFFFFFF, s.TIPC_SUB_SERVICE, b"mine")
     t.call("subscribe", watcher.send, wanted)

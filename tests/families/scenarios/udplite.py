@@ -10,7 +10,7 @@ def datagrams(s, t):
         here, there = (t.socket(family, s.SOCK_DGRAM, s.IPPROTO_UDPLITE) for _ in range(2))
         t.note("made", here)
         for sock in (here, there):
-            sock.settimeout(5)
+            sock.settimeout(120)
             sock.bind((host, 0))
         t.call("sendto", here.sendto, b"data", there.getsockname())
         data, sender = there.recvfrom(100)

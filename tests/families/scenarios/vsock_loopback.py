@@ -11,7 +11,7 @@ def listening(s, t, kind):
     made = t.socket(s.AF_VSOCK, kind)
     made.bind((LOCAL, ANY))
     made.listen(4)
-    made.settimeout(5)
+    made.settimeout(120)
     return made, made.getsockname()[1]
 
 
@@ -19,10 +19,10 @@ def connected(s, t, kind):
     """Both ends of a connection."""
     server, port = listening(s, t, kind)
     client = t.socket(s.AF_VSOCK, kind)
-    client.settimeout(5)
+    client.settimeout(120)
     client.connect((LOCAL, port))
     session, _ = server.accept()
-    session.settimeout(5)
+    session.settimeout(120)
     return client, t.keep(session)
 
 
@@ -95,7 +95,7 @@ def refusals(s, t):
     server.close()
     for address in ((LOCAL, port), (77777, port)):
         client = t.socket(s.AF_VSOCK, s.SOCK_STREAM)
-        client.settimeout(5)
+        client.settimeout(120)
         t.call(f"nobody at {address[0]}", client.connect, address)
         t.call("error", client.getsockopt, s.SOL_SOCKET, s.SO_ERROR)
         t.call("connect_ex", client.connect_ex, address)
@@ -111,7 +111,7 @@ def waiting(s, t):
     t.call("recv", session.recv, 10)
     session.settimeout(0)
     t.call("at once", session.recv, 10)
-    session.settimeout(5)
+    session.settimeout(120)
     receiving = t.start(session.recv, 10)
     t.call("send", client.send, b"wake up")
     t.finish("woken", receiving)

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,7 +16,7 @@ use crate::folder::Folder;
 use crate::http::HttpClient;
 use crate::lsp::LspClient;
 use crate::ndjson::NdjsonClient;
-use crate::watch::{happens_within, pause, until};
+use crate::watch::{HANG, happens_within, pause, until};
 use crate::websocket::WebSocketClient;
 
 /// The name of the socket in the broker's folder.
@@ -216,7 +215,7 @@ impl Daemon {
 
     /// Waits until it has no more than so many files open.
     pub fn settles_at(&self, files: usize) {
-        let settled = happens_within(Duration::from_secs(5), || self.open_files() <= files);
+        let settled = happens_within(HANG, || self.open_files() <= files);
         assert!(settled, "{} files are open, not {files}: {:?}", self.open_files(), self.files());
     }
 
@@ -287,13 +286,12 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub fn ends_within(&mut self, time: Duration) -> ExitStatus {
+    pub fn ends(&mut self) -> ExitStatus {
         let mut status = None;
-        let ended = happens_within(time, || {
+        until("the broker ends", || {
             status = self.ended();
             status.is_some()
         });
-        assert!(ended, "the broker does not end within {time:?}");
         status.unwrap()
     }
 }

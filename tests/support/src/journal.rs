@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::Duration;
 
 /// The fields of an entry, by name.
 pub type Entry = BTreeMap<String, String>;
@@ -16,7 +15,7 @@ impl Journal {
     /// Listens at a path.
     pub fn bind(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(crate::watch::HANG)).unwrap();
         Self(socket)
     }
 

@@ -47,5 +47,5 @@ pub use message::{Answer, Client, Fault, base64, unbase64};
 pub use ndjson::NdjsonClient;
 pub use stdio::StdioDaemon;
 pub use user::User;
-pub use watch::{bounded, happens_within, pause, until};
+pub use watch::{HANG, bounded, happens_within, pause, until};
 pub use websocket::WebSocketClient;

@@ -1,10 +1,10 @@
-//! A test inside of namespaces of its own: user, network and mounts.
+//! A test inside of namespaces of its own: user, network and mounts. Its names of hosts are its own too.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use crate::watch::{USUAL, bounded};
-use crate::{skip, user};
+use crate::{Folder, skip, user};
 
 /// Set for the inner run, to the name of the test.
 const MARK: &str = "SOCKBROKER_TEST_NAMESPACE";
@@ -26,6 +26,11 @@ pub fn inside_with_users(test: &str, body: impl FnOnce() + Send + 'static) {
     enter(test, UNSHARE_AS_ROOT, unavailable, body);
 }
 
+/// Whether this process is the run that [`inside`] starts in namespaces.
+pub(crate) fn is_inner_run() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
 fn enter(
     test: &str,
     namespaces: &'static [&str],
@@ -35,6 +40,7 @@ fn enter(
     if std::env::var_os(MARK).is_some_and(|inner| inner == test) {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
         assert!(up.success(), "the loopback interface does not come up");
+        replace_hosts();
         return bounded(USUAL, body);
     }
     if let Some(reason) = unavailable() {
@@ -50,6 +56,17 @@ fn enter(
     for reason in skip::reasons(&said) {
         skip::skip(reason, &name);
     }
+}
+
+/// Covers the machine's `/etc/hosts`, so that no test depends on it. The names are `localhost` and the
+/// host's own.
+fn replace_hosts() {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let folder = Folder::new();
+    let hosts = folder.write("hosts", &format!("127.0.0.1 localhost {name}::1 localhost\n"));
+    let mounted =
+        Command::new("mount").arg("--bind").arg(hosts).arg("/etc/hosts").status().unwrap();
+    assert!(mounted.success(), "/etc/hosts cannot be covered");
 }
 
 fn run_again(test: &str, namespaces: &[&str]) -> Output {

@@ -3,12 +3,12 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use nix::unistd::geteuid;
 use sockbroker_sys::identity::{Identity, spawn_as};
 
 use crate::daemon::Daemon;
+use crate::watch::HANG;
 use crate::{LspClient, skip};
 
 /// Debian's nobody, and its group: an ordinary user that every machine has.
@@ -43,7 +43,7 @@ impl User {
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (told, result) = mpsc::channel();
         spawn_as(self.0.clone(), job, move |result| drop(told.send(result))).unwrap();
-        result.recv_timeout(Duration::from_secs(10)).unwrap().unwrap()
+        result.recv_timeout(HANG).unwrap().unwrap()
     }
 
     /// A connection of this user to a broker.
@@ -76,5 +76,5 @@ pub(crate) fn others_are_possible() -> bool {
     let (told, result) = mpsc::channel();
     let nobody = User::nobody();
     spawn_as(nobody.0, || (), move |result| drop(told.send(result))).is_ok()
-        && result.recv_timeout(Duration::from_secs(10)).is_ok_and(|result| result.is_ok())
+        && result.recv_timeout(HANG).is_ok_and(|result| result.is_ok())
 }

@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sockbroker_sys::{socket, stream};
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::watch::HANG;
+
 const READ: usize = 64 << 10;
 
 /// Where the bytes go.
@@ -31,7 +31,6 @@ pub struct Wire {
     input: BytesMut,
     /// Descriptors that came, in order.
     pub descriptors: VecDeque<OwnedFd>,
-    patience: Duration,
 }
 
 impl Wire {
@@ -51,17 +50,12 @@ impl Wire {
 
     fn new(end: End) -> Self {
         let input = BytesMut::new();
-        Self { end, input, descriptors: VecDeque::new(), patience: PATIENCE }
-    }
-
-    /// Waits no longer than this for an answer.
-    pub fn be_patient_for(&mut self, patience: Duration) {
-        self.patience = patience;
+        Self { end, input, descriptors: VecDeque::new() }
     }
 
     /// Sends all of it, with descriptors beside the first byte.
     pub fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + HANG;
         let (mut rest, mut beside) = (bytes, descriptors);
         while !rest.is_empty() {
             match self.try_send(rest, beside) {
@@ -90,7 +84,7 @@ impl Wire {
 
     /// Receives more, waiting for it; `false` at the end.
     pub fn receive(&mut self) -> io::Result<bool> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + HANG;
         loop {
             match self.try_receive() {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -155,18 +149,20 @@ impl Wire {
         wait(self.input(), PollFlags::POLLIN, Instant::now() + time).is_ok()
     }
 
-    /// Whether the broker ends the connection within a time; what comes before the end is dropped.
-    pub fn ends_within(&mut self, time: Duration) -> bool {
-        let patience = std::mem::replace(&mut self.patience, time);
-        let ended = loop {
+    /// Whether the broker ends the connection; what comes before the end is dropped.
+    pub fn ends(&mut self) -> bool {
+        loop {
             match self.receive() {
                 Ok(true) => self.input.clear(),
-                Ok(false) => break true,
-                Err(error) => break error.kind() == ErrorKind::ConnectionReset,
+                Ok(false) => return true,
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
             }
-        };
-        self.patience = patience;
-        ended
+        }
+    }
+
+    /// Waits until the other end has closed, and reads nothing meanwhile.
+    pub fn wait_for_the_other_end_to_close(&self) {
+        wait(self.input(), PollFlags::empty(), Instant::now() + HANG).unwrap();
     }
 
     /// Closes the writing end, and only that.

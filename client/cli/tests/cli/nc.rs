@@ -5,9 +5,8 @@ use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command};
 use std::thread;
-use std::time::Duration;
 
-use sockbroker_test_support::{Folder, bounded, namespace, until};
+use sockbroker_test_support::{Folder, HANG, bounded, namespace, until};
 
 use crate::program::{PROGRAM, Ran, broker, endpoint, feed, run, run_with, start};
 
@@ -75,7 +74,7 @@ fn it_listens_for_one_connection() {
         let mut child = start(&["--private", "nc", "-l", "127.0.0.1", "0"]);
         let (address, mut said) = listens_at(&mut child);
         let mut peer = TcpStream::connect(address).unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        peer.set_read_timeout(Some(HANG)).unwrap();
         let child = feed(child, b"from nc");
         let mut heard = [0; 7];
         peer.read_exact(&mut heard).unwrap();
@@ -94,7 +93,7 @@ fn it_listens_for_one_connection() {
 fn datagrams_go_both_ways_until_nothing_comes() {
     bounded(40, || {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        server.set_read_timeout(Some(HANG)).unwrap();
         let port = server.local_addr().unwrap().port().to_string();
         let echo = thread::spawn(move || {
             let mut datagram = [0; 100];
@@ -114,7 +113,7 @@ fn it_waits_for_the_first_datagram_and_answers_its_sender() {
         let mut child = start(&["--private", "nc", "-l", "-u", "-w", "0.5", "127.0.0.1", "0"]);
         let (address, _said) = listens_at(&mut child);
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        peer.set_read_timeout(Some(HANG)).unwrap();
         peer.send_to(b"first", address).unwrap();
         let child = feed(child, b"answer");
         let mut datagram = [0; 100];

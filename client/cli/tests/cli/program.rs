@@ -9,7 +9,7 @@ use sockbroker_test_support::{Daemon, Start};
 /// The program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbroker");
 /// Seconds after which it is killed.
-const PATIENCE: &str = "15";
+const PATIENCE: &str = "300";
 
 /// A broker: the program's other part.
 pub(crate) fn broker() -> Daemon {

@@ -191,12 +191,10 @@ class Timeouts(unittest.TestCase):
         with udp_pair() as (a, _):
             a.settimeout(0.1)
             for _ in range(2):
-                started = time.monotonic()
                 with self.assertRaises(socket.timeout) as caught:
                     a.recv(1)
                 self.assertEqual(str(caught.exception), "timed out")
                 self.assertIsNone(caught.exception.errno)
-                self.assertTrue(0.09 < time.monotonic() - started < SECONDS)
 
     def test_shutdown_wakes_a_blocked_receive(self):
         with tcp_pair() as (a, _):

@@ -11,7 +11,7 @@ import time
 
 BROKER = os.environ["SOCKBROKERD"]
 PACKAGE = str(pathlib.Path(__file__).resolve().parents[2] / "src")
-SECONDS = 30
+SECONDS = 180
 
 
 class Broker:

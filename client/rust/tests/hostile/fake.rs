@@ -115,6 +115,11 @@ impl Peer {
         drop(self.stream.flush());
     }
 
+    /// Neither reads nor writes until the client has gone.
+    pub(crate) fn wait_for_the_client_to_go(&self) {
+        self.client.wire.wait_for_the_other_end_to_close();
+    }
+
     /// Ends the connection.
     pub(crate) fn hang_up(&mut self) {
         drop(self.stream.shutdown(std::net::Shutdown::Both));

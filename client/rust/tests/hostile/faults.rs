@@ -2,14 +2,13 @@
 
 use std::os::fd::AsFd as _;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sockbroker_client::{Error, asynchronous, blocking};
 use sockbroker_test_support::{LspClient, bounded, pause};
 
 use crate::fake::{Fake, Peer};
-use crate::{LIMIT, PATIENCE, alone, fault, runtime};
+use crate::{LIMIT, alone, fault, runtime};
 
 fn is_disconnected(error: &Error) -> bool {
     matches!(error, Error::Disconnected { .. })
@@ -224,8 +223,7 @@ fn it_announces_a_huge_answer_that_does_not_come() {
     fault(
         |peer| {
             peer.send(b"Content-Length: 60000000\r\n\r\n{\"jsonrpc\"");
-            // Neither reading nor writing for a while, and not gone either.
-            thread::park_timeout(Duration::from_millis(2900));
+            peer.wait_for_the_client_to_go();
         },
         |face, [first, _]| {
             assert!(matches!(first, Err(Error::Timeout { .. })), "{face:?}: {first:?}");
@@ -256,15 +254,13 @@ fn it_reads_nothing_of_a_large_request() {
     bounded(30, || {
         let fake = Fake::start(|peer| {
             peer.answer(peer.id, &json!(1));
-            pause(5000);
+            peer.wait_for_the_client_to_go();
         });
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
         broker.call("first", ()).unwrap();
         broker.set_call_timeout(Some(LIMIT));
-        let start = Instant::now();
         let error = broker.call("second", (large(),)).unwrap_err();
         assert!(is_disconnected(&error), "{error:?}");
-        assert!(start.elapsed() < PATIENCE);
         drop(broker);
         runtime().block_on(async {
             let broker = asynchronous::Broker::connect_to(fake.endpoint()).await.unwrap();
@@ -282,7 +278,7 @@ fn a_request_that_it_does_not_read_can_be_cancelled() {
     bounded(30, || {
         let fake = Fake::start(|peer| {
             peer.answer(peer.id, &json!(1));
-            pause(5000);
+            peer.wait_for_the_client_to_go();
         });
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
         broker.call("first", ()).unwrap();
@@ -304,7 +300,6 @@ fn it_does_not_answer_to_being_asked_to_cancel() {
         let fake = Fake::start(|_| {});
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
         let cancel = blocking::Cancel::new();
-        let start = Instant::now();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| cancel.run(|| broker.call("never", ())));
             pause(50);
@@ -312,6 +307,5 @@ fn it_does_not_answer_to_being_asked_to_cancel() {
             let error = waiting.join().unwrap().unwrap_err();
             assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
         });
-        assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
     });
 }

@@ -7,7 +7,7 @@ mod fake;
 mod faults;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use sockbroker_client::{Endpoint, Error, asynchronous, blocking};
@@ -17,8 +17,6 @@ use fake::{Fake, Peer};
 
 /// The time limit of calls.
 const LIMIT: Duration = Duration::from_millis(200);
-/// What a call may take in all: the limit, and the second for a broker that is asked to cancel.
-const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// The faces, so that every fault is tried on each.
 #[derive(Debug, Clone, Copy)]
@@ -62,10 +60,7 @@ fn fault(
         let before = open_files();
         for face in [Face::Blocking, Face::Asynchronous] {
             let fake = Fake::start(what.clone());
-            let start = Instant::now();
             let results = two_calls(face, fake.endpoint());
-            let took = start.elapsed();
-            assert!(took < 2 * PATIENCE, "{face:?} took {took:?}: {results:?}");
             drop(fake);
             judge(face, results);
         }

@@ -124,7 +124,7 @@ fn files_of_others_are_out_of_reach_and_those_of_the_system_are_not() {
     let others = Folder::new();
     let secret = others.write("secret", "text");
     confined(Confine::default(), move |confinement, own| {
-        File::open("/etc/hosts").unwrap();
+        File::open("/etc/passwd").unwrap();
         File::create(own.join("log")).unwrap().write_all(b"line").unwrap();
         fs::remove_file(own.join("log")).unwrap();
         if confinement.landlock == Landlock::None {
@@ -134,7 +134,7 @@ fn files_of_others_are_out_of_reach_and_those_of_the_system_are_not() {
         refused("reading", File::open(&secret));
         refused("making", File::create(others.join("new")));
         refused("removing", fs::remove_file(&secret));
-        refused("writing", File::options().write(true).open("/etc/hosts"));
+        refused("writing", File::options().write(true).open("/etc/passwd"));
     });
 }
 

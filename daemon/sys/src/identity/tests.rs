@@ -24,7 +24,7 @@ fn run<T: Send + 'static>(
 ) -> io::Result<T> {
     let (told, result) = mpsc::channel();
     spawn_as(identity, job, move |result| drop(told.send(result)))?;
-    result.recv_timeout(Duration::from_secs(10)).map_err(io::Error::other)?
+    result.recv_timeout(Duration::from_mins(3)).map_err(io::Error::other)?
 }
 
 /// Runs as nobody; without the privilege it says that the test is skipped.

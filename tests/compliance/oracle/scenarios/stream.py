@@ -52,7 +52,7 @@ def waitall_ends_with_the_stream(s, t):
 def waitall_with_a_timeout(s, t):
     """With a timeout the descriptor does not block, so MSG_WAITALL gives the first part."""
     client, server = tcp_pair(s, t)
-    server.settimeout(5)
+    server.settimeout(120)
     client.send(b"first")
     arrived(s, server)
     t.note("data", server.recv(100, s.MSG_WAITALL))

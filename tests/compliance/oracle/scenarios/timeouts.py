@@ -82,18 +82,19 @@ def reading_with_a_timeout(s, t):
 @scenario
 def dontwait_with_a_timeout(s, t):
     """MSG_DONTWAIT does not shorten a timeout."""
-    _, server = tcp_pair(s, t)
-    server.settimeout(0.1)
-    before = time.monotonic()
-    t.call("recv", server.recv, 10, s.MSG_DONTWAIT)
-    t.note("waited", time.monotonic() - before > 0.09)
+    client, server = tcp_pair(s, t)
+    server.settimeout(300)
+    task = t.start(server.recv, 10, s.MSG_DONTWAIT)
+    t.note("early", task.ended(0.1))
+    client.send(b"in time")
+    t.finish("recv", task)
 
 
 @scenario
 def data_comes_in_time(s, t):
     """A call that waits takes what comes before its deadline."""
     left, right = pair(s, t)
-    right.settimeout(5)
+    right.settimeout(120)
     task = t.start(right.recv, 10)
     t.note("early", task.ended(0.1))
     left.send(b"in time")
@@ -101,13 +102,17 @@ def data_comes_in_time(s, t):
 
 
 @scenario
-def the_wait_is_as_long_as_asked(s, t):
-    """The timeout is neither shorter nor much longer than asked."""
-    _, right = pair(s, t)
-    right.settimeout(0.25)
-    before = time.monotonic()
-    t.call("recv", right.recv, 1)
-    t.note("waited", 0.24 < time.monotonic() - before < 2)
+def each_wait_is_as_long_as_asked(s, t):
+    """A short timeout ends while a long one on another socket goes on."""
+    left, right = pair(s, t)
+    _, other = pair(s, t)
+    right.settimeout(300)
+    other.settimeout(0.25)
+    task = t.start(right.recv, 10)
+    t.call("recv", other.recv, 1)
+    t.note("long one ended", task.ended())
+    left.send(b"in time")
+    t.finish("data", task)
 
 
 @scenario
@@ -126,19 +131,20 @@ def sendall_has_one_deadline(s, t):
     """A reader that takes a little now and then does not prolong `sendall`."""
     left, right = pair(s, t)
     left.settimeout(0.4)
-    before = time.monotonic()
     task = t.start(left.sendall, bytes(4 << 20))
-    while not task.ended(0.05) and time.monotonic() - before < 8:
+    # A reader that goes on for as long as this would take all of it, if the deadline moved.
+    for _ in range(4000):
+        if task.ended(0.05):
+            break
         right.recv(1000)
     t.finish("sendall", task)
-    t.note("soon", time.monotonic() - before < 5)
 
 
 @scenario
 def send_takes_a_part(s, t):
     """With a timeout `send` gives what fitted."""
     left, _ = pair(s, t)
-    left.settimeout(5)
+    left.settimeout(120)
     sent = left.send(bytes(4 << 20))
     t.note("a part", 0 < sent < 4 << 20)
 
@@ -147,7 +153,7 @@ def send_takes_a_part(s, t):
 def accepting_in_time(s, t):
     """`accept` with a timeout takes a connection that comes before the deadline."""
     waiting = listener(s, t)
-    waiting.settimeout(5)
+    waiting.settimeout(120)
     task = t.start(waiting.accept)
     t.note("early", task.ended(0.1))
     client = t.socket()
@@ -162,11 +168,11 @@ def connecting_with_a_timeout(s, t):
     """`connect` with a timeout succeeds, and leaves the timeout as it is."""
     waiting = listener(s, t)
     client = t.socket()
-    client.settimeout(5)
+    client.settimeout(120)
     t.call("connect", client.connect, waiting.getsockname())
     t.note("timeout", client.gettimeout())
     other = t.socket()
-    other.settimeout(5)
+    other.settimeout(120)
     t.call("connect_ex", other.connect_ex, waiting.getsockname())
 
 
@@ -218,7 +224,7 @@ def datagrams_in_every_mode(s, t):
 def many_waiters(s, t):
     """Several calls wait on one socket, and each datagram wakes one of them."""
     sock = udp(s, t)
-    sock.settimeout(5)
+    sock.settimeout(120)
     tasks = [t.start(sock.recv, 10) for _ in range(4)]
     t.note("early", [task.ended(0.02) for task in tasks])
     for number in range(4):
