@@ -6,9 +6,13 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::Beside;
-use sockbroker_test_support::{StdioDaemon, bounded};
+use sockbroker_test_support::{Start, StdioDaemon, bounded};
 
 use crate::broker::prepare;
+
+/// What standard input and output can be.
+const WAYS: [fn(Start) -> StdioDaemon; 3] =
+    [StdioDaemon::over_pipes, StdioDaemon::over_a_socket, StdioDaemon::over_two_sockets];
 
 #[test]
 fn pipes_carry_attachments_and_refuse_descriptors() {
@@ -64,7 +68,7 @@ fn a_socket_carries_descriptors_in_both_directions() {
 #[test]
 fn the_broker_ends_with_its_input_after_the_last_answer() {
     bounded(20, || {
-        for over in [StdioDaemon::over_pipes, StdioDaemon::over_a_socket] {
+        for over in WAYS {
             let mut broker = over(prepare());
             let id = broker.client.send("socket.poll", json!([[], 0.2]));
             broker.client.wire.close_writing();
@@ -78,7 +82,7 @@ fn the_broker_ends_with_its_input_after_the_last_answer() {
 #[test]
 fn the_broker_ends_with_a_client_that_is_gone() {
     bounded(20, || {
-        for over in [StdioDaemon::over_pipes, StdioDaemon::over_a_socket] {
+        for over in WAYS {
             let mut broker = over(prepare());
             let (left, _) = broker.client.pair();
             broker.client.send("socket.recv", json!([left, 1]));
@@ -93,13 +97,43 @@ fn unconnected() -> sockbroker_test_support::LspClient {
 }
 
 #[test]
-fn only_lsp_framing_is_spoken_there() {
+fn lines_of_json_are_answered_by_lines_of_json() {
     bounded(20, || {
-        let mut broker = StdioDaemon::over_pipes(prepare());
-        let line = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"socket.gethostname\"}\r\n\r\n";
-        broker.client.wire.send(line.as_bytes(), &[]).unwrap();
-        broker.client.is_ended();
-        broker.process.ends();
+        for over in WAYS {
+            let mut broker = over(prepare());
+            let wire = &mut broker.client.wire;
+            let call =
+                "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"socket.htons\",\"params\":[1]}\n";
+            wire.send(call.as_bytes(), &[]).unwrap();
+            let answer = wire.take_through(b"\n").unwrap();
+            assert_eq!(answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":256}\n");
+            wire.close_writing();
+            assert!(broker.process.ends().success());
+        }
+    });
+}
+
+#[test]
+fn anything_else_is_refused_by_a_message_that_names_what_is_expected() {
+    bounded(20, || {
+        let (mut command, folder) = prepare().argument("--stdio").command();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(69));
+        let said = std::fs::read_to_string(folder.join("log")).unwrap();
+        assert!(said.contains("send LSP framing (Content-Length: ...) or one JSON"), "{said}");
+    });
+}
+
+#[test]
+fn answers_go_to_standard_output_when_input_and_output_are_two_sockets() {
+    bounded(20, || {
+        let mut broker = StdioDaemon::over_two_sockets(prepare());
+        let client = &mut broker.client;
+        assert_eq!(client.call("session.info", Value::Null).result()["descriptors"], false);
+        let (left, right) = client.pair();
+        client.call("socket.send", json!([left, "aGk="])).result();
+        assert_eq!(client.call("socket.recv", json!([right, 9])).data(), b"hi");
     });
 }
 

@@ -82,18 +82,43 @@ impl Server {
         self.broker.close_all();
     }
 
-    /// Serves standard input and output with LSP framing until they end.
+    /// Serves standard input and output until they end, with LSP framing or newline-delimited JSON.
     pub async fn standard(self) -> io::Result<()> {
         let stream = Stream::standard()?;
         let subject = subject::own()?;
-        let descriptors = matches!(stream, Stream::Socket(_));
-        let facts = Facts { subject, spelling: Spelling::Lsp, descriptors };
+        let mut input = BytesMut::new();
+        let mut shutdown = self.shutdown.clone();
+        let first = tokio::select! {
+            first = stream.first_byte(&mut input) => first?,
+            () = shutdown.begun() => None,
+        };
+        let Some(first) = first else { return Ok(()) };
+        let Some((spelling, codec)) = self.message_framing(first) else {
+            let text = format!(
+                "standard input begins with byte {first:#04x}: send LSP framing \
+                 (Content-Length: ...) or one JSON message a line"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        };
+        let descriptors = spelling == Spelling::Lsp && matches!(stream, Stream::Socket(_));
+        let facts = Facts { subject, spelling, descriptors };
         let core =
             Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
-        let codec = Codec::lsp(self.broker.limits.frame());
-        connection::serve(self.shutdown.clone(), Ok(stream), codec, core, BytesMut::new()).await;
+        connection::serve(self.shutdown.clone(), Ok(stream), codec, core, input).await;
         self.broker.close_all();
         Ok(())
+    }
+
+    /// The framing of messages that a first byte selects; `None` for HTTP and for anything unknown.
+    fn message_framing(&self, first: u8) -> Option<(Spelling, Codec)> {
+        let frame = self.broker.limits.frame();
+        match first {
+            b'C' | b'c' => Some((Spelling::Lsp, Codec::lsp(frame))),
+            b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n' => {
+                Some((Spelling::Ndjson, Codec::ndjson(frame)))
+            }
+            _ => None,
+        }
     }
 
     /// Takes a connection, unless a limit is reached.
@@ -149,15 +174,11 @@ impl Server {
                 return tracing::debug!(uid, unit, "a silent connection was closed");
             }
         };
-        let spelling = match first {
-            b'C' | b'c' => Spelling::Lsp,
-            b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n' => Spelling::Ndjson,
-            b'A'..=b'Z' => return http::serve(self, io, subject).await,
-            _ => return tracing::debug!(first, "a connection speaks no known protocol"),
+        let (spelling, codec) = match self.message_framing(first) {
+            Some(found) => found,
+            None if first.is_ascii_uppercase() => return http::serve(self, io, subject).await,
+            None => return tracing::debug!(first, "a connection speaks no known protocol"),
         };
-        let frame = self.broker.limits.frame();
-        let codec =
-            if spelling == Spelling::Lsp { Codec::lsp(frame) } else { Codec::ndjson(frame) };
         let facts = Facts { subject, spelling, descriptors: spelling == Spelling::Lsp };
         let connection = Arc::new(Connection::begin(&self.broker, facts));
         let (number, subject) = (connection.number(), &connection.facts().subject);

@@ -1,7 +1,8 @@
-//! The streams a connection can live on, non-blocking: a Unix socket, or two pipes.
+//! The streams a connection can live on, non-blocking: a Unix socket, or two ends that are pipes or sockets.
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -28,8 +29,8 @@ const SEND_BUFFER: usize = 212_992;
 pub(super) enum Stream {
     /// A connected Unix stream socket; descriptors can come and go beside the bytes.
     Socket(AsyncFd<OwnedFd>),
-    /// Standard input and output.
-    Pipes {
+    /// Standard input and output that are not the same socket. No descriptors go with the bytes.
+    Two {
         /// Read from.
         input: AsyncFd<File>,
         /// Written to.
@@ -46,25 +47,46 @@ impl Stream {
         Ok(Self::Socket(register(descriptor, both)?))
     }
 
-    /// Standard input and output: one socket, or two pipes. Anything else cannot be waited for.
+    /// Standard input and output: the same socket, or two of which each is a pipe or a socket. Anything else
+    /// cannot be waited for.
     pub(super) fn standard() -> io::Result<Self> {
         let input = process::inherited_descriptor(0)?;
-        if process::is_socket(input.as_fd()) {
+        let output = process::inherited_descriptor(1)?;
+        let same = process::is_same_file(input.as_fd(), output.as_fd())?;
+        if same && process::is_socket(input.as_fd()) {
             return Self::socket(input);
         }
-        let output = process::inherited_descriptor(1)?;
         for (name, end) in [("standard input", &input), ("standard output", &output)] {
-            if !process::is_pipe(end.as_fd()) {
+            if !process::is_pipe(end.as_fd()) && !process::is_socket(end.as_fd()) {
                 let text =
                     format!("{name} must be a pipe or a socket: start the broker by a client");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
             socket::set_nonblocking(end.as_fd(), true)?;
         }
-        Ok(Self::Pipes {
+        Ok(Self::Two {
             input: register(input.into(), Interest::READABLE)?,
             output: register(output.into(), Interest::WRITABLE)?,
         })
+    }
+
+    /// Waits for the first byte; `None` at the end. A socket keeps it, with the descriptors that came along;
+    /// from elsewhere it goes to `buffer`.
+    pub(super) async fn first_byte(&self, buffer: &mut BytesMut) -> io::Result<Option<u8>> {
+        match self {
+            Self::Socket(end) => loop {
+                let mut guard = end.readable().await?;
+                match stream::peek_byte(end.get_ref().as_fd()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                    result => return result,
+                }
+            },
+            Self::Two { .. } => {
+                let mut none = VecDeque::new();
+                poll_fn(|context| self.poll_fill(context, 1, buffer, &mut none)).await?;
+                Ok(buffer.first().copied())
+            }
+        }
     }
 
     /// Reads what has arrived behind `buffer`; 0 at the end.
@@ -93,7 +115,7 @@ impl Stream {
                     Err(error) => return Poll::Ready(Err(error)),
                 }
             },
-            Self::Pipes { input, .. } => loop {
+            Self::Two { input, .. } => loop {
                 let mut guard = ready!(input.poll_read_ready(context))?;
                 let before = buffer.len();
                 buffer.resize(before + size, 0);
@@ -127,7 +149,7 @@ impl Stream {
                     }
                     result
                 }
-                Self::Pipes { output, .. } => {
+                Self::Two { output, .. } => {
                     let mut guard = ready!(output.poll_write_ready(context))?;
                     let result = out.send(|slices, _| output.get_ref().write_vectored(slices));
                     if would_block(&result) {
@@ -151,7 +173,7 @@ impl Stream {
             Self::Socket(end) => {
                 stream::unread_by_peer(end.get_ref().as_fd()).is_ok_and(|bytes| bytes == 0)
             }
-            Self::Pipes { .. } => true,
+            Self::Two { .. } => true,
         }
     }
 
@@ -159,7 +181,7 @@ impl Stream {
     pub(super) fn is_hung_up(&self) -> bool {
         let end = match self {
             Self::Socket(end) => end.get_ref().as_fd(),
-            Self::Pipes { output, .. } => output.get_ref().as_fd(),
+            Self::Two { output, .. } => output.get_ref().as_fd(),
         };
         let gone = libc::POLLHUP | libc::POLLERR;
         let found = poll_now(&[(end, 0)]).unwrap_or_default();

@@ -50,6 +50,12 @@ pub(crate) fn is(file: BorrowedFd<'_>, kind: SFlag) -> io::Result<bool> {
     Ok(mode & SFlag::S_IFMT == kind)
 }
 
+/// Whether two descriptors are of the same file.
+pub(crate) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let (one, other) = (fstat(one)?, fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;

@@ -87,6 +87,11 @@ pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
     file::is(fd, SFlag::S_IFIFO).unwrap_or(false)
 }
 
+/// Whether two descriptors are of the same file, pipe or socket (`fstat(2)`).
+pub fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    file::is_same(one, other)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -141,6 +146,14 @@ mod tests {
         assert_refused(inherited_descriptor(-1));
         let output = inherited_descriptor(1).unwrap();
         assert_ne!(std::os::fd::AsRawFd::as_raw_fd(&output), 1);
+    }
+
+    #[test]
+    fn duplicates_are_the_same_file_and_the_two_ends_of_a_pair_are_not() {
+        let (a, b) = unix_pair(libc::SOCK_STREAM);
+        let copy = a.try_clone().unwrap();
+        assert!(is_same_file(a.as_fd(), copy.as_fd()).unwrap());
+        assert!(!is_same_file(a.as_fd(), b.as_fd()).unwrap());
     }
 
     #[test]

@@ -31,6 +31,17 @@ impl StdioDaemon {
         Self { process, client, _folder: folder }
     }
 
+    /// Over two sockets, as Node starts a program.
+    pub fn over_two_sockets(start: Start) -> Self {
+        let (output, stdin) = UnixStream::pair().unwrap();
+        let (input, stdout) = UnixStream::pair().unwrap();
+        let (mut command, folder) = start.argument("--stdio").command();
+        command.stdin(OwnedFd::from(stdin)).stdout(OwnedFd::from(stdout));
+        let process = Process::spawn(command);
+        let client = LspClient::on(Wire::pipes(input.into(), output.into()));
+        Self { process, client, _folder: folder }
+    }
+
     /// Over one socket, which carries descriptors.
     pub fn over_a_socket(start: Start) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
