@@ -255,7 +255,11 @@ pub(crate) struct PingArgs {
 }
 
 /// Capture packets of an interface through the broker, and print a line for each.
-#[derive(Debug, Args)]
+///
+/// Ends at Ctrl-C, SIGTERM and SIGHUP, also while nobody reads its output, and prints how many packets
+/// were captured, seen and lost; a file ends with these numbers too. An interface that goes down is
+/// captured again when it is up.
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SniffArgs {
     /// The interface, or `any` for all of them.
     pub(crate) interface: String,

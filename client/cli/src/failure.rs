@@ -73,6 +73,12 @@ impl Failure {
         self
     }
 
+    /// Without a word: only the exit code reports it.
+    pub(crate) fn silently(mut self) -> Self {
+        self.text.clear();
+        self
+    }
+
     /// Whether a call's timeout passed.
     pub(crate) fn is_timeout(&self) -> bool {
         self.timeout

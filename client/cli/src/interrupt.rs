@@ -1,11 +1,12 @@
-//! Ctrl-C and SIGTERM: noticed, so that what was begun can be ended well.
+//! Ctrl-C, SIGTERM and SIGHUP: noticed, so that what was begun can be ended well.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -24,14 +25,25 @@ impl Interrupt {
     /// From now on the first signal sets the flag instead of ending the process. A later one ends it,
     /// for a user who does not want to wait for a broker that does not answer.
     pub(crate) fn minded() -> Result<Self, Failure> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])
-            .map_err(|error| Failure::system("cannot mind signals", &error))?;
+        Self::with(|| {})
+    }
+
+    /// The same; each signal also calls this, on a thread of its own.
+    pub(crate) fn with(mut notify: impl FnMut() + Send + 'static) -> Result<Self, Failure> {
+        let mut wanted = vec![SIGINT, SIGTERM];
+        // nohup(1) ignores it so that the program outlives its terminal.
+        if !is_ignored(SIGHUP) {
+            wanted.push(SIGHUP);
+        }
+        let mut signals =
+            Signals::new(wanted).map_err(|error| Failure::system("cannot mind signals", &error))?;
         let flag = Arc::new(AtomicBool::new(false));
         let set = Arc::clone(&flag);
         thread::spawn(move || {
             let mut first: Option<Instant> = None;
             for signal in signals.forever() {
                 set.store(true, Ordering::Relaxed);
+                notify();
                 let since = first.get_or_insert_with(Instant::now).elapsed();
                 if since > TOGETHER {
                     // It does not come back; where it fails the process just goes on.
@@ -46,4 +58,12 @@ impl Interrupt {
     pub(crate) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Whether this process was started with the signal ignored, `SigIgn` of `proc_pid_status(5)`.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }

@@ -2,174 +2,112 @@
 
 pub(crate) mod decode;
 mod pcapng;
-pub(crate) mod source;
+mod packet;
+mod source;
+mod record;
+mod show;
+mod capture;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde_json::json;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::args::{Global, SniffArgs};
 use crate::failure::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::link::Link;
-use crate::screen::Screen;
-use pcapng::{Counts, Direction, LinkType, Packet, Writer};
-use source::{COOKED_HEADER, Received, Source};
+use capture::{Capture, Ended, Tally};
+use pcapng::Counts;
+use source::Source;
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
+/// How long a capture may take to end after a signal. It has to wait for its last call and may be stuck in a
+/// pipe that nobody reads.
+const GRACE: Duration = Duration::from_millis(230);
+/// How long the broker may take to answer for the statistics of a capture that is stuck.
+const LAST_CALL: Duration = Duration::from_millis(50);
+
+/// What happens while packets are captured.
+enum Event {
+    /// The user wants an end.
+    Signal,
+    /// The capture ended.
+    End(Ended),
+}
 
 /// Captures until there are enough packets, or the user has seen enough.
 pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
-    let link = Link::open(global)?;
-    let source = Source::open(&link, &args.interface, args.snaplen, args.promiscuous)?;
-    let interrupt = Interrupt::minded()?;
-    let mut file = args.write.as_deref().map(|path| Recording::begin(path, args, source.kind));
-    let mut file = file.take().transpose()?;
-    let mut screen = Screen::new();
-    let silent = args.write.as_deref() == Some(Path::new("-"));
-    say(&format!("listening on {}, {} bytes of each packet", args.interface, args.snaplen));
-    let mut seen = 0;
-    while !interrupt.came() && args.count.is_none_or(|count| seen < count) {
-        let most = args.count.map_or(u64::MAX, |count| count - seen);
-        for packet in source.receive(most)? {
-            seen += 1;
-            if let Some(file) = &mut file {
-                file.packet(&packet)?;
-            }
-            if !silent {
-                show(&mut screen, &packet, source.kind, global.json)?;
-            }
-        }
-        if let Some(file) = &mut file {
-            file.flush()?;
-        }
-    }
-    let counts = source.counts()?;
-    if let Some(file) = file {
-        file.end(counts)?;
-    }
-    say(&format!("{seen} packets captured, {} seen, {} lost", counts.received, counts.dropped));
-    Ok(Exit::Done)
+    let link = Arc::new(Link::open(global)?);
+    let source = Source::open(link, &args.interface, args.snaplen, args.promiscuous)?;
+    let source = Arc::new(source);
+    let (events, happened) = mpsc::channel();
+    let signals = events.clone();
+    let interrupt = Interrupt::with(move || {
+        // Nobody listens any more when the program ends.
+        drop(signals.send(Event::Signal));
+    })?;
+    let tally = Arc::new(Tally::default());
+    let capture = Capture {
+        args: args.clone(),
+        as_json: global.json,
+        source: Arc::clone(&source),
+        interrupt,
+        tally: Arc::clone(&tally),
+    };
+    // On a thread that the program does not wait for: a write or the opening of a fifo may never return.
+    let capturing = thread::spawn(move || capture.run());
+    thread::spawn(move || {
+        let broken = |_panic| (None, Err(Failure::new(Exit::System, "the capture broke off")));
+        drop(events.send(Event::End(capturing.join().unwrap_or_else(broken))));
+    });
+    let (total, result) = match end(&happened) {
+        Some(ended) => ended,
+        None => (last_counts(&source).map(|counted| tally.total(counted)), Ok(())),
+    };
+    summarize(tally.captured(), total);
+    result.map(|()| Exit::Done)
 }
 
-/// A line beside the packets, for people.
+/// How the capture ended; `None` for one that is stuck and left behind.
+fn end(happened: &mpsc::Receiver<Event>) -> Option<Ended> {
+    let mut event = happened.recv().ok();
+    loop {
+        match event? {
+            Event::End(ended) => return Some(ended),
+            Event::Signal => event = happened.recv_timeout(GRACE).ok(),
+        }
+    }
+}
+
+/// What the kernel counted, if the broker still answers.
+fn last_counts(source: &Arc<Source>) -> Option<Counts> {
+    let (answer, answered) = mpsc::channel();
+    let source = Arc::clone(source);
+    thread::spawn(move || drop(answer.send(source.counts())));
+    answered.recv_timeout(LAST_CALL).ok()?.ok()
+}
+
+fn summarize(captured: u64, total: Option<Counts>) {
+    match total {
+        Some(Counts { received, dropped }) => {
+            say(&format!("{captured} packets captured, {received} seen, {dropped} lost"));
+        }
+        None => {
+            say(&format!("{captured} packets captured; the broker does not report what was lost"));
+        }
+    }
+}
+
+/// A line on standard error, for people. Best effort: it must not stop the capture.
 fn say(line: &str) {
-    // Packets matter, not this.
     drop(writeln!(io::stderr(), "{line}"));
 }
 
-/// The file that packets are written to.
-#[derive(Debug)]
-struct Recording {
-    name: String,
-    writer: Writer<BufWriter<Box<dyn Output>>>,
-}
-
-/// Where a file may go.
-trait Output: Write + std::fmt::Debug {}
-impl<W: Write + std::fmt::Debug> Output for W {}
-
-impl Recording {
-    fn begin(path: &Path, args: &SniffArgs, kind: LinkType) -> Result<Self, Failure> {
-        let name = path.display().to_string();
-        let fail = |error: io::Error| Failure::stream(&name, &error);
-        let output: Box<dyn Output> = if path == Path::new("-") {
-            Box::new(io::stdout())
-        } else {
-            Box::new(File::create(path).map_err(fail)?)
-        };
-        let snaplen = match kind {
-            LinkType::Ethernet => args.snaplen,
-            LinkType::Cooked => args.snaplen + COOKED_HEADER,
-        };
-        let output = BufWriter::new(output);
-        let writer = Writer::begin(output, &args.interface, kind, snaplen, now()).map_err(fail)?;
-        Ok(Self { name, writer })
-    }
-
-    fn packet(&mut self, packet: &Received) -> Result<(), Failure> {
-        let Received { time, data, length, direction, .. } = packet;
-        let packet = Packet { time: *time, data, length: *length, direction: *direction };
-        self.writer.packet(&packet).map_err(|error| Failure::stream(&self.name, &error))
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        self.writer.flush().map_err(|error| Failure::stream(&self.name, &error))
-    }
-
-    fn end(self, counts: Counts) -> Result<(), Failure> {
-        let Self { name, writer } = self;
-        writer.end(counts, now()).map_err(|error| Failure::stream(&name, &error))
-    }
-}
-
 /// Now, in nanoseconds since 1970.
-pub(crate) fn now() -> u64 {
+fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn show(
-    screen: &mut Screen,
-    packet: &Received,
-    kind: LinkType,
-    as_json: bool,
-) -> Result<(), Failure> {
-    let described = describe(packet, kind);
-    let Received { interface, length, .. } = packet;
-    if as_json {
-        return screen.line(json!({
-            "time": format!("{}.{:09}", packet.time / SECOND, packet.time % SECOND),
-            "interface": interface,
-            "direction": word(packet.direction),
-            "length": length,
-            "packet": described,
-        }));
-    }
-    let time = time_of_day(packet.time);
-    let arrow = if packet.direction == Direction::Outgoing { "out" } else { "in " };
-    screen.line(format_args!("{time} {interface} {arrow} {described}"))
-}
-
-/// A packet on one line.
-pub(crate) fn describe(packet: &Received, kind: LinkType) -> String {
-    match kind {
-        LinkType::Ethernet => decode::ethernet(&packet.data),
-        LinkType::Cooked => {
-            let behind = packet.data.get(COOKED_HEADER as usize..).unwrap_or_default();
-            decode::payload(packet.protocol, behind)
-        }
-    }
-}
-
-fn word(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Unicast => "unicast",
-        Direction::Broadcast => "broadcast",
-        Direction::Multicast => "multicast",
-        Direction::Promiscuous => "promiscuous",
-        Direction::Outgoing => "outgoing",
-    }
-}
-
-/// Hours to microseconds, UTC.
-fn time_of_day(time: u64) -> String {
-    let seconds = time / SECOND;
-    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{:06}", seconds % 60, time % SECOND / 1000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_told_to_the_microsecond() {
-        let time = ((23 * 60 + 5) * 60 + 9) * SECOND + 1_234_999;
-        assert_eq!(time_of_day(86_400 * SECOND * 3 + time), "23:05:09.001234");
-    }
 }

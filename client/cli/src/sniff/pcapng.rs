@@ -137,19 +137,16 @@ impl<W: Write> Writer<W> {
         block.finish(&mut self.output)
     }
 
-    /// Hands what was written so far on, for those who watch the file grow.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
-    }
-
-    /// Ends the file at this time with what the interface counted.
-    pub(crate) fn end(mut self, counts: Counts, end: u64) -> io::Result<()> {
+    /// Ends the file at this time with what was counted, if that is known.
+    pub(crate) fn end(&mut self, counts: Option<Counts>, end: u64) -> io::Result<()> {
         let mut block = Block::new(INTERFACE_STATISTICS);
         block.u32(0).time(end);
         block.option(ISB_STARTTIME, &time_bytes(self.start));
         block.option(ISB_ENDTIME, &time_bytes(end));
-        block.option(ISB_IFRECV, &counts.received.to_ne_bytes());
-        block.option(ISB_IFDROP, &counts.dropped.to_ne_bytes());
+        if let Some(counts) = counts {
+            block.option(ISB_IFRECV, &counts.received.to_ne_bytes());
+            block.option(ISB_IFDROP, &counts.dropped.to_ne_bytes());
+        }
         block.finish(&mut self.output)?;
         self.output.flush()
     }
@@ -206,10 +203,9 @@ impl Block {
             self.u16(END_OF_OPTIONS).u16(0);
         }
         let length = size(self.body.len() + 12).to_ne_bytes();
-        output.write_all(&self.kind.to_ne_bytes())?;
-        output.write_all(&length)?;
-        output.write_all(&self.body)?;
-        output.write_all(&length)
+        // At once: a block is seen whole, or the reader is too slow for it.
+        let block = [&self.kind.to_ne_bytes()[..], &length, &self.body, &length].concat();
+        output.write_all(&block)
     }
 }
 
@@ -248,7 +244,7 @@ mod tests {
         for packet in packets {
             writer.packet(packet).unwrap();
         }
-        writer.end(Counts { received: 3, dropped: 1 }, 9).unwrap();
+        writer.end(Some(Counts { received: 3, dropped: 1 }), 9).unwrap();
         bytes
     }
 
@@ -267,6 +263,17 @@ mod tests {
         let words = [0u32, 2, 5, 5, 60].map(|word| word.to_ne_bytes().to_vec());
         assert_eq!(body[..5], words);
         assert_eq!(blocks[2].1[20..28], *b"abcde\0\0\0");
+    }
+
+    #[test]
+    fn statistics_without_counts_have_the_times_alone() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::begin(&mut bytes, "lo", LinkType::Ethernet, 100, 7).unwrap();
+        writer.end(None, 9).unwrap();
+        let blocks = blocks(&bytes);
+        let (kind, body) = blocks.last().unwrap();
+        // Interface and time, two options of a number and 8 bytes each, and the end of the options.
+        assert_eq!((*kind, body.len()), (5, 12 + 2 * 12 + 4));
     }
 
     #[test]

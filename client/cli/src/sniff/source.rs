@@ -1,93 +1,106 @@
-//! A packet socket of the broker: packets with their times, directions and full lengths.
+//! A packet socket of the broker: packets with their times, directions, full lengths and VLAN tags.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sockbroker_proto::address::{AddressItem, AddressValue};
-use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
 use sockbroker_proto::api::values::{Created, OptionValue, ReceivedMessage};
 use sockbroker_proto::bytes::Bytes;
 
-use super::pcapng::{Counts, Direction, LinkType};
+use super::packet::{self, ETHERNET, LOOPBACK, Received};
+use super::pcapng::{Counts, LinkType};
 use crate::failure::Failure;
 use crate::interrupt::LOOK;
 use crate::link::Link;
 
 /// Every protocol, `linux/if_ether.h`.
 const ETH_P_ALL: i64 = 3;
-/// Kinds of hardware with an Ethernet header, `linux/if_arp.h`.
-const ETHERNET: i64 = 1;
-const LOOPBACK: i64 = 772;
 /// Bytes that the kernel may hold while nobody takes them.
 const BUFFER: i64 = 8 << 20;
 /// Packets taken by one call, at most.
 const BATCH: u64 = 64;
-/// Room for one time of two words.
-const CONTROL: i64 = 32;
-/// `sizeof(struct timespec)`.
-const TIMESPEC: usize = 16;
+/// Room for a time of two words and for `struct tpacket_auxdata`.
+const CONTROL: i64 = 96;
+/// How long the index of an interface is believed: a name may go to another interface.
+const INDEX_AGE: Duration = Duration::from_secs(1);
 
-/// A packet as it was received.
+/// What one receiving call brought.
 #[derive(Debug)]
-pub(crate) struct Received {
-    /// Nanoseconds since 1970.
-    pub(crate) time: u64,
-    /// What was kept, with the header that the link type says.
-    pub(crate) data: Vec<u8>,
-    /// How long it was, with that header.
-    pub(crate) length: u32,
-    /// Which way it went.
-    pub(crate) direction: Direction,
-    /// The interface.
-    pub(crate) interface: String,
-    /// The protocol behind the link's header.
-    pub(crate) protocol: u16,
+pub(crate) enum Batch {
+    /// Packets, and how many messages of the socket they were.
+    Packets {
+        /// Those to keep.
+        packets: Vec<Received>,
+        /// All, copies of the loopback included.
+        messages: u64,
+    },
+    /// Nothing came in time.
+    Nothing,
+    /// The interface went down. The socket goes on when it is up again.
+    Down,
+}
+
+/// Whether a receiving call waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// For a short time.
+    Shortly,
+    /// It takes what is there.
+    No,
 }
 
 /// A capturing socket.
 #[derive(Debug)]
-pub(crate) struct Source<'a> {
-    link: &'a Link,
+pub(crate) struct Source {
+    link: Arc<Link>,
     handle: u64,
     /// What packets begin with.
     pub(crate) kind: LinkType,
-    is_loopback: bool,
     snaplen: u32,
     batch: u64,
+    /// The kernel begins to count again after each answer.
+    counted: Mutex<Counts>,
+    /// Indexes by name, and when they were asked for.
+    indexes: Mutex<HashMap<String, (u32, Instant)>>,
 }
 
-impl<'a> Source<'a> {
+impl Source {
     /// Captures an interface, or all for `any`, from now on.
     pub(crate) fn open(
-        link: &'a Link,
+        link: Arc<Link>,
         interface: &str,
         snaplen: u32,
         promiscuous: bool,
     ) -> Result<Self, Failure> {
-        let room = receive_bytes(link)?;
+        let room = receive_bytes(&link)?;
         let snaplen = u64::from(snaplen).min(room);
         let batch = (room / snaplen.max(1)).clamp(1, BATCH);
         let any = interface == "any";
-        let hardware = if any { None } else { Some(hardware(link, interface)?) };
+        let hardware = if any { None } else { Some(hardware(&link, interface)?) };
         let kind = match hardware {
             Some(ETHERNET | LOOPBACK) => LinkType::Ethernet,
             Some(_) | None => LinkType::Cooked,
         };
         let socktype = if kind == LinkType::Ethernet { "SOCK_RAW" } else { "SOCK_DGRAM" };
         // Without a protocol nothing arrives before the socket is ready.
-        let handle = make(link, socktype)?;
+        let handle = make(&link, socktype)?;
         let snaplen = u32::try_from(snaplen).unwrap_or(u32::MAX);
-        let is_loopback = hardware == Some(LOOPBACK);
-        let source = Self { link, handle, kind, is_loopback, snaplen, batch };
+        let (counted, indexes) = (Mutex::default(), Mutex::default());
+        let source = Self { link, handle, kind, snaplen, batch, counted, indexes };
         source.prepare()?;
         if promiscuous && !any {
             source.join(interface)?;
         }
         let address = if any { everywhere() } else { json!([interface, ETH_P_ALL]) };
-        link.call("socket.bind", json!({ "handle": handle, "address": address }))?;
+        source.link.call("socket.bind", json!({ "handle": handle, "address": address }))?;
         Ok(source)
     }
 
     fn prepare(&self) -> Result<(), Failure> {
         self.set("SOL_SOCKET", libc::SO_TIMESTAMPNS, &json!(1))?;
+        // The kernel takes VLAN tags out of frames and reports them here.
+        self.set("SOL_PACKET", libc::PACKET_AUXDATA, &json!(1))?;
         // Beyond the system's limit only with CAP_NET_ADMIN; the next best is as much as there is.
         if self.set("SOL_SOCKET", libc::SO_RCVBUFFORCE, &json!(BUFFER)).is_err() {
             self.set("SOL_SOCKET", libc::SO_RCVBUF, &json!(BUFFER))?;
@@ -115,69 +128,57 @@ impl<'a> Source<'a> {
         self.link.call("socket.setsockopt", option).map(drop)
     }
 
-    /// What has arrived, after a short wait if there is nothing.
-    pub(crate) fn receive(&self, most: u64) -> Result<Vec<Received>, Failure> {
+    /// Takes at most so many packets.
+    pub(crate) fn receive(&self, most: u64, wait: Wait) -> Result<Batch, Failure> {
         let parameters = json!({
             "handle": self.handle,
             "vlen": most.clamp(1, self.batch),
             "bufsize": self.snaplen,
             "ancbufsize": CONTROL,
-            // The full length is told, however much is kept.
-            "flags": "MSG_TRUNC",
+            // The full length is reported, however much is kept.
+            "flags": if wait == Wait::No { "MSG_TRUNC|MSG_DONTWAIT" } else { "MSG_TRUNC" },
         });
-        let messages: Vec<ReceivedMessage> =
-            match self.link.call_typed("socket.recvmmsg", parameters) {
-                Ok(messages) => messages,
-                Err(failure) if failure.is_timeout() => Vec::new(),
-                Err(failure) => return Err(failure),
-            };
-        messages.into_iter().filter_map(|message| self.read(message).transpose()).collect()
+        let received = self.link.call_typed("socket.recvmmsg", parameters);
+        let messages: Vec<ReceivedMessage> = match received {
+            Ok(messages) => messages,
+            Err(failure) if failure.is_timeout() => return Ok(Batch::Nothing),
+            Err(failure) => {
+                return match failure.errno() {
+                    Some(libc::EAGAIN | libc::EINTR) => Ok(Batch::Nothing),
+                    Some(libc::ENETDOWN) => Ok(Batch::Down),
+                    _ => Err(failure),
+                };
+            }
+        };
+        let count = messages.len() as u64;
+        let read =
+            |message| packet::read(message, self.kind, self.snaplen, |name| self.index(name));
+        let packets = messages.into_iter().filter_map(|message| read(message).transpose());
+        Ok(Batch::Packets { packets: packets.collect::<Result<_, _>>()?, messages: count })
     }
 
-    /// `None` for what is seen twice: a packet over the loopback, once as it leaves.
-    fn read(&self, message: ReceivedMessage) -> Result<Option<Received>, Failure> {
-        let strange = || Failure::protocol("the sender of a packet is not understood");
-        let AddressValue::Tuple(items) = &message.address else { return Err(strange()) };
-        let [
-            AddressItem::Text(interface),
-            AddressItem::Number(protocol),
-            AddressItem::Number(packet_type),
-            AddressItem::Number(hardware),
-            ..,
-        ] = items.as_slice()
-        else {
-            return Err(strange());
-        };
-        let direction = match packet_type {
-            1 => Direction::Broadcast,
-            2 => Direction::Multicast,
-            3 => Direction::Promiscuous,
-            4 => Direction::Outgoing,
-            _ => Direction::Unicast,
-        };
-        let looped = self.is_loopback || *hardware == LOOPBACK;
-        if looped && direction == Direction::Outgoing {
-            return Ok(None);
+    /// The index of an interface; 0 if it is not there, or may not be asked for.
+    fn index(&self, name: &str) -> u32 {
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((index, since)) = indexes.get(name)
+            && since.elapsed() < INDEX_AGE
+        {
+            return *index;
         }
-        let Bytes::Inline(data) = message.data else { return Err(strange()) };
-        let protocol = u16::try_from(*protocol).unwrap_or(0);
-        let mut packet = Received {
-            time: time(&message.ancdata).unwrap_or_else(super::now),
-            length: u32::try_from(message.n).unwrap_or(u32::MAX),
-            data,
-            direction,
-            interface: interface.clone(),
-            protocol,
-        };
-        if self.kind == LinkType::Cooked {
-            let header = cooked_header(protocol, *hardware, *packet_type, items.get(4));
-            packet.length = packet.length.saturating_add(COOKED_HEADER);
-            packet.data.splice(..0, header);
-        }
-        Ok(Some(packet))
+        let index = self.link.call("socket.if_nametoindex", json!({ "if_name": name }));
+        let index = index.ok().and_then(|index| index.as_u64()).unwrap_or(0);
+        let index = u32::try_from(index).unwrap_or(0);
+        indexes.insert(name.to_owned(), (index, Instant::now()));
+        index
     }
 
-    /// What the kernel counted, `PACKET_STATISTICS` of `packet(7)`.
+    /// Whether the interface was removed: the kernel then binds the socket to none.
+    pub(crate) fn is_gone(&self) -> bool {
+        let address = self.link.call("socket.getsockname", json!({ "handle": self.handle }));
+        address.is_ok_and(|address| address.get(0).and_then(Value::as_str) == Some(""))
+    }
+
+    /// What the kernel counted since the beginning, `PACKET_STATISTICS` of `packet(7)`.
     pub(crate) fn counts(&self) -> Result<Counts, Failure> {
         let parameters = json!({
             "handle": self.handle,
@@ -193,38 +194,14 @@ impl<'a> Source<'a> {
             let word = bytes.get(at..).and_then(|rest| rest.first_chunk()).copied();
             u64::from(u32::from_ne_bytes(word.unwrap_or_default()))
         };
-        Ok(Counts { received: number(0), dropped: number(4) })
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.received += number(0);
+        counted.dropped += number(4);
+        Ok(*counted)
     }
 }
 
 const PACKET_MR_PROMISC: u16 = 1;
-/// Bytes of `LINKTYPE_LINUX_SLL2`.
-pub(crate) const COOKED_HEADER: u32 = 20;
-
-/// The header of a cooked capture, version 2: all in the order of the network.
-fn cooked_header(
-    protocol: u16,
-    hardware: i64,
-    packet_type: i64,
-    address: Option<&AddressItem>,
-) -> Vec<u8> {
-    let address = match address {
-        Some(AddressItem::Text(text)) => {
-            let bytes = serde_json::from_value(Value::from(text.as_str()));
-            if let Ok(Bytes::Inline(bytes)) = bytes { bytes } else { Vec::new() }
-        }
-        _ => Vec::new(),
-    };
-    let mut header = protocol.to_be_bytes().to_vec();
-    // Reserved, and the interface's index, which a packet's address does not have.
-    header.extend([0; 6]);
-    header.extend(u16::try_from(hardware).unwrap_or(u16::MAX).to_be_bytes());
-    header.push(u8::try_from(packet_type).unwrap_or(0));
-    header.push(u8::try_from(address.len().min(8)).unwrap_or(0));
-    header.extend(address.iter().take(8));
-    header.resize(COOKED_HEADER as usize, 0);
-    header
-}
 
 /// All interfaces: `struct sockaddr_ll` with the index 0, which no name has.
 fn everywhere() -> Value {
@@ -255,18 +232,4 @@ fn receive_bytes(link: &Link) -> Result<u64, Failure> {
     let limits = link.call("session.limits", json!({}))?;
     let limit = limits.pointer("/receive_bytes/value").and_then(Value::as_u64);
     limit.ok_or_else(|| Failure::protocol("the broker does not tell its limit receive_bytes"))
-}
-
-/// When the kernel saw a packet, from `SCM_TIMESTAMPNS`.
-fn time(items: &[AncillaryItem]) -> Option<u64> {
-    items.iter().find_map(|AncillaryItem(level, kind, data)| {
-        let wanted = (i64::from(libc::SOL_SOCKET), i64::from(libc::SCM_TIMESTAMPNS));
-        let AncillaryData::Bytes(Bytes::Inline(bytes)) = data else { return None };
-        if (level.0, kind.0) != wanted || bytes.len() < TIMESPEC {
-            return None;
-        }
-        let (seconds, nanoseconds) = (bytes.first_chunk()?, bytes.get(8..)?.first_chunk()?);
-        let seconds = u64::from_ne_bytes(*seconds);
-        seconds.checked_mul(1_000_000_000)?.checked_add(u64::from_ne_bytes(*nanoseconds))
-    })
 }

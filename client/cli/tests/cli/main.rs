@@ -13,6 +13,7 @@ mod lists;
 mod nc;
 mod ping;
 mod sniff;
+mod sniff_end;
 mod demo;
 mod generate;
 mod policy;

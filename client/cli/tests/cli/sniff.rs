@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use sockbroker_test_support::skip::program_or_skip;
@@ -11,7 +11,7 @@ use sockbroker_test_support::{Folder, namespace};
 use crate::program::{run, start};
 
 /// Starts a sniffer that hears from now on.
-fn listening(arguments: &[&str]) -> (Child, BufReader<std::process::ChildStderr>) {
+pub(crate) fn listening(arguments: &[&str]) -> (Child, BufReader<std::process::ChildStderr>) {
     let mut child = start(&[&["--private", "sniff"], arguments].concat());
     let mut said = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -27,7 +27,7 @@ fn printed(child: Child) -> String {
     String::from_utf8(ran.stdout).unwrap()
 }
 
-fn ping(host: &str, size: &str) {
+pub(crate) fn ping(host: &str, size: &str) {
     run(&["--private", "ping", "-c", "2", "-i", "0.05", "-s", size, host]).done();
 }
 
@@ -58,7 +58,7 @@ fn packets_are_told_on_a_line_each() {
         }
         let mut rest = String::new();
         said.read_to_string(&mut rest).unwrap();
-        assert!(rest.starts_with("4 packets captured, "), "{rest}");
+        assert_eq!(rest, "4 packets captured, 4 seen, 0 lost\n");
     });
 }
 
@@ -138,7 +138,7 @@ fn an_interrupt_ends_the_file_well() {
         child.wait_with_output().unwrap();
         let mut rest = String::new();
         said.read_to_string(&mut rest).unwrap();
-        assert!(rest.starts_with("4 packets captured, "), "{rest}");
+        assert_eq!(rest, "4 packets captured, 4 seen, 0 lost\n");
         if program_or_skip("capinfos", TEST) {
             let told = tool("capinfos", &[], &file);
             assert!(told.contains("Number of stat entries = 1"), "{told}");
@@ -151,5 +151,95 @@ fn an_interface_that_is_not_there_is_told() {
     namespace::inside("sniff::an_interface_that_is_not_there_is_told", || {
         let line = run(&["--private", "sniff", "nowhere0"]).failed_with(1);
         assert!(line.contains("ENODEV") && line.contains("socket.if_nameindex"), "{line}");
+    });
+}
+
+/// Two interfaces that are connected to each other, and send nothing by themselves.
+pub(crate) fn pair(one: &str, other: &str) {
+    ip(&["link", "add", one, "type", "veth", "peer", "name", other]);
+    for name in [one, other] {
+        ip(&["link", "set", name, "addrgenmode", "none"]);
+        ip(&["link", "set", name, "up"]);
+    }
+}
+
+/// Runs `ip`, which must succeed.
+pub(crate) fn ip(arguments: &[&str]) {
+    assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
+}
+
+/// Sends a frame with each of these tags on an interface.
+const INJECT: &str = r#"
+import socket, struct, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+s.bind((sys.argv[1], 0))
+for tag in sys.argv[2:]:
+    udp = struct.pack("!HHHH", 1000, 9, 28, 0) + b"y" * 20
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 48, 0, 0, 64, 17, 0, b"\x0a\x50\0\2", b"\x0a\x50\0\1")
+    s.send(b"\xff" * 6 + s.getsockname()[4] + bytes.fromhex(tag) + b"\x08\0" + ip + udp)
+"#;
+
+#[test]
+fn vlan_tags_are_kept_and_count_as_length() {
+    const TEST: &str = "sniff::vlan_tags_are_kept_and_count_as_length";
+    namespace::inside(TEST, || {
+        if !program_or_skip("python3", TEST) {
+            return;
+        }
+        pair("v0", "v1");
+        for (interface, header) in [("v0", 14), ("any", 20)] {
+            let (child, _said) = listening(&[interface, "--count", "4", "--json"]);
+            let tags = ["", "81000064", "8100e007", "88a8006481000007"];
+            let mut inject = Command::new("python3");
+            inject.args(["-c", INJECT, "v1"]).args(tags).stdin(Stdio::null());
+            if interface == "any" {
+                // Each frame is seen as it leaves, too.
+                inject.args(tags);
+            }
+            assert!(inject.status().unwrap().success());
+            let told = printed(child);
+            let arrived = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let arrived = arrived.filter(|packet| packet["interface"] == "v0");
+            let shown: Vec<_> = arrived
+                .map(|packet| {
+                    let text = packet["packet"].as_str().unwrap();
+                    let tags = text.split("10.80.0.2").next().unwrap().trim_end().to_owned();
+                    (tags, packet["length"].as_u64().unwrap())
+                })
+                .collect();
+            let expected = [
+                (String::new(), header + 48),
+                ("vlan 100".to_owned(), header + 52),
+                ("vlan 7".to_owned(), header + 52),
+                ("vlan 100 vlan 7".to_owned(), header + 56),
+            ];
+            assert!(shown.len() >= 2, "{told}");
+            assert_eq!(shown, expected[..shown.len()], "{interface}: {told}");
+        }
+    });
+}
+
+#[test]
+fn a_capture_of_all_interfaces_tells_them_apart() {
+    const TEST: &str = "sniff::a_capture_of_all_interfaces_tells_them_apart";
+    namespace::inside(TEST, || {
+        if !program_or_skip("tshark", TEST) || !program_or_skip("python3", TEST) {
+            return;
+        }
+        pair("v0", "v1");
+        let folder = Folder::new();
+        let file = folder.join("all");
+        let (child, _said) = listening(&["any", "--count", "2", "--write", file.to_str().unwrap()]);
+        let mut inject = Command::new("python3");
+        assert!(inject.args(["-c", INJECT, "v1", ""]).status().unwrap().success());
+        printed(child);
+        let index = |name: &str| {
+            run(&["--private", "call", "socket.if_nametoindex", &format!("if_name={name}")]).done()
+        };
+        // As it leaves by one, and as it arrives by the other.
+        let expected = [index("v1"), index("v0")].concat();
+        let shown = tool("tshark", &["-T", "fields", "-e", "sll.ifindex", "-r"], &file);
+        assert_eq!(shown, expected);
+        assert_ne!(index("v0"), index("v1"));
     });
 }

@@ -1,0 +1,57 @@
+//! The file that packets are written to.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use super::now;
+use super::packet::{COOKED_HEADER, Received};
+use super::pcapng::{Counts, LinkType, Packet, Writer};
+use crate::args::SniffArgs;
+use crate::failure::Failure;
+
+/// A capture file, each of whose blocks is written by one call: a reader sees them at once, and what counts as
+/// captured is in the file.
+#[derive(Debug)]
+pub(super) struct Recording {
+    name: String,
+    writer: Writer<File>,
+}
+
+impl Recording {
+    /// Begins a file; `-` is standard output. Waits for the reader of a fifo.
+    pub(super) fn begin(path: &Path, args: &SniffArgs, kind: LinkType) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let fail = |error: io::Error| Failure::stream(&name, &error);
+        let output = if path == Path::new("-") {
+            File::from(io::stdout().as_fd().try_clone_to_owned().map_err(fail)?)
+        } else {
+            File::create(path).map_err(fail)?
+        };
+        let snaplen = match kind {
+            LinkType::Ethernet => args.snaplen,
+            LinkType::Cooked => args.snaplen + COOKED_HEADER,
+        };
+        let writer = Writer::begin(output, &args.interface, kind, snaplen, now()).map_err(fail)?;
+        Ok(Self { name, writer })
+    }
+
+    /// Adds a packet.
+    pub(super) fn packet(&mut self, packet: &Received) -> Result<(), Failure> {
+        let Received { time, data, length, direction, .. } = packet;
+        let packet = Packet { time: *time, data, length: *length, direction: *direction };
+        self.writer.packet(&packet).map_err(|error| self.failed(&error))
+    }
+
+    /// Ends the file with statistics: what is known.
+    pub(super) fn end(&mut self, counts: Option<Counts>) -> Result<(), Failure> {
+        self.writer.end(counts, now()).map_err(|error| self.failed(&error))
+    }
+
+    /// A reader that has seen enough is not a failure to talk of.
+    fn failed(&self, error: &io::Error) -> Failure {
+        let failure = Failure::stream(&self.name, error);
+        if error.kind() == io::ErrorKind::BrokenPipe { failure.silently() } else { failure }
+    }
+}
