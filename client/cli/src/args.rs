@@ -2,16 +2,16 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are the help on the terminal")]
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use crate::policy::PolicyCommand;
-use crate::value::seconds;
-
 use crate::failure::Failure;
+use crate::nc::NcArgs;
+use crate::ping::PingArgs;
+use crate::policy::PolicyCommand;
+use crate::sniff::SniffArgs;
 
 /// What stands behind the options in `--help` and in the manual page.
 const AFTER: &str = "\
@@ -161,124 +161,6 @@ pub(crate) struct HandlesArgs {
     /// List those of all sessions. Needs the grant `admin`.
     #[arg(long)]
     pub(crate) all: bool,
-}
-
-/// Connect standard input and output to a socket of the broker, like netcat.
-///
-/// Standard input is sent until its end, which is passed on as the end of the stream; what arrives
-/// goes to standard output until the peer ends.
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  sockbroker nc example.org 80
-  sockbroker nc -l 127.0.0.1 8080 >received
-  sockbroker nc -u 127.0.0.1 53
-  sockbroker nc -U /run/some.socket
-  sockbroker nc --raw 1 127.0.0.1")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub(crate) struct NcArgs {
-    /// The host, or with -U the path.
-    #[arg(value_name = "HOST | PATH", value_hint = ValueHint::Hostname)]
-    pub(crate) host: String,
-
-    /// The port, a number or the name of a service. With -l it may stand alone: any address.
-    #[arg(required_unless_present_any = ["unix", "raw", "listen"], conflicts_with_all = ["unix", "raw"])]
-    pub(crate) port: Option<String>,
-
-    /// Wait for one connection (with -u: for the first datagram) instead of making one.
-    #[arg(short, long)]
-    pub(crate) listen: bool,
-
-    /// UDP; every read of standard input is a datagram.
-    #[arg(short, long, conflicts_with_all = ["unix", "raw"])]
-    pub(crate) udp: bool,
-
-    /// A Unix socket.
-    #[arg(short = 'U', long, conflicts_with = "raw")]
-    pub(crate) unix: bool,
-
-    /// A raw IP socket of this protocol, a number or a name.
-    #[arg(long, value_name = "PROTOCOL", conflicts_with = "listen")]
-    pub(crate) raw: Option<String>,
-
-    /// IPv4 only.
-    #[arg(short = '4', conflicts_with = "ipv6")]
-    pub(crate) ipv4: bool,
-
-    /// IPv6 only.
-    #[arg(short = '6')]
-    pub(crate) ipv6: bool,
-
-    /// Give up connecting, and end when nothing came for so long, in seconds.
-    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) wait: Option<f64>,
-
-    /// Show on the terminal how much went each way.
-    #[arg(long)]
-    pub(crate) progress: bool,
-}
-
-/// Send ICMP echo requests, like ping(8).
-#[derive(Debug, Args)]
-pub(crate) struct PingArgs {
-    /// The host.
-    #[arg(value_hint = ValueHint::Hostname)]
-    pub(crate) host: String,
-
-    /// Stop after so many requests; without it, at Ctrl-C.
-    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-
-    /// Seconds between requests.
-    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) interval: f64,
-
-    /// Seconds to wait for the last replies.
-    #[arg(short = 'W', long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub(crate) timeout: f64,
-
-    /// Bytes of data in a request.
-    #[arg(short, long, default_value = "56", value_parser = clap::value_parser!(u16).range(..=65_000))]
-    pub(crate) size: u16,
-
-    /// IPv4 only.
-    #[arg(short = '4', conflicts_with = "ipv6")]
-    pub(crate) ipv4: bool,
-
-    /// IPv6 only.
-    #[arg(short = '6')]
-    pub(crate) ipv6: bool,
-
-    /// Send from this address.
-    #[arg(short = 'I', long, value_name = "ADDRESS")]
-    pub(crate) source: Option<IpAddr>,
-}
-
-/// Capture packets of an interface through the broker, and print a line for each.
-///
-/// Ends at Ctrl-C, SIGTERM and SIGHUP, also while nobody reads its output, and prints how many packets
-/// were captured, seen and lost; a file ends with these numbers too. An interface that goes down is
-/// captured again when it is up.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct SniffArgs {
-    /// The interface, or `any` for all of them.
-    pub(crate) interface: String,
-
-    /// Stop after so many packets; without it, at Ctrl-C.
-    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-
-    /// Write the packets to a file, too (pcapng); `-` is standard output, and prints no lines.
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) write: Option<PathBuf>,
-
-    /// Bytes of each packet to keep.
-    #[arg(short, long, default_value = "262144", value_parser = clap::value_parser!(u32).range(64..=262_144))]
-    pub(crate) snaplen: u32,
-
-    /// Take packets that are meant for others as well (promiscuous mode).
-    #[arg(short, long)]
-    pub(crate) promiscuous: bool,
 }
 
 /// Print what lets a shell complete the command line.

@@ -53,12 +53,16 @@ pub(crate) struct Failure {
     /// The error's number, where the kernel or the broker told one.
     errno: Option<i32>,
     timeout: bool,
+    /// Whether the broker's policy refused it.
+    denied: bool,
+    /// What to do about it.
+    advice: Option<&'static str>,
 }
 
 impl Failure {
     /// A failure in words.
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self { exit, text: text.into(), errno: None, timeout: false }
+        Self { exit, text: text.into(), errno: None, timeout: false, denied: false, advice: None }
     }
 
     /// With the number of its error.
@@ -73,9 +77,27 @@ impl Failure {
         self
     }
 
+    /// As a refusal of the broker's policy.
+    pub(crate) fn denied(mut self) -> Self {
+        self.denied = true;
+        self
+    }
+
+    /// Whether the broker's policy refused it.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.denied
+    }
+
+    /// With this advice in place of another one.
+    pub(crate) fn advising(mut self, advice: impl Into<Option<&'static str>>) -> Self {
+        self.advice = advice.into();
+        self
+    }
+
     /// Without a word: only the exit code reports it.
     pub(crate) fn silently(mut self) -> Self {
         self.text.clear();
+        self.advice = None;
         self
     }
 
@@ -130,7 +152,8 @@ impl fmt::Display for Failure {
         // Texts of a broker may have several lines; the promise is one.
         let mut lines = self.text.lines();
         f.write_str(lines.next().unwrap_or_default())?;
-        lines.try_for_each(|line| write!(f, " {}", line.trim()))
+        lines.try_for_each(|line| write!(f, " {}", line.trim()))?;
+        self.advice.map_or(Ok(()), |advice| write!(f, "; {advice}"))
     }
 }
 

@@ -106,8 +106,8 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
     match error {
         Error::Os { errno, name, message, .. } => {
             let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
-            let advice = errno.and_then(|number| advice(what, number)).map(|it| format!("; {it}"));
-            failed(format!("{what}: {named}{}{}", bare(message), advice.unwrap_or_default()))
+            let advice = errno.and_then(|number| advice(what, number));
+            failed(format!("{what}: {named}{}", bare(message))).advising(advice)
         }
         Error::Resolver { name, message, .. } => {
             let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
@@ -117,6 +117,7 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
             let name = errno::name(*number).unwrap_or("EACCES");
             let grant = grant.as_deref().unwrap_or("more");
             failed(format!("{what}: {name}: {message}; the broker's policy has to grant {grant}"))
+                .denied()
         }
         Error::Timeout { .. } => failed(format!("{what}: timed out")).timed_out(),
         Error::Argument { message, .. } => {
@@ -129,6 +130,13 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         Error::Disconnected { message } => {
             Failure::new(Exit::NoBroker, format!("{what}: the broker is gone: {message}"))
         }
+        // This program cancels nothing itself.
+        Error::Cancelled { .. } => Failure::new(
+            Exit::NoBroker,
+            format!(
+                "{what}: the broker is gone: it ended the call, because it stops or was upgraded"
+            ),
+        ),
         Error::Endpoint { message } => Failure::usage(format!("{what}: {message}")),
         Error::Protocol { .. } => Failure::protocol(format!("{what}: {error}")),
         other => failed(format!("{what}: {other}")),
@@ -165,9 +173,10 @@ fn advice(what: &str, number: i32) -> Option<&'static str> {
         libc::EPERM | libc::EACCES if is_creation => {
             Some("the broker lacks a capability: raw and packet sockets need CAP_NET_RAW")
         }
-        libc::EACCES if what.ends_with("bind") => {
-            Some("the broker lacks a capability: ports below 1024 need CAP_NET_BIND_SERVICE")
-        }
+        libc::EACCES if what.ends_with("bind") || what.starts_with("bind to ") => Some(
+            "the broker lacks a capability: ports below net.ipv4.ip_unprivileged_port_start (1024) need \
+             CAP_NET_BIND_SERVICE; the service has it with the drop-in roles/ports.conf",
+        ),
         libc::ENODEV => Some("`sockbroker call socket.if_nameindex` lists the interfaces"),
         libc::ECONNREFUSED => Some("nobody listens there"),
         libc::EADDRINUSE => Some("another socket has this address"),

@@ -1,8 +1,8 @@
 //! Standard input to the socket, and the socket to standard output, at the same time.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, StdoutLock, Write as _};
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -10,14 +10,13 @@ use std::time::Duration;
 use sockbroker_client::Error;
 use sockbroker_client::blocking::Socket;
 
+use super::input::{Input, Piece};
 use super::open::Opened;
 use crate::failure::{Exit, Failure};
 use crate::link::failure;
 
 /// Bytes that are taken at a time; more than a datagram can have.
 const PIECE: usize = 256 << 10;
-/// The most that one UDP datagram carries, `udp(7)`.
-const DATAGRAM: usize = 65_507;
 
 /// Bytes that went each way.
 #[derive(Debug, Default)]
@@ -50,20 +49,25 @@ pub(crate) fn both_ways(
     opened: Opened,
     wait: Option<Duration>,
     traffic: &Arc<Traffic>,
+    input: &Arc<Input>,
 ) -> Result<(), Failure> {
     let Opened { socket, is_stream } = opened;
     socket.set_timeout(wait).map_err(|error| failure("settimeout", &error))?;
     let socket = Arc::new(socket);
     let trouble = Trouble::default();
+    let ended = Arc::new(AtomicBool::new(false));
     let sender = Sender {
         socket: Arc::clone(&socket),
         is_stream,
         traffic: Arc::clone(traffic),
         trouble: Arc::clone(&trouble),
+        input: Arc::clone(input),
+        ended: Arc::clone(&ended),
     };
-    // It may still wait for standard input when all is over; then it ends with the process.
+    // It may still wait for standard input when all is over.
     thread::spawn(move || sender.run());
     let received = receive(&socket, is_stream, traffic);
+    ended.store(true, Ordering::Relaxed);
     let taken = trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
     // A peer that is gone is noticed on both sides; the sending one knows better why.
     taken.map_or(received, Err)
@@ -84,14 +88,31 @@ fn receive(socket: &Socket, is_stream: bool, traffic: &Traffic) -> Result<(), Fa
         sent_before = traffic.sent();
         Traffic::add(&traffic.received, length);
         let data = buffer.get(..length).unwrap_or_default();
-        match output.write_all(data).and_then(|()| output.flush()) {
-            Ok(()) => {}
-            // Whoever read has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Err(Failure::new(Exit::Stream, ""));
-            }
-            Err(error) => return Err(Failure::stream("standard output", &error)),
+        write(&mut output, data)?;
+    }
+}
+
+/// Writes the datagrams of all senders, until nothing came for `wait`.
+pub(crate) fn from_all(socket: &Socket, wait: Option<Duration>) -> Result<(), Failure> {
+    socket.set_timeout(wait).map_err(|error| failure("settimeout", &error))?;
+    let mut buffer = vec![0; PIECE];
+    let mut output = io::stdout().lock();
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(length) => write(&mut output, buffer.get(..length).unwrap_or_default())?,
+            Err(Error::Timeout { .. }) => return Ok(()),
+            Err(error) => return Err(failure("recv", &error)),
         }
+    }
+}
+
+fn write(output: &mut StdoutLock<'_>, data: &[u8]) -> Result<(), Failure> {
+    match output.write_all(data).and_then(|()| output.flush()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Stream, ""))
+        }
+        result => result.map_err(|error| Failure::stream("standard output", &error)),
     }
 }
 
@@ -101,6 +122,9 @@ struct Sender {
     is_stream: bool,
     traffic: Arc<Traffic>,
     trouble: Trouble,
+    input: Arc<Input>,
+    /// Whether the connection is over.
+    ended: Arc<AtomicBool>,
 }
 
 impl Sender {
@@ -113,23 +137,27 @@ impl Sender {
     }
 
     fn send_all(&self) -> Result<(), Failure> {
-        let mut buffer = vec![0; if self.is_stream { PIECE } else { DATAGRAM }];
-        let mut input = io::stdin().lock();
         loop {
-            let length = match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            let piece = self.input.next();
+            if self.ended.load(Ordering::Relaxed) {
+                if let Ok(Piece::Data(data)) = piece {
+                    self.input.give_back(data);
+                }
+                return Ok(());
+            }
+            let data = match piece {
+                Ok(Piece::Data(data)) => data,
+                Ok(Piece::Nothing) => continue,
+                Ok(Piece::End) => break,
                 Err(error) => return Err(Failure::stream("standard input", &error)),
             };
-            let data = buffer.get(..length).unwrap_or_default();
             let sent = if self.is_stream {
-                self.socket.send_all(data)
+                self.socket.send_all(&data)
             } else {
-                self.socket.send(data).map(drop)
+                self.socket.send(&data).map(drop)
             };
             sent.map_err(|error| failure("send", &error))?;
-            Traffic::add(&self.traffic.sent, length);
+            Traffic::add(&self.traffic.sent, data.len());
         }
         if !self.is_stream {
             return Ok(());

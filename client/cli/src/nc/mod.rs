@@ -1,6 +1,9 @@
 //! `sockbroker nc`: standard input and output on a socket of the broker.
 
+mod args;
+mod ports;
 mod open;
+mod input;
 mod copy;
 mod progress;
 
@@ -8,10 +11,13 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::args::{Global, NcArgs};
+use crate::args::Global;
 use crate::failure::{Exit, Failure};
 use crate::link::Link;
+pub(crate) use args::NcArgs;
 use copy::Traffic;
+use input::Input;
+use open::Opened;
 use progress::Progress;
 
 /// Opens the socket and copies until the end.
@@ -19,21 +25,88 @@ pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
     if global.json || global.session.is_some() {
         return Err(Failure::usage("nc takes neither --json nor --session"));
     }
+    // Wrong ones are not a matter of a broker.
+    let ports = ports(args)?;
+    args.source_port.as_deref().map(ports::own).transpose()?;
     let link = Link::connect(global)?;
-    let wait = args.wait.map(Duration::from_secs_f64).filter(|wait| !wait.is_zero());
-    let opened =
-        if args.listen { open::listen(&link, args)? } else { open::connect(&link, args, wait)? };
+    if args.zero {
+        return scan(&link, args, &ports).map(|()| Exit::Done);
+    }
+    if args.listen && args.keep {
+        return serve(&link, args, ports.first().map(String::as_str)).map(|()| Exit::Done);
+    }
+    let port = ports.first().map(String::as_str);
+    let opened = if args.listen {
+        open::bound(&link, args, port)?.peer()?
+    } else {
+        open::connect(&link, args, port, wait(args))?
+    };
+    let input = Input::begin(opened.is_stream);
+    copy(args, opened, &input).map(|()| Exit::Done)
+}
+
+/// The ports to connect to, or the one to listen on; none for sockets without.
+fn ports(args: &NcArgs) -> Result<Vec<String>, Failure> {
+    match (&args.port, args.listen) {
+        (Some(port), true) => Ok(vec![ports::own(port)?]),
+        // `-l PORT` listens on every address.
+        (None, true) if !args.unix => Ok(vec![ports::own(&args.host)?]),
+        (Some(port), false) => ports::to_connect(port, args.zero),
+        (None, _) => Ok(Vec::new()),
+    }
+}
+
+/// How long connecting and silence may take.
+fn wait(args: &NcArgs) -> Option<Duration> {
+    args.wait.map(Duration::from_secs_f64).filter(|wait| !wait.is_zero())
+}
+
+fn copy(args: &NcArgs, opened: Opened, input: &Arc<Input>) -> Result<(), Failure> {
     let traffic = Arc::new(Traffic::default());
     let progress = args.progress.then(|| Progress::begin(&traffic));
-    let result = copy::both_ways(opened, wait, &traffic);
+    let result = copy::both_ways(opened, wait(args), &traffic, input);
     if let Some(progress) = progress {
         progress.end();
     }
-    result.map(|()| Exit::Done)
+    result
 }
 
-/// A line for people, beside the data.
+/// Takes one connection after the other, or the datagrams of all.
+fn serve(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<(), Failure> {
+    let bound = open::bound(link, args, port)?;
+    if !bound.is_stream {
+        return copy::from_all(&bound.socket, wait(args));
+    }
+    let input = Input::begin(true);
+    loop {
+        match bound.accept().and_then(|opened| copy(args, opened, &input)) {
+            Ok(()) => {}
+            // What a peer did is no reason to stop; only its connection failed.
+            Err(failure) if failure.exit() == Exit::Failed => say(&failure.to_string()),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// Connects to each port; fails if none can be connected to.
+fn scan(link: &Link, args: &NcArgs, ports: &[String]) -> Result<(), Failure> {
+    if args.unix {
+        return open::connect(link, args, None, wait(args)).map(drop);
+    }
+    let mut found = Err(Failure::usage("there is no port to connect to"));
+    for port in ports {
+        match open::connect(link, args, Some(port), wait(args)) {
+            Ok(_opened) => found = Ok(()),
+            Err(failure) if failure.exit() != Exit::Failed => return Err(failure),
+            // With -v it was reported already.
+            Err(failure) if found.is_err() => found = Err(failure),
+            Err(_failure) => {}
+        }
+    }
+    found.map_err(|failure| if args.verbose { failure.silently() } else { failure })
+}
+
+/// A line for people, on standard error. Best effort: the data do not depend on it.
 fn say(line: &str) {
-    // Data matters, not this.
     drop(writeln!(std::io::stderr(), "{line}"));
 }

@@ -8,10 +8,13 @@ use sockbroker_client::option::RawValue;
 use sockbroker_client::{Address, Domain, Flags, Protocol, Type};
 use sockbroker_proto::address::AddressValue;
 
+use super::args::NcArgs;
 use super::say;
-use crate::args::NcArgs;
 use crate::failure::{Exit, Failure};
 use crate::link::{Link, failure};
+
+/// Datagrams that a scan sends, as netcat does.
+const PROBES: usize = 4;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -35,27 +38,69 @@ struct Candidate {
 pub(crate) fn connect(
     link: &Link,
     args: &NcArgs,
+    port: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Opened, Failure> {
     let mut last = Failure::new(Exit::Failed, format!("{} has no address", args.host));
-    for candidate in candidates(link, args)? {
-        match connect_one(link, &candidate, wait) {
-            Ok(socket) => {
-                return Ok(Opened { socket, is_stream: candidate.kind == Type::STREAM });
+    for candidate in candidates(link, args, port)? {
+        let is_stream = candidate.kind == Type::STREAM;
+        let connected = connect_one(link, args, &candidate, wait);
+        let connected = connected.map(|socket| Opened { socket, is_stream });
+        let probe = |opened: Opened| if args.zero { opened.probe() } else { Ok(opened) };
+        match connected.and_then(probe) {
+            Ok(opened) => {
+                if args.verbose {
+                    say(&success(link, args, port));
+                }
+                return Ok(opened);
             }
-            Err(failed) => last = failed,
+            Err(failed) => {
+                if args.verbose {
+                    say(&failed.to_string());
+                }
+                last = failed;
+            }
         }
     }
     Err(last)
 }
 
-fn candidates(link: &Link, args: &NcArgs) -> Result<Vec<Candidate>, Failure> {
+impl Opened {
+    /// Whether somebody is there: a stream is connected, and a datagram is not refused. As by netcat, an
+    /// answer to the first datagrams fails the later ones.
+    fn probe(self) -> Result<Self, Failure> {
+        if self.is_stream {
+            return Ok(self);
+        }
+        for _ in 0..PROBES {
+            self.socket.send(b"X").map_err(|error| failure("send", &error))?;
+        }
+        Ok(self)
+    }
+}
+
+/// The line that netcat prints of a connection.
+fn success(link: &Link, args: &NcArgs, port: Option<&str>) -> String {
+    let Some(port) = port else { return format!("Connection to {} succeeded!", args.host) };
+    let protocol = if args.udp { "udp" } else { "tcp" };
+    let name = port.parse::<u16>().ok().map_or_else(
+        || Some(port.to_owned()),
+        |number| {
+            let asked = json!({ "port": number, "protocolname": protocol });
+            link.call_typed("socket.getservbyport", asked).ok()
+        },
+    );
+    let name = name.as_deref().unwrap_or("*");
+    format!("Connection to {} {port} port [{protocol}/{name}] succeeded!", args.host)
+}
+
+fn candidates(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<Vec<Candidate>, Failure> {
     if args.unix {
         return Ok(vec![unix(&args.host)]);
     }
     let host = Some(args.host.as_str());
     let Some(protocol) = &args.raw else {
-        return look_up(link, args, host, args.port.as_deref(), 0);
+        return look_up(link, args, host, port, 0);
     };
     let protocol = protocol_number(link, protocol)?;
     let mut found = look_up(link, args, host, None, 0)?;
@@ -67,10 +112,12 @@ fn candidates(link: &Link, args: &NcArgs) -> Result<Vec<Candidate>, Failure> {
 
 fn connect_one(
     link: &Link,
+    args: &NcArgs,
     candidate: &Candidate,
     wait: Option<Duration>,
 ) -> Result<Socket, Failure> {
     let socket = make(link, candidate)?;
+    bind_source(link, args, candidate, &socket)?;
     let address = &candidate.address;
     let connected = match wait {
         Some(wait) => socket.connect_timeout(address, wait),
@@ -80,17 +127,59 @@ fn connect_one(
     Ok(socket)
 }
 
-/// Waits for a connection, or for the first datagram, whose sender becomes the peer.
-pub(crate) fn listen(link: &Link, args: &NcArgs) -> Result<Opened, Failure> {
+/// Binds to what -s and -p say.
+fn bind_source(
+    link: &Link,
+    args: &NcArgs,
+    candidate: &Candidate,
+    socket: &Socket,
+) -> Result<(), Failure> {
+    if args.source.is_none() && args.source_port.is_none() {
+        return Ok(());
+    }
+    let host = args.source.map(|source| source.to_string());
+    let port = args.source_port.as_deref().unwrap_or("0");
+    let found = look_up(link, args, host.as_deref(), Some(port), libc::AI_PASSIVE)?;
+    let source = found.into_iter().find(|source| source.domain == candidate.domain);
+    let Candidate { address, .. } = source.ok_or_else(|| {
+        let peer = &candidate.address;
+        Failure::new(
+            Exit::Failed,
+            format!("connect to {peer}: the address of -s is of another family"),
+        )
+    })?;
+    socket.bind(&address).map_err(|error| failure(&format!("bind to {address}"), &error))
+}
+
+/// A socket that waits for peers.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// The socket.
+    pub(crate) socket: Socket,
+    /// Whether peers connect, or send messages.
+    pub(crate) is_stream: bool,
+}
+
+impl Bound {
+    /// Waits for a connection.
+    pub(crate) fn accept(&self) -> Result<Opened, Failure> {
+        accept(&self.socket)
+    }
+
+    /// Waits for one connection, or for the first datagram, whose sender becomes the peer.
+    pub(crate) fn peer(self) -> Result<Opened, Failure> {
+        if self.is_stream { self.accept() } else { first_sender(self.socket) }
+    }
+}
+
+/// Binds, and listens if the socket carries a stream.
+pub(crate) fn bound(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<Bound, Failure> {
     let candidate = if args.unix {
         unix(&args.host)
     } else {
-        // `-l PORT` listens on every address.
-        let (host, port) = match &args.port {
-            Some(port) => (Some(args.host.as_str()), port),
-            None => (None, &args.host),
-        };
-        let found = look_up(link, args, host, Some(port), libc::AI_PASSIVE)?;
+        // Where the port stands alone it is on every address.
+        let host = args.port.as_ref().map(|_| args.host.as_str());
+        let found = look_up(link, args, host, port, libc::AI_PASSIVE)?;
         let none = || Failure::new(Exit::Failed, format!("{} has no address", args.host));
         found.into_iter().next().ok_or_else(none)?
     };
@@ -107,7 +196,7 @@ pub(crate) fn listen(link: &Link, args: &NcArgs) -> Result<Opened, Failure> {
     }
     let own = socket.local_addr().map_err(|error| failure("getsockname", &error))?;
     say(&format!("listening on {own}"));
-    if is_stream { accept(&socket) } else { first_sender(socket) }
+    Ok(Bound { socket, is_stream })
 }
 
 fn accept(listener: &Socket) -> Result<Opened, Failure> {

@@ -1,5 +1,6 @@
 //! `sockbroker ping`: ICMP echo through sockets of the broker, told as ping(8) tells it.
 
+mod args;
 pub(crate) mod packet;
 pub(crate) mod socket;
 mod statistics;
@@ -9,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::args::{Global, PingArgs};
+use crate::args::Global;
 use crate::failure::{Exit, Failure};
 use crate::interrupt::{Interrupt, LOOK};
 use crate::link::Link;
 use crate::screen::Screen;
+pub(crate) use args::PingArgs;
 use socket::{Heard, Reply, Socket};
 use statistics::{Statistics, Times, milliseconds};
 
@@ -38,7 +40,8 @@ fn ping(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
     run.greet(link.endpoint())?;
     run.until(&interrupt)?;
     run.summary()?;
-    Ok(if run.statistics.received > 0 { Exit::Done } else { Exit::Failed })
+    let wanted = args.deadline.and(args.count).unwrap_or(1);
+    Ok(if run.statistics.received >= wanted { Exit::Done } else { Exit::Failed })
 }
 
 /// A ping under way.
@@ -70,20 +73,24 @@ impl Run<'_> {
 
     fn until(&mut self, interrupt: &Interrupt) -> Result<(), Failure> {
         let start = Instant::now();
+        let end = self.args.deadline.map(|seconds| start + Duration::from_secs_f64(seconds));
         let mut next = start;
         while !interrupt.came() {
             let now = Instant::now();
-            let complete = self.args.count.is_some_and(|count| self.statistics.sent >= count);
-            if complete && self.is_over(now) {
+            if self.is_done(now, end) {
                 break;
             }
-            if !complete && now >= next {
+            // With a deadline ping(8) sends until the replies are there.
+            let enough = self.args.count.is_some_and(|count| self.statistics.sent >= count);
+            let sending = end.is_some() || !enough;
+            if sending && now >= next {
                 self.socket.wait(LOOK)?;
                 self.send()?;
                 next += Duration::from_secs_f64(self.args.interval);
                 next = next.max(now);
             }
-            let until = if complete { self.deadline() } else { next };
+            let until = if sending { next } else { self.deadline() };
+            let until = end.map_or(until, |end| until.min(end));
             let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
             self.socket.wait(left.clamp(0.0, LOOK))?;
             for heard in self.socket.hear()? {
@@ -94,9 +101,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn is_over(&self, now: Instant) -> bool {
-        let settled = self.statistics.received + self.statistics.errors;
-        settled >= self.statistics.sent || now >= self.deadline()
+    /// Whether it is over, as by ping(8): the last replies came or are late; or with a deadline, it passed,
+    /// all replies that were wanted came, or an error did.
+    fn is_done(&self, now: Instant, end: Option<Instant>) -> bool {
+        let Statistics { sent, received, errors, .. } = self.statistics;
+        match (end, self.args.count) {
+            (Some(end), count) => {
+                let answered = count.is_some_and(|count| received >= count);
+                now >= end || answered || errors > 0
+            }
+            (None, Some(count)) => {
+                sent >= count && (received + errors >= sent || now >= self.deadline())
+            }
+            (None, None) => false,
+        }
     }
 
     fn deadline(&self) -> Instant {
@@ -122,6 +140,9 @@ impl Run<'_> {
             Heard::Reply(reply) => self.replied(&reply),
             Heard::Trouble { sequence, what } => {
                 self.statistics.errors += 1;
+                if self.args.quiet {
+                    return Ok(());
+                }
                 if self.as_json {
                     return self.screen.line(json!({ "sequence": sequence, "error": what }));
                 }
@@ -140,6 +161,9 @@ impl Run<'_> {
             self.statistics.duplicates += 1;
         } else {
             self.statistics.reply(time);
+        }
+        if self.args.quiet {
+            return Ok(());
         }
         let Reply { sequence, length, from, ttl, .. } = reply;
         if self.as_json {

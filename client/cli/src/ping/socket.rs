@@ -1,6 +1,7 @@
 //! A socket of the broker that sends echo requests: an ICMP datagram socket where the system allows
 //! them to the broker (`net.ipv4.ping_group_range`), else a raw one.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -9,8 +10,8 @@ use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
 use sockbroker_proto::api::values::{Created, ReceivedMessage};
 use sockbroker_proto::bytes::Bytes;
 
+use super::args::PingArgs;
 use super::packet::{self, Message, Version};
-use crate::args::PingArgs;
 use crate::failure::{Exit, Failure};
 use crate::link::Link;
 
@@ -20,6 +21,10 @@ const ROOM: u32 = 66_000;
 const CONTROL: u32 = 64;
 /// Messages that are taken before the screen is updated.
 const BURST: u32 = 2;
+
+/// What to do where the kernel refuses ICMP datagram sockets to the groups of the broker, `icmp(7)`.
+const OPEN_GROUPS: &str = "net.ipv4.ping_group_range does not include a group of the broker: \
+    `sysctl -w net.ipv4.ping_group_range='0 2147483647'` allows ping to all";
 
 /// A reply to a request of ours.
 #[derive(Debug, Clone)]
@@ -74,31 +79,72 @@ impl<'a> Socket<'a> {
         let (handle, raw) = create(link, version)?;
         // Raw sockets hear all replies of the host; an identifier tells ours from others.
         let id = u16::try_from(std::process::id() & 0xFFFF).unwrap_or(0);
-        let socket = Self { link, handle, version, address, raw, id, timeout: -1.0 };
+        let mut socket = Self { link, handle, version, address, raw, id, timeout: -1.0 };
+        socket.choose_link(args)?;
         socket.prepare(args)?;
         Ok(socket)
     }
 
+    /// An address of one link needs the interface with it, as `-I` gives it.
+    fn choose_link(&mut self, args: &PingArgs) -> Result<(), Failure> {
+        let Some(interface) = &args.source else { return Ok(()) };
+        let host = self.address().parse::<IpAddr>();
+        let is_local = matches!(host, Ok(IpAddr::V6(host)) if host.is_unicast_link_local());
+        if let Some(scope) = self.address.get_mut(3).filter(|scope| **scope == json!(0))
+            && is_local
+            && interface.parse::<IpAddr>().is_err()
+        {
+            *scope = self.link.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
+        }
+        Ok(())
+    }
+
     fn prepare(&self, args: &PingArgs) -> Result<(), Failure> {
-        let (level, ttl, errors) = match self.version {
-            Version::V4 => ("IPPROTO_IP", libc::IP_RECVTTL, libc::IP_RECVERR),
-            Version::V6 => ("IPPROTO_IPV6", libc::IPV6_RECVHOPLIMIT, libc::IPV6_RECVERR),
+        let (level, ttl, errors, hops) = match self.version {
+            Version::V4 => (
+                "IPPROTO_IP",
+                libc::IP_RECVTTL,
+                libc::IP_RECVERR,
+                [libc::IP_TTL, libc::IP_MULTICAST_TTL],
+            ),
+            Version::V6 => (
+                "IPPROTO_IPV6",
+                libc::IPV6_RECVHOPLIMIT,
+                libc::IPV6_RECVERR,
+                [libc::IPV6_UNICAST_HOPS, libc::IPV6_MULTICAST_HOPS],
+            ),
         };
-        let set = |name: i32| {
+        let set_value = |name: i32, value: Value| {
             let option =
-                json!({ "handle": self.handle, "level": level, "optname": name, "value": 1 });
+                json!({ "handle": self.handle, "level": level, "optname": name, "value": value });
             self.link.call("socket.setsockopt", option).map(drop)
         };
+        let set = |name: i32| set_value(name, json!(1));
         set(ttl)?;
         if !self.raw {
             // A raw socket gets the messages themselves.
             set(errors)?;
         }
-        if let Some(source) = args.source {
-            let address = json!([source.to_string(), 0]);
-            self.link.call("socket.bind", json!({ "handle": self.handle, "address": address }))?;
+        if let Some(ttl) = args.ttl {
+            for name in hops {
+                set_value(name, json!(ttl))?;
+            }
         }
-        Ok(())
+        args.source.as_ref().map_or(Ok(()), |source| self.send_from(source))
+    }
+
+    /// Sends from an address, or by an interface.
+    fn send_from(&self, source: &str) -> Result<(), Failure> {
+        if source.parse::<IpAddr>().is_ok() {
+            let address = json!([source, 0]);
+            let bind = json!({ "handle": self.handle, "address": address });
+            return self.link.call("socket.bind", bind).map(drop);
+        }
+        let option = json!({
+            "handle": self.handle, "level": "SOL_SOCKET", "optname": libc::SO_BINDTODEVICE,
+            "value": Bytes::Inline(source.as_bytes().to_vec()),
+        });
+        self.link.call("socket.setsockopt", option).map(drop)
     }
 
     /// The address of the host.
@@ -212,10 +258,18 @@ fn create(link: &Link, version: Version) -> Result<(u64, bool), Failure> {
         let made: Created = link.call_typed("socket.socket", parameters)?;
         Ok(made.handle.number())
     };
-    match make("SOCK_DGRAM") {
-        Ok(handle) => Ok((handle, false)),
-        Err(failure) if failure.errno().is_some() => make("SOCK_RAW").map(|handle| (handle, true)),
-        Err(failure) => Err(failure),
+    let refused = match make("SOCK_DGRAM") {
+        Ok(handle) => return Ok((handle, false)),
+        Err(failure) if failure.errno().is_some() => failure,
+        Err(failure) => return Err(failure),
+    };
+    // The first refusal says what to do: datagram sockets are the smaller grant.
+    match make("SOCK_RAW") {
+        Ok(handle) => Ok((handle, true)),
+        Err(_raw) if refused.errno() == Some(libc::EACCES) && !refused.is_denied() => {
+            Err(refused.advising(OPEN_GROUPS))
+        }
+        Err(_raw) => Err(refused),
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::args::SniffArgs;
 use super::packet::Received;
 use super::pcapng::Counts;
 use super::record::Recording;
 use super::say;
 use super::show::show;
 use super::source::{Batch, Source, Wait};
-use crate::args::SniffArgs;
 use crate::failure::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::screen::Screen;

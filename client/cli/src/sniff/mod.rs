@@ -1,5 +1,6 @@
 //! `sockbroker sniff`: packets of an interface, captured by the broker.
 
+mod args;
 pub(crate) mod decode;
 mod pcapng;
 mod packet;
@@ -14,10 +15,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::args::{Global, SniffArgs};
+use crate::args::Global;
 use crate::failure::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::link::Link;
+pub(crate) use args::SniffArgs;
 use capture::{Capture, Ended, Tally};
 use pcapng::Counts;
 use source::Source;

@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use super::args::SniffArgs;
 use super::now;
 use super::packet::{COOKED_HEADER, Received};
 use super::pcapng::{Counts, LinkType, Packet, Writer};
-use crate::args::SniffArgs;
 use crate::failure::Failure;
 
 /// A capture file, each of whose blocks is written by one call: a reader sees them at once, and what counts as

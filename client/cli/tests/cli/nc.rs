@@ -182,6 +182,155 @@ fn a_broker_that_dies_ends_it_with_a_line() {
 }
 
 #[test]
+fn a_broker_that_is_stopped_ends_it_as_one_that_dies() {
+    bounded(60, || {
+        let mut broker = broker();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let child = start(&["--broker", &endpoint(&broker), "nc", "127.0.0.1", &port]);
+        let (_peer, _) = listener.accept().unwrap();
+        broker.process().terminate();
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        let line = ran.failed_with(69);
+        assert!(line.contains("the broker is gone"), "{line}");
+    });
+}
+
+#[test]
+fn ports_out_of_range_are_errors_of_the_command_line() {
+    bounded(40, || {
+        for wrong in [
+            &["nc", "127.0.0.1", "65536"][..],
+            &["nc", "127.0.0.1", "0"],
+            &["nc", "127.0.0.1", "20-30"],
+            &["nc", "-z", "127.0.0.1", "0-3"],
+            &["nc", "-l", "127.0.0.1", "70000"],
+            &["nc", "-l", "70000"],
+            &["nc", "-p", "70000", "127.0.0.1", "80"],
+        ] {
+            let line = run(&[&["--private"], wrong].concat()).failed_with(2);
+            assert!(line.contains("port"), "{line}");
+        }
+        for wrong in [
+            &["nc", "-k", "127.0.0.1", "80"][..],
+            &["nc", "-l", "-p", "80", "127.0.0.1", "81"],
+            &["nc", "-l", "-z", "127.0.0.1", "81"],
+            &["nc", "-s", "nobody", "127.0.0.1", "80"],
+        ] {
+            assert_eq!(run(wrong).code, 2, "{wrong:?}");
+        }
+    });
+}
+
+#[test]
+fn a_low_port_is_refused_with_what_to_grant() {
+    namespace::inside("nc::a_low_port_is_refused_with_what_to_grant", || {
+        let script = format!(
+            "exec setpriv --bounding-set=-all --inh-caps=-all {PROGRAM} --private nc -l 127.0.0.1 80"
+        );
+        let ran = Ran::from(Command::new("sh").args(["-c", &script]).output().unwrap());
+        let line = ran.failed_with(1);
+        for part in ["bind to 127.0.0.1:80: EACCES", "CAP_NET_BIND_SERVICE", "roles/ports.conf"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    });
+}
+
+#[test]
+fn a_scan_finds_who_listens_and_sends_nothing() {
+    bounded(60, || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap().port();
+        let ran = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
+        assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran:?}");
+        let line = format!("Connection to 127.0.0.1 {open} port [tcp/");
+        assert!(ran.err.starts_with(&line) && ran.err.ends_with("] succeeded!\n"), "{ran:?}");
+        let mut heard = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"");
+        // Of a range one is enough; the others are reported with -v alone.
+        let range = format!("{}-{open}", open - 1);
+        let ran = run(&["--private", "nc", "-z", "127.0.0.1", &range]);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+        drop(listener);
+        let line = run(&["--private", "nc", "-z", "127.0.0.1", &open.to_string()]).failed_with(1);
+        assert!(line.contains("ECONNREFUSED"), "{line}");
+        let ran = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
+        assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{ran:?}");
+    });
+}
+
+#[test]
+fn a_scan_by_datagrams_hears_refusals() {
+    namespace::inside("nc::a_scan_by_datagrams_hears_refusals", || {
+        let bound = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = bound.local_addr().unwrap().port().to_string();
+        run(&["--private", "nc", "-z", "-u", "127.0.0.1", &port]).done();
+        let mut datagram = [0; 10];
+        assert_eq!((bound.recv(&mut datagram).unwrap(), datagram[0]), (1, b'X'));
+        drop(bound);
+        let line = run(&["--private", "nc", "-z", "-u", "127.0.0.1", &port]).failed_with(1);
+        assert!(line.contains("ECONNREFUSED"), "{line}");
+    });
+}
+
+#[test]
+fn a_connection_comes_from_the_address_and_port_that_were_given() {
+    namespace::inside("nc::a_connection_comes_from_the_address_and_port_that_were_given", || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let from = ["-s", "127.0.0.2", "-p", "4000"];
+        run(&[&["--private", "nc", "-z"], &from[..], &["127.0.0.1", &port]].concat()).done();
+        assert_eq!(listener.accept().unwrap().1.to_string(), "127.0.0.2:4000");
+        let ran = run(&["--private", "nc", "-z", "-s", "::1", "127.0.0.1", &port]);
+        assert!(ran.failed_with(1).contains("another family"));
+    });
+}
+
+#[test]
+fn it_goes_on_listening_where_that_is_asked() {
+    bounded(60, || {
+        let mut child = start(&["--private", "nc", "-l", "-k", "127.0.0.1", "0"]);
+        let (address, mut said) = listens_at(&mut child);
+        let mut input = child.stdin.take().unwrap();
+        for number in 1..=3 {
+            let mut peer = TcpStream::connect(&address).unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            assert!(line.starts_with("connection from 127.0.0.1:"), "{line}");
+            // Standard input goes to the connection that there is.
+            input.write_all(b"to you").unwrap();
+            let mut heard = [0; 6];
+            peer.read_exact(&mut heard).unwrap();
+            write!(peer, "number {number}\n").unwrap();
+        }
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+        for number in 1..=3 {
+            assert_eq!(told.next().unwrap().unwrap(), format!("number {number}"));
+        }
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
+
+#[test]
+fn datagrams_of_all_senders_are_taken_where_that_is_asked() {
+    bounded(40, || {
+        let mut child = start(&["--private", "nc", "-l", "-k", "-u", "-w", "1", "127.0.0.1", "0"]);
+        let (address, _said) = listens_at(&mut child);
+        for _ in 0..2 {
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.send_to(b"one of two\n", &address).unwrap();
+        }
+        let ran = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), "one of two\n".repeat(2));
+        assert!(ran.status.success());
+    });
+}
+
+#[test]
 fn raw_sockets_carry_packets() {
     namespace::inside("nc::raw_sockets_carry_packets", || {
         // A protocol that is for experiments (RFC 3692): it comes back over the loopback.
