@@ -45,6 +45,26 @@ fn a_session_lists_its_handles_with_names_and_state() {
 }
 
 #[test]
+fn a_user_lists_the_handles_of_all_sessions_unless_rights_were_given_up() {
+    bounded(20, || {
+        let broker = broker();
+        let (mut client, mut other) = (broker.lsp(), broker.lsp());
+        let theirs = number(&mut other);
+        let (left, right) = other.pair();
+        let all = list(&mut client, "session.handles", json!({ "all_sessions": true }));
+        let found: Vec<_> = all
+            .iter()
+            .map(|handle| (handle["session"].clone(), handle["handle"].clone()))
+            .collect();
+        assert_eq!(found, [(theirs.clone(), json!(left)), (theirs, json!(right))]);
+        assert!(list(&mut client, "session.handles", json!([false])).is_empty());
+        client.call("session.restrict", json!({ "rules": [] })).result();
+        let fault = client.call("session.handles", json!([true])).fault();
+        assert_eq!(fault.kind().1, "session", "{fault:?}");
+    });
+}
+
+#[test]
 fn the_administrator_sees_every_session_and_its_handles_until_they_end() {
     bounded(20, || {
         let broker = broker();

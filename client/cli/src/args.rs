@@ -12,6 +12,7 @@ use crate::nc::NcArgs;
 use crate::ping::PingArgs;
 use crate::policy::PolicyCommand;
 use crate::sniff::SniffArgs;
+use crate::value::seconds;
 
 /// What stands behind the options in `--help` and in the manual page.
 const AFTER: &str = "\
@@ -91,11 +92,7 @@ impl Global {
 pub(crate) enum Command {
     Call(CallArgs),
     Discover(DiscoverArgs),
-    /// Tell which broker this is, and as whom it sees you.
-    ///
-    /// Endpoint, versions, subject and session; as whom the broker runs, what confines it, and which
-    /// policy it holds; limits.
-    Info,
+    Info(InfoArgs),
     Handles(HandlesArgs),
     /// List all sessions of the broker. Needs the grant `admin`.
     Sessions,
@@ -151,16 +148,32 @@ pub(crate) struct DiscoverArgs {
     pub(crate) method: Option<String>,
 }
 
-/// List the open handles of the session.
+/// Show which broker this is, and as whom it sees you.
+///
+/// A summary; then endpoint, versions, subject and session, as whom the broker runs, what confines it,
+/// and which policy it holds. --json has the limits too.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Show every limit of the broker, too.
+    #[arg(long)]
+    pub(crate) limits: bool,
+}
+
+/// List your open handles, in all of your sessions.
 #[derive(Debug, Args)]
 pub(crate) struct HandlesArgs {
     /// List those of this session, by its number. Needs the grant `admin`.
     #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
     pub(crate) of: Option<u64>,
 
-    /// List those of all sessions. Needs the grant `admin`.
+    /// List those of everybody. Needs the grant `admin`.
     #[arg(long)]
     pub(crate) all: bool,
+
+    /// List them again and again until Ctrl-C, every second or as often as this.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "1", value_parser = seconds)]
+    pub(crate) watch: Option<f64>,
 }
 
 /// Print what lets a shell complete the command line.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sockbroker_proto::api::broker::{BrokerInfo, Landlock, PolicyInfo, Process, Seccomp};
 
-use crate::args::Global;
+use crate::args::{Global, InfoArgs};
 use crate::failure::{Exit, Failure};
 use crate::link::Link;
 use crate::list::typed;
@@ -11,30 +11,48 @@ use crate::screen::{Look, Screen};
 use crate::table::Table;
 
 /// Asks and prints.
-pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
+pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
     let link = Link::open(global)?;
     let info = link.call("session.info", json!({}))?;
     let broker = link.call("broker.info", json!({}))?;
-    let limits = link.call("session.limits", json!({}))?;
     let mut screen = Screen::new();
     if global.json {
+        let limits = link.call("session.limits", json!({}))?;
         let endpoint = link.endpoint();
         let all =
             json!({ "endpoint": endpoint, "broker": broker, "session": info, "limits": limits });
         screen.json(&all)?;
         return Ok(Exit::Done);
     }
-    let mut facts = facts(&link, &info);
     let about: BrokerInfo = typed(broker)?;
+    screen.line(summary(&link, &info, &about))?;
+    screen.line("")?;
+    let mut facts = facts(&link, &info);
     facts.extend(confinement(&about.process));
     facts.push(("policy", policy(&about.policy)));
     for (name, value) in facts {
         let name = screen.look(Look::Bold, &format!("{name:<12}"));
         screen.line(format_args!("{name}  {value}"))?;
     }
-    screen.line("")?;
-    limits_table(&limits).print(&mut screen)?;
+    if args.limits {
+        screen.line("")?;
+        limits_table(&link.call("session.limits", json!({}))?).print(&mut screen)?;
+    }
     Ok(Exit::Done)
+}
+
+/// The broker, what it can do and who asks, in one line.
+fn summary(link: &Link, info: &Value, about: &BrokerInfo) -> String {
+    let Process { uid, capabilities, .. } = &about.process;
+    let capabilities = match capabilities.as_slice() {
+        [] => "no capability".to_owned(),
+        names => names.join(" "),
+    };
+    let (version, endpoint) = (&about.version, link.endpoint());
+    let caller = info.get("uid").map(Value::to_string).unwrap_or_default();
+    format!(
+        "sockbrokerd {version} at {endpoint} runs as uid {uid} with {capabilities}; you are uid {caller}"
+    )
 }
 
 fn facts(link: &Link, info: &Value) -> Vec<(&'static str, String)> {

@@ -1,5 +1,8 @@
 //! `sockbroker handles` and `sockbroker sessions`: what is open.
 
+use std::sync::mpsc;
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sockbroker_proto::address::AddressValue;
@@ -8,6 +11,7 @@ use sockbroker_proto::constant;
 
 use crate::args::{Global, HandlesArgs};
 use crate::failure::{Exit, Failure};
+use crate::interrupt::Interrupt;
 use crate::link::Link;
 use crate::screen::Screen;
 use crate::table::Table;
@@ -18,37 +22,80 @@ const HANDLE_COLUMNS: [&str; 9] =
 /// `sockbroker handles`.
 pub(crate) fn handles(global: &Global, args: &HandlesArgs) -> Result<Exit, Failure> {
     let link = Link::open(global)?;
-    let mut listed = Vec::new();
-    if args.all {
-        let sessions: Vec<SessionSummary> = typed(link.call("admin.sessions", json!({}))?)?;
-        for SessionSummary { session, .. } in sessions {
-            // It may have ended since.
-            if let Ok(handles) = link.call("admin.handles", json!({ "session": session })) {
-                listed.push((session, handles));
-            }
-        }
-    } else if let Some(session) = args.of {
-        listed.push((session, link.call("admin.handles", json!({ "session": session }))?));
-    } else {
-        let info = link.call("session.info", json!({}))?;
-        let session = info.get("session").and_then(Value::as_u64).unwrap_or_default();
-        listed.push((session, link.call("session.handles", json!({}))?));
-    }
     let mut screen = Screen::new();
+    let Some(period) = args.watch else {
+        print_handles(&mut screen, global, &link, args)?;
+        return Ok(Exit::Done);
+    };
+    let (signals, came) = mpsc::channel();
+    // Nobody listens any more when the program ends.
+    let interrupt = Interrupt::with(move || signals.send(()).unwrap_or_default())?;
+    loop {
+        screen.clear()?;
+        print_handles(&mut screen, global, &link, args)?;
+        // Until the time is over, or a signal came.
+        came.recv_timeout(Duration::from_secs_f64(period)).unwrap_or_default();
+        if interrupt.came() {
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+fn print_handles(
+    screen: &mut Screen,
+    global: &Global,
+    link: &Link,
+    args: &HandlesArgs,
+) -> Result<(), Failure> {
+    let listed = list_handles(link, args)?;
     if global.json {
         let object = |(session, handles)| json!({ "session": session, "handles": handles });
-        screen.json(&listed.into_iter().map(object).collect())?;
-        return Ok(Exit::Done);
+        let all: Value = listed.into_iter().map(object).collect();
+        // One after the other they are lines.
+        return if args.watch.is_some() { screen.line(all) } else { screen.json(&all) };
     }
     let mut table = Table::new(&HANDLE_COLUMNS);
     for (session, handles) in listed {
-        let handles: Vec<HandleInfo> = typed(handles)?;
         for handle in &handles {
             table.line(cells(session, handle));
         }
     }
-    table.print(&mut screen)?;
-    Ok(Exit::Done)
+    table.print(screen)
+}
+
+/// The number of a session, and its handles.
+type OfSession = (u64, Vec<HandleInfo>);
+
+/// Handles by session, as they are now.
+fn list_handles(link: &Link, args: &HandlesArgs) -> Result<Vec<OfSession>, Failure> {
+    let of = |session: u64| {
+        let handles = link.call("admin.handles", json!({ "session": session }))?;
+        Ok((session, typed(handles)?))
+    };
+    if let Some(session) = args.of {
+        return of(session).map(|listed| vec![listed]);
+    }
+    if args.all {
+        let sessions: Vec<SessionSummary> = typed(link.call("admin.sessions", json!({}))?)?;
+        // One may have ended since.
+        return Ok(sessions.iter().filter_map(|summary| of(summary.session).ok()).collect());
+    }
+    let mine = link.call("session.handles", json!({ "all_sessions": true }));
+    let handles: Vec<HandleInfo> = match mine {
+        // In a session that gave rights up it lists what is its own.
+        Err(failure) if failure.exit() == Exit::Failed && !failure.is_denied() => {
+            typed(link.call("session.handles", json!({}))?)?
+        }
+        handles => typed(handles?)?,
+    };
+    let mut listed: Vec<OfSession> = Vec::new();
+    for handle in handles {
+        match listed.last_mut() {
+            Some((session, handles)) if *session == handle.session => handles.push(handle),
+            _ => listed.push((handle.session, vec![handle])),
+        }
+    }
+    Ok(listed)
 }
 
 fn cells(session: u64, handle: &HandleInfo) -> Vec<String> {

@@ -52,7 +52,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Call(args) => call::run(global, args),
         Command::Discover(args) => discover::run(global, args),
-        Command::Info => info::run(global),
+        Command::Info(args) => info::run(global, args),
         Command::Handles(args) => list::handles(global, args),
         Command::Sessions => list::sessions(global),
         Command::Nc(args) => nc::run(global, args),

@@ -41,6 +41,15 @@ impl Screen {
         writeln!(self.output, "{line}").and_then(|()| self.output.flush()).or_else(lost)
     }
 
+    /// Begins again at the top of a terminal; elsewhere what comes next follows.
+    pub(crate) fn clear(&mut self) -> Result<(), Failure> {
+        if !io::stdout().is_terminal() {
+            return Ok(());
+        }
+        // To the first line and column, and everything behind it gone.
+        self.bytes(b"\x1b[H\x1b[J")
+    }
+
     /// Prints bytes as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.output.write_all(bytes).and_then(|()| self.output.flush()).or_else(lost)

@@ -1,5 +1,7 @@
 //! `proto::api::admin`: what is open.
 
+use std::sync::Arc;
+
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::api::admin::{AdminServer, HandleInfo, HandlesServer, SessionSummary};
@@ -17,15 +19,33 @@ use crate::table::entry::Entry;
 
 #[async_trait]
 impl HandlesServer for Handlers {
-    fn handles(&self, ext: &Extensions) -> RpcResult<Vec<HandleInfo>> {
+    fn handles(&self, ext: &Extensions, all_sessions: Option<bool>) -> RpcResult<Vec<HandleInfo>> {
         let call = Call::of(ext)?;
-        let entries = call.session().entries().into_iter();
-        let infos = entries.map(|(handle, entry)| {
-            let permit = call.permit(Inspect { socket: entry.kind() })?;
-            Ok(info(handle, &entry, &inspect::own_state(permit, &entry)))
-        });
-        infos.collect()
+        let sessions = match all_sessions {
+            Some(true) => sessions_of_user(call)?,
+            Some(false) | None => vec![call.session().clone()],
+        };
+        let mut infos = Vec::new();
+        for session in sessions {
+            for (handle, entry) in session.entries() {
+                let permit = call.permit(Inspect { socket: entry.kind() })?;
+                let state = inspect::own_state(permit, &entry);
+                infos.push(info(session.number(), handle, &entry, &state));
+            }
+        }
+        Ok(infos)
     }
+}
+
+/// The sessions of the caller's user. What a session gave up includes a look at the others.
+fn sessions_of_user(call: &Call) -> Result<Vec<Arc<Session>>, OpError> {
+    if call.session().restricted() > 0 {
+        return Err(OpError::Session("a session that gave rights up lists its own handles alone"));
+    }
+    let uid = call.session().uid();
+    let mut sessions = call.broker().sessions();
+    sessions.retain(|session| session.uid() == uid);
+    Ok(sessions)
 }
 
 #[async_trait]
@@ -43,7 +63,7 @@ impl AdminServer for Handlers {
         let entries = found.ok_or(OpError::Session("no session with this number"))?.entries();
         let states = inspect::states(permit, entries.iter().map(|(_, entry)| &**entry));
         let infos = entries.iter().zip(states);
-        Ok(infos.map(|((handle, entry), state)| info(*handle, entry, &state)).collect())
+        Ok(infos.map(|((handle, entry), state)| info(session, *handle, entry, &state)).collect())
     }
 
     async fn reload(&self, ext: &Extensions) -> RpcResult<Generation> {
@@ -53,10 +73,11 @@ impl AdminServer for Handlers {
     }
 }
 
-fn info(handle: Handle, entry: &Entry, state: &State) -> HandleInfo {
+fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInfo {
     let facts = entry.facts();
     HandleInfo {
         handle,
+        session,
         family: facts.family,
         r#type: facts.kind,
         proto: facts.proto,

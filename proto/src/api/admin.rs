@@ -13,6 +13,8 @@ use crate::handle::Handle;
 pub struct HandleInfo {
     /// The handle.
     pub handle: Handle,
+    /// The number of the session that it is of use in.
+    pub session: u64,
     /// `socket.family`.
     pub family: i32,
     /// `socket.type`, without flags.
@@ -53,9 +55,14 @@ pub struct SessionSummary {
 /// The caller's own handles.
 #[sockbroker_proto_macros::api(namespace = "session")]
 pub trait Handles {
-    /// The open handles of the caller's session, lowest first.
+    /// The open handles of the caller's session, lowest first; or of all sessions of its user, the oldest
+    /// session first.
     #[method(name = "handles")]
-    fn handles(&self) -> RpcResult<Vec<HandleInfo>>;
+    fn handles(
+        &self,
+        /// Whether those of all sessions of the user are listed. A session that gave rights up is refused.
+        all_sessions: Option<bool>,
+    ) -> RpcResult<Vec<HandleInfo>>;
 }
 
 /// The sessions of everybody, for those who administer the broker.

@@ -1,16 +1,28 @@
 //! `sockbroker info`, `handles` and `sessions`: tables for people, JSON for scripts.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
+
 use serde_json::json;
 use sockbroker_test_support::bounded;
 
-use crate::program::{ask, broker, endpoint};
+use crate::program::{ask, broker, endpoint, start};
 
 #[test]
 fn the_broker_tells_of_itself_and_of_the_caller() {
     bounded(30, || {
         let mut broker = broker();
         let told = ask(&broker, &["info"]).done();
-        let known = ["protocol 1", "uid ", "no_new_privs", "errno: ", "built-in: ", "frame_bytes"];
+        let first = told.lines().next().unwrap();
+        let version = format!(
+            "sockbrokerd {} at {} runs as uid ",
+            env!("CARGO_PKG_VERSION"),
+            endpoint(&broker)
+        );
+        assert!(first.starts_with(&version) && first.contains("; you are uid "), "{first}");
+        assert!(!told.contains("frame_bytes"), "{told}");
+        assert!(ask(&broker, &["info", "--limits"]).done().contains("frame_bytes"));
+        let known = ["protocol 1", "uid ", "no_new_privs", "errno: ", "built-in: "];
         for part in known.into_iter().chain([endpoint(&broker).as_str()]) {
             assert!(told.contains(part), "{part} in {told}");
         }
@@ -41,12 +53,58 @@ fn open_handles_are_listed_by_session_and_for_all() {
                 assert!(row.contains(cell), "{cell} in {row}");
             }
         }
-        assert_eq!(ask(&broker, &["handles"]).done().lines().count(), 1);
+        // Those of one's own other sessions are listed without the grant too.
+        let told = ask(&broker, &["handles"]).done();
+        assert_eq!(told.lines().count(), 2, "{told}");
+        assert_eq!(told.lines().nth(1).unwrap().split_whitespace().next(), Some(of.as_str()));
         let told = ask(&broker, &["handles", "--of", &of, "--json"]).json();
         assert_eq!(told[0]["session"], number);
         assert_eq!(told[0]["handles"][0]["local"], json!(["127.0.0.1", port]));
         let line = ask(&broker, &["handles", "--of", "999999"]).failed_with(1);
         assert!(line.contains("no session with this number"), "{line}");
+    });
+}
+
+#[test]
+fn handles_of_others_need_the_grant_and_those_of_a_narrow_session_are_its_own() {
+    bounded(30, || {
+        let broker = broker();
+        let mut other = broker.lsp();
+        other.pair();
+        let mut narrow = broker.lsp();
+        let opened = narrow.call("session.open", json!({ "linger": 20 })).result().clone();
+        let token = opened["token"].as_str().unwrap().to_owned();
+        let filters = json!([{ "allow": ["inspect", "create"] }]);
+        narrow.call("session.restrict", json!({ "filters": filters })).result();
+        narrow.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
+        let within =
+            |more: &[&str]| ask(&broker, &[&["--session", &token, "handles"], more].concat());
+        let told = within(&[]).done();
+        assert!(told.lines().count() == 2 && told.contains("SOCK_DGRAM"), "{told}");
+        let line = within(&["--all"]).failed_with(1);
+        assert!(line.contains("admin"), "{line}");
+    });
+}
+
+#[test]
+fn watched_handles_are_listed_again_until_an_interrupt() {
+    bounded(30, || {
+        let broker = broker();
+        let mut other = broker.lsp();
+        let endpoint = endpoint(&broker);
+        let arguments = ["--broker", &endpoint, "--json", "handles", "--watch=0.05"];
+        let mut child = start(&arguments);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "[]");
+        other.pair();
+        let seen = lines.by_ref().map(Result::unwrap).find(|line| line != "[]").unwrap();
+        assert!(seen.contains("\"handles\":[{"), "{seen}");
+        let mut kill = Command::new("kill");
+        assert!(kill.args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        for line in lines {
+            line.unwrap();
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(0));
     });
 }
 

@@ -303,14 +303,16 @@ fn it_goes_on_listening_where_that_is_asked() {
             input.write_all(b"to you").unwrap();
             let mut heard = [0; 6];
             peer.read_exact(&mut heard).unwrap();
-            write!(peer, "number {number}\n").unwrap();
+            writeln!(peer, "number {number}").unwrap();
         }
         let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
         for number in 1..=3 {
             assert_eq!(told.next().unwrap().unwrap(), format!("number {number}"));
         }
         assert_eq!(child.try_wait().unwrap(), None);
-        child.kill().unwrap();
+        // Through timeout(1), which would leave the program behind if it were killed itself.
+        let mut kill = Command::new("kill");
+        assert!(kill.args(["-TERM", &child.id().to_string()]).status().unwrap().success());
         child.wait().unwrap();
     });
 }
