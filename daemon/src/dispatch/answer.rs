@@ -61,18 +61,20 @@ pub(super) fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
     Answer { json: String::from(text).into(), beside }
 }
 
-/// The JSON of a call that came to its end, `Err` after a panic, and what goes beside it.
+/// The JSON of a call that came to its end, `Err` after a panic, and what goes beside it. The parameters are
+/// for the error that says what is wrong with them, which no call that waited can end with.
 pub(super) fn conclude(
     method: &Method,
     call: &Call,
     id: &Id<'_>,
     response: Result<MethodResponse, ()>,
+    params: Option<&RawValue>,
 ) -> (Box<RawValue>, Beside) {
     let name = method.name;
     match response {
         Ok(response) if response.is_error() => {
             method.outcomes.count(outcome(response.as_error_code()));
-            let json = error::complete(name, id.clone(), response.as_json());
+            let json = error::complete(name, params, id.clone(), response.as_json());
             if let Some(limit) = error::limit_in(&json) {
                 call.broker().metrics.crossed(&limit);
             }

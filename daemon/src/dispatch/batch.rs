@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use sockbroker_proto::error::ErrorKind;
 
 use super::bounds::check_message;
+use super::envelope::not_json;
 use super::error;
 use crate::session::limits::{Limits, size};
 use crate::table::quota::Crossed;
@@ -34,7 +35,7 @@ pub(super) fn entries<'a>(
         return Err(error::limit(name, value, 0));
     }
     let entries = serde_json::from_str::<Vec<&RawValue>>(text)
-        .map_err(|error| error::plain(ErrorKind::Parse, error.to_string()))?;
+        .map_err(|error| error::plain(ErrorKind::Parse, not_json(&error)))?;
     if entries.is_empty() {
         return Err(error::plain(ErrorKind::Request, "an empty batch"));
     }

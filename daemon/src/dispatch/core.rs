@@ -163,7 +163,7 @@ impl Core {
         };
         let answered = id.is_some();
         let id = id.map_or(Id::Null, Id::into_owned);
-        let (json, beside) = conclude(&method, &call, &id, response);
+        let (json, beside) = conclude(&method, &call, &id, response, params);
         if answered { Started::Answered(id, json, beside) } else { Started::Silent }
     }
 
@@ -235,7 +235,7 @@ impl Core {
         let Ended { id, method, call, slot, response, .. } = ended;
         let concluded = id.map(|id| {
             let (json, beside) = if let Some(response) = response {
-                conclude(&method, &call, &id, response)
+                conclude(&method, &call, &id, response, None)
             } else {
                 method.outcomes.count(outcome(Some(ErrorKind::Cancelled.code())));
                 let error = error::cancelled(call.sent());

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sockbroker_proto::api::session::RequestId;
 
+use super::argument::plain;
+
 /// A request or, without an id, a notification.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a JSON-RPC request object")]
@@ -73,11 +75,17 @@ fn read_id(text: &str) -> serde_json::Result<Id<'_>> {
 
 fn classify(error: &serde_json::Error) -> EnvelopeError {
     match error.classify() {
-        serde_json::error::Category::Data => EnvelopeError::NotRequest(error.to_string()),
+        serde_json::error::Category::Data => EnvelopeError::NotRequest(plain(&error.to_string())),
         serde_json::error::Category::Io
         | serde_json::error::Category::Syntax
-        | serde_json::error::Category::Eof => EnvelopeError::NotJson(error.to_string()),
+        | serde_json::error::Category::Eof => EnvelopeError::NotJson(not_json(error)),
     }
+}
+
+/// Where a text stops being JSON.
+pub(super) fn not_json(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    format!("the message is not JSON: line {line}, column {column}")
 }
 
 /// The id of a request that is wrong elsewhere.

@@ -13,6 +13,7 @@ use sockbroker_proto::errno;
 use sockbroker_proto::error::{ErrorData, ErrorKind};
 use sockbroker_sys::resolver;
 
+use super::argument;
 use crate::ops::error::OpError;
 use crate::table::quota::Crossed;
 
@@ -176,7 +177,12 @@ fn gai_name(code: i32) -> Option<&'static str> {
 
 /// Completes an error answer: objects that the RPC library made get the fixed data fields, and every
 /// error names the call. `method` is the wire name.
-pub(super) fn complete(method: &str, id: Id<'_>, json: &RawValue) -> Box<RawValue> {
+pub(super) fn complete(
+    method: &str,
+    params: Option<&RawValue>,
+    id: Id<'_>,
+    json: &RawValue,
+) -> Box<RawValue> {
     #[derive(serde::Deserialize)]
     struct Failed {
         error: Fault,
@@ -200,8 +206,8 @@ pub(super) fn complete(method: &str, id: Id<'_>, json: &RawValue) -> Box<RawValu
             ErrorObjectOwned::owned(error.code, error.message, Some(data))
         }
         (Err(_), Some(ErrorKind::Argument)) => {
-            let detail = lower(error.data.as_str().unwrap_or(&error.message));
-            argument(call, &detail)
+            let refusal = error.data.as_str().unwrap_or(&error.message);
+            wrong_type(call, argument::message(method, params, refusal))
         }
         (Err(_), Some(kind)) => {
             let data = ErrorData { call: Some(call.to_owned()), ..ErrorData::default() };
@@ -238,10 +244,14 @@ pub(super) fn limit_in(json: &RawValue) -> Option<String> {
 
 /// A parameter that is missing, unknown, too much or of the wrong type.
 pub(super) fn argument(call: &str, detail: &str) -> ErrorObjectOwned {
+    wrong_type(call, format!("{call}: {detail}"))
+}
+
+fn wrong_type(call: &str, message: String) -> ErrorObjectOwned {
     let data = ErrorData {
         call: Some(call.to_owned()),
         exception: Some("TypeError".to_owned()),
         ..ErrorData::default()
     };
-    object(ErrorKind::Argument, format!("{call}: {detail}"), data)
+    object(ErrorKind::Argument, message, data)
 }

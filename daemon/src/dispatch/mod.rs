@@ -19,6 +19,7 @@ mod error;
 mod number;
 mod params;
 mod bounds;
+mod argument;
 mod waiting;
 mod socket;
 mod creation;

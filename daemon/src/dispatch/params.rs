@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::argument::plain;
+
 /// Which parameters a request has, by their place in the method's list: `null` counts as given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Given(u32);
@@ -27,11 +29,8 @@ pub(super) fn check(names: &[&str], params: Option<&RawValue>) -> Result<Given, 
     let mut deserializer = serde_json::Deserializer::from_str(params.get());
     match Check(names).deserialize(&mut deserializer) {
         Ok(given) => Ok(given),
-        Err(error) => {
-            // Without the position: it counts from the start of the parameters, not of the message.
-            let text = error.to_string();
-            Err(text.split(" at line ").next().unwrap_or(&text).to_owned())
-        }
+        // Without the position: it counts from the start of the parameters, not of the message.
+        Err(error) => Err(plain(&error.to_string())),
     }
 }
 
