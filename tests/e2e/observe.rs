@@ -366,7 +366,10 @@ fn the_page_of_metrics_is_for_whoever_may_administer() {
         let refused = stranger.request("GET /metrics", &[], b"");
         let text = String::from_utf8_lossy(&refused.body).into_owned();
         assert_eq!(refused.status, 403);
-        assert!(text.contains("admin is not granted") && !text.contains("sockbroker_"), "{text}");
+        assert!(
+            text.contains("may not administer the broker") && !text.contains("sockbroker_"),
+            "{text}"
+        );
         let wrong = broker.http().request("DELETE /metrics", &[], b"");
         assert_eq!((wrong.status, wrong.field("allow")), (405, Some("GET, POST")));
     });

@@ -115,9 +115,14 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         }
         Error::Denied { message, grant, errno: number, .. } => {
             let name = errno::name(*number).unwrap_or("EACCES");
-            let grant = grant.as_deref().unwrap_or("more");
-            failed(format!("{what}: {name}: {message}; the broker's policy has to grant {grant}"))
-                .denied()
+            let lacks = match grant.as_deref() {
+                // Where no rule decided, the message has it.
+                Some(grant) if !message.contains(grant) => {
+                    format!("; a rule that allows it has: {grant}")
+                }
+                Some(_) | None => String::new(),
+            };
+            failed(format!("{what}: {name}: {message}{lacks}")).denied()
         }
         Error::Timeout { .. } => failed(format!("{what}: timed out")).timed_out(),
         Error::Argument { message, .. } => {

@@ -20,6 +20,7 @@ pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
         decision(call, "allowed", question.verb)
             .with("rule", rule.as_str())
             .with("grant", question.grant())
+            .with("message", allowance(call, question, rule))
     });
 }
 
@@ -30,7 +31,14 @@ pub(super) fn denied(call: &Call, denial: &Denial) {
         decision(call, "denied", denial.verb)
             .with("rule", denial.rule.as_str())
             .with("grant", denial.grant.as_str())
+            .with("message", denial.to_string())
     });
+}
+
+/// Who may do what, and by which rule.
+fn allowance(call: &Call, question: &Question<'_>, rule: &RuleName) -> String {
+    let uid = call.connection().facts().subject.uid;
+    format!("uid {uid} may {}: rule {:?} allows it", question.what(), rule.as_str())
 }
 
 fn decision(call: &Call, verdict: &'static str, verb: Verb) -> Record {

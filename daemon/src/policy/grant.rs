@@ -45,7 +45,7 @@ fn protocol(family: i32, proto: i32) -> Option<String> {
 }
 
 /// The name of a protocol, which depends on the family.
-fn protocol_name(family: Option<i32>, proto: i32) -> String {
+pub(super) fn protocol_name(family: Option<i32>, proto: i32) -> String {
     let prefix = match family {
         Some(libc::AF_NETLINK) => "NETLINK_",
         Some(libc::AF_CAN) => "CAN_",

@@ -35,6 +35,7 @@ pub mod check;
 pub mod need;
 pub mod words;
 mod grant;
+mod denial;
 mod outline;
 
 use std::sync::Arc;
@@ -83,10 +84,12 @@ impl<R> Permit<R> {
 
 /// A refusal, with what would have to be granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} is not granted to uid {uid}: {rule}{}", verb.word(), spell_hint(*hint))]
+#[error("uid {uid} may not {what}: {}{}", denial::why(rule, grant), spell_hint(*hint))]
 pub struct Denial {
     /// What was asked.
     pub verb: Verb,
+    /// The same in words, with what it was to act on.
+    pub what: String,
     /// The subject's user id.
     pub uid: u32,
     /// The error number that the kernel would give.
@@ -100,7 +103,7 @@ pub struct Denial {
 }
 
 fn spell_hint(hint: Option<&str>) -> String {
-    hint.map(|hint| format!(": {hint}")).unwrap_or_default()
+    hint.map(|hint| format!("; {hint}")).unwrap_or_default()
 }
 
 impl Policy {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sockbroker_proto::address::Address;
 
 use super::action::SocketFacts;
+use super::denial;
 use super::grant;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
@@ -66,6 +67,11 @@ impl<'a> Question<'a> {
     /// The fields of a rule that would grant exactly this.
     pub fn grant(&self) -> String {
         grant::lacking(self)
+    }
+
+    /// The verb in words, with what it is to act on.
+    pub fn what(&self) -> String {
+        denial::what(self)
     }
 
     /// With the name of the local end.

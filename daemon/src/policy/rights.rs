@@ -8,7 +8,7 @@ use super::outline::{Outline, Remote};
 use super::question::Question;
 use super::rule::{Effect, Rule};
 use super::verb::Verb;
-use super::{Denial, Policy, Subject, grant};
+use super::{Denial, Policy, Subject, denial, grant};
 
 /// The rule about root and the broker's own user, the last of all.
 pub const OWNER_RULE: &str = "built-in: root and the broker's own user";
@@ -245,6 +245,7 @@ impl Rights {
     pub(super) fn denial(&self, question: &Question<'_>, rule: RuleName) -> Denial {
         Denial {
             verb: question.verb,
+            what: denial::what(question),
             uid: self.uid,
             errno: errno(question),
             grant: grant::lacking(question),
@@ -259,6 +260,12 @@ impl Rights {
             return Some(
                 "a path as text is not looked up: pass a descriptor of the file in its place, \
                  opened with O_PATH (for bind of the folder, with the name)",
+            );
+        }
+        if question.escapes.is_some() {
+            return Some(
+                "that rule does not hold for the holder of a descriptor; unchecked = true in a rule \
+                 that allows handover passes it all the same",
             );
         }
         let mut socket = question.socket?;

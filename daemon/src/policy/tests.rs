@@ -57,7 +57,9 @@ fn root_and_the_owner_may_and_others_may_not() {
     }
     let denial = rights(1000, "").ask(Resolve).unwrap_err();
     assert_eq!((denial.verb, denial.uid, denial.rule.as_str()), (Verb::Resolve, 1000, NO_RULE));
-    assert!(denial.to_string().contains("resolve is not granted to uid 1000: no rule"));
+    let expected =
+        "uid 1000 may not resolve a name: no rule allows it; missing grant: allow = [\"resolve\"]";
+    assert_eq!(denial.to_string(), expected);
 }
 
 #[test]

@@ -9,6 +9,11 @@ pub fn user(name: &str) -> Option<u32> {
     Some(User::from_name(name).ok()??.uid.as_raw())
 }
 
+/// The name of a user; the same.
+pub fn name(uid: u32) -> Option<String> {
+    Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)
+}
+
 /// The id of a group; the same.
 pub fn group(name: &str) -> Option<u32> {
     Some(Group::from_name(name).ok()??.gid.as_raw())
@@ -30,6 +35,7 @@ mod tests {
     #[test]
     fn root_is_found_and_others_are_not_made_up() {
         assert_eq!((user("root"), group("root")), (Some(0), Some(0)));
+        assert_eq!((name(0).as_deref(), name(4_000_000_001)), (Some("root"), None));
         assert_eq!(groups_of(0).map(|(gid, _)| gid), Some(0));
         assert_eq!((user("no such user"), group("no such group")), (None, None));
     }

@@ -208,8 +208,8 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "observe",
         place: "daemon/src/observe",
-        // policy: decisions are counted by the name of their rule.
-        layers: &["policy::rights"],
+        // policy: decisions are counted by the name of their rule. sys::accounts: the journal names users.
+        layers: &["policy::rights", "sys::accounts"],
         crates: &["serde_json", "tracing", "tracing_subscriber"],
         never: &["async", "await"],
     },

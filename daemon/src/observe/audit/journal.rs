@@ -1,10 +1,18 @@
 //! A record as an entry of the journal.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use sockbroker_sys::accounts;
+
 use super::record::{Record, Value};
 use crate::observe::journal::{Entry, Priority};
 
 /// Marks the broker's records, for `journalctl MESSAGE_ID=...`.
 const MESSAGE_ID: &str = "5c0b2f1e7a9d4c63b8f45a1e90d37264";
+
+/// Names of users that are kept.
+const KNOWN_NAMES: usize = 1024;
 
 /// The entry.
 pub(super) fn encode(record: &Record) -> Entry {
@@ -13,19 +21,53 @@ pub(super) fn encode(record: &Record) -> Entry {
         _ => "",
     };
     let denied = text("verdict") == "denied";
-    let message = [record.event, text("verdict"), text("verb"), text("rule")];
-    let message: Vec<_> = message.into_iter().filter(|word| !word.is_empty()).collect();
     let priority = if denied { Priority::Notice } else { Priority::Info };
-    let mut entry = Entry::new(&message.join(" "), priority);
+    let mut entry = Entry::new(&sentence(record), priority);
     entry.put("MESSAGE_ID", MESSAGE_ID);
     entry.put_own("audit", record.event);
-    for (name, value) in &record.fields {
+    // The sentence is the entry's own message.
+    for (name, value) in record.fields.iter().filter(|(name, _)| *name != "message") {
         match value {
             Value::Text(text) => entry.put_own(name, text),
             Value::Number(number) => entry.put_own(name, &number.to_string()),
         }
     }
     entry
+}
+
+/// What happened, for people: a decision has its sentence, in which the user is named; anything else is told
+/// by its fields.
+fn sentence(record: &Record) -> String {
+    if let (Some(Value::Text(sentence)), Some(Value::Number(uid))) =
+        (record.get("message"), record.get("uid"))
+    {
+        let unnamed = format!("uid {uid} ");
+        let name = u32::try_from(*uid).ok().and_then(user_name);
+        return match (name, sentence.strip_prefix(&unnamed)) {
+            (Some(name), Some(rest)) => format!("{name} (uid {uid}) {rest}"),
+            _ => sentence.clone(),
+        };
+    }
+    let fields = record.fields.iter().map(|(name, value)| match value {
+        Value::Text(text) => format!(" {name}={text}"),
+        Value::Number(number) => format!(" {name}={number}"),
+    });
+    [record.event.to_owned()].into_iter().chain(fields).collect()
+}
+
+/// The name of a user, asked for once: the database of users may be slow.
+fn user_name(uid: u32) -> Option<String> {
+    NAMES.with_borrow_mut(|names| {
+        if names.len() >= KNOWN_NAMES {
+            names.clear();
+        }
+        names.entry(uid).or_insert_with(|| accounts::name(uid)).clone()
+    })
+}
+
+thread_local! {
+    /// Names of users, for the one thread that writes.
+    static NAMES: RefCell<HashMap<u32, Option<String>>> = RefCell::default();
 }
 
 #[cfg(test)]
@@ -48,5 +90,24 @@ mod tests {
         assert_eq!(told["PRIORITY"], "5");
         assert!(told["SOCKBROKER_RULE"].contains("_UID=0"));
         assert!(!told.contains_key("_UID"));
+    }
+
+    #[test]
+    fn a_decision_is_a_sentence_with_the_name_of_the_user() {
+        let decision = |uid: u32| {
+            let message = format!("uid {uid} may not resolve a name: no rule allows it");
+            Record::new("decision")
+                .with("verdict", "denied")
+                .with("uid", uid)
+                .with("message", message)
+        };
+        let told = fields(encode(&decision(0)).bytes());
+        assert_eq!(told["MESSAGE"], "root (uid 0) may not resolve a name: no rule allows it");
+        assert!(!told.contains_key("SOCKBROKER_MESSAGE"));
+        // A number without an account.
+        let told = fields(encode(&decision(4_000_000_001)).bytes());
+        assert!(told["MESSAGE"].starts_with("uid 4000000001 may not "), "{told:?}");
+        let session = Record::new("session").with("state", "opened").with("session", 7_u64);
+        assert_eq!(fields(encode(&session).bytes())["MESSAGE"], "session state=opened session=7");
     }
 }

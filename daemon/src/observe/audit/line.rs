@@ -2,14 +2,12 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::record::{Record, Value};
+use super::record::{Record, Value, rfc3339};
 
 /// One line, its end included. JSON leaves no end of line in a text.
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let mut object = Map::new();
-    let seconds = record.time.as_secs();
-    let time = format!("{seconds}.{:06}", record.time.subsec_micros());
-    object.insert("time".to_owned(), Json::String(time));
+    object.insert("time".to_owned(), Json::String(rfc3339(record.time)));
     object.insert("audit".to_owned(), Json::String(record.event.to_owned()));
     for (name, value) in &record.fields {
         let value = match value {
@@ -38,6 +36,7 @@ mod tests {
         assert_eq!(read["uid"], 7);
         assert_eq!(read["audit"], "decision");
         assert!(read["rule"].as_str().unwrap().starts_with("evil\n"));
-        assert!(read["time"].as_str().unwrap().parse::<f64>().unwrap() > 1e9);
+        let time = read["time"].as_str().unwrap();
+        assert!(time.len() == 27 && time.starts_with("20") && time.ends_with('Z'), "{time}");
     }
 }

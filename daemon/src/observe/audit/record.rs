@@ -45,6 +45,32 @@ impl From<String> for Value {
     }
 }
 
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
+/// A time since 1970 as RFC 3339 writes it, in UTC, to the microsecond.
+pub(super) fn rfc3339(time: Duration) -> String {
+    let (days, second) = (time.as_secs() / DAY, time.as_secs() % DAY);
+    let (year, month, day) = date(days);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    let (second, micros) = (second % 60, time.subsec_micros());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+}
+
+/// Year, month and day of a day since 1970, by the Gregorian calendar: counted in eras of 400 years, and in
+/// years that begin in March, so that a leap day is the last one.
+fn date(days: u64) -> (u64, u64, u64) {
+    // From 0000-03-01.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march + 2) / 5 + 1;
+    let month = if march < 10 { march + 3 } else { march - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
 impl Record {
     /// A record of now.
     pub fn new(event: &'static str) -> Self {
@@ -71,5 +97,25 @@ impl Record {
     /// The value of a field.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339_wants_them() {
+        // As date(1) writes them.
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000007Z"),
+            (951_782_399, "2000-02-28T23:59:59.000007Z"),
+            (951_782_400, "2000-02-29T00:00:00.000007Z"),
+            (951_868_800, "2000-03-01T00:00:00.000007Z"),
+            (1_767_225_599, "2025-12-31T23:59:59.000007Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000007Z"),
+        ] {
+            assert_eq!(rfc3339(Duration::new(seconds, 7999)), text);
+        }
     }
 }

@@ -1,0 +1,130 @@
+//! What was refused, as the middle of a sentence: "uid 1000 may not connect to 192.0.2.1:443".
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::grant::protocol_name;
+use super::question::{Endpoint, Question};
+use super::rights::{NO_RULE, RuleName};
+use super::value::{Family, SocketType};
+use super::verb::Verb;
+
+/// The verb as a person says it, and what it was to act on.
+pub(super) fn what(question: &Question<'_>) -> String {
+    let phrase = match question.verb {
+        Verb::Create => "create",
+        Verb::Adopt => "adopt",
+        Verb::Bind => "bind",
+        Verb::Listen => "listen on",
+        Verb::Accept => "accept a connection on",
+        Verb::Connect => "connect",
+        Verb::Send => "send on",
+        Verb::Receive => "receive on",
+        Verb::Option => "use an option of",
+        Verb::Ioctl => "use ioctl on",
+        Verb::Capture => "capture on",
+        Verb::Inject => "inject frames on",
+        Verb::Spoof => "spoof headers on",
+        Verb::Transparent => "use addresses that are not the host's (transparent) on",
+        Verb::Inspect => "inspect",
+        Verb::Handover => "take the descriptor (handover) of",
+        Verb::Session => "open or clone a session",
+        Verb::Resolve => "resolve a name",
+        Verb::Interfaces => "list interfaces",
+        Verb::Hostname => "read the hostname",
+        Verb::SetHostname => "set the hostname (sethostname)",
+        Verb::Netns => "use a network namespace (netns)",
+        Verb::Admin => "administer the broker (admin)",
+    };
+    let mut text = phrase.to_owned();
+    // Writing to a string does not fail.
+    if let Some(socket) = question.socket {
+        let (family, kind) = (Family(socket.family), SocketType(socket.kind));
+        write!(text, " a socket {family} {kind}").ok();
+        if socket.proto != 0 {
+            write!(text, " {}", protocol_name(Some(socket.family), socket.proto)).ok();
+        }
+    }
+    if let Some(class) = question.option {
+        write!(text, ", class {}", class.word()).ok();
+    }
+    if let Some(message) = question.message {
+        write!(text, ", netlink message {}", message.word()).ok();
+    }
+    if let Some(local) = question.local.and_then(address) {
+        let word = if question.verb == Verb::Bind { "to" } else { "from" };
+        write!(text, " {word} {local}").ok();
+    }
+    if let Some(remote) = question.remote.and_then(address) {
+        write!(text, " to {remote}").ok();
+    }
+    if let Some(interface) = question.interface {
+        write!(text, " by interface {}", interface.escape_default()).ok();
+    }
+    if let Some(netns) = question.netns {
+        write!(text, " in network namespace {}", netns.escape_default()).ok();
+    }
+    text
+}
+
+fn address(endpoint: Endpoint<'_>) -> Option<String> {
+    match endpoint {
+        Endpoint::Ip(ip, None) => Some(ip.to_string()),
+        Endpoint::Ip(IpAddr::V4(ip), Some(port)) => Some(format!("{ip}:{port}")),
+        Endpoint::Ip(IpAddr::V6(ip), Some(port)) => Some(format!("[{ip}]:{port}")),
+        Endpoint::Path(path) => Some(path.escape_ascii().to_string()),
+        Endpoint::File(facts) => facts.names.first().map(|name| name.escape_ascii().to_string()),
+        Endpoint::Unknown => Some("an end that nobody can name".to_owned()),
+        Endpoint::Abstract(name) => Some(format!("@{}", name.escape_ascii())),
+        Endpoint::Other => None,
+    }
+}
+
+/// Who decided, and what is missing where a rule could grant it.
+pub(super) fn why(rule: &RuleName, grant: &str) -> String {
+    match rule {
+        RuleName::Written(name) => format!("rule \"{}\" denies it", name.escape_debug()),
+        RuleName::BuiltIn(NO_RULE) => format!("no rule allows it; missing grant: {grant}"),
+        RuleName::BuiltIn(name) => (*name).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use sockbroker_proto::address::Address;
+
+    use super::super::action::SocketFacts;
+    use super::super::target::SocketName;
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_socket_and_both_addresses() {
+        let tcp = SocketFacts { family: 2, kind: 1, proto: 6 };
+        let remote = Address::Inet { host: Ipv4Addr::new(192, 0, 2, 1), port: 443 };
+        let remote = SocketName::Address(remote);
+        let question = Question::about(Verb::Connect, tcp).to(Some(&remote));
+        let expected = "connect a socket AF_INET SOCK_STREAM IPPROTO_TCP to 192.0.2.1:443";
+        assert_eq!(what(&question), expected);
+        let local = SocketName::Address(Address::UnixPath(b"/run/a\nb".to_vec()));
+        let question = Question::new(Verb::Bind).from(Some(&local));
+        assert_eq!(what(&question), "bind to /run/a\\nb");
+    }
+
+    #[test]
+    fn each_verb_is_in_its_sentence_by_its_word() {
+        for verb in Verb::ALL {
+            let sentence = what(&Question::new(*verb)).replace("the hostname", "hostname");
+            assert!(sentence.contains(verb.word()), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn the_missing_grant_is_named_where_no_rule_decided() {
+        let written = RuleName::Written("a \"b\"\n".into());
+        assert_eq!(why(&written, "x"), "rule \"a \\\"b\\\"\\n\" denies it");
+        let none = why(&RuleName::BuiltIn(NO_RULE), "allow = [\"resolve\"]");
+        assert_eq!(none, "no rule allows it; missing grant: allow = [\"resolve\"]");
+    }
+}
