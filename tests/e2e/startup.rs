@@ -48,6 +48,82 @@ fn the_socket_is_made_with_mode_0660_and_never_wider() {
     });
 }
 
+/// Starts a broker whose log is kept, until its socket has this mode.
+fn serving_with(arguments: &[&str], config: &str, expected: u32) -> (Process, Folder, u32) {
+    let folder = Folder::new();
+    let (path, file) = (folder.join("socket"), folder.write("config.toml", config));
+    let mut command = Command::new(PROGRAM);
+    command.arg("--built-in-policy").arg("--config").arg(file).arg("--socket").arg(&path);
+    command.args(arguments).stdin(Stdio::null());
+    command.stderr(fs::File::create(folder.join("log")).unwrap());
+    let process = Process::spawn(command);
+    let (mut seen, place) = (None, path.clone());
+    until("the socket has its mode", || {
+        seen = fs::symlink_metadata(&place).ok();
+        seen.as_ref().is_some_and(|found| found.mode() & 0o7777 == expected)
+    });
+    (process, folder, seen.unwrap().gid())
+}
+
+#[test]
+fn the_socket_has_the_mode_that_the_command_line_or_the_configuration_says() {
+    bounded(20, || {
+        drop(serving_with(&["--socket-mode", "0600"], "socket_mode = \"0666\"", 0o600));
+        drop(serving_with(&[], "socket_mode = \"0666\"", 0o666));
+        let refused = run(&["--socket-mode", "0o66", "--check"]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(said(&refused).contains("octal digits"), "{}", said(&refused));
+    });
+}
+
+#[test]
+fn root_gives_the_socket_to_a_group_though_it_gave_up_its_capabilities() {
+    if !root_or_skip("startup::root_gives_the_socket_to_a_group_though_it_gave_up_its_capabilities")
+    {
+        return;
+    }
+    bounded(20, || {
+        // By number and by name, which any machine has: group nogroup, nobody or daemon.
+        let daemon = sockbroker_sys::accounts::group("daemon").unwrap();
+        let (_process, _folder, group) = serving_with(&["--socket-group", "4200007"], "", 0o660);
+        assert_eq!(group, 4_200_007);
+        let (_process, folder, group) = serving_with(&[], "socket_group = \"daemon\"", 0o660);
+        assert_eq!(group, daemon);
+        let log = fs::read_to_string(folder.join("log")).unwrap();
+        assert!(!log.contains("CAP_CHOWN"), "{log}");
+        let refused = run(&["--socket", "/nowhere/s", "--socket-group", "no-such-group"]);
+        assert_eq!(refused.status.code(), Some(78));
+        assert!(said(&refused).contains("groupadd --system no-such-group"), "{}", said(&refused));
+    });
+}
+
+#[test]
+fn an_unknown_log_level_is_refused() {
+    bounded(20, || {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--check", "--built-in-policy"]).env("SOCKBROKER_LOG", "verbose");
+        let refused = command.output().unwrap();
+        assert_eq!(refused.status.code(), Some(78));
+        assert!(said(&refused).contains("no log level \"verbose\""), "{}", said(&refused));
+        assert!(command.env("SOCKBROKER_LOG", "warn").status().unwrap().success());
+    });
+}
+
+#[test]
+fn an_ordinary_user_without_a_runtime_directory_is_told_what_to_do() {
+    bounded(20, || {
+        let mut command = Command::new("setpriv");
+        if sockbroker_sys::process::effective_uid() == 0 {
+            command.args(["--reuid=4200001", "--regid=4200001", "--clear-groups"]);
+        }
+        command.args(["--", PROGRAM, "--built-in-policy"]).env_remove("XDG_RUNTIME_DIR");
+        let refused = command.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(refused.status.code(), Some(69), "{}", said(&refused));
+        let said = said(&refused);
+        assert!(said.contains("XDG_RUNTIME_DIR") && said.contains("--socket PATH"), "{said}");
+    });
+}
+
 #[test]
 fn the_path_of_its_own_that_is_stale_is_replaced_and_removed_at_the_end() {
     bounded(20, || {

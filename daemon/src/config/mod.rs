@@ -8,6 +8,7 @@ pub mod confine;
 pub mod audit;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 use sockbroker_sys::process;
@@ -22,6 +23,10 @@ use confine::Confine;
 pub struct Config {
     /// The Unix socket to serve; the command line goes before it.
     pub socket: Option<PathBuf>,
+    /// The group of the socket; the same.
+    pub socket_group: Option<String>,
+    /// The mode of the socket; the same.
+    pub socket_mode: Option<Mode>,
     /// The limits; those that are absent keep their defaults.
     #[serde(default)]
     pub limits: Limits,
@@ -33,12 +38,50 @@ pub struct Config {
     pub audit: Audit,
 }
 
-/// A file that cannot be used.
+/// The permissions of the socket's path, written in octal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Mode(pub u32);
+
+impl Default for Mode {
+    /// Owner and group.
+    fn default() -> Self {
+        Self(0o660)
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o777);
+        mode.map(Self)
+            .ok_or_else(|| format!("{text:?} is not a mode: three octal digits, such as 0660"))
+    }
+}
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// A file or a variable that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct ConfigError {
     path: PathBuf,
     reason: String,
+}
+
+impl ConfigError {
+    /// What was given on the command line or by the environment cannot be used.
+    pub fn given(name: &str, reason: String) -> Self {
+        Self { path: name.into(), reason }
+    }
 }
 
 /// Reads the configuration; without a file the defaults hold.
@@ -89,14 +132,15 @@ fn check(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// The socket's path where neither command line nor configuration name one.
-pub fn default_socket() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(directory) if process::effective_uid() != 0 => {
-            PathBuf::from(directory).join("sockbroker.socket")
-        }
-        _ => PathBuf::from("/run/sockbroker/socket"),
+/// The socket's path where neither command line nor configuration name one; none for a user without a
+/// runtime directory.
+pub fn default_socket() -> Option<PathBuf> {
+    if process::effective_uid() == 0 {
+        return Some(PathBuf::from("/run/sockbroker/socket"));
     }
+    let directory =
+        std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty())?;
+    Some(PathBuf::from(directory).join("sockbroker.socket"))
 }
 
 #[cfg(test)]
@@ -110,6 +154,19 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_place() {
         let error = toml::from_str::<Config>("sockets = \"/x\"").unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("unknown field"), "{error}");
+    }
+
+    #[test]
+    fn modes_are_octal_and_of_three_digits() {
+        for (text, mode) in [("0660", 0o660), ("600", 0o600), ("0", 0), ("777", 0o777)] {
+            assert_eq!(text.parse(), Ok(Mode(mode)));
+        }
+        for wrong in ["", "0o660", "+660", "680", "1777", "rw", "-1"] {
+            assert!(wrong.parse::<Mode>().is_err(), "{wrong}");
+        }
+        let config: Config = toml::from_str("socket_mode = \"0600\"").unwrap();
+        assert_eq!(config.socket_mode, Some(Mode(0o600)));
+        assert!(toml::from_str::<Config>("socket_mode = 660").is_err());
     }
 
     #[test]

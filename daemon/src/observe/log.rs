@@ -14,26 +14,51 @@ use tracing_subscriber::{EnvFilter, fmt as lines};
 
 use super::journal::{Entry, Journal, Priority, SOCKET};
 
-/// Begins to log, at the level that `SOCKBROKER_LOG` names (`info` without it). Payload is never logged.
-pub fn start() {
+/// The variable that names the level.
+const VARIABLE: &str = "SOCKBROKER_LOG";
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What is logged, as a level or as levels of modules: `info`, `warn,sockbrokerd::ops=debug`.
+#[derive(Debug)]
+pub struct Wanted(EnvFilter);
+
+/// What `SOCKBROKER_LOG` names, `info` without it. The error says what is wrong with it.
+pub fn wanted() -> Result<Wanted, String> {
+    match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => filter(&text).map(Wanted),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(Wanted(EnvFilter::new("info"))),
+        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{VARIABLE} is not UTF-8")),
+    }
+}
+
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    // The library takes a word that is not a level for the name of a module, all of which it logs.
+    let is_level =
+        |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level.trim()));
+    let level = |part: &str| part.rsplit_once('=').map_or(part, |(_, level)| level).to_owned();
+    if let Some(wrong) = text.split(',').map(level).find(|level| !is_level(level)) {
+        let known = LEVELS.join(", ");
+        return Err(format!("{VARIABLE}: no log level {wrong:?}: the levels are {known}"));
+    }
+    text.parse().map_err(|error| format!("{VARIABLE}: {error}"))
+}
+
+/// Begins to log. Payload is never logged.
+pub fn start(wanted: Wanted) {
     let journal = leads_to_journal().then(|| ToJournal::open(Path::new(SOCKET)));
     match journal {
-        Some(Ok(journal)) => tracing_subscriber::registry().with(level()).with(journal).init(),
+        Some(Ok(journal)) => tracing_subscriber::registry().with(wanted.0).with(journal).init(),
         // Without its socket standard error is a way to the journal too, if a poorer one.
-        Some(Err(_)) | None => start_on_stderr(),
+        Some(Err(_)) | None => start_on_stderr(wanted),
     }
 }
 
 /// The same with a line each on standard error, wherever it leads: an entry of a process that ends at
 /// once may come too late for the journal to find its unit.
-pub fn start_on_stderr() {
+pub fn start_on_stderr(wanted: Wanted) {
     let ansi = io::stderr().is_terminal();
     let lines = lines::layer().with_writer(io::stderr).with_target(false).with_ansi(ansi);
-    tracing_subscriber::registry().with(level()).with(lines).init();
-}
-
-fn level() -> EnvFilter {
-    EnvFilter::try_from_env("SOCKBROKER_LOG").unwrap_or_else(|_error| EnvFilter::new("info"))
+    tracing_subscriber::registry().with(wanted.0).with(lines).init();
 }
 
 /// Whether standard error is what the service manager connected to the journal (`$JOURNAL_STREAM`,
@@ -132,6 +157,17 @@ mod tests {
     use sockbroker_test_support::folder::Folder;
 
     use super::*;
+
+    #[test]
+    fn levels_are_those_that_there_are() {
+        for text in ["info", "WARN", "off", "warn,sockbrokerd::ops=debug", "sockbrokerd=trace"] {
+            assert!(filter(text).is_ok(), "{text}");
+        }
+        for (text, wrong) in [("verbose", "verbose"), ("info,ops", "ops"), ("ops=loud", "loud")] {
+            let error = filter(text).unwrap_err();
+            assert!(error.contains(&format!("no log level {wrong:?}")), "{error}");
+        }
+    }
 
     #[test]
     fn an_event_is_an_entry_with_a_field_for_each_fact() {

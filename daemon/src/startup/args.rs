@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::config::Mode;
+
 /// Owns network sockets and lends them to programs that hold no privileges.
 ///
 /// Serves Python's socket module as JSON-RPC 2.0 on a Unix socket: LSP framing, newline-delimited
@@ -11,10 +13,20 @@ use clap::Parser;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "sockbrokerd", version, about, long_about)]
 pub struct Args {
-    /// The Unix socket to serve, made with mode 0660. Without it, what the configuration says; else
+    /// The Unix socket to serve. Without it, what the configuration says; else
     /// /run/sockbroker/socket for root, and sockbroker.socket in the runtime directory for others.
     #[arg(long, value_name = "PATH", conflicts_with = "stdio")]
     pub socket: Option<PathBuf>,
+
+    /// The group of the socket, a name or a number: its members may connect. Without it what the
+    /// configuration says, else the broker's own group.
+    #[arg(long, value_name = "GROUP", conflicts_with = "stdio")]
+    pub socket_group: Option<String>,
+
+    /// The mode of the socket in octal digits. Without it what the configuration says, else 0660: owner
+    /// and group.
+    #[arg(long, value_name = "MODE", conflicts_with = "stdio")]
+    pub socket_mode: Option<Mode>,
 
     /// Serve one client on standard input and output with LSP framing, and end with it.
     #[arg(long)]

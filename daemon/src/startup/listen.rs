@@ -2,19 +2,20 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
-use sockbroker_sys::{process, socket};
+use sockbroker_sys::{accounts, process, socket};
 use tokio::net::UnixListener;
 
 use super::StartError;
+use crate::config::{ConfigError, Mode};
 
-/// Owner and group.
-const MODE: u32 = 0o660;
+/// What a mode gives the group.
+const GROUP_BITS: u32 = 0o070;
 const BACKLOG: i32 = 128;
 
 /// A listening socket and its path.
@@ -53,6 +54,37 @@ impl BoundPath {
     }
 }
 
+/// Who may connect.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// The mode of the path.
+    pub mode: u32,
+    /// The group of the path, where it is not to be the broker's own.
+    pub group: Option<u32>,
+}
+
+impl Access {
+    /// The access to a socket of this group, named or numbered, and mode. Root becomes a member of the group,
+    /// for an owner may give a file to its own groups without any capability.
+    pub fn prepare(group: Option<&str>, mode: Mode) -> Result<Self, StartError> {
+        let group = group.map(find_group).transpose()?;
+        if let Some(group) = group {
+            process::join_group(group).map_err(|error| {
+                StartError::System(format!("cannot join the group {group} of the socket: {error}"))
+            })?;
+        }
+        Ok(Self { mode: mode.0, group })
+    }
+}
+
+fn find_group(name: &str) -> Result<u32, StartError> {
+    let number = name.parse().ok();
+    number.or_else(|| accounts::group(name)).ok_or_else(|| {
+        let reason = format!("there is no group {name:?}: make it with `groupadd --system {name}`");
+        StartError::Config(ConfigError::given("socket_group", reason))
+    })
+}
+
 /// Takes over a socket that the service manager bound and listens on.
 pub fn adopt(descriptor: OwnedFd) -> Result<Bound, StartError> {
     let prepare = || {
@@ -65,7 +97,7 @@ pub fn adopt(descriptor: OwnedFd) -> Result<Bound, StartError> {
 }
 
 /// Binds the control socket.
-pub async fn bind(path: &Path) -> Result<Bound, StartError> {
+pub async fn bind(path: &Path, access: Access) -> Result<Bound, StartError> {
     let fail = |what: &str, error: io::Error| {
         StartError::Listen(format!("{what} {}: {error}", path.display()))
     };
@@ -73,19 +105,27 @@ pub async fn bind(path: &Path) -> Result<Bound, StartError> {
     let descriptor = socket::create(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)
         .map_err(|error| fail("cannot make a socket for", error))?;
     // Before bind(2), which gives the path this mode less the umask: never wider, not for a moment.
-    process::set_socket_mode(descriptor.as_fd(), MODE)
+    // Until the group is the right one it gets nothing.
+    let first = if access.group.is_some() { access.mode & !GROUP_BITS } else { access.mode };
+    process::set_socket_mode(descriptor.as_fd(), first)
         .map_err(|error| fail("cannot set the mode of", error))?;
     let name = Address::UnixPath(path.as_os_str().as_encoded_bytes().to_vec());
     let address = RawAddress::encode(&name);
     socket::bind(descriptor.as_fd(), &address).map_err(|error| fail("cannot bind", error))?;
-    let prepared = finish(path, descriptor);
+    if let Some(group) = access.group {
+        lchown(path, None, Some(group)).map_err(|error| {
+            let why = "only root, or a member of the group, can set the group of";
+            fail(why, error)
+        })?;
+    }
+    let prepared = finish(path, descriptor, access.mode);
     prepared.map_err(|error| fail("cannot listen on", error))
 }
 
 /// Listens; gives the group what the umask took.
-fn finish(path: &Path, descriptor: OwnedFd) -> io::Result<Bound> {
+fn finish(path: &Path, descriptor: OwnedFd, mode: u32) -> io::Result<Bound> {
     let inode = identity(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket::listen(descriptor.as_fd(), BACKLOG)?;
     let listener = UnixListener::from_std(StdListener::from(descriptor))?;
     Ok(Bound { listener, path: Some(BoundPath { path: path.to_owned(), inode }) })

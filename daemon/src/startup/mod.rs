@@ -29,10 +29,15 @@ use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
 use args::Args;
 use confine::Files;
+use listen::Access;
 use signals::Signals;
 
 /// Worker threads: two, so that one connection that computes does not stop the others.
 const WORKERS: usize = 2;
+
+/// What to do without a place for the socket.
+const NO_PLACE: &str = "no place for the socket: XDG_RUNTIME_DIR is not set; log in with a session that sets it, \
+    or give --socket PATH";
 
 /// Why the broker could not start. The exit codes are those of `sysexits.h`.
 #[derive(Debug)]
@@ -85,11 +90,12 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let from = sources::config(args);
     let mut config = config::load(from.as_deref())?;
     let loaded = sources::load_policy(args)?;
+    let level = log::wanted().map_err(|error| ConfigError::given("environment", error))?;
     // What is found in a check is for whoever asked for it.
     if args.check {
-        log::start_on_stderr();
+        log::start_on_stderr(level);
     } else {
-        log::start();
+        log::start(level);
     }
     let policy = in_force(loaded);
     if args.check {
@@ -102,7 +108,17 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     }
     let passed = service::listening_socket()?;
     let path = args.socket.clone().or_else(|| config.socket.clone());
-    let path = path.unwrap_or_else(config::default_socket);
+    let path = match path.or_else(config::default_socket) {
+        Some(path) => path,
+        // Not used then.
+        None if args.stdio || passed.is_some() => PathBuf::new(),
+        None => return Err(StartError::Listen(NO_PLACE.to_owned())),
+    };
+    let group = args.socket_group.as_deref().or(config.socket_group.as_deref());
+    let mode = args.socket_mode.or(config.socket_mode).unwrap_or_default();
+    // What is passed has the group and mode that the service manager gave it.
+    let makes_socket = !args.stdio && passed.is_none();
+    let access = Access::prepare(group.filter(|_| makes_socket), mode)?;
     let kept = confine::kept(&config.confine, &policy);
     // Before the confinement: the file may lie where the broker may not write later.
     let sink = open_audit(args, &config.audit.to)?;
@@ -117,7 +133,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let place = match (args.stdio, passed) {
         (true, _) => Place::Standard,
         (false, Some(socket)) => Place::Passed(socket),
-        (false, None) => Place::Path(path),
+        (false, None) => Place::Path(path, access),
     };
     let (audit, writer) = match sink {
         Some(sink) => start_audit(sink, config.limits.audit())?,
@@ -157,7 +173,7 @@ enum Place {
     /// At a socket that the service manager listens on.
     Passed(OwnedFd),
     /// At a socket that the broker makes.
-    Path(PathBuf),
+    Path(PathBuf, Access),
 }
 
 /// The files that the broker needs while it serves.
@@ -206,7 +222,7 @@ async fn serve(place: Place, broker: Arc<Broker>) -> Result<(), StartError> {
             return result.map_err(|error| StartError::Listen(format!("--stdio: {error}")));
         }
         Place::Passed(socket) => listen::adopt(socket)?,
-        Place::Path(path) => listen::bind(&path).await?,
+        Place::Path(path, access) => listen::bind(&path, access).await?,
     };
     tracing::info!(socket = bound.name(), "serving");
     service::ready("serving");

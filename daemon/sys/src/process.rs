@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, fchmod};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{Gid, getegid, geteuid, getgroups, setgroups};
 
 use crate::call::invalid;
 use crate::file;
@@ -58,6 +58,18 @@ pub fn effective_uid() -> u32 {
 /// The effective group id (`getegid(2)`).
 pub fn effective_gid() -> u32 {
     getegid().as_raw()
+}
+
+/// Makes root a member of a group, in addition to those that it is in. Others stay in their groups: only root
+/// may choose them.
+pub fn join_group(gid: u32) -> io::Result<()> {
+    let gid = Gid::from_raw(gid);
+    let mut groups = getgroups()?;
+    if !geteuid().is_root() || getegid() == gid || groups.contains(&gid) {
+        return Ok(());
+    }
+    groups.push(gid);
+    Ok(setgroups(&groups)?)
 }
 
 /// Gives a socket permission bits (`fchmod(2)`), of which `mode` holds the lowest 12. On Linux, a
