@@ -218,6 +218,25 @@ fn lists_of_one_call_are_counted_before_they_are_decoded() {
 }
 
 #[test]
+fn lists_of_calls_that_wait_are_counted_by_their_items() {
+    bounded(60, || {
+        let broker = limited(&[("buffered_bytes_per_user", 1_000_000)]);
+        let mut client = broker.lsp();
+        let (left, right) = client.pair();
+        let poll = json!([vec![(left, 1); 1000]]);
+        // Each is of ten kilobytes of text, and a thousand decoded items.
+        let waiting: Vec<_> = (0..3).map(|_| client.send("socket.poll", poll.clone())).collect();
+        let refused = client.call("socket.poll", poll.clone()).fault();
+        assert_eq!(refused.limit(), "buffered_bytes_per_user");
+        client.call("socket.send", json!([right, "aGk="])).result();
+        for id in waiting {
+            assert_eq!(client.answer(id).result().as_array().unwrap().len(), 1000);
+        }
+        client.call("socket.poll", poll).result();
+    });
+}
+
+#[test]
 fn unread_answers_are_counted_for_the_user() {
     bounded(60, || {
         let broker = limited(&[("buffered_bytes_per_user", 3_000_000)]);

@@ -117,6 +117,7 @@ fn check(config: &Config) -> Result<(), String> {
     }
     for (name, value) in [
         ("head_bytes", limits.head_bytes),
+        ("message_values", limits.message_values),
         ("calls_in_flight", limits.calls_in_flight),
         ("connections", limits.connections),
         ("connections_per_user", limits.connections_per_user),
@@ -175,6 +176,7 @@ mod tests {
             ("limits.descriptors = 254", "limits.descriptors"),
             ("limits.receive_bytes = 9000000", "limits.receive_bytes"),
             ("limits.connections = 0", "limits.connections"),
+            ("limits.message_values = 0", "limits.message_values"),
             ("limits.batch_messages = 1025", "limits.batch_messages"),
         ] {
             let config: Config = toml::from_str(text).unwrap();

@@ -15,31 +15,30 @@ use super::methods::Method;
 use super::metrics::outcome;
 use super::params::{self, Given};
 use crate::session::broker::Broker;
-use crate::session::limits::Limits;
+use crate::session::limits::{Limits, size};
 use crate::table::quota::Crossed;
 
-/// Checks a request before it is decoded. Gives which parameters it has.
+/// Checks a request before it is decoded. Gives which parameters it has, and how many items its lists.
 pub(super) fn admit(
     method: &Method,
     text: &str,
     params: Option<&RawValue>,
     broker: &Broker,
-) -> Result<Given, ErrorObjectOwned> {
+) -> Result<(Given, usize), ErrorObjectOwned> {
     let refuse = |crossed: Crossed| {
         method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
         broker.metrics.crossed(crossed.name);
         error::limit_of(method.call(), crossed)
     };
     check_message(text, &broker.limits).map_err(refuse)?;
-    let Some(names) = method.parameters else { return Ok(Given::default()) };
+    let Some(names) = method.parameters else { return Ok((Given::default(), 0)) };
     let given = params::check(names, params).map_err(|text| {
         method.outcomes.count(outcome(Some(ErrorKind::Argument.code())));
         error::argument(method.call(), &text)
     })?;
-    if let Some(params) = params {
-        check_lists(names, params.get(), &broker.limits).map_err(refuse)?;
-    }
-    Ok(given)
+    let params = params.map_or("", RawValue::get);
+    let items = check_lists(names, params, &broker.limits).map_err(refuse)?;
+    Ok((given, size(items)))
 }
 
 /// Refuses a message with more JSON values than the limit allows.
@@ -154,16 +153,17 @@ struct Counter<'a> {
     open: Vec<Open>,
 }
 
-/// Refuses parameters, which are JSON, where a list is longer than its limit.
-fn check_lists(names: &[&str], params: &str, limits: &Limits) -> Result<(), Crossed> {
+/// Refuses parameters, which are JSON, where a list is longer than its limit. Gives how many items the
+/// lists have together.
+fn check_lists(names: &[&str], params: &str, limits: &Limits) -> Result<u64, Crossed> {
     if names.iter().all(|name| role(name) == Role::Other) {
-        return Ok(());
+        return Ok(0);
     }
     Counter { names, limits, counts: [0; KINDS], open: Vec::new() }.count(params)
 }
 
 impl Counter<'_> {
-    fn count(mut self, text: &str) -> Result<(), Crossed> {
+    fn count(mut self, text: &str) -> Result<u64, Crossed> {
         let mut rest = text.as_bytes();
         while let Some((byte, after)) = rest.split_first() {
             rest = match byte {
@@ -198,7 +198,7 @@ impl Counter<'_> {
                 }
             };
         }
-        Ok(())
+        Ok(self.counts.iter().sum())
     }
 
     /// A text: a name of a field, or a value.

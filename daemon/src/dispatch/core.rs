@@ -131,12 +131,12 @@ impl Core {
             let error = error::plain(ErrorKind::Request, "a call with this id is in flight");
             return refused(id.map(Id::into_owned), error);
         }
-        let given = match admit(&method, text, envelope.params, self.connection.broker()) {
-            Ok(given) => given,
+        let (given, items) = match admit(&method, text, envelope.params, self.connection.broker()) {
+            Ok(admitted) => admitted,
             Err(error) => return refused(id.map(Id::into_owned), error),
         };
         let alone = matches!(slot, Slot::Alone);
-        let held = Held::of(text, &enclosed);
+        let held = Held::of(text, &enclosed, items);
         let call = Call::new(&self.connection, method.name, given, enclosed, alone);
         self.run(method, call, id, envelope.params, slot, held)
     }

@@ -20,6 +20,10 @@ use crate::table::quota::{Crossed, Share, Taken, User};
 /// A handler's future whose panic costs one call.
 pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, MethodResponse>>>;
 
+/// What a decoded item of a list takes at most beside its text: a handle that is polled has a permit, and
+/// a watch in the kernel.
+const ITEM: usize = 256;
+
 /// What requests hold in memory and in open descriptors while their calls wait.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Held {
@@ -28,10 +32,11 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What one request holds.
-    pub(super) fn of(text: &str, enclosed: &Enclosed) -> Self {
+    /// What one request holds that has so many items in its lists.
+    pub(super) fn of(text: &str, enclosed: &Enclosed, items: usize) -> Self {
         let attached = enclosed.attachments.iter().map(bytes::Bytes::len).sum::<usize>();
-        Self { bytes: text.len() + attached, descriptors: enclosed.descriptors.len() }
+        let bytes = text.len() + attached + items * ITEM;
+        Self { bytes, descriptors: enclosed.descriptors.len() }
     }
 
     /// Together with another.
