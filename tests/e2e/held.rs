@@ -12,7 +12,7 @@ use crate::broker::{broker, limited};
 
 const HEAD: &str = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
 
-/// A restriction of about so many bytes.
+/// A restriction of about this number of bytes.
 fn restriction(bytes: usize) -> Value {
     let paths = (0..bytes / 1000).map(|number| format!("/{number:0900}"));
     let paths: Vec<_> = paths.collect();
@@ -68,7 +68,7 @@ fn names_and_paths_of_restrictions_have_a_maximal_length() {
     });
 }
 
-/// An answer of about so many bytes that nobody reads, in an open session that outlives its connection.
+/// Leaves an unread answer of about this size in an open session that outlives its connection.
 fn leave_answer(broker: &Daemon, bytes: usize) -> (Value, u64, u64) {
     let mut client = broker.lsp();
     let opened = client.call("session.open", json!([60])).result().clone();
@@ -253,7 +253,7 @@ fn unread_answers_are_counted_for_the_user() {
     });
 }
 
-/// `struct tpacket_req` of so many blocks of a page, with one frame each of this size.
+/// `struct tpacket_req` with this number of blocks of a page, each with one frame of this size.
 fn ring(blocks: u32, frame: u32) -> Value {
     let page = if blocks == 0 { 0 } else { 4096 };
     let words = [page, blocks, frame.min(page * 2), blocks];

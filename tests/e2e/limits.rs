@@ -294,17 +294,17 @@ fn connections_over_their_limits_are_closed_at_once() {
 #[test]
 fn the_log_has_few_lines_about_connections_that_are_refused() {
     bounded(60, || {
-        let limits = [("connections_per_user", 1), ("refusal_lines_per_minute", 2)];
+        let limits = [("connections_per_user", 2), ("refusal_lines_per_minute", 2)];
         let mut broker = limited(&limits);
         // Behind the connection of the start, which then can only end.
         broker.lsp().is_served();
         broker.idle_open_files();
-        let mut first = broker.lsp();
-        first.is_served();
+        let mut held = [broker.lsp(), broker.lsp()];
+        held.iter_mut().for_each(LspClient::is_served);
         for _ in 0..300 {
             broker.lsp().is_ended();
         }
-        drop(first);
+        drop(held);
         broker.process().terminate();
         until("the broker has ended", || broker.process().ended().is_some());
         let log = broker.log();

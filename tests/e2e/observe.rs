@@ -173,8 +173,8 @@ fn records_beyond_audit_records_per_user_are_counted_in_the_next_record_of_that_
             make();
             records(&path, 1).iter().any(|record| record["user_dropped"].is_u64())
         });
-        let told = records(&path, 4);
-        let sum = |field: &str| told.iter().filter_map(|record| record[field].as_u64()).sum();
+        let written = records(&path, 4);
+        let sum = |field: &str| written.iter().filter_map(|record| record[field].as_u64()).sum();
         let (dropped, of_all): (u64, u64) = (sum("user_dropped"), sum("dropped"));
         assert!(dropped >= 100 && of_all == 0, "{dropped} and {of_all}");
         let page = metrics(&mut broker.http());

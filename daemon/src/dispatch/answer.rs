@@ -95,7 +95,7 @@ pub(super) fn conclude(
     }
 }
 
-/// What a kept answer takes beside its bytes.
+/// The memory that a kept answer takes in addition to its bytes.
 const KEPT: usize = 256;
 
 /// A copy of an answer that outlives its sending. It is not kept without descriptors to spare, nor where

@@ -93,7 +93,7 @@ impl RestrictServer for Handlers {
 
 /// The longest name of a rule in bytes, here and in the policy file.
 const NAME_MAX: usize = 255;
-/// What one item of a list takes beside its text: the text's place and its block of memory.
+/// The memory that one item of a list takes in addition to its text: its slot and its allocation.
 const ITEM: usize = 64;
 
 /// The memory of a filter.

@@ -20,8 +20,8 @@ use crate::table::quota::{Crossed, Share, Taken, User};
 /// A handler's future whose panic costs one call.
 pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, MethodResponse>>>;
 
-/// What a decoded item of a list takes at most beside its text: a handle that is polled has a permit, and
-/// a watch in the kernel.
+/// The most memory that a decoded item of a list takes in addition to its text: a polled handle has a permit
+/// and a watch in the kernel.
 const ITEM: usize = 256;
 
 /// What requests hold in memory and in open descriptors while their calls wait.
@@ -32,7 +32,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What one request holds that has so many items in its lists.
+    /// What one request holds. `items` is the number of items in its lists.
     pub(super) fn of(text: &str, enclosed: &Enclosed, items: usize) -> Self {
         let attached = enclosed.attachments.iter().map(bytes::Bytes::len).sum::<usize>();
         let bytes = text.len() + attached + items * ITEM;

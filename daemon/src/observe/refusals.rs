@@ -75,7 +75,7 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// So many lines a minute for each user and reason.
+    /// `lines` is the number of lines a minute for each user and reason.
     pub fn new(lines: u64) -> Self {
         Self { lines, counts: Mutex::default() }
     }

@@ -158,11 +158,11 @@ limits! {
     audit_records_per_second = 1000, "count",
         "audit records a second; further ones are dropped, and the next one tells how many were";
     audit_records_per_user = 250, "count",
-        "audit records a second of one user; further ones are dropped, and the next one of this user tells how many were";
+        "audit records a second of one user; further ones are dropped, and the next one of this user reports how many were";
     audit_users = 1024, "count",
-        "users whose audit records are counted apart; further ones share one count";
+        "users whose audit records are counted separately; further ones share one count";
     refusal_lines_per_minute = 5, "count",
-        "lines of the log a minute about connections that were refused to one user for one reason; one more line tells how many were left out";
+        "lines of the log a minute about connections that were refused to one user for one reason; one more line reports how many were left out";
     drain_seconds = 5, "seconds",
         "how long calls in flight may take to end after SIGTERM; then they are cancelled";
 }

@@ -67,11 +67,11 @@ const SLOTS: usize = 10;
 /// How an option changes the memory of its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
-    /// To so many bytes.
+    /// Sets it to this number of bytes.
     To(u64),
-    /// By so many more.
+    /// Adds this number of bytes.
     More(u64),
-    /// By so many less.
+    /// Subtracts this number of bytes.
     Less(u64),
 }
 

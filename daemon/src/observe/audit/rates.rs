@@ -7,14 +7,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The rates, and how many users are told apart.
+/// The rates, and how many users are counted separately.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Records a second in all.
     pub in_all: u64,
     /// Records a second of one user.
     pub per_user: u64,
-    /// Users that are counted apart; further ones share one count.
+    /// Users that are counted separately; further ones share one count.
     pub users: usize,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Rates {
     before: u64,
     active: u64,
     users: HashMap<Uid, Count>,
-    /// Those of users that are not told apart.
+    /// Those of users that are not counted separately.
     rest: Count,
     /// Drops of users that were forgotten.
     forgotten: u64,
@@ -195,19 +195,19 @@ mod tests {
     #[test]
     fn memory_for_users_is_bounded_and_no_drop_is_forgotten() {
         let (mut rates, mut now) = rates(1_000_000, 1, 8);
-        let mut told = 0;
+        let mut reported = 0;
         for uid in 0..1000 {
             for _ in 0..2 {
                 if let Verdict::Written(dropped) = rates.admit(Some(uid), now) {
-                    told += dropped;
+                    reported += dropped;
                 }
             }
             assert!(rates.users.len() <= 8);
             now += Duration::from_millis(50);
-            told += rates.take_forgotten();
+            reported += rates.take_forgotten();
         }
         let dropped = 1000 + 1000 - 1000_u64;
         let waiting: u64 = rates.users.values().map(|count| count.dropped).sum();
-        assert!(told + waiting + rates.rest.dropped >= dropped);
+        assert!(reported + waiting + rates.rest.dropped >= dropped);
     }
 }
