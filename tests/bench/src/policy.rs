@@ -10,7 +10,7 @@ use sockbrokerd::policy::action::{Connect, Request as _, SocketFacts};
 use sockbrokerd::policy::file::{Directory, read};
 use sockbrokerd::policy::rights::Rights;
 use sockbrokerd::policy::subject::Subject;
-use sockbrokerd::policy::target::Target;
+use sockbrokerd::policy::target;
 
 use crate::Result;
 use crate::measure::{Sample, number};
@@ -94,7 +94,7 @@ fn sample(rights: &Rights, host: Ipv4Addr) -> Sample {
             let start = Instant::now();
             for _ in 0..decisions {
                 let address = Address::Inet { host: black_box(host), port: 443 };
-                let target = Target::Address(address);
+                let target = target::Target::Address(address);
                 let (local, interfaces, looked_up) = (None, Vec::new(), None);
                 let request = Connect { socket, target, local, interfaces, looked_up };
                 drop(black_box(rights.decide(&request.question())));

@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command};
 use std::thread;
+use std::time::Duration;
 
 use sockbroker_test_support::{Folder, HANG, bounded, namespace, until};
 

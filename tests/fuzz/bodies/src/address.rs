@@ -57,6 +57,11 @@ fn read(value: &AddressValue, kind: SocketKind) -> Option<Address> {
             assert!(!host.host.is_empty() && !host.host.contains('\0'), "{host:?}");
             None
         }
+        Ok(Parsed::File(file)) => {
+            let name = file.name.unwrap_or_else(|| b"s".to_vec());
+            assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0), "{name:?}");
+            None
+        }
         Err(error) => {
             assert!(!error.message.is_empty(), "a refusal without words");
             None
@@ -117,6 +122,7 @@ fn said_back(value: &AddressValue, told: &Address, kind: SocketKind) -> Option<A
             Some(interface.with_index(index.unwrap_or_default()))
         }
         Parsed::Host(host) => unreachable!("{told:?} was told with a name: {host:?}"),
+        Parsed::File(file) => unreachable!("{told:?} was told as a file: {file:?}"),
     }
 }
 
