@@ -1,10 +1,11 @@
 //! A call: what is asked, and how its answer is read. Made in `operation`, carried out by a face.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Serialize, Serializer};
 use sockbroker_proto::bytes::encode_base64;
 
+use crate::address::file::Enclosed;
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::wire::reply::Reply;
@@ -18,8 +19,8 @@ pub(crate) struct Call<'a, P, F> {
     pub(crate) params: P,
     /// The payload.
     pub(crate) parts: Parts<'a>,
-    /// Descriptors beside the request.
-    pub(crate) descriptors: &'a [BorrowedFd<'a>],
+    /// Descriptors of the request.
+    pub(crate) descriptors: Enclosed<'a>,
     /// Reads the result.
     pub(crate) read: F,
 }
@@ -31,7 +32,7 @@ impl<'a, P, F> Call<'a, P, F> {
         P: Serialize,
         F: FnMut(&mut Reply<'_>) -> Result<T>,
     {
-        Self { method, params, parts: Parts::Empty, descriptors: &[], read }
+        Self { method, params, parts: Parts::Empty, descriptors: Enclosed::default(), read }
     }
 
     /// With this payload.
@@ -40,8 +41,15 @@ impl<'a, P, F> Call<'a, P, F> {
     }
 
     /// With these descriptors.
-    pub(crate) fn with_descriptors(self, descriptors: &'a [BorrowedFd<'a>]) -> Self {
-        Self { descriptors, ..self }
+    pub(crate) fn with_descriptors(mut self, passed: &'a [BorrowedFd<'a>]) -> Self {
+        self.descriptors.passed = passed;
+        self
+    }
+
+    /// With the file that its address names.
+    pub(crate) fn with_file(mut self, file: Option<Result<OwnedFd>>) -> Self {
+        self.descriptors.file = file;
+        self
     }
 }
 

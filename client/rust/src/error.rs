@@ -201,6 +201,17 @@ impl Error {
         Self::Protocol { message: message.to_string() }
     }
 
+    /// A system call of this process that failed in place of the broker's.
+    pub(crate) fn native(call: &str, error: &io::Error) -> Self {
+        Self::Os {
+            errno: error.raw_os_error(),
+            name: None,
+            call: call.to_owned(),
+            message: format!("{call}: {error}"),
+            sent: None,
+        }
+    }
+
     pub(crate) fn disconnected(message: impl fmt::Display) -> Self {
         Self::Disconnected { message: message.to_string() }
     }

@@ -114,7 +114,7 @@ macro_rules! socket_methods {
     ($face:ident $type:ty) => { $crate::face::face! { $face $type {
         /// Gives it a local address; a host name is looked up by the broker.
         fn bind(this, address: impl Into<Address>) -> () {
-            operation::bind(this.handle(), address.into())
+            operation::bind(this.handle(), address.into(), this.opens_files())
         }
 
         /// Lets it accept connections; `backlog` of them may wait.
@@ -122,7 +122,7 @@ macro_rules! socket_methods {
 
         /// Connects, and waits until the connection stands.
         fn connect(this, address: impl Into<Address>) -> () {
-            operation::connect(this.handle(), address.into())
+            operation::connect(this.handle(), address.into(), this.opens_files())
         }
 
         /// Ends one direction, or both.
@@ -148,12 +148,12 @@ macro_rules! socket_methods {
 
         /// Sends a datagram to an address; how many bytes left.
         fn send_to(this, data: &[u8], address: impl Into<Address>) -> usize {
-            operation::send_to(this.carriage(), this.handle(), data, Flags::NONE, address.into())
+            operation::send_to(this.route(), this.handle(), data, Flags::NONE, address.into())
         }
 
         /// Sends a datagram to an address with flags; how many bytes left.
         fn send_to_with_flags(this, data: &[u8], address: impl Into<Address>, flags: Flags) -> usize {
-            operation::send_to(this.carriage(), this.handle(), data, flags, address.into())
+            operation::send_to(this.route(), this.handle(), data, flags, address.into())
         }
 
         /// Receives a message of at most `size` bytes, with at most `ancillary` bytes of ancillary

@@ -14,8 +14,8 @@ use sockbroker_sys::message;
 
 use super::address::spell;
 use super::call::Call;
+use super::contents::Contents;
 use super::number::{int, int_or};
-use super::permit::Contents;
 use super::{Handlers, error};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::outgoing::{Control, Outgoing};

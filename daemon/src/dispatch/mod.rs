@@ -12,6 +12,7 @@ mod batch;
 mod address;
 mod call;
 mod audit;
+mod contents;
 mod permit;
 mod envelope;
 mod first;

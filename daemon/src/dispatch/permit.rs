@@ -7,40 +7,21 @@ use sockbroker_proto::address::Address;
 
 use super::audit;
 use super::call::Call;
+use super::contents::{Contents, Named, add_header};
 use crate::ops::error::OpResult;
 use crate::ops::whereabouts;
 use crate::policy::action::{
     Accept, Bind, Capture, Connect, Handover, Listen, OptionAccess, Receive, Request, Send,
     SocketFacts, SocketOption,
 };
-use crate::policy::membership::{
-    device as device_of, header, hops, membership, packet_info, source,
-};
+use crate::policy::membership::{device as device_of, hops, membership, source};
 use crate::policy::netlink::{MessageClass, classes_of};
-use crate::policy::rights::Operands;
+use crate::policy::operands::Operands;
 use crate::policy::target::{SocketName, Target};
 use crate::policy::verb::Verb;
 use crate::policy::{Denial, Permit};
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
-
-/// What a message is made of, as far as rules look at it.
-#[derive(Debug, Default)]
-pub(super) struct Contents<'a> {
-    /// `MSG_*`.
-    pub(super) flags: i32,
-    /// Level, type and bytes of its ancillary data.
-    pub(super) ancillary: Vec<(i32, i32, &'a [u8])>,
-    /// The data; `None` where it cannot be seen.
-    pub(super) data: Option<&'a [u8]>,
-}
-
-impl<'a> Contents<'a> {
-    /// Data alone.
-    pub(super) fn of(data: &'a [u8], flags: i32) -> Self {
-        Self { flags, ancillary: Vec::new(), data: Some(data) }
-    }
-}
 
 impl Call {
     /// Asks the policy.
@@ -249,47 +230,6 @@ fn specified(entry: &Entry, target: Target, named: &[Named]) -> OpResult<Target>
     let interface = named.iter().rev().map(|info| info.interface).find(|index| *index != 0);
     let address = whereabouts::specified(entry, address, source, interface)?;
     Ok(Target::Address(address))
-}
-
-/// What one item of ancillary data names of a message's source.
-#[derive(Debug)]
-struct Named {
-    source: Option<Address>,
-    interface: u32,
-}
-
-impl Named {
-    fn of(level: i32, kind: i32, data: &[u8]) -> Option<Self> {
-        packet_info(level, kind, data).map(|(source, interface)| Self { source, interface })
-    }
-}
-
-/// Adds the ends that a packet's own header names. Of data that cannot be seen nobody knows them.
-fn add_header(request: &mut Send, data: Option<&[u8]>) {
-    match data.map(|data| header(request.socket.family, data)) {
-        Some(Some((source, destination, options))) => {
-            if !is_unspecified(&source) {
-                request.locals.push(SocketName::Address(source));
-            }
-            let route = hops(libc::IPPROTO_IP, libc::IP_OPTIONS, options);
-            let ends = std::iter::once(destination).chain(route);
-            request.remotes.extend(ends.map(SocketName::Address));
-        }
-        // Too short for a header: the kernel refuses it.
-        Some(None) => {}
-        None => {
-            request.locals.push(SocketName::Unknown);
-            request.remotes.push(SocketName::Unknown);
-        }
-    }
-}
-
-fn is_unspecified(address: &Address) -> bool {
-    match address {
-        Address::Inet { host, .. } => host.is_unspecified(),
-        Address::Inet6 { host, .. } => host.is_unspecified(),
-        _ => false,
-    }
 }
 
 /// Whether a netlink message goes to another process or a group.

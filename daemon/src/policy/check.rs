@@ -3,7 +3,8 @@
 use super::contradiction::contradictions;
 use super::file::Warning;
 use super::name::{PathPrefix, Pattern};
-use super::rule::{Effect, Handover, Rule, Subjects};
+use super::rule::{Effect, Handover, Rule};
+use super::subjects::Subjects;
 use super::verb::Verb;
 
 /// What is odd about rules, each with the place it stands at.

@@ -15,8 +15,9 @@ use super::name::{PathPrefix, Pattern};
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::place::{Remark, at, position};
-use super::rule::{Effect, Handover, Paths, Rule, Sockets, Subjects};
+use super::rule::{Effect, Handover, Paths, Rule, Sockets};
 use super::subject_text::SubjectText;
+use super::subjects::Subjects;
 use super::value::{Family, Network, Ports, Protocol, SocketType};
 use super::verb::Verb;
 

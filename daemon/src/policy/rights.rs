@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::action::SocketFacts;
+use super::operands::Operands;
 use super::outline::{Outline, Remote};
 use super::question::Question;
 use super::rule::{Effect, Rule};
@@ -53,22 +54,6 @@ pub struct Restriction {
     pub filters: Vec<Rule>,
     /// Names of rules that go on granting.
     pub rules: Vec<Arc<str>>,
-}
-
-/// Which operands some rule about a verb looks at: what need not be found out is not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "a set of five")]
-pub struct Operands {
-    /// The local address.
-    pub local: bool,
-    /// The address at the other end.
-    pub remote: bool,
-    /// The interface.
-    pub interface: bool,
-    /// The file of an `AF_UNIX` socket.
-    pub path: bool,
-    /// The age of a look-up.
-    pub lookup: bool,
 }
 
 /// The rules about one verb.
@@ -305,17 +290,6 @@ impl Rights {
     /// How often the session has given rights up.
     pub fn restrictions(&self) -> usize {
         self.restrictions.len()
-    }
-}
-
-impl Operands {
-    fn add(&mut self, rule: &Rule) {
-        let path = !rule.path.is_empty();
-        self.path |= path;
-        self.local |= path || !(rule.local.is_empty() && rule.local_ports.is_empty());
-        self.remote |= path || !(rule.remote.is_empty() && rule.remote_ports.is_empty());
-        self.interface |= !rule.interface.is_empty();
-        self.lookup |= rule.lookup.is_some();
     }
 }
 

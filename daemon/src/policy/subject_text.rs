@@ -6,7 +6,7 @@ use toml::Spanned;
 use super::list;
 use super::name::{PathPrefix, Pattern};
 use super::place::Remark;
-use super::rule::Subjects;
+use super::subjects::Subjects;
 
 /// Where names of users and groups are looked up.
 pub trait Directory {

@@ -47,7 +47,7 @@ fn explain_names_the_rule_that_decides_and_why_others_do_not() {
             "{allowed}"
         );
         for (action, part) in [
-            ("connect remote=192.0.2.7:80", "not granted to uid 4242: not this one"),
+            ("connect remote=192.0.2.7:80", "192.0.2.7:80: rule \"not this one\" denies it"),
             ("connect remote=192.0.2.1:81", "its remote or remote_ports does not match"),
             ("create AF_PACKET SOCK_RAW", "a rule that allows it has: allow = [\"create\"]"),
         ] {

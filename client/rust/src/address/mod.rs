@@ -1,6 +1,7 @@
 //! Socket addresses: those of every family, made from and turned into the types of `std`.
 
 mod convert;
+pub(crate) mod file;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,7 +22,9 @@ use crate::kind::{Domain, Protocol};
 ///
 /// Made from a [`SocketAddr`], from a host name and a port, from a path, or by one of the functions
 /// for the other families; what a call gives is turned back by [`Address::to_inet`] and its kin.
-/// A host name is looked up by the broker, a path is one of the broker's files.
+/// A host name is looked up by the broker. A path of `AF_UNIX` is one of this process: the client opens the
+/// file, or for `bind` its folder, and passes the descriptor. Over a connection that carries no descriptors
+/// (HTTP, WebSocket) it goes as text, which a broker takes from root and its own user alone.
 ///
 /// ```
 /// use std::net::SocketAddr;

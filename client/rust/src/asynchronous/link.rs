@@ -78,18 +78,19 @@ impl Link {
         &self,
         call: &Call<'_, P, F>,
     ) -> Result<(u64, oneshot::Receiver<Answer>)> {
+        let descriptors = call.descriptors.all()?;
         let mut state = self.state();
         if let Some(error) = &state.ended {
             return Err(error.clone());
         }
         state.next += 1;
         let id = state.next;
-        let (parts, descriptors) = (call.parts.as_slice(), call.descriptors);
+        let parts = call.parts.as_slice();
         let beside = Beside { parts, descriptors: descriptors.len() };
         state.outgoing.write(Some(id), call.method, &call.params, beside)?;
         let (sender, receiver) = oneshot::channel();
         let alone = state.slots.is_empty();
-        self.put(&mut state, parts.unwrap_or_default(), descriptors, alone)?;
+        self.put(&mut state, parts.unwrap_or_default(), &descriptors, alone)?;
         state.slots.insert(id, Slot::Waiting(sender));
         Ok((id, receiver))
     }

@@ -92,6 +92,17 @@ impl Socket {
         self.attributes
     }
 
+    /// Whether this process opens the files that addresses name: those of `AF_UNIX`, where descriptors
+    /// can be passed.
+    pub(super) fn opens_files(&self) -> bool {
+        self.attributes.domain == Domain::UNIX && self.carriage() == Carriage::Attachments
+    }
+
+    /// How payload goes, and whether files of addresses are opened here.
+    fn route(&self) -> (Carriage, bool) {
+        (self.carriage(), self.opens_files())
+    }
+
     pub(super) fn carriage(&self) -> Carriage {
         self.broker.carriage()
     }
@@ -150,7 +161,8 @@ impl Socket {
     ) -> Result<usize> {
         let (carriage, beside) = (self.carriage(), operation::descriptors(ancillary));
         let handle = self.handle;
-        let call = operation::send_msg(carriage, handle, data, ancillary, &beside, flags, address);
+        let to = (address, self.opens_files());
+        let call = operation::send_msg(carriage, handle, data, ancillary, &beside, flags, to);
         self.broker.run(call).await
     }
 

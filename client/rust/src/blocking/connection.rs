@@ -81,6 +81,7 @@ impl Connection {
         call: &Call<'_, P, F>,
         deadline: Option<Instant>,
     ) -> Result<()> {
+        let descriptors = call.descriptors.all()?;
         {
             let mut calls = lock(&self.calls);
             if let Some(error) = &calls.ended {
@@ -89,11 +90,11 @@ impl Connection {
             calls.slots.push(Slot { id, answer: None });
         }
         let mut outgoing = lock(&self.outgoing);
-        let (parts, descriptors) = (call.parts.as_slice(), call.descriptors);
+        let parts = call.parts.as_slice();
         let beside = Beside { parts, descriptors: descriptors.len() };
         let sent = outgoing.write(Some(id), call.method, &call.params, beside);
         let parts = parts.unwrap_or_default();
-        let sent = sent.and_then(|()| self.send(&outgoing, parts, descriptors, deadline));
+        let sent = sent.and_then(|()| self.send(&outgoing, parts, &descriptors, deadline));
         if sent.is_err() {
             self.give_up(id);
         }

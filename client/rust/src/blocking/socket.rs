@@ -79,6 +79,17 @@ impl Socket {
         self.attributes
     }
 
+    /// Whether this process opens the files that addresses name: those of `AF_UNIX`, where descriptors
+    /// can be passed.
+    pub(super) fn opens_files(&self) -> bool {
+        self.attributes.domain == Domain::UNIX && self.carriage() == Carriage::Attachments
+    }
+
+    /// How payload goes, and whether files of addresses are opened here.
+    fn route(&self) -> (Carriage, bool) {
+        (self.carriage(), self.opens_files())
+    }
+
     pub(crate) fn carriage(&self) -> Carriage {
         self.broker.carriage()
     }

@@ -33,9 +33,9 @@ impl Socket {
         address: Option<Address>,
     ) -> Result<usize> {
         let (carriage, beside) = (self.broker().carriage(), operation::descriptors(ancillary));
-        let handle = self.handle();
+        let (handle, to) = (self.handle(), (address, self.opens_files()));
         self.broker()
-            .run(operation::send_msg(carriage, handle, data, ancillary, &beside, flags, address))
+            .run(operation::send_msg(carriage, handle, data, ancillary, &beside, flags, to))
     }
 
     /// Receives into a buffer; how many bytes. 0 is the end of a stream, or an empty datagram. Not

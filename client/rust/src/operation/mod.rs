@@ -16,6 +16,7 @@ use sockbroker_proto::api::values::{Accepted, Created, OptionValue};
 use sockbroker_proto::handle::Handle;
 
 use crate::address::Address;
+use crate::address::file::Purpose;
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::kind::{Domain, Protocol, Type};
@@ -85,11 +86,8 @@ operation!(create_connection(address: Address) -> Made:
     "socket.create_connection", Connect { address }, made);
 operation!(create_server(address: Address) -> Made:
     "socket.create_server", { let domain = family_of(&address); (address, domain) }, made);
-operation!(bind(handle: Handle, address: Address) -> (): "socket.bind", (handle, address), nothing);
 operation!(listen(handle: Handle, backlog: i32) -> (): "socket.listen", (handle, backlog), nothing);
 operation!(accept(handle: Handle) -> (Made, Address): "socket.accept", (handle,), accepted);
-operation!(connect(handle: Handle, address: Address) -> ():
-    "socket.connect", (handle, address), nothing);
 operation!(shutdown(handle: Handle, how: i32) -> (): "socket.shutdown", (handle, how), nothing);
 operation!(close(handle: Handle) -> (): "socket.close", (handle,), nothing);
 operation!(dup(handle: Handle) -> Made: "socket.dup", (handle,), made);
@@ -107,6 +105,39 @@ operation!(detach(handle: Handle) -> std::os::fd::OwnedFd:
     "socket.detach", (handle,), |reply: &mut Reply<'_>| reply.descriptor());
 operation!(poll(fds: Vec<(Handle, crate::kind::Events)>, timeout: Option<Duration>) -> Vec<(Handle, i32)>:
     "socket.poll", (fds, timeout.map(|time| time.as_secs_f64())), value);
+
+/// Gives a socket a local address.
+pub(crate) fn bind(
+    handle: Handle,
+    address: Address,
+    opens: bool,
+) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<()>> {
+    at("socket.bind", handle, address, opens.then_some(Purpose::Make))
+}
+
+/// Connects a socket.
+pub(crate) fn connect(
+    handle: Handle,
+    address: Address,
+    opens: bool,
+) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<()>> {
+    at("socket.connect", handle, address, opens.then_some(Purpose::Reach))
+}
+
+/// A call with an address, whose file this process opens if there is a purpose.
+fn at(
+    method: &'static str,
+    handle: Handle,
+    address: Address,
+    purpose: Option<Purpose>,
+) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<()>> {
+    let name = method.strip_prefix("socket.").unwrap_or(method);
+    let (address, file) = match purpose {
+        Some(purpose) => address.opened(name, purpose, 0),
+        None => (address, None),
+    };
+    Call::new(method, (handle, address), nothing).with_file(file)
+}
 
 /// By name, since by position an absent timeout could not be told from none.
 #[derive(Serialize)]

@@ -11,6 +11,7 @@ use sockbroker_proto::handle::Handle;
 
 use super::nothing;
 use crate::address::Address;
+use crate::address::file::Purpose;
 use crate::call::{Call, Carriage, Parts, Payload};
 use crate::error::{Error, Result};
 use crate::kind::{Flags, Type};
@@ -53,17 +54,19 @@ pub(crate) fn send_all(
     Call::new("socket.sendall", (handle, payload), nothing).with_parts(parts)
 }
 
-/// Sends bytes to an address.
+/// Sends bytes to an address, whose file this process perhaps opens.
 pub(crate) fn send_to(
-    carriage: Carriage,
+    (carriage, opens): (Carriage, bool),
     handle: Handle,
     data: &[u8],
     flags: Flags,
     address: Address,
 ) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<usize> + '_> {
     let (payload, parts) = carriage.one(data);
+    let (address, file) =
+        if opens { address.opened("sendto", Purpose::Reach, 0) } else { (address, None) };
     let params = (handle, payload, flags, address);
-    Call::new("socket.sendto", params, |reply| reply.value()).with_parts(parts)
+    Call::new("socket.sendto", params, |reply| reply.value()).with_parts(parts).with_file(file)
 }
 
 /// Receives into a buffer.
@@ -176,7 +179,7 @@ pub(crate) fn send_msg<'a>(
     ancillary: &'a [OutgoingAncillary<'a>],
     beside: &'a [BorrowedFd<'a>],
     flags: Flags,
-    address: Option<Address>,
+    (address, opens): (Option<Address>, bool),
 ) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<usize> + 'a> {
     // More attachments than a frame may have go as base64.
     let many = data.len() + ancillary.len() > ATTACHMENTS_MAX;
@@ -191,6 +194,13 @@ pub(crate) fn send_msg<'a>(
     };
     let buffers: Vec<_> = data.iter().map(|part| payload(part)).collect();
     let items: Vec<_> = ancillary.iter().map(|item| item_of(item, &mut payload)).collect();
+    let (address, file) = match address {
+        Some(address) if opens => {
+            let (address, file) = address.opened("sendmsg", Purpose::Reach, beside.len());
+            (Some(address), file)
+        }
+        other => (other, None),
+    };
     let params = (handle, buffers, items, flags, address);
     let parts = match carriage {
         Carriage::Attachments => Parts::Many(parts),
@@ -199,6 +209,7 @@ pub(crate) fn send_msg<'a>(
     Call::new("socket.sendmsg", params, |reply| reply.value())
         .with_parts(parts)
         .with_descriptors(beside)
+        .with_file(file)
 }
 
 /// An item of ancillary data as it stands in the JSON: `[level, type, data]`.
