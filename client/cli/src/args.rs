@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::failure::Failure;
@@ -52,7 +52,28 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What every subcommand takes.
+/// Options that a subcommand has no use for, which its help does not list.
+const UNUSED: [(&str, &[&str]); 5] = [
+    ("nc", &["session", "json"]),
+    ("demo", &["broker", "private", "session", "json"]),
+    ("completions", &["broker", "private", "session", "json"]),
+    ("man", &["broker", "private", "session", "json"]),
+    ("policy", &["broker", "private", "session"]),
+];
+
+/// The command line, in whose help each subcommand has the options that it can use.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command();
+    let every: Vec<_> = command.get_arguments().cloned().collect();
+    UNUSED.iter().fold(command, |command, (name, unused)| {
+        let unused = every.iter().filter(|option| unused.contains(&option.get_id().as_str()));
+        // They go before those of all: the subcommand still refuses them by itself, in its own words.
+        let hidden: Vec<_> = unused.map(|option| option.clone().hide(true)).collect();
+        command.mut_subcommand(name, |found| found.args(hidden))
+    })
+}
+
+/// What every subcommand takes, unless it has no use for it.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The broker: unix:PATH, stdio:COMMAND, or what else the environment variable SOCKBROKER takes.
@@ -176,7 +197,7 @@ pub(crate) struct HandlesArgs {
     pub(crate) watch: Option<f64>,
 }
 
-/// Print what lets a shell complete the command line.
+/// Print what lets a shell complete the command line; bash, fish and zsh complete names of methods, too.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell.
@@ -197,13 +218,35 @@ pub(crate) struct ManArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_lists_options_that_the_subcommand_can_use() {
+        let help = |names: &[&str]| {
+            let mut command = command();
+            command.build();
+            let found = names
+                .iter()
+                .fold(&mut command, |command, name| command.find_subcommand_mut(name).unwrap());
+            found.render_long_help().to_string()
+        };
+        for (name, unused) in UNUSED {
+            for option in unused {
+                assert!(!help(&[name]).contains(&format!("--{option}")), "{name}: {option}");
+            }
+        }
+        assert!(!help(&["policy", "explain"]).contains("--broker"));
+        for option in ["broker", "private", "session", "json"] {
+            assert!(help(&["info"]).contains(&format!("--{option}")), "{option}");
+        }
+        assert!(
+            help(&["nc"]).contains("--broker") && help(&["policy", "check"]).contains("--json")
+        );
     }
 
     #[test]

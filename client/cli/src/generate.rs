@@ -3,20 +3,48 @@
 use std::fs;
 use std::path::Path;
 
-use clap::builder::Resettable;
-use clap::{Command, CommandFactory as _};
+use clap::builder::{PossibleValuesParser, Resettable};
+use clap::{Arg, Command};
+use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::args::{Cli, CompletionsArgs, ManArgs};
+use crate::args::{self, CompletionsArgs, ManArgs};
 use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
 
 /// `sockbroker completions SHELL`.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "sockbroker", &mut script);
+    clap_complete::generate(args.shell, &mut completed(), "sockbroker", &mut script);
+    if args.shell == Shell::Fish {
+        // The generator leaves positional arguments out.
+        let names: Vec<_> = methods().collect();
+        let seen = "__fish_seen_subcommand_from call discover";
+        let names = names.join(" ");
+        script.extend(format!("complete -c sockbroker -n \"{seen}\" -f -a \"{names}\"\n").bytes());
+    }
     Screen::new().bytes(&script)?;
     Ok(Exit::Done)
+}
+
+/// What users type: without the subcommands of the program itself, and with the names of methods.
+fn completed() -> Command {
+    let whole = args::command();
+    let shown = whole.get_subcommands().filter(|found| !found.is_hide_set()).cloned();
+    let added = ["help", "version"];
+    let arguments = whole.get_arguments().filter(|found| !added.contains(&found.get_id().as_str()));
+    let command = Command::new("sockbroker").version(env!("CARGO_PKG_VERSION"));
+    let command = command.args(arguments.cloned());
+    let method = |argument: Arg| argument.value_parser(PossibleValuesParser::new(methods()));
+    let named = |command: Command| command.mut_arg("method", method);
+    // What is changed goes behind the others, and parameters stand behind the method.
+    let called = |command: Command| named(command).mut_arg("parameters", |argument| argument);
+    command.subcommands(shown).mut_subcommand("call", called).mut_subcommand("discover", named)
+}
+
+/// The names of the contract's methods.
+fn methods() -> impl Iterator<Item = &'static str> {
+    sockbroker_proto::api::parameters().map(|(name, _)| name)
 }
 
 /// `sockbroker man`.
@@ -47,17 +75,36 @@ fn write_all(pages: &[Page], folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Pages that are written by hand, with their sections.
+const OTHER_PAGES: [(&str, u8); 3] =
+    [("sockbroker-policy", 5), ("sockbrokerd.toml", 5), ("sockbrokerd", 8)];
+
 /// A page of the manual: its name and what is in it.
 type Page = (String, Vec<u8>);
 
 /// The page of the program and those of the subcommands that are shown, by name.
 fn pages() -> Result<Vec<Page>, Failure> {
-    let mut command = Cli::command().disable_help_subcommand(true);
+    let mut command = args::command().disable_help_subcommand(true);
     // Names of subcommands become those of the whole command, as in their pages' titles.
     command.build();
     let mut pages = Vec::new();
     add_pages(&command, "sockbroker", &mut pages)?;
+    let names: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
+    for (name, text) in &mut pages {
+        text.extend(see_also(name, &names).into_bytes());
+    }
     Ok(pages)
+}
+
+/// The section that names the other pages.
+fn see_also(name: &str, names: &[String]) -> String {
+    let own = names.iter().filter(|other| *other != name);
+    let own = own.map(|other| format!("\\fB{}\\fR(1)", other.replace('-', "\\-")));
+    let others = OTHER_PAGES
+        .iter()
+        .map(|(other, section)| format!("\\fB{}\\fR({section})", other.replace('-', "\\-")));
+    let all: Vec<_> = own.chain(others).collect();
+    format!(".SH SEE ALSO\n{}\n", all.join(",\n"))
 }
 
 /// The page of a command and those of its subcommands, which may have some of their own.

@@ -27,14 +27,14 @@ mod generate;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
+    let cli = Cli::from_arg_matches(&args::command().get_matches());
+    match run(&cli.unwrap_or_else(|error| error.exit())) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             let line = failure.to_string();

@@ -3,6 +3,7 @@
 mod args;
 
 use std::io::Write as _;
+use std::net::IpAddr;
 
 use serde_json::json;
 use sockbroker_sys::{accounts, peer};
@@ -17,6 +18,11 @@ use crate::failure::{Exit, Failure};
 use crate::screen::{Look, Screen};
 pub(crate) use args::PolicyCommand;
 use args::{ExplainArgs, PolicyCheckArgs};
+
+/// The variable that names a broker for other subcommands.
+const BROKER: &str = "SOCKBROKER";
+const NOT_ASKED: &str = "sockbroker: explain reads policy files and does not ask the broker of $SOCKBROKER; \
+    `sockbroker call policy.check action=...` does";
 
 /// Reads and tells.
 pub(crate) fn run(global: &Global, command: &PolicyCommand) -> Result<Exit, Failure> {
@@ -69,8 +75,13 @@ fn check(global: &Global, args: &PolicyCheckArgs) -> Result<Exit, Failure> {
 }
 
 fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
-    let action: Described =
-        args.action.join(" ").parse().map_err(|error: String| Failure::new(Exit::Usage, error))?;
+    let action = args.action.join(" ");
+    check_ports(&action)?;
+    let action: Described = action.parse().map_err(|error: String| Failure::usage(error))?;
+    if std::env::var_os(BROKER).is_some_and(|broker| !broker.is_empty()) {
+        // Best effort: the answer does not depend on it.
+        drop(writeln!(std::io::stderr(), "{NOT_ASKED}"));
+    }
     let subject = subject(args)?;
     let loaded = match policy::load(args.policy.as_deref()) {
         Ok(loaded) => loaded,
@@ -113,6 +124,28 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
         screen.line(format_args!("a rule that allows it has: {}", denial.grant))?;
     }
     Ok(exit)
+}
+
+/// Refuses an address without a port where sockets have ports: a rule about ports would be judged by port 0.
+fn check_ports(action: &str) -> Result<(), Failure> {
+    let without = ["SOCK_RAW", "SOCK_PACKET", "AF_PACKET", "IPPROTO_ICMP", "IPPROTO_ICMPV6"];
+    let mut words = action.split_whitespace();
+    // The group of a multicast option is an address alone.
+    let verb = words.next();
+    if verb == Some("option") || action.split_whitespace().any(|word| without.contains(&word)) {
+        return Ok(());
+    }
+    for word in words {
+        let Some((side @ ("local" | "remote"), address)) = word.split_once('=') else { continue };
+        let bare = address.trim_start_matches('[').trim_end_matches(']');
+        let example = match bare.parse::<IpAddr>() {
+            Ok(IpAddr::V4(ip)) => format!("{side}={ip}:80"),
+            Ok(IpAddr::V6(ip)) => format!("{side}=[{ip}]:80"),
+            Err(_with_port) => continue,
+        };
+        return Err(Failure::usage(format!("{word} has no port: write {example}")));
+    }
+    Ok(())
 }
 
 /// Who is asked about.

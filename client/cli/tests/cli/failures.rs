@@ -124,3 +124,14 @@ fn a_reader_that_has_seen_enough_is_no_failure_to_talk_of() {
         assert!(ran.status.success());
     });
 }
+
+#[test]
+fn the_help_of_a_subcommand_has_no_option_that_it_refuses() {
+    bounded(30, || {
+        let help = run(&["demo", "--help"]).done();
+        assert!(!help.contains("--broker") && !help.contains("--json"), "{help}");
+        let help = run(&["nc", "--help"]).done();
+        assert!(help.contains("--private") && !help.contains("--session"), "{help}");
+        run(&["demo", "--json"]).failed_with(2);
+    });
+}

@@ -29,6 +29,10 @@ fn every_shell_can_complete_every_subcommand() {
             for word in SUBCOMMANDS.iter().chain(&["private", "snaplen"]) {
                 assert!(script.contains(word), "{shell}: {word}");
             }
+            // Methods to call, where the shell's generator knows arguments; nothing that is not for people.
+            let names_methods = ["bash", "fish", "zsh"].contains(&shell);
+            assert_eq!(script.contains("socket.getaddrinfo"), names_methods, "{shell}");
+            assert!(!script.contains("built-in-policy"), "{shell}: the hidden subcommand");
         }
     });
 }
@@ -51,8 +55,18 @@ fn there_is_a_page_for_the_program_and_for_each_subcommand() {
         assert_eq!(pages, expected);
         for name in &expected {
             let page = fs::read_to_string(place.join(name)).unwrap();
-            for part in [".TH ", ".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS"] {
+            for part in [".TH ", ".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH SEE ALSO"] {
                 assert!(page.contains(part), "{part} in {name}: {page}");
+            }
+            let (_, others) = page.split_once(".SH SEE ALSO").unwrap();
+            let others = others.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "");
+            for other in &expected {
+                let listed =
+                    others.contains(&format!("\n{}(1)", other.strip_suffix(".1").unwrap()));
+                assert_eq!(listed, other != name, "{other} in {name}");
+            }
+            for other in ["sockbrokerd(8)", "sockbroker-policy(5)", "sockbrokerd.toml(5)"] {
+                assert!(others.contains(other), "{other} in {name}");
             }
         }
         let page = run(&["man"]).done();

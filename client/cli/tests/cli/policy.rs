@@ -7,7 +7,7 @@ use std::process::Command;
 use sockbroker_sys::peer;
 use sockbroker_test_support::{Folder, bounded, namespace};
 
-use crate::program::run;
+use crate::program::{Ran, command, run};
 
 const RULES: &str = r#"
 version = 1
@@ -47,7 +47,7 @@ fn explain_names_the_rule_that_decides_and_why_others_do_not() {
             "{allowed}"
         );
         for (action, part) in [
-            ("connect remote=192.0.2.7:80", "192.0.2.7:80: rule \"not this one\" denies it"),
+            ("connect remote=192.0.2.7:80", "rule \"not this one\" denies it"),
             ("connect remote=192.0.2.1:81", "its remote or remote_ports does not match"),
             ("create AF_PACKET SOCK_RAW", "a rule that allows it has: allow = [\"create\"]"),
         ] {
@@ -212,5 +212,33 @@ fn a_mistake_is_told_with_line_column_and_caret() {
         assert_eq!(ran.code, 78);
         assert!(ran.err.contains("policy.toml: line 4, column 1: unknown field `alow`"), "{ran:?}");
         assert!(ran.err.contains("4 | alow = []") && ran.err.contains("^^^^"), "{ran:?}");
+    });
+}
+
+#[test]
+fn an_address_without_a_port_is_asked_for_it() {
+    bounded(30, || {
+        for (action, example) in [
+            ("connect remote=127.0.0.1", "write remote=127.0.0.1:80"),
+            ("connect AF_INET6 remote=::1", "write remote=[::1]:80"),
+            ("bind SOCK_DGRAM local=[::1]", "write local=[::1]:80"),
+        ] {
+            let line = run(&["policy", "explain", "--uid", "0", action]).failed_with(2);
+            assert!(line.ends_with(example), "{line}");
+        }
+        // Raw and ICMP sockets have none.
+        let action = "connect SOCK_DGRAM IPPROTO_ICMP remote=127.0.0.1";
+        run(&["policy", "explain", "--uid", "0", action]).done();
+    });
+}
+
+#[test]
+fn a_broker_of_the_environment_is_said_not_to_be_asked() {
+    bounded(30, || {
+        let mut command = command(&["policy", "explain", "--uid", "0", "resolve"]);
+        let ran = Ran::from(command.env("SOCKBROKER", "/run/some").output().unwrap());
+        assert!(ran.err.contains("does not ask the broker of $SOCKBROKER"), "{ran:?}");
+        assert!(ran.done().starts_with("allowed by rule"));
+        assert_eq!(run(&["policy", "explain", "--uid", "0", "resolve"]).err, "");
     });
 }
