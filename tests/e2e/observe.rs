@@ -205,6 +205,15 @@ fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
             assert_eq!(told[field], value, "{told}");
         }
         assert!(told["grant"].as_str().unwrap().contains("SOCK_RAW"), "{told}");
+        // Who, what, on what, decided by what, and what is missing.
+        let uid = User::stranger(1).uid();
+        let sentence = format!(
+            "uid {uid} may not create a socket AF_INET SOCK_RAW IPPROTO_ICMP: no rule allows it; \
+             missing grant: allow = [\"create\"]"
+        );
+        assert!(told["message"].as_str().unwrap().starts_with(&sentence), "{told}");
+        let time = told["time"].as_str().unwrap();
+        assert!(time.contains('T') && time.ends_with('Z'), "{told}");
     });
 }
 

@@ -11,7 +11,48 @@ use super::verb::Verb;
 
 /// The verb as a person says it, and what it was to act on.
 pub(super) fn what(question: &Question<'_>) -> String {
-    let phrase = match question.verb {
+    let (local, remote) = (question.local.and_then(address), question.remote.and_then(address));
+    // A socket is in the sentence where no address is.
+    let to = match side(question.verb) {
+        Some(Side::Local) => local.as_ref(),
+        Some(Side::Remote) => remote.as_ref(),
+        None => None,
+    };
+    // Writing to a string does not fail.
+    let mut text = match to {
+        Some(to) => format!("{} to {to}", question.verb.word()),
+        None => phrase(question.verb).to_owned(),
+    };
+    if let Some(socket) = question.socket.filter(|_| to.is_none()) {
+        let (family, kind) = (Family(socket.family), SocketType(socket.kind));
+        write!(text, " a socket {family} {kind}").ok();
+        if socket.proto != 0 {
+            write!(text, " {}", protocol_name(Some(socket.family), socket.proto)).ok();
+        }
+    }
+    if let Some(class) = question.option {
+        write!(text, ", class {}", class.word()).ok();
+    }
+    if let Some(message) = question.message {
+        write!(text, ", netlink message {}", message.word()).ok();
+    }
+    if let Some(local) = local.as_ref().filter(|_| question.verb != Verb::Bind) {
+        write!(text, " from {local}").ok();
+    }
+    if let Some(remote) = remote.as_ref().filter(|_| to.is_none()) {
+        write!(text, " to {remote}").ok();
+    }
+    if let Some(interface) = question.interface {
+        write!(text, " by interface {}", interface.escape_default()).ok();
+    }
+    if let Some(netns) = question.netns {
+        write!(text, " in network namespace {}", netns.escape_default()).ok();
+    }
+    text
+}
+
+fn phrase(verb: Verb) -> &'static str {
+    match verb {
         Verb::Create => "create",
         Verb::Adopt => "adopt",
         Verb::Bind => "bind",
@@ -35,36 +76,41 @@ pub(super) fn what(question: &Question<'_>) -> String {
         Verb::SetHostname => "set the hostname (sethostname)",
         Verb::Netns => "use a network namespace (netns)",
         Verb::Admin => "administer the broker (admin)",
-    };
-    let mut text = phrase.to_owned();
-    // Writing to a string does not fail.
-    if let Some(socket) = question.socket {
-        let (family, kind) = (Family(socket.family), SocketType(socket.kind));
-        write!(text, " a socket {family} {kind}").ok();
-        if socket.proto != 0 {
-            write!(text, " {}", protocol_name(Some(socket.family), socket.proto)).ok();
-        }
     }
-    if let Some(class) = question.option {
-        write!(text, ", class {}", class.word()).ok();
+}
+
+/// An end of a socket.
+enum Side {
+    Local,
+    Remote,
+}
+
+/// The end whose address is the object of the verb.
+fn side(verb: Verb) -> Option<Side> {
+    match verb {
+        Verb::Bind => Some(Side::Local),
+        Verb::Connect | Verb::Send => Some(Side::Remote),
+        Verb::Create
+        | Verb::Adopt
+        | Verb::Listen
+        | Verb::Accept
+        | Verb::Receive
+        | Verb::Option
+        | Verb::Ioctl
+        | Verb::Capture
+        | Verb::Inject
+        | Verb::Spoof
+        | Verb::Transparent
+        | Verb::Inspect
+        | Verb::Handover
+        | Verb::Session
+        | Verb::Resolve
+        | Verb::Interfaces
+        | Verb::Hostname
+        | Verb::SetHostname
+        | Verb::Netns
+        | Verb::Admin => None,
     }
-    if let Some(message) = question.message {
-        write!(text, ", netlink message {}", message.word()).ok();
-    }
-    if let Some(local) = question.local.and_then(address) {
-        let word = if question.verb == Verb::Bind { "to" } else { "from" };
-        write!(text, " {word} {local}").ok();
-    }
-    if let Some(remote) = question.remote.and_then(address) {
-        write!(text, " to {remote}").ok();
-    }
-    if let Some(interface) = question.interface {
-        write!(text, " by interface {}", interface.escape_default()).ok();
-    }
-    if let Some(netns) = question.netns {
-        write!(text, " in network namespace {}", netns.escape_default()).ok();
-    }
-    text
 }
 
 fn address(endpoint: Endpoint<'_>) -> Option<String> {
@@ -100,13 +146,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_the_socket_and_both_addresses() {
+    fn a_refusal_names_the_address_or_else_the_socket() {
         let tcp = SocketFacts { family: 2, kind: 1, proto: 6 };
         let remote = Address::Inet { host: Ipv4Addr::new(192, 0, 2, 1), port: 443 };
         let remote = SocketName::Address(remote);
         let question = Question::about(Verb::Connect, tcp).to(Some(&remote));
-        let expected = "connect a socket AF_INET SOCK_STREAM IPPROTO_TCP to 192.0.2.1:443";
-        assert_eq!(what(&question), expected);
+        assert_eq!(what(&question), "connect to 192.0.2.1:443");
+        let own = Address::Inet { host: Ipv4Addr::LOCALHOST, port: 80 };
+        let own = SocketName::Address(own);
+        assert_eq!(what(&question.from(Some(&own))), "connect to 192.0.2.1:443 from 127.0.0.1:80");
+        let question = Question::about(Verb::Create, tcp);
+        assert_eq!(what(&question), "create a socket AF_INET SOCK_STREAM IPPROTO_TCP");
         let local = SocketName::Address(Address::UnixPath(b"/run/a\nb".to_vec()));
         let question = Question::new(Verb::Bind).from(Some(&local));
         assert_eq!(what(&question), "bind to /run/a\\nb");

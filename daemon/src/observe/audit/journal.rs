@@ -35,8 +35,7 @@ pub(super) fn encode(record: &Record) -> Entry {
     entry
 }
 
-/// What happened, for people: a decision has its sentence, in which the user is named; anything else is told
-/// by its fields.
+/// What happened, for people. A decision has its sentence, in which the user is named here.
 fn sentence(record: &Record) -> String {
     if let (Some(Value::Text(sentence)), Some(Value::Number(uid))) =
         (record.get("message"), record.get("uid"))
@@ -48,11 +47,19 @@ fn sentence(record: &Record) -> String {
             _ => sentence.clone(),
         };
     }
-    let fields = record.fields.iter().map(|(name, value)| match value {
-        Value::Text(text) => format!(" {name}={text}"),
-        Value::Number(number) => format!(" {name}={number}"),
-    });
-    [record.event.to_owned()].into_iter().chain(fields).collect()
+    let said = |name: &str| match record.get(name) {
+        Some(Value::Text(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        None => String::new(),
+    };
+    match (record.event, said("state").as_str()) {
+        ("session", state) => {
+            format!("session {} of uid {} is {state}", said("session"), said("uid"))
+        }
+        ("policy", "kept") => format!("the policy in force is kept: {}", said("reason")),
+        ("policy", state) => format!("policy {} is {state}", said("number")),
+        (event, _) => event.to_owned(),
+    }
 }
 
 /// The name of a user, asked for once: the database of users may be slow.
@@ -108,6 +115,12 @@ mod tests {
         let told = fields(encode(&decision(4_000_000_001)).bytes());
         assert!(told["MESSAGE"].starts_with("uid 4000000001 may not "), "{told:?}");
         let session = Record::new("session").with("state", "opened").with("session", 7_u64);
-        assert_eq!(fields(encode(&session).bytes())["MESSAGE"], "session state=opened session=7");
+        let told = fields(encode(&session.with("uid", 5_u32)).bytes());
+        assert_eq!(told["MESSAGE"], "session 7 of uid 5 is opened");
+        let policy = Record::new("policy").with("state", "kept").with("reason", "line 3");
+        assert_eq!(
+            fields(encode(&policy).bytes())["MESSAGE"],
+            "the policy in force is kept: line 3"
+        );
     }
 }
