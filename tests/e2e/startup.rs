@@ -110,7 +110,7 @@ fn an_unknown_log_level_is_refused() {
 }
 
 #[test]
-fn an_ordinary_user_without_a_runtime_directory_is_told_what_to_do() {
+fn a_user_without_a_runtime_directory_gets_advice() {
     bounded(20, || {
         let mut command = Command::new("setpriv");
         if sockbroker_sys::process::effective_uid() == 0 {

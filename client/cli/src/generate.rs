@@ -37,7 +37,7 @@ fn completed() -> Command {
     let command = command.args(arguments.cloned());
     let method = |argument: Arg| argument.value_parser(PossibleValuesParser::new(methods()));
     let named = |command: Command| command.mut_arg("method", method);
-    // What is changed goes behind the others, and parameters stand behind the method.
+    // `mut_arg` moves an argument to the end: parameters follow the method again.
     let called = |command: Command| named(command).mut_arg("parameters", |argument| argument);
     command.subcommands(shown).mut_subcommand("call", called).mut_subcommand("discover", named)
 }
@@ -89,7 +89,8 @@ fn pages() -> Result<Vec<Page>, Failure> {
     command.build();
     let mut pages = Vec::new();
     add_pages(&command, "sockbroker", &mut pages)?;
-    let names: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
+    let mut names: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
+    names.sort_unstable();
     for (name, text) in &mut pages {
         text.extend(see_also(name, &names).into_bytes());
     }

@@ -41,11 +41,15 @@ pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Capabilities that a summary names; more are counted.
+const FEW: usize = 3;
+
 /// The broker, what it can do and who asks, in one line.
 fn summary(link: &Link, info: &Value, about: &BrokerInfo) -> String {
     let Process { uid, capabilities, .. } = &about.process;
     let capabilities = match capabilities.as_slice() {
         [] => "no capability".to_owned(),
+        names if names.len() > FEW => format!("{} capabilities", names.len()),
         names => names.join(" "),
     };
     let (version, endpoint) = (&about.version, link.endpoint());

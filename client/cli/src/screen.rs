@@ -46,7 +46,7 @@ impl Screen {
         if !io::stdout().is_terminal() {
             return Ok(());
         }
-        // To the first line and column, and everything behind it gone.
+        // The first line and column, and then erase to the end of the screen.
         self.bytes(b"\x1b[H\x1b[J")
     }
 

@@ -61,7 +61,7 @@ pub(super) fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
     Answer { json: String::from(text).into(), beside }
 }
 
-/// The JSON of a call that came to its end, `Err` after a panic, and what goes beside it. The parameters are
+/// The JSON of a call that came to its end, `Err` after a panic, and what is sent with it. The parameters are
 /// for the error that says what is wrong with them, which no call that waited can end with.
 pub(super) fn conclude(
     method: &Method,

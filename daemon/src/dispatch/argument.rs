@@ -235,12 +235,12 @@ mod tests {
                 expected
             );
         }
-        let told = of("admin.handles", "[-1]");
-        assert!(told.starts_with("handles takes session as integer from 0, not -1: "), "{told}");
+        let text = of("admin.handles", "[-1]");
+        assert!(text.starts_with("handles takes session as integer from 0, not -1: "), "{text}");
     }
 
     #[test]
-    fn what_is_inside_of_a_value_is_told_without_types_of_rust() {
+    fn errors_inside_a_value_have_no_types_of_rust() {
         for (refusal, expected) in [
             (
                 "invalid type: map, expected i64 at line 1 column 5",

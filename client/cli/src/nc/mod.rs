@@ -27,7 +27,7 @@ pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
     }
     // Wrong ones are not a matter of a broker.
     let ports = ports(args)?;
-    args.source_port.as_deref().map(ports::own).transpose()?;
+    args.source_port.as_deref().map(ports::local).transpose()?;
     let link = Link::connect(global)?;
     if args.zero {
         return scan(&link, args, &ports).map(|()| Exit::Done);
@@ -48,9 +48,9 @@ pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
 /// The ports to connect to, or the one to listen on; none for sockets without.
 fn ports(args: &NcArgs) -> Result<Vec<String>, Failure> {
     match (&args.port, args.listen) {
-        (Some(port), true) => Ok(vec![ports::own(port)?]),
+        (Some(port), true) => Ok(vec![ports::local(port)?]),
         // `-l PORT` listens on every address.
-        (None, true) if !args.unix => Ok(vec![ports::own(&args.host)?]),
+        (None, true) if !args.unix => Ok(vec![ports::local(&args.host)?]),
         (Some(port), false) => ports::to_connect(port, args.zero),
         (None, _) => Ok(Vec::new()),
     }

@@ -18,8 +18,8 @@ pub(super) fn to_connect(text: &str, scanning: bool) -> Result<Vec<String>, Fail
     Ok((first.min(last)..=first.max(last)).map(|port| port.to_string()).collect())
 }
 
-/// A port of one's own side; 0 lets the kernel choose.
-pub(super) fn own(text: &str) -> Result<String, Failure> {
+/// A local port; 0 lets the kernel choose.
+pub(super) fn local(text: &str) -> Result<String, Failure> {
     one(text, 0)
 }
 
@@ -59,8 +59,8 @@ mod tests {
         }
         let line = to_connect("70000", false).unwrap_err().to_string();
         assert_eq!(line, "the port 70000 is not between 1 and 65535");
-        assert_eq!(own("0").unwrap(), "0");
-        assert!(own("65536").is_err());
+        assert_eq!(local("0").unwrap(), "0");
+        assert!(local("65536").is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) struct PingArgs {
     #[arg(value_hint = ValueHint::Hostname)]
     pub(crate) host: String,
 
-    /// Stop after so many requests; without it, at Ctrl-C.
+    /// Stop after this many requests; without it, at Ctrl-C.
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 

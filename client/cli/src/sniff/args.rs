@@ -14,7 +14,7 @@ pub(crate) struct SniffArgs {
     /// The interface, or `any` for all of them.
     pub(crate) interface: String,
 
-    /// Stop after so many packets; without it, at Ctrl-C.
+    /// Stop after this many packets; without it, at Ctrl-C.
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 

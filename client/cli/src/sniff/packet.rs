@@ -14,7 +14,7 @@ pub(super) const ETHERNET: i64 = 1;
 pub(super) const LOOPBACK: i64 = 772;
 /// Bytes of `LINKTYPE_LINUX_SLL2`.
 pub(crate) const COOKED_HEADER: u32 = 20;
-/// Where the protocol stands in an Ethernet header, behind two addresses.
+/// Where the protocol is in an Ethernet header: after two addresses.
 const ETHERTYPE_AT: usize = 12;
 /// Bytes of a VLAN tag: its protocol, then priority and number.
 const TAG: u32 = 4;
@@ -98,10 +98,10 @@ pub(super) fn read(
     }
     let Bytes::Inline(data) = message.data else { return Err(strange()) };
     let extra = Extra::find(&message.ancdata);
-    let told = u32::try_from(message.n).unwrap_or(u32::MAX);
+    let received = u32::try_from(message.n).unwrap_or(u32::MAX);
     let mut packet = Received {
         time: time(&message.ancdata).unwrap_or_else(super::now),
-        length: extra.as_ref().map_or(told, |extra| extra.length.max(told)),
+        length: extra.as_ref().map_or(received, |extra| extra.length.max(received)),
         data,
         direction,
         interface: link.interface.to_owned(),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_stands_behind_the_addresses_and_counts_as_length() {
+    fn a_tag_follows_the_addresses_and_counts_as_length() {
         let frame = [&[1; 12][..], &[8, 0], &[9; 46]].concat();
         let tagged = auxiliary(TAG_VALID | TAG_PROTOCOL_VALID, 0x2064, 0x8100);
         let kept = |snaplen| {

@@ -128,7 +128,7 @@ impl Source {
         self.link.call("socket.setsockopt", option).map(drop)
     }
 
-    /// Takes at most so many packets.
+    /// Takes at most this many packets.
     pub(crate) fn receive(&self, most: u64, wait: Wait) -> Result<Batch, Failure> {
         let parameters = json!({
             "handle": self.handle,

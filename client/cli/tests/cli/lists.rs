@@ -53,7 +53,7 @@ fn open_handles_are_listed_by_session_and_for_all() {
                 assert!(row.contains(cell), "{cell} in {row}");
             }
         }
-        // Those of one's own other sessions are listed without the grant too.
+        // The other sessions of the caller are listed without the grant, too.
         let told = ask(&broker, &["handles"]).done();
         assert_eq!(told.lines().count(), 2, "{told}");
         assert_eq!(told.lines().nth(1).unwrap().split_whitespace().next(), Some(of.as_str()));
@@ -79,8 +79,8 @@ fn handles_of_others_need_the_grant_and_those_of_a_narrow_session_are_its_own() 
         narrow.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
         let within =
             |more: &[&str]| ask(&broker, &[&["--session", &token, "handles"], more].concat());
-        let told = within(&[]).done();
-        assert!(told.lines().count() == 2 && told.contains("SOCK_DGRAM"), "{told}");
+        let output = within(&[]).done();
+        assert!(output.lines().count() == 2 && output.contains("SOCK_DGRAM"), "{output}");
         let line = within(&["--all"]).failed_with(1);
         assert!(line.contains("admin"), "{line}");
     });

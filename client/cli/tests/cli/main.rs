@@ -17,3 +17,4 @@ mod sniff_end;
 mod demo;
 mod generate;
 mod policy;
+mod package;

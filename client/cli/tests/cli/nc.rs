@@ -310,9 +310,9 @@ fn it_goes_on_listening_where_that_is_asked() {
             peer.read_exact(&mut heard).unwrap();
             writeln!(peer, "number {number}").unwrap();
         }
-        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         for number in 1..=3 {
-            assert_eq!(told.next().unwrap().unwrap(), format!("number {number}"));
+            assert_eq!(lines.next().unwrap().unwrap(), format!("number {number}"));
         }
         assert_eq!(child.try_wait().unwrap(), None);
         // Through timeout(1), which would leave the program behind if it were killed itself.

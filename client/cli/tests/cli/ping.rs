@@ -102,12 +102,13 @@ fn a_refusal_of_the_policy_is_that_of_the_smaller_grant() {
 #[test]
 fn a_quiet_ping_prints_its_first_line_and_its_statistics() {
     namespace::inside("ping::a_quiet_ping_prints_its_first_line_and_its_statistics", || {
-        let told =
+        let output =
             run(&["--private", "ping", "-q", "-n", "-c", "2", "-i", "0", "127.0.0.1"]).done();
-        assert!(!told.contains("icmp_seq"), "{told}");
-        assert!(told.starts_with("PING ") && told.contains("2 received"), "{told}");
-        let told = run(&["--private", "--json", "ping", "-q", "-c", "2", "-i", "0", "::1"]).done();
-        let summary: Value = serde_json::from_str(&told).unwrap();
+        assert!(!output.contains("icmp_seq"), "{output}");
+        assert!(output.starts_with("PING ") && output.contains("2 received"), "{output}");
+        let output =
+            run(&["--private", "--json", "ping", "-q", "-c", "2", "-i", "0", "::1"]).done();
+        let summary: Value = serde_json::from_str(&output).unwrap();
         assert_eq!(summary["received"], 2);
     });
 }
@@ -119,7 +120,7 @@ fn the_time_to_live_is_that_of_the_packets() {
             let (child, _said) = listening(&["lo", "--count", "1", "--write", "-"]);
             run(&["--private", "ping", "-q", "-t", "7", "-c", "1", host]).done();
             let file = child.wait_with_output().unwrap().stdout;
-            // The block of the packet, and in it behind the Ethernet header: byte 8 of IPv4, 7 of IPv6.
+            // In the block of the packet, after the Ethernet header: byte 8 of IPv4, byte 7 of IPv6.
             let mut block = file.as_slice();
             while block[..4] != 6u32.to_ne_bytes() {
                 let length = u32::from_ne_bytes(block[4..8].try_into().unwrap());
@@ -153,8 +154,11 @@ fn an_interface_or_an_address_to_send_from_is_taken() {
 fn the_largest_request_is_answered() {
     namespace::inside("ping::the_largest_request_is_answered", || {
         for kind in ["raw socket", "datagram socket"] {
-            let told = run(&["--private", "ping", "-c", "1", "-s", "65507", "127.0.0.1"]).done();
-            assert!(told.contains("65515 bytes from 127.0.0.1") && told.contains(kind), "{told}");
+            let output = run(&["--private", "ping", "-c", "1", "-s", "65507", "127.0.0.1"]).done();
+            assert!(
+                output.contains("65515 bytes from 127.0.0.1") && output.contains(kind),
+                "{output}"
+            );
             std::fs::write(GROUPS, "0 0").unwrap();
         }
         assert_eq!(run(&["--private", "ping", "-s", "65508", "127.0.0.1"]).code, 2);
@@ -166,8 +170,8 @@ fn a_deadline_ends_it_and_counts_replies() {
     namespace::inside("ping::a_deadline_ends_it_and_counts_replies", || {
         let ping = |more: &[&str]| run(&[&["--private", "ping", "-i", "0.05"], more].concat());
         // It ends by itself, without a count and though a reply came.
-        let told = ping(&["-w", "0.3", "127.0.0.1"]).done();
-        assert!(told.contains(" 0% packet loss"), "{told}");
+        let output = ping(&["-w", "0.3", "127.0.0.1"]).done();
+        assert!(output.contains(" 0% packet loss"), "{output}");
         assert!(ping(&["-w", "100", "-c", "2", "127.0.0.1"]).done().contains("2 received"));
         // Fewer replies than were asked for until then.
         assert_eq!(ping(&["-w", "0.2", "-c", "1000", "127.0.0.1"]).code, 1);

@@ -233,7 +233,7 @@ fn an_address_without_a_port_is_asked_for_it() {
 }
 
 #[test]
-fn a_broker_of_the_environment_is_said_not_to_be_asked() {
+fn explain_reports_that_it_does_not_ask_the_broker_of_the_environment() {
     bounded(30, || {
         let mut command = command(&["policy", "explain", "--uid", "0", "resolve"]);
         let ran = Ran::from(command.env("SOCKBROKER", "/run/some").output().unwrap());

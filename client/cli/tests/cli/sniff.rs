@@ -197,8 +197,8 @@ fn vlan_tags_are_kept_and_count_as_length() {
                 inject.args(tags);
             }
             assert!(inject.status().unwrap().success());
-            let told = printed(child);
-            let arrived = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let output = printed(child);
+            let arrived = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
             let arrived = arrived.filter(|packet| packet["interface"] == "v0");
             let shown: Vec<_> = arrived
                 .map(|packet| {
@@ -213,8 +213,8 @@ fn vlan_tags_are_kept_and_count_as_length() {
                 ("vlan 7".to_owned(), header + 52),
                 ("vlan 100 vlan 7".to_owned(), header + 56),
             ];
-            assert!(shown.len() >= 2, "{told}");
-            assert_eq!(shown, expected[..shown.len()], "{interface}: {told}");
+            assert!(shown.len() >= 2, "{output}");
+            assert_eq!(shown, expected[..shown.len()], "{interface}: {output}");
         }
     });
 }

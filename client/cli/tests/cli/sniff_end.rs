@@ -48,7 +48,7 @@ fn kinds(file: &Path) -> Vec<u32> {
     kinds
 }
 
-/// The blocks of a file of so many packets.
+/// The blocks of a file of this many packets.
 fn whole(packets: usize) -> Vec<u32> {
     [&[0x0A0D_0D0A, 1][..], &vec![6; packets], &[5]].concat()
 }

@@ -108,15 +108,15 @@ mod tests {
                 .with("uid", uid)
                 .with("message", message)
         };
-        let told = fields(encode(&decision(0)).bytes());
-        assert_eq!(told["MESSAGE"], "root (uid 0) may not resolve a name: no rule allows it");
-        assert!(!told.contains_key("SOCKBROKER_MESSAGE"));
+        let entry = fields(encode(&decision(0)).bytes());
+        assert_eq!(entry["MESSAGE"], "root (uid 0) may not resolve a name: no rule allows it");
+        assert!(!entry.contains_key("SOCKBROKER_MESSAGE"));
         // A number without an account.
-        let told = fields(encode(&decision(4_000_000_001)).bytes());
-        assert!(told["MESSAGE"].starts_with("uid 4000000001 may not "), "{told:?}");
+        let entry = fields(encode(&decision(4_000_000_001)).bytes());
+        assert!(entry["MESSAGE"].starts_with("uid 4000000001 may not "), "{entry:?}");
         let session = Record::new("session").with("state", "opened").with("session", 7_u64);
-        let told = fields(encode(&session.with("uid", 5_u32)).bytes());
-        assert_eq!(told["MESSAGE"], "session 7 of uid 5 is opened");
+        let entry = fields(encode(&session.with("uid", 5_u32)).bytes());
+        assert_eq!(entry["MESSAGE"], "session 7 of uid 5 is opened");
         let policy = Record::new("policy").with("state", "kept").with("reason", "line 3");
         assert_eq!(
             fields(encode(&policy).bytes())["MESSAGE"],
