@@ -120,7 +120,10 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     for reason in reasons {
         screen.line(format_args!("  {reason}"))?;
     }
-    if let Err(denial) = &verdict {
+    // Where no rule decided, the refusal has it.
+    if let Err(denial) = verdict.as_ref()
+        && !denial.to_string().contains(&denial.grant)
+    {
         screen.line(format_args!("a rule that allows it has: {}", denial.grant))?;
     }
     Ok(exit)

@@ -49,7 +49,8 @@ fn explain_names_the_rule_that_decides_and_why_others_do_not() {
         for (action, part) in [
             ("connect remote=192.0.2.7:80", "rule \"not this one\" denies it"),
             ("connect remote=192.0.2.1:81", "its remote or remote_ports does not match"),
-            ("create AF_PACKET SOCK_RAW", "a rule that allows it has: allow = [\"create\"]"),
+            ("create AF_PACKET SOCK_RAW", "no rule allows it; missing grant: allow = [\"create\"]"),
+            ("connect remote=192.0.2.7:80", "a rule that allows it has: allow = [\"connect\"]"),
         ] {
             let refused = explain(&action.split(' ').collect::<Vec<_>>());
             assert_eq!(refused.code, 1, "{refused:?}");
