@@ -2,7 +2,7 @@
 
     distributions.py --broker sockbrokerd
 
-Needs `venv`, and a package index for `build` and `setuptools`. A warning of the build is a failure.
+Needs `venv`, and a package index for `build` and `flit_core`. A warning of the build is a failure.
 """
 
 import argparse
@@ -57,12 +57,20 @@ def build(folder):
     copy = folder / "copy"
     shutil.copytree(HERE.parent, copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "tests"))
     python = environment(folder / "builder", BUILD)
+    before = files_below(copy)
     said = run(python, "-m", "build", "--outdir", folder / "dist", copy)
     if "warning" in said.lower():
         raise SystemExit(f"the build warns:\n{said}")
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", copy)
+    compare("the sources after a build and an installation", files_below(copy), before)
     (sdist,) = (folder / "dist").glob("*.tar.gz")
     (wheel,) = (folder / "dist").glob("*.whl")
     return sdist, wheel
+
+
+def files_below(folder):
+    """Paths of everything in a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def compare(what, found, wanted):
