@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from . import module, readiness, session, stand_ins
+from . import elsewhere, module, readiness, session, stand_ins
 from .settings import Settings
 
 
@@ -20,6 +20,7 @@ def install(mode: str | None = None, broker: str | None = None) -> Settings:
     chosen = session.configure(mode, broker)
     readiness.install()
     stand_ins.install()
+    elsewhere.watch()
     sys.modules["_socket"] = module.build(chosen.mode)
     present = sys.modules.get("socket")
     if present is not None:

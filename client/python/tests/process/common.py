@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,12 @@ class Broker:
                 raise AssertionError(f"the broker does not serve: {self.log.read()}")
             time.sleep(0.02)
         os.chmod(self.path, 0o666)
+
+    def copy_package(self):
+        """Puts the package where any user can read it; the folder."""
+        package = f"{self.folder}/package"
+        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+        return package
 
     def descriptors(self):
         """How many it has open."""
