@@ -1,6 +1,7 @@
 //! The contract of sockbroker: what goes over the wire, and nothing else.
 //!
-//! [`frame`] is the codec of LSP framing with its two further head fields. The value modules give
+//! [`frame`] is the codec of LSP framing with its two further head fields, [`descriptors`] matches the
+//! descriptors of a stream to its frames. The value modules give
 //! each kind of value its JSON spelling. [`error`] is the one table of errors. `api` (features
 //! `server` and `client`) declares every method once; both halves and `openrpc.json` come from it.
 //!
@@ -10,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod descriptors;
 pub mod handle;
 pub mod address;
 pub mod bytes;

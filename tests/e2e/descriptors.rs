@@ -28,6 +28,42 @@ fn read(mut stream: &UnixStream, length: usize) -> Vec<u8> {
     data
 }
 
+/// Ends of connections to the broker, in every way a client can pass them.
+#[test]
+fn an_end_of_a_control_connection_is_refused_and_its_session_ends_with_it() {
+    bounded(20, || {
+        let broker = broker();
+        let files = broker.idle_open_files();
+        let refused = |client: &mut LspClient, end: &UnixStream| {
+            let (left, _right) = client.pair();
+            let item = json!([1, 1, { "descriptors": 1 }]);
+            for (method, params) in [
+                ("socket.fromfd", json!([0])),
+                ("socket.socket", json!({ "fileno": 0 })),
+                ("socket.sendmsg", json!([left, ["aGk="], [item]])),
+                ("socket.sendfile", json!([left, 0])),
+            ] {
+                let beside = [end.as_fd()];
+                let fault =
+                    client.call_beside(method, params, Beside::descriptors(&beside)).fault();
+                assert_eq!(fault.kind(), (3000, "denied"), "{method}");
+                assert_eq!(fault.data.name.as_deref(), Some("EPERM"), "{method}");
+            }
+        };
+        let own = broker.connect();
+        let mut client = LspClient::over(own.try_clone().unwrap());
+        refused(&mut client, &own);
+        // Nor that of another connection.
+        let other = broker.connect();
+        refused(&mut client, &other);
+        drop((client, own, other));
+        broker.settles_at(files);
+        // Sockets that lead elsewhere are taken.
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        broker.lsp().lend(&ours);
+    });
+}
+
 #[test]
 fn a_handle_can_be_handed_out_and_stays() {
     bounded(20, || {

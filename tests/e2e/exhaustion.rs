@@ -1,11 +1,13 @@
 //! Without free descriptors the broker answers EMFILE, and recovers.
 
+use std::io::Read as _;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::Beside;
-use sockbroker_test_support::{Daemon, LspClient, bounded, pause};
+use sockbroker_test_support::message::request;
+use sockbroker_test_support::{Daemon, Fault, LspClient, bounded, pause, until};
 
 use crate::broker::prepare;
 
@@ -32,8 +34,18 @@ fn close(client: &mut LspClient, handles: impl IntoIterator<Item = u64>) {
     }
 }
 
+/// What a call fails with whose descriptors the broker cannot receive.
+const LOST: ((i64, &str), Option<&str>) = ((4003, "descriptor"), Some("EMFILE"));
+
+fn lost(fault: &Fault) -> ((i64, &str), Option<&str>) {
+    (fault.kind(), fault.data.name.as_deref())
+}
+
+/// A broker that runs out of files although its limits allow more.
 fn starved() -> Daemon {
-    prepare().open_files(OPEN_FILES).start()
+    let broker = prepare().start();
+    broker.starve(OPEN_FILES);
+    broker
 }
 
 #[test]
@@ -88,7 +100,7 @@ fn accepting_recovers_when_handles_are_closed() {
         let log = broker.log();
         // Records of the audit tell what was made before.
         let lines = log.lines().filter(|line| !line.starts_with('{'));
-        assert!(lines.count() < 50, "{log}");
+        assert!(lines.count() < 20, "{log}");
         let freed = handles.split_off(handles.len() - 5);
         close(&mut client, freed);
         for late in &mut waiting {
@@ -101,22 +113,124 @@ fn accepting_recovers_when_handles_are_closed() {
 }
 
 #[test]
-fn descriptors_that_find_no_room_end_their_connection_and_nothing_else() {
+fn descriptors_that_find_no_room_fail_their_call_and_nothing_else() {
     bounded(20, || {
         let broker = starved();
-        let (mut client, mut victim) = (broker.lsp(), broker.lsp());
-        victim.is_served();
-        let handles = exhaust(&mut client);
+        let (mut client, mut other) = (broker.lsp(), broker.lsp());
+        let (left, right) = other.pair();
+        let mut handles = exhaust(&mut client);
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let beside = [ours.as_fd()];
-        victim.send_beside("socket.fromfd", Value::Null, Beside::descriptors(&beside));
-        victim.is_ended();
+        let adopt = |client: &mut LspClient| {
+            let beside = [ours.as_fd()];
+            client.call_beside("socket.fromfd", Value::Null, Beside::descriptors(&beside))
+        };
+        let fault = adopt(&mut other).fault();
+        assert_eq!(lost(&fault), LOST);
+        // With room for some of them, none is used.
+        close(&mut client, handles.drain(..3));
+        let many = [ours.as_fd(); 10];
+        let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 10 }]]]);
+        let fault = other.call_beside("socket.sendmsg", params, Beside::descriptors(&many)).fault();
+        assert_eq!(lost(&fault), LOST);
+        other.call("socket.setblocking", json!([right, false])).result();
+        let nothing = other.call("socket.recvmsg", json!([right, 9, 1000])).fault();
+        assert_eq!(nothing.errno(), "EAGAIN");
+        // Calls that want no descriptor do not mind, and what comes later is matched as before.
+        other.call_beside("socket.htons", json!([1]), Beside::descriptors(&many)).result();
+        adopt(&mut other).handle();
         client.is_served();
         close(&mut client, handles);
-        broker
-            .lsp()
-            .call_beside("socket.fromfd", Value::Null, Beside::descriptors(&beside))
-            .handle();
+        other.call("socket.send", json!([left, "aGk="])).result();
+    });
+}
+
+#[test]
+fn requests_that_arrive_together_get_their_own_descriptors_after_a_loss() {
+    bounded(20, || {
+        let broker = starved();
+        let (mut client, mut other) = (broker.lsp(), broker.lsp());
+        other.is_served();
+        let mut handles = exhaust(&mut client);
+        close(&mut client, handles.drain(..4));
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let many = [ours.as_fd(); 40];
+        let call = |id: u64| request(id, "socket.fromfd", Value::Null).to_string();
+        let frames = |first: u64| {
+            [LspClient::frame(&call(first), None, 30), LspClient::frame(&call(first + 1), None, 10)]
+                .concat()
+        };
+        // Four of forty have room: the first call takes one of them, the second finds none of its own.
+        other.wire.send(&frames(101), &many).unwrap();
+        other.answer(101).handle();
+        assert_eq!(lost(&other.answer(102).fault()), LOST);
+        close(&mut client, handles);
+        other.wire.send(&frames(103), &many).unwrap();
+        other.answer(103).handle();
+        other.answer(104).handle();
+    });
+}
+
+#[test]
+fn a_connection_stays_in_the_queue_while_there_is_no_room_for_its_descriptor() {
+    bounded(20, || {
+        let broker = starved();
+        let mut client = broker.lsp();
+        let listener = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
+        let name = client.call("socket.getsockname", json!([listener])).result().clone();
+        let port = u16::try_from(name[1].as_u64().unwrap()).unwrap();
+        let mut handles = exhaust(&mut client);
+        let mut peer = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        // One place is enough for the socket, and not for the client's descriptor of it.
+        close(&mut client, handles.drain(..1));
+        let accept = json!({ "handle": listener, "want_fd": true });
+        assert_eq!(client.call("socket.accept", accept.clone()).fault().errno(), "EMFILE");
+        close(&mut client, handles.drain(..2));
+        let accepted = client.call("socket.accept", accept);
+        assert_eq!(accepted.descriptors.len(), 1);
+        client.call("socket.send", json!([accepted.handle(), "aGk="])).result();
+        let mut data = [0; 2];
+        peer.read_exact(&mut data).unwrap();
+        assert_eq!(&data, b"hi");
+    });
+}
+
+#[test]
+fn limits_fit_to_few_open_files_leave_room_for_root() {
+    bounded(20, || {
+        let broker = prepare().open_files(256).start();
+        let limits = broker.lsp().call("session.limits", Value::Null).result().clone();
+        let most = limits["handles_per_user"]["value"].as_u64().unwrap();
+        assert!(most < 256 * 4 / 5, "{most}");
+        let mut client = broker.lsp();
+        let made = (0..).find_map(|made| {
+            let answer = client.call("socket.socket", Value::Null);
+            answer.is_fault().then(|| (made, answer.fault().limit().to_owned()))
+        });
+        assert_eq!(made, Some((most, "handles_per_user".to_owned())));
+        // Each connection of the user takes a file too.
+        let files = broker.idle_open_files();
+        let connections: Vec<_> = (1..limits["connections_per_user"]["value"].as_u64().unwrap())
+            .map(|_| broker.connect())
+            .collect();
+        client.is_served();
+        drop(connections);
+        broker.settles_at(files);
+        broker.lsp().is_served();
+        assert!(!broker.log().contains("cannot accept"), "{}", broker.log());
+    });
+}
+
+#[test]
+fn a_broker_without_files_logs_it_once() {
+    bounded(20, || {
+        let broker = starved();
+        let mut client = broker.lsp();
+        exhaust(&mut client);
+        let _waiting: Vec<_> = (0..3).map(|_| broker.connect()).collect();
+        until("it is logged", || broker.log().contains("cannot accept"));
+        // Several rests of the loop.
+        pause(700);
+        assert_eq!(broker.log().matches("cannot accept").count(), 1, "{}", broker.log());
     });
 }
 

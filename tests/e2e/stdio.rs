@@ -1,12 +1,14 @@
 //! `--stdio`: one client on standard input and output.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use sockbroker_test_support::daemon::Process;
 use sockbroker_test_support::lsp::Beside;
-use sockbroker_test_support::{Start, StdioDaemon, bounded};
+use sockbroker_test_support::{LspClient, Start, StdioDaemon, bounded};
 
 use crate::broker::prepare;
 
@@ -92,8 +94,26 @@ fn the_broker_ends_with_a_client_that_is_gone() {
     });
 }
 
-fn unconnected() -> sockbroker_test_support::LspClient {
-    sockbroker_test_support::LspClient::over(UnixStream::pair().unwrap().0)
+fn unconnected() -> LspClient {
+    LspClient::over(UnixStream::pair().unwrap().0)
+}
+
+#[test]
+fn the_client_s_own_end_is_refused_as_a_descriptor() {
+    bounded(20, || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut command, _folder) = prepare().argument("--stdio").command();
+        command.stdin(OwnedFd::from(theirs.try_clone().unwrap())).stdout(OwnedFd::from(theirs));
+        let mut process = Process::spawn(command);
+        let mut client = LspClient::over(ours.try_clone().unwrap());
+        let beside = [ours.as_fd()];
+        let params = json!([0]);
+        let fault =
+            client.call_beside("socket.fromfd", params, Beside::descriptors(&beside)).fault();
+        assert_eq!(fault.kind(), (3000, "denied"));
+        drop((client, ours));
+        assert!(process.ends().success());
+    });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A call: what is asked, and how its answer is read. Made in `operation`, carried out by a face.
 
+use std::borrow::Cow;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Serialize, Serializer};
@@ -7,7 +8,8 @@ use sockbroker_proto::bytes::encode_base64;
 
 use crate::address::file::Enclosed;
 use crate::endpoint::Endpoint;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::wire::link::DESCRIPTORS_MAX;
 use crate::wire::reply::Reply;
 
 /// A call with what rides beside it, and the function that reads the result.
@@ -38,6 +40,22 @@ impl<'a, P, F> Call<'a, P, F> {
     /// With this payload.
     pub(crate) fn with_parts(self, parts: Parts<'a>) -> Self {
         Self { parts, ..self }
+    }
+
+    /// The descriptors of the request. Fails for a file that cannot be opened, and for more descriptors than a
+    /// message can carry, as the kernel does.
+    pub(crate) fn descriptors(&self) -> Result<Cow<'_, [BorrowedFd<'_>]>> {
+        let descriptors = self.descriptors.all()?;
+        if descriptors.len() <= DESCRIPTORS_MAX {
+            return Ok(descriptors);
+        }
+        Err(Error::Os {
+            errno: Some(rustix::io::Errno::INVAL.raw_os_error()),
+            name: Some("EINVAL".to_owned()),
+            call: "sendmsg".to_owned(),
+            message: format!("sendmsg: more than {DESCRIPTORS_MAX} descriptors"),
+            sent: None,
+        })
     }
 
     /// With these descriptors.

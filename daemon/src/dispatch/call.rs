@@ -33,6 +33,8 @@ pub struct Enclosed {
     pub attachments: Vec<bytes::Bytes>,
     /// Its descriptors.
     pub descriptors: Vec<OwnedFd>,
+    /// Whether the broker had no room for the rest of its descriptors.
+    pub lost_descriptors: bool,
     /// Whether the answer may carry attachments.
     pub takes_attachments: bool,
 }
@@ -61,6 +63,7 @@ struct Inner {
     attachments: Vec<bytes::Bytes>,
     takes_attachments: bool,
     carries_descriptors: bool,
+    lost_descriptors: bool,
     descriptors: Mutex<Vec<Option<OwnedFd>>>,
     beside: Mutex<Beside>,
     progress: Progress,
@@ -86,6 +89,7 @@ impl Call {
             takes_attachments: alone
                 && (enclosed.takes_attachments || connection.takes_attachments()),
             carries_descriptors: alone && connection.facts().descriptors,
+            lost_descriptors: enclosed.lost_descriptors,
             descriptors: Mutex::new(enclosed.descriptors.into_iter().map(Some).collect()),
             beside: Mutex::default(),
             progress: Progress::new(0),
@@ -226,7 +230,8 @@ impl Call {
     pub(super) fn take_descriptor(&self, place: u32) -> OpResult<OwnedFd> {
         let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = descriptors.get_mut(place as usize).and_then(Option::take);
-        slot.ok_or_else(|| self.no_descriptor())
+        let taken = slot.ok_or_else(|| self.no_descriptor());
+        self.broker().control_ends.checked(taken?)
     }
 
     /// Takes the next `count` descriptors beside the request, in order.
@@ -237,11 +242,13 @@ impl Call {
         if taken.len() < count as usize {
             return Err(self.no_descriptor());
         }
-        Ok(taken)
+        taken.into_iter().map(|taken| self.broker().control_ends.checked(taken)).collect()
     }
 
     fn no_descriptor(&self) -> OpError {
-        if self.0.carries_descriptors {
+        if self.0.lost_descriptors {
+            OpError::LostDescriptors
+        } else if self.0.carries_descriptors {
             OpError::Descriptor("the frame has no such descriptor: announce it by the Fds field")
         } else {
             self.refuses_descriptors()

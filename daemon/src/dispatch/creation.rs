@@ -1,5 +1,6 @@
 //! Making sockets: what `socket.py` does in Python around `socket(2)`.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sockbroker_proto::address::{Address, AddressItem, AddressValue};
@@ -13,7 +14,8 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::resolve::Question;
 use crate::ops::{connect, open};
-use crate::policy::action::{Adopt, Create, SocketFacts};
+use crate::policy::Permit;
+use crate::policy::action::{Adopt, Create, Handover, SocketFacts};
 use crate::policy::target::Target;
 use crate::policy::verb::Verb;
 use crate::table::entry::Entry;
@@ -126,6 +128,19 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     }
     let SocketFacts { family, kind, proto } = facts;
     Ok(Created { handle, family, r#type: kind, proto, timeout })
+}
+
+/// Names an accepted socket, and puts its descriptor in the answer if one was kept for it.
+pub(super) fn admit_accepted(
+    call: &Call,
+    entry: Arc<Entry>,
+    kept: Option<(Permit<Handover>, OwnedFd)>,
+) -> OpResult<Created> {
+    let Some((permit, spare)) = kept else { return admit(call, entry, false) };
+    let descriptor = open::hand_over_in_place(permit, &entry, spare)?;
+    let created = admit(call, entry, false)?;
+    call.give_descriptor(descriptor);
+    Ok(created)
 }
 
 /// What `create_connection` is asked.

@@ -20,6 +20,13 @@ use crate::table::quota::Crossed;
 /// What stands for a rule where none of the policy decides.
 const IDENTITY_RULE: &str = "built-in: calls on AF_UNIX sockets are made as the caller";
 
+/// A request whose descriptors the kernel had to drop (`MSG_CTRUNC`).
+const LOST: &str =
+    "the broker has no room for the descriptors of this request: too many open files";
+/// What stands for a rule where a descriptor would keep the broker's own connection open.
+const CONTROL_RULE: &str =
+    "built-in: no end of a control connection becomes a socket of the broker";
+
 impl From<OpError> for ErrorObjectOwned {
     fn from(error: OpError) -> Self {
         let (kind, message, data) = describe(error);
@@ -116,6 +123,10 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Descriptor(message) => {
             (ErrorKind::Descriptor, message.to_owned(), with_errno(libc::EBADF))
         }
+        OpError::LostDescriptors => {
+            (ErrorKind::Descriptor, LOST.to_owned(), with_errno(libc::EMFILE))
+        }
+        OpError::ControlConnection => describe_control_connection(),
         OpError::Group(failures) => {
             let message = format!("all {} attempts failed", failures.len());
             let errors = failures.into_iter().map(data).collect();
@@ -126,6 +137,12 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (kind, message, ErrorData { sent: Some(sent), ..data })
         }
     }
+}
+
+fn describe_control_connection() -> (ErrorKind, String, ErrorData) {
+    let message = "the descriptor is an end of a connection to this broker: pass another one";
+    let rule = Some(CONTROL_RULE.to_owned());
+    (ErrorKind::Denied, message.to_owned(), ErrorData { rule, ..with_errno(libc::EPERM) })
 }
 
 fn describe_limit(name: &str, message: String, errno: i32) -> (ErrorKind, String, ErrorData) {

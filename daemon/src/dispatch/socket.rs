@@ -13,8 +13,9 @@ use super::call::Call;
 use super::creation::{self, Kind};
 use super::number::{c_int, int};
 use super::poll::poll_handles;
-use super::{Handlers, creation::admit};
+use super::{Handlers, creation::admit, creation::admit_accepted};
 use crate::ops::error::{OpError, OpResult};
+use crate::ops::open::Room;
 use crate::ops::{connect, open};
 use crate::policy::action::Inspect;
 use crate::policy::verb::Verb;
@@ -127,9 +128,15 @@ impl SocketServer for Handlers {
         let place = entry.receiving.join(call.connection().number());
         let permit = call.permit_accept(&entry)?;
         let timeout = call.session().default_timeout.get();
-        let room = || call.room();
-        let (accepted, peer) = connect::accept(permit, &entry, place, timeout, room).await?;
-        let created = admit(call, accepted, want_fd)?;
+        // An accepted socket is of the same kind as the listening one. Its descriptor is judged before there is
+        // a connection to lose.
+        let handover = want_fd.then(|| call.permit_handover(entry.kind())).transpose()?;
+        let room = || {
+            let spare = want_fd.then(|| open::spare(&entry)).transpose()?;
+            Ok(Room { handle: call.room()?, spare })
+        };
+        let (accepted, spare, peer) = connect::accept(permit, &entry, place, timeout, room).await?;
+        let created = admit_accepted(call, accepted, handover.zip(spare))?;
         Ok(Accepted {
             handle: created.handle,
             family: created.family,

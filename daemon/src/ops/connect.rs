@@ -1,7 +1,7 @@
 //! `bind`, `listen`, `accept`, `connect`, `shutdown` and the names of a socket.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::actor::{Actor, Client};
 use super::error::{During, OpError, OpResult};
+use super::open::Room;
 use super::outgoing::Destination;
 use super::sniffer;
 use super::wait::{Direction, Patience, RETRY_PAUSE, until_done};
@@ -21,7 +22,6 @@ use crate::policy::target::{FileTarget, SocketName, Target};
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
-use crate::table::quota::Taken;
 use crate::table::timeout::Timeout;
 
 /// `bind(2)`; a path is made as the caller.
@@ -78,15 +78,16 @@ pub async fn listen(permit: Permit<Listen>, entry: &Entry, actor: &Actor) -> OpR
     }
 }
 
-/// `accept(2)`: the new socket, with `timeout` as its own, and the peer's address. `room` is asked right
-/// before a connection is taken: without room it stays in the queue, as with `EMFILE`.
+/// `accept(2)`: the new socket, with `timeout` as its own, the descriptor that was kept for the client, and the
+/// peer's address. `room` is asked right before a connection is taken: without room it stays in the queue, as
+/// with `EMFILE`.
 pub async fn accept(
     permit: Permit<Accept>,
     entry: &Entry,
     place: Place<'_>,
     timeout: Timeout,
-    room: impl Fn() -> OpResult<Taken>,
-) -> OpResult<(Arc<Entry>, Option<Address>)> {
+    room: impl Fn() -> OpResult<Room>,
+) -> OpResult<(Arc<Entry>, Option<OwnedFd>, Option<Address>)> {
     let Accept { .. } = permit.into_request();
     let facts = entry.facts();
     let call =
@@ -95,7 +96,7 @@ pub async fn accept(
     let patience = || Patience::of(entry, Direction::Receive, 0);
     let mut refused = None;
     let accepted = until_done(entry, Direction::Receive, "accept", patience, || match room() {
-        Ok(handle) => Ok((entry.without_blocking(call)?, handle)),
+        Ok(room) => Ok((entry.without_blocking(call)?, room)),
         Err(error) => {
             refused = Some(error);
             Err(io::Error::other("no room"))
@@ -105,7 +106,7 @@ pub async fn accept(
     if let Some(error) = refused {
         return Err(error);
     }
-    let ((descriptor, peer), handle) = accepted?;
+    let ((descriptor, peer), Room { handle, spare }) = accepted?;
     let accepted = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
     let peer = peer.decode(facts.proto);
     if let Some(address) = &peer {
@@ -113,7 +114,7 @@ pub async fn accept(
     }
     let bound = entry.ends.known().bound.clone();
     accepted.ends.known().bound = bound;
-    Ok((Arc::new(accepted.of_kind(entry.kind())), peer))
+    Ok((Arc::new(accepted.of_kind(entry.kind())), spare, peer))
 }
 
 /// `connect(2)`, to its end; to a path as the caller.

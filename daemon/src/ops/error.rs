@@ -57,6 +57,10 @@ pub enum OpError {
     },
     /// Descriptors are missing, or cannot be carried.
     Descriptor(&'static str),
+    /// The broker had no room for the descriptors of the request.
+    LostDescriptors,
+    /// The descriptor is the client's end of a connection to this broker.
+    ControlConnection,
     /// Every attempt failed: `ExceptionGroup`.
     Group(Vec<OpError>),
     /// Sending ended early, after so many bytes.

@@ -7,6 +7,7 @@ pub mod wait;
 pub mod actor;
 pub mod unix_file;
 mod mounts;
+pub mod control_end;
 pub mod open;
 pub mod connect;
 pub mod receive;

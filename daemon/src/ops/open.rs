@@ -56,6 +56,31 @@ pub async fn pair(
     Ok((first, second))
 }
 
+/// What an accepted socket needs, reserved before the kernel gives it: afterwards a failure would lose the
+/// connection.
+#[derive(Debug)]
+pub struct Room {
+    /// The place of its handle.
+    pub handle: Taken,
+    /// A descriptor that becomes the client's, where the client wants one.
+    pub spare: Option<OwnedFd>,
+}
+
+/// A descriptor that [`hand_over_in_place`] replaces.
+pub fn spare(entry: &Entry) -> OpResult<OwnedFd> {
+    socket::duplicate(entry.fd()).during("dup")
+}
+
+/// The same as [`hand_over`], in the place of a descriptor that was kept for it.
+pub fn hand_over_in_place(
+    permit: Permit<Handover>,
+    entry: &Entry,
+    spare: OwnedFd,
+) -> OpResult<OwnedFd> {
+    let Handover { .. } = permit.into_request();
+    socket::duplicate_onto(entry.fd(), spare).during("dup")
+}
+
 /// What a descriptor is; `ENOTSOCK` for one that is no socket.
 pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketFacts> {
     let kind = socket::kind_of(descriptor.as_fd()).during("getsockopt")?;

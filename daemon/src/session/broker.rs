@@ -15,6 +15,7 @@ use crate::observe::audit::{Audit, Record};
 use crate::observe::metrics::Metrics;
 use crate::observe::refusals::Refusals;
 use crate::ops::actor::Actors;
+use crate::ops::control_end::ControlEnds;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
 use crate::ops::unix_file::ControlFile;
@@ -35,6 +36,8 @@ pub struct Broker {
     pub resolver: Resolver,
     /// Who may act as whom.
     pub actors: Actors,
+    /// What descriptors of clients must not be.
+    pub control_ends: ControlEnds,
     /// What every user has in use.
     pub users: Users,
     /// The process that the broker is, and what confines it.
@@ -68,6 +71,7 @@ impl Broker {
             limits,
             resolver,
             actors,
+            control_ends: ControlEnds::default(),
             users,
             process: Process::default(),
             control: OnceLock::new(),

@@ -168,15 +168,23 @@ limits! {
 }
 
 impl Limits {
-    /// Lowers the limits of handles to what so many open files allow: no user can take them all, and
-    /// there is room for connections. Where they are few there is nothing to share.
+    /// Lowers the limits of what takes descriptors to what this number of open files allows. No user can take
+    /// all of them, and there is room for what the broker itself opens and for the connections of root.
     pub fn fit(&mut self, open_files: u64) {
-        const FEW: u64 = 4096;
-        if open_files < FEW {
-            return;
-        }
-        self.handles_per_user = self.handles_per_user.min(open_files / 5 * 4);
-        self.handles_in_all = self.handles_in_all.min(open_files / 10 * 9);
+        /// Event loop, listening socket, log, audit, and files that are read again.
+        const OWN: u64 = 64;
+        self.connections = self.connections.min((open_files / 4).max(1));
+        self.connections_per_user = self.connections_per_user.min((open_files / 8).max(1));
+        self.connections_reserved = self.connections_reserved.min((open_files / 16).max(1));
+        let kept = OWN.min(open_files / 4) + self.connections + self.connections_reserved;
+        let rest = open_files.saturating_sub(kept);
+        let in_all = rest.saturating_mul(9) / 10;
+        self.handles_in_all = self.handles_in_all.min(in_all);
+        self.handles_per_user = self.handles_per_user.min(rest.saturating_mul(4) / 5);
+        // What is left is for descriptors on their way.
+        let in_all = (rest - in_all).max(2);
+        self.buffered_descriptors_in_all = self.buffered_descriptors_in_all.min(in_all);
+        self.buffered_descriptors_per_user = self.buffered_descriptors_per_user.min(in_all / 2);
     }
 
     /// The limits of users.
@@ -252,10 +260,26 @@ mod tests {
     fn no_user_can_take_all_open_files() {
         let mut limits = Limits::default();
         limits.fit(20_000);
-        assert_eq!((limits.handles_per_user, limits.handles_in_all), (16_000, 18_000));
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (15_116, 17_006));
+        assert_eq!((limits.connections, limits.connections_per_user), (1024, 512));
         let mut limits: Limits = toml::from_str("handles_per_user = 3").unwrap();
         limits.fit(1 << 20);
         assert_eq!((limits.handles_per_user, limits.handles_in_all), (3, 262_144));
+    }
+
+    #[test]
+    fn limits_in_force_leave_room_however_few_the_open_files_are() {
+        for open_files in (32..5000).chain([65_536, 1 << 20]) {
+            let mut limits = Limits::default();
+            limits.fit(open_files);
+            let connections = limits.connections + limits.connections_reserved;
+            let taken = limits.handles_in_all + limits.buffered_descriptors_in_all + connections;
+            assert!(taken + open_files.min(256) / 4 <= open_files + 2, "{open_files}: {limits:?}");
+            let own = [limits.handles_per_user, limits.buffered_descriptors_per_user];
+            let all = [limits.handles_in_all, limits.buffered_descriptors_in_all];
+            assert!(own[0] <= all[0] && own[1] < all[1], "{open_files}: {limits:?}");
+            assert!(limits.connections_per_user <= limits.connections, "{open_files}");
+        }
     }
 
     #[test]

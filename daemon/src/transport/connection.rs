@@ -4,7 +4,6 @@
 //! reading while the peer leaves answers unread, never because calls wait, so that a `close` or a
 //! cancel behind them is always seen.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,6 +20,7 @@ use super::stream::Stream;
 use crate::dispatch::core::{Core, Message};
 use crate::session::limits::size;
 use bytes::BytesMut;
+use sockbroker_proto::descriptors::DescriptorQueue;
 
 /// How often a connection whose peer has closed its writing end is looked at: a full close after a
 /// half-close wakes nobody.
@@ -56,7 +56,7 @@ struct Driver {
     codec: Codec,
     core: Core,
     input: BytesMut,
-    descriptors: VecDeque<OwnedFd>,
+    descriptors: DescriptorQueue<OwnedFd>,
     out: Outgoing,
     wanted: usize,
     reading: Reading,
@@ -96,7 +96,7 @@ impl Driver {
             codec,
             core,
             input,
-            descriptors: VecDeque::new(),
+            descriptors: DescriptorQueue::default(),
             out: Outgoing::default(),
             wanted: 0,
             reading: Reading::Open,

@@ -58,6 +58,9 @@ impl Server {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the control socket's own file is not known"),
         }
+        if let Err(error) = self.broker.control_ends.note(listener.as_fd()) {
+            tracing::warn!(%error, "the control socket has no address");
+        }
         let mut connections = JoinSet::new();
         let mut shutdown = self.shutdown.clone();
         let mut sweep = tokio::time::interval(SWEEP);
@@ -85,6 +88,9 @@ impl Server {
     /// Serves standard input and output until they end, with LSP framing or newline-delimited JSON.
     pub async fn standard(self) -> io::Result<()> {
         let stream = Stream::standard()?;
+        if let Stream::Socket(end) = &stream {
+            self.broker.control_ends.note(end.get_ref().as_fd())?;
+        }
         let subject = subject::own()?;
         let mut input = BytesMut::new();
         let mut shutdown = self.shutdown.clone();

@@ -1,6 +1,5 @@
 //! The streams a connection can live on, non-blocking: a Unix socket, or two ends that are pipes or sockets.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
@@ -8,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_sys::poll::poll_now;
 use sockbroker_sys::{process, socket, stream};
 use tokio::io::Interest;
@@ -82,7 +82,7 @@ impl Stream {
                 }
             },
             Self::Two { .. } => {
-                let mut none = VecDeque::new();
+                let mut none = DescriptorQueue::default();
                 poll_fn(|context| self.poll_fill(context, 1, buffer, &mut none)).await?;
                 Ok(buffer.first().copied())
             }
@@ -95,14 +95,17 @@ impl Stream {
         context: &mut Context<'_>,
         wanted: usize,
         buffer: &mut BytesMut,
-        descriptors: &mut VecDeque<OwnedFd>,
+        descriptors: &mut DescriptorQueue<OwnedFd>,
     ) -> Poll<io::Result<usize>> {
         let size = wanted.clamp(READ_MIN, READ_MAX);
         match self {
             Self::Socket(end) => loop {
                 let mut guard = ready!(end.poll_read_ready(context))?;
                 let before = descriptors.len();
-                match stream::receive_stream(end.get_ref().as_fd(), buffer, size, descriptors) {
+                let fd = end.get_ref().as_fd();
+                let read =
+                    descriptors.receive(|queue| stream::receive_stream(fd, buffer, size, queue));
+                match read {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                     Ok(n) => {
                         // A short read without descriptors emptied the queue: saves the next try. One

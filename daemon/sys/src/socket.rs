@@ -102,6 +102,22 @@ pub fn peer_address(fd: BorrowedFd<'_>) -> io::Result<RawAddress> {
     filled.map(|(_zero, address)| address)
 }
 
+/// Gives an `AF_UNIX` socket without a name an abstract one that the kernel chooses (autobind, `unix(7)`).
+/// Other sockets stay as they are.
+pub fn name_unix_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let nameless = libc::sa_family_t::try_from(libc::AF_UNIX).map_err(io::Error::other)?;
+    match RawAddress::from_bytes(&nameless.to_ne_bytes()) {
+        Some(nameless) if local_address(fd)? == nameless => bind(fd, &nameless),
+        _ => Ok(()),
+    }
+}
+
+/// `dup3(2)` onto a descriptor that was kept for this: it needs no further place in the process's table.
+pub fn duplicate_onto(fd: BorrowedFd<'_>, mut kept: OwnedFd) -> io::Result<OwnedFd> {
+    nix::unistd::dup3(fd, &mut kept, OFlag::O_CLOEXEC)?;
+    Ok(kept)
+}
+
 /// `F_DUPFD_CLOEXEC` (`fcntl(2)`): another descriptor of the same open file, numbered 3 or above.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fd.try_clone_to_owned()

@@ -10,6 +10,7 @@ use std::slice;
 use bytes::{BufMut, BytesMut};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
+use sockbroker_proto::descriptors::Received;
 use socket2::{MsgHdr, SockRef};
 
 use crate::call::{check_size, message_header, retry};
@@ -31,14 +32,14 @@ pub fn set_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
 /// holds, and puts the descriptors that came along, close-on-exec, at the end of `descriptors`.
 /// Other ancillary data is dropped. 0 is the end of the stream.
 ///
-/// Descriptors the kernel had to drop (`MSG_CTRUNC`: too many, or the process may open no more) are
-/// an `InvalidData` error: the stream cannot be matched to its descriptors any longer.
+/// The kernel drops descriptors for which there is no room (the process may open no more), keeps the first
+/// ones, and reports it (`MSG_CTRUNC`).
 pub fn receive_stream(
     fd: BorrowedFd<'_>,
     buffer: &mut BytesMut,
     reserve: usize,
     descriptors: &mut VecDeque<OwnedFd>,
-) -> io::Result<usize> {
+) -> io::Result<Received> {
     let reserve = reserve.max(1);
     buffer.reserve(reserve);
     let mut bytes =
@@ -69,10 +70,7 @@ pub fn receive_stream(
             ControlMessage::Data { .. } => {}
         }
     }
-    if header.msg_flags & libc::MSG_CTRUNC != 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors were dropped"));
-    }
-    Ok(n)
+    Ok(Received { bytes: n, lost_descriptors: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
 /// Sends bytes and, beside the first of them, descriptors (at most [`DESCRIPTORS_MAX`]). If it
@@ -130,19 +128,26 @@ mod tests {
         unix_pair(libc::SOCK_STREAM)
     }
 
+    /// The bytes of a read that lost nothing.
+    fn bytes(received: io::Result<Received>) -> usize {
+        let received = received.unwrap();
+        assert!(!received.lost_descriptors);
+        received.bytes
+    }
+
     #[test]
     fn bytes_go_behind_those_that_wait_in_the_buffer() {
         let (a, b) = stream_pair();
         let (mut buffer, mut descriptors) = (BytesMut::from(&b"old "[..]), VecDeque::new());
         let buffers = [IoSlice::new(b"ne"), IoSlice::new(b"w")];
         assert_eq!(send_stream(a.as_fd(), &buffers, &[]).unwrap(), 3);
-        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors).unwrap(), 3);
+        assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors)), 3);
         assert_eq!(buffer, b"old new"[..]);
         assert!(descriptors.is_empty());
         let nothing = receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors);
         assert_eq!(errno(nothing), libc::EAGAIN);
         drop(a);
-        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors).unwrap(), 0);
+        assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 100, &mut descriptors)), 0);
     }
 
     #[test]
@@ -150,9 +155,9 @@ mod tests {
         let (a, b) = stream_pair();
         let (mut buffer, mut descriptors) = (BytesMut::with_capacity(4096), VecDeque::new());
         send_stream(a.as_fd(), &[IoSlice::new(b"abcd")], &[]).unwrap();
-        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 2, &mut descriptors).unwrap(), 2);
+        assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 2, &mut descriptors)), 2);
         // A room of nothing would look like the end of the stream.
-        assert_eq!(receive_stream(b.as_fd(), &mut buffer, 0, &mut descriptors).unwrap(), 1);
+        assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 0, &mut descriptors)), 1);
         assert_eq!(buffer, b"abc"[..]);
     }
 
@@ -165,7 +170,7 @@ mod tests {
         sent[DESCRIPTORS_MAX - 1] = write.as_fd();
         send_stream(a.as_fd(), &[IoSlice::new(b"x")], &sent).unwrap();
         let (mut buffer, mut descriptors) = (BytesMut::new(), VecDeque::new());
-        receive_stream(b.as_fd(), &mut buffer, 10, &mut descriptors).unwrap();
+        assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 10, &mut descriptors)), 1);
         assert_eq!(descriptors.len(), DESCRIPTORS_MAX);
         drop(write);
         File::from(descriptors.pop_back().unwrap()).write_all(b"hi").unwrap();
@@ -189,7 +194,7 @@ mod tests {
         let sent = vec![a.as_fd(); DESCRIPTORS_MAX];
         send_stream(a.as_fd(), &[IoSlice::new(b"x")], &sent).unwrap();
         let (mut buffer, mut descriptors) = (BytesMut::new(), VecDeque::new());
-        receive_stream(b.as_fd(), &mut buffer, 10, &mut descriptors).unwrap();
+        assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 10, &mut descriptors)), 1);
         assert_eq!(descriptors.len(), DESCRIPTORS_MAX);
     }
 

@@ -163,7 +163,7 @@ impl Client {
             let patience = PollTimeout::try_from(PATIENCE)?;
             poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)], patience)?;
             let (input, descriptors) = (&mut self.input, &mut self.descriptors);
-            if stream::receive_stream(self.stream.as_fd(), input, READ, descriptors)? == 0 {
+            if stream::receive_stream(self.stream.as_fd(), input, READ, descriptors)?.bytes == 0 {
                 return Err("the broker closed the connection".into());
             }
         }

@@ -67,7 +67,7 @@ impl Start {
         self
     }
 
-    /// With so many open files at most.
+    /// With this number of open files at most.
     #[must_use]
     pub fn open_files(self, most: u32) -> Self {
         self.shell(&format!("ulimit -n {most}"))
@@ -193,6 +193,14 @@ impl Daemon {
     /// A connection with WebSocket messages.
     pub fn websocket(&self) -> WebSocketClient {
         WebSocketClient::over(self.connect())
+    }
+
+    /// Lowers the number of files that it may open from now on; its limits stay as they are.
+    pub fn starve(&self, most: u32) {
+        let number = self.process.number().to_string();
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &number, &format!("--nofile={most}:{most}")]);
+        assert!(command.status().unwrap().success(), "prlimit fails");
     }
 
     /// How many files it has open.

@@ -134,7 +134,8 @@ pub const LAYERS: &[Layer] = &[
         name: "transport",
         place: "daemon/src/transport",
         // table::quota: what its user may hold; sys: streams that carry descriptors, and who is at their
-        // other end; proto::api::document: what GET /openrpc.json answers; observe::refusals: connections
+        // other end; proto::descriptors: matches descriptors to frames;
+        // proto::api::document: what GET /openrpc.json answers; observe::refusals: connections
         // that are refused are logged at a rate.
         layers: &[
             "dispatch",
@@ -144,6 +145,7 @@ pub const LAYERS: &[Layer] = &[
             "observe::refusals",
             "policy::subject",
             "table::quota",
+            "proto::descriptors",
             "proto::frame",
             "proto::api::document",
             "sys::peer",
@@ -190,10 +192,11 @@ pub const LAYERS: &[Layer] = &[
         place: "daemon/src/session",
         // ops::error: a refusal by the session is told like an operation's; ops::actor: as whom the
         // calls of a connection are made; ops::resolve: the gate before the resolver is shared by all
-        // sessions.
+        // sessions; ops::control_end: all connections share the address of the control socket.
         layers: &[
             "observe",
             "ops::actor",
+            "ops::control_end",
             "ops::error",
             "ops::resolve",
             // The file of the control socket, which no call may lead to.

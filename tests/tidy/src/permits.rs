@@ -18,6 +18,12 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
         "open::examine",
         "tells what a descriptor of the client is, which the policy is then asked about",
     ),
+    ("control_end::note", "asks for the address of the broker's own socket, at its start"),
+    (
+        "control_end::checked",
+        "tells whose end a descriptor of the client is, before the policy is asked",
+    ),
+    ("open::spare", "reserves a descriptor for a socket that a permitted call will bring"),
     ("actor::new", "asks who the broker is, at its start"),
     ("receive::is_end", "tells what the result of a permitted call means"),
     ("interface::name_in_address", "spells an address that a permitted call has brought"),

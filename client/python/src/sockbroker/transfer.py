@@ -22,6 +22,7 @@ _WAITALL = int(native.module.MSG_WAITALL)
 _TAKES_NOTHING = int(native.module.MSG_PEEK | native.module.MSG_DONTWAIT | native.module.MSG_OOB)
 _STREAM = int(native.module.SOCK_STREAM)
 _MAX_BUFFERS = 1024  # UIO_MAXIOV
+_MAX_RIGHTS = 253  # SCM_MAX_FD
 _natively = native.Socket
 _NOT_GIVEN: Any = object()
 
@@ -174,6 +175,8 @@ class HandleSocket(HandleLife):
                 raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
             data = views[0] if len(views) == 1 else memoryview(b"".join(views))
             control = beside.ancillary(ancdata)
+            if len(beside.descriptors) > _MAX_RIGHTS:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             sys.audit("socket.sendmsg", self, address)
             first = self._first_part(data)
             params = [[beside.data(first)] if views else [], control, flags, written]

@@ -78,7 +78,7 @@ impl Link {
         &self,
         call: &Call<'_, P, F>,
     ) -> Result<(u64, oneshot::Receiver<Answer>)> {
-        let descriptors = call.descriptors.all()?;
+        let descriptors = call.descriptors()?;
         let mut state = self.state();
         if let Some(error) = &state.ended {
             return Err(error.clone());
@@ -257,7 +257,7 @@ impl Link {
             Err(error) => return Err(Error::disconnected(error)),
         }
         while let Some(message) = inbox.next()? {
-            let descriptors = inbox.descriptors(&message);
+            let descriptors = inbox.descriptors(&message)?;
             let envelope = Envelope::read(inbox.json(&message))?;
             envelope.check()?;
             let id = envelope.id();

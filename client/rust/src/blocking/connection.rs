@@ -81,7 +81,7 @@ impl Connection {
         call: &Call<'_, P, F>,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let descriptors = call.descriptors.all()?;
+        let descriptors = call.descriptors()?;
         {
             let mut calls = lock(&self.calls);
             if let Some(error) = &calls.ended {

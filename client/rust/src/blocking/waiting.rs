@@ -127,7 +127,7 @@ impl Connection {
         read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
     ) -> Result<Option<Result<T>>> {
         while let Some(message) = inbox.next()? {
-            let descriptors = inbox.descriptors(&message);
+            let descriptors = inbox.descriptors(&message)?;
             let envelope = Envelope::read(inbox.json(&message))?;
             envelope.check()?;
             let id = envelope.id();

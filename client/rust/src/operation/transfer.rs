@@ -133,14 +133,15 @@ pub(crate) fn recv_msg(
 
 fn message(reply: &mut Reply<'_>) -> Result<Message> {
     let received: ReceivedMessage = reply.value()?;
-    let mut descriptors = std::mem::take(&mut reply.descriptors).into_iter();
+    let own = std::mem::take(&mut reply.descriptors);
+    let (mut descriptors, lost) = (own.descriptors.into_iter(), own.lost);
     let mut ancillary = Vec::with_capacity(received.ancdata.len());
     for AncillaryItem(level, kind, data) in received.ancdata {
         ancillary.push(match data {
             AncillaryData::Descriptors(own) => {
                 let count = usize::try_from(own.descriptors).unwrap_or(usize::MAX);
                 let own: Vec<_> = descriptors.by_ref().take(count).collect();
-                if own.len() < count {
+                if own.len() < count && !lost {
                     return Err(Error::protocol("descriptors of a message are missing"));
                 }
                 Ancillary::Descriptors(own)
@@ -157,7 +158,8 @@ fn message(reply: &mut Reply<'_>) -> Result<Message> {
         length: length(received.n)?,
         end: received.eof,
         ancillary,
-        flags: received.flags.into(),
+        // As natively where this process has no room for what came.
+        flags: Flags::from(received.flags) | if lost { Flags::CTRUNC } else { Flags::default() },
         address: received.address.into(),
     })
 }

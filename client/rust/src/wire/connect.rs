@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sockbroker_proto::descriptors::Received;
+
 use super::framing::Framing;
 use super::link::{self, Ready, Wanted};
 use crate::endpoint::Endpoint;
@@ -43,7 +45,7 @@ fn upgraded(path: &Path, framing: Framing) -> io::Result<UnixStream> {
         }
         let mut byte = [0];
         match link::receive(&stream, &mut byte, &mut std::collections::VecDeque::new()) {
-            Ok(0) => return Err(refused("it closed the connection")),
+            Ok(Received { bytes: 0, .. }) => return Err(refused("it closed the connection")),
             Ok(_) => answer.extend(byte),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

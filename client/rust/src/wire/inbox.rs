@@ -1,9 +1,10 @@
 //! What was received and not yet taken: one buffer that is used again, and the queue of descriptors.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+
+use sockbroker_proto::descriptors::{DescriptorQueue, FrameDescriptors, TooFew};
 
 use super::framing::{Cut, Framing};
 use super::link;
@@ -28,7 +29,7 @@ pub(crate) struct Inbox {
     framing: Framing,
     buffer: Vec<u8>,
     filled: Range<usize>,
-    descriptors: VecDeque<OwnedFd>,
+    descriptors: DescriptorQueue<OwnedFd>,
     /// The length of the message that is under way, where its head has come.
     wanted: usize,
 }
@@ -44,6 +45,8 @@ pub(crate) struct Message {
     end: usize,
     /// How many descriptors are its own.
     descriptors: usize,
+    /// Where in the stream it begins.
+    position: u64,
 }
 
 impl Inbox {
@@ -55,7 +58,7 @@ impl Inbox {
     pub(crate) fn receive(&mut self, stream: impl AsFd) -> io::Result<usize> {
         self.make_room();
         let room = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
-        let n = link::receive(stream, room, &mut self.descriptors)?;
+        let n = self.descriptors.receive(|queue| link::receive(stream, room, queue))?;
         self.filled.end += n;
         if self.descriptors.len() > QUEUED_DESCRIPTORS {
             return Err(io::Error::new(
@@ -103,16 +106,13 @@ impl Inbox {
             Cut::Message(length, head) => (length, head),
         };
         let whole = length + head.body_length();
-        if self.descriptors.len() < head.descriptors {
-            let (came, announced) = (self.descriptors.len(), head.descriptors);
-            return Err(Error::protocol(format!("{came} of {announced} descriptors came")));
-        }
         let start = self.filled.start + length;
         Ok(Some(Message {
             json: start..start + head.content_length,
             lengths: head.attachments.unwrap_or_default(),
             end: self.filled.start + whole,
             descriptors: head.descriptors,
+            position: self.descriptors.position(self.filled.len()),
         }))
     }
 
@@ -127,8 +127,11 @@ impl Inbox {
     }
 
     /// Takes its descriptors; once for each message.
-    pub(crate) fn descriptors(&mut self, message: &Message) -> Vec<OwnedFd> {
-        self.descriptors.drain(..message.descriptors).collect()
+    pub(crate) fn descriptors(&mut self, message: &Message) -> Result<FrameDescriptors<OwnedFd>> {
+        let announced = message.descriptors;
+        self.descriptors.take(message.position, announced).map_err(|TooFew { came }| {
+            Error::protocol(format!("{came} of {announced} descriptors came"))
+        })
     }
 
     /// Takes a message away, for somebody else to read. A large one leaves with the buffer it is in,
@@ -136,7 +139,7 @@ impl Inbox {
     pub(crate) fn take(
         &mut self,
         message: &Message,
-        descriptors: Vec<OwnedFd>,
+        descriptors: FrameDescriptors<OwnedFd>,
         spare: impl FnOnce() -> Vec<u8>,
     ) -> Answer {
         let start = message.json.start;

@@ -15,6 +15,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
     connect as connect_to, recvmsg, sendmsg, socket_with,
 };
+use sockbroker_proto::descriptors::Received;
 
 /// The most descriptors of one message: `SCM_MAX_FD` of the kernel (`net/scm.h`).
 pub(crate) const DESCRIPTORS_MAX: usize = 253;
@@ -54,12 +55,12 @@ pub(crate) fn send(
     Ok(retry(|| sendmsg(&stream, buffers, &mut control, flags))?)
 }
 
-/// Receives what has arrived into `buffer`; descriptors go to the end of their queue. 0 is the end.
+/// Receives what has arrived into `buffer`; descriptors go to the end of their queue. 0 bytes are the end.
 pub(crate) fn receive(
     stream: impl AsFd,
     buffer: &mut [u8],
     descriptors: &mut VecDeque<OwnedFd>,
-) -> io::Result<usize> {
+) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -69,11 +70,9 @@ pub(crate) fn receive(
             descriptors.extend(rights);
         }
     }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
-        // Too many, or this process may open no more: frames and descriptors cannot be matched.
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors were lost"));
-    }
-    Ok(received.bytes)
+    // This process may open no more files.
+    let lost_descriptors = received.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Received { bytes: received.bytes, lost_descriptors })
 }
 
 /// Waits for one of these, but no longer than the deadline.

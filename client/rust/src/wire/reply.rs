@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sockbroker_proto::bytes::Bytes;
+use sockbroker_proto::descriptors::FrameDescriptors;
 
 use super::fault::ErrorObject;
 use crate::error::{Error, Result};
@@ -72,7 +73,7 @@ pub(crate) struct Reply<'a> {
     /// Their lengths.
     pub(crate) lengths: &'a [usize],
     /// The descriptors. Those nobody takes are closed with the reply.
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) descriptors: FrameDescriptors<OwnedFd>,
 }
 
 impl<'a> Reply<'a> {
@@ -114,8 +115,17 @@ impl<'a> Reply<'a> {
 
     /// Takes the one descriptor that was asked for.
     pub(crate) fn descriptor(&mut self) -> Result<OwnedFd> {
-        let descriptor = self.descriptors.pop();
-        descriptor.ok_or_else(|| Error::protocol("no descriptor beside the answer"))
+        match self.descriptors.descriptors.pop() {
+            Some(descriptor) => Ok(descriptor),
+            None if self.descriptors.lost => Err(Error::Os {
+                errno: Some(rustix::io::Errno::MFILE.raw_os_error()),
+                name: Some("EMFILE".to_owned()),
+                call: "recvmsg".to_owned(),
+                message: "this process has no room for the descriptor of the answer".to_owned(),
+                sent: None,
+            }),
+            None => Err(Error::protocol("no descriptor beside the answer")),
+        }
     }
 }
 
@@ -128,7 +138,7 @@ pub(crate) struct Answer {
     /// The attachments, one after the other.
     pub(crate) tail: Range<usize>,
     pub(crate) lengths: Vec<usize>,
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) descriptors: FrameDescriptors<OwnedFd>,
 }
 
 impl Answer {
@@ -143,7 +153,7 @@ impl Answer {
             tail: json.len()..buffer.len(),
             buffer,
             lengths: vec![data.len()],
-            descriptors: Vec::new(),
+            descriptors: FrameDescriptors::default(),
         }
     }
 
@@ -196,8 +206,12 @@ mod tests {
 
     #[test]
     fn attachments_are_taken_by_index_and_never_beyond_what_came() {
-        let reply =
-            Reply { result: "1", tail: b"abcde", lengths: &[2, 0, 3, 9], descriptors: Vec::new() };
+        let reply = Reply {
+            result: "1",
+            tail: b"abcde",
+            lengths: &[2, 0, 3, 9],
+            descriptors: FrameDescriptors::default(),
+        };
         assert_eq!(reply.part(0), Ok(&b"ab"[..]));
         assert_eq!(reply.part(1), Ok(&b""[..]));
         assert_eq!(reply.part(2), Ok(&b"cde"[..]));

@@ -2,9 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
-use sockbroker_client::{Domain, Protocol, Type};
+use sockbroker_client::{Domain, Flags, OutgoingAncillary, Protocol, Type};
 
 use crate::{bounded, connect, daemon, run};
 
@@ -28,6 +29,23 @@ fn a_socket_becomes_a_native_one() {
         native.read_exact(&mut buffer).unwrap();
         assert_eq!(&buffer, b"back");
         assert_eq!(broker.session().unwrap().handles, 2);
+    });
+}
+
+#[test]
+fn more_descriptors_than_a_message_carries_are_refused_as_by_the_kernel() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let (left, right) =
+            broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let many = vec![file.as_fd(); 254];
+        let send =
+            |own| left.send_msg(&[b"x"], &[OutgoingAncillary::Descriptors(own)], Flags::NONE, None);
+        assert_eq!(send(&many).unwrap_err().errno(), Some(22));
+        assert_eq!(send(&many[1..]).unwrap(), 1);
+        assert_eq!(right.recv(&mut [0; 9]).unwrap(), 1);
     });
 }
 

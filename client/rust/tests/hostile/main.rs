@@ -5,6 +5,7 @@
 
 mod fake;
 mod faults;
+mod room;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! LSP framing with attachments and descriptors (`sockbroker_proto::frame`).
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use bytes::{Buf, BytesMut};
+use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameLimits, Head, read_head, write_head};
 
 use super::{CodecError, Decoded};
@@ -21,13 +21,15 @@ const NEXT_FRAME: usize = 16 << 10;
 pub(crate) struct Lsp {
     limits: FrameLimits,
     head: Option<Head>,
+    /// Where in the stream the frame on its way begins.
+    start: u64,
     /// Whether the frame on its way has the input buffer for itself.
     owns_buffer: bool,
 }
 
 impl Lsp {
     pub(super) fn new(limits: FrameLimits) -> Self {
-        Self { limits, head: None, owns_buffer: false }
+        Self { limits, head: None, start: 0, owns_buffer: false }
     }
 
     /// Whether no frame has begun but for what is still in the input.
@@ -38,13 +40,14 @@ impl Lsp {
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,
-        descriptors: &mut VecDeque<OwnedFd>,
+        descriptors: &mut DescriptorQueue<OwnedFd>,
     ) -> Result<Decoded, CodecError> {
         let head = match self.head.take() {
             Some(head) => head,
             None => match read_head(input, &self.limits)? {
                 None => return Ok(Decoded::Incomplete(1)),
                 Some((head, length)) => {
+                    self.start = descriptors.position(input.len());
                     input.advance(length);
                     head
                 }
@@ -62,9 +65,9 @@ impl Lsp {
         }
         let shares = std::mem::take(&mut self.owns_buffer);
         // They came with the frame's first byte, so all of them are here.
-        if descriptors.len() < head.descriptors {
-            return Err(CodecError::Descriptors("fewer descriptors came than the frame announces"));
-        }
+        let own = descriptors.take(self.start, head.descriptors).map_err(|_too_few| {
+            CodecError::Descriptors("fewer descriptors came than the frame announces")
+        })?;
         let json = input.split_to(head.content_length).freeze();
         let takes_attachments = head.attachments.is_some();
         let parts = head.attachments.unwrap_or_default();
@@ -73,8 +76,12 @@ impl Lsp {
             // What follows gets another buffer, or the shared one would live as long as the connection.
             *input = BytesMut::from(&input[..]);
         }
-        let descriptors = descriptors.drain(..head.descriptors).collect();
-        let enclosed = Enclosed { attachments, descriptors, takes_attachments };
+        let enclosed = Enclosed {
+            attachments,
+            descriptors: own.descriptors,
+            lost_descriptors: own.lost,
+            takes_attachments,
+        };
         Ok(Decoded::Message(Message { json, enclosed }))
     }
 }
@@ -125,7 +132,7 @@ mod tests {
         for chunk in bytes.chunks(piece) {
             input.extend_from_slice(chunk);
             while let Decoded::Message(message) =
-                codec.decode(&mut input, &mut VecDeque::new()).unwrap()
+                codec.decode(&mut input, &mut DescriptorQueue::default()).unwrap()
             {
                 messages.push(message);
             }
@@ -157,11 +164,12 @@ mod tests {
         let mut codec = Lsp::new(FrameLimits::default());
         let mut input = BytesMut::from(&stream[..1000]);
         assert!(matches!(
-            codec.decode(&mut input, &mut VecDeque::new()).unwrap(),
+            codec.decode(&mut input, &mut DescriptorQueue::default()).unwrap(),
             Decoded::Incomplete(_)
         ));
         input.extend_from_slice(&stream[1000..]);
-        let Decoded::Message(message) = codec.decode(&mut input, &mut VecDeque::new()).unwrap()
+        let Decoded::Message(message) =
+            codec.decode(&mut input, &mut DescriptorQueue::default()).unwrap()
         else {
             panic!("the frame is whole");
         };

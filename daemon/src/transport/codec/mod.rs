@@ -4,10 +4,10 @@ mod lsp;
 mod ndjson;
 mod websocket;
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use bytes::BytesMut;
+use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameError, FrameLimits};
 
 use super::outgoing::Outgoing;
@@ -73,7 +73,7 @@ impl Codec {
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,
-        descriptors: &mut VecDeque<OwnedFd>,
+        descriptors: &mut DescriptorQueue<OwnedFd>,
         out: &mut Outgoing,
     ) -> Result<Decoded, CodecError> {
         match self {

@@ -1,0 +1,59 @@
+//! Descriptors of clients that are ends of connections to this broker.
+//!
+//! The broker must not hold one: the connection, its session and all handles in it would stay after every
+//! client has gone, since the broker itself would keep both ends open.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::socket;
+
+use super::error::{OpError, OpResult};
+
+/// The address of the broker's own ends. Accepted sockets have that of their listening socket.
+#[derive(Debug, Default)]
+pub struct ControlEnds(OnceLock<RawAddress>);
+
+impl ControlEnds {
+    /// Notes the address of the socket that the broker listens on, or serves with `--stdio`. One without a
+    /// name gets one.
+    pub fn note(&self, own: BorrowedFd<'_>) -> io::Result<()> {
+        socket::name_unix_socket(own)?;
+        let address = socket::local_address(own)?;
+        self.0.get_or_init(|| address);
+        Ok(())
+    }
+
+    /// The descriptor, unless it is the other end of a connection to this broker. The peer's address of such
+    /// an end is the address of the broker's own end, and no client can change it.
+    pub fn checked(&self, descriptor: OwnedFd) -> OpResult<OwnedFd> {
+        let peer = socket::peer_address(descriptor.as_fd()).ok();
+        if self.0.get().is_some_and(|own| peer.as_ref() == Some(own)) {
+            return Err(OpError::ControlConnection);
+        }
+        Ok(descriptor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_other_end_of_a_noted_socket_is_refused_and_nothing_else() {
+        let (own, client) = UnixStream::pair().unwrap();
+        let (stranger, other) = UnixStream::pair().unwrap();
+        let ends = ControlEnds::default();
+        let copy = || OwnedFd::from(client.try_clone().unwrap());
+        ends.checked(copy()).unwrap();
+        ends.note(own.as_fd()).unwrap();
+        assert!(matches!(ends.checked(copy()), Err(OpError::ControlConnection)));
+        for descriptor in [stranger.into(), other.into(), OwnedFd::from(own)] {
+            ends.checked(descriptor).unwrap();
+        }
+    }
+}
