@@ -153,10 +153,38 @@ pub struct ErrorData {
     /// The errors of all attempts, where `create_connection` was asked for them; Python raises an
     /// `ExceptionGroup`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<AttemptError>")]
     pub errors: Vec<ErrorData>,
     /// Bytes that had already been sent when a `sendall` or `send` ended early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,
+}
+
+/// The schema of an attempt's error. An attempt has no attempts of its own, and schemas that refer to
+/// themselves are beyond many generators.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it stands for ErrorData in the schema")]
+struct AttemptError {
+    /// The kind, such as `OSError`.
+    kind: String,
+    /// The error number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    errno: Option<i32>,
+    /// The error number's name, such as `ECONNREFUSED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// The call that failed, such as `connect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    call: Option<String>,
+    /// The name of the policy's rule that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    /// The grant that is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grant: Option<String>,
+    /// The limit that was crossed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<String>,
 }
 
 #[cfg(test)]

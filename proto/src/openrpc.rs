@@ -5,6 +5,9 @@
 //! parameter may look like is told by the deserializer, what a result looks like by the
 //! serializer; a type that differs between the two stands under two names.
 
+mod portable;
+mod summary;
+
 use std::collections::BTreeMap;
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -12,13 +15,18 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use portable::{join, make_portable};
+use summary::first_sentence;
+
 /// Lists the methods of a trait; `#[api]` emits one such function for each.
 pub type Namespace = fn(&mut Schemas) -> Vec<Method>;
 
-/// Builds the whole document. `errors` becomes `components.errors`.
+/// Builds the whole document. `errors` becomes `components.errors`; `errors_of` names those of a method, given its
+/// name and whether it takes a handle.
 pub fn document(
     namespaces: impl IntoIterator<Item = Namespace>,
     errors: Value,
+    errors_of: impl Fn(&str, bool) -> Vec<&'static str>,
     version: &str,
 ) -> Value {
     let mut schemas = Schemas::new();
@@ -28,12 +36,23 @@ pub fn document(
     }
     methods.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let Definitions { schemas, renamed } = schemas.into_definitions();
+    let Definitions { mut schemas, renamed } = schemas.into_definitions();
+    // Generators name a type after each method too.
+    let taken: Vec<_> = methods.iter().map(|method| join("", &method.name)).collect();
+    for (name, schema) in &mut schemas {
+        let end = if taken.contains(name) { "Data" } else { "" };
+        make_portable(schema, &format!("{name}{end}"));
+    }
     for method in &mut methods {
         method.put_required_first();
+        let title = join("", &method.name);
+        let handles = method.params.iter().any(|parameter| parameter.name == "handle");
+        method.errors = errors_of(&method.name, handles).into_iter().map(reference).collect();
         for parameter in &mut method.params {
             redirect(&mut parameter.schema, &renamed);
+            make_portable(&mut parameter.schema, &join(&title, &parameter.name));
         }
+        make_portable(&mut method.result.schema, &join(&title, "result"));
     }
     let mut document = json!({
         "openrpc": "1.3.2",
@@ -63,6 +82,7 @@ pub struct Method {
     param_structure: &'static str,
     params: Vec<Parameter>,
     result: Answer,
+    errors: Vec<Value>,
 }
 
 /// A parameter of a [`Method`], a content descriptor object of OpenRPC.
@@ -92,6 +112,7 @@ impl Method {
             param_structure: "either",
             params: Vec::new(),
             result: Answer { name: "result", schema: json!({ "type": "null" }) },
+            errors: Vec::new(),
         }
     }
 
@@ -229,6 +250,11 @@ impl Schemas {
     }
 }
 
+/// A reference to an error of `components.errors`.
+fn reference(error: &str) -> Value {
+    json!({ "$ref": format!("#/components/errors/{error}") })
+}
+
 fn inline_or_reference<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     let mut schema: Schema = generator.subschema_for::<T>();
     for transform in generator.transforms_mut() {
@@ -270,35 +296,13 @@ fn redirect(schema: &mut Value, renamed: &BTreeMap<String, String>) {
     }
 }
 
-/// The first sentence of the first paragraph on one line, without its full stop.
-///
-/// A sentence ends with a full stop and a blank outside of backticks; abbreviations have a full
-/// stop within ("e.g.").
-fn first_sentence(documentation: &str) -> String {
-    let paragraph = documentation.trim().split("\n\n").next().unwrap_or_default();
-    let mut sentence = String::new();
-    let mut code = false;
-    for word in paragraph.split_whitespace() {
-        if !sentence.is_empty() {
-            sentence.push(' ');
-        }
-        sentence.push_str(word);
-        code ^= word.matches('`').count() % 2 == 1;
-        let abbreviation = word.trim_end_matches('.').contains('.') && !word.contains('`');
-        if word.ends_with('.') && !code && !abbreviation {
-            break;
-        }
-    }
-    sentence.trim_end_matches('.').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
     use serde_json::{Value, json};
 
-    use super::{Method, Schemas, document, first_sentence};
+    use super::{Method, Schemas, document};
 
     /// Optional on input only, hence two schemas.
     #[derive(JsonSchema, Serialize, Deserialize)]
@@ -334,7 +338,11 @@ mod tests {
     }
 
     fn built() -> Value {
-        document([methods as super::Namespace], json!({ "E": { "code": 1 } }), "1.2.3")
+        let errors = json!({ "E": { "code": 1 } });
+        let errors_of = |name: &str, handles: bool| {
+            if name == "socket.b" && !handles { vec!["E"] } else { vec![] }
+        };
+        document([methods as super::Namespace], errors, errors_of, "1.2.3")
     }
 
     #[test]
@@ -372,16 +380,19 @@ mod tests {
                         "description": "How many.",
                         "required": false,
                         "schema": {
-                            "type": ["integer", "null"], "format": "uint8", "minimum": 0, "maximum": 255
+                            "title": "SocketBNumber",
+                            "type": ["integer", "null"], "minimum": 0, "maximum": 255
                         },
                     },
                 ],
                 "result": {
                     "name": "result",
-                    "schema": { "anyOf": [
-                        { "$ref": "#/components/schemas/Holder" }, { "type": "null" }
+                    "schema": { "title": "SocketBResult", "anyOf": [
+                        { "$ref": "#/components/schemas/Holder" },
+                        { "title": "SocketBResultChoice2", "type": "null" }
                     ] },
                 },
+                "errors": [{ "$ref": "#/components/errors/E" }],
             })
         );
         assert_eq!(document["methods"][1]["deprecated"], true);
@@ -417,32 +428,12 @@ mod tests {
                 .required::<u8>(schemas, "address", "Where.");
             vec![method]
         }
-        let document = document([sendto as super::Namespace], json!({}), "1");
+        let document = document([sendto as super::Namespace], json!({}), |_, _| vec![], "1");
         let method = &document["methods"][1];
         assert_eq!(method["paramStructure"], "by-name");
         let names = ["data", "address", "flags"];
         for (index, name) in names.into_iter().enumerate() {
             assert_eq!(method["params"][index]["name"], name);
-        }
-    }
-
-    #[test]
-    fn a_summary_is_the_first_sentence() {
-        let cases = [
-            ("One.", "One"),
-            ("One. Two.", "One"),
-            ("One\nline. Two.", "One line"),
-            ("`a. b` is code. Two.", "`a. b` is code"),
-            (
-                "`socket.recv(bufsize[, flags])`: reads, e.g. twice. Two.",
-                "`socket.recv(bufsize[, flags])`: reads, e.g. twice",
-            ),
-            ("Calls `socket.recv`. Two.", "Calls `socket.recv`"),
-            ("No stop\n\nTwo.", "No stop"),
-            ("", ""),
-        ];
-        for (documentation, summary) in cases {
-            assert_eq!(first_sentence(documentation), summary);
         }
     }
 }

@@ -89,6 +89,71 @@ fn every_parameter_has_a_schema_a_description_and_a_name_in_snake_case() {
     }
 }
 
+/// Every schema below this one that is not a reference, itself included.
+fn schemas(schema: &Value) -> Vec<&Value> {
+    let Value::Object(members) = schema else { return Vec::new() };
+    if members.contains_key("$ref") {
+        return Vec::new();
+    }
+    let inner = members.iter().flat_map(|(keyword, value)| match (keyword.as_str(), value) {
+        ("properties", Value::Object(properties)) => properties.values().collect(),
+        ("items" | "anyOf" | "oneOf" | "allOf", Value::Array(items)) => items.iter().collect(),
+        ("items" | "additionalProperties", schema) => vec![schema],
+        _ => Vec::new(),
+    });
+    std::iter::once(schema).chain(inner.flat_map(schemas)).collect()
+}
+
+#[test]
+fn every_schema_has_a_title_of_its_own_and_no_format_of_numbers() {
+    let document = api::document();
+    let mut titles = BTreeSet::new();
+    let definitions = document["components"]["schemas"].as_object().unwrap().values();
+    let parameters = methods(&document).iter().flat_map(parameters).map(|p| &p["schema"]);
+    let results = methods(&document).iter().map(|method| &method["result"]["schema"]);
+    for schema in definitions.chain(parameters).chain(results).flat_map(schemas) {
+        let title = schema["title"].as_str().unwrap_or_else(|| panic!("no title: {schema}"));
+        assert!(titles.insert(title), "{title} is the title of two schemas");
+        assert_eq!(schema.get("format"), None, "{title}");
+    }
+}
+
+#[test]
+fn no_schema_leads_to_itself() {
+    let document = api::document();
+    let definitions = document["components"]["schemas"].as_object().unwrap();
+    // Definitions that lead to others only through those that are known to end.
+    let mut finite = BTreeSet::new();
+    let leads = |name: &String| references(&definitions[name]).into_iter().map(target).collect();
+    while let Some(name) = definitions.keys().find(|name| {
+        let leads: BTreeSet<&str> = leads(name);
+        !finite.contains(name.as_str()) && leads.iter().all(|name| finite.contains(name))
+    }) {
+        finite.insert(name.as_str());
+    }
+    let endless: Vec<_> =
+        definitions.keys().filter(|name| !finite.contains(name.as_str())).collect();
+    assert!(endless.is_empty(), "{endless:?}");
+}
+
+fn target(reference: &str) -> &str {
+    reference.rsplit('/').next().unwrap_or_default()
+}
+
+#[test]
+fn every_method_names_its_errors() {
+    let document = api::document();
+    for method in methods(&document) {
+        let errors = method["errors"].as_array().unwrap();
+        let names: Vec<_> =
+            errors.iter().map(|error| target(error["$ref"].as_str().unwrap())).collect();
+        let name = method["name"].as_str().unwrap();
+        assert!(names.contains(&"denied") && names.contains(&"limit"), "{name}: {names:?}");
+        let handle = parameters(method).iter().any(|parameter| parameter["name"] == "handle");
+        assert!(!handle || names.contains(&"handle"), "{name}: {names:?}");
+    }
+}
+
 #[test]
 fn optional_parameters_stand_behind_required_ones() {
     let document = api::document();

@@ -69,7 +69,28 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
 
 /// The whole contract as an OpenRPC document.
 pub fn document() -> serde_json::Value {
-    openrpc::document(NAMESPACES, errors(), env!("CARGO_PKG_VERSION"))
+    openrpc::document(NAMESPACES, errors(), errors_of, env!("CARGO_PKG_VERSION"))
+}
+
+/// The errors that a method can fail with, by name. Not those that concern a message before its method is known.
+fn errors_of(method: &str, takes_handle: bool) -> Vec<&'static str> {
+    let namespace = method.split('.').next().unwrap_or_default();
+    let kinds = ErrorKind::all().filter(|kind| match kind {
+        ErrorKind::Parse | ErrorKind::Request | ErrorKind::Method => false,
+        ErrorKind::Argument
+        | ErrorKind::Internal
+        | ErrorKind::Cancelled
+        | ErrorKind::Os
+        | ErrorKind::Denied
+        | ErrorKind::Session
+        | ErrorKind::Limit => true,
+        ErrorKind::Timeout | ErrorKind::Gai => namespace == "socket",
+        ErrorKind::Host => method.starts_with("socket.gethostby"),
+        ErrorKind::Policy => method == "admin.reload",
+        ErrorKind::Handle => takes_handle || matches!(method, "socket.poll" | "policy.check"),
+        ErrorKind::Descriptor => namespace == "socket" || method == "call.resolve",
+    });
+    kinds.map(|kind| kind.entry().name).collect()
 }
 
 /// The table of errors as OpenRPC error objects, by name.
