@@ -34,8 +34,9 @@ impl fmt::Display for Handle {
 
 impl<'de> Deserialize<'de> for Handle {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = u64::deserialize(deserializer)?;
-        Self::new(number).ok_or_else(|| serde::de::Error::custom("a handle is below 2^53"))
+        let wrong = || serde::de::Error::custom("a handle is an integer from 0 to 2^53 - 1");
+        let number = u64::deserialize(deserializer).map_err(|_other| wrong())?;
+        Self::new(number).ok_or_else(wrong)
     }
 }
 

@@ -218,9 +218,10 @@ pub(super) fn service(port: Option<&AddressItem>) -> OpResult<Option<String>> {
         None | Some(AddressItem::None(())) => Ok(None),
         Some(AddressItem::Number(number)) => Ok(Some(number.to_string())),
         Some(AddressItem::Text(text)) => Ok(Some(text.clone())),
-        Some(AddressItem::Bytes(_) | AddressItem::Other(_)) => {
-            Err(OpError::Plain("Int or String expected".to_owned()))
-        }
+        Some(item @ (AddressItem::Bytes(_) | AddressItem::Other(_))) => Err(match item.integer() {
+            Some(_) => OpError::overflow("Python int too large to convert to C long"),
+            None => OpError::Plain("Int or String expected".to_owned()),
+        }),
     }
 }
 

@@ -224,7 +224,7 @@ pub(super) fn complete(
         }
         (Err(_), Some(ErrorKind::Argument)) => {
             let refusal = error.data.as_str().unwrap_or(&error.message);
-            wrong_type(call, argument::message(method, params, refusal))
+            refused_argument(call, argument::message(method, params, refusal), refusal)
         }
         (Err(_), Some(kind)) => {
             let data = ErrorData { call: Some(call.to_owned()), ..ErrorData::default() };
@@ -259,16 +259,47 @@ pub(super) fn limit_in(json: &RawValue) -> Option<String> {
     serde_json::from_str::<Failed>(json.get()).ok()?.error.data?.limit
 }
 
-/// A parameter that is missing, unknown, too much or of the wrong type.
+/// A parameter that is missing, unknown, too much, of the wrong type or out of range.
 pub(super) fn argument(call: &str, detail: &str) -> ErrorObjectOwned {
-    wrong_type(call, format!("{call}: {detail}"))
+    refused_argument(call, format!("{call}: {detail}"), detail)
 }
 
-fn wrong_type(call: &str, message: String) -> ErrorObjectOwned {
+/// The same in these words; what the parser said decides between the exceptions.
+fn refused_argument(call: &str, message: String, detail: &str) -> ErrorObjectOwned {
+    let exception =
+        if is_out_of_range(detail) { Exception::OverflowError } else { Exception::TypeError };
     let data = ErrorData {
         call: Some(call.to_owned()),
-        exception: Some("TypeError".to_owned()),
+        exception: Some(exception_name(exception).to_owned()),
         ..ErrorData::default()
     };
     object(ErrorKind::Argument, message, data)
+}
+
+/// Whether serde refused an integer because its type does not hold it. Beyond 64 bits the JSON parser reads an
+/// integer as a floating point number, which then has no fraction.
+fn is_out_of_range(detail: &str) -> bool {
+    const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+    if detail.contains("invalid value: integer `") {
+        return true;
+    }
+    let (_, number) = detail.split_once("invalid type: floating point `").unwrap_or_default();
+    let number = number.split('`').next().and_then(|number| number.parse::<f64>().ok());
+    number.is_some_and(|number| number.abs() >= TWO_TO_63 && number.fract() == 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_that_no_type_holds_are_out_of_range_and_fractions_are_of_a_wrong_type() {
+        let refused = |json: &str| serde_json::from_str::<i64>(json).unwrap_err().to_string();
+        for json in ["9223372036854775808", "-9223372036854775809", "1180591620717411303424"] {
+            assert!(is_out_of_range(&refused(json)), "{json}");
+        }
+        for json in ["1.5", "-0.25", "1e3", "true", "null", "\"9223372036854775808\""] {
+            assert!(!is_out_of_range(&refused(json)), "{json}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::Handlers;
 use super::address::spell;
 use super::call::Call;
 use super::creation::service;
-use super::number::{int, int_or};
+use super::number::{c_int, int, int_or};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::interface;
 use crate::ops::resolve::Question;
@@ -187,24 +187,24 @@ async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult
     let AddressValue::Tuple(items) = sockaddr else {
         return Err(wrong());
     };
-    let (Some(AddressItem::Text(host)), Some(AddressItem::Number(port))) =
-        (items.first(), items.get(1))
-    else {
+    let port = items.get(1).and_then(AddressItem::integer);
+    let (Some(AddressItem::Text(host)), Some(port)) = (items.first(), port) else {
         return Err(OpError::type_error("illegal sockaddr argument: [host, port, ...]"));
     };
     if items.len() > 4 {
         return Err(wrong());
     }
-    let number = |place: usize| match items.get(place) {
+    // Formats `i` and `I` of CPython: the one checks, the other takes the low bits.
+    let port = c_int(i64::try_from(port).unwrap_or(if port < 0 { i64::MIN } else { i64::MAX }))?;
+    let word = |place: usize| match items.get(place).map(AddressItem::integer) {
         None => Ok(0),
-        Some(AddressItem::Number(number)) => Ok(*number),
-        Some(_) => Err(wrong()),
+        Some(Some(number)) => Ok(u32::try_from(number & i128::from(u32::MAX)).unwrap_or_default()),
+        Some(None) => Err(wrong()),
     };
-    let flowinfo = u32::try_from(number(2)?).ok().filter(|flowinfo| *flowinfo <= 0xf_ffff);
+    let flowinfo = Some(word(2)?).filter(|flowinfo| *flowinfo <= 0xf_ffff);
     let flowinfo =
         flowinfo.ok_or_else(|| OpError::overflow("getnameinfo(): flowinfo must be 0-1048575."))?;
-    let scope_id = u32::try_from(number(3)?)
-        .map_err(|_error| OpError::overflow("getnameinfo(): scope_id must be 0-4294967295"))?;
+    let scope_id = word(3)?;
     let question = Question {
         host: Some(host.clone()),
         service: Some(port.to_string()),

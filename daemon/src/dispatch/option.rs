@@ -11,7 +11,7 @@ use sockbroker_sys::ioctl::{IntRequest, InterfaceRequest};
 
 use super::Handlers;
 use super::call::Call;
-use super::number::int;
+use super::number::{c_int, int};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::sniffer;
@@ -40,7 +40,7 @@ impl OptionsServer for Handlers {
         let entry = call.entry(handle)?;
         let (level, name) = (int(level)?, int(optname)?);
         let request = SocketOption::new(entry.kind(), OptionAccess::Read, level, name);
-        let length = buflen.unwrap_or(0);
+        let length = i64::from(c_int(buflen.unwrap_or(0))?);
         if !(0..=MAX_OPTION_BYTES).contains(&length) {
             return Err(OpError::Plain("getsockopt buflen out of range".to_owned()).into());
         }

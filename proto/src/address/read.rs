@@ -447,11 +447,9 @@ fn interface(items: &[AddressItem]) -> Read<String> {
 }
 
 fn port(items: &[AddressItem]) -> Read<u16> {
-    match items.get(1) {
-        Some(AddressItem::Number(value)) => {
-            u16::try_from(*value).map_err(|_error| overflow("port must be 0-65535."))
-        }
-        _ => Err(type_error("the port must be an integer")),
+    match items.get(1).and_then(AddressItem::integer) {
+        Some(value) => u16::try_from(value).map_err(|_error| overflow("port must be 0-65535.")),
+        None => Err(type_error("the port must be an integer")),
     }
 }
 
@@ -506,17 +504,29 @@ fn wrapping<T: TryFrom<i64>>(
     mask: i64,
 ) -> Read<T> {
     let value = match (items.get(index), default) {
-        (Some(AddressItem::Number(value)), _) => *value & mask,
-        (None, Some(default)) => default,
-        _ => return Err(type_error(format!("{what} must be an integer"))),
+        (None, Some(default)) => Some(default),
+        (item, _) => item.and_then(AddressItem::integer).map(|value| low_bits(value, mask)),
+    };
+    let Some(value) = value else {
+        return Err(type_error(format!("{what} must be an integer")));
     };
     T::try_from(value).map_err(|_error| overflow(format!("{what} is out of range")))
+}
+
+fn low_bits(value: i128, mask: i64) -> i64 {
+    // What a mask of 63 bits leaves fits.
+    i64::try_from(value & i128::from(mask)).unwrap_or_default()
 }
 
 /// A 64-bit integer, as a number or, above 2^53, as decimal text; of a negative number the same bits.
 fn wide(items: &[AddressItem], index: usize, what: &str) -> Read<u64> {
     match items.get(index) {
         Some(AddressItem::Number(value)) => Ok(value.cast_unsigned()),
+        Some(item @ AddressItem::Other(_)) => match item.integer() {
+            // CPython's format `K` takes the low 64 bits.
+            Some(value) => Ok(u64::try_from(value & i128::from(u64::MAX)).unwrap_or_default()),
+            None => Err(type_error(format!("{what} must be an integer"))),
+        },
         Some(AddressItem::Text(text)) => {
             text.parse().map_err(|_error| overflow(format!("{what} must be an integer of 64 bits")))
         }
@@ -543,14 +553,12 @@ fn number<T: TryFrom<i64>>(
     what: &str,
     range: std::ops::RangeInclusive<i64>,
 ) -> Read<T> {
-    let Some(AddressItem::Number(value)) = items.get(index) else {
+    let Some(value) = items.get(index).and_then(AddressItem::integer) else {
         return Err(type_error(format!("{what} must be an integer")));
     };
     let out_of_range = || overflow(format!("{what} must be {}-{}.", range.start(), range.end()));
-    if !range.contains(value) {
-        return Err(out_of_range());
-    }
-    T::try_from(*value).map_err(|_error| out_of_range())
+    let value = i64::try_from(value).ok().filter(|value| range.contains(value));
+    value.and_then(|value| T::try_from(value).ok()).ok_or_else(out_of_range)
 }
 
 fn type_error(message: impl Into<String>) -> AddressError {

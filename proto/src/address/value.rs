@@ -89,6 +89,28 @@ pub enum AddressItem {
     Other(serde_json::Value),
 }
 
+impl AddressItem {
+    /// The item as an integer, where it is one. JSON parsers read one beyond 64 bits as a floating point number:
+    /// it keeps its sign and the bits that such a number holds.
+    pub fn integer(&self) -> Option<i128> {
+        match self {
+            Self::Number(number) => Some((*number).into()),
+            Self::Other(serde_json::Value::Number(number)) => match number.as_u64() {
+                Some(number) => Some(number.into()),
+                None => number.as_f64().and_then(beyond_64_bits),
+            },
+            Self::Text(_) | Self::Bytes(_) | Self::None(()) | Self::Other(_) => None,
+        }
+    }
+}
+
+/// A number without fraction that no integer of 64 bits holds.
+fn beyond_64_bits(number: f64) -> Option<i128> {
+    const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+    #[expect(clippy::cast_possible_truncation, reason = "it has no fraction, and `as` saturates")]
+    (number.abs() >= TWO_TO_63 && number.fract() == 0.0).then_some(number as i128)
+}
+
 impl JsonSchema for AddressValue {
     fn schema_name() -> Cow<'static, str> {
         "Address".into()

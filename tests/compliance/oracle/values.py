@@ -8,8 +8,6 @@ import errno
 import os
 import socket
 
-_EXACT = 1 << 53
-_WORD = (1 << 64) - 1
 _RIGHTS = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
 
 
@@ -50,8 +48,6 @@ def _host(item):
 def _item(item):
     if isinstance(item, (bytes, bytearray)):
         return _raw(bytes(item))
-    if isinstance(item, int) and abs(item) > _EXACT:
-        return str(item & _WORD)
     return plain(item)
 
 

@@ -16,6 +16,30 @@ def ports_out_of_range(s, t):
 
 
 @scenario
+def integers_beyond_64_bits(s, t):
+    """An integer that no machine word holds is out of range, and not of a wrong type."""
+    sock = udp(s, t)
+    for big in (2**63 - 1, 2**63, 2**64, 2**70, -(2**63) - 1):
+        t.call(f"htonl {big}", s.htonl, big)
+        t.call(f"CMSG_LEN {big}", s.CMSG_LEN, big)
+        t.call(f"getservbyport {big}", s.getservbyport, big)
+        t.call(f"getaddrinfo {big}", s.getaddrinfo, "127.0.0.1", big)
+        t.call(f"getnameinfo {big}", s.getnameinfo, ("127.0.0.1", big), 0)
+        t.call(f"shutdown {big}", sock.shutdown, big)
+        t.call(f"connect {big}", sock.connect, ("127.0.0.1", big))
+        t.call(f"send {big}", sock.send, b"x", big)
+        t.call(f"socket {big}", s.socket, big)
+
+
+@scenario(needs=("ipv6",))
+def zones_beyond_64_bits(s, t):
+    """Of the number of a zone the low 32 bits count."""
+    sock = udp(s, t, s.AF_INET6)
+    for big in (2**63, 2**64, 2**70, -(2**63) - 2**32):
+        t.call(f"connect {big}", sock.connect, ("::1", 9, 0, big))
+
+
+@scenario
 def addresses_of_the_wrong_form(s, t):
     """An IPv4 address is a pair of text and integer."""
     sock = t.socket(s.AF_INET, s.SOCK_DGRAM)
