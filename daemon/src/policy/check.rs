@@ -1,6 +1,7 @@
 //! Rules that cannot do what they seem to: never reached, or naming what their verbs do not have.
 
 use super::contradiction::contradictions;
+use super::escape::escapes;
 use super::file::Warning;
 use super::name::{PathPrefix, Pattern};
 use super::rule::{Effect, Handover, Rule};
@@ -23,6 +24,14 @@ pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
         }
         for why in contradictions(rule) {
             warn(why);
+        }
+        if let Some((allow, where_from)) = rules.iter().find(|(other, _)| escapes(rule, other)) {
+            warn(format!(
+                "it does not hold for the holder of a descriptor, so `{}` at {where_from} does not pass \
+                 those that it could be about: say there `unchecked = false`, or `unchecked = true` to \
+                 pass them all the same",
+                allow.name
+            ));
         }
         let denied = rules.iter().find(|(other, _)| {
             other.effect == Effect::Deny && rule.effect == Effect::Allow && covers(other, rule)
@@ -388,5 +397,27 @@ mod tests {
         };
         let found = warnings(&(rule("a") + &rule("b")));
         assert_eq!(found, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 says all of it"]);
+    }
+
+    #[test]
+    fn a_deny_that_descriptors_escape_is_told_unless_the_grant_decides_it() {
+        let rules = |grant: &str, deny: &str| {
+            warnings(&format!(
+                "[[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\nallow = [\"handover\"]\n{grant}\n\
+                 [[rule]]\nname = \"d\"\nsubject = {{ everyone = true }}\ndeny = [\"connect\"]\n{deny}\n"
+            ))
+        };
+        let remote = "remote = [\"10.0.0.0/8\"]";
+        let found = rules("", remote);
+        assert!(found.len() == 1 && found[0].contains("`a` at p:"), "{found:?}");
+        for (grant, deny) in [
+            ("unchecked = true", remote),
+            ("unchecked = false", remote),
+            ("family = [\"AF_UNIX\"]", remote),
+            ("type = [\"SOCK_DGRAM\"]", "remote = [\"any\"]\ntype = [\"SOCK_STREAM\"]"),
+            ("", "family = [\"AF_INET\"]"),
+        ] {
+            assert_eq!(rules(grant, deny), [""; 0], "{grant} {deny}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::action::SocketFacts;
 use super::rights::{ByVerb, Rights};
-use super::rule::Rule;
+use super::rule::{Effect, Rule};
 use super::verb::Verb;
 
 /// What the holder of a descriptor does without the broker.
@@ -29,19 +29,46 @@ impl Rights {
     }
 }
 
+/// Whether a rule that refuses could be about descriptors that another passes, without a word about it there.
+pub(super) fn escapes(deny: &Rule, allow: &Rule) -> bool {
+    let about = deny.effect == Effect::Deny && HOLDER.iter().any(|verb| deny.has_verb(*verb));
+    let passes = allow.effect == Effect::Allow && allow.has_verb(Verb::Handover);
+    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_CAN, libc::AF_UNIX];
+    let named = |rule: &Rule, family| {
+        rule.family.is_empty() || rule.family.iter().any(|own| own.0 == family)
+    };
+    let mut families = families.into_iter();
+    let meet = families
+        .any(|family| named(deny, family) && named(allow, family) && deny.binds_calls_of(family));
+    about
+        && passes
+        && allow.unchecked.is_none()
+        && meet
+        && overlap(&deny.kind, &allow.kind)
+        && overlap(&deny.protocol, &allow.protocol)
+}
+
+/// Whether something is in both lists, of which an empty one means everything.
+fn overlap<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    one.is_empty() || other.is_empty() || one.iter().any(|item| other.contains(item))
+}
+
 impl Rule {
     /// Whether it is about this kind of socket by operands that differ from call to call.
     pub(super) fn binds_calls(&self, socket: SocketFacts) -> bool {
         let socket = socket.judged();
-        let is = |families: &[i32]| families.contains(&socket.family);
+        self.admits_socket(Some(socket)) && self.binds_calls_of(socket.family)
+    }
+
+    fn binds_calls_of(&self, family: i32) -> bool {
+        let is = |families: &[i32]| families.contains(&family);
         let internet = is(&[libc::AF_INET, libc::AF_INET6]);
         let addresses = !(self.local.is_empty()
             && self.local_ports.is_empty()
             && self.remote.is_empty()
             && self.remote_ports.is_empty());
-        self.admits_socket(Some(socket))
-            && (addresses && internet
-                || !self.interface.is_empty() && (internet || is(&[libc::AF_PACKET, libc::AF_CAN]))
-                || !self.path.is_empty() && is(&[libc::AF_UNIX]))
+        addresses && internet
+            || !self.interface.is_empty() && (internet || is(&[libc::AF_PACKET, libc::AF_CAN]))
+            || !self.path.is_empty() && is(&[libc::AF_UNIX])
     }
 }

@@ -104,7 +104,7 @@ pub struct RuleText {
     pub netlink: Vec<MessageClass>,
     pub snaplen: Option<u64>,
     pub handover: Option<Handover>,
-    pub unchecked: bool,
+    pub unchecked: Option<bool>,
     pub paths: Option<Paths>,
     pub lookup: Option<Lookup>,
     pub lookup_seconds: Option<u64>,
@@ -243,7 +243,7 @@ impl RuleText {
             ("netlink", !self.netlink.is_empty(), &[Verb::Send]),
             ("snaplen", self.snaplen.is_some(), &[Verb::Capture]),
             ("handover", self.handover.is_some(), &[Verb::Handover]),
-            ("unchecked", self.unchecked, &[Verb::Handover]),
+            ("unchecked", self.unchecked.is_some(), &[Verb::Handover]),
             ("paths", self.paths.is_some(), &named),
             ("lookup", self.lookup.is_some(), &reach),
         ];
@@ -259,7 +259,7 @@ impl RuleText {
         let grants_only = [
             ("snaplen", self.snaplen.is_some()),
             ("lookup", self.lookup.is_some()),
-            ("unchecked", self.unchecked),
+            ("unchecked", self.unchecked.is_some()),
             ("paths", self.paths.is_some()),
         ];
         match grants_only.iter().find(|(_, given)| *given && effect == Effect::Deny) {

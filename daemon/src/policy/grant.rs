@@ -113,7 +113,7 @@ pub(super) fn fields(rule: &Rule) -> String {
     };
     plain("snaplen", rule.snaplen.map(|snaplen| snaplen.to_string()));
     plain("handover", rule.handover.map(|handover| quoted(Handover::word(handover))));
-    plain("unchecked", rule.unchecked.then(|| true.to_string()));
+    plain("unchecked", rule.unchecked.map(|unchecked| unchecked.to_string()));
     plain("paths", rule.paths.map(|paths| quoted(paths.word())));
     plain("lookup", rule.lookup.map(|_| quoted("required")));
     plain("lookup_seconds", rule.lookup.map(|limit| limit.as_secs().to_string()));

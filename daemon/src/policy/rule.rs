@@ -97,8 +97,9 @@ pub struct Rule {
     pub snaplen: Option<u64>,
     /// Without it: [`Handover::Ordinary`] in an `allow`, everything in a `deny`.
     pub handover: Option<Handover>,
-    /// Whether descriptors are passed although a `deny` does not hold for them any more.
-    pub unchecked: bool,
+    /// Whether descriptors are passed although a `deny` does not hold for them any more; without it they are
+    /// not.
+    pub unchecked: Option<bool>,
     /// Whose view of the file system a path as text means, where a rule grants such paths.
     pub paths: Option<Paths>,
     /// How old a look-up may be that a destination must come from; `None` needs none.
@@ -159,6 +160,11 @@ impl Rule {
     /// The verbs it is about.
     pub fn verbs(&self) -> impl Iterator<Item = Verb> {
         self.verbs.iter()
+    }
+
+    /// Whether it is about a verb.
+    pub(super) fn has_verb(&self, verb: Verb) -> bool {
+        self.verbs.has(verb)
     }
 
     /// Whether it decides this question, for a subject it is about.
@@ -280,7 +286,7 @@ impl Rule {
         match (self.effect, self.handover) {
             (Effect::Allow, handover) => {
                 (!strong || handover == Some(Handover::Unrevocable))
-                    && (self.unchecked || question.escapes.is_none())
+                    && (self.unchecked == Some(true) || question.escapes.is_none())
             }
             (Effect::Deny, None) => true,
             (Effect::Deny, Some(handover)) => strong == (handover == Handover::Unrevocable),
