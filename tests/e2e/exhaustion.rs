@@ -221,7 +221,7 @@ fn limits_fit_to_few_open_files_leave_room_for_root() {
 }
 
 #[test]
-fn a_broker_without_files_logs_it_once() {
+fn a_broker_without_files_logs_it_a_few_times() {
     bounded(20, || {
         let broker = starved();
         let mut client = broker.lsp();
@@ -230,7 +230,8 @@ fn a_broker_without_files_logs_it_once() {
         until("it is logged", || broker.log().contains("cannot accept"));
         // Several rests of the loop.
         pause(700);
-        assert_eq!(broker.log().matches("cannot accept").count(), 1, "{}", broker.log());
+        // `refusal_lines_per_minute`, and no more.
+        assert!(broker.log().matches("cannot accept").count() <= 5, "{}", broker.log());
     });
 }
 

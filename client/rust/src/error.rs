@@ -203,9 +203,10 @@ impl Error {
 
     /// A system call of this process that failed in place of the broker's.
     pub(crate) fn native(call: &str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error();
         Self::Os {
-            errno: error.raw_os_error(),
-            name: None,
+            errno,
+            name: errno.and_then(sockbroker_proto::errno::name).map(str::to_owned),
             call: call.to_owned(),
             message: format!("{call}: {error}"),
             sent: None,

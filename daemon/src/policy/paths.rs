@@ -4,9 +4,26 @@ use super::Denial;
 use super::action::SocketFacts;
 use super::question::{Endpoint, Question};
 use super::rights::{ByVerb, NO_RULE, Rights, RuleName};
-use super::rule::{Paths, Rule};
+use super::rule::Rule;
 use super::target::FileFacts;
 use super::verb::Verb;
+
+/// Whose view of the file system a path as text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Paths {
+    /// The broker's own.
+    Broker,
+}
+
+impl Paths {
+    /// The word of the rule language.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+        }
+    }
+}
 
 impl Rights {
     /// The paths of rules about a verb, by which a file may be named.

@@ -8,6 +8,7 @@ use super::grant;
 use super::name::{PathPrefix, Pattern, is_plain};
 use super::netlink::MessageClass;
 use super::option::OptionClass;
+use super::paths::Paths;
 use super::question::{Endpoint, Question};
 use super::subjects::Subjects;
 use super::value::{Family, Network, Ports, Protocol, SocketType};
@@ -49,23 +50,6 @@ impl Handover {
         match self {
             Self::Ordinary => "ordinary",
             Self::Unrevocable => "unrevocable",
-        }
-    }
-}
-
-/// Whose view of the file system a path as text means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Paths {
-    /// The broker's own.
-    Broker,
-}
-
-impl Paths {
-    /// The word of the rule language.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Broker => "broker",
         }
     }
 }

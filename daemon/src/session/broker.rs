@@ -85,7 +85,7 @@ impl Broker {
         }
     }
 
-    /// The same, able to read its policy anew.
+    /// The same, able to reload its policy.
     #[must_use]
     pub fn reloading(mut self, loader: Box<Loader>) -> Self {
         self.policy = self.policy.reloading(loader);
@@ -167,7 +167,6 @@ impl Broker {
     }
 
     fn implicit(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Session>>> {
-        // The same.
         self.implicit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
