@@ -14,7 +14,7 @@ from .brokered import BrokeredSocketModule
 from .native import NativeModule
 from .scenario import Transcript
 
-DEADLINE = 20.0
+DEADLINE = 300
 """Seconds a scenario may take on one side."""
 
 

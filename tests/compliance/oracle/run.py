@@ -59,7 +59,7 @@ def enter_namespaces():
         return
     os.environ[_MARK] = "1"
     try:
-        allowed = subprocess.run([*_NAMESPACES, "true"], capture_output=True, timeout=20).returncode == 0
+        allowed = subprocess.run([*_NAMESPACES, "true"], capture_output=True, timeout=120).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         allowed = False
     if allowed:

@@ -78,7 +78,7 @@ class Launch(unittest.TestCase):
         for mode in ("direct", "mediated", "remote"):
             more = {"SOCKBROKER_MODE": mode, "SOCKBROKER": f"unix:{self.broker.path}"}
             done = subprocess.run(
-                [sys.executable, *code(text)], env=environment(**more), capture_output=True, text=True, timeout=30
+                [sys.executable, *code(text)], env=environment(**more), capture_output=True, text=True, timeout=180
             )
             self.assertEqual(done.stderr, "")
             self.assertTrue(done.stdout.startswith("b'hello' AF_INET"), done.stdout)

@@ -119,7 +119,7 @@ class Dying(unittest.TestCase):
             self.assertEqual(running.stdout.readline(), "ready\n")
             self.broker.kill()
             self.broker.start()
-            output, said = running.communicate("\n", timeout=20)
+            output, said = running.communicate("\n", timeout=180)
         self.assertEqual((output, said), ("127.0.0.1\nBrokerError\n", ""))
 
 
