@@ -55,6 +55,10 @@ class Pool:
         self._guard = threading.RLock()
         self._resting: collections.deque[Connection] = collections.deque()
         self._user_of_anchor = -1
+        self._opening: list[int] = []
+        """The threads that open a connection now."""
+        self._opener = -1
+        """The thread that opens a connection to share."""
         self._token = ""
         if clone is None:
             self._anchor = self._connect()
@@ -89,7 +93,7 @@ class Pool:
     def _take_another(self, method: str) -> Connection | None:
         if self.is_stale():
             return None
-        present = len(self._connections)
+        present = len(self._connections) + len(self._opening)
         if present == 1 and method in _QUICK and self._anchor.is_ours():
             with contextlib.suppress(IndexError):
                 anchor = self._resting.pop()
@@ -99,6 +103,8 @@ class Pool:
         is_main = threading.current_thread() is threading.main_thread()
         if present > _EXCLUSIVE_MAX and not is_main and not in_thread_of_a_connection():
             return None
+        me = threading.get_ident()
+        self._opening.append(me)
         try:
             return self._attach()
         except OSError:
@@ -106,6 +112,8 @@ class Pool:
                 return None
             self.note_end()
             raise
+        finally:
+            self._opening.remove(me)
 
     def give_back(self, connection: Connection) -> None:
         (self._resting if connection is self._anchor else self._idle).append(connection)
@@ -204,25 +212,33 @@ class Pool:
                         self.note_end()
                     if self.ended or self._user_of_anchor == threading.get_ident():
                         raise self.error()
-                    is_waiting = True
+                    is_waiting = True  # a short call of another thread has the anchor
                 else:
                     is_waiting = False
-            if is_waiting:
-                time.sleep(_PAUSE)  # a short call of another thread has the anchor
-            elif not self._add_shared():
+            added = None if is_waiting else self._add_shared()
+            if added is None:
+                time.sleep(_PAUSE)
+            elif not added:
                 shared = min(list(self._shared), key=SharedConnection.load)
                 shared.add(call)
                 return shared
 
-    def _add_shared(self) -> bool:
-        """Opens one more connection to share, if that is possible."""
-        if self.is_stale() or len(self._shared) >= _SHARED_MAX:
-            return False
+    def _add_shared(self) -> bool | None:
+        """Opens one more connection to share, if that is possible; `None` while another thread does."""
+        me = threading.get_ident()
         try:
-            connection = self._attach()
+            with self._guard:
+                if self._opener not in (-1, me):
+                    return None
+                self._opener = me
+            if self.is_stale() or len(self._shared) >= _SHARED_MAX:
+                return False
+            self._shared.append(SharedConnection(self._attach(), self._forget_shared))
         except OSError:
             return False
-        self._shared.append(SharedConnection(connection, self._forget_shared))
+        finally:
+            if self._opener == me:
+                self._opener = -1
         return True
 
     def _forget_shared(self, shared: SharedConnection) -> None:
