@@ -52,6 +52,11 @@ class Session:
             self.call("socket.setdefaulttimeout", [timeout])
 
     @property
+    def passes_descriptors(self) -> bool:
+        """Whether its connections carry descriptors: those through a command may end in a pipe."""
+        return not self.endpoint.command
+
+    @property
     def ended(self) -> bool:
         """Whether its handles are lost."""
         return self._pool.ended

@@ -16,6 +16,7 @@ from .errors import BrokerError, still_refused
 from .answer import Answer
 from .handle import Handle, Transit, in_transit
 from .late import LateResults
+from .unix_paths import write_new_socket, write_socket
 from .values import Outgoing, c_int, integer, octets, read_address, write_address
 
 _UNIX = int(native.module.AF_UNIX)
@@ -82,6 +83,10 @@ class HandleLife(Base):
         """Whether this process does it itself, so that its own credentials and rights count."""
         return self._family() == _UNIX and _natively.fileno(self) >= 0
 
+    def _takes_paths(self) -> bool:
+        """Whether the paths of an address are opened by this process, and go to the broker as descriptors."""
+        return self._family() == _UNIX and self._open().session.passes_descriptors
+
     @method
     def fileno(self) -> int:
         """The descriptor; without one, a number that `select` and `poll` of this package understand."""
@@ -114,6 +119,11 @@ class HandleLife(Base):
             _natively.bind(self, address)
             return
         sys.audit("socket.bind", self, address)
+        if self._takes_paths():
+            with Outgoing() as beside:
+                written = write_new_socket(_UNIX, address, beside)
+                handle.call("bind", [written], descriptors=beside.descriptors)
+            return
         if handle.session.is_stale():
             handle.session.follow_identity()
             if _natively.fileno(self) >= 0:
@@ -156,7 +166,10 @@ class HandleLife(Base):
             _natively.connect(self, address)
             return
         sys.audit("socket.connect", self, address)
-        handle.call("connect", [written])
+        with Outgoing() as beside:
+            if self._takes_paths():
+                written = write_socket(_UNIX, address, beside)
+            handle.call("connect", [written], descriptors=beside.descriptors)
 
     @method
     def connect_ex(self, address: Any, /) -> int:
@@ -166,7 +179,16 @@ class HandleLife(Base):
         if self._is_local():
             return _natively.connect_ex(self, address)  # type: ignore[no-any-return]
         sys.audit("socket.connect", self, address)
-        return self._handle.call("connect_ex", [written]).value  # type: ignore[no-any-return]
+        with Outgoing() as beside:
+            try:
+                if self._takes_paths():
+                    written = write_socket(_UNIX, address, beside)
+            except OSError as error:
+                if error.errno is None:
+                    raise
+                return error.errno
+            answer = self._handle.call("connect_ex", [written], descriptors=beside.descriptors)
+        return answer.value  # type: ignore[no-any-return]
 
     @method
     def shutdown(self, how: Any, /) -> None:

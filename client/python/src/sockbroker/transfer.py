@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, Sequence
 
 from . import frame, native
 from .arguments import method
@@ -14,12 +14,14 @@ from .answer import Answer
 from .handle import Handle
 from .late import LateResults, Message
 from .life import HandleLife
+from .unix_paths import write_socket
 from .values import Outgoing, c_int, integer, octets, read_address, read_ancillary, write_address
 
 _CLOEXEC = int(native.module.MSG_CMSG_CLOEXEC)
 _CTRUNC = int(native.module.MSG_CTRUNC)
 _WAITALL = int(native.module.MSG_WAITALL)
 _TAKES_NOTHING = int(native.module.MSG_PEEK | native.module.MSG_DONTWAIT | native.module.MSG_OOB)
+_UNIX = int(native.module.AF_UNIX)
 _STREAM = int(native.module.SOCK_STREAM)
 _MAX_BUFFERS = 1024  # UIO_MAXIOV
 _MAX_RIGHTS = 253  # SCM_MAX_FD
@@ -160,7 +162,11 @@ class HandleSocket(HandleLife):
             if self._is_local():
                 return _natively.sendto(self, view, flags, rest[-1])  # type: ignore[no-any-return]
             sys.audit("socket.sendto", self, rest[-1])
-            return self._send_parts("sendto", view, [flags, address])
+            if not self._takes_paths():
+                return self._send_parts("sendto", view, [flags, address])
+            with Outgoing() as beside:
+                address = write_socket(_UNIX, rest[-1], beside)
+                return self._send_parts("sendto", view, [flags, address], beside.descriptors)
 
     @method
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: Any = 0, address: Any = None, /) -> int:
@@ -178,6 +184,8 @@ class HandleSocket(HandleLife):
             if len(beside.descriptors) > _MAX_RIGHTS:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             sys.audit("socket.sendmsg", self, address)
+            if address is not None and self._takes_paths():
+                written = write_socket(_UNIX, address, beside)
             first = self._first_part(data)
             params = [[beside.data(first)] if views else [], control, flags, written]
             sent: int = handle.call(
@@ -186,6 +194,7 @@ class HandleSocket(HandleLife):
             if sent == len(first) < len(data):
                 sent += self._send_rest("sendmsg", data[sent:], [flags, written])
         finally:
+            beside.close()
             for view in views:
                 view.release()
         return sent
@@ -197,10 +206,12 @@ class HandleSocket(HandleLife):
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         return data[:part]
 
-    def _send_parts(self, name: str, data: memoryview, rest: list[Any]) -> int:
+    def _send_parts(
+        self, name: str, data: memoryview, rest: list[Any], descriptors: Sequence[int] = ()
+    ) -> int:
         """Sends as one system call does: a blocking stream takes all of it."""
         first = self._first_part(data)
-        sent = _send_part(self._open(), name, first, rest)
+        sent = _send_part(self._open(), name, first, rest, descriptors)
         if sent == len(first) < len(data):
             sent += self._send_rest(name, data[sent:], rest)
         return sent
@@ -243,11 +254,11 @@ def _positive(size: Any) -> int:
     return number
 
 
-def _send_part(handle: Handle, name: str, part: Any, rest: list[Any]) -> int:
+def _send_part(handle: Handle, name: str, part: Any, rest: list[Any], descriptors: Sequence[int] = ()) -> int:
     if len(part):
-        answer = handle.call(name, [{"attachment": 0}, *rest], attachments=[part])
+        answer = handle.call(name, [{"attachment": 0}, *rest], attachments=[part], descriptors=descriptors)
     else:
-        answer = handle.call(name, ["", *rest])
+        answer = handle.call(name, ["", *rest], descriptors=descriptors)
     return answer.value or 0
 
 

@@ -67,11 +67,7 @@ def host(value: Any) -> str | None:
 def write_address(family: int, address: Any) -> Any:
     """An address as a parameter. The broker checks numbers and ranges."""
     if isinstance(address, str):
-        try:
-            address.encode()
-        except UnicodeEncodeError:
-            return _raw(os.fsencode(address))
-        return address
+        return text_or_raw(os.fsencode(address))
     if isinstance(address, tuple):
         if family in _HOSTS and address:
             if address[0] is None:
@@ -107,6 +103,14 @@ def _low_bits(item: Any) -> int:
     return integer(item) & _UNSIGNED_MAX
 
 
+def text_or_raw(name: bytes) -> Any:
+    """A name of a file: text if it is UTF-8."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return _raw(name)
+
+
 def _raw(buffer: Any) -> dict[str, str]:
     with octets(buffer) as data:
         return {"base64": binascii.b2a_base64(data, newline=False).decode("ascii")}
@@ -131,11 +135,28 @@ def read_address(value: Any, family: int) -> Any:
 class Outgoing:
     """What rides beside a request: attachments and descriptors."""
 
-    __slots__ = ("attachments", "descriptors")
+    __slots__ = ("attachments", "descriptors", "_opened")
 
     def __init__(self) -> None:
         self.attachments: list[Any] = []
         self.descriptors: list[int] = []
+        self._opened: list[int] = []
+
+    def __enter__(self) -> Outgoing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes what was opened for the call."""
+        frame.close_all(self._opened)
+
+    def open(self, path: bytes, flags: int) -> int:
+        """Opens a file that is closed when the call has ended; its index among the descriptors."""
+        self._opened.append(os.open(path, flags))
+        self.descriptors.append(self._opened[-1])
+        return len(self.descriptors) - 1
 
     def data(self, value: Any) -> Any:
         """Bytes as a parameter: an attachment, or base64 where there are too many of them."""
