@@ -43,7 +43,7 @@ fn systemd_finds_no_fault_with_the_units_in_any_role() {
     let roles: Vec<_> = names
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    assert_eq!(roles.len(), 5, "{roles:?}");
+    assert_eq!(roles.len(), 6, "{roles:?}");
     for role in roles.iter().map(String::as_str).chain([""]) {
         let folder =
             installed(&[role].iter().copied().filter(|r| !r.is_empty()).collect::<Vec<_>>());
@@ -62,6 +62,7 @@ fn the_service_is_exposed_no_more_than_promised() {
     for (roles, most) in [
         (&[][..], "20"),
         (&["capture"][..], "20"),
+        (&["scapy"], "20"),
         (&["ports"], "20"),
         (&["capture", "options", "ports"], "23"),
         (&["system"], "26"),

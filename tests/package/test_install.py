@@ -84,7 +84,7 @@ class Install(unittest.TestCase):
         self.assertEqual(told["installed"], HERE)
         self.assertEqual(told["groups"], [
             "sockbroker", "sockbroker-capture", "sockbroker-options", "sockbroker-ping", "sockbroker-ports",
-            "sockbroker-system", "sockbroker-unix"])
+            "sockbroker-scapy", "sockbroker-system", "sockbroker-unix"])
         self.assertEqual(told["python"], ["/usr/lib/python3/dist-packages/sockbroker/__init__.py"])
         # Disabled by the administrator, and left so.
         self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in told["check"]), told["check"])

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
-use sockbroker_test_support::{LspClient, Start};
+use sockbroker_test_support::{LspClient, Start, base64};
 
 use crate::arena::{PROGRAM, assert_denied, attacker, neighbour};
 
@@ -115,5 +115,58 @@ fn the_capture_role_sees_packets_sends_none_and_is_handed_no_descriptor() {
         // Who holds no role is granted nothing at all.
         let answer = neighbour.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
         assert_denied(&answer, "no rule", "create", "socket.socket");
+    });
+}
+
+#[test]
+fn the_scapy_role_sends_packets_of_any_kind_and_changes_nothing_else() {
+    // `rtnetlink(7)`.
+    const GET_LINKS: u16 = 18;
+    const DELETE_LINK: u16 = 17;
+    let test = concat!(
+        module_path!(),
+        "::the_scapy_role_sends_packets_of_any_kind_and_changes_nothing_else"
+    );
+    holding(test, "scapy", |mut member, _| {
+        // A frame of its own, seen by a packet socket of its own.
+        let packets = member.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 3])).handle();
+        member.call("socket.bind", json!([packets, ["lo", 3]])).result();
+        let frame = base64([[0; 12].as_slice(), &[0x88, 0xb5], b"made by the member"].concat());
+        member.call("socket.send", json!([packets, frame])).result();
+        let seen = member.call("socket.recv", json!([packets, 2000])).result()["data"].clone();
+        assert_eq!(seen, frame);
+        // A packet with a header of its own, from an address that is not the host's.
+        let raw = json!(["AF_INET", "SOCK_RAW", "IPPROTO_RAW"]);
+        let raw = member.call("socket.socket", raw).handle();
+        let header = [
+            0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 192, 0, 2, 7, 127, 0, 0, 1, 0, 9, 0, 9, 0, 8,
+            0, 0,
+        ];
+        let sent = json!([raw, base64(header), 0, ["127.0.0.1", 0]]);
+        assert_eq!(*member.call("socket.sendto", sent).result(), 28);
+        // Routes are read. Nothing of the network is changed, and nothing is handed over.
+        let netlink = json!(["AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE"]);
+        let netlink = member.call("socket.socket", netlink).handle();
+        member.call("socket.bind", json!([netlink, [0, 0]])).result();
+        let request = |kind: u16, flags: u16| {
+            let head = [&36_u32.to_ne_bytes()[..], &kind.to_ne_bytes(), &flags.to_ne_bytes()];
+            base64([head.concat(), vec![1, 0, 0, 0, 0, 0, 0, 0], vec![0; 20]].concat())
+        };
+        member.call("socket.send", json!([netlink, request(GET_LINKS, 0x301)])).result();
+        assert!(
+            member.call("socket.recv", json!([netlink, 9000])).result()["n"].as_u64() > Some(36)
+        );
+        let tcp = member.call("socket.socket", json!(["AF_INET", "SOCK_STREAM"])).handle();
+        refused(
+            &mut member,
+            &[
+                ("socket.send", json!([netlink, request(DELETE_LINK, 5)]), "netlink"),
+                ("socket.fileno", json!([packets]), "handover"),
+                ("socket.fileno", json!([raw]), "handover"),
+                ("socket.setsockopt", json!([tcp, "SOL_SOCKET", "SO_MARK", 7]), "mark"),
+                ("socket.bind", json!([tcp, ["0.0.0.0", 80]]), "local_ports = [\"80\"]"),
+                ("socket.sethostname", json!(["mine"]), "sethostname"),
+            ],
+        );
     });
 }

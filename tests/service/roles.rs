@@ -6,8 +6,9 @@ use crate::guest::Guest;
 /// `CAP_NET_RAW`.
 pub(crate) const NET_RAW: u64 = 1 << 13;
 /// Roles that need capabilities, with their numbers (`linux/capability.h`).
-const ROLES: [(&str, u64); 5] = [
+const ROLES: [(&str, u64); 6] = [
     ("capture", NET_RAW),
+    ("scapy", NET_RAW),
     ("options", 1 << 12),
     ("ports", 1 << 10),
     ("unix", 1 << 6 | 1 << 7),
