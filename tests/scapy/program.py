@@ -1,0 +1,70 @@
+"""What scapy's users do most: sniff, sr1, AsyncSniffer, sendp. Ends with a traceback where one does not work."""
+
+import os
+import threading
+
+from scapy.config import conf
+
+conf.verb = 0
+
+from scapy.all import ARP, ICMP, IP, TCP, UDP, AsyncSniffer, Ether, L3RawSocket, sendp, sniff, sr, sr1, srp1  # noqa: E402
+
+IFACE, NEIGHBOUR = "ve0", "10.77.0.2"
+# A wait ends on its packet: this bounds a hang.
+PATIENCE = 120
+
+# The program has no privilege of its own.
+assert os.getuid() != 0
+with open("/proc/self/status", encoding="ascii") as status:
+    assert "CapEff:\t0000000000000000\n" in status.read()
+
+# Interfaces and routes were read from the kernel.
+assert IFACE in (interface.name for interface in conf.ifaces.values()), list(conf.ifaces.values())
+assert conf.route.route(NEIGHBOUR)[0] == IFACE, conf.route
+
+# A packet and its answer, by frames.
+answer = sr1(IP(dst=NEIGHBOUR) / ICMP(), timeout=PATIENCE)
+assert answer is not None and answer[ICMP].type == 0, answer
+answered, unanswered = sr(IP(dst=NEIGHBOUR) / ICMP(seq=(1, 5)), timeout=PATIENCE)
+assert (len(answered), len(unanswered)) == (5, 0)
+
+# A frame and its answer.
+answer = srp1(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=NEIGHBOUR), iface=IFACE, timeout=PATIENCE)
+assert answer is not None and answer[ARP].psrc == NEIGHBOUR, answer
+
+# By a raw socket, with a header of its own.
+raw = L3RawSocket()
+answer = raw.sr1(IP(dst=NEIGHBOUR) / ICMP(id=79), timeout=PATIENCE, verbose=0)
+raw.close()
+assert answer is not None and answer[ICMP].id == 79, answer
+
+# Frames of other senders are seen, and those that scapy sends itself.
+FRAMES = [Ether() / IP(src="192.0.2.7", dst=NEIGHBOUR) / UDP(dport=9000 + number) / b"x" for number in range(10)]
+OTHERS = [Ether() / IP(dst=NEIGHBOUR) / TCP(dport=80)] * 3
+
+
+def seen(packet):
+    """Whether it is one of the frames."""
+    return UDP in packet and 9000 <= packet[UDP].dport < 9010
+
+
+found = sniff(
+    iface=IFACE, count=10, lfilter=seen, timeout=PATIENCE,
+    started_callback=lambda: sendp(OTHERS + FRAMES, iface=IFACE),
+)  # fmt: skip
+assert [packet[UDP].dport for packet in found] == list(range(9000, 9010)), found
+assert {packet[IP].src for packet in found} == {"192.0.2.7"}
+
+sniffer = AsyncSniffer(
+    iface=IFACE, count=10, lfilter=seen, started_callback=lambda: sendp(OTHERS + FRAMES, iface=IFACE)
+)
+sniffer.start()
+sniffer.join(PATIENCE)
+assert len(sniffer.results) == 10, sniffer.results
+
+# One that is stopped from outside.
+running = threading.Event()
+sniffer = AsyncSniffer(iface=IFACE, started_callback=running.set)
+sniffer.start()
+assert running.wait(PATIENCE)
+sniffer.stop()
