@@ -22,7 +22,10 @@ _UNPRIVILEGED = (
      "protocol": ["IPPROTO_TCP", "IPPROTO_UDP"]},
     {"allow": ["create", "bind"], "family": ["AF_UNIX"]},
     {"allow": ["bind"], "family": ["AF_INET", "AF_INET6"], "local_ports": ["0", "1024-65535"]},
-    {"allow": ["option"], "option": ["ordinary", "multicast"]},
+    {"allow": ["bind"], "family": ["AF_PACKET"]},
+    {"allow": ["bind"], "family": ["AF_INET", "AF_INET6"], "type": ["SOCK_RAW"]},
+    {"allow": ["create", "bind", "send"], "family": ["AF_NETLINK"], "protocol": ["NETLINK_ROUTE"], "netlink": ["get"]},
+    {"allow": ["option"], "option": ["ordinary", "multicast", "filter", "packet", "netlink"]},
 )  # fmt: skip
 """Filters for `session.restrict`: what the kernel lets anyone do, and the use of sockets that are open."""
 

@@ -116,6 +116,27 @@ old.close()
 """
         self.check(text, "refused refused refused\ndone done done", self.broker(), ["mediated"])
 
+    def test_open_packet_and_netlink_sockets_go_on(self):
+        text = """
+import struct
+catcher = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+first = socket.socket()
+give_up()
+udp()
+catcher.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA
+catcher.bind(("lo", 3))
+catcher.settimeout(20)
+catcher.send(b"\\0" * 12 + b"\\x88\\xb5" + b"still".ljust(50, b"."))
+while b"still" not in catcher.recv(100): pass
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as routes:
+    routes.sendto(struct.pack("=IHHII16x", 32, 18, 0x301, 1, 0), (0, 0))
+    print(struct.unpack_from("=IH", routes.recv(1 << 16))[1])
+    change = struct.pack("=IHHIIBxHiII", 32, 16, 5, 2, 0, 0, 0, 1, 0, 1)
+    print(outcome(lambda: routes.sendto(change, (0, 0))) == "refused" or struct.unpack_from("=i", routes.recv(1 << 16), 16)[0] < 0)
+first.close(); catcher.close()
+"""
+        self.check(text, "16\nTrue", self.broker())
+
     def test_open_sockets_serve_threads_after_setuid(self):
         text = """
 pairs = [socket.socketpair() for _ in range(40)]
