@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 from . import frame
 
-_encode = frame.encoder()
+encode = frame.encoder()
 decode: Callable[[str, int], tuple[Any, int]] = (
     json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # frames have nothing around their JSON
 )
@@ -53,7 +53,7 @@ class _AnswerWithDescriptors(Answer):
 def request(number: int | None, method: str, params: Any) -> bytes:
     """The JSON of a request, or of a notification if it has no number."""
     identifier = "" if number is None else '"id":%d,' % number
-    return ('{"jsonrpc":"2.0",%s"method":"%s","params":%s}' % (identifier, method, _encode(params))).encode()
+    return ('{"jsonrpc":"2.0",%s"method":"%s","params":%s}' % (identifier, method, encode(params))).encode()
 
 
 def answer_of(text: bytes, attachments: Sequence[bytes], received: Sequence[int], announced: int) -> Answer:

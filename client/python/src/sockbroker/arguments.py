@@ -32,6 +32,11 @@ def method(function: _Function) -> _Function:
         try:
             if self._handle is LOCAL and natively is not None:
                 return natively(self, *args, **kwargs)
+            try:
+                return function(self, *args, **kwargs)
+            except BrokerError as error:
+                if not error.is_unsent or not self._revive():
+                    raise
             return function(self, *args, **kwargs)
         except _WRONG as error:
             failure = _explained(natively, (_empty(self), *args), kwargs, error)

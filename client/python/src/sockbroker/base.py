@@ -80,6 +80,10 @@ class Base(native.Socket, metaclass=Sealed):  # type: ignore[misc]
             if native.Socket.fileno(self) >= 0:
                 raise
 
+    def _revive(self) -> bool:
+        """Whether the socket has got another handle, in place of one that was lost."""
+        return False
+
     def _facts(self) -> Facts:
         timeout = native.Socket.gettimeout(self)
         return Facts(self._family(), self._kind(), self._protocol(), timeout)

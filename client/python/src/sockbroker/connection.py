@@ -8,13 +8,14 @@ on one connection.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from typing import TYPE_CHECKING, Any, Sequence
 
 from . import frame, native
-from .answer import Answer, answer_of, decode, request
+from .answer import Answer, answer_of, decode, encode
 from .errors import BrokerError
-from .owned import Owned, raised
+from .owned import FILE, Owned, raised
 from .settings import Endpoint
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _HEAD_ROOM = 1024
 _PEEK = native.module.MSG_PEEK | native.module.MSG_DONTWAIT
 _CLOEXEC = native.module.MSG_CMSG_CLOEXEC
 _CONNECT_SECONDS = 10.0
+_fstat: Any = os.fstat
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
 LOST = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
@@ -126,7 +128,7 @@ class Connection:
         """Sends a request."""
         number = self.request = self.request + 1
         self._method = method
-        body = request(number, method, params)
+        body = ('{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (number, method, encode(params))).encode()
         try:
             if attachments or descriptors:
                 self._send(body, attachments, descriptors)
@@ -240,7 +242,10 @@ class Connection:
 
     def is_ours(self) -> bool:
         """Whether the program has left the connection's number alone."""
-        return self.stream.is_ours()
+        try:
+            return _fstat(self.stream.fileno())[FILE] == self.stream.file  # type: ignore[no-any-return]
+        except (OSError, ValueError):
+            return False
 
     def is_alive(self) -> bool:
         """Whether the broker has left the connection open; no call may be in progress on it."""

@@ -34,6 +34,9 @@ _CAPABILITIES = {"socket": "CAP_NET_RAW", "setsockopt": "CAP_NET_ADMIN", "sethos
 class BrokerError(OSError):
     """The broker cannot be reached, has ended, or does not speak the protocol. `errno` is `ENETDOWN`."""
 
+    is_unsent = False
+    """Whether it is known that the broker has not got the call."""
+
     def __init__(self, message: str) -> None:
         super().__init__(errno.ENETDOWN, message)
 

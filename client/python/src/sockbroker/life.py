@@ -73,11 +73,16 @@ class HandleLife(Base):
         handle = self._handle
         if handle is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        if _natively.fileno(self) >= 0 and handle.session.is_cut_off:
-            # The broker is there, and so is the socket: only the connections of this process are not.
-            handle = self._handle = creation.adopt(_natively.fileno(self), self._facts())
-            self._note_descriptor()
         return handle
+
+    def _revive(self) -> bool:
+        """Has the broker adopt the socket again, if only this process's connections are lost; whether it has."""
+        handle = self._handle
+        if handle is None or _natively.fileno(self) < 0 or not handle.session.is_cut_off:
+            return False
+        self._handle = creation.adopt(_natively.fileno(self), self._facts())
+        self._note_descriptor()
+        return True
 
     def _is_local(self) -> bool:
         """Whether this process does it itself, so that its own credentials and rights count."""

@@ -15,6 +15,7 @@ from . import native
 
 # Programs expect the lowest numbers to be theirs.
 _LOWEST_NUMBER = 512
+FILE = slice(1, 3)  # st_ino and st_dev of a stat result
 
 _owned: weakref.WeakSet[Owned] = weakref.WeakSet()
 
@@ -22,22 +23,20 @@ _owned: weakref.WeakSet[Owned] = weakref.WeakSet()
 class Owned(native.Socket):  # type: ignore[misc]
     """A socket of this package. It may end with the interpreter, without a warning."""
 
-    __slots__ = ("_file", "__weakref__")
-    _file: tuple[int, int]
+    __slots__ = ("file", "__weakref__")
+    file: Any
 
     def claim(self) -> None:
         """Remembers the file that the number means now."""
-        found = os.fstat(self.fileno())
-        self._file = (found.st_dev, found.st_ino)
+        self.file = os.fstat(self.fileno())[FILE]
         _owned.add(self)
 
     def is_ours(self, _fstat: Any = os.fstat) -> bool:
         """Whether the number still means the same file."""
         try:
-            found = _fstat(self.fileno())
+            return _fstat(self.fileno())[FILE] == self.file  # type: ignore[no-any-return]
         except (OSError, ValueError):
             return False
-        return (found.st_dev, found.st_ino) == self._file
 
     def close(self) -> None:
         """Closes the number if it is still this socket's."""
@@ -66,6 +65,5 @@ def raised(sock: Any) -> Owned:
 
 def is_owned(number: int) -> bool:
     """Whether a descriptor is a socket of this package, under this number or another."""
-    found = os.fstat(number)
-    file = (found.st_dev, found.st_ino)
-    return any(sock._file == file for sock in list(_owned))
+    file = os.fstat(number)[FILE]
+    return any(sock.file == file for sock in list(_owned))

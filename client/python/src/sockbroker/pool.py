@@ -84,11 +84,8 @@ class Pool:
             except IndexError:
                 return self._take_another(method)
             if connection.is_ours():
-                break
+                return connection
             self.drop(connection)
-        while len(self._idle) > _IDLE_MAX:
-            self.drop(self._idle.popleft())
-        return connection
 
     def _take_another(self, method: str) -> Connection | None:
         if self.is_stale():
@@ -116,7 +113,12 @@ class Pool:
             self._opening.remove(me)
 
     def give_back(self, connection: Connection) -> None:
-        (self._resting if connection is self._anchor else self._idle).append(connection)
+        if connection is self._anchor:
+            self._resting.append(connection)
+        elif len(self._idle) < _IDLE_MAX:
+            self._idle.append(connection)
+        else:
+            self.drop(connection)
 
     def _attach(self) -> Connection:
         connection = self._connect()
@@ -192,7 +194,9 @@ class Pool:
             self._end = "has ended: the program closed the numbers of its connections"
 
     def error(self) -> BrokerError:
-        return BrokerError(f"the session with the broker at {self.endpoint} {self._end}")
+        error = BrokerError(f"the session with the broker at {self.endpoint} {self._end}")
+        error.is_unsent = True
+        return error
 
     # Connections with several calls in progress.
 

@@ -36,7 +36,7 @@ def integer(value: Any) -> int:
 
 def c_int(value: Any) -> int:
     """An integer that CPython takes as a C `int`."""
-    number = integer(value)
+    number = operator.index(value) + 0
     if not -_INT_MAX - 1 <= number <= _INT_MAX:
         raise OverflowError("Python int too large to convert to C int")
     return number
