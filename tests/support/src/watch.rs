@@ -19,7 +19,7 @@ pub const HANG: Duration = Duration::from_mins(3);
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(2);
 
-/// Runs `body`, which takes at most `seconds` on an idle machine. Fails if it hangs: if it takes [`BUSY`]
+/// Runs `body`, which takes at most `seconds` on an idle machine. Fails if it hangs: if it takes `BUSY`
 /// times as long. Brokers that it started are killed then, so that nothing is left behind.
 pub fn bounded<T: Send + 'static>(seconds: u64, body: impl FnOnce() -> T + Send + 'static) -> T {
     let name = thread::current().name().unwrap_or("a test").to_owned();
