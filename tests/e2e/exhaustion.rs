@@ -209,7 +209,7 @@ fn limits_fit_to_few_open_files_leave_room_for_root() {
         assert_eq!(made, Some((most, "handles_per_user".to_owned())));
         // Each connection of the user takes a file too.
         let files = broker.idle_open_files();
-        let connections: Vec<_> = (1..limits["connections_per_user"]["value"].as_u64().unwrap())
+        let connections: Vec<_> = (8..limits["connections_per_user"]["value"].as_u64().unwrap())
             .map(|_| broker.connect())
             .collect();
         client.is_served();
