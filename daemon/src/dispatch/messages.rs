@@ -55,7 +55,9 @@ impl BatchServer for Handlers {
         }
         call.settle(&entry, &place, Verb::Receive).await;
         let permit = call.permit_receive(&entry, want.length)?;
-        let batch = receive::receive_batch(permit, &entry, place, count, want).await?;
+        let senders = call.senders(&entry);
+        let senders = senders.as_ref().map(|admit| admit as _);
+        let batch = receive::receive_batch(permit, &entry, place, count, want, senders).await?;
         let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));
         Ok(spelt.collect())
     }
@@ -112,7 +114,9 @@ pub(super) async fn receive(
     let want = want(call, bufsize, ancbufsize, flags)?;
     call.settle(&entry, &place, Verb::Receive).await;
     let permit = call.permit_receive(&entry, want.length)?;
-    let message = receive::receive_message(permit, &entry, place, want).await?;
+    let senders = call.senders(&entry);
+    let senders = senders.as_ref().map(|admit| admit as _);
+    let message = receive::receive_message(permit, &entry, place, want, senders).await?;
     Ok(spell_message(call, &entry, want, message))
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
+use sockbroker_sys::address::RawAddress;
 
 use super::audit;
 use super::call::Call;
@@ -17,6 +18,7 @@ use crate::policy::action::{
 use crate::policy::membership::{device as device_of, hops, membership, source};
 use crate::policy::netlink::{MessageClass, classes_of};
 use crate::policy::operands::Operands;
+use crate::policy::question::Question;
 use crate::policy::target::{SocketName, Target};
 use crate::policy::verb::Verb;
 use crate::policy::{Denial, Permit};
@@ -176,6 +178,20 @@ impl Call {
             entry.kind().family == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
         let interface = looks.then(|| whereabouts::captured(entry)).flatten();
         self.permit(Receive { socket: entry.kind(), peers, interface, length: length as u64 })
+    }
+
+    /// Whether a datagram may be received, by its sender; `None` where no rule looks at senders. The peer of
+    /// a connection was judged by [`Call::permit_receive`], but the queue of a datagram socket may hold
+    /// what came from others before.
+    pub(super) fn senders(&self, entry: &Entry) -> Option<impl Fn(&RawAddress) -> bool + Sync> {
+        let (rights, socket) = (self.rights(), entry.kind());
+        let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.family);
+        let looks = rights.looks_at(Verb::Receive).remote;
+        (looks && internet && !socket.has_connections()).then_some(move |sender: &RawAddress| {
+            let sender = sender.decode(socket.proto).map(SocketName::Address);
+            let question = Question::about(Verb::Receive, socket).to(sender.as_ref());
+            sender.is_none() || rights.decide(&question).is_ok()
+        })
     }
 
     pub(super) fn permit_capture(&self, entry: &Entry) -> OpResult<Permit<Capture>> {

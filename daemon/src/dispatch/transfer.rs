@@ -215,7 +215,9 @@ async fn receive_plain(
     }
     call.settle(&entry, &place, Verb::Receive).await;
     let permit = call.permit_receive(&entry, length)?;
-    let received = receive::receive(permit, &entry, place, want).await?;
+    let senders = call.senders(&entry);
+    let senders = senders.as_ref().map(|admit| admit as _);
+    let received = receive::receive(permit, &entry, place, want, senders).await?;
     Ok(spell_received(call, &entry, want, received))
 }
 

@@ -1,5 +1,6 @@
 //! `recv`, `recvfrom`, `recvmsg`, `recvmmsg`.
 
+use std::io;
 use std::sync::PoisonError;
 
 use sockbroker_sys::address::RawAddress;
@@ -24,12 +25,16 @@ pub struct Want {
     pub flags: i32,
 }
 
+/// Whether a datagram of this sender may be received; `None` where no rule looks at senders.
+pub type Senders<'a> = Option<&'a (dyn Fn(&RawAddress) -> bool + Sync)>;
+
 /// `recv(2)` and `recvfrom(2)`: one buffer and no ancillary data.
 pub async fn receive(
     permit: Permit<Receive>,
     entry: &Entry,
     place: Place<'_>,
     want: Want,
+    senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
     let patience = match begin(permit, entry, &place, want).await? {
         Begun::Over(gathered) => return Ok(gathered),
@@ -37,13 +42,15 @@ pub async fn receive(
     };
     let flags = want.flags | libc::MSG_DONTWAIT;
     let received = until_done(entry, Direction::Receive, "recv", patience, || {
-        let received = message::receive_from(entry.fd(), want.length, flags);
-        let received = received.map(|received| ReceivedMessage {
-            data: received.data,
-            n: received.n,
-            control: Vec::new(),
-            flags: 0,
-            address: received.address,
+        let received = admitted(entry, flags, senders, || {
+            let received = message::receive_from(entry.fd(), want.length, flags)?;
+            Ok(ReceivedMessage {
+                data: received.data,
+                n: received.n,
+                control: Vec::new(),
+                flags: 0,
+                address: received.address,
+            })
         });
         end_of_datagrams(entry, received)
     })
@@ -57,6 +64,7 @@ pub async fn receive_message(
     entry: &Entry,
     place: Place<'_>,
     want: Want,
+    senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
     let patience = match begin(permit, entry, &place, want).await? {
         Begun::Over(gathered) => return Ok(gathered),
@@ -64,7 +72,9 @@ pub async fn receive_message(
     };
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
     let received = until_done(entry, Direction::Receive, "recvmsg", patience, || {
-        let received = message::receive_message(entry.fd(), want.length, want.control, flags);
+        let received = admitted(entry, flags, senders, || {
+            message::receive_message(entry.fd(), want.length, want.control, flags)
+        });
         // The kernel tells the flag back to whoever gave it.
         let told = want.flags & libc::MSG_CMSG_CLOEXEC;
         let received =
@@ -118,6 +128,7 @@ pub async fn receive_batch(
     place: Place<'_>,
     count: usize,
     want: Want,
+    senders: Senders<'_>,
 ) -> OpResult<Vec<ReceivedMessage>> {
     let Receive { .. } = permit.into_request();
     place.turn().await;
@@ -128,11 +139,45 @@ pub async fn receive_batch(
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
     let patience = || patience.unwrap_or_else(|| patience_of(entry, want));
     let batch = until_done(entry, Direction::Receive, "recvmmsg", patience, || {
-        message::receive_batch(entry.fd(), count, want.length, want.control, flags)
+        loop {
+            let fd = entry.fd();
+            let mut batch = message::receive_batch(fd, count, want.length, want.control, flags)?;
+            let came = batch.len();
+            batch.retain(|message| senders.is_none_or(|admit| admit(&message.address)));
+            if !batch.is_empty() || came == 0 {
+                return Ok(batch);
+            }
+            if flags & libc::MSG_PEEK != 0 {
+                drop_next(entry)?;
+            }
+        }
     })
     .await?;
     entry.user().received(batch.len(), batch.iter().map(|message| message.data.len()).sum());
     Ok(batch)
+}
+
+/// The next datagram whose sender is admitted; others are dropped, as by a packet filter.
+fn admitted(
+    entry: &Entry,
+    flags: i32,
+    senders: Senders<'_>,
+    receive: impl Fn() -> io::Result<ReceivedMessage>,
+) -> io::Result<ReceivedMessage> {
+    loop {
+        let received = receive()?;
+        if senders.is_none_or(|admit| admit(&received.address)) {
+            return Ok(received);
+        }
+        if flags & libc::MSG_PEEK != 0 {
+            drop_next(entry)?;
+        }
+    }
+}
+
+/// Takes a datagram that was only looked at out of the queue.
+fn drop_next(entry: &Entry) -> io::Result<()> {
+    message::receive(entry.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC).map(drop)
 }
 
 /// Whether nothing received means that nothing will come: the end of a stream, or of a connection
@@ -189,7 +234,7 @@ async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
             if n == 0 || n == want.length || ended(entry) {
                 Ok(0)
             } else {
-                Err(std::io::ErrorKind::WouldBlock.into())
+                Err(io::ErrorKind::WouldBlock.into())
             }
         })
         .await;
@@ -208,11 +253,11 @@ async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
 /// (`__skb_wait_for_more_packets`), where `MSG_DONTWAIT` says `EAGAIN`.
 fn end_of_datagrams(
     entry: &Entry,
-    received: std::io::Result<ReceivedMessage>,
-) -> std::io::Result<ReceivedMessage> {
+    received: io::Result<ReceivedMessage>,
+) -> io::Result<ReceivedMessage> {
     match received {
         Err(error)
-            if error.kind() == std::io::ErrorKind::WouldBlock
+            if error.kind() == io::ErrorKind::WouldBlock
                 && entry.facts().kind == libc::SOCK_DGRAM
                 && entry.timeout() == Timeout::Blocking
                 && ended(entry) =>
@@ -289,7 +334,7 @@ pub(super) fn drain(entry: &Entry) -> OpResult<()> {
     loop {
         match message::receive(entry.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error).during("recv"),
         }
     }

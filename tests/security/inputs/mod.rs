@@ -23,6 +23,7 @@ mod source;
 mod interface;
 mod path;
 mod port;
+mod sender;
 
 use std::fs::File;
 use std::os::fd::AsFd;
