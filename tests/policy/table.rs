@@ -320,7 +320,7 @@ fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
     let named = items.iter().any(|(_, index)| *index == LOOPBACK);
     let interface = named.then_some("lo");
     // In place of 0.0.0.0 the kernel puts the source.
-    let (spelt, seen) = *dice.one(&["127.0.0.1", "0.0.0.0"].map(|host| match host {
+    let (written, seen) = *dice.one(&["127.0.0.1", "0.0.0.0"].map(|host| match host {
         "0.0.0.0" => (host, IpAddr::from(*sources.last().unwrap_or(&[127, 0, 0, 1]))),
         _ => (host, IpAddr::from([127, 0, 0, 1])),
     }));
@@ -335,7 +335,7 @@ fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
             json!(["IPPROTO_IP", "IP_PKTINFO", base64(info)])
         })
         .collect();
-    (json!([held.handle, ["aGk="], ancillary, 0, [spelt, 9]]), asks)
+    (json!([held.handle, ["aGk="], ancillary, 0, [written, 9]]), asks)
 }
 
 /// The index of the loopback interface in every network namespace.

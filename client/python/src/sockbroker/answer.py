@@ -57,7 +57,7 @@ def request(number: int | None, method: str, params: Any) -> bytes:
 
 
 def answer_of(text: bytes, attachments: Sequence[bytes], received: Sequence[int], announced: int) -> Answer:
-    """The answer in a frame, which announced so many descriptors."""
+    """The answer in a frame, which announced this number of descriptors."""
     message = decode(text.decode(), 0)[0]
     if announced:
         return _AnswerWithDescriptors(message, attachments, received, announced - len(received))

@@ -192,7 +192,7 @@ class Files(unittest.TestCase):
 class Descriptors(unittest.TestCase):
     @contextlib.contextmanager
     def free(self, count):
-        """So many numbers are free, and no more."""
+        """Exactly this many numbers are free."""
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         held = []
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
