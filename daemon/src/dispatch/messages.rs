@@ -19,8 +19,9 @@ use super::number::{int, int_or};
 use super::{Handlers, error};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::outgoing::{Control, Outgoing};
-use crate::ops::receive::{self, Want, is_end};
+use crate::ops::receive::{self, is_end};
 use crate::ops::send::{self, MAX_BUFFERS};
+use crate::ops::want::Want;
 use crate::ops::{sniffer, whereabouts};
 use crate::policy::Permit;
 use crate::policy::action::Send;
@@ -45,19 +46,15 @@ impl BatchServer for Handlers {
         let want = want(call, bufsize, ancbufsize, flags)?;
         let count = batch_size(call, vlen)?;
         let total = want.length.saturating_mul(count) as u64;
-        let limit = call.broker().limits.receive_bytes;
-        if total > limit {
-            return Err(OpError::Limit { name: "receive_bytes", value: limit }.into());
-        }
-        let limit = call.broker().limits.ancillary_bytes;
-        if want.control.saturating_mul(count) as u64 > limit {
-            return Err(OpError::Limit { name: "ancillary_bytes", value: limit }.into());
-        }
+        let control = want.control.saturating_mul(count) as u64;
+        let limits = &call.broker().limits;
+        OpError::within("receive_bytes", total, limits.receive_bytes)?;
+        OpError::within("ancillary_bytes", control, limits.ancillary_bytes)?;
         call.settle(&entry, &place, Verb::Receive).await;
         let permit = call.permit_receive(&entry, want.length)?;
         let senders = call.senders(&entry);
-        let senders = senders.as_ref().map(|admit| admit as _);
-        let batch = receive::receive_batch(permit, &entry, place, count, want, senders).await?;
+        let batch =
+            receive::receive_batch(permit, &entry, place, count, want, senders.as_deref()).await?;
         let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));
         Ok(spelt.collect())
     }
@@ -115,8 +112,7 @@ pub(super) async fn receive(
     call.settle(&entry, &place, Verb::Receive).await;
     let permit = call.permit_receive(&entry, want.length)?;
     let senders = call.senders(&entry);
-    let senders = senders.as_ref().map(|admit| admit as _);
-    let message = receive::receive_message(permit, &entry, place, want, senders).await?;
+    let message = receive::receive_message(permit, &entry, place, want, senders.as_deref()).await?;
     Ok(spell_message(call, &entry, want, message))
 }
 
@@ -133,9 +129,7 @@ fn want(
     let control = i32::try_from(ancbufsize.unwrap_or(0)).ok().and_then(|room| room.try_into().ok());
     let control: usize =
         control.ok_or_else(|| OpError::value("invalid ancillary data buffer length"))?;
-    if control as u64 > limits.ancillary_bytes {
-        return Err(OpError::Limit { name: "ancillary_bytes", value: limits.ancillary_bytes });
-    }
+    OpError::within("ancillary_bytes", control as u64, limits.ancillary_bytes)?;
     Ok(Want { length, control, flags: int_or(flags, 0)? })
 }
 
@@ -232,7 +226,7 @@ async fn prepare(
         Some(address) => Some(call.target(entry, &address, ("sendmsg", Verb::Send)).await?),
     };
     call.settle(entry, place, Verb::Send).await;
-    // Rules look into netlink messages, and into packets that bring their header along.
+    // Rules look into netlink messages and own headers.
     let looks = entry.kind().family == libc::AF_NETLINK || whereabouts::own_headers(entry);
     let gathered = looks.then(|| buffers.concat());
     let ancillary = control.iter().map(seen).collect();

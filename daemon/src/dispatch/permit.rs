@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
-use sockbroker_sys::address::RawAddress;
 
 use super::audit;
 use super::call::Call;
 use super::contents::{Contents, Named, add_header};
 use crate::ops::error::OpResult;
+use crate::ops::receive::SenderCheck;
 use crate::ops::whereabouts;
 use crate::policy::action::{
     Accept, Bind, Capture, Connect, Handover, Listen, OptionAccess, Receive, Request, Send,
@@ -183,15 +183,18 @@ impl Call {
     /// Whether a datagram may be received, by its sender; `None` where no rule looks at senders. The peer of
     /// a connection was judged by [`Call::permit_receive`], but the queue of a datagram socket may hold
     /// what came from others before.
-    pub(super) fn senders(&self, entry: &Entry) -> Option<impl Fn(&RawAddress) -> bool + Sync> {
+    pub(super) fn senders(&self, entry: &Entry) -> Option<Box<SenderCheck>> {
         let (rights, socket) = (self.rights(), entry.kind());
         let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.family);
         let looks = rights.looks_at(Verb::Receive).remote;
-        (looks && internet && !socket.has_connections()).then_some(move |sender: &RawAddress| {
+        if !looks || !internet || socket.has_connections() {
+            return None;
+        }
+        Some(Box::new(move |sender| {
             let sender = sender.decode(socket.proto).map(SocketName::Address);
             let question = Question::about(Verb::Receive, socket).to(sender.as_ref());
             sender.is_none() || rights.decide(&question).is_ok()
-        })
+        }))
     }
 
     pub(super) fn permit_capture(&self, entry: &Entry) -> OpResult<Permit<Capture>> {

@@ -19,7 +19,8 @@ use super::contents::Contents;
 use super::messages::{self, Parts};
 use super::number::int_or;
 use crate::ops::error::{OpError, OpResult};
-use crate::ops::receive::{self, Want, is_end};
+use crate::ops::receive::{self, is_end};
+use crate::ops::want::Want;
 use crate::ops::{file, send};
 use crate::policy::verb::Verb;
 use crate::table::entry::Entry;
@@ -216,8 +217,7 @@ async fn receive_plain(
     call.settle(&entry, &place, Verb::Receive).await;
     let permit = call.permit_receive(&entry, length)?;
     let senders = call.senders(&entry);
-    let senders = senders.as_ref().map(|admit| admit as _);
-    let received = receive::receive(permit, &entry, place, want, senders).await?;
+    let received = receive::receive(permit, &entry, place, want, senders.as_deref()).await?;
     Ok(spell_received(call, &entry, want, received))
 }
 

@@ -85,6 +85,11 @@ impl OpError {
         }
     }
 
+    /// Refuses what is more than the limit of that name.
+    pub fn within(name: &'static str, asked: u64, limit: u64) -> OpResult<()> {
+        if asked > limit { Err(Self::Limit { name, value: limit }) } else { Ok(()) }
+    }
+
     /// A `ValueError`.
     pub fn value(message: impl Into<String>) -> Self {
         Self::Argument(Exception::ValueError, message.into())

@@ -11,6 +11,8 @@ pub mod control_end;
 pub mod open;
 pub mod connect;
 pub mod receive;
+pub mod want;
+mod wait_all;
 pub mod outgoing;
 pub mod send;
 pub mod file;

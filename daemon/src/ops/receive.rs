@@ -1,32 +1,24 @@
 //! `recv`, `recvfrom`, `recvmsg`, `recvmmsg`.
 
 use std::io;
-use std::sync::PoisonError;
 
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::{self, ReceivedMessage};
 
 use super::error::{During, OpError, OpResult};
 use super::wait::{Direction, Patience, keep_pace, until_done};
+use super::wait_all::{receive_all, take_unread, waits_for_all};
+use super::want::{Want, ended, patience_of, plain};
 use crate::policy::Permit;
 use crate::policy::action::Receive;
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
 use crate::table::timeout::Timeout;
 
-/// What a receiving call asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct Want {
-    /// At most this many bytes.
-    pub length: usize,
-    /// Room for ancillary data in bytes.
-    pub control: usize,
-    /// `MSG_*`.
-    pub flags: i32,
-}
-
-/// Whether a datagram of this sender may be received; `None` where no rule looks at senders.
-pub type Senders<'a> = Option<&'a (dyn Fn(&RawAddress) -> bool + Sync)>;
+/// Whether a datagram of this sender is admitted.
+pub type SenderCheck = dyn Fn(&RawAddress) -> bool + Send + Sync;
+/// The check of senders; `None` where no rule looks at them.
+pub type Senders<'a> = Option<&'a SenderCheck>;
 
 /// `recv(2)` and `recvfrom(2)`: one buffer and no ancillary data.
 pub async fn receive(
@@ -109,10 +101,6 @@ async fn begin(
     }
     let unread = take_unread(entry, want);
     Ok(unread.map_or(Begun::With(patience), |data| Begun::Over(plain(data))))
-}
-
-fn patience_of(entry: &Entry, want: Want) -> Patience {
-    Patience::of(entry, Direction::Receive, want.flags)
 }
 
 /// Counts a message for its user's rate.
@@ -199,56 +187,6 @@ fn close_on_exec(entry: &Entry) -> i32 {
     if entry.facts().family == libc::AF_UNIX { libc::MSG_CMSG_CLOEXEC } else { 0 }
 }
 
-/// `MSG_WAITALL` counts on blocking streams only: with a timeout CPython's descriptor is
-/// non-blocking, and the kernel ignores the flag.
-fn waits_for_all(entry: &Entry, want: Want) -> bool {
-    let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
-    want.flags & libc::MSG_WAITALL != 0
-        && want.control == 0
-        && want.flags & never == 0
-        && entry.facts().kind == libc::SOCK_STREAM
-        && entry.timeout() == Timeout::Blocking
-}
-
-/// `MSG_DONTWAIT` would cancel `MSG_WAITALL`, so the parts are gathered here. What was taken when the
-/// call is cancelled goes back to the entry.
-async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
-    let flags = (want.flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
-    let peek = want.flags & libc::MSG_PEEK != 0;
-    let unread = if peek { None } else { take_unread(entry, want) };
-    let mut taken = Taken { entry, data: unread.unwrap_or_default(), peek };
-    if !taken.data.is_empty() && taken.data.len() >= want.length {
-        return Ok(plain(taken.keep()));
-    }
-    loop {
-        let patience = || patience_of(entry, want);
-        let missing = want.length - taken.data.len();
-        let data = &mut taken.data;
-        let result = until_done(entry, Direction::Receive, "recv", patience, || {
-            if !peek {
-                return message::receive_append(entry.fd(), data, missing, flags);
-            }
-            data.clear();
-            let n = message::receive_append(entry.fd(), data, want.length, flags)?;
-            // Peeking finds the same bytes again: wait for more of them, unless the end has come.
-            if n == 0 || n == want.length || ended(entry) {
-                Ok(0)
-            } else {
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-        })
-        .await;
-        match result {
-            Ok(0) => return Ok(plain(taken.keep())),
-            Ok(_) if taken.data.len() >= want.length => return Ok(plain(taken.keep())),
-            Ok(_) => {}
-            // As in the kernel: what came before the error is the result; the error comes next time.
-            Err(_) if !taken.data.is_empty() => return Ok(plain(taken.keep())),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// A blocking receive on a datagram socket whose reading end is shut down returns nothing
 /// (`__skb_wait_for_more_packets`), where `MSG_DONTWAIT` says `EAGAIN`.
 fn end_of_datagrams(
@@ -268,64 +206,10 @@ fn end_of_datagrams(
     }
 }
 
-fn ended(entry: &Entry) -> bool {
-    let events = [(entry.fd(), libc::POLLRDHUP)];
-    let ready = sockbroker_sys::poll::poll_now(&events).unwrap_or_default();
-    ready.first().is_some_and(|events| events & (libc::POLLRDHUP | libc::POLLHUP) != 0)
-}
-
-/// Bytes taken from the kernel that nobody was given yet.
-struct Taken<'a> {
-    entry: &'a Entry,
-    data: Vec<u8>,
-    /// Peeked bytes are still in the kernel.
-    peek: bool,
-}
-
-impl Taken<'_> {
-    fn keep(mut self) -> Vec<u8> {
-        std::mem::take(&mut self.data)
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        if !self.peek && !self.data.is_empty() {
-            let mut unread = self.entry.unread.lock().unwrap_or_else(PoisonError::into_inner);
-            unread.splice(..0, self.data.drain(..));
-        }
-    }
-}
-
-/// The front of what a cancelled call left, as one receive.
-fn take_unread(entry: &Entry, want: Want) -> Option<Vec<u8>> {
-    let mut unread = entry.unread.lock().unwrap_or_else(PoisonError::into_inner);
-    if unread.is_empty() || want.flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
-        return None;
-    }
-    let length = want.length.min(unread.len());
-    if want.flags & libc::MSG_PEEK != 0 {
-        return unread.get(..length).map(<[u8]>::to_vec);
-    }
-    Some(unread.drain(..length).collect())
-}
-
-fn plain(data: Vec<u8>) -> ReceivedMessage {
-    ReceivedMessage {
-        n: data.len(),
-        data,
-        control: Vec::new(),
-        flags: 0,
-        address: RawAddress::default(),
-    }
-}
-
 /// Checks a size that a client asks to be received.
 pub fn length(asked: i64, negative: &str, limit: u64) -> OpResult<usize> {
     let length = usize::try_from(asked).map_err(|_error| OpError::value(negative))?;
-    if length as u64 > limit {
-        return Err(OpError::Limit { name: "receive_bytes", value: limit });
-    }
+    OpError::within("receive_bytes", length as u64, limit)?;
     Ok(length)
 }
 
