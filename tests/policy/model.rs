@@ -252,7 +252,11 @@ impl Rule {
             "remote" => ask.remote.is_some_and(|(ip, _)| words.iter().any(|net| contains(net, ip))),
             "local_ports" => ask.local.is_some_and(|(_, port)| is_within(words, port)),
             "remote_ports" => ask.remote.is_some_and(|(_, port)| is_within(words, port)),
-            "interface" => ask.interface.is_some_and(|name| words.contains(&name)),
+            "interface" => match ask.interface {
+                Some(name) => words.contains(&name),
+                // It captures from all.
+                None => self.deny && ask.verb == "capture",
+            },
             "option" => ask.verb != "option" || is(ask.option),
             "netlink" => ask.netlink.is_none() || is(ask.netlink),
             _ => unreachable!("{field}"),

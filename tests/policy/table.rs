@@ -315,8 +315,10 @@ fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
         })
         .collect();
     let sources: Vec<_> = items.iter().filter_map(|(source, _)| *source).collect();
-    let locals: Vec<_> = sources.iter().map(|source| Some((IpAddr::from(*source), 0))).collect();
-    let locals = if locals.is_empty() { vec![held.local] } else { locals };
+    // The port of a named source is the socket's, whose own name is judged as well.
+    let port = held.local.map_or(0, |(_, port)| port);
+    let chosen = sources.iter().map(|source| Some((IpAddr::from(*source), port)));
+    let locals: Vec<_> = chosen.chain([held.local]).collect();
     let named = items.iter().any(|(_, index)| *index == LOOPBACK);
     let interface = named.then_some("lo");
     // In place of 0.0.0.0 the kernel puts the source.

@@ -82,7 +82,7 @@ impl Call {
         }
         let descriptor = self.take_descriptor(file.descriptor)?;
         let passed = Passed { descriptor, name: file.name, written: file.path };
-        let search = self.search(verb);
+        let search = self.search();
         let kind = entry.kind();
         let file = within(entry, unix_file::examine(self.actor(), call, kind, passed, search));
         let file = file.await?;
@@ -114,7 +114,7 @@ impl Call {
             }
         }
         if rights.lets_look_up(verb, kind) {
-            let search = self.search(verb);
+            let search = self.search();
             let file = within(entry, unix_file::look_up(self.actor(), call, kind, path, search));
             let file = file.await?;
             return Ok(Target::File(file));
@@ -126,8 +126,8 @@ impl Call {
         Err(denial.into())
     }
 
-    fn search(&self, verb: Verb) -> Search {
-        Search { paths: self.rights().paths(verb), control: self.broker().control.get().copied() }
+    fn search(&self) -> Search {
+        Search { paths: self.rights().paths(), control: self.broker().control.get().copied() }
     }
 
     /// `getaddrinfo(3)`; the session remembers what a name led to.

@@ -5,7 +5,7 @@ use std::iter;
 use sockbroker_proto::address::Address;
 
 use crate::policy::action::Send;
-use crate::policy::membership::{header, hops, packet_info};
+use crate::policy::membership::{header, packet_info, route_of_extensions};
 use crate::policy::target::SocketName;
 
 /// What a message is made of, as far as rules look at it.
@@ -42,11 +42,10 @@ impl Named {
 /// Adds the ends that a packet's own header names. Of data that cannot be seen nobody knows them.
 pub(super) fn add_header(request: &mut Send, data: Option<&[u8]>) {
     match data.map(|data| header(request.socket.family, data)) {
-        Some(Some((source, destination, options))) => {
+        Some(Some((source, destination, route))) => {
             if !is_unspecified(&source) {
                 request.locals.push(SocketName::Address(source));
             }
-            let route = hops(libc::IPPROTO_IP, libc::IP_OPTIONS, options);
             let ends = iter::once(destination).chain(route);
             request.remotes.extend(ends.map(SocketName::Address));
         }
@@ -56,6 +55,21 @@ pub(super) fn add_header(request: &mut Send, data: Option<&[u8]>) {
             request.locals.push(SocketName::Unknown);
             request.remotes.push(SocketName::Unknown);
         }
+    }
+}
+
+/// Adds the hosts that data names on its way where it begins with an extension header of IPv6: its first bytes
+/// are what the kernel would call the header of the socket's protocol.
+pub(super) fn add_route(request: &mut Send, data: Option<&[u8]>) {
+    if !request.socket.sends_extensions() {
+        return;
+    }
+    match data {
+        Some(data) => {
+            let route = route_of_extensions(request.socket.proto, data);
+            request.remotes.extend(route.into_iter().map(SocketName::Address));
+        }
+        None => request.remotes.push(SocketName::Unknown),
     }
 }
 

@@ -227,7 +227,9 @@ async fn prepare(
     };
     call.settle(entry, place, Verb::Send).await;
     // Rules look into netlink messages and own headers.
-    let looks = entry.kind().family == libc::AF_NETLINK || whereabouts::own_headers(entry);
+    let looks = entry.kind().family == libc::AF_NETLINK
+        || entry.kind().sends_extensions()
+        || whereabouts::own_headers(entry);
     let gathered = looks.then(|| buffers.concat());
     let ancillary = control.iter().map(seen).collect();
     let contents = Contents { flags, ancillary, data: gathered.as_deref() };

@@ -7,7 +7,7 @@ use sockbroker_proto::address::Address;
 
 use super::audit;
 use super::call::Call;
-use super::contents::{Contents, Named, add_header};
+use super::contents::{Contents, Named, add_header, add_route};
 use crate::ops::error::OpResult;
 use crate::ops::receive::SenderCheck;
 use crate::ops::whereabouts;
@@ -55,7 +55,7 @@ impl Call {
         let looks = self.rights().looks_at(verb);
         let own = kind.kind == libc::SOCK_RAW
             || [libc::AF_PACKET, libc::AF_NETLINK].contains(&kind.family);
-        if own || looks.local || looks.remote {
+        if own || looks.local || looks.remote || looks.interface {
             place.turn().await;
         }
     }
@@ -74,7 +74,9 @@ impl Call {
             },
             _ => None,
         };
-        self.permit(Bind { socket: entry.kind(), target, interface })
+        // A bind without a protocol keeps the one of an earlier bind, which the socket tells.
+        let captures = entry.kind().family == libc::AF_PACKET && whereabouts::captures(entry);
+        self.permit(Bind { socket: entry.kind(), target, interface, captures })
     }
 
     pub(super) fn permit_listen(&self, entry: &Entry, backlog: i32) -> OpResult<Permit<Listen>> {
@@ -131,8 +133,14 @@ impl Call {
         if socket.family == libc::AF_NETLINK {
             // The kernel has port 0; to anybody else a message means what they make of it.
             request.messages = classes_of(socket.proto, contents.data.unwrap_or_default());
-            if leads_to_others(entry, request.destination.as_ref().and_then(Target::address)) {
-                request.messages = vec![MessageClass::Peer];
+            let (pid, groups) =
+                netlink_end(entry, request.destination.as_ref().and_then(Target::address));
+            if pid != 0 {
+                request.messages.clear();
+            }
+            // What goes to groups goes to the kernel as well (`netlink_sendmsg`).
+            if pid != 0 || groups != 0 {
+                request.messages.push(MessageClass::Peer);
             }
         }
         request.ancillary = items().map(|(level, kind, _)| (*level, *kind)).collect();
@@ -152,9 +160,11 @@ impl Call {
             request.locals = whereabouts::chosen_sources(entry, address);
             let sources = named.iter().filter_map(|info| info.source.clone());
             request.locals.extend(sources.map(SocketName::Address));
-            if request.locals.is_empty() {
-                request.locals.extend(whereabouts::local(entry));
-            }
+            // The kernel passes over sources of another family, and over all on a connection.
+            let own = whereabouts::local(entry);
+            let port = own.as_ref().and_then(SocketName::address).map_or(0, port_of);
+            request.locals.iter_mut().for_each(|source| set_port(source, port));
+            request.locals.extend(own);
         }
         if looks.iter().any(|looks| looks.remote) {
             // A connection takes the data to its peer, whatever address stands beside it.
@@ -163,6 +173,9 @@ impl Call {
             }
             let hops = items().flat_map(|(level, kind, data)| hops(*level, *kind, data));
             request.remotes.extend(hops.map(SocketName::Address));
+            let route = whereabouts::route(entry).into_iter();
+            request.remotes.extend(route.map(SocketName::Address));
+            add_route(&mut request, contents.data);
         }
         if request.own_headers && looks.iter().any(|looks| looks.local || looks.remote) {
             add_header(&mut request, contents.data);
@@ -229,7 +242,7 @@ impl Call {
         if let Some(device) =
             device.or_else(|| device_of(level, name, value)).filter(|_| at_interface)
         {
-            request.interface = whereabouts::device_name(&device)?;
+            request.interfaces = whereabouts::devices(&device)?;
         }
         request.group = group.map(|(group, _)| SocketName::Address(group));
         request.source = source(level, name, value).map(SocketName::Address);
@@ -251,11 +264,25 @@ fn specified(entry: &Entry, target: Target, named: &[Named]) -> OpResult<Target>
     Ok(Target::Address(address))
 }
 
-/// Whether a netlink message goes to another process or a group.
-fn leads_to_others(entry: &Entry, destination: Option<&Address>) -> bool {
-    let others = |address: &Address| matches!(address, Address::Netlink { pid, groups } if *pid != 0 || *groups != 0);
-    match destination {
-        Some(destination) => others(destination),
-        None => whereabouts::peers(entry).iter().filter_map(SocketName::address).any(others),
+/// The port and the groups that a netlink message goes to.
+fn netlink_end(entry: &Entry, destination: Option<&Address>) -> (u32, u32) {
+    let peers = whereabouts::peers(entry);
+    let end = destination.or_else(|| peers.first().and_then(SocketName::address));
+    match end {
+        Some(Address::Netlink { pid, groups }) => (*pid, *groups),
+        _ => (0, 0),
+    }
+}
+
+fn port_of(address: &Address) -> u16 {
+    match address {
+        Address::Inet { port, .. } | Address::Inet6 { port, .. } => *port,
+        _ => 0,
+    }
+}
+
+fn set_port(source: &mut SocketName, number: u16) {
+    if let SocketName::Address(Address::Inet { port, .. } | Address::Inet6 { port, .. }) = source {
+        *port = number;
     }
 }

@@ -129,18 +129,15 @@ pub async fn connect(
     // Before the call: data may be there before its outcome is known.
     let before = entry.ends.known().peer.replace(target.name());
     let result = connect_to(entry, actor, Destination::of(&target)).await;
-    if result.is_err() && socket::peer_address(entry.fd()).is_err() && !is_under_way(&result) {
+    if result.is_err() && !is_under_way(&result) {
         entry.ends.known().peer = before;
     }
     result
 }
 
-/// A connection that may still come about: its socket has a peer.
+/// A connection that may still come about. `EALREADY` is about the one before.
 fn is_under_way(result: &OpResult<()>) -> bool {
-    matches!(
-        result,
-        Err(OpError::Timeout | OpError::Os { errno: libc::EINPROGRESS | libc::EALREADY, .. })
-    )
+    matches!(result, Err(OpError::Timeout | OpError::Os { errno: libc::EINPROGRESS, .. }))
 }
 
 async fn connect_to(entry: &Entry, actor: &Actor, destination: Destination) -> OpResult<()> {

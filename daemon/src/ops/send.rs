@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sockbroker_sys::message;
+use sockbroker_sys::{message, socket};
 
 use super::actor::{Actor, Client};
 use super::error::{OpError, OpResult};
@@ -40,8 +40,8 @@ pub async fn send(
     data: &bytes::Bytes,
     flags: i32,
 ) -> OpResult<usize> {
-    let address = destination(permit);
     place.turn().await;
+    let address = destination(permit, sender.entry);
     let whole = sends_whole(sender.entry, flags);
     let patience = || Patience::of(sender.entry, Direction::Send, flags);
     let mut sent = 0;
@@ -68,8 +68,8 @@ pub async fn send_all(
     data: &bytes::Bytes,
     flags: i32,
 ) -> OpResult<()> {
-    let address = destination(permit);
     place.turn().await;
+    let address = destination(permit, sender.entry);
     let patience = Patience::of(sender.entry, Direction::Send, flags);
     let mut sent = 0;
     loop {
@@ -118,8 +118,8 @@ pub async fn send_message(
     outgoing: Outgoing,
 ) -> OpResult<usize> {
     let Sender { entry, actor, progress } = sender;
-    let address = destination(permit);
     place.turn().await;
+    let address = destination(permit, entry);
     let flags = outgoing.flags;
     let patience = || Patience::of(entry, Direction::Send, flags);
     let total: usize = outgoing.buffers.iter().map(bytes::Bytes::len).sum();
@@ -194,7 +194,7 @@ pub async fn send_batch(
         if let Some(client) = client {
             client.sign(&mut outgoing.control);
         }
-        prepared.push((destination(permit), outgoing));
+        prepared.push((destination(permit, entry), outgoing));
     }
     let client = client.filter(|_| prepared.iter().any(|(address, _)| address.is_some()));
     let prepared = Arc::new(prepared);
@@ -234,8 +234,15 @@ async fn send_rest(
     Ok(counts)
 }
 
-fn destination(permit: Permit<Send>) -> Option<Destination> {
-    permit.into_request().destination.as_ref().map(Destination::of)
+/// Where a message goes. One that connects is remembered as `connect` is: the kernel names the peer only once
+/// the connection stands.
+fn destination(permit: Permit<Send>, entry: &Entry) -> Option<Destination> {
+    let Send { destination, connects, .. } = permit.into_request();
+    let target = destination.as_ref()?;
+    if connects && socket::peer_address(entry.fd()).is_err() {
+        entry.ends.note_peer(target.name());
+    }
+    Some(Destination::of(target))
 }
 
 /// A blocking send on a stream returns when everything is queued (`tcp_sendmsg`,

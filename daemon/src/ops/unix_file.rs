@@ -23,27 +23,30 @@ use super::mounts::{Mounts, Place};
 use crate::policy::action::SocketFacts;
 use crate::policy::target::{FileFacts, FileTarget};
 
-/// The file of the broker's own control socket.
+/// The file of the broker's own control socket, as the kernel has it and as its path shows it. On some file
+/// systems, overlayfs among them, these have different devices.
 #[derive(Debug, Clone, Copy)]
-pub struct ControlFile(BoundFile);
+pub struct ControlFile {
+    bound: Option<BoundFile>,
+    seen: Option<FileId>,
+}
 
 impl ControlFile {
     /// That of a listening socket; `None` for one without a file. An error where the system does not say.
     pub fn of(listener: BorrowedFd<'_>) -> io::Result<Option<Self>> {
-        if let Ok(found) = unix_file::bound_file(listener) {
-            return Ok(found.map(Self));
-        }
-        match socket::local_address(listener)?.decode(0) {
-            Some(Address::UnixPath(path)) => {
-                let found = fs::metadata(OsStr::from_bytes(&path))?;
-                Ok(Some(Self(BoundFile::of(id(&found)))))
-            }
-            _ => Ok(None),
+        let bound = unix_file::bound_file(listener);
+        let Some(Address::UnixPath(path)) = socket::local_address(listener)?.decode(0) else {
+            return Ok(None);
+        };
+        let seen = fs::metadata(OsStr::from_bytes(&path)).map(|found| id(&found));
+        match (bound, seen) {
+            (Err(_), Err(error)) => Err(error),
+            (bound, seen) => Ok(Some(Self { bound: bound.ok().flatten(), seen: seen.ok() })),
         }
     }
 
     fn is(self, file: FileId) -> bool {
-        self.0 == BoundFile::of(file)
+        self.bound == Some(BoundFile::of(file)) || self.seen == Some(file)
     }
 }
 
@@ -155,6 +158,11 @@ fn compare(
         own.is_absolute() && fs::symlink_metadata(&own).is_ok_and(|seen| id(&seen) == found);
     let mut facts = FileFacts { visible, names: vec![join(&own, name)], ..FileFacts::default() };
     if paths.is_empty() {
+        return Ok(facts);
+    }
+    if !visible && own.as_os_str().as_bytes().ends_with(b" (deleted)") {
+        // It has no name any more, and may have had any.
+        facts.possible = paths.to_vec();
         return Ok(facts);
     }
     let mounts = Mounts::of_this_process()?;

@@ -12,7 +12,7 @@ use sockbroker_sys::{interface, option, socket};
 
 use super::error::{OpError, OpResult};
 use super::sniffer;
-use crate::policy::membership::Device;
+use crate::policy::membership::{Device, hops};
 use crate::policy::target::SocketName;
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
@@ -143,8 +143,8 @@ pub fn interfaces(
                 .then(|| get((libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF)));
             indexes.extend(six.flatten().map(i32::cast_unsigned));
             // Of a multicast source the interface is chosen by its address.
-            let owner = choices.multicast_source.map(|host| interface::owner_of(host.into()));
-            indexes.extend(owner.and_then(Result::ok).flatten());
+            let owners = choices.multicast_source.map(owners).unwrap_or_default();
+            indexes.extend(owners.iter().filter_map(|name| interface::index_of(name).ok()));
         }
         if is_multicast(destination) != Some(true) {
             indexes.extend(unicast_interface(entry));
@@ -237,6 +237,29 @@ pub fn interface_of(host: Ipv4Addr) -> Option<String> {
     interface_name(interface::owner_of(host.into()).ok()??).ok().flatten()
 }
 
+/// The hosts that options keep for all that is sent: `IP_OPTIONS`, `IPV6_RTHDR`.
+pub fn route(entry: &Entry) -> Vec<Address> {
+    const LONGEST: u32 = 2048;
+    let options: &[_] = match entry.kind().family {
+        libc::AF_INET => &[(libc::IPPROTO_IP, libc::IP_OPTIONS)],
+        libc::AF_INET6 => {
+            &[(libc::IPPROTO_IP, libc::IP_OPTIONS), (libc::IPPROTO_IPV6, libc::IPV6_RTHDR)]
+        }
+        _ => &[],
+    };
+    let kept = options.iter().flat_map(|(level, name)| {
+        let value = option::get_bytes(entry.fd(), *level, *name, LONGEST).unwrap_or_default();
+        hops(*level, *name, &value)
+    });
+    kept.collect()
+}
+
+/// Whether a packet socket has a protocol, and so captures where it is bound.
+pub fn captures(entry: &Entry) -> bool {
+    let has = |address| matches!(address, Address::Packet { protocol, .. } if protocol != 0);
+    entry.kind().proto != 0 || local_address(entry).is_some_and(has)
+}
+
 /// Whether what is sent begins with a header that the kernel would otherwise make.
 pub fn own_headers(entry: &Entry) -> bool {
     let kind = entry.kind();
@@ -250,16 +273,27 @@ pub fn own_headers(entry: &Entry) -> bool {
         || option::get_int(entry.fd(), option.0, option.1).map_or(true, |on| on != 0)
 }
 
-/// The name that the kernel has for the interface that an option or message means. A name may be an
+/// The names that the kernel has for the interfaces that an option may mean. A name may be an
 /// alternative one (`ip-link(8)`, altname).
-pub fn device_name(device: &Device) -> OpResult<Option<String>> {
-    match device {
-        Device::Index(index) => interface_name(*index),
-        Device::Name(name) if name.is_empty() => Ok(None),
+pub fn devices(device: &Device) -> OpResult<Vec<String>> {
+    let found = match device {
+        Device::Index(index) => interface_name(*index)?,
+        Device::Name(name) if name.is_empty() => None,
         Device::Name(name) => {
             let missing = |_| OpError::Os { call: "setsockopt", errno: libc::ENODEV };
-            interface_name(interface::index_of(name).map_err(missing)?)
+            interface_name(interface::index_of(name).map_err(missing)?)?
         }
-        Device::Address(host) => Ok(interface_of(*host)),
+        Device::Address(host) => return Ok(owners(*host)),
+    };
+    Ok(found.into_iter().collect())
+}
+
+/// The interfaces that the kernel may find by an address (`__ip_dev_find`): those that carry it, or any where
+/// routes alone know it for a local one.
+fn owners(host: Ipv4Addr) -> Vec<String> {
+    if host.is_unspecified() {
+        return Vec::new();
     }
+    let all = || interface::list().into_iter().flatten().map(|(_, name)| name).collect();
+    interface::owners_of(host).ok().filter(|owners| !owners.is_empty()).unwrap_or_else(all)
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::membership::is_extension;
 use super::option::{OptionClass, class_of, class_of_reading};
 use super::question::Question;
 use super::target::SocketName;
@@ -38,14 +39,21 @@ impl SocketFacts {
             (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, 0) => {
                 Self { proto: libc::IPPROTO_UDP, ..self }
             }
+            // The kernel takes it so (unix_create).
+            (libc::AF_UNIX, libc::SOCK_RAW, _) => Self { kind: libc::SOCK_DGRAM, ..self },
             _ => self,
         }
+    }
+
+    /// Whether what is sent begins with an extension header of IPv6.
+    pub fn sends_extensions(self) -> bool {
+        self.family == libc::AF_INET6 && self.kind == libc::SOCK_RAW && is_extension(self.proto)
     }
 
     /// Whether whoever holds its descriptor can do what only the opening of it was checked for.
     pub fn is_unrevocable(self) -> bool {
         let families = [libc::AF_PACKET, libc::AF_NETLINK, libc::AF_KEY, libc::AF_XDP];
-        self.kind == libc::SOCK_RAW || families.contains(&self.judged().family)
+        self.judged().kind == libc::SOCK_RAW || families.contains(&self.judged().family)
     }
 
     /// Whether data goes to the peer, whatever address a call names beside it.
@@ -194,8 +202,8 @@ pub struct SocketOption {
     pub name: i32,
     /// The multicast group that the value names.
     pub group: Option<SocketName>,
-    /// The interface that the value names.
-    pub interface: Option<String>,
+    /// The interfaces that the value may mean.
+    pub interfaces: Vec<String>,
     /// The source that the value chooses for what is sent later.
     pub source: Option<SocketName>,
     /// Hosts that what is sent later visits on its way.
@@ -211,7 +219,7 @@ impl SocketOption {
             level,
             name,
             group: None,
-            interface: None,
+            interfaces: Vec::new(),
             source: None,
             hops: Vec::new(),
         }
@@ -230,10 +238,14 @@ impl Request for SocketOption {
     fn question(&self) -> Question<'_> {
         let class = self.class();
         let question = Question::about(class.verb(), self.socket).to(self.group.as_ref());
-        Question { option: Some(class), ..question.on(self.interface.as_deref()) }
+        let interface = self.interfaces.first().map(String::as_str);
+        Question { option: Some(class), ..question.on(interface) }
     }
 
     fn further(&self, ask: &mut dyn FnMut(Question<'_>)) {
+        for interface in self.interfaces.iter().skip(1) {
+            ask(self.question().on(Some(interface)));
+        }
         if self.source.is_some() {
             ask(Question::about(Verb::Send, self.socket).from(self.source.as_ref()));
         }

@@ -151,15 +151,42 @@ fn route_of_options(mut options: &[u8]) -> Vec<Address> {
     hops
 }
 
-/// Source, destination and options of a packet that begins with its own IP header; `None` where it is too
+/// Source, destination and route of a packet that begins with its own IP header; `None` where it is too
 /// short for one, which the kernel refuses.
-pub fn header(family: i32, data: &[u8]) -> Option<(Address, Address, &[u8])> {
+pub fn header(family: i32, data: &[u8]) -> Option<(Address, Address, Vec<Address>)> {
     if family == libc::AF_INET6 {
-        return Some((inet6(six(data, 8)?), inet6(six(data, 24)?), &[]));
+        let hops = route_of_extensions((*data.get(6)?).into(), data.get(40..).unwrap_or_default());
+        return Some((inet6(six(data, 8)?), inet6(six(data, 24)?), hops));
     }
     let length = usize::from(data.first()? & 0x0f) * 4;
     let options = data.get(20..length).unwrap_or_default();
-    Some((inet(four(data, 12)?), inet(four(data, 16)?), options))
+    Some((inet(four(data, 12)?), inet(four(data, 16)?), route_of_options(options)))
+}
+
+/// Whether a protocol of IPv6 is an extension header that others, and so a route, may follow (RFC 8200).
+pub fn is_extension(protocol: i32) -> bool {
+    let skipped = [libc::IPPROTO_HOPOPTS, libc::IPPROTO_FRAGMENT, libc::IPPROTO_DSTOPTS];
+    protocol == libc::IPPROTO_ROUTING || skipped.contains(&protocol)
+}
+
+/// The hosts that routing headers name in data that begins with an extension header of this protocol.
+pub fn route_of_extensions(mut protocol: i32, mut data: &[u8]) -> Vec<Address> {
+    let mut found = Vec::new();
+    while is_extension(protocol)
+        && let [next, length, ..] = *data
+    {
+        let length = match protocol {
+            libc::IPPROTO_FRAGMENT => 8,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        if protocol == libc::IPPROTO_ROUTING {
+            let header = data.get(..length).unwrap_or(data);
+            found.extend(hops(libc::IPPROTO_IPV6, libc::IPV6_RTHDR, header));
+        }
+        protocol = next.into();
+        data = data.get(length..).unwrap_or_default();
+    }
+    found
 }
 
 fn inet(host: Ipv4Addr) -> Address {

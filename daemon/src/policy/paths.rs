@@ -26,9 +26,11 @@ impl Paths {
 }
 
 impl Rights {
-    /// The paths of rules about a verb, by which a file may be named.
-    pub fn paths(&self, verb: Verb) -> Vec<String> {
-        let rules = self.about(verb).into_iter().flat_map(ByVerb::rules).map(|rule| &**rule);
+    /// The paths of rules, by which a file may be named. Of all rules: what is found out when a socket is
+    /// bound or connected is judged when it listens and sends as well.
+    pub fn paths(&self) -> Vec<String> {
+        let verbs = Verb::ALL.iter().filter_map(|verb| self.about(*verb));
+        let rules = verbs.flat_map(ByVerb::rules).map(|rule| &**rule);
         let paths = rules.chain(self.filters()).flat_map(|rule| &rule.path);
         let mut paths: Vec<_> = paths.filter_map(|path| path.path().map(str::to_owned)).collect();
         paths.sort_unstable();

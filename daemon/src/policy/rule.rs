@@ -159,7 +159,7 @@ impl Rule {
             && self.admits_remote(question.remote, question.socket)
             && self.admits_local(question.local, question.socket)
             && self.admits_socket(question.socket)
-            && admits(&self.interface, question.interface, Pattern::matches)
+            && self.admits_interface(question)
             && admits(&self.netns, question.netns, Pattern::matches)
             && self.admits_path(question)
             && self.admits_qualifiers(question)
@@ -182,7 +182,7 @@ impl Rule {
             ("family, type or protocol", self.admits_socket(question.socket)),
             ("local or local_ports", self.admits_local(local, question.socket)),
             ("remote or remote_ports", self.admits_remote(remote, question.socket)),
-            ("interface", admits(&self.interface, question.interface, Pattern::matches)),
+            ("interface", self.admits_interface(question)),
             ("netns", admits(&self.netns, question.netns, Pattern::matches)),
             ("path", self.admits_path(question)),
             (qualifier, self.admits_qualifiers(question)),
@@ -208,6 +208,13 @@ impl Rule {
         self.may_be(remote, socket)
             || admits(&self.remote, remote, |network, remote| holds(*network, remote))
                 && admits(&self.remote_ports, remote, |ports, remote| is_within(*ports, remote))
+    }
+
+    fn admits_interface(&self, question: &Question<'_>) -> bool {
+        // What captures from no interface in particular captures from all: no `deny` overlooks it.
+        let all = question.verb == Verb::Capture && question.interface.is_none();
+        admits(&self.interface, question.interface, Pattern::matches)
+            || all && self.effect == Effect::Deny
     }
 
     /// Whether a `deny` about internet addresses has to be taken as matching an end that nobody can say.

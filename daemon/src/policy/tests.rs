@@ -47,7 +47,7 @@ fn connect(address: Address) -> Connect {
 }
 
 fn bind(address: Address) -> Bind {
-    Bind { socket: TCP, target: Target::Address(address), interface: None }
+    Bind { socket: TCP, target: Target::Address(address), interface: None, captures: false }
 }
 
 #[test]

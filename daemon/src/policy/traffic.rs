@@ -26,6 +26,8 @@ pub struct Bind {
     pub target: Target,
     /// The interface that it names.
     pub interface: Option<String>,
+    /// For a packet socket: whether it has a protocol already.
+    pub captures: bool,
 }
 
 impl Request for Bind {
@@ -37,7 +39,7 @@ impl Request for Bind {
     fn further(&self, ask: &mut dyn FnMut(Question<'_>)) {
         match self.target.address() {
             // A packet socket that has a protocol begins to capture there.
-            Some(Address::Packet { protocol, .. }) if *protocol != 0 || self.socket.proto != 0 => {
+            Some(Address::Packet { protocol, .. }) if *protocol != 0 || self.captures => {
                 ask(Question::about(Verb::Capture, self.socket).on(self.interface.as_deref()));
             }
             Some(Address::Netlink { groups, .. }) if *groups != 0 => {

@@ -47,6 +47,15 @@ pub fn owner_of(address: IpAddr) -> io::Result<Option<u32>> {
     owner.map(|entry| index_of(&entry.interface_name)).transpose()
 }
 
+/// The names of the interfaces that carry an address.
+pub fn owners_of(host: Ipv4Addr) -> io::Result<Vec<String>> {
+    let carries = |entry: &nix::ifaddrs::InterfaceAddress| {
+        let found = entry.address.as_ref();
+        found.is_some_and(|found| found.as_sockaddr_in().is_some_and(|found| found.ip() == host))
+    };
+    Ok(getifaddrs()?.filter(carries).map(|entry| entry.interface_name).collect())
+}
+
 /// The first IPv4 address of an interface (`SIOCGIFADDR`, `netdevice(7)`); `EADDRNOTAVAIL` if it has none.
 pub fn address_of(name: &str) -> io::Result<Ipv4Addr> {
     let probe = socket::create(libc::AF_INET, libc::SOCK_DGRAM, 0)?;

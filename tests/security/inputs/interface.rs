@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sockbroker_test_support::base64;
 
-use super::{Answers, EVERYTHING, index};
+use super::{Answers, EVERYTHING, index, ip, load};
 use crate::arena::Arena;
 
 const RULES: &str = r#"
@@ -48,6 +48,15 @@ rows! { RULES;
         let by_index = [&[0; 8][..], &index("lan0").to_ne_bytes()].concat();
         let values = [json!(base64(by_index)), json!(base64([10, 99, 0, 5]))];
         set_each(arena, "IPPROTO_IP", &json!("IP_MULTICAST_IF"), &values)
+    };
+    address_that_routes_alone_know: "`IP_MULTICAST_IF`, memberships: an address that no interface carries (`__ip_dev_find`)", "not on the lan", |arena| {
+        ip("route add local 10.98.0.0/24 dev lan0");
+        let udp = arena.udp();
+        let join = json!(base64([239, 1, 1, 1, 10, 98, 0, 1]));
+        vec![
+            arena.tries("setsockopt", json!([udp, "IPPROTO_IP", "IP_MULTICAST_IF", base64([10, 98, 0, 1])])),
+            arena.tries("setsockopt", json!([udp, "IPPROTO_IP", "IP_ADD_MEMBERSHIP", join])),
+        ]
     };
     interface_of_multicast6: "`IPV6_MULTICAST_IF`: the index", "not on the lan", |arena| {
         set_each6(arena, "IPV6_MULTICAST_IF", &[json!(index("lan0"))])
@@ -113,10 +122,6 @@ fn set_each6(arena: &mut Arena, name: &str, values: &[Value]) -> Answers {
 fn chosen_before(arena: &mut Arena) -> Answers {
     let policy = arena.broker.folder().join("policy.toml");
     let strict = std::fs::read_to_string(&policy).unwrap();
-    let load = |arena: &mut Arena, text: &str| {
-        std::fs::write(&policy, text).unwrap();
-        arena.broker.lsp().call("admin.reload", Value::Null).result();
-    };
     load(arena, EVERYTHING);
     let lan = index("lan0");
     let sticky = base64([&[0; 16][..], &lan.to_ne_bytes()].concat());

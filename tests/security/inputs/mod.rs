@@ -24,8 +24,10 @@ mod interface;
 mod path;
 mod port;
 mod sender;
+mod state;
 
 use std::fs::File;
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -123,6 +125,25 @@ impl Arena {
     fn does(&mut self, method: &str, params: Value) -> Value {
         self.tries(method, params).result().clone()
     }
+}
+
+/// Loads another policy.
+fn load(arena: &mut Arena, rules: &str) {
+    std::fs::write(arena.broker.folder().join("policy.toml"), rules).unwrap();
+    arena.broker.lsp().call("admin.reload", Value::Null).result();
+}
+
+/// An IPv6 header that leads to a host, with what follows it.
+fn header6(destination: &str, next: i32) -> Vec<u8> {
+    let host: Ipv6Addr = destination.parse().unwrap();
+    let next = u8::try_from(next).unwrap();
+    [&[0x60, 0, 0, 0, 0, 24, next, 64][..], &[0; 16], &host.octets()].concat()
+}
+
+/// A routing header of type 4 (RFC 8754) that names one host.
+fn routing_header(host: &str) -> Vec<u8> {
+    let host: Ipv6Addr = host.parse().unwrap();
+    [&[59, 2, 4, 0, 0, 0, 0, 0][..], &host.octets()].concat()
 }
 
 /// A file as a client opens it to name it.

@@ -35,6 +35,13 @@ rows! { RULES;
         let handle = arena.attacker.lend(&bound);
         arena.sends(handle, &json!(["127.0.0.1", 9]), &json!([]))
     };
+    port_of_a_named_source: "`IP_PKTINFO` chooses the source, the port stays that of the socket", "not these ports", |arena| {
+        let bound = UdpSocket::bind("127.0.0.1:6001").unwrap();
+        let handle = arena.attacker.lend(&bound);
+        let info = base64([0, 0, 0, 0, 127, 0, 0, 5, 0, 0, 0, 0]);
+        let item = json!(["IPPROTO_IP", "IP_PKTINFO", info]);
+        arena.sends(handle, &json!(["127.0.0.1", 9]), &json!([item]))
+    };
     port_of_a_destination: "the port of a destination", "not those ports", |arena| {
         let (tcp, udp) = (arena.tcp(), arena.udp());
         let mut answers = arena.sends(udp, &json!(["127.0.0.1", 7000]), &json!([]));

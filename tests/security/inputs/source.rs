@@ -1,8 +1,12 @@
 //! What chooses a source.
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd as _;
 
 use serde_json::json;
+use sockbroker_proto::address::Address;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::socket;
 use sockbroker_test_support::base64;
 
 const RULES: &str = r#"
@@ -47,6 +51,26 @@ rows! { RULES;
         let mut answers = arena.sends(udp, &to, &json!([item(1), item(77)]));
         answers.extend(arena.sends(udp, &to, &json!([item(77), item(1)])));
         answers
+    };
+    item_that_the_kernel_passes_over: "`IP_PKTINFO` towards IPv6, a sticky `IPV6_PKTINFO` towards IPv4: the socket's own source", "not as the service", |arena| {
+        let (six, sticky) = (arena.udp6(), arena.udp6());
+        let four = json!(["IPPROTO_IP", "IP_PKTINFO", info([127, 0, 0, 1])]);
+        let mut answers = arena.sends(six, &json!(["fd99::66", 9]), &json!([four]));
+        let own = base64([&[0; 15][..], &[1], &[0; 4]].concat());
+        arena.does("setsockopt", json!([sticky, "IPPROTO_IPV6", "IPV6_PKTINFO", own]));
+        answers.extend(arena.sends(sticky, &json!(["::ffff:127.0.0.1", 9]), &json!([])));
+        answers
+    };
+    item_on_a_connection: "`IP_PKTINFO` on a connection, which the kernel ignores (`tcp_sendmsg`)", "not as the service", |arena| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = socket::create(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+        let at = |host: [u8; 4], port| RawAddress::encode(&Address::Inet { host: host.into(), port });
+        let port = listener.local_addr().unwrap().port();
+        socket::bind(stream.as_fd(), &at([127, 0, 0, 77], 0)).unwrap();
+        socket::connect(stream.as_fd(), &at([127, 0, 0, 1], port)).unwrap();
+        let handle = arena.attacker.lend(&stream);
+        let item = json!(["IPPROTO_IP", "IP_PKTINFO", info([127, 0, 0, 1])]);
+        vec![arena.tries("sendmsg", json!([handle, ["aGk="], [item]]))]
     };
     item_behind_one_of_another_level: "`IPV6_PKTINFO` behind an item of IPv4 (`ip6_datagram_send_ctl`)", "not as the service", |arena| {
         let six = arena.udp6();
