@@ -53,6 +53,10 @@ import() {{
 }}
 '''
 
+GROUPS = [
+    "sockbroker", "sockbroker-capture", "sockbroker-options", "sockbroker-ping", "sockbroker-ports", "sockbroker-scapy",
+    "sockbroker-system", "sockbroker-unix"]
+
 
 class Install(unittest.TestCase):
     def setUp(self) -> None:
@@ -82,9 +86,7 @@ class Install(unittest.TestCase):
             left purged
         """)
         self.assertEqual(told["installed"], HERE)
-        self.assertEqual(told["groups"], [
-            "sockbroker", "sockbroker-capture", "sockbroker-options", "sockbroker-ping", "sockbroker-ports",
-            "sockbroker-scapy", "sockbroker-system", "sockbroker-unix"])
+        self.assertEqual(told["groups"], GROUPS)
         self.assertEqual(told["python"], ["/usr/lib/python3/dist-packages/sockbroker/__init__.py"])
         # Disabled by the administrator, and left so.
         self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in told["check"]), told["check"])
@@ -116,7 +118,7 @@ class Install(unittest.TestCase):
             left removed
         """)
         self.assertEqual(told["installed"], HERE)
-        self.assertEqual(len(told["groups"]), 7)
+        self.assertEqual(told["groups"], GROUPS)
         self.assertEqual(told["python"], ["SITE/sockbroker/__init__.py"])
         self.assertEqual(told["verified"], [])
         self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in told["check"]), told["check"])
