@@ -18,6 +18,7 @@ use crate::policy::action::{
 use crate::policy::membership::{device as device_of, hops, membership, source};
 use crate::policy::netlink::{MessageClass, classes_of};
 use crate::policy::operands::Operands;
+use crate::policy::option::class_of_ancillary;
 use crate::policy::question::Question;
 use crate::policy::target::{SocketName, Target};
 use crate::policy::verb::Verb;
@@ -143,7 +144,8 @@ impl Call {
                 request.messages.push(MessageClass::Peer);
             }
         }
-        request.ancillary = items().map(|(level, kind, _)| (*level, *kind)).collect();
+        let classes = items().map(|(level, kind, data)| class_of_ancillary(*level, *kind, data));
+        request.ancillary = classes.collect();
         let looks = [Verb::Send, Verb::Spoof, Verb::Inject, Verb::Connect, Verb::Option]
             .map(|verb| rights.looks_at(verb));
         let address = request.destination.as_ref().and_then(Target::address);

@@ -93,12 +93,30 @@ pub fn class_of_reading(family: i32, level: i32, name: i32) -> OptionClass {
 
 /// The class of an item of ancillary data that is sent. Its types are numbered apart from options: an item of
 /// SCTP has the number of a harmless option, and adds destinations.
-pub fn class_of_ancillary(level: i32, kind: i32) -> OptionClass {
+pub fn class_of_ancillary(level: i32, kind: i32, data: &[u8]) -> OptionClass {
+    if level == libc::IPPROTO_SCTP && leads_by_address(kind, data) {
+        return OptionClass::Ordinary;
+    }
     let rows = ANCILLARY.iter().filter(|row| row.level == level);
     rows.filter(|row| row.names.contains(&kind))
         .map(|row| row.class)
         .next()
         .unwrap_or(OptionClass::Unknown)
+}
+
+/// Whether `SCTP_SNDRCV` or `SCTP_SNDINFO` leaves it to the address where a message goes: it names no association,
+/// and does not ask for all of them (`sctp_msghdr_parse`).
+fn leads_by_address(kind: i32, data: &[u8]) -> bool {
+    const TO_ALL: u16 = 1 << 6; // SCTP_SENDALL
+    // struct sctp_sndrcvinfo, struct sctp_sndinfo: where flags and association stand.
+    let (flags, association) = match kind {
+        1 => (4, 28),
+        2 => (2, 12),
+        _ => return false,
+    };
+    let flags = data.get(flags..).and_then(<[u8]>::first_chunk).map(|two| u16::from_ne_bytes(*two));
+    let association = data.get(association..).and_then(<[u8]>::first_chunk::<4>);
+    flags.is_some_and(|flags| flags & TO_ALL == 0) && association == Some(&[0; 4])
 }
 
 /// Items that the kernel takes from a sender (`__sock_cmsg_send`, `ip_cmsg_send`,

@@ -12,7 +12,7 @@ use sockbroker_proto::address::Address;
 
 use super::action::{Request, SocketFacts};
 use super::netlink::MessageClass;
-use super::option::{OptionClass, class_of_ancillary};
+use super::option::OptionClass;
 use super::question::Question;
 use super::target::{SocketName, Target};
 use super::verb::Verb;
@@ -142,8 +142,8 @@ pub struct Send {
     pub own_headers: bool,
     /// Whether it connects as well (`MSG_FASTOPEN`).
     pub connects: bool,
-    /// Level and type of its ancillary data.
-    pub ancillary: Vec<(i32, i32)>,
+    /// The classes of its ancillary data.
+    pub ancillary: Vec<OptionClass>,
     /// The classes of its netlink messages.
     pub messages: Vec<MessageClass>,
 }
@@ -237,12 +237,11 @@ impl Request for Send {
         if self.connects {
             self.ways().for_each(|way| ask(self.about(Verb::Connect, way)));
         }
-        for (level, kind) in &self.ancillary {
-            let class = class_of_ancillary(*level, *kind);
+        for class in &self.ancillary {
             for interface in each(&self.interfaces) {
                 let question = Question::about(class.verb(), self.socket);
                 let question = question.on(interface.map(String::as_str));
-                ask(Question { option: Some(class), ..question });
+                ask(Question { option: Some(*class), ..question });
             }
         }
     }

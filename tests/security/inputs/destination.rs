@@ -171,8 +171,11 @@ rows! { RULES;
         let udp = arena.udp();
         // SCTP_SNDRCV, SCTP_SNDINFO, SCTP_DSTADDRSV4, SCTP_DSTADDRSV6.
         let items = [1, 2, 7, 8].map(|kind| json!([[132, kind, base64([127, 0, 0, 66])]]));
+        // An association, and all of them.
+        let [one, all] = [[&[0; 28][..], &[9, 0, 0, 0]], [&[0, 0, 0, 0, 64], &[0; 27]]];
+        let named = [one, all].map(|info| json!([[132, 1, base64(info.concat())]]));
         let to = json!(["127.0.0.1", 9]);
-        items.into_iter().flat_map(|item| arena.sends(udp, &to, &item)).collect()
+        items.into_iter().chain(named).flat_map(|item| arena.sends(udp, &to, &item)).collect()
     };
     addresses_of_sctp_options: "`SCTP_SOCKOPT_BINDX_ADD`, `SCTP_SOCKOPT_CONNECTX`: addresses in an option", "no rule", |arena| {
         let udp = arena.udp();
