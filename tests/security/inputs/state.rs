@@ -1,5 +1,5 @@
 //! What earlier calls left in a socket, and chooses where later ones lead. The earlier calls were allowed; then
-//! the policy was loaded anew.
+//! the policy was reloaded.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, OwnedFd};
