@@ -23,7 +23,7 @@ use crate::transport::shutdown::ShutdownSwitch;
 use crate::transport::subject;
 
 /// How long the broker may take for one input.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What a broker answers to a connection that sends `data` and closes its writing end. The caller is
 /// the broker's own user, so that requests reach the kernel.
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn request(data: &[u8]) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let answer = runtime.block_on(async { timeout(PATIENCE, converse(data)).await });
+    let answer = runtime.block_on(async { timeout(LONGEST_WAIT, converse(data)).await });
     // Look-ups may still be running; nobody waits for them.
     runtime.shutdown_background();
     answer.expect("the connection comes to its end").expect("a connection")

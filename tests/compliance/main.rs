@@ -11,7 +11,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 /// How long one theme may take; the runner bounds every scenario by itself.
-const PATIENCE: Duration = Duration::from_mins(15);
+const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
 /// What a run of the runner printed, and whether it found no difference.
 struct Outcome {
@@ -59,7 +59,7 @@ fn finish(mut child: Child) -> Outcome {
     let mut output = String::new();
     let mut late = false;
     for _ in 0..2 {
-        match parts.recv_timeout(PATIENCE) {
+        match parts.recv_timeout(LONGEST_WAIT) {
             Ok(part) => output.push_str(&part),
             Err(_) => late = true,
         }

@@ -29,7 +29,7 @@ BROKER_USER, CLIENT_USER = 990, 65534
 CAPABILITIES = "net_raw"
 CLASSES = "CAN|ISOTP|J1939|BasicRDS|QIPCRTR|VSOCK|Bluetooth|SCTP|TIPC|CryptoAPI"
 """Classes of CPython's tests: no RDSTest, which natively waits for ever now and then, nor what every kernel has."""
-PATIENCE = 180
+LONGEST_WAIT = 180
 TRIES = 3
 CLIENTS = {"root": ("contract",), "service": ("contract", "mediated", "direct", "remote")}
 MODES = ("mediated", "direct", "remote")
@@ -84,11 +84,11 @@ def run(command):
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, errors="replace", env=environment, cwd="/tmp", start_new_session=True)
     try:
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=LONGEST_WAIT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        output += f"\nnothing after {PATIENCE} s"
+        output += f"\nnothing after {LONGEST_WAIT} s"
     return process.returncode, output
 
 

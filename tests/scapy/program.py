@@ -11,7 +11,7 @@ from scapy.all import ARP, ICMP, IP, TCP, UDP, AsyncSniffer, Ether, L3RawSocket,
 
 IFACE, NEIGHBOUR = "ve0", "10.77.0.2"
 # A wait ends on its packet: this bounds a hang.
-PATIENCE = 120
+LONGEST_WAIT = 120
 
 # The program has no privilege of its own.
 assert os.getuid() != 0
@@ -23,18 +23,18 @@ assert IFACE in (interface.name for interface in conf.ifaces.values()), list(con
 assert conf.route.route(NEIGHBOUR)[0] == IFACE, conf.route
 
 # A packet and its answer, by frames.
-answer = sr1(IP(dst=NEIGHBOUR) / ICMP(), timeout=PATIENCE)
+answer = sr1(IP(dst=NEIGHBOUR) / ICMP(), timeout=LONGEST_WAIT)
 assert answer is not None and answer[ICMP].type == 0, answer
-answered, unanswered = sr(IP(dst=NEIGHBOUR) / ICMP(seq=(1, 5)), timeout=PATIENCE)
+answered, unanswered = sr(IP(dst=NEIGHBOUR) / ICMP(seq=(1, 5)), timeout=LONGEST_WAIT)
 assert (len(answered), len(unanswered)) == (5, 0)
 
 # A frame and its answer.
-answer = srp1(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=NEIGHBOUR), iface=IFACE, timeout=PATIENCE)
+answer = srp1(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=NEIGHBOUR), iface=IFACE, timeout=LONGEST_WAIT)
 assert answer is not None and answer[ARP].psrc == NEIGHBOUR, answer
 
 # By a raw socket, with a header of its own.
 raw = L3RawSocket()
-answer = raw.sr1(IP(dst=NEIGHBOUR) / ICMP(id=79), timeout=PATIENCE, verbose=0)
+answer = raw.sr1(IP(dst=NEIGHBOUR) / ICMP(id=79), timeout=LONGEST_WAIT, verbose=0)
 raw.close()
 assert answer is not None and answer[ICMP].id == 79, answer
 
@@ -49,7 +49,7 @@ def seen(packet):
 
 
 found = sniff(
-    iface=IFACE, count=10, lfilter=seen, timeout=PATIENCE,
+    iface=IFACE, count=10, lfilter=seen, timeout=LONGEST_WAIT,
     started_callback=lambda: sendp(OTHERS + FRAMES, iface=IFACE),
 )  # fmt: skip
 assert [packet[UDP].dport for packet in found] == list(range(9000, 9010)), found
@@ -59,12 +59,12 @@ sniffer = AsyncSniffer(
     iface=IFACE, count=10, lfilter=seen, started_callback=lambda: sendp(OTHERS + FRAMES, iface=IFACE)
 )
 sniffer.start()
-sniffer.join(PATIENCE)
+sniffer.join(LONGEST_WAIT)
 assert len(sniffer.results) == 10, sniffer.results
 
 # One that is stopped from outside.
 running = threading.Event()
 sniffer = AsyncSniffer(iface=IFACE, started_callback=running.set)
 sniffer.start()
-assert running.wait(PATIENCE)
+assert running.wait(LONGEST_WAIT)
 sniffer.stop()

@@ -15,7 +15,7 @@ use sockbroker_test_support::program::{Ended, run};
 /// How long a guest may take to come up. It takes one second where nothing else runs.
 const BOOT: Duration = Duration::from_mins(10);
 /// How long a command in it may take.
-const PATIENCE: Duration = Duration::from_mins(5);
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// A machine that runs until this is dropped.
 #[derive(Debug)]
@@ -80,12 +80,12 @@ impl Guest {
 
     /// Runs a command of the shell as root of the guest.
     pub(crate) fn run(&self, command: &str) -> Ended {
-        run(&mut self.enter(&["sh", "-c", command]), PATIENCE)
+        run(&mut self.enter(&["sh", "-c", command]), LONGEST_WAIT)
     }
 
     /// Runs a command as an ordinary user of the guest, with its groups as they are now.
     pub(crate) fn run_as(&self, user: &str, command: &str) -> Ended {
-        run(&mut self.enter(&as_user(user, command)), PATIENCE)
+        run(&mut self.enter(&as_user(user, command)), LONGEST_WAIT)
     }
 
     /// Runs a command as root, which must succeed; what it prints.

@@ -19,7 +19,7 @@ from run import HERE, MODES, PACKAGE, start_broker
 
 BUILD = "build==1.3.0"
 BESIDE = {"LICENSE-MIT", "LICENSE-APACHE"}
-PATIENCE = 300
+LONGEST_WAIT = 300
 PROGRAM = """
 import pathlib, socket, sys, sockbroker
 assert pathlib.Path(sockbroker.__file__).is_relative_to(sys.prefix), sockbroker.__file__
@@ -36,7 +36,7 @@ def run(*command, cwd=None):
     """What a program prints; its failure is ours."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
-        command, cwd=cwd, env=inherited, timeout=PATIENCE, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, cwd=cwd, env=inherited, timeout=LONGEST_WAIT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     if done.returncode != 0:

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sockbroker_test_support::{program, skip};
 
 /// How long all of it may take; the runner bounds every part by itself.
-const PATIENCE: Duration = Duration::from_mins(30);
+const LONGEST_WAIT: Duration = Duration::from_mins(30);
 const TEST: &str = "the_python_package_passes_its_tests";
 
 #[test]
@@ -16,7 +16,7 @@ fn the_python_package_passes_its_tests() {
     let runner = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/python/tests/run.py");
     let mut command = Command::new("python3");
     command.arg(runner).args(["--broker", env!("CARGO_BIN_EXE_sockbrokerd")]);
-    let ended = program::run(&mut command, PATIENCE);
+    let ended = program::run(&mut command, LONGEST_WAIT);
     assert_eq!(ended.code, Some(0), "{}", ended.output);
     for reason in skip::reasons(&ended.output) {
         skip::skip(reason, TEST);

@@ -20,7 +20,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "src"
 MODES = ("native", "direct", "mediated", "remote")
-PATIENCE = 600
+LONGEST_WAIT = 600
 
 
 def start_broker(binary, folder, *options):
@@ -54,10 +54,10 @@ def run_module(given, module, mode, folder):
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=LONGEST_WAIT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        output = process.communicate()[0] + f"\nkilled after {PATIENCE} s"
+        output = process.communicate()[0] + f"\nkilled after {LONGEST_WAIT} s"
     finally:
         broker.terminate()
         status = broker.wait(30)

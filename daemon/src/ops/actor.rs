@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout_at};
 
 use super::error::{During, OpError, OpResult};
 use super::outgoing::Control;
-use super::wait::{Patience, RETRY_PAUSE};
+use super::wait::{RETRY_PAUSE, WaitPolicy};
 use crate::policy::action::SocketFacts;
 use crate::policy::subject::Subject;
 use crate::table::quota::User;
@@ -136,11 +136,11 @@ impl Client {
     }
 
     /// Makes a call as the client until it does something else than ask to wait: no event tells when
-    /// somebody else's queue has room. Without patience it is made once, however long that takes.
+    /// somebody else's queue has room. Without wait policy it is made once, however long that takes.
     pub(super) async fn until_done<T: Send + 'static>(
         &self,
         call: &'static str,
-        patience: Patience,
+        wait_policy: WaitPolicy,
         job: impl Fn() -> io::Result<T> + Send + Sync + 'static,
     ) -> OpResult<T> {
         let job = Arc::new(job);
@@ -151,19 +151,19 @@ impl Client {
                 match self.attempt(call, move || job()).await? {
                     Err(error)
                         if error.kind() == io::ErrorKind::WouldBlock
-                            && !matches!(patience, Patience::None) => {}
+                            && !matches!(wait_policy, WaitPolicy::None) => {}
                     result => return result.during(call),
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(longest);
             }
         };
-        match patience {
-            Patience::None | Patience::Endless => attempts.await,
-            Patience::Until(deadline) => {
+        match wait_policy {
+            WaitPolicy::None | WaitPolicy::Endless => attempts.await,
+            WaitPolicy::Until(deadline) => {
                 timeout_at(deadline, attempts).await.unwrap_or(Err(OpError::Timeout))
             }
-            Patience::KernelUntil(deadline) => timeout_at(deadline, attempts)
+            WaitPolicy::KernelUntil(deadline) => timeout_at(deadline, attempts)
                 .await
                 .unwrap_or(Err(OpError::Os { call, errno: libc::EAGAIN })),
         }

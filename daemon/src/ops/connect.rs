@@ -15,7 +15,7 @@ use super::error::{During, OpError, OpResult};
 use super::open::Room;
 use super::outgoing::Destination;
 use super::sniffer;
-use super::wait::{Direction, Patience, RETRY_PAUSE, until_done};
+use super::wait::{Direction, RETRY_PAUSE, WaitPolicy, until_done};
 use crate::policy::Permit;
 use crate::policy::action::{Accept, Bind, Connect, Inspect, Listen};
 use crate::policy::target::{FileTarget, SocketName, Target};
@@ -93,9 +93,9 @@ pub async fn accept(
     let call =
         if facts.family == libc::AF_ALG { socket::accept_without_name } else { socket::accept };
     place.turn().await;
-    let patience = || Patience::of(entry, Direction::Receive, 0);
+    let wait_policy = || WaitPolicy::of(entry, Direction::Receive, 0);
     let mut refused = None;
-    let accepted = until_done(entry, Direction::Receive, "accept", patience, || match room() {
+    let accepted = until_done(entry, Direction::Receive, "accept", wait_policy, || match room() {
         Ok(room) => Ok((entry.without_blocking(call)?, room)),
         Err(error) => {
             refused = Some(error);
@@ -162,13 +162,13 @@ async fn connect_as(client: &Client, entry: &Entry, destination: Destination) ->
     let shared = entry.shared();
     let begin = move || shared.without_blocking(|fd| socket::connect(fd, &destination.raw()));
     match entry.timeout() {
-        Timeout::After(patience) => {
-            let connecting = timeout(patience, client.call("connect", begin));
+        Timeout::After(wait_policy) => {
+            let connecting = timeout(wait_policy, client.call("connect", begin));
             connecting.await.unwrap_or(Err(OpError::Timeout))
         }
         Timeout::Blocking | Timeout::NonBlocking => {
-            let patience = Patience::of(entry, Direction::Send, 0);
-            client.until_done("connect", patience, begin).await
+            let wait_policy = WaitPolicy::of(entry, Direction::Send, 0);
+            client.until_done("connect", wait_policy, begin).await
         }
     }
 }
@@ -179,13 +179,13 @@ fn begin(entry: &Entry, address: &RawAddress) -> io::Result<()> {
 
 /// Waits until the connection stands or has failed.
 async fn finish(entry: &Entry, address: &RawAddress) -> OpResult<()> {
-    let patience = || match Patience::of(entry, Direction::Send, 0) {
+    let wait_policy = || match WaitPolicy::of(entry, Direction::Send, 0) {
         // SO_SNDTIMEO bounds a blocking connect with EINPROGRESS (socket(7)).
-        Patience::None => Patience::Endless,
+        WaitPolicy::None => WaitPolicy::Endless,
         other => other,
     };
-    let timed_by_kernel = matches!(patience(), Patience::KernelUntil(_));
-    let result = until_done(entry, Direction::Send, "connect", patience, || {
+    let timed_by_kernel = matches!(wait_policy(), WaitPolicy::KernelUntil(_));
+    let result = until_done(entry, Direction::Send, "connect", wait_policy, || {
         let events = [(entry.fd(), libc::POLLOUT)];
         match sockbroker_sys::poll::poll_now(&events)?.first() {
             Some(0) | None => Err(io::ErrorKind::WouldBlock.into()),
@@ -225,12 +225,12 @@ fn waits_for_backlog(entry: &Entry) -> bool {
 }
 
 async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
-    let deadline = match Patience::of(entry, Direction::Send, 0) {
-        Patience::None => {
+    let deadline = match WaitPolicy::of(entry, Direction::Send, 0) {
+        WaitPolicy::None => {
             return Err(OpError::Os { call: "connect", errno: libc::EAGAIN });
         }
-        Patience::Endless => None,
-        Patience::Until(deadline) | Patience::KernelUntil(deadline) => Some(deadline),
+        WaitPolicy::Endless => None,
+        WaitPolicy::Until(deadline) | WaitPolicy::KernelUntil(deadline) => Some(deadline),
     };
     let attempts = async {
         let (mut pause, longest) = RETRY_PAUSE;

@@ -9,7 +9,7 @@ use sockbroker_sys::file;
 
 use super::error::{During, OpError, OpResult};
 use super::send::{Sender, attempt};
-use super::wait::{Direction, Patience, keep_pace, until_done};
+use super::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::policy::Permit;
 use crate::policy::action::Send;
 use crate::table::entry::Entry;
@@ -65,10 +65,10 @@ pub async fn send_file(
 
 /// One step within the kernel.
 async fn splice(entry: &Entry, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
-    let patience = || Patience::of(entry, Direction::Send, 0);
-    let kept = keep_pace(entry, patience, "sendfile").await?;
-    let patience = || kept.unwrap_or_else(patience);
-    let sent = until_done(entry, Direction::Send, "sendfile", patience, || {
+    let wait_policy = || WaitPolicy::of(entry, Direction::Send, 0);
+    let kept = keep_pace(entry, wait_policy, "sendfile").await?;
+    let wait_policy = || kept.unwrap_or_else(wait_policy);
+    let sent = until_done(entry, Direction::Send, "sendfile", wait_policy, || {
         entry.without_blocking(|fd| file::send_file(fd, file.as_fd(), offset, step))
     })
     .await?;
@@ -84,8 +84,8 @@ async fn copy(sender: Sender<'_>, file: &File, offset: &mut u64, step: usize) ->
     if n == 0 {
         return Ok(0);
     }
-    let patience = || Patience::of(sender.entry, Direction::Send, 0);
-    let sent = attempt(sender, data.into(), 0, None, &patience).await?;
+    let wait_policy = || WaitPolicy::of(sender.entry, Direction::Send, 0);
+    let sent = attempt(sender, data.into(), 0, None, &wait_policy).await?;
     *offset += sent as u64;
     Ok(sent)
 }

@@ -6,9 +6,9 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::{self, ReceivedMessage};
 
 use super::error::{During, OpError, OpResult};
-use super::wait::{Direction, Patience, keep_pace, until_done};
+use super::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use super::wait_all::{receive_all, take_unread, waits_for_all};
-use super::want::{Want, ended, patience_of, plain};
+use super::want::{Want, ended, plain, wait_policy_of};
 use crate::policy::Permit;
 use crate::policy::action::Receive;
 use crate::table::entry::Entry;
@@ -28,12 +28,14 @@ pub async fn receive(
     want: Want,
     senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
-    let patience = match begin(permit, entry, &place, want).await? {
+    let wait_policy = match begin(permit, entry, &place, want).await? {
         Begun::Over(gathered) => return Ok(gathered),
-        Begun::With(patience) => move || patience.unwrap_or_else(|| patience_of(entry, want)),
+        Begun::With(wait_policy) => {
+            move || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want))
+        }
     };
     let flags = want.flags | libc::MSG_DONTWAIT;
-    let received = until_done(entry, Direction::Receive, "recv", patience, || {
+    let received = until_done(entry, Direction::Receive, "recv", wait_policy, || {
         let received = admitted(entry, flags, senders, || {
             let received = message::receive_from(entry.fd(), want.length, flags)?;
             Ok(ReceivedMessage {
@@ -58,12 +60,14 @@ pub async fn receive_message(
     want: Want,
     senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
-    let patience = match begin(permit, entry, &place, want).await? {
+    let wait_policy = match begin(permit, entry, &place, want).await? {
         Begun::Over(gathered) => return Ok(gathered),
-        Begun::With(patience) => move || patience.unwrap_or_else(|| patience_of(entry, want)),
+        Begun::With(wait_policy) => {
+            move || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want))
+        }
     };
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
-    let received = until_done(entry, Direction::Receive, "recvmsg", patience, || {
+    let received = until_done(entry, Direction::Receive, "recvmsg", wait_policy, || {
         let received = admitted(entry, flags, senders, || {
             message::receive_message(entry.fd(), want.length, want.control, flags)
         });
@@ -81,8 +85,8 @@ pub async fn receive_message(
 enum Begun {
     /// Done already.
     Over(ReceivedMessage),
-    /// Still to be done, with this patience if it was looked at.
-    With(Option<Patience>),
+    /// Still to be done, with this wait policy if it was looked at.
+    With(Option<WaitPolicy>),
 }
 
 /// Waits for the call's turn. What a cancelled call left, and `MSG_WAITALL`, are served here; the rest
@@ -95,12 +99,12 @@ async fn begin(
 ) -> OpResult<Begun> {
     let Receive { .. } = permit.into_request();
     place.turn().await;
-    let patience = keep_pace(entry, || patience_of(entry, want), "recv").await?;
+    let wait_policy = keep_pace(entry, || wait_policy_of(entry, want), "recv").await?;
     if waits_for_all(entry, want) {
         return Ok(Begun::Over(spent(entry, receive_all(entry, want).await?)));
     }
     let unread = take_unread(entry, want);
-    Ok(unread.map_or(Begun::With(patience), |data| Begun::Over(plain(data))))
+    Ok(unread.map_or(Begun::With(wait_policy), |data| Begun::Over(plain(data))))
 }
 
 /// Counts a message for its user's rate.
@@ -120,13 +124,13 @@ pub async fn receive_batch(
 ) -> OpResult<Vec<ReceivedMessage>> {
     let Receive { .. } = permit.into_request();
     place.turn().await;
-    let patience = keep_pace(entry, || patience_of(entry, want), "recvmmsg").await?;
+    let wait_policy = keep_pace(entry, || wait_policy_of(entry, want), "recvmmsg").await?;
     if let Some(data) = take_unread(entry, want) {
         return Ok(vec![plain(data)]);
     }
     let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
-    let patience = || patience.unwrap_or_else(|| patience_of(entry, want));
-    let batch = until_done(entry, Direction::Receive, "recvmmsg", patience, || {
+    let wait_policy = || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want));
+    let batch = until_done(entry, Direction::Receive, "recvmmsg", wait_policy, || {
         loop {
             let fd = entry.fd();
             let mut batch = message::receive_batch(fd, count, want.length, want.control, flags)?;

@@ -8,7 +8,7 @@ use sockbroker_sys::{message, socket};
 use super::actor::{Actor, Client};
 use super::error::{OpError, OpResult};
 use super::outgoing::{Addressed, Destination, Outgoing, submit, transmit};
-use super::wait::{Direction, Patience, keep_pace, until_done};
+use super::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::policy::Permit;
 use crate::policy::action::Send;
 use crate::table::entry::Entry;
@@ -43,10 +43,11 @@ pub async fn send(
     place.turn().await;
     let address = destination(permit, sender.entry);
     let whole = sends_whole(sender.entry, flags);
-    let patience = || Patience::of(sender.entry, Direction::Send, flags);
+    let wait_policy = || WaitPolicy::of(sender.entry, Direction::Send, flags);
     let mut sent = 0;
     loop {
-        let result = attempt(sender, data.slice(sent..), flags, address.as_ref(), &patience).await;
+        let result =
+            attempt(sender, data.slice(sent..), flags, address.as_ref(), &wait_policy).await;
         match result {
             Ok(n) => sent += n,
             // As in the kernel: what left before the error is the result.
@@ -70,10 +71,10 @@ pub async fn send_all(
 ) -> OpResult<()> {
     place.turn().await;
     let address = destination(permit, sender.entry);
-    let patience = Patience::of(sender.entry, Direction::Send, flags);
+    let wait_policy = WaitPolicy::of(sender.entry, Direction::Send, flags);
     let mut sent = 0;
     loop {
-        sent += attempt(sender, data.slice(sent..), flags, address.as_ref(), &|| patience)
+        sent += attempt(sender, data.slice(sent..), flags, address.as_ref(), &|| wait_policy)
             .await
             .map_err(|error| error.after(sent as u64))?;
         sender.progress.store(sent as u64, Ordering::Relaxed);
@@ -89,19 +90,19 @@ pub(super) async fn attempt(
     data: bytes::Bytes,
     flags: i32,
     destination: Option<&Destination>,
-    patience: &(dyn Fn() -> Patience + Sync),
+    wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
     let Sender { entry, actor, .. } = sender;
     let call = if destination.is_some() { "sendto" } else { "send" };
     if let Some(client) = actor.client(entry.kind(), call)? {
         let outgoing = Outgoing { buffers: vec![data], control: Vec::new(), flags };
-        return send_as(client, entry, call, (destination.cloned(), outgoing), patience).await;
+        return send_as(client, entry, call, (destination.cloned(), outgoing), wait_policy).await;
     }
-    let kept = keep_pace(entry, patience, call).await?;
-    let patience = || kept.unwrap_or_else(patience);
+    let kept = keep_pace(entry, wait_policy, call).await?;
+    let wait_policy = || kept.unwrap_or_else(wait_policy);
     let flags = flags | libc::MSG_DONTWAIT;
     let address = destination.map(Destination::raw);
-    let sent = until_done(entry, Direction::Send, call, patience, || match &address {
+    let sent = until_done(entry, Direction::Send, call, wait_policy, || match &address {
         None => message::send(entry.fd(), &data, flags),
         Some(address) => message::send_to(entry.fd(), &data, flags, address),
     })
@@ -121,12 +122,14 @@ pub async fn send_message(
     place.turn().await;
     let address = destination(permit, entry);
     let flags = outgoing.flags;
-    let patience = || Patience::of(entry, Direction::Send, flags);
+    let wait_policy = || WaitPolicy::of(entry, Direction::Send, flags);
     let total: usize = outgoing.buffers.iter().map(bytes::Bytes::len).sum();
     let again = sends_whole(entry, flags).then(|| outgoing.buffers.clone());
     let mut sent = match actor.client(entry.kind(), "sendmsg")? {
-        Some(client) => send_as(client, entry, "sendmsg", (address, outgoing), &patience).await?,
-        None => send_once(entry, "sendmsg", (address, outgoing), &patience).await?,
+        Some(client) => {
+            send_as(client, entry, "sendmsg", (address, outgoing), &wait_policy).await?
+        }
+        None => send_once(entry, "sendmsg", (address, outgoing), &wait_policy).await?,
     };
     progress.store(sent as u64, Ordering::Relaxed);
     let Some(buffers) = again.filter(|_| sent < total) else {
@@ -134,7 +137,7 @@ pub async fn send_message(
     };
     let data = bytes::Bytes::from(buffers.concat());
     while sent < data.len() {
-        match attempt(sender, data.slice(sent..), flags, None, &patience).await {
+        match attempt(sender, data.slice(sent..), flags, None, &wait_policy).await {
             Ok(n) => sent += n,
             Err(_) => break,
         }
@@ -148,12 +151,12 @@ async fn send_once(
     entry: &Entry,
     call: &'static str,
     message: Addressed,
-    patience: &(dyn Fn() -> Patience + Sync),
+    wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
-    let kept = keep_pace(entry, patience, call).await?;
-    let patience = || kept.unwrap_or_else(patience);
+    let kept = keep_pace(entry, wait_policy, call).await?;
+    let wait_policy = || kept.unwrap_or_else(wait_policy);
     let send = || transmit(entry.fd(), &message);
-    let sent = until_done(entry, Direction::Send, call, patience, send).await?;
+    let sent = until_done(entry, Direction::Send, call, wait_policy, send).await?;
     entry.user().sent(1, sent);
     Ok(sent)
 }
@@ -164,16 +167,16 @@ async fn send_as(
     entry: &Entry,
     call: &'static str,
     mut message: Addressed,
-    patience: &(dyn Fn() -> Patience + Sync),
+    wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
     client.sign(&mut message.1.control);
     if message.0.is_none() {
-        return send_once(entry, call, message, patience).await;
+        return send_once(entry, call, message, wait_policy).await;
     }
-    let patience = keep_pace(entry, patience, call).await?.unwrap_or_else(patience);
+    let wait_policy = keep_pace(entry, wait_policy, call).await?.unwrap_or_else(wait_policy);
     let shared = entry.shared();
     let send = move || transmit(shared.fd(), &message);
-    let sent = client.until_done(call, patience, send).await?;
+    let sent = client.until_done(call, wait_policy, send).await?;
     entry.user().sent(1, sent);
     Ok(sent)
 }
@@ -198,10 +201,10 @@ pub async fn send_batch(
     }
     let client = client.filter(|_| prepared.iter().any(|(address, _)| address.is_some()));
     let prepared = Arc::new(prepared);
-    let patience = Patience::of(entry, Direction::Send, flags);
+    let wait_policy = WaitPolicy::of(entry, Direction::Send, flags);
     let mut sent: Vec<usize> = Vec::new();
     while sent.len() < prepared.len() {
-        match send_rest(entry, client, &prepared, sent.len(), flags, patience).await {
+        match send_rest(entry, client, &prepared, sent.len(), flags, wait_policy).await {
             Ok(counts) => sent.extend(counts),
             Err(error) if sent.is_empty() => return Err(error),
             Err(error) => return Ok((sent, Some(error))),
@@ -218,17 +221,17 @@ async fn send_rest(
     messages: &Arc<Vec<Addressed>>,
     first: usize,
     flags: i32,
-    patience: Patience,
+    wait_policy: WaitPolicy,
 ) -> OpResult<Vec<usize>> {
-    keep_pace(entry, || patience, "sendmmsg").await?;
+    keep_pace(entry, || wait_policy, "sendmmsg").await?;
     let (shared, messages) = (entry.shared(), messages.clone());
     let send = move || {
         let rest = messages.get(first..).unwrap_or_default();
         submit(shared.fd(), rest, flags | libc::MSG_DONTWAIT)
     };
     let counts = match client {
-        None => until_done(entry, Direction::Send, "sendmmsg", || patience, send).await?,
-        Some(client) => client.until_done("sendmmsg", patience, send).await?,
+        None => until_done(entry, Direction::Send, "sendmmsg", || wait_policy, send).await?,
+        Some(client) => client.until_done("sendmmsg", wait_policy, send).await?,
     };
     entry.user().sent(counts.len(), counts.iter().sum());
     Ok(counts)

@@ -29,7 +29,7 @@ pub enum Direction {
 
 /// How long an operation may wait, fixed when its turn comes.
 #[derive(Debug, Clone, Copy)]
-pub enum Patience {
+pub enum WaitPolicy {
     /// Not at all: `EAGAIN` is the answer.
     None,
     /// For ever.
@@ -40,8 +40,8 @@ pub enum Patience {
     KernelUntil(Instant),
 }
 
-impl Patience {
-    /// The patience of the socket's timeout. `flags` are the caller's `MSG_*`: in blocking mode
+impl WaitPolicy {
+    /// The wait policy of the socket's timeout. `flags` are the caller's `MSG_*`: in blocking mode
     /// `MSG_DONTWAIT` and `MSG_ERRQUEUE` forbid to wait; with a timeout they do not shorten it.
     pub(super) fn of(entry: &Entry, direction: Direction, flags: i32) -> Self {
         match entry.timeout() {
@@ -83,42 +83,42 @@ impl Patience {
 }
 
 /// Waits until the user's rate allows a further message, within what the socket's timeout allows. Gives
-/// the patience that is left, if it had to be looked at.
+/// the wait policy that is left, if it had to be looked at.
 pub(super) async fn keep_pace(
     entry: &Entry,
-    patience: impl FnOnce() -> Patience,
+    wait_policy: impl FnOnce() -> WaitPolicy,
     call: &'static str,
-) -> OpResult<Option<Patience>> {
+) -> OpResult<Option<WaitPolicy>> {
     let Some((_, crossed)) = entry.user().delay() else {
         return Ok(None);
     };
-    let patience = patience();
+    let wait_policy = wait_policy();
     let until_paid = async {
         while let Some((delay, _)) = entry.user().delay() {
             sleep(delay).await;
         }
     };
-    match patience {
-        Patience::None => return Err(OpError::Pace(crossed)),
-        Patience::Endless => until_paid.await,
-        Patience::Until(deadline) => {
+    match wait_policy {
+        WaitPolicy::None => return Err(OpError::Pace(crossed)),
+        WaitPolicy::Endless => until_paid.await,
+        WaitPolicy::Until(deadline) => {
             timeout_at(deadline, until_paid).await.map_err(|_elapsed| OpError::Timeout)?;
         }
-        Patience::KernelUntil(deadline) => {
+        WaitPolicy::KernelUntil(deadline) => {
             let late = |_| OpError::Os { call, errno: libc::EAGAIN };
             timeout_at(deadline, until_paid).await.map_err(late)?;
         }
     }
-    Ok(Some(patience))
+    Ok(Some(wait_policy))
 }
 
-/// Tries `attempt` until it does something else than ask to wait. `patience` is asked only when the
+/// Tries `attempt` until it does something else than ask to wait. `wait_policy` is asked only when the
 /// first attempt did.
 pub(super) async fn until_done<T>(
     entry: &Entry,
     direction: Direction,
     call: &'static str,
-    patience: impl FnOnce() -> Patience,
+    wait_policy: impl FnOnce() -> WaitPolicy,
     mut attempt: impl FnMut() -> io::Result<T>,
 ) -> OpResult<T> {
     match attempt() {
@@ -126,14 +126,14 @@ pub(super) async fn until_done<T>(
         result => return result.during(call),
     }
     let waiting = wait_and_try(entry, direction, attempt);
-    match patience() {
-        Patience::None => Err(OpError::Os { call, errno: libc::EAGAIN }),
-        Patience::Endless => waiting.await.during(call),
-        Patience::Until(deadline) => match timeout_at(deadline, waiting).await {
+    match wait_policy() {
+        WaitPolicy::None => Err(OpError::Os { call, errno: libc::EAGAIN }),
+        WaitPolicy::Endless => waiting.await.during(call),
+        WaitPolicy::Until(deadline) => match timeout_at(deadline, waiting).await {
             Ok(result) => result.during(call),
             Err(_) => Err(OpError::Timeout),
         },
-        Patience::KernelUntil(deadline) => match timeout_at(deadline, waiting).await {
+        WaitPolicy::KernelUntil(deadline) => match timeout_at(deadline, waiting).await {
             Ok(result) => result.during(call),
             Err(_) => Err(OpError::Os { call, errno: libc::EAGAIN }),
         },

@@ -8,7 +8,7 @@ use sockbroker_sys::message::{self, ReceivedMessage};
 use super::error::OpResult;
 
 use super::wait::{Direction, until_done};
-use super::want::{Want, ended, patience_of, plain};
+use super::want::{Want, ended, plain, wait_policy_of};
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 
@@ -34,10 +34,10 @@ pub(super) async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedM
         return Ok(plain(taken.keep()));
     }
     loop {
-        let patience = || patience_of(entry, want);
+        let wait_policy = || wait_policy_of(entry, want);
         let missing = want.length - taken.data.len();
         let data = &mut taken.data;
-        let result = until_done(entry, Direction::Receive, "recv", patience, || {
+        let result = until_done(entry, Direction::Receive, "recv", wait_policy, || {
             if !peek {
                 return message::receive_append(entry.fd(), data, missing, flags);
             }

@@ -3,7 +3,7 @@
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::ReceivedMessage;
 
-use super::wait::{Direction, Patience};
+use super::wait::{Direction, WaitPolicy};
 use crate::table::entry::Entry;
 
 /// What a receiving call asks for.
@@ -18,8 +18,8 @@ pub struct Want {
 }
 
 /// How long a receiving call waits.
-pub(super) fn patience_of(entry: &Entry, want: Want) -> Patience {
-    Patience::of(entry, Direction::Receive, want.flags)
+pub(super) fn wait_policy_of(entry: &Entry, want: Want) -> WaitPolicy {
+    WaitPolicy::of(entry, Direction::Receive, want.flags)
 }
 
 /// Whether nothing more will come.

@@ -1,4 +1,4 @@
-//! What serves connections: the accept loop, detection of the spelling, and standard input.
+//! What serves connections: the accept loop, detection of the framing, and standard input.
 
 use std::collections::HashMap;
 use std::io;
@@ -99,15 +99,15 @@ impl Server {
             () = shutdown.begun() => None,
         };
         let Some(first) = first else { return Ok(()) };
-        let Some((spelling, codec)) = self.message_framing(first) else {
+        let Some((framing, codec)) = self.message_framing(first) else {
             let text = format!(
                 "standard input begins with byte {first:#04x}: send LSP framing \
                  (Content-Length: ...) or one JSON message a line"
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
-        let descriptors = spelling == Spelling::Lsp && matches!(stream, Stream::Socket(_));
-        let facts = Facts { subject, spelling, descriptors };
+        let descriptors = framing == Spelling::Lsp && matches!(stream, Stream::Socket(_));
+        let facts = Facts { subject, spelling: framing, descriptors };
         let core =
             Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
         connection::serve(self.shutdown.clone(), Ok(stream), codec, core, input).await;
@@ -180,12 +180,12 @@ impl Server {
                 return tracing::debug!(uid, unit, "a silent connection was closed");
             }
         };
-        let (spelling, codec) = match self.message_framing(first) {
+        let (framing, codec) = match self.message_framing(first) {
             Some(found) => found,
             None if first.is_ascii_uppercase() => return http::serve(self, io, subject).await,
             None => return tracing::debug!(first, "a connection speaks no known protocol"),
         };
-        let facts = Facts { subject, spelling, descriptors: spelling == Spelling::Lsp };
+        let facts = Facts { subject, spelling: framing, descriptors: framing == Spelling::Lsp };
         let connection = Arc::new(Connection::begin(&self.broker, facts));
         let (number, subject) = (connection.number(), &connection.facts().subject);
         let (uid, unit) = (subject.uid, subject.unit.as_deref());

@@ -18,7 +18,7 @@ use crate::client::{Client, Framing};
 use crate::peers::{self, Role};
 
 /// How long a broker may take to begin, and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A broker with a socket in a folder of its own; ends when dropped.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Broker {
     }
 
     fn wait_until_it_serves(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONGEST_WAIT;
         loop {
             match self.connect(Framing::Lsp) {
                 Err(error) if Instant::now() > deadline => return Err(error),
@@ -110,7 +110,7 @@ impl Drop for Broker {
     /// As an operator would end it; by force if that does not help.
     fn drop(&mut self) {
         let asked = kill(self.process(), Signal::SIGTERM).is_ok();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONGEST_WAIT;
         while asked && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             pause();
         }

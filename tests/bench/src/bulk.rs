@@ -13,7 +13,7 @@ use sockbroker_proto::bytes::encode_base64;
 
 use crate::Result;
 use crate::broker::Broker;
-use crate::client::{Client, Framing, Lengths, PATIENCE, call, frame};
+use crate::client::{Client, Framing, LONGEST_WAIT, Lengths, call, frame};
 use crate::exchange::Exchange;
 use crate::measure::{FILLING, Sample, in_turn, number, ratio, timed};
 use crate::peers::{Peer, Role};
@@ -115,8 +115,8 @@ fn pair() -> Result<(UnixStream, UnixStream)> {
     let (first, second) = UnixStream::pair()?;
     for end in [&first, &second] {
         hold_a_block(end)?;
-        end.set_read_timeout(Some(PATIENCE))?;
-        end.set_write_timeout(Some(PATIENCE))?;
+        end.set_read_timeout(Some(LONGEST_WAIT))?;
+        end.set_write_timeout(Some(LONGEST_WAIT))?;
     }
     Ok((first, second))
 }

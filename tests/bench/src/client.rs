@@ -21,7 +21,7 @@ use crate::bulk::hold_a_block;
 /// How much one read asks for where nothing is known.
 const READ: usize = 64 << 10;
 /// How long an answer may take: a measurement that hangs is one that could not be made.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// How messages are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Client {
 
     /// Speaks over a connection.
     pub(crate) fn over(stream: UnixStream, framing: Framing) -> Result<Self> {
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(LONGEST_WAIT))?;
         hold_a_block(&stream)?;
         Ok(Self { stream, framing, input: BytesMut::new(), descriptors: VecDeque::new() })
     }
@@ -160,7 +160,7 @@ impl Client {
                 return Ok((message, json));
             }
             // The function that takes descriptors never waits.
-            let patience = PollTimeout::try_from(PATIENCE)?;
+            let patience = PollTimeout::try_from(LONGEST_WAIT)?;
             poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)], patience)?;
             let (input, descriptors) = (&mut self.input, &mut self.descriptors);
             if stream::receive_stream(self.stream.as_fd(), input, READ, descriptors)?.bytes == 0 {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::Result;
 use crate::broker::Broker;
 use crate::bulk::{BLOCK, hold_a_block};
-use crate::client::{Framing, PATIENCE, call, frame, result};
+use crate::client::{Framing, LONGEST_WAIT, call, frame, result};
 use crate::exchange::Exchange;
 use crate::measure::{FILLING, Sample, in_turn, median_seconds, number, ratio, timed};
 use crate::peers::{Peer, Role};
@@ -173,8 +173,8 @@ fn handed_over(report: &mut Report, cpus: &Cpus) -> Result<()> {
     let client = TcpStream::connect(listener.local_addr()?)?;
     let mut native = (client, listener.accept()?.0);
     for stream in [&handed.0, &handed.1, &native.0, &native.1] {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(LONGEST_WAIT))?;
+        stream.set_write_timeout(Some(LONGEST_WAIT))?;
     }
     cpus.put(Place::OneCpu, &[])?;
     let rounds = in_turn(PAIRS * ROUNDS, || transfer(&mut handed), || transfer(&mut native))?;

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use sockbrokerd::startup::{self, args::Args};
 
 use crate::bulk::{BLOCK, hold_a_block};
-use crate::client::PATIENCE;
+use crate::client::LONGEST_WAIT;
 use crate::measure::FILLING;
 use crate::{Result, tell};
 
@@ -97,7 +97,7 @@ impl Peer {
     /// Starts a peer, and gives the other end of its socket.
     pub(crate) fn start(role: Role) -> Result<(Self, UnixStream)> {
         let (own, theirs) = UnixStream::pair()?;
-        own.set_read_timeout(Some(PATIENCE))?;
+        own.set_read_timeout(Some(LONGEST_WAIT))?;
         let child = role.command()?.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
         Ok((Self { child }, own))
     }

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-PATIENCE = 180
+LONGEST_WAIT = 180
 
 
 class Broker:
@@ -24,7 +24,7 @@ class Broker:
 
     def _wait_until_it_serves(self):
         """Connects: once that works the socket's mode is no longer the broker's own business."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LONGEST_WAIT
         while True:
             with socket.socket(socket.AF_UNIX) as sock:
                 try:
@@ -43,7 +43,7 @@ class Broker:
     def stop(self):
         """Ends it; how many calls it served, and what was wrong with it, a line each."""
         self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(PATIENCE)
+        status = self._process.wait(LONGEST_WAIT)
         log = self.log()
         self._log.close()
         wrong = [line for line in log.splitlines() if "seccomp refused" in line or "panicked" in line]

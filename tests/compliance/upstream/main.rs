@@ -15,7 +15,7 @@ const INTERPRETER: &str = "/usr/bin/python3";
 /// The exit code of the runner where the interpreter has no tests.
 const NO_TESTS: i32 = 77;
 /// How long the runner may take; it bounds every run by itself.
-const PATIENCE: Duration = Duration::from_mins(20);
+const LONGEST_WAIT: Duration = Duration::from_mins(20);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -30,7 +30,7 @@ fn compare(test: &str, arguments: &[&str]) -> String {
     let mut command = Command::new("python3");
     command.arg(runner).args(["--broker", env!("CARGO_BIN_EXE_sockbrokerd")]);
     command.args(["--python", INTERPRETER]).args(arguments);
-    let ended = program::run(&mut command, PATIENCE);
+    let ended = program::run(&mut command, LONGEST_WAIT);
     if ended.code == Some(NO_TESTS) {
         skip::skip("libpython3-testsuite is not installed", test);
         return String::new();

@@ -37,7 +37,7 @@ OTHERS = (
 LEAST_CALLS = {("test_socket", "mediated"): 40_000, ("test_socket", "remote"): 40_000}
 LEAST_PASSED = {("test_socket", "remote"): 560}
 NO_TESTS = 77
-PATIENCE = 900
+LONGEST_WAIT = 900
 
 
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
@@ -88,9 +88,9 @@ def run_suite(given, suite, folder, prefix=(), only=()):
             start_new_session=True, cwd=folder,
         )  # fmt: skip
         try:
-            status = process.wait(PATIENCE)
+            status = process.wait(LONGEST_WAIT)
         except subprocess.TimeoutExpired:
-            status = f"nothing after {PATIENCE} s"
+            status = f"nothing after {LONGEST_WAIT} s"
         finally:
             kill_group(process)
         if status != 0:

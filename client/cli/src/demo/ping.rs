@@ -13,7 +13,7 @@ use crate::ping::packet::{self, Message, Version};
 /// Bytes of data, as ping(8) has them.
 const SIZE: usize = 56;
 /// Messages that may come before the reply; on the loopback the request itself is one.
-const PATIENCE: usize = 8;
+const LONGEST_WAIT: usize = 8;
 
 /// Sends a request and waits for its reply.
 pub(super) fn run(wire: &mut Wire) -> Result<(), Failure> {
@@ -23,7 +23,7 @@ pub(super) fn run(wire: &mut Wire) -> Result<(), Failure> {
     let request = Bytes::Inline(packet::request(Version::V4, 1, 1, SIZE));
     let start = Instant::now();
     wire.call("socket.sendto", json!([socket, request, 0, ["127.0.0.1", 0]]))?;
-    for _ in 0..PATIENCE {
+    for _ in 0..LONGEST_WAIT {
         let received = wire.call("socket.recvfrom", json!([socket, 1500]))?;
         if let Some(length) = reply(&received) {
             let time = start.elapsed().as_micros();

@@ -9,7 +9,7 @@ use sockbroker_test_support::{Daemon, Start};
 /// The program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbroker");
 /// Seconds after which it is killed.
-const PATIENCE: &str = "300";
+const LONGEST_WAIT: &str = "300";
 
 /// A broker: the program's other part.
 pub(crate) fn broker() -> Daemon {
@@ -19,7 +19,7 @@ pub(crate) fn broker() -> Daemon {
 /// The program with these arguments, no environment of the broker's, and an end to its time.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after", "1", PATIENCE, PROGRAM]).args(arguments);
+    command.args(["--kill-after", "1", LONGEST_WAIT, PROGRAM]).args(arguments);
     for variable in ["SOCKBROKER", "SOCKBROKER_SESSION", "NO_COLOR"] {
         command.env_remove(variable);
     }

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::face::broker_methods;
 use crate::message::{AddressHints, AddressInfo, Host};
 use crate::operation::{self, Made};
-use crate::wire::connect::{PATIENCE, connect};
+use crate::wire::connect::{LONGEST_WAIT, connect};
 use crate::wire::framing::Framing;
 use crate::wire::launch::{self, Launched};
 use crate::wire::reply::{Answer, Reply};
@@ -133,7 +133,7 @@ impl Broker {
             _launched: launched,
         };
         let broker = Self { inner: Arc::new(inner) };
-        match tokio::time::timeout(PATIENCE, broker.session()).await {
+        match tokio::time::timeout(LONGEST_WAIT, broker.session()).await {
             Ok(session) => session.map(|_session| broker),
             Err(_late) => Err(Error::Timeout { call: "session.info".to_owned(), sent: None }),
         }

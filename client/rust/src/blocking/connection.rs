@@ -25,7 +25,7 @@ use crate::wire::link::{self, Ready, Wanted};
 use crate::wire::outgoing::{Beside, Outgoing};
 
 /// How long the broker may take to make room for a request to cancel.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How often somebody who wants to cancel looks whether it is his turn to write.
 const STEP: Duration = Duration::from_millis(1);
@@ -137,7 +137,7 @@ impl Connection {
     /// connection ends, which cancels it too: behind a request that waits HTTP reads nothing, and a
     /// broker may take no more of a request that is on its way.
     pub(crate) fn cancel(&self, id: u64) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONGEST_WAIT;
         let cancelled = || Error::Cancelled { call: String::new(), sent: None };
         if self.framing == Framing::Http {
             self.end(cancelled());

@@ -11,7 +11,7 @@ use super::connection::Connection;
 use crate::call::{Call, Parts};
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
-use crate::wire::connect::{PATIENCE, connect};
+use crate::wire::connect::{LONGEST_WAIT, connect};
 use crate::wire::framing::Framing;
 use crate::wire::launch::Launched;
 
@@ -124,7 +124,7 @@ fn first_call<T: serde::de::DeserializeOwned>(
     method: &str,
     params: impl serde::Serialize,
 ) -> Result<T> {
-    let deadline = Some(Instant::now() + PATIENCE);
+    let deadline = Some(Instant::now() + LONGEST_WAIT);
     let call = Call::new(method, params, |reply| reply.value::<T>()).with_parts(Parts::Refused);
     let id = connection.number();
     connection.begin(id, &call, deadline)?;

@@ -13,15 +13,15 @@ use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
 
 /// How long a broker may take to accept a connection and to answer its first call.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The longest answer to the request for an upgrade.
 const HEAD: usize = 8192;
 
 /// Connects to the socket of an endpoint, and upgrades the connection where that is needed. It waits
-/// for [`PATIENCE`] at most.
+/// for [`LONGEST_WAIT`] at most.
 pub(crate) fn connect(endpoint: &Endpoint) -> Result<UnixStream> {
     let connected = match endpoint {
-        Endpoint::Unix(path) => link::connect(path, PATIENCE),
+        Endpoint::Unix(path) => link::connect(path, LONGEST_WAIT),
         Endpoint::WebSocket(path) | Endpoint::Http(path) => upgraded(path, Framing::of(endpoint)),
         Endpoint::Stdio(_) => Err(io::ErrorKind::Unsupported.into()),
     };
@@ -29,13 +29,13 @@ pub(crate) fn connect(endpoint: &Endpoint) -> Result<UnixStream> {
 }
 
 fn upgraded(path: &Path, framing: Framing) -> io::Result<UnixStream> {
-    let stream = link::connect(path, PATIENCE)?;
+    let stream = link::connect(path, LONGEST_WAIT)?;
     let Some(request) = framing.upgrade() else { return Ok(stream) };
     let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     if link::send(&stream, &[IoSlice::new(request.as_bytes())], &[])? < request.len() {
         return Err(refused("it takes no request"));
     }
-    let deadline = Some(Instant::now() + PATIENCE);
+    let deadline = Some(Instant::now() + LONGEST_WAIT);
     let mut answer = Vec::new();
     // Byte by byte, so that nothing of what follows is taken. The proof of the key is left
     // unread: it guards against proxies, which a Unix socket does not have.

@@ -16,7 +16,7 @@ const PROGRAM: &str = "sockbrokerd";
 /// The variable that names the program to start.
 const VARIABLE: &str = "SOCKBROKERD";
 /// How long a child that was told to end may take, before it is left alone.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A broker that ends with this value: its input is closed by then, and it is killed.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Drop for Launched {
     /// than a second.
     fn drop(&mut self) {
         drop(self.0.kill());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONGEST_WAIT;
         while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
             pause();
         }
