@@ -13,7 +13,7 @@
 mod broker;
 mod stranger;
 mod in_process;
-mod spellings;
+mod framings;
 mod http;
 mod websocket;
 mod stdio;

@@ -14,7 +14,7 @@ use sockbrokerd::policy::Policy;
 use sockbrokerd::policy::file::{Directory, read};
 use sockbrokerd::policy::subject::Subject;
 use sockbrokerd::session::broker::Broker;
-use sockbrokerd::session::connection::{Connection, Facts, Spelling};
+use sockbrokerd::session::connection::{Connection, Facts, Framing};
 use sockbrokerd::session::limits::Limits;
 
 use crate::dice::Dice;
@@ -100,7 +100,7 @@ impl Fixture {
         let subject = subject.in_cgroup(Some(place.to_owned()).filter(|place| !place.is_empty()));
         let limits = Limits { resolver_jobs: 64, resolver_jobs_per_user: 64, ..Limits::default() };
         let broker = Arc::new(Broker::new(policy(EVERYTHING), limits));
-        let facts = Facts { subject: subject.clone(), spelling: Spelling::Lsp, descriptors: true };
+        let facts = Facts { subject: subject.clone(), framing: Framing::Lsp, descriptors: true };
         let connection = Arc::new(Connection::begin(&broker, facts));
         let core = Core::new(connection, TABLE.clone());
         let (token, hostname) = (String::new(), String::new());

@@ -100,7 +100,7 @@ impl SessionServer for Handlers {
             uid: facts.subject.uid,
             gid: facts.subject.gid,
             pid: facts.subject.pid,
-            spelling: facts.spelling.word().to_owned(),
+            spelling: facts.framing.word().to_owned(),
             descriptors: facts.descriptors,
             attachments: connection.takes_attachments(),
             protocol: PROTOCOL_VERSION,

@@ -61,7 +61,7 @@ pub struct Metrics {
     limits: Mutex<BTreeMap<String, u64>>,
     /// Connections that were served.
     connections: AtomicU64,
-    /// Connections that are open, by spelling.
+    /// Connections that are open, by framing.
     open: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -69,12 +69,12 @@ pub struct Metrics {
 #[derive(Debug)]
 pub struct OpenConnection {
     metrics: Arc<Metrics>,
-    spelling: &'static str,
+    framing: &'static str,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        if let Some(open) = lock(&self.metrics.open).get_mut(self.spelling) {
+        if let Some(open) = lock(&self.metrics.open).get_mut(self.framing) {
             *open -= 1;
         }
     }
@@ -114,10 +114,10 @@ impl Metrics {
     }
 
     /// Counts a connection as open.
-    pub fn opened(self: &Arc<Self>, spelling: &'static str) -> OpenConnection {
+    pub fn opened(self: &Arc<Self>, framing: &'static str) -> OpenConnection {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.open).entry(spelling).or_default() += 1;
-        OpenConnection { metrics: self.clone(), spelling }
+        *lock(&self.open).entry(framing).or_default() += 1;
+        OpenConnection { metrics: self.clone(), framing }
     }
 
     /// Puts what is counted here on a page.
@@ -138,9 +138,9 @@ impl Metrics {
         }
         page.begin("connections_total", "counter", "Connections that were served.");
         page.sample(&[], self.connections.load(Ordering::Relaxed));
-        page.begin("connections", "gauge", "Open connections, by spelling.");
-        for (spelling, count) in &*lock(&self.open) {
-            page.sample(&[("spelling", spelling)], *count);
+        page.begin("connections", "gauge", "Open connections, by framing.");
+        for (framing, count) in &*lock(&self.open) {
+            page.sample(&[("spelling", framing)], *count);
         }
     }
 }

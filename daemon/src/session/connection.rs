@@ -16,9 +16,9 @@ use crate::policy::rights::Rights;
 use crate::policy::subject::Subject;
 use crate::table::quota::User;
 
-/// How a connection spells its messages.
+/// How the messages of a connection are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spelling {
+pub enum Framing {
     /// LSP framing, with attachments and, on Unix sockets, descriptors.
     Lsp,
     /// Newline-delimited JSON.
@@ -29,7 +29,7 @@ pub enum Spelling {
     WebSocket,
 }
 
-impl Spelling {
+impl Framing {
     /// The word in `session.info` and in logs.
     pub fn word(self) -> &'static str {
         match self {
@@ -46,8 +46,8 @@ impl Spelling {
 pub struct Facts {
     /// Who is at the other end.
     pub subject: Subject,
-    /// How it speaks.
-    pub spelling: Spelling,
+    /// How its messages are framed.
+    pub framing: Framing,
     /// Whether descriptors can ride beside frames.
     pub descriptors: bool,
 }
@@ -93,7 +93,7 @@ impl Connection {
             user,
             attachments: AtomicBool::new(false),
             calls: AtomicU64::new(0),
-            _counted: broker.metrics.opened(facts.spelling.word()),
+            _counted: broker.metrics.opened(facts.framing.word()),
             facts,
             session: Mutex::new(session),
             rights: Mutex::new(None),
@@ -179,7 +179,7 @@ impl Connection {
 
     /// Asks for attachments once and for all; only LSP framing has them.
     pub fn ask_for_attachments(&self, wanted: bool) -> OpResult<()> {
-        if wanted && self.facts.spelling != Spelling::Lsp {
+        if wanted && self.facts.framing != Framing::Lsp {
             return Err(OpError::value("only LSP framing carries attachments"));
         }
         self.attachments.store(wanted, Ordering::Relaxed);

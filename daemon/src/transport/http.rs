@@ -25,7 +25,7 @@ use super::stream::Stream;
 use crate::dispatch::core::{Core, Message};
 use crate::dispatch::metrics::page;
 use crate::policy::subject::Subject;
-use crate::session::connection::{Connection, Facts, Spelling};
+use crate::session::connection::{Connection, Facts, Framing};
 use crate::session::finished::LastCalls;
 use crate::session::limits::size;
 
@@ -43,7 +43,7 @@ pub(super) async fn serve(server: Server, io: UnixStream, subject: Subject) {
 
 /// Serves HTTP to its end; what comes out of an upgrade goes on without it.
 async fn serve_http(server: &Server, io: UnixStream, subject: Subject) -> Option<OnUpgrade> {
-    let facts = Facts { subject, spelling: Spelling::Http, descriptors: false };
+    let facts = Facts { subject, framing: Framing::Http, descriptors: false };
     let connection = Arc::new(Connection::begin(&server.broker, facts));
     let peer = match Peer::of(&io) {
         Ok(peer) => Arc::new(peer),
@@ -242,7 +242,7 @@ async fn serve_websocket(server: &Server, upgrade: OnUpgrade, subject: Subject) 
             return;
         }
     };
-    let facts = Facts { subject, spelling: Spelling::WebSocket, descriptors: false };
+    let facts = Facts { subject, framing: Framing::WebSocket, descriptors: false };
     let connection = Arc::new(Connection::begin(&server.broker, facts));
     let codec = Codec::websocket(server.broker.limits.frame());
     let stream = io.into_std().map(Into::into).and_then(Stream::socket);

@@ -23,7 +23,7 @@ use crate::observe::refusals::{Reason, Refusals};
 use crate::ops::unix_file::ControlFile;
 use crate::policy::subject::Subject;
 use crate::session::broker::Broker;
-use crate::session::connection::{Connection, Facts, Spelling};
+use crate::session::connection::{Connection, Facts, Framing};
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -106,8 +106,8 @@ impl Server {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
-        let descriptors = framing == Spelling::Lsp && matches!(stream, Stream::Socket(_));
-        let facts = Facts { subject, spelling: framing, descriptors };
+        let descriptors = framing == Framing::Lsp && matches!(stream, Stream::Socket(_));
+        let facts = Facts { subject, framing, descriptors };
         let core =
             Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
         connection::serve(self.shutdown.clone(), Ok(stream), codec, core, input).await;
@@ -116,12 +116,12 @@ impl Server {
     }
 
     /// The framing of messages that a first byte selects; `None` for HTTP and for anything unknown.
-    fn message_framing(&self, first: u8) -> Option<(Spelling, Codec)> {
+    fn message_framing(&self, first: u8) -> Option<(Framing, Codec)> {
         let frame = self.broker.limits.frame();
         match first {
-            b'C' | b'c' => Some((Spelling::Lsp, Codec::lsp(frame))),
+            b'C' | b'c' => Some((Framing::Lsp, Codec::lsp(frame))),
             b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n' => {
-                Some((Spelling::Ndjson, Codec::ndjson(frame)))
+                Some((Framing::Ndjson, Codec::ndjson(frame)))
             }
             _ => None,
         }
@@ -185,7 +185,7 @@ impl Server {
             None if first.is_ascii_uppercase() => return http::serve(self, io, subject).await,
             None => return tracing::debug!(first, "a connection speaks no known protocol"),
         };
-        let facts = Facts { subject, spelling: framing, descriptors: framing == Spelling::Lsp };
+        let facts = Facts { subject, framing, descriptors: framing == Framing::Lsp };
         let connection = Arc::new(Connection::begin(&self.broker, facts));
         let (number, subject) = (connection.number(), &connection.facts().subject);
         let (uid, unit) = (subject.uid, subject.unit.as_deref());

@@ -1,4 +1,4 @@
-//! One endpoint, several spellings: the same calls have the same answers, and the same ends.
+//! One endpoint, several framings: the same calls have the same answers, and the same ends.
 
 use std::process::{Command, Stdio};
 
@@ -223,7 +223,7 @@ fn a_descriptor_beside_the_first_byte_is_not_lost_in_finding_the_spelling() {
 
 #[test]
 fn socat_and_curl_are_clients() {
-    let test = "spellings::socat_and_curl_are_clients";
+    let test = "framings::socat_and_curl_are_clients";
     if !program_or_skip("socat", test) || !program_or_skip("curl", test) {
         return;
     }
