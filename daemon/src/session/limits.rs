@@ -67,17 +67,17 @@ limits! {
         "how long a new connection may take to send its first byte, and an HTTP connection to send a whole request head; then it ends";
     partial_seconds = 60, "seconds",
         "how long a message that has begun may go without a further byte; then the connection ends";
-    connections = 1024, "count",
+    connections = 2048, "count",
         "connections in all; further ones are closed at once";
     connections_reserved = 16, "count",
         "connections of root and the broker's own user beyond `connections`, so that a full broker can be looked at";
-    connections_per_user = 512, "count",
+    connections_per_user = 1024, "count",
         "connections of one user; further ones are closed at once";
-    sessions = 1024, "count",
+    sessions = 2048, "count",
         "opened sessions in all; a further `session.open` or `session.clone` is refused";
     sessions_reserved = 16, "count",
         "opened sessions of root and the broker's own user beyond `sessions`, so that a full broker can be looked at";
-    sessions_per_user = 512, "count",
+    sessions_per_user = 1024, "count",
         "opened sessions of one user; a further `session.open` or `session.clone` is refused";
     handles = 16384, "count",
         "open handles of one session; a further socket is refused";
@@ -260,8 +260,8 @@ mod tests {
     fn no_user_can_take_all_open_files() {
         let mut limits = Limits::default();
         limits.fit(20_000);
-        assert_eq!((limits.handles_per_user, limits.handles_in_all), (15_116, 17_006));
-        assert_eq!((limits.connections, limits.connections_per_user), (1024, 512));
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (14_297, 16_084));
+        assert_eq!((limits.connections, limits.connections_per_user), (2048, 1024));
         let mut limits: Limits = toml::from_str("handles_per_user = 3").unwrap();
         limits.fit(1 << 20);
         assert_eq!((limits.handles_per_user, limits.handles_in_all), (3, 262_144));

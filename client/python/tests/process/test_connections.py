@@ -58,6 +58,30 @@ for pair in pairs:
 """
         self.check(text, "True\nTrue\n", self.broker())
 
+    def test_hundreds_of_forked_children_use_an_inherited_socket_at_once(self):
+        text = """
+inherited = socket.create_server(("127.0.0.1", 0))
+answers, answer = os.pipe()
+end, ended = os.pipe()
+children = []
+for _ in range(600):
+    child = os.fork()
+    if child == 0:
+        os.close(ended)
+        works = inherited.getsockname()[0] == "127.0.0.1"
+        os.write(answer, b"+" if works else b"-")
+        os.read(end, 1)
+        os._exit(0)
+    children.append(child)
+os.close(answer)
+got = b""
+while len(got) < 600: got += os.read(answers, 600) or b"x" * 600
+os.close(ended)
+for child in children: os.waitpid(child, 0)
+print(got.count(b"+"))
+"""
+        self.check(text, "600\n", self.broker())
+
     def test_threads_that_wait_for_one_socket_do_not_hold_up_its_other_calls(self):
         text = """
 import threading
