@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::dispatch::methods::MethodTable;
-use crate::policy::Policy;
+use sockbroker_policy::Policy;
 use crate::session::broker::Broker;
 use crate::session::limits::Limits;
 use crate::transport::server::Server;

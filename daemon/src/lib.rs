@@ -11,7 +11,6 @@ pub mod observe;
 pub mod transport;
 pub mod session;
 pub mod dispatch;
-pub mod policy;
 pub mod table;
 pub mod ops;
 mod readiness;

@@ -13,7 +13,7 @@ use jsonrpsee::types::Params;
 use sockbroker_sys::process::effective_uid;
 use sockbroker_test_support::{Folder, HANG, LspClient};
 use sockbrokerd::dispatch::methods::MethodTable;
-use sockbrokerd::policy::Policy;
+use sockbroker_policy::Policy;
 use sockbrokerd::session::broker::Broker;
 use sockbrokerd::session::limits::Limits;
 use sockbrokerd::transport::server::Server;

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sockbroker_test_support::bounded;
-use sockbrokerd::policy::check::check;
-use sockbrokerd::policy::file::{Directory, read};
-use sockbrokerd::policy::netlink::MessageClass;
-use sockbrokerd::policy::option::OptionClass;
-use sockbrokerd::policy::verb::Verb;
+use sockbroker_policy::check::check;
+use sockbroker_policy::file::{Directory, read};
+use sockbroker_policy::netlink::MessageClass;
+use sockbroker_policy::option::OptionClass;
+use sockbroker_policy::verb::Verb;
 use sockbrokerd::session::limits::Limits;
 
 /// Knows every group, as an installed system does.

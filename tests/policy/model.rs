@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sockbrokerd::policy::subject::Subject;
+use sockbroker_policy::subject::Subject;
 
 use crate::dice::Dice;
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use sockbroker_sys::{accounts, interface, peer};
 
-use crate::policy::Policy;
-use crate::policy::check::check;
-use crate::policy::file::{Directory, FileError, Warning, read};
-use crate::policy::name::Pattern;
-use crate::policy::rule::{Effect, Rule};
+use sockbroker_policy::Policy;
+use sockbroker_policy::check::check;
+use sockbroker_policy::file::{Directory, FileError, Warning, read};
+use sockbroker_policy::name::Pattern;
+use sockbroker_policy::rule::{Effect, Rule};
 
 /// Where the policy is read from if the command line does not say.
 pub const DEFAULT: &str = "/etc/sockbroker/policy.toml";

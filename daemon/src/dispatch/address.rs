@@ -9,9 +9,9 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::interface::name_in_address;
 use crate::ops::resolve::{self, Question};
 use crate::ops::unix_file::{self, Passed, Search};
-use crate::policy::action::{Interfaces, Resolve, SocketFacts};
-use crate::policy::target::{FileFacts, Target};
-use crate::policy::verb::Verb;
+use sockbroker_policy::action::{Interfaces, Resolve, SocketFacts};
+use sockbroker_policy::target::{FileFacts, Target};
+use sockbroker_policy::verb::Verb;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 

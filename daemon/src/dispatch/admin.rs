@@ -13,7 +13,7 @@ use super::address::spell;
 use super::call::Call;
 use crate::ops::error::OpError;
 use crate::ops::inspect::{self, State};
-use crate::policy::action::{Administer, Inspect};
+use sockbroker_policy::action::{Administer, Inspect};
 use crate::session::Session;
 use crate::table::entry::Entry;
 

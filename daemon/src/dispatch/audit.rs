@@ -4,11 +4,11 @@ use sockbroker_proto::handle::Handle;
 
 use super::call::Call;
 use crate::observe::audit::Record;
-use crate::policy::Denial;
-use crate::policy::option::OptionClass;
-use crate::policy::question::Question;
-use crate::policy::rights::RuleName;
-use crate::policy::verb::Verb;
+use sockbroker_policy::Denial;
+use sockbroker_policy::option::OptionClass;
+use sockbroker_policy::question::Question;
+use sockbroker_policy::rights::RuleName;
+use sockbroker_policy::verb::Verb;
 
 /// Tells of something allowed, where it matters: not of what every message would repeat.
 pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {

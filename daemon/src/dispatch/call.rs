@@ -13,7 +13,7 @@ use crate::ops::actor::Actor;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
 use crate::ops::send::{Progress, Sender};
-use crate::policy::rights::Rights;
+use sockbroker_policy::rights::Rights;
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::connection::Connection;

@@ -4,9 +4,9 @@ use std::iter;
 
 use sockbroker_proto::address::Address;
 
-use crate::policy::action::Send;
-use crate::policy::membership::{header, packet_info, route_of_extensions};
-use crate::policy::target::SocketName;
+use sockbroker_policy::action::Send;
+use sockbroker_policy::membership::{header, packet_info, route_of_extensions};
+use sockbroker_policy::target::SocketName;
 
 /// What a message is made of, as far as rules look at it.
 #[derive(Debug, Default)]

@@ -14,10 +14,10 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::resolve::Question;
 use crate::ops::{connect, open};
-use crate::policy::Permit;
-use crate::policy::action::{Adopt, Create, Handover, SocketFacts};
-use crate::policy::target::Target;
-use crate::policy::verb::Verb;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Adopt, Create, Handover, SocketFacts};
+use sockbroker_policy::target::Target;
+use sockbroker_policy::verb::Verb;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 

@@ -8,7 +8,7 @@ use super::Handlers;
 use super::call::Call;
 use crate::ops::error::OpError;
 use crate::ops::interface;
-use crate::policy::action::{Hostname, Interfaces, SetHostname};
+use sockbroker_policy::action::{Hostname, Interfaces, SetHostname};
 
 #[async_trait]
 impl InterfacesServer for Handlers {

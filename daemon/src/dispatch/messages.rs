@@ -23,9 +23,9 @@ use crate::ops::receive::{self, is_end};
 use crate::ops::send::{self, MAX_BUFFERS};
 use crate::ops::want::Want;
 use crate::ops::{sniffer, whereabouts};
-use crate::policy::Permit;
-use crate::policy::action::Send;
-use crate::policy::verb::Verb;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::Send;
+use sockbroker_policy::verb::Verb;
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
 

@@ -12,7 +12,7 @@ use super::methods::MethodTable;
 use super::params::Given;
 use crate::observe::metrics::{Outcomes, Page};
 use crate::ops::error::OpResult;
-use crate::policy::action::Administer;
+use sockbroker_policy::action::Administer;
 use crate::session::broker::Broker;
 use crate::session::connection::Connection;
 use crate::table::quota::Share;

@@ -18,7 +18,7 @@ use super::number::{c_int, int, int_or};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::interface;
 use crate::ops::resolve::Question;
-use crate::policy::action::{Hostname, Resolve};
+use sockbroker_policy::action::{Hostname, Resolve};
 
 #[async_trait]
 impl NamesServer for Handlers {
@@ -167,7 +167,7 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
         let found = call.look_up(question).await?;
         found.first().and_then(|info| info.address.decode(0))
     } else {
-        let facts = crate::policy::action::SocketFacts {
+        let facts = sockbroker_policy::action::SocketFacts {
             family: libc::AF_INET,
             kind: libc::SOCK_STREAM,
             proto: 0,

@@ -15,7 +15,7 @@ use super::number::{c_int, int};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::option::{self, Value};
 use crate::ops::sniffer;
-use crate::policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
+use sockbroker_policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
 use crate::table::timeout::Timeout;
 
 /// The largest buffer of `getsockopt`, as in CPython.

@@ -11,18 +11,18 @@ use super::contents::{Contents, Named, add_header, add_route};
 use crate::ops::error::OpResult;
 use crate::ops::receive::SenderCheck;
 use crate::ops::whereabouts;
-use crate::policy::action::{
+use sockbroker_policy::action::{
     Accept, Bind, Capture, Connect, Handover, Listen, OptionAccess, Receive, Request, Send,
     SocketFacts, SocketOption,
 };
-use crate::policy::membership::{device as device_of, hops, membership, source};
-use crate::policy::netlink::{MessageClass, classes_of};
-use crate::policy::operands::Operands;
-use crate::policy::option::class_of_ancillary;
-use crate::policy::question::Question;
-use crate::policy::target::{SocketName, Target};
-use crate::policy::verb::Verb;
-use crate::policy::{Denial, Permit};
+use sockbroker_policy::membership::{device as device_of, hops, membership, source};
+use sockbroker_policy::netlink::{MessageClass, classes_of};
+use sockbroker_policy::operands::Operands;
+use sockbroker_policy::option::class_of_ancillary;
+use sockbroker_policy::question::Question;
+use sockbroker_policy::target::{SocketName, Target};
+use sockbroker_policy::verb::Verb;
+use sockbroker_policy::{Denial, Permit};
 use crate::table::entry::Entry;
 use crate::table::lane::Place;
 

@@ -11,11 +11,11 @@ use sockbroker_proto::api::policy::{
 use super::Handlers;
 use super::call::Call;
 use crate::ops::error::{OpError, OpResult};
-use crate::policy::action::Request;
-use crate::policy::file::RuleText;
-use crate::policy::rights::Restriction;
-use crate::policy::rule::Rule;
-use crate::policy::words::Described;
+use sockbroker_policy::action::Request;
+use sockbroker_policy::file::RuleText;
+use sockbroker_policy::rights::Restriction;
+use sockbroker_policy::rule::Rule;
+use sockbroker_policy::words::Described;
 use crate::session::limits::size;
 use crate::table::quota::{Share, Taken};
 

@@ -8,7 +8,7 @@ use sockbroker_proto::handle::Handle;
 use super::call::Call;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::poll::{Watched, poll};
-use crate::policy::action::Inspect;
+use sockbroker_policy::action::Inspect;
 use crate::session::limits::size;
 use crate::table::timeout::Timeout;
 

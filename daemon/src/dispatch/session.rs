@@ -18,7 +18,7 @@ use super::answer::resolved_json;
 use super::call::Call;
 use super::policy::restriction;
 use crate::ops::error::{OpError, OpResult};
-use crate::policy::action::OpenSession;
+use sockbroker_policy::action::OpenSession;
 use crate::session::finished::{Fate, KeptAnswer};
 use crate::session::token::Token;
 

@@ -17,8 +17,8 @@ use super::{Handlers, creation::admit, creation::admit_accepted};
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::open::Room;
 use crate::ops::{connect, open};
-use crate::policy::action::Inspect;
-use crate::policy::verb::Verb;
+use sockbroker_policy::action::Inspect;
+use sockbroker_policy::verb::Verb;
 
 #[async_trait]
 impl SocketServer for Handlers {

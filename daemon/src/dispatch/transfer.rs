@@ -22,7 +22,7 @@ use crate::ops::error::{OpError, OpResult};
 use crate::ops::receive::{self, is_end};
 use crate::ops::want::Want;
 use crate::ops::{file, send};
-use crate::policy::verb::Verb;
+use sockbroker_policy::verb::Verb;
 use crate::table::entry::Entry;
 
 #[async_trait]

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::policy::rights::RuleName;
+use sockbroker_policy::rights::RuleName;
 
 /// From so many names on, decisions are counted under [`OTHER`]: reloading must not make the page grow
 /// without a bound.

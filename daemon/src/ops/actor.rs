@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout_at};
 use super::error::{During, OpError, OpResult};
 use super::outgoing::Control;
 use super::wait::{RETRY_PAUSE, WaitPolicy};
-use crate::policy::action::SocketFacts;
-use crate::policy::subject::Subject;
+use sockbroker_policy::action::SocketFacts;
+use sockbroker_policy::subject::Subject;
 use crate::table::quota::User;
 
 /// The broker's own identity, and the gate before threads with others.

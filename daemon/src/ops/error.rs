@@ -6,7 +6,7 @@ use sockbroker_proto::address::{AddressError, Exception};
 use sockbroker_proto::handle::Handle;
 use sockbroker_sys::resolver::ResolverError;
 
-use crate::policy::Denial;
+use sockbroker_policy::Denial;
 use crate::table::Unduplicated;
 use crate::table::quota::Crossed;
 use crate::table::timeout::TimeoutError;

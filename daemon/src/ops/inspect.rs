@@ -5,8 +5,8 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::socket;
 
 use super::sniffer;
-use crate::policy::Permit;
-use crate::policy::action::{Administer, Inspect};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Administer, Inspect};
 use crate::table::entry::Entry;
 
 /// Names and state of a socket.

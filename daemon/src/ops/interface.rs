@@ -3,8 +3,8 @@
 use sockbroker_sys::{host, interface};
 
 use super::error::{During, OpError, OpResult};
-use crate::policy::Permit;
-use crate::policy::action::{Hostname, Interfaces, SetHostname};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Hostname, Interfaces, SetHostname};
 
 /// `if_nameindex(3)`.
 pub fn list(permit: Permit<Interfaces>) -> OpResult<Vec<(u32, String)>> {

@@ -8,9 +8,9 @@ use sockbroker_sys::{filter, option};
 
 use super::error::{During, OpError, OpResult};
 use super::sniffer;
-use crate::policy::Permit;
-use crate::policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
-use crate::policy::membership::{Device, device, source};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
+use sockbroker_policy::membership::{Device, device, source};
 use crate::table::entry::Entry;
 use crate::table::fanout::FanoutGroups;
 use crate::table::kernel_memory::Demand;

@@ -9,7 +9,7 @@ use sockbroker_sys::control::OutgoingControl;
 use sockbroker_sys::message::{self, OutgoingMessage};
 use sockbroker_sys::unix_file;
 
-use crate::policy::target::Target;
+use sockbroker_policy::target::Target;
 
 /// An item of ancillary data to be sent.
 #[derive(Debug)]

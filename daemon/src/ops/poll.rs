@@ -8,8 +8,8 @@ use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{During, OpResult};
-use crate::policy::Permit;
-use crate::policy::action::Inspect;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::Inspect;
 use crate::readiness::register;
 use crate::table::entry::Entry;
 

@@ -15,8 +15,8 @@ use sockbroker_sys::resolver::{self, AddressInfo, ResolverError};
 use tokio::sync::Semaphore;
 
 use super::error::{During, OpError, OpResult};
-use crate::policy::Permit;
-use crate::policy::action::{Interfaces, Resolve};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Interfaces, Resolve};
 use crate::table::quota::User;
 
 /// The gate before the resolver: so many look-ups at a time, in all and of each user; the others wait

@@ -14,8 +14,8 @@ use sockbroker_sys::{filter, interface, packet, socket};
 
 use super::error::{During, OpError, OpResult};
 use super::receive::drain;
-use crate::policy::Permit;
-use crate::policy::action::{Capture, SocketFacts};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Capture, SocketFacts};
 use crate::table::entry::Entry;
 use crate::table::sniffer::{Sniffer, State};
 

@@ -20,8 +20,8 @@ use sockbroker_sys::unix_file::{self, BoundFile, FileId, FileKind};
 use super::actor::Actor;
 use super::error::{OpError, OpResult};
 use super::mounts::{Mounts, Place};
-use crate::policy::action::SocketFacts;
-use crate::policy::target::{FileFacts, FileTarget};
+use sockbroker_policy::action::SocketFacts;
+use sockbroker_policy::target::{FileFacts, FileTarget};
 
 /// The file of the broker's own control socket, as the kernel has it and as its path shows it. On some file
 /// systems, overlayfs among them, these have different devices.

@@ -12,8 +12,8 @@ use sockbroker_sys::{interface, option, socket};
 
 use super::error::{OpError, OpResult};
 use super::sniffer;
-use crate::policy::membership::{Device, hops};
-use crate::policy::target::SocketName;
+use sockbroker_policy::membership::{Device, hops};
+use sockbroker_policy::target::SocketName;
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 

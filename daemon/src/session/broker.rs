@@ -19,9 +19,9 @@ use crate::ops::control_end::ControlEnds;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
 use crate::ops::unix_file::ControlFile;
-use crate::policy::Policy;
-use crate::policy::rights::Restriction;
-use crate::policy::subject::Subject;
+use sockbroker_policy::Policy;
+use sockbroker_policy::rights::Restriction;
+use sockbroker_policy::subject::Subject;
 use crate::table::fanout::FanoutGroups;
 use crate::table::quota::{Taken, Users};
 

@@ -12,8 +12,8 @@ use crate::observe::refusals::Reason;
 use crate::ops::actor::Actor;
 use crate::ops::error::{OpError, OpResult};
 use crate::ops::resolve::Resolver;
-use crate::policy::rights::Rights;
-use crate::policy::subject::Subject;
+use sockbroker_policy::rights::Rights;
+use sockbroker_policy::subject::Subject;
 use crate::table::quota::User;
 
 /// How the messages of a connection are framed.

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::ops::error::{OpError, OpResult};
-use crate::policy::subject::Subject;
+use sockbroker_policy::subject::Subject;
 use crate::table::Table;
 use crate::table::entry::Entry;
 use crate::table::quota::{Share, Taken, User};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::policy::Policy;
+use sockbroker_policy::Policy;
 
 /// Reads the policy anew; the error is for people.
 pub type Loader = dyn Fn() -> Result<Policy, String> + Send + Sync;

@@ -8,9 +8,9 @@ use sockbroker_proto::address::Address;
 
 use super::Session;
 use crate::ops::error::{OpError, OpResult};
-use crate::policy::Policy;
-use crate::policy::action::{Adopt, Create};
-use crate::policy::rights::Restriction;
+use sockbroker_policy::Policy;
+use sockbroker_policy::action::{Adopt, Create};
+use sockbroker_policy::rights::Restriction;
 use crate::table::entry::Entry;
 use crate::table::quota::Taken;
 

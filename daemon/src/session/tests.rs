@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use sockbroker_proto::address::Address;
 
 use super::*;
-use crate::policy::rights::Restriction;
+use sockbroker_policy::rights::Restriction;
 use crate::table::quota::Users;
 
 #[test]

@@ -22,7 +22,7 @@ use crate::config::{self, ConfigError};
 use crate::dispatch::methods::MethodTable;
 use crate::observe::audit::{Audit, Destination, Limits as AuditLimits, Sink, Writer};
 use crate::observe::log;
-use crate::policy::Policy;
+use sockbroker_policy::Policy;
 use crate::session::broker::Broker;
 use crate::session::policy::Loader;
 use crate::transport::server::Server;

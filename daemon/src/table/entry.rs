@@ -17,7 +17,7 @@ use super::quota::{Taken, User};
 use super::shared::Shared;
 use super::sniffer::Sniffer;
 use super::timeout::Timeout;
-use crate::policy::action::SocketFacts;
+use sockbroker_policy::action::SocketFacts;
 use crate::readiness::register;
 
 /// A socket and what Python's socket object knows of it.

@@ -161,7 +161,7 @@ fn parts(handle: Handle) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::action::SocketFacts;
+    use sockbroker_policy::action::SocketFacts;
     use timeout::Timeout;
 
     fn entry() -> Arc<Entry> {

@@ -24,7 +24,7 @@ use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
 use crate::dispatch::core::{Core, Message};
 use crate::dispatch::metrics::page;
-use crate::policy::subject::Subject;
+use sockbroker_policy::subject::Subject;
 use crate::session::connection::{Connection, Facts, Framing};
 use crate::session::finished::LastCalls;
 use crate::session::limits::size;

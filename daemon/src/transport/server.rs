@@ -21,7 +21,7 @@ use crate::dispatch::core::Core;
 use crate::dispatch::methods::MethodTable;
 use crate::observe::refusals::{Reason, Refusals};
 use crate::ops::unix_file::ControlFile;
-use crate::policy::subject::Subject;
+use sockbroker_policy::subject::Subject;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Framing};
 

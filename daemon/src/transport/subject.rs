@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use sockbroker_sys::{peer, process};
 use tokio::net::UnixStream;
 
-use crate::policy::subject::Subject;
+use sockbroker_policy::subject::Subject;
 
 /// The subject of a connection. Its user and groups are certain or it is an error; the control group
 /// is known only where the kernel gives a pidfd and the process is still there.

@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use sockbroker_proto::address::Address;
-use sockbrokerd::policy::Policy;
-use sockbrokerd::policy::action::{Connect, Request as _, SocketFacts};
-use sockbrokerd::policy::file::{Directory, read};
-use sockbrokerd::policy::rights::Rights;
-use sockbrokerd::policy::subject::Subject;
-use sockbrokerd::policy::target;
+use sockbroker_policy::Policy;
+use sockbroker_policy::action::{Connect, Request as _, SocketFacts};
+use sockbroker_policy::file::{Directory, read};
+use sockbroker_policy::rights::Rights;
+use sockbroker_policy::subject::Subject;
+use sockbroker_policy::target;
 
 use crate::Result;
 use crate::measure::{Sample, number};

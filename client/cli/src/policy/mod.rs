@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use serde_json::json;
 use sockbroker_sys::{accounts, peer};
 use sockbrokerd::config::policy::{self, Loaded, PolicyError};
-use sockbrokerd::policy::action::Request as _;
-use sockbrokerd::policy::rights::Rights;
-use sockbrokerd::policy::subject::Subject;
-use sockbrokerd::policy::words::Described;
+use sockbroker_policy::action::Request as _;
+use sockbroker_policy::rights::Rights;
+use sockbroker_policy::subject::Subject;
+use sockbroker_policy::words::Described;
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};

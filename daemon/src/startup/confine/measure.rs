@@ -5,7 +5,7 @@ use std::io;
 use sockbroker_proto::api::broker::{Landlock, Process, Seccomp};
 use sockbroker_sys::{peer, privileges, process};
 
-use crate::policy::subject::Subject;
+use sockbroker_policy::subject::Subject;
 
 /// This process. What the kernel does not tell of a process is what it answered when it was asked for:
 /// whether a filter refuses or logs, and how much Landlock holds.

@@ -18,8 +18,8 @@ use sockbroker_sys::process;
 
 use super::StartError;
 use crate::config::confine::Confine;
-use crate::policy::Policy;
-use crate::policy::need::Need;
+use sockbroker_policy::Policy;
+use sockbroker_policy::need::Need;
 
 pub use measure::tell;
 

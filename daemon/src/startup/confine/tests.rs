@@ -17,7 +17,7 @@ use sockbroker_proto::api::broker::Seccomp;
 
 use super::*;
 use crate::config::policy::{Accounts, load_files};
-use crate::policy::file::read;
+use sockbroker_policy::file::read;
 
 /// Runs `test` in a thread that is confined; its folder may be written.
 fn confined(config: Confine, test: impl FnOnce(&Process, &Folder) + Send + 'static) {

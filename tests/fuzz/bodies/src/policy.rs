@@ -1,13 +1,13 @@
 //! Policy files: any text is rules or a mistake with a place in it, and rules never contradict
 //! themselves.
 
-use sockbrokerd::policy::Policy;
-use sockbrokerd::policy::action::Request as _;
-use sockbrokerd::policy::check::check;
-use sockbrokerd::policy::file::{Directory, read};
-use sockbrokerd::policy::rule::Effect;
-use sockbrokerd::policy::subject::Subject;
-use sockbrokerd::policy::words::Described;
+use sockbroker_policy::Policy;
+use sockbroker_policy::action::Request as _;
+use sockbroker_policy::check::check;
+use sockbroker_policy::file::{Directory, read};
+use sockbroker_policy::rule::Effect;
+use sockbroker_policy::subject::Subject;
+use sockbroker_policy::words::Described;
 
 /// Every name is somebody.
 struct Everybody;

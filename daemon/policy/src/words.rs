@@ -178,7 +178,7 @@ impl Request for Described {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::question::Endpoint;
+    use crate::question::Endpoint;
 
     #[test]
     fn words_are_read_in_any_order() {

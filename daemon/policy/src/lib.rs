@@ -1,4 +1,4 @@
-//! Stage 4: may this subject do this? Pure: no await, no I/O, no clock.
+//! The policy: may this subject do this? Pure: no await, no I/O, no clock.
 //!
 //! [`Policy::select`] finds the rules about a subject once; [`Rights::ask`] is the only maker of a
 //! [`Permit`], and every operation takes one by value. The permit holds the request it was given for,
@@ -8,6 +8,7 @@
 //! rules are built in and come last: root and the broker's own user may do everything, and whoever has
 //! been granted anything may keep sessions and look at its own sockets.
 
+#![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod vocabulary;

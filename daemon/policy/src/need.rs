@@ -287,7 +287,7 @@ const TABLE: &[Row] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::file::{Directory, read};
+    use crate::file::{Directory, read};
 
     struct Nobody;
 

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
-use crate::policy::Policy;
-use crate::policy::action::Handover;
-use crate::policy::file::{Directory, read};
-use crate::policy::rights::{CONTROL_SOCKET, NO_RULE, Rights};
-use crate::policy::subject::Subject;
-use crate::policy::target::{FileFacts, FileTarget};
+use crate::Policy;
+use crate::action::Handover;
+use crate::file::{Directory, read};
+use crate::rights::{CONTROL_SOCKET, NO_RULE, Rights};
+use crate::subject::Subject;
+use crate::target::{FileFacts, FileTarget};
 
 struct Nobody;
 
