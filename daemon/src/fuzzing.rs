@@ -14,13 +14,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::dispatch::methods::MethodTable;
-use sockbroker_policy::Policy;
+use crate::config::limits::Limits;
+use crate::handlers;
 use crate::session::broker::Broker;
-use crate::session::limits::Limits;
 use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
 use crate::transport::subject;
+use sockbroker_policy::Policy;
 
 /// How long the broker may take for one input.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
     let (switch, signal) = ShutdownSwitch::new();
     let policy = Policy::built_in(process::effective_uid());
     let broker = Arc::new(Broker::new(policy, Limits::default()));
-    let methods = MethodTable::of_contract().map_err(io::Error::other)?;
+    let methods = handlers::methods().map_err(io::Error::other)?;
     let serving =
         Server::new(broker, methods, signal).serve(UnixStream::from_std(theirs)?, subject::own()?);
     let reading = async {

@@ -7,12 +7,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use jsonrpsee::Methods;
 use serde_json::{Map, Value, json};
 use sockbroker_proto::api;
 use sockbroker_test_support::lsp::Beside;
 use sockbroker_test_support::{Folder, LspClient, bounded};
-use sockbrokerd::dispatch::methods::MethodTable;
 
 use crate::broker::broker;
 
@@ -223,7 +221,7 @@ fn the_document_the_table_and_the_committed_file_are_one() {
         let methods = told["methods"].as_array().unwrap();
         let named: BTreeSet<_> =
             methods.iter().map(|method| method["name"].as_str().unwrap()).collect();
-        let table: BTreeSet<_> = MethodTable::new(Methods::new()).unwrap().names().collect();
+        let table: BTreeSet<_> = sockbrokerd::handlers::methods().unwrap().names().collect();
         assert_eq!(named, table);
         let tested: BTreeSet<_> = calls().into_iter().map(|(method, _)| method).collect();
         assert_eq!(named, tested);

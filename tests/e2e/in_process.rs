@@ -10,12 +10,11 @@ use std::time::Duration;
 use jsonrpsee::RpcModule;
 use jsonrpsee::core::RpcResult;
 use jsonrpsee::types::Params;
+use sockbroker_policy::Policy;
 use sockbroker_sys::process::effective_uid;
 use sockbroker_test_support::{Folder, HANG, LspClient};
-use sockbrokerd::dispatch::methods::MethodTable;
-use sockbroker_policy::Policy;
+use sockbrokerd::config::limits::Limits;
 use sockbrokerd::session::broker::Broker;
-use sockbrokerd::session::limits::Limits;
 use sockbrokerd::transport::server::Server;
 use sockbrokerd::transport::shutdown::ShutdownSwitch;
 use tokio::net::UnixListener;
@@ -49,7 +48,7 @@ impl InProcess {
                 .unwrap();
             runtime.block_on(async move {
                 let broker = Arc::new(Broker::new(Policy::built_in(effective_uid()), limits));
-                let methods = MethodTable::new(further.into()).unwrap();
+                let methods = sockbrokerd::handlers::with_further(further.into()).unwrap();
                 let listener = UnixListener::bind(path).unwrap();
                 ready.send(()).unwrap();
                 Server::new(broker, methods, signal).listen(listener).await;

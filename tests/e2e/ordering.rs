@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::wire::Wire;
 use sockbroker_test_support::{LspClient, base64, bounded, namespace, pause};
-use sockbrokerd::session::limits::Limits;
+use sockbrokerd::config::limits::Limits;
 
 use crate::broker::broker;
 use crate::in_process::InProcess;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::{Client, bounded};
-use sockbrokerd::session::limits::Limits;
+use sockbrokerd::config::limits::Limits;
 
 use crate::in_process::InProcess;
 

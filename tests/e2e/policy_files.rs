@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sockbroker_test_support::bounded;
 use sockbroker_policy::check::check;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::netlink::MessageClass;
 use sockbroker_policy::option::OptionClass;
 use sockbroker_policy::verb::Verb;
-use sockbrokerd::session::limits::Limits;
+use sockbroker_test_support::bounded;
+use sockbrokerd::config::limits::Limits;
 
 /// Knows every group, as an installed system does.
 struct Installed;

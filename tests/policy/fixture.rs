@@ -7,15 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
-use sockbrokerd::dispatch::Enclosed;
-use sockbrokerd::dispatch::core::{Core, Message};
-use sockbrokerd::dispatch::methods::MethodTable;
 use sockbroker_policy::Policy;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::subject::Subject;
+use sockbrokerd::config::limits::Limits;
+use sockbrokerd::rpc::call::Enclosed;
+use sockbrokerd::rpc::core::{Core, Message};
+use sockbrokerd::rpc::methods::MethodTable;
 use sockbrokerd::session::broker::Broker;
 use sockbrokerd::session::connection::{Connection, Facts, Framing};
-use sockbrokerd::session::limits::Limits;
 
 use crate::dice::Dice;
 use crate::model::Rules;
@@ -23,7 +23,7 @@ use crate::model::Rules;
 /// Nobody's: no rule that is built in is about the subjects of the cases.
 const OWNER: u32 = 970;
 
-static TABLE: LazyLock<MethodTable> = LazyLock::new(|| MethodTable::of_contract().unwrap());
+static TABLE: LazyLock<MethodTable> = LazyLock::new(|| sockbrokerd::handlers::methods().unwrap());
 
 /// A socket and what the model must know of it.
 #[derive(Debug, Clone)]

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use sockbroker_test_support::bounded;
 use sockbroker_test_support::skip::root_or_skip;
-use sockbrokerd::dispatch::methods::MethodTable;
 
 use dice::Dice;
 use fixture::Fixture;
@@ -100,7 +99,7 @@ fn the_broker_refuses_exactly_what_no_rule_allows() {
 
 #[test]
 fn every_method_of_the_contract_is_in_the_model() {
-    let methods = MethodTable::of_contract().unwrap();
+    let methods = sockbrokerd::handlers::methods().unwrap();
     let contract: BTreeSet<_> = methods.names().collect();
     let table: BTreeSet<_> = table::METHODS.iter().map(|(name, _)| *name).collect();
     assert_eq!(

@@ -8,7 +8,7 @@ use std::fs;
 use sockbroker_proto::api::session::LimitInfo;
 
 use super::{Config, Mode};
-use crate::session::limits::Limits;
+use crate::config::limits::Limits;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/sockbrokerd.toml");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/man/sockbrokerd.toml.5");

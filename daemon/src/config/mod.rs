@@ -7,13 +7,15 @@ pub mod confine;
 
 pub mod audit;
 
+pub mod limits;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
 use sockbroker_sys::process;
 
-use crate::session::limits::Limits;
+use crate::config::limits::Limits;
 use audit::Audit;
 use confine::Confine;
 

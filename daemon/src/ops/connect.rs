@@ -10,19 +10,19 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::{socket, unix_file};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::actor::{Actor, Client};
-use super::error::{During, OpError, OpResult};
-use super::open::Room;
-use super::outgoing::Destination;
-use super::sniffer;
-use super::wait::{Direction, RETRY_PAUSE, WaitPolicy, until_done};
+use crate::error::{During, OpError, OpResult};
+use crate::network::caller_identity::{Actor, Client};
+use crate::network::open::Room;
+use crate::ops::outgoing::Destination;
+use crate::ops::rcvall;
+use crate::ops::wait::{Direction, RETRY_PAUSE, WaitPolicy, until_done};
+use crate::table::call_queue::Place;
+use crate::table::ends::Bound;
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen};
 use sockbroker_policy::target::{FileTarget, SocketName, Target};
-use crate::table::ends::Bound;
-use crate::table::entry::Entry;
-use crate::table::lane::Place;
-use crate::table::timeout::Timeout;
 
 /// `bind(2)`; a path is made as the caller.
 pub async fn bind(permit: Permit<Bind>, entry: &Entry, actor: &Actor) -> OpResult<()> {
@@ -31,7 +31,7 @@ pub async fn bind(permit: Permit<Bind>, entry: &Entry, actor: &Actor) -> OpResul
         Target::Address(address) => address,
     };
     if let Some(state) = &entry.sniffer {
-        return sniffer::bind(state, &address);
+        return rcvall::bind(state, &address);
     }
     let raw = RawAddress::encode(&address);
     match actor.client(entry.kind(), "bind")? {
@@ -267,7 +267,7 @@ pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<
     let Inspect { .. } = permit.into_request();
     let facts = entry.facts();
     if let Some(state) = &entry.sniffer {
-        return Ok(Some(sniffer::address(state)));
+        return Ok(Some(rcvall::address(state)));
     }
     let address = socket::local_address(entry.fd()).during("getsockname")?;
     let address = address.decode(facts.proto);

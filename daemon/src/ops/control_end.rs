@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::socket;
 
-use super::error::{OpError, OpResult};
+use crate::error::{OpError, OpResult};
 
 /// The address of the broker's own ends. Accepted sockets have that of their listening socket.
 #[derive(Debug, Default)]

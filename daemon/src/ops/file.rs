@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 
 use sockbroker_sys::file;
 
-use super::error::{During, OpError, OpResult};
-use super::send::{Sender, attempt};
-use super::wait::{Direction, WaitPolicy, keep_pace, until_done};
+use crate::error::{During, OpError, OpResult};
+use crate::ops::send::{Sender, attempt};
+use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
+use crate::table::call_queue::Place;
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Send;
-use crate::table::entry::Entry;
-use crate::table::lane::Place;
-use crate::table::timeout::Timeout;
 
 /// `sendfile(2)` in steps of this many bytes, so that one call does not hold a worker for long.
 const FILE_STEP: usize = 1 << 20;

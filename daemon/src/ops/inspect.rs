@@ -4,10 +4,10 @@ use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::socket;
 
-use super::sniffer;
+use crate::ops::rcvall;
+use crate::table::entry::Entry;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Administer, Inspect};
-use crate::table::entry::Entry;
 
 /// Names and state of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn states<'a>(
 
 fn state(entry: &Entry) -> State {
     if let Some(heard) = &entry.sniffer {
-        return State { local: Some(sniffer::address(heard)), peer: None, listening: false };
+        return State { local: Some(rcvall::address(heard)), peer: None, listening: false };
     }
     // What the kernel does not tell of this kind of socket is absent, not an error.
     let decode = |address: RawAddress| address.decode(entry.facts().proto);

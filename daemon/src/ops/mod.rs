@@ -1,14 +1,12 @@
-//! Stage 6: one function a Python operation: permit and entry in, value out.
+//! One function a Python operation: permit and entry in, value out.
 //!
 //! Nothing here knows JSON. An operation takes its permit by value and acts on the request inside it.
 
-pub mod error;
 pub mod wait;
-pub mod actor;
+mod as_caller;
 pub mod unix_file;
 mod mounts;
 pub mod control_end;
-pub mod open;
 pub mod connect;
 pub mod receive;
 pub mod want;
@@ -18,8 +16,6 @@ pub mod send;
 pub mod file;
 pub mod option;
 pub mod poll;
-pub mod resolve;
-pub mod interface;
 pub mod inspect;
-pub mod whereabouts;
-pub mod sniffer;
+pub mod socket_endpoints;
+pub mod rcvall;

@@ -6,15 +6,15 @@ use sockbroker_proto::address::Address;
 use sockbroker_sys::ioctl::{self, IntRequest, InterfaceRequest, InterfaceValue};
 use sockbroker_sys::{filter, option};
 
-use super::error::{During, OpError, OpResult};
-use super::sniffer;
+use crate::error::{During, OpError, OpResult};
+use crate::ops::rcvall;
+use crate::quota::kernel_memory::Demand;
+use crate::table::entry::Entry;
+use crate::table::fanout::FanoutGroups;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
 use sockbroker_policy::membership::{Device, device, source};
-use crate::table::entry::Entry;
-use crate::table::fanout::FanoutGroups;
-use crate::table::kernel_memory::Demand;
-use crate::table::timeout::Timeout;
 
 /// The value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +45,7 @@ impl Value {
 pub fn get(permit: Permit<SocketOption>, entry: &Entry, length: u32) -> OpResult<Value> {
     let SocketOption { level, name, .. } = permit.into_request();
     refuse_pointers("getsockopt", level, name)?;
-    if let Some(value) =
-        entry.sniffer.as_ref().and_then(|state| sniffer::option(state, level, name))
+    if let Some(value) = entry.sniffer.as_ref().and_then(|state| rcvall::option(state, level, name))
     {
         return Ok(Value::Int(value.into()));
     }
@@ -73,7 +72,7 @@ pub fn set(permit: Permit<SocketOption>, entry: &Entry, value: &Value) -> OpResu
     debug_assert_eq!(access, OptionAccess::Write, "a permit to read is not one to write");
     refuse_pointers("setsockopt", level, name)?;
     if let (Some(state), Value::Int(value)) = (&entry.sniffer, value)
-        && sniffer::set_option(state, level, name, *value != 0)
+        && rcvall::set_option(state, level, name, *value != 0)
     {
         return Ok(());
     }

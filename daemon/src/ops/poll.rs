@@ -7,11 +7,11 @@ use sockbroker_sys::poll::{ReadinessSet, poll_now};
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
-use super::error::{During, OpResult};
+use crate::error::{During, OpResult};
+use crate::table::entry::Entry;
+use crate::table::readiness::register;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Inspect;
-use crate::readiness::register;
-use crate::table::entry::Entry;
 
 /// One handle to look at.
 #[derive(Debug)]

@@ -5,15 +5,15 @@ use std::io;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::{self, ReceivedMessage};
 
-use super::error::{During, OpError, OpResult};
-use super::wait::{Direction, WaitPolicy, keep_pace, until_done};
-use super::wait_all::{receive_all, take_unread, waits_for_all};
-use super::want::{Want, ended, plain, wait_policy_of};
+use crate::error::{During, OpError, OpResult};
+use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
+use crate::ops::wait_all::{receive_all, take_unread, waits_for_all};
+use crate::ops::want::{Want, ended, plain, wait_policy_of};
+use crate::table::call_queue::Place;
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Receive;
-use crate::table::entry::Entry;
-use crate::table::lane::Place;
-use crate::table::timeout::Timeout;
 
 /// Whether a datagram of this sender is admitted.
 pub type SenderCheck = dyn Fn(&RawAddress) -> bool + Send + Sync;

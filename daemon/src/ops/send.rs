@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sockbroker_sys::{message, socket};
 
-use super::actor::{Actor, Client};
-use super::error::{OpError, OpResult};
-use super::outgoing::{Addressed, Destination, Outgoing, submit, transmit};
-use super::wait::{Direction, WaitPolicy, keep_pace, until_done};
+use crate::error::{OpError, OpResult};
+use crate::network::caller_identity::{Actor, Client};
+use crate::ops::outgoing::{Addressed, Destination, Outgoing, submit, transmit};
+use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
+use crate::table::call_queue::Place;
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Send;
-use crate::table::entry::Entry;
-use crate::table::lane::Place;
-use crate::table::timeout::Timeout;
 
 /// The most buffers of one message: `UIO_MAXIOV`.
 pub const MAX_BUFFERS: usize = 1024;

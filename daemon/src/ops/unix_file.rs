@@ -17,9 +17,9 @@ use sockbroker_proto::address::Address;
 use sockbroker_sys::socket;
 use sockbroker_sys::unix_file::{self, BoundFile, FileId, FileKind};
 
-use super::actor::Actor;
-use super::error::{OpError, OpResult};
-use super::mounts::{Mounts, Place};
+use crate::error::{OpError, OpResult};
+use crate::network::caller_identity::Actor;
+use crate::ops::mounts::{Mounts, Place};
 use sockbroker_policy::action::SocketFacts;
 use sockbroker_policy::target::{FileFacts, FileTarget};
 

@@ -11,7 +11,7 @@ use sockbroker_sys::{option, socket};
 use tokio::io::Interest;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::error::{During, OpError, OpResult};
+use crate::error::{During, OpError, OpResult};
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 

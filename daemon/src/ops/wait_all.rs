@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 
 use sockbroker_sys::message::{self, ReceivedMessage};
 
-use super::error::OpResult;
+use crate::error::OpResult;
 
-use super::wait::{Direction, until_done};
-use super::want::{Want, ended, plain, wait_policy_of};
+use crate::ops::wait::{Direction, until_done};
+use crate::ops::want::{Want, ended, plain, wait_policy_of};
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 

@@ -3,7 +3,7 @@
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::ReceivedMessage;
 
-use super::wait::{Direction, WaitPolicy};
+use crate::ops::wait::{Direction, WaitPolicy};
 use crate::table::entry::Entry;
 
 /// What a receiving call asks for.

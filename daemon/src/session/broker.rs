@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use sockbroker_proto::api::broker::Process;
 
-use super::Session;
-use super::limits::{Limits, size};
-use super::policy::{Loader, PolicyInForce};
-use super::token::Token;
+use crate::config::limits::{Limits, size};
+use crate::error::{OpError, OpResult};
+use crate::network::caller_identity::Actors;
+use crate::network::resolve::Resolver;
 use crate::observe::audit::{Audit, Record};
 use crate::observe::metrics::Metrics;
 use crate::observe::refusals::Refusals;
-use crate::ops::actor::Actors;
 use crate::ops::control_end::ControlEnds;
-use crate::ops::error::{OpError, OpResult};
-use crate::ops::resolve::Resolver;
 use crate::ops::unix_file::ControlFile;
+use crate::quota::{Quota, Taken, Users};
+use crate::session::Session;
+use crate::session::policy::{Loader, PolicyInForce};
+use crate::session::token::Token;
+use crate::table::fanout::FanoutGroups;
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Restriction;
 use sockbroker_policy::subject::Subject;
-use crate::table::fanout::FanoutGroups;
-use crate::table::quota::{Taken, Users};
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Broker {
     pub fn new(policy: Policy, limits: Limits) -> Self {
         let resolver = Resolver::new(size(limits.resolver_jobs));
         let actors = Actors::new(size(limits.identity_jobs));
-        let users = Users::new(limits.quota());
+        let users = Users::new(Arc::new(Quota::new(&limits)));
         let refusals = Refusals::new(limits.refusal_lines_per_minute);
         Self {
             policy: PolicyInForce::new(policy),

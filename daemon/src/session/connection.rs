@@ -4,17 +4,17 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Session;
-use super::broker::Broker;
-use super::finished::LastCalls;
+use crate::error::{OpError, OpResult};
+use crate::network::caller_identity::Actor;
+use crate::network::resolve::Resolver;
 use crate::observe::metrics::OpenConnection;
 use crate::observe::refusals::Reason;
-use crate::ops::actor::Actor;
-use crate::ops::error::{OpError, OpResult};
-use crate::ops::resolve::Resolver;
+use crate::quota::User;
+use crate::session::Session;
+use crate::session::broker::Broker;
+use crate::session::finished::LastCalls;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
-use crate::table::quota::User;
 
 /// How the messages of a connection are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sockbroker_proto::api::session::RequestId;
 use tokio::time::Instant;
 
-use crate::table::quota::{Share, Taken, User};
+use crate::quota::{Share, Taken, User};
 
 /// An answer with everything that rode beside it.
 #[derive(Debug)]
@@ -145,8 +145,8 @@ impl Finished {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::limits::Limits;
-    use crate::table::quota::Users;
+    use crate::config::limits::Limits;
+    use crate::quota::{Quota, Users};
 
     fn calls(id: u64) -> LastCalls {
         let user = user(u64::MAX);
@@ -159,7 +159,7 @@ mod tests {
 
     fn user(bytes: u64) -> Arc<User> {
         let limits = Limits { resolve_kept_bytes_per_user: bytes, ..Limits::default() };
-        Users::new(limits.quota()).user(7)
+        Users::new(Arc::new(Quota::new(&limits))).user(7)
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! Stage 2: who asks, for how long, how much.
+//! Who calls, for how long, and what they hold.
 //!
 //! A [`Session`] owns handles; [`connection::Connection`]s are attached to it. Every connection
 //! begins in an implicit session of its own, which `session.open` makes known by a token. The handles
 //! close when the last connection has gone, after the linger it asked for.
 
-pub mod limits;
 pub mod token;
 pub mod finished;
 pub mod connection;
@@ -23,17 +22,17 @@ use sockbroker_proto::handle::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use crate::ops::error::{OpError, OpResult};
-use sockbroker_policy::subject::Subject;
+use crate::config::limits::{Limits, size};
+use crate::error::{OpError, OpResult};
+use crate::quota::{Share, Taken, User};
+use crate::session::finished::{Fate, Finished, KeptAnswer, LastCalls};
+use crate::session::lookups::Lookups;
+use crate::session::rights::GivenUp;
+use crate::session::token::Token;
 use crate::table::Table;
 use crate::table::entry::Entry;
-use crate::table::quota::{Share, Taken, User};
 use crate::table::timeout::{Timeout, TimeoutCell};
-use finished::{Fate, Finished, KeptAnswer, LastCalls};
-use limits::{Limits, size};
-use lookups::Lookups;
-use rights::GivenUp;
-use token::Token;
+use sockbroker_policy::subject::Subject;
 
 /// What a subject's handles live in.
 #[derive(Debug)]

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 
-use super::Session;
-use crate::ops::error::{OpError, OpResult};
+use crate::error::{OpError, OpResult};
+use crate::quota::Taken;
+use crate::session::Session;
+use crate::table::entry::Entry;
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::{Adopt, Create};
 use sockbroker_policy::rights::Restriction;
-use crate::table::entry::Entry;
-use crate::table::quota::Taken;
 
 /// What a session gave up, with the memory it takes of its user's share. Clones of the session share
 /// both.

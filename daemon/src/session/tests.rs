@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use sockbroker_proto::address::Address;
 
 use super::*;
+use crate::quota::{Quota, Users};
 use sockbroker_policy::rights::Restriction;
-use crate::table::quota::Users;
 
 #[test]
 fn a_session_gives_rights_up_no_more_often_than_its_limit() {
@@ -44,7 +44,7 @@ fn nothing() -> Restriction {
 }
 
 fn user() -> Arc<User> {
-    Users::new(Limits::default().quota()).user(7)
+    Users::new(Arc::new(Quota::new(&Limits::default()))).user(7)
 }
 
 fn memory(user: &Arc<User>, bytes: u64) -> Taken {

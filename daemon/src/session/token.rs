@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ops::error::{OpError, OpResult};
+use crate::error::{OpError, OpResult};
 
 /// A session's number and 256 random bits; `Debug` does not show the bits.
 #[derive(Clone, PartialEq, Eq)]

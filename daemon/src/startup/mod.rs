@@ -19,10 +19,9 @@ use sockbroker_sys::process;
 
 use crate::config::policy::{Loaded, PolicyError};
 use crate::config::{self, ConfigError};
-use crate::dispatch::methods::MethodTable;
+use crate::handlers;
 use crate::observe::audit::{Audit, Destination, Limits as AuditLimits, Sink, Writer};
 use crate::observe::log;
-use sockbroker_policy::Policy;
 use crate::session::broker::Broker;
 use crate::session::policy::Loader;
 use crate::transport::server::Server;
@@ -31,6 +30,7 @@ use args::Args;
 use confine::Files;
 use listen::Access;
 use signals::Signals;
+use sockbroker_policy::Policy;
 
 /// Worker threads: two, so that one connection that computes does not stop the others.
 const WORKERS: usize = 2;
@@ -212,7 +212,7 @@ async fn serve(place: Place, broker: Arc<Broker>) -> Result<(), StartError> {
     // Before anybody can see the broker, so that no signal finds it unprepared.
     let signals = Signals::mind(broker.clone())?;
     let drain = Duration::from_secs(broker.limits.drain_seconds);
-    let methods = MethodTable::of_contract()
+    let methods = handlers::methods()
         .map_err(|error| StartError::System(format!("the method table: {error}")))?;
     let (switch, signal) = ShutdownSwitch::new();
     let server = Server::new(broker, methods, signal);

@@ -7,7 +7,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::fanout::Membership;
+use crate::table::fanout::Membership;
 use sockbroker_policy::target::{FileFacts, SocketName};
 
 /// Both ends of a socket, as calls left them.

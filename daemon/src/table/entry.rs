@@ -10,15 +10,15 @@ use sockbroker_sys::socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::ends::Ends;
-use super::kernel_memory::KernelMemory;
-use super::lane::{Lane, Place};
-use super::quota::{Taken, User};
-use super::shared::Shared;
-use super::sniffer::Sniffer;
-use super::timeout::Timeout;
+use crate::quota::kernel_memory::KernelMemory;
+use crate::quota::{Taken, User};
+use crate::table::call_queue::{Lane, Place};
+use crate::table::ends::Ends;
+use crate::table::rcvall::Sniffer;
+use crate::table::readiness::register;
+use crate::table::shared::Shared;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::action::SocketFacts;
-use crate::readiness::register;
 
 /// A socket and what Python's socket object knows of it.
 #[derive(Debug)]

@@ -1,26 +1,25 @@
-//! Stage 5: handle to owned socket.
+//! Handle to owned socket.
 //!
 //! A handle holds a slot's index and its generation. Closing raises the generation, so a stale copy
 //! finds nothing, however often the slot is used again.
 
-pub mod quota;
-pub mod kernel_memory;
-pub mod traffic;
-mod rate;
 pub mod entry;
 pub mod ends;
 pub mod fanout;
 pub mod shared;
-pub mod lane;
-pub mod sniffer;
+pub mod call_queue;
+pub mod rcvall;
 pub mod timeout;
+pub mod readiness;
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use entry::Entry;
-use quota::{Crossed, Share};
+use crate::error::Crossed;
+use crate::error::OpError;
+use crate::quota::Share;
+use crate::table::entry::Entry;
 use sockbroker_proto::handle::Handle;
 
 /// Bits of a handle that hold the slot's index; the generation's 32 stand above them.
@@ -50,6 +49,15 @@ pub enum Unduplicated {
     Limit(Crossed),
     /// The kernel gives no further descriptor.
     Os(io::Error),
+}
+
+impl From<Unduplicated> for OpError {
+    fn from(error: Unduplicated) -> Self {
+        match error {
+            Unduplicated::Limit(crossed) => crossed.into(),
+            Unduplicated::Os(error) => Self::os("dup", error),
+        }
+    }
 }
 
 /// The table is full.
@@ -167,7 +175,7 @@ mod tests {
     fn entry() -> Arc<Entry> {
         let facts = SocketFacts { family: libc::AF_UNIX, kind: libc::SOCK_STREAM, proto: 0 };
         let descriptor = sockbroker_sys::socket::create(facts.family, facts.kind, 0).unwrap();
-        let handle = quota::tests::handle();
+        let handle = crate::quota::tests::handle();
         Arc::new(Entry::new(descriptor, facts, Timeout::Blocking, handle).unwrap())
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_sys::socket;
 
-use super::timeout::{Timeout, TimeoutCell};
+use crate::table::timeout::{Timeout, TimeoutCell};
 
 /// A socket that its entry shares with the event loop, and with threads that call for it.
 #[derive(Debug, Clone)]

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crate::error::OpError;
+
 /// How long a call may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timeout {
@@ -62,6 +64,15 @@ impl Timeout {
     /// Whether the kernel's description has `O_NONBLOCK`: in every mode but the blocking one.
     pub fn sets_nonblocking(self) -> bool {
         self != Self::Blocking
+    }
+}
+
+impl From<TimeoutError> for OpError {
+    fn from(error: TimeoutError) -> Self {
+        match error {
+            TimeoutError::Negative => Self::value("timeout value out of range: it is negative"),
+            TimeoutError::TooLarge => Self::overflow("timeout doesn't fit into C timeval"),
+        }
     }
 }
 

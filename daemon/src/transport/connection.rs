@@ -17,8 +17,8 @@ use super::outgoing::Outgoing;
 use super::part_share::PartShare;
 use super::shutdown::{Shutdown, ShutdownSignal};
 use super::stream::Stream;
-use crate::dispatch::core::{Core, Message};
-use crate::session::limits::size;
+use crate::config::limits::size;
+use crate::rpc::core::{Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
 

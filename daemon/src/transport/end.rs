@@ -3,7 +3,7 @@
 use std::io;
 
 use super::codec::CodecError;
-use crate::table::quota::Crossed;
+use crate::error::Crossed;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]

@@ -22,12 +22,12 @@ use super::part_share::PartShare;
 use super::server::Server;
 use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
-use crate::dispatch::core::{Core, Message};
-use crate::dispatch::metrics::page;
-use sockbroker_policy::subject::Subject;
+use crate::config::limits::size;
+use crate::handlers::metrics::page;
+use crate::rpc::core::{Core, Message};
 use crate::session::connection::{Connection, Facts, Framing};
 use crate::session::finished::LastCalls;
-use crate::session::limits::size;
+use sockbroker_policy::subject::Subject;
 
 /// Names the session of a request that does not stay on one connection.
 const SESSION_HEADER: &str = "sockbroker-session";

@@ -1,7 +1,8 @@
 //! What an unfinished message and unread answers take of their user's shares of bytes and descriptors.
 
+use crate::error::Crossed;
+use crate::quota::{Share, Taken};
 use crate::session::connection::Connection;
-use crate::table::quota::{Crossed, Share, Taken};
 
 /// Bytes that are not counted: the buffer that every connection has.
 const FREE: usize = 64 << 10;

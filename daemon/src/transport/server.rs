@@ -17,13 +17,13 @@ use super::codec::Codec;
 use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
 use super::{connection, http, subject};
-use crate::dispatch::core::Core;
-use crate::dispatch::methods::MethodTable;
 use crate::observe::refusals::{Reason, Refusals};
 use crate::ops::unix_file::ControlFile;
-use sockbroker_policy::subject::Subject;
+use crate::rpc::core::Core;
+use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Framing};
+use sockbroker_policy::subject::Subject;
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

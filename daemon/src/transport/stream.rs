@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::outgoing::Outgoing;
-use crate::readiness::register;
+use crate::table::readiness::register;
 
 /// How much one read asks for at least.
 const READ_MIN: usize = 16 << 10;

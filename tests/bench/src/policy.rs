@@ -4,13 +4,13 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use sockbroker_proto::address::Address;
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::{Connect, Request as _, SocketFacts};
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::target;
+use sockbroker_proto::address::Address;
 
 use crate::Result;
 use crate::measure::{Sample, number};

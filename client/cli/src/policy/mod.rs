@@ -6,12 +6,12 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use serde_json::json;
-use sockbroker_sys::{accounts, peer};
-use sockbrokerd::config::policy::{self, Loaded, PolicyError};
 use sockbroker_policy::action::Request as _;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::words::Described;
+use sockbroker_sys::{accounts, peer};
+use sockbrokerd::config::policy::{self, Loaded, PolicyError};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};

@@ -7,8 +7,8 @@ use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameLimits, Head, read_head, write_head};
 
 use super::{CodecError, Decoded};
-use crate::dispatch::Enclosed;
-use crate::dispatch::core::{Answer, Message};
+use crate::rpc::call::Enclosed;
+use crate::rpc::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
 /// A frame from this size on is read into a buffer of its own, which its attachments share.

@@ -11,7 +11,7 @@ use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameError, FrameLimits};
 
 use super::outgoing::Outgoing;
-use crate::dispatch::core::{Answer, Message};
+use crate::rpc::core::{Answer, Message};
 
 /// What the bytes received so far hold.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::{CodecError, Decoded};
-use crate::dispatch::core::{Answer, Message};
+use crate::rpc::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
 /// The state of the reader: how far the line was searched for its end.

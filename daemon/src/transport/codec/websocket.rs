@@ -8,7 +8,7 @@ use soketto::Parsing;
 use soketto::base::{Codec, Header, OpCode};
 
 use super::{CodecError, Decoded};
-use crate::dispatch::core::{Answer, Message};
+use crate::rpc::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
 /// Control frames carry at most 125 bytes (RFC 6455, section 5.5).

@@ -1,0 +1,255 @@
+//! Every limit by name: its value, its unit, and what happens beyond it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use sockbroker_proto::api::session::LimitInfo;
+use sockbroker_proto::frame::FrameLimits;
+
+use crate::observe::audit;
+
+/// Declares the limits once: fields, defaults, and what `session.limits` tells of them.
+macro_rules! limits {
+    ($($name:ident = $default:expr, $unit:literal, $meaning:literal;)*) => {
+        /// The limits in force. In the configuration file they stand under `[limits]`.
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Limits {
+            $(#[doc = $meaning] pub $name: u64,)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Limits {
+            /// Every limit, as `session.limits` answers.
+            pub fn describe(&self) -> BTreeMap<String, LimitInfo> {
+                BTreeMap::from([$((
+                    stringify!($name).to_owned(),
+                    LimitInfo {
+                        value: self.$name,
+                        unit: $unit.to_owned(),
+                        meaning: $meaning.to_owned(),
+                    },
+                ),)*])
+            }
+        }
+    };
+}
+
+limits! {
+    head_bytes = 1024, "bytes",
+        "the longest head of a frame; beyond it the connection ends";
+    frame_bytes = 8 << 20, "bytes",
+        "the largest frame (JSON and attachments), line, HTTP body or WebSocket message, and the largest answer; a larger one from the peer ends the connection";
+    attachments = 64, "count",
+        "attachments of one frame; further bytes of an answer are base64, a request with more ends the connection";
+    descriptors = 253, "count",
+        "descriptors beside one frame (`SCM_MAX_FD`); a request with more ends the connection";
+    batch_calls = 64, "count",
+        "calls of one batch; a larger batch is refused whole";
+    calls_in_flight = 256, "count",
+        "calls of one connection that wait; a further one that would wait is refused, others are served";
+    buffered_bytes = 16 << 20, "bytes",
+        "request bytes held by waiting calls of one connection; a call that would exceed it is refused";
+    buffered_descriptors = 1024, "count",
+        "descriptors held by waiting calls of one connection; a call that would exceed it is refused";
+    output_bytes = 1 << 20, "bytes",
+        "answer bytes waiting for the peer to read; beyond it the connection is not read until it does";
+    stall_seconds = 10, "seconds",
+        "how long the peer may leave answers unread; then the connection ends";
+    detect_seconds = 10, "seconds",
+        "how long a new connection may take to send its first byte, and an HTTP connection to send a whole request head; then it ends";
+    partial_seconds = 60, "seconds",
+        "how long a message that has begun may go without a further byte; then the connection ends";
+    connections = 2048, "count",
+        "connections in all; further ones are closed at once";
+    connections_reserved = 16, "count",
+        "connections of root and the broker's own user beyond `connections`, so that a full broker can be looked at";
+    connections_per_user = 1024, "count",
+        "connections of one user; further ones are closed at once";
+    sessions = 2048, "count",
+        "opened sessions in all; a further `session.open` or `session.clone` is refused";
+    sessions_reserved = 16, "count",
+        "opened sessions of root and the broker's own user beyond `sessions`, so that a full broker can be looked at";
+    sessions_per_user = 1024, "count",
+        "opened sessions of one user; a further `session.open` or `session.clone` is refused";
+    handles = 16384, "count",
+        "open handles of one session; a further socket is refused";
+    lookups_kept = 1024, "count",
+        "looked-up addresses that a session remembers for rules with `lookup`; the oldest is forgotten";
+    restriction_items = 64, "count",
+        "rules and filters of one `session.restrict`; more are refused";
+    restriction_bytes_per_user = 1 << 20, "bytes",
+        "memory of the rules and filters that all sessions of one user keep by `session.restrict` and `session.open`; more are refused";
+    restriction_bytes_in_all = 64 << 20, "bytes",
+        "the same memory for all users, as with `restriction_bytes_per_user`";
+    restrictions = 16, "count",
+        "times that a session may give rights up; a further `session.restrict` is refused";
+    handles_per_user = 65_536, "count",
+        "open handles of one user, over all of its sessions; a further socket is refused";
+    handles_in_all = 262_144, "count",
+        "open handles in all; a further socket is refused";
+    calls_in_flight_per_user = 8192, "count",
+        "calls of one user that wait; a further one that would wait is refused, others are served";
+    calls_in_flight_in_all = 65_536, "count",
+        "calls in all that wait; a further one that would wait is refused, others are served";
+    buffered_bytes_per_user = 256 << 20, "bytes",
+        "bytes held for one user: requests of waiting calls, messages that are not yet whole, and answers that are not yet read; a call that would exceed it is refused, an unfinished message or an unread answer ends its connection";
+    buffered_bytes_in_all = 1 << 30, "bytes",
+        "bytes held for all users, as with `buffered_bytes_per_user`";
+    buffered_descriptors_per_user = 4096, "count",
+        "descriptors held for one user: beside waiting calls, and beside messages that are not yet whole; a call that would exceed it is refused, an unfinished message ends its connection";
+    buffered_descriptors_in_all = 16_384, "count",
+        "descriptors held for all users, as with `buffered_descriptors_per_user`";
+    kernel_bytes_per_user = 256 << 20, "bytes",
+        "kernel memory that options of one user's sockets take ahead of need or allow beyond the host's limits: rings, reserved memory, forced buffers; an option that would exceed it is refused";
+    kernel_bytes_in_all = 1 << 30, "bytes",
+        "the same memory for all users, as with `kernel_bytes_per_user`";
+    packets_per_second = 0, "count",
+        "messages a second that one user sends and receives, 0 for any number; a further one waits as long as its socket's timeout allows, and is refused where that does not wait";
+    bytes_per_second = 0, "bytes",
+        "bytes a second that one user sends and receives, 0 for any number; beyond it as with `packets_per_second`";
+    receive_bytes = 4 << 20, "bytes",
+        "what one receiving call may ask for; more is refused";
+    ancillary_bytes = 1 << 20, "bytes",
+        "room for ancillary data that one receiving call may ask for; more is refused";
+    batch_messages = 1024, "count",
+        "messages of one recvmmsg or sendmmsg (`UIO_MAXIOV`); more are refused";
+    poll_handles = 16384, "count",
+        "handles of one socket.poll; more are refused";
+    message_values = 65_536, "count",
+        "JSON values of one message, counted by its commas and opening brackets outside of texts; a message with more is refused before it is decoded";
+    message_buffers = 16384, "count",
+        "buffers of one sending or receiving call, all of its messages together; more are refused";
+    ancillary_items = 4096, "count",
+        "items of ancillary data of one sending call, all of its messages together; more are refused";
+    address_items = 64, "count",
+        "values within one address; more are refused";
+    resolver_jobs = 16, "count",
+        "look-ups at a time; further ones wait in order";
+    resolver_jobs_per_user = 8, "count",
+        "look-ups at a time of one user; further ones wait in order";
+    identity_jobs = 64, "count",
+        "calls on `AF_UNIX` sockets at a time that are made as somebody else than the broker; further ones wait in order";
+    identity_jobs_per_user = 8, "count",
+        "calls on `AF_UNIX` sockets at a time that are made as one such user; further ones wait in order";
+    linger_seconds = 3600, "seconds",
+        "the longest linger a session may ask for; more is refused";
+    clone_seconds = 30, "seconds",
+        "how long a cloned session waits for its first connection; then its handles close";
+    resolve_seconds = 10, "seconds",
+        "how long `call.resolve` waits for the end of a connection; then it is refused";
+    resolve_kept = 64, "count",
+        "ended connections a session remembers for `call.resolve`; the oldest is forgotten";
+    resolve_kept_bytes = 16 << 20, "bytes",
+        "answers a session keeps for `call.resolve`; beyond it the oldest is forgotten";
+    resolve_kept_bytes_per_user = 64 << 20, "bytes",
+        "memory of the answers and the ids of cancelled calls that are kept for `call.resolve`, of all connections and sessions of one user; what exceeds it is not kept";
+    resolve_kept_bytes_in_all = 256 << 20, "bytes",
+        "the same memory for all users, as with `resolve_kept_bytes_per_user`";
+    resolve_kept_seconds = 60, "seconds",
+        "how long an ended connection is remembered for `call.resolve`";
+    audit_records_per_second = 1000, "count",
+        "audit records a second; further ones are dropped, and the next one tells how many were";
+    audit_records_per_user = 250, "count",
+        "audit records a second of one user; further ones are dropped, and the next one of this user reports how many were";
+    audit_users = 1024, "count",
+        "users whose audit records are counted separately; further ones share one count";
+    refusal_lines_per_minute = 5, "count",
+        "lines of the log a minute about connections that were refused to one user for one reason; one more line reports how many were left out";
+    drain_seconds = 5, "seconds",
+        "how long calls in flight may take to end after SIGTERM; then they are cancelled";
+}
+
+impl Limits {
+    /// Lowers the limits of what takes descriptors to what this number of open files allows. No user can take
+    /// all of them, and there is room for what the broker itself opens and for the connections of root.
+    pub fn fit(&mut self, open_files: u64) {
+        /// Event loop, listening socket, log, audit, and files that are read again.
+        const OWN: u64 = 64;
+        self.connections = self.connections.min((open_files / 4).max(1));
+        self.connections_per_user = self.connections_per_user.min((open_files / 8).max(1));
+        self.connections_reserved = self.connections_reserved.min((open_files / 16).max(1));
+        let kept = OWN.min(open_files / 4) + self.connections + self.connections_reserved;
+        let rest = open_files.saturating_sub(kept);
+        let in_all = rest.saturating_mul(9) / 10;
+        self.handles_in_all = self.handles_in_all.min(in_all);
+        self.handles_per_user = self.handles_per_user.min(rest.saturating_mul(4) / 5);
+        // What is left is for descriptors on their way.
+        let in_all = (rest - in_all).max(2);
+        self.buffered_descriptors_in_all = self.buffered_descriptors_in_all.min(in_all);
+        self.buffered_descriptors_per_user = self.buffered_descriptors_per_user.min(in_all / 2);
+    }
+
+    /// The limits of the audit.
+    pub fn audit(&self) -> audit::Limits {
+        audit::Limits {
+            in_all: self.audit_records_per_second,
+            per_user: self.audit_records_per_user,
+            users: size(self.audit_users),
+        }
+    }
+
+    /// The limits of the frame codec.
+    pub fn frame(&self) -> FrameLimits {
+        FrameLimits {
+            head_bytes: size(self.head_bytes),
+            frame_bytes: size(self.frame_bytes),
+            attachments: size(self.attachments),
+            descriptors: size(self.descriptors),
+        }
+    }
+}
+
+/// A limit as a size of this machine; one that does not fit is no limit here.
+pub fn size(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_limit_is_refused_with_the_names_that_exist() {
+        let error = toml::from_str::<Limits>("handels = 3").unwrap_err().to_string();
+        assert!(error.contains("handels") && error.contains("handles"), "{error}");
+    }
+
+    #[test]
+    fn no_user_can_take_all_open_files() {
+        let mut limits = Limits::default();
+        limits.fit(20_000);
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (14_297, 16_084));
+        assert_eq!((limits.connections, limits.connections_per_user), (2048, 1024));
+        let mut limits: Limits = toml::from_str("handles_per_user = 3").unwrap();
+        limits.fit(1 << 20);
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (3, 262_144));
+    }
+
+    #[test]
+    fn limits_in_force_leave_room_however_few_the_open_files_are() {
+        for open_files in (32..5000).chain([65_536, 1 << 20]) {
+            let mut limits = Limits::default();
+            limits.fit(open_files);
+            let connections = limits.connections + limits.connections_reserved;
+            let taken = limits.handles_in_all + limits.buffered_descriptors_in_all + connections;
+            assert!(taken + open_files.min(256) / 4 <= open_files + 2, "{open_files}: {limits:?}");
+            let own = [limits.handles_per_user, limits.buffered_descriptors_per_user];
+            let all = [limits.handles_in_all, limits.buffered_descriptors_in_all];
+            assert!(own[0] <= all[0] && own[1] < all[1], "{open_files}: {limits:?}");
+            assert!(limits.connections_per_user <= limits.connections, "{open_files}");
+        }
+    }
+
+    #[test]
+    fn what_is_configured_is_told() {
+        let limits: Limits = toml::from_str("handles = 3").unwrap();
+        assert_eq!(limits.describe()["handles"].value, 3);
+        assert_eq!(limits.describe()["batch_calls"].value, 64);
+    }
+}

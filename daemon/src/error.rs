@@ -1,0 +1,170 @@
+//! What an operation can fail with: what Python would raise, and the broker's own refusals.
+
+use std::io;
+
+use sockbroker_proto::address::{AddressError, Exception};
+use sockbroker_proto::handle::Handle;
+use sockbroker_sys::resolver::ResolverError;
+
+use sockbroker_policy::Denial;
+
+/// A limit that stands in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crossed {
+    /// Its name in `session.limits`.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+}
+
+/// The error of an operation; `rpc` turns it into an error object.
+#[derive(Debug)]
+pub enum OpError {
+    /// A system call failed.
+    Os {
+        /// The call, such as `connect`.
+        call: &'static str,
+        /// Its error number.
+        errno: i32,
+    },
+    /// What CPython raises as `OSError` without an error number.
+    Plain(String),
+    /// What CPython refuses before any system call.
+    Argument(Exception, String),
+    /// The handle's timeout ran out.
+    Timeout,
+    /// The resolver failed with an `EAI_*` code.
+    Gai(i32),
+    /// The host database failed with an `h_errno` code.
+    Host(i32),
+    /// The policy refused.
+    Denied(Box<Denial>),
+    /// The policy could not be read anew.
+    Policy(String),
+    /// No such handle in this session.
+    Handle(Handle),
+    /// The session or token cannot be used so.
+    Session(&'static str),
+    /// A limit was crossed.
+    Limit {
+        /// Its name in `session.limits`.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// The user has been too fast for a socket that does not wait.
+    Pace(Crossed),
+    /// The broker cannot act as the caller in a call that the kernel judges by who makes it.
+    Identity {
+        /// The call.
+        call: &'static str,
+        /// The caller's user id.
+        uid: u32,
+    },
+    /// Descriptors are missing, or cannot be carried.
+    Descriptor(&'static str),
+    /// The broker had no room for the descriptors of the request.
+    LostDescriptors,
+    /// The descriptor is the client's end of a connection to this broker.
+    ControlConnection,
+    /// Every attempt failed: `ExceptionGroup`.
+    Group(Vec<OpError>),
+    /// Sending ended early, after so many bytes.
+    Partly {
+        /// Bytes that had left.
+        sent: u64,
+        /// Why it ended.
+        cause: Box<OpError>,
+    },
+}
+
+/// The result of an operation.
+pub type OpResult<T> = Result<T, OpError>;
+
+impl OpError {
+    /// The error of a system call.
+    #[expect(clippy::needless_pass_by_value, reason = "reads well in map_err")]
+    pub fn os(call: &'static str, error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::Os { call, errno },
+            None => Self::Plain(format!("{call}: {error}")),
+        }
+    }
+
+    /// Refuses what is more than the limit of that name.
+    pub fn within(name: &'static str, asked: u64, limit: u64) -> OpResult<()> {
+        if asked > limit { Err(Self::Limit { name, value: limit }) } else { Ok(()) }
+    }
+
+    /// A `ValueError`.
+    pub fn value(message: impl Into<String>) -> Self {
+        Self::Argument(Exception::ValueError, message.into())
+    }
+
+    /// A `TypeError`.
+    pub fn type_error(message: impl Into<String>) -> Self {
+        Self::Argument(Exception::TypeError, message.into())
+    }
+
+    /// An `OverflowError`.
+    pub fn overflow(message: impl Into<String>) -> Self {
+        Self::Argument(Exception::OverflowError, message.into())
+    }
+
+    /// The error number, where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Os { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+
+    /// Adds how much had been sent.
+    #[must_use]
+    pub fn after(self, sent: u64) -> Self {
+        if sent == 0 { self } else { Self::Partly { sent, cause: Box::new(self) } }
+    }
+}
+
+/// Names the system call of an `io::Error`.
+pub trait During<T> {
+    /// Turns the error into an operation's, with the name of the call.
+    fn during(self, call: &'static str) -> OpResult<T>;
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, call: &'static str) -> OpResult<T> {
+        self.map_err(|error| OpError::os(call, error))
+    }
+}
+
+impl From<Box<Denial>> for OpError {
+    fn from(denial: Box<Denial>) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<Crossed> for OpError {
+    fn from(Crossed { name, value }: Crossed) -> Self {
+        Self::Limit { name, value }
+    }
+}
+
+impl From<AddressError> for OpError {
+    fn from(error: AddressError) -> Self {
+        match error.exception {
+            Exception::OSError => Self::Plain(error.message),
+            exception => Self::Argument(exception, error.message),
+        }
+    }
+}
+
+impl From<ResolverError> for OpError {
+    fn from(error: ResolverError) -> Self {
+        match error {
+            ResolverError::Gai(code) => Self::Gai(code),
+            ResolverError::Host(code) => Self::Host(code),
+            ResolverError::System(error) => Self::os("getaddrinfo", error),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `proto::api::admin`: what is open.
+
+use std::sync::Arc;
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::api::admin::{AdminServer, HandleInfo, HandlesServer, SessionSummary};
+use sockbroker_proto::api::policy::Generation;
+use sockbroker_proto::handle::Handle;
+
+use crate::error::OpError;
+use crate::handlers::Handlers;
+use crate::handlers::address::spell;
+use crate::ops::inspect::{self, State};
+use crate::rpc::call::Call;
+use crate::session::Session;
+use crate::table::entry::Entry;
+use sockbroker_policy::action::{Administer, Inspect};
+
+#[async_trait]
+impl HandlesServer for Handlers {
+    fn handles(&self, ext: &Extensions, all_sessions: Option<bool>) -> RpcResult<Vec<HandleInfo>> {
+        let call = Call::of(ext)?;
+        let sessions = match all_sessions {
+            Some(true) => sessions_of_user(call)?,
+            Some(false) | None => vec![call.session().clone()],
+        };
+        let mut infos = Vec::new();
+        for session in sessions {
+            for (handle, entry) in session.entries() {
+                let permit = call.permit(Inspect { socket: entry.kind() })?;
+                let state = inspect::own_state(permit, &entry);
+                infos.push(info(session.number(), handle, &entry, &state));
+            }
+        }
+        Ok(infos)
+    }
+}
+
+/// The sessions of the caller's user. What a session gave up includes a look at the others.
+fn sessions_of_user(call: &Call) -> Result<Vec<Arc<Session>>, OpError> {
+    if call.session().restricted() > 0 {
+        return Err(OpError::Session("a session that gave rights up lists its own handles alone"));
+    }
+    let uid = call.session().uid();
+    let mut sessions = call.broker().sessions();
+    sessions.retain(|session| session.uid() == uid);
+    Ok(sessions)
+}
+
+#[async_trait]
+impl AdminServer for Handlers {
+    fn sessions(&self, ext: &Extensions) -> RpcResult<Vec<SessionSummary>> {
+        let call = Call::of(ext)?;
+        let Administer = call.permit(Administer)?.into_request();
+        Ok(call.broker().sessions().iter().map(|session| summary(session)).collect())
+    }
+
+    fn session_handles(&self, ext: &Extensions, session: u64) -> RpcResult<Vec<HandleInfo>> {
+        let call = Call::of(ext)?;
+        let permit = call.permit(Administer)?;
+        let found = call.broker().sessions().into_iter().find(|found| found.number() == session);
+        let entries = found.ok_or(OpError::Session("no session with this number"))?.entries();
+        let states = inspect::states(permit, entries.iter().map(|(_, entry)| &**entry));
+        let infos = entries.iter().zip(states);
+        Ok(infos.map(|((handle, entry), state)| info(session, *handle, entry, &state)).collect())
+    }
+
+    async fn reload(&self, ext: &Extensions) -> RpcResult<Generation> {
+        let call = Call::of(ext)?;
+        let Administer = call.permit(Administer)?.into_request();
+        Ok(Generation { generation: call.broker().reload().await? })
+    }
+}
+
+fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInfo {
+    let facts = entry.facts();
+    HandleInfo {
+        handle,
+        session,
+        family: facts.family,
+        r#type: facts.kind,
+        proto: facts.proto,
+        timeout: entry.timeout().seconds(),
+        local: spell(state.local.as_ref()),
+        peer: spell(state.peer.as_ref()),
+        listening: state.listening,
+        age: entry.age().as_secs_f64(),
+    }
+}
+
+fn summary(session: &Session) -> SessionSummary {
+    SessionSummary {
+        session: session.number(),
+        uid: session.uid(),
+        connections: session.connections() as u64,
+        handles: session.handles() as u64,
+        opened: session.is_open(),
+        linger: session.linger().as_secs_f64(),
+        age: session.age().as_secs_f64(),
+    }
+}

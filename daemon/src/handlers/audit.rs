@@ -1,0 +1,91 @@
+//! Which decisions are told, and with what.
+
+use sockbroker_proto::handle::Handle;
+
+use crate::observe::audit::Record;
+use crate::rpc::call::Call;
+use sockbroker_policy::Denial;
+use sockbroker_policy::option::OptionClass;
+use sockbroker_policy::question::Question;
+use sockbroker_policy::rights::RuleName;
+use sockbroker_policy::verb::Verb;
+
+/// Tells of something allowed, where it matters: not of what every message would repeat.
+pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
+    if !call.broker().audit.is_on() || !matters(question) || moves_data(call.method()) {
+        return;
+    }
+    let uid = call.connection().facts().subject.uid;
+    call.broker().audit.tell(uid, || {
+        decision(call, "allowed", question.verb)
+            .with("rule", rule.as_str())
+            .with("grant", question.grant())
+            .with("message", allowance(call, question, rule))
+    });
+}
+
+/// Tells of a refusal.
+pub(super) fn denied(call: &Call, denial: &Denial) {
+    let uid = call.connection().facts().subject.uid;
+    call.broker().audit.tell(uid, || {
+        decision(call, "denied", denial.verb)
+            .with("rule", denial.rule.as_str())
+            .with("grant", denial.grant.as_str())
+            .with("message", denial.to_string())
+    });
+}
+
+/// Who may do what, and by which rule.
+fn allowance(call: &Call, question: &Question<'_>, rule: &RuleName) -> String {
+    let uid = call.connection().facts().subject.uid;
+    format!("uid {uid} may {}: rule {:?} allows it", question.what(), rule.as_str())
+}
+
+fn decision(call: &Call, verdict: &'static str, verb: Verb) -> Record {
+    let subject = &call.connection().facts().subject;
+    Record::new("decision")
+        .with("verdict", verdict)
+        .with("verb", verb.word())
+        .with("method", call.method())
+        .with("uid", subject.uid)
+        .with("gid", subject.gid)
+        .with_some("pid", subject.pid.map(i32::cast_unsigned))
+        .with_some("unit", subject.unit.as_deref())
+        .with("session", call.session().number())
+        .with("connection", call.connection().number())
+        .with_some("handle", call.handle().map(Handle::number))
+}
+
+fn matters(question: &Question<'_>) -> bool {
+    match question.verb {
+        Verb::Create
+        | Verb::Adopt
+        | Verb::Bind
+        | Verb::Listen
+        | Verb::Connect
+        | Verb::Capture
+        | Verb::Inject
+        | Verb::Spoof
+        | Verb::Transparent
+        | Verb::Handover
+        | Verb::Session
+        | Verb::SetHostname
+        | Verb::Netns
+        | Verb::Admin => true,
+        Verb::Option => question.option.is_some_and(|class| class != OptionClass::Ordinary),
+        Verb::Accept
+        | Verb::Send
+        | Verb::Receive
+        | Verb::Ioctl
+        | Verb::Inspect
+        | Verb::Resolve
+        | Verb::Interfaces
+        | Verb::Hostname => false,
+    }
+}
+
+/// Receiving and sending: what they do was told when the socket was made and named.
+fn moves_data(method: &str) -> bool {
+    let method = method.strip_prefix("socket.").unwrap_or(method);
+    method.starts_with("recv") || method.starts_with("send")
+}

@@ -1,0 +1,299 @@
+//! `proto::api::batch`, and what `recvmsg` and `sendmsg` share with it.
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::address::{Address, AddressValue};
+use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem, Descriptors};
+use sockbroker_proto::api::batch::{BatchServer, OutgoingMessage, SentMessage};
+use sockbroker_proto::api::values::ReceivedMessage;
+use sockbroker_proto::bytes::{Bytes, decode_base64, encode_base64};
+use sockbroker_proto::constant::Constant;
+use sockbroker_proto::handle::Handle;
+use sockbroker_sys::control::{ControlMessage, carries_pointer_or_descriptor};
+use sockbroker_sys::message;
+
+use crate::error::{OpError, OpResult};
+use crate::handlers::Handlers;
+use crate::handlers::address::spell;
+use crate::handlers::contents::Contents;
+use crate::handlers::number::{int, int_or};
+use crate::ops::outgoing::{Control, Outgoing};
+use crate::ops::receive::{self, is_end};
+use crate::ops::send::{self, MAX_BUFFERS};
+use crate::ops::want::Want;
+use crate::ops::{rcvall, socket_endpoints};
+use crate::rpc::call::Call;
+use crate::rpc::error;
+use crate::table::call_queue::Place;
+use crate::table::entry::Entry;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::Send;
+use sockbroker_policy::verb::Verb;
+
+#[async_trait]
+impl BatchServer for Handlers {
+    async fn recvmmsg(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        vlen: i64,
+        bufsize: i64,
+        ancbufsize: Option<i64>,
+        flags: Option<Constant>,
+    ) -> RpcResult<Vec<ReceivedMessage>> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.receiving.join(call.connection().number());
+        let want = want(call, bufsize, ancbufsize, flags)?;
+        let count = batch_size(call, vlen)?;
+        let total = want.length.saturating_mul(count) as u64;
+        let control = want.control.saturating_mul(count) as u64;
+        let limits = &call.broker().limits;
+        OpError::within("receive_bytes", total, limits.receive_bytes)?;
+        OpError::within("ancillary_bytes", control, limits.ancillary_bytes)?;
+        call.settle(&entry, &place, Verb::Receive).await;
+        let permit = call.permit_receive(&entry, want.length)?;
+        let senders = call.senders(&entry);
+        let batch =
+            receive::receive_batch(permit, &entry, place, count, want, senders.as_deref()).await?;
+        let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));
+        Ok(spelt.collect())
+    }
+
+    async fn sendmmsg(
+        &self,
+        ext: &Extensions,
+        handle: Handle,
+        messages: Vec<OutgoingMessage>,
+        flags: Option<Constant>,
+    ) -> RpcResult<Vec<SentMessage>> {
+        let call = Call::of(ext)?;
+        let entry = call.entry(handle)?;
+        let place = entry.sending.join(call.connection().number());
+        let flags = int_or(flags, 0)?;
+        batch_size(call, i64::try_from(messages.len()).unwrap_or(i64::MAX))?;
+        let mut prepared = Vec::with_capacity(messages.len());
+        for OutgoingMessage { buffers, ancdata, address } in messages {
+            let parts = Parts { buffers, ancdata, address };
+            prepared.push(prepare(call, &entry, &place, parts, flags).await?);
+        }
+        let sending = send::send_batch(prepared, call.sender(&entry), place, flags);
+        let (sent, failure) = sending.await?;
+        let mut results: Vec<_> =
+            sent.into_iter().map(|n| SentMessage::Sent { n: n as u64 }).collect();
+        results.extend(
+            failure.map(|failure| SentMessage::Failed { error: Box::new(error::data(failure)) }),
+        );
+        Ok(results)
+    }
+}
+
+fn batch_size(call: &Call, count: i64) -> OpResult<usize> {
+    let limit = call.broker().limits.batch_messages;
+    match usize::try_from(count) {
+        Ok(0) | Err(_) => Err(OpError::value("a batch has at least one message")),
+        Ok(count) if count as u64 > limit => {
+            Err(OpError::Limit { name: "batch_messages", value: limit })
+        }
+        Ok(count) => Ok(count),
+    }
+}
+
+/// `recvmsg` and `recvmsg_into`.
+pub(super) async fn receive(
+    call: &Call,
+    handle: Handle,
+    bufsize: i64,
+    ancbufsize: Option<i64>,
+    flags: Option<Constant>,
+) -> OpResult<ReceivedMessage> {
+    let entry = call.entry(handle)?;
+    let place = entry.receiving.join(call.connection().number());
+    let want = want(call, bufsize, ancbufsize, flags)?;
+    call.settle(&entry, &place, Verb::Receive).await;
+    let permit = call.permit_receive(&entry, want.length)?;
+    let senders = call.senders(&entry);
+    let message = receive::receive_message(permit, &entry, place, want, senders.as_deref()).await?;
+    Ok(spell_message(call, &entry, want, message))
+}
+
+fn want(
+    call: &Call,
+    bufsize: i64,
+    ancbufsize: Option<i64>,
+    flags: Option<Constant>,
+) -> OpResult<Want> {
+    let limits = &call.broker().limits;
+    let length =
+        receive::length(bufsize, "negative buffer size in recvmsg()", limits.receive_bytes)?;
+    // SOCKLEN_MAX of CPython is INT_MAX.
+    let control = i32::try_from(ancbufsize.unwrap_or(0)).ok().and_then(|room| room.try_into().ok());
+    let control: usize =
+        control.ok_or_else(|| OpError::value("invalid ancillary data buffer length"))?;
+    OpError::within("ancillary_bytes", control as u64, limits.ancillary_bytes)?;
+    Ok(Want { length, control, flags: int_or(flags, 0)? })
+}
+
+/// Who sent a message; a captured packet says it in its own header.
+pub(super) fn sender(entry: &Entry, message: &message::ReceivedMessage) -> Option<Address> {
+    match entry.sniffer {
+        Some(_) => rcvall::sender(&message.data),
+        None => message.address.decode(entry.facts().proto),
+    }
+}
+
+fn spell_message(
+    call: &Call,
+    entry: &Entry,
+    want: Want,
+    message: message::ReceivedMessage,
+) -> ReceivedMessage {
+    let sender = sender(entry, &message);
+    let mut flags = message.flags;
+    let mut ancdata = Vec::with_capacity(message.control.len());
+    for item in message.control {
+        ancdata.extend(spell_control(call, item, &mut flags));
+    }
+    let eof = is_end(entry, want, message.n) && ancdata.is_empty();
+    ReceivedMessage {
+        n: message.n as u64,
+        eof,
+        data: call.give_bytes(message.data),
+        ancdata,
+        flags,
+        address: spell(sender.as_ref()),
+    }
+}
+
+/// Descriptors that cannot ride beside the answer are closed, and `MSG_CTRUNC` tells so, as the kernel
+/// does without room for them.
+fn spell_control(call: &Call, item: ControlMessage, flags: &mut i32) -> Option<AncillaryItem> {
+    match item {
+        ControlMessage::Data { level, kind, data } => Some(AncillaryItem(
+            Constant(level.into()),
+            Constant(kind.into()),
+            AncillaryData::Bytes(call.give_bytes(data)),
+        )),
+        ControlMessage::Descriptors { descriptors, rest } => {
+            let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+            if !call.give_descriptors(descriptors) {
+                *flags |= libc::MSG_CTRUNC;
+                return None;
+            }
+            let data = Descriptors { descriptors: count, rest: encode_base64(&rest) };
+            Some(AncillaryItem(
+                Constant(libc::SOL_SOCKET.into()),
+                Constant(libc::SCM_RIGHTS.into()),
+                AncillaryData::Descriptors(data),
+            ))
+        }
+    }
+}
+
+/// A message as a caller gave it.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) buffers: Vec<Bytes>,
+    pub(super) ancdata: Vec<AncillaryItem>,
+    pub(super) address: Option<AddressValue>,
+}
+
+/// `sendmsg`.
+pub(super) async fn send(call: &Call, handle: Handle, parts: Parts, flags: i32) -> OpResult<u64> {
+    let entry = call.entry(handle)?;
+    let place = entry.sending.join(call.connection().number());
+    let (permit, outgoing) = prepare(call, &entry, &place, parts, flags).await?;
+    Ok(send::send_message(permit, call.sender(&entry), place, outgoing).await? as u64)
+}
+
+/// Takes a message apart, resolves its address, and asks the policy for it.
+async fn prepare(
+    call: &Call,
+    entry: &Entry,
+    place: &Place<'_>,
+    parts: Parts,
+    flags: i32,
+) -> OpResult<(Permit<Send>, Outgoing)> {
+    let Parts { buffers, ancdata, address } = parts;
+    if buffers.len() > MAX_BUFFERS {
+        return Err(OpError::Os { call: "sendmsg", errno: libc::EMSGSIZE });
+    }
+    let buffers: Vec<_> =
+        buffers.into_iter().map(|part| call.bytes(part)).collect::<OpResult<_>>()?;
+    let control: Vec<_> =
+        ancdata.into_iter().map(|item| read_control(call, item)).collect::<OpResult<_>>()?;
+    let destination = match address {
+        None | Some(AddressValue::None(())) => None,
+        Some(address) => Some(call.target(entry, &address, ("sendmsg", Verb::Send)).await?),
+    };
+    call.settle(entry, place, Verb::Send).await;
+    // Rules look into netlink messages and own headers.
+    let looks = entry.kind().family == libc::AF_NETLINK
+        || entry.kind().sends_extensions()
+        || socket_endpoints::own_headers(entry);
+    let gathered = looks.then(|| buffers.concat());
+    let ancillary = control.iter().map(seen).collect();
+    let contents = Contents { flags, ancillary, data: gathered.as_deref() };
+    let permit = call.permit_send(entry, destination, &contents)?;
+    Ok((permit, Outgoing { buffers, control, flags }))
+}
+
+/// An item of ancillary data as rules see it.
+fn seen(control: &Control) -> (i32, i32, &[u8]) {
+    match control {
+        Control::Data { level, kind, data } => (*level, *kind, data),
+        Control::Descriptors { .. } => (libc::SOL_SOCKET, libc::SCM_RIGHTS, &[]),
+    }
+}
+
+fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
+    let AncillaryItem(level, kind, data) = item;
+    let (level, kind) = (int(level)?, int(kind)?);
+    let rights = (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    match data {
+        AncillaryData::Descriptors(Descriptors { descriptors, rest }) if rights => {
+            let descriptors = call.take_descriptors(descriptors)?;
+            Ok(Control::Descriptors {
+                descriptors,
+                rest: decode_base64(&rest).map_err(OpError::value)?,
+            })
+        }
+        AncillaryData::Descriptors(_) => {
+            Err(OpError::value("descriptors go with SOL_SOCKET, SCM_RIGHTS alone"))
+        }
+        AncillaryData::Bytes(_) if carries_pointer_or_descriptor(level, kind) => {
+            Err(OpError::value(
+                "raw bytes here would name the broker's descriptors or memory: \
+                 SCM_RIGHTS takes {\"descriptors\": n}",
+            ))
+        }
+        AncillaryData::Bytes(data) => {
+            let data = call.bytes(data)?.to_vec();
+            if (level, kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+                check_credentials(call, &data)?;
+            }
+            Ok(Control::Data { level, kind, data })
+        }
+    }
+}
+
+/// Credentials (`struct ucred`: pid, uid, gid) must be the caller's own: the kernel would check them
+/// against the broker. What leaves has the broker's process id, which does the sending. For a caller
+/// that is the broker's own user the kernel's check is the right one.
+fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
+    if call.actor().is_broker() {
+        return Ok(());
+    }
+    let subject = &call.connection().facts().subject;
+    let words: Vec<_> = data.chunks_exact(4).filter_map(|word| word.first_chunk()).collect();
+    let own = match words.as_slice() {
+        [pid, uid, gid] if data.len() == 12 => {
+            subject.pid == Some(i32::from_ne_bytes(**pid))
+                && subject.uid == u32::from_ne_bytes(**uid)
+                && subject.gid == u32::from_ne_bytes(**gid)
+        }
+        // As the kernel says of another length (`__scm_send`).
+        _ => return Err(OpError::Os { call: "sendmsg", errno: libc::EINVAL }),
+    };
+    if own { Ok(()) } else { Err(OpError::Os { call: "sendmsg", errno: libc::EPERM }) }
+}

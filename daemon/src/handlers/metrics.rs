@@ -1,0 +1,89 @@
+//! The page of metrics, for whoever may administer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sockbroker_proto::constant;
+
+use crate::error::OpResult;
+use crate::observe::metrics::Page;
+use crate::quota::Share;
+use crate::quota::traffic::Volume;
+use crate::rpc::call::{Call, Enclosed};
+use crate::rpc::methods::{MethodTable, outcomes};
+use crate::rpc::params::Given;
+use crate::session::broker::Broker;
+use crate::session::connection::Connection;
+use sockbroker_policy::action::Administer;
+
+/// The page in the text format of Prometheus, if the policy grants it to who asks; else what it says.
+pub fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result<String, String> {
+    let call = Call::new(connection, "metrics", Given::default(), Enclosed::default(), true);
+    let allowed: OpResult<_> = call.permit(Administer);
+    match allowed {
+        Ok(permit) => {
+            let Administer = permit.into_request();
+            Ok(describe(connection.broker(), methods))
+        }
+        Err(error) => Err(crate::rpc::error::message(error)),
+    }
+}
+
+fn describe(broker: &Broker, methods: &MethodTable) -> String {
+    let mut page = Page::default();
+    broker.metrics.describe(&mut page);
+    page.begin("calls_total", "counter", "Calls that ended, by method and outcome.");
+    for (method, ended) in methods.outcomes() {
+        for (outcome, count) in outcomes().zip(ended.counts()).filter(|(_, count)| *count > 0) {
+            page.sample(&[("method", method), ("outcome", outcome)], count);
+        }
+    }
+    let sessions = broker.sessions();
+    let opened = sessions.iter().filter(|session| session.is_open()).count();
+    page.begin("sessions", "gauge", "Sessions, opened ones and those of one connection alone.");
+    page.sample(&[("kind", "opened")], opened as u64);
+    page.sample(&[("kind", "implicit")], (sessions.len() - opened) as u64);
+    let mut families = BTreeMap::<i32, u64>::new();
+    for (_, entry) in sessions.iter().flat_map(|session| session.entries()) {
+        *families.entry(entry.kind().family).or_default() += 1;
+    }
+    page.begin("handles", "gauge", "Open handles, by the family of their socket.");
+    for (family, count) in families {
+        page.sample(&[("family", &family_name(family))], count);
+    }
+    for (name, share, help) in [
+        ("waiting_calls", Share::Calls, "Calls that wait."),
+        ("buffered_bytes", Share::Bytes, "Bytes held for calls that wait and unfinished messages."),
+        ("buffered_descriptors", Share::Descriptors, "Descriptors held for calls that wait."),
+    ] {
+        page.begin(name, "gauge", help);
+        page.sample(&[], broker.users.used(share));
+    }
+    let traffic = broker.users.traffic();
+    volume(&mut page, "sent", &traffic.sent);
+    volume(&mut page, "received", &traffic.received);
+    page.begin("audit_dropped_total", "counter", "Audit records that were dropped.");
+    page.sample(&[], broker.audit.lost());
+    page.begin("policy_number", "gauge", "The number of the policy in force; the first is 1.");
+    page.sample(&[], broker.policy.generation());
+    page.text()
+}
+
+fn volume(page: &mut Page, way: &str, volume: &Volume) {
+    let names = match way {
+        "sent" => ("sent_bytes_total", "sent_messages_total"),
+        _ => ("received_bytes_total", "received_messages_total"),
+    };
+    page.begin(names.0, "counter", "Bytes of data that went through sockets this way.");
+    page.sample(&[], volume.bytes.load(Ordering::Relaxed));
+    page.begin(names.1, "counter", "Messages that went through sockets this way.");
+    page.sample(&[], volume.packets.load(Ordering::Relaxed));
+}
+
+/// `AF_INET`; the number of a family without a name.
+fn family_name(family: i32) -> String {
+    constant::names()
+        .find(|(name, value)| name.starts_with("AF_") && *value == i64::from(family))
+        .map_or_else(|| family.to_string(), |(name, _)| name.to_owned())
+}

@@ -1,0 +1,231 @@
+//! `proto::api::name`: the resolver and the databases.
+
+use std::net::IpAddr;
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::address::{Address, AddressItem, AddressValue, family, ipv6_text};
+use sockbroker_proto::api::name::{AddressInfo, HostEntry, NamesServer, Service};
+use sockbroker_proto::constant::Constant;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::databases;
+
+use crate::error::{OpError, OpResult};
+use crate::handlers::Handlers;
+use crate::handlers::address::spell;
+use crate::handlers::creation::service;
+use crate::handlers::number::{c_int, int, int_or};
+use crate::network::interface;
+use crate::network::resolve::Question;
+use crate::rpc::call::Call;
+use sockbroker_policy::action::{Hostname, Resolve};
+
+#[async_trait]
+impl NamesServer for Handlers {
+    async fn getaddrinfo(
+        &self,
+        ext: &Extensions,
+        host: Option<String>,
+        port: Option<Service>,
+        family: Option<Constant>,
+        kind: Option<Constant>,
+        proto: Option<Constant>,
+        flags: Option<Constant>,
+    ) -> RpcResult<Vec<AddressInfo>> {
+        let call = Call::of(ext)?;
+        let question = Question {
+            host,
+            service: service(port.as_ref())?,
+            family: int_or(family, libc::AF_UNSPEC)?,
+            kind: int_or(kind, 0)?,
+            proto: int_or(proto, 0)?,
+            flags: int_or(flags, 0)?,
+        };
+        let found = call.look_up(question).await?;
+        let spelt = found.into_iter().map(|info| {
+            let address = spell(info.address.decode(info.proto).as_ref());
+            AddressInfo(info.family, info.kind, info.proto, info.canonical_name, address)
+        });
+        Ok(spelt.collect())
+    }
+
+    async fn getfqdn(&self, ext: &Extensions, name: Option<String>) -> RpcResult<String> {
+        Ok(full_name(Call::of(ext)?, name.unwrap_or_default()).await?)
+    }
+
+    async fn gethostbyname(&self, ext: &Extensions, hostname: String) -> RpcResult<String> {
+        let address = ip_address(Call::of(ext)?, family::AF_INET, hostname).await?;
+        Ok(address.to_string())
+    }
+
+    async fn gethostbyname_ex(&self, ext: &Extensions, hostname: String) -> RpcResult<HostEntry> {
+        let call = Call::of(ext)?;
+        // sock_gethostbyname_ex resolves first, so that an unknown name is a gaierror.
+        ip_address(call, family::AF_INET, hostname.clone()).await?;
+        let permit = call.permit(Resolve)?;
+        let entry = call.resolver().host_by_name(permit, hostname.clone()).await?;
+        call.session().looked_up(&hostname, entry.addresses.iter().map(address_of));
+        Ok(host_entry(entry))
+    }
+
+    async fn gethostbyaddr(&self, ext: &Extensions, ip_address: String) -> RpcResult<HostEntry> {
+        Ok(host_by_address(Call::of(ext)?, ip_address).await?)
+    }
+
+    async fn getnameinfo(
+        &self,
+        ext: &Extensions,
+        sockaddr: AddressValue,
+        flags: Constant,
+    ) -> RpcResult<(String, String)> {
+        Ok(name_info(Call::of(ext)?, &sockaddr, int(flags)?).await?)
+    }
+
+    async fn getprotobyname(&self, ext: &Extensions, protocolname: String) -> RpcResult<i32> {
+        let call = Call::of(ext)?;
+        let resolver = call.resolver();
+        Ok(resolver.protocol_by_name(call.permit(Resolve)?, protocolname).await?)
+    }
+
+    async fn getservbyname(
+        &self,
+        ext: &Extensions,
+        servicename: String,
+        protocolname: Option<String>,
+    ) -> RpcResult<u16> {
+        let call = Call::of(ext)?;
+        let resolver = call.resolver();
+        Ok(resolver.service_by_name(call.permit(Resolve)?, servicename, protocolname).await?)
+    }
+
+    async fn getservbyport(
+        &self,
+        ext: &Extensions,
+        port: i64,
+        protocolname: Option<String>,
+    ) -> RpcResult<String> {
+        let call = Call::of(ext)?;
+        let port = u16::try_from(port)
+            .map_err(|_error| OpError::overflow("getservbyport: port must be 0-65535."))?;
+        let resolver = call.resolver();
+        Ok(resolver.service_by_port(call.permit(Resolve)?, port, protocolname).await?)
+    }
+}
+
+/// `socket.getfqdn` of `socket.py`.
+async fn full_name(call: &Call, name: String) -> OpResult<String> {
+    let mut name = name.trim().to_owned();
+    if name.is_empty() || name == "0.0.0.0" || name == "::" {
+        name = interface::hostname(call.permit(Hostname)?)?;
+    }
+    match host_by_address(call, name.clone()).await {
+        Ok(HostEntry(hostname, aliases, _)) => {
+            let mut names = std::iter::once(&hostname).chain(&aliases);
+            Ok(names.find(|name| name.contains('.')).unwrap_or(&hostname).clone())
+        }
+        Err(OpError::Denied(denial)) => Err(OpError::Denied(denial)),
+        Err(_) => Ok(name),
+    }
+}
+
+async fn host_by_address(call: &Call, name: String) -> OpResult<HostEntry> {
+    let address = ip_address(call, family::AF_UNSPEC, name).await?;
+    let entry = call.resolver().host_by_address(call.permit(Resolve)?, address).await?;
+    Ok(host_entry(entry))
+}
+
+fn host_entry(entry: databases::HostEntry) -> HostEntry {
+    let addresses = entry.addresses.iter().map(ip_text).collect();
+    HostEntry(entry.name, entry.aliases, addresses)
+}
+
+fn address_of(address: &IpAddr) -> Address {
+    match *address {
+        IpAddr::V4(host) => Address::Inet { host, port: 0 },
+        IpAddr::V6(host) => Address::Inet6 { host, port: 0, flowinfo: 0, scope_id: 0 },
+    }
+}
+
+fn ip_text(address: &IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => ipv6_text(*address),
+    }
+}
+
+/// `setipaddr` of `socketmodule.c`: literals at once, names by the resolver, the first answer.
+async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> {
+    let port_zero = vec![AddressItem::Text(host.clone()), AddressItem::Number(0)];
+    let literal = host.parse::<IpAddr>().ok();
+    match (family, literal) {
+        (family::AF_UNSPEC, Some(address)) => return Ok(address),
+        (family::AF_INET, Some(address)) if address.is_ipv4() => return Ok(address),
+        _ => {}
+    }
+    let found = if family == family::AF_UNSPEC && !host.is_empty() && host != "<broadcast>" {
+        let question = Question { host: Some(host), ..Question::default() };
+        let found = call.look_up(question).await?;
+        found.first().and_then(|info| info.address.decode(0))
+    } else {
+        let facts = sockbroker_policy::action::SocketFacts {
+            family: libc::AF_INET,
+            kind: libc::SOCK_STREAM,
+            proto: 0,
+        };
+        Some(call.address(facts, &AddressValue::Tuple(port_zero)).await?)
+    };
+    match found {
+        Some(Address::Inet { host, .. }) => Ok(host.into()),
+        Some(Address::Inet6 { host, .. }) => Ok(host.into()),
+        _ => Err(OpError::Plain("unsupported address family".to_owned())),
+    }
+}
+
+/// `socket.getnameinfo`: the host must be numeric, and the tuple's length fit its family.
+async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult<(String, String)> {
+    let wrong = || OpError::type_error("getnameinfo() argument 1 must be a tuple");
+    let AddressValue::Tuple(items) = sockaddr else {
+        return Err(wrong());
+    };
+    let port = items.get(1).and_then(AddressItem::integer);
+    let (Some(AddressItem::Text(host)), Some(port)) = (items.first(), port) else {
+        return Err(OpError::type_error("illegal sockaddr argument: [host, port, ...]"));
+    };
+    if items.len() > 4 {
+        return Err(wrong());
+    }
+    // Formats `i` and `I` of CPython: the one checks, the other takes the low bits.
+    let port = c_int(i64::try_from(port).unwrap_or(if port < 0 { i64::MIN } else { i64::MAX }))?;
+    let word = |place: usize| match items.get(place).map(AddressItem::integer) {
+        None => Ok(0),
+        Some(Some(number)) => Ok(u32::try_from(number & i128::from(u32::MAX)).unwrap_or_default()),
+        Some(None) => Err(wrong()),
+    };
+    let flowinfo = Some(word(2)?).filter(|flowinfo| *flowinfo <= 0xf_ffff);
+    let flowinfo =
+        flowinfo.ok_or_else(|| OpError::overflow("getnameinfo(): flowinfo must be 0-1048575."))?;
+    let scope_id = word(3)?;
+    let question = Question {
+        host: Some(host.clone()),
+        service: Some(port.to_string()),
+        kind: libc::SOCK_DGRAM,
+        flags: libc::AI_NUMERICHOST,
+        ..Question::default()
+    };
+    let resolver = call.resolver();
+    let found = call.look_up(question).await?;
+    let [only] = found.as_slice() else {
+        return Err(OpError::Plain("sockaddr resolved to multiple addresses".to_owned()));
+    };
+    let address = match only.address.decode(0) {
+        Some(Address::Inet6 { host, port, .. }) => {
+            Address::Inet6 { host, port, flowinfo, scope_id }
+        }
+        Some(Address::Inet { .. }) if items.len() != 2 => {
+            return Err(OpError::Plain("IPv4 sockaddr must be 2 tuple".to_owned()));
+        }
+        Some(address) => address,
+        None => return Err(wrong()),
+    };
+    resolver.name_info(call.permit(Resolve)?, RawAddress::encode(&address), flags).await
+}

@@ -1,0 +1,48 @@
+//! `socket.poll`: many handles at once.
+
+use std::time::Duration;
+
+use sockbroker_proto::constant::Constant;
+use sockbroker_proto::handle::Handle;
+
+use crate::config::limits::size;
+use crate::error::{OpError, OpResult};
+use crate::ops::poll::{Watched, poll};
+use crate::rpc::call::Call;
+use crate::table::timeout::Timeout;
+use sockbroker_policy::action::Inspect;
+
+/// Waits for events on handles; those that have some, in the order asked.
+pub(super) async fn poll_handles(
+    call: &Call,
+    fds: &[(Handle, Constant)],
+    timeout: Option<f64>,
+) -> OpResult<Vec<(Handle, i32)>> {
+    let limit = call.broker().limits.poll_handles;
+    if fds.len() > size(limit) {
+        return Err(OpError::Limit { name: "poll_handles", value: limit });
+    }
+    // As select.poll: a negative timeout waits for ever.
+    let timeout = match Timeout::from_seconds(timeout.filter(|seconds| *seconds >= 0.0))? {
+        Timeout::Blocking => None,
+        Timeout::NonBlocking => Some(Duration::ZERO),
+        Timeout::After(duration) => Some(duration),
+    };
+    let mut watched = Vec::with_capacity(fds.len());
+    for (handle, events) in fds {
+        let events = i16::try_from(events.0)
+            .map_err(|_error| OpError::overflow("events do not fit into C short"))?;
+        let entry = match call.entry(*handle) {
+            Ok(entry) => {
+                let permit = call.permit(Inspect { socket: entry.kind() })?;
+                Some((entry.clone(), permit))
+            }
+            Err(_) => None,
+        };
+        watched.push(Watched { entry, events });
+    }
+    let found = poll(&watched, timeout).await?;
+    let pairs = fds.iter().zip(found).filter(|(_, events)| *events != 0);
+    // POLL* are bits of an unsigned short.
+    Ok(pairs.map(|((handle, _), events)| (*handle, events.cast_unsigned().into())).collect())
+}

@@ -1,0 +1,158 @@
+//! `proto::api::session`: sessions, lost calls, constants.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jsonrpsee::Extensions;
+use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_proto::PROTOCOL_VERSION;
+use sockbroker_proto::api::policy::Filter;
+use sockbroker_proto::api::session::{
+    CallServer, CallState, Constants, LimitInfo, ModuleServer, Opened, RequestId, Resolved,
+    SessionInfo, SessionServer,
+};
+use sockbroker_proto::constant;
+
+use crate::error::{OpError, OpResult};
+use crate::handlers::Handlers;
+use crate::handlers::policy::restriction;
+use crate::rpc::answer::resolved_json;
+use crate::rpc::call::Call;
+use crate::session::finished::{Fate, KeptAnswer};
+use crate::session::token::Token;
+use sockbroker_policy::action::OpenSession;
+
+#[async_trait]
+impl ModuleServer for Handlers {
+    fn constants(&self, _: &Extensions) -> RpcResult<Constants> {
+        let constants = constant::names().map(|(name, value)| (name.to_owned(), value)).collect();
+        // CPython's has_ipv6 says whether it was compiled with it, which on Linux is always so.
+        Ok(Constants { constants, has_ipv6: true })
+    }
+}
+
+#[async_trait]
+impl SessionServer for Handlers {
+    fn open(
+        &self,
+        ext: &Extensions,
+        linger: Option<f64>,
+        attachments: Option<bool>,
+        rules: Option<Vec<String>>,
+        filters: Option<Vec<Filter>>,
+    ) -> RpcResult<Opened> {
+        let call = Call::of(ext)?;
+        let OpenSession = call.permit(OpenSession)?.into_request();
+        let linger = linger.map(|seconds| read_linger(call, seconds)).transpose()?;
+        if let Some(wanted) = attachments {
+            call.connection().ask_for_attachments(wanted)?;
+        }
+        let token = if rules.is_some() || filters.is_some() {
+            let kept = restriction(call, rules, filters)?;
+            call.broker().open_restricted(call.session(), linger, kept)?
+        } else {
+            call.broker().open(call.session(), linger)?
+        };
+        Ok(opened(call, &token))
+    }
+
+    fn attach(
+        &self,
+        ext: &Extensions,
+        token: String,
+        attachments: Option<bool>,
+    ) -> RpcResult<Opened> {
+        let call = Call::of(ext)?;
+        let session = call.broker().find(&token, call.connection().facts().subject.uid)?;
+        let token = session.token().ok_or(OpError::Session("the session is closed"))?;
+        if let Some(wanted) = attachments {
+            call.connection().ask_for_attachments(wanted)?;
+        }
+        call.connection().attach(session)?;
+        Ok(opened(call, &token))
+    }
+
+    fn clone_session(&self, ext: &Extensions) -> RpcResult<Opened> {
+        let call = Call::of(ext)?;
+        let OpenSession = call.permit(OpenSession)?.into_request();
+        let token = call.broker().duplicate(call.session())?;
+        Ok(opened(call, &token))
+    }
+
+    fn close(&self, ext: &Extensions) -> RpcResult<()> {
+        let call = Call::of(ext)?;
+        call.broker().close(call.session());
+        Ok(())
+    }
+
+    fn info(&self, ext: &Extensions) -> RpcResult<SessionInfo> {
+        let call = Call::of(ext)?;
+        let (session, connection) = (call.session(), call.connection());
+        let facts = connection.facts();
+        Ok(SessionInfo {
+            session: session.number(),
+            connection: connection.number(),
+            connections: session.connections() as u64,
+            handles: session.handles() as u64,
+            default_timeout: session.default_timeout.get().seconds(),
+            linger: session.linger().as_secs_f64(),
+            opened: session.is_open(),
+            uid: facts.subject.uid,
+            gid: facts.subject.gid,
+            pid: facts.subject.pid,
+            spelling: facts.framing.word().to_owned(),
+            descriptors: facts.descriptors,
+            attachments: connection.takes_attachments(),
+            protocol: PROTOCOL_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    fn limits(&self, ext: &Extensions) -> RpcResult<BTreeMap<String, LimitInfo>> {
+        Ok(Call::of(ext)?.broker().limits.describe())
+    }
+}
+
+#[async_trait]
+impl CallServer for Handlers {
+    async fn resolve(
+        &self,
+        ext: &Extensions,
+        connection: u64,
+        request: RequestId,
+    ) -> RpcResult<Resolved> {
+        let call = Call::of(ext)?;
+        let check = |kept: &KeptAnswer| call.check_gives_again(kept);
+        Ok(match call.session().fate(connection, &request, check).await? {
+            Fate::Unknown => Resolved { state: CallState::Unknown, answer: None, sent: None },
+            Fate::Cancelled(sent) => {
+                let sent = (sent > 0).then_some(sent);
+                Resolved { state: CallState::Cancelled, answer: None, sent }
+            }
+            Fate::Answered(kept) => {
+                let answer = Some(resolved_json(&kept)?);
+                call.give_again(kept);
+                Resolved { state: CallState::Answered, answer, sent: None }
+            }
+        })
+    }
+}
+
+fn opened(call: &Call, token: &Token) -> Opened {
+    Opened {
+        token: token.text(),
+        connection: call.connection().number(),
+        protocol: PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn read_linger(call: &Call, seconds: f64) -> OpResult<Duration> {
+    let limit = call.broker().limits.linger_seconds;
+    let linger = Duration::try_from_secs_f64(seconds)
+        .map_err(|_error| OpError::value("linger must be a number of seconds, not negative"))?;
+    if linger > Duration::from_secs(limit) {
+        return Err(OpError::Limit { name: "linger_seconds", value: limit });
+    }
+    Ok(linger)
+}

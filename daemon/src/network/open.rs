@@ -1,0 +1,129 @@
+//! Making sockets: `socket`, `socketpair`, adoption, `dup`, descriptors for the client.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use sockbroker_sys::socket;
+
+use crate::error::{During, OpError, OpResult};
+use crate::network::caller_identity::Actor;
+use crate::network::rcvall;
+use crate::quota::Taken;
+use crate::table::entry::Entry;
+use crate::table::timeout::Timeout;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Adopt, Create, Handover, Inspect, SOCK_PACKET, SocketFacts};
+use sockbroker_policy::target::SocketName;
+
+/// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives a sniffer instead, which Linux does not have.
+pub fn create(permit: Permit<Create>, timeout: Timeout, handle: Taken) -> OpResult<Entry> {
+    let Create { socket: facts } = permit.into_request();
+    refuse_family("socket", facts)?;
+    if rcvall::serves(facts) {
+        let (descriptor, sniffer) = rcvall::open()?;
+        let entry = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
+        return Ok(entry.with_sniffer(sniffer));
+    }
+    let descriptor = socket::create(facts.family, facts.kind, facts.proto).during("socket")?;
+    Entry::new(descriptor, facts, timeout, handle).during("fcntl")
+}
+
+/// `AF_PPPOX` addresses name a descriptor by its number, which would be one of the broker's; the
+/// kernel takes them whatever family they claim (`linux/if_pppol2tp.h`). `SOCK_PACKET`, which packet(7)
+/// replaced, has the name of an interface where its address claims to be one of the internet.
+fn refuse_family(call: &'static str, facts: SocketFacts) -> OpResult<()> {
+    if facts.family == libc::AF_PPPOX || facts.kind == SOCK_PACKET {
+        return Err(OpError::Os { call, errno: libc::EACCES });
+    }
+    Ok(())
+}
+
+/// `socketpair(2)`, as the caller: each end of a pair tells the ids of who made it.
+pub async fn pair(
+    permit: Permit<Create>,
+    timeout: Timeout,
+    handles: (Taken, Taken),
+    actor: &Actor,
+) -> OpResult<(Entry, Entry)> {
+    let Create { socket: facts } = permit.into_request();
+    let make = move || socket::pair(facts.family, facts.kind, facts.proto);
+    let (first, second) = match actor.client(facts, "socketpair")? {
+        None => make().during("socketpair")?,
+        Some(client) => client.call("socketpair", make).await?,
+    };
+    let first = Entry::new(first, facts, timeout, handles.0).during("fcntl")?;
+    let second = Entry::new(second, facts, timeout, handles.1).during("fcntl")?;
+    Ok((first, second))
+}
+
+/// What an accepted socket needs, reserved before the kernel gives it: afterwards a failure would lose the
+/// connection.
+#[derive(Debug)]
+pub struct Room {
+    /// The place of its handle.
+    pub handle: Taken,
+    /// A descriptor that becomes the client's, where the client wants one.
+    pub spare: Option<OwnedFd>,
+}
+
+/// A descriptor that [`hand_over_in_place`] replaces.
+pub fn spare(entry: &Entry) -> OpResult<OwnedFd> {
+    socket::duplicate(entry.fd()).during("dup")
+}
+
+/// The same as [`hand_over`], in the place of a descriptor that was kept for it.
+pub fn hand_over_in_place(
+    permit: Permit<Handover>,
+    entry: &Entry,
+    spare: OwnedFd,
+) -> OpResult<OwnedFd> {
+    let Handover { .. } = permit.into_request();
+    socket::duplicate_onto(entry.fd(), spare).during("dup")
+}
+
+/// What a descriptor is; `ENOTSOCK` for one that is no socket.
+pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketFacts> {
+    let kind = socket::kind_of(descriptor.as_fd()).during("getsockopt")?;
+    Ok(SocketFacts { family: kind.family, kind: kind.kind, proto: kind.proto })
+}
+
+/// Takes over a descriptor of the client (`fromfd`, `socket(fileno=...)`). As in CPython the
+/// description's `O_NONBLOCK` stays unless there is a default timeout.
+/// `facts` is what the caller says of it, as `fromfd` lets it; the policy goes on judging what it is.
+pub fn adopt(
+    permit: Permit<Adopt>,
+    descriptor: OwnedFd,
+    facts: SocketFacts,
+    timeout: Timeout,
+    handle: Taken,
+) -> OpResult<Entry> {
+    let Adopt { socket: kind } = permit.into_request();
+    refuse_family("fromfd", kind)?;
+    refuse_family("fromfd", facts)?;
+    let entry = if timeout.sets_nonblocking() {
+        Entry::new(descriptor, facts, timeout, handle).during("fcntl")?
+    } else {
+        Entry::adopted(descriptor, facts, timeout, handle)
+    };
+    let entry = entry.of_kind(kind);
+    // Its connection may be over, with data left in it that came from nobody knows where.
+    if kind.has_connections() && socket::peer_address(entry.fd()).is_err() {
+        entry.ends.note_peer(SocketName::Unknown);
+    }
+    Ok(entry)
+}
+
+/// `dup`, with the same timeout.
+pub fn duplicate(permit: Permit<Inspect>, entry: &Entry, handle: Taken) -> OpResult<Arc<Entry>> {
+    let Inspect { .. } = permit.into_request();
+    Ok(Arc::new(entry.duplicate(handle).during("dup")?))
+}
+
+/// A descriptor for the client (`fileno`, `detach`, `want_fd`).
+pub fn hand_over(permit: Permit<Handover>, entry: &Entry) -> OpResult<OwnedFd> {
+    let Handover { .. } = permit.into_request();
+    if let Some(member) = &mut entry.ends.known().fanout {
+        member.keep();
+    }
+    socket::duplicate(entry.fd()).during("dup")
+}

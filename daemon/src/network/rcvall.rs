@@ -1,0 +1,42 @@
+//! The packet socket behind `AF_INET, SOCK_RAW, IPPROTO_IP`, which Linux refuses to make
+//! (`EPROTONOSUPPORT`). `ops::rcvall` has the calls on it.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use sockbroker_policy::action::SocketFacts;
+use sockbroker_sys::{filter, socket};
+
+use crate::error::{During, OpResult};
+use crate::table::rcvall::Sniffer;
+
+/// `BPF_RET | BPF_K`.
+pub(crate) const RETURN: u16 = 0x06;
+
+/// Whether a socket that Linux refuses is to be served so.
+pub(super) fn serves(facts: SocketFacts) -> bool {
+    facts == SocketFacts { family: libc::AF_INET, kind: libc::SOCK_RAW, proto: libc::IPPROTO_IP }
+}
+
+/// Opens the packet socket, deaf.
+pub(super) fn open() -> OpResult<(OwnedFd, Sniffer)> {
+    // Protocol 0: nothing is queued before the filter stands.
+    let descriptor = socket::create(libc::AF_PACKET, libc::SOCK_DGRAM, 0).during("socket")?;
+    filter::attach(descriptor.as_fd(), &nothing()).during("setsockopt")?;
+    Ok((descriptor, Sniffer::default()))
+}
+
+/// A program that drops everything.
+pub(crate) fn nothing() -> Vec<u8> {
+    program(&[(RETURN, 0, 0, 0)])
+}
+
+/// A filter of classic BPF: code, both jumps, operand.
+pub(crate) fn program(instructions: &[(u16, u8, u8, u32)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(instructions.len() * 8);
+    for (code, jump_true, jump_false, operand) in instructions {
+        bytes.extend_from_slice(&code.to_ne_bytes());
+        bytes.extend_from_slice(&[*jump_true, *jump_false]);
+        bytes.extend_from_slice(&operand.to_ne_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,198 @@
+//! Names: the resolver and the databases, off the event loop.
+//!
+//! The C library's calls block and cannot be cancelled, so they run on blocking threads, a bounded
+//! number at a time. A cancelled call leaves its thread to finish alone.
+
+use std::ffi::CString;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sockbroker_proto::address::{Address, HostAddress, InterfaceAddress};
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::databases::{self, HostEntry};
+use sockbroker_sys::interface;
+use sockbroker_sys::resolver::{self, AddressInfo, ResolverError};
+use tokio::sync::Semaphore;
+
+use crate::error::{During, OpError, OpResult};
+use crate::quota::User;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Interfaces, Resolve};
+
+/// The gate before the resolver: so many look-ups at a time, in all and of each user; the others wait
+/// in order.
+#[derive(Debug, Clone)]
+pub struct Resolver {
+    jobs: Arc<Semaphore>,
+    own: Option<Arc<Semaphore>>,
+}
+
+/// What `getaddrinfo(3)` is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// The host, or none.
+    pub host: Option<String>,
+    /// The service or port, or none.
+    pub service: Option<String>,
+    /// `AF_*`.
+    pub family: i32,
+    /// `SOCK_*`.
+    pub kind: i32,
+    /// `IPPROTO_*`.
+    pub proto: i32,
+    /// `AI_*`.
+    pub flags: i32,
+}
+
+impl Resolver {
+    /// A resolver with at most `jobs` look-ups at a time.
+    pub fn new(jobs: usize) -> Self {
+        Self { jobs: Arc::new(Semaphore::new(jobs)), own: None }
+    }
+
+    /// The same for one user.
+    #[must_use]
+    pub fn of(&self, user: &User) -> Self {
+        Self { jobs: self.jobs.clone(), own: Some(user.lookups.clone()) }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, ResolverError> + Send + 'static,
+    ) -> OpResult<T> {
+        let closed = |_| OpError::Session("the broker is shutting down");
+        // The user's own gate first: whoever waits there does not stand in anybody's way.
+        let own = match &self.own {
+            Some(own) => Some(own.clone().acquire_owned().await.map_err(closed)?),
+            None => None,
+        };
+        let place = (own, self.jobs.clone().acquire_owned().await.map_err(closed)?);
+        let job = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            job()
+        });
+        match job.await {
+            Ok(result) => Ok(result?),
+            Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+        }
+    }
+
+    /// `getaddrinfo(3)`.
+    pub async fn address_info(
+        &self,
+        permit: Permit<Resolve>,
+        question: Question,
+    ) -> OpResult<Vec<AddressInfo>> {
+        let Resolve = permit.into_request();
+        let host = question.host.map(|host| text(host, "host name")).transpose()?;
+        let service = question.service.map(|service| text(service, "service")).transpose()?;
+        let Question { family, kind, proto, flags, .. } = question;
+        self.run(move || {
+            let (host, service) = (host.as_deref(), service.as_deref());
+            resolver::address_info(host, service, family, kind, proto, flags)
+        })
+        .await
+    }
+
+    /// `getnameinfo(3)`: host and service.
+    pub async fn name_info(
+        &self,
+        permit: Permit<Resolve>,
+        address: RawAddress,
+        flags: i32,
+    ) -> OpResult<(String, String)> {
+        let Resolve = permit.into_request();
+        self.run(move || resolver::name_info(&address, flags)).await
+    }
+
+    /// `gethostbyname(3)`.
+    pub async fn host_by_name(&self, permit: Permit<Resolve>, name: String) -> OpResult<HostEntry> {
+        let Resolve = permit.into_request();
+        let name = text(name, "host name")?;
+        self.run(move || databases::host_by_name(&name)).await
+    }
+
+    /// `gethostbyaddr(3)`.
+    pub async fn host_by_address(
+        &self,
+        permit: Permit<Resolve>,
+        address: IpAddr,
+    ) -> OpResult<HostEntry> {
+        let Resolve = permit.into_request();
+        self.run(move || databases::host_by_address(address)).await
+    }
+
+    /// `getservbyname(3)`.
+    pub async fn service_by_name(
+        &self,
+        permit: Permit<Resolve>,
+        name: String,
+        protocol: Option<String>,
+    ) -> OpResult<u16> {
+        let Resolve = permit.into_request();
+        let name = text(name, "service name")?;
+        let protocol = protocol.map(|protocol| text(protocol, "protocol name")).transpose()?;
+        self.run(move || Ok(databases::service_by_name(&name, protocol.as_deref())))
+            .await?
+            .ok_or_else(|| OpError::Plain("service/proto not found".to_owned()))
+    }
+
+    /// `getservbyport(3)`; the port in host order.
+    pub async fn service_by_port(
+        &self,
+        permit: Permit<Resolve>,
+        port: u16,
+        protocol: Option<String>,
+    ) -> OpResult<String> {
+        let Resolve = permit.into_request();
+        let protocol = protocol.map(|protocol| text(protocol, "protocol name")).transpose()?;
+        self.run(move || Ok(databases::service_by_port(port, protocol.as_deref())))
+            .await?
+            .ok_or_else(|| OpError::Plain("port/proto not found".to_owned()))
+    }
+
+    /// `getprotobyname(3)`.
+    pub async fn protocol_by_name(&self, permit: Permit<Resolve>, name: String) -> OpResult<i32> {
+        let Resolve = permit.into_request();
+        let name = text(name, "protocol name")?;
+        self.run(move || Ok(databases::protocol_by_name(&name)))
+            .await?
+            .ok_or_else(|| OpError::Plain("protocol not found".to_owned()))
+    }
+
+    /// The address behind a host name: the first one of the family, as CPython's `setipaddr` takes.
+    pub async fn address(&self, permit: Permit<Resolve>, host: HostAddress) -> OpResult<Address> {
+        let family = i32::from(host.family);
+        let question = Question { host: Some(host.host), family, ..Question::default() };
+        let found = self.address_info(permit, question).await?;
+        let first = found.first().and_then(|info| info.address.decode(0));
+        match first {
+            Some(Address::Inet { host: address, .. }) => {
+                Ok(Address::Inet { host: address, port: host.port })
+            }
+            // A zone in the host (fe80::1%eth0) is resolved and dropped: the tuple's scope counts.
+            Some(Address::Inet6 { host: address, .. }) => Ok(Address::Inet6 {
+                host: address,
+                port: host.port,
+                flowinfo: host.flowinfo,
+                scope_id: host.scope_id,
+            }),
+            _ => Err(OpError::Plain("address family mismatched".to_owned())),
+        }
+    }
+}
+
+/// The address behind an interface name.
+pub fn interface_address(
+    permit: Permit<Interfaces>,
+    address: InterfaceAddress,
+) -> OpResult<Address> {
+    let Interfaces = permit.into_request();
+    let index = interface::index_of(&address.name).during("if_nametoindex")?;
+    Ok(address.with_index(index))
+}
+
+fn text(value: String, what: &str) -> OpResult<CString> {
+    CString::new(value)
+        .map_err(|_error| OpError::value(format!("embedded null character in {what}")))
+}

@@ -1,0 +1,66 @@
+//! Calls as the caller that wait, and the credentials that a message of the caller carries.
+
+use std::io;
+use std::sync::Arc;
+
+use sockbroker_sys::identity::Identity;
+use tokio::time::{sleep, timeout_at};
+
+use crate::error::{During, OpError, OpResult};
+use crate::network::caller_identity::Client;
+use crate::ops::outgoing::Control;
+use crate::ops::wait::{RETRY_PAUSE, WaitPolicy};
+
+impl Client {
+    /// Puts the client's ids into a message (`SCM_CREDENTIALS`, `unix(7)`): without them the kernel
+    /// would tell the broker's. They take the place of what the client gave, which was checked to say
+    /// no more. The process id is the broker's, which does the sending: the client's may belong to
+    /// another process by the time it is read.
+    pub(super) fn sign(&self, control: &mut Vec<Control>) {
+        control.retain(|item| !is_credentials(item));
+        let Identity { uid, gid, .. } = *self.identity();
+        let data = [std::process::id(), uid, gid].map(u32::to_ne_bytes).concat();
+        let (level, kind) = CREDENTIALS;
+        control.push(Control::Data { level, kind, data });
+    }
+
+    /// Makes a call as the client until it does something else than ask to wait: no event tells when
+    /// somebody else's queue has room. Without wait policy it is made once, however long that takes.
+    pub(super) async fn until_done<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        wait_policy: WaitPolicy,
+        job: impl Fn() -> io::Result<T> + Send + Sync + 'static,
+    ) -> OpResult<T> {
+        let job = Arc::new(job);
+        let attempts = async {
+            let (mut pause, longest) = RETRY_PAUSE;
+            loop {
+                let job = job.clone();
+                match self.attempt(call, move || job()).await? {
+                    Err(error)
+                        if error.kind() == io::ErrorKind::WouldBlock
+                            && !matches!(wait_policy, WaitPolicy::None) => {}
+                    result => return result.during(call),
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
+        };
+        match wait_policy {
+            WaitPolicy::None | WaitPolicy::Endless => attempts.await,
+            WaitPolicy::Until(deadline) => {
+                timeout_at(deadline, attempts).await.unwrap_or(Err(OpError::Timeout))
+            }
+            WaitPolicy::KernelUntil(deadline) => timeout_at(deadline, attempts)
+                .await
+                .unwrap_or(Err(OpError::Os { call, errno: libc::EAGAIN })),
+        }
+    }
+}
+
+const CREDENTIALS: (i32, i32) = (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
+
+fn is_credentials(item: &Control) -> bool {
+    matches!(item, Control::Data { level, kind, .. } if (*level, *kind) == CREDENTIALS)
+}

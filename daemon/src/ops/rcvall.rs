@@ -1,0 +1,127 @@
+//! The documentation's sniffer: `AF_INET, SOCK_RAW, IPPROTO_IP` with `SIO_RCVALL`.
+//!
+//! Windows gives such a socket whole IP packets of the interface that owns its address; Linux refuses
+//! to make it (`EPROTONOSUPPORT`). Behind it stands a cooked packet socket (`packet(7)`), which
+//! delivers packets from their IP header on. Until `RCVALL_ON` a filter that drops everything is
+//! attached, so nothing queues up.
+
+use std::net::Ipv4Addr;
+
+use sockbroker_proto::address::Address;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::{filter, interface, packet, socket};
+
+use crate::error::{During, OpError, OpResult};
+use crate::network::rcvall::{RETURN, nothing, program};
+use crate::ops::receive::drain;
+use crate::table::entry::Entry;
+use crate::table::rcvall::{Sniffer, State};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::Capture;
+
+/// `ETH_P_ALL`: only sockets bound to it see what the machine itself sends.
+const ETH_P_ALL: u16 = 3;
+/// `ETH_P_IP`.
+const ETH_P_IP: u32 = 0x0800;
+/// `BPF_LD | BPF_H | BPF_ABS`.
+const LOAD_HALF: u16 = 0x28;
+/// `BPF_JMP | BPF_JEQ | BPF_K`.
+const JUMP_EQUAL: u16 = 0x15;
+/// `SKF_AD_OFF + SKF_AD_PROTOCOL` as the kernel spells it in an unsigned field.
+const AD_PROTOCOL: u32 = 0xffff_f000;
+
+/// `bind((host, port))`: chooses the interface that owns the address.
+pub(super) fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
+    let Address::Inet { host, port } = *address else {
+        return Err(OpError::Os { call: "bind", errno: libc::EAFNOSUPPORT });
+    };
+    let unavailable = OpError::Os { call: "bind", errno: libc::EADDRNOTAVAIL };
+    // All of 127.0.0.0/8 belongs to the loopback interface, which lists 127.0.0.1 alone.
+    let listed = if host.is_loopback() { Ipv4Addr::LOCALHOST } else { host };
+    let owner = interface::owner_of(listed.into()).during("getifaddrs")?.ok_or(unavailable)?;
+    let mut state = sniffer.state();
+    if state.ifindex.is_some() {
+        return Err(OpError::Os { call: "bind", errno: libc::EINVAL });
+    }
+    state.host = host;
+    state.port = port;
+    state.ifindex = Some(owner);
+    Ok(())
+}
+
+/// `getsockname()`.
+pub(super) fn address(sniffer: &Sniffer) -> Address {
+    let state = sniffer.state();
+    Address::Inet { host: state.host, port: state.port }
+}
+
+/// `IP_HDRINCL`, which a packet socket does not know: packets always come with their header.
+pub(super) fn option(sniffer: &Sniffer, level: i32, name: i32) -> Option<i32> {
+    is_header_included(level, name).then(|| i32::from(sniffer.state().header_included))
+}
+
+/// Notes `IP_HDRINCL`; `false` for any other option.
+pub(super) fn set_option(sniffer: &Sniffer, level: i32, name: i32, on: bool) -> bool {
+    let known = is_header_included(level, name);
+    if known {
+        sniffer.state().header_included = on;
+    }
+    known
+}
+
+fn is_header_included(level: i32, name: i32) -> bool {
+    level == libc::IPPROTO_IP && name == libc::IP_HDRINCL
+}
+
+/// `ioctl(SIO_RCVALL, RCVALL_ON)` and `RCVALL_OFF`.
+pub fn receive_all(permit: Permit<Capture>, entry: &Entry, on: bool) -> OpResult<()> {
+    let Capture { .. } = permit.into_request();
+    let Some(sniffer) = &entry.sniffer else {
+        return Err(OpError::Os { call: "ioctl", errno: libc::ENOTTY });
+    };
+    let mut state = sniffer.state();
+    // Windows wants the socket bound first, and says WSAEINVAL.
+    let invalid = OpError::Os { call: "ioctl", errno: libc::EINVAL };
+    let ifindex = state.ifindex.ok_or(invalid)?;
+    if on { switch_on(entry, &mut state, ifindex) } else { switch_off(entry, &mut state) }
+}
+
+fn switch_on(entry: &Entry, state: &mut State, ifindex: u32) -> OpResult<()> {
+    if state.promiscuous.is_some() {
+        return Ok(());
+    }
+    let fd = entry.fd();
+    let everything =
+        Address::Packet { ifindex, protocol: ETH_P_ALL, pkttype: 0, hatype: 0, addr: Vec::new() };
+    // A loopback interface shows every packet twice, leaving and arriving: one is enough.
+    let loopback = interface::is_loopback(ifindex).during("ioctl")?;
+    packet::ignore_outgoing(fd, loopback).during("setsockopt")?;
+    socket::bind(fd, &RawAddress::encode(&everything)).during("bind")?;
+    packet::set_promiscuous(fd, ifindex, true).during("setsockopt")?;
+    state.promiscuous = Some(ifindex);
+    filter::attach(fd, &internet_packets()).during("setsockopt")
+}
+
+fn switch_off(entry: &Entry, state: &mut State) -> OpResult<()> {
+    filter::attach(entry.fd(), &nothing()).during("setsockopt")?;
+    if let Some(ifindex) = state.promiscuous.take() {
+        packet::set_promiscuous(entry.fd(), ifindex, false).during("setsockopt")?;
+    }
+    drain(entry)
+}
+
+/// The sender of a captured packet, as `recvfrom` on a raw socket gives it: `(source, 0)`.
+pub fn sender(packet: &[u8]) -> Option<Address> {
+    let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    Some(Address::Inet { host: source.into(), port: 0 })
+}
+
+/// A program that lets whole IPv4 packets pass.
+fn internet_packets() -> Vec<u8> {
+    program(&[
+        (LOAD_HALF, 0, 0, AD_PROTOCOL),
+        (JUMP_EQUAL, 0, 1, ETH_P_IP),
+        (RETURN, 0, 0, u32::MAX),
+        (RETURN, 0, 0, 0),
+    ])
+}

@@ -1,0 +1,299 @@
+//! Where a socket leads: what the policy is told of a socket before it is asked.
+//!
+//! The kernel is asked each time, because the holder of a copy of the descriptor can connect or bind it
+//! again. What the kernel does not tell, the entry remembers. Nothing here changes anything or is sent to
+//! the client.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use sockbroker_proto::address::Address;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::{interface, option, socket};
+
+use crate::error::{OpError, OpResult};
+use crate::ops::rcvall;
+use crate::table::ends::Bound;
+use crate::table::entry::Entry;
+use sockbroker_policy::membership::{Device, hops};
+use sockbroker_policy::target::SocketName;
+
+/// `IP_UNICAST_IF` and `IPV6_UNICAST_IF` of the kernel's `in.h` and `in6.h`: an index in network order.
+const IP_UNICAST_IF: i32 = 50;
+const IPV6_UNICAST_IF: i32 = 76;
+
+/// The name that a socket is bound to, if to one.
+pub fn local(entry: &Entry) -> Option<SocketName> {
+    if let Some(state) = &entry.sniffer {
+        return Some(SocketName::Address(rcvall::address(state)));
+    }
+    match &entry.ends.known().bound {
+        Some(Bound::File { facts, .. }) => return Some(SocketName::File(facts.clone())),
+        Some(Bound::Elsewhere) => return Some(SocketName::Unknown),
+        None => {}
+    }
+    local_address(entry).map(SocketName::Address)
+}
+
+fn local_address(entry: &Entry) -> Option<Address> {
+    decode(entry, socket::local_address(entry.fd()).ok()?)
+}
+
+/// The names of the peer: the kernel's, and the one that a call of this broker led to. The kernel names
+/// none once a connection is over, though data may still be there: then the last one counts.
+pub fn peers(entry: &Entry) -> Vec<SocketName> {
+    let named = socket::peer_address(entry.fd()).ok().and_then(|raw| decode(entry, raw));
+    let mut known = entry.ends.known();
+    match named {
+        Some(address) => {
+            let address = SocketName::Address(address);
+            let file = known.peer.clone().filter(|peer| matches!(peer, SocketName::File(_)));
+            if file.is_none() && entry.kind().has_connections() {
+                known.peer = Some(address.clone());
+            }
+            [Some(address), file].into_iter().flatten().collect()
+        }
+        None if entry.kind().has_connections() => known.peer.clone().into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn decode(entry: &Entry, address: RawAddress) -> Option<Address> {
+    address.decode(entry.kind().proto)
+}
+
+/// The destination that the kernel would put in the place of an unspecified one: the loopback host, or with
+/// IPv4 the source or the interface's own address (`ip_route_output_key_hash_rcu`, `udpv6_sendmsg`).
+/// It is given to the kernel in that place, so that it cannot choose another.
+pub fn specified(
+    entry: &Entry,
+    destination: Address,
+    source: Option<Ipv4Addr>,
+    interface: Option<u32>,
+) -> OpResult<Address> {
+    let mapped = |host: Ipv6Addr| host.to_ipv4_mapped().is_some_and(|host| host.is_unspecified());
+    let own_host = || own_host(entry, source, interface);
+    Ok(match destination {
+        Address::Inet { host, port } if host.is_unspecified() => {
+            Address::Inet { host: own_host()?, port }
+        }
+        Address::Inet6 { host, port, flowinfo, scope_id } if mapped(host) => {
+            Address::Inet6 { host: own_host()?.to_ipv6_mapped(), port, flowinfo, scope_id }
+        }
+        Address::Inet6 { host, port, flowinfo, scope_id } if host.is_unspecified() => {
+            // A socket that is bound to a v4-mapped address reaches the loopback host of IPv4.
+            let host = match local_address(entry) {
+                Some(Address::Inet6 { host, .. }) if host.to_ipv4_mapped().is_some() => {
+                    Ipv4Addr::LOCALHOST.to_ipv6_mapped()
+                }
+                _ => Ipv6Addr::LOCALHOST,
+            };
+            Address::Inet6 { host, port, flowinfo, scope_id }
+        }
+        other => other,
+    })
+}
+
+fn own_host(entry: &Entry, source: Option<Ipv4Addr>, named: Option<u32>) -> OpResult<Ipv4Addr> {
+    let bound = match local_address(entry) {
+        Some(Address::Inet { host, .. }) => Some(host),
+        Some(Address::Inet6 { host, .. }) => host.to_ipv4_mapped(),
+        _ => None,
+    };
+    let source = source.or(bound).filter(|host| !host.is_unspecified());
+    if let Some(host) = source {
+        return Ok(host);
+    }
+    let chosen = named.into_iter().chain(bound_device(entry)).chain(unicast_interface(entry));
+    match chosen.into_iter().find(|index| *index != 0) {
+        None => Ok(Ipv4Addr::LOCALHOST),
+        Some(index) => {
+            let name = interface_name(index)?;
+            let host = name.and_then(|name| interface::address_of(&name).ok());
+            // An interface without an address reaches nobody by it.
+            host.ok_or(OpError::Os { call: "connect", errno: libc::ENETUNREACH })
+        }
+    }
+}
+
+/// The interfaces that a destination and the socket name, each once, by the names that the kernel has for
+/// them. `named` are indexes from ancillary data.
+pub fn interfaces(
+    entry: &Entry,
+    destination: Option<&Address>,
+    named: &[u32],
+) -> OpResult<Vec<String>> {
+    if let Some(state) = &entry.sniffer {
+        let index = state.state().ifindex;
+        return Ok(index.map(interface_name).transpose()?.flatten().into_iter().collect());
+    }
+    let kind = entry.kind();
+    let mut indexes: Vec<u32> = named.to_vec();
+    indexes.extend(destination.and_then(index));
+    if destination.is_none() && ![libc::AF_INET, libc::AF_INET6].contains(&kind.family) {
+        indexes.extend(local_address(entry).as_ref().and_then(index));
+    }
+    if [libc::AF_INET, libc::AF_INET6].contains(&kind.family) {
+        let choices = entry.ends.known().choices;
+        indexes.extend(bound_device(entry));
+        indexes.push(choices.packet_interface);
+        if is_multicast(destination) != Some(false) {
+            indexes.push(choices.multicast_interface);
+            let get = |(level, name)| option::get_int(entry.fd(), level, name).ok();
+            let six = (kind.family == libc::AF_INET6)
+                .then(|| get((libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF)));
+            indexes.extend(six.flatten().map(i32::cast_unsigned));
+            // Of a multicast source the interface is chosen by its address.
+            let owners = choices.multicast_source.map(owners).unwrap_or_default();
+            indexes.extend(owners.iter().filter_map(|name| interface::index_of(name).ok()));
+        }
+        if is_multicast(destination) != Some(true) {
+            indexes.extend(unicast_interface(entry));
+        }
+    }
+    indexes.retain(|index| *index != 0);
+    indexes.sort_unstable();
+    indexes.dedup();
+    let names: OpResult<Vec<_>> = indexes.into_iter().map(interface_name).collect();
+    Ok(names?.into_iter().flatten().collect())
+}
+
+/// Sources that options chose for what is sent to a destination.
+pub fn chosen_sources(entry: &Entry, destination: Option<&Address>) -> Vec<SocketName> {
+    let choices = entry.ends.known().choices;
+    let multicast = choices.multicast_source.filter(|_| is_multicast(destination) != Some(false));
+    let multicast = multicast.map(|host| Address::Inet { host, port: 0 });
+    let packet = choices.packet_source;
+    let packet = packet.map(|host| Address::Inet6 { host, port: 0, flowinfo: 0, scope_id: 0 });
+    multicast.into_iter().chain(packet).map(SocketName::Address).collect()
+}
+
+/// Whether a destination is a multicast group; `None` where it is not known.
+fn is_multicast(destination: Option<&Address>) -> Option<bool> {
+    destination.map(|destination| match destination {
+        Address::Inet { host, .. } => host.is_multicast(),
+        Address::Inet6 { host, .. } => host.to_canonical().is_multicast(),
+        _ => false,
+    })
+}
+
+/// The interface that `SO_BINDTODEVICE` holds the socket to.
+fn bound_device(entry: &Entry) -> Option<u32> {
+    let index = option::get_int(entry.fd(), libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX);
+    index.ok().map(i32::cast_unsigned)
+}
+
+fn unicast_interface(entry: &Entry) -> Vec<u32> {
+    let six = (libc::IPPROTO_IPV6, IPV6_UNICAST_IF);
+    let options = match entry.kind().family {
+        libc::AF_INET => vec![(libc::IPPROTO_IP, IP_UNICAST_IF)],
+        libc::AF_INET6 => vec![(libc::IPPROTO_IP, IP_UNICAST_IF), six],
+        _ => Vec::new(),
+    };
+    let get = |(level, name)| option::get_int(entry.fd(), level, name).ok();
+    options.into_iter().filter_map(get).map(|index| u32::from_be(index.cast_unsigned())).collect()
+}
+
+/// The interface that an address names.
+pub fn interface(entry: &Entry, address: &Address) -> OpResult<Option<String>> {
+    if let Some(state) = &entry.sniffer {
+        let index = state.state().ifindex;
+        return Ok(index.map(interface_name).transpose()?.flatten());
+    }
+    index(address).map_or(Ok(None), interface_name)
+}
+
+fn index(address: &Address) -> Option<u32> {
+    match *address {
+        Address::Packet { ifindex, .. }
+        | Address::Can { ifindex }
+        | Address::CanIsotp { ifindex, .. }
+        | Address::CanJ1939 { ifindex, .. } => Some(ifindex),
+        Address::Inet6 { scope_id, .. } => Some(scope_id),
+        _ => None,
+    }
+}
+
+/// The interface that a packet socket captures from: the one it is bound to.
+pub fn captured(entry: &Entry) -> Option<String> {
+    let index = match &entry.sniffer {
+        Some(state) => state.state().ifindex,
+        None => local_address(entry).as_ref().and_then(index),
+    };
+    interface_name(index?).ok().flatten()
+}
+
+/// The name of an interface; `None` for 0, which is none or all of them. `ENODEV` for one that there is
+/// not, as the kernel says: a rule could not judge it.
+pub fn interface_name(index: u32) -> OpResult<Option<String>> {
+    if index == 0 {
+        return Ok(None);
+    }
+    let missing = |_| OpError::Os { call: "if_indextoname", errno: libc::ENODEV };
+    interface::name_of(index).map(Some).map_err(missing)
+}
+
+/// The name of the interface that has this address.
+pub fn interface_of(host: Ipv4Addr) -> Option<String> {
+    interface_name(interface::owner_of(host.into()).ok()??).ok().flatten()
+}
+
+/// The hosts that options keep for all that is sent: `IP_OPTIONS`, `IPV6_RTHDR`.
+pub fn route(entry: &Entry) -> Vec<Address> {
+    const LONGEST: u32 = 2048;
+    let options: &[_] = match entry.kind().family {
+        libc::AF_INET => &[(libc::IPPROTO_IP, libc::IP_OPTIONS)],
+        libc::AF_INET6 => {
+            &[(libc::IPPROTO_IP, libc::IP_OPTIONS), (libc::IPPROTO_IPV6, libc::IPV6_RTHDR)]
+        }
+        _ => &[],
+    };
+    let kept = options.iter().flat_map(|(level, name)| {
+        let value = option::get_bytes(entry.fd(), *level, *name, LONGEST).unwrap_or_default();
+        hops(*level, *name, &value)
+    });
+    kept.collect()
+}
+
+/// Whether a packet socket has a protocol, and so captures where it is bound.
+pub fn captures(entry: &Entry) -> bool {
+    let has = |address| matches!(address, Address::Packet { protocol, .. } if protocol != 0);
+    entry.kind().proto != 0 || local_address(entry).is_some_and(has)
+}
+
+/// Whether what is sent begins with a header that the kernel would otherwise make.
+pub fn own_headers(entry: &Entry) -> bool {
+    let kind = entry.kind();
+    let option = match (kind.kind, kind.family) {
+        (libc::SOCK_RAW, libc::AF_INET) => (libc::IPPROTO_IP, libc::IP_HDRINCL),
+        (libc::SOCK_RAW, libc::AF_INET6) => (libc::IPPROTO_IPV6, libc::IPV6_HDRINCL),
+        _ => return false,
+    };
+    // A socket that does not tell is taken for one that does.
+    kind.proto == libc::IPPROTO_RAW
+        || option::get_int(entry.fd(), option.0, option.1).map_or(true, |on| on != 0)
+}
+
+/// The names that the kernel has for the interfaces that an option may mean. A name may be an
+/// alternative one (`ip-link(8)`, altname).
+pub fn devices(device: &Device) -> OpResult<Vec<String>> {
+    let found = match device {
+        Device::Index(index) => interface_name(*index)?,
+        Device::Name(name) if name.is_empty() => None,
+        Device::Name(name) => {
+            let missing = |_| OpError::Os { call: "setsockopt", errno: libc::ENODEV };
+            interface_name(interface::index_of(name).map_err(missing)?)?
+        }
+        Device::Address(host) => return Ok(owners(*host)),
+    };
+    Ok(found.into_iter().collect())
+}
+
+/// The interfaces that the kernel may find by an address (`__ip_dev_find`): those that carry it, or any where
+/// routes alone know it for a local one.
+fn owners(host: Ipv4Addr) -> Vec<String> {
+    if host.is_unspecified() {
+        return Vec::new();
+    }
+    let all = || interface::list().into_iter().flatten().map(|(_, name)| name).collect();
+    interface::owners_of(host).ok().filter(|owners| !owners.is_empty()).unwrap_or_else(all)
+}

@@ -1,0 +1,46 @@
+//! A rate: so much a second of one user.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::Crossed;
+
+/// So much a second. After a second of rest a second's worth goes at once; what goes beyond it puts
+/// the user in debt, and the next message waits until that is paid.
+#[derive(Debug)]
+pub(super) struct Rate {
+    limit: Crossed,
+    began: Instant,
+    /// When the debt is paid, in nanoseconds from `began`, where a second has passed already.
+    paid: AtomicU64,
+}
+
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
+impl Rate {
+    /// No debt.
+    pub(super) fn new(limit: Crossed) -> Self {
+        Self { limit, began: Instant::now(), paid: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        let passed = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        passed.saturating_add(SECOND)
+    }
+
+    /// How long until the debt is paid.
+    pub(super) fn delay(&self) -> Option<(Duration, Crossed)> {
+        let debt = self.paid.load(Ordering::Relaxed).checked_sub(self.now())?;
+        (debt > 0).then(|| (Duration::from_nanos(debt), self.limit))
+    }
+
+    /// Counts so much.
+    pub(super) fn spend(&self, amount: u64) {
+        let cost = u128::from(amount) * u128::from(SECOND) / u128::from(self.limit.value.max(1));
+        let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+        let saved = self.now() - SECOND;
+        let pay = |paid: u64| paid.max(saved).saturating_add(cost);
+        self.paid.update(Ordering::Relaxed, Ordering::Relaxed, pay);
+    }
+}

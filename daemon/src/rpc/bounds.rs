@@ -1,0 +1,327 @@
+//! How much a message holds, before any of it is decoded: a message of eight megabytes can hold millions
+//! of values, and a decoded value takes many times the memory of its text.
+//!
+//! One pass over the text counts values without making any. Lists that the contract bounds are found by
+//! the name of their parameter.
+
+use std::borrow::Cow;
+
+use jsonrpsee::types::ErrorObjectOwned;
+use serde_json::value::RawValue;
+use sockbroker_proto::error::ErrorKind;
+
+use crate::config::limits::{Limits, size};
+use crate::error::Crossed;
+use crate::rpc::error;
+use crate::rpc::methods::Method;
+use crate::rpc::methods::outcome;
+use crate::rpc::params::{self, Given};
+use crate::session::broker::Broker;
+
+/// Checks a request before it is decoded. Gives which parameters it has, and how many items its lists.
+pub(super) fn admit(
+    method: &Method,
+    text: &str,
+    params: Option<&RawValue>,
+    broker: &Broker,
+) -> Result<(Given, usize), ErrorObjectOwned> {
+    let refuse = |crossed: Crossed| {
+        method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
+        broker.metrics.crossed(crossed.name);
+        error::limit_of(method.call(), crossed)
+    };
+    check_message(text, &broker.limits).map_err(refuse)?;
+    let Some(names) = method.parameters else { return Ok((Given::default(), 0)) };
+    let given = params::check(names, params).map_err(|text| {
+        method.outcomes.count(outcome(Some(ErrorKind::Argument.code())));
+        error::argument(method.call(), &text)
+    })?;
+    let params = params.map_or("", RawValue::get);
+    let items = check_lists(names, params, &broker.limits).map_err(refuse)?;
+    Ok((given, size(items)))
+}
+
+/// Refuses a message with more JSON values than the limit allows.
+pub(super) fn check_message(text: &str, limits: &Limits) -> Result<(), Crossed> {
+    let limit = Crossed { name: "message_values", value: limits.message_values };
+    // Every value that is counted has a byte of its own.
+    if text.len() as u64 <= limit.value {
+        return Ok(());
+    }
+    let mut rest = text.as_bytes();
+    let mut values = 0;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'"' => behind_text(after),
+            b',' | b'[' | b'{' => {
+                values += 1;
+                if values > limit.value {
+                    return Err(limit);
+                }
+                after
+            }
+            _ => after,
+        };
+    }
+    Ok(())
+}
+
+/// What follows a text whose opening quote was read.
+fn behind_text(mut rest: &[u8]) -> &[u8] {
+    loop {
+        match rest {
+            [b'"', after @ ..] => return after,
+            [b'\\', _, after @ ..] | [_, after @ ..] => rest = after,
+            [] => return rest,
+        }
+    }
+}
+
+/// What a value is to its method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The parameters, by name or by place; the fields of one message.
+    Fields,
+    /// The messages of `sendmmsg`.
+    Messages,
+    /// A list whose items are counted.
+    List(Counted),
+    /// Nothing that has a limit of its own.
+    Other,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Messages,
+    Buffers,
+    Ancillary,
+    Handles,
+    Restrictions,
+    Address,
+}
+
+/// How many kinds of [`Counted`] there are.
+const KINDS: usize = 6;
+
+impl Counted {
+    fn limit(self, limits: &Limits) -> Crossed {
+        macro_rules! limit {
+            ($name:ident) => {
+                Crossed { name: stringify!($name), value: limits.$name }
+            };
+        }
+        match self {
+            Self::Messages => limit!(batch_messages),
+            Self::Buffers => limit!(message_buffers),
+            Self::Ancillary => limit!(ancillary_items),
+            Self::Handles => limit!(poll_handles),
+            Self::Restrictions => limit!(restriction_items),
+            Self::Address => limit!(address_items),
+        }
+    }
+}
+
+/// What the parameter or field of a name is.
+fn role(name: &str) -> Role {
+    match name {
+        "messages" => Role::Messages,
+        "buffers" | "msg" => Role::List(Counted::Buffers),
+        "ancdata" => Role::List(Counted::Ancillary),
+        "fds" => Role::List(Counted::Handles),
+        "rules" | "filters" => Role::List(Counted::Restrictions),
+        "address" | "source_address" | "sockaddr" => Role::List(Counted::Address),
+        _ => Role::Other,
+    }
+}
+
+/// A list or an object that is open.
+#[derive(Debug)]
+struct Open {
+    role: Role,
+    is_object: bool,
+    /// The place of the next item of a list.
+    place: usize,
+    /// In an object: what the value behind the name is. `None` where a name comes next.
+    named: Option<Role>,
+}
+
+struct Counter<'a> {
+    names: &'a [&'a str],
+    limits: &'a Limits,
+    counts: [u64; KINDS],
+    open: Vec<Open>,
+}
+
+/// Refuses parameters, which are JSON, where a list is longer than its limit. Gives how many items the
+/// lists have together.
+fn check_lists(names: &[&str], params: &str, limits: &Limits) -> Result<u64, Crossed> {
+    if names.iter().all(|name| role(name) == Role::Other) {
+        return Ok(0);
+    }
+    Counter { names, limits, counts: [0; KINDS], open: Vec::new() }.count(params)
+}
+
+impl Counter<'_> {
+    fn count(mut self, text: &str) -> Result<u64, Crossed> {
+        let mut rest = text.as_bytes();
+        while let Some((byte, after)) = rest.split_first() {
+            rest = match byte {
+                b'"' => {
+                    let behind = behind_text(after);
+                    let length = rest.len() - behind.len();
+                    self.text(rest.get(..length).unwrap_or_default())?;
+                    behind
+                }
+                b'[' | b'{' => {
+                    let role = self.value()?;
+                    let is_object = *byte == b'{';
+                    self.open.push(Open { role, is_object, place: 0, named: None });
+                    after
+                }
+                b']' | b'}' => {
+                    self.open.pop();
+                    after
+                }
+                b',' => {
+                    if let Some(open) = self.open.last_mut() {
+                        open.named = None;
+                    }
+                    after
+                }
+                b':' | b' ' | b'\t' | b'\r' | b'\n' => after,
+                _ => {
+                    self.value()?;
+                    let end = |byte: &u8| matches!(byte, b',' | b']' | b'}');
+                    let length = rest.iter().position(end).unwrap_or(rest.len());
+                    rest.get(length..).unwrap_or_default()
+                }
+            };
+        }
+        Ok(self.counts.iter().sum())
+    }
+
+    /// A text: a name of a field, or a value.
+    fn text(&mut self, quoted: &[u8]) -> Result<(), Crossed> {
+        match self.open.last_mut() {
+            Some(open) if open.is_object && open.named.is_none() => {
+                // A name may be written with escapes.
+                let name = serde_json::from_slice::<Cow<'_, str>>(quoted).unwrap_or_default();
+                let is_fields = open.role == Role::Fields;
+                let nested = Role::List(Counted::Address);
+                let inner = if open.role == nested { nested } else { Role::Other };
+                open.named = Some(if is_fields { role(&name) } else { inner });
+                Ok(())
+            }
+            _ => self.value().map(|_role| ()),
+        }
+    }
+
+    /// A value begins: counts it, and gives what it is.
+    fn value(&mut self) -> Result<Role, Crossed> {
+        let Some(open) = self.open.last_mut() else { return Ok(Role::Fields) };
+        let place = open.place;
+        open.place += 1;
+        let (counted, role) = match open.role {
+            Role::Fields => {
+                let by_place = || self.names.get(place).map_or(Role::Other, |name| role(name));
+                let role = open.named.unwrap_or_else(by_place);
+                if role == Role::List(Counted::Address) {
+                    // Each address has its own count.
+                    self.counts[Counted::Address as usize] = 0;
+                }
+                return Ok(role);
+            }
+            Role::Messages => (Counted::Messages, Role::Fields),
+            Role::List(Counted::Address) => (Counted::Address, open.role),
+            Role::List(counted) => (counted, Role::Other),
+            Role::Other => return Ok(Role::Other),
+        };
+        let limit = counted.limit(self.limits);
+        let count = &mut self.counts[counted as usize];
+        *count += 1;
+        if *count > limit.value { Err(limit) } else { Ok(role) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crossed(names: &[&str], params: &str, limits: &Limits) -> Option<&'static str> {
+        check_lists(names, params, limits).err().map(|limit| limit.name)
+    }
+
+    #[test]
+    fn values_of_a_message_are_counted_outside_of_texts() {
+        let limits = Limits { message_values: 3, ..Limits::default() };
+        for (text, refused) in [
+            ("[1,2,3]", false),
+            ("[1,2,3,4]", true),
+            (r#"{"a":[1,2]}"#, false),
+            (r#"{"a":[1,2],"b":{}}"#, true),
+            (r#"["[[[,,,\",,,{{{"]"#, false),
+            (r#"["\\",[],[],1]"#, true),
+            (r#"["never ends,,,,"#, false),
+            (r#"["\"#, false),
+        ] {
+            assert_eq!(check_message(text, &limits).is_err(), refused, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_are_found_by_place_and_by_name() {
+        let limits = Limits { message_buffers: 2, ancillary_items: 1, ..Limits::default() };
+        let names = ["handle", "buffers", "ancdata", "flags", "address"];
+        for (params, limit) in [
+            (r#"[1,["",""],[[1,2,"a,b,c"]],0,["::1",9]]"#, None),
+            (r#"[1,["","",""]]"#, Some("message_buffers")),
+            (r#"[1,[],[[1,2,""],[1,2,""]]]"#, Some("ancillary_items")),
+            (r#"{"buffers":["","",{"attachment":0}]}"#, Some("message_buffers")),
+            (r#"{"b\u0075ffers" : [ 1 , 2 , 3 ] }"#, Some("message_buffers")),
+            (r#"{"flags":["","",""],"handle":[1,2,3]}"#, None),
+            (r#"{"ancdata":[],"buffers":null,"handle":1}"#, None),
+        ] {
+            assert_eq!(crossed(&names, params, &limits), limit, "{params}");
+        }
+        assert_eq!(crossed(&["level"], "[[1,2,3]]", &limits), None);
+    }
+
+    #[test]
+    fn messages_share_the_limits_of_their_call() {
+        let limits = Limits { message_buffers: 3, batch_messages: 2, ..Limits::default() };
+        let names = ["handle", "messages", "flags"];
+        let message = |buffers: &str| format!(r#"{{"buffers":[{buffers}],"address":["::1",9]}}"#);
+        for (messages, limit) in [
+            ([message("1,2"), message("3")].join(","), None),
+            ([message("1,2"), message("3,4")].join(","), Some("message_buffers")),
+            ([message(""), message(""), message("")].join(","), Some("batch_messages")),
+        ] {
+            assert_eq!(crossed(&names, &format!("[1,[{messages}],0]"), &limits), limit);
+        }
+    }
+
+    #[test]
+    fn an_address_is_counted_with_all_that_is_in_it() {
+        let limits = Limits { address_items: 4, ..Limits::default() };
+        let names = ["handle", "address", "source_address"];
+        for (params, limit) in [
+            (r#"[1,["::1",9,0,0],["::1",9,0,0]]"#, None),
+            (r#"[1,["::1",9,0,0,0]]"#, Some("address_items")),
+            (r"[1,[[],[[]],[[]]]]", Some("address_items")),
+            (r#"[1,{"family":2,"base64":"AA=="}]"#, None),
+            (r#"[1,{"a":[1,2],"b":{"c":3}}]"#, Some("address_items")),
+        ] {
+            assert_eq!(crossed(&names, params, &limits), limit, "{params}");
+        }
+    }
+
+    #[test]
+    fn rules_and_filters_are_counted_together() {
+        let limits = Limits { restriction_items: 2, ..Limits::default() };
+        let names = ["rules", "filters"];
+        assert_eq!(crossed(&names, r#"[["a"],[{"allow":["bind","listen"]}]]"#, &limits), None);
+        let many = r#"{"rules":["a","b"],"filters":[{"allow":["bind"]}]}"#;
+        assert_eq!(crossed(&names, many, &limits), Some("restriction_items"));
+    }
+}

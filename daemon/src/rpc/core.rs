@@ -1,0 +1,286 @@
+//! One connection's calls: messages in, answers out, whatever the transport.
+//!
+//! Calls start in the order of arrival: each is polled once as it arrives, and only those that have to
+//! wait go into a set. Every request with an id gets exactly one answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::future::{AbortHandle, Abortable};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jsonrpsee::types::Id;
+use serde_json::value::RawValue;
+use sockbroker_proto::api::session::RequestId;
+use sockbroker_proto::error::ErrorKind;
+
+use crate::config::limits::size;
+use crate::error::Crossed;
+pub use crate::rpc::answer::{Answer, Message};
+use crate::rpc::answer::{Started, answer, conclude, keep, refused, without_id};
+use crate::rpc::batch::{self, Batches, Slot};
+use crate::rpc::bounds::admit;
+use crate::rpc::call::{Beside, Call, Enclosed};
+use crate::rpc::envelope::{Envelope, EnvelopeError, request_id};
+use crate::rpc::error;
+use crate::rpc::first::{First, first_poll};
+use crate::rpc::methods::outcome;
+use crate::rpc::methods::{Method, MethodTable};
+use crate::rpc::waiting::{Ended, Guarded, Held, Shares, Waiting, check_connection};
+use crate::session::connection::Connection;
+use crate::session::finished::{KeptAnswer, LastCalls};
+
+/// The calls of one connection.
+#[derive(Debug)]
+pub struct Core {
+    connection: Arc<Connection>,
+    methods: MethodTable,
+    waiting: FuturesUnordered<Waiting>,
+    /// Calls that wait, by id: what can be cancelled.
+    calls: HashMap<RequestId, (AbortHandle, Call)>,
+    batches: Batches,
+    held: Held,
+    last: Option<(RequestId, KeptAnswer)>,
+}
+
+impl Core {
+    /// The calls of a new connection.
+    pub fn new(connection: Arc<Connection>, methods: MethodTable) -> Self {
+        Self {
+            connection,
+            methods,
+            waiting: FuturesUnordered::new(),
+            calls: HashMap::new(),
+            batches: Batches::default(),
+            held: Held::default(),
+            last: None,
+        }
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Whether no call waits.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes a message: its calls start now. `None` if the answer comes later, or never.
+    pub fn receive(&mut self, message: Message) -> Option<Answer> {
+        self.last = None;
+        let Ok(text) = std::str::from_utf8(&message.json) else {
+            return Some(without_id(error::plain(ErrorKind::Parse, "the message is not UTF-8")));
+        };
+        if text.trim_start().starts_with('[') {
+            return self.receive_batch(text);
+        }
+        match self.start(text, message.enclosed, Slot::Alone) {
+            Started::Answered(id, json, beside) => Some(self.finish(&id, json, beside)),
+            Started::Waiting | Started::Silent => None,
+        }
+    }
+
+    fn receive_batch(&mut self, text: &str) -> Option<Answer> {
+        let limits = &self.connection.broker().limits;
+        let entries = match batch::entries(text, limits) {
+            Ok(entries) => entries,
+            Err(error) => return Some(without_id(error)),
+        };
+        if self.batches.held() >= size(limits.output_bytes) {
+            return Some(without_id(error::limit("output_bytes", limits.output_bytes, 0)));
+        }
+        let batch = self.batches.begin(entries.len(), size(limits.frame_bytes));
+        for (index, entry) in entries.into_iter().enumerate() {
+            let slot = Slot::InBatch { batch, index };
+            match self.start(entry.get(), Enclosed::default(), slot) {
+                Started::Answered(id, json, _) => self.batches.answer(batch, index, id, json),
+                Started::Silent => self.batches.silent(batch),
+                Started::Waiting => {}
+            }
+        }
+        self.end_batch(batch)
+    }
+
+    fn end_batch(&mut self, batch: u64) -> Option<Answer> {
+        let json = self.batches.take_complete(batch)?;
+        Some(Answer { json: json.into(), beside: Beside::default() })
+    }
+
+    fn start(&mut self, text: &str, enclosed: Enclosed, slot: Slot) -> Started {
+        let (envelope, id) = match Envelope::read(text) {
+            Ok(read) => read,
+            Err((EnvelopeError::NotJson(text), id)) => {
+                return refused(Some(id), error::plain(ErrorKind::Parse, text));
+            }
+            Err((EnvelopeError::NotRequest(text), id)) => {
+                return refused(Some(id), error::plain(ErrorKind::Request, text));
+            }
+        };
+        if envelope.method == "$/cancelRequest" {
+            return self.cancel(envelope.params, id);
+        }
+        let Some(method) = self.methods.get(&envelope.method).cloned() else {
+            let text = format!("no method {}: see rpc.discover", envelope.method);
+            return refused(id.map(Id::into_owned), error::plain(ErrorKind::Method, text));
+        };
+        self.connection.count_call();
+        let key = id.as_ref().and_then(request_id);
+        if key.as_ref().is_some_and(|key| self.calls.contains_key(key)) {
+            let error = error::plain(ErrorKind::Request, "a call with this id is in flight");
+            return refused(id.map(Id::into_owned), error);
+        }
+        let (given, items) = match admit(&method, text, envelope.params, self.connection.broker()) {
+            Ok(admitted) => admitted,
+            Err(error) => return refused(id.map(Id::into_owned), error),
+        };
+        let alone = matches!(slot, Slot::Alone);
+        let held = Held::of(text, &enclosed, items);
+        let call = Call::new(&self.connection, method.name, given, enclosed, alone);
+        self.run(method, call, id, envelope.params, slot, held)
+    }
+
+    /// Runs a method to its first wait.
+    fn run(
+        &mut self,
+        method: Method,
+        call: Call,
+        id: Option<Id<'_>>,
+        params: Option<&RawValue>,
+        slot: Slot,
+        held: Held,
+    ) -> Started {
+        let most = size(self.connection.broker().limits.frame_bytes);
+        let answered = id.clone().unwrap_or(Id::Null);
+        let response = match first_poll(&method.callback, &call, answered, params, most) {
+            First::Ended(response) => response,
+            First::Waits(future) => {
+                let id = id.map(Id::into_owned);
+                let ended = Ended { id, method, call, slot, held, shares: None, response: None };
+                return self.wait(future, ended);
+            }
+        };
+        let answered = id.is_some();
+        let id = id.map_or(Id::Null, Id::into_owned);
+        let (json, beside) = conclude(&method, &call, &id, response, params);
+        if answered { Started::Answered(id, json, beside) } else { Started::Silent }
+    }
+
+    /// Puts a call into the set, unless the connection's share is used up.
+    fn wait(&mut self, future: Guarded, mut ended: Ended) -> Started {
+        let limits = &self.connection.broker().limits;
+        let sum = self.held.plus(ended.held);
+        let shares = check_connection(limits, self.waiting.len(), sum)
+            .and_then(|()| Shares::take(self.connection.user(), ended.held));
+        match shares {
+            Ok(shares) => ended.shares = Some(shares),
+            Err(Crossed { name, value }) => {
+                drop(future);
+                ended.method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
+                self.connection.broker().metrics.crossed(name);
+                return refused(ended.id, error::limit(name, value, ended.call.sent()));
+            }
+        }
+        self.held = sum;
+        let (abort, registration) = AbortHandle::new_pair();
+        if let Some(key) = ended.id.as_ref().and_then(request_id) {
+            self.calls.insert(key, (abort, ended.call.clone()));
+        }
+        self.waiting.push(Waiting::new(Abortable::new(future, registration), ended));
+        Started::Waiting
+    }
+
+    /// `$/cancelRequest {id}`: ends a call that waits; any other id is too late or never was.
+    fn cancel(&mut self, params: Option<&RawValue>, id: Option<Id<'_>>) -> Started {
+        #[derive(serde::Deserialize)]
+        struct Cancel {
+            id: RequestId,
+        }
+        let cancel = params.and_then(|params| serde_json::from_str::<Cancel>(params.get()).ok());
+        if let Some((abort, _)) = cancel.and_then(|cancel| self.calls.get(&cancel.id)) {
+            abort.abort();
+        }
+        let error = error::plain(ErrorKind::Request, "$/cancelRequest is a notification: no id");
+        if id.is_some() { refused(id.map(Id::into_owned), error) } else { Started::Silent }
+    }
+
+    /// The next answer of a call that waited; `None` when no call waits.
+    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Answer>> {
+        loop {
+            let Some(ended) = ready!(self.waiting.poll_next_unpin(context)) else {
+                return Poll::Ready(None);
+            };
+            self.held = self.held.minus(ended.held);
+            if let Some(key) = ended.id.as_ref().and_then(request_id) {
+                self.calls.remove(&key);
+            }
+            if let Some(answer) = self.conclude_waiting(ended) {
+                return Poll::Ready(Some(answer));
+            }
+        }
+    }
+
+    /// Whether the answer that is kept for `call.resolve` has descriptors.
+    pub fn keeps_descriptors(&self) -> bool {
+        self.last.as_ref().is_some_and(|(_, kept)| !kept.descriptors.is_empty())
+    }
+
+    /// Forgets the answer that is kept: the peer has it.
+    pub fn forget_last(&mut self) {
+        self.last = None;
+    }
+
+    fn conclude_waiting(&mut self, ended: Ended) -> Option<Answer> {
+        let Ended { id, method, call, slot, response, .. } = ended;
+        let concluded = id.map(|id| {
+            let (json, beside) = if let Some(response) = response {
+                conclude(&method, &call, &id, response, None)
+            } else {
+                method.outcomes.count(outcome(Some(ErrorKind::Cancelled.code())));
+                let error = error::cancelled(call.sent());
+                (error::answer(id.clone(), error), Beside::default())
+            };
+            (id, json, beside)
+        });
+        match (slot, concluded) {
+            (Slot::Alone, Some((id, json, beside))) => Some(self.finish(&id, json, beside)),
+            (Slot::Alone, None) => None,
+            (Slot::InBatch { batch, index }, Some((id, json, _))) => {
+                self.batches.answer(batch, index, id, json);
+                self.end_batch(batch)
+            }
+            (Slot::InBatch { batch, .. }, None) => {
+                self.batches.silent(batch);
+                self.end_batch(batch)
+            }
+        }
+    }
+
+    /// Makes the answer, and keeps it for `call.resolve` where somebody could ask.
+    fn finish(&mut self, id: &Id<'_>, json: Box<RawValue>, beside: Beside) -> Answer {
+        let answer = answer(json, beside);
+        if let Some(request) = request_id(id)
+            && self.connection.session().is_open()
+            && let Some(kept) = keep(&answer, &self.connection)
+        {
+            self.last = Some((request, kept));
+        }
+        answer
+    }
+
+    /// Cancels everything that waits; the answers follow.
+    pub fn cancel_all(&mut self) {
+        for (abort, _) in self.calls.values() {
+            abort.abort();
+        }
+    }
+
+    /// Cancels what waits and ends the connection.
+    pub fn end(mut self) {
+        self.waiting.clear();
+        let cancelled = self.calls.drain().map(|(request, (_, call))| (request, call.sent()));
+        let (cancelled, answered) = (cancelled.collect(), self.last.take());
+        self.connection.end(LastCalls::new(cancelled, answered, self.connection.user()));
+    }
+}

@@ -1,0 +1,140 @@
+//! A JSON-RPC 2.0 request, read without copying its parameters.
+
+use std::borrow::Cow;
+
+use jsonrpsee::types::Id;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use sockbroker_proto::api::session::RequestId;
+
+use crate::rpc::argument::plain;
+
+/// A request or, without an id, a notification.
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON-RPC request object")]
+pub(super) struct Envelope<'a> {
+    #[serde(borrow)]
+    jsonrpc: Cow<'a, str>,
+    /// A present `null` differs from an absent id.
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    /// The method's wire name.
+    #[serde(borrow)]
+    pub method: Cow<'a, str>,
+    /// The parameters as they stand.
+    #[serde(borrow, default)]
+    pub params: Option<&'a RawValue>,
+}
+
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
+/// Why a text is no request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum EnvelopeError {
+    /// Not JSON.
+    NotJson(String),
+    /// JSON, but no request.
+    NotRequest(String),
+}
+
+/// A request with its id, or why it is none with what can be read of the id.
+type Read<'a> = Result<(Envelope<'a>, Option<Id<'a>>), (EnvelopeError, Id<'static>)>;
+
+impl<'a> Envelope<'a> {
+    /// Reads one request; what is wrong is told together with the id, as far as that can be read.
+    pub(super) fn read(json: &'a str) -> Read<'a> {
+        let envelope: Self =
+            serde_json::from_str(json).map_err(|error| (classify(&error), find_id(json)))?;
+        if envelope.jsonrpc != "2.0" {
+            let text = "jsonrpc must be \"2.0\"".to_owned();
+            return Err((EnvelopeError::NotRequest(text), find_id(json)));
+        }
+        match envelope.id {
+            None => Ok((envelope, None)),
+            Some(id) => {
+                if let Ok(id) = read_id(id.get()) {
+                    Ok((envelope, Some(id)))
+                } else {
+                    let text = "the id must be a string, an unsigned integer or null".to_owned();
+                    Err((EnvelopeError::NotRequest(text), Id::Null))
+                }
+            }
+        }
+    }
+}
+
+/// By its first character: the library's own way tries each form in turn.
+fn read_id(text: &str) -> serde_json::Result<Id<'_>> {
+    match text.as_bytes().first() {
+        Some(b'0'..=b'9') => serde_json::from_str(text).map(Id::Number),
+        _ => serde_json::from_str(text),
+    }
+}
+
+fn classify(error: &serde_json::Error) -> EnvelopeError {
+    match error.classify() {
+        serde_json::error::Category::Data => EnvelopeError::NotRequest(plain(&error.to_string())),
+        serde_json::error::Category::Io
+        | serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof => EnvelopeError::NotJson(not_json(error)),
+    }
+}
+
+/// Where a text stops being JSON.
+pub(super) fn not_json(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    format!("the message is not JSON: line {line}, column {column}")
+}
+
+/// The id of a request that is wrong elsewhere.
+fn find_id(json: &str) -> Id<'static> {
+    #[derive(Deserialize)]
+    struct Only<'a> {
+        #[serde(borrow, default)]
+        id: Option<Id<'a>>,
+    }
+    let only = serde_json::from_str::<Only<'_>>(json).ok();
+    only.and_then(|only| only.id).map_or(Id::Null, Id::into_owned)
+}
+
+/// The id as the contract's type; `null` names no call.
+pub(super) fn request_id(id: &Id<'_>) -> Option<RequestId> {
+    match id {
+        Id::Null => None,
+        Id::Number(number) => Some(RequestId::Number(*number)),
+        Id::Str(text) => Some(RequestId::Text(text.clone().into_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_null_id_is_an_id_and_an_absent_one_is_none() {
+        let (_, id) = Envelope::read(r#"{"jsonrpc":"2.0","id":null,"method":"m"}"#).unwrap();
+        assert_eq!(id, Some(Id::Null));
+        let (_, id) = Envelope::read(r#"{"jsonrpc":"2.0","method":"m"}"#).unwrap();
+        assert_eq!(id, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_id() {
+        let cases = [
+            (r#"{"jsonrpc":"1.0","id":7,"method":"m"}"#, Id::Number(7)),
+            (r#"{"id":7,"method":"m"}"#, Id::Number(7)),
+            (r#"{"jsonrpc":"2.0","id":"a","method":1}"#, Id::Str("a".into())),
+            (r#"{"jsonrpc":"2.0","id":-1,"method":"m"}"#, Id::Null),
+            (r#"{"jsonrpc":"2.0","id":1.5,"method":"m"}"#, Id::Null),
+            ("17", Id::Null),
+        ];
+        for (text, expected) in cases {
+            let (error, id) = Envelope::read(text).unwrap_err();
+            assert!(matches!(error, EnvelopeError::NotRequest(_)), "{text}");
+            assert_eq!(id, expected, "{text}");
+        }
+        assert!(matches!(Envelope::read("{").unwrap_err().0, EnvelopeError::NotJson(_)));
+    }
+}

@@ -1,0 +1,305 @@
+//! The only place that makes error objects.
+//!
+//! Operations fail with an [`OpError`], the RPC library with objects of its own; both leave here with
+//! the fixed data fields of [`ErrorData`].
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use jsonrpsee::MethodResponse;
+use jsonrpsee::types::{ErrorObjectOwned, Id};
+use serde_json::value::RawValue;
+use sockbroker_proto::address::Exception;
+use sockbroker_proto::errno;
+use sockbroker_proto::error::{ErrorData, ErrorKind};
+use sockbroker_sys::resolver;
+
+use crate::error::Crossed;
+use crate::error::OpError;
+use crate::rpc::argument;
+
+/// What stands for a rule where none of the policy decides.
+const IDENTITY_RULE: &str = "built-in: calls on AF_UNIX sockets are made as the caller";
+
+/// A request whose descriptors the kernel had to drop (`MSG_CTRUNC`).
+const LOST: &str =
+    "the broker has no room for the descriptors of this request: too many open files";
+/// What stands for a rule where a descriptor would keep the broker's own connection open.
+const CONTROL_RULE: &str =
+    "built-in: no end of a control connection becomes a socket of the broker";
+
+impl From<OpError> for ErrorObjectOwned {
+    fn from(error: OpError) -> Self {
+        let (kind, message, data) = describe(error);
+        object(kind, message, data)
+    }
+}
+
+/// The data fields of an operation's error alone, for results that hold errors.
+pub(crate) fn data(error: OpError) -> ErrorData {
+    let (kind, _, data) = describe(error);
+    ErrorData { kind: kind.entry().name.to_owned(), ..data }
+}
+
+/// The message of an operation's error alone, for people.
+pub(crate) fn message(error: OpError) -> String {
+    describe(error).1
+}
+
+/// An error object of the contract.
+pub(crate) fn object(kind: ErrorKind, message: String, data: ErrorData) -> ErrorObjectOwned {
+    let entry = kind.entry();
+    let data = ErrorData { kind: entry.name.to_owned(), ..data };
+    ErrorObjectOwned::owned(entry.code, message, Some(data))
+}
+
+/// An error object that needs no more than its kind and a message.
+pub(crate) fn plain(kind: ErrorKind, message: impl Into<String>) -> ErrorObjectOwned {
+    object(kind, message.into(), ErrorData::default())
+}
+
+/// A limit of the connection that was crossed.
+pub(crate) fn limit(name: &'static str, value: u64, sent: u64) -> ErrorObjectOwned {
+    let (kind, message, data) = describe(OpError::Limit { name, value });
+    object(kind, message, ErrorData { sent: (sent > 0).then_some(sent), ..data })
+}
+
+/// A limit that the parameters of a call cross.
+pub(crate) fn limit_of(call: &str, Crossed { name, value }: Crossed) -> ErrorObjectOwned {
+    let (kind, message, data) = describe(OpError::Limit { name, value });
+    object(kind, message, ErrorData { call: Some(call.to_owned()), ..data })
+}
+
+/// The answer to a cancelled call.
+pub(crate) fn cancelled(sent: u64) -> ErrorObjectOwned {
+    let data = ErrorData { sent: (sent > 0).then_some(sent), ..ErrorData::default() };
+    object(ErrorKind::Cancelled, "the call was cancelled".to_owned(), data)
+}
+
+/// A whole answer that tells an error.
+pub(crate) fn answer(id: Id<'_>, error: ErrorObjectOwned) -> Box<RawValue> {
+    MethodResponse::error(id, error).into_json()
+}
+
+fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
+    let none = ErrorData::default();
+    match error {
+        OpError::Os { call, errno } => describe_errno(call, errno),
+        OpError::Plain(message) => (ErrorKind::Os, message, none),
+        OpError::Argument(exception, message) => {
+            let exception = Some(exception_name(exception).to_owned());
+            (ErrorKind::Argument, message, ErrorData { exception, ..none })
+        }
+        OpError::Timeout => (ErrorKind::Timeout, "timed out".to_owned(), none),
+        OpError::Gai(code) => {
+            let name = gai_name(code).map(str::to_owned);
+            let data = ErrorData { errno: Some(code), name, ..none };
+            (ErrorKind::Gai, lower(&resolver::gai_message(code)), data)
+        }
+        OpError::Host(code) => {
+            let data = ErrorData { errno: Some(code), ..none };
+            (ErrorKind::Host, lower(&resolver::host_message(code)), data)
+        }
+        OpError::Denied(denial) => {
+            let rule = Some(denial.rule.to_string());
+            let grant = Some(denial.grant.clone());
+            let data = ErrorData { rule, grant, ..with_errno(denial.errno) };
+            (ErrorKind::Denied, denial.to_string(), data)
+        }
+        OpError::Policy(message) => (ErrorKind::Policy, message, none),
+        OpError::Handle(handle) => {
+            let message = format!("no handle {handle} in this session");
+            (ErrorKind::Handle, message, with_errno(libc::EBADF))
+        }
+        OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
+        OpError::Limit { name, value } => {
+            let message = format!("the limit {name} ({value}) was reached: see session.limits");
+            describe_limit(name, message, libc::ENOBUFS)
+        }
+        OpError::Pace(Crossed { name, value }) => {
+            let message = format!("faster than the limit {name} ({value}): see session.limits");
+            describe_limit(name, message, libc::EAGAIN)
+        }
+        OpError::Identity { call, uid } => describe_identity(call, uid),
+        OpError::Descriptor(message) => {
+            (ErrorKind::Descriptor, message.to_owned(), with_errno(libc::EBADF))
+        }
+        OpError::LostDescriptors => {
+            (ErrorKind::Descriptor, LOST.to_owned(), with_errno(libc::EMFILE))
+        }
+        OpError::ControlConnection => describe_control_connection(),
+        OpError::Group(failures) => {
+            let message = format!("all {} attempts failed", failures.len());
+            let errors = failures.into_iter().map(data).collect();
+            (ErrorKind::Os, message, ErrorData { errors, ..none })
+        }
+        OpError::Partly { sent, cause } => {
+            let (kind, message, data) = describe(*cause);
+            (kind, message, ErrorData { sent: Some(sent), ..data })
+        }
+    }
+}
+
+fn describe_control_connection() -> (ErrorKind, String, ErrorData) {
+    let message = "the descriptor is an end of a connection to this broker: pass another one";
+    let rule = Some(CONTROL_RULE.to_owned());
+    (ErrorKind::Denied, message.to_owned(), ErrorData { rule, ..with_errno(libc::EPERM) })
+}
+
+fn describe_limit(name: &str, message: String, errno: i32) -> (ErrorKind, String, ErrorData) {
+    let limit = Some(name.to_owned());
+    (ErrorKind::Limit, message, ErrorData { limit, ..with_errno(errno) })
+}
+
+fn describe_identity(call: &str, uid: u32) -> (ErrorKind, String, ErrorData) {
+    let message =
+        format!("{call}: the broker cannot act as uid {uid}: it needs CAP_SETUID and CAP_SETGID");
+    let (rule, call) = (Some(IDENTITY_RULE.to_owned()), Some(call.to_owned()));
+    (ErrorKind::Denied, message, ErrorData { rule, call, ..with_errno(libc::EPERM) })
+}
+
+/// Messages begin in lower case; names within them stay as they are.
+fn lower(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map(|first| first.to_lowercase().chain(rest).collect()).unwrap_or_default()
+}
+
+fn with_errno(errno: i32) -> ErrorData {
+    let name = errno::name(errno).map(str::to_owned);
+    ErrorData { errno: Some(errno), name, ..ErrorData::default() }
+}
+
+fn describe_errno(call: &'static str, errno: i32) -> (ErrorKind, String, ErrorData) {
+    // "Connection refused (os error 111)" without its tail, in lower case.
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = lower(text.split(" (os error").next().unwrap_or_default());
+    let data = ErrorData { call: Some(call.to_owned()), ..with_errno(errno) };
+    (ErrorKind::Os, format!("{call}: {text}"), data)
+}
+
+fn exception_name(exception: Exception) -> &'static str {
+    match exception {
+        Exception::TypeError => "TypeError",
+        Exception::ValueError => "ValueError",
+        Exception::OverflowError => "OverflowError",
+        Exception::OSError => "OSError",
+    }
+}
+
+/// `EAI_*`, from the table of constants.
+fn gai_name(code: i32) -> Option<&'static str> {
+    sockbroker_proto::constant::names()
+        .find(|(name, value)| name.starts_with("EAI_") && *value == i64::from(code))
+        .map(|(name, _)| name)
+}
+
+/// Completes an error answer: objects that the RPC library made get the fixed data fields, and every
+/// error names the call. `method` is the wire name.
+pub(crate) fn complete(
+    method: &str,
+    params: Option<&RawValue>,
+    id: Id<'_>,
+    json: &RawValue,
+) -> Box<RawValue> {
+    #[derive(serde::Deserialize)]
+    struct Failed {
+        error: Fault,
+    }
+    #[derive(serde::Deserialize)]
+    struct Fault {
+        code: i32,
+        message: String,
+        #[serde(default)]
+        data: serde_json::Value,
+    }
+    let Ok(Failed { error }) = serde_json::from_str(json.get()) else {
+        return answer(id, plain(ErrorKind::Internal, "the error could not be told"));
+    };
+    let call = method.rsplit('.').next().unwrap_or(method);
+    let known = serde_json::from_value::<ErrorData>(error.data.clone());
+    let kind = ErrorKind::all().find(|kind| kind.code() == error.code);
+    let object = match (known, kind) {
+        (Ok(mut data), _) => {
+            data.call.get_or_insert_with(|| call.to_owned());
+            ErrorObjectOwned::owned(error.code, error.message, Some(data))
+        }
+        (Err(_), Some(ErrorKind::Argument)) => {
+            let refusal = error.data.as_str().unwrap_or(&error.message);
+            refused_argument(call, argument::message(method, params, refusal), refusal)
+        }
+        (Err(_), Some(kind)) => {
+            let data = ErrorData { call: Some(call.to_owned()), ..ErrorData::default() };
+            object(kind, lower(&error.message), data)
+        }
+        // -32008 of the RPC library: the answer is larger than a frame.
+        (Err(_), None) => {
+            let data = ErrorData {
+                call: Some(call.to_owned()),
+                limit: Some("frame_bytes".to_owned()),
+                ..ErrorData::default()
+            };
+            object(ErrorKind::Limit, lower(&error.message), data)
+        }
+    };
+    answer(id, object)
+}
+
+/// The limit that an answer says was crossed.
+pub(crate) fn limit_in(json: &RawValue) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Failed {
+        error: Fault,
+    }
+    #[derive(serde::Deserialize)]
+    struct Fault {
+        data: Option<ErrorData>,
+    }
+    if !json.get().contains("\"limit\"") {
+        return None;
+    }
+    serde_json::from_str::<Failed>(json.get()).ok()?.error.data?.limit
+}
+
+/// A parameter that is missing, unknown, too much, of the wrong type or out of range.
+pub(crate) fn argument(call: &str, detail: &str) -> ErrorObjectOwned {
+    refused_argument(call, format!("{call}: {detail}"), detail)
+}
+
+/// The same in these words; what the parser said decides between the exceptions.
+fn refused_argument(call: &str, message: String, detail: &str) -> ErrorObjectOwned {
+    let exception =
+        if is_out_of_range(detail) { Exception::OverflowError } else { Exception::TypeError };
+    let data = ErrorData {
+        call: Some(call.to_owned()),
+        exception: Some(exception_name(exception).to_owned()),
+        ..ErrorData::default()
+    };
+    object(ErrorKind::Argument, message, data)
+}
+
+/// Whether serde refused an integer because its type does not hold it. Beyond 64 bits the JSON parser reads an
+/// integer as a floating point number, which then has no fraction.
+fn is_out_of_range(detail: &str) -> bool {
+    const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+    if detail.contains("invalid value: integer `") {
+        return true;
+    }
+    let (_, number) = detail.split_once("invalid type: floating point `").unwrap_or_default();
+    let number = number.split('`').next().and_then(|number| number.parse::<f64>().ok());
+    number.is_some_and(|number| number.abs() >= TWO_TO_63 && number.fract() == 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_that_no_type_holds_are_out_of_range_and_fractions_are_of_a_wrong_type() {
+        let refused = |json: &str| serde_json::from_str::<i64>(json).unwrap_err().to_string();
+        for json in ["9223372036854775808", "-9223372036854775809", "1180591620717411303424"] {
+            assert!(is_out_of_range(&refused(json)), "{json}");
+        }
+        for json in ["1.5", "-0.25", "1e3", "true", "null", "\"9223372036854775808\""] {
+            assert!(!is_out_of_range(&refused(json)), "{json}");
+        }
+    }
+}

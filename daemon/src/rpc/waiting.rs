@@ -1,0 +1,144 @@
+//! A call that waits.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::{Abortable, BoxFuture, CatchUnwind};
+use jsonrpsee::MethodResponse;
+use jsonrpsee::types::Id;
+
+use crate::config::limits::{Limits, size};
+use crate::error::Crossed;
+use crate::quota::{Share, Taken, User};
+use crate::rpc::batch::Slot;
+use crate::rpc::call::{Call, Enclosed};
+use crate::rpc::methods::Method;
+
+/// A handler's future whose panic costs one call.
+pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, MethodResponse>>>;
+
+/// The most memory that a decoded item of a list takes in addition to its text: a polled handle has a permit
+/// and a watch in the kernel.
+const ITEM: usize = 256;
+
+/// What requests hold in memory and in open descriptors while their calls wait.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    pub(super) bytes: usize,
+    pub(super) descriptors: usize,
+}
+
+impl Held {
+    /// What one request holds. `items` is the number of items in its lists.
+    pub(super) fn of(text: &str, enclosed: &Enclosed, items: usize) -> Self {
+        let attached = enclosed.attachments.iter().map(bytes::Bytes::len).sum::<usize>();
+        let bytes = text.len() + attached + items * ITEM;
+        Self { bytes, descriptors: enclosed.descriptors.len() }
+    }
+
+    /// Together with another.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            descriptors: self.descriptors.saturating_add(other.descriptors),
+        }
+    }
+
+    /// Without another, which was added before.
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self { bytes: self.bytes - other.bytes, descriptors: self.descriptors - other.descriptors }
+    }
+}
+
+/// Whether one more call may wait on a connection where so many do, which hold this together.
+pub(super) fn check_connection(limits: &Limits, waiting: usize, sum: Held) -> Result<(), Crossed> {
+    let crossed = |name, value| Err(Crossed { name, value });
+    if waiting >= size(limits.calls_in_flight) {
+        crossed("calls_in_flight", limits.calls_in_flight)
+    } else if sum.bytes > size(limits.buffered_bytes) {
+        crossed("buffered_bytes", limits.buffered_bytes)
+    } else if sum.descriptors > size(limits.buffered_descriptors) {
+        crossed("buffered_descriptors", limits.buffered_descriptors)
+    } else {
+        Ok(())
+    }
+}
+
+/// The parts of its user's shares that a waiting call takes.
+#[derive(Debug)]
+pub(super) struct Shares {
+    _call: Taken,
+    _bytes: Taken,
+    _descriptors: Taken,
+}
+
+impl Shares {
+    /// Takes them, unless a limit stands in the way.
+    pub(super) fn take(user: &Arc<User>, held: Held) -> Result<Self, Crossed> {
+        Ok(Self {
+            _call: user.take(Share::Calls, 1)?,
+            _bytes: user.take(Share::Bytes, held.bytes as u64)?,
+            _descriptors: user.take(Share::Descriptors, held.descriptors as u64)?,
+        })
+    }
+}
+
+/// A call that came to its end.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its id; none for a notification.
+    pub(super) id: Option<Id<'static>>,
+    /// The method.
+    pub(super) method: Method,
+    /// Its context.
+    pub(super) call: Call,
+    /// Where the answer goes.
+    pub(super) slot: Slot,
+    /// What the request holds while it waits.
+    pub(super) held: Held,
+    /// The same as parts of what its user may hold.
+    pub(super) shares: Option<Shares>,
+    /// The answer, `Err` after a panic, `None` when cancelled.
+    pub(super) response: Option<Result<MethodResponse, ()>>,
+}
+
+/// A call in the set of those that wait.
+pub(super) struct Waiting {
+    future: Abortable<Guarded>,
+    ended: Option<Ended>,
+}
+
+impl Waiting {
+    /// A call that has been polled once. Another poll follows at once, which registers its waker.
+    pub(super) fn new(future: Abortable<Guarded>, ended: Ended) -> Self {
+        Self { future, ended: Some(ended) }
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Waiting({:?})", self.ended.as_ref().map(|ended| ended.method.name))
+    }
+}
+
+impl Future for Waiting {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        let Poll::Ready(outcome) = self.future.poll_unpin(context) else {
+            return Poll::Pending;
+        };
+        match self.ended.take() {
+            Some(ended) => {
+                let response = outcome.ok().map(|response| response.map_err(drop));
+                Poll::Ready(Ended { response, ..ended })
+            }
+            // The set never polls again what was ready.
+            None => Poll::Pending,
+        }
+    }
+}
