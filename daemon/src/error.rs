@@ -10,7 +10,7 @@ use sockbroker_policy::Denial;
 
 /// A limit that stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crossed {
+pub struct LimitExceeded {
     /// Its name in `session.limits`.
     pub name: &'static str,
     /// Its value.
@@ -53,7 +53,7 @@ pub enum OpError {
         value: u64,
     },
     /// The user has been too fast for a socket that does not wait.
-    Pace(Crossed),
+    Pace(LimitExceeded),
     /// The broker cannot act as the caller in a call that the kernel judges by who makes it.
     Identity {
         /// The call.
@@ -144,8 +144,8 @@ impl From<Box<Denial>> for OpError {
     }
 }
 
-impl From<Crossed> for OpError {
-    fn from(Crossed { name, value }: Crossed) -> Self {
+impl From<LimitExceeded> for OpError {
+    fn from(LimitExceeded { name, value }: LimitExceeded) -> Self {
         Self::Limit { name, value }
     }
 }

@@ -13,6 +13,7 @@
 pub mod frame;
 pub mod descriptors;
 pub mod handle;
+pub mod socket_spec;
 pub mod address;
 pub mod bytes;
 pub mod constant;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::websocket::Opcode;
 use sockbroker_test_support::wire::Wire;
@@ -255,7 +255,7 @@ fn buffered_bytes_bounds_what_waiting_calls_hold_in_attachments() {
         let beside: [&[u8]; 1] = [&data];
         let call = |client: &mut LspClient| {
             let params = json!([handle, { "attachment": 0 }]);
-            client.send_beside("socket.sendall", params, Beside::attachments(&beside))
+            client.send_beside("socket.sendall", params, RequestParts::attachments(&beside))
         };
         let first = call(&mut client);
         let second = call(&mut client);
@@ -279,7 +279,7 @@ fn buffered_descriptors_bounds_what_waiting_calls_hold() {
         let call = |client: &mut LspClient| {
             let item = json!([1, 1, { "descriptors": 2 }]);
             let params = json!([handle, ["aGk="], [item]]);
-            client.send_beside("socket.sendmsg", params, Beside::descriptors(&some))
+            client.send_beside("socket.sendmsg", params, RequestParts::descriptors(&some))
         };
         let first = call(&mut client);
         let second = call(&mut client);
@@ -289,7 +289,7 @@ fn buffered_descriptors_bounds_what_waiting_calls_hold() {
         assert_eq!(client.answer(first).fault().code, -32800);
         broker.settles_at(files);
         // Those of calls that need not wait do not count.
-        client.call_beside("socket.htons", json!([1]), Beside::descriptors(&some)).result();
+        client.call_beside("socket.htons", json!([1]), RequestParts::descriptors(&some)).result();
     });
 }
 

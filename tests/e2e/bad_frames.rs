@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use serde_json::json;
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::{Client, LspClient, bounded};
 
@@ -160,16 +160,16 @@ fn descriptors_that_no_call_takes_are_closed_with_their_call() {
         let null = std::fs::File::open("/dev/null").unwrap();
         let many = vec![null.as_fd(); 253];
         for method in ["socket.htons", "socket.nothing", "socket.fromfd"] {
-            let beside = Beside::descriptors(&many);
+            let beside = RequestParts::descriptors(&many);
             client.call_beside(method, json!([1]), beside);
             broker.settles_at(before);
         }
         client.send_with(
             &json!([request(1, "socket.htons", json!([1]))]),
-            Beside::descriptors(&many),
+            RequestParts::descriptors(&many),
         );
         client.read_json().unwrap();
-        client.send_with(&json!(17), Beside::descriptors(&many));
+        client.send_with(&json!(17), RequestParts::descriptors(&many));
         client.read_json().unwrap();
         broker.settles_at(before);
         client.is_served();

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::{Answer, Client, HANG, LspClient, base64, bounded, pause};
 
@@ -309,7 +309,7 @@ fn a_cancelled_send_tells_how_much_had_left() {
             let (mut ours, handle) = stream_to(&mut client);
             let data: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_be_bytes).collect();
             let beside: [&[u8]; 1] = [&data];
-            let beside = Beside::attachments(&beside);
+            let beside = RequestParts::attachments(&beside);
             let id = client.send_beside(method, json!([handle, { "attachment": 0 }]), beside);
             pause(50);
             client.cancel(id);

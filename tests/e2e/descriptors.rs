@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::{Answer, Client, Folder, HANG, LspClient, base64, bounded};
 
@@ -45,7 +45,7 @@ fn an_end_of_a_control_connection_is_refused_and_its_session_ends_with_it() {
             ] {
                 let beside = [end.as_fd()];
                 let fault =
-                    client.call_beside(method, params, Beside::descriptors(&beside)).fault();
+                    client.call_beside(method, params, RequestParts::descriptors(&beside)).fault();
                 assert_eq!(fault.kind(), (3000, "denied"), "{method}");
                 assert_eq!(fault.data.name.as_deref(), Some("EPERM"), "{method}");
             }
@@ -165,7 +165,8 @@ fn adopted_sockets_are_what_they_were() {
             for (method, params) in
                 [("socket.fromfd", json!([index])), ("socket.socket", json!({ "fileno": index }))]
             {
-                let adopted = client.call_beside(method, params, Beside::descriptors(&beside));
+                let adopted =
+                    client.call_beside(method, params, RequestParts::descriptors(&beside));
                 let result = adopted.result();
                 assert_eq!(
                     (&result["family"], &result["type"], &result["proto"]),
@@ -189,11 +190,13 @@ fn what_is_no_socket_or_not_there_is_refused() {
         let file = File::open("/dev/null").unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = [file.as_fd()];
-        let refused = client.call_beside("socket.fromfd", Value::Null, Beside::descriptors(&file));
+        let refused =
+            client.call_beside("socket.fromfd", Value::Null, RequestParts::descriptors(&file));
         assert_eq!(refused.fault().errno(), "ENOTSOCK");
         let socket = [ours.as_fd()];
         for params in [json!([1]), json!([253]), json!([u32::MAX])] {
-            let refused = client.call_beside("socket.fromfd", params, Beside::descriptors(&socket));
+            let refused =
+                client.call_beside("socket.fromfd", params, RequestParts::descriptors(&socket));
             assert_eq!(refused.fault().kind(), DESCRIPTOR);
         }
         assert_eq!(client.call("socket.fromfd", Value::Null).fault().kind(), DESCRIPTOR);
@@ -245,7 +248,7 @@ fn a_batch_refuses_descriptors_and_closes_those_that_came() {
             request(3, "socket.send", json!([left, { "attachment": 0 }])),
         ]);
         let descriptors = [ours.as_fd()];
-        let beside = Beside { attachments: Some(&[b"x"]), descriptors: &descriptors };
+        let beside = RequestParts { attachments: Some(&[b"x"]), descriptors: &descriptors };
         client.send_with(&batch, beside);
         let answers = client.next_answer().unwrap();
         let code = |index: usize| answers.json[index]["error"]["code"].as_i64();
@@ -270,7 +273,11 @@ fn pipelined_frames_keep_their_own_descriptors() {
                 let beside = [ours.as_fd(), theirs.as_fd()];
                 let first = index % 2;
                 let beside = &beside[first..];
-                client.send_beside("socket.fromfd", json!([1 - first]), Beside::descriptors(beside))
+                client.send_beside(
+                    "socket.fromfd",
+                    json!([1 - first]),
+                    RequestParts::descriptors(beside),
+                )
             })
             .collect();
         for (index, (id, (mut ours, _))) in (0..50_u8).zip(ids.into_iter().zip(pairs)) {
@@ -294,7 +301,9 @@ fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
         let item = |count: u32| json!(["SOL_SOCKET", "SCM_RIGHTS", { "descriptors": count }]);
         let params = json!([left, ["aGk="], [item(3)]]);
         assert_eq!(
-            *client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result(),
+            *client
+                .call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside))
+                .result(),
             2
         );
         let mut came = client.call("socket.recvmsg", json!([right, 9, 100]));
@@ -313,7 +322,7 @@ fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
         assert_eq!(texts, ["a", "b", "c"]);
         // Too little room: the kernel cuts, and says so.
         let params = json!([left, ["aGk="], [item(3)]]);
-        client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result();
+        client.call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside)).result();
         let cut = client.call("socket.recvmsg", json!([right, 9, 20]));
         assert_eq!((cut.descriptors.len(), &cut.result()["flags"]), (1, &json!(libc::MSG_CTRUNC)));
     });
@@ -331,7 +340,7 @@ fn received_descriptors_that_cannot_be_carried_are_closed_and_told_as_cut() {
         let file = File::open("/dev/null").unwrap();
         let beside = [file.as_fd()];
         let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
-        client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result();
+        client.call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside)).result();
         let came = lines.call("socket.recvmsg", json!([right, 9, 100]));
         assert_eq!((came.data(), &came.result()["ancdata"]), (b"hi".to_vec(), &json!([])));
         assert_eq!(came.result()["flags"], libc::MSG_CTRUNC);
@@ -354,15 +363,19 @@ fn a_file_is_sent_from_its_descriptor_and_not_moved() {
             (json!([left, 0, 8, 100]), "89"),
         ] {
             let beside = [file.as_fd()];
-            let sent = client.call_beside("socket.sendfile", params, Beside::descriptors(&beside));
+            let sent =
+                client.call_beside("socket.sendfile", params, RequestParts::descriptors(&beside));
             assert_eq!(*sent.result(), expected.len());
             assert_eq!(client.call("socket.recv", json!([right, 99])).data(), expected.as_bytes());
         }
         assert_eq!(file.stream_position().unwrap(), 0);
         let pipe = std::io::pipe().unwrap();
         let beside = [pipe.0.as_fd()];
-        let refused =
-            client.call_beside("socket.sendfile", json!([left, 0]), Beside::descriptors(&beside));
+        let refused = client.call_beside(
+            "socket.sendfile",
+            json!([left, 0]),
+            RequestParts::descriptors(&beside),
+        );
         assert_eq!(refused.fault().exception(), "ValueError");
     });
 }

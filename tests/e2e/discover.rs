@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use sockbroker_proto::api;
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::{Folder, LspClient, bounded};
 
 use crate::broker::broker;
@@ -255,7 +255,7 @@ fn every_method_takes_its_parameters_by_position_and_by_name() {
                 }
                 let params = fixture.fill(params);
                 let answer =
-                    fixture.client.call_beside(method, params, Beside::descriptors(&beside));
+                    fixture.client.call_beside(method, params, RequestParts::descriptors(&beside));
                 shape(answer.json.get("result").or(answer.json.get("error")).unwrap())
             });
             assert_eq!(outcomes[0], outcomes[1], "{method} {placed}");

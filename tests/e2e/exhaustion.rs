@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::{Daemon, Fault, LspClient, bounded, pause, until};
 
@@ -122,7 +122,7 @@ fn descriptors_that_find_no_room_fail_their_call_and_nothing_else() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let adopt = |client: &mut LspClient| {
             let beside = [ours.as_fd()];
-            client.call_beside("socket.fromfd", Value::Null, Beside::descriptors(&beside))
+            client.call_beside("socket.fromfd", Value::Null, RequestParts::descriptors(&beside))
         };
         let fault = adopt(&mut other).fault();
         assert_eq!(lost(&fault), LOST);
@@ -130,13 +130,14 @@ fn descriptors_that_find_no_room_fail_their_call_and_nothing_else() {
         close(&mut client, handles.drain(..3));
         let many = [ours.as_fd(); 10];
         let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 10 }]]]);
-        let fault = other.call_beside("socket.sendmsg", params, Beside::descriptors(&many)).fault();
+        let fault =
+            other.call_beside("socket.sendmsg", params, RequestParts::descriptors(&many)).fault();
         assert_eq!(lost(&fault), LOST);
         other.call("socket.setblocking", json!([right, false])).result();
         let nothing = other.call("socket.recvmsg", json!([right, 9, 1000])).fault();
         assert_eq!(nothing.errno(), "EAGAIN");
         // Calls that want no descriptor do not mind, and what comes later is matched as before.
-        other.call_beside("socket.htons", json!([1]), Beside::descriptors(&many)).result();
+        other.call_beside("socket.htons", json!([1]), RequestParts::descriptors(&many)).result();
         adopt(&mut other).handle();
         client.is_served();
         close(&mut client, handles);

@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use serde_json::{Value, json};
 use sockbroker_sys::peer;
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::mount;
 use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::user::{NOBODY, others_or_skip};
@@ -140,7 +140,7 @@ fn credentials_beside_a_message_are_the_callers_own_or_refused() {
         client.call("socket.sendall", json!([left, "aGk="])).result();
         let message = json!({ "buffers": ["aGk="] });
         client.call("socket.sendmmsg", json!([left, [message]])).result();
-        let sent = Beside::descriptors(&file);
+        let sent = RequestParts::descriptors(&file);
         client.call_beside("socket.sendfile", json!([left, 0, 0, 2]), sent).result();
         for _ in 0..5 {
             let received = client.call("socket.recvmsg", json!([right, 2, 100]));

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::{Client, Daemon, LspClient, bounded};
 
@@ -83,7 +83,8 @@ impl Scene {
         let (method, params) = calls[self.numbers.below(calls.len())].clone();
         let count = self.numbers.below(4);
         let beside: Vec<BorrowedFd<'_>> = vec![self.file.as_fd(); count];
-        let answer = self.client.call_beside(method, params.clone(), Beside::descriptors(&beside));
+        let answer =
+            self.client.call_beside(method, params.clone(), RequestParts::descriptors(&beside));
         assert!(answer.is_fault(), "{method} {params}");
     }
 
@@ -107,7 +108,9 @@ impl Scene {
     fn send_descriptor(&mut self) {
         let params = json!([self.left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
         let beside = [self.file.as_fd()];
-        self.client.call_beside("socket.sendmsg", params, Beside::descriptors(&beside)).result();
+        self.client
+            .call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside))
+            .result();
     }
 
     /// A connection of its own that comes to a bad end.

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::websocket::Opcode;
 use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounded, pause, until};
@@ -179,9 +179,9 @@ fn attachments_bounds_both_directions() {
         assert_eq!(answer.result()[2]["data"], base64("c"));
         let params = json!([left, { "attachment": 1 }]);
         client
-            .call_beside("socket.send", params.clone(), Beside::attachments(&[b"x", b"y"]))
+            .call_beside("socket.send", params.clone(), RequestParts::attachments(&[b"x", b"y"]))
             .result();
-        client.send_beside("socket.send", params, Beside::attachments(&[b"x", b"y", b"z"]));
+        client.send_beside("socket.send", params, RequestParts::attachments(&[b"x", b"y", b"z"]));
         client.is_ended();
     });
 }
@@ -193,8 +193,10 @@ fn descriptors_bounds_what_a_frame_announces_and_what_comes_unannounced() {
         let null = std::fs::File::open("/dev/null").unwrap();
         let some = [null.as_fd(); 3];
         let mut client = broker.lsp();
-        client.call_beside("socket.htons", json!([1]), Beside::descriptors(&some[..2])).result();
-        client.send_beside("socket.htons", json!([1]), Beside::descriptors(&some));
+        client
+            .call_beside("socket.htons", json!([1]), RequestParts::descriptors(&some[..2]))
+            .result();
+        client.send_beside("socket.htons", json!([1]), RequestParts::descriptors(&some));
         client.is_ended();
         let mut client = broker.lsp();
         for _ in 0..3 {
@@ -425,7 +427,7 @@ fn sockets_over_handles_are_refused_whatever_makes_them() {
             ("socket.create_server", json!([["127.0.0.1", 0]])),
             ("socket.create_connection", json!([address])),
         ] {
-            let refused = client.call_beside(method, params, Beside::descriptors(&beside));
+            let refused = client.call_beside(method, params, RequestParts::descriptors(&beside));
             assert_eq!(refused.fault().limit(), "handles", "{method}");
         }
         broker.settles_at(files);

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::websocket::Opcode;
 use sockbroker_test_support::{LspClient, WebSocketClient, bounded, until};
@@ -98,7 +98,7 @@ fn bytes_of_calls_that_wait_are_counted_over_connections() {
             let parts: [&[u8]; 1] = [&data];
             let send = |client: &mut LspClient, handle: u64| {
                 let params = json!([handle, { "attachment": 0 }]);
-                client.send_beside("socket.sendall", params, Beside::attachments(&parts))
+                client.send_beside("socket.sendall", params, RequestParts::attachments(&parts))
             };
             let waiting = send(&mut first, one);
             first.stays_silent_for(50);
@@ -165,7 +165,7 @@ fn descriptors_of_calls_that_wait_are_counted_over_connections() {
             let (one, two) = (first.pair().0, second.pair().0);
             let null = std::fs::File::open("/dev/null").unwrap();
             let some = [null.as_fd(); 2];
-            let beside = Beside::descriptors(&some);
+            let beside = RequestParts::descriptors(&some);
             let waiting = first.send_beside("socket.recv", json!([one, 1]), beside);
             first.stays_silent_for(50);
             let refused = second.call_beside("socket.recv", json!([two, 1]), beside);

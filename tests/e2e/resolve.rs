@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::{Answer, Client, Daemon, HANG, LspClient, base64, bounded, pause};
 
@@ -97,8 +97,11 @@ fn attachments_and_descriptors_come_again() {
     bounded(20, || {
         let mut kept = Kept::over(broker());
         let (mut client, number) = kept.further();
-        let id =
-            client.send_beside("socket.inet_aton", json!(["1.2.3.4"]), Beside::attachments(&[]));
+        let id = client.send_beside(
+            "socket.inet_aton",
+            json!(["1.2.3.4"]),
+            RequestParts::attachments(&[]),
+        );
         client.wire.anything_within(HANG);
         drop(client);
         let resolved = kept.resolve(number, id);
@@ -126,8 +129,11 @@ fn an_answer_that_cannot_be_given_in_this_way_can_be_asked_for_in_another() {
     bounded(20, || {
         let mut kept = Kept::over(broker());
         let (mut client, number) = kept.further();
-        let id =
-            client.send_beside("socket.inet_aton", json!(["1.2.3.4"]), Beside::attachments(&[]));
+        let id = client.send_beside(
+            "socket.inet_aton",
+            json!(["1.2.3.4"]),
+            RequestParts::attachments(&[]),
+        );
         client.wire.anything_within(HANG);
         drop(client);
         let params = json!({ "connection": number, "request": id });

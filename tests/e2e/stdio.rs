@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::daemon::Process;
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::{LspClient, Start, StdioDaemon, bounded};
 
 use crate::broker::prepare;
@@ -32,7 +32,7 @@ fn pipes_carry_attachments_and_refuse_descriptors() {
         let sent = client.call_beside(
             "socket.sendall",
             json!([left, { "attachment": 1 }]),
-            Beside::attachments(&beside),
+            RequestParts::attachments(&beside),
         );
         assert_eq!(*sent.result(), Value::Null);
         let received =
@@ -109,7 +109,7 @@ fn the_client_s_own_end_is_refused_as_a_descriptor() {
         let beside = [ours.as_fd()];
         let params = json!([0]);
         let fault =
-            client.call_beside("socket.fromfd", params, Beside::descriptors(&beside)).fault();
+            client.call_beside("socket.fromfd", params, RequestParts::descriptors(&beside)).fault();
         assert_eq!(fault.kind(), (3000, "denied"));
         drop((client, ours));
         assert!(process.ends().success());

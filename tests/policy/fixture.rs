@@ -11,7 +11,7 @@ use sockbroker_policy::Policy;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::subject::Subject;
 use sockbrokerd::config::limits::Limits;
-use sockbrokerd::rpc::call::Enclosed;
+use sockbrokerd::rpc::call::RequestParts;
 use sockbrokerd::rpc::core::{Core, Message};
 use sockbrokerd::rpc::methods::MethodTable;
 use sockbrokerd::session::broker::Broker;
@@ -135,8 +135,8 @@ impl Fixture {
     ) -> Reply {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let descriptors = descriptor.into_iter().collect();
-        let enclosed = Enclosed { descriptors, ..Enclosed::default() };
-        let message = Message { json: request.to_string().into(), enclosed };
+        let parts = RequestParts { descriptors, ..RequestParts::default() };
+        let message = Message { json: request.to_string().into(), parts };
         let answer = match self.core.receive(message) {
             Some(answer) => answer,
             None => poll_fn(|context| self.core.poll_ended(context)).await.unwrap(),

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::base64;
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 
 use crate::arena::{POLICY, Victim, assert_denied, attacker, run_with};
 
@@ -228,7 +228,7 @@ attack!(a_descriptor_from_elsewhere_is_no_way_round_create, mut arena, {
             json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "proto": 17 }),
             json!({ "family": "AF_UNIX", "type": "SOCK_STREAM", "proto": 0 }),
         ] {
-            let beside = Beside::descriptors(&descriptors);
+            let beside = RequestParts::descriptors(&descriptors);
             let refused = arena.attacker.call_beside("socket.fromfd", params.clone(), beside);
             assert_denied(&refused, "no rule", family, &params.to_string());
         }
@@ -239,7 +239,7 @@ attack!(a_descriptor_from_elsewhere_is_no_way_round_create, mut arena, {
 attack!(what_an_adopted_socket_is_called_changes_nothing, mut arena, {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let descriptors = [theirs.as_fd()];
-    let beside = Beside::descriptors(&descriptors);
+    let beside = RequestParts::descriptors(&descriptors);
     let stated = json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "proto": 17 });
     let handle = arena.attacker.call_beside("socket.fromfd", stated, beside).handle();
     sockbroker_sys::option::set_int(ours.as_fd(), 1, 16, 1).unwrap();

@@ -5,68 +5,14 @@
 
 use std::sync::Arc;
 
-use super::membership::is_extension;
+use sockbroker_proto::socket_spec::SocketSpec;
+
 use super::option::{OptionClass, class_of, class_of_reading};
 use super::question::Question;
+use super::socket_spec::JudgedSocket as _;
 use super::target::SocketName;
 pub use super::traffic::{Accept, Bind, Connect, Listen, Receive, Send};
 pub use super::verb::Verb;
-
-/// `socket(family, type, proto)` as the kernel knows the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketFacts {
-    /// `AF_*`.
-    pub family: i32,
-    /// `SOCK_*`, without flags.
-    pub kind: i32,
-    /// The protocol.
-    pub proto: i32,
-}
-
-/// `SOCK_PACKET`: with `AF_INET` the kernel makes an `AF_PACKET` socket (`__sock_create`).
-pub const SOCK_PACKET: i32 = 10;
-
-impl SocketFacts {
-    /// As rules judge it: the family that the kernel makes of it, and the protocol that 0 stands for.
-    #[must_use]
-    pub fn judged(self) -> Self {
-        let Self { family, kind, proto } = self;
-        match (family, kind, proto) {
-            (libc::AF_INET, SOCK_PACKET, _) => Self { family: libc::AF_PACKET, ..self },
-            (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, 0) => {
-                Self { proto: libc::IPPROTO_TCP, ..self }
-            }
-            (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, 0) => {
-                Self { proto: libc::IPPROTO_UDP, ..self }
-            }
-            // The kernel takes it so (unix_create).
-            (libc::AF_UNIX, libc::SOCK_RAW, _) => Self { kind: libc::SOCK_DGRAM, ..self },
-            _ => self,
-        }
-    }
-
-    /// Whether what is sent begins with an extension header of IPv6.
-    pub fn sends_extensions(self) -> bool {
-        self.family == libc::AF_INET6 && self.kind == libc::SOCK_RAW && is_extension(self.proto)
-    }
-
-    /// Whether whoever holds its descriptor can do what only the opening of it was checked for.
-    pub fn is_unrevocable(self) -> bool {
-        let families = [libc::AF_PACKET, libc::AF_NETLINK, libc::AF_KEY, libc::AF_XDP];
-        self.judged().kind == libc::SOCK_RAW || families.contains(&self.judged().family)
-    }
-
-    /// Whether data goes to the peer, whatever address a call names beside it.
-    pub fn has_connections(self) -> bool {
-        // One-to-many SCTP has many peers, named by each message.
-        let many = self.kind == libc::SOCK_SEQPACKET && self.proto == libc::IPPROTO_SCTP;
-        [libc::SOCK_STREAM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP].contains(&self.kind) && !many
-    }
-
-    pub(super) fn is_packet(self) -> bool {
-        self.judged().family == libc::AF_PACKET
-    }
-}
 
 /// Something the policy can be asked.
 pub trait Request {
@@ -84,7 +30,7 @@ macro_rules! socket_requests {
         #[derive(Debug, Clone, Copy)]
         pub struct $name {
             /// The socket.
-            pub socket: SocketFacts,
+            pub socket: SocketSpec,
         }
 
         impl Request for $name {
@@ -134,7 +80,7 @@ host_requests! {
 #[derive(Debug, Clone, Copy)]
 pub struct Create {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
 }
 
 impl Request for Create {
@@ -143,7 +89,7 @@ impl Request for Create {
     }
 
     fn further(&self, ask: &mut dyn FnMut(Question<'_>)) {
-        if self.socket.is_packet() && self.socket.proto != 0 {
+        if self.socket.is_packet() && self.socket.protocol != 0 {
             ask(Question::about(Verb::Capture, self.socket));
         }
     }
@@ -153,7 +99,7 @@ impl Request for Create {
 #[derive(Debug, Clone)]
 pub struct Handover {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The rule that refuses what the holder could then do without the broker.
     pub escapes: Option<Arc<str>>,
 }
@@ -169,7 +115,7 @@ impl Request for Handover {
 #[derive(Debug, Clone)]
 pub struct Capture {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The interface.
     pub interface: Option<String>,
 }
@@ -193,7 +139,7 @@ pub enum OptionAccess {
 #[derive(Debug, Clone)]
 pub struct SocketOption {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// Read or write.
     pub access: OptionAccess,
     /// `SOL_*`.
@@ -212,7 +158,7 @@ pub struct SocketOption {
 
 impl SocketOption {
     /// An option whose value names nothing that rules know.
-    pub fn new(socket: SocketFacts, access: OptionAccess, level: i32, name: i32) -> Self {
+    pub fn new(socket: SocketSpec, access: OptionAccess, level: i32, name: i32) -> Self {
         Self {
             socket,
             access,
@@ -228,8 +174,8 @@ impl SocketOption {
     /// Its class, for this access.
     pub fn class(&self) -> OptionClass {
         match self.access {
-            OptionAccess::Read => class_of_reading(self.socket.family, self.level, self.name),
-            OptionAccess::Write => class_of(self.socket.family, self.level, self.name),
+            OptionAccess::Read => class_of_reading(self.socket.domain, self.level, self.name),
+            OptionAccess::Write => class_of(self.socket.domain, self.level, self.name),
         }
     }
 }
@@ -259,7 +205,7 @@ impl Request for SocketOption {
 #[derive(Debug, Clone, Copy)]
 pub struct Ioctl {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The request.
     pub request: u64,
 }

@@ -24,10 +24,10 @@ pub(super) fn what(question: &Question<'_>) -> String {
         None => phrase(question.verb).to_owned(),
     };
     if let Some(socket) = question.socket.filter(|_| to.is_none()) {
-        let (family, kind) = (Family(socket.family), SocketType(socket.kind));
+        let (family, kind) = (Family(socket.domain), SocketType(socket.ty));
         write!(text, " a socket {family} {kind}").ok();
-        if socket.proto != 0 {
-            write!(text, " {}", protocol_name(Some(socket.family), socket.proto)).ok();
+        if socket.protocol != 0 {
+            write!(text, " {}", protocol_name(Some(socket.domain), socket.protocol)).ok();
         }
     }
     if let Some(class) = question.option {
@@ -141,13 +141,13 @@ mod tests {
 
     use sockbroker_proto::address::Address;
 
-    use super::super::action::SocketFacts;
     use super::super::target::SocketName;
     use super::*;
+    use sockbroker_proto::socket_spec::SocketSpec;
 
     #[test]
     fn a_refusal_names_the_address_or_else_the_socket() {
-        let tcp = SocketFacts { family: 2, kind: 1, proto: 6 };
+        let tcp = SocketSpec { domain: 2, ty: 1, protocol: 6 };
         let remote = Address::Inet { host: Ipv4Addr::new(192, 0, 2, 1), port: 443 };
         let remote = SocketName::Address(remote);
         let question = Question::about(Verb::Connect, tcp).to(Some(&remote));

@@ -1,10 +1,11 @@
 //! What a descriptor that is passed escapes: rules about addresses, interfaces and paths, which only calls
 //! through the broker are held to.
 
-use super::action::SocketFacts;
 use super::rights::{ByVerb, Rights};
 use super::rule::{Effect, Rule};
+use super::socket_spec::JudgedSocket as _;
 use super::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// What the holder of a descriptor does without the broker.
 const HOLDER: [Verb; 9] = [
@@ -22,7 +23,7 @@ const HOLDER: [Verb; 9] = [
 impl Rights {
     /// The name of the first rule that refuses something which the holder of this socket's descriptor could
     /// do all the same.
-    pub fn escaped_by(&self, socket: SocketFacts) -> Option<&str> {
+    pub fn escaped_by(&self, socket: SocketSpec) -> Option<&str> {
         let rules = HOLDER.into_iter().filter_map(|verb| self.about(verb));
         let mut refusing = rules.flat_map(ByVerb::refusing);
         refusing.find(|rule| rule.binds_calls(socket)).map(|rule| &*rule.name)
@@ -55,9 +56,9 @@ fn overlap<T: PartialEq>(one: &[T], other: &[T]) -> bool {
 
 impl Rule {
     /// Whether it is about this kind of socket by operands that differ from call to call.
-    pub(super) fn binds_calls(&self, socket: SocketFacts) -> bool {
+    pub(super) fn binds_calls(&self, socket: SocketSpec) -> bool {
         let socket = socket.judged();
-        self.admits_socket(Some(socket)) && self.binds_calls_of(socket.family)
+        self.admits_socket(Some(socket)) && self.binds_calls_of(socket.domain)
     }
 
     fn binds_calls_of(&self, family: i32) -> bool {

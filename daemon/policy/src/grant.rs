@@ -1,22 +1,23 @@
 //! The grant that a refused request lacks, as a line for the policy file.
 
+use super::socket_spec::JudgedSocket as _;
 use std::fmt::Display;
 
-use super::action::SocketFacts;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::question::{Endpoint, Question};
 use super::rule::{Handover, Rule};
 use super::value::{Family, SocketType, name};
 use super::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The fields of a rule that would grant exactly this.
 pub(super) fn lacking(question: &Question<'_>) -> String {
     let mut line = format!("allow = [\"{}\"]", question.verb.word());
     if let Some(socket) = question.socket {
-        field(&mut line, "family", [Family(socket.family)]);
-        field(&mut line, "type", [SocketType(socket.kind)]);
-        field(&mut line, "protocol", protocol(socket.family, socket.proto));
+        field(&mut line, "family", [Family(socket.domain)]);
+        field(&mut line, "type", [SocketType(socket.ty)]);
+        field(&mut line, "protocol", protocol(socket.domain, socket.protocol));
     }
     endpoint(&mut line, question.local, "local");
     endpoint(&mut line, question.remote, "remote");
@@ -26,7 +27,7 @@ pub(super) fn lacking(question: &Question<'_>) -> String {
         field(&mut line, "option", question.option.map(OptionClass::word));
     }
     field(&mut line, "netlink", question.message.map(MessageClass::word));
-    let strong = question.socket.is_some_and(SocketFacts::is_unrevocable);
+    let strong = question.socket.is_some_and(SocketSpec::is_unrevocable);
     if question.verb == Verb::Handover && strong {
         line.push_str(" handover = \"unrevocable\"");
     }

@@ -12,6 +12,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod vocabulary;
+pub mod socket_spec;
 pub mod verb;
 pub mod action;
 pub mod traffic;

@@ -1,9 +1,9 @@
 //! What rules a rule out at a glance, without looking at the rule: most rules are not about a request.
 
-use super::action::SocketFacts;
 use super::question::Endpoint;
 use super::rule::{Rule, Sockets};
 use super::value::Network;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The outer bounds of a rule: what is outside of them it does not match, what is inside it may.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ impl Outline {
 
     /// Whether the rule may match a request about a socket and a remote address.
     #[inline]
-    pub(super) fn admits(&self, socket: Option<SocketFacts>, remote: Remote) -> bool {
+    pub(super) fn admits(&self, socket: Option<SocketSpec>, remote: Remote) -> bool {
         self.remote.is_none_or(|prefix| match remote {
             Remote::None => false,
             Remote::Address(bits) => prefix.contains(bits),

@@ -1,12 +1,13 @@
 //! Paths of `AF_UNIX` sockets: by which names rules know them, and who may give them as text.
 
 use super::Denial;
-use super::action::SocketFacts;
 use super::question::{Endpoint, Question};
 use super::rights::{ByVerb, NO_RULE, Rights, RuleName};
 use super::rule::Rule;
+use super::socket_spec::JudgedSocket as _;
 use super::target::FileFacts;
 use super::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// Whose view of the file system a path as text means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -40,13 +41,13 @@ impl Rights {
 
     /// Whether the broker may look up a path that this subject gives as text: for the owner, and where a rule
     /// about such sockets says `paths = "broker"`.
-    pub fn lets_look_up(&self, verb: Verb, socket: SocketFacts) -> bool {
+    pub fn lets_look_up(&self, verb: Verb, socket: SocketSpec) -> bool {
         let mut rules = self.about(verb).into_iter().flat_map(ByVerb::granting);
         self.is_owner() || rules.any(|rule| rule.grants_text(socket))
     }
 
     /// The refusal of a path as text.
-    pub fn refuse_text(&self, verb: Verb, socket: SocketFacts, facts: &FileFacts) -> Box<Denial> {
+    pub fn refuse_text(&self, verb: Verb, socket: SocketSpec, facts: &FileFacts) -> Box<Denial> {
         let file = Some(Endpoint::File(facts));
         let question = Question::about(verb, socket);
         let question = if verb == Verb::Bind {
@@ -61,7 +62,7 @@ impl Rights {
 
 impl Rule {
     /// Whether it lets the broker look up paths for this kind of socket.
-    fn grants_text(&self, socket: SocketFacts) -> bool {
+    fn grants_text(&self, socket: SocketSpec) -> bool {
         self.paths == Some(Paths::Broker) && self.admits_socket(Some(socket.judged()))
     }
 }

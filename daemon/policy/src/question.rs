@@ -1,17 +1,18 @@
 //! What a request comes down to: a verb and the operands that rules judge it by.
 
+use super::socket_spec::JudgedSocket as _;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 
-use super::action::SocketFacts;
 use super::denial;
 use super::grant;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::target::{FileFacts, SocketName, Target};
 use super::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// One question to the rules. An operand that is `None` does not exist in the request, and no rule
 /// that names it matches.
@@ -19,8 +20,8 @@ use super::verb::Verb;
 pub struct Question<'a> {
     /// What is asked for.
     pub verb: Verb,
-    /// The socket, as [`SocketFacts::judged`] gives it.
-    pub socket: Option<SocketFacts>,
+    /// The socket, as [`SocketSpec::judged`] gives it.
+    pub socket: Option<SocketSpec>,
     /// The local address.
     pub local: Option<Endpoint<'a>>,
     /// The address at the other end; for multicast options the group.
@@ -60,7 +61,7 @@ impl<'a> Question<'a> {
     }
 
     /// About a socket.
-    pub fn about(verb: Verb, socket: SocketFacts) -> Self {
+    pub fn about(verb: Verb, socket: SocketSpec) -> Self {
         Self { socket: Some(socket.judged()), ..Self::new(verb) }
     }
 
@@ -140,7 +141,7 @@ pub enum Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    fn of_name(name: &'a SocketName, socket: Option<SocketFacts>) -> Self {
+    fn of_name(name: &'a SocketName, socket: Option<SocketSpec>) -> Self {
         match name {
             SocketName::Address(address) => Self::of(address, socket),
             SocketName::File(facts) => Self::File(facts),
@@ -148,7 +149,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    fn of_target(target: &'a Target, socket: Option<SocketFacts>) -> Self {
+    fn of_target(target: &'a Target, socket: Option<SocketSpec>) -> Self {
         match target {
             Target::Address(address) => Self::of(address, socket),
             Target::File(file) => Self::File(&file.facts),
@@ -156,7 +157,7 @@ impl<'a> Endpoint<'a> {
     }
 
     /// The endpoint of an address on a kind of socket. Raw and ICMP sockets ignore the port.
-    pub fn of(address: &'a Address, socket: Option<SocketFacts>) -> Self {
+    pub fn of(address: &'a Address, socket: Option<SocketSpec>) -> Self {
         let port = |port| has_ports(socket).then_some(port);
         #[expect(clippy::wildcard_enum_match_arm, reason = "rules name two kinds of address alone")]
         match address {
@@ -174,9 +175,9 @@ fn normal(host: Ipv6Addr) -> IpAddr {
     host.to_ipv4_mapped().map_or(IpAddr::V6(host), IpAddr::V4)
 }
 
-fn has_ports(socket: Option<SocketFacts>) -> bool {
+fn has_ports(socket: Option<SocketSpec>) -> bool {
     socket.is_none_or(|socket| {
-        socket.kind != libc::SOCK_RAW
-            && ![libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.proto)
+        socket.ty != libc::SOCK_RAW
+            && ![libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.protocol)
     })
 }

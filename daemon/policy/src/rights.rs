@@ -1,15 +1,16 @@
 //! What one subject may do: the rules about it, selected once, sorted by verb.
 
+use super::socket_spec::JudgedSocket as _;
 use std::fmt;
 use std::sync::Arc;
 
-use super::action::SocketFacts;
 use super::operands::Operands;
 use super::outline::{Outline, Remote};
 use super::question::Question;
 use super::rule::{Effect, Rule};
 use super::verb::Verb;
 use super::{Denial, Policy, Subject, denial, grant};
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The rule about root and the broker's own user, the last of all.
 pub const OWNER_RULE: &str = "built-in: root and the broker's own user";
@@ -254,11 +255,11 @@ impl Rights {
             );
         }
         let mut socket = question.socket?;
-        let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.proto);
-        if question.verb != Verb::Create || socket.kind != libc::SOCK_RAW || !icmp {
+        let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.protocol);
+        if question.verb != Verb::Create || socket.ty != libc::SOCK_RAW || !icmp {
             return None;
         }
-        socket.kind = libc::SOCK_DGRAM;
+        socket.ty = libc::SOCK_DGRAM;
         let instead = self.judge(&Question::about(Verb::Create, socket));
         instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted")
     }
@@ -295,6 +296,6 @@ impl Rights {
 
 /// What the kernel answers without the privilege: raw and packet sockets are `EPERM` at once.
 fn errno(question: &Question<'_>) -> i32 {
-    let strong = question.socket.is_some_and(SocketFacts::is_unrevocable);
+    let strong = question.socket.is_some_and(SocketSpec::is_unrevocable);
     if question.verb == Verb::Create && strong { libc::EPERM } else { question.verb.errno() }
 }

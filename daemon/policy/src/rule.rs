@@ -1,9 +1,9 @@
 //! One rule, ready to be asked.
 
+use super::socket_spec::JudgedSocket as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::action::SocketFacts;
 use super::grant;
 use super::name::{PathPrefix, Pattern, is_plain};
 use super::netlink::MessageClass;
@@ -13,6 +13,7 @@ use super::question::{Endpoint, Question};
 use super::subjects::Subjects;
 use super::value::{Family, Network, Ports, Protocol, SocketType};
 use super::verb::{Verb, VerbSet};
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// What a matching rule does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,12 +113,12 @@ impl Sockets {
     }
 
     #[inline]
-    pub(super) fn admit(self, socket: Option<SocketFacts>) -> bool {
+    pub(super) fn admit(self, socket: Option<SocketSpec>) -> bool {
         self.any
             || socket.is_some_and(|socket| {
                 let all = u64::MAX;
-                (self.families == all || self.families & bit(socket.family) != 0)
-                    && (self.kinds == all || self.kinds & bit(socket.kind) != 0)
+                (self.families == all || self.families & bit(socket.domain) != 0)
+                    && (self.kinds == all || self.kinds & bit(socket.ty) != 0)
             })
     }
 }
@@ -190,12 +191,12 @@ impl Rule {
         fields.iter().find(|(_, admitted)| !admitted).map(|(field, _)| *field)
     }
 
-    pub(super) fn admits_socket(&self, socket: Option<SocketFacts>) -> bool {
+    pub(super) fn admits_socket(&self, socket: Option<SocketSpec>) -> bool {
         self.sockets.admit(socket)
-            && admits(&self.protocol, socket, |protocol, socket| protocol.0 == socket.proto)
+            && admits(&self.protocol, socket, |protocol, socket| protocol.0 == socket.protocol)
     }
 
-    fn admits_local(&self, local: Option<Endpoint<'_>>, socket: Option<SocketFacts>) -> bool {
+    fn admits_local(&self, local: Option<Endpoint<'_>>, socket: Option<SocketSpec>) -> bool {
         self.may_be(local, socket)
             || admits(&self.local, local, |network, local| {
                 // A wildcard takes what comes for any address: no `deny` overlooks it.
@@ -204,7 +205,7 @@ impl Rule {
             }) && admits(&self.local_ports, local, |ports, local| is_within(*ports, local))
     }
 
-    fn admits_remote(&self, remote: Option<Endpoint<'_>>, socket: Option<SocketFacts>) -> bool {
+    fn admits_remote(&self, remote: Option<Endpoint<'_>>, socket: Option<SocketSpec>) -> bool {
         self.may_be(remote, socket)
             || admits(&self.remote, remote, |network, remote| holds(*network, remote))
                 && admits(&self.remote_ports, remote, |ports, remote| is_within(*ports, remote))
@@ -218,16 +219,16 @@ impl Rule {
     }
 
     /// Whether a `deny` about internet addresses has to be taken as matching an end that nobody can say.
-    fn may_be(&self, end: Option<Endpoint<'_>>, socket: Option<SocketFacts>) -> bool {
+    fn may_be(&self, end: Option<Endpoint<'_>>, socket: Option<SocketSpec>) -> bool {
         let internet = || {
-            socket.is_some_and(|socket| [libc::AF_INET, libc::AF_INET6].contains(&socket.family))
+            socket.is_some_and(|socket| [libc::AF_INET, libc::AF_INET6].contains(&socket.domain))
         };
         self.effect == Effect::Deny && end == Some(Endpoint::Unknown) && internet()
     }
 
     fn admits_path(&self, question: &Question<'_>) -> bool {
         let deny = self.effect == Effect::Deny;
-        let local = question.socket.is_some_and(|socket| socket.family == libc::AF_UNIX);
+        let local = question.socket.is_some_and(|socket| socket.domain == libc::AF_UNIX);
         admits(&self.path, question.remote.or(question.local), |prefix, endpoint| match endpoint {
             // Nobody can tell where it leads: no `deny` overlooks it.
             Endpoint::Path(path) if deny && !is_plain(path) => true,
@@ -270,7 +271,7 @@ impl Rule {
     }
 
     fn admits_handover(&self, question: &Question<'_>) -> bool {
-        let strong = question.socket.is_some_and(SocketFacts::is_unrevocable);
+        let strong = question.socket.is_some_and(SocketSpec::is_unrevocable);
         if question.verb != Verb::Handover {
             return true;
         }

@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 use sockbroker_proto::address::Address;
 
 use super::action::{
-    Bind, Connect, Create, Handover, Hostname, Inspect, OptionAccess, Resolve, Send, SocketFacts,
-    SocketOption,
+    Bind, Connect, Create, Handover, Hostname, Inspect, OptionAccess, Resolve, Send, SocketOption,
 };
 use super::file::{Directory, read};
 use super::rights::NO_RULE;
 use super::target::{SocketName, Target};
 use super::*;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 struct Nobody;
 
@@ -35,7 +35,7 @@ fn rights_of(subject: &Subject, rules: &str) -> Rights {
     Policy::new(970, rules, content.revokes).select(subject, Vec::new())
 }
 
-const TCP: SocketFacts = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
+const TCP: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
 
 fn inet(host: [u8; 4], port: u16) -> Address {
     Address::Inet { host: Ipv4Addr::from(host), port }
@@ -74,7 +74,7 @@ fn a_rule_grants_what_it_says_and_nothing_else() {
     "#;
     let rights = rights(1000, rules);
     assert_eq!(rights.ask(Create { socket: TCP }).unwrap().rule().as_str(), "tcp");
-    let udp = SocketFacts { kind: libc::SOCK_DGRAM, ..TCP };
+    let udp = SocketSpec { ty: libc::SOCK_DGRAM, ..TCP };
     let denial = rights.ask(Create { socket: udp }).unwrap_err();
     assert_eq!(
         denial.grant,
@@ -207,8 +207,8 @@ fn strong_descriptors_are_handed_over_only_by_name() {
         allow = ["handover"]
         handover = "unrevocable"
     "#;
-    let raw = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_RAW, proto: 1 };
-    let packet = SocketFacts { family: libc::AF_PACKET, kind: libc::SOCK_DGRAM, proto: 0 };
+    let raw = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
+    let packet = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_DGRAM, protocol: 0 };
     assert!(rights(1000, rules).ask(Handover { socket: TCP, escapes: None }).is_ok());
     for socket in [raw, packet] {
         let denial = rights(1000, rules).ask(Handover { socket, escapes: None }).unwrap_err();
@@ -227,7 +227,7 @@ fn a_grant_of_ping_sockets_points_to_them() {
         type = ["SOCK_DGRAM"]
         protocol = ["IPPROTO_ICMP"]
     "#;
-    let raw = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_RAW, proto: 1 };
+    let raw = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
     let denial = rights(1000, rules).ask(Create { socket: raw }).unwrap_err();
     assert!(denial.to_string().contains("use SOCK_DGRAM"), "{denial}");
     assert_eq!(denial.errno, libc::EPERM);
@@ -237,7 +237,7 @@ fn a_grant_of_ping_sockets_points_to_them() {
 #[test]
 fn a_packet_socket_under_another_family_is_known_as_one() {
     let rules = "[[rule]]\nname = \"inet\"\nsubject = { everyone = true }\nallow = [\"create\"]\nfamily = [\"AF_INET\"]";
-    let disguised = SocketFacts { family: libc::AF_INET, kind: 10, proto: 0x0300 };
+    let disguised = SocketSpec { domain: libc::AF_INET, ty: 10, protocol: 0x0300 };
     assert!(rights(1000, rules).ask(Create { socket: disguised }).is_err());
 }
 

@@ -5,23 +5,25 @@
 //! options set before, the peer. Each request lists every end and interface that they name, and all of
 //! them are judged.
 
+use super::socket_spec::JudgedSocket as _;
 use std::iter;
 use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 
-use super::action::{Request, SocketFacts};
+use super::action::Request;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::question::Question;
 use super::target::{SocketName, Target};
 use super::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// `bind`.
 #[derive(Debug, Clone)]
 pub struct Bind {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The address, after resolution.
     pub target: Target,
     /// The interface that it names.
@@ -55,7 +57,7 @@ impl Request for Bind {
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The backlog.
     pub backlog: i32,
     /// The name it is bound to, where a rule asks for it.
@@ -72,7 +74,7 @@ impl Request for Listen {
 #[derive(Debug, Clone)]
 pub struct Accept {
     /// The socket that listens.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The name it is bound to, where a rule asks for it.
     pub local: Option<SocketName>,
 }
@@ -87,7 +89,7 @@ impl Request for Accept {
 #[derive(Debug, Clone)]
 pub struct Connect {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The address, after resolution: never one in whose place the kernel would put another.
     pub target: Target,
     /// The name it is bound to, where a rule asks for it.
@@ -126,7 +128,7 @@ impl Request for Connect {
 #[derive(Debug, Clone)]
 pub struct Send {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The destination of this message, after resolution: never one in whose place the kernel would put
     /// another.
     pub destination: Option<Target>,
@@ -159,7 +161,7 @@ struct Way<'a> {
 
 impl Send {
     /// Data on a socket, to where it is connected or to a destination.
-    pub fn new(socket: SocketFacts, destination: Option<Target>) -> Self {
+    pub fn new(socket: SocketSpec, destination: Option<Target>) -> Self {
         Self {
             socket,
             destination,
@@ -251,7 +253,7 @@ impl Request for Send {
 #[derive(Debug, Clone)]
 pub struct Receive {
     /// The socket.
-    pub socket: SocketFacts,
+    pub socket: SocketSpec,
     /// The ends it may be connected to, where a rule asks for them.
     pub peers: Vec<SocketName>,
     /// For a packet socket: the interface it is bound to, where a rule asks for it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
 
-use super::action::{Request, SocketFacts};
+use super::action::Request;
 use super::netlink::MessageClass;
 use super::option::OptionClass;
 use super::question::Question;
@@ -14,12 +14,13 @@ use super::rights::Rights;
 use super::target::{FileFacts, SocketName};
 use super::value::number;
 use super::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// An action that was described. What is not said of the socket is what `socket.socket()` makes.
 #[derive(Debug, Clone)]
 pub struct Described {
     verb: Verb,
-    socket: Option<SocketFacts>,
+    socket: Option<SocketSpec>,
     local: Option<SocketName>,
     remote: Option<SocketName>,
     interface: Option<String>,
@@ -41,7 +42,7 @@ impl FromStr for Described {
             let known: Vec<_> = Verb::ALL.iter().map(|verb| verb.word()).collect();
             format!("unknown verb `{verb}`; the verbs are: {}", known.join(", "))
         })?;
-        let stream = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
+        let stream = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
         let mut described = Self {
             verb,
             socket: super::check::has(verb, "family").then_some(stream),
@@ -81,9 +82,9 @@ impl Described {
         };
         let protocols = ["IPPROTO_", "NETLINK_", "CAN_", "BTPROTO_"];
         let (place, prefixes): (&mut i32, &[&str]) = match word {
-            _ if word.starts_with("AF_") => (&mut socket.family, &["AF_"]),
-            _ if word.starts_with("SOCK_") => (&mut socket.kind, &["SOCK_"]),
-            _ => (&mut socket.proto, &protocols),
+            _ if word.starts_with("AF_") => (&mut socket.domain, &["AF_"]),
+            _ if word.starts_with("SOCK_") => (&mut socket.ty, &["SOCK_"]),
+            _ => (&mut socket.protocol, &protocols),
         };
         *place = number(word, prefixes)
             .ok_or_else(|| format!("`{word}` is no constant of a family, type or protocol"))?;
@@ -184,7 +185,7 @@ mod tests {
     fn words_are_read_in_any_order() {
         let described: Described = "create SOCK_RAW AF_PACKET".parse().unwrap();
         let socket = described.question().socket.unwrap();
-        assert_eq!((socket.family, socket.kind), (libc::AF_PACKET, libc::SOCK_RAW));
+        assert_eq!((socket.domain, socket.ty), (libc::AF_PACKET, libc::SOCK_RAW));
         let described: Described = "connect remote=[::ffff:10.0.0.1]:80".parse().unwrap();
         let remote = described.question().remote;
         assert_eq!(remote, Some(Endpoint::Ip([10, 0, 0, 1].into(), Some(80))));

@@ -1,6 +1,7 @@
 //! Addresses between JSON and the kernel: read with the look-ups they need, and spelt.
 
-use sockbroker_proto::address::{Address, AddressValue, FileAddress, Parsed, SocketKind};
+use sockbroker_proto::address::{Address, AddressValue, FileAddress, Parsed};
+use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::resolver::AddressInfo;
 
@@ -11,7 +12,7 @@ use crate::ops::unix_file::{self, Passed, Search};
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
-use sockbroker_policy::action::{Interfaces, Resolve, SocketFacts};
+use sockbroker_policy::action::{Interfaces, Resolve};
 use sockbroker_policy::target::{FileFacts, Target};
 use sockbroker_policy::verb::Verb;
 
@@ -20,11 +21,10 @@ impl Call {
     /// Without a name there is no await, so a call keeps its place among its neighbours.
     pub(super) async fn address(
         &self,
-        facts: SocketFacts,
+        facts: SocketSpec,
         value: &AddressValue,
     ) -> OpResult<Address> {
-        let kind = SocketKind { family: facts.family, proto: facts.proto };
-        match value.read(kind)? {
+        match value.read(facts)? {
             Parsed::File(_) => Err(OpError::type_error("a file is no address here")),
             Parsed::Address(Address::Opaque { family, data }) => known(facts, family, data),
             Parsed::Address(address) => Ok(address),
@@ -49,10 +49,9 @@ impl Call {
         value: &AddressValue,
         (call, verb): (&'static str, Verb),
     ) -> OpResult<Target> {
-        let facts = entry.facts();
-        let kind = SocketKind { family: facts.family, proto: facts.proto };
+        let facts = entry.declared();
         if let AddressValue::File(_) = value
-            && let Parsed::File(file) = value.read(kind)?
+            && let Parsed::File(file) = value.read(facts)?
         {
             return self.passed_file(entry, file, (call, verb)).await;
         }
@@ -83,8 +82,8 @@ impl Call {
         let descriptor = self.take_descriptor(file.descriptor)?;
         let passed = Passed { descriptor, name: file.name, written: file.path };
         let search = self.search();
-        let kind = entry.kind();
-        let file = within(entry, unix_file::examine(self.actor(), call, kind, passed, search));
+        let kind = entry.actual();
+        let file = within(entry, unix_file::examine(self.caller(), call, kind, passed, search));
         let file = file.await?;
         Ok(Target::File(file))
     }
@@ -97,14 +96,14 @@ impl Call {
         path: Vec<u8>,
         (call, verb): (&'static str, Verb),
     ) -> OpResult<Target> {
-        let (rights, kind) = (self.rights(), entry.kind());
+        let (rights, kind) = (self.rights(), entry.actual());
         let looks = rights.looks_at(verb).path;
-        if self.actor().is_broker() && rights.is_owner() && !looks {
+        if self.caller().is_broker() && rights.is_owner() && !looks {
             // The same as without a broker, but for its own socket.
             let is_own = match self.broker().control.get().filter(|_| verb != Verb::Bind) {
                 Some(control) => {
-                    let (actor, path) = (self.actor(), path.clone());
-                    let look = unix_file::leads_to_control(actor, call, kind, path, *control);
+                    let (caller, path) = (self.caller(), path.clone());
+                    let look = unix_file::leads_to_control(caller, call, kind, path, *control);
                     within(entry, look).await?
                 }
                 None => false,
@@ -115,7 +114,7 @@ impl Call {
         }
         if rights.lets_look_up(verb, kind) {
             let search = self.search();
-            let file = within(entry, unix_file::look_up(self.actor(), call, kind, path, search));
+            let file = within(entry, unix_file::look_up(self.caller(), call, kind, path, search));
             let file = file.await?;
             return Ok(Target::File(file));
         }
@@ -154,9 +153,9 @@ async fn within<T>(entry: &Entry, look: impl Future<Output = OpResult<T>>) -> Op
 /// The kernel reads an address by the socket's own family, whatever the caller of `fromfd` says of the socket:
 /// `sockaddr_in6` on a packet socket would name an interface.
 fn check_family(entry: &Entry, call: &'static str, address: &Address) -> OpResult<()> {
-    let own = match &entry.sniffer {
-        Some(_) => entry.facts().family,
-        None => entry.kind().family,
+    let own = match &entry.rcvall {
+        Some(_) => entry.declared().domain,
+        None => entry.actual().domain,
     };
     let fits = match address {
         // It dissolves an association; elsewhere the kernel takes it for an address, or for none.
@@ -169,13 +168,13 @@ fn check_family(entry: &Entry, call: &'static str, address: &Address) -> OpResul
 
 /// An opaque address in the form that the policy can judge, if the broker knows its family. It must be
 /// of the socket's own family: some protocols ignore what the address says of itself.
-fn known(facts: SocketFacts, family: u16, data: Vec<u8>) -> OpResult<Address> {
-    if i32::from(family) != facts.family {
-        let text = format!("an address of family {family} on a socket of family {}", facts.family);
+fn known(facts: SocketSpec, family: u16, data: Vec<u8>) -> OpResult<Address> {
+    if i32::from(family) != facts.domain {
+        let text = format!("an address of family {family} on a socket of family {}", facts.domain);
         return Err(OpError::value(text));
     }
     let raw = RawAddress::encode(&Address::Opaque { family, data });
-    raw.decode(facts.proto).ok_or_else(|| OpError::value("an empty address"))
+    raw.decode(facts.protocol).ok_or_else(|| OpError::value("an empty address"))
 }
 
 /// An address for a result; `None` where the kernel gave none.

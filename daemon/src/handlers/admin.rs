@@ -28,7 +28,7 @@ impl HandlesServer for Handlers {
         let mut infos = Vec::new();
         for session in sessions {
             for (handle, entry) in session.entries() {
-                let permit = call.permit(Inspect { socket: entry.kind() })?;
+                let permit = call.permit(Inspect { socket: entry.actual() })?;
                 let state = inspect::own_state(permit, &entry);
                 infos.push(info(session.number(), handle, &entry, &state));
             }
@@ -74,13 +74,13 @@ impl AdminServer for Handlers {
 }
 
 fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInfo {
-    let facts = entry.facts();
+    let facts = entry.declared();
     HandleInfo {
         handle,
         session,
-        family: facts.family,
-        r#type: facts.kind,
-        proto: facts.proto,
+        family: facts.domain,
+        r#type: facts.ty,
+        proto: facts.protocol,
         timeout: entry.timeout().seconds(),
         local: spell(state.local.as_ref()),
         peer: spell(state.peer.as_ref()),

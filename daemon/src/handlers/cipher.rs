@@ -27,8 +27,8 @@ pub(super) async fn send_cipher(
     flags: i32,
 ) -> OpResult<u64> {
     let entry = call.entry(handle)?;
-    let facts = entry.facts();
-    if facts.family != libc::AF_ALG {
+    let facts = entry.declared();
+    if facts.domain != libc::AF_ALG {
         return Err(OpError::Plain("algset is only supported for AF_ALG".to_owned()));
     }
     let op = int(cipher.op)?;

@@ -1,5 +1,6 @@
 //! What a message is made of: what of it names its source, its destination and its way.
 
+use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::iter;
 
 use sockbroker_proto::address::Address;
@@ -41,7 +42,7 @@ impl Named {
 
 /// Adds the ends that a packet's own header names. Of data that cannot be seen nobody knows them.
 pub(super) fn add_header(request: &mut Send, data: Option<&[u8]>) {
-    match data.map(|data| header(request.socket.family, data)) {
+    match data.map(|data| header(request.socket.domain, data)) {
         Some(Some((source, destination, route))) => {
             if !is_unspecified(&source) {
                 request.locals.push(SocketName::Address(source));
@@ -66,7 +67,7 @@ pub(super) fn add_route(request: &mut Send, data: Option<&[u8]>) {
     }
     match data {
         Some(data) => {
-            let route = route_of_extensions(request.socket.proto, data);
+            let route = route_of_extensions(request.socket.protocol, data);
             request.remotes.extend(route.into_iter().map(SocketName::Address));
         }
         None => request.remotes.push(SocketName::Unknown),

@@ -18,9 +18,10 @@ use crate::rpc::call::Call;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
-use sockbroker_policy::action::{Adopt, Create, Handover, SocketFacts};
+use sockbroker_policy::action::{Adopt, Create, Handover};
 use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// `listen()` without a number: `min(SOMAXCONN, 128)`.
 pub(super) const DEFAULT_BACKLOG: i32 = 128;
@@ -29,21 +30,21 @@ const TYPE_FLAGS: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
 /// Family, type and protocol as a caller gave them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
+pub(super) struct GivenSpec {
     pub(super) family: Option<Constant>,
     pub(super) socktype: Option<Constant>,
     pub(super) proto: Option<Constant>,
 }
 
-impl Kind {
+impl GivenSpec {
     /// With defaults for what is absent, the type without its flags, and whether they make the socket
     /// non-blocking.
-    fn facts(self, default: SocketFacts) -> OpResult<(SocketFacts, bool)> {
-        let kind = int_or(self.socktype, default.kind)?;
-        let facts = SocketFacts {
-            family: int_or(self.family, default.family)?,
-            kind: kind & !TYPE_FLAGS,
-            proto: int_or(self.proto, default.proto)?,
+    fn facts(self, default: SocketSpec) -> OpResult<(SocketSpec, bool)> {
+        let kind = int_or(self.socktype, default.ty)?;
+        let facts = SocketSpec {
+            domain: int_or(self.family, default.domain)?,
+            ty: kind & !TYPE_FLAGS,
+            protocol: int_or(self.proto, default.protocol)?,
         };
         Ok((facts, kind & libc::SOCK_NONBLOCK != 0))
     }
@@ -62,14 +63,14 @@ impl Kind {
 /// `socket.socket()`.
 pub(super) fn create(
     call: &Call,
-    kind: Kind,
+    kind: GivenSpec,
     timeout: Timeout,
     want_fd: bool,
 ) -> OpResult<Created> {
     if want_fd {
         call.check_carries_descriptors()?;
     }
-    let default = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
+    let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
     let (facts, nonblocking) = kind.without_minus_one().facts(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
@@ -79,19 +80,19 @@ pub(super) fn create(
 /// `socket.socketpair()`.
 pub(super) async fn pair(
     call: &Call,
-    kind: Kind,
+    kind: GivenSpec,
     timeout: Timeout,
     want_fd: bool,
 ) -> OpResult<(Created, Created)> {
     if want_fd {
         call.check_carries_descriptors()?;
     }
-    let default = SocketFacts { family: libc::AF_UNIX, kind: libc::SOCK_STREAM, proto: 0 };
+    let default = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
     let (facts, nonblocking) = kind.facts(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let permit = call.permit(Create { socket: facts })?;
     let handles = (call.room()?, call.room()?);
-    let (first, second) = open::pair(permit, timeout, handles, call.actor()).await?;
+    let (first, second) = open::pair(permit, timeout, handles, call.caller()).await?;
     let first = admit(call, Arc::new(first), want_fd)?;
     match admit(call, Arc::new(second), want_fd) {
         Ok(second) => Ok((first, second)),
@@ -104,7 +105,12 @@ pub(super) async fn pair(
 }
 
 /// `socket.fromfd()` and `socket.socket(fileno=...)`.
-pub(super) fn adopt(call: &Call, place: u32, kind: Kind, timeout: Timeout) -> OpResult<Created> {
+pub(super) fn adopt(
+    call: &Call,
+    place: u32,
+    kind: GivenSpec,
+    timeout: Timeout,
+) -> OpResult<Created> {
     let descriptor = call.take_descriptor(place)?;
     let known = open::examine(&descriptor)?;
     let (facts, nonblocking) = kind.without_minus_one().facts(known)?;
@@ -116,10 +122,10 @@ pub(super) fn adopt(call: &Call, place: u32, kind: Kind, timeout: Timeout) -> Op
 
 /// Names a socket, and puts a descriptor beside the answer if asked.
 pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<Created> {
-    let facts = entry.facts();
+    let facts = entry.declared();
     let timeout = entry.timeout().seconds();
     let descriptor = if want_fd {
-        Some(open::hand_over(call.permit_handover(entry.kind())?, &entry)?)
+        Some(open::hand_over(call.permit_handover(entry.actual())?, &entry)?)
     } else {
         None
     };
@@ -127,7 +133,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     if let Some(descriptor) = descriptor {
         call.give_descriptor(descriptor);
     }
-    let SocketFacts { family, kind, proto } = facts;
+    let SocketSpec { domain: family, ty: kind, protocol: proto } = facts;
     Ok(Created { handle, family, r#type: kind, proto, timeout })
 }
 
@@ -181,16 +187,16 @@ async fn connect_one(
     source: Option<&AddressValue>,
     timeout: Timeout,
 ) -> OpResult<Entry> {
-    let facts = SocketFacts { family: info.family, kind: info.kind, proto: info.proto };
+    let facts = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
     let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
-        connect::bind(call.permit_bind(&entry, target)?, &entry, call.actor()).await?;
+        connect::bind(call.permit_bind(&entry, target)?, &entry, call.caller()).await?;
     }
-    let address = info.address.decode(facts.proto).unwrap_or(Address::Unspecified);
+    let address = info.address.decode(facts.protocol).unwrap_or(Address::Unspecified);
     let permit = call.permit_connect(&entry, Target::Address(address))?;
-    let place = entry.sending.join(call.connection().number());
-    connect::connect(permit, &entry, place, call.actor()).await?;
+    let ticket = entry.sending.join(call.connection().number());
+    connect::connect(permit, &entry, ticket, call.caller()).await?;
     Ok(entry)
 }
 
@@ -247,7 +253,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
             return Err(OpError::value("dualstack_ipv6 requires AF_INET6 family"));
         }
     }
-    let facts = SocketFacts { family, kind: libc::SOCK_STREAM, proto: 0 };
+    let facts = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
     let timeout = call.session().default_timeout.get();
     let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
@@ -264,15 +270,15 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
         other => other,
     })?;
-    connect::bind(call.permit_bind(&entry, target)?, &entry, call.actor()).await?;
+    connect::bind(call.permit_bind(&entry, target)?, &entry, call.caller()).await?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
-    connect::listen(call.permit_listen(&entry, backlog)?, &entry, call.actor()).await?;
+    connect::listen(call.permit_listen(&entry, backlog)?, &entry, call.caller()).await?;
     admit(call, Arc::new(entry), false)
 }
 
 /// `socket.has_dualstack_ipv6()`: tried, as in Python.
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
-    let facts = SocketFacts { family: libc::AF_INET6, kind: libc::SOCK_STREAM, proto: 0 };
+    let facts = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
     let Ok(entry) =
         open::create(call.permit(Create { socket: facts })?, Timeout::Blocking, call.room()?)
     else {
@@ -284,6 +290,6 @@ pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
 
 fn set_int(call: &Call, entry: &Entry, level: i32, name: i32, value: i64) -> OpResult<()> {
     let value = Value::Int(value);
-    let permit = call.permit_option(entry, level, name, &value.bytes(entry.facts().family))?;
+    let permit = call.permit_option(entry, level, name, &value.bytes(entry.declared().domain))?;
     option::set(permit, entry, &value)
 }

@@ -2,6 +2,7 @@
 
 use jsonrpsee::Extensions;
 use jsonrpsee::core::{RpcResult, async_trait};
+use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_proto::address::{Address, AddressValue};
 use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem, Descriptors};
 use sockbroker_proto::api::batch::{BatchServer, OutgoingMessage, SentMessage};
@@ -24,7 +25,7 @@ use crate::ops::want::Want;
 use crate::ops::{rcvall, socket_endpoints};
 use crate::rpc::call::Call;
 use crate::rpc::error;
-use crate::table::call_queue::Place;
+use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Send;
@@ -43,7 +44,7 @@ impl BatchServer for Handlers {
     ) -> RpcResult<Vec<ReceivedMessage>> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.receiving.join(call.connection().number());
+        let ticket = entry.receiving.join(call.connection().number());
         let want = want(call, bufsize, ancbufsize, flags)?;
         let count = batch_size(call, vlen)?;
         let total = want.length.saturating_mul(count) as u64;
@@ -51,11 +52,11 @@ impl BatchServer for Handlers {
         let limits = &call.broker().limits;
         OpError::within("receive_bytes", total, limits.receive_bytes)?;
         OpError::within("ancillary_bytes", control, limits.ancillary_bytes)?;
-        call.settle(&entry, &place, Verb::Receive).await;
+        call.settle(&entry, &ticket, Verb::Receive).await;
         let permit = call.permit_receive(&entry, want.length)?;
         let senders = call.senders(&entry);
         let batch =
-            receive::receive_batch(permit, &entry, place, count, want, senders.as_deref()).await?;
+            receive::receive_batch(permit, &entry, ticket, count, want, senders.as_deref()).await?;
         let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));
         Ok(spelt.collect())
     }
@@ -69,15 +70,15 @@ impl BatchServer for Handlers {
     ) -> RpcResult<Vec<SentMessage>> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let flags = int_or(flags, 0)?;
         batch_size(call, i64::try_from(messages.len()).unwrap_or(i64::MAX))?;
         let mut prepared = Vec::with_capacity(messages.len());
         for OutgoingMessage { buffers, ancdata, address } in messages {
             let parts = Parts { buffers, ancdata, address };
-            prepared.push(prepare(call, &entry, &place, parts, flags).await?);
+            prepared.push(prepare(call, &entry, &ticket, parts, flags).await?);
         }
-        let sending = send::send_batch(prepared, call.sender(&entry), place, flags);
+        let sending = send::send_batch(prepared, call.sender(&entry), ticket, flags);
         let (sent, failure) = sending.await?;
         let mut results: Vec<_> =
             sent.into_iter().map(|n| SentMessage::Sent { n: n as u64 }).collect();
@@ -108,12 +109,13 @@ pub(super) async fn receive(
     flags: Option<Constant>,
 ) -> OpResult<ReceivedMessage> {
     let entry = call.entry(handle)?;
-    let place = entry.receiving.join(call.connection().number());
+    let ticket = entry.receiving.join(call.connection().number());
     let want = want(call, bufsize, ancbufsize, flags)?;
-    call.settle(&entry, &place, Verb::Receive).await;
+    call.settle(&entry, &ticket, Verb::Receive).await;
     let permit = call.permit_receive(&entry, want.length)?;
     let senders = call.senders(&entry);
-    let message = receive::receive_message(permit, &entry, place, want, senders.as_deref()).await?;
+    let message =
+        receive::receive_message(permit, &entry, ticket, want, senders.as_deref()).await?;
     Ok(spell_message(call, &entry, want, message))
 }
 
@@ -136,9 +138,9 @@ fn want(
 
 /// Who sent a message; a captured packet says it in its own header.
 pub(super) fn sender(entry: &Entry, message: &message::ReceivedMessage) -> Option<Address> {
-    match entry.sniffer {
+    match entry.rcvall {
         Some(_) => rcvall::sender(&message.data),
-        None => message.address.decode(entry.facts().proto),
+        None => message.address.decode(entry.declared().protocol),
     }
 }
 
@@ -201,16 +203,16 @@ pub(super) struct Parts {
 /// `sendmsg`.
 pub(super) async fn send(call: &Call, handle: Handle, parts: Parts, flags: i32) -> OpResult<u64> {
     let entry = call.entry(handle)?;
-    let place = entry.sending.join(call.connection().number());
-    let (permit, outgoing) = prepare(call, &entry, &place, parts, flags).await?;
-    Ok(send::send_message(permit, call.sender(&entry), place, outgoing).await? as u64)
+    let ticket = entry.sending.join(call.connection().number());
+    let (permit, outgoing) = prepare(call, &entry, &ticket, parts, flags).await?;
+    Ok(send::send_message(permit, call.sender(&entry), ticket, outgoing).await? as u64)
 }
 
 /// Takes a message apart, resolves its address, and asks the policy for it.
 async fn prepare(
     call: &Call,
     entry: &Entry,
-    place: &Place<'_>,
+    ticket: &Ticket<'_>,
     parts: Parts,
     flags: i32,
 ) -> OpResult<(Permit<Send>, Outgoing)> {
@@ -226,10 +228,10 @@ async fn prepare(
         None | Some(AddressValue::None(())) => None,
         Some(address) => Some(call.target(entry, &address, ("sendmsg", Verb::Send)).await?),
     };
-    call.settle(entry, place, Verb::Send).await;
+    call.settle(entry, ticket, Verb::Send).await;
     // Rules look into netlink messages and own headers.
-    let looks = entry.kind().family == libc::AF_NETLINK
-        || entry.kind().sends_extensions()
+    let looks = entry.actual().domain == libc::AF_NETLINK
+        || entry.actual().sends_extensions()
         || socket_endpoints::own_headers(entry);
     let gathered = looks.then(|| buffers.concat());
     let ancillary = control.iter().map(seen).collect();
@@ -281,7 +283,7 @@ fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
 /// against the broker. What leaves has the broker's process id, which does the sending. For a caller
 /// that is the broker's own user the kernel's check is the right one.
 fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
-    if call.actor().is_broker() {
+    if call.caller().is_broker() {
         return Ok(());
     }
     let subject = &call.connection().facts().subject;

@@ -10,7 +10,7 @@ use crate::error::OpResult;
 use crate::observe::metrics::Page;
 use crate::quota::Share;
 use crate::quota::traffic::Volume;
-use crate::rpc::call::{Call, Enclosed};
+use crate::rpc::call::{Call, RequestParts};
 use crate::rpc::methods::{MethodTable, outcomes};
 use crate::rpc::params::Given;
 use crate::session::broker::Broker;
@@ -19,7 +19,7 @@ use sockbroker_policy::action::Administer;
 
 /// The page in the text format of Prometheus, if the policy grants it to who asks; else what it says.
 pub fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result<String, String> {
-    let call = Call::new(connection, "metrics", Given::default(), Enclosed::default(), true);
+    let call = Call::new(connection, "metrics", Given::default(), RequestParts::default(), true);
     let allowed: OpResult<_> = call.permit(Administer);
     match allowed {
         Ok(permit) => {
@@ -46,7 +46,7 @@ fn describe(broker: &Broker, methods: &MethodTable) -> String {
     page.sample(&[("kind", "implicit")], (sessions.len() - opened) as u64);
     let mut families = BTreeMap::<i32, u64>::new();
     for (_, entry) in sessions.iter().flat_map(|session| session.entries()) {
-        *families.entry(entry.kind().family).or_default() += 1;
+        *families.entry(entry.actual().domain).or_default() += 1;
     }
     page.begin("handles", "gauge", "Open handles, by the family of their socket.");
     for (family, count) in families {

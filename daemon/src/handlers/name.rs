@@ -167,10 +167,10 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
         let found = call.look_up(question).await?;
         found.first().and_then(|info| info.address.decode(0))
     } else {
-        let facts = sockbroker_policy::action::SocketFacts {
-            family: libc::AF_INET,
-            kind: libc::SOCK_STREAM,
-            proto: 0,
+        let facts = sockbroker_proto::socket_spec::SocketSpec {
+            domain: libc::AF_INET,
+            ty: libc::SOCK_STREAM,
+            protocol: 0,
         };
         Some(call.address(facts, &AddressValue::Tuple(port_zero)).await?)
     };

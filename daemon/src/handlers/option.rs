@@ -39,7 +39,7 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let (level, name) = (int(level)?, int(optname)?);
-        let request = SocketOption::new(entry.kind(), OptionAccess::Read, level, name);
+        let request = SocketOption::new(entry.actual(), OptionAccess::Read, level, name);
         let length = i64::from(c_int(buflen.unwrap_or(0))?);
         if !(0..=MAX_OPTION_BYTES).contains(&length) {
             return Err(OpError::Plain("getsockopt buflen out of range".to_owned()).into());
@@ -59,13 +59,13 @@ impl OptionsServer for Handlers {
     ) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let (level, name) = (int(level)?, int(optname)?);
         let value = read(call, value, optlen)?;
-        let bytes = value.bytes(entry.facts().family);
+        let bytes = value.bytes(entry.declared().domain);
         let permit = call.permit_option(&entry, level, name, &bytes)?;
-        place.turn().await;
-        if (entry.kind().family, level, name)
+        ticket.acquire().await;
+        if (entry.actual().domain, level, name)
             == (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT)
         {
             return Ok(option::join_fanout(permit, &entry, &value, &call.broker().fanout)?);
@@ -77,7 +77,7 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let timeout = Timeout::from_seconds(value.0).map_err(OpError::from)?;
-        let permit = call.permit(Inspect { socket: entry.kind() })?;
+        let permit = call.permit(Inspect { socket: entry.actual() })?;
         Ok(option::set_timeout(permit, &entry, timeout)?)
     }
 
@@ -89,7 +89,7 @@ impl OptionsServer for Handlers {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
         let timeout = if flag { Timeout::Blocking } else { Timeout::NonBlocking };
-        let permit = call.permit(Inspect { socket: entry.kind() })?;
+        let permit = call.permit(Inspect { socket: entry.actual() })?;
         Ok(option::set_timeout(permit, &entry, timeout)?)
     }
 
@@ -140,19 +140,19 @@ impl OptionsServer for Handlers {
     ) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &[])?;
         let program = call.bytes(program)?;
-        place.turn().await;
+        ticket.acquire().await;
         Ok(option::attach_filter(permit, &entry, &program)?)
     }
 
     async fn detach_filter(&self, ext: &Extensions, handle: Handle) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[])?;
-        place.turn().await;
+        ticket.acquire().await;
         Ok(option::detach_filter(permit, &entry)?)
     }
 }
@@ -186,12 +186,12 @@ async fn run_ioctl(
     argument: Option<IoctlArgument>,
 ) -> OpResult<Option<OptionValue>> {
     let entry = call.entry(handle)?;
-    let socket = entry.kind();
+    let socket = entry.actual();
     if control.0 == SIO_RCVALL {
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let permit = call.permit_capture(&entry)?;
         let on = switch(argument)?;
-        place.turn().await;
+        ticket.acquire().await;
         rcvall::receive_all(permit, &entry, on)?;
         return Ok(None);
     }

@@ -1,6 +1,7 @@
 //! Requests to the policy with the operands that its rules look at, and no others: finding one out is a
 //! system call.
 
+use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
@@ -11,11 +12,11 @@ use crate::handlers::contents::{Contents, Named, add_header, add_route};
 use crate::ops::receive::SenderCheck;
 use crate::ops::socket_endpoints;
 use crate::rpc::call::Call;
-use crate::table::call_queue::Place;
+use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
 use sockbroker_policy::action::{
     Accept, Bind, Capture, Connect, Handover, Listen, OptionAccess, Receive, Request, Send,
-    SocketFacts, SocketOption,
+    SocketOption,
 };
 use sockbroker_policy::membership::{device as device_of, hops, membership, source};
 use sockbroker_policy::netlink::{MessageClass, classes_of};
@@ -25,6 +26,7 @@ use sockbroker_policy::question::Question;
 use sockbroker_policy::target::{SocketName, Target};
 use sockbroker_policy::verb::Verb;
 use sockbroker_policy::{Denial, Permit};
+use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Call {
     /// Asks the policy.
@@ -51,24 +53,24 @@ impl Call {
 
     /// Waits for what the same connection did to a socket before, where the policy is about to look at
     /// it: else a `send` would be judged by the peer that an earlier `connect` has yet to set.
-    pub(super) async fn settle(&self, entry: &Entry, place: &Place<'_>, verb: Verb) {
-        let kind = entry.kind();
+    pub(super) async fn settle(&self, entry: &Entry, ticket: &Ticket<'_>, verb: Verb) {
+        let kind = entry.actual();
         let looks = self.rights().looks_at(verb);
-        let own = kind.kind == libc::SOCK_RAW
-            || [libc::AF_PACKET, libc::AF_NETLINK].contains(&kind.family);
+        let own =
+            kind.ty == libc::SOCK_RAW || [libc::AF_PACKET, libc::AF_NETLINK].contains(&kind.domain);
         if own || looks.local || looks.remote || looks.interface {
-            place.turn().await;
+            ticket.acquire().await;
         }
     }
 
     pub(super) fn permit_bind(&self, entry: &Entry, target: Target) -> OpResult<Permit<Bind>> {
         let rights = self.rights();
         let looks = rights.looks_at(Verb::Bind).interface
-            || entry.kind().family == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
+            || entry.actual().domain == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
         let interface = match target.address() {
             Some(address) if looks => match address {
-                // The sniffer of the documentation listens where its address is.
-                Address::Inet { host, .. } if entry.sniffer.is_some() => {
+                // The rcvall of the documentation listens where its address is.
+                Address::Inet { host, .. } if entry.rcvall.is_some() => {
                     socket_endpoints::interface_of(*host)
                 }
                 address => socket_endpoints::interface(entry, address)?,
@@ -76,18 +78,19 @@ impl Call {
             _ => None,
         };
         // A bind without a protocol keeps the one of an earlier bind, which the socket tells.
-        let captures = entry.kind().family == libc::AF_PACKET && socket_endpoints::captures(entry);
-        self.permit(Bind { socket: entry.kind(), target, interface, captures })
+        let captures =
+            entry.actual().domain == libc::AF_PACKET && socket_endpoints::captures(entry);
+        self.permit(Bind { socket: entry.actual(), target, interface, captures })
     }
 
     pub(super) fn permit_listen(&self, entry: &Entry, backlog: i32) -> OpResult<Permit<Listen>> {
         let local = self.local(entry, Verb::Listen);
-        self.permit(Listen { socket: entry.kind(), backlog, local })
+        self.permit(Listen { socket: entry.actual(), backlog, local })
     }
 
     pub(super) fn permit_accept(&self, entry: &Entry) -> OpResult<Permit<Accept>> {
         let local = self.local(entry, Verb::Accept);
-        self.permit(Accept { socket: entry.kind(), local })
+        self.permit(Accept { socket: entry.actual(), local })
     }
 
     pub(super) fn permit_connect(
@@ -106,7 +109,7 @@ impl Call {
             Vec::new()
         };
         let local = self.local(entry, Verb::Connect);
-        let socket = entry.kind();
+        let socket = entry.actual();
         self.permit(Connect { socket, target, local, interfaces, looked_up })
     }
 
@@ -121,7 +124,7 @@ impl Call {
         destination: Option<Target>,
         contents: &Contents<'_>,
     ) -> OpResult<Permit<Send>> {
-        let socket = entry.kind();
+        let socket = entry.actual();
         let rights = self.rights();
         let items = || contents.ancillary.iter();
         let named: Vec<_> =
@@ -131,9 +134,9 @@ impl Call {
         request.own_headers = socket_endpoints::own_headers(entry);
         request.connects =
             contents.flags & libc::MSG_FASTOPEN != 0 && request.destination.is_some();
-        if socket.family == libc::AF_NETLINK {
+        if socket.domain == libc::AF_NETLINK {
             // The kernel has port 0; to anybody else a message means what they make of it.
-            request.messages = classes_of(socket.proto, contents.data.unwrap_or_default());
+            request.messages = classes_of(socket.protocol, contents.data.unwrap_or_default());
             let (pid, groups) =
                 netlink_end(entry, request.destination.as_ref().and_then(Target::address));
             if pid != 0 {
@@ -191,23 +194,23 @@ impl Call {
         let looks = rights.looks_at(Verb::Receive).remote;
         let peers = if looks { socket_endpoints::peers(entry) } else { Vec::new() };
         let looks =
-            entry.kind().family == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
+            entry.actual().domain == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
         let interface = looks.then(|| socket_endpoints::captured(entry)).flatten();
-        self.permit(Receive { socket: entry.kind(), peers, interface, length: length as u64 })
+        self.permit(Receive { socket: entry.actual(), peers, interface, length: length as u64 })
     }
 
     /// Whether a datagram may be received, by its sender; `None` where no rule looks at senders. The peer of
     /// a connection was judged by [`Call::permit_receive`], but the queue of a datagram socket may hold
     /// what came from others before.
     pub(super) fn senders(&self, entry: &Entry) -> Option<Box<SenderCheck>> {
-        let (rights, socket) = (self.rights(), entry.kind());
-        let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.family);
+        let (rights, socket) = (self.rights(), entry.actual());
+        let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.domain);
         let looks = rights.looks_at(Verb::Receive).remote;
         if !looks || !internet || socket.has_connections() {
             return None;
         }
         Some(Box::new(move |sender| {
-            let sender = sender.decode(socket.proto).map(SocketName::Address);
+            let sender = sender.decode(socket.protocol).map(SocketName::Address);
             let question = Question::about(Verb::Receive, socket).to(sender.as_ref());
             sender.is_none() || rights.decide(&question).is_ok()
         }))
@@ -216,10 +219,10 @@ impl Call {
     pub(super) fn permit_capture(&self, entry: &Entry) -> OpResult<Permit<Capture>> {
         let looks = self.rights().looks_at(Verb::Capture).interface;
         let interface = looks.then(|| socket_endpoints::captured(entry)).flatten();
-        self.permit(Capture { socket: entry.kind(), interface })
+        self.permit(Capture { socket: entry.actual(), interface })
     }
 
-    pub(super) fn permit_handover(&self, socket: SocketFacts) -> OpResult<Permit<Handover>> {
+    pub(super) fn permit_handover(&self, socket: SocketSpec) -> OpResult<Permit<Handover>> {
         let escapes = self.rights().escaped_by(socket).map(Arc::from);
         self.permit(Handover { socket, escapes })
     }
@@ -232,7 +235,7 @@ impl Call {
         name: i32,
         value: &[u8],
     ) -> OpResult<Permit<SocketOption>> {
-        let mut request = SocketOption::new(entry.kind(), OptionAccess::Write, level, name);
+        let mut request = SocketOption::new(entry.actual(), OptionAccess::Write, level, name);
         let rights = self.rights();
         let looks = [request.class().verb(), Verb::Send].map(|verb| rights.looks_at(verb));
         let looks = |of: fn(&Operands) -> bool| looks.iter().any(of);

@@ -11,7 +11,7 @@ use sockbroker_proto::api::policy::{
 use crate::config::limits::size;
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::quota::{Share, Taken};
+use crate::quota::{Reservation, Share};
 use crate::rpc::call::Call;
 use sockbroker_policy::action::Request;
 use sockbroker_policy::file::RuleText;
@@ -114,7 +114,7 @@ pub(super) fn restriction(
     call: &Call,
     rules: Option<Vec<String>>,
     filters: Option<Vec<Filter>>,
-) -> OpResult<(Restriction, Taken)> {
+) -> OpResult<(Restriction, Reservation)> {
     let (rules, filters) = (rules.unwrap_or_default(), filters.unwrap_or_default());
     let limit = call.broker().limits.restriction_items;
     if rules.len() + filters.len() > size(limit) {

@@ -34,7 +34,7 @@ pub(super) async fn poll_handles(
             .map_err(|_error| OpError::overflow("events do not fit into C short"))?;
         let entry = match call.entry(*handle) {
             Ok(entry) => {
-                let permit = call.permit(Inspect { socket: entry.kind() })?;
+                let permit = call.permit(Inspect { socket: entry.actual() })?;
                 Some((entry.clone(), permit))
             }
             Err(_) => None,

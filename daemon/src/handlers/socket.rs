@@ -10,7 +10,7 @@ use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::address::spell;
-use crate::handlers::creation::{self, Kind};
+use crate::handlers::creation::{self, GivenSpec};
 use crate::handlers::number::{c_int, int};
 use crate::handlers::poll::poll_handles;
 use crate::handlers::{Handlers, creation::admit, creation::admit_accepted};
@@ -35,9 +35,9 @@ impl SocketServer for Handlers {
     ) -> RpcResult<Created> {
         let call = Call::of(ext)?;
         let timeout = call.timeout(4, timeout)?;
-        let kind = Kind { family, socktype: kind, proto };
-        if let Some(place) = fileno {
-            return Ok(creation::adopt(call, place, kind, timeout)?);
+        let kind = GivenSpec { family, socktype: kind, proto };
+        if let Some(ticket) = fileno {
+            return Ok(creation::adopt(call, ticket, kind, timeout)?);
         }
         Ok(creation::create(call, kind, timeout, want_fd.unwrap_or(false))?)
     }
@@ -53,7 +53,7 @@ impl SocketServer for Handlers {
     ) -> RpcResult<(Created, Created)> {
         let call = Call::of(ext)?;
         let timeout = call.timeout(3, timeout)?;
-        let kind = Kind { family, socktype: kind, proto };
+        let kind = GivenSpec { family, socktype: kind, proto };
         Ok(creation::pair(call, kind, timeout, want_fd.unwrap_or(false)).await?)
     }
 
@@ -68,7 +68,12 @@ impl SocketServer for Handlers {
     ) -> RpcResult<Created> {
         let call = Call::of(ext)?;
         let timeout = call.timeout(4, timeout)?;
-        Ok(creation::adopt(call, fd.unwrap_or(0), Kind { family, socktype: kind, proto }, timeout)?)
+        Ok(creation::adopt(
+            call,
+            fd.unwrap_or(0),
+            GivenSpec { family, socktype: kind, proto },
+            timeout,
+        )?)
     }
 
     async fn create_connection(
@@ -126,17 +131,18 @@ impl SocketServer for Handlers {
             call.check_carries_descriptors()?;
         }
         let entry = call.entry(handle)?;
-        let place = entry.receiving.join(call.connection().number());
+        let ticket = entry.receiving.join(call.connection().number());
         let permit = call.permit_accept(&entry)?;
         let timeout = call.session().default_timeout.get();
         // An accepted socket is of the same kind as the listening one. Its descriptor is judged before there is
         // a connection to lose.
-        let handover = want_fd.then(|| call.permit_handover(entry.kind())).transpose()?;
+        let handover = want_fd.then(|| call.permit_handover(entry.actual())).transpose()?;
         let room = || {
             let spare = want_fd.then(|| open::spare(&entry)).transpose()?;
             Ok(Room { handle: call.room()?, spare })
         };
-        let (accepted, spare, peer) = connect::accept(permit, &entry, place, timeout, room).await?;
+        let (accepted, spare, peer) =
+            connect::accept(permit, &entry, ticket, timeout, room).await?;
         let created = admit_accepted(call, accepted, handover.zip(spare))?;
         Ok(Accepted {
             handle: created.handle,
@@ -151,11 +157,11 @@ impl SocketServer for Handlers {
     async fn bind(&self, ext: &Extensions, handle: Handle, address: AddressValue) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let (place, _barrier) = entry.join_both(call.connection().number());
+        let (ticket, _barrier) = entry.join_both(call.connection().number());
         let target = call.target(&entry, &address, ("bind", Verb::Bind)).await?;
         let permit = call.permit_bind(&entry, target)?;
-        place.turn().await;
-        Ok(connect::bind(permit, &entry, call.actor()).await?)
+        ticket.acquire().await;
+        Ok(connect::bind(permit, &entry, call.caller()).await?)
     }
 
     async fn listen(
@@ -166,12 +172,12 @@ impl SocketServer for Handlers {
     ) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let (place, _barrier) = entry.join_both(call.connection().number());
+        let (ticket, _barrier) = entry.join_both(call.connection().number());
         let backlog = clip_backlog(backlog)?.unwrap_or(creation::DEFAULT_BACKLOG);
-        call.settle(&entry, &place, Verb::Listen).await;
+        call.settle(&entry, &ticket, Verb::Listen).await;
         let permit = call.permit_listen(&entry, backlog)?;
-        place.turn().await;
-        Ok(connect::listen(permit, &entry, call.actor()).await?)
+        ticket.acquire().await;
+        Ok(connect::listen(permit, &entry, call.caller()).await?)
     }
 
     async fn connect(
@@ -201,9 +207,9 @@ impl SocketServer for Handlers {
     async fn shutdown(&self, ext: &Extensions, handle: Handle, how: Constant) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
-        let permit = call.permit(Inspect { socket: entry.kind() })?;
-        Ok(connect::shutdown(permit, &entry, place, int(how)?).await?)
+        let ticket = entry.sending.join(call.connection().number());
+        let permit = call.permit(Inspect { socket: entry.actual() })?;
+        Ok(connect::shutdown(permit, &entry, ticket, int(how)?).await?)
     }
 
     fn close(&self, ext: &Extensions, handle: Handle) -> RpcResult<()> {
@@ -219,7 +225,7 @@ impl SocketServer for Handlers {
             call.check_carries_descriptors()?;
         }
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.kind() })?;
+        let permit = call.permit(Inspect { socket: entry.actual() })?;
         Ok(admit(call, open::duplicate(permit, &entry, call.room()?)?, want_fd)?)
     }
 
@@ -237,24 +243,24 @@ impl SocketServer for Handlers {
     fn getsockname(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.kind() })?;
+        let permit = call.permit(Inspect { socket: entry.actual() })?;
         Ok(spell(connect::local_address(permit, &entry)?.as_ref()))
     }
 
     fn getpeername(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.kind() })?;
+        let permit = call.permit(Inspect { socket: entry.actual() })?;
         Ok(spell(connect::peer_address(permit, &entry)?.as_ref()))
     }
 
     fn attributes(&self, ext: &Extensions, handle: Handle) -> RpcResult<Attributes> {
         let entry = Call::of(ext)?.entry(handle)?;
-        let facts = entry.facts();
+        let facts = entry.declared();
         Ok(Attributes {
-            family: facts.family,
-            r#type: facts.kind,
-            proto: facts.proto,
+            family: facts.domain,
+            r#type: facts.ty,
+            proto: facts.protocol,
             timeout: entry.timeout().seconds(),
         })
     }
@@ -276,17 +282,17 @@ fn clip_backlog(backlog: Option<i64>) -> OpResult<Option<i32>> {
 
 async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> OpResult<()> {
     let entry = call.entry(handle)?;
-    let (place, _barrier) = entry.join_both(call.connection().number());
+    let (ticket, _barrier) = entry.join_both(call.connection().number());
     let target = call.target(&entry, address, ("connect", Verb::Connect)).await?;
-    call.settle(&entry, &place, Verb::Connect).await;
+    call.settle(&entry, &ticket, Verb::Connect).await;
     let permit = call.permit_connect(&entry, target)?;
-    connect::connect(permit, &entry, place, call.actor()).await
+    connect::connect(permit, &entry, ticket, call.caller()).await
 }
 
 fn hand_over(call: &Call, handle: Handle) -> OpResult<u32> {
     call.check_carries_descriptors()?;
     let entry = call.entry(handle)?;
-    let permit = call.permit_handover(entry.kind())?;
+    let permit = call.permit_handover(entry.actual())?;
     call.give_descriptor(open::hand_over(permit, &entry)?);
     Ok(1)
 }

@@ -107,11 +107,11 @@ impl TransferServer for Handlers {
     ) -> RpcResult<u64> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
-        call.settle(&entry, &place, Verb::Send).await;
+        call.settle(&entry, &ticket, Verb::Send).await;
         let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
-        Ok(send::send(permit, call.sender(&entry), place, &data, flags).await? as u64)
+        Ok(send::send(permit, call.sender(&entry), ticket, &data, flags).await? as u64)
     }
 
     async fn sendall(
@@ -123,11 +123,11 @@ impl TransferServer for Handlers {
     ) -> RpcResult<()> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
-        call.settle(&entry, &place, Verb::Send).await;
+        call.settle(&entry, &ticket, Verb::Send).await;
         let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
-        Ok(send::send_all(permit, call.sender(&entry), place, &data, flags).await?)
+        Ok(send::send_all(permit, call.sender(&entry), ticket, &data, flags).await?)
     }
 
     async fn sendto(
@@ -140,12 +140,12 @@ impl TransferServer for Handlers {
     ) -> RpcResult<u64> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
+        let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         let destination = Some(call.target(&entry, &address, ("sendto", Verb::Send)).await?);
-        call.settle(&entry, &place, Verb::Send).await;
+        call.settle(&entry, &ticket, Verb::Send).await;
         let permit = call.permit_send(&entry, destination, &Contents::of(&data, flags))?;
-        Ok(send::send(permit, call.sender(&entry), place, &data, flags).await? as u64)
+        Ok(send::send(permit, call.sender(&entry), ticket, &data, flags).await? as u64)
     }
 
     async fn sendmsg(
@@ -188,13 +188,13 @@ impl TransferServer for Handlers {
     ) -> RpcResult<u64> {
         let call = Call::of(ext)?;
         let entry = call.entry(handle)?;
-        let place = entry.sending.join(call.connection().number());
-        call.settle(&entry, &place, Verb::Send).await;
+        let ticket = entry.sending.join(call.connection().number());
+        call.settle(&entry, &ticket, Verb::Send).await;
         // What the file holds is not seen: netlink messages in it are unknown.
         let permit = call.permit_send(&entry, None, &Contents::default())?;
         let source = call.take_descriptor(file)?;
         let range = file_range(offset, count)?;
-        Ok(file::send_file(permit, call.sender(&entry), place, source, range).await?)
+        Ok(file::send_file(permit, call.sender(&entry), ticket, source, range).await?)
     }
 }
 
@@ -206,7 +206,7 @@ async fn receive_plain(
     name: &str,
 ) -> OpResult<ReceivedFrom> {
     let entry = call.entry(handle)?;
-    let place = entry.receiving.join(call.connection().number());
+    let ticket = entry.receiving.join(call.connection().number());
     let negative = format!("negative buffersize in {name}");
     let length = receive::length(bufsize, &negative, call.broker().limits.receive_bytes)?;
     let want = Want { length, control: 0, flags: int_or(flags, 0)? };
@@ -214,10 +214,10 @@ async fn receive_plain(
     if length == 0 && matches!(name, "recv" | "recv_into") {
         return Ok(nothing(call));
     }
-    call.settle(&entry, &place, Verb::Receive).await;
+    call.settle(&entry, &ticket, Verb::Receive).await;
     let permit = call.permit_receive(&entry, length)?;
     let senders = call.senders(&entry);
-    let received = receive::receive(permit, &entry, place, want, senders.as_deref()).await?;
+    let received = receive::receive(permit, &entry, ticket, want, senders.as_deref()).await?;
     Ok(spell_received(call, &entry, want, received))
 }
 

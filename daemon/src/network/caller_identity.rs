@@ -15,12 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{During, OpError, OpResult};
 use crate::quota::User;
-use sockbroker_policy::action::SocketFacts;
 use sockbroker_policy::subject::Subject;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The broker's own identity, and the gate before threads with others.
 #[derive(Debug)]
-pub struct Actors {
+pub struct CallerIdentities {
     /// `None` if the system does not tell: then nobody is taken for the broker.
     own: Option<Identity>,
     /// Whether the broker reads files that its user could not.
@@ -31,7 +31,7 @@ pub struct Actors {
 
 /// As whom the calls of a connection are made.
 #[derive(Debug, Clone)]
-pub struct Actor(Option<Arc<Client>>);
+pub struct CallerIdentity(Option<Arc<Client>>);
 
 /// A client that is somebody else than the broker.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Client {
     jobs: Arc<Semaphore>,
 }
 
-impl Actors {
+impl CallerIdentities {
     /// With at most so many threads at a time.
     pub fn new(jobs: usize) -> Self {
         Self {
@@ -53,22 +53,22 @@ impl Actors {
         }
     }
 
-    /// The actor of a subject. One with the broker's own ids acts directly, unless the broker could
+    /// The caller of a subject. One with the broker's own ids acts directly, unless the broker could
     /// do more than that user; root could in any case.
-    pub fn of(&self, subject: &Subject, user: &Arc<User>) -> Actor {
+    pub fn of(&self, subject: &Subject, user: &Arc<User>) -> CallerIdentity {
         let (uid, gid, groups) = (subject.uid, subject.gid, subject.groups.clone());
         let identity = Identity { uid, gid, groups };
         let same = self.own.as_ref().is_some_and(|own| own.is_same(&identity));
         if same && (identity.uid == 0 || !self.overrides) {
-            return Actor(None);
+            return CallerIdentity(None);
         }
         let able = self.able || same;
         let (user, jobs) = (user.clone(), self.jobs.clone());
-        Actor(Some(Arc::new(Client { identity: Arc::new(identity), able, user, jobs })))
+        CallerIdentity(Some(Arc::new(Client { identity: Arc::new(identity), able, user, jobs })))
     }
 }
 
-impl Actor {
+impl CallerIdentity {
     /// Whether the caller is the broker's own user, for whom everything is as without a broker.
     pub fn is_broker(&self) -> bool {
         self.0.is_none()
@@ -79,7 +79,7 @@ impl Actor {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: &'static str,
-        facts: SocketFacts,
+        facts: SocketSpec,
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> OpResult<T> {
         if let Some(client) = self.client(facts, call)? {
@@ -97,11 +97,11 @@ impl Actor {
     /// Whom a call on such a socket is to be made as; `None` for the broker itself.
     pub(crate) fn client(
         &self,
-        facts: SocketFacts,
+        facts: SocketSpec,
         call: &'static str,
     ) -> OpResult<Option<&Arc<Client>>> {
         match &self.0 {
-            Some(client) if facts.family == libc::AF_UNIX => {
+            Some(client) if facts.domain == libc::AF_UNIX => {
                 let uid = client.identity.uid;
                 if client.able { Ok(Some(client)) } else { Err(OpError::Identity { call, uid }) }
             }

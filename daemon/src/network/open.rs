@@ -1,38 +1,41 @@
 //! Making sockets: `socket`, `socketpair`, adoption, `dup`, descriptors for the client.
 
+use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use sockbroker_sys::socket;
 
 use crate::error::{During, OpError, OpResult};
-use crate::network::caller_identity::Actor;
+use crate::network::caller_identity::CallerIdentity;
 use crate::network::rcvall;
-use crate::quota::Taken;
+use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
-use sockbroker_policy::action::{Adopt, Create, Handover, Inspect, SOCK_PACKET, SocketFacts};
+use sockbroker_policy::action::{Adopt, Create, Handover, Inspect};
+use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
+use sockbroker_proto::socket_spec::SocketSpec;
 
-/// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives a sniffer instead, which Linux does not have.
-pub fn create(permit: Permit<Create>, timeout: Timeout, handle: Taken) -> OpResult<Entry> {
+/// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives a rcvall instead, which Linux does not have.
+pub fn create(permit: Permit<Create>, timeout: Timeout, handle: Reservation) -> OpResult<Entry> {
     let Create { socket: facts } = permit.into_request();
     refuse_family("socket", facts)?;
     if rcvall::serves(facts) {
-        let (descriptor, sniffer) = rcvall::open()?;
+        let (descriptor, rcvall) = rcvall::open()?;
         let entry = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
-        return Ok(entry.with_sniffer(sniffer));
+        return Ok(entry.with_sniffer(rcvall));
     }
-    let descriptor = socket::create(facts.family, facts.kind, facts.proto).during("socket")?;
+    let descriptor = socket::create(facts.domain, facts.ty, facts.protocol).during("socket")?;
     Entry::new(descriptor, facts, timeout, handle).during("fcntl")
 }
 
 /// `AF_PPPOX` addresses name a descriptor by its number, which would be one of the broker's; the
 /// kernel takes them whatever family they claim (`linux/if_pppol2tp.h`). `SOCK_PACKET`, which packet(7)
 /// replaced, has the name of an interface where its address claims to be one of the internet.
-fn refuse_family(call: &'static str, facts: SocketFacts) -> OpResult<()> {
-    if facts.family == libc::AF_PPPOX || facts.kind == SOCK_PACKET {
+fn refuse_family(call: &'static str, facts: SocketSpec) -> OpResult<()> {
+    if facts.domain == libc::AF_PPPOX || facts.ty == SOCK_PACKET {
         return Err(OpError::Os { call, errno: libc::EACCES });
     }
     Ok(())
@@ -42,12 +45,12 @@ fn refuse_family(call: &'static str, facts: SocketFacts) -> OpResult<()> {
 pub async fn pair(
     permit: Permit<Create>,
     timeout: Timeout,
-    handles: (Taken, Taken),
-    actor: &Actor,
+    handles: (Reservation, Reservation),
+    caller: &CallerIdentity,
 ) -> OpResult<(Entry, Entry)> {
     let Create { socket: facts } = permit.into_request();
-    let make = move || socket::pair(facts.family, facts.kind, facts.proto);
-    let (first, second) = match actor.client(facts, "socketpair")? {
+    let make = move || socket::pair(facts.domain, facts.ty, facts.protocol);
+    let (first, second) = match caller.client(facts, "socketpair")? {
         None => make().during("socketpair")?,
         Some(client) => client.call("socketpair", make).await?,
     };
@@ -61,7 +64,7 @@ pub async fn pair(
 #[derive(Debug)]
 pub struct Room {
     /// The place of its handle.
-    pub handle: Taken,
+    pub handle: Reservation,
     /// A descriptor that becomes the client's, where the client wants one.
     pub spare: Option<OwnedFd>,
 }
@@ -82,9 +85,9 @@ pub fn hand_over_in_place(
 }
 
 /// What a descriptor is; `ENOTSOCK` for one that is no socket.
-pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketFacts> {
+pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketSpec> {
     let kind = socket::kind_of(descriptor.as_fd()).during("getsockopt")?;
-    Ok(SocketFacts { family: kind.family, kind: kind.kind, proto: kind.proto })
+    Ok(SocketSpec { domain: kind.domain, ty: kind.ty, protocol: kind.protocol })
 }
 
 /// Takes over a descriptor of the client (`fromfd`, `socket(fileno=...)`). As in CPython the
@@ -93,9 +96,9 @@ pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketFacts> {
 pub fn adopt(
     permit: Permit<Adopt>,
     descriptor: OwnedFd,
-    facts: SocketFacts,
+    facts: SocketSpec,
     timeout: Timeout,
-    handle: Taken,
+    handle: Reservation,
 ) -> OpResult<Entry> {
     let Adopt { socket: kind } = permit.into_request();
     refuse_family("fromfd", kind)?;
@@ -114,7 +117,11 @@ pub fn adopt(
 }
 
 /// `dup`, with the same timeout.
-pub fn duplicate(permit: Permit<Inspect>, entry: &Entry, handle: Taken) -> OpResult<Arc<Entry>> {
+pub fn duplicate(
+    permit: Permit<Inspect>,
+    entry: &Entry,
+    handle: Reservation,
+) -> OpResult<Arc<Entry>> {
     let Inspect { .. } = permit.into_request();
     Ok(Arc::new(entry.duplicate(handle).during("dup")?))
 }

@@ -3,26 +3,26 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use sockbroker_policy::action::SocketFacts;
+use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::{filter, socket};
 
 use crate::error::{During, OpResult};
-use crate::table::rcvall::Sniffer;
+use crate::table::rcvall::Rcvall;
 
 /// `BPF_RET | BPF_K`.
 pub(crate) const RETURN: u16 = 0x06;
 
 /// Whether a socket that Linux refuses is to be served so.
-pub(super) fn serves(facts: SocketFacts) -> bool {
-    facts == SocketFacts { family: libc::AF_INET, kind: libc::SOCK_RAW, proto: libc::IPPROTO_IP }
+pub(super) fn serves(facts: SocketSpec) -> bool {
+    facts == SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: libc::IPPROTO_IP }
 }
 
 /// Opens the packet socket, deaf.
-pub(super) fn open() -> OpResult<(OwnedFd, Sniffer)> {
+pub(super) fn open() -> OpResult<(OwnedFd, Rcvall)> {
     // Protocol 0: nothing is queued before the filter stands.
     let descriptor = socket::create(libc::AF_PACKET, libc::SOCK_DGRAM, 0).during("socket")?;
     filter::attach(descriptor.as_fd(), &nothing()).during("setsockopt")?;
-    Ok((descriptor, Sniffer::default()))
+    Ok((descriptor, Rcvall::default()))
 }
 
 /// A program that drops everything.

@@ -11,12 +11,12 @@ use sockbroker_sys::{socket, unix_file};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{During, OpError, OpResult};
-use crate::network::caller_identity::{Actor, Client};
+use crate::network::caller_identity::{CallerIdentity, Client};
 use crate::network::open::Room;
 use crate::ops::outgoing::Destination;
 use crate::ops::rcvall;
 use crate::ops::wait::{Direction, RETRY_PAUSE, WaitPolicy, until_done};
-use crate::table::call_queue::Place;
+use crate::table::call_queue::Ticket;
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
@@ -25,16 +25,16 @@ use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen};
 use sockbroker_policy::target::{FileTarget, SocketName, Target};
 
 /// `bind(2)`; a path is made as the caller.
-pub async fn bind(permit: Permit<Bind>, entry: &Entry, actor: &Actor) -> OpResult<()> {
+pub async fn bind(permit: Permit<Bind>, entry: &Entry, caller: &CallerIdentity) -> OpResult<()> {
     let address = match permit.into_request().target {
-        Target::File(file) => return bind_file(entry, actor, file).await,
+        Target::File(file) => return bind_file(entry, caller, file).await,
         Target::Address(address) => address,
     };
-    if let Some(state) = &entry.sniffer {
+    if let Some(state) = &entry.rcvall {
         return rcvall::bind(state, &address);
     }
     let raw = RawAddress::encode(&address);
-    match actor.client(entry.kind(), "bind")? {
+    match caller.client(entry.actual(), "bind")? {
         None => socket::bind(entry.fd(), &raw).during("bind"),
         Some(client) => {
             let shared = entry.shared();
@@ -44,13 +44,13 @@ pub async fn bind(permit: Permit<Bind>, entry: &Entry, actor: &Actor) -> OpResul
 }
 
 /// Makes a socket's file in the folder that was judged, as the caller.
-async fn bind_file(entry: &Entry, actor: &Actor, file: FileTarget) -> OpResult<()> {
+async fn bind_file(entry: &Entry, caller: &CallerIdentity, file: FileTarget) -> OpResult<()> {
     let FileTarget { descriptor, name, written, facts } = file;
     let name = name.ok_or(OpError::Os { call: "bind", errno: libc::EINVAL })?;
     let shared = entry.shared();
     let path = written.clone();
     let bind = move || unix_file::bind(shared.fd(), descriptor.as_fd(), &name, path.as_deref());
-    let result = actor.run("bind", entry.kind(), bind).await;
+    let result = caller.run("bind", entry.actual(), bind).await;
     let mut known = entry.ends.known();
     match result {
         Ok(stored) => {
@@ -67,9 +67,13 @@ async fn bind_file(entry: &Entry, actor: &Actor, file: FileTarget) -> OpResult<(
 }
 
 /// `listen(2)`, as the caller: whoever connects is told the ids of who listens.
-pub async fn listen(permit: Permit<Listen>, entry: &Entry, actor: &Actor) -> OpResult<()> {
+pub async fn listen(
+    permit: Permit<Listen>,
+    entry: &Entry,
+    caller: &CallerIdentity,
+) -> OpResult<()> {
     let Listen { backlog, .. } = permit.into_request();
-    match actor.client(entry.kind(), "listen")? {
+    match caller.client(entry.actual(), "listen")? {
         None => socket::listen(entry.fd(), backlog).during("listen"),
         Some(client) => {
             let shared = entry.shared();
@@ -84,15 +88,15 @@ pub async fn listen(permit: Permit<Listen>, entry: &Entry, actor: &Actor) -> OpR
 pub async fn accept(
     permit: Permit<Accept>,
     entry: &Entry,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     timeout: Timeout,
     room: impl Fn() -> OpResult<Room>,
 ) -> OpResult<(Arc<Entry>, Option<OwnedFd>, Option<Address>)> {
     let Accept { .. } = permit.into_request();
-    let facts = entry.facts();
+    let facts = entry.declared();
     let call =
-        if facts.family == libc::AF_ALG { socket::accept_without_name } else { socket::accept };
-    place.turn().await;
+        if facts.domain == libc::AF_ALG { socket::accept_without_name } else { socket::accept };
+    ticket.acquire().await;
     let wait_policy = || WaitPolicy::of(entry, Direction::Receive, 0);
     let mut refused = None;
     let accepted = until_done(entry, Direction::Receive, "accept", wait_policy, || match room() {
@@ -108,27 +112,27 @@ pub async fn accept(
     }
     let ((descriptor, peer), Room { handle, spare }) = accepted?;
     let accepted = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
-    let peer = peer.decode(facts.proto);
+    let peer = peer.decode(facts.protocol);
     if let Some(address) = &peer {
         accepted.ends.note_peer(SocketName::Address(address.clone()));
     }
     let bound = entry.ends.known().bound.clone();
     accepted.ends.known().bound = bound;
-    Ok((Arc::new(accepted.of_kind(entry.kind())), spare, peer))
+    Ok((Arc::new(accepted.of_kind(entry.actual())), spare, peer))
 }
 
 /// `connect(2)`, to its end; to a path as the caller.
 pub async fn connect(
     permit: Permit<Connect>,
     entry: &Entry,
-    place: Place<'_>,
-    actor: &Actor,
+    ticket: Ticket<'_>,
+    caller: &CallerIdentity,
 ) -> OpResult<()> {
     let target = permit.into_request().target;
-    place.turn().await;
+    ticket.acquire().await;
     // Before the call: data may be there before its outcome is known.
     let before = entry.ends.known().peer.replace(target.name());
-    let result = connect_to(entry, actor, Destination::of(&target)).await;
+    let result = connect_to(entry, caller, Destination::of(&target)).await;
     if result.is_err() && !is_under_way(&result) {
         entry.ends.known().peer = before;
     }
@@ -140,8 +144,12 @@ fn is_under_way(result: &OpResult<()>) -> bool {
     matches!(result, Err(OpError::Timeout | OpError::Os { errno: libc::EINPROGRESS, .. }))
 }
 
-async fn connect_to(entry: &Entry, actor: &Actor, destination: Destination) -> OpResult<()> {
-    if let Some(client) = actor.client(entry.kind(), "connect")? {
+async fn connect_to(
+    entry: &Entry,
+    caller: &CallerIdentity,
+    destination: Destination,
+) -> OpResult<()> {
+    if let Some(client) = caller.client(entry.actual(), "connect")? {
         return connect_as(client, entry, destination).await;
     }
     let address = destination.raw();
@@ -205,7 +213,7 @@ async fn finish(entry: &Entry, address: &RawAddress) -> OpResult<()> {
 /// is one call in CPython: here a second one takes the outcome, and leaves the kernel's state as the
 /// one would have (`__inet_stream_connect`).
 fn conclude(entry: &Entry, address: &RawAddress) -> io::Result<()> {
-    let internet = matches!(entry.facts().family, libc::AF_INET | libc::AF_INET6);
+    let internet = matches!(entry.declared().domain, libc::AF_INET | libc::AF_INET6);
     if internet && entry.timeout() == Timeout::Blocking {
         return match begin(entry, address) {
             Err(error) if error.raw_os_error() == Some(libc::EISCONN) => Ok(()),
@@ -221,7 +229,7 @@ fn conclude(entry: &Entry, address: &RawAddress) -> io::Result<()> {
 /// A blocking `AF_UNIX` connect waits for room in the backlog. No readiness tells of it, so the
 /// attempt is repeated; a blocking thread could not be cancelled.
 fn waits_for_backlog(entry: &Entry) -> bool {
-    entry.facts().family == libc::AF_UNIX && entry.timeout() == Timeout::Blocking
+    entry.declared().domain == libc::AF_UNIX && entry.timeout() == Timeout::Blocking
 }
 
 async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
@@ -254,23 +262,23 @@ async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
 pub async fn shutdown(
     permit: Permit<Inspect>,
     entry: &Entry,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     how: i32,
 ) -> OpResult<()> {
     let Inspect { .. } = permit.into_request();
-    place.turn().await;
+    ticket.acquire().await;
     socket::shutdown(entry.fd(), how).during("shutdown")
 }
 
 /// `getsockname(2)`; `None` where the kernel gives no address.
 pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
     let Inspect { .. } = permit.into_request();
-    let facts = entry.facts();
-    if let Some(state) = &entry.sniffer {
+    let facts = entry.declared();
+    if let Some(state) = &entry.rcvall {
         return Ok(Some(rcvall::address(state)));
     }
     let address = socket::local_address(entry.fd()).during("getsockname")?;
-    let address = address.decode(facts.proto);
+    let address = address.decode(facts.protocol);
     if let (Some(Address::UnixPath(path)), Some(Bound::File { shown: Some((stored, written)), .. })) =
         (&address, &entry.ends.known().bound)
         && path == stored
@@ -283,7 +291,7 @@ pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<
 /// `getpeername(2)`.
 pub fn peer_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
     let Inspect { .. } = permit.into_request();
-    let facts = entry.facts();
+    let facts = entry.declared();
     let address = socket::peer_address(entry.fd()).during("getpeername")?;
-    Ok(address.decode(facts.proto))
+    Ok(address.decode(facts.protocol))
 }

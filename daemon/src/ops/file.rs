@@ -10,7 +10,7 @@ use sockbroker_sys::file;
 use crate::error::{During, OpError, OpResult};
 use crate::ops::send::{Sender, attempt};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
-use crate::table::call_queue::Place;
+use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
@@ -25,24 +25,24 @@ const COPY_STEP: usize = 64 << 10;
 pub async fn send_file(
     permit: Permit<Send>,
     sender: Sender<'_>,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     source: OwnedFd,
     range: (u64, Option<u64>),
 ) -> OpResult<u64> {
     let entry = sender.entry;
     let Send { .. } = permit.into_request();
-    place.turn().await;
+    ticket.acquire().await;
     if entry.timeout() == Timeout::NonBlocking {
         return Err(OpError::value("non-blocking sockets are not supported"));
     }
-    if entry.facts().kind != libc::SOCK_STREAM {
+    if entry.declared().ty != libc::SOCK_STREAM {
         return Err(OpError::value("only SOCK_STREAM type sockets are supported"));
     }
     if !file::is_regular(source.as_fd()).during("fstat")? {
         return Err(OpError::value("not a regular file"));
     }
     let (mut offset, count) = range;
-    let signs = sender.actor.client(entry.kind(), "sendfile")?.is_some();
+    let signs = sender.caller.client(entry.actual(), "sendfile")?.is_some();
     let file = File::from(source);
     let mut sent: u64 = 0;
     while count.is_none_or(|count| sent < count) {

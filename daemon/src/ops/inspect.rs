@@ -36,11 +36,11 @@ pub fn states<'a>(
 }
 
 fn state(entry: &Entry) -> State {
-    if let Some(heard) = &entry.sniffer {
+    if let Some(heard) = &entry.rcvall {
         return State { local: Some(rcvall::address(heard)), peer: None, listening: false };
     }
     // What the kernel does not tell of this kind of socket is absent, not an error.
-    let decode = |address: RawAddress| address.decode(entry.facts().proto);
+    let decode = |address: RawAddress| address.decode(entry.declared().protocol);
     State {
         local: socket::local_address(entry.fd()).ok().and_then(decode),
         peer: socket::peer_address(entry.fd()).ok().and_then(decode),

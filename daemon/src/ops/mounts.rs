@@ -30,7 +30,7 @@ pub(super) struct Inner {
 
 /// A path of a rule, or the last of its folders that exists.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct MountedPath {
     /// As the rule has it.
     pub(super) written: PathBuf,
     /// Without symbolic links.
@@ -88,7 +88,7 @@ impl Inner {
     }
 }
 
-impl Place {
+impl MountedPath {
     /// That of a path.
     pub(super) fn nearest(path: &Path, mounts: &Mounts) -> io::Result<Self> {
         let mut written = path;
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_file_has_one_place_in_its_file_system() {
         let mounts = Mounts::of_this_process().unwrap();
-        let place = Place::nearest(Path::new("/proc/self/no/such/file"), &mounts).unwrap();
+        let place = MountedPath::nearest(Path::new("/proc/self/no/such/file"), &mounts).unwrap();
         assert!(place.canonical.starts_with("/proc") && place.inner.is_some());
         let inner = |path: &str| Inner { device: "1:2".to_owned(), path: path.into() };
         assert_eq!(inner("/a/b/c").below(&inner("/a/b")), Some("c".into()));

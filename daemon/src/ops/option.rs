@@ -45,18 +45,18 @@ impl Value {
 pub fn get(permit: Permit<SocketOption>, entry: &Entry, length: u32) -> OpResult<Value> {
     let SocketOption { level, name, .. } = permit.into_request();
     refuse_pointers("getsockopt", level, name)?;
-    if let Some(value) = entry.sniffer.as_ref().and_then(|state| rcvall::option(state, level, name))
+    if let Some(value) = entry.rcvall.as_ref().and_then(|state| rcvall::option(state, level, name))
     {
         return Ok(Value::Int(value.into()));
     }
-    if length > 0 && entry.facts().family == libc::AF_VSOCK {
+    if length > 0 && entry.declared().domain == libc::AF_VSOCK {
         return Err(OpError::Plain("getsockopt string buffer not allowed".to_owned()));
     }
     if length > 0 {
         let bytes = option::get_bytes(entry.fd(), level, name, length).during("getsockopt")?;
         return Ok(Value::Bytes(bytes));
     }
-    if entry.facts().family == libc::AF_VSOCK {
+    if entry.declared().domain == libc::AF_VSOCK {
         let bytes = option::get_bytes(entry.fd(), level, name, 8).during("getsockopt")?;
         let mut wide = [0; 8];
         wide.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
@@ -71,12 +71,13 @@ pub fn set(permit: Permit<SocketOption>, entry: &Entry, value: &Value) -> OpResu
     let SocketOption { level, name, access, .. } = permit.into_request();
     debug_assert_eq!(access, OptionAccess::Write, "a permit to read is not one to write");
     refuse_pointers("setsockopt", level, name)?;
-    if let (Some(state), Value::Int(value)) = (&entry.sniffer, value)
+    if let (Some(state), Value::Int(value)) = (&entry.rcvall, value)
         && rcvall::set_option(state, level, name, *value != 0)
     {
         return Ok(());
     }
-    let demand = Demand::of(entry.kind().family, level, name, &value.bytes(entry.facts().family));
+    let demand =
+        Demand::of(entry.actual().domain, level, name, &value.bytes(entry.declared().domain));
     let set = || write(entry, level, name, value);
     match demand {
         Some(demand) => entry.kernel_memory.change(entry.user(), demand, set),
@@ -87,7 +88,7 @@ pub fn set(permit: Permit<SocketOption>, entry: &Entry, value: &Value) -> OpResu
 fn write(entry: &Entry, level: i32, name: i32, value: &Value) -> OpResult<()> {
     let fd = entry.fd();
     match value {
-        Value::Int(value) if entry.facts().family == libc::AF_VSOCK => {
+        Value::Int(value) if entry.declared().domain == libc::AF_VSOCK => {
             option::set_bytes(fd, level, name, &value.to_ne_bytes())
         }
         Value::Int(value) => {
@@ -99,7 +100,7 @@ fn write(entry: &Entry, level: i32, name: i32, value: &Value) -> OpResult<()> {
         Value::Null(length) => option::set_null(fd, level, name, *length),
     }
     .during("setsockopt")?;
-    note_choice(entry, level, name, &value.bytes(entry.facts().family));
+    note_choice(entry, level, name, &value.bytes(entry.declared().domain));
     Ok(())
 }
 
@@ -114,7 +115,7 @@ pub fn join_fanout(
     const UNIQUE: u32 = 0x2000 << 16;
     let uid = entry.user().uid();
     // struct fanout_args begins with the group and the type, as an int does in host order.
-    let bytes = value.bytes(entry.facts().family);
+    let bytes = value.bytes(entry.declared().domain);
     let number = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default();
     let taken = OpError::Os { call: "setsockopt", errno: libc::EADDRINUSE };
     if number & UNIQUE != 0 {

@@ -1,4 +1,4 @@
-//! The documentation's sniffer: `AF_INET, SOCK_RAW, IPPROTO_IP` with `SIO_RCVALL`.
+//! The documentation's rcvall: `AF_INET, SOCK_RAW, IPPROTO_IP` with `SIO_RCVALL`.
 //!
 //! Windows gives such a socket whole IP packets of the interface that owns its address; Linux refuses
 //! to make it (`EPROTONOSUPPORT`). Behind it stands a cooked packet socket (`packet(7)`), which
@@ -15,7 +15,7 @@ use crate::error::{During, OpError, OpResult};
 use crate::network::rcvall::{RETURN, nothing, program};
 use crate::ops::receive::drain;
 use crate::table::entry::Entry;
-use crate::table::rcvall::{Sniffer, State};
+use crate::table::rcvall::{Rcvall, State};
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Capture;
 
@@ -31,7 +31,7 @@ const JUMP_EQUAL: u16 = 0x15;
 const AD_PROTOCOL: u32 = 0xffff_f000;
 
 /// `bind((host, port))`: chooses the interface that owns the address.
-pub(super) fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
+pub(super) fn bind(rcvall: &Rcvall, address: &Address) -> OpResult<()> {
     let Address::Inet { host, port } = *address else {
         return Err(OpError::Os { call: "bind", errno: libc::EAFNOSUPPORT });
     };
@@ -39,7 +39,7 @@ pub(super) fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
     // All of 127.0.0.0/8 belongs to the loopback interface, which lists 127.0.0.1 alone.
     let listed = if host.is_loopback() { Ipv4Addr::LOCALHOST } else { host };
     let owner = interface::owner_of(listed.into()).during("getifaddrs")?.ok_or(unavailable)?;
-    let mut state = sniffer.state();
+    let mut state = rcvall.state();
     if state.ifindex.is_some() {
         return Err(OpError::Os { call: "bind", errno: libc::EINVAL });
     }
@@ -50,21 +50,21 @@ pub(super) fn bind(sniffer: &Sniffer, address: &Address) -> OpResult<()> {
 }
 
 /// `getsockname()`.
-pub(super) fn address(sniffer: &Sniffer) -> Address {
-    let state = sniffer.state();
+pub(super) fn address(rcvall: &Rcvall) -> Address {
+    let state = rcvall.state();
     Address::Inet { host: state.host, port: state.port }
 }
 
 /// `IP_HDRINCL`, which a packet socket does not know: packets always come with their header.
-pub(super) fn option(sniffer: &Sniffer, level: i32, name: i32) -> Option<i32> {
-    is_header_included(level, name).then(|| i32::from(sniffer.state().header_included))
+pub(super) fn option(rcvall: &Rcvall, level: i32, name: i32) -> Option<i32> {
+    is_header_included(level, name).then(|| i32::from(rcvall.state().header_included))
 }
 
 /// Notes `IP_HDRINCL`; `false` for any other option.
-pub(super) fn set_option(sniffer: &Sniffer, level: i32, name: i32, on: bool) -> bool {
+pub(super) fn set_option(rcvall: &Rcvall, level: i32, name: i32, on: bool) -> bool {
     let known = is_header_included(level, name);
     if known {
-        sniffer.state().header_included = on;
+        rcvall.state().header_included = on;
     }
     known
 }
@@ -76,10 +76,10 @@ fn is_header_included(level: i32, name: i32) -> bool {
 /// `ioctl(SIO_RCVALL, RCVALL_ON)` and `RCVALL_OFF`.
 pub fn receive_all(permit: Permit<Capture>, entry: &Entry, on: bool) -> OpResult<()> {
     let Capture { .. } = permit.into_request();
-    let Some(sniffer) = &entry.sniffer else {
+    let Some(rcvall) = &entry.rcvall else {
         return Err(OpError::Os { call: "ioctl", errno: libc::ENOTTY });
     };
-    let mut state = sniffer.state();
+    let mut state = rcvall.state();
     // Windows wants the socket bound first, and says WSAEINVAL.
     let invalid = OpError::Os { call: "ioctl", errno: libc::EINVAL };
     let ifindex = state.ifindex.ok_or(invalid)?;

@@ -9,7 +9,7 @@ use crate::error::{During, OpError, OpResult};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::ops::wait_all::{receive_all, take_unread, waits_for_all};
 use crate::ops::want::{Want, ended, plain, wait_policy_of};
-use crate::table::call_queue::Place;
+use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
@@ -24,11 +24,11 @@ pub type Senders<'a> = Option<&'a SenderCheck>;
 pub async fn receive(
     permit: Permit<Receive>,
     entry: &Entry,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     want: Want,
     senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
-    let wait_policy = match begin(permit, entry, &place, want).await? {
+    let wait_policy = match begin(permit, entry, &ticket, want).await? {
         Begun::Over(gathered) => return Ok(gathered),
         Begun::With(wait_policy) => {
             move || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want))
@@ -56,11 +56,11 @@ pub async fn receive(
 pub async fn receive_message(
     permit: Permit<Receive>,
     entry: &Entry,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     want: Want,
     senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
-    let wait_policy = match begin(permit, entry, &place, want).await? {
+    let wait_policy = match begin(permit, entry, &ticket, want).await? {
         Begun::Over(gathered) => return Ok(gathered),
         Begun::With(wait_policy) => {
             move || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want))
@@ -94,11 +94,11 @@ enum Begun {
 async fn begin(
     permit: Permit<Receive>,
     entry: &Entry,
-    place: &Place<'_>,
+    ticket: &Ticket<'_>,
     want: Want,
 ) -> OpResult<Begun> {
     let Receive { .. } = permit.into_request();
-    place.turn().await;
+    ticket.acquire().await;
     let wait_policy = keep_pace(entry, || wait_policy_of(entry, want), "recv").await?;
     if waits_for_all(entry, want) {
         return Ok(Begun::Over(spent(entry, receive_all(entry, want).await?)));
@@ -117,13 +117,13 @@ fn spent(entry: &Entry, message: ReceivedMessage) -> ReceivedMessage {
 pub async fn receive_batch(
     permit: Permit<Receive>,
     entry: &Entry,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     count: usize,
     want: Want,
     senders: Senders<'_>,
 ) -> OpResult<Vec<ReceivedMessage>> {
     let Receive { .. } = permit.into_request();
-    place.turn().await;
+    ticket.acquire().await;
     let wait_policy = keep_pace(entry, || wait_policy_of(entry, want), "recvmmsg").await?;
     if let Some(data) = take_unread(entry, want) {
         return Ok(vec![plain(data)]);
@@ -178,7 +178,7 @@ pub fn is_end(entry: &Entry, want: Want, n: usize) -> bool {
     if n > 0 || want.length == 0 {
         return false;
     }
-    if entry.facts().kind == libc::SOCK_STREAM {
+    if entry.declared().ty == libc::SOCK_STREAM {
         return true;
     }
     let events = [(entry.fd(), libc::POLLRDHUP)];
@@ -188,7 +188,7 @@ pub fn is_end(entry: &Entry, want: Want, n: usize) -> bool {
 
 /// Only `AF_UNIX` carries descriptors, and `AF_PACKET` refuses the flag with `EINVAL`.
 fn close_on_exec(entry: &Entry) -> i32 {
-    if entry.facts().family == libc::AF_UNIX { libc::MSG_CMSG_CLOEXEC } else { 0 }
+    if entry.declared().domain == libc::AF_UNIX { libc::MSG_CMSG_CLOEXEC } else { 0 }
 }
 
 /// A blocking receive on a datagram socket whose reading end is shut down returns nothing
@@ -200,7 +200,7 @@ fn end_of_datagrams(
     match received {
         Err(error)
             if error.kind() == io::ErrorKind::WouldBlock
-                && entry.facts().kind == libc::SOCK_DGRAM
+                && entry.declared().ty == libc::SOCK_DGRAM
                 && entry.timeout() == Timeout::Blocking
                 && ended(entry) =>
         {

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sockbroker_sys::{message, socket};
 
 use crate::error::{OpError, OpResult};
-use crate::network::caller_identity::{Actor, Client};
+use crate::network::caller_identity::{CallerIdentity, Client};
 use crate::ops::outgoing::{Addressed, Destination, Outgoing, submit, transmit};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
-use crate::table::call_queue::Place;
+use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
@@ -26,7 +26,7 @@ pub struct Sender<'a> {
     /// The socket.
     pub entry: &'a Entry,
     /// As whom.
-    pub actor: &'a Actor,
+    pub caller: &'a CallerIdentity,
     /// Where bytes that have left are counted.
     pub progress: &'a Progress,
 }
@@ -36,11 +36,11 @@ pub struct Sender<'a> {
 pub async fn send(
     permit: Permit<Send>,
     sender: Sender<'_>,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     data: &bytes::Bytes,
     flags: i32,
 ) -> OpResult<usize> {
-    place.turn().await;
+    ticket.acquire().await;
     let address = destination(permit, sender.entry);
     let whole = sends_whole(sender.entry, flags);
     let wait_policy = || WaitPolicy::of(sender.entry, Direction::Send, flags);
@@ -65,11 +65,11 @@ pub async fn send(
 pub async fn send_all(
     permit: Permit<Send>,
     sender: Sender<'_>,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     data: &bytes::Bytes,
     flags: i32,
 ) -> OpResult<()> {
-    place.turn().await;
+    ticket.acquire().await;
     let address = destination(permit, sender.entry);
     let wait_policy = WaitPolicy::of(sender.entry, Direction::Send, flags);
     let mut sent = 0;
@@ -92,9 +92,9 @@ pub(super) async fn attempt(
     destination: Option<&Destination>,
     wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
-    let Sender { entry, actor, .. } = sender;
+    let Sender { entry, caller, .. } = sender;
     let call = if destination.is_some() { "sendto" } else { "send" };
-    if let Some(client) = actor.client(entry.kind(), call)? {
+    if let Some(client) = caller.client(entry.actual(), call)? {
         let outgoing = Outgoing { buffers: vec![data], control: Vec::new(), flags };
         return send_as(client, entry, call, (destination.cloned(), outgoing), wait_policy).await;
     }
@@ -115,17 +115,17 @@ pub(super) async fn attempt(
 pub async fn send_message(
     permit: Permit<Send>,
     sender: Sender<'_>,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     outgoing: Outgoing,
 ) -> OpResult<usize> {
-    let Sender { entry, actor, progress } = sender;
-    place.turn().await;
+    let Sender { entry, caller, progress } = sender;
+    ticket.acquire().await;
     let address = destination(permit, entry);
     let flags = outgoing.flags;
     let wait_policy = || WaitPolicy::of(entry, Direction::Send, flags);
     let total: usize = outgoing.buffers.iter().map(bytes::Bytes::len).sum();
     let again = sends_whole(entry, flags).then(|| outgoing.buffers.clone());
-    let mut sent = match actor.client(entry.kind(), "sendmsg")? {
+    let mut sent = match caller.client(entry.actual(), "sendmsg")? {
         Some(client) => {
             send_as(client, entry, "sendmsg", (address, outgoing), &wait_policy).await?
         }
@@ -186,12 +186,12 @@ async fn send_as(
 pub async fn send_batch(
     messages: Vec<(Permit<Send>, Outgoing)>,
     sender: Sender<'_>,
-    place: Place<'_>,
+    ticket: Ticket<'_>,
     flags: i32,
 ) -> OpResult<(Vec<usize>, Option<OpError>)> {
-    let Sender { entry, actor, progress } = sender;
-    place.turn().await;
-    let client = actor.client(entry.kind(), "sendmmsg")?;
+    let Sender { entry, caller, progress } = sender;
+    ticket.acquire().await;
+    let client = caller.client(entry.actual(), "sendmmsg")?;
     let mut prepared = Vec::with_capacity(messages.len());
     for (permit, mut outgoing) in messages {
         if let Some(client) = client {
@@ -253,5 +253,5 @@ fn destination(permit: Permit<Send>, entry: &Entry) -> Option<Destination> {
 fn sends_whole(entry: &Entry, flags: i32) -> bool {
     entry.timeout() == Timeout::Blocking
         && flags & libc::MSG_DONTWAIT == 0
-        && entry.facts().kind == libc::SOCK_STREAM
+        && entry.declared().ty == libc::SOCK_STREAM
 }

@@ -4,6 +4,7 @@
 //! again. What the kernel does not tell, the entry remembers. Nothing here changes anything or is sent to
 //! the client.
 
+use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sockbroker_proto::address::Address;
@@ -23,7 +24,7 @@ const IPV6_UNICAST_IF: i32 = 76;
 
 /// The name that a socket is bound to, if to one.
 pub fn local(entry: &Entry) -> Option<SocketName> {
-    if let Some(state) = &entry.sniffer {
+    if let Some(state) = &entry.rcvall {
         return Some(SocketName::Address(rcvall::address(state)));
     }
     match &entry.ends.known().bound {
@@ -47,23 +48,23 @@ pub fn peers(entry: &Entry) -> Vec<SocketName> {
         Some(address) => {
             let address = SocketName::Address(address);
             let file = known.peer.clone().filter(|peer| matches!(peer, SocketName::File(_)));
-            if file.is_none() && entry.kind().has_connections() {
+            if file.is_none() && entry.actual().has_connections() {
                 known.peer = Some(address.clone());
             }
             [Some(address), file].into_iter().flatten().collect()
         }
-        None if entry.kind().has_connections() => known.peer.clone().into_iter().collect(),
+        None if entry.actual().has_connections() => known.peer.clone().into_iter().collect(),
         None => Vec::new(),
     }
 }
 
 fn decode(entry: &Entry, address: RawAddress) -> Option<Address> {
-    address.decode(entry.kind().proto)
+    address.decode(entry.actual().protocol)
 }
 
 /// The destination that the kernel would put in the place of an unspecified one: the loopback host, or with
 /// IPv4 the source or the interface's own address (`ip_route_output_key_hash_rcu`, `udpv6_sendmsg`).
-/// It is given to the kernel in that place, so that it cannot choose another.
+/// It is given to the kernel in that ticket, so that it cannot choose another.
 pub fn specified(
     entry: &Entry,
     destination: Address,
@@ -122,24 +123,24 @@ pub fn interfaces(
     destination: Option<&Address>,
     named: &[u32],
 ) -> OpResult<Vec<String>> {
-    if let Some(state) = &entry.sniffer {
+    if let Some(state) = &entry.rcvall {
         let index = state.state().ifindex;
         return Ok(index.map(interface_name).transpose()?.flatten().into_iter().collect());
     }
-    let kind = entry.kind();
+    let kind = entry.actual();
     let mut indexes: Vec<u32> = named.to_vec();
     indexes.extend(destination.and_then(index));
-    if destination.is_none() && ![libc::AF_INET, libc::AF_INET6].contains(&kind.family) {
+    if destination.is_none() && ![libc::AF_INET, libc::AF_INET6].contains(&kind.domain) {
         indexes.extend(local_address(entry).as_ref().and_then(index));
     }
-    if [libc::AF_INET, libc::AF_INET6].contains(&kind.family) {
+    if [libc::AF_INET, libc::AF_INET6].contains(&kind.domain) {
         let choices = entry.ends.known().choices;
         indexes.extend(bound_device(entry));
         indexes.push(choices.packet_interface);
         if is_multicast(destination) != Some(false) {
             indexes.push(choices.multicast_interface);
             let get = |(level, name)| option::get_int(entry.fd(), level, name).ok();
-            let six = (kind.family == libc::AF_INET6)
+            let six = (kind.domain == libc::AF_INET6)
                 .then(|| get((libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF)));
             indexes.extend(six.flatten().map(i32::cast_unsigned));
             // Of a multicast source the interface is chosen by its address.
@@ -184,7 +185,7 @@ fn bound_device(entry: &Entry) -> Option<u32> {
 
 fn unicast_interface(entry: &Entry) -> Vec<u32> {
     let six = (libc::IPPROTO_IPV6, IPV6_UNICAST_IF);
-    let options = match entry.kind().family {
+    let options = match entry.actual().domain {
         libc::AF_INET => vec![(libc::IPPROTO_IP, IP_UNICAST_IF)],
         libc::AF_INET6 => vec![(libc::IPPROTO_IP, IP_UNICAST_IF), six],
         _ => Vec::new(),
@@ -195,7 +196,7 @@ fn unicast_interface(entry: &Entry) -> Vec<u32> {
 
 /// The interface that an address names.
 pub fn interface(entry: &Entry, address: &Address) -> OpResult<Option<String>> {
-    if let Some(state) = &entry.sniffer {
+    if let Some(state) = &entry.rcvall {
         let index = state.state().ifindex;
         return Ok(index.map(interface_name).transpose()?.flatten());
     }
@@ -215,7 +216,7 @@ fn index(address: &Address) -> Option<u32> {
 
 /// The interface that a packet socket captures from: the one it is bound to.
 pub fn captured(entry: &Entry) -> Option<String> {
-    let index = match &entry.sniffer {
+    let index = match &entry.rcvall {
         Some(state) => state.state().ifindex,
         None => local_address(entry).as_ref().and_then(index),
     };
@@ -240,7 +241,7 @@ pub fn interface_of(host: Ipv4Addr) -> Option<String> {
 /// The hosts that options keep for all that is sent: `IP_OPTIONS`, `IPV6_RTHDR`.
 pub fn route(entry: &Entry) -> Vec<Address> {
     const LONGEST: u32 = 2048;
-    let options: &[_] = match entry.kind().family {
+    let options: &[_] = match entry.actual().domain {
         libc::AF_INET => &[(libc::IPPROTO_IP, libc::IP_OPTIONS)],
         libc::AF_INET6 => {
             &[(libc::IPPROTO_IP, libc::IP_OPTIONS), (libc::IPPROTO_IPV6, libc::IPV6_RTHDR)]
@@ -257,19 +258,19 @@ pub fn route(entry: &Entry) -> Vec<Address> {
 /// Whether a packet socket has a protocol, and so captures where it is bound.
 pub fn captures(entry: &Entry) -> bool {
     let has = |address| matches!(address, Address::Packet { protocol, .. } if protocol != 0);
-    entry.kind().proto != 0 || local_address(entry).is_some_and(has)
+    entry.actual().protocol != 0 || local_address(entry).is_some_and(has)
 }
 
 /// Whether what is sent begins with a header that the kernel would otherwise make.
 pub fn own_headers(entry: &Entry) -> bool {
-    let kind = entry.kind();
-    let option = match (kind.kind, kind.family) {
+    let kind = entry.actual();
+    let option = match (kind.ty, kind.domain) {
         (libc::SOCK_RAW, libc::AF_INET) => (libc::IPPROTO_IP, libc::IP_HDRINCL),
         (libc::SOCK_RAW, libc::AF_INET6) => (libc::IPPROTO_IPV6, libc::IPV6_HDRINCL),
         _ => return false,
     };
     // A socket that does not tell is taken for one that does.
-    kind.proto == libc::IPPROTO_RAW
+    kind.protocol == libc::IPPROTO_RAW
         || option::get_int(entry.fd(), option.0, option.1).map_or(true, |on| on != 0)
 }
 

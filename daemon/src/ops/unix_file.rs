@@ -18,10 +18,10 @@ use sockbroker_sys::socket;
 use sockbroker_sys::unix_file::{self, BoundFile, FileId, FileKind};
 
 use crate::error::{OpError, OpResult};
-use crate::network::caller_identity::Actor;
-use crate::ops::mounts::{Mounts, Place};
-use sockbroker_policy::action::SocketFacts;
+use crate::network::caller_identity::CallerIdentity;
+use crate::ops::mounts::{MountedPath, Mounts};
 use sockbroker_policy::target::{FileFacts, FileTarget};
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The file of the broker's own control socket, as the kernel has it and as its path shows it. On some file
 /// systems, overlayfs among them, these have different devices.
@@ -72,22 +72,22 @@ pub struct Passed {
 
 /// Finds out what a client has passed.
 pub async fn examine(
-    actor: &Actor,
+    caller: &CallerIdentity,
     call: &'static str,
-    socket: SocketFacts,
+    socket: SocketSpec,
     passed: Passed,
     search: Search,
 ) -> OpResult<FileTarget> {
     let Passed { descriptor, name, written } = passed;
     let examine = move || target(descriptor, name, written, false, &search);
-    actor.run(call, socket, examine).await
+    caller.run(call, socket, examine).await
 }
 
 /// Looks a path up in the broker's view of the file system, with the caller's rights.
 pub async fn look_up(
-    actor: &Actor,
+    caller: &CallerIdentity,
     call: &'static str,
-    socket: SocketFacts,
+    socket: SocketSpec,
     path: Vec<u8>,
     search: Search,
 ) -> OpResult<FileTarget> {
@@ -108,14 +108,14 @@ pub async fn look_up(
         let name = name.as_bytes().to_vec();
         target(descriptor, Some(name), Some(path.clone()), true, &search)
     };
-    actor.run(call, socket, look_up).await
+    caller.run(call, socket, look_up).await
 }
 
 /// Fails if a path leads to the control socket of this broker, for a caller whose paths are the broker's.
 pub async fn leads_to_control(
-    actor: &Actor,
+    caller: &CallerIdentity,
     call: &'static str,
-    socket: SocketFacts,
+    socket: SocketSpec,
     path: Vec<u8>,
     control: ControlFile,
 ) -> OpResult<bool> {
@@ -123,7 +123,7 @@ pub async fn leads_to_control(
         let found = fs::metadata(OsStr::from_bytes(&path));
         Ok(found.is_ok_and(|found| control.is(id(&found))))
     };
-    actor.run(call, socket, look).await
+    caller.run(call, socket, look).await
 }
 
 fn target(
@@ -168,7 +168,7 @@ fn compare(
     let mounts = Mounts::of_this_process()?;
     let inner = mounts.inner(file, &own);
     for path in paths {
-        match Place::nearest(Path::new(path), &mounts) {
+        match MountedPath::nearest(Path::new(path), &mounts) {
             Ok(place) => {
                 let same = (place.id == found).then(PathBuf::new);
                 let named = || own.strip_prefix(&place.canonical).ok().map(Path::to_owned);

@@ -180,6 +180,6 @@ async fn wait_and_try<T>(
 
 /// Datagrams to an `AF_UNIX` receiver whose queue is full wait for that receiver (`unix(7)`).
 fn needs_retry(entry: &Entry, direction: Direction) -> bool {
-    let facts = entry.facts();
-    direction == Direction::Send && facts.family == libc::AF_UNIX && facts.kind == libc::SOCK_DGRAM
+    let facts = entry.declared();
+    direction == Direction::Send && facts.domain == libc::AF_UNIX && facts.ty == libc::SOCK_DGRAM
 }

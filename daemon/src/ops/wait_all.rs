@@ -19,7 +19,7 @@ pub(super) fn waits_for_all(entry: &Entry, want: Want) -> bool {
     want.flags & libc::MSG_WAITALL != 0
         && want.control == 0
         && want.flags & never == 0
-        && entry.facts().kind == libc::SOCK_STREAM
+        && entry.declared().ty == libc::SOCK_STREAM
         && entry.timeout() == Timeout::Blocking
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedM
     let flags = (want.flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
     let peek = want.flags & libc::MSG_PEEK != 0;
     let unread = if peek { None } else { take_unread(entry, want) };
-    let mut taken = Taken { entry, data: unread.unwrap_or_default(), peek };
+    let mut taken = Reservation { entry, data: unread.unwrap_or_default(), peek };
     if !taken.data.is_empty() && taken.data.len() >= want.length {
         return Ok(plain(taken.keep()));
     }
@@ -63,20 +63,20 @@ pub(super) async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedM
 }
 
 /// Bytes taken from the kernel that nobody was given yet.
-struct Taken<'a> {
+struct Reservation<'a> {
     entry: &'a Entry,
     data: Vec<u8>,
     /// Peeked bytes are still in the kernel.
     peek: bool,
 }
 
-impl Taken<'_> {
+impl Reservation<'_> {
     fn keep(mut self) -> Vec<u8> {
         std::mem::take(&mut self.data)
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if !self.peek && !self.data.is_empty() {
             let mut unread = self.entry.unread.lock().unwrap_or_else(PoisonError::into_inner);

@@ -23,8 +23,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::Crossed;
-use crate::quota::{Share, Taken, User};
+use crate::error::LimitExceeded;
+use crate::quota::{Reservation, Share, User};
 
 /// `SO_RESERVE_MEM` of `asm-generic/socket.h`, which the libc crate lacks.
 pub const SO_RESERVE_MEM: i32 = 73;
@@ -151,12 +151,12 @@ fn wide(value: &[u8]) -> Option<u64> {
 
 /// The kernel memory of one socket and its duplicates.
 #[derive(Debug, Clone, Default)]
-pub struct KernelMemory(Arc<Mutex<[Option<Taken>; SLOTS]>>);
+pub struct KernelMemory(Arc<Mutex<[Option<Reservation>; SLOTS]>>);
 
 impl KernelMemory {
     /// Runs the system call that sets an option, within the limits of the user. A call that fails changes
     /// nothing.
-    pub fn change<T, E: From<Crossed>>(
+    pub fn change<T, E: From<LimitExceeded>>(
         &self,
         user: &Arc<User>,
         Demand { slot, change }: Demand,
@@ -165,7 +165,7 @@ impl KernelMemory {
         // Held over the call, so that what is counted is what the last one has set.
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = &mut slots[slot as usize];
-        let before = part.as_ref().map_or(0, Taken::amount);
+        let before = part.as_ref().map_or(0, Reservation::amount);
         let after = match change {
             Change::To(bytes) => bytes,
             Change::More(bytes) => before.saturating_add(bytes),
@@ -270,7 +270,7 @@ mod tests {
     fn memory_is_reserved_before_the_call_and_follows_what_it_did() {
         let user = user(1000);
         let memory = KernelMemory::default();
-        let change = |change, result: Result<(), Crossed>| {
+        let change = |change, result: Result<(), LimitExceeded>| {
             let demand = Demand { slot: Slot::ReceiveRing, change };
             let mut ran = false;
             let set = || {
@@ -280,7 +280,7 @@ mod tests {
             let result = memory.change(&user, demand, set);
             (result.is_ok(), ran, user.used(Share::Kernel))
         };
-        let failed = Err(Crossed { name: "the call failed", value: 0 });
+        let failed = Err(LimitExceeded { name: "the call failed", value: 0 });
         assert_eq!(change(Change::To(600), Ok(())), (true, true, 600));
         assert_eq!(change(Change::To(1001), Ok(())), (false, false, 600));
         assert_eq!(change(Change::To(900), failed), (false, true, 600));

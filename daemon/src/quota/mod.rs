@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::config::limits::{Limits, size};
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 
 use crate::quota::rate::Rate;
 use crate::quota::traffic::Traffic;
@@ -46,13 +46,13 @@ const SHARES: usize = 7;
 #[derive(Debug)]
 pub struct Quota {
     /// The most of each [`Share`] for one user, in the order of the enumeration.
-    pub own: [Crossed; SHARES],
+    pub own: [LimitExceeded; SHARES],
     /// The most for all together.
-    pub all: [Crossed; SHARES],
+    pub all: [LimitExceeded; SHARES],
     /// Messages a second of one user; 0 for any number.
-    pub packets: Crossed,
+    pub packets: LimitExceeded,
     /// Bytes of data a second of one user; 0 for any number.
-    pub bytes: Crossed,
+    pub bytes: LimitExceeded,
     /// Look-ups at a time of one user.
     pub lookups: usize,
     /// Calls at a time that are made as one user.
@@ -65,7 +65,7 @@ impl Quota {
         // As in `limits!`, so that a refusal has the name that `session.limits` reports.
         macro_rules! limit {
             ($name:ident) => {
-                Crossed { name: stringify!($name), value: limits.$name }
+                LimitExceeded { name: stringify!($name), value: limits.$name }
             };
         }
         Self {
@@ -113,7 +113,7 @@ pub struct User {
 
 /// A part of a share in use; given back when dropped.
 #[derive(Debug)]
-pub struct Taken {
+pub struct Reservation {
     user: Arc<User>,
     share: Share,
     amount: u64,
@@ -121,7 +121,7 @@ pub struct Taken {
 
 impl User {
     fn new(uid: u32, quota: Arc<Quota>, all: Arc<[AtomicU64; SHARES]>) -> Self {
-        let rate = |limit: Crossed| (limit.value > 0).then(|| Rate::new(limit));
+        let rate = |limit: LimitExceeded| (limit.value > 0).then(|| Rate::new(limit));
         Self {
             uid,
             own: Default::default(),
@@ -146,12 +146,12 @@ impl User {
     }
 
     /// Takes a part of a share, unless a limit stands in the way.
-    pub fn take(self: &Arc<Self>, share: Share, amount: u64) -> Result<Taken, Crossed> {
+    pub fn take(self: &Arc<Self>, share: Share, amount: u64) -> Result<Reservation, LimitExceeded> {
         self.reserve(share, amount)?;
-        Ok(Taken { user: self.clone(), share, amount })
+        Ok(Reservation { user: self.clone(), share, amount })
     }
 
-    fn reserve(&self, share: Share, amount: u64) -> Result<(), Crossed> {
+    fn reserve(&self, share: Share, amount: u64) -> Result<(), LimitExceeded> {
         let kind = share as usize;
         add(&self.own[kind], amount, self.quota.own[kind])?;
         let added = add(&self.all[kind], amount, self.quota.all[kind]);
@@ -167,7 +167,7 @@ impl User {
     }
 
     /// How long the next message has to wait, and for which rate.
-    pub fn delay(&self) -> Option<(Duration, Crossed)> {
+    pub fn delay(&self) -> Option<(Duration, LimitExceeded)> {
         let delay = |rate: &Option<Rate>| rate.as_ref().and_then(Rate::delay);
         delay(&self.packets).max_by_time(delay(&self.bytes))
     }
@@ -198,7 +198,7 @@ impl User {
     }
 }
 
-fn add(counter: &AtomicU64, amount: u64, limit: Crossed) -> Result<(), Crossed> {
+fn add(counter: &AtomicU64, amount: u64, limit: LimitExceeded) -> Result<(), LimitExceeded> {
     let before = counter.fetch_add(amount, Ordering::Relaxed);
     if before.saturating_add(amount) > limit.value {
         counter.fetch_sub(amount, Ordering::Relaxed);
@@ -207,7 +207,7 @@ fn add(counter: &AtomicU64, amount: u64, limit: Crossed) -> Result<(), Crossed> 
     Ok(())
 }
 
-impl Taken {
+impl Reservation {
     /// Whose it is.
     pub fn user(&self) -> &Arc<User> {
         &self.user
@@ -219,7 +219,7 @@ impl Taken {
     }
 
     /// Takes as much as this now is, instead of what it was.
-    pub fn resize(&mut self, amount: u64) -> Result<(), Crossed> {
+    pub fn resize(&mut self, amount: u64) -> Result<(), LimitExceeded> {
         if let Some(more) = amount.checked_sub(self.amount) {
             self.user.reserve(self.share, more)?;
         } else {
@@ -230,7 +230,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.user.give_back(self.share, self.amount);
     }
@@ -241,7 +241,7 @@ trait Later {
     fn max_by_time(self, other: Self) -> Self;
 }
 
-impl Later for Option<(Duration, Crossed)> {
+impl Later for Option<(Duration, LimitExceeded)> {
     fn max_by_time(self, other: Self) -> Self {
         match (self, other) {
             (Some(a), Some(b)) => Some(if a.0 >= b.0 { a } else { b }),
@@ -304,8 +304,8 @@ impl Users {
 pub(crate) mod tests {
     use super::*;
 
-    fn limit(name: &'static str, value: u64) -> Crossed {
-        Crossed { name, value }
+    fn limit(name: &'static str, value: u64) -> LimitExceeded {
+        LimitExceeded { name, value }
     }
 
     fn quota(own: u64, all: u64, packets: u64, bytes: u64) -> Arc<Quota> {
@@ -325,7 +325,7 @@ pub(crate) mod tests {
     }
 
     /// A handle of a user without limits.
-    pub(crate) fn handle() -> Taken {
+    pub(crate) fn handle() -> Reservation {
         let users = Users::new(quota(u64::MAX, u64::MAX, 0, 0));
         users.user(1).take(Share::Handles, 1).unwrap()
     }

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 
 /// So much a second. After a second of rest a second's worth goes at once; what goes beyond it puts
 /// the user in debt, and the next message waits until that is paid.
 #[derive(Debug)]
 pub(super) struct Rate {
-    limit: Crossed,
+    limit: LimitExceeded,
     began: Instant,
     /// When the debt is paid, in nanoseconds from `began`, where a second has passed already.
     paid: AtomicU64,
@@ -20,7 +20,7 @@ const SECOND: u64 = 1_000_000_000;
 
 impl Rate {
     /// No debt.
-    pub(super) fn new(limit: Crossed) -> Self {
+    pub(super) fn new(limit: LimitExceeded) -> Self {
         Self { limit, began: Instant::now(), paid: AtomicU64::new(0) }
     }
 
@@ -30,7 +30,7 @@ impl Rate {
     }
 
     /// How long until the debt is paid.
-    pub(super) fn delay(&self) -> Option<(Duration, Crossed)> {
+    pub(super) fn delay(&self) -> Option<(Duration, LimitExceeded)> {
         let debt = self.paid.load(Ordering::Relaxed).checked_sub(self.now())?;
         (debt > 0).then(|| (Duration::from_nanos(debt), self.limit))
     }

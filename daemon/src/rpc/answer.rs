@@ -7,7 +7,7 @@ use sockbroker_proto::error::ErrorKind;
 
 use crate::error::OpError;
 use crate::quota::Share;
-use crate::rpc::call::{Beside, Call, Enclosed};
+use crate::rpc::call::{Call, RequestParts, ResponseParts};
 use crate::rpc::error;
 use crate::rpc::methods::Method;
 use crate::rpc::methods::outcome;
@@ -20,7 +20,7 @@ pub struct Message {
     /// A request, a notification or a batch.
     pub json: bytes::Bytes,
     /// What came beside it.
-    pub enclosed: Enclosed,
+    pub parts: RequestParts,
 }
 
 /// An answer for the transport to send.
@@ -29,12 +29,12 @@ pub struct Answer {
     /// The answer's JSON.
     pub json: bytes::Bytes,
     /// What goes beside it.
-    pub beside: Beside,
+    pub response_parts: ResponseParts,
 }
 
 /// What became of a call at its first poll.
 pub(super) enum Started {
-    Answered(Id<'static>, Box<RawValue>, Beside),
+    Answered(Id<'static>, Box<RawValue>, ResponseParts),
     Waiting,
     Silent,
 }
@@ -44,7 +44,7 @@ pub(super) fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Start
     match id {
         Some(id) => {
             let json = error::answer(id.clone(), error);
-            Started::Answered(id, json, Beside::default())
+            Started::Answered(id, json, ResponseParts::default())
         }
         None => Started::Silent,
     }
@@ -52,13 +52,13 @@ pub(super) fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Start
 
 /// The answer to a message in which no id could be read, or to a whole batch.
 pub(super) fn without_id(error: ErrorObjectOwned) -> Answer {
-    answer(error::answer(Id::Null, error), Beside::default())
+    answer(error::answer(Id::Null, error), ResponseParts::default())
 }
 
 /// An answer for the transport.
-pub(super) fn answer(json: Box<RawValue>, beside: Beside) -> Answer {
+pub(super) fn answer(json: Box<RawValue>, response_parts: ResponseParts) -> Answer {
     let text: Box<str> = json.into();
-    Answer { json: String::from(text).into(), beside }
+    Answer { json: String::from(text).into(), response_parts }
 }
 
 /// The JSON of a call that came to its end, `Err` after a panic, and what is sent with it. The parameters are
@@ -69,7 +69,7 @@ pub(super) fn conclude(
     id: &Id<'_>,
     response: Result<MethodResponse, ()>,
     params: Option<&RawValue>,
-) -> (Box<RawValue>, Beside) {
+) -> (Box<RawValue>, ResponseParts) {
     let name = method.name;
     match response {
         Ok(response) if response.is_error() => {
@@ -78,11 +78,11 @@ pub(super) fn conclude(
             if let Some(limit) = error::limit_in(&json) {
                 call.broker().metrics.crossed(&limit);
             }
-            (json, Beside::default())
+            (json, ResponseParts::default())
         }
         Ok(response) => {
             method.outcomes.count(outcome(None));
-            (response.into_json(), call.take_beside())
+            (response.into_json(), call.take_response_parts())
         }
         Err(()) => {
             method.outcomes.count(outcome(Some(ErrorKind::Internal.code())));
@@ -90,7 +90,7 @@ pub(super) fn conclude(
             let (unit, session) = (subject.unit.as_deref(), call.session().number());
             tracing::error!(method = name, uid = subject.uid, unit, session, "a call panicked");
             let error = error::plain(ErrorKind::Internal, format!("{name} failed in the broker"));
-            (error::answer(id.clone(), error), Beside::default())
+            (error::answer(id.clone(), error), ResponseParts::default())
         }
     }
 }
@@ -101,12 +101,12 @@ const KEPT: usize = 256;
 /// A copy of an answer that outlives its sending. It is not kept without descriptors to spare, nor where
 /// it is too much for its user.
 pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswer> {
-    let attachments = &answer.beside.attachments;
+    let attachments = &answer.response_parts.attachments;
     let memory =
         KEPT + answer.json.len() + attachments.iter().map(bytes::Bytes::len).sum::<usize>();
     let share = connection.user().take(Share::Resolvable, memory as u64);
     let share = share.inspect_err(|limit| connection.broker().metrics.crossed(limit.name)).ok()?;
-    let copies = answer.beside.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
+    let copies = answer.response_parts.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
     Some(KeptAnswer {
         json: answer.json.clone(),
         attachments: attachments.clone(),

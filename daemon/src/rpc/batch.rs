@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use sockbroker_proto::error::ErrorKind;
 
 use crate::config::limits::{Limits, size};
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 use crate::rpc::bounds::check_message;
 use crate::rpc::envelope::not_json;
 use crate::rpc::error;
@@ -31,7 +31,7 @@ pub(super) fn entries<'a>(
     text: &'a str,
     limits: &Limits,
 ) -> Result<Vec<&'a RawValue>, ErrorObjectOwned> {
-    if let Err(Crossed { name, value }) = check_message(text, limits) {
+    if let Err(LimitExceeded { name, value }) = check_message(text, limits) {
         return Err(error::limit(name, value, 0));
     }
     let entries = serde_json::from_str::<Vec<&RawValue>>(text)

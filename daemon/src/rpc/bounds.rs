@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use sockbroker_proto::error::ErrorKind;
 
 use crate::config::limits::{Limits, size};
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 use crate::rpc::error;
 use crate::rpc::methods::Method;
 use crate::rpc::methods::outcome;
@@ -25,7 +25,7 @@ pub(super) fn admit(
     params: Option<&RawValue>,
     broker: &Broker,
 ) -> Result<(Given, usize), ErrorObjectOwned> {
-    let refuse = |crossed: Crossed| {
+    let refuse = |crossed: LimitExceeded| {
         method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
         broker.metrics.crossed(crossed.name);
         error::limit_of(method.call(), crossed)
@@ -42,8 +42,8 @@ pub(super) fn admit(
 }
 
 /// Refuses a message with more JSON values than the limit allows.
-pub(super) fn check_message(text: &str, limits: &Limits) -> Result<(), Crossed> {
-    let limit = Crossed { name: "message_values", value: limits.message_values };
+pub(super) fn check_message(text: &str, limits: &Limits) -> Result<(), LimitExceeded> {
+    let limit = LimitExceeded { name: "message_values", value: limits.message_values };
     // Every value that is counted has a byte of its own.
     if text.len() as u64 <= limit.value {
         return Ok(());
@@ -105,10 +105,10 @@ enum Counted {
 const KINDS: usize = 6;
 
 impl Counted {
-    fn limit(self, limits: &Limits) -> Crossed {
+    fn limit(self, limits: &Limits) -> LimitExceeded {
         macro_rules! limit {
             ($name:ident) => {
-                Crossed { name: stringify!($name), value: limits.$name }
+                LimitExceeded { name: stringify!($name), value: limits.$name }
             };
         }
         match self {
@@ -155,7 +155,7 @@ struct Counter<'a> {
 
 /// Refuses parameters, which are JSON, where a list is longer than its limit. Gives how many items the
 /// lists have together.
-fn check_lists(names: &[&str], params: &str, limits: &Limits) -> Result<u64, Crossed> {
+fn check_lists(names: &[&str], params: &str, limits: &Limits) -> Result<u64, LimitExceeded> {
     if names.iter().all(|name| role(name) == Role::Other) {
         return Ok(0);
     }
@@ -163,7 +163,7 @@ fn check_lists(names: &[&str], params: &str, limits: &Limits) -> Result<u64, Cro
 }
 
 impl Counter<'_> {
-    fn count(mut self, text: &str) -> Result<u64, Crossed> {
+    fn count(mut self, text: &str) -> Result<u64, LimitExceeded> {
         let mut rest = text.as_bytes();
         while let Some((byte, after)) = rest.split_first() {
             rest = match byte {
@@ -202,7 +202,7 @@ impl Counter<'_> {
     }
 
     /// A text: a name of a field, or a value.
-    fn text(&mut self, quoted: &[u8]) -> Result<(), Crossed> {
+    fn text(&mut self, quoted: &[u8]) -> Result<(), LimitExceeded> {
         match self.open.last_mut() {
             Some(open) if open.is_object && open.named.is_none() => {
                 // A name may be written with escapes.
@@ -218,7 +218,7 @@ impl Counter<'_> {
     }
 
     /// A value begins: counts it, and gives what it is.
-    fn value(&mut self) -> Result<Role, Crossed> {
+    fn value(&mut self) -> Result<Role, LimitExceeded> {
         let Some(open) = self.open.last_mut() else { return Ok(Role::Fields) };
         let place = open.place;
         open.place += 1;

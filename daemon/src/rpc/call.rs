@@ -10,10 +10,10 @@ use sockbroker_proto::handle::Handle;
 
 use crate::config::limits::size;
 use crate::error::{OpError, OpResult};
-use crate::network::caller_identity::Actor;
+use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
 use crate::ops::send::{Progress, Sender};
-use crate::quota::Taken;
+use crate::quota::Reservation;
 use crate::rpc::params::Given;
 use crate::session::Session;
 use crate::session::broker::Broker;
@@ -28,7 +28,7 @@ const SLACK: usize = 4096;
 
 /// What came beside a request.
 #[derive(Debug, Default)]
-pub struct Enclosed {
+pub struct RequestParts {
     /// Its attachments.
     pub attachments: Vec<bytes::Bytes>,
     /// Its descriptors.
@@ -41,7 +41,7 @@ pub struct Enclosed {
 
 /// What goes beside an answer.
 #[derive(Debug, Default)]
-pub struct Beside {
+pub struct ResponseParts {
     /// Its attachments.
     pub attachments: Vec<bytes::Bytes>,
     /// Its descriptors.
@@ -65,7 +65,7 @@ struct Inner {
     carries_descriptors: bool,
     lost_descriptors: bool,
     descriptors: Mutex<Vec<Option<OwnedFd>>>,
-    beside: Mutex<Beside>,
+    response_parts: Mutex<ResponseParts>,
     progress: Progress,
 }
 
@@ -76,7 +76,7 @@ impl Call {
         connection: &Arc<Connection>,
         method: &'static str,
         given: Given,
-        enclosed: Enclosed,
+        parts: RequestParts,
         alone: bool,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -85,13 +85,12 @@ impl Call {
             method,
             handle: AtomicU64::new(0),
             given,
-            attachments: enclosed.attachments,
-            takes_attachments: alone
-                && (enclosed.takes_attachments || connection.takes_attachments()),
+            attachments: parts.attachments,
+            takes_attachments: alone && (parts.takes_attachments || connection.takes_attachments()),
             carries_descriptors: alone && connection.facts().descriptors,
-            lost_descriptors: enclosed.lost_descriptors,
-            descriptors: Mutex::new(enclosed.descriptors.into_iter().map(Some).collect()),
-            beside: Mutex::default(),
+            lost_descriptors: parts.lost_descriptors,
+            descriptors: Mutex::new(parts.descriptors.into_iter().map(Some).collect()),
+            response_parts: Mutex::default(),
             progress: Progress::new(0),
         }))
     }
@@ -118,13 +117,13 @@ impl Call {
     }
 
     /// A handle for a new socket, unless a limit stands in the way.
-    pub(crate) fn room(&self) -> OpResult<Taken> {
+    pub(crate) fn room(&self) -> OpResult<Reservation> {
         self.0.session.room(self.0.connection.user())
     }
 
     /// As whom the call is made.
-    pub(crate) fn actor(&self) -> &Actor {
-        self.0.connection.actor()
+    pub(crate) fn caller(&self) -> &CallerIdentity {
+        self.0.connection.caller()
     }
 
     /// The way to the resolver.
@@ -134,7 +133,7 @@ impl Call {
 
     /// A sender on a socket.
     pub(crate) fn sender<'a>(&'a self, entry: &'a Entry) -> Sender<'a> {
-        Sender { entry, actor: self.actor(), progress: &self.0.progress }
+        Sender { entry, caller: self.caller(), progress: &self.0.progress }
     }
 
     /// Bytes that have left so far, as a number.
@@ -199,11 +198,11 @@ impl Call {
         if !self.0.takes_attachments {
             return Bytes::Inline(data);
         }
-        let mut beside = self.beside();
-        let index = beside.attachments.len();
+        let mut response_parts = self.response_parts();
+        let index = response_parts.attachments.len();
         match u32::try_from(index) {
             Ok(number) if index < size(self.broker().limits.attachments) => {
-                beside.attachments.push(data.into());
+                response_parts.attachments.push(data.into());
                 Bytes::Attachment(number)
             }
             _ => Bytes::Inline(data),
@@ -223,7 +222,7 @@ impl Call {
     /// Puts what rode beside a lost answer beside this one, under the same indexes.
     pub(crate) fn give_again(&self, kept: KeptAnswer) {
         let KeptAnswer { attachments, descriptors, .. } = kept;
-        *self.beside() = Beside { attachments, descriptors };
+        *self.response_parts() = ResponseParts { attachments, descriptors };
     }
 
     /// Takes the descriptor at this place beside the request.
@@ -271,28 +270,29 @@ impl Call {
 
     /// Puts a descriptor beside the answer.
     pub(crate) fn give_descriptor(&self, descriptor: OwnedFd) {
-        self.beside().descriptors.push(descriptor);
+        self.response_parts().descriptors.push(descriptor);
     }
 
     /// Puts descriptors beside the answer, if the frame has room for all of them; else they are
     /// closed.
     pub(crate) fn give_descriptors(&self, descriptors: Vec<OwnedFd>) -> bool {
-        let mut beside = self.beside();
-        let room = size(self.broker().limits.descriptors).saturating_sub(beside.descriptors.len());
+        let mut response_parts = self.response_parts();
+        let room =
+            size(self.broker().limits.descriptors).saturating_sub(response_parts.descriptors.len());
         let fits = self.0.carries_descriptors && descriptors.len() <= room;
         if fits {
-            beside.descriptors.extend(descriptors);
+            response_parts.descriptors.extend(descriptors);
         }
         fits
     }
 
-    fn beside(&self) -> MutexGuard<'_, Beside> {
+    fn response_parts(&self) -> MutexGuard<'_, ResponseParts> {
         // Vectors of whole values: a panic elsewhere does not spoil them.
-        self.0.beside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.response_parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what goes beside the answer.
-    pub(crate) fn take_beside(&self) -> Beside {
-        std::mem::take(&mut *self.beside())
+    pub(crate) fn take_response_parts(&self) -> ResponseParts {
+        std::mem::take(&mut *self.response_parts())
     }
 }

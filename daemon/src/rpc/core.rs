@@ -15,12 +15,12 @@ use sockbroker_proto::api::session::RequestId;
 use sockbroker_proto::error::ErrorKind;
 
 use crate::config::limits::size;
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 pub use crate::rpc::answer::{Answer, Message};
 use crate::rpc::answer::{Started, answer, conclude, keep, refused, without_id};
 use crate::rpc::batch::{self, Batches, Slot};
 use crate::rpc::bounds::admit;
-use crate::rpc::call::{Beside, Call, Enclosed};
+use crate::rpc::call::{Call, RequestParts, ResponseParts};
 use crate::rpc::envelope::{Envelope, EnvelopeError, request_id};
 use crate::rpc::error;
 use crate::rpc::first::{First, first_poll};
@@ -76,8 +76,10 @@ impl Core {
         if text.trim_start().starts_with('[') {
             return self.receive_batch(text);
         }
-        match self.start(text, message.enclosed, Slot::Alone) {
-            Started::Answered(id, json, beside) => Some(self.finish(&id, json, beside)),
+        match self.start(text, message.parts, Slot::Alone) {
+            Started::Answered(id, json, response_parts) => {
+                Some(self.finish(&id, json, response_parts))
+            }
             Started::Waiting | Started::Silent => None,
         }
     }
@@ -94,7 +96,7 @@ impl Core {
         let batch = self.batches.begin(entries.len(), size(limits.frame_bytes));
         for (index, entry) in entries.into_iter().enumerate() {
             let slot = Slot::InBatch { batch, index };
-            match self.start(entry.get(), Enclosed::default(), slot) {
+            match self.start(entry.get(), RequestParts::default(), slot) {
                 Started::Answered(id, json, _) => self.batches.answer(batch, index, id, json),
                 Started::Silent => self.batches.silent(batch),
                 Started::Waiting => {}
@@ -105,10 +107,10 @@ impl Core {
 
     fn end_batch(&mut self, batch: u64) -> Option<Answer> {
         let json = self.batches.take_complete(batch)?;
-        Some(Answer { json: json.into(), beside: Beside::default() })
+        Some(Answer { json: json.into(), response_parts: ResponseParts::default() })
     }
 
-    fn start(&mut self, text: &str, enclosed: Enclosed, slot: Slot) -> Started {
+    fn start(&mut self, text: &str, parts: RequestParts, slot: Slot) -> Started {
         let (envelope, id) = match Envelope::read(text) {
             Ok(read) => read,
             Err((EnvelopeError::NotJson(text), id)) => {
@@ -136,8 +138,8 @@ impl Core {
             Err(error) => return refused(id.map(Id::into_owned), error),
         };
         let alone = matches!(slot, Slot::Alone);
-        let held = Held::of(text, &enclosed, items);
-        let call = Call::new(&self.connection, method.name, given, enclosed, alone);
+        let held = Held::of(text, &parts, items);
+        let call = Call::new(&self.connection, method.name, given, parts, alone);
         self.run(method, call, id, envelope.params, slot, held)
     }
 
@@ -163,8 +165,8 @@ impl Core {
         };
         let answered = id.is_some();
         let id = id.map_or(Id::Null, Id::into_owned);
-        let (json, beside) = conclude(&method, &call, &id, response, params);
-        if answered { Started::Answered(id, json, beside) } else { Started::Silent }
+        let (json, response_parts) = conclude(&method, &call, &id, response, params);
+        if answered { Started::Answered(id, json, response_parts) } else { Started::Silent }
     }
 
     /// Puts a call into the set, unless the connection's share is used up.
@@ -175,7 +177,7 @@ impl Core {
             .and_then(|()| Shares::take(self.connection.user(), ended.held));
         match shares {
             Ok(shares) => ended.shares = Some(shares),
-            Err(Crossed { name, value }) => {
+            Err(LimitExceeded { name, value }) => {
                 drop(future);
                 ended.method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
                 self.connection.broker().metrics.crossed(name);
@@ -234,17 +236,19 @@ impl Core {
     fn conclude_waiting(&mut self, ended: Ended) -> Option<Answer> {
         let Ended { id, method, call, slot, response, .. } = ended;
         let concluded = id.map(|id| {
-            let (json, beside) = if let Some(response) = response {
+            let (json, response_parts) = if let Some(response) = response {
                 conclude(&method, &call, &id, response, None)
             } else {
                 method.outcomes.count(outcome(Some(ErrorKind::Cancelled.code())));
                 let error = error::cancelled(call.sent());
-                (error::answer(id.clone(), error), Beside::default())
+                (error::answer(id.clone(), error), ResponseParts::default())
             };
-            (id, json, beside)
+            (id, json, response_parts)
         });
         match (slot, concluded) {
-            (Slot::Alone, Some((id, json, beside))) => Some(self.finish(&id, json, beside)),
+            (Slot::Alone, Some((id, json, response_parts))) => {
+                Some(self.finish(&id, json, response_parts))
+            }
             (Slot::Alone, None) => None,
             (Slot::InBatch { batch, index }, Some((id, json, _))) => {
                 self.batches.answer(batch, index, id, json);
@@ -258,8 +262,13 @@ impl Core {
     }
 
     /// Makes the answer, and keeps it for `call.resolve` where somebody could ask.
-    fn finish(&mut self, id: &Id<'_>, json: Box<RawValue>, beside: Beside) -> Answer {
-        let answer = answer(json, beside);
+    fn finish(
+        &mut self,
+        id: &Id<'_>,
+        json: Box<RawValue>,
+        response_parts: ResponseParts,
+    ) -> Answer {
+        let answer = answer(json, response_parts);
         if let Some(request) = request_id(id)
             && self.connection.session().is_open()
             && let Some(kept) = keep(&answer, &self.connection)

@@ -13,7 +13,7 @@ use sockbroker_proto::errno;
 use sockbroker_proto::error::{ErrorData, ErrorKind};
 use sockbroker_sys::resolver;
 
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 use crate::error::OpError;
 use crate::rpc::argument;
 
@@ -64,7 +64,10 @@ pub(crate) fn limit(name: &'static str, value: u64, sent: u64) -> ErrorObjectOwn
 }
 
 /// A limit that the parameters of a call cross.
-pub(crate) fn limit_of(call: &str, Crossed { name, value }: Crossed) -> ErrorObjectOwned {
+pub(crate) fn limit_of(
+    call: &str,
+    LimitExceeded { name, value }: LimitExceeded,
+) -> ErrorObjectOwned {
     let (kind, message, data) = describe(OpError::Limit { name, value });
     object(kind, message, ErrorData { call: Some(call.to_owned()), ..data })
 }
@@ -115,7 +118,7 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             let message = format!("the limit {name} ({value}) was reached: see session.limits");
             describe_limit(name, message, libc::ENOBUFS)
         }
-        OpError::Pace(Crossed { name, value }) => {
+        OpError::Pace(LimitExceeded { name, value }) => {
             let message = format!("faster than the limit {name} ({value}): see session.limits");
             describe_limit(name, message, libc::EAGAIN)
         }

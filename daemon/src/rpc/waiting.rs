@@ -12,10 +12,10 @@ use jsonrpsee::MethodResponse;
 use jsonrpsee::types::Id;
 
 use crate::config::limits::{Limits, size};
-use crate::error::Crossed;
-use crate::quota::{Share, Taken, User};
+use crate::error::LimitExceeded;
+use crate::quota::{Reservation, Share, User};
 use crate::rpc::batch::Slot;
-use crate::rpc::call::{Call, Enclosed};
+use crate::rpc::call::{Call, RequestParts};
 use crate::rpc::methods::Method;
 
 /// A handler's future whose panic costs one call.
@@ -34,10 +34,10 @@ pub(super) struct Held {
 
 impl Held {
     /// What one request holds. `items` is the number of items in its lists.
-    pub(super) fn of(text: &str, enclosed: &Enclosed, items: usize) -> Self {
-        let attached = enclosed.attachments.iter().map(bytes::Bytes::len).sum::<usize>();
+    pub(super) fn of(text: &str, parts: &RequestParts, items: usize) -> Self {
+        let attached = parts.attachments.iter().map(bytes::Bytes::len).sum::<usize>();
         let bytes = text.len() + attached + items * ITEM;
-        Self { bytes, descriptors: enclosed.descriptors.len() }
+        Self { bytes, descriptors: parts.descriptors.len() }
     }
 
     /// Together with another.
@@ -55,8 +55,12 @@ impl Held {
 }
 
 /// Whether one more call may wait on a connection where so many do, which hold this together.
-pub(super) fn check_connection(limits: &Limits, waiting: usize, sum: Held) -> Result<(), Crossed> {
-    let crossed = |name, value| Err(Crossed { name, value });
+pub(super) fn check_connection(
+    limits: &Limits,
+    waiting: usize,
+    sum: Held,
+) -> Result<(), LimitExceeded> {
+    let crossed = |name, value| Err(LimitExceeded { name, value });
     if waiting >= size(limits.calls_in_flight) {
         crossed("calls_in_flight", limits.calls_in_flight)
     } else if sum.bytes > size(limits.buffered_bytes) {
@@ -71,14 +75,14 @@ pub(super) fn check_connection(limits: &Limits, waiting: usize, sum: Held) -> Re
 /// The parts of its user's shares that a waiting call takes.
 #[derive(Debug)]
 pub(super) struct Shares {
-    _call: Taken,
-    _bytes: Taken,
-    _descriptors: Taken,
+    _call: Reservation,
+    _bytes: Reservation,
+    _descriptors: Reservation,
 }
 
 impl Shares {
     /// Takes them, unless a limit stands in the way.
-    pub(super) fn take(user: &Arc<User>, held: Held) -> Result<Self, Crossed> {
+    pub(super) fn take(user: &Arc<User>, held: Held) -> Result<Self, LimitExceeded> {
         Ok(Self {
             _call: user.take(Share::Calls, 1)?,
             _bytes: user.take(Share::Bytes, held.bytes as u64)?,

@@ -9,14 +9,14 @@ use sockbroker_proto::api::broker::Process;
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
-use crate::network::caller_identity::Actors;
+use crate::network::caller_identity::CallerIdentities;
 use crate::network::resolve::Resolver;
 use crate::observe::audit::{Audit, Record};
 use crate::observe::metrics::Metrics;
 use crate::observe::refusals::Refusals;
 use crate::ops::control_end::ControlEnds;
 use crate::ops::unix_file::ControlFile;
-use crate::quota::{Quota, Taken, Users};
+use crate::quota::{Quota, Reservation, Users};
 use crate::session::Session;
 use crate::session::policy::{Loader, PolicyInForce};
 use crate::session::token::Token;
@@ -35,7 +35,7 @@ pub struct Broker {
     /// The gate before the resolver.
     pub resolver: Resolver,
     /// Who may act as whom.
-    pub actors: Actors,
+    pub callers: CallerIdentities,
     /// What descriptors of clients must not be.
     pub control_ends: ControlEnds,
     /// What every user has in use.
@@ -63,14 +63,14 @@ impl Broker {
     /// A broker with no sessions.
     pub fn new(policy: Policy, limits: Limits) -> Self {
         let resolver = Resolver::new(size(limits.resolver_jobs));
-        let actors = Actors::new(size(limits.identity_jobs));
+        let callers = CallerIdentities::new(size(limits.identity_jobs));
         let users = Users::new(Arc::new(Quota::new(&limits)));
         let refusals = Refusals::new(limits.refusal_lines_per_minute);
         Self {
             policy: PolicyInForce::new(policy),
             limits,
             resolver,
-            actors,
+            callers,
             control_ends: ControlEnds::default(),
             users,
             process: Process::default(),
@@ -234,7 +234,7 @@ impl Broker {
         &self,
         parent: &Session,
         linger: Option<Duration>,
-        (kept, share): (Restriction, Taken),
+        (kept, share): (Restriction, Reservation),
     ) -> OpResult<Token> {
         let mut opened = self.opened();
         self.check_room(&opened, parent.uid())?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{OpError, OpResult};
-use crate::network::caller_identity::Actor;
+use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
 use crate::observe::metrics::OpenConnection;
 use crate::observe::refusals::Reason;
@@ -67,7 +67,7 @@ pub struct Connection {
     number: u64,
     facts: Facts,
     user: Arc<User>,
-    actor: Actor,
+    caller: CallerIdentity,
     resolver: Resolver,
     /// Whether answers may carry attachments unasked.
     attachments: AtomicBool,
@@ -88,7 +88,7 @@ impl Connection {
         let user = broker.users.user(facts.subject.uid);
         Self {
             number,
-            actor: broker.actors.of(&facts.subject, &user),
+            caller: broker.callers.of(&facts.subject, &user),
             resolver: broker.resolver.of(&user),
             user,
             attachments: AtomicBool::new(false),
@@ -117,8 +117,8 @@ impl Connection {
     }
 
     /// As whom its calls are made.
-    pub fn actor(&self) -> &Actor {
-        &self.actor
+    pub fn caller(&self) -> &CallerIdentity {
+        &self.caller
     }
 
     /// The way to the resolver.

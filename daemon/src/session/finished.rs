@@ -8,7 +8,7 @@ use std::time::Duration;
 use sockbroker_proto::api::session::RequestId;
 use tokio::time::Instant;
 
-use crate::quota::{Share, Taken, User};
+use crate::quota::{Reservation, Share, User};
 
 /// An answer with everything that rode beside it.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct KeptAnswer {
     /// Its descriptors.
     pub descriptors: Vec<OwnedFd>,
     /// The memory it takes of its user's share.
-    pub share: Taken,
+    pub share: Reservation,
 }
 
 /// How the calls of one connection ended.
@@ -31,7 +31,7 @@ pub struct LastCalls {
     /// The latest answer.
     pub answered: Option<(RequestId, KeptAnswer)>,
     /// The memory that the ids of cancelled calls take of their user's share.
-    share: Option<Taken>,
+    share: Option<Reservation>,
 }
 
 impl LastCalls {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
-use crate::quota::{Share, Taken, User};
+use crate::quota::{Reservation, Share, User};
 use crate::session::finished::{Fate, Finished, KeptAnswer, LastCalls};
 use crate::session::lookups::Lookups;
 use crate::session::rights::GivenUp;
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// A handle for a new socket of a user, unless a limit stands in the way.
-    pub fn room(&self, user: &Arc<User>) -> OpResult<Taken> {
+    pub fn room(&self, user: &Arc<User>) -> OpResult<Reservation> {
         if self.handles() >= self.handle_limit {
             let value = self.handle_limit as u64;
             return Err(OpError::Limit { name: "handles", value });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sockbroker_proto::address::Address;
 
 use crate::error::{OpError, OpResult};
-use crate::quota::Taken;
+use crate::quota::Reservation;
 use crate::session::Session;
 use crate::table::entry::Entry;
 use sockbroker_policy::Policy;
@@ -19,14 +19,14 @@ use sockbroker_policy::rights::Restriction;
 #[derive(Debug, Clone)]
 pub(super) struct GivenUp {
     restriction: Arc<Restriction>,
-    _share: Arc<Taken>,
+    _share: Arc<Reservation>,
 }
 
 // Values that are set in one statement: a panic of another call does not spoil them.
 impl Session {
     /// Gives rights up for the rest of the session: from now on only what matches is granted.
     /// `share` is the memory of the restriction.
-    pub fn restrict(&self, restriction: Restriction, share: Taken) -> OpResult<()> {
+    pub fn restrict(&self, restriction: Restriction, share: Reservation) -> OpResult<()> {
         let mut given_up = self.given_up();
         if given_up.len() >= self.restriction_limit {
             let value = self.restriction_limit as u64;
@@ -74,8 +74,8 @@ impl Session {
     pub fn revoke(&self, policy: &Policy) -> usize {
         let rights = policy.select(&self.subject, self.restrictions());
         let grants = |entry: &Entry| {
-            let adopt = Adopt { socket: entry.kind() };
-            rights.ask(Create { socket: entry.kind() }).is_ok() || rights.ask(adopt).is_ok()
+            let adopt = Adopt { socket: entry.actual() };
+            rights.ask(Create { socket: entry.actual() }).is_ok() || rights.ask(adopt).is_ok()
         };
         let entries = self.entries().into_iter();
         let gone: Vec<_> = entries.filter(|(_, entry)| !grants(entry)).collect();

@@ -47,7 +47,7 @@ fn user() -> Arc<User> {
     Users::new(Arc::new(Quota::new(&Limits::default()))).user(7)
 }
 
-fn memory(user: &Arc<User>, bytes: u64) -> Taken {
+fn memory(user: &Arc<User>, bytes: u64) -> Reservation {
     user.take(Share::Restrictions, bytes).unwrap()
 }
 

@@ -35,8 +35,8 @@ use sockbroker_policy::Policy;
 /// Worker threads: two, so that one connection that computes does not stop the others.
 const WORKERS: usize = 2;
 
-/// What to do without a place for the socket.
-const NO_PLACE: &str = "no place for the socket: XDG_RUNTIME_DIR is not set; log in with a session that sets it, \
+/// What to do without a path for the socket.
+const NO_SOCKET_PATH: &str = "no path for the socket: XDG_RUNTIME_DIR is not set; log in with a session that sets it, \
     or give --socket PATH";
 
 /// Why the broker could not start. The exit codes are those of `sysexits.h`.
@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         Some(path) => path,
         // Not used then.
         None if args.stdio || passed.is_some() => PathBuf::new(),
-        None => return Err(StartError::Listen(NO_PLACE.to_owned())),
+        None => return Err(StartError::Listen(NO_SOCKET_PATH.to_owned())),
     };
     let group = args.socket_group.as_deref().or(config.socket_group.as_deref());
     let mode = args.socket_mode.or(config.socket_mode).unwrap_or_default();
@@ -130,10 +130,10 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
-    let place = match (args.stdio, passed) {
-        (true, _) => Place::Standard,
-        (false, Some(socket)) => Place::Passed(socket),
-        (false, None) => Place::Path(path, access),
+    let endpoint = match (args.stdio, passed) {
+        (true, _) => Endpoint::Standard,
+        (false, Some(socket)) => Endpoint::Passed(socket),
+        (false, None) => Endpoint::Path(path, access),
     };
     let (audit, writer) = match sink {
         Some(sink) => start_audit(sink, config.limits.audit())?,
@@ -143,7 +143,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         .running_as(process)
         .reloading(loader(args.clone(), kept))
         .auditing(audit);
-    let result = runtime.block_on(serve(place, Arc::new(broker)));
+    let result = runtime.block_on(serve(endpoint, Arc::new(broker)));
     // Look-ups that are still running cannot be cancelled, and nobody waits for them.
     runtime.shutdown_background();
     if let Some(writer) = writer {
@@ -167,7 +167,7 @@ fn start_audit(sink: Sink, limits: AuditLimits) -> Result<(Audit, Option<Writer>
 }
 
 /// Where clients are.
-enum Place {
+enum Endpoint {
     /// At the other end of standard input and output.
     Standard,
     /// At a socket that the service manager listens on.
@@ -208,7 +208,7 @@ fn loader(args: Args, kept: Vec<Capability>) -> Box<Loader> {
     })
 }
 
-async fn serve(place: Place, broker: Arc<Broker>) -> Result<(), StartError> {
+async fn serve(endpoint: Endpoint, broker: Arc<Broker>) -> Result<(), StartError> {
     // Before anybody can see the broker, so that no signal finds it unprepared.
     let signals = Signals::mind(broker.clone())?;
     let drain = Duration::from_secs(broker.limits.drain_seconds);
@@ -216,13 +216,13 @@ async fn serve(place: Place, broker: Arc<Broker>) -> Result<(), StartError> {
         .map_err(|error| StartError::System(format!("the method table: {error}")))?;
     let (switch, signal) = ShutdownSwitch::new();
     let server = Server::new(broker, methods, signal);
-    let bound = match place {
-        Place::Standard => {
+    let bound = match endpoint {
+        Endpoint::Standard => {
             let result = until_told(server.standard(), signals, &switch, drain).await;
             return result.map_err(|error| StartError::Listen(format!("--stdio: {error}")));
         }
-        Place::Passed(socket) => listen::adopt(socket)?,
-        Place::Path(path, access) => listen::bind(&path, access).await?,
+        Endpoint::Passed(socket) => listen::adopt(socket)?,
+        Endpoint::Path(path, access) => listen::bind(&path, access).await?,
     };
     tracing::info!(socket = bound.name(), "serving");
     service::ready("serving");

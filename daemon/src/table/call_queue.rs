@@ -10,18 +10,18 @@ use std::task::{Poll, Waker};
 
 /// One lane.
 #[derive(Debug, Default)]
-pub struct Lane {
+pub struct CallQueue {
     queue: Mutex<Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
-    tickets: VecDeque<Ticket>,
+    tickets: VecDeque<Waiter>,
 }
 
 #[derive(Debug)]
-struct Ticket {
+struct Waiter {
     number: u64,
     connection: u64,
     waker: Option<Waker>,
@@ -30,20 +30,20 @@ struct Ticket {
 /// A place in a lane; given up when dropped.
 #[derive(Debug)]
 #[must_use = "a place that is dropped orders nothing"]
-pub struct Place<'a> {
-    lane: &'a Lane,
+pub struct Ticket<'a> {
+    lane: &'a CallQueue,
     number: u64,
     connection: u64,
 }
 
-impl Lane {
+impl CallQueue {
     /// Takes the last place. To keep the order of arrival this stands before a call's first await.
-    pub fn join(&self, connection: u64) -> Place<'_> {
+    pub fn join(&self, connection: u64) -> Ticket<'_> {
         let mut queue = self.lock();
         let number = queue.next;
         queue.next += 1;
-        queue.tickets.push_back(Ticket { number, connection, waker: None });
-        Place { lane: self, number, connection }
+        queue.tickets.push_back(Waiter { number, connection, waker: None });
+        Ticket { lane: self, number, connection }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -52,9 +52,9 @@ impl Lane {
     }
 }
 
-impl Place<'_> {
+impl Ticket<'_> {
     /// Waits until no earlier call of the same connection is in the lane.
-    pub async fn turn(&self) {
+    pub async fn acquire(&self) {
         poll_fn(|context| {
             let mut queue = self.lane.lock();
             let first =
@@ -72,7 +72,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut queue = self.lane.lock();
         queue.tickets.retain(|ticket| ticket.number != self.number);
@@ -92,31 +92,31 @@ mod tests {
 
     #[test]
     fn calls_of_one_connection_take_turns_in_the_order_they_joined() {
-        let lane = Lane::default();
+        let lane = CallQueue::default();
         let (first, second, third) = (lane.join(7), lane.join(7), lane.join(7));
-        assert!(first.turn().now_or_never().is_some());
-        assert!(second.turn().now_or_never().is_none());
+        assert!(first.acquire().now_or_never().is_some());
+        assert!(second.acquire().now_or_never().is_none());
         drop(first);
-        assert!(third.turn().now_or_never().is_none());
-        assert!(second.turn().now_or_never().is_some());
+        assert!(third.acquire().now_or_never().is_none());
+        assert!(second.acquire().now_or_never().is_some());
         drop(second);
-        assert!(third.turn().now_or_never().is_some());
+        assert!(third.acquire().now_or_never().is_some());
     }
 
     #[test]
     fn another_connection_does_not_wait() {
-        let lane = Lane::default();
+        let lane = CallQueue::default();
         let blocked = lane.join(1);
         let other = lane.join(2);
-        assert!(other.turn().now_or_never().is_some());
+        assert!(other.acquire().now_or_never().is_some());
         drop(blocked);
     }
 
     #[test]
     fn a_place_given_up_wakes_the_next() {
-        let lane = Lane::default();
+        let lane = CallQueue::default();
         let (first, second) = (lane.join(1), lane.join(1));
-        let mut turn = Box::pin(second.turn());
+        let mut turn = Box::pin(second.acquire());
         let (waker, count) = futures_util_test_waker();
         assert!(turn.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
         drop(first);

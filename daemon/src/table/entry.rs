@@ -1,5 +1,6 @@
 //! One socket of a user: the only place where its descriptor lives.
 
+use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,42 +12,42 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::quota::kernel_memory::KernelMemory;
-use crate::quota::{Taken, User};
-use crate::table::call_queue::{Lane, Place};
+use crate::quota::{Reservation, User};
+use crate::table::call_queue::{CallQueue, Ticket};
 use crate::table::ends::Ends;
-use crate::table::rcvall::Sniffer;
+use crate::table::rcvall::Rcvall;
 use crate::table::readiness::register;
 use crate::table::shared::Shared;
 use crate::table::timeout::Timeout;
-use sockbroker_policy::action::SocketFacts;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// A socket and what Python's socket object knows of it.
 #[derive(Debug)]
 pub struct Entry {
     shared: Shared,
-    facts: SocketFacts,
+    facts: SocketSpec,
     /// What the kernel knows it as, whatever the caller of `fromfd` says of it.
-    kind: SocketFacts,
+    kind: SocketSpec,
     inheritable: AtomicBool,
     /// The order of receiving calls.
-    pub receiving: Lane,
+    pub receiving: CallQueue,
     /// The order of sending calls and option changes.
-    pub sending: Lane,
+    pub sending: CallQueue,
     /// Registered with the event loop when a call first has to wait.
     readiness: OnceLock<AsyncFd<Arc<OwnedFd>>>,
     /// Held while it is registered.
     registering: Mutex<()>,
     /// Bytes that a cancelled `MSG_WAITALL` had already taken; the next receive gets them first.
     pub unread: Mutex<Vec<u8>>,
-    /// For `AF_INET, SOCK_RAW, IPPROTO_IP`: the state of the sniffer behind it.
-    pub sniffer: Option<Sniffer>,
+    /// For `AF_INET, SOCK_RAW, IPPROTO_IP`: the state of the rcvall behind it.
+    pub rcvall: Option<Rcvall>,
     /// What calls made of its ends.
     pub ends: Ends,
     /// What its options take, shared with duplicates.
     pub kernel_memory: KernelMemory,
     began: Instant,
     /// Its part of the user's handles.
-    handle: Taken,
+    handle: Reservation,
 }
 
 impl Entry {
@@ -54,9 +55,9 @@ impl Entry {
     /// handed the descriptor finds the flag that Python would have set.
     pub fn new(
         descriptor: OwnedFd,
-        facts: SocketFacts,
+        facts: SocketSpec,
         timeout: Timeout,
-        handle: Taken,
+        handle: Reservation,
     ) -> io::Result<Self> {
         socket::set_nonblocking(descriptor.as_fd(), timeout.sets_nonblocking())?;
         Ok(Self::adopted(descriptor, facts, timeout, handle))
@@ -65,21 +66,21 @@ impl Entry {
     /// Like [`Entry::new`], but leaves `O_NONBLOCK` as it is.
     pub fn adopted(
         descriptor: OwnedFd,
-        facts: SocketFacts,
+        facts: SocketSpec,
         timeout: Timeout,
-        handle: Taken,
+        handle: Reservation,
     ) -> Self {
         Self {
             shared: Shared::new(descriptor, timeout),
             facts,
             kind: facts.judged(),
             inheritable: AtomicBool::new(false),
-            receiving: Lane::default(),
-            sending: Lane::default(),
+            receiving: CallQueue::default(),
+            sending: CallQueue::default(),
             readiness: OnceLock::new(),
             registering: Mutex::new(()),
             unread: Mutex::new(Vec::new()),
-            sniffer: None,
+            rcvall: None,
             ends: Ends::default(),
             kernel_memory: KernelMemory::default(),
             began: Instant::now(),
@@ -89,16 +90,16 @@ impl Entry {
 
     /// With what the kernel knows the socket as.
     #[must_use]
-    pub fn of_kind(mut self, kind: SocketFacts) -> Self {
+    pub fn of_kind(mut self, kind: SocketSpec) -> Self {
         self.kind = kind.judged();
         self
     }
 
-    /// Makes this the entry of a sniffer, whose socket is a packet socket.
+    /// Makes this the entry of a rcvall, whose socket is a packet socket.
     #[must_use]
-    pub fn with_sniffer(mut self, sniffer: Sniffer) -> Self {
-        self.kind = SocketFacts { family: libc::AF_PACKET, kind: libc::SOCK_DGRAM, proto: 0 };
-        self.sniffer = Some(sniffer);
+    pub fn with_sniffer(mut self, rcvall: Rcvall) -> Self {
+        self.kind = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_DGRAM, protocol: 0 };
+        self.rcvall = Some(rcvall);
         self
     }
 
@@ -109,12 +110,12 @@ impl Entry {
 
     /// A place for a call that changes what the socket is, such as `connect`: it waits for its turn in
     /// the sending lane, and later receiving calls wait for it. It does not wait for earlier ones.
-    pub fn join_both(&self, connection: u64) -> (Place<'_>, Place<'_>) {
+    pub fn join_both(&self, connection: u64) -> (Ticket<'_>, Ticket<'_>) {
         (self.sending.join(connection), self.receiving.join(connection))
     }
 
     /// What kind of socket it is, in the words of the client: `fromfd` and `fileno=` take any.
-    pub fn facts(&self) -> SocketFacts {
+    pub fn declared(&self) -> SocketSpec {
         self.facts
     }
 
@@ -124,7 +125,7 @@ impl Entry {
     }
 
     /// What kind the kernel knows it as: what is judged goes by this, and as whom a call is made.
-    pub fn kind(&self) -> SocketFacts {
+    pub fn actual(&self) -> SocketSpec {
         self.kind
     }
 
@@ -193,11 +194,11 @@ impl Entry {
     }
 
     /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
-    pub fn duplicate(&self, handle: Taken) -> io::Result<Self> {
+    pub fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
         let descriptor = socket::duplicate(self.fd())?;
         let entry = Self::adopted(descriptor, self.facts, self.timeout(), handle);
         let mut entry = entry.of_kind(self.kind);
-        entry.sniffer.clone_from(&self.sniffer);
+        entry.rcvall.clone_from(&self.rcvall);
         entry.ends = self.ends.clone();
         entry.kernel_memory = self.kernel_memory.clone();
         Ok(entry)

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 use crate::error::OpError;
 use crate::quota::Share;
 use crate::table::entry::Entry;
@@ -46,7 +46,7 @@ struct Slot {
 #[derive(Debug)]
 pub enum Unduplicated {
     /// The user may not have so many handles.
-    Limit(Crossed),
+    Limit(LimitExceeded),
     /// The kernel gives no further descriptor.
     Os(io::Error),
 }
@@ -169,12 +169,12 @@ fn parts(handle: Handle) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sockbroker_policy::action::SocketFacts;
+    use sockbroker_proto::socket_spec::SocketSpec;
     use timeout::Timeout;
 
     fn entry() -> Arc<Entry> {
-        let facts = SocketFacts { family: libc::AF_UNIX, kind: libc::SOCK_STREAM, proto: 0 };
-        let descriptor = sockbroker_sys::socket::create(facts.family, facts.kind, 0).unwrap();
+        let facts = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
+        let descriptor = sockbroker_sys::socket::create(facts.domain, facts.ty, 0).unwrap();
         let handle = crate::quota::tests::handle();
         Arc::new(Entry::new(descriptor, facts, Timeout::Blocking, handle).unwrap())
     }

@@ -1,11 +1,11 @@
-//! What a sniffer remembers; `ops::sniffer` says what it is.
+//! What a rcvall remembers; `ops::rcvall` says what it is.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The state of a sniffer, shared by duplicates of its socket.
+/// The state of a rcvall, shared by duplicates of its socket.
 #[derive(Debug, Clone, Default)]
-pub struct Sniffer(Arc<Mutex<State>>);
+pub struct Rcvall(Arc<Mutex<State>>);
 
 /// What the socket would know if Linux had it.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Default for State {
     }
 }
 
-impl Sniffer {
+impl Rcvall {
     /// The state, locked.
     pub fn state(&self) -> MutexGuard<'_, State> {
         // Every field is set in one statement, so a panic elsewhere does not spoil the state.

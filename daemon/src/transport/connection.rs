@@ -169,7 +169,7 @@ impl Driver {
     fn check_rest(&mut self) -> Result<(), End> {
         let bytes = self.input.len() + self.codec.held() + self.out.bytes();
         let held = (bytes, self.descriptors.len());
-        self.share.hold(self.core.connection(), held).map_err(End::Crossed)?;
+        self.share.hold(self.core.connection(), held).map_err(End::LimitExceeded)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(
                 CodecError::Descriptors("more descriptors came than frames announce").into()

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::codec::CodecError;
-use crate::error::Crossed;
+use crate::error::LimitExceeded;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub(super) enum End {
     Framing(#[from] CodecError),
     /// The user has too much on its way.
     #[error("unfinished messages and unread answers are too much for their user: {}", .0.name)]
-    Crossed(Crossed),
+    LimitExceeded(LimitExceeded),
     /// The stream failed.
     #[error("{0}")]
     Io(#[from] io::Error),

@@ -1,7 +1,7 @@
 //! What an unfinished message and unread answers take of their user's shares of bytes and descriptors.
 
-use crate::error::Crossed;
-use crate::quota::{Share, Taken};
+use crate::error::LimitExceeded;
+use crate::quota::{Reservation, Share};
 use crate::session::connection::Connection;
 
 /// Bytes that are not counted: the buffer that every connection has.
@@ -10,8 +10,8 @@ const FREE: usize = 64 << 10;
 /// The parts that one connection takes.
 #[derive(Debug, Default)]
 pub(super) struct PartShare {
-    bytes: Option<Taken>,
-    descriptors: Option<Taken>,
+    bytes: Option<Reservation>,
+    descriptors: Option<Reservation>,
 }
 
 impl PartShare {
@@ -20,7 +20,7 @@ impl PartShare {
         &mut self,
         connection: &Connection,
         (bytes, descriptors): (usize, usize),
-    ) -> Result<(), Crossed> {
+    ) -> Result<(), LimitExceeded> {
         let bytes = if bytes <= FREE { 0 } else { bytes };
         hold(&mut self.bytes, connection, Share::Bytes, bytes)?;
         hold(&mut self.descriptors, connection, Share::Descriptors, descriptors)
@@ -28,11 +28,11 @@ impl PartShare {
 }
 
 fn hold(
-    part: &mut Option<Taken>,
+    part: &mut Option<Reservation>,
     connection: &Connection,
     share: Share,
     amount: usize,
-) -> Result<(), Crossed> {
+) -> Result<(), LimitExceeded> {
     let held = match part {
         _ if amount == 0 => {
             *part = None;

@@ -42,13 +42,13 @@ pub struct Server {
     pub methods: MethodTable,
     /// The end of the broker.
     pub shutdown: ShutdownSignal,
-    places: Arc<Places>,
+    counts: Arc<ConnectionCounts>,
 }
 
 impl Server {
     /// A server that has no connections yet.
     pub fn new(broker: Arc<Broker>, methods: MethodTable, shutdown: ShutdownSignal) -> Self {
-        Self { broker, methods, shutdown, places: Arc::default() }
+        Self { broker, methods, shutdown, counts: Arc::default() }
     }
 
     /// Serves a listening Unix socket until the shutdown, and then the connections to their end.
@@ -136,7 +136,7 @@ impl Server {
         let limits = &self.broker.limits;
         let in_all = self.broker.room(uid, limits.connections, limits.connections_reserved);
         let most = (in_all, limits.connections_per_user);
-        match Places::take(&self.places, uid, most) {
+        match ConnectionCounts::take(&self.counts, uid, most) {
             Ok(place) => {
                 let server = self.clone();
                 connections.spawn(async move {
@@ -221,19 +221,23 @@ async fn rest(error: &io::Error, refusals: &Refusals) {
 
 /// How many connections there are, in all and of each user.
 #[derive(Debug, Default)]
-struct Places(Mutex<HashMap<u32, u64>>);
+struct ConnectionCounts(Mutex<HashMap<u32, u64>>);
 
 /// A connection's place; given up when dropped.
 #[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
+struct CountedConnection {
+    counts: Arc<ConnectionCounts>,
     uid: u32,
 }
 
-impl Places {
+impl ConnectionCounts {
     /// A place, or the name of the limit that is reached.
-    fn take(places: &Arc<Self>, uid: u32, most: (u64, u64)) -> Result<Place, &'static str> {
-        let mut taken = places.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(
+        counts: &Arc<Self>,
+        uid: u32,
+        most: (u64, u64),
+    ) -> Result<CountedConnection, &'static str> {
+        let mut taken = counts.0.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.values().sum::<u64>() >= most.0 {
             return Err("connections");
         }
@@ -242,13 +246,13 @@ impl Places {
             return Err("connections_per_user");
         }
         *own += 1;
-        Ok(Place { places: places.clone(), uid })
+        Ok(CountedConnection { counts: counts.clone(), uid })
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = taken.get_mut(&self.uid) {
             *own -= 1;
             if *own == 0 {
@@ -264,13 +268,13 @@ mod tests {
 
     #[test]
     fn places_are_counted_in_all_and_by_user() {
-        let places = Arc::<Places>::default();
-        let first = Places::take(&places, 1, (3, 2)).unwrap();
-        let _second = Places::take(&places, 1, (3, 2)).unwrap();
-        assert_eq!(Places::take(&places, 1, (3, 2)).unwrap_err(), "connections_per_user");
-        let _third = Places::take(&places, 2, (3, 2)).unwrap();
-        assert_eq!(Places::take(&places, 3, (3, 2)).unwrap_err(), "connections");
+        let counts = Arc::<ConnectionCounts>::default();
+        let first = ConnectionCounts::take(&counts, 1, (3, 2)).unwrap();
+        let _second = ConnectionCounts::take(&counts, 1, (3, 2)).unwrap();
+        assert_eq!(ConnectionCounts::take(&counts, 1, (3, 2)).unwrap_err(), "connections_per_user");
+        let _third = ConnectionCounts::take(&counts, 2, (3, 2)).unwrap();
+        assert_eq!(ConnectionCounts::take(&counts, 3, (3, 2)).unwrap_err(), "connections");
         drop(first);
-        assert!(Places::take(&places, 3, (3, 2)).is_ok());
+        assert!(ConnectionCounts::take(&counts, 3, (3, 2)).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets from creation to shutdown, and what a descriptor says of its socket.
 
+use sockbroker_proto::socket_spec::SocketSpec;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -138,24 +139,13 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     check(result).map(|_zero| ())
 }
 
-/// What `socket(2)` was called with, without `SOCK_` flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Kind {
-    /// Address family, `SO_DOMAIN`.
-    pub family: i32,
-    /// Type, `SO_TYPE`.
-    pub kind: i32,
-    /// Protocol, `SO_PROTOCOL`.
-    pub proto: i32,
-}
-
 /// The kind of the socket (`socket(7)`); `ENOTSOCK` for any other file.
-pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<SocketSpec> {
     let get = |name| option::get_int(fd, libc::SOL_SOCKET, name);
-    Ok(Kind {
-        family: get(libc::SO_DOMAIN)?,
-        kind: get(libc::SO_TYPE)?,
-        proto: get(libc::SO_PROTOCOL)?,
+    Ok(SocketSpec {
+        domain: get(libc::SO_DOMAIN)?,
+        ty: get(libc::SO_TYPE)?,
+        protocol: get(libc::SO_PROTOCOL)?,
     })
 }
 
@@ -171,7 +161,8 @@ pub fn is_listening(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Whether it is a Unix stream socket that listens.
 pub fn is_unix_listener(fd: BorrowedFd<'_>) -> bool {
-    let unix_stream = |kind: Kind| (kind.family, kind.kind) == (libc::AF_UNIX, libc::SOCK_STREAM);
+    let unix_stream =
+        |kind: SocketSpec| (kind.domain, kind.ty) == (libc::AF_UNIX, libc::SOCK_STREAM);
     kind_of(fd).is_ok_and(unix_stream) && is_listening(fd).unwrap_or(false)
 }
 

@@ -13,9 +13,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use read::{
-    AddressError, Exception, FileAddress, HostAddress, InterfaceAddress, Parsed, SocketKind,
-};
+pub use read::{AddressError, Exception, FileAddress, HostAddress, InterfaceAddress, Parsed};
 pub use value::{AddressItem, AddressValue, BytesValue, FileValue, OpaqueValue, PathValue};
 
 /// Family numbers of Linux (`bits/socket.h`) that have a spelling of their own.

@@ -1,6 +1,7 @@
 //! Reading an address for a family, with the checks and words of CPython's `getsockaddrarg`
 //! (`Modules/socketmodule.c`).
 
+use crate::socket_spec::SocketSpec;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::family::{
@@ -25,15 +26,6 @@ const BTPROTO_SCO: i32 = 2;
 const BTPROTO_RFCOMM: i32 = 3;
 const CAN_ISOTP: i32 = 6;
 const CAN_J1939: i32 = 7;
-
-/// What decides how an address is read: `socket(family, .., proto)` of the handle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketKind {
-    /// The family as the socket reports it.
-    pub family: i32,
-    /// The protocol as the socket reports it.
-    pub proto: i32,
-}
 
 /// The Python exception an ill-formed value raises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,11 +118,11 @@ type Read<T> = Result<T, AddressError>;
 impl AddressValue {
     /// Reads the value as an address of `kind`. Text, ranges and tuple lengths are checked here;
     /// names are left to the caller.
-    pub fn read(&self, kind: SocketKind) -> Read<Parsed> {
+    pub fn read(&self, kind: SocketSpec) -> Read<Parsed> {
         if let Self::Opaque(value) = self {
             return read_opaque(value).map(Parsed::Address);
         }
-        let family = u16::try_from(kind.family).unwrap_or(u16::MAX);
+        let family = u16::try_from(kind.domain).unwrap_or(u16::MAX);
         if let Self::File(value) = self {
             return read_file(family, value).map(Parsed::File);
         }
@@ -141,10 +133,10 @@ impl AddressValue {
             AF_INET6 => self.read_inet6(),
             AF_NETLINK => self.read_netlink().map(Parsed::Address),
             AF_PACKET => self.read_packet().map(Parsed::Interface),
-            AF_CAN => self.read_can(kind.proto),
+            AF_CAN => self.read_can(kind.protocol),
             AF_TIPC => self.read_tipc().map(Parsed::Address),
             // Whatever is wrong with it, CPython calls it a wrong format (getsockaddrarg).
-            AF_BLUETOOTH => match self.read_bluetooth(kind.proto) {
+            AF_BLUETOOTH => match self.read_bluetooth(kind.protocol) {
                 Ok(address) => Ok(Parsed::Address(address)),
                 Err(error) => Err(os_error(error.message)),
             },
@@ -153,7 +145,7 @@ impl AddressValue {
             AF_QIPCRTR => self.read_qipcrtr().map(Parsed::Address),
             _ => Err(os_error(format!(
                 "address family {} has no spelling of its own: use {{\"family\": n, \"base64\": ...}}",
-                kind.family
+                kind.domain
             ))),
         }
     }

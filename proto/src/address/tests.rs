@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::family::{AF_BLUETOOTH, AF_CAN, AF_INET, AF_RDS, AF_TIPC};
-use super::{Address, AddressError, AddressValue, Exception, Parsed, SocketKind};
+use super::{Address, AddressError, AddressValue, Exception, Parsed};
+use crate::socket_spec::SocketSpec;
 
 const RAW: i32 = 1;
 const J1939: i32 = 7;
@@ -15,7 +16,7 @@ fn spelling(value: &Value) -> AddressValue {
 }
 
 fn read(family: u16, proto: i32, value: &Value) -> Result<Parsed, AddressError> {
-    spelling(value).read(SocketKind { family: family.into(), proto })
+    spelling(value).read(SocketSpec { domain: family.into(), ty: 0, protocol: proto })
 }
 
 /// The address, with index 3 for the interface if it names one.

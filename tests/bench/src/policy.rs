@@ -5,12 +5,13 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use sockbroker_policy::Policy;
-use sockbroker_policy::action::{Connect, Request as _, SocketFacts};
+use sockbroker_policy::action::{Connect, Request as _};
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::target;
 use sockbroker_proto::address::Address;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 use crate::Result;
 use crate::measure::{Sample, number};
@@ -87,7 +88,7 @@ impl Directory for OneGroup {
 /// Nanoseconds of a decision, the request made and what decided dropped. What a refusal then says of
 /// itself is made by whoever tells it.
 fn sample(rights: &Rights, host: Ipv4Addr) -> Sample {
-    let socket = SocketFacts { family: 2, kind: 1, proto: 6 };
+    let socket = SocketSpec { domain: 2, ty: 1, protocol: 6 };
     let decisions = DECISIONS / rights.rules().len().div_ceil(20);
     let rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {

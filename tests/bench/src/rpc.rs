@@ -8,7 +8,7 @@ use crate::client::{Framing, call};
 use crate::exchange::Exchange;
 use crate::measure::{Sample, in_turn, ratio};
 use crate::peers::{Peer, Role};
-use crate::place::{Cpus, Place};
+use crate::place::{Cpus, Ticket};
 use crate::report::{Report, Row, Target};
 
 /// Calls in flight when they are pipelined.
@@ -32,7 +32,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         for _ in 0..PAIRS {
             pairs.push(Pair::start(framing)?);
         }
-        for place in [Place::OneCpu, Place::TwoCpus, Place::Free] {
+        for place in [Ticket::OneCpu, Ticket::TwoCpus, Ticket::Free] {
             round_trips(report, (framing, place), &cpus, &mut pairs)?;
             pipelined(report, (framing, place), &cpus, &mut pairs)?;
         }
@@ -58,7 +58,7 @@ impl Pair {
         Ok(Self { broker, calls, peer, echo })
     }
 
-    fn put(&self, cpus: &Cpus, place: Place) -> Result<()> {
+    fn put(&self, cpus: &Cpus, place: Ticket) -> Result<()> {
         cpus.put(place, &[self.broker.process(), self.peer.process()])
     }
 }
@@ -74,7 +74,7 @@ fn getters(broker: &Broker, framing: Framing) -> Result<Exchange> {
 
 fn round_trips(
     report: &mut Report,
-    (framing, place): (Framing, Place),
+    (framing, place): (Framing, Ticket),
     cpus: &Cpus,
     pairs: &mut [Pair],
 ) -> Result<()> {
@@ -87,14 +87,14 @@ fn round_trips(
     }
     let name = format!("gettimeout, {}, {}", framing.word(), place.word());
     let row = Row::new(name, Sample::map(&rounds, ratio), "x ping-pong");
-    let has_target = (framing, place) == (Framing::Lsp, Place::OneCpu);
+    let has_target = (framing, place) == (Framing::Lsp, Ticket::OneCpu);
     report.add(if has_target { row.target(ROUND_TRIP) } else { row });
     Ok(())
 }
 
 fn pipelined(
     report: &mut Report,
-    (framing, place): (Framing, Place),
+    (framing, place): (Framing, Ticket),
     cpus: &Cpus,
     pairs: &mut [Pair],
 ) -> Result<()> {

@@ -35,7 +35,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::Answer;
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 
 use crate::arena::{Arena, run_with};
 
@@ -104,7 +104,7 @@ impl Arena {
     fn tries_with(&mut self, method: &str, params: Value, file: &Path) -> Answer {
         let file = opened(file);
         let descriptors = [file.as_fd()];
-        let beside = Beside::descriptors(&descriptors);
+        let beside = RequestParts::descriptors(&descriptors);
         self.attacker.call_beside(&format!("socket.{method}"), params, beside)
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::mount;
 
 use super::Answers;
@@ -95,7 +95,7 @@ rows! { RULES;
         let stream = arena.socket(json!(["AF_UNIX"]));
         let descriptors = [file.as_fd()];
         let params = json!([stream, { "descriptor": 0 }]);
-        let beside = Beside::descriptors(&descriptors);
+        let beside = RequestParts::descriptors(&descriptors);
         vec![arena.attacker.call_beside("socket.connect", params, beside)]
     };
     other_name_in_the_rule: "a rule that names the file by a symbolic link", "not by its other name", |arena| {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::socket;
-use sockbroker_test_support::lsp::Beside;
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::{base64, mount};
 
 use super::{Answers, EVERYTHING, header6, ip, routing_header};
@@ -164,7 +164,7 @@ rows! { RULES;
 
 fn unlinked(arena: &mut Arena, socket: u64, file: &File) -> Answers {
     let descriptors = [file.as_fd()];
-    let beside = Beside::descriptors(&descriptors);
+    let beside = RequestParts::descriptors(&descriptors);
     let params: Value = json!([socket, { "descriptor": 0 }]);
     vec![arena.attacker.call_beside("socket.connect", params, beside)]
 }

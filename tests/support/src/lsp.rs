@@ -13,14 +13,14 @@ use crate::wire::Wire;
 
 /// What rides beside a frame.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Beside<'a> {
+pub struct RequestParts<'a> {
     /// Attachments; `None` leaves the head field out.
     pub attachments: Option<&'a [&'a [u8]]>,
     /// Descriptors.
     pub descriptors: &'a [BorrowedFd<'a>],
 }
 
-impl<'a> Beside<'a> {
+impl<'a> RequestParts<'a> {
     /// These attachments; none at all still ask for attachments in the answer.
     pub fn attachments(attachments: &'a [&'a [u8]]) -> Self {
         Self { attachments: Some(attachments), descriptors: &[] }
@@ -70,7 +70,7 @@ impl LspClient {
     }
 
     /// Sends a message with what rides beside it.
-    pub fn send_with(&mut self, message: &Value, beside: Beside<'_>) {
+    pub fn send_with(&mut self, message: &Value, beside: RequestParts<'_>) {
         let json = message.to_string();
         let frame = Self::frame(&json, beside.attachments, beside.descriptors.len());
         self.wire.send(&frame, beside.descriptors).unwrap();
@@ -78,11 +78,11 @@ impl LspClient {
 
     /// Sends a request; its id.
     pub fn send(&mut self, method: &str, params: Value) -> u64 {
-        self.send_beside(method, params, Beside::default())
+        self.send_beside(method, params, RequestParts::default())
     }
 
     /// Sends a request with what rides beside it; its id.
-    pub fn send_beside(&mut self, method: &str, params: Value, beside: Beside<'_>) -> u64 {
+    pub fn send_beside(&mut self, method: &str, params: Value, beside: RequestParts<'_>) -> u64 {
         let id = self.next;
         self.next += 1;
         self.send_with(&request(id, method, params), beside);
@@ -106,14 +106,14 @@ impl LspClient {
     }
 
     /// Calls with something beside the request.
-    pub fn call_beside(&mut self, method: &str, params: Value, beside: Beside<'_>) -> Answer {
+    pub fn call_beside(&mut self, method: &str, params: Value, beside: RequestParts<'_>) -> Answer {
         let id = self.send_beside(method, params, beside);
         self.answer(id)
     }
 
     /// Calls, and asks for attachments in the answer.
     pub fn call_for_attachments(&mut self, method: &str, params: Value) -> Answer {
-        self.call_beside(method, params, Beside::attachments(&[]))
+        self.call_beside(method, params, RequestParts::attachments(&[]))
     }
 
     /// Two connected sockets of the broker.
@@ -129,7 +129,7 @@ impl LspClient {
     /// One of two connected sockets; the other is handed to the broker.
     pub fn lend(&mut self, theirs: &impl AsFd) -> u64 {
         let descriptors = [theirs.as_fd()];
-        let beside = Beside::descriptors(&descriptors);
+        let beside = RequestParts::descriptors(&descriptors);
         self.call_beside("socket.fromfd", Value::Null, beside).handle()
     }
 
@@ -200,7 +200,7 @@ impl LspClient {
 
 impl Client for LspClient {
     fn send_json(&mut self, message: &Value) {
-        self.send_with(message, Beside::default());
+        self.send_with(message, RequestParts::default());
     }
 
     fn read_json(&mut self) -> Option<Value> {

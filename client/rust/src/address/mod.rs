@@ -10,10 +10,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sockbroker_proto::address::{
-    AddressItem, AddressValue, BytesValue, OpaqueValue, Parsed, SocketKind,
-};
+use sockbroker_proto::address::{AddressItem, AddressValue, BytesValue, OpaqueValue, Parsed};
 use sockbroker_proto::bytes::{decode_base64, encode_base64};
+use sockbroker_proto::socket_spec::SocketSpec;
 
 use crate::error::{Error, Result};
 use crate::kind::{Domain, Protocol};
@@ -218,7 +217,8 @@ impl Address {
     ///
     /// [`Error::Argument`] if it is none of that family.
     pub fn read(&self, domain: Domain, protocol: Protocol) -> Result<Parsed> {
-        let kind = SocketKind { family: domain.number(), proto: protocol.number() };
+        // The type of a socket does not decide how its addresses are read.
+        let kind = SocketSpec { domain: domain.number(), ty: 0, protocol: protocol.number() };
         self.0.read(kind).map_err(|error| Error::Argument {
             exception: format!("{:?}", error.exception),
             call: "address".to_owned(),

@@ -1,5 +1,6 @@
 //! Every end and interface of a request is judged.
 
+use sockbroker_proto::socket_spec::SocketSpec;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -37,9 +38,9 @@ fn decided<R: Request>(rights: &Rights, request: R) -> Result<String, String> {
     verdict.map_err(|denial| denial.rule.to_string())
 }
 
-const TCP: SocketFacts = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_STREAM, proto: 0 };
-const UDP: SocketFacts = SocketFacts { family: libc::AF_INET, kind: libc::SOCK_DGRAM, proto: 0 };
-const UNIX: SocketFacts = SocketFacts { family: libc::AF_UNIX, kind: libc::SOCK_STREAM, proto: 0 };
+const TCP: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
+const UDP: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_DGRAM, protocol: 0 };
+const UNIX: SocketSpec = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
 
 const RULES: &str = r#"
     [[rule]]

@@ -7,7 +7,7 @@ use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameLimits, Head, read_head, write_head};
 
 use super::{CodecError, Decoded};
-use crate::rpc::call::Enclosed;
+use crate::rpc::call::RequestParts;
 use crate::rpc::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
@@ -76,13 +76,13 @@ impl Lsp {
             // What follows gets another buffer, or the shared one would live as long as the connection.
             *input = BytesMut::from(&input[..]);
         }
-        let enclosed = Enclosed {
+        let parts = RequestParts {
             attachments,
             descriptors: own.descriptors,
             lost_descriptors: own.lost,
             takes_attachments,
         };
-        Ok(Decoded::Message(Message { json, enclosed }))
+        Ok(Decoded::Message(Message { json, parts }))
     }
 }
 
@@ -101,14 +101,15 @@ fn take_part(input: &mut BytesMut, length: usize, shares: bool) -> bytes::Bytes 
 }
 
 pub(super) fn encode(answer: Answer, out: &mut Outgoing) {
-    let lengths: Vec<usize> = answer.beside.attachments.iter().map(bytes::Bytes::len).collect();
+    let lengths: Vec<usize> =
+        answer.response_parts.attachments.iter().map(bytes::Bytes::len).collect();
     let attachments = (!lengths.is_empty()).then_some(&lengths[..]);
-    let count = answer.beside.descriptors.len();
-    out.begin(answer.beside.descriptors, |frame| {
+    let count = answer.response_parts.descriptors.len();
+    out.begin(answer.response_parts.descriptors, |frame| {
         write_head(frame, answer.json.len(), attachments, count);
     });
     out.push(answer.json);
-    for attachment in answer.beside.attachments {
+    for attachment in answer.response_parts.attachments {
         out.push(attachment);
     }
 }
@@ -152,7 +153,7 @@ mod tests {
             assert_eq!(messages.len(), parts.len(), "pieces of {piece}");
             for (message, part) in messages.iter().zip(&parts) {
                 assert_eq!(message.json, b"{}"[..]);
-                assert!(message.enclosed.attachments == [part.as_slice()], "pieces of {piece}");
+                assert!(message.parts.attachments == [part.as_slice()], "pieces of {piece}");
             }
         }
     }
@@ -175,7 +176,7 @@ mod tests {
         };
         assert_eq!(input, b"Content-Length: 2\r\n"[..]);
         // Sole owner again once its other part has gone: the input has no share in it.
-        let part = message.enclosed.attachments.into_iter().next().unwrap();
+        let part = message.parts.attachments.into_iter().next().unwrap();
         drop(message.json);
         assert!(part.is_unique());
     }

@@ -160,7 +160,8 @@ fn netlink_and_other_families_pass_through_the_kernel() {
 fn the_kind_is_told_without_flags() {
     let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK;
     let socket = create(libc::AF_INET, kind, 0).unwrap();
-    let expected = Kind { family: libc::AF_INET, kind: libc::SOCK_DGRAM, proto: libc::IPPROTO_UDP };
+    let expected =
+        SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };
     assert_eq!(kind_of(socket.as_fd()).unwrap(), expected);
     let file = File::open("/dev/null").unwrap();
     assert_eq!(errno(kind_of(file.as_fd())), libc::ENOTSOCK);

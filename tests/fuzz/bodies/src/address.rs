@@ -1,6 +1,7 @@
 //! Addresses: JSON to the kernel's bytes and back, and any bytes of the kernel's to JSON and back.
 
-use sockbroker_proto::address::{Address, AddressItem, AddressValue, Parsed, SocketKind, family};
+use sockbroker_proto::address::{Address, AddressItem, AddressValue, Parsed, family};
+use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::{CAPACITY, RawAddress};
 
 /// Every family with a spelling of its own and one without; protocols tell Bluetooth and CAN apart.
@@ -26,7 +27,7 @@ pub fn body(data: &[u8]) {
         check_json(&value);
         for (kind, address) in each_kind().filter_map(|kind| Some((kind, read(&value, kind)?))) {
             assert!(
-                u16::try_from(kind.family) == Ok(address.family())
+                u16::try_from(kind.domain) == Ok(address.family())
                     || matches!(value, AddressValue::Opaque(_)),
                 "{value:?} became {address:?}"
             );
@@ -42,14 +43,18 @@ pub fn body(data: &[u8]) {
     }
 }
 
-fn each_kind() -> impl Iterator<Item = SocketKind> {
+fn each_kind() -> impl Iterator<Item = SocketSpec> {
     KINDS.iter().flat_map(|(family, protocols)| {
-        protocols.iter().map(|proto| SocketKind { family: i32::from(*family), proto: *proto })
+        protocols.iter().map(|proto| SocketSpec {
+            domain: i32::from(*family),
+            ty: 0,
+            protocol: *proto,
+        })
     })
 }
 
 /// Reads a value, completing what needs a look-up.
-fn read(value: &AddressValue, kind: SocketKind) -> Option<Address> {
+fn read(value: &AddressValue, kind: SocketSpec) -> Option<Address> {
     match value.read(kind) {
         Ok(Parsed::Address(address)) => Some(address),
         Ok(Parsed::Interface(interface)) => Some(interface.with_index(7)),
@@ -83,8 +88,8 @@ fn check_json(value: &AddressValue) {
 
 /// The kernel's bytes have one meaning: decoded and encoded once they are settled, and what the
 /// broker tells of them is, said back, the same address.
-fn check_raw(raw: RawAddress, kind: SocketKind) {
-    let Some(address) = raw.decode(kind.proto) else {
+fn check_raw(raw: RawAddress, kind: SocketSpec) {
+    let Some(address) = raw.decode(kind.protocol) else {
         assert!(raw.is_empty());
         return;
     };
@@ -93,7 +98,7 @@ fn check_raw(raw: RawAddress, kind: SocketKind) {
     }
     let settled = RawAddress::encode(&address);
     assert!(settled.as_bytes().len() <= CAPACITY);
-    let again = settled.decode(kind.proto);
+    let again = settled.decode(kind.protocol);
     assert_eq!(again.as_ref(), Some(&address), "{raw:?} settled as {settled:?}");
     assert_eq!(
         raw.names_descriptor(),
@@ -109,12 +114,12 @@ fn check_raw(raw: RawAddress, kind: SocketKind) {
 }
 
 /// What a program that gives the broker's own spelling back means by it.
-fn said_back(value: &AddressValue, told: &Address, kind: SocketKind) -> Option<Address> {
-    let of_its_family = SocketKind { family: i32::from(told.family()), ..kind };
+fn said_back(value: &AddressValue, told: &Address, kind: SocketSpec) -> Option<Address> {
+    let of_its_family = SocketSpec { domain: i32::from(told.family()), ..kind };
     match value.read(of_its_family).ok()? {
         // The raw form means what its bytes mean: the broker decodes it before it judges.
         Parsed::Address(address @ Address::Opaque { .. }) => {
-            RawAddress::encode(&address).decode(kind.proto)
+            RawAddress::encode(&address).decode(kind.protocol)
         }
         Parsed::Address(address) => Some(address),
         Parsed::Interface(interface) => {
