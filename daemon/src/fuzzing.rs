@@ -52,7 +52,7 @@ async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
     let (switch, signal) = ShutdownSwitch::new();
     let policy = Policy::built_in(process::effective_uid());
     let broker = Arc::new(Broker::new(policy, Limits::default()));
-    let methods = handlers::methods().map_err(io::Error::other)?;
+    let methods = handlers::methods();
     let serving =
         Server::new(broker, methods, signal).serve(UnixStream::from_std(theirs)?, subject::own()?);
     let reading = async {

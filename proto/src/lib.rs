@@ -22,7 +22,9 @@ pub mod error;
 pub mod errno;
 #[cfg(feature = "api")]
 pub mod openrpc;
-#[cfg(any(feature = "server", feature = "client"))]
+#[cfg(feature = "server")]
+pub mod method;
+#[cfg(feature = "api")]
 pub mod api;
 
 /// The version of the protocol: raised when a client that follows the old one would break.

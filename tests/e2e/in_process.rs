@@ -1,5 +1,6 @@
 //! The server within this process, with methods that only a test has.
 
+use std::future::Ready;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,13 +8,13 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use jsonrpsee::RpcModule;
-use jsonrpsee::core::RpcResult;
-use jsonrpsee::types::Params;
+use serde_json::Value;
 use sockbroker_policy::Policy;
 use sockbroker_sys::process::effective_uid;
 use sockbroker_test_support::{Folder, HANG, LspClient};
 use sockbrokerd::config::limits::Limits;
+use sockbrokerd::error::OpResult;
+use sockbrokerd::rpc::methods::MethodTableBuilder;
 use sockbrokerd::session::broker::Broker;
 use sockbrokerd::transport::server::Server;
 use sockbrokerd::transport::shutdown::ShutdownSwitch;
@@ -37,7 +38,7 @@ impl InProcess {
         let folder = Folder::new();
         let path = folder.join("socket");
         let (arrived, misplaced) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let further = further(arrived.clone(), misplaced.clone());
+        let (counted, out_of_order) = (arrived.clone(), misplaced.clone());
         let (switch, signal) = ShutdownSwitch::new();
         let (ready, wait) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -48,10 +49,11 @@ impl InProcess {
                 .unwrap();
             runtime.block_on(async move {
                 let broker = Arc::new(Broker::new(Policy::built_in(effective_uid()), limits));
-                let methods = sockbrokerd::handlers::with_further(further.into()).unwrap();
+                let mut methods = sockbrokerd::handlers::builder();
+                add_test_methods(&mut methods, counted, out_of_order);
                 let listener = UnixListener::bind(path).unwrap();
                 ready.send(()).unwrap();
-                Server::new(broker, methods, signal).listen(listener).await;
+                Server::new(broker, methods.build(), signal).listen(listener).await;
             });
         });
         wait.recv_timeout(HANG).unwrap();
@@ -82,28 +84,25 @@ impl Drop for InProcess {
 }
 
 /// Panics of every sort, and a call that notes when it begins.
-fn further(arrived: Arc<AtomicU64>, misplaced: Arc<AtomicU64>) -> RpcModule<()> {
-    let mut module = RpcModule::new(());
-    let panics = |_: Params<'_>, (): &(), _: &_| fail("at once");
-    module.register_method("test_panic", panics).unwrap();
-    let before_waiting = |_: Params<'static>, _, _| async { fail("before any wait") };
-    module.register_async_method("test_panic_before_waiting", before_waiting).unwrap();
-    let after_waiting = |_: Params<'static>, _, _| async {
+fn add_test_methods(
+    table: &mut MethodTableBuilder,
+    arrived: Arc<AtomicU64>,
+    misplaced: Arc<AtomicU64>,
+) {
+    table.add_untyped("test_panic", |_, _| -> Ready<OpResult<Value>> { panic!("at once") });
+    table.add_untyped("test_panic_before_waiting", |_, _| async { panic!("before any wait") });
+    table.add_untyped("test_panic_after_waiting", |_, _| async {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        fail("after a wait")
-    };
-    module.register_async_method("test_panic_after_waiting", after_waiting).unwrap();
-    let on_a_thread = |_: Params<'static>, _, _| async {
+        panic!("after a wait")
+    });
+    table.add_untyped("test_panic_elsewhere", |_, _| async {
         let failed = tokio::task::spawn_blocking(|| panic!("on another thread")).await;
         std::panic::resume_unwind(failed.map(drop).unwrap_err().into_panic())
-    };
-    module
-        .register_async_method::<RpcResult<()>, _, _>("test_panic_elsewhere", on_a_thread)
-        .unwrap();
-    let arrive = move |params: Params<'static>, _, _| {
+    });
+    table.add_untyped("test_arrive", move |_, params| {
         let (arrived, misplaced) = (arrived.clone(), misplaced.clone());
         async move {
-            let number: u64 = params.one().unwrap();
+            let [number]: [u64; 1] = serde_json::from_str(params.unwrap().get()).unwrap();
             if arrived.fetch_add(1, Ordering::SeqCst) != number {
                 misplaced.fetch_add(1, Ordering::SeqCst);
             }
@@ -111,13 +110,7 @@ fn further(arrived: Arc<AtomicU64>, misplaced: Arc<AtomicU64>) -> RpcModule<()> 
             if number.is_multiple_of(2) {
                 tokio::time::sleep(Duration::from_millis(number % 7)).await;
             }
-            RpcResult::Ok(number)
+            Ok(number.into())
         }
-    };
-    module.register_async_method("test_arrive", arrive).unwrap();
-    module
-}
-
-fn fail(words: &str) -> RpcResult<()> {
-    panic!("{words}")
+    });
 }

@@ -23,7 +23,7 @@ use crate::model::Rules;
 /// Nobody's: no rule that is built in is about the subjects of the cases.
 const OWNER: u32 = 970;
 
-static TABLE: LazyLock<MethodTable> = LazyLock::new(|| sockbrokerd::handlers::methods().unwrap());
+static TABLE: LazyLock<MethodTable> = LazyLock::new(sockbrokerd::handlers::methods);
 
 /// A socket and what the model must know of it.
 #[derive(Debug, Clone)]

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
-use sockbroker_proto::api::admin::{AdminServer, HandleInfo, HandlesServer, SessionSummary};
+use sockbroker_proto::api::admin::{
+    AdminServer, HandleInfo, HandlesParams, HandlesServer, ReloadParams, SessionHandlesParams,
+    SessionSummary, SessionsParams,
+};
 use sockbroker_proto::api::policy::Generation;
 use sockbroker_proto::handle::Handle;
 
-use crate::error::OpError;
+use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::address::spell;
 use crate::ops::inspect::{self, State};
@@ -17,10 +18,12 @@ use crate::session::Session;
 use crate::table::entry::Entry;
 use sockbroker_policy::action::{Administer, Inspect};
 
-#[async_trait]
 impl HandlesServer for Handlers {
-    fn handles(&self, ext: &Extensions, all_sessions: Option<bool>) -> RpcResult<Vec<HandleInfo>> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    fn handles(call: &Call, params: HandlesParams) -> OpResult<Vec<HandleInfo>> {
+        let HandlesParams { all_sessions } = params;
         let sessions = match all_sessions {
             Some(true) => sessions_of_user(call)?,
             Some(false) | None => vec![call.session().clone()],
@@ -48,16 +51,17 @@ fn sessions_of_user(call: &Call) -> Result<Vec<Arc<Session>>, OpError> {
     Ok(sessions)
 }
 
-#[async_trait]
 impl AdminServer for Handlers {
-    fn sessions(&self, ext: &Extensions) -> RpcResult<Vec<SessionSummary>> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    fn sessions(call: &Call, _: SessionsParams) -> OpResult<Vec<SessionSummary>> {
         let Administer = call.permit(Administer)?.into_request();
         Ok(call.broker().sessions().iter().map(|session| summary(session)).collect())
     }
 
-    fn session_handles(&self, ext: &Extensions, session: u64) -> RpcResult<Vec<HandleInfo>> {
-        let call = Call::of(ext)?;
+    fn session_handles(call: &Call, params: SessionHandlesParams) -> OpResult<Vec<HandleInfo>> {
+        let SessionHandlesParams { session } = params;
         let permit = call.permit(Administer)?;
         let found = call.broker().sessions().into_iter().find(|found| found.number() == session);
         let entries = found.ok_or(OpError::Session("no session with this number"))?.entries();
@@ -66,8 +70,7 @@ impl AdminServer for Handlers {
         Ok(infos.map(|((handle, entry), state)| info(session, *handle, entry, &state)).collect())
     }
 
-    async fn reload(&self, ext: &Extensions) -> RpcResult<Generation> {
-        let call = Call::of(ext)?;
+    async fn reload(call: Call, _: ReloadParams) -> OpResult<Generation> {
         let Administer = call.permit(Administer)?.into_request();
         Ok(Generation { generation: call.broker().reload().await? })
     }

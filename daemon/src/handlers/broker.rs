@@ -1,17 +1,18 @@
 //! `proto::api::broker`: the broker itself.
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::PROTOCOL_VERSION;
-use sockbroker_proto::api::broker::{BrokerInfo, BrokerServer, PolicyInfo};
+use sockbroker_proto::api::broker::{BrokerInfo, BrokerServer, InfoParams, PolicyInfo};
 
+use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::rpc::call::Call;
 
-#[async_trait]
 impl BrokerServer for Handlers {
-    fn info(&self, ext: &Extensions) -> RpcResult<BrokerInfo> {
-        let broker = Call::of(ext)?.broker();
+    type Call = Call;
+    type Error = OpError;
+
+    fn info(call: &Call, _: InfoParams) -> OpResult<BrokerInfo> {
+        let broker = call.broker();
         let (policy, generation) = broker.policy.current();
         Ok(BrokerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::address::ipv6_text;
-use sockbroker_proto::api::convert::ConvertServer;
+use sockbroker_proto::api::convert::{
+    CmsgLenParams, CmsgSpaceParams, ConvertServer, HtonlParams, HtonsParams, InetAtonParams,
+    InetNtoaParams, InetNtopParams, InetPtonParams, NtohlParams, NtohsParams,
+};
 use sockbroker_proto::bytes::Bytes;
-use sockbroker_proto::constant::Constant;
 use sockbroker_sys::control;
 
 use crate::error::{OpError, OpResult};
@@ -15,62 +15,62 @@ use crate::handlers::Handlers;
 use crate::handlers::number::int;
 use crate::rpc::call::Call;
 
-#[async_trait]
 impl ConvertServer for Handlers {
-    fn ntohl(&self, _: &Extensions, x: i64) -> RpcResult<u32> {
+    type Call = Call;
+    type Error = OpError;
+
+    fn ntohl(_call: &Call, params: NtohlParams) -> OpResult<u32> {
+        let NtohlParams { x } = params;
         Ok(u32::from_be(unsigned("ntohl", x)?))
     }
 
-    fn ntohs(&self, _: &Extensions, x: i64) -> RpcResult<u16> {
+    fn ntohs(_call: &Call, params: NtohsParams) -> OpResult<u16> {
+        let NtohsParams { x } = params;
         Ok(u16::from_be(unsigned("ntohs", x)?))
     }
 
-    fn htonl(&self, _: &Extensions, x: i64) -> RpcResult<u32> {
+    fn htonl(_call: &Call, params: HtonlParams) -> OpResult<u32> {
+        let HtonlParams { x } = params;
         Ok(unsigned::<u32>("htonl", x)?.to_be())
     }
 
-    fn htons(&self, _: &Extensions, x: i64) -> RpcResult<u16> {
+    fn htons(_call: &Call, params: HtonsParams) -> OpResult<u16> {
+        let HtonsParams { x } = params;
         Ok(unsigned::<u16>("htons", x)?.to_be())
     }
 
-    fn inet_aton(&self, ext: &Extensions, ip_string: String) -> RpcResult<Bytes> {
+    fn inet_aton(call: &Call, params: InetAtonParams) -> OpResult<Bytes> {
+        let InetAtonParams { ip_string } = params;
         let illegal = || OpError::Plain("illegal IP address string passed to inet_aton".to_owned());
         let address = inet_aton(&ip_string).ok_or_else(illegal)?;
-        Ok(Call::of(ext)?.give_bytes(address.to_be_bytes().to_vec()))
+        Ok(call.give_bytes(address.to_be_bytes().to_vec()))
     }
 
-    fn inet_ntoa(&self, ext: &Extensions, packed_ip: Bytes) -> RpcResult<String> {
-        let packed = Call::of(ext)?.bytes(packed_ip)?;
+    fn inet_ntoa(call: &Call, params: InetNtoaParams) -> OpResult<String> {
+        let InetNtoaParams { packed_ip } = params;
+        let packed = call.bytes(packed_ip)?;
         let octets = <[u8; 4]>::try_from(&packed[..])
             .map_err(|_error| OpError::Plain("packed IP wrong length".to_owned()))?;
         Ok(Ipv4Addr::from(octets).to_string())
     }
 
-    fn inet_pton(
-        &self,
-        ext: &Extensions,
-        address_family: Constant,
-        ip_string: String,
-    ) -> RpcResult<Bytes> {
+    fn inet_pton(call: &Call, params: InetPtonParams) -> OpResult<Bytes> {
+        let InetPtonParams { address_family, ip_string } = params;
         let packed = match int(address_family)? {
             libc::AF_INET => ip_string.parse().map(|ip: Ipv4Addr| ip.octets().to_vec()).ok(),
             libc::AF_INET6 => ip_string.parse().map(|ip: Ipv6Addr| ip.octets().to_vec()).ok(),
             _ => {
                 let error = OpError::Os { call: "inet_pton", errno: libc::EAFNOSUPPORT };
-                return Err(error.into());
+                return Err(error);
             }
         };
         let illegal = || OpError::Plain("illegal IP address string passed to inet_pton".to_owned());
-        Ok(Call::of(ext)?.give_bytes(packed.ok_or_else(illegal)?))
+        Ok(call.give_bytes(packed.ok_or_else(illegal)?))
     }
 
-    fn inet_ntop(
-        &self,
-        ext: &Extensions,
-        address_family: Constant,
-        packed_ip: Bytes,
-    ) -> RpcResult<String> {
-        let packed = Call::of(ext)?.bytes(packed_ip)?;
+    fn inet_ntop(call: &Call, params: InetNtopParams) -> OpResult<String> {
+        let InetNtopParams { address_family, packed_ip } = params;
+        let packed = call.bytes(packed_ip)?;
         let length = |_error| OpError::value("invalid length of packed IP address string");
         match int(address_family)? {
             libc::AF_INET => {
@@ -81,17 +81,19 @@ impl ConvertServer for Handlers {
                 let octets = <[u8; 16]>::try_from(&packed[..]).map_err(length)?;
                 Ok(ipv6_text(Ipv6Addr::from(octets)))
             }
-            other => Err(OpError::value(format!("unknown address family {other}")).into()),
+            other => Err(OpError::value(format!("unknown address family {other}"))),
         }
     }
 
-    fn cmsg_len(&self, _: &Extensions, length: i64) -> RpcResult<u64> {
+    fn cmsg_len(_call: &Call, params: CmsgLenParams) -> OpResult<u64> {
+        let CmsgLenParams { length } = params;
         let fitting = usize::try_from(length).ok().and_then(control::cmsg_len);
         let too_long = || OpError::overflow("CMSG_LEN() argument out of range");
         Ok(fitting.ok_or_else(too_long)? as u64)
     }
 
-    fn cmsg_space(&self, _: &Extensions, length: i64) -> RpcResult<u64> {
+    fn cmsg_space(_call: &Call, params: CmsgSpaceParams) -> OpResult<u64> {
+        let CmsgSpaceParams { length } = params;
         let fitting = usize::try_from(length).ok().and_then(control::cmsg_space);
         let too_long = || OpError::overflow("CMSG_SPACE() argument out of range");
         Ok(fitting.ok_or_else(too_long)? as u64)

@@ -1,36 +1,42 @@
 //! `proto::api::interface`: interfaces and the name of the host.
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
-use sockbroker_proto::api::interface::InterfacesServer;
+use sockbroker_proto::api::interface::{
+    GethostnameParams, IfIndextonameParams, IfNameindexParams, IfNametoindexParams,
+    InterfacesServer, SethostnameParams,
+};
 
-use crate::error::OpError;
+use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::network::interface;
 use crate::rpc::call::Call;
 use sockbroker_policy::action::{Hostname, Interfaces, SetHostname};
 
-#[async_trait]
 impl InterfacesServer for Handlers {
-    fn if_nameindex(&self, ext: &Extensions) -> RpcResult<Vec<(u32, String)>> {
-        Ok(interface::list(Call::of(ext)?.permit(Interfaces)?)?)
+    type Call = Call;
+    type Error = OpError;
+
+    fn if_nameindex(call: &Call, _: IfNameindexParams) -> OpResult<Vec<(u32, String)>> {
+        interface::list(call.permit(Interfaces)?)
     }
 
-    fn if_nametoindex(&self, ext: &Extensions, if_name: String) -> RpcResult<u32> {
-        Ok(interface::index_of(Call::of(ext)?.permit(Interfaces)?, &if_name)?)
+    fn if_nametoindex(call: &Call, params: IfNametoindexParams) -> OpResult<u32> {
+        let IfNametoindexParams { if_name } = params;
+        interface::index_of(call.permit(Interfaces)?, &if_name)
     }
 
-    fn if_indextoname(&self, ext: &Extensions, if_index: i64) -> RpcResult<String> {
+    fn if_indextoname(call: &Call, params: IfIndextonameParams) -> OpResult<String> {
+        let IfIndextonameParams { if_index } = params;
         let index = u32::try_from(if_index)
             .map_err(|_error| OpError::overflow("the interface index must be 0-4294967295"))?;
-        Ok(interface::name_of(Call::of(ext)?.permit(Interfaces)?, index)?)
+        interface::name_of(call.permit(Interfaces)?, index)
     }
 
-    fn gethostname(&self, ext: &Extensions) -> RpcResult<String> {
-        Ok(interface::hostname(Call::of(ext)?.permit(Hostname)?)?)
+    fn gethostname(call: &Call, _: GethostnameParams) -> OpResult<String> {
+        interface::hostname(call.permit(Hostname)?)
     }
 
-    fn sethostname(&self, ext: &Extensions, name: String) -> RpcResult<()> {
-        Ok(interface::set_hostname(Call::of(ext)?.permit(SetHostname { name })?)?)
+    fn sethostname(call: &Call, params: SethostnameParams) -> OpResult<()> {
+        let SethostnameParams { name } = params;
+        interface::set_hostname(call.permit(SetHostname { name })?)
     }
 }

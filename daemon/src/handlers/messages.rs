@@ -1,11 +1,11 @@
 //! `proto::api::batch`, and what `recvmsg` and `sendmsg` share with it.
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_proto::address::{Address, AddressValue};
 use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem, Descriptors};
-use sockbroker_proto::api::batch::{BatchServer, OutgoingMessage, SentMessage};
+use sockbroker_proto::api::batch::{
+    BatchServer, OutgoingMessage, RecvmmsgParams, SendmmsgParams, SentMessage,
+};
 use sockbroker_proto::api::values::ReceivedMessage;
 use sockbroker_proto::bytes::{Bytes, decode_base64, encode_base64};
 use sockbroker_proto::constant::Constant;
@@ -31,22 +31,16 @@ use sockbroker_policy::Permit;
 use sockbroker_policy::action::Send;
 use sockbroker_policy::verb::Verb;
 
-#[async_trait]
 impl BatchServer for Handlers {
-    async fn recvmmsg(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        vlen: i64,
-        bufsize: i64,
-        ancbufsize: Option<i64>,
-        flags: Option<Constant>,
-    ) -> RpcResult<Vec<ReceivedMessage>> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    async fn recvmmsg(call: Call, params: RecvmmsgParams) -> OpResult<Vec<ReceivedMessage>> {
+        let RecvmmsgParams { handle, vlen, bufsize, ancbufsize, flags } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.receiving.join(call.connection().number());
-        let want = want(call, bufsize, ancbufsize, flags)?;
-        let count = batch_size(call, vlen)?;
+        let want = want(&call, bufsize, ancbufsize, flags)?;
+        let count = batch_size(&call, vlen)?;
         let total = want.length.saturating_mul(count) as u64;
         let control = want.control.saturating_mul(count) as u64;
         let limits = &call.broker().limits;
@@ -57,26 +51,20 @@ impl BatchServer for Handlers {
         let senders = call.senders(&entry);
         let batch =
             receive::receive_batch(permit, &entry, ticket, count, want, senders.as_deref()).await?;
-        let spelt = batch.into_iter().map(|message| spell_message(call, &entry, want, message));
+        let spelt = batch.into_iter().map(|message| spell_message(&call, &entry, want, message));
         Ok(spelt.collect())
     }
 
-    async fn sendmmsg(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        messages: Vec<OutgoingMessage>,
-        flags: Option<Constant>,
-    ) -> RpcResult<Vec<SentMessage>> {
-        let call = Call::of(ext)?;
+    async fn sendmmsg(call: Call, params: SendmmsgParams) -> OpResult<Vec<SentMessage>> {
+        let SendmmsgParams { handle, messages, flags } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let flags = int_or(flags, 0)?;
-        batch_size(call, i64::try_from(messages.len()).unwrap_or(i64::MAX))?;
+        batch_size(&call, i64::try_from(messages.len()).unwrap_or(i64::MAX))?;
         let mut prepared = Vec::with_capacity(messages.len());
         for OutgoingMessage { buffers, ancdata, address } in messages {
             let parts = Parts { buffers, ancdata, address };
-            prepared.push(prepare(call, &entry, &ticket, parts, flags).await?);
+            prepared.push(prepare(&call, &entry, &ticket, parts, flags).await?);
         }
         let sending = send::send_batch(prepared, call.sender(&entry), ticket, flags);
         let (sent, failure) = sending.await?;

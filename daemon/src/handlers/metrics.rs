@@ -12,21 +12,20 @@ use crate::quota::Share;
 use crate::quota::traffic::Volume;
 use crate::rpc::call::{Call, RequestParts};
 use crate::rpc::methods::{MethodTable, outcomes};
-use crate::rpc::params::Given;
 use crate::session::broker::Broker;
 use crate::session::connection::Connection;
 use sockbroker_policy::action::Administer;
 
 /// The page in the text format of Prometheus, if the policy grants it to who asks; else what it says.
 pub fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result<String, String> {
-    let call = Call::new(connection, "metrics", Given::default(), RequestParts::default(), true);
+    let call = Call::new(connection, "metrics", RequestParts::default(), true);
     let allowed: OpResult<_> = call.permit(Administer);
     match allowed {
         Ok(permit) => {
             let Administer = permit.into_request();
             Ok(describe(connection.broker(), methods))
         }
-        Err(error) => Err(crate::rpc::error::message(error)),
+        Err(error) => Err(crate::rpc::error::RpcError::from(error).message),
     }
 }
 

@@ -24,48 +24,49 @@ mod session;
 mod socket;
 mod transfer;
 
-use jsonrpsee::RpcModule;
-use jsonrpsee::core::RegisterMethodError;
-use jsonrpsee::core::server::Methods;
-use sockbroker_proto::api;
+use std::sync::LazyLock;
 
-use crate::rpc::methods::MethodTable;
+use serde_json::Value;
+use sockbroker_proto::api::{self, DiscoverParams};
+use sockbroker_proto::method::Register as _;
+
+use crate::error::OpResult;
+use crate::rpc::call::Call;
+use crate::rpc::methods::{MethodTable, MethodTableBuilder};
 
 /// Implements every trait of the contract; all state is in the call's context.
 #[derive(Debug, Clone, Copy)]
 pub struct Handlers;
 
-/// Every method of the contract and `rpc.discover`, by wire name.
-pub fn methods() -> Result<MethodTable, RegisterMethodError> {
-    with_further(Methods::new())
+/// Every method of the contract and `rpc.discover`.
+pub fn methods() -> MethodTable {
+    builder().build()
 }
 
-/// The same and `further` methods, which take any parameters; tests use them.
-pub fn with_further(further: Methods) -> Result<MethodTable, RegisterMethodError> {
-    let mut methods = contract()?;
-    methods.merge(further)?;
-    Ok(MethodTable::new(&methods, &api::parameters().collect()))
+/// The same, to which tests add methods of their own.
+pub fn builder() -> MethodTableBuilder {
+    let mut table = MethodTableBuilder::default();
+    <Handlers as api::socket::SocketServer>::register(&mut table);
+    <Handlers as api::transfer::TransferServer>::register(&mut table);
+    <Handlers as api::batch::BatchServer>::register(&mut table);
+    <Handlers as api::option::OptionsServer>::register(&mut table);
+    <Handlers as api::name::NamesServer>::register(&mut table);
+    <Handlers as api::interface::InterfacesServer>::register(&mut table);
+    <Handlers as api::convert::ConvertServer>::register(&mut table);
+    <Handlers as api::session::ModuleServer>::register(&mut table);
+    <Handlers as api::session::SessionServer>::register(&mut table);
+    <Handlers as api::session::CallServer>::register(&mut table);
+    <Handlers as api::admin::HandlesServer>::register(&mut table);
+    <Handlers as api::admin::AdminServer>::register(&mut table);
+    <Handlers as api::policy::PolicyServer>::register(&mut table);
+    <Handlers as api::policy::RestrictServer>::register(&mut table);
+    <Handlers as api::broker::BrokerServer>::register(&mut table);
+    table.add::<DiscoverParams, _>(discover);
+    table
 }
 
-fn contract() -> Result<Methods, RegisterMethodError> {
-    let mut methods = Methods::new();
-    methods.merge(api::socket::SocketServer::into_rpc(Handlers))?;
-    methods.merge(api::transfer::TransferServer::into_rpc(Handlers))?;
-    methods.merge(api::batch::BatchServer::into_rpc(Handlers))?;
-    methods.merge(api::option::OptionsServer::into_rpc(Handlers))?;
-    methods.merge(api::name::NamesServer::into_rpc(Handlers))?;
-    methods.merge(api::interface::InterfacesServer::into_rpc(Handlers))?;
-    methods.merge(api::convert::ConvertServer::into_rpc(Handlers))?;
-    methods.merge(api::session::ModuleServer::into_rpc(Handlers))?;
-    methods.merge(api::session::SessionServer::into_rpc(Handlers))?;
-    methods.merge(api::session::CallServer::into_rpc(Handlers))?;
-    methods.merge(api::admin::HandlesServer::into_rpc(Handlers))?;
-    methods.merge(api::admin::AdminServer::into_rpc(Handlers))?;
-    methods.merge(api::policy::PolicyServer::into_rpc(Handlers))?;
-    methods.merge(api::policy::RestrictServer::into_rpc(Handlers))?;
-    methods.merge(api::broker::BrokerServer::into_rpc(Handlers))?;
-    let mut discovery = RpcModule::new(api::document());
-    discovery.register_method("rpc.discover", |_, document, _| document.clone())?;
-    methods.merge(discovery)?;
-    Ok(methods)
+#[expect(clippy::unnecessary_wraps, reason = "as every method")]
+fn discover(_: &Call, _: DiscoverParams) -> OpResult<&'static Value> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(api::document);
+    Ok(&DOCUMENT)
 }

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::address::{Address, AddressItem, AddressValue, family, ipv6_text};
-use sockbroker_proto::api::name::{AddressInfo, HostEntry, NamesServer, Service};
-use sockbroker_proto::constant::Constant;
+use sockbroker_proto::api::name::{
+    AddressInfo, GetaddrinfoParams, GetfqdnParams, GethostbyaddrParams, GethostbynameExParams,
+    GethostbynameParams, GetnameinfoParams, GetprotobynameParams, GetservbynameParams,
+    GetservbyportParams, HostEntry, NamesServer,
+};
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::databases;
 
@@ -20,19 +21,12 @@ use crate::network::resolve::Question;
 use crate::rpc::call::Call;
 use sockbroker_policy::action::{Hostname, Resolve};
 
-#[async_trait]
 impl NamesServer for Handlers {
-    async fn getaddrinfo(
-        &self,
-        ext: &Extensions,
-        host: Option<String>,
-        port: Option<Service>,
-        family: Option<Constant>,
-        kind: Option<Constant>,
-        proto: Option<Constant>,
-        flags: Option<Constant>,
-    ) -> RpcResult<Vec<AddressInfo>> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    async fn getaddrinfo(call: Call, params: GetaddrinfoParams) -> OpResult<Vec<AddressInfo>> {
+        let GetaddrinfoParams { host, port, family, kind, proto, flags } = params;
         let question = Question {
             host,
             service: service(port.as_ref())?,
@@ -49,66 +43,55 @@ impl NamesServer for Handlers {
         Ok(spelt.collect())
     }
 
-    async fn getfqdn(&self, ext: &Extensions, name: Option<String>) -> RpcResult<String> {
-        Ok(full_name(Call::of(ext)?, name.unwrap_or_default()).await?)
+    async fn getfqdn(call: Call, params: GetfqdnParams) -> OpResult<String> {
+        let GetfqdnParams { name } = params;
+        full_name(&call, name.unwrap_or_default()).await
     }
 
-    async fn gethostbyname(&self, ext: &Extensions, hostname: String) -> RpcResult<String> {
-        let address = ip_address(Call::of(ext)?, family::AF_INET, hostname).await?;
+    async fn gethostbyname(call: Call, params: GethostbynameParams) -> OpResult<String> {
+        let GethostbynameParams { hostname } = params;
+        let address = ip_address(&call, family::AF_INET, hostname).await?;
         Ok(address.to_string())
     }
 
-    async fn gethostbyname_ex(&self, ext: &Extensions, hostname: String) -> RpcResult<HostEntry> {
-        let call = Call::of(ext)?;
+    async fn gethostbyname_ex(call: Call, params: GethostbynameExParams) -> OpResult<HostEntry> {
+        let GethostbynameExParams { hostname } = params;
         // sock_gethostbyname_ex resolves first, so that an unknown name is a gaierror.
-        ip_address(call, family::AF_INET, hostname.clone()).await?;
+        ip_address(&call, family::AF_INET, hostname.clone()).await?;
         let permit = call.permit(Resolve)?;
         let entry = call.resolver().host_by_name(permit, hostname.clone()).await?;
         call.session().looked_up(&hostname, entry.addresses.iter().map(address_of));
         Ok(host_entry(entry))
     }
 
-    async fn gethostbyaddr(&self, ext: &Extensions, ip_address: String) -> RpcResult<HostEntry> {
-        Ok(host_by_address(Call::of(ext)?, ip_address).await?)
+    async fn gethostbyaddr(call: Call, params: GethostbyaddrParams) -> OpResult<HostEntry> {
+        let GethostbyaddrParams { ip_address } = params;
+        host_by_address(&call, ip_address).await
     }
 
-    async fn getnameinfo(
-        &self,
-        ext: &Extensions,
-        sockaddr: AddressValue,
-        flags: Constant,
-    ) -> RpcResult<(String, String)> {
-        Ok(name_info(Call::of(ext)?, &sockaddr, int(flags)?).await?)
+    async fn getnameinfo(call: Call, params: GetnameinfoParams) -> OpResult<(String, String)> {
+        let GetnameinfoParams { sockaddr, flags } = params;
+        name_info(&call, &sockaddr, int(flags)?).await
     }
 
-    async fn getprotobyname(&self, ext: &Extensions, protocolname: String) -> RpcResult<i32> {
-        let call = Call::of(ext)?;
+    async fn getprotobyname(call: Call, params: GetprotobynameParams) -> OpResult<i32> {
+        let GetprotobynameParams { protocolname } = params;
         let resolver = call.resolver();
-        Ok(resolver.protocol_by_name(call.permit(Resolve)?, protocolname).await?)
+        resolver.protocol_by_name(call.permit(Resolve)?, protocolname).await
     }
 
-    async fn getservbyname(
-        &self,
-        ext: &Extensions,
-        servicename: String,
-        protocolname: Option<String>,
-    ) -> RpcResult<u16> {
-        let call = Call::of(ext)?;
+    async fn getservbyname(call: Call, params: GetservbynameParams) -> OpResult<u16> {
+        let GetservbynameParams { servicename, protocolname } = params;
         let resolver = call.resolver();
-        Ok(resolver.service_by_name(call.permit(Resolve)?, servicename, protocolname).await?)
+        resolver.service_by_name(call.permit(Resolve)?, servicename, protocolname).await
     }
 
-    async fn getservbyport(
-        &self,
-        ext: &Extensions,
-        port: i64,
-        protocolname: Option<String>,
-    ) -> RpcResult<String> {
-        let call = Call::of(ext)?;
+    async fn getservbyport(call: Call, params: GetservbyportParams) -> OpResult<String> {
+        let GetservbyportParams { port, protocolname } = params;
         let port = u16::try_from(port)
             .map_err(|_error| OpError::overflow("getservbyport: port must be 0-65535."))?;
         let resolver = call.resolver();
-        Ok(resolver.service_by_port(call.permit(Resolve)?, port, protocolname).await?)
+        resolver.service_by_port(call.permit(Resolve)?, port, protocolname).await
     }
 }
 

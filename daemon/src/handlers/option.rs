@@ -1,10 +1,12 @@
 //! `proto::api::option`: options, timeouts, filters, `ioctl`.
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
-use sockbroker_proto::api::option::{IoctlArgument, OptionsServer};
-use sockbroker_proto::api::values::{OptionValue, Seconds};
-use sockbroker_proto::bytes::Bytes;
+use sockbroker_proto::api::option::{
+    AttachFilterParams, DetachFilterParams, GetInheritableParams, GetblockingParams,
+    GetdefaulttimeoutParams, GetsockoptParams, GettimeoutParams, IoctlArgument, IoctlParams,
+    OptionsServer, SetInheritableParams, SetblockingParams, SetdefaulttimeoutParams,
+    SetsockoptParams, SettimeoutParams,
+};
+use sockbroker_proto::api::values::OptionValue;
 use sockbroker_proto::constant::{self, Constant};
 use sockbroker_proto::handle::Handle;
 use sockbroker_sys::ioctl::{IntRequest, InterfaceRequest};
@@ -26,134 +28,110 @@ const SIOCATMARK: libc::Ioctl = 0x8905;
 const RCVALL_OFF: i64 = 0;
 const RCVALL_ON: i64 = 1;
 
-#[async_trait]
 impl OptionsServer for Handlers {
-    fn getsockopt(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        level: Constant,
-        optname: Constant,
-        buflen: Option<i64>,
-    ) -> RpcResult<OptionValue> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    fn getsockopt(call: &Call, params: GetsockoptParams) -> OpResult<OptionValue> {
+        let GetsockoptParams { handle, level, optname, buflen } = params;
         let entry = call.entry(handle)?;
         let (level, name) = (int(level)?, int(optname)?);
         let request = SocketOption::new(entry.actual(), OptionAccess::Read, level, name);
         let length = i64::from(c_int(buflen.unwrap_or(0))?);
         if !(0..=MAX_OPTION_BYTES).contains(&length) {
-            return Err(OpError::Plain("getsockopt buflen out of range".to_owned()).into());
+            return Err(OpError::Plain("getsockopt buflen out of range".to_owned()));
         }
         let length = u32::try_from(length).unwrap_or_default();
         Ok(spell(call, option::get(call.permit(request)?, &entry, length)?))
     }
 
-    async fn setsockopt(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        level: Constant,
-        optname: Constant,
-        value: Option<OptionValue>,
-        optlen: Option<i64>,
-    ) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    async fn setsockopt(call: Call, params: SetsockoptParams) -> OpResult<()> {
+        let SetsockoptParams { handle, level, optname, value, optlen } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let (level, name) = (int(level)?, int(optname)?);
-        let value = read(call, value, optlen)?;
+        let value = read(&call, value, optlen)?;
         let bytes = value.bytes(entry.declared().domain);
         let permit = call.permit_option(&entry, level, name, &bytes)?;
         ticket.acquire().await;
         if (entry.actual().domain, level, name)
             == (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT)
         {
-            return Ok(option::join_fanout(permit, &entry, &value, &call.broker().fanout)?);
+            return option::join_fanout(permit, &entry, &value, &call.broker().fanout);
         }
-        Ok(option::set(permit, &entry, &value)?)
+        option::set(permit, &entry, &value)
     }
 
-    fn settimeout(&self, ext: &Extensions, handle: Handle, value: Seconds) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    fn settimeout(call: &Call, params: SettimeoutParams) -> OpResult<()> {
+        let SettimeoutParams { handle, value } = params;
         let entry = call.entry(handle)?;
         let timeout = Timeout::from_seconds(value.0).map_err(OpError::from)?;
         let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(option::set_timeout(permit, &entry, timeout)?)
+        option::set_timeout(permit, &entry, timeout)
     }
 
-    fn gettimeout(&self, ext: &Extensions, handle: Handle) -> RpcResult<Option<f64>> {
-        Ok(Call::of(ext)?.entry(handle)?.timeout().seconds())
+    fn gettimeout(call: &Call, params: GettimeoutParams) -> OpResult<Option<f64>> {
+        let GettimeoutParams { handle } = params;
+        Ok(call.entry(handle)?.timeout().seconds())
     }
 
-    fn setblocking(&self, ext: &Extensions, handle: Handle, flag: bool) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    fn setblocking(call: &Call, params: SetblockingParams) -> OpResult<()> {
+        let SetblockingParams { handle, flag } = params;
         let entry = call.entry(handle)?;
         let timeout = if flag { Timeout::Blocking } else { Timeout::NonBlocking };
         let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(option::set_timeout(permit, &entry, timeout)?)
+        option::set_timeout(permit, &entry, timeout)
     }
 
-    fn getblocking(&self, ext: &Extensions, handle: Handle) -> RpcResult<bool> {
-        Ok(Call::of(ext)?.entry(handle)?.timeout() != Timeout::NonBlocking)
+    fn getblocking(call: &Call, params: GetblockingParams) -> OpResult<bool> {
+        let GetblockingParams { handle } = params;
+        Ok(call.entry(handle)?.timeout() != Timeout::NonBlocking)
     }
 
-    fn get_inheritable(&self, ext: &Extensions, handle: Handle) -> RpcResult<bool> {
-        Ok(Call::of(ext)?.entry(handle)?.inheritable())
+    fn get_inheritable(call: &Call, params: GetInheritableParams) -> OpResult<bool> {
+        let GetInheritableParams { handle } = params;
+        Ok(call.entry(handle)?.inheritable())
     }
 
-    fn set_inheritable(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        inheritable: bool,
-    ) -> RpcResult<()> {
-        Call::of(ext)?.entry(handle)?.set_inheritable(inheritable);
+    fn set_inheritable(call: &Call, params: SetInheritableParams) -> OpResult<()> {
+        let SetInheritableParams { handle, inheritable } = params;
+        call.entry(handle)?.set_inheritable(inheritable);
         Ok(())
     }
 
-    fn getdefaulttimeout(&self, ext: &Extensions) -> RpcResult<Option<f64>> {
-        Ok(Call::of(ext)?.session().default_timeout.get().seconds())
+    fn getdefaulttimeout(call: &Call, _: GetdefaulttimeoutParams) -> OpResult<Option<f64>> {
+        Ok(call.session().default_timeout.get().seconds())
     }
 
-    fn setdefaulttimeout(&self, ext: &Extensions, timeout: Seconds) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    fn setdefaulttimeout(call: &Call, params: SetdefaulttimeoutParams) -> OpResult<()> {
+        let SetdefaulttimeoutParams { timeout } = params;
         let timeout = Timeout::from_seconds(timeout.0).map_err(OpError::from)?;
         call.session().default_timeout.set(timeout);
         Ok(())
     }
 
-    async fn ioctl(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        control: Constant,
-        option: Option<IoctlArgument>,
-    ) -> RpcResult<Option<OptionValue>> {
-        Ok(run_ioctl(Call::of(ext)?, handle, control, option).await?)
+    async fn ioctl(call: Call, params: IoctlParams) -> OpResult<Option<OptionValue>> {
+        let IoctlParams { handle, control, option } = params;
+        run_ioctl(&call, handle, control, option).await
     }
 
-    async fn attach_filter(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        program: Bytes,
-    ) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    async fn attach_filter(call: Call, params: AttachFilterParams) -> OpResult<()> {
+        let AttachFilterParams { handle, program } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &[])?;
         let program = call.bytes(program)?;
         ticket.acquire().await;
-        Ok(option::attach_filter(permit, &entry, &program)?)
+        option::attach_filter(permit, &entry, &program)
     }
 
-    async fn detach_filter(&self, ext: &Extensions, handle: Handle) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    async fn detach_filter(call: Call, params: DetachFilterParams) -> OpResult<()> {
+        let DetachFilterParams { handle } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[])?;
         ticket.acquire().await;
-        Ok(option::detach_filter(permit, &entry)?)
+        option::detach_filter(permit, &entry)
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::api::policy::{
-    Considered, Effective, Filter, Generation, PolicyServer, RestrictServer, RuleInfo, Verdict,
+    CheckParams, Considered, Effective, Filter, Generation, PolicyServer, RestrictParams,
+    RestrictServer, RuleInfo, Verdict, WaitParams, WhoamiParams,
 };
 
 use crate::config::limits::size;
@@ -19,10 +18,13 @@ use sockbroker_policy::rights::Restriction;
 use sockbroker_policy::rule::Rule;
 use sockbroker_policy::words::Described;
 
-#[async_trait]
 impl PolicyServer for Handlers {
-    fn check(&self, ext: &Extensions, action: String) -> RpcResult<Verdict> {
-        let rights = Call::of(ext)?.rights();
+    type Call = Call;
+    type Error = OpError;
+
+    fn check(call: &Call, params: CheckParams) -> OpResult<Verdict> {
+        let CheckParams { action } = params;
+        let rights = call.rights();
         let described: Described = action.parse().map_err(OpError::value)?;
         let described = described.under(&rights);
         let considered = rights.considered(&described.question()).into_iter();
@@ -52,8 +54,7 @@ impl PolicyServer for Handlers {
         })
     }
 
-    fn whoami(&self, ext: &Extensions) -> RpcResult<Effective> {
-        let call = Call::of(ext)?;
+    fn whoami(call: &Call, _: WhoamiParams) -> OpResult<Effective> {
         let (rights, subject) = (call.rights(), &call.connection().facts().subject);
         let rules = rights.rules().into_iter();
         let rules = rules.map(|rule| RuleInfo { name: rule.name.to_string(), says: rule.line() });
@@ -71,23 +72,21 @@ impl PolicyServer for Handlers {
         })
     }
 
-    async fn wait(&self, ext: &Extensions, generation: u64) -> RpcResult<Generation> {
-        let generation = Call::of(ext)?.broker().policy.changed_from(generation).await;
+    async fn wait(call: Call, params: WaitParams) -> OpResult<Generation> {
+        let WaitParams { generation } = params;
+        let generation = call.broker().policy.changed_from(generation).await;
         Ok(Generation { generation })
     }
 }
 
-#[async_trait]
 impl RestrictServer for Handlers {
-    fn restrict(
-        &self,
-        ext: &Extensions,
-        rules: Option<Vec<String>>,
-        filters: Option<Vec<Filter>>,
-    ) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    fn restrict(call: &Call, params: RestrictParams) -> OpResult<()> {
+        let RestrictParams { rules, filters } = params;
         let (kept, share) = restriction(call, rules, filters)?;
-        Ok(call.session().restrict(kept, share)?)
+        call.session().restrict(kept, share)
     }
 }
 

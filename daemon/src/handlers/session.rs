@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::PROTOCOL_VERSION;
-use sockbroker_proto::api::policy::Filter;
 use sockbroker_proto::api::session::{
-    CallServer, CallState, Constants, LimitInfo, ModuleServer, Opened, RequestId, Resolved,
-    SessionInfo, SessionServer,
+    AttachParams, CallServer, CallState, CloneSessionParams, CloseParams, Constants,
+    ConstantsParams, InfoParams, LimitInfo, LimitsParams, ModuleServer, OpenParams, Opened,
+    ResolveParams, Resolved, SessionInfo, SessionServer,
 };
 use sockbroker_proto::constant;
 
@@ -22,26 +20,23 @@ use crate::session::finished::{Fate, KeptAnswer};
 use crate::session::token::Token;
 use sockbroker_policy::action::OpenSession;
 
-#[async_trait]
 impl ModuleServer for Handlers {
-    fn constants(&self, _: &Extensions) -> RpcResult<Constants> {
+    type Call = Call;
+    type Error = OpError;
+
+    fn constants(_call: &Call, _: ConstantsParams) -> OpResult<Constants> {
         let constants = constant::names().map(|(name, value)| (name.to_owned(), value)).collect();
         // CPython's has_ipv6 says whether it was compiled with it, which on Linux is always so.
         Ok(Constants { constants, has_ipv6: true })
     }
 }
 
-#[async_trait]
 impl SessionServer for Handlers {
-    fn open(
-        &self,
-        ext: &Extensions,
-        linger: Option<f64>,
-        attachments: Option<bool>,
-        rules: Option<Vec<String>>,
-        filters: Option<Vec<Filter>>,
-    ) -> RpcResult<Opened> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    fn open(call: &Call, params: OpenParams) -> OpResult<Opened> {
+        let OpenParams { linger, attachments, rules, filters } = params;
         let OpenSession = call.permit(OpenSession)?.into_request();
         let linger = linger.map(|seconds| read_linger(call, seconds)).transpose()?;
         if let Some(wanted) = attachments {
@@ -56,13 +51,8 @@ impl SessionServer for Handlers {
         Ok(opened(call, &token))
     }
 
-    fn attach(
-        &self,
-        ext: &Extensions,
-        token: String,
-        attachments: Option<bool>,
-    ) -> RpcResult<Opened> {
-        let call = Call::of(ext)?;
+    fn attach(call: &Call, params: AttachParams) -> OpResult<Opened> {
+        let AttachParams { token, attachments } = params;
         let session = call.broker().find(&token, call.connection().facts().subject.uid)?;
         let token = session.token().ok_or(OpError::Session("the session is closed"))?;
         if let Some(wanted) = attachments {
@@ -72,21 +62,18 @@ impl SessionServer for Handlers {
         Ok(opened(call, &token))
     }
 
-    fn clone_session(&self, ext: &Extensions) -> RpcResult<Opened> {
-        let call = Call::of(ext)?;
+    fn clone_session(call: &Call, _: CloneSessionParams) -> OpResult<Opened> {
         let OpenSession = call.permit(OpenSession)?.into_request();
         let token = call.broker().duplicate(call.session())?;
         Ok(opened(call, &token))
     }
 
-    fn close(&self, ext: &Extensions) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    fn close(call: &Call, _: CloseParams) -> OpResult<()> {
         call.broker().close(call.session());
         Ok(())
     }
 
-    fn info(&self, ext: &Extensions) -> RpcResult<SessionInfo> {
-        let call = Call::of(ext)?;
+    fn info(call: &Call, _: InfoParams) -> OpResult<SessionInfo> {
         let (session, connection) = (call.session(), call.connection());
         let facts = connection.facts();
         Ok(SessionInfo {
@@ -108,20 +95,17 @@ impl SessionServer for Handlers {
         })
     }
 
-    fn limits(&self, ext: &Extensions) -> RpcResult<BTreeMap<String, LimitInfo>> {
-        Ok(Call::of(ext)?.broker().limits.describe())
+    fn limits(call: &Call, _: LimitsParams) -> OpResult<BTreeMap<String, LimitInfo>> {
+        Ok(call.broker().limits.describe())
     }
 }
 
-#[async_trait]
 impl CallServer for Handlers {
-    async fn resolve(
-        &self,
-        ext: &Extensions,
-        connection: u64,
-        request: RequestId,
-    ) -> RpcResult<Resolved> {
-        let call = Call::of(ext)?;
+    type Call = Call;
+    type Error = OpError;
+
+    async fn resolve(call: Call, params: ResolveParams) -> OpResult<Resolved> {
+        let ResolveParams { connection, request } = params;
         let check = |kept: &KeptAnswer| call.check_gives_again(kept);
         Ok(match call.session().fate(connection, &request, check).await? {
             Fate::Unknown => Resolved { state: CallState::Unknown, answer: None, sent: None },

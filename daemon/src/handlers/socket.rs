@@ -1,11 +1,13 @@
 //! `proto::api::socket`: life of a socket.
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::address::AddressValue;
-use sockbroker_proto::api::socket::SocketServer;
+use sockbroker_proto::api::socket::{
+    AcceptParams, AttributesParams, BindParams, CloseParams, ConnectExParams, ConnectParams,
+    CreateConnectionParams, CreateServerParams, DetachParams, DupParams, FilenoParams,
+    FromfdParams, GetpeernameParams, GetsocknameParams, HasDualstackIpv6Params, ListenParams,
+    PollParams, ShutdownParams, SocketParams, SocketServer, SocketpairParams,
+};
 use sockbroker_proto::api::values::{Accepted, Attributes, Created};
-use sockbroker_proto::constant::Constant;
 use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
@@ -21,89 +23,46 @@ use crate::rpc::call::Call;
 use sockbroker_policy::action::Inspect;
 use sockbroker_policy::verb::Verb;
 
-#[async_trait]
 impl SocketServer for Handlers {
-    async fn socket(
-        &self,
-        ext: &Extensions,
-        family: Option<Constant>,
-        kind: Option<Constant>,
-        proto: Option<Constant>,
-        fileno: Option<u32>,
-        timeout: Option<f64>,
-        want_fd: Option<bool>,
-    ) -> RpcResult<Created> {
-        let call = Call::of(ext)?;
-        let timeout = call.timeout(4, timeout)?;
+    type Call = Call;
+    type Error = OpError;
+
+    async fn socket(call: Call, params: SocketParams) -> OpResult<Created> {
+        let SocketParams { family, kind, proto, fileno, timeout, want_fd } = params;
+        let timeout = call.timeout(timeout)?;
         let kind = GivenSpec { family, socktype: kind, proto };
         if let Some(ticket) = fileno {
-            return Ok(creation::adopt(call, ticket, kind, timeout)?);
+            return creation::adopt(&call, ticket, kind, timeout);
         }
-        Ok(creation::create(call, kind, timeout, want_fd.unwrap_or(false))?)
+        creation::create(&call, kind, timeout, want_fd.unwrap_or(false))
     }
 
-    async fn socketpair(
-        &self,
-        ext: &Extensions,
-        family: Option<Constant>,
-        kind: Option<Constant>,
-        proto: Option<Constant>,
-        timeout: Option<f64>,
-        want_fd: Option<bool>,
-    ) -> RpcResult<(Created, Created)> {
-        let call = Call::of(ext)?;
-        let timeout = call.timeout(3, timeout)?;
+    async fn socketpair(call: Call, params: SocketpairParams) -> OpResult<(Created, Created)> {
+        let SocketpairParams { family, kind, proto, timeout, want_fd } = params;
+        let timeout = call.timeout(timeout)?;
         let kind = GivenSpec { family, socktype: kind, proto };
-        Ok(creation::pair(call, kind, timeout, want_fd.unwrap_or(false)).await?)
+        creation::pair(&call, kind, timeout, want_fd.unwrap_or(false)).await
     }
 
-    fn fromfd(
-        &self,
-        ext: &Extensions,
-        fd: Option<u32>,
-        family: Option<Constant>,
-        kind: Option<Constant>,
-        proto: Option<Constant>,
-        timeout: Option<f64>,
-    ) -> RpcResult<Created> {
-        let call = Call::of(ext)?;
-        let timeout = call.timeout(4, timeout)?;
-        Ok(creation::adopt(
-            call,
-            fd.unwrap_or(0),
-            GivenSpec { family, socktype: kind, proto },
-            timeout,
-        )?)
+    fn fromfd(call: &Call, params: FromfdParams) -> OpResult<Created> {
+        let FromfdParams { fd, family, kind, proto, timeout } = params;
+        let timeout = call.timeout(timeout)?;
+        creation::adopt(call, fd.unwrap_or(0), GivenSpec { family, socktype: kind, proto }, timeout)
     }
 
-    async fn create_connection(
-        &self,
-        ext: &Extensions,
-        address: AddressValue,
-        timeout: Option<f64>,
-        source_address: Option<AddressValue>,
-        all_errors: Option<bool>,
-    ) -> RpcResult<Created> {
-        let call = Call::of(ext)?;
-        let timeout = call.timeout(1, timeout)?;
+    async fn create_connection(call: Call, params: CreateConnectionParams) -> OpResult<Created> {
+        let CreateConnectionParams { address, timeout, source_address, all_errors } = params;
+        let timeout = call.timeout(timeout)?;
         let wanted = creation::Destination {
             address: &address,
             source: source_address.as_ref(),
             all_errors: all_errors.unwrap_or(false),
         };
-        Ok(creation::connection(call, wanted, timeout).await?)
+        creation::connection(&call, wanted, timeout).await
     }
 
-    async fn create_server(
-        &self,
-        ext: &Extensions,
-        address: AddressValue,
-        family: Option<Constant>,
-        backlog: Option<i64>,
-        reuse_port: Option<bool>,
-        dualstack_ipv6: Option<bool>,
-    ) -> RpcResult<Created> {
-        let call = Call::of(ext)?;
+    async fn create_server(call: Call, params: CreateServerParams) -> OpResult<Created> {
+        let CreateServerParams { address, family, backlog, reuse_port, dualstack_ipv6 } = params;
         let family = family.map_or(Ok(libc::AF_INET), int)?;
         let wanted = creation::Server {
             address: &address,
@@ -112,20 +71,15 @@ impl SocketServer for Handlers {
             reuse_port: reuse_port.unwrap_or(false),
             dualstack: dualstack_ipv6.unwrap_or(false),
         };
-        Ok(creation::server(call, wanted).await?)
+        creation::server(&call, wanted).await
     }
 
-    fn has_dualstack_ipv6(&self, ext: &Extensions) -> RpcResult<bool> {
-        Ok(creation::has_dualstack(Call::of(ext)?)?)
+    fn has_dualstack_ipv6(call: &Call, _: HasDualstackIpv6Params) -> OpResult<bool> {
+        creation::has_dualstack(call)
     }
 
-    async fn accept(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        want_fd: Option<bool>,
-    ) -> RpcResult<Accepted> {
-        let call = Call::of(ext)?;
+    async fn accept(call: Call, params: AcceptParams) -> OpResult<Accepted> {
+        let AcceptParams { handle, want_fd } = params;
         let want_fd = want_fd.unwrap_or(false);
         if want_fd {
             call.check_carries_descriptors()?;
@@ -143,7 +97,7 @@ impl SocketServer for Handlers {
         };
         let (accepted, spare, peer) =
             connect::accept(permit, &entry, ticket, timeout, room).await?;
-        let created = admit_accepted(call, accepted, handover.zip(spare))?;
+        let created = admit_accepted(&call, accepted, handover.zip(spare))?;
         Ok(Accepted {
             handle: created.handle,
             family: created.family,
@@ -154,108 +108,98 @@ impl SocketServer for Handlers {
         })
     }
 
-    async fn bind(&self, ext: &Extensions, handle: Handle, address: AddressValue) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    async fn bind(call: Call, params: BindParams) -> OpResult<()> {
+        let BindParams { handle, address } = params;
         let entry = call.entry(handle)?;
         let (ticket, _barrier) = entry.join_both(call.connection().number());
         let target = call.target(&entry, &address, ("bind", Verb::Bind)).await?;
         let permit = call.permit_bind(&entry, target)?;
         ticket.acquire().await;
-        Ok(connect::bind(permit, &entry, call.caller()).await?)
+        connect::bind(permit, &entry, call.caller()).await
     }
 
-    async fn listen(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        backlog: Option<i64>,
-    ) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    async fn listen(call: Call, params: ListenParams) -> OpResult<()> {
+        let ListenParams { handle, backlog } = params;
         let entry = call.entry(handle)?;
         let (ticket, _barrier) = entry.join_both(call.connection().number());
         let backlog = clip_backlog(backlog)?.unwrap_or(creation::DEFAULT_BACKLOG);
         call.settle(&entry, &ticket, Verb::Listen).await;
         let permit = call.permit_listen(&entry, backlog)?;
         ticket.acquire().await;
-        Ok(connect::listen(permit, &entry, call.caller()).await?)
+        connect::listen(permit, &entry, call.caller()).await
     }
 
-    async fn connect(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        address: AddressValue,
-    ) -> RpcResult<()> {
-        Ok(connect_handle(Call::of(ext)?, handle, &address).await?)
+    async fn connect(call: Call, params: ConnectParams) -> OpResult<()> {
+        let ConnectParams { handle, address } = params;
+        connect_handle(&call, handle, &address).await
     }
 
-    async fn connect_ex(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        address: AddressValue,
-    ) -> RpcResult<i32> {
-        match connect_handle(Call::of(ext)?, handle, &address).await {
+    async fn connect_ex(call: Call, params: ConnectExParams) -> OpResult<i32> {
+        let ConnectExParams { handle, address } = params;
+        match connect_handle(&call, handle, &address).await {
             Ok(()) => Ok(0),
             Err(OpError::Os { errno, .. }) => Ok(errno),
             // sock_connect_ex: a timeout is EWOULDBLOCK.
             Err(OpError::Timeout) => Ok(libc::EAGAIN),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
-    async fn shutdown(&self, ext: &Extensions, handle: Handle, how: Constant) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    async fn shutdown(call: Call, params: ShutdownParams) -> OpResult<()> {
+        let ShutdownParams { handle, how } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(connect::shutdown(permit, &entry, ticket, int(how)?).await?)
+        connect::shutdown(permit, &entry, ticket, int(how)?).await
     }
 
-    fn close(&self, ext: &Extensions, handle: Handle) -> RpcResult<()> {
-        let entry = Call::of(ext)?.session().remove(handle)?;
+    fn close(call: &Call, params: CloseParams) -> OpResult<()> {
+        let CloseParams { handle } = params;
+        let entry = call.session().remove(handle)?;
         drop(entry);
         Ok(())
     }
 
-    fn dup(&self, ext: &Extensions, handle: Handle, want_fd: Option<bool>) -> RpcResult<Created> {
-        let call = Call::of(ext)?;
+    fn dup(call: &Call, params: DupParams) -> OpResult<Created> {
+        let DupParams { handle, want_fd } = params;
         let want_fd = want_fd.unwrap_or(false);
         if want_fd {
             call.check_carries_descriptors()?;
         }
         let entry = call.entry(handle)?;
         let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(admit(call, open::duplicate(permit, &entry, call.room()?)?, want_fd)?)
+        admit(call, open::duplicate(permit, &entry, call.room()?)?, want_fd)
     }
 
-    fn fileno(&self, ext: &Extensions, handle: Handle) -> RpcResult<u32> {
-        Ok(hand_over(Call::of(ext)?, handle)?)
+    fn fileno(call: &Call, params: FilenoParams) -> OpResult<u32> {
+        let FilenoParams { handle } = params;
+        hand_over(call, handle)
     }
 
-    fn detach(&self, ext: &Extensions, handle: Handle) -> RpcResult<u32> {
-        let call = Call::of(ext)?;
+    fn detach(call: &Call, params: DetachParams) -> OpResult<u32> {
+        let DetachParams { handle } = params;
         let count = hand_over(call, handle)?;
         call.session().remove(handle)?;
         Ok(count)
     }
 
-    fn getsockname(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
-        let call = Call::of(ext)?;
+    fn getsockname(call: &Call, params: GetsocknameParams) -> OpResult<AddressValue> {
+        let GetsocknameParams { handle } = params;
         let entry = call.entry(handle)?;
         let permit = call.permit(Inspect { socket: entry.actual() })?;
         Ok(spell(connect::local_address(permit, &entry)?.as_ref()))
     }
 
-    fn getpeername(&self, ext: &Extensions, handle: Handle) -> RpcResult<AddressValue> {
-        let call = Call::of(ext)?;
+    fn getpeername(call: &Call, params: GetpeernameParams) -> OpResult<AddressValue> {
+        let GetpeernameParams { handle } = params;
         let entry = call.entry(handle)?;
         let permit = call.permit(Inspect { socket: entry.actual() })?;
         Ok(spell(connect::peer_address(permit, &entry)?.as_ref()))
     }
 
-    fn attributes(&self, ext: &Extensions, handle: Handle) -> RpcResult<Attributes> {
-        let entry = Call::of(ext)?.entry(handle)?;
+    fn attributes(call: &Call, params: AttributesParams) -> OpResult<Attributes> {
+        let AttributesParams { handle } = params;
+        let entry = call.entry(handle)?;
         let facts = entry.declared();
         Ok(Attributes {
             family: facts.domain,
@@ -265,13 +209,9 @@ impl SocketServer for Handlers {
         })
     }
 
-    async fn poll(
-        &self,
-        ext: &Extensions,
-        fds: Vec<(Handle, Constant)>,
-        timeout: Option<f64>,
-    ) -> RpcResult<Vec<(Handle, i32)>> {
-        Ok(poll_handles(Call::of(ext)?, &fds, timeout).await?)
+    async fn poll(call: Call, params: PollParams) -> OpResult<Vec<(Handle, i32)>> {
+        let PollParams { fds, timeout } = params;
+        poll_handles(&call, &fds, timeout).await
     }
 }
 

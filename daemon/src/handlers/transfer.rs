@@ -1,12 +1,12 @@
 //! `proto::api::transfer`: receiving and sending.
 
-use jsonrpsee::Extensions;
-use jsonrpsee::core::{RpcResult, async_trait};
 use sockbroker_proto::address::AddressValue;
-use sockbroker_proto::ancillary::AncillaryItem;
-use sockbroker_proto::api::transfer::TransferServer;
+use sockbroker_proto::api::transfer::{
+    RecvIntoParams, RecvParams, RecvfromIntoParams, RecvfromParams, RecvmsgIntoParams,
+    RecvmsgParams, SendParams, SendallParams, SendfileParams, SendmsgAfalgParams, SendmsgParams,
+    SendtoParams, TransferServer,
+};
 use sockbroker_proto::api::values::{Received, ReceivedFrom, ReceivedMessage};
-use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::constant::Constant;
 use sockbroker_proto::handle::Handle;
 use sockbroker_sys::message;
@@ -25,87 +25,51 @@ use crate::rpc::call::Call;
 use crate::table::entry::Entry;
 use sockbroker_policy::verb::Verb;
 
-#[async_trait]
 impl TransferServer for Handlers {
-    async fn recv(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        bufsize: i64,
-        flags: Option<Constant>,
-    ) -> RpcResult<Received> {
-        let received = receive_plain(Call::of(ext)?, handle, bufsize, flags, "recv").await?;
+    type Call = Call;
+    type Error = OpError;
+
+    async fn recv(call: Call, params: RecvParams) -> OpResult<Received> {
+        let RecvParams { handle, bufsize, flags } = params;
+        let received = receive_plain(&call, handle, bufsize, flags, "recv").await?;
         Ok(Received { data: received.data, n: received.n, eof: received.eof })
     }
 
-    async fn recv_into(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        nbytes: i64,
-        flags: Option<Constant>,
-    ) -> RpcResult<Received> {
-        let received = receive_plain(Call::of(ext)?, handle, nbytes, flags, "recv_into").await?;
+    async fn recv_into(call: Call, params: RecvIntoParams) -> OpResult<Received> {
+        let RecvIntoParams { handle, nbytes, flags } = params;
+        let received = receive_plain(&call, handle, nbytes, flags, "recv_into").await?;
         Ok(Received { data: received.data, n: received.n, eof: received.eof })
     }
 
-    async fn recvfrom(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        bufsize: i64,
-        flags: Option<Constant>,
-    ) -> RpcResult<ReceivedFrom> {
-        Ok(receive_plain(Call::of(ext)?, handle, bufsize, flags, "recvfrom").await?)
+    async fn recvfrom(call: Call, params: RecvfromParams) -> OpResult<ReceivedFrom> {
+        let RecvfromParams { handle, bufsize, flags } = params;
+        receive_plain(&call, handle, bufsize, flags, "recvfrom").await
     }
 
-    async fn recvfrom_into(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        nbytes: i64,
-        flags: Option<Constant>,
-    ) -> RpcResult<ReceivedFrom> {
-        Ok(receive_plain(Call::of(ext)?, handle, nbytes, flags, "recvfrom_into").await?)
+    async fn recvfrom_into(call: Call, params: RecvfromIntoParams) -> OpResult<ReceivedFrom> {
+        let RecvfromIntoParams { handle, nbytes, flags } = params;
+        receive_plain(&call, handle, nbytes, flags, "recvfrom_into").await
     }
 
-    async fn recvmsg(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        bufsize: i64,
-        ancbufsize: Option<i64>,
-        flags: Option<Constant>,
-    ) -> RpcResult<ReceivedMessage> {
-        Ok(messages::receive(Call::of(ext)?, handle, bufsize, ancbufsize, flags).await?)
+    async fn recvmsg(call: Call, params: RecvmsgParams) -> OpResult<ReceivedMessage> {
+        let RecvmsgParams { handle, bufsize, ancbufsize, flags } = params;
+        messages::receive(&call, handle, bufsize, ancbufsize, flags).await
     }
 
-    async fn recvmsg_into(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        buffers: Vec<i64>,
-        ancbufsize: Option<i64>,
-        flags: Option<Constant>,
-    ) -> RpcResult<ReceivedMessage> {
+    async fn recvmsg_into(call: Call, params: RecvmsgIntoParams) -> OpResult<ReceivedMessage> {
+        let RecvmsgIntoParams { handle, buffers, ancbufsize, flags } = params;
         if buffers.len() > send::MAX_BUFFERS {
-            return Err(OpError::Os { call: "recvmsg", errno: libc::EMSGSIZE }.into());
+            return Err(OpError::Os { call: "recvmsg", errno: libc::EMSGSIZE });
         }
         if buffers.iter().any(|length| *length < 0) {
-            return Err(OpError::value("a buffer has a negative length").into());
+            return Err(OpError::value("a buffer has a negative length"));
         }
         let total = buffers.iter().fold(0_i64, |sum, length| sum.saturating_add(*length));
-        Ok(messages::receive(Call::of(ext)?, handle, total, ancbufsize, flags).await?)
+        messages::receive(&call, handle, total, ancbufsize, flags).await
     }
 
-    async fn send(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        bytes: Bytes,
-        flags: Option<Constant>,
-    ) -> RpcResult<u64> {
-        let call = Call::of(ext)?;
+    async fn send(call: Call, params: SendParams) -> OpResult<u64> {
+        let SendParams { handle, bytes, flags } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
@@ -114,31 +78,18 @@ impl TransferServer for Handlers {
         Ok(send::send(permit, call.sender(&entry), ticket, &data, flags).await? as u64)
     }
 
-    async fn sendall(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        bytes: Bytes,
-        flags: Option<Constant>,
-    ) -> RpcResult<()> {
-        let call = Call::of(ext)?;
+    async fn sendall(call: Call, params: SendallParams) -> OpResult<()> {
+        let SendallParams { handle, bytes, flags } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         call.settle(&entry, &ticket, Verb::Send).await;
         let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
-        Ok(send::send_all(permit, call.sender(&entry), ticket, &data, flags).await?)
+        send::send_all(permit, call.sender(&entry), ticket, &data, flags).await
     }
 
-    async fn sendto(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        bytes: Bytes,
-        flags: Option<Constant>,
-        address: AddressValue,
-    ) -> RpcResult<u64> {
-        let call = Call::of(ext)?;
+    async fn sendto(call: Call, params: SendtoParams) -> OpResult<u64> {
+        let SendtoParams { handle, bytes, flags, address } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
@@ -148,45 +99,23 @@ impl TransferServer for Handlers {
         Ok(send::send(permit, call.sender(&entry), ticket, &data, flags).await? as u64)
     }
 
-    async fn sendmsg(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        buffers: Vec<Bytes>,
-        ancdata: Option<Vec<AncillaryItem>>,
-        flags: Option<Constant>,
-        address: Option<AddressValue>,
-    ) -> RpcResult<u64> {
+    async fn sendmsg(call: Call, params: SendmsgParams) -> OpResult<u64> {
+        let SendmsgParams { handle, buffers, ancdata, flags, address } = params;
         let ancdata = ancdata.unwrap_or_default();
         let parts = Parts { buffers, ancdata, address };
-        Ok(messages::send(Call::of(ext)?, handle, parts, int_or(flags, 0)?).await?)
+        messages::send(&call, handle, parts, int_or(flags, 0)?).await
     }
 
-    async fn sendmsg_afalg(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        msg: Option<Vec<Bytes>>,
-        op: Constant,
-        iv: Option<Bytes>,
-        assoclen: Option<i64>,
-        flags: Option<Constant>,
-    ) -> RpcResult<u64> {
+    async fn sendmsg_afalg(call: Call, params: SendmsgAfalgParams) -> OpResult<u64> {
+        let SendmsgAfalgParams { handle, msg, op, iv, assoclen, flags } = params;
         let cipher = Cipher { op, iv, assoclen };
         let buffers = msg.unwrap_or_default();
         let flags = int_or(flags, 0)?;
-        Ok(send_cipher(Call::of(ext)?, handle, buffers, cipher, flags).await?)
+        send_cipher(&call, handle, buffers, cipher, flags).await
     }
 
-    async fn sendfile(
-        &self,
-        ext: &Extensions,
-        handle: Handle,
-        file: u32,
-        offset: Option<i64>,
-        count: Option<i64>,
-    ) -> RpcResult<u64> {
-        let call = Call::of(ext)?;
+    async fn sendfile(call: Call, params: SendfileParams) -> OpResult<u64> {
+        let SendfileParams { handle, file, offset, count } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         call.settle(&entry, &ticket, Verb::Send).await;
@@ -194,7 +123,7 @@ impl TransferServer for Handlers {
         let permit = call.permit_send(&entry, None, &Contents::default())?;
         let source = call.take_descriptor(file)?;
         let range = file_range(offset, count)?;
-        Ok(file::send_file(permit, call.sender(&entry), ticket, source, range).await?)
+        file::send_file(permit, call.sender(&entry), ticket, source, range).await
     }
 }
 

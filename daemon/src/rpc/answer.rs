@@ -1,16 +1,14 @@
 //! Messages and answers: what goes into the core and what comes out of it.
 
-use jsonrpsee::MethodResponse;
-use jsonrpsee::types::{ErrorObjectOwned, Id};
-use serde_json::value::RawValue;
+use jsonrpsee_types::Id;
+use serde::Serialize;
 use sockbroker_proto::error::ErrorKind;
 
-use crate::error::OpError;
+use crate::error::{LimitExceeded, OpError};
 use crate::quota::Share;
 use crate::rpc::call::{Call, RequestParts, ResponseParts};
-use crate::rpc::error;
-use crate::rpc::methods::Method;
-use crate::rpc::methods::outcome;
+use crate::rpc::error::RpcError;
+use crate::rpc::methods::{Method, Outcome, outcome};
 use crate::session::connection::Connection;
 use crate::session::finished::KeptAnswer;
 
@@ -19,7 +17,7 @@ use crate::session::finished::KeptAnswer;
 pub struct Message {
     /// A request, a notification or a batch.
     pub json: bytes::Bytes,
-    /// What came beside it.
+    /// What came with it.
     pub parts: RequestParts,
 }
 
@@ -28,22 +26,91 @@ pub struct Message {
 pub struct Answer {
     /// The answer's JSON.
     pub json: bytes::Bytes,
-    /// What goes beside it.
+    /// What goes with it.
     pub response_parts: ResponseParts,
+}
+
+/// Bytes before an encoded result, in which most responses begin: ids are short.
+const HEADROOM: usize = 64;
+
+/// A result as JSON, with room for the response around it.
+#[derive(Debug)]
+pub struct EncodedResult(Vec<u8>);
+
+/// Writes JSON up to a limit, and then fails.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + part.len() > self.most {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl EncodedResult {
+    /// Encodes a result, of which the whole response may have `most` bytes.
+    pub(super) fn new<T: Serialize>(result: &T, most: u64) -> Result<Self, RpcError> {
+        let too_large = LimitExceeded { name: "frame_bytes", value: most };
+        let mut bytes = Vec::with_capacity(2 * HEADROOM);
+        bytes.resize(HEADROOM, b' ');
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut to = Bounded { bytes, most };
+        match serde_json::to_writer(&mut to, result) {
+            Ok(()) => Ok(Self(to.bytes)),
+            Err(error) if error.is_io() => Err(RpcError::limit(too_large, 0)),
+            Err(error) => {
+                let text = format!("the result cannot be encoded: {error}");
+                Err(RpcError::plain(ErrorKind::Internal, text))
+            }
+        }
+    }
+
+    /// The whole response.
+    pub(super) fn response(self, id: &Id<'_>) -> bytes::Bytes {
+        let mut bytes = self.0;
+        bytes.push(b'}');
+        let id = match id {
+            Id::Null => "null".to_owned(),
+            Id::Number(number) => number.to_string(),
+            // A text is always JSON.
+            Id::Str(text) => serde_json::to_string(text).unwrap_or_default(),
+        };
+        let head = ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"result\":"].concat();
+        if let Some((start, place)) = HEADROOM
+            .checked_sub(head.len())
+            .and_then(|start| Some((start, bytes.get_mut(start..HEADROOM)?)))
+        {
+            place.copy_from_slice(head.as_bytes());
+            bytes::Bytes::from(bytes).slice(start..)
+        } else {
+            let result = bytes.get(HEADROOM..).unwrap_or_default();
+            [head.as_bytes(), result].concat().into()
+        }
+    }
 }
 
 /// What became of a call at its first poll.
 pub(super) enum Started {
-    Answered(Id<'static>, Box<RawValue>, ResponseParts),
+    Answered(Id<'static>, bytes::Bytes, ResponseParts),
     Waiting,
     Silent,
 }
 
 /// An error in place of an answer; a notification gets none.
-pub(super) fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Started {
+pub(super) fn refused(id: Option<Id<'static>>, error: &RpcError) -> Started {
     match id {
         Some(id) => {
-            let json = error::answer(id.clone(), error);
+            let json = error.encode(&id);
             Started::Answered(id, json, ResponseParts::default())
         }
         None => Started::Silent,
@@ -51,46 +118,35 @@ pub(super) fn refused(id: Option<Id<'static>>, error: ErrorObjectOwned) -> Start
 }
 
 /// The answer to a message in which no id could be read, or to a whole batch.
-pub(super) fn without_id(error: ErrorObjectOwned) -> Answer {
-    answer(error::answer(Id::Null, error), ResponseParts::default())
+pub(super) fn without_id(error: &RpcError) -> Answer {
+    Answer { json: error.encode(&Id::Null), response_parts: ResponseParts::default() }
 }
 
-/// An answer for the transport.
-pub(super) fn answer(json: Box<RawValue>, response_parts: ResponseParts) -> Answer {
-    let text: Box<str> = json.into();
-    Answer { json: String::from(text).into(), response_parts }
-}
-
-/// The JSON of a call that came to its end, `Err` after a panic, and what is sent with it. The parameters are
-/// for the error that says what is wrong with them, which no call that waited can end with.
+/// Counts how a call ended, and writes its response; `Err` after a panic.
 pub(super) fn conclude(
     method: &Method,
     call: &Call,
     id: &Id<'_>,
-    response: Result<MethodResponse, ()>,
-    params: Option<&RawValue>,
-) -> (Box<RawValue>, ResponseParts) {
-    let name = method.name;
-    match response {
-        Ok(response) if response.is_error() => {
-            method.outcomes.count(outcome(response.as_error_code()));
-            let json = error::complete(name, params, id.clone(), response.as_json());
-            if let Some(limit) = error::limit_in(&json) {
-                call.broker().metrics.crossed(&limit);
-            }
-            (json, ResponseParts::default())
-        }
-        Ok(response) => {
+    outcome_or_panic: Result<Outcome, ()>,
+) -> (bytes::Bytes, ResponseParts) {
+    let ended = outcome_or_panic.unwrap_or_else(|()| {
+        let name = method.name;
+        let subject = &call.connection().facts().subject;
+        let (unit, session) = (subject.unit.as_deref(), call.session().number());
+        tracing::error!(method = name, uid = subject.uid, unit, session, "a call panicked");
+        Err(RpcError::plain(ErrorKind::Internal, format!("{name} failed in the broker")))
+    });
+    match ended {
+        Ok(result) => {
             method.outcomes.count(outcome(None));
-            (response.into_json(), call.take_response_parts())
+            (result.response(id), call.take_response_parts())
         }
-        Err(()) => {
-            method.outcomes.count(outcome(Some(ErrorKind::Internal.code())));
-            let subject = &call.connection().facts().subject;
-            let (unit, session) = (subject.unit.as_deref(), call.session().number());
-            tracing::error!(method = name, uid = subject.uid, unit, session, "a call panicked");
-            let error = error::plain(ErrorKind::Internal, format!("{name} failed in the broker"));
-            (error::answer(id.clone(), error), ResponseParts::default())
+        Err(error) => {
+            method.outcomes.count(outcome(Some(error.kind)));
+            if let Some(limit) = error.limit_name() {
+                call.broker().metrics.crossed(limit);
+            }
+            (error.of_call(method.call()).encode(id), ResponseParts::default())
         }
     }
 }
@@ -119,4 +175,27 @@ pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswe
 pub(crate) fn resolved_json(kept: &KeptAnswer) -> Result<serde_json::Value, OpError> {
     serde_json::from_slice(&kept.json)
         .map_err(|error| OpError::Plain(format!("the kept answer cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_is_whole_whatever_the_length_of_its_id() {
+        let long = "\"\u{1}".repeat(100);
+        for id in [Id::Null, Id::Number(u64::MAX), Id::Str("a\"b".into()), Id::Str(long.into())] {
+            let response = EncodedResult::new(&[1, 2], 1000).unwrap().response(&id);
+            let read: serde_json::Value = serde_json::from_slice(&response).unwrap();
+            assert_eq!(read["id"], serde_json::to_value(&id).unwrap());
+            assert_eq!((&read["jsonrpc"], &read["result"][1]), (&"2.0".into(), &2.into()));
+        }
+    }
+
+    #[test]
+    fn a_result_that_is_larger_than_a_frame_is_refused() {
+        assert!(EncodedResult::new(&"x".repeat(500), 600).is_ok());
+        let error = EncodedResult::new(&"x".repeat(500), 500).unwrap_err();
+        assert_eq!((error.kind, error.limit_name()), (ErrorKind::Limit, Some("frame_bytes")));
+    }
 }

@@ -1,13 +1,17 @@
-//! What is wrong with parameters that the RPC library refused, in the words of the contract.
+//! What is wrong with parameters that could not be decoded, in the words of the contract.
 //!
-//! The library reports what its parser expected, which is a type of Rust at a column of the text. Here the
-//! parameters are compared with their schemas instead; only calls that failed pay for it.
+//! The decoder reports the type of Rust that it expected, at a column of the text. Here the parameters are
+//! compared with their schemas instead; only calls that failed pay for it.
 
 use std::sync::LazyLock;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sockbroker_proto::address::Exception;
 use sockbroker_proto::api;
+use sockbroker_proto::method::{Parameters, ParametersError};
+
+use crate::rpc::error::{RpcError, is_out_of_range};
 
 /// Names of numbers in the parser's messages.
 const NUMBERS: [(&str, &str); 9] = [
@@ -24,8 +28,30 @@ const NUMBERS: [(&str, &str); 9] = [
 
 static CONTRACT: LazyLock<Value> = LazyLock::new(api::document);
 
-/// What is wrong, beginning with the name of the call; `refusal` is what the library says.
-pub(super) fn message(method: &str, params: Option<&RawValue>, refusal: &str) -> String {
+/// The error of parameters that could not be decoded.
+pub(super) fn refused<P: Parameters>(
+    params: Option<&RawValue>,
+    error: ParametersError,
+) -> RpcError {
+    let call = P::METHOD.rsplit('.').next().unwrap_or(P::METHOD);
+    match error {
+        ParametersError::Shape(text) => {
+            RpcError::argument(Exception::TypeError, format!("{call}: {text}"))
+        }
+        ParametersError::Missing(_) => {
+            RpcError::argument(Exception::TypeError, message(P::METHOD, params, ""))
+        }
+        ParametersError::Value(refusal) => {
+            let out_of_range = is_out_of_range(&refusal);
+            let exception =
+                if out_of_range { Exception::OverflowError } else { Exception::TypeError };
+            RpcError::argument(exception, message(P::METHOD, params, &refusal))
+        }
+    }
+}
+
+/// What is wrong, beginning with the name of the call; `refusal` is what the decoder says.
+fn message(method: &str, params: Option<&RawValue>, refusal: &str) -> String {
     let call = method.rsplit('.').next().unwrap_or(method);
     let params = params.and_then(|params| serde_json::from_str(params.get()).ok());
     let params: Value = params.unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use jsonrpsee::types::{ErrorObjectOwned, Id};
+use jsonrpsee_types::Id;
 use serde_json::value::RawValue;
 use sockbroker_proto::error::ErrorKind;
 
@@ -10,7 +10,7 @@ use crate::config::limits::{Limits, size};
 use crate::error::LimitExceeded;
 use crate::rpc::bounds::check_message;
 use crate::rpc::envelope::not_json;
-use crate::rpc::error;
+use crate::rpc::error::RpcError;
 
 /// Where the answer to a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,20 +27,16 @@ pub(super) enum Slot {
 }
 
 /// The entries of a batch, or why it is refused whole.
-pub(super) fn entries<'a>(
-    text: &'a str,
-    limits: &Limits,
-) -> Result<Vec<&'a RawValue>, ErrorObjectOwned> {
-    if let Err(LimitExceeded { name, value }) = check_message(text, limits) {
-        return Err(error::limit(name, value, 0));
-    }
+pub(super) fn entries<'a>(text: &'a str, limits: &Limits) -> Result<Vec<&'a RawValue>, RpcError> {
+    check_message(text, limits).map_err(|exceeded| RpcError::limit(exceeded, 0))?;
     let entries = serde_json::from_str::<Vec<&RawValue>>(text)
-        .map_err(|error| error::plain(ErrorKind::Parse, not_json(&error)))?;
+        .map_err(|error| RpcError::plain(ErrorKind::Parse, not_json(&error)))?;
     if entries.is_empty() {
-        return Err(error::plain(ErrorKind::Request, "an empty batch"));
+        return Err(RpcError::plain(ErrorKind::Request, "an empty batch"));
     }
     if entries.len() > size(limits.batch_calls) {
-        return Err(error::limit("batch_calls", limits.batch_calls, 0));
+        let exceeded = LimitExceeded { name: "batch_calls", value: limits.batch_calls };
+        return Err(RpcError::limit(exceeded, 0));
     }
     Ok(entries)
 }
@@ -54,7 +50,7 @@ pub(super) struct Batches {
 
 #[derive(Debug)]
 struct Batch {
-    answers: Vec<Option<Box<RawValue>>>,
+    answers: Vec<Option<bytes::Bytes>>,
     missing: usize,
     /// Bytes of the answers so far.
     held: usize,
@@ -77,17 +73,18 @@ impl Batches {
     }
 
     /// Notes the answer of an entry; where the batch has no room for it, an error that says so.
-    pub(super) fn answer(&mut self, batch: u64, index: usize, id: Id<'_>, json: Box<RawValue>) {
+    pub(super) fn answer(&mut self, batch: u64, index: usize, id: &Id<'_>, json: bytes::Bytes) {
         let Some(batch) = self.open.get_mut(&batch) else {
             return;
         };
-        let json = if batch.held + json.get().len() < batch.room {
+        let json = if batch.held + json.len() < batch.room {
             json
         } else {
-            error::answer(id, error::limit("frame_bytes", batch.room as u64, 0))
+            let value = batch.room as u64;
+            RpcError::limit(LimitExceeded { name: "frame_bytes", value }, 0).encode(id)
         };
         batch.missing -= 1;
-        batch.held += json.get().len() + 1;
+        batch.held += json.len() + 1;
         if let Some(slot) = batch.answers.get_mut(index) {
             *slot = Some(json);
         }
@@ -101,12 +98,12 @@ impl Batches {
     }
 
     /// The answer of a batch that is complete and has any.
-    pub(super) fn take_complete(&mut self, batch: u64) -> Option<String> {
+    pub(super) fn take_complete(&mut self, batch: u64) -> Option<bytes::Bytes> {
         if self.open.get(&batch)?.missing > 0 {
             return None;
         }
         let answers = self.open.remove(&batch)?.answers;
-        let answers: Vec<_> = answers.iter().flatten().map(|json| json.get()).collect();
-        (!answers.is_empty()).then(|| format!("[{}]", answers.join(",")))
+        let answers: Vec<_> = answers.iter().flatten().map(|json| &**json).collect();
+        (!answers.is_empty()).then(|| [b"[", &*answers.join(&b','), b"]"].concat().into())
     }
 }

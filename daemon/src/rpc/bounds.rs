@@ -6,39 +6,32 @@
 
 use std::borrow::Cow;
 
-use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::value::RawValue;
 use sockbroker_proto::error::ErrorKind;
 
 use crate::config::limits::{Limits, size};
 use crate::error::LimitExceeded;
-use crate::rpc::error;
+use crate::rpc::error::RpcError;
 use crate::rpc::methods::Method;
 use crate::rpc::methods::outcome;
-use crate::rpc::params::{self, Given};
 use crate::session::broker::Broker;
 
-/// Checks a request before it is decoded. Gives which parameters it has, and how many items its lists.
+/// Checks a request before it is decoded. Returns how many items its lists have.
 pub(super) fn admit(
     method: &Method,
     text: &str,
     params: Option<&RawValue>,
     broker: &Broker,
-) -> Result<(Given, usize), ErrorObjectOwned> {
+) -> Result<usize, RpcError> {
     let refuse = |crossed: LimitExceeded| {
-        method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
+        method.outcomes.count(outcome(Some(ErrorKind::Limit)));
         broker.metrics.crossed(crossed.name);
-        error::limit_of(method.call(), crossed)
+        RpcError::limit(crossed, 0).of_call(method.call())
     };
     check_message(text, &broker.limits).map_err(refuse)?;
-    let Some(names) = method.parameters else { return Ok((Given::default(), 0)) };
-    let given = params::check(names, params).map_err(|text| {
-        method.outcomes.count(outcome(Some(ErrorKind::Argument.code())));
-        error::argument(method.call(), &text)
-    })?;
     let params = params.map_or("", RawValue::get);
-    let items = check_lists(names, params, &broker.limits).map_err(refuse)?;
-    Ok((given, size(items)))
+    let items = check_lists(method.parameters, params, &broker.limits).map_err(refuse)?;
+    Ok(size(items))
 }
 
 /// Refuses a message with more JSON values than the limit allows.

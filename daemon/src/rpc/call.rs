@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jsonrpsee::Extensions;
+use serde::Serialize;
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
@@ -14,7 +14,8 @@ use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
 use crate::ops::send::{Progress, Sender};
 use crate::quota::Reservation;
-use crate::rpc::params::Given;
+use crate::rpc::answer::EncodedResult;
+use crate::rpc::error::RpcError;
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::connection::Connection;
@@ -50,7 +51,7 @@ pub struct ResponseParts {
 
 /// The context of one call.
 #[derive(Debug, Clone)]
-pub(crate) struct Call(Arc<Inner>);
+pub struct Call(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -59,7 +60,6 @@ struct Inner {
     method: &'static str,
     /// The last handle that was looked up; 0 is none.
     handle: AtomicU64,
-    given: Given,
     attachments: Vec<bytes::Bytes>,
     takes_attachments: bool,
     carries_descriptors: bool,
@@ -75,7 +75,6 @@ impl Call {
     pub(crate) fn new(
         connection: &Arc<Connection>,
         method: &'static str,
-        given: Given,
         parts: RequestParts,
         alone: bool,
     ) -> Self {
@@ -84,7 +83,6 @@ impl Call {
             session: connection.session(),
             method,
             handle: AtomicU64::new(0),
-            given,
             attachments: parts.attachments,
             takes_attachments: alone && (parts.takes_attachments || connection.takes_attachments()),
             carries_descriptors: alone && connection.facts().descriptors,
@@ -93,12 +91,6 @@ impl Call {
             response_parts: Mutex::default(),
             progress: Progress::new(0),
         }))
-    }
-
-    /// The context that the core put beside the call.
-    pub(crate) fn of(extensions: &Extensions) -> OpResult<&Self> {
-        let missing = OpError::Session("the call has no context");
-        extensions.get::<Self>().ok_or(missing)
     }
 
     /// The connection.
@@ -141,11 +133,6 @@ impl Call {
         self.0.progress.load(Ordering::Relaxed)
     }
 
-    /// Whether the parameter at this place was given, `null` included.
-    pub(crate) fn was_given(&self, place: usize) -> bool {
-        self.0.given.has(place)
-    }
-
     /// The wire name of the method.
     pub(crate) fn method(&self) -> &'static str {
         self.0.method
@@ -167,13 +154,18 @@ impl Call {
         self.0.session.entry(handle)
     }
 
-    /// The timeout a new socket gets: as given at this place of the parameters, else the session's.
-    pub(crate) fn timeout(&self, place: usize, seconds: Option<f64>) -> OpResult<Timeout> {
-        if self.was_given(place) {
-            Ok(Timeout::from_seconds(seconds)?)
-        } else {
-            Ok(self.0.session.default_timeout.get())
+    /// The timeout of a new socket in seconds, `Some(None)` for none; the session's default where it is absent.
+    #[expect(clippy::option_option, reason = "absent and null differ in the contract")]
+    pub(crate) fn timeout(&self, seconds: Option<Option<f64>>) -> OpResult<Timeout> {
+        match seconds {
+            Some(seconds) => Ok(Timeout::from_seconds(seconds)?),
+            None => Ok(self.0.session.default_timeout.get()),
         }
+    }
+
+    /// Encodes the result of the call.
+    pub(super) fn encode<T: Serialize>(&self, result: &T) -> Result<EncodedResult, RpcError> {
+        EncodedResult::new(result, self.broker().limits.frame_bytes)
     }
 
     /// The bytes of a parameter.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::future::{AbortHandle, Abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use jsonrpsee::types::Id;
+use jsonrpsee_types::Id;
 use serde_json::value::RawValue;
 use sockbroker_proto::api::session::RequestId;
 use sockbroker_proto::error::ErrorKind;
@@ -17,16 +17,17 @@ use sockbroker_proto::error::ErrorKind;
 use crate::config::limits::size;
 use crate::error::LimitExceeded;
 pub use crate::rpc::answer::{Answer, Message};
-use crate::rpc::answer::{Started, answer, conclude, keep, refused, without_id};
+use crate::rpc::answer::{Started, conclude, keep, refused, without_id};
 use crate::rpc::batch::{self, Batches, Slot};
 use crate::rpc::bounds::admit;
 use crate::rpc::call::{Call, RequestParts, ResponseParts};
 use crate::rpc::envelope::{Envelope, EnvelopeError, request_id};
-use crate::rpc::error;
-use crate::rpc::first::{First, first_poll};
+use crate::rpc::error::RpcError;
 use crate::rpc::methods::outcome;
 use crate::rpc::methods::{Method, MethodTable};
-use crate::rpc::waiting::{Ended, Guarded, Held, Shares, Waiting, check_connection};
+use crate::rpc::waiting::{
+    Ended, First, Guarded, Held, Shares, Waiting, check_connection, first_poll,
+};
 use crate::session::connection::Connection;
 use crate::session::finished::{KeptAnswer, LastCalls};
 
@@ -71,7 +72,10 @@ impl Core {
     pub fn receive(&mut self, message: Message) -> Option<Answer> {
         self.last = None;
         let Ok(text) = std::str::from_utf8(&message.json) else {
-            return Some(without_id(error::plain(ErrorKind::Parse, "the message is not UTF-8")));
+            return Some(without_id(&RpcError::plain(
+                ErrorKind::Parse,
+                "the message is not UTF-8",
+            )));
         };
         if text.trim_start().starts_with('[') {
             return self.receive_batch(text);
@@ -88,16 +92,17 @@ impl Core {
         let limits = &self.connection.broker().limits;
         let entries = match batch::entries(text, limits) {
             Ok(entries) => entries,
-            Err(error) => return Some(without_id(error)),
+            Err(error) => return Some(without_id(&error)),
         };
         if self.batches.held() >= size(limits.output_bytes) {
-            return Some(without_id(error::limit("output_bytes", limits.output_bytes, 0)));
+            let exceeded = LimitExceeded { name: "output_bytes", value: limits.output_bytes };
+            return Some(without_id(&RpcError::limit(exceeded, 0)));
         }
         let batch = self.batches.begin(entries.len(), size(limits.frame_bytes));
         for (index, entry) in entries.into_iter().enumerate() {
             let slot = Slot::InBatch { batch, index };
             match self.start(entry.get(), RequestParts::default(), slot) {
-                Started::Answered(id, json, _) => self.batches.answer(batch, index, id, json),
+                Started::Answered(id, json, _) => self.batches.answer(batch, index, &id, json),
                 Started::Silent => self.batches.silent(batch),
                 Started::Waiting => {}
             }
@@ -107,17 +112,17 @@ impl Core {
 
     fn end_batch(&mut self, batch: u64) -> Option<Answer> {
         let json = self.batches.take_complete(batch)?;
-        Some(Answer { json: json.into(), response_parts: ResponseParts::default() })
+        Some(Answer { json, response_parts: ResponseParts::default() })
     }
 
     fn start(&mut self, text: &str, parts: RequestParts, slot: Slot) -> Started {
         let (envelope, id) = match Envelope::read(text) {
             Ok(read) => read,
             Err((EnvelopeError::NotJson(text), id)) => {
-                return refused(Some(id), error::plain(ErrorKind::Parse, text));
+                return refused(Some(id), &RpcError::plain(ErrorKind::Parse, text));
             }
             Err((EnvelopeError::NotRequest(text), id)) => {
-                return refused(Some(id), error::plain(ErrorKind::Request, text));
+                return refused(Some(id), &RpcError::plain(ErrorKind::Request, text));
             }
         };
         if envelope.method == "$/cancelRequest" {
@@ -125,21 +130,21 @@ impl Core {
         }
         let Some(method) = self.methods.get(&envelope.method).cloned() else {
             let text = format!("no method {}: see rpc.discover", envelope.method);
-            return refused(id.map(Id::into_owned), error::plain(ErrorKind::Method, text));
+            return refused(id.map(Id::into_owned), &RpcError::plain(ErrorKind::Method, text));
         };
         self.connection.count_call();
         let key = id.as_ref().and_then(request_id);
         if key.as_ref().is_some_and(|key| self.calls.contains_key(key)) {
-            let error = error::plain(ErrorKind::Request, "a call with this id is in flight");
-            return refused(id.map(Id::into_owned), error);
+            let error = RpcError::plain(ErrorKind::Request, "a call with this id is in flight");
+            return refused(id.map(Id::into_owned), &error);
         }
-        let (given, items) = match admit(&method, text, envelope.params, self.connection.broker()) {
+        let items = match admit(&method, text, envelope.params, self.connection.broker()) {
             Ok(admitted) => admitted,
-            Err(error) => return refused(id.map(Id::into_owned), error),
+            Err(error) => return refused(id.map(Id::into_owned), &error),
         };
         let alone = matches!(slot, Slot::Alone);
         let held = Held::of(text, &parts, items);
-        let call = Call::new(&self.connection, method.name, given, parts, alone);
+        let call = Call::new(&self.connection, method.name, parts, alone);
         self.run(method, call, id, envelope.params, slot, held)
     }
 
@@ -153,19 +158,17 @@ impl Core {
         slot: Slot,
         held: Held,
     ) -> Started {
-        let most = size(self.connection.broker().limits.frame_bytes);
-        let answered = id.clone().unwrap_or(Id::Null);
-        let response = match first_poll(&method.callback, &call, answered, params, most) {
-            First::Ended(response) => response,
+        let outcome = match first_poll(&method, &call, params) {
+            First::Ended(outcome) => outcome,
             First::Waits(future) => {
                 let id = id.map(Id::into_owned);
-                let ended = Ended { id, method, call, slot, held, shares: None, response: None };
+                let ended = Ended { id, method, call, slot, held, shares: None, outcome: None };
                 return self.wait(future, ended);
             }
         };
         let answered = id.is_some();
         let id = id.map_or(Id::Null, Id::into_owned);
-        let (json, response_parts) = conclude(&method, &call, &id, response, params);
+        let (json, response_parts) = conclude(&method, &call, &id, outcome);
         if answered { Started::Answered(id, json, response_parts) } else { Started::Silent }
     }
 
@@ -177,11 +180,11 @@ impl Core {
             .and_then(|()| Shares::take(self.connection.user(), ended.held));
         match shares {
             Ok(shares) => ended.shares = Some(shares),
-            Err(LimitExceeded { name, value }) => {
+            Err(exceeded) => {
                 drop(future);
-                ended.method.outcomes.count(outcome(Some(ErrorKind::Limit.code())));
-                self.connection.broker().metrics.crossed(name);
-                return refused(ended.id, error::limit(name, value, ended.call.sent()));
+                ended.method.outcomes.count(outcome(Some(ErrorKind::Limit)));
+                self.connection.broker().metrics.crossed(exceeded.name);
+                return refused(ended.id, &RpcError::limit(exceeded, ended.call.sent()));
             }
         }
         self.held = sum;
@@ -203,8 +206,8 @@ impl Core {
         if let Some((abort, _)) = cancel.and_then(|cancel| self.calls.get(&cancel.id)) {
             abort.abort();
         }
-        let error = error::plain(ErrorKind::Request, "$/cancelRequest is a notification: no id");
-        if id.is_some() { refused(id.map(Id::into_owned), error) } else { Started::Silent }
+        let error = RpcError::plain(ErrorKind::Request, "$/cancelRequest is a notification: no id");
+        if id.is_some() { refused(id.map(Id::into_owned), &error) } else { Started::Silent }
     }
 
     /// The next answer of a call that waited; `None` when no call waits.
@@ -234,14 +237,13 @@ impl Core {
     }
 
     fn conclude_waiting(&mut self, ended: Ended) -> Option<Answer> {
-        let Ended { id, method, call, slot, response, .. } = ended;
+        let Ended { id, method, call, slot, outcome: ended, .. } = ended;
         let concluded = id.map(|id| {
-            let (json, response_parts) = if let Some(response) = response {
-                conclude(&method, &call, &id, response, None)
+            let (json, response_parts) = if let Some(ended) = ended {
+                conclude(&method, &call, &id, ended)
             } else {
-                method.outcomes.count(outcome(Some(ErrorKind::Cancelled.code())));
-                let error = error::cancelled(call.sent());
-                (error::answer(id.clone(), error), ResponseParts::default())
+                method.outcomes.count(outcome(Some(ErrorKind::Cancelled)));
+                (RpcError::cancelled(call.sent()).encode(&id), ResponseParts::default())
             };
             (id, json, response_parts)
         });
@@ -251,7 +253,7 @@ impl Core {
             }
             (Slot::Alone, None) => None,
             (Slot::InBatch { batch, index }, Some((id, json, _))) => {
-                self.batches.answer(batch, index, id, json);
+                self.batches.answer(batch, index, &id, json);
                 self.end_batch(batch)
             }
             (Slot::InBatch { batch, .. }, None) => {
@@ -262,13 +264,8 @@ impl Core {
     }
 
     /// Makes the answer, and keeps it for `call.resolve` where somebody could ask.
-    fn finish(
-        &mut self,
-        id: &Id<'_>,
-        json: Box<RawValue>,
-        response_parts: ResponseParts,
-    ) -> Answer {
-        let answer = answer(json, response_parts);
+    fn finish(&mut self, id: &Id<'_>, json: bytes::Bytes, response_parts: ResponseParts) -> Answer {
+        let answer = Answer { json, response_parts };
         if let Some(request) = request_id(id)
             && self.connection.session().is_open()
             && let Some(kept) = keep(&answer, &self.connection)

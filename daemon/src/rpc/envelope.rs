@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use jsonrpsee::types::Id;
+use jsonrpsee_types::Id;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sockbroker_proto::api::session::RequestId;

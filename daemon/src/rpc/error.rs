@@ -1,13 +1,9 @@
-//! The only place that makes error objects.
-//!
-//! Operations fail with an [`OpError`], the RPC library with objects of its own; both leave here with
-//! the fixed data fields of [`ErrorData`].
+//! Errors of calls: typed until [`RpcError::encode`] writes one into its response, once.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use jsonrpsee::MethodResponse;
-use jsonrpsee::types::{ErrorObjectOwned, Id};
-use serde_json::value::RawValue;
+use jsonrpsee_types::Id;
+use serde::Serialize;
 use sockbroker_proto::address::Exception;
 use sockbroker_proto::errno;
 use sockbroker_proto::error::{ErrorData, ErrorKind};
@@ -15,7 +11,6 @@ use sockbroker_sys::resolver;
 
 use crate::error::LimitExceeded;
 use crate::error::OpError;
-use crate::rpc::argument;
 
 /// What stands for a rule where none of the policy decides.
 const IDENTITY_RULE: &str = "built-in: calls on AF_UNIX sockets are made as the caller";
@@ -27,60 +22,90 @@ const LOST: &str =
 const CONTROL_RULE: &str =
     "built-in: no end of a control connection becomes a socket of the broker";
 
-impl From<OpError> for ErrorObjectOwned {
+/// An error of the contract.
+#[derive(Debug)]
+pub struct RpcError {
+    /// Its row in the table of errors.
+    pub kind: ErrorKind,
+    /// For people.
+    pub message: String,
+    /// For programs.
+    pub data: Box<ErrorData>,
+}
+
+impl From<OpError> for RpcError {
     fn from(error: OpError) -> Self {
         let (kind, message, data) = describe(error);
-        object(kind, message, data)
+        Self::new(kind, message, data)
+    }
+}
+
+impl RpcError {
+    fn new(kind: ErrorKind, message: String, data: ErrorData) -> Self {
+        let data = ErrorData { kind: kind.entry().name.to_owned(), ..data };
+        Self { kind, message, data: Box::new(data) }
+    }
+
+    /// An error that needs no more than its kind and a message.
+    pub(crate) fn plain(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::new(kind, message.into(), ErrorData::default())
+    }
+
+    /// A limit that was exceeded after `sent` bytes had left.
+    pub(crate) fn limit(LimitExceeded { name, value }: LimitExceeded, sent: u64) -> Self {
+        let (kind, message, data) = describe(OpError::Limit { name, value });
+        Self::new(kind, message, ErrorData { sent: (sent > 0).then_some(sent), ..data })
+    }
+
+    /// The error of a cancelled call.
+    pub(crate) fn cancelled(sent: u64) -> Self {
+        let data = ErrorData { sent: (sent > 0).then_some(sent), ..ErrorData::default() };
+        Self::new(ErrorKind::Cancelled, "the call was cancelled".to_owned(), data)
+    }
+
+    /// Parameters that CPython would refuse with this exception.
+    pub(super) fn argument(exception: Exception, message: String) -> Self {
+        let exception = Some(exception_name(exception).to_owned());
+        let data = ErrorData { exception, ..ErrorData::default() };
+        Self::new(ErrorKind::Argument, message, data)
+    }
+
+    /// The same error, naming the call unless it names one already.
+    #[must_use]
+    pub(super) fn of_call(mut self, call: &str) -> Self {
+        self.data.call.get_or_insert_with(|| call.to_owned());
+        self
+    }
+
+    /// The name of the limit that was exceeded.
+    pub(super) fn limit_name(&self) -> Option<&str> {
+        self.data.limit.as_deref()
+    }
+
+    /// The whole response.
+    pub(super) fn encode(&self, id: &Id<'_>) -> bytes::Bytes {
+        #[derive(Serialize)]
+        struct Response<'a> {
+            jsonrpc: &'static str,
+            id: &'a Id<'a>,
+            error: Object<'a>,
+        }
+        #[derive(Serialize)]
+        struct Object<'a> {
+            code: i32,
+            message: &'a str,
+            data: &'a ErrorData,
+        }
+        let error = Object { code: self.kind.code(), message: &self.message, data: &self.data };
+        let response = Response { jsonrpc: "2.0", id, error };
+        // Texts, numbers and lists of them are always JSON.
+        serde_json::to_vec(&response).unwrap_or_default().into()
     }
 }
 
 /// The data fields of an operation's error alone, for results that hold errors.
 pub(crate) fn data(error: OpError) -> ErrorData {
-    let (kind, _, data) = describe(error);
-    ErrorData { kind: kind.entry().name.to_owned(), ..data }
-}
-
-/// The message of an operation's error alone, for people.
-pub(crate) fn message(error: OpError) -> String {
-    describe(error).1
-}
-
-/// An error object of the contract.
-pub(crate) fn object(kind: ErrorKind, message: String, data: ErrorData) -> ErrorObjectOwned {
-    let entry = kind.entry();
-    let data = ErrorData { kind: entry.name.to_owned(), ..data };
-    ErrorObjectOwned::owned(entry.code, message, Some(data))
-}
-
-/// An error object that needs no more than its kind and a message.
-pub(crate) fn plain(kind: ErrorKind, message: impl Into<String>) -> ErrorObjectOwned {
-    object(kind, message.into(), ErrorData::default())
-}
-
-/// A limit of the connection that was crossed.
-pub(crate) fn limit(name: &'static str, value: u64, sent: u64) -> ErrorObjectOwned {
-    let (kind, message, data) = describe(OpError::Limit { name, value });
-    object(kind, message, ErrorData { sent: (sent > 0).then_some(sent), ..data })
-}
-
-/// A limit that the parameters of a call cross.
-pub(crate) fn limit_of(
-    call: &str,
-    LimitExceeded { name, value }: LimitExceeded,
-) -> ErrorObjectOwned {
-    let (kind, message, data) = describe(OpError::Limit { name, value });
-    object(kind, message, ErrorData { call: Some(call.to_owned()), ..data })
-}
-
-/// The answer to a cancelled call.
-pub(crate) fn cancelled(sent: u64) -> ErrorObjectOwned {
-    let data = ErrorData { sent: (sent > 0).then_some(sent), ..ErrorData::default() };
-    object(ErrorKind::Cancelled, "the call was cancelled".to_owned(), data)
-}
-
-/// A whole answer that tells an error.
-pub(crate) fn answer(id: Id<'_>, error: ErrorObjectOwned) -> Box<RawValue> {
-    MethodResponse::error(id, error).into_json()
+    *RpcError::from(error).data
 }
 
 fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
@@ -195,93 +220,9 @@ fn gai_name(code: i32) -> Option<&'static str> {
         .map(|(name, _)| name)
 }
 
-/// Completes an error answer: objects that the RPC library made get the fixed data fields, and every
-/// error names the call. `method` is the wire name.
-pub(crate) fn complete(
-    method: &str,
-    params: Option<&RawValue>,
-    id: Id<'_>,
-    json: &RawValue,
-) -> Box<RawValue> {
-    #[derive(serde::Deserialize)]
-    struct Failed {
-        error: Fault,
-    }
-    #[derive(serde::Deserialize)]
-    struct Fault {
-        code: i32,
-        message: String,
-        #[serde(default)]
-        data: serde_json::Value,
-    }
-    let Ok(Failed { error }) = serde_json::from_str(json.get()) else {
-        return answer(id, plain(ErrorKind::Internal, "the error could not be told"));
-    };
-    let call = method.rsplit('.').next().unwrap_or(method);
-    let known = serde_json::from_value::<ErrorData>(error.data.clone());
-    let kind = ErrorKind::all().find(|kind| kind.code() == error.code);
-    let object = match (known, kind) {
-        (Ok(mut data), _) => {
-            data.call.get_or_insert_with(|| call.to_owned());
-            ErrorObjectOwned::owned(error.code, error.message, Some(data))
-        }
-        (Err(_), Some(ErrorKind::Argument)) => {
-            let refusal = error.data.as_str().unwrap_or(&error.message);
-            refused_argument(call, argument::message(method, params, refusal), refusal)
-        }
-        (Err(_), Some(kind)) => {
-            let data = ErrorData { call: Some(call.to_owned()), ..ErrorData::default() };
-            object(kind, lower(&error.message), data)
-        }
-        // -32008 of the RPC library: the answer is larger than a frame.
-        (Err(_), None) => {
-            let data = ErrorData {
-                call: Some(call.to_owned()),
-                limit: Some("frame_bytes".to_owned()),
-                ..ErrorData::default()
-            };
-            object(ErrorKind::Limit, lower(&error.message), data)
-        }
-    };
-    answer(id, object)
-}
-
-/// The limit that an answer says was crossed.
-pub(crate) fn limit_in(json: &RawValue) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Failed {
-        error: Fault,
-    }
-    #[derive(serde::Deserialize)]
-    struct Fault {
-        data: Option<ErrorData>,
-    }
-    if !json.get().contains("\"limit\"") {
-        return None;
-    }
-    serde_json::from_str::<Failed>(json.get()).ok()?.error.data?.limit
-}
-
-/// A parameter that is missing, unknown, too much, of the wrong type or out of range.
-pub(crate) fn argument(call: &str, detail: &str) -> ErrorObjectOwned {
-    refused_argument(call, format!("{call}: {detail}"), detail)
-}
-
-/// The same in these words; what the parser said decides between the exceptions.
-fn refused_argument(call: &str, message: String, detail: &str) -> ErrorObjectOwned {
-    let exception =
-        if is_out_of_range(detail) { Exception::OverflowError } else { Exception::TypeError };
-    let data = ErrorData {
-        call: Some(call.to_owned()),
-        exception: Some(exception_name(exception).to_owned()),
-        ..ErrorData::default()
-    };
-    object(ErrorKind::Argument, message, data)
-}
-
 /// Whether serde refused an integer because its type does not hold it. Beyond 64 bits the JSON parser reads an
 /// integer as a floating point number, which then has no fraction.
-fn is_out_of_range(detail: &str) -> bool {
+pub(super) fn is_out_of_range(detail: &str) -> bool {
     const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
     if detail.contains("invalid value: integer `") {
         return true;

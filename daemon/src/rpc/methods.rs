@@ -1,30 +1,77 @@
-//! The method table: every method by wire name, with the names of its parameters and how its calls ended.
+//! The method table: every method by wire name, how its parameters are decoded, and how its calls ended.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::sync::Arc;
 
-use jsonrpsee::core::server::{MethodCallback, Methods};
+use futures_util::future::{BoxFuture, FutureExt};
+use serde_json::value::RawValue;
 use sockbroker_proto::error::ErrorKind;
+use sockbroker_proto::method::{Parameters, Register, decode};
 
+use crate::error::{OpError, OpResult};
 use crate::observe::metrics::Outcomes;
+use crate::rpc::answer::EncodedResult;
+use crate::rpc::argument;
+use crate::rpc::call::Call;
+use crate::rpc::error::RpcError;
+
+/// How a call ends.
+pub type Outcome = Result<EncodedResult, RpcError>;
+
+/// A call whose parameters are decoded.
+pub enum Begun {
+    /// It never waits, and is over.
+    Ended(Outcome),
+    /// It may wait; nothing of it has run.
+    Async(BoxFuture<'static, Outcome>),
+}
+
+impl std::fmt::Debug for Begun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ended(outcome) => write!(f, "Ended({outcome:?})"),
+            Self::Async(_) => f.write_str("Async"),
+        }
+    }
+}
+
+type Run = dyn Fn(&Call, Option<&RawValue>) -> Begun + Send + Sync;
 
 /// One method.
 #[derive(Clone)]
 pub struct Method {
     /// The wire name.
     pub name: &'static str,
-    /// The names of its parameters, in order; `None` for a method outside the contract.
-    pub parameters: Option<&'static [&'static str]>,
-    /// What runs it.
-    pub callback: MethodCallback,
+    /// The names of its parameters, in order.
+    pub parameters: &'static [&'static str],
     /// How its calls ended.
     pub outcomes: Arc<Outcomes>,
+    run: Arc<Run>,
 }
 
 impl Method {
+    fn new(
+        name: &'static str,
+        parameters: &'static [&'static str],
+        run: impl Fn(&Call, Option<&RawValue>) -> Begun + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name,
+            parameters,
+            outcomes: Outcomes::new(outcomes().count()).into(),
+            run: Arc::new(run),
+        }
+    }
+
     /// Its name without the namespace, as errors name the call.
-    pub(super) fn call(&self) -> &'static str {
+    pub fn call(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+
+    /// Decodes the parameters and begins a call.
+    pub fn begin(&self, call: &Call, params: Option<&RawValue>) -> Begun {
+        (self.run)(call, params)
     }
 }
 
@@ -39,21 +86,6 @@ impl std::fmt::Debug for Method {
 pub struct MethodTable(Arc<HashMap<&'static str, Method>>);
 
 impl MethodTable {
-    /// The table of these methods. `parameters` has the names of each method's parameters, in order; a method
-    /// without an entry takes any.
-    pub fn new(
-        methods: &Methods,
-        parameters: &HashMap<&'static str, &'static [&'static str]>,
-    ) -> Self {
-        let table = methods.method_names().filter_map(|name| {
-            let (name, callback) = methods.method_with_name(name)?;
-            let parameters = parameters.get(name).copied();
-            let (callback, outcomes) = (callback.clone(), counters());
-            Some((name, Method { name, parameters, callback, outcomes }))
-        });
-        Self(Arc::new(table.collect()))
-    }
-
     /// The method of this wire name.
     pub fn get(&self, name: &str) -> Option<&Method> {
         self.0.get(name)
@@ -70,19 +102,84 @@ impl MethodTable {
     }
 }
 
+/// Collects the methods of a table.
+#[derive(Debug, Default)]
+pub struct MethodTableBuilder(HashMap<&'static str, Method>);
+
+impl MethodTableBuilder {
+    /// The table.
+    pub fn build(self) -> MethodTable {
+        MethodTable(Arc::new(self.0))
+    }
+
+    /// Adds a method without a contract, which takes its parameters as they stand.
+    pub fn add_untyped<H, F>(&mut self, name: &'static str, handler: H)
+    where
+        H: Fn(Call, Option<Box<RawValue>>) -> F + Send + Sync + 'static,
+        F: Future<Output = OpResult<serde_json::Value>> + Send + 'static,
+    {
+        let run = move |call: &Call, params: Option<&RawValue>| {
+            let handled = handler(call.clone(), params.map(RawValue::to_owned));
+            Begun::Async(encoded(call.clone(), handled))
+        };
+        self.insert(Method::new(name, &[], run));
+    }
+
+    fn insert(&mut self, method: Method) {
+        let before = self.0.insert(method.name, method);
+        debug_assert!(before.is_none(), "{before:?} is registered twice");
+    }
+}
+
+impl Register for MethodTableBuilder {
+    type Call = Call;
+    type Error = OpError;
+
+    fn add<P, H>(&mut self, handler: H)
+    where
+        P: Parameters,
+        H: Fn(&Call, P) -> OpResult<P::Result> + Send + Sync + 'static,
+    {
+        let run = move |call: &Call, params: Option<&RawValue>| {
+            let outcome = decode_params::<P>(params)
+                .and_then(|params| handler(call, params).map_err(RpcError::from))
+                .and_then(|result| call.encode(&result));
+            Begun::Ended(outcome)
+        };
+        self.insert(Method::new(P::METHOD, P::NAMES, run));
+    }
+
+    fn add_async<P, H, F>(&mut self, handler: H)
+    where
+        P: Parameters,
+        H: Fn(Call, P) -> F + Send + Sync + 'static,
+        F: Future<Output = OpResult<P::Result>> + Send + 'static,
+    {
+        let run = move |call: &Call, params: Option<&RawValue>| match decode_params::<P>(params) {
+            Ok(params) => Begun::Async(encoded(call.clone(), handler(call.clone(), params))),
+            Err(error) => Begun::Ended(Err(error)),
+        };
+        self.insert(Method::new(P::METHOD, P::NAMES, run));
+    }
+}
+
+fn encoded<T: serde::Serialize + Send + 'static>(
+    call: Call,
+    handled: impl Future<Output = OpResult<T>> + Send + 'static,
+) -> BoxFuture<'static, Outcome> {
+    async move { call.encode(&handled.await?) }.boxed()
+}
+
+fn decode_params<P: Parameters>(params: Option<&RawValue>) -> Result<P, RpcError> {
+    decode(params).map_err(|error| argument::refused::<P>(params, error))
+}
+
 /// What a call's end is counted as: its place in [`outcomes`].
-pub(super) fn outcome(code: Option<i32>) -> usize {
-    let known = |code| ErrorKind::all().position(|kind| kind.code() == code);
-    // What the library calls otherwise is a limit: the answer is larger than a frame.
-    code.map_or(0, |code| 1 + known(code).unwrap_or(ErrorKind::Limit as usize))
+pub(super) fn outcome(kind: Option<ErrorKind>) -> usize {
+    kind.map_or(0, |kind| 1 + kind as usize)
 }
 
 /// How calls end: well, or with a kind of error.
 pub(crate) fn outcomes() -> impl Iterator<Item = &'static str> {
     std::iter::once("ok").chain(ErrorKind::all().map(|kind| kind.entry().name))
-}
-
-/// Counters for the calls of one method.
-pub(super) fn counters() -> Arc<Outcomes> {
-    Arc::new(Outcomes::new(outcomes().count()))
 }

@@ -1,25 +1,49 @@
-//! A call that waits.
+//! A call from its first poll to its end.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use futures_util::future::{Abortable, BoxFuture, CatchUnwind};
-use jsonrpsee::MethodResponse;
-use jsonrpsee::types::Id;
+use jsonrpsee_types::Id;
+use serde_json::value::RawValue;
 
 use crate::config::limits::{Limits, size};
 use crate::error::LimitExceeded;
 use crate::quota::{Reservation, Share, User};
 use crate::rpc::batch::Slot;
 use crate::rpc::call::{Call, RequestParts};
-use crate::rpc::methods::Method;
+use crate::rpc::methods::{Begun, Method, Outcome};
 
 /// A handler's future whose panic costs one call.
-pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, MethodResponse>>>;
+pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, Outcome>>>;
+
+/// What became of a call at its first poll.
+pub(super) enum First {
+    /// It came to its end; `Err` after a panic.
+    Ended(Result<Outcome, ()>),
+    /// It waits, and is to be polled again.
+    Waits(Guarded),
+}
+
+/// Runs a call to its first wait, inline, in the order of arrival. A panic costs one call.
+pub(super) fn first_poll(method: &Method, call: &Call, params: Option<&RawValue>) -> First {
+    let begun = catch_unwind(AssertUnwindSafe(|| method.begin(call, params)));
+    match begun {
+        Err(_panic) => First::Ended(Err(())),
+        Ok(Begun::Ended(outcome)) => First::Ended(Ok(outcome)),
+        Ok(Begun::Async(future)) => {
+            let mut future = AssertUnwindSafe(future).catch_unwind();
+            match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => First::Ended(outcome.map_err(drop)),
+                Poll::Pending => First::Waits(future),
+            }
+        }
+    }
+}
 
 /// The most memory that a decoded item of a list takes in addition to its text: a polled handle has a permit
 /// and a watch in the kernel.
@@ -107,7 +131,7 @@ pub(super) struct Ended {
     /// The same as parts of what its user may hold.
     pub(super) shares: Option<Shares>,
     /// The answer, `Err` after a panic, `None` when cancelled.
-    pub(super) response: Option<Result<MethodResponse, ()>>,
+    pub(super) outcome: Option<Result<Outcome, ()>>,
 }
 
 /// A call in the set of those that wait.
@@ -138,8 +162,8 @@ impl Future for Waiting {
         };
         match self.ended.take() {
             Some(ended) => {
-                let response = outcome.ok().map(|response| response.map_err(drop));
-                Poll::Ready(Ended { response, ..ended })
+                let outcome = outcome.ok().map(|outcome| outcome.map_err(drop));
+                Poll::Ready(Ended { outcome, ..ended })
             }
             // The set never polls again what was ready.
             None => Poll::Pending,

@@ -212,10 +212,8 @@ async fn serve(endpoint: Endpoint, broker: Arc<Broker>) -> Result<(), StartError
     // Before anybody can see the broker, so that no signal finds it unprepared.
     let signals = Signals::mind(broker.clone())?;
     let drain = Duration::from_secs(broker.limits.drain_seconds);
-    let methods = handlers::methods()
-        .map_err(|error| StartError::System(format!("the method table: {error}")))?;
     let (switch, signal) = ShutdownSwitch::new();
-    let server = Server::new(broker, methods, signal);
+    let server = Server::new(broker, handlers::methods(), signal);
     let bound = match endpoint {
         Endpoint::Standard => {
             let result = until_told(server.standard(), signals, &switch, drain).await;

@@ -1,7 +1,5 @@
-//! The attribute macro `#[api]`: one plain trait becomes the RPC halves and the OpenRPC description.
-//!
-//! It does not replace jsonrpsee's `#[rpc]`; it stands above it, fills in what every namespace has
-//! in common, and holds the authors to their documentation.
+//! The attribute macro `#[api]`: one plain trait becomes the server's and the client's half and the OpenRPC
+//! description. It requires documentation of every method and parameter.
 
 #![forbid(unsafe_code)]
 
@@ -33,16 +31,17 @@ use proc_macro::TokenStream;
 ///
 /// Emitted are
 ///
-/// - the traits `TransferServer` and `TransferClient` of jsonrpsee, as far as the features `server`
-///   and `client` of the using crate ask for them; parameters travel by name, servers get
-///   `ext: &Extensions` as their second argument;
+/// - with the feature `server` of the using crate: a struct of each method's parameters, `RecvParams`, which is
+///   decoded once, by name or by position, and the trait `TransferServer` with a `register` function;
+/// - with the feature `client`: the trait `TransferClient` of jsonrpsee; parameters travel by name;
 /// - `fn transfer_methods(&mut crate::openrpc::Schemas) -> Vec<crate::openrpc::Method>`;
 /// - `const TRANSFER_PARAMETERS: &[(&str, &[&str])]`, the parameter names of each method in order.
 ///
 /// Documentation is mandatory for the trait, each method and each parameter but `handle`. A method
-/// is named by `#[method(name = "..")]`, which also takes `blocking`; a parameter whose name is no
+/// is named by `#[method(name = "..")]`; a parameter whose name is no
 /// Rust identifier by `#[argument(rename = "..")]`. An `Option` parameter may be absent or null; by
-/// position it may be absent only at the end.
+/// position it may be absent only at the end. Where `null` means something else than absence, it is an
+/// `Option<Option<_>>`.
 #[proc_macro_attribute]
 pub fn api(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()

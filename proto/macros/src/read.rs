@@ -15,12 +15,16 @@ const TAKEN: [&str; 6] = ["context", "ext", "params", "parsed", "rpc", "seq"];
 /// What a trait says about its methods.
 pub(crate) struct Api {
     pub(crate) namespace: String,
-    /// The trait as jsonrpsee wants it: without documentation of parameters.
+    /// The trait as jsonrpsee wants it for clients: without documentation of parameters.
     pub(crate) item: ItemTrait,
     pub(crate) methods: Vec<Method>,
 }
 
 pub(crate) struct Method {
+    /// The function of the trait.
+    pub(crate) ident: Ident,
+    /// Whether it may wait.
+    pub(crate) is_async: bool,
     /// The name on the wire, namespace included.
     pub(crate) name: String,
     pub(crate) doc: String,
@@ -30,6 +34,7 @@ pub(crate) struct Method {
 }
 
 pub(crate) struct Parameter {
+    pub(crate) ident: Ident,
     /// The name on the wire.
     pub(crate) name: String,
     pub(crate) doc: String,
@@ -108,14 +113,17 @@ fn method(namespace: &str, function: &mut TraitItemFn) -> Result<Method> {
         return Err(Error::new_spanned(&function.sig, "this method could not be read"));
     };
     let name = format!("{namespace}.{name}");
-    Ok(Method { name, doc, deprecated, parameters, result })
+    let (ident, is_async) = (function.sig.ident.clone(), function.sig.asyncness.is_some());
+    if let ReturnType::Type(_, ty) = &mut function.sig.output {
+        **ty = syn::parse_quote!(::jsonrpsee::core::RpcResult<#result>);
+    }
+    Ok(Method { ident, is_async, name, doc, deprecated, parameters, result })
 }
 
 /// Reads `#[method(name = "..")]` and adds what all methods have in common to it.
 fn method_name(function: &mut TraitItemFn) -> Result<String> {
     let missing = || Error::new_spanned(&function.sig.ident, "expected `#[method(name = \"..\")]`");
     let mut name: Option<LitStr> = None;
-    let mut blocking = None;
     let known = ["doc", "method", "deprecated"];
     if let Some(other) =
         function.attrs.iter().find(|a| !known.iter().any(|name| a.path().is_ident(name)))
@@ -130,10 +138,8 @@ fn method_name(function: &mut TraitItemFn) -> Result<String> {
     attribute.parse_nested_meta(|meta| {
         if meta.path.is_ident("name") {
             name = Some(meta.value()?.parse()?);
-        } else if meta.path.is_ident("blocking") {
-            blocking = Some(quote::quote!(, blocking));
         } else {
-            return Err(meta.error("expected `name = \"..\"` or `blocking`"));
+            return Err(meta.error("expected `name = \"..\"`"));
         }
         Ok(())
     })?;
@@ -141,8 +147,7 @@ fn method_name(function: &mut TraitItemFn) -> Result<String> {
     if syn::parse_str::<Ident>(&name.value()).is_err() {
         return Err(Error::new(name.span(), "a method's name is one word, without namespace"));
     }
-    let full: Attribute =
-        syn::parse_quote!(#[method(name = #name, param_kind = map, with_extensions #blocking)]);
+    let full: Attribute = syn::parse_quote!(#[method(name = #name, param_kind = map)]);
     for attribute in &mut function.attrs {
         if attribute.path().is_ident("method") {
             *attribute = full.clone();
@@ -228,7 +233,7 @@ fn parameter(typed: &mut PatType) -> Result<Parameter> {
         return Err(Error::new_spanned(other, "expected documentation or `argument`"));
     }
     let required = !is_option(&typed.ty);
-    Ok(Parameter { name, doc, required, ty: (*typed.ty).clone() })
+    Ok(Parameter { ident, name, doc, required, ty: (*typed.ty).clone() })
 }
 
 fn parameter_documentation(name: &str, at: &Ident, attributes: &[Attribute]) -> Result<String> {
@@ -251,10 +256,20 @@ fn renamed(attribute: &Attribute) -> Result<String> {
     name.ok_or_else(|| Error::new_spanned(attribute, "expected `rename = \"..\"`"))
 }
 
-/// Tells an `Option` as jsonrpsee tells it: by the last word of its path.
-fn is_option(ty: &Type) -> bool {
-    matches!(ty, Type::Path(TypePath { path, .. })
-        if path.segments.last().is_some_and(|last| last.ident == "Option"))
+/// Recognizes an `Option` as jsonrpsee does: by the last word of its path.
+pub(crate) fn is_option(ty: &Type) -> bool {
+    option_of(ty).is_some()
+}
+
+/// The type within an `Option`.
+pub(crate) fn option_of(ty: &Type) -> Option<&Type> {
+    let Type::Path(TypePath { path, .. }) = ty else { return None };
+    let last = path.segments.last().filter(|last| last.ident == "Option")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    match arguments.args.first() {
+        Some(GenericArgument::Type(inner)) => Some(inner),
+        _ => None,
+    }
 }
 
 fn is_snake_case(name: &str) -> bool {

@@ -40,52 +40,106 @@ fn bulk_transfer() -> TokenStream {
                 /// Flags.
                 #[argument(rename = "type")]
                 kind: Option<Constant>,
+                /// Seconds.
+                timeout: Option<Option<f64>>,
             ) -> RpcResult<Received>;
 
             /// Says whether.
             #[deprecated]
-            #[method(name = "CMSG_LEN", blocking)]
+            #[method(name = "CMSG_LEN")]
             fn length(&self) -> jsonrpsee::core::RpcResult<Option<f64>>;
         }
     }
 }
 
-fn expected_halves() -> TokenStream {
+fn expected_client() -> TokenStream {
     quote! {
-        #[cfg(any(feature = "server", feature = "client"))]
-        #[cfg_attr(
-            all(feature = "server", feature = "client"),
-            ::jsonrpsee::proc_macros::rpc(server, client, namespace = "socket", namespace_separator = ".")
-        )]
-        #[cfg_attr(
-            all(feature = "server", not(feature = "client")),
-            ::jsonrpsee::proc_macros::rpc(server, namespace = "socket", namespace_separator = ".")
-        )]
-        #[cfg_attr(
-            all(not(feature = "server"), feature = "client"),
-            ::jsonrpsee::proc_macros::rpc(client, namespace = "socket", namespace_separator = ".")
-        )]
+        #[cfg(feature = "client")]
+        #[::jsonrpsee::proc_macros::rpc(client, namespace = "socket", namespace_separator = ".")]
         /// Transfer of data.
         pub trait BulkTransfer {
             /// Receives bytes.
             ///
             /// Blocks.
-            #[method(name = "recv", param_kind = map, with_extensions)]
+            #[method(name = "recv", param_kind = map)]
             async fn recv(
                 &self,
                 handle: Handle,
                 bufsize: i64,
                 #[argument(rename = "type")] kind: Option<Constant>,
-            ) -> RpcResult<Received>;
+                timeout: Option<Option<f64>>,
+            ) -> ::jsonrpsee::core::RpcResult<Received>;
 
             /// Says whether.
             #[deprecated]
-            #[method(name = "CMSG_LEN", param_kind = map, with_extensions, blocking)]
-            fn length(&self) -> jsonrpsee::core::RpcResult<Option<f64>>;
+            #[method(name = "CMSG_LEN", param_kind = map)]
+            fn length(&self) -> ::jsonrpsee::core::RpcResult<Option<f64>>;
+        }
+    }
+}
+
+fn expected_server() -> TokenStream {
+    quote! {
+        #[cfg(feature = "server")]
+        #[doc = "The methods of namespace `socket` that `BulkTransfer` declares, for a server."]
+        pub trait BulkTransferServer: 'static {
+            /// The context of a call.
+            type Call: ::core::marker::Send + 'static;
+            /// What a method fails with.
+            type Error: ::core::marker::Send + 'static;
+
+            #[doc = "Receives bytes.\n\nBlocks."]
+            fn recv(
+                call: Self::Call,
+                params: RecvParams,
+            ) -> impl ::core::future::Future<
+                Output = ::core::result::Result<Received, Self::Error>
+            > + ::core::marker::Send;
+
+            #[doc = "Says whether."]
+            fn length(
+                call: &Self::Call,
+                params: LengthParams
+            ) -> ::core::result::Result<Option<f64>, Self::Error>;
+
+            /// Puts every method into a table.
+            fn register<R>(table: &mut R)
+            where
+                R: crate::method::Register<Call = Self::Call, Error = Self::Error>,
+            {
+                table.add_async::<RecvParams, _, _>(Self::recv);
+                table.add::<LengthParams, _>(Self::length);
+            }
+        }
+    }
+}
+
+fn expected_params() -> TokenStream {
+    quote! {
+        #[cfg(feature = "server")]
+        #[doc = "The parameters of `socket.recv`."]
+        #[derive(Debug)]
+        pub struct RecvParams {
+            #[doc = "The handle of the object that the call acts upon."]
+            pub handle: Handle,
+            #[doc = "At most this\nmany bytes."]
+            pub bufsize: i64,
+            #[doc = "Flags."]
+            pub kind: Option<Constant>,
+            #[doc = "Seconds."]
+            pub timeout: Option<Option<f64> >
         }
 
-        #[cfg(any(feature = "server", feature = "client"))]
-        const _: ::core::option::Option<RpcResult<Received>> = ::core::option::Option::None;
+        #[cfg(feature = "server")]
+        #[doc(hidden)]
+        #[doc = "The parameters of `socket.recv` that are decoded so far."]
+        #[derive(Debug, Default)]
+        pub struct RecvParamsSlots {
+            handle: ::core::option::Option<Handle>,
+            bufsize: ::core::option::Option<i64>,
+            kind: ::core::option::Option<Option<Constant> >,
+            timeout: ::core::option::Option<Option<f64> >
+        }
     }
 }
 
@@ -102,6 +156,7 @@ fn expected_description() -> TokenStream {
                     )
                     .required::<i64>(schemas, "bufsize", "At most this\nmany bytes.")
                     .optional::<Option<Constant> >(schemas, "type", "Flags.")
+                    .optional::<Option<Option<f64> > >(schemas, "timeout", "Seconds.")
                     .result::<Received>(schemas),
                 crate::openrpc::Method::new("socket.CMSG_LEN", "Says whether.")
                     .deprecated()
@@ -111,20 +166,48 @@ fn expected_description() -> TokenStream {
 
         #[doc = "The methods of namespace `socket` that `BulkTransfer` declares, each with the names of its parameters in order."]
         pub const BULK_TRANSFER_PARAMETERS: &[(&str, &[&str])] = &[
-            ("socket.recv", &["handle", "bufsize", "type"]),
+            ("socket.recv", &["handle", "bufsize", "type", "timeout"]),
             ("socket.CMSG_LEN", &[])
         ];
     }
 }
 
+/// The items of an expansion, each as text.
+fn items(tokens: TokenStream) -> Vec<String> {
+    let file: syn::File = syn::parse2(tokens).unwrap();
+    file.items.iter().map(|item| quote!(#item).to_string()).collect()
+}
+
 #[test]
-fn a_trait_becomes_halves_description_and_parameter_table() {
-    let same = |tokens: TokenStream| {
-        let file: syn::File = syn::parse2(tokens).unwrap();
-        quote!(#file).to_string()
+fn a_trait_becomes_client_server_params_description_and_parameter_table() {
+    let expansion = items(expand(bulk_transfer()).unwrap());
+    let parts = [expected_client(), expected_server(), expected_params(), expected_description()];
+    for expected in parts.into_iter().flat_map(items) {
+        assert!(expansion.contains(&expected), "{expected}\nis missing in\n{expansion:#?}");
+    }
+    // The decoders of both methods and the slots of the second one, which has no parameters.
+    assert_eq!(expansion.len(), 10, "{expansion:#?}");
+}
+
+#[test]
+fn a_decoder_has_a_place_for_each_parameter_and_keeps_null_apart_from_absence() {
+    let expansion = items(expand(bulk_transfer()).unwrap());
+    let decoder = |of: &str| {
+        let head = format!("impl crate :: method :: Parameters for {of} ");
+        expansion.iter().find(|item| item.contains(&head)).unwrap()
     };
-    let (halves, description) = (expected_halves(), expected_description());
-    assert_eq!(same(expand(bulk_transfer()).unwrap()), same(quote!(#halves #description)));
+    let recv = decoder("RecvParams");
+    for part in [
+        "const METHOD : & 'static str = \"socket.recv\" ;",
+        "& [\"handle\" , \"bufsize\" , \"type\" , \"timeout\"]",
+        "3usize => { slots . timeout = :: core :: option :: Option :: Some",
+        "handle : slots . handle . ok_or (\"handle\") ?",
+        "kind : slots . kind . flatten ()",
+        "timeout : slots . timeout }",
+    ] {
+        assert!(recv.contains(part), "{part}\nis missing in\n{recv}");
+    }
+    assert!(decoder("LengthParams").contains("Ok (Self { })"));
 }
 
 #[test]
@@ -171,15 +254,12 @@ fn a_method_needs_a_name_of_one_word() {
         })
     };
     assert_eq!(of(quote!()), [missing]);
-    assert_eq!(of(quote!(#[method(blocking)])), [missing]);
+    assert_eq!(of(quote!(#[method()])), [missing]);
     assert_eq!(
         of(quote!(#[method(name = "socket.recv")])),
         ["a method's name is one word, without namespace"]
     );
-    assert_eq!(
-        of(quote!(#[method(name = "recv", with_extensions)])),
-        ["expected `name = \"..\"` or `blocking`"]
-    );
+    assert_eq!(of(quote!(#[method(name = "recv", with_extensions)])), ["expected `name = \"..\"`"]);
     assert_eq!(
         of(quote!(#[cfg(unix)] #[method(name = "recv")])),
         ["only documentation, `method` and `deprecated` reach the generated methods"]

@@ -1,6 +1,5 @@
 //! What is open: for the owner of a session, and for whoever administers the broker.
 
-use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,5 @@
 //! Many messages in one call: `recvmmsg(2)` and `sendmmsg(2)`.
 
-use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

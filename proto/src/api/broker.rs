@@ -1,6 +1,5 @@
 //! The broker itself: as whom it runs, what confines it, which policy it holds.
 
-use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,5 @@
 //! Conversions that touch neither socket nor kernel.
 
-use jsonrpsee::core::RpcResult;
-
 use crate::bytes::Bytes;
 use crate::constant::Constant;
 

@@ -1,7 +1,5 @@
 //! Interfaces and the name of the host.
 
-use jsonrpsee::core::RpcResult;
-
 /// Interfaces and the name of the host.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Interfaces {

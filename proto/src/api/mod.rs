@@ -102,3 +102,28 @@ fn errors() -> serde_json::Value {
     });
     serde_json::Value::Object(entries.collect())
 }
+
+/// The parameters of `rpc.discover`, which is no method of a trait: there are none.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+pub struct DiscoverParams;
+
+#[cfg(feature = "server")]
+impl crate::method::Parameters for DiscoverParams {
+    const METHOD: &'static str = "rpc.discover";
+    const NAMES: &'static [&'static str] = &[];
+    type Result = &'static serde_json::Value;
+    type Slots = ();
+
+    fn decode_slot<'de, D: serde::Deserializer<'de>>(
+        (): &mut (),
+        place: usize,
+        _: D,
+    ) -> Result<(), D::Error> {
+        Err(crate::method::unknown_place(place))
+    }
+
+    fn from_slots((): ()) -> Result<Self, &'static str> {
+        Ok(Self)
+    }
+}

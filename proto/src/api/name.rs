@@ -1,6 +1,5 @@
 //! Names: the resolver and the databases of services and protocols.
 
-use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,5 @@
 //! Options, timeouts, filters and `ioctl`.
 
-use jsonrpsee::core::RpcResult;
-
 use super::values::{OptionValue, Seconds};
 use crate::bytes::Bytes;
 use crate::constant::Constant;

@@ -1,6 +1,5 @@
 //! What the policy lets the caller do, asked without doing it; and giving rights up.
 
-use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

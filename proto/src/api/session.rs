@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jsonrpsee::core::RpcResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,5 @@
 //! Life of a socket: creation, names, connections, end, readiness.
 
-use jsonrpsee::core::RpcResult;
-
 use super::values::{Accepted, Attributes, Created};
 use crate::address::AddressValue;
 use crate::constant::Constant;
@@ -28,7 +26,7 @@ pub trait Socket {
         /// Adopt a descriptor instead: its index among those beside the frame, counted from 0.
         fileno: Option<u32>,
         /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
-        timeout: Option<f64>,
+        timeout: Option<Option<f64>>,
         /// Answer with a descriptor of the new socket beside the frame.
         want_fd: Option<bool>,
     ) -> RpcResult<Created>;
@@ -45,7 +43,7 @@ pub trait Socket {
         /// The protocol; 0 if absent.
         proto: Option<Constant>,
         /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
-        timeout: Option<f64>,
+        timeout: Option<Option<f64>>,
         /// Answer with a descriptor of each beside the frame.
         want_fd: Option<bool>,
     ) -> RpcResult<(Created, Created)>;
@@ -67,7 +65,7 @@ pub trait Socket {
         /// The protocol; what the descriptor is if absent or -1.
         proto: Option<Constant>,
         /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
-        timeout: Option<f64>,
+        timeout: Option<Option<f64>>,
     ) -> RpcResult<Created>;
 
     /// `socket.create_connection(address, timeout=..., source_address=None, all_errors=False)`:
@@ -80,7 +78,7 @@ pub trait Socket {
         /// `[host, port]`; the port may be a service name.
         address: AddressValue,
         /// Seconds; the session's default if absent, `null` blocks.
-        timeout: Option<f64>,
+        timeout: Option<Option<f64>>,
         /// `[host, port]` to bind to first.
         source_address: Option<AddressValue>,
         /// Tell every attempt's error in `errors`, not only the last one's.

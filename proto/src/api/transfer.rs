@@ -1,7 +1,5 @@
 //! Transfer of data: one call, one system call or one loop of them.
 
-use jsonrpsee::core::RpcResult;
-
 use super::values::{Received, ReceivedFrom, ReceivedMessage};
 use crate::address::AddressValue;
 use crate::ancillary::AncillaryItem;
