@@ -42,15 +42,15 @@ macro_rules! limits {
 
 limits! {
     head_bytes = 1024, "bytes",
-        "the longest head of a frame; beyond it the connection ends";
+        "the longest header of a frame; a longer one ends the connection";
     frame_bytes = 8 << 20, "bytes",
-        "the largest frame (JSON and attachments), line, HTTP body or WebSocket message, and the largest answer; a larger one from the peer ends the connection";
+        "the largest frame (JSON and attachments), line, HTTP body or WebSocket message, and the largest response; a larger one from the peer ends the connection";
     attachments = 64, "count",
-        "attachments of one frame; further bytes of an answer are base64, a request with more ends the connection";
+        "attachments of one frame; the broker sends further bytes of a response as base64, a request with more ends the connection";
     descriptors = 253, "count",
-        "descriptors beside one frame (`SCM_MAX_FD`); a request with more ends the connection";
+        "descriptors passed with one frame (`SCM_MAX_FD`); a request with more ends the connection";
     batch_calls = 64, "count",
-        "calls of one batch; a larger batch is refused whole";
+        "calls of one batch; a larger batch is refused as a whole";
     calls_in_flight = 256, "count",
         "calls of one connection that wait; a further one that would wait is refused, others are served";
     buffered_bytes = 16 << 20, "bytes",
@@ -58,29 +58,29 @@ limits! {
     buffered_descriptors = 1024, "count",
         "descriptors held by waiting calls of one connection; a call that would exceed it is refused";
     output_bytes = 1 << 20, "bytes",
-        "answer bytes waiting for the peer to read; beyond it the connection is not read until it does";
+        "response bytes that the peer has not read; beyond it the broker does not read from the connection until the peer has read some";
     stall_seconds = 10, "seconds",
-        "how long the peer may leave answers unread; then the connection ends";
+        "how long the peer may leave responses unread; then the broker closes the connection";
     detect_seconds = 10, "seconds",
-        "how long a new connection may take to send its first byte, and an HTTP connection to send a whole request head; then it ends";
+        "how long a new connection may take to send its first byte, and an HTTP connection to send a complete request header; then the broker closes it";
     partial_seconds = 60, "seconds",
-        "how long a message that has begun may go without a further byte; then the connection ends";
+        "how long an incomplete message may receive no further byte; then the broker closes the connection";
     connections = 2048, "count",
         "connections in all; further ones are closed at once";
     connections_reserved = 16, "count",
-        "connections of root and the broker's own user beyond `connections`, so that a full broker can be looked at";
+        "connections of root and the broker's own user in addition to `connections`, for the inspection of a full broker";
     connections_per_user = 1024, "count",
         "connections of one user; further ones are closed at once";
     sessions = 2048, "count",
         "opened sessions in all; a further `session.open` or `session.clone` is refused";
     sessions_reserved = 16, "count",
-        "opened sessions of root and the broker's own user beyond `sessions`, so that a full broker can be looked at";
+        "opened sessions of root and the broker's own user in addition to `sessions`, for the inspection of a full broker";
     sessions_per_user = 1024, "count",
         "opened sessions of one user; a further `session.open` or `session.clone` is refused";
     handles = 16384, "count",
         "open handles of one session; a further socket is refused";
     lookups_kept = 1024, "count",
-        "looked-up addresses that a session remembers for rules with `lookup`; the oldest is forgotten";
+        "looked-up addresses that a session remembers for rules with `lookup`; the broker discards the oldest";
     restriction_items = 64, "count",
         "rules and filters of one `session.restrict`; more are refused";
     restriction_bytes_per_user = 1 << 20, "bytes",
@@ -88,7 +88,7 @@ limits! {
     restriction_bytes_in_all = 64 << 20, "bytes",
         "the same memory for all users, as with `restriction_bytes_per_user`";
     restrictions = 16, "count",
-        "times that a session may give rights up; a further `session.restrict` is refused";
+        "times that a session may restrict its rights; a further `session.restrict` is refused";
     handles_per_user = 65_536, "count",
         "open handles of one user, over all of its sessions; a further socket is refused";
     handles_in_all = 262_144, "count",
@@ -98,31 +98,31 @@ limits! {
     calls_in_flight_in_all = 65_536, "count",
         "calls in all that wait; a further one that would wait is refused, others are served";
     buffered_bytes_per_user = 256 << 20, "bytes",
-        "bytes held for one user: requests of waiting calls, messages that are not yet whole, and answers that are not yet read; a call that would exceed it is refused, an unfinished message or an unread answer ends its connection";
+        "bytes held for one user: requests of waiting calls, incomplete messages, and unread responses; a call that would exceed it is refused, an incomplete message or an unread response ends its connection";
     buffered_bytes_in_all = 1 << 30, "bytes",
         "bytes held for all users, as with `buffered_bytes_per_user`";
     buffered_descriptors_per_user = 4096, "count",
-        "descriptors held for one user: beside waiting calls, and beside messages that are not yet whole; a call that would exceed it is refused, an unfinished message ends its connection";
+        "descriptors held for one user: with waiting calls, and with incomplete messages; a call that would exceed it is refused, an incomplete message ends its connection";
     buffered_descriptors_in_all = 16_384, "count",
         "descriptors held for all users, as with `buffered_descriptors_per_user`";
     kernel_bytes_per_user = 256 << 20, "bytes",
-        "kernel memory that options of one user's sockets take ahead of need or allow beyond the host's limits: rings, reserved memory, forced buffers; an option that would exceed it is refused";
+        "kernel memory that options of one user's sockets allocate in advance or allow beyond the host's limits: rings, reserved memory, forced buffers; an option that would exceed it is refused";
     kernel_bytes_in_all = 1 << 30, "bytes",
         "the same memory for all users, as with `kernel_bytes_per_user`";
     packets_per_second = 0, "count",
-        "messages a second that one user sends and receives, 0 for any number; a further one waits as long as its socket's timeout allows, and is refused where that does not wait";
+        "messages a second that one user sends and receives, 0 for any number; a further one waits as long as the timeout of its socket allows; on a socket that does not wait it is refused";
     bytes_per_second = 0, "bytes",
-        "bytes a second that one user sends and receives, 0 for any number; beyond it as with `packets_per_second`";
+        "bytes a second that one user sends and receives, 0 for any number; the consequence is that of `packets_per_second`";
     receive_bytes = 4 << 20, "bytes",
-        "what one receiving call may ask for; more is refused";
+        "the size that one receiving call may request; a larger one is refused";
     ancillary_bytes = 1 << 20, "bytes",
-        "room for ancillary data that one receiving call may ask for; more is refused";
+        "space for ancillary data that one receiving call may request; more is refused";
     batch_messages = 1024, "count",
         "messages of one recvmmsg or sendmmsg (`UIO_MAXIOV`); more are refused";
     poll_handles = 16384, "count",
         "handles of one socket.poll; more are refused";
     message_values = 65_536, "count",
-        "JSON values of one message, counted by its commas and opening brackets outside of texts; a message with more is refused before it is decoded";
+        "JSON values of one message, counted by its commas and opening brackets outside of strings; a message with more is refused before it is decoded";
     message_buffers = 16384, "count",
         "buffers of one sending or receiving call, all of its messages together; more are refused";
     ancillary_items = 4096, "count",
@@ -130,37 +130,37 @@ limits! {
     address_items = 64, "count",
         "values within one address; more are refused";
     resolver_jobs = 16, "count",
-        "look-ups at a time; further ones wait in order";
+        "concurrent look-ups; further ones wait in order";
     resolver_jobs_per_user = 8, "count",
-        "look-ups at a time of one user; further ones wait in order";
+        "concurrent look-ups of one user; further ones wait in order";
     identity_jobs = 64, "count",
-        "calls on `AF_UNIX` sockets at a time that are made as somebody else than the broker; further ones wait in order";
+        "concurrent calls on `AF_UNIX` sockets under another identity than the broker's; further ones wait in order";
     identity_jobs_per_user = 8, "count",
-        "calls on `AF_UNIX` sockets at a time that are made as one such user; further ones wait in order";
+        "concurrent calls on `AF_UNIX` sockets under the identity of one such user; further ones wait in order";
     linger_seconds = 3600, "seconds",
-        "the longest linger a session may ask for; more is refused";
+        "the longest linger that a session may request; more is refused";
     clone_seconds = 30, "seconds",
         "how long a cloned session waits for its first connection; then its handles close";
     resolve_seconds = 10, "seconds",
         "how long `call.resolve` waits for the end of a connection; then it is refused";
     resolve_kept = 64, "count",
-        "ended connections a session remembers for `call.resolve`; the oldest is forgotten";
+        "ended connections that a session remembers for `call.resolve`; the broker discards the oldest";
     resolve_kept_bytes = 16 << 20, "bytes",
-        "answers a session keeps for `call.resolve`; beyond it the oldest is forgotten";
+        "responses that a session keeps for `call.resolve`; beyond it the broker discards the oldest";
     resolve_kept_bytes_per_user = 64 << 20, "bytes",
-        "memory of the answers and the ids of cancelled calls that are kept for `call.resolve`, of all connections and sessions of one user; what exceeds it is not kept";
+        "memory of the responses and the ids of cancelled calls that are kept for `call.resolve`, of all connections and sessions of one user; what exceeds it is not kept";
     resolve_kept_bytes_in_all = 256 << 20, "bytes",
         "the same memory for all users, as with `resolve_kept_bytes_per_user`";
     resolve_kept_seconds = 60, "seconds",
-        "how long an ended connection is remembered for `call.resolve`";
+        "how long the broker remembers an ended connection for `call.resolve`";
     audit_records_per_second = 1000, "count",
-        "audit records a second; further ones are dropped, and the next one tells how many were";
+        "audit records a second; further ones are dropped, and the next one reports how many were dropped";
     audit_records_per_user = 250, "count",
-        "audit records a second of one user; further ones are dropped, and the next one of this user reports how many were";
+        "audit records a second of one user; further ones are dropped, and the next one of this user reports how many were dropped";
     audit_users = 1024, "count",
         "users whose audit records are counted separately; further ones share one count";
     refusal_lines_per_minute = 5, "count",
-        "lines of the log a minute about connections that were refused to one user for one reason; one more line reports how many were left out";
+        "log lines a minute about refused connections of one user for one reason; one more line reports how many were omitted";
     drain_seconds = 5, "seconds",
         "how long calls in flight may take to end after SIGTERM; then they are cancelled";
 }
