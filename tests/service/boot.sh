@@ -1,9 +1,9 @@
 #!/bin/sh
-# boot.sh CGROUP MACHINE TREE: boots a tree with systemd as its first process, and ends it with all that runs
-# in it as soon as standard input ends: when the test lets go of it, or has ended, however that was.
+# boot.sh CGROUP MACHINE TREE: boots a tree with systemd as its first process. When standard input ends, because the
+# test closed it or ended in any way, it terminates the guest with all of its processes.
 #
-# Everything is the guest's own: its control group, its mounts, its network, and what it writes, which is
-# in memory. NOTIFY_SOCKET is told when it has come up. TREE `/` is the machine's own.
+# The guest has its own control group, mounts and network; its files are written to memory. NOTIFY_SOCKET receives a
+# notification when the guest has booted. TREE `/` is the tree of the machine itself.
 set -eu
 cgroup=$1 machine=$2 tree=$3
 trap '' HUP INT TERM
@@ -17,7 +17,7 @@ boot() {
         mkdir -p /run/systemd/nspawn
         mount -t tmpfs tmpfs /run/systemd/nspawn
         if [ "$tree" = / ]; then
-            # nspawn takes no overlay of the root itself. Services that the machine starts stay out.
+            # nspawn does not accept an overlay of the root itself. Services that the machine starts are excluded.
             mount -t tmpfs tmpfs /mnt
             mkdir /mnt/upper /mnt/work /mnt/tree
             mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/tree
@@ -26,14 +26,14 @@ boot() {
         else
             set -- --volatile=overlay -D "$tree"
         fi
-        # Landlock and BPF are what a service manager has on a machine of its own.
+        # A service manager on a real machine has Landlock and BPF.
         exec systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
             --notify-ready=yes --machine="$machine" --capability=CAP_BPF,CAP_PERFMON \
             --system-call-filter="bpf landlock_create_ruleset landlock_add_rule landlock_restrict_self" \
             --boot "$@" systemd.show_status=no' sh "$machine" "$tree"
 }
 
-# The group first: nothing of the guest is ever outside of it.
+# The group first: no process of the guest is ever outside of it.
 (echo 0 >"$cgroup/cgroup.procs"; boot) </dev/null &
 # Nothing is ever written here.
 read -r _ || :
