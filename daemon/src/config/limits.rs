@@ -66,11 +66,11 @@ limits! {
     partial_seconds = 60, "seconds",
         "how long an incomplete message may receive no further byte; then the broker closes the connection";
     connections = 2048, "count",
-        "connections in all; further ones are closed at once";
+        "connections in all; further ones are closed immediately";
     connections_reserved = 16, "count",
         "connections of root and the broker's own user in addition to `connections`, for the inspection of a full broker";
     connections_per_user = 1024, "count",
-        "connections of one user; further ones are closed at once";
+        "connections of one user; further ones are closed immediately";
     sessions = 2048, "count",
         "opened sessions in all; a further `session.open` or `session.clone` is refused";
     sessions_reserved = 16, "count",
