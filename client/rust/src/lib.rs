@@ -40,7 +40,6 @@ mod wire;
 mod call;
 mod operation;
 mod face;
-mod rpc;
 pub mod blocking;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;

@@ -35,7 +35,6 @@ mod broker;
 mod open;
 mod socket;
 mod stream;
-mod rpc;
 
 pub use broker::Broker;
 pub use socket::Socket;

@@ -18,11 +18,9 @@ mod pool;
 mod broker;
 mod open;
 mod cancel;
-mod rpc;
 mod socket;
 mod transfer;
 
 pub use broker::Broker;
 pub use cancel::Cancel;
-pub use rpc::complete;
 pub use socket::Socket;

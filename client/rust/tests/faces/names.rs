@@ -1,12 +1,8 @@
-//! Names, and the stubs that the contract generates.
+//! Host names, services, protocols and interfaces.
 
-use sockbroker_client::blocking::complete;
-use sockbroker_client::proto::api::name::NamesClient;
-use sockbroker_client::proto::api::socket::SocketClient;
-use sockbroker_client::proto::constant::Constant;
 use sockbroker_client::{Address, Error};
 
-use crate::{bounded, connect, daemon, run};
+use crate::{bounded, connect, daemon};
 
 #[test]
 fn the_databases_answer_and_the_resolver_fails_by_its_own_numbers() {
@@ -27,30 +23,5 @@ fn the_databases_answer_and_the_resolver_fails_by_its_own_numbers() {
         assert!(matches!(error, Error::Resolver { errno: ..0, .. }), "{error:?}");
         let error = broker.getservbyname("no such service", None).unwrap_err();
         assert!(matches!(error, Error::Os { errno: None, .. }), "{error:?}");
-    });
-}
-
-#[test]
-fn generated_stubs_work_over_the_blocking_face() {
-    bounded(20, || {
-        let daemon = daemon();
-        let broker = connect(&daemon);
-        let port = NamesClient::getservbyname(&broker, "http".to_owned(), None);
-        assert_eq!(complete(port).unwrap(), 80);
-        let family = Some(Constant(99));
-        let made = SocketClient::socket(&broker, family, None, None, None, None, None);
-        let error = complete(made).unwrap_err();
-        assert_eq!(error.errno(), Some(97), "{error:?}");
-    });
-}
-
-#[test]
-fn generated_stubs_work_over_the_asynchronous_face() {
-    run(async |broker| {
-        let port = NamesClient::getservbyname(&broker, "http".to_owned(), None).await;
-        assert_eq!(port.unwrap(), 80);
-        let made = SocketClient::socketpair(&broker, None, None, None, None, None).await;
-        let (left, right) = made.unwrap();
-        assert_ne!(left.handle, right.handle);
     });
 }
