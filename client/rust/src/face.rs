@@ -138,12 +138,12 @@ macro_rules! socket_methods {
 
         /// Sends bytes to the peer; how many left. Of a stream not more than 1 MiB at a time do.
         fn send(this, data: &[u8]) -> usize {
-            operation::send(this.carriage(), this.handle(), this.piece(data), Flags::NONE)
+            operation::send(this.payload_encoding(), this.handle(), this.piece(data), Flags::NONE)
         }
 
         /// Sends bytes to the peer with flags; how many left.
         fn send_with_flags(this, data: &[u8], flags: Flags) -> usize {
-            operation::send(this.carriage(), this.handle(), this.piece(data), flags)
+            operation::send(this.payload_encoding(), this.handle(), this.piece(data), flags)
         }
 
         /// Sends a datagram to an address; how many bytes left.
@@ -219,7 +219,7 @@ macro_rules! socket_methods {
         /// Receives only what a classic BPF program lets through: 1 to 4096 instructions of 8 bytes
         /// (`struct sock_filter`), host order.
         fn attach_filter(this, program: &[u8]) -> () {
-            operation::attach_filter(this.carriage(), this.handle(), program)
+            operation::attach_filter(this.payload_encoding(), this.handle(), program)
         }
 
         /// Receives everything again.

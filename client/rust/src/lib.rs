@@ -33,11 +33,11 @@
 mod endpoint;
 mod error;
 mod address;
-mod kind;
+mod constant;
 pub mod option;
 mod message;
 mod wire;
-mod call;
+mod request;
 mod operation;
 mod face;
 pub mod blocking;
@@ -45,9 +45,9 @@ pub mod blocking;
 pub mod asynchronous;
 
 pub use address::{Address, PacketAddress};
+pub use constant::{Domain, Events, Flags, Protocol, Type};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result};
-pub use kind::{Domain, Events, Flags, Protocol, Type};
 pub use message::{
     AddressHints, AddressInfo, Ancillary, Attributes, Host, Message, OutgoingAncillary, Polled,
 };

@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::address::Address;
-use crate::kind::{Domain, Events, Flags, Protocol, Type};
+use crate::constant::{Domain, Events, Flags, Protocol, Type};
 
 /// `SOL_SOCKET`.
 pub(crate) const SOL_SOCKET: i64 = 1;

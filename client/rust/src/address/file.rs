@@ -28,14 +28,14 @@ pub(crate) enum Purpose {
 
 /// Descriptors of a request, the last of which may be a file that its address names.
 #[derive(Debug, Default)]
-pub(crate) struct Enclosed<'a> {
+pub(crate) struct RequestDescriptors<'a> {
     /// Those that the caller passes.
     pub(crate) passed: &'a [BorrowedFd<'a>],
     /// A file, or why it cannot be opened.
     pub(crate) file: Option<Result<OwnedFd>>,
 }
 
-impl Enclosed<'_> {
+impl RequestDescriptors<'_> {
     /// All of them, in order; the error of a file that cannot be opened.
     pub(crate) fn all(&self) -> Result<Cow<'_, [BorrowedFd<'_>]>> {
         match &self.file {

@@ -14,12 +14,12 @@ use sockbroker_proto::address::{AddressItem, AddressValue, BytesValue, OpaqueVal
 use sockbroker_proto::bytes::{decode_base64, encode_base64};
 use sockbroker_proto::socket_spec::SocketSpec;
 
+use crate::constant::{Domain, Protocol};
 use crate::error::{Error, Result};
-use crate::kind::{Domain, Protocol};
 
 /// The address of a socket, of any family.
 ///
-/// Made from a [`SocketAddr`], from a host name and a port, from a path, or by one of the functions
+/// NewSocket from a [`SocketAddr`], from a host name and a port, from a path, or by one of the functions
 /// for the other families; what a call gives is turned back by [`Address::to_inet`] and its kin.
 /// A host name is looked up by the broker. A path of `AF_UNIX` is one of this process: the client opens the
 /// file, or for `bind` its folder, and passes the descriptor. Over a connection that carries no descriptors

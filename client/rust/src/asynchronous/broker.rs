@@ -13,19 +13,19 @@ use sockbroker_proto::handle::Handle;
 use tokio::task::JoinSet;
 
 use super::Socket;
-use super::flight::{Flight, Heir};
-use super::link::Link;
+use super::connection::Connection;
+use super::pending::{Heir, PendingCall};
 use crate::address::Address;
-use crate::call::{Call, Carriage, Parts};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::face::broker_methods;
 use crate::message::{AddressHints, AddressInfo, Host};
-use crate::operation::{self, Made};
+use crate::operation::{self, NewSocket};
+use crate::request::{Attachments, Call, PayloadEncoding};
+use crate::wire::child::{self, ChildBroker};
 use crate::wire::connect::{LONGEST_WAIT, connect};
 use crate::wire::framing::Framing;
-use crate::wire::launch::{self, Launched};
-use crate::wire::reply::{Answer, Reply};
+use crate::wire::response::{OwnedResponse, Response};
 
 /// How long the broker may take to answer once it was asked to cancel a call.
 const GRACE: Duration = Duration::from_secs(1);
@@ -41,15 +41,15 @@ pub struct Broker {
 }
 
 struct Inner {
-    link: Arc<Link>,
+    link: Arc<Connection>,
     endpoint: Endpoint,
-    carriage: Carriage,
+    payload_encoding: PayloadEncoding,
     /// Nanoseconds, or [`UNLIMITED`].
     call_timeout: AtomicU64,
     /// Reads and writes; ends with this value.
     _task: JoinSet<()>,
     /// Dropped last.
-    _launched: Option<Launched>,
+    _launched: Option<ChildBroker>,
 }
 
 impl fmt::Debug for Broker {
@@ -98,7 +98,7 @@ impl Broker {
     ///
     /// [`Error::Connect`] if it cannot be started.
     pub async fn spawn() -> Result<Self> {
-        Self::spawn_command(launch::usual_command()).await
+        Self::spawn_command(child::usual_command()).await
     }
 
     /// Starts a broker of one's own by a command that serves its standard input and output; they
@@ -110,27 +110,28 @@ impl Broker {
     pub async fn spawn_command(command: Command) -> Result<Self> {
         let words = [command.get_program()].into_iter().chain(command.get_args());
         let endpoint = Endpoint::Stdio(words.map(Into::into).collect());
-        let (stream, launched) = launch::launch(command)?;
-        Self::over(stream, endpoint, Some(launched)).await
+        let (stream, child) = child::spawn(command)?;
+        Self::over(stream, endpoint, Some(child)).await
     }
 
     async fn over(
         stream: UnixStream,
         endpoint: Endpoint,
-        launched: Option<Launched>,
+        child: Option<ChildBroker>,
     ) -> Result<Self> {
-        let link =
-            Arc::new(Link::over(stream, Framing::of(&endpoint)).map_err(Error::disconnected)?);
+        let link = Arc::new(
+            Connection::over(stream, Framing::of(&endpoint)).map_err(Error::disconnected)?,
+        );
         let mut task = JoinSet::new();
         let served = Arc::clone(&link);
         task.spawn(async move { served.serve().await });
         let inner = Inner {
             link,
-            carriage: Carriage::of(&endpoint),
+            payload_encoding: PayloadEncoding::of(&endpoint),
             endpoint,
             call_timeout: AtomicU64::new(UNLIMITED),
             _task: task,
-            _launched: launched,
+            _launched: child,
         };
         let broker = Self { inner: Arc::new(inner) };
         match tokio::time::timeout(LONGEST_WAIT, broker.session()).await {
@@ -170,31 +171,31 @@ impl Broker {
     ///
     /// Whatever the call fails with.
     pub async fn call(&self, method: &str, params: impl Serialize) -> Result<Value> {
-        let call = Call::new(method, params, |reply: &mut Reply<'_>| reply.value());
-        self.run(call.with_parts(Parts::Refused)).await
+        let call = Call::new(method, params, |response: &mut Response<'_>| response.value());
+        self.run(call.with_attachments(Attachments::Refused)).await
     }
 
     fn broker(&self) -> &Self {
         self
     }
 
-    pub(crate) fn carriage(&self) -> Carriage {
-        self.inner.carriage
+    pub(crate) fn payload_encoding(&self) -> PayloadEncoding {
+        self.inner.payload_encoding
     }
 
     pub(crate) async fn make<P, F>(&self, call: Call<'_, P, F>) -> Result<Socket>
     where
         P: Serialize,
-        F: FnMut(&mut Reply<'_>) -> Result<Made>,
+        F: FnMut(&mut Response<'_>) -> Result<NewSocket>,
     {
-        Ok(Socket::from_made(self, self.run_for(call, Heir::Closing).await?))
+        Ok(Socket::from_new(self, self.run_for(call, Heir::Closing).await?))
     }
 
     /// Carries out a call whose answer is of no use to anybody else.
     pub(crate) async fn run<P, F, T>(&self, call: Call<'_, P, F>) -> Result<T>
     where
         P: Serialize,
-        F: FnMut(&mut Reply<'_>) -> Result<T>,
+        F: FnMut(&mut Response<'_>) -> Result<T>,
     {
         self.run_for(call, Heir::Nobody).await
     }
@@ -203,10 +204,10 @@ impl Broker {
     pub(crate) async fn run_for<P, F, T>(&self, mut call: Call<'_, P, F>, heir: Heir) -> Result<T>
     where
         P: Serialize,
-        F: FnMut(&mut Reply<'_>) -> Result<T>,
+        F: FnMut(&mut Response<'_>) -> Result<T>,
     {
-        let flight = self.begin(&call, heir)?;
-        let mut answer = self.limited(flight, call.method).await?;
+        let pending = self.begin(&call, heir)?;
+        let mut answer = self.limited(pending, call.method).await?;
         let result = answer.read(&mut call.read);
         self.recycle(answer);
         result
@@ -217,30 +218,30 @@ impl Broker {
         &self,
         call: &Call<'_, P, F>,
         heir: Heir,
-    ) -> Result<Flight> {
+    ) -> Result<PendingCall> {
         let link = &self.inner.link;
-        Ok(Flight::new(link, link.begin(call)?, heir))
+        Ok(PendingCall::new(link, link.begin(call)?, heir))
     }
 
     /// Takes a buffer back, to be used again.
-    pub(crate) fn recycle(&self, answer: Answer) {
+    pub(crate) fn recycle(&self, answer: OwnedResponse) {
         self.inner.link.recycle(answer);
     }
 
-    async fn limited(&self, mut flight: Flight, method: &str) -> Result<Answer> {
-        let Some(limit) = self.call_timeout() else { return flight.await };
-        if let Ok(answer) = tokio::time::timeout(limit, &mut flight).await {
+    async fn limited(&self, mut pending: PendingCall, method: &str) -> Result<OwnedResponse> {
+        let Some(limit) = self.call_timeout() else { return pending.await };
+        if let Ok(answer) = tokio::time::timeout(limit, &mut pending).await {
             return answer;
         }
-        flight.cancel();
-        match tokio::time::timeout(GRACE, &mut flight).await {
+        pending.cancel();
+        match tokio::time::timeout(GRACE, &mut pending).await {
             Ok(Ok(answer)) => match answer.error() {
                 Some(Error::Cancelled { call, sent }) => Err(Error::Timeout { call, sent }),
                 _ => Ok(answer),
             },
             Ok(Err(error)) => Err(error),
             Err(_silent) => {
-                flight.let_go();
+                pending.let_go();
                 Err(Error::Timeout { call: method.to_owned(), sent: None })
             }
         }

@@ -27,10 +27,10 @@
 //! already taken is not lost: the next one on the same socket gives it. A socket that was made for
 //! nobody is closed. What [`Socket::recv_msg`] had taken is lost.
 
-mod queue;
-mod link;
-mod flight;
-mod orphan;
+mod send_queue;
+mod connection;
+mod pending;
+mod dropped;
 mod broker;
 mod open;
 mod socket;

@@ -3,13 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::flight::Heir;
+use super::pending::Heir;
 use super::{Broker, Socket};
 use crate::address::Address;
+use crate::constant::{Domain, Events, Protocol, Type};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::kind::{Domain, Events, Protocol, Type};
 use crate::message::Polled;
 use crate::operation;
 
@@ -43,7 +43,7 @@ impl Broker {
     ) -> Result<(Socket, Socket)> {
         let call = operation::socketpair(domain, kind, protocol);
         let (left, right) = self.run_for(call, Heir::Closing).await?;
-        Ok((Socket::from_made(self, left), Socket::from_made(self, right)))
+        Ok((Socket::from_new(self, left), Socket::from_new(self, right)))
     }
 
     /// Lends a socket of one's own to the broker, which works on a copy of the descriptor.

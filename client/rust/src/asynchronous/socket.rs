@@ -10,18 +10,18 @@ use sockbroker_proto::api::option::IoctlArgument;
 use sockbroker_proto::handle::Handle;
 
 use super::Broker;
-use super::flight::Heir;
-use super::orphan::Kept;
-use super::stream::Streaming;
+use super::dropped::Kept;
+use super::pending::Heir;
+use super::stream::StreamState;
 use crate::address::Address;
-use crate::call::Carriage;
+use crate::constant::{Domain, Flags, Protocol, Type};
 use crate::error::{Error, Result};
 use crate::face::socket_methods;
-use crate::kind::{Domain, Flags, Protocol, Type};
 use crate::message::{Attributes, Message, OutgoingAncillary};
-use crate::operation::{self, Made, PIECE};
+use crate::operation::{self, MAX_TRANSFER, NewSocket};
 use crate::option::{self, OptionType, RawValue, SocketOption};
-use crate::wire::reply::Answer;
+use crate::request::PayloadEncoding;
+use crate::wire::response::OwnedResponse;
 
 /// `EBUSY`.
 const EBUSY: i32 = 16;
@@ -37,7 +37,7 @@ pub struct Socket {
     /// What dropped receives and accepts had taken.
     pub(super) kept: Arc<Kept>,
     /// What `AsyncRead` and `AsyncWrite` have under way.
-    pub(super) streaming: Streaming,
+    pub(super) streaming: StreamState,
     /// Whether the handle is still to be closed.
     open: bool,
 }
@@ -66,13 +66,13 @@ impl Socket {
         broker.make(operation::socket(domain, kind, protocol)).await
     }
 
-    pub(crate) fn from_made(broker: &Broker, made: Made) -> Self {
+    pub(crate) fn from_new(broker: &Broker, made: NewSocket) -> Self {
         Self {
             broker: broker.clone(),
             handle: made.handle,
             attributes: made.attributes,
             kept: Arc::default(),
-            streaming: Streaming::default(),
+            streaming: StreamState::default(),
             open: true,
         }
     }
@@ -95,16 +95,17 @@ impl Socket {
     /// Whether this process opens the files that addresses name: those of `AF_UNIX`, where descriptors
     /// can be passed.
     pub(super) fn opens_files(&self) -> bool {
-        self.attributes.domain == Domain::UNIX && self.carriage() == Carriage::Attachments
+        self.attributes.domain == Domain::UNIX
+            && self.payload_encoding() == PayloadEncoding::Attachments
     }
 
     /// How payload goes, and whether files of addresses are opened here.
-    fn route(&self) -> (Carriage, bool) {
-        (self.carriage(), self.opens_files())
+    fn route(&self) -> (PayloadEncoding, bool) {
+        (self.payload_encoding(), self.opens_files())
     }
 
-    pub(super) fn carriage(&self) -> Carriage {
-        self.broker.carriage()
+    pub(super) fn payload_encoding(&self) -> PayloadEncoding {
+        self.broker.payload_encoding()
     }
 
     fn piece<'a>(&self, data: &'a [u8]) -> &'a [u8] {
@@ -118,7 +119,7 @@ impl Socket {
             Some(mut answer) => answer.read(&mut call.read)?,
             None => self.broker.run_for(call, Heir::Socket(Arc::clone(&self.kept))).await?,
         };
-        Ok((Self::from_made(&self.broker, made), address))
+        Ok((Self::from_new(&self.broker, made), address))
     }
 
     /// Connects within a time; the socket's timeout is afterwards what it was.
@@ -145,8 +146,10 @@ impl Socket {
     ///
     /// [`Error::sent`] tells how many bytes of the last MiB had left.
     pub async fn send_all(&self, data: &[u8]) -> Result<()> {
-        for part in data.chunks(PIECE) {
-            self.broker.run(operation::send_all(self.carriage(), self.handle, part)).await?;
+        for part in data.chunks(MAX_TRANSFER) {
+            self.broker
+                .run(operation::send_all(self.payload_encoding(), self.handle, part))
+                .await?;
         }
         Ok(())
     }
@@ -159,10 +162,12 @@ impl Socket {
         flags: Flags,
         address: Option<Address>,
     ) -> Result<usize> {
-        let (carriage, beside) = (self.carriage(), operation::descriptors(ancillary));
+        let (payload_encoding, beside) =
+            (self.payload_encoding(), operation::descriptors(ancillary));
         let handle = self.handle;
         let to = (address, self.opens_files());
-        let call = operation::send_msg(carriage, handle, data, ancillary, &beside, flags, to);
+        let call =
+            operation::send_msg(payload_encoding, handle, data, ancillary, &beside, flags, to);
         self.broker.run(call).await
     }
 
@@ -212,14 +217,14 @@ impl Socket {
     }
 
     /// Gives what a dropped receive had taken. A stream's rest waits for the next one.
-    fn read_kept(&self, mut answer: Answer, buffer: &mut [u8]) -> Result<usize> {
+    fn read_kept(&self, mut answer: OwnedResponse, buffer: &mut [u8]) -> Result<usize> {
         let stream = self.attributes.kind == Type::STREAM;
         let mut take = |data: &[u8]| {
             let (now, later) = data.split_at(data.len().min(buffer.len()));
             buffer.get_mut(..now.len()).unwrap_or_default().copy_from_slice(now);
-            (now.len(), (stream && !later.is_empty()).then(|| Answer::of_data(later)))
+            (now.len(), (stream && !later.is_empty()).then(|| OwnedResponse::of_data(later)))
         };
-        let (read, later) = answer.read(&mut |reply| operation::data(reply, &mut take))?;
+        let (read, later) = answer.read(&mut |response| operation::data(response, &mut take))?;
         if let Some(later) = later {
             self.kept.put_back(later);
         }

@@ -9,34 +9,34 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Socket;
-use super::flight::{Flight, Heir};
-use super::link::lock;
-use crate::call::Call;
+use super::connection::lock;
+use super::pending::{Heir, PendingCall};
+use crate::constant::Flags;
 use crate::error::Result;
-use crate::kind::Flags;
-use crate::operation::{self, PIECE};
-use crate::wire::reply::Answer;
+use crate::operation::{self, MAX_TRANSFER};
+use crate::request::Call;
+use crate::wire::response::OwnedResponse;
 
 /// How many writes may be on their way before the next one waits.
 const WRITES: usize = 4;
 /// How many bytes may be.
-const WRITTEN: usize = PIECE;
+const WRITTEN: usize = MAX_TRANSFER;
 
 /// What is under way.
 #[derive(Debug, Default)]
-pub(super) struct Streaming {
-    reading: Mutex<Option<Flight>>,
+pub(super) struct StreamState {
+    reading: Mutex<Option<PendingCall>>,
     writing: Mutex<Writing>,
-    shutting: Mutex<Option<Flight>>,
+    shutting: Mutex<Option<PendingCall>>,
 }
 
 #[derive(Debug, Default)]
 struct Writing {
-    calls: VecDeque<(Flight, usize)>,
+    calls: VecDeque<(PendingCall, usize)>,
     bytes: usize,
 }
 
-impl Streaming {
+impl StreamState {
     /// Gives up a read that nobody polls; what it had taken is kept.
     pub(super) fn leave_reading(&self) {
         drop(lock(&self.reading).take());
@@ -51,14 +51,14 @@ impl Streaming {
 impl Writing {
     /// Waits until no more than so many bytes are on their way.
     fn poll(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<Result<()>> {
-        while let Some((flight, length)) = self.calls.front_mut() {
-            let Poll::Ready(answer) = Pin::new(flight).poll(context) else {
+        while let Some((pending, length)) = self.calls.front_mut() {
+            let Poll::Ready(answer) = Pin::new(pending).poll(context) else {
                 let few = self.bytes <= bytes && self.calls.len() < WRITES;
                 return if few { Poll::Ready(Ok(())) } else { Poll::Pending };
             };
             self.bytes -= *length;
             self.calls.pop_front();
-            answer?.read(&mut |reply| reply.value::<()>())?;
+            answer?.read(&mut |response| response.value::<()>())?;
         }
         Poll::Ready(Ok(()))
     }
@@ -67,20 +67,20 @@ impl Writing {
 impl Drop for Writing {
     /// What was written is sent, also when the socket is dropped.
     fn drop(&mut self) {
-        self.calls.drain(..).for_each(|(flight, _)| flight.let_go());
+        self.calls.drain(..).for_each(|(pending, _)| pending.let_go());
     }
 }
 
 impl Socket {
-    fn poll_receive(&self, context: &mut Context<'_>, room: usize) -> Poll<Result<Answer>> {
+    fn poll_receive(&self, context: &mut Context<'_>, room: usize) -> Poll<Result<OwnedResponse>> {
         let mut reading = lock(&self.streaming.reading);
         if reading.is_none() {
-            let params = (self.handle(), room.min(PIECE), Flags::NONE);
+            let params = (self.handle(), room.min(MAX_TRANSFER), Flags::NONE);
             let call = Call::new("socket.recv", params, |_| Ok(()));
             *reading = Some(self.broker().begin(&call, Heir::Socket(Arc::clone(&self.kept)))?);
         }
-        let Some(flight) = reading.as_mut() else { return Poll::Pending };
-        let answer = ready!(Pin::new(flight).poll(context));
+        let Some(pending) = reading.as_mut() else { return Poll::Pending };
+        let answer = ready!(Pin::new(pending).poll(context));
         *reading = None;
         Poll::Ready(answer)
     }
@@ -102,9 +102,9 @@ impl AsyncRead for Socket {
         let mut take = |data: &[u8]| {
             let (now, later) = data.split_at(data.len().min(buffer.remaining()));
             buffer.put_slice(now);
-            (!later.is_empty()).then(|| Answer::of_data(later))
+            (!later.is_empty()).then(|| OwnedResponse::of_data(later))
         };
-        match answer.read(&mut |reply| operation::data(reply, &mut take))? {
+        match answer.read(&mut |response| operation::data(response, &mut take))? {
             Some(later) => self.kept.put_back(later),
             None => self.broker().recycle(answer),
         }
@@ -123,12 +123,12 @@ impl AsyncWrite for Socket {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let piece = data.get(..PIECE / 2).unwrap_or(data);
+        let piece = data.get(..MAX_TRANSFER / 2).unwrap_or(data);
         let mut writing = lock(&self.streaming.writing);
         ready!(writing.poll(context, WRITTEN - piece.len()))?;
-        let call = operation::send_all(self.carriage(), self.handle(), piece);
-        let flight = self.broker().begin(&call, Heir::Nobody)?;
-        writing.calls.push_back((flight, piece.len()));
+        let call = operation::send_all(self.payload_encoding(), self.handle(), piece);
+        let pending = self.broker().begin(&call, Heir::Nobody)?;
+        writing.calls.push_back((pending, piece.len()));
         writing.bytes += piece.len();
         Poll::Ready(Ok(piece.len()))
     }
@@ -145,10 +145,10 @@ impl AsyncWrite for Socket {
                 operation::shutdown(self.handle(), operation::how(std::net::Shutdown::Write));
             *shutting = Some(self.broker().begin(&call, Heir::Nobody)?);
         }
-        let Some(flight) = shutting.as_mut() else { return Poll::Pending };
-        let answer = ready!(Pin::new(flight).poll(context));
+        let Some(pending) = shutting.as_mut() else { return Poll::Pending };
+        let answer = ready!(Pin::new(pending).poll(context));
         *shutting = None;
-        answer?.read(&mut |reply| reply.value::<()>())?;
+        answer?.read(&mut |response| response.value::<()>())?;
         Poll::Ready(Ok(()))
     }
 }

@@ -15,15 +15,15 @@ use super::connection::Connection;
 use super::pool::Pool;
 use super::{Cancel, Socket};
 use crate::address::Address;
-use crate::call::{Call, Carriage, Parts};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::face::broker_methods;
 use crate::message::{AddressHints, AddressInfo, Host};
-use crate::operation::{self, Made};
+use crate::operation::{self, NewSocket};
+use crate::request::{Attachments, Call, PayloadEncoding};
+use crate::wire::child;
 use crate::wire::framing::Framing;
-use crate::wire::launch;
-use crate::wire::reply::Reply;
+use crate::wire::response::Response;
 
 /// How long the broker may take to answer once it was asked to cancel a call.
 const GRACE: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub struct Broker {
 struct Inner {
     pool: Pool,
     endpoint: Endpoint,
-    carriage: Carriage,
+    payload_encoding: PayloadEncoding,
     /// Nanoseconds, or [`UNLIMITED`].
     call_timeout: AtomicU64,
     /// Handles of dropped sockets that could not be closed at once.
@@ -94,7 +94,7 @@ impl Broker {
     ///
     /// [`Error::Connect`] if it cannot be started.
     pub fn spawn() -> Result<Self> {
-        Self::spawn_command(launch::usual_command())
+        Self::spawn_command(child::usual_command())
     }
 
     /// Starts a broker of one's own by a command that serves its standard input and output; they
@@ -106,14 +106,14 @@ impl Broker {
     pub fn spawn_command(command: Command) -> Result<Self> {
         let words = [command.get_program()].into_iter().chain(command.get_args());
         let endpoint = Endpoint::Stdio(words.map(Into::into).collect());
-        let (stream, launched) = launch::launch(command)?;
-        Ok(Self::new(Pool::private(Connection::over(stream, Framing::Lsp), launched)?, endpoint))
+        let (stream, child) = child::spawn(command)?;
+        Ok(Self::new(Pool::private(Connection::over(stream, Framing::Lsp), child)?, endpoint))
     }
 
     fn new(pool: Pool, endpoint: Endpoint) -> Self {
         let inner = Inner {
             pool,
-            carriage: Carriage::of(&endpoint),
+            payload_encoding: PayloadEncoding::of(&endpoint),
             endpoint,
             call_timeout: AtomicU64::new(UNLIMITED),
             dropped: Mutex::default(),
@@ -162,15 +162,15 @@ impl Broker {
     ///
     /// Whatever the call fails with.
     pub fn call(&self, method: &str, params: impl Serialize) -> Result<Value> {
-        let call = Call::new(method, params, |reply: &mut Reply<'_>| reply.value());
-        self.run(call.with_parts(Parts::Refused))
+        let call = Call::new(method, params, |response: &mut Response<'_>| response.value());
+        self.run(call.with_attachments(Attachments::Refused))
     }
 
-    pub(crate) fn make<P: Serialize, F: FnMut(&mut Reply<'_>) -> Result<Made>>(
+    pub(crate) fn make<P: Serialize, F: FnMut(&mut Response<'_>) -> Result<NewSocket>>(
         &self,
         call: Call<'_, P, F>,
     ) -> Result<Socket> {
-        Ok(Socket::from_made(self, self.run(call)?))
+        Ok(Socket::from_new(self, self.run(call)?))
     }
 
     /// So that methods of both faces find the broker in the same way.
@@ -178,15 +178,15 @@ impl Broker {
         self
     }
 
-    pub(crate) fn carriage(&self) -> Carriage {
-        self.inner.carriage
+    pub(crate) fn payload_encoding(&self) -> PayloadEncoding {
+        self.inner.payload_encoding
     }
 
     /// Carries out a call: sends it, waits, reads its result.
     pub(crate) fn run<P, F, T>(&self, call: Call<'_, P, F>) -> Result<T>
     where
         P: Serialize,
-        F: FnMut(&mut Reply<'_>) -> Result<T>,
+        F: FnMut(&mut Response<'_>) -> Result<T>,
     {
         let connection = self.inner.pool.take()?;
         let ready = if self.inner.has_dropped.load(Ordering::Relaxed) {
@@ -202,7 +202,7 @@ impl Broker {
     fn run_on<P, F, T>(&self, connection: &Arc<Connection>, mut call: Call<'_, P, F>) -> Result<T>
     where
         P: Serialize,
-        F: FnMut(&mut Reply<'_>) -> Result<T>,
+        F: FnMut(&mut Response<'_>) -> Result<T>,
     {
         let deadline = self.call_timeout().map(|limit| Instant::now() + limit);
         let cancel = Cancel::current();
@@ -211,11 +211,11 @@ impl Broker {
             cancel.check(call.method)?;
         }
         let id = connection.number();
-        let minded = cancel.map(|cancel| cancel.mind(connection, id));
+        let registered = cancel.map(|cancel| cancel.register(connection, id));
         connection.begin(id, &call, deadline)?;
-        let finished = match &minded {
+        let finished = match &registered {
             None => connection.finish(id, deadline, &mut call.read),
-            Some(minded) => minded.finish(deadline, &mut call.read),
+            Some(registered) => registered.finish(deadline, &mut call.read),
         };
         let result = finished.unwrap_or_else(|| Self::withdraw(connection, id, call));
         match result {
@@ -229,7 +229,7 @@ impl Broker {
     /// Cancels a call that takes too long. What the broker answers to that still counts.
     fn withdraw<P, F, T>(connection: &Connection, id: u64, mut call: Call<'_, P, F>) -> Result<T>
     where
-        F: FnMut(&mut Reply<'_>) -> Result<T>,
+        F: FnMut(&mut Response<'_>) -> Result<T>,
     {
         connection.cancel(id);
         match connection.finish(id, Some(Instant::now() + GRACE), &mut call.read) {

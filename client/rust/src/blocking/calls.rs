@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
-use crate::wire::reply::Answer;
+use crate::wire::response::OwnedResponse;
 
 /// The calls in progress.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Calls {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) id: u64,
-    pub(crate) answer: Option<Answer>,
+    pub(crate) answer: Option<OwnedResponse>,
 }
 
 impl Calls {
@@ -27,7 +27,7 @@ impl Calls {
         self.slots.iter().any(|slot| slot.id == id && slot.answer.is_some())
     }
 
-    pub(crate) fn take_answer(&mut self, id: u64) -> Option<Answer> {
+    pub(crate) fn take_answer(&mut self, id: u64) -> Option<OwnedResponse> {
         let at = self.slots.iter().position(|slot| slot.id == id && slot.answer.is_some())?;
         self.slots.swap_remove(at).answer
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::calls::lock;
 use super::connection::Connection;
 use crate::error::{Error, Result};
-use crate::wire::reply::Reply;
+use crate::wire::response::Response;
 
 thread_local! {
     /// What can cancel the calls of this thread.
@@ -98,27 +98,31 @@ impl Cancel {
     }
 
     /// Minds a call that is about to be sent, until the value that comes back is dropped.
-    pub(crate) fn mind<'a>(&'a self, connection: &Arc<Connection>, id: u64) -> Minded<'a> {
+    pub(crate) fn register<'a>(
+        &'a self,
+        connection: &Arc<Connection>,
+        id: u64,
+    ) -> RegisteredCall<'a> {
         let mut state = lock(&self.0);
         state.calls.push((Arc::clone(connection), id));
-        Minded { cancel: self, connection: Arc::clone(connection), id }
+        RegisteredCall { cancel: self, connection: Arc::clone(connection), id }
     }
 }
 
 /// A call that can be cancelled.
-pub(crate) struct Minded<'a> {
+pub(crate) struct RegisteredCall<'a> {
     cancel: &'a Cancel,
     connection: Arc<Connection>,
     id: u64,
 }
 
-impl Minded<'_> {
+impl RegisteredCall<'_> {
     /// Waits as [`Connection::finish`] does, but no longer than [`GRACE`] for a broker that does not
     /// answer to being asked to cancel.
     pub(crate) fn finish<T>(
         &self,
         deadline: Option<Instant>,
-        read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
+        read: &mut dyn FnMut(&mut Response<'_>) -> Result<T>,
     ) -> Option<Result<T>> {
         // It may have been cancelled before its request was sent, which the broker did not understand.
         let mut patient = !self.cancel.is_cancelled();
@@ -139,7 +143,7 @@ impl Minded<'_> {
     }
 }
 
-impl Drop for Minded<'_> {
+impl Drop for RegisteredCall<'_> {
     fn drop(&mut self) {
         let own = |(connection, id): &(_, u64)| {
             *id == self.id && Arc::ptr_eq(connection, &self.connection)

@@ -17,12 +17,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::calls::{Calls, Slot, lock};
-use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::request::Call;
 use crate::wire::framing::Framing;
-use crate::wire::inbox::Inbox;
-use crate::wire::link::{self, Ready, Wanted};
-use crate::wire::outgoing::{Beside, Outgoing};
+use crate::wire::receive_buffer::ReceiveBuffer;
+use crate::wire::request_buffer::{RequestBuffer, RequestParts};
+use crate::wire::unix::{self, Ready, Wanted};
 
 /// How long the broker may take to make room for a request to cancel.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -36,8 +36,8 @@ pub(crate) struct Connection {
     pub(super) stream: UnixStream,
     framing: Framing,
     next: AtomicU64,
-    outgoing: Mutex<Outgoing>,
-    pub(super) inbox: Mutex<Inbox>,
+    outgoing: Mutex<RequestBuffer>,
+    pub(super) received: Mutex<ReceiveBuffer>,
     pub(super) calls: Mutex<Calls>,
     pub(super) turn: Condvar,
 }
@@ -48,8 +48,8 @@ impl Connection {
             stream,
             framing,
             next: AtomicU64::new(1),
-            outgoing: Mutex::new(Outgoing::new(framing)),
-            inbox: Mutex::new(Inbox::new(framing)),
+            outgoing: Mutex::new(RequestBuffer::new(framing)),
+            received: Mutex::new(ReceiveBuffer::new(framing)),
             calls: Mutex::default(),
             turn: Condvar::new(),
         }
@@ -64,7 +64,7 @@ impl Connection {
     pub(crate) fn is_stale(&self) -> bool {
         self.framing == Framing::Http
             && !matches!(
-                link::wait(&self.stream, Wanted::Input, Some(Instant::now())),
+                unix::wait(&self.stream, Wanted::Input, Some(Instant::now())),
                 Ok(Ready::Nothing)
             )
     }
@@ -91,7 +91,7 @@ impl Connection {
         }
         let mut outgoing = lock(&self.outgoing);
         let parts = call.parts.as_slice();
-        let beside = Beside { parts, descriptors: descriptors.len() };
+        let beside = RequestParts { parts, descriptors: descriptors.len() };
         let sent = outgoing.write(Some(id), call.method, &call.params, beside);
         let parts = parts.unwrap_or_default();
         let sent = sent.and_then(|()| self.send(&outgoing, parts, &descriptors, deadline));
@@ -104,13 +104,13 @@ impl Connection {
     /// Sends a notification if that is possible without waiting.
     pub(crate) fn notify(&self, method: &str, params: &impl Serialize) -> bool {
         let Ok(mut outgoing) = self.outgoing.try_lock() else { return false };
-        let beside = Beside { parts: None, descriptors: 0 };
+        let beside = RequestParts { parts: None, descriptors: 0 };
         if self.is_ended() || outgoing.write(None, method, params, beside).is_err() {
             return false;
         }
         let buffers = outgoing.buffers(&[]);
         let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        match link::send(&self.stream, &buffers, &[]) {
+        match unix::send(&self.stream, &buffers, &[]) {
             Ok(n) if n == length => true,
             // A part of it has left: what comes next could not be told from the rest.
             Ok(_) => {
@@ -129,7 +129,7 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<()> {
         let mut outgoing = lock(&self.outgoing);
-        outgoing.write(None, method, params, Beside { parts: None, descriptors: 0 })?;
+        outgoing.write(None, method, params, RequestParts { parts: None, descriptors: 0 })?;
         self.send(&outgoing, &[], &[], deadline)
     }
 
@@ -156,7 +156,7 @@ impl Connection {
                 }
             }
         };
-        let beside = Beside { parts: None, descriptors: 0 };
+        let beside = RequestParts { parts: None, descriptors: 0 };
         let written = outgoing.write(None, "$/cancelRequest", &json!({ "id": id }), beside);
         // If it cannot be sent the connection has ended.
         drop(written.and_then(|()| self.send(&outgoing, &[], &[], Some(deadline))));
@@ -169,7 +169,7 @@ impl Connection {
 
     fn send(
         &self,
-        outgoing: &Outgoing,
+        outgoing: &RequestBuffer,
         parts: &[&[u8]],
         descriptors: &[BorrowedFd<'_>],
         deadline: Option<Instant>,
@@ -178,7 +178,7 @@ impl Connection {
         let mut rest = buffers.as_mut_slice();
         let mut beside = descriptors;
         while !rest.is_empty() {
-            match link::send(&self.stream, rest, beside) {
+            match unix::send(&self.stream, rest, beside) {
                 Ok(n) => {
                     io::IoSlice::advance_slices(&mut rest, n);
                     beside = &[];
@@ -197,7 +197,7 @@ impl Connection {
     fn make_room(&self, deadline: Option<Instant>) -> Result<()> {
         let leads = !std::mem::replace(&mut lock(&self.calls).reading, true);
         let wanted = if leads { Wanted::Either } else { Wanted::Room };
-        let ready = link::wait(&self.stream, wanted, deadline).map_err(Error::disconnected);
+        let ready = unix::wait(&self.stream, wanted, deadline).map_err(Error::disconnected);
         let result = match ready {
             Ok(Ready::Input) if leads => self.read_for_others(),
             Ok(Ready::Input | Ready::Room) => Ok(()),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{Broker, Socket};
 use crate::address::Address;
+use crate::constant::{Domain, Events, Protocol, Type};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::kind::{Domain, Events, Protocol, Type};
 use crate::message::Polled;
 use crate::operation;
 
@@ -41,7 +41,7 @@ impl Broker {
         protocol: Protocol,
     ) -> Result<(Socket, Socket)> {
         let (left, right) = self.run(operation::socketpair(domain, kind, protocol))?;
-        Ok((Socket::from_made(self, left), Socket::from_made(self, right)))
+        Ok((Socket::from_new(self, left), Socket::from_new(self, right)))
     }
 
     /// Waits until something happens in one of several sockets, as `poll(2)` does; which of them, and

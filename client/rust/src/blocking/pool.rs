@@ -8,12 +8,12 @@ use sockbroker_proto::api::session::Opened;
 
 use super::calls::lock;
 use super::connection::Connection;
-use crate::call::{Call, Parts};
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
+use crate::request::{Attachments, Call};
+use crate::wire::child::ChildBroker;
 use crate::wire::connect::{LONGEST_WAIT, connect};
 use crate::wire::framing::Framing;
-use crate::wire::launch::Launched;
 
 /// How many seconds a session over HTTP outlives its last connection: the broker closes idle ones.
 const LINGER: u32 = 60;
@@ -31,7 +31,7 @@ pub(crate) struct Pool {
     /// How many there are beside the anchor, idle or not.
     count: AtomicUsize,
     /// Dropped last, when the connections are closed.
-    _launched: Option<Launched>,
+    _launched: Option<ChildBroker>,
 }
 
 #[derive(Debug)]
@@ -55,18 +55,18 @@ impl Pool {
     }
 
     /// Uses the one connection to a broker of one's own.
-    pub(crate) fn private(anchor: Connection, launched: Launched) -> Result<Self> {
+    pub(crate) fn private(anchor: Connection, child: ChildBroker) -> Result<Self> {
         first_call::<serde_json::Value>(&anchor, "session.info", ())?;
-        Ok(Self::new(anchor, None, Some(launched)))
+        Ok(Self::new(anchor, None, Some(child)))
     }
 
-    fn new(anchor: Connection, more: Option<More>, launched: Option<Launched>) -> Self {
+    fn new(anchor: Connection, more: Option<More>, child: Option<ChildBroker>) -> Self {
         Self {
             anchor: Arc::new(anchor),
             more,
             idle: Mutex::default(),
             count: AtomicUsize::new(0),
-            _launched: launched,
+            _launched: child,
         }
     }
 
@@ -125,7 +125,8 @@ fn first_call<T: serde::de::DeserializeOwned>(
     params: impl serde::Serialize,
 ) -> Result<T> {
     let deadline = Some(Instant::now() + LONGEST_WAIT);
-    let call = Call::new(method, params, |reply| reply.value::<T>()).with_parts(Parts::Refused);
+    let call = Call::new(method, params, |response| response.value::<T>())
+        .with_attachments(Attachments::Refused);
     let id = connection.number();
     connection.begin(id, &call, deadline)?;
     let mut read = call.read;

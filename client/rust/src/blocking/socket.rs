@@ -10,15 +10,15 @@ use sockbroker_proto::handle::Handle;
 
 use super::Broker;
 use crate::address::Address;
-use crate::call::Carriage;
+use crate::constant::{Domain, Flags, Protocol, Type};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
 use crate::face::socket_methods;
-use crate::kind::{Domain, Flags, Protocol, Type};
 use crate::message::{Attributes, Message};
-use crate::operation::{self, Made};
+use crate::operation::{self, NewSocket};
 use crate::option::{self, OptionType, RawValue, SocketOption};
+use crate::request::PayloadEncoding;
 
 /// A socket that the broker owns, by its handle.
 ///
@@ -55,7 +55,7 @@ impl Socket {
         broker.make(operation::socket(domain, kind, protocol))
     }
 
-    pub(crate) fn from_made(broker: &Broker, made: Made) -> Self {
+    pub(crate) fn from_new(broker: &Broker, made: NewSocket) -> Self {
         Self {
             broker: broker.clone(),
             handle: made.handle,
@@ -82,16 +82,17 @@ impl Socket {
     /// Whether this process opens the files that addresses name: those of `AF_UNIX`, where descriptors
     /// can be passed.
     pub(super) fn opens_files(&self) -> bool {
-        self.attributes.domain == Domain::UNIX && self.carriage() == Carriage::Attachments
+        self.attributes.domain == Domain::UNIX
+            && self.payload_encoding() == PayloadEncoding::Attachments
     }
 
     /// How payload goes, and whether files of addresses are opened here.
-    fn route(&self) -> (Carriage, bool) {
-        (self.carriage(), self.opens_files())
+    fn route(&self) -> (PayloadEncoding, bool) {
+        (self.payload_encoding(), self.opens_files())
     }
 
-    pub(crate) fn carriage(&self) -> Carriage {
-        self.broker.carriage()
+    pub(crate) fn payload_encoding(&self) -> PayloadEncoding {
+        self.broker.payload_encoding()
     }
 
     /// A stream takes as much as it likes; a datagram is sent whole or not at all.
@@ -102,7 +103,7 @@ impl Socket {
     /// Waits for a connection and takes it.
     pub fn accept(&self) -> Result<(Self, Address)> {
         let (made, address) = self.broker.run(operation::accept(self.handle))?;
-        Ok((Self::from_made(&self.broker, made), address))
+        Ok((Self::from_new(&self.broker, made), address))
     }
 
     /// Connects within a time; the socket's timeout is afterwards what it was.

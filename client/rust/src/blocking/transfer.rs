@@ -4,12 +4,12 @@ use std::io::{self, Read, Write};
 
 use super::Socket;
 use crate::address::Address;
+use crate::constant::Flags;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::kind::Flags;
 use crate::message::OutgoingAncillary;
-use crate::operation::{self, PIECE};
+use crate::operation::{self, MAX_TRANSFER};
 
 impl Socket {
     /// Sends all bytes to the peer.
@@ -18,9 +18,9 @@ impl Socket {
     ///
     /// [`Error::sent`] tells how many bytes of the last MiB had left.
     pub fn send_all(&self, data: &[u8]) -> Result<()> {
-        let carriage = self.broker().carriage();
-        data.chunks(PIECE).try_for_each(|part| {
-            self.broker().run(operation::send_all(carriage, self.handle(), part))
+        let payload_encoding = self.broker().payload_encoding();
+        data.chunks(MAX_TRANSFER).try_for_each(|part| {
+            self.broker().run(operation::send_all(payload_encoding, self.handle(), part))
         })
     }
 
@@ -32,10 +32,18 @@ impl Socket {
         flags: Flags,
         address: Option<Address>,
     ) -> Result<usize> {
-        let (carriage, beside) = (self.broker().carriage(), operation::descriptors(ancillary));
+        let (payload_encoding, beside) =
+            (self.broker().payload_encoding(), operation::descriptors(ancillary));
         let (handle, to) = (self.handle(), (address, self.opens_files()));
-        self.broker()
-            .run(operation::send_msg(carriage, handle, data, ancillary, &beside, flags, to))
+        self.broker().run(operation::send_msg(
+            payload_encoding,
+            handle,
+            data,
+            ancillary,
+            &beside,
+            flags,
+            to,
+        ))
     }
 
     /// Receives into a buffer; how many bytes. 0 is the end of a stream, or an empty datagram. Not

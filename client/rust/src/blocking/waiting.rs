@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::calls::lock;
 use super::connection::Connection;
 use crate::error::{Error, Result};
-use crate::wire::inbox::Inbox;
-use crate::wire::link::{self, Ready, Wanted};
-use crate::wire::reply::{Answer, Envelope, Reply};
+use crate::wire::receive_buffer::ReceiveBuffer;
+use crate::wire::response::{Envelope, OwnedResponse, Response};
+use crate::wire::unix::{self, Ready, Wanted};
 
 /// Why a wait is over.
 enum Waited<T> {
@@ -23,7 +23,7 @@ impl Connection {
         &self,
         id: u64,
         deadline: Option<Instant>,
-        read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
+        read: &mut dyn FnMut(&mut Response<'_>) -> Result<T>,
     ) -> Option<Result<T>> {
         match self.wait(id, deadline, read) {
             Waited::Answered(result) => Some(result),
@@ -35,7 +35,7 @@ impl Connection {
         &self,
         id: u64,
         deadline: Option<Instant>,
-        read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
+        read: &mut dyn FnMut(&mut Response<'_>) -> Result<T>,
     ) -> Waited<T> {
         let mut calls = lock(&self.calls);
         while calls.reading || calls.ended.is_some() || calls.has_answer(id) {
@@ -80,21 +80,21 @@ impl Connection {
         &self,
         id: u64,
         deadline: Option<Instant>,
-        read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
+        read: &mut dyn FnMut(&mut Response<'_>) -> Result<T>,
     ) -> Waited<T> {
-        let mut inbox = lock(&self.inbox);
+        let mut received = lock(&self.received);
         loop {
-            match self.deliver(&mut inbox, Some(id), read) {
+            match self.deliver(&mut received, Some(id), read) {
                 Ok(Some(result)) => return Waited::Answered(result),
                 Ok(None) => {}
                 Err(error) => return Waited::Answered(Err(self.end(error))),
             }
-            match link::wait(&self.stream, Wanted::Input, deadline) {
+            match unix::wait(&self.stream, Wanted::Input, deadline) {
                 Ok(Ready::Nothing) => return Waited::Expired,
                 Ok(_) => {}
                 Err(error) => return Waited::Answered(Err(self.end(Error::disconnected(error)))),
             }
-            if let Err(error) = self.receive(&mut inbox) {
+            if let Err(error) = self.receive(&mut received) {
                 return Waited::Answered(Err(self.end(error)));
             }
         }
@@ -102,14 +102,14 @@ impl Connection {
 
     /// Reads what has come, for whoever waits for it.
     pub(super) fn read_for_others(&self) -> Result<()> {
-        let mut inbox = lock(&self.inbox);
-        self.receive(&mut inbox)?;
-        self.deliver::<()>(&mut inbox, None, &mut |_| Ok(()))?;
+        let mut received = lock(&self.received);
+        self.receive(&mut received)?;
+        self.deliver::<()>(&mut received, None, &mut |_| Ok(()))?;
         Ok(())
     }
 
-    fn receive(&self, inbox: &mut Inbox) -> Result<()> {
-        match inbox.receive(&self.stream) {
+    fn receive(&self, received: &mut ReceiveBuffer) -> Result<()> {
+        match received.receive(&self.stream) {
             Ok(0) => Err(Error::disconnected("it closed the connection")),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -122,29 +122,29 @@ impl Connection {
     /// go into their slots, those to nobody are dropped.
     fn deliver<T>(
         &self,
-        inbox: &mut Inbox,
+        received: &mut ReceiveBuffer,
         own: Option<u64>,
-        read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
+        read: &mut dyn FnMut(&mut Response<'_>) -> Result<T>,
     ) -> Result<Option<Result<T>>> {
-        while let Some(message) = inbox.next()? {
-            let descriptors = inbox.descriptors(&message)?;
-            let envelope = Envelope::read(inbox.json(&message))?;
+        while let Some(message) = received.next()? {
+            let descriptors = received.descriptors(&message)?;
+            let envelope = Envelope::read(received.json(&message))?;
             envelope.check()?;
             let id = envelope.id();
             if id.is_some() && id == own {
                 let result = envelope.outcome().and_then(|result| {
-                    let (tail, lengths) = (inbox.tail(&message), message.lengths.as_slice());
-                    read(&mut Reply { result, tail, lengths, descriptors })
+                    let (tail, lengths) = (received.tail(&message), message.lengths.as_slice());
+                    read(&mut Response { result, tail, lengths, descriptors })
                 });
-                inbox.pass(&message);
+                received.pass(&message);
                 return Ok(Some(result));
             }
-            self.keep(id, inbox.take(&message, descriptors, Vec::new));
+            self.keep(id, received.take(&message, descriptors, Vec::new));
         }
         Ok(None)
     }
 
-    fn keep(&self, id: Option<u64>, answer: Answer) {
+    fn keep(&self, id: Option<u64>, answer: OwnedResponse) {
         let mut calls = lock(&self.calls);
         let slot = calls.slots.iter_mut().find(|slot| Some(slot.id) == id);
         if let Some(slot) = slot.filter(|slot| slot.answer.is_none()) {

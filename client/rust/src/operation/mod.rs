@@ -17,32 +17,32 @@ use sockbroker_proto::handle::Handle;
 
 use crate::address::Address;
 use crate::address::file::Purpose;
-use crate::call::Call;
+use crate::constant::{Domain, Protocol, Type};
 use crate::error::{Error, Result};
-use crate::kind::{Domain, Protocol, Type};
 use crate::message::Attributes;
 use crate::option::{OptionType, RawValue, SocketOption};
-use crate::wire::reply::Reply;
+use crate::request::Call;
+use crate::wire::response::Response;
 
 pub(crate) use name::{
     getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, gethostname, getnameinfo,
     getprotobyname, getservbyname, getservbyport, if_indextoname, if_nameindex, if_nametoindex,
 };
 pub(crate) use transfer::{
-    PIECE, attach_filter, descriptors, piece, recv, recv_from, recv_msg, send, send_all, send_msg,
-    send_to,
+    MAX_TRANSFER, attach_filter, descriptors, piece, recv, recv_from, recv_msg, send, send_all,
+    send_msg, send_to,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use transfer::{data, sender};
 
 /// A new socket, with the attributes that the broker gave it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Made {
+pub(crate) struct NewSocket {
     pub(crate) handle: Handle,
     pub(crate) attributes: Attributes,
 }
 
-impl From<Created> for Made {
+impl From<Created> for NewSocket {
     fn from(made: Created) -> Self {
         Self { handle: made.handle, attributes: attributes(made.family, made.r#type, made.proto) }
     }
@@ -52,16 +52,16 @@ fn attributes(family: i32, kind: i32, proto: i32) -> Attributes {
     Attributes { domain: family.into(), kind: kind.into(), protocol: proto.into() }
 }
 
-fn made(reply: &mut Reply<'_>) -> Result<Made> {
-    reply.value::<Created>().map(Made::from)
+fn made(response: &mut Response<'_>) -> Result<NewSocket> {
+    response.value::<Created>().map(NewSocket::from)
 }
 
-fn nothing(reply: &mut Reply<'_>) -> Result<()> {
-    reply.value()
+fn nothing(response: &mut Response<'_>) -> Result<()> {
+    response.value()
 }
 
-fn value<T: serde::de::DeserializeOwned>(reply: &mut Reply<'_>) -> Result<T> {
-    reply.value()
+fn value<T: serde::de::DeserializeOwned>(response: &mut Response<'_>) -> Result<T> {
+    response.value()
 }
 
 /// Makes an operation: `operation!(name(parameters) -> Result: "method", parameters of the call,
@@ -71,26 +71,26 @@ macro_rules! operation {
         $(#[$doc])*
         pub(crate) fn $name<'a>(
             $($arg: $type),*
-        ) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<$result> + 'a> {
+        ) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Response<'_>) -> Result<$result> + 'a> {
             Call::new($method, $params, $read)
         }
     };
 }
 use operation;
 
-operation!(socket(domain: Domain, kind: Type, protocol: Protocol) -> Made:
+operation!(socket(domain: Domain, kind: Type, protocol: Protocol) -> NewSocket:
     "socket.socket", (domain, kind, protocol), made);
-operation!(socketpair(domain: Domain, kind: Type, protocol: Protocol) -> (Made, Made):
+operation!(socketpair(domain: Domain, kind: Type, protocol: Protocol) -> (NewSocket, NewSocket):
     "socket.socketpair", (domain, kind, protocol), pair);
-operation!(create_connection(address: Address) -> Made:
+operation!(create_connection(address: Address) -> NewSocket:
     "socket.create_connection", Connect { address }, made);
-operation!(create_server(address: Address) -> Made:
+operation!(create_server(address: Address) -> NewSocket:
     "socket.create_server", { let domain = family_of(&address); (address, domain) }, made);
 operation!(listen(handle: Handle, backlog: i32) -> (): "socket.listen", (handle, backlog), nothing);
-operation!(accept(handle: Handle) -> (Made, Address): "socket.accept", (handle,), accepted);
+operation!(accept(handle: Handle) -> (NewSocket, Address): "socket.accept", (handle,), accepted);
 operation!(shutdown(handle: Handle, how: i32) -> (): "socket.shutdown", (handle, how), nothing);
 operation!(close(handle: Handle) -> (): "socket.close", (handle,), nothing);
-operation!(dup(handle: Handle) -> Made: "socket.dup", (handle,), made);
+operation!(dup(handle: Handle) -> NewSocket: "socket.dup", (handle,), made);
 operation!(local_addr(handle: Handle) -> Address:
     "socket.getsockname", (handle,), value);
 operation!(peer_addr(handle: Handle) -> Address:
@@ -98,12 +98,12 @@ operation!(peer_addr(handle: Handle) -> Address:
 operation!(set_timeout(handle: Handle, timeout: Option<Duration>) -> ():
     "socket.settimeout", (handle, timeout.map(|time| time.as_secs_f64())), nothing);
 operation!(timeout(handle: Handle) -> Option<Duration>:
-    "socket.gettimeout", (handle,), |reply: &mut Reply<'_>| Ok(reply.value::<Option<f64>>()?.map(seconds)));
+    "socket.gettimeout", (handle,), |response: &mut Response<'_>| Ok(response.value::<Option<f64>>()?.map(seconds)));
 operation!(fileno(handle: Handle) -> std::os::fd::OwnedFd:
-    "socket.fileno", (handle,), |reply: &mut Reply<'_>| reply.descriptor());
+    "socket.fileno", (handle,), |response: &mut Response<'_>| response.descriptor());
 operation!(detach(handle: Handle) -> std::os::fd::OwnedFd:
-    "socket.detach", (handle,), |reply: &mut Reply<'_>| reply.descriptor());
-operation!(poll(fds: Vec<(Handle, crate::kind::Events)>, timeout: Option<Duration>) -> Vec<(Handle, i32)>:
+    "socket.detach", (handle,), |response: &mut Response<'_>| response.descriptor());
+operation!(poll(fds: Vec<(Handle, crate::constant::Events)>, timeout: Option<Duration>) -> Vec<(Handle, i32)>:
     "socket.poll", (fds, timeout.map(|time| time.as_secs_f64())), value);
 
 /// Gives a socket a local address.
@@ -111,7 +111,7 @@ pub(crate) fn bind(
     handle: Handle,
     address: Address,
     opens: bool,
-) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<()>> {
+) -> Call<'static, impl Serialize, impl FnMut(&mut Response<'_>) -> Result<()>> {
     at("socket.bind", handle, address, opens.then_some(Purpose::Make))
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn connect(
     handle: Handle,
     address: Address,
     opens: bool,
-) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<()>> {
+) -> Call<'static, impl Serialize, impl FnMut(&mut Response<'_>) -> Result<()>> {
     at("socket.connect", handle, address, opens.then_some(Purpose::Reach))
 }
 
@@ -130,7 +130,7 @@ fn at(
     handle: Handle,
     address: Address,
     purpose: Option<Purpose>,
-) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<()>> {
+) -> Call<'static, impl Serialize, impl FnMut(&mut Response<'_>) -> Result<()>> {
     let name = method.strip_prefix("socket.").unwrap_or(method);
     let (address, file) = match purpose {
         Some(purpose) => address.opened(name, purpose, 0),
@@ -157,21 +157,21 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-fn pair(reply: &mut Reply<'_>) -> Result<(Made, Made)> {
-    let (left, right) = reply.value::<(Created, Created)>()?;
+fn pair(response: &mut Response<'_>) -> Result<(NewSocket, NewSocket)> {
+    let (left, right) = response.value::<(Created, Created)>()?;
     Ok((left.into(), right.into()))
 }
 
-fn accepted(reply: &mut Reply<'_>) -> Result<(Made, Address)> {
-    let accepted: Accepted = reply.value()?;
+fn accepted(response: &mut Response<'_>) -> Result<(NewSocket, Address)> {
+    let accepted: Accepted = response.value()?;
     let attributes = attributes(accepted.family, accepted.r#type, accepted.proto);
-    Ok((Made { handle: accepted.handle, attributes }, accepted.address.into()))
+    Ok((NewSocket { handle: accepted.handle, attributes }, accepted.address.into()))
 }
 
 /// Adopts the one descriptor beside the request.
 pub(crate) fn adopt<'a>(
     descriptors: &'a [BorrowedFd<'a>],
-) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<Made> + 'a> {
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Response<'_>) -> Result<NewSocket> + 'a> {
     #[derive(Serialize)]
     struct Params {
         fd: u32,
@@ -187,18 +187,18 @@ operation!(
 operation!(
 /// Reads an option; `length` `None` asks for an integer.
 option(handle: Handle, level: i32, number: i32, length: Option<u32>) -> RawValue:
-"socket.getsockopt", (handle, level, number, length), |reply: &mut Reply<'_>| {
-    let value = reply.value()?;
-    raw(reply, value)
+"socket.getsockopt", (handle, level, number, length), |response: &mut Response<'_>| {
+    let value = response.value()?;
+    raw(response, value)
 });
 
-fn raw(reply: &Reply<'_>, value: OptionValue) -> Result<RawValue> {
+fn raw(response: &Response<'_>, value: OptionValue) -> Result<RawValue> {
     match value {
         OptionValue::Int(number) => {
             let number = i32::try_from(number);
             Ok(RawValue::Int(number.map_err(|_error| Error::protocol("an option is no C int"))?))
         }
-        OptionValue::Bytes(bytes) => Ok(RawValue::Bytes(reply.bytes(bytes)?)),
+        OptionValue::Bytes(bytes) => Ok(RawValue::Bytes(response.bytes(bytes)?)),
     }
 }
 
@@ -206,10 +206,10 @@ fn raw(reply: &Reply<'_>, value: OptionValue) -> Result<RawValue> {
 pub(crate) fn typed_option<'a, T: OptionType + 'a>(
     handle: Handle,
     which: SocketOption<T>,
-) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<T> + 'a> {
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Response<'_>) -> Result<T> + 'a> {
     let Call { method, params, parts, descriptors, mut read } =
         option(handle, which.level(), which.number(), T::LENGTH);
-    let read = move |reply: &mut Reply<'_>| crate::option::read(which, read(reply)?);
+    let read = move |response: &mut Response<'_>| crate::option::read(which, read(response)?);
     Call { method, params, parts, descriptors, read }
 }
 
@@ -226,14 +226,14 @@ operation!(session() -> SessionInfo: "session.info", (), value);
 operation!(broker_info() -> BrokerInfo: "broker.info", (), value);
 operation!(limits() -> BTreeMap<String, LimitInfo>: "session.limits", (), value);
 operation!(constants() -> BTreeMap<String, i64>:
-    "socket.constants", (), |reply: &mut Reply<'_>| Ok(reply.value::<Constants>()?.constants));
+    "socket.constants", (), |response: &mut Response<'_>| Ok(response.value::<Constants>()?.constants));
 operation!(default_timeout() -> Option<Duration>: "socket.getdefaulttimeout", (),
-    |reply: &mut Reply<'_>| Ok(reply.value::<Option<f64>>()?.map(seconds)));
+    |response: &mut Response<'_>| Ok(response.value::<Option<f64>>()?.map(seconds)));
 operation!(set_default_timeout(limit: Option<Duration>) -> ():
     "socket.setdefaulttimeout", (limit.map(|limit| limit.as_secs_f64()),), nothing);
 operation!(ioctl(handle: Handle, control: i64, argument: Option<IoctlArgument>) -> Option<RawValue>:
-"socket.ioctl", (handle, control, argument), |reply: &mut Reply<'_>| {
-    reply.value::<Option<OptionValue>>()?.map(|value| raw(reply, value)).transpose()
+"socket.ioctl", (handle, control, argument), |response: &mut Response<'_>| {
+    response.value::<Option<OptionValue>>()?.map(|value| raw(response, value)).transpose()
 });
 operation!(detach_filter(handle: Handle) -> (): "socket.detach_filter", (handle,), nothing);
 
@@ -242,17 +242,18 @@ pub(crate) fn set<'a, T: OptionType>(
     handle: Handle,
     which: SocketOption<T>,
     value: T,
-) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<()> + 'a> {
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Response<'_>) -> Result<()> + 'a> {
     set_option(handle, which.level(), which.number(), value.into_raw())
 }
 
 /// Reads and clears the pending error.
 pub(crate) fn take_error<'a>(
     handle: Handle,
-) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<Option<io::Error>> + 'a> {
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Response<'_>) -> Result<Option<io::Error>> + 'a>
+{
     let Call { method, params, parts, descriptors, mut read } =
         typed_option(handle, crate::option::SO_ERROR);
-    let read = move |reply: &mut Reply<'_>| match read(reply)? {
+    let read = move |response: &mut Response<'_>| match read(response)? {
         0 => Ok(None),
         number => Ok(Some(io::Error::from_raw_os_error(number))),
     };

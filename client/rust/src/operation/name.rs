@@ -5,16 +5,16 @@ use sockbroker_proto::api::name::{AddressInfo as InfoOnWire, HostEntry};
 
 use super::{attributes, operation, value};
 use crate::address::Address;
-use crate::call::Call;
 use crate::error::Result;
 use crate::message::{AddressHints, AddressInfo, Host};
-use crate::wire::reply::Reply;
+use crate::request::Call;
+use crate::wire::response::Response;
 
 operation!(getaddrinfo(host: Option<&'a str>, port: Option<u16>, hints: AddressHints) -> Vec<AddressInfo>:
 "socket.getaddrinfo",
 (host, port, hints.domain, hints.kind, hints.protocol, hints.flags),
-|reply: &mut Reply<'_>| {
-    let found: Vec<InfoOnWire> = reply.value()?;
+|response: &mut Response<'_>| {
+    let found: Vec<InfoOnWire> = response.value()?;
     Ok(found.into_iter().map(info).collect())
 });
 operation!(getnameinfo(address: Address, flags: i32) -> (String, String):
@@ -38,7 +38,7 @@ fn info(InfoOnWire(family, kind, proto, canonical_name, address): InfoOnWire) ->
     AddressInfo { attributes, canonical_name, address: address.into() }
 }
 
-fn host(reply: &mut Reply<'_>) -> Result<Host> {
-    let HostEntry(name, aliases, addresses) = reply.value()?;
+fn host(response: &mut Response<'_>) -> Result<Host> {
+    let HostEntry(name, aliases, addresses) = response.value()?;
     Ok(Host { name, aliases, addresses })
 }

@@ -12,14 +12,14 @@ use sockbroker_proto::handle::Handle;
 use super::nothing;
 use crate::address::Address;
 use crate::address::file::Purpose;
-use crate::call::{Call, Carriage, Parts, Payload};
+use crate::constant::{Flags, Type};
 use crate::error::{Error, Result};
-use crate::kind::{Flags, Type};
 use crate::message::{Ancillary, Message, OutgoingAncillary, SCM_RIGHTS, SOL_SOCKET};
-use crate::wire::reply::Reply;
+use crate::request::{Attachments, Call, Payload, PayloadEncoding};
+use crate::wire::response::Response;
 
 /// What one call may ask for, or send. The broker's own limits are larger, unless they were lowered.
-pub(crate) const PIECE: usize = 1 << 20;
+pub(crate) const MAX_TRANSFER: usize = 1 << 20;
 
 /// The most attachments of a request: the limit `attachments`.
 const ATTACHMENTS_MAX: usize = 64;
@@ -27,7 +27,7 @@ const ATTACHMENTS_MAX: usize = 64;
 /// What of some data one call sends: a stream takes as much as it likes, a datagram is sent whole or
 /// not at all.
 pub(crate) fn piece(kind: Type, data: &[u8]) -> &[u8] {
-    match data.get(..PIECE) {
+    match data.get(..MAX_TRANSFER) {
         Some(piece) if kind == Type::STREAM => piece,
         _ => data,
     }
@@ -35,38 +35,41 @@ pub(crate) fn piece(kind: Type, data: &[u8]) -> &[u8] {
 
 /// Sends bytes to the peer.
 pub(crate) fn send(
-    carriage: Carriage,
+    payload_encoding: PayloadEncoding,
     handle: Handle,
     data: &[u8],
     flags: Flags,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<usize> + '_> {
-    let (payload, parts) = carriage.one(data);
-    Call::new("socket.send", (handle, payload, flags), |reply| reply.value()).with_parts(parts)
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<usize> + '_> {
+    let (payload, parts) = payload_encoding.one(data);
+    Call::new("socket.send", (handle, payload, flags), |response| response.value())
+        .with_attachments(parts)
 }
 
 /// Sends all bytes to the peer.
 pub(crate) fn send_all(
-    carriage: Carriage,
+    payload_encoding: PayloadEncoding,
     handle: Handle,
     data: &[u8],
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<()> + '_> {
-    let (payload, parts) = carriage.one(data);
-    Call::new("socket.sendall", (handle, payload), nothing).with_parts(parts)
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<()> + '_> {
+    let (payload, parts) = payload_encoding.one(data);
+    Call::new("socket.sendall", (handle, payload), nothing).with_attachments(parts)
 }
 
 /// Sends bytes to an address, whose file this process perhaps opens.
 pub(crate) fn send_to(
-    (carriage, opens): (Carriage, bool),
+    (payload_encoding, opens): (PayloadEncoding, bool),
     handle: Handle,
     data: &[u8],
     flags: Flags,
     address: Address,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<usize> + '_> {
-    let (payload, parts) = carriage.one(data);
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<usize> + '_> {
+    let (payload, parts) = payload_encoding.one(data);
     let (address, file) =
         if opens { address.opened("sendto", Purpose::Reach, 0) } else { (address, None) };
     let params = (handle, payload, flags, address);
-    Call::new("socket.sendto", params, |reply| reply.value()).with_parts(parts).with_file(file)
+    Call::new("socket.sendto", params, |response| response.value())
+        .with_attachments(parts)
+        .with_file(file)
 }
 
 /// Receives into a buffer.
@@ -74,11 +77,11 @@ pub(crate) fn recv(
     handle: Handle,
     buffer: &mut [u8],
     flags: Flags,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<usize> + '_> {
-    let params = (handle, buffer.len().min(PIECE), flags);
-    Call::new("socket.recv", params, |reply| {
-        let received: Received = reply.value()?;
-        reply.copy(&received.data, buffer)?;
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<usize> + '_> {
+    let params = (handle, buffer.len().min(MAX_TRANSFER), flags);
+    Call::new("socket.recv", params, |response| {
+        let received: Received = response.value()?;
+        response.copy(&received.data, buffer)?;
         length(received.n)
     })
 }
@@ -88,33 +91,33 @@ pub(crate) fn recv_from(
     handle: Handle,
     buffer: &mut [u8],
     flags: Flags,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<(usize, Address)> + '_> {
-    let params = (handle, buffer.len().min(PIECE), flags);
-    Call::new("socket.recvfrom", params, |reply| {
-        let received: ReceivedFrom = reply.value()?;
-        reply.copy(&received.data, buffer)?;
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<(usize, Address)> + '_> {
+    let params = (handle, buffer.len().min(MAX_TRANSFER), flags);
+    Call::new("socket.recvfrom", params, |response| {
+        let received: ReceivedFrom = response.value()?;
+        response.copy(&received.data, buffer)?;
         Ok((length(received.n)?, received.address.into()))
     })
 }
 
 /// Gives the data of any kind of receive to a function.
 #[cfg(feature = "tokio")]
-pub(crate) fn data<T>(reply: &mut Reply<'_>, take: &mut dyn FnMut(&[u8]) -> T) -> Result<T> {
-    match reply.value::<Received>()?.data {
+pub(crate) fn data<T>(response: &mut Response<'_>, take: &mut dyn FnMut(&[u8]) -> T) -> Result<T> {
+    match response.value::<Received>()?.data {
         Bytes::Inline(data) => Ok(take(&data)),
-        Bytes::Attachment(index) => Ok(take(reply.part(index)?)),
+        Bytes::Attachment(index) => Ok(take(response.part(index)?)),
     }
 }
 
 /// The sender of received data; none if the receive did not ask for it.
 #[cfg(feature = "tokio")]
-pub(crate) fn sender(reply: &mut Reply<'_>) -> Result<Address> {
+pub(crate) fn sender(response: &mut Response<'_>) -> Result<Address> {
     #[derive(serde::Deserialize)]
     struct From {
         #[serde(default = "Address::none")]
         address: Address,
     }
-    Ok(reply.value::<From>()?.address)
+    Ok(response.value::<From>()?.address)
 }
 
 fn length(n: u64) -> Result<usize> {
@@ -127,13 +130,13 @@ pub(crate) fn recv_msg(
     size: usize,
     ancillary: usize,
     flags: Flags,
-) -> Call<'static, impl Serialize, impl FnMut(&mut Reply<'_>) -> Result<Message>> {
-    Call::new("socket.recvmsg", (handle, size.min(PIECE), ancillary, flags), message)
+) -> Call<'static, impl Serialize, impl FnMut(&mut Response<'_>) -> Result<Message>> {
+    Call::new("socket.recvmsg", (handle, size.min(MAX_TRANSFER), ancillary, flags), message)
 }
 
-fn message(reply: &mut Reply<'_>) -> Result<Message> {
-    let received: ReceivedMessage = reply.value()?;
-    let own = std::mem::take(&mut reply.descriptors);
+fn message(response: &mut Response<'_>) -> Result<Message> {
+    let received: ReceivedMessage = response.value()?;
+    let own = std::mem::take(&mut response.descriptors);
     let (mut descriptors, lost) = (own.descriptors.into_iter(), own.lost);
     let mut ancillary = Vec::with_capacity(received.ancdata.len());
     for AncillaryItem(level, kind, data) in received.ancdata {
@@ -149,12 +152,12 @@ fn message(reply: &mut Reply<'_>) -> Result<Message> {
             AncillaryData::Bytes(bytes) => Ancillary::Data {
                 level: i32::try_from(level.0).unwrap_or_default(),
                 kind: i32::try_from(kind.0).unwrap_or_default(),
-                data: reply.bytes(bytes)?,
+                data: response.bytes(bytes)?,
             },
         });
     }
     Ok(Message {
-        data: reply.bytes(received.data)?,
+        data: response.bytes(received.data)?,
         length: length(received.n)?,
         end: received.eof,
         ancillary,
@@ -175,21 +178,21 @@ pub(crate) fn descriptors<'a>(ancillary: &[OutgoingAncillary<'a>]) -> Vec<Borrow
 
 /// Sends gathered bytes with ancillary data; `beside` is what [`descriptors`] gave.
 pub(crate) fn send_msg<'a>(
-    carriage: Carriage,
+    payload_encoding: PayloadEncoding,
     handle: Handle,
     data: &'a [&'a [u8]],
     ancillary: &'a [OutgoingAncillary<'a>],
     beside: &'a [BorrowedFd<'a>],
     flags: Flags,
     (address, opens): (Option<Address>, bool),
-) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Reply<'_>) -> Result<usize> + 'a> {
+) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Response<'_>) -> Result<usize> + 'a> {
     // More attachments than a frame may have go as base64.
     let many = data.len() + ancillary.len() > ATTACHMENTS_MAX;
-    let carriage = if many { Carriage::Base64 } else { carriage };
+    let payload_encoding = if many { PayloadEncoding::Base64 } else { payload_encoding };
     let mut parts = Vec::new();
-    let mut payload = |bytes: &'a [u8]| match carriage {
-        Carriage::Base64 => Payload::Base64(bytes),
-        Carriage::Attachments => {
+    let mut payload = |bytes: &'a [u8]| match payload_encoding {
+        PayloadEncoding::Base64 => Payload::Base64(bytes),
+        PayloadEncoding::Attachments => {
             parts.push(bytes);
             Payload::Attachment(parts.len() - 1)
         }
@@ -204,12 +207,12 @@ pub(crate) fn send_msg<'a>(
         other => (other, None),
     };
     let params = (handle, buffers, items, flags, address);
-    let parts = match carriage {
-        Carriage::Attachments => Parts::Many(parts),
-        Carriage::Base64 => Parts::Refused,
+    let parts = match payload_encoding {
+        PayloadEncoding::Attachments => Attachments::Many(parts),
+        PayloadEncoding::Base64 => Attachments::Refused,
     };
-    Call::new("socket.sendmsg", params, |reply| reply.value())
-        .with_parts(parts)
+    Call::new("socket.sendmsg", params, |response| response.value())
+        .with_attachments(parts)
         .with_descriptors(beside)
         .with_file(file)
 }
@@ -240,10 +243,10 @@ fn item_of<'a>(
 
 /// Filters what is received by a classic BPF program.
 pub(crate) fn attach_filter(
-    carriage: Carriage,
+    payload_encoding: PayloadEncoding,
     handle: Handle,
     program: &[u8],
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Reply<'_>) -> Result<()> + '_> {
-    let (payload, parts) = carriage.one(program);
-    Call::new("socket.attach_filter", (handle, payload), nothing).with_parts(parts)
+) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<()> + '_> {
+    let (payload, parts) = payload_encoding.one(program);
+    Call::new("socket.attach_filter", (handle, payload), nothing).with_attachments(parts)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sockbroker_proto::descriptors::Received;
 
 use super::framing::Framing;
-use super::link::{self, Ready, Wanted};
+use super::unix::{self, Ready, Wanted};
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
 
@@ -21,7 +21,7 @@ const HEAD: usize = 8192;
 /// for [`LONGEST_WAIT`] at most.
 pub(crate) fn connect(endpoint: &Endpoint) -> Result<UnixStream> {
     let connected = match endpoint {
-        Endpoint::Unix(path) => link::connect(path, LONGEST_WAIT),
+        Endpoint::Unix(path) => unix::connect(path, LONGEST_WAIT),
         Endpoint::WebSocket(path) | Endpoint::Http(path) => upgraded(path, Framing::of(endpoint)),
         Endpoint::Stdio(_) => Err(io::ErrorKind::Unsupported.into()),
     };
@@ -29,10 +29,10 @@ pub(crate) fn connect(endpoint: &Endpoint) -> Result<UnixStream> {
 }
 
 fn upgraded(path: &Path, framing: Framing) -> io::Result<UnixStream> {
-    let stream = link::connect(path, LONGEST_WAIT)?;
+    let stream = unix::connect(path, LONGEST_WAIT)?;
     let Some(request) = framing.upgrade() else { return Ok(stream) };
     let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
-    if link::send(&stream, &[IoSlice::new(request.as_bytes())], &[])? < request.len() {
+    if unix::send(&stream, &[IoSlice::new(request.as_bytes())], &[])? < request.len() {
         return Err(refused("it takes no request"));
     }
     let deadline = Some(Instant::now() + LONGEST_WAIT);
@@ -40,11 +40,11 @@ fn upgraded(path: &Path, framing: Framing) -> io::Result<UnixStream> {
     // Byte by byte, so that nothing of what follows is taken. The proof of the key is left
     // unread: it guards against proxies, which a Unix socket does not have.
     while !answer.ends_with(b"\r\n\r\n") {
-        if link::wait(&stream, Wanted::Input, deadline)? == Ready::Nothing {
+        if unix::wait(&stream, Wanted::Input, deadline)? == Ready::Nothing {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let mut byte = [0];
-        match link::receive(&stream, &mut byte, &mut std::collections::VecDeque::new()) {
+        match unix::receive(&stream, &mut byte, &mut std::collections::VecDeque::new()) {
             Ok(Received { bytes: 0, .. }) => return Err(refused("it closed the connection")),
             Ok(_) => answer.extend(byte),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::descriptors::FrameDescriptors;
 
-use super::fault::ErrorObject;
+use super::error_object::ErrorObject;
 use crate::error::{Error, Result};
 
 /// The envelope of JSON-RPC, as text within the message.
@@ -65,18 +65,18 @@ impl<'a> Envelope<'a> {
 
 /// A result, with the attachments and descriptors of its frame.
 #[derive(Debug)]
-pub(crate) struct Reply<'a> {
+pub(crate) struct Response<'a> {
     /// The result as JSON.
     pub(crate) result: &'a str,
     /// The attachments, one after the other.
     pub(crate) tail: &'a [u8],
     /// Their lengths.
     pub(crate) lengths: &'a [usize],
-    /// The descriptors. Those nobody takes are closed with the reply.
+    /// The descriptors. Those nobody takes are closed with the response.
     pub(crate) descriptors: FrameDescriptors<OwnedFd>,
 }
 
-impl<'a> Reply<'a> {
+impl<'a> Response<'a> {
     /// The result as a type of the contract.
     pub(crate) fn value<T: Deserialize<'a>>(&self) -> Result<T> {
         serde_json::from_str(self.result)
@@ -131,7 +131,7 @@ impl<'a> Reply<'a> {
 
 /// An answer that is read by somebody else than who received it.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct OwnedResponse {
     /// Where everything is.
     pub(crate) buffer: Vec<u8>,
     pub(crate) json: Range<usize>,
@@ -141,7 +141,7 @@ pub(crate) struct Answer {
     pub(crate) descriptors: FrameDescriptors<OwnedFd>,
 }
 
-impl Answer {
+impl OwnedResponse {
     /// An answer as a receive of these bytes would have given it.
     #[cfg(feature = "tokio")]
     pub(crate) fn of_data(data: &[u8]) -> Self {
@@ -167,13 +167,13 @@ impl Answer {
     /// Reads the result as if it had just come.
     pub(crate) fn read<T>(
         &mut self,
-        read: &mut dyn FnMut(&mut Reply<'_>) -> Result<T>,
+        read: &mut dyn FnMut(&mut Response<'_>) -> Result<T>,
     ) -> Result<T> {
         let descriptors = std::mem::take(&mut self.descriptors);
         let json = self.buffer.get(self.json.clone()).unwrap_or_default();
         let tail = self.buffer.get(self.tail.clone()).unwrap_or_default();
         let result = Envelope::read(json)?.outcome()?;
-        read(&mut Reply { result, tail, lengths: &self.lengths, descriptors })
+        read(&mut Response { result, tail, lengths: &self.lengths, descriptors })
     }
 }
 
@@ -206,16 +206,20 @@ mod tests {
 
     #[test]
     fn attachments_are_taken_by_index_and_never_beyond_what_came() {
-        let reply = Reply {
+        let response = Response {
             result: "1",
             tail: b"abcde",
             lengths: &[2, 0, 3, 9],
             descriptors: FrameDescriptors::default(),
         };
-        assert_eq!(reply.part(0), Ok(&b"ab"[..]));
-        assert_eq!(reply.part(1), Ok(&b""[..]));
-        assert_eq!(reply.part(2), Ok(&b"cde"[..]));
-        assert!(reply.part(3).is_err() && reply.part(4).is_err() && reply.part(u32::MAX).is_err());
-        assert!(reply.copy(&Bytes::Attachment(2), &mut [0; 2]).is_err());
+        assert_eq!(response.part(0), Ok(&b"ab"[..]));
+        assert_eq!(response.part(1), Ok(&b""[..]));
+        assert_eq!(response.part(2), Ok(&b"cde"[..]));
+        assert!(
+            response.part(3).is_err()
+                && response.part(4).is_err()
+                && response.part(u32::MAX).is_err()
+        );
+        assert!(response.copy(&Bytes::Attachment(2), &mut [0; 2]).is_err());
     }
 }

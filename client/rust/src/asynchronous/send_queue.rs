@@ -1,7 +1,7 @@
 //! Bytes that could not be sent at once, with the descriptors beside them.
 //!
 //! It holds what callers who wait have submitted, so they bound it: one frame for each call in
-//! flight.
+//! pending.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -15,7 +15,7 @@ const ROOM: usize = 4 << 10;
 
 /// What is still to be sent, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Queue(VecDeque<Chunk>);
+pub(crate) struct SendQueue(VecDeque<Chunk>);
 
 /// Bytes, and the descriptors beside the first of them.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ struct Chunk {
     descriptors: Vec<OwnedFd>,
 }
 
-impl Queue {
+impl SendQueue {
     /// Adds a frame. Its descriptors are duplicated, since the caller may go before they are sent.
     pub(crate) fn push(
         &mut self,

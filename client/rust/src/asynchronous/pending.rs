@@ -1,4 +1,4 @@
-//! A call in flight: the future of its answer, which cancels the call when it is dropped.
+//! A call in pending: the future of its answer, which cancels the call when it is dropped.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use super::link::Link;
-use super::orphan::{Kept, Orphan};
+use super::connection::Connection;
+use super::dropped::{Kept, Orphan};
 use crate::error::Result;
-use crate::wire::reply::Answer;
+use crate::wire::response::OwnedResponse;
 
 /// What is to become of the answer if the future is dropped.
 #[derive(Debug, Clone)]
@@ -35,18 +35,18 @@ impl Heir {
 
 /// A call that waits for its answer.
 #[derive(Debug)]
-pub(crate) struct Flight {
-    link: Arc<Link>,
+pub(crate) struct PendingCall {
+    link: Arc<Connection>,
     id: u64,
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<OwnedResponse>,
     heir: Heir,
     done: bool,
 }
 
-impl Flight {
+impl PendingCall {
     pub(crate) fn new(
-        link: &Arc<Link>,
-        (id, answer): (u64, oneshot::Receiver<Answer>),
+        link: &Arc<Connection>,
+        (id, answer): (u64, oneshot::Receiver<OwnedResponse>),
         heir: Heir,
     ) -> Self {
         Self { link: Arc::clone(link), id, answer, heir, done: false }
@@ -64,8 +64,8 @@ impl Flight {
     }
 }
 
-impl Future for Flight {
-    type Output = Result<Answer>;
+impl Future for PendingCall {
+    type Output = Result<OwnedResponse>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
@@ -74,7 +74,7 @@ impl Future for Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for PendingCall {
     fn drop(&mut self) {
         if self.done {
             return;

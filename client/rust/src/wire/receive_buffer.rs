@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use sockbroker_proto::descriptors::{DescriptorQueue, FrameDescriptors, TooFew};
 
 use super::framing::{Cut, Framing};
-use super::link;
-use super::reply::Answer;
+use super::response::OwnedResponse;
+use super::unix;
 use crate::error::{Error, Result};
 
 /// How much one read asks for at least.
@@ -21,11 +21,11 @@ const KEEP: usize = 1 << 20;
 /// A message with attachments from this size on is handed over with its buffer rather than copied.
 const LARGE: usize = 32 << 10;
 /// Descriptors that came and that no frame has asked for yet.
-const QUEUED_DESCRIPTORS: usize = 2 * link::DESCRIPTORS_MAX;
+const QUEUED_DESCRIPTORS: usize = 2 * unix::DESCRIPTORS_MAX;
 
 /// The bytes and descriptors that have come.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub(crate) struct ReceiveBuffer {
     framing: Framing,
     buffer: Vec<u8>,
     filled: Range<usize>,
@@ -34,7 +34,7 @@ pub(crate) struct Inbox {
     wanted: usize,
 }
 
-/// A whole message at the front of an inbox.
+/// A whole message at the front of an received.
 #[derive(Debug, Default)]
 pub(crate) struct Message {
     /// Where its JSON stands in the buffer.
@@ -49,7 +49,7 @@ pub(crate) struct Message {
     position: u64,
 }
 
-impl Inbox {
+impl ReceiveBuffer {
     pub(crate) fn new(framing: Framing) -> Self {
         Self { framing, ..Self::default() }
     }
@@ -58,7 +58,7 @@ impl Inbox {
     pub(crate) fn receive(&mut self, stream: impl AsFd) -> io::Result<usize> {
         self.make_room();
         let room = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
-        let n = self.descriptors.receive(|queue| link::receive(stream, room, queue))?;
+        let n = self.descriptors.receive(|queue| unix::receive(stream, room, queue))?;
         self.filled.end += n;
         if self.descriptors.len() > QUEUED_DESCRIPTORS {
             return Err(io::Error::new(
@@ -141,14 +141,14 @@ impl Inbox {
         message: &Message,
         descriptors: FrameDescriptors<OwnedFd>,
         spare: impl FnOnce() -> Vec<u8>,
-    ) -> Answer {
+    ) -> OwnedResponse {
         let start = message.json.start;
         let [json, tail] = [0..message.json.len(), message.json.len()..message.end - start];
         let lengths = message.lengths.clone();
         if tail.len() < LARGE {
             let buffer = self.buffer.get(start..message.end).unwrap_or_default().to_vec();
             self.pass(message);
-            return Answer { buffer, json, tail, lengths, descriptors };
+            return OwnedResponse { buffer, json, tail, lengths, descriptors };
         }
         let mut rest = spare();
         let after = self.buffer.get(message.end..self.filled.end).unwrap_or_default();
@@ -157,7 +157,7 @@ impl Inbox {
         self.filled = 0..after.len();
         let buffer = std::mem::replace(&mut self.buffer, rest);
         let [json, tail] = [json, tail].map(|part| part.start + start..part.end + start);
-        Answer { buffer, json, tail, lengths, descriptors }
+        OwnedResponse { buffer, json, tail, lengths, descriptors }
     }
 
     /// Leaves a message behind.

@@ -1,4 +1,4 @@
-//! A call: what is asked, and how its answer is read. Made in `operation`, carried out by a face.
+//! A call: what is asked, and how its answer is read. NewSocket in `operation`, carried out by a face.
 
 use std::borrow::Cow;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -6,11 +6,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Serialize, Serializer};
 use sockbroker_proto::bytes::encode_base64;
 
-use crate::address::file::Enclosed;
+use crate::address::file::RequestDescriptors;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::wire::link::DESCRIPTORS_MAX;
-use crate::wire::reply::Reply;
+use crate::wire::response::Response;
+use crate::wire::unix::DESCRIPTORS_MAX;
 
 /// A call with what rides beside it, and the function that reads the result.
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub(crate) struct Call<'a, P, F> {
     /// The parameters: a tuple by position, or a structure by name.
     pub(crate) params: P,
     /// The payload.
-    pub(crate) parts: Parts<'a>,
+    pub(crate) parts: Attachments<'a>,
     /// Descriptors of the request.
-    pub(crate) descriptors: Enclosed<'a>,
+    pub(crate) descriptors: RequestDescriptors<'a>,
     /// Reads the result.
     pub(crate) read: F,
 }
@@ -32,13 +32,19 @@ impl<'a, P, F> Call<'a, P, F> {
     pub(crate) fn new<T>(method: &'a str, params: P, read: F) -> Self
     where
         P: Serialize,
-        F: FnMut(&mut Reply<'_>) -> Result<T>,
+        F: FnMut(&mut Response<'_>) -> Result<T>,
     {
-        Self { method, params, parts: Parts::Empty, descriptors: Enclosed::default(), read }
+        Self {
+            method,
+            params,
+            parts: Attachments::Empty,
+            descriptors: RequestDescriptors::default(),
+            read,
+        }
     }
 
     /// With this payload.
-    pub(crate) fn with_parts(self, parts: Parts<'a>) -> Self {
+    pub(crate) fn with_attachments(self, parts: Attachments<'a>) -> Self {
         Self { parts, ..self }
     }
 
@@ -73,7 +79,7 @@ impl<'a, P, F> Call<'a, P, F> {
 
 /// The raw parts behind a request.
 #[derive(Debug)]
-pub(crate) enum Parts<'a> {
+pub(crate) enum Attachments<'a> {
     /// None, and the answer shall have none: whoever reads it takes no attachments.
     Refused,
     /// None in the request.
@@ -84,7 +90,7 @@ pub(crate) enum Parts<'a> {
     Many(Vec<&'a [u8]>),
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Attachments<'a> {
     /// The parts, or `None` where attachments are refused.
     pub(crate) fn as_slice(&self) -> Option<&[&'a [u8]]> {
         match self {
@@ -98,7 +104,7 @@ impl<'a> Parts<'a> {
 
 /// How a connection carries payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Carriage {
+pub(crate) enum PayloadEncoding {
     /// Raw, behind the JSON.
     Attachments,
     /// As base64 within it.
@@ -125,7 +131,7 @@ impl Serialize for Payload<'_> {
     }
 }
 
-impl Carriage {
+impl PayloadEncoding {
     /// What the connections to an endpoint carry.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         match endpoint {
@@ -135,10 +141,10 @@ impl Carriage {
     }
 
     /// One piece of payload: how it stands in the JSON, and what rides behind.
-    pub(crate) fn one(self, bytes: &[u8]) -> (Payload<'_>, Parts<'_>) {
+    pub(crate) fn one(self, bytes: &[u8]) -> (Payload<'_>, Attachments<'_>) {
         match self {
-            Self::Attachments => (Payload::Attachment(0), Parts::One([bytes])),
-            Self::Base64 => (Payload::Base64(bytes), Parts::Refused),
+            Self::Attachments => (Payload::Attachment(0), Attachments::One([bytes])),
+            Self::Base64 => (Payload::Base64(bytes), Attachments::Refused),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
-use crate::wire::link;
+use crate::wire::unix;
 
 /// The name of the program.
 const PROGRAM: &str = "sockbrokerd";
@@ -20,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A broker that ends with this value: its input is closed by then, and it is killed.
 #[derive(Debug)]
-pub(crate) struct Launched(Child);
+pub(crate) struct ChildBroker(Child);
 
 /// The command that starts a private broker: `$SOCKBROKERD`, else the program beside this one, else
 /// what `PATH` has.
@@ -37,12 +37,12 @@ pub(crate) fn usual_command() -> Command {
 }
 
 /// Starts a command with one socket as its standard input and output, so that descriptors can pass.
-pub(crate) fn launch(mut command: Command) -> Result<(UnixStream, Launched)> {
+pub(crate) fn spawn(mut command: Command) -> Result<(UnixStream, ChildBroker)> {
     let mut start = || -> io::Result<_> {
         let (ours, theirs) = UnixStream::pair()?;
         let output = OwnedFd::from(theirs.try_clone()?);
         let child = command.stdin(OwnedFd::from(theirs)).stdout(output).spawn()?;
-        Ok((link::prepared(ours)?, Launched(child)))
+        Ok((unix::prepared(ours)?, ChildBroker(child)))
     };
     let started = start();
     // The command holds the child's end; as long as it does, the end of the child cannot be seen.
@@ -52,7 +52,7 @@ pub(crate) fn launch(mut command: Command) -> Result<(UnixStream, Launched)> {
     started.map_err(|error| Error::Connect { attempts: vec![Attempt::new(&endpoint, &error)] })
 }
 
-impl Drop for Launched {
+impl Drop for ChildBroker {
     /// Nobody is left to be told if it cannot be killed or does not end; it is waited for no longer
     /// than a second.
     fn drop(&mut self) {

@@ -12,7 +12,7 @@ const FRAME_BYTES: usize = 8 << 20;
 
 /// The bytes of one message, without its attachments.
 #[derive(Debug, Default)]
-pub(crate) struct Outgoing {
+pub(crate) struct RequestBuffer {
     framing: Framing,
     json: Vec<u8>,
     head: Vec<u8>,
@@ -20,14 +20,14 @@ pub(crate) struct Outgoing {
 
 /// What is beside a request, by number and length.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Beside<'a> {
+pub(crate) struct RequestParts<'a> {
     /// The payload, `None` where the answer shall have no attachments either.
     pub(crate) parts: Option<&'a [&'a [u8]]>,
     /// How many descriptors.
     pub(crate) descriptors: usize,
 }
 
-impl Outgoing {
+impl RequestBuffer {
     pub(crate) fn new(framing: Framing) -> Self {
         Self { framing, ..Self::default() }
     }
@@ -40,7 +40,7 @@ impl Outgoing {
         id: Option<u64>,
         method: &str,
         params: &(impl Serialize + ?Sized),
-        beside: Beside<'_>,
+        beside: RequestParts<'_>,
     ) -> Result<()> {
         self.json.clear();
         let written = self.write_json(id, method, params);

@@ -11,15 +11,15 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 
-use super::orphan::Orphan;
-use super::queue::Queue;
-use crate::call::Call;
+use super::dropped::Orphan;
+use super::send_queue::SendQueue;
 use crate::error::{Error, Result};
+use crate::request::Call;
 use crate::wire::framing::Framing;
-use crate::wire::inbox::Inbox;
-use crate::wire::link;
-use crate::wire::outgoing::{Beside, Outgoing};
-use crate::wire::reply::{Answer, Envelope};
+use crate::wire::receive_buffer::ReceiveBuffer;
+use crate::wire::request_buffer::{RequestBuffer, RequestParts};
+use crate::wire::response::{Envelope, OwnedResponse};
+use crate::wire::unix;
 
 /// Payload from this size on is sent from where it lies, and buffers of this size are used again.
 const LARGE: usize = 64 << 10;
@@ -28,7 +28,7 @@ const SPARES: usize = 4;
 
 /// What the callers and the task of a connection share.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     stream: UnixStream,
     framing: Framing,
     state: Mutex<State>,
@@ -41,8 +41,8 @@ pub(crate) struct Link {
 struct State {
     next: u64,
     slots: HashMap<u64, Slot>,
-    outgoing: Outgoing,
-    queue: Queue,
+    outgoing: RequestBuffer,
+    queue: SendQueue,
     /// Why nothing will come any more.
     ended: Option<Error>,
 }
@@ -50,11 +50,11 @@ struct State {
 /// Who gets an answer.
 #[derive(Debug)]
 enum Slot {
-    Waiting(oneshot::Sender<Answer>),
+    Waiting(oneshot::Sender<OwnedResponse>),
     Orphan(Orphan),
 }
 
-impl Link {
+impl Connection {
     pub(crate) fn over(
         stream: std::os::unix::net::UnixStream,
         framing: Framing,
@@ -63,7 +63,7 @@ impl Link {
         Ok(Self {
             stream: UnixStream::from_std(stream)?,
             framing,
-            state: Mutex::new(State { outgoing: Outgoing::new(framing), ..State::default() }),
+            state: Mutex::new(State { outgoing: RequestBuffer::new(framing), ..State::default() }),
             written: Notify::new(),
             spares: Mutex::default(),
         })
@@ -77,7 +77,7 @@ impl Link {
     pub(crate) fn begin<P: Serialize, F>(
         &self,
         call: &Call<'_, P, F>,
-    ) -> Result<(u64, oneshot::Receiver<Answer>)> {
+    ) -> Result<(u64, oneshot::Receiver<OwnedResponse>)> {
         let descriptors = call.descriptors()?;
         let mut state = self.state();
         if let Some(error) = &state.ended {
@@ -86,7 +86,7 @@ impl Link {
         state.next += 1;
         let id = state.next;
         let parts = call.parts.as_slice();
-        let beside = Beside { parts, descriptors: descriptors.len() };
+        let beside = RequestParts { parts, descriptors: descriptors.len() };
         state.outgoing.write(Some(id), call.method, &call.params, beside)?;
         let (sender, receiver) = oneshot::channel();
         let alone = state.slots.is_empty();
@@ -98,7 +98,7 @@ impl Link {
     /// Sends a notification, or puts it into the queue.
     pub(crate) fn notify(&self, method: &str, params: &impl Serialize) {
         let mut state = self.state();
-        let beside = Beside { parts: None, descriptors: 0 };
+        let beside = RequestParts { parts: None, descriptors: 0 };
         if state.ended.is_none() && state.outgoing.write(None, method, params, beside).is_ok() {
             // Without descriptors nothing can go wrong here that the task would not see too.
             drop(self.put(&mut state, &[], &[], false));
@@ -119,8 +119,8 @@ impl Link {
         &self,
         id: u64,
         orphan: Orphan,
-        receiver: &mut oneshot::Receiver<Answer>,
-    ) -> Option<(Orphan, Option<Answer>)> {
+        receiver: &mut oneshot::Receiver<OwnedResponse>,
+    ) -> Option<(Orphan, Option<OwnedResponse>)> {
         let mut state = self.state();
         match state.slots.get_mut(&id) {
             Some(slot) => {
@@ -144,7 +144,7 @@ impl Link {
     }
 
     /// Takes a large buffer back, to be used again.
-    pub(crate) fn recycle(&self, answer: Answer) {
+    pub(crate) fn recycle(&self, answer: OwnedResponse) {
         let mut spares = lock(&self.spares);
         if answer.buffer.len() >= LARGE && spares.len() < SPARES {
             spares.push(answer.buffer);
@@ -170,7 +170,7 @@ impl Link {
         let mut beside = descriptors;
         let large = parts.iter().any(|part| part.len() >= LARGE);
         while (alone || large) && queue.is_empty() && !rest.is_empty() {
-            let send = || link::send(self.stream.as_fd(), rest, beside);
+            let send = || unix::send(self.stream.as_fd(), rest, beside);
             match self.stream.try_io(Interest::WRITABLE, send) {
                 Ok(n) => {
                     IoSlice::advance_slices(&mut rest, n);
@@ -205,7 +205,7 @@ impl Link {
 
     /// Gives the reason for which it cannot go on.
     async fn carry(&self) -> Error {
-        let mut inbox = Inbox::new(self.framing);
+        let mut received = ReceiveBuffer::new(self.framing);
         loop {
             let waiting = match self.flush() {
                 Ok(waiting) => waiting,
@@ -216,7 +216,7 @@ impl Link {
             tokio::select! {
                 ready = self.stream.ready(interest) => match ready {
                     Ok(ready) if ready.is_readable() || ready.is_read_closed() || ready.is_error() => {
-                        if let Err(error) = self.receive(&mut inbox) {
+                        if let Err(error) = self.receive(&mut received) {
                             return error;
                         }
                     }
@@ -233,7 +233,7 @@ impl Link {
         let mut state = self.state();
         while !state.queue.is_empty() {
             let send = |buffers: &[IoSlice<'_>], descriptors: &[BorrowedFd<'_>]| {
-                let send = || link::send(self.stream.as_fd(), buffers, descriptors);
+                let send = || unix::send(self.stream.as_fd(), buffers, descriptors);
                 self.stream.try_io(Interest::WRITABLE, send)
             };
             match state.queue.send(send) {
@@ -245,8 +245,8 @@ impl Link {
         Ok(false)
     }
 
-    fn receive(&self, inbox: &mut Inbox) -> Result<()> {
-        let receive = || inbox.receive(self.stream.as_fd());
+    fn receive(&self, received: &mut ReceiveBuffer) -> Result<()> {
+        let receive = || received.receive(self.stream.as_fd());
         match self.stream.try_io(Interest::READABLE, receive) {
             Ok(0) => return Err(Error::disconnected("it closed the connection")),
             Ok(_) => {}
@@ -256,23 +256,23 @@ impl Link {
             }
             Err(error) => return Err(Error::disconnected(error)),
         }
-        while let Some(message) = inbox.next()? {
-            let descriptors = inbox.descriptors(&message)?;
-            let envelope = Envelope::read(inbox.json(&message))?;
+        while let Some(message) = received.next()? {
+            let descriptors = received.descriptors(&message)?;
+            let envelope = Envelope::read(received.json(&message))?;
             envelope.check()?;
             let id = envelope.id();
             let mut state = self.state();
             match id.and_then(|id| state.slots.remove(&id)) {
                 // An answer to nobody, or one that comes twice.
-                None => inbox.pass(&message),
+                None => received.pass(&message),
                 Some(Slot::Waiting(waiter)) => {
-                    let answer = inbox.take(&message, descriptors, || self.spare());
+                    let answer = received.take(&message, descriptors, || self.spare());
                     // A receiver leaves its slot before it goes, so there is one.
                     drop(waiter.send(answer));
                 }
                 Some(Slot::Orphan(orphan)) => {
                     drop(state);
-                    orphan.comes(self, inbox.take(&message, descriptors, Vec::new));
+                    orphan.comes(self, received.take(&message, descriptors, Vec::new));
                 }
             }
         }

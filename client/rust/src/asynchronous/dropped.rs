@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
 
-use super::link::{Link, lock};
-use crate::wire::reply::Answer;
+use super::connection::{Connection, lock};
+use crate::wire::response::OwnedResponse;
 
 /// What becomes of the answer to a call whose future was dropped.
 #[derive(Debug)]
@@ -22,12 +22,13 @@ pub(crate) enum Orphan {
 
 impl Orphan {
     /// The answer has come after all.
-    pub(crate) fn comes(self, link: &Link, mut answer: Answer) {
+    pub(crate) fn comes(self, link: &Connection, mut answer: OwnedResponse) {
         match self {
             Self::Nothing => {}
             Self::Close => {
                 // An error tells of no socket.
-                let made = answer.read(&mut |reply| reply.value::<Value>()).unwrap_or_default();
+                let made =
+                    answer.read(&mut |response| response.value::<Value>()).unwrap_or_default();
                 let handles = made.get("handle").into_iter();
                 let several =
                     made.as_array().into_iter().flatten().filter_map(|one| one.get("handle"));
@@ -56,7 +57,7 @@ pub(crate) struct Kept(Mutex<State>);
 struct State {
     /// Calls that were given up and are not answered yet.
     open: usize,
-    answers: VecDeque<Answer>,
+    answers: VecDeque<OwnedResponse>,
     /// Who waits until all of them are.
     waiting: Vec<Waker>,
 }
@@ -68,7 +69,7 @@ impl Kept {
         Orphan::Keep(Arc::clone(self))
     }
 
-    fn settle(&self, answer: Option<Answer>) {
+    fn settle(&self, answer: Option<OwnedResponse>) {
         let mut state = lock(&self.0);
         state.open = state.open.saturating_sub(1);
         // An error, such as that the call was cancelled, is nothing to keep.
@@ -80,7 +81,7 @@ impl Kept {
     }
 
     /// The oldest answer that is kept, after all calls that were given up have been answered.
-    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Answer>> {
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<OwnedResponse>> {
         let mut state = lock(&self.0);
         if state.open == 0 {
             return Poll::Ready(state.answers.pop_front());
@@ -92,12 +93,12 @@ impl Kept {
     }
 
     /// See [`Kept::poll_next`].
-    pub(crate) async fn next(&self) -> Option<Answer> {
+    pub(crate) async fn next(&self) -> Option<OwnedResponse> {
         std::future::poll_fn(|context| self.poll_next(context)).await
     }
 
     /// Puts back what was only partly used.
-    pub(crate) fn put_back(&self, answer: Answer) {
+    pub(crate) fn put_back(&self, answer: OwnedResponse) {
         lock(&self.0).answers.push_front(answer);
     }
 }
