@@ -1,12 +1,12 @@
-//! The numbers that make a socket and steer a call, as types: family, type, protocol, flags.
+//! Typed constants: address families, socket types, protocols, flags, events.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
 use serde::{Deserialize, Serialize};
 
-/// A number with names. Any other number can be had by `From`.
-macro_rules! numbers {
+/// Defines a type of named numbers. `From<i32>` makes a value of any other number.
+macro_rules! constants {
     ($(#[$doc:meta])* $type:ident { $($(#[$item:meta])* $name:ident = $number:expr;)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ macro_rules! numbers {
         impl $type {
             $($(#[$item])* pub const $name: Self = Self($number);)*
 
-            /// The number that the kernel knows it by.
+            /// The number in the kernel's interface.
             pub const fn number(self) -> i32 {
                 self.0
             }
@@ -40,10 +40,10 @@ macro_rules! numbers {
     };
 }
 
-numbers! {
+constants! {
     /// The address family of a socket, `AF_*` of `socket(2)`.
     Domain {
-        /// `AF_UNIX`. The broker's own files are meant: see the crate's documentation.
+        /// `AF_UNIX`. See [`Address`](crate::Address) for whose files a path names.
         UNIX = 1;
         /// `AF_INET`.
         IPV4 = 2;
@@ -68,7 +68,7 @@ numbers! {
     }
 }
 
-numbers! {
+constants! {
     /// The type of a socket, `SOCK_*` of `socket(2)`.
     Type {
         /// `SOCK_STREAM`.
@@ -82,10 +82,10 @@ numbers! {
     }
 }
 
-numbers! {
+constants! {
     /// The protocol of a socket, `IPPROTO_*` for the internet families.
     Protocol {
-        /// What the kernel takes for the family and type.
+        /// The kernel's default for the family and type.
         DEFAULT = 0;
         /// `IPPROTO_ICMP`.
         ICMPV4 = 1;
@@ -107,8 +107,8 @@ numbers! {
 }
 
 impl Protocol {
-    /// The protocol of a packet socket: an Ethernet type such as `0x0800`, or 3 (`ETH_P_ALL`) for
-    /// every one. The kernel wants it in network order, which this gives it.
+    /// The protocol of a packet socket: an Ethernet type in host byte order, such as `0x0800`, or 3
+    /// (`ETH_P_ALL`) for all. The result is in network byte order, as `packet(7)` requires.
     pub const fn ethernet(number: u16) -> Self {
         Self(number.to_be() as i32)
     }
@@ -120,36 +120,36 @@ impl Default for Protocol {
     }
 }
 
-numbers! {
-    /// Flags of a transfer, `MSG_*` of `send(2)` and `recv(2)`, joined by `|`.
+constants! {
+    /// Flags of a transfer, `MSG_*` of `send(2)` and `recv(2)`, combined with `|`.
     Flags {
-        /// None.
+        /// No flag.
         NONE = 0;
         /// `MSG_OOB`: out-of-band data.
         OOB = 1;
-        /// `MSG_PEEK`: leave in the queue what is received.
+        /// `MSG_PEEK`: keep the received data in the queue.
         PEEK = 2;
-        /// `MSG_DONTROUTE`: only to hosts of directly connected networks.
+        /// `MSG_DONTROUTE`: send only to hosts of directly connected networks.
         DONTROUTE = 4;
-        /// `MSG_CTRUNC`, of received messages: ancillary data did not fit.
+        /// `MSG_CTRUNC`, in received messages: ancillary data did not fit.
         CTRUNC = 8;
-        /// `MSG_TRUNC`: tell the true length of a datagram; of received messages: it did not fit.
+        /// `MSG_TRUNC`: return the true length of a datagram. In received messages: the datagram did not fit.
         TRUNC = 0x20;
-        /// `MSG_DONTWAIT`: fail with `WouldBlock` rather than wait.
+        /// `MSG_DONTWAIT`: fail with `WouldBlock` instead of waiting.
         DONTWAIT = 0x40;
-        /// `MSG_EOR`: this ends a record.
+        /// `MSG_EOR`: the end of a record.
         EOR = 0x80;
-        /// `MSG_WAITALL`: wait for all that is asked for.
+        /// `MSG_WAITALL`: wait until the buffer is full.
         WAITALL = 0x100;
-        /// `MSG_ERRQUEUE`: receive from the queue of errors.
+        /// `MSG_ERRQUEUE`: receive from the error queue.
         ERRQUEUE = 0x2000;
-        /// `MSG_MORE`: more follows.
+        /// `MSG_MORE`: more data follow.
         MORE = 0x8000;
     }
 }
 
 impl Flags {
-    /// Whether all of these are set.
+    /// Whether all of `flags` are set.
     pub const fn contains(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
     }
@@ -175,30 +175,30 @@ impl BitOrAssign for Flags {
     }
 }
 
-numbers! {
-    /// Events of `poll(2)`, joined by `|`.
+constants! {
+    /// Events of `poll(2)`, combined with `|`.
     Events {
-        /// None: errors and the end come unasked.
+        /// No event. `ERR`, `HUP` and `NVAL` are always reported.
         NONE = 0;
-        /// `POLLIN`: something to receive, or to accept.
+        /// `POLLIN`: data to receive, or a connection to accept.
         IN = 1;
-        /// `POLLPRI`: out-of-band data.
+        /// `POLLPRI`: out-of-band data to receive.
         PRI = 2;
-        /// `POLLOUT`: room to send.
+        /// `POLLOUT`: space in the send buffer.
         OUT = 4;
-        /// `POLLERR`: an error waits; comes unasked.
+        /// `POLLERR`: a pending error. Always reported.
         ERR = 8;
-        /// `POLLHUP`: both directions have ended; comes unasked.
+        /// `POLLHUP`: both directions have ended. Always reported.
         HUP = 0x10;
-        /// `POLLNVAL`: no such handle; comes unasked.
+        /// `POLLNVAL`: no such handle. Always reported.
         NVAL = 0x20;
-        /// `POLLRDHUP`: the peer sends no more.
+        /// `POLLRDHUP`: the peer has ended its direction.
         RDHUP = 0x2000;
     }
 }
 
 impl Events {
-    /// Whether all of these are set.
+    /// Whether all of `events` are set.
     pub const fn contains(self, events: Self) -> bool {
         self.0 & events.0 == events.0
     }
@@ -218,8 +218,8 @@ mod tests {
     use sockbroker_proto::constant::number;
 
     #[test]
-    fn the_numbers_are_those_of_the_contract() {
-        for (name, own) in [
+    fn numbers_match_the_contract() {
+        for (name, ours) in [
             ("AF_UNIX", Domain::UNIX.0),
             ("AF_INET6", Domain::IPV6.0),
             ("AF_PACKET", Domain::PACKET.0),
@@ -233,12 +233,12 @@ mod tests {
             ("POLLRDHUP", Events::RDHUP.0),
             ("POLLNVAL", Events::NVAL.0),
         ] {
-            assert_eq!(number(name), Some(own.into()), "{name}");
+            assert_eq!(number(name), Some(ours.into()), "{name}");
         }
     }
 
     #[test]
-    fn what_has_a_name_is_shown_by_it() {
+    fn display_shows_the_name_if_there_is_one() {
         assert_eq!(Domain::IPV6.to_string(), "IPV6");
         assert_eq!(Domain::from(99).to_string(), "99");
         assert!((Flags::PEEK | Flags::DONTWAIT).contains(Flags::PEEK));

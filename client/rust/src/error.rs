@@ -1,58 +1,58 @@
-//! What can go wrong, built from the contract's one table of errors, and its form as `io::Error`.
+//! The error of the crate, and its conversion to `io::Error`.
 
 use std::fmt;
 use std::io;
 
 use crate::endpoint::Endpoint;
 
-/// The result of whatever asks a broker.
+/// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Error numbers of Linux that stand for kinds which have none of their own on the wire.
+/// Error numbers of Linux for kinds of errors that the broker sends without a number.
 const EBADF: i32 = 9;
 const ENOBUFS: i32 = 105;
 
 /// Why a call failed.
 ///
-/// Converts into [`io::Error`]: with the error number where there is one, so that
-/// [`io::Error::raw_os_error`] and [`io::Error::kind`] say what they would of a socket of one's own;
-/// otherwise with the kind that fits and this error inside.
+/// It converts into [`io::Error`]. If there is an error number, [`io::Error::raw_os_error`] and
+/// [`io::Error::kind`] return what they would for a native socket; otherwise the [`io::Error`] wraps this
+/// error and has the kind of [`Error::kind`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(clippy::error_impl_error, reason = "the one error of the crate, as `std::io` has its own")]
 pub enum Error {
-    /// A system call of the broker failed.
+    /// A system call failed, in the broker or on a path in this process.
     #[error("{message}")]
     Os {
-        /// The error number; absent where CPython raises a bare `OSError`, as for a name of a service
-        /// that is not found.
+        /// The error number; absent where CPython raises a bare `OSError`, for example for an unknown
+        /// service name.
         errno: Option<i32>,
         /// Its name, such as `ECONNREFUSED`.
         name: Option<String>,
-        /// The call that failed, such as `connect`.
+        /// The system call that failed, such as `connect`.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
-        /// Bytes that had left when a send ended early.
+        /// How many bytes had been sent before a send failed.
         sent: Option<u64>,
     },
-    /// The resolver failed: `getaddrinfo` and `getnameinfo`, or the older host functions.
+    /// The resolver failed: `getaddrinfo`, `getnameinfo`, or a `gethostby*` function.
     #[error("{message}")]
     Resolver {
-        /// An `EAI_*` code, or an `h_errno` code for the host functions.
+        /// An `EAI_*` code, or an `h_errno` code for the `gethostby*` functions.
         errno: i32,
-        /// The name of an `EAI_*` code, such as `EAI_NONAME`; absent for the host functions.
+        /// The name of an `EAI_*` code, such as `EAI_NONAME`; absent for the `gethostby*` functions.
         name: Option<String>,
-        /// The call that failed.
+        /// The function that failed.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// The socket's timeout ran out, or the call's: see `set_call_timeout`.
+    /// The timeout of the socket expired (`set_timeout`), or that of calls (`set_call_timeout`).
     #[error("{call}: timed out")]
     Timeout {
-        /// The call that took too long.
+        /// The call that timed out.
         call: String,
-        /// Bytes that had left when a send ended early.
+        /// How many bytes had been sent before a send failed.
         sent: Option<u64>,
     },
     /// The call was cancelled.
@@ -60,117 +60,117 @@ pub enum Error {
     Cancelled {
         /// The call.
         call: String,
-        /// Bytes that had left when a send ended early.
+        /// How many bytes had been sent before a send failed.
         sent: Option<u64>,
     },
-    /// The policy does not allow it.
+    /// The policy refused the call.
     #[error("{message}")]
     Denied {
-        /// The rule that decided, or that there is none.
+        /// The rule that decided, or a text that says that no rule did.
         rule: String,
-        /// The grant that is missing.
+        /// The grant that the caller lacks.
         grant: Option<String>,
-        /// `EACCES` or `EPERM`, as the kernel would give.
+        /// `EACCES` or `EPERM`, as the kernel would return.
         errno: i32,
         /// The call.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// No such handle in this session: closed, or lost with the session.
+    /// The session has no such handle: it was closed, or its session ended.
     #[error("{message}")]
     Handle {
         /// The call.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// No such session, or one that cannot be used so.
+    /// There is no such session, or it does not support the call.
     #[error("{message}")]
     Session {
         /// The call.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// A limit was crossed.
+    /// The call exceeds a limit.
     #[error("{message}")]
     Limit {
-        /// Its name, as `session.limits` lists it.
+        /// The name of the limit, as `session.limits` lists it.
         limit: String,
         /// The call.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
-        /// Bytes that had left when a send ended early.
+        /// How many bytes had been sent before a send failed.
         sent: Option<u64>,
     },
-    /// A parameter that Python's module would refuse.
+    /// A parameter is not valid: Python's `socket` module would raise an exception.
     #[error("{message}")]
     Argument {
-        /// The exception that Python would raise.
+        /// The name of the exception.
         exception: String,
         /// The call.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// Descriptors are missing, or this connection carries none.
+    /// The connection cannot carry descriptors, or the request lacks one.
     #[error("{message}")]
     Descriptor {
         /// The call.
         call: String,
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// The broker knows no method of this name.
+    /// The broker has no such method.
     #[error("{message}")]
     Method {
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// The broker failed in this call and goes on, or gave an error this version does not know.
+    /// The broker failed internally in this call, or sent an error that this version does not know.
     #[error("{message} (code {code})")]
     Broker {
         /// The JSON-RPC code.
         code: i32,
-        /// For people.
+        /// The whole message.
         message: String,
     },
-    /// What came is not what the contract says: the broker is none, or of another version.
-    #[error("the broker breaks the protocol: {message}")]
+    /// The peer violated the protocol: it is not a broker, or one of an incompatible version.
+    #[error("the broker violated the protocol: {message}")]
     Protocol {
-        /// What is wrong.
+        /// The violation.
         message: String,
     },
-    /// The connection ended before the answer: whether the call had an effect is not known.
+    /// The connection ended before the response. Whether the call had an effect is unknown.
     #[error("the broker is gone: {message}")]
     Disconnected {
-        /// How it ended.
+        /// How the connection ended.
         message: String,
     },
-    /// No broker could be reached.
-    #[error("{}", no_broker(attempts))]
+    /// No broker accepts connections.
+    #[error("{}", connect_message(attempts))]
     Connect {
-        /// What was tried.
+        /// Every endpoint that was tried, in order.
         attempts: Vec<Attempt>,
     },
-    /// A text that names no endpoint.
+    /// A text is not an endpoint.
     #[error("{message}")]
     Endpoint {
-        /// What is wrong with it.
+        /// The text, and what is wrong with it.
         message: String,
     },
 }
 
-/// An endpoint that was tried, and why it did not do.
+/// A failed attempt to connect to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// Why it cannot be reached.
+    /// Why the attempt failed.
     pub reason: String,
-    /// The error number, where the kernel gave one.
+    /// The error number, if a system call failed.
     pub errno: Option<i32>,
 }
 
@@ -187,11 +187,11 @@ impl fmt::Display for Attempt {
     }
 }
 
-fn no_broker(attempts: &[Attempt]) -> String {
+fn connect_message(attempts: &[Attempt]) -> String {
     let tried: Vec<_> = attempts.iter().map(Attempt::to_string).collect();
     format!(
-        "no broker answers; tried {}. Start one with `sockbrokerd --socket PATH`, or name one in \
-         $SOCKBROKER, such as unix:PATH or stdio:sockbrokerd --stdio",
+        "cannot connect to a broker: tried {}; start one with `sockbrokerd --socket PATH`, or set \
+         $SOCKBROKER to an endpoint such as unix:PATH or stdio:sockbrokerd --stdio",
         tried.join(", ")
     )
 }
@@ -201,7 +201,7 @@ impl Error {
         Self::Protocol { message: message.to_string() }
     }
 
-    /// A system call of this process that failed in place of the broker's.
+    /// A system call that failed in this process, before the request was sent.
     pub(crate) fn native(call: &str, error: &io::Error) -> Self {
         let errno = error.raw_os_error();
         Self::Os {
@@ -217,7 +217,7 @@ impl Error {
         Self::Disconnected { message: message.to_string() }
     }
 
-    /// The error number of a system call that stands for this error, if one does.
+    /// The error number that a system call would return for this error, if there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Os { errno, .. } => *errno,
@@ -229,7 +229,7 @@ impl Error {
         }
     }
 
-    /// Bytes that had already left when a send ended early.
+    /// How many bytes had been sent before a send failed; 0 for other calls.
     pub fn sent(&self) -> u64 {
         match self {
             Self::Os { sent, .. }
@@ -240,7 +240,7 @@ impl Error {
         }
     }
 
-    /// The kind of [`io::Error`] that this is.
+    /// The kind of the [`io::Error`] that this error converts into.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Timeout { .. } => io::ErrorKind::TimedOut,
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_to_connect_to_is_told_with_every_socket_and_what_to_do() {
+    fn connect_error_names_every_attempt_and_what_to_do() {
         let missing = io::Error::from_raw_os_error(2);
         let attempts =
             ["/a/s", "/b/s"].map(|path| Attempt::new(&Endpoint::Unix(path.into()), &missing));

@@ -1,15 +1,15 @@
 //! Sockets of a broker as Rust types.
 //!
-//! `sockbrokerd` owns real sockets and lends them to programs that may not make them. This crate
-//! speaks to it. [`blocking`] needs no runtime, [`asynchronous`] is on tokio (feature `tokio`, on by
-//! default); both have the vocabulary of `socket2` and `std::net`. [`Endpoint`] tells how a broker is
-//! found, [`Error`] what can go wrong.
+//! `sockbrokerd` owns network sockets and lends them to programs that are not allowed to create them.
+//! This crate connects to it. [`blocking`] needs no runtime; [`asynchronous`] runs on tokio (feature
+//! `tokio`, on by default). Both use the vocabulary of `socket2` and `std::net`. [`Endpoint`] describes
+//! how a broker is found, [`Error`] why a call fails.
 //!
 //! ```
 //! use std::io::{Read, Write};
 //! use sockbroker_client::blocking::{Broker, Socket};
 //!
-//! // A broker of one's own, which ends with this value; `Broker::connect()` finds one that runs.
+//! // A private broker, which ends with this value. `Broker::connect()` finds one that is running.
 //! let broker = Broker::spawn()?;
 //! let listener = broker.create_server(("127.0.0.1", 0))?;
 //! let mut client = broker.create_connection(&listener.local_addr()?)?;
@@ -22,24 +22,26 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! # What is the broker's and what is one's own
+//! # The broker's side and the caller's side
 //!
-//! Host names are looked up by the broker, with its configuration. Paths of `AF_UNIX` are files of
-//! its file system. A descriptor that [`blocking::Socket::into_owned_fd`] gives is the real socket:
-//! from then on the broker takes no part in it, and nothing is slower than natively.
+//! The broker resolves host names, with its own configuration. Paths of `AF_UNIX` are files of this
+//! process, see [`Address`]. [`blocking::Socket::into_owned_fd`] passes the real socket to this process:
+//! from then on the broker takes no part in it, and it is as fast as a native socket.
 
 #![forbid(unsafe_code)]
 
+mod lock;
+mod call_timeout;
 mod endpoint;
 mod error;
-mod address;
+mod discovery;
 mod constant;
+mod address;
 pub mod option;
-mod message;
+mod values;
 mod wire;
 mod request;
 mod operation;
-mod face;
 pub mod blocking;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
@@ -48,7 +50,7 @@ pub use address::{Address, PacketAddress};
 pub use constant::{Domain, Events, Flags, Protocol, Type};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result};
-pub use message::{
-    AddressHints, AddressInfo, Ancillary, Attributes, Host, Message, OutgoingAncillary, Polled,
-};
 pub use sockbroker_proto as proto;
+pub use values::{
+    AddressHints, AddressInfo, Ancillary, Host, Message, OutgoingAncillary, Polled, SocketSpec,
+};

@@ -1,57 +1,67 @@
-//! A call: what is asked, and how its answer is read. NewSocket in `operation`, carried out by a face.
+//! A request: method, parameters, payload and descriptors.
 
 use std::borrow::Cow;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use serde::{Serialize, Serializer};
 use sockbroker_proto::bytes::encode_base64;
 
-use crate::address::file::RequestDescriptors;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::wire::response::Response;
+use crate::wire::request_buffer::RequestParts;
 use crate::wire::unix::DESCRIPTORS_MAX;
 
-/// A call with what rides beside it, and the function that reads the result.
+/// A request for one method of the broker.
 #[derive(Debug)]
-pub(crate) struct Call<'a, P, F> {
-    /// The wire name.
+pub(crate) struct Request<'a, P> {
+    /// The wire name, such as `socket.recv`.
     pub(crate) method: &'a str,
-    /// The parameters: a tuple by position, or a structure by name.
+    /// A tuple passes parameters by position, a structure by name.
     pub(crate) params: P,
-    /// The payload.
-    pub(crate) parts: Attachments<'a>,
-    /// Descriptors of the request.
-    pub(crate) descriptors: RequestDescriptors<'a>,
-    /// Reads the result.
-    pub(crate) read: F,
+    attachments: Attachments<'a>,
+    descriptors: &'a [BorrowedFd<'a>],
+    /// A file that this process opened for the request, or why it could not. It follows `descriptors`.
+    file: Option<Result<OwnedFd>>,
 }
 
-impl<'a, P, F> Call<'a, P, F> {
-    /// A call whose answer may have attachments.
-    pub(crate) fn new<T>(method: &'a str, params: P, read: F) -> Self
-    where
-        P: Serialize,
-        F: FnMut(&mut Response<'_>) -> Result<T>,
-    {
-        Self {
-            method,
-            params,
-            parts: Attachments::Empty,
-            descriptors: RequestDescriptors::default(),
-            read,
-        }
+impl<'a, P: Serialize> Request<'a, P> {
+    /// A request without payload, whose response may have attachments.
+    pub(crate) fn new(method: &'a str, params: P) -> Self {
+        Self { method, params, attachments: Attachments::Empty, descriptors: &[], file: None }
     }
 
-    /// With this payload.
-    pub(crate) fn with_attachments(self, parts: Attachments<'a>) -> Self {
-        Self { parts, ..self }
+    pub(crate) fn with_attachments(self, attachments: Attachments<'a>) -> Self {
+        Self { attachments, ..self }
     }
 
-    /// The descriptors of the request. Fails for a file that cannot be opened, and for more descriptors than a
-    /// message can carry, as the kernel does.
+    pub(crate) fn with_descriptors(self, descriptors: &'a [BorrowedFd<'a>]) -> Self {
+        Self { descriptors, ..self }
+    }
+
+    pub(crate) fn with_file(self, file: Option<Result<OwnedFd>>) -> Self {
+        Self { file, ..self }
+    }
+
+    /// The attachments, in order.
+    pub(crate) fn attachments(&self) -> &[&'a [u8]] {
+        self.attachments.as_slice().unwrap_or_default()
+    }
+
+    /// The descriptors, in order.
+    ///
+    /// # Errors
+    ///
+    /// The error of a file that could not be opened. [`Error::Os`] with `EINVAL`, as `sendmsg(2)` has it,
+    /// for more descriptors than one message can carry.
     pub(crate) fn descriptors(&self) -> Result<Cow<'_, [BorrowedFd<'_>]>> {
-        let descriptors = self.descriptors.all()?;
+        let descriptors = match &self.file {
+            None => Cow::Borrowed(self.descriptors),
+            Some(Ok(file)) => {
+                let file = [file.as_fd()];
+                Cow::Owned(self.descriptors.iter().copied().chain(file).collect())
+            }
+            Some(Err(error)) => return Err(error.clone()),
+        };
         if descriptors.len() <= DESCRIPTORS_MAX {
             return Ok(descriptors);
         }
@@ -64,40 +74,31 @@ impl<'a, P, F> Call<'a, P, F> {
         })
     }
 
-    /// With these descriptors.
-    pub(crate) fn with_descriptors(mut self, passed: &'a [BorrowedFd<'a>]) -> Self {
-        self.descriptors.passed = passed;
-        self
-    }
-
-    /// With the file that its address names.
-    pub(crate) fn with_file(mut self, file: Option<Result<OwnedFd>>) -> Self {
-        self.descriptors.file = file;
-        self
+    /// What the frame of the request announces.
+    pub(crate) fn parts(&self, descriptors: usize) -> RequestParts<'_> {
+        RequestParts { attachments: self.attachments.as_slice(), descriptors }
     }
 }
 
-/// The raw parts behind a request.
+/// The raw payload that follows a request's JSON.
 #[derive(Debug)]
 pub(crate) enum Attachments<'a> {
-    /// None, and the answer shall have none: whoever reads it takes no attachments.
+    /// None, and the response must not have any either: its reader expects base64.
     Refused,
     /// None in the request.
     Empty,
-    /// One.
     One([&'a [u8]; 1]),
-    /// Several.
     Many(Vec<&'a [u8]>),
 }
 
 impl<'a> Attachments<'a> {
-    /// The parts, or `None` where attachments are refused.
-    pub(crate) fn as_slice(&self) -> Option<&[&'a [u8]]> {
+    /// `None` if attachments are refused.
+    fn as_slice(&self) -> Option<&[&'a [u8]]> {
         match self {
             Self::Refused => None,
             Self::Empty => Some(&[]),
-            Self::One(part) => Some(part),
-            Self::Many(parts) => Some(parts),
+            Self::One(attachment) => Some(attachment),
+            Self::Many(attachments) => Some(attachments),
         }
     }
 }
@@ -105,15 +106,34 @@ impl<'a> Attachments<'a> {
 /// How a connection carries payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PayloadEncoding {
-    /// Raw, behind the JSON.
+    /// As raw attachments, which follow the JSON.
     Attachments,
-    /// As base64 within it.
+    /// As base64 in the JSON.
     Base64,
 }
 
-/// Payload as it stands in the JSON.
+impl PayloadEncoding {
+    /// The encoding of connections to an endpoint.
+    pub(crate) fn of(endpoint: &Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Unix(_) | Endpoint::Stdio(_) => Self::Attachments,
+            Endpoint::WebSocket(_) | Endpoint::Http(_) => Self::Base64,
+        }
+    }
+
+    /// Encodes the only payload of a request: its value in the JSON, and the attachment.
+    pub(crate) fn encode(self, bytes: &[u8]) -> (Payload<'_>, Attachments<'_>) {
+        match self {
+            Self::Attachments => (Payload::Attachment(0), Attachments::One([bytes])),
+            Self::Base64 => (Payload::Base64(bytes), Attachments::Refused),
+        }
+    }
+}
+
+/// Payload as a value in the JSON.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Payload<'a> {
+    /// A reference to the attachment with this index.
     Attachment(usize),
     Base64(&'a [u8]),
 }
@@ -127,24 +147,6 @@ impl Serialize for Payload<'_> {
         match *self {
             Self::Attachment(attachment) => Reference { attachment }.serialize(serializer),
             Self::Base64(bytes) => serializer.serialize_str(&encode_base64(bytes)),
-        }
-    }
-}
-
-impl PayloadEncoding {
-    /// What the connections to an endpoint carry.
-    pub(crate) fn of(endpoint: &Endpoint) -> Self {
-        match endpoint {
-            Endpoint::Unix(_) | Endpoint::Stdio(_) => Self::Attachments,
-            Endpoint::WebSocket(_) | Endpoint::Http(_) => Self::Base64,
-        }
-    }
-
-    /// One piece of payload: how it stands in the JSON, and what rides behind.
-    pub(crate) fn one(self, bytes: &[u8]) -> (Payload<'_>, Attachments<'_>) {
-        match self {
-            Self::Attachments => (Payload::Attachment(0), Attachments::One([bytes])),
-            Self::Base64 => (Payload::Base64(bytes), Attachments::Refused),
         }
     }
 }

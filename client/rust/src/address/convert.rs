@@ -1,4 +1,4 @@
-//! An address from what `std` and callers have.
+//! Conversion of the address types of `std`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::linux::net::SocketAddrExt as _;

@@ -1,4 +1,4 @@
-//! Socket addresses: those of every family, made from and turned into the types of `std`.
+//! Socket addresses of every family, and their conversion from and to the types of `std`.
 
 mod convert;
 pub(crate) mod file;
@@ -19,11 +19,13 @@ use crate::error::{Error, Result};
 
 /// The address of a socket, of any family.
 ///
-/// NewSocket from a [`SocketAddr`], from a host name and a port, from a path, or by one of the functions
-/// for the other families; what a call gives is turned back by [`Address::to_inet`] and its kin.
-/// A host name is looked up by the broker. A path of `AF_UNIX` is one of this process: the client opens the
-/// file, or for `bind` its folder, and passes the descriptor. Over a connection that carries no descriptors
-/// (HTTP, WebSocket) it goes as text, which a broker takes from root and its own user alone.
+/// It is made from a [`SocketAddr`], from a host name and a port, from a path, or by a constructor of
+/// another family. [`Address::to_inet`] and the related methods convert a returned address.
+///
+/// The broker resolves host names. A path of `AF_UNIX` names a file of this process: the client opens
+/// the file, or its folder for `bind`, and passes the descriptor. A connection without descriptors
+/// (HTTP, WebSocket) sends the path as text, which the broker accepts only from root and from its own
+/// user.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -41,26 +43,26 @@ pub struct Address(AddressValue);
 /// The address of a packet socket, `packet(7)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PacketAddress {
-    /// The name of the interface; empty if it is gone.
+    /// The name of the interface; empty if it no longer exists.
     pub interface: String,
-    /// The Ethernet type, host order.
+    /// The Ethernet type in host byte order.
     pub protocol: u16,
-    /// Where the packet went: `PACKET_HOST` (0), `PACKET_BROADCAST` (1), `PACKET_MULTICAST` (2),
+    /// The direction of the packet: `PACKET_HOST` (0), `PACKET_BROADCAST` (1), `PACKET_MULTICAST` (2),
     /// `PACKET_OTHERHOST` (3), `PACKET_OUTGOING` (4).
     pub packet_type: u8,
-    /// The kind of hardware, `ARPHRD_*`.
+    /// The type of the hardware, `ARPHRD_*`.
     pub hardware_type: u16,
     /// The hardware address of the sender; at most 8 bytes.
     pub hardware_address: Vec<u8>,
 }
 
 impl Address {
-    /// No address: what a connected stream gives for the sender of its data.
+    /// No address. A connected stream returns it as the sender of its data.
     pub fn none() -> Self {
         Self(AddressValue::None(()))
     }
 
-    /// A host, by name or literal, and a port. `""` is the wildcard address.
+    /// A host, by name or numeric address, and a port. `""` is the wildcard address.
     pub fn host(host: &str, port: u16) -> Self {
         Self::tuple([text(host), number(port)])
     }
@@ -70,12 +72,12 @@ impl Address {
         Self::unix_name(path.as_ref().as_os_str().as_bytes())
     }
 
-    /// A name of the abstract namespace of `AF_UNIX`, without its leading NUL: at most 107 bytes.
+    /// A name in the abstract namespace of `AF_UNIX`, without the leading NUL: at most 107 bytes.
     pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
         Self::unix_name(&[b"\0", name.as_ref()].concat())
     }
 
-    /// No name: to bind, the request for one that the kernel picks.
+    /// The unnamed address of `AF_UNIX`. Binding it lets the kernel choose an abstract name.
     pub fn unix_unnamed() -> Self {
         Self(AddressValue::Text(String::new()))
     }
@@ -87,12 +89,12 @@ impl Address {
         })
     }
 
-    /// An interface and an Ethernet type, host order, for a packet socket.
+    /// An interface and an Ethernet type in host byte order, for binding a packet socket.
     pub fn packet(interface: &str, protocol: u16) -> Self {
         Self::tuple([text(interface), number(protocol)])
     }
 
-    /// Everything of a packet socket's address.
+    /// A complete address of a packet socket, for sending.
     pub fn packet_to(address: &PacketAddress) -> Self {
         let PacketAddress { interface, protocol, packet_type, hardware_type, hardware_address } =
             address;
@@ -105,7 +107,7 @@ impl Address {
         ])
     }
 
-    /// A port id and a mask of groups, `netlink(7)`.
+    /// A port id and a bit mask of multicast groups, `netlink(7)`.
     pub fn netlink(pid: u32, groups: u32) -> Self {
         Self::tuple([number(pid), number(groups)])
     }
@@ -115,17 +117,17 @@ impl Address {
         Self::tuple([number(cid), number(port)])
     }
 
-    /// An interface of a CAN bus; `""` is every one.
+    /// An interface of a CAN bus; `""` is all interfaces.
     pub fn can(interface: &str) -> Self {
         Self::tuple([text(interface)])
     }
 
-    /// A type and name of the kernel's cryptography, such as `hash` and `sha256`.
-    pub fn alg(kind: &str, name: &str) -> Self {
-        Self::tuple([text(kind), text(name)])
+    /// A type and a name of the kernel's cryptographic interface, such as `hash` and `sha256`.
+    pub fn alg(ty: &str, name: &str) -> Self {
+        Self::tuple([text(ty), text(name)])
     }
 
-    /// Any family by the bytes of the kernel's structure that follow `sa_family`: at most 126.
+    /// An address of any family: the bytes of the kernel's structure after `sa_family`, at most 126.
     pub fn opaque(domain: Domain, bytes: &[u8]) -> Self {
         Self(AddressValue::Opaque(OpaqueValue {
             family: sockbroker_proto::constant::Constant(domain.number().into()),
@@ -137,12 +139,12 @@ impl Address {
         Self(AddressValue::Tuple(items.into()))
     }
 
-    /// Whether this is no address.
+    /// Whether this is [`Address::none`].
     pub fn is_none(&self) -> bool {
         matches!(self.0, AddressValue::None(()))
     }
 
-    /// The address as IP address and port; `None` for another family, and for a host name.
+    /// The IP address and port; `None` for another family and for a host name.
     pub fn to_inet(&self) -> Option<SocketAddr> {
         let AddressValue::Tuple(items) = &self.0 else { return None };
         let [AddressItem::Text(host), AddressItem::Number(port), rest @ ..] = items.as_slice()
@@ -164,19 +166,20 @@ impl Address {
         }
     }
 
-    /// The path of an `AF_UNIX` address; `None` for another one, and for an unnamed or abstract one.
+    /// The path of an `AF_UNIX` address; `None` for another family and for an unnamed or abstract name.
     pub fn to_unix_path(&self) -> Option<PathBuf> {
         let name = self.to_unix_name()?;
         let named = !name.is_empty() && !name.starts_with(b"\0");
         named.then(|| PathBuf::from(OsStr::from_bytes(&name)))
     }
 
-    /// The name of an `AF_UNIX` address in the abstract namespace, without its leading NUL.
+    /// The name in the abstract namespace of `AF_UNIX`, without the leading NUL; `None` for any other
+    /// address.
     pub fn to_unix_abstract(&self) -> Option<Vec<u8>> {
         self.to_unix_name()?.strip_prefix(b"\0").map(<[u8]>::to_vec)
     }
 
-    /// The whole name of an `AF_UNIX` address: empty for an unnamed one.
+    /// The name of an `AF_UNIX` address, with the leading NUL of an abstract one; empty if unnamed.
     fn to_unix_name(&self) -> Option<Vec<u8>> {
         match &self.0 {
             AddressValue::Text(text) => Some(text.clone().into_bytes()),
@@ -189,7 +192,7 @@ impl Address {
         }
     }
 
-    /// The address of a packet socket.
+    /// The complete address of a packet socket; `None` for another family.
     pub fn to_packet(&self) -> Option<PacketAddress> {
         let AddressValue::Tuple(items) = &self.0 else { return None };
         let [
@@ -211,11 +214,11 @@ impl Address {
         })
     }
 
-    /// The address in the contract's types, read for a kind of socket: of every family.
+    /// The address as the type of its family in [`crate::proto`].
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if it is none of that family.
+    /// [`Error::Argument`] if it is not an address of that family.
     pub fn read(&self, domain: Domain, protocol: Protocol) -> Result<Parsed> {
         // The type of a socket does not decide how its addresses are read.
         let kind = SocketSpec { domain: domain.number(), ty: 0, protocol: protocol.number() };
@@ -226,7 +229,7 @@ impl Address {
         })
     }
 
-    /// The spelling on the wire.
+    /// The JSON form.
     pub fn value(&self) -> &AddressValue {
         &self.0
     }
@@ -258,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn internet_addresses_round_trip() {
+    fn inet_addresses_round_trip() {
         for text in ["127.0.0.1:80", "[::1]:65535", "[fe80::1%7]:0"] {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(Address::from(address).to_inet(), Some(address), "{text}");
@@ -267,9 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn unix_names_round_trip_in_all_their_forms() {
-        let odd = Path::new(OsStr::from_bytes(b"/tmp/\xff"));
-        for path in [Path::new("/run/s"), odd] {
+    fn unix_names_round_trip() {
+        let not_utf8 = Path::new(OsStr::from_bytes(b"/tmp/\xff"));
+        for path in [Path::new("/run/s"), not_utf8] {
             assert_eq!(Address::from(path).to_unix_path().as_deref(), Some(path));
         }
         for name in [&b"name"[..], b"\xff\0", b""] {
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_family_is_none() {
+    fn address_of_another_family_is_not_converted() {
         for address in [Address::netlink(1, 2), Address::none(), Address::host("name", 1)] {
             assert_eq!(address.to_inet(), None, "{address}");
         }

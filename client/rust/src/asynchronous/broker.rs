@@ -1,10 +1,9 @@
-//! A broker, and everything that is asked of it rather than of one of its sockets.
+//! A broker: connecting, running operations, the time limit of calls.
 
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,44 +11,40 @@ use serde_json::Value;
 use sockbroker_proto::handle::Handle;
 use tokio::task::JoinSet;
 
-use super::Socket;
 use super::connection::Connection;
-use super::pending::{Heir, PendingCall};
-use crate::address::Address;
+use super::dropped::DroppedCall;
+use super::pending::PendingCall;
+use crate::call_timeout::CallTimeout;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::face::broker_methods;
-use crate::message::{AddressHints, AddressInfo, Host};
-use crate::operation::{self, NewSocket};
-use crate::request::{Attachments, Call, PayloadEncoding};
+use crate::operation::{self, Operation};
+use crate::request::{PayloadEncoding, Request};
 use crate::wire::child::{self, ChildBroker};
-use crate::wire::connect::{LONGEST_WAIT, connect};
+use crate::wire::connect::{CONNECT_TIMEOUT, connect};
 use crate::wire::framing::Framing;
-use crate::wire::response::{OwnedResponse, Response};
+use crate::wire::response::OwnedResponse;
 
-/// How long the broker may take to answer once it was asked to cancel a call.
-const GRACE: Duration = Duration::from_secs(1);
-/// No time limit for calls.
-const UNLIMITED: u64 = u64::MAX;
+/// How long the broker may take to answer a request to cancel a call.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A broker and a session of its own with it. Clones are the same session over the same connection.
-/// The session, and with it every socket that is left, ends with the last clone and the last
-/// [`Socket`].
+/// A broker, and a session with it.
+///
+/// Clones share the session and the connection. The session ends, and the broker closes its sockets,
+/// when the last clone and the last [`Socket`](super::Socket) are dropped.
 #[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    link: Arc<Connection>,
+    connection: Arc<Connection>,
     endpoint: Endpoint,
     payload_encoding: PayloadEncoding,
-    /// Nanoseconds, or [`UNLIMITED`].
-    call_timeout: AtomicU64,
-    /// Reads and writes; ends with this value.
+    call_timeout: CallTimeout,
+    /// Reads and writes. Dropping it ends the connection.
     _task: JoinSet<()>,
-    /// Dropped last.
-    _launched: Option<ChildBroker>,
+    /// Must be dropped after the connection.
+    _child: Option<ChildBroker>,
 }
 
 impl fmt::Debug for Broker {
@@ -58,11 +53,9 @@ impl fmt::Debug for Broker {
     }
 }
 
-broker_methods!(asynchronous Broker);
-
 impl Broker {
-    /// Connects to the broker that [`Endpoint::find`] finds. It needs a tokio runtime, as everything
-    /// here does.
+    /// Connects to the broker that [`Endpoint::find`] finds. Like everything in this module it must be
+    /// called in a tokio runtime.
     ///
     /// # Errors
     ///
@@ -75,14 +68,11 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`] if nobody serves the endpoint, [`Error::Timeout`] if somebody does but
-    /// does not answer within ten seconds, [`Error::Protocol`] if that is no broker.
+    /// [`Error::Connect`] if nothing serves the endpoint, [`Error::Timeout`] if the peer does not answer
+    /// within ten seconds, [`Error::Protocol`] if the peer is not a broker.
     pub async fn connect_to(endpoint: &Endpoint) -> Result<Self> {
         if let Endpoint::Stdio(words) = endpoint {
-            let mut words = words.iter();
-            let mut command = Command::new(words.next().cloned().unwrap_or_default());
-            command.args(words);
-            return Self::spawn_command(command).await;
+            return Self::spawn_command(child::command_of(words)).await;
         }
         let owned = endpoint.clone();
         let connecting = tokio::task::spawn_blocking(move || connect(&owned));
@@ -90,26 +80,25 @@ impl Broker {
         Self::over(stream, endpoint.clone(), None).await
     }
 
-    /// Starts a broker of one's own, as an editor starts a language server: `$SOCKBROKERD`, else
-    /// `sockbrokerd` beside this program, else the one that `PATH` has, with `--stdio`. It has this
-    /// process' privileges and ends with the session.
+    /// Starts a private broker, as an editor starts a language server: `$SOCKBROKERD`, else `sockbrokerd`
+    /// in the folder of this program, else `sockbrokerd` in `PATH`, with `--stdio`. It has the privileges
+    /// of this process and ends with the session.
     ///
     /// # Errors
     ///
     /// [`Error::Connect`] if it cannot be started.
     pub async fn spawn() -> Result<Self> {
-        Self::spawn_command(child::usual_command()).await
+        Self::spawn_command(child::default_command()).await
     }
 
-    /// Starts a broker of one's own by a command that serves its standard input and output; they
-    /// are set by this function.
+    /// Starts a private broker by a command that serves its standard input and output. This function sets
+    /// both. See [`Broker::spawn`].
     ///
     /// # Errors
     ///
     /// [`Error::Connect`] if it cannot be started.
     pub async fn spawn_command(command: Command) -> Result<Self> {
-        let words = [command.get_program()].into_iter().chain(command.get_args());
-        let endpoint = Endpoint::Stdio(words.map(Into::into).collect());
+        let endpoint = child::endpoint_of(&command);
         let (stream, child) = child::spawn(command)?;
         Self::over(stream, endpoint, Some(child)).await
     }
@@ -119,136 +108,121 @@ impl Broker {
         endpoint: Endpoint,
         child: Option<ChildBroker>,
     ) -> Result<Self> {
-        let link = Arc::new(
-            Connection::over(stream, Framing::of(&endpoint)).map_err(Error::disconnected)?,
-        );
+        let connection = Connection::over(stream, Framing::of(&endpoint));
+        let connection = Arc::new(connection.map_err(Error::disconnected)?);
         let mut task = JoinSet::new();
-        let served = Arc::clone(&link);
+        let served = Arc::clone(&connection);
         task.spawn(async move { served.serve().await });
         let inner = Inner {
-            link,
+            connection,
             payload_encoding: PayloadEncoding::of(&endpoint),
             endpoint,
-            call_timeout: AtomicU64::new(UNLIMITED),
+            call_timeout: CallTimeout::default(),
             _task: task,
-            _launched: child,
+            _child: child,
         };
         let broker = Self { inner: Arc::new(inner) };
-        match tokio::time::timeout(LONGEST_WAIT, broker.session()).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, broker.run(operation::session())).await {
             Ok(session) => session.map(|_session| broker),
-            Err(_late) => Err(Error::Timeout { call: "session.info".to_owned(), sent: None }),
+            Err(_elapsed) => Err(Error::Timeout { call: "session.info".to_owned(), sent: None }),
         }
     }
 
-    /// Where the broker is.
+    /// The endpoint of the broker.
     pub fn endpoint(&self) -> &Endpoint {
         &self.inner.endpoint
     }
 
-    /// Limits the time that any call may take, from its start to its answer; `None`, the default,
-    /// waits for ever. It holds for all clones.
+    /// Limits how long a call may take, from its start to its response. The default `None` sets no limit.
+    /// It applies to all clones.
     ///
-    /// When it has run out the call is cancelled; what the broker answers to that within a second
-    /// still counts, so that no data is lost. Then the call fails with [`Error::Timeout`].
+    /// When the limit expires the client asks the broker to cancel the call. A result that the broker
+    /// sends within one second is still returned, so that no data are lost. Otherwise the call fails with
+    /// [`Error::Timeout`].
     pub fn set_call_timeout(&self, limit: Option<Duration>) {
-        let nanoseconds = limit.map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(UNLIMITED));
-        self.inner.call_timeout.store(nanoseconds.unwrap_or(UNLIMITED), Ordering::Relaxed);
+        self.inner.call_timeout.set(limit);
     }
 
-    /// What [`Broker::set_call_timeout`] set.
+    /// The limit that [`Broker::set_call_timeout`] has set.
     pub fn call_timeout(&self) -> Option<Duration> {
-        match self.inner.call_timeout.load(Ordering::Relaxed) {
-            UNLIMITED => None,
-            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
-        }
+        self.inner.call_timeout.get()
     }
 
-    /// Calls any method by its wire name, such as `socket.getservbyname`. Parameters are whatever
-    /// serialises as an object (by name), as an array or tuple (by position), or `()` for none.
-    /// Bytes in the result are base64; descriptors beside it are closed.
+    /// Calls any method by its wire name, such as `socket.getservbyname`.
+    ///
+    /// `params` serializes as an object (parameters by name), as an array or tuple (by position), or is
+    /// `()` for none. Bytes in the result are base64. Descriptors of the response are closed.
     ///
     /// # Errors
     ///
-    /// Whatever the call fails with.
+    /// The error of the call.
     pub async fn call(&self, method: &str, params: impl Serialize) -> Result<Value> {
-        let call = Call::new(method, params, |response: &mut Response<'_>| response.value());
-        self.run(call.with_attachments(Attachments::Refused)).await
+        self.run(operation::named(method, params)).await
     }
 
-    fn broker(&self) -> &Self {
-        self
-    }
-
-    pub(crate) fn payload_encoding(&self) -> PayloadEncoding {
+    pub(super) fn payload_encoding(&self) -> PayloadEncoding {
         self.inner.payload_encoding
     }
 
-    pub(crate) async fn make<P, F>(&self, call: Call<'_, P, F>) -> Result<Socket>
-    where
-        P: Serialize,
-        F: FnMut(&mut Response<'_>) -> Result<NewSocket>,
-    {
-        Ok(Socket::from_new(self, self.run_for(call, Heir::Closing).await?))
+    /// Runs an operation whose result is of no use if the future is dropped.
+    pub(super) async fn run<O: Operation>(&self, operation: O) -> Result<O::Output> {
+        self.run_or(operation, DroppedCall::Discard).await
     }
 
-    /// Carries out a call whose answer is of no use to anybody else.
-    pub(crate) async fn run<P, F, T>(&self, call: Call<'_, P, F>) -> Result<T>
-    where
-        P: Serialize,
-        F: FnMut(&mut Response<'_>) -> Result<T>,
-    {
-        self.run_for(call, Heir::Nobody).await
-    }
-
-    /// Carries out a call; its answer goes to an heir if the future is dropped.
-    pub(crate) async fn run_for<P, F, T>(&self, mut call: Call<'_, P, F>, heir: Heir) -> Result<T>
-    where
-        P: Serialize,
-        F: FnMut(&mut Response<'_>) -> Result<T>,
-    {
-        let pending = self.begin(&call, heir)?;
-        let mut answer = self.limited(pending, call.method).await?;
-        let result = answer.read(&mut call.read);
-        self.recycle(answer);
+    /// Runs an operation. `on_drop` takes its response if the future is dropped.
+    pub(super) async fn run_or<O: Operation>(
+        &self,
+        mut operation: O,
+        on_drop: DroppedCall,
+    ) -> Result<O::Output> {
+        let pending = self.begin(operation.request(), on_drop)?;
+        let Some(mut response) = self.wait(pending).await? else {
+            let call = operation.request().method.to_owned();
+            return Err(Error::Timeout { call, sent: None });
+        };
+        let result = response.read(&mut |response| operation.read(response));
+        self.recycle(response);
         result
     }
 
-    /// Sends a call.
-    pub(crate) fn begin<P: Serialize, F>(
+    /// Sends a request.
+    pub(super) fn begin<P: Serialize>(
         &self,
-        call: &Call<'_, P, F>,
-        heir: Heir,
+        request: &Request<'_, P>,
+        on_drop: DroppedCall,
     ) -> Result<PendingCall> {
-        let link = &self.inner.link;
-        Ok(PendingCall::new(link, link.begin(call)?, heir))
+        let connection = &self.inner.connection;
+        Ok(PendingCall::new(connection, connection.begin(request)?, on_drop))
     }
 
-    /// Takes a buffer back, to be used again.
-    pub(crate) fn recycle(&self, answer: OwnedResponse) {
-        self.inner.link.recycle(answer);
+    /// Takes the buffer of a response for reuse.
+    pub(super) fn recycle(&self, response: OwnedResponse) {
+        self.inner.connection.recycle(response);
     }
 
-    async fn limited(&self, mut pending: PendingCall, method: &str) -> Result<OwnedResponse> {
-        let Some(limit) = self.call_timeout() else { return pending.await };
-        if let Ok(answer) = tokio::time::timeout(limit, &mut pending).await {
-            return answer;
+    /// Waits for a response, at most for the time limit of calls. `None` if the broker does not even
+    /// answer the request to cancel the call.
+    async fn wait(&self, mut pending: PendingCall) -> Result<Option<OwnedResponse>> {
+        let Some(limit) = self.call_timeout() else { return pending.await.map(Some) };
+        if let Ok(response) = tokio::time::timeout(limit, &mut pending).await {
+            return response.map(Some);
         }
         pending.cancel();
-        match tokio::time::timeout(GRACE, &mut pending).await {
-            Ok(Ok(answer)) => match answer.error() {
+        match tokio::time::timeout(CANCEL_TIMEOUT, &mut pending).await {
+            Ok(Ok(response)) => match response.error() {
                 Some(Error::Cancelled { call, sent }) => Err(Error::Timeout { call, sent }),
-                _ => Ok(answer),
+                _ => Ok(Some(response)),
             },
             Ok(Err(error)) => Err(error),
-            Err(_silent) => {
-                pending.let_go();
-                Err(Error::Timeout { call: method.to_owned(), sent: None })
+            Err(_elapsed) => {
+                pending.detach();
+                Ok(None)
             }
         }
     }
 
-    /// Closes a handle; the request stands behind all that was asked before.
-    pub(crate) fn close_without_waiting(&self, handle: Handle) {
-        self.inner.link.notify("socket.close", &(handle,));
+    /// Closes a handle. The request follows all earlier requests.
+    pub(super) fn close_without_waiting(&self, handle: Handle) {
+        self.inner.connection.notify("socket.close", &(handle,));
     }
 }

@@ -1,9 +1,9 @@
-//! The one connection of a broker: who waits for which answer, and the task that reads and writes.
+//! The connection of a broker: which call waits for which response, and the task that reads and writes.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 use serde_json::json;
@@ -11,51 +11,54 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 
-use super::dropped::Orphan;
+use super::dropped::DroppedCall;
 use super::send_queue::SendQueue;
 use crate::error::{Error, Result};
-use crate::request::Call;
+use crate::lock::lock;
+use crate::request::Request;
 use crate::wire::framing::Framing;
 use crate::wire::receive_buffer::ReceiveBuffer;
 use crate::wire::request_buffer::{RequestBuffer, RequestParts};
 use crate::wire::response::{Envelope, OwnedResponse};
 use crate::wire::unix;
 
-/// Payload from this size on is sent from where it lies, and buffers of this size are used again.
+/// Attachments of at least this size are sent from the caller's memory, and buffers of at least this
+/// size are reused. In bytes.
 const LARGE: usize = 64 << 10;
-/// Large buffers that are kept to be used again.
-const SPARES: usize = 4;
+/// The most buffers that are kept for reuse.
+const SPARE_BUFFERS_MAX: usize = 4;
 
 /// What the callers and the task of a connection share.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(super) struct Connection {
     stream: UnixStream,
     framing: Framing,
     state: Mutex<State>,
-    /// Something stands in the queue.
-    written: Notify,
-    spares: Mutex<Vec<Vec<u8>>>,
+    /// Wakes the task when the queue has bytes.
+    queued: Notify,
+    spare_buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    next: u64,
+    last_id: u64,
     slots: HashMap<u64, Slot>,
-    outgoing: RequestBuffer,
+    request: RequestBuffer,
     queue: SendQueue,
-    /// Why nothing will come any more.
+    /// Why the connection has ended.
     ended: Option<Error>,
 }
 
-/// Who gets an answer.
+/// What happens to a response.
 #[derive(Debug)]
 enum Slot {
     Waiting(oneshot::Sender<OwnedResponse>),
-    Orphan(Orphan),
+    Dropped(DroppedCall),
 }
 
 impl Connection {
-    pub(crate) fn over(
+    /// Must be called in a tokio runtime.
+    pub(super) fn over(
         stream: std::os::unix::net::UnixStream,
         framing: Framing,
     ) -> io::Result<Self> {
@@ -63,9 +66,9 @@ impl Connection {
         Ok(Self {
             stream: UnixStream::from_std(stream)?,
             framing,
-            state: Mutex::new(State { outgoing: RequestBuffer::new(framing), ..State::default() }),
-            written: Notify::new(),
-            spares: Mutex::default(),
+            state: Mutex::new(State { request: RequestBuffer::new(framing), ..State::default() }),
+            queued: Notify::new(),
+            spare_buffers: Mutex::default(),
         })
     }
 
@@ -73,123 +76,136 @@ impl Connection {
         lock(&self.state)
     }
 
-    /// Sends a call, or puts it into the queue; where its answer will come, and its number.
-    pub(crate) fn begin<P: Serialize, F>(
+    /// Sends or queues a request. Returns its id and the receiver of its response.
+    pub(super) fn begin<P: Serialize>(
         &self,
-        call: &Call<'_, P, F>,
+        request: &Request<'_, P>,
     ) -> Result<(u64, oneshot::Receiver<OwnedResponse>)> {
-        let descriptors = call.descriptors()?;
+        let descriptors = request.descriptors()?;
         let mut state = self.state();
         if let Some(error) = &state.ended {
             return Err(error.clone());
         }
-        state.next += 1;
-        let id = state.next;
-        let parts = call.parts.as_slice();
-        let beside = RequestParts { parts, descriptors: descriptors.len() };
-        state.outgoing.write(Some(id), call.method, &call.params, beside)?;
+        state.last_id += 1;
+        let id = state.last_id;
+        let parts = request.parts(descriptors.len());
+        state.request.write(Some(id), request.method, &request.params, parts)?;
         let (sender, receiver) = oneshot::channel();
-        let alone = state.slots.is_empty();
-        self.put(&mut state, parts.unwrap_or_default(), &descriptors, alone)?;
+        let is_only_call = state.slots.is_empty();
+        self.send_or_queue(&mut state, request.attachments(), &descriptors, is_only_call)?;
         state.slots.insert(id, Slot::Waiting(sender));
         Ok((id, receiver))
     }
 
-    /// Sends a notification, or puts it into the queue.
-    pub(crate) fn notify(&self, method: &str, params: &impl Serialize) {
+    /// Queues a notification.
+    pub(super) fn notify(&self, method: &str, params: &impl Serialize) {
         let mut state = self.state();
-        let beside = RequestParts { parts: None, descriptors: 0 };
-        if state.ended.is_none() && state.outgoing.write(None, method, params, beside).is_ok() {
-            // Without descriptors nothing can go wrong here that the task would not see too.
-            drop(self.put(&mut state, &[], &[], false));
+        let parts = RequestParts::default();
+        if state.ended.is_none() && state.request.write(None, method, params, parts).is_ok() {
+            // Only duplicating descriptors can fail, and there are none.
+            drop(self.send_or_queue(&mut state, &[], &[], false));
         }
     }
 
-    /// Asks the broker to cancel a call. With HTTP it would not read that before the answer.
-    pub(crate) fn cancel(&self, id: u64) {
+    /// Asks the broker to cancel a call. Does nothing with HTTP, where the broker reads the next request
+    /// after it has answered.
+    pub(super) fn cancel(&self, id: u64) {
         if self.framing == Framing::Http {
             return;
         }
         self.notify("$/cancelRequest", &json!({ "id": id }));
     }
 
-    /// Says what is to become of the answer to a call that nobody waits for any more. If it has come
-    /// already, or will not, the orphan comes back, with the answer if there is one.
-    pub(crate) fn leave(
+    /// Cancels a call whose future was dropped. `dropped` takes its response, which can already be in
+    /// `receiver`.
+    pub(super) fn drop_call(
         &self,
         id: u64,
-        orphan: Orphan,
+        dropped: DroppedCall,
         receiver: &mut oneshot::Receiver<OwnedResponse>,
-    ) -> Option<(Orphan, Option<OwnedResponse>)> {
+    ) {
+        dropped.begin();
         let mut state = self.state();
-        match state.slots.get_mut(&id) {
-            Some(slot) => {
-                *slot = Slot::Orphan(orphan);
-                None
-            }
-            // Answers are handed over while the state is locked, so it is there by now.
-            None => Some((orphan, receiver.try_recv().ok())),
+        if let Some(slot) = state.slots.get_mut(&id) {
+            *slot = Slot::Dropped(dropped);
+            drop(state);
+            self.cancel(id);
+            return;
+        }
+        drop(state);
+        // A response enters its channel while the state is locked, so it is there by now.
+        match receiver.try_recv() {
+            Ok(response) => self.settle(dropped, response),
+            Err(_ended) => dropped.abandon(),
         }
     }
 
-    /// Forgets a call: its answer will be dropped, descriptors included.
-    pub(crate) fn forget(&self, id: u64) {
+    fn settle(&self, dropped: DroppedCall, response: OwnedResponse) {
+        for handle in dropped.settle(response) {
+            self.notify("socket.close", &(handle,));
+        }
+    }
+
+    /// Forgets a call: its response is discarded and its descriptors are closed.
+    pub(super) fn forget(&self, id: u64) {
         self.state().slots.remove(&id);
     }
 
     /// Why the connection has ended.
-    pub(crate) fn end_reason(&self) -> Error {
+    pub(super) fn end_reason(&self) -> Error {
         let ended = self.state().ended.clone();
         ended.unwrap_or_else(|| Error::disconnected("the connection was dropped"))
     }
 
-    /// Takes a large buffer back, to be used again.
-    pub(crate) fn recycle(&self, answer: OwnedResponse) {
-        let mut spares = lock(&self.spares);
-        if answer.buffer.len() >= LARGE && spares.len() < SPARES {
-            spares.push(answer.buffer);
+    /// Takes the buffer of a response for reuse, if it is large.
+    pub(super) fn recycle(&self, response: OwnedResponse) {
+        let mut spare_buffers = lock(&self.spare_buffers);
+        if response.buffer.len() >= LARGE && spare_buffers.len() < SPARE_BUFFERS_MAX {
+            spare_buffers.push(response.buffer);
         }
     }
 
-    fn spare(&self) -> Vec<u8> {
-        lock(&self.spares).pop().unwrap_or_default()
+    fn spare_buffer(&self) -> Vec<u8> {
+        lock(&self.spare_buffers).pop().unwrap_or_default()
     }
 
-    /// Sends what was just written if nothing is before it: a call alone, or a large one, whose
-    /// payload is not copied then. Small calls among others gather in the queue and leave together.
-    fn put(
+    /// Sends the request in `state`, or queues what cannot be sent.
+    ///
+    /// The only call in progress is sent at once. So is a large one, which avoids a copy. Small requests
+    /// of several calls gather in the queue and leave in one system call. Nothing overtakes the queue.
+    fn send_or_queue(
         &self,
         state: &mut State,
-        parts: &[&[u8]],
+        attachments: &[&[u8]],
         descriptors: &[BorrowedFd<'_>],
-        alone: bool,
+        is_only_call: bool,
     ) -> Result<()> {
-        let State { outgoing, queue, .. } = state;
-        let mut buffers = outgoing.buffers(parts);
+        let State { request, queue, .. } = state;
+        let mut buffers = request.buffers(attachments);
         let mut rest = buffers.as_mut_slice();
-        let mut beside = descriptors;
-        let large = parts.iter().any(|part| part.len() >= LARGE);
-        while (alone || large) && queue.is_empty() && !rest.is_empty() {
-            let send = || unix::send(self.stream.as_fd(), rest, beside);
+        let mut unsent_descriptors = descriptors;
+        let large = attachments.iter().any(|attachment| attachment.len() >= LARGE);
+        while (is_only_call || large) && queue.is_empty() && !rest.is_empty() {
+            let send = || unix::send(self.stream.as_fd(), rest, unsent_descriptors);
             match self.stream.try_io(Interest::WRITABLE, send) {
                 Ok(n) => {
                     IoSlice::advance_slices(&mut rest, n);
-                    beside = &[];
+                    unsent_descriptors = &[];
                 }
-                // Whatever it is, the task will see it too.
+                // The task meets the same error and reports it.
                 Err(_) => break,
             }
         }
         if !rest.is_empty() {
-            queue.push(rest, beside).map_err(Error::disconnected)?;
-            self.written.notify_one();
+            queue.push(rest, unsent_descriptors).map_err(Error::disconnected)?;
+            self.queued.notify_one();
         }
         Ok(())
     }
 
     /// Reads and writes until the connection ends.
-    pub(crate) async fn serve(&self) {
-        let error = self.carry().await;
+    pub(super) async fn serve(&self) {
+        let error = self.serve_until_error().await;
         let slots = {
             let mut state = self.state();
             state.queue.clear();
@@ -197,22 +213,26 @@ impl Connection {
             std::mem::take(&mut state.slots)
         };
         for slot in slots.into_values() {
-            if let Slot::Orphan(orphan) = slot {
-                orphan.never_comes();
+            match slot {
+                // Dropping the sender wakes the receiver.
+                Slot::Waiting(_sender) => {}
+                Slot::Dropped(dropped) => dropped.abandon(),
             }
         }
     }
 
-    /// Gives the reason for which it cannot go on.
-    async fn carry(&self) -> Error {
+    async fn serve_until_error(&self) -> Error {
         let mut received = ReceiveBuffer::new(self.framing);
         loop {
-            let waiting = match self.flush() {
-                Ok(waiting) => waiting,
+            let has_unsent = match self.send_queued() {
+                Ok(has_unsent) => has_unsent,
                 Err(error) => return Error::disconnected(error),
             };
-            let interest =
-                if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let interest = if has_unsent {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
             tokio::select! {
                 ready = self.stream.ready(interest) => match ready {
                     Ok(ready) if ready.is_readable() || ready.is_read_closed() || ready.is_error() => {
@@ -223,20 +243,20 @@ impl Connection {
                     Ok(_) => {}
                     Err(error) => return Error::disconnected(error),
                 },
-                () = self.written.notified(), if !waiting => {}
+                () = self.queued.notified(), if !has_unsent => {}
             }
         }
     }
 
-    /// Sends what stands in the queue; whether something is left of it.
-    fn flush(&self) -> io::Result<bool> {
+    /// Sends queued bytes; whether some remain.
+    fn send_queued(&self) -> io::Result<bool> {
         let mut state = self.state();
         while !state.queue.is_empty() {
             let send = |buffers: &[IoSlice<'_>], descriptors: &[BorrowedFd<'_>]| {
                 let send = || unix::send(self.stream.as_fd(), buffers, descriptors);
                 self.stream.try_io(Interest::WRITABLE, send)
             };
-            match state.queue.send(send) {
+            match state.queue.send_first(send) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
@@ -245,10 +265,11 @@ impl Connection {
         Ok(false)
     }
 
+    /// Receives available bytes and delivers complete responses.
     fn receive(&self, received: &mut ReceiveBuffer) -> Result<()> {
         let receive = || received.receive(self.stream.as_fd());
         match self.stream.try_io(Interest::READABLE, receive) {
-            Ok(0) => return Err(Error::disconnected("it closed the connection")),
+            Ok(0) => return Err(Error::disconnected("the broker closed the connection")),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -257,30 +278,27 @@ impl Connection {
             Err(error) => return Err(Error::disconnected(error)),
         }
         while let Some(message) = received.next()? {
-            let descriptors = received.descriptors(&message)?;
-            let envelope = Envelope::read(received.json(&message))?;
+            let descriptors = received.take_descriptors(&message)?;
+            let envelope = Envelope::parse(received.json(&message))?;
             envelope.check()?;
             let id = envelope.id();
             let mut state = self.state();
             match id.and_then(|id| state.slots.remove(&id)) {
-                // An answer to nobody, or one that comes twice.
-                None => received.pass(&message),
-                Some(Slot::Waiting(waiter)) => {
-                    let answer = received.take(&message, descriptors, || self.spare());
-                    // A receiver leaves its slot before it goes, so there is one.
-                    drop(waiter.send(answer));
+                // A response to no call, or a second one.
+                None => received.skip(&message),
+                Some(Slot::Waiting(sender)) => {
+                    let response =
+                        received.take_message(&message, descriptors, || self.spare_buffer());
+                    // A dropped receiver has replaced its slot, so this one exists.
+                    drop(sender.send(response));
                 }
-                Some(Slot::Orphan(orphan)) => {
+                Some(Slot::Dropped(dropped)) => {
                     drop(state);
-                    orphan.comes(self, received.take(&message, descriptors, Vec::new));
+                    let response = received.take_message(&message, descriptors, Vec::new);
+                    self.settle(dropped, response);
                 }
             }
         }
         Ok(())
     }
-}
-
-/// A task that panicked leaves nothing half done behind these locks.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Answers that come when nobody waits for them any more.
+//! Calls whose future was dropped, and what collects their results.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -6,85 +6,88 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
 
-use super::connection::{Connection, lock};
+use crate::lock::lock;
 use crate::wire::response::OwnedResponse;
 
-/// What becomes of the answer to a call whose future was dropped.
+/// What happens to the response of a call whose future was dropped.
 #[derive(Debug)]
-pub(crate) enum Orphan {
-    /// It is dropped.
-    Nothing,
-    /// The sockets that it tells of are closed.
-    Close,
-    /// It is kept for the next call of its kind.
-    Keep(Arc<Kept>),
+pub(super) enum DroppedCall {
+    /// It is discarded.
+    Discard,
+    /// The sockets that the call created are closed.
+    CloseSockets,
+    /// It is kept for the next call of the same kind on the socket.
+    Keep(Arc<Unclaimed>),
 }
 
-impl Orphan {
-    /// The answer has come after all.
-    pub(crate) fn comes(self, link: &Connection, mut answer: OwnedResponse) {
+impl DroppedCall {
+    /// Records that the future was dropped. [`DroppedCall::settle`] or [`DroppedCall::abandon`] must
+    /// follow.
+    pub(super) fn begin(&self) {
         match self {
-            Self::Nothing => {}
-            Self::Close => {
-                // An error tells of no socket.
-                let made =
-                    answer.read(&mut |response| response.value::<Value>()).unwrap_or_default();
-                let handles = made.get("handle").into_iter();
-                let several =
-                    made.as_array().into_iter().flatten().filter_map(|one| one.get("handle"));
-                for handle in handles.chain(several) {
-                    link.notify("socket.close", &(handle,));
-                }
+            Self::Discard | Self::CloseSockets => {}
+            Self::Keep(unclaimed) => lock(&unclaimed.0).outstanding += 1,
+        }
+    }
+
+    /// Takes the response. Returns the handles of sockets that the caller has to close.
+    pub(super) fn settle(self, mut response: OwnedResponse) -> Vec<Value> {
+        match self {
+            Self::Discard => Vec::new(),
+            Self::CloseSockets => {
+                // The result of a failed call has no handle.
+                let created =
+                    response.read(&mut |response| response.value::<Value>()).unwrap_or_default();
+                let one = created.get("handle").into_iter();
+                let pair = created.as_array().into_iter().flatten();
+                one.chain(pair.filter_map(|socket| socket.get("handle"))).cloned().collect()
             }
-            Self::Keep(kept) => kept.settle(Some(answer)),
+            Self::Keep(unclaimed) => {
+                unclaimed.settle(Some(response));
+                Vec::new()
+            }
         }
     }
 
-    /// The connection has ended before it.
-    pub(crate) fn never_comes(self) {
+    /// The connection ended before the response.
+    pub(super) fn abandon(self) {
         match self {
-            Self::Nothing | Self::Close => {}
-            Self::Keep(kept) => kept.settle(None),
+            Self::Discard | Self::CloseSockets => {}
+            Self::Keep(unclaimed) => unclaimed.settle(None),
         }
     }
 }
 
-/// What calls had taken that were given up, in order.
+/// The results that dropped calls of one socket had taken, in the order of the responses.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<State>);
+pub(super) struct Unclaimed(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Calls that were given up and are not answered yet.
-    open: usize,
-    answers: VecDeque<OwnedResponse>,
-    /// Who waits until all of them are.
+    /// How many dropped calls have no response yet.
+    outstanding: usize,
+    responses: VecDeque<OwnedResponse>,
+    /// Woken when no dropped call is outstanding.
     waiting: Vec<Waker>,
 }
 
-impl Kept {
-    /// A call was given up.
-    pub(crate) fn expect(self: &Arc<Self>) -> Orphan {
-        lock(&self.0).open += 1;
-        Orphan::Keep(Arc::clone(self))
-    }
-
-    fn settle(&self, answer: Option<OwnedResponse>) {
+impl Unclaimed {
+    fn settle(&self, response: Option<OwnedResponse>) {
         let mut state = lock(&self.0);
-        state.open = state.open.saturating_sub(1);
-        // An error, such as that the call was cancelled, is nothing to keep.
-        let result = answer.filter(|answer| answer.error().is_none());
-        state.answers.extend(result);
+        state.outstanding = state.outstanding.saturating_sub(1);
+        // A call that failed, usually because it was cancelled, has taken nothing.
+        let result = response.filter(|response| response.error().is_none());
+        state.responses.extend(result);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// The oldest answer that is kept, after all calls that were given up have been answered.
-    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<OwnedResponse>> {
+    /// Waits until no dropped call is outstanding, then takes the oldest result, if there is one.
+    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<OwnedResponse>> {
         let mut state = lock(&self.0);
-        if state.open == 0 {
-            return Poll::Ready(state.answers.pop_front());
+        if state.outstanding == 0 {
+            return Poll::Ready(state.responses.pop_front());
         }
         if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             state.waiting.push(context.waker().clone());
@@ -92,13 +95,13 @@ impl Kept {
         Poll::Pending
     }
 
-    /// See [`Kept::poll_next`].
-    pub(crate) async fn next(&self) -> Option<OwnedResponse> {
+    /// See [`Unclaimed::poll_next`].
+    pub(super) async fn next(&self) -> Option<OwnedResponse> {
         std::future::poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// Puts back what was only partly used.
-    pub(crate) fn put_back(&self, answer: OwnedResponse) {
-        lock(&self.0).answers.push_front(answer);
+    /// Puts a result back, or the rest of one.
+    pub(super) fn put_back(&self, response: OwnedResponse) {
+        lock(&self.0).responses.push_front(response);
     }
 }

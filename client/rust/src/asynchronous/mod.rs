@@ -1,4 +1,4 @@
-//! The asynchronous face, on tokio: every call of a broker goes over one connection, pipelined.
+//! The asynchronous face, on tokio: all calls of a broker share one connection, pipelined.
 //!
 //! ```
 //! use sockbroker_client::asynchronous::Broker;
@@ -23,18 +23,23 @@
 //!
 //! # Dropping a future
 //!
-//! cancels its call: the broker is told by `$/cancelRequest`. What a receive or an `accept` had
-//! already taken is not lost: the next one on the same socket gives it. A socket that was made for
-//! nobody is closed. What [`Socket::recv_msg`] had taken is lost.
+//! Dropping the future of a call cancels the call: the client sends `$/cancelRequest`. If a receive or an
+//! [`Socket::accept`] had already taken something, the next one on the same socket returns it. If a call
+//! had already created a socket, the client closes it. Only what [`Socket::recv_msg`] had taken is lost.
 
 mod send_queue;
+mod dropped;
 mod connection;
 mod pending;
-mod dropped;
 mod broker;
-mod open;
+mod stream_state;
 mod socket;
 mod stream;
+// The calls that both faces have. tests/mirror.rs keeps these files the same in both.
+mod broker_calls;
+mod names;
+mod socket_calls;
+mod options;
 
 pub use broker::Broker;
 pub use socket::Socket;

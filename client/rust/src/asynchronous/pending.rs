@@ -1,4 +1,4 @@
-//! A call in pending: the future of its answer, which cancels the call when it is dropped.
+//! A call in progress: the future of its response. Dropping it cancels the call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,59 +8,38 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::connection::Connection;
-use super::dropped::{Kept, Orphan};
+use super::dropped::DroppedCall;
 use crate::error::Result;
 use crate::wire::response::OwnedResponse;
 
-/// What is to become of the answer if the future is dropped.
-#[derive(Debug, Clone)]
-pub(crate) enum Heir {
-    /// Nothing.
-    Nobody,
-    /// Its sockets are closed.
-    Closing,
-    /// It is kept.
-    Socket(Arc<Kept>),
-}
-
-impl Heir {
-    fn orphan(&self) -> Orphan {
-        match self {
-            Self::Nobody => Orphan::Nothing,
-            Self::Closing => Orphan::Close,
-            Self::Socket(kept) => kept.expect(),
-        }
-    }
-}
-
-/// A call that waits for its answer.
+/// The future of a response.
 #[derive(Debug)]
-pub(crate) struct PendingCall {
-    link: Arc<Connection>,
+pub(super) struct PendingCall {
+    connection: Arc<Connection>,
     id: u64,
-    answer: oneshot::Receiver<OwnedResponse>,
-    heir: Heir,
-    done: bool,
+    response: oneshot::Receiver<OwnedResponse>,
+    /// What happens if the future is dropped; `None` when it has completed.
+    on_drop: Option<DroppedCall>,
 }
 
 impl PendingCall {
-    pub(crate) fn new(
-        link: &Arc<Connection>,
-        (id, answer): (u64, oneshot::Receiver<OwnedResponse>),
-        heir: Heir,
+    pub(super) fn new(
+        connection: &Arc<Connection>,
+        (id, response): (u64, oneshot::Receiver<OwnedResponse>),
+        on_drop: DroppedCall,
     ) -> Self {
-        Self { link: Arc::clone(link), id, answer, heir, done: false }
+        Self { connection: Arc::clone(connection), id, response, on_drop: Some(on_drop) }
     }
 
-    /// Asks the broker to cancel the call; its answer is still waited for.
-    pub(crate) fn cancel(&self) {
-        self.link.cancel(self.id);
+    /// Asks the broker to cancel the call. The future completes with the response to that.
+    pub(super) fn cancel(&self) {
+        self.connection.cancel(self.id);
     }
 
-    /// Lets the call run to its end without anybody.
-    pub(crate) fn let_go(mut self) {
-        self.done = true;
-        self.link.forget(self.id);
+    /// Drops the future without cancelling the call.
+    pub(super) fn detach(mut self) {
+        self.on_drop = None;
+        self.connection.forget(self.id);
     }
 }
 
@@ -68,22 +47,16 @@ impl Future for PendingCall {
     type Output = Result<OwnedResponse>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
-        self.done = true;
-        Poll::Ready(answer.map_err(|_gone| self.link.end_reason()))
+        let response = std::task::ready!(Pin::new(&mut self.response).poll(context));
+        self.on_drop = None;
+        Poll::Ready(response.map_err(|_ended| self.connection.end_reason()))
     }
 }
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let orphan = self.heir.orphan();
-        match self.link.leave(self.id, orphan, &mut self.answer) {
-            None => self.link.cancel(self.id),
-            Some((orphan, Some(answer))) => orphan.comes(&self.link, answer),
-            Some((orphan, None)) => orphan.never_comes(),
+        if let Some(on_drop) = self.on_drop.take() {
+            self.connection.drop_call(self.id, on_drop, &mut self.response);
         }
     }
 }

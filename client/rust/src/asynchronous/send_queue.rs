@@ -1,23 +1,22 @@
-//! Bytes that could not be sent at once, with the descriptors beside them.
+//! Bytes and descriptors that could not be sent at once.
 //!
-//! It holds what callers who wait have submitted, so they bound it: one frame for each call in
-//! pending.
+//! The number of calls in progress bounds the queue: it holds at most one frame for each.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Frames without descriptors are gathered in chunks of about this size.
-const CHUNK: usize = 64 << 10;
+/// Frames without descriptors are appended to a chunk until it has this size in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// A chunk has room for some small frames from the beginning.
-const ROOM: usize = 4 << 10;
+/// The initial capacity of a chunk in bytes, for several small frames.
+const CHUNK_CAPACITY_MIN: usize = 4 << 10;
 
-/// What is still to be sent, in order.
+/// Chunks to send, in order.
 #[derive(Debug, Default)]
-pub(crate) struct SendQueue(VecDeque<Chunk>);
+pub(super) struct SendQueue(VecDeque<Chunk>);
 
-/// Bytes, and the descriptors beside the first of them.
+/// Bytes, and the descriptors that are sent with the first of them.
 #[derive(Debug)]
 struct Chunk {
     bytes: Vec<u8>,
@@ -26,20 +25,21 @@ struct Chunk {
 }
 
 impl SendQueue {
-    /// Adds a frame. Its descriptors are duplicated, since the caller may go before they are sent.
-    pub(crate) fn push(
+    /// Appends a frame. Its descriptors are duplicated, because the caller can close them before they are
+    /// sent.
+    pub(super) fn push(
         &mut self,
         buffers: &[IoSlice<'_>],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        let own = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
-        let own: Vec<_> = own.collect::<io::Result<_>>()?;
-        // Descriptors go with the first byte of a chunk, so that a frame with some begins one.
-        let fits = |last: &Chunk| own.is_empty() && last.bytes.len() < CHUNK;
+        let duplicates = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
+        let duplicates: Vec<_> = duplicates.collect::<io::Result<_>>()?;
+        // Descriptors go with the first byte of a chunk, so a frame that has some begins a new chunk.
+        let fits = |last: &Chunk| duplicates.is_empty() && last.bytes.len() < CHUNK_BYTES;
         if !self.0.back().is_some_and(fits) {
             let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-            let bytes = Vec::with_capacity(length.max(ROOM));
-            self.0.push_back(Chunk { bytes, sent: 0, descriptors: own });
+            let bytes = Vec::with_capacity(length.max(CHUNK_CAPACITY_MIN));
+            self.0.push_back(Chunk { bytes, sent: 0, descriptors: duplicates });
         }
         if let Some(last) = self.0.back_mut() {
             for buffer in buffers {
@@ -50,7 +50,7 @@ impl SendQueue {
     }
 
     /// Sends the first chunk, or a part of it.
-    pub(crate) fn send(
+    pub(super) fn send_first(
         &mut self,
         send: impl FnOnce(&[IoSlice<'_>], &[BorrowedFd<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
@@ -65,11 +65,11 @@ impl SendQueue {
         Ok(())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }

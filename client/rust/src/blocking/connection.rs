@@ -1,8 +1,8 @@
-//! One connection that any number of threads may use: whoever waits first reads for all.
+//! A connection that threads share: the first thread that waits reads for all of them.
 //!
-//! A thread alone writes, reads and parses without handing anything over. If several wait, one of
-//! them reads; what it finds for others it puts into their slots, and when its own answer has come
-//! another one goes on reading.
+//! A single thread writes, reads and parses without passing anything to another thread. If several wait,
+//! one of them reads. It puts the responses of the others into their slots, and when it has its own
+//! response, another thread continues to read. See `waiting.rs`.
 
 use std::io;
 use std::net::Shutdown;
@@ -16,139 +16,171 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::json;
 
-use super::calls::{Calls, Slot, lock};
 use crate::error::{Error, Result};
-use crate::request::Call;
+use crate::lock::lock;
+use crate::request::Request;
 use crate::wire::framing::Framing;
 use crate::wire::receive_buffer::ReceiveBuffer;
 use crate::wire::request_buffer::{RequestBuffer, RequestParts};
-use crate::wire::unix::{self, Ready, Wanted};
+use crate::wire::response::OwnedResponse;
+use crate::wire::unix::{self, Interest, Readiness};
 
-/// How long the broker may take to make room for a request to cancel.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How long sending a request to cancel a call may take.
+const CANCEL_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often somebody who wants to cancel looks whether it is his turn to write.
-const STEP: Duration = Duration::from_millis(1);
+/// How often [`Connection::cancel`] tries to lock the request buffer.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(super) struct Connection {
     pub(super) stream: UnixStream,
     framing: Framing,
-    next: AtomicU64,
-    outgoing: Mutex<RequestBuffer>,
+    next_id: AtomicU64,
+    /// Locked while a request is written.
+    request: Mutex<RequestBuffer>,
+    /// Locked by the thread that reads.
     pub(super) received: Mutex<ReceiveBuffer>,
     pub(super) calls: Mutex<Calls>,
-    pub(super) turn: Condvar,
+    /// Notified when a response has arrived or no thread reads.
+    pub(super) calls_changed: Condvar,
+}
+
+/// The calls in progress on a connection.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pub(super) slots: Vec<Slot>,
+    /// Whether a thread reads.
+    pub(super) is_reading: bool,
+    /// Why the connection has ended.
+    pub(super) ended: Option<Error>,
+}
+
+/// A call in progress, and its response if another thread has read it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: u64,
+    pub(super) response: Option<OwnedResponse>,
+}
+
+impl Calls {
+    pub(super) fn has_response(&self, id: u64) -> bool {
+        self.slots.iter().any(|slot| slot.id == id && slot.response.is_some())
+    }
+
+    pub(super) fn take_response(&mut self, id: u64) -> Option<OwnedResponse> {
+        let has_response = |slot: &Slot| slot.id == id && slot.response.is_some();
+        let index = self.slots.iter().position(has_response)?;
+        self.slots.swap_remove(index).response
+    }
 }
 
 impl Connection {
-    pub(crate) fn over(stream: UnixStream, framing: Framing) -> Self {
+    pub(super) fn over(stream: UnixStream, framing: Framing) -> Self {
         Self {
             stream,
             framing,
-            next: AtomicU64::new(1),
-            outgoing: Mutex::new(RequestBuffer::new(framing)),
+            next_id: AtomicU64::new(1),
+            request: Mutex::new(RequestBuffer::new(framing)),
             received: Mutex::new(ReceiveBuffer::new(framing)),
             calls: Mutex::default(),
-            turn: Condvar::new(),
+            calls_changed: Condvar::new(),
         }
     }
 
-    /// Whether it has ended; then it can only be dropped.
-    pub(crate) fn is_ended(&self) -> bool {
+    /// Whether the connection has ended. It can only be dropped then.
+    pub(super) fn is_ended(&self) -> bool {
         lock(&self.calls).ended.is_some()
     }
 
-    /// Whether the broker has closed it while it was idle, as it does with HTTP.
-    pub(crate) fn is_stale(&self) -> bool {
+    /// Whether the broker has closed the idle connection, as it does with HTTP.
+    pub(super) fn is_stale(&self) -> bool {
         self.framing == Framing::Http
             && !matches!(
-                unix::wait(&self.stream, Wanted::Input, Some(Instant::now())),
-                Ok(Ready::Nothing)
+                unix::wait(&self.stream, Interest::Readable, Some(Instant::now())),
+                Ok(Readiness::TimedOut)
             )
     }
 
-    /// The number for a call that is about to begin.
-    pub(crate) fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+    /// A new id for a call.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Sends a request. Its answer has to be waited for, or given up.
-    pub(crate) fn begin<P: Serialize, F>(
+    /// Sends a request. [`Connection::finish`] or [`Connection::forget`] must follow if it succeeds.
+    pub(super) fn begin<P: Serialize>(
         &self,
         id: u64,
-        call: &Call<'_, P, F>,
+        request: &Request<'_, P>,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let descriptors = call.descriptors()?;
+        let descriptors = request.descriptors()?;
         {
             let mut calls = lock(&self.calls);
             if let Some(error) = &calls.ended {
                 return Err(error.clone());
             }
-            calls.slots.push(Slot { id, answer: None });
+            calls.slots.push(Slot { id, response: None });
         }
-        let mut outgoing = lock(&self.outgoing);
-        let parts = call.parts.as_slice();
-        let beside = RequestParts { parts, descriptors: descriptors.len() };
-        let sent = outgoing.write(Some(id), call.method, &call.params, beside);
-        let parts = parts.unwrap_or_default();
-        let sent = sent.and_then(|()| self.send(&outgoing, parts, &descriptors, deadline));
+        let mut buffer = lock(&self.request);
+        let parts = request.parts(descriptors.len());
+        let written = buffer.write(Some(id), request.method, &request.params, parts);
+        let sent = written
+            .and_then(|()| self.send(&buffer, request.attachments(), &descriptors, deadline));
         if sent.is_err() {
-            self.give_up(id);
+            self.forget(id);
         }
         sent
     }
 
-    /// Sends a notification if that is possible without waiting.
-    pub(crate) fn notify(&self, method: &str, params: &impl Serialize) -> bool {
-        let Ok(mut outgoing) = self.outgoing.try_lock() else { return false };
-        let beside = RequestParts { parts: None, descriptors: 0 };
-        if self.is_ended() || outgoing.write(None, method, params, beside).is_err() {
+    /// Sends a notification if that is possible without waiting; whether it is.
+    pub(super) fn try_notify(&self, method: &str, params: &impl Serialize) -> bool {
+        let Ok(mut buffer) = self.request.try_lock() else { return false };
+        if self.is_ended() || buffer.write(None, method, params, RequestParts::default()).is_err() {
             return false;
         }
-        let buffers = outgoing.buffers(&[]);
+        let buffers = buffer.buffers(&[]);
         let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         match unix::send(&self.stream, &buffers, &[]) {
             Ok(n) if n == length => true,
-            // A part of it has left: what comes next could not be told from the rest.
+            // A part was sent, so the broker would take what follows for the rest.
             Ok(_) => {
-                self.end(Error::disconnected("a notification did not fit"));
+                self.end(Error::disconnected("a notification was sent only in part"));
                 true
             }
             Err(_) => false,
         }
     }
 
-    /// Sends a notification, waiting for its turn and for room.
-    pub(crate) fn notify_waiting(
+    /// Sends a notification, and waits until that is possible.
+    pub(super) fn notify(
         &self,
         method: &str,
         params: &impl Serialize,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let mut outgoing = lock(&self.outgoing);
-        outgoing.write(None, method, params, RequestParts { parts: None, descriptors: 0 })?;
-        self.send(&outgoing, &[], &[], deadline)
+        let mut buffer = lock(&self.request);
+        buffer.write(None, method, params, RequestParts::default())?;
+        self.send(&buffer, &[], &[], deadline)
     }
 
-    /// Asks the broker to cancel a call, without waiting for the answer. Where that cannot be asked the
-    /// connection ends, which cancels it too: behind a request that waits HTTP reads nothing, and a
-    /// broker may take no more of a request that is on its way.
-    pub(crate) fn cancel(&self, id: u64) {
-        let deadline = Instant::now() + LONGEST_WAIT;
+    /// Asks the broker to cancel a call, and does not wait for its response.
+    ///
+    /// If the broker cannot be asked, the connection ends, which cancels the call too: with HTTP the broker
+    /// reads nothing while a request waits, and another thread may be unable to send its request.
+    pub(super) fn cancel(&self, id: u64) {
+        let deadline = Instant::now() + CANCEL_SEND_TIMEOUT;
         let cancelled = || Error::Cancelled { call: String::new(), sent: None };
         if self.framing == Framing::Http {
             self.end(cancelled());
             return;
         }
-        let mut outgoing = loop {
-            match self.outgoing.try_lock() {
-                Ok(outgoing) => break outgoing,
+        let mut buffer = loop {
+            match self.request.try_lock() {
+                Ok(buffer) => break buffer,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    thread::park_timeout(STEP);
+                    thread::park_timeout(LOCK_RETRY_INTERVAL);
                 }
                 Err(TryLockError::WouldBlock) => {
                     self.end(cancelled());
@@ -156,35 +188,35 @@ impl Connection {
                 }
             }
         };
-        let beside = RequestParts { parts: None, descriptors: 0 };
-        let written = outgoing.write(None, "$/cancelRequest", &json!({ "id": id }), beside);
-        // If it cannot be sent the connection has ended.
-        drop(written.and_then(|()| self.send(&outgoing, &[], &[], Some(deadline))));
+        let params = json!({ "id": id });
+        let written = buffer.write(None, "$/cancelRequest", &params, RequestParts::default());
+        // An error of sending has ended the connection.
+        drop(written.and_then(|()| self.send(&buffer, &[], &[], Some(deadline))));
     }
 
-    /// Forgets a call: its answer will be dropped, descriptors included.
-    pub(crate) fn give_up(&self, id: u64) {
+    /// Forgets a call: its response is discarded and its descriptors are closed.
+    pub(super) fn forget(&self, id: u64) {
         lock(&self.calls).slots.retain(|slot| slot.id != id);
     }
 
     fn send(
         &self,
-        outgoing: &RequestBuffer,
-        parts: &[&[u8]],
+        buffer: &RequestBuffer,
+        attachments: &[&[u8]],
         descriptors: &[BorrowedFd<'_>],
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let mut buffers = outgoing.buffers(parts);
+        let mut buffers = buffer.buffers(attachments);
         let mut rest = buffers.as_mut_slice();
-        let mut beside = descriptors;
+        let mut unsent_descriptors = descriptors;
         while !rest.is_empty() {
-            match unix::send(&self.stream, rest, beside) {
+            match unix::send(&self.stream, rest, unsent_descriptors) {
                 Ok(n) => {
                     io::IoSlice::advance_slices(&mut rest, n);
-                    beside = &[];
+                    unsent_descriptors = &[];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.make_room(deadline)?;
+                    self.wait_until_writable(deadline)?;
                 }
                 Err(error) => return Err(self.end(Error::disconnected(error))),
             }
@@ -192,32 +224,34 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for room to send. A broker whose answers are not read stops reading: they are read
-    /// meanwhile, unless somebody else does it.
-    fn make_room(&self, deadline: Option<Instant>) -> Result<()> {
-        let leads = !std::mem::replace(&mut lock(&self.calls).reading, true);
-        let wanted = if leads { Wanted::Either } else { Wanted::Room };
-        let ready = unix::wait(&self.stream, wanted, deadline).map_err(Error::disconnected);
+    /// Waits for space in the send buffer. A broker whose responses are not read stops reading requests,
+    /// so this thread reads meanwhile, unless another thread does.
+    fn wait_until_writable(&self, deadline: Option<Instant>) -> Result<()> {
+        let reads = !std::mem::replace(&mut lock(&self.calls).is_reading, true);
+        let interest = if reads { Interest::Either } else { Interest::Writable };
+        let ready = unix::wait(&self.stream, interest, deadline).map_err(Error::disconnected);
         let result = match ready {
-            Ok(Ready::Input) if leads => self.read_for_others(),
-            Ok(Ready::Input | Ready::Room) => Ok(()),
-            // A part of the request may have left, so the connection cannot go on.
-            Ok(Ready::Nothing) => Err(Error::disconnected("the broker takes no request")),
+            Ok(Readiness::Readable) if reads => self.read_for_others(),
+            Ok(Readiness::Readable | Readiness::Writable) => Ok(()),
+            // A part of the request may have been sent, so the connection is unusable.
+            Ok(Readiness::TimedOut) => {
+                Err(Error::disconnected("the broker does not read the request"))
+            }
             Err(error) => Err(error),
         };
-        if leads {
+        if reads {
             self.stop_reading();
         }
         result.map_err(|error| self.end(error))
     }
 
-    /// Ends the connection for everybody; gives the reason back.
+    /// Ends the connection for all threads. Returns the reason of its end, which an earlier error can be.
     pub(super) fn end(&self, error: Error) -> Error {
         let mut calls = lock(&self.calls);
         let first = calls.ended.get_or_insert(error).clone();
-        self.turn.notify_all();
+        self.calls_changed.notify_all();
         drop(calls);
-        // One that is closed already needs no end.
+        // It fails only if the peer has closed the connection.
         drop(self.stream.shutdown(Shutdown::Both));
         first
     }

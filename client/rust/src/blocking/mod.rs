@@ -1,26 +1,29 @@
-//! The blocking face: no runtime, one thread a call, as many threads as one likes.
+//! The blocking face: it needs no runtime, and a call waits in its thread.
 //!
 //! # Threads
 //!
-//! A [`Broker`] and a [`Socket`] may be shared by threads, as descriptors are. Each call in progress
-//! has a connection of its own in the same session, up to 64 of them; a private broker has one, which
-//! all threads share.
+//! Threads may share a [`Broker`] and a [`Socket`], as they may share a descriptor. Each call in progress
+//! has its own connection of the same session, up to 64 of them. A private broker has one connection,
+//! which all threads share.
 //!
-//! # Giving up
+//! # Limiting and cancelling calls
 //!
-//! [`Socket::set_timeout`] limits a wait in the broker, [`Broker::set_call_timeout`] any call at all,
-//! and a [`Cancel`] ends calls from another thread.
+//! [`Socket::set_timeout`] limits a wait in the broker. [`Broker::set_call_timeout`] limits every call. A
+//! [`CancellationToken`] cancels calls from another thread.
 
-mod calls;
 mod connection;
 mod waiting;
 mod pool;
+mod cancellation;
 mod broker;
-mod open;
-mod cancel;
 mod socket;
-mod transfer;
+mod stream;
+// The calls that both faces have. tests/mirror.rs keeps these files the same in both.
+mod broker_calls;
+mod names;
+mod socket_calls;
+mod options;
 
 pub use broker::Broker;
-pub use cancel::Cancel;
+pub use cancellation::CancellationToken;
 pub use socket::Socket;

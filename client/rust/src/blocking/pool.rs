@@ -1,102 +1,105 @@
-//! The connections of one session: one that keeps it alive, and one for each call in progress.
+//! The connections of a session: one that keeps the session open, and one for each call in progress.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sockbroker_proto::api::session::Opened;
 
-use super::calls::lock;
 use super::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
-use crate::request::{Attachments, Call};
+use crate::lock::lock;
+use crate::operation::{self, Operation as _};
 use crate::wire::child::ChildBroker;
-use crate::wire::connect::{LONGEST_WAIT, connect};
+use crate::wire::connect::{CONNECT_TIMEOUT, connect};
 use crate::wire::framing::Framing;
 
-/// How many seconds a session over HTTP outlives its last connection: the broker closes idle ones.
-const LINGER: u32 = 60;
-/// The most connections beside the anchor. More calls at a time share the anchor.
-const CONNECTIONS: usize = 64;
+/// How long a session over HTTP outlives its last connection, in seconds. The broker closes idle HTTP
+/// connections.
+const LINGER_SECONDS: u32 = 60;
+/// The most connections in addition to the anchor. Further concurrent calls share the anchor.
+const CONNECTIONS_MAX: usize = 64;
 
 /// The connections of a session.
 #[derive(Debug)]
-pub(crate) struct Pool {
-    /// Keeps the session alive; carries calls only where no further connection can be had.
+pub(super) struct Pool {
+    /// Keeps the session open. It carries calls only if no other connection is available.
     anchor: Arc<Connection>,
-    /// How to get further connections.
-    more: Option<More>,
+    /// How to add connections; `None` if the session has only one.
+    attach: Option<Attach>,
     idle: Mutex<Vec<Arc<Connection>>>,
-    /// How many there are beside the anchor, idle or not.
+    /// How many connections there are in addition to the anchor, idle or not.
     count: AtomicUsize,
-    /// Dropped last, when the connections are closed.
-    _launched: Option<ChildBroker>,
+    /// Must be dropped after the connections.
+    _child: Option<ChildBroker>,
 }
 
 #[derive(Debug)]
-struct More {
+struct Attach {
     endpoint: Endpoint,
     token: String,
 }
 
 impl Pool {
-    /// Connects to an endpoint that others may connect to as well.
-    pub(crate) fn shared(endpoint: &Endpoint) -> Result<Self> {
-        let anchor = open(endpoint)?;
-        // Without a grant for sessions there is one connection, which all threads share.
-        let linger = matches!(endpoint, Endpoint::Http(_)).then_some(LINGER);
-        let more = match first_call(&anchor, "session.open", (linger,)) {
-            Ok(Opened { token, .. }) => Some(More { endpoint: endpoint.clone(), token }),
+    /// Connects to an endpoint, and opens a session that further connections can attach to.
+    pub(super) fn connect(endpoint: &Endpoint) -> Result<Self> {
+        let anchor = new_connection(endpoint)?;
+        let linger = matches!(endpoint, Endpoint::Http(_)).then_some(LINGER_SECONDS);
+        let attach = match first_call(&anchor, "session.open", (linger,)) {
+            Ok(Opened { token, .. }) => Some(Attach { endpoint: endpoint.clone(), token }),
+            // Without the grant for sessions, all threads share one connection.
             Err(Error::Denied { .. }) => None,
-            Err(error) => return Err(unusable(endpoint, error)),
+            Err(error) => return Err(connect_error(endpoint, error)),
         };
-        Ok(Self::new(anchor, more, None))
+        Ok(Self::new(anchor, attach, None))
     }
 
-    /// Uses the one connection to a broker of one's own.
-    pub(crate) fn private(anchor: Connection, child: ChildBroker) -> Result<Self> {
+    /// Uses the only connection to a private broker.
+    pub(super) fn private(anchor: Connection, child: ChildBroker) -> Result<Self> {
         first_call::<serde_json::Value>(&anchor, "session.info", ())?;
         Ok(Self::new(anchor, None, Some(child)))
     }
 
-    fn new(anchor: Connection, more: Option<More>, child: Option<ChildBroker>) -> Self {
+    fn new(anchor: Connection, attach: Option<Attach>, child: Option<ChildBroker>) -> Self {
         Self {
             anchor: Arc::new(anchor),
-            more,
+            attach,
             idle: Mutex::default(),
             count: AtomicUsize::new(0),
-            _launched: child,
+            _child: child,
         }
     }
 
-    /// A connection for one call.
-    pub(crate) fn take(&self) -> Result<Arc<Connection>> {
+    /// Takes a connection for one call. [`Pool::release`] must follow.
+    pub(super) fn acquire(&self) -> Result<Arc<Connection>> {
         while let Some(idle) = lock(&self.idle).pop() {
             if !idle.is_ended() && !idle.is_stale() {
                 return Ok(idle);
             }
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
-        let Some(more) = &self.more else { return Ok(Arc::clone(&self.anchor)) };
-        if self.count.load(Ordering::Relaxed) >= CONNECTIONS {
+        let Some(attach) = &self.attach else { return Ok(Arc::clone(&self.anchor)) };
+        if self.count.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
             return Ok(Arc::clone(&self.anchor));
         }
-        let connection = open(&more.endpoint)?;
-        match first_call::<Opened>(&connection, "session.attach", (&more.token,)) {
+        let connection = new_connection(&attach.endpoint)?;
+        match first_call::<Opened>(&connection, "session.attach", (&attach.token,)) {
             Ok(_) => {
                 self.count.fetch_add(1, Ordering::Relaxed);
                 Ok(Arc::new(connection))
             }
-            Err(Error::Session { .. }) => {
-                Err(Error::disconnected("its session is over; it was started anew, perhaps"))
-            }
+            Err(Error::Session { .. }) => Err(Error::disconnected(
+                "the session has ended, probably because the broker was restarted",
+            )),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes a connection back.
-    pub(crate) fn give(&self, connection: Arc<Connection>) {
+    /// Returns a connection.
+    pub(super) fn release(&self, connection: Arc<Connection>) {
         if Arc::ptr_eq(&connection, &self.anchor) {
             return;
         }
@@ -107,40 +110,39 @@ impl Pool {
         }
     }
 
-    /// Sends a notification on the connection that was used last, if that needs no waiting.
-    pub(crate) fn notify(&self, method: &str, params: &impl serde::Serialize) -> bool {
+    /// Sends a notification on the most recently used connection if that is possible without waiting;
+    /// whether it is.
+    pub(super) fn try_notify(&self, method: &str, params: &impl Serialize) -> bool {
         let last = lock(&self.idle).last().cloned();
-        last.unwrap_or_else(|| Arc::clone(&self.anchor)).notify(method, params)
+        last.unwrap_or_else(|| Arc::clone(&self.anchor)).try_notify(method, params)
     }
 }
 
-fn open(endpoint: &Endpoint) -> Result<Connection> {
+fn new_connection(endpoint: &Endpoint) -> Result<Connection> {
     Ok(Connection::over(connect(endpoint)?, Framing::of(endpoint)))
 }
 
-/// A call before anything else, with a deadline of its own: there may be no broker behind it.
-fn first_call<T: serde::de::DeserializeOwned>(
+/// The first call of a connection. It has a time limit, because the peer may not be a broker.
+fn first_call<T: DeserializeOwned>(
     connection: &Connection,
     method: &str,
-    params: impl serde::Serialize,
+    params: impl Serialize,
 ) -> Result<T> {
-    let deadline = Some(Instant::now() + LONGEST_WAIT);
-    let call = Call::new(method, params, |response| response.value::<T>())
-        .with_attachments(Attachments::Refused);
-    let id = connection.number();
-    connection.begin(id, &call, deadline)?;
-    let mut read = call.read;
-    let silent = || Err(Error::Timeout { call: method.to_owned(), sent: None });
-    connection.finish(id, deadline, &mut read).unwrap_or_else(silent)
+    let deadline = Some(Instant::now() + CONNECT_TIMEOUT);
+    let mut operation = operation::named(method, params);
+    let id = connection.next_id();
+    connection.begin(id, operation.request(), deadline)?;
+    let result = connection.finish(id, deadline, &mut |response| operation.read(response));
+    result.unwrap_or_else(|| Err(Error::Timeout { call: method.to_owned(), sent: None }))
 }
 
-/// Something listens there, but does not speak as a broker does.
-fn unusable(endpoint: &Endpoint, error: Error) -> Error {
+/// Makes a failure of the first call an error of connecting: the peer is probably not a broker.
+fn connect_error(endpoint: &Endpoint, error: Error) -> Error {
     match error {
         Error::Disconnected { message } => Error::Connect {
             attempts: vec![Attempt {
                 endpoint: endpoint.clone(),
-                reason: format!("it ended the connection: {message}"),
+                reason: format!("the connection ended during the first call: {message}"),
                 errno: None,
             }],
         },

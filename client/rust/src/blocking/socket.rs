@@ -1,144 +1,129 @@
-//! A socket of the broker with the vocabulary of `socket2` and `std::net`.
+//! A socket of the broker: creating, accepting, receiving, closing.
+//!
+//! The other calls are in `socket_calls.rs` and `options.rs`.
 
 use std::fmt;
-use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use sockbroker_proto::api::option::IoctlArgument;
 use sockbroker_proto::handle::Handle;
 
-use super::Broker;
+use super::broker::Broker;
 use crate::address::Address;
-use crate::constant::{Domain, Flags, Protocol, Type};
+use crate::constant::{Domain, Flags};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::face::socket_methods;
-use crate::message::{Attributes, Message};
-use crate::operation::{self, NewSocket};
-use crate::option::{self, OptionType, RawValue, SocketOption};
+use crate::operation::{self, NewSocket, Operation};
 use crate::request::PayloadEncoding;
+use crate::values::SocketSpec;
 
 /// A socket that the broker owns, by its handle.
 ///
-/// Calls wait as those of a native socket do, unless it is set not to. Threads may share it: a
-/// receive that waits does not hold up a send.
+/// Calls wait as those of a native socket do, unless it is non-blocking. Threads may share it: a receive
+/// that waits does not delay a send.
 ///
-/// Dropping it closes the handle without waiting for an answer: the request to close leaves at once
-/// on the connection that was used last, before any later call of this thread; if the broker takes
-/// nothing just then, it leaves with the next call. [`Socket::close`] waits and tells errors.
+/// Dropping the socket closes the handle without waiting. The request to close is sent at once on the most
+/// recently used connection, before any later call of this thread; if that is not possible without
+/// waiting, it is sent with the next call. [`Socket::close`] waits and returns errors.
 pub struct Socket {
     broker: Broker,
     handle: Handle,
-    attributes: Attributes,
-    /// Whether the handle is still to be closed.
+    spec: SocketSpec,
+    /// Whether dropping has to close the handle.
     open: bool,
 }
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Attributes { domain, kind, protocol } = self.attributes;
-        write!(f, "Socket({}, {domain}, {kind}, {protocol})", self.handle)
+        let SocketSpec { domain, ty, protocol } = self.spec;
+        write!(f, "Socket({}, {domain}, {ty}, {protocol})", self.handle)
     }
 }
 
-socket_methods!(blocking Socket);
-
 impl Socket {
-    /// Makes a socket, as `socket(2)` does.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Denied`] if the policy does not grant it.
-    pub fn new(broker: &Broker, domain: Domain, kind: Type, protocol: Protocol) -> Result<Self> {
-        broker.make(operation::socket(domain, kind, protocol))
+    fn from_new(broker: &Broker, new: NewSocket) -> Self {
+        Self { broker: broker.clone(), handle: new.handle, spec: new.spec, open: true }
     }
 
-    pub(crate) fn from_new(broker: &Broker, made: NewSocket) -> Self {
-        Self {
-            broker: broker.clone(),
-            handle: made.handle,
-            attributes: made.attributes,
-            open: true,
-        }
+    /// Runs an operation that creates a socket.
+    pub(super) fn create(
+        broker: &Broker,
+        operation: impl Operation<Output = NewSocket>,
+    ) -> Result<Self> {
+        Ok(Self::from_new(broker, broker.run(operation)?))
     }
 
-    /// The broker that owns it.
+    /// Runs an operation that creates two sockets.
+    pub(super) fn create_pair(
+        broker: &Broker,
+        operation: impl Operation<Output = (NewSocket, NewSocket)>,
+    ) -> Result<(Self, Self)> {
+        let (left, right) = broker.run(operation)?;
+        Ok((Self::from_new(broker, left), Self::from_new(broker, right)))
+    }
+
+    /// The broker that owns the socket.
     pub fn broker(&self) -> &Broker {
         &self.broker
     }
 
-    /// Its handle in the session.
+    /// The handle of the socket in the session.
     pub fn handle(&self) -> Handle {
         self.handle
     }
 
-    /// Family, type and protocol.
-    pub fn attributes(&self) -> Attributes {
-        self.attributes
+    /// Address family, type and protocol.
+    pub fn spec(&self) -> SocketSpec {
+        self.spec
     }
 
-    /// Whether this process opens the files that addresses name: those of `AF_UNIX`, where descriptors
-    /// can be passed.
-    pub(super) fn opens_files(&self) -> bool {
-        self.attributes.domain == Domain::UNIX
-            && self.payload_encoding() == PayloadEncoding::Attachments
-    }
-
-    /// How payload goes, and whether files of addresses are opened here.
-    fn route(&self) -> (PayloadEncoding, bool) {
-        (self.payload_encoding(), self.opens_files())
-    }
-
-    pub(crate) fn payload_encoding(&self) -> PayloadEncoding {
+    pub(super) fn payload_encoding(&self) -> PayloadEncoding {
         self.broker.payload_encoding()
     }
 
-    /// A stream takes as much as it likes; a datagram is sent whole or not at all.
-    fn piece<'a>(&self, data: &'a [u8]) -> &'a [u8] {
-        operation::piece(self.attributes.kind, data)
+    /// Whether this process opens the files of addresses: for `AF_UNIX`, on connections that can pass
+    /// descriptors.
+    pub(super) fn opens_files(&self) -> bool {
+        self.spec.domain == Domain::UNIX && self.payload_encoding() == PayloadEncoding::Attachments
     }
 
-    /// Waits for a connection and takes it.
+    /// Waits for a connection and accepts it. Returns the new socket and the address of the peer.
     pub fn accept(&self) -> Result<(Self, Address)> {
-        let (made, address) = self.broker.run(operation::accept(self.handle))?;
-        Ok((Self::from_new(&self.broker, made), address))
+        let (new, address) = self.broker.run(operation::accept(self.handle))?;
+        Ok((Self::from_new(&self.broker, new), address))
     }
 
-    /// Connects within a time; the socket's timeout is afterwards what it was.
+    /// Receives into `buffer` with flags. Returns what `recv(2)` returns: the number of bytes, or with
+    /// [`Flags::TRUNC`] the length of the datagram. See [`Socket::recv`].
+    pub fn recv_with_flags(&self, buffer: &mut [u8], flags: Flags) -> Result<usize> {
+        self.broker.run(operation::recv(self.handle, buffer, flags))
+    }
+
+    /// Receives into `buffer` with flags. Returns what `recvfrom(2)` returns, and the sender's address.
+    /// See [`Socket::recv_with_flags`].
+    pub fn recv_from_with_flags(
+        &self,
+        buffer: &mut [u8],
+        flags: Flags,
+    ) -> Result<(usize, Address)> {
+        self.broker.run(operation::recv_from(self.handle, buffer, flags))
+    }
+
+    /// Passes the real descriptor, close-on-exec, and closes the handle. The caller uses the socket
+    /// natively, and the broker takes no further part. Types of `std` and tokio are made from it. The
+    /// socket is non-blocking if it had a timeout.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] when the time is over.
-    pub fn connect_timeout(&self, address: impl Into<Address>, limit: Duration) -> Result<()> {
-        let before = self.timeout()?;
-        self.set_timeout(Some(limit))?;
-        let result = self.connect(address);
-        self.set_timeout(before)?;
-        result
-    }
-
-    /// A second handle for the same socket.
-    pub fn try_clone(&self) -> Result<Self> {
-        self.broker.make(operation::dup(self.handle))
-    }
-
-    /// The real descriptor, close-on-exec; the handle is gone. Whoever holds it uses the socket
-    /// natively, and the broker takes no further part. It is non-blocking if the socket had a
-    /// timeout.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Denied`] if the policy does not grant the hand-over, [`Error::Descriptor`] where the
-    /// connection carries none. The socket is closed then.
+    /// The socket is closed on an error. [`Error::Denied`] if the policy does not grant the descriptor,
+    /// [`Error::Descriptor`] if the connection cannot carry one.
     pub fn into_owned_fd(mut self) -> Result<OwnedFd> {
         let detached = self.broker.run(operation::detach(self.handle));
         self.open = detached.is_err();
         detached
     }
 
-    /// Closes the handle, and tells how that went.
+    /// Closes the handle and returns the error of closing, if there is one.
     pub fn close(mut self) -> Result<()> {
         self.open = false;
         self.broker.run(operation::close(self.handle))

@@ -9,129 +9,249 @@ use sockbroker_proto::api::values::{Received, ReceivedFrom, ReceivedMessage};
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
-use super::nothing;
+use super::call::{Call, Operation, json};
 use crate::address::Address;
-use crate::address::file::Purpose;
+use crate::address::file::PathUse;
 use crate::constant::{Flags, Type};
 use crate::error::{Error, Result};
-use crate::message::{Ancillary, Message, OutgoingAncillary, SCM_RIGHTS, SOL_SOCKET};
-use crate::request::{Attachments, Call, Payload, PayloadEncoding};
+use crate::request::{Attachments, Payload, PayloadEncoding, Request};
+use crate::values::{Ancillary, Message, OutgoingAncillary, SCM_RIGHTS, SOL_SOCKET};
 use crate::wire::response::Response;
 
-/// What one call may ask for, or send. The broker's own limits are larger, unless they were lowered.
-pub(crate) const MAX_TRANSFER: usize = 1 << 20;
+/// The most bytes that one call receives, or sends to a stream. The broker's default limits are larger.
+pub(crate) const TRANSFER_BYTES_MAX: usize = 1 << 20;
 
-/// The most attachments of a request: the limit `attachments`.
+/// The most attachments of a request: the default of the broker's limit `attachments`.
 const ATTACHMENTS_MAX: usize = 64;
 
-/// What of some data one call sends: a stream takes as much as it likes, a datagram is sent whole or
-/// not at all.
-pub(crate) fn piece(kind: Type, data: &[u8]) -> &[u8] {
-    match data.get(..MAX_TRANSFER) {
-        Some(piece) if kind == Type::STREAM => piece,
+/// The part of `data` that one call sends: at most [`TRANSFER_BYTES_MAX`] of a stream, all of a datagram.
+pub(crate) fn part_to_send(ty: Type, data: &[u8]) -> &[u8] {
+    match data.get(..TRANSFER_BYTES_MAX) {
+        Some(part) if ty == Type::STREAM => part,
         _ => data,
     }
 }
 
-/// Sends bytes to the peer.
 pub(crate) fn send(
-    payload_encoding: PayloadEncoding,
+    encoding: PayloadEncoding,
     handle: Handle,
     data: &[u8],
     flags: Flags,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<usize> + '_> {
-    let (payload, parts) = payload_encoding.one(data);
-    Call::new("socket.send", (handle, payload, flags), |response| response.value())
-        .with_attachments(parts)
+) -> impl Operation<Output = usize> {
+    let (payload, attachments) = encoding.encode(data);
+    let request = Request::new("socket.send", (handle, payload, flags));
+    Call::of(request.with_attachments(attachments), json)
 }
 
-/// Sends all bytes to the peer.
 pub(crate) fn send_all(
-    payload_encoding: PayloadEncoding,
+    encoding: PayloadEncoding,
     handle: Handle,
     data: &[u8],
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<()> + '_> {
-    let (payload, parts) = payload_encoding.one(data);
-    Call::new("socket.sendall", (handle, payload), nothing).with_attachments(parts)
+) -> impl Operation<Output = ()> {
+    let (payload, attachments) = encoding.encode(data);
+    let request = Request::new("socket.sendall", (handle, payload));
+    Call::of(request.with_attachments(attachments), json)
 }
 
-/// Sends bytes to an address, whose file this process perhaps opens.
+/// Sends to an address. With `opens_files` this process opens the file of a path.
 pub(crate) fn send_to(
-    (payload_encoding, opens): (PayloadEncoding, bool),
+    encoding: PayloadEncoding,
     handle: Handle,
     data: &[u8],
     flags: Flags,
     address: Address,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<usize> + '_> {
-    let (payload, parts) = payload_encoding.one(data);
-    let (address, file) =
-        if opens { address.opened("sendto", Purpose::Reach, 0) } else { (address, None) };
-    let params = (handle, payload, flags, address);
-    Call::new("socket.sendto", params, |response| response.value())
-        .with_attachments(parts)
-        .with_file(file)
+    opens_files: bool,
+) -> impl Operation<Output = usize> {
+    let (payload, attachments) = encoding.encode(data);
+    let path_use = opens_files.then_some(PathUse::Connect);
+    let (address, file) = address.with_opened_file("sendto", path_use, 0);
+    let request = Request::new("socket.sendto", (handle, payload, flags, address));
+    Call::of(request.with_attachments(attachments).with_file(file), json)
 }
 
-/// Receives into a buffer.
+/// The file descriptors of ancillary data, in order.
+pub(crate) fn descriptors<'a>(ancillary: &[OutgoingAncillary<'a>]) -> Vec<BorrowedFd<'a>> {
+    let of_item = |item: &OutgoingAncillary<'a>| match item {
+        OutgoingAncillary::Descriptors(descriptors) => *descriptors,
+        OutgoingAncillary::Data { .. } => &[],
+    };
+    ancillary.iter().flat_map(|item| of_item(item).iter().copied()).collect()
+}
+
+/// Sends gathered buffers with ancillary data. `descriptors` are those of [`descriptors`].
+pub(crate) fn send_msg<'a>(
+    encoding: PayloadEncoding,
+    handle: Handle,
+    data: &'a [&'a [u8]],
+    ancillary: &'a [OutgoingAncillary<'a>],
+    descriptors: &'a [BorrowedFd<'a>],
+    flags: Flags,
+    address: Option<Address>,
+    opens_files: bool,
+) -> impl Operation<Output = usize> + 'a {
+    // What does not fit into the attachments of one frame travels as base64.
+    let too_many = data.len() + ancillary.len() > ATTACHMENTS_MAX;
+    let encoding = if too_many { PayloadEncoding::Base64 } else { encoding };
+    let mut attached = Vec::new();
+    let mut payload = |bytes: &'a [u8]| match encoding {
+        PayloadEncoding::Base64 => Payload::Base64(bytes),
+        PayloadEncoding::Attachments => {
+            attached.push(bytes);
+            Payload::Attachment(attached.len() - 1)
+        }
+    };
+    let buffers: Vec<_> = data.iter().map(|buffer| payload(buffer)).collect();
+    let items: Vec<_> = ancillary.iter().map(|item| item_value(item, &mut payload)).collect();
+    let path_use = opens_files.then_some(PathUse::Connect);
+    let (address, file) = match address {
+        Some(address) => {
+            let (address, file) = address.with_opened_file("sendmsg", path_use, descriptors.len());
+            (Some(address), file)
+        }
+        None => (None, None),
+    };
+    let attachments = match encoding {
+        PayloadEncoding::Attachments => Attachments::Many(attached),
+        PayloadEncoding::Base64 => Attachments::Refused,
+    };
+    let request = Request::new("socket.sendmsg", (handle, buffers, items, flags, address))
+        .with_attachments(attachments)
+        .with_descriptors(descriptors)
+        .with_file(file);
+    Call::of(request, json)
+}
+
+/// An item of ancillary data in the JSON: `[level, type, data]`.
+type ItemValue<'a> = (i64, i64, ItemData<'a>);
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ItemData<'a> {
+    Descriptors { descriptors: usize },
+    Data(Payload<'a>),
+}
+
+fn item_value<'a>(
+    item: &OutgoingAncillary<'a>,
+    payload: &mut impl FnMut(&'a [u8]) -> Payload<'a>,
+) -> ItemValue<'a> {
+    match *item {
+        OutgoingAncillary::Descriptors(descriptors) => {
+            (SOL_SOCKET, SCM_RIGHTS, ItemData::Descriptors { descriptors: descriptors.len() })
+        }
+        OutgoingAncillary::Data { level, ty, data } => {
+            (level.into(), ty.into(), ItemData::Data(payload(data)))
+        }
+    }
+}
+
+type ReceiveParams = (Handle, usize, Flags);
+
+/// Receives into `buffer`; how many bytes.
 pub(crate) fn recv(
     handle: Handle,
     buffer: &mut [u8],
     flags: Flags,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<usize> + '_> {
-    let params = (handle, buffer.len().min(MAX_TRANSFER), flags);
-    Call::new("socket.recv", params, |response| {
-        let received: Received = response.value()?;
-        response.copy(&received.data, buffer)?;
-        length(received.n)
-    })
+) -> impl Operation<Output = usize> {
+    let params = (handle, buffer.len().min(TRANSFER_BYTES_MAX), flags);
+    Receive { request: Request::new("socket.recv", params), buffer }
 }
 
-/// Receives into a buffer, with the address of the sender.
+struct Receive<'a> {
+    request: Request<'static, ReceiveParams>,
+    buffer: &'a mut [u8],
+}
+
+impl Operation for Receive<'_> {
+    type Params = ReceiveParams;
+    type Output = usize;
+
+    fn request(&self) -> &Request<'_, ReceiveParams> {
+        &self.request
+    }
+
+    fn read(&mut self, response: &mut Response<'_>) -> Result<usize> {
+        let received: Received = response.value()?;
+        response.copy_bytes(&received.data, self.buffer)?;
+        length(received.n)
+    }
+}
+
+/// Receives into `buffer`; how many bytes, and the address of the sender.
 pub(crate) fn recv_from(
     handle: Handle,
     buffer: &mut [u8],
     flags: Flags,
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<(usize, Address)> + '_> {
-    let params = (handle, buffer.len().min(MAX_TRANSFER), flags);
-    Call::new("socket.recvfrom", params, |response| {
-        let received: ReceivedFrom = response.value()?;
-        response.copy(&received.data, buffer)?;
-        Ok((length(received.n)?, received.address.into()))
-    })
+) -> impl Operation<Output = (usize, Address)> {
+    let params = (handle, buffer.len().min(TRANSFER_BYTES_MAX), flags);
+    ReceiveFrom { request: Request::new("socket.recvfrom", params), buffer }
 }
 
-/// Gives the data of any kind of receive to a function.
-#[cfg(feature = "tokio")]
-pub(crate) fn data<T>(response: &mut Response<'_>, take: &mut dyn FnMut(&[u8]) -> T) -> Result<T> {
-    match response.value::<Received>()?.data {
-        Bytes::Inline(data) => Ok(take(&data)),
-        Bytes::Attachment(index) => Ok(take(response.part(index)?)),
+struct ReceiveFrom<'a> {
+    request: Request<'static, ReceiveParams>,
+    buffer: &'a mut [u8],
+}
+
+impl Operation for ReceiveFrom<'_> {
+    type Params = ReceiveParams;
+    type Output = (usize, Address);
+
+    fn request(&self) -> &Request<'_, ReceiveParams> {
+        &self.request
+    }
+
+    fn read(&mut self, response: &mut Response<'_>) -> Result<(usize, Address)> {
+        let received: ReceivedFrom = response.value()?;
+        response.copy_bytes(&received.data, self.buffer)?;
+        Ok((length(received.n)?, received.address.into()))
     }
 }
 
-/// The sender of received data; none if the receive did not ask for it.
+/// Receives at most `size` bytes.
 #[cfg(feature = "tokio")]
-pub(crate) fn sender(response: &mut Response<'_>) -> Result<Address> {
+pub(crate) fn recv_vec(handle: Handle, size: usize) -> impl Operation<Output = Vec<u8>> {
+    fn read(response: &mut Response<'_>) -> Result<Vec<u8>> {
+        let received: Received = response.value()?;
+        response.bytes(received.data)
+    }
+    Call::new("socket.recv", (handle, size.min(TRANSFER_BYTES_MAX), Flags::NONE), read)
+}
+
+/// Passes the data of a `recv` or `recvfrom` to a function.
+#[cfg(feature = "tokio")]
+pub(crate) fn received_data<T>(
+    response: &mut Response<'_>,
+    take: &mut dyn FnMut(&[u8]) -> T,
+) -> Result<T> {
+    match response.value::<Received>()?.data {
+        Bytes::Inline(data) => Ok(take(&data)),
+        Bytes::Attachment(index) => Ok(take(response.attachment(index)?)),
+    }
+}
+
+/// The sender in the result of a `recvfrom`; no address in that of a `recv`.
+#[cfg(feature = "tokio")]
+pub(crate) fn received_sender(response: &mut Response<'_>) -> Result<Address> {
     #[derive(serde::Deserialize)]
-    struct From {
+    struct Sender {
         #[serde(default = "Address::none")]
         address: Address,
     }
-    Ok(response.value::<From>()?.address)
+    Ok(response.value::<Sender>()?.address)
 }
 
 fn length(n: u64) -> Result<usize> {
-    usize::try_from(n).map_err(|_error| Error::protocol("a length that no memory has"))
+    usize::try_from(n).map_err(|_error| Error::protocol("a length beyond the address space"))
 }
 
-/// Receives a message with its ancillary data.
 pub(crate) fn recv_msg(
     handle: Handle,
     size: usize,
-    ancillary: usize,
+    ancillary_size: usize,
     flags: Flags,
-) -> Call<'static, impl Serialize, impl FnMut(&mut Response<'_>) -> Result<Message>> {
-    Call::new("socket.recvmsg", (handle, size.min(MAX_TRANSFER), ancillary, flags), message)
+) -> impl Operation<Output = Message> {
+    let params = (handle, size.min(TRANSFER_BYTES_MAX), ancillary_size, flags);
+    Call::new("socket.recvmsg", params, message)
 }
 
 fn message(response: &mut Response<'_>) -> Result<Message> {
@@ -139,19 +259,19 @@ fn message(response: &mut Response<'_>) -> Result<Message> {
     let own = std::mem::take(&mut response.descriptors);
     let (mut descriptors, lost) = (own.descriptors.into_iter(), own.lost);
     let mut ancillary = Vec::with_capacity(received.ancdata.len());
-    for AncillaryItem(level, kind, data) in received.ancdata {
+    for AncillaryItem(level, ty, data) in received.ancdata {
         ancillary.push(match data {
-            AncillaryData::Descriptors(own) => {
-                let count = usize::try_from(own.descriptors).unwrap_or(usize::MAX);
-                let own: Vec<_> = descriptors.by_ref().take(count).collect();
-                if own.len() < count && !lost {
+            AncillaryData::Descriptors(announced) => {
+                let count = usize::try_from(announced.descriptors).unwrap_or(usize::MAX);
+                let item: Vec<_> = descriptors.by_ref().take(count).collect();
+                if item.len() < count && !lost {
                     return Err(Error::protocol("descriptors of a message are missing"));
                 }
-                Ancillary::Descriptors(own)
+                Ancillary::Descriptors(item)
             }
             AncillaryData::Bytes(bytes) => Ancillary::Data {
                 level: i32::try_from(level.0).unwrap_or_default(),
-                kind: i32::try_from(kind.0).unwrap_or_default(),
+                ty: i32::try_from(ty.0).unwrap_or_default(),
                 data: response.bytes(bytes)?,
             },
         });
@@ -161,92 +281,8 @@ fn message(response: &mut Response<'_>) -> Result<Message> {
         length: length(received.n)?,
         end: received.eof,
         ancillary,
-        // As natively where this process has no room for what came.
+        // As `recvmsg(2)` reports descriptors that this process cannot open.
         flags: Flags::from(received.flags) | if lost { Flags::CTRUNC } else { Flags::default() },
         address: received.address.into(),
     })
-}
-
-/// The descriptors of ancillary data, in order, as they ride beside the request.
-pub(crate) fn descriptors<'a>(ancillary: &[OutgoingAncillary<'a>]) -> Vec<BorrowedFd<'a>> {
-    let own = |item: &OutgoingAncillary<'a>| match item {
-        OutgoingAncillary::Descriptors(own) => *own,
-        OutgoingAncillary::Data { .. } => &[],
-    };
-    ancillary.iter().flat_map(|item| own(item).iter().copied()).collect()
-}
-
-/// Sends gathered bytes with ancillary data; `beside` is what [`descriptors`] gave.
-pub(crate) fn send_msg<'a>(
-    payload_encoding: PayloadEncoding,
-    handle: Handle,
-    data: &'a [&'a [u8]],
-    ancillary: &'a [OutgoingAncillary<'a>],
-    beside: &'a [BorrowedFd<'a>],
-    flags: Flags,
-    (address, opens): (Option<Address>, bool),
-) -> Call<'a, impl Serialize + 'a, impl FnMut(&mut Response<'_>) -> Result<usize> + 'a> {
-    // More attachments than a frame may have go as base64.
-    let many = data.len() + ancillary.len() > ATTACHMENTS_MAX;
-    let payload_encoding = if many { PayloadEncoding::Base64 } else { payload_encoding };
-    let mut parts = Vec::new();
-    let mut payload = |bytes: &'a [u8]| match payload_encoding {
-        PayloadEncoding::Base64 => Payload::Base64(bytes),
-        PayloadEncoding::Attachments => {
-            parts.push(bytes);
-            Payload::Attachment(parts.len() - 1)
-        }
-    };
-    let buffers: Vec<_> = data.iter().map(|part| payload(part)).collect();
-    let items: Vec<_> = ancillary.iter().map(|item| item_of(item, &mut payload)).collect();
-    let (address, file) = match address {
-        Some(address) if opens => {
-            let (address, file) = address.opened("sendmsg", Purpose::Reach, beside.len());
-            (Some(address), file)
-        }
-        other => (other, None),
-    };
-    let params = (handle, buffers, items, flags, address);
-    let parts = match payload_encoding {
-        PayloadEncoding::Attachments => Attachments::Many(parts),
-        PayloadEncoding::Base64 => Attachments::Refused,
-    };
-    Call::new("socket.sendmsg", params, |response| response.value())
-        .with_attachments(parts)
-        .with_descriptors(beside)
-        .with_file(file)
-}
-
-/// An item of ancillary data as it stands in the JSON: `[level, type, data]`.
-type Item<'a> = (i64, i64, ItemData<'a>);
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ItemData<'a> {
-    Descriptors { descriptors: usize },
-    Data(Payload<'a>),
-}
-
-fn item_of<'a>(
-    item: &OutgoingAncillary<'a>,
-    payload: &mut impl FnMut(&'a [u8]) -> Payload<'a>,
-) -> Item<'a> {
-    match *item {
-        OutgoingAncillary::Descriptors(own) => {
-            (SOL_SOCKET, SCM_RIGHTS, ItemData::Descriptors { descriptors: own.len() })
-        }
-        OutgoingAncillary::Data { level, kind, data } => {
-            (level.into(), kind.into(), ItemData::Data(payload(data)))
-        }
-    }
-}
-
-/// Filters what is received by a classic BPF program.
-pub(crate) fn attach_filter(
-    payload_encoding: PayloadEncoding,
-    handle: Handle,
-    program: &[u8],
-) -> Call<'_, impl Serialize + '_, impl FnMut(&mut Response<'_>) -> Result<()> + '_> {
-    let (payload, parts) = payload_encoding.one(program);
-    Call::new("socket.attach_filter", (handle, payload), nothing).with_attachments(parts)
 }

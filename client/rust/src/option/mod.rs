@@ -1,4 +1,4 @@
-//! Socket options as typed constants: level, number and the type of the value in one.
+//! Socket options as typed constants: each has a level, a number and the type of its value.
 
 mod value;
 
@@ -13,7 +13,7 @@ pub use value::{Membership4, Membership6, OptionType, RawValue};
 
 /// A socket option whose value is a `T`.
 ///
-/// An option that is not listed in [`crate::option`] can be made by [`SocketOption::new`].
+/// [`SocketOption::new`] makes options that [`crate::option`] does not list.
 pub struct SocketOption<T> {
     level: i32,
     number: i32,
@@ -26,12 +26,12 @@ impl<T> SocketOption<T> {
         Self { level, number, value: PhantomData }
     }
 
-    /// Its level.
+    /// The level.
     pub const fn level(&self) -> i32 {
         self.level
     }
 
-    /// Its number.
+    /// The number.
     pub const fn number(&self) -> i32 {
         self.number
     }
@@ -51,7 +51,7 @@ impl<T> fmt::Debug for SocketOption<T> {
     }
 }
 
-/// Reads what the kernel gave for an option.
+/// Converts the value that the kernel returned for an option.
 pub(crate) fn read<T: OptionType>(option: SocketOption<T>, raw: RawValue) -> Result<T> {
     T::from_raw(raw).ok_or_else(|| Error::Argument {
         exception: "TypeError".to_owned(),
@@ -76,105 +76,105 @@ macro_rules! options {
 }
 
 options! {
-    /// Bind although connections of an earlier listener are still in their last state.
+    /// Allows to bind an address whose earlier connections are in `TIME_WAIT`.
     SO_REUSEADDR: bool = (SOL_SOCKET, 2);
-    /// Takes the pending error of the socket: 0 or an error number. It can only be read.
+    /// The pending error of the socket, which reading clears: 0 or an error number. Read-only.
     SO_ERROR: i32 = (SOL_SOCKET, 4);
-    /// Send to hosts of directly connected networks only.
+    /// Sends only to hosts of directly connected networks.
     SO_DONTROUTE: bool = (SOL_SOCKET, 5);
-    /// Send to broadcast addresses.
+    /// Allows to send to broadcast addresses.
     SO_BROADCAST: bool = (SOL_SOCKET, 6);
-    /// The size of the send buffer in bytes. The kernel doubles what is set.
+    /// The size of the send buffer in bytes. The kernel doubles the value that is set.
     SO_SNDBUF: i32 = (SOL_SOCKET, 7);
-    /// The size of the receive buffer in bytes. The kernel doubles what is set.
+    /// The size of the receive buffer in bytes. The kernel doubles the value that is set.
     SO_RCVBUF: i32 = (SOL_SOCKET, 8);
-    /// Ask an idle peer from time to time whether it is there.
+    /// Sends keep-alive probes on an idle connection.
     SO_KEEPALIVE: bool = (SOL_SOCKET, 9);
-    /// Leave out-of-band data in line.
+    /// Receives out-of-band data in line.
     SO_OOBINLINE: bool = (SOL_SOCKET, 10);
-    /// The priority of what is sent, 0 to 6 without privileges.
+    /// The priority of sent packets: 0 to 6 without privileges.
     SO_PRIORITY: i32 = (SOL_SOCKET, 12);
-    /// Wait on closing until what was sent has arrived.
+    /// Waits on closing until sent data are acknowledged.
     SO_LINGER: Option<Duration> = (SOL_SOCKET, 13);
-    /// Let several sockets bind the same address, and share what comes.
+    /// Allows several sockets to bind one address; the kernel distributes connections and datagrams.
     SO_REUSEPORT: bool = (SOL_SOCKET, 15);
-    /// Tell who sent with each message of `AF_UNIX`.
+    /// Receives the sender's credentials with each message of `AF_UNIX`, as ancillary data.
     SO_PASSCRED: bool = (SOL_SOCKET, 16);
-    /// Use this interface only; empty for any.
+    /// The only interface to use; empty for any.
     SO_BINDTODEVICE: String = (SOL_SOCKET, 25);
-    /// Tell when each message came, as ancillary data.
+    /// Receives a timestamp with each message, as ancillary data.
     SO_TIMESTAMP: bool = (SOL_SOCKET, 29);
-    /// Whether it listens. It can only be read.
+    /// Whether the socket listens. Read-only.
     SO_ACCEPTCONN: bool = (SOL_SOCKET, 30);
-    /// The mark of what is sent, for routing and filters.
+    /// The mark of sent packets, for routing and filters.
     SO_MARK: i32 = (SOL_SOCKET, 36);
-    /// The type of service of what is sent.
+    /// The type of service of sent packets.
     IP_TOS: i32 = (IPPROTO_IP, 1);
-    /// How many hops a packet may take: 1 to 255.
+    /// The time to live of sent packets: 1 to 255 hops.
     IP_TTL: i32 = (IPPROTO_IP, 2);
-    /// The sender writes the IP header itself, on a raw socket.
+    /// The caller supplies the IP header, on a raw socket.
     IP_HDRINCL: bool = (IPPROTO_IP, 3);
-    /// Tell where each packet came in, as ancillary data.
+    /// Receives the incoming interface and address with each packet, as ancillary data.
     IP_PKTINFO: bool = (IPPROTO_IP, 8);
-    /// Keep errors of the network in a queue.
+    /// Queues network errors, for [`Flags::ERRQUEUE`](crate::Flags::ERRQUEUE).
     IP_RECVERR: bool = (IPPROTO_IP, 11);
-    /// Tell the hops left of each packet, as ancillary data.
+    /// Receives the remaining hops with each packet, as ancillary data.
     IP_RECVTTL: bool = (IPPROTO_IP, 12);
-    /// Bind and send with addresses that are not the host's.
+    /// Allows to bind and send with addresses that are not the host's.
     IP_TRANSPARENT: bool = (IPPROTO_IP, 19);
-    /// The interface for multicast, by its address.
+    /// The interface for sent multicast packets, by its address.
     IP_MULTICAST_IF: Ipv4Addr = (IPPROTO_IP, 32);
-    /// How many hops a multicast packet may take.
+    /// The time to live of sent multicast packets, in hops.
     IP_MULTICAST_TTL: i32 = (IPPROTO_IP, 33);
-    /// Whether own multicast packets come back.
+    /// Whether sent multicast packets are looped back to this host.
     IP_MULTICAST_LOOP: bool = (IPPROTO_IP, 34);
     /// Joins a multicast group.
     IP_ADD_MEMBERSHIP: Membership4 = (IPPROTO_IP, 35);
     /// Leaves a multicast group.
     IP_DROP_MEMBERSHIP: Membership4 = (IPPROTO_IP, 36);
-    /// How many hops a packet may take: 0 to 255, -1 for the default.
+    /// The hop limit of sent packets: 0 to 255, or -1 for the default.
     IPV6_UNICAST_HOPS: i32 = (IPPROTO_IPV6, 16);
-    /// The interface for multicast, by its index.
+    /// The interface for sent multicast packets, by its index.
     IPV6_MULTICAST_IF: i32 = (IPPROTO_IPV6, 17);
-    /// How many hops a multicast packet may take.
+    /// The time to live of sent multicast packets, in hops.
     IPV6_MULTICAST_HOPS: i32 = (IPPROTO_IPV6, 18);
-    /// Whether own multicast packets come back.
+    /// Whether sent multicast packets are looped back to this host.
     IPV6_MULTICAST_LOOP: bool = (IPPROTO_IPV6, 19);
     /// Joins a multicast group.
     IPV6_JOIN_GROUP: Membership6 = (IPPROTO_IPV6, 20);
     /// Leaves a multicast group.
     IPV6_LEAVE_GROUP: Membership6 = (IPPROTO_IPV6, 21);
-    /// Serve IPv6 only.
+    /// Restricts the socket to IPv6.
     IPV6_V6ONLY: bool = (IPPROTO_IPV6, 26);
-    /// Tell where each packet came in, as ancillary data.
+    /// Receives the incoming interface and address with each packet, as ancillary data.
     IPV6_RECVPKTINFO: bool = (IPPROTO_IPV6, 49);
-    /// Tell the hops left of each packet, as ancillary data.
+    /// Receives the remaining hops with each packet, as ancillary data.
     IPV6_RECVHOPLIMIT: bool = (IPPROTO_IPV6, 51);
-    /// The traffic class of what is sent.
+    /// The traffic class of sent packets.
     IPV6_TCLASS: i32 = (IPPROTO_IPV6, 67);
-    /// Send small segments at once.
+    /// Sends small segments at once, without Nagle's algorithm.
     TCP_NODELAY: bool = (IPPROTO_TCP, 1);
-    /// The largest segment in bytes.
+    /// The maximum segment size in bytes.
     TCP_MAXSEG: i32 = (IPPROTO_TCP, 2);
-    /// Send no partial segments.
+    /// Holds partial segments back.
     TCP_CORK: bool = (IPPROTO_TCP, 3);
-    /// Seconds without traffic before the first question of `SO_KEEPALIVE`.
+    /// Seconds without traffic before the first keep-alive probe.
     TCP_KEEPIDLE: i32 = (IPPROTO_TCP, 4);
-    /// Seconds between questions.
+    /// Seconds between keep-alive probes.
     TCP_KEEPINTVL: i32 = (IPPROTO_TCP, 5);
-    /// How many questions are left unanswered before the connection ends.
+    /// How many unanswered keep-alive probes end the connection.
     TCP_KEEPCNT: i32 = (IPPROTO_TCP, 6);
-    /// State and counters of a connection, `struct tcp_info`. It can only be read.
+    /// State and counters of a connection, `struct tcp_info`. Read-only.
     TCP_INFO: Vec<u8> = (IPPROTO_TCP, 11);
-    /// Acknowledge at once.
+    /// Acknowledges at once.
     TCP_QUICKACK: bool = (IPPROTO_TCP, 12);
-    /// The name of the congestion control.
+    /// The name of the congestion control algorithm.
     TCP_CONGESTION: String = (IPPROTO_TCP, 13);
-    /// Milliseconds that data may stay unacknowledged before the connection ends.
+    /// The time in milliseconds after which unacknowledged data end the connection.
     TCP_USER_TIMEOUT: i32 = (IPPROTO_TCP, 18);
-    /// How many connections may wait that began with data.
+    /// The most pending TCP Fast Open requests of a listener.
     TCP_FASTOPEN: i32 = (IPPROTO_TCP, 23);
-    /// Packets seen and dropped since the last look, `struct tpacket_stats`. It can only be read.
+    /// Packets received and dropped since the last read, `struct tpacket_stats`. Read-only.
     PACKET_STATISTICS: Vec<u8> = (SOL_PACKET, 6);
 }
 
@@ -184,11 +184,11 @@ mod tests {
     use sockbroker_proto::constant::number;
 
     #[test]
-    fn the_numbers_are_those_of_the_contract() {
+    fn numbers_match_the_contract() {
         let mut known = 0;
-        for (name, own) in LISTED {
+        for (name, ours) in LISTED {
             if let Some(found) = number(name) {
-                assert_eq!(found, i64::from(*own), "{name}");
+                assert_eq!(found, i64::from(*ours), "{name}");
                 known += 1;
             }
         }

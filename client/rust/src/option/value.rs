@@ -1,4 +1,4 @@
-//! What the value of an option can be, and how the kernel has it.
+//! The types of option values, and their form in the kernel's interface.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use sockbroker_proto::api::values::OptionValue;
 use sockbroker_proto::bytes::Bytes;
 
-/// The value of an option as the kernel has it.
+/// The value of an option in the kernel's interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawValue {
     /// A C `int`.
     Int(i32),
-    /// Bytes in the kernel's layout and host order.
+    /// Bytes in the kernel's layout and host byte order.
     Bytes(Vec<u8>),
 }
 
-/// A type that a socket option can have.
+/// The type of a socket option's value.
 pub trait OptionType: Sized {
-    /// How many bytes the kernel may fill: `None` for a C `int`.
+    /// The size of the buffer for reading in bytes; `None` for a C `int`.
     const LENGTH: Option<u32>;
 
-    /// The value for the kernel.
+    /// Converts the value for the kernel.
     fn into_raw(self) -> RawValue;
 
-    /// The value from the kernel; `None` if it is not one of this type.
+    /// Converts a value from the kernel; `None` if it is not of this type.
     fn from_raw(raw: RawValue) -> Option<Self>;
 }
 
@@ -96,7 +96,7 @@ impl OptionType for Ipv4Addr {
     }
 }
 
-/// `SO_LINGER`: `None` returns from closing at once, a duration (whole seconds) waits so long.
+/// `SO_LINGER`: how long closing waits, in whole seconds; `None` does not wait.
 impl OptionType for Option<Duration> {
     const LENGTH: Option<u32> = Some(8);
 
@@ -115,12 +115,12 @@ impl OptionType for Option<Duration> {
     }
 }
 
-/// A group of IPv4 and the interface to use by its address (`struct ip_mreq`). It can only be set.
+/// An IPv4 multicast group and an interface, by its address (`struct ip_mreq`). Write-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership4 {
-    /// The group.
+    /// The multicast group.
     pub group: Ipv4Addr,
-    /// An address of the interface; the unspecified one leaves the choice to the kernel.
+    /// An address of the interface; with the unspecified address the kernel chooses.
     pub interface: Ipv4Addr,
 }
 
@@ -136,12 +136,12 @@ impl OptionType for Membership4 {
     }
 }
 
-/// A group of IPv6 and the interface to use by its index (`struct ipv6_mreq`). It can only be set.
+/// An IPv6 multicast group and an interface, by its index (`struct ipv6_mreq`). Write-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership6 {
-    /// The group.
+    /// The multicast group.
     pub group: Ipv6Addr,
-    /// The index of the interface; 0 leaves the choice to the kernel.
+    /// The index of the interface; with 0 the kernel chooses.
     pub interface: u32,
 }
 
@@ -174,16 +174,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_round_trip_through_the_kernels_form() {
-        fn round<T: OptionType + Clone + PartialEq + fmt::Debug>(value: T) {
+    fn values_round_trip() {
+        fn check<T: OptionType + Clone + PartialEq + fmt::Debug>(value: T) {
             assert_eq!(T::from_raw(value.clone().into_raw()), Some(value));
         }
-        round(true);
-        round(-7);
-        round(Some(Duration::from_secs(3)));
-        round(None::<Duration>);
-        round("lo".to_owned());
-        round(Ipv4Addr::LOCALHOST);
+        check(true);
+        check(-7);
+        check(Some(Duration::from_secs(3)));
+        check(None::<Duration>);
+        check("lo".to_owned());
+        check(Ipv4Addr::LOCALHOST);
         assert_eq!(String::from_raw(RawValue::Bytes(b"cubic\0\0".to_vec())).unwrap(), "cubic");
         assert_eq!(bool::from_raw(RawValue::Bytes(vec![1])), None);
     }

@@ -1,14 +1,14 @@
-//! The error object of an answer, and which error of this crate it is.
+//! The error object of a JSON-RPC response, and the [`Error`] that it becomes.
 
 use serde::Deserialize;
 use sockbroker_proto::error::{ErrorData, ErrorKind};
 
 use crate::error::Error;
 
-/// Where the broker names no number for a denial: `EACCES`.
+/// The number of a denial where the broker sends none.
 const EACCES: i32 = 13;
 
-/// The error object of JSON-RPC. Fields that a newer broker adds are passed over.
+/// The error object of JSON-RPC. Unknown fields, which a newer broker may send, are ignored.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ErrorObject {
     code: i32,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_error_keeps_number_name_and_call_and_becomes_the_kernels_own() {
+    fn system_error_keeps_number_name_and_call() {
         let error = error(json!({ "code": 1000, "message": "connect: connection refused",
             "data": { "kind": "OSError", "errno": 111, "name": "ECONNREFUSED", "call": "connect" } }));
         let Error::Os { errno, name, call, .. } = &error else { panic!("{error:?}") };
@@ -84,15 +84,16 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_the_table_has_its_variant() {
+    fn every_error_kind_becomes_its_variant() {
         for kind in ErrorKind::all() {
             let entry = kind.entry();
-            let data = json!({ "kind": entry.name, "call": "recv", "sent": 3, "newer": true });
+            let data =
+                json!({ "kind": entry.name, "call": "recv", "sent": 3, "unknown_field": true });
             let error = error(json!({ "code": entry.code, "message": "m", "data": data }));
-            let broker =
+            let without_variant =
                 [ErrorKind::Parse, ErrorKind::Request, ErrorKind::Internal, ErrorKind::Policy];
-            let known = !broker.contains(&kind);
-            assert_eq!(known, !matches!(error, Error::Broker { .. }), "{error:?}");
+            let has_variant = !without_variant.contains(&kind);
+            assert_eq!(has_variant, !matches!(error, Error::Broker { .. }), "{error:?}");
             drop(io::Error::from(error));
         }
         assert!(matches!(
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_one_for_io_too_and_has_no_number() {
+    fn timeout_becomes_an_io_timeout_without_errno() {
         let error = error(json!({ "code": 1001, "message": "timed out",
             "data": { "kind": "timeout", "call": "send", "sent": 7 } }));
         assert_eq!(error.sent(), 7);

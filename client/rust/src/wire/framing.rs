@@ -1,4 +1,4 @@
-//! How messages are told apart on each kind of connection.
+//! The framing of each kind of connection: where a message begins and ends.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -10,34 +10,34 @@ use sockbroker_proto::frame::{FrameLimits, Head, read_head, write_head};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 
-/// What a broker may answer with. An operator can raise the broker's own limit, so this is larger
-/// than its default.
+/// The largest response that is accepted. It is larger than the broker's default limit, because an
+/// operator can raise that.
 const LIMITS: FrameLimits =
     FrameLimits { head_bytes: 1024, frame_bytes: 64 << 20, attachments: 64, descriptors: 253 };
-/// The longest head of an HTTP response.
-const HTTP_HEAD: usize = 8192;
+/// The longest head of an HTTP response, in bytes.
+const HTTP_HEAD_MAX: usize = 8192;
 
-/// The spelling of a connection.
+/// How messages are delimited on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Framing {
-    /// Heads with lengths, attachments and descriptors.
+    /// The base protocol of LSP: header fields with lengths, attachments and descriptors.
     #[default]
     Lsp,
-    /// Frames of RFC 6455.
+    /// Frames of RFC 6455, one text frame for each message.
     WebSocket,
-    /// A request of HTTP for each message; answers come in the order of requests.
+    /// One HTTP POST for each message. Responses arrive in the order of the requests.
     Http,
 }
 
-/// What stands at the front of some bytes.
+/// What the beginning of the received bytes is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// Not a whole message yet; so long it will be, if that is known.
-    Partial(usize),
-    /// A message: the length of what stands before its JSON, and what its head says.
+pub(crate) enum Scan {
+    /// An incomplete message, and its whole length in bytes; 0 while that is unknown.
+    Incomplete(usize),
+    /// A complete message: the length of its framing before the JSON, and its parsed head.
     Message(usize, Head),
-    /// So many bytes that are no message.
-    Nothing(usize),
+    /// Bytes without a message, to be skipped: the response to an HTTP notification.
+    NoMessage(usize),
 }
 
 impl Framing {
@@ -50,8 +50,9 @@ impl Framing {
         }
     }
 
-    /// Writes what stands before some JSON. A WebSocket client masks what it sends.
-    pub(crate) fn write(
+    /// Writes the framing that precedes a message. For a WebSocket this also masks `json` in place, as
+    /// RFC 6455 requires of clients.
+    pub(crate) fn write_head(
         self,
         head: &mut Vec<u8>,
         json: &mut [u8],
@@ -73,7 +74,7 @@ impl Framing {
                         head.extend((json.len() as u64).to_be_bytes());
                     }
                 }
-                let [a, b, c, d, ..] = random();
+                let [a, b, c, d, ..] = random_bytes();
                 let mask = [a, b, c, d];
                 head.extend(mask);
                 json.iter_mut()
@@ -92,21 +93,21 @@ impl Framing {
         }
     }
 
-    /// Looks at what has come.
-    pub(crate) fn cut(self, bytes: &[u8]) -> Result<Cut> {
+    /// Parses the beginning of the received bytes.
+    pub(crate) fn scan(self, bytes: &[u8]) -> Result<Scan> {
         match self {
             Self::Lsp => Ok(match read_head(bytes, &LIMITS).map_err(Error::protocol)? {
-                None => Cut::Partial(0),
-                Some((head, length)) => whole(bytes, length, head),
+                None => Scan::Incomplete(0),
+                Some((head, length)) => message(bytes, length, head),
             }),
-            Self::WebSocket => cut_websocket(bytes),
-            Self::Http => cut_http(bytes),
+            Self::WebSocket => scan_websocket(bytes),
+            Self::Http => scan_http(bytes),
         }
     }
 
-    /// The request that turns an HTTP connection into one with this framing, if one is needed.
-    pub(crate) fn upgrade(self) -> Option<String> {
-        let key = encode_base64(&[random(), random()].concat());
+    /// The HTTP request that switches a connection to this framing, if it needs one.
+    pub(crate) fn upgrade_request(self) -> Option<String> {
+        let key = encode_base64(&[random_bytes(), random_bytes()].concat());
         (self == Self::WebSocket).then(|| {
             format!(
                 "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -116,52 +117,54 @@ impl Framing {
     }
 }
 
-/// Numbers that differ each time; nothing secret depends on them.
-fn random() -> [u8; 8] {
+/// Bytes that differ at each call. They are not fit for secrets.
+fn random_bytes() -> [u8; 8] {
     RandomState::new().build_hasher().finish().to_ne_bytes()
 }
 
-fn whole(bytes: &[u8], length: usize, head: Head) -> Cut {
-    let whole = length + head.body_length();
-    if bytes.len() < whole { Cut::Partial(whole) } else { Cut::Message(length, head) }
+/// A message whose framing takes the first `start` bytes.
+fn message(bytes: &[u8], start: usize, head: Head) -> Scan {
+    let whole = start + head.body_length();
+    if bytes.len() < whole { Scan::Incomplete(whole) } else { Scan::Message(start, head) }
 }
 
-fn of_length(bytes: &[u8], length: usize, content_length: usize) -> Result<Cut> {
+/// A message of `content_length` bytes of JSON without attachments.
+fn json_message(bytes: &[u8], start: usize, content_length: usize) -> Result<Scan> {
     if content_length > LIMITS.frame_bytes {
-        return Err(Error::protocol(format!("an answer of {content_length} bytes")));
+        return Err(Error::protocol(format!("a response of {content_length} bytes")));
     }
-    Ok(whole(bytes, length, Head { content_length, ..Head::default() }))
+    Ok(message(bytes, start, Head { content_length, ..Head::default() }))
 }
 
-/// The broker sends a message in one frame and no pings; what else comes is no broker's.
-fn cut_websocket(bytes: &[u8]) -> Result<Cut> {
-    let [kind, length, rest @ ..] = bytes else { return Ok(Cut::Partial(0)) };
+/// The broker sends each message in one frame, and no pings. Anything else is a protocol error.
+fn scan_websocket(bytes: &[u8]) -> Result<Scan> {
+    let [kind, length, rest @ ..] = bytes else { return Ok(Scan::Incomplete(0)) };
     match kind {
         0x81 | 0x82 => {}
-        0x88 => return Err(Error::disconnected("it closed the WebSocket")),
+        0x88 => return Err(Error::disconnected("the broker closed the WebSocket")),
         other => return Err(Error::protocol(format!("a WebSocket frame of kind {other:#x}"))),
     }
     let (length, head) = match length {
         0..0x7e => (usize::from(*length), 2),
         0x7e => match rest.first_chunk() {
             Some(medium) => (usize::from(u16::from_be_bytes(*medium)), 4),
-            None => return Ok(Cut::Partial(0)),
+            None => return Ok(Scan::Incomplete(0)),
         },
         0x7f => match rest.first_chunk() {
             Some(long) => (usize::try_from(u64::from_be_bytes(*long)).unwrap_or(usize::MAX), 10),
-            None => return Ok(Cut::Partial(0)),
+            None => return Ok(Scan::Incomplete(0)),
         },
         _ => return Err(Error::protocol("a masked WebSocket frame")),
     };
-    of_length(bytes, head, length)
+    json_message(bytes, head, length)
 }
 
-fn cut_http(bytes: &[u8]) -> Result<Cut> {
+fn scan_http(bytes: &[u8]) -> Result<Scan> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return if bytes.len() > HTTP_HEAD {
-            Err(Error::protocol("the head of a response does not end"))
+        return if bytes.len() > HTTP_HEAD_MAX {
+            Err(Error::protocol("the head of an HTTP response is longer than 8192 bytes"))
         } else {
-            Ok(Cut::Partial(0))
+            Ok(Scan::Incomplete(0))
         };
     };
     let head = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
@@ -172,12 +175,12 @@ fn cut_http(bytes: &[u8]) -> Result<Cut> {
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     };
     match status.split(' ').nth(1) {
-        Some("204") => Ok(Cut::Nothing(end + 4)),
+        Some("204") => Ok(Scan::NoMessage(end + 4)),
         Some("200") => match lines.find_map(field) {
-            Some(length) => of_length(bytes, end + 4, length),
-            None => Err(Error::protocol("a response without a length")),
+            Some(length) => json_message(bytes, end + 4, length),
+            None => Err(Error::protocol("an HTTP response without Content-Length")),
         },
-        _ => Err(Error::protocol(format!("it answered {status:?}"))),
+        _ => Err(Error::protocol(format!("HTTP status {status:?}"))),
     }
 }
 
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_cut_out_of_every_framing_only_when_they_are_whole() {
+    fn messages_are_scanned_only_when_complete_in_every_framing() {
         let http = &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"[..];
         for (framing, bytes, before) in [
             (Framing::Lsp, &b"Content-Length: 2\r\n\r\n{}"[..], 21),
@@ -195,18 +198,21 @@ mod tests {
             (Framing::WebSocket, b"\x81\x7f\0\0\0\0\0\0\0\x02{}", 10),
             (Framing::Http, http, 38),
         ] {
-            for cut in 0..bytes.len() {
-                let found = framing.cut(&bytes[..cut]);
-                assert!(matches!(found, Ok(Cut::Partial(_))), "{framing:?} {cut}: {found:?}");
+            for length in 0..bytes.len() {
+                let found = framing.scan(&bytes[..length]);
+                assert!(
+                    matches!(found, Ok(Scan::Incomplete(_))),
+                    "{framing:?} {length}: {found:?}"
+                );
             }
             let head = Head { content_length: 2, ..Head::default() };
-            assert_eq!(framing.cut(bytes), Ok(Cut::Message(before, head)), "{framing:?}");
+            assert_eq!(framing.scan(bytes), Ok(Scan::Message(before, head)), "{framing:?}");
         }
-        assert_eq!(Framing::Http.cut(b"HTTP/1.1 204 No Content\r\n\r\n"), Ok(Cut::Nothing(27)));
+        assert_eq!(Framing::Http.scan(b"HTTP/1.1 204 No Content\r\n\r\n"), Ok(Scan::NoMessage(27)));
     }
 
     #[test]
-    fn what_no_broker_sends_is_an_error() {
+    fn frames_that_no_broker_sends_are_errors() {
         for (framing, bytes) in [
             (Framing::WebSocket, &b"\x01\x02{}"[..]),
             (Framing::WebSocket, b"\x81\x82\0\0\0\0{}"),
@@ -217,7 +223,7 @@ mod tests {
             (Framing::Http, b"HTTP/1.1 200 OK\r\n\r\n"),
             (Framing::Http, b"garbage\r\n\r\n"),
         ] {
-            assert!(framing.cut(bytes).is_err(), "{framing:?} {bytes:?}");
+            assert!(framing.scan(bytes).is_err(), "{framing:?} {bytes:?}");
         }
     }
 }

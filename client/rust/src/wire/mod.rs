@@ -1,4 +1,5 @@
-//! Bytes to and from a broker, for both faces: descriptors, frames, and what stands in them.
+//! What both faces need of a connection: connecting, framing, requests and responses with their
+//! attachments and descriptors.
 
 pub(crate) mod unix;
 pub(crate) mod framing;

@@ -1,4 +1,4 @@
-//! What was received and not yet taken: one buffer that is used again, and the queue of descriptors.
+//! Received bytes and descriptors that no caller has taken yet.
 
 use std::io;
 use std::ops::Range;
@@ -6,46 +6,47 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_proto::descriptors::{DescriptorQueue, FrameDescriptors, TooFew};
 
-use super::framing::{Cut, Framing};
+use super::framing::{Framing, Scan};
 use super::response::OwnedResponse;
 use super::unix;
 use crate::error::{Error, Result};
 
-/// How much one read asks for at least.
-const READ: usize = 64 << 10;
-/// How much more room a large message is given at a time: what was announced may never come.
-const STEP: usize = 4 << 20;
-/// A buffer above this is not kept once it is empty.
-const KEEP: usize = 1 << 20;
+/// The smallest space that is offered to one read, in bytes.
+const READ_BYTES_MIN: usize = 64 << 10;
+/// The most bytes by which the buffer grows at once. A broker can announce a length and never send
+/// the message.
+const GROWTH_BYTES_MAX: usize = 4 << 20;
+/// An empty buffer larger than this is released.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// A message with attachments from this size on is handed over with its buffer rather than copied.
-const LARGE: usize = 32 << 10;
-/// Descriptors that came and that no frame has asked for yet.
-const QUEUED_DESCRIPTORS: usize = 2 * unix::DESCRIPTORS_MAX;
+/// Attachments of at least this size are passed on with the buffer they are in, not copied.
+const COPIED_BYTES_MAX: usize = 32 << 10;
+/// The most received descriptors that no frame has claimed yet.
+const QUEUED_DESCRIPTORS_MAX: usize = 2 * unix::DESCRIPTORS_MAX;
 
-/// The bytes and descriptors that have come.
+/// A reused buffer of bytes, and the queue of descriptors.
 #[derive(Debug, Default)]
 pub(crate) struct ReceiveBuffer {
     framing: Framing,
     buffer: Vec<u8>,
+    /// The part of `buffer` that holds received bytes.
     filled: Range<usize>,
     descriptors: DescriptorQueue<OwnedFd>,
-    /// The length of the message that is under way, where its head has come.
-    wanted: usize,
+    /// The length of the message that is being received; 0 while that is unknown.
+    incomplete: usize,
 }
 
-/// A whole message at the front of an received.
+/// A complete message at the front of a [`ReceiveBuffer`].
 #[derive(Debug, Default)]
 pub(crate) struct Message {
-    /// Where its JSON stands in the buffer.
+    /// The JSON, as a range of the buffer.
     json: Range<usize>,
-    /// The lengths of its attachments, which follow the JSON.
+    /// The lengths of the attachments, which follow the JSON.
     pub(crate) lengths: Vec<usize>,
-    /// Where it ends.
     end: usize,
-    /// How many descriptors are its own.
+    /// How many descriptors belong to the message.
     descriptors: usize,
-    /// Where in the stream it begins.
+    /// The offset of the message in the stream.
     position: u64,
 }
 
@@ -54,16 +55,17 @@ impl ReceiveBuffer {
         Self { framing, ..Self::default() }
     }
 
-    /// Receives what has arrived. `WouldBlock` if that is nothing.
+    /// Receives available bytes; how many. Fails with `WouldBlock` if there are none, and with
+    /// `InvalidData` if the broker sends descriptors that it does not announce.
     pub(crate) fn receive(&mut self, stream: impl AsFd) -> io::Result<usize> {
         self.make_room();
         let room = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
         let n = self.descriptors.receive(|queue| unix::receive(stream, room, queue))?;
         self.filled.end += n;
-        if self.descriptors.len() > QUEUED_DESCRIPTORS {
+        if self.descriptors.len() > QUEUED_DESCRIPTORS_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "more descriptors came than were announced",
+                "the broker sent more descriptors than it announced",
             ));
         }
         Ok(n)
@@ -72,12 +74,12 @@ impl ReceiveBuffer {
     fn make_room(&mut self) {
         if self.filled.is_empty() {
             self.filled = 0..0;
-            if self.buffer.len() > KEEP && self.wanted < KEEP {
+            if self.buffer.len() > KEPT_BYTES_MAX && self.incomplete < KEPT_BYTES_MAX {
                 self.buffer = Vec::new();
             }
         }
         let held = self.filled.len();
-        let missing = self.wanted.saturating_sub(held).clamp(READ, STEP);
+        let missing = self.incomplete.saturating_sub(held).clamp(READ_BYTES_MIN, GROWTH_BYTES_MAX);
         if self.buffer.len() - self.filled.end < missing && self.filled.start > 0 {
             self.buffer.copy_within(self.filled.clone(), 0);
             self.filled = 0..held;
@@ -87,23 +89,23 @@ impl ReceiveBuffer {
         }
     }
 
-    /// The next message, if it is whole.
+    /// The next message, if it is complete.
     pub(crate) fn next(&mut self) -> Result<Option<Message>> {
         let bytes = self.buffer.get(self.filled.clone()).unwrap_or_default();
-        self.wanted = 0;
+        self.incomplete = 0;
         if bytes.is_empty() {
             return Ok(None);
         }
-        let (length, head) = match self.framing.cut(bytes)? {
-            Cut::Partial(whole) => {
-                self.wanted = whole;
+        let (length, head) = match self.framing.scan(bytes)? {
+            Scan::Incomplete(whole) => {
+                self.incomplete = whole;
                 return Ok(None);
             }
-            Cut::Nothing(length) => {
+            Scan::NoMessage(length) => {
                 self.filled.start += length;
                 return self.next();
             }
-            Cut::Message(length, head) => (length, head),
+            Scan::Message(length, head) => (length, head),
         };
         let whole = length + head.body_length();
         let start = self.filled.start + length;
@@ -116,39 +118,43 @@ impl ReceiveBuffer {
         }))
     }
 
-    /// The JSON of a message.
     pub(crate) fn json(&self, message: &Message) -> &[u8] {
         self.buffer.get(message.json.clone()).unwrap_or_default()
     }
 
-    /// Its attachments, one after the other.
-    pub(crate) fn tail(&self, message: &Message) -> &[u8] {
+    /// The attachments of a message, one after the other.
+    pub(crate) fn attachments(&self, message: &Message) -> &[u8] {
         self.buffer.get(message.json.end..message.end).unwrap_or_default()
     }
 
-    /// Takes its descriptors; once for each message.
-    pub(crate) fn descriptors(&mut self, message: &Message) -> Result<FrameDescriptors<OwnedFd>> {
+    /// Takes the descriptors of a message. Must be called once for each message, in order.
+    pub(crate) fn take_descriptors(
+        &mut self,
+        message: &Message,
+    ) -> Result<FrameDescriptors<OwnedFd>> {
         let announced = message.descriptors;
         self.descriptors.take(message.position, announced).map_err(|TooFew { came }| {
-            Error::protocol(format!("{came} of {announced} descriptors came"))
+            Error::protocol(format!(
+                "a response announces {announced} descriptors and came with {came}"
+            ))
         })
     }
 
-    /// Takes a message away, for somebody else to read. A large one leaves with the buffer it is in,
-    /// which `spare` replaces.
-    pub(crate) fn take(
+    /// Takes a message out of the buffer, to be read elsewhere. A large message takes the buffer along,
+    /// and `spare` gives its replacement.
+    pub(crate) fn take_message(
         &mut self,
         message: &Message,
         descriptors: FrameDescriptors<OwnedFd>,
         spare: impl FnOnce() -> Vec<u8>,
     ) -> OwnedResponse {
         let start = message.json.start;
-        let [json, tail] = [0..message.json.len(), message.json.len()..message.end - start];
+        let [json, attachments] = [0..message.json.len(), message.json.len()..message.end - start];
         let lengths = message.lengths.clone();
-        if tail.len() < LARGE {
+        if attachments.len() < COPIED_BYTES_MAX {
             let buffer = self.buffer.get(start..message.end).unwrap_or_default().to_vec();
-            self.pass(message);
-            return OwnedResponse { buffer, json, tail, lengths, descriptors };
+            self.skip(message);
+            return OwnedResponse { buffer, json, attachments, lengths, descriptors };
         }
         let mut rest = spare();
         let after = self.buffer.get(message.end..self.filled.end).unwrap_or_default();
@@ -156,12 +162,13 @@ impl ReceiveBuffer {
         rest.get_mut(..after.len()).unwrap_or_default().copy_from_slice(after);
         self.filled = 0..after.len();
         let buffer = std::mem::replace(&mut self.buffer, rest);
-        let [json, tail] = [json, tail].map(|part| part.start + start..part.end + start);
-        OwnedResponse { buffer, json, tail, lengths, descriptors }
+        let [json, attachments] =
+            [json, attachments].map(|part| part.start + start..part.end + start);
+        OwnedResponse { buffer, json, attachments, lengths, descriptors }
     }
 
-    /// Leaves a message behind.
-    pub(crate) fn pass(&mut self, message: &Message) {
+    /// Removes a message that has been read.
+    pub(crate) fn skip(&mut self, message: &Message) {
         self.filled.start = message.end;
     }
 }

@@ -1,4 +1,4 @@
-//! A request on its way: head and JSON in buffers that are used again, payload where it lies.
+//! A framed request: its head and JSON in reused buffers, its attachments in the caller's memory.
 
 use std::io::{IoSlice, Write as _};
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::framing::Framing;
 use crate::error::{Error, Result};
 
-/// The largest request: what `frame_bytes` is unless an operator changes it.
-const FRAME_BYTES: usize = 8 << 20;
+/// The largest request in bytes: the default of the broker's limit `frame_bytes`.
+const FRAME_BYTES_MAX: usize = 8 << 20;
 
-/// The bytes of one message, without its attachments.
+/// The head and the JSON of one message.
 #[derive(Debug, Default)]
 pub(crate) struct RequestBuffer {
     framing: Framing,
@@ -18,12 +18,11 @@ pub(crate) struct RequestBuffer {
     head: Vec<u8>,
 }
 
-/// What is beside a request, by number and length.
-#[derive(Debug, Clone, Copy)]
+/// The attachments and the number of descriptors that a request is sent with.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RequestParts<'a> {
-    /// The payload, `None` where the answer shall have no attachments either.
-    pub(crate) parts: Option<&'a [&'a [u8]]>,
-    /// How many descriptors.
+    /// `None` asks the broker to send no attachments with the response either.
+    pub(crate) attachments: Option<&'a [&'a [u8]]>,
     pub(crate) descriptors: usize,
 }
 
@@ -32,15 +31,16 @@ impl RequestBuffer {
         Self { framing, ..Self::default() }
     }
 
-    /// Writes a request; without an id it is a notification.
+    /// Writes a request, or a notification if there is no id.
     ///
-    /// One that is larger than the broker takes is refused here: there it would end the connection.
+    /// A request larger than [`FRAME_BYTES_MAX`] fails here, because the broker would close the
+    /// connection.
     pub(crate) fn write(
         &mut self,
         id: Option<u64>,
         method: &str,
         params: &(impl Serialize + ?Sized),
-        beside: RequestParts<'_>,
+        parts: RequestParts<'_>,
     ) -> Result<()> {
         self.json.clear();
         let written = self.write_json(id, method, params);
@@ -49,20 +49,22 @@ impl RequestBuffer {
             call: method.to_owned(),
             message: format!("{method}: the parameters are not JSON: {error}"),
         })?;
-        let payload: usize = beside.parts.unwrap_or_default().iter().map(|part| part.len()).sum();
-        if self.json.len().saturating_add(payload) > FRAME_BYTES {
+        let attachments = parts.attachments.unwrap_or_default();
+        let attached: usize = attachments.iter().map(|bytes| bytes.len()).sum();
+        if self.json.len().saturating_add(attached) > FRAME_BYTES_MAX {
             return Err(Error::Limit {
                 limit: "frame_bytes".to_owned(),
                 call: method.to_owned(),
-                message: format!("{method}: more than {FRAME_BYTES} bytes for one call"),
+                message: format!("{method}: more than {FRAME_BYTES_MAX} bytes for one call"),
                 sent: None,
             });
         }
         self.head.clear();
-        let lengths: Option<Vec<usize>> =
-            beside.parts.map(|parts| parts.iter().map(|part| part.len()).collect());
+        let lengths: Option<Vec<usize>> = parts
+            .attachments
+            .map(|attachments| attachments.iter().map(|bytes| bytes.len()).collect());
         let Self { framing, head, json } = self;
-        framing.write(head, json, lengths.as_deref(), beside.descriptors);
+        framing.write_head(head, json, lengths.as_deref(), parts.descriptors);
         Ok(())
     }
 
@@ -84,9 +86,9 @@ impl RequestBuffer {
         Ok(())
     }
 
-    /// The buffers to send, in order; attachments stay where they are.
-    pub(crate) fn buffers<'a>(&'a self, parts: &'a [&'a [u8]]) -> Vec<IoSlice<'a>> {
+    /// The buffers to send, in order: head, JSON, attachments.
+    pub(crate) fn buffers<'a>(&'a self, attachments: &'a [&'a [u8]]) -> Vec<IoSlice<'a>> {
         let own = [self.head.as_slice(), self.json.as_slice()];
-        own.into_iter().chain(parts.iter().copied()).map(IoSlice::new).collect()
+        own.into_iter().chain(attachments.iter().copied()).map(IoSlice::new).collect()
     }
 }

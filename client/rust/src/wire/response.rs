@@ -1,4 +1,4 @@
-//! An answer: its envelope, and the result with what rides beside it.
+//! A JSON-RPC response: its envelope, its result, its attachments and descriptors.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use sockbroker_proto::descriptors::FrameDescriptors;
 use super::error_object::ErrorObject;
 use crate::error::{Error, Result};
 
-/// The envelope of JSON-RPC, as text within the message.
+/// The members of a JSON-RPC response, as unparsed JSON.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -22,7 +22,7 @@ pub(crate) struct Envelope<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// `null` is a result too; only an absent one is none.
+/// Keeps `"result": null` apart from an absent result.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<&'a RawValue>, D::Error> {
@@ -30,119 +30,134 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads a message.
-    pub(crate) fn read(json: &'a [u8]) -> Result<Self> {
-        serde_json::from_slice(json).map_err(|error| Error::protocol(format!("an answer: {error}")))
+    /// Parses a message.
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self> {
+        serde_json::from_slice(json)
+            .map_err(|error| Error::protocol(format!("a response is not valid: {error}")))
     }
 
-    /// The number of the call that is answered; `None` for an id that is not ours, and for what is
-    /// no answer at all.
+    /// The id of the call that the response belongs to; `None` if no call of this crate has such an
+    /// id.
     pub(crate) fn id(&self) -> Option<u64> {
         self.id?.get().parse().ok()
     }
 
-    /// Fails for an error without an id: the broker could not read a message, and nobody can say
-    /// whose it was.
+    /// Fails for an error without an id: the broker could not parse a message, and it is unknown which.
     pub(crate) fn check(&self) -> Result<()> {
         match (self.id, self.error) {
-            (None, Some(error)) => Err(Error::protocol(format!("it answered {}", error.get()))),
+            (None, Some(error)) => Err(Error::protocol(format!(
+                "the broker could not read a request: {}",
+                error.get()
+            ))),
             _ => Ok(()),
         }
     }
 
-    /// The result as text, or the error.
+    /// The result as JSON, or the error.
     pub(crate) fn outcome(&self) -> Result<&'a str> {
         match (self.result, self.error) {
             (_, Some(error)) => match serde_json::from_str::<ErrorObject>(error.get()) {
                 Ok(object) => Err(object.into()),
-                Err(error) => Err(Error::protocol(format!("an error: {error}"))),
+                Err(error) => {
+                    Err(Error::protocol(format!("an error object is not valid: {error}")))
+                }
             },
             (Some(result), None) => Ok(result.get()),
-            (None, None) => Err(Error::protocol("an answer has neither result nor error")),
+            (None, None) => Err(Error::protocol("a response has neither result nor error")),
         }
     }
 }
 
-/// A result, with the attachments and descriptors of its frame.
+/// A successful response in the buffer it was received in.
 #[derive(Debug)]
 pub(crate) struct Response<'a> {
     /// The result as JSON.
     pub(crate) result: &'a str,
     /// The attachments, one after the other.
-    pub(crate) tail: &'a [u8],
-    /// Their lengths.
+    pub(crate) attachments: &'a [u8],
+    /// The length of each attachment.
     pub(crate) lengths: &'a [usize],
-    /// The descriptors. Those nobody takes are closed with the response.
+    /// The descriptors. Those that remain are closed with this value.
     pub(crate) descriptors: FrameDescriptors<OwnedFd>,
 }
 
 impl<'a> Response<'a> {
-    /// The result as a type of the contract.
+    /// Parses the result.
     pub(crate) fn value<T: Deserialize<'a>>(&self) -> Result<T> {
         serde_json::from_str(self.result)
-            .map_err(|error| Error::protocol(format!("a result: {error}")))
+            .map_err(|error| Error::protocol(format!("a result is not valid: {error}")))
     }
 
     /// The attachment at an index.
-    pub(crate) fn part(&self, index: u32) -> Result<&'a [u8]> {
+    pub(crate) fn attachment(&self, index: u32) -> Result<&'a [u8]> {
         let missing = || Error::protocol(format!("attachment {index} is missing"));
         let index = usize::try_from(index).ok().ok_or_else(missing)?;
         let length = *self.lengths.get(index).ok_or_else(missing)?;
         let before = self.lengths.iter().take(index).sum::<usize>();
-        self.tail.get(before..).and_then(|tail| tail.get(..length)).ok_or_else(missing)
+        self.attachments.get(before..).and_then(|rest| rest.get(..length)).ok_or_else(missing)
     }
 
-    /// Bytes in the result, wherever they are.
+    /// The bytes that a value of the result stands for.
     pub(crate) fn bytes(&self, bytes: Bytes) -> Result<Vec<u8>> {
         match bytes {
             Bytes::Inline(bytes) => Ok(bytes),
-            Bytes::Attachment(index) => self.part(index).map(<[u8]>::to_vec),
+            Bytes::Attachment(index) => self.attachment(index).map(<[u8]>::to_vec),
         }
     }
 
-    /// Copies bytes of the result to the front of `buffer`; how many there were.
-    pub(crate) fn copy(&self, bytes: &Bytes, buffer: &mut [u8]) -> Result<usize> {
+    /// Copies the bytes that a value of the result stands for to the front of `buffer`; how many.
+    pub(crate) fn copy_bytes(&self, bytes: &Bytes, buffer: &mut [u8]) -> Result<usize> {
         let bytes = match bytes {
             Bytes::Inline(bytes) => bytes,
-            Bytes::Attachment(index) => self.part(*index)?,
+            Bytes::Attachment(index) => self.attachment(*index)?,
         };
         let front = buffer.get_mut(..bytes.len());
         front
-            .ok_or_else(|| Error::protocol("more bytes than were asked for"))?
+            .ok_or_else(|| Error::protocol("more bytes came than were requested"))?
             .copy_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    /// Takes the one descriptor that was asked for.
-    pub(crate) fn descriptor(&mut self) -> Result<OwnedFd> {
+    /// Takes the descriptor of a response that has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] with `EMFILE` if this process cannot open more files.
+    pub(crate) fn take_descriptor(&mut self) -> Result<OwnedFd> {
         match self.descriptors.descriptors.pop() {
             Some(descriptor) => Ok(descriptor),
             None if self.descriptors.lost => Err(Error::Os {
                 errno: Some(rustix::io::Errno::MFILE.raw_os_error()),
                 name: Some("EMFILE".to_owned()),
                 call: "recvmsg".to_owned(),
-                message: "this process has no room for the descriptor of the answer".to_owned(),
+                message:
+                    "recvmsg: the response carries a descriptor, and this process cannot open more \
+                          files"
+                        .to_owned(),
                 sent: None,
             }),
-            None => Err(Error::protocol("no descriptor beside the answer")),
+            None => Err(Error::protocol("a response came without its descriptor")),
         }
     }
 }
 
-/// An answer that is read by somebody else than who received it.
+/// A function that reads the result of a response.
+pub(crate) type ResultReader<'a, T> = &'a mut dyn FnMut(&mut Response<'_>) -> Result<T>;
+
+/// A response that is read later, or by another thread or task than the one that received it.
 #[derive(Debug)]
 pub(crate) struct OwnedResponse {
-    /// Where everything is.
     pub(crate) buffer: Vec<u8>,
+    /// The JSON, as a range of `buffer`.
     pub(crate) json: Range<usize>,
-    /// The attachments, one after the other.
-    pub(crate) tail: Range<usize>,
+    /// The attachments, as a range of `buffer`.
+    pub(crate) attachments: Range<usize>,
     pub(crate) lengths: Vec<usize>,
     pub(crate) descriptors: FrameDescriptors<OwnedFd>,
 }
 
 impl OwnedResponse {
-    /// An answer as a receive of these bytes would have given it.
+    /// A response to a receive that returned these bytes.
     #[cfg(feature = "tokio")]
     pub(crate) fn of_data(data: &[u8]) -> Self {
         let json =
@@ -150,30 +165,27 @@ impl OwnedResponse {
         let buffer = [&json[..], data].concat();
         Self {
             json: 0..json.len(),
-            tail: json.len()..buffer.len(),
+            attachments: json.len()..buffer.len(),
             buffer,
             lengths: vec![data.len()],
             descriptors: FrameDescriptors::default(),
         }
     }
 
-    /// The error, if it is one.
+    /// The error, if the call failed.
     #[cfg(feature = "tokio")]
     pub(crate) fn error(&self) -> Option<Error> {
         let json = self.buffer.get(self.json.clone()).unwrap_or_default();
-        Envelope::read(json).and_then(|envelope| envelope.outcome().map(drop)).err()
+        Envelope::parse(json).and_then(|envelope| envelope.outcome().map(drop)).err()
     }
 
-    /// Reads the result as if it had just come.
-    pub(crate) fn read<T>(
-        &mut self,
-        read: &mut dyn FnMut(&mut Response<'_>) -> Result<T>,
-    ) -> Result<T> {
+    /// Reads the result.
+    pub(crate) fn read<T>(&mut self, read: ResultReader<'_, T>) -> Result<T> {
         let descriptors = std::mem::take(&mut self.descriptors);
         let json = self.buffer.get(self.json.clone()).unwrap_or_default();
-        let tail = self.buffer.get(self.tail.clone()).unwrap_or_default();
-        let result = Envelope::read(json)?.outcome()?;
-        read(&mut Response { result, tail, lengths: &self.lengths, descriptors })
+        let attachments = self.buffer.get(self.attachments.clone()).unwrap_or_default();
+        let result = Envelope::parse(json)?.outcome()?;
+        read(&mut Response { result, attachments, lengths: &self.lengths, descriptors })
     }
 }
 
@@ -181,45 +193,45 @@ impl OwnedResponse {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Envelope<'_> {
-        Envelope::read(json.as_bytes()).unwrap()
+    fn parse(json: &str) -> Envelope<'_> {
+        Envelope::parse(json.as_bytes()).unwrap()
     }
 
     #[test]
-    fn a_null_result_is_one_and_an_absent_one_is_none() {
-        assert_eq!(read(r#"{"jsonrpc":"2.0","id":1,"result":null}"#).outcome(), Ok("null"));
-        let error = read(r#"{"jsonrpc":"2.0","id":1}"#).outcome().unwrap_err();
+    fn null_result_differs_from_absent_result() {
+        assert_eq!(parse(r#"{"jsonrpc":"2.0","id":1,"result":null}"#).outcome(), Ok("null"));
+        let error = parse(r#"{"jsonrpc":"2.0","id":1}"#).outcome().unwrap_err();
         assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
     }
 
     #[test]
-    fn only_numbers_are_ids_of_ours() {
-        assert_eq!(read(r#"{"id":7,"result":1}"#).id(), Some(7));
+    fn only_unsigned_numbers_are_ids_of_calls() {
+        assert_eq!(parse(r#"{"id":7,"result":1}"#).id(), Some(7));
         for other in
             [r#"{"id":"7","result":1}"#, r#"{"id":-7}"#, r#"{"id":7.5}"#, r#"{"result":1}"#]
         {
-            assert_eq!(read(other).id(), None, "{other}");
+            assert_eq!(parse(other).id(), None, "{other}");
         }
-        assert!(read(r#"{"id":null,"error":{"code":-32700,"message":"m"}}"#).check().is_err());
-        assert_eq!(read(r#"{"id":"other","error":{"code":1,"message":"m"}}"#).check(), Ok(()));
+        assert!(parse(r#"{"id":null,"error":{"code":-32700,"message":"m"}}"#).check().is_err());
+        assert_eq!(parse(r#"{"id":"other","error":{"code":1,"message":"m"}}"#).check(), Ok(()));
     }
 
     #[test]
-    fn attachments_are_taken_by_index_and_never_beyond_what_came() {
+    fn attachment_index_and_length_are_checked() {
         let response = Response {
             result: "1",
-            tail: b"abcde",
+            attachments: b"abcde",
             lengths: &[2, 0, 3, 9],
             descriptors: FrameDescriptors::default(),
         };
-        assert_eq!(response.part(0), Ok(&b"ab"[..]));
-        assert_eq!(response.part(1), Ok(&b""[..]));
-        assert_eq!(response.part(2), Ok(&b"cde"[..]));
+        assert_eq!(response.attachment(0), Ok(&b"ab"[..]));
+        assert_eq!(response.attachment(1), Ok(&b""[..]));
+        assert_eq!(response.attachment(2), Ok(&b"cde"[..]));
         assert!(
-            response.part(3).is_err()
-                && response.part(4).is_err()
-                && response.part(u32::MAX).is_err()
+            response.attachment(3).is_err()
+                && response.attachment(4).is_err()
+                && response.attachment(u32::MAX).is_err()
         );
-        assert!(response.copy(&Bytes::Attachment(2), &mut [0; 2]).is_err());
+        assert!(response.copy_bytes(&Bytes::Attachment(2), &mut [0; 2]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! One Unix stream with descriptors beside its bytes. Nothing here waits but [`wait`].
+//! A Unix stream socket that carries bytes and descriptors. Only [`connect`] and [`wait`] block.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -17,30 +17,30 @@ use rustix::net::{
 };
 use sockbroker_proto::descriptors::Received;
 
-/// The most descriptors of one message: `SCM_MAX_FD` of the kernel (`net/scm.h`).
+/// The most descriptors in one message: `SCM_MAX_FD` of the kernel (`net/scm.h`).
 pub(crate) const DESCRIPTORS_MAX: usize = 253;
-/// What a connection is asked to hold for sending. The kernel grants this much to everybody
-/// (`wmem_max`) and doubles it: then 256 KiB leave in one piece, which saves up to half of the time.
+/// The size of a connection's send buffer in bytes: the default of `wmem_max`, which needs no privilege
+/// and which the kernel doubles. 256 KiB then leave in one system call, in up to half the time.
 const SEND_BUFFER: usize = 212_992;
 
-/// Connects to a path, waiting at most so long where the broker's queue of connections is full.
-pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+/// Connects to a path. Where the listener's backlog is full, waits for at most `timeout`.
+pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&fd, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&fd, Timeout::Send, Some(timeout))?;
     connect_to(&fd, &SocketAddrUnix::new(path)?).map_err(|error| match error {
         rustix::io::Errno::AGAIN => io::Error::from(io::ErrorKind::TimedOut),
         other => other.into(),
     })?;
-    prepared(fd.into())
+    with_send_buffer(fd.into())
 }
 
-/// A connected stream with a send buffer that holds a large frame.
-pub(crate) fn prepared(stream: UnixStream) -> io::Result<UnixStream> {
+/// Gives a stream a send buffer that holds a large frame.
+pub(crate) fn with_send_buffer(stream: UnixStream) -> io::Result<UnixStream> {
     set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
     Ok(stream)
 }
 
-/// Sends what there is room for, with descriptors beside the first byte.
+/// Sends as many bytes as fit without waiting, and the descriptors with the first of them.
 pub(crate) fn send(
     stream: impl AsFd,
     buffers: &[IoSlice<'_>],
@@ -55,7 +55,8 @@ pub(crate) fn send(
     Ok(retry(|| sendmsg(&stream, buffers, &mut control, flags))?)
 }
 
-/// Receives what has arrived into `buffer`; descriptors go to the end of their queue. 0 bytes are the end.
+/// Receives available bytes into `buffer` and appends descriptors to their queue. 0 bytes mean the
+/// end of the stream.
 pub(crate) fn receive(
     stream: impl AsFd,
     buffer: &mut [u8],
@@ -70,35 +71,40 @@ pub(crate) fn receive(
             descriptors.extend(rights);
         }
     }
-    // This process may open no more files.
+    // The kernel drops descriptors beyond RLIMIT_NOFILE.
     let lost_descriptors = received.flags.contains(ReturnFlags::CTRUNC);
     Ok(Received { bytes: received.bytes, lost_descriptors })
 }
 
-/// Waits for one of these, but no longer than the deadline.
+/// Waits until the stream is ready or the deadline passes; `None` waits without limit.
 pub(crate) fn wait(
     stream: impl AsFd,
-    wanted: Wanted,
+    interest: Interest,
     deadline: Option<Instant>,
-) -> io::Result<Ready> {
-    let events = match wanted {
-        Wanted::Input => PollFlags::IN,
-        Wanted::Room => PollFlags::OUT,
-        Wanted::Either => PollFlags::IN | PollFlags::OUT,
+) -> io::Result<Readiness> {
+    let events = match interest {
+        Interest::Readable => PollFlags::IN,
+        Interest::Writable => PollFlags::OUT,
+        Interest::Either => PollFlags::IN | PollFlags::OUT,
     };
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        // Longer than a `Timespec` can tell is as good as for ever.
+        // A duration that `Timespec` cannot hold is treated as no limit.
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut entries = [PollFd::from_borrowed_fd(stream.as_fd(), events)];
         match poll(&mut entries, timeout.as_ref()) {
-            Ok(0) => return Ok(Ready::Nothing),
+            Ok(0) => return Ok(Readiness::TimedOut),
             Ok(_) => {
                 let [entry] = &entries;
-                // An error or the end is told to whoever receives, and to whoever sends.
-                let room = entry.revents().contains(PollFlags::OUT) || wanted == Wanted::Room;
-                let input = wanted != Wanted::Room && entry.revents() != PollFlags::OUT;
-                return Ok(if input || !room { Ready::Input } else { Ready::Room });
+                // POLLERR and POLLHUP count as ready: the next read or write returns the error.
+                let writable =
+                    entry.revents().contains(PollFlags::OUT) || interest == Interest::Writable;
+                let readable = interest != Interest::Writable && entry.revents() != PollFlags::OUT;
+                return Ok(if readable || !writable {
+                    Readiness::Readable
+                } else {
+                    Readiness::Writable
+                });
             }
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -106,26 +112,23 @@ pub(crate) fn wait(
     }
 }
 
-/// What is waited for.
+/// What [`wait`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Something to receive, or the end.
-    Input,
-    /// Room to send.
-    Room,
-    /// Whichever comes first.
+pub(crate) enum Interest {
+    /// Bytes, the end of the stream, or an error.
+    Readable,
+    /// Space in the send buffer, or an error.
+    Writable,
+    /// Either of both.
     Either,
 }
 
-/// What a wait was ended by.
+/// Why [`wait`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ready {
-    /// Something to receive, or the end.
-    Input,
-    /// Room to send.
-    Room,
-    /// The deadline.
-    Nothing,
+pub(crate) enum Readiness {
+    Readable,
+    Writable,
+    TimedOut,
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {

@@ -1,4 +1,4 @@
-//! Datagrams, and an address with each.
+//! Datagrams, messages with ancillary data, and `poll`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use sockbroker_client::{
     asynchronous, option,
 };
 
-use crate::{bounded, connect, daemon, run};
+use crate::setup::{bounded, connect, daemon, run};
 
 #[test]
-fn a_datagram_comes_with_its_sender_and_is_cut_to_the_buffer() {
+fn recv_from_returns_the_sender_and_truncates_to_the_buffer() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -33,7 +33,7 @@ fn a_datagram_comes_with_its_sender_and_is_cut_to_the_buffer() {
 }
 
 #[test]
-fn a_message_carries_ancillary_data_in_both_directions() {
+fn messages_carry_ancillary_data() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -47,22 +47,22 @@ fn a_message_carries_ancillary_data_in_both_directions() {
         assert_eq!(sent, 3);
         let message = right.recv_msg(10, 200, Flags::NONE).unwrap();
         assert_eq!((message.data.as_slice(), message.length, message.end), (&b"abc"[..], 3, false));
-        let mut kinds = Vec::new();
+        let mut lengths = Vec::new();
         for item in message.ancillary {
             match item {
-                Ancillary::Descriptors(own) => kinds.push(own.len()),
-                Ancillary::Data { level: 1, kind: 2, data } => kinds.push(data.len()),
+                Ancillary::Descriptors(descriptors) => lengths.push(descriptors.len()),
+                Ancillary::Data { level: 1, ty: 2, data } => lengths.push(data.len()),
                 other @ Ancillary::Data { .. } => panic!("{other:?}"),
             }
         }
-        kinds.sort_unstable();
-        assert_eq!(kinds, [1, 12]);
+        lengths.sort_unstable();
+        assert_eq!(lengths, [1, 12]);
         drop(reader);
     });
 }
 
 #[test]
-fn many_buffers_leave_in_one_message() {
+fn many_buffers_are_sent_in_one_message() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -75,7 +75,7 @@ fn many_buffers_leave_in_one_message() {
 }
 
 #[test]
-fn poll_tells_which_of_several_sockets_can_go_on() {
+fn poll_reports_the_ready_socket() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -84,15 +84,15 @@ fn poll_tells_which_of_several_sockets_can_go_on() {
         let wanted = [(&c, Events::IN), (&b, Events::IN)];
         assert_eq!(broker.poll(&wanted, Some(Duration::ZERO)).unwrap(), []);
         a.send(b"x").unwrap();
-        let found = broker.poll(&wanted, None).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].index, 1);
-        assert!(found[0].events.contains(Events::IN));
+        let ready = broker.poll(&wanted, None).unwrap();
+        assert_eq!(ready.len(), 1);
+        assert_eq!(ready[0].index, 1);
+        assert!(ready[0].events.contains(Events::IN));
     });
 }
 
 #[test]
-fn asynchronous_datagrams_come_with_their_sender() {
+fn asynchronous_recv_from_returns_the_sender() {
     run(async |broker| {
         let left = asynchronous::Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP)
             .await
@@ -106,12 +106,12 @@ fn asynchronous_datagrams_come_with_their_sender() {
             .getaddrinfo(
                 Some("127.0.0.1"),
                 Some(80),
-                AddressHints { kind: Some(Type::STREAM), ..AddressHints::default() },
+                AddressHints { ty: Some(Type::STREAM), ..AddressHints::default() },
             )
             .await
             .unwrap();
         assert_eq!(infos.len(), 1);
-        assert_eq!(infos[0].attributes.protocol, Protocol::TCP);
+        assert_eq!(infos[0].spec.protocol, Protocol::TCP);
         assert_eq!(infos[0].address, Address::host("127.0.0.1", 80));
     });
 }

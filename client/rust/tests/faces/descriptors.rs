@@ -1,4 +1,4 @@
-//! Real descriptors, in both directions.
+//! Passing real descriptors, in both directions.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,10 +7,10 @@ use std::os::unix::net::UnixStream;
 
 use sockbroker_client::{Domain, Flags, OutgoingAncillary, Protocol, Type};
 
-use crate::{bounded, connect, daemon, run};
+use crate::setup::{bounded, connect, daemon, run};
 
 #[test]
-fn a_socket_becomes_a_native_one() {
+fn into_owned_fd_and_try_clone_fd_return_native_sockets() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -33,7 +33,7 @@ fn a_socket_becomes_a_native_one() {
 }
 
 #[test]
-fn more_descriptors_than_a_message_carries_are_refused_as_by_the_kernel() {
+fn too_many_descriptors_fail_with_einval() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -41,8 +41,10 @@ fn more_descriptors_than_a_message_carries_are_refused_as_by_the_kernel() {
             broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         let many = vec![file.as_fd(); 254];
-        let send =
-            |own| left.send_msg(&[b"x"], &[OutgoingAncillary::Descriptors(own)], Flags::NONE, None);
+        let send = |descriptors| {
+            let ancillary = [OutgoingAncillary::Descriptors(descriptors)];
+            left.send_msg(&[b"x"], &ancillary, Flags::NONE, None)
+        };
         assert_eq!(send(&many).unwrap_err().errno(), Some(22));
         assert_eq!(send(&many[1..]).unwrap(), 1);
         assert_eq!(right.recv(&mut [0; 9]).unwrap(), 1);
@@ -50,13 +52,13 @@ fn more_descriptors_than_a_message_carries_are_refused_as_by_the_kernel() {
 }
 
 #[test]
-fn a_socket_of_ones_own_is_lent() {
+fn adopt_lends_a_socket_of_this_process() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let socket = broker.adopt(theirs).unwrap();
-        assert_eq!(socket.attributes().domain, Domain::UNIX);
+        assert_eq!(socket.spec().domain, Domain::UNIX);
         socket.send_all(b"lent").unwrap();
         let mut buffer = [0; 4];
         ours.read_exact(&mut buffer).unwrap();
@@ -67,7 +69,7 @@ fn a_socket_of_ones_own_is_lent() {
 }
 
 #[test]
-fn a_clone_is_the_same_socket_under_another_handle() {
+fn try_clone_creates_a_second_handle_of_the_socket() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -82,7 +84,7 @@ fn a_clone_is_the_same_socket_under_another_handle() {
 }
 
 #[test]
-fn an_asynchronous_socket_becomes_one_of_tokio() {
+fn asynchronous_socket_becomes_a_tokio_socket() {
     run(async |broker| {
         let listener = broker.create_server(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().await.unwrap().to_inet().unwrap();

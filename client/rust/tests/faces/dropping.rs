@@ -1,4 +1,4 @@
-//! Sockets and futures that are dropped.
+//! Dropping sockets and futures.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use sockbroker_client::{Domain, Protocol, Type, asynchronous};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use crate::{bounded, connect, daemon, run};
+use crate::setup::{bounded, connect, daemon, run};
 
 const MOMENT: Duration = Duration::from_millis(30);
 
@@ -16,7 +16,7 @@ async fn pair(broker: &asynchronous::Broker) -> (asynchronous::Socket, asynchron
 }
 
 #[test]
-fn a_dropped_socket_closes_its_handle_before_the_next_call() {
+fn dropped_socket_is_closed_before_the_next_call() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -24,7 +24,7 @@ fn a_dropped_socket_closes_its_handle_before_the_next_call() {
             drop(Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP).unwrap());
         }
         assert_eq!(broker.session().unwrap().handles, 0);
-        // Many at once, without a call between.
+        // Many of them, without a call in between.
         let many: Vec<_> = (0..2000)
             .map(|_| Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP).unwrap())
             .collect();
@@ -38,18 +38,18 @@ fn a_dropped_socket_closes_its_handle_before_the_next_call() {
 }
 
 #[test]
-fn a_dropped_receive_is_cancelled_and_loses_nothing() {
+fn dropped_receive_is_cancelled_without_loss() {
     run(async |broker| {
         let (left, right) = pair(&broker).await;
         for round in 0..50_u8 {
             let (mut buffer, data) = ([0; 4], [round; 3]);
-            // Now the cancel comes first, now the data.
+            // Sometimes the cancellation arrives first, sometimes the data.
             let receive = timeout(MOMENT / 30, right.recv(&mut buffer));
-            let (given_up, sent) = tokio::join!(receive, left.send(&data));
+            let (timed_out, sent) = tokio::join!(receive, left.send(&data));
             sent.unwrap();
-            let n = match given_up {
+            let n = match timed_out {
                 Ok(received) => received.unwrap(),
-                Err(_late) => right.recv(&mut buffer).await.unwrap(),
+                Err(_elapsed) => right.recv(&mut buffer).await.unwrap(),
             };
             assert_eq!((n, &buffer[..3]), (3, &data[..]));
         }
@@ -57,7 +57,7 @@ fn a_dropped_receive_is_cancelled_and_loses_nothing() {
 }
 
 #[test]
-fn a_stream_that_was_being_read_goes_on_with_a_smaller_buffer() {
+fn dropped_read_leaves_the_rest_for_smaller_buffers() {
     run(async |broker| {
         let (left, mut right) = pair(&broker).await;
         assert!(timeout(MOMENT, right.read(&mut [0; 100])).await.is_err());
@@ -72,19 +72,19 @@ fn a_stream_that_was_being_read_goes_on_with_a_smaller_buffer() {
 }
 
 #[test]
-fn a_dropped_accept_keeps_its_connection_for_the_next() {
+fn dropped_accept_keeps_its_connection_for_the_next_one() {
     run(async |broker| {
         let listener = broker.create_server(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().await.unwrap();
         for _ in 0..20 {
-            let (given_up, connected) = tokio::join!(
+            let (timed_out, connected) = tokio::join!(
                 timeout(MOMENT / 30, listener.accept()),
                 broker.create_connection(&address)
             );
             let client = connected.unwrap();
-            let (_server, peer) = match given_up {
+            let (_server, peer) = match timed_out {
                 Ok(accepted) => accepted.unwrap(),
-                Err(_late) => listener.accept().await.unwrap(),
+                Err(_elapsed) => listener.accept().await.unwrap(),
             };
             assert_eq!(peer, client.local_addr().await.unwrap());
         }
@@ -92,12 +92,12 @@ fn a_dropped_accept_keeps_its_connection_for_the_next() {
 }
 
 #[test]
-fn a_socket_made_for_nobody_is_closed() {
+fn socket_of_a_dropped_call_is_closed() {
     run(async |broker| {
         for _ in 0..20 {
-            let making =
+            let creating =
                 asynchronous::Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP);
-            drop(timeout(Duration::from_nanos(1), making).await);
+            drop(timeout(Duration::from_nanos(1), creating).await);
             let pair = broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT);
             drop(timeout(Duration::from_nanos(1), pair).await);
         }
@@ -114,7 +114,7 @@ fn a_socket_made_for_nobody_is_closed() {
 }
 
 #[test]
-fn a_descriptor_is_not_given_away_while_data_waits_that_a_dropped_receive_had_taken() {
+fn into_owned_fd_is_refused_while_a_dropped_receive_has_data() {
     run(async |broker| {
         let (left, mut right) = pair(&broker).await;
         assert!(timeout(MOMENT, right.read(&mut [0; 9])).await.is_err());

@@ -1,4 +1,4 @@
-//! Finding, connecting, spawning.
+//! Finding a broker, connecting to it, starting it.
 
 use std::io;
 use std::process::Command;
@@ -8,7 +8,7 @@ use sockbroker_client::blocking::Broker;
 use sockbroker_client::{Domain, Endpoint, Error, Protocol, Type, asynchronous};
 use sockbroker_test_support::{Folder, binary, skip, until};
 
-use crate::{bounded, connect, daemon, endpoint};
+use crate::setup::{bounded, connect, daemon, endpoint};
 
 fn spawn() -> Broker {
     let mut command = Command::new(binary::broker());
@@ -17,7 +17,7 @@ fn spawn() -> Broker {
 }
 
 #[test]
-fn nobody_at_an_endpoint_is_told_with_its_path_and_the_number_of_the_error() {
+fn connect_error_names_the_endpoint_and_has_errno() {
     let folder = Folder::new();
     let missing = Endpoint::Unix(folder.join("none"));
     let error = Broker::connect_to(&missing).unwrap_err();
@@ -29,13 +29,13 @@ fn nobody_at_an_endpoint_is_told_with_its_path_and_the_number_of_the_error() {
 }
 
 #[test]
-fn a_private_broker_carries_descriptors_and_ends_with_its_owner() {
+fn private_broker_passes_descriptors_and_ends_with_its_owner() {
     bounded(20, || {
         let broker = spawn();
         let info = broker.session().unwrap();
         assert!(info.descriptors);
-        let pid = broker.call("session.info", ()).unwrap()["spelling"].clone();
-        assert_eq!(pid, "lsp");
+        let framing = broker.call("session.info", ()).unwrap()["spelling"].clone();
+        assert_eq!(framing, "lsp");
         let before = children();
         assert_eq!(before.len(), 1, "{before:?}");
         drop(broker);
@@ -43,14 +43,14 @@ fn a_private_broker_carries_descriptors_and_ends_with_its_owner() {
     });
 }
 
-/// The processes of this thread's own.
+/// The child processes of this thread.
 fn children() -> Vec<u32> {
     let task = std::fs::read_to_string("/proc/thread-self/children").unwrap();
     task.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 #[test]
-fn a_command_that_is_no_broker_is_an_error_soon() {
+fn command_that_is_not_a_broker_is_an_error() {
     bounded(20, || {
         for words in [&["true"][..], &["echo", "hello"], &["sockbrokerd-that-is-not-there"]] {
             let words = words.iter().map(Into::into).collect();
@@ -65,7 +65,7 @@ fn a_command_that_is_no_broker_is_an_error_soon() {
 }
 
 #[test]
-fn the_endpoint_of_stdio_starts_the_command_for_both_faces() {
+fn stdio_endpoint_starts_its_command_in_both_faces() {
     bounded(20, || {
         let endpoint = Endpoint::Stdio(vec![binary::broker().into(), "--stdio".into()]);
         let broker = Broker::connect_to(&endpoint).unwrap();
@@ -79,7 +79,7 @@ fn the_endpoint_of_stdio_starts_the_command_for_both_faces() {
 }
 
 #[test]
-fn an_old_broker_is_told_from_its_successor_on_the_same_path() {
+fn socket_of_a_dead_broker_stays_disconnected_after_a_restart() {
     bounded(20, || {
         let mut first = daemon();
         let old = connect(&first);
@@ -103,7 +103,7 @@ fn an_old_broker_is_told_from_its_successor_on_the_same_path() {
 }
 
 #[test]
-fn a_call_by_its_name_gives_json_with_base64_and_errors_by_kind() {
+fn call_by_name_returns_json_and_typed_errors() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -120,7 +120,7 @@ fn a_call_by_its_name_gives_json_with_base64_and_errors_by_kind() {
 }
 
 #[test]
-fn websocket_and_http_carry_what_text_can() {
+fn websocket_and_http_carry_data_but_no_descriptors() {
     bounded(30, || {
         let daemon = daemon();
         let path = daemon.socket().to_owned();
@@ -158,7 +158,7 @@ fn websocket_and_http_carry_what_text_can() {
 }
 
 #[test]
-fn without_a_broker_every_socket_that_was_tried_is_named() {
+fn without_a_broker_the_error_names_every_socket_tried() {
     const MARK: &str = "SOCKBROKER_TEST_WITHOUT";
     if std::env::var_os(MARK).is_some() {
         let text = match Endpoint::find() {
@@ -173,19 +173,19 @@ fn without_a_broker_every_socket_that_was_tried_is_named() {
         return;
     }
     if std::path::Path::new("/run/sockbroker/socket").exists() {
-        let test = "endpoints::without_a_broker_every_socket_that_was_tried_is_named";
-        return skip::skip("this machine has a broker of its own", test);
+        let test = "endpoints::without_a_broker_the_error_names_every_socket_tried";
+        return skip::skip("this machine runs a broker", test);
     }
     let folder = Folder::new();
     let mut again = Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", "endpoints::without_a_broker_every_socket_that_was_tried_is_named"]);
+    again.args(["--exact", "endpoints::without_a_broker_the_error_names_every_socket_tried"]);
     again.env(MARK, "1").env("XDG_RUNTIME_DIR", folder.path()).env_remove("SOCKBROKER");
     let output = again.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]
-fn the_endpoint_in_the_environment_comes_first() {
+fn endpoint_in_the_environment_comes_first() {
     const MARK: &str = "SOCKBROKER_TEST_NAMED";
     if let Some(path) = std::env::var_os(MARK) {
         assert_eq!(Endpoint::find().unwrap(), Endpoint::Unix(path.into()));
@@ -194,7 +194,7 @@ fn the_endpoint_in_the_environment_comes_first() {
     }
     let daemon = daemon();
     let mut again = Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", "endpoints::the_endpoint_in_the_environment_comes_first"]);
+    again.args(["--exact", "endpoints::endpoint_in_the_environment_comes_first"]);
     again.env(MARK, daemon.socket()).env("SOCKBROKER", endpoint(&daemon).to_string());
     let output = again.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use sockbroker_test_support::daemon::Process;
 use sockbroker_test_support::{binary, namespace, skip};
 
-use crate::{bounded, daemon, endpoint};
+use crate::setup::{bounded, daemon, endpoint};
 
-/// Where cargo puts it, unless it was asked for this test alone.
+/// The program of an example. Cargo does not build it if it runs only this test target.
 fn example(name: &str, test: &str) -> Option<PathBuf> {
-    let own = std::env::current_exe().ok();
-    let program = own?.parent()?.parent()?.join("examples").join(name);
+    let current = std::env::current_exe().ok();
+    let program = current?.parent()?.parent()?.join("examples").join(name);
     if program.is_file() {
         return Some(program);
     }
@@ -19,8 +19,8 @@ fn example(name: &str, test: &str) -> Option<PathBuf> {
     None
 }
 
-/// Runs an example to its end against a broker of its own.
-fn succeeds(name: &str, arguments: &[&str], test: &str) {
+/// Runs an example with a new broker, and checks that it succeeds.
+fn run_example(name: &str, arguments: &[&str], test: &str) {
     let Some(program) = example(name, test) else { return };
     let daemon = daemon();
     let mut command = Command::new(program);
@@ -30,7 +30,7 @@ fn succeeds(name: &str, arguments: &[&str], test: &str) {
 }
 
 #[test]
-fn the_first_call_of_the_readme_is_an_example() {
+fn first_program_of_the_readme_is_an_example() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let read = |path| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
     let readme = read("README.md");
@@ -40,10 +40,10 @@ fn the_first_call_of_the_readme_is_an_example() {
 }
 
 #[test]
-fn the_examples_that_need_no_privileges_run() {
+fn unprivileged_examples_run() {
     bounded(30, || {
         for name in ["echo", "handover", "tls"] {
-            succeeds(name, &[], "examples::the_examples_that_need_no_privileges_run");
+            run_example(name, &[], "examples::unprivileged_examples_run");
         }
     });
 }
@@ -54,7 +54,7 @@ fn ping_and_sniff_run() {
     binary::broker();
     namespace::inside(test, move || {
         std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
-        succeeds("ping", &["127.0.0.1"], test);
+        run_example("ping", &["127.0.0.1"], test);
         let Some(program) = example("sniff", test) else { return };
         let daemon = daemon();
         let mut command = Command::new(program);
@@ -62,7 +62,7 @@ fn ping_and_sniff_run() {
         command.stdout(Stdio::null());
         let mut sniffer = Process::spawn(command);
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        sockbroker_test_support::until("it has heard ten packets", || {
+        sockbroker_test_support::until("the example has captured ten packets", || {
             socket.send_to(b"x", "127.0.0.1:9").unwrap();
             sniffer.ended().is_some_and(|status| status.success())
         });

@@ -2,10 +2,10 @@
 
 use sockbroker_client::{Address, Error};
 
-use crate::{bounded, connect, daemon};
+use crate::setup::{bounded, connect, daemon};
 
 #[test]
-fn the_databases_answer_and_the_resolver_fails_by_its_own_numbers() {
+fn names_are_resolved_and_errors_are_typed() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);

@@ -1,4 +1,4 @@
-//! Options: typed, raw, and the usual ones by name.
+//! Options: typed constants, raw numbers, and the methods for common ones.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use sockbroker_client::blocking::Socket;
 use sockbroker_client::option::{self, Membership4, RawValue, SocketOption};
 use sockbroker_client::{Domain, Error, Protocol, Type};
 
-use crate::{bounded, connect, daemon};
+use crate::setup::{bounded, connect, daemon};
 
 #[test]
-fn options_of_every_type_are_set_and_read_back() {
+fn typed_options_round_trip() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -42,7 +42,7 @@ fn options_of_every_type_are_set_and_read_back() {
 }
 
 #[test]
-fn raw_options_are_integers_or_bytes_and_unknown_ones_fail_as_natively() {
+fn raw_options_are_integers_or_bytes_and_unknown_ones_fail() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);

@@ -1,4 +1,4 @@
-//! Raw and packet sockets, in namespaces where the broker has privileges.
+//! Raw and packet sockets, in a namespace where the broker has privileges.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use sockbroker_client::blocking::Socket;
 use sockbroker_client::{Address, Domain, Protocol, Type};
 use sockbroker_test_support::{binary, namespace};
 
-use crate::{connect, daemon};
+use crate::setup::{connect, daemon};
 
 #[test]
-fn a_packet_socket_hears_what_a_datagram_says() {
+fn packet_socket_receives_a_datagram() {
     binary::broker();
-    namespace::inside("packets::a_packet_socket_hears_what_a_datagram_says", || {
+    namespace::inside("packets::packet_socket_receives_a_datagram", || {
         let daemon = daemon();
         let broker = connect(&daemon);
         let protocol = Protocol::ethernet(0x0800);
@@ -19,23 +19,23 @@ fn a_packet_socket_hears_what_a_datagram_says() {
         sniffer.bind(Address::packet("lo", 0x0800)).unwrap();
         sniffer.set_timeout(Some(Duration::from_secs(5))).unwrap();
         let udp = Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP).unwrap();
-        udp.send_to(b"overheard", ("127.0.0.1", 9)).unwrap();
+        udp.send_to(b"captured", ("127.0.0.1", 9)).unwrap();
         let mut buffer = [0; 100];
         let (n, from) = sniffer.recv_from(&mut buffer).unwrap();
-        assert_eq!(&buffer[28..n], b"overheard");
+        assert_eq!(&buffer[28..n], b"captured");
         let from = from.to_packet().unwrap();
         assert_eq!((from.interface.as_str(), from.protocol), ("lo", 0x0800));
-        // One instruction: take nothing.
-        let nothing = [6, 0, 0, 0, 0, 0, 0, 0];
-        sniffer.attach_filter(&nothing).unwrap();
+        // `BPF_RET`: accepts no packet.
+        let accept_nothing = [6, 0, 0, 0, 0, 0, 0, 0];
+        sniffer.attach_filter(&accept_nothing).unwrap();
         sniffer.detach_filter().unwrap();
     });
 }
 
 #[test]
-fn a_raw_socket_pings() {
+fn raw_socket_pings() {
     binary::broker();
-    namespace::inside("packets::a_raw_socket_pings", || {
+    namespace::inside("packets::raw_socket_pings", || {
         let daemon = daemon();
         let broker = connect(&daemon);
         let raw = Socket::new(&broker, Domain::IPV4, Type::RAW, Protocol::ICMPV4).unwrap();
@@ -45,7 +45,7 @@ fn a_raw_socket_pings() {
         request[2..4].copy_from_slice(&sum.to_be_bytes());
         raw.send_to(&request, ("127.0.0.1", 0)).unwrap();
         let mut buffer = [0; 100];
-        // One's own request comes first on the loopback interface.
+        // The request arrives before the reply on the loopback interface.
         loop {
             let n = raw.recv(&mut buffer).unwrap();
             assert!(n >= 28);

@@ -1,22 +1,22 @@
-//! Streams: bytes of every size, in both faces.
+//! Streams, timeouts and cancellation, in both faces.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
-use sockbroker_client::blocking::{Broker, Cancel, Socket};
+use sockbroker_client::blocking::{Broker, CancellationToken, Socket};
 use sockbroker_client::{Domain, Error, Protocol, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{bounded, connect, daemon, run};
+use crate::setup::{bounded, connect, daemon, run};
 
 fn pair(broker: &Broker) -> (Socket, Socket) {
     broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).unwrap()
 }
 
 #[test]
-fn a_large_transfer_arrives_whole_through_std_io() {
+fn large_transfer_through_std_io() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -35,7 +35,7 @@ fn a_large_transfer_arrives_whole_through_std_io() {
 }
 
 #[test]
-fn peek_leaves_what_recv_takes() {
+fn peek_keeps_the_data() {
     bounded(20, || {
         let daemon = daemon();
         let (left, right) = pair(&connect(&daemon));
@@ -51,7 +51,7 @@ fn peek_leaves_what_recv_takes() {
 }
 
 #[test]
-fn a_timeout_and_a_call_that_may_not_wait_are_different_errors() {
+fn timeout_and_would_block_are_different_errors() {
     bounded(20, || {
         let daemon = daemon();
         let (_left, right) = pair(&connect(&daemon));
@@ -67,7 +67,7 @@ fn a_timeout_and_a_call_that_may_not_wait_are_different_errors() {
 }
 
 #[test]
-fn a_refused_connection_and_a_slow_one_are_told_as_natively() {
+fn refused_and_slow_connections_have_native_errors() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -77,7 +77,7 @@ fn a_refused_connection_and_a_slow_one_are_told_as_natively() {
         let socket = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
         let error = io::Error::from(socket.connect(address).unwrap_err());
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        // A backlog of nothing that is full makes the next connection wait.
+        // With a backlog of 0 and one pending connection, the next one waits.
         let full = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
         full.bind(("127.0.0.1", 0)).unwrap();
         full.listen(0).unwrap();
@@ -91,20 +91,20 @@ fn a_refused_connection_and_a_slow_one_are_told_as_natively() {
 }
 
 #[test]
-fn a_waiting_call_is_cancelled_from_another_thread_and_loses_nothing() {
+fn waiting_call_is_cancelled_from_another_thread_without_loss() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
         let (left, right) = pair(&broker);
-        let cancel = Cancel::new();
+        let token = CancellationToken::new();
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| cancel.run(|| right.recv(&mut [0; 9])));
+            let waiting = scope.spawn(|| token.run(|| right.recv(&mut [0; 9])));
             thread::park_timeout(Duration::from_millis(50));
-            cancel.cancel();
+            token.cancel();
             let error = waiting.join().unwrap().unwrap_err();
             assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
         });
-        assert!(matches!(cancel.run(|| right.peer_addr()), Err(Error::Cancelled { .. })));
+        assert!(matches!(token.run(|| right.peer_addr()), Err(Error::Cancelled { .. })));
         left.send_all(b"after").unwrap();
         let mut buffer = [0; 9];
         assert_eq!(right.recv(&mut buffer).unwrap(), 5);
@@ -112,7 +112,7 @@ fn a_waiting_call_is_cancelled_from_another_thread_and_loses_nothing() {
 }
 
 #[test]
-fn the_time_limit_of_calls_ends_one_that_waits_for_ever() {
+fn call_timeout_ends_a_waiting_call() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
@@ -127,7 +127,7 @@ fn the_time_limit_of_calls_ends_one_that_waits_for_ever() {
 }
 
 #[test]
-fn an_asynchronous_stream_carries_a_large_transfer_both_ways_at_once() {
+fn asynchronous_stream_transfers_in_both_directions_at_once() {
     run(async |broker| {
         let data: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 253) as u8).collect();
         let (mut left, right) =
@@ -152,19 +152,19 @@ fn an_asynchronous_stream_carries_a_large_transfer_both_ways_at_once() {
 }
 
 #[test]
-fn an_asynchronous_write_that_fails_is_told_by_the_next_or_by_flush() {
+fn flush_returns_the_error_of_an_earlier_write() {
     run(async |broker| {
         let (mut left, right) =
             broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).await.unwrap();
         right.close().await.unwrap();
-        left.write_all(b"to nobody").await.unwrap();
+        left.write_all(b"to a closed peer").await.unwrap();
         let error = left.flush().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     });
 }
 
 #[test]
-fn what_was_written_before_a_drop_arrives() {
+fn data_written_before_a_drop_arrive() {
     run(async |broker| {
         let (mut left, mut right) =
             broker.socketpair(Domain::UNIX, Type::STREAM, Protocol::DEFAULT).await.unwrap();

@@ -1,4 +1,4 @@
-//! Several threads, or tasks, with one broker.
+//! Threads and tasks that share a broker.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use sockbroker_client::blocking::Broker;
 use sockbroker_client::{Domain, Protocol, Type};
 use sockbroker_test_support::{binary, until};
 
-use crate::{bounded, connect, daemon, run};
+use crate::setup::{bounded, connect, daemon, run};
 
-/// Half of the threads wait until the other half has worked.
+/// Runs pairs of threads: one waits for the byte that the other one sends after some calls.
 fn many_threads(broker: &Broker, count: u8) {
     thread::scope(|scope| {
         for number in 0..count {
@@ -32,20 +32,20 @@ fn many_threads(broker: &Broker, count: u8) {
 }
 
 #[test]
-fn threads_wait_on_connections_of_their_own() {
+fn waiting_threads_have_their_own_connections() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
         many_threads(&broker, 20);
         let info = broker.session().unwrap();
         assert!(info.connections > 2, "{info:?}");
-        // Connections have no order among them.
+        // Requests of different connections are not ordered.
         until("all handles are closed", || broker.session().unwrap().handles == 0);
     });
 }
 
 #[test]
-fn more_threads_than_connections_share() {
+fn threads_beyond_the_connection_limit_share_the_anchor() {
     bounded(20, || {
         let daemon = daemon();
         many_threads(&connect(&daemon), 90);
@@ -53,7 +53,7 @@ fn more_threads_than_connections_share() {
 }
 
 #[test]
-fn threads_share_the_one_connection_of_a_private_broker() {
+fn threads_share_the_connection_of_a_private_broker() {
     bounded(20, || {
         let mut command = Command::new(binary::broker());
         command.arg("--stdio");

@@ -1,4 +1,4 @@
-//! The faults.
+//! Every fault of a broker, and the error that a call returns.
 
 use std::os::fd::AsFd as _;
 use std::thread;
@@ -7,8 +7,8 @@ use serde_json::json;
 use sockbroker_client::{Error, asynchronous, blocking};
 use sockbroker_test_support::{LspClient, bounded, pause};
 
-use crate::fake::{Fake, Peer};
-use crate::{LIMIT, alone, fault, runtime};
+use crate::fake_broker::{FakeBroker, Peer};
+use crate::setup::{LIMIT, alone, runtime, with_fault};
 
 fn is_disconnected(error: &Error) -> bool {
     matches!(error, Error::Disconnected { .. })
@@ -19,20 +19,20 @@ fn is_protocol(error: &Error) -> bool {
 }
 
 #[test]
-fn it_dies_before_the_answer() {
-    fault(Peer::hang_up, |face, [first, _]| {
+fn connection_closed_before_the_response() {
+    with_fault(Peer::close_connection, |face, [first, _]| {
         assert!(is_disconnected(&first.unwrap_err()), "{face:?}");
     });
 }
 
 #[test]
-fn it_dies_within_the_head_or_the_body_of_the_answer() {
+fn connection_closed_within_the_response() {
     for cut in [5, 30] {
-        fault(
+        with_fault(
             move |peer| {
                 let frame = Peer::frame(peer.id, &json!("name"), 0);
                 peer.send(&frame[..cut]);
-                peer.hang_up();
+                peer.close_connection();
             },
             |face, [first, _]| assert!(is_disconnected(&first.unwrap_err()), "{face:?}"),
         );
@@ -40,23 +40,23 @@ fn it_dies_within_the_head_or_the_body_of_the_answer() {
 }
 
 #[test]
-fn it_dies_after_the_answer() {
-    fault(
+fn connection_closed_after_the_response() {
+    with_fault(
         |peer| {
             peer.answer(peer.id, &json!("name"));
-            peer.hang_up();
+            peer.close_connection();
         },
         |face, [first, second]| {
             assert_eq!(first.unwrap(), "name", "{face:?}");
-            // A connection that is found dead is an error of its call and of no other.
+            // The call that meets the closed connection fails; it is not repeated.
             assert!(second.is_err_and(|error| is_disconnected(&error)), "{face:?}");
         },
     );
 }
 
 #[test]
-fn it_never_answers() {
-    fault(
+fn no_response_is_a_timeout() {
+    with_fault(
         |_| {},
         |face, results| {
             for result in results {
@@ -68,8 +68,8 @@ fn it_never_answers() {
 }
 
 #[test]
-fn it_answers_too_late_and_the_next_call_gets_its_own_answer() {
-    fault(
+fn late_response_does_not_reach_the_next_call() {
+    with_fault(
         |peer| {
             if peer.calls == 1 {
                 pause(1400);
@@ -84,8 +84,8 @@ fn it_answers_too_late_and_the_next_call_gets_its_own_answer() {
 }
 
 #[test]
-fn it_answers_to_the_cancel_with_the_result() {
-    fault(
+fn result_after_cancellation_is_returned() {
+    with_fault(
         |peer| {
             pause(400);
             peer.answer(peer.id, &json!("not lost"));
@@ -97,8 +97,8 @@ fn it_answers_to_the_cancel_with_the_result() {
 }
 
 #[test]
-fn it_answers_twice_and_to_calls_that_nobody_made() {
-    fault(
+fn second_and_stray_responses_are_discarded() {
+    with_fault(
         |peer| {
             let file = std::io::pipe().unwrap();
             let stray = Peer::frame(999_999, &json!("stray"), 1);
@@ -112,7 +112,7 @@ fn it_answers_twice_and_to_calls_that_nobody_made() {
 }
 
 #[test]
-fn it_sends_garbage_instead_of_a_frame() {
+fn garbage_is_a_protocol_error() {
     for garbage in [
         &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
         b"Content-Length: 1\r\nContent-Length: 1\r\n\r\n{",
@@ -122,7 +122,7 @@ fn it_sends_garbage_instead_of_a_frame() {
         b"Content-Length: 2\r\nFds: 254\r\n\r\n{}",
         &[0xff; 2000],
     ] {
-        fault(
+        with_fault(
             move |peer| peer.send(garbage),
             |face, [first, _]| {
                 let error = first.unwrap_err();
@@ -133,8 +133,8 @@ fn it_sends_garbage_instead_of_a_frame() {
 }
 
 #[test]
-fn it_blames_a_message_of_nobody() {
-    fault(
+fn error_without_id_is_a_protocol_error() {
+    with_fault(
         |peer| {
             let json = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"m"}}"#;
             peer.send(&LspClient::frame(json, None, 0));
@@ -147,8 +147,8 @@ fn it_blames_a_message_of_nobody() {
 }
 
 #[test]
-fn its_answer_is_neither_a_result_nor_an_error() {
-    fault(
+fn response_without_result_and_error_is_a_protocol_error() {
+    with_fault(
         |peer| {
             let json = json!({ "jsonrpc": "2.0", "id": peer.id }).to_string();
             peer.send(&LspClient::frame(&json, None, 0));
@@ -163,8 +163,8 @@ fn its_answer_is_neither_a_result_nor_an_error() {
 }
 
 #[test]
-fn its_error_is_of_no_known_kind() {
-    fault(
+fn unknown_error_code_is_kept() {
+    with_fault(
         |peer| {
             let error = json!({ "code": 5999, "message": "new", "data": { "kind": "new" } });
             let json = json!({ "jsonrpc": "2.0", "id": peer.id, "error": error }).to_string();
@@ -179,8 +179,8 @@ fn its_error_is_of_no_known_kind() {
 }
 
 #[test]
-fn it_announces_descriptors_that_do_not_come() {
-    fault(
+fn missing_descriptors_are_a_protocol_error() {
+    with_fault(
         |peer| peer.send(&Peer::frame(peer.id, &json!(1), 2)),
         |face, [first, _]| {
             let error = first.unwrap_err();
@@ -190,8 +190,8 @@ fn it_announces_descriptors_that_do_not_come() {
 }
 
 #[test]
-fn it_sends_descriptors_that_nobody_asked_for() {
-    fault(
+fn unexpected_descriptors_are_closed() {
+    with_fault(
         |peer| {
             let file = std::io::pipe().unwrap();
             let frame = Peer::frame(peer.id, &json!(peer.calls), 1);
@@ -202,8 +202,8 @@ fn it_sends_descriptors_that_nobody_asked_for() {
 }
 
 #[test]
-fn it_floods_with_descriptors_that_no_frame_announces() {
-    fault(
+fn flood_of_descriptors_is_a_protocol_error() {
+    with_fault(
         |peer| {
             let file = std::io::pipe().unwrap();
             let many = vec![file.0.as_fd(); 250];
@@ -219,11 +219,11 @@ fn it_floods_with_descriptors_that_no_frame_announces() {
 }
 
 #[test]
-fn it_announces_a_huge_answer_that_does_not_come() {
-    fault(
+fn announced_length_that_does_not_arrive_is_a_timeout() {
+    with_fault(
         |peer| {
             peer.send(b"Content-Length: 60000000\r\n\r\n{\"jsonrpc\"");
-            peer.wait_for_the_client_to_go();
+            peer.wait_for_disconnect();
         },
         |face, [first, _]| {
             assert!(matches!(first, Err(Error::Timeout { .. })), "{face:?}: {first:?}");
@@ -232,8 +232,8 @@ fn it_announces_a_huge_answer_that_does_not_come() {
 }
 
 #[test]
-fn it_answers_byte_by_byte() {
-    fault(
+fn response_in_single_bytes_is_read() {
+    with_fault(
         |peer| {
             for byte in Peer::frame(peer.id, &json!(peer.calls), 0) {
                 peer.send(&[byte]);
@@ -243,18 +243,18 @@ fn it_answers_byte_by_byte() {
     );
 }
 
-/// Parameters that fit into no buffer of a socket.
+/// Parameters larger than the buffers of a socket.
 fn large() -> String {
     "x".repeat(1 << 20)
 }
 
 #[test]
-fn it_reads_nothing_of_a_large_request() {
+fn large_request_that_is_not_read_fails() {
     let _alone = alone();
     bounded(30, || {
-        let fake = Fake::start(|peer| {
+        let fake = FakeBroker::start(|peer| {
             peer.answer(peer.id, &json!(1));
-            peer.wait_for_the_client_to_go();
+            peer.wait_for_disconnect();
         });
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
         broker.call("first", ()).unwrap();
@@ -273,20 +273,20 @@ fn it_reads_nothing_of_a_large_request() {
 }
 
 #[test]
-fn a_request_that_it_does_not_read_can_be_cancelled() {
+fn request_that_is_not_read_can_be_cancelled() {
     let _alone = alone();
     bounded(30, || {
-        let fake = Fake::start(|peer| {
+        let fake = FakeBroker::start(|peer| {
             peer.answer(peer.id, &json!(1));
-            peer.wait_for_the_client_to_go();
+            peer.wait_for_disconnect();
         });
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
         broker.call("first", ()).unwrap();
-        let cancel = blocking::Cancel::new();
+        let token = blocking::CancellationToken::new();
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| cancel.run(|| broker.call("second", (large(),))));
+            let waiting = scope.spawn(|| token.run(|| broker.call("second", (large(),))));
             pause(100);
-            cancel.cancel();
+            token.cancel();
             let error = waiting.join().unwrap().unwrap_err();
             assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
         });
@@ -294,16 +294,16 @@ fn a_request_that_it_does_not_read_can_be_cancelled() {
 }
 
 #[test]
-fn it_does_not_answer_to_being_asked_to_cancel() {
+fn cancellation_without_response_ends_the_call() {
     let _alone = alone();
     bounded(30, || {
-        let fake = Fake::start(|_| {});
+        let fake = FakeBroker::start(|_| {});
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
-        let cancel = blocking::Cancel::new();
+        let token = blocking::CancellationToken::new();
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| cancel.run(|| broker.call("never", ())));
+            let waiting = scope.spawn(|| token.run(|| broker.call("never", ())));
             pause(50);
-            cancel.cancel();
+            token.cancel();
             let error = waiting.join().unwrap().unwrap_err();
             assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
         });

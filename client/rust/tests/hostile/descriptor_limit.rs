@@ -1,4 +1,4 @@
-//! A client that may open no more files.
+//! A client at its limit of open files.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -9,10 +9,10 @@ use serde_json::json;
 use sockbroker_client::{Ancillary, Domain, Flags, Protocol, Type, blocking};
 use sockbroker_test_support::bounded;
 
-use crate::alone;
-use crate::fake::{Fake, Peer};
+use crate::fake_broker::{FakeBroker, Peer};
+use crate::setup::alone;
 
-/// Takes every number that this process may give to a file, but for a few.
+/// Opens files until only `free` more can be opened. Returns the files and the previous limit.
 fn exhaust(free: usize) -> (Vec<OwnedFd>, Rlimit) {
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: before.maximum }).unwrap();
@@ -23,11 +23,11 @@ fn exhaust(free: usize) -> (Vec<OwnedFd>, Rlimit) {
 }
 
 #[test]
-fn descriptors_without_room_shorten_one_message_and_no_other() {
+fn descriptors_beyond_the_limit_are_lost_in_one_message_only() {
     let _alone = alone();
     bounded(30, || {
         let file = Arc::new(File::open("/dev/null").unwrap());
-        let fake = Fake::start(move |peer| {
+        let fake = FakeBroker::start(move |peer| {
             let result = match peer.calls {
                 1 => json!({ "handle": 1, "family": 1, "type": 1, "proto": 0, "timeout": null }),
                 2 | 3 => json!({ "data": "aGk=", "n": 2, "eof": false, "flags": 0, "address": null,
@@ -45,20 +45,20 @@ fn descriptors_without_room_shorten_one_message_and_no_other() {
         let socket =
             blocking::Socket::new(&broker, Domain::UNIX, Type::STREAM, Protocol::DEFAULT).unwrap();
         let (taken, before) = exhaust(2);
-        let cut = socket.recv_msg(9, 100, Flags::NONE);
+        let truncated = socket.recv_msg(9, 100, Flags::NONE);
         drop(taken);
         setrlimit(Resource::Nofile, before).unwrap();
-        let cut = cut.unwrap();
-        let [Ancillary::Descriptors(own)] = cut.ancillary.as_slice() else {
-            panic!("{:?}", cut.ancillary)
+        let truncated = truncated.unwrap();
+        let [Ancillary::Descriptors(descriptors)] = truncated.ancillary.as_slice() else {
+            panic!("{:?}", truncated.ancillary)
         };
-        assert_eq!((own.len(), cut.data.as_slice()), (2, &b"hi"[..]));
-        assert!(cut.flags.contains(Flags::CTRUNC));
+        assert_eq!((descriptors.len(), truncated.data.as_slice()), (2, &b"hi"[..]));
+        assert!(truncated.flags.contains(Flags::CTRUNC));
         let whole = socket.recv_msg(9, 100, Flags::NONE).unwrap();
-        let [Ancillary::Descriptors(own)] = whole.ancillary.as_slice() else {
+        let [Ancillary::Descriptors(descriptors)] = whole.ancillary.as_slice() else {
             panic!("{:?}", whole.ancillary)
         };
-        assert_eq!((own.len(), whole.flags.contains(Flags::CTRUNC)), (3, false));
+        assert_eq!((descriptors.len(), whole.flags.contains(Flags::CTRUNC)), (3, false));
         let (taken, before) = exhaust(0);
         let error = socket.into_owned_fd();
         drop(taken);

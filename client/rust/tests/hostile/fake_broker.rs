@@ -1,4 +1,4 @@
-//! A broker that keeps to the protocol until a call comes, and then does what a test wants.
+//! A broker that follows the protocol until the first call, and then does what a test defines.
 
 use std::io::Write as _;
 use std::os::fd::BorrowedFd;
@@ -11,49 +11,49 @@ use serde_json::{Value, json};
 use sockbroker_client::Endpoint;
 use sockbroker_test_support::{Client as _, Folder, LspClient};
 
-/// A listening fake, which ends when it is dropped.
-pub(crate) struct Fake {
+/// Listens on a socket until it is dropped.
+pub(crate) struct FakeBroker {
     endpoint: Endpoint,
     path: std::path::PathBuf,
-    ends: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     _folder: Folder,
 }
 
-/// One connection of it, with a call that came.
+/// A connection to a client, with the call that it has made.
 pub(crate) struct Peer {
     client: LspClient,
     stream: UnixStream,
-    /// The number of the call.
+    /// The id of the call.
     pub(crate) id: u64,
-    /// How many calls have come on this connection, this one included.
+    /// The number of calls on this connection, including this one.
     pub(crate) calls: usize,
 }
 
-impl Fake {
-    /// Begins to listen; every call but those of the handshake goes to `fault`.
+impl FakeBroker {
+    /// Starts to listen. `fault` handles every call except those that open the session.
     pub(crate) fn start(fault: impl Fn(&mut Peer) + Clone + Send + 'static) -> Self {
         let folder = Folder::new();
         let path = folder.join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        let ends = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&ends);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopping);
         let thread = thread::spawn(move || {
             let mut threads = Vec::new();
             for stream in listener.incoming() {
-                if told.load(Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) {
                     break;
                 }
                 let (stream, fault) = (stream.unwrap(), fault.clone());
                 threads.push(thread::spawn(move || serve(stream, &fault)));
             }
-            // Whoever connected has gone by now, so that each of these ends.
+            // All clients have disconnected by now, so each thread ends.
             for thread in threads {
                 thread.join().unwrap();
             }
         });
         let endpoint = Endpoint::Unix(path.clone());
-        Self { endpoint, path, ends, thread: Some(thread), _folder: folder }
+        Self { endpoint, path, stopping, thread: Some(thread), _folder: folder }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -61,9 +61,9 @@ impl Fake {
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeBroker {
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Relaxed);
         drop(UnixStream::connect(&self.path));
         self.thread.take().map(JoinHandle::join);
     }
@@ -73,7 +73,7 @@ fn serve(stream: UnixStream, fault: &impl Fn(&mut Peer)) {
     let client = LspClient::over(stream.try_clone().unwrap());
     let mut peer = Peer { client, stream, id: 0, calls: 0 };
     while let Some(request) = peer.client.read_json() {
-        // Notifications: what a test does about cancelling it does in the call.
+        // Notifications are ignored: a test handles cancellation within the call.
         let Some(id) = request["id"].as_u64() else { continue };
         peer.id = id;
         let opened = json!({ "token": "t", "connection": 1, "protocol": 1, "version": "0" });
@@ -93,35 +93,35 @@ fn serve(stream: UnixStream, fault: &impl Fn(&mut Peer)) {
 }
 
 impl Peer {
-    /// The bytes of an answer.
+    /// A framed response.
     pub(crate) fn frame(id: impl Into<Value>, result: &Value, descriptors: usize) -> Vec<u8> {
         let json = json!({ "jsonrpc": "2.0", "id": id.into(), "result": result }).to_string();
         LspClient::frame(&json, None, descriptors)
     }
 
-    /// Answers a call properly.
+    /// Sends the response to a call.
     pub(crate) fn answer(&mut self, id: u64, result: &Value) {
         self.send(&Self::frame(id, result, 0));
     }
 
-    /// Sends bytes. The client may have gone.
+    /// Sends bytes. An error is ignored, because the client may have disconnected.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.send_with(bytes, &[]);
     }
 
-    /// Sends bytes with descriptors beside them. The client may have gone.
+    /// Sends bytes with descriptors. An error is ignored, because the client may have disconnected.
     pub(crate) fn send_with(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
         drop(self.client.wire.send(bytes, descriptors));
         drop(self.stream.flush());
     }
 
-    /// Neither reads nor writes until the client has gone.
-    pub(crate) fn wait_for_the_client_to_go(&self) {
+    /// Waits without reading and writing until the client disconnects.
+    pub(crate) fn wait_for_disconnect(&self) {
         self.client.wire.wait_for_the_other_end_to_close();
     }
 
-    /// Ends the connection.
-    pub(crate) fn hang_up(&mut self) {
+    /// Closes the connection.
+    pub(crate) fn close_connection(&mut self) {
         drop(self.stream.shutdown(std::net::Shutdown::Both));
     }
 }

@@ -1,0 +1,166 @@
+//! Options, `ioctl` requests and filters of a socket.
+
+use std::time::Duration;
+
+use sockbroker_proto::api::option::IoctlArgument;
+
+use super::socket::Socket;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::operation;
+use crate::option::{self, OptionType, RawValue, SocketOption};
+
+impl Socket {
+    /// Sets an option of [`crate::option`]. It takes effect after everything that was sent before.
+    pub async fn set_option<T: OptionType>(&self, option: SocketOption<T>, value: T) -> Result<()> {
+        self.broker().run(operation::set_option(self.handle(), option, value)).await
+    }
+
+    /// Reads an option of [`crate::option`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if the value is of another type.
+    pub async fn option<T: OptionType>(&self, option: SocketOption<T>) -> Result<T> {
+        self.broker().run(operation::option(self.handle(), option)).await
+    }
+
+    /// Sets any option by its level and number.
+    pub async fn set_option_raw(&self, level: i32, number: i32, value: RawValue) -> Result<()> {
+        self.broker().run(operation::set_option_raw(self.handle(), level, number, value)).await
+    }
+
+    /// Reads any option by its level and number: a C `int`, or with a `length` at most that many bytes
+    /// (1 to 1024).
+    pub async fn option_raw(
+        &self,
+        level: i32,
+        number: i32,
+        length: Option<u32>,
+    ) -> Result<RawValue> {
+        self.broker().run(operation::option_raw(self.handle(), level, number, length)).await
+    }
+
+    /// Runs an `ioctl(2)` request that the broker supports, such as `SIO_RCVALL`, `FIONREAD` or
+    /// `SIOCGIFADDR`. The result is a number, or bytes in network byte order.
+    pub async fn ioctl(
+        &self,
+        request: i64,
+        argument: Option<IoctlArgument>,
+    ) -> Result<Option<RawValue>> {
+        self.broker().run(operation::ioctl(self.handle(), request, argument)).await
+    }
+
+    /// Receives only what a classic BPF program accepts: 1 to 4096 instructions of 8 bytes (`struct
+    /// sock_filter`) in host byte order.
+    pub async fn attach_filter(&self, program: &[u8]) -> Result<()> {
+        let encoding = self.payload_encoding();
+        self.broker().run(operation::attach_filter(encoding, self.handle(), program)).await
+    }
+
+    /// Removes the filter.
+    pub async fn detach_filter(&self) -> Result<()> {
+        self.broker().run(operation::detach_filter(self.handle())).await
+    }
+
+    /// Takes the pending error of the socket, `SO_ERROR`, if there is one.
+    pub async fn take_error(&self) -> Result<Option<std::io::Error>> {
+        self.broker().run(operation::take_error(self.handle())).await
+    }
+
+    /// Sets `TCP_NODELAY`: small segments are sent at once.
+    pub async fn set_nodelay(&self, on: bool) -> Result<()> {
+        self.set_option(option::TCP_NODELAY, on).await
+    }
+
+    /// Reads `TCP_NODELAY`.
+    pub async fn nodelay(&self) -> Result<bool> {
+        self.option(option::TCP_NODELAY).await
+    }
+
+    /// Sets `SO_REUSEADDR`.
+    pub async fn set_reuse_address(&self, on: bool) -> Result<()> {
+        self.set_option(option::SO_REUSEADDR, on).await
+    }
+
+    /// Reads `SO_REUSEADDR`.
+    pub async fn reuse_address(&self) -> Result<bool> {
+        self.option(option::SO_REUSEADDR).await
+    }
+
+    /// Sets `SO_BROADCAST`.
+    pub async fn set_broadcast(&self, on: bool) -> Result<()> {
+        self.set_option(option::SO_BROADCAST, on).await
+    }
+
+    /// Reads `SO_BROADCAST`.
+    pub async fn broadcast(&self) -> Result<bool> {
+        self.option(option::SO_BROADCAST).await
+    }
+
+    /// Sets `SO_KEEPALIVE`.
+    pub async fn set_keepalive(&self, on: bool) -> Result<()> {
+        self.set_option(option::SO_KEEPALIVE, on).await
+    }
+
+    /// Reads `SO_KEEPALIVE`.
+    pub async fn keepalive(&self) -> Result<bool> {
+        self.option(option::SO_KEEPALIVE).await
+    }
+
+    /// Sets `IP_TTL`, the time to live of IPv4 packets: 1 to 255 hops.
+    pub async fn set_ttl(&self, hops: u8) -> Result<()> {
+        self.set_option(option::IP_TTL, i32::from(hops)).await
+    }
+
+    /// Reads `IP_TTL`, the time to live of IPv4 packets in hops.
+    pub async fn ttl(&self) -> Result<i32> {
+        self.option(option::IP_TTL).await
+    }
+
+    /// Sets `IPV6_V6ONLY`.
+    pub async fn set_only_v6(&self, on: bool) -> Result<()> {
+        self.set_option(option::IPV6_V6ONLY, on).await
+    }
+
+    /// Reads `IPV6_V6ONLY`.
+    pub async fn only_v6(&self) -> Result<bool> {
+        self.option(option::IPV6_V6ONLY).await
+    }
+
+    /// Sets the size of the send buffer in bytes, `SO_SNDBUF`. The kernel doubles it.
+    pub async fn set_send_buffer_size(&self, bytes: i32) -> Result<()> {
+        self.set_option(option::SO_SNDBUF, bytes).await
+    }
+
+    /// Reads the size of the send buffer in bytes, `SO_SNDBUF`.
+    pub async fn send_buffer_size(&self) -> Result<i32> {
+        self.option(option::SO_SNDBUF).await
+    }
+
+    /// Sets the size of the receive buffer in bytes, `SO_RCVBUF`. The kernel doubles it.
+    pub async fn set_recv_buffer_size(&self, bytes: i32) -> Result<()> {
+        self.set_option(option::SO_RCVBUF, bytes).await
+    }
+
+    /// Reads the size of the receive buffer in bytes, `SO_RCVBUF`.
+    pub async fn recv_buffer_size(&self) -> Result<i32> {
+        self.option(option::SO_RCVBUF).await
+    }
+
+    /// Sets `SO_LINGER`: how long closing waits until sent data are acknowledged, in whole seconds.
+    pub async fn set_linger(&self, time: Option<Duration>) -> Result<()> {
+        self.set_option(option::SO_LINGER, time).await
+    }
+
+    /// Reads `SO_LINGER`.
+    pub async fn linger(&self) -> Result<Option<Duration>> {
+        self.option(option::SO_LINGER).await
+    }
+
+    /// Sets `SO_BINDTODEVICE`: the socket uses only this interface; `""` removes the restriction.
+    pub async fn bind_device(&self, interface: &str) -> Result<()> {
+        self.set_option(option::SO_BINDTODEVICE, interface.to_owned()).await
+    }
+}
