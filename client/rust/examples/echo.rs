@@ -1,4 +1,4 @@
-//! A TCP echo server and its client, both on sockets of the broker.
+//! A TCP echo server and its client, both with sockets of the broker.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "what an example is for")]
@@ -10,7 +10,7 @@ use std::thread;
 use sockbroker_client::blocking::{Broker, Socket};
 
 fn main() -> io::Result<()> {
-    // One that runs, or else one of our own.
+    // The running broker, or a private one.
     let broker = Broker::connect().or_else(|_| Broker::spawn())?;
     let listener = broker.create_server(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
@@ -22,11 +22,11 @@ fn main() -> io::Result<()> {
     client.shutdown(Shutdown::Write)?;
     let mut echo = String::new();
     client.read_to_string(&mut echo)?;
-    println!("came back: {echo}");
+    println!("received {echo}");
     server.join().map_err(|_panic| io::Error::other("the server failed"))?
 }
 
-/// Echoes one connection.
+/// Accepts one connection and echoes its data.
 fn serve(listener: &Socket) -> io::Result<()> {
     let (stream, peer) = listener.accept()?;
     println!("connected: {peer}");

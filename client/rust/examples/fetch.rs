@@ -1,4 +1,4 @@
-//! The first call of the project's README: what a web server answers, through the broker.
+//! The first program of the project's README: requests a page from a web server through the broker.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "what an example is for")]

@@ -1,5 +1,5 @@
-//! The broker makes a listener, for example on a port that needs privileges, and hands it over: from
-//! then on it is an ordinary one of tokio.
+//! The broker creates a listener, for example on a privileged port, and passes its descriptor. The
+//! program uses it as an ordinary listener of tokio.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "what an example is for")]
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = std::net::TcpListener::from(listener.into_owned_fd().await?);
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    // The broker is not needed any longer.
+    // The broker is not needed any more.
     drop(broker);
 
     let address = listener.local_addr()?;
@@ -29,6 +29,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     server.write_all(b"natively").await?;
     let mut buffer = [0; 8];
     client.read_exact(&mut buffer).await?;
-    println!("{peer} was told {:?}", String::from_utf8_lossy(&buffer));
+    println!("{peer} received {:?}", String::from_utf8_lossy(&buffer));
     Ok(())
 }

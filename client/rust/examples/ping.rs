@@ -1,4 +1,4 @@
-//! An ICMP echo request to a host, from a program that may not make such a socket itself.
+//! Sends an ICMP echo request from a program that is not allowed to create an ICMP socket.
 //!
 //! `cargo run -p sockbroker-client --example ping -- 127.0.0.1`
 
@@ -16,13 +16,13 @@ const REQUEST: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 1];
 fn main() -> Result<(), Error> {
     let host = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1".to_owned());
     let broker = Broker::connect().or_else(|_| Broker::spawn())?;
-    // A datagram socket of ICMP sees the answers to its own requests, and nothing else.
+    // An ICMP datagram socket receives only the replies to its own requests.
     let socket = Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::ICMPV4)?;
     socket.set_timeout(Some(Duration::from_secs(2)))?;
     let start = Instant::now();
     socket.send_to(&REQUEST, (host.as_str(), 0))?;
-    let mut answer = [0; 64];
-    let (length, from) = socket.recv_from(&mut answer)?;
+    let mut reply = [0; 64];
+    let (length, from) = socket.recv_from(&mut reply)?;
     println!("{length} bytes from {from} after {:?}", start.elapsed());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! TLS over a socket of the broker: whatever wants `Read` and `Write` works on it.
+//! TLS over a socket of the broker, which implements `Read` and `Write`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "what an example is for")]
@@ -27,9 +27,9 @@ fn main() -> Result<()> {
     let mut session = ClientConnection::new(client, ServerName::try_from("localhost")?)?;
     let mut stream = Stream::new(&mut session, &mut socket);
     stream.write_all(b"secret")?;
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer)?;
-    println!("over {:?}: {}", session.protocol_version(), String::from_utf8_lossy(&answer));
+    let mut response = [0; 12];
+    stream.read_exact(&mut response)?;
+    println!("over {:?}: {}", session.protocol_version(), String::from_utf8_lossy(&response));
     serving.join().map_err(|_panic| "the server failed")?
 }
 
@@ -43,11 +43,11 @@ fn serve(listener: &Socket, configuration: Arc<ServerConfig>) -> Result<()> {
     Ok(stream.write_all(&request)?)
 }
 
-/// A certificate signed by itself, and who trusts it.
+/// A server with a self-signed certificate, and a client that trusts it.
 fn configurations() -> Result<(Arc<ServerConfig>, Arc<ClientConfig>)> {
-    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    let certificate = own.cert.der().clone();
-    let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let certificate = signed.cert.der().clone();
+    let key = PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone())?;
     let provider = Arc::new(ring::default_provider());

@@ -30,7 +30,7 @@ pub enum Error {
         name: Option<String>,
         /// The system call that failed, such as `connect`.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
         /// How many bytes had been sent before a send failed.
         sent: Option<u64>,
@@ -44,7 +44,7 @@ pub enum Error {
         name: Option<String>,
         /// The function that failed.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// The timeout of the socket expired (`set_timeout`), or that of calls (`set_call_timeout`).
@@ -74,7 +74,7 @@ pub enum Error {
         errno: i32,
         /// The call.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// The session has no such handle: it was closed, or its session ended.
@@ -82,7 +82,7 @@ pub enum Error {
     Handle {
         /// The call.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// There is no such session, or it does not support the call.
@@ -90,7 +90,7 @@ pub enum Error {
     Session {
         /// The call.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// The call exceeds a limit.
@@ -100,7 +100,7 @@ pub enum Error {
         limit: String,
         /// The call.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
         /// How many bytes had been sent before a send failed.
         sent: Option<u64>,
@@ -112,7 +112,7 @@ pub enum Error {
         exception: String,
         /// The call.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// The connection cannot carry descriptors, or the request lacks one.
@@ -120,13 +120,13 @@ pub enum Error {
     Descriptor {
         /// The call.
         call: String,
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// The broker has no such method.
     #[error("{message}")]
     Method {
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// The broker failed internally in this call, or sent an error that this version does not know.
@@ -134,7 +134,7 @@ pub enum Error {
     Broker {
         /// The JSON-RPC code.
         code: i32,
-        /// The whole message.
+        /// The text of the error.
         message: String,
     },
     /// The peer violated the protocol: it is not a broker, or one of an incompatible version.
@@ -144,7 +144,7 @@ pub enum Error {
         message: String,
     },
     /// The connection ended before the response. Whether the call had an effect is unknown.
-    #[error("the broker is gone: {message}")]
+    #[error("the connection to the broker ended: {message}")]
     Disconnected {
         /// How the connection ended.
         message: String,

@@ -46,14 +46,14 @@ impl Address {
         if path.contains(&0) || path.len() > PATH_BYTES_MAX {
             return (self, None);
         }
-        let whole = Path::new(OsStr::from_bytes(&path));
+        let full = Path::new(OsStr::from_bytes(&path));
         let descriptor = u32::try_from(index).unwrap_or(u32::MAX);
         let (file, name) = match path_use {
-            PathUse::Connect => (open_path(whole, OFlags::PATH), None),
+            PathUse::Connect => (open_path(full, OFlags::PATH), None),
             PathUse::Bind => {
-                let folder = whole.parent().filter(|folder| !folder.as_os_str().is_empty());
+                let folder = full.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));
-                let Some(name) = whole.file_name() else { return (self, None) };
+                let Some(name) = full.file_name() else { return (self, None) };
                 (open_path(folder, OFlags::PATH | OFlags::DIRECTORY), Some(name.as_bytes()))
             }
         };

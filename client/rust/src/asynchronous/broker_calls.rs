@@ -49,7 +49,7 @@ impl Broker {
     }
 
     /// Creates a listening TCP socket with `SO_REUSEADDR`, like `socket.create_server` of Python. The
-    /// address gives the family; a host name means IPv4.
+    /// family is that of the address; a host name means IPv4.
     ///
     /// # Errors
     ///

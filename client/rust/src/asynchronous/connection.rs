@@ -22,8 +22,7 @@ use crate::wire::request_buffer::{RequestBuffer, RequestParts};
 use crate::wire::response::{Envelope, OwnedResponse};
 use crate::wire::unix;
 
-/// Attachments of at least this size are sent from the caller's memory, and buffers of at least this
-/// size are reused. In bytes.
+/// The size in bytes from which attachments are sent without a copy and buffers are reused.
 const LARGE: usize = 64 << 10;
 /// The most buffers that are kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 4;
@@ -224,15 +223,12 @@ impl Connection {
     async fn serve_until_error(&self) -> Error {
         let mut received = ReceiveBuffer::new(self.framing);
         loop {
-            let has_unsent = match self.send_queued() {
-                Ok(has_unsent) => has_unsent,
+            let unsent = match self.send_queued() {
+                Ok(unsent) => unsent,
                 Err(error) => return Error::disconnected(error),
             };
-            let interest = if has_unsent {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
+            let interest =
+                if unsent { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
             tokio::select! {
                 ready = self.stream.ready(interest) => match ready {
                     Ok(ready) if ready.is_readable() || ready.is_read_closed() || ready.is_error() => {
@@ -243,7 +239,7 @@ impl Connection {
                     Ok(_) => {}
                     Err(error) => return Error::disconnected(error),
                 },
-                () = self.queued.notified(), if !has_unsent => {}
+                () = self.queued.notified(), if !unsent => {}
             }
         }
     }

@@ -52,7 +52,8 @@ pub(crate) fn socketpair(
 }
 
 pub(crate) fn create_connection(address: Address) -> impl Operation<Output = NewSocket> {
-    /// By name: by position, an absent timeout and a timeout of `null` could not be told apart.
+    /// By name: by position the broker cannot distinguish an absent timeout, which is the default, from
+    /// `null`, which is no timeout.
     #[derive(Serialize)]
     struct Params {
         address: Address,

@@ -32,7 +32,7 @@ pub(crate) enum Framing {
 /// What the beginning of the received bytes is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Scan {
-    /// An incomplete message, and its whole length in bytes; 0 while that is unknown.
+    /// An incomplete message, and its length in bytes; 0 while that is unknown.
     Incomplete(usize),
     /// A complete message: the length of its framing before the JSON, and its parsed head.
     Message(usize, Head),
@@ -124,8 +124,8 @@ fn random_bytes() -> [u8; 8] {
 
 /// A message whose framing takes the first `start` bytes.
 fn message(bytes: &[u8], start: usize, head: Head) -> Scan {
-    let whole = start + head.body_length();
-    if bytes.len() < whole { Scan::Incomplete(whole) } else { Scan::Message(start, head) }
+    let length = start + head.body_length();
+    if bytes.len() < length { Scan::Incomplete(length) } else { Scan::Message(start, head) }
 }
 
 /// A message of `content_length` bytes of JSON without attachments.

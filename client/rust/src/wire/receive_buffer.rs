@@ -58,9 +58,9 @@ impl ReceiveBuffer {
     /// Receives available bytes; how many. Fails with `WouldBlock` if there are none, and with
     /// `InvalidData` if the broker sends descriptors that it does not announce.
     pub(crate) fn receive(&mut self, stream: impl AsFd) -> io::Result<usize> {
-        self.make_room();
-        let room = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
-        let n = self.descriptors.receive(|queue| unix::receive(stream, room, queue))?;
+        self.reserve_space();
+        let space = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
+        let n = self.descriptors.receive(|queue| unix::receive(stream, space, queue))?;
         self.filled.end += n;
         if self.descriptors.len() > QUEUED_DESCRIPTORS_MAX {
             return Err(io::Error::new(
@@ -71,7 +71,7 @@ impl ReceiveBuffer {
         Ok(n)
     }
 
-    fn make_room(&mut self) {
+    fn reserve_space(&mut self) {
         if self.filled.is_empty() {
             self.filled = 0..0;
             if self.buffer.len() > KEPT_BYTES_MAX && self.incomplete < KEPT_BYTES_MAX {
@@ -96,23 +96,23 @@ impl ReceiveBuffer {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let (length, head) = match self.framing.scan(bytes)? {
-            Scan::Incomplete(whole) => {
-                self.incomplete = whole;
+        let (head_length, head) = match self.framing.scan(bytes)? {
+            Scan::Incomplete(length) => {
+                self.incomplete = length;
                 return Ok(None);
             }
             Scan::NoMessage(length) => {
                 self.filled.start += length;
                 return self.next();
             }
-            Scan::Message(length, head) => (length, head),
+            Scan::Message(head_length, head) => (head_length, head),
         };
-        let whole = length + head.body_length();
-        let start = self.filled.start + length;
+        let start = self.filled.start + head_length;
+        let end = start + head.body_length();
         Ok(Some(Message {
             json: start..start + head.content_length,
             lengths: head.attachments.unwrap_or_default(),
-            end: self.filled.start + whole,
+            end,
             descriptors: head.descriptors,
             position: self.descriptors.position(self.filled.len()),
         }))
@@ -135,13 +135,13 @@ impl ReceiveBuffer {
         let announced = message.descriptors;
         self.descriptors.take(message.position, announced).map_err(|TooFew { came }| {
             Error::protocol(format!(
-                "a response announces {announced} descriptors and came with {came}"
+                "a response announced {announced} descriptors and carried {came}"
             ))
         })
     }
 
     /// Takes a message out of the buffer, to be read elsewhere. A large message takes the buffer along,
-    /// and `spare` gives its replacement.
+    /// and `spare` returns its replacement.
     pub(crate) fn take_message(
         &mut self,
         message: &Message,

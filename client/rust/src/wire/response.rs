@@ -97,7 +97,7 @@ impl<'a> Response<'a> {
         self.attachments.get(before..).and_then(|rest| rest.get(..length)).ok_or_else(missing)
     }
 
-    /// The bytes that a value of the result stands for.
+    /// The bytes of a value in the result, inline or attached.
     pub(crate) fn bytes(&self, bytes: Bytes) -> Result<Vec<u8>> {
         match bytes {
             Bytes::Inline(bytes) => Ok(bytes),
@@ -105,7 +105,7 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// Copies the bytes that a value of the result stands for to the front of `buffer`; how many.
+    /// Copies the bytes of a value in the result to the front of `buffer`. Returns how many.
     pub(crate) fn copy_bytes(&self, bytes: &Bytes, buffer: &mut [u8]) -> Result<usize> {
         let bytes = match bytes {
             Bytes::Inline(bytes) => bytes,
@@ -113,7 +113,7 @@ impl<'a> Response<'a> {
         };
         let front = buffer.get_mut(..bytes.len());
         front
-            .ok_or_else(|| Error::protocol("more bytes came than were requested"))?
+            .ok_or_else(|| Error::protocol("the broker sent more bytes than were requested"))?
             .copy_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -136,7 +136,7 @@ impl<'a> Response<'a> {
                         .to_owned(),
                 sent: None,
             }),
-            None => Err(Error::protocol("a response came without its descriptor")),
+            None => Err(Error::protocol("a response has no descriptor")),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> 
     with_send_buffer(fd.into())
 }
 
-/// Gives a stream a send buffer that holds a large frame.
+/// Sets the send buffer of a stream to [`SEND_BUFFER`].
 pub(crate) fn with_send_buffer(stream: UnixStream) -> io::Result<UnixStream> {
     set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
     Ok(stream)

@@ -29,7 +29,7 @@ fn large_transfer_through_std_io() {
         });
         let mut received = Vec::new();
         right.read_to_end(&mut received).unwrap();
-        assert!(received == data, "{} bytes came", received.len());
+        assert!(received == data, "received {} bytes", received.len());
         writer.join().unwrap();
     });
 }

@@ -54,11 +54,11 @@ fn descriptors_beyond_the_limit_are_lost_in_one_message_only() {
         };
         assert_eq!((descriptors.len(), truncated.data.as_slice()), (2, &b"hi"[..]));
         assert!(truncated.flags.contains(Flags::CTRUNC));
-        let whole = socket.recv_msg(9, 100, Flags::NONE).unwrap();
-        let [Ancillary::Descriptors(descriptors)] = whole.ancillary.as_slice() else {
-            panic!("{:?}", whole.ancillary)
+        let complete = socket.recv_msg(9, 100, Flags::NONE).unwrap();
+        let [Ancillary::Descriptors(descriptors)] = complete.ancillary.as_slice() else {
+            panic!("{:?}", complete.ancillary)
         };
-        assert_eq!((descriptors.len(), whole.flags.contains(Flags::CTRUNC)), (3, false));
+        assert_eq!((descriptors.len(), complete.flags.contains(Flags::CTRUNC)), (3, false));
         let (taken, before) = exhaust(0);
         let error = socket.into_owned_fd();
         drop(taken);

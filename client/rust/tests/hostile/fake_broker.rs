@@ -82,8 +82,8 @@ fn serve(stream: UnixStream, fault: &impl Fn(&mut Peer)) {
             "spelling": "lsp", "descriptors": true, "attachments": false, "protocol": 1,
             "version": "0" });
         match request["method"].as_str() {
-            Some("session.open" | "session.attach") => peer.answer(id, &opened),
-            Some("session.info") => peer.answer(id, &info),
+            Some("session.open" | "session.attach") => peer.respond(id, &opened),
+            Some("session.info") => peer.respond(id, &info),
             _ => {
                 peer.calls += 1;
                 fault(&mut peer);
@@ -100,7 +100,7 @@ impl Peer {
     }
 
     /// Sends the response to a call.
-    pub(crate) fn answer(&mut self, id: u64, result: &Value) {
+    pub(crate) fn respond(&mut self, id: u64, result: &Value) {
         self.send(&Self::frame(id, result, 0));
     }
 

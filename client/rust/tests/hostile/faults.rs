@@ -43,7 +43,7 @@ fn connection_closed_within_the_response() {
 fn connection_closed_after_the_response() {
     with_fault(
         |peer| {
-            peer.answer(peer.id, &json!("name"));
+            peer.respond(peer.id, &json!("name"));
             peer.close_connection();
         },
         |face, [first, second]| {
@@ -74,7 +74,7 @@ fn late_response_does_not_reach_the_next_call() {
             if peer.calls == 1 {
                 pause(1400);
             }
-            peer.answer(peer.id, &json!(peer.calls));
+            peer.respond(peer.id, &json!(peer.calls));
         },
         |face, [first, second]| {
             assert!(matches!(first, Err(Error::Timeout { .. })), "{face:?}: {first:?}");
@@ -88,7 +88,7 @@ fn result_after_cancellation_is_returned() {
     with_fault(
         |peer| {
             pause(400);
-            peer.answer(peer.id, &json!("not lost"));
+            peer.respond(peer.id, &json!("not lost"));
         },
         |face, results| {
             assert_eq!(results.map(Result::unwrap), ["not lost"; 2], "{face:?}");
@@ -253,7 +253,7 @@ fn large_request_that_is_not_read_fails() {
     let _alone = alone();
     bounded(30, || {
         let fake = FakeBroker::start(|peer| {
-            peer.answer(peer.id, &json!(1));
+            peer.respond(peer.id, &json!(1));
             peer.wait_for_disconnect();
         });
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
@@ -277,7 +277,7 @@ fn request_that_is_not_read_can_be_cancelled() {
     let _alone = alone();
     bounded(30, || {
         let fake = FakeBroker::start(|peer| {
-            peer.answer(peer.id, &json!(1));
+            peer.respond(peer.id, &json!(1));
             peer.wait_for_disconnect();
         });
         let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
