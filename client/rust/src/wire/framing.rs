@@ -138,11 +138,15 @@ fn json_message(bytes: &[u8], start: usize, content_length: usize) -> Result<Sca
 
 /// The broker sends each message in one frame, and no pings. Anything else is a protocol error.
 fn scan_websocket(bytes: &[u8]) -> Result<Scan> {
-    let [kind, length, rest @ ..] = bytes else { return Ok(Scan::Incomplete(0)) };
-    match kind {
+    let [first, length, rest @ ..] = bytes else { return Ok(Scan::Incomplete(0)) };
+    match first {
         0x81 | 0x82 => {}
         0x88 => return Err(Error::disconnected("the broker closed the WebSocket")),
-        other => return Err(Error::protocol(format!("a WebSocket frame of kind {other:#x}"))),
+        other => {
+            return Err(Error::protocol(format!(
+                "an unexpected WebSocket frame, first byte {other:#x}"
+            )));
+        }
     }
     let (length, head) = match length {
         0..0x7e => (usize::from(*length), 2),

@@ -19,8 +19,8 @@ const GROWTH_BYTES_MAX: usize = 4 << 20;
 /// An empty buffer larger than this is released.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// Attachments of at least this size are passed on with the buffer they are in, not copied.
-const COPIED_BYTES_MAX: usize = 32 << 10;
+/// Attachments of at least this size in bytes are not copied: their buffer is passed on.
+const MOVED_BYTES_MIN: usize = 32 << 10;
 /// The most received descriptors that no frame has claimed yet.
 const QUEUED_DESCRIPTORS_MAX: usize = 2 * unix::DESCRIPTORS_MAX;
 
@@ -151,7 +151,7 @@ impl ReceiveBuffer {
         let start = message.json.start;
         let [json, attachments] = [0..message.json.len(), message.json.len()..message.end - start];
         let lengths = message.lengths.clone();
-        if attachments.len() < COPIED_BYTES_MAX {
+        if attachments.len() < MOVED_BYTES_MIN {
             let buffer = self.buffer.get(start..message.end).unwrap_or_default().to_vec();
             self.skip(message);
             return OwnedResponse { buffer, json, attachments, lengths, descriptors };

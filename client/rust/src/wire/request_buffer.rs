@@ -92,3 +92,25 @@ impl RequestBuffer {
         own.into_iter().chain(attachments.iter().copied()).map(IoSlice::new).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_beyond_the_frame_limit_is_refused() {
+        let mut buffer = RequestBuffer::new(Framing::Lsp);
+        let mut write = |attached: usize| {
+            let data = vec![0; attached];
+            let attachments = [data.as_slice()];
+            let parts = RequestParts { attachments: Some(&attachments), descriptors: 0 };
+            buffer.write(Some(1), "socket.send", &(1,), parts)
+        };
+        assert_eq!(write(FRAME_BYTES_MAX - 100), Ok(()));
+        let error = write(FRAME_BYTES_MAX).unwrap_err();
+        assert!(
+            matches!(&error, Error::Limit { limit, .. } if limit == "frame_bytes"),
+            "{error:?}"
+        );
+    }
+}
