@@ -2,6 +2,9 @@
 //! is read.
 //!
 //! An operation is a value that implements [`Operation`]. A function makes it, and a face runs it.
+//!
+//! To add a call: a function here, a method in `src/asynchronous`, and its blocking form by
+//! `tests/mirror.rs`.
 
 mod call;
 mod broker;
