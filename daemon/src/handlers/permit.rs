@@ -18,10 +18,10 @@ use sockbroker_policy::action::{
     Accept, Bind, Capture, Connect, Handover, Listen, OptionAccess, Receive, Request, Send,
     SocketOption,
 };
+use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::membership::{device as device_of, hops, membership, source};
 use sockbroker_policy::netlink::{MessageClass, classes_of};
 use sockbroker_policy::operands::Operands;
-use sockbroker_policy::option::class_of_ancillary;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::target::{SocketName, Target};
 use sockbroker_policy::verb::Verb;

@@ -1,0 +1,26 @@
+//! What a descriptor that is passed escapes: rules about addresses, interfaces and paths, which only calls
+//! through the broker are held to.
+
+use crate::judgement::rights::{ByVerb, Rights};
+use crate::judgement::socket_spec::JudgedSocket as _;
+use crate::language::escape::HOLDER;
+use crate::language::rule::Rule;
+use sockbroker_proto::socket_spec::SocketSpec;
+
+impl Rights {
+    /// The name of the first rule that refuses something which the holder of this socket's descriptor could
+    /// do all the same.
+    pub fn escaped_by(&self, socket: SocketSpec) -> Option<&str> {
+        let rules = HOLDER.into_iter().filter_map(|verb| self.about(verb));
+        let mut refusing = rules.flat_map(ByVerb::refusing);
+        refusing.find(|rule| rule.binds_calls(socket)).map(|rule| &*rule.name)
+    }
+}
+
+impl Rule {
+    /// Whether it is about this kind of socket by operands that differ from call to call.
+    fn binds_calls(&self, socket: SocketSpec) -> bool {
+        let socket = socket.judged();
+        self.admits_socket(Some(socket)) && self.binds_calls_of(socket.domain)
+    }
+}

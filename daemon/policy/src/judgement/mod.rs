@@ -1,0 +1,29 @@
+//! Requests to permits, by the rules.
+
+pub(crate) mod action;
+pub mod ancillary;
+pub(crate) mod denial;
+mod escape;
+mod grant;
+mod matching;
+pub mod membership;
+pub mod need;
+pub mod netlink;
+pub mod operands;
+pub mod option;
+mod outline;
+mod paths;
+pub(crate) mod permit;
+pub(crate) mod policy;
+mod privilege;
+pub mod question;
+pub mod rights;
+pub(crate) mod rule_name;
+pub mod socket_spec;
+pub mod subject;
+pub mod target;
+pub(crate) mod traffic;
+pub mod words;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! The privileges that the rules of a policy need, so that the broker can give up all others.
+
+use crate::judgement::policy::Policy;
+pub use crate::judgement::privilege::Need;
+use crate::judgement::privilege::{Addresses, Families, Row, TABLE};
+use crate::language::message_class::MessageClass;
+use crate::language::option_class::OptionClass;
+use crate::language::rule::{Effect, Rule};
+use Need::Administration;
+
+impl Policy {
+    /// Whether a rule that grants something would be of no use without this. A policy without rules
+    /// grants everything to root and the broker's own user, and so needs everything.
+    pub fn needs(&self, need: Need) -> bool {
+        let granting = self.rules().iter().filter(|rule| rule.effect == Effect::Allow);
+        self.rules().is_empty() || granting.into_iter().any(|rule| rule.needs(need))
+    }
+}
+
+impl Rule {
+    fn needs(&self, need: Need) -> bool {
+        let messages = self.netlink.iter().any(|class| *class != MessageClass::Get);
+        // netlink_ns_capable() in the handler of each message; tried on Linux 6.18.
+        (need == Administration && messages)
+            || TABLE.iter().any(|row| row.need == need && row.is_granted_by(self))
+    }
+}
+
+impl Row {
+    /// Whether a rule that allows grants such a request.
+    fn is_granted_by(&self, rule: &Rule) -> bool {
+        let family = rule.family.iter().map(|family| family.0);
+        let families = match self.families {
+            Families::All => true,
+            Families::These(families) => {
+                rule.family.is_empty() || family.into_iter().any(|own| families.contains(&own))
+            }
+            Families::Named(named) => family.into_iter().any(|own| own == named),
+        };
+        // A class that is not known is granted by name alone.
+        let class = self.class.is_none_or(|class| {
+            rule.option.contains(&class) || rule.option.is_empty() && class != OptionClass::Unknown
+        });
+        let kinds = rule.kind.iter().map(|kind| kind.0);
+        let protocols = rule.protocol.iter().map(|protocol| protocol.0);
+        rule.verbs.has(self.verb)
+            && families
+            && class
+            && meets(self.kinds, kinds)
+            && meets(self.protocols, protocols)
+            && self.addresses.are_granted_by(rule)
+    }
+}
+
+impl Addresses {
+    fn are_granted_by(self, rule: &Rule) -> bool {
+        match self {
+            Self::All => true,
+            Self::LowPorts => {
+                let mut ports = rule.local_ports.iter();
+                rule.path.is_empty()
+                    && (rule.local_ports.is_empty()
+                        || ports.any(|ports| ports.first < 1024 && ports.last > 0))
+            }
+            Self::Others => {
+                rule.local.is_empty() && rule.local_ports.is_empty() && rule.path.is_empty()
+            }
+        }
+    }
+}
+
+/// Whether a row and a rule have a value in common; an empty list has all.
+fn meets(row: &[i32], rule: impl ExactSizeIterator<Item = i32>) -> bool {
+    let mut rule = rule;
+    row.is_empty() || rule.len() == 0 || rule.any(|own| row.contains(&own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judgement::privilege::Need::{
+        Audit, Broadcast, Identity, LowPorts, Raw, RawOrAdministration, System,
+    };
+    use crate::language::file::{Directory, read};
+
+    struct Nobody;
+
+    impl Directory for Nobody {
+        fn user(&self, _name: &str) -> Option<u32> {
+            None
+        }
+
+        fn group(&self, _name: &str) -> Option<u32> {
+            None
+        }
+    }
+
+    fn needs(rule: &str) -> Vec<Need> {
+        let text = format!(
+            "version = 1\n[[rule]]\nname = \"r\"\nsubject = {{ everyone = true }}\n{rule}\n"
+        );
+        let content = read("test", &text, &Nobody).unwrap();
+        let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
+        let policy = Policy::new(970, rules, false);
+        Need::ALL.into_iter().filter(|need| policy.needs(*need)).collect()
+    }
+
+    #[test]
+    fn without_rules_everything_is_needed() {
+        let policy = Policy::built_in(970);
+        assert!(Need::ALL.into_iter().all(|need| policy.needs(need)));
+    }
+
+    /// A rule as `verb family type protocol`, with `*` for a field that is absent, and what it needs.
+    /// In the order of the table.
+    const SOCKETS: &[(&str, &[Need])] = &[
+        ("create AF_INET SOCK_RAW *", &[Raw]),
+        ("create AF_INET6 SOCK_RAW IPPROTO_ICMPV6", &[Raw]),
+        ("create AF_INET SOCK_STREAM *", &[]),
+        ("create AF_PACKET * *", &[Raw]),
+        ("create AF_PACKET SOCK_DGRAM *", &[Raw]),
+        ("create 44 SOCK_RAW *", &[Raw]),
+        ("create AF_BLUETOOTH SOCK_RAW BTPROTO_L2CAP", &[Raw]),
+        ("create AF_BLUETOOTH SOCK_SEQPACKET BTPROTO_L2CAP", &[]),
+        ("create AF_BLUETOOTH SOCK_RAW BTPROTO_HCI", &[]),
+        ("create AF_LLC SOCK_DGRAM *", &[Raw]),
+        ("create 36 SOCK_RAW *", &[Raw]),
+        ("create 36 SOCK_DGRAM *", &[]),
+        ("create 39 SOCK_RAW *", &[Raw]),
+        ("create 39 SOCK_STREAM *", &[]),
+        ("create AF_APPLETALK SOCK_RAW *", &[Raw]),
+        ("create AF_APPLETALK SOCK_DGRAM *", &[]),
+        ("create AF_KEY SOCK_RAW *", &[Administration]),
+        ("create 35 SOCK_DGRAM *", &[System]),
+        ("create AF_NETLINK SOCK_RAW *", &[]),
+        ("create AF_CAN SOCK_RAW *", &[]),
+        ("create * * *", &[Raw]),
+        ("create * SOCK_STREAM *", &[Raw]),
+        ("capture AF_INET SOCK_RAW *", &[Raw]),
+        ("inject AF_PACKET * *", &[]),
+        ("spoof AF_INET SOCK_RAW *", &[]),
+        ("bind AF_INET SOCK_STREAM *", &[LowPorts]),
+        ("bind AF_INET6 SOCK_DGRAM IPPROTO_UDP", &[LowPorts]),
+        ("bind AF_INET SOCK_RAW *", &[]),
+        ("bind AF_INET SOCK_DGRAM IPPROTO_ICMP", &[]),
+        ("bind AF_VSOCK * *", &[LowPorts]),
+        ("bind AF_BLUETOOTH * BTPROTO_L2CAP", &[LowPorts]),
+        ("bind AF_BLUETOOTH * BTPROTO_RFCOMM", &[]),
+        ("bind 45 SOCK_DGRAM *", &[LowPorts]),
+        ("bind AF_QIPCRTR * *", &[Administration]),
+        ("bind AF_BLUETOOTH SOCK_RAW BTPROTO_HCI", &[Raw, Administration]),
+        ("bind AF_CAN * *", &[]),
+        ("bind AF_PACKET * *", &[]),
+        ("connect AF_NETLINK * NETLINK_ROUTE", &[Administration]),
+        ("connect AF_NETLINK * NETLINK_USERSOCK", &[]),
+        ("send AF_BLUETOOTH SOCK_RAW BTPROTO_HCI", &[Raw]),
+        ("send AF_NETLINK * *", &[]),
+        ("bind AF_UNIX * *", &[Identity]),
+        ("connect AF_UNIX * *", &[Identity]),
+        ("send AF_UNIX * *", &[Identity]),
+        ("transparent AF_INET * *", &[RawOrAdministration]),
+        ("sethostname * * *", &[System]),
+        ("netns * * *", &[System]),
+        ("ioctl * * *", &[]),
+    ];
+
+    #[test]
+    fn a_verb_on_a_socket_needs_what_the_kernel_asks_for_and_no_more() {
+        for (rule, needed) in SOCKETS {
+            let mut words = rule.split(' ');
+            let mut lines = vec![format!("allow = [\"{}\"]", words.next().unwrap())];
+            for (field, word) in ["family", "type", "protocol"].into_iter().zip(words) {
+                match (word, word.parse::<i32>()) {
+                    ("*", _) => {}
+                    (_, Ok(number)) => lines.push(format!("{field} = [{number}]")),
+                    (_, Err(_)) => lines.push(format!("{field} = [\"{word}\"]")),
+                }
+            }
+            assert_eq!(needs(&lines.join("\n")), *needed, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_class_of_options_needs_what_the_kernel_asks_for_and_no_more() {
+        let tcp = "family = [\"AF_INET\"]\n";
+        let netlink =
+            |protocol: &str| format!("family = [\"AF_NETLINK\"]\nprotocol = [\"{protocol}\"]\n");
+        let j1939 = "family = [\"AF_CAN\"]\nprotocol = [7]\n";
+        for (socket, class, needed) in [
+            (tcp, "ordinary", &[][..]),
+            (tcp, "buffers-force", &[Administration]),
+            (tcp, "scheduling", &[RawOrAdministration, Administration]),
+            (tcp, "mark", &[RawOrAdministration]),
+            (tcp, "bind-to-device", &[Raw]),
+            (tcp, "multicast", &[]),
+            (tcp, "filter", &[]),
+            (tcp, "routing", &[Raw]),
+            (tcp, "ipsec", &[Administration]),
+            (tcp, "modules", &[Administration]),
+            (tcp, "tcp-repair", &[Administration]),
+            ("family = [\"AF_PACKET\"]\n", "packet", &[]),
+            (tcp, "netlink", &[]),
+            (tcp, "unknown", &[Administration]),
+            (j1939, "ordinary", &[Administration]),
+            ("family = [\"AF_CAN\"]\nprotocol = [1]\n", "ordinary", &[]),
+            (&netlink("NETLINK_ROUTE"), "netlink", &[Broadcast]),
+            (&netlink("NETLINK_NETFILTER"), "netlink", &[Administration, Broadcast]),
+            (&netlink("NETLINK_XFRM"), "netlink", &[Administration, Broadcast]),
+            (&netlink("NETLINK_USERSOCK"), "netlink", &[Administration, Broadcast]),
+            (&netlink("NETLINK_FIB_LOOKUP"), "netlink", &[Administration, Broadcast]),
+            (&netlink("NETLINK_AUDIT"), "netlink", &[Broadcast, Audit]),
+        ] {
+            // bind() to a group of netlink asks for the class as well.
+            let rule = format!(
+                "{socket}allow = [\"option\", \"bind\"]\noption = [\"{class}\"]\nlocal_ports = [\"1024-65535\"]"
+            );
+            assert_eq!(needs(&rule), needed, "{socket}{class}");
+        }
+        let all = "family = [\"AF_INET\"]\nallow = [\"option\"]";
+        assert_eq!(needs(all), [Raw, RawOrAdministration, Administration]);
+    }
+
+    #[test]
+    fn addresses_and_messages_decide_whether_a_privilege_is_needed() {
+        let tcp = "family = [\"AF_INET\"]\ntype = [\"SOCK_STREAM\"]\n";
+        let netlink = "family = [\"AF_NETLINK\"]\nallow = [\"send\"]\n";
+        for (rule, needed) in [
+            (format!("{tcp}allow = [\"bind\"]\nlocal_ports = [\"0\", \"1024-65535\"]"), &[][..]),
+            (format!("{tcp}allow = [\"bind\"]\nlocal_ports = [\"0-1\"]"), &[LowPorts]),
+            (format!("{tcp}allow = [\"bind\"]\nlocal_ports = [\"1023-2000\"]"), &[LowPorts]),
+            ("family = [\"AF_VSOCK\", \"AF_INET\"]\nallow = [\"bind\"]\nlocal_ports = [\"1024-2000\"]".to_owned(), &[]),
+            (format!("{netlink}netlink = [\"get\"]"), &[]),
+            (format!("{netlink}netlink = [\"get\", \"route\"]"), &[Administration]),
+            (format!("{netlink}netlink = [\"peer\"]"), &[Administration]),
+            ("deny = [\"create\", \"sethostname\"]".to_owned(), &[]),
+        ] {
+            assert_eq!(needs(&rule), needed, "{rule}");
+        }
+    }
+
+    #[test]
+    fn no_row_of_the_table_stands_twice() {
+        for (place, row) in TABLE.iter().enumerate() {
+            let text = format!("{row:?}");
+            assert!(TABLE[..place].iter().all(|other| format!("{other:?}") != text), "{text}");
+        }
+    }
+}

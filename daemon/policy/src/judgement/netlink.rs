@@ -1,0 +1,148 @@
+//! Netlink messages by what they do. The kernel checks the sender as well as who opened the socket, and
+//! both are the broker: so a rule grants what a message does by name.
+
+pub use crate::language::message_class::MessageClass;
+
+/// `struct nlmsghdr`: length, type, flags, sequence, port id.
+const HEADER: usize = 16;
+/// Types below are for the protocol itself (`NLMSG_NOOP`, `NLMSG_DONE` ...).
+const FIRST_TYPE: u16 = 0x10;
+/// `GENL_ID_CTRL` and `CTRL_CMD_GETFAMILY`, `CTRL_CMD_GETPOLICY` of `linux/genetlink.h`.
+const GENERIC_CONTROL: u16 = 0x10;
+const GENERIC_READS: [u8; 2] = [3, 10];
+/// `TCPDIAG_GETSOCK`, `DCCPDIAG_GETSOCK`, `SOCK_DIAG_BY_FAMILY`, `SOCK_DESTROY`.
+const DIAG_READS: [u16; 3] = [18, 19, 20];
+const DIAG_DESTROY: u16 = 21;
+
+/// The classes of the messages in a buffer that goes to the kernel, each once. What cannot be read as
+/// messages is unknown: the kernel might read it otherwise.
+pub fn classes_of(protocol: i32, data: &[u8]) -> Vec<MessageClass> {
+    let mut classes = Vec::new();
+    let mut rest = data;
+    while !rest.is_empty() {
+        let (class, length) = first(protocol, rest);
+        if !classes.contains(&class) {
+            classes.push(class);
+        }
+        // NLMSG_ALIGN
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    if classes.is_empty() {
+        classes.push(MessageClass::Unknown);
+    }
+    classes
+}
+
+/// The class of the first message, and how long it is.
+fn first(protocol: i32, data: &[u8]) -> (MessageClass, usize) {
+    let unknown = (MessageClass::Unknown, data.len());
+    let (Some(length), Some(kind)) = (data.first_chunk::<4>(), data.get(4..6)) else {
+        return unknown;
+    };
+    let Ok(length) = usize::try_from(u32::from_ne_bytes(*length)) else { return unknown };
+    let (Some(body), [low, high]) = (data.get(HEADER..length), kind) else { return unknown };
+    let kind = u16::from_ne_bytes([*low, *high]);
+    (class_of(protocol, kind, body), length)
+}
+
+fn class_of(protocol: i32, kind: u16, body: &[u8]) -> MessageClass {
+    if kind < FIRST_TYPE {
+        return MessageClass::Unknown;
+    }
+    match protocol {
+        libc::NETLINK_ROUTE => route_class(kind),
+        libc::NETLINK_SOCK_DIAG if DIAG_READS.contains(&kind) => MessageClass::Get,
+        libc::NETLINK_SOCK_DIAG if kind == DIAG_DESTROY => MessageClass::Destroy,
+        libc::NETLINK_GENERIC
+            if kind == GENERIC_CONTROL
+                && body.first().is_some_and(|command| GENERIC_READS.contains(command)) =>
+        {
+            MessageClass::Get
+        }
+        _ => MessageClass::Unknown,
+    }
+}
+
+/// Types of `linux/rtnetlink.h` stand in groups of four: new, delete, get, set.
+fn route_class(kind: u16) -> MessageClass {
+    const GET: u16 = 2;
+    if kind % 4 == GET {
+        return MessageClass::Get;
+    }
+    match kind / 4 * 4 {
+        libc::RTM_NEWLINK | 108 => MessageClass::Link, // RTM_NEWLINKPROP
+        libc::RTM_NEWADDR | libc::RTM_NEWADDRLABEL => MessageClass::Address,
+        libc::RTM_NEWROUTE | libc::RTM_NEWRULE | 104 | 116 => MessageClass::Route, // next hops
+        libc::RTM_NEWNEIGH | libc::RTM_NEWNEIGHTBL => MessageClass::Neighbour,
+        libc::RTM_NEWQDISC
+        | libc::RTM_NEWTCLASS
+        | libc::RTM_NEWTFILTER
+        | libc::RTM_NEWACTION
+        | 100 => MessageClass::Traffic, // RTM_NEWCHAIN
+        _ => MessageClass::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER + body.len()).unwrap();
+        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], body].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn classes(protocol: i32, messages: &[Vec<u8>]) -> Vec<MessageClass> {
+        classes_of(protocol, &messages.concat())
+    }
+
+    #[test]
+    fn messages_of_a_buffer_are_all_looked_at() {
+        let (get, delete) =
+            (message(libc::RTM_GETLINK, &[0; 17]), message(libc::RTM_DELROUTE, &[]));
+        assert_eq!(classes(libc::NETLINK_ROUTE, std::slice::from_ref(&get)), [MessageClass::Get]);
+        assert_eq!(
+            classes(libc::NETLINK_ROUTE, &[get.clone(), delete, get]),
+            [MessageClass::Get, MessageClass::Route]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown() {
+        let get = message(libc::RTM_GETLINK, &[0; 16]);
+        for broken in [&[][..], &[1], &get[..15], &get[..20]] {
+            assert_eq!(classes_of(libc::NETLINK_ROUTE, broken), [MessageClass::Unknown]);
+        }
+        let mut tail = get.clone();
+        tail.push(0);
+        assert_eq!(
+            classes_of(libc::NETLINK_ROUTE, &tail),
+            [MessageClass::Get, MessageClass::Unknown]
+        );
+        let zero = [0; 32];
+        assert_eq!(classes_of(libc::NETLINK_ROUTE, &zero), [MessageClass::Unknown]);
+    }
+
+    #[test]
+    fn each_protocol_has_its_own_types() {
+        for (protocol, kind, body, class) in [
+            (libc::NETLINK_ROUTE, libc::RTM_NEWADDR, &[][..], MessageClass::Address),
+            (libc::NETLINK_ROUTE, libc::RTM_SETLINK, &[], MessageClass::Link),
+            (libc::NETLINK_ROUTE, libc::RTM_NEWNEIGH, &[], MessageClass::Neighbour),
+            (libc::NETLINK_ROUTE, libc::RTM_NEWQDISC, &[], MessageClass::Traffic),
+            (libc::NETLINK_ROUTE, libc::RTM_NEWRULE, &[], MessageClass::Route),
+            (libc::NETLINK_ROUTE, 0, &[], MessageClass::Unknown),
+            (libc::NETLINK_SOCK_DIAG, 20, &[], MessageClass::Get),
+            (libc::NETLINK_SOCK_DIAG, 21, &[], MessageClass::Destroy),
+            (libc::NETLINK_SOCK_DIAG, libc::RTM_GETLINK, &[], MessageClass::Get),
+            (libc::NETLINK_GENERIC, 16, &[3, 1], MessageClass::Get),
+            (libc::NETLINK_GENERIC, 16, &[1, 1], MessageClass::Unknown),
+            (libc::NETLINK_GENERIC, 26, &[3, 1], MessageClass::Unknown),
+            (libc::NETLINK_AUDIT, 1001, &[], MessageClass::Unknown),
+        ] {
+            assert_eq!(classes(protocol, &[message(kind, body)]), [class], "{protocol} {kind}");
+        }
+    }
+}

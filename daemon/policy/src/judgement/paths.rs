@@ -1,0 +1,53 @@
+//! Paths of `AF_UNIX` sockets: by which names rules know them, and who may give them as text.
+
+use crate::judgement::denial::Denial;
+use crate::judgement::question::{Endpoint, Question};
+use crate::judgement::rights::{ByVerb, Rights};
+use crate::judgement::rule_name::{NO_RULE, RuleName};
+use crate::judgement::socket_spec::JudgedSocket as _;
+use crate::judgement::target::FileFacts;
+use crate::language::qualifier::Paths;
+use crate::language::rule::Rule;
+use crate::language::verb::Verb;
+use sockbroker_proto::socket_spec::SocketSpec;
+
+impl Rights {
+    /// The paths of rules, by which a file may be named. Of all rules: what is found out when a socket is
+    /// bound or connected is judged when it listens and sends as well.
+    pub fn paths(&self) -> Vec<String> {
+        let verbs = Verb::ALL.iter().filter_map(|verb| self.about(*verb));
+        let rules = verbs.flat_map(ByVerb::rules).map(|rule| &**rule);
+        let paths = rules.chain(self.filters()).flat_map(|rule| &rule.path);
+        let mut paths: Vec<_> = paths.filter_map(|path| path.path().map(str::to_owned)).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+
+    /// Whether the broker may look up a path that this subject gives as text: for the owner, and where a rule
+    /// about such sockets says `paths = "broker"`.
+    pub fn lets_look_up(&self, verb: Verb, socket: SocketSpec) -> bool {
+        let mut rules = self.about(verb).into_iter().flat_map(ByVerb::granting);
+        self.is_owner() || rules.any(|rule| rule.grants_text(socket))
+    }
+
+    /// The refusal of a path as text.
+    pub fn refuse_text(&self, verb: Verb, socket: SocketSpec, facts: &FileFacts) -> Box<Denial> {
+        let file = Some(Endpoint::File(facts));
+        let question = Question::about(verb, socket);
+        let question = if verb == Verb::Bind {
+            Question { local: file, ..question }
+        } else {
+            Question { remote: file, ..question }
+        };
+        let rule = self.decide(&question).err().unwrap_or(RuleName::BuiltIn(NO_RULE));
+        Box::new(self.denial(&question, rule))
+    }
+}
+
+impl Rule {
+    /// Whether it lets the broker look up paths for this kind of socket.
+    fn grants_text(&self, socket: SocketSpec) -> bool {
+        self.paths == Some(Paths::Broker) && self.admits_socket(Some(socket.judged()))
+    }
+}

@@ -1,0 +1,142 @@
+//! Who asks: what the kernel told of the process at the other end.
+
+use std::sync::Arc;
+
+use crate::language::name::Pattern;
+use crate::language::rule::{Effect, admits};
+use crate::language::subjects::Subjects;
+
+/// The caller, fixed when its connection was accepted.
+///
+/// All of it is of the process that connected, at that moment. What is unknown is `None`: no rule that
+/// grants matches where it asks for it, and every rule that refuses does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Arc<[u32]>,
+    /// The process id; for logs only, since numbers are used again.
+    pub pid: Option<i32>,
+    /// The path of its control group, such as `/system.slice/prober.service`. Known only where the
+    /// kernel names the process by a pidfd (Linux 6.5).
+    pub cgroup: Option<Arc<str>>,
+    /// The systemd unit, from the path of its control group.
+    pub unit: Option<Arc<str>>,
+}
+
+impl Subject {
+    /// A subject of which no more is known than its ids.
+    pub fn new(uid: u32, gid: u32) -> Self {
+        Self { uid, gid, groups: Arc::default(), pid: None, cgroup: None, unit: None }
+    }
+
+    /// The same in these supplementary groups.
+    #[must_use]
+    pub fn in_groups(mut self, groups: Vec<u32>) -> Self {
+        self.groups = groups.into();
+        self
+    }
+
+    /// The same in this control group, and the unit that it belongs to.
+    #[must_use]
+    pub fn in_cgroup(mut self, cgroup: Option<String>) -> Self {
+        let cgroup = cgroup.filter(|path| is_whole(path));
+        self.unit = cgroup.as_deref().and_then(unit_of).map(Arc::from);
+        self.cgroup = cgroup.map(Arc::from);
+        self
+    }
+
+    /// Whether the group id or a supplementary group is this one.
+    pub fn is_in_group(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid)
+    }
+}
+
+impl Subjects {
+    /// Whether a subject is meant by a rule of this effect. One whose control group the kernel does not
+    /// tell may be in any: it is meant by every rule that refuses, and by none that grants.
+    pub fn contains(&self, subject: &Subject, effect: Effect) -> bool {
+        let placed = match subject.cgroup.as_deref() {
+            Some(cgroup) => {
+                admits(&self.units, subject.unit.as_deref(), Pattern::matches)
+                    && admits(&self.cgroups, Some(cgroup), |prefix, path| {
+                        prefix.contains_path(path.as_bytes())
+                    })
+            }
+            None => effect == Effect::Deny || (self.units.is_empty() && self.cgroups.is_empty()),
+        };
+        placed
+            && self.uids.as_ref().is_none_or(|uids| uids.contains(&subject.uid))
+            && self.gids.as_ref().is_none_or(|g| g.iter().any(|gid| subject.is_in_group(*gid)))
+    }
+}
+
+/// A path from the root of what the broker sees. One that leads out of it (`/../..`), or a group that
+/// was removed, tells nothing that a rule could rely on.
+fn is_whole(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.split('/').any(|part| part == "..")
+        && !path.ends_with(" (deleted)")
+}
+
+/// The unit of a control group: the first part of its path that is no slice, as `sd_pid_get_unit(3)`
+/// finds it. What stands below was named by whom the unit belongs to, and counts for nothing.
+fn unit_of(cgroup: &str) -> Option<&str> {
+    const KINDS: [&str; 5] = ["service", "scope", "socket", "mount", "swap"];
+    let is_slice = |part: &str| part.rsplit_once('.').is_some_and(|(_, kind)| kind == "slice");
+    let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
+    let part = parts.find(|part| !is_slice(part))?;
+    // systemd escapes names that would clash with files of the kernel by an underscore.
+    let name = part.strip_prefix('_').unwrap_or(part);
+    let (title, kind) = name.rsplit_once('.')?;
+    (!title.is_empty() && KINDS.contains(&kind)).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(cgroup: &str) -> Option<Arc<str>> {
+        Subject::new(1, 1).in_cgroup(Some(cgroup.to_owned())).unit
+    }
+
+    #[test]
+    fn the_unit_is_the_first_part_that_is_no_slice() {
+        for (cgroup, expected) in [
+            ("/system.slice/prober.service", Some("prober.service")),
+            ("/system.slice/system-prober.slice/prober@1.service/worker", Some("prober@1.service")),
+            ("/user.slice/user-1000.slice/session-3.scope", Some("session-3.scope")),
+            ("/system.slice/_cpu.service", Some("cpu.service")),
+            ("/system.slice", None),
+            ("/", None),
+            ("/docker/0123", None),
+            ("/.service", None),
+        ] {
+            assert_eq!(unit(cgroup).as_deref(), expected, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn a_user_cannot_name_itself_a_unit_of_the_system() {
+        let own = "/user.slice/user-1000.slice/user@1000.service/app.slice/sshd.service";
+        assert_eq!(unit(own).as_deref(), Some("user@1000.service"));
+        assert_eq!(unit("/docker/system.slice/sshd.service"), None);
+    }
+
+    #[test]
+    fn a_path_from_outside_and_a_removed_group_are_unknown() {
+        for cgroup in ["/../system.slice/sshd.service", "/a.service (deleted)", "a.service", ""] {
+            let subject = Subject::new(1, 1).in_cgroup(Some(cgroup.to_owned()));
+            assert_eq!((subject.cgroup, subject.unit), (None, None), "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn the_own_group_counts_like_a_supplementary_one() {
+        let subject = Subject::new(1, 7).in_groups(vec![8, 9]);
+        assert!(subject.is_in_group(7) && subject.is_in_group(9) && !subject.is_in_group(1));
+    }
+}

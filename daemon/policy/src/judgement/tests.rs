@@ -1,0 +1,322 @@
+//! What rules mean.
+
+use std::net::Ipv4Addr;
+
+use sockbroker_proto::address::Address;
+use sockbroker_proto::socket_spec::SocketSpec;
+
+use crate::action::{
+    Bind, Connect, Create, Handover, Hostname, Inspect, OptionAccess, Resolve, Send, SocketOption,
+};
+use crate::judgement::policy::Policy;
+use crate::judgement::rights::Rights;
+use crate::judgement::rule_name::NO_RULE;
+use crate::judgement::subject::Subject;
+use crate::judgement::target::{SocketName, Target};
+use crate::language::file::{Directory, read};
+use crate::language::verb::Verb;
+
+struct Nobody;
+
+impl Directory for Nobody {
+    fn user(&self, name: &str) -> Option<u32> {
+        (name == "alice").then_some(1000)
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        (name == "net").then_some(50)
+    }
+}
+
+fn rights(uid: u32, rules: &str) -> Rights {
+    rights_of(&Subject::new(uid, uid).in_groups(vec![50]), rules)
+}
+
+fn rights_of(subject: &Subject, rules: &str) -> Rights {
+    let content = read("policy.toml", &format!("version = 1\n{rules}"), &Nobody).unwrap();
+    let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
+    Policy::new(970, rules, content.revokes).select(subject, Vec::new())
+}
+
+const TCP: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
+
+fn inet(host: [u8; 4], port: u16) -> Address {
+    Address::Inet { host: Ipv4Addr::from(host), port }
+}
+
+fn connect(address: Address) -> Connect {
+    let target = Target::Address(address);
+    Connect { socket: TCP, target, local: None, interfaces: Vec::new(), looked_up: None }
+}
+
+fn bind(address: Address) -> Bind {
+    Bind { socket: TCP, target: Target::Address(address), interface: None, captures: false }
+}
+
+#[test]
+fn root_and_the_owner_may_and_others_may_not() {
+    for uid in [0, 970] {
+        assert!(rights(uid, "").ask(Resolve).is_ok() && rights(uid, "").ask(Hostname).is_ok());
+    }
+    let denial = rights(1000, "").ask(Resolve).unwrap_err();
+    assert_eq!((denial.verb, denial.uid, denial.rule.as_str()), (Verb::Resolve, 1000, NO_RULE));
+    let expected =
+        "uid 1000 may not resolve a name: no rule allows it; missing grant: allow = [\"resolve\"]";
+    assert_eq!(denial.to_string(), expected);
+}
+
+#[test]
+fn a_rule_grants_what_it_says_and_nothing_else() {
+    let rules = r#"
+        [[rule]]
+        name = "tcp"
+        subject = { groups = ["net"] }
+        allow = ["create"]
+        family = ["AF_INET"]
+        protocol = ["IPPROTO_TCP"]
+    "#;
+    let rights = rights(1000, rules);
+    assert_eq!(rights.ask(Create { socket: TCP }).unwrap().rule().as_str(), "tcp");
+    let udp = SocketSpec { ty: libc::SOCK_DGRAM, ..TCP };
+    let denial = rights.ask(Create { socket: udp }).unwrap_err();
+    assert_eq!(
+        denial.grant,
+        r#"allow = ["create"] family = ["AF_INET"] type = ["SOCK_DGRAM"] protocol = ["IPPROTO_UDP"]"#
+    );
+    assert!(rights.ask(connect(inet([127, 0, 0, 1], 80))).is_err());
+    // Whoever holds a grant may look at its own sockets.
+    assert!(rights.ask(Inspect { socket: TCP }).is_ok());
+}
+
+#[test]
+fn a_deny_goes_before_every_allow_and_before_root() {
+    let rules = r#"
+        [[rule]]
+        name = "all"
+        subject = { everyone = true }
+        allow = ["resolve", "hostname"]
+        [[rule]]
+        name = "none"
+        subject = { everyone = true }
+        deny = ["resolve"]
+    "#;
+    for uid in [0, 1000] {
+        let denial = rights(uid, rules).ask(Resolve).unwrap_err();
+        assert_eq!(denial.rule.as_str(), "none");
+        assert!(rights(uid, rules).ask(Hostname).is_ok());
+    }
+}
+
+#[test]
+fn remote_judges_the_normalised_address_and_never_matches_without_one() {
+    let rules = r#"
+        [[rule]]
+        name = "web"
+        subject = { everyone = true }
+        allow = ["connect", "send"]
+        remote = ["10.0.0.0/8"]
+        remote_ports = ["80", "8000-8010"]
+    "#;
+    let rights = rights(1000, rules);
+    for (host, port, allowed) in [
+        ([10, 1, 2, 3], 80, true),
+        ([10, 1, 2, 3], 8005, true),
+        ([10, 1, 2, 3], 81, false),
+        ([11, 1, 2, 3], 80, false),
+    ] {
+        let address = inet(host, port);
+        assert_eq!(rights.ask(connect(address)).is_ok(), allowed, "{host:?}:{port}");
+        let host = Ipv4Addr::from(host).to_ipv6_mapped();
+        let mapped = Address::Inet6 { host, port, flowinfo: 0, scope_id: 0 };
+        assert_eq!(rights.ask(connect(mapped)).is_ok(), allowed, "{host}:{port}");
+    }
+    assert!(rights.ask(Send::new(TCP, None)).is_err());
+    let peer = vec![SocketName::Address(inet([10, 0, 0, 1], 80))];
+    let peer = Send { remotes: peer, ..Send::new(TCP, None) };
+    assert!(rights.ask(peer).is_ok());
+    assert!(rights.ask(connect(Address::UnixPath(b"/x".to_vec()))).is_err());
+}
+
+#[test]
+fn ports_of_bind_are_judged_and_a_wildcard_escapes_no_deny() {
+    let rules = r#"
+        [[rule]]
+        name = "low"
+        subject = { everyone = true }
+        allow = ["bind"]
+        local_ports = ["80"]
+        [[rule]]
+        name = "not here"
+        subject = { uids = [1001] }
+        deny = ["bind"]
+        local = ["192.0.2.1"]
+    "#;
+    assert!(rights(1000, rules).ask(bind(inet([0, 0, 0, 0], 80))).is_ok());
+    let denial = rights(1000, rules).ask(bind(inet([0, 0, 0, 0], 81))).unwrap_err();
+    assert_eq!(denial.errno, libc::EACCES);
+    assert!(denial.grant.contains("local_ports = [\"81\"]"), "{}", denial.grant);
+    let denial = rights(1001, rules).ask(bind(inet([0, 0, 0, 0], 80))).unwrap_err();
+    assert_eq!(denial.rule.as_str(), "not here");
+}
+
+#[test]
+fn fast_open_connects() {
+    let rules = "[[rule]]\nname = \"send\"\nsubject = { everyone = true }\nallow = [\"send\"]";
+    let to = Send::new(TCP, Some(Target::Address(inet([10, 0, 0, 1], 80))));
+    assert!(rights(1000, rules).ask(to.clone()).is_ok());
+    let denial = rights(1000, rules).ask(Send { connects: true, ..to }).unwrap_err();
+    assert_eq!(denial.verb, Verb::Connect);
+}
+
+#[test]
+fn classes_of_options_are_granted_by_name() {
+    let rules = r#"
+        [[rule]]
+        name = "options"
+        subject = { everyone = true }
+        allow = ["create", "option"]
+        option = ["ordinary"]
+        [[rule]]
+        name = "any option"
+        subject = { uids = [1001] }
+        allow = ["option"]
+    "#;
+    let ask = |uid, access, level, name| {
+        let option = SocketOption::new(TCP, access, level, name);
+        rights(uid, rules).ask(option).map(drop).map_err(|denial| denial.verb)
+    };
+    let (read, write) = (OptionAccess::Read, OptionAccess::Write);
+    assert_eq!(ask(1000, write, libc::SOL_SOCKET, libc::SO_REUSEADDR), Ok(()));
+    assert_eq!(ask(1000, write, libc::SOL_SOCKET, libc::SO_MARK), Err(Verb::Option));
+    assert_eq!(ask(1000, read, libc::SOL_SOCKET, libc::SO_MARK), Ok(()));
+    assert_eq!(ask(1001, write, libc::SOL_SOCKET, libc::SO_MARK), Ok(()));
+    assert_eq!(ask(1001, write, libc::SOL_SOCKET, 9999), Err(Verb::Option));
+    assert_eq!(ask(1001, write, libc::IPPROTO_IP, libc::IP_HDRINCL), Err(Verb::Spoof));
+    assert_eq!(ask(1001, write, libc::IPPROTO_IP, libc::IP_TRANSPARENT), Err(Verb::Transparent));
+    // The class says how much of `option` is meant: it does not keep the rule from `create`.
+    assert!(rights(1000, rules).ask(Create { socket: TCP }).is_ok());
+}
+
+#[test]
+fn strong_descriptors_are_handed_over_only_by_name() {
+    let rules = r#"
+        [[rule]]
+        name = "weak"
+        subject = { everyone = true }
+        allow = ["handover"]
+        [[rule]]
+        name = "strong"
+        subject = { uids = [1001] }
+        allow = ["handover"]
+        handover = "unrevocable"
+    "#;
+    let raw = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
+    let packet = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_DGRAM, protocol: 0 };
+    assert!(rights(1000, rules).ask(Handover { socket: TCP, escapes: None }).is_ok());
+    for socket in [raw, packet] {
+        let denial = rights(1000, rules).ask(Handover { socket, escapes: None }).unwrap_err();
+        assert!(denial.grant.ends_with("handover = \"unrevocable\""), "{}", denial.grant);
+        assert!(rights(1001, rules).ask(Handover { socket, escapes: None }).is_ok());
+    }
+}
+
+#[test]
+fn a_grant_of_ping_sockets_points_to_them() {
+    let rules = r#"
+        [[rule]]
+        name = "ping"
+        subject = { everyone = true }
+        allow = ["create"]
+        type = ["SOCK_DGRAM"]
+        protocol = ["IPPROTO_ICMP"]
+    "#;
+    let raw = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
+    let denial = rights(1000, rules).ask(Create { socket: raw }).unwrap_err();
+    assert!(denial.to_string().contains("use SOCK_DGRAM"), "{denial}");
+    assert_eq!(denial.errno, libc::EPERM);
+    assert!(rights(1000, rules).ask(Create { socket: TCP }).unwrap_err().hint.is_none());
+}
+
+#[test]
+fn a_packet_socket_under_another_family_is_known_as_one() {
+    let rules = "[[rule]]\nname = \"inet\"\nsubject = { everyone = true }\nallow = [\"create\"]\nfamily = [\"AF_INET\"]";
+    let disguised = SocketSpec { domain: libc::AF_INET, ty: 10, protocol: 0x0300 };
+    assert!(rights(1000, rules).ask(Create { socket: disguised }).is_err());
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    for (text, line, column, part) in [
+        ("version = 2", 1, 11, "version 2 is not known"),
+        ("version = 1\nrules = []", 2, 1, "expected one of"),
+        ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"creat\"]", 4, 9, "the verbs are: create"),
+        ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nfamly = []", 5, 1, "`family`"),
+        (
+            "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nlocal = [\"10.0.0.1/8\"]",
+            5,
+            9,
+            "10.0.0.0/8",
+        ),
+        ("version = 1\n[[rule]]\nname = \"a\"", 2, 1, "either `allow` or `deny`"),
+        ("version = 1\n[[rule]]\nallow = [\"bind\"]", 2, 1, "a rule has a `name`"),
+        (
+            "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\noption = [\"mark\"]",
+            2,
+            1,
+            "the verb `option`",
+        ),
+    ] {
+        let error = read("policy.toml", text, &Nobody).unwrap_err();
+        let shown = error.to_string();
+        assert!(shown.starts_with(&format!("policy.toml: line {line}, column ")), "{shown}");
+        assert!(shown.contains(part) && shown.contains('^'), "{shown}");
+        assert_eq!((error.line, error.column), (line, column), "{shown}");
+    }
+}
+
+#[test]
+fn unknown_users_and_groups_are_told_and_are_nobody() {
+    let text = "version = 1\n[[rule]]\nname = \"a\"\nsubject = { users = [\"bob\"] }\nallow = [\"resolve\"]";
+    let content = read("policy.toml", text, &Nobody).unwrap();
+    assert!(
+        content.warnings[0]
+            .to_string()
+            .contains("policy.toml:4:22: rule `a`: there is no user `bob`")
+    );
+    let text = text.strip_prefix("version = 1\n").unwrap();
+    assert!(rights(1000, text).ask(Resolve).is_err());
+    assert!(rights(1000, &text.replace("bob", "alice")).ask(Resolve).is_ok());
+}
+
+#[test]
+fn whoever_is_in_an_unknown_unit_is_refused_and_granted_nothing_by_rules_about_units() {
+    const ALLOW: &str = "[[rule]]\nname = \"a\"\nallow = [\"hostname\"]\n";
+    let named = |field: &str| format!("{ALLOW}subject = {{ {field} }}\n");
+    let refused = |field: &str| {
+        let deny = "[[rule]]\nname = \"d\"\ndeny = [\"hostname\"]\n";
+        format!("{ALLOW}subject = {{ everyone = true }}\n{deny}subject = {{ {field} }}\n")
+    };
+    let within = |cgroup: &str| Subject::new(1, 1).in_cgroup(Some(cgroup.to_owned()));
+    let own = within("/system.slice/crawler.service");
+    // In no unit, and known to be in none.
+    let (other, container) = (within("/system.slice/x.service"), within("/docker/0"));
+    let (removed, unknown) = (within("/system.slice/x.service (deleted)"), Subject::new(1, 1));
+    for field in ["units = [\"crawler.service\"]", "cgroups = [\"/system.slice/crawler.service\"]"]
+    {
+        let granted =
+            |subject: &Subject, rules: &str| rights_of(subject, rules).ask(Hostname).is_ok();
+        for (subject, by_grant, despite_denial) in [
+            (&own, true, false),
+            (&other, false, true),
+            (&container, false, true),
+            (&removed, false, false),
+            (&unknown, false, false),
+        ] {
+            assert_eq!(granted(subject, &named(field)), by_grant, "{subject:?}");
+            assert_eq!(granted(subject, &refused(field)), despite_denial, "{subject:?}");
+        }
+    }
+    // Other fields of the rule still have to hold.
+    let of_another = refused("units = [\"crawler.service\"], uids = [7]");
+    assert!(rights_of(&unknown, &of_another).ask(Hostname).is_ok());
+}

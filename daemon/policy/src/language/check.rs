@@ -1,0 +1,424 @@
+//! Rules that cannot do what they seem to: never reached, or naming what their verbs do not have.
+
+use crate::language::contradiction::contradictions;
+use crate::language::escape::escapes;
+use crate::language::file::Warning;
+use crate::language::name::{PathPrefix, Pattern};
+use crate::language::qualifier::Handover;
+use crate::language::rule::{Effect, Rule};
+use crate::language::subjects::Subjects;
+use crate::language::verb::Verb;
+
+/// What is odd about rules, each with the place it stands at.
+pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (place, (rule, origin)) in rules.iter().enumerate() {
+        let mut warn = |message: String| {
+            let message = format!("rule `{}`: {message}", rule.name);
+            warnings.push(Warning { place: origin.clone(), message });
+        };
+        for (verb, field) in impossible(rule) {
+            let verb = verb.word();
+            warn(format!(
+                "it never decides `{verb}`, which has no `{field}`: use a rule of its own"
+            ));
+        }
+        for why in contradictions(rule) {
+            warn(why);
+        }
+        if let Some((allow, where_from)) = rules.iter().find(|(other, _)| escapes(rule, other)) {
+            warn(format!(
+                "it does not hold for the holder of a descriptor, so `{}` at {where_from} does not pass \
+                 those that it could be about: say there `unchecked = false`, or `unchecked = true` to \
+                 pass them all the same",
+                allow.name
+            ));
+        }
+        let denied = rules.iter().find(|(other, _)| {
+            other.effect == Effect::Deny && rule.effect == Effect::Allow && covers(other, rule)
+        });
+        if let Some((deny, where_from)) = denied {
+            warn(format!("it is never reached: `{}` at {where_from} denies all of it", deny.name));
+        }
+        let mut earlier = rules.iter().take(place);
+        if let Some((same, where_from)) =
+            earlier.find(|(other, _)| other.effect == rule.effect && covers(other, rule))
+        {
+            warn(format!("it adds nothing: `{}` at {where_from} says all of it", same.name));
+        }
+    }
+    warnings
+}
+
+/// Verbs of a rule and the field that keeps the rule from ever deciding them.
+fn impossible(rule: &Rule) -> impl Iterator<Item = (Verb, &'static str)> {
+    let named = [
+        ("family", !rule.family.is_empty()),
+        ("type", !rule.kind.is_empty()),
+        ("protocol", !rule.protocol.is_empty()),
+        ("local", !rule.local.is_empty()),
+        ("local_ports", !rule.local_ports.is_empty()),
+        ("remote", !rule.remote.is_empty()),
+        ("remote_ports", !rule.remote_ports.is_empty()),
+        ("interface", !rule.interface.is_empty()),
+        ("path", !rule.path.is_empty()),
+        ("netns", !rule.netns.is_empty()),
+    ];
+    rule.verbs().filter_map(move |verb| {
+        let missing = named.iter().find(|(field, named)| *named && !has(verb, field));
+        missing.map(|(field, _)| (verb, *field))
+    })
+}
+
+/// Whether requests with this verb can have this operand.
+pub fn has(verb: Verb, field: &str) -> bool {
+    match field {
+        "family" | "type" | "protocol" => !matches!(
+            verb,
+            Verb::Session
+                | Verb::Resolve
+                | Verb::Interfaces
+                | Verb::Hostname
+                | Verb::SetHostname
+                | Verb::Netns
+                | Verb::Admin
+        ),
+        "local" | "local_ports" => matches!(
+            verb,
+            Verb::Bind | Verb::Listen | Verb::Accept | Verb::Connect | Verb::Send | Verb::Spoof
+        ),
+        "remote" | "remote_ports" => {
+            matches!(verb, Verb::Connect | Verb::Send | Verb::Spoof | Verb::Receive | Verb::Option)
+        }
+        "interface" => matches!(
+            verb,
+            Verb::Bind
+                | Verb::Connect
+                | Verb::Send
+                | Verb::Spoof
+                | Verb::Inject
+                | Verb::Capture
+                | Verb::Option
+        ),
+        "path" => matches!(
+            verb,
+            Verb::Bind | Verb::Listen | Verb::Accept | Verb::Connect | Verb::Send | Verb::Receive
+        ),
+        "netns" => verb == Verb::Netns,
+        _ => true,
+    }
+}
+
+/// Whether a rule matches whatever another matches. It may say no where yes would be right, never the
+/// reverse.
+fn covers(rule: &Rule, other: &Rule) -> bool {
+    let same_qualifiers = match rule.effect {
+        Effect::Deny => {
+            (rule.option.is_empty() || is_part(&other.option, &rule.option))
+                && (rule.netlink.is_empty() || is_part(&other.netlink, &rule.netlink))
+                && covers_handover(rule, other)
+        }
+        Effect::Allow => {
+            rule.option == other.option
+                && rule.netlink == other.netlink
+                && rule.handover == other.handover
+                && rule.unchecked == other.unchecked
+                && rule.paths == other.paths
+                && rule.snaplen == other.snaplen
+                && rule.lookup == other.lookup
+        }
+    };
+    same_qualifiers
+        && other.verbs().all(|verb| rule.verbs().any(|own| own == verb))
+        && covers_subjects(&rule.subject, &other.subject)
+        && every(&rule.family, &other.family, |own, other| own == other)
+        && every(&rule.kind, &other.kind, |own, other| own == other)
+        && every(&rule.protocol, &other.protocol, |own, other| own == other)
+        && every(&rule.local, &other.local, |own, other| own.covers(*other))
+        && every(&rule.remote, &other.remote, |own, other| own.covers(*other))
+        && every(&rule.local_ports, &other.local_ports, |own, other| own.covers(*other))
+        && every(&rule.remote_ports, &other.remote_ports, |own, other| own.covers(*other))
+        && every(&rule.interface, &other.interface, Pattern::covers)
+        && every(&rule.path, &other.path, PathPrefix::covers)
+        && every(&rule.netns, &other.netns, Pattern::covers)
+}
+
+/// Whether a rule that denies takes every hand-over that another is about.
+fn covers_handover(deny: &Rule, other: &Rule) -> bool {
+    match (deny.handover, other.effect) {
+        (None, _) => true,
+        (Some(_), Effect::Deny) => deny.handover == other.handover,
+        (Some(Handover::Ordinary), Effect::Allow) => other.handover != Some(Handover::Unrevocable),
+        // Who may be given these may be given the others too.
+        (Some(Handover::Unrevocable), Effect::Allow) => false,
+    }
+}
+
+fn covers_subjects(own: &Subjects, other: &Subjects) -> bool {
+    // Nothing is known of the ids whose names this host does not have.
+    let ids = |own: &Option<Vec<u32>>, known: &Option<Vec<u32>>| match (own, known) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(own), Some(known)) => !other.incomplete && known.iter().all(|id| own.contains(id)),
+    };
+    ids(&own.uids, &other.uids)
+        && ids(&own.gids, &other.gids)
+        && every(&own.units, &other.units, Pattern::covers)
+        && every(&own.cgroups, &other.cgroups, PathPrefix::covers)
+}
+
+/// Whether a list of operands admits whatever another admits.
+fn every<T>(own: &[T], other: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
+    own.is_empty()
+        || !other.is_empty() && other.iter().all(|other| own.iter().any(|own| covers(own, other)))
+}
+
+fn is_part<T: PartialEq>(part: &[T], whole: &[T]) -> bool {
+    !part.is_empty() && part.iter().all(|item| whole.contains(item))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::file::{Directory, read};
+
+    struct Nobody;
+
+    impl Directory for Nobody {
+        fn user(&self, _name: &str) -> Option<u32> {
+            None
+        }
+
+        fn group(&self, _name: &str) -> Option<u32> {
+            None
+        }
+    }
+
+    fn warnings(rules: &str) -> Vec<String> {
+        let content = read("p", &format!("version = 1\n{rules}"), &Nobody).unwrap();
+        let rules = content.rules.into_iter().map(|(rule, line)| (rule, format!("p:{line}")));
+        check(&rules.collect::<Vec<_>>()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_deny_takes_whole_is_never_reached() {
+        let found = warnings(
+            r#"
+            [[rule]]
+            name = "web"
+            subject = { uids = [7] }
+            allow = ["connect"]
+            remote = ["10.1.0.0/16"]
+            remote_ports = ["80"]
+            [[rule]]
+            name = "no ten"
+            subject = { everyone = true }
+            deny = ["connect", "send"]
+            remote = ["10.0.0.0/8"]
+            "#,
+        );
+        assert_eq!(
+            found,
+            ["p:3:13: rule `web`: it is never reached: `no ten` at p:9:13 denies all of it"]
+        );
+    }
+
+    #[test]
+    fn a_deny_of_a_part_leaves_the_rest() {
+        let found = warnings(
+            r#"
+            [[rule]]
+            name = "web"
+            subject = { everyone = true }
+            allow = ["connect"]
+            remote = ["10.0.0.0/8"]
+            [[rule]]
+            name = "not these"
+            subject = { uids = [7] }
+            deny = ["connect"]
+            [[rule]]
+            name = "nor these"
+            subject = { everyone = true }
+            deny = ["connect"]
+            remote = ["10.1.0.0/16"]
+            "#,
+        );
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn operands_that_a_verb_never_has_are_told() {
+        let found = warnings(
+            "[[rule]]\nname = \"a\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\"]\nremote = [\"any\"]",
+        );
+        let why = "it never decides `create`, which has no `remote`: use a rule of its own";
+        assert_eq!(found, [format!("p:2:1: rule `a`: {why}")]);
+    }
+
+    /// Fields of rules and the warning that they get.
+    const NEVER: &[(&str, &str)] = &[
+        (
+            "allow = [\"connect\"]\npath = [\"/a\"]\nremote = [\"any\"]",
+            "it never matches: no address has both `path` and `remote`",
+        ),
+        (
+            "allow = [\"bind\"]\npath = [\"/a\"]\nlocal_ports = [\"1\"]",
+            "it never matches: no address has both `path` and `local_ports`",
+        ),
+        (
+            "allow = [\"bind\"]\nfamily = [\"AF_UNIX\", \"AF_VSOCK\"]\nlocal = [\"any\"]",
+            "it never matches: no `family` of it has `local`",
+        ),
+        (
+            "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\npath = [\"/a\"]",
+            "it never matches: `path` needs the family AF_UNIX",
+        ),
+        (
+            "allow = [\"connect\"]\ntype = [\"SOCK_RAW\"]\nremote_ports = [\"1\"]",
+            "it never matches: raw and ICMP sockets have no ports, which `remote_ports` names",
+        ),
+        (
+            "allow = [\"bind\"]\nprotocol = [\"IPPROTO_ICMP\"]\nlocal_ports = [\"1\"]",
+            "it never matches: raw and ICMP sockets have no ports, which `local_ports` names",
+        ),
+        (
+            "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\nremote = [\"::1\"]",
+            "it never matches: `remote` has IPv6 addresses alone, and `family` AF_INET alone",
+        ),
+        (
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_STREAM\"]\nprotocol = [\"IPPROTO_UDP\"]",
+            "it never matches: no `type` of it has such a `protocol`",
+        ),
+        (
+            "allow = [\"create\"]\nfamily = [\"AF_INET6\"]\ntype = [\"SOCK_DGRAM\"]\nprotocol = [\"IPPROTO_IP\"]",
+            "it never matches: no `type` of it has such a `protocol`",
+        ),
+        (
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_DGRAM\"]\nprotocol = [\"IPPROTO_TCP\"]",
+            "it never matches: no `type` of it has such a `protocol`",
+        ),
+        (
+            "allow = [\"create\", \"send\"]\nfamily = [\"AF_PACKET\"]",
+            "it never decides `send`: on AF_PACKET that is `inject`",
+        ),
+        (
+            "allow = [\"create\", \"receive\"]\nfamily = [\"AF_PACKET\"]",
+            "it never decides `receive`: on AF_PACKET that is `capture`",
+        ),
+        (
+            "deny = [\"inject\"]\nfamily = [\"AF_INET\"]",
+            "it never decides `inject`: it needs the family AF_PACKET",
+        ),
+        (
+            "allow = [\"send\"]\nfamily = [\"AF_INET\"]\nnetlink = [\"get\"]",
+            "its `netlink` says nothing without the family AF_NETLINK",
+        ),
+    ];
+
+    #[test]
+    fn rules_that_no_request_matches_are_warnings_at_their_place() {
+        for (fields, why) in NEVER {
+            let rule = format!("\n [[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\n{fields}");
+            assert_eq!(warnings(&rule), [format!("p:3:2: rule `a`: {why}")], "{fields}");
+        }
+    }
+
+    #[test]
+    fn rules_that_some_request_matches_are_no_warnings() {
+        for fields in [
+            "allow = [\"connect\"]\nfamily = [\"AF_UNIX\", \"AF_INET\"]\nremote = [\"any\"]",
+            "allow = [\"connect\"]\nfamily = [\"AF_UNIX\", \"AF_INET\"]\npath = [\"/a\"]",
+            "allow = [\"connect\"]\nfamily = [\"AF_INET6\"]\nremote = [\"10.0.0.0/8\"]",
+            "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\nremote = [\"::1\", \"any\"]",
+            "allow = [\"connect\"]\ntype = [\"SOCK_RAW\", \"SOCK_DGRAM\"]\nremote_ports = [\"1\"]",
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_RAW\"]\nprotocol = [\"IPPROTO_IP\"]",
+            "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_STREAM\"]\nprotocol = [\"IPPROTO_UDP\", \"IPPROTO_TCP\"]",
+            "allow = [\"send\", \"inject\"]\nfamily = [\"AF_INET\", \"AF_PACKET\"]",
+            "allow = [\"send\"]\nnetlink = [\"get\"]",
+        ] {
+            let rule = format!("[[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\n{fields}");
+            assert_eq!(warnings(&rule), [""; 0], "{fields}");
+        }
+    }
+
+    /// Warnings about a rule with the first subject, then one that allows the same with the second.
+    fn of_two(first: &str, effect: &str, second: &str) -> Vec<String> {
+        let rule = |name: &str, subject: &str, effect: &str| {
+            format!("[[rule]]\nname = \"{name}\"\nsubject = {subject}\n{effect} = [\"resolve\"]\n")
+        };
+        warnings(&(rule("a", first, effect) + &rule("b", second, "allow")))
+    }
+
+    #[test]
+    fn names_that_the_host_does_not_know_are_not_the_same_subject() {
+        for (first, second) in [
+            ("{ groups = [\"a\"] }", "{ groups = [\"b\"] }"),
+            ("{ users = [\"a\"] }", "{ users = [\"b\"] }"),
+            ("{ users = [\"a\"], uids = [7] }", "{ users = [\"b\"], uids = [7] }"),
+            ("{ gids = [7] }", "{ groups = [\"b\"], gids = [7] }"),
+        ] {
+            for effect in ["allow", "deny"] {
+                assert_eq!(of_two(first, effect, second), [""; 0], "{first} {effect} {second}");
+            }
+        }
+        let everyone = of_two("{ everyone = true }", "allow", "{ groups = [\"b\"] }");
+        assert_eq!(everyone, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 says all of it"]);
+        let nobody = of_two("{ everyone = true }", "deny", "{ groups = [\"b\"] }");
+        assert_eq!(nobody, ["p:6:1: rule `b`: it is never reached: `a` at p:2:1 denies all of it"]);
+    }
+
+    #[test]
+    fn a_deny_of_strong_descriptors_leaves_the_others() {
+        let rules = |deny: &str, allow: &str| {
+            let start = "subject = { everyone = true }\n";
+            format!(
+                "[[rule]]\nname = \"a\"\n{start}deny = [\"handover\"]\n{deny}\n\
+                 [[rule]]\nname = \"b\"\n{start}allow = [\"handover\"]\n{allow}\n"
+            )
+        };
+        let (ordinary, strong) = ("handover = \"ordinary\"", "handover = \"unrevocable\"");
+        for (deny, allow, reached) in [
+            (strong, strong, true),
+            (strong, "", true),
+            (ordinary, strong, true),
+            (ordinary, ordinary, false),
+            (ordinary, "", false),
+            ("", strong, false),
+        ] {
+            assert_eq!(warnings(&rules(deny, allow)).is_empty(), reached, "{deny} {allow}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_says_what_another_said_is_told() {
+        let rule = |name: &str| {
+            format!(
+                "[[rule]]\nname = \"{name}\"\nsubject = {{ everyone = true }}\nallow = [\"resolve\"]\n"
+            )
+        };
+        let found = warnings(&(rule("a") + &rule("b")));
+        assert_eq!(found, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 says all of it"]);
+    }
+
+    #[test]
+    fn a_deny_that_descriptors_escape_is_told_unless_the_grant_decides_it() {
+        let rules = |grant: &str, deny: &str| {
+            warnings(&format!(
+                "[[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\nallow = [\"handover\"]\n{grant}\n\
+                 [[rule]]\nname = \"d\"\nsubject = {{ everyone = true }}\ndeny = [\"connect\"]\n{deny}\n"
+            ))
+        };
+        let remote = "remote = [\"10.0.0.0/8\"]";
+        let found = rules("", remote);
+        assert!(found.len() == 1 && found[0].contains("`a` at p:"), "{found:?}");
+        for (grant, deny) in [
+            ("unchecked = true", remote),
+            ("unchecked = false", remote),
+            ("family = [\"AF_UNIX\"]", remote),
+            ("type = [\"SOCK_DGRAM\"]", "remote = [\"any\"]\ntype = [\"SOCK_STREAM\"]"),
+            ("", "family = [\"AF_INET\"]"),
+        ] {
+            assert_eq!(rules(grant, deny), [""; 0], "{grant} {deny}");
+        }
+    }
+}

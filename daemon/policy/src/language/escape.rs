@@ -1,0 +1,57 @@
+//! Rules that the holder of a passed descriptor escapes: rules about addresses, interfaces and paths,
+//! which apply to calls through the broker only.
+
+use crate::language::rule::{Effect, Rule};
+use crate::language::verb::Verb;
+
+/// What the holder of a descriptor does without the broker.
+pub(crate) const HOLDER: [Verb; 9] = [
+    Verb::Bind,
+    Verb::Listen,
+    Verb::Accept,
+    Verb::Connect,
+    Verb::Send,
+    Verb::Receive,
+    Verb::Option,
+    Verb::Capture,
+    Verb::Inject,
+];
+
+/// Whether a rule that refuses could be about descriptors that another passes, without a word about it there.
+pub(crate) fn escapes(deny: &Rule, allow: &Rule) -> bool {
+    let about = deny.effect == Effect::Deny && HOLDER.iter().any(|verb| deny.has_verb(*verb));
+    let passes = allow.effect == Effect::Allow && allow.has_verb(Verb::Handover);
+    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_CAN, libc::AF_UNIX];
+    let named = |rule: &Rule, family| {
+        rule.family.is_empty() || rule.family.iter().any(|own| own.0 == family)
+    };
+    let mut families = families.into_iter();
+    let meet = families
+        .any(|family| named(deny, family) && named(allow, family) && deny.binds_calls_of(family));
+    about
+        && passes
+        && allow.unchecked.is_none()
+        && meet
+        && overlap(&deny.kind, &allow.kind)
+        && overlap(&deny.protocol, &allow.protocol)
+}
+
+/// Whether something is in both lists, of which an empty one means everything.
+fn overlap<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    one.is_empty() || other.is_empty() || one.iter().any(|item| other.contains(item))
+}
+
+impl Rule {
+    /// Whether it is about this family by operands that differ from call to call.
+    pub(crate) fn binds_calls_of(&self, family: i32) -> bool {
+        let is = |families: &[i32]| families.contains(&family);
+        let internet = is(&[libc::AF_INET, libc::AF_INET6]);
+        let addresses = !(self.local.is_empty()
+            && self.local_ports.is_empty()
+            && self.remote.is_empty()
+            && self.remote_ports.is_empty());
+        addresses && internet
+            || !self.interface.is_empty() && (internet || is(&[libc::AF_PACKET, libc::AF_CAN]))
+            || !self.path.is_empty() && is(&[libc::AF_UNIX])
+    }
+}

@@ -1,0 +1,174 @@
+//! The `subject` of a rule, as a policy file writes it.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::language::list;
+use crate::language::name::{PathPrefix, Pattern};
+use crate::language::position::Remark;
+use crate::language::subjects::Subjects;
+
+/// Where names of users and groups are looked up.
+pub trait Directory {
+    /// The id of a user.
+    fn user(&self, name: &str) -> Option<u32>;
+    /// The id of a group.
+    fn group(&self, name: &str) -> Option<u32>;
+}
+
+/// Whom a rule is about, as it is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SubjectText {
+    pub everyone: Option<Spanned<bool>>,
+    #[serde(deserialize_with = "list::users")]
+    pub users: Vec<Spanned<String>>,
+    #[serde(deserialize_with = "list::uids")]
+    pub uids: Vec<u32>,
+    #[serde(deserialize_with = "list::groups")]
+    pub groups: Vec<Spanned<String>>,
+    #[serde(deserialize_with = "list::gids")]
+    pub gids: Vec<u32>,
+    #[serde(deserialize_with = "list::units")]
+    pub units: Vec<Pattern>,
+    #[serde(deserialize_with = "list::cgroups")]
+    pub cgroups: Vec<PathPrefix>,
+}
+
+impl SubjectText {
+    /// Whom it means, or what is wrong with its fields together. Names that the directory does not have
+    /// are added to `unknown`.
+    pub(crate) fn resolve(
+        written: &Spanned<Self>,
+        directory: &dyn Directory,
+        unknown: &mut Vec<Remark>,
+    ) -> Result<Subjects, Remark> {
+        let (span, text) = (written.span(), written.get_ref());
+        match &text.everyone {
+            Some(everyone) if !everyone.get_ref() => {
+                let message = "`everyone` can only be true: remove it, and name somebody";
+                return Err((everyone.span(), message.to_owned()));
+            }
+            Some(everyone) if text.names_somebody() => {
+                let message =
+                    "`everyone` excludes every other field of `subject`: remove it, or the others";
+                return Err((everyone.span(), message.to_owned()));
+            }
+            Some(_) => return Ok(Subjects::default()),
+            None if !text.names_somebody() => {
+                let message = "`subject` names nobody: for everyone, write `everyone = true`";
+                return Err((span, message.to_owned()));
+            }
+            None => {}
+        }
+        let before = unknown.len();
+        let mut ids = |names: &[Spanned<String>],
+                       numbers: &[u32],
+                       what,
+                       find: &dyn Fn(&str) -> Option<u32>| {
+            let mut ids = numbers.to_vec();
+            for name in names {
+                match find(name.get_ref()) {
+                    Some(id) => ids.push(id),
+                    None => unknown.push((name.span(), format!("{what} `{}`", name.get_ref()))),
+                }
+            }
+            (!names.is_empty() || !numbers.is_empty()).then_some(ids)
+        };
+        let uids = ids(&text.users, &text.uids, "user", &|name| directory.user(name));
+        let gids = ids(&text.groups, &text.gids, "group", &|name| directory.group(name));
+        Ok(Subjects {
+            uids,
+            gids,
+            units: text.units.clone(),
+            cgroups: text.cgroups.clone(),
+            incomplete: unknown.len() > before,
+        })
+    }
+
+    fn names_somebody(&self) -> bool {
+        !(self.users.is_empty()
+            && self.uids.is_empty()
+            && self.groups.is_empty()
+            && self.gids.is_empty()
+            && self.units.is_empty()
+            && self.cgroups.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::file::{Content, FileError, read};
+
+    struct Alice;
+
+    impl Directory for Alice {
+        fn user(&self, name: &str) -> Option<u32> {
+            (name == "alice").then_some(1000)
+        }
+
+        fn group(&self, name: &str) -> Option<u32> {
+            (name == "net").then_some(50)
+        }
+    }
+
+    fn rule(text: &str) -> Result<Content, FileError> {
+        read("p", &format!("version = 1\n[[rule]]\nname = \"a\"\n{text}\n"), &Alice)
+    }
+
+    const ALLOW: &str = "allow = [\"resolve\"]";
+
+    #[test]
+    fn a_rule_about_everyone_says_so() {
+        let content = rule(&format!("subject = {{ everyone = true }}\n{ALLOW}")).unwrap();
+        assert_eq!(content.warnings, []);
+        assert_eq!(content.rules[0].0.subject, Subjects::default());
+    }
+
+    #[test]
+    fn a_subject_that_names_nobody_or_too_much_is_refused_at_its_place() {
+        for (subject, line, column, part) in [
+            ("", 2, 1, "it has no `subject`: for everyone, write `subject = { everyone = true }`"),
+            ("subject = {}", 4, 11, "for everyone, write `everyone = true`"),
+            ("subject = { everyone = false }", 4, 24, "can only be true"),
+            ("subject = { everyone = false, uids = [7] }", 4, 24, "can only be true"),
+            ("subject = { uids = [7], everyone = true }", 4, 36, "excludes every other field"),
+            ("subject = { everyone = true, units = [\"a\"] }", 4, 24, "excludes every other field"),
+            ("subject = { everyone = 1 }", 4, 24, "expected a boolean"),
+        ] {
+            let error = rule(&format!("{subject}\n{ALLOW}")).unwrap_err();
+            assert_eq!((error.line, error.column), (line, column), "{error}");
+            assert!(error.message.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_deny_without_subject_is_about_everyone_and_a_warning() {
+        let content = rule("deny = [\"resolve\"]").unwrap();
+        assert_eq!(content.rules[0].0.subject, Subjects::default());
+        let [warning] = content.warnings.as_slice() else { panic!("{content:?}") };
+        assert_eq!(
+            warning.to_string(),
+            "p:2:1: rule `a`: it has no `subject`, so it is about everyone: for everyone, write \
+             `subject = { everyone = true }`"
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_warnings_at_their_place() {
+        let subject = "subject = { users = [\"alice\", \"bob\"], groups = [\"wheel\"] }";
+        let content = rule(&format!("{subject}\n{ALLOW}")).unwrap();
+        let warnings: Vec<_> = content.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                "p:4:31: rule `a`: there is no user `bob`, so the rule leaves it out",
+                "p:4:49: rule `a`: there is no group `wheel`, so the rule leaves it out",
+            ]
+        );
+        let subject = &content.rules[0].0.subject;
+        assert_eq!((&subject.uids, &subject.gids), (&Some(vec![1000]), &Some(vec![])));
+        assert!(subject.incomplete);
+    }
+}

@@ -1,0 +1,97 @@
+//! What a rule can grant: the verbs of the rule language.
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+use crate::language::vocabulary::words;
+
+words! {
+    /// What a rule can grant.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Verb {
+        Create "create" "Make a socket, or a pair of them.";
+        Adopt "adopt" "Take over a descriptor of the client.";
+        Bind "bind" "Give a socket a local address.";
+        Listen "listen" "Make it accept connections.";
+        Accept "accept" "Take a connection.";
+        Connect "connect" "Set the peer; by `MSG_FASTOPEN` too.";
+        Send "send" "Transmit, with headers that the kernel makes.";
+        Receive "receive" "Receive what is for this socket.";
+        Option "option" "Read or write an option, attach a filter, send ancillary data, by class.";
+        Ioctl "ioctl" "`ioctl` about the socket itself.";
+        Capture "capture" "Receive on `AF_PACKET`, or switch a sniffer on.";
+        Inject "inject" "Transmit frames on `AF_PACKET`.";
+        Spoof "spoof" "Transmit packets with headers of one's own: `IPPROTO_RAW`, `IP_HDRINCL`.";
+        Transparent "transparent" "Use addresses that are not the host's: `IP_TRANSPARENT`, `IP_FREEBIND`.";
+        Inspect "inspect" "Look at the state of one's own socket, wait for it, duplicate it, end it.";
+        Handover "handover" "Be given the descriptor itself.";
+        Session "session" "Keep handles beyond one connection: open or clone a session.";
+        Resolve "resolve" "Ask the name service and the databases.";
+        Interfaces "interfaces" "List interfaces and ask for their properties.";
+        Hostname "hostname" "Read the name of the host.";
+        SetHostname "sethostname" "Change the name of the host.";
+        Netns "netns" "Use a network namespace other than the broker's.";
+        Admin "admin" "See the sessions and handles of everybody; load the policy anew.";
+    }
+}
+
+impl Verb {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Its place in [`Verb::ALL`].
+    pub(crate) fn place(self) -> usize {
+        self as usize
+    }
+
+    /// The verb of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|verb| verb.word() == word)
+    }
+}
+
+impl<'de> Deserialize<'de> for Verb {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Self::from_word(&word).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|verb| verb.word()).collect();
+            D::Error::custom(format!("unknown verb `{word}`; the verbs are: {}", known.join(", ")))
+        })
+    }
+}
+
+/// A set of verbs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct VerbSet(u32);
+
+impl VerbSet {
+    /// Whether a verb is in it.
+    pub(crate) fn has(self, verb: Verb) -> bool {
+        self.0 & 1 << verb.place() != 0
+    }
+
+    /// The verbs in it, in order.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Verb> {
+        Verb::ALL.iter().copied().filter(move |verb| self.has(*verb))
+    }
+}
+
+impl FromIterator<Verb> for VerbSet {
+    fn from_iter<I: IntoIterator<Item = Verb>>(verbs: I) -> Self {
+        Self(verbs.into_iter().fold(0, |set, verb| set | 1 << verb.place()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_a_word_of_its_own_and_fits_into_a_set() {
+        for (place, verb) in Verb::ALL.iter().enumerate() {
+            assert_eq!((verb.place(), Verb::from_word(verb.word())), (place, Some(*verb)));
+        }
+        let all: VerbSet = Verb::ALL.iter().copied().collect();
+        assert_eq!(all.iter().count(), Verb::COUNT);
+        assert!(!VerbSet::default().has(Verb::Create));
+    }
+}

@@ -1,0 +1,38 @@
+//! Closed sets of words of the rule language, each with what it means.
+
+/// Declares a set once: its variants, their words, and a sentence about each, which is its documentation
+/// and stands in the reference page.
+macro_rules! words {
+    (
+        $(#[$attribute:meta])*
+        pub enum $set:ident {
+            $($name:ident $word:literal $meaning:literal;)*
+        }
+    ) => {
+        $(#[$attribute])*
+        pub enum $set {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl $set {
+            /// Every one, in the order of the reference page.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The word of the rule language.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// What it stands for, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use words;
