@@ -48,7 +48,7 @@ struct Rule {
 #[derive(Debug)]
 pub(crate) struct Rules(Vec<Rule>);
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 22] = [
     "create",
     "adopt",
     "bind",
@@ -70,7 +70,6 @@ const VERBS: [&str; 23] = [
     "interfaces",
     "hostname",
     "sethostname",
-    "netns",
     "admin",
 ];
 const POOLS: [(&str, &[&str]); 10] = [

@@ -34,8 +34,8 @@ pub use language::{check, file, name, rule, subjects, value, verb};
 /// The closed list of requests that can be made to the policy.
 pub mod action {
     pub use crate::judgement::action::{
-        Administer, Adopt, Capture, Create, EnterNetns, Handover, Hostname, Inspect, Interfaces,
-        Ioctl, OpenSession, OptionAccess, Request, Resolve, SetHostname, SocketOption,
+        Administer, Adopt, Capture, Create, Handover, Hostname, Inspect, Interfaces, Ioctl,
+        OpenSession, OptionAccess, Request, Resolve, SetHostname, SocketOption,
     };
     pub use crate::judgement::traffic::{Accept, Bind, Connect, Listen, Receive, Send};
 }

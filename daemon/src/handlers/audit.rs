@@ -70,7 +70,6 @@ fn matters(question: &Question<'_>) -> bool {
         | Verb::Handover
         | Verb::Session
         | Verb::SetHostname
-        | Verb::Netns
         | Verb::Admin => true,
         Verb::Option => question.option.is_some_and(|class| class != OptionClass::Ordinary),
         Verb::Accept

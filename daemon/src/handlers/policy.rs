@@ -98,9 +98,9 @@ const ITEM: usize = 64;
 /// The memory of a filter.
 fn memory(filter: &Filter) -> usize {
     let Filter { allow, family, kind, protocol, local, local_ports, .. } = filter;
-    let Filter { remote, remote_ports, interface, path, netns, option, netlink, .. } = filter;
+    let Filter { remote, remote_ports, interface, path, option, netlink, .. } = filter;
     let lists = [family, kind, protocol, local, local_ports, remote, remote_ports];
-    let lists = lists.into_iter().chain([interface, path, netns, option, netlink]).flatten();
+    let lists = lists.into_iter().chain([interface, path, option, netlink]).flatten();
     size_of::<Rule>() + texts(allow) + lists.map(|list| texts(list)).sum::<usize>()
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct PolicyCheckArgs {
 /// Tell which rule decides an action, and why the others do not.
 ///
 /// An action is a verb, then constants of family, type and protocol, and operands: local=, remote=,
-/// path=, interface=, netns=, option=, netlink=, snaplen=, lookup=required.
+/// path=, interface=, option=, netlink=, snaplen=, lookup=required.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

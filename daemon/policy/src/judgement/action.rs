@@ -227,16 +227,3 @@ impl Request for SetHostname {
         Question::new(Verb::SetHostname)
     }
 }
-
-/// Use a network namespace other than the broker's.
-#[derive(Debug, Clone)]
-pub struct EnterNetns {
-    /// Its name, or the path of its file.
-    pub name: String,
-}
-
-impl Request for EnterNetns {
-    fn question(&self) -> Question<'_> {
-        Question { netns: Some(&self.name), ..Question::new(Verb::Netns) }
-    }
-}

@@ -57,7 +57,6 @@ fn errno(verb: Verb) -> i32 {
         | Verb::Spoof
         | Verb::Transparent
         | Verb::SetHostname
-        | Verb::Netns
         // What a firewall answers on output.
         | Verb::Send => libc::EPERM,
         Verb::Create
@@ -113,9 +112,6 @@ fn what(question: &Question<'_>) -> String {
     if let Some(interface) = question.interface {
         write!(text, " by interface {}", interface.escape_default()).ok();
     }
-    if let Some(netns) = question.netns {
-        write!(text, " in network namespace {}", netns.escape_default()).ok();
-    }
     text
 }
 
@@ -142,7 +138,6 @@ fn phrase(verb: Verb) -> &'static str {
         Verb::Interfaces => "list interfaces",
         Verb::Hostname => "read the hostname",
         Verb::SetHostname => "set the hostname (sethostname)",
-        Verb::Netns => "use a network namespace (netns)",
         Verb::Admin => "administer the broker (admin)",
     }
 }
@@ -176,7 +171,6 @@ fn side(verb: Verb) -> Option<Side> {
         | Verb::Interfaces
         | Verb::Hostname
         | Verb::SetHostname
-        | Verb::Netns
         | Verb::Admin => None,
     }
 }

@@ -26,7 +26,6 @@ fn lacking(question: &Question<'_>) -> String {
     endpoint(&mut line, question.local, "local");
     endpoint(&mut line, question.remote, "remote");
     field(&mut line, "interface", question.interface);
-    field(&mut line, "netns", question.netns);
     if question.verb == Verb::Option {
         field(&mut line, "option", question.option.map(OptionClass::word));
     }

@@ -20,7 +20,6 @@ impl Rule {
             && self.admits_local(question.local, question.socket)
             && self.admits_socket(question.socket)
             && self.admits_interface(question)
-            && admits(&self.netns, question.netns, Pattern::matches)
             && self.admits_path(question)
             && self.admits_qualifiers(question)
     }
@@ -43,7 +42,6 @@ impl Rule {
             ("local or local_ports", self.admits_local(local, question.socket)),
             ("remote or remote_ports", self.admits_remote(remote, question.socket)),
             ("interface", self.admits_interface(question)),
-            ("netns", admits(&self.netns, question.netns, Pattern::matches)),
             ("path", self.admits_path(question)),
             (qualifier, self.admits_qualifiers(question)),
         ];

@@ -160,7 +160,6 @@ mod tests {
         ("send AF_UNIX * *", &[Identity]),
         ("transparent AF_INET * *", &[RawOrAdministration]),
         ("sethostname * * *", &[System]),
-        ("netns * * *", &[System]),
         ("ioctl * * *", &[]),
     ];
 

@@ -20,7 +20,7 @@ pub enum Need {
     LowPorts,
     /// Another user's identity for `AF_UNIX` addresses.
     Identity,
-    /// The name of the host, other network namespaces.
+    /// The name of the host.
     System,
     /// The groups of the kernel's audit.
     Audit,
@@ -124,7 +124,7 @@ const fn option(need: Need, class: OptionClass) -> Row {
 use Need::{
     Administration, Audit, Broadcast, Identity, LowPorts, Raw, RawOrAdministration, System,
 };
-use Verb::{Bind, Capture, Connect, Create, Netns, Send, SetHostname, Transparent};
+use Verb::{Bind, Capture, Connect, Create, Send, SetHostname, Transparent};
 
 const INTERNET: &[i32] = &[libc::AF_INET, libc::AF_INET6];
 const RAW: &[i32] = &[libc::SOCK_RAW];
@@ -211,5 +211,4 @@ pub(super) const TABLE: &[Row] = &[
 
     // The host.
     on(System, SetHostname), // sethostname(2); tried
-    on(System, Netns), // setns(2); tried
 ];

@@ -26,8 +26,6 @@ pub struct Question<'a> {
     pub remote: Option<Endpoint<'a>>,
     /// The interface.
     pub interface: Option<&'a str>,
-    /// The network namespace.
-    pub netns: Option<&'a str>,
     /// The class of the option.
     pub option: Option<OptionClass>,
     /// The class of the netlink message.
@@ -49,7 +47,6 @@ impl<'a> Question<'a> {
             local: None,
             remote: None,
             interface: None,
-            netns: None,
             option: None,
             message: None,
             length: None,

@@ -251,6 +251,14 @@ fn mistakes_are_told_with_their_place() {
         ("version = 1\nrules = []", 2, 1, "expected one of"),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"creat\"]", 4, 9, "the verbs are: create"),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nfamly = []", 5, 1, "`family`"),
+        // The field and the verb of earlier versions.
+        (
+            "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nnetns = [\"n\"]",
+            5,
+            1,
+            "unknown field `netns`",
+        ),
+        ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"netns\"]", 4, 9, "unknown verb `netns`"),
         (
             "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nlocal = [\"10.0.0.1/8\"]",
             5,

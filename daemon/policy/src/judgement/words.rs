@@ -24,7 +24,6 @@ pub struct Described {
     local: Option<SocketName>,
     remote: Option<SocketName>,
     interface: Option<String>,
-    netns: Option<String>,
     option: Option<OptionClass>,
     message: Option<MessageClass>,
     length: Option<u64>,
@@ -49,7 +48,6 @@ impl FromStr for Described {
             local: None,
             remote: None,
             interface: None,
-            netns: None,
             option: None,
             message: None,
             length: None,
@@ -109,7 +107,6 @@ impl Described {
                 });
             }
             "interface" => self.interface = Some(value.to_owned()),
-            "netns" => self.netns = Some(value.to_owned()),
             "option" => {
                 let known = OptionClass::ALL.iter().find(|class| class.word() == value);
                 self.option =
@@ -127,8 +124,8 @@ impl Described {
             "lookup" => self.looked_up = value == "required",
             _ => {
                 return Err(format!(
-                    "unknown operand `{name}`: local, remote, path, interface, netns, option, \
-                     netlink, snaplen, lookup"
+                    "unknown operand `{name}`: local, remote, path, interface, option, netlink, \
+                    , snaplen, lookup"
                 ));
             }
         }
@@ -159,7 +156,6 @@ impl Request for Described {
         };
         let question = question.from(self.local.as_ref()).to(self.remote.as_ref());
         Question {
-            netns: self.netns.as_deref(),
             option: self.option,
             message: self.message,
             length: self.length,

@@ -62,7 +62,6 @@ fn impossible(rule: &Rule) -> impl Iterator<Item = (Verb, &'static str)> {
         ("remote_ports", !rule.remote_ports.is_empty()),
         ("interface", !rule.interface.is_empty()),
         ("path", !rule.path.is_empty()),
-        ("netns", !rule.netns.is_empty()),
     ];
     rule.verbs().filter_map(move |verb| {
         let missing = named.iter().find(|(field, named)| *named && !has(verb, field));
@@ -80,7 +79,6 @@ pub fn has(verb: Verb, field: &str) -> bool {
                 | Verb::Interfaces
                 | Verb::Hostname
                 | Verb::SetHostname
-                | Verb::Netns
                 | Verb::Admin
         ),
         "local" | "local_ports" => matches!(
@@ -104,7 +102,6 @@ pub fn has(verb: Verb, field: &str) -> bool {
             verb,
             Verb::Bind | Verb::Listen | Verb::Accept | Verb::Connect | Verb::Send | Verb::Receive
         ),
-        "netns" => verb == Verb::Netns,
         _ => true,
     }
 }
@@ -140,7 +137,6 @@ fn covers(rule: &Rule, other: &Rule) -> bool {
         && every(&rule.remote_ports, &other.remote_ports, |own, other| own.covers(*other))
         && every(&rule.interface, &other.interface, Pattern::covers)
         && every(&rule.path, &other.path, PathPrefix::covers)
-        && every(&rule.netns, &other.netns, Pattern::covers)
 }
 
 /// Whether a rule that denies takes every hand-over that another is about.

@@ -97,8 +97,6 @@ pub struct RuleText {
     pub interface: Vec<Pattern>,
     #[serde(deserialize_with = "list::path")]
     pub path: Vec<PathPrefix>,
-    #[serde(deserialize_with = "list::netns")]
-    pub netns: Vec<Pattern>,
     #[serde(deserialize_with = "list::option")]
     pub option: Vec<OptionClass>,
     #[serde(deserialize_with = "list::netlink")]
@@ -208,7 +206,6 @@ impl RuleText {
             remote_ports: self.remote_ports,
             interface: self.interface,
             path: self.path,
-            netns: self.netns,
             option: self.option,
             netlink: self.netlink,
             snaplen: self.snaplen,

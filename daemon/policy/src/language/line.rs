@@ -27,7 +27,6 @@ impl Rule {
         field(&mut line, "remote_ports", &rule.remote_ports);
         field(&mut line, "interface", &rule.interface);
         field(&mut line, "path", &rule.path);
-        field(&mut line, "netns", &rule.netns);
         field(&mut line, "option", rule.option.iter().map(|class| class.word()));
         field(&mut line, "netlink", rule.netlink.iter().map(|class| class.word()));
         let mut plain = |name: &str, value: Option<String>| {

@@ -42,7 +42,6 @@ lists! {
         "remote_ports" remote_ports Ports;
         "interface" interface Pattern;
         "path" path PathPrefix;
-        "netns" netns Pattern;
         "option" option OptionClass;
         "netlink" netlink MessageClass;
     }
@@ -88,7 +87,6 @@ mod tests {
             "remote_ports",
             "interface",
             "path",
-            "netns",
             "option",
             "netlink",
         ];

@@ -49,7 +49,6 @@ pub struct Rule {
     pub remote_ports: Vec<Ports>,
     pub interface: Vec<Pattern>,
     pub path: Vec<PathPrefix>,
-    pub netns: Vec<Pattern>,
     /// An `allow` with an empty list grants every class but `unknown`.
     pub option: Vec<OptionClass>,
     /// An `allow` with an empty list grants none.

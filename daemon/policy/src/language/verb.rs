@@ -29,7 +29,6 @@ words! {
         Interfaces "interfaces" "List interfaces and ask for their properties.";
         Hostname "hostname" "Read the name of the host.";
         SetHostname "sethostname" "Change the name of the host.";
-        Netns "netns" "Use a network namespace other than the broker's.";
         Admin "admin" "See the sessions and handles of everybody; load the policy anew.";
     }
 }
