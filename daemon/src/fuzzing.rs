@@ -17,9 +17,9 @@ use tokio::time::timeout;
 use crate::config::limits::Limits;
 use crate::handlers;
 use crate::session::broker::Broker;
+use crate::transport::peer;
 use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
-use crate::transport::subject;
 use sockbroker_policy::Policy;
 
 /// How long the broker may take for one input.
@@ -54,7 +54,7 @@ async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
     let broker = Arc::new(Broker::new(policy, Limits::default()));
     let methods = handlers::methods();
     let serving =
-        Server::new(broker, methods, signal).serve(UnixStream::from_std(theirs)?, subject::own()?);
+        Server::new(broker, methods, signal).serve(UnixStream::from_std(theirs)?, peer::own()?);
     let reading = async {
         let mut ours = UnixStream::from_std(ours)?;
         let mut answers = Vec::new();

@@ -18,4 +18,5 @@ pub mod table;
 pub mod quota;
 pub mod config;
 pub mod observe;
+pub mod principal;
 pub mod error;

@@ -11,6 +11,7 @@ use sockbroker_policy::Policy;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::subject::Subject;
 use sockbrokerd::config::limits::Limits;
+use sockbrokerd::principal::Principal;
 use sockbrokerd::rpc::call::RequestParts;
 use sockbrokerd::rpc::core::{Core, Message};
 use sockbrokerd::rpc::methods::MethodTable;
@@ -100,7 +101,11 @@ impl Fixture {
         let subject = subject.in_cgroup(Some(place.to_owned()).filter(|place| !place.is_empty()));
         let limits = Limits { resolver_jobs: 64, resolver_jobs_per_user: 64, ..Limits::default() };
         let broker = Arc::new(Broker::new(policy(EVERYTHING), limits));
-        let facts = Facts { subject: subject.clone(), framing: Framing::Lsp, descriptors: true };
+        let facts = Facts {
+            principal: Principal::Local(subject.clone()),
+            framing: Framing::Lsp,
+            descriptors: true,
+        };
         let connection = Arc::new(Connection::begin(&broker, facts));
         let core = Core::new(connection, TABLE.clone());
         let (token, hostname) = (String::new(), String::new());

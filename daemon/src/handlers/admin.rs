@@ -45,9 +45,9 @@ fn sessions_of_user(call: &Call) -> Result<Vec<Arc<Session>>, OpError> {
     if call.session().restricted() > 0 {
         return Err(OpError::Session("a session that gave rights up lists its own handles alone"));
     }
-    let uid = call.session().uid();
+    let principal = call.session().principal().key();
     let mut sessions = call.broker().sessions();
-    sessions.retain(|session| session.uid() == uid);
+    sessions.retain(|session| session.principal().key() == principal);
     Ok(sessions)
 }
 

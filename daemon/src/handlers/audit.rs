@@ -15,8 +15,8 @@ pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
     if !call.broker().audit.is_on() || !matters(question) || moves_data(call.method()) {
         return;
     }
-    let uid = call.connection().facts().subject.uid;
-    call.broker().audit.tell(uid, || {
+    let principal = call.connection().principal().key();
+    call.broker().audit.report(principal, || {
         decision(call, "allowed", question.verb)
             .with("rule", rule.as_str())
             .with("grant", question.grant())
@@ -26,8 +26,8 @@ pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
 
 /// Tells of a refusal.
 pub(super) fn denied(call: &Call, denial: &Denial) {
-    let uid = call.connection().facts().subject.uid;
-    call.broker().audit.tell(uid, || {
+    let principal = call.connection().principal().key();
+    call.broker().audit.report(principal, || {
         decision(call, "denied", denial.verb)
             .with("rule", denial.rule.as_str())
             .with("grant", denial.grant.as_str())
@@ -37,12 +37,12 @@ pub(super) fn denied(call: &Call, denial: &Denial) {
 
 /// Who may do what, and by which rule.
 fn allowance(call: &Call, question: &Question<'_>, rule: &RuleName) -> String {
-    let uid = call.connection().facts().subject.uid;
+    let uid = call.connection().subject().uid;
     format!("uid {uid} may {}: rule {:?} allows it", question.what(), rule.as_str())
 }
 
 fn decision(call: &Call, verdict: &'static str, verb: Verb) -> Record {
-    let subject = &call.connection().facts().subject;
+    let subject = call.connection().subject();
     Record::new("decision")
         .with("verdict", verdict)
         .with("verb", verb.word())

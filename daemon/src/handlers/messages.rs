@@ -274,7 +274,7 @@ fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
     if call.caller().is_broker() {
         return Ok(());
     }
-    let subject = &call.connection().facts().subject;
+    let subject = call.connection().subject();
     let words: Vec<_> = data.chunks_exact(4).filter_map(|word| word.first_chunk()).collect();
     let own = match words.as_slice() {
         [pid, uid, gid] if data.len() == 12 => {

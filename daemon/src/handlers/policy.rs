@@ -55,7 +55,7 @@ impl PolicyServer for Handlers {
     }
 
     fn whoami(call: &Call, _: WhoamiParams) -> OpResult<Effective> {
-        let (rights, subject) = (call.rights(), &call.connection().facts().subject);
+        let (rights, subject) = (call.rights(), call.connection().subject());
         let rules = rights.rules().into_iter();
         let rules = rules.map(|rule| RuleInfo { name: rule.name.to_string(), says: rule.line() });
         Ok(Effective {

@@ -53,7 +53,7 @@ impl SessionServer for Handlers {
 
     fn attach(call: &Call, params: AttachParams) -> OpResult<Opened> {
         let AttachParams { token, attachments } = params;
-        let session = call.broker().find(&token, call.connection().facts().subject.uid)?;
+        let session = call.broker().find(&token, &call.connection().principal().key())?;
         let token = session.token().ok_or(OpError::Session("the session is closed"))?;
         if let Some(wanted) = attachments {
             call.connection().ask_for_attachments(wanted)?;
@@ -75,7 +75,7 @@ impl SessionServer for Handlers {
 
     fn info(call: &Call, _: InfoParams) -> OpResult<SessionInfo> {
         let (session, connection) = (call.session(), call.connection());
-        let facts = connection.facts();
+        let (facts, subject) = (connection.facts(), connection.subject());
         Ok(SessionInfo {
             session: session.number(),
             connection: connection.number(),
@@ -84,9 +84,9 @@ impl SessionServer for Handlers {
             default_timeout: session.default_timeout.get().seconds(),
             linger: session.linger().as_secs_f64(),
             opened: session.is_open(),
-            uid: facts.subject.uid,
-            gid: facts.subject.gid,
-            pid: facts.subject.pid,
+            uid: subject.uid,
+            gid: subject.gid,
+            pid: subject.pid,
             spelling: facts.framing.word().to_owned(),
             descriptors: facts.descriptors,
             attachments: connection.takes_attachments(),

@@ -14,8 +14,8 @@ use sockbroker_sys::identity::{self, Identity};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{During, OpError, OpResult};
+use crate::principal::Principal;
 use crate::quota::User;
-use sockbroker_policy::subject::Subject;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The broker's own identity, and the gate before threads with others.
@@ -55,7 +55,8 @@ impl CallerIdentities {
 
     /// The caller of a subject. One with the broker's own ids acts directly, unless the broker could
     /// do more than that user; root could in any case.
-    pub fn of(&self, subject: &Subject, user: &Arc<User>) -> CallerIdentity {
+    pub fn of(&self, principal: &Principal, user: &Arc<User>) -> CallerIdentity {
+        let Principal::Local(subject) = principal;
         let (uid, gid, groups) = (subject.uid, subject.gid, subject.groups.clone());
         let identity = Identity { uid, gid, groups };
         let same = self.own.as_ref().is_some_and(|own| own.is_same(&identity));

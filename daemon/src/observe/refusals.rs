@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::principal::PrincipalKey;
+
 /// How long lines are counted together.
 const PERIOD: Duration = Duration::from_mins(1);
 /// Users and reasons that are counted apart; further users share one count for each reason.
@@ -35,8 +37,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is counted together: a reason, and a user where the kernel reports one.
-type Key = (Reason, Option<u32>);
+/// What is counted together: a reason, and a principal where the kernel reports one.
+type Key = (Reason, Option<PrincipalKey>);
 
 /// The lines of one key since the first of them.
 #[derive(Debug)]
@@ -50,17 +52,17 @@ struct Count {
 #[derive(Debug, PartialEq, Eq)]
 struct LeftOut {
     reason: Reason,
-    uid: Option<u32>,
+    principal: Option<PrincipalKey>,
     count: u64,
 }
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reason, uid, count } = self;
+        let Self { reason, principal, count } = self;
         let s = if *count == 1 { "" } else { "s" };
         write!(f, "{count} more connection{s} refused ({reason}")?;
-        match uid {
-            Some(uid) => write!(f, ", uid {uid})"),
+        match principal {
+            Some(principal) => write!(f, ", {principal})"),
             None => f.write_str(")"),
         }
     }
@@ -86,8 +88,8 @@ impl Refusals {
     }
 
     /// Writes a line about a refused connection, or counts it.
-    pub fn report(&self, reason: Reason, uid: Option<u32>, write: impl FnOnce()) {
-        if self.admit(reason, uid, Instant::now()) {
+    pub fn report(&self, reason: Reason, principal: Option<PrincipalKey>, write: impl FnOnce()) {
+        if self.admit(reason, principal, Instant::now()) {
             write();
         }
     }
@@ -107,10 +109,12 @@ impl Refusals {
     }
 
     /// Whether a line is written.
-    fn admit(&self, reason: Reason, uid: Option<u32>, now: Instant) -> bool {
+    fn admit(&self, reason: Reason, principal: Option<PrincipalKey>, now: Instant) -> bool {
         let mut counts = self.counts();
-        let is_apart = counts.contains_key(&(reason, uid)) || counts.len() < KEYS;
-        let key = (reason, uid.filter(|_| is_apart));
+        let mut key = (reason, principal);
+        if !counts.contains_key(&key) && counts.len() >= KEYS {
+            key.1 = None;
+        }
         let count = counts.entry(key).or_insert(Count { began: now, lines: 0, left_out: 0 });
         if count.lines < self.lines {
             count.lines += 1;
@@ -127,15 +131,19 @@ impl Refusals {
         };
         let mut counts = self.counts();
         let over = counts.extract_if(|_, count| is_over(count));
-        let left_out =
-            over.map(|((reason, uid), count)| LeftOut { reason, uid, count: count.left_out });
+        let left_out = over.map(|((reason, principal), count)| LeftOut {
+            reason,
+            principal,
+            count: count.left_out,
+        });
         left_out.filter(|left_out| left_out.count > 0).collect()
     }
 }
 
 impl LeftOut {
     fn write(&self) {
-        let Self { reason, uid, count } = self;
+        let Self { reason, principal, count } = self;
+        let uid = principal.as_ref().and_then(PrincipalKey::uid);
         tracing::warn!(uid, %reason, count, "{self}");
     }
 }
@@ -143,6 +151,10 @@ impl LeftOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn user(uid: u32) -> PrincipalKey {
+        PrincipalKey::of_uid(uid)
+    }
 
     const REASON: Reason = Reason::Limit("connections_per_user");
 
@@ -154,29 +166,32 @@ mod tests {
         for second in 0..59 {
             let now = begun + Duration::from_secs(second);
             for _ in 0..1000 {
-                written += u64::from(refusals.admit(REASON, Some(7), now));
+                written += u64::from(refusals.admit(REASON, Some(user(7)), now));
             }
             assert_eq!(refusals.take_left_out(Some(now)), []);
         }
         assert_eq!(written, 3);
         let over = begun + Duration::from_mins(1);
         let left_out = refusals.take_left_out(Some(over));
-        assert_eq!(left_out, [LeftOut { reason: REASON, uid: Some(7), count: 59_000 - 3 }]);
+        assert_eq!(
+            left_out,
+            [LeftOut { reason: REASON, principal: Some(user(7)), count: 59_000 - 3 }]
+        );
         assert_eq!(
             left_out[0].to_string(),
             "58997 more connections refused (limit connections_per_user, uid 7)"
         );
-        assert!(refusals.admit(REASON, Some(7), over), "another minute");
+        assert!(refusals.admit(REASON, Some(user(7)), over), "another minute");
         assert_eq!(refusals.take_left_out(None), []);
     }
 
     #[test]
     fn each_user_and_each_reason_has_lines_of_its_own() {
         let (refusals, now) = (Refusals::new(1), Instant::now());
-        assert!(refusals.admit(REASON, Some(7), now));
-        assert!(!refusals.admit(REASON, Some(7), now));
-        assert!(refusals.admit(REASON, Some(8), now));
-        assert!(refusals.admit(Reason::UnknownPeer, Some(7), now));
+        assert!(refusals.admit(REASON, Some(user(7)), now));
+        assert!(!refusals.admit(REASON, Some(user(7)), now));
+        assert!(refusals.admit(REASON, Some(user(8)), now));
+        assert!(refusals.admit(Reason::UnknownPeer, Some(user(7)), now));
         assert!(refusals.admit(Reason::NotAccepted, None, now));
         let left_out = refusals.take_left_out(None);
         assert_eq!(
@@ -188,7 +203,8 @@ mod tests {
     #[test]
     fn many_users_do_not_make_many_lines() {
         let (refusals, now) = (Refusals::new(2), Instant::now());
-        let written = (0..100_000).filter(|uid| refusals.admit(REASON, Some(*uid), now)).count();
+        let written =
+            (0..100_000).filter(|uid| refusals.admit(REASON, Some(user(*uid)), now)).count();
         assert!(written <= 64 + 2, "{written}");
         assert!(refusals.counts().len() <= KEYS + 1);
         let of_several = refusals.take_left_out(None);

@@ -113,7 +113,7 @@ pub fn join_fanout(
 ) -> OpResult<()> {
     /// `PACKET_FANOUT_FLAG_UNIQUEID` in the upper half: the kernel chooses the group.
     const UNIQUE: u32 = 0x2000 << 16;
-    let uid = entry.user().uid();
+    let principal = entry.user().key();
     // struct fanout_args begins with the group and the type, as an int does in host order.
     let bytes = value.bytes(entry.declared().domain);
     let number = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default();
@@ -122,10 +122,10 @@ pub fn join_fanout(
         set(permit, entry, value)?;
         let chosen = option::get_int(entry.fd(), libc::SOL_PACKET, libc::PACKET_FANOUT);
         let group = group_of(chosen.during("getsockopt")?.cast_unsigned());
-        entry.ends.known().fanout = groups.join(group, uid);
+        entry.ends.known().fanout = groups.join(group, principal);
         return Ok(());
     }
-    let member = groups.join(group_of(number), uid).ok_or(taken)?;
+    let member = groups.join(group_of(number), principal).ok_or(taken)?;
     set(permit, entry, value)?;
     entry.ends.known().fanout = Some(member);
     Ok(())

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::limits::{Limits, size};
 use crate::error::LimitExceeded;
-
+use crate::principal::PrincipalKey;
 use crate::quota::rate::Rate;
 use crate::quota::traffic::Traffic;
 
@@ -98,7 +98,7 @@ impl Quota {
 /// One user.
 #[derive(Debug)]
 pub struct User {
-    uid: u32,
+    key: PrincipalKey,
     quota: Arc<Quota>,
     own: [AtomicU64; SHARES],
     all: Arc<[AtomicU64; SHARES]>,
@@ -120,10 +120,10 @@ pub struct Reservation {
 }
 
 impl User {
-    fn new(uid: u32, quota: Arc<Quota>, all: Arc<[AtomicU64; SHARES]>) -> Self {
+    fn new(key: PrincipalKey, quota: Arc<Quota>, all: Arc<[AtomicU64; SHARES]>) -> Self {
         let rate = |limit: LimitExceeded| (limit.value > 0).then(|| Rate::new(limit));
         Self {
-            uid,
+            key,
             own: Default::default(),
             all,
             packets: rate(quota.packets),
@@ -135,9 +135,9 @@ impl User {
         }
     }
 
-    /// The user id.
-    pub fn uid(&self) -> u32 {
-        self.uid
+    /// The key of the principal.
+    pub fn key(&self) -> &PrincipalKey {
+        &self.key
     }
 
     /// How much of a share is in use.
@@ -255,7 +255,7 @@ impl Later for Option<(Duration, LimitExceeded)> {
 pub struct Users {
     quota: Arc<Quota>,
     all: Arc<[AtomicU64; SHARES]>,
-    known: Mutex<HashMap<u32, Arc<User>>>,
+    known: Mutex<HashMap<PrincipalKey, Arc<User>>>,
     /// Of users that were forgotten.
     past: Traffic,
 }
@@ -270,9 +270,9 @@ impl Users {
     }
 
     /// The user of this id. It stays known when it has gone, so that it finds its debts again.
-    pub fn user(&self, uid: u32) -> Arc<User> {
+    pub fn user(&self, key: &PrincipalKey) -> Arc<User> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN && !known.contains_key(&uid) {
+        if known.len() >= KNOWN && !known.contains_key(key) {
             known.retain(|_, user| {
                 let stays = Arc::strong_count(user) > 1 || !user.is_idle();
                 if !stays {
@@ -281,8 +281,8 @@ impl Users {
                 stays
             });
         }
-        let user = || Arc::new(User::new(uid, self.quota.clone(), self.all.clone()));
-        known.entry(uid).or_insert_with(user).clone()
+        let user = || Arc::new(User::new(key.clone(), self.quota.clone(), self.all.clone()));
+        known.entry(key.clone()).or_insert_with(user).clone()
     }
 
     /// What went through the sockets of all users so far.
@@ -304,6 +304,10 @@ impl Users {
 pub(crate) mod tests {
     use super::*;
 
+    pub(crate) fn uid(uid: u32) -> PrincipalKey {
+        PrincipalKey::of_uid(uid)
+    }
+
     fn limit(name: &'static str, value: u64) -> LimitExceeded {
         LimitExceeded { name, value }
     }
@@ -321,19 +325,19 @@ pub(crate) mod tests {
 
     /// A user with so much of each share.
     pub(crate) fn user(share: u64) -> Arc<User> {
-        Users::new(quota(share, u64::MAX, 0, 0)).user(1)
+        Users::new(quota(share, u64::MAX, 0, 0)).user(&uid(1))
     }
 
     /// A handle of a user without limits.
     pub(crate) fn handle() -> Reservation {
         let users = Users::new(quota(u64::MAX, u64::MAX, 0, 0));
-        users.user(1).take(Share::Handles, 1).unwrap()
+        users.user(&uid(1)).take(Share::Handles, 1).unwrap()
     }
 
     #[test]
     fn a_share_is_limited_for_each_user_and_for_all() {
         let users = Users::new(quota(2, 3, 0, 0));
-        let (one, two) = (users.user(1), users.user(2));
+        let (one, two) = (users.user(&uid(1)), users.user(&uid(2)));
         let first = one.take(Share::Handles, 2).unwrap();
         assert_eq!(one.take(Share::Handles, 1).unwrap_err(), limit("own", 2));
         assert_eq!(two.take(Share::Handles, 2).unwrap_err(), limit("all", 3));
@@ -348,7 +352,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_taken_grows_and_shrinks_within_the_limit() {
         let users = Users::new(quota(10, 20, 0, 0));
-        let user = users.user(1);
+        let user = users.user(&uid(1));
         let mut taken = user.take(Share::Bytes, 4).unwrap();
         taken.resize(10).unwrap();
         assert_eq!(taken.resize(11), Err(limit("own", 10)));
@@ -361,7 +365,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_seconds_worth_goes_at_once_and_then_the_rate_holds() {
-        let user = Users::new(quota(1, 1, 100, 0)).user(1);
+        let user = Users::new(quota(1, 1, 100, 0)).user(&uid(1));
         for _ in 0..100 {
             assert_eq!(user.delay(), None);
             user.spend(1, 1 << 20);
@@ -375,10 +379,10 @@ pub(crate) mod tests {
 
     #[test]
     fn the_slower_of_both_rates_counts_and_without_one_nothing_waits() {
-        let user = Users::new(quota(1, 1, 1000, 10)).user(1);
+        let user = Users::new(quota(1, 1, 1000, 10)).user(&uid(1));
         user.spend(1001, 100);
         assert_eq!(user.delay().unwrap().1, limit("bytes", 10));
-        let free = Users::new(quota(1, 1, 0, 0)).user(1);
+        let free = Users::new(quota(1, 1, 0, 0)).user(&uid(1));
         free.spend(usize::MAX, usize::MAX);
         assert_eq!(free.delay(), None);
     }
@@ -386,13 +390,13 @@ pub(crate) mod tests {
     #[test]
     fn a_user_that_comes_back_finds_its_debts() {
         let users = Users::new(quota(1, 1, 1, 0));
-        users.user(7).spend(100, 0);
-        assert!(users.user(7).delay().is_some());
-        assert!(users.user(8).delay().is_none());
-        for uid in 1000..3000 {
-            users.user(uid);
+        users.user(&uid(7)).spend(100, 0);
+        assert!(users.user(&uid(7)).delay().is_some());
+        assert!(users.user(&uid(8)).delay().is_none());
+        for number in 1000..3000 {
+            users.user(&uid(number));
         }
-        assert!(users.user(7).delay().is_some(), "a debt is not forgotten");
+        assert!(users.user(&uid(7)).delay().is_some(), "a debt is not forgotten");
         assert!(users.known.lock().unwrap().len() <= KNOWN, "the others are");
     }
 }

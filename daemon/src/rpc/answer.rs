@@ -131,7 +131,7 @@ pub(super) fn conclude(
 ) -> (bytes::Bytes, ResponseParts) {
     let ended = outcome_or_panic.unwrap_or_else(|()| {
         let name = method.name;
-        let subject = &call.connection().facts().subject;
+        let subject = call.connection().subject();
         let (unit, session) = (subject.unit.as_deref(), call.session().number());
         tracing::error!(method = name, uid = subject.uid, unit, session, "a call panicked");
         Err(RpcError::plain(ErrorKind::Internal, format!("{name} failed in the broker")))

@@ -16,6 +16,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::refusals::Refusals;
 use crate::ops::control_end::ControlEnds;
 use crate::ops::unix_file::ControlFile;
+use crate::principal::{Principal, PrincipalKey};
 use crate::quota::{Quota, Reservation, Users};
 use crate::session::Session;
 use crate::session::policy::{Loader, PolicyInForce};
@@ -23,7 +24,6 @@ use crate::session::token::Token;
 use crate::table::fanout::FanoutGroups;
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Restriction;
-use sockbroker_policy::subject::Subject;
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -106,8 +106,8 @@ impl Broker {
         self
     }
 
-    fn tell_session(&self, session: &Session, state: &'static str) {
-        self.audit.tell(session.uid(), || {
+    fn report_session(&self, session: &Session, state: &'static str) {
+        self.audit.report(session.principal().key(), || {
             Record::new("session")
                 .with("state", state)
                 .with("session", session.number())
@@ -129,15 +129,17 @@ impl Broker {
         };
         let policy = loaded.map_err(|reason| {
             tracing::error!(reason, "the policy cannot be used: the old one stays");
-            self.audit
-                .tell_own(|| Record::new("policy").with("state", "kept").with("reason", &*reason));
+            self.audit.report_own(|| {
+                Record::new("policy").with("state", "kept").with("reason", &*reason)
+            });
             OpError::Policy(reason)
         })?;
         let revokes = policy.revokes();
         let generation = self.policy.replace(policy);
         tracing::info!(generation, "another policy is in force");
-        self.audit
-            .tell_own(|| Record::new("policy").with("state", "loaded").with("number", generation));
+        self.audit.report_own(|| {
+            Record::new("policy").with("state", "loaded").with("number", generation)
+        });
         if revokes {
             self.revoke();
         }
@@ -171,8 +173,8 @@ impl Broker {
     }
 
     /// The session that a connection of this subject begins in.
-    pub fn begin(&self, subject: &Subject) -> Arc<Session> {
-        let session = Arc::new(Session::new(self.number(), subject, &self.limits));
+    pub fn begin(&self, principal: &Principal) -> Arc<Session> {
+        let session = Arc::new(Session::new(self.number(), principal, &self.limits));
         self.implicit().insert(session.number(), Arc::downgrade(&session));
         session
     }
@@ -194,25 +196,26 @@ impl Broker {
             return Err(OpError::Session("the session is closed: connect anew"));
         }
         if !opened.contains_key(&session.number()) {
-            self.check_room(&opened, session.uid())?;
+            self.check_room(&opened, session.principal())?;
         }
         let token = session.open(linger)?;
         if opened.insert(session.number(), session.clone()).is_none() {
-            self.tell_session(session, "opened");
+            self.report_session(session, "opened");
         }
         self.implicit().remove(&session.number());
         Ok(token)
     }
 
     /// The session of a token. A wrong token and another user's are the same error.
-    pub fn find(&self, token: &str, uid: u32) -> OpResult<Arc<Session>> {
+    pub fn find(&self, token: &str, principal: &PrincipalKey) -> OpResult<Arc<Session>> {
         let unknown = OpError::Session("no session with this token");
         let Some(token) = Token::parse(token) else {
             return Err(unknown);
         };
         let session = self.opened().get(&token.session()).cloned();
         let valid = |session: &Arc<Session>| {
-            session.uid() == uid && session.token().is_some_and(|own| own.matches(&token))
+            session.principal().key() == *principal
+                && session.token().is_some_and(|own| own.matches(&token))
         };
         session.filter(valid).ok_or(unknown)
     }
@@ -220,7 +223,7 @@ impl Broker {
     /// `session.clone`: a session with the same handles, which waits for its first connection.
     pub fn duplicate(&self, session: &Session) -> OpResult<Token> {
         let mut opened = self.opened();
-        self.check_room(&opened, session.uid())?;
+        self.check_room(&opened, session.principal())?;
         let clone = session.duplicate(self.number(), &self.limits)?;
         let token = clone.open(None)?;
         clone.expect_connection(Duration::from_secs(self.limits.clone_seconds));
@@ -237,7 +240,7 @@ impl Broker {
         (kept, share): (Restriction, Reservation),
     ) -> OpResult<Token> {
         let mut opened = self.opened();
-        self.check_room(&opened, parent.uid())?;
+        self.check_room(&opened, parent.principal())?;
         let child = parent.child(self.number(), &self.limits);
         child.restrict(kept, share)?;
         let token = child.open(linger)?;
@@ -253,12 +256,18 @@ impl Broker {
         if policy.is_owner(uid) { most.saturating_add(reserved) } else { most }
     }
 
-    fn check_room(&self, opened: &HashMap<u64, Arc<Session>>, uid: u32) -> OpResult<()> {
+    fn check_room(
+        &self,
+        opened: &HashMap<u64, Arc<Session>>,
+        principal: &Principal,
+    ) -> OpResult<()> {
         let limits = &self.limits;
+        let uid = principal.subject().uid;
         if opened.len() >= size(self.room(uid, limits.sessions, limits.sessions_reserved)) {
             return Err(OpError::Limit { name: "sessions", value: limits.sessions });
         }
-        let own = opened.values().filter(|session| session.uid() == uid).count();
+        let key = principal.key();
+        let own = opened.values().filter(|session| session.principal().key() == key).count();
         if own >= size(limits.sessions_per_user) {
             let value = limits.sessions_per_user;
             return Err(OpError::Limit { name: "sessions_per_user", value });
@@ -269,7 +278,7 @@ impl Broker {
     /// Ends a session: its handles close, its token is void.
     pub fn close(&self, session: &Session) {
         if self.opened().remove(&session.number()).is_some() {
-            self.tell_session(session, "closed");
+            self.report_session(session, "closed");
         }
         self.implicit().remove(&session.number());
         session.close();
@@ -285,7 +294,7 @@ impl Broker {
         self.refusals.sweep();
         for (number, session) in over {
             tracing::debug!(session = number, uid = session.uid(), "session is over");
-            self.tell_session(&session, "over");
+            self.report_session(&session, "over");
             session.close();
         }
     }

@@ -9,6 +9,7 @@ use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
 use crate::observe::metrics::OpenConnection;
 use crate::observe::refusals::Reason;
+use crate::principal::Principal;
 use crate::quota::User;
 use crate::session::Session;
 use crate::session::broker::Broker;
@@ -45,7 +46,7 @@ impl Framing {
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Who is at the other end.
-    pub subject: Subject,
+    pub principal: Principal,
     /// How its messages are framed.
     pub framing: Framing,
     /// Whether descriptors can ride beside frames.
@@ -83,12 +84,12 @@ impl Connection {
     /// A new connection in an implicit session of its own.
     pub fn begin(broker: &Arc<Broker>, facts: Facts) -> Self {
         let number = broker.number();
-        let session = broker.begin(&facts.subject);
+        let session = broker.begin(&facts.principal);
         session.join(number);
-        let user = broker.users.user(facts.subject.uid);
+        let user = broker.users.user(&facts.principal.key());
         Self {
             number,
-            caller: broker.callers.of(&facts.subject, &user),
+            caller: broker.callers.of(&facts.principal, &user),
             resolver: broker.resolver.of(&user),
             user,
             attachments: AtomicBool::new(false),
@@ -109,6 +110,16 @@ impl Connection {
     /// What is fixed.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Who is at the other end.
+    pub fn principal(&self) -> &Principal {
+        &self.facts.principal
+    }
+
+    /// What the rules of the policy judge of its principal.
+    pub fn subject(&self) -> &Subject {
+        self.facts.principal.subject()
     }
 
     /// What its user has in use.
@@ -149,15 +160,15 @@ impl Connection {
         let (policy, generation) = self.broker.policy.current();
         let restrictions = session.restrictions();
         let restricted = restrictions.len();
-        let rights = Arc::new(policy.select(&self.facts.subject, restrictions));
+        let rights = Arc::new(policy.select(self.subject(), restrictions));
         let rights = selected.insert(Selected { generation, session: number, restricted, rights });
         rights.rights.clone()
     }
 
     /// Logs that the connection cannot be served.
     pub fn log_failure(&self, error: &io::Error) {
-        let uid = Some(self.facts.subject.uid);
-        self.broker.refusals.report(Reason::NotServed, uid, || {
+        let uid = self.subject().uid;
+        self.broker.refusals.report(Reason::NotServed, Some(self.principal().key()), || {
             tracing::warn!(%error, uid, "a connection cannot be served");
         });
     }

@@ -146,6 +146,7 @@ impl Finished {
 mod tests {
     use super::*;
     use crate::config::limits::Limits;
+    use crate::principal::PrincipalKey;
     use crate::quota::{Quota, Users};
 
     fn calls(id: u64) -> LastCalls {
@@ -159,7 +160,7 @@ mod tests {
 
     fn user(bytes: u64) -> Arc<User> {
         let limits = Limits { resolve_kept_bytes_per_user: bytes, ..Limits::default() };
-        Users::new(Arc::new(Quota::new(&limits))).user(7)
+        Users::new(Arc::new(Quota::new(&limits))).user(&PrincipalKey::of_uid(7))
     }
 
     #[test]

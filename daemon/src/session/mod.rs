@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
+use crate::principal::Principal;
 use crate::quota::{Reservation, Share, User};
 use crate::session::finished::{Fate, Finished, KeptAnswer, LastCalls};
 use crate::session::lookups::Lookups;
@@ -32,14 +33,13 @@ use crate::session::token::Token;
 use crate::table::Table;
 use crate::table::entry::Entry;
 use crate::table::timeout::{Timeout, TimeoutCell};
-use sockbroker_policy::subject::Subject;
 
-/// What a subject's handles live in.
+/// What a principal's handles live in.
 #[derive(Debug)]
 pub struct Session {
     number: u64,
-    /// Who began it.
-    subject: Subject,
+    /// Whose it is: who began it.
+    principal: Principal,
     began: Instant,
     table: Mutex<Table>,
     handle_limit: usize,
@@ -70,12 +70,12 @@ struct Life {
 }
 
 impl Session {
-    /// An empty session of a subject.
-    pub fn new(number: u64, subject: &Subject, limits: &Limits) -> Self {
+    /// An empty session of a principal.
+    pub fn new(number: u64, principal: &Principal, limits: &Limits) -> Self {
         let longest = Duration::from_secs(limits.resolve_kept_seconds);
         Self {
             number,
-            subject: subject.clone(),
+            principal: principal.clone(),
             began: Instant::now(),
             table: Mutex::new(Table::default()),
             handle_limit: size(limits.handles),
@@ -107,9 +107,14 @@ impl Session {
         self.number
     }
 
-    /// The user it belongs to.
+    /// Whose it is.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The user id of its principal, for reports.
     pub fn uid(&self) -> u32 {
-        self.subject.uid
+        self.principal.subject().uid
     }
 
     /// How long ago it began.
@@ -280,7 +285,7 @@ impl Session {
     /// A session without handles that has given up as much.
     #[must_use]
     pub fn child(&self, number: u64, limits: &Limits) -> Self {
-        let child = Self::new(number, &self.subject, limits);
+        let child = Self::new(number, &self.principal, limits);
         child.set_given_up(self.given_up());
         child
     }

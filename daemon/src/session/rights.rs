@@ -72,7 +72,7 @@ impl Session {
     /// Closes the sockets that a policy would not grant, and ends calls that wait on them. Gives their
     /// number.
     pub fn revoke(&self, policy: &Policy) -> usize {
-        let rights = policy.select(&self.subject, self.restrictions());
+        let rights = policy.select(self.principal.subject(), self.restrictions());
         let grants = |entry: &Entry| {
             let adopt = Adopt { socket: entry.actual() };
             rights.ask(Create { socket: entry.actual() }).is_ok() || rights.ask(adopt).is_ok()

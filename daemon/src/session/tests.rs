@@ -7,11 +7,16 @@ use sockbroker_proto::address::Address;
 use super::*;
 use crate::quota::{Quota, Users};
 use sockbroker_policy::rights::Restriction;
+use sockbroker_policy::subject::Subject;
+
+fn principal() -> Principal {
+    Principal::Local(Subject::new(7, 7))
+}
 
 #[test]
 fn a_session_gives_rights_up_no_more_often_than_its_limit() {
     let limits = Limits { restrictions: 2, ..Limits::default() };
-    let session = Session::new(1, &Subject::new(7, 7), &limits);
+    let session = Session::new(1, &principal(), &limits);
     session.restrict(nothing(), memory(&user(), 1)).unwrap();
     session.restrict(nothing(), memory(&user(), 1)).unwrap();
     let refused = session.restrict(nothing(), memory(&user(), 1)).unwrap_err();
@@ -21,7 +26,7 @@ fn a_session_gives_rights_up_no_more_often_than_its_limit() {
 
 #[test]
 fn a_clone_has_given_up_as_much() {
-    let session = Session::new(1, &Subject::new(7, 7), &Limits::default());
+    let session = Session::new(1, &principal(), &Limits::default());
     session.restrict(nothing(), memory(&user(), 1)).unwrap();
     assert_eq!(session.duplicate(2, &Limits::default()).unwrap().restricted(), 1);
 }
@@ -29,7 +34,7 @@ fn a_clone_has_given_up_as_much() {
 #[test]
 fn memory_of_a_restriction_counts_once_until_the_last_session_that_has_it_ends() {
     let (user, limits) = (user(), Limits::default());
-    let session = Session::new(1, &Subject::new(7, 7), &limits);
+    let session = Session::new(1, &principal(), &limits);
     session.restrict(nothing(), memory(&user, 100)).unwrap();
     let clone = session.duplicate(2, &limits).unwrap();
     assert_eq!(user.used(Share::Restrictions), 100);
@@ -44,7 +49,7 @@ fn nothing() -> Restriction {
 }
 
 fn user() -> Arc<User> {
-    Users::new(Arc::new(Quota::new(&Limits::default()))).user(7)
+    Users::new(Arc::new(Quota::new(&Limits::default()))).user(&principal().key())
 }
 
 fn memory(user: &Arc<User>, bytes: u64) -> Reservation {
@@ -54,7 +59,7 @@ fn memory(user: &Arc<User>, bytes: u64) -> Reservation {
 #[test]
 fn a_session_remembers_look_ups_up_to_its_limit() {
     let limits = Limits { lookups_kept: 1, ..Limits::default() };
-    let session = Session::new(1, &Subject::new(7, 7), &limits);
+    let session = Session::new(1, &principal(), &limits);
     let address = |last| Address::Inet { host: Ipv4Addr::new(10, 0, 0, last), port: 0 };
     session.looked_up("a.example", [address(1)]);
     session.looked_up("b.example", [address(2)]);

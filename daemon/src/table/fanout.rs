@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::principal::PrincipalKey;
+
 /// The groups of all users.
 #[derive(Debug, Clone, Default)]
 pub struct FanoutGroups(Arc<Mutex<HashMap<u16, Owner>>>);
 
 #[derive(Debug)]
 struct Owner {
-    uid: u32,
+    principal: PrincipalKey,
     sockets: usize,
 }
 
@@ -28,12 +30,14 @@ pub struct Membership {
 
 impl FanoutGroups {
     /// A place in a group; `None` if it is another user's.
-    pub fn join(&self, group: u16, uid: u32) -> Option<Membership> {
+    pub fn join(&self, group: u16, principal: &PrincipalKey) -> Option<Membership> {
         match self.owners().entry(group) {
             Slot::Vacant(free) => {
-                free.insert(Owner { uid, sockets: 1 });
+                free.insert(Owner { principal: principal.clone(), sockets: 1 });
             }
-            Slot::Occupied(mut owner) if owner.get().uid == uid => owner.get_mut().sockets += 1,
+            Slot::Occupied(mut owner) if owner.get().principal == *principal => {
+                owner.get_mut().sockets += 1;
+            }
             Slot::Occupied(_) => return None,
         }
         Some(Membership { groups: self.clone(), group, kept: false })
@@ -70,25 +74,26 @@ impl Drop for Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::tests::uid;
 
     #[test]
     fn a_group_is_one_users_until_its_last_socket_has_gone() {
         let groups = FanoutGroups::default();
-        let first = groups.join(7, 1000).unwrap();
-        let second = groups.join(7, 1000).unwrap();
-        assert!(groups.join(7, 1001).is_none() && groups.join(8, 1001).is_some());
+        let first = groups.join(7, &uid(1000)).unwrap();
+        let second = groups.join(7, &uid(1000)).unwrap();
+        assert!(groups.join(7, &uid(1001)).is_none() && groups.join(8, &uid(1001)).is_some());
         drop(first);
-        assert!(groups.join(7, 1001).is_none());
+        assert!(groups.join(7, &uid(1001)).is_none());
         drop(second);
-        assert!(groups.join(7, 1001).is_some());
+        assert!(groups.join(7, &uid(1001)).is_some());
     }
 
     #[test]
     fn a_group_of_a_passed_descriptor_stays_its_users() {
         let groups = FanoutGroups::default();
-        let mut member = groups.join(7, 1000).unwrap();
+        let mut member = groups.join(7, &uid(1000)).unwrap();
         member.keep();
         drop(member);
-        assert!(groups.join(7, 1001).is_none() && groups.join(7, 1000).is_some());
+        assert!(groups.join(7, &uid(1001)).is_none() && groups.join(7, &uid(1000)).is_some());
     }
 }

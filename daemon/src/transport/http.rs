@@ -24,10 +24,10 @@ use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
 use crate::config::limits::size;
 use crate::handlers::metrics::page;
+use crate::principal::Principal;
 use crate::rpc::core::{Core, Message};
 use crate::session::connection::{Connection, Facts, Framing};
 use crate::session::finished::LastCalls;
-use sockbroker_policy::subject::Subject;
 
 /// Names the session of a request that does not stay on one connection.
 const SESSION_HEADER: &str = "sockbroker-session";
@@ -35,15 +35,15 @@ const SESSION_HEADER: &str = "sockbroker-session";
 type Body = Full<Bytes>;
 
 /// Serves one connection that speaks HTTP, until it ends or becomes a WebSocket.
-pub(super) async fn serve(server: Server, io: UnixStream, subject: Subject) {
-    if let Some(upgrade) = serve_http(&server, io, subject.clone()).await {
-        serve_websocket(&server, upgrade, subject).await;
+pub(super) async fn serve(server: Server, io: UnixStream, principal: Principal) {
+    if let Some(upgrade) = serve_http(&server, io, principal.clone()).await {
+        serve_websocket(&server, upgrade, principal).await;
     }
 }
 
 /// Serves HTTP to its end; what comes out of an upgrade goes on without it.
-async fn serve_http(server: &Server, io: UnixStream, subject: Subject) -> Option<OnUpgrade> {
-    let facts = Facts { subject, framing: Framing::Http, descriptors: false };
+async fn serve_http(server: &Server, io: UnixStream, principal: Principal) -> Option<OnUpgrade> {
+    let facts = Facts { principal, framing: Framing::Http, descriptors: false };
     let connection = Arc::new(Connection::begin(&server.broker, facts));
     let peer = match Peer::of(&io) {
         Ok(peer) => Arc::new(peer),
@@ -141,8 +141,8 @@ async fn call(
         return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type must be application/json");
     }
     if let Some(token) = request.headers().get(SESSION_HEADER) {
-        let uid = connection.facts().subject.uid;
-        let session = token.to_str().ok().and_then(|token| server.broker.find(token, uid).ok());
+        let key = connection.principal().key();
+        let session = token.to_str().ok().and_then(|token| server.broker.find(token, &key).ok());
         let attached = session.and_then(|session| connection.attach(session).ok());
         if attached.is_none() {
             let reason = "no session with this token, or the connection's own holds handles";
@@ -231,7 +231,7 @@ async fn upgrade(
     }
 }
 
-async fn serve_websocket(server: &Server, upgrade: OnUpgrade, subject: Subject) {
+async fn serve_websocket(server: &Server, upgrade: OnUpgrade, principal: Principal) {
     let (io, input) = match upgrade.await {
         Ok(upgraded) => match upgraded.downcast::<TokioIo<Stalling>>() {
             Ok(parts) => (parts.io.into_inner().into_inner(), BytesMut::from(&parts.read_buf[..])),
@@ -242,7 +242,7 @@ async fn serve_websocket(server: &Server, upgrade: OnUpgrade, subject: Subject) 
             return;
         }
     };
-    let facts = Facts { subject, framing: Framing::WebSocket, descriptors: false };
+    let facts = Facts { principal, framing: Framing::WebSocket, descriptors: false };
     let connection = Arc::new(Connection::begin(&server.broker, facts));
     let codec = Codec::websocket(server.broker.limits.frame());
     let stream = io.into_std().map(Into::into).and_then(Stream::socket);

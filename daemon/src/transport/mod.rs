@@ -6,7 +6,7 @@
 
 pub mod server;
 pub mod shutdown;
-pub mod subject;
+pub mod peer;
 mod codec;
 mod connection;
 mod deadline;

@@ -16,14 +16,14 @@ use tokio::time::{sleep, timeout};
 use super::codec::Codec;
 use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
-use super::{connection, http, subject};
+use super::{connection, http, peer};
 use crate::observe::refusals::{Reason, Refusals};
 use crate::ops::unix_file::ControlFile;
+use crate::principal::{Principal, PrincipalKey};
 use crate::rpc::core::Core;
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Framing};
-use sockbroker_policy::subject::Subject;
 
 /// How long accepting rests when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -91,7 +91,7 @@ impl Server {
         if let Stream::Socket(end) = &stream {
             self.broker.control_ends.note(end.get_ref().as_fd())?;
         }
-        let subject = subject::own()?;
+        let principal = peer::own()?;
         let mut input = BytesMut::new();
         let mut shutdown = self.shutdown.clone();
         let first = tokio::select! {
@@ -107,7 +107,7 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
         let descriptors = framing == Framing::Lsp && matches!(stream, Stream::Socket(_));
-        let facts = Facts { subject, framing, descriptors };
+        let facts = Facts { principal, framing, descriptors };
         let core =
             Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
         connection::serve(self.shutdown.clone(), Ok(stream), codec, core, input).await;
@@ -133,16 +133,17 @@ impl Server {
             Ok(peer) => peer.uid(),
             Err(error) => return self.refuse_unknown(&error, None),
         };
+        let key = PrincipalKey::of_uid(uid);
         let limits = &self.broker.limits;
         let in_all = self.broker.room(uid, limits.connections, limits.connections_reserved);
         let most = (in_all, limits.connections_per_user);
-        match ConnectionCounts::take(&self.counts, uid, most) {
+        match ConnectionCounts::take(&self.counts, &key, most) {
             Ok(place) => {
                 let server = self.clone();
                 connections.spawn(async move {
                     // Here and not before: it reads files, for which no other connection has to wait.
-                    match subject::of(&io) {
-                        Ok(subject) => server.serve(io, subject).await,
+                    match peer::of(&io) {
+                        Ok(principal) => server.serve(io, principal).await,
                         Err(error) => server.refuse_unknown(&error, Some(uid)),
                     }
                     drop(place);
@@ -150,7 +151,7 @@ impl Server {
             }
             Err(limit) => {
                 self.broker.metrics.crossed(limit);
-                self.broker.refusals.report(Reason::Limit(limit), Some(uid), || {
+                self.broker.refusals.report(Reason::Limit(limit), Some(key), || {
                     tracing::warn!(uid, limit, "too many connections: closed");
                 });
             }
@@ -158,13 +159,14 @@ impl Server {
     }
 
     fn refuse_unknown(&self, error: &io::Error, uid: Option<u32>) {
-        self.broker.refusals.report(Reason::UnknownPeer, uid, || {
+        let key = uid.map(PrincipalKey::of_uid);
+        self.broker.refusals.report(Reason::UnknownPeer, key, || {
             tracing::warn!(%error, uid, "{UNKNOWN_PEER}");
         });
     }
 
     /// Finds out how a connection is spelt, and serves it so.
-    pub async fn serve(self, io: UnixStream, subject: Subject) {
+    pub async fn serve(self, io: UnixStream, principal: Principal) {
         let patience = Duration::from_secs(self.broker.limits.detect_seconds);
         let mut shutdown = self.shutdown.clone();
         let first = tokio::select! {
@@ -176,18 +178,19 @@ impl Server {
             Ok(Ok(None)) => return,
             Ok(Err(error)) => return tracing::debug!(%error, "a connection failed at once"),
             Err(_) => {
+                let subject = principal.subject();
                 let (uid, unit) = (subject.uid, subject.unit.as_deref());
                 return tracing::debug!(uid, unit, "a silent connection was closed");
             }
         };
         let (framing, codec) = match self.message_framing(first) {
             Some(found) => found,
-            None if first.is_ascii_uppercase() => return http::serve(self, io, subject).await,
+            None if first.is_ascii_uppercase() => return http::serve(self, io, principal).await,
             None => return tracing::debug!(first, "a connection speaks no known protocol"),
         };
-        let facts = Facts { subject, framing, descriptors: framing == Framing::Lsp };
+        let facts = Facts { principal, framing, descriptors: framing == Framing::Lsp };
         let connection = Arc::new(Connection::begin(&self.broker, facts));
-        let (number, subject) = (connection.number(), &connection.facts().subject);
+        let (number, subject) = (connection.number(), connection.subject());
         let (uid, unit) = (subject.uid, subject.unit.as_deref());
         tracing::debug!(connection = number, uid, pid = subject.pid, unit, "connection began");
         let core = Core::new(connection.clone(), self.methods.clone());
@@ -221,42 +224,42 @@ async fn rest(error: &io::Error, refusals: &Refusals) {
 
 /// How many connections there are, in all and of each user.
 #[derive(Debug, Default)]
-struct ConnectionCounts(Mutex<HashMap<u32, u64>>);
+struct ConnectionCounts(Mutex<HashMap<PrincipalKey, u64>>);
 
 /// A connection's place; given up when dropped.
 #[derive(Debug)]
 struct CountedConnection {
     counts: Arc<ConnectionCounts>,
-    uid: u32,
+    principal: PrincipalKey,
 }
 
 impl ConnectionCounts {
     /// A place, or the name of the limit that is reached.
     fn take(
         counts: &Arc<Self>,
-        uid: u32,
+        principal: &PrincipalKey,
         most: (u64, u64),
     ) -> Result<CountedConnection, &'static str> {
         let mut taken = counts.0.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.values().sum::<u64>() >= most.0 {
             return Err("connections");
         }
-        let own = taken.entry(uid).or_default();
+        let own = taken.entry(principal.clone()).or_default();
         if *own >= most.1 {
             return Err("connections_per_user");
         }
         *own += 1;
-        Ok(CountedConnection { counts: counts.clone(), uid })
+        Ok(CountedConnection { counts: counts.clone(), principal: principal.clone() })
     }
 }
 
 impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut taken = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.uid) {
+        if let Some(own) = taken.get_mut(&self.principal) {
             *own -= 1;
             if *own == 0 {
-                taken.remove(&self.uid);
+                taken.remove(&self.principal);
             }
         }
     }
@@ -266,15 +269,22 @@ impl Drop for CountedConnection {
 mod tests {
     use super::*;
 
+    fn key(uid: u32) -> PrincipalKey {
+        PrincipalKey::of_uid(uid)
+    }
+
     #[test]
     fn places_are_counted_in_all_and_by_user() {
         let counts = Arc::<ConnectionCounts>::default();
-        let first = ConnectionCounts::take(&counts, 1, (3, 2)).unwrap();
-        let _second = ConnectionCounts::take(&counts, 1, (3, 2)).unwrap();
-        assert_eq!(ConnectionCounts::take(&counts, 1, (3, 2)).unwrap_err(), "connections_per_user");
-        let _third = ConnectionCounts::take(&counts, 2, (3, 2)).unwrap();
-        assert_eq!(ConnectionCounts::take(&counts, 3, (3, 2)).unwrap_err(), "connections");
+        let first = ConnectionCounts::take(&counts, &key(1), (3, 2)).unwrap();
+        let _second = ConnectionCounts::take(&counts, &key(1), (3, 2)).unwrap();
+        assert_eq!(
+            ConnectionCounts::take(&counts, &key(1), (3, 2)).unwrap_err(),
+            "connections_per_user"
+        );
+        let _third = ConnectionCounts::take(&counts, &key(2), (3, 2)).unwrap();
+        assert_eq!(ConnectionCounts::take(&counts, &key(3), (3, 2)).unwrap_err(), "connections");
         drop(first);
-        assert!(ConnectionCounts::take(&counts, 3, (3, 2)).is_ok());
+        assert!(ConnectionCounts::take(&counts, &key(3), (3, 2)).is_ok());
     }
 }

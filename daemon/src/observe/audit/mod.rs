@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::principal::PrincipalKey;
 pub use rates::Limits;
-use rates::{Rates, Uid, Verdict};
+use rates::{About, Rates, Verdict};
 pub use record::{Record, Value};
 pub use sink::{Destination, Sink};
 
@@ -95,19 +96,19 @@ impl Audit {
         self.0.as_ref().map_or(0, |inner| inner.shared.lost.load(Ordering::Relaxed))
     }
 
-    /// Reports a decision about a user; `make` runs if there is room for its record.
-    pub fn tell(&self, uid: u32, make: impl FnOnce() -> Record) {
-        self.add(Some(uid), make);
+    /// Reports a decision about a principal; `make` runs if the limits admit the record.
+    pub fn report(&self, principal: PrincipalKey, make: impl FnOnce() -> Record) {
+        self.add(Some(principal), make);
     }
 
-    /// Reports what the broker does by itself.
-    pub fn tell_own(&self, make: impl FnOnce() -> Record) {
+    /// Reports an event of the broker itself.
+    pub fn report_own(&self, make: impl FnOnce() -> Record) {
         self.add(None, make);
     }
 
-    fn add(&self, uid: Uid, make: impl FnOnce() -> Record) {
+    fn add(&self, about: About, make: impl FnOnce() -> Record) {
         let Some(inner) = &self.0 else { return };
-        let dropped = match inner.admit(uid) {
+        let dropped = match inner.admit(about) {
             Verdict::Written(dropped) => dropped,
             Verdict::UserDropped => {
                 inner.shared.lost.fetch_add(1, Ordering::Relaxed);
@@ -126,9 +127,9 @@ impl Audit {
 }
 
 impl Inner {
-    fn admit(&self, uid: Uid) -> Verdict {
+    fn admit(&self, about: About) -> Verdict {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let verdict = rates.admit(uid, Instant::now());
+        let verdict = rates.admit(about, Instant::now());
         let forgotten = rates.take_forgotten();
         self.shared.dropped.fetch_add(forgotten, Ordering::Relaxed);
         verdict
@@ -204,6 +205,10 @@ mod tests {
         Record::new("test").with("n", 1_u64)
     }
 
+    fn user(uid: u32) -> PrincipalKey {
+        PrincipalKey::of_uid(uid)
+    }
+
     fn limits(in_all: u64) -> Limits {
         Limits { in_all, per_user: in_all, users: 8 }
     }
@@ -216,7 +221,7 @@ mod tests {
         let shared = inner.shared.clone();
         let audit = Audit(Some(Arc::new(inner)));
         for _ in 0..5 {
-            audit.tell(7, record);
+            audit.report(user(7), record);
         }
         assert_eq!(audit.lost(), 3, "the queue holds two");
         drop(audit);
@@ -232,7 +237,7 @@ mod tests {
         let full = Sink::open(&Destination::File("/dev/full".into())).unwrap().unwrap();
         let (audit, writer) = Audit::start(full, limits(1000)).unwrap();
         for _ in 0..3 {
-            audit.tell_own(record);
+            audit.report_own(record);
         }
         let shared = audit.0.as_ref().unwrap().shared.clone();
         drop(audit);
@@ -247,7 +252,7 @@ mod tests {
         let audit = Audit(Some(Arc::new(inner)));
         let mut made = 0;
         for _ in 0..10 {
-            audit.tell_own(|| {
+            audit.report_own(|| {
                 made += 1;
                 record()
             });
@@ -264,7 +269,7 @@ mod tests {
             rates.began_before(Duration::from_secs(1));
         };
         for uid in [7, 7, 7, 8] {
-            audit.tell(uid, record);
+            audit.report(user(uid), record);
         }
         next_second();
         let said = |records: &Receiver<Record>| {
@@ -272,14 +277,14 @@ mod tests {
             said.collect::<Vec<_>>()
         };
         assert_eq!((audit.lost(), said(&records)), (2, vec![None, None]));
-        audit.tell(8, record);
-        audit.tell(7, record);
+        audit.report(user(8), record);
+        audit.report(user(7), record);
         assert_eq!(said(&records), [None, Some(Value::Number(2))]);
         // A record that finds the queue full leaves what it would have said to the next of anyone.
-        audit.tell(7, record);
+        audit.report(user(7), record);
         next_second();
         for uid in [8, 9, 7] {
-            audit.tell(uid, record);
+            audit.report(user(uid), record);
         }
         let shared = &audit.0.as_ref().unwrap().shared;
         assert_eq!((audit.lost(), shared.dropped.load(Ordering::Relaxed)), (4, 2));
@@ -288,7 +293,7 @@ mod tests {
     #[test]
     fn without_a_destination_nothing_is_made() {
         let audit = Audit::default();
-        audit.tell(7, || unreachable!("nobody listens"));
+        audit.report(user(7), || unreachable!("nobody listens"));
         assert_eq!((audit.is_on(), audit.lost()), (false, 0));
     }
 }

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::principal::PrincipalKey;
+
 /// The rates, and how many users are counted separately.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -29,8 +31,8 @@ pub(super) enum Verdict {
     Dropped,
 }
 
-/// The user of a record; `None` for what the broker does by itself.
-pub(super) type Uid = Option<u32>;
+/// Whom a record is about; `None` for an event of the broker itself.
+pub(super) type About = Option<PrincipalKey>;
 
 /// The records of the present second.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub(super) struct Rates {
     /// How many users had records in the second before.
     before: u64,
     active: u64,
-    users: HashMap<Uid, Count>,
+    users: HashMap<About, Count>,
     /// Those of users that are not counted separately.
     rest: Count,
     /// Drops of users that were forgotten.
@@ -76,13 +78,13 @@ impl Rates {
     }
 
     /// What becomes of a record of a user.
-    pub(super) fn admit(&mut self, uid: Uid, now: Instant) -> Verdict {
+    pub(super) fn admit(&mut self, about: About, now: Instant) -> Verdict {
         if now.saturating_duration_since(self.began) >= Duration::from_secs(1) {
             self.begin_second(now);
         }
         let Limits { in_all, per_user, users } = self.limits;
-        let is_apart = self.users.contains_key(&uid) || self.users.len() < users;
-        let count = if is_apart { self.users.entry(uid).or_default() } else { &mut self.rest };
+        let is_apart = self.users.contains_key(&about) || self.users.len() < users;
+        let count = if is_apart { self.users.entry(about).or_default() } else { &mut self.rest };
         self.active += u64::from(count.records == 0);
         count.records += 1;
         if count.records > per_user {
@@ -146,7 +148,7 @@ mod tests {
     }
 
     fn written(rates: &mut Rates, uid: u32, records: usize, now: Instant) -> usize {
-        let verdicts = (0..records).map(|_| rates.admit(Some(uid), now));
+        let verdicts = (0..records).map(|_| rates.admit(Some(PrincipalKey::of_uid(uid)), now));
         verdicts.filter(|verdict| matches!(verdict, Verdict::Written(_))).count()
     }
 
@@ -185,11 +187,11 @@ mod tests {
         let (mut rates, now) = rates(100, 2, 8);
         let next = now + Duration::from_secs(3);
         for verdict in [Verdict::Written(0), Verdict::Written(0), Verdict::UserDropped] {
-            assert_eq!(rates.admit(Some(1), now), verdict);
+            assert_eq!(rates.admit(Some(PrincipalKey::of_uid(1)), now), verdict);
         }
-        assert_eq!(rates.admit(Some(2), next), Verdict::Written(0));
-        assert_eq!(rates.admit(Some(1), next), Verdict::Written(1));
-        assert_eq!(rates.admit(Some(1), next), Verdict::Written(0));
+        assert_eq!(rates.admit(Some(PrincipalKey::of_uid(2)), next), Verdict::Written(0));
+        assert_eq!(rates.admit(Some(PrincipalKey::of_uid(1)), next), Verdict::Written(1));
+        assert_eq!(rates.admit(Some(PrincipalKey::of_uid(1)), next), Verdict::Written(0));
     }
 
     #[test]
@@ -198,7 +200,8 @@ mod tests {
         let mut reported = 0;
         for uid in 0..1000 {
             for _ in 0..2 {
-                if let Verdict::Written(dropped) = rates.admit(Some(uid), now) {
+                if let Verdict::Written(dropped) = rates.admit(Some(PrincipalKey::of_uid(uid)), now)
+                {
                     reported += dropped;
                 }
             }
