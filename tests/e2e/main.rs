@@ -33,6 +33,7 @@ mod datagrams;
 mod discover;
 mod documentation;
 mod names;
+mod networks;
 mod startup;
 mod confinement;
 mod credentials;

@@ -6,8 +6,8 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
-use crate::network::interface::name_in_address;
-use crate::network::resolve::{self, Question};
+use crate::network::resolve::Question;
+use crate::ops::socket_endpoints;
 use crate::ops::unix_file::{self, Passed, Search};
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
@@ -17,19 +17,23 @@ use sockbroker_policy::target::{FileFacts, Target};
 use sockbroker_policy::verb::Verb;
 
 impl Call {
-    /// Reads an address for a kind of socket, asking resolver or interface table where it must.
-    /// Without a name there is no await, so a call keeps its place among its neighbours.
+    /// Reads an address for a kind of socket, asking the resolver or the socket where it must; an address
+    /// that names an interface needs a socket. Without a name there is no await, so a call keeps its
+    /// place among its neighbours.
     pub(super) async fn address(
         &self,
         facts: SocketSpec,
         value: &AddressValue,
+        socket: Option<&Entry>,
     ) -> OpResult<Address> {
         match value.read(facts)? {
             Parsed::File(_) => Err(OpError::type_error("a file is no address here")),
             Parsed::Address(Address::Opaque { family, data }) => known(facts, family, data),
             Parsed::Address(address) => Ok(address),
             Parsed::Interface(address) => {
-                resolve::interface_address(self.permit(Interfaces)?, address)
+                let permit = self.permit(Interfaces)?;
+                let none = || OpError::type_error("an address of a socket is no address here");
+                socket_endpoints::interface_address(permit, socket.ok_or_else(none)?, address)
             }
             Parsed::Host(host) => {
                 let permit = self.permit(Resolve)?;
@@ -55,7 +59,7 @@ impl Call {
         {
             return self.passed_file(entry, file, (call, verb)).await;
         }
-        let address = self.address(facts, value).await?;
+        let address = self.address(facts, value, Some(entry)).await?;
         check_family(entry, call, &address)?;
         match address {
             Address::UnixPath(path) => self.path(entry, path, (call, verb)).await,
@@ -177,7 +181,8 @@ fn known(facts: SocketSpec, family: u16, data: Vec<u8>) -> OpResult<Address> {
     raw.decode(facts.protocol).ok_or_else(|| OpError::value("an empty address"))
 }
 
-/// An address for a result; `None` where the kernel gave none.
-pub(super) fn spell(address: Option<&Address>) -> AddressValue {
-    address.map_or(AddressValue::None(()), |address| address.to_value(&name_in_address))
+/// An address of a socket for a result; `None` where the kernel gave none.
+pub(super) fn spell(entry: &Entry, address: Option<&Address>) -> AddressValue {
+    let name = |index| socket_endpoints::name_in_address(entry, index);
+    address.map_or(AddressValue::None(()), |address| address.to_value(&name))
 }

@@ -85,8 +85,8 @@ fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInf
         r#type: facts.ty,
         proto: facts.protocol,
         timeout: entry.timeout().seconds(),
-        local: spell(state.local.as_ref()),
-        peer: spell(state.peer.as_ref()),
+        local: spell(entry, state.local.as_ref()),
+        peer: spell(entry, state.peer.as_ref()),
         listening: state.listening,
         age: entry.age().as_secs_f64(),
     }

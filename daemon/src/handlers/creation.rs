@@ -73,7 +73,11 @@ pub(super) fn create(
     let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
     let (facts, nonblocking) = kind.without_minus_one().facts(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
+    let entry = call.broker().network.create(
+        call.permit(Create { socket: facts })?,
+        timeout,
+        call.room()?,
+    )?;
     admit(call, Arc::new(entry), want_fd)
 }
 
@@ -92,7 +96,8 @@ pub(super) async fn pair(
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let permit = call.permit(Create { socket: facts })?;
     let handles = (call.room()?, call.room()?);
-    let (first, second) = open::pair(permit, timeout, handles, call.caller()).await?;
+    let (first, second) =
+        call.broker().network.pair(permit, timeout, handles, call.caller()).await?;
     let first = admit(call, Arc::new(first), want_fd)?;
     match admit(call, Arc::new(second), want_fd) {
         Ok(second) => Ok((first, second)),
@@ -188,7 +193,11 @@ async fn connect_one(
     timeout: Timeout,
 ) -> OpResult<Entry> {
     let facts = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
-    let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
+    let entry = call.broker().network.create(
+        call.permit(Create { socket: facts })?,
+        timeout,
+        call.room()?,
+    )?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
         connect::bind(call.permit_bind(&entry, target)?, &entry, call.caller()).await?;
@@ -255,7 +264,11 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
     }
     let facts = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
     let timeout = call.session().default_timeout.get();
-    let entry = open::create(call.permit(Create { socket: facts })?, timeout, call.room()?)?;
+    let entry = call.broker().network.create(
+        call.permit(Create { socket: facts })?,
+        timeout,
+        call.room()?,
+    )?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if wanted.reuse_port {
         set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -279,9 +292,11 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
 /// `socket.has_dualstack_ipv6()`: tried, as in Python.
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
     let facts = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
-    let Ok(entry) =
-        open::create(call.permit(Create { socket: facts })?, Timeout::Blocking, call.room()?)
-    else {
+    let Ok(entry) = call.broker().network.create(
+        call.permit(Create { socket: facts })?,
+        Timeout::Blocking,
+        call.room()?,
+    ) else {
         return Ok(false);
     };
     let set = set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);

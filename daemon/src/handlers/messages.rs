@@ -151,7 +151,7 @@ fn spell_message(
         data: call.give_bytes(message.data),
         ancdata,
         flags,
-        address: spell(sender.as_ref()),
+        address: spell(entry, sender.as_ref()),
     }
 }
 

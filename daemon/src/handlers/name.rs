@@ -13,10 +13,9 @@ use sockbroker_sys::databases;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::handlers::address::spell;
 use crate::handlers::creation::service;
 use crate::handlers::number::{c_int, int, int_or};
-use crate::network::interface;
+use crate::network::host;
 use crate::network::resolve::Question;
 use crate::rpc::call::Call;
 use sockbroker_policy::action::{Hostname, Resolve};
@@ -37,7 +36,7 @@ impl NamesServer for Handlers {
         };
         let found = call.look_up(question).await?;
         let spelt = found.into_iter().map(|info| {
-            let address = spell(info.address.decode(info.proto).as_ref());
+            let address = resolved(info.address.decode(info.proto).as_ref());
             AddressInfo(info.family, info.kind, info.proto, info.canonical_name, address)
         });
         Ok(spelt.collect())
@@ -95,11 +94,16 @@ impl NamesServer for Handlers {
     }
 }
 
+/// An address for a result. Those of the resolver name no interface.
+fn resolved(address: Option<&Address>) -> AddressValue {
+    address.map_or(AddressValue::None(()), |address| address.to_value(&|_index| String::new()))
+}
+
 /// `socket.getfqdn` of `socket.py`.
 async fn full_name(call: &Call, name: String) -> OpResult<String> {
     let mut name = name.trim().to_owned();
     if name.is_empty() || name == "0.0.0.0" || name == "::" {
-        name = interface::hostname(call.permit(Hostname)?)?;
+        name = host::hostname(call.permit(Hostname)?)?;
     }
     match host_by_address(call, name.clone()).await {
         Ok(HostEntry(hostname, aliases, _)) => {
@@ -155,7 +159,7 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
             ty: libc::SOCK_STREAM,
             protocol: 0,
         };
-        Some(call.address(facts, &AddressValue::Tuple(port_zero)).await?)
+        Some(call.address(facts, &AddressValue::Tuple(port_zero), None).await?)
     };
     match found {
         Some(Address::Inet { host, .. }) => Ok(host.into()),

@@ -71,7 +71,7 @@ impl Call {
             Some(address) if looks => match address {
                 // The rcvall of the documentation listens where its address is.
                 Address::Inet { host, .. } if entry.rcvall.is_some() => {
-                    socket_endpoints::interface_of(*host)
+                    socket_endpoints::interface_of(entry, *host)
                 }
                 address => socket_endpoints::interface(entry, address)?,
             },
@@ -248,7 +248,7 @@ impl Call {
         if let Some(device) =
             device.or_else(|| device_of(level, name, value)).filter(|_| at_interface)
         {
-            request.interfaces = socket_endpoints::devices(&device)?;
+            request.interfaces = socket_endpoints::devices(entry, &device)?;
         }
         request.group = group.map(|(group, _)| SocketName::Address(group));
         request.source = source(level, name, value).map(SocketName::Address);

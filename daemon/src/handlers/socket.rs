@@ -104,7 +104,7 @@ impl SocketServer for Handlers {
             r#type: created.r#type,
             proto: created.proto,
             timeout: created.timeout,
-            address: spell(peer.as_ref()),
+            address: spell(&entry, peer.as_ref()),
         })
     }
 
@@ -187,14 +187,14 @@ impl SocketServer for Handlers {
         let GetsocknameParams { handle } = params;
         let entry = call.entry(handle)?;
         let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(spell(connect::local_address(permit, &entry)?.as_ref()))
+        Ok(spell(&entry, connect::local_address(permit, &entry)?.as_ref()))
     }
 
     fn getpeername(call: &Call, params: GetpeernameParams) -> OpResult<AddressValue> {
         let GetpeernameParams { handle } = params;
         let entry = call.entry(handle)?;
         let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(spell(connect::peer_address(permit, &entry)?.as_ref()))
+        Ok(spell(&entry, connect::peer_address(permit, &entry)?.as_ref()))
     }
 
     fn attributes(call: &Call, params: AttributesParams) -> OpResult<Attributes> {

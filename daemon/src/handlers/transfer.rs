@@ -166,7 +166,7 @@ fn spell_received(
         eof: is_end(entry, want, received.n),
         n: received.n as u64,
         data: call.give_bytes(received.data),
-        address: spell(sender.as_ref()),
+        address: spell(entry, sender.as_ref()),
     }
 }
 

@@ -132,7 +132,7 @@ impl Client {
         call: &'static str,
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> OpResult<io::Result<T>> {
-        // The user's own gate first: whoever waits there does not stand in anybody's way.
+        // The user's own limit first: a call that waits for it takes no place of others.
         let own = enter(&self.user.identities).await?;
         let all = enter(&self.jobs).await?;
         let (told, result) = oneshot::channel();

@@ -1,7 +1,32 @@
-//! The network that sockets are created in: creating them, listing its interfaces, resolving names.
+//! Networks: creating sockets in one, listing its interfaces, resolving names in it.
 
 pub mod open;
 pub mod interface;
 pub mod resolve;
+pub mod host;
 pub mod caller_identity;
 pub(crate) mod rcvall;
+
+/// The network namespace in which a socket is created, an interface listed or a name resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network(Place);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// The namespace of the broker's threads.
+    Own,
+}
+
+impl Network {
+    /// The broker's own network.
+    pub fn own() -> Self {
+        Self(Place::Own)
+    }
+
+    /// Makes calls whose result depends on the network namespace of the thread.
+    fn run<T>(&self, calls: impl FnOnce() -> T) -> T {
+        match self.0 {
+            Place::Own => calls(),
+        }
+    }
+}

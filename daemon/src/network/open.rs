@@ -1,4 +1,4 @@
-//! Making sockets: `socket`, `socketpair`, adoption, `dup`, descriptors for the client.
+//! Creating, adopting, duplicating and passing sockets.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +8,7 @@ use sockbroker_sys::socket;
 
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::rcvall;
+use crate::network::{Network, rcvall};
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
@@ -18,45 +18,55 @@ use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives a rcvall instead, which Linux does not have.
-pub fn create(permit: Permit<Create>, timeout: Timeout, handle: Reservation) -> OpResult<Entry> {
-    let Create { socket: facts } = permit.into_request();
-    refuse_family("socket", facts)?;
-    if rcvall::serves(facts) {
-        let (descriptor, rcvall) = rcvall::open()?;
-        let entry = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
-        return Ok(entry.with_sniffer(rcvall));
+impl Network {
+    /// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives the emulation of `SIO_RCVALL` instead.
+    pub fn create(
+        &self,
+        permit: Permit<Create>,
+        timeout: Timeout,
+        handle: Reservation,
+    ) -> OpResult<Entry> {
+        let Create { socket: spec } = permit.into_request();
+        refuse_family("socket", spec)?;
+        if rcvall::serves(spec) {
+            let (descriptor, rcvall) = self.run(rcvall::open)?;
+            let entry = Entry::new(descriptor, spec, timeout, handle).during("fcntl")?;
+            return Ok(entry.with_rcvall(rcvall));
+        }
+        let make = || socket::create(spec.domain, spec.ty, spec.protocol);
+        let descriptor = self.run(make).during("socket")?;
+        Entry::new(descriptor, spec, timeout, handle).during("fcntl")
     }
-    let descriptor = socket::create(facts.domain, facts.ty, facts.protocol).during("socket")?;
-    Entry::new(descriptor, facts, timeout, handle).during("fcntl")
+
+    /// `socketpair(2)`, as the caller: the kernel shows each end the ids of the thread that made it.
+    pub async fn pair(
+        &self,
+        permit: Permit<Create>,
+        timeout: Timeout,
+        handles: (Reservation, Reservation),
+        caller: &CallerIdentity,
+    ) -> OpResult<(Entry, Entry)> {
+        let Create { socket: spec } = permit.into_request();
+        let network = self.clone();
+        let make = move || network.run(|| socket::pair(spec.domain, spec.ty, spec.protocol));
+        let (first, second) = match caller.client(spec, "socketpair")? {
+            None => make().during("socketpair")?,
+            Some(client) => client.call("socketpair", make).await?,
+        };
+        let first = Entry::new(first, spec, timeout, handles.0).during("fcntl")?;
+        let second = Entry::new(second, spec, timeout, handles.1).during("fcntl")?;
+        Ok((first, second))
+    }
 }
 
 /// `AF_PPPOX` addresses name a descriptor by its number, which would be one of the broker's; the
 /// kernel takes them whatever family they claim (`linux/if_pppol2tp.h`). `SOCK_PACKET`, which packet(7)
 /// replaced, has the name of an interface where its address claims to be one of the internet.
-fn refuse_family(call: &'static str, facts: SocketSpec) -> OpResult<()> {
-    if facts.domain == libc::AF_PPPOX || facts.ty == SOCK_PACKET {
+fn refuse_family(call: &'static str, spec: SocketSpec) -> OpResult<()> {
+    if spec.domain == libc::AF_PPPOX || spec.ty == SOCK_PACKET {
         return Err(OpError::Os { call, errno: libc::EACCES });
     }
     Ok(())
-}
-
-/// `socketpair(2)`, as the caller: each end of a pair tells the ids of who made it.
-pub async fn pair(
-    permit: Permit<Create>,
-    timeout: Timeout,
-    handles: (Reservation, Reservation),
-    caller: &CallerIdentity,
-) -> OpResult<(Entry, Entry)> {
-    let Create { socket: facts } = permit.into_request();
-    let make = move || socket::pair(facts.domain, facts.ty, facts.protocol);
-    let (first, second) = match caller.client(facts, "socketpair")? {
-        None => make().during("socketpair")?,
-        Some(client) => client.call("socketpair", make).await?,
-    };
-    let first = Entry::new(first, facts, timeout, handles.0).during("fcntl")?;
-    let second = Entry::new(second, facts, timeout, handles.1).during("fcntl")?;
-    Ok((first, second))
 }
 
 /// What an accepted socket needs, reserved before the kernel gives it: afterwards a failure would lose the

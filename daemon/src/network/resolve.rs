@@ -1,4 +1,4 @@
-//! Names: the resolver and the databases, off the event loop.
+//! Names: the resolver and the databases, outside the event loop.
 //!
 //! The C library's calls block and cannot be cancelled, so they run on blocking threads, a bounded
 //! number at a time. A cancelled call leaves its thread to finish alone.
@@ -7,22 +7,23 @@ use std::ffi::CString;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sockbroker_proto::address::{Address, HostAddress, InterfaceAddress};
+use sockbroker_proto::address::{Address, HostAddress};
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::databases::{self, HostEntry};
-use sockbroker_sys::interface;
 use sockbroker_sys::resolver::{self, AddressInfo, ResolverError};
 use tokio::sync::Semaphore;
 
-use crate::error::{During, OpError, OpResult};
+use crate::error::{OpError, OpResult};
+use crate::network::Network;
 use crate::quota::User;
 use sockbroker_policy::Permit;
-use sockbroker_policy::action::{Interfaces, Resolve};
+use sockbroker_policy::action::Resolve;
 
-/// The gate before the resolver: so many look-ups at a time, in all and of each user; the others wait
-/// in order.
+/// Resolves names in a network, with a limit on look-ups at a time, in all and for each user. Further
+/// ones wait in order.
 #[derive(Debug, Clone)]
 pub struct Resolver {
+    network: Network,
     jobs: Arc<Semaphore>,
     own: Option<Arc<Semaphore>>,
 }
@@ -45,15 +46,15 @@ pub struct Question {
 }
 
 impl Resolver {
-    /// A resolver with at most `jobs` look-ups at a time.
-    pub fn new(jobs: usize) -> Self {
-        Self { jobs: Arc::new(Semaphore::new(jobs)), own: None }
+    /// A resolver of a network with at most `jobs` look-ups at a time.
+    pub fn new(network: Network, jobs: usize) -> Self {
+        Self { network, jobs: Arc::new(Semaphore::new(jobs)), own: None }
     }
 
     /// The same for one user.
     #[must_use]
     pub fn of(&self, user: &User) -> Self {
-        Self { jobs: self.jobs.clone(), own: Some(user.lookups.clone()) }
+        Self { own: Some(user.lookups.clone()), ..self.clone() }
     }
 
     async fn run<T: Send + 'static>(
@@ -61,15 +62,16 @@ impl Resolver {
         job: impl FnOnce() -> Result<T, ResolverError> + Send + 'static,
     ) -> OpResult<T> {
         let closed = |_| OpError::Session("the broker is shutting down");
-        // The user's own gate first: whoever waits there does not stand in anybody's way.
+        // The user's own limit first: a call that waits for it takes no place of others.
         let own = match &self.own {
             Some(own) => Some(own.clone().acquire_owned().await.map_err(closed)?),
             None => None,
         };
         let place = (own, self.jobs.clone().acquire_owned().await.map_err(closed)?);
+        let network = self.network.clone();
         let job = tokio::task::spawn_blocking(move || {
             let _place = place;
-            job()
+            network.run(job)
         });
         match job.await {
             Ok(result) => Ok(result?),
@@ -180,16 +182,6 @@ impl Resolver {
             _ => Err(OpError::Plain("address family mismatched".to_owned())),
         }
     }
-}
-
-/// The address behind an interface name.
-pub fn interface_address(
-    permit: Permit<Interfaces>,
-    address: InterfaceAddress,
-) -> OpResult<Address> {
-    let Interfaces = permit.into_request();
-    let index = interface::index_of(&address.name).during("if_nametoindex")?;
-    Ok(address.with_index(index))
 }
 
 fn text(value: String, what: &str) -> OpResult<CString> {

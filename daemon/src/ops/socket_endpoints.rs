@@ -1,20 +1,23 @@
-//! Where a socket leads: what the policy is told of a socket before it is asked.
+//! Where a socket leads: its ends and interfaces, as the policy judges them.
 //!
 //! The kernel is asked each time, because the holder of a copy of the descriptor can connect or bind it
-//! again. What the kernel does not tell, the entry remembers. Nothing here changes anything or is sent to
-//! the client.
+//! again. What the kernel does not show, the entry remembers. Interfaces are looked up on the socket
+//! itself, which may belong to another network namespace than the broker. Nothing here changes a socket.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use sockbroker_proto::address::Address;
+use sockbroker_proto::address::{Address, InterfaceAddress};
 use sockbroker_sys::address::RawAddress;
-use sockbroker_sys::{interface, option, socket};
+use sockbroker_sys::interface::of_socket;
+use sockbroker_sys::{option, socket};
 
-use crate::error::{OpError, OpResult};
+use crate::error::{During, OpError, OpResult};
 use crate::ops::rcvall;
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::Interfaces;
 use sockbroker_policy::membership::{Device, hops};
 use sockbroker_policy::target::SocketName;
 
@@ -108,10 +111,10 @@ fn own_host(entry: &Entry, source: Option<Ipv4Addr>, named: Option<u32>) -> OpRe
     match chosen.into_iter().find(|index| *index != 0) {
         None => Ok(Ipv4Addr::LOCALHOST),
         Some(index) => {
-            let name = interface_name(index)?;
-            let host = name.and_then(|name| interface::address_of(&name).ok());
+            interface_name(entry, index)?;
             // An interface without an address reaches nobody by it.
-            host.ok_or(OpError::Os { call: "connect", errno: libc::ENETUNREACH })
+            let unreachable = |_| OpError::Os { call: "connect", errno: libc::ENETUNREACH };
+            of_socket::address_of(entry.fd(), index).map_err(unreachable)
         }
     }
 }
@@ -125,7 +128,7 @@ pub fn interfaces(
 ) -> OpResult<Vec<String>> {
     if let Some(state) = &entry.rcvall {
         let index = state.state().ifindex;
-        return Ok(index.map(interface_name).transpose()?.flatten().into_iter().collect());
+        return names(entry, index.into_iter().collect());
     }
     let kind = entry.actual();
     let mut indexes: Vec<u32> = named.to_vec();
@@ -144,8 +147,9 @@ pub fn interfaces(
                 .then(|| get((libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF)));
             indexes.extend(six.flatten().map(i32::cast_unsigned));
             // Of a multicast source the interface is chosen by its address.
-            let owners = choices.multicast_source.map(owners).unwrap_or_default();
-            indexes.extend(owners.iter().filter_map(|name| interface::index_of(name).ok()));
+            if let Some(source) = choices.multicast_source {
+                indexes.extend(owners(entry, source)?);
+            }
         }
         if is_multicast(destination) != Some(true) {
             indexes.extend(unicast_interface(entry));
@@ -154,8 +158,7 @@ pub fn interfaces(
     indexes.retain(|index| *index != 0);
     indexes.sort_unstable();
     indexes.dedup();
-    let names: OpResult<Vec<_>> = indexes.into_iter().map(interface_name).collect();
-    Ok(names?.into_iter().flatten().collect())
+    names(entry, indexes)
 }
 
 /// Sources that options chose for what is sent to a destination.
@@ -198,9 +201,9 @@ fn unicast_interface(entry: &Entry) -> Vec<u32> {
 pub fn interface(entry: &Entry, address: &Address) -> OpResult<Option<String>> {
     if let Some(state) = &entry.rcvall {
         let index = state.state().ifindex;
-        return Ok(index.map(interface_name).transpose()?.flatten());
+        return index.map_or(Ok(None), |index| interface_name(entry, index));
     }
-    index(address).map_or(Ok(None), interface_name)
+    index(address).map_or(Ok(None), |index| interface_name(entry, index))
 }
 
 fn index(address: &Address) -> Option<u32> {
@@ -220,22 +223,46 @@ pub fn captured(entry: &Entry) -> Option<String> {
         Some(state) => state.state().ifindex,
         None => local_address(entry).as_ref().and_then(index),
     };
-    interface_name(index?).ok().flatten()
+    interface_name(entry, index?).ok().flatten()
 }
 
-/// The name of an interface; `None` for 0, which is none or all of them. `ENODEV` for one that there is
-/// not, as the kernel says: a rule could not judge it.
-pub fn interface_name(index: u32) -> OpResult<Option<String>> {
+/// The name of an interface in the socket's own network; `None` for 0, which means none or all of them.
+/// `ENODEV` for an interface that does not exist, as from the kernel: no rule could judge it.
+fn interface_name(entry: &Entry, index: u32) -> OpResult<Option<String>> {
     if index == 0 {
         return Ok(None);
     }
     let missing = |_| OpError::Os { call: "if_indextoname", errno: libc::ENODEV };
-    interface::name_of(index).map(Some).map_err(missing)
+    of_socket::name_of(entry.fd(), index).map(Some).map_err(missing)
+}
+
+fn names(entry: &Entry, indexes: Vec<u32>) -> OpResult<Vec<String>> {
+    let names: OpResult<Vec<_>> =
+        indexes.into_iter().map(|index| interface_name(entry, index)).collect();
+    Ok(names?.into_iter().flatten().collect())
 }
 
 /// The name of the interface that has this address.
-pub fn interface_of(host: Ipv4Addr) -> Option<String> {
-    interface_name(interface::owner_of(host.into()).ok()??).ok().flatten()
+pub fn interface_of(entry: &Entry, host: Ipv4Addr) -> Option<String> {
+    let owners = of_socket::owners_of(entry.fd(), host).ok()?;
+    interface_name(entry, *owners.first()?).ok().flatten()
+}
+
+/// The interface's name in an address for the client; empty for an interface that no longer exists, as in
+/// CPython.
+pub fn name_in_address(entry: &Entry, index: u32) -> String {
+    interface_name(entry, index).ok().flatten().unwrap_or_default()
+}
+
+/// The address that an interface name in an address of the client means.
+pub fn interface_address(
+    permit: Permit<Interfaces>,
+    entry: &Entry,
+    address: InterfaceAddress,
+) -> OpResult<Address> {
+    let Interfaces = permit.into_request();
+    let index = of_socket::index_of(entry.fd(), &address.name).during("if_nametoindex")?;
+    Ok(address.with_index(index))
 }
 
 /// The hosts that options keep for all that is sent: `IP_OPTIONS`, `IPV6_RTHDR`.
@@ -276,25 +303,30 @@ pub fn own_headers(entry: &Entry) -> bool {
 
 /// The names that the kernel has for the interfaces that an option may mean. A name may be an
 /// alternative one (`ip-link(8)`, altname).
-pub fn devices(device: &Device) -> OpResult<Vec<String>> {
-    let found = match device {
-        Device::Index(index) => interface_name(*index)?,
-        Device::Name(name) if name.is_empty() => None,
+pub fn devices(entry: &Entry, device: &Device) -> OpResult<Vec<String>> {
+    let indexes = match device {
+        Device::Index(index) => vec![*index],
+        Device::Name(name) if name.is_empty() => Vec::new(),
         Device::Name(name) => {
             let missing = |_| OpError::Os { call: "setsockopt", errno: libc::ENODEV };
-            interface_name(interface::index_of(name).map_err(missing)?)?
+            vec![of_socket::index_of(entry.fd(), name).map_err(missing)?]
         }
-        Device::Address(host) => return Ok(owners(*host)),
+        Device::Address(host) => owners(entry, *host)?,
     };
-    Ok(found.into_iter().collect())
+    names(entry, indexes)
 }
 
 /// The interfaces that the kernel may find by an address (`__ip_dev_find`): those that carry it, or any where
-/// routes alone know it for a local one.
-fn owners(host: Ipv4Addr) -> Vec<String> {
+/// only a route makes it local. Where they cannot be listed, `ENODEV`: no rule could judge them.
+fn owners(entry: &Entry, host: Ipv4Addr) -> OpResult<Vec<u32>> {
     if host.is_unspecified() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let all = || interface::list().into_iter().flatten().map(|(_, name)| name).collect();
-    interface::owners_of(host).ok().filter(|owners| !owners.is_empty()).unwrap_or_else(all)
+    let unknown = |_| OpError::Os { call: "setsockopt", errno: libc::ENODEV };
+    let owners = of_socket::owners_of(entry.fd(), host).map_err(unknown)?;
+    if !owners.is_empty() {
+        return Ok(owners);
+    }
+    let all = of_socket::list(entry.fd()).map_err(unknown)?;
+    Ok(all.into_iter().map(|(index, _)| index).collect())
 }

@@ -9,6 +9,7 @@ use sockbroker_proto::api::broker::Process;
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
+use crate::network::Network;
 use crate::network::caller_identity::CallerIdentities;
 use crate::network::resolve::Resolver;
 use crate::observe::audit::{Audit, Record};
@@ -32,7 +33,9 @@ pub struct Broker {
     pub policy: PolicyInForce,
     /// The limits in force.
     pub limits: Limits,
-    /// The gate before the resolver.
+    /// The network in which sockets are created.
+    pub network: Network,
+    /// Resolves names in that network.
     pub resolver: Resolver,
     /// Who may act as whom.
     pub callers: CallerIdentities,
@@ -62,13 +65,15 @@ pub struct Broker {
 impl Broker {
     /// A broker with no sessions.
     pub fn new(policy: Policy, limits: Limits) -> Self {
-        let resolver = Resolver::new(size(limits.resolver_jobs));
+        let network = Network::own();
+        let resolver = Resolver::new(network.clone(), size(limits.resolver_jobs));
         let callers = CallerIdentities::new(size(limits.identity_jobs));
         let users = Users::new(Arc::new(Quota::new(&limits)));
         let refusals = Refusals::new(limits.refusal_lines_per_minute);
         Self {
             policy: PolicyInForce::new(policy),
             limits,
+            network,
             resolver,
             callers,
             control_ends: ControlEnds::default(),

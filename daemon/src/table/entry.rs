@@ -97,7 +97,7 @@ impl Entry {
 
     /// Makes this the entry of a rcvall, whose socket is a packet socket.
     #[must_use]
-    pub fn with_sniffer(mut self, rcvall: Rcvall) -> Self {
+    pub fn with_rcvall(mut self, rcvall: Rcvall) -> Self {
         self.kind = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_DGRAM, protocol: 0 };
         self.rcvall = Some(rcvall);
         self

@@ -1,4 +1,9 @@
-//! Network interfaces: their names, numbers and addresses (`if_nametoindex(3)`, `getifaddrs(3)`).
+//! Network interfaces: their names, indexes and addresses (`if_nametoindex(3)`, `getifaddrs(3)`).
+//!
+//! [`of_socket`] answers for the network namespace of a socket; everything else answers for that of the
+//! calling thread.
+
+pub mod of_socket;
 
 use std::ffi::CStr;
 use std::io;

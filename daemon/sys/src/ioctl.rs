@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::call::{check, invalid};
+use crate::call::{check, invalid, zeroed};
 
 /// A request that gives an int.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,8 +144,71 @@ fn ask(fd: BorrowedFd<'_>, name: &str, request: InterfaceRequest) -> io::Result<
     Ok(question.value)
 }
 
-/// `asm-generic/sockios.h`; not in the libc crate.
+/// The name of the interface with this index (`SIOCGIFNAME`) in the socket's own network namespace;
+/// `ENODEV` if there is none.
+pub fn interface_name(fd: BorrowedFd<'_>, index: u32) -> io::Result<String> {
+    let mut request = Request { name: [0; libc::IF_NAMESIZE], value: [0; 24] };
+    let (start, _rest) = request.value.split_at_mut(4);
+    start.copy_from_slice(&index.to_ne_bytes());
+    // SAFETY: the request reads and writes one struct ifreq through the pointer; `request` is as large
+    // and as aligned, initialised, and lives for the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGIFNAME, &raw mut request) };
+    check(result)?;
+    Ok(text(&request.name))
+}
+
+/// `struct ifconf` of `net/if.h`.
+#[repr(C)]
+struct Listing {
+    length: libc::c_int,
+    buffer: *mut u8,
+}
+
+/// The size of a `struct ifreq`, which stands for one address in a listing.
+const ENTRY: usize = size_of::<libc::ifreq>();
+/// The most addresses that are listed.
+const MOST_ENTRIES: usize = 1 << 16;
+
+/// The IPv4 addresses of the socket's own network namespace, each with its label (`SIOCGIFCONF`,
+/// `netdevice(7)`): the name of its interface, or that name with `:` and a suffix.
+pub fn interface_addresses(fd: BorrowedFd<'_>) -> io::Result<Vec<(String, Ipv4Addr)>> {
+    let mut entries = 64;
+    loop {
+        let mut buffer = zeroed(entries * ENTRY)?;
+        let length = libc::c_int::try_from(buffer.len()).map_err(io::Error::other)?;
+        let mut listing = Listing { length, buffer: buffer.as_mut_ptr() };
+        // SAFETY: the request reads and writes one struct ifconf through the pointer, which `listing`
+        // is; the kernel writes at most `length` bytes to `buffer`, which has as many and lives for
+        // the call.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGIFCONF, &raw mut listing) };
+        check(result)?;
+        let filled = usize::try_from(listing.length).unwrap_or_default().min(buffer.len());
+        // A listing that fills the buffer may be cut short.
+        if filled == buffer.len() && entries < MOST_ENTRIES {
+            entries *= 2;
+            continue;
+        }
+        let listed = buffer.get(..filled).unwrap_or_default().chunks_exact(ENTRY);
+        return Ok(listed.filter_map(labelled).collect());
+    }
+}
+
+/// One `struct ifreq` of a listing: a label, then a `struct sockaddr_in`.
+fn labelled(entry: &[u8]) -> Option<(String, Ipv4Addr)> {
+    let (label, address) = entry.split_at_checked(libc::IF_NAMESIZE)?;
+    let octets = address.get(4..)?.first_chunk::<4>()?;
+    Some((text(label), Ipv4Addr::from(*octets)))
+}
+
+fn text(name: &[u8]) -> String {
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// `asm-generic/sockios.h` and `linux/sockios.h`; not in the libc crate.
 const SIOCATMARK: libc::Ioctl = 0x8905;
+const SIOCGIFNAME: libc::Ioctl = 0x8910;
+const SIOCGIFCONF: libc::Ioctl = 0x8912;
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sched::{CloneFlags, unshare};
 
 use crate::process::{effective_gid, effective_uid};
+use crate::{option, socket};
 
 /// Moves the process into a new user namespace, where it has every capability, and into a new
 /// network namespace that belongs to it; user and group keep their numbers (`user_namespaces(7)`).
@@ -24,6 +26,18 @@ pub fn enter_user_and_network() -> io::Result<()> {
 /// Moves this thread into a new network namespace; needs `CAP_SYS_ADMIN`, `EPERM` else.
 pub fn enter_network() -> io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Whether a socket belongs to the network namespace of the calling thread (`SO_NETNS_COOKIE`).
+/// `ENOPROTOOPT` before Linux 5.14.
+pub fn is_own_network(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // This family is never restricted, loaded on demand, or switched off.
+    let own = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;
+    Ok(cookie(fd)? == cookie(own.as_fd())?)
+}
+
+fn cookie(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    option::get_bytes(fd, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, 8)
 }
 
 #[cfg(test)]
