@@ -34,8 +34,11 @@ pub use language::{check, file, name, rule, subjects, value, verb};
 /// The closed list of requests that can be made to the policy.
 pub mod action {
     pub use crate::judgement::action::{
-        Administer, Adopt, Capture, Create, Handover, Hostname, Inspect, Interfaces, Ioctl,
-        OpenSession, OptionAccess, Request, Resolve, SetHostname, SocketOption,
+        Administer, Adopt, Capture, Create, GetOption, Handover, Hostname, Inspect, InterfaceIoctl,
+        Interfaces, Ioctl, OpenSession, OptionValue, Request, Resolve, SetFilter, SetHostname,
+        SetOption, Shutdown,
     };
-    pub use crate::judgement::traffic::{Accept, Bind, Connect, Listen, Receive, Send};
+    pub use crate::judgement::traffic::{
+        Accept, AncillaryItem, Bind, Connect, Listen, MessageContents, Receive, Send,
+    };
 }

@@ -7,10 +7,10 @@ use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
 use crate::network::resolve::Question;
-use crate::ops::socket_endpoints;
 use crate::ops::unix_file::{self, Passed, Search};
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
+use crate::table::socket_endpoints;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{Interfaces, Resolve};
 use sockbroker_policy::target::{FileFacts, Target};

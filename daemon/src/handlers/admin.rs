@@ -16,7 +16,7 @@ use crate::ops::inspect::{self, State};
 use crate::rpc::call::Call;
 use crate::session::Session;
 use crate::table::entry::Entry;
-use sockbroker_policy::action::{Administer, Inspect};
+use sockbroker_policy::action::Administer;
 
 impl HandlesServer for Handlers {
     type Call = Call;
@@ -31,8 +31,7 @@ impl HandlesServer for Handlers {
         let mut infos = Vec::new();
         for session in sessions {
             for (handle, entry) in session.entries() {
-                let permit = call.permit(Inspect { socket: entry.actual() })?;
-                let state = inspect::own_state(permit, &entry);
+                let state = inspect::own_state(&call.inspect(&entry)?);
                 infos.push(info(session.number(), handle, &entry, &state));
             }
         }
@@ -65,7 +64,7 @@ impl AdminServer for Handlers {
         let permit = call.permit(Administer)?;
         let found = call.broker().sessions().into_iter().find(|found| found.number() == session);
         let entries = found.ok_or(OpError::Session("no session with this number"))?.entries();
-        let states = inspect::states(permit, entries.iter().map(|(_, entry)| &**entry));
+        let states = inspect::states(&permit, entries.iter().map(|(_, entry)| entry));
         let infos = entries.iter().zip(states);
         Ok(infos.map(|((handle, entry), state)| info(session, *handle, entry, &state)).collect())
     }

@@ -5,26 +5,54 @@ use std::iter;
 
 use sockbroker_proto::address::Address;
 
-use sockbroker_policy::action::Send;
+use sockbroker_policy::action::{MessageContents, Send};
 use sockbroker_policy::membership::{header, packet_info, route_of_extensions};
 use sockbroker_policy::target::SocketName;
 
-/// What a message is made of, as far as rules look at it.
-#[derive(Debug, Default)]
-pub(super) struct Contents<'a> {
-    /// `MSG_*`.
-    pub(super) flags: i32,
-    /// Level, type and bytes of its ancillary data.
-    pub(super) ancillary: Vec<(i32, i32, &'a [u8])>,
-    /// The data; `None` where it cannot be seen.
-    pub(super) data: Option<&'a [u8]>,
+/// What is sent.
+#[derive(Debug)]
+pub(super) enum Payload {
+    /// A message.
+    Message(MessageContents),
+    /// A file, whose contents nobody sees: netlink messages in it are unknown.
+    File,
 }
 
-impl<'a> Contents<'a> {
+impl Payload {
     /// Data alone.
-    pub(super) fn of(data: &'a [u8], flags: i32) -> Self {
-        Self { flags, ancillary: Vec::new(), data: Some(data) }
+    pub(super) fn of(data: bytes::Bytes, flags: i32) -> Self {
+        Self::Message(MessageContents { buffers: vec![data], ancillary: Vec::new(), flags })
     }
+
+    /// The data in one piece, where it can be seen.
+    pub(super) fn data(&self) -> Option<bytes::Bytes> {
+        match self {
+            Self::Message(MessageContents { buffers, .. }) => Some(match buffers.as_slice() {
+                [data] => data.clone(),
+                parts => parts.concat().into(),
+            }),
+            Self::File => None,
+        }
+    }
+
+    /// What the request carries of it.
+    pub(super) fn into_contents(self) -> MessageContents {
+        match self {
+            Self::Message(contents) => contents,
+            Self::File => MessageContents::default(),
+        }
+    }
+}
+
+/// What a receiving call asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// The most bytes of each message.
+    pub(super) length: usize,
+    /// The most bytes of its ancillary data.
+    pub(super) ancillary: usize,
+    /// `MSG_*`.
+    pub(super) flags: i32,
 }
 
 /// What one item of ancillary data names of a message's source.

@@ -13,12 +13,13 @@ use crate::handlers::number::int_or;
 use crate::network::open;
 use crate::network::resolve::Question;
 use crate::ops::connect;
-use crate::ops::option::{self, Value};
+use crate::ops::descriptor;
+use crate::ops::option;
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
+use crate::table::permitted::{Accepted, Permitted};
 use crate::table::timeout::Timeout;
-use sockbroker_policy::Permit;
-use sockbroker_policy::action::{Adopt, Create, Handover};
+use sockbroker_policy::action::{Create, Handover, OptionValue};
 use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -73,12 +74,8 @@ pub(super) fn create(
     let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
     let (facts, nonblocking) = kind.without_minus_one().facts(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let entry = call.broker().network.create(
-        call.permit(Create { socket: facts })?,
-        timeout,
-        call.room()?,
-    )?;
-    admit(call, Arc::new(entry), want_fd)
+    let entry = create_entry(call, facts, timeout)?;
+    admit(call, entry, want_fd)
 }
 
 /// `socket.socketpair()`.
@@ -116,12 +113,12 @@ pub(super) fn adopt(
     kind: GivenSpec,
     timeout: Timeout,
 ) -> OpResult<Created> {
-    let descriptor = call.take_descriptor(place)?;
-    let known = open::examine(&descriptor)?;
+    let request = open::examine(call.take_descriptor(place)?)?;
+    let known = request.socket;
     let (facts, nonblocking) = kind.without_minus_one().facts(known)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let permit = call.permit(Adopt { socket: known })?;
-    let entry = open::adopt(permit, descriptor, facts, timeout, call.room()?)?;
+    let permit = call.permit(request)?;
+    let entry = open::adopt(permit, facts, timeout, call.room()?)?;
     admit(call, Arc::new(entry), false)
 }
 
@@ -129,11 +126,8 @@ pub(super) fn adopt(
 pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<Created> {
     let facts = entry.declared();
     let timeout = entry.timeout().seconds();
-    let descriptor = if want_fd {
-        Some(open::hand_over(call.permit_handover(entry.actual())?, &entry)?)
-    } else {
-        None
-    };
+    let descriptor =
+        if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)?) } else { None };
     let handle = call.session().insert(entry)?;
     if let Some(descriptor) = descriptor {
         call.give_descriptor(descriptor);
@@ -145,12 +139,15 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
 /// Names an accepted socket, and puts its descriptor in the answer if one was kept for it.
 pub(super) fn admit_accepted(
     call: &Call,
-    entry: Arc<Entry>,
-    kept: Option<(Permit<Handover>, OwnedFd)>,
+    accepted: Accepted,
+    kept: Option<(Permitted<Handover>, OwnedFd)>,
 ) -> OpResult<Created> {
-    let Some((permit, spare)) = kept else { return admit(call, entry, false) };
-    let descriptor = open::hand_over_in_place(permit, &entry, spare)?;
-    let created = admit(call, entry, false)?;
+    let Some((permitted, spare)) = kept else {
+        return admit(call, accepted.into_entry(), false);
+    };
+    let permitted = permitted.of_accepted(&accepted);
+    let descriptor = descriptor::pass_in_place(&permitted, spare)?;
+    let created = admit(call, accepted.into_entry(), false)?;
     call.give_descriptor(descriptor);
     Ok(created)
 }
@@ -175,7 +172,7 @@ pub(super) async fn connection(
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
         match connect_one(call, &info, wanted.source, timeout).await {
-            Ok(entry) => return admit(call, Arc::new(entry), false),
+            Ok(entry) => return admit(call, entry, false),
             Err(error) => failures.push(error),
         }
     }
@@ -191,21 +188,17 @@ async fn connect_one(
     info: &AddressInfo,
     source: Option<&AddressValue>,
     timeout: Timeout,
-) -> OpResult<Entry> {
+) -> OpResult<Arc<Entry>> {
     let facts = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
-    let entry = call.broker().network.create(
-        call.permit(Create { socket: facts })?,
-        timeout,
-        call.room()?,
-    )?;
+    let entry = create_entry(call, facts, timeout)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
-        connect::bind(call.permit_bind(&entry, target)?, &entry, call.caller()).await?;
+        connect::bind(&call.permit_bind(&entry, target)?, call.caller()).await?;
     }
     let address = info.address.decode(facts.protocol).unwrap_or(Address::Unspecified);
     let permit = call.permit_connect(&entry, Target::Address(address))?;
     let ticket = entry.sending.join(call.connection().number());
-    connect::connect(permit, &entry, ticket, call.caller()).await?;
+    connect::connect(&permit, ticket, call.caller()).await?;
     Ok(entry)
 }
 
@@ -264,11 +257,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
     }
     let facts = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
     let timeout = call.session().default_timeout.get();
-    let entry = call.broker().network.create(
-        call.permit(Create { socket: facts })?,
-        timeout,
-        call.room()?,
-    )?;
+    let entry = create_entry(call, facts, timeout)?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if wanted.reuse_port {
         set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -283,28 +272,28 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
         other => other,
     })?;
-    connect::bind(call.permit_bind(&entry, target)?, &entry, call.caller()).await?;
+    connect::bind(&call.permit_bind(&entry, target)?, call.caller()).await?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
-    connect::listen(call.permit_listen(&entry, backlog)?, &entry, call.caller()).await?;
-    admit(call, Arc::new(entry), false)
+    connect::listen(&call.permit_listen(&entry, backlog)?, call.caller()).await?;
+    admit(call, entry, false)
 }
 
 /// `socket.has_dualstack_ipv6()`: tried, as in Python.
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
     let facts = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
-    let Ok(entry) = call.broker().network.create(
-        call.permit(Create { socket: facts })?,
-        Timeout::Blocking,
-        call.room()?,
-    ) else {
+    let (permit, handle) = (call.permit(Create { socket: facts })?, call.room()?);
+    let Ok(entry) = call.broker().network.create(permit, Timeout::Blocking, handle) else {
         return Ok(false);
     };
-    let set = set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);
+    let set = set_int(call, &Arc::new(entry), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);
     Ok(set.is_ok())
 }
 
-fn set_int(call: &Call, entry: &Entry, level: i32, name: i32, value: i64) -> OpResult<()> {
-    let value = Value::Int(value);
-    let permit = call.permit_option(entry, level, name, &value.bytes(entry.declared().domain))?;
-    option::set(permit, entry, &value)
+fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -> OpResult<()> {
+    option::set(&call.permit_set_option(entry, level, name, OptionValue::Int(value))?)
+}
+
+fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {
+    let permit = call.permit(Create { socket: spec })?;
+    Ok(Arc::new(call.broker().network.create(permit, timeout, call.room()?)?))
 }

@@ -1,6 +1,7 @@
 //! `proto::api::batch`, and what `recvmsg` and `sendmsg` share with it.
 
-use sockbroker_policy::socket_spec::JudgedSocket as _;
+use std::sync::Arc;
+
 use sockbroker_proto::address::{Address, AddressValue};
 use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem, Descriptors};
 use sockbroker_proto::api::batch::{
@@ -16,19 +17,17 @@ use sockbroker_sys::message;
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::address::spell;
-use crate::handlers::contents::Contents;
+use crate::handlers::contents::{Payload, Sizes};
 use crate::handlers::number::{int, int_or};
-use crate::ops::outgoing::{Control, Outgoing};
+use crate::ops::rcvall;
 use crate::ops::receive::{self, is_end};
 use crate::ops::send::{self, MAX_BUFFERS};
-use crate::ops::want::Want;
-use crate::ops::{rcvall, socket_endpoints};
 use crate::rpc::call::Call;
 use crate::rpc::error;
 use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
-use sockbroker_policy::Permit;
-use sockbroker_policy::action::Send;
+use crate::table::permitted::Permitted;
+use sockbroker_policy::action::{AncillaryItem as SentItem, MessageContents, Receive, Send};
 use sockbroker_policy::verb::Verb;
 
 impl BatchServer for Handlers {
@@ -39,20 +38,19 @@ impl BatchServer for Handlers {
         let RecvmmsgParams { handle, vlen, bufsize, ancbufsize, flags } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.receiving.join(call.connection().number());
-        let want = want(&call, bufsize, ancbufsize, flags)?;
+        let sizes = sizes(&call, bufsize, ancbufsize, flags)?;
         let count = batch_size(&call, vlen)?;
-        let total = want.length.saturating_mul(count) as u64;
-        let control = want.control.saturating_mul(count) as u64;
+        let total = sizes.length.saturating_mul(count) as u64;
+        let control = sizes.ancillary.saturating_mul(count) as u64;
         let limits = &call.broker().limits;
         OpError::within("receive_bytes", total, limits.receive_bytes)?;
         OpError::within("ancillary_bytes", control, limits.ancillary_bytes)?;
         call.settle(&entry, &ticket, Verb::Receive).await;
-        let permit = call.permit_receive(&entry, want.length)?;
+        let permitted = call.permit_receive(&entry, sizes)?;
         let senders = call.senders(&entry);
-        let batch =
-            receive::receive_batch(permit, &entry, ticket, count, want, senders.as_deref()).await?;
-        let spelt = batch.into_iter().map(|message| spell_message(&call, &entry, want, message));
-        Ok(spelt.collect())
+        let batch = receive::receive_batch(&permitted, ticket, count, senders.as_deref()).await?;
+        let encoded = batch.into_iter().map(|message| encode_message(&call, &permitted, message));
+        Ok(encoded.collect())
     }
 
     async fn sendmmsg(call: Call, params: SendmmsgParams) -> OpResult<Vec<SentMessage>> {
@@ -66,7 +64,7 @@ impl BatchServer for Handlers {
             let parts = Parts { buffers, ancdata, address };
             prepared.push(prepare(&call, &entry, &ticket, parts, flags).await?);
         }
-        let sending = send::send_batch(prepared, call.sender(&entry), ticket, flags);
+        let sending = send::send_batch(prepared, call.sender(), ticket, flags);
         let (sent, failure) = sending.await?;
         let mut results: Vec<_> =
             sent.into_iter().map(|n| SentMessage::Sent { n: n as u64 }).collect();
@@ -98,21 +96,20 @@ pub(super) async fn receive(
 ) -> OpResult<ReceivedMessage> {
     let entry = call.entry(handle)?;
     let ticket = entry.receiving.join(call.connection().number());
-    let want = want(call, bufsize, ancbufsize, flags)?;
+    let sizes = sizes(call, bufsize, ancbufsize, flags)?;
     call.settle(&entry, &ticket, Verb::Receive).await;
-    let permit = call.permit_receive(&entry, want.length)?;
+    let permitted = call.permit_receive(&entry, sizes)?;
     let senders = call.senders(&entry);
-    let message =
-        receive::receive_message(permit, &entry, ticket, want, senders.as_deref()).await?;
-    Ok(spell_message(call, &entry, want, message))
+    let message = receive::receive_message(&permitted, ticket, senders.as_deref()).await?;
+    Ok(encode_message(call, &permitted, message))
 }
 
-fn want(
+fn sizes(
     call: &Call,
     bufsize: i64,
     ancbufsize: Option<i64>,
     flags: Option<Constant>,
-) -> OpResult<Want> {
+) -> OpResult<Sizes> {
     let limits = &call.broker().limits;
     let length =
         receive::length(bufsize, "negative buffer size in recvmsg()", limits.receive_bytes)?;
@@ -121,7 +118,7 @@ fn want(
     let control: usize =
         control.ok_or_else(|| OpError::value("invalid ancillary data buffer length"))?;
     OpError::within("ancillary_bytes", control as u64, limits.ancillary_bytes)?;
-    Ok(Want { length, control, flags: int_or(flags, 0)? })
+    Ok(Sizes { length, ancillary: control, flags: int_or(flags, 0)? })
 }
 
 /// Who sent a message; a captured packet says it in its own header.
@@ -132,32 +129,31 @@ pub(super) fn sender(entry: &Entry, message: &message::ReceivedMessage) -> Optio
     }
 }
 
-fn spell_message(
+fn encode_message(
     call: &Call,
-    entry: &Entry,
-    want: Want,
+    permitted: &Permitted<Receive>,
     message: message::ReceivedMessage,
 ) -> ReceivedMessage {
-    let sender = sender(entry, &message);
+    let sender = sender(permitted.socket(), &message);
     let mut flags = message.flags;
     let mut ancdata = Vec::with_capacity(message.control.len());
     for item in message.control {
-        ancdata.extend(spell_control(call, item, &mut flags));
+        ancdata.extend(encode_ancillary(call, item, &mut flags));
     }
-    let eof = is_end(entry, want, message.n) && ancdata.is_empty();
+    let eof = is_end(permitted, message.n) && ancdata.is_empty();
     ReceivedMessage {
         n: message.n as u64,
         eof,
         data: call.give_bytes(message.data),
         ancdata,
         flags,
-        address: spell(entry, sender.as_ref()),
+        address: spell(permitted.socket(), sender.as_ref()),
     }
 }
 
 /// Descriptors that cannot ride beside the answer are closed, and `MSG_CTRUNC` tells so, as the kernel
 /// does without room for them.
-fn spell_control(call: &Call, item: ControlMessage, flags: &mut i32) -> Option<AncillaryItem> {
+fn encode_ancillary(call: &Call, item: ControlMessage, flags: &mut i32) -> Option<AncillaryItem> {
     match item {
         ControlMessage::Data { level, kind, data } => Some(AncillaryItem(
             Constant(level.into()),
@@ -192,58 +188,43 @@ pub(super) struct Parts {
 pub(super) async fn send(call: &Call, handle: Handle, parts: Parts, flags: i32) -> OpResult<u64> {
     let entry = call.entry(handle)?;
     let ticket = entry.sending.join(call.connection().number());
-    let (permit, outgoing) = prepare(call, &entry, &ticket, parts, flags).await?;
-    Ok(send::send_message(permit, call.sender(&entry), ticket, outgoing).await? as u64)
+    let permitted = prepare(call, &entry, &ticket, parts, flags).await?;
+    Ok(send::send_message(permitted, call.sender(), ticket).await? as u64)
 }
 
 /// Takes a message apart, resolves its address, and asks the policy for it.
 async fn prepare(
     call: &Call,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     ticket: &Ticket<'_>,
     parts: Parts,
     flags: i32,
-) -> OpResult<(Permit<Send>, Outgoing)> {
+) -> OpResult<Permitted<Send>> {
     let Parts { buffers, ancdata, address } = parts;
     if buffers.len() > MAX_BUFFERS {
         return Err(OpError::Os { call: "sendmsg", errno: libc::EMSGSIZE });
     }
     let buffers: Vec<_> =
         buffers.into_iter().map(|part| call.bytes(part)).collect::<OpResult<_>>()?;
-    let control: Vec<_> =
-        ancdata.into_iter().map(|item| read_control(call, item)).collect::<OpResult<_>>()?;
+    let ancillary: Vec<_> =
+        ancdata.into_iter().map(|item| decode_ancillary(call, item)).collect::<OpResult<_>>()?;
     let destination = match address {
         None | Some(AddressValue::None(())) => None,
         Some(address) => Some(call.target(entry, &address, ("sendmsg", Verb::Send)).await?),
     };
     call.settle(entry, ticket, Verb::Send).await;
-    // Rules look into netlink messages and own headers.
-    let looks = entry.actual().domain == libc::AF_NETLINK
-        || entry.actual().sends_extensions()
-        || socket_endpoints::own_headers(entry);
-    let gathered = looks.then(|| buffers.concat());
-    let ancillary = control.iter().map(seen).collect();
-    let contents = Contents { flags, ancillary, data: gathered.as_deref() };
-    let permit = call.permit_send(entry, destination, &contents)?;
-    Ok((permit, Outgoing { buffers, control, flags }))
+    let contents = MessageContents { buffers, ancillary, flags };
+    call.permit_send(entry, destination, Payload::Message(contents))
 }
 
-/// An item of ancillary data as rules see it.
-fn seen(control: &Control) -> (i32, i32, &[u8]) {
-    match control {
-        Control::Data { level, kind, data } => (*level, *kind, data),
-        Control::Descriptors { .. } => (libc::SOL_SOCKET, libc::SCM_RIGHTS, &[]),
-    }
-}
-
-fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
+fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
     let AncillaryItem(level, kind, data) = item;
     let (level, kind) = (int(level)?, int(kind)?);
     let rights = (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
     match data {
         AncillaryData::Descriptors(Descriptors { descriptors, rest }) if rights => {
             let descriptors = call.take_descriptors(descriptors)?;
-            Ok(Control::Descriptors {
+            Ok(SentItem::Descriptors {
                 descriptors,
                 rest: decode_base64(&rest).map_err(OpError::value)?,
             })
@@ -262,7 +243,7 @@ fn read_control(call: &Call, item: AncillaryItem) -> OpResult<Control> {
             if (level, kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
                 check_credentials(call, &data)?;
             }
-            Ok(Control::Data { level, kind, data })
+            Ok(SentItem::Data { level, kind, data })
         }
     }
 }

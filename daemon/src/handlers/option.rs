@@ -9,22 +9,21 @@ use sockbroker_proto::api::option::{
 use sockbroker_proto::api::values::OptionValue;
 use sockbroker_proto::constant::{self, Constant};
 use sockbroker_proto::handle::Handle;
-use sockbroker_sys::ioctl::{IntRequest, InterfaceRequest};
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::number::{c_int, int};
-use crate::ops::option::{self, Value};
+use crate::ops::option;
 use crate::ops::rcvall;
 use crate::rpc::call::Call;
 use crate::table::timeout::Timeout;
-use sockbroker_policy::action::{Inspect, Interfaces, Ioctl, OptionAccess, SocketOption};
+use sockbroker_policy::action::{
+    GetOption, InterfaceIoctl, Ioctl, OptionValue as KernelValue, SetFilter,
+};
 
 /// The largest buffer of `getsockopt`, as in CPython.
 const MAX_OPTION_BYTES: i64 = 1024;
 const SIO_RCVALL: i64 = 0x9800_0001;
-/// `linux/sockios.h`; `libc` does not have it.
-const SIOCATMARK: libc::Ioctl = 0x8905;
 const RCVALL_OFF: i64 = 0;
 const RCVALL_ON: i64 = 1;
 
@@ -36,13 +35,13 @@ impl OptionsServer for Handlers {
         let GetsockoptParams { handle, level, optname, buflen } = params;
         let entry = call.entry(handle)?;
         let (level, name) = (int(level)?, int(optname)?);
-        let request = SocketOption::new(entry.actual(), OptionAccess::Read, level, name);
         let length = i64::from(c_int(buflen.unwrap_or(0))?);
         if !(0..=MAX_OPTION_BYTES).contains(&length) {
             return Err(OpError::Plain("getsockopt buflen out of range".to_owned()));
         }
         let length = u32::try_from(length).unwrap_or_default();
-        Ok(spell(call, option::get(call.permit(request)?, &entry, length)?))
+        let request = |socket| GetOption { socket, level, name, length };
+        Ok(encode(call, option::get(&call.authorize(&entry, request)?)?))
     }
 
     async fn setsockopt(call: Call, params: SetsockoptParams) -> OpResult<()> {
@@ -51,23 +50,21 @@ impl OptionsServer for Handlers {
         let ticket = entry.sending.join(call.connection().number());
         let (level, name) = (int(level)?, int(optname)?);
         let value = read(&call, value, optlen)?;
-        let bytes = value.bytes(entry.declared().domain);
-        let permit = call.permit_option(&entry, level, name, &bytes)?;
+        let permitted = call.permit_set_option(&entry, level, name, value)?;
         ticket.acquire().await;
         if (entry.actual().domain, level, name)
             == (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT)
         {
-            return option::join_fanout(permit, &entry, &value, &call.broker().fanout);
+            return option::join_fanout(&permitted, &call.broker().fanout);
         }
-        option::set(permit, &entry, &value)
+        option::set(&permitted)
     }
 
     fn settimeout(call: &Call, params: SettimeoutParams) -> OpResult<()> {
         let SettimeoutParams { handle, value } = params;
         let entry = call.entry(handle)?;
         let timeout = Timeout::from_seconds(value.0).map_err(OpError::from)?;
-        let permit = call.permit(Inspect { socket: entry.actual() })?;
-        option::set_timeout(permit, &entry, timeout)
+        option::set_timeout(&call.inspect(&entry)?, timeout)
     }
 
     fn gettimeout(call: &Call, params: GettimeoutParams) -> OpResult<Option<f64>> {
@@ -79,8 +76,7 @@ impl OptionsServer for Handlers {
         let SetblockingParams { handle, flag } = params;
         let entry = call.entry(handle)?;
         let timeout = if flag { Timeout::Blocking } else { Timeout::NonBlocking };
-        let permit = call.permit(Inspect { socket: entry.actual() })?;
-        option::set_timeout(permit, &entry, timeout)
+        option::set_timeout(&call.inspect(&entry)?, timeout)
     }
 
     fn getblocking(call: &Call, params: GetblockingParams) -> OpResult<bool> {
@@ -119,38 +115,40 @@ impl OptionsServer for Handlers {
         let AttachFilterParams { handle, program } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
-        let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &[])?;
-        let program = call.bytes(program)?;
+        let program = Some(call.bytes(program)?.to_vec());
+        let permitted = call.authorize(&entry, |socket| SetFilter { socket, program })?;
         ticket.acquire().await;
-        option::attach_filter(permit, &entry, &program)
+        option::set_filter(&permitted)
     }
 
     async fn detach_filter(call: Call, params: DetachFilterParams) -> OpResult<()> {
         let DetachFilterParams { handle } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
-        let permit = call.permit_option(&entry, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &[])?;
+        let permitted = call.authorize(&entry, |socket| SetFilter { socket, program: None })?;
         ticket.acquire().await;
-        option::detach_filter(permit, &entry)
+        option::set_filter(&permitted)
     }
 }
 
-fn spell(call: &Call, value: Value) -> OptionValue {
+fn encode(call: &Call, value: KernelValue) -> OptionValue {
     match value {
-        Value::Int(value) => OptionValue::Int(value),
-        Value::Bytes(bytes) => OptionValue::Bytes(call.give_bytes(bytes)),
-        Value::Null(_) => OptionValue::Int(0),
+        KernelValue::Int(value) => OptionValue::Int(value),
+        KernelValue::Bytes(bytes) => OptionValue::Bytes(call.give_bytes(bytes)),
+        KernelValue::Null(_) => OptionValue::Int(0),
     }
 }
 
-fn read(call: &Call, value: Option<OptionValue>, optlen: Option<i64>) -> OpResult<Value> {
+fn read(call: &Call, value: Option<OptionValue>, optlen: Option<i64>) -> OpResult<KernelValue> {
     match (value, optlen) {
-        (Some(OptionValue::Int(value)), None) => Ok(Value::Int(value)),
-        (Some(OptionValue::Bytes(bytes)), None) => Ok(Value::Bytes(call.bytes(bytes)?.to_vec())),
+        (Some(OptionValue::Int(value)), None) => Ok(KernelValue::Int(value)),
+        (Some(OptionValue::Bytes(bytes)), None) => {
+            Ok(KernelValue::Bytes(call.bytes(bytes)?.to_vec()))
+        }
         (None, Some(length)) => {
             let length = u32::try_from(length)
                 .map_err(|_error| OpError::overflow("optlen does not fit into unsigned int"))?;
-            Ok(Value::Null(length))
+            Ok(KernelValue::Null(length))
         }
         (Some(_), Some(_)) => Err(OpError::type_error("optlen goes with a null value alone")),
         (None, None) => Err(OpError::type_error("a null value needs optlen")),
@@ -164,27 +162,24 @@ async fn run_ioctl(
     argument: Option<IoctlArgument>,
 ) -> OpResult<Option<OptionValue>> {
     let entry = call.entry(handle)?;
-    let socket = entry.actual();
     if control.0 == SIO_RCVALL {
         let ticket = entry.sending.join(call.connection().number());
-        let permit = call.permit_capture(&entry)?;
-        let on = switch(argument)?;
+        let permitted = call.permit_capture(&entry, switch(argument)?)?;
         ticket.acquire().await;
-        rcvall::receive_all(permit, &entry, on)?;
+        rcvall::receive_all(&permitted)?;
         return Ok(None);
     }
-    if let Some(request) = int_request(control) {
-        let number = u64::try_from(control.0).unwrap_or_default();
-        let permit = call.permit(Ioctl { socket, request: number })?;
-        let value = option::ioctl_int(permit, &entry, request)?;
-        return Ok(Some(OptionValue::Int(value.into())));
+    let request = u64::try_from(control.0).unwrap_or_default();
+    if option::int_request(request).is_some() {
+        let permitted = call.authorize(&entry, |socket| Ioctl { socket, request })?;
+        return Ok(Some(OptionValue::Int(option::ioctl(&permitted)?.into())));
     }
-    if let Some(request) = interface_request(control) {
+    if option::interface_request(request).is_some() {
         let Some(IoctlArgument::Name(name)) = argument else {
             return Err(OpError::type_error("this request takes an interface name"));
         };
-        let value = option::ioctl_interface(call.permit(Interfaces)?, &entry, request, &name)?;
-        return Ok(Some(spell(call, value)));
+        let permitted = call.authorize(&entry, |_socket| InterfaceIoctl { request, name })?;
+        return Ok(Some(encode(call, option::ioctl_interface(&permitted)?)));
     }
     Err(OpError::Os { call: "ioctl", errno: libc::ENOTTY })
 }
@@ -201,31 +196,4 @@ fn switch(argument: Option<IoctlArgument>) -> OpResult<bool> {
         Some(RCVALL_OFF) => Ok(false),
         Some(_) | None => Err(OpError::value("SIO_RCVALL takes RCVALL_ON or RCVALL_OFF")),
     }
-}
-
-fn is(control: Constant, request: libc::Ioctl) -> bool {
-    u64::try_from(control.0).is_ok_and(|number| number == request)
-}
-
-/// `SIOCINQ` is `FIONREAD`.
-fn int_request(control: Constant) -> Option<IntRequest> {
-    let table = [
-        (libc::FIONREAD, IntRequest::Fionread),
-        (libc::TIOCOUTQ, IntRequest::Siocoutq),
-        (SIOCATMARK, IntRequest::Siocatmark),
-    ];
-    table.into_iter().find(|(number, _)| is(control, *number)).map(|(_, request)| request)
-}
-
-fn interface_request(control: Constant) -> Option<InterfaceRequest> {
-    let table = [
-        (libc::SIOCGIFINDEX, InterfaceRequest::Index),
-        (libc::SIOCGIFFLAGS, InterfaceRequest::Flags),
-        (libc::SIOCGIFMTU, InterfaceRequest::Mtu),
-        (libc::SIOCGIFADDR, InterfaceRequest::Address),
-        (libc::SIOCGIFNETMASK, InterfaceRequest::Netmask),
-        (libc::SIOCGIFBRDADDR, InterfaceRequest::Broadcast),
-        (libc::SIOCGIFHWADDR, InterfaceRequest::Hardware),
-    ];
-    table.into_iter().find(|(number, _)| is(control, *number)).map(|(_, request)| request)
 }

@@ -1,22 +1,22 @@
-//! Requests to the policy with the operands that its rules look at, and no others: finding one out is a
-//! system call.
+//! Requests with the operands that rules look at, and no others: finding one out is a system call.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
 
-use crate::error::OpResult;
+use crate::error::{OpError, OpResult};
 use crate::handlers::audit;
-use crate::handlers::contents::{Contents, Named, add_header, add_route};
+use crate::handlers::contents::{Named, Payload, Sizes, add_header, add_route};
 use crate::ops::receive::SenderCheck;
-use crate::ops::socket_endpoints;
 use crate::rpc::call::Call;
 use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
+use crate::table::permitted::Permitted;
+use crate::table::socket_endpoints;
 use sockbroker_policy::action::{
-    Accept, Bind, Capture, Connect, Handover, Listen, OptionAccess, Receive, Request, Send,
-    SocketOption,
+    Accept, AncillaryItem, Bind, Capture, Connect, Handover, Inspect, Listen, OptionValue, Receive,
+    Request, Send, SetOption,
 };
 use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::membership::{device as device_of, hops, membership, source};
@@ -29,20 +29,39 @@ use sockbroker_policy::{Denial, Permit};
 use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Call {
-    /// Asks the policy.
+    /// Authorizes a request that concerns no socket of the session.
     pub(super) fn permit<R: Request>(&self, request: R) -> OpResult<Permit<R>> {
-        let metrics = &self.broker().metrics;
-        match self.rights().ask(request) {
-            Ok(permit) => {
-                metrics.decided(permit.rule(), true);
-                audit::allowed(self, &permit.request().question(), permit.rule());
-                Ok(permit)
-            }
-            Err(denial) => {
-                self.denied(&denial);
-                Err(denial.into())
-            }
-        }
+        let permit = self.rights().ask(request).map_err(|denial| self.refused(denial))?;
+        self.allowed(&permit);
+        Ok(permit)
+    }
+
+    /// Authorizes a request on a socket of the session.
+    pub(super) fn authorize<R: Request>(
+        &self,
+        entry: &Arc<Entry>,
+        request: impl FnOnce(SocketSpec) -> R,
+    ) -> OpResult<Permitted<R>> {
+        let permitted = Permitted::authorize(entry, &self.rights(), request);
+        let permitted = permitted.map_err(|denial| self.refused(denial))?;
+        self.allowed(permitted.permit());
+        Ok(permitted)
+    }
+
+    /// Counts and reports a permission.
+    fn allowed<R: Request>(&self, permit: &Permit<R>) {
+        self.broker().metrics.decided(permit.rule(), true);
+        audit::allowed(self, &permit.request().question(), permit.rule());
+    }
+
+    fn refused(&self, denial: Box<Denial>) -> OpError {
+        self.denied(&denial);
+        denial.into()
+    }
+
+    /// Authorizes a look at a socket of the session, which changes nothing that others see.
+    pub(super) fn inspect(&self, entry: &Arc<Entry>) -> OpResult<Permitted<Inspect>> {
+        self.authorize(entry, |socket| Inspect { socket })
     }
 
     /// Counts and reports a refusal.
@@ -63,7 +82,11 @@ impl Call {
         }
     }
 
-    pub(super) fn permit_bind(&self, entry: &Entry, target: Target) -> OpResult<Permit<Bind>> {
+    pub(super) fn permit_bind(
+        &self,
+        entry: &Arc<Entry>,
+        target: Target,
+    ) -> OpResult<Permitted<Bind>> {
         let rights = self.rights();
         let looks = rights.looks_at(Verb::Bind).interface
             || entry.actual().domain == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
@@ -80,24 +103,28 @@ impl Call {
         // A bind without a protocol keeps the one of an earlier bind, which the socket tells.
         let captures =
             entry.actual().domain == libc::AF_PACKET && socket_endpoints::captures(entry);
-        self.permit(Bind { socket: entry.actual(), target, interface, captures })
+        self.authorize(entry, |socket| Bind { socket, target, interface, captures })
     }
 
-    pub(super) fn permit_listen(&self, entry: &Entry, backlog: i32) -> OpResult<Permit<Listen>> {
+    pub(super) fn permit_listen(
+        &self,
+        entry: &Arc<Entry>,
+        backlog: i32,
+    ) -> OpResult<Permitted<Listen>> {
         let local = self.local(entry, Verb::Listen);
-        self.permit(Listen { socket: entry.actual(), backlog, local })
+        self.authorize(entry, |socket| Listen { socket, backlog, local })
     }
 
-    pub(super) fn permit_accept(&self, entry: &Entry) -> OpResult<Permit<Accept>> {
+    pub(super) fn permit_accept(&self, entry: &Arc<Entry>) -> OpResult<Permitted<Accept>> {
         let local = self.local(entry, Verb::Accept);
-        self.permit(Accept { socket: entry.actual(), local })
+        self.authorize(entry, |socket| Accept { socket, local })
     }
 
     pub(super) fn permit_connect(
         &self,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         target: Target,
-    ) -> OpResult<Permit<Connect>> {
+    ) -> OpResult<Permitted<Connect>> {
         let looks = self.rights().looks_at(Verb::Connect);
         let target = specified(entry, target, &[])?;
         let address = target.address();
@@ -109,8 +136,7 @@ impl Call {
             Vec::new()
         };
         let local = self.local(entry, Verb::Connect);
-        let socket = entry.actual();
-        self.permit(Connect { socket, target, local, interfaces, looked_up })
+        self.authorize(entry, |socket| Connect { socket, target, local, interfaces, looked_up })
     }
 
     fn local(&self, entry: &Entry, verb: Verb) -> Option<SocketName> {
@@ -120,34 +146,30 @@ impl Call {
 
     pub(super) fn permit_send(
         &self,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         destination: Option<Target>,
-        contents: &Contents<'_>,
-    ) -> OpResult<Permit<Send>> {
+        payload: Payload,
+    ) -> OpResult<Permitted<Send>> {
         let socket = entry.actual();
         let rights = self.rights();
-        let items = || contents.ancillary.iter();
+        let own_headers = socket_endpoints::own_headers(entry);
+        // Rules look into netlink messages and own headers.
+        let looks_inside =
+            own_headers || socket.domain == libc::AF_NETLINK || socket.sends_extensions();
+        let data = payload.data().filter(|_| looks_inside);
+        let contents = payload.into_contents();
+        let items = || contents.ancillary.iter().map(AncillaryItem::judged);
         let named: Vec<_> =
-            items().filter_map(|(level, kind, data)| Named::of(*level, *kind, data)).collect();
+            items().filter_map(|(level, kind, data)| Named::of(level, kind, data)).collect();
         let destination = destination.map(|target| specified(entry, target, &named)).transpose()?;
         let mut request = Send::new(socket, destination);
-        request.own_headers = socket_endpoints::own_headers(entry);
+        request.own_headers = own_headers;
         request.connects =
             contents.flags & libc::MSG_FASTOPEN != 0 && request.destination.is_some();
         if socket.domain == libc::AF_NETLINK {
-            // The kernel has port 0; to anybody else a message means what they make of it.
-            request.messages = classes_of(socket.protocol, contents.data.unwrap_or_default());
-            let (pid, groups) =
-                netlink_end(entry, request.destination.as_ref().and_then(Target::address));
-            if pid != 0 {
-                request.messages.clear();
-            }
-            // What goes to groups goes to the kernel as well (`netlink_sendmsg`).
-            if pid != 0 || groups != 0 {
-                request.messages.push(MessageClass::Peer);
-            }
+            add_netlink_messages(entry, &mut request, data.as_deref());
         }
-        let classes = items().map(|(level, kind, data)| class_of_ancillary(*level, *kind, data));
+        let classes = items().map(|(level, kind, data)| class_of_ancillary(level, kind, data));
         request.ancillary = classes.collect();
         let looks = [Verb::Send, Verb::Spoof, Verb::Inject, Verb::Connect, Verb::Option]
             .map(|verb| rights.looks_at(verb));
@@ -177,26 +199,39 @@ impl Call {
             if request.destination.is_none() || socket.has_connections() {
                 request.remotes = socket_endpoints::peers(entry);
             }
-            let hops = items().flat_map(|(level, kind, data)| hops(*level, *kind, data));
+            let hops = items().flat_map(|(level, kind, data)| hops(level, kind, data));
             request.remotes.extend(hops.map(SocketName::Address));
             let route = socket_endpoints::route(entry).into_iter();
             request.remotes.extend(route.map(SocketName::Address));
-            add_route(&mut request, contents.data);
+            add_route(&mut request, data.as_deref());
         }
         if request.own_headers && looks.iter().any(|looks| looks.local || looks.remote) {
-            add_header(&mut request, contents.data);
+            add_header(&mut request, data.as_deref());
         }
-        self.permit(request)
+        request.contents = contents;
+        self.authorize(entry, |_same| request)
     }
 
-    pub(super) fn permit_receive(&self, entry: &Entry, length: usize) -> OpResult<Permit<Receive>> {
+    pub(super) fn permit_receive(
+        &self,
+        entry: &Arc<Entry>,
+        sizes: Sizes,
+    ) -> OpResult<Permitted<Receive>> {
         let rights = self.rights();
         let looks = rights.looks_at(Verb::Receive).remote;
         let peers = if looks { socket_endpoints::peers(entry) } else { Vec::new() };
         let looks =
             entry.actual().domain == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
         let interface = looks.then(|| socket_endpoints::captured(entry)).flatten();
-        self.permit(Receive { socket: entry.actual(), peers, interface, length: length as u64 })
+        let Sizes { length, ancillary, flags } = sizes;
+        self.authorize(entry, |socket| Receive {
+            socket,
+            peers,
+            interface,
+            length,
+            ancillary,
+            flags,
+        })
     }
 
     /// Whether a datagram may be received, by its sender; `None` where no rule looks at senders. The peer of
@@ -216,44 +251,47 @@ impl Call {
         }))
     }
 
-    pub(super) fn permit_capture(&self, entry: &Entry) -> OpResult<Permit<Capture>> {
+    pub(super) fn permit_capture(
+        &self,
+        entry: &Arc<Entry>,
+        on: bool,
+    ) -> OpResult<Permitted<Capture>> {
         let looks = self.rights().looks_at(Verb::Capture).interface;
         let interface = looks.then(|| socket_endpoints::captured(entry)).flatten();
-        self.permit(Capture { socket: entry.actual(), interface })
+        self.authorize(entry, |socket| Capture { socket, interface, on })
     }
 
-    pub(super) fn permit_handover(&self, socket: SocketSpec) -> OpResult<Permit<Handover>> {
-        let escapes = self.rights().escaped_by(socket).map(Arc::from);
-        self.permit(Handover { socket, escapes })
+    pub(super) fn permit_handover(&self, entry: &Arc<Entry>) -> OpResult<Permitted<Handover>> {
+        let escapes = self.rights().escaped_by(entry.actual()).map(Arc::from);
+        self.authorize(entry, |socket| Handover { socket, escapes })
     }
 
-    /// An option is set to these bytes.
-    pub(super) fn permit_option(
+    /// An option is set to this value.
+    pub(super) fn permit_set_option(
         &self,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         level: i32,
         name: i32,
-        value: &[u8],
-    ) -> OpResult<Permit<SocketOption>> {
-        let mut request = SocketOption::new(entry.actual(), OptionAccess::Write, level, name);
+        value: OptionValue,
+    ) -> OpResult<Permitted<SetOption>> {
+        let bytes = value.bytes(entry.declared().domain);
+        let mut request = SetOption::new(entry.actual(), level, name, value);
         let rights = self.rights();
         let looks = [request.class().verb(), Verb::Send].map(|verb| rights.looks_at(verb));
         let looks = |of: fn(&Operands) -> bool| looks.iter().any(of);
         let (at_ends, at_interface) = (looks(|o| o.local || o.remote), looks(|o| o.interface));
-        if !(at_ends || at_interface) {
-            return self.permit(request);
+        if at_ends || at_interface {
+            let group = membership(level, name, &bytes);
+            let device = group.as_ref().map(|(_, device)| device.clone());
+            let device = device.or_else(|| device_of(level, name, &bytes));
+            if let Some(device) = device.filter(|_| at_interface) {
+                request.interfaces = socket_endpoints::devices(entry, &device)?;
+            }
+            request.group = group.map(|(group, _)| SocketName::Address(group));
+            request.source = source(level, name, &bytes).map(SocketName::Address);
+            request.hops = hops(level, name, &bytes).into_iter().map(SocketName::Address).collect();
         }
-        let group = membership(level, name, value);
-        let device = group.as_ref().map(|(_, device)| device.clone());
-        if let Some(device) =
-            device.or_else(|| device_of(level, name, value)).filter(|_| at_interface)
-        {
-            request.interfaces = socket_endpoints::devices(entry, &device)?;
-        }
-        request.group = group.map(|(group, _)| SocketName::Address(group));
-        request.source = source(level, name, value).map(SocketName::Address);
-        request.hops = hops(level, name, value).into_iter().map(SocketName::Address).collect();
-        self.permit(request)
+        self.authorize(entry, |_same| request)
     }
 }
 
@@ -268,6 +306,20 @@ fn specified(entry: &Entry, target: Target, named: &[Named]) -> OpResult<Target>
     let interface = named.iter().rev().map(|info| info.interface).find(|index| *index != 0);
     let address = socket_endpoints::specified(entry, address, source, interface)?;
     Ok(Target::Address(address))
+}
+
+/// Adds the classes of netlink messages.
+fn add_netlink_messages(entry: &Entry, request: &mut Send, data: Option<&[u8]>) {
+    let destination = request.destination.as_ref().and_then(Target::address);
+    let (pid, groups) = netlink_end(entry, destination);
+    // The kernel has port 0; to any other port a message means what its receiver makes of it.
+    if pid == 0 {
+        request.messages = classes_of(request.socket.protocol, data.unwrap_or_default());
+    }
+    // What goes to groups goes to the kernel as well (`netlink_sendmsg`).
+    if pid != 0 || groups != 0 {
+        request.messages.push(MessageClass::Peer);
+    }
 }
 
 /// The port and the groups that a netlink message goes to.

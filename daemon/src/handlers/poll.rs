@@ -10,7 +10,6 @@ use crate::error::{OpError, OpResult};
 use crate::ops::poll::{Watched, poll};
 use crate::rpc::call::Call;
 use crate::table::timeout::Timeout;
-use sockbroker_policy::action::Inspect;
 
 /// Waits for events on handles; those that have some, in the order asked.
 pub(super) async fn poll_handles(
@@ -32,14 +31,11 @@ pub(super) async fn poll_handles(
     for (handle, events) in fds {
         let events = i16::try_from(events.0)
             .map_err(|_error| OpError::overflow("events do not fit into C short"))?;
-        let entry = match call.entry(*handle) {
-            Ok(entry) => {
-                let permit = call.permit(Inspect { socket: entry.actual() })?;
-                Some((entry.clone(), permit))
-            }
+        let socket = match call.entry(*handle) {
+            Ok(entry) => Some(call.inspect(&entry)?),
             Err(_) => None,
         };
-        watched.push(Watched { entry, events });
+        watched.push(Watched { socket, events });
     }
     let found = poll(&watched, timeout).await?;
     let pairs = fds.iter().zip(found).filter(|(_, events)| *events != 0);

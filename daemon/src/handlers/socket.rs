@@ -16,11 +16,11 @@ use crate::handlers::creation::{self, GivenSpec};
 use crate::handlers::number::{c_int, int};
 use crate::handlers::poll::poll_handles;
 use crate::handlers::{Handlers, creation::admit, creation::admit_accepted};
-use crate::network::open;
-use crate::network::open::Room;
-use crate::ops::connect;
+
+use crate::ops::connect::{self, Room};
+use crate::ops::descriptor;
 use crate::rpc::call::Call;
-use sockbroker_policy::action::Inspect;
+use sockbroker_policy::action::Shutdown;
 use sockbroker_policy::verb::Verb;
 
 impl SocketServer for Handlers {
@@ -86,17 +86,16 @@ impl SocketServer for Handlers {
         }
         let entry = call.entry(handle)?;
         let ticket = entry.receiving.join(call.connection().number());
-        let permit = call.permit_accept(&entry)?;
+        let permitted = call.permit_accept(&entry)?;
         let timeout = call.session().default_timeout.get();
         // An accepted socket is of the same kind as the listening one. Its descriptor is judged before there is
         // a connection to lose.
-        let handover = want_fd.then(|| call.permit_handover(entry.actual())).transpose()?;
+        let handover = want_fd.then(|| call.permit_handover(&entry)).transpose()?;
         let room = || {
-            let spare = want_fd.then(|| open::spare(&entry)).transpose()?;
+            let spare = handover.as_ref().map(descriptor::spare).transpose()?;
             Ok(Room { handle: call.room()?, spare })
         };
-        let (accepted, spare, peer) =
-            connect::accept(permit, &entry, ticket, timeout, room).await?;
+        let (accepted, spare, peer) = connect::accept(&permitted, ticket, timeout, room).await?;
         let created = admit_accepted(&call, accepted, handover.zip(spare))?;
         Ok(Accepted {
             handle: created.handle,
@@ -113,9 +112,9 @@ impl SocketServer for Handlers {
         let entry = call.entry(handle)?;
         let (ticket, _barrier) = entry.join_both(call.connection().number());
         let target = call.target(&entry, &address, ("bind", Verb::Bind)).await?;
-        let permit = call.permit_bind(&entry, target)?;
+        let permitted = call.permit_bind(&entry, target)?;
         ticket.acquire().await;
-        connect::bind(permit, &entry, call.caller()).await
+        connect::bind(&permitted, call.caller()).await
     }
 
     async fn listen(call: Call, params: ListenParams) -> OpResult<()> {
@@ -124,9 +123,9 @@ impl SocketServer for Handlers {
         let (ticket, _barrier) = entry.join_both(call.connection().number());
         let backlog = clip_backlog(backlog)?.unwrap_or(creation::DEFAULT_BACKLOG);
         call.settle(&entry, &ticket, Verb::Listen).await;
-        let permit = call.permit_listen(&entry, backlog)?;
+        let permitted = call.permit_listen(&entry, backlog)?;
         ticket.acquire().await;
-        connect::listen(permit, &entry, call.caller()).await
+        connect::listen(&permitted, call.caller()).await
     }
 
     async fn connect(call: Call, params: ConnectParams) -> OpResult<()> {
@@ -149,8 +148,9 @@ impl SocketServer for Handlers {
         let ShutdownParams { handle, how } = params;
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
-        let permit = call.permit(Inspect { socket: entry.actual() })?;
-        connect::shutdown(permit, &entry, ticket, int(how)?).await
+        let how = int(how)?;
+        let permitted = call.authorize(&entry, |socket| Shutdown { socket, how })?;
+        connect::shutdown(&permitted, ticket).await
     }
 
     fn close(call: &Call, params: CloseParams) -> OpResult<()> {
@@ -167,18 +167,18 @@ impl SocketServer for Handlers {
             call.check_carries_descriptors()?;
         }
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.actual() })?;
-        admit(call, open::duplicate(permit, &entry, call.room()?)?, want_fd)
+        let permitted = call.inspect(&entry)?;
+        admit(call, descriptor::duplicate(&permitted, call.room()?)?, want_fd)
     }
 
     fn fileno(call: &Call, params: FilenoParams) -> OpResult<u32> {
         let FilenoParams { handle } = params;
-        hand_over(call, handle)
+        pass_descriptor(call, handle)
     }
 
     fn detach(call: &Call, params: DetachParams) -> OpResult<u32> {
         let DetachParams { handle } = params;
-        let count = hand_over(call, handle)?;
+        let count = pass_descriptor(call, handle)?;
         call.session().remove(handle)?;
         Ok(count)
     }
@@ -186,15 +186,13 @@ impl SocketServer for Handlers {
     fn getsockname(call: &Call, params: GetsocknameParams) -> OpResult<AddressValue> {
         let GetsocknameParams { handle } = params;
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(spell(&entry, connect::local_address(permit, &entry)?.as_ref()))
+        Ok(spell(&entry, connect::local_address(&call.inspect(&entry)?)?.as_ref()))
     }
 
     fn getpeername(call: &Call, params: GetpeernameParams) -> OpResult<AddressValue> {
         let GetpeernameParams { handle } = params;
         let entry = call.entry(handle)?;
-        let permit = call.permit(Inspect { socket: entry.actual() })?;
-        Ok(spell(&entry, connect::peer_address(permit, &entry)?.as_ref()))
+        Ok(spell(&entry, connect::peer_address(&call.inspect(&entry)?)?.as_ref()))
     }
 
     fn attributes(call: &Call, params: AttributesParams) -> OpResult<Attributes> {
@@ -225,14 +223,13 @@ async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> 
     let (ticket, _barrier) = entry.join_both(call.connection().number());
     let target = call.target(&entry, address, ("connect", Verb::Connect)).await?;
     call.settle(&entry, &ticket, Verb::Connect).await;
-    let permit = call.permit_connect(&entry, target)?;
-    connect::connect(permit, &entry, ticket, call.caller()).await
+    let permitted = call.permit_connect(&entry, target)?;
+    connect::connect(&permitted, ticket, call.caller()).await
 }
 
-fn hand_over(call: &Call, handle: Handle) -> OpResult<u32> {
+fn pass_descriptor(call: &Call, handle: Handle) -> OpResult<u32> {
     call.check_carries_descriptors()?;
     let entry = call.entry(handle)?;
-    let permit = call.permit_handover(entry.actual())?;
-    call.give_descriptor(open::hand_over(permit, &entry)?);
+    call.give_descriptor(descriptor::pass(&call.permit_handover(&entry)?)?);
     Ok(1)
 }

@@ -15,14 +15,14 @@ use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::address::spell;
 use crate::handlers::cipher::{Cipher, send_cipher};
-use crate::handlers::contents::Contents;
+use crate::handlers::contents::{Payload, Sizes};
 use crate::handlers::messages::{self, Parts};
 use crate::handlers::number::int_or;
 use crate::ops::receive::{self, is_end};
-use crate::ops::want::Want;
 use crate::ops::{file, send};
 use crate::rpc::call::Call;
-use crate::table::entry::Entry;
+use crate::table::permitted::Permitted;
+use sockbroker_policy::action::Receive;
 use sockbroker_policy::verb::Verb;
 
 impl TransferServer for Handlers {
@@ -74,8 +74,8 @@ impl TransferServer for Handlers {
         let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         call.settle(&entry, &ticket, Verb::Send).await;
-        let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
-        Ok(send::send(permit, call.sender(&entry), ticket, &data, flags).await? as u64)
+        let permitted = call.permit_send(&entry, None, Payload::of(data, flags))?;
+        Ok(send::send(&permitted, call.sender(), ticket).await? as u64)
     }
 
     async fn sendall(call: Call, params: SendallParams) -> OpResult<()> {
@@ -84,8 +84,8 @@ impl TransferServer for Handlers {
         let ticket = entry.sending.join(call.connection().number());
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         call.settle(&entry, &ticket, Verb::Send).await;
-        let permit = call.permit_send(&entry, None, &Contents::of(&data, flags))?;
-        send::send_all(permit, call.sender(&entry), ticket, &data, flags).await
+        let permitted = call.permit_send(&entry, None, Payload::of(data, flags))?;
+        send::send_all(&permitted, call.sender(), ticket).await
     }
 
     async fn sendto(call: Call, params: SendtoParams) -> OpResult<u64> {
@@ -95,8 +95,8 @@ impl TransferServer for Handlers {
         let (data, flags) = (call.bytes(bytes)?, int_or(flags, 0)?);
         let destination = Some(call.target(&entry, &address, ("sendto", Verb::Send)).await?);
         call.settle(&entry, &ticket, Verb::Send).await;
-        let permit = call.permit_send(&entry, destination, &Contents::of(&data, flags))?;
-        Ok(send::send(permit, call.sender(&entry), ticket, &data, flags).await? as u64)
+        let permitted = call.permit_send(&entry, destination, Payload::of(data, flags))?;
+        Ok(send::send(&permitted, call.sender(), ticket).await? as u64)
     }
 
     async fn sendmsg(call: Call, params: SendmsgParams) -> OpResult<u64> {
@@ -119,11 +119,10 @@ impl TransferServer for Handlers {
         let entry = call.entry(handle)?;
         let ticket = entry.sending.join(call.connection().number());
         call.settle(&entry, &ticket, Verb::Send).await;
-        // What the file holds is not seen: netlink messages in it are unknown.
-        let permit = call.permit_send(&entry, None, &Contents::default())?;
+        let permitted = call.permit_send(&entry, None, Payload::File)?;
         let source = call.take_descriptor(file)?;
         let range = file_range(offset, count)?;
-        file::send_file(permit, call.sender(&entry), ticket, source, range).await
+        file::send_file(&permitted, call.sender(), ticket, source, range).await
     }
 }
 
@@ -138,16 +137,16 @@ async fn receive_plain(
     let ticket = entry.receiving.join(call.connection().number());
     let negative = format!("negative buffersize in {name}");
     let length = receive::length(bufsize, &negative, call.broker().limits.receive_bytes)?;
-    let want = Want { length, control: 0, flags: int_or(flags, 0)? };
+    let sizes = Sizes { length, ancillary: 0, flags: int_or(flags, 0)? };
     // sock_recv_guts: asked for nothing, recv does nothing; recvfrom takes a datagram.
     if length == 0 && matches!(name, "recv" | "recv_into") {
         return Ok(nothing(call));
     }
     call.settle(&entry, &ticket, Verb::Receive).await;
-    let permit = call.permit_receive(&entry, length)?;
+    let permitted = call.permit_receive(&entry, sizes)?;
     let senders = call.senders(&entry);
-    let received = receive::receive(permit, &entry, ticket, want, senders.as_deref()).await?;
-    Ok(spell_received(call, &entry, want, received))
+    let received = receive::receive(&permitted, ticket, senders.as_deref()).await?;
+    Ok(encode_received(call, &permitted, received))
 }
 
 fn nothing(call: &Call) -> ReceivedFrom {
@@ -155,18 +154,17 @@ fn nothing(call: &Call) -> ReceivedFrom {
     ReceivedFrom { data, n: 0, eof: false, address: AddressValue::None(()) }
 }
 
-fn spell_received(
+fn encode_received(
     call: &Call,
-    entry: &Entry,
-    want: Want,
+    permitted: &Permitted<Receive>,
     received: message::ReceivedMessage,
 ) -> ReceivedFrom {
-    let sender = messages::sender(entry, &received);
+    let sender = messages::sender(permitted.socket(), &received);
     ReceivedFrom {
-        eof: is_end(entry, want, received.n),
+        eof: is_end(permitted, received.n),
         n: received.n as u64,
         data: call.give_bytes(received.data),
-        address: spell(entry, sender.as_ref()),
+        address: spell(permitted.socket(), sender.as_ref()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The interfaces of a network: `if_nameindex(3)`, `if_nametoindex(3)`, `if_indextoname(3)`.
 //!
 //! Interfaces that a socket or one of its addresses names are looked up on that socket:
-//! `ops::socket_endpoints`.
+//! `table::socket_endpoints`.
 
 use sockbroker_sys::interface;
 

@@ -2,7 +2,6 @@
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
 use sockbroker_sys::socket;
 
@@ -13,7 +12,7 @@ use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::Permit;
-use sockbroker_policy::action::{Adopt, Create, Handover, Inspect};
+use sockbroker_policy::action::{Adopt, Create};
 use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -69,35 +68,10 @@ fn refuse_family(call: &'static str, spec: SocketSpec) -> OpResult<()> {
     Ok(())
 }
 
-/// What an accepted socket needs, reserved before the kernel gives it: afterwards a failure would lose the
-/// connection.
-#[derive(Debug)]
-pub struct Room {
-    /// The place of its handle.
-    pub handle: Reservation,
-    /// A descriptor that becomes the client's, where the client wants one.
-    pub spare: Option<OwnedFd>,
-}
-
-/// A descriptor that [`hand_over_in_place`] replaces.
-pub fn spare(entry: &Entry) -> OpResult<OwnedFd> {
-    socket::duplicate(entry.fd()).during("dup")
-}
-
-/// The same as [`hand_over`], in the place of a descriptor that was kept for it.
-pub fn hand_over_in_place(
-    permit: Permit<Handover>,
-    entry: &Entry,
-    spare: OwnedFd,
-) -> OpResult<OwnedFd> {
-    let Handover { .. } = permit.into_request();
-    socket::duplicate_onto(entry.fd(), spare).during("dup")
-}
-
-/// What a descriptor is; `ENOTSOCK` for one that is no socket.
-pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketSpec> {
-    let kind = socket::kind_of(descriptor.as_fd()).during("getsockopt")?;
-    Ok(SocketSpec { domain: kind.domain, ty: kind.ty, protocol: kind.protocol })
+/// The request to take over a descriptor, with what it is; `ENOTSOCK` if it is not a socket.
+pub fn examine(descriptor: OwnedFd) -> OpResult<Adopt> {
+    let socket = socket::kind_of(descriptor.as_fd()).during("getsockopt")?;
+    Ok(Adopt { socket, descriptor })
 }
 
 /// Takes over a descriptor of the client (`fromfd`, `socket(fileno=...)`). As in CPython the
@@ -105,42 +79,23 @@ pub fn examine(descriptor: &OwnedFd) -> OpResult<SocketSpec> {
 /// `facts` is what the caller says of it, as `fromfd` lets it; the policy goes on judging what it is.
 pub fn adopt(
     permit: Permit<Adopt>,
-    descriptor: OwnedFd,
     facts: SocketSpec,
     timeout: Timeout,
     handle: Reservation,
 ) -> OpResult<Entry> {
-    let Adopt { socket: kind } = permit.into_request();
+    let Adopt { socket: kind, descriptor } = permit.into_request();
     refuse_family("fromfd", kind)?;
     refuse_family("fromfd", facts)?;
+    // Its connection may be over, with data left in it whose sender nobody knows.
+    let lost_peer = kind.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
     let entry = if timeout.sets_nonblocking() {
         Entry::new(descriptor, facts, timeout, handle).during("fcntl")?
     } else {
         Entry::adopted(descriptor, facts, timeout, handle)
     };
     let entry = entry.of_kind(kind);
-    // Its connection may be over, with data left in it that came from nobody knows where.
-    if kind.has_connections() && socket::peer_address(entry.fd()).is_err() {
+    if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);
     }
     Ok(entry)
-}
-
-/// `dup`, with the same timeout.
-pub fn duplicate(
-    permit: Permit<Inspect>,
-    entry: &Entry,
-    handle: Reservation,
-) -> OpResult<Arc<Entry>> {
-    let Inspect { .. } = permit.into_request();
-    Ok(Arc::new(entry.duplicate(handle).during("dup")?))
-}
-
-/// A descriptor for the client (`fileno`, `detach`, `want_fd`).
-pub fn hand_over(permit: Permit<Handover>, entry: &Entry) -> OpResult<OwnedFd> {
-    let Handover { .. } = permit.into_request();
-    if let Some(member) = &mut entry.ends.known().fanout {
-        member.keep();
-    }
-    socket::duplicate(entry.fd()).during("dup")
 }

@@ -8,20 +8,20 @@ use tokio::time::{sleep, timeout_at};
 
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::Client;
-use crate::ops::outgoing::Control;
 use crate::ops::wait::{RETRY_PAUSE, WaitPolicy};
+use sockbroker_policy::action::AncillaryItem;
 
 impl Client {
     /// Puts the client's ids into a message (`SCM_CREDENTIALS`, `unix(7)`): without them the kernel
     /// would tell the broker's. They take the place of what the client gave, which was checked to say
     /// no more. The process id is the broker's, which does the sending: the client's may belong to
     /// another process by the time it is read.
-    pub(super) fn sign(&self, control: &mut Vec<Control>) {
+    pub(super) fn sign(&self, control: &mut Vec<AncillaryItem>) {
         control.retain(|item| !is_credentials(item));
         let Identity { uid, gid, .. } = *self.identity();
         let data = [std::process::id(), uid, gid].map(u32::to_ne_bytes).concat();
         let (level, kind) = CREDENTIALS;
-        control.push(Control::Data { level, kind, data });
+        control.push(AncillaryItem::Data { level, kind, data });
     }
 
     /// Makes a call as the client until it does something else than ask to wait: no event tells when
@@ -61,6 +61,6 @@ impl Client {
 
 const CREDENTIALS: (i32, i32) = (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
 
-fn is_credentials(item: &Control) -> bool {
-    matches!(item, Control::Data { level, kind, .. } if (*level, *kind) == CREDENTIALS)
+fn is_credentials(item: &AncillaryItem) -> bool {
+    matches!(item, AncillaryItem::Data { level, kind, .. } if (*level, *kind) == CREDENTIALS)
 }

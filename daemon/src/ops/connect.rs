@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_proto::address::Address;
@@ -12,46 +11,47 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::{CallerIdentity, Client};
-use crate::network::open::Room;
 use crate::ops::outgoing::Destination;
 use crate::ops::rcvall;
 use crate::ops::wait::{Direction, RETRY_PAUSE, WaitPolicy, until_done};
+use crate::quota::Reservation;
 use crate::table::call_queue::Ticket;
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
+use crate::table::permitted::{Accepted, Permitted, Socket};
 use crate::table::timeout::Timeout;
-use sockbroker_policy::Permit;
-use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen};
+use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen, Shutdown};
 use sockbroker_policy::target::{FileTarget, SocketName, Target};
 
 /// `bind(2)`; a path is made as the caller.
-pub async fn bind(permit: Permit<Bind>, entry: &Entry, caller: &CallerIdentity) -> OpResult<()> {
-    let address = match permit.into_request().target {
-        Target::File(file) => return bind_file(entry, caller, file).await,
+pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpResult<()> {
+    let socket = permitted.socket();
+    let address = match &permitted.request().target {
+        Target::File(file) => return bind_file(socket, caller, file).await,
         Target::Address(address) => address,
     };
-    if let Some(state) = &entry.rcvall {
-        return rcvall::bind(state, &address);
+    if let Some(state) = &socket.rcvall {
+        return rcvall::bind(state, address);
     }
-    let raw = RawAddress::encode(&address);
-    match caller.client(entry.actual(), "bind")? {
-        None => socket::bind(entry.fd(), &raw).during("bind"),
+    let raw = RawAddress::encode(address);
+    match caller.client(socket.actual(), "bind")? {
+        None => socket::bind(socket.fd(), &raw).during("bind"),
         Some(client) => {
-            let shared = entry.shared();
+            let shared = socket.shared();
             client.call("bind", move || socket::bind(shared.fd(), &raw)).await
         }
     }
 }
 
 /// Makes a socket's file in the folder that was judged, as the caller.
-async fn bind_file(entry: &Entry, caller: &CallerIdentity, file: FileTarget) -> OpResult<()> {
-    let FileTarget { descriptor, name, written, facts } = file;
+async fn bind_file(socket: &Socket, caller: &CallerIdentity, file: &FileTarget) -> OpResult<()> {
+    let FileTarget { descriptor, name, written, facts } = file.clone();
     let name = name.ok_or(OpError::Os { call: "bind", errno: libc::EINVAL })?;
-    let shared = entry.shared();
+    let shared = socket.shared();
     let path = written.clone();
     let bind = move || unix_file::bind(shared.fd(), descriptor.as_fd(), &name, path.as_deref());
-    let result = caller.run("bind", entry.actual(), bind).await;
-    let mut known = entry.ends.known();
+    let result = caller.run("bind", socket.actual(), bind).await;
+    let mut known = socket.ends.known();
     match result {
         Ok(stored) => {
             known.bound = Some(Bound::File { facts, shown: written.map(|path| (stored, path)) });
@@ -67,40 +67,45 @@ async fn bind_file(entry: &Entry, caller: &CallerIdentity, file: FileTarget) -> 
 }
 
 /// `listen(2)`, as the caller: whoever connects is told the ids of who listens.
-pub async fn listen(
-    permit: Permit<Listen>,
-    entry: &Entry,
-    caller: &CallerIdentity,
-) -> OpResult<()> {
-    let Listen { backlog, .. } = permit.into_request();
-    match caller.client(entry.actual(), "listen")? {
-        None => socket::listen(entry.fd(), backlog).during("listen"),
+pub async fn listen(permitted: &Permitted<Listen>, caller: &CallerIdentity) -> OpResult<()> {
+    let (socket, backlog) = (permitted.socket(), permitted.request().backlog);
+    match caller.client(socket.actual(), "listen")? {
+        None => socket::listen(socket.fd(), backlog).during("listen"),
         Some(client) => {
-            let shared = entry.shared();
+            let shared = socket.shared();
             client.call("listen", move || socket::listen(shared.fd(), backlog)).await
         }
     }
+}
+
+/// What an accepted socket needs, reserved before the kernel gives it: afterwards a failure would lose the
+/// connection.
+#[derive(Debug)]
+pub struct Room {
+    /// The place of its handle.
+    pub handle: Reservation,
+    /// A descriptor that becomes the client's, where the client wants one.
+    pub spare: Option<OwnedFd>,
 }
 
 /// `accept(2)`: the new socket, with `timeout` as its own, the descriptor that was kept for the client, and the
 /// peer's address. `room` is asked right before a connection is taken: without room it stays in the queue, as
 /// with `EMFILE`.
 pub async fn accept(
-    permit: Permit<Accept>,
-    entry: &Entry,
+    permitted: &Permitted<Accept>,
     ticket: Ticket<'_>,
     timeout: Timeout,
     room: impl Fn() -> OpResult<Room>,
-) -> OpResult<(Arc<Entry>, Option<OwnedFd>, Option<Address>)> {
-    let Accept { .. } = permit.into_request();
-    let facts = entry.declared();
+) -> OpResult<(Accepted, Option<OwnedFd>, Option<Address>)> {
+    let socket = permitted.socket();
+    let facts = socket.declared();
     let call =
         if facts.domain == libc::AF_ALG { socket::accept_without_name } else { socket::accept };
     ticket.acquire().await;
-    let wait_policy = || WaitPolicy::of(entry, Direction::Receive, 0);
+    let wait_policy = || WaitPolicy::of(socket, Direction::Receive, 0);
     let mut refused = None;
-    let accepted = until_done(entry, Direction::Receive, "accept", wait_policy, || match room() {
-        Ok(room) => Ok((entry.without_blocking(call)?, room)),
+    let accepted = until_done(socket, Direction::Receive, "accept", wait_policy, || match room() {
+        Ok(room) => Ok((socket.without_blocking(call)?, room)),
         Err(error) => {
             refused = Some(error);
             Err(io::Error::other("no room"))
@@ -116,25 +121,24 @@ pub async fn accept(
     if let Some(address) = &peer {
         accepted.ends.note_peer(SocketName::Address(address.clone()));
     }
-    let bound = entry.ends.known().bound.clone();
+    let bound = socket.ends.known().bound.clone();
     accepted.ends.known().bound = bound;
-    Ok((Arc::new(accepted.of_kind(entry.actual())), spare, peer))
+    Ok((Accepted::new(socket, accepted), spare, peer))
 }
 
 /// `connect(2)`, to its end; to a path as the caller.
 pub async fn connect(
-    permit: Permit<Connect>,
-    entry: &Entry,
+    permitted: &Permitted<Connect>,
     ticket: Ticket<'_>,
     caller: &CallerIdentity,
 ) -> OpResult<()> {
-    let target = permit.into_request().target;
+    let (socket, target) = (permitted.socket(), &permitted.request().target);
     ticket.acquire().await;
     // Before the call: data may be there before its outcome is known.
-    let before = entry.ends.known().peer.replace(target.name());
-    let result = connect_to(entry, caller, Destination::of(&target)).await;
+    let before = socket.ends.known().peer.replace(target.name());
+    let result = connect_to(socket, caller, Destination::of(target)).await;
     if result.is_err() && !is_under_way(&result) {
-        entry.ends.known().peer = before;
+        socket.ends.known().peer = before;
     }
     result
 }
@@ -145,59 +149,59 @@ fn is_under_way(result: &OpResult<()>) -> bool {
 }
 
 async fn connect_to(
-    entry: &Entry,
+    socket: &Socket,
     caller: &CallerIdentity,
     destination: Destination,
 ) -> OpResult<()> {
-    if let Some(client) = caller.client(entry.actual(), "connect")? {
-        return connect_as(client, entry, destination).await;
+    if let Some(client) = caller.client(socket.actual(), "connect")? {
+        return connect_as(client, socket, destination).await;
     }
     let address = destination.raw();
-    match begin(entry, &address) {
+    match begin(socket, &address) {
         Ok(()) => Ok(()),
         Err(error) => match error.raw_os_error() {
-            Some(libc::EINPROGRESS) if entry.timeout() != Timeout::NonBlocking => {
-                finish(entry, &address).await
+            Some(libc::EINPROGRESS) if socket.timeout() != Timeout::NonBlocking => {
+                finish(socket, &address).await
             }
-            Some(libc::EAGAIN) if waits_for_backlog(entry) => retry(entry, &address).await,
+            Some(libc::EAGAIN) if waits_for_backlog(socket) => retry(socket, &address).await,
             _ => Err(error).during("connect"),
         },
     }
 }
 
 /// To a path, as a client. Only a blocking socket waits for room in the backlog.
-async fn connect_as(client: &Client, entry: &Entry, destination: Destination) -> OpResult<()> {
-    let shared = entry.shared();
+async fn connect_as(client: &Client, socket: &Socket, destination: Destination) -> OpResult<()> {
+    let shared = socket.shared();
     let begin = move || shared.without_blocking(|fd| socket::connect(fd, &destination.raw()));
-    match entry.timeout() {
+    match socket.timeout() {
         Timeout::After(wait_policy) => {
             let connecting = timeout(wait_policy, client.call("connect", begin));
             connecting.await.unwrap_or(Err(OpError::Timeout))
         }
         Timeout::Blocking | Timeout::NonBlocking => {
-            let wait_policy = WaitPolicy::of(entry, Direction::Send, 0);
+            let wait_policy = WaitPolicy::of(socket, Direction::Send, 0);
             client.until_done("connect", wait_policy, begin).await
         }
     }
 }
 
-fn begin(entry: &Entry, address: &RawAddress) -> io::Result<()> {
-    entry.without_blocking(|fd| socket::connect(fd, address))
+fn begin(socket: &Socket, address: &RawAddress) -> io::Result<()> {
+    socket.without_blocking(|fd| socket::connect(fd, address))
 }
 
 /// Waits until the connection stands or has failed.
-async fn finish(entry: &Entry, address: &RawAddress) -> OpResult<()> {
-    let wait_policy = || match WaitPolicy::of(entry, Direction::Send, 0) {
+async fn finish(socket: &Socket, address: &RawAddress) -> OpResult<()> {
+    let wait_policy = || match WaitPolicy::of(socket, Direction::Send, 0) {
         // SO_SNDTIMEO bounds a blocking connect with EINPROGRESS (socket(7)).
         WaitPolicy::None => WaitPolicy::Endless,
         other => other,
     };
     let timed_by_kernel = matches!(wait_policy(), WaitPolicy::KernelUntil(_));
-    let result = until_done(entry, Direction::Send, "connect", wait_policy, || {
-        let events = [(entry.fd(), libc::POLLOUT)];
+    let result = until_done(socket, Direction::Send, "connect", wait_policy, || {
+        let events = [(socket.fd(), libc::POLLOUT)];
         match sockbroker_sys::poll::poll_now(&events)?.first() {
             Some(0) | None => Err(io::ErrorKind::WouldBlock.into()),
-            Some(_) => conclude(entry, address),
+            Some(_) => conclude(socket, address),
         }
     })
     .await;
@@ -212,15 +216,15 @@ async fn finish(entry: &Entry, address: &RawAddress) -> OpResult<()> {
 /// With a timeout `SO_ERROR` tells the outcome, as in CPython's `internal_connect`. A blocking connect
 /// is one call in CPython: here a second one takes the outcome, and leaves the kernel's state as the
 /// one would have (`__inet_stream_connect`).
-fn conclude(entry: &Entry, address: &RawAddress) -> io::Result<()> {
-    let internet = matches!(entry.declared().domain, libc::AF_INET | libc::AF_INET6);
-    if internet && entry.timeout() == Timeout::Blocking {
-        return match begin(entry, address) {
+fn conclude(socket: &Socket, address: &RawAddress) -> io::Result<()> {
+    let internet = matches!(socket.declared().domain, libc::AF_INET | libc::AF_INET6);
+    if internet && socket.timeout() == Timeout::Blocking {
+        return match begin(socket, address) {
             Err(error) if error.raw_os_error() == Some(libc::EISCONN) => Ok(()),
             other => other,
         };
     }
-    match socket::take_error(entry.fd())? {
+    match socket::take_error(socket.fd())? {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
@@ -228,12 +232,12 @@ fn conclude(entry: &Entry, address: &RawAddress) -> io::Result<()> {
 
 /// A blocking `AF_UNIX` connect waits for room in the backlog. No readiness tells of it, so the
 /// attempt is repeated; a blocking thread could not be cancelled.
-fn waits_for_backlog(entry: &Entry) -> bool {
-    entry.declared().domain == libc::AF_UNIX && entry.timeout() == Timeout::Blocking
+fn waits_for_backlog(socket: &Socket) -> bool {
+    socket.declared().domain == libc::AF_UNIX && socket.timeout() == Timeout::Blocking
 }
 
-async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
-    let deadline = match WaitPolicy::of(entry, Direction::Send, 0) {
+async fn retry(socket: &Socket, address: &RawAddress) -> OpResult<()> {
+    let deadline = match WaitPolicy::of(socket, Direction::Send, 0) {
         WaitPolicy::None => {
             return Err(OpError::Os { call: "connect", errno: libc::EAGAIN });
         }
@@ -245,7 +249,7 @@ async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
         loop {
             sleep(pause).await;
             pause = (pause * 2).min(longest);
-            match begin(entry, address) {
+            match begin(socket, address) {
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
                 result => return result.during("connect"),
             }
@@ -259,28 +263,23 @@ async fn retry(entry: &Entry, address: &RawAddress) -> OpResult<()> {
 }
 
 /// `shutdown(2)`, after what the same connection sent before it.
-pub async fn shutdown(
-    permit: Permit<Inspect>,
-    entry: &Entry,
-    ticket: Ticket<'_>,
-    how: i32,
-) -> OpResult<()> {
-    let Inspect { .. } = permit.into_request();
+pub async fn shutdown(permitted: &Permitted<Shutdown>, ticket: Ticket<'_>) -> OpResult<()> {
     ticket.acquire().await;
-    socket::shutdown(entry.fd(), how).during("shutdown")
+    let how = permitted.request().how;
+    socket::shutdown(permitted.socket().fd(), how).during("shutdown")
 }
 
 /// `getsockname(2)`; `None` where the kernel gives no address.
-pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
-    let Inspect { .. } = permit.into_request();
-    let facts = entry.declared();
-    if let Some(state) = &entry.rcvall {
-        return Ok(Some(rcvall::address(state)));
+pub fn local_address(permitted: &Permitted<Inspect>) -> OpResult<Option<Address>> {
+    let socket = permitted.socket();
+    let facts = socket.declared();
+    if let Some(state) = &socket.rcvall {
+        return Ok(Some(state.address()));
     }
-    let address = socket::local_address(entry.fd()).during("getsockname")?;
+    let address = socket::local_address(socket.fd()).during("getsockname")?;
     let address = address.decode(facts.protocol);
     if let (Some(Address::UnixPath(path)), Some(Bound::File { shown: Some((stored, written)), .. })) =
-        (&address, &entry.ends.known().bound)
+        (&address, &socket.ends.known().bound)
         && path == stored
     {
         return Ok(Some(Address::UnixPath(written.clone())));
@@ -289,9 +288,9 @@ pub fn local_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<
 }
 
 /// `getpeername(2)`.
-pub fn peer_address(permit: Permit<Inspect>, entry: &Entry) -> OpResult<Option<Address>> {
-    let Inspect { .. } = permit.into_request();
-    let facts = entry.declared();
-    let address = socket::peer_address(entry.fd()).during("getpeername")?;
+pub fn peer_address(permitted: &Permitted<Inspect>) -> OpResult<Option<Address>> {
+    let socket = permitted.socket();
+    let facts = socket.declared();
+    let address = socket::peer_address(socket.fd()).during("getpeername")?;
     Ok(address.decode(facts.protocol))
 }

@@ -11,9 +11,8 @@ use crate::error::{During, OpError, OpResult};
 use crate::ops::send::{Sender, attempt};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::table::call_queue::Ticket;
-use crate::table::entry::Entry;
+use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
-use sockbroker_policy::Permit;
 use sockbroker_policy::action::Send;
 
 /// `sendfile(2)` in steps of this many bytes, so that one call does not hold a worker for long.
@@ -23,35 +22,34 @@ const COPY_STEP: usize = 64 << 10;
 
 /// `sendfile(2)` from a regular file, up to `count` bytes or its end (`_sendfile_use_sendfile`).
 pub async fn send_file(
-    permit: Permit<Send>,
+    permitted: &Permitted<Send>,
     sender: Sender<'_>,
     ticket: Ticket<'_>,
     source: OwnedFd,
     range: (u64, Option<u64>),
 ) -> OpResult<u64> {
-    let entry = sender.entry;
-    let Send { .. } = permit.into_request();
+    let socket = permitted.socket();
     ticket.acquire().await;
-    if entry.timeout() == Timeout::NonBlocking {
+    if socket.timeout() == Timeout::NonBlocking {
         return Err(OpError::value("non-blocking sockets are not supported"));
     }
-    if entry.declared().ty != libc::SOCK_STREAM {
+    if socket.declared().ty != libc::SOCK_STREAM {
         return Err(OpError::value("only SOCK_STREAM type sockets are supported"));
     }
     if !file::is_regular(source.as_fd()).during("fstat")? {
         return Err(OpError::value("not a regular file"));
     }
     let (mut offset, count) = range;
-    let signs = sender.caller.client(entry.actual(), "sendfile")?.is_some();
+    let signs = sender.caller.client(socket.actual(), "sendfile")?.is_some();
     let file = File::from(source);
     let mut sent: u64 = 0;
     while count.is_none_or(|count| sent < count) {
         let left = count.map_or(u64::MAX, |count| count - sent);
         let step = usize::try_from(left).unwrap_or(FILE_STEP).min(FILE_STEP);
         let moved = if signs {
-            copy(sender, &file, &mut offset, step).await
+            copy(socket, sender, &file, &mut offset, step).await
         } else {
-            splice(entry, &file, &mut offset, step).await
+            splice(socket, &file, &mut offset, step).await
         };
         let n = moved.map_err(|error| error.after(sent))?;
         if n == 0 {
@@ -64,28 +62,34 @@ pub async fn send_file(
 }
 
 /// One step within the kernel.
-async fn splice(entry: &Entry, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
-    let wait_policy = || WaitPolicy::of(entry, Direction::Send, 0);
-    let kept = keep_pace(entry, wait_policy, "sendfile").await?;
+async fn splice(socket: &Socket, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
+    let wait_policy = || WaitPolicy::of(socket, Direction::Send, 0);
+    let kept = keep_pace(socket, wait_policy, "sendfile").await?;
     let wait_policy = || kept.unwrap_or_else(wait_policy);
-    let sent = until_done(entry, Direction::Send, "sendfile", wait_policy, || {
-        entry.without_blocking(|fd| file::send_file(fd, file.as_fd(), offset, step))
+    let sent = until_done(socket, Direction::Send, "sendfile", wait_policy, || {
+        socket.without_blocking(|fd| file::send_file(fd, file.as_fd(), offset, step))
     })
     .await?;
-    entry.user().sent(1, sent);
+    socket.user().sent(1, sent);
     Ok(sent)
 }
 
 /// One step by reading and sending: `sendfile(2)` takes no credentials along.
-async fn copy(sender: Sender<'_>, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
+async fn copy(
+    socket: &Socket,
+    sender: Sender<'_>,
+    file: &File,
+    offset: &mut u64,
+    step: usize,
+) -> OpResult<usize> {
     let mut data = vec![0; step.min(COPY_STEP)];
     let n = file.read_at(&mut data, *offset).during("sendfile")?;
     data.truncate(n);
     if n == 0 {
         return Ok(0);
     }
-    let wait_policy = || WaitPolicy::of(sender.entry, Direction::Send, 0);
-    let sent = attempt(sender, data.into(), 0, None, &wait_policy).await?;
+    let wait_policy = || WaitPolicy::of(socket, Direction::Send, 0);
+    let sent = attempt(socket, sender, data.into(), 0, None, &wait_policy).await?;
     *offset += sent as u64;
     Ok(sent)
 }

@@ -1,11 +1,13 @@
-//! What can be told of a socket without touching it.
+//! The state of a socket, which reading it does not change.
+
+use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::socket;
 
-use crate::ops::rcvall;
 use crate::table::entry::Entry;
+use crate::table::permitted::{Permitted, Socket};
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Administer, Inspect};
 
@@ -20,30 +22,28 @@ pub struct State {
     pub listening: bool,
 }
 
-/// The state of a socket of one's own.
-pub fn own_state(permit: Permit<Inspect>, entry: &Entry) -> State {
-    let Inspect { socket: _ } = permit.into_request();
-    state(entry)
+/// The state of a socket of the caller's session.
+pub fn own_state(permitted: &Permitted<Inspect>) -> State {
+    state(permitted.socket())
 }
 
-/// The states of anybody's sockets.
+/// The states of any sockets.
 pub fn states<'a>(
-    permit: Permit<Administer>,
-    entries: impl Iterator<Item = &'a Entry>,
+    permit: &Permit<Administer>,
+    entries: impl Iterator<Item = &'a Arc<Entry>>,
 ) -> Vec<State> {
-    let Administer = permit.into_request();
-    entries.map(state).collect()
+    entries.map(|entry| state(&Socket::administered(permit, entry))).collect()
 }
 
-fn state(entry: &Entry) -> State {
-    if let Some(heard) = &entry.rcvall {
-        return State { local: Some(rcvall::address(heard)), peer: None, listening: false };
+fn state(socket: &Socket) -> State {
+    if let Some(heard) = &socket.rcvall {
+        return State { local: Some(heard.address()), peer: None, listening: false };
     }
     // What the kernel does not tell of this kind of socket is absent, not an error.
-    let decode = |address: RawAddress| address.decode(entry.declared().protocol);
+    let decode = |address: RawAddress| address.decode(socket.declared().protocol);
     State {
-        local: socket::local_address(entry.fd()).ok().and_then(decode),
-        peer: socket::peer_address(entry.fd()).ok().and_then(decode),
-        listening: socket::is_listening(entry.fd()).unwrap_or(false),
+        local: socket::local_address(socket.fd()).ok().and_then(decode),
+        peer: socket::peer_address(socket.fd()).ok().and_then(decode),
+        listening: socket::is_listening(socket.fd()).unwrap_or(false),
     }
 }

@@ -1,6 +1,7 @@
-//! One function a Python operation: permit and entry in, value out.
+//! One function a Python operation: a permitted request in, value out.
 //!
-//! Nothing here knows JSON. An operation takes its permit by value and acts on the request inside it.
+//! Nothing here knows JSON. An operation takes a request that the
+//! policy allowed, joined with its socket (`table::permitted`), and acts on nothing else.
 
 pub mod wait;
 mod as_caller;
@@ -8,6 +9,7 @@ pub mod unix_file;
 mod mounts;
 pub mod control_end;
 pub mod connect;
+pub mod descriptor;
 pub mod receive;
 pub mod want;
 mod wait_all;
@@ -17,5 +19,4 @@ pub mod file;
 pub mod option;
 pub mod poll;
 pub mod inspect;
-pub mod socket_endpoints;
 pub mod rcvall;

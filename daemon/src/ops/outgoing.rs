@@ -9,39 +9,8 @@ use sockbroker_sys::control::OutgoingControl;
 use sockbroker_sys::message::{self, OutgoingMessage};
 use sockbroker_sys::unix_file;
 
+use sockbroker_policy::action::{AncillaryItem, MessageContents};
 use sockbroker_policy::target::Target;
-
-/// An item of ancillary data to be sent.
-#[derive(Debug)]
-pub enum Control {
-    /// Raw bytes of any level and type but `SCM_RIGHTS`.
-    Data {
-        /// `cmsg_level`.
-        level: i32,
-        /// `cmsg_type`.
-        kind: i32,
-        /// `cmsg_data`.
-        data: Vec<u8>,
-    },
-    /// `SCM_RIGHTS`.
-    Descriptors {
-        /// What to pass on; the broker's copies close when the call ends.
-        descriptors: Vec<OwnedFd>,
-        /// Odd trailing bytes, as the client gave them.
-        rest: Vec<u8>,
-    },
-}
-
-/// One message with everything that goes with it.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The data, gathered.
-    pub buffers: Vec<bytes::Bytes>,
-    /// Ancillary data.
-    pub control: Vec<Control>,
-    /// `MSG_*`.
-    pub flags: i32,
-}
 
 /// Where a call leads, in the kernel's form. A file of `AF_UNIX` stays open for as long as this lives.
 #[derive(Debug, Clone)]
@@ -69,14 +38,14 @@ impl Destination {
 }
 
 /// A message and where it goes; nowhere is to the peer.
-pub(super) type Addressed = (Option<Destination>, Outgoing);
+pub(super) type Addressed = (Option<Destination>, MessageContents);
 
 /// `sendmsg(2)`, which does not wait.
-pub(super) fn transmit(fd: BorrowedFd<'_>, (address, outgoing): &Addressed) -> io::Result<usize> {
-    let slices = outgoing.buffers.iter().map(|buffer| IoSlice::new(buffer)).collect::<Vec<_>>();
-    let borrowed = borrow(&outgoing.control);
-    let control = as_control(&outgoing.control, &borrowed);
-    let flags = outgoing.flags | libc::MSG_DONTWAIT;
+pub(super) fn transmit(fd: BorrowedFd<'_>, (address, contents): &Addressed) -> io::Result<usize> {
+    let slices = contents.buffers.iter().map(|buffer| IoSlice::new(buffer)).collect::<Vec<_>>();
+    let borrowed = borrow(&contents.ancillary);
+    let control = as_control(&contents.ancillary, &borrowed);
+    let flags = contents.flags | libc::MSG_DONTWAIT;
     let address = address.as_ref().map(Destination::raw);
     message::send_message(fd, &slices, &control, flags, address.as_ref())
 }
@@ -89,13 +58,14 @@ pub(super) fn submit(
 ) -> io::Result<Vec<usize>> {
     let slices: Vec<Vec<IoSlice<'_>>> = messages
         .iter()
-        .map(|(_, outgoing)| outgoing.buffers.iter().map(|buffer| IoSlice::new(buffer)).collect())
+        .map(|(_, contents)| contents.buffers.iter().map(|buffer| IoSlice::new(buffer)).collect())
         .collect();
-    let borrowed: Vec<_> = messages.iter().map(|(_, outgoing)| borrow(&outgoing.control)).collect();
+    let borrowed: Vec<_> =
+        messages.iter().map(|(_, contents)| borrow(&contents.ancillary)).collect();
     let control: Vec<_> = messages
         .iter()
         .zip(&borrowed)
-        .map(|((_, outgoing), borrowed)| as_control(&outgoing.control, borrowed))
+        .map(|((_, contents), borrowed)| as_control(&contents.ancillary, borrowed))
         .collect();
     let addresses: Vec<_> =
         messages.iter().map(|(address, _)| address.as_ref().map(Destination::raw)).collect();
@@ -111,12 +81,12 @@ pub(super) fn submit(
     message::send_batch(fd, &batch, flags)
 }
 
-fn borrow(control: &[Control]) -> Vec<Vec<BorrowedFd<'_>>> {
+fn borrow(control: &[AncillaryItem]) -> Vec<Vec<BorrowedFd<'_>>> {
     control
         .iter()
         .map(|item| match item {
-            Control::Data { .. } => Vec::new(),
-            Control::Descriptors { descriptors, .. } => {
+            AncillaryItem::Data { .. } => Vec::new(),
+            AncillaryItem::Descriptors { descriptors, .. } => {
                 descriptors.iter().map(AsFd::as_fd).collect()
             }
         })
@@ -124,17 +94,17 @@ fn borrow(control: &[Control]) -> Vec<Vec<BorrowedFd<'_>>> {
 }
 
 fn as_control<'a>(
-    control: &'a [Control],
+    control: &'a [AncillaryItem],
     borrowed: &'a [Vec<BorrowedFd<'a>>],
 ) -> Vec<OutgoingControl<'a>> {
     control
         .iter()
         .zip(borrowed)
         .map(|(item, borrowed)| match item {
-            Control::Data { level, kind, data } => {
+            AncillaryItem::Data { level, kind, data } => {
                 OutgoingControl::Data { level: *level, kind: *kind, data }
             }
-            Control::Descriptors { rest, .. } => {
+            AncillaryItem::Descriptors { rest, .. } => {
                 OutgoingControl::Descriptors { descriptors: borrowed, rest }
             }
         })

@@ -1,6 +1,5 @@
 //! `poll(2)` over many handles, without a thread.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_sys::poll::{ReadinessSet, poll_now};
@@ -8,16 +7,15 @@ use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{During, OpResult};
-use crate::table::entry::Entry;
+use crate::table::permitted::Permitted;
 use crate::table::readiness::register;
-use sockbroker_policy::Permit;
 use sockbroker_policy::action::Inspect;
 
 /// One handle to look at.
 #[derive(Debug)]
 pub struct Watched {
-    /// The entry and the permit to look at it; `None` for a handle that is not open.
-    pub entry: Option<(Arc<Entry>, Permit<Inspect>)>,
+    /// The socket; `None` for a handle that is not open.
+    pub socket: Option<Permitted<Inspect>>,
     /// `POLL*`.
     pub events: i16,
 }
@@ -32,8 +30,8 @@ pub async fn poll(watched: &[Watched], timeout: Option<Duration>) -> OpResult<Ve
     // A level-triggered set of its own: what another call waits for is not disturbed.
     let mut set = ReadinessSet::new().during("epoll_create")?;
     for item in watched {
-        if let Some((entry, _)) = &item.entry {
-            set.add(entry.fd(), item.events).during("epoll_ctl")?;
+        if let Some(permitted) = &item.socket {
+            set.add(permitted.socket().fd(), item.events).during("epoll_ctl")?;
         }
     }
     let set = register(set, Interest::READABLE).during("epoll_ctl")?;
@@ -58,15 +56,15 @@ pub async fn poll(watched: &[Watched], timeout: Option<Duration>) -> OpResult<Ve
 fn look(watched: &[Watched]) -> OpResult<Vec<i16>> {
     let open = watched
         .iter()
-        .filter_map(|item| item.entry.as_ref().map(|(entry, _)| (entry.fd(), item.events)))
+        .filter_map(|item| Some((item.socket.as_ref()?.socket().fd(), item.events)))
         .collect::<Vec<_>>();
     let mut found = poll_now(&open).during("poll")?.into_iter();
-    let events = watched.iter().map(|item| match &item.entry {
+    let events = watched.iter().map(|item| match &item.socket {
         None => libc::POLLNVAL,
-        Some((entry, _)) => {
+        Some(permitted) => {
             let events = found.next().unwrap_or(0);
             // Bytes that a cancelled call left are invisible to the kernel.
-            let unread = entry.unread.lock().is_ok_and(|unread| !unread.is_empty());
+            let unread = permitted.socket().unread.lock().is_ok_and(|unread| !unread.is_empty());
             if unread { events | (item.events & (libc::POLLIN | libc::POLLRDNORM)) } else { events }
         }
     });

@@ -14,9 +14,8 @@ use sockbroker_sys::{filter, interface, packet, socket};
 use crate::error::{During, OpError, OpResult};
 use crate::network::rcvall::{RETURN, nothing, program};
 use crate::ops::receive::drain;
-use crate::table::entry::Entry;
+use crate::table::permitted::{Permitted, Socket};
 use crate::table::rcvall::{Rcvall, State};
-use sockbroker_policy::Permit;
 use sockbroker_policy::action::Capture;
 
 /// `ETH_P_ALL`: only sockets bound to it see what the machine itself sends.
@@ -49,12 +48,6 @@ pub(super) fn bind(rcvall: &Rcvall, address: &Address) -> OpResult<()> {
     Ok(())
 }
 
-/// `getsockname()`.
-pub(super) fn address(rcvall: &Rcvall) -> Address {
-    let state = rcvall.state();
-    Address::Inet { host: state.host, port: state.port }
-}
-
 /// `IP_HDRINCL`, which a packet socket does not know: packets always come with their header.
 pub(super) fn option(rcvall: &Rcvall, level: i32, name: i32) -> Option<i32> {
     is_header_included(level, name).then(|| i32::from(rcvall.state().header_included))
@@ -74,23 +67,24 @@ fn is_header_included(level: i32, name: i32) -> bool {
 }
 
 /// `ioctl(SIO_RCVALL, RCVALL_ON)` and `RCVALL_OFF`.
-pub fn receive_all(permit: Permit<Capture>, entry: &Entry, on: bool) -> OpResult<()> {
-    let Capture { .. } = permit.into_request();
-    let Some(rcvall) = &entry.rcvall else {
+pub fn receive_all(permitted: &Permitted<Capture>) -> OpResult<()> {
+    let socket = permitted.socket();
+    let Some(rcvall) = &socket.rcvall else {
         return Err(OpError::Os { call: "ioctl", errno: libc::ENOTTY });
     };
     let mut state = rcvall.state();
     // Windows wants the socket bound first, and says WSAEINVAL.
     let invalid = OpError::Os { call: "ioctl", errno: libc::EINVAL };
     let ifindex = state.ifindex.ok_or(invalid)?;
-    if on { switch_on(entry, &mut state, ifindex) } else { switch_off(entry, &mut state) }
+    let on = permitted.request().on;
+    if on { switch_on(socket, &mut state, ifindex) } else { switch_off(socket, &mut state) }
 }
 
-fn switch_on(entry: &Entry, state: &mut State, ifindex: u32) -> OpResult<()> {
+fn switch_on(socket: &Socket, state: &mut State, ifindex: u32) -> OpResult<()> {
     if state.promiscuous.is_some() {
         return Ok(());
     }
-    let fd = entry.fd();
+    let fd = socket.fd();
     let everything =
         Address::Packet { ifindex, protocol: ETH_P_ALL, pkttype: 0, hatype: 0, addr: Vec::new() };
     // A loopback interface shows every packet twice, leaving and arriving: one is enough.
@@ -102,12 +96,12 @@ fn switch_on(entry: &Entry, state: &mut State, ifindex: u32) -> OpResult<()> {
     filter::attach(fd, &internet_packets()).during("setsockopt")
 }
 
-fn switch_off(entry: &Entry, state: &mut State) -> OpResult<()> {
-    filter::attach(entry.fd(), &nothing()).during("setsockopt")?;
+fn switch_off(socket: &Socket, state: &mut State) -> OpResult<()> {
+    filter::attach(socket.fd(), &nothing()).during("setsockopt")?;
     if let Some(ifindex) = state.promiscuous.take() {
-        packet::set_promiscuous(entry.fd(), ifindex, false).during("setsockopt")?;
+        packet::set_promiscuous(socket.fd(), ifindex, false).during("setsockopt")?;
     }
-    drain(entry)
+    drain(socket)
 }
 
 /// The sender of a captured packet, as `recvfrom` on a raw socket gives it: `(source, 0)`.

@@ -8,11 +8,10 @@ use sockbroker_sys::message::{self, ReceivedMessage};
 use crate::error::{During, OpError, OpResult};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::ops::wait_all::{receive_all, take_unread, waits_for_all};
-use crate::ops::want::{Want, ended, plain, wait_policy_of};
+use crate::ops::want::{ended, plain, wait_policy_of};
 use crate::table::call_queue::Ticket;
-use crate::table::entry::Entry;
+use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
-use sockbroker_policy::Permit;
 use sockbroker_policy::action::Receive;
 
 /// Whether a datagram of this sender is admitted.
@@ -22,22 +21,21 @@ pub type Senders<'a> = Option<&'a SenderCheck>;
 
 /// `recv(2)` and `recvfrom(2)`: one buffer and no ancillary data.
 pub async fn receive(
-    permit: Permit<Receive>,
-    entry: &Entry,
+    permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
-    want: Want,
     senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
-    let wait_policy = match begin(permit, entry, &ticket, want).await? {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    let wait_policy = match begin(socket, request, &ticket).await? {
         Begun::Over(gathered) => return Ok(gathered),
         Begun::With(wait_policy) => {
-            move || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want))
+            move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
-    let flags = want.flags | libc::MSG_DONTWAIT;
-    let received = until_done(entry, Direction::Receive, "recv", wait_policy, || {
-        let received = admitted(entry, flags, senders, || {
-            let received = message::receive_from(entry.fd(), want.length, flags)?;
+    let flags = request.flags | libc::MSG_DONTWAIT;
+    let received = until_done(socket, Direction::Receive, "recv", wait_policy, || {
+        let received = admitted(socket, flags, senders, || {
+            let received = message::receive_from(socket.fd(), request.length, flags)?;
             Ok(ReceivedMessage {
                 data: received.data,
                 n: received.n,
@@ -46,39 +44,38 @@ pub async fn receive(
                 address: received.address,
             })
         });
-        end_of_datagrams(entry, received)
+        end_of_datagrams(socket, received)
     })
     .await?;
-    Ok(spent(entry, received))
+    Ok(spent(socket, received))
 }
 
 /// `recvmsg(2)`.
 pub async fn receive_message(
-    permit: Permit<Receive>,
-    entry: &Entry,
+    permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
-    want: Want,
     senders: Senders<'_>,
 ) -> OpResult<ReceivedMessage> {
-    let wait_policy = match begin(permit, entry, &ticket, want).await? {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    let wait_policy = match begin(socket, request, &ticket).await? {
         Begun::Over(gathered) => return Ok(gathered),
         Begun::With(wait_policy) => {
-            move || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want))
+            move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
-    let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
-    let received = until_done(entry, Direction::Receive, "recvmsg", wait_policy, || {
-        let received = admitted(entry, flags, senders, || {
-            message::receive_message(entry.fd(), want.length, want.control, flags)
+    let flags = request.flags | libc::MSG_DONTWAIT | close_on_exec(socket);
+    let received = until_done(socket, Direction::Receive, "recvmsg", wait_policy, || {
+        let received = admitted(socket, flags, senders, || {
+            message::receive_message(socket.fd(), request.length, request.ancillary, flags)
         });
         // The kernel tells the flag back to whoever gave it.
-        let told = want.flags & libc::MSG_CMSG_CLOEXEC;
+        let told = request.flags & libc::MSG_CMSG_CLOEXEC;
         let received =
             received.map(|message| ReceivedMessage { flags: message.flags | told, ..message });
-        end_of_datagrams(entry, received)
+        end_of_datagrams(socket, received)
     })
     .await?;
-    Ok(spent(entry, received))
+    Ok(spent(socket, received))
 }
 
 /// What a receiving call is when its turn has come.
@@ -91,67 +88,60 @@ enum Begun {
 
 /// Waits for the call's turn. What a cancelled call left, and `MSG_WAITALL`, are served here; the rest
 /// is one system call.
-async fn begin(
-    permit: Permit<Receive>,
-    entry: &Entry,
-    ticket: &Ticket<'_>,
-    want: Want,
-) -> OpResult<Begun> {
-    let Receive { .. } = permit.into_request();
+async fn begin(socket: &Socket, request: &Receive, ticket: &Ticket<'_>) -> OpResult<Begun> {
     ticket.acquire().await;
-    let wait_policy = keep_pace(entry, || wait_policy_of(entry, want), "recv").await?;
-    if waits_for_all(entry, want) {
-        return Ok(Begun::Over(spent(entry, receive_all(entry, want).await?)));
+    let wait_policy = keep_pace(socket, || wait_policy_of(socket, request), "recv").await?;
+    if waits_for_all(socket, request) {
+        return Ok(Begun::Over(spent(socket, receive_all(socket, request).await?)));
     }
-    let unread = take_unread(entry, want);
+    let unread = take_unread(socket, request);
     Ok(unread.map_or(Begun::With(wait_policy), |data| Begun::Over(plain(data))))
 }
 
 /// Counts a message for its user's rate.
-fn spent(entry: &Entry, message: ReceivedMessage) -> ReceivedMessage {
-    entry.user().received(1, message.data.len());
+fn spent(socket: &Socket, message: ReceivedMessage) -> ReceivedMessage {
+    socket.user().received(1, message.data.len());
     message
 }
 
 /// `recvmmsg(2)`: waits for one message, then takes what is there.
 pub async fn receive_batch(
-    permit: Permit<Receive>,
-    entry: &Entry,
+    permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
     count: usize,
-    want: Want,
     senders: Senders<'_>,
 ) -> OpResult<Vec<ReceivedMessage>> {
-    let Receive { .. } = permit.into_request();
+    let (socket, request) = (permitted.socket(), permitted.request());
     ticket.acquire().await;
-    let wait_policy = keep_pace(entry, || wait_policy_of(entry, want), "recvmmsg").await?;
-    if let Some(data) = take_unread(entry, want) {
+    let wait_policy = keep_pace(socket, || wait_policy_of(socket, request), "recvmmsg").await?;
+    if let Some(data) = take_unread(socket, request) {
         return Ok(vec![plain(data)]);
     }
-    let flags = want.flags | libc::MSG_DONTWAIT | close_on_exec(entry);
-    let wait_policy = || wait_policy.unwrap_or_else(|| wait_policy_of(entry, want));
-    let batch = until_done(entry, Direction::Receive, "recvmmsg", wait_policy, || {
+    let flags = request.flags | libc::MSG_DONTWAIT | close_on_exec(socket);
+    let wait_policy = || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request));
+    let batch = until_done(socket, Direction::Receive, "recvmmsg", wait_policy, || {
         loop {
-            let fd = entry.fd();
-            let mut batch = message::receive_batch(fd, count, want.length, want.control, flags)?;
+            let fd = socket.fd();
+            let mut batch =
+                message::receive_batch(fd, count, request.length, request.ancillary, flags)?;
             let came = batch.len();
             batch.retain(|message| senders.is_none_or(|admit| admit(&message.address)));
             if !batch.is_empty() || came == 0 {
                 return Ok(batch);
             }
             if flags & libc::MSG_PEEK != 0 {
-                drop_next(entry)?;
+                drop_next(socket)?;
             }
         }
     })
     .await?;
-    entry.user().received(batch.len(), batch.iter().map(|message| message.data.len()).sum());
+    socket.user().received(batch.len(), batch.iter().map(|message| message.data.len()).sum());
     Ok(batch)
 }
 
 /// The next datagram whose sender is admitted; others are dropped, as by a packet filter.
 fn admitted(
-    entry: &Entry,
+    socket: &Socket,
     flags: i32,
     senders: Senders<'_>,
     receive: impl Fn() -> io::Result<ReceivedMessage>,
@@ -162,47 +152,48 @@ fn admitted(
             return Ok(received);
         }
         if flags & libc::MSG_PEEK != 0 {
-            drop_next(entry)?;
+            drop_next(socket)?;
         }
     }
 }
 
 /// Takes a datagram that was only looked at out of the queue.
-fn drop_next(entry: &Entry) -> io::Result<()> {
-    message::receive(entry.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC).map(drop)
+fn drop_next(socket: &Socket) -> io::Result<()> {
+    message::receive(socket.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC).map(drop)
 }
 
 /// Whether nothing received means that nothing will come: the end of a stream, or of a connection
 /// of records. An empty datagram is not the end.
-pub fn is_end(entry: &Entry, want: Want, n: usize) -> bool {
-    if n > 0 || want.length == 0 {
+pub fn is_end(permitted: &Permitted<Receive>, n: usize) -> bool {
+    let socket = permitted.socket();
+    if n > 0 || permitted.request().length == 0 {
         return false;
     }
-    if entry.declared().ty == libc::SOCK_STREAM {
+    if socket.declared().ty == libc::SOCK_STREAM {
         return true;
     }
-    let events = [(entry.fd(), libc::POLLRDHUP)];
+    let events = [(socket.fd(), libc::POLLRDHUP)];
     let ready = sockbroker_sys::poll::poll_now(&events).unwrap_or_default();
     ready.first().is_some_and(|events| events & libc::POLLRDHUP != 0)
 }
 
 /// Only `AF_UNIX` carries descriptors, and `AF_PACKET` refuses the flag with `EINVAL`.
-fn close_on_exec(entry: &Entry) -> i32 {
-    if entry.declared().domain == libc::AF_UNIX { libc::MSG_CMSG_CLOEXEC } else { 0 }
+fn close_on_exec(socket: &Socket) -> i32 {
+    if socket.declared().domain == libc::AF_UNIX { libc::MSG_CMSG_CLOEXEC } else { 0 }
 }
 
 /// A blocking receive on a datagram socket whose reading end is shut down returns nothing
 /// (`__skb_wait_for_more_packets`), where `MSG_DONTWAIT` says `EAGAIN`.
 fn end_of_datagrams(
-    entry: &Entry,
+    socket: &Socket,
     received: io::Result<ReceivedMessage>,
 ) -> io::Result<ReceivedMessage> {
     match received {
         Err(error)
             if error.kind() == io::ErrorKind::WouldBlock
-                && entry.declared().ty == libc::SOCK_DGRAM
-                && entry.timeout() == Timeout::Blocking
-                && ended(entry) =>
+                && socket.declared().ty == libc::SOCK_DGRAM
+                && socket.timeout() == Timeout::Blocking
+                && ended(socket) =>
         {
             Ok(plain(Vec::new()))
         }
@@ -218,9 +209,9 @@ pub fn length(asked: i64, negative: &str, limit: u64) -> OpResult<usize> {
 }
 
 /// Throws away what is queued, without waiting.
-pub(super) fn drain(entry: &Entry) -> OpResult<()> {
+pub(super) fn drain(socket: &Socket) -> OpResult<()> {
     loop {
-        match message::receive(entry.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
+        match message::receive(socket.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error).during("recv"),

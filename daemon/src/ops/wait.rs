@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{During, OpError, OpResult};
-use crate::table::entry::Entry;
+use crate::table::permitted::Socket;
 use crate::table::timeout::Timeout;
 
 /// Between two attempts where no event tells when to try again: at first, and at most.
@@ -43,14 +43,14 @@ pub enum WaitPolicy {
 impl WaitPolicy {
     /// The wait policy of the socket's timeout. `flags` are the caller's `MSG_*`: in blocking mode
     /// `MSG_DONTWAIT` and `MSG_ERRQUEUE` forbid to wait; with a timeout they do not shorten it.
-    pub(super) fn of(entry: &Entry, direction: Direction, flags: i32) -> Self {
-        match entry.timeout() {
+    pub(super) fn of(socket: &Socket, direction: Direction, flags: i32) -> Self {
+        match socket.timeout() {
             Timeout::NonBlocking => Self::None,
             Timeout::After(duration) => Self::after(duration),
             Timeout::Blocking if flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) != 0 => {
                 Self::None
             }
-            Timeout::Blocking => Self::of_blocking(entry, direction),
+            Timeout::Blocking => Self::of_blocking(socket, direction),
         }
     }
 
@@ -64,15 +64,15 @@ impl WaitPolicy {
 
     /// A blocking socket may have been made non-blocking by a holder of its descriptor, or have a
     /// timeout in the kernel.
-    fn of_blocking(entry: &Entry, direction: Direction) -> Self {
-        if socket::is_nonblocking(entry.fd()).unwrap_or(false) {
+    fn of_blocking(socket: &Socket, direction: Direction) -> Self {
+        if socket::is_nonblocking(socket.fd()).unwrap_or(false) {
             return Self::None;
         }
         let name = match direction {
             Direction::Receive => libc::SO_RCVTIMEO,
             Direction::Send => libc::SO_SNDTIMEO,
         };
-        match option::get_timeout(entry.fd(), name) {
+        match option::get_timeout(socket.fd(), name) {
             Ok(Some(duration)) => match Instant::now().checked_add(duration) {
                 Some(deadline) => Self::KernelUntil(deadline),
                 None => Self::Endless,
@@ -85,16 +85,16 @@ impl WaitPolicy {
 /// Waits until the user's rate allows a further message, within what the socket's timeout allows. Gives
 /// the wait policy that is left, if it had to be looked at.
 pub(super) async fn keep_pace(
-    entry: &Entry,
+    socket: &Socket,
     wait_policy: impl FnOnce() -> WaitPolicy,
     call: &'static str,
 ) -> OpResult<Option<WaitPolicy>> {
-    let Some((_, crossed)) = entry.user().delay() else {
+    let Some((_, crossed)) = socket.user().delay() else {
         return Ok(None);
     };
     let wait_policy = wait_policy();
     let until_paid = async {
-        while let Some((delay, _)) = entry.user().delay() {
+        while let Some((delay, _)) = socket.user().delay() {
             sleep(delay).await;
         }
     };
@@ -115,7 +115,7 @@ pub(super) async fn keep_pace(
 /// Tries `attempt` until it does something else than ask to wait. `wait_policy` is asked only when the
 /// first attempt did.
 pub(super) async fn until_done<T>(
-    entry: &Entry,
+    socket: &Socket,
     direction: Direction,
     call: &'static str,
     wait_policy: impl FnOnce() -> WaitPolicy,
@@ -125,7 +125,7 @@ pub(super) async fn until_done<T>(
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         result => return result.during(call),
     }
-    let waiting = wait_and_try(entry, direction, attempt);
+    let waiting = wait_and_try(socket, direction, attempt);
     match wait_policy() {
         WaitPolicy::None => Err(OpError::Os { call, errno: libc::EAGAIN }),
         WaitPolicy::Endless => waiting.await.during(call),
@@ -141,7 +141,7 @@ pub(super) async fn until_done<T>(
 }
 
 async fn wait_and_try<T>(
-    entry: &Entry,
+    socket: &Socket,
     direction: Direction,
     mut attempt: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
@@ -150,12 +150,12 @@ async fn wait_and_try<T>(
         Direction::Receive => Interest::READABLE | Interest::ERROR,
         Direction::Send => Interest::WRITABLE | Interest::ERROR,
     };
-    let readiness = entry.readiness()?;
+    let readiness = socket.readiness()?;
     let mut pause = RETRY_PAUSE.0;
     loop {
         let ready = readiness.ready(interest);
         // Room in somebody else's queue raises no event on this socket.
-        let ready = if needs_retry(entry, direction) {
+        let ready = if needs_retry(socket, direction) {
             timeout(RETRY_PAUSE.1, ready).await.ok()
         } else {
             Some(ready.await)
@@ -179,7 +179,7 @@ async fn wait_and_try<T>(
 }
 
 /// Datagrams to an `AF_UNIX` receiver whose queue is full wait for that receiver (`unix(7)`).
-fn needs_retry(entry: &Entry, direction: Direction) -> bool {
-    let facts = entry.declared();
+fn needs_retry(socket: &Socket, direction: Direction) -> bool {
+    let facts = socket.declared();
     direction == Direction::Send && facts.domain == libc::AF_UNIX && facts.ty == libc::SOCK_DGRAM
 }

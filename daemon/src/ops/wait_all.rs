@@ -8,43 +8,44 @@ use sockbroker_sys::message::{self, ReceivedMessage};
 use crate::error::OpResult;
 
 use crate::ops::wait::{Direction, until_done};
-use crate::ops::want::{Want, ended, plain, wait_policy_of};
-use crate::table::entry::Entry;
+use crate::ops::want::{ended, plain, wait_policy_of};
+use crate::table::permitted::Socket;
 use crate::table::timeout::Timeout;
+use sockbroker_policy::action::Receive;
 
 /// `MSG_WAITALL` counts on blocking streams only: with a timeout CPython's descriptor is
 /// non-blocking, and the kernel ignores the flag.
-pub(super) fn waits_for_all(entry: &Entry, want: Want) -> bool {
+pub(super) fn waits_for_all(socket: &Socket, request: &Receive) -> bool {
     let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
-    want.flags & libc::MSG_WAITALL != 0
-        && want.control == 0
-        && want.flags & never == 0
-        && entry.declared().ty == libc::SOCK_STREAM
-        && entry.timeout() == Timeout::Blocking
+    request.flags & libc::MSG_WAITALL != 0
+        && request.ancillary == 0
+        && request.flags & never == 0
+        && socket.declared().ty == libc::SOCK_STREAM
+        && socket.timeout() == Timeout::Blocking
 }
 
 /// `MSG_DONTWAIT` would cancel `MSG_WAITALL`, so the parts are gathered here. What was taken when the
-/// call is cancelled goes back to the entry.
-pub(super) async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedMessage> {
-    let flags = (want.flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
-    let peek = want.flags & libc::MSG_PEEK != 0;
-    let unread = if peek { None } else { take_unread(entry, want) };
-    let mut taken = Reservation { entry, data: unread.unwrap_or_default(), peek };
-    if !taken.data.is_empty() && taken.data.len() >= want.length {
+/// call is cancelled goes back to the socket.
+pub(super) async fn receive_all(socket: &Socket, request: &Receive) -> OpResult<ReceivedMessage> {
+    let flags = (request.flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
+    let peek = request.flags & libc::MSG_PEEK != 0;
+    let unread = if peek { None } else { take_unread(socket, request) };
+    let mut taken = Gathered { socket, data: unread.unwrap_or_default(), peek };
+    if !taken.data.is_empty() && taken.data.len() >= request.length {
         return Ok(plain(taken.keep()));
     }
     loop {
-        let wait_policy = || wait_policy_of(entry, want);
-        let missing = want.length - taken.data.len();
+        let wait_policy = || wait_policy_of(socket, request);
+        let missing = request.length - taken.data.len();
         let data = &mut taken.data;
-        let result = until_done(entry, Direction::Receive, "recv", wait_policy, || {
+        let result = until_done(socket, Direction::Receive, "recv", wait_policy, || {
             if !peek {
-                return message::receive_append(entry.fd(), data, missing, flags);
+                return message::receive_append(socket.fd(), data, missing, flags);
             }
             data.clear();
-            let n = message::receive_append(entry.fd(), data, want.length, flags)?;
+            let n = message::receive_append(socket.fd(), data, request.length, flags)?;
             // Peeking finds the same bytes again: wait for more of them, unless the end has come.
-            if n == 0 || n == want.length || ended(entry) {
+            if n == 0 || n == request.length || ended(socket) {
                 Ok(0)
             } else {
                 Err(io::ErrorKind::WouldBlock.into())
@@ -53,7 +54,7 @@ pub(super) async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedM
         .await;
         match result {
             Ok(0) => return Ok(plain(taken.keep())),
-            Ok(_) if taken.data.len() >= want.length => return Ok(plain(taken.keep())),
+            Ok(_) if taken.data.len() >= request.length => return Ok(plain(taken.keep())),
             Ok(_) => {}
             // As in the kernel: what came before the error is the result; the error comes next time.
             Err(_) if !taken.data.is_empty() => return Ok(plain(taken.keep())),
@@ -63,36 +64,36 @@ pub(super) async fn receive_all(entry: &Entry, want: Want) -> OpResult<ReceivedM
 }
 
 /// Bytes taken from the kernel that nobody was given yet.
-struct Reservation<'a> {
-    entry: &'a Entry,
+struct Gathered<'a> {
+    socket: &'a Socket,
     data: Vec<u8>,
     /// Peeked bytes are still in the kernel.
     peek: bool,
 }
 
-impl Reservation<'_> {
+impl Gathered<'_> {
     fn keep(mut self) -> Vec<u8> {
         std::mem::take(&mut self.data)
     }
 }
 
-impl Drop for Reservation<'_> {
+impl Drop for Gathered<'_> {
     fn drop(&mut self) {
         if !self.peek && !self.data.is_empty() {
-            let mut unread = self.entry.unread.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut unread = self.socket.unread.lock().unwrap_or_else(PoisonError::into_inner);
             unread.splice(..0, self.data.drain(..));
         }
     }
 }
 
 /// The front of what a cancelled call left, as one receive.
-pub(super) fn take_unread(entry: &Entry, want: Want) -> Option<Vec<u8>> {
-    let mut unread = entry.unread.lock().unwrap_or_else(PoisonError::into_inner);
-    if unread.is_empty() || want.flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
+pub(super) fn take_unread(socket: &Socket, request: &Receive) -> Option<Vec<u8>> {
+    let mut unread = socket.unread.lock().unwrap_or_else(PoisonError::into_inner);
+    if unread.is_empty() || request.flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
         return None;
     }
-    let length = want.length.min(unread.len());
-    if want.flags & libc::MSG_PEEK != 0 {
+    let length = request.length.min(unread.len());
+    if request.flags & libc::MSG_PEEK != 0 {
         return unread.get(..length).map(<[u8]>::to_vec);
     }
     Some(unread.drain(..length).collect())

@@ -4,27 +4,17 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::ReceivedMessage;
 
 use crate::ops::wait::{Direction, WaitPolicy};
-use crate::table::entry::Entry;
-
-/// What a receiving call asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct Want {
-    /// At most this many bytes.
-    pub length: usize,
-    /// Room for ancillary data in bytes.
-    pub control: usize,
-    /// `MSG_*`.
-    pub flags: i32,
-}
+use crate::table::permitted::Socket;
+use sockbroker_policy::action::Receive;
 
 /// How long a receiving call waits.
-pub(super) fn wait_policy_of(entry: &Entry, want: Want) -> WaitPolicy {
-    WaitPolicy::of(entry, Direction::Receive, want.flags)
+pub(super) fn wait_policy_of(socket: &Socket, request: &Receive) -> WaitPolicy {
+    WaitPolicy::of(socket, Direction::Receive, request.flags)
 }
 
 /// Whether nothing more will come.
-pub(super) fn ended(entry: &Entry) -> bool {
-    let events = [(entry.fd(), libc::POLLRDHUP)];
+pub(super) fn ended(socket: &Socket) -> bool {
+    let events = [(socket.fd(), libc::POLLRDHUP)];
     let ready = sockbroker_sys::poll::poll_now(&events).unwrap_or_default();
     ready.first().is_some_and(|events| events & (libc::POLLRDHUP | libc::POLLHUP) != 0)
 }

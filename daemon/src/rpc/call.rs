@@ -123,9 +123,9 @@ impl Call {
         self.0.connection.resolver()
     }
 
-    /// A sender on a socket.
-    pub(crate) fn sender<'a>(&'a self, entry: &'a Entry) -> Sender<'a> {
-        Sender { entry, caller: self.caller(), progress: &self.0.progress }
+    /// As whom the call sends, and where it counts.
+    pub(crate) fn sender(&self) -> Sender<'_> {
+        Sender { caller: self.caller(), progress: &self.0.progress }
     }
 
     /// Bytes that have left so far, as a number.

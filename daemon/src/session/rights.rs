@@ -11,8 +11,10 @@ use crate::quota::Reservation;
 use crate::session::Session;
 use crate::table::entry::Entry;
 use sockbroker_policy::Policy;
-use sockbroker_policy::action::{Adopt, Create};
+use sockbroker_policy::action::Create;
+use sockbroker_policy::question::Question;
 use sockbroker_policy::rights::Restriction;
+use sockbroker_policy::verb::Verb;
 
 /// What a session gave up, with the memory it takes of its user's share. Clones of the session share
 /// both.
@@ -74,8 +76,8 @@ impl Session {
     pub fn revoke(&self, policy: &Policy) -> usize {
         let rights = policy.select(self.principal.subject(), self.restrictions());
         let grants = |entry: &Entry| {
-            let adopt = Adopt { socket: entry.actual() };
-            rights.ask(Create { socket: entry.actual() }).is_ok() || rights.ask(adopt).is_ok()
+            let adopt = Question::about(Verb::Adopt, entry.actual());
+            rights.ask(Create { socket: entry.actual() }).is_ok() || rights.decide(&adopt).is_ok()
         };
         let entries = self.entries().into_iter();
         let gone: Vec<_> = entries.filter(|(_, entry)| !grants(entry)).collect();

@@ -104,7 +104,7 @@ impl Entry {
     }
 
     /// The descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.shared.fd()
     }
 
@@ -156,7 +156,7 @@ impl Entry {
 
     /// Runs a system call that has no `MSG_DONTWAIT` of its own with `O_NONBLOCK` set. The flag is
     /// visible to other holders of the descriptor only for the length of that call.
-    pub fn without_blocking<T>(
+    pub(super) fn without_blocking<T>(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
@@ -167,7 +167,7 @@ impl Entry {
     }
 
     /// The socket, for a thread that calls for it.
-    pub fn shared(&self) -> Shared {
+    pub(super) fn shared(&self) -> Shared {
         self.shared.clone()
     }
 
@@ -178,7 +178,7 @@ impl Entry {
     }
 
     /// The registration with the event loop, made at the first wait.
-    pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+    pub(super) fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
         if let Some(ready) = self.readiness.get() {
             return Ok(ready);
         }
@@ -194,7 +194,7 @@ impl Entry {
     }
 
     /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
-    pub fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
+    pub(super) fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
         let descriptor = socket::duplicate(self.fd())?;
         let entry = Self::adopted(descriptor, self.facts, self.timeout(), handle);
         let mut entry = entry.of_kind(self.kind);

@@ -4,7 +4,9 @@
 //! finds nothing, however often the slot is used again.
 
 pub mod entry;
+pub mod permitted;
 pub mod ends;
+pub mod socket_endpoints;
 pub mod fanout;
 pub mod shared;
 pub mod call_queue;

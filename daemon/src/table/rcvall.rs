@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sockbroker_proto::address::Address;
+
 /// The state of a rcvall, shared by duplicates of its socket.
 #[derive(Debug, Clone, Default)]
 pub struct Rcvall(Arc<Mutex<State>>);
@@ -39,5 +41,11 @@ impl Rcvall {
     pub fn state(&self) -> MutexGuard<'_, State> {
         // Every field is set in one statement, so a panic elsewhere does not spoil the state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `getsockname()`.
+    pub fn address(&self) -> Address {
+        let state = self.state();
+        Address::Inet { host: state.host, port: state.port }
     }
 }

@@ -3,6 +3,7 @@
 //! Each request is a type of its own, so that the permit for one cannot be spent on another, and so
 //! that an operation runs with the very operands that were judged.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -56,9 +57,7 @@ macro_rules! host_requests {
 }
 
 socket_requests! {
-    /// Take over a descriptor.
-    Adopt => Adopt;
-    /// State, names, readiness, `shutdown`, `dup` of one's own socket.
+    /// State, names, readiness, timeout and `dup` of a socket of the session.
     Inspect => Inspect;
 }
 
@@ -110,13 +109,45 @@ impl Request for Handover {
     }
 }
 
-/// Switch a sniffer on or off.
+/// Take over a descriptor of the client.
+#[derive(Debug)]
+pub struct Adopt {
+    /// What the kernel says of it.
+    pub socket: SocketSpec,
+    /// The descriptor.
+    pub descriptor: OwnedFd,
+}
+
+impl Request for Adopt {
+    fn question(&self) -> Question<'_> {
+        Question::about(Verb::Adopt, self.socket)
+    }
+}
+
+/// `shutdown`.
+#[derive(Debug, Clone, Copy)]
+pub struct Shutdown {
+    /// The socket.
+    pub socket: SocketSpec,
+    /// `SHUT_*`.
+    pub how: i32,
+}
+
+impl Request for Shutdown {
+    fn question(&self) -> Question<'_> {
+        Question::about(Verb::Inspect, self.socket)
+    }
+}
+
+/// Switch a capture by `SIO_RCVALL` on or off.
 #[derive(Debug, Clone)]
 pub struct Capture {
     /// The socket.
     pub socket: SocketSpec,
     /// The interface.
     pub interface: Option<String>,
+    /// `RCVALL_ON`.
+    pub on: bool,
 }
 
 impl Request for Capture {
@@ -125,26 +156,62 @@ impl Request for Capture {
     }
 }
 
-/// Which way an option goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OptionAccess {
-    /// `getsockopt`.
-    Read,
-    /// `setsockopt`, or attaching and detaching a filter.
-    Write,
+/// The value of an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionValue {
+    /// An integer.
+    Int(i64),
+    /// A buffer.
+    Bytes(Vec<u8>),
+    /// A null pointer with a length: Python's `None` form.
+    Null(u32),
 }
 
-/// `getsockopt`, `setsockopt` and filters.
-#[derive(Debug, Clone)]
-pub struct SocketOption {
+impl OptionValue {
+    /// The bytes that the kernel gets of it on a socket of a domain; what does not fit is refused later.
+    pub fn bytes(&self, domain: i32) -> Vec<u8> {
+        match self {
+            Self::Int(value) if domain == libc::AF_VSOCK => value.to_ne_bytes().to_vec(),
+            Self::Int(value) => {
+                i32::try_from(*value).map(|value| value.to_ne_bytes().to_vec()).unwrap_or_default()
+            }
+            Self::Bytes(bytes) => bytes.clone(),
+            Self::Null(_) => Vec::new(),
+        }
+    }
+}
+
+/// `getsockopt`.
+#[derive(Debug, Clone, Copy)]
+pub struct GetOption {
     /// The socket.
     pub socket: SocketSpec,
-    /// Read or write.
-    pub access: OptionAccess,
     /// `SOL_*`.
     pub level: i32,
     /// `SO_*`.
     pub name: i32,
+    /// The size of the buffer; 0 for an integer.
+    pub length: u32,
+}
+
+impl Request for GetOption {
+    fn question(&self) -> Question<'_> {
+        let class = class_of_reading(self.socket.domain, self.level, self.name);
+        Question { option: Some(class), ..Question::about(class.verb(), self.socket) }
+    }
+}
+
+/// `setsockopt`.
+#[derive(Debug, Clone)]
+pub struct SetOption {
+    /// The socket.
+    pub socket: SocketSpec,
+    /// `SOL_*`.
+    pub level: i32,
+    /// `SO_*`.
+    pub name: i32,
+    /// The value.
+    pub value: OptionValue,
     /// The multicast group that the value names.
     pub group: Option<SocketName>,
     /// The interfaces that the value may mean.
@@ -155,14 +222,14 @@ pub struct SocketOption {
     pub hops: Vec<SocketName>,
 }
 
-impl SocketOption {
+impl SetOption {
     /// An option whose value names nothing that rules know.
-    pub fn new(socket: SocketSpec, access: OptionAccess, level: i32, name: i32) -> Self {
+    pub fn new(socket: SocketSpec, level: i32, name: i32, value: OptionValue) -> Self {
         Self {
             socket,
-            access,
             level,
             name,
+            value,
             group: None,
             interfaces: Vec::new(),
             source: None,
@@ -170,16 +237,13 @@ impl SocketOption {
         }
     }
 
-    /// Its class, for this access.
+    /// Its class.
     pub fn class(&self) -> OptionClass {
-        match self.access {
-            OptionAccess::Read => class_of_reading(self.socket.domain, self.level, self.name),
-            OptionAccess::Write => class_of(self.socket.domain, self.level, self.name),
-        }
+        class_of(self.socket.domain, self.level, self.name)
     }
 }
 
-impl Request for SocketOption {
+impl Request for SetOption {
     fn question(&self) -> Question<'_> {
         let class = self.class();
         let question = Question::about(class.verb(), self.socket).to(self.group.as_ref());
@@ -197,6 +261,41 @@ impl Request for SocketOption {
         for hop in &self.hops {
             ask(Question::about(Verb::Send, self.socket).to(Some(hop)));
         }
+    }
+}
+
+/// Attach or detach a filter of received packets.
+#[derive(Debug, Clone)]
+pub struct SetFilter {
+    /// The socket.
+    pub socket: SocketSpec,
+    /// The program to attach (`struct sock_filter`, 8 bytes each); `None` detaches.
+    pub program: Option<Vec<u8>>,
+}
+
+impl Request for SetFilter {
+    fn question(&self) -> Question<'_> {
+        let name = match self.program {
+            Some(_) => libc::SO_ATTACH_FILTER,
+            None => libc::SO_DETACH_FILTER,
+        };
+        let class = class_of(self.socket.domain, libc::SOL_SOCKET, name);
+        Question { option: Some(class), ..Question::about(class.verb(), self.socket) }
+    }
+}
+
+/// `ioctl` about an interface (`netdevice(7)`).
+#[derive(Debug, Clone)]
+pub struct InterfaceIoctl {
+    /// The request.
+    pub request: u64,
+    /// The name of the interface.
+    pub name: String,
+}
+
+impl Request for InterfaceIoctl {
+    fn question(&self) -> Question<'_> {
+        Question::new(Verb::Interfaces)
     }
 }
 

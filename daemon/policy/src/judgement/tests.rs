@@ -6,7 +6,8 @@ use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 use crate::action::{
-    Bind, Connect, Create, Handover, Hostname, Inspect, OptionAccess, Resolve, Send, SocketOption,
+    Bind, Connect, Create, GetOption, Handover, Hostname, Inspect, OptionValue, Resolve, Send,
+    SetOption,
 };
 use crate::judgement::policy::Policy;
 use crate::judgement::rights::Rights;
@@ -162,9 +163,9 @@ fn ports_of_bind_are_judged_and_a_wildcard_escapes_no_deny() {
 #[test]
 fn fast_open_connects() {
     let rules = "[[rule]]\nname = \"send\"\nsubject = { everyone = true }\nallow = [\"send\"]";
-    let to = Send::new(TCP, Some(Target::Address(inet([10, 0, 0, 1], 80))));
-    assert!(rights(1000, rules).ask(to.clone()).is_ok());
-    let denial = rights(1000, rules).ask(Send { connects: true, ..to }).unwrap_err();
+    let to = || Send::new(TCP, Some(Target::Address(inet([10, 0, 0, 1], 80))));
+    assert!(rights(1000, rules).ask(to()).is_ok());
+    let denial = rights(1000, rules).ask(Send { connects: true, ..to() }).unwrap_err();
     assert_eq!(denial.verb, Verb::Connect);
 }
 
@@ -181,18 +182,18 @@ fn classes_of_options_are_granted_by_name() {
         subject = { uids = [1001] }
         allow = ["option"]
     "#;
-    let ask = |uid, access, level, name| {
-        let option = SocketOption::new(TCP, access, level, name);
+    let write = |uid, level, name| {
+        let option = SetOption::new(TCP, level, name, OptionValue::Int(1));
         rights(uid, rules).ask(option).map(drop).map_err(|denial| denial.verb)
     };
-    let (read, write) = (OptionAccess::Read, OptionAccess::Write);
-    assert_eq!(ask(1000, write, libc::SOL_SOCKET, libc::SO_REUSEADDR), Ok(()));
-    assert_eq!(ask(1000, write, libc::SOL_SOCKET, libc::SO_MARK), Err(Verb::Option));
-    assert_eq!(ask(1000, read, libc::SOL_SOCKET, libc::SO_MARK), Ok(()));
-    assert_eq!(ask(1001, write, libc::SOL_SOCKET, libc::SO_MARK), Ok(()));
-    assert_eq!(ask(1001, write, libc::SOL_SOCKET, 9999), Err(Verb::Option));
-    assert_eq!(ask(1001, write, libc::IPPROTO_IP, libc::IP_HDRINCL), Err(Verb::Spoof));
-    assert_eq!(ask(1001, write, libc::IPPROTO_IP, libc::IP_TRANSPARENT), Err(Verb::Transparent));
+    let mark = GetOption { socket: TCP, level: libc::SOL_SOCKET, name: libc::SO_MARK, length: 0 };
+    assert!(rights(1000, rules).ask(mark).is_ok());
+    assert_eq!(write(1000, libc::SOL_SOCKET, libc::SO_REUSEADDR), Ok(()));
+    assert_eq!(write(1000, libc::SOL_SOCKET, libc::SO_MARK), Err(Verb::Option));
+    assert_eq!(write(1001, libc::SOL_SOCKET, libc::SO_MARK), Ok(()));
+    assert_eq!(write(1001, libc::SOL_SOCKET, 9999), Err(Verb::Option));
+    assert_eq!(write(1001, libc::IPPROTO_IP, libc::IP_HDRINCL), Err(Verb::Spoof));
+    assert_eq!(write(1001, libc::IPPROTO_IP, libc::IP_TRANSPARENT), Err(Verb::Transparent));
     // The class says how much of `option` is meant: it does not keep the rule from `create`.
     assert!(rights(1000, rules).ask(Create { socket: TCP }).is_ok());
 }

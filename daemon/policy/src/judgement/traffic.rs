@@ -7,8 +7,10 @@
 
 use crate::judgement::socket_spec::JudgedSocket as _;
 use std::iter;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sockbroker_proto::address::Address;
 
 use crate::judgement::action::Request;
@@ -124,14 +126,58 @@ impl Request for Connect {
     }
 }
 
+/// An item of ancillary data to be sent.
+#[derive(Debug)]
+pub enum AncillaryItem {
+    /// Raw bytes of any level and type but `SCM_RIGHTS`.
+    Data {
+        /// `cmsg_level`.
+        level: i32,
+        /// `cmsg_type`.
+        kind: i32,
+        /// `cmsg_data`.
+        data: Vec<u8>,
+    },
+    /// `SCM_RIGHTS`.
+    Descriptors {
+        /// What to pass on; the broker's copies close when the call ends.
+        descriptors: Vec<OwnedFd>,
+        /// Odd trailing bytes, as the client gave them.
+        rest: Vec<u8>,
+    },
+}
+
+impl AncillaryItem {
+    /// Level, type and bytes, as rules judge them.
+    pub fn judged(&self) -> (i32, i32, &[u8]) {
+        match self {
+            Self::Data { level, kind, data } => (*level, *kind, data),
+            Self::Descriptors { .. } => (libc::SOL_SOCKET, libc::SCM_RIGHTS, &[]),
+        }
+    }
+}
+
+/// What a message consists of.
+#[derive(Debug, Default)]
+pub struct MessageContents {
+    /// The data, in parts.
+    pub buffers: Vec<Bytes>,
+    /// Ancillary data.
+    pub ancillary: Vec<AncillaryItem>,
+    /// `MSG_*`.
+    pub flags: i32,
+}
+
 /// Any sending call.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Send {
     /// The socket.
     pub socket: SocketSpec,
     /// The destination of this message, after resolution: never one in whose place the kernel would put
     /// another.
     pub destination: Option<Target>,
+    /// What is sent; nothing where a file is, whose contents no rule sees.
+    pub contents: MessageContents,
     /// Further ends that it may reach, where a rule asks for them: the peer, the header's destination.
     pub remotes: Vec<SocketName>,
     /// The sources it may have, where a rule asks for them: of the socket, the message, its header.
@@ -165,6 +211,7 @@ impl Send {
         Self {
             socket,
             destination,
+            contents: MessageContents::default(),
             remotes: Vec::new(),
             locals: Vec::new(),
             interfaces: Vec::new(),
@@ -258,15 +305,19 @@ pub struct Receive {
     pub peers: Vec<SocketName>,
     /// For a packet socket: the interface it is bound to, where a rule asks for it.
     pub interface: Option<String>,
-    /// Bytes of each packet that are asked for.
-    pub length: u64,
+    /// The most bytes of each message.
+    pub length: usize,
+    /// The most bytes of its ancillary data.
+    pub ancillary: usize,
+    /// `MSG_*`.
+    pub flags: i32,
 }
 
 impl Request for Receive {
     fn question(&self) -> Question<'_> {
         if self.socket.is_packet() {
             let question = Question::about(Verb::Capture, self.socket);
-            let length = Some(self.length);
+            let length = Some(self.length as u64);
             return Question { length, ..question.on(self.interface.as_deref()) };
         }
         Question::about(Verb::Receive, self.socket).to(self.peers.first())

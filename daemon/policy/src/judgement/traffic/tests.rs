@@ -85,14 +85,22 @@ fn every_end_and_interface_of_a_message_is_judged() {
         (send(&[&fine, &fine], &[&own, &own], &["eth0", "eth2"]), Ok("all")),
     ] {
         let by = by.map(str::to_owned).map_err(str::to_owned);
-        assert_eq!(decided(&rights, request.clone()), by, "{request:?}");
+        let shown = format!("{request:?}");
+        assert_eq!(decided(&rights, request), by, "{shown}");
     }
 }
 
 #[test]
 fn an_end_that_nobody_can_say_escapes_no_deny_and_matches_no_allow() {
     let rights = rights_of(RULES);
-    let receive = |socket, peers| Receive { socket, peers, interface: None, length: 1 };
+    let receive = |socket, peers| Receive {
+        socket,
+        peers,
+        interface: None,
+        length: 1,
+        ancillary: 0,
+        flags: 0,
+    };
     let unknown = vec![SocketName::Unknown];
     assert_eq!(decided(&rights, receive(TCP, unknown.clone())), Err("not there".to_owned()));
     // Rules about internet addresses say nothing of other families.

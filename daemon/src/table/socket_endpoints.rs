@@ -13,7 +13,6 @@ use sockbroker_sys::interface::of_socket;
 use sockbroker_sys::{option, socket};
 
 use crate::error::{During, OpError, OpResult};
-use crate::ops::rcvall;
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 use sockbroker_policy::Permit;
@@ -28,7 +27,7 @@ const IPV6_UNICAST_IF: i32 = 76;
 /// The name that a socket is bound to, if to one.
 pub fn local(entry: &Entry) -> Option<SocketName> {
     if let Some(state) = &entry.rcvall {
-        return Some(SocketName::Address(rcvall::address(state)));
+        return Some(SocketName::Address(state.address()));
     }
     match &entry.ends.known().bound {
         Some(Bound::File { facts, .. }) => return Some(SocketName::File(facts.clone())),
