@@ -10,22 +10,22 @@
 
 #![forbid(unsafe_code)]
 
-pub mod frame;
-pub mod descriptors;
-pub mod handle;
-pub mod socket_spec;
-pub mod address;
-pub mod bytes;
-pub mod constant;
-pub mod ancillary;
-pub mod error;
-pub mod errno;
 #[cfg(feature = "api")]
-pub mod openrpc;
+pub mod api;
 #[cfg(feature = "server")]
 pub mod method;
 #[cfg(feature = "api")]
-pub mod api;
+pub mod openrpc;
+pub mod frame;
+pub mod descriptors;
+pub mod ancillary;
+pub mod address;
+pub mod socket_spec;
+pub mod error;
+pub mod errno;
+pub mod handle;
+pub mod bytes;
+pub mod constant;
 
 /// The version of the protocol: raised when a client that follows the old one would break.
 pub const PROTOCOL_VERSION: u32 = 1;

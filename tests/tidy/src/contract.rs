@@ -1,9 +1,9 @@
 //! The contract and its description: every method, error and limit is written down and tested.
 
+use proc_macro2::{TokenStream, TokenTree};
 use serde_json::Value;
 
 use crate::Fault;
-use crate::tokens::{Token, closing, follows, test_items};
 use crate::tree::{File, Tree};
 
 /// The catalogue of methods, generated from the traits.
@@ -50,11 +50,11 @@ fn catalogue(tree: &Tree) -> Value {
 /// Every limit is in the description, and some test crosses it.
 pub fn limits(tree: &Tree) -> Vec<Fault> {
     let Some(file) = tree.file(LIMITS) else { return vec![gone(LIMITS)] };
-    let names = limit_names(&file.tokens());
+    let names = limit_names(&file.text);
     if names.is_empty() {
         return vec![format!("{LIMITS}: no limits! {{ .. }} found: correct tests/tidy")];
     }
-    let mut faults = described(tree, "limit", names.iter().copied());
+    let mut faults = described(tree, "limit", names.iter().map(String::as_str));
     let tests: Vec<String> = tree.files.iter().filter_map(test_text).collect();
     for name in names.iter().filter(|name| !tests.iter().any(|text| is_used(text, name))) {
         faults.push(format!(
@@ -78,17 +78,16 @@ fn described<'a>(tree: &Tree, what: &str, names: impl Iterator<Item = &'a str>) 
 }
 
 /// The names in `limits! { name = value, "unit", "meaning"; .. }`.
-fn limit_names<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
-    let start = (0..tokens.len()).find(|at| follows(tokens, *at, &["limits", "!", "{"]));
-    let Some(open) = start.map(|start| start + 2) else { return Vec::new() };
-    let rows = tokens.get(open..closing(tokens, open)).unwrap_or_default();
-    let row = |pair: &[Token<'a>]| match pair {
-        [before, name, is] if ["{", ";"].contains(&before.text) && is.text == "=" => {
-            Some(name.text)
-        }
+fn limit_names(text: &str) -> Vec<String> {
+    let items = syn::parse_file(text).map(|file| file.items).unwrap_or_default();
+    let rows = items.into_iter().find_map(|item| match item {
+        syn::Item::Macro(item) if item.mac.path.is_ident("limits") => Some(item.mac.tokens),
         _ => None,
-    };
-    rows.windows(3).filter_map(row).collect()
+    });
+    let rows: Vec<TokenTree> = rows.unwrap_or_else(TokenStream::new).into_iter().collect();
+    let rows =
+        rows.split(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ';'));
+    rows.filter_map(|row| row.first().map(ToString::to_string)).collect()
 }
 
 /// What is test code in a file; the declaration's own tests prove nothing.
@@ -97,15 +96,9 @@ fn test_text(file: &File) -> Option<String> {
     if file.path == LIMITS || file.path.starts_with("tests/tidy/") || !is_code {
         return None;
     }
-    if file.test {
-        return Some(file.text.clone());
-    }
-    let lines: Vec<&str> = file.text.lines().collect();
-    let tokens = file.tokens();
-    let line = |at: usize| tokens.get(at).map_or(0, |token| token.line);
-    let items = test_items(&tokens).into_iter();
-    let texts = items.filter_map(|item| lines.get(line(item.start) - 1..line(item.end - 1)));
-    Some(texts.flatten().copied().collect::<Vec<_>>().join("\n"))
+    let lines = file.text.lines().enumerate();
+    let tests = lines.filter(|(number, _)| file.test || file.source.is_test(number + 1));
+    Some(tests.map(|(_, line)| line).collect::<Vec<_>>().join("\n"))
 }
 
 /// Whether a limit is set or expected by its name: `"name"`, `name = 3`, `limits.name`, `name: 3`.
@@ -136,12 +129,13 @@ mod tests {
         limits! { handles = 3, \"count\", \"a; b\"; head_bytes = 1 << 10, \"bytes\", \"c\"; }";
 
     #[test]
-    fn limits_are_found_and_must_be_described_and_crossed() {
+    fn limits_must_be_described_and_exceeded_by_a_test() {
         let protocol = (PROTOCOL, "`handles` and `head_bytes`");
-        let crossing = "assert_eq!(limit, \"handles\"); Limits { head_bytes: 7 }";
+        let crossing = "fn f() { assert_eq!(limit, \"handles\"); Limits { head_bytes: 7 } }";
         let tree = Tree::of(&[(LIMITS, DECLARED), protocol, ("tests/security/a.rs", crossing)]);
         assert_eq!(limits(&tree), [""; 0]);
-        let only_handles = ("tests/security/a.rs", "set(\"handles\", 3); ahead_bytes = 4");
+        let only_handles =
+            ("tests/security/a.rs", "fn f() { set(\"handles\", 3); ahead_bytes = 4 }");
         let tree = Tree::of(&[(LIMITS, DECLARED), protocol, only_handles]);
         assert!(limits(&tree)[0].contains("crosses the limit head_bytes"), "{:?}", limits(&tree));
         let shipped = ("daemon/src/a.rs", "fn f() { \"handles\" }");

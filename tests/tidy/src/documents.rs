@@ -162,7 +162,7 @@ fn is_path(span: &str) -> bool {
     span.contains('/') && !span.starts_with('/') && span.chars().all(legal)
 }
 
-/// The anchors of headings, as they are spelt in links.
+/// The anchors of headings, as links write them.
 fn headings(text: &str) -> BTreeSet<String> {
     let titles = prose(text).filter_map(|(_, line)| line.starts_with('#').then_some(line));
     let anchor = |title: &str| {
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_that_lead_nowhere_are_told() {
+    fn links_without_a_target_are_reported() {
         let text =
             "[a](b.md) [c](../d/e.md#one-two) [x](https://x.y) [f](#f)\n# F!\n```\n[g](h)\n```\n";
         let tree = Tree::of(&[("docs/a.md", text), ("docs/b.md", ""), ("d/e.md", "## One: Two\n")]);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_one_machine_are_told() {
+    fn words_of_one_machine_are_reported() {
         let text = format!("see {}main", MACHINE_WORDS[0].0);
         assert_eq!(machine_words(&Tree::of(&[("a.md", &text)])).len(), 1);
     }

@@ -1,12 +1,15 @@
-//! The files of the project, as text.
+//! The files of the project, parsed once for all rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
 
-use crate::tokens::{self, Token};
+use crate::source::Source;
+use crate::text::{Fragment, Kind};
 
 /// Folders that hold nothing of ours: what builds and fuzzing leave, and bytes.
 const SKIPPED: [&str; 6] = ["target", "artifacts", "corpus", "coverage", "dist", "__pycache__"];
@@ -14,14 +17,18 @@ const SKIPPED: [&str; 6] = ["target", "artifacts", "corpus", "coverage", "dist",
 const READ: [&str; 2] = [".ci", ".config"];
 
 /// A text file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct File {
     /// Its path from the root, with `/`.
     pub path: String,
-    /// What is in it.
+    /// Its content.
     pub text: String,
     /// Whether it is compiled for tests only.
     pub test: bool,
+    /// Its content parsed, if it is Rust.
+    pub source: Source,
+    /// Its comments, messages and names.
+    pub fragments: Vec<Fragment>,
 }
 
 /// The whole project.
@@ -31,41 +38,69 @@ pub struct Tree {
     pub root: PathBuf,
     /// Its text files, sorted by path.
     pub files: Vec<File>,
+    /// Imports between Python files: from, to, name.
+    pub python: Vec<(String, String, String)>,
 }
 
 impl Tree {
     /// Reads the tree that this crate is part of.
-    pub fn load() -> io::Result<Self> {
-        // Cargo's word at run time: that of compile time is another clone's where clones share a target folder.
+    ///
+    /// # Panics
+    ///
+    /// If a file cannot be read or parsed.
+    pub fn load() -> Self {
+        // The variable at run time: clones that share a target folder share what was compiled.
         let package =
             env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-        let root = Path::new(&package).join("../..").canonicalize()?;
+        let root =
+            Path::new(&package).join("../..").canonicalize().expect("the workspace's folder");
         let mut paths = Vec::new();
-        walk(&root, &mut paths)?;
-        paths.sort();
+        walk(&root, &mut paths).expect("folders that can be read");
         let mut files = Vec::new();
         for path in paths {
-            // What is not UTF-8 is no text.
-            let Ok(text) = String::from_utf8(fs::read(&path)?) else { continue };
+            let bytes = fs::read(&path).expect("files that can be read");
+            // Other files are not text.
+            let Ok(text) = String::from_utf8(bytes) else { continue };
             let path = path.strip_prefix(&root).unwrap_or(&path).to_string_lossy().into_owned();
-            files.push(File { path, text, test: false });
+            files.push((path, text));
         }
-        Ok(Self { root, files: marked(files) })
+        Self::parsed(root, files)
     }
 
-    /// A tree of files that are made up, for the tests of rules.
+    /// A tree of the given files, for the tests of rules.
     pub fn of(files: &[(&str, &str)]) -> Self {
-        let file = |&(path, text): &(&str, &str)| File {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            test: false,
-        };
-        Self { root: PathBuf::new(), files: marked(files.iter().map(file).collect()) }
+        let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+        Self::parsed(PathBuf::new(), files.collect())
+    }
+
+    fn parsed(root: PathBuf, mut files: Vec<(String, String)>) -> Self {
+        files.sort();
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let Python { imports, mut fragments } = python(&files);
+        let mut files: Vec<File> = thread::scope(|scope| {
+            let parts: Vec<_> = files
+                .chunks(files.len().div_ceil(threads * 4).max(1))
+                .map(|part| scope.spawn(|| part.iter().map(parse).collect::<Vec<_>>()))
+                .collect();
+            parts
+                .into_iter()
+                .flat_map(|part| part.join().expect("sources that can be parsed"))
+                .collect()
+        });
+        for file in &mut files {
+            file.fragments.extend(fragments.remove(&file.path).unwrap_or_default());
+        }
+        let mut tree = Self { root, files, python: imports };
+        tree.mark_tests();
+        tree
     }
 
     /// The file at a path.
     pub fn file(&self, path: &str) -> Option<&File> {
-        self.files.iter().find(|file| file.path == path)
+        self.files
+            .binary_search_by_key(&path, |file| &file.path)
+            .ok()
+            .and_then(|at| self.files.get(at))
     }
 
     /// Rust sources.
@@ -79,22 +114,45 @@ impl Tree {
         self.root.join(path).exists()
             || self.files.iter().any(|file| file.path == path || file.path.starts_with(&folder))
     }
+
+    /// The file of a module that a file declares.
+    pub fn module(&self, file: &str, path: &[String]) -> Option<&str> {
+        let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
+        let below = format!("{folder}/{}", name.trim_end_matches(".rs"));
+        // The root of a crate, whatever its name, has its modules beside it.
+        let places = if ["mod.rs", "lib.rs", "main.rs"].contains(&name) {
+            [folder, folder]
+        } else {
+            [&below, folder]
+        };
+        let candidates = places.iter().flat_map(|place| {
+            let stem = format!("{place}/{}", path.join("/"));
+            [format!("{stem}.rs"), format!("{stem}/mod.rs")]
+        });
+        candidates.into_iter().find_map(|path| self.file(&path)).map(|file| file.path.as_str())
+    }
+
+    /// Marks what is compiled for tests only: folders named `tests`, and modules declared so.
+    fn mark_tests(&mut self) {
+        let mut tests = BTreeSet::new();
+        for file in &self.files {
+            let declared = file.source.modules.iter().filter(|module| module.test);
+            tests.extend(
+                declared
+                    .filter_map(|module| self.module(&file.path, &module.path).map(str::to_owned)),
+            );
+        }
+        for file in &mut self.files {
+            let folder = file.path.starts_with("tests/") || file.path.contains("/tests/");
+            file.test = folder || tests.contains(&file.path);
+        }
+    }
 }
 
 impl File {
-    /// Whether its name ends so.
+    /// Whether its name ends with an extension.
     pub fn is(&self, extension: &str) -> bool {
         Path::new(&self.path).extension().is_some_and(|found| found == extension)
-    }
-
-    /// The tokens of what is shipped: nothing of a test file, no test modules.
-    pub fn shipped(&self) -> Vec<Token<'_>> {
-        if self.test { Vec::new() } else { tokens::without_tests(&self.tokens()) }
-    }
-
-    /// All tokens.
-    pub fn tokens(&self) -> Vec<Token<'_>> {
-        tokens::tokens(&self.text)
     }
 }
 
@@ -105,39 +163,55 @@ fn walk(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
         let hidden = name.starts_with('.') && !READ.contains(&name.as_ref());
         if kind.is_dir() && !hidden && !SKIPPED.contains(&name.as_ref()) {
             walk(&path, paths)?;
-        } else if kind.is_file() {
+        } else if kind.is_file() && name != ".git" {
             paths.push(path);
         }
     }
     Ok(())
 }
 
-/// Marks what is compiled for tests only: the folder `tests`, `tests/` of a crate, and modules
-/// declared under `#[cfg(test)]`.
-fn marked(mut files: Vec<File>) -> Vec<File> {
-    let mut modules = BTreeSet::new();
-    for file in files.iter().filter(|file| file.is("rs")) {
-        let folder = module_folder(&file.path);
-        for name in tokens::test_modules(&file.tokens()) {
-            modules.insert(format!("{folder}/{name}.rs"));
-            modules.insert(format!("{folder}/{name}/mod.rs"));
-        }
+fn parse((path, text): &(String, String)) -> File {
+    let mut file = File { path: path.clone(), text: text.clone(), ..File::default() };
+    if file.is("rs") {
+        file.source = Source::parse(text)
+            .map_err(|error| format!("{path}: {error}"))
+            .expect("a source that can be parsed");
+        file.fragments = std::mem::take(&mut file.source.fragments);
+    } else if !file.is("py") {
+        let line = |(number, text): (usize, &str)| Fragment {
+            line: number + 1,
+            kind: Kind::Comment,
+            text: text.to_owned(),
+        };
+        file.fragments = text.lines().enumerate().map(line).collect();
     }
-    for file in &mut files {
-        file.test = file.path.starts_with("tests/")
-            || file.path.contains("/tests/")
-            || modules.contains(&file.path);
-    }
-    files
+    file
 }
 
-/// Where the modules that a file declares are.
-fn module_folder(path: &str) -> &str {
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    match path.rsplit('/').next() {
-        Some("mod.rs" | "lib.rs" | "main.rs") => folder,
-        _ => path.strip_suffix(".rs").unwrap_or(path),
+/// What Python's own parser reports of the Python sources.
+#[derive(Default, serde::Deserialize)]
+struct Python {
+    imports: Vec<(String, String, String)>,
+    fragments: BTreeMap<String, Vec<Fragment>>,
+}
+
+fn python(files: &[(String, String)]) -> Python {
+    let is_python = |path: &str| Path::new(path).extension().is_some_and(|end| end == "py");
+    let sources: BTreeMap<_, _> =
+        files.iter().filter(|(path, _)| is_python(path)).cloned().collect();
+    if sources.is_empty() {
+        return Python::default();
     }
+    let mut child = Command::new("python3")
+        .args(["-c", include_str!("python.py")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3, which the tests of the clients need as well");
+    let input = serde_json::to_vec(&sources).expect("text is JSON");
+    child.stdin.take().expect("a pipe").write_all(&input).expect("a script that reads all");
+    let output = child.wait_with_output().expect("a child of ours");
+    serde_json::from_slice(&output.stdout).expect("the script's answer")
 }
 
 #[cfg(test)]
@@ -147,14 +221,14 @@ mod tests {
     #[test]
     fn modules_declared_for_tests_are_test_files() {
         let tree = Tree::of(&[
-            ("a/src/lib.rs", "#[cfg(test)]\nmod probe;\nmod b;\n"),
-            ("a/src/probe.rs", ""),
             ("a/src/b.rs", "#[cfg(test)] mod tests;"),
             ("a/src/b/tests.rs", ""),
+            ("a/src/lib.rs", "#[cfg(test)]\nmod probe;\nmod b;\n"),
+            ("a/src/probe.rs", ""),
             ("a/tests/it.rs", ""),
         ]);
         let tests: Vec<_> =
             tree.files.iter().filter(|file| file.test).map(|file| file.path.as_str()).collect();
-        assert_eq!(tests, ["a/src/probe.rs", "a/src/b/tests.rs", "a/tests/it.rs"]);
+        assert_eq!(tests, ["a/src/b/tests.rs", "a/src/probe.rs", "a/tests/it.rs"]);
     }
 }

@@ -1,14 +1,12 @@
 //! Holds the tree to the rules of the project.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::sync::LazyLock;
 
 use sockbroker_tidy::tree::Tree;
-use sockbroker_tidy::{Fault, code, contract, documents, layers, permits};
+use sockbroker_tidy::{Fault, code, contract, cycles, documents, permits, stages};
 
 /// Read once for all rules.
-static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::load().unwrap());
+static TREE: LazyLock<Tree> = LazyLock::new(Tree::load);
 
 fn hold(rule: fn(&Tree) -> Vec<Fault>) {
     assert!(TREE.files.len() > 50, "the tree was not found at {}", TREE.root.display());
@@ -17,8 +15,13 @@ fn hold(rule: fn(&Tree) -> Vec<Fault>) {
 }
 
 #[test]
-fn every_layer_knows_only_what_it_may() {
-    hold(layers::check);
+fn modules_refer_only_to_modules_below_them() {
+    hold(stages::check);
+}
+
+#[test]
+fn no_file_refers_to_itself_through_others() {
+    hold(cycles::check);
 }
 
 #[test]
@@ -27,47 +30,37 @@ fn only_the_policy_makes_permits_and_every_operation_takes_one() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_crate_and_proven() {
-    hold(code::unsafe_code);
+fn files_are_short_and_begin_with_their_purpose() {
+    hold(code::files);
 }
 
 #[test]
-fn files_can_be_read_in_one_go() {
-    hold(code::sizes);
+fn lints_of_the_workspace_hold_everywhere() {
+    hold(code::lints);
 }
 
 #[test]
-fn every_source_begins_by_saying_what_it_is_for() {
-    hold(code::first_lines);
-}
-
-#[test]
-fn no_leftovers_are_in_the_sources() {
-    hold(code::leftovers);
-}
-
-#[test]
-fn every_method_is_described() {
+fn protocol_describes_every_method() {
     hold(contract::methods);
 }
 
 #[test]
-fn every_error_is_described() {
+fn protocol_describes_every_error() {
     hold(contract::errors);
 }
 
 #[test]
-fn every_limit_is_described_and_crossed_by_a_test() {
+fn protocol_describes_every_limit_and_a_test_exceeds_it() {
     hold(contract::limits);
 }
 
 #[test]
-fn the_documents_are_there() {
+fn required_documents_exist() {
     hold(documents::required);
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_targets() {
     hold(documents::links);
 }
 
@@ -77,11 +70,11 @@ fn the_architecture_document_names_what_exists() {
 }
 
 #[test]
-fn the_readme_tells_how_to_run_the_tests() {
+fn the_readme_has_the_command_that_runs_the_tests() {
     hold(documents::test_command);
 }
 
 #[test]
-fn nothing_speaks_of_one_machine() {
+fn nothing_names_one_machine() {
     hold(documents::machine_words);
 }

@@ -1,0 +1,263 @@
+//! The order of the modules of each crate, and which places know which crates and effects.
+
+use crate::Fault;
+use crate::graph::{Graph, Meaning};
+use crate::text::Kind;
+use crate::tree::{File, Tree};
+
+/// Crates by their roots, and their modules from top to bottom. A module refers only to itself and to
+/// modules below it. The root declares them in this order.
+const ORDER: &[(&str, &[&str])] = &[
+    (
+        "daemon/src/lib.rs",
+        &[
+            "startup",
+            "fuzzing",
+            "config",
+            "transport",
+            "dispatch",
+            "session",
+            "observe",
+            "ops",
+            "table",
+            "policy",
+            "readiness",
+        ],
+    ),
+    (
+        "proto/src/lib.rs",
+        &[
+            "api",
+            "openrpc",
+            "frame",
+            "descriptors",
+            "ancillary",
+            "address",
+            "error",
+            "errno",
+            "handle",
+            "bytes",
+            "constant",
+        ],
+    ),
+];
+
+/// Crates that not every place may name, and the places that may.
+const KNOWN_BY: &[(&str, &[&str])] = &[
+    // JSON-RPC ends at the edge.
+    ("jsonrpsee", &["daemon/src/dispatch/", "proto/src/api/", "client/rust/"]),
+    ("serde_json", &["daemon/src/dispatch/", "daemon/src/observe/", "proto/src/", "client/"]),
+    ("hyper", &["daemon/src/transport/"]),
+    ("soketto", &["daemon/src/transport/"]),
+    // The event loop and the kernel: not for configuration and judgement.
+    (
+        "tokio",
+        &[
+            "daemon/src/startup/",
+            "daemon/src/fuzzing.rs",
+            "daemon/src/transport/",
+            "daemon/src/dispatch/",
+            "daemon/src/session/",
+            "daemon/src/ops/",
+            "daemon/src/table/",
+            "daemon/src/readiness.rs",
+            "client/rust/",
+        ],
+    ),
+    (
+        "sockbroker_sys",
+        &[
+            "daemon/src/startup/",
+            "daemon/src/fuzzing.rs",
+            "daemon/src/config/",
+            "daemon/src/transport/",
+            "daemon/src/dispatch/",
+            "daemon/src/observe/",
+            "daemon/src/ops/",
+            "daemon/src/table/",
+            "client/cli/src/",
+        ],
+    ),
+    ("toml", &["daemon/src/config/", "daemon/src/policy/"]),
+    ("clap", &["daemon/src/startup/", "daemon/src/main.rs", "client/cli/src/"]),
+];
+
+/// Places that are pure, and the paths and words that they never use.
+const PURE: &[(&str, &[&str])] = &[
+    (
+        "daemon/src/policy/",
+        &[
+            "async",
+            "await",
+            "std::fs",
+            "std::env",
+            "std::process",
+            "std::thread",
+            "std::os::unix",
+            "std::os::linux",
+            "std::net::TcpStream",
+            "std::net::TcpListener",
+            "std::net::UdpSocket",
+            "std::net::ToSocketAddrs",
+            "std::time::Instant",
+            "std::time::SystemTime",
+        ],
+    ),
+    // The traits have async methods, but nothing here waits.
+    (
+        "proto/src/",
+        &["await", "std::fs", "std::env", "std::process", "std::thread", "std::os", "std::time"],
+    ),
+    ("daemon/sys/src/", &["async", "await"]),
+];
+
+/// Holds every file to the tables, and the tables to the tree.
+pub fn check(tree: &Tree) -> Vec<Fault> {
+    let graph = Graph::of(tree);
+    let mut faults = Vec::new();
+    for (root, order) in ORDER {
+        let declared = tree.file(root).into_iter().flat_map(|file| &file.source.modules);
+        if !declared.map(|module| module.path.join("::")).eq(order.iter().copied()) {
+            faults.push(format!(
+                "{root}: ORDER in tests/tidy says otherwise: declare exactly {}",
+                order.join(", ")
+            ));
+        }
+    }
+    let places =
+        KNOWN_BY.iter().flat_map(|(_, places)| *places).chain(PURE.iter().map(|(place, _)| place));
+    for place in places.filter(|place| !tree.has(place)) {
+        faults.push(format!(
+            "{place}: does not exist: correct the tables of tests/tidy/src/stages.rs"
+        ));
+    }
+    for file in tree.rust().filter(|file| !file.test) {
+        check_paths(file, &graph, &mut faults);
+        let words = file
+            .fragments
+            .iter()
+            .filter(|word| word.kind == Kind::Name && !file.source.is_test(word.line));
+        for word in words.filter(|word| impure(file).any(|never| *never == word.text)) {
+            faults.push(format!(
+                "{}:{}: uses {}: this place is pure",
+                file.path, word.line, word.text
+            ));
+        }
+    }
+    faults.sort();
+    faults.dedup();
+    faults
+}
+
+fn check_paths(file: &File, graph: &Graph<'_>, faults: &mut Vec<Fault>) {
+    let Some((own, module)) = graph.place(&file.path) else { return };
+    let order =
+        ORDER.iter().find(|(root, _)| *root == own.root).map_or(&[][..], |(_, order)| order);
+    let rank = |module: Option<&String>| {
+        order.iter().position(|name| module.is_some_and(|module| module == name))
+    };
+    for path in file.source.paths.iter().filter(|path| !path.test) {
+        let todo = match graph.meaning(&file.path, path) {
+            Meaning::Ours(home, _, words) if home.root == own.root => {
+                let below = rank(module.first())
+                    .zip(rank(words.first()))
+                    .is_none_or(|(own, other)| own <= other);
+                (!below).then(|| {
+                    format!("is above {}: move it down, or pass a value in", module.join("::"))
+                })
+            }
+            _ => {
+                let known = KNOWN_BY.iter().find(|(name, _)| starts(&path.words, name));
+                let closed = known
+                    .filter(|(_, places)| !places.iter().any(|place| file.path.starts_with(place)));
+                let closed =
+                    closed.map(|(_, places)| format!("is for {} alone", places.join(", ")));
+                closed.or_else(|| {
+                    let never = impure(file).find(|never| starts(&path.words, never));
+                    never.map(|_| "is not for a pure place: pass a value in".to_owned())
+                })
+            }
+        };
+        if let Some(todo) = todo {
+            faults.push(format!("{}:{}: {} {todo}", file.path, path.line, path.words.join("::")));
+        }
+    }
+}
+
+/// What a file never uses.
+fn impure(file: &File) -> impl Iterator<Item = &'static &'static str> {
+    PURE.iter().filter(|(place, _)| file.path.starts_with(place)).flat_map(|(_, never)| *never)
+}
+
+/// Whether a path begins with the words of `prefix`.
+fn starts(words: &[String], prefix: &str) -> bool {
+    let mut words = words.iter();
+    prefix.split("::").all(|part| words.next().is_some_and(|word| word == part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Faults of one file of the daemon, whose modules are those of the table.
+    fn faults(path: &str, source: &str) -> Vec<Fault> {
+        let (root, order) = ORDER[0];
+        let declarations = format!("mod {};", order.join("; mod "));
+        let modules = order.iter().map(|name| (format!("daemon/src/{name}/mod.rs"), "mod a;"));
+        let modules: Vec<_> = modules.collect();
+        let mut files: Vec<_> = modules.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        files.extend([(root, declarations.as_str()), (path, source)]);
+        let faults = check(&Tree::of(&files));
+        faults.into_iter().filter(|fault| fault.starts_with(path)).collect()
+    }
+
+    fn is_refused(path: &str, source: &str, part: &str) {
+        let faults = faults(path, source);
+        assert!(faults.len() == 1 && faults[0].contains(part), "{source}: {faults:?}");
+    }
+
+    #[test]
+    fn nothing_refers_upwards() {
+        let above = "is above ops";
+        is_refused("daemon/src/ops/a.rs", "use crate::session::Session;", above);
+        is_refused("daemon/src/ops/a.rs", "fn f() { super::super::dispatch::g() }", above);
+        is_refused("daemon/src/ops/a.rs", "fn f() { m!(g(crate::dispatch::h)) }", above);
+        is_refused("daemon/src/ops/a.rs", "use crate::{table::T, session::{self}};", above);
+        is_refused("daemon/src/ops/a.rs", "mod b { use super::super::super::session::*; }", above);
+        assert_eq!(
+            faults("daemon/src/ops/a.rs", "use crate::table::T; use super::b::C; use std::io;"),
+            [""; 0]
+        );
+        assert_eq!(
+            faults("daemon/src/ops/a.rs", "#[cfg(test)] mod tests { use crate::session::S; }"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn crates_and_effects_are_known_where_the_tables_say() {
+        is_refused("daemon/src/policy/a.rs", "use sockbroker_sys::socket;", "is for");
+        is_refused("daemon/src/config/a.rs", "fn f() { tokio::spawn(g) }", "is for");
+        is_refused(
+            "daemon/src/session/a.rs",
+            "fn f(x: jsonrpsee::types::ErrorObject) {}",
+            "is for",
+        );
+        is_refused("daemon/src/policy/a.rs", "async fn f() {}", "uses async");
+        is_refused("daemon/src/policy/a.rs", "use std::{fs, io::Error};", "pure");
+        is_refused("daemon/src/policy/a.rs", "use std::net::{IpAddr, UdpSocket};", "pure");
+        assert_eq!(
+            faults("daemon/src/policy/a.rs", "#[cfg(test)] mod tests { use tokio::test; }"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn the_root_declares_what_the_table_says() {
+        let (root, order) = ORDER[0];
+        let declarations = format!("mod {};", order.join("; mod ")).replace("mod startup;", "");
+        assert!(
+            check(&Tree::of(&[(root, &declarations)])).iter().any(|fault| fault.starts_with(root))
+        );
+    }
+}
