@@ -16,6 +16,8 @@ pub mod permits;
 pub mod code;
 pub mod contract;
 pub mod documents;
+pub mod words;
+pub mod vocabulary;
 
 /// A broken rule: where, what is wrong, and what to do.
 pub type Fault = String;

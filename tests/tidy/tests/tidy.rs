@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use sockbroker_tidy::tree::Tree;
-use sockbroker_tidy::{Fault, code, contract, cycles, documents, permits, stages};
+use sockbroker_tidy::{Fault, code, contract, cycles, documents, permits, stages, words};
 
 /// Read once for all rules.
 static TREE: LazyLock<Tree> = LazyLock::new(Tree::load);
@@ -77,4 +77,9 @@ fn the_readme_has_the_command_that_runs_the_tests() {
 #[test]
 fn nothing_names_one_machine() {
     hold(documents::machine_words);
+}
+
+#[test]
+fn documents_messages_and_names_use_plain_words() {
+    hold(words::check);
 }

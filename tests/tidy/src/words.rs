@@ -1,0 +1,236 @@
+//! Documents, comments, messages and names are free of the words of [`crate::vocabulary`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Fault;
+use crate::text::{Fragment, Kind};
+use crate::tree::{File, Tree};
+use crate::vocabulary::{EXCEPTIONS, GOOD, NOT_READ, NOT_YET, Place, WORDS};
+
+/// A forbidden token in a file.
+#[derive(Debug)]
+struct Hit<'a> {
+    file: &'a str,
+    line: usize,
+    token: &'static str,
+    instead: &'static str,
+}
+
+impl Hit<'_> {
+    /// The folder of the file, or the file itself if it is in the first folder.
+    fn folder(&self) -> &str {
+        self.file.rsplit_once('/').map_or(self.file, |(folder, _)| folder)
+    }
+}
+
+/// Reports the tokens outside of `NOT_YET`, and stale entries of the tables.
+///
+/// With the variable `WORDS` set to the beginning of paths, every token below it, rewritten or not.
+pub fn check(tree: &Tree) -> Vec<Fault> {
+    let all: Vec<Hit<'_>> = tree.files.iter().flat_map(hits).collect();
+    let mut faults = Vec::new();
+    let excused = |hit: &Hit<'_>| {
+        EXCEPTIONS.iter().any(|(token, file, _)| *token == hit.token && hit.file.starts_with(file))
+    };
+    for (token, file, _) in EXCEPTIONS {
+        if !all.iter().any(|hit| hit.token == *token && hit.file.starts_with(file)) {
+            faults.push(format!(
+                "EXCEPTIONS in tests/tidy: stale exception: remove {token} in {file}"
+            ));
+        }
+    }
+    let hits: Vec<_> = all.iter().filter(|hit| !excused(hit)).collect();
+    let not_yet: BTreeSet<&str> = NOT_YET.split_whitespace().collect();
+    let wanted = std::env::var("WORDS").ok();
+    let later = |hit: &Hit<'_>| match &wanted {
+        Some(start) => !hit.file.starts_with(start),
+        None => not_yet.contains(hit.folder()),
+    };
+    for place in not_yet.iter().filter(|place| !hits.iter().any(|hit| hit.folder() == **place)) {
+        faults.push(format!("NOT_YET in tests/tidy: {place} has none of the words: remove it"));
+    }
+    for Hit { file, line, token, instead } in hits.iter().filter(|hit| !later(hit)) {
+        faults.push(format!("{file}:{line}: {token}: write {instead}"));
+    }
+    if !faults.is_empty() {
+        let mut counts = BTreeMap::new();
+        for hit in &hits {
+            *counts.entry(hit.folder()).or_insert(0) += 1;
+        }
+        let counts: Vec<_> =
+            counts.iter().map(|(folder, count)| format!("{count:6} {folder}")).collect();
+        faults.push(format!(
+            "{} in all; WORDS=FOLDER lists those of one folder:\n{}",
+            hits.len(),
+            counts.join("\n")
+        ));
+    }
+    faults
+}
+
+/// The tokens in a file, its name included.
+fn hits(file: &File) -> Vec<Hit<'_>> {
+    if NOT_READ.iter().any(|start| file.path.starts_with(start)) {
+        return Vec::new();
+    }
+    let path = Fragment { line: 0, kind: Kind::Name, text: file.path.clone() };
+    let mut found = Vec::new();
+    let mut add = |words: &[Word], place: Place| {
+        for (at, word) in words.iter().enumerate() {
+            let is_here = |token: &str| starts(words.get(at..).unwrap_or_default(), token);
+            let forbidden = WORDS.iter().filter(|(_, _, other)| {
+                *other == place || *other == Place::Both && place != Place::Type
+            });
+            for (token, instead, _) in forbidden.filter(|(token, ..)| is_here(token)) {
+                found.push(Hit { file: &file.path, line: word.line, token, instead });
+            }
+        }
+    };
+    let mut prose = Vec::new();
+    let mut last = 0;
+    for fragment in [&path].into_iter().chain(&file.fragments) {
+        if fragment.kind == Kind::Name {
+            names(fragment.line, &fragment.text, &mut add);
+            continue;
+        }
+        if !(last..=last + 1).contains(&fragment.line) {
+            prose.push(Word { line: last, text: ".".to_owned() });
+        }
+        last = fragment.line;
+        for name in sentence(fragment, &mut prose) {
+            names(fragment.line, &name, &mut add);
+        }
+    }
+    hide_good(&mut prose);
+    add(&prose, Place::Prose);
+    found
+}
+
+/// A word, or a mark that ends a clause.
+#[derive(Debug)]
+struct Word {
+    line: usize,
+    text: String,
+}
+
+/// Splits prose into words; returns the names of code in it.
+fn sentence(fragment: &Fragment, words: &mut Vec<Word>) -> Vec<String> {
+    // Escapes in a string are blanks; marks before the first word are those of comments.
+    let text = fragment.text.replace("\\n", " ").replace("\\t", " ");
+    let text = text.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '`');
+    let mut names = Vec::new();
+    for (number, part) in text.split('`').enumerate() {
+        for piece in part.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != '\'') {
+            let word = piece.trim_matches(|c: char| !c.is_alphanumeric());
+            if word.contains('_')
+                || word.chars().skip(1).any(char::is_uppercase)
+                    && word.chars().any(char::is_lowercase)
+            {
+                names.push(word.to_owned());
+            } else if !word.is_empty() {
+                words.push(Word { line: fragment.line, text: word.to_lowercase() });
+                names.extend((number % 2 == 1).then(|| word.to_owned()));
+            }
+            if piece.ends_with(['.', ',', ';', ':', '(', ')', '!', '?', '"', '|']) {
+                words.push(Word { line: fragment.line, text: ".".to_owned() });
+            }
+        }
+    }
+    names
+}
+
+/// Checks a name as a whole, and in its parts.
+fn names(line: usize, name: &str, add: &mut impl FnMut(&[Word], Place)) {
+    let mut parts: Vec<Word> = Vec::new();
+    let mut lower = false;
+    for c in name.chars() {
+        let starts = !c.is_alphanumeric() || c.is_uppercase() && lower;
+        if starts || parts.is_empty() {
+            parts.push(Word { line, text: String::new() });
+        }
+        if let Some(part) = parts.last_mut().filter(|_| c.is_alphanumeric()) {
+            part.text.extend(c.to_lowercase());
+        }
+        lower = c.is_lowercase();
+    }
+    parts.retain(|part| !part.text.is_empty());
+    add(&parts, Place::Name);
+    add(&[Word { line, text: name.to_owned() }], Place::Type);
+}
+
+/// Hides the phrases that are good although they hold a token.
+fn hide_good(words: &mut [Word]) {
+    for at in 0..words.len() {
+        let rest = words.get_mut(at..).unwrap_or_default();
+        if let Some(phrase) = GOOD.iter().find(|phrase| starts(rest, phrase)) {
+            for word in rest.iter_mut().take(phrase.split(' ').count()) {
+                word.text.clear();
+            }
+        }
+    }
+}
+
+/// Whether words begin with those of a token.
+fn starts(words: &[Word], token: &str) -> bool {
+    let mut words = words.iter();
+    token.split(' ').all(|part| words.next().is_some_and(|word| word.text == part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tokens that one file holds, and their lines.
+    fn found(path: &str, text: &str) -> Vec<(usize, &'static str)> {
+        let tree = Tree::of(&[(path, text)]);
+        tree.files.iter().flat_map(hits).map(|hit| (hit.line, hit.token)).collect()
+    }
+
+    #[test]
+    fn each_form_of_text_is_read() {
+        assert_eq!(found("a.md", "# A\nThis is Told."), [(2, "told")]);
+        assert_eq!(found("a.5", "retold\n.B told\n"), [(2, "told")]);
+        assert_eq!(found("a.service", "# told\n"), [(1, "told")]);
+        assert_eq!(found("told.toml", ""), [(0, "told")]);
+        for rust in [
+            "// told",
+            "/// Told.\nfn f() {}",
+            "fn f() { \"\\ntold\" }",
+            "fn is_told() {}",
+            "struct ToldBytes;",
+        ] {
+            assert_eq!(found("a.rs", rust), [(1, "told")], "{rust}");
+        }
+        assert_eq!(found("a.rs", "fn f() { m!(x, told) } /* a\n told */").len(), 2);
+        for python in ["# told", "\"\"\"Told.\"\"\"", "def is_told(): pass"] {
+            assert_eq!(found("a.py", python), [(1, "told")], "{python}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_whole_words_of_one_clause() {
+        assert_eq!(found("a.md", "as many; so\nmany of them"), [(1, "so many")]);
+        assert_eq!(found("a.rs", "/// Takes so\n/// many bytes.\nfn f() {}"), [(1, "so many")]);
+        assert_eq!(found("a.md", "so. Many"), []);
+        assert_eq!(found("a.md", "it is no longer, there is no X, akin"), []);
+        assert_eq!(found("a.md", "that is no X"), [(1, "is no")]);
+    }
+
+    #[test]
+    fn names_and_prose_have_tokens_of_their_own() {
+        assert_eq!(found("a.md", "a plane beside a car, and Taken together"), []);
+        assert_eq!(found("a.rs", "fn f(beside: Taken) {}"), [(1, "beside"), (1, "Taken")]);
+        assert_eq!(
+            found("a.md", "see `beside` and SocketFacts"),
+            [(1, "beside"), (1, "SocketFacts")]
+        );
+    }
+
+    #[test]
+    fn tables_have_no_stale_entries() {
+        let faults = check(&Tree::of(&[("a/b.md", "told")]));
+        assert_eq!(faults.iter().filter(|fault| fault.starts_with("a/b.md:1: told")).count(), 1);
+        let stale = faults.iter().filter(|fault| fault.contains("in tests/tidy"));
+        assert_eq!(stale.count(), EXCEPTIONS.len() + NOT_YET.split_whitespace().count());
+    }
+}
