@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Fault;
 use crate::graph::Graph;
-use crate::tree::Tree;
+use crate::tree::{Fault, Tree};
 
 /// Cycles that are not opened yet: a folder, and the files in it.
 const KNOWN_CYCLES: &[(&str, &str)] = &[
@@ -49,13 +48,12 @@ const KNOWN_CYCLES: &[(&str, &str)] = &[
 type Edges<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<&'a str>>>;
 
 /// Reports each cycle with the names that close it, and each known cycle that is gone.
-pub fn check(tree: &Tree) -> Vec<Fault> {
+pub(crate) fn check(tree: &Tree) -> Vec<Fault> {
     faults(tree, KNOWN_CYCLES)
 }
 
 fn faults(tree: &Tree, known: &[(&str, &str)]) -> Vec<Fault> {
-    // A unit test may use what is above the unit.
-    let rust = Graph::of(tree).edges(tree, false);
+    let rust = Graph::of(tree).edges(tree);
     let mut edges = Edges::new();
     for (from, to, name) in rust.iter().chain(&tree.python) {
         edges.entry(from).or_default().entry(to).or_default().insert(name);
@@ -118,7 +116,6 @@ fn described(cycle: &[&str], edges: &Edges<'_>) -> Fault {
     lines.join("\n    ")
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 

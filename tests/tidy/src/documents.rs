@@ -2,19 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::Fault;
-use crate::tree::{File, Tree};
-
-/// Documents that every visitor looks for.
-const REQUIRED: [&str; 7] = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "CHANGELOG.md",
-    "LICENSE-MIT",
-    "LICENSE-APACHE",
-];
+use crate::tree::{Fault, File, Tree};
 
 /// Words that belong to one machine and not to the project, with what they are. Written in two
 /// parts, since this file is read as well.
@@ -29,14 +17,8 @@ const MACHINE_WORDS: [(&str, &str); 8] = [
     (concat!("deb.", "debian.org"), "the host of a registry"),
 ];
 
-/// The documents are there.
-pub fn required(tree: &Tree) -> Vec<Fault> {
-    let missing = REQUIRED.iter().filter(|path| tree.file(path).is_none());
-    missing.map(|path| format!("{path} is missing: write it")).collect()
-}
-
 /// Relative links lead to files, and their fragments to headings.
-pub fn links(tree: &Tree) -> Vec<Fault> {
+pub(crate) fn links(tree: &Tree) -> Vec<Fault> {
     let mut faults = Vec::new();
     for file in tree.files.iter().filter(|file| file.is("md")) {
         for (line, target) in links_of(&file.text) {
@@ -65,8 +47,10 @@ pub fn links(tree: &Tree) -> Vec<Fault> {
 }
 
 /// ARCHITECTURE.md names what exists, and every folder of the first two levels.
-pub fn architecture(tree: &Tree) -> Vec<Fault> {
-    let Some(file) = tree.file("ARCHITECTURE.md") else { return Vec::new() };
+pub(crate) fn architecture(tree: &Tree) -> Vec<Fault> {
+    let Some(file) = tree.file("ARCHITECTURE.md") else {
+        return vec!["no ARCHITECTURE.md".to_owned()];
+    };
     let mut faults = Vec::new();
     for (line, span) in code_spans(&file.text).into_iter().filter(|(_, span)| is_path(span)) {
         if !is_somewhere(tree, span) {
@@ -94,26 +78,22 @@ fn is_somewhere(tree: &Tree, span: &str) -> bool {
 }
 
 /// README.md gives the command that runs the tests; the gate runs that very command.
-pub fn test_command(tree: &Tree) -> Vec<Fault> {
-    let Some(file) = tree.file("README.md") else { return Vec::new() };
-    let mut fenced = false;
-    for line in file.text.lines() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
-        } else if fenced && line.trim_start().starts_with("cargo test --workspace") {
-            return Vec::new();
-        }
+pub(crate) fn test_command(tree: &Tree) -> Vec<Fault> {
+    let text = tree.file("README.md").map_or("", |file| &file.text);
+    let fenced = text.split("\n```").skip(1).step_by(2);
+    if fenced.flat_map(str::lines).any(|line| line.starts_with("cargo test --workspace")) {
+        return Vec::new();
     }
-    vec![format!(
-        "{}: no fenced block with `cargo test --workspace`: .ci/run takes the command from there",
-        file.path
-    )]
+    vec![
+        "README.md: no fenced block with `cargo test --workspace`: .ci/run takes it from there"
+            .to_owned(),
+    ]
 }
 
-/// Nothing speaks of one machine.
-pub fn machine_words(tree: &Tree) -> Vec<Fault> {
+/// Nothing names one machine.
+pub(crate) fn machine_words(tree: &Tree) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for file in tree.files.iter().filter(|file| !file.path.ends_with("Cargo.lock")) {
+    for file in tree.files.iter().filter(|file| !file.is("lock")) {
         for (number, line) in file.text.lines().enumerate() {
             for (word, what) in MACHINE_WORDS.iter().filter(|(word, _)| line.contains(word)) {
                 faults.push(format!(
@@ -202,7 +182,6 @@ fn folders(tree: &Tree) -> BTreeSet<String> {
     tree.files.iter().filter_map(folder).collect()
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -228,8 +207,11 @@ mod tests {
 
     #[test]
     fn the_test_command_is_fenced() {
-        assert_eq!(test_command(&Tree::of(&[("README.md", "cargo test --workspace")])).len(), 1);
-        let fenced = "```sh\ncargo test --workspace\n```\n";
+        assert_eq!(
+            test_command(&Tree::of(&[("README.md", "# A\ncargo test --workspace\n")])).len(),
+            1
+        );
+        let fenced = "# A\n```sh\ncargo test --workspace\n```\n";
         assert_eq!(test_command(&Tree::of(&[("README.md", fenced)])), [""; 0]);
     }
 

@@ -1,13 +1,11 @@
-//! Crates, their modules, and which file refers to which.
+//! Crates, their modules, and what a path in a file means.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::source::Reference;
 use crate::tree::{File, Tree};
 
-/// The crates of the tree.
 #[derive(Debug)]
-pub struct Graph<'a> {
+pub(crate) struct Graph<'a> {
     crates: Vec<Crate<'a>>,
     /// Each file's crate and module.
     places: BTreeMap<&'a str, (usize, Vec<String>)>,
@@ -15,35 +13,23 @@ pub struct Graph<'a> {
 
 /// A crate: library, program or test.
 #[derive(Debug)]
-pub struct Crate<'a> {
-    /// Its first file.
-    pub root: &'a str,
+pub(crate) struct Crate<'a> {
+    pub(crate) root: &'a str,
     /// The name that other crates use for it, if it is a library.
     name: Option<String>,
     /// Modules, such as `["address", "read"]`, and their files.
     modules: BTreeMap<Vec<String>, &'a str>,
 }
 
-/// What a path means.
-#[derive(Debug)]
-pub enum Meaning<'a> {
-    /// Something in a crate of ours: its crate, the file it is looked up in, and its path from the root.
-    Ours(&'a Crate<'a>, &'a str, Vec<String>),
-    /// Something in another crate, or a local name: the path as it is written.
-    Other(&'a [String]),
-}
-
 impl<'a> Graph<'a> {
     /// Finds crates: a source that no other source declares is the root of one.
-    pub fn of(tree: &'a Tree) -> Self {
+    pub(crate) fn of(tree: &'a Tree) -> Self {
         let children = |file: &'a File| {
-            let declared = file.source.modules.iter();
-            declared.filter_map(|module| {
-                Some((module.path.clone(), tree.module(&file.path, &module.path)?))
-            })
+            let modules = file.source.modules.iter();
+            modules.filter_map(|(path, _)| Some((path.clone(), tree.module(&file.path, path)?)))
         };
         let declared: BTreeSet<&str> =
-            tree.rust().flat_map(children).map(|(_, path)| path).collect();
+            tree.rust().flat_map(children).map(|(_, file)| file).collect();
         let mut graph = Self { crates: Vec::new(), places: BTreeMap::new() };
         for root in tree.rust().filter(|file| !declared.contains(file.path.as_str())) {
             let mut modules = BTreeMap::new();
@@ -62,58 +48,66 @@ impl<'a> Graph<'a> {
     }
 
     /// The crate of a file, and its module there.
-    pub fn place(&self, file: &str) -> Option<(&Crate<'a>, &[String])> {
+    pub(crate) fn place(&self, file: &str) -> Option<(&Crate<'a>, &[String])> {
         let (number, module) = self.places.get(file)?;
         Some((self.crates.get(*number)?, module))
     }
 
-    /// What a path in a file means.
-    pub fn meaning<'b>(&'b self, file: &str, reference: &'b Reference) -> Meaning<'b> {
-        self.ours(file, reference).unwrap_or(Meaning::Other(&reference.words))
-    }
-
-    fn ours(&self, file: &str, Reference { words, inside, .. }: &Reference) -> Option<Meaning<'_>> {
-        let (own, module) = self.place(file)?;
-        let mut base = [module, inside].concat();
-        let mut rest = words.as_slice();
-        let mut home = own;
-        match words.first()?.as_str() {
-            "crate" => (base, rest) = (Vec::new(), rest.get(1..)?),
-            "self" => rest = rest.get(1..)?,
+    /// The crate that a path leads into, if it is one of ours, the file in which its last words are
+    /// looked up, and the path from the crate's root.
+    pub(crate) fn meaning(
+        &self,
+        file: &File,
+        words: &[String],
+        line: usize,
+    ) -> Option<(&Crate<'a>, &'a str, Vec<String>)> {
+        let (mut home, module) = self.place(&file.path)?;
+        let mut path = [module, file.source.inside(line)].concat();
+        let (first, mut rest) = words.split_first()?;
+        match first.as_str() {
+            "crate" => path.clear(),
+            "self" => {}
             "super" => {
-                while let Some(("super", behind)) =
-                    rest.split_first().map(|(word, rest)| (word.as_str(), rest))
+                path.pop();
+                while let Some((_, behind)) =
+                    rest.split_first().filter(|(word, _)| *word == "super")
                 {
-                    base.pop();
+                    path.pop();
                     rest = behind;
                 }
             }
-            word if own.modules.contains_key(&[base.as_slice(), &[word.to_owned()]].concat()) => {}
-            word => {
-                home = self.crates.iter().find(|other| other.name.as_deref() == Some(word))?;
-                (base, rest) = (Vec::new(), rest.get(1..)?);
+            _ if home
+                .modules
+                .contains_key(&[path.as_slice(), std::slice::from_ref(first)].concat()) =>
+            {
+                rest = words;
+            }
+            _ => {
+                home = self.crates.iter().find(|other| other.name.as_ref() == Some(first))?;
+                path.clear();
             }
         }
-        base.extend_from_slice(rest);
-        let place = (0..=base.len()).rev().find_map(|end| home.modules.get(base.get(..end)?))?;
-        Some(Meaning::Ours(home, place, base))
+        path.extend_from_slice(rest);
+        let looked_up =
+            (0..=path.len()).rev().find_map(|end| home.modules.get(path.get(..end)?))?;
+        Some((home, looked_up, path))
     }
 
-    /// References between files of one crate, with the name that is used. Cargo keeps crates free of cycles.
-    pub fn edges(&self, tree: &Tree, with_tests: bool) -> Vec<(String, String, String)> {
+    /// References between files of one crate that are not for tests: from, to, and the name. Cargo
+    /// keeps crates free of cycles, and a unit test may use what is above the unit.
+    pub(crate) fn edges(&self, tree: &Tree) -> Vec<(String, String, String)> {
         let mut found = Vec::new();
         for file in tree.rust() {
-            let paths = file.source.paths.iter();
-            for path in paths.filter(|path| with_tests || !path.test) {
-                if let Meaning::Ours(home, to, words) = self.meaning(&file.path, path)
+            let own = self.place(&file.path).map(|(own, _)| own.root);
+            for (words, line) in
+                file.source.paths.iter().filter(|(_, line)| !file.source.is_test(*line))
+            {
+                if let Some((home, to, path)) = self.meaning(file, words, *line)
                     && to != file.path
-                    && self.place(&file.path).is_some_and(|(own, _)| own.root == home.root)
+                    && own == Some(home.root)
                 {
-                    found.push((
-                        file.path.clone(),
-                        to.to_owned(),
-                        words.last().cloned().unwrap_or_default(),
-                    ));
+                    let name = path.last().cloned().unwrap_or_default();
+                    found.push((file.path.clone(), to.to_owned(), name));
                 }
             }
         }

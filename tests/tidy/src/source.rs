@@ -1,107 +1,158 @@
-//! A Rust source, parsed: what it declares, what it refers to, and every word in it.
-//!
-//! The values are plain, because spans belong to the thread that parsed them.
+//! A Rust source, parsed: what it declares and what it refers to, as plain values, because spans
+//! belong to the thread that parsed them.
 
 use std::ops::RangeInclusive;
 
-use proc_macro2::{Delimiter, Ident, Literal, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 
 use crate::text::{self, Fragment};
 
-/// A parsed file.
+type Lines = RangeInclusive<usize>;
+
 #[derive(Debug, Default)]
-pub struct Source {
-    /// Its `mod name;` declarations.
-    pub modules: Vec<Module>,
-    /// The paths it names: imports, code, attributes, macro calls.
-    pub paths: Vec<Reference>,
-    /// Every identifier, string and comment.
-    pub fragments: Vec<Fragment>,
-    /// Its functions.
-    pub functions: Vec<Function>,
-    /// The types whose values it builds or takes apart by their fields, and where.
-    pub literals: Vec<(String, usize)>,
-    /// Its attributes: every word in them, and where.
-    pub attributes: Vec<(Vec<String>, usize)>,
-    /// Lines of the items that are compiled for tests only.
-    pub tests: Vec<RangeInclusive<usize>>,
+pub(crate) struct Source {
+    /// Its `mod name;` declarations: path from the file, and line.
+    pub(crate) modules: Vec<(Vec<String>, usize)>,
+    /// The paths it names in imports, code, attributes and macro arguments. A glob ends with `*`.
+    pub(crate) paths: Vec<(Vec<String>, usize)>,
+    pub(crate) functions: Vec<Function>,
+    /// The types whose values it builds or takes apart by their fields.
+    pub(crate) literals: Vec<(String, usize)>,
+    /// Its attributes: every word in them.
+    pub(crate) attributes: Vec<(Vec<String>, usize)>,
+    pub(crate) fragments: Vec<Fragment>,
+    /// The items that are compiled for tests only.
+    pub(crate) tests: Vec<Lines>,
+    /// Its modules with a body.
+    inline: Vec<(Vec<String>, Lines)>,
 }
 
-/// A module in a file of its own.
 #[derive(Debug)]
-pub struct Module {
-    /// Its path from the file that declares it.
-    pub path: Vec<String>,
-    /// Whether it is compiled for tests only.
-    pub test: bool,
-}
-
-/// A path as written, such as `super::error::OpResult`; a glob ends with `*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
-    /// Its words.
-    pub words: Vec<String>,
-    /// The line of its last word.
-    pub line: usize,
-    /// The inline modules around it.
-    pub inside: Vec<String>,
-    /// Whether it is in code that is compiled for tests only.
-    pub test: bool,
-}
-
-/// A function or a method.
-#[derive(Debug)]
-pub struct Function {
-    /// Its name.
-    pub name: String,
-    /// Its lines.
-    pub lines: RangeInclusive<usize>,
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) lines: Lines,
     /// Whether other stages can call it.
-    pub public: bool,
+    pub(crate) public: bool,
     /// Every word in its parameters.
-    pub parameters: Vec<String>,
+    pub(crate) parameters: Vec<String>,
 }
 
 impl Source {
+    pub(crate) fn parse(text: &str) -> syn::Result<Self> {
+        let tokens: TokenStream = text.parse()?;
+        let mut source = Self { fragments: text::of_rust(text, tokens.clone()), ..Self::default() };
+        source.scan(tokens.clone(), &[]);
+        let mut reader = Reader { source, inside: Vec::new() };
+        reader.visit_file(&syn::parse2(tokens)?);
+        Ok(reader.source)
+    }
+
     /// Whether a line is compiled for tests only.
-    pub fn is_test(&self, line: usize) -> bool {
+    pub(crate) fn is_test(&self, line: usize) -> bool {
         self.tests.iter().any(|lines| lines.contains(&line))
     }
 
-    /// Parses a file.
-    pub fn parse(text: &str) -> syn::Result<Self> {
-        let tokens: TokenStream = text.parse()?;
-        let fragments = text::of_rust(text, tokens.clone());
-        let file: syn::File = syn::parse2(tokens)?;
-        let mut reader =
-            Reader { source: Self { fragments, ..Self::default() }, ..Reader::default() };
-        reader.visit_file(&file);
-        Ok(reader.source)
+    /// The inline modules around a line.
+    pub(crate) fn inside(&self, line: usize) -> &[String] {
+        let mut around = self.inline.iter().filter(|(_, lines)| lines.contains(&line));
+        around.next_back().map_or(&[], |(path, _)| path)
+    }
+
+    /// Finds the paths and attributes in tokens. `stem` is what stands before a group of imports.
+    fn scan(&mut self, tokens: TokenStream, stem: &[String]) {
+        let mut path = Path { words: stem.to_vec(), line: 0, open: !stem.is_empty() };
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let is = |at: Option<usize>, text: &str| match at.and_then(|at| tokens.get(at)) {
+            Some(TokenTree::Ident(ident)) => ident == text,
+            Some(TokenTree::Punct(punct)) => text.starts_with(punct.as_char()),
+            _ => false,
+        };
+        let mut colons = 0;
+        for (at, token) in tokens.iter().enumerate() {
+            match token {
+                TokenTree::Punct(punct) if punct.as_char() == ':' => {
+                    colons += 1;
+                    path.open = colons == 2;
+                    continue;
+                }
+                TokenTree::Punct(punct) if punct.as_char() == '*' && path.open => {
+                    path.words.push("*".to_owned());
+                }
+                TokenTree::Ident(ident) => {
+                    if !path.open {
+                        self.end(&mut path, &[]);
+                    }
+                    // What follows `<T as Trait>` is not a path of its own.
+                    let tail = colons == 2 && is(at.checked_sub(3), ">");
+                    let silent = tail || ident == "use" || path.open && ident == "self";
+                    path.words.extend((!silent).then(|| ident.to_string()));
+                    (path.line, path.open) = (ident.span().start().line, false);
+                }
+                TokenTree::Group(group) if path.open && group.delimiter() == Delimiter::Brace => {
+                    let stem = std::mem::take(&mut path.words);
+                    self.scan(group.stream(), &stem);
+                }
+                TokenTree::Group(group) => {
+                    self.end(&mut path, stem);
+                    // `quote!` holds code of the crate that uses the macro.
+                    if !is(at.checked_sub(2), "quote") {
+                        self.scan(group.stream(), &[]);
+                    }
+                    let hash = is(at.checked_sub(1), "#") || is(at.checked_sub(2), "#");
+                    if hash && group.delimiter() == Delimiter::Bracket {
+                        let line = group.span_open().start().line;
+                        self.attributes.push((idents(group.stream()), line));
+                    }
+                }
+                TokenTree::Literal(literal) => {
+                    self.end(&mut path, stem);
+                    // `#[serde(with = "crate::bytes")]` refers to a module.
+                    let text = literal.to_string();
+                    let text = text.trim_matches('"');
+                    let rooted = text.starts_with("crate::") || text.starts_with("super::");
+                    if rooted && !text.ends_with(':') {
+                        let words = text.split("::").map(str::to_owned).collect();
+                        self.paths.push((words, literal.span().start().line));
+                    }
+                }
+                TokenTree::Punct(_) => self.end(&mut path, stem),
+            }
+            colons = 0;
+        }
+        self.end(&mut path, &[]);
+    }
+
+    /// Keeps a path that is complete, and begins the next one.
+    fn end(&mut self, path: &mut Path, stem: &[String]) {
+        let words = std::mem::replace(&mut path.words, stem.to_vec());
+        path.open = !stem.is_empty();
+        let line = std::mem::take(&mut path.line);
+        if words.len() > 1 && line > 0 {
+            self.paths.push((words, line));
+        }
     }
 }
 
-#[derive(Default)]
+/// A path that is being read; it goes on if it is open.
+struct Path {
+    words: Vec<String>,
+    line: usize,
+    open: bool,
+}
+
 struct Reader {
     source: Source,
     inside: Vec<String>,
-    test: bool,
-    /// Within `macro_rules!`, whose `super` and `self` depend on the place of the call.
-    macro_rules: bool,
 }
 
 impl Reader {
-    /// Visits an item, as test code if its attributes mark it.
-    fn item(&mut self, attributes: &[syn::Attribute], span: Span, visit: impl FnOnce(&mut Self)) {
-        let outer = self.test;
-        if !outer && attributes.iter().any(is_for_tests) {
-            self.test = true;
-            self.source.tests.push(span.start().line..=span.end().line);
+    fn attributes(&mut self, attributes: &[syn::Attribute], span: Span) {
+        if attributes.iter().any(is_for_tests) {
+            self.source.tests.push(lines(span));
         }
-        visit(self);
-        self.test = outer;
     }
 
     fn function(&mut self, visibility: &syn::Visibility, signature: &syn::Signature, span: Span) {
@@ -112,115 +163,58 @@ impl Reader {
         };
         self.source.functions.push(Function {
             name: signature.ident.to_string(),
-            lines: span.start().line..=span.end().line,
+            lines: lines(span),
             public,
             parameters: idents(signature.inputs.to_token_stream()),
         });
     }
 
     fn literal(&mut self, path: &syn::Path) {
-        if let Some(last) = path.segments.last() {
-            self.source.literals.push((last.ident.to_string(), last.ident.span().start().line));
-        }
-    }
-
-    fn refer(&mut self, words: Vec<String>, span: Span) {
-        let rooted = words.first().is_some_and(|word| word == "crate");
-        if words.len() > 1 && (rooted || !self.macro_rules) {
-            let line = span.start().line;
-            self.source.paths.push(Reference {
-                words,
-                line,
-                inside: self.inside.clone(),
-                test: self.test,
-            });
-        }
-    }
-
-    fn import(&mut self, tree: &syn::UseTree, stem: &[String]) {
-        let with = |ident: &Ident| [stem, &[ident.to_string()]].concat();
-        match tree {
-            syn::UseTree::Path(path) => self.import(&path.tree, &with(&path.ident)),
-            syn::UseTree::Group(group) => {
-                for tree in &group.items {
-                    self.import(tree, stem);
-                }
-            }
-            syn::UseTree::Name(syn::UseName { ident })
-            | syn::UseTree::Rename(syn::UseRename { ident, .. }) => {
-                let words = if ident == "self" { stem.to_vec() } else { with(ident) };
-                // `use name;` refers to a crate.
-                let words =
-                    if words.len() == 1 { vec![words.concat(), "*".to_owned()] } else { words };
-                self.refer(words, ident.span());
-            }
-            syn::UseTree::Glob(glob) => {
-                self.refer([stem, &["*".to_owned()]].concat(), glob.star_token.spans[0]);
-            }
-        }
-    }
-
-    /// The paths in tokens that no grammar is known of: the arguments of a macro.
-    fn tokens(&mut self, tokens: TokenStream, stem: &[String]) {
-        let mut chain = stem.to_vec();
-        let mut last = Span::call_site();
-        let mut colons = if stem.is_empty() { 0 } else { 2 };
-        for token in tokens {
-            match token {
-                TokenTree::Ident(ident) => {
-                    if colons != 2 {
-                        self.refer(std::mem::take(&mut chain), last);
-                    }
-                    if ident == "self" && !stem.is_empty() {
-                        continue;
-                    }
-                    chain.push(ident.to_string());
-                    (last, colons) = (ident.span(), 0);
-                }
-                TokenTree::Punct(punct) if punct.as_char() == ':' && !chain.is_empty() => {
-                    colons += 1;
-                }
-                TokenTree::Punct(punct) if punct.as_char() == '*' && colons == 2 => {
-                    chain.push("*".to_owned());
-                }
-                TokenTree::Group(group) if group.delimiter() == Delimiter::Brace && colons == 2 => {
-                    self.tokens(group.stream(), &std::mem::take(&mut chain));
-                    colons = 0;
-                }
-                other => {
-                    self.refer(std::mem::replace(&mut chain, stem.to_vec()), last);
-                    colons = if stem.is_empty() { 0 } else { 2 };
-                    match other {
-                        TokenTree::Group(group) => self.tokens(group.stream(), &[]),
-                        TokenTree::Literal(literal) => self.path_in_string(&literal),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        self.refer(chain, last);
-    }
-
-    /// `#[serde(with = "crate::bytes")]` refers to a module.
-    fn path_in_string(&mut self, literal: &Literal) {
-        let text = literal.to_string();
-        let path = text.trim_matches('"');
-        if ["crate::", "super::", "self::"].iter().any(|start| path.starts_with(start))
-            && !path.contains(' ')
-        {
-            self.refer(path.split("::").map(str::to_owned).collect(), literal.span());
+        if let Some(syn::PathSegment { ident, .. }) = path.segments.last() {
+            self.source.literals.push((ident.to_string(), ident.span().start().line));
         }
     }
 }
 
 impl<'ast> Visit<'ast> for Reader {
     fn visit_item(&mut self, item: &'ast syn::Item) {
-        self.item(attributes(item), item.span(), |reader| visit::visit_item(reader, item));
+        let attributes: &[syn::Attribute] = match item {
+            syn::Item::Const(item) => &item.attrs,
+            syn::Item::Enum(item) => &item.attrs,
+            syn::Item::Fn(item) => &item.attrs,
+            syn::Item::Impl(item) => &item.attrs,
+            syn::Item::Macro(item) => &item.attrs,
+            syn::Item::Mod(item) => &item.attrs,
+            syn::Item::Static(item) => &item.attrs,
+            syn::Item::Struct(item) => &item.attrs,
+            syn::Item::Type(item) => &item.attrs,
+            syn::Item::Use(item) => &item.attrs,
+            _ => &[],
+        };
+        self.attributes(attributes, item.span());
+        visit::visit_item(self, item);
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        self.inside.push(item.ident.to_string());
+        let lines = lines(item.span());
+        match item.content {
+            Some(_) => self.source.inline.push((self.inside.clone(), lines)),
+            None => self.source.modules.push((self.inside.clone(), *lines.end())),
+        }
+        visit::visit_item_mod(self, item);
+        self.inside.pop();
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
         self.function(&item.vis, &item.sig, item.span());
         visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.attributes(&item.attrs, item.span());
+        self.function(&item.vis, &item.sig, item.span());
+        visit::visit_impl_item_fn(self, item);
     }
 
     fn visit_expr_struct(&mut self, literal: &'ast syn::ExprStruct) {
@@ -232,58 +226,10 @@ impl<'ast> Visit<'ast> for Reader {
         self.literal(&pattern.path);
         visit::visit_pat_struct(self, pattern);
     }
+}
 
-    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
-        if !attribute.path().is_ident("doc") {
-            let words = idents(attribute.meta.to_token_stream());
-            self.source.attributes.push((words, attribute.span().start().line));
-        }
-        visit::visit_attribute(self, attribute);
-    }
-
-    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.function(&item.vis, &item.sig, item.span());
-        self.item(&item.attrs, item.span(), |reader| visit::visit_impl_item_fn(reader, item));
-    }
-
-    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        self.inside.push(item.ident.to_string());
-        if item.content.is_none() {
-            self.source.modules.push(Module { path: self.inside.clone(), test: self.test });
-        }
-        visit::visit_item_mod(self, item);
-        self.inside.pop();
-    }
-
-    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        self.import(&item.tree, &[]);
-    }
-
-    fn visit_path(&mut self, path: &'ast syn::Path) {
-        let words = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        if let Some(last) = path.segments.last() {
-            self.refer(words, last.ident.span());
-        }
-        visit::visit_path(self, path);
-    }
-
-    fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        visit::visit_macro(self, call);
-        // What `quote!` holds is code of the crate that uses the macro.
-        if !call.path.is_ident("quote") {
-            self.tokens(call.tokens.clone(), &[]);
-        }
-    }
-
-    fn visit_item_macro(&mut self, item: &'ast syn::ItemMacro) {
-        self.macro_rules = item.ident.is_some();
-        visit::visit_item_macro(self, item);
-        self.macro_rules = false;
-    }
-
-    fn visit_meta_list(&mut self, list: &'ast syn::MetaList) {
-        self.tokens(list.tokens.clone(), &[]);
-    }
+fn lines(span: Span) -> Lines {
+    span.start().line..=span.end().line
 }
 
 /// `#[cfg(test)]`, `#[cfg(all(test, ..))]`, `#[test]`.
@@ -295,95 +241,43 @@ fn is_for_tests(attribute: &syn::Attribute) -> bool {
 }
 
 /// Every word among tokens, however deep.
-pub fn idents(tokens: TokenStream) -> Vec<String> {
+pub(crate) fn idents(tokens: TokenStream) -> Vec<String> {
     let words = |token| match token {
         TokenTree::Ident(ident) => vec![ident.to_string()],
         TokenTree::Group(group) => idents(group.stream()),
-        _ => Vec::new(),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => Vec::new(),
     };
     tokens.into_iter().flat_map(words).collect()
 }
 
-/// The attributes of an item that can be compiled for tests alone.
-fn attributes(item: &syn::Item) -> &[syn::Attribute] {
-    match item {
-        syn::Item::Const(item) => &item.attrs,
-        syn::Item::Enum(item) => &item.attrs,
-        syn::Item::Fn(item) => &item.attrs,
-        syn::Item::Impl(item) => &item.attrs,
-        syn::Item::Macro(item) => &item.attrs,
-        syn::Item::Mod(item) => &item.attrs,
-        syn::Item::Static(item) => &item.attrs,
-        syn::Item::Struct(item) => &item.attrs,
-        syn::Item::Trait(item) => &item.attrs,
-        syn::Item::Type(item) => &item.attrs,
-        syn::Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn paths(source: &str) -> Vec<String> {
+    fn paths(source: &str) -> String {
+        let paths = Source::parse(source).unwrap().paths;
+        paths.iter().map(|(words, _)| words.join("::")).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn paths_are_found_wherever_they_stand() {
+        let imports = "use a::b::{self, c, d::{e, f as g}, h::*,}; use ::i::j; use super::*;";
+        assert_eq!(paths(imports), "a::b a::b::c a::b::d::e a::b::d::f a::b::h::* i::j super::*");
+        assert_eq!(paths("fn f(x: a::B<c::D>) -> e::F { g::<h::I>() }"), "a::B c::D e::F h::I");
+        assert_eq!(paths("fn f() { x.j::<k::L>(); <M as n::O>::p(); }"), "k::L n::O");
+        assert_eq!(paths("fn f() { r!(x: s::t, u { v::w(y) }) }"), "s::t v::w");
+        assert_eq!(paths("m! { use a::{b, c::{d}}; use e::*; }"), "a::b a::c::d e::*");
+        assert_eq!(paths("#[derive(a::B)] #[c(with = \"crate::d\")] struct S;"), "a::B crate::d");
+        assert_eq!(paths("fn f() { quote! { crate::g() } }"), "");
+    }
+
+    #[test]
+    fn test_code_and_inline_modules_are_marked() {
+        let source = "mod a; #[cfg(test)]\nmod b;\n#[cfg(test)] mod c { mod d {\n} }\n\
+                      fn f() {}\n#[cfg(not(test))] fn i() {}";
         let source = Source::parse(source).unwrap();
-        source.paths.iter().map(|path| path.words.join("::")).collect()
-    }
-
-    #[test]
-    fn imports_are_split_into_paths() {
-        assert_eq!(
-            paths(
-                "use a; pub use a::b::{self, c, d::{e, f as g}, h::*,}; use ::i::j; use super::*;"
-            ),
-            [
-                "a::*",
-                "a::b",
-                "a::b::c",
-                "a::b::d::e",
-                "a::b::d::f",
-                "a::b::h::*",
-                "i::j",
-                "super::*"
-            ]
-        );
-    }
-
-    #[test]
-    fn paths_in_code_are_found() {
-        let source =
-            "fn f(x: a::B<c::D>) -> ::e::F { g::<h::I>(); x.j::<k::L>(); <M as n::O>::p::q(); }";
-        assert_eq!(paths(source), ["a::B", "c::D", "e::F", "h::I", "k::L", "n::O::p::q"]);
-    }
-
-    #[test]
-    fn paths_in_macros_and_attributes_are_found() {
-        assert_eq!(paths("fn f() { r!(x: s::t, u { v::w(y) }) }"), ["s::t", "v::w"]);
-        assert_eq!(
-            paths("m! { use a::{self, b, c::{d}}; use e::*; }"),
-            ["a::b", "a::c::d", "e::*"]
-        );
-        assert_eq!(
-            paths("#[derive(a::B)] struct S { #[serde(with = \"crate::c\")] x: u8 }"),
-            ["a::B", "crate::c"]
-        );
-        assert_eq!(paths("fn f() { quote! { crate::g() } }"), [""; 0]);
-        assert_eq!(paths("macro_rules! m { () => { $crate::a::b!(super::c) } }"), ["crate::a::b"]);
-    }
-
-    #[test]
-    fn test_code_is_marked() {
-        let source = "mod a; #[cfg(test)]\nmod b;\n#[cfg(test)] mod c { fn f() { d::e() }\n}\nfn f() { g::h() }\n#[cfg(not(test))] fn i() { j::k() }";
-        let source = Source::parse(source).unwrap();
-        assert_eq!(
-            source.modules.iter().map(|module| module.test).collect::<Vec<_>>(),
-            [false, true]
-        );
-        assert_eq!(
-            source.paths.iter().map(|path| path.test).collect::<Vec<_>>(),
-            [true, false, false]
-        );
         assert_eq!(source.tests, [1..=2, 3..=4]);
+        assert_eq!(source.modules, [(vec!["a".to_owned()], 1), (vec!["b".to_owned()], 2)]);
+        assert_eq!(source.inside(4), ["c", "d"]);
+        assert_eq!(source.inside(5), [""; 0]);
     }
 }

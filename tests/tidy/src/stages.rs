@@ -1,147 +1,86 @@
 //! The order of the modules of each crate, and which places know which crates and effects.
 
-use crate::Fault;
-use crate::graph::{Graph, Meaning};
-use crate::text::Kind;
-use crate::tree::{File, Tree};
+use crate::graph::Graph;
+use crate::text::{Fragment, Kind};
+use crate::tree::{Fault, File, Tree};
 
 /// Crates by their roots, and their modules from top to bottom. A module refers only to itself and to
 /// modules below it. The root declares them in this order.
-const ORDER: &[(&str, &[&str])] = &[
+const ORDER: &[(&str, &str)] = &[
     (
         "daemon/src/lib.rs",
-        &[
-            "startup",
-            "fuzzing",
-            "config",
-            "transport",
-            "dispatch",
-            "session",
-            "observe",
-            "ops",
-            "table",
-            "policy",
-            "readiness",
-        ],
+        "startup fuzzing config transport dispatch session observe ops table policy readiness",
     ),
     (
         "proto/src/lib.rs",
-        &[
-            "api",
-            "openrpc",
-            "frame",
-            "descriptors",
-            "ancillary",
-            "address",
-            "error",
-            "errno",
-            "handle",
-            "bytes",
-            "constant",
-        ],
+        "api openrpc frame descriptors ancillary address error errno handle bytes constant",
     ),
 ];
 
 /// Crates that not every place may name, and the places that may.
-const KNOWN_BY: &[(&str, &[&str])] = &[
+const KNOWN_BY: &[(&str, &str)] = &[
     // JSON-RPC ends at the edge.
-    ("jsonrpsee", &["daemon/src/dispatch/", "proto/src/api/", "client/rust/"]),
-    ("serde_json", &["daemon/src/dispatch/", "daemon/src/observe/", "proto/src/", "client/"]),
-    ("hyper", &["daemon/src/transport/"]),
-    ("soketto", &["daemon/src/transport/"]),
+    ("jsonrpsee", "daemon/src/dispatch proto/src/api client/rust"),
+    ("serde_json", "daemon/src/dispatch daemon/src/observe proto/src client"),
+    ("hyper", "daemon/src/transport"),
+    ("soketto", "daemon/src/transport"),
     // The event loop and the kernel: not for configuration and judgement.
     (
         "tokio",
-        &[
-            "daemon/src/startup/",
-            "daemon/src/fuzzing.rs",
-            "daemon/src/transport/",
-            "daemon/src/dispatch/",
-            "daemon/src/session/",
-            "daemon/src/ops/",
-            "daemon/src/table/",
-            "daemon/src/readiness.rs",
-            "client/rust/",
-        ],
+        "daemon/src/startup daemon/src/fuzzing.rs daemon/src/transport daemon/src/dispatch client/rust
+         daemon/src/session daemon/src/ops daemon/src/table daemon/src/readiness.rs",
     ),
     (
         "sockbroker_sys",
-        &[
-            "daemon/src/startup/",
-            "daemon/src/fuzzing.rs",
-            "daemon/src/config/",
-            "daemon/src/transport/",
-            "daemon/src/dispatch/",
-            "daemon/src/observe/",
-            "daemon/src/ops/",
-            "daemon/src/table/",
-            "client/cli/src/",
-        ],
+        "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli
+         daemon/src/dispatch daemon/src/observe daemon/src/ops daemon/src/table",
     ),
-    ("toml", &["daemon/src/config/", "daemon/src/policy/"]),
-    ("clap", &["daemon/src/startup/", "daemon/src/main.rs", "client/cli/src/"]),
+    ("toml", "daemon/src/config daemon/src/policy"),
+    ("clap", "daemon/src/startup daemon/src/main.rs client/cli"),
 ];
 
 /// Places that are pure, and the paths and words that they never use.
-const PURE: &[(&str, &[&str])] = &[
+const PURE: &[(&str, &str)] = &[
     (
-        "daemon/src/policy/",
-        &[
-            "async",
-            "await",
-            "std::fs",
-            "std::env",
-            "std::process",
-            "std::thread",
-            "std::os::unix",
-            "std::os::linux",
-            "std::net::TcpStream",
-            "std::net::TcpListener",
-            "std::net::UdpSocket",
-            "std::net::ToSocketAddrs",
-            "std::time::Instant",
-            "std::time::SystemTime",
-        ],
+        "daemon/src/policy",
+        "async await std::fs std::env std::process std::thread std::os::unix std::os::linux
+         std::net::TcpStream std::net::TcpListener std::net::UdpSocket std::net::ToSocketAddrs
+         std::time::Instant std::time::SystemTime",
     ),
     // The traits have async methods, but nothing here waits.
-    (
-        "proto/src/",
-        &["await", "std::fs", "std::env", "std::process", "std::thread", "std::os", "std::time"],
-    ),
-    ("daemon/sys/src/", &["async", "await"]),
+    ("proto/src", "await std::fs std::env std::process std::thread std::os std::time"),
+    ("daemon/sys/src", "async await"),
 ];
 
 /// Holds every file to the tables, and the tables to the tree.
-pub fn check(tree: &Tree) -> Vec<Fault> {
+pub(crate) fn check(tree: &Tree) -> Vec<Fault> {
     let graph = Graph::of(tree);
     let mut faults = Vec::new();
     for (root, order) in ORDER {
         let declared = tree.file(root).into_iter().flat_map(|file| &file.source.modules);
-        if !declared.map(|module| module.path.join("::")).eq(order.iter().copied()) {
+        if !declared.map(|(module, _)| module.join("::")).eq(order.split_whitespace()) {
             faults.push(format!(
-                "{root}: ORDER in tests/tidy says otherwise: declare exactly {}",
-                order.join(", ")
+                "{root}: declare the modules as ORDER in tests/tidy has them: {order}"
             ));
         }
     }
-    let places =
-        KNOWN_BY.iter().flat_map(|(_, places)| *places).chain(PURE.iter().map(|(place, _)| place));
-    for place in places.filter(|place| !tree.has(place)) {
+    let known = KNOWN_BY.iter().flat_map(|(_, places)| places.split_whitespace());
+    for place in known.chain(PURE.iter().map(|(place, _)| *place)).filter(|place| !tree.has(place))
+    {
         faults.push(format!(
             "{place}: does not exist: correct the tables of tests/tidy/src/stages.rs"
         ));
     }
     for file in tree.rust().filter(|file| !file.test) {
         check_paths(file, &graph, &mut faults);
-        let words = file
-            .fragments
-            .iter()
-            .filter(|word| word.kind == Kind::Name && !file.source.is_test(word.line));
-        for word in words.filter(|word| impure(file).any(|never| *never == word.text)) {
-            faults.push(format!(
-                "{}:{}: uses {}: this place is pure",
-                file.path, word.line, word.text
-            ));
+        let shipped = |word: &&Fragment| !file.source.is_test(word.line);
+        for word in file.fragments.iter().filter(shipped).filter(|word| word.kind == Kind::Name) {
+            if impure(file).any(|never| *never == word.text) {
+                faults.push(format!(
+                    "{}:{}: {} is not for a pure place",
+                    file.path, word.line, word.text
+                ));
+            }
         }
     }
     faults.sort();
@@ -151,42 +90,34 @@ pub fn check(tree: &Tree) -> Vec<Fault> {
 
 fn check_paths(file: &File, graph: &Graph<'_>, faults: &mut Vec<Fault>) {
     let Some((own, module)) = graph.place(&file.path) else { return };
-    let order =
-        ORDER.iter().find(|(root, _)| *root == own.root).map_or(&[][..], |(_, order)| order);
-    let rank = |module: Option<&String>| {
-        order.iter().position(|name| module.is_some_and(|module| module == name))
+    let order = ORDER.iter().find(|(root, _)| *root == own.root).map_or("", |(_, order)| order);
+    let rank = |path: &[String]| {
+        order.split_whitespace().position(|name| path.first().is_some_and(|word| word == name))
     };
-    for path in file.source.paths.iter().filter(|path| !path.test) {
-        let todo = match graph.meaning(&file.path, path) {
-            Meaning::Ours(home, _, words) if home.root == own.root => {
-                let below = rank(module.first())
-                    .zip(rank(words.first()))
-                    .is_none_or(|(own, other)| own <= other);
-                (!below).then(|| {
-                    format!("is above {}: move it down, or pass a value in", module.join("::"))
-                })
+    for (words, line) in file.source.paths.iter().filter(|(_, line)| !file.source.is_test(*line)) {
+        let name = words.join("::");
+        let mut fault = |what: &str| faults.push(format!("{}:{line}: {name} {what}", file.path));
+        if let Some((home, _, path)) = graph.meaning(file, words, *line)
+            && home.root == own.root
+        {
+            if rank(module).zip(rank(&path)).is_some_and(|(own, other)| other < own) {
+                fault(&format!("is above {}: move it down, or pass a value in", module.join("::")));
             }
-            _ => {
-                let known = KNOWN_BY.iter().find(|(name, _)| starts(&path.words, name));
-                let closed = known
-                    .filter(|(_, places)| !places.iter().any(|place| file.path.starts_with(place)));
-                let closed =
-                    closed.map(|(_, places)| format!("is for {} alone", places.join(", ")));
-                closed.or_else(|| {
-                    let never = impure(file).find(|never| starts(&path.words, never));
-                    never.map(|_| "is not for a pure place: pass a value in".to_owned())
-                })
-            }
-        };
-        if let Some(todo) = todo {
-            faults.push(format!("{}:{}: {} {todo}", file.path, path.line, path.words.join("::")));
+        } else if let Some((_, places)) = KNOWN_BY.iter().find(|(known, _)| starts(words, known))
+            && !places.split_whitespace().any(|place| file.is_in(place))
+        {
+            fault(&format!("is for {places} alone"));
+        } else if impure(file).any(|never| starts(words, never)) {
+            fault("is not for a pure place: pass a value in");
         }
     }
 }
 
 /// What a file never uses.
-fn impure(file: &File) -> impl Iterator<Item = &'static &'static str> {
-    PURE.iter().filter(|(place, _)| file.path.starts_with(place)).flat_map(|(_, never)| *never)
+fn impure(file: &File) -> impl Iterator<Item = &'static str> {
+    PURE.iter()
+        .filter(|(place, _)| file.is_in(place))
+        .flat_map(|(_, never)| never.split_whitespace())
 }
 
 /// Whether a path begins with the words of `prefix`.
@@ -195,17 +126,16 @@ fn starts(words: &[String], prefix: &str) -> bool {
     prefix.split("::").all(|part| words.next().is_some_and(|word| word == part))
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 
     /// Faults of one file of the daemon, whose modules are those of the table.
     fn faults(path: &str, source: &str) -> Vec<Fault> {
         let (root, order) = ORDER[0];
-        let declarations = format!("mod {};", order.join("; mod "));
-        let modules = order.iter().map(|name| (format!("daemon/src/{name}/mod.rs"), "mod a;"));
+        let declarations = format!("mod {};", order.replace(' ', "; mod "));
+        let modules = order.split(' ').map(|name| format!("daemon/src/{name}/mod.rs"));
         let modules: Vec<_> = modules.collect();
-        let mut files: Vec<_> = modules.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let mut files: Vec<_> = modules.iter().map(|path| (path.as_str(), "mod a;")).collect();
         files.extend([(root, declarations.as_str()), (path, source)]);
         let faults = check(&Tree::of(&files));
         faults.into_iter().filter(|fault| fault.starts_with(path)).collect()
@@ -243,7 +173,7 @@ mod tests {
             "fn f(x: jsonrpsee::types::ErrorObject) {}",
             "is for",
         );
-        is_refused("daemon/src/policy/a.rs", "async fn f() {}", "uses async");
+        is_refused("daemon/src/policy/a.rs", "async fn f() {}", "pure");
         is_refused("daemon/src/policy/a.rs", "use std::{fs, io::Error};", "pure");
         is_refused("daemon/src/policy/a.rs", "use std::net::{IpAddr, UdpSocket};", "pure");
         assert_eq!(
@@ -253,11 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn the_root_declares_what_the_table_says() {
-        let (root, order) = ORDER[0];
-        let declarations = format!("mod {};", order.join("; mod ")).replace("mod startup;", "");
+    fn the_root_declares_what_the_table_has() {
+        let declares = |source| check(&Tree::of(&[(ORDER[0].0, source)]));
         assert!(
-            check(&Tree::of(&[(root, &declarations)])).iter().any(|fault| fault.starts_with(root))
+            declares("mod fuzzing; mod startup;").iter().any(|fault| fault.starts_with(ORDER[0].0))
         );
     }
 }

@@ -2,9 +2,8 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 
-/// What a piece of text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A line of a comment or of a document.
     Comment,
     /// A string literal.
@@ -15,17 +14,14 @@ pub enum Kind {
 
 /// A piece of text that a person reads.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Fragment {
-    /// Its line, counted from 1.
-    pub line: usize,
-    /// What it is.
-    pub kind: Kind,
-    /// As it stands in the file.
-    pub text: String,
+pub(crate) struct Fragment {
+    pub(crate) line: usize,
+    pub(crate) kind: Kind,
+    pub(crate) text: String,
 }
 
 /// The fragments of a Rust source. What no token covers is a comment.
-pub fn of_rust(text: &str, tokens: TokenStream) -> Vec<Fragment> {
+pub(crate) fn of_rust(text: &str, tokens: TokenStream) -> Vec<Fragment> {
     let mut reader = Reader { text, at: 0, line: 1, found: Vec::new() };
     reader.stream(tokens);
     reader.gap(text.len());

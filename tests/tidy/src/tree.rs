@@ -16,39 +16,31 @@ const SKIPPED: [&str; 6] = ["target", "artifacts", "corpus", "coverage", "dist",
 /// The only folders with a leading dot that are read.
 const READ: [&str; 2] = [".ci", ".config"];
 
-/// A text file.
+/// A broken rule: where, what is wrong, and what to do.
+pub(crate) type Fault = String;
+
 #[derive(Debug, Default)]
-pub struct File {
+pub(crate) struct File {
     /// Its path from the root, with `/`.
-    pub path: String,
-    /// Its content.
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
     /// Whether it is compiled for tests only.
-    pub test: bool,
-    /// Its content parsed, if it is Rust.
-    pub source: Source,
-    /// Its comments, messages and names.
-    pub fragments: Vec<Fragment>,
+    pub(crate) test: bool,
+    pub(crate) source: Source,
+    pub(crate) fragments: Vec<Fragment>,
 }
 
-/// The whole project.
 #[derive(Debug)]
-pub struct Tree {
-    /// The folder of the workspace.
-    pub root: PathBuf,
+pub(crate) struct Tree {
+    pub(crate) root: PathBuf,
     /// Its text files, sorted by path.
-    pub files: Vec<File>,
+    pub(crate) files: Vec<File>,
     /// Imports between Python files: from, to, name.
-    pub python: Vec<(String, String, String)>,
+    pub(crate) python: Vec<(String, String, String)>,
 }
 
 impl Tree {
-    /// Reads the tree that this crate is part of.
-    ///
-    /// # Panics
-    ///
-    /// If a file cannot be read or parsed.
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         // The variable at run time: clones that share a target folder share what was compiled.
         let package =
             env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -68,7 +60,7 @@ impl Tree {
     }
 
     /// A tree of the given files, for the tests of rules.
-    pub fn of(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
         Self::parsed(PathBuf::new(), files.collect())
     }
@@ -95,28 +87,26 @@ impl Tree {
         tree
     }
 
-    /// The file at a path.
-    pub fn file(&self, path: &str) -> Option<&File> {
+    pub(crate) fn file(&self, path: &str) -> Option<&File> {
         self.files
             .binary_search_by_key(&path, |file| &file.path)
             .ok()
             .and_then(|at| self.files.get(at))
     }
 
-    /// Rust sources.
-    pub fn rust(&self) -> impl Iterator<Item = &File> {
+    pub(crate) fn rust(&self) -> impl Iterator<Item = &File> {
         self.files.iter().filter(|file| file.is("rs"))
     }
 
     /// Whether a path leads to a file, or to a folder that holds one.
-    pub fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         let folder = format!("{}/", path.trim_end_matches('/'));
         self.root.join(path).exists()
             || self.files.iter().any(|file| file.path == path || file.path.starts_with(&folder))
     }
 
     /// The file of a module that a file declares.
-    pub fn module(&self, file: &str, path: &[String]) -> Option<&str> {
+    pub(crate) fn module(&self, file: &str, path: &[String]) -> Option<&str> {
         let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
         let below = format!("{folder}/{}", name.trim_end_matches(".rs"));
         // The root of a crate, whatever its name, has its modules beside it.
@@ -136,10 +126,10 @@ impl Tree {
     fn mark_tests(&mut self) {
         let mut tests = BTreeSet::new();
         for file in &self.files {
-            let declared = file.source.modules.iter().filter(|module| module.test);
+            let declared =
+                file.source.modules.iter().filter(|(_, line)| file.source.is_test(*line));
             tests.extend(
-                declared
-                    .filter_map(|module| self.module(&file.path, &module.path).map(str::to_owned)),
+                declared.filter_map(|(path, _)| self.module(&file.path, path).map(str::to_owned)),
             );
         }
         for file in &mut self.files {
@@ -150,8 +140,12 @@ impl Tree {
 }
 
 impl File {
-    /// Whether its name ends with an extension.
-    pub fn is(&self, extension: &str) -> bool {
+    /// Whether it is that place or within it.
+    pub(crate) fn is_in(&self, place: &str) -> bool {
+        self.path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    pub(crate) fn is(&self, extension: &str) -> bool {
         Path::new(&self.path).extension().is_some_and(|found| found == extension)
     }
 }
@@ -214,7 +208,6 @@ fn python(files: &[(String, String)]) -> Python {
     serde_json::from_slice(&output.stdout).expect("the script's answer")
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 

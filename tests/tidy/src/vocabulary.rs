@@ -2,7 +2,7 @@
 
 /// Where a token is forbidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Documents, comments and messages.
     Prose,
     /// Names in code, in parts: `told` is in `is_told` and `ToldBytes`.
@@ -15,7 +15,7 @@ pub enum Place {
 use Place::{Both, Name, Prose, Type};
 
 /// A token, what to write instead, and where it is forbidden.
-pub const WORDS: &[(&str, &str, Place)] = &[
+pub(crate) const WORDS: &[(&str, &str, Place)] = &[
     ("spell", "write, encode", Both),
     ("spells", "writes, encodes", Both),
     ("spelt", "framing, written as", Both),
@@ -75,11 +75,11 @@ pub const WORDS: &[(&str, &str, Place)] = &[
 ];
 
 /// Good English that holds one of the tokens.
-pub const GOOD: &[&str] =
+pub(crate) const GOOD: &[&str] =
     &["there is no", "is no longer", "is no more than", "is no less than", "carriage return"];
 
 /// What nobody writes by hand here, and the words themselves.
-pub const NOT_READ: &[&str] = &[
+pub(crate) const NOT_READ: &[&str] = &[
     "LICENSE-",
     "Cargo.lock",
     "proto/openrpc.json",
@@ -88,7 +88,7 @@ pub const NOT_READ: &[&str] = &[
 ];
 
 /// Tokens that stay, the beginning of the paths where they may, and why.
-pub const EXCEPTIONS: &[(&str, &str, &str)] = &[
+pub(crate) const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("sniffer", "client/", "a program that sniffs, as in Python's documentation"),
     ("sniffer", "tests/compliance/", "a socket that sniffs, as in Python's documentation"),
     ("sniffer", "tests/e2e/documentation.rs", "the sniffer of Python's documentation"),
@@ -101,7 +101,7 @@ pub const EXCEPTIONS: &[(&str, &str, &str)] = &[
 ];
 
 /// Folders, without those within them, that are not rewritten yet.
-pub const NOT_YET: &str = "
+pub(crate) const NOT_YET: &str = "
     ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md README.md SECURITY.md client/cli/src
     client/cli/src/demo client/cli/src/nc client/cli/src/ping client/cli/src/policy
     client/cli/src/sniff client/cli/tests/cli client/python client/python/src/sockbroker

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Fault;
+use heck::ToSnakeCase as _;
+
 use crate::text::{Fragment, Kind};
-use crate::tree::{File, Tree};
+use crate::tree::{Fault, File, Tree};
 use crate::vocabulary::{EXCEPTIONS, GOOD, NOT_READ, NOT_YET, Place, WORDS};
 
 /// A forbidden token in a file.
@@ -26,7 +27,7 @@ impl Hit<'_> {
 /// Reports the tokens outside of `NOT_YET`, and stale entries of the tables.
 ///
 /// With the variable `WORDS` set to the beginning of paths, every token below it, rewritten or not.
-pub fn check(tree: &Tree) -> Vec<Fault> {
+pub(crate) fn check(tree: &Tree) -> Vec<Fault> {
     let all: Vec<Hit<'_>> = tree.files.iter().flat_map(hits).collect();
     let mut faults = Vec::new();
     let excused = |hit: &Hit<'_>| {
@@ -141,20 +142,9 @@ fn sentence(fragment: &Fragment, words: &mut Vec<Word>) -> Vec<String> {
 
 /// Checks a name as a whole, and in its parts.
 fn names(line: usize, name: &str, add: &mut impl FnMut(&[Word], Place)) {
-    let mut parts: Vec<Word> = Vec::new();
-    let mut lower = false;
-    for c in name.chars() {
-        let starts = !c.is_alphanumeric() || c.is_uppercase() && lower;
-        if starts || parts.is_empty() {
-            parts.push(Word { line, text: String::new() });
-        }
-        if let Some(part) = parts.last_mut().filter(|_| c.is_alphanumeric()) {
-            part.text.extend(c.to_lowercase());
-        }
-        lower = c.is_lowercase();
-    }
-    parts.retain(|part| !part.text.is_empty());
-    add(&parts, Place::Name);
+    let snake = name.to_snake_case();
+    let parts = snake.split('_').map(|part| Word { line, text: part.to_owned() });
+    add(&parts.collect::<Vec<_>>(), Place::Name);
     add(&[Word { line, text: name.to_owned() }], Place::Type);
 }
 
@@ -176,7 +166,6 @@ fn starts(words: &[Word], token: &str) -> bool {
     token.split(' ').all(|part| words.next().is_some_and(|word| word.text == part))
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 
