@@ -1,10 +1,8 @@
-//! What the system calls here share: results, `EINTR`, buffers and address arguments.
+//! What the system calls here share: results, `EINTR` and buffers.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-
-use crate::address::RawAddress;
 
 /// Turns the -1 of a system call into its errno.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -59,15 +57,6 @@ pub(crate) fn zeroed(length: usize) -> io::Result<Vec<u8>> {
 
 fn reserve(data: &mut Vec<u8>, length: usize) -> io::Result<()> {
     data.try_reserve(length).map_err(|_too_much| io::Error::from_raw_os_error(libc::ENOMEM))
-}
-
-/// The first two arguments of `bind(2)` and kin after the descriptor, null for no address. Valid
-/// while `address` lives.
-pub(crate) fn address_argument(address: &RawAddress) -> (*const libc::sockaddr, libc::socklen_t) {
-    if address.is_empty() {
-        return (ptr::null(), 0);
-    }
-    (ptr::from_ref(address).cast(), socklen(address.as_bytes().len()))
 }
 
 /// A message header (`recvmsg(2)`) over buffers that the caller keeps alive and in place.

@@ -21,33 +21,31 @@
 #![expect(unsafe_code, reason = "this crate is where the kernel is called; see the rules above")]
 #![expect(clippy::disallowed_methods, reason = "descriptor numbers and their ownership end here")]
 
-mod call;
-
-pub mod socket;
-pub mod address;
-pub mod message;
-pub mod control;
 pub mod stream;
-pub mod option;
-pub mod poll;
+pub mod interface;
+pub mod packet;
 pub mod ioctl;
 pub mod filter;
-pub mod packet;
-pub mod file;
 pub mod unix_file;
-pub mod resolver;
+pub mod message;
+pub mod socket;
+pub mod control;
+pub mod option;
 pub mod databases;
-pub mod interface;
-pub mod host;
-pub mod process;
+pub mod resolver;
+pub mod identity;
+pub mod peer;
+pub mod poll;
 pub mod namespace;
+pub mod process;
+pub mod file;
 pub mod capability;
 pub mod privileges;
 pub mod refused;
 pub mod activation;
 pub mod accounts;
-pub mod peer;
-pub mod identity;
-
+pub mod host;
+pub mod address;
+mod call;
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@ use std::io;
 use std::ptr;
 
 use crate::address::RawAddress;
-use crate::call::{address_argument, socklen};
+use crate::call::socklen;
 
 /// One answer of [`address_info`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub fn address_info(
 
 /// `getnameinfo(3)`: host and service of an address, as names or, by `NI_` flags, as numbers.
 pub fn name_info(address: &RawAddress, flags: i32) -> Result<(String, String), ResolverError> {
-    let (name, length) = address_argument(address);
+    let (name, length) = address.argument();
     let mut host = [0u8; NI_MAXHOST];
     let mut service = [0u8; NI_MAXSERV];
     // SAFETY: `name` points to `length` initialised bytes, aligned as sockaddr_storage; the library

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::address::RawAddress;
-use crate::call::{address_argument, check, invalid, retry};
+use crate::call::{check, invalid, retry};
 use crate::option;
 
 /// `socket(2)`. `kind` is the type and may hold `SOCK_NONBLOCK`; close-on-exec is always added.
@@ -29,7 +29,7 @@ pub fn pair(family: i32, kind: i32, proto: i32) -> io::Result<(OwnedFd, OwnedFd)
 /// ([`RawAddress::names_descriptor`]).
 pub fn bind(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
     refuse_descriptor(address)?;
-    let (name, length) = address_argument(address);
+    let (name, length) = address.argument();
     // SAFETY: `name` points to `length` initialised bytes of `address`, borrowed for the call; the
     // kernel only reads them.
     let result = unsafe { libc::bind(fd.as_raw_fd(), name, length) };
@@ -40,7 +40,7 @@ pub fn bind(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
 /// An address that names a descriptor is refused with `InvalidInput`.
 pub fn connect(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
     refuse_descriptor(address)?;
-    let (name, length) = address_argument(address);
+    let (name, length) = address.argument();
     // SAFETY: `name` points to `length` initialised bytes of `address`, borrowed for the call; the
     // kernel only reads them.
     let result = unsafe { libc::connect(fd.as_raw_fd(), name, length) };

@@ -18,10 +18,7 @@ use crate::socket;
 
 mod diagnosis;
 
-pub use diagnosis::{BoundFile, bound_file};
-
-/// Device and inode number: what a file is, whatever its name.
-pub type FileId = (u64, u64);
+pub use diagnosis::{BoundFile, FileId, bound_file};
 
 /// What kind of file a descriptor stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use super::family::{
     AF_ALG, AF_BLUETOOTH, AF_CAN, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_QIPCRTR, AF_RDS,
     AF_TIPC, AF_UNIX, AF_UNSPEC, AF_VSOCK,
 };
-use super::value::{BytesValue, FileValue, OpaqueValue, PathValue};
-use super::{Address, AddressItem, AddressValue, BluetoothAddress};
+use super::resolved::{Address, BluetoothAddress};
+use super::value::{AddressItem, AddressValue, BytesValue, FileValue, OpaqueValue, PathValue};
 use crate::bytes::decode_base64;
 
 /// The longest path or abstract name: `sun_path` less one byte.

@@ -1,7 +1,7 @@
 //! Writing an address the way CPython's `makesockaddr` does (`Modules/socketmodule.c`).
 
-use super::value::{BytesValue, OpaqueValue};
-use super::{Address, AddressItem, AddressValue, BluetoothAddress, ipv6_text};
+use super::resolved::{Address, BluetoothAddress, ipv6_text};
+use super::value::{AddressItem, AddressValue, BytesValue, OpaqueValue};
 use crate::bytes::encode_base64;
 use crate::constant::Constant;
 

@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sockbroker_client::Endpoint;
 
-use crate::Result;
 use crate::client::{Client, Framing};
+use crate::measure::Result;
 use crate::peers::{self, Role};
 
 /// How long a broker may take to begin, and to end.

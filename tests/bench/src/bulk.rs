@@ -7,24 +7,17 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 use serde_json::{Value, json};
 use sockbroker_proto::bytes::encode_base64;
 
-use crate::Result;
 use crate::broker::Broker;
 use crate::client::{Client, Framing, LONGEST_WAIT, Lengths, call, frame};
 use crate::exchange::Exchange;
-use crate::measure::{FILLING, Sample, in_turn, number, ratio, timed};
+use crate::measure::{BLOCK, FILLING, Result, Sample, hold_a_block, in_turn, number, ratio, timed};
 use crate::peers::{Peer, Role};
 use crate::place::{Cpus, Ticket};
 use crate::report::{Report, Row, Target};
 
-/// The size of a transfer.
-pub(crate) const BLOCK: usize = 256 << 10;
-/// What a socket is asked to hold. The kernel doubles it, and grants this much to everybody
-/// (`wmem_max`); a block fits with the kernel's overhead.
-const BUFFER: usize = 212_992;
 /// The size of an answer to a send; some bytes more or less are of no account.
 const SMALL_ANSWER: usize = 64;
 /// Rounds, and transfers of each.
@@ -35,11 +28,6 @@ const TRANSFERS: usize = 200;
 const GIGABYTES: Target = Target::AtLeast(1.5);
 /// What a descriptor that was handed over may cost beside one that was not.
 const NATIVE: Target = Target::AtMost(1.1);
-
-/// Lets a socket hold a block that the other end has not read.
-pub(crate) fn hold_a_block(stream: &UnixStream) -> std::io::Result<()> {
-    Ok(setsockopt(stream, SndBuf, &BUFFER)?)
-}
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let cpus = Cpus::of_this_process()?;

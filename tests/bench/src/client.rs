@@ -15,8 +15,7 @@ use serde_json::Value;
 use sockbroker_proto::frame::{FrameLimits, read_head, write_head};
 use sockbroker_sys::stream;
 
-use crate::Result;
-use crate::bulk::hold_a_block;
+use crate::measure::{Result, hold_a_block};
 
 /// How much one read asks for where nothing is known.
 const READ: usize = 64 << 10;

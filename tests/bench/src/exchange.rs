@@ -4,9 +4,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use crate::Result;
 use crate::client::{self, Client};
-use crate::measure::{FILLING, Sample, median_seconds, number};
+use crate::measure::{FILLING, Result, Sample, median_seconds, number};
 
 /// How often each request is sent in one stretch of [`Exchange::in_flight`]: less than a millisecond
 /// or so.

@@ -14,9 +14,8 @@ use sockbroker_sys::identity::{self, Identity};
 use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
 use crate::exchange::Exchange;
-use crate::measure::{Sample, in_turn, ratio};
-use crate::report::{Report, Row, Target};
-use crate::{Result, tell};
+use crate::measure::{Result, Sample, in_turn, ratio};
+use crate::report::{Report, Row, Target, warn};
 
 /// A user that no machine has.
 const OTHER: u32 = 4_200_001;
@@ -34,7 +33,7 @@ const SLOWER: Target = Target::AtMost(1.2);
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     if !identity::can_change()? {
-        tell("fairness: not measured: needs root, to be two users");
+        warn("fairness: not measured: needs root, to be two users");
         return Ok(());
     }
     let (quiet, busy) = (start()?, start()?);

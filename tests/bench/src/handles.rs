@@ -4,11 +4,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 use sockbroker_sys::socket;
 
-use crate::Result;
 use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
 use crate::exchange::Exchange;
-use crate::measure::{Sample, in_turn, median_seconds, number, ratio, timed};
+use crate::measure::{Result, Sample, in_turn, median_seconds, number, ratio, timed};
 use crate::place::{Cpus, Ticket};
 use crate::report::{Report, Row, Target};
 

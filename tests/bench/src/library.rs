@@ -11,12 +11,12 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::Result;
 use crate::broker::Broker;
-use crate::bulk::{BLOCK, hold_a_block};
 use crate::client::{Framing, LONGEST_WAIT, call, frame, result};
 use crate::exchange::Exchange;
-use crate::measure::{FILLING, Sample, in_turn, median_seconds, number, ratio, timed};
+use crate::measure::{
+    BLOCK, FILLING, Result, Sample, hold_a_block, in_turn, median_seconds, number, ratio, timed,
+};
 use crate::peers::{Peer, Role};
 use crate::place::{Cpus, Ticket};
 use crate::report::{Report, Row, Target};

@@ -20,18 +20,14 @@ mod fairness;
 mod library;
 mod python;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use measure::{Load, Sample};
+use measure::{Load, Result, Sample};
 use peers::Role;
-use report::{Report, Row};
-
-/// Why a measurement could not be made.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use report::{Report, Row, warn};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures the broker against what the kernel can do at best.")]
@@ -101,10 +97,10 @@ fn main() -> ExitCode {
 fn measure(args: &Args) -> ExitCode {
     let mut report = Report::new(args.json);
     if cfg!(debug_assertions) {
-        tell("this is a debug build: measure with --release");
+        warn("this is a debug build: measure with --release");
     }
     if let Err(error) = raise_open_files() {
-        tell(&format!("the limit of open files stays as it is: {error}"));
+        warn(&format!("the limit of open files stays as it is: {error}"));
     }
     let mut complete = true;
     for suite in Suite::value_variants() {
@@ -114,12 +110,12 @@ fn measure(args: &Args) -> ExitCode {
         report.begin(suite.word());
         if let Err(error) = suite.run(&mut report) {
             complete = false;
-            tell(&format!("{}: not measured: {error}", suite.word()));
+            warn(&format!("{}: not measured: {error}", suite.word()));
         }
     }
     if let Err(error) = report.end() {
         complete = false;
-        tell(&error.to_string());
+        warn(&error.to_string());
     }
     if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -127,10 +123,4 @@ fn measure(args: &Args) -> ExitCode {
 fn raise_open_files() -> nix::Result<()> {
     let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-}
-
-/// Says something that is no figure.
-pub(crate) fn tell(text: &str) {
-    // Nobody is left to tell if even this fails.
-    drop(writeln!(std::io::stderr(), "sockbroker-bench: {text}"));
 }

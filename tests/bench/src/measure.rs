@@ -1,13 +1,21 @@
 //! Rounds, medians, and how much of the machine others used meanwhile.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::Result;
+/// Why a measurement could not be made.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+/// The size of a transfer.
+pub(crate) const BLOCK: usize = 256 << 10;
+/// What a socket is asked to hold. The kernel doubles it, and grants this much to everybody
+/// (`wmem_max`); a block fits with the kernel's overhead.
+const BUFFER: usize = 212_992;
 /// What payload consists of: not zeros, which the kernel may keep in one page.
 pub(crate) const FILLING: u8 = b'x';
 
@@ -115,6 +123,11 @@ fn seconds(time: TimeVal) -> f64 {
     let microseconds = u32::try_from(time.num_microseconds() % 1_000_000).unwrap_or_default();
     let seconds = u32::try_from(time.num_seconds()).unwrap_or(u32::MAX);
     f64::from(seconds) + f64::from(microseconds) / 1e6
+}
+
+/// Lets a socket hold a block that the other end has not read.
+pub(crate) fn hold_a_block(stream: &UnixStream) -> std::io::Result<()> {
+    Ok(setsockopt(stream, SndBuf, &BUFFER)?)
 }
 
 #[cfg(test)]

@@ -13,10 +13,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use sockbrokerd::startup::{self, args::Args};
 
-use crate::bulk::{BLOCK, hold_a_block};
 use crate::client::LONGEST_WAIT;
-use crate::measure::FILLING;
-use crate::{Result, tell};
+use crate::measure::{BLOCK, FILLING, Result, hold_a_block};
+use crate::report::warn;
 
 /// The variable that tells a process its role. The broker's command line is left to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
@@ -61,7 +60,7 @@ impl Role {
     pub(crate) fn play(self) -> ExitCode {
         // A benchmark that was killed leaves nothing behind.
         if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
-            tell(&error.to_string());
+            warn(&error.to_string());
         }
         let result = match self {
             Self::Broker => startup::run(&Args::parse()).map_err(|error| error.to_string()),
@@ -73,7 +72,7 @@ impl Role {
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                tell(&format!("{}: {error}", self.spelt()));
+                warn(&format!("{}: {error}", self.spelt()));
                 ExitCode::FAILURE
             }
         }

@@ -5,7 +5,7 @@ use std::fs;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::Result;
+use crate::measure::Result;
 
 /// Where the two ends of a measurement run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,7 @@ use sockbroker_policy::target;
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-use crate::Result;
-use crate::measure::{Sample, number};
+use crate::measure::{Result, Sample, number};
 use crate::report::{Report, Row, Target};
 
 /// Decisions of one round, and rounds.

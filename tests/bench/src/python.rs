@@ -5,9 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::Result;
 use crate::broker::Broker;
-use crate::measure::Sample;
+use crate::measure::{Result, Sample};
 use crate::report::{Report, Row, Target};
 
 /// A figure as the program prints it.

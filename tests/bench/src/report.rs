@@ -1,9 +1,10 @@
 //! The figures: a line each as they come, or one JSON document at the end.
 
+use std::io::Write;
+
 use serde::Serialize;
 
-use crate::Result;
-use crate::measure::Sample;
+use crate::measure::{Result, Sample};
 
 /// What a figure should be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -121,6 +122,12 @@ fn digits(value: f64) -> String {
 #[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 fn print(text: &str) {
     println!("{text}");
+}
+
+/// Prints on standard error what is not a figure.
+pub(crate) fn warn(text: &str) {
+    // Nobody is left to warn if even this fails.
+    drop(writeln!(std::io::stderr(), "sockbroker-bench: {text}"));
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use serde_json::json;
 
-use crate::Result;
 use crate::broker::Broker;
 use crate::client::{Framing, call};
 use crate::exchange::Exchange;
-use crate::measure::{Sample, in_turn, ratio};
+use crate::measure::{Result, Sample, in_turn, ratio};
 use crate::peers::{Peer, Role};
 use crate::place::{Cpus, Ticket};
 use crate::report::{Report, Row, Target};

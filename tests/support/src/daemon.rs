@@ -6,16 +6,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::folder::Folder;
 use crate::http::HttpClient;
 use crate::lsp::LspClient;
 use crate::ndjson::NdjsonClient;
+use crate::running::{self, pid};
 use crate::watch::{HANG, happens_within, pause, until};
 use crate::websocket::WebSocketClient;
 
@@ -25,9 +24,6 @@ const SOCKET: &str = "socket";
 const LOG: &str = "log";
 /// What the log says of a system call that the broker's own filter stopped.
 const REFUSED: &str = "seccomp refused";
-
-/// Brokers that run, with the threads that started them.
-static RUNNING: Mutex<Vec<(ThreadId, u32)>> = Mutex::new(Vec::new());
 
 /// How a broker is to be started.
 #[derive(Debug)]
@@ -260,8 +256,7 @@ impl Process {
     /// Starts it.
     pub fn spawn(mut command: Command) -> Self {
         let child = command.spawn().unwrap();
-        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        running.push((thread::current().id(), child.id()));
+        running::add(child.id());
         Self { child }
     }
 
@@ -307,23 +302,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let number = self.number();
-        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|(_, other)| *other != number);
-        drop(running);
+        running::remove(number);
         // It may have ended already, which is as good.
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Kills the brokers that a thread started; its waits for them then fail.
-pub(crate) fn kill_those_of(thread: ThreadId) {
-    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    for (_, number) in running.iter().filter(|(starter, _)| *starter == thread) {
-        kill(pid(*number), Signal::SIGKILL).ok();
-    }
-}
-
-fn pid(number: u32) -> Pid {
-    Pid::from_raw(number.try_into().unwrap())
 }

@@ -18,6 +18,7 @@
     reason = "no event loop is held up here by a thread that sleeps"
 )]
 
+mod running;
 pub mod watch;
 pub mod program;
 pub mod skip;

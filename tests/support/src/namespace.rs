@@ -3,11 +3,11 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use crate::folder::Folder;
+use crate::skip::{self, INNER_RUN};
+use crate::user;
 use crate::watch::{USUAL, bounded};
-use crate::{Folder, skip, user};
 
-/// Set for the inner run, to the name of the test.
-const MARK: &str = "SOCKBROKER_TEST_NAMESPACE";
 const UNSHARE: &[&str] = &["--user", "--map-root-user", "--net", "--mount", "--"];
 /// The same of root itself, whose other users are there too.
 const UNSHARE_AS_ROOT: &[&str] = &["--net", "--mount", "--uts", "--"];
@@ -26,18 +26,13 @@ pub fn inside_with_users(test: &str, body: impl FnOnce() + Send + 'static) {
     enter(test, UNSHARE_AS_ROOT, unavailable, body);
 }
 
-/// Whether this process is the run that [`inside`] starts in namespaces.
-pub(crate) fn is_inner_run() -> bool {
-    std::env::var_os(MARK).is_some()
-}
-
 fn enter(
     test: &str,
     namespaces: &'static [&str],
     unavailable: impl FnOnce() -> Option<&'static str>,
     body: impl FnOnce() + Send + 'static,
 ) {
-    if std::env::var_os(MARK).is_some_and(|inner| inner == test) {
+    if std::env::var_os(INNER_RUN).is_some_and(|inner| inner == test) {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
         assert!(up.success(), "the loopback interface does not come up");
         replace_hosts();
@@ -73,7 +68,7 @@ fn run_again(test: &str, namespaces: &[&str]) -> Output {
     let mut command = Command::new("unshare");
     command.args(namespaces).arg(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
-    command.env(MARK, test).stdin(Stdio::null()).output().unwrap()
+    command.env(INNER_RUN, test).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Why namespaces cannot be made here, if so; tried once.

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-use crate::namespace;
+/// Set for the inner run of a test in namespaces, to the name of the test.
+pub(crate) const INNER_RUN: &str = "SOCKBROKER_TEST_NAMESPACE";
 
 /// How many tests were skipped for each reason.
 static SKIPPED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
@@ -13,10 +14,10 @@ static SKIPPED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 /// Counts a test as skipped. When the process exits, it prints one line of all of them on standard error:
 /// `SKIPPED 3 tests: 2 needs root; 1 tshark is not installed`.
 ///
-/// In the inner run of [`namespace::inside`] it prints `SKIPPED (reason): test` at once, which the outer run reads.
+/// In the inner run of a test in namespaces it prints `SKIPPED (reason): test` at once, which the outer run reads.
 #[expect(clippy::print_stdout, reason = "it goes to the output of the test that is skipped")]
 pub fn skip(reason: &str, test: &str) {
-    if namespace::is_inner_run() {
+    if std::env::var_os(INNER_RUN).is_some() {
         // One write, so that lines do not mix. The runner may have begun a line.
         let line = format!("\nSKIPPED ({reason}): {test}\n");
         std::io::stderr().write_all(line.as_bytes()).unwrap();

@@ -8,8 +8,9 @@ use nix::unistd::geteuid;
 use sockbroker_sys::identity::{Identity, spawn_as};
 
 use crate::daemon::Daemon;
+use crate::lsp::LspClient;
+use crate::skip;
 use crate::watch::HANG;
-use crate::{LspClient, skip};
 
 /// Debian's nobody, and its group: an ordinary user that every machine has.
 pub const NOBODY: u32 = 65534;

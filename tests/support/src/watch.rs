@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::daemon;
+use crate::running;
 
 /// What a usual test takes at most on an idle machine, in seconds.
 pub const USUAL: u64 = 20;
@@ -33,7 +33,7 @@ pub fn bounded<T: Send + 'static>(seconds: u64, body: impl FnOnce() -> T + Send 
         .unwrap();
     let bound = Duration::from_secs(seconds * BUSY);
     if ended.recv_timeout(bound) == Err(RecvTimeoutError::Timeout) {
-        daemon::kill_those_of(thread.thread().id());
+        running::kill_those_of(thread.thread().id());
         panic!("{name} hangs: it has not ended after {bound:?}");
     }
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))

@@ -30,18 +30,6 @@ const KNOWN_CYCLES: &[(&str, &str)] = &[
     ("daemon/src/table/", "quota.rs rate.rs"),
     ("daemon/src/transport/codec/", "lsp.rs mod.rs ndjson.rs websocket.rs"),
     ("daemon/src/transport/", "http.rs server.rs"),
-    (
-        "daemon/sys/src/",
-        "address/alg.rs address/bluetooth.rs address/bytes.rs address/can.rs address/inet.rs address/mod.rs address/netlink.rs address/packet.rs address/qipcrtr.rs address/tipc.rs address/unix.rs address/vsock.rs call.rs",
-    ),
-    ("daemon/sys/src/", "unix_file.rs unix_file/diagnosis.rs"),
-    ("proto/src/address/", "mod.rs read.rs"),
-    (
-        "tests/bench/src/",
-        "broker.rs bulk.rs client.rs exchange.rs fairness.rs handles.rs library.rs main.rs measure.rs peers.rs place.rs policy.rs python.rs report.rs rpc.rs",
-    ),
-    ("tests/support/src/", "daemon.rs http.rs lsp.rs ndjson.rs watch.rs websocket.rs wire.rs"),
-    ("tests/support/src/", "lib.rs namespace.rs skip.rs user.rs"),
 ];
 
 /// Which files each file refers to, and by which names.

@@ -12,6 +12,12 @@ const ORDER: &[(&str, &str)] = &[
         "startup fuzzing config transport dispatch session observe ops table policy readiness",
     ),
     (
+        "daemon/sys/src/lib.rs",
+        "stream interface packet ioctl filter unix_file message socket control option databases
+         resolver identity peer poll namespace process file capability privileges refused
+         activation accounts host address call testing",
+    ),
+    (
         "proto/src/lib.rs",
         "api openrpc frame descriptors ancillary address error errno handle bytes constant",
     ),

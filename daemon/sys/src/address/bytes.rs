@@ -1,7 +1,8 @@
 //! Appending fields to an address, and taking them off again.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::{CAPACITY, RawAddress};
+/// The size of `sockaddr_storage` (`socket(7)`): no address is longer.
+pub const CAPACITY: usize = 128;
 
 /// An address under construction. Everything past [`CAPACITY`] is dropped.
 pub(super) struct Builder {
@@ -72,10 +73,9 @@ impl Builder {
         self.advance(missing)
     }
 
-    /// The finished address.
-    pub(super) fn finish(self) -> RawAddress {
-        let used = self.bytes.get(..self.length).unwrap_or(&self.bytes);
-        RawAddress::from_bytes(used).unwrap_or_default()
+    /// The bytes so far.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or(&self.bytes)
     }
 
     /// Counts bytes that are written already, or zero since the start.

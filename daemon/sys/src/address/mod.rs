@@ -27,10 +27,10 @@ mod limits;
 #[cfg(test)]
 mod properties;
 
+use crate::call::socklen;
 use bytes::{Builder, Fields};
 
-/// The size of `sockaddr_storage` (`socket(7)`): no address is longer.
-pub const CAPACITY: usize = 128;
+pub use bytes::CAPACITY;
 
 const AF_PPPOX: u16 = 24;
 const AF_XDP: u16 = 44;
@@ -83,7 +83,7 @@ impl RawAddress {
             Address::Qipcrtr { node, port } => qipcrtr::encode(start, *node, *port),
             Address::Opaque { data, .. } => start.put(data),
         };
-        built.finish()
+        Self::from_bytes(built.as_bytes()).unwrap_or_default()
     }
 
     /// The address these bytes spell on a socket of protocol `proto`, as CPython's `makesockaddr`
@@ -159,10 +159,19 @@ impl RawAddress {
         call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> io::Result<T>,
     ) -> io::Result<(T, Self)> {
         let mut address = Self::default();
-        let mut length = crate::call::socklen(CAPACITY);
+        let mut length = socklen(CAPACITY);
         let value = call(ptr::from_mut(&mut address).cast(), &raw mut length)?;
         address.set_length(length);
         Ok((value, address))
+    }
+
+    /// The first two arguments of `bind(2)` and similar calls after the descriptor, null for no
+    /// address. Valid while `self` lives.
+    pub(crate) fn argument(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        if self.is_empty() {
+            return (ptr::null(), 0);
+        }
+        (ptr::from_ref(self).cast(), socklen(self.as_bytes().len()))
     }
 
     /// Where the kernel writes an address: [`CAPACITY`] bytes.

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use socket2::SockRef;
 
 use crate::address::RawAddress;
-use crate::call::{address_argument, check_size, invalid, message_header, retry};
+use crate::call::{check_size, invalid, message_header, retry};
 use crate::control::{OutgoingControl, encode_control, refuse_numbers};
 
 /// `send(2)`. `MSG_ZEROCOPY` is refused with `EOPNOTSUPP`, as by every send of this module: the
@@ -25,7 +25,7 @@ pub fn send_to(
 ) -> io::Result<usize> {
     let flags = sending(flags)?;
     refuse_descriptor(Some(address))?;
-    let (name, length) = address_argument(address);
+    let (name, length) = address.argument();
     let start = data.as_ptr().cast();
     retry(|| {
         // SAFETY: `start` points to `data.len()` and `name` to `length` initialised bytes, both
@@ -63,7 +63,7 @@ pub(super) fn outgoing_header(
     control: &mut [u8],
     address: Option<&RawAddress>,
 ) -> libc::msghdr {
-    let (name, length) = address.map_or((std::ptr::null(), 0), address_argument);
+    let (name, length) = address.map_or((std::ptr::null(), 0), RawAddress::argument);
     // IoSlice is documented to have the layout of iovec.
     let start = buffers.as_ptr().cast::<libc::iovec>().cast_mut();
     message_header(

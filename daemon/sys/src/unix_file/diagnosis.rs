@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::stat::{fstat, major, minor};
 
-use super::FileId;
 use crate::address::RawAddress;
 use crate::{message, socket};
 
@@ -20,6 +19,9 @@ const HEADER: usize = 16;
 const MESSAGE: usize = 16;
 /// More than one answer about one socket is long.
 const ANSWER: usize = 4096;
+
+/// Device and inode number: the identity of a file, independent of its name.
+pub type FileId = (u64, u64);
 
 /// A file as the kernel reports it here: the low half of the inode number, and its own form of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
