@@ -47,6 +47,17 @@ impl<'a> Graph<'a> {
         graph
     }
 
+    /// Files that no module declares and that are not the root of a target either: nothing compiles
+    /// them, or this does not know how.
+    pub(crate) fn strays(&self) -> impl Iterator<Item = &'a str> {
+        let is_root = |root: &&str| {
+            let mut parts = root.rsplit('/');
+            ["lib.rs", "main.rs"].contains(&parts.next().unwrap_or_default())
+                || ["tests", "examples", "fuzz_targets"].contains(&parts.next().unwrap_or_default())
+        };
+        self.crates.iter().map(|own| own.root).filter(move |root| !is_root(root))
+    }
+
     /// The crate of a file, and its module there.
     pub(crate) fn place(&self, file: &str) -> Option<(&Crate<'a>, &[String])> {
         let (number, module) = self.places.get(file)?;

@@ -61,7 +61,8 @@ const PURE: &[(&str, &str)] = &[
 /// Holds every file to the tables, and the tables to the tree.
 pub(crate) fn check(tree: &Tree) -> Vec<Fault> {
     let graph = Graph::of(tree);
-    let mut faults = Vec::new();
+    let stray = |path| format!("{path}: belongs to no crate: declare it as a module");
+    let mut faults: Vec<Fault> = graph.strays().map(stray).collect();
     for (root, order) in ORDER {
         let declared = tree.file(root).into_iter().flat_map(|file| &file.source.modules);
         if !declared.map(|(module, _)| module.join("::")).eq(order.split_whitespace()) {
@@ -186,6 +187,12 @@ mod tests {
             faults("daemon/src/policy/a.rs", "#[cfg(test)] mod tests { use tokio::test; }"),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn every_file_belongs_to_a_crate() {
+        is_refused("daemon/src/ops/b.rs", "", "belongs to no crate");
+        assert_eq!(faults("daemon/tests/b.rs", ""), [""; 0]);
     }
 
     #[test]

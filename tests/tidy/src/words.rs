@@ -74,37 +74,56 @@ fn hits(file: &File) -> Vec<Hit<'_>> {
     if NOT_READ.iter().any(|start| file.path.starts_with(start)) {
         return Vec::new();
     }
-    let path = Fragment { line: 0, kind: Kind::Name, text: file.path.clone() };
-    let mut found = Vec::new();
-    let mut add = |words: &[Word], place: Place| {
-        for (at, word) in words.iter().enumerate() {
-            let is_here = |token: &str| starts(words.get(at..).unwrap_or_default(), token);
-            let forbidden = WORDS.iter().filter(|(_, _, other)| {
-                *other == place || *other == Place::Both && place != Place::Type
-            });
-            for (token, instead, _) in forbidden.filter(|(token, ..)| is_here(token)) {
-                found.push(Hit { file: &file.path, line: word.line, token, instead });
-            }
-        }
-    };
+    // Names occur many times: each is read once.
+    let mut names = BTreeMap::from([(file.path.clone(), vec![0])]);
     let mut prose = Vec::new();
     let mut last = 0;
-    for fragment in [&path].into_iter().chain(&file.fragments) {
-        if fragment.kind == Kind::Name {
-            names(fragment.line, &fragment.text, &mut add);
-            continue;
-        }
-        if !(last..=last + 1).contains(&fragment.line) {
-            prose.push(Word { line: last, text: ".".to_owned() });
-        }
-        last = fragment.line;
-        for name in sentence(fragment, &mut prose) {
-            names(fragment.line, &name, &mut add);
+    for fragment in &file.fragments {
+        let found = if fragment.kind == Kind::Name {
+            vec![fragment.text.clone()]
+        } else {
+            if !(last..=last + 1).contains(&fragment.line) {
+                prose.push(Word { line: last, text: ".".to_owned() });
+            }
+            last = fragment.line;
+            sentence(fragment, &mut prose)
+        };
+        for name in found {
+            names.entry(name).or_insert_with(Vec::new).push(fragment.line);
         }
     }
     hide_good(&mut prose);
-    add(&prose, Place::Prose);
+    let mut found = tokens(&prose, Place::Prose);
+    for (name, lines) in names {
+        let snake = name.to_snake_case();
+        let parts = snake.split('_').map(|part| Word { line: 0, text: part.to_owned() });
+        let whole = [Word { line: 0, text: name }];
+        let within = [tokens(&parts.collect::<Vec<_>>(), Place::Name), tokens(&whole, Place::Type)];
+        found.extend(
+            lines.iter().flat_map(|line| within.iter().flatten().map(|hit| (*line, hit.1, hit.2))),
+        );
+    }
+    found.sort_unstable();
     found
+        .into_iter()
+        .map(|(line, token, instead)| Hit { file: &file.path, line, token, instead })
+        .collect()
+}
+
+/// The tokens among words, with their lines and what to write instead.
+fn tokens(words: &[Word], place: Place) -> Vec<(usize, &'static str, &'static str)> {
+    let rules = || {
+        WORDS.iter().filter(|(_, _, other)| {
+            place == *other || *other == Place::Both && place != Place::Type
+        })
+    };
+    let at = |at: usize| {
+        rules().filter(move |(token, ..)| starts(words.get(at..).unwrap_or_default(), token))
+    };
+    let hit = |(number, word): (usize, &Word)| {
+        at(number).map(|(token, instead, _)| (word.line, *token, *instead)).collect::<Vec<_>>()
+    };
+    words.iter().enumerate().flat_map(hit).collect()
 }
 
 /// A word, or a mark that ends a clause.
@@ -116,8 +135,10 @@ struct Word {
 
 /// Splits prose into words; returns the names of code in it.
 fn sentence(fragment: &Fragment, words: &mut Vec<Word>) -> Vec<String> {
-    // Escapes in a string are blanks; marks before the first word are those of comments.
-    let text = fragment.text.replace("\\n", " ").replace("\\t", " ");
+    // Escapes of strings and fonts of manual pages are blanks; marks before the first word are
+    // those of comments.
+    let escapes = ["\\n", "\\t", "\\fB", "\\fI", "\\fR", "\\fP"];
+    let text = escapes.iter().fold(fragment.text.clone(), |text, escape| text.replace(escape, " "));
     let text = text.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '`');
     let mut names = Vec::new();
     for (number, part) in text.split('`').enumerate() {
@@ -138,14 +159,6 @@ fn sentence(fragment: &Fragment, words: &mut Vec<Word>) -> Vec<String> {
         }
     }
     names
-}
-
-/// Checks a name as a whole, and in its parts.
-fn names(line: usize, name: &str, add: &mut impl FnMut(&[Word], Place)) {
-    let snake = name.to_snake_case();
-    let parts = snake.split('_').map(|part| Word { line, text: part.to_owned() });
-    add(&parts.collect::<Vec<_>>(), Place::Name);
-    add(&[Word { line, text: name.to_owned() }], Place::Type);
 }
 
 /// Hides the phrases that are good although they hold a token.
@@ -181,7 +194,7 @@ mod tests {
     #[test]
     fn each_form_of_text_is_read() {
         assert_eq!(found("a.md", "# A\nThis is Told."), [(2, "told")]);
-        assert_eq!(found("a.5", "retold\n.B told\n"), [(2, "told")]);
+        assert_eq!(found("a.5", "retold\n.B told\n\\fBtold\\fR"), [(2, "told"), (3, "told")]);
         assert_eq!(found("a.service", "# told\n"), [(1, "told")]);
         assert_eq!(found("told.toml", ""), [(0, "told")]);
         for rust in [
@@ -211,10 +224,10 @@ mod tests {
     #[test]
     fn names_and_prose_have_tokens_of_their_own() {
         assert_eq!(found("a.md", "a plane beside a car, and Taken together"), []);
-        assert_eq!(found("a.rs", "fn f(beside: Taken) {}"), [(1, "beside"), (1, "Taken")]);
+        assert_eq!(found("a.rs", "fn f(beside: Taken) {}"), [(1, "Taken"), (1, "beside")]);
         assert_eq!(
             found("a.md", "see `beside` and SocketFacts"),
-            [(1, "beside"), (1, "SocketFacts")]
+            [(1, "SocketFacts"), (1, "beside")]
         );
     }
 
