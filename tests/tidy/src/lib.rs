@@ -46,7 +46,6 @@ rules! {
     protocol_describes_every_limit_and_a_test_exceeds_it: contract::limits;
     links_have_targets: documents::links;
     the_architecture_document_names_what_exists: documents::architecture;
-    the_readme_has_the_command_that_runs_the_tests: documents::test_command;
     nothing_names_one_machine: documents::machine_words;
     documents_messages_and_names_use_plain_words: words::check;
 }
