@@ -15,7 +15,7 @@ use crate::client::{Client, Framing, LONGEST_WAIT, Lengths, call, frame};
 use crate::exchange::Exchange;
 use crate::measure::{BLOCK, FILLING, Result, Sample, hold_a_block, in_turn, number, ratio, timed};
 use crate::peers::{Peer, Role};
-use crate::place::{Cpus, Ticket};
+use crate::place::{Cpus, Place};
 use crate::report::{Report, Row, Target};
 
 /// The size of an answer to a send; some bytes more or less are of no account.
@@ -32,13 +32,13 @@ const NATIVE: Target = Target::AtMost(1.1);
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let cpus = Cpus::of_this_process()?;
     let broker = Broker::start()?;
-    for place in [Ticket::OneCpu, Ticket::TwoCpus, Ticket::Free] {
+    for place in [Place::OneCpu, Place::TwoCpus, Place::Free] {
         let bench = Bench { cpus: &cpus, place, broker: &broker };
         bench.receive(report, Mode::Attachment)?;
         bench.send(report, "send", Mode::Attachment)?;
         bench.receive_without_end(report)?;
     }
-    let bench = Bench { cpus: &cpus, place: Ticket::OneCpu, broker: &broker };
+    let bench = Bench { cpus: &cpus, place: Place::OneCpu, broker: &broker };
     bench.send(report, "sendall", Mode::Attachment)?;
     bench.receive(report, Mode::Base64)?;
     bench.send(report, "send", Mode::Base64)?;
@@ -117,7 +117,7 @@ fn adopt(client: &mut Client, stream: &UnixStream) -> Result<Value> {
 /// What the measurements of one placement share.
 struct Bench<'a> {
     cpus: &'a Cpus,
-    place: Ticket,
+    place: Place,
     broker: &'a Broker,
 }
 

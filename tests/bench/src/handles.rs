@@ -8,7 +8,7 @@ use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
 use crate::exchange::Exchange;
 use crate::measure::{Result, Sample, in_turn, median_seconds, number, ratio, timed};
-use crate::place::{Cpus, Ticket};
+use crate::place::{Cpus, Place};
 use crate::report::{Report, Row, Target};
 
 /// How many handles are few, some and many.
@@ -138,7 +138,7 @@ fn calls_among_handles(report: &mut Report, cpus: &Cpus, many: usize) -> Result<
     let (small, large) = (Broker::start()?, Broker::start()?);
     let mut calls_of_many = getters(&large, many, many)?;
     let mut calls_of_few = getters(&small, FEW, many)?;
-    cpus.put(Ticket::OneCpu, &[small.process(), large.process()])?;
+    cpus.put(Place::OneCpu, &[small.process(), large.process()])?;
     let rounds =
         in_turn(ROUNDS, || calls_of_many.round_trip(CALLS), || calls_of_few.round_trip(CALLS))?;
     let name = format!("gettimeout with {many} handles, one CPU");
@@ -158,7 +158,7 @@ fn getters(broker: &Broker, handles: usize, calls: usize) -> Result<Exchange> {
 
 fn creation(report: &mut Report, cpus: &Cpus) -> Result<()> {
     let broker = Broker::start()?;
-    cpus.put(Ticket::OneCpu, &[broker.process()])?;
+    cpus.put(Place::OneCpu, &[broker.process()])?;
     for (name, want_fd) in [("a handle", false), ("a handle with its descriptor", true)] {
         let mut client = broker.connect(Framing::Lsp)?;
         let params = json!({ "type": "SOCK_DGRAM", "want_fd": want_fd });

@@ -18,7 +18,7 @@ use crate::measure::{
     BLOCK, FILLING, Result, Sample, hold_a_block, in_turn, median_seconds, number, ratio, timed,
 };
 use crate::peers::{Peer, Role};
-use crate::place::{Cpus, Ticket};
+use crate::place::{Cpus, Place};
 use crate::report::{Report, Row, Target};
 
 /// Calls in flight when they are pipelined.
@@ -42,7 +42,7 @@ const NATIVE: Target = Target::AtLeast(0.99);
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let cpus = Cpus::of_this_process()?;
-    for place in [Ticket::OneCpu, Ticket::TwoCpus, Ticket::Free] {
+    for place in [Place::OneCpu, Place::TwoCpus, Place::Free] {
         typed_calls(report, &cpus, place)?;
         in_flight(report, &cpus, place)?;
         stream(report, &cpus, place)?;
@@ -51,7 +51,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
 }
 
 /// `gettimeout`, typed, against a ping-pong of the same bytes.
-fn typed_calls(report: &mut Report, cpus: &Cpus, place: Ticket) -> Result<()> {
+fn typed_calls(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
     let mut rounds = Vec::new();
     for _ in 0..PAIRS {
         let broker = Broker::start()?;
@@ -66,7 +66,7 @@ fn typed_calls(report: &mut Report, cpus: &Cpus, place: Ticket) -> Result<()> {
     }
     let name = format!("blocking gettimeout, {}", place.word());
     let row = Row::new(name, Sample::map(&rounds, ratio), "x ping-pong");
-    report.add(if place == Ticket::OneCpu { row.target(ROUND_TRIP) } else { row });
+    report.add(if place == Place::OneCpu { row.target(ROUND_TRIP) } else { row });
     Ok(())
 }
 
@@ -85,7 +85,7 @@ fn runtime() -> Result<Runtime> {
 }
 
 /// As many tasks as calls shall be in flight, each with one call after the other.
-fn in_flight(report: &mut Report, cpus: &Cpus, place: Ticket) -> Result<()> {
+fn in_flight(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
     let broker = Broker::start()?;
     let runtime = runtime()?;
     let library = runtime.block_on(asynchronous::Broker::connect_to(&broker.endpoint()))?;
@@ -120,7 +120,7 @@ async fn calls_per_second(library: &asynchronous::Broker) -> Result<f64> {
 
 /// A block through `AsyncRead`, timed while it waits already; and what comes when another process
 /// writes as fast as it can.
-fn stream(report: &mut Report, cpus: &Cpus, place: Ticket) -> Result<()> {
+fn stream(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
     let broker = Broker::start()?;
     let runtime = runtime()?;
     let (mut feeder, theirs) = UnixStream::pair()?;
@@ -176,7 +176,7 @@ fn handed_over(report: &mut Report, cpus: &Cpus) -> Result<()> {
         stream.set_read_timeout(Some(LONGEST_WAIT))?;
         stream.set_write_timeout(Some(LONGEST_WAIT))?;
     }
-    cpus.put(Ticket::OneCpu, &[])?;
+    cpus.put(Place::OneCpu, &[])?;
     let rounds = in_turn(PAIRS * ROUNDS, || transfer(&mut handed), || transfer(&mut native))?;
     let share = Sample::map(&rounds, |round| 1.0 / ratio(round));
     let name = "TCP bulk over into_owned_fd: speed";

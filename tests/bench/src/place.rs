@@ -9,7 +9,7 @@ use crate::measure::Result;
 
 /// Where the two ends of a measurement run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ticket {
+pub(crate) enum Place {
     /// Both on the same CPU.
     OneCpu,
     /// Each on a CPU of its own.
@@ -18,7 +18,7 @@ pub(crate) enum Ticket {
     Free,
 }
 
-impl Ticket {
+impl Place {
     /// Its name in the table.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -42,16 +42,16 @@ impl Cpus {
     }
 
     /// Puts this process on one side and others on the other.
-    pub(crate) fn put(&self, place: Ticket, others: &[Pid]) -> Result<()> {
+    pub(crate) fn put(&self, place: Place, others: &[Pid]) -> Result<()> {
         let (own, theirs) = match (place, self.0.as_slice()) {
-            (Ticket::Free, all) => (all, all),
-            (Ticket::OneCpu, [.., last]) => {
+            (Place::Free, all) => (all, all),
+            (Place::OneCpu, [.., last]) => {
                 (std::slice::from_ref(last), std::slice::from_ref(last))
             }
-            (Ticket::TwoCpus, [.., first, last]) => {
+            (Place::TwoCpus, [.., first, last]) => {
                 (std::slice::from_ref(last), std::slice::from_ref(first))
             }
-            (Ticket::OneCpu | Ticket::TwoCpus, _) => return Err("there are too few CPUs".into()),
+            (Place::OneCpu | Place::TwoCpus, _) => return Err("there are too few CPUs".into()),
         };
         // A process that is not pinned is one thread; others are pinned thread by thread.
         pin(Pid::from_raw(0), own)?;

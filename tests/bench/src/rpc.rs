@@ -7,7 +7,7 @@ use crate::client::{Framing, call};
 use crate::exchange::Exchange;
 use crate::measure::{Result, Sample, in_turn, ratio};
 use crate::peers::{Peer, Role};
-use crate::place::{Cpus, Ticket};
+use crate::place::{Cpus, Place};
 use crate::report::{Report, Row, Target};
 
 /// Calls in flight when they are pipelined.
@@ -31,7 +31,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         for _ in 0..PAIRS {
             pairs.push(Pair::start(framing)?);
         }
-        for place in [Ticket::OneCpu, Ticket::TwoCpus, Ticket::Free] {
+        for place in [Place::OneCpu, Place::TwoCpus, Place::Free] {
             round_trips(report, (framing, place), &cpus, &mut pairs)?;
             pipelined(report, (framing, place), &cpus, &mut pairs)?;
         }
@@ -57,7 +57,7 @@ impl Pair {
         Ok(Self { broker, calls, peer, echo })
     }
 
-    fn put(&self, cpus: &Cpus, place: Ticket) -> Result<()> {
+    fn put(&self, cpus: &Cpus, place: Place) -> Result<()> {
         cpus.put(place, &[self.broker.process(), self.peer.process()])
     }
 }
@@ -73,7 +73,7 @@ fn getters(broker: &Broker, framing: Framing) -> Result<Exchange> {
 
 fn round_trips(
     report: &mut Report,
-    (framing, place): (Framing, Ticket),
+    (framing, place): (Framing, Place),
     cpus: &Cpus,
     pairs: &mut [Pair],
 ) -> Result<()> {
@@ -86,14 +86,14 @@ fn round_trips(
     }
     let name = format!("gettimeout, {}, {}", framing.word(), place.word());
     let row = Row::new(name, Sample::map(&rounds, ratio), "x ping-pong");
-    let has_target = (framing, place) == (Framing::Lsp, Ticket::OneCpu);
+    let has_target = (framing, place) == (Framing::Lsp, Place::OneCpu);
     report.add(if has_target { row.target(ROUND_TRIP) } else { row });
     Ok(())
 }
 
 fn pipelined(
     report: &mut Report,
-    (framing, place): (Framing, Ticket),
+    (framing, place): (Framing, Place),
     cpus: &Cpus,
     pairs: &mut [Pair],
 ) -> Result<()> {
