@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from sockbroker import module, session
+from sockbroker import process, socket_module
 from sockbroker.connection import Connection
 
 ROUNDS = 15
@@ -68,7 +68,7 @@ def small_calls(mediated):
 def payload(mediated):
     """64 KiB through a Unix pair of the broker's, by attachment and in base64."""
     a, b = mediated.socketpair()
-    plain = Connection(session.configured().endpoint)
+    plain = Connection(process.configured().endpoint)
     made = plain.call("socket.socketpair", []).value
     sender, receiver = (one["handle"] for one in made)
 
@@ -133,8 +133,8 @@ def main():
     parser.add_argument("--broker", required=True)
     parser.add_argument("--process", type=int, required=True)
     given = parser.parse_args()
-    session.configure("mediated", given.broker)
-    mediated, direct = (_with(module.build(mode)) for mode in ("mediated", "direct"))
+    process.configure("mediated", given.broker)
+    mediated, direct = (_with(socket_module.build(mode)) for mode in ("mediated", "direct"))
     share_a_cpu([given.process])
     figures = [*small_calls(mediated), *payload(mediated), *bulk(direct), *creation(mediated, direct)]
     json.dump(figures, sys.stdout)

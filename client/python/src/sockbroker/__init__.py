@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from .errors import BrokerError, Denied
-from .install import install
+from .installation import install
 from .settings import Settings
 
 __all__ = ["BrokerError", "Denied", "Settings", "install"]

@@ -6,7 +6,7 @@ import _thread
 from typing import Any, Sequence
 
 from . import frame
-from .answer import Answer, request
+from .jsonrpc import Answer, request
 
 
 class Call:

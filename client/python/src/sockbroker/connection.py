@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any, Sequence
 
 from . import frame, native
-from .answer import Answer, answer_of, decode, encode
+from .jsonrpc import Answer, answer_of, decode, encode
 from .errors import BrokerError
-from .owned import FILE, Owned, raised
+from .control_socket import FILE, Owned, raised
 from .settings import Endpoint
 
 if TYPE_CHECKING:

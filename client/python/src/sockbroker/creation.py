@@ -6,13 +6,13 @@ import errno
 import os
 from typing import Any
 
-from . import native, session
-from .answer import Answer
-from .broker_session import Session
+from . import native, process
+from .jsonrpc import Answer
+from .session import Session
 from .errors import ArgumentError, BrokerError, Denied
 from .handle import LOCAL, Facts, Handle, Transit, close_number
-from .owned import is_owned
-from .session import configured
+from .control_socket import is_owned
+from .process import configured
 from .settings import REMOTE
 
 
@@ -55,7 +55,7 @@ def _made(method: str, params: dict[str, Any], count: int) -> list[Transit]:
 
 
 def _call(method: str, params: dict[str, Any]) -> tuple[Session, Answer]:
-    return session.call(method, params, unwanted=discard, takes_descriptors=True)
+    return process.call(method, params, unwanted=discard, takes_descriptors=True)
 
 
 def _transits(where: Session, answer: Answer, count: int) -> list[Transit]:
@@ -89,7 +89,7 @@ def adopt(descriptor: int, facts: Facts) -> Handle:
     params: dict[str, Any] = {"fileno": 0, "family": facts.family, "type": facts.kind, "proto": facts.protocol}
     params["timeout"] = facts.timeout
     try:
-        where, answer = session.call("socket.socket", params, unwanted=discard, descriptors=[descriptor])
+        where, answer = process.call("socket.socket", params, unwanted=discard, descriptors=[descriptor])
     except ArgumentError as error:
         raise error.made from None
     return Handle(where, answer.value["handle"])
@@ -114,13 +114,13 @@ def adopt_or_keep(descriptor: int, facts: Facts) -> Handle:
     """The same. A Unix socket that the policy keeps from the broker remains this process's own."""
     if facts.family != _UNIX:
         return adopt(descriptor, facts)
-    where = session.opened()
+    where = process.opened()
     if where is not None and where.keeps_unix_sockets:
         return LOCAL
     try:
         return adopt(descriptor, facts)
     except (BrokerError, Denied):
-        where = session.opened()
+        where = process.opened()
         if where is not None:
             where.keeps_unix_sockets = True
         return LOCAL

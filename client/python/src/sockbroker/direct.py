@@ -16,7 +16,7 @@ from .base import Base
 from .errors import BrokerError, still_refused
 from .handle import Transit, in_transit
 from .transfer import HandleSocket
-from .values import integer
+from .encoding import integer
 
 _REFUSED = (errno.EPERM, errno.EACCES)
 _SNIFFER = (int(native.module.AF_INET), int(native.module.SOCK_RAW), 0)

@@ -13,10 +13,10 @@ import os
 import weakref
 from typing import Any, NamedTuple
 
-from .answer import Answer
-from .broker_session import Session
+from .jsonrpc import Answer
+from .session import Session
 from .errors import BrokerError
-from .late import LateResults
+from .undelivered import LateResults
 
 FIRST_SHOWN = 1 << 30
 _numbers = itertools.count(FIRST_SHOWN)

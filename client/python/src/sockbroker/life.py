@@ -13,11 +13,11 @@ from . import creation, native
 from .arguments import method
 from .base import Base
 from .errors import BrokerError, still_refused
-from .answer import Answer
+from .jsonrpc import Answer
 from .handle import Handle, Transit, in_transit
-from .late import LateResults
+from .undelivered import LateResults
 from .unix_paths import write_new_socket, write_socket
-from .values import Outgoing, c_int, integer, octets, read_address, write_address
+from .encoding import Outgoing, c_int, integer, octets, read_address, write_address
 
 _UNIX = int(native.module.AF_UNIX)
 _SOCKET_LEVEL = int(native.module.SOL_SOCKET)

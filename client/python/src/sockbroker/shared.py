@@ -15,11 +15,11 @@ import threading
 from typing import Callable, Sequence
 
 from . import frame, native
-from .answer import Answer, answer_of
+from .jsonrpc import Answer, answer_of
 from .call import Call
 from .connection import LOST, Connection, Unsent
 from .errors import BrokerError
-from .owned import raised
+from .control_socket import raised
 
 MOST_CALLS = 200
 """Calls in progress on one connection, below the broker's `calls_in_flight`."""

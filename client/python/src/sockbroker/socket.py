@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from typing import Any
 
-from . import module, readiness, session, stand_ins
+from . import os_functions, process, select_functions, socket_module
 
 
 def _run_above(below: Any, scope: dict[str, Any]) -> None:
@@ -28,6 +28,6 @@ def _run_above(below: Any, scope: dict[str, Any]) -> None:
 if hasattr(sys.modules["_socket"], "native_module"):
     sys.modules[__name__] = importlib.import_module("socket")  # brokered already
 else:
-    readiness.install()
-    stand_ins.install()
-    _run_above(module.build(session.configured().mode), globals())
+    select_functions.install()
+    os_functions.install()
+    _run_above(socket_module.build(process.configured().mode), globals())

@@ -10,12 +10,12 @@ from typing import Any, Sequence
 
 from . import frame, native
 from .arguments import method
-from .answer import Answer
+from .jsonrpc import Answer
 from .handle import Handle
-from .late import LateResults, Message
+from .undelivered import LateResults, Message
 from .life import HandleLife
 from .unix_paths import write_socket
-from .values import Outgoing, c_int, integer, octets, read_address, read_ancillary, write_address
+from .encoding import Outgoing, c_int, integer, octets, read_address, read_ancillary, write_address
 
 _CLOEXEC = int(native.module.MSG_CMSG_CLOEXEC)
 _CTRUNC = int(native.module.MSG_CTRUNC)

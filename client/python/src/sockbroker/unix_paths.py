@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Any
 
-from .values import Outgoing, octets, text_or_raw, write_address
+from .encoding import Outgoing, octets, text_or_raw, write_address
 
 _UNIX_PATH_MAX = 108  # sizeof(sun_path)
 _O_PATH = os.O_PATH | os.O_CLOEXEC

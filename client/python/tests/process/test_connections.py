@@ -9,9 +9,9 @@ from process.common import Broker, code, program
 BROKERED = ("mediated", "remote")
 OWN = """
 import os, socket
-from sockbroker import owned
+from sockbroker import control_socket
 def own():
-    return [sock.fileno() for sock in list(owned._owned) if sock.fileno() >= 0]
+    return [sock.fileno() for sock in list(control_socket._owned) if sock.fileno() >= 0]
 """
 
 

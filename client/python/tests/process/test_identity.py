@@ -217,9 +217,9 @@ a.close(); b.close()
     def test_a_lost_capability_is_a_change_of_identity(self):
         text = """
 import ctypes
-from sockbroker import session
-first = session.current()
-assert session.current() is first
+from sockbroker import process
+first = process.current()
+assert process.current() is first
 # PR_CAPBSET_DROP concerns programs that are started, not this one; capset() the thread.
 header = (ctypes.c_uint32 * 2)(0x20080522, 0)
 sets = (ctypes.c_uint32 * 6)()
@@ -227,7 +227,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.capget(header, sets) == 0
 for word in (0, 1): sets[word] &= ~(1 << 13)  # CAP_NET_RAW: effective, permitted
 assert libc.capset(header, sets) == 0
-print(session.current() is first)
+print(process.current() is first)
 """
         self.check(text, "False", self.broker())
 

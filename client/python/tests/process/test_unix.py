@@ -8,7 +8,7 @@ import unittest
 
 from process.common import Broker, code, program
 from sockbroker.unix_paths import write_new_socket, write_socket
-from sockbroker.values import Outgoing
+from sockbroker.encoding import Outgoing
 
 MODES = ("direct", "mediated", "remote")
 PATHS = """

@@ -13,7 +13,7 @@ import sys
 from typing import Any, Mapping
 
 from . import handle
-from .broker_session import Session
+from .session import Session
 from .errors import BrokerError
 from .handle import FIRST_SHOWN
 from .replacement import Replacement

@@ -6,13 +6,13 @@ import functools
 import types
 from typing import Any
 
-from . import creation, handle, names, native, session
+from . import creation, handle, native, process, resolver
 from .arguments import function
 from .base import Sealed
 from .direct import DirectSocket, instead
 from .settings import DIRECT, REMOTE
 from .transfer import HandleSocket
-from .values import integer
+from .encoding import integer
 
 SNIFFING = {"SIO_RCVALL": 0x98000001, "RCVALL_OFF": 0, "RCVALL_ON": 1}
 """Constants of other platforms' modules that the broker understands."""
@@ -28,7 +28,7 @@ def build(mode: str) -> types.ModuleType:
         setattr(made, name, value)
     if mode == REMOTE:
         _take_constants(made)
-    served: dict[str, Any] = {} if mode == DIRECT else dict(names.FUNCTIONS)
+    served: dict[str, Any] = {} if mode == DIRECT else dict(resolver.FUNCTIONS)
     if mode == DIRECT:
         served["sethostname"] = _sethostname
     cls = _socket_class(mode)
@@ -52,7 +52,7 @@ def _socket_class(mode: str) -> Any:
 
 def _take_constants(made: types.ModuleType) -> None:
     """The numbers of the broker's platform. What it does not have does not exist."""
-    answer = session.call("socket.constants", [])[1].value
+    answer = process.call("socket.constants", [])[1].value
     constants = answer["constants"]
     for name in dir(native.module):
         is_constant = name[:1].isupper() and isinstance(getattr(native.module, name), int)
@@ -112,4 +112,4 @@ def _sethostname(name: Any, /) -> None:
         refused = error
     else:
         return
-    instead(refused, f"sethostname({name!r})", lambda: names.sethostname(name))
+    instead(refused, f"sethostname({name!r})", lambda: resolver.sethostname(name))

@@ -15,7 +15,7 @@ from pickle import PickleBuffer
 from typing import Any, Iterable
 
 from . import frame, native
-from .answer import Answer
+from .jsonrpc import Answer
 
 _RIGHTS = (int(native.module.SOL_SOCKET), int(native.module.SCM_RIGHTS))
 _INT = array.array("i").itemsize

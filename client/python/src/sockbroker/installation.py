@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from . import elsewhere, module, readiness, session, stand_ins
+from . import native_modules, os_functions, process, select_functions, socket_module
 from .settings import Settings
 
 
@@ -17,11 +17,11 @@ def install(mode: str | None = None, broker: str | None = None) -> Settings:
     remote mode if there is no broker, since the constants are its; in the other modes the first call that
     needs it tells.
     """
-    chosen = session.configure(mode, broker)
-    readiness.install()
-    stand_ins.install()
-    elsewhere.watch()
-    sys.modules["_socket"] = module.build(chosen.mode)
+    chosen = process.configure(mode, broker)
+    select_functions.install()
+    os_functions.install()
+    native_modules.watch()
+    sys.modules["_socket"] = socket_module.build(chosen.mode)
     present = sys.modules.get("socket")
     if present is not None:
         importlib.reload(present)

@@ -6,9 +6,9 @@ import os
 import sys
 from typing import Any
 
-from . import native, session
+from . import native, process
 from .arguments import function
-from .values import c_int, host, integer, read_address, write_address
+from .encoding import c_int, host, integer, read_address, write_address
 
 _LONG_MAX = (1 << 63) - 1
 _UNSIGNED_MAX = (1 << 32) - 1
@@ -17,7 +17,7 @@ _UNSPECIFIED = int(native.module.AF_UNSPEC)
 
 
 def _ask(name: str, params: list[Any]) -> Any:
-    return session.call(f"socket.{name}", params)[1].value
+    return process.call(f"socket.{name}", params)[1].value
 
 
 @function
@@ -157,7 +157,7 @@ def sethostname(name: Any, /) -> None:
 def setdefaulttimeout(timeout: Any, /) -> None:
     """In this process for new sockets, in the broker for accepted ones."""
     native.module.setdefaulttimeout(timeout)
-    where = session.opened()
+    where = process.opened()
     if where is not None:
         where.call("socket.setdefaulttimeout", [native.module.getdefaulttimeout()])
 
