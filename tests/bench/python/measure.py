@@ -69,7 +69,12 @@ def payload(mediated):
     """64 KiB through a Unix pair of the broker's, by attachment and in base64."""
     a, b = mediated.socketpair()
     plain = Connection(process.configured().endpoint)
-    made = plain.call("socket.socketpair", []).value
+
+    def call(method, params, expected_bytes=0):
+        plain.send(method, params)
+        return plain.receive(expected_bytes).value
+
+    made = call("socket.socketpair", [])
     sender, receiver = (one["handle"] for one in made)
 
     def by_attachment():
@@ -80,10 +85,10 @@ def payload(mediated):
 
     def in_base64():
         data = binascii.b2a_base64(KIB_64, newline=False).decode("ascii")
-        plain.call("socket.sendall", [sender, data])
+        call("socket.sendall", [sender, data])
         left = len(KIB_64)
         while left:
-            left -= len(binascii.a2b_base64(plain.call("socket.recv", [receiver, left], room=100_000).value["data"]))
+            left -= len(binascii.a2b_base64(call("socket.recv", [receiver, left], expected_bytes=100_000)["data"]))
 
     with a, b:
         yield figure("64 KiB sent and received, base64 in JSON", "x attachments", 60, in_base64, by_attachment)

@@ -1,45 +1,50 @@
-"""CPython's own words for wrong arguments.
+"""CPython's own exceptions for wrong arguments.
 
-Where an argument cannot be spelt, or the broker refuses it, the same call is made on a socket object of
-the interpreter that has the same family and no descriptor. CPython checks arguments before anything else,
-so it raises what it always raises; if it finds nothing wrong it gets no further than `EBADF`.
+If this package cannot encode an argument, or the broker refuses it, the same call is made on a socket object of the
+interpreter with the same family and no descriptor. CPython checks arguments first, so it raises its usual exception.
+If it finds nothing wrong, the call ends with `EBADF` and has no effect.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, TypeVar
+from collections.abc import Callable
 
 from . import native
 from .errors import ArgumentError, BrokerError
-from .handle import LOCAL
+from .handle import UNMEDIATED
+from .hints import TYPE_CHECKING, Any
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _RESOLVER = (native.module.gaierror, native.module.herror)
 _WRONG = (ArgumentError, TypeError, ValueError, OverflowError, BufferError)
 
 
 def method(function: _Function) -> _Function:
-    """A method that is served by the broker.
+    """Wraps a method that the broker serves.
 
-    What it raises has no traceback into this package: a traceback would hold the caller's buffers, which
-    could then not be resized, and would keep sockets from being collected.
+    Its exceptions have no traceback into this package. A traceback would keep the caller's buffers, which could then
+    not be resized, and would keep sockets from being garbage-collected.
     """
     natively = getattr(native.Socket, function.__name__, None)
 
     @functools.wraps(function)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            if self._handle is LOCAL and natively is not None:
+            if self._handle is UNMEDIATED and natively is not None:
                 return natively(self, *args, **kwargs)
             try:
                 return function(self, *args, **kwargs)
             except BrokerError as error:
-                if not error.is_unsent or not self._revive():
+                if not error.is_unsent or not self._readopt():
                     raise
             return function(self, *args, **kwargs)
         except _WRONG as error:
-            failure = _explained(natively, (_empty(self), *args), kwargs, error)
+            failure = _as_cpython(natively, (_empty(self), *args), kwargs, error)
         except BaseException as error:
             failure = error
         _forget_frames(failure)
@@ -53,7 +58,7 @@ def method(function: _Function) -> _Function:
 
 
 def function(served: _Function) -> _Function:
-    """A function of the module that is served by the broker. Asking CPython has no effect but a look-up."""
+    """Wraps a function of the module that the broker serves. CPython's own function does at most a look-up."""
     natively = getattr(native.module, served.__name__)
 
     @functools.wraps(served)
@@ -61,7 +66,7 @@ def function(served: _Function) -> _Function:
         try:
             return served(*args, **kwargs)
         except _WRONG as error:
-            failure = _explained(natively, args, kwargs, error)
+            failure = _as_cpython(natively, args, kwargs, error)
         except BaseException as error:
             failure = error
         _forget_frames(failure)
@@ -75,23 +80,23 @@ def function(served: _Function) -> _Function:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """Takes this package out of a traceback; the handler of a signal stays in it."""
+    """Removes the frames of this package from a traceback. The frames of a signal handler stay."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
         try:
             trace.tb_frame.clear()
         except RuntimeError:
-            pass  # the frame at hand
+            pass  # this frame is still running
         trace = trace.tb_next
     error.__traceback__ = trace
     if isinstance(error, BrokerError):
         error.__context__ = None
 
 
-def _explained(natively: Any, args: Any, kwargs: Any, error: Exception) -> BaseException:
-    """What CPython raises for these arguments; the error at hand if it finds nothing wrong."""
+def _as_cpython(natively: Any, args: Any, kwargs: Any, error: Exception) -> BaseException:
+    """The exception that CPython raises for these arguments; `error` if it finds nothing wrong."""
     if isinstance(error, ArgumentError):
-        error = error.made
+        error = error.exception
     error.__context__ = None
     if natively is None:
         return error
@@ -110,27 +115,21 @@ def _explained(natively: Any, args: Any, kwargs: Any, error: Exception) -> BaseE
 
 def _empty(sock: Any) -> Any:
     """A socket object of the same family without a descriptor."""
-    return _empty_of(int(sock._family()), int(sock._kind()), int(sock._protocol()))
+    return _empty_of(native.family_of(sock), native.type_of(sock), native.protocol_of(sock))
 
 
 @functools.lru_cache(maxsize=32)
-def _empty_of(family: int, kind: int, protocol: int) -> Any:
-    made = labelled(native.Socket, family, kind, protocol)
+def _empty_of(family: int, type_: int, proto: int) -> Any:
+    made = native.Socket.__new__(native.Socket)
+    set_attributes(made, family, type_, proto)
     return made
 
 
-def labelled(cls: Any, family: int, kind: int, protocol: int) -> Any:
-    """An instance of the interpreter's class that claims to be such a socket, and has no descriptor."""
-    made = cls.__new__(cls)
-    label(made, family, kind, protocol)
-    return made
-
-
-def label(sock: Any, family: int, kind: int, protocol: int) -> None:
-    """Initialises the interpreter's part of a socket object, which then has no descriptor."""
+def set_attributes(sock: Any, family: int, type_: int, proto: int) -> None:
+    """Sets family, type and protocol in the interpreter's part of a socket object, which gets no descriptor."""
     borrowed, other = native.module.socketpair()
     try:
-        native.Socket.__init__(sock, family, kind, protocol, borrowed.fileno())
+        native.Socket.__init__(sock, family, type_, proto, borrowed.fileno())
         native.Socket.detach(sock)
     finally:
         borrowed.close()

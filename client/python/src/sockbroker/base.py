@@ -1,30 +1,39 @@
-"""What every socket object of this package has: the interpreter's class below, and perhaps a handle.
+"""The common class of brokered sockets.
 
-The class below holds the descriptor, where there is one, so that `ssl`, `select` and `fileno()` work on it.
+    socket.socket                  the standard library's class, in `socket.py`
+    MediatedSocket, DirectSocket   `_socket.socket` in the modes: how operations reach the kernel
+    BrokeredSocket                 owns the handle, and becomes the socket that a number passes on
+    the interpreter's class        holds the descriptor, if there is one, for `ssl`, `select` and `fileno()`
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
 from . import native
-from .arguments import label, method
-from .handle import FIRST_SHOWN, Facts, Handle, Transit, detach, note_descriptor
+from .arguments import method, set_attributes
+from .handle import FIRST_PSEUDO, Handle, Transit, detach, note_descriptor
+from .hints import Any
 
 
-class Sealed(type):
-    """The class `_socket.socket` cannot be changed, in CPython as here; its subclasses can."""
+class SocketType(type):
+    """The type of `_socket.socket`: gives a class CPython's name and documentation, and refuses changes of it."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], contents: dict[str, Any], as_socket: bool = False) -> SocketType:
+        if as_socket:
+            name = "socket"
+            contents.update(__module__="_socket", __qualname__=name, __doc__=native.Socket.__doc__, is_immutable=True)
+        return super().__new__(mcs, name, bases, contents)
 
     def __setattr__(cls, name: str, value: Any) -> None:
-        if "sealed" in cls.__dict__:
+        if "is_immutable" in cls.__dict__:
             raise TypeError(f"cannot set {name!r} attribute of immutable type '_socket.socket'")
         super().__setattr__(name, value)
 
 
-class Base(native.Socket, metaclass=Sealed):  # type: ignore[misc]
-    """A socket object with room for a handle."""
+class BrokeredSocket(native.Socket, metaclass=SocketType):  # type: ignore[misc]
+    """A socket object that can own a handle of the broker."""
 
     __slots__ = ("_handle",)
     _handle: Handle | None
@@ -41,12 +50,12 @@ class Base(native.Socket, metaclass=Sealed):  # type: ignore[misc]
         if handle is not None:
             self._handle = None
             if not handle.close() and native.Socket.fileno(self) < 0:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # closed by its number
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # closed by its number before
         native.Socket.close(self)
 
     @method
     def detach(self) -> int:
-        """The descriptor, which is the caller's; where there is none, the number that passes the handle on."""
+        """Returns the descriptor, which the caller owns, or a pseudo descriptor, which passes the handle on."""
         handle, self._handle = self._handle, None
         number: int = native.Socket.detach(self)
         if handle is not None and number < 0:
@@ -55,44 +64,38 @@ class Base(native.Socket, metaclass=Sealed):  # type: ignore[misc]
             handle.close()
         return number
 
-    def _take(self, passed: Transit) -> None:
-        """Becomes the socket that an integer passed on."""
-        facts = passed.facts
-        if passed >= FIRST_SHOWN:
-            label(self, *facts[:3])
+    def _open(self) -> Handle:
+        """The handle. Raises `EBADF` if the socket is closed."""
+        handle = self._handle
+        if handle is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return handle
+
+    def _become(self, passed: Transit) -> None:
+        """Becomes the socket that an integer passes on."""
+        spec = passed.spec
+        if passed >= FIRST_PSEUDO:
+            set_attributes(self, *spec[:3])
         else:
-            native.Socket.__init__(self, *facts[:3], int(passed))
+            native.Socket.__init__(self, *spec[:3], int(passed))
         self._handle = passed.handle
-        if facts.timeout != native.Socket.gettimeout(self):
-            self._note_timeout(facts.timeout)
+        if spec.timeout != native.Socket.gettimeout(self):
+            self._apply_timeout(native.Socket.settimeout, spec.timeout)
         self._note_descriptor()
+
+    def _apply_timeout(self, setter: Any, value: Any) -> None:
+        """Sets the timeout of the interpreter's part, which stores it also if its system call has no descriptor."""
+        try:
+            setter(self, value)
+        except OSError:
+            if native.Socket.fileno(self) >= 0:
+                raise
 
     def _note_descriptor(self) -> None:
         descriptor = native.Socket.fileno(self)
         if descriptor >= 0 and self._handle is not None:
             note_descriptor(descriptor, self._handle)
 
-    def _note_timeout(self, seconds: float | None) -> None:
-        """The timeout below; without a descriptor it is noted all the same."""
-        try:
-            native.Socket.settimeout(self, seconds)
-        except OSError:
-            if native.Socket.fileno(self) >= 0:
-                raise
-
-    def _revive(self) -> bool:
-        """Whether the socket has got another handle, in place of one that was lost."""
+    def _readopt(self) -> bool:
+        """Gets another handle in place of one that is lost. Returns whether it did."""
         return False
-
-    def _facts(self) -> Facts:
-        timeout = native.Socket.gettimeout(self)
-        return Facts(self._family(), self._kind(), self._protocol(), timeout)
-
-    def _family(self) -> int:
-        return native.Socket.family.__get__(self)  # type: ignore[no-any-return]
-
-    def _kind(self) -> int:
-        return native.Socket.type.__get__(self)  # type: ignore[no-any-return]
-
-    def _protocol(self) -> int:
-        return native.Socket.proto.__get__(self)  # type: ignore[no-any-return]

@@ -1,20 +1,21 @@
-"""A call that one thread waits for and another one sends and receives."""
+"""A call on a shared connection: one thread waits for it, another one sends and receives."""
 
 from __future__ import annotations
 
 import _thread
-from typing import Any, Sequence
+from collections.abc import Sequence
 
 from . import frame
-from .jsonrpc import Answer, request
+from .hints import Any
+from .jsonrpc import Response, encode_request
 
 
 class Call:
-    """A request, and the thread that waits for its answer."""
+    """A request, and the means to wake the thread that waits for its response."""
 
     __slots__ = (
-        "method", "handle", "body", "attachments", "descriptors", "number",
-        "answer", "error", "cancelled", "is_notification", "finished", "done", "bell",
+        "method", "handle", "params", "attachments", "descriptors", "number",
+        "response", "error", "cancelled", "is_notification", "finished", "done", "bell",
     )  # fmt: skip
 
     def __init__(
@@ -23,30 +24,30 @@ class Call:
         first = params[0] if isinstance(params, list) and params else None
         self.method = method
         self.handle = params.get("handle") if isinstance(params, dict) else first
-        self.body = params
+        self.params = params
         self.attachments = [bytes(part) for part in attachments]
         self.descriptors = list(descriptors)
         self.number = 0
-        self.answer: Answer | None = None
+        self.response: Response | None = None
         self.error: Exception | None = None
         self.cancelled = self.is_notification = self.finished = False
         self.bell: Any = None
-        """A socket that gets the end of its stream when the call ends."""
+        """A socket that is closed when the call ends, so that its peer becomes readable."""
         self.done = _thread.allocate_lock()
         self.done.acquire()
 
     def frame(self) -> bytes:
         """The bytes of the request."""
-        body = request(None if self.is_notification else self.number, self.method, self.body)
-        head = frame.write_head(len(body), [len(part) for part in self.attachments], len(self.descriptors))
-        return b"".join((head, body, *self.attachments))
+        body = encode_request(None if self.is_notification else self.number, self.method, self.params)
+        header = frame.encode_header(len(body), [len(part) for part in self.attachments], len(self.descriptors))
+        return b"".join((header, body, *self.attachments))
 
     def size(self) -> int:
-        """About the bytes of the request."""
+        """The approximate size of the request in bytes."""
         return sum(map(len, self.attachments))
 
     def finish(self) -> None:
-        """Lets the thread that waits go on."""
+        """Wakes the thread that waits."""
         if not self.finished:
             self.finished = True
             if self.bell is not None:

@@ -1,76 +1,74 @@
-"""One connection to the broker: one call at a time, with attachments and descriptors.
+"""One connection to the broker with one call at a time, its attachments and its descriptors.
 
-Whatever goes wrong in the middle of a call, the connection is of no further use: close it. The session
-then asks the broker on another connection what became of the call. `shared.py` has several calls in progress
-on one connection.
+After an exception in the middle of a call the connection is unusable: close it. The session then asks the broker on
+another connection for the outcome of the call. `shared.py` has several calls in progress on one connection.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import time
-from typing import TYPE_CHECKING, Any, Sequence
+from collections.abc import Sequence
 
 from . import frame, native
-from .jsonrpc import Answer, answer_of, decode, encode
+from .control_socket import ControlSocket, with_high_number
 from .errors import BrokerError
-from .control_socket import FILE, Owned, raised
+from .hints import TYPE_CHECKING, Any
+from .jsonrpc import Response, decode, decode_response, encode, encode_cancellation
 from .settings import Endpoint
 
 if TYPE_CHECKING:
     import subprocess
 
 _FIRST_READ = 1 << 18
-_HEAD_ROOM = 1024
-_PEEK = native.module.MSG_PEEK | native.module.MSG_DONTWAIT
+_HEADER_BYTES = 1024
 _CLOEXEC = native.module.MSG_CMSG_CLOEXEC
 _CONNECT_SECONDS = 10.0
-_fstat: Any = os.fstat
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
 LOST = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
-"""Errors of a connection that is of no further use."""
+"""Error numbers of a connection that has ended."""
 
 
 class Unsent(OSError):
-    """The kernel did not take the descriptors of a request, of which nothing has been sent."""
+    """The kernel refused the descriptors of a request. No byte of the request has been sent."""
 
 
 class Connection:
     """A stream to the broker."""
 
-    __slots__ = ("stream", "_endpoint", "_process", "_descriptors", "_method", "number", "request", "__weakref__")
+    __slots__ = ("stream", "is_ours", "_endpoint", "_process", "_descriptors", "_method", "number", "request", "__weakref__")
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Connects; `BrokerError` if nobody serves there."""
+        """Connects. Raises `BrokerError` if there is no broker."""
         self._endpoint = endpoint
         self._process: subprocess.Popen[bytes] | None = None
         self._descriptors: list[int] = []
         self._method = ""
         self.number = -1
-        """The connection's number, as `call.resolve` names it."""
+        """The number of the connection, which `call.resolve` takes."""
         self.request = 0
         """The id of the latest request."""
         self.stream = self._open()
+        self.is_ours = self.stream.is_ours
+        """Whether the program has left the descriptor of the connection alone."""
 
-    def _open(self) -> Owned:
+    def _open(self) -> ControlSocket:
         if self._endpoint.command:
-            return self._spawn()
-        stream = Owned(native.module.AF_UNIX, native.module.SOCK_STREAM)
-        stream.claim()
+            return self._start_command()
+        stream = ControlSocket(native.module.AF_UNIX, native.module.SOCK_STREAM)
+        stream.remember_file()
         try:
             self._connect(stream)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise BrokerError(f"the broker at {self._endpoint} cannot be reached: {reason}") from None
+            raise self._unreachable(error) from None
         else:
-            return raised(stream)
+            return with_high_number(stream)
         finally:
             stream.close()
 
-    def _connect(self, stream: Owned) -> None:
-        """Connects. While the broker has not accepted earlier connections the kernel may have no room for one."""
+    def _connect(self, stream: ControlSocket) -> None:
+        """Connects. Retries while the backlog is full of connections that the broker has not accepted yet."""
         stream.setblocking(False)
         deadline = time.monotonic() + _CONNECT_SECONDS
         pause = _FIRST_PAUSE
@@ -84,7 +82,7 @@ class Connection:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _spawn(self) -> Owned:
+    def _start_command(self) -> ControlSocket:
         import subprocess  # slow to import, and for this alone
 
         ours, theirs = native.module.socketpair()
@@ -92,40 +90,30 @@ class Connection:
             self._process = subprocess.Popen(self._endpoint.command, stdin=theirs, stdout=theirs)
         except OSError as error:
             ours.close()
-            raise BrokerError(f"the broker at {self._endpoint} cannot be reached: {error}") from None
+            raise self._unreachable(error) from None
         finally:
             theirs.close()
-        return raised(ours)
+        return with_high_number(ours)
 
-    def begin(self, method: str, params: dict[str, Any]) -> Answer:
-        """The first call: attaches the connection to a session. A silent broker is given up."""
+    def _unreachable(self, error: OSError) -> BrokerError:
+        reason = error.strerror or str(error)
+        advice = "check that sockbrokerd runs there, or set --broker or SOCKBROKER"
+        return BrokerError(f"cannot connect to the broker at {self._endpoint}: {reason}; {advice}")
+
+    def begin(self, method: str, params: dict[str, Any]) -> Response:
+        """The first call: attaches the connection to a session. Fails if the broker does not respond in time."""
         self.stream.settimeout(_CONNECT_SECONDS)
-        answer = self.call(method, {**params, "attachments": True})
+        self.send(method, {**params, "attachments": True})
+        response = self.receive()
         self.stream.settimeout(None)
-        if answer.error is None:
-            self.number = answer.value["connection"]
-        return answer
-
-    def call(
-        self,
-        method: str,
-        params: Any,
-        attachments: Sequence[Any] = (),
-        descriptors: Sequence[int] = (),
-        room: int = 0,
-        takes_descriptors: bool = False,
-    ) -> Answer:
-        """Calls a method and waits for its answer, which may have about `room` bytes of attachments.
-
-        Any exception leaves the connection in the middle of a call; `BrokerError` if the broker has gone.
-        """
-        self.send(method, params, attachments, descriptors)
-        return self.receive(room, takes_descriptors)
+        if response.error is None:
+            self.number = response.value["connection"]
+        return response
 
     def send(
         self, method: str, params: Any, attachments: Sequence[Any] = (), descriptors: Sequence[int] = ()
     ) -> None:
-        """Sends a request."""
+        """Sends a request. Raises `BrokerError` if the broker has gone, as `receive` does."""
         number = self.request = self.request + 1
         self._method = method
         body = ('{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (number, method, encode(params))).encode()
@@ -139,50 +127,50 @@ class Connection:
         except OSError as error:
             raise self._lost(error) from None
 
-    def receive(self, room: int = 0, takes_descriptors: bool = False) -> Answer:
-        """Waits for the answer to the request."""
+    def receive(self, expected_bytes: int = 0, takes_descriptors: bool = False) -> Response:
+        """Waits for the response to the request, with about this many bytes of attachments."""
         try:
-            if room or takes_descriptors:
-                answer = self._receive(b"", room, takes_descriptors)
+            if expected_bytes or takes_descriptors:
+                response = self._receive(b"", expected_bytes, takes_descriptors)
             else:
-                data = self.stream.recv(_HEAD_ROOM)
-                head, _, body = data.partition(b"\r\n\r\n")
-                if head == b"Content-Length: %d" % len(body):  # JSON alone, and all of it: most answers
-                    answer = Answer(decode(body.decode(), 0)[0])
+                data = self.stream.recv(_HEADER_BYTES)
+                header, _, body = data.partition(b"\r\n\r\n")
+                if header == b"Content-Length: %d" % len(body):  # JSON alone and complete: most responses
+                    response = Response(decode(body.decode(), 0)[0])
                 else:
-                    answer = self._receive(data, 0, False)
+                    response = self._receive(data, 0, False)
         except (OSError, ValueError, EOFError, StopIteration) as error:
             raise self._lost(error) from None
-        if answer.id != self.request:
-            raise BrokerError(f"the broker at {self._endpoint} answered another request: {answer.error}")
-        return answer
+        if response.id != self.request:
+            text = f"{self._method} failed: the broker at {self._endpoint} sent the response to another request"
+            raise BrokerError(f"{text}: {response.error}")
+        return response
 
     def cancel(self) -> None:
-        """Asks the broker to end the request; it is answered all the same."""
-        text = '{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}' % self.request
+        """Cancels the request. The broker responds to it all the same."""
         try:
-            self._send(text.encode(), (), ())
+            self._send(encode_cancellation(self.request), (), ())
         except OSError as error:
             raise self._lost(error) from None
 
     def loss_during(self, method: str, reason: str = "") -> str:
-        """What a `BrokerError` says when the connection is lost."""
-        return f"the broker at {self._endpoint} ended the connection during {method}{reason}"
+        """The text of a `BrokerError` when the connection is lost."""
+        return f"{method} failed: the broker at {self._endpoint} closed the connection{reason}; check that it still runs"
 
     def _lost(self, error: Exception) -> BrokerError:
         if self.number < 0 and isinstance(error, EOFError):
-            text = "closed a new connection: it may have reached one of its limits connections and connections_per_user"
-            return BrokerError(f"the broker at {self._endpoint} {text}")
-        return BrokerError(self.loss_during(self._method, f": {error}" if str(error) else ""))
+            text = f"the broker at {self._endpoint} closed a new connection"
+            return BrokerError(f"{text}: one of its limits connections and connections_per_user may be reached")
+        return BrokerError(self.loss_during(self._method, f" ({error})" if str(error) else ""))
 
     def _send(self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int]) -> None:
         lengths = [len(part) for part in attachments]
-        text = frame.write_head(len(body), lengths, len(descriptors)) + body
+        text = frame.encode_header(len(body), lengths, len(descriptors)) + body
         parts = [text, *attachments]
         try:
             sent = self.stream.sendmsg(parts, frame.rights(descriptors))
         except OSError as error:
-            if not descriptors or error.errno in LOST or not self.stream.is_ours():
+            if not descriptors or error.errno in LOST or not self.is_ours():
                 raise
             raise Unsent(error.errno, error.strerror) from None
         for part in parts:
@@ -192,32 +180,22 @@ class Connection:
             else:
                 sent -= len(part)
 
-    def _receive(self, data: bytes, room: int, takes: bool) -> Answer:
-        """An answer in a frame of any form, of which `data` has come."""
-        data = data or self._read(min(room, _FIRST_READ) + _HEAD_ROOM, takes)
-        while True:
-            found = frame.read_head(data)
-            if found is not None:
-                break
-            data += self._read(_HEAD_ROOM, takes)
-        head, at = found
-        whole = at + head.content + sum(head.attachments)
-        if len(data) < whole:
-            data = self._read_rest(data, whole)
-        text = data[at : at + head.content]
-        at += head.content
-        parts = []
-        for length in head.attachments:
-            parts.append(data[at : at + length])
-            at += length
-        received, self._descriptors = self._descriptors[: head.descriptors], self._descriptors[head.descriptors :]
-        frame.close_all(self._descriptors)  # no frame has announced them
+    def _receive(self, data: bytes, expected_bytes: int, takes_descriptors: bool) -> Response:
+        """A response in a frame of any form, which begins with `data`."""
+        data = data or self._read(min(expected_bytes, _FIRST_READ) + _HEADER_BYTES, takes_descriptors)
+        while (header := frame.decode_header(data)) is None:
+            data += self._read(_HEADER_BYTES, takes_descriptors)
+        if len(data) < header.frame_size():
+            data = self._read_rest(data, header.frame_size())
+        text, attachments = header.split(data)
+        received, extra = self._descriptors[: header.descriptors], self._descriptors[header.descriptors :]
         self._descriptors = []
-        return answer_of(text, parts, received, head.descriptors)
+        frame.close_all(extra)  # the header did not announce them
+        return decode_response(text, attachments, received, header.descriptors)
 
-    def _read(self, size: int, takes: bool) -> bytes:
-        """What has come; descriptors beside it are kept until their frame is whole."""
-        if not takes:
+    def _read(self, size: int, takes_descriptors: bool) -> bytes:
+        """Reads what has arrived, and keeps its descriptors until their frame is complete."""
+        if not takes_descriptors:
             data = self.stream.recv(size)
         else:
             data, ancillary, _, _ = self.stream.recvmsg(size, frame.DESCRIPTOR_SPACE, _CLOEXEC)
@@ -227,43 +205,25 @@ class Connection:
             raise EOFError
         return data  # type: ignore[no-any-return]
 
-    def _read_rest(self, data: bytes, whole: int) -> bytes:
-        """The whole frame. Its descriptors came with its first byte."""
-        buffer = bytearray(whole)
+    def _read_rest(self, data: bytes, size: int) -> bytes:
+        """Reads the rest of a frame that begins with `data`. Its descriptors arrived with its first byte."""
+        buffer = bytearray(size)
         buffer[: len(data)] = data
         at = len(data)
         with memoryview(buffer) as view:
-            while at < whole:
+            while at < size:
                 n = self.stream.recv_into(view[at:])
                 if not n:
                     raise EOFError
                 at += n
         return bytes(buffer)
 
-    def is_ours(self) -> bool:
-        """Whether the program has left the connection's number alone."""
-        try:
-            return _fstat(self.stream.fileno())[FILE] == self.stream.file  # type: ignore[no-any-return]
-        except (OSError, ValueError):
-            return False
-
-    def is_alive(self) -> bool:
-        """Whether the broker has left the connection open; no call may be in progress on it."""
-        if not self.stream.is_ours():
-            return False
-        try:
-            return bool(self.stream.recv(1, _PEEK))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
     def fileno(self) -> int:
-        """The descriptor, to wait for an answer together with something else; -1 once closed."""
+        """The descriptor, to wait for the response together with something else; -1 once closed."""
         return self.stream.fileno()  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Ends the connection; the broker cancels what is under way on it."""
+        """Closes the connection. The broker cancels the calls in progress on it."""
         self.stream.close()
         frame.close_all(self._descriptors)
         self._descriptors = []
@@ -273,6 +233,6 @@ class Connection:
             process.wait()
 
     def forget(self) -> None:
-        """Closes this process's copy after a fork; the parent's goes on."""
+        """Closes this process's copy after a fork. The parent keeps the connection."""
         self._process = None
         self.stream.close()

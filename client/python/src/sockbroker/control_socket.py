@@ -1,7 +1,7 @@
-"""Sockets of this package itself, whose numbers the program may close and use again.
+"""The package's own sockets, whose descriptors the program can close and reuse.
 
-`os.closerange()` and loops over `os.close()`, as daemons make them, do not know of these sockets. So each
-remembers which open file it is, and neither uses nor closes its number once that means another file.
+A program that closes all descriptors, as daemons do with `os.closerange()`, closes these too. So each socket
+remembers the open file of its descriptor, and neither uses nor closes the number once it means another file.
 """
 
 from __future__ import annotations
@@ -9,37 +9,36 @@ from __future__ import annotations
 import fcntl
 import os
 import weakref
-from typing import Any
 
 from . import native
+from .hints import Any
 
-# Programs expect the lowest numbers to be theirs.
-_LOWEST_NUMBER = 512
+_LOWEST_NUMBER = 512  # programs expect to get the lowest numbers
 FILE = slice(1, 3)  # st_ino and st_dev of a stat result
 
-_owned: weakref.WeakSet[Owned] = weakref.WeakSet()
+_control_sockets: weakref.WeakSet[ControlSocket] = weakref.WeakSet()
 
 
-class Owned(native.Socket):  # type: ignore[misc]
-    """A socket of this package. It may end with the interpreter, without a warning."""
+class ControlSocket(native.Socket):  # type: ignore[misc]
+    """A socket of this package. The interpreter does not warn if it is still open at the end."""
 
     __slots__ = ("file", "__weakref__")
     file: Any
 
-    def claim(self) -> None:
-        """Remembers the file that the number means now."""
+    def remember_file(self) -> None:
+        """Remembers the file that the descriptor means now."""
         self.file = os.fstat(self.fileno())[FILE]
-        _owned.add(self)
+        _control_sockets.add(self)
 
     def is_ours(self, _fstat: Any = os.fstat) -> bool:
-        """Whether the number still means the same file."""
+        """Whether the descriptor still means the same file."""
         try:
             return _fstat(self.fileno())[FILE] == self.file  # type: ignore[no-any-return]
         except (OSError, ValueError):
             return False
 
     def close(self) -> None:
-        """Closes the number if it is still this socket's."""
+        """Closes the descriptor if it still means this socket."""
         if self.fileno() >= 0:
             if self.is_ours():
                 native.Socket.close(self)
@@ -50,20 +49,20 @@ class Owned(native.Socket):  # type: ignore[misc]
         _close(self)
 
 
-def raised(sock: Any) -> Owned:
-    """The socket under a high number, blocking."""
+def with_high_number(sock: Any) -> ControlSocket:
+    """Moves a socket to a high descriptor number. The new socket is blocking."""
     try:
         number = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_NUMBER)
     except (OSError, ValueError):
         number = os.dup(sock.fileno())  # the limit of open files is lower
-    high = Owned(fileno=number)
-    high.claim()
+    high = ControlSocket(fileno=number)
+    high.remember_file()
     sock.close()
     high.settimeout(None)
     return high
 
 
-def is_owned(number: int) -> bool:
-    """Whether a descriptor is a socket of this package, under this number or another."""
+def is_control_socket(number: int) -> bool:
+    """Whether a descriptor means a socket of this package, under its own number or another."""
     file = os.fstat(number)[FILE]
-    return any(sock.file == file for sock in list(_owned))
+    return any(sock.file == file for sock in list(_control_sockets))

@@ -1,126 +1,117 @@
-"""Making sockets in the broker, and adopting descriptors."""
+"""Creates sockets in the broker, and lets the broker adopt descriptors."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
 from . import native, process
-from .jsonrpc import Answer
-from .session import Session
+from .control_socket import is_control_socket
 from .errors import ArgumentError, BrokerError, Denied
-from .handle import LOCAL, Facts, Handle, Transit, close_number
-from .control_socket import is_owned
-from .process import configured
+from .handle import UNMEDIATED, Handle, SocketSpec, Transit, close_number, spec_of
+from .hints import Any
+from .jsonrpc import Response
+from .session import Session
 from .settings import REMOTE
-
 
 _UNIX = int(native.module.AF_UNIX)
 
 
 def wants_descriptor() -> bool:
-    """Whether new sockets come with a descriptor."""
-    return configured().mode != REMOTE
+    """Whether new sockets get a descriptor."""
+    return process.configured().mode != REMOTE
 
 
-def create(family: int, kind: int, protocol: int) -> Transit:
-    """`socket.socket`, with a descriptor if the mode has one and the policy hands it over."""
-    params = {"family": family, "type": kind, "proto": protocol, "timeout": default_timeout()}
-    return _made("socket.socket", params, 1)[0]
+def create(family: int, type_: int, proto: int) -> Transit:
+    """`socket.socket`, with a descriptor if the mode has one and the policy passes it."""
+    return _create("socket.socket", family, type_, proto)[0]
 
 
-def pair(family: int, kind: int, protocol: int) -> list[Transit]:
-    """`socket.socketpair`. Unix sockets are made by this process where it has descriptors, or the broker may not."""
+def pair(family: int, type_: int, proto: int) -> list[Transit]:
+    """`socket.socketpair`.
+
+    This process creates Unix sockets itself in the modes with descriptors, and where the policy excludes the broker.
+    """
     if family == _UNIX and wants_descriptor():
-        return native_pair(family, kind, protocol)
-    params = {"family": family, "type": kind, "proto": protocol, "timeout": default_timeout()}
+        return native_pair(family, type_, proto)
     try:
-        return _made("socket.socketpair", params, 2)
+        return _create("socket.socketpair", family, type_, proto)
     except Denied:
         if family != _UNIX:
             raise
-    return native_pair(family, kind, protocol)
+    return native_pair(family, type_, proto)
 
 
-def _made(method: str, params: dict[str, Any], count: int) -> list[Transit]:
+def _create(method: str, family: int, type_: int, proto: int) -> list[Transit]:
+    timeout = native.module.getdefaulttimeout()
+    params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
     if wants_descriptor():
         try:
-            where, answer = _call(method, {**params, "want_fd": True})
-            return _transits(where, answer, count)
+            return _call(method, {**params, "want_fd": True})
         except Denied:
-            pass  # perhaps the descriptor alone: the next call tells
-    where, answer = _call(method, params)
-    return _transits(where, answer, count)
+            pass  # perhaps the policy forbids the descriptor alone: the next call shows it
+    return _call(method, params)
 
 
-def _call(method: str, params: dict[str, Any]) -> tuple[Session, Answer]:
-    return process.call(method, params, unwanted=discard, takes_descriptors=True)
+def _call(method: str, params: dict[str, Any]) -> list[Transit]:
+    session, response = process.call(method, params, unwanted=discard, takes_descriptors=True)
+    made = response.value if isinstance(response.value, list) else [response.value]
+    return [transit(session, one, response) for one in made]
 
 
-def _transits(where: Session, answer: Answer, count: int) -> list[Transit]:
-    made = [answer.value] if count == 1 else answer.value
-    return [transit(where, one, answer) for one in made]
-
-
-def transit(where: Session, made: Any, answer: Answer) -> Transit:
-    """The socket of a result, with the next descriptor beside the answer; `EMFILE` if there was no room for that."""
-    if answer.missing:
-        discard(where, answer)
+def transit(session: Session, made: Any, response: Response) -> Transit:
+    """The socket of a result, with the next descriptor of the response. Raises `EMFILE` if the kernel dropped that."""
+    if response.missing:
+        discard(session, response)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    handle = Handle(where, made["handle"])
-    facts = Facts(made["family"], made["type"], made["proto"], made["timeout"])
-    descriptor = answer.take()
-    return Transit(handle.shown() if descriptor is None else descriptor, handle, facts)
+    handle = Handle(session, made["handle"])
+    spec = SocketSpec(made["family"], made["type"], made["proto"], made["timeout"])
+    descriptor = response.take_descriptor()
+    return Transit(handle.pseudo_descriptor() if descriptor is None else descriptor, handle, spec)
 
 
-def discard(where: Session, answer: Answer) -> None:
-    """Closes the sockets of a call that was interrupted, which nothing else refers to."""
-    made = answer.value if isinstance(answer.value, list) else [answer.value]
+def discard(session: Session, response: Response) -> None:
+    """Closes the sockets that an interrupted call created."""
+    made = response.value if isinstance(response.value, list) else [response.value]
     for one in made:
-        close_number(where, one["handle"])
+        close_number(session, one["handle"])
 
 
-def adopt(descriptor: int, facts: Facts) -> Handle:
-    """A handle for a descriptor of the client, which stays open."""
-    if is_owned(descriptor):
-        text = "this descriptor is the package's own connection to the broker"
+def adopt(descriptor: int, spec: SocketSpec) -> Handle:
+    """A handle for a descriptor of this process, which stays open."""
+    if is_control_socket(descriptor):
+        text = f"cannot use descriptor {descriptor}: it is the package's own connection to the broker"
         raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
-    params: dict[str, Any] = {"fileno": 0, "family": facts.family, "type": facts.kind, "proto": facts.protocol}
-    params["timeout"] = facts.timeout
+    params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
+    params["timeout"] = spec.timeout
     try:
-        where, answer = process.call("socket.socket", params, unwanted=discard, descriptors=[descriptor])
+        session, response = process.call("socket.socket", params, unwanted=discard, descriptors=[descriptor])
     except ArgumentError as error:
-        raise error.made from None
-    return Handle(where, answer.value["handle"])
+        raise error.exception from None
+    return Handle(session, response.value["handle"])
 
 
-def default_timeout() -> float | None:
-    """Seconds that new sockets begin with."""
-    return native.module.getdefaulttimeout()  # type: ignore[no-any-return]
-
-
-def native_pair(family: int, kind: int, protocol: int) -> list[Transit]:
-    """A pair that this process makes itself, so that its credentials are in it, and the broker adopts if it may."""
-    made = []
-    for sock in native.module.socketpair(family, kind, protocol):
-        facts = Facts(sock.family, sock.type, sock.proto, sock.gettimeout())
-        handle = adopt_or_keep(sock.fileno(), facts)
-        made.append(Transit(sock.detach(), handle, facts))
-    return made
-
-
-def adopt_or_keep(descriptor: int, facts: Facts) -> Handle:
-    """The same. A Unix socket that the policy keeps from the broker remains this process's own."""
-    if facts.family != _UNIX:
-        return adopt(descriptor, facts)
-    where = process.opened()
-    if where is not None and where.keeps_unix_sockets:
-        return LOCAL
+def adopt_if_allowed(descriptor: int, spec: SocketSpec) -> Handle:
+    """The same. A Unix socket that the policy excludes from the broker stays native."""
+    if spec.family != _UNIX:
+        return adopt(descriptor, spec)
+    session = process.opened()
+    if session is not None and session.excludes_unix_sockets:
+        return UNMEDIATED
     try:
-        return adopt(descriptor, facts)
+        return adopt(descriptor, spec)
     except (BrokerError, Denied):
-        where = process.opened()
-        if where is not None:
-            where.keeps_unix_sockets = True
-        return LOCAL
+        session = process.opened()
+        if session is not None:
+            session.excludes_unix_sockets = True
+        return UNMEDIATED
+
+
+def native_pair(family: int, type_: int, proto: int) -> list[Transit]:
+    """A pair that this process creates, so that it has the credentials of this process, and that the broker adopts."""
+    made = []
+    for sock in native.module.socketpair(family, type_, proto):
+        spec = spec_of(sock)
+        handle = adopt_if_allowed(sock.fileno(), spec)
+        made.append(Transit(sock.detach(), handle, spec))
+    return made

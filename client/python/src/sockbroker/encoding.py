@@ -1,7 +1,7 @@
-"""Between Python's values and their spelling on the wire: integers, addresses, ancillary data.
+"""Converts Python's values to their JSON form and back: integers, addresses, ancillary data.
 
-What cannot be spelt raises `TypeError`, `ValueError` or `OverflowError`; `arguments.py` finds CPython's
-own words for it.
+A value without a JSON form raises `TypeError`, `ValueError` or `OverflowError`. `arguments.py` replaces that by
+CPython's own exception.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import binascii
 import errno
 import operator
 import os
-from pickle import PickleBuffer
-from typing import Any, Iterable
+from collections.abc import Iterable
 
 from . import frame, native
-from .jsonrpc import Answer
+from .hints import Any
+from .jsonrpc import Response
 
 _RIGHTS = (int(native.module.SOL_SOCKET), int(native.module.SCM_RIGHTS))
 _INT = array.array("i").itemsize
@@ -30,7 +30,7 @@ _INT_MAX = (1 << 31) - 1
 
 
 def integer(value: Any) -> int:
-    """An integer, of anything that is one; enumerations and booleans become plain numbers."""
+    """A plain integer, also for a member of an enumeration and for a boolean."""
     return operator.index(value) + 0
 
 
@@ -43,18 +43,20 @@ def c_int(value: Any) -> int:
 
 
 def octets(buffer: Any) -> memoryview:
-    """The bytes of anything that has the buffer protocol, which has to be released."""
+    """The bytes of any object with the buffer protocol. The caller must release the view."""
     view = memoryview(buffer)
     if not view.c_contiguous:
         raise BufferError("underlying buffer is not C-contiguous")
     try:
         return view.cast("B")
     except (TypeError, NotImplementedError):
-        return PickleBuffer(view).raw()  # of a structure
+        from pickle import PickleBuffer  # slow to import, and for structures of ctypes alone
+
+        return PickleBuffer(view).raw()
 
 
 def host(value: Any) -> str | None:
-    """The name of a host: international ones are encoded here, as in CPython."""
+    """The name of a host. This encodes an international name, as CPython does."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -64,25 +66,25 @@ def host(value: Any) -> str | None:
     raise TypeError(f"host must be str, bytes or bytearray, not {type(value).__name__}")
 
 
-def write_address(family: int, address: Any) -> Any:
-    """An address as a parameter. The broker checks numbers and ranges."""
+def encode_address(family: int, address: Any) -> Any:
+    """The JSON form of an address. The broker checks numbers and ranges."""
     if isinstance(address, str):
         return text_or_raw(os.fsencode(address))
     if isinstance(address, tuple):
         if family in _HOSTS and address:
             if address[0] is None:
-                raise TypeError("a host must be given")
+                raise TypeError("the host of an address must not be None")
             return [host(address[0]), *map(_item, address[1:3]), *map(_low_bits, address[3:])]
         if family == _CAN and address:
-            return _write_can(address)
+            return _encode_can(address)
         return [(_low_bits if family in _MASKED else _item)(item) for item in address]
     if not isinstance(address, int):
         return _raw(address)
-    raise TypeError(f"not an address: {type(address).__name__}")
+    raise TypeError(f"an address must be a tuple, text or bytes, not {type(address).__name__}")
 
 
-def _write_can(address: tuple[Any, ...]) -> list[Any]:
-    """The interface in any spelling of a file's name; the name of 64 bits of J1939 as decimal text."""
+def _encode_can(address: tuple[Any, ...]) -> list[Any]:
+    """The interface can be any form of a file name. The 64-bit name of J1939 becomes decimal text."""
     numbers: list[Any] = [integer(item) for item in address[1:]]
     if len(address) == 4:
         numbers[0] = str(numbers[0] & _WORD)
@@ -99,12 +101,12 @@ def _item(item: Any) -> Any:
 
 
 def _low_bits(item: Any) -> int:
-    """A number of which CPython takes the low 32 bits, also if it has more than JSON can carry."""
+    """The low 32 bits of a number, as CPython takes them. JSON cannot carry all bits of a longer number."""
     return integer(item) & _UNSIGNED_MAX
 
 
 def text_or_raw(name: bytes) -> Any:
-    """A name of a file: text if it is UTF-8."""
+    """The JSON form of a file name: text if the name is UTF-8, else base64."""
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -116,8 +118,8 @@ def _raw(buffer: Any) -> dict[str, str]:
         return {"base64": binascii.b2a_base64(data, newline=False).decode("ascii")}
 
 
-def read_address(value: Any, family: int) -> Any:
-    """An address of a result, as `socket` gives it."""
+def decode_address(value: Any, family: int) -> Any:
+    """Converts an address of a result to the form that `socket` returns."""
     if type(value) is list:
         if family == _PACKET and len(value) == 5:
             value[4] = binascii.a2b_base64(value[4])
@@ -132,8 +134,8 @@ def read_address(value: Any, family: int) -> Any:
     return value
 
 
-class Outgoing:
-    """What rides beside a request: attachments and descriptors."""
+class RequestParts:
+    """The attachments and descriptors of a request."""
 
     __slots__ = ("attachments", "descriptors", "_opened")
 
@@ -142,34 +144,34 @@ class Outgoing:
         self.descriptors: list[int] = []
         self._opened: list[int] = []
 
-    def __enter__(self) -> Outgoing:
+    def __enter__(self) -> RequestParts:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Closes what was opened for the call."""
+        """Closes the files that were opened for the call."""
         frame.close_all(self._opened)
 
     def open(self, path: bytes, flags: int) -> int:
-        """Opens a file that is closed when the call has ended; its index among the descriptors."""
+        """Opens a file until the call has ended. Returns its index among the descriptors."""
         self._opened.append(os.open(path, flags))
         self.descriptors.append(self._opened[-1])
         return len(self.descriptors) - 1
 
     def data(self, value: Any) -> Any:
-        """Bytes as a parameter: an attachment, or base64 where there are too many of them."""
+        """The JSON form of bytes: an attachment, or base64 if there are too many attachments."""
         if len(self.attachments) >= frame.MAX_ATTACHMENTS:
             return binascii.b2a_base64(value, newline=False).decode("ascii")
         self.attachments.append(value)
         return {"attachment": len(self.attachments) - 1}
 
     def ancillary(self, items: Iterable[Any]) -> list[Any]:
-        """Ancillary data as a parameter; its descriptors go beside the frame."""
-        return [self._item(item) for item in items]
+        """The JSON form of ancillary data. The request carries its descriptors."""
+        return [self._ancillary_item(item) for item in items]
 
-    def _item(self, item: Any) -> Any:
+    def _ancillary_item(self, item: Any) -> Any:
         level, kind, data = item
         level, kind = integer(level), integer(kind)
         with octets(data) as view:
@@ -179,9 +181,9 @@ class Outgoing:
         whole = len(raw) - len(raw) % _INT
         numbers = array.array("i", raw[:whole])
         for number in numbers:
-            os.fstat(number)  # a wrong number fails with EBADF before the broker sees anything
+            os.fstat(number)  # a wrong number raises EBADF before anything is sent
         if len(self.descriptors) + len(numbers) > frame.MAX_DESCRIPTORS:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as the kernel's limit SCM_MAX_FD
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as the kernel does beyond SCM_MAX_FD
         self.descriptors += numbers
         value: dict[str, Any] = {"descriptors": len(numbers)}
         if raw[whole:]:
@@ -189,18 +191,18 @@ class Outgoing:
         return [level, kind, value]
 
 
-def read_ancillary(items: Iterable[Any], answer: Answer) -> tuple[list[tuple[int, int, bytes]], list[int]]:
-    """Ancillary data of a result, and the descriptors in it, which are the caller's from now on."""
-    read, taken = [], []
+def decode_ancillary(items: Iterable[Any], response: Response) -> tuple[list[tuple[int, int, bytes]], list[int]]:
+    """Converts ancillary data of a result. Returns it with its descriptors, which the caller owns from now on."""
+    decoded, taken = [], []
     for level, kind, value in items:
         if type(value) is dict and "descriptors" in value:
-            numbers = answer.descriptors[: value["descriptors"]]
+            numbers = response.descriptors[: value["descriptors"]]
             if not numbers and value["descriptors"]:
-                continue  # this process had no room for any, so that the kernel leaves the item out
+                continue  # the kernel dropped all of them: natively the item is missing too
             taken += numbers
             data = array.array("i", numbers).tobytes() + binascii.a2b_base64(value.get("rest", ""))
-            del answer.descriptors[: len(numbers)]
+            del response.descriptors[: len(numbers)]
         else:
-            data = answer.data(value)
-        read.append((level, kind, data))
-    return read, taken
+            data = response.data(value)
+        decoded.append((level, kind, data))
+    return decoded, taken

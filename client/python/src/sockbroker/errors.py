@@ -1,13 +1,13 @@
-"""From a broker's error object to the exception that Python's module raises."""
+"""Converts a broker's error object into the exception that Python's module raises."""
 
 from __future__ import annotations
 
 import builtins
 import errno
 import os
-from typing import Any
 
 from . import native
+from .hints import Any
 
 _GAI_TEXTS = {  # gai_strerror(3) of glibc
     "EAI_BADFLAGS": "Bad value for ai_flags",
@@ -35,27 +35,34 @@ class BrokerError(OSError):
     """The broker cannot be reached, has ended, or does not speak the protocol. `errno` is `ENETDOWN`."""
 
     is_unsent = False
-    """Whether it is known that the broker has not got the call."""
+    """Whether the broker certainly has not received the call."""
 
     def __init__(self, message: str) -> None:
         super().__init__(errno.ENETDOWN, message)
 
 
 class ArgumentError(Exception):
-    """The broker refused an argument: `made` is the exception that its words make."""
+    """The broker refused an argument. `exception` is what the caller gets if CPython finds nothing wrong."""
 
-    def __init__(self, made: Exception) -> None:
-        super().__init__(str(made))
-        self.made = made
+    def __init__(self, exception: Exception) -> None:
+        super().__init__(str(exception))
+        self.exception = exception
+
+
+class Denied(PermissionError):
+    """The policy forbids the call. `rule` is the name of the rule that decided, `grant` the grant that is missing."""
+
+    rule: str
+    grant: str
 
 
 def exception(error: dict[str, Any]) -> Exception:
-    """The exception of an error object."""
+    """Converts an error object of JSON-RPC."""
     data = error.get("data")
-    return _made(data if isinstance(data, dict) else {}, str(error.get("message", "")))
+    return _from_data(data if isinstance(data, dict) else {}, str(error.get("message", "")))
 
 
-def _made(data: dict[str, Any], message: str) -> Exception:
+def _from_data(data: dict[str, Any], message: str) -> Exception:
     kind = data.get("kind")
     number = _number(data)
     if kind == "OSError" or (kind == "cancelled" and number is not None):
@@ -69,39 +76,33 @@ def _made(data: dict[str, Any], message: str) -> Exception:
     if kind in ("handle", "descriptor"):
         return OSError(errno.EBADF, os.strerror(errno.EBADF) if kind == "handle" else message)
     if kind == "denied":
-        return denial(number or errno.EACCES, message, data)
+        return denied(number or errno.EACCES, message, data)
     if kind == "limit":
         return OSError(number or errno.ENOBUFS, message)
     if kind == "argument":
-        made = getattr(builtins, str(data.get("exception")), TypeError)
-        is_exception = isinstance(made, type) and issubclass(made, Exception)
-        return ArgumentError((made if is_exception else TypeError)(message))
+        named = getattr(builtins, str(data.get("exception")), TypeError)
+        is_exception = isinstance(named, type) and issubclass(named, Exception)
+        return ArgumentError((named if is_exception else TypeError)(message))
     if kind == "method":
         return NotImplementedError(message)
     return RuntimeError(message)
 
 
-class Denied(PermissionError):
-    """The policy does not allow it: `rule` decided; `grant` is what a rule would have to say."""
-
-    rule: str
-    grant: str
-
-
-def denial(number: int, message: str, data: dict[str, Any]) -> Denied:
-    """What a denial raises."""
+def denied(number: int, message: str, data: dict[str, Any]) -> Denied:
+    """The exception of a denial, whose text includes the missing grant."""
     rule, grant = str(data.get("rule", "")), str(data.get("grant", ""))
-    made = Denied(number, f"{message}; a rule would have to say: {grant}" if grant else message)
+    text = f"{message}; missing grant: {grant}" if grant and grant not in message else message
+    made = Denied(number, text)
     made.rule, made.grant = rule, grant
     return made
 
 
 def still_refused(refused: OSError, what: str, by_broker: OSError) -> OSError:
-    """The kernel's refusal of a call that the broker has not made either: its number, and the reasons of both."""
+    """The kernel's error for a call that the broker did not do either, with the reasons of both in its text."""
     reason = by_broker.strerror or str(by_broker)
     if what.startswith("bind(") and reason == os.strerror(errno.EACCES):
-        reason = "the broker may lack CAP_NET_BIND_SERVICE"
-    text = f"{refused.strerror}: {what}: {reason}"
+        reason = _lacks("CAP_NET_BIND_SERVICE")
+    text = f"{refused.strerror}: the kernel refused {what}, and the broker did not do it: {reason}"
     if not isinstance(by_broker, Denied):
         return OSError(refused.errno, text)
     made = Denied(refused.errno, text)
@@ -110,14 +111,18 @@ def still_refused(refused: OSError, what: str, by_broker: OSError) -> OSError:
 
 
 def _system_text(number: int, call: Any) -> str:
-    """The system's words, and which capability the broker may lack for a call that needs one."""
+    """The system's text, with the capability that the broker may lack if the call needs one."""
     text = os.strerror(number)
     capability = _CAPABILITIES.get(call) if number == errno.EPERM else None
-    return f"{text}: {call}: the broker may lack {capability}" if capability else text
+    return f"{text}: {call}: {_lacks(capability)}" if capability else text
+
+
+def _lacks(capability: str) -> str:
+    return f"the broker may lack {capability}; start it with this capability"
 
 
 def _number(data: dict[str, Any]) -> int | None:
-    """The error number of this platform: that of the same name, where the broker's differs."""
+    """The error number of this platform: that of the same name, where the broker's platform has another number."""
     number: int | None = data.get("errno")
     return getattr(errno, str(data.get("name")), number) if number is not None else None
 

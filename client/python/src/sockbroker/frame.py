@@ -1,15 +1,15 @@
-"""LSP framing with attachments and descriptors: heads, and ancillary data of descriptors.
+"""LSP framing with attachments, and the ancillary data that carries descriptors.
 
-A frame is a head, JSON, and raw attachments. PROTOCOL.md, "LSP framing" and "Descriptors".
+A frame is a header, JSON, and raw attachments. See PROTOCOL.md, "LSP framing" and "Descriptors".
 """
 
 from __future__ import annotations
 
 import array
 import collections
-import json
 import os
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from collections import namedtuple
+from collections.abc import Iterable, Sequence
 
 from . import native
 
@@ -18,47 +18,50 @@ MAX_DESCRIPTORS = 253  # SCM_MAX_FD
 DESCRIPTOR_SPACE = native.module.CMSG_SPACE(4 * MAX_DESCRIPTORS)
 _RIGHTS = (int(native.module.SOL_SOCKET), int(native.module.SCM_RIGHTS))
 _CTRUNC = int(native.module.MSG_CTRUNC)
-_LONGEST_HEAD = 4096
+_MAX_HEADER = 4096
 
 
-class Head(NamedTuple):
-    """What stands before a frame's JSON."""
+class Header(namedtuple("Header", ("size", "content", "attachments", "descriptors"))):
+    """The header of a frame: its own length, the length of the JSON, those of the attachments, the number of descriptors."""
 
+    __slots__ = ()
+    size: int
     content: int
     attachments: tuple[int, ...]
     descriptors: int
 
+    def frame_size(self) -> int:
+        """The length of the whole frame."""
+        return self.size + self.content + sum(self.attachments)
 
-def encoder() -> Callable[[Any], str]:
-    """Writes JSON without blanks. `JSONEncoder.encode` makes the encoder in C anew for each call."""
-    plain = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return plain.encode
-    text = json.encoder.encode_basestring
-    encode = make(None, plain.default, text, None, ":", ",", False, False, True)
-    return lambda value: "".join(encode(value, 0))
+    def split(self, data: bytes | bytearray) -> tuple[bytes, list[bytes]]:
+        """The JSON and the attachments of a whole frame, with which `data` begins."""
+        parts, at = [], self.size
+        for length in (self.content, *self.attachments):
+            parts.append(bytes(data[at : at + length]))
+            at += length
+        return parts[0], parts[1:]
 
 
-def write_head(content: int, attachments: Sequence[int], descriptors: int) -> bytes:
-    """The head of a request, with its blank line."""
-    head = "Content-Length: %d\r\n" % content
+def encode_header(content: int, attachments: Sequence[int], descriptors: int) -> bytes:
+    """The header of a request, with the blank line that ends it."""
+    header = "Content-Length: %d\r\n" % content
     if attachments:
-        head += "Attachments: %s\r\n" % ",".join(map(str, attachments))
+        header += "Attachments: %s\r\n" % ",".join(map(str, attachments))
     if descriptors:
-        head += "Fds: %d\r\n" % descriptors
-    return (head + "\r\n").encode("ascii")
+        header += "Fds: %d\r\n" % descriptors
+    return (header + "\r\n").encode("ascii")
 
 
-def read_head(data: bytes | bytearray) -> tuple[Head, int] | None:
-    """The head at the beginning of the data and where it ends; `None` if it is not whole.
+def decode_header(data: bytes | bytearray) -> Header | None:
+    """The header at the beginning of the data; `None` if it is not complete.
 
-    `ValueError` for what is no head.
+    Raises `ValueError` if the data does not begin with a header.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0:
-        if len(data) > _LONGEST_HEAD:
-            raise ValueError("no head of a frame")
+        if len(data) > _MAX_HEADER:
+            raise ValueError("the data does not begin with the header of a frame")
         return None
     content, descriptors = -1, 0
     attachments: tuple[int, ...] = ()
@@ -72,12 +75,12 @@ def read_head(data: bytes | bytearray) -> tuple[Head, int] | None:
         elif name == b"fds":
             descriptors = int(value)
     if content < 0:
-        raise ValueError("a head without Content-Length")
-    return Head(content, attachments, descriptors), end + 4
+        raise ValueError("the header of a frame has no Content-Length")
+    return Header(end + 4, content, attachments, descriptors)
 
 
 def rights(descriptors: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
-    """Ancillary data that carries descriptors."""
+    """Ancillary data that passes descriptors."""
     return [(*_RIGHTS, array.array("i", descriptors))] if descriptors else []
 
 
@@ -91,7 +94,7 @@ def received(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
 
 
 def close_all(descriptors: Iterable[int]) -> None:
-    """Closes descriptors that nobody wants; one that is closed already is no matter."""
+    """Closes descriptors. Ignores one that is closed already."""
     for descriptor in descriptors:
         try:
             os.close(descriptor)
@@ -100,40 +103,34 @@ def close_all(descriptors: Iterable[int]) -> None:
 
 
 class Reader:
-    """Frames out of a stream that may hold several, with the descriptors that came with each."""
+    """Splits a stream into frames, each with the descriptors that arrived with it."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._groups: collections.deque[tuple[list[int], bool]] = collections.deque()
 
     def feed(self, data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> None:
-        """What one read returned."""
+        """Takes what one `recvmsg` returned."""
         self._data += data
         is_cut = bool(flags & _CTRUNC)
         if ancillary or is_cut:
             self._groups.append((received(ancillary), is_cut))
 
     def next(self) -> tuple[bytes, list[bytes], list[int], int] | None:
-        """JSON, attachments, descriptors and how many were announced; `None` if no frame is whole."""
-        found = read_head(self._data)
-        if found is None:
+        """JSON, attachments, descriptors and the announced number of descriptors; `None` if no frame is complete."""
+        header = decode_header(self._data)
+        if header is None or len(self._data) < header.frame_size():
             return None
-        head, at = found
-        if len(self._data) < at + head.content + sum(head.attachments):
-            return None
-        parts = []
-        for length in (head.content, *head.attachments):
-            parts.append(bytes(self._data[at : at + length]))
-            at += length
-        del self._data[:at]
+        content, attachments = header.split(self._data)
+        del self._data[: header.frame_size()]
         descriptors: list[int] = []
-        while len(descriptors) < head.descriptors and self._groups:
+        while len(descriptors) < header.descriptors and self._groups:
             numbers, is_cut = self._groups.popleft()
             descriptors += numbers
             if is_cut:
-                break  # the kernel dropped the rest of this frame's descriptors
-        close_all(descriptors[head.descriptors :])
-        return parts[0], parts[1:], descriptors[: head.descriptors], head.descriptors
+                break  # the kernel dropped the other descriptors of this frame
+        close_all(descriptors[header.descriptors :])
+        return content, attachments, descriptors[: header.descriptors], header.descriptors
 
     def close(self) -> None:
         """Closes descriptors that no frame has claimed."""

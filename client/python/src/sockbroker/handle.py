@@ -1,8 +1,8 @@
-"""A handle of the broker, owned by one socket object, and its life as a number.
+"""A handle of the broker, which one socket object owns, and the numbers that stand for it.
 
-`socket.py` passes a socket on as an integer: `accept`, `dup` and `detach` give one, `socket(fileno=...)`
-takes it. Where there is a descriptor it is that; a handle without one is shown by a number from 2^30 on,
-which no kernel gives to a descriptor.
+`socket.py` passes a socket on as an integer: `accept`, `dup` and `detach` return one, and `socket(fileno=...)` takes
+it. It is the descriptor if the socket has one. Otherwise it is a *pseudo descriptor*: a number from 2^30 on, which no
+kernel assigns.
 """
 
 from __future__ import annotations
@@ -11,68 +11,72 @@ import errno
 import itertools
 import os
 import weakref
-from typing import Any, NamedTuple
+from collections import namedtuple
 
-from .jsonrpc import Answer
-from .session import Session
+from . import native
 from .errors import BrokerError
-from .undelivered import LateResults
+from .hints import TYPE_CHECKING, Any
 
-FIRST_SHOWN = 1 << 30
-_numbers = itertools.count(FIRST_SHOWN)
-_shown: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+if TYPE_CHECKING:
+    from .jsonrpc import Response
+    from .session import Session
+    from .undelivered import UndeliveredResults
+
+FIRST_PSEUDO = 1 << 30
+_numbers = itertools.count(FIRST_PSEUDO)
+_by_pseudo: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _by_descriptor: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _detached: dict[int, Handle] = {}
 
 
 class Handle:
-    """Closes itself in the broker when it is collected."""
+    """Closes the socket in the broker when it is garbage-collected."""
 
-    __slots__ = ("session", "number", "late", "_shown", "__weakref__")
+    __slots__ = ("session", "number", "undelivered", "_pseudo", "__weakref__")
 
     def __init__(self, session: Session, number: int) -> None:
         session.handles += 1
         self.session = session
         self.number: int | None = number
-        self.late: LateResults | None = None
-        """What interrupted calls received."""
-        self._shown = -1
+        self.undelivered: UndeliveredResults | None = None
+        """The results of interrupted calls."""
+        self._pseudo = -1
 
-    def call(self, name: str, params: list[Any], **beside: Any) -> Answer:
-        """Calls a method of this socket: the handle comes first."""
+    def call(self, name: str, params: list[Any], **parts: Any) -> Response:
+        """Calls a method of this socket. Its first parameter is the handle."""
         number = self.number
         if number is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return self.session.call("socket." + name, [number, *params], **beside)
+        return self.session.call("socket." + name, [number, *params], **parts)
 
-    def call_by_name(self, name: str, params: dict[str, Any], attachments: list[Any]) -> Answer:
-        """The same with parameters by name."""
+    def call_by_name(self, name: str, params: dict[str, Any], attachments: list[Any]) -> Response:
+        """The same with named parameters."""
         number = self.number
         if number is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return self.session.call("socket." + name, {"handle": number, **params}, attachments)
 
-    def shown(self) -> int:
-        """The number that stands for it where a descriptor would; -1 once it is closed."""
+    def pseudo_descriptor(self) -> int:
+        """The number that stands for it in place of a descriptor; -1 once it is closed."""
         if self.number is None:
             return -1
-        if self._shown < 0:
-            self._shown = next(_numbers)
-            _shown[self._shown] = self
-        return self._shown
+        if self._pseudo < 0:
+            self._pseudo = next(_numbers)
+            _by_pseudo[self._pseudo] = self
+        return self._pseudo
 
     def release(self) -> int | None:
-        """Takes the broker's number: from now on this object closes nothing."""
+        """Returns the broker's number, which this object no longer closes."""
         number, self.number = self.number, None
         if number is not None:
             self.session.handles -= 1
-        late, self.late = self.late, None
-        if late is not None:
-            late.close()
+        undelivered, self.undelivered = self.undelivered, None
+        if undelivered is not None:
+            undelivered.close()
         return number
 
     def close(self) -> bool:
-        """Closes the socket in the broker; whether it was open. It is closed too if the broker has gone."""
+        """Closes the socket in the broker. Returns whether it was open. If the broker has gone, the socket has too."""
         number = self.release()
         if number is None or self.session.ended:
             return number is not None
@@ -81,93 +85,100 @@ class Handle:
         except (BrokerError, OSError):
             pass
         except BaseException:
-            close_number(self.session, number)  # interrupted, perhaps before it was sent
+            close_number(self.session, number)  # interrupted, perhaps before the request was sent
             raise
         return True
 
     def __del__(self) -> None:
         try:
             self.close()
-        except Exception:  # the interpreter may be half gone
+        except Exception:  # the interpreter may have deleted what this needs
             pass
 
 
-def _local() -> Handle:
+def _unmediated() -> Handle:
     made = Handle.__new__(Handle)
-    made.number, made.late, made._shown = None, None, -1
+    made.number, made.undelivered, made._pseudo = None, None, -1
     return made
 
 
-LOCAL = _local()
-"""In place of the handle of a Unix socket that this process holds and the broker does not mediate."""
+UNMEDIATED = _unmediated()
+"""Takes the place of the handle of a Unix socket that this process holds and the policy excludes from the broker."""
 
 
 def close_number(session: Session, number: int) -> None:
-    """Closes a handle that has no object, or may be closed already."""
+    """Closes a handle that has no object, or that may be closed already."""
     try:
         session.call("socket.close", [number])
     except Exception:
         pass
 
 
-class Facts(NamedTuple):
-    """What Python's attributes say of a socket."""
+class SocketSpec(namedtuple("SocketSpec", ("family", "type", "proto", "timeout"))):
+    """The values of a socket's attributes of these names."""
 
+    __slots__ = ()
     family: int
-    kind: int
-    protocol: int
+    type: int
+    proto: int
     timeout: float | None
 
 
+def spec_of(sock: Any) -> SocketSpec:
+    """The values that the interpreter's part of a socket object has."""
+    timeout = native.Socket.gettimeout(sock)
+    return SocketSpec(native.family_of(sock), native.type_of(sock), native.protocol_of(sock), timeout)
+
+
 class Transit(int):
-    """The integer by which `socket.py` passes a handle on: a descriptor, or the number it is shown by."""
+    """The integer by which `socket.py` passes a handle on: a descriptor or a pseudo descriptor."""
 
     handle: Handle
-    facts: Facts
+    spec: SocketSpec
 
-    def __new__(cls, number: int, handle: Handle, facts: Facts) -> Transit:
+    def __new__(cls, number: int, handle: Handle, spec: SocketSpec) -> Transit:
         made = super().__new__(cls, number)
         made.handle = handle
-        made.facts = facts
+        made.spec = spec
         return made
 
 
 def in_transit(number: Any, given: tuple[Any, Any, Any]) -> Transit | None:
-    """The handle that an integer passes on, if it does.
+    """The handle that an integer passes on; `None` for any other number.
 
-    Family, type and protocol may be given, as for a descriptor. A number that is still another object's is
-    shared with it, as a descriptor would be: whoever closes it closes it for both.
+    The caller may give family, type and protocol, as for a descriptor. Two objects can share one pseudo descriptor,
+    like a descriptor: closing one object closes the socket for both.
     """
     if isinstance(number, Transit):
         return number
-    if not isinstance(number, int) or number < FIRST_SHOWN:
+    if not isinstance(number, int) or number < FIRST_PSEUDO:
         return None
-    handle = _detached.pop(number, None) or by_number(number)
+    handle = _detached.pop(number, None) or by_pseudo(number)
     if handle is None:
         return None
     known = attributes(handle)
-    family, kind, protocol = (own if asked == -1 else asked for asked, own in zip(given, known[:3]))
-    return Transit(number, handle, Facts(family, kind, protocol, known.timeout))
+    family, type_, proto = (own if asked == -1 else asked for asked, own in zip(given, known[:3]))
+    return Transit(number, handle, SocketSpec(family, type_, proto, known.timeout))
 
 
 def detach(handle: Handle) -> int:
-    """Gives a handle away as a number, which keeps it open until it is adopted or closed."""
-    number = handle.shown()
+    """Returns a pseudo descriptor, which keeps the handle open until it is adopted or closed."""
+    number = handle.pseudo_descriptor()
     _detached[number] = handle
     return number
 
 
-def by_number(number: Any) -> Handle | None:
-    """The open handle that is shown by this number."""
-    if not isinstance(number, int) or number < FIRST_SHOWN:
+def by_pseudo(number: Any) -> Handle | None:
+    """The open handle with this pseudo descriptor."""
+    if not isinstance(number, int) or number < FIRST_PSEUDO:
         return None
-    handle = _shown.get(number)
+    handle = _by_pseudo.get(number)
     return handle if handle is not None and handle.number is not None else None
 
 
-def close_shown(number: Any) -> bool:
-    """Closes the handle that is shown by this number; whether there is one."""
-    handle = by_number(number)
+def close_pseudo(number: Any) -> bool:
+    """Closes the handle with this pseudo descriptor. Returns whether there is one."""
+    handle = by_pseudo(number)
     if handle is None:
         return False
     _detached.pop(number, None)
@@ -175,14 +186,14 @@ def close_shown(number: Any) -> bool:
     return True
 
 
-def attributes(handle: Handle) -> Facts:
-    """What the broker knows of a handle."""
+def attributes(handle: Handle) -> SocketSpec:
+    """The attributes that the broker knows of a handle."""
     value = handle.call("attributes", []).value
-    return Facts(value["family"], value["type"], value["proto"], value["timeout"])
+    return SocketSpec(value["family"], value["type"], value["proto"], value["timeout"])
 
 
 def note_descriptor(descriptor: int, handle: Handle) -> None:
-    """Remembers whose descriptor this is, for `socket.close()` of a number."""
+    """Records the handle of a descriptor, for `socket.close()` of the number."""
     _by_descriptor[descriptor] = handle
 
 

@@ -1,9 +1,9 @@
-"""Who this thread is to the kernel: the rights that natively decide what it may open."""
+"""The ids and capabilities of a thread, by which the kernel decides what the thread is allowed to open."""
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from collections import namedtuple
 
 _STATUS = "/proc/thread-self/status"
 _STATUS_BYTES = 8192
@@ -11,16 +11,18 @@ _PERMITTED, _EFFECTIVE = b"\nCapPrm:\t", b"\nCapEff:\t"
 _DIGITS = 16
 
 
-class Capabilities(NamedTuple):
-    """Sets of capabilities, a bit each."""
+class Capabilities(namedtuple("Capabilities", ("permitted", "effective"))):
+    """Sets of capabilities, with one bit for each."""
 
+    __slots__ = ()
     permitted: int
     effective: int
 
 
-class Identity(NamedTuple):
-    """User ids, group ids and capabilities of a thread. Capabilities are `None` where they cannot be read."""
+class Identity(namedtuple("Identity", ("users", "groups", "supplementary", "capabilities"))):
+    """User ids and group ids (real, effective, saved) and capabilities, which are `None` where they cannot be read."""
 
+    __slots__ = ()
     users: tuple[int, int, int]
     groups: tuple[int, int, int]
     supplementary: tuple[int, ...]
@@ -32,7 +34,7 @@ class Identity(NamedTuple):
         return self[:3] == other[:3] and (unknown or self.capabilities == other.capabilities)
 
     def has_given_up(self, before: Identity) -> bool:
-        """Whether there is no way back to the rights of `before`, as after `setuid()`."""
+        """Whether a thread with this identity cannot regain the rights of `before`, as after `setuid()`."""
         if self.capabilities and before.capabilities and before.capabilities.permitted & ~self.capabilities.permitted:
             return True
         return before.users[1] not in self.users and self.users[1] != 0

@@ -1,4 +1,4 @@
-"""Puts the brokered module in the place of `_socket`, so that everything above it uses the broker."""
+"""Replaces the module `_socket` of this process by one that uses the broker."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from .settings import Settings
 
 
 def install(mode: str | None = None, broker: str | None = None) -> Settings:
-    """Makes `socket`, and every module above it, use the broker from now on in this process.
-
-    Call it before other modules are imported: what has taken `socket.socket` before keeps the native class.
-    `mode` and `broker` are as on the command line; without them the environment decides. `BrokerError` in
-    remote mode if there is no broker, since the constants are its; in the other modes the first call that
-    needs it tells.
-    """
+    """See `sockbroker.install`."""
     chosen = process.configure(mode, broker)
     select_functions.install()
     os_functions.install()

@@ -1,39 +1,40 @@
-"""Starts a program with brokered sockets: an environment that it and its children inherit."""
+"""Starts a program with brokered sockets, in an environment that its child processes inherit."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Sequence
+from collections.abc import Sequence
 
 from .settings import MODE_VARIABLE, URL_VARIABLE, check_mode, endpoint
 
 INHERITED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inherit")
-"""The folder with the `sitecustomize` that installs the broker in every interpreter of the environment."""
+"""The folder of the `sitecustomize` that installs the broker in every interpreter of the environment."""
 
 USAGE = """\
 usage: python3 -m sockbroker [--mode MODE] [--broker URL] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
 
-Runs a Python program, and the Python programs that it starts, with sockets of a broker.
+Runs a Python program, and the Python programs that it starts, with brokered sockets.
 
-  --mode MODE    direct (default): native, with the broker for what this user may not do
-                 mediated: every operation is the broker's; a descriptor serves select and sharing
-                 remote: no descriptor; for a broker on another machine
-  --broker URL   /path or unix:/path of the broker's socket, or exec:COMMAND whose standard streams
-                 lead to it; default: $SOCKBROKER, a broker of this user's, /run/sockbroker/socket
-  --version      tells the version
-  --help         this text
+  --mode MODE    direct (default): native sockets; the broker does what the kernel refuses to this user
+                 mediated: the broker does every operation; a descriptor serves select and sharing
+                 remote: no descriptors; for a broker on another machine
+  --broker URL   /path or unix:/path of the broker's socket, or exec:COMMAND, whose standard streams lead
+                 to the broker. Default: $SOCKBROKER, else this user's own broker, else
+                 /run/sockbroker/socket
+  --version      print the version and exit
+  --help         print this text and exit
 
-What follows is for the interpreter, which takes its own options too.
+The interpreter gets all further arguments, its own options included.
 """
 
 
 class UsageError(Exception):
-    """The command line is wrong; the text says how."""
+    """The command line is wrong, as the text explains."""
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Variables to set, and what is for the interpreter."""
+    """Splits the arguments into environment variables to set and arguments of the interpreter."""
     rest = list(arguments)
     variables = {}
     checks = {"--mode": (MODE_VARIABLE, check_mode), "--broker": (URL_VARIABLE, _check_url)}
@@ -45,7 +46,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         del rest[0]
         if not equals:
             if not rest:
-                raise UsageError(f"{name} needs a value")
+                raise UsageError(f"option {name} needs a value")
             value = rest.pop(0)
         try:
             variables[variable] = check(value)
@@ -60,15 +61,24 @@ def _check_url(url: str) -> str:
 
 
 def environment(variables: dict[str, str]) -> dict[str, str]:
-    """The present environment with these variables, and the folder that every interpreter looks into."""
+    """This environment with the variables added, and with the folder that every interpreter searches at its start."""
     made = {**os.environ, **variables}
     paths = [path for path in made.get("PYTHONPATH", "").split(os.pathsep) if path and path != INHERITED]
     made["PYTHONPATH"] = os.pathsep.join([INHERITED, *paths])
     return made
 
 
+def interpreter_options() -> list[str]:
+    """The interpreter's own options in front of `-m sockbroker`, which the program's interpreter gets too."""
+    if getattr(sys, "orig_argv", [])[1:3] == ["-m", "sockbroker"]:
+        return []
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # slow to import
+
+    return _args_from_interpreter_flags()  # type: ignore[no-any-return]
+
+
 def run(arguments: Sequence[str]) -> int:
-    """Becomes the program. Returns an exit code only if it cannot."""
+    """Replaces this process by the program. Returns an exit code only if that is not possible."""
     if arguments[:1] in (["--help"], ["-h"]):
         sys.stdout.write(USAGE)
         return 0
@@ -80,12 +90,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         variables, rest = parse(arguments)
         if sys.flags.ignore_environment or sys.flags.no_site:
-            raise UsageError("the interpreter must see its environment: leave out -E, -I and -S")
+            raise UsageError("cannot start a brokered interpreter with -E, -I or -S: it must read its environment; omit them")
     except UsageError as error:
         sys.stderr.write(f"sockbroker: {error}\n")
         return 2
-    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-
-    command = [sys.executable, *_args_from_interpreter_flags(), *rest]
+    command = [sys.executable, *interpreter_options(), *rest]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment(variables))

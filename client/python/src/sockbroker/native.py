@@ -1,16 +1,21 @@
-"""The interpreter's own `_socket`, whatever stands in its place.
+"""The interpreter's own C module `_socket`, also when another module has its place in `sys.modules`.
 
-The connection to the broker, and the class that brokered sockets derive from, need the real one.
+The connections to the broker use it, and the classes of brokered sockets derive from its class.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import _socket as _present
+
+from .hints import Any
 
 module: Any = getattr(_present, "native_module", _present)
 """The C module `_socket`."""
 
 Socket: Any = module.socket
-"""Its class `socket`, which `ssl` recognises by the layout of its instances."""
+"""Its class `socket`. `ssl` reads the descriptor and the timeout from the C structure of its instances."""
+
+# `socket.socket` overrides the attributes of these names with enumerations; these return the numbers.
+family_of: Any = Socket.family.__get__
+type_of: Any = Socket.type.__get__
+protocol_of: Any = Socket.proto.__get__

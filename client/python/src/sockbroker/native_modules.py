@@ -1,12 +1,12 @@
-"""Modules that make their sockets in C, which this package does not see: a program is warned once of each."""
+"""Warns of modules that create their sockets in C, which this package cannot replace."""
 
 from __future__ import annotations
 
 import sys
-import warnings
-from typing import Any
 
-NATIVE = {
+from .hints import Any
+
+LIBRARIES = {
     "uvloop": "libuv",
     "grpc": "gRPC's core",
     "psycopg2": "libpq",
@@ -18,30 +18,34 @@ NATIVE = {
     "pcap": "libpcap",
     "pcapy": "libpcap",
 }
-"""By the name of the module, what makes its sockets."""
+"""The library that creates the sockets of each of these modules."""
 
 _warned: set[str] = set()
 
 
 def _warn(name: str, level: int) -> None:
-    if name in NATIVE and name not in _warned:
+    """Warns once of each module, at the line that is `level` frames above the caller."""
+    if name in LIBRARIES and name not in _warned:
+        import warnings
+
         _warned.add(name)
-        text = f"the sockets of {name} are made by {NATIVE[name]} and stay native: the broker does not serve them"
+        text = f"{LIBRARIES[name]} creates the sockets of {name}, which stay native: the broker does not serve them"
         warnings.warn(text, RuntimeWarning, stacklevel=level + 1)
 
 
 class _Watcher:
-    """Finds no module, and sees every import."""
+    """Sees every import, as an entry of `sys.meta_path`. It finds no module itself."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        """Warns of a module; the finders behind this one load it."""
+        """Warns of the module. The finders after this one load it."""
         _warn(name, 2)
 
 
 def watch() -> None:
-    """Warns of such modules from now on, and of those that are here already."""
-    for name in list(sys.modules):
-        _warn(name, 3)
+    """Warns of these modules when they are imported, and of those that are loaded already."""
+    for name in LIBRARIES:
+        if name in sys.modules:
+            _warn(name, 4)  # the caller of sockbroker.install()
     if _Watcher not in sys.meta_path:
         sys.meta_path.insert(0, _Watcher)

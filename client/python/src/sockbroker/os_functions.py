@@ -1,17 +1,14 @@
-"""Functions of `os` on numbers that stand for sockets without a descriptor.
-
-Calls on other numbers go to the interpreter's own functions.
-"""
+"""Functions of `os` that accept pseudo descriptors. They pass all other numbers to the interpreter's own functions."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import Any
 
 from . import handle
-from .handle import FIRST_SHOWN, Handle
+from .handle import FIRST_PSEUDO, Handle
+from .hints import Any
 from .replacement import Replacement
 
 _native_close = os.close
@@ -21,23 +18,23 @@ _native_sendfile = os.sendfile
 
 
 def _handle(number: Any) -> Handle | None:
-    return handle.by_number(number) if isinstance(number, int) and number >= FIRST_SHOWN else None
+    return handle.by_pseudo(number) if isinstance(number, int) and number >= FIRST_PSEUDO else None
 
 
 def close(fd: Any) -> None:
     """`os.close`."""
-    if not handle.close_shown(fd):
+    if not handle.close_pseudo(fd):
         _native_close(fd)
 
 
 def get_inheritable(fd: Any, /) -> bool:
-    """`os.get_inheritable`: what was noted; a socket without a descriptor is inherited by no program."""
+    """`os.get_inheritable`. No program inherits a socket without a descriptor: this returns the value that was set."""
     found = _handle(fd)
     return _native_get_inheritable(fd) if found is None else bool(found.call("get_inheritable", []).value)
 
 
 def set_inheritable(fd: Any, inheritable: Any, /) -> None:
-    """`os.set_inheritable`: a note."""
+    """`os.set_inheritable`. Stores the value."""
     found = _handle(fd)
     if found is None:
         _native_set_inheritable(fd, inheritable)
@@ -46,14 +43,14 @@ def set_inheritable(fd: Any, inheritable: Any, /) -> None:
 
 
 def sendfile(out_fd: Any, in_fd: Any, offset: Any, count: Any) -> int:
-    """`os.sendfile`: reads the file here. As natively, its position moves only if there is no offset."""
+    """`os.sendfile`. Reads the file in this process. As natively, its position moves only if there is no offset."""
     found = _handle(out_fd)
     if found is None:
         return _native_sendfile(out_fd, in_fd, offset, count)
     if not stat.S_ISREG(os.fstat(in_fd).st_mode):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     start = os.lseek(in_fd, 0, os.SEEK_CUR) if offset is None else offset
-    data = os.pread(in_fd, min(count, found.session.part_bytes), start)
+    data = os.pread(in_fd, min(count, found.session.max_part()), start)
     if not data:
         return 0
     sent: int = found.call("send", [{"attachment": 0}, 0], attachments=[data]).value
@@ -63,7 +60,7 @@ def sendfile(out_fd: Any, in_fd: Any, offset: Any, count: Any) -> int:
 
 
 def install() -> None:
-    """Puts these functions in place of the interpreter's."""
+    """Replaces the interpreter's functions."""
     os.close = Replacement(close)
     os.get_inheritable = Replacement(get_inheritable)
     os.set_inheritable = Replacement(set_inheritable)

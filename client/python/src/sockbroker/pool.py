@@ -1,9 +1,9 @@
 """The connections of one session with the broker.
 
-A call in progress has a connection for itself, as long as there are few. One connection a thread would not do:
-the collection of garbage can begin a `close` in the middle of another call of the same thread. For the same
-reason nothing here waits for a lock while it calls. Beyond a few, and where no connection can be opened any
-more, calls share connections.
+Each call in progress has its own connection as long as there are few. One connection for each thread would not
+be enough: the garbage collector can start a `close` in the middle of another call of the same thread. For the same
+reason nothing here holds a lock during a call. Further calls share connections, also when no connection can be
+opened any more.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import select as _select
 import threading
 import time
 import weakref
-from typing import Any
 
 from . import errors, identity
 from .call import Call
 from .connection import Connection
 from .errors import BrokerError
+from .hints import Any
 from .identity import Identity
 from .settings import Endpoint
 from .shared import SharedConnection, in_thread_of_a_connection
 
-_IDLE_MAX = 16
-_EXCLUSIVE_MAX = 16
-_SHARED_MAX = 100
+_MAX_IDLE = 16
+_MAX_EXCLUSIVE = 16
+_MAX_SHARED = 100
 _PAUSE = 0.001
 _END_MILLISECONDS = 200
 _poll = _select.poll
-# Answered at once, so that the anchor can carry them where there is no other connection.
+# The broker responds to these at once, so the anchor can carry them if there is no other connection.
 _QUICK = frozenset(
     "socket." + name
     for name in ("socket", "close", "dup", "attributes", "getsockname", "getpeername", "getsockopt", "settimeout")
@@ -38,17 +38,17 @@ _QUICK = frozenset(
 
 
 class Pool:
-    """An anchor, which keeps the session alive, and connections for calls."""
+    """An anchor connection, which keeps the session alive, and connections for calls."""
 
     def __init__(self, endpoint: Endpoint, clone: tuple[str, Connection] | None = None) -> None:
-        """Opens a session, or goes on with a clone of one; `BrokerError` if there is no broker."""
+        """Opens a session, or continues a clone of one. Raises `BrokerError` if there is no broker."""
         self.endpoint = endpoint
         self.ended = False
         self.is_cut_off = False
-        """Whether it ended in this process alone, which may still have descriptors of its sockets."""
+        """Whether the session ended for this process alone, which may still have descriptors of its sockets."""
         self.identity: Identity = identity.current()
-        """Whom the broker takes the connections for."""
-        self._end = "has ended"
+        """The identity that the broker has recorded for the connections."""
+        self._end = "has ended; create the socket again"
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._idle: collections.deque[Connection] = collections.deque()
         self._shared: list[SharedConnection] = []
@@ -56,26 +56,26 @@ class Pool:
         self._resting: collections.deque[Connection] = collections.deque()
         self._user_of_anchor = -1
         self._opening: list[int] = []
-        """The threads that open a connection now."""
+        """The threads that are opening a connection."""
         self._opener = -1
-        """The thread that opens a connection to share."""
+        """The thread that is opening a connection to share."""
         self._token = ""
         if clone is None:
             self._anchor = self._connect()
-            self._token = self._begin(self._anchor, "session.open", {})["token"]
+            self._token = self._attach(self._anchor, "session.open", {})["token"]
         else:
             self._token, self._anchor = clone
             self._connections.add(self._anchor)
         self._resting.append(self._anchor)
 
     def is_stale(self) -> bool:
-        """Whether this thread is no longer the one that the broker takes the connections for."""
+        """Whether this thread has another identity than the connections."""
         return not self.identity.is_same(identity.current())
 
     # Connections with one call in progress.
 
     def take(self, method: str) -> Connection | None:
-        """A connection for one call; `None` if the call has to share one."""
+        """A connection for one call; `None` if the call must share one."""
         if self.ended:
             raise self.error()
         while True:
@@ -98,12 +98,12 @@ class Pool:
                 return anchor
         # The handlers of signals run in the main thread, where an exclusive connection can be dropped.
         is_main = threading.current_thread() is threading.main_thread()
-        if present > _EXCLUSIVE_MAX and not is_main and not in_thread_of_a_connection():
+        if present > _MAX_EXCLUSIVE and not is_main and not in_thread_of_a_connection():
             return None
         me = threading.get_ident()
         self._opening.append(me)
         try:
-            return self._attach()
+            return self._open_another()
         except OSError:
             if self._is_anchor_alive(0):
                 return None
@@ -113,16 +113,17 @@ class Pool:
             self._opening.remove(me)
 
     def give_back(self, connection: Connection) -> None:
+        """Takes back a connection whose call has ended."""
         if connection is self._anchor:
             self._resting.append(connection)
-        elif len(self._idle) < _IDLE_MAX:
+        elif len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
         else:
             self.drop(connection)
 
-    def _attach(self) -> Connection:
+    def _open_another(self) -> Connection:
         connection = self._connect()
-        self._begin(connection, "session.attach", {"token": self._token})
+        self._attach(connection, "session.attach", {"token": self._token})
         return connection
 
     def _connect(self) -> Connection:
@@ -130,24 +131,25 @@ class Pool:
         self._connections.add(connection)
         return connection
 
-    def _begin(self, connection: Connection, method: str, params: dict[str, Any]) -> Any:
+    def _attach(self, connection: Connection, method: str, params: dict[str, Any]) -> Any:
         try:
-            answer = connection.begin(method, params)
+            response = connection.begin(method, params)
         except BaseException:
             self.drop(connection)
             raise
-        if answer.error is None:
-            return answer.value
+        if response.error is None:
+            return response.value
         self.drop(connection)
-        if (answer.error.get("data") or {}).get("kind") == "session":
-            self.note_end()  # the broker knows no such session: it is another one, started since
+        if (response.error.get("data") or {}).get("kind") == "session":
+            self.note_end()  # another broker has started there, which does not have this session
             raise self.error()
-        raise errors.exception(answer.error)
+        raise errors.exception(response.error)
 
     def drop(self, connection: Connection) -> None:
+        """Closes a connection. Replaces it if it is the anchor."""
         if connection is self._anchor and self._token and not self.ended:
             try:
-                self._anchor = self._attach()
+                self._anchor = self._open_another()
             except OSError:
                 self.note_end()
             else:
@@ -160,19 +162,19 @@ class Pool:
         connection.close()
 
     def check_alive(self) -> None:
-        """After a loss: is it the connection, or the broker that has gone?"""
+        """Finds out, after the loss of a connection, whether the session has ended too."""
         if self.ended:
             return
         if not self.is_stale():
             try:
-                return self._idle.append(self._attach())
+                return self._idle.append(self._open_another())
             except Exception:
                 pass
         if not self.ended and not self._is_anchor_alive(_END_MILLISECONDS):
             self.note_end()
 
     def _is_anchor_alive(self, milliseconds: int) -> bool:
-        """Whether the broker keeps the session's first connection. One that ends may take a moment to close it."""
+        """Whether the anchor is open. A broker that ends may need a moment to close it."""
         if any(shared.carries(self._anchor) and shared.ended for shared in self._shared):
             return False
         if not self._anchor.is_ours():
@@ -182,26 +184,28 @@ class Pool:
         return not poll.poll(milliseconds) and not self.ended
 
     def has_anchor(self) -> bool:
-        """Whether the program has left the number of the anchor alone, or another connection took its place."""
+        """Whether the session has an anchor. Replaces one whose descriptor the program has closed."""
         if not self.ended and not self._anchor.is_ours():
             self.drop(self._anchor)
         return not self.is_cut_off
 
     def note_end(self) -> None:
+        """Marks the session as ended."""
         self.ended = True
         if not self._anchor.is_ours():
             self.is_cut_off = True
-            self._end = "has ended: the program closed the numbers of its connections"
+            self._end = "has ended, because the program closed the descriptors of its connections; create the socket again"
 
     def error(self) -> BrokerError:
-        error = BrokerError(f"the session with the broker at {self.endpoint} {self._end}")
+        """The exception of a call after the end of the session."""
+        error = BrokerError(f"cannot use this socket: its session with the broker at {self.endpoint} {self._end}")
         error.is_unsent = True
         return error
 
     # Connections with several calls in progress.
 
     def share(self, call: Call) -> SharedConnection:
-        """A connection that has room for the call, which takes its place there."""
+        """A connection on which the call can begin. Reserves its place there."""
         while True:
             with self._guard:
                 for shared in self._shared:
@@ -228,16 +232,16 @@ class Pool:
                 return shared
 
     def _add_shared(self) -> bool | None:
-        """Opens one more connection to share, if that is possible; `None` while another thread does."""
+        """Opens another connection to share. Returns whether it did; `None` while another thread is opening one."""
         me = threading.get_ident()
         try:
             with self._guard:
                 if self._opener not in (-1, me):
                     return None
                 self._opener = me
-            if self.is_stale() or len(self._shared) >= _SHARED_MAX:
+            if self.is_stale() or len(self._shared) >= _MAX_SHARED:
                 return False
-            self._shared.append(SharedConnection(self._attach(), self._forget_shared))
+            self._shared.append(SharedConnection(self._open_another(), self._forget_shared))
         except OSError:
             return False
         finally:
@@ -250,16 +254,16 @@ class Pool:
         with contextlib.suppress(ValueError):
             self._shared.remove(shared)
 
-    # Life of the whole.
+    # The end of the session, and fork().
 
     def for_clone(self) -> Connection:
-        """A connection that becomes a child's. The identity that a session began with cannot open further ones."""
+        """A connection for a child process. After a change of identity only an open connection can serve the session."""
         if not self.is_stale():
             return Connection(self.endpoint)
         try:
             connection = self._idle.pop()
         except IndexError:
-            text = "no connection is left that was opened before this process changed its user, groups or capabilities"
+            text = "no connection is left from the time before this process changed its user, groups or capabilities"
             raise BrokerError(text) from None
         self._connections.discard(connection)
         return connection
@@ -273,7 +277,7 @@ class Pool:
             self.drop(connection)
 
     def leave(self, reason: str) -> None:
-        """Closes a child's copies of its parent's connections, which go on; the reason is what calls say of it."""
+        """Closes a child's copies of the connections of its parent. The errors of later calls include the reason."""
         for connection in self._connections:
             connection.forget()
         for shared in self._shared:

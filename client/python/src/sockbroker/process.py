@@ -1,32 +1,35 @@
-"""The sessions of this process: that of its identity, and those of identities that it had before."""
+"""The settings and sessions of this process: the session of its identity, and those of identities that it had before."""
 
 from __future__ import annotations
 
 import functools
 import os
-import threading
-from typing import Any, Callable
+from _thread import RLock
+from collections.abc import Callable
 
 from . import identity
-from .jsonrpc import Answer
-from .session import Session
 from .errors import BrokerError, Denied
+from .hints import TYPE_CHECKING, Any
 from .settings import Settings, settings
+
+if TYPE_CHECKING:
+    from .jsonrpc import Response
+    from .session import Session
 
 
 class _Process:
-    """What this process uses: the settings, and the session once it is needed."""
+    """The settings of this process, and its session once it needs one."""
 
     def __init__(self) -> None:
         self.settings: Settings | None = None
         self.session: Session | None = None
         self.former: list[Session] = []
-        """Sessions of identities that this process had before, for their sockets."""
-        # Another thread may wait for the first session; a signal's handler may come in between.
-        self.lock = threading.RLock()
+        """The sessions of identities that this process had before, for their sockets."""
+        # Another thread can wait for the first session, and a signal handler can interrupt that.
+        self.lock = RLock()
 
     def sessions(self) -> list[Session]:
-        """Those that have not ended."""
+        """The sessions that have not ended."""
         known = [*self.former, *([self.session] if self.session is not None else [])]
         return [session for session in known if not session.ended]
 
@@ -35,7 +38,7 @@ _process = _Process()
 
 
 def configure(mode: str | None = None, url: str | None = None) -> Settings:
-    """Sets mode and broker for this process. A session with another broker goes on for its sockets."""
+    """Sets mode and broker for this process. Open sockets keep their session with another broker."""
     _process.settings = settings(mode, url)
     _process.session = None
     _process.former = []
@@ -50,7 +53,7 @@ def configured() -> Settings:
 def current() -> Session:
     """The session for new sockets, whose connections have the identity of the calling thread.
 
-    It is opened at the first need, and again after the broker has gone or the identity has changed.
+    This opens it when it is needed first, after a restart of the broker, and after a change of identity.
     """
     session = _process.session
     if session is not None and not session.ended and not session.is_stale():
@@ -62,23 +65,29 @@ def current() -> Session:
             if session.identity.is_same(now):
                 _process.session = session
                 return session
-            _leave(session)
+            _retire(session)
         _process.former = [other for other in _process.former if not other.ended]
         for other in _process.former:
             if other.identity.is_same(now) and not other.is_restricted:
                 _process.former.remove(other)
                 _process.session = other
                 return other
-        session = _process.session = Session(configured().endpoint)
+        session = _process.session = _open()
     return session
 
 
-def _leave(session: Session) -> None:
-    """Goes on without a session of another identity: its sockets keep it, and its privileges end with the identity's."""
+def _open() -> Session:
+    from .session import Session  # direct mode needs it only after a refusal of the kernel
+
+    return Session(configured().endpoint)
+
+
+def _retire(session: Session) -> None:
+    """Keeps a session of another identity for its sockets alone, and restricts it if its identity has lost its rights."""
     try:
         session.follow_identity()
     except (OSError, RuntimeError, NotImplementedError):
-        pass  # then it serves its sockets alone
+        pass  # it serves its sockets alone
     if session.handles or session.is_restricted:
         _process.former.append(session)
     else:
@@ -86,49 +95,49 @@ def _leave(session: Session) -> None:
 
 
 def opened() -> Session | None:
-    """The session, if there is one."""
+    """The session, if it is open."""
     session = _process.session
     return None if session is None or session.ended else session
 
 
-Unwanted = Callable[[Session, Answer], None]
+Unwanted = Callable[["Session", "Response"], None]
 
 
-def call(method: str, params: Any, unwanted: Unwanted | None = None, **beside: Any) -> tuple[Session, Answer]:
-    """Calls a method that needs no handle; once more in a new session if the broker has been restarted.
+def call(method: str, params: Any, unwanted: Unwanted | None = None, **parts: Any) -> tuple[Session, Response]:
+    """Calls a method that needs no handle. Repeats the call in a new session if the broker has restarted.
 
-    Where the broker refuses the present identity, a session of an earlier one may do what needs no privilege.
-    `unwanted` gets the answer to a call that was interrupted.
+    If the broker refuses the present identity, this tries a restricted session of an earlier identity, which may do
+    what needs no privilege. `unwanted` gets the response to a call that was interrupted.
     """
     try:
-        return _call(method, params, unwanted, beside)
+        return _call(method, params, unwanted, parts)
     except (BrokerError, Denied) as refusal:
         restricted = next((session for session in _process.sessions() if session.is_restricted), None)
         if restricted is None:
             raise
         try:
-            return _call_in(restricted, method, params, unwanted, beside)
+            return _call_in(restricted, method, params, unwanted, parts)
         except BrokerError:
             raise refusal from None
         except Denied as denied:
             raise (refusal if isinstance(refusal, Denied) else denied) from None
 
 
-def _call(method: str, params: Any, unwanted: Unwanted | None, beside: dict[str, Any]) -> tuple[Session, Answer]:
+def _call(method: str, params: Any, unwanted: Unwanted | None, parts: dict[str, Any]) -> tuple[Session, Response]:
     session = current()
     try:
-        return _call_in(session, method, params, unwanted, beside)
+        return _call_in(session, method, params, unwanted, parts)
     except BrokerError:
         if not session.ended:
             raise
-    return _call_in(current(), method, params, unwanted, beside)
+    return _call_in(current(), method, params, unwanted, parts)
 
 
 def _call_in(
-    session: Session, method: str, params: Any, unwanted: Unwanted | None, beside: dict[str, Any]
-) -> tuple[Session, Answer]:
-    late = functools.partial(unwanted, session) if unwanted is not None else None
-    return session, session.call(method, params, late=late, **beside)
+    session: Session, method: str, params: Any, unwanted: Unwanted | None, parts: dict[str, Any]
+) -> tuple[Session, Response]:
+    undelivered = functools.partial(unwanted, session) if unwanted is not None else None
+    return session, session.call(method, params, undelivered=undelivered, **parts)
 
 
 def _before_fork() -> None:
@@ -137,18 +146,18 @@ def _before_fork() -> None:
         session.before_fork()
 
 
-def _after_in_parent() -> None:
+def _after_fork_in_parent() -> None:
     for session in _process.sessions():
         session.after_fork_in_parent()
     _process.lock.release()
 
 
-def _after_in_child() -> None:
-    _process.lock = threading.RLock()
+def _after_fork_in_child() -> None:
+    _process.lock = RLock()
     for session in _process.sessions():
         session.after_fork_in_child()
 
 
 os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
 )

@@ -1,12 +1,14 @@
-"""A function in the place of one of the interpreter's, which is written in C."""
+"""A Python function that replaces a C function of the interpreter."""
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+
+from .hints import Any
 
 
 class Replacement:
-    """Calls a function. As an attribute of a class it does not become a method: no function in C does."""
+    """Calls a function. Like a C function, it does not become a method when it is an attribute of a class."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function

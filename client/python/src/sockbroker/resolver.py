@@ -1,14 +1,14 @@
-"""Functions of the module that ask the broker: names, services, interfaces, the host."""
+"""Functions of the module that the broker serves: names, services, interfaces, the host name."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from . import native, process
 from .arguments import function
-from .encoding import c_int, host, integer, read_address, write_address
+from .encoding import c_int, decode_address, encode_address, host, integer
+from .hints import Any
 
 _LONG_MAX = (1 << 63) - 1
 _UNSIGNED_MAX = (1 << 32) - 1
@@ -16,7 +16,7 @@ _STRICT_PORTS = sys.version_info < (3, 12)
 _UNSPECIFIED = int(native.module.AF_UNSPEC)
 
 
-def _ask(name: str, params: list[Any]) -> Any:
+def _call(name: str, params: list[Any]) -> Any:
     return process.call(f"socket.{name}", params)[1].value
 
 
@@ -26,8 +26,8 @@ def getaddrinfo(
 ) -> list[Any]:
     sys.audit("socket.getaddrinfo", host, port, family, type, proto)
     numbers = [integer(item) for item in (family, type, proto, flags)]
-    found = _ask("getaddrinfo", [_host(host), _port(port), *numbers])
-    return [(*row[:4], read_address(row[4], row[0])) for row in found]
+    found = _call("getaddrinfo", [_host(host), _port(port), *numbers])
+    return [(*row[:4], decode_address(row[4], row[0])) for row in found]
 
 
 def _host(name: Any) -> str | None:
@@ -37,7 +37,7 @@ def _host(name: Any) -> str | None:
 
 
 def _port(port: Any) -> str | None:
-    """Services and ports are text to the resolver. Before 3.12 an integer had to be a C long."""
+    """The resolver takes services and ports as text. Before 3.12 an integer had to fit into a C long."""
     if port is None:
         return None
     if isinstance(port, bytes):
@@ -58,50 +58,50 @@ def getnameinfo(sockaddr: Any, flags: Any, /) -> tuple[str, str]:
         raise TypeError("getnameinfo() argument 1 must be a tuple of a str and an int")
     c_int(sockaddr[1])
     sys.audit("socket.getnameinfo", sockaddr)
-    return tuple(_ask("getnameinfo", [write_address(int(native.module.AF_INET6), sockaddr), integer(flags)]))
+    return tuple(_call("getnameinfo", [encode_address(int(native.module.AF_INET6), sockaddr), integer(flags)]))
 
 
 @function
 def gethostbyname(hostname: Any, /) -> str:
     sys.audit("socket.gethostbyname", hostname)
-    return _ask("gethostbyname", [_name(hostname)])  # type: ignore[no-any-return]
+    return _call("gethostbyname", [_name(hostname)])  # type: ignore[no-any-return]
 
 
 @function
 def gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
     sys.audit("socket.gethostbyname", hostname)
-    return tuple(_ask("gethostbyname_ex", [_name(hostname)]))
+    return tuple(_call("gethostbyname_ex", [_name(hostname)]))
 
 
 @function
 def gethostbyaddr(ip_address: Any, /) -> tuple[str, list[str], list[str]]:
     sys.audit("socket.gethostbyaddr", ip_address)
-    return tuple(_ask("gethostbyaddr", [_name(ip_address)]))
+    return tuple(_call("gethostbyaddr", [_name(ip_address)]))
 
 
 def _name(name: Any) -> str:
     text = host(name)
     if text is None:
-        raise TypeError("a host must be given")
+        raise TypeError("the host name must not be None")
     return text
 
 
 @function
 def getprotobyname(protocolname: Any, /) -> int:
-    return _ask("getprotobyname", [_text(protocolname)])  # type: ignore[no-any-return]
+    return _call("getprotobyname", [_text(protocolname)])  # type: ignore[no-any-return]
 
 
 @function
 def getservbyname(servicename: Any, *protocolname: Any) -> int:
     sys.audit("socket.getservbyname", servicename, *(protocolname or ("",)))
-    return _ask("getservbyname", [_text(servicename), *map(_text, protocolname)])  # type: ignore[no-any-return]
+    return _call("getservbyname", [_text(servicename), *map(_text, protocolname)])  # type: ignore[no-any-return]
 
 
 @function
 def getservbyport(port: Any, *protocolname: Any) -> str:
     number = integer(port)
     sys.audit("socket.getservbyport", number, *(protocolname or ("",)))
-    return _ask("getservbyport", [number, *map(_text, protocolname)])  # type: ignore[no-any-return]
+    return _call("getservbyport", [number, *map(_text, protocolname)])  # type: ignore[no-any-return]
 
 
 def _text(value: Any) -> str:
@@ -112,7 +112,7 @@ def _text(value: Any) -> str:
 
 @function
 def if_nameindex() -> list[tuple[int, str]]:
-    return [(index, name) for index, name in _ask("if_nameindex", [])]
+    return [(index, name) for index, name in _call("if_nameindex", [])]
 
 
 @function
@@ -124,42 +124,42 @@ def if_nametoindex(oname: Any, /) -> int:
         text = name.decode()
     except UnicodeDecodeError:
         raise OSError("no interface with this name") from None
-    return _ask("if_nametoindex", [text])  # type: ignore[no-any-return]
+    return _call("if_nametoindex", [text])  # type: ignore[no-any-return]
 
 
 @function
 def if_indextoname(index: Any, /) -> str:
     number = integer(index)
     if not 0 <= number <= _UNSIGNED_MAX:
-        # Releases of CPython differ in what they take.
+        # CPython's releases accept different ranges: its own function raises the exception of this one.
         try:
             native.module.if_indextoname(number)
         except OSError:
             pass
-    return _ask("if_indextoname", [number & _UNSIGNED_MAX])  # type: ignore[no-any-return]
+    return _call("if_indextoname", [number & _UNSIGNED_MAX])  # type: ignore[no-any-return]
 
 
 @function
 def gethostname() -> str:
     sys.audit("socket.gethostname")
-    return _ask("gethostname", [])  # type: ignore[no-any-return]
+    return _call("gethostname", [])  # type: ignore[no-any-return]
 
 
 def sethostname(name: Any, /) -> None:
-    """Not checked by CPython's own function, which would do it."""
+    """CPython's own function cannot check the argument, because it would set the name."""
     if isinstance(name, bytearray):
-        native.module.sethostname(name)  # raises
+        native.module.sethostname(name)  # raises TypeError
     name = os.fsencode(name).decode()
     sys.audit("socket.sethostname", name)
-    _ask("sethostname", [name])
+    _call("sethostname", [name])
 
 
 def setdefaulttimeout(timeout: Any, /) -> None:
-    """In this process for new sockets, in the broker for accepted ones."""
+    """Sets it in this process for new sockets, and in the broker for accepted ones."""
     native.module.setdefaulttimeout(timeout)
-    where = process.opened()
-    if where is not None:
-        where.call("socket.setdefaulttimeout", [native.module.getdefaulttimeout()])
+    session = process.opened()
+    if session is not None:
+        session.call("socket.setdefaulttimeout", [native.module.getdefaulttimeout()])
 
 
 FUNCTIONS = {
@@ -170,4 +170,4 @@ FUNCTIONS = {
         sethostname, setdefaulttimeout,
     )
 }  # fmt: skip
-"""By name; what is not here needs no broker."""
+"""The functions by name. All other functions of `_socket` need no broker."""

@@ -1,7 +1,6 @@
-"""`select.select`, `select.poll` and `select.epoll` over handles and descriptors together.
+"""`select.select`, `select.poll` and `select.epoll` for pseudo descriptors and descriptors together.
 
-A handle without a descriptor is shown by a number that the kernel does not know. Calls without such
-numbers go to the interpreter's own functions.
+Calls without pseudo descriptors go to the interpreter's own functions.
 """
 
 from __future__ import annotations
@@ -10,13 +9,16 @@ import errno
 import os
 import select as _select
 import sys
-from typing import Any, Mapping
+from collections.abc import Mapping
 
 from . import handle
-from .session import Session
 from .errors import BrokerError
-from .handle import FIRST_SHOWN
+from .handle import FIRST_PSEUDO
+from .hints import TYPE_CHECKING, Any
 from .replacement import Replacement
+
+if TYPE_CHECKING:
+    from .session import Session
 
 _native_select = _select.select
 _native_poll = _select.poll
@@ -26,41 +28,41 @@ _WRITE = _select.POLLOUT | _select.POLLERR
 _GONE = _select.POLLERR | _select.POLLHUP
 _POLL_MASK = 0xFFFF  # without the flags of epoll
 _EPOLL_DEFAULT = _select.EPOLLIN | _select.EPOLLPRI | _select.EPOLLOUT
-_LAST_SHOWN = (1 << 31) - 1
+_LAST_PSEUDO = (1 << 31) - 1
 
 Events = list[tuple[int, int]]
 
 
 def wait(watched: Mapping[int, int], seconds: float | None) -> Events:
-    """Waits until a number has one of its `POLL*` events; those that have, or none after so many seconds."""
-    native = {number: events for number, events in watched.items() if number < FIRST_SHOWN}
+    """Waits until a number has one of its `POLL*` events. Returns the numbers with events; none after the timeout."""
+    native = {number: events for number, events in watched.items() if number < FIRST_PSEUDO}
     ready: Events = []
-    asked: dict[int, tuple[int, int]] = {}
+    handles: dict[int, tuple[int, int]] = {}
     session: Session | None = None
     for number, events in watched.items():
         if number in native:
             continue
-        found = handle.by_number(number)
+        found = handle.by_pseudo(number)
         if found is None or found.number is None:
             ready.append((number, _select.POLLNVAL))
         elif found.session.ended or session not in (None, found.session):
-            ready.append((number, _GONE))  # the next call on it tells why
+            ready.append((number, _GONE))  # the next call on it raises the reason
         else:
             session = found.session
-            asked[found.number] = (number, events)
+            handles[found.number] = (number, events)
     if ready:
         seconds = 0.0
     if session is None:
         return ready + _wait_natively(native, seconds)
-    request = [[number, events] for number, (_, events) in asked.items()]
+    request = [[number, events] for number, (_, events) in handles.items()]
     try:
         if native:
-            mine, theirs = _wait_for_both(session, request, native, seconds)
+            of_broker, of_kernel = _wait_for_both(session, request, native, seconds)
         else:
-            mine, theirs = session.call("socket.poll", [request, seconds]).value, []
+            of_broker, of_kernel = session.call("socket.poll", [request, seconds]).value, []
     except BrokerError:
-        return ready + [(number, _GONE) for number, _ in asked.values()]
-    return ready + [(asked[number][0], events) for number, events in mine] + theirs
+        return ready + [(number, _GONE) for number, _ in handles.values()]
+    return ready + [(handles[number][0], events) for number, events in of_broker] + of_kernel
 
 
 def _wait_natively(watched: Mapping[int, int], seconds: float | None) -> Events:
@@ -73,19 +75,19 @@ def _wait_natively(watched: Mapping[int, int], seconds: float | None) -> Events:
 def _wait_for_both(
     session: Session, request: list[list[int]], native: Mapping[int, int], seconds: float | None
 ) -> tuple[Any, Events]:
-    """The broker waits for its handles, the kernel for the rest and for the broker's answer."""
+    """The broker waits for its handles. The kernel waits for the descriptors and for the broker's response."""
     with session.pending("socket.poll", [request, seconds]) as pending:
         ready = _wait_natively({**native, pending.fileno(): _select.POLLIN}, seconds)
         answered = any(number == pending.fileno() for number, _ in ready)
-        theirs = [(number, events) for number, events in ready if number != pending.fileno()]
-        mine = pending.finish() if answered else pending.cancel()
-    return mine or [], theirs
+        of_kernel = [(number, events) for number, events in ready if number != pending.fileno()]
+        of_broker = pending.finish() if answered else pending.cancel()
+    return of_broker or [], of_kernel
 
 
 def select(rlist: Any, wlist: Any, xlist: Any, timeout: Any = None, /) -> Any:
     """`select.select`."""
     lists = [[(item, _number(item)) for item in items] for items in (rlist, wlist, xlist)]
-    if not any(number >= FIRST_SHOWN for items in lists for _, number in items):
+    if not any(number >= FIRST_PSEUDO for items in lists for _, number in items):
         readers, writers, others = ([item for item, _ in items] for items in lists)
         return _native_select(readers, writers, others, timeout)
     if timeout is not None and timeout < 0:
@@ -104,7 +106,7 @@ def select(rlist: Any, wlist: Any, xlist: Any, timeout: Any = None, /) -> Any:
 
 
 def _number(item: Any) -> int:
-    """The number behind an object, as `select` finds it."""
+    """The number of an object, as `select` determines it."""
     if isinstance(item, int):
         number = item + 0
     else:
@@ -119,10 +121,10 @@ def _number(item: Any) -> int:
     return number
 
 
-def _own_number(fd: Any) -> int | None:
-    """The number of a handle without a descriptor; `None` for anything else."""
+def _pseudo(fd: Any) -> int | None:
+    """The pseudo descriptor of an argument; `None` if it is none."""
     number = fd if isinstance(fd, int) else _number(fd)
-    return number if FIRST_SHOWN <= number <= _LAST_SHOWN else None
+    return number if FIRST_PSEUDO <= number <= _LAST_PSEUDO else None
 
 
 class Poll:
@@ -137,7 +139,7 @@ class Poll:
         self, fd: Any, eventmask: int = _select.POLLIN | _select.POLLPRI | _select.POLLOUT, /
     ) -> None:
         number = _number(fd)
-        if _own_number(number) is None:
+        if _pseudo(number) is None:
             self._native.register(number, eventmask)
         elif number not in self._watched:
             self._handles += 1
@@ -147,27 +149,27 @@ class Poll:
         number = _number(fd)
         if number not in self._watched:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if _own_number(number) is None:
+        if _pseudo(number) is None:
             self._native.modify(number, eventmask)
         self._watched[number] = eventmask
 
     def unregister(self, fd: Any, /) -> None:
         number = _number(fd)
         del self._watched[number]
-        if _own_number(number) is None:
+        if _pseudo(number) is None:
             self._native.unregister(number)
         else:
             self._handles -= 1
 
     def poll(self, timeout: Any = None, /) -> Events:
-        """Milliseconds; waits for ever if `None` or negative."""
+        """Waits for this many milliseconds, without limit if `None` or negative."""
         if not self._handles:
             return self._native.poll(timeout)
         return wait(self._watched, None if timeout is None or timeout < 0 else timeout / 1000)
 
 
 class Epoll:
-    """`select.epoll()`. A handle is level-triggered, also where `EPOLLET` is asked for."""
+    """`select.epoll()`. It ignores `EPOLLET` for pseudo descriptors."""
 
     def __init__(self, sizehint: int = -1, flags: int = 0) -> None:
         self._native = _native_epoll(sizehint, flags)
@@ -199,35 +201,35 @@ class Epoll:
         return self._native.fileno()
 
     def register(self, fd: Any, eventmask: int = _EPOLL_DEFAULT) -> None:
-        number = _own_number(fd)
+        number = _pseudo(fd)
         if number is None:
             return self._native.register(fd, eventmask)
         self._check(number, errno.EEXIST, number not in self._handles)
         self._handles[number] = eventmask
 
     def modify(self, fd: Any, eventmask: int) -> None:
-        number = _own_number(fd)
+        number = _pseudo(fd)
         if number is None:
             return self._native.modify(fd, eventmask)
         self._check(number, errno.ENOENT, number in self._handles)
         self._handles[number] = eventmask
 
     def unregister(self, fd: Any) -> None:
-        number = _own_number(fd)
+        number = _pseudo(fd)
         if number is None:
             return self._native.unregister(fd)
         known = self._handles.pop(number, None) is not None
         self._check(number, errno.ENOENT, known)
 
     def _check(self, number: int, otherwise: int, is_right: bool) -> None:
-        self._native.fileno()  # raises if it is closed
-        error = errno.EBADF if handle.by_number(number) is None else otherwise
+        self._native.fileno()  # raises if this object is closed
+        error = errno.EBADF if handle.by_pseudo(number) is None else otherwise
         if error == errno.EBADF or not is_right:
             raise OSError(error, os.strerror(error))
 
     def poll(self, timeout: Any = None, maxevents: int = -1) -> Events:
-        for number in [number for number in self._handles if handle.by_number(number) is None]:
-            del self._handles[number]  # closed: the kernel forgets a closed descriptor too
+        for number in [number for number in self._handles if handle.by_pseudo(number) is None]:
+            del self._handles[number]  # closed: the kernel removes a closed descriptor too
         if not self._handles:
             return self._native.poll(timeout, maxevents)
         inner = self._native.fileno()
@@ -244,7 +246,7 @@ class Epoll:
 
 
 def install() -> None:
-    """Puts these functions in place of the interpreter's, also where they were taken already."""
+    """Replaces the interpreter's functions, also in `selectors`, which has taken them if it is loaded."""
     _select.select = Replacement(select)
     _select.poll = Poll  # type: ignore[assignment,misc]
     _select.epoll = Epoll  # type: ignore[assignment,misc]

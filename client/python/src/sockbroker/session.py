@@ -1,19 +1,22 @@
-"""A session with the broker: its calls, and what becomes of it when its process forks."""
+"""A session with the broker: its calls, and its clone for a child process."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from . import errors, identity, native
-from .jsonrpc import Answer
+from . import identity, native
 from .call import Call
 from .connection import Unsent
 from .errors import BrokerError
+from .hints import Any
+from .jsonrpc import Response, checked
 from .pending import Pending, SharedPending
 from .pool import Pool
 from .settings import Endpoint
 from .shared import in_thread_of_a_connection
+
+_MAX_PART = 1 << 22
 
 _UNPRIVILEGED = (
     {"allow": ["adopt", "listen", "accept", "connect", "send", "receive", "capture", "inject", "spoof", "ioctl"]},
@@ -27,36 +30,32 @@ _UNPRIVILEGED = (
     {"allow": ["create", "bind", "send"], "family": ["AF_NETLINK"], "protocol": ["NETLINK_ROUTE"], "netlink": ["get"]},
     {"allow": ["option"], "option": ["ordinary", "multicast", "filter", "packet", "netlink"]},
 )  # fmt: skip
-"""Filters for `session.restrict`: what the kernel lets anyone do, and the use of sockets that are open."""
+"""Filters for `session.restrict`: what the kernel allows to every user, and the use of open sockets."""
 
 
 class Session:
-    """Handles live in a session, and end with it."""
+    """Owns handles, which end with it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Opens a session; `BrokerError` if there is no broker."""
+        """Opens a session. Raises `BrokerError` if there is no broker."""
         self.endpoint = endpoint
         self.is_restricted = False
-        """Whether it has given up what needs privileges."""
-        self.keeps_unix_sockets = False
-        """Whether the policy keeps Unix sockets of this process from it."""
+        """Whether it has given up all privileges."""
+        self.excludes_unix_sockets = False
+        """Whether the policy does not let it use the Unix sockets of this process."""
         self.handles = 0
-        """How many handles of it are open."""
+        """The number of its open handles."""
+        self._limits: dict[str, Any] = {}
         self._clone: tuple[str, Any] | None = None
         self._clone_failure = ""
         self._pool = Pool(endpoint)
-        limits = self.call("session.limits", []).value
-        self.receive_bytes: int = limits["receive_bytes"]["value"]
-        """The most that one call receives."""
-        self.part_bytes: int = min(limits["frame_bytes"]["value"] // 2, 1 << 22)
-        """The most that one call sends."""
         timeout = native.module.getdefaulttimeout()
         if timeout is not None:
             self.call("socket.setdefaulttimeout", [timeout])
 
     @property
     def passes_descriptors(self) -> bool:
-        """Whether its connections carry descriptors: those through a command may end in a pipe."""
+        """Whether its connections can carry descriptors. Those through a command may end in a pipe."""
         return not self.endpoint.command
 
     @property
@@ -66,17 +65,30 @@ class Session:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it has ended in this process alone, which may still have descriptors of its sockets."""
+        """Whether it has ended for this process alone, which may still have descriptors of its sockets."""
         return self._pool.is_cut_off or not self._pool.has_anchor()
 
     @property
     def identity(self) -> identity.Identity:
-        """Whom the broker takes this process for."""
+        """The identity that the broker has recorded for this process."""
         return self._pool.identity
 
     def is_stale(self) -> bool:
         """Whether this thread has another identity now."""
         return self._pool.is_stale()
+
+    def max_receive(self) -> int:
+        """The most bytes that one call receives."""
+        return self._limit("receive_bytes")
+
+    def max_part(self) -> int:
+        """The most bytes that one call sends."""
+        return min(self._limit("frame_bytes") // 2, _MAX_PART)
+
+    def _limit(self, name: str) -> int:
+        if not self._limits:  # not at the start: many programs never transfer data through the broker
+            self._limits = self.call("session.limits", []).value
+        return self._limits[name]["value"]  # type: ignore[no-any-return]
 
     def call(
         self,
@@ -84,22 +96,23 @@ class Session:
         params: Any,
         attachments: Sequence[Any] = (),
         descriptors: Sequence[int] = (),
-        room: int = 0,
+        expected_bytes: int = 0,
         takes_descriptors: bool = False,
-        late: Any = None,
-    ) -> Answer:
-        """Calls a method; the broker's errors are raised as the exceptions they encode.
+        undelivered: Any = None,
+    ) -> Response:
+        """Calls a method. Raises the broker's errors as the exceptions that they stand for.
 
-        If the call is interrupted, by an exception of a signal's handler, it is cancelled. If it was answered all
-        the same, `late` is called with the answer.
+        If the exception of a signal handler interrupts the call, this cancels it. If the broker had already done
+        the call, this passes the response to `undelivered`.
         """
         connection = self._pool.take(method)
         if connection is None:
-            return _checked(self._call_shared(Call(method, params, attachments, descriptors), late))
-        # Known before it is sent: an exception may strike before that too.
+            return checked(self._call_shared(Call(method, params, attachments, descriptors), undelivered))
+        # Computed before sending: an exception can interrupt the call before that too.
         number, request = connection.number, connection.request + 1
         try:
-            answer = connection.call(method, params, attachments, descriptors, room, takes_descriptors)
+            connection.send(method, params, attachments, descriptors)
+            response = connection.receive(expected_bytes, takes_descriptors)
         except BrokerError:
             self._pool.drop(connection)
             self._pool.check_alive()
@@ -109,15 +122,15 @@ class Session:
             raise OSError(error.errno, error.strerror) from None
         except BaseException:
             self._pool.drop(connection)
-            if late is not None:
-                self._settle(number, request, late)
+            if undelivered is not None:
+                self._fetch_outcome(number, request, undelivered)
             raise
         self._pool.give_back(connection)
-        return _checked(answer)
+        return checked(response)
 
     @contextlib.contextmanager
     def pending(self, method: str, params: Any) -> Iterator[Pending | SharedPending]:
-        """A call that is in progress while this process waits for something else too."""
+        """Makes a call during which this process can wait for something else too."""
         connection = self._pool.take(method)
         if connection is None:
             call = Call(method, params)
@@ -133,33 +146,33 @@ class Session:
         self._pool.give_back(connection)
 
     def follow_identity(self) -> None:
-        """If this process has given up its rights, keeps those that the kernel gives to anyone.
+        """Restricts the session to what every user may do, if this process has given up its rights.
 
-        The broker holds all connections of the session to that.
+        The broker applies that to all connections of the session.
         """
         if not self.is_restricted and identity.current().has_given_up(self.identity):
             self.call("session.restrict", {"filters": _UNPRIVILEGED})
             self.is_restricted = True
 
-    def _settle(self, number: int, request: int, late: Any) -> None:
-        """Asks what became of a call whose connection was dropped."""
+    def _fetch_outcome(self, number: int, request: int, undelivered: Any) -> None:
+        """Asks the broker for the outcome of a call whose connection was dropped."""
         try:
             params = {"connection": number, "request": request}
-            answer = self.call("call.resolve", params, takes_descriptors=True)
+            response = self.call("call.resolve", params, takes_descriptors=True)
         except Exception:
             return
-        found = answer.value
+        found = response.value
         if found["state"] == "answered" and "result" in found["answer"]:
-            answer.value = found["answer"]["result"]
-            late(answer)
+            response.value = found["answer"]["result"]
+            undelivered(response)
 
-    def _call_shared(self, call: Call, late: Any) -> Answer:
+    def _call_shared(self, call: Call, undelivered: Any) -> Response:
         shared = self._pool.share(call)
         if in_thread_of_a_connection():
-            shared.notify(call)  # a finalizer: it must not wait for its own thread
-            return Answer({"result": None})
+            shared.notify(call)  # a finalizer, which must not wait for the thread that it runs in
+            return Response({"result": None})
         try:
-            return shared.run(call, late)
+            return shared.run(call, undelivered)
         except Unsent as error:
             raise OSError(error.errno, error.strerror) from None
         except BrokerError:
@@ -167,13 +180,13 @@ class Session:
             raise
 
     def end(self) -> None:
-        """Closes every connection, and with them every handle."""
+        """Closes every connection, and thereby every handle."""
         self._pool.end()
 
-    # fork(): the child goes on with a clone, in which every handle has the same number.
+    # fork(): the child continues with a clone, in which every handle has the same number.
 
     def before_fork(self) -> None:
-        """Makes the clone, and its anchor, while the parent still has all its connections."""
+        """Creates the clone and its anchor, while the parent still has all its connections."""
         self._clone, self._clone_failure = None, ""
         if self.ended or not self.handles:
             return
@@ -184,7 +197,7 @@ class Session:
             self._clone_failure = error.strerror or str(error)
             return
         try:
-            _checked(anchor.begin("session.attach", {"token": token}))
+            checked(anchor.begin("session.attach", {"token": token}))
         except (OSError, RuntimeError) as error:
             self._clone_failure = str(error)
             anchor.close()
@@ -192,13 +205,13 @@ class Session:
             self._clone = (token, anchor)
 
     def after_fork_in_parent(self) -> None:
-        """The clone is the child's alone."""
+        """Closes the parent's copy of the anchor of the clone."""
         clone, self._clone = self._clone, None
         if clone is not None:
             clone[1].close()
 
     def after_fork_in_child(self) -> None:
-        """Leaves the parent's connections, and goes on in the clone if there is one."""
+        """Closes the child's copies of the parent's connections, and continues with the clone if there is one."""
         clone, self._clone = self._clone, None
         failure = self._clone_failure
         self._pool.leave(f"could not be cloned for this child process: {failure}" if failure else "")
@@ -206,9 +219,3 @@ class Session:
             before = self._pool
             self._pool = Pool(self.endpoint, clone)
             self._pool.identity = before.identity
-
-
-def _checked(answer: Answer) -> Answer:
-    if answer.error is not None:
-        raise errors.exception(answer.error)
-    return answer

@@ -1,10 +1,9 @@
-"""What a program is told about its broker: the mode, and where the broker is."""
+"""The mode of a process, and the address of its broker."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from typing import NamedTuple
+from collections import namedtuple
 
 DIRECT, MEDIATED, REMOTE = "direct", "mediated", "remote"
 MODES = (DIRECT, MEDIATED, REMOTE)
@@ -15,28 +14,34 @@ URL_VARIABLE = "SOCKBROKER"
 _SYSTEM_SOCKET = "/run/sockbroker/socket"
 
 
-class Endpoint(NamedTuple):
-    """Where a broker is: the path of its Unix socket, or a command whose standard streams lead to it."""
+class Endpoint(namedtuple("Endpoint", ("path", "command"))):
+    """The path of a broker's Unix socket, or a command whose standard streams lead to the broker."""
 
+    __slots__ = ()
     path: str
     command: tuple[str, ...]
 
     def __str__(self) -> str:
-        return self.path or "exec:" + shlex.join(self.command)
+        if self.path:
+            return self.path
+        import shlex  # for this form alone
+
+        return "exec:" + shlex.join(self.command)
 
 
-class Settings(NamedTuple):
+class Settings(namedtuple("Settings", ("mode", "endpoint"))):
     """How this process uses the broker."""
 
+    __slots__ = ()
     mode: str
     endpoint: Endpoint
 
 
 def endpoint(url: str) -> Endpoint:
-    """The endpoint that a URL names: `/path`, `unix:/path`, `unix:///path` or `exec:COMMAND ARGUMENT...`.
+    """Parses a URL: `/path`, `unix:/path`, `unix:///path` or `exec:COMMAND ARGUMENT...`.
 
-    `exec:` runs the command once for each connection, with a Unix socket as its standard input and
-    output: `exec:ssh HOST socat - UNIX-CONNECT:/run/sockbroker/socket`. `ValueError` for anything else.
+    The package runs the command of `exec:` once for each connection, with a Unix socket as its standard input
+    and output: `exec:ssh HOST socat - UNIX-CONNECT:/run/sockbroker/socket`. Raises `ValueError` for any other URL.
     """
     scheme, colon, rest = url.partition(":")
     if url.startswith("/"):
@@ -46,15 +51,20 @@ def endpoint(url: str) -> Endpoint:
         if path.startswith("/"):
             return Endpoint(path, ())
     if colon and scheme == "exec" and rest.strip():
+        import shlex  # for this form alone
+
         return Endpoint("", tuple(shlex.split(rest)))
     if colon and scheme == "stdio":
-        # A blocking client needs a connection for each call in progress, and all in one broker.
-        raise ValueError(f"{url!r} is a broker of one connection: use exec: with a command that leads to a socket")
-    raise ValueError(f"not the URL of a broker: {url!r}: use /path, unix:/path or exec:COMMAND")
+        # A blocking client needs a connection for each call in progress, all of them to one broker.
+        raise ValueError(
+            f"cannot use the broker URL {url!r}: a stdio: broker serves one connection only, and this package opens several; "
+            "use exec: with a command that connects to a broker's socket"
+        )
+    raise ValueError(f"cannot parse the broker URL {url!r}: use /path, unix:/path or exec:COMMAND")
 
 
 def default_url() -> str:
-    """Where a broker of this user is: its own one if it runs, else the system's."""
+    """The socket of this user's own broker if it exists, else the system's."""
     folder = os.environ.get("XDG_RUNTIME_DIR")
     if os.geteuid() != 0 and folder:
         own = os.path.join(folder, "sockbroker.socket")
@@ -64,14 +74,14 @@ def default_url() -> str:
 
 
 def check_mode(mode: str) -> str:
-    """The mode, if there is such a one; `ValueError` if not."""
+    """Returns the mode. Raises `ValueError` if there is no such mode."""
     if mode not in MODES:
-        raise ValueError(f"not a mode: {mode!r}: use one of {', '.join(MODES)}")
+        raise ValueError(f"unknown mode {mode!r}: use one of {', '.join(MODES)}")
     return mode
 
 
 def settings(mode: str | None = None, url: str | None = None) -> Settings:
-    """What was asked for; where nothing was, what the environment says; else the defaults."""
+    """The arguments; the environment where an argument is missing; else the defaults."""
     environment = os.environ
     mode = check_mode(mode or environment.get(MODE_VARIABLE) or DIRECT)
     return Settings(mode, endpoint(url or environment.get(URL_VARIABLE) or default_url()))

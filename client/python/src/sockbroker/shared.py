@@ -1,8 +1,7 @@
-"""One connection to the broker with many calls in progress, each of another thread.
+"""One connection to the broker with many calls in progress, each from another thread.
 
-A thread of this module sends the requests and reads the answers, so that an exception of a signal's handler
-strikes the caller while it waits for a lock, never between the bytes of a frame. The thread ends when there
-has been nothing to do for a while.
+A thread of this module sends the requests and reads the responses. So the exception of a signal handler interrupts
+the caller while it waits for a lock, never between the bytes of a frame. The thread ends after it has been idle.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ import collections
 import itertools
 import select as _select
 import threading
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from . import frame, native
-from .jsonrpc import Answer, answer_of
 from .call import Call
 from .connection import LOST, Connection, Unsent
+from .control_socket import with_high_number
 from .errors import BrokerError
-from .control_socket import raised
+from .jsonrpc import Response, decode_response, encode_cancellation
 
-MOST_CALLS = 200
-"""Calls in progress on one connection, below the broker's `calls_in_flight`."""
-_MOST_BYTES = 1 << 23  # of their requests, below the broker's `buffered_bytes`
+MAX_CALLS = 200
+"""The calls in progress on one connection, below the broker's `calls_in_flight`."""
+_MAX_BYTES = 1 << 23  # the size of their requests, below the broker's `buffered_bytes`
 _IDLE_MILLISECONDS = 1000
-_READ = 1 << 18
+_READ_BYTES = 1 << 18
 _DONTWAIT = int(native.module.MSG_DONTWAIT | native.module.MSG_NOSIGNAL)
 _READ_FLAGS = int(native.module.MSG_DONTWAIT | native.module.MSG_CMSG_CLOEXEC)
 _poll = _select.poll
@@ -34,27 +33,27 @@ _threads: set[int] = set()
 
 
 def in_thread_of_a_connection() -> bool:
-    """Whether this is a thread of this module, in which a finalizer may run, and which must not wait for itself."""
+    """Whether this is a thread of this module. A finalizer that runs in it must not wait for the thread itself."""
     return _thread.get_ident() in _threads
 
 
 class _Output:
-    """Bytes that are to be sent, of a call or of the cancellation of one."""
+    """Bytes to send: a request or a cancellation."""
 
-    __slots__ = ("call", "data", "descriptors", "begun")
+    __slots__ = ("call", "data", "descriptors", "is_begun")
 
     def __init__(self, call: Call | None, data: bytes, descriptors: Sequence[int] = ()) -> None:
         self.call = call
         self.data = memoryview(data)
         self.descriptors = descriptors
-        self.begun = False
+        self.is_begun = False
 
 
 class SharedConnection:
     """A connection that several threads use at the same time."""
 
     def __init__(self, connection: Connection, ended: Callable[[SharedConnection], None] | None) -> None:
-        """With `ended`, the connection closes after it has been idle, and calls that."""
+        """With `ended`, the connection closes after it has been idle, and calls `ended`."""
         self.connection = connection
         self._stream = connection.stream
         self._when_ended = ended
@@ -67,39 +66,39 @@ class SharedConnection:
         self._guard = threading.RLock()
         self._is_running = False
         self.ended = False
-        self._woken, self._waker = (raised(end) for end in native.module.socketpair())
+        self._woken, self._waker = (with_high_number(end) for end in native.module.socketpair())
 
     def has_room_for(self, call: Call) -> bool:
-        """Whether the call would neither wait for another one of the same socket nor cross a limit of the broker."""
+        """Whether the call can begin at once: no other call uses its socket, and no limit of the broker is exceeded."""
         present = list(self._calls)
         return (
             not self.ended
-            and len(present) < MOST_CALLS
+            and len(present) < MAX_CALLS
             and (call.handle is None or all(call.handle != other.handle for other in present))
-            and (not present or sum(other.size() for other in present) + call.size() <= _MOST_BYTES)
+            and (not present or sum(other.size() for other in present) + call.size() <= _MAX_BYTES)
         )
 
     def add(self, call: Call) -> None:
-        """Takes the call's place, before it begins."""
+        """Reserves a place for the call before it begins."""
         self._calls[call] = None
 
     def load(self) -> int:
-        """How many calls are in progress."""
+        """The number of calls in progress."""
         return len(self._calls)
 
     def carries(self, connection: Connection) -> bool:
-        """Whether it is this connection that is shared."""
+        """Whether this object shares that connection."""
         return self.connection is connection
 
     def is_ours(self) -> bool:
-        """Whether the program has left the numbers of this connection alone."""
+        """Whether the program has left the descriptors of this connection alone."""
         return self._stream.is_ours() and self._woken.is_ours() and self._waker.is_ours()
 
-    def run(self, call: Call, late: Callable[[Answer], None] | None) -> Answer:
-        """Makes a call that was added, and waits for its answer.
+    def run(self, call: Call, undelivered: Callable[[Response], None] | None) -> Response:
+        """Makes a call that was added, and waits for its response. Raises `BrokerError` if the broker has gone.
 
-        If the wait is interrupted by an exception the call is cancelled; if it was answered all the same, `late`
-        is called with the answer. `BrokerError` if the broker has gone.
+        If an exception interrupts the wait, this cancels the call. If the broker had already done the call, this
+        passes the response to `undelivered`.
         """
         try:
             self.begin(call)
@@ -107,37 +106,37 @@ class SharedConnection:
         except BrokerError:
             raise
         except BaseException:
-            self.cancel(call, late)
+            self.cancel(call, undelivered)
             raise
         return self.result(call)
 
-    def result(self, call: Call) -> Answer:
-        """The answer to a call that has ended."""
+    def result(self, call: Call) -> Response:
+        """The response to a call that has ended."""
         if call.error is not None:
             raise call.error
-        if call.answer is None:
+        if call.response is None:
             raise BrokerError(self.connection.loss_during(call.method))
-        return call.answer
+        return call.response
 
     def notify(self, call: Call) -> None:
-        """Makes a call that the broker does not answer."""
+        """Sends a notification, which has no response."""
         call.is_notification = True
         self.begin(call)
 
-    def cancel(self, call: Call, late: Callable[[Answer], None] | None) -> None:
-        """Ends a call, and waits for its end."""
+    def cancel(self, call: Call, undelivered: Callable[[Response], None] | None) -> None:
+        """Cancels a call, and waits for its end."""
         call.cancelled = True
         if not call.finished:
             if call not in self._calls:
-                return  # not even posted
+                return  # it has not begun
             self.begin(call)
             if not call.finished:
                 call.done.acquire()
-        if late is not None and call.answer is not None and call.answer.error is None:
-            late(call.answer)
+        if undelivered is not None and call.response is not None and call.response.error is None:
+            undelivered(call.response)
 
     def begin(self, call: Call) -> None:
-        """Gives a call to the thread: a new one, or one that has been cancelled."""
+        """Passes a call to the thread: a new call, or one to cancel."""
         if not self.is_ours():
             self._fail()
         with self._guard:
@@ -151,14 +150,14 @@ class SharedConnection:
         try:
             self._waker.send(b"\0", _DONTWAIT)
         except BlockingIOError:
-            pass  # it has been woken often enough
+            pass  # enough bytes that wake the thread are waiting
 
-    # What follows runs in the thread.
+    # The following methods run in the thread.
 
     def _serve(self) -> None:
         _threads.add(_thread.get_ident())
         try:
-            while self._turn():
+            while self._step():
                 pass
         except (OSError, ValueError, EOFError, StopIteration):
             self._fail()
@@ -168,8 +167,8 @@ class SharedConnection:
             self._when_ended(self)
             self.close()
 
-    def _turn(self) -> bool:
-        """Does what there is to do, and waits for more; whether the thread goes on."""
+    def _step(self) -> bool:
+        """Sends what is queued, waits, and reads what has arrived. Returns whether the thread continues."""
         if not self.is_ours():
             raise EOFError
         while self._queue:
@@ -183,15 +182,15 @@ class SharedConnection:
         if not self.is_ours():
             raise EOFError
         if not ready:
-            return not self._rest()
+            return not self._end_if_idle()
         if ready.get(woken):
-            self._woken.recv(_READ, _DONTWAIT)
+            self._woken.recv(_READ_BYTES, _DONTWAIT)
         if ready.get(stream, 0) & ~_select.POLLOUT:
             self._read()
         return True
 
-    def _rest(self) -> bool:
-        """Ends the thread if there is still nothing to do."""
+    def _end_if_idle(self) -> bool:
+        """Marks the thread as ended if there is still no call. Returns whether it did."""
         if not self._guard.acquire(blocking=False):
             return False
         try:
@@ -215,14 +214,14 @@ class SharedConnection:
             self._sent[call.number] = call
             self._output.append(_Output(call, call.frame(), call.descriptors))
             return
-        waiting = next((output for output in self._output if output.call is call and not output.begun), None)
+        waiting = next((output for output in self._output if output.call is call and not output.is_begun), None)
         if waiting is not None:
             self._output.remove(waiting)
         if waiting is not None or not call.number:
             self._finish(call)
             return
-        text = b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}' % call.number
-        self._output.append(_Output(None, frame.write_head(len(text), (), 0) + text))
+        text = encode_cancellation(call.number)
+        self._output.append(_Output(None, frame.encode_header(len(text), (), 0) + text))
 
     def _write(self) -> None:
         while self._output:
@@ -238,22 +237,22 @@ class SharedConnection:
                 self._output.popleft()
                 self._finish(output.call)
                 continue
-            output.begun, output.descriptors = True, ()
+            output.is_begun, output.descriptors = True, ()
             output.data = output.data[sent:]
             if not output.data:
                 self._output.popleft()
 
     def _read(self) -> None:
         try:
-            data, ancillary, flags, _ = self._stream.recvmsg(_READ, frame.DESCRIPTOR_SPACE, _READ_FLAGS)
+            data, ancillary, flags, _ = self._stream.recvmsg(_READ_BYTES, frame.DESCRIPTOR_SPACE, _READ_FLAGS)
         except BlockingIOError:
             return
         self._reader.feed(data, ancillary, flags)
-        while (whole := self._reader.next()) is not None:
-            answer = answer_of(*whole)
-            call = self._sent.get(answer.id)
+        while (parts := self._reader.next()) is not None:
+            response = decode_response(*parts)
+            call = self._sent.get(response.id)
             if call is not None:
-                call.answer = answer
+                call.response = response
                 self._finish(call)
         if not data:
             raise EOFError
@@ -264,7 +263,7 @@ class SharedConnection:
         call.finish()
 
     def _fail(self) -> None:
-        """The connection is lost: so are the calls on it."""
+        """Ends all calls, because the connection is lost."""
         self.ended = True
         while self._calls:
             try:
@@ -283,7 +282,7 @@ class SharedConnection:
         self._waker.close()
 
     def forget(self) -> None:
-        """Closes a child's copies after a fork."""
+        """Closes the copies of a child process after a fork."""
         self._reader.close()
         self._woken.close()
         self._waker.close()

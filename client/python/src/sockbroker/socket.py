@@ -1,6 +1,6 @@
-"""The whole face of Python's `socket` module over the broker, beside the native module.
+"""Python's `socket` module over the broker, as a second module next to the native one.
 
-It is the standard library's own `socket.py`, run once more above another `_socket`.
+It is the standard library's own `socket.py`, executed again with another `_socket`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import sys
-from typing import Any
 
 from . import os_functions, process, select_functions, socket_module
+from .hints import Any
 
 
-def _run_above(below: Any, scope: dict[str, Any]) -> None:
-    """Runs the standard library's `socket.py` in a scope where `_socket` is another module."""
+def _execute_with(low_level: Any, scope: dict[str, Any]) -> None:
+    """Executes the standard library's `socket.py` in a scope where `_socket` is another module."""
 
     def importer(name: str, *args: Any, **kwargs: Any) -> Any:
-        return below if name == "_socket" else builtins.__import__(name, *args, **kwargs)
+        return low_level if name == "_socket" else builtins.__import__(name, *args, **kwargs)
 
     spec = importlib.util.find_spec("socket")
     code = spec.loader.get_code("socket")  # type: ignore[union-attr]
@@ -30,4 +30,4 @@ if hasattr(sys.modules["_socket"], "native_module"):
 else:
     select_functions.install()
     os_functions.install()
-    _run_above(socket_module.build(process.configured().mode), globals())
+    _execute_with(socket_module.build(process.configured().mode), globals())

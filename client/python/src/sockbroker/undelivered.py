@@ -1,14 +1,15 @@
-"""Results that came too late: their call was interrupted, but the data had been taken.
+"""Results of interrupted calls.
 
-The next receive, or accept, on the handle gets them. They are invisible to `select`.
+The exception of a signal handler can interrupt a call after the kernel has taken data from the socket. The next
+receive, or accept, on the handle returns that result. `select` does not report it.
 """
 
 from __future__ import annotations
 
 import collections
-from typing import Any
 
 from . import frame, native
+from .hints import Any
 
 _PEEK = int(native.module.MSG_PEEK)
 _TRUNC = int(native.module.MSG_TRUNC)
@@ -16,7 +17,7 @@ _STREAM = int(native.module.SOCK_STREAM)
 
 
 class Message:
-    """One receive's worth: data, what the system call returned, ancillary data, descriptors, flags, sender."""
+    """What one receive returns. `n` is the result of the system call, which can exceed the data with `MSG_TRUNC`."""
 
     __slots__ = ("data", "n", "ancillary", "flags", "address", "descriptors")
 
@@ -31,15 +32,15 @@ class Message:
         self.descriptors = descriptors
 
 
-class LateResults:
-    """What one handle's interrupted calls received, in order."""
+class UndeliveredResults:
+    """The results of one handle's interrupted calls, in order."""
 
     def __init__(self) -> None:
         self.messages: collections.deque[Message] = collections.deque()
         self.accepted: collections.deque[tuple[Any, Any]] = collections.deque()
 
     def receive(self, size: int, flags: int, kind: int) -> Message | None:
-        """The next message as a receive of `size` bytes would get it; of a stream the bytes that fit."""
+        """The next message, cut to `size` bytes as a receive would do it. A stream keeps the rest."""
         if not self.messages:
             return None
         first = self.messages[0]
@@ -60,7 +61,7 @@ class LateResults:
         return taken
 
     def close(self) -> None:
-        """Closes what nobody will take."""
+        """Closes the descriptors and sockets of all results."""
         for message in self.messages:
             frame.close_all(message.descriptors)
         self.messages.clear()

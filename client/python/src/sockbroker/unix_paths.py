@@ -1,45 +1,62 @@
-"""Paths of Unix sockets on the wire: the process opens them itself, so that they mean to the broker what they mean here.
+"""Unix sockets: which operations stay native, and the paths of the others.
 
-A path alone would be looked up by the broker, in its own folder, root and mounts. PROTOCOL.md, "Addresses".
+This process opens the file of a path and passes the descriptor. The broker would look a path up in its own working
+directory, root and mounts. See PROTOCOL.md, "Addresses".
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
-from .encoding import Outgoing, octets, text_or_raw, write_address
+from . import native
+from .encoding import RequestParts, encode_address, octets, text_or_raw
+from .hints import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import BrokeredSocket
+
+_UNIX = int(native.module.AF_UNIX)
 
 _UNIX_PATH_MAX = 108  # sizeof(sun_path)
 _O_PATH = os.O_PATH | os.O_CLOEXEC
 
 
-def write_socket(family: int, address: Any, beside: Outgoing) -> Any:
-    """The address of a socket that is there: its file beside the frame."""
-    path = _path(address)
-    if path is None:
-        return write_address(family, address)
-    return {"descriptor": _open(path, _O_PATH, beside)}
+def is_native(sock: BrokeredSocket) -> bool:
+    """Whether this process does the operation itself, so that its own credentials and rights count."""
+    return native.family_of(sock) == _UNIX and native.Socket.fileno(sock) >= 0  # type: ignore[no-any-return]
 
 
-def write_new_socket(family: int, address: Any, beside: Outgoing) -> Any:
-    """The address that a socket is given: the folder beside the frame, and the name in it."""
+def needs_descriptors(sock: BrokeredSocket) -> bool:
+    """Whether this process must open the paths in an address and pass the descriptors to the broker."""
+    return native.family_of(sock) == _UNIX and sock._open().session.passes_descriptors
+
+
+def encode_existing(address: Any, parts: RequestParts) -> Any:
+    """The JSON form of the address of an existing socket: the descriptor of its file."""
     path = _path(address)
     if path is None:
-        return write_address(family, address)
+        return encode_address(_UNIX, address)
+    return {"descriptor": _open(path, _O_PATH, parts)}
+
+
+def encode_new(address: Any, parts: RequestParts) -> Any:
+    """The JSON form of an address to bind to: the descriptor of the folder, and the name in it."""
+    path = _path(address)
+    if path is None:
+        return encode_address(_UNIX, address)
     bare = path.rstrip(b"/")
     name = os.path.basename(bare)
     if name in (b"", b".", b"..") or (bare != path and os.path.lexists(bare)):
         raise _error(errno.EADDRINUSE)
     if bare != path:
-        raise _error(errno.ENOENT)  # only a folder may have a slash behind its name
-    folder = _open(os.path.dirname(path) or b".", _O_PATH | os.O_DIRECTORY, beside)
+        raise _error(errno.ENOENT)  # only the name of a folder can end in a slash
+    folder = _open(os.path.dirname(path) or b".", _O_PATH | os.O_DIRECTORY, parts)
     return {"descriptor": folder, "name": text_or_raw(name), "path": text_or_raw(path)}
 
 
 def _path(address: Any) -> bytes | None:
-    """The path in an address; `None` for an abstract name, and for the empty one. `OSError` as CPython's if too long."""
+    """The path in an address; `None` for an abstract or empty name. Raises CPython's `OSError` if it is too long."""
     if isinstance(address, str):
         raw = os.fsencode(address)
     else:
@@ -52,10 +69,10 @@ def _path(address: Any) -> bytes | None:
     return raw.partition(b"\0")[0]
 
 
-def _open(path: bytes, flags: int, beside: Outgoing) -> int:
-    """Opens a file for this one call; its index beside the frame."""
+def _open(path: bytes, flags: int, parts: RequestParts) -> int:
+    """Opens a file for one call. Returns its index among the descriptors of the request."""
     try:
-        return beside.open(path, flags)
+        return parts.open(path, flags)
     except OSError as error:
         number = error.errno or errno.EINVAL
     raise _error(number)

@@ -11,7 +11,7 @@ OWN = """
 import os, socket
 from sockbroker import control_socket
 def own():
-    return [sock.fileno() for sock in list(control_socket._owned) if sock.fileno() >= 0]
+    return [sock.fileno() for sock in list(control_socket._control_sockets) if sock.fileno() >= 0]
 """
 
 

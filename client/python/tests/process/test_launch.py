@@ -1,4 +1,4 @@
-"""`python3 -m sockbroker`: the command line, children, and what the interpreter is told."""
+"""`python3 -m sockbroker`: the command line, child processes, and what the package loads at the start."""
 
 import pathlib
 import subprocess
@@ -22,7 +22,7 @@ class Launch(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout
 
-    def test_scripts_modules_and_code_see_themselves_as_natively(self):
+    def test_scripts_modules_and_code_get_the_native_name_and_arguments(self):
         with tempfile.TemporaryDirectory() as folder:
             script = pathlib.Path(folder, "script.py")
             script.write_text("import sys; print(__name__, sys.argv[1:], sys.path[0] == sys.argv[2])\n" + WHERE)
@@ -31,7 +31,7 @@ class Launch(unittest.TestCase):
             self.assertEqual(printed, "__main__ ['y', 'z'] False\nTrue\n")
         self.assertEqual(self.run_here("-c", "import sys; print(__name__, sys.argv)", "y"), "__main__ ['-c', 'y']\n")
 
-    def test_children_are_brokered_too(self):
+    def test_child_processes_are_brokered_too(self):
         text = f"""
             import multiprocessing, subprocess, sys
             subprocess.run([sys.executable, "-c", {WHERE!r}], check=True)
@@ -42,18 +42,18 @@ class Launch(unittest.TestCase):
         for mode in ("direct", "mediated"):
             self.assertEqual(self.run_here(*code(text), mode=mode), "True\nTrue\n")
 
-    def test_a_wrong_command_line_says_what_is_wrong(self):
-        for arguments, said in (
-            (["--mode", "other"], "not a mode: 'other': use one of direct, mediated, remote"),
-            (["--broker", "ftp://x"], "not the URL of a broker: 'ftp://x'"),
-            (["--broker", "stdio:sockbrokerd --stdio"], "is a broker of one connection: use exec:"),
-            (["--mode"], "--mode needs a value"),
+    def test_a_wrong_command_line_is_refused_with_the_reason(self):
+        for arguments, text in (
+            (["--mode", "other"], "unknown mode 'other': use one of direct, mediated, remote"),
+            (["--broker", "ftp://x"], "cannot parse the broker URL 'ftp://x': use /path, unix:/path or exec:COMMAND"),
+            (["--broker", "stdio:sockbrokerd --stdio"], "serves one connection only, and this package opens several; use exec:"),
+            (["--mode"], "option --mode needs a value"),
         ):
             done = program(None, *arguments)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
-            self.assertIn(said, done.stderr)
+            self.assertIn(text, done.stderr)
 
-    def test_help_and_version_are_told(self):
+    def test_help_and_version_are_printed(self):
         self.assertIn("--mode MODE", program(None, "--help").stdout)
         self.assertRegex(program(None, "--version").stdout, r"^sockbroker \d+\.\d+\.\d+$")
 
@@ -63,7 +63,7 @@ class Launch(unittest.TestCase):
             printed = self.run_here("-c", WHERE, PYTHONPATH=f"{PACKAGE}:{folder}")
         self.assertEqual(printed.splitlines()[-2:], ["the other one", "True"])
 
-    def test_one_changed_import_is_enough(self):
+    def test_one_changed_import_replaces_the_module(self):
         text = """
             import socket as native, sys
             from sockbroker import socket
@@ -83,7 +83,7 @@ class Launch(unittest.TestCase):
             self.assertEqual(done.stderr, "")
             self.assertTrue(done.stdout.startswith("b'hello' AF_INET"), done.stdout)
 
-    def test_a_command_may_carry_the_connections(self):
+    def test_a_command_can_carry_the_connections(self):
         relay = "import sys, socket, threading\n" + _RELAY
         with tempfile.TemporaryDirectory() as folder:
             script = pathlib.Path(folder, "relay.py")

@@ -1,4 +1,4 @@
-"""A refusal of the kernel remains what it is when the broker does not help, and says why it did not."""
+"""The error of the kernel stays the same when the broker does not help, and its text has the reason."""
 
 import os
 import unittest
@@ -53,29 +53,29 @@ class Refusals(unittest.TestCase):
         return broker
 
     def check(self, path, is_denied, *reasons):
-        """Each call has the kernel's number, and its text names the call and one of these reasons."""
+        """Each error has the kernel's number. Its text names the call and one of these reasons."""
         done = program(path, *code(TEXT), mode="direct", prefix=["unshare", "--uts"], python=PYTHON, PYTHONWARNINGS="ignore")
         lines = done.stdout.splitlines()
         self.assertEqual((len(lines), done.stderr), (4, ""), done)
         for line, number, call in zip(lines, NUMBERS, CALLS):
             with self.subTest(call=call):
                 self.assertTrue(line.startswith(f"{number} {is_denied} "), line)
-                self.assertIn(f": {call}: ", line)
+                self.assertIn(f": the kernel refused {call}, and the broker did not do it: ", line)
                 self.assertTrue(any(reason in line for reason in reasons), line)
 
-    def test_without_a_broker(self):
-        self.check("/nonexistent/socket", False, "the broker at /nonexistent/socket cannot be reached")
+    def test_refusal_without_a_broker(self):
+        self.check("/nonexistent/socket", False, "cannot connect to the broker at /nonexistent/socket: No such file or directory")
 
-    def test_with_a_control_socket_that_is_closed_to_the_user(self):
+    def test_refusal_with_a_control_socket_that_the_user_must_not_open(self):
         broker = self.broker()
         os.chmod(broker.path, 0o600)
-        self.check(broker.path, False, "cannot be reached: Permission denied")
+        self.check(broker.path, False, f"cannot connect to the broker at {broker.path}: Permission denied")
 
-    def test_with_a_policy_that_grants_nothing_or_something_else(self):
+    def test_refusal_with_a_policy_that_grants_nothing_or_something_else(self):
         for policy in ({}, {"policy": ANOTHER}):
-            self.check(self.broker(**policy).path, True, "a rule would have to say: allow = [")
+            self.check(self.broker(**policy).path, True, "; missing grant: allow = [")
 
-    def test_with_a_broker_that_lacks_the_capability(self):
+    def test_refusal_with_a_broker_that_lacks_the_capability(self):
         broker = self.broker(policy=ALL, prefix=WITHOUT_CAPABILITIES)
         self.check(broker.path, False, "the broker may lack CAP_")
 

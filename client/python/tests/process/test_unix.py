@@ -7,8 +7,8 @@ import tempfile
 import unittest
 
 from process.common import Broker, code, program
-from sockbroker.unix_paths import write_new_socket, write_socket
-from sockbroker.encoding import Outgoing
+from sockbroker.unix_paths import encode_existing, encode_new
+from sockbroker.encoding import RequestParts
 
 MODES = ("direct", "mediated", "remote")
 PATHS = """
@@ -52,20 +52,20 @@ class Encoding(unittest.TestCase):
     def setUp(self):
         self.folder = os.fsencode(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def written(self, write, address):
+    def written(self, encode, address):
         """What goes to the broker, and the file whose descriptor goes with it."""
-        with Outgoing() as beside:
-            value = write(socket.AF_UNIX, address, beside)
-            files = [os.readlink(f"/proc/self/fd/{number}").encode() for number in beside.descriptors]
-            numbers = list(beside.descriptors)
+        with RequestParts() as parts:
+            value = encode(address, parts)
+            files = [os.readlink(f"/proc/self/fd/{number}").encode() for number in parts.descriptors]
+            numbers = list(parts.descriptors)
         for number in numbers:
             with self.assertRaises(OSError):
                 os.fstat(number)
         return value, files
 
-    def number(self, write, address):
+    def number(self, encode, address):
         with self.assertRaises(OSError) as caught:
-            self.written(write, address)
+            self.written(encode, address)
         self.assertIsNone(caught.exception.filename)
         return caught.exception.errno
 
@@ -76,43 +76,43 @@ class Encoding(unittest.TestCase):
         os.symlink("there", self.folder + b"/link")
         expected = ({"descriptor": 0}, [path])
         for address in (path, os.fsdecode(path), self.folder + b"/link", array.array("B", path), path + b"\0rest"):
-            self.assertEqual(self.written(write_socket, address), expected)
-        with Outgoing() as beside:
-            beside.descriptors.append(0)
-            self.assertEqual(write_socket(socket.AF_UNIX, path, beside), {"descriptor": 1})
+            self.assertEqual(self.written(encode_existing, address), expected)
+        with RequestParts() as parts:
+            parts.descriptors.append(0)
+            self.assertEqual(encode_existing(path, parts), {"descriptor": 1})
 
     def test_a_new_socket_is_a_name_in_a_folder(self):
         path = self.folder + b"/new"
         text = os.fsdecode(path)
         self.assertEqual(
-            self.written(write_new_socket, text), ({"descriptor": 0, "name": "new", "path": text}, [self.folder])
+            self.written(encode_new, text), ({"descriptor": 0, "name": "new", "path": text}, [self.folder])
         )
         here = os.fsencode(os.getcwd())
         expected = {"descriptor": 0, "name": "relative", "path": "relative"}
-        self.assertEqual(self.written(write_new_socket, "relative"), (expected, [here]))
+        self.assertEqual(self.written(encode_new, "relative"), (expected, [here]))
         expected = {"descriptor": 0, "name": {"base64": "/w=="}, "path": {"base64": "Li//"}}
-        self.assertEqual(self.written(write_new_socket, b"./\xff"), (expected, [here]))
+        self.assertEqual(self.written(encode_new, b"./\xff"), (expected, [here]))
 
     def test_names_that_are_no_paths_stay_what_they_are(self):
-        for write in (write_socket, write_new_socket):
-            self.assertEqual(self.written(write, ""), ("", []))
-            self.assertEqual(self.written(write, "\0abstract"), ("\0abstract", []))
-            self.assertEqual(self.written(write, b"\0\xff"), ({"base64": "AP8="}, []))
+        for encode in (encode_existing, encode_new):
+            self.assertEqual(self.written(encode, ""), ("", []))
+            self.assertEqual(self.written(encode, "\0abstract"), ("\0abstract", []))
+            self.assertEqual(self.written(encode, b"\0\xff"), ({"base64": "AP8="}, []))
 
     def test_errors_are_those_of_the_native_call(self):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(self.folder + b"/there")
         os.mkdir(self.folder + b"/folder")
-        for native, write, names in (
-            ("connect", write_socket, ("nowhere", "no/folder", "there/further", "there/", "x" * 200)),
-            ("bind", write_new_socket, ("no/folder", "there/further", "new/", "there/", "folder/", "", "..", "x" * 200)),
+        for native, encode, names in (
+            ("connect", encode_existing, ("nowhere", "no/folder", "there/further", "there/", "x" * 200)),
+            ("bind", encode_new, ("no/folder", "there/further", "new/", "there/", "folder/", "", "..", "x" * 200)),
         ):
             for name in names:
                 path = self.folder + b"/" + os.fsencode(name)
                 with self.subTest(call=native, name=name), socket.socket(socket.AF_UNIX) as fresh:
                     with self.assertRaises(OSError) as expected:
                         getattr(fresh, native)(path)
-                    self.assertEqual(self.number(write, path), expected.exception.errno)
+                    self.assertEqual(self.number(encode, path), expected.exception.errno)
 
 
 class Paths(unittest.TestCase):

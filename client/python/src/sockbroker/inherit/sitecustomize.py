@@ -1,38 +1,38 @@
-"""Installs brokered sockets in an interpreter that was started in the environment of `python3 -m sockbroker`.
+"""Installs brokered sockets in an interpreter that runs in the environment of `python3 -m sockbroker`.
 
-The package is loaded from where this file is, so that children with another search path have it too. A
-`sitecustomize` of the system is run afterwards.
+It loads the package from the folder above this file, so that child processes with another search path find it
+too. It runs a `sitecustomize` of the system afterwards.
 """
 
-import importlib.util
 import os
 import sys
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def _load():
-    folder = os.path.dirname(_HERE)
-    start = os.path.join(folder, "__init__.py")
-    spec = importlib.util.spec_from_file_location("sockbroker", start, submodule_search_locations=[folder])
-    package = importlib.util.module_from_spec(spec)
-    sys.modules["sockbroker"] = package
-    spec.loader.exec_module(package)
-    return package
+def _package():
+    """The package. Its folder is in the search path for this import alone: other modules must not come from there."""
+    parent = os.path.dirname(os.path.dirname(_HERE))
+    sys.path.insert(0, parent)
+    try:
+        import sockbroker
+    finally:
+        sys.path.remove(parent)
+    return sockbroker
 
 
 def _install():
     try:
-        _load().install()
+        _package().install()
     except Exception as error:
-        # An interpreter that went on would use native sockets unnoticed.
+        # Without this exit the program would use native sockets, and nobody would notice.
         sys.stderr.write(f"sockbroker: {error}\n")
         sys.stderr.flush()
         os._exit(69)
 
 
 def _run_next():
-    """The `sitecustomize` that this one stands before."""
+    """Runs the `sitecustomize` that this one hides."""
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _HERE]
     del sys.modules["sitecustomize"]
     try:
