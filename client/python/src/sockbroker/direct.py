@@ -11,6 +11,7 @@ import errno
 from . import native
 from .arguments import method
 from .base import BrokeredSocket
+from .errors import BrokerError, still_refused
 from .handle import Transit, in_transit
 from .hints import Any
 
@@ -40,7 +41,7 @@ class DirectSocket(BrokeredSocket, as_socket=True):
             refused = error
         else:
             return
-        self._become_native(_escalation().create(refused, family, type, proto))
+        self._become_native(_escalation(refused).create(refused, family, type, proto))
 
     def _become_native(self, passed: Transit) -> None:
         """Becomes a native socket, or one that the broker serves call by call if the policy does not pass the descriptor."""
@@ -82,7 +83,7 @@ class DirectSocket(BrokeredSocket, as_socket=True):
             refused = error
         else:
             return
-        _escalation().call_instead(refused, self, name, *args)
+        _escalation(refused).call_instead(refused, self, name, *args)
 
 
 def sethostname(name: Any, /) -> None:
@@ -93,7 +94,7 @@ def sethostname(name: Any, /) -> None:
         refused = error
     else:
         return
-    _escalation().sethostname(refused, name)
+    _escalation(refused).sethostname(refused, name)
 
 
 def _can_be_served(error: OSError, family: Any, type_: Any, proto: Any) -> bool:
@@ -103,8 +104,17 @@ def _can_be_served(error: OSError, family: Any, type_: Any, proto: Any) -> bool:
     return error.errno == errno.EPROTONOSUPPORT and (family, type_, proto) == _RCVALL
 
 
-def _escalation() -> Any:
-    """The part of direct mode that uses the broker. Most programs never need it, and start faster without it."""
-    from . import escalation
+def _escalation(refused: OSError | None = None) -> Any:
+    """The part of direct mode that uses the broker. Most programs never need it, and start faster without it.
 
-    return escalation
+    If it cannot be loaded, because the program has changed its root or its user, the kernel's error remains.
+    """
+    try:
+        from . import escalation
+    except (ImportError, OSError) as error:
+        if refused is None:
+            raise
+        failure = BrokerError(f"cannot load the module sockbroker.escalation: {error}; keep the package readable")
+    else:
+        return escalation
+    raise still_refused(refused, "this call", failure)

@@ -1,14 +1,24 @@
 """`python3 -m sockbroker`: the command line, child processes, and what the package loads at the start."""
 
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+import textwrap
 import unittest
 
-from process.common import PACKAGE, Broker, code, environment, program
+from process.common import PACKAGE, SECONDS, Broker, code, environment, program
 
 WHERE = "import socket, sys; print(hasattr(sys.modules['_socket'], 'native_module'))"
+
+HEAVY = {
+    "ast", "asyncio", "dataclasses", "importlib.metadata", "importlib.util", "inspect", "logging", "pathlib", "pickle",
+    "shlex", "ssl", "subprocess", "tempfile", "typing", "urllib",
+}  # fmt: skip
+"""Modules that would slow down the start of every program."""
+FOR_THE_BROKER = {"contextlib", "json", "re", "struct", "threading", "sockbroker.mediated", "sockbroker.session"}
+"""What direct mode loads only when the kernel has refused a call."""
 
 
 class Launch(unittest.TestCase):
@@ -57,6 +67,39 @@ class Launch(unittest.TestCase):
         self.assertIn("--mode MODE", program(None, "--help").stdout)
         self.assertRegex(program(None, "--version").stdout, r"^sockbroker \d+\.\d+\.\d+$")
 
+    def modules(self, text, *path, **variables):
+        """The modules that an interpreter without `site` has loaded after this text."""
+        variables["PYTHONPATH"] = os.pathsep.join(path)
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", f"{text}\nimport sys; print(*sys.modules)"], env=environment(**variables),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return set(done.stdout.split())
+
+    def test_a_program_starts_without_heavy_modules(self):
+        program_text = "import socket; socket.socket()"
+        native = self.modules(program_text)
+        for mode, heavy in (("direct", HEAVY | FOR_THE_BROKER), ("mediated", HEAVY), ("remote", HEAVY)):
+            with self.subTest(mode=mode):
+                variables = {"SOCKBROKER_MODE": mode, "SOCKBROKER": self.broker.path}
+                loaded = self.modules(f"import sitecustomize; {program_text}", f"{PACKAGE}/sockbroker/inherit", **variables)
+                self.assertIn("sockbroker.base", loaded)
+                self.assertEqual(heavy & (loaded - native), set())
+
+    def test_the_launcher_loads_no_heavy_modules(self):
+        text = """
+            import sys
+            from sockbroker import launch
+            sys.orig_argv = [sys.executable, "-m", "sockbroker", "--mode", "direct", "script.py"]
+            variables, arguments = launch.parse(sys.orig_argv[3:])
+            assert launch.interpreter_options() == [] and arguments == ["script.py"]
+            assert launch.environment(variables)["SOCKBROKER_MODE"] == "direct"
+        """
+        loaded = self.modules(textwrap.dedent(text), PACKAGE)
+        self.assertIn("sockbroker.launch", loaded)
+        self.assertEqual((HEAVY | FOR_THE_BROKER) & (loaded - self.modules("pass")), set())
+
     def test_a_sitecustomize_of_the_environment_runs_too(self):
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "sitecustomize.py").write_text("print('the other one')")
@@ -78,7 +121,7 @@ class Launch(unittest.TestCase):
         for mode in ("direct", "mediated", "remote"):
             more = {"SOCKBROKER_MODE": mode, "SOCKBROKER": f"unix:{self.broker.path}"}
             done = subprocess.run(
-                [sys.executable, *code(text)], env=environment(**more), capture_output=True, text=True, timeout=180
+                [sys.executable, *code(text)], env=environment(**more), capture_output=True, text=True, timeout=SECONDS
             )
             self.assertEqual(done.stderr, "")
             self.assertTrue(done.stdout.startswith("b'hello' AF_INET"), done.stdout)

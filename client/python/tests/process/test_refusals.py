@@ -79,6 +79,23 @@ class Refusals(unittest.TestCase):
         broker = self.broker(policy=ALL, prefix=WITHOUT_CAPABILITIES)
         self.check(broker.path, False, "the broker may lack CAP_")
 
+    def test_refusal_in_a_root_without_the_package(self):
+        text = """
+import os, socket, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    os.chroot(folder)
+    os.chdir("/")
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+    except PermissionError as error:
+        print(error.errno, error.strerror)
+    os._exit(0)
+"""
+        done = program("/nonexistent/socket", "-u", *code(text), mode="direct", python=PYTHON)
+        self.assertEqual(done.stderr, "")
+        self.assertRegex(done.stdout, "^1 .*: cannot load the module sockbroker.escalation: ")
+
 
 if __name__ == "__main__":
     unittest.main()
