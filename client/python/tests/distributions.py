@@ -1,8 +1,8 @@
-"""The wheel and the sdist: built, compared with the sources, installed, and used by a program.
+"""Builds the wheel and the sdist, compares them with the sources, installs the wheel, and runs a program with it.
 
     distributions.py --broker sockbrokerd
 
-Needs `venv`, and a package index for `build` and `flit_core`. A warning of the build is a failure.
+It needs `venv`, and a package index for `build` and `flit_core`. A warning of the build is a failure.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import zipfile
 from run import HERE, MODES, PACKAGE, start_broker
 
 BUILD = "build==1.3.0"
-BESIDE = {"LICENSE-MIT", "LICENSE-APACHE"}
+LICENCES = {"LICENSE-MIT", "LICENSE-APACHE"}
 LONGEST_WAIT = 300
 PROGRAM = """
 import pathlib, socket, sys, sockbroker
@@ -33,7 +33,7 @@ with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(
 
 
 def run(*command, cwd=None):
-    """What a program prints; its failure is ours."""
+    """The output of a program, which must succeed."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         command, cwd=cwd, env=inherited, timeout=LONGEST_WAIT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ def run(*command, cwd=None):
 
 
 def environment(folder, *packages):
-    """A virtual environment with these packages; its interpreter."""
+    """Creates a virtual environment with these packages. Returns its interpreter."""
     run(sys.executable, "-m", "venv", folder)
     python = pathlib.Path(folder, "bin", "python")
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages)
@@ -53,14 +53,14 @@ def environment(folder, *packages):
 
 
 def build(folder):
-    """Builds both from a copy of the sources, the wheel from the sdist; their paths."""
+    """Builds the sdist from a copy of the sources, and the wheel from the sdist. Returns their paths."""
     copy = folder / "copy"
     shutil.copytree(HERE.parent, copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "tests"))
     python = environment(folder / "builder", BUILD)
     before = files_below(copy)
-    said = run(python, "-m", "build", "--outdir", folder / "dist", copy)
-    if "warning" in said.lower():
-        raise SystemExit(f"the build warns:\n{said}")
+    output = run(python, "-m", "build", "--outdir", folder / "dist", copy)
+    if "warning" in output.lower():
+        raise SystemExit(f"the build warns:\n{output}")
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", copy)
     compare("the sources after a build and an installation", files_below(copy), before)
     (sdist,) = (folder / "dist").glob("*.tar.gz")
@@ -69,19 +69,19 @@ def build(folder):
 
 
 def files_below(folder):
-    """Paths of everything in a folder."""
+    """The paths of all files and folders in a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def compare(what, found, wanted):
-    """Both sets of paths are equal, or the difference is said."""
+    """Fails with the difference if the sets of paths are not equal."""
     if found != wanted:
-        raise SystemExit(f"{what} lacks {sorted(wanted - found)} and has {sorted(found - wanted)} too much")
+        raise SystemExit(f"{what} lacks {sorted(wanted - found)} and has in addition {sorted(found - wanted)}")
     print(f"{what}: {len(found)} files, as in the sources")
 
 
 def check_contents(sdist, wheel):
-    """Each source is in both, with the licences, and nothing else."""
+    """Checks that both consist of the sources and the licences."""
     sources = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*")
@@ -92,24 +92,24 @@ def check_contents(sdist, wheel):
     inside = {name for name in files if name.startswith("sockbroker/")}
     compare(wheel.name, inside, sources)
     licences = {pathlib.PurePath(name).name for name in files - inside if "/licenses/" in name}
-    compare(f"licences of {wheel.name}", licences, BESIDE)
+    compare(f"licences of {wheel.name}", licences, LICENCES)
     with tarfile.open(sdist) as archive:
         files = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     files = {name for name in files if ".egg-info/" not in name} - {"PKG-INFO", "setup.cfg"}
-    wanted = {f"src/{name}" for name in sources} | BESIDE | {"README.md", "pyproject.toml"}
+    wanted = {f"src/{name}" for name in sources} | LICENCES | {"README.md", "pyproject.toml"}
     compare(sdist.name, files, wanted)
 
 
 def check_installed(wheel, broker, folder):
-    """A program uses the installed package, in every mode, and no other copy of it."""
+    """Checks that a program uses the installed package in every mode, and not another copy."""
     python = environment(folder / "user", "--no-index", "--no-deps", wheel)
     process, path = start_broker(broker, folder)
     try:
         for mode in MODES[1:]:
-            said = run(python, "-m", "sockbroker", "--mode", mode, "--broker", path, "-c", PROGRAM, cwd=folder)
-            if said != "through the wheel\n":
-                raise SystemExit(f"{mode}: {said}")
-            print(f"{wheel.name} installed, {mode}: {said.strip()}")
+            output = run(python, "-m", "sockbroker", "--mode", mode, "--broker", path, "-c", PROGRAM, cwd=folder)
+            if output != "through the wheel\n":
+                raise SystemExit(f"{mode}: {output}")
+            print(f"{wheel.name} installed, {mode}: {output.strip()}")
     finally:
         process.terminate()
         process.wait(30)

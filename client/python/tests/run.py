@@ -1,10 +1,10 @@
-"""The package's tests: what a program sees, natively and in every mode; and what happens to processes.
+"""Runs the tests of the package: the behaviour of sockets, natively and in every mode, and of processes.
 
     run.py --broker sockbrokerd [--python INTERPRETER] [--mode MODE] [MODULE ...]
 
-Modules of `behaviour` run four times: natively, where they have to pass too since the interpreter is the
-oracle, and in each mode. Modules of `process` run once and start what they need. Skipped tests are said as
-`SKIPPED (reason): test`. Exit code 0 if nothing failed.
+Modules of `behaviour` run four times: in each mode, and natively, where they must pass too because the interpreter
+is the oracle. Modules of `process` run once and start the brokers and programs that they need. A skipped test is
+reported as `SKIPPED (reason): test`. The exit code is 0 if no test failed.
 """
 
 import argparse
@@ -21,30 +21,38 @@ HERE = pathlib.Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "src"
 MODES = ("native", "direct", "mediated", "remote")
 LONGEST_WAIT = 600
+START_SECONDS = 180
 
 
 def start_broker(binary, folder, *options):
-    """A broker of this user; its process and the path of its socket."""
+    """Starts a broker of this user. Returns its process and the path of its socket."""
     path = f"{folder}/broker.socket"
-    with open(f"{folder}/broker.log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen([binary, "--socket", path, *options], stdin=subprocess.DEVNULL, stderr=log)
-    deadline = time.monotonic() + 180
-    while not os.path.exists(path):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the broker does not serve: {pathlib.Path(folder, 'broker.log').read_text()}")
-        time.sleep(0.02)
+    process = start_and_wait([binary, "--socket", path, *options], path, pathlib.Path(folder, "broker.log"))
     return process, path
 
 
-def _is_inherited(variable):
-    """Whether programs get a variable: nothing that configures them, but the mark of a run of the gate."""
-    return variable == "SOCKBROKER_GATE" or not variable.startswith(("PYTHON", "SOCKBROKER"))
+def start_and_wait(command, path, log):
+    """Starts the command of a broker, which appends to the log, and waits until it has created its socket."""
+    with open(log, "a", encoding="utf-8") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=file)
+    deadline = time.monotonic() + START_SECONDS
+    while not os.path.exists(path):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the broker did not start: {log.read_text()}")
+        time.sleep(0.02)
+    return process
+
+
+def inherited_environment():
+    """The variables that programs of the tests get: none that configures them, but the mark of a run of the gate."""
+    own = ("PYTHON", "SOCKBROKER", "TEST_")
+    return {name: value for name, value in os.environ.items() if name == "SOCKBROKER_GATE" or not name.startswith(own)}
 
 
 def run_module(given, module, mode, folder):
-    """One module in a process of its own; whether it passed, and how many tests it ran."""
+    """Runs one module in its own process. Returns whether it passed."""
     broker, path = start_broker(given.broker, folder)
-    environment = {key: value for key, value in os.environ.items() if _is_inherited(key)}
+    environment = inherited_environment()
     environment.update(PYTHONPATH=str(PACKAGE), SOCKBROKERD=given.broker, TEST_BROKER=path, TEST_MODE=mode)
     environment.update(PYTHONDONTWRITEBYTECODE="1", TEST_BROKER_PID=str(broker.pid))
     prefix = [] if mode == "native" else ["-m", "sockbroker", "--mode", mode, "--broker", path]
@@ -73,7 +81,7 @@ def run_module(given, module, mode, folder):
 
 
 def main():
-    """Runs what was asked for."""
+    """Runs the modules that the command line names, else all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--python", default=sys.executable)

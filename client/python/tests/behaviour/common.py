@@ -1,4 +1,4 @@
-"""What the tests of behaviour share."""
+"""Helpers of the behaviour tests."""
 
 import contextlib
 import os
@@ -6,8 +6,8 @@ import socket
 
 MODE = os.environ["TEST_MODE"]
 SECONDS = 180.0
-# In remote mode nothing is done by this process itself.
-MAKER = int(os.environ["TEST_BROKER_PID"]) if MODE == "remote" else os.getpid()
+# In remote mode the broker does everything.
+CREATOR = int(os.environ["TEST_BROKER_PID"]) if MODE == "remote" else os.getpid()
 
 
 @contextlib.contextmanager

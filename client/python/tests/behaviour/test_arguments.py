@@ -1,4 +1,4 @@
-"""Wrong arguments: the same exception with the same words as CPython's own class and module."""
+"""Wrong arguments raise the exceptions, with the texts, of CPython's own class and module."""
 
 import socket
 import unittest
@@ -66,7 +66,7 @@ WRONG_CONSTRUCTIONS = [
 
 
 def outcome(call):
-    """The exception of a call, or that there was none."""
+    """The type and the text of a call's exception, or `None` and no text."""
     try:
         call()
     except (Exception, SystemError) as error:
@@ -80,7 +80,7 @@ class WrongArguments(unittest.TestCase):
             expected, found = outcome(theirs), outcome(ours)
             self.assertEqual(found, expected)
 
-    def test_methods_raise_what_the_native_class_raises(self):
+    def test_methods_raise_the_exceptions_of_the_native_class(self):
         for name, *arguments in WRONG_CALLS:
             with socket.socket(type=socket.SOCK_DGRAM) as ours, closing(NATIVE.socket(2, 2)) as theirs:
                 ours.settimeout(0)
@@ -90,7 +90,7 @@ class WrongArguments(unittest.TestCase):
                     found = outcome(lambda: getattr(super(socket.socket, ours), name)(*arguments))
                     self.assertEqual(found, expected)
 
-    def test_functions_raise_what_the_native_module_raises(self):
+    def test_functions_raise_the_exceptions_of_the_native_module(self):
         for name, *arguments in WRONG_FUNCTIONS:
             self.compare(
                 (name, *arguments),
@@ -98,11 +98,11 @@ class WrongArguments(unittest.TestCase):
                 lambda: getattr(NATIVE, name)(*arguments),
             )
 
-    def test_constructors_raise_what_the_native_class_raises(self):
+    def test_constructors_raise_the_exceptions_of_the_native_class(self):
         for arguments in WRONG_CONSTRUCTIONS:
             self.compare(arguments, lambda: _socket.socket(*arguments), lambda: NATIVE.socket(*arguments))
 
-    def test_a_closed_socket_says_so(self):
+    def test_calls_on_a_closed_socket_raise_ebadf(self):
         for name, *arguments in [("recv", 1), ("send", b"x"), ("getsockname",), ("listen",), ("accept",),
                                  ("settimeout", 1), ("shutdown", 0), ("bind", ("127.0.0.1", 0))]:  # fmt: skip
             sock = socket.socket()
@@ -111,7 +111,7 @@ class WrongArguments(unittest.TestCase):
                 getattr(sock, name)(*arguments)
             self.assertEqual(caught.exception.errno, 9)
 
-    def test_a_failed_look_up_has_the_resolver_s_words(self):
+    def test_a_failed_look_up_has_the_text_of_the_resolver(self):
         self.compare(
             "numeric host",
             lambda: socket.getaddrinfo("no number", 80, flags=socket.AI_NUMERICHOST),

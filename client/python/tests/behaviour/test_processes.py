@@ -1,4 +1,4 @@
-"""Threads, forks, signals, collection: what goes on around a call."""
+"""Calls together with threads, forks, signals and garbage collection."""
 
 import asyncio
 import contextlib
@@ -12,16 +12,17 @@ import time
 import unittest
 import warnings
 
+from asyncio_echo import talk
 from behaviour.common import SECONDS, tcp_pair, udp_pair
 
 
 class Interrupted(Exception):
-    """What the handler of a signal raises."""
+    """The exception of a signal handler."""
 
 
 @contextlib.contextmanager
 def alarm(seconds, handler):
-    """Calls a handler in the main thread after so many seconds."""
+    """Calls a handler in the main thread after this many seconds."""
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -36,7 +37,7 @@ def raising(_number, _frame):
 
 
 class Signals(unittest.TestCase):
-    def test_a_handler_that_raises_ends_a_receive_and_loses_nothing(self):
+    def test_a_handler_that_raises_ends_a_receive_without_loss(self):
         with tcp_pair() as (a, b):
             for round_ in range(5):
                 with alarm(0.05, raising), self.assertRaises(Interrupted):
@@ -45,7 +46,7 @@ class Signals(unittest.TestCase):
                 a.sendall(text)
                 self.assertEqual(b.recv(100), text)
 
-    def test_a_handler_that_returns_lets_the_receive_go_on(self):
+    def test_a_receive_continues_after_a_handler_that_returns(self):
         seen = []
         with tcp_pair() as (a, b):
             timer = threading.Timer(0.3, a.sendall, [b"late"])
@@ -101,10 +102,10 @@ class Signals(unittest.TestCase):
                 signal.signal(signal.SIGALRM, before)
                 sender.join()
         self.assertGreater(interruptions, 10)
-        # Natively too a handler can strike between the system call and the assignment of its result.
+        # Natively too, a handler can run between the system call and the assignment of its result.
         self.assertLess(total - received, interruptions / 2)
 
-    def test_the_traceback_of_a_handler_s_exception_leads_to_the_handler(self):
+    def test_the_traceback_of_a_handler_includes_the_handler(self):
         with udp_pair() as (a, _):
             with alarm(0.05, raising):
                 try:
@@ -152,7 +153,7 @@ class Threads(unittest.TestCase):
 
 
 class Forks(unittest.TestCase):
-    def test_a_child_has_the_sockets_and_the_end_comes_when_both_have_closed(self):
+    def test_the_stream_ends_after_parent_and_child_have_closed_the_socket(self):
         with tcp_pair() as (a, b):
             child = os.fork()
             if child == 0:
@@ -171,7 +172,7 @@ class Forks(unittest.TestCase):
             a.close()
             self.assertEqual(b.recv(100), b"")
 
-    def test_a_child_makes_sockets_of_its_own(self):
+    def test_a_child_creates_sockets(self):
         with udp_pair():
             reader, writer = os.pipe()
             child = os.fork()
@@ -189,7 +190,7 @@ class Forks(unittest.TestCase):
 
 
 class Collection(unittest.TestCase):
-    def test_a_socket_that_was_not_closed_is_warned_about_and_closed(self):
+    def test_garbage_collection_warns_of_an_open_socket_and_closes_it(self):
         with socket.create_server(("127.0.0.1", 0)) as server:
             client = socket.create_connection(server.getsockname())
             accepted, _ = server.accept()
@@ -201,7 +202,7 @@ class Collection(unittest.TestCase):
                 self.assertEqual([item.category for item in caught], [ResourceWarning])
                 self.assertEqual(accepted.recv(1), b"")
 
-    def test_an_error_does_not_keep_the_socket(self):
+    def test_an_exception_does_not_keep_the_socket(self):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             sock = socket.socket(type=socket.SOCK_DGRAM)
@@ -221,7 +222,7 @@ class Collection(unittest.TestCase):
 
 
 class Waiting(unittest.TestCase):
-    def test_select_and_poll_tell_what_is_ready(self):
+    def test_select_and_poll_report_readiness(self):
         with tcp_pair() as (a, b):
             self.assertEqual(select.select([b], [b], [], 0), ([], [b], []))
             a.sendall(b"x")
@@ -232,7 +233,7 @@ class Waiting(unittest.TestCase):
             poll.unregister(b)
             self.assertEqual(poll.poll(0), [])
 
-    def test_pipes_and_sockets_are_waited_for_together(self):
+    def test_select_waits_for_pipes_and_sockets_together(self):
         reader, writer = os.pipe()
         with tcp_pair() as (a, b):
             self.assertEqual(select.select([reader, b], [], [], 0.05), ([], [], []))
@@ -244,7 +245,7 @@ class Waiting(unittest.TestCase):
         os.close(reader)
         os.close(writer)
 
-    def test_a_closed_number_is_refused(self):
+    def test_select_refuses_a_closed_number(self):
         with tcp_pair() as (a, b):
             number = b.fileno()
             b.close()
@@ -252,22 +253,7 @@ class Waiting(unittest.TestCase):
                 select.select([number], [], [], 0)
 
     def test_asyncio_serves_streams(self):
-        async def serve(reader, writer):
-            writer.write((await reader.readline()).upper())
-            await writer.drain()
-            writer.close()
-
-        async def talk():
-            server = await asyncio.start_server(serve, "127.0.0.1", 0)
-            async with server:
-                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-                writer.write(b"hello\n")
-                answer = await asyncio.wait_for(reader.read(), SECONDS)
-                writer.close()
-                await writer.wait_closed()
-            return answer
-
-        self.assertEqual(asyncio.run(talk()), b"HELLO\n")
+        self.assertEqual(asyncio.run(asyncio.wait_for(talk(), SECONDS)), b"HELLO\n")
 
 
 if __name__ == "__main__":

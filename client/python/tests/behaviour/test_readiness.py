@@ -1,4 +1,4 @@
-"""Waiting for sockets: `select`, `poll`, `epoll`, `selectors`, `asyncio`, with other files and without."""
+"""Waiting for sockets, alone and with other files: `select`, `poll`, `epoll`, `selectors`, `asyncio`."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ def pipe():
 
 
 class Epoll(unittest.TestCase):
-    def test_events_of_sockets_and_other_files(self):
+    def test_epoll_reports_sockets_and_other_files(self):
         with tcp_pair() as (a, b), pipe() as (reader, writer), select.epoll() as epoll:
             epoll.register(b, select.EPOLLIN)
             epoll.register(reader, select.EPOLLIN)
@@ -40,7 +40,7 @@ class Epoll(unittest.TestCase):
             epoll.unregister(b)
             self.assertEqual(epoll.poll(SECONDS), [(reader, select.EPOLLIN)])
 
-    def test_what_is_watched_can_be_changed(self):
+    def test_modify_changes_the_events(self):
         with tcp_pair() as (a, b), select.epoll() as epoll:
             epoll.register(b.fileno(), select.EPOLLIN)
             epoll.modify(b, select.EPOLLOUT)
@@ -49,7 +49,7 @@ class Epoll(unittest.TestCase):
             a.shutdown(socket.SHUT_WR)
             self.assertEqual(epoll.poll(SECONDS), [(b.fileno(), select.EPOLLIN | select.EPOLLRDHUP)])
 
-    def test_one_shot_reports_once(self):
+    def test_a_one_shot_event_is_reported_once(self):
         with udp_pair() as (a, b), select.epoll() as epoll:
             epoll.register(b, select.EPOLLIN | select.EPOLLONESHOT)
             a.send(b"x")
@@ -58,7 +58,7 @@ class Epoll(unittest.TestCase):
             epoll.modify(b, select.EPOLLIN | select.EPOLLONESHOT)
             self.assertEqual(epoll.poll(SECONDS), [(b.fileno(), select.EPOLLIN)])
 
-    def test_what_is_not_right_is_refused(self):
+    def test_wrong_numbers_and_repeated_registrations_are_refused(self):
         with udp_pair() as (a, b), select.epoll() as epoll:
             epoll.register(a)
             number = b.fileno()
@@ -78,7 +78,7 @@ class Epoll(unittest.TestCase):
             epoll.fileno()
         self.assertTrue(epoll.closed)
 
-    def test_a_closed_socket_is_forgotten(self):
+    def test_epoll_removes_a_closed_socket(self):
         with udp_pair() as (a, b), select.epoll() as epoll:
             epoll.register(b, select.EPOLLIN)
             a.send(b"x")
@@ -87,7 +87,7 @@ class Epoll(unittest.TestCase):
 
 
 class Poll(unittest.TestCase):
-    def test_what_is_watched_can_be_changed(self):
+    def test_modify_and_unregister_change_the_events(self):
         with tcp_pair() as (a, b), pipe() as (reader, _):
             poll = select.poll()
             poll.register(b, select.POLLIN)
@@ -105,7 +105,7 @@ class Poll(unittest.TestCase):
 
 
 class Selectors(unittest.TestCase):
-    def test_every_selector_knows_every_socket(self):
+    def test_every_selector_reports_every_socket(self):
         for make in (selectors.DefaultSelector, selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector):
             with self.subTest(selector=make.__name__), tcp_pair() as (a, b), pipe() as (reader, _), make() as selector:
                 selector.register(b, selectors.EVENT_READ, "b")
@@ -120,7 +120,7 @@ class Selectors(unittest.TestCase):
 
 
 class Asyncio(unittest.TestCase):
-    def test_a_loop_made_before_its_sockets_serves_them(self):
+    def test_a_loop_serves_sockets_created_after_it(self):
         async def talk():
             loop = asyncio.get_running_loop()
             with udp_pair() as (a, b):
@@ -133,7 +133,7 @@ class Asyncio(unittest.TestCase):
 
         self.assertEqual(asyncio.run(talk()), b"datagram")
 
-    def test_children_and_their_pipes(self):
+    def test_asyncio_runs_child_processes_with_pipes(self):
         async def run():
             process = await asyncio.create_subprocess_exec(
                 "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE

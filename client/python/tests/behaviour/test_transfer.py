@@ -1,4 +1,4 @@
-"""Transfer of data: what CPython's own tests do not look at."""
+"""Transfer of data: cases that CPython's own tests do not cover."""
 
 import array
 import os
@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from behaviour.common import MAKER, SECONDS, tcp_pair, udp_pair
+from behaviour.common import CREATOR, SECONDS, tcp_pair, udp_pair
 
 IP_RECVERR = getattr(socket, "IP_RECVERR", 11)
 MSG_ERRQUEUE = getattr(socket, "MSG_ERRQUEUE", 0x2000)
@@ -24,13 +24,13 @@ class WaitAll(unittest.TestCase):
             self.assertEqual(b.recv(10, socket.MSG_WAITALL), b"helloworld")
             later.join()
 
-    def test_with_a_timeout_the_first_part_is_the_result(self):
+    def test_a_receive_with_waitall_and_a_timeout_returns_the_first_part(self):
         with tcp_pair() as (a, b):
             a.sendall(b"hello")
             time.sleep(0.05)
             self.assertEqual(b.recv(10, socket.MSG_WAITALL), b"hello")
 
-    def test_dontwait_takes_what_is_there(self):
+    def test_dontwait_returns_the_available_data(self):
         with tcp_pair() as (a, b):
             b.settimeout(None)
             a.sendall(b"hello")
@@ -41,7 +41,7 @@ class WaitAll(unittest.TestCase):
 
 
 class Datagrams(unittest.TestCase):
-    def test_trunc_tells_the_true_length(self):
+    def test_trunc_returns_the_length_of_the_datagram(self):
         with udp_pair() as (a, b):
             a.send(b"0123456789")
             self.assertEqual(len(b.recv(4, socket.MSG_TRUNC | socket.MSG_PEEK)), 10)
@@ -49,7 +49,7 @@ class Datagrams(unittest.TestCase):
             self.assertEqual(b.recv_into(buffer, 4, socket.MSG_TRUNC), 10)
             self.assertEqual(buffer, b"0123")
 
-    def test_recvmsg_says_that_a_datagram_was_cut(self):
+    def test_recvmsg_reports_a_truncated_datagram(self):
         with udp_pair() as (a, b):
             a.send(b"0123456789")
             data, _, flags, _ = b.recvmsg(4)
@@ -62,7 +62,7 @@ class Datagrams(unittest.TestCase):
             with self.assertRaises(BlockingIOError):
                 a.recvmsg(100, 512, MSG_ERRQUEUE)
 
-    def test_an_error_comes_out_of_the_queue_with_its_sender(self):
+    def test_the_error_queue_returns_an_error_with_its_sender(self):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
             closed = probe.getsockname()
@@ -77,7 +77,7 @@ class Datagrams(unittest.TestCase):
         self.assertEqual((level, kind), (socket.IPPROTO_IP, IP_RECVERR))
         self.assertEqual(struct.unpack_from("I", error)[0], 111)
 
-    def test_an_empty_datagram_is_not_the_end(self):
+    def test_an_empty_datagram_does_not_end_the_stream(self):
         with udp_pair() as (a, b):
             a.send(b"")
             a.send(b"after")
@@ -98,7 +98,7 @@ class Bulk(unittest.TestCase):
             sender.join()
         self.assertTrue(received == data)
 
-    def test_a_blocking_send_takes_everything(self):
+    def test_a_blocking_send_takes_all_of_the_data(self):
         data = bytes(6 << 20)
         with tcp_pair() as (a, b):
             a.settimeout(None)
@@ -111,7 +111,7 @@ class Bulk(unittest.TestCase):
             sender.join()
         self.assertEqual(counts, [len(data)])
 
-    def test_a_gathered_message_is_scattered(self):
+    def test_sendmsg_gathers_and_recvmsg_into_scatters(self):
         parts = [bytes([value]) * value for value in range(100)]
         with udp_pair() as (a, b):
             self.assertEqual(a.sendmsg(parts), 4950)
@@ -142,7 +142,7 @@ class Descriptors(unittest.TestCase):
         self.addCleanup(os.close, descriptor)
         return descriptor
 
-    def test_received_descriptors_are_inheritable_unless_asked_otherwise(self):
+    def test_received_descriptors_are_inheritable_without_cloexec(self):
         self.assertTrue(os.get_inheritable(self.received(0)))
         self.assertFalse(os.get_inheritable(self.received(socket.MSG_CMSG_CLOEXEC)))
 
@@ -157,7 +157,7 @@ class Descriptors(unittest.TestCase):
             with self.assertRaises(OSError):
                 socket.send_fds(a, [b"x"], [file.fileno()] * 254)
 
-    def test_a_wrong_descriptor_fails_before_anything_is_sent(self):
+    def test_a_wrong_descriptor_raises_ebadf_and_nothing_is_sent(self):
         a, b = socket.socketpair()
         with a, b:
             b.settimeout(0)
@@ -167,13 +167,13 @@ class Descriptors(unittest.TestCase):
             with self.assertRaises(BlockingIOError):
                 b.recv(1)
 
-    def test_the_peer_of_a_pair_is_who_made_it(self):
+    def test_peercred_of_a_pair_names_its_creator(self):
         a, b = socket.socketpair()
         with a, b:
             peer = struct.unpack("3i", a.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        self.assertEqual(peer, (MAKER, os.geteuid(), os.getegid()))
+        self.assertEqual(peer, (CREATOR, os.geteuid(), os.getegid()))
 
-    def test_the_peer_of_a_connection_is_who_connected(self):
+    def test_peercred_of_a_connection_names_the_client(self):
         name = f"\0sockbroker-test-{os.getpid()}"
         with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
             server.bind(name)
@@ -183,11 +183,11 @@ class Descriptors(unittest.TestCase):
             with accepted:
                 for end in (client, accepted):
                     peer = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-                    self.assertEqual(peer, (MAKER, os.geteuid(), os.getegid()))
+                    self.assertEqual(peer, (CREATOR, os.geteuid(), os.getegid()))
 
 
 class Timeouts(unittest.TestCase):
-    def test_a_timeout_is_raised_in_time_and_again(self):
+    def test_each_receive_after_a_timeout_raises_again(self):
         with udp_pair() as (a, _):
             a.settimeout(0.1)
             for _ in range(2):

@@ -1,4 +1,4 @@
-"""What the package does in several calls, or with values of its own, is what one call of the kernel does."""
+"""Operations for which the package makes several calls, or converts values, have the effect of one system call."""
 
 import array
 import contextlib
@@ -32,7 +32,7 @@ def stream_pair():
 
 
 def reading(sock):
-    """A thread that reads a stream to its end, and what it reads."""
+    """A thread that reads a stream to its end, and the list of the pieces."""
     got = []
 
     def read():
@@ -45,7 +45,7 @@ def reading(sock):
 
 
 class Buffers(unittest.TestCase):
-    def test_an_option_is_anything_with_the_buffer_protocol(self):
+    def test_setsockopt_takes_any_buffer(self):
         mapped = mmap.mmap(-1, TIMEVAL.size)
         mapped[:] = TIMEVAL.pack(3, 0)
         values = (
@@ -58,7 +58,7 @@ class Buffers(unittest.TestCase):
                 data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.size)
                 self.assertEqual(TIMEVAL.unpack(data), (seconds, 0))
 
-    def test_data_is_sent_from_and_received_into_any_buffer(self):
+    def test_send_and_receive_take_any_buffer(self):
         with stream_pair() as (a, b):
             b.settimeout(SECONDS)
             a.send(array.array("i", [1, 2]))
@@ -72,13 +72,13 @@ class Buffers(unittest.TestCase):
             n, *_ = b.recvmsg_into([number, value])
             self.assertEqual((n, number[0], value.seconds), (4 + TIMEVAL.size, 5, 6))
 
-    def test_a_unix_path_is_a_buffer_and_an_interface_a_path(self):
+    def test_a_unix_path_can_be_a_buffer_and_an_interface_a_path(self):
         with socket.socket(socket.AF_UNIX) as sock, self.assertRaises(FileNotFoundError):
             sock.connect(array.array("B", b"/nonexistent/socket"))
         self.assertEqual(socket.if_nametoindex(pathlib.Path("lo")), socket.if_nametoindex("lo"))
         self.assertEqual(socket.if_nametoindex(b"lo"), socket.if_nametoindex("lo"))
 
-    def test_a_scope_beyond_64_bits_counts_by_its_low_bits(self):
+    def test_a_scope_beyond_64_bits_is_cut_to_its_low_bits(self):
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
             sock.connect(("::1", 9, 0, 1 << 70))
             self.assertEqual(sock.getpeername(), ("::1", 9, 0, 0))
@@ -101,7 +101,7 @@ class Large(unittest.TestCase):
                 thread.join()
                 self.assertEqual((n, b"".join(got) == data), (len(data), True))
 
-    def test_a_stream_with_a_timeout_takes_a_first_part(self):
+    def test_a_stream_with_a_timeout_can_take_a_part(self):
         with stream_pair() as (a, b):
             a.settimeout(SECONDS)
             thread, got = reading(b)
@@ -111,7 +111,7 @@ class Large(unittest.TestCase):
             self.assertEqual(sum(map(len, got)), n)
             self.assertLessEqual(n, 5 * MIB)
 
-    def test_descriptors_ride_with_the_first_part_alone(self):
+    def test_descriptors_are_sent_with_the_first_part_alone(self):
         with stream_pair() as (a, b), open("/dev/null", "rb") as file:
             got = []
 
@@ -131,7 +131,7 @@ class Large(unittest.TestCase):
                 os.close(descriptor)
             self.assertEqual(len(got), 1)
 
-    def test_a_receive_with_waitall_waits_for_more_than_one_call_gets(self):
+    def test_waitall_receives_more_than_the_limit_of_one_call(self):
         data = os.urandom(MIB) * 5
         with tcp_pair() as (a, b):
             b.settimeout(None)
@@ -140,7 +140,7 @@ class Large(unittest.TestCase):
             self.assertTrue(b.recv(len(data), socket.MSG_WAITALL) == data)
             sender.join()
 
-    def test_a_message_that_is_too_long_is_refused_whole(self):
+    def test_a_datagram_beyond_the_limit_raises_emsgsize(self):
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.bind(("127.0.0.1", 0))
             address = sock.getsockname()
@@ -155,7 +155,7 @@ class Large(unittest.TestCase):
 
 class Files(unittest.TestCase):
     def send(self, position, *arguments):
-        """What `sendfile()` sends of a file of 100 bytes, and where the file's position is then."""
+        """The number of bytes that `sendfile()` sends of a file of 100 bytes, the position after it, and the first byte."""
         with tempfile.TemporaryFile() as file, stream_pair() as (a, b):
             file.write(bytes(range(100)))
             file.flush()
@@ -165,7 +165,7 @@ class Files(unittest.TestCase):
             data = b.recv(1000)
             return n, file.tell(), data[:1]
 
-    def test_sendfile_begins_at_its_offset(self):
+    def test_sendfile_starts_at_its_offset(self):
         self.assertEqual(self.send(7), (100, 100, b"\0"))
         self.assertEqual(self.send(7, 0, 10), (10, 10, b"\0"))
         self.assertEqual(self.send(7, 5, 10), (10, 15, b"\5"))
@@ -192,7 +192,7 @@ class Files(unittest.TestCase):
 class Descriptors(unittest.TestCase):
     @contextlib.contextmanager
     def free(self, count):
-        """Exactly this many numbers are free."""
+        """Leaves exactly this many descriptor numbers free."""
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         held = []
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
@@ -208,7 +208,7 @@ class Descriptors(unittest.TestCase):
             for number in held:
                 os.close(number)
 
-    def test_descriptors_without_room_are_lost_and_said_to_be(self):
+    def test_received_descriptors_without_a_free_number_are_dropped_and_reported(self):
         with contextlib.ExitStack() as stack:
             a, b = map(stack.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             b.settimeout(SECONDS)
@@ -216,8 +216,8 @@ class Descriptors(unittest.TestCase):
             for text, count in ((b"ten", 10), (b"two", 2), (b"all", 4), (b"one", 1)):
                 socket.send_fds(a, [text], [file.fileno()] * count)
             found = []
-            for room in (3, 0):
-                with self.free(room):
+            for free in (3, 0):
+                with self.free(free):
                     data, descriptors, flags, _ = socket.recv_fds(b, 10, 20)
                     found.append((data, len(descriptors), bool(flags & socket.MSG_CTRUNC)))
                     for descriptor in descriptors:
@@ -229,14 +229,14 @@ class Descriptors(unittest.TestCase):
                     os.close(descriptor)
         self.assertEqual(found, [(b"ten", 3, True), (b"two", 0, True), (b"all", 4, False), (b"one", 1, False)])
 
-    def test_a_socket_is_refused_without_a_free_number(self):
+    def test_a_socket_without_a_free_number_raises_emfile(self):
         with socket.socket():
             with self.free(0), self.assertRaises(OSError) as caught:
                 socket.socket()
             socket.socket().close()
         self.assertEqual(caught.exception.errno, errno.EMFILE)
 
-    def test_too_many_descriptors_fail_alone(self):
+    def test_too_many_descriptors_raise_einval_and_the_next_send_works(self):
         with stream_pair() as (a, b), open("/dev/null", "rb") as file:
             with self.assertRaises(OSError) as caught:
                 socket.send_fds(a, [b"x"], [file.fileno()] * 254)

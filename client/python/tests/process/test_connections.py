@@ -1,4 +1,4 @@
-"""The package's own connections to the broker: how few there are, and what happens to their numbers."""
+"""The package's own connections to the broker: their number, and programs that close their descriptors."""
 
 import pathlib
 import tempfile
@@ -7,7 +7,7 @@ import unittest
 from process.common import Broker, code, program
 
 BROKERED = ("mediated", "remote")
-OWN = """
+CONTROL_SOCKETS = """
 import os, socket
 from sockbroker import control_socket
 def own():
@@ -16,7 +16,7 @@ def own():
 
 
 class Programs:
-    """What the tests of both classes do."""
+    """Helpers of both classes."""
 
     def broker(self, config=None):
         options = ()
@@ -31,11 +31,11 @@ class Programs:
     def check(self, text, expected, broker, *arguments, modes=BROKERED):
         for mode in modes:
             with self.subTest(mode=mode):
-                done = program(broker.path, *code(OWN + text), *arguments, mode=mode)
+                done = program(broker.path, *code(CONTROL_SOCKETS + text), *arguments, mode=mode)
                 self.assertEqual((done.stdout, done.stderr), (expected, ""))
 
 
-class Few(Programs, unittest.TestCase):
+class Sharing(Programs, unittest.TestCase):
     def test_hundreds_of_blocked_threads_share_few_connections(self):
         text = """
 import threading
@@ -82,7 +82,7 @@ print(got.count(b"+"))
 """
         self.check(text, "600\n", self.broker())
 
-    def test_threads_that_wait_for_one_socket_do_not_hold_up_its_other_calls(self):
+    def test_threads_that_wait_for_one_socket_do_not_delay_its_other_calls(self):
         text = """
 import threading
 sock = socket.socket(type=socket.SOCK_DGRAM)
@@ -136,16 +136,16 @@ for _ in range(300):
         os.read(waits, 1)
         os._exit(0)
     children.append(child)
-said = b""
-while len(said) < 300: said += os.read(reader, 1000)
+results = b""
+while len(results) < 300: results += os.read(reader, 1000)
 os.close(ends)
 for child in children: os.waitpid(child, 0)
-print(said.count(b"+"))
+print(results.count(b"+"))
 server.close()
 """
         self.check(text, "300\n", self.broker())
 
-    def test_a_broker_that_is_busy_for_a_while_loses_nobody(self):
+    def test_calls_continue_after_the_broker_was_stopped_for_a_while(self):
         text = """
 import signal, sys, threading, time
 sockets = [socket.socket() for _ in range(140)]
@@ -170,7 +170,7 @@ for sock in sockets: sock.close()
         broker = self.broker()
         self.check(text, "[] ('0.0.0.0', 0)\n", broker, str(broker.process.pid))
 
-    def test_processes_wait_for_room_in_the_backlog(self):
+    def test_processes_wait_while_the_backlog_is_full(self):
         text = """
 import signal, sys, time
 children = []
@@ -194,7 +194,7 @@ print(len(os.read(reader, 1000)))
         broker = self.broker()
         self.check(text, "150\n", broker, str(broker.process.pid), modes=["mediated"])
 
-    def test_a_child_that_the_broker_has_no_room_for_names_the_limit(self):
+    def test_the_error_of_a_child_beyond_the_limit_names_the_limit(self):
         text = """
 server = socket.create_server(("127.0.0.1", 0))
 child = os.fork()
@@ -212,8 +212,8 @@ server.close()
         self.check(text, expected, broker, modes=["remote"])
 
 
-class Numbers(Programs, unittest.TestCase):
-    def test_new_sockets_work_after_every_number_was_closed(self):
+class ClosedDescriptors(Programs, unittest.TestCase):
+    def test_new_sockets_work_after_every_descriptor_was_closed(self):
         text = """
 import gc
 socket.gethostname()
@@ -224,7 +224,7 @@ for _ in range(3):
 """
         self.check(text, "('0.0.0.0', 0)\n" * 3, self.broker())
 
-    def test_files_of_the_program_under_these_numbers_stay_open(self):
+    def test_files_of_the_program_with_reused_numbers_stay_open(self):
         text = """
 import fcntl, gc
 kept = socket.socket(type=socket.SOCK_DGRAM)
@@ -249,7 +249,7 @@ print(all(os.path.samefile(f"/proc/self/fd/{number}", "/dev/null") for number in
         self.check(text, "BrokerError\nTrue\n", self.broker(), modes=["remote"])
         self.check(text, "True\n", self.broker(), modes=["mediated"])
 
-    def test_a_socket_whose_descriptor_was_kept_serves_on(self):
+    def test_a_socket_with_a_descriptor_works_after_the_connections_were_closed(self):
         text = """
 with socket.create_server(("127.0.0.1", 0)) as server:
     for number in own(): os.close(number)
@@ -259,7 +259,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 """
         self.check(text, "b'still here'\n", self.broker(), modes=["mediated"])
 
-    def test_the_package_s_own_connection_is_no_socket_of_the_program(self):
+    def test_the_program_cannot_adopt_the_package_s_own_connection(self):
         text = """
 socket.gethostname()
 found = set()

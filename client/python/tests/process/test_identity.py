@@ -1,6 +1,6 @@
-"""A program that changes its user, groups or capabilities: what it may open then, and what it had opened before.
+"""Programs that change their user, groups or capabilities: new sockets, and sockets that were open before.
 
-The tests of programs need root, and a network of their own.
+The tests of programs need root, and run in their own network namespace.
 """
 
 import os
@@ -48,13 +48,13 @@ ROOT = Identity((0, 0, 0), (0, 0, 0), (), Capabilities(0b1111, 0b1111))
 
 
 class Comparison(unittest.TestCase):
-    def test_ids_and_capabilities_are_compared(self):
+    def test_is_same_compares_ids_and_capabilities(self):
         self.assertTrue(current().is_same(current()))
         self.assertFalse(ROOT.is_same(ROOT._replace(supplementary=(4,))))
         self.assertFalse(ROOT.is_same(ROOT._replace(capabilities=Capabilities(0b1111, 0b0111))))
         self.assertTrue(ROOT.is_same(ROOT._replace(capabilities=None)))
 
-    def test_rights_are_given_up_where_there_is_no_way_back(self):
+    def test_has_given_up_is_true_if_the_rights_cannot_be_regained(self):
         for now, expected in (
             (ROOT._replace(users=(1, 1, 1), capabilities=Capabilities(0, 0)), True),
             (ROOT._replace(users=(1, 1, 1), capabilities=None), True),
@@ -90,13 +90,13 @@ class Programs(unittest.TestCase):
         for policy in (None, ORDINARY):
             self.check(text, "refused refused refused done", self.broker(policy))
 
-    def test_a_control_socket_that_is_closed_to_the_new_user_makes_no_difference(self):
+    def test_a_new_user_needs_no_access_to_the_control_socket(self):
         broker = self.broker()
         os.chmod(broker.path, 0o600)
         text = "first = socket.socket(); give_up(); print(*map(outcome, (raw, low_port, udp)))\nfirst.close()"
         self.check(text, "refused refused done", broker)
 
-    def test_an_open_socket_is_not_bound_with_rights_given_up(self):
+    def test_bind_after_setuid_has_the_rights_of_the_new_user(self):
         text = """
 with socket.socket() as old:
     udp()
@@ -105,7 +105,7 @@ with socket.socket() as old:
 """
         self.check(text, "refused done", self.broker())
 
-    def test_rights_that_are_given_up_for_a_while_come_back(self):
+    def test_rights_return_with_seteuid(self):
         text = """
 old = socket.socket()
 os.seteuid(65534)
@@ -116,7 +116,7 @@ old.close()
 """
         self.check(text, "refused refused refused\ndone done done", self.broker(), ["mediated"])
 
-    def test_open_packet_and_netlink_sockets_go_on(self):
+    def test_open_packet_and_netlink_sockets_work_after_setuid(self):
         text = """
 import struct
 catcher = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -137,7 +137,7 @@ first.close(); catcher.close()
 """
         self.check(text, "16\nTrue", self.broker())
 
-    def test_open_sockets_serve_threads_after_setuid(self):
+    def test_open_sockets_work_in_threads_after_setuid(self):
         text = """
 pairs = [socket.socketpair() for _ in range(40)]
 got = []
@@ -152,7 +152,7 @@ for pair in pairs:
 """
         self.check(text, "True", self.broker())
 
-    def test_a_child_serves_as_another_user(self):
+    def test_inherited_sockets_work_in_a_child_with_another_user(self):
         text = """
 listener = socket.create_server(("127.0.0.1", 0))
 if os.fork() == 0:
@@ -174,7 +174,7 @@ os.wait()
 """
         self.check(text, "served answer", self.broker())
 
-    def test_a_child_of_a_process_that_gave_up_its_rights_has_the_sockets(self):
+    def test_inherited_sockets_work_in_a_child_forked_after_setuid(self):
         text = """
 listener = socket.create_server(("127.0.0.1", 80))
 with socket.create_connection(listener.getsockname()) as peer: listener.accept()[0].close()
@@ -190,7 +190,7 @@ os.wait()
 """
         self.check(text, "from the child", self.broker())
 
-    def test_a_signal_interrupts_a_call_that_shares_its_connection_and_loses_nothing(self):
+    def test_a_signal_interrupts_a_call_on_a_shared_connection_without_loss(self):
         text = """
 a, b = socket.socketpair()
 child = os.fork()
@@ -214,7 +214,7 @@ a.close(); b.close()
 """
         self.check(text, "20 1", self.broker())
 
-    def test_a_lost_capability_is_a_change_of_identity(self):
+    def test_a_dropped_capability_changes_the_identity(self):
         text = """
 import ctypes
 from sockbroker import process

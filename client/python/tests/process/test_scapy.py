@@ -1,4 +1,4 @@
-"""What scapy does with sockets works under the policy that the README gives it, and no more is granted."""
+"""The policy of the README grants what scapy needs, and no more."""
 
 import os
 import pathlib
@@ -62,7 +62,7 @@ for refused in (
 
 @unittest.skipUnless(os.geteuid() == 0, "needs root")
 class Scapy(unittest.TestCase):
-    def test_the_readme_s_rules_are_enough(self):
+    def test_the_rules_of_the_readme_are_enough(self):
         enter_network()
         for command in (["link", "add", "left", "type", "veth", "peer", "name", "right"], ["link", "set", "left", "up"],
                         ["link", "set", "right", "up"]):  # fmt: skip

@@ -1,4 +1,4 @@
-"""Paths of Unix sockets mean what they mean to the program, wherever the broker looks from."""
+"""Paths of Unix sockets have the meaning that they have for the program, also if the broker has another root or folder."""
 
 import array
 import os
@@ -7,8 +7,8 @@ import tempfile
 import unittest
 
 from process.common import Broker, code, program
-from sockbroker.unix_paths import encode_existing, encode_new
 from sockbroker.encoding import RequestParts
+from sockbroker.unix_paths import encode_existing, encode_new
 
 MODES = ("direct", "mediated", "remote")
 PATHS = """
@@ -52,8 +52,8 @@ class Encoding(unittest.TestCase):
     def setUp(self):
         self.folder = os.fsencode(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def written(self, encode, address):
-        """What goes to the broker, and the file whose descriptor goes with it."""
+    def encoded(self, encode, address):
+        """The JSON form, and the paths of the files whose descriptors the request carries."""
         with RequestParts() as parts:
             value = encode(address, parts)
             files = [os.readlink(f"/proc/self/fd/{number}").encode() for number in parts.descriptors]
@@ -65,41 +65,41 @@ class Encoding(unittest.TestCase):
 
     def number(self, encode, address):
         with self.assertRaises(OSError) as caught:
-            self.written(encode, address)
+            self.encoded(encode, address)
         self.assertIsNone(caught.exception.filename)
         return caught.exception.errno
 
-    def test_a_socket_is_a_descriptor_of_its_file(self):
+    def test_an_existing_socket_is_encoded_as_the_descriptor_of_its_file(self):
         path = self.folder + b"/there"
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(path)
         os.symlink("there", self.folder + b"/link")
         expected = ({"descriptor": 0}, [path])
         for address in (path, os.fsdecode(path), self.folder + b"/link", array.array("B", path), path + b"\0rest"):
-            self.assertEqual(self.written(encode_existing, address), expected)
+            self.assertEqual(self.encoded(encode_existing, address), expected)
         with RequestParts() as parts:
             parts.descriptors.append(0)
             self.assertEqual(encode_existing(path, parts), {"descriptor": 1})
 
-    def test_a_new_socket_is_a_name_in_a_folder(self):
+    def test_a_new_socket_is_encoded_as_a_folder_and_a_name(self):
         path = self.folder + b"/new"
         text = os.fsdecode(path)
         self.assertEqual(
-            self.written(encode_new, text), ({"descriptor": 0, "name": "new", "path": text}, [self.folder])
+            self.encoded(encode_new, text), ({"descriptor": 0, "name": "new", "path": text}, [self.folder])
         )
         here = os.fsencode(os.getcwd())
         expected = {"descriptor": 0, "name": "relative", "path": "relative"}
-        self.assertEqual(self.written(encode_new, "relative"), (expected, [here]))
+        self.assertEqual(self.encoded(encode_new, "relative"), (expected, [here]))
         expected = {"descriptor": 0, "name": {"base64": "/w=="}, "path": {"base64": "Li//"}}
-        self.assertEqual(self.written(encode_new, b"./\xff"), (expected, [here]))
+        self.assertEqual(self.encoded(encode_new, b"./\xff"), (expected, [here]))
 
-    def test_names_that_are_no_paths_stay_what_they_are(self):
+    def test_abstract_names_are_encoded_as_text_or_bytes(self):
         for encode in (encode_existing, encode_new):
-            self.assertEqual(self.written(encode, ""), ("", []))
-            self.assertEqual(self.written(encode, "\0abstract"), ("\0abstract", []))
-            self.assertEqual(self.written(encode, b"\0\xff"), ({"base64": "AP8="}, []))
+            self.assertEqual(self.encoded(encode, ""), ("", []))
+            self.assertEqual(self.encoded(encode, "\0abstract"), ("\0abstract", []))
+            self.assertEqual(self.encoded(encode, b"\0\xff"), ({"base64": "AP8="}, []))
 
-    def test_errors_are_those_of_the_native_call(self):
+    def test_wrong_paths_raise_the_error_of_the_native_call(self):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(self.folder + b"/there")
         os.mkdir(self.folder + b"/folder")
@@ -118,7 +118,7 @@ class Encoding(unittest.TestCase):
 class Paths(unittest.TestCase):
     maxDiff = None
 
-    def test_every_call_takes_paths_as_the_program_does(self):
+    def test_every_call_opens_paths_like_the_native_call(self):
         broker = Broker()
         self.addCleanup(broker.stop)
         native = program(None, *code(PATHS), mode="direct")
