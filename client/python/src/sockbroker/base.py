@@ -20,7 +20,9 @@ from .hints import Any
 class SocketType(type):
     """The type of `_socket.socket`: gives a class CPython's name and documentation, and refuses changes of it."""
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], contents: dict[str, Any], as_socket: bool = False) -> SocketType:
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], contents: dict[str, Any], as_socket: bool = False
+    ) -> SocketType:
         if as_socket:
             name = "socket"
             contents.update(__module__="_socket", __qualname__=name, __doc__=native.Socket.__doc__, is_immutable=True)

@@ -37,7 +37,10 @@ class Unsent(OSError):
 class Connection:
     """A stream to the broker."""
 
-    __slots__ = ("stream", "is_ours", "_endpoint", "_process", "_descriptors", "_method", "number", "request", "__weakref__")
+    __slots__ = (
+        "stream", "is_ours", "number", "request",
+        "_endpoint", "_process", "_descriptors", "_method", "__weakref__",
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Connects. Raises `BrokerError` if there is no broker."""
@@ -155,7 +158,8 @@ class Connection:
 
     def loss_during(self, method: str, reason: str = "") -> str:
         """The text of a `BrokerError` when the connection is lost."""
-        return f"{method} failed: the broker at {self._endpoint} closed the connection{reason}; check that it still runs"
+        what = f"the broker at {self._endpoint} closed the connection{reason}"
+        return f"{method} failed: {what}; check that it still runs"
 
     def _lost(self, error: Exception) -> BrokerError:
         if self.number < 0 and isinstance(error, EOFError):

@@ -44,7 +44,7 @@ class DirectSocket(BrokeredSocket, as_socket=True):
         self._become_native(_escalation(refused).create(refused, family, type, proto))
 
     def _become_native(self, passed: Transit) -> None:
-        """Becomes a native socket, or one that the broker serves call by call if the policy does not pass the descriptor."""
+        """Becomes a native socket. The broker makes every call if the policy does not pass the descriptor."""
         self._become(passed)
         if native.Socket.fileno(self) < 0:
             self.__class__ = _escalation().served_class(self.__class__)
@@ -98,7 +98,7 @@ def sethostname(name: Any, /) -> None:
 
 
 def _can_be_served(error: OSError, family: Any, type_: Any, proto: Any) -> bool:
-    """Whether the broker can create what the kernel refused: for want of rights, or because it emulates `SIO_RCVALL`."""
+    """Whether the broker can create what the kernel refused for want of rights, or emulate it for `SIO_RCVALL`."""
     if error.errno in _REFUSED:
         return True
     return error.errno == errno.EPROTONOSUPPORT and (family, type_, proto) == _RCVALL

@@ -22,7 +22,7 @@ _MAX_HEADER = 4096
 
 
 class Header(namedtuple("Header", ("size", "content", "attachments", "descriptors"))):
-    """The header of a frame: its own length, the length of the JSON, those of the attachments, the number of descriptors."""
+    """The header of a frame: the lengths of itself, the JSON and the attachments, and the number of descriptors."""
 
     __slots__ = ()
     size: int

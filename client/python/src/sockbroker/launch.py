@@ -90,7 +90,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         variables, rest = parse(arguments)
         if sys.flags.ignore_environment or sys.flags.no_site:
-            raise UsageError("cannot start a brokered interpreter with -E, -I or -S: it must read its environment; omit them")
+            text = "cannot start a brokered interpreter with -E, -I or -S: it must read its environment; omit them"
+            raise UsageError(text)
     except UsageError as error:
         sys.stderr.write(f"sockbroker: {error}\n")
         return 2

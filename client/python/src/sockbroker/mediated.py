@@ -255,7 +255,7 @@ class MediatedSocket(BrokeredSocket, as_socket=True):
 
 
 def _bind_with_present_rights(sock: MediatedSocket, address: Any, encoded: Any) -> None:
-    """Binds a socket that an earlier identity created: natively, or with what the broker grants to the present identity."""
+    """Binds a socket that an earlier identity created: natively, or by the rights of the present identity."""
     try:
         native.Socket.bind(sock, address)
     except PermissionError as error:

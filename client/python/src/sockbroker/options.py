@@ -10,7 +10,6 @@ from . import native
 from .encoding import RequestParts, c_int, integer, octets
 from .handle import Handle
 from .hints import Any
-from .jsonrpc import Response
 
 _SOCKET_LEVEL = int(native.module.SOL_SOCKET)
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27  # SO_ATTACH_FILTER, SO_DETACH_FILTER; not in every module
@@ -23,7 +22,9 @@ def get(handle: Handle, level: Any, option: Any, *length: Any) -> Any:
     numbers = [c_int(level), c_int(option)]
     if length:
         numbers += map(c_int, length)
-    return _value(handle.call("getsockopt", numbers))
+    response = handle.call("getsockopt", numbers)
+    value = response.value
+    return value if type(value) is int else response.data(value)
 
 
 def set(handle: Handle, level: Any, option: Any, value: Any, *length: Any) -> None:
@@ -49,11 +50,7 @@ def set(handle: Handle, level: Any, option: Any, value: Any, *length: Any) -> No
 def ioctl(handle: Handle, request: Any, argument: Any) -> Any:
     """The requests of PROTOCOL.md, "Options", and `SIO_RCVALL` with `RCVALL_ON` or `RCVALL_OFF`."""
     encoded = argument if isinstance(argument, str) or argument is None else integer(argument)
-    return _value(handle.call("ioctl", [integer(request), encoded]))
-
-
-def _value(response: Response) -> Any:
-    """The number or the bytes of a response."""
+    response = handle.call("ioctl", [integer(request), encoded])
     value = response.value
     return value if value is None or isinstance(value, int) else response.data(value)
 

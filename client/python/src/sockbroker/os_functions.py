@@ -50,7 +50,7 @@ def sendfile(out_fd: Any, in_fd: Any, offset: Any, count: Any) -> int:
     if not stat.S_ISREG(os.fstat(in_fd).st_mode):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     start = os.lseek(in_fd, 0, os.SEEK_CUR) if offset is None else offset
-    data = os.pread(in_fd, min(count, found.session.max_part()), start)
+    data = os.pread(in_fd, min(count, found.session.max_part), start)
     if not data:
         return 0
     sent: int = found.call("send", [{"attachment": 0}, 0], attachments=[data]).value

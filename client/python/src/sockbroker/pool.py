@@ -53,8 +53,8 @@ class Pool:
         self._idle: collections.deque[Connection] = collections.deque()
         self._shared: list[SharedConnection] = []
         self._guard = threading.RLock()
-        self._resting: collections.deque[Connection] = collections.deque()
-        self._user_of_anchor = -1
+        self._free_anchor: collections.deque[Connection] = collections.deque()
+        self._anchor_user = -1
         self._opening: list[int] = []
         """The threads that are opening a connection."""
         self._opener = -1
@@ -66,7 +66,7 @@ class Pool:
         else:
             self._token, self._anchor = clone
             self._connections.add(self._anchor)
-        self._resting.append(self._anchor)
+        self._free_anchor.append(self._anchor)
 
     def is_stale(self) -> bool:
         """Whether this thread has another identity than the connections."""
@@ -93,8 +93,8 @@ class Pool:
         present = len(self._connections) + len(self._opening)
         if present == 1 and method in _QUICK and self._anchor.is_ours():
             with contextlib.suppress(IndexError):
-                anchor = self._resting.pop()
-                self._user_of_anchor = threading.get_ident()
+                anchor = self._free_anchor.pop()
+                self._anchor_user = threading.get_ident()
                 return anchor
         # The handlers of signals run in the main thread, where an exclusive connection can be dropped.
         is_main = threading.current_thread() is threading.main_thread()
@@ -115,7 +115,7 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Takes back a connection whose call has ended."""
         if connection is self._anchor:
-            self._resting.append(connection)
+            self._free_anchor.append(connection)
         elif len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
         else:
@@ -153,8 +153,8 @@ class Pool:
             except OSError:
                 self.note_end()
             else:
-                self._resting.clear()
-                self._resting.append(self._anchor)
+                self._free_anchor.clear()
+                self._free_anchor.append(self._anchor)
                 for shared in [shared for shared in self._shared if shared.carries(connection)]:
                     self._shared.remove(shared)
                     shared.close()
@@ -194,7 +194,8 @@ class Pool:
         self.ended = True
         if not self._anchor.is_ours():
             self.is_cut_off = True
-            self._end = "has ended, because the program closed the descriptors of its connections; create the socket again"
+            reason = "the program closed the descriptors of its connections"
+            self._end = f"has ended, because {reason}; create the socket again"
 
     def error(self) -> BrokerError:
         """The exception of a call after the end of the session."""
@@ -213,12 +214,12 @@ class Pool:
                         shared.add(call)
                         return shared
                 if not any(shared.carries(self._anchor) for shared in self._shared):
-                    if self._resting:
-                        self._shared.append(SharedConnection(self._resting.pop(), None))
+                    if self._free_anchor:
+                        self._shared.append(SharedConnection(self._free_anchor.pop(), None))
                         continue
                     if not self._is_anchor_alive(0):
                         self.note_end()
-                    if self.ended or self._user_of_anchor == threading.get_ident():
+                    if self.ended or self._anchor_user == threading.get_ident():
                         raise self.error()
                     is_waiting = True  # a short call of another thread has the anchor
                 else:
@@ -257,7 +258,7 @@ class Pool:
     # The end of the session, and fork().
 
     def for_clone(self) -> Connection:
-        """A connection for a child process. After a change of identity only an open connection can serve the session."""
+        """A connection for a child process. After a change of identity it must be open already."""
         if not self.is_stale():
             return Connection(self.endpoint)
         try:

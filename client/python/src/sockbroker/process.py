@@ -1,4 +1,4 @@
-"""The settings and sessions of this process: the session of its identity, and those of identities that it had before."""
+"""The settings and sessions of this process, which has one session for each identity that it has had."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _open() -> Session:
 
 
 def _retire(session: Session) -> None:
-    """Keeps a session of another identity for its sockets alone, and restricts it if its identity has lost its rights."""
+    """Keeps a session of another identity for its sockets, and restricts it if the process has lost its rights."""
     try:
         session.follow_identity()
     except (OSError, RuntimeError, NotImplementedError):

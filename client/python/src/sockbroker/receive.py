@@ -69,7 +69,7 @@ def with_ancillary_into(sock: BrokeredSocket, buffers: Any, ancbufsize: Any, fla
 
 
 def padded(message: Message) -> bytes:
-    """The data of a message. With `MSG_TRUNC` CPython returns as many bytes as the datagram had, the last of them undefined."""
+    """The data. With `MSG_TRUNC` CPython returns as many bytes as the datagram had, the last of them undefined."""
     missing = message.n - len(message.data)
     return message.data if missing <= 0 else message.data + bytes(missing)
 
@@ -121,7 +121,7 @@ def _wait_for_rest(sock: BrokeredSocket, message: Message, name: str, wanted: in
 
 def _limited(sock: BrokeredSocket, size: int) -> int:
     """The size that one call requests. A stream returns the rest to the next call."""
-    return min(size, sock._open().session.max_receive())
+    return min(size, sock._open().session.max_receive)
 
 
 def _buffer_size(size: Any) -> int:

@@ -34,7 +34,7 @@ def sendall(sock: BrokeredSocket, data: Any, flags: Any) -> None:
     flags = c_int(flags)
     with octets(data) as view:
         handle = sock._open()
-        part = handle.session.max_part()
+        part = handle.session.max_part
         timeout = native.Socket.gettimeout(sock)
         deadline = time.monotonic() + timeout if timeout else None
         for start in range(0, max(len(view), 1), part):
@@ -107,7 +107,7 @@ def sendmsg_afalg(sock: BrokeredSocket, msg: Any, op: Any, iv: Any, assoclen: An
 
 def _first_part(sock: BrokeredSocket, data: memoryview) -> memoryview:
     """What one call of the broker takes. Raises `EMSGSIZE` for a longer datagram, which cannot be sent at all."""
-    part = sock._open().session.max_part()
+    part = sock._open().session.max_part
     if len(data) > part and native.type_of(sock) != _STREAM:
         raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
     return data[:part]

@@ -45,10 +45,15 @@ class Session:
         """Whether the policy does not let it use the Unix sockets of this process."""
         self.handles = 0
         """The number of its open handles."""
-        self._limits: dict[str, Any] = {}
         self._clone: tuple[str, Any] | None = None
         self._clone_failure = ""
         self._pool = Pool(endpoint)
+        # This call also opens a first connection for calls. The anchor alone would make them slower.
+        limits = self.call("session.limits", []).value
+        self.max_receive: int = limits["receive_bytes"]["value"]
+        """The most bytes that one call receives."""
+        self.max_part: int = min(limits["frame_bytes"]["value"] // 2, _MAX_PART)
+        """The most bytes that one call sends."""
         timeout = native.module.getdefaulttimeout()
         if timeout is not None:
             self.call("socket.setdefaulttimeout", [timeout])
@@ -76,19 +81,6 @@ class Session:
     def is_stale(self) -> bool:
         """Whether this thread has another identity now."""
         return self._pool.is_stale()
-
-    def max_receive(self) -> int:
-        """The most bytes that one call receives."""
-        return self._limit("receive_bytes")
-
-    def max_part(self) -> int:
-        """The most bytes that one call sends."""
-        return min(self._limit("frame_bytes") // 2, _MAX_PART)
-
-    def _limit(self, name: str) -> int:
-        if not self._limits:  # not at the start: many programs never transfer data through the broker
-            self._limits = self.call("session.limits", []).value
-        return self._limits[name]["value"]  # type: ignore[no-any-return]
 
     def call(
         self,

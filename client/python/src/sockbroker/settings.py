@@ -57,8 +57,8 @@ def endpoint(url: str) -> Endpoint:
     if colon and scheme == "stdio":
         # A blocking client needs a connection for each call in progress, all of them to one broker.
         raise ValueError(
-            f"cannot use the broker URL {url!r}: a stdio: broker serves one connection only, and this package opens several; "
-            "use exec: with a command that connects to a broker's socket"
+            f"cannot use the broker URL {url!r}: a stdio: broker serves one connection only, "
+            "and this package opens several; use exec: with a command that connects to a broker's socket"
         )
     raise ValueError(f"cannot parse the broker URL {url!r}: use /path, unix:/path or exec:COMMAND")
 

@@ -40,13 +40,13 @@ def in_thread_of_a_connection() -> bool:
 class _Output:
     """Bytes to send: a request or a cancellation."""
 
-    __slots__ = ("call", "data", "descriptors", "is_begun")
+    __slots__ = ("call", "data", "descriptors", "has_begun")
 
     def __init__(self, call: Call | None, data: bytes, descriptors: Sequence[int] = ()) -> None:
         self.call = call
         self.data = memoryview(data)
         self.descriptors = descriptors
-        self.is_begun = False
+        self.has_begun = False
 
 
 class SharedConnection:
@@ -214,7 +214,7 @@ class SharedConnection:
             self._sent[call.number] = call
             self._output.append(_Output(call, call.frame(), call.descriptors))
             return
-        waiting = next((output for output in self._output if output.call is call and not output.is_begun), None)
+        waiting = next((output for output in self._output if output.call is call and not output.has_begun), None)
         if waiting is not None:
             self._output.remove(waiting)
         if waiting is not None or not call.number:
@@ -237,7 +237,7 @@ class SharedConnection:
                 self._output.popleft()
                 self._finish(output.call)
                 continue
-            output.is_begun, output.descriptors = True, ()
+            output.has_begun, output.descriptors = True, ()
             output.data = output.data[sent:]
             if not output.data:
                 self._output.popleft()

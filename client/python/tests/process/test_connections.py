@@ -226,7 +226,8 @@ for _ in range(3):
 
     def test_files_of_the_program_with_reused_numbers_stay_open(self):
         text = """
-import fcntl, gc
+import gc
+from sockbroker import BrokerError
 kept = socket.socket(type=socket.SOCK_DGRAM)
 others = [socket.socket() for _ in range(3)]
 numbers = own()
@@ -237,8 +238,9 @@ files = [os.dup2(null, number) for number in numbers]
 for other in others:
     try: other.close()
     except OSError: pass
+# In remote mode the session is lost once the broker has seen the end of its connections, which may be later.
 try: kept.bind(("127.0.0.1", 0))
-except OSError as error: print(type(error).__name__)
+except BrokerError: assert kept.fileno() >= 2**30
 with socket.socket() as new: new.getsockname()
 try: kept.close()
 except OSError: pass
@@ -246,8 +248,7 @@ del kept, others, other
 gc.collect()
 print(all(os.path.samefile(f"/proc/self/fd/{number}", "/dev/null") for number in files))
 """
-        self.check(text, "BrokerError\nTrue\n", self.broker(), modes=["remote"])
-        self.check(text, "True\n", self.broker(), modes=["mediated"])
+        self.check(text, "True\n", self.broker())
 
     def test_a_socket_with_a_descriptor_works_after_the_connections_were_closed(self):
         text = """
