@@ -1,5 +1,5 @@
-//! The tests of the Python package, which are Python themselves (`run.py`): what a program sees in every
-//! mode and natively, and what happens to processes.
+//! Runs the tests of the Python package, which are written in Python (`run.py`): the behaviour of sockets in every
+//! mode and natively, and of processes.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sockbroker_test_support::{program, skip};
 
-/// How long all of it may take; the runner bounds every part by itself.
+/// The bound of the whole run. The runner also bounds every part.
 const LONGEST_WAIT: Duration = Duration::from_mins(30);
 const TEST: &str = "the_python_package_passes_its_tests";
 

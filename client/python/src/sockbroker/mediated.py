@@ -188,11 +188,11 @@ class MediatedSocket(BrokeredSocket, as_socket=True):
 
     @method
     def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:
-        return options.get(self._open(), level, option, *length)
+        return options.get_option(self._open(), level, option, *length)
 
     @method
     def setsockopt(self, level: Any, option: Any, value: Any, *length: Any) -> None:
-        options.set(self._open(), level, option, value, *length)
+        options.set_option(self._open(), level, option, value, *length)
 
     @method
     def ioctl(self, control: Any, option: Any = None, /) -> Any:

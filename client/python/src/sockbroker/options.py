@@ -17,7 +17,7 @@ _FILTER = struct.Struct("@HP")  # struct sock_fprog
 _INSTRUCTION_BYTES = 8  # struct sock_filter
 
 
-def get(handle: Handle, level: Any, option: Any, *length: Any) -> Any:
+def get_option(handle: Handle, level: Any, option: Any, *length: Any) -> Any:
     """`getsockopt`."""
     numbers = [c_int(level), c_int(option)]
     if length:
@@ -27,7 +27,7 @@ def get(handle: Handle, level: Any, option: Any, *length: Any) -> Any:
     return value if type(value) is int else response.data(value)
 
 
-def set(handle: Handle, level: Any, option: Any, value: Any, *length: Any) -> None:
+def set_option(handle: Handle, level: Any, option: Any, value: Any, *length: Any) -> None:
     """`setsockopt`."""
     place = (c_int(level), c_int(option))
     parts = RequestParts()
