@@ -3,9 +3,10 @@
 use serde_json::Value;
 use sockbroker_proto::bytes::Bytes;
 
-use crate::args::{CallArgs, Global};
+use crate::args::CallArgs;
+use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::link::Link;
+use crate::global::Global;
 use crate::screen::Screen;
 use crate::value;
 
@@ -13,7 +14,7 @@ use crate::value;
 pub(crate) fn run(global: &Global, args: &CallArgs) -> Result<Exit, Failure> {
     // Before the broker is asked for: a wrong command line is no matter of a broker.
     let parameters = value::parameters(&args.parameters)?;
-    let result = Link::open(global)?.call(&args.method, parameters)?;
+    let result = Connection::open(global)?.call(&args.method, parameters)?;
     let mut screen = Screen::new();
     let printed = if args.raw { raw(&mut screen, &result) } else { screen.json(&result) };
     printed.map(|()| Exit::Done)

@@ -2,32 +2,30 @@
 
 use serde_json::{Value, json};
 
-use crate::args::{DiscoverArgs, Global};
+use crate::args::DiscoverArgs;
+use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::link::Link;
-use crate::screen::{Look, Screen};
+use crate::global::Global;
+use crate::screen::{Screen, Style};
 use crate::table::Table;
 
 /// Asks and prints.
 pub(crate) fn run(global: &Global, args: &DiscoverArgs) -> Result<Exit, Failure> {
-    let document = Link::open(global)?.call("rpc.discover", json!({}))?;
+    let document = Connection::open(global)?.call("rpc.discover", json!({}))?;
     let methods = document.get("methods").and_then(Value::as_array);
     let methods = methods.ok_or_else(|| Failure::protocol("rpc.discover gave no methods"))?;
     let wanted = args.method.as_deref().unwrap_or_default();
     let mut screen = Screen::new();
     if let Some(method) = methods.iter().find(|method| text(method, "name") == wanted) {
         let json = global.json;
-        let told = if json { screen.json(method) } else { describe(&mut screen, method) };
-        return told.map(|()| Exit::Done);
+        let printed = if json { screen.json(method) } else { describe(&mut screen, method) };
+        return printed.map(|()| Exit::Done);
     }
     let starting: Vec<_> =
         methods.iter().filter(|method| text(method, "name").starts_with(wanted)).collect();
     if starting.is_empty() {
-        let advice = "`sockbroker discover` lists all methods";
-        return Err(Failure::new(
-            Exit::Failed,
-            format!("no method begins with {wanted}: {advice}"),
-        ));
+        let hint = "`sockbroker discover` lists all methods";
+        return Err(Failure::new(Exit::Failed, format!("no method begins with {wanted}: {hint}")));
     }
     if global.json {
         screen.json(&if wanted.is_empty() { document.clone() } else { json!(starting) })?;
@@ -51,7 +49,7 @@ fn list(screen: &mut Screen, methods: &[&Value]) -> Result<(), Failure> {
 }
 
 fn describe(screen: &mut Screen, method: &Value) -> Result<(), Failure> {
-    let name = screen.look(Look::Bold, text(method, "name"));
+    let name = screen.look(Style::Bold, text(method, "name"));
     screen.line(name)?;
     for line in text(method, "description").lines() {
         screen.line(format_args!("  {line}").to_string().trim_end())?;
@@ -86,7 +84,7 @@ fn kind(schema: &Value) -> String {
     }
     for union in ["anyOf", "oneOf"] {
         if let Some(kinds) = schema.get(union).and_then(Value::as_array) {
-            return either(kinds.iter().map(kind));
+            return join_types(kinds.iter().map(kind));
         }
     }
     let member = |name: &str| schema.get(name).map(kind).unwrap_or_default();
@@ -104,12 +102,12 @@ fn kind(schema: &Value) -> String {
     };
     match schema.get("type") {
         Some(Value::String(name)) => word(name),
-        Some(Value::Array(names)) => either(names.iter().filter_map(Value::as_str).map(word)),
+        Some(Value::Array(names)) => join_types(names.iter().filter_map(Value::as_str).map(word)),
         _ => "any".to_owned(),
     }
 }
 
-fn either(kinds: impl Iterator<Item = String>) -> String {
+fn join_types(kinds: impl Iterator<Item = String>) -> String {
     let kinds: Vec<_> = kinds.filter(|kind| kind != "null").collect();
     kinds.join(" or ")
 }

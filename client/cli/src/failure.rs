@@ -56,13 +56,13 @@ pub(crate) struct Failure {
     /// Whether the broker's policy refused it.
     denied: bool,
     /// What to do about it.
-    advice: Option<&'static str>,
+    hint: Option<&'static str>,
 }
 
 impl Failure {
     /// A failure in words.
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self { exit, text: text.into(), errno: None, timeout: false, denied: false, advice: None }
+        Self { exit, text: text.into(), errno: None, timeout: false, denied: false, hint: None }
     }
 
     /// With the number of its error.
@@ -89,15 +89,15 @@ impl Failure {
     }
 
     /// With this advice in place of another one.
-    pub(crate) fn advising(mut self, advice: impl Into<Option<&'static str>>) -> Self {
-        self.advice = advice.into();
+    pub(crate) fn with_hint(mut self, hint: impl Into<Option<&'static str>>) -> Self {
+        self.hint = hint.into();
         self
     }
 
     /// Without a word: only the exit code reports it.
-    pub(crate) fn silently(mut self) -> Self {
+    pub(crate) fn without_message(mut self) -> Self {
         self.text.clear();
-        self.advice = None;
+        self.hint = None;
         self
     }
 
@@ -107,7 +107,7 @@ impl Failure {
     }
 
     /// With another exit code where it was that of a failed call.
-    pub(crate) fn failed_as(mut self, exit: Exit) -> Self {
+    pub(crate) fn with_exit_code(mut self, exit: Exit) -> Self {
         if self.exit == Exit::Failed {
             self.exit = exit;
         }
@@ -126,13 +126,13 @@ impl Failure {
 
     /// A system call of our own that failed.
     pub(crate) fn system(what: &str, error: &io::Error) -> Self {
-        Self::new(Exit::System, format!("{what}: {}", words(error)))
+        Self::new(Exit::System, format!("{what}: {}", describe_error(error)))
             .with_errno(error.raw_os_error())
     }
 
     /// A file or standard stream that failed.
     pub(crate) fn stream(what: &str, error: &io::Error) -> Self {
-        Self::new(Exit::Stream, format!("{what}: {}", words(error)))
+        Self::new(Exit::Stream, format!("{what}: {}", describe_error(error)))
             .with_errno(error.raw_os_error())
     }
 
@@ -153,12 +153,12 @@ impl fmt::Display for Failure {
         let mut lines = self.text.lines();
         f.write_str(lines.next().unwrap_or_default())?;
         lines.try_for_each(|line| write!(f, " {}", line.trim()))?;
-        self.advice.map_or(Ok(()), |advice| write!(f, "; {advice}"))
+        self.hint.map_or(Ok(()), |hint| write!(f, "; {hint}"))
     }
 }
 
 /// An error of the system with its name: `EACCES: permission denied`.
-fn words(error: &io::Error) -> String {
+fn describe_error(error: &io::Error) -> String {
     let Some(number) = error.raw_os_error() else { return error.to_string() };
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

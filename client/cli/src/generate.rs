@@ -15,7 +15,7 @@ use crate::screen::Screen;
 /// `sockbroker completions SHELL`.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut completed(), "sockbroker", &mut script);
+    clap_complete::generate(args.shell, &mut completion_command(), "sockbroker", &mut script);
     if args.shell == Shell::Fish {
         // The generator leaves positional arguments out.
         let names: Vec<_> = methods().collect();
@@ -28,7 +28,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
 }
 
 /// What users type: without the subcommands of the program itself, and with the names of methods.
-fn completed() -> Command {
+fn completion_command() -> Command {
     let whole = args::command();
     let shown = whole.get_subcommands().filter(|found| !found.is_hide_set()).cloned();
     let added = ["help", "version"];

@@ -3,40 +3,40 @@
 use serde_json::{Value, json};
 use sockbroker_proto::api::broker::{BrokerInfo, Landlock, PolicyInfo, Process, Seccomp};
 
-use crate::args::{Global, InfoArgs};
+use crate::args::InfoArgs;
+use crate::connection::{Connection, decode};
 use crate::failure::{Exit, Failure};
-use crate::link::Link;
-use crate::list::typed;
-use crate::screen::{Look, Screen};
+use crate::global::Global;
+use crate::screen::{Screen, Style};
 use crate::table::Table;
 
 /// Asks and prints.
 pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
-    let link = Link::open(global)?;
-    let info = link.call("session.info", json!({}))?;
-    let broker = link.call("broker.info", json!({}))?;
+    let connection = Connection::open(global)?;
+    let info = connection.call("session.info", json!({}))?;
+    let broker = connection.call("broker.info", json!({}))?;
     let mut screen = Screen::new();
     if global.json {
-        let limits = link.call("session.limits", json!({}))?;
-        let endpoint = link.endpoint();
+        let limits = connection.call("session.limits", json!({}))?;
+        let endpoint = connection.endpoint();
         let all =
             json!({ "endpoint": endpoint, "broker": broker, "session": info, "limits": limits });
         screen.json(&all)?;
         return Ok(Exit::Done);
     }
-    let about: BrokerInfo = typed(broker)?;
-    screen.line(summary(&link, &info, &about))?;
+    let about: BrokerInfo = decode("broker.info", broker)?;
+    screen.line(summary(&connection, &info, &about))?;
     screen.line("")?;
-    let mut facts = facts(&link, &info);
+    let mut facts = facts(&connection, &info);
     facts.extend(confinement(&about.process));
     facts.push(("policy", policy(&about.policy)));
     for (name, value) in facts {
-        let name = screen.look(Look::Bold, &format!("{name:<12}"));
+        let name = screen.look(Style::Bold, &format!("{name:<12}"));
         screen.line(format_args!("{name}  {value}"))?;
     }
     if args.limits {
         screen.line("")?;
-        limits_table(&link.call("session.limits", json!({}))?).print(&mut screen)?;
+        limits_table(&connection.call("session.limits", json!({}))?).print(&mut screen)?;
     }
     Ok(Exit::Done)
 }
@@ -45,21 +45,21 @@ pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
 const FEW: usize = 3;
 
 /// The broker, what it can do and who asks, in one line.
-fn summary(link: &Link, info: &Value, about: &BrokerInfo) -> String {
+fn summary(connection: &Connection, info: &Value, about: &BrokerInfo) -> String {
     let Process { uid, capabilities, .. } = &about.process;
     let capabilities = match capabilities.as_slice() {
         [] => "no capability".to_owned(),
         names if names.len() > FEW => format!("{} capabilities", names.len()),
         names => names.join(" "),
     };
-    let (version, endpoint) = (&about.version, link.endpoint());
+    let (version, endpoint) = (&about.version, connection.endpoint());
     let caller = info.get("uid").map(Value::to_string).unwrap_or_default();
     format!(
         "sockbrokerd {version} at {endpoint} runs as uid {uid} with {capabilities}; you are uid {caller}"
     )
 }
 
-fn facts(link: &Link, info: &Value) -> Vec<(&'static str, String)> {
+fn facts(connection: &Connection, info: &Value) -> Vec<(&'static str, String)> {
     let text = |name: &str| match info.get(name) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => "unknown".to_owned(),
@@ -72,7 +72,7 @@ fn facts(link: &Link, info: &Value) -> Vec<(&'static str, String)> {
     };
     let kind = if info.get("opened") == Some(&json!(true)) { "opened" } else { "implicit" };
     vec![
-        ("endpoint", link.endpoint().to_owned()),
+        ("endpoint", connection.endpoint().to_owned()),
         ("broker", format!("version {}, protocol {}", text("version"), text("protocol"))),
         ("you", format!("uid {}, gid {}, pid {}", text("uid"), text("gid"), text("pid"))),
         ("spelling", format!("{}, {descriptors}", text("spelling"))),

@@ -13,7 +13,7 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::failure::Failure;
 
 /// How long a waiting call may take before the flag is looked at again, in seconds.
-pub(crate) const LOOK: f64 = 0.1;
+pub(crate) const POLL_INTERVAL: f64 = 0.1;
 /// Signals that come together are one: timeout(1) sends its own to the program and to its group.
 const TOGETHER: Duration = Duration::from_millis(300);
 
@@ -24,7 +24,7 @@ pub(crate) struct Interrupt(Arc<AtomicBool>);
 impl Interrupt {
     /// From now on the first signal sets the flag instead of ending the process. A later one ends it,
     /// for a user who does not want to wait for a broker that does not answer.
-    pub(crate) fn minded() -> Result<Self, Failure> {
+    pub(crate) fn catch() -> Result<Self, Failure> {
         Self::with(|| {})
     }
 
@@ -55,7 +55,7 @@ impl Interrupt {
     }
 
     /// Whether a signal came.
-    pub(crate) fn came(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -3,16 +3,16 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sockbroker_proto::address::AddressValue;
 use sockbroker_proto::api::admin::{HandleInfo, SessionSummary};
 use sockbroker_proto::constant;
 
-use crate::args::{Global, HandlesArgs};
+use crate::args::HandlesArgs;
+use crate::connection::{Connection, decode};
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::interrupt::Interrupt;
-use crate::link::Link;
 use crate::screen::Screen;
 use crate::table::Table;
 
@@ -21,21 +21,21 @@ const HANDLE_COLUMNS: [&str; 9] =
 
 /// `sockbroker handles`.
 pub(crate) fn handles(global: &Global, args: &HandlesArgs) -> Result<Exit, Failure> {
-    let link = Link::open(global)?;
+    let connection = Connection::open(global)?;
     let mut screen = Screen::new();
     let Some(period) = args.watch else {
-        print_handles(&mut screen, global, &link, args)?;
+        print_handles(&mut screen, global, &connection, args)?;
         return Ok(Exit::Done);
     };
-    let (signals, came) = mpsc::channel();
+    let (signals, changed) = mpsc::channel();
     // Nobody listens any more when the program ends.
     let interrupt = Interrupt::with(move || signals.send(()).unwrap_or_default())?;
     loop {
         screen.clear()?;
-        print_handles(&mut screen, global, &link, args)?;
+        print_handles(&mut screen, global, &connection, args)?;
         // Until the time is over, or a signal came.
-        came.recv_timeout(Duration::from_secs_f64(period)).unwrap_or_default();
-        if interrupt.came() {
+        changed.recv_timeout(Duration::from_secs_f64(period)).unwrap_or_default();
+        if interrupt.is_set() {
             return Ok(Exit::Done);
         }
     }
@@ -44,10 +44,10 @@ pub(crate) fn handles(global: &Global, args: &HandlesArgs) -> Result<Exit, Failu
 fn print_handles(
     screen: &mut Screen,
     global: &Global,
-    link: &Link,
+    connection: &Connection,
     args: &HandlesArgs,
 ) -> Result<(), Failure> {
-    let listed = list_handles(link, args)?;
+    let listed = list_handles(connection, args)?;
     if global.json {
         let object = |(session, handles)| json!({ "session": session, "handles": handles });
         let all: Value = listed.into_iter().map(object).collect();
@@ -64,31 +64,34 @@ fn print_handles(
 }
 
 /// The number of a session, and its handles.
-type OfSession = (u64, Vec<HandleInfo>);
+type SessionHandles = (u64, Vec<HandleInfo>);
 
 /// Handles by session, as they are now.
-fn list_handles(link: &Link, args: &HandlesArgs) -> Result<Vec<OfSession>, Failure> {
+fn list_handles(
+    connection: &Connection,
+    args: &HandlesArgs,
+) -> Result<Vec<SessionHandles>, Failure> {
     let of = |session: u64| {
-        let handles = link.call("admin.handles", json!({ "session": session }))?;
-        Ok((session, typed(handles)?))
+        let handles = connection.call_typed("admin.handles", json!({ "session": session }))?;
+        Ok((session, handles))
     };
     if let Some(session) = args.of {
         return of(session).map(|listed| vec![listed]);
     }
     if args.all {
-        let sessions: Vec<SessionSummary> = typed(link.call("admin.sessions", json!({}))?)?;
+        let sessions: Vec<SessionSummary> = connection.call_typed("admin.sessions", json!({}))?;
         // One may have ended since.
         return Ok(sessions.iter().filter_map(|summary| of(summary.session).ok()).collect());
     }
-    let mine = link.call("session.handles", json!({ "all_sessions": true }));
+    let mine = connection.call_typed("session.handles", json!({ "all_sessions": true }));
     let handles: Vec<HandleInfo> = match mine {
         // In a session that gave rights up it lists what is its own.
         Err(failure) if failure.exit() == Exit::Failed && !failure.is_denied() => {
-            typed(link.call("session.handles", json!({}))?)?
+            connection.call_typed("session.handles", json!({}))?
         }
-        handles => typed(handles?)?,
+        handles => handles?,
     };
-    let mut listed: Vec<OfSession> = Vec::new();
+    let mut listed: Vec<SessionHandles> = Vec::new();
     for handle in handles {
         match listed.last_mut() {
             Some((session, handles)) if *session == handle.session => handles.push(handle),
@@ -107,8 +110,8 @@ fn cells(session: u64, handle: &HandleInfo) -> Vec<String> {
     vec![
         session.to_string(),
         handle.handle.to_string(),
-        symbol("AF_", handle.family),
-        symbol("SOCK_", handle.r#type),
+        constant_name("AF_", handle.family),
+        constant_name("SOCK_", handle.r#type),
         handle.proto.to_string(),
         state.to_owned(),
         address(&handle.local),
@@ -119,13 +122,13 @@ fn cells(session: u64, handle: &HandleInfo) -> Vec<String> {
 
 /// `sockbroker sessions`.
 pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
-    let result = Link::open(global)?.call("admin.sessions", json!({}))?;
+    let result = Connection::open(global)?.call("admin.sessions", json!({}))?;
     let mut screen = Screen::new();
     if global.json {
         screen.json(&result)?;
         return Ok(Exit::Done);
     }
-    let sessions: Vec<SessionSummary> = typed(result)?;
+    let sessions: Vec<SessionSummary> = decode("admin.sessions", result)?;
     let mut table =
         Table::new(&["session#", "uid#", "kind", "connections#", "handles#", "linger#", "age#"]);
     for session in sessions {
@@ -143,15 +146,8 @@ pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// A result as the contract has it.
-pub(crate) fn typed<T: DeserializeOwned>(result: Value) -> Result<T, Failure> {
-    serde_json::from_value(result).map_err(|error| {
-        Failure::protocol(format!("the broker's answer is not understood: {error}"))
-    })
-}
-
 /// The name of a number among the constants of this kind: `AF_INET` for 2.
-fn symbol(prefix: &str, number: i32) -> String {
+fn constant_name(prefix: &str, number: i32) -> String {
     let same =
         |(name, value): &(&str, i64)| name.starts_with(prefix) && *value == i64::from(number);
     constant::names().find(same).map_or_else(|| number.to_string(), |(name, _)| name.to_owned())
@@ -192,9 +188,9 @@ mod tests {
 
     #[test]
     fn numbers_have_the_names_of_the_module() {
-        assert_eq!(symbol("AF_", 2), "AF_INET");
-        assert_eq!(symbol("SOCK_", 3), "SOCK_RAW");
-        assert_eq!(symbol("AF_", 9999), "9999");
+        assert_eq!(constant_name("AF_", 2), "AF_INET");
+        assert_eq!(constant_name("SOCK_", 3), "SOCK_RAW");
+        assert_eq!(constant_name("AF_", 9999), "9999");
     }
 
     #[test]

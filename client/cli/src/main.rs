@@ -1,16 +1,17 @@
 //! `sockbroker`: the command line of the broker.
 //!
-//! One module a subcommand. What they share: [`args`] the words of the command line, [`link`] the
+//! One module a subcommand. What they share: [`args`] the words of the command line, [`connection`] the
 //! way to a broker, [`failure`] the one line that says what went wrong, [`screen`] what people see.
 
 #![forbid(unsafe_code)]
 
-mod args;
 mod failure;
+mod global;
+mod args;
 mod screen;
 mod table;
 mod value;
-mod link;
+mod connection;
 mod interrupt;
 mod broker;
 mod call;

@@ -9,7 +9,7 @@ use crate::failure::{Exit, Failure};
 
 /// A look of some words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum Style {
     /// Headings.
     Bold,
     /// What is of less interest.
@@ -61,18 +61,23 @@ impl Screen {
     }
 
     /// Words with a look, if there are colours.
-    pub(crate) fn look(&self, look: Look, words: &str) -> String {
+    pub(crate) fn look(&self, look: Style, words: &str) -> String {
         if !self.coloured || words.is_empty() {
             return words.to_owned();
         }
         let code = match look {
-            Look::Bold => "1",
-            Look::Dim => "2",
-            Look::Good => "32",
-            Look::Bad => "31",
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Good => "32",
+            Style::Bad => "31",
         };
         format!("\x1b[{code}m{words}\x1b[0m")
     }
+}
+
+/// Prints a line on standard error, for people. Best effort: a failed status line must not stop the transfer of data.
+pub(crate) fn report(line: &str) {
+    drop(writeln!(io::stderr(), "{line}"));
 }
 
 /// Standard output is gone. A reader that has seen enough, such as `head`, is no failure to talk of.

@@ -1,7 +1,7 @@
 //! Aligned columns.
 
 use crate::failure::Failure;
-use crate::screen::{Look, Screen};
+use crate::screen::{Screen, Style};
 
 /// Lines of cells under headings.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Table {
         let headings: Vec<_> =
             self.headings.iter().map(|name| name.trim_end_matches('#').to_owned()).collect();
         let line = self.aligned(&headings, &widths);
-        let line = screen.look(Look::Bold, &line);
+        let line = screen.look(Style::Bold, &line);
         screen.line(line)?;
         self.lines.iter().try_for_each(|cells| screen.line(self.aligned(cells, &widths)))
     }

@@ -5,30 +5,29 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use sockbroker_proto::bytes::Bytes;
 
-use super::handle;
-use super::wire::Wire;
+use super::trace::{Trace, handle};
 use crate::failure::{Exit, Failure};
 use crate::ping::packet::{self, Message, Version};
 
 /// Bytes of data, as ping(8) has them.
 const SIZE: usize = 56;
 /// Messages that may come before the reply; on the loopback the request itself is one.
-const LONGEST_WAIT: usize = 8;
+const MAX_MESSAGES: usize = 8;
 
 /// Sends a request and waits for its reply.
-pub(super) fn run(wire: &mut Wire) -> Result<(), Failure> {
-    let made = wire.call("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]))?;
+pub(super) fn run(trace: &mut Trace) -> Result<(), Failure> {
+    let made = trace.call("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]))?;
     let socket = handle(&made)?;
-    wire.quietly("socket.settimeout", json!([socket, 5]))?;
+    trace.call_untraced("socket.settimeout", json!([socket, 5]))?;
     let request = Bytes::Inline(packet::request(Version::V4, 1, 1, SIZE));
     let start = Instant::now();
-    wire.call("socket.sendto", json!([socket, request, 0, ["127.0.0.1", 0]]))?;
-    for _ in 0..LONGEST_WAIT {
-        let received = wire.call("socket.recvfrom", json!([socket, 1500]))?;
+    trace.call("socket.sendto", json!([socket, request, 0, ["127.0.0.1", 0]]))?;
+    for _ in 0..MAX_MESSAGES {
+        let received = trace.call("socket.recvfrom", json!([socket, 1500]))?;
         if let Some(length) = reply(&received) {
             let time = start.elapsed().as_micros();
-            wire.quietly("socket.close", json!([socket]))?;
-            return wire.outcome(&format!("{length} bytes from 127.0.0.1 after {time} \u{b5}s"));
+            trace.call_untraced("socket.close", json!([socket]))?;
+            return trace.outcome(&format!("{length} bytes from 127.0.0.1 after {time} \u{b5}s"));
         }
     }
     Err(Failure::new(Exit::Failed, "no reply to the ping"))

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 use sockbroker_proto::bytes::Bytes;
 
-use super::handle;
-use super::wire::Wire;
+use super::trace::{Trace, handle};
 use crate::failure::{Exit, Failure};
 use crate::sniff::decode;
 
@@ -14,40 +13,42 @@ const ETH_P_IP: u16 = 0x0800;
 const EXPECTED: usize = 5;
 
 /// Listens, makes some traffic, and tells what was heard.
-pub(super) fn run(wire: &mut Wire) -> Result<(), Failure> {
-    let made = wire.call("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_IP"]))?;
+pub(super) fn run(trace: &mut Trace) -> Result<(), Failure> {
+    let made = trace.call("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_IP"]))?;
     let sniffer = handle(&made)?;
-    wire.call("socket.bind", json!([sniffer, ["127.0.0.1", 0]]))?;
-    wire.call("socket.setsockopt", json!([sniffer, "IPPROTO_IP", "IP_HDRINCL", 1]))?;
-    wire.call("socket.ioctl", json!([sniffer, "SIO_RCVALL", "RCVALL_ON"]))?;
-    wire.quietly("socket.settimeout", json!([sniffer, 5]))?;
-    traffic(wire)?;
-    let mut heard = Vec::new();
+    trace.call("socket.bind", json!([sniffer, ["127.0.0.1", 0]]))?;
+    trace.call("socket.setsockopt", json!([sniffer, "IPPROTO_IP", "IP_HDRINCL", 1]))?;
+    trace.call("socket.ioctl", json!([sniffer, "SIO_RCVALL", "RCVALL_ON"]))?;
+    trace.call_untraced("socket.settimeout", json!([sniffer, 5]))?;
+    traffic(trace)?;
+    let mut captured = Vec::new();
     for _ in 0..EXPECTED {
-        let received = wire.call("socket.recvfrom", json!([sniffer, 65565]))?;
-        heard.push(decoded(&received)?);
+        let received = trace.call("socket.recvfrom", json!([sniffer, 65565]))?;
+        captured.push(decoded(&received)?);
     }
-    wire.call("socket.ioctl", json!([sniffer, "SIO_RCVALL", "RCVALL_OFF"]))?;
-    wire.quietly("socket.close", json!([sniffer]))?;
-    heard.iter().try_for_each(|line| wire.line(line))?;
+    trace.call("socket.ioctl", json!([sniffer, "SIO_RCVALL", "RCVALL_OFF"]))?;
+    trace.call_untraced("socket.close", json!([sniffer]))?;
+    captured.iter().try_for_each(|line| trace.line(line))?;
     for kind in ["TCP [S]", "UDP length 5"] {
-        if !heard.iter().any(|line| line.contains(kind)) {
+        if !captured.iter().any(|line| line.contains(kind)) {
             return Err(Failure::new(Exit::Failed, format!("the sniffer did not hear {kind}")));
         }
     }
-    wire.outcome("the sniffer heard a TCP handshake and a datagram")
+    trace.outcome("the sniffer heard a TCP handshake and a datagram")
 }
 
 /// A connection that is made and a datagram.
-fn traffic(wire: &mut Wire) -> Result<(), Failure> {
-    let listener = handle(&wire.quietly("socket.create_server", json!([["127.0.0.1", 0]]))?)?;
-    let address = wire.quietly("socket.getsockname", json!([listener]))?;
-    let client = handle(&wire.quietly("socket.create_connection", json!([address]))?)?;
-    let datagrams = handle(&wire.quietly("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]))?)?;
+fn traffic(trace: &mut Trace) -> Result<(), Failure> {
+    let listener =
+        handle(&trace.call_untraced("socket.create_server", json!([["127.0.0.1", 0]]))?)?;
+    let address = trace.call_untraced("socket.getsockname", json!([listener]))?;
+    let client = handle(&trace.call_untraced("socket.create_connection", json!([address]))?)?;
+    let datagrams =
+        handle(&trace.call_untraced("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]))?)?;
     let hello = Bytes::Inline(b"hello".to_vec());
-    wire.quietly("socket.sendto", json!([datagrams, hello, 0, address]))?;
+    trace.call_untraced("socket.sendto", json!([datagrams, hello, 0, address]))?;
     for socket in [client, listener, datagrams] {
-        wire.quietly("socket.close", json!([socket]))?;
+        trace.call_untraced("socket.close", json!([socket]))?;
     }
     Ok(())
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use sockbroker_client::Error;
 use sockbroker_client::blocking::Socket;
 
-use super::input::{Input, Piece};
+use super::input::{Chunk, Input};
 use super::open::Opened;
+use crate::connection::failure;
 use crate::failure::{Exit, Failure};
-use crate::link::failure;
 
 /// Bytes that are taken at a time; more than a datagram can have.
-const PIECE: usize = 256 << 10;
+const CHUNK: usize = 256 << 10;
 
 /// Bytes that went each way.
 #[derive(Debug, Default)]
@@ -42,10 +42,10 @@ impl Traffic {
 }
 
 /// Why sending ended early.
-type Trouble = Arc<Mutex<Option<Failure>>>;
+type SharedFailure = Arc<Mutex<Option<Failure>>>;
 
 /// Copies until the peer ends, or until nothing came or went for `wait`.
-pub(crate) fn both_ways(
+pub(crate) fn copy_both_ways(
     opened: Opened,
     wait: Option<Duration>,
     traffic: &Arc<Traffic>,
@@ -54,13 +54,13 @@ pub(crate) fn both_ways(
     let Opened { socket, is_stream } = opened;
     socket.set_timeout(wait).map_err(|error| failure("settimeout", &error))?;
     let socket = Arc::new(socket);
-    let trouble = Trouble::default();
+    let shared_failure = SharedFailure::default();
     let ended = Arc::new(AtomicBool::new(false));
     let sender = Sender {
         socket: Arc::clone(&socket),
         is_stream,
         traffic: Arc::clone(traffic),
-        trouble: Arc::clone(&trouble),
+        shared_failure: Arc::clone(&shared_failure),
         input: Arc::clone(input),
         ended: Arc::clone(&ended),
     };
@@ -68,13 +68,13 @@ pub(crate) fn both_ways(
     thread::spawn(move || sender.run());
     let received = receive(&socket, is_stream, traffic);
     ended.store(true, Ordering::Relaxed);
-    let taken = trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let taken = shared_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     // A peer that is gone is noticed on both sides; the sending one knows better why.
     taken.map_or(received, Err)
 }
 
 fn receive(socket: &Socket, is_stream: bool, traffic: &Traffic) -> Result<(), Failure> {
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; CHUNK];
     let mut output = io::stdout().lock();
     let mut sent_before = traffic.sent();
     loop {
@@ -93,9 +93,9 @@ fn receive(socket: &Socket, is_stream: bool, traffic: &Traffic) -> Result<(), Fa
 }
 
 /// Writes the datagrams of all senders, until nothing came for `wait`.
-pub(crate) fn from_all(socket: &Socket, wait: Option<Duration>) -> Result<(), Failure> {
+pub(crate) fn receive_datagrams(socket: &Socket, wait: Option<Duration>) -> Result<(), Failure> {
     socket.set_timeout(wait).map_err(|error| failure("settimeout", &error))?;
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; CHUNK];
     let mut output = io::stdout().lock();
     loop {
         match socket.recv(&mut buffer) {
@@ -121,7 +121,7 @@ struct Sender {
     socket: Arc<Socket>,
     is_stream: bool,
     traffic: Arc<Traffic>,
-    trouble: Trouble,
+    shared_failure: SharedFailure,
     input: Arc<Input>,
     /// Whether the connection is over.
     ended: Arc<AtomicBool>,
@@ -130,7 +130,7 @@ struct Sender {
 impl Sender {
     fn run(self) {
         if let Err(failed) = self.send_all() {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+            *self.shared_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
             // Wakes the other side; a socket that is gone needs no waking.
             drop(self.socket.shutdown(Shutdown::Both));
         }
@@ -138,17 +138,17 @@ impl Sender {
 
     fn send_all(&self) -> Result<(), Failure> {
         loop {
-            let piece = self.input.next();
+            let chunk = self.input.next();
             if self.ended.load(Ordering::Relaxed) {
-                if let Ok(Piece::Data(data)) = piece {
-                    self.input.give_back(data);
+                if let Ok(Chunk::Data(data)) = chunk {
+                    self.input.put_back(data);
                 }
                 return Ok(());
             }
-            let data = match piece {
-                Ok(Piece::Data(data)) => data,
-                Ok(Piece::Nothing) => continue,
-                Ok(Piece::End) => break,
+            let data = match chunk {
+                Ok(Chunk::Data(data)) => data,
+                Ok(Chunk::Nothing) => continue,
+                Ok(Chunk::End) => break,
                 Err(error) => return Err(Failure::stream("standard input", &error)),
             };
             let sent = if self.is_stream {

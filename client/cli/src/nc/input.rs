@@ -7,15 +7,15 @@ use std::thread;
 use std::time::Duration;
 
 /// Bytes that are taken at a time from a stream.
-const PIECE: usize = 256 << 10;
+const CHUNK: usize = 256 << 10;
 /// The most that one UDP datagram carries, `udp(7)`.
 const DATAGRAM: usize = 65_507;
 /// How often a sender looks whether its connection ended.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What standard input gave.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(super) enum Chunk {
     /// Bytes.
     Data(Vec<u8>),
     /// Nothing yet.
@@ -27,7 +27,7 @@ pub(super) enum Piece {
 /// Standard input.
 #[derive(Debug)]
 pub(super) struct Input {
-    pieces: Mutex<Receiver<io::Result<Vec<u8>>>>,
+    chunks: Mutex<Receiver<io::Result<Vec<u8>>>>,
     /// A piece that was taken for a connection which had ended.
     returned: Mutex<Option<Vec<u8>>>,
 }
@@ -37,7 +37,7 @@ impl Input {
     pub(super) fn begin(is_stream: bool) -> Arc<Self> {
         let (give, take) = mpsc::sync_channel(1);
         thread::spawn(move || {
-            let mut buffer = vec![0; if is_stream { PIECE } else { DATAGRAM }];
+            let mut buffer = vec![0; if is_stream { CHUNK } else { DATAGRAM }];
             loop {
                 let read = match io::stdin().lock().read(&mut buffer) {
                     Ok(0) => return,
@@ -52,24 +52,24 @@ impl Input {
                 }
             }
         });
-        Arc::new(Self { pieces: Mutex::new(take), returned: Mutex::default() })
+        Arc::new(Self { chunks: Mutex::new(take), returned: Mutex::default() })
     }
 
     /// The next piece, after a short wait.
-    pub(super) fn next(&self) -> io::Result<Piece> {
-        let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(piece) = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Ok(Piece::Data(piece));
+    pub(super) fn next(&self) -> io::Result<Chunk> {
+        let chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chunk) = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(Chunk::Data(chunk));
         }
-        match pieces.recv_timeout(LOOK) {
-            Ok(piece) => piece.map(Piece::Data),
-            Err(RecvTimeoutError::Timeout) => Ok(Piece::Nothing),
-            Err(RecvTimeoutError::Disconnected) => Ok(Piece::End),
+        match chunks.recv_timeout(POLL_INTERVAL) {
+            Ok(chunk) => chunk.map(Chunk::Data),
+            Err(RecvTimeoutError::Timeout) => Ok(Chunk::Nothing),
+            Err(RecvTimeoutError::Disconnected) => Ok(Chunk::End),
         }
     }
 
     /// Leaves a piece to the next connection.
-    pub(super) fn give_back(&self, piece: Vec<u8>) {
-        *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(piece);
+    pub(super) fn put_back(&self, chunk: Vec<u8>) {
+        *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(chunk);
     }
 }

@@ -7,13 +7,13 @@ mod input;
 mod copy;
 mod progress;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::args::Global;
+use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::link::Link;
+use crate::global::Global;
+use crate::screen::report;
 pub(crate) use args::NcArgs;
 use copy::Traffic;
 use input::Input;
@@ -28,18 +28,18 @@ pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
     // Wrong ones are not a matter of a broker.
     let ports = ports(args)?;
     args.source_port.as_deref().map(ports::local).transpose()?;
-    let link = Link::connect(global)?;
+    let connection = Connection::connect(global)?;
     if args.zero {
-        return scan(&link, args, &ports).map(|()| Exit::Done);
+        return scan(&connection, args, &ports).map(|()| Exit::Done);
     }
     if args.listen && args.keep {
-        return serve(&link, args, ports.first().map(String::as_str)).map(|()| Exit::Done);
+        return serve(&connection, args, ports.first().map(String::as_str)).map(|()| Exit::Done);
     }
     let port = ports.first().map(String::as_str);
     let opened = if args.listen {
-        open::bound(&link, args, port)?.peer()?
+        open::bound(&connection, args, port)?.peer()?
     } else {
-        open::connect(&link, args, port, wait(args))?
+        open::connect(&connection, args, port, wait(args))?
     };
     let input = Input::begin(opened.is_stream);
     copy(args, opened, &input).map(|()| Exit::Done)
@@ -64,7 +64,7 @@ fn wait(args: &NcArgs) -> Option<Duration> {
 fn copy(args: &NcArgs, opened: Opened, input: &Arc<Input>) -> Result<(), Failure> {
     let traffic = Arc::new(Traffic::default());
     let progress = args.progress.then(|| Progress::begin(&traffic));
-    let result = copy::both_ways(opened, wait(args), &traffic, input);
+    let result = copy::copy_both_ways(opened, wait(args), &traffic, input);
     if let Some(progress) = progress {
         progress.end();
     }
@@ -72,30 +72,30 @@ fn copy(args: &NcArgs, opened: Opened, input: &Arc<Input>) -> Result<(), Failure
 }
 
 /// Takes one connection after the other, or the datagrams of all.
-fn serve(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<(), Failure> {
-    let bound = open::bound(link, args, port)?;
+fn serve(connection: &Connection, args: &NcArgs, port: Option<&str>) -> Result<(), Failure> {
+    let bound = open::bound(connection, args, port)?;
     if !bound.is_stream {
-        return copy::from_all(&bound.socket, wait(args));
+        return copy::receive_datagrams(&bound.socket, wait(args));
     }
     let input = Input::begin(true);
     loop {
         match bound.accept().and_then(|opened| copy(args, opened, &input)) {
             Ok(()) => {}
             // What a peer did is no reason to stop; only its connection failed.
-            Err(failure) if failure.exit() == Exit::Failed => say(&failure.to_string()),
+            Err(failure) if failure.exit() == Exit::Failed => report(&failure.to_string()),
             Err(failure) => return Err(failure),
         }
     }
 }
 
 /// Connects to each port; fails if none can be connected to.
-fn scan(link: &Link, args: &NcArgs, ports: &[String]) -> Result<(), Failure> {
+fn scan(connection: &Connection, args: &NcArgs, ports: &[String]) -> Result<(), Failure> {
     if args.unix {
-        return open::connect(link, args, None, wait(args)).map(drop);
+        return open::connect(connection, args, None, wait(args)).map(drop);
     }
     let mut found = Err(Failure::usage("there is no port to connect to"));
     for port in ports {
-        match open::connect(link, args, Some(port), wait(args)) {
+        match open::connect(connection, args, Some(port), wait(args)) {
             Ok(_opened) => found = Ok(()),
             Err(failure) if failure.exit() != Exit::Failed => return Err(failure),
             // With -v it was reported already.
@@ -103,10 +103,5 @@ fn scan(link: &Link, args: &NcArgs, ports: &[String]) -> Result<(), Failure> {
             Err(_failure) => {}
         }
     }
-    found.map_err(|failure| if args.verbose { failure.silently() } else { failure })
-}
-
-/// A line for people, on standard error. Best effort: the data do not depend on it.
-fn say(line: &str) {
-    drop(writeln!(std::io::stderr(), "{line}"));
+    found.map_err(|failure| if args.verbose { failure.without_message() } else { failure })
 }

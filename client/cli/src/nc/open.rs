@@ -9,9 +9,9 @@ use sockbroker_client::{Address, Domain, Flags, Protocol, Type};
 use sockbroker_proto::address::AddressValue;
 
 use super::args::NcArgs;
-use super::say;
+use crate::connection::{Connection, failure};
 use crate::failure::{Exit, Failure};
-use crate::link::{Link, failure};
+use crate::screen::report;
 
 /// Datagrams that a scan sends, as netcat does.
 const PROBES: usize = 4;
@@ -36,27 +36,27 @@ struct Candidate {
 
 /// Connects to the first address that works.
 pub(crate) fn connect(
-    link: &Link,
+    connection: &Connection,
     args: &NcArgs,
     port: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Opened, Failure> {
     let mut last = Failure::new(Exit::Failed, format!("{} has no address", args.host));
-    for candidate in candidates(link, args, port)? {
+    for candidate in candidates(connection, args, port)? {
         let is_stream = candidate.kind == Type::STREAM;
-        let connected = connect_one(link, args, &candidate, wait);
+        let connected = connect_one(connection, args, &candidate, wait);
         let connected = connected.map(|socket| Opened { socket, is_stream });
         let probe = |opened: Opened| if args.zero { opened.probe() } else { Ok(opened) };
         match connected.and_then(probe) {
             Ok(opened) => {
                 if args.verbose {
-                    say(&success(link, args, port));
+                    report(&success(connection, args, port));
                 }
                 return Ok(opened);
             }
             Err(failed) => {
                 if args.verbose {
-                    say(&failed.to_string());
+                    report(&failed.to_string());
                 }
                 last = failed;
             }
@@ -80,30 +80,34 @@ impl Opened {
 }
 
 /// The line that netcat prints of a connection.
-fn success(link: &Link, args: &NcArgs, port: Option<&str>) -> String {
+fn success(connection: &Connection, args: &NcArgs, port: Option<&str>) -> String {
     let Some(port) = port else { return format!("Connection to {} succeeded!", args.host) };
     let protocol = if args.udp { "udp" } else { "tcp" };
     let name = port.parse::<u16>().ok().map_or_else(
         || Some(port.to_owned()),
         |number| {
-            let asked = json!({ "port": number, "protocolname": protocol });
-            link.call_typed("socket.getservbyport", asked).ok()
+            let query = json!({ "port": number, "protocolname": protocol });
+            connection.call_typed("socket.getservbyport", query).ok()
         },
     );
     let name = name.as_deref().unwrap_or("*");
     format!("Connection to {} {port} port [{protocol}/{name}] succeeded!", args.host)
 }
 
-fn candidates(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<Vec<Candidate>, Failure> {
+fn candidates(
+    connection: &Connection,
+    args: &NcArgs,
+    port: Option<&str>,
+) -> Result<Vec<Candidate>, Failure> {
     if args.unix {
         return Ok(vec![unix(&args.host)]);
     }
     let host = Some(args.host.as_str());
     let Some(protocol) = &args.raw else {
-        return look_up(link, args, host, port, 0);
+        return resolve(connection, args, host, port, 0);
     };
-    let protocol = protocol_number(link, protocol)?;
-    let mut found = look_up(link, args, host, None, 0)?;
+    let protocol = protocol_number(connection, protocol)?;
+    let mut found = resolve(connection, args, host, None, 0)?;
     for candidate in &mut found {
         candidate.protocol = protocol;
     }
@@ -111,13 +115,13 @@ fn candidates(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<Vec<Cand
 }
 
 fn connect_one(
-    link: &Link,
+    connection: &Connection,
     args: &NcArgs,
     candidate: &Candidate,
     wait: Option<Duration>,
 ) -> Result<Socket, Failure> {
-    let socket = make(link, candidate)?;
-    bind_source(link, args, candidate, &socket)?;
+    let socket = make(connection, candidate)?;
+    bind_source(connection, args, candidate, &socket)?;
     let address = &candidate.address;
     let connected = match wait {
         Some(wait) => socket.connect_timeout(address, wait),
@@ -129,7 +133,7 @@ fn connect_one(
 
 /// Binds to what -s and -p say.
 fn bind_source(
-    link: &Link,
+    connection: &Connection,
     args: &NcArgs,
     candidate: &Candidate,
     socket: &Socket,
@@ -139,7 +143,7 @@ fn bind_source(
     }
     let host = args.source.map(|source| source.to_string());
     let port = args.source_port.as_deref().unwrap_or("0");
-    let found = look_up(link, args, host.as_deref(), Some(port), libc::AI_PASSIVE)?;
+    let found = resolve(connection, args, host.as_deref(), Some(port), libc::AI_PASSIVE)?;
     let source = found.into_iter().find(|source| source.domain == candidate.domain);
     let Candidate { address, .. } = source.ok_or_else(|| {
         let peer = &candidate.address;
@@ -168,22 +172,26 @@ impl Bound {
 
     /// Waits for one connection, or for the first datagram, whose sender becomes the peer.
     pub(crate) fn peer(self) -> Result<Opened, Failure> {
-        if self.is_stream { self.accept() } else { first_sender(self.socket) }
+        if self.is_stream { self.accept() } else { connect_to_first_sender(self.socket) }
     }
 }
 
 /// Binds, and listens if the socket carries a stream.
-pub(crate) fn bound(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<Bound, Failure> {
+pub(crate) fn bound(
+    connection: &Connection,
+    args: &NcArgs,
+    port: Option<&str>,
+) -> Result<Bound, Failure> {
     let candidate = if args.unix {
         unix(&args.host)
     } else {
         // Where the port stands alone it is on every address.
         let host = args.port.as_ref().map(|_| args.host.as_str());
-        let found = look_up(link, args, host, port, libc::AI_PASSIVE)?;
+        let found = resolve(connection, args, host, port, libc::AI_PASSIVE)?;
         let none = || Failure::new(Exit::Failed, format!("{} has no address", args.host));
         found.into_iter().next().ok_or_else(none)?
     };
-    let socket = make(link, &candidate)?;
+    let socket = make(connection, &candidate)?;
     if !args.unix {
         let reuse = socket.set_option_raw(libc::SOL_SOCKET, libc::SO_REUSEADDR, RawValue::Int(1));
         reuse.map_err(|error| failure("setsockopt", &error))?;
@@ -195,28 +203,28 @@ pub(crate) fn bound(link: &Link, args: &NcArgs, port: Option<&str>) -> Result<Bo
         socket.listen(1).map_err(|error| failure("listen", &error))?;
     }
     let own = socket.local_addr().map_err(|error| failure("getsockname", &error))?;
-    say(&format!("listening on {own}"));
+    report(&format!("listening on {own}"));
     Ok(Bound { socket, is_stream })
 }
 
 fn accept(listener: &Socket) -> Result<Opened, Failure> {
     let (socket, peer) = listener.accept().map_err(|error| failure("accept", &error))?;
-    say(&format!("connection from {peer}"));
+    report(&format!("connection from {peer}"));
     Ok(Opened { socket, is_stream: true })
 }
 
-fn first_sender(socket: Socket) -> Result<Opened, Failure> {
+fn connect_to_first_sender(socket: Socket) -> Result<Opened, Failure> {
     // The datagram itself stays for the copying.
     let first = socket.recv_from_with_flags(&mut [0], Flags::PEEK);
     let (_length, peer) = first.map_err(|error| failure("recvfrom", &error))?;
-    say(&format!("datagram from {peer}"));
+    report(&format!("datagram from {peer}"));
     socket.connect(&peer).map_err(|error| failure(&format!("connect to {peer}"), &error))?;
     Ok(Opened { socket, is_stream: false })
 }
 
-fn make(link: &Link, candidate: &Candidate) -> Result<Socket, Failure> {
+fn make(connection: &Connection, candidate: &Candidate) -> Result<Socket, Failure> {
     let Candidate { domain, kind, protocol, .. } = *candidate;
-    Socket::new(link.broker(), domain, kind, protocol)
+    Socket::new(connection.broker(), domain, kind, protocol)
         .map_err(|error| failure("socket.socket", &error))
 }
 
@@ -229,8 +237,8 @@ fn unix(path: &str) -> Candidate {
     Candidate { domain: Domain::UNIX, kind: Type::STREAM, protocol: Protocol::DEFAULT, address }
 }
 
-fn look_up(
-    link: &Link,
+fn resolve(
+    connection: &Connection,
     args: &NcArgs,
     host: Option<&str>,
     port: Option<&str>,
@@ -249,7 +257,7 @@ fn look_up(
     let parameters = json!({
         "host": host, "port": port, "family": family, "type": kind.number(), "flags": flags,
     });
-    let found = link.call("socket.getaddrinfo", parameters)?;
+    let found = connection.call("socket.getaddrinfo", parameters)?;
     let candidate = |info: &Value| {
         let number = |at: usize| i32::try_from(info.get(at)?.as_i64()?).ok();
         let address: AddressValue = serde_json::from_value(info.get(4)?.clone()).ok()?;
@@ -259,11 +267,11 @@ fn look_up(
     Ok(found.as_array().into_iter().flatten().filter_map(candidate).collect())
 }
 
-fn protocol_number(link: &Link, protocol: &str) -> Result<Protocol, Failure> {
+fn protocol_number(connection: &Connection, protocol: &str) -> Result<Protocol, Failure> {
     if let Ok(number) = protocol.parse::<u8>() {
         return Ok(i32::from(number).into());
     }
     let parameters = json!({ "protocolname": protocol });
-    let number: i32 = link.call_typed("socket.getprotobyname", parameters)?;
+    let number: i32 = connection.call_typed("socket.getprotobyname", parameters)?;
     Ok(number.into())
 }

@@ -10,24 +10,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::args::Global;
+use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::interrupt::{Interrupt, LOOK};
-use crate::link::Link;
+use crate::global::Global;
+use crate::interrupt::{Interrupt, POLL_INTERVAL};
 use crate::screen::Screen;
 pub(crate) use args::PingArgs;
-use socket::{Heard, Reply, Socket};
+use socket::{Event, Reply, Socket};
 use statistics::{Statistics, Times, milliseconds};
 
 /// Pings. As of ping(8): 0 if a reply came, 1 if none did, 2 if something else failed.
 pub(crate) fn run(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
-    ping(global, args).map_err(|failure| failure.failed_as(Exit::Usage))
+    ping(global, args).map_err(|failure| failure.with_exit_code(Exit::Usage))
 }
 
 fn ping(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
-    let link = Link::open(global)?;
-    let socket = Socket::open(&link, args)?;
-    let interrupt = Interrupt::minded()?;
+    let connection = Connection::open(global)?;
+    let socket = Socket::open(&connection, args)?;
+    let interrupt = Interrupt::catch()?;
     let mut run = Run {
         args,
         as_json: global.json,
@@ -37,7 +37,7 @@ fn ping(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
         requests: HashMap::new(),
         last: Instant::now(),
     };
-    run.greet(link.endpoint())?;
+    run.greet(connection.endpoint())?;
     run.until(&interrupt)?;
     run.summary()?;
     let wanted = args.deadline.and(args.count).unwrap_or(1);
@@ -75,7 +75,7 @@ impl Run<'_> {
         let start = Instant::now();
         let end = self.args.deadline.map(|seconds| start + Duration::from_secs_f64(seconds));
         let mut next = start;
-        while !interrupt.came() {
+        while !interrupt.is_set() {
             let now = Instant::now();
             if self.is_done(now, end) {
                 break;
@@ -84,7 +84,7 @@ impl Run<'_> {
             let enough = self.args.count.is_some_and(|count| self.statistics.sent >= count);
             let sending = end.is_some() || !enough;
             if sending && now >= next {
-                self.socket.wait(LOOK)?;
+                self.socket.wait(POLL_INTERVAL)?;
                 self.send()?;
                 next += Duration::from_secs_f64(self.args.interval);
                 next = next.max(now);
@@ -92,9 +92,9 @@ impl Run<'_> {
             let until = if sending { next } else { self.deadline() };
             let until = end.map_or(until, |end| until.min(end));
             let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
-            self.socket.wait(left.clamp(0.0, LOOK))?;
-            for heard in self.socket.hear()? {
-                self.told(heard)?;
+            self.socket.wait(left.clamp(0.0, POLL_INTERVAL))?;
+            for event in self.socket.receive()? {
+                self.report(event)?;
             }
         }
         self.statistics.time = start.elapsed();
@@ -129,16 +129,16 @@ impl Run<'_> {
         self.statistics.sent += 1;
         match self.socket.send(sequence, usize::from(self.args.size)) {
             Err(failure) if failure.errno().is_some() => {
-                self.told(Heard::Trouble { sequence: Some(sequence), what: failure.to_string() })
+                self.report(Event::Error { sequence: Some(sequence), what: failure.to_string() })
             }
             result => result,
         }
     }
 
-    fn told(&mut self, heard: Heard) -> Result<(), Failure> {
-        match heard {
-            Heard::Reply(reply) => self.replied(&reply),
-            Heard::Trouble { sequence, what } => {
+    fn report(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Reply(reply) => self.replied(&reply),
+            Event::Error { sequence, what } => {
                 self.statistics.errors += 1;
                 if self.args.quiet {
                     return Ok(());

@@ -25,7 +25,7 @@ pub(crate) enum Message {
         length: usize,
     },
     /// An error about an echo request of ours.
-    Trouble {
+    Error {
         /// The identifier of the request.
         id: u16,
         /// Its number.
@@ -81,7 +81,7 @@ pub(crate) fn read(version: Version, data: &[u8]) -> Message {
         _ => return Message::Other,
     };
     match quoted(version, data).and_then(echo_of) {
-        Some((id, sequence)) => Message::Trouble { id, sequence, what },
+        Some((id, sequence)) => Message::Error { id, sequence, what },
         None => Message::Other,
     }
 }
@@ -163,7 +163,7 @@ mod tests {
         let mut ip = vec![0x45; 20];
         ip[9] = 1;
         let error = [&[11, 0, 0, 0, 0, 0, 0, 0][..], &ip, &request].concat();
-        let expected = Message::Trouble { id: 7, sequence: 8, what: "time to live exceeded" };
+        let expected = Message::Error { id: 7, sequence: 8, what: "time to live exceeded" };
         assert_eq!(read(Version::V4, &error), expected);
         ip[9] = 17;
         let error = [&[11, 0, 0, 0, 0, 0, 0, 0][..], &ip, &request].concat();

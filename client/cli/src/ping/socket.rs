@@ -12,8 +12,8 @@ use sockbroker_proto::bytes::Bytes;
 
 use super::args::PingArgs;
 use super::packet::{self, Message, Version};
+use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::link::Link;
 
 /// Bytes of one message that are taken.
 const ROOM: u32 = 66_000;
@@ -43,11 +43,11 @@ pub(crate) struct Reply {
 
 /// Something that was heard.
 #[derive(Debug, Clone)]
-pub(crate) enum Heard {
+pub(crate) enum Event {
     /// A reply.
     Reply(Reply),
     /// That a request will not be answered.
-    Trouble {
+    Error {
         /// The request, if that is told.
         sequence: Option<u16>,
         /// Why, in words.
@@ -58,7 +58,7 @@ pub(crate) enum Heard {
 /// The socket.
 #[derive(Debug)]
 pub(crate) struct Socket<'a> {
-    link: &'a Link,
+    connection: &'a Connection,
     handle: u64,
     version: Version,
     address: Value,
@@ -69,17 +69,17 @@ pub(crate) struct Socket<'a> {
 
 impl<'a> Socket<'a> {
     /// Finds the host and opens a socket for it.
-    pub(crate) fn open(link: &'a Link, args: &PingArgs) -> Result<Self, Failure> {
+    pub(crate) fn open(connection: &'a Connection, args: &PingArgs) -> Result<Self, Failure> {
         let family = match (args.ipv4, args.ipv6) {
             (true, _) => "AF_INET",
             (_, true) => "AF_INET6",
             _ => "AF_UNSPEC",
         };
-        let (version, address) = find(link, &args.host, family)?;
-        let (handle, raw) = create(link, version)?;
+        let (version, address) = find(connection, &args.host, family)?;
+        let (handle, raw) = create(connection, version)?;
         // Raw sockets hear all replies of the host; an identifier tells ours from others.
         let id = u16::try_from(std::process::id() & 0xFFFF).unwrap_or(0);
-        let mut socket = Self { link, handle, version, address, raw, id, timeout: -1.0 };
+        let mut socket = Self { connection, handle, version, address, raw, id, timeout: -1.0 };
         socket.choose_link(args)?;
         socket.prepare(args)?;
         Ok(socket)
@@ -94,7 +94,8 @@ impl<'a> Socket<'a> {
             && is_local
             && interface.parse::<IpAddr>().is_err()
         {
-            *scope = self.link.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
+            *scope =
+                self.connection.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
         }
         Ok(())
     }
@@ -117,7 +118,7 @@ impl<'a> Socket<'a> {
         let set_value = |name: i32, value: Value| {
             let option =
                 json!({ "handle": self.handle, "level": level, "optname": name, "value": value });
-            self.link.call("socket.setsockopt", option).map(drop)
+            self.connection.call("socket.setsockopt", option).map(drop)
         };
         let set = |name: i32| set_value(name, json!(1));
         set(ttl)?;
@@ -138,13 +139,13 @@ impl<'a> Socket<'a> {
         if source.parse::<IpAddr>().is_ok() {
             let address = json!([source, 0]);
             let bind = json!({ "handle": self.handle, "address": address });
-            return self.link.call("socket.bind", bind).map(drop);
+            return self.connection.call("socket.bind", bind).map(drop);
         }
         let option = json!({
             "handle": self.handle, "level": "SOL_SOCKET", "optname": libc::SO_BINDTODEVICE,
             "value": Bytes::Inline(source.as_bytes().to_vec()),
         });
-        self.link.call("socket.setsockopt", option).map(drop)
+        self.connection.call("socket.setsockopt", option).map(drop)
     }
 
     /// The address of the host.
@@ -165,13 +166,13 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Lets [`Socket::hear`] wait so long, in seconds.
+    /// Lets [`Socket::receive`] wait so long, in seconds.
     pub(crate) fn wait(&mut self, seconds: f64) -> Result<(), Failure> {
         // Zero would be non-blocking; a millisecond more or less is not worth a call.
         let seconds = seconds.max(0.001);
         if (seconds - self.timeout).abs() > 0.001 {
             let parameters = json!({ "handle": self.handle, "value": seconds });
-            self.link.call("socket.settimeout", parameters)?;
+            self.connection.call("socket.settimeout", parameters)?;
             self.timeout = seconds;
         }
         Ok(())
@@ -182,22 +183,22 @@ impl<'a> Socket<'a> {
         let request = packet::request(self.version, self.id, sequence, size);
         let bytes = Bytes::Inline(request);
         let parameters = json!({ "handle": self.handle, "bytes": bytes, "address": self.address });
-        self.link.call("socket.sendto", parameters).map(drop)
+        self.connection.call("socket.sendto", parameters).map(drop)
     }
 
     /// What has come, after a wait if there is nothing.
-    pub(crate) fn hear(&self) -> Result<Vec<Heard>, Failure> {
+    pub(crate) fn receive(&self) -> Result<Vec<Event>, Failure> {
         let parameters = json!({
             "handle": self.handle, "vlen": BURST, "bufsize": ROOM, "ancbufsize": CONTROL,
         });
         let messages: Vec<ReceivedMessage> =
-            match self.link.call_typed("socket.recvmmsg", parameters) {
+            match self.connection.call_typed("socket.recvmmsg", parameters) {
                 Ok(messages) => messages,
                 Err(failure) if failure.is_timeout() => return Ok(Vec::new()),
                 Err(failure) if failure.errno().is_some() => {
-                    self.forget_errors();
+                    self.clear_error_queue();
                     let what = failure.to_string();
-                    return Ok(vec![Heard::Trouble { sequence: None, what }]);
+                    return Ok(vec![Event::Error { sequence: None, what }]);
                 }
                 Err(failure) => return Err(failure),
             };
@@ -206,14 +207,14 @@ impl<'a> Socket<'a> {
     }
 
     /// Empties the queue of errors: what they say was told by the failed call.
-    fn forget_errors(&self) {
+    fn clear_error_queue(&self) {
         let parameters = json!({
             "handle": self.handle, "bufsize": ROOM, "ancbufsize": CONTROL, "flags": "MSG_ERRQUEUE|MSG_DONTWAIT",
         });
-        while self.link.call("socket.recvmsg", parameters.clone()).is_ok() {}
+        while self.connection.call("socket.recvmsg", parameters.clone()).is_ok() {}
     }
 
-    fn read(&self, message: &ReceivedMessage, at: Instant) -> Option<Heard> {
+    fn read(&self, message: &ReceivedMessage, at: Instant) -> Option<Event> {
         let Bytes::Inline(data) = &message.data else { return None };
         // The kernel gives a datagram socket an identifier of its own, and its replies alone.
         let ours = |id| !self.raw || id == self.id;
@@ -221,21 +222,21 @@ impl<'a> Socket<'a> {
             Message::Reply { id, sequence, length } if ours(id) => {
                 let from = host(&message.address);
                 let ttl = ttl(&message.ancdata);
-                Some(Heard::Reply(Reply { sequence, length, from, ttl, at }))
+                Some(Event::Reply(Reply { sequence, length, from, ttl, at }))
             }
-            Message::Trouble { id, sequence, what } if ours(id) => {
+            Message::Error { id, sequence, what } if ours(id) => {
                 let what = format!("from {}: {what}", host(&message.address));
-                Some(Heard::Trouble { sequence: Some(sequence), what })
+                Some(Event::Error { sequence: Some(sequence), what })
             }
-            Message::Reply { .. } | Message::Trouble { .. } | Message::Other => None,
+            Message::Reply { .. } | Message::Error { .. } | Message::Other => None,
         }
     }
 }
 
 /// The first address of the host.
-fn find(link: &Link, host: &str, family: &str) -> Result<(Version, Value), Failure> {
+fn find(connection: &Connection, host: &str, family: &str) -> Result<(Version, Value), Failure> {
     let parameters = json!({ "host": host, "port": 0, "family": family, "type": "SOCK_DGRAM" });
-    let found = link.call("socket.getaddrinfo", parameters)?;
+    let found = connection.call("socket.getaddrinfo", parameters)?;
     let usable = found.as_array().into_iter().flatten().find_map(|info| {
         let version = match i32::try_from(info.get(0)?.as_i64()?).ok()? {
             libc::AF_INET => Version::V4,
@@ -248,14 +249,14 @@ fn find(link: &Link, host: &str, family: &str) -> Result<(Version, Value), Failu
 }
 
 /// A handle, and whether it is a raw socket.
-fn create(link: &Link, version: Version) -> Result<(u64, bool), Failure> {
+fn create(connection: &Connection, version: Version) -> Result<(u64, bool), Failure> {
     let (family, proto) = match version {
         Version::V4 => ("AF_INET", "IPPROTO_ICMP"),
         Version::V6 => ("AF_INET6", "IPPROTO_ICMPV6"),
     };
     let make = |socktype: &str| -> Result<u64, Failure> {
         let parameters = json!({ "family": family, "type": socktype, "proto": proto });
-        let made: Created = link.call_typed("socket.socket", parameters)?;
+        let made: Created = connection.call_typed("socket.socket", parameters)?;
         Ok(made.handle.number())
     };
     let refused = match make("SOCK_DGRAM") {
@@ -267,7 +268,7 @@ fn create(link: &Link, version: Version) -> Result<(u64, bool), Failure> {
     match make("SOCK_RAW") {
         Ok(handle) => Ok((handle, true)),
         Err(_raw) if refused.errno() == Some(libc::EACCES) && !refused.is_denied() => {
-            Err(refused.advising(OPEN_GROUPS))
+            Err(refused.with_hint(OPEN_GROUPS))
         }
         Err(_raw) => Err(refused),
     }

@@ -95,9 +95,9 @@ mod tests {
         statistics.reply(Duration::from_millis(1));
         statistics.reply(Duration::from_millis(3));
         statistics.time = Duration::from_millis(2040);
-        let told = "3 packets transmitted, 2 received, +1 errors, 33% packet loss, time 2040ms\n\
+        let report = "3 packets transmitted, 2 received, +1 errors, 33% packet loss, time 2040ms\n\
             rtt min/avg/max/mdev = 1.000/2.000/3.000/1.000 ms";
-        assert_eq!(statistics.to_string(), told);
+        assert_eq!(statistics.to_string(), report);
     }
 
     #[test]

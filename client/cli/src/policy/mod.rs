@@ -13,9 +13,9 @@ use sockbroker_policy::words::Described;
 use sockbroker_sys::{accounts, peer};
 use sockbrokerd::config::policy::{self, Loaded, PolicyError};
 
-use crate::args::Global;
 use crate::failure::{Exit, Failure};
-use crate::screen::{Look, Screen};
+use crate::global::Global;
+use crate::screen::{Screen, Style};
 pub(crate) use args::PolicyCommand;
 use args::{ExplainArgs, PolicyCheckArgs};
 
@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, command: &PolicyCommand) -> Result<Exit, Fail
 }
 
 /// Files that cannot be used: the place is shown, which takes several lines.
-fn unusable(error: &PolicyError) -> Exit {
+fn report_unusable(error: &PolicyError) -> Exit {
     // Nobody is left to tell if even this fails.
     drop(writeln!(std::io::stderr(), "sockbroker: {error}"));
     Exit::Config
@@ -49,7 +49,7 @@ fn check(global: &Global, args: &PolicyCheckArgs) -> Result<Exit, Failure> {
     };
     let loaded = match loaded {
         Ok(loaded) => loaded,
-        Err(error) => return Ok(unusable(&error)),
+        Err(error) => return Ok(report_unusable(&error)),
     };
     let warnings: Vec<_> = loaded
         .warnings
@@ -65,7 +65,7 @@ fn check(global: &Global, args: &PolicyCheckArgs) -> Result<Exit, Failure> {
         return Ok(exit);
     }
     for warning in &warnings {
-        screen.line(format_args!("{} {warning}", screen.look(Look::Bold, "warning:")))?;
+        screen.line(format_args!("{} {warning}", screen.look(Style::Bold, "warning:")))?;
     }
     let count =
         |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
@@ -85,13 +85,13 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     let subject = subject(args)?;
     let loaded = match policy::load(args.policy.as_deref()) {
         Ok(loaded) => loaded,
-        Err(error) => return Ok(unusable(&error)),
+        Err(error) => return Ok(report_unusable(&error)),
     };
-    let places = places(&loaded);
+    let positions = positions(&loaded);
     // The shipped service runs as this user; the rule that is built in is about it and root.
     let owner = accounts::user("sockbroker").unwrap_or(0);
     let rights = loaded.into_policy(owner).select(&subject, Vec::new());
-    let reasons = reasons(&rights, &action, &places);
+    let reasons = reasons(&rights, &action, &positions);
     let verdict = rights.ask(action);
     let exit = if verdict.is_ok() { Exit::Done } else { Exit::Failed };
     let mut screen = Screen::new();
@@ -109,11 +109,11 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     }
     match &verdict {
         Ok(permit) => {
-            let word = screen.look(Look::Bold, "allowed");
+            let word = screen.look(Style::Bold, "allowed");
             screen.line(format_args!("{word} by rule `{}`", permit.rule()))?;
         }
         Err(denial) => {
-            let word = screen.look(Look::Bold, "refused");
+            let word = screen.look(Style::Bold, "refused");
             screen.line(format_args!("{word}: {denial}"))?;
         }
     }
@@ -169,25 +169,25 @@ fn subject(args: &ExplainArgs) -> Result<Subject, Failure> {
 }
 
 /// Where each rule stands, by name.
-fn places(loaded: &Loaded) -> Vec<(String, String)> {
-    loaded.rules.iter().map(|(rule, place)| (rule.name.to_string(), place.clone())).collect()
+fn positions(loaded: &Loaded) -> Vec<(String, String)> {
+    loaded.rules.iter().map(|(rule, position)| (rule.name.to_string(), position.clone())).collect()
 }
 
 /// Each rule about the subject and the verb, and why it does or does not decide.
-fn reasons(rights: &Rights, action: &Described, places: &[(String, String)]) -> Vec<String> {
+fn reasons(rights: &Rights, action: &Described, positions: &[(String, String)]) -> Vec<String> {
     let considered = rights.considered(&action.question()).into_iter();
     let reasons = considered.map(|(rule, mismatch)| {
-        let place = places.iter().find(|(name, _)| *name == *rule.name);
-        let place = place.map_or("", |(_, place)| place.as_str());
+        let position = positions.iter().find(|(name, _)| *name == *rule.name);
+        let position = position.map_or("", |(_, position)| position.as_str());
         let effect = rule.effect.word();
         match mismatch {
             Some(field) => {
                 format!(
-                    "`{}` ({place}) would {effect} it, but its {field} does not match",
+                    "`{}` ({position}) would {effect} it, but its {field} does not match",
                     rule.name
                 )
             }
-            None => format!("`{}` ({place}) matches: {effect}", rule.name),
+            None => format!("`{}` ({position}) matches: {effect}", rule.name),
         }
     });
     reasons.collect()

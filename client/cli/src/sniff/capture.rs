@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::args::SniffArgs;
+use super::file::CaptureFile;
 use super::packet::Received;
 use super::pcapng::Counts;
-use super::record::Recording;
-use super::say;
 use super::show::show;
-use super::source::{Batch, Source, Wait};
+use super::socket::{Batch, PacketSocket, Wait};
 use crate::failure::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::screen::Screen;
+use crate::screen::{Screen, report};
 
 /// How long packets that the kernel already holds are written after a signal.
 const DRAIN: Duration = Duration::from_millis(80);
@@ -53,7 +52,7 @@ pub(super) type Ended = (Option<Counts>, Result<(), Failure>);
 pub(super) struct Capture {
     pub(super) args: SniffArgs,
     pub(super) as_json: bool,
-    pub(super) source: Arc<Source>,
+    pub(super) socket: Arc<PacketSocket>,
     pub(super) interrupt: Interrupt,
     pub(super) tally: Arc<Tally>,
 }
@@ -73,16 +72,16 @@ impl Capture {
 
     fn begin(&self) -> Result<Output, Failure> {
         let path = self.args.write.as_deref();
-        let begin = |path: &Path| Recording::begin(path, &self.args, self.source.kind);
+        let begin = |path: &Path| CaptureFile::begin(path, &self.args, self.socket.kind);
         let file = path.map(begin).transpose()?;
         let SniffArgs { interface, snaplen, .. } = &self.args;
-        say(&format!("listening on {interface}, {snaplen} bytes of each packet"));
+        report(&format!("listening on {interface}, {snaplen} bytes of each packet"));
         Ok(Output { file, screen: (path != Some(Path::new("-"))).then(Screen::new) })
     }
 
     /// Counts, writes what is still wanted, and ends the file.
     fn end(&self, mut output: Output, mut captured: Result<(), Failure>) -> Ended {
-        let counted = self.source.counts().ok();
+        let counted = self.socket.counts().ok();
         if let Some(counted) = counted {
             let waiting = self.waiting(counted);
             if self.wanted() == 0 {
@@ -99,22 +98,22 @@ impl Capture {
 
     fn capture(&self, output: &mut Output) -> Result<(), Failure> {
         let mut down = false;
-        while !self.interrupt.came() && self.wanted() > 0 {
-            match self.source.receive(self.wanted(), Wait::Shortly)? {
+        while !self.interrupt.is_set() && self.wanted() > 0 {
+            match self.socket.receive(self.wanted(), Wait::Shortly)? {
                 Batch::Packets { packets, messages } => {
                     down = false;
                     self.write(output, &packets, messages)?;
                 }
                 Batch::Down if !down => {
                     down = true;
-                    say(&format!(
+                    report(&format!(
                         "{} went down; capturing when it is up again",
                         self.args.interface
                     ));
                 }
                 Batch::Nothing | Batch::Down => {}
             }
-            if down && self.source.is_gone() {
+            if down && self.socket.is_gone() {
                 return Err(Failure::new(Exit::Failed, format!("{} is gone", self.args.interface)));
             }
         }
@@ -140,7 +139,7 @@ impl Capture {
                 file.packet(packet)?;
             }
             if let Some(screen) = &mut output.screen {
-                show(screen, packet, self.source.kind, self.as_json)?;
+                show(screen, packet, self.socket.kind, self.as_json)?;
             }
             self.tally.captured.fetch_add(1, Ordering::Relaxed);
         }
@@ -158,7 +157,7 @@ impl Capture {
         let deadline = Instant::now() + DRAIN;
         while waiting > 0 && self.wanted() > 0 && Instant::now() < deadline {
             let most = waiting.min(self.wanted());
-            let Batch::Packets { packets, messages } = self.source.receive(most, Wait::No)? else {
+            let Batch::Packets { packets, messages } = self.socket.receive(most, Wait::No)? else {
                 break;
             };
             self.write(output, &packets, messages)?;
@@ -170,6 +169,6 @@ impl Capture {
 
 /// Where packets go.
 struct Output {
-    file: Option<Recording>,
+    file: Option<CaptureFile>,
     screen: Option<Screen>,
 }

@@ -70,20 +70,20 @@ fn network(net: &LaxNetSlice<'_>, transport: Option<&TransportSlice<'_>>) -> Str
         _ => (from, to),
     };
     // What was cut off by the capture's length counts too.
-    let told = told_length(net);
+    let length = payload_length(net);
     let what = match transport {
-        Some(TransportSlice::Tcp(segment)) => tcp(segment, told),
+        Some(TransportSlice::Tcp(segment)) => tcp(segment, length),
         Some(TransportSlice::Udp(datagram)) => udp(datagram),
         Some(TransportSlice::Icmpv4(message)) => icmpv4(message),
         Some(TransportSlice::Icmpv6(message)) => icmpv6(message),
         Some(TransportSlice::Igmp(_)) => "IGMP".to_owned(),
-        None => bare(net, told),
+        None => other_protocol(net, length),
     };
     format!("{} > {} {what}", ends.0, ends.1)
 }
 
 /// How many bytes follow the IP headers, as these say.
-fn told_length(net: &LaxNetSlice<'_>) -> usize {
+fn payload_length(net: &LaxNetSlice<'_>) -> usize {
     match net {
         LaxNetSlice::Ipv4(ip) => {
             let header = ip.header();
@@ -98,7 +98,7 @@ fn told_length(net: &LaxNetSlice<'_>) -> usize {
 }
 
 /// IP whose payload is a fragment, cut off, or of a protocol without a reader here.
-fn bare(net: &LaxNetSlice<'_>, length: usize) -> String {
+fn other_protocol(net: &LaxNetSlice<'_>, length: usize) -> String {
     let Some(payload) = net.ip_payload_ref() else { return String::new() };
     let name = payload
         .ip_number
@@ -114,7 +114,7 @@ fn bare(net: &LaxNetSlice<'_>, length: usize) -> String {
     format!("{name}{note} length {length}")
 }
 
-fn tcp(segment: &TcpSlice<'_>, told: usize) -> String {
+fn tcp(segment: &TcpSlice<'_>, length: usize) -> String {
     let flags = [
         (segment.syn(), 'S'),
         (segment.fin(), 'F'),
@@ -124,7 +124,7 @@ fn tcp(segment: &TcpSlice<'_>, told: usize) -> String {
         (segment.ack(), '.'),
     ];
     let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
-    let length = told.saturating_sub(segment.header_slice().len());
+    let length = length.saturating_sub(segment.header_slice().len());
     let ack = segment.ack().then(|| format!(" ack {}", segment.acknowledgment_number()));
     let (sequence, window) = (segment.sequence_number(), segment.window_size());
     format!("TCP [{flags}] seq {sequence}{} win {window} length {length}", ack.unwrap_or_default())

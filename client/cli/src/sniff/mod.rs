@@ -4,28 +4,26 @@ mod args;
 pub(crate) mod decode;
 mod pcapng;
 mod packet;
-mod source;
-mod record;
+mod socket;
+mod file;
 mod show;
 mod capture;
 
-use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::args::Global;
+use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::interrupt::Interrupt;
-use crate::link::Link;
+use crate::screen::report;
 pub(crate) use args::SniffArgs;
 use capture::{Capture, Ended, Tally};
 use pcapng::Counts;
-use source::Source;
+use socket::PacketSocket;
 
-/// Nanoseconds of a second.
-const SECOND: u64 = 1_000_000_000;
 /// How long a capture may take to end after a signal. It has to wait for its last call and may be stuck in a
 /// pipe that nobody reads.
 const GRACE: Duration = Duration::from_millis(230);
@@ -42,9 +40,9 @@ enum Event {
 
 /// Captures until there are enough packets, or the user has seen enough.
 pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
-    let link = Arc::new(Link::open(global)?);
-    let source = Source::open(link, &args.interface, args.snaplen, args.promiscuous)?;
-    let source = Arc::new(source);
+    let connection = Arc::new(Connection::open(global)?);
+    let socket = PacketSocket::open(connection, &args.interface, args.snaplen, args.promiscuous)?;
+    let socket = Arc::new(socket);
     let (events, happened) = mpsc::channel();
     let signals = events.clone();
     let interrupt = Interrupt::with(move || {
@@ -55,7 +53,7 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     let capture = Capture {
         args: args.clone(),
         as_json: global.json,
-        source: Arc::clone(&source),
+        socket: Arc::clone(&socket),
         interrupt,
         tally: Arc::clone(&tally),
     };
@@ -67,7 +65,7 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     });
     let (total, result) = match end(&happened) {
         Some(ended) => ended,
-        None => (last_counts(&source).map(|counted| tally.total(counted)), Ok(())),
+        None => (last_counts(&socket).map(|counted| tally.total(counted)), Ok(())),
     };
     summarize(tally.captured(), total);
     result.map(|()| Exit::Done)
@@ -85,31 +83,22 @@ fn end(happened: &mpsc::Receiver<Event>) -> Option<Ended> {
 }
 
 /// What the kernel counted, if the broker still answers.
-fn last_counts(source: &Arc<Source>) -> Option<Counts> {
+fn last_counts(socket: &Arc<PacketSocket>) -> Option<Counts> {
     let (answer, answered) = mpsc::channel();
-    let source = Arc::clone(source);
-    thread::spawn(move || drop(answer.send(source.counts())));
+    let socket = Arc::clone(socket);
+    thread::spawn(move || drop(answer.send(socket.counts())));
     answered.recv_timeout(LAST_CALL).ok()?.ok()
 }
 
 fn summarize(captured: u64, total: Option<Counts>) {
     match total {
         Some(Counts { received, dropped }) => {
-            say(&format!("{captured} packets captured, {received} seen, {dropped} lost"));
+            report(&format!("{captured} packets captured, {received} seen, {dropped} lost"));
         }
         None => {
-            say(&format!("{captured} packets captured; the broker does not report what was lost"));
+            report(&format!(
+                "{captured} packets captured; the broker does not report what was lost"
+            ));
         }
     }
-}
-
-/// A line on standard error, for people. Best effort: it must not stop the capture.
-fn say(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
-}
-
-/// Now, in nanoseconds since 1970.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,7 @@
 //! A packet as the kernel passes it, and what it reports with it: the time, the full length and the VLAN tag.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::Value;
 use sockbroker_proto::address::{AddressItem, AddressValue};
 use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
@@ -9,6 +11,8 @@ use sockbroker_proto::bytes::Bytes;
 use super::pcapng::{Direction, LinkType};
 use crate::failure::Failure;
 
+/// Nanoseconds in a second.
+pub(super) const SECOND: u64 = 1_000_000_000;
 /// Kinds of hardware with an Ethernet header, `linux/if_arp.h`.
 pub(super) const ETHERNET: i64 = 1;
 pub(super) const LOOPBACK: i64 = 772;
@@ -84,8 +88,8 @@ pub(super) fn read(
     snaplen: u32,
     index: impl FnOnce(&str) -> u32,
 ) -> Result<Option<Received>, Failure> {
-    let strange = || Failure::protocol("the sender of a packet is not understood");
-    let link = LinkAddress::of(&message.address).ok_or_else(strange)?;
+    let malformed = || Failure::protocol("the sender of a packet is not understood");
+    let link = LinkAddress::of(&message.address).ok_or_else(malformed)?;
     let direction = match link.packet_type {
         1 => Direction::Broadcast,
         2 => Direction::Multicast,
@@ -96,18 +100,18 @@ pub(super) fn read(
     if link.hardware == LOOPBACK && direction == Direction::Outgoing {
         return Ok(None);
     }
-    let Bytes::Inline(data) = message.data else { return Err(strange()) };
-    let extra = Extra::find(&message.ancdata);
+    let Bytes::Inline(data) = message.data else { return Err(malformed()) };
+    let auxiliary = AuxiliaryData::find(&message.ancdata);
     let received = u32::try_from(message.n).unwrap_or(u32::MAX);
     let mut packet = Received {
-        time: time(&message.ancdata).unwrap_or_else(super::now),
-        length: extra.as_ref().map_or(received, |extra| extra.length.max(received)),
+        time: time(&message.ancdata).unwrap_or_else(now),
+        length: auxiliary.as_ref().map_or(received, |auxiliary| auxiliary.length.max(received)),
         data,
         direction,
         interface: link.interface.to_owned(),
         protocol: link.protocol,
     };
-    if let Some(tag) = extra.and_then(|extra| extra.tag) {
+    if let Some(tag) = auxiliary.and_then(|auxiliary| auxiliary.tag) {
         packet.restore(tag, kind);
     }
     packet.data.truncate(usize::try_from(snaplen).unwrap_or(usize::MAX));
@@ -149,13 +153,13 @@ struct Tag {
 
 /// What `PACKET_AUXDATA` reports (`struct tpacket_auxdata` of `packet(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Extra {
+struct AuxiliaryData {
     /// Bytes of the packet as it was on the wire, without the tag.
     length: u32,
     tag: Option<Tag>,
 }
 
-impl Extra {
+impl AuxiliaryData {
     fn find(items: &[AncillaryItem]) -> Option<Self> {
         Self::read(ancillary(items, libc::SOL_PACKET, libc::PACKET_AUXDATA)?)
     }
@@ -169,6 +173,12 @@ impl Extra {
         let tagged = status & TAG_VALID != 0 || control != 0;
         Some(Self { length, tag: tagged.then_some(Tag { protocol, control }) })
     }
+}
+
+/// Returns the current time in nanoseconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The bytes of the first item of this level and kind.
@@ -186,7 +196,7 @@ fn time(items: &[AncillaryItem]) -> Option<u64> {
     let bytes = bytes.get(..TIMESPEC)?;
     let (seconds, nanoseconds) = (bytes.first_chunk()?, bytes.last_chunk()?);
     let seconds = u64::from_ne_bytes(*seconds);
-    seconds.checked_mul(1_000_000_000)?.checked_add(u64::from_ne_bytes(*nanoseconds))
+    seconds.checked_mul(SECOND)?.checked_add(u64::from_ne_bytes(*nanoseconds))
 }
 
 /// The header of a cooked capture, version 2: all in the order of the network.
@@ -238,14 +248,14 @@ mod tests {
     #[test]
     fn the_tag_is_valid_by_its_bit_or_its_number() {
         let tag = |status, control, protocol| {
-            Extra::read(&auxiliary(status, control, protocol)).unwrap().tag
+            AuxiliaryData::read(&auxiliary(status, control, protocol)).unwrap().tag
         };
         assert_eq!(tag(0, 0, 0), None);
         assert_eq!(tag(TAG_VALID, 0, 0), Some(Tag { protocol: VLAN, control: 0 }));
         let outer = Some(Tag { protocol: 0x88A8, control: 0xE007 });
         assert_eq!(tag(TAG_VALID | TAG_PROTOCOL_VALID, 0xE007, 0x88A8), outer);
         assert_eq!(tag(0, 7, 0), Some(Tag { protocol: VLAN, control: 7 }));
-        assert_eq!(Extra::read(&[0; 19]), None);
+        assert_eq!(AuxiliaryData::read(&[0; 19]), None);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::packet::{COOKED_HEADER, Received};
+use super::decode;
+use super::packet::{COOKED_HEADER, Received, SECOND};
 use super::pcapng::{Direction, LinkType};
-use super::{SECOND, decode};
 use crate::failure::Failure;
 use crate::screen::Screen;
 

@@ -9,8 +9,8 @@ use sockbroker_client::blocking::Broker;
 use sockbroker_client::{Attempt, Endpoint, Error};
 use sockbroker_proto::errno;
 
-use crate::args::Global;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 
 /// The variable that names the session to use.
 const SESSION: &str = "SOCKBROKER_SESSION";
@@ -19,22 +19,22 @@ const SELF: &str = "/proc/self/exe";
 
 /// A broker, and a session with it.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     broker: Broker,
     endpoint: String,
 }
 
-impl Link {
-    /// A way to the broker that [`Link::connect`] finds, in the session that the command line or the
+impl Connection {
+    /// A way to the broker that [`Connection::connect`] finds, in the session that the command line or the
     /// environment says, if one does. For calls one after the other only: the library then uses one
     /// connection, which is moved.
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
-        let link = Self::connect(global)?;
+        let connection = Self::connect(global)?;
         let named = || std::env::var(SESSION).ok().filter(|token| !token.is_empty());
         if let Some(token) = global.session.clone().or_else(named) {
-            link.call("session.attach", json!({ "token": token }))?;
+            connection.call("session.attach", json!({ "token": token }))?;
         }
-        Ok(link)
+        Ok(connection)
     }
 
     /// Finds the broker that the command line or the environment says, else the user's or the
@@ -60,9 +60,9 @@ impl Link {
         if std::env::var_os("SOCKBROKER_LOG").is_none() {
             command.env("SOCKBROKER_LOG", "error");
         }
-        let mut link = Self::to(Broker::spawn_command(command))?;
-        "a private broker".clone_into(&mut link.endpoint);
-        Ok(link)
+        let mut connection = Self::to(Broker::spawn_command(command))?;
+        "a private broker".clone_into(&mut connection.endpoint);
+        Ok(connection)
     }
 
     fn to(broker: Result<Broker, Error>) -> Result<Self, Failure> {
@@ -93,10 +93,15 @@ impl Link {
         parameters: Value,
     ) -> Result<T, Failure> {
         let result = self.call(method, parameters)?;
-        serde_json::from_value(result).map_err(|error| {
-            Failure::protocol(format!("{method}: the answer is not understood: {error}"))
-        })
+        decode(method, result)
     }
+}
+
+/// Reads the result of a method as the type that the contract documents.
+pub(crate) fn decode<T: DeserializeOwned>(method: &str, result: Value) -> Result<T, Failure> {
+    serde_json::from_value(result).map_err(|error| {
+        Failure::protocol(format!("{method}: cannot read the broker's answer: {error}"))
+    })
 }
 
 /// An error of the library for people. `what` is the method, or what else was tried.
@@ -106,8 +111,8 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
     match error {
         Error::Os { errno, name, message, .. } => {
             let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
-            let advice = errno.and_then(|number| advice(what, number));
-            failed(format!("{what}: {named}{}", bare(message))).advising(advice)
+            let hint = errno.and_then(|number| hint(what, number));
+            failed(format!("{what}: {named}{}", without_call_name(message))).with_hint(hint)
         }
         Error::Resolver { name, message, .. } => {
             let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
@@ -131,7 +136,7 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         Error::Method { message } => {
             failed(format!("{what}: {message}; `sockbroker discover` lists the methods"))
         }
-        Error::Connect { attempts } => Failure::new(Exit::NoBroker, no_broker(attempts)),
+        Error::Connect { attempts } => Failure::new(Exit::NoBroker, no_broker_message(attempts)),
         Error::Disconnected { message } => {
             Failure::new(Exit::NoBroker, format!("{what}: the broker is gone: {message}"))
         }
@@ -148,23 +153,23 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
     }
 }
 
-fn no_broker(attempts: &[Attempt]) -> String {
+fn no_broker_message(attempts: &[Attempt]) -> String {
     let tried = |attempt: &Attempt| {
         let name = attempt.errno.and_then(errno::name);
         format!("{} ({})", attempt.endpoint, name.unwrap_or(&attempt.reason))
     };
-    let kept_out = attempts.iter().any(|attempt| attempt.errno == Some(libc::EACCES));
-    let advice = if kept_out {
+    let denied = attempts.iter().any(|attempt| attempt.errno == Some(libc::EACCES));
+    let hint = if denied {
         "its socket is for a group (sockbroker, with the shipped service): log in as a member"
     } else {
         "start one with `sockbrokerd` or `systemctl start sockbrokerd.socket`"
     };
     let tried: Vec<_> = attempts.iter().map(tried).collect();
-    format!("no broker answers; tried {}; {advice}, or give --private", tried.join(" and "))
+    format!("no broker answers; tried {}; {hint}, or give --private", tried.join(" and "))
 }
 
 /// A message without the name of its call, which stands before it anyway.
-fn bare(message: &str) -> &str {
+fn without_call_name(message: &str) -> &str {
     message
         .split_once(": ")
         .filter(|(call, _)| !call.contains(' '))
@@ -172,7 +177,7 @@ fn bare(message: &str) -> &str {
 }
 
 /// What to do about an error of the system.
-fn advice(what: &str, number: i32) -> Option<&'static str> {
+fn hint(what: &str, number: i32) -> Option<&'static str> {
     let is_creation = what.ends_with(".socket");
     match number {
         libc::EPERM | libc::EACCES if is_creation => {
@@ -202,21 +207,21 @@ mod tests {
             message: "connect: connection refused".to_owned(),
             sent: None,
         };
-        let told = failure("socket.connect", &error);
+        let failed = failure("socket.connect", &error);
         assert_eq!(
-            told.to_string(),
+            failed.to_string(),
             "socket.connect: ECONNREFUSED: connection refused; nobody listens there"
         );
-        assert_eq!((told.exit(), told.errno()), (Exit::Failed, Some(111)));
+        assert_eq!((failed.exit(), failed.errno()), (Exit::Failed, Some(111)));
     }
 
     #[test]
     fn without_a_broker_the_sockets_are_told_and_how_to_start_one() {
         let endpoint: Endpoint = "unix:/run/x".parse().unwrap();
         let attempt = Attempt { endpoint, reason: "no such file".to_owned(), errno: Some(2) };
-        let told = failure("connect", &Error::Connect { attempts: vec![attempt] });
-        assert_eq!(told.exit(), Exit::NoBroker);
-        let line = told.to_string();
+        let failed = failure("connect", &Error::Connect { attempts: vec![attempt] });
+        assert_eq!(failed.exit(), Exit::NoBroker);
+        let line = failed.to_string();
         for part in ["unix:/run/x (ENOENT)", "sockbrokerd", "systemctl start", "--private"] {
             assert!(line.contains(part), "{line}");
         }

@@ -4,28 +4,27 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::heading;
+use crate::connection::Connection;
 use crate::failure::Failure;
-use crate::link::Link;
-use crate::screen::{Look, Screen};
+use crate::screen::{Screen, Style};
 
 /// Characters of parameters and of results that are shown.
-const SENT: usize = 44;
-const CAME: usize = 40;
+const SENT_WIDTH: usize = 44;
+const RESULT_WIDTH: usize = 40;
 
 /// The broker, and the screen that its calls are shown on.
 #[derive(Debug)]
-pub(super) struct Wire {
-    link: Link,
+pub(super) struct Trace {
+    connection: Connection,
     screen: Screen,
     times: Vec<Duration>,
     start: Instant,
 }
 
-impl Wire {
+impl Trace {
     /// Shows calls to this broker.
-    pub(super) fn new(link: Link, screen: Screen) -> Self {
-        Self { link, screen, times: Vec::new(), start: Instant::now() }
+    pub(super) fn new(connection: Connection, screen: Screen) -> Self {
+        Self { connection, screen, times: Vec::new(), start: Instant::now() }
     }
 
     /// Begins a step.
@@ -37,23 +36,29 @@ impl Wire {
     pub(super) fn call(&mut self, method: &str, parameters: Value) -> Result<Value, Failure> {
         let sent = parameters.to_string();
         let start = Instant::now();
-        let result = self.link.call(method, parameters)?;
+        let result = self.connection.call(method, parameters)?;
         let time = start.elapsed();
         self.times.push(time);
-        let took = self.screen.look(Look::Dim, &format!("{:>6} \u{b5}s", time.as_micros()));
-        let (sent, came) = (shortened(&sent, SENT), shortened(&result.to_string(), CAME));
-        self.screen.line(format_args!("{took}  {method:<19} {sent:<SENT$} \u{2192} {came}"))?;
+        let took = self.screen.look(Style::Dim, &format!("{:>6} \u{b5}s", time.as_micros()));
+        let (sent, returned) =
+            (shortened(&sent, SENT_WIDTH), shortened(&result.to_string(), RESULT_WIDTH));
+        self.screen
+            .line(format_args!("{took}  {method:<19} {sent:<SENT_WIDTH$} \u{2192} {returned}"))?;
         Ok(result)
     }
 
     /// Calls a method that the story does not turn on: it is not shown.
-    pub(super) fn quietly(&mut self, method: &str, parameters: Value) -> Result<Value, Failure> {
-        self.link.call(method, parameters)
+    pub(super) fn call_untraced(
+        &mut self,
+        method: &str,
+        parameters: Value,
+    ) -> Result<Value, Failure> {
+        self.connection.call(method, parameters)
     }
 
     /// Tells what a step has shown.
     pub(super) fn outcome(&mut self, text: &str) -> Result<(), Failure> {
-        let text = self.screen.look(Look::Good, text);
+        let text = self.screen.look(Style::Good, text);
         self.screen.line(format_args!("  {text}\n"))
     }
 
@@ -63,7 +68,7 @@ impl Wire {
     }
 
     /// Takes a step, unless the machine has no IPv6, which is said.
-    pub(super) fn unless_without_ipv6(
+    pub(super) fn skip_without_ipv6(
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -73,7 +78,7 @@ impl Wire {
                     .contains(&failure.errno()) =>
             {
                 let text =
-                    self.screen.look(Look::Bad, "left out: this machine has IPv6 switched off");
+                    self.screen.look(Style::Bad, "left out: this machine has IPv6 switched off");
                 self.screen.line(format_args!("  {text}\n"))
             }
             result => result,
@@ -87,10 +92,24 @@ impl Wire {
         let median = self.times.get(count / 2).map_or(0, Duration::as_micros);
         let whole = self.start.elapsed().as_millis();
         let text = format!("{count} calls in {whole} ms, half of them under {median} \u{b5}s.");
-        let text = self.screen.look(Look::Bold, &text);
+        let text = self.screen.look(Style::Bold, &text);
         self.screen.line(text)?;
         self.screen.line("Everything went as told. Next: cargo test --workspace")
     }
+}
+
+/// Prints the heading of a step.
+pub(super) fn heading(screen: &mut Screen, text: &str) -> Result<(), Failure> {
+    let text = screen.look(Style::Bold, text);
+    screen.line(text)
+}
+
+/// Returns the handle number in the result of a call that made a socket.
+pub(super) fn handle(made: &Value) -> Result<u64, Failure> {
+    let handle = made.get("handle").and_then(Value::as_u64);
+    handle.ok_or_else(|| {
+        Failure::protocol("cannot read the broker's answer: a new socket has no handle")
+    })
 }
 
 /// The beginning of a text that is too long for a line.

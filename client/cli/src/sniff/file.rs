@@ -6,20 +6,19 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use super::args::SniffArgs;
-use super::now;
-use super::packet::{COOKED_HEADER, Received};
+use super::packet::{COOKED_HEADER, Received, now};
 use super::pcapng::{Counts, LinkType, Packet, Writer};
 use crate::failure::Failure;
 
 /// A capture file, each of whose blocks is written by one call: a reader sees them at once, and what counts as
 /// captured is in the file.
 #[derive(Debug)]
-pub(super) struct Recording {
+pub(super) struct CaptureFile {
     name: String,
     writer: Writer<File>,
 }
 
-impl Recording {
+impl CaptureFile {
     /// Begins a file; `-` is standard output. Waits for the reader of a fifo.
     pub(super) fn begin(path: &Path, args: &SniffArgs, kind: LinkType) -> Result<Self, Failure> {
         let name = path.display().to_string();
@@ -52,6 +51,6 @@ impl Recording {
     /// A reader that has seen enough is not a failure to talk of.
     fn failed(&self, error: &io::Error) -> Failure {
         let failure = Failure::stream(&self.name, error);
-        if error.kind() == io::ErrorKind::BrokenPipe { failure.silently() } else { failure }
+        if error.kind() == io::ErrorKind::BrokenPipe { failure.without_message() } else { failure }
     }
 }

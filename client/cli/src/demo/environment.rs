@@ -3,13 +3,13 @@
 use std::fs;
 use std::io;
 
+use serde_json::json;
 use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::{interface, namespace, process};
 
-use super::greeted;
+use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::link::Link;
-use crate::screen::{Look, Screen};
+use crate::screen::{Screen, Style};
 
 /// What the broker gets, by name.
 const GRANTED: [(Capability, &str); 2] =
@@ -26,16 +26,26 @@ const SETTINGS: [(&str, &str, &str); 3] = [
 ];
 
 /// Makes the place, starts the broker in it, and gives every capability up.
-pub(super) fn prepare(screen: &mut Screen) -> Result<Link, Failure> {
-    let made = enter().map_err(|error| forbidden(&error))?;
-    interface::bring_up("lo").map_err(|error| forbidden(&error))?;
+pub(super) fn prepare(screen: &mut Screen) -> Result<Connection, Failure> {
+    let made = enter().map_err(|error| namespace_failure(&error))?;
+    interface::bring_up("lo").map_err(|error| namespace_failure(&error))?;
     let uid = process::effective_uid();
-    told(screen, "namespaces", &format!("{made}, with a loopback interface and nothing else"))?;
+    print_fact(
+        screen,
+        "namespaces",
+        &format!("{made}, with a loopback interface and nothing else"),
+    )?;
     let (capabilities, names): (Vec<_>, Vec<_>) = GRANTED.into_iter().unzip();
     capability::hand_down(&capabilities)
         .map_err(|error| Failure::system("cannot hand capabilities down", &error))?;
-    let link = greeted(Link::private()?)?;
-    told(screen, "broker", &format!("started here by uid {uid} with {}", names.join(" and ")))?;
+    let connection = Connection::private()?;
+    // Wait until the broker answers, so that no timed call includes its start.
+    connection.call("session.info", json!({}))?;
+    print_fact(
+        screen,
+        "broker",
+        &format!("started here by uid {uid} with {}", names.join(" and ")),
+    )?;
     capability::give_all_up()
         .map_err(|error| Failure::system("cannot give capabilities up", &error))?;
     let none = capability::has_none()
@@ -44,13 +54,13 @@ pub(super) fn prepare(screen: &mut Screen) -> Result<Link, Failure> {
         let text = "capabilities are left after all were given up";
         return Err(Failure::new(Exit::System, text));
     }
-    told(screen, "this program", "no capability left, and none to be gained (no_new_privs)")?;
+    print_fact(screen, "this program", "no capability left, and none to be gained (no_new_privs)")?;
     screen.line("")?;
-    Ok(link)
+    Ok(connection)
 }
 
-fn told(screen: &mut Screen, what: &str, how: &str) -> Result<(), Failure> {
-    let what = screen.look(Look::Dim, &format!("{what:<14}"));
+fn print_fact(screen: &mut Screen, what: &str, how: &str) -> Result<(), Failure> {
+    let what = screen.look(Style::Dim, &format!("{what:<14}"));
     screen.line(format_args!("  {what}{how}"))
 }
 
@@ -66,7 +76,7 @@ fn enter() -> io::Result<&'static str> {
 }
 
 /// Why there is no demonstration here, and what to do about it.
-fn forbidden(error: &io::Error) -> Failure {
+fn namespace_failure(error: &io::Error) -> Failure {
     let found = SETTINGS.into_iter().filter(|(file, forbids, _)| {
         let value = fs::read_to_string(format!("/proc/sys/{file}"));
         value.is_ok_and(|value| value.trim() == *forbids)
@@ -87,7 +97,7 @@ mod tests {
 
     #[test]
     fn where_namespaces_are_forbidden_the_failure_says_what_to_do() {
-        let failure = forbidden(&io::Error::from_raw_os_error(libc::EPERM));
+        let failure = namespace_failure(&io::Error::from_raw_os_error(libc::EPERM));
         assert_eq!(failure.exit(), Exit::Forbidden);
         let line = failure.to_string();
         assert!(line.contains("EPERM") && line.ends_with("or run the demo as root"), "{line}");

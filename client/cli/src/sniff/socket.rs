@@ -10,9 +10,9 @@ use sockbroker_proto::bytes::Bytes;
 
 use super::packet::{self, ETHERNET, LOOPBACK, Received};
 use super::pcapng::{Counts, LinkType};
+use crate::connection::Connection;
 use crate::failure::Failure;
-use crate::interrupt::LOOK;
-use crate::link::Link;
+use crate::interrupt::POLL_INTERVAL;
 
 /// Every protocol, `linux/if_ether.h`.
 const ETH_P_ALL: i64 = 3;
@@ -52,8 +52,8 @@ pub(crate) enum Wait {
 
 /// A capturing socket.
 #[derive(Debug)]
-pub(crate) struct Source {
-    link: Arc<Link>,
+pub(crate) struct PacketSocket {
+    connection: Arc<Connection>,
     handle: u64,
     /// What packets begin with.
     pub(crate) kind: LinkType,
@@ -65,36 +65,36 @@ pub(crate) struct Source {
     indexes: Mutex<HashMap<String, (u32, Instant)>>,
 }
 
-impl Source {
+impl PacketSocket {
     /// Captures an interface, or all for `any`, from now on.
     pub(crate) fn open(
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         interface: &str,
         snaplen: u32,
         promiscuous: bool,
     ) -> Result<Self, Failure> {
-        let room = receive_bytes(&link)?;
+        let room = receive_bytes(&connection)?;
         let snaplen = u64::from(snaplen).min(room);
         let batch = (room / snaplen.max(1)).clamp(1, BATCH);
         let any = interface == "any";
-        let hardware = if any { None } else { Some(hardware(&link, interface)?) };
+        let hardware = if any { None } else { Some(hardware(&connection, interface)?) };
         let kind = match hardware {
             Some(ETHERNET | LOOPBACK) => LinkType::Ethernet,
             Some(_) | None => LinkType::Cooked,
         };
         let socktype = if kind == LinkType::Ethernet { "SOCK_RAW" } else { "SOCK_DGRAM" };
         // Without a protocol nothing arrives before the socket is ready.
-        let handle = make(&link, socktype)?;
+        let handle = make(&connection, socktype)?;
         let snaplen = u32::try_from(snaplen).unwrap_or(u32::MAX);
         let (counted, indexes) = (Mutex::default(), Mutex::default());
-        let source = Self { link, handle, kind, snaplen, batch, counted, indexes };
-        source.prepare()?;
+        let socket = Self { connection, handle, kind, snaplen, batch, counted, indexes };
+        socket.prepare()?;
         if promiscuous && !any {
-            source.join(interface)?;
+            socket.join(interface)?;
         }
         let address = if any { everywhere() } else { json!([interface, ETH_P_ALL]) };
-        source.link.call("socket.bind", json!({ "handle": handle, "address": address }))?;
-        Ok(source)
+        socket.connection.call("socket.bind", json!({ "handle": handle, "address": address }))?;
+        Ok(socket)
     }
 
     fn prepare(&self) -> Result<(), Failure> {
@@ -105,13 +105,14 @@ impl Source {
         if self.set("SOL_SOCKET", libc::SO_RCVBUFFORCE, &json!(BUFFER)).is_err() {
             self.set("SOL_SOCKET", libc::SO_RCVBUF, &json!(BUFFER))?;
         }
-        let timeout = json!({ "handle": self.handle, "value": LOOK });
-        self.link.call("socket.settimeout", timeout).map(drop)
+        let timeout = json!({ "handle": self.handle, "value": POLL_INTERVAL });
+        self.connection.call("socket.settimeout", timeout).map(drop)
     }
 
     /// Promiscuous mode for as long as the socket lives (`packet(7)`, `struct packet_mreq`).
     fn join(&self, interface: &str) -> Result<(), Failure> {
-        let index = self.link.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
+        let index =
+            self.connection.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
         let index = index.as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(0);
         let mut membership = index.to_ne_bytes().to_vec();
         membership.extend(PACKET_MR_PROMISC.to_ne_bytes());
@@ -125,7 +126,7 @@ impl Source {
         let level = if level == "SOL_PACKET" { json!(libc::SOL_PACKET) } else { json!(level) };
         let option =
             json!({ "handle": self.handle, "level": level, "optname": name, "value": value });
-        self.link.call("socket.setsockopt", option).map(drop)
+        self.connection.call("socket.setsockopt", option).map(drop)
     }
 
     /// Takes at most this many packets.
@@ -138,7 +139,7 @@ impl Source {
             // The full length is reported, however much is kept.
             "flags": if wait == Wait::No { "MSG_TRUNC|MSG_DONTWAIT" } else { "MSG_TRUNC" },
         });
-        let received = self.link.call_typed("socket.recvmmsg", parameters);
+        let received = self.connection.call_typed("socket.recvmmsg", parameters);
         let messages: Vec<ReceivedMessage> = match received {
             Ok(messages) => messages,
             Err(failure) if failure.is_timeout() => return Ok(Batch::Nothing),
@@ -165,7 +166,7 @@ impl Source {
         {
             return *index;
         }
-        let index = self.link.call("socket.if_nametoindex", json!({ "if_name": name }));
+        let index = self.connection.call("socket.if_nametoindex", json!({ "if_name": name }));
         let index = index.ok().and_then(|index| index.as_u64()).unwrap_or(0);
         let index = u32::try_from(index).unwrap_or(0);
         indexes.insert(name.to_owned(), (index, Instant::now()));
@@ -174,7 +175,7 @@ impl Source {
 
     /// Whether the interface was removed: the kernel then binds the socket to none.
     pub(crate) fn is_gone(&self) -> bool {
-        let address = self.link.call("socket.getsockname", json!({ "handle": self.handle }));
+        let address = self.connection.call("socket.getsockname", json!({ "handle": self.handle }));
         address.is_ok_and(|address| address.get(0).and_then(Value::as_str) == Some(""))
     }
 
@@ -186,7 +187,7 @@ impl Source {
             "optname": libc::PACKET_STATISTICS,
             "buflen": 8,
         });
-        let value: OptionValue = self.link.call_typed("socket.getsockopt", parameters)?;
+        let value: OptionValue = self.connection.call_typed("socket.getsockopt", parameters)?;
         let OptionValue::Bytes(Bytes::Inline(bytes)) = value else {
             return Err(Failure::protocol("the packet statistics are no bytes"));
         };
@@ -211,25 +212,25 @@ fn everywhere() -> Value {
     json!({ "family": "AF_PACKET", "base64": base64 })
 }
 
-fn make(link: &Link, socktype: &str) -> Result<u64, Failure> {
+fn make(connection: &Connection, socktype: &str) -> Result<u64, Failure> {
     let parameters = json!({ "family": "AF_PACKET", "type": socktype, "proto": 0 });
-    let made: Created = link.call_typed("socket.socket", parameters)?;
+    let made: Created = connection.call_typed("socket.socket", parameters)?;
     Ok(made.handle.number())
 }
 
 /// The kind of hardware of an interface.
-fn hardware(link: &Link, interface: &str) -> Result<i64, Failure> {
-    let handle = make(link, "SOCK_DGRAM")?;
-    link.call("socket.bind", json!({ "handle": handle, "address": [interface, 0] }))?;
-    let address = link.call("socket.getsockname", json!({ "handle": handle }))?;
-    link.call("socket.close", json!({ "handle": handle }))?;
+fn hardware(connection: &Connection, interface: &str) -> Result<i64, Failure> {
+    let handle = make(connection, "SOCK_DGRAM")?;
+    connection.call("socket.bind", json!({ "handle": handle, "address": [interface, 0] }))?;
+    let address = connection.call("socket.getsockname", json!({ "handle": handle }))?;
+    connection.call("socket.close", json!({ "handle": handle }))?;
     let hardware = address.get(3).and_then(Value::as_i64);
     hardware.ok_or_else(|| Failure::protocol("the address of a packet socket is not understood"))
 }
 
 /// What one receiving call may ask for.
-fn receive_bytes(link: &Link) -> Result<u64, Failure> {
-    let limits = link.call("session.limits", json!({}))?;
+fn receive_bytes(connection: &Connection) -> Result<u64, Failure> {
+    let limits = connection.call("session.limits", json!({}))?;
     let limit = limits.pointer("/receive_bytes/value").and_then(Value::as_u64);
     limit.ok_or_else(|| Failure::protocol("the broker does not tell its limit receive_bytes"))
 }
