@@ -1,4 +1,4 @@
-//! The words of the command line.
+//! The command line: subcommands, arguments and their help.
 
 #![expect(clippy::doc_markdown, reason = "these comments are the help on the terminal")]
 
@@ -14,22 +14,22 @@ use crate::policy::PolicyCommand;
 use crate::sniff::SniffArgs;
 use crate::value::seconds;
 
-/// What stands behind the options in `--help` and in the manual page.
+/// The text after the options in `--help` and in the manual page.
 const AFTER: &str = "\
 Environment:
   SOCKBROKER          the broker to use, as for --broker
   SOCKBROKER_SESSION  the session to use, as for --session
-  NO_COLOR            if set, nothing is coloured
+  NO_COLOR            if set to any text, the output has no colours
 
 Exit codes:
-  0   done
-  1   the call failed; for ping: no reply came; for policy check --strict: there are warnings
-  2   the command line is wrong; for ping: something else failed
-  69  no broker answers, or it went away
-  71  the system refused something that is not the broker's business
+  0   success
+  1   the call failed; ping: no reply arrived; policy check --strict: there are warnings
+  2   the command line is wrong; ping: another error
+  69  no broker answers, or the connection to it ended
+  71  a system call of this program failed
   74  a file, standard input or standard output cannot be read or written
-  76  the broker's answer cannot be understood
-  77  the system forbids the namespaces that demo needs
+  76  the broker's answer cannot be read
+  77  the system refuses the namespaces that demo needs
   78  a policy file cannot be used
 
 Examples:
@@ -38,10 +38,11 @@ Examples:
   sockbroker --private nc -l 127.0.0.1 8080
   sockbroker sniff lo --count 10 --write lo.pcapng";
 
-/// Uses network sockets that a broker owns, without privileges of its own.
+/// Use network sockets that a broker owns, without privileges.
 ///
-/// Calls the broker's methods, lists what is open, connects, pings and captures. Every subcommand talks to a broker (`sockbrokerd`) over its Unix socket, or with --private to
-/// one that it starts for itself and that ends with it.
+/// Calls the broker's methods, lists open sockets, connects, pings and captures packets. Every subcommand
+/// connects to a broker (`sockbrokerd`) over its Unix socket. With --private it starts its own broker,
+/// which ends with the command.
 #[derive(Debug, Parser)]
 #[command(name = "sockbroker", version, after_long_help = AFTER)]
 pub(crate) struct Cli {
@@ -52,7 +53,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options that a subcommand has no use for, which its help does not list.
+/// The shared options that a subcommand refuses. Its help does not list them.
 const UNUSED: [(&str, &[&str]); 5] = [
     ("nc", &["session", "json"]),
     ("demo", &["broker", "private", "session", "json"]),
@@ -61,52 +62,51 @@ const UNUSED: [(&str, &[&str]); 5] = [
     ("policy", &["broker", "private", "session"]),
 ];
 
-/// The command line, in whose help each subcommand has the options that it can use.
+/// Returns the command line. The help of a subcommand lists only the options that it accepts.
 pub(crate) fn command() -> clap::Command {
     let command = Cli::command();
     let every: Vec<_> = command.get_arguments().cloned().collect();
     UNUSED.iter().fold(command, |command, (name, unused)| {
         let unused = every.iter().filter(|option| unused.contains(&option.get_id().as_str()));
-        // They go before those of all: the subcommand still refuses them by itself, in its own words.
+        // A hidden option of the subcommand replaces the shared one: the subcommand still parses and refuses it.
         let hidden: Vec<_> = unused.map(|option| option.clone().hide(true)).collect();
         command.mut_subcommand(name, |found| found.args(hidden))
     })
 }
 
-/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Call(CallArgs),
     Discover(DiscoverArgs),
     Info(InfoArgs),
     Handles(HandlesArgs),
-    /// List all sessions of the broker. Needs the grant `admin`.
+    /// List all sessions of the broker. Requires the grant `admin`.
     Sessions,
     Nc(NcArgs),
     Ping(PingArgs),
     Sniff(SniffArgs),
-    /// Show the whole story in a place of its own: no root, no configuration, no broker needed.
+    /// Demonstrate the broker in its own namespaces: needs no root, no configuration and no running broker.
     ///
-    /// Makes a user and a network namespace, starts a broker there that holds CAP_NET_RAW and
-    /// CAP_NET_ADMIN, gives every capability of its own up, and then uses raw, packet and TCP
-    /// sockets through the broker, saying which calls went over the wire and how long they took.
+    /// Creates a user and a network namespace, starts a broker there with CAP_NET_RAW and CAP_NET_ADMIN,
+    /// drops all of its own capabilities, and then uses raw, packet and TCP sockets through the broker. It
+    /// prints each call and how long the call took.
     Demo,
-    /// Check policy files, or tell which rule decides an action; needs no broker.
+    /// Check policy files, or explain which rule decides an action; needs no broker.
     #[command(subcommand)]
     Policy(PolicyCommand),
     Completions(CompletionsArgs),
     Man(ManArgs),
-    /// Be the broker: the command line of sockbrokerd.
+    /// Run as the broker, with the command line of sockbrokerd.
     #[command(hide = true)]
     Broker(sockbrokerd::startup::args::Args),
 }
 
 /// Call one method and print its result as JSON.
 ///
-/// Parameters are one JSON array (by position) or object, or words NAME=VALUE. A value is JSON if
-/// it parses as JSON, else a text: port=80 is a number, family=AF_INET a text,
-/// address='["127.0.0.1",80]' an array. A text that looks like JSON is quoted twice: host='"1"'.
-/// NAME=@FILE takes the bytes of a file, NAME=@- those of standard input, both as base64.
+/// Parameters are one JSON array (by position), one JSON object, or arguments NAME=VALUE. A value that
+/// parses as JSON is JSON; any other value is a string: port=80 is a number, family=AF_INET is a string,
+/// address='["127.0.0.1",80]' is an array. Quote a string that looks like JSON twice: host='"1"'.
+/// NAME=@FILE passes the bytes of a file, NAME=@- the bytes of standard input, both as base64.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -115,14 +115,14 @@ Examples:
   sockbroker call socket.htons '[80]'
   export SOCKBROKER_SESSION=$(sockbroker call --raw session.open linger=60 | jq -r .token)")]
 pub(crate) struct CallArgs {
-    /// The method, such as socket.getaddrinfo; `sockbroker discover` lists them.
+    /// The method, such as socket.getaddrinfo; `sockbroker discover` lists the methods.
     pub(crate) method: String,
 
-    /// NAME=VALUE, or one JSON array or object.
+    /// Arguments NAME=VALUE, or one JSON array or object.
     #[arg(value_name = "JSON | NAME=VALUE")]
     pub(crate) parameters: Vec<String>,
 
-    /// Print a text or received bytes as they are, and anything else as JSON on one line.
+    /// Print a string or received bytes unchanged, and any other result as JSON on one line.
     #[arg(long)]
     pub(crate) raw: bool,
 }
@@ -130,53 +130,53 @@ pub(crate) struct CallArgs {
 /// List the methods of the broker, or describe one.
 #[derive(Debug, Args)]
 pub(crate) struct DiscoverArgs {
-    /// The method to describe, or the beginning of the names to list.
+    /// The method to describe, or a prefix of the methods to list.
     pub(crate) method: Option<String>,
 }
 
-/// Show which broker this is, and as whom it sees you.
+/// Show the broker, its confinement and its policy, and which user it sees you as.
 ///
-/// A summary; then endpoint, versions, subject and session, as whom the broker runs, what confines it,
-/// and which policy it holds. --json has the limits too.
+/// Prints a summary, then the endpoint, the versions, your user and session, the user and the confinement
+/// of the broker, and its policy. The output of --json includes the limits.
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// Show every limit of the broker, too.
+    /// Also show every limit of the broker.
     #[arg(long)]
     pub(crate) limits: bool,
 }
 
-/// List your open handles, in all of your sessions.
+/// List your open handles in all of your sessions.
 #[derive(Debug, Args)]
 pub(crate) struct HandlesArgs {
-    /// List those of this session, by its number. Needs the grant `admin`.
+    /// List the handles of the session with this number. Requires the grant `admin`.
     #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
     pub(crate) of: Option<u64>,
 
-    /// List those of everybody. Needs the grant `admin`.
+    /// List the handles of all users. Requires the grant `admin`.
     #[arg(long)]
     pub(crate) all: bool,
 
-    /// List them again and again until Ctrl-C, every second or as often as this.
+    /// Repeat the list until Ctrl-C, every SECONDS (default: 1).
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
           default_missing_value = "1", value_parser = seconds)]
     pub(crate) watch: Option<f64>,
 }
 
-/// Print what lets a shell complete the command line; bash, fish and zsh complete names of methods, too.
+/// Print the completion script of a shell; bash, fish and zsh also complete method names.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell.
     pub(crate) shell: Shell,
 }
 
-/// Print the manual page, or write all of them to a folder.
+/// Print a manual page, or write all manual pages to a folder.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// The subcommand, else the page of the program.
+    /// The subcommand. Default: the page of the program.
     #[arg(conflicts_with = "folder")]
     pub(crate) page: Option<String>,
 
-    /// Write a page for the program and one for each subcommand to this folder.
+    /// Write the page of the program and the page of each subcommand to this folder.
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub(crate) folder: Option<PathBuf>,
 }
@@ -186,12 +186,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn the_help_lists_options_that_the_subcommand_can_use() {
+    fn help_of_a_subcommand_lists_only_accepted_options() {
         let help = |names: &[&str]| {
             let mut command = command();
             command.build();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_every_subcommand_may_stand_behind_it() {
+    fn shared_options_are_accepted_after_the_subcommand() {
         let cli = Cli::try_parse_from(["sockbroker", "info", "--broker", "unix:/x", "--json"]);
         let global = cli.unwrap().global;
         assert_eq!((global.broker.as_deref(), global.json), (Some("unix:/x"), true));

@@ -1,4 +1,4 @@
-//! The hidden subcommand `broker`: this very program as `sockbrokerd`, for `--private` and `demo`.
+//! The hidden subcommand `broker`: runs this program as `sockbrokerd`, for `--private` and `demo`.
 
 use std::io::Write as _;
 use std::process;
@@ -7,7 +7,7 @@ use sockbrokerd::startup::{self, args::Args};
 
 use crate::failure::{Exit, Failure};
 
-/// Runs the broker to its end, with its exit codes.
+/// Runs the broker until it ends. On an error it exits with the exit code of `sockbrokerd`.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     match startup::run(args) {
         Ok(()) => Ok(Exit::Done),

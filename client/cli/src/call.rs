@@ -1,4 +1,4 @@
-//! `sockbroker call`: one method, its result as JSON.
+//! `sockbroker call`: calls one method and prints the result.
 
 use serde_json::Value;
 use sockbroker_proto::bytes::Bytes;
@@ -10,9 +10,8 @@ use crate::global::Global;
 use crate::screen::Screen;
 use crate::value;
 
-/// Calls and prints.
 pub(crate) fn run(global: &Global, args: &CallArgs) -> Result<Exit, Failure> {
-    // Before the broker is asked for: a wrong command line is no matter of a broker.
+    // Check the command line before connecting to a broker.
     let parameters = value::parameters(&args.parameters)?;
     let result = Connection::open(global)?.call(&args.method, parameters)?;
     let mut screen = Screen::new();
@@ -20,7 +19,7 @@ pub(crate) fn run(global: &Global, args: &CallArgs) -> Result<Exit, Failure> {
     printed.map(|()| Exit::Done)
 }
 
-/// A text or received bytes as they are; anything else as JSON on one line.
+/// Prints a string or received bytes unchanged, and any other result as JSON on one line.
 fn raw(screen: &mut Screen, result: &Value) -> Result<(), Failure> {
     let received = result.get("data").zip(result.get("eof")).map(|(data, _)| data);
     if let Some(data) = received

@@ -1,4 +1,4 @@
-//! The way to a broker, and its errors on one line: what failed, the error by name, what to do.
+//! A connection to a broker. Its errors become one line: what failed, the name of the error, what to do.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -12,12 +12,12 @@ use sockbroker_proto::errno;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 
-/// The variable that names the session to use.
+/// The environment variable with the token of the session to use.
 const SESSION: &str = "SOCKBROKER_SESSION";
-/// This very program, also if its file was replaced since.
+/// The running program, even if an upgrade has replaced its file.
 const SELF: &str = "/proc/self/exe";
 
-/// A broker, and a session with it.
+/// A connection to a broker, in one session.
 #[derive(Debug)]
 pub(crate) struct Connection {
     broker: Broker,
@@ -25,9 +25,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A way to the broker that [`Connection::connect`] finds, in the session that the command line or the
-    /// environment says, if one does. For calls one after the other only: the library then uses one
-    /// connection, which is moved.
+    /// Connects like [`Connection::connect`], then attaches to the session that the command line or the
+    /// environment names, if any. Only for calls in sequence: concurrent calls would use further connections
+    /// of the library, which are not attached.
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
         let connection = Self::connect(global)?;
         let named = || std::env::var(SESSION).ok().filter(|token| !token.is_empty());
@@ -37,8 +37,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Finds the broker that the command line or the environment says, else the user's or the
-    /// system's; or starts one. In a session of its own.
+    /// Connects to the broker that the command line or the environment names, else to the user's, else to the
+    /// system's. With `--private` it starts one. The session is new.
     pub(crate) fn connect(global: &Global) -> Result<Self, Failure> {
         match (&global.broker, global.private) {
             (_, true) => Self::private(),
@@ -51,10 +51,10 @@ impl Connection {
         }
     }
 
-    /// Starts a broker of one's own: this program in its other part.
+    /// Starts this program as a private broker and connects to it.
     pub(crate) fn private() -> Result<Self, Failure> {
         let mut command = Command::new(SELF);
-        // In a group of its own: Ctrl-C is for this program, which ends the broker when it is done.
+        // In its own process group, so that Ctrl-C reaches only this program, which ends the broker.
         command.arg0("sockbrokerd").args(["broker", "--stdio", "--built-in-policy"]);
         command.process_group(0);
         if std::env::var_os("SOCKBROKER_LOG").is_none() {
@@ -71,12 +71,11 @@ impl Connection {
         Ok(Self { broker, endpoint })
     }
 
-    /// Where the broker is.
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// The broker, for sockets.
+    /// The client library's handle, to create sockets.
     pub(crate) fn broker(&self) -> &Broker {
         &self.broker
     }
@@ -86,7 +85,7 @@ impl Connection {
         self.broker.call(method, parameters).map_err(|error| failure(method, &error))
     }
 
-    /// Calls a method whose result has a type.
+    /// Calls a method and reads its result as the type that the contract documents.
     pub(crate) fn call_typed<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -104,7 +103,7 @@ pub(crate) fn decode<T: DeserializeOwned>(method: &str, result: Value) -> Result
     })
 }
 
-/// An error of the library for people. `what` is the method, or what else was tried.
+/// Converts an error of the client library. `what` is the method or another operation that failed.
 pub(crate) fn failure(what: &str, error: &Error) -> Failure {
     let errno = error.errno();
     let failed = |text: String| Failure::new(Exit::Failed, text).with_errno(errno);
@@ -121,7 +120,7 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         Error::Denied { message, grant, errno: number, .. } => {
             let name = errno::name(*number).unwrap_or("EACCES");
             let lacks = match grant.as_deref() {
-                // Where no rule decided, the message has it.
+                // If no rule decided, the message already names the grant.
                 Some(grant) if !message.contains(grant) => {
                     format!("; a rule that allows it has: {grant}")
                 }
@@ -131,20 +130,21 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         }
         Error::Timeout { .. } => failed(format!("{what}: timed out")).timed_out(),
         Error::Argument { message, .. } => {
-            failed(format!("{what}: {message}; `sockbroker discover {what}` tells its parameters"))
+            failed(format!("{what}: {message}; `sockbroker discover {what}` lists its parameters"))
         }
         Error::Method { message } => {
             failed(format!("{what}: {message}; `sockbroker discover` lists the methods"))
         }
         Error::Connect { attempts } => Failure::new(Exit::NoBroker, no_broker_message(attempts)),
-        Error::Disconnected { message } => {
-            Failure::new(Exit::NoBroker, format!("{what}: the broker is gone: {message}"))
-        }
-        // This program cancels nothing itself.
+        Error::Disconnected { message } => Failure::new(
+            Exit::NoBroker,
+            format!("{what}: the connection to the broker ended: {message}"),
+        ),
+        // This program cancels no calls, so the broker did.
         Error::Cancelled { .. } => Failure::new(
             Exit::NoBroker,
             format!(
-                "{what}: the broker is gone: it ended the call, because it stops or was upgraded"
+                "{what}: the connection to the broker ended: the broker cancelled the call because it stops or restarts"
             ),
         ),
         Error::Endpoint { message } => Failure::usage(format!("{what}: {message}")),
@@ -160,15 +160,15 @@ fn no_broker_message(attempts: &[Attempt]) -> String {
     };
     let denied = attempts.iter().any(|attempt| attempt.errno == Some(libc::EACCES));
     let hint = if denied {
-        "its socket is for a group (sockbroker, with the shipped service): log in as a member"
+        "only members of a group may connect (the shipped service: group sockbroker): log in as a member"
     } else {
         "start one with `sockbrokerd` or `systemctl start sockbrokerd.socket`"
     };
     let tried: Vec<_> = attempts.iter().map(tried).collect();
-    format!("no broker answers; tried {}; {hint}, or give --private", tried.join(" and "))
+    format!("no broker answers; tried {}; {hint}, or use --private", tried.join(" and "))
 }
 
-/// A message without the name of its call, which stands before it anyway.
+/// Returns the message without the name of its call, which the failure already has.
 fn without_call_name(message: &str) -> &str {
     message
         .split_once(": ")
@@ -176,7 +176,7 @@ fn without_call_name(message: &str) -> &str {
         .map_or(message, |(_, rest)| rest)
 }
 
-/// What to do about an error of the system.
+/// Returns what to do about a system error.
 fn hint(what: &str, number: i32) -> Option<&'static str> {
     let is_creation = what.ends_with(".socket");
     match number {
@@ -188,7 +188,7 @@ fn hint(what: &str, number: i32) -> Option<&'static str> {
              CAP_NET_BIND_SERVICE; the service has it with the drop-in roles/ports.conf",
         ),
         libc::ENODEV => Some("`sockbroker call socket.if_nameindex` lists the interfaces"),
-        libc::ECONNREFUSED => Some("nobody listens there"),
+        libc::ECONNREFUSED => Some("no process listens at this address"),
         libc::EADDRINUSE => Some("another socket has this address"),
         _ => None,
     }
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_system_is_told_by_name_with_what_to_do() {
+    fn system_error_is_reported_by_name_with_a_hint() {
         let error = Error::Os {
             errno: Some(111),
             name: Some("ECONNREFUSED".to_owned()),
@@ -210,13 +210,13 @@ mod tests {
         let failed = failure("socket.connect", &error);
         assert_eq!(
             failed.to_string(),
-            "socket.connect: ECONNREFUSED: connection refused; nobody listens there"
+            "socket.connect: ECONNREFUSED: connection refused; no process listens at this address"
         );
         assert_eq!((failed.exit(), failed.errno()), (Exit::Failed, Some(111)));
     }
 
     #[test]
-    fn without_a_broker_the_sockets_are_told_and_how_to_start_one() {
+    fn without_a_broker_the_error_lists_sockets_and_how_to_start_one() {
         let endpoint: Endpoint = "unix:/run/x".parse().unwrap();
         let attempt = Attempt { endpoint, reason: "no such file".to_owned(), errno: Some(2) };
         let failed = failure("connect", &Error::Connect { attempts: vec![attempt] });
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_connect_is_told_of_the_group_and_not_to_start_another_broker() {
+    fn connect_denied_reports_the_group_and_not_how_to_start_a_broker() {
         let endpoint: Endpoint = "unix:/run/x".parse().unwrap();
         let attempt = Attempt { endpoint, reason: "permission denied".to_owned(), errno: Some(13) };
         let line = failure("connect", &Error::Connect { attempts: vec![attempt] }).to_string();

@@ -1,4 +1,4 @@
-//! `sockbroker discover`: the methods of this broker, from its own description.
+//! `sockbroker discover`: lists the methods of the broker, from its OpenRPC document.
 
 use serde_json::{Value, json};
 
@@ -9,11 +9,12 @@ use crate::global::Global;
 use crate::screen::{Screen, Style};
 use crate::table::Table;
 
-/// Asks and prints.
 pub(crate) fn run(global: &Global, args: &DiscoverArgs) -> Result<Exit, Failure> {
     let document = Connection::open(global)?.call("rpc.discover", json!({}))?;
     let methods = document.get("methods").and_then(Value::as_array);
-    let methods = methods.ok_or_else(|| Failure::protocol("rpc.discover gave no methods"))?;
+    let methods = methods.ok_or_else(|| {
+        Failure::protocol("rpc.discover: cannot read the broker's answer: it has no methods")
+    })?;
     let wanted = args.method.as_deref().unwrap_or_default();
     let mut screen = Screen::new();
     if let Some(method) = methods.iter().find(|method| text(method, "name") == wanted) {
@@ -25,7 +26,10 @@ pub(crate) fn run(global: &Global, args: &DiscoverArgs) -> Result<Exit, Failure>
         methods.iter().filter(|method| text(method, "name").starts_with(wanted)).collect();
     if starting.is_empty() {
         let hint = "`sockbroker discover` lists all methods";
-        return Err(Failure::new(Exit::Failed, format!("no method begins with {wanted}: {hint}")));
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("cannot describe {wanted}: no method begins with it; {hint}"),
+        ));
     }
     if global.json {
         screen.json(&if wanted.is_empty() { document.clone() } else { json!(starting) })?;
@@ -58,7 +62,7 @@ fn describe(screen: &mut Screen, method: &Value) -> Result<(), Failure> {
     let parameters = parameters.map(Vec::as_slice).unwrap_or_default();
     screen.line("")?;
     if parameters.is_empty() {
-        screen.line("It takes no parameters.")?;
+        screen.line("Parameters: none")?;
     } else {
         let mut table = Table::new(&["parameter", "type", "", "meaning"]);
         for parameter in parameters {
@@ -74,10 +78,10 @@ fn describe(screen: &mut Screen, method: &Value) -> Result<(), Failure> {
     }
     screen.line("")?;
     let result = method.pointer("/result/schema").unwrap_or(&Value::Null);
-    screen.line(format_args!("It gives: {}", kind(result)))
+    screen.line(format_args!("Returns: {}", kind(result)))
 }
 
-/// A schema in few words; `null` for an optional parameter goes without saying.
+/// Describes a JSON schema in few words. It leaves out `null`, the value of an absent optional parameter.
 fn kind(schema: &Value) -> String {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         return reference.rsplit('/').next().unwrap_or_default().to_owned();
@@ -117,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemas_are_told_in_few_words() {
+    fn schemas_are_described_in_few_words() {
         let handle = json!({ "$ref": "#/components/schemas/Handle" });
         assert_eq!(kind(&json!({ "anyOf": [handle, { "type": "null" }] })), "Handle");
         assert_eq!(kind(&json!({ "type": ["integer", "null"], "format": "int64" })), "integer");
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_the_contract_has_words() {
+    fn every_type_of_the_contract_has_a_description() {
         let document = sockbroker_proto::api::document();
         for method in document["methods"].as_array().unwrap() {
             for parameter in method["params"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! What went wrong, on one line, and the exit code that says so.
+//! An error of the program: one line on standard error, and an exit code.
 
 use std::fmt;
 use std::io;
@@ -6,24 +6,24 @@ use std::process::ExitCode;
 
 use sockbroker_proto::errno;
 
-/// How the program ends; the numbers are those of `sysexits.h` where it has one.
+/// The exit code of the program; the numbers are those of `sysexits.h` where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Done.
+    /// Success.
     Done,
-    /// The call failed, or no reply came.
+    /// The call failed, or no reply arrived.
     Failed,
     /// The command line is wrong.
     Usage,
     /// No broker answers (`EX_UNAVAILABLE`).
     NoBroker,
-    /// The system refused something (`EX_OSERR`).
+    /// A system call of this program failed (`EX_OSERR`).
     System,
-    /// A file or a standard stream (`EX_IOERR`).
+    /// A file or a standard stream cannot be read or written (`EX_IOERR`).
     Stream,
-    /// The broker's answer is not understood (`EX_PROTOCOL`).
+    /// The broker's answer cannot be read (`EX_PROTOCOL`).
     Protocol,
-    /// The system forbids it to this user (`EX_NOPERM`).
+    /// The system refuses it to this user (`EX_NOPERM`).
     Forbidden,
     /// A policy file cannot be used (`EX_CONFIG`).
     Config,
@@ -45,68 +45,66 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A failure: what failed and why, and what to do about it if that is known.
+/// An error: what failed and why, and a hint about what to do if there is one.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
     text: String,
-    /// The error's number, where the kernel or the broker told one.
+    /// The errno, if the kernel or the broker reported one.
     errno: Option<i32>,
     timeout: bool,
-    /// Whether the broker's policy refused it.
+    /// Whether the policy of the broker refused the call.
     denied: bool,
     /// What to do about it.
     hint: Option<&'static str>,
 }
 
 impl Failure {
-    /// A failure in words.
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
         Self { exit, text: text.into(), errno: None, timeout: false, denied: false, hint: None }
     }
 
-    /// With the number of its error.
+    /// Sets the errno.
     pub(crate) fn with_errno(mut self, errno: Option<i32>) -> Self {
         self.errno = errno;
         self
     }
 
-    /// As that of a call whose timeout passed.
+    /// Marks the failure as a timeout of the call.
     pub(crate) fn timed_out(mut self) -> Self {
         self.timeout = true;
         self
     }
 
-    /// As a refusal of the broker's policy.
+    /// Marks the failure as a refusal of the broker's policy.
     pub(crate) fn denied(mut self) -> Self {
         self.denied = true;
         self
     }
 
-    /// Whether the broker's policy refused it.
+    /// Whether the policy of the broker refused the call.
     pub(crate) fn is_denied(&self) -> bool {
         self.denied
     }
 
-    /// With this advice in place of another one.
     pub(crate) fn with_hint(mut self, hint: impl Into<Option<&'static str>>) -> Self {
         self.hint = hint.into();
         self
     }
 
-    /// Without a word: only the exit code reports it.
+    /// Removes the message: only the exit code reports the failure.
     pub(crate) fn without_message(mut self) -> Self {
         self.text.clear();
         self.hint = None;
         self
     }
 
-    /// Whether a call's timeout passed.
+    /// Whether the timeout of the call passed.
     pub(crate) fn is_timeout(&self) -> bool {
         self.timeout
     }
 
-    /// With another exit code where it was that of a failed call.
+    /// Replaces the exit code of a failed call, [`Exit::Failed`], and keeps any other.
     pub(crate) fn with_exit_code(mut self, exit: Exit) -> Self {
         if self.exit == Exit::Failed {
             self.exit = exit;
@@ -119,12 +117,12 @@ impl Failure {
         Self::new(Exit::Usage, text)
     }
 
-    /// An answer that is not what the contract says.
+    /// An answer of the broker that does not follow the contract.
     pub(crate) fn protocol(text: impl Into<String>) -> Self {
         Self::new(Exit::Protocol, text)
     }
 
-    /// A system call of our own that failed.
+    /// A system call of this program that failed.
     pub(crate) fn system(what: &str, error: &io::Error) -> Self {
         Self::new(Exit::System, format!("{what}: {}", describe_error(error)))
             .with_errno(error.raw_os_error())
@@ -136,12 +134,10 @@ impl Failure {
             .with_errno(error.raw_os_error())
     }
 
-    /// How the program ends with it.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// The number of the error.
     pub(crate) fn errno(&self) -> Option<i32> {
         self.errno
     }
@@ -149,7 +145,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Texts of a broker may have several lines; the promise is one.
+        // A message of a broker can have several lines; a failure is printed on one.
         let mut lines = self.text.lines();
         f.write_str(lines.next().unwrap_or_default())?;
         lines.try_for_each(|line| write!(f, " {}", line.trim()))?;
@@ -157,7 +153,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error of the system with its name: `EACCES: permission denied`.
+/// Describes a system error with its name: `EACCES: permission denied`.
 fn describe_error(error: &io::Error) -> String {
     let Some(number) = error.raw_os_error() else { return error.to_string() };
     let text = error.to_string();

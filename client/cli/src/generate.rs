@@ -1,4 +1,4 @@
-//! Completions and manual pages, made from the words of the command line.
+//! Shell completions and manual pages, generated from the command line.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut completion_command(), "sockbroker", &mut script);
     if args.shell == Shell::Fish {
-        // The generator leaves positional arguments out.
+        // The generator for fish omits positional arguments.
         let names: Vec<_> = methods().collect();
         let seen = "__fish_seen_subcommand_from call discover";
         let names = names.join(" ");
@@ -27,7 +27,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What users type: without the subcommands of the program itself, and with the names of methods.
+/// Returns the command line to complete: without hidden subcommands, and with the method names.
 fn completion_command() -> Command {
     let whole = args::command();
     let shown = whole.get_subcommands().filter(|found| !found.is_hide_set()).cloned();
@@ -59,7 +59,10 @@ pub(crate) fn man(args: &ManArgs) -> Result<Exit, Failure> {
     let Some((_, page)) = pages.iter().find(|(found, _)| *found == name) else {
         let names: Vec<_> =
             pages.iter().filter_map(|(name, _)| name.strip_prefix("sockbroker-")).collect();
-        return Err(Failure::usage(format!("no page {name}: there are {}", names.join(", "))));
+        return Err(Failure::usage(format!(
+            "cannot print the manual page {name}: there is no such subcommand; choose one of {}",
+            names.join(", ")
+        )));
     };
     Screen::new().bytes(page)?;
     Ok(Exit::Done)
@@ -75,17 +78,17 @@ fn write_all(pages: &[Page], folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Pages that are written by hand, with their sections.
+/// The pages that are not generated, with their sections.
 const OTHER_PAGES: [(&str, u8); 3] =
     [("sockbroker-policy", 5), ("sockbrokerd.toml", 5), ("sockbrokerd", 8)];
 
-/// A page of the manual: its name and what is in it.
+/// A manual page: its name and its content.
 type Page = (String, Vec<u8>);
 
-/// The page of the program and those of the subcommands that are shown, by name.
+/// Returns the page of the program and the pages of the visible subcommands.
 fn pages() -> Result<Vec<Page>, Failure> {
     let mut command = args::command().disable_help_subcommand(true);
-    // Names of subcommands become those of the whole command, as in their pages' titles.
+    // Gives subcommands their full names, for the titles of their pages.
     command.build();
     let mut pages = Vec::new();
     add_pages(&command, "sockbroker", &mut pages)?;
@@ -97,7 +100,7 @@ fn pages() -> Result<Vec<Page>, Failure> {
     Ok(pages)
 }
 
-/// The section that names the other pages.
+/// The section SEE ALSO, which lists the other pages.
 fn see_also(name: &str, names: &[String]) -> String {
     let own = names.iter().filter(|other| *other != name);
     let own = own.map(|other| format!("\\fB{}\\fR(1)", other.replace('-', "\\-")));
@@ -108,7 +111,7 @@ fn see_also(name: &str, names: &[String]) -> String {
     format!(".SH SEE ALSO\n{}\n", all.join(",\n"))
 }
 
-/// The page of a command and those of its subcommands, which may have some of their own.
+/// Adds the page of a command and, recursively, the pages of its subcommands.
 fn add_pages(command: &Command, name: &str, pages: &mut Vec<Page>) -> Result<(), Failure> {
     pages.push(page(command.clone(), name)?);
     let shown = |found: &&Command| !found.is_hide_set() && found.get_name() != "help";
@@ -120,16 +123,18 @@ fn add_pages(command: &Command, name: &str, pages: &mut Vec<Page>) -> Result<(),
 fn page(command: Command, name: &str) -> Result<Page, Failure> {
     let mut text = Vec::new();
     let more = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
-    // Not the name that the user types, which has a blank.
+    // The name of the page, in place of the command with a blank.
     let command = command.name(name.to_owned()).after_long_help(Resettable::Reset);
     let manual = Man::new(command).manual("sockbroker").date("");
-    manual.render(&mut text).map_err(|error| Failure::stream("a manual page", &error))?;
+    manual
+        .render(&mut text)
+        .map_err(|error| Failure::stream("cannot write a manual page", &error))?;
     text.extend(sections(&more).into_bytes());
     Ok((name.to_owned(), text))
 }
 
-/// What stands behind the options of `--help` as sections of their own: a line without indentation
-/// that ends in a colon begins one. The lines stay as they are.
+/// Formats the text after the options of `--help` as sections of the page. A line without indentation
+/// that ends in a colon is a heading; other lines keep their line breaks.
 fn sections(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -139,7 +144,7 @@ fn sections(text: &str) -> String {
             }
             lines.push(format!(".SH {}\n.nf", heading.to_uppercase()));
         } else {
-            // `\&` keeps a dot or quote at the beginning from being a request.
+            // `\&` prevents a leading dot or quote from being a roff request.
             let line = line.trim_start().replace('\\', "\\e").replace('-', "\\-");
             lines.push(format!("\\&{line}"));
         }
@@ -152,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_the_options_becomes_sections() {
+    fn text_after_the_options_becomes_sections() {
         let text = "Exit codes:\n  0  done\n\nExamples:\n  a --b \\\n  .c";
         let expected = ".SH EXIT CODES\n.nf\n\\&0  done\n.fi\n\
             .SH EXAMPLES\n.nf\n\\&a \\-\\-b \\e\n\\&.c\n.fi\n";

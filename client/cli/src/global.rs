@@ -6,21 +6,21 @@ use clap::Args;
 
 use crate::failure::Failure;
 
-/// What every subcommand takes, unless it has no use for it.
+/// The options of every subcommand. A subcommand that cannot use one refuses it.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The broker: unix:PATH, stdio:COMMAND, or what else the environment variable SOCKBROKER takes.
+    /// The broker to use: unix:PATH, stdio:COMMAND, or any other value of the environment variable SOCKBROKER.
     ///
-    /// Without it: SOCKBROKER, else the user's socket, else the system's.
+    /// Default: the value of SOCKBROKER, else the user's socket, else the system's socket.
     #[arg(long, global = true, value_name = "ENDPOINT", conflicts_with = "private")]
     pub(crate) broker: Option<String>,
 
-    /// Start a broker for this command alone. It can do what you can do.
+    /// Start a broker for this command alone. It has your privileges.
     #[arg(long, global = true)]
     pub(crate) private: bool,
 
-    /// Work in the session of this token, which session.open gave. Without it: SOCKBROKER_SESSION,
-    /// else a session that ends with the command.
+    /// Use the session with this token, which session.open returned. Default: the value of
+    /// SOCKBROKER_SESSION, else a new session that ends with the command.
     #[arg(long, global = true, value_name = "TOKEN")]
     pub(crate) session: Option<String>,
 
@@ -30,13 +30,13 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// Fails where one of them is given to a subcommand that has no use for it.
+    /// Fails if any of these options is set: `subcommand` uses none of them.
     pub(crate) fn refuse(&self, subcommand: &str) -> Result<(), Failure> {
         let Self { broker, private, session, json } = self;
         if broker.is_none() && !private && session.is_none() && !json {
             return Ok(());
         }
-        let options = "--broker, --private, --session and --json";
-        Err(Failure::usage(format!("{subcommand} takes none of {options}")))
+        let options = "--broker, --private, --session or --json";
+        Err(Failure::usage(format!("{subcommand} does not accept {options}")))
     }
 }

@@ -1,4 +1,4 @@
-//! `sockbroker info`: which broker this is, what confines it, and as whom it sees the caller.
+//! `sockbroker info`: shows the broker, its confinement and policy, and the user of the caller.
 
 use serde_json::{Value, json};
 use sockbroker_proto::api::broker::{BrokerInfo, Landlock, PolicyInfo, Process, Seccomp};
@@ -10,7 +10,6 @@ use crate::global::Global;
 use crate::screen::{Screen, Style};
 use crate::table::Table;
 
-/// Asks and prints.
 pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
     let connection = Connection::open(global)?;
     let info = connection.call("session.info", json!({}))?;
@@ -27,10 +26,10 @@ pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
     let about: BrokerInfo = decode("broker.info", broker)?;
     screen.line(summary(&connection, &info, &about))?;
     screen.line("")?;
-    let mut facts = facts(&connection, &info);
-    facts.extend(confinement(&about.process));
-    facts.push(("policy", policy(&about.policy)));
-    for (name, value) in facts {
+    let mut rows = rows(&connection, &info);
+    rows.extend(confinement(&about.process));
+    rows.push(("policy", policy(&about.policy)));
+    for (name, value) in rows {
         let name = screen.look(Style::Bold, &format!("{name:<12}"));
         screen.line(format_args!("{name}  {value}"))?;
     }
@@ -41,10 +40,10 @@ pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Capabilities that a summary names; more are counted.
+/// The most capabilities that the summary lists by name; otherwise it prints their number.
 const FEW: usize = 3;
 
-/// The broker, what it can do and who asks, in one line.
+/// Describes the broker, its capabilities and the caller on one line.
 fn summary(connection: &Connection, info: &Value, about: &BrokerInfo) -> String {
     let Process { uid, capabilities, .. } = &about.process;
     let capabilities = match capabilities.as_slice() {
@@ -59,7 +58,7 @@ fn summary(connection: &Connection, info: &Value, about: &BrokerInfo) -> String 
     )
 }
 
-fn facts(connection: &Connection, info: &Value) -> Vec<(&'static str, String)> {
+fn rows(connection: &Connection, info: &Value) -> Vec<(&'static str, String)> {
     let text = |name: &str| match info.get(name) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => "unknown".to_owned(),
@@ -68,14 +67,14 @@ fn facts(connection: &Connection, info: &Value) -> Vec<(&'static str, String)> {
     let descriptors = if info.get("descriptors") == Some(&json!(true)) {
         "descriptors can be passed"
     } else {
-        "no descriptors"
+        "descriptors cannot be passed"
     };
     let kind = if info.get("opened") == Some(&json!(true)) { "opened" } else { "implicit" };
     vec![
         ("endpoint", connection.endpoint().to_owned()),
         ("broker", format!("version {}, protocol {}", text("version"), text("protocol"))),
         ("you", format!("uid {}, gid {}, pid {}", text("uid"), text("gid"), text("pid"))),
-        ("spelling", format!("{}, {descriptors}", text("spelling"))),
+        ("framing", format!("{}, {descriptors}", text("spelling"))),
         (
             "session",
             format!(
@@ -89,8 +88,7 @@ fn facts(connection: &Connection, info: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What the operator of a broker wants to know at once: as whom it runs, and what it could do if it
-/// were taken over.
+/// Describes the user and the confinement of the broker: what an attacker who controls the broker could do.
 fn confinement(process: &Process) -> [(&'static str, String); 5] {
     let Process { pid, uid, gid, .. } = process;
     let unit = process.unit.as_ref().map(|unit| format!(", unit {unit}")).unwrap_or_default();
@@ -99,12 +97,11 @@ fn confinement(process: &Process) -> [(&'static str, String); 5] {
         [] => "none".to_owned(),
         names => names.join(" "),
     };
-    let namespace =
-        if process.user_namespace { " (count in its own user namespace alone)" } else { "" };
+    let namespace = if process.user_namespace { " (only in its own user namespace)" } else { "" };
     let privileges = if process.no_new_privs {
-        "none can be gained (no_new_privs)"
+        "no_new_privs is set: programs that it runs cannot gain privileges"
     } else {
-        "programs that it runs could gain some: no_new_privs is off"
+        "no_new_privs is not set: programs that it runs can gain privileges"
     };
     [
         ("runs as", format!("uid {uid}, gid {gid}, pid {pid}{unit}{activated}")),
@@ -122,11 +119,9 @@ fn seccomp(process: &Process) -> String {
         None => String::new(),
     };
     let own = match process.seccomp {
-        Seccomp::Errno => "errno: a system call that it never makes fails, and is named in its log",
-        Seccomp::Log => {
-            "log: a system call that it never makes succeeds, and is named in the kernel's log"
-        }
-        Seccomp::Off => "off: it has no filter of its own",
+        Seccomp::Errno => "errno: system calls outside its list fail, and the broker logs them",
+        Seccomp::Log => "log: system calls outside its list succeed, and the kernel logs them",
+        Seccomp::Off => "off: the broker has installed no filter",
     };
     format!("{own}{filters}")
 }
@@ -134,12 +129,12 @@ fn seccomp(process: &Process) -> String {
 fn landlock(process: &Process) -> String {
     let version = process.landlock_abi.map(|abi| format!("; ABI {abi}")).unwrap_or_default();
     let holds = match process.landlock {
-        Landlock::Full => "full: only files that it needs can be opened",
+        Landlock::Full => "full: the broker can open only the files that it needs",
         Landlock::Partial => {
-            "partial: only files that it needs can be opened, as far as this kernel holds it"
+            "partial: the broker can open only the files that it needs, as far as this kernel can restrict it"
         }
-        Landlock::None => "none: the kernel has no Landlock",
-        Landlock::Off => "off: every file that its user may open can be opened",
+        Landlock::None => "none: the kernel does not support Landlock",
+        Landlock::Off => "off: the broker can open every file that its user can open",
     };
     format!("{holds}{version}")
 }
@@ -147,8 +142,8 @@ fn landlock(process: &Process) -> String {
 fn policy(policy: &PolicyInfo) -> String {
     let PolicyInfo { generation, files, rules } = policy;
     match files.as_slice() {
-        [] => format!("built-in: root and the broker's own user, nobody else; number {generation}"),
-        files => format!("{rules} rules of {}; number {generation}", files.join(" ")),
+        [] => format!("built-in: only root and the user of the broker; generation {generation}"),
+        files => format!("{rules} rules from {}; generation {generation}", files.join(" ")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGHUP: noticed, so that what was begun can be ended well.
+//! Catches SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a subcommand can finish its output before it ends.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::failure::Failure;
 
-/// How long a waiting call may take before the flag is looked at again, in seconds.
+/// The longest that a call waits before the caller checks the flag again, in seconds.
 pub(crate) const POLL_INTERVAL: f64 = 0.1;
-/// Signals that come together are one: timeout(1) sends its own to the program and to its group.
+/// Signals within this time count as one: timeout(1) signals the program and then its process group.
 const TOGETHER: Duration = Duration::from_millis(300);
 
-/// Whether the user wants an end.
+/// A flag that the first signal sets.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on the first signal sets the flag instead of ending the process. A later one ends it,
-    /// for a user who does not want to wait for a broker that does not answer.
+    /// Catches signals from now on. The first one sets the flag and does not end the process. A later one
+    /// ends the process, in case the broker does not answer.
     pub(crate) fn catch() -> Result<Self, Failure> {
         Self::with(|| {})
     }
 
-    /// The same; each signal also calls this, on a thread of its own.
+    /// Like [`Interrupt::catch`]. Each signal also calls `notify`, on the thread that waits for signals.
     pub(crate) fn with(mut notify: impl FnMut() + Send + 'static) -> Result<Self, Failure> {
         let mut wanted = vec![SIGINT, SIGTERM];
-        // nohup(1) ignores it so that the program outlives its terminal.
+        // nohup(1) ignores SIGHUP so that the program continues without its terminal.
         if !is_ignored(SIGHUP) {
             wanted.push(SIGHUP);
         }
-        let mut signals =
-            Signals::new(wanted).map_err(|error| Failure::system("cannot mind signals", &error))?;
+        let mut signals = Signals::new(wanted)
+            .map_err(|error| Failure::system("cannot catch signals", &error))?;
         let flag = Arc::new(AtomicBool::new(false));
         let set = Arc::clone(&flag);
         thread::spawn(move || {
@@ -46,7 +46,7 @@ impl Interrupt {
                 notify();
                 let since = first.get_or_insert_with(Instant::now).elapsed();
                 if since > TOGETHER {
-                    // It does not come back; where it fails the process just goes on.
+                    // Ends the process. If that fails, the process continues.
                     drop(emulate_default_handler(signal));
                 }
             }
@@ -54,13 +54,13 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
-    /// Whether a signal came.
+    /// Whether a signal has arrived.
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Whether this process was started with the signal ignored, `SigIgn` of `proc_pid_status(5)`.
+/// Whether this process ignores the signal, from `SigIgn` of `proc_pid_status(5)`.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! `sockbroker handles` and `sockbroker sessions`: what is open.
+//! `sockbroker handles` and `sockbroker sessions`: list open handles and sessions.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -28,12 +28,12 @@ pub(crate) fn handles(global: &Global, args: &HandlesArgs) -> Result<Exit, Failu
         return Ok(Exit::Done);
     };
     let (signals, changed) = mpsc::channel();
-    // Nobody listens any more when the program ends.
+    // The receiver is gone when the program ends.
     let interrupt = Interrupt::with(move || signals.send(()).unwrap_or_default())?;
     loop {
         screen.clear()?;
         print_handles(&mut screen, global, &connection, args)?;
-        // Until the time is over, or a signal came.
+        // Wait for the period, or until a signal arrives.
         changed.recv_timeout(Duration::from_secs_f64(period)).unwrap_or_default();
         if interrupt.is_set() {
             return Ok(Exit::Done);
@@ -51,7 +51,7 @@ fn print_handles(
     if global.json {
         let object = |(session, handles)| json!({ "session": session, "handles": handles });
         let all: Value = listed.into_iter().map(object).collect();
-        // One after the other they are lines.
+        // Repeated lists are JSON Lines.
         return if args.watch.is_some() { screen.line(all) } else { screen.json(&all) };
     }
     let mut table = Table::new(&HANDLE_COLUMNS);
@@ -63,10 +63,9 @@ fn print_handles(
     table.print(screen)
 }
 
-/// The number of a session, and its handles.
+/// A session number and the handles of that session.
 type SessionHandles = (u64, Vec<HandleInfo>);
 
-/// Handles by session, as they are now.
 fn list_handles(
     connection: &Connection,
     args: &HandlesArgs,
@@ -80,12 +79,12 @@ fn list_handles(
     }
     if args.all {
         let sessions: Vec<SessionSummary> = connection.call_typed("admin.sessions", json!({}))?;
-        // One may have ended since.
+        // Skip a session that has ended since the list was made.
         return Ok(sessions.iter().filter_map(|summary| of(summary.session).ok()).collect());
     }
     let mine = connection.call_typed("session.handles", json!({ "all_sessions": true }));
     let handles: Vec<HandleInfo> = match mine {
-        // In a session that gave rights up it lists what is its own.
+        // A restricted session can list only its own handles.
         Err(failure) if failure.exit() == Exit::Failed && !failure.is_denied() => {
             connection.call_typed("session.handles", json!({}))?
         }
@@ -146,19 +145,19 @@ pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The name of a number among the constants of this kind: `AF_INET` for 2.
+/// Returns the name of the constant with this prefix and value, such as `AF_INET` for 2, else the number.
 fn constant_name(prefix: &str, number: i32) -> String {
     let same =
         |(name, value): &(&str, i64)| name.starts_with(prefix) && *value == i64::from(number);
     constant::names().find(same).map_or_else(|| number.to_string(), |(name, _)| name.to_owned())
 }
 
-/// An address as people write it.
+/// Formats an address in its usual notation.
 fn address(address: &AddressValue) -> String {
     let value = serde_json::to_value(address).unwrap_or_default();
     match &value {
         Value::Null => "-".to_owned(),
-        // Names of the abstract namespace begin with NUL.
+        // A name in the abstract namespace begins with NUL.
         Value::String(path) => path.replace('\0', "@"),
         Value::Array(items) => match items.as_slice() {
             [Value::String(host), Value::Number(port)] => format!("{host}:{port}"),
@@ -171,7 +170,7 @@ fn address(address: &AddressValue) -> String {
     }
 }
 
-/// Seconds as people read them.
+/// Formats seconds with a suitable unit.
 fn age(seconds: f64) -> String {
     if seconds < 60.0 {
         format!("{seconds:.1} s")
@@ -187,14 +186,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_the_names_of_the_module() {
+    fn constants_are_shown_by_name() {
         assert_eq!(constant_name("AF_", 2), "AF_INET");
         assert_eq!(constant_name("SOCK_", 3), "SOCK_RAW");
         assert_eq!(constant_name("AF_", 9999), "9999");
     }
 
     #[test]
-    fn addresses_are_written_as_people_write_them() {
+    fn addresses_are_shown_in_their_usual_notation() {
         let of = |value: Value| address(&serde_json::from_value(value).unwrap());
         assert_eq!(of(json!(["127.0.0.1", 80])), "127.0.0.1:80");
         assert_eq!(of(json!(["::1", 80, 0, 0])), "[::1]:80");
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_have_the_unit_that_suits_them() {
+    fn ages_are_shown_with_a_suitable_unit() {
         assert_eq!([age(0.26), age(90.0), age(5400.0)], ["0.3 s", "1.5 min", "1.5 h"]);
     }
 }

@@ -1,7 +1,7 @@
 //! `sockbroker`: the command line of the broker.
 //!
-//! One module a subcommand. What they share: [`args`] the words of the command line, [`connection`] the
-//! way to a broker, [`failure`] the one line that says what went wrong, [`screen`] what people see.
+//! Each subcommand is a module. They share [`args`] (the command line), [`connection`] (the connection
+//! to a broker), [`failure`] (the error line and the exit code) and [`screen`] (standard output).
 
 #![forbid(unsafe_code)]
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             let line = failure.to_string();
             if !line.is_empty() {
-                // Nobody is left to tell if even this fails.
+                // Best effort: the exit code reports the failure too.
                 drop(writeln!(std::io::stderr(), "sockbroker: {line}"));
             }
             failure.exit().into()

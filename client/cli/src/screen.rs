@@ -1,4 +1,4 @@
-//! What people see: standard output, with colours on a terminal alone.
+//! Standard output, with colours if it is a terminal, and status lines on standard error.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, StdoutLock, Write};
@@ -7,16 +7,16 @@ use serde_json::Value;
 
 use crate::failure::{Exit, Failure};
 
-/// A look of some words.
+/// The style of a text on a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// Headings.
+    /// A heading.
     Bold,
-    /// What is of less interest.
+    /// A detail.
     Dim,
-    /// What went well.
+    /// A success.
     Good,
-    /// What did not.
+    /// A failure.
     Bad,
 }
 
@@ -28,39 +28,38 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// Standard output, coloured if it is a terminal and the user did not object by `NO_COLOR`
-    /// (no-color.org: set and not empty).
+    /// Opens standard output. It has colours if it is a terminal and `NO_COLOR` is not set to a text
+    /// (no-color.org).
     pub(crate) fn new() -> Self {
         let objected = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let coloured = !objected && io::stdout().is_terminal();
         Self { output: io::stdout().lock(), coloured }
     }
 
-    /// Prints a line.
     pub(crate) fn line(&mut self, line: impl fmt::Display) -> Result<(), Failure> {
         writeln!(self.output, "{line}").and_then(|()| self.output.flush()).or_else(lost)
     }
 
-    /// Begins again at the top of a terminal; elsewhere what comes next follows.
+    /// Clears the terminal. If the output is not a terminal, does nothing.
     pub(crate) fn clear(&mut self) -> Result<(), Failure> {
         if !io::stdout().is_terminal() {
             return Ok(());
         }
-        // The first line and column, and then erase to the end of the screen.
+        // Move to the first line and column, then erase to the end of the screen.
         self.bytes(b"\x1b[H\x1b[J")
     }
 
-    /// Prints bytes as they are.
+    /// Prints bytes unchanged.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.output.write_all(bytes).and_then(|()| self.output.flush()).or_else(lost)
     }
 
-    /// Prints a value as JSON: over several lines, as people read it.
+    /// Prints a value as indented JSON.
     pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
         self.line(format_args!("{value:#}"))
     }
 
-    /// Words with a look, if there are colours.
+    /// Returns the text in this style, or unchanged if the output has no colours.
     pub(crate) fn look(&self, look: Style, words: &str) -> String {
         if !self.coloured || words.is_empty() {
             return words.to_owned();
@@ -80,8 +79,8 @@ pub(crate) fn report(line: &str) {
     drop(writeln!(io::stderr(), "{line}"));
 }
 
-/// Standard output is gone. A reader that has seen enough, such as `head`, is no failure to talk of.
-#[expect(clippy::needless_pass_by_value, reason = "the form that or_else takes")]
+/// The failure of writing to standard output. A reader that has closed it, such as `head`, is not reported.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that or_else requires")]
 fn lost(error: io::Error) -> Result<(), Failure> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Err(Failure::new(Exit::Stream, ""));

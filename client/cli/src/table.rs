@@ -1,9 +1,9 @@
-//! Aligned columns.
+//! A table with aligned columns.
 
 use crate::failure::Failure;
 use crate::screen::{Screen, Style};
 
-/// Lines of cells under headings.
+/// Rows of cells under headings.
 #[derive(Debug)]
 pub(crate) struct Table {
     headings: Vec<&'static str>,
@@ -11,17 +11,16 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// An empty table. Columns whose heading ends in `#` hold numbers and stand to the right.
+    /// Creates an empty table. A column is aligned to the right if its heading ends in `#`, which is not printed.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
         Self { headings: headings.to_vec(), lines: Vec::new() }
     }
 
-    /// Adds a line with a cell for each heading.
+    /// Adds a row with a cell for each heading.
     pub(crate) fn line(&mut self, cells: Vec<String>) {
         self.lines.push(cells);
     }
 
-    /// Prints it.
     pub(crate) fn print(&self, screen: &mut Screen) -> Result<(), Failure> {
         let widths = self.widths();
         let headings: Vec<_> =

@@ -1,4 +1,4 @@
-//! Parameters from words of the command line.
+//! Parses parameters and times of the command line.
 
 use std::fs;
 use std::io::Read as _;
@@ -8,19 +8,20 @@ use sockbroker_proto::bytes::Bytes;
 
 use crate::failure::Failure;
 
-/// The parameters of a call: `NAME=VALUE` words, or one JSON array or object.
+/// Parses the parameters of a call: arguments `NAME=VALUE`, or one JSON array or object.
 pub(crate) fn parameters(words: &[String]) -> Result<Value, Failure> {
     if let [word] = words
         && word.trim_start().starts_with(['[', '{'])
     {
-        return serde_json::from_str(word)
-            .map_err(|error| Failure::usage(format!("the parameters are no JSON: {error}")));
+        return serde_json::from_str(word).map_err(|error| {
+            Failure::usage(format!("cannot read the parameters as JSON: {error}"))
+        });
     }
     let mut named = Map::new();
     for word in words {
         let (name, value) = split(word)?;
         if named.insert(name.to_owned(), read(name, value)?).is_some() {
-            return Err(Failure::usage(format!("{name} is given twice")));
+            return Err(Failure::usage(format!("parameter {name} is given twice")));
         }
     }
     Ok(Value::Object(named))
@@ -32,7 +33,7 @@ fn split(word: &str) -> Result<(&str, &str), Failure> {
     };
     word.split_once('=').filter(|(name, _)| is_name(name)).ok_or_else(|| {
         Failure::usage(format!(
-            "{word:?} is neither NAME=VALUE nor, as the only word, a JSON array or object"
+            "cannot read parameter {word:?}: write NAME=VALUE, or one JSON array or object alone"
         ))
     })
 }
@@ -56,11 +57,11 @@ fn file(path: &str) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A time in seconds that is neither negative nor endless.
+/// Parses a time in seconds that is finite and not negative.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds, 0 or more".to_owned()),
+        _ => Err("expected a number of seconds from 0 to 1e9".to_owned()),
     }
 }
 
@@ -69,7 +70,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn times_are_neither_negative_nor_endless() {
+    fn times_are_finite_and_not_negative() {
         assert_eq!(seconds("0.25"), Ok(0.25));
         for wrong in ["-1", "inf", "NaN", "soon", ""] {
             assert!(seconds(wrong).is_err(), "{wrong}");
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_json_where_they_can_be_and_else_text() {
+    fn values_are_json_if_they_parse_else_strings() {
         let words = ["a=1", "b=AF_INET", "c=[\"x\",2]", "d=null", "e=", "f=\"1\"", "g=a=b", "h={"];
         let expected = json!({
             "a": 1, "b": "AF_INET", "c": ["x", 2], "d": null, "e": "", "f": "1", "g": "a=b", "h": "{"
@@ -93,23 +94,23 @@ mod tests {
     }
 
     #[test]
-    fn one_array_or_object_is_the_parameters() {
+    fn one_array_or_object_is_all_parameters() {
         assert_eq!(of(&["[80]"]).unwrap(), json!([80]));
         assert_eq!(of(&[" {\"x\": 1}"]).unwrap(), json!({ "x": 1 }));
-        assert!(of(&["[80"]).unwrap_err().to_string().contains("no JSON"));
+        assert!(of(&["[80"]).unwrap_err().to_string().contains("as JSON"));
     }
 
     #[test]
-    fn words_that_are_no_parameters_are_refused_with_the_word() {
+    fn argument_without_name_and_value_is_refused() {
         for wrong in [&["80"][..], &["=1"], &["a b=1"], &["a=1", "[2]"]] {
             let failure = of(wrong).unwrap_err().to_string();
             assert!(failure.contains("NAME=VALUE"), "{failure}");
         }
-        assert_eq!(of(&["a=1", "a=2"]).unwrap_err().to_string(), "a is given twice");
+        assert_eq!(of(&["a=1", "a=2"]).unwrap_err().to_string(), "parameter a is given twice");
     }
 
     #[test]
-    fn a_file_is_given_as_base64() {
+    fn file_parameter_is_passed_as_base64() {
         let folder = sockbroker_test_support::Folder::new();
         let path = folder.write("bytes", "hello");
         let word = format!("bytes=@{}", path.display());

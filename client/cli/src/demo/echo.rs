@@ -1,4 +1,4 @@
-//! The echo server and client of Python's documentation, call by call.
+//! The echo server and client of the documentation of Python's `socket` module, call by call.
 
 use serde_json::{Value, json};
 use sockbroker_proto::bytes::Bytes;
@@ -6,12 +6,12 @@ use sockbroker_proto::bytes::Bytes;
 use super::trace::{Trace, handle};
 use crate::failure::{Exit, Failure};
 
-/// The documentation's port and its words.
+/// The port and the text of that documentation.
 const PORT: u16 = 50007;
 const HELLO: &[u8] = b"Hello, world";
 
-/// Both ends of the echo over a loopback address. Connecting does not wait for `accept`, so one
-/// thread is enough.
+/// Runs both ends of the echo over a loopback address. One thread is enough, because `connect` does not
+/// wait for `accept`.
 pub(super) fn run(trace: &mut Trace, host: &str) -> Result<(), Failure> {
     let hello = json!(Bytes::Inline(HELLO.to_vec()));
     let found =
@@ -19,7 +19,9 @@ pub(super) fn run(trace: &mut Trace, host: &str) -> Result<(), Failure> {
     let Some([family, kind, proto, _, address]) =
         found.get(0).and_then(Value::as_array).map(Vec::as_slice)
     else {
-        return Err(Failure::protocol(format!("{host} has no address")));
+        return Err(Failure::protocol(format!(
+            "cannot resolve {host}: the broker returned no address"
+        )));
     };
     let listener = handle(&trace.call("socket.socket", json!([family, kind, proto]))?)?;
     trace.call_untraced("socket.setsockopt", json!([listener, "SOL_SOCKET", "SO_REUSEADDR", 1]))?;
@@ -36,7 +38,10 @@ pub(super) fn run(trace: &mut Trace, host: &str) -> Result<(), Failure> {
         trace.call_untraced("socket.close", json!([socket]))?;
     }
     if echoed.get("data") != Some(&hello) {
-        return Err(Failure::new(Exit::Failed, format!("the echo is another: {echoed}")));
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("the echo differs from what was sent: {echoed}"),
+        ));
     }
-    trace.outcome("\"Hello, world\" went there and came back")
+    trace.outcome("the server echoed \"Hello, world\"")
 }

@@ -1,4 +1,4 @@
-//! Where the demonstration happens: namespaces, a broker that has privileges, a client without.
+//! The environment of the demonstration: new namespaces, a broker with capabilities, a client without.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,11 @@ use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 use crate::screen::{Screen, Style};
 
-/// What the broker gets, by name.
+/// The capabilities of the broker, with their names.
 const GRANTED: [(Capability, &str); 2] =
     [(Capability::NetRaw, "CAP_NET_RAW"), (Capability::NetAdmin, "CAP_NET_ADMIN")];
-/// Settings that forbid user namespaces to ordinary users: file, value that forbids, what to set.
+/// Settings that forbid user namespaces to unprivileged users: the file, the value that forbids them, and
+/// the setting that allows them.
 const SETTINGS: [(&str, &str, &str); 3] = [
     ("user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
@@ -25,36 +26,32 @@ const SETTINGS: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Makes the place, starts the broker in it, and gives every capability up.
+/// Enters new namespaces, starts a broker there, and drops all capabilities of this process.
 pub(super) fn prepare(screen: &mut Screen) -> Result<Connection, Failure> {
     let made = enter().map_err(|error| namespace_failure(&error))?;
     interface::bring_up("lo").map_err(|error| namespace_failure(&error))?;
     let uid = process::effective_uid();
-    print_fact(
-        screen,
-        "namespaces",
-        &format!("{made}, with a loopback interface and nothing else"),
-    )?;
+    print_fact(screen, "namespaces", &format!("{made}, with only a loopback interface"))?;
     let (capabilities, names): (Vec<_>, Vec<_>) = GRANTED.into_iter().unzip();
     capability::hand_down(&capabilities)
-        .map_err(|error| Failure::system("cannot hand capabilities down", &error))?;
+        .map_err(|error| Failure::system("cannot pass capabilities to the broker", &error))?;
     let connection = Connection::private()?;
     // Wait until the broker answers, so that no timed call includes its start.
     connection.call("session.info", json!({}))?;
     print_fact(
         screen,
         "broker",
-        &format!("started here by uid {uid} with {}", names.join(" and ")),
+        &format!("started in them by uid {uid}, with {}", names.join(" and ")),
     )?;
     capability::give_all_up()
-        .map_err(|error| Failure::system("cannot give capabilities up", &error))?;
+        .map_err(|error| Failure::system("cannot drop capabilities", &error))?;
     let none = capability::has_none()
-        .map_err(|error| Failure::system("cannot read capabilities", &error))?;
+        .map_err(|error| Failure::system("cannot read the capabilities of this process", &error))?;
     if !none {
-        let text = "capabilities are left after all were given up";
+        let text = "cannot drop capabilities: some remain";
         return Err(Failure::new(Exit::System, text));
     }
-    print_fact(screen, "this program", "no capability left, and none to be gained (no_new_privs)")?;
+    print_fact(screen, "this program", "no capabilities, and no_new_privs prevents new ones")?;
     screen.line("")?;
     Ok(connection)
 }
@@ -64,18 +61,18 @@ fn print_fact(screen: &mut Screen, what: &str, how: &str) -> Result<(), Failure>
     screen.line(format_args!("  {what}{how}"))
 }
 
-/// Enters new namespaces; root can do without the user namespace.
+/// Enters new namespaces and returns their description. Root does not need a user namespace.
 fn enter() -> io::Result<&'static str> {
     match namespace::enter_user_and_network() {
-        Ok(()) => Ok("a user and a network namespace of their own"),
+        Ok(()) => Ok("a new user namespace and a new network namespace"),
         Err(_refused) if process::effective_uid() == 0 => {
-            namespace::enter_network().map(|()| "a network namespace of its own (as root)")
+            namespace::enter_network().map(|()| "a new network namespace (as root)")
         }
         Err(error) => Err(error),
     }
 }
 
-/// Why there is no demonstration here, and what to do about it.
+/// The failure of creating namespaces, with what to do about it.
 fn namespace_failure(error: &io::Error) -> Failure {
     let found = SETTINGS.into_iter().filter(|(file, forbids, _)| {
         let value = fs::read_to_string(format!("/proc/sys/{file}"));
@@ -87,7 +84,7 @@ fn namespace_failure(error: &io::Error) -> Failure {
     } else {
         format!("as root, {}", found.join(" and "))
     };
-    let reason = Failure::system("the system forbids user namespaces", error);
+    let reason = Failure::system("cannot create a user namespace", error);
     Failure::new(Exit::Forbidden, format!("{reason}; {remedy}; or run the demo as root"))
 }
 
@@ -96,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_namespaces_are_forbidden_the_failure_says_what_to_do() {
+    fn refused_namespaces_report_what_to_do() {
         let failure = namespace_failure(&io::Error::from_raw_os_error(libc::EPERM));
         assert_eq!(failure.exit(), Exit::Forbidden);
         let line = failure.to_string();

@@ -1,4 +1,4 @@
-//! An ICMP echo by a raw socket.
+//! An ICMP echo request through a raw socket.
 
 use std::time::Instant;
 
@@ -9,9 +9,9 @@ use super::trace::{Trace, handle};
 use crate::failure::{Exit, Failure};
 use crate::ping::packet::{self, Message, Version};
 
-/// Bytes of data, as ping(8) has them.
+/// Bytes of data in a request, the default of ping(8).
 const SIZE: usize = 56;
-/// Messages that may come before the reply; on the loopback the request itself is one.
+/// The most messages to read until the reply arrives. On the loopback interface the request arrives too.
 const MAX_MESSAGES: usize = 8;
 
 /// Sends a request and waits for its reply.
@@ -30,10 +30,10 @@ pub(super) fn run(trace: &mut Trace) -> Result<(), Failure> {
             return trace.outcome(&format!("{length} bytes from 127.0.0.1 after {time} \u{b5}s"));
         }
     }
-    Err(Failure::new(Exit::Failed, "no reply to the ping"))
+    Err(Failure::new(Exit::Failed, "cannot ping 127.0.0.1: no reply arrived"))
 }
 
-/// The length of the reply, if it is ours.
+/// Returns the length of the reply, if `received` is the reply to our request.
 fn reply(received: &Value) -> Option<usize> {
     let data = serde_json::from_value(received.get("data")?.clone()).ok()?;
     let Bytes::Inline(data) = data else { return None };

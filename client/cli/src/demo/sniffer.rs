@@ -1,4 +1,4 @@
-//! The sniffer of Python's documentation, and something for it to hear.
+//! The network sniffer of the documentation of Python's `socket` module, and packets for it to capture.
 
 use serde_json::{Value, json};
 use sockbroker_proto::bytes::Bytes;
@@ -9,10 +9,10 @@ use crate::sniff::decode;
 
 /// IPv4, `linux/if_ether.h`.
 const ETH_P_IP: u16 = 0x0800;
-/// What is to be heard: a handshake and its end, and a datagram.
+/// The packets of one TCP connection and one datagram.
 const EXPECTED: usize = 5;
 
-/// Listens, makes some traffic, and tells what was heard.
+/// Captures some traffic with `SIO_RCVALL` and prints each packet.
 pub(super) fn run(trace: &mut Trace) -> Result<(), Failure> {
     let made = trace.call("socket.socket", json!(["AF_INET", "SOCK_RAW", "IPPROTO_IP"]))?;
     let sniffer = handle(&made)?;
@@ -31,13 +31,16 @@ pub(super) fn run(trace: &mut Trace) -> Result<(), Failure> {
     captured.iter().try_for_each(|line| trace.line(line))?;
     for kind in ["TCP [S]", "UDP length 5"] {
         if !captured.iter().any(|line| line.contains(kind)) {
-            return Err(Failure::new(Exit::Failed, format!("the sniffer did not hear {kind}")));
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("the sniffer captured no packet with {kind}"),
+            ));
         }
     }
-    trace.outcome("the sniffer heard a TCP handshake and a datagram")
+    trace.outcome("the sniffer captured a TCP handshake and a datagram")
 }
 
-/// A connection that is made and a datagram.
+/// Opens and closes a TCP connection and sends a datagram.
 fn traffic(trace: &mut Trace) -> Result<(), Failure> {
     let listener =
         handle(&trace.call_untraced("socket.create_server", json!([["127.0.0.1", 0]]))?)?;
@@ -57,6 +60,8 @@ fn decoded(received: &Value) -> Result<String, Failure> {
     let data = received.get("data").cloned().unwrap_or_default();
     match serde_json::from_value(data) {
         Ok(Bytes::Inline(data)) => Ok(decode::payload(ETH_P_IP, &data)),
-        _ => Err(Failure::protocol("the sniffer received no bytes")),
+        _ => Err(Failure::protocol(
+            "socket.recvfrom: cannot read the broker's answer: it has no bytes",
+        )),
     }
 }

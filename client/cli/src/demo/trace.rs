@@ -1,4 +1,4 @@
-//! Calls that are shown: what went over the wire, what came back, how long it took.
+//! Calls that are printed: the parameters, the result, and how long the call took.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::screen::{Screen, Style};
 
-/// Characters of parameters and of results that are shown.
+/// The most characters of the parameters and of the result on one line.
 const SENT_WIDTH: usize = 44;
 const RESULT_WIDTH: usize = 40;
 
-/// The broker, and the screen that its calls are shown on.
+/// A connection to a broker that prints its calls, like strace(1).
 #[derive(Debug)]
 pub(super) struct Trace {
     connection: Connection,
@@ -22,17 +22,16 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// Shows calls to this broker.
     pub(super) fn new(connection: Connection, screen: Screen) -> Self {
         Self { connection, screen, times: Vec::new(), start: Instant::now() }
     }
 
-    /// Begins a step.
+    /// Prints the heading of a step.
     pub(super) fn heading(&mut self, text: &str) -> Result<(), Failure> {
         heading(&mut self.screen, text)
     }
 
-    /// Calls a method and shows it.
+    /// Calls a method and prints the call.
     pub(super) fn call(&mut self, method: &str, parameters: Value) -> Result<Value, Failure> {
         let sent = parameters.to_string();
         let start = Instant::now();
@@ -47,7 +46,7 @@ impl Trace {
         Ok(result)
     }
 
-    /// Calls a method that the story does not turn on: it is not shown.
+    /// Calls a method of lesser interest, without printing it.
     pub(super) fn call_untraced(
         &mut self,
         method: &str,
@@ -56,18 +55,18 @@ impl Trace {
         self.connection.call(method, parameters)
     }
 
-    /// Tells what a step has shown.
+    /// Prints the result of a step.
     pub(super) fn outcome(&mut self, text: &str) -> Result<(), Failure> {
         let text = self.screen.look(Style::Good, text);
         self.screen.line(format_args!("  {text}\n"))
     }
 
-    /// Tells something in between.
+    /// Prints a line within a step.
     pub(super) fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.screen.line(format_args!("  {text}"))
     }
 
-    /// Takes a step, unless the machine has no IPv6, which is said.
+    /// Runs a step that needs IPv6. On a machine without IPv6 it prints that the step is skipped.
     pub(super) fn skip_without_ipv6(
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<(), Failure>,
@@ -78,23 +77,23 @@ impl Trace {
                     .contains(&failure.errno()) =>
             {
                 let text =
-                    self.screen.look(Style::Bad, "left out: this machine has IPv6 switched off");
+                    self.screen.look(Style::Bad, "skipped: IPv6 is disabled on this machine");
                 self.screen.line(format_args!("  {text}\n"))
             }
             result => result,
         }
     }
 
-    /// Tells how it went.
+    /// Prints how many calls were made and how long they took.
     pub(super) fn summary(&mut self) -> Result<(), Failure> {
         self.times.sort_unstable();
         let count = self.times.len();
         let median = self.times.get(count / 2).map_or(0, Duration::as_micros);
         let whole = self.start.elapsed().as_millis();
-        let text = format!("{count} calls in {whole} ms, half of them under {median} \u{b5}s.");
+        let text = format!("{count} calls in {whole} ms, median {median} \u{b5}s.");
         let text = self.screen.look(Style::Bold, &text);
         self.screen.line(text)?;
-        self.screen.line("Everything went as told. Next: cargo test --workspace")
+        self.screen.line("All steps succeeded. Next: cargo test --workspace")
     }
 }
 
@@ -112,7 +111,7 @@ pub(super) fn handle(made: &Value) -> Result<u64, Failure> {
     })
 }
 
-/// The beginning of a text that is too long for a line.
+/// Returns the text, cut to at most `most` characters.
 fn shortened(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
@@ -126,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_are_shortened_and_others_are_not() {
+    fn only_long_texts_are_shortened() {
         assert_eq!(shortened("[1]", 3), "[1]");
         let shown = shortened(&"\u{e9}".repeat(200), 60);
         assert_eq!(shown.chars().count(), 60);

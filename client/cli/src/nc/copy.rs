@@ -1,4 +1,4 @@
-//! Standard input to the socket, and the socket to standard output, at the same time.
+//! Copies standard input to the socket and the socket to standard output, concurrently.
 
 use std::io::{self, StdoutLock, Write as _};
 use std::net::Shutdown;
@@ -15,10 +15,10 @@ use super::open::Opened;
 use crate::connection::failure;
 use crate::failure::{Exit, Failure};
 
-/// Bytes that are taken at a time; more than a datagram can have.
+/// The size of the receive buffer; larger than any datagram.
 const CHUNK: usize = 256 << 10;
 
-/// Bytes that went each way.
+/// Counts the bytes that were sent and received.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     sent: AtomicU64,
@@ -26,12 +26,10 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Bytes sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Bytes received.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -41,10 +39,10 @@ impl Traffic {
     }
 }
 
-/// Why sending ended early.
+/// The failure of the sending thread, if it failed.
 type SharedFailure = Arc<Mutex<Option<Failure>>>;
 
-/// Copies until the peer ends, or until nothing came or went for `wait`.
+/// Copies until the peer closes the connection, or until no data was sent or received for `wait`.
 pub(crate) fn copy_both_ways(
     opened: Opened,
     wait: Option<Duration>,
@@ -64,12 +62,12 @@ pub(crate) fn copy_both_ways(
         input: Arc::clone(input),
         ended: Arc::clone(&ended),
     };
-    // It may still wait for standard input when all is over.
+    // The thread can still wait for standard input when the connection has ended, so nothing joins it.
     thread::spawn(move || sender.run());
     let received = receive(&socket, is_stream, traffic);
     ended.store(true, Ordering::Relaxed);
     let taken = shared_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // A peer that is gone is noticed on both sides; the sending one knows better why.
+    // Both threads notice a closed connection. The error of the sending thread is more precise.
     taken.map_or(received, Err)
 }
 
@@ -92,7 +90,7 @@ fn receive(socket: &Socket, is_stream: bool, traffic: &Traffic) -> Result<(), Fa
     }
 }
 
-/// Writes the datagrams of all senders, until nothing came for `wait`.
+/// Writes the datagrams of all senders to standard output, until none arrives for `wait`.
 pub(crate) fn receive_datagrams(socket: &Socket, wait: Option<Duration>) -> Result<(), Failure> {
     socket.set_timeout(wait).map_err(|error| failure("settimeout", &error))?;
     let mut buffer = vec![0; CHUNK];
@@ -108,7 +106,7 @@ pub(crate) fn receive_datagrams(socket: &Socket, wait: Option<Duration>) -> Resu
 
 fn write(output: &mut StdoutLock<'_>, data: &[u8]) -> Result<(), Failure> {
     match output.write_all(data).and_then(|()| output.flush()) {
-        // The reader has seen enough.
+        // The reader has closed standard output.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             Err(Failure::new(Exit::Stream, ""))
         }
@@ -116,14 +114,14 @@ fn write(output: &mut StdoutLock<'_>, data: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// The way out.
+/// Copies standard input to the socket, on its own thread.
 struct Sender {
     socket: Arc<Socket>,
     is_stream: bool,
     traffic: Arc<Traffic>,
     shared_failure: SharedFailure,
     input: Arc<Input>,
-    /// Whether the connection is over.
+    /// Whether the connection has ended.
     ended: Arc<AtomicBool>,
 }
 
@@ -131,7 +129,7 @@ impl Sender {
     fn run(self) {
         if let Err(failed) = self.send_all() {
             *self.shared_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
-            // Wakes the other side; a socket that is gone needs no waking.
+            // Wakes the receiving thread. An error means that the connection has ended already.
             drop(self.socket.shutdown(Shutdown::Both));
         }
     }
@@ -162,7 +160,7 @@ impl Sender {
         if !self.is_stream {
             return Ok(());
         }
-        // The peer sees the end of the stream and can still answer, unless it is gone.
+        // The peer reads the end of the stream and can still answer. ENOTCONN: the peer has closed already.
         match self.socket.shutdown(Shutdown::Write) {
             Err(error) if error.errno() != Some(libc::ENOTCONN) => Err(failure("shutdown", &error)),
             _ => Ok(()),

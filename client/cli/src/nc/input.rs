@@ -1,4 +1,4 @@
-//! Standard input, read by one thread for all connections that follow each other.
+//! Reads standard input on one thread, which serves successive connections.
 
 use std::io::{self, Read as _};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -6,34 +6,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes that are taken at a time from a stream.
+/// The size of one read for a stream.
 const CHUNK: usize = 256 << 10;
-/// The most that one UDP datagram carries, `udp(7)`.
+/// The most bytes in a UDP datagram, `udp(7)`.
 const DATAGRAM: usize = 65_507;
-/// How often a sender looks whether its connection ended.
+/// How often a sender checks whether its connection has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What standard input gave.
+/// The result of reading standard input.
 #[derive(Debug)]
 pub(super) enum Chunk {
-    /// Bytes.
+    /// Bytes were read.
     Data(Vec<u8>),
-    /// Nothing yet.
+    /// No bytes arrived in time.
     Nothing,
-    /// Its end.
+    /// Standard input has ended.
     End,
 }
 
-/// Standard input.
 #[derive(Debug)]
 pub(super) struct Input {
     chunks: Mutex<Receiver<io::Result<Vec<u8>>>>,
-    /// A piece that was taken for a connection which had ended.
+    /// A chunk for the next connection: the connection that read it had ended.
     returned: Mutex<Option<Vec<u8>>>,
 }
 
 impl Input {
-    /// Reads from now on, one piece ahead.
+    /// Starts the reading thread. It reads at most one chunk ahead.
     pub(super) fn begin(is_stream: bool) -> Arc<Self> {
         let (give, take) = mpsc::sync_channel(1);
         thread::spawn(move || {
@@ -46,7 +45,7 @@ impl Input {
                     Err(error) => Err(error),
                 };
                 let failed = read.is_err();
-                // Nobody takes it when the program ends.
+                // The receiver is gone when the program ends.
                 if give.send(read).is_err() || failed {
                     return;
                 }
@@ -55,7 +54,7 @@ impl Input {
         Arc::new(Self { chunks: Mutex::new(take), returned: Mutex::default() })
     }
 
-    /// The next piece, after a short wait.
+    /// Returns the next chunk. Waits for a short time.
     pub(super) fn next(&self) -> io::Result<Chunk> {
         let chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chunk) = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -68,7 +67,7 @@ impl Input {
         }
     }
 
-    /// Leaves a piece to the next connection.
+    /// Keeps a chunk for the next connection.
     pub(super) fn put_back(&self, chunk: Vec<u8>) {
         *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(chunk);
     }

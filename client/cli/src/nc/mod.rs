@@ -1,4 +1,4 @@
-//! `sockbroker nc`: standard input and output on a socket of the broker.
+//! `sockbroker nc`: connects standard input and output to a socket of the broker.
 
 mod args;
 mod ports;
@@ -20,12 +20,12 @@ use input::Input;
 use open::Opened;
 use progress::Progress;
 
-/// Opens the socket and copies until the end.
+/// Opens the socket and copies until the connection ends.
 pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
     if global.json || global.session.is_some() {
-        return Err(Failure::usage("nc takes neither --json nor --session"));
+        return Err(Failure::usage("nc does not accept --json or --session"));
     }
-    // Wrong ones are not a matter of a broker.
+    // Check the ports before connecting to a broker.
     let ports = ports(args)?;
     args.source_port.as_deref().map(ports::local).transpose()?;
     let connection = Connection::connect(global)?;
@@ -45,7 +45,7 @@ pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
     copy(args, opened, &input).map(|()| Exit::Done)
 }
 
-/// The ports to connect to, or the one to listen on; none for sockets without.
+/// Returns the ports to connect to, or the port to listen on. Unix and raw sockets have none.
 fn ports(args: &NcArgs) -> Result<Vec<String>, Failure> {
     match (&args.port, args.listen) {
         (Some(port), true) => Ok(vec![ports::local(port)?]),
@@ -56,7 +56,7 @@ fn ports(args: &NcArgs) -> Result<Vec<String>, Failure> {
     }
 }
 
-/// How long connecting and silence may take.
+/// The timeout for connecting and for receiving.
 fn wait(args: &NcArgs) -> Option<Duration> {
     args.wait.map(Duration::from_secs_f64).filter(|wait| !wait.is_zero())
 }
@@ -71,7 +71,7 @@ fn copy(args: &NcArgs, opened: Opened, input: &Arc<Input>) -> Result<(), Failure
     result
 }
 
-/// Takes one connection after the other, or the datagrams of all.
+/// Accepts one connection after the other, or receives the datagrams of all senders.
 fn serve(connection: &Connection, args: &NcArgs, port: Option<&str>) -> Result<(), Failure> {
     let bound = open::bound(connection, args, port)?;
     if !bound.is_stream {
@@ -81,24 +81,24 @@ fn serve(connection: &Connection, args: &NcArgs, port: Option<&str>) -> Result<(
     loop {
         match bound.accept().and_then(|opened| copy(args, opened, &input)) {
             Ok(()) => {}
-            // What a peer did is no reason to stop; only its connection failed.
+            // An error of one connection does not end the server.
             Err(failure) if failure.exit() == Exit::Failed => report(&failure.to_string()),
             Err(failure) => return Err(failure),
         }
     }
 }
 
-/// Connects to each port; fails if none can be connected to.
+/// Connects to each port. Fails if no connection succeeds.
 fn scan(connection: &Connection, args: &NcArgs, ports: &[String]) -> Result<(), Failure> {
     if args.unix {
         return open::connect(connection, args, None, wait(args)).map(drop);
     }
-    let mut found = Err(Failure::usage("there is no port to connect to"));
+    let mut found = Err(Failure::usage("cannot scan: there is no port to connect to"));
     for port in ports {
         match open::connect(connection, args, Some(port), wait(args)) {
             Ok(_opened) => found = Ok(()),
             Err(failure) if failure.exit() != Exit::Failed => return Err(failure),
-            // With -v it was reported already.
+            // With -v it has already been reported.
             Err(failure) if found.is_err() => found = Err(failure),
             Err(_failure) => {}
         }

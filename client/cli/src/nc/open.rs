@@ -1,4 +1,4 @@
-//! The socket that nc copies to and from.
+//! Opens the socket of nc: resolves names, connects, or listens.
 
 use std::time::Duration;
 
@@ -13,19 +13,18 @@ use crate::connection::{Connection, failure};
 use crate::failure::{Exit, Failure};
 use crate::screen::report;
 
-/// Datagrams that a scan sends, as netcat does.
+/// The datagrams that a scan of a UDP port sends, as netcat does.
 const PROBES: usize = 4;
 
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// The socket.
     pub(crate) socket: Socket,
-    /// Whether it carries a stream, which has an end, or messages.
+    /// Whether the socket carries a stream, which has an end, or messages.
     pub(crate) is_stream: bool,
 }
 
-/// Where to connect or bind, as `getaddrinfo` answers it.
+/// An address to connect or bind to, from `getaddrinfo`.
 #[derive(Debug)]
 struct Candidate {
     domain: Domain,
@@ -34,14 +33,14 @@ struct Candidate {
     address: Address,
 }
 
-/// Connects to the first address that works.
+/// Connects to the first address that accepts the connection.
 pub(crate) fn connect(
     connection: &Connection,
     args: &NcArgs,
     port: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Opened, Failure> {
-    let mut last = Failure::new(Exit::Failed, format!("{} has no address", args.host));
+    let mut last = no_address(&args.host);
     for candidate in candidates(connection, args, port)? {
         let is_stream = candidate.kind == Type::STREAM;
         let connected = connect_one(connection, args, &candidate, wait);
@@ -66,8 +65,8 @@ pub(crate) fn connect(
 }
 
 impl Opened {
-    /// Whether somebody is there: a stream is connected, and a datagram is not refused. As by netcat, an
-    /// answer to the first datagrams fails the later ones.
+    /// Tests whether the port is open. A stream is connected already. A datagram socket sends probes, as
+    /// netcat does: a refusal of the first ones makes a later one fail.
     fn probe(self) -> Result<Self, Failure> {
         if self.is_stream {
             return Ok(self);
@@ -79,7 +78,7 @@ impl Opened {
     }
 }
 
-/// The line that netcat prints of a connection.
+/// Returns the line that netcat prints for a connection.
 fn success(connection: &Connection, args: &NcArgs, port: Option<&str>) -> String {
     let Some(port) = port else { return format!("Connection to {} succeeded!", args.host) };
     let protocol = if args.udp { "udp" } else { "tcp" };
@@ -131,7 +130,7 @@ fn connect_one(
     Ok(socket)
 }
 
-/// Binds to what -s and -p say.
+/// Binds the socket to the address of -s and the port of -p.
 fn bind_source(
     connection: &Connection,
     args: &NcArgs,
@@ -149,34 +148,36 @@ fn bind_source(
         let peer = &candidate.address;
         Failure::new(
             Exit::Failed,
-            format!("connect to {peer}: the address of -s is of another family"),
+            format!("connect to {peer}: the address of -s has another address family"),
         )
     })?;
     socket.bind(&address).map_err(|error| failure(&format!("bind to {address}"), &error))
 }
 
-/// A socket that waits for peers.
+fn no_address(host: &str) -> Failure {
+    Failure::new(Exit::Failed, format!("cannot resolve {host}: the broker returned no address"))
+}
+
+/// A socket that is bound and waits for peers.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    /// The socket.
     pub(crate) socket: Socket,
-    /// Whether peers connect, or send messages.
+    /// Whether peers connect to the socket, or send messages.
     pub(crate) is_stream: bool,
 }
 
 impl Bound {
-    /// Waits for a connection.
     pub(crate) fn accept(&self) -> Result<Opened, Failure> {
         accept(&self.socket)
     }
 
-    /// Waits for one connection, or for the first datagram, whose sender becomes the peer.
+    /// Waits for one connection, or for the first datagram and connects to its sender.
     pub(crate) fn peer(self) -> Result<Opened, Failure> {
         if self.is_stream { self.accept() } else { connect_to_first_sender(self.socket) }
     }
 }
 
-/// Binds, and listens if the socket carries a stream.
+/// Binds a socket, and listens if it carries a stream.
 pub(crate) fn bound(
     connection: &Connection,
     args: &NcArgs,
@@ -185,11 +186,10 @@ pub(crate) fn bound(
     let candidate = if args.unix {
         unix(&args.host)
     } else {
-        // Where the port stands alone it is on every address.
+        // A port without a host means all addresses.
         let host = args.port.as_ref().map(|_| args.host.as_str());
         let found = resolve(connection, args, host, port, libc::AI_PASSIVE)?;
-        let none = || Failure::new(Exit::Failed, format!("{} has no address", args.host));
-        found.into_iter().next().ok_or_else(none)?
+        found.into_iter().next().ok_or_else(|| no_address(&args.host))?
     };
     let socket = make(connection, &candidate)?;
     if !args.unix {
@@ -214,7 +214,7 @@ fn accept(listener: &Socket) -> Result<Opened, Failure> {
 }
 
 fn connect_to_first_sender(socket: Socket) -> Result<Opened, Failure> {
-    // The datagram itself stays for the copying.
+    // The datagram stays in the socket's queue for the copy.
     let first = socket.recv_from_with_flags(&mut [0], Flags::PEEK);
     let (_length, peer) = first.map_err(|error| failure("recvfrom", &error))?;
     report(&format!("datagram from {peer}"));
@@ -228,7 +228,7 @@ fn make(connection: &Connection, candidate: &Candidate) -> Result<Socket, Failur
         .map_err(|error| failure("socket.socket", &error))
 }
 
-/// A path of the broker's file system; with `@` before it, a name of the abstract namespace.
+/// Parses a path in the broker's file system, or after `@` a name in the abstract namespace.
 fn unix(path: &str) -> Candidate {
     let address = match path.strip_prefix('@') {
         Some(name) => Address::unix_abstract(name),

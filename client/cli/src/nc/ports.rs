@@ -1,8 +1,8 @@
-//! The ports that nc was given, checked before anything is asked of a broker.
+//! Parses the ports of nc, before it connects to a broker.
 
 use crate::failure::Failure;
 
-/// Ports to connect to, as the resolver takes them: numbers, or names of services.
+/// Returns the ports to connect to: numbers, or names of services for the resolver.
 pub(super) fn to_connect(text: &str, scanning: bool) -> Result<Vec<String>, Failure> {
     let Some((first, last)) = text
         .split_once('-')
@@ -11,14 +11,16 @@ pub(super) fn to_connect(text: &str, scanning: bool) -> Result<Vec<String>, Fail
         return one(text, 1).map(|port| vec![port]);
     };
     if !scanning {
-        return Err(Failure::usage(format!("{text}: a range of ports needs -z")));
+        return Err(Failure::usage(format!(
+            "cannot connect to ports {text}: a range of ports needs -z"
+        )));
     }
     let (first, last) = (checked(first, 1)?, checked(last, 1)?);
-    // Either order, as netcat takes it.
+    // netcat accepts either order.
     Ok((first.min(last)..=first.max(last)).map(|port| port.to_string()).collect())
 }
 
-/// A local port; 0 lets the kernel choose.
+/// Checks a local port. With 0 the kernel chooses one.
 pub(super) fn local(text: &str) -> Result<String, Failure> {
     one(text, 0)
 }
@@ -31,7 +33,8 @@ fn one(text: &str, least: u16) -> Result<String, Failure> {
     }
 }
 
-/// What the resolver would read as a number, and cut to 16 bits: blanks, a sign and digits.
+/// Returns the text if the resolver would read it as a number: blanks, a sign and digits. The resolver
+/// would silently truncate such a number to 16 bits.
 fn number(text: &str) -> Option<&str> {
     let digits = text.trim_start().trim_start_matches(['+', '-']);
     (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
@@ -48,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_numbers_in_range_or_names() {
+    fn port_is_a_number_in_range_or_a_name() {
         for (text, port) in
             [("1", "1"), ("65535", "65535"), ("http", "http"), ("http-alt", "http-alt")]
         {
@@ -64,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_for_scans_and_go_up() {
+    fn port_range_needs_a_scan_and_is_sorted() {
         assert_eq!(to_connect("20-22", true).unwrap(), ["20", "21", "22"]);
         assert_eq!(to_connect("22-20", true).unwrap(), ["20", "21", "22"]);
         assert!(to_connect("20-22", false).unwrap_err().to_string().contains("-z"));

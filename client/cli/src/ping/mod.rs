@@ -1,4 +1,4 @@
-//! `sockbroker ping`: ICMP echo through sockets of the broker, told as ping(8) tells it.
+//! `sockbroker ping`: sends ICMP echo requests through the broker and prints replies like ping(8).
 
 mod args;
 pub(crate) mod packet;
@@ -19,7 +19,7 @@ pub(crate) use args::PingArgs;
 use socket::{Event, Reply, Socket};
 use statistics::{Statistics, Times, milliseconds};
 
-/// Pings. As of ping(8): 0 if a reply came, 1 if none did, 2 if something else failed.
+/// Pings the host. The exit codes are those of ping(8): 0 if a reply arrived, 1 if none did, 2 on an error.
 pub(crate) fn run(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
     ping(global, args).map_err(|failure| failure.with_exit_code(Exit::Usage))
 }
@@ -37,28 +37,28 @@ fn ping(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
         requests: HashMap::new(),
         last: Instant::now(),
     };
-    run.greet(connection.endpoint())?;
-    run.until(&interrupt)?;
+    run.print_header(connection.endpoint())?;
+    run.exchange(&interrupt)?;
     run.summary()?;
     let wanted = args.deadline.and(args.count).unwrap_or(1);
     Ok(if run.statistics.received >= wanted { Exit::Done } else { Exit::Failed })
 }
 
-/// A ping under way.
+/// A running ping.
 struct Run<'a> {
     args: &'a PingArgs,
     as_json: bool,
     socket: Socket<'a>,
     screen: Screen,
     statistics: Statistics,
-    /// When each request was sent, and whether it was answered.
+    /// By sequence number: when the request was sent, and whether a reply arrived.
     requests: HashMap<u16, (Instant, bool)>,
     /// When the last request was sent.
     last: Instant,
 }
 
 impl Run<'_> {
-    fn greet(&mut self, endpoint: &str) -> Result<(), Failure> {
+    fn print_header(&mut self, endpoint: &str) -> Result<(), Failure> {
         if self.as_json {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl Run<'_> {
         ))
     }
 
-    fn until(&mut self, interrupt: &Interrupt) -> Result<(), Failure> {
+    fn exchange(&mut self, interrupt: &Interrupt) -> Result<(), Failure> {
         let start = Instant::now();
         let end = self.args.deadline.map(|seconds| start + Duration::from_secs_f64(seconds));
         let mut next = start;
@@ -80,7 +80,7 @@ impl Run<'_> {
             if self.is_done(now, end) {
                 break;
             }
-            // With a deadline ping(8) sends until the replies are there.
+            // With a deadline, ping(8) sends until all replies have arrived.
             let enough = self.args.count.is_some_and(|count| self.statistics.sent >= count);
             let sending = end.is_some() || !enough;
             if sending && now >= next {
@@ -101,8 +101,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether it is over, as by ping(8): the last replies came or are late; or with a deadline, it passed,
-    /// all replies that were wanted came, or an error did.
+    /// Whether the ping has ended, by the rules of ping(8). Without a deadline: all replies have arrived or are
+    /// late. With one: it has passed, all wanted replies have arrived, or an error has.
     fn is_done(&self, now: Instant, end: Option<Instant>) -> bool {
         let Statistics { sent, received, errors, .. } = self.statistics;
         match (end, self.args.count) {
@@ -122,7 +122,7 @@ impl Run<'_> {
     }
 
     fn send(&mut self) -> Result<(), Failure> {
-        // Numbers go round after 65536 requests.
+        // The sequence number wraps after 65536 requests.
         let sequence = u16::try_from((self.statistics.sent + 1) & 0xFFFF).unwrap_or(0);
         self.last = Instant::now();
         self.requests.insert(sequence, (self.last, false));

@@ -1,43 +1,40 @@
-//! ICMP echo: requests as bytes, and replies read from them.
+//! Encodes ICMP echo requests and decodes their replies.
 
-/// Where the echo's identifier stands, after type, code and checksum.
+/// Bytes of the header of an ICMP message.
 const HEADER: usize = 8;
 
-/// A version of ICMP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// RFC 792.
+    /// ICMP, RFC 792.
     V4,
-    /// RFC 4443.
+    /// ICMP for IPv6, RFC 4443.
     V6,
 }
 
-/// What a received message is to a ping.
+/// A received message, as far as it concerns a ping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
     /// A reply to an echo request.
     Reply {
-        /// The identifier of the request.
         id: u16,
-        /// Its number.
+        /// The sequence number of the request.
         sequence: u16,
-        /// Bytes of the message, header included.
+        /// Bytes of the message, including the header.
         length: usize,
     },
-    /// An error about an echo request of ours.
+    /// An error about an echo request.
     Error {
-        /// The identifier of the request.
         id: u16,
-        /// Its number.
+        /// The sequence number of the request.
         sequence: u16,
-        /// What is wrong, in words.
+        /// The error, in words.
         what: &'static str,
     },
-    /// Nothing of interest.
+    /// Any other message.
     Other,
 }
 
-/// An echo request with so many bytes of data. The checksum of IPv6's is left to the kernel, which
+/// Encodes an echo request with `size` bytes of data. The kernel computes the checksum for IPv6, because it
 /// knows the addresses.
 pub(crate) fn request(version: Version, id: u16, sequence: u16, size: usize) -> Vec<u8> {
     let kind = match version {
@@ -57,8 +54,8 @@ pub(crate) fn request(version: Version, id: u16, sequence: u16, size: usize) -> 
     packet
 }
 
-/// Reads what a raw socket or an ICMP datagram socket received. Only the former has an IPv4 header
-/// in front.
+/// Decodes a message from a raw socket or an ICMP datagram socket. Only a raw IPv4 socket receives the IP
+/// header too.
 pub(crate) fn read(version: Version, data: &[u8]) -> Message {
     let data = match version {
         Version::V4 => without_ip_header(data),
@@ -86,14 +83,14 @@ pub(crate) fn read(version: Version, data: &[u8]) -> Message {
     }
 }
 
-/// Identifier and number of an echo.
+/// Returns the identifier and the sequence number of an echo message.
 fn echo_of(data: &[u8]) -> Option<(u16, u16)> {
     let [_, _, _, _, id_high, id_low, sequence_high, sequence_low] = *data.first_chunk()?;
     let id = u16::from_be_bytes([id_high, id_low]);
     Some((id, u16::from_be_bytes([sequence_high, sequence_low])))
 }
 
-/// The echo request that an error quotes, if it is one.
+/// Returns the echo request that an error message quotes, if it quotes one.
 fn quoted(version: Version, data: &[u8]) -> Option<&[u8]> {
     let packet = data.get(HEADER..)?;
     let (protocol, inner, request) = match version {
@@ -107,7 +104,7 @@ fn quoted(version: Version, data: &[u8]) -> Option<&[u8]> {
     (protocol == expected && inner.first() == Some(&request)).then_some(inner)
 }
 
-/// No echo reply begins with 0x4_: that is an IPv4 header.
+/// Returns the data without an IPv4 header. No ICMP message here begins with 0x4_, as that header does.
 fn without_ip_header(data: &[u8]) -> &[u8] {
     match data.first() {
         Some(first) if first >> 4 == 4 => {
@@ -117,7 +114,7 @@ fn without_ip_header(data: &[u8]) -> &[u8] {
     }
 }
 
-/// The checksum of the internet (RFC 1071).
+/// The Internet checksum (RFC 1071).
 fn checksum(data: &[u8]) -> u16 {
     let words = data.chunks(2).map(|pair| {
         let high = pair.first().copied().unwrap_or(0);
@@ -135,17 +132,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_the_rfc() {
+    fn checksum_matches_rfc_1071() {
         // The example of RFC 1071, section 3: the sum is ddf2.
         assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
-        // With its checksum in place a packet sums up to nothing.
+        // A packet that includes its checksum has the checksum 0.
         for size in [0, 1, 56, 65_000] {
             assert_eq!(checksum(&request(Version::V4, 7, 9, size)), 0, "{size}");
         }
     }
 
     #[test]
-    fn replies_are_read_with_and_without_the_ip_header() {
+    fn replies_are_decoded_with_and_without_the_ip_header() {
         let mut reply = request(Version::V4, 0x1234, 5, 4);
         reply[0] = 0;
         let expected = Message::Reply { id: 0x1234, sequence: 5, length: 12 };
@@ -158,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_those_about_requests() {
+    fn errors_are_reported_only_about_echo_requests() {
         let request = request(Version::V4, 7, 8, 0);
         let mut ip = vec![0x45; 20];
         ip[9] = 1;
@@ -171,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_rubbish_are_of_no_interest() {
+    fn requests_and_invalid_bytes_are_ignored() {
         for version in [Version::V4, Version::V6] {
             assert_eq!(read(version, &request(version, 1, 2, 3)), Message::Other);
             for length in 0..60 {

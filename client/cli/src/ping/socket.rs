@@ -1,5 +1,5 @@
-//! A socket of the broker that sends echo requests: an ICMP datagram socket where the system allows
-//! them to the broker (`net.ipv4.ping_group_range`), else a raw one.
+//! The socket of ping: an ICMP datagram socket if `net.ipv4.ping_group_range` includes a group of the
+//! broker, else a raw socket.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -15,47 +15,45 @@ use super::packet::{self, Message, Version};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 
-/// Bytes of one message that are taken.
-const ROOM: u32 = 66_000;
-/// Room for ancillary data: the time to live.
+/// The buffer for one message, in bytes.
+const BUFFER_SIZE: u32 = 66_000;
+/// The buffer for ancillary data (the time to live), in bytes.
 const CONTROL: u32 = 64;
-/// Messages that are taken before the screen is updated.
+/// The most messages to receive with one call, before they are printed.
 const BURST: u32 = 2;
 
-/// What to do where the kernel refuses ICMP datagram sockets to the groups of the broker, `icmp(7)`.
+/// The hint if the kernel refuses ICMP datagram sockets to the broker, `icmp(7)`.
 const OPEN_GROUPS: &str = "net.ipv4.ping_group_range does not include a group of the broker: \
-    `sysctl -w net.ipv4.ping_group_range='0 2147483647'` allows ping to all";
+    `sysctl -w net.ipv4.ping_group_range='0 2147483647'` allows all groups to ping";
 
-/// A reply to a request of ours.
+/// A reply to one of our requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
-    /// The request's number.
+    /// The sequence number of the request.
     pub(crate) sequence: u16,
-    /// Bytes of the message.
+    /// Bytes of the message, including the ICMP header.
     pub(crate) length: usize,
-    /// Who sent it.
+    /// The address of the sender.
     pub(crate) from: String,
-    /// Its time to live, or hop limit.
+    /// The time to live, or hop limit.
     pub(crate) ttl: Option<i32>,
-    /// When it came.
+    /// When it was received.
     pub(crate) at: Instant,
 }
 
-/// Something that was heard.
+/// A received message, or an error.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// A reply.
     Reply(Reply),
-    /// That a request will not be answered.
+    /// An error about a request, which will get no reply.
     Error {
-        /// The request, if that is told.
+        /// The sequence number of the request, if it is known.
         sequence: Option<u16>,
-        /// Why, in words.
+        /// The error, in words.
         what: String,
     },
 }
 
-/// The socket.
 #[derive(Debug)]
 pub(crate) struct Socket<'a> {
     connection: &'a Connection,
@@ -68,7 +66,7 @@ pub(crate) struct Socket<'a> {
 }
 
 impl<'a> Socket<'a> {
-    /// Finds the host and opens a socket for it.
+    /// Resolves the host and opens a socket for its address.
     pub(crate) fn open(connection: &'a Connection, args: &PingArgs) -> Result<Self, Failure> {
         let family = match (args.ipv4, args.ipv6) {
             (true, _) => "AF_INET",
@@ -77,7 +75,7 @@ impl<'a> Socket<'a> {
         };
         let (version, address) = find(connection, &args.host, family)?;
         let (handle, raw) = create(connection, version)?;
-        // Raw sockets hear all replies of the host; an identifier tells ours from others.
+        // A raw socket receives all replies to this machine. The identifier selects our own.
         let id = u16::try_from(std::process::id() & 0xFFFF).unwrap_or(0);
         let mut socket = Self { connection, handle, version, address, raw, id, timeout: -1.0 };
         socket.choose_link(args)?;
@@ -85,7 +83,7 @@ impl<'a> Socket<'a> {
         Ok(socket)
     }
 
-    /// An address of one link needs the interface with it, as `-I` gives it.
+    /// Adds the interface of `-I` as the scope of a link-local address.
     fn choose_link(&mut self, args: &PingArgs) -> Result<(), Failure> {
         let Some(interface) = &args.source else { return Ok(()) };
         let host = self.address().parse::<IpAddr>();
@@ -123,7 +121,7 @@ impl<'a> Socket<'a> {
         let set = |name: i32| set_value(name, json!(1));
         set(ttl)?;
         if !self.raw {
-            // A raw socket gets the messages themselves.
+            // A raw socket receives the ICMP errors as messages.
             set(errors)?;
         }
         if let Some(ttl) = args.ttl {
@@ -134,7 +132,7 @@ impl<'a> Socket<'a> {
         args.source.as_ref().map_or(Ok(()), |source| self.send_from(source))
     }
 
-    /// Sends from an address, or by an interface.
+    /// Binds the socket to an address or an interface.
     fn send_from(&self, source: &str) -> Result<(), Failure> {
         if source.parse::<IpAddr>().is_ok() {
             let address = json!([source, 0]);
@@ -148,17 +146,15 @@ impl<'a> Socket<'a> {
         self.connection.call("socket.setsockopt", option).map(drop)
     }
 
-    /// The address of the host.
     pub(crate) fn address(&self) -> String {
         self.address.get(0).and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
-    /// What kind of socket it is.
     pub(crate) fn kind(&self) -> &'static str {
         if self.raw { "raw socket" } else { "datagram socket" }
     }
 
-    /// Bytes of the headers of IP and ICMP.
+    /// Bytes of the IP and ICMP headers.
     pub(crate) fn overhead(&self) -> u32 {
         match self.version {
             Version::V4 => 28,
@@ -166,9 +162,9 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Lets [`Socket::receive`] wait so long, in seconds.
+    /// Sets how long [`Socket::receive`] waits, in seconds.
     pub(crate) fn wait(&mut self, seconds: f64) -> Result<(), Failure> {
-        // Zero would be non-blocking; a millisecond more or less is not worth a call.
+        // Zero would make the socket non-blocking. A difference of a millisecond does not justify a call.
         let seconds = seconds.max(0.001);
         if (seconds - self.timeout).abs() > 0.001 {
             let parameters = json!({ "handle": self.handle, "value": seconds });
@@ -178,7 +174,6 @@ impl<'a> Socket<'a> {
         Ok(())
     }
 
-    /// Sends a request.
     pub(crate) fn send(&self, sequence: u16, size: usize) -> Result<(), Failure> {
         let request = packet::request(self.version, self.id, sequence, size);
         let bytes = Bytes::Inline(request);
@@ -186,10 +181,10 @@ impl<'a> Socket<'a> {
         self.connection.call("socket.sendto", parameters).map(drop)
     }
 
-    /// What has come, after a wait if there is nothing.
+    /// Returns the received messages. If there are none, waits first.
     pub(crate) fn receive(&self) -> Result<Vec<Event>, Failure> {
         let parameters = json!({
-            "handle": self.handle, "vlen": BURST, "bufsize": ROOM, "ancbufsize": CONTROL,
+            "handle": self.handle, "vlen": BURST, "bufsize": BUFFER_SIZE, "ancbufsize": CONTROL,
         });
         let messages: Vec<ReceivedMessage> =
             match self.connection.call_typed("socket.recvmmsg", parameters) {
@@ -206,17 +201,17 @@ impl<'a> Socket<'a> {
         Ok(messages.iter().filter_map(|message| self.read(message, at)).collect())
     }
 
-    /// Empties the queue of errors: what they say was told by the failed call.
+    /// Empties the error queue: the failed call has already reported the error.
     fn clear_error_queue(&self) {
         let parameters = json!({
-            "handle": self.handle, "bufsize": ROOM, "ancbufsize": CONTROL, "flags": "MSG_ERRQUEUE|MSG_DONTWAIT",
+            "handle": self.handle, "bufsize": BUFFER_SIZE, "ancbufsize": CONTROL, "flags": "MSG_ERRQUEUE|MSG_DONTWAIT",
         });
         while self.connection.call("socket.recvmsg", parameters.clone()).is_ok() {}
     }
 
     fn read(&self, message: &ReceivedMessage, at: Instant) -> Option<Event> {
         let Bytes::Inline(data) = &message.data else { return None };
-        // The kernel gives a datagram socket an identifier of its own, and its replies alone.
+        // The kernel chooses the identifier of a datagram socket and passes only its own replies.
         let ours = |id| !self.raw || id == self.id;
         match packet::read(self.version, data) {
             Message::Reply { id, sequence, length } if ours(id) => {
@@ -233,7 +228,7 @@ impl<'a> Socket<'a> {
     }
 }
 
-/// The first address of the host.
+/// Returns the first address of the host.
 fn find(connection: &Connection, host: &str, family: &str) -> Result<(Version, Value), Failure> {
     let parameters = json!({ "host": host, "port": 0, "family": family, "type": "SOCK_DGRAM" });
     let found = connection.call("socket.getaddrinfo", parameters)?;
@@ -245,10 +240,15 @@ fn find(connection: &Connection, host: &str, family: &str) -> Result<(Version, V
         };
         Some((version, info.get(4)?.clone()))
     });
-    usable.ok_or_else(|| Failure::new(Exit::Failed, format!("{host} has no such address")))
+    usable.ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot resolve {host}: it has no address of this family"),
+        )
+    })
 }
 
-/// A handle, and whether it is a raw socket.
+/// Creates the socket. Returns its handle and whether it is a raw socket.
 fn create(connection: &Connection, version: Version) -> Result<(u64, bool), Failure> {
     let (family, proto) = match version {
         Version::V4 => ("AF_INET", "IPPROTO_ICMP"),
@@ -264,7 +264,7 @@ fn create(connection: &Connection, version: Version) -> Result<(u64, bool), Fail
         Err(failure) if failure.errno().is_some() => failure,
         Err(failure) => return Err(failure),
     };
-    // The first refusal says what to do: datagram sockets are the smaller grant.
+    // Report the refusal of the datagram socket: it needs the smaller grant.
     match make("SOCK_RAW") {
         Ok(handle) => Ok((handle, true)),
         Err(_raw) if refused.errno() == Some(libc::EACCES) && !refused.is_denied() => {
@@ -278,13 +278,13 @@ fn host(address: &AddressValue) -> String {
     match address {
         AddressValue::Tuple(items) => match items.first() {
             Some(AddressItem::Text(host)) => host.clone(),
-            _ => String::from("somebody"),
+            _ => String::from("an unknown host"),
         },
-        _ => String::from("somebody"),
+        _ => String::from("an unknown host"),
     }
 }
 
-/// `IP_TTL` or `IPV6_HOPLIMIT`.
+/// Returns the value of `IP_TTL` or `IPV6_HOPLIMIT`.
 fn ttl(items: &[AncillaryItem]) -> Option<i32> {
     let wanted = [(libc::IPPROTO_IP, libc::IP_TTL), (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)]
         .map(|(level, kind)| (i64::from(level), i64::from(kind)));

@@ -1,18 +1,16 @@
-//! What ping counts, and how it tells.
+//! The statistics of ping, and their text.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Requests, replies and how long these took.
+/// Counts requests and replies, and the round-trip times.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Statistics {
-    /// Requests sent.
     pub(crate) sent: u64,
-    /// Replies received, each request's once.
+    /// Replies received, without duplicates.
     pub(crate) received: u64,
-    /// Further replies to the same requests.
+    /// Further replies to answered requests.
     pub(crate) duplicates: u64,
-    /// Errors received.
     pub(crate) errors: u64,
     /// From the first request to the end.
     pub(crate) time: Duration,
@@ -22,21 +20,18 @@ pub(crate) struct Statistics {
     sum_of_squares: f64,
 }
 
-/// Of the times of replies, in milliseconds.
+/// Round-trip times, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Times {
-    /// The shortest.
     pub(crate) min: f64,
-    /// The mean.
     pub(crate) avg: f64,
-    /// The longest.
     pub(crate) max: f64,
-    /// The standard deviation, as ping(8) has it.
+    /// The standard deviation, as ping(8) computes it.
     pub(crate) mdev: f64,
 }
 
 impl Statistics {
-    /// Counts a reply that took so long.
+    /// Counts a reply with this round-trip time.
     pub(crate) fn reply(&mut self, time: Duration) {
         let time = milliseconds(time);
         self.least = if self.received == 0 { time } else { self.least.min(time) };
@@ -46,8 +41,8 @@ impl Statistics {
         self.received += 1;
     }
 
-    /// The times, if any reply came.
-    #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^52 replies")]
+    /// Returns the round-trip times, if any reply arrived.
+    #[expect(clippy::cast_precision_loss, reason = "no run receives 2^52 replies")]
     pub(crate) fn times(&self) -> Option<Times> {
         (self.received > 0).then(|| {
             let (count, avg) = (self.received as f64, self.sum / self.received as f64);
@@ -56,14 +51,13 @@ impl Statistics {
         })
     }
 
-    /// Percent of the requests that were not answered, rounded down as by ping(8).
+    /// Returns the percentage of requests without a reply, rounded down as ping(8) does.
     pub(crate) fn loss(&self) -> u64 {
         let lost = self.sent.saturating_sub(self.received);
         (lost * 100).checked_div(self.sent).unwrap_or(0)
     }
 }
 
-/// A time as people read it.
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
@@ -90,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_is_that_of_ping() {
+    fn summary_has_the_text_of_ping() {
         let mut statistics = Statistics { sent: 3, errors: 1, ..Statistics::default() };
         statistics.reply(Duration::from_millis(1));
         statistics.reply(Duration::from_millis(3));
@@ -101,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn without_replies_there_are_no_times() {
+    fn summary_without_replies_has_no_times() {
         let statistics = Statistics { sent: 2, ..Statistics::default() };
         assert_eq!(
             statistics.to_string(),

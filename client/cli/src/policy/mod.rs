@@ -1,4 +1,4 @@
-//! `sockbroker policy`: what policy files say, without a broker.
+//! `sockbroker policy`: checks policy files and explains their decisions, without a broker.
 
 mod args;
 
@@ -19,15 +19,16 @@ use crate::screen::{Screen, Style};
 pub(crate) use args::PolicyCommand;
 use args::{ExplainArgs, PolicyCheckArgs};
 
-/// The variable that names a broker for other subcommands.
+/// The environment variable that names a broker for other subcommands.
 const BROKER: &str = "SOCKBROKER";
-const NOT_ASKED: &str = "sockbroker: explain reads policy files and does not ask the broker of $SOCKBROKER; \
+const BROKER_IGNORED: &str = "sockbroker: explain reads policy files and does not query the broker of $SOCKBROKER; \
     `sockbroker call policy.check action=...` does";
 
-/// Reads and tells.
 pub(crate) fn run(global: &Global, command: &PolicyCommand) -> Result<Exit, Failure> {
     if global.broker.is_some() || global.private || global.session.is_some() {
-        return Err(Failure::usage("policy reads files and takes no broker and no session"));
+        return Err(Failure::usage(
+            "policy does not accept --broker, --private or --session: it reads policy files",
+        ));
     }
     match command {
         PolicyCommand::Check(args) => check(global, args),
@@ -35,9 +36,9 @@ pub(crate) fn run(global: &Global, command: &PolicyCommand) -> Result<Exit, Fail
     }
 }
 
-/// Files that cannot be used: the place is shown, which takes several lines.
+/// Reports files that cannot be used. The message shows the position in the file on several lines.
 fn report_unusable(error: &PolicyError) -> Exit {
-    // Nobody is left to tell if even this fails.
+    // Best effort: the exit code reports the failure too.
     drop(writeln!(std::io::stderr(), "sockbroker: {error}"));
     Exit::Config
 }
@@ -79,8 +80,8 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     check_ports(&action)?;
     let action: Described = action.parse().map_err(|error: String| Failure::usage(error))?;
     if std::env::var_os(BROKER).is_some_and(|broker| !broker.is_empty()) {
-        // Best effort: the answer does not depend on it.
-        drop(writeln!(std::io::stderr(), "{NOT_ASKED}"));
+        // Best effort: the result does not depend on it.
+        drop(writeln!(std::io::stderr(), "{BROKER_IGNORED}"));
     }
     let subject = subject(args)?;
     let loaded = match policy::load(args.policy.as_deref()) {
@@ -88,7 +89,7 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
         Err(error) => return Ok(report_unusable(&error)),
     };
     let positions = positions(&loaded);
-    // The shipped service runs as this user; the rule that is built in is about it and root.
+    // The user of the shipped service. The built-in rule allows this user and root.
     let owner = accounts::user("sockbroker").unwrap_or(0);
     let rights = loaded.into_policy(owner).select(&subject, Vec::new());
     let reasons = reasons(&rights, &action, &positions);
@@ -120,7 +121,7 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     for reason in reasons {
         screen.line(format_args!("  {reason}"))?;
     }
-    // Where no rule decided, the refusal has it.
+    // If no rule decided, the refusal already names the grant.
     if let Err(denial) = verdict.as_ref()
         && !denial.to_string().contains(&denial.grant)
     {
@@ -129,11 +130,11 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// Refuses an address without a port where sockets have ports: a rule about ports would be judged by port 0.
+/// Refuses an address without a port if the sockets have ports: rules about ports would match port 0.
 fn check_ports(action: &str) -> Result<(), Failure> {
     let without = ["SOCK_RAW", "SOCK_PACKET", "AF_PACKET", "IPPROTO_ICMP", "IPPROTO_ICMPV6"];
     let mut words = action.split_whitespace();
-    // The group of a multicast option is an address alone.
+    // The group of a multicast option is an address without a port.
     let verb = words.next();
     if verb == Some("option") || action.split_whitespace().any(|word| without.contains(&word)) {
         return Ok(());
@@ -146,34 +147,41 @@ fn check_ports(action: &str) -> Result<(), Failure> {
             Ok(IpAddr::V6(ip)) => format!("{side}=[{ip}]:80"),
             Err(_with_port) => continue,
         };
-        return Err(Failure::usage(format!("{word} has no port: write {example}")));
+        return Err(Failure::usage(format!(
+            "cannot explain {word}: it has no port; write {example}"
+        )));
     }
     Ok(())
 }
 
-/// Who is asked about.
+/// Returns the subject of the action.
 fn subject(args: &ExplainArgs) -> Result<Subject, Failure> {
-    let unknown = |name: &str| Failure::new(Exit::Usage, format!("there is no user {name}"));
+    let unknown = |name: &str| {
+        Failure::new(
+            Exit::Usage,
+            format!("cannot explain for user {name}: there is no such user on this host"),
+        )
+    };
     let uid = match (&args.user, args.uid) {
         (Some(name), _) => accounts::user(name).ok_or_else(|| unknown(name))?,
         (None, Some(uid)) => uid,
         (None, None) => sockbroker_sys::process::effective_uid(),
     };
-    // A number without an account is in no group.
+    // A user ID without an account has no groups.
     let (gid, groups) = accounts::groups_of(uid).unwrap_or((uid, Vec::new()));
     let subject = Subject::new(uid, gid).in_groups(groups);
-    // For others without one: a process that is in no unit, which rules about units are not about.
+    // Another user without --cgroup: a process outside of any unit, which rules about units do not match.
     let own = uid == sockbroker_sys::process::effective_uid();
     let assumed = || if own { peer::own_control_group().ok() } else { Some("/".to_owned()) };
     Ok(subject.in_cgroup(args.cgroup.clone().or_else(assumed)))
 }
 
-/// Where each rule stands, by name.
+/// Returns the names of the rules with their positions in the files.
 fn positions(loaded: &Loaded) -> Vec<(String, String)> {
     loaded.rules.iter().map(|(rule, position)| (rule.name.to_string(), position.clone())).collect()
 }
 
-/// Each rule about the subject and the verb, and why it does or does not decide.
+/// Explains each rule about the subject and the verb: why it decides or does not.
 fn reasons(rights: &Rights, action: &Described, positions: &[(String, String)]) -> Vec<String> {
     let considered = rights.considered(&action.question()).into_iter();
     let reasons = considered.map(|(rule, mismatch)| {

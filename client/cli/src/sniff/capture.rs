@@ -1,4 +1,4 @@
-//! Takes packets from the source and writes them, until there are enough, a signal came or nothing can come.
+//! Receives packets and writes them, until the count is reached, a signal arrives or the interface is removed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,40 +15,39 @@ use crate::failure::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::screen::{Screen, report};
 
-/// How long packets that the kernel already holds are written after a signal.
+/// How long packets that the kernel has already queued are written after a signal.
 const DRAIN: Duration = Duration::from_millis(80);
 
-/// What was done so far, for the statistics; also readable while the capture is stuck.
+/// Counters for the statistics. Another thread can read them while the capture is blocked.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Packets that were written, or shown where there is no file.
+    /// Packets that were written to the file, or printed if there is none.
     captured: AtomicU64,
-    /// Messages that were taken from the socket.
+    /// Messages that were received from the socket.
     messages: AtomicU64,
-    /// Those among them that were copies of others.
+    /// Received messages that were copies of others.
     copies: AtomicU64,
-    /// Packets that came after the last one that was wanted.
+    /// Packets that arrived after the last one that was wanted.
     late: AtomicU64,
 }
 
 impl Tally {
-    /// How many packets there were: captured and lost ones are all that were seen.
+    /// Computes how many packets were seen (captured and lost) and how many were lost.
     pub(super) fn total(&self, counted: Counts) -> Counts {
         let unseen = self.copies.load(Ordering::Relaxed) + self.late.load(Ordering::Relaxed);
         let received = counted.received.saturating_sub(unseen).max(self.captured());
         Counts { received, dropped: received - self.captured() }
     }
 
-    /// Packets that were written.
     pub(super) fn captured(&self) -> u64 {
         self.captured.load(Ordering::Relaxed)
     }
 }
 
-/// What the broker counted, if it still answered, and what ended the capture.
+/// The counters of the broker, if it still answered, and the result of the capture.
 pub(super) type Ended = (Option<Counts>, Result<(), Failure>);
 
-/// A capture under way.
+/// A running capture.
 pub(super) struct Capture {
     pub(super) args: SniffArgs,
     pub(super) as_json: bool,
@@ -58,7 +57,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Captures to the end, and ends the file with its statistics, which are returned too if the broker
+    /// Captures until the end and ends the file with the statistics. Returns the statistics if the broker
     /// reports them.
     pub(super) fn run(self) -> Ended {
         match self.begin() {
@@ -79,7 +78,7 @@ impl Capture {
         Ok(Output { file, screen: (path != Some(Path::new("-"))).then(Screen::new) })
     }
 
-    /// Counts, writes what is still wanted, and ends the file.
+    /// Reads the counters, writes packets that are still wanted, and ends the file.
     fn end(&self, mut output: Output, mut captured: Result<(), Failure>) -> Ended {
         let counted = self.socket.counts().ok();
         if let Some(counted) = counted {
@@ -92,7 +91,7 @@ impl Capture {
         }
         let total = counted.map(|counted| self.tally.total(counted));
         let ended = output.file.map_or(Ok(()), |mut file| file.end(total));
-        // What ended the capture is reported, not that the file could not be ended either.
+        // Report the error that ended the capture, not an error of ending the file.
         (total, captured.and(ended))
     }
 
@@ -107,20 +106,22 @@ impl Capture {
                 Batch::Down if !down => {
                     down = true;
                     report(&format!(
-                        "{} went down; capturing when it is up again",
+                        "{} went down; the capture continues when it is up again",
                         self.args.interface
                     ));
                 }
                 Batch::Nothing | Batch::Down => {}
             }
             if down && self.socket.is_gone() {
-                return Err(Failure::new(Exit::Failed, format!("{} is gone", self.args.interface)));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!("cannot capture on {}: the interface was removed", self.args.interface),
+                ));
             }
         }
         Ok(())
     }
 
-    /// How many more packets are wanted.
     fn wanted(&self) -> u64 {
         self.args.count.map_or(u64::MAX, |count| count.saturating_sub(self.tally.captured()))
     }
@@ -146,13 +147,13 @@ impl Capture {
         Ok(())
     }
 
-    /// Messages that the kernel held for the socket when it had counted these.
+    /// Returns how many messages the kernel had queued for the socket when it returned these counters.
     fn waiting(&self, Counts { received, dropped }: Counts) -> u64 {
         let taken = self.tally.messages.load(Ordering::Relaxed);
         received.saturating_sub(dropped).saturating_sub(taken)
     }
 
-    /// Writes what came before the signal, for a short time.
+    /// Writes packets that arrived before the signal, for a short time.
     fn drain(&self, output: &mut Output, mut waiting: u64) -> Result<(), Failure> {
         let deadline = Instant::now() + DRAIN;
         while waiting > 0 && self.wanted() > 0 && Instant::now() < deadline {
@@ -167,7 +168,7 @@ impl Capture {
     }
 }
 
-/// Where packets go.
+/// Where packets are written.
 struct Output {
     file: Option<CaptureFile>,
     screen: Option<Screen>,

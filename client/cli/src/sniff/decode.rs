@@ -1,4 +1,4 @@
-//! A packet on one line, as far as its headers can be understood.
+//! Describes a packet on one line, as far as its headers can be decoded.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -15,7 +15,7 @@ pub(crate) fn ethernet(data: &[u8]) -> String {
     }
 }
 
-/// Describes a packet that begins behind the link's header, which told its protocol.
+/// Describes a packet without its link-layer header. `protocol` is the `EtherType` of that header.
 pub(crate) fn payload(protocol: u16, data: &[u8]) -> String {
     describe(&LaxSlicedPacket::from_ether_type(EtherType(protocol), data))
 }
@@ -69,7 +69,7 @@ fn network(net: &LaxNetSlice<'_>, transport: Option<&TransportSlice<'_>>) -> Str
         }
         _ => (from, to),
     };
-    // What was cut off by the capture's length counts too.
+    // The length includes bytes beyond the snapshot length.
     let length = payload_length(net);
     let what = match transport {
         Some(TransportSlice::Tcp(segment)) => tcp(segment, length),
@@ -82,7 +82,7 @@ fn network(net: &LaxNetSlice<'_>, transport: Option<&TransportSlice<'_>>) -> Str
     format!("{} > {} {what}", ends.0, ends.1)
 }
 
-/// How many bytes follow the IP headers, as these say.
+/// Returns the bytes after the IP headers, by the lengths in these headers.
 fn payload_length(net: &LaxNetSlice<'_>) -> usize {
     match net {
         LaxNetSlice::Ipv4(ip) => {
@@ -97,7 +97,7 @@ fn payload_length(net: &LaxNetSlice<'_>) -> usize {
     }
 }
 
-/// IP whose payload is a fragment, cut off, or of a protocol without a reader here.
+/// Describes an IP payload that is a fragment, is truncated, or has a protocol without a decoder.
 fn other_protocol(net: &LaxNetSlice<'_>, length: usize) -> String {
     let Some(payload) = net.ip_payload_ref() else { return String::new() };
     let name = payload
@@ -202,7 +202,7 @@ mod tests {
     const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
 
     #[test]
-    fn tcp_over_both_versions_of_ip() {
+    fn tcp_is_described_over_ipv4_and_ipv6() {
         let builder =
             PacketBuilder::ethernet2(MACS.0, MACS.1).ipv4([127, 0, 0, 1], [127, 0, 0, 2], 64);
         let builder = builder.tcp(40000, 80, 1000, 64240).syn();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_and_echoes() {
+    fn udp_and_icmp_echo_are_described() {
         let ip = || PacketBuilder::ethernet2(MACS.0, MACS.1).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         let mut packet = Vec::new();
         ip().udp(53, 1024).write(&mut packet, b"abc").unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_described_as_far_as_it_goes() {
+    fn truncated_packet_is_described_as_far_as_possible() {
         let ip = PacketBuilder::ethernet2(MACS.0, MACS.1).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         let mut packet = Vec::new();
         ip.tcp(1, 2, 3, 4).write(&mut packet, &[0; 1000]).unwrap();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_it_panic() {
+    fn random_bytes_do_not_panic() {
         let mut seed = 1u64;
         let mut random = || {
             seed ^= seed << 13;
@@ -255,7 +255,7 @@ mod tests {
         for protocol in [0x0800u16, 0x86DD, 0x0806, 0x8100, 0x88CC] {
             for length in 0..200 {
                 let mut bytes: Vec<u8> = (0..length).map(|_| random()).collect();
-                // A version that fits, so that it goes deeper than the first byte.
+                // A matching version, so that decoding continues after the first byte.
                 if let Some(first) = bytes.first_mut() {
                     *first = if protocol == 0x86DD { 0x60 } else { 0x45 };
                 }

@@ -1,4 +1,4 @@
-//! The file that packets are written to.
+//! The capture file that packets are written to.
 
 use std::fs::File;
 use std::io;
@@ -10,8 +10,8 @@ use super::packet::{COOKED_HEADER, Received, now};
 use super::pcapng::{Counts, LinkType, Packet, Writer};
 use crate::failure::Failure;
 
-/// A capture file, each of whose blocks is written by one call: a reader sees them at once, and what counts as
-/// captured is in the file.
+/// A capture file. One write call writes a whole block, so a reader sees packets immediately, and all packets
+/// that count as captured are in the file.
 #[derive(Debug)]
 pub(super) struct CaptureFile {
     name: String,
@@ -19,7 +19,7 @@ pub(super) struct CaptureFile {
 }
 
 impl CaptureFile {
-    /// Begins a file; `-` is standard output. Waits for the reader of a fifo.
+    /// Creates the file; `-` is standard output. If the file is a FIFO, waits for its reader.
     pub(super) fn begin(path: &Path, args: &SniffArgs, kind: LinkType) -> Result<Self, Failure> {
         let name = path.display().to_string();
         let fail = |error: io::Error| Failure::stream(&name, &error);
@@ -36,19 +36,18 @@ impl CaptureFile {
         Ok(Self { name, writer })
     }
 
-    /// Adds a packet.
     pub(super) fn packet(&mut self, packet: &Received) -> Result<(), Failure> {
         let Received { time, data, length, direction, .. } = packet;
         let packet = Packet { time: *time, data, length: *length, direction: *direction };
         self.writer.packet(&packet).map_err(|error| self.failed(&error))
     }
 
-    /// Ends the file with statistics: what is known.
+    /// Ends the file with the statistics that are known.
     pub(super) fn end(&mut self, counts: Option<Counts>) -> Result<(), Failure> {
         self.writer.end(counts, now()).map_err(|error| self.failed(&error))
     }
 
-    /// A reader that has seen enough is not a failure to talk of.
+    /// Converts a write error. A reader that has closed the pipe is not reported.
     fn failed(&self, error: &io::Error) -> Failure {
         let failure = Failure::stream(&self.name, error);
         if error.kind() == io::ErrorKind::BrokenPipe { failure.without_message() } else { failure }

@@ -1,4 +1,4 @@
-//! `sockbroker sniff`: packets of an interface, captured by the broker.
+//! `sockbroker sniff`: captures packets of an interface through the broker.
 
 mod args;
 pub(crate) mod decode;
@@ -24,21 +24,20 @@ use capture::{Capture, Ended, Tally};
 use pcapng::Counts;
 use socket::PacketSocket;
 
-/// How long a capture may take to end after a signal. It has to wait for its last call and may be stuck in a
-/// pipe that nobody reads.
+/// How long to wait for the capture to end after a signal. It waits for its last call, and a write to a pipe
+/// can block.
 const GRACE: Duration = Duration::from_millis(230);
-/// How long the broker may take to answer for the statistics of a capture that is stuck.
+/// How long to wait for the broker's counters if the capture is blocked.
 const LAST_CALL: Duration = Duration::from_millis(50);
 
-/// What happens while packets are captured.
+/// An event during the capture.
 enum Event {
-    /// The user wants an end.
+    /// A signal arrived.
     Signal,
-    /// The capture ended.
     End(Ended),
 }
 
-/// Captures until there are enough packets, or the user has seen enough.
+/// Captures until the count is reached or a signal arrives.
 pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     let connection = Arc::new(Connection::open(global)?);
     let socket = PacketSocket::open(connection, &args.interface, args.snaplen, args.promiscuous)?;
@@ -46,7 +45,7 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     let (events, happened) = mpsc::channel();
     let signals = events.clone();
     let interrupt = Interrupt::with(move || {
-        // Nobody listens any more when the program ends.
+        // The receiver is gone when the program ends.
         drop(signals.send(Event::Signal));
     })?;
     let tally = Arc::new(Tally::default());
@@ -57,10 +56,11 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
         interrupt,
         tally: Arc::clone(&tally),
     };
-    // On a thread that the program does not wait for: a write or the opening of a fifo may never return.
+    // On a thread that the program does not join: a write, or opening a FIFO, can block for ever.
     let capturing = thread::spawn(move || capture.run());
     thread::spawn(move || {
-        let broken = |_panic| (None, Err(Failure::new(Exit::System, "the capture broke off")));
+        let broken =
+            |_panic| (None, Err(Failure::new(Exit::System, "the capture thread panicked")));
         drop(events.send(Event::End(capturing.join().unwrap_or_else(broken))));
     });
     let (total, result) = match end(&happened) {
@@ -71,7 +71,7 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     result.map(|()| Exit::Done)
 }
 
-/// How the capture ended; `None` for one that is stuck and left behind.
+/// Returns the result of the capture, or `None` if it is blocked.
 fn end(happened: &mpsc::Receiver<Event>) -> Option<Ended> {
     let mut event = happened.recv().ok();
     loop {
@@ -82,7 +82,7 @@ fn end(happened: &mpsc::Receiver<Event>) -> Option<Ended> {
     }
 }
 
-/// What the kernel counted, if the broker still answers.
+/// Returns the kernel's counters, if the broker answers in time.
 fn last_counts(socket: &Arc<PacketSocket>) -> Option<Counts> {
     let (answer, answered) = mpsc::channel();
     let socket = Arc::clone(socket);
@@ -97,7 +97,7 @@ fn summarize(captured: u64, total: Option<Counts>) {
         }
         None => {
             report(&format!(
-                "{captured} packets captured; the broker does not report what was lost"
+                "{captured} packets captured; the broker did not report how many were lost"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! A packet as the kernel passes it, and what it reports with it: the time, the full length and the VLAN tag.
+//! Reads a packet and its ancillary data: the time, the full length and the VLAN tag.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,14 +13,14 @@ use crate::failure::Failure;
 
 /// Nanoseconds in a second.
 pub(super) const SECOND: u64 = 1_000_000_000;
-/// Kinds of hardware with an Ethernet header, `linux/if_arp.h`.
+/// Hardware types with an Ethernet header, `linux/if_arp.h`.
 pub(super) const ETHERNET: i64 = 1;
 pub(super) const LOOPBACK: i64 = 772;
-/// Bytes of `LINKTYPE_LINUX_SLL2`.
+/// Bytes of the header of `LINKTYPE_LINUX_SLL2`.
 pub(crate) const COOKED_HEADER: u32 = 20;
-/// Where the protocol is in an Ethernet header: after two addresses.
+/// The offset of the protocol in an Ethernet header, after two addresses.
 const ETHERTYPE_AT: usize = 12;
-/// Bytes of a VLAN tag: its protocol, then priority and number.
+/// Bytes of a VLAN tag: its protocol, then its priority and number.
 const TAG: u32 = 4;
 /// `ETH_P_8021Q`, for kernels that do not report the protocol of a tag.
 const VLAN: u16 = 0x8100;
@@ -30,20 +30,18 @@ const TIMESPEC: usize = 16;
 const TAG_VALID: u32 = 1 << 4;
 const TAG_PROTOCOL_VALID: u32 = 1 << 6;
 
-/// A packet as it was received.
+/// A received packet.
 #[derive(Debug)]
 pub(crate) struct Received {
     /// Nanoseconds since 1970.
     pub(crate) time: u64,
-    /// What was kept, with the header that the link type says.
+    /// The captured bytes, with the header of the link type.
     pub(crate) data: Vec<u8>,
-    /// How long it was, with that header.
+    /// The full length of the packet, with that header.
     pub(crate) length: u32,
-    /// Which way it went.
     pub(crate) direction: Direction,
-    /// The interface.
     pub(crate) interface: String,
-    /// The protocol that follows the link's header.
+    /// The `EtherType` of the payload.
     pub(crate) protocol: u16,
 }
 
@@ -79,16 +77,20 @@ impl<'a> LinkAddress<'a> {
     }
 }
 
-/// Reads a message of a packet socket; at most `snaplen` bytes of the packet are kept. `index` returns the
-/// index of an interface for the cooked header. `None` for the copy of a packet that leaves over the loopback,
-/// which arrives as well.
+/// Reads a message of a packet socket and keeps at most `snaplen` bytes of the packet. `index` returns the
+/// index of an interface for the cooked header. Returns `None` for an outgoing packet on the loopback
+/// interface, because the same packet also arrives as an incoming one.
 pub(super) fn read(
     message: ReceivedMessage,
     kind: LinkType,
     snaplen: u32,
     index: impl FnOnce(&str) -> u32,
 ) -> Result<Option<Received>, Failure> {
-    let malformed = || Failure::protocol("the sender of a packet is not understood");
+    let malformed = || {
+        Failure::protocol(
+            "socket.recvmmsg: cannot read the broker's answer: a packet has no valid address",
+        )
+    };
     let link = LinkAddress::of(&message.address).ok_or_else(malformed)?;
     let direction = match link.packet_type {
         1 => Direction::Broadcast,
@@ -124,12 +126,12 @@ pub(super) fn read(
 }
 
 impl Received {
-    /// Puts a VLAN tag back where it stood: the kernel takes the outermost one out of the frame.
+    /// Inserts the VLAN tag again: the kernel removes the outermost tag from the frame.
     fn restore(&mut self, tag: Tag, kind: LinkType) {
         let Tag { protocol, control } = tag;
         let (at, bytes) = match kind {
             LinkType::Ethernet => (ETHERTYPE_AT, [protocol.to_be_bytes(), control.to_be_bytes()]),
-            // The protocol of the tag stands in the cooked header; the packet begins with the rest of it.
+            // The cooked header has the protocol of the tag; the packet begins with the rest of the tag.
             LinkType::Cooked => {
                 let inner = std::mem::replace(&mut self.protocol, protocol);
                 (0, [control.to_be_bytes(), inner.to_be_bytes()])
@@ -143,18 +145,17 @@ impl Received {
     }
 }
 
-/// A VLAN tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tag {
     protocol: u16,
-    /// Priority and number.
+    /// The priority and the VLAN number.
     control: u16,
 }
 
-/// What `PACKET_AUXDATA` reports (`struct tpacket_auxdata` of `packet(7)`).
+/// The ancillary data of `PACKET_AUXDATA` (`struct tpacket_auxdata` of `packet(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct AuxiliaryData {
-    /// Bytes of the packet as it was on the wire, without the tag.
+    /// Bytes of the packet on the wire, without the tag.
     length: u32,
     tag: Option<Tag>,
 }
@@ -169,7 +170,7 @@ impl AuxiliaryData {
         let short = |at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
         let (status, length, control, protocol) = (long(0)?, long(4)?, short(16)?, short(18)?);
         let protocol = if status & TAG_PROTOCOL_VALID == 0 { VLAN } else { protocol };
-        // Kernels before 3.0 have no bit for a tag, only its number.
+        // Kernels before 3.0 set no bit for a tag, only its number.
         let tagged = status & TAG_VALID != 0 || control != 0;
         Some(Self { length, tag: tagged.then_some(Tag { protocol, control }) })
     }
@@ -181,7 +182,7 @@ pub(super) fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The bytes of the first item of this level and kind.
+/// Returns the bytes of the first item of this level and type.
 fn ancillary(items: &[AncillaryItem], level: i32, kind: i32) -> Option<&[u8]> {
     items.iter().find_map(|AncillaryItem(of, what, data)| {
         let AncillaryData::Bytes(Bytes::Inline(bytes)) = data else { return None };
@@ -190,7 +191,7 @@ fn ancillary(items: &[AncillaryItem], level: i32, kind: i32) -> Option<&[u8]> {
     })
 }
 
-/// When the kernel saw a packet, from `SCM_TIMESTAMPNS`.
+/// Returns when the kernel received the packet, from `SCM_TIMESTAMPNS`.
 fn time(items: &[AncillaryItem]) -> Option<u64> {
     let bytes = ancillary(items, libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS)?;
     let bytes = bytes.get(..TIMESPEC)?;
@@ -199,7 +200,7 @@ fn time(items: &[AncillaryItem]) -> Option<u64> {
     seconds.checked_mul(SECOND)?.checked_add(u64::from_ne_bytes(*nanoseconds))
 }
 
-/// The header of a cooked capture, version 2: all in the order of the network.
+/// Encodes the header of a cooked capture, version 2. All numbers are in network byte order.
 fn cooked_header(protocol: u16, index: u32, link: &LinkAddress<'_>) -> Vec<u8> {
     let address = match link.address {
         Some(AddressItem::Text(text)) => {
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_is_valid_by_its_bit_or_its_number() {
+    fn vlan_tag_is_valid_by_its_bit_or_its_number() {
         let tag = |status, control, protocol| {
             AuxiliaryData::read(&auxiliary(status, control, protocol)).unwrap().tag
         };
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_follows_the_addresses_and_counts_as_length() {
+    fn vlan_tag_follows_the_addresses_and_counts_as_length() {
         let frame = [&[1; 12][..], &[8, 0], &[9; 46]].concat();
         let tagged = auxiliary(TAG_VALID | TAG_PROTOCOL_VALID, 0x2064, 0x8100);
         let kept = |snaplen| {
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cooked_packet_has_index_and_tag() {
+    fn cooked_packet_has_index_and_tag() {
         let tagged = auxiliary(TAG_VALID | TAG_PROTOCOL_VALID, 0x0007, 0x88A8);
         let packet = read(message(&[0x45; 60], &tagged), LinkType::Cooked, 1000, |name| {
             assert_eq!(name, "v0");

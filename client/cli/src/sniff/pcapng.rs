@@ -1,7 +1,7 @@
-//! Capture files: pcapng, draft-ietf-opsawg-pcapng, with times in nanoseconds.
+//! Writes capture files in the pcapng format (draft-ietf-opsawg-pcapng), with times in nanoseconds.
 //!
-//! One section with one interface: a section header, the interface's description, a block a packet,
-//! and statistics at the end. Numbers are in the order of this machine, as the format wants it.
+//! A file has one section with one interface: a section header, a description of the interface, one block
+//! for each packet, and statistics at the end. Numbers are in the byte order of this machine.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ const INTERFACE_DESCRIPTION: u32 = 1;
 const INTERFACE_STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
 
-/// Numbers of options; those below 2 are common to all blocks.
+/// Option codes. Codes below 2 are common to all blocks.
 const END_OF_OPTIONS: u16 = 0;
 const SHB_OS: u16 = 3;
 const SHB_USERAPPL: u16 = 4;
@@ -26,12 +26,12 @@ const ISB_IFDROP: u16 = 5;
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 
-/// What packets begin with (`LINKTYPE_` of tcpdump.org).
+/// The header that packets begin with (`LINKTYPE_` of tcpdump.org).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkType {
     /// An Ethernet header.
     Ethernet,
-    /// The 20 bytes of a cooked capture, version 2.
+    /// The header of 20 bytes of a cooked capture, version 2.
     Cooked,
 }
 
@@ -44,23 +44,22 @@ impl LinkType {
     }
 }
 
-/// Which way a packet went, and to whom.
+/// The direction of a packet, and its kind of destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// To this host.
+    /// Incoming, to this host.
     Unicast,
-    /// To all.
     Broadcast,
-    /// To a group.
+    /// Incoming, to a multicast group.
     Multicast,
-    /// To another host, caught by promiscuous mode.
+    /// To another host, captured in promiscuous mode.
     Promiscuous,
-    /// From this host.
+    /// Outgoing, from this host.
     Outgoing,
 }
 
 impl Direction {
-    /// `epb_flags`: the direction in the lowest two bits, how it was received in the next three.
+    /// Returns `epb_flags`: the direction in the lowest two bits, the kind of destination in the next three.
     fn flags(self) -> u32 {
         match self {
             Self::Unicast => 1 << 2 | INBOUND,
@@ -72,29 +71,26 @@ impl Direction {
     }
 }
 
-/// One packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet<'a> {
     /// Nanoseconds since 1970.
     pub(crate) time: u64,
-    /// What was kept of it.
+    /// The captured bytes.
     pub(crate) data: &'a [u8],
-    /// How long it was.
+    /// The full length of the packet in bytes.
     pub(crate) length: u32,
-    /// Which way it went.
     pub(crate) direction: Direction,
 }
 
-/// What the interface counted.
+/// The counters of a capture.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
-    /// Packets that it saw.
+    /// Packets that the interface received.
     pub(crate) received: u64,
-    /// Packets that were lost, because nobody took them in time.
+    /// Packets that were dropped because the buffer was full.
     pub(crate) dropped: u64,
 }
 
-/// A capture file that is being written.
 #[derive(Debug)]
 pub(crate) struct Writer<W> {
     output: W,
@@ -102,7 +98,7 @@ pub(crate) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file about one interface, at this time in nanoseconds since 1970.
+    /// Writes the start of a file for one interface. `start` is in nanoseconds since 1970.
     pub(crate) fn begin(
         mut output: W,
         interface: &str,
@@ -112,7 +108,7 @@ impl<W: Write> Writer<W> {
     ) -> io::Result<Self> {
         let mut header = Block::new(SECTION_HEADER);
         header.u32(0x1A2B_3C4D).u16(1).u16(0);
-        // The section's length is not known yet.
+        // The length of the section is unknown.
         header.u64(u64::MAX);
         header.option(SHB_OS, b"Linux");
         header.option(SHB_USERAPPL, concat!("sockbroker ", env!("CARGO_PKG_VERSION")).as_bytes());
@@ -127,7 +123,6 @@ impl<W: Write> Writer<W> {
         Ok(Self { output, start })
     }
 
-    /// Adds a packet.
     pub(crate) fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let mut block = Block::new(ENHANCED_PACKET);
         block.u32(0).time(packet.time);
@@ -137,7 +132,7 @@ impl<W: Write> Writer<W> {
         block.finish(&mut self.output)
     }
 
-    /// Ends the file at this time with what was counted, if that is known.
+    /// Writes the statistics at the end of the file, with the counters if they are known.
     pub(crate) fn end(&mut self, counts: Option<Counts>, end: u64) -> io::Result<()> {
         let mut block = Block::new(INTERFACE_STATISTICS);
         block.u32(0).time(end);
@@ -152,7 +147,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A block in the making; its length stands at both ends.
+/// A block under construction. Its length is written at both ends.
 struct Block {
     kind: u32,
     body: Vec<u8>,
@@ -184,7 +179,7 @@ impl Block {
         self
     }
 
-    /// Bytes, and zeros up to a multiple of four.
+    /// Appends bytes, padded with zeros to a multiple of four.
     fn padded(&mut self, bytes: &[u8]) {
         self.body.extend(bytes);
         self.body.resize(self.body.len().next_multiple_of(4), 0);
@@ -192,7 +187,7 @@ impl Block {
 
     fn option(&mut self, number: u16, value: &[u8]) {
         self.options = true;
-        // Ours are names and numbers; a longer one would not fit.
+        // The values are names and numbers, which fit.
         let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         self.u16(number).u16(length);
         self.padded(value.get(..usize::from(length)).unwrap_or_default());
@@ -203,15 +198,15 @@ impl Block {
             self.u16(END_OF_OPTIONS).u16(0);
         }
         let length = size(self.body.len() + 12).to_ne_bytes();
-        // At once: a block is seen whole, or the reader is too slow for it.
+        // With one write, so that a reader never sees half a block.
         let block = [&self.kind.to_ne_bytes()[..], &length, &self.body, &length].concat();
         output.write_all(&block)
     }
 }
 
-/// The upper half of a time stands first, whatever the order of the machine.
+/// Encodes a time: the upper half first, in any byte order.
 fn time_bytes(time: u64) -> [u8; 8] {
-    // Turned by half, the order of the machine is right within each half.
+    // After the rotation the byte order of the machine is right within each half.
     time.rotate_left(if cfg!(target_endian = "little") { 32 } else { 0 }).to_ne_bytes()
 }
 
@@ -223,7 +218,7 @@ fn size(length: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// Kind and body of each block; fails where lengths do not agree.
+    /// Returns the type and body of each block. Fails if the two lengths of a block differ.
     fn blocks(mut file: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let number = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap());
         let mut found = Vec::new();
@@ -249,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_a_header_an_interface_its_packets_and_statistics() {
+    fn file_has_header_interface_packets_and_statistics() {
         let packet = Packet {
             time: 1 << 33 | 5,
             data: b"abcde",
@@ -266,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_without_counts_have_the_times_alone() {
+    fn statistics_without_counters_have_only_times() {
         let mut bytes = Vec::new();
         let mut writer = Writer::begin(&mut bytes, "lo", LinkType::Ethernet, 100, 7).unwrap();
         writer.end(None, 9).unwrap();
@@ -277,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_every_length_keep_the_blocks_aligned() {
+    fn blocks_are_aligned_for_packets_of_every_length() {
         let data = [7; 9];
         for length in 0..=9 {
             let data = &data[..length];

@@ -1,4 +1,4 @@
-//! A packet as a line of text or of JSON.
+//! Prints a packet as a line of text or JSON.
 
 use serde_json::json;
 
@@ -8,7 +8,6 @@ use super::pcapng::{Direction, LinkType};
 use crate::failure::Failure;
 use crate::screen::Screen;
 
-/// Prints a packet.
 pub(super) fn show(
     screen: &mut Screen,
     packet: &Received,
@@ -35,8 +34,8 @@ fn describe(packet: &Received, kind: LinkType) -> String {
     match kind {
         LinkType::Ethernet => decode::ethernet(&packet.data),
         LinkType::Cooked => {
-            let behind = packet.data.get(COOKED_HEADER as usize..).unwrap_or_default();
-            decode::payload(packet.protocol, behind)
+            let payload = packet.data.get(COOKED_HEADER as usize..).unwrap_or_default();
+            decode::payload(packet.protocol, payload)
         }
     }
 }
@@ -51,7 +50,7 @@ fn word(direction: Direction) -> &'static str {
     }
 }
 
-/// Hours to microseconds, UTC.
+/// Formats the time of day in UTC, with microseconds.
 fn time_of_day(time: u64) -> String {
     let seconds = time / SECOND;
     let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_to_the_microsecond() {
+    fn times_are_printed_with_microseconds() {
         let time = ((23 * 60 + 5) * 60 + 9) * SECOND + 1_234_999;
         assert_eq!(time_of_day(86_400 * SECOND * 3 + time), "23:05:09.001234");
     }

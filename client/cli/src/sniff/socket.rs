@@ -1,4 +1,4 @@
-//! A packet socket of the broker: packets with their times, directions, full lengths and VLAN tags.
+//! A packet socket of the broker: returns packets with times, directions, full lengths and VLAN tags.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,68 +14,67 @@ use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::interrupt::POLL_INTERVAL;
 
-/// Every protocol, `linux/if_ether.h`.
+/// All protocols, `linux/if_ether.h`.
 const ETH_P_ALL: i64 = 3;
-/// Bytes that the kernel may hold while nobody takes them.
+/// The size of the receive buffer in the kernel, in bytes.
 const BUFFER: i64 = 8 << 20;
-/// Packets taken by one call, at most.
+/// The most packets that one call receives.
 const BATCH: u64 = 64;
-/// Room for a time of two words and for `struct tpacket_auxdata`.
+/// The buffer for ancillary data: a `timespec` and a `struct tpacket_auxdata`.
 const CONTROL: i64 = 96;
-/// How long the index of an interface is believed: a name may go to another interface.
+/// How long the index of an interface is cached: the name can pass to another interface.
 const INDEX_AGE: Duration = Duration::from_secs(1);
 
-/// What one receiving call brought.
+/// The result of one receive call.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// Packets, and how many messages of the socket they were.
+    /// Packets were received.
     Packets {
-        /// Those to keep.
+        /// The packets to write.
         packets: Vec<Received>,
-        /// All, copies of the loopback included.
+        /// The number of received messages, including copies on the loopback interface.
         messages: u64,
     },
-    /// Nothing came in time.
+    /// No packet arrived in time.
     Nothing,
-    /// The interface went down. The socket goes on when it is up again.
+    /// The interface went down. The socket continues when it is up again.
     Down,
 }
 
-/// Whether a receiving call waits.
+/// Whether a receive call waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// For a short time.
+    /// Wait for a short time.
     Shortly,
-    /// It takes what is there.
+    /// Do not wait.
     No,
 }
 
-/// A capturing socket.
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
     connection: Arc<Connection>,
     handle: u64,
-    /// What packets begin with.
+    /// The link-layer header of packets.
     pub(crate) kind: LinkType,
     snaplen: u32,
     batch: u64,
-    /// The kernel begins to count again after each answer.
+    /// The sum of the kernel's counters, which restart at 0 after each read.
     counted: Mutex<Counts>,
-    /// Indexes by name, and when they were asked for.
+    /// Interface indexes by name, and when each was read.
     indexes: Mutex<HashMap<String, (u32, Instant)>>,
 }
 
 impl PacketSocket {
-    /// Captures an interface, or all for `any`, from now on.
+    /// Starts to capture on an interface, or on all interfaces for `any`.
     pub(crate) fn open(
         connection: Arc<Connection>,
         interface: &str,
         snaplen: u32,
         promiscuous: bool,
     ) -> Result<Self, Failure> {
-        let room = receive_bytes(&connection)?;
-        let snaplen = u64::from(snaplen).min(room);
-        let batch = (room / snaplen.max(1)).clamp(1, BATCH);
+        let limit = receive_bytes(&connection)?;
+        let snaplen = u64::from(snaplen).min(limit);
+        let batch = (limit / snaplen.max(1)).clamp(1, BATCH);
         let any = interface == "any";
         let hardware = if any { None } else { Some(hardware(&connection, interface)?) };
         let kind = match hardware {
@@ -83,7 +82,7 @@ impl PacketSocket {
             Some(_) | None => LinkType::Cooked,
         };
         let socktype = if kind == LinkType::Ethernet { "SOCK_RAW" } else { "SOCK_DGRAM" };
-        // Without a protocol nothing arrives before the socket is ready.
+        // A socket without a protocol receives nothing until it is bound.
         let handle = make(&connection, socktype)?;
         let snaplen = u32::try_from(snaplen).unwrap_or(u32::MAX);
         let (counted, indexes) = (Mutex::default(), Mutex::default());
@@ -92,16 +91,16 @@ impl PacketSocket {
         if promiscuous && !any {
             socket.join(interface)?;
         }
-        let address = if any { everywhere() } else { json!([interface, ETH_P_ALL]) };
+        let address = if any { all_interfaces() } else { json!([interface, ETH_P_ALL]) };
         socket.connection.call("socket.bind", json!({ "handle": handle, "address": address }))?;
         Ok(socket)
     }
 
     fn prepare(&self) -> Result<(), Failure> {
         self.set("SOL_SOCKET", libc::SO_TIMESTAMPNS, &json!(1))?;
-        // The kernel takes VLAN tags out of frames and reports them here.
+        // The kernel removes VLAN tags from frames and reports them in this ancillary data.
         self.set("SOL_PACKET", libc::PACKET_AUXDATA, &json!(1))?;
-        // Beyond the system's limit only with CAP_NET_ADMIN; the next best is as much as there is.
+        // Only CAP_NET_ADMIN can exceed the system's limit; without it, request the most that is allowed.
         if self.set("SOL_SOCKET", libc::SO_RCVBUFFORCE, &json!(BUFFER)).is_err() {
             self.set("SOL_SOCKET", libc::SO_RCVBUF, &json!(BUFFER))?;
         }
@@ -109,7 +108,7 @@ impl PacketSocket {
         self.connection.call("socket.settimeout", timeout).map(drop)
     }
 
-    /// Promiscuous mode for as long as the socket lives (`packet(7)`, `struct packet_mreq`).
+    /// Enables promiscuous mode until the socket is closed (`packet(7)`, `struct packet_mreq`).
     fn join(&self, interface: &str) -> Result<(), Failure> {
         let index =
             self.connection.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
@@ -129,14 +128,14 @@ impl PacketSocket {
         self.connection.call("socket.setsockopt", option).map(drop)
     }
 
-    /// Takes at most this many packets.
+    /// Receives at most `most` packets.
     pub(crate) fn receive(&self, most: u64, wait: Wait) -> Result<Batch, Failure> {
         let parameters = json!({
             "handle": self.handle,
             "vlen": most.clamp(1, self.batch),
             "bufsize": self.snaplen,
             "ancbufsize": CONTROL,
-            // The full length is reported, however much is kept.
+            // With MSG_TRUNC the kernel reports the full length of a truncated packet.
             "flags": if wait == Wait::No { "MSG_TRUNC|MSG_DONTWAIT" } else { "MSG_TRUNC" },
         });
         let received = self.connection.call_typed("socket.recvmmsg", parameters);
@@ -158,7 +157,7 @@ impl PacketSocket {
         Ok(Batch::Packets { packets: packets.collect::<Result<_, _>>()?, messages: count })
     }
 
-    /// The index of an interface; 0 if it is not there, or may not be asked for.
+    /// Returns the index of an interface, or 0 if it does not exist or the policy refuses the call.
     fn index(&self, name: &str) -> u32 {
         let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((index, since)) = indexes.get(name)
@@ -173,13 +172,13 @@ impl PacketSocket {
         index
     }
 
-    /// Whether the interface was removed: the kernel then binds the socket to none.
+    /// Whether the interface was removed. The kernel then unbinds the socket.
     pub(crate) fn is_gone(&self) -> bool {
         let address = self.connection.call("socket.getsockname", json!({ "handle": self.handle }));
         address.is_ok_and(|address| address.get(0).and_then(Value::as_str) == Some(""))
     }
 
-    /// What the kernel counted since the beginning, `PACKET_STATISTICS` of `packet(7)`.
+    /// Returns the kernel's counters since the start of the capture, `PACKET_STATISTICS` of `packet(7)`.
     pub(crate) fn counts(&self) -> Result<Counts, Failure> {
         let parameters = json!({
             "handle": self.handle,
@@ -189,7 +188,9 @@ impl PacketSocket {
         });
         let value: OptionValue = self.connection.call_typed("socket.getsockopt", parameters)?;
         let OptionValue::Bytes(Bytes::Inline(bytes)) = value else {
-            return Err(Failure::protocol("the packet statistics are no bytes"));
+            return Err(Failure::protocol(
+                "socket.getsockopt: cannot read the broker's answer: the packet statistics are not bytes",
+            ));
         };
         let number = |at: usize| {
             let word = bytes.get(at..).and_then(|rest| rest.first_chunk()).copied();
@@ -204,8 +205,8 @@ impl PacketSocket {
 
 const PACKET_MR_PROMISC: u16 = 1;
 
-/// All interfaces: `struct sockaddr_ll` with the index 0, which no name has.
-fn everywhere() -> Value {
+/// The address of all interfaces: a `struct sockaddr_ll` with index 0, which has no name.
+fn all_interfaces() -> Value {
     let mut address = u16::try_from(ETH_P_ALL).unwrap_or(0).to_be_bytes().to_vec();
     address.extend([0; 16]);
     let base64 = serde_json::to_value(Bytes::Inline(address)).unwrap_or_default();
@@ -218,19 +219,27 @@ fn make(connection: &Connection, socktype: &str) -> Result<u64, Failure> {
     Ok(made.handle.number())
 }
 
-/// The kind of hardware of an interface.
+/// Returns the hardware type of an interface.
 fn hardware(connection: &Connection, interface: &str) -> Result<i64, Failure> {
     let handle = make(connection, "SOCK_DGRAM")?;
     connection.call("socket.bind", json!({ "handle": handle, "address": [interface, 0] }))?;
     let address = connection.call("socket.getsockname", json!({ "handle": handle }))?;
     connection.call("socket.close", json!({ "handle": handle }))?;
     let hardware = address.get(3).and_then(Value::as_i64);
-    hardware.ok_or_else(|| Failure::protocol("the address of a packet socket is not understood"))
+    hardware.ok_or_else(|| {
+        Failure::protocol(
+            "socket.getsockname: cannot read the broker's answer: the address has no hardware type",
+        )
+    })
 }
 
-/// What one receiving call may ask for.
+/// Returns the limit on the bytes that one receive call can request.
 fn receive_bytes(connection: &Connection) -> Result<u64, Failure> {
     let limits = connection.call("session.limits", json!({}))?;
     let limit = limits.pointer("/receive_bytes/value").and_then(Value::as_u64);
-    limit.ok_or_else(|| Failure::protocol("the broker does not tell its limit receive_bytes"))
+    limit.ok_or_else(|| {
+        Failure::protocol(
+            "session.limits: cannot read the broker's answer: it has no receive_bytes",
+        )
+    })
 }

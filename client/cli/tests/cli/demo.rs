@@ -1,49 +1,49 @@
-//! `sockbroker demo`: the whole story, and what it says where it cannot be told.
+//! `sockbroker demo`: all of its steps, and its error if the system refuses namespaces.
 
 use std::process::{Command, Stdio};
 
 use sockbroker_test_support::bounded;
 use sockbroker_test_support::skip::{root_or_skip, skip};
 
-use crate::program::{PROGRAM, Ran, run};
+use crate::program::{Outcome, PROGRAM, run};
 
-/// Whether the demonstration told all of it.
-fn check(told: &str) {
+/// Checks that the demonstration has printed every step.
+fn check_output(output: &str) {
     for part in [
-        "no capability left",
+        "no capabilities, and no_new_privs prevents new ones",
         "socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)   EPERM",
         "socket(AF_PACKET, SOCK_RAW, 0)            EPERM",
-        "\"Hello, world\" went there and came back",
+        "the server echoed \"Hello, world\"",
         "64 bytes from 127.0.0.1 after ",
         "TCP [S] seq ",
         "UDP length 5",
-        "the sniffer heard a TCP handshake and a datagram",
-        "Everything went as told.",
+        "the sniffer captured a TCP handshake and a datagram",
+        "All steps succeeded.",
     ] {
-        assert!(told.contains(part), "{part} in {told}");
+        assert!(output.contains(part), "{part} in {output}");
     }
     for call in ["socket.accept", "socket.recvfrom", "socket.ioctl"] {
         let shown = |line: &&str| line.contains("\u{b5}s  ") && line.contains(call);
-        assert!(told.lines().any(|line| shown(&line)), "{call} in {told}");
+        assert!(output.lines().any(|line| shown(&line)), "{call} in {output}");
     }
-    assert!(!told.contains('\x1b'), "colours without a terminal: {told}");
+    assert!(!output.contains('\x1b'), "colours without a terminal: {output}");
 }
 
 #[test]
-fn it_tells_the_whole_story_without_privileges_or_configuration() {
-    const TEST: &str = "demo::it_tells_the_whole_story_without_privileges_or_configuration";
+fn demo_runs_all_steps_without_privileges_or_configuration() {
+    const TEST: &str = "demo::demo_runs_all_steps_without_privileges_or_configuration";
     bounded(40, || {
-        let ran = run(&["demo"]);
-        if ran.code == 77 {
-            assert!(ran.err.contains("or run the demo as root"), "{ran:?}");
+        let outcome = run(&["demo"]);
+        if outcome.code == 77 {
+            assert!(outcome.err.contains("or run the demo as root"), "{outcome:?}");
             return skip("no user namespaces here", TEST);
         }
-        check(&ran.done());
+        check_output(&outcome.success());
     });
 }
 
-/// Runs a script in a user namespace where no further ones can be made.
-fn where_they_are_forbidden(script: &str) -> Option<Ran> {
+/// Runs a script in a user namespace that refuses further user namespaces.
+fn run_without_user_namespaces(script: &str) -> Option<Outcome> {
     let script = format!("echo 0 >/proc/sys/user/max_user_namespaces && {script}");
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "timeout", "15", "sh", "-c", &script]);
@@ -53,28 +53,28 @@ fn where_they_are_forbidden(script: &str) -> Option<Ran> {
 }
 
 #[test]
-fn root_needs_no_user_namespace() {
-    const TEST: &str = "demo::root_needs_no_user_namespace";
-    bounded(40, || match where_they_are_forbidden("exec \"$0\" demo") {
-        Some(ran) => {
-            let told = ran.done();
-            assert!(told.contains("a network namespace of its own (as root)"), "{told}");
-            check(&told);
+fn demo_as_root_needs_no_user_namespace() {
+    const TEST: &str = "demo::demo_as_root_needs_no_user_namespace";
+    bounded(40, || match run_without_user_namespaces("exec \"$0\" demo") {
+        Some(outcome) => {
+            let output = outcome.success();
+            assert!(output.contains("a new network namespace (as root)"), "{output}");
+            check_output(&output);
         }
         None => skip("no user namespaces here", TEST),
     });
 }
 
 #[test]
-fn where_namespaces_are_forbidden_it_says_so_and_what_to_do() {
-    const TEST: &str = "demo::where_namespaces_are_forbidden_it_says_so_and_what_to_do";
+fn demo_without_namespaces_reports_what_to_do() {
+    const TEST: &str = "demo::demo_without_namespaces_reports_what_to_do";
     bounded(40, || {
         let script = "exec setpriv --bounding-set=-all --inh-caps=-all -- \"$0\" demo";
-        let Some(ran) = where_they_are_forbidden(script) else {
+        let Some(outcome) = run_without_user_namespaces(script) else {
             return skip("no user namespaces here", TEST);
         };
-        assert_eq!(ran.code, 77, "{ran:?}");
-        let line = ran.err.trim_end();
+        assert_eq!(outcome.code, 77, "{outcome:?}");
+        let line = outcome.err.trim_end();
         assert!(!line.contains('\n') && line.contains("EPERM"), "{line}");
         assert!(line.contains("`sysctl -w user.max_user_namespaces=10000`"), "{line}");
         assert!(line.ends_with("or run the demo as root"), "{line}");
@@ -82,8 +82,8 @@ fn where_namespaces_are_forbidden_it_says_so_and_what_to_do() {
 }
 
 #[test]
-fn an_ordinary_user_sees_the_same() {
-    const TEST: &str = "demo::an_ordinary_user_sees_the_same";
+fn demo_runs_for_an_unprivileged_user() {
+    const TEST: &str = "demo::demo_runs_for_an_unprivileged_user";
     if !root_or_skip(TEST) {
         return;
     }
@@ -96,13 +96,13 @@ fn an_ordinary_user_sees_the_same() {
         let mut command = Command::new("timeout");
         command.args(["15", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
         command.args(["--inh-caps=-all", "--"]).arg(&program).arg("demo").current_dir("/");
-        let ran = Ran::from(command.stdin(Stdio::null()).output().unwrap());
+        let outcome = Outcome::from(command.stdin(Stdio::null()).output().unwrap());
         std::fs::remove_dir_all(&folder).unwrap();
-        if ran.code == 77 {
+        if outcome.code == 77 {
             return skip("no user namespaces for ordinary users here", TEST);
         }
-        let told = ran.done();
-        assert!(told.contains("started here by uid 65534"), "{told}");
-        check(&told);
+        let output = outcome.success();
+        assert!(output.contains("started in them by uid 65534"), "{output}");
+        check_output(&output);
     });
 }

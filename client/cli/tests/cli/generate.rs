@@ -1,4 +1,4 @@
-//! Completions and manual pages.
+//! `sockbroker completions` and `sockbroker man`.
 
 use std::fs;
 
@@ -22,14 +22,14 @@ const SUBCOMMANDS: [&str; 12] = [
 ];
 
 #[test]
-fn every_shell_can_complete_every_subcommand() {
+fn completions_cover_every_subcommand_and_shell() {
     bounded(30, || {
         for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-            let script = run(&["completions", shell]).done();
+            let script = run(&["completions", shell]).success();
             for word in SUBCOMMANDS.iter().chain(&["private", "snaplen"]) {
                 assert!(script.contains(word), "{shell}: {word}");
             }
-            // Methods to call, where the shell's generator knows arguments; nothing that is not for people.
+            // Method names, if the shell's generator supports arguments.
             let names_methods = ["bash", "fish", "zsh"].contains(&shell);
             assert_eq!(script.contains("socket.getaddrinfo"), names_methods, "{shell}");
             assert!(!script.contains("built-in-policy"), "{shell}: the hidden subcommand");
@@ -38,12 +38,12 @@ fn every_shell_can_complete_every_subcommand() {
 }
 
 #[test]
-fn there_is_a_page_for_the_program_and_for_each_subcommand() {
+fn manual_has_a_page_for_each_subcommand() {
     bounded(30, || {
         let folder = Folder::new();
-        let place = folder.join("pages");
-        run(&["man", "--folder", place.to_str().unwrap()]).done();
-        let mut pages: Vec<_> = fs::read_dir(&place)
+        let target = folder.join("pages");
+        run(&["man", "--folder", target.to_str().unwrap()]).success();
+        let mut pages: Vec<_> = fs::read_dir(&target)
             .unwrap()
             .map(|page| page.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -54,7 +54,7 @@ fn there_is_a_page_for_the_program_and_for_each_subcommand() {
         expected.sort();
         assert_eq!(pages, expected);
         for name in &expected {
-            let page = fs::read_to_string(place.join(name)).unwrap();
+            let page = fs::read_to_string(target.join(name)).unwrap();
             for part in [".TH ", ".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH SEE ALSO"] {
                 assert!(page.contains(part), "{part} in {name}: {page}");
             }
@@ -69,10 +69,10 @@ fn there_is_a_page_for_the_program_and_for_each_subcommand() {
                 assert!(others.contains(other), "{other} in {name}");
             }
         }
-        let page = run(&["man"]).done();
-        assert_eq!(page, fs::read_to_string(place.join("sockbroker.1")).unwrap());
+        let page = run(&["man"]).success();
+        assert_eq!(page, fs::read_to_string(target.join("sockbroker.1")).unwrap());
         assert!(page.contains(".SH EXIT CODES") && page.contains("SOCKBROKER_SESSION"), "{page}");
-        let page = run(&["man", "nc"]).done();
-        assert_eq!(page, fs::read_to_string(place.join("sockbroker-nc.1")).unwrap());
+        let page = run(&["man", "nc"]).success();
+        assert_eq!(page, fs::read_to_string(target.join("sockbroker-nc.1")).unwrap());
     });
 }

@@ -1,9 +1,9 @@
-//! The program from outside: what it prints, what it says when something is wrong, how it ends.
+//! Runs the program and checks its output, its errors and its exit codes.
 
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "a panic is how a test fails; helpers beside the test functions use it too"
+    reason = "a panic is how a test fails; helpers outside of test functions do the same"
 )]
 
 mod program;

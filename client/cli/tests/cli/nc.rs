@@ -1,4 +1,4 @@
-//! `sockbroker nc` against native sockets, both ways.
+//! `sockbroker nc` against native sockets, as client and as server.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -9,89 +9,92 @@ use std::time::Duration;
 
 use sockbroker_test_support::{Folder, HANG, bounded, namespace, until};
 
-use crate::program::{PROGRAM, Ran, broker, endpoint, feed, run, run_with, start};
+use crate::program::{Outcome, PROGRAM, broker, endpoint, feed, run, run_with_input, start};
 
-/// Reads to the end of the stream, and only then answers and ends.
-fn answer_at_the_end(mut stream: impl std::io::Read + std::io::Write) -> Vec<u8> {
-    let mut heard = Vec::new();
-    stream.read_to_end(&mut heard).unwrap();
-    stream.write_all(b"heard it all").unwrap();
-    heard
+/// Reads to the end of the stream, then answers and closes it.
+fn answer_after_eof(mut stream: impl std::io::Read + std::io::Write) -> Vec<u8> {
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    stream.write_all(b"read it all").unwrap();
+    received
 }
 
-/// The address in the line that tells where it listens.
-fn listens_at(child: &mut Child) -> (String, BufReader<std::process::ChildStderr>) {
-    let mut said = BufReader::new(child.stderr.take().unwrap());
+/// Reads the address in the line `listening on ADDRESS`.
+fn listening_address(child: &mut Child) -> (String, BufReader<std::process::ChildStderr>) {
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    said.read_line(&mut line).unwrap();
+    stderr.read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on ").expect("an address").to_owned();
-    (address, said)
+    (address, stderr)
 }
 
 #[test]
-fn tcp_goes_both_ways_and_keeps_its_half_close() {
+fn tcp_copies_both_ways_and_supports_half_close() {
     bounded(40, || {
         for host in ["127.0.0.1", "::1"] {
             let Ok(listener) = TcpListener::bind((host, 0)) else {
                 sockbroker_test_support::skip::skip(
                     "no IPv6 here",
-                    "nc::tcp_goes_both_ways_and_keeps_its_half_close",
+                    "nc::tcp_copies_both_ways_and_supports_half_close",
                 );
                 continue;
             };
             let port = listener.local_addr().unwrap().port().to_string();
-            let server = thread::spawn(move || answer_at_the_end(listener.accept().unwrap().0));
-            let ran = run_with(&["--private", "nc", host, &port], b"a line\n");
-            assert_eq!(ran.done(), "heard it all");
+            let server = thread::spawn(move || answer_after_eof(listener.accept().unwrap().0));
+            let outcome = run_with_input(&["--private", "nc", host, &port], b"a line\n");
+            assert_eq!(outcome.success(), "read it all");
             assert_eq!(server.join().unwrap(), b"a line\n");
         }
     });
 }
 
 #[test]
-fn megabytes_arrive_as_they_were() {
+fn large_stream_arrives_unchanged() {
     bounded(60, || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
-        let server = thread::spawn(move || answer_at_the_end(listener.accept().unwrap().0));
+        let server = thread::spawn(move || answer_after_eof(listener.accept().unwrap().0));
         let data: Vec<u8> =
             (0..8_000_000u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
         let broker = broker();
         let arguments = ["--broker", &endpoint(&broker), "nc", "--progress", "127.0.0.1", &port];
-        let ran = run_with(&arguments, &data);
+        let outcome = run_with_input(&arguments, &data);
         assert!(
-            ran.err.contains("sent 8.0 MB (") && ran.err.contains("received 12 B ("),
+            outcome.err.contains("sent 8.0 MB (") && outcome.err.contains("received 11 B ("),
             "{}",
-            ran.err
+            outcome.err
         );
-        assert_eq!(ran.done(), "heard it all");
+        assert_eq!(outcome.success(), "read it all");
         assert!(server.join().unwrap() == data, "the bytes differ");
     });
 }
 
 #[test]
-fn it_listens_for_one_connection() {
+fn listen_accepts_one_connection() {
     bounded(40, || {
         let mut child = start(&["--private", "nc", "-l", "127.0.0.1", "0"]);
-        let (address, mut said) = listens_at(&mut child);
+        let (address, mut stderr) = listening_address(&mut child);
         let mut peer = TcpStream::connect(address).unwrap();
         peer.set_read_timeout(Some(HANG)).unwrap();
         let child = feed(child, b"from nc");
-        let mut heard = [0; 7];
-        peer.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"from nc");
+        let mut received = [0; 7];
+        peer.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"from nc");
         peer.write_all(b"from the peer").unwrap();
         peer.shutdown(Shutdown::Both).unwrap();
-        let ran = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&ran.stdout), "from the peer");
+        let outcome = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&outcome.stdout), "from the peer");
         let mut rest = String::new();
-        said.read_to_string(&mut rest).unwrap();
-        assert!(ran.status.success() && rest.starts_with("connection from 127.0.0.1:"), "{rest}");
+        stderr.read_to_string(&mut rest).unwrap();
+        assert!(
+            outcome.status.success() && rest.starts_with("connection from 127.0.0.1:"),
+            "{rest}"
+        );
     });
 }
 
 #[test]
-fn datagrams_go_both_ways_until_nothing_comes() {
+fn datagrams_are_copied_both_ways_until_the_timeout() {
     bounded(40, || {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_read_timeout(Some(HANG)).unwrap();
@@ -101,39 +104,41 @@ fn datagrams_go_both_ways_until_nothing_comes() {
             let (length, from) = server.recv_from(&mut datagram).unwrap();
             server.send_to(&datagram[..length], from).unwrap();
         });
-        let ran =
-            run_with(&["--private", "nc", "-u", "-w", "0.5", "127.0.0.1", &port], b"a datagram");
-        assert_eq!(ran.done(), "a datagram");
+        let outcome = run_with_input(
+            &["--private", "nc", "-u", "-w", "0.5", "127.0.0.1", &port],
+            b"a datagram",
+        );
+        assert_eq!(outcome.success(), "a datagram");
         echo.join().unwrap();
     });
 }
 
 #[test]
-fn it_waits_for_the_first_datagram_and_answers_its_sender() {
+fn listening_udp_answers_the_first_sender() {
     bounded(40, || {
         let mut child = start(&["--private", "nc", "-l", "-u", "-w", "0.5", "127.0.0.1", "0"]);
-        let (address, _said) = listens_at(&mut child);
+        let (address, _said) = listening_address(&mut child);
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(HANG)).unwrap();
         peer.send_to(b"first", address).unwrap();
         let child = feed(child, b"answer");
         let mut datagram = [0; 100];
         assert_eq!(peer.recv(&mut datagram).unwrap(), 6);
-        let ran = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&ran.stdout), "first");
-        assert!(ran.status.success());
+        let outcome = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&outcome.stdout), "first");
+        assert!(outcome.status.success());
     });
 }
 
 #[test]
-fn unix_sockets_go_both_ways() {
+fn unix_sockets_copy_both_ways() {
     bounded(40, || {
         let folder = Folder::new();
         let path = folder.join("peer");
         let listener = UnixListener::bind(&path).unwrap();
-        let server = thread::spawn(move || answer_at_the_end(listener.accept().unwrap().0));
-        let ran = run_with(&["--private", "nc", "-U", path.to_str().unwrap()], b"hello");
-        assert_eq!(ran.done(), "heard it all");
+        let server = thread::spawn(move || answer_after_eof(listener.accept().unwrap().0));
+        let outcome = run_with_input(&["--private", "nc", "-U", path.to_str().unwrap()], b"hello");
+        assert_eq!(outcome.success(), "read it all");
         assert_eq!(server.join().unwrap(), b"hello");
 
         let path = folder.join("nc");
@@ -145,30 +150,30 @@ fn unix_sockets_go_both_ways() {
         });
         let child = feed(child, b"from nc");
         let mut peer = peer.unwrap();
-        let mut heard = Vec::new();
-        peer.read_to_end(&mut heard).unwrap();
-        assert_eq!(heard, b"from nc");
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        assert_eq!(received, b"from nc");
         drop(peer);
         assert!(child.wait_with_output().unwrap().status.success());
     });
 }
 
 #[test]
-fn nobody_there_is_told_and_so_is_nothing_that_comes() {
+fn refused_connection_is_reported_and_silence_times_out() {
     bounded(40, || {
-        let line = run(&["--private", "nc", "127.0.0.1", "1"]).failed_with(1);
+        let line = run(&["--private", "nc", "127.0.0.1", "1"]).failure(1);
         assert!(line.contains("connect to 127.0.0.1:1: ECONNREFUSED"), "{line}");
-        let line = run(&["--private", "nc", "-U", "/nowhere/at/all"]).failed_with(1);
+        let line = run(&["--private", "nc", "-U", "/nowhere/at/all"]).failure(1);
         assert!(line.contains("ENOENT"), "{line}");
-        // A peer that says nothing and does not end.
+        // A peer that sends nothing and does not close.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
-        assert_eq!(run(&["--private", "nc", "-w", "0.3", "127.0.0.1", &port]).done(), "");
+        assert_eq!(run(&["--private", "nc", "-w", "0.3", "127.0.0.1", &port]).success(), "");
     });
 }
 
 #[test]
-fn a_broker_that_dies_ends_it_with_a_line() {
+fn killed_broker_ends_nc_with_an_error() {
     bounded(40, || {
         let mut broker = broker();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -176,14 +181,14 @@ fn a_broker_that_dies_ends_it_with_a_line() {
         let child = start(&["--broker", &endpoint(&broker), "nc", "127.0.0.1", &port]);
         let (_peer, _) = listener.accept().unwrap();
         broker.process().child.kill().unwrap();
-        let ran = Ran::from(child.wait_with_output().unwrap());
-        let line = ran.failed_with(69);
-        assert!(line.contains("the broker is gone"), "{line}");
+        let outcome = Outcome::from(child.wait_with_output().unwrap());
+        let line = outcome.failure(69);
+        assert!(line.contains("the connection to the broker ended"), "{line}");
     });
 }
 
 #[test]
-fn a_broker_that_is_stopped_ends_it_as_one_that_dies() {
+fn stopped_broker_ends_nc_with_an_error() {
     bounded(60, || {
         let mut broker = broker();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -191,18 +196,19 @@ fn a_broker_that_is_stopped_ends_it_as_one_that_dies() {
         let child = start(&["--broker", &endpoint(&broker), "nc", "127.0.0.1", &port]);
         let (_peer, _) = listener.accept().unwrap();
         broker.process().terminate();
-        let ran = Ran::from(child.wait_with_output().unwrap());
-        let line = ran.failed_with(69);
-        // By the last answer of the broker, or because there is none at its socket.
+        let outcome = Outcome::from(child.wait_with_output().unwrap());
+        let line = outcome.failure(69);
+        // The broker has cancelled the call, or no broker answers any more.
         assert!(
-            line.contains("the broker is gone") || line.contains("no broker answers"),
+            line.contains("the connection to the broker ended")
+                || line.contains("no broker answers"),
             "{line}"
         );
     });
 }
 
 #[test]
-fn ports_out_of_range_are_errors_of_the_command_line() {
+fn ports_out_of_range_are_usage_errors() {
     bounded(40, || {
         for wrong in [
             &["nc", "127.0.0.1", "65536"][..],
@@ -213,7 +219,7 @@ fn ports_out_of_range_are_errors_of_the_command_line() {
             &["nc", "-l", "70000"],
             &["nc", "-p", "70000", "127.0.0.1", "80"],
         ] {
-            let line = run(&[&["--private"], wrong].concat()).failed_with(2);
+            let line = run(&[&["--private"], wrong].concat()).failure(2);
             assert!(line.contains("port"), "{line}");
         }
         for wrong in [
@@ -228,13 +234,13 @@ fn ports_out_of_range_are_errors_of_the_command_line() {
 }
 
 #[test]
-fn a_low_port_is_refused_with_what_to_grant() {
-    namespace::inside("nc::a_low_port_is_refused_with_what_to_grant", || {
+fn privileged_port_error_names_the_capability() {
+    namespace::inside("nc::privileged_port_error_names_the_capability", || {
         let script = format!(
             "exec setpriv --bounding-set=-all --inh-caps=-all {PROGRAM} --private nc -l 127.0.0.1 80"
         );
-        let ran = Ran::from(Command::new("sh").args(["-c", &script]).output().unwrap());
-        let line = ran.failed_with(1);
+        let outcome = Outcome::from(Command::new("sh").args(["-c", &script]).output().unwrap());
+        let line = outcome.failure(1);
         for part in ["bind to 127.0.0.1:80: EACCES", "CAP_NET_BIND_SERVICE", "roles/ports.conf"] {
             assert!(line.contains(part), "{part} in {line}");
         }
@@ -242,72 +248,75 @@ fn a_low_port_is_refused_with_what_to_grant() {
 }
 
 #[test]
-fn a_scan_finds_who_listens_and_sends_nothing() {
+fn scan_finds_open_ports_and_sends_no_data() {
     bounded(60, || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let open = listener.local_addr().unwrap().port();
-        let ran = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
-        assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran:?}");
+        let outcome = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
+        assert_eq!((outcome.code, outcome.out.as_str()), (0, ""), "{outcome:?}");
         let line = format!("Connection to 127.0.0.1 {open} port [tcp/");
-        assert!(ran.err.starts_with(&line) && ran.err.ends_with("] succeeded!\n"), "{ran:?}");
-        let mut heard = Vec::new();
-        listener.accept().unwrap().0.read_to_end(&mut heard).unwrap();
-        assert_eq!(heard, b"");
-        // Of a range one is enough; the others are reported with -v alone.
+        assert!(
+            outcome.err.starts_with(&line) && outcome.err.ends_with("] succeeded!\n"),
+            "{outcome:?}"
+        );
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        assert_eq!(received, b"");
+        // One open port of a range is enough. Only -v reports the others.
         let range = format!("{}-{open}", open - 1);
-        let ran = run(&["--private", "nc", "-z", "127.0.0.1", &range]);
-        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+        let outcome = run(&["--private", "nc", "-z", "127.0.0.1", &range]);
+        assert_eq!((outcome.code, outcome.err.as_str()), (0, ""), "{outcome:?}");
         drop(listener);
-        let line = run(&["--private", "nc", "-z", "127.0.0.1", &open.to_string()]).failed_with(1);
+        let line = run(&["--private", "nc", "-z", "127.0.0.1", &open.to_string()]).failure(1);
         assert!(line.contains("ECONNREFUSED"), "{line}");
-        let ran = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
-        assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{ran:?}");
+        let outcome = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
+        assert_eq!((outcome.code, outcome.err.lines().count()), (1, 1), "{outcome:?}");
     });
 }
 
 #[test]
-fn a_scan_by_datagrams_hears_refusals() {
-    namespace::inside("nc::a_scan_by_datagrams_hears_refusals", || {
+fn udp_scan_reports_refused_ports() {
+    namespace::inside("nc::udp_scan_reports_refused_ports", || {
         let bound = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = bound.local_addr().unwrap().port().to_string();
-        run(&["--private", "nc", "-z", "-u", "127.0.0.1", &port]).done();
+        run(&["--private", "nc", "-z", "-u", "127.0.0.1", &port]).success();
         let mut datagram = [0; 10];
         assert_eq!((bound.recv(&mut datagram).unwrap(), datagram[0]), (1, b'X'));
         drop(bound);
-        let line = run(&["--private", "nc", "-z", "-u", "127.0.0.1", &port]).failed_with(1);
+        let line = run(&["--private", "nc", "-z", "-u", "127.0.0.1", &port]).failure(1);
         assert!(line.contains("ECONNREFUSED"), "{line}");
     });
 }
 
 #[test]
-fn a_connection_comes_from_the_address_and_port_that_were_given() {
-    namespace::inside("nc::a_connection_comes_from_the_address_and_port_that_were_given", || {
+fn connection_uses_the_given_source_address_and_port() {
+    namespace::inside("nc::connection_uses_the_given_source_address_and_port", || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         let from = ["-s", "127.0.0.2", "-p", "4000"];
-        run(&[&["--private", "nc", "-z"], &from[..], &["127.0.0.1", &port]].concat()).done();
+        run(&[&["--private", "nc", "-z"], &from[..], &["127.0.0.1", &port]].concat()).success();
         assert_eq!(listener.accept().unwrap().1.to_string(), "127.0.0.2:4000");
-        let ran = run(&["--private", "nc", "-z", "-s", "::1", "127.0.0.1", &port]);
-        assert!(ran.failed_with(1).contains("another family"));
+        let outcome = run(&["--private", "nc", "-z", "-s", "::1", "127.0.0.1", &port]);
+        assert!(outcome.failure(1).contains("another address family"));
     });
 }
 
 #[test]
-fn it_goes_on_listening_where_that_is_asked() {
+fn keep_accepts_connections_one_after_the_other() {
     bounded(60, || {
         let mut child = start(&["--private", "nc", "-l", "-k", "127.0.0.1", "0"]);
-        let (address, mut said) = listens_at(&mut child);
+        let (address, mut stderr) = listening_address(&mut child);
         let mut input = child.stdin.take().unwrap();
         for number in 1..=3 {
             let mut peer = TcpStream::connect(&address).unwrap();
             peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let mut line = String::new();
-            said.read_line(&mut line).unwrap();
+            stderr.read_line(&mut line).unwrap();
             assert!(line.starts_with("connection from 127.0.0.1:"), "{line}");
-            // Standard input goes to the connection that there is.
+            // Standard input goes to the current connection.
             input.write_all(b"to you").unwrap();
-            let mut heard = [0; 6];
-            peer.read_exact(&mut heard).unwrap();
+            let mut received = [0; 6];
+            peer.read_exact(&mut received).unwrap();
             writeln!(peer, "number {number}").unwrap();
         }
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -315,7 +324,7 @@ fn it_goes_on_listening_where_that_is_asked() {
             assert_eq!(lines.next().unwrap().unwrap(), format!("number {number}"));
         }
         assert_eq!(child.try_wait().unwrap(), None);
-        // Through timeout(1), which would leave the program behind if it were killed itself.
+        // Signal timeout(1): if it were killed, the program would continue.
         let mut kill = Command::new("kill");
         assert!(kill.args(["-TERM", &child.id().to_string()]).status().unwrap().success());
         child.wait().unwrap();
@@ -323,31 +332,30 @@ fn it_goes_on_listening_where_that_is_asked() {
 }
 
 #[test]
-fn datagrams_of_all_senders_are_taken_where_that_is_asked() {
+fn keep_receives_datagrams_of_all_senders() {
     bounded(40, || {
         let mut child = start(&["--private", "nc", "-l", "-k", "-u", "-w", "1", "127.0.0.1", "0"]);
-        let (address, _said) = listens_at(&mut child);
+        let (address, _said) = listening_address(&mut child);
         for _ in 0..2 {
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             sender.send_to(b"one of two\n", &address).unwrap();
         }
-        let ran = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&ran.stdout), "one of two\n".repeat(2));
-        assert!(ran.status.success());
+        let outcome = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&outcome.stdout), "one of two\n".repeat(2));
+        assert!(outcome.status.success());
     });
 }
 
 #[test]
-fn raw_sockets_carry_packets() {
-    namespace::inside("nc::raw_sockets_carry_packets", || {
-        // A protocol that is for experiments (RFC 3692): it comes back over the loopback.
+fn raw_socket_sends_and_receives_packets() {
+    namespace::inside("nc::raw_socket_sends_and_receives_packets", || {
+        // A protocol for experiments (RFC 3692). The packet returns over the loopback interface.
         let command = format!("printf hello | {PROGRAM} --private nc --raw 253 -w 0.5 127.0.0.1");
-        let ran = Command::new("sh").args(["-c", &command]).output().unwrap();
-        let packet = ran.stdout;
+        let outcome = Command::new("sh").args(["-c", &command]).output().unwrap();
+        let packet = outcome.stdout;
         assert_eq!((packet.len(), &packet[..1], packet[9]), (25, &b"\x45"[..], 253));
         assert_eq!(&packet[20..], b"hello");
-        let line =
-            run(&["--private", "nc", "--raw", "no-such-protocol", "127.0.0.1"]).failed_with(1);
+        let line = run(&["--private", "nc", "--raw", "no-such-protocol", "127.0.0.1"]).failure(1);
         assert!(line.contains("socket.getprotobyname"), "{line}");
     });
 }

@@ -1,24 +1,23 @@
-//! What the packages need: the programs that their units call.
+//! The dependencies of the packages: the programs that their units run.
 
 use std::fs;
 use std::path::Path;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// A dependency of the `.deb`, and of the `.rpm`.
-type Needs = Option<(&'static str, &'static str)>;
+/// A dependency, as the `.deb` and as the `.rpm` declare it.
+type Dependency = Option<(&'static str, &'static str)>;
 
-/// Programs by path: the dependency of the `.deb` and that of the `.rpm`; none where every system has it, or the
-/// package itself.
-const PROGRAMS: [(&str, Needs); 3] = [
+/// Programs with the dependencies that install them; `None` if every system or the package itself has the program.
+const PROGRAMS: [(&str, Dependency); 3] = [
     ("/usr/bin/sockbrokerd", None),
-    // coreutils, which is essential.
+    // From coreutils, which is essential.
     ("/usr/bin/env", None),
     ("/bin/kill", Some(("procps", "\"/bin/kill\" = "))),
 ];
 
-/// The programs of the `Exec` lines of a unit.
-fn called(unit: &Path) -> Vec<String> {
+/// Returns the programs of the `Exec` lines of a unit.
+fn exec_programs(unit: &Path) -> Vec<String> {
     let text = fs::read_to_string(unit).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("Exec"));
     let program = |line: &str| {
@@ -30,7 +29,7 @@ fn called(unit: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_packages_depend_on_what_their_units_call() {
+fn packages_depend_on_the_programs_of_their_units() {
     let manifest = fs::read_to_string(Path::new(ROOT).join("client/cli/Cargo.toml")).unwrap();
     let depends = manifest.lines().find(|line| line.starts_with("depends = ")).unwrap();
     let (_, requires) = manifest.split_once("[package.metadata.generate-rpm.requires]").unwrap();
@@ -41,16 +40,17 @@ fn the_packages_depend_on_what_their_units_call() {
             if unit.extension().is_none_or(|extension| extension != "service") {
                 continue;
             }
-            for program in called(&unit) {
+            for program in exec_programs(&unit) {
                 let known = PROGRAMS.iter().find(|(path, _)| *path == program);
-                let (_, needs) =
-                    known.unwrap_or_else(|| panic!("{program}: which package has it?"));
-                if let Some((deb, rpm)) = needs {
+                let (_, dependency) = known.unwrap_or_else(|| {
+                    panic!("{program}: add the package that installs it to PROGRAMS")
+                });
+                if let Some((deb, rpm)) = dependency {
                     assert!(depends.contains(deb) && requires.contains(rpm), "{program}");
                 }
                 seen += 1;
             }
         }
     }
-    assert!(seen > 3, "the units call more than {seen} programs");
+    assert!(seen > 3, "found only {seen} programs in the units");
 }

@@ -1,4 +1,4 @@
-//! `sockbroker ping` in a namespace, by both kinds of sockets.
+//! `sockbroker ping` in a namespace, with datagram sockets and with raw sockets.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Command;
@@ -6,52 +6,56 @@ use std::process::Command;
 use serde_json::Value;
 use sockbroker_test_support::{Start, bounded, namespace, pause};
 
-use crate::program::{PROGRAM, Ran, broker, endpoint, run, start};
+use crate::program::{Outcome, PROGRAM, broker, endpoint, run, start};
 use crate::sniff::{listening, pair};
 
 const GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
 
 #[test]
-fn a_raw_socket_serves_where_datagram_sockets_are_not_allowed() {
-    namespace::inside("ping::a_raw_socket_serves_where_datagram_sockets_are_not_allowed", || {
-        // What a new network namespace begins with: no group at all.
+fn raw_socket_is_used_if_datagram_sockets_are_refused() {
+    namespace::inside("ping::raw_socket_is_used_if_datagram_sockets_are_refused", || {
+        // A new network namespace allows no group.
         assert_ne!(std::fs::read_to_string(GROUPS).unwrap(), "0\t0\n");
         for (host, overhead) in [("127.0.0.1", 84), ("::1", 104)] {
-            let told = run(&["--private", "ping", "-c", "2", "-i", "0.05", host]).done();
+            let output = run(&["--private", "ping", "-c", "2", "-i", "0.05", host]).success();
             let first = format!(
                 "PING {host} ({host}) 56({overhead}) bytes of data, raw socket of a private broker"
             );
-            assert_eq!(told.lines().next(), Some(first.as_str()));
+            assert_eq!(output.lines().next(), Some(first.as_str()));
             for part in [
                 &format!("64 bytes from {host}: icmp_seq=1 ttl=64 time="),
                 &format!("64 bytes from {host}: icmp_seq=2 ttl=64 time="),
                 "2 packets transmitted, 2 received, 0% packet loss, time ",
                 "rtt min/avg/max/mdev = ",
             ] {
-                assert!(told.contains(part), "{part} in {told}");
+                assert!(output.contains(part), "{part} in {output}");
             }
         }
     });
 }
 
 #[test]
-fn a_datagram_socket_serves_where_it_is_allowed() {
-    namespace::inside("ping::a_datagram_socket_serves_where_it_is_allowed", || {
+fn datagram_socket_is_used_if_allowed() {
+    namespace::inside("ping::datagram_socket_is_used_if_allowed", || {
         std::fs::write(GROUPS, "0 0").unwrap();
         for host in ["127.0.0.1", "::1"] {
-            let told = run(&["--private", "ping", "-c", "1", host]).done();
-            assert!(told.contains("datagram socket") && told.contains("1 received"), "{told}");
+            let output = run(&["--private", "ping", "-c", "1", host]).success();
+            assert!(
+                output.contains("datagram socket") && output.contains("1 received"),
+                "{output}"
+            );
         }
     });
 }
 
 #[test]
-fn every_line_is_json_where_that_is_asked() {
-    namespace::inside("ping::every_line_is_json_where_that_is_asked", || {
-        let told = run(&["--private", "--json", "ping", "-c", "2", "-i", "0", "127.0.0.1"]).done();
+fn json_option_prints_json_lines() {
+    namespace::inside("ping::json_option_prints_json_lines", || {
+        let output =
+            run(&["--private", "--json", "ping", "-c", "2", "-i", "0", "127.0.0.1"]).success();
         let lines: Vec<Value> =
-            told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let [first, _, summary] = lines.as_slice() else { panic!("{told}") };
+            output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [first, _, summary] = lines.as_slice() else { panic!("{output}") };
         assert_eq!((&first["sequence"], &first["ttl"]), (&1.into(), &64.into()));
         assert!(first["milliseconds"].as_f64().unwrap() > 0.0);
         assert_eq!((&summary["sent"], &summary["received"]), (&2.into(), &2.into()));
@@ -59,68 +63,71 @@ fn every_line_is_json_where_that_is_asked() {
 }
 
 #[test]
-fn where_no_reply_comes_the_exit_code_says_so() {
-    namespace::inside("ping::where_no_reply_comes_the_exit_code_says_so", || {
-        // There is no way out of here.
-        let ran = run(&["--private", "ping", "-c", "1", "-W", "0.2", "192.0.2.1"]);
-        assert_eq!(ran.code, 1, "{ran:?}");
-        assert!(ran.out.contains("ENETUNREACH") && ran.out.contains("100% packet loss"), "{ran:?}");
+fn missing_reply_exits_with_1() {
+    namespace::inside("ping::missing_reply_exits_with_1", || {
+        // This namespace has no route to the address.
+        let outcome = run(&["--private", "ping", "-c", "1", "-W", "0.2", "192.0.2.1"]);
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(
+            outcome.out.contains("ENETUNREACH") && outcome.out.contains("100% packet loss"),
+            "{outcome:?}"
+        );
     });
 }
 
 #[test]
-fn a_closed_group_range_is_named_with_the_command_that_opens_it() {
-    const TEST: &str = "ping::a_closed_group_range_is_named_with_the_command_that_opens_it";
+fn closed_group_range_error_names_the_sysctl() {
+    const TEST: &str = "ping::closed_group_range_error_names_the_sysctl";
     namespace::inside(TEST, || {
         let script =
             "exec setpriv --bounding-set=-all --inh-caps=-all \"$0\" --private ping -c 1 ::1";
         let run = || Command::new("sh").args(["-c", script, PROGRAM]).output();
-        let line = Ran::from(run().unwrap()).failed_with(2);
-        // The refusal of the datagram socket, and not that of the raw one.
+        let line = Outcome::from(run().unwrap()).failure(2);
+        // The refusal of the datagram socket, not of the raw socket.
         for part in ["EACCES", "`sysctl -w net.ipv4.ping_group_range='0 2147483647'`"] {
             assert!(line.contains(part), "{part} in {line}");
         }
         assert!(!line.contains("CAP_NET_RAW"), "{line}");
         std::fs::write(GROUPS, "0 0").unwrap();
-        assert!(Ran::from(run().unwrap()).done().contains("1 received"));
+        assert!(Outcome::from(run().unwrap()).success().contains("1 received"));
     });
 }
 
 #[test]
-fn a_refusal_of_the_policy_is_that_of_the_smaller_grant() {
-    namespace::inside("ping::a_refusal_of_the_policy_is_that_of_the_smaller_grant", || {
+fn policy_refusal_is_about_the_datagram_socket() {
+    namespace::inside("ping::policy_refusal_is_about_the_datagram_socket", || {
         let policy = "version = 1\n[[rule]]\nname = \"none\"\ndeny = [\"create\"]\n";
         let broker = Start::new(PROGRAM).shell("set -- broker \"$@\"").policy(policy);
         let broker = broker.start();
-        let ran = run(&["--broker", &endpoint(&broker), "ping", "-c", "1", "127.0.0.1"]);
-        let line = ran.failed_with(2);
+        let outcome = run(&["--broker", &endpoint(&broker), "ping", "-c", "1", "127.0.0.1"]);
+        let line = outcome.failure(2);
         assert!(line.contains("SOCK_DGRAM") && !line.contains("SOCK_RAW"), "{line}");
         assert!(!line.contains("ping_group_range"), "{line}");
     });
 }
 
 #[test]
-fn a_quiet_ping_prints_its_first_line_and_its_statistics() {
-    namespace::inside("ping::a_quiet_ping_prints_its_first_line_and_its_statistics", || {
+fn quiet_prints_only_first_line_and_statistics() {
+    namespace::inside("ping::quiet_prints_only_first_line_and_statistics", || {
         let output =
-            run(&["--private", "ping", "-q", "-n", "-c", "2", "-i", "0", "127.0.0.1"]).done();
+            run(&["--private", "ping", "-q", "-n", "-c", "2", "-i", "0", "127.0.0.1"]).success();
         assert!(!output.contains("icmp_seq"), "{output}");
         assert!(output.starts_with("PING ") && output.contains("2 received"), "{output}");
         let output =
-            run(&["--private", "--json", "ping", "-q", "-c", "2", "-i", "0", "::1"]).done();
+            run(&["--private", "--json", "ping", "-q", "-c", "2", "-i", "0", "::1"]).success();
         let summary: Value = serde_json::from_str(&output).unwrap();
         assert_eq!(summary["received"], 2);
     });
 }
 
 #[test]
-fn the_time_to_live_is_that_of_the_packets() {
-    namespace::inside("ping::the_time_to_live_is_that_of_the_packets", || {
+fn ttl_option_sets_the_ttl_of_packets() {
+    namespace::inside("ping::ttl_option_sets_the_ttl_of_packets", || {
         for host in ["127.0.0.1", "::1"] {
             let (child, _said) = listening(&["lo", "--count", "1", "--write", "-"]);
-            run(&["--private", "ping", "-q", "-t", "7", "-c", "1", host]).done();
+            run(&["--private", "ping", "-q", "-t", "7", "-c", "1", host]).success();
             let file = child.wait_with_output().unwrap().stdout;
-            // In the block of the packet, after the Ethernet header: byte 8 of IPv4, byte 7 of IPv6.
+            // The packet block, after the Ethernet header: byte 8 of IPv4, byte 7 of IPv6.
             let mut block = file.as_slice();
             while block[..4] != 6u32.to_ne_bytes() {
                 let length = u32::from_ne_bytes(block[4..8].try_into().unwrap());
@@ -134,27 +141,28 @@ fn the_time_to_live_is_that_of_the_packets() {
 }
 
 #[test]
-fn an_interface_or_an_address_to_send_from_is_taken() {
-    namespace::inside("ping::an_interface_or_an_address_to_send_from_is_taken", || {
+fn source_option_accepts_an_interface_or_an_address() {
+    namespace::inside("ping::source_option_accepts_an_interface_or_an_address", || {
         std::fs::write(GROUPS, "0 0").unwrap();
         for source in ["lo", "127.0.0.2"] {
             let ping = ["--private", "ping", "-c", "1", "-I", source, "127.0.0.1"];
-            assert!(run(&ping).done().contains("1 received"), "{source}");
+            assert!(run(&ping).success().contains("1 received"), "{source}");
         }
         pair("v0", "v1");
-        // By that one there is no way to the loopback.
+        // That interface has no route to the loopback address.
         let ping = ["--private", "ping", "-c", "1", "-W", "0.3", "-I", "v0", "127.0.0.1"];
         assert_eq!(run(&ping).code, 1);
-        let line = run(&["--private", "ping", "-I", "nowhere0", "127.0.0.1"]).failed_with(2);
+        let line = run(&["--private", "ping", "-I", "nowhere0", "127.0.0.1"]).failure(2);
         assert!(line.contains("ENODEV"), "{line}");
     });
 }
 
 #[test]
-fn the_largest_request_is_answered() {
-    namespace::inside("ping::the_largest_request_is_answered", || {
+fn largest_request_is_answered() {
+    namespace::inside("ping::largest_request_is_answered", || {
         for kind in ["raw socket", "datagram socket"] {
-            let output = run(&["--private", "ping", "-c", "1", "-s", "65507", "127.0.0.1"]).done();
+            let output =
+                run(&["--private", "ping", "-c", "1", "-s", "65507", "127.0.0.1"]).success();
             assert!(
                 output.contains("65515 bytes from 127.0.0.1") && output.contains(kind),
                 "{output}"
@@ -166,39 +174,39 @@ fn the_largest_request_is_answered() {
 }
 
 #[test]
-fn a_deadline_ends_it_and_counts_replies() {
-    namespace::inside("ping::a_deadline_ends_it_and_counts_replies", || {
+fn deadline_ends_the_ping_and_counts_replies() {
+    namespace::inside("ping::deadline_ends_the_ping_and_counts_replies", || {
         let ping = |more: &[&str]| run(&[&["--private", "ping", "-i", "0.05"], more].concat());
-        // It ends by itself, without a count and though a reply came.
-        let output = ping(&["-w", "0.3", "127.0.0.1"]).done();
+        // It ends at the deadline, without a count and although a reply arrived.
+        let output = ping(&["-w", "0.3", "127.0.0.1"]).success();
         assert!(output.contains(" 0% packet loss"), "{output}");
-        assert!(ping(&["-w", "100", "-c", "2", "127.0.0.1"]).done().contains("2 received"));
-        // Fewer replies than were asked for until then.
+        assert!(ping(&["-w", "100", "-c", "2", "127.0.0.1"]).success().contains("2 received"));
+        // Fewer replies than --count at the deadline.
         assert_eq!(ping(&["-w", "0.2", "-c", "1000", "127.0.0.1"]).code, 1);
     });
 }
 
 #[test]
-fn an_unknown_host_is_something_else_than_a_silent_one() {
+fn unknown_host_exits_with_2() {
     bounded(30, || {
-        let line = run(&["--private", "ping", "-c", "1", "host.invalid."]).failed_with(2);
+        let line = run(&["--private", "ping", "-c", "1", "host.invalid."]).failure(2);
         assert!(line.contains("EAI_"), "{line}");
     });
 }
 
 #[test]
-fn a_second_interrupt_ends_it_though_the_broker_hangs() {
-    namespace::inside("ping::a_second_interrupt_ends_it_though_the_broker_hangs", || {
+fn second_interrupt_ends_ping_if_the_broker_hangs() {
+    namespace::inside("ping::second_interrupt_ends_ping_if_the_broker_hangs", || {
         let mut broker = broker();
         let mut child = start(&["--broker", &endpoint(&broker), "ping", "-i", "0.05", "127.0.0.1"]);
-        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(told.next().unwrap().unwrap().starts_with("PING"));
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(output.next().unwrap().unwrap().starts_with("PING"));
         let signal = |name: &str, process: u32| {
             let sent = Command::new("kill").args([name, &process.to_string()]).status().unwrap();
             assert!(sent.success(), "{name}");
         };
         signal("-STOP", broker.process().number());
-        // The first finds a call that waits for ever.
+        // The first interrupt arrives while a call waits for ever.
         signal("-INT", child.id());
         pause(500);
         assert_eq!(child.try_wait().unwrap(), None);

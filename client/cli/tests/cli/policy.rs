@@ -1,4 +1,4 @@
-//! `policy check` and `policy explain`: what files say, without a broker.
+//! `sockbroker policy check` and `sockbroker policy explain`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use sockbroker_sys::peer;
 use sockbroker_test_support::{Folder, bounded, namespace};
 
-use crate::program::{Ran, command, run};
+use crate::program::{Outcome, command, run};
 
 const RULES: &str = r#"
 version = 1
@@ -26,21 +26,21 @@ deny = ["connect"]
 remote = ["192.0.2.7"]
 "#;
 
-fn written(text: &str) -> (Folder, String) {
+fn policy_file(text: &str) -> (Folder, String) {
     let folder = Folder::new();
     let path = folder.write("policy.toml", text).display().to_string();
     (folder, path)
 }
 
 #[test]
-fn explain_names_the_rule_that_decides_and_why_others_do_not() {
+fn explain_reports_the_deciding_rule_and_why_others_do_not_match() {
     bounded(30, || {
-        let (_folder, path) = written(RULES);
+        let (_folder, path) = policy_file(RULES);
         let explain = |action: &[&str]| {
             let start = ["policy", "explain", "--uid", "4242", "--policy", &path];
             run(&[&start[..], action].concat())
         };
-        let allowed = explain(&["connect remote=192.0.2.1:80"]).done();
+        let allowed = explain(&["connect remote=192.0.2.1:80"]).success();
         assert!(allowed.starts_with("allowed by rule `web`\n"), "{allowed}");
         assert!(
             allowed.contains("`not this one`") && allowed.contains("policy.toml:11"),
@@ -62,7 +62,7 @@ fn explain_names_the_rule_that_decides_and_why_others_do_not() {
 }
 
 #[test]
-fn check_warns_of_what_can_hardly_be_meant() {
+fn check_warns_about_likely_mistakes() {
     bounded(30, || {
         let odd = r#"
 version = 1
@@ -84,11 +84,11 @@ name = "none"
 subject = { everyone = true }
 deny = ["capture"]
 "#;
-        let (_folder, path) = written(odd);
-        let told = run(&["policy", "check", &path]).done();
-        // The last is that the kernel does not tell of units.
+        let (_folder, path) = policy_file(odd);
+        let output = run(&["policy", "check", &path]).success();
+        // The seventh warning is that this kernel does not report processes, and so no units.
         let warnings = if peer::tells_processes() { 6 } else { 7 };
-        assert!(told.contains(&format!("3 rules, {warnings} warnings")), "{told}");
+        assert!(output.contains(&format!("3 rules, {warnings} warnings")), "{output}");
         for part in [
             "no user `no such user`",
             "no group `no such group`",
@@ -97,59 +97,59 @@ deny = ["capture"]
             "never decides `resolve`, which has no `remote`",
             "`ghosts`: it is never reached: `none`",
         ] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(output.contains(part), "{part}: {output}");
         }
-        let (_folder, path) = written(RULES);
-        let told = run(&["policy", "check", &path]).done();
-        assert_eq!(told, "2 rules, 0 warnings\n");
+        let (_folder, path) = policy_file(RULES);
+        let output = run(&["policy", "check", &path]).success();
+        assert_eq!(output, "2 rules, 0 warnings\n");
     });
 }
 
 #[test]
-fn strict_checking_refuses_every_warning() {
+fn strict_check_fails_on_every_warning() {
     bounded(30, || {
         let rule = |subject: &str, fields: &str| {
             format!("version = 1\n[[rule]]\nname = \"a\"\n{subject}\n{fields}\n")
         };
-        let (someone, resolve) = ("subject = { uids = [7] }", "allow = [\"resolve\"]");
+        let (subject, resolve) = ("subject = { uids = [7] }", "allow = [\"resolve\"]");
         for (text, place, part) in [
             (rule("subject = { users = [\"no such user\"] }", resolve), "4:22", "no user"),
             (rule("subject = { groups = [\"no such group\"] }", resolve), "4:23", "no group"),
             (rule("", "deny = [\"resolve\"]"), "2:1", "no `subject`"),
-            (rule(someone, "allow = [\"resolve\"]\nremote = [\"any\"]"), "2:1", "never decides"),
+            (rule(subject, "allow = [\"resolve\"]\nremote = [\"any\"]"), "2:1", "never decides"),
             (
-                rule(someone, "allow = [\"bind\"]\nfamily = [\"AF_UNIX\"]\nlocal = [\"any\"]"),
+                rule(subject, "allow = [\"bind\"]\nfamily = [\"AF_UNIX\"]\nlocal = [\"any\"]"),
                 "2:1",
                 "never",
             ),
             (
-                rule(someone, "allow = [\"capture\"]\ninterface = [\"no such one\"]"),
+                rule(subject, "allow = [\"capture\"]\ninterface = [\"no such one\"]"),
                 "2:1",
                 "no interface",
             ),
             ("version = 1\n".to_owned(), "1:1", "no rules"),
         ] {
-            let (_folder, path) = written(&text);
+            let (_folder, path) = policy_file(&text);
             let warning = format!("warning: {path}:{place}: ");
             for (option, code) in [(None, 0), (Some("--strict"), 1)] {
                 let words = ["policy", "check"].into_iter().chain(option).chain([path.as_str()]);
-                let ran = run(&words.collect::<Vec<_>>());
-                assert_eq!(ran.code, code, "{text}: {ran:?}");
-                let line = ran.out.lines().find(|line| line.starts_with(&warning));
-                assert!(line.is_some_and(|line| line.contains(part)), "{text}: {ran:?}");
+                let outcome = run(&words.collect::<Vec<_>>());
+                assert_eq!(outcome.code, code, "{text}: {outcome:?}");
+                let line = outcome.out.lines().find(|line| line.starts_with(&warning));
+                assert!(line.is_some_and(|line| line.contains(part)), "{text}: {outcome:?}");
             }
-            let ran = run(&["--json", "policy", "check", "--strict", &path]);
-            assert_eq!(ran.code, 1, "{ran:?}");
+            let outcome = run(&["--json", "policy", "check", "--strict", &path]);
+            assert_eq!(outcome.code, 1, "{outcome:?}");
         }
-        let (_folder, path) = written(RULES);
-        run(&["policy", "check", "--strict", &path]).done();
-        let (_folder, path) = written("version = 1\n[[rule]]\n");
+        let (_folder, path) = policy_file(RULES);
+        run(&["policy", "check", "--strict", &path]).success();
+        let (_folder, path) = policy_file("version = 1\n[[rule]]\n");
         assert_eq!(run(&["policy", "check", "--strict", &path]).code, 78);
     });
 }
 
-/// A host of its own with the groups of the package, except one, and the shipped policy with all roles.
-fn shipped_host(except: &str) {
+/// Mounts an /etc with the groups of the package, except one, and with the shipped policy and all roles.
+fn mount_shipped_configuration(except: &str) {
     let mounted = Command::new("mount").args(["-t", "tmpfs", "none", "/etc"]).status().unwrap();
     assert!(mounted.success());
     let accounts = fs::read_to_string(deploy().join("systemd/sysusers.d/sockbroker.conf")).unwrap();
@@ -172,74 +172,80 @@ fn deploy() -> PathBuf {
 }
 
 #[test]
-fn strict_checking_accepts_the_shipped_policy_of_the_packages() {
-    namespace::inside("policy::strict_checking_accepts_the_shipped_policy_of_the_packages", || {
-        shipped_host("");
-        let told = run(&["policy", "check", "--strict"]).done();
-        assert!(told.ends_with(" rules, 0 warnings\n"), "{told}");
+fn strict_check_accepts_the_shipped_policy() {
+    namespace::inside("policy::strict_check_accepts_the_shipped_policy", || {
+        mount_shipped_configuration("");
+        let output = run(&["policy", "check", "--strict"]).success();
+        assert!(output.ends_with(" rules, 0 warnings\n"), "{output}");
     });
 }
 
 #[test]
-fn strict_checking_refuses_the_shipped_policy_where_a_group_is_missing() {
-    let test = "policy::strict_checking_refuses_the_shipped_policy_where_a_group_is_missing";
+fn strict_check_refuses_the_shipped_policy_without_a_group() {
+    let test = "policy::strict_check_refuses_the_shipped_policy_without_a_group";
     namespace::inside(test, || {
-        shipped_host("sockbroker-ping");
-        let ran = run(&["policy", "check", "--strict"]);
+        mount_shipped_configuration("sockbroker-ping");
+        let outcome = run(&["policy", "check", "--strict"]);
         let place = "/etc/sockbroker/policy.d/ping.toml:12:23: rule `ping`: there is no group";
-        assert!(ran.code == 1 && ran.out.contains(place), "{ran:?}");
+        assert!(outcome.code == 1 && outcome.out.contains(place), "{outcome:?}");
         fs::remove_dir_all("/etc/sockbroker").unwrap();
-        let ran = run(&["policy", "check", "--strict"]);
+        let outcome = run(&["policy", "check", "--strict"]);
         let place = "/etc/sockbroker/policy.toml: there is no such file";
-        assert!(ran.code == 1 && ran.out.contains(place), "{ran:?}");
+        assert!(outcome.code == 1 && outcome.out.contains(place), "{outcome:?}");
     });
 }
 
 #[test]
-fn strict_checking_accepts_the_policies_of_the_manifests() {
+fn strict_check_accepts_the_kubernetes_policies() {
     bounded(30, || {
         for policy in ["kubernetes/policy.toml", "kubernetes/capture/policy.toml"] {
             let path = deploy().join(policy).display().to_string();
-            run(&["policy", "check", "--strict", &path]).done();
+            run(&["policy", "check", "--strict", &path]).success();
         }
     });
 }
 
 #[test]
-fn a_mistake_is_told_with_line_column_and_caret() {
+fn syntax_error_is_reported_with_line_column_and_caret() {
     bounded(30, || {
-        let (_folder, path) = written("version = 1\n[[rule]]\nname = \"a\"\nalow = []\n");
-        let ran = run(&["policy", "check", &path]);
-        assert_eq!(ran.code, 78);
-        assert!(ran.err.contains("policy.toml: line 4, column 1: unknown field `alow`"), "{ran:?}");
-        assert!(ran.err.contains("4 | alow = []") && ran.err.contains("^^^^"), "{ran:?}");
+        let (_folder, path) = policy_file("version = 1\n[[rule]]\nname = \"a\"\nalow = []\n");
+        let outcome = run(&["policy", "check", &path]);
+        assert_eq!(outcome.code, 78);
+        assert!(
+            outcome.err.contains("policy.toml: line 4, column 1: unknown field `alow`"),
+            "{outcome:?}"
+        );
+        assert!(
+            outcome.err.contains("4 | alow = []") && outcome.err.contains("^^^^"),
+            "{outcome:?}"
+        );
     });
 }
 
 #[test]
-fn an_address_without_a_port_is_asked_for_it() {
+fn explain_requires_a_port_in_addresses() {
     bounded(30, || {
         for (action, example) in [
             ("connect remote=127.0.0.1", "write remote=127.0.0.1:80"),
             ("connect AF_INET6 remote=::1", "write remote=[::1]:80"),
             ("bind SOCK_DGRAM local=[::1]", "write local=[::1]:80"),
         ] {
-            let line = run(&["policy", "explain", "--uid", "0", action]).failed_with(2);
+            let line = run(&["policy", "explain", "--uid", "0", action]).failure(2);
             assert!(line.ends_with(example), "{line}");
         }
-        // Raw and ICMP sockets have none.
+        // Raw and ICMP sockets have no ports.
         let action = "connect SOCK_DGRAM IPPROTO_ICMP remote=127.0.0.1";
-        run(&["policy", "explain", "--uid", "0", action]).done();
+        run(&["policy", "explain", "--uid", "0", action]).success();
     });
 }
 
 #[test]
-fn explain_reports_that_it_does_not_ask_the_broker_of_the_environment() {
+fn explain_reports_that_it_ignores_the_environment() {
     bounded(30, || {
         let mut command = command(&["policy", "explain", "--uid", "0", "resolve"]);
-        let ran = Ran::from(command.env("SOCKBROKER", "/run/some").output().unwrap());
-        assert!(ran.err.contains("does not ask the broker of $SOCKBROKER"), "{ran:?}");
-        assert!(ran.done().starts_with("allowed by rule"));
+        let outcome = Outcome::from(command.env("SOCKBROKER", "/run/some").output().unwrap());
+        assert!(outcome.err.contains("does not query the broker of $SOCKBROKER"), "{outcome:?}");
+        assert!(outcome.success().starts_with("allowed by rule"));
         assert_eq!(run(&["policy", "explain", "--uid", "0", "resolve"]).err, "");
     });
 }

@@ -1,4 +1,4 @@
-//! The program under test, and brokers for it.
+//! Runs the program under test, and starts brokers for it.
 
 use std::io::Write as _;
 use std::process::{Child, Command, Output, Stdio};
@@ -6,17 +6,17 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use sockbroker_test_support::{Daemon, Start};
 
-/// The program.
+/// The path of the program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbroker");
-/// Seconds after which it is killed.
+/// The seconds after which timeout(1) ends the program.
 const LONGEST_WAIT: &str = "300";
 
-/// A broker: the program's other part.
+/// Starts a broker with the hidden subcommand `broker`.
 pub(crate) fn broker() -> Daemon {
     Start::new(PROGRAM).shell("set -- broker \"$@\"").start()
 }
 
-/// The program with these arguments, no environment of the broker's, and an end to its time.
+/// Returns the command with these arguments, without the broker's environment variables, under timeout(1).
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after", "1", LONGEST_WAIT, PROGRAM]).args(arguments);
@@ -27,18 +27,15 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What a run printed and how it ended.
+/// The output and the exit code of a run.
 #[derive(Debug)]
-pub(crate) struct Ran {
-    /// Standard output.
+pub(crate) struct Outcome {
     pub(crate) out: String,
-    /// Standard error.
     pub(crate) err: String,
-    /// The exit code.
     pub(crate) code: i32,
 }
 
-impl From<Output> for Ran {
+impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         Self {
             out: String::from_utf8(output.stdout).unwrap(),
@@ -48,20 +45,20 @@ impl From<Output> for Ran {
     }
 }
 
-impl Ran {
-    /// The output of a run that went well.
-    pub(crate) fn done(self) -> String {
+impl Outcome {
+    /// Returns standard output. Fails if the exit code is not 0.
+    pub(crate) fn success(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
 
-    /// The same, read as JSON.
+    /// Like [`Outcome::success`], parsed as JSON.
     pub(crate) fn json(self) -> Value {
-        serde_json::from_str(&self.done()).expect("JSON")
+        serde_json::from_str(&self.success()).expect("JSON")
     }
 
-    /// The one line that a failed run said.
-    pub(crate) fn failed_with(self, code: i32) -> String {
+    /// Returns the one line on standard error. Fails if the exit code differs from `code`.
+    pub(crate) fn failure(self, code: i32) -> String {
         assert_eq!((self.code, self.out.as_str()), (code, ""), "{self:?}");
         let line = self.err.strip_suffix('\n').expect("a line");
         assert!(line.starts_with("sockbroker: ") && !line.contains('\n'), "not one line: {line}");
@@ -69,33 +66,33 @@ impl Ran {
     }
 }
 
-/// Runs it to its end.
-pub(crate) fn run(arguments: &[&str]) -> Ran {
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Outcome {
     command(arguments).output().unwrap().into()
 }
 
-/// Runs it to its end with this input.
-pub(crate) fn run_with(arguments: &[&str], input: &[u8]) -> Ran {
+/// Runs the program to its end with this standard input.
+pub(crate) fn run_with_input(arguments: &[&str], input: &[u8]) -> Outcome {
     feed(start(arguments), input).wait_with_output().unwrap().into()
 }
 
-/// Runs it to its end with a broker.
-pub(crate) fn ask(broker: &Daemon, arguments: &[&str]) -> Ran {
+/// Runs the program to its end against this broker.
+pub(crate) fn run_at(broker: &Daemon, arguments: &[&str]) -> Outcome {
     let endpoint = endpoint(broker);
     run(&[&["--broker", &endpoint], arguments].concat())
 }
 
-/// The endpoint of a broker.
+/// Returns the endpoint of a broker for `--broker`.
 pub(crate) fn endpoint(broker: &Daemon) -> String {
     format!("unix:{}", broker.socket().display())
 }
 
-/// Starts it, with a pipe for its input.
+/// Starts the program with a pipe as its standard input.
 pub(crate) fn start(arguments: &[&str]) -> Child {
     command(arguments).stdin(Stdio::piped()).spawn().unwrap()
 }
 
-/// Gives it this input and no more.
+/// Writes the standard input of the program and closes it.
 pub(crate) fn feed(mut child: Child, input: &[u8]) -> Child {
     let mut pipe = child.stdin.take().unwrap();
     pipe.write_all(input).unwrap();

@@ -1,4 +1,4 @@
-//! `sockbroker sniff` in a namespace; its files are read by the tools of Wireshark.
+//! `sockbroker sniff` in a namespace: its output, and its files as the tools of Wireshark read them.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -10,67 +10,67 @@ use sockbroker_test_support::{Folder, namespace};
 
 use crate::program::{run, start};
 
-/// Starts a sniffer that hears from now on.
+/// Starts a capture and waits until it listens.
 pub(crate) fn listening(arguments: &[&str]) -> (Child, BufReader<std::process::ChildStderr>) {
     let mut child = start(&[&["--private", "sniff"], arguments].concat());
-    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    said.read_line(&mut line).unwrap();
+    stderr.read_line(&mut line).unwrap();
     assert!(line.starts_with("listening on "), "{line}");
-    (child, said)
+    (child, stderr)
 }
 
-/// What it printed until its end.
+/// Returns the standard output of a capture, after its end.
 fn printed(child: Child) -> String {
-    let ran = child.wait_with_output().unwrap();
-    assert!(ran.status.success(), "{:?}", ran.status);
-    String::from_utf8(ran.stdout).unwrap()
+    let outcome = child.wait_with_output().unwrap();
+    assert!(outcome.status.success(), "{:?}", outcome.status);
+    String::from_utf8(outcome.stdout).unwrap()
 }
 
 pub(crate) fn ping(host: &str, size: &str) {
-    run(&["--private", "ping", "-c", "2", "-i", "0.05", "-s", size, host]).done();
+    run(&["--private", "ping", "-c", "2", "-i", "0.05", "-s", size, host]).success();
 }
 
-/// What a tool says of a file, without complaint.
-fn tool(program: &str, arguments: &[&str], file: &Path) -> String {
+/// Runs a tool on a file and returns its output. Fails if the tool reports an error.
+fn read_with(program: &str, arguments: &[&str], file: &Path) -> String {
     let mut command = Command::new(program);
-    // Its remark about being root is none about the file.
-    let ran =
+    // The warning about running as root is not about the file.
+    let outcome =
         command.args(arguments).arg(file).env("WIRESHARK_QUIT_AFTER_CAPTURE", "").output().unwrap();
-    let said = String::from_utf8(ran.stderr).unwrap();
-    let complaints: Vec<_> =
-        said.lines().filter(|line| !line.starts_with("Running as user")).collect();
-    assert!(ran.status.success() && complaints.is_empty(), "{program}: {complaints:?}");
-    String::from_utf8(ran.stdout).unwrap()
+    let stderr = String::from_utf8(outcome.stderr).unwrap();
+    let errors: Vec<_> =
+        stderr.lines().filter(|line| !line.starts_with("Running as user")).collect();
+    assert!(outcome.status.success() && errors.is_empty(), "{program}: {errors:?}");
+    String::from_utf8(outcome.stdout).unwrap()
 }
 
 #[test]
-fn packets_are_told_on_a_line_each() {
-    namespace::inside("sniff::packets_are_told_on_a_line_each", || {
-        let (child, mut said) = listening(&["lo", "--count", "4"]);
+fn each_packet_is_printed_on_one_line() {
+    namespace::inside("sniff::each_packet_is_printed_on_one_line", || {
+        let (child, mut stderr) = listening(&["lo", "--count", "4"]);
         ping("127.0.0.1", "56");
-        let told = printed(child);
-        let lines: Vec<_> = told.lines().collect();
-        assert_eq!(lines.len(), 4, "{told}");
+        let output = printed(child);
+        let lines: Vec<_> = output.lines().collect();
+        assert_eq!(lines.len(), 4, "{output}");
         for (line, what) in lines.iter().zip(["request", "reply", "request", "reply"]) {
             let part = format!(" lo in  127.0.0.1 > 127.0.0.1 ICMP echo {what} id ");
             assert!(line.contains(&part), "{line}");
         }
         let mut rest = String::new();
-        said.read_to_string(&mut rest).unwrap();
+        stderr.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "4 packets captured, 4 seen, 0 lost\n");
     });
 }
 
 #[test]
-fn files_are_read_by_tshark_and_capinfos_without_complaint() {
-    const TEST: &str = "sniff::files_are_read_by_tshark_and_capinfos_without_complaint";
+fn tshark_and_capinfos_read_files_without_errors() {
+    const TEST: &str = "sniff::tshark_and_capinfos_read_files_without_errors";
     namespace::inside(TEST, || {
         if !program_or_skip("tshark", TEST) || !program_or_skip("capinfos", TEST) {
             return;
         }
         let folder = Folder::new();
-        // By its own link header, and by the cooked one of all interfaces.
+        // With the link-layer header of the interface, and with the cooked header of all interfaces.
         for (interface, encapsulation) in
             [("lo", "Ethernet"), ("any", "Linux cooked-mode capture v2")]
         {
@@ -81,11 +81,11 @@ fn files_are_read_by_tshark_and_capinfos_without_complaint() {
             ping("::1", "1000");
             printed(child);
             let fields = ["-T", "fields", "-e", "frame.len", "-e", "_ws.col.Protocol", "-r"];
-            let packets = tool("tshark", &fields, &file);
+            let packets = read_with("tshark", &fields, &file);
             let protocols: Vec<_> =
                 packets.lines().map(|line| line.split('\t').nth(1).unwrap()).collect();
             assert_eq!(protocols, [["ICMP"; 4], ["ICMPv6"; 4]].concat(), "{packets}");
-            let told = tool("capinfos", &[], &file);
+            let output = read_with("capinfos", &[], &file);
             for part in [
                 encapsulation,
                 "nanoseconds (9)",
@@ -95,15 +95,15 @@ fn files_are_read_by_tshark_and_capinfos_without_complaint() {
                 &format!("Name = {interface}"),
                 "Number of stat entries = 1",
             ] {
-                assert!(told.contains(part), "{part} in {told}");
+                assert!(output.contains(part), "{part} in {output}");
             }
         }
     });
 }
 
 #[test]
-fn packets_are_cut_and_their_length_is_kept() {
-    const TEST: &str = "sniff::packets_are_cut_and_their_length_is_kept";
+fn snaplen_truncates_packets_and_keeps_their_length() {
+    const TEST: &str = "sniff::snaplen_truncates_packets_and_keeps_their_length";
     namespace::inside(TEST, || {
         let folder = Folder::new();
         let file = folder.join("cut");
@@ -111,50 +111,50 @@ fn packets_are_cut_and_their_length_is_kept() {
             ["lo", "--count", "4", "--snaplen", "64", "--json", "--write", file.to_str().unwrap()];
         let (child, _said) = listening(&arguments);
         ping("127.0.0.1", "1000");
-        let told = printed(child);
-        for line in told.lines() {
+        let output = printed(child);
+        for line in output.lines() {
             let packet: Value = serde_json::from_str(line).unwrap();
             assert_eq!(packet["length"], 1042, "{line}");
             assert_eq!(packet["direction"], "unicast");
         }
         if program_or_skip("tshark", TEST) {
             let fields = ["-T", "fields", "-e", "frame.len", "-e", "frame.cap_len", "-r"];
-            assert_eq!(tool("tshark", &fields, &file), "1042\t64\n".repeat(4));
+            assert_eq!(read_with("tshark", &fields, &file), "1042\t64\n".repeat(4));
         }
     });
 }
 
 #[test]
-fn an_interrupt_ends_the_file_well() {
-    const TEST: &str = "sniff::an_interrupt_ends_the_file_well";
+fn interrupt_leaves_a_complete_file() {
+    const TEST: &str = "sniff::interrupt_leaves_a_complete_file";
     namespace::inside(TEST, || {
         let folder = Folder::new();
         let file = folder.join("interrupted");
-        let (child, mut said) = listening(&["lo", "--write", file.to_str().unwrap()]);
+        let (child, mut stderr) = listening(&["lo", "--write", file.to_str().unwrap()]);
         ping("127.0.0.1", "56");
-        // It is run by timeout(1), which passes the signal on, twice.
+        // The program runs under timeout(1), which forwards the signal twice.
         let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         child.wait_with_output().unwrap();
         let mut rest = String::new();
-        said.read_to_string(&mut rest).unwrap();
+        stderr.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "4 packets captured, 4 seen, 0 lost\n");
         if program_or_skip("capinfos", TEST) {
-            let told = tool("capinfos", &[], &file);
-            assert!(told.contains("Number of stat entries = 1"), "{told}");
+            let output = read_with("capinfos", &[], &file);
+            assert!(output.contains("Number of stat entries = 1"), "{output}");
         }
     });
 }
 
 #[test]
-fn an_interface_that_is_not_there_is_told() {
-    namespace::inside("sniff::an_interface_that_is_not_there_is_told", || {
-        let line = run(&["--private", "sniff", "nowhere0"]).failed_with(1);
+fn unknown_interface_is_reported() {
+    namespace::inside("sniff::unknown_interface_is_reported", || {
+        let line = run(&["--private", "sniff", "nowhere0"]).failure(1);
         assert!(line.contains("ENODEV") && line.contains("socket.if_nameindex"), "{line}");
     });
 }
 
-/// Two interfaces that are connected to each other, and send nothing by themselves.
+/// Creates two connected interfaces that send no packets on their own.
 pub(crate) fn pair(one: &str, other: &str) {
     ip(&["link", "add", one, "type", "veth", "peer", "name", other]);
     for name in [one, other] {
@@ -163,12 +163,12 @@ pub(crate) fn pair(one: &str, other: &str) {
     }
 }
 
-/// Runs `ip`, which must succeed.
+/// Runs `ip` and fails if it fails.
 pub(crate) fn ip(arguments: &[&str]) {
     assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
 }
 
-/// Sends a frame with each of these tags on an interface.
+/// A Python program that sends one frame with each of these VLAN tags on an interface.
 const INJECT: &str = r#"
 import socket, struct, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -180,8 +180,8 @@ for tag in sys.argv[2:]:
 "#;
 
 #[test]
-fn vlan_tags_are_kept_and_count_as_length() {
-    const TEST: &str = "sniff::vlan_tags_are_kept_and_count_as_length";
+fn vlan_tags_are_kept_and_counted() {
+    const TEST: &str = "sniff::vlan_tags_are_kept_and_counted";
     namespace::inside(TEST, || {
         if !program_or_skip("python3", TEST) {
             return;
@@ -193,7 +193,7 @@ fn vlan_tags_are_kept_and_count_as_length() {
             let mut inject = Command::new("python3");
             inject.args(["-c", INJECT, "v1"]).args(tags).stdin(Stdio::null());
             if interface == "any" {
-                // Each frame is seen as it leaves, too.
+                // Each outgoing frame is captured too.
                 inject.args(tags);
             }
             assert!(inject.status().unwrap().success());
@@ -220,8 +220,8 @@ fn vlan_tags_are_kept_and_count_as_length() {
 }
 
 #[test]
-fn a_capture_of_all_interfaces_tells_them_apart() {
-    const TEST: &str = "sniff::a_capture_of_all_interfaces_tells_them_apart";
+fn capture_of_all_interfaces_records_each_interface() {
+    const TEST: &str = "sniff::capture_of_all_interfaces_records_each_interface";
     namespace::inside(TEST, || {
         if !program_or_skip("tshark", TEST) || !program_or_skip("python3", TEST) {
             return;
@@ -234,11 +234,12 @@ fn a_capture_of_all_interfaces_tells_them_apart() {
         assert!(inject.args(["-c", INJECT, "v1", ""]).status().unwrap().success());
         printed(child);
         let index = |name: &str| {
-            run(&["--private", "call", "socket.if_nametoindex", &format!("if_name={name}")]).done()
+            run(&["--private", "call", "socket.if_nametoindex", &format!("if_name={name}")])
+                .success()
         };
-        // As it leaves by one, and as it arrives by the other.
+        // Outgoing on one interface, and incoming on the other.
         let expected = [index("v1"), index("v0")].concat();
-        let shown = tool("tshark", &["-T", "fields", "-e", "sll.ifindex", "-r"], &file);
+        let shown = read_with("tshark", &["-T", "fields", "-e", "sll.ifindex", "-r"], &file);
         assert_eq!(shown, expected);
         assert_ne!(index("v0"), index("v1"));
     });
