@@ -66,7 +66,7 @@ fn a_peer_that_never_reads_is_disconnected_after_stall_seconds_and_costs_little(
             let call = calls(&mut client).swap_remove(index);
             let grown = flood(&broker, &client.wire, &LspClient::frame(&call, None, 0));
             assert!(grown <= A_FEW, "{grown} bytes for {call}");
-            broker.lsp().is_served();
+            broker.lsp().expect_service();
         }
     });
 }
@@ -88,7 +88,7 @@ fn a_peer_that_never_reads_is_disconnected_in_every_spelling() {
         let ping = WebSocketClient::frame(Opcode::Ping, true, true, &[0; 125]);
         let grown = flood(&broker, &client.wire, &ping);
         assert!(grown <= A_FEW, "{grown} bytes for pings");
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
     });
 }
 
@@ -123,7 +123,7 @@ fn a_peer_that_reads_late_gets_everything() {
                 pause(20);
             }
         }
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -235,11 +235,11 @@ fn buffered_bytes_bounds_what_waiting_calls_hold_in_their_json() {
         let first = client.send("socket.sendall", call.clone());
         let refused = client.call("socket.sendall", call.clone()).fault();
         assert_eq!(refused.limit(), "buffered_bytes");
-        client.is_served();
+        client.expect_service();
         client.cancel(first);
         assert_eq!(client.answer(first).fault().code, -32800);
         let again = client.send("socket.sendall", call);
-        client.stays_silent_for(50);
+        client.expect_silence_for(50);
         client.cancel(again);
         assert_eq!(client.answer(again).fault().code, -32800);
     });
@@ -255,11 +255,11 @@ fn buffered_bytes_bounds_what_waiting_calls_hold_in_attachments() {
         let beside: [&[u8]; 1] = [&data];
         let call = |client: &mut LspClient| {
             let params = json!([handle, { "attachment": 0 }]);
-            client.send_beside("socket.sendall", params, RequestParts::attachments(&beside))
+            client.send_with_parts("socket.sendall", params, RequestParts::attachments(&beside))
         };
         let first = call(&mut client);
         let second = call(&mut client);
-        let answered = client.wire.anything_within(HANG);
+        let answered = client.wire.receives_within(HANG);
         assert!(answered, "120 000 bytes wait where 100 000 may");
         assert_eq!(client.answer(second).fault().limit(), "buffered_bytes");
         client.cancel(first);
@@ -279,17 +279,19 @@ fn buffered_descriptors_bounds_what_waiting_calls_hold() {
         let call = |client: &mut LspClient| {
             let item = json!([1, 1, { "descriptors": 2 }]);
             let params = json!([handle, ["aGk="], [item]]);
-            client.send_beside("socket.sendmsg", params, RequestParts::descriptors(&some))
+            client.send_with_parts("socket.sendmsg", params, RequestParts::descriptors(&some))
         };
         let first = call(&mut client);
         let second = call(&mut client);
         assert_eq!(client.answer(second).fault().limit(), "buffered_descriptors");
-        broker.settles_at(files + 2);
+        broker.wait_for_open_files(files + 2);
         client.cancel(first);
         assert_eq!(client.answer(first).fault().code, -32800);
-        broker.settles_at(files);
+        broker.wait_for_open_files(files);
         // Those of calls that need not wait do not count.
-        client.call_beside("socket.htons", json!([1]), RequestParts::descriptors(&some)).result();
+        client
+            .call_with_parts("socket.htons", json!([1]), RequestParts::descriptors(&some))
+            .result();
     });
 }
 
@@ -312,7 +314,7 @@ fn grown_by(before: usize, waiting: usize, rounds: u64) -> u64 {
         client.answer(1).result();
     }
     // All of them wait: the last one was not refused.
-    client.stays_silent_for(50);
+    client.expect_silence_for(50);
     broker.resident_bytes().saturating_sub(before)
 }
 
@@ -346,7 +348,7 @@ fn batches_that_are_not_complete_do_not_pile_up_their_answers() {
             client.send_json(&batch);
         }
         // Refused or not, the calls behind them are served.
-        client.is_served();
+        client.expect_service();
         let grown = broker.resident_bytes().saturating_sub(before);
         assert!(grown <= 20 * MIB, "{} MiB of answers that are not sent", grown / MIB);
     });

@@ -54,8 +54,8 @@ fn every_broken_head_ends_the_connection_without_an_answer() {
             client.wire.send(format!("{head}\r\n\r\n{message}").as_bytes(), &[]).unwrap();
             assert!(client.next_answer().is_none(), "{head}");
         }
-        broker.settles_at(before);
-        broker.lsp().is_served();
+        broker.wait_for_open_files(before);
+        broker.lsp().expect_service();
     });
 }
 
@@ -70,7 +70,7 @@ fn a_head_of_1024_bytes_is_read_and_a_longer_one_is_not() {
         client.wire.send(format!("{start}{filler}\r\n\r\n{message}").as_bytes(), &[]).unwrap();
         assert_eq!(*client.answer(1).result(), 256);
         client.wire.send(format!("{start}{filler}x\r\n\r\n{message}").as_bytes(), &[]).unwrap();
-        client.is_ended();
+        client.expect_end();
     });
 }
 
@@ -109,8 +109,8 @@ fn calls_before_the_break_are_answered_and_what_waits_is_cancelled() {
         let whole = LspClient::frame(&call(), None, 0);
         client.wire.send(&[&whole[..], b"Content-Length: x\r\n\r\n"].concat(), &[]).unwrap();
         assert_eq!(client.read_json().unwrap()["result"], 256);
-        client.is_ended();
-        broker.settles_at(before);
+        client.expect_end();
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -126,11 +126,11 @@ fn a_connection_may_end_anywhere_in_a_frame() {
             client.wire.send(&whole[..cut], &[null.as_fd()]).unwrap();
             if cut % 2 == 0 {
                 client.wire.close_writing();
-                client.is_ended();
+                client.expect_end();
             }
         }
-        broker.settles_at(before);
-        broker.lsp().is_served();
+        broker.wait_for_open_files(before);
+        broker.lsp().expect_service();
     });
 }
 
@@ -146,7 +146,7 @@ fn fewer_descriptors_than_announced_end_the_connection() {
             client.wire.send(&frame, &vec![null.as_fd(); sent]).unwrap();
             assert!(client.next_answer().is_none(), "{announced} announced, {sent} sent");
         }
-        broker.settles_at(before);
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -155,14 +155,14 @@ fn descriptors_that_no_call_takes_are_closed_with_their_call() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        client.is_served();
+        client.expect_service();
         let before = broker.idle_open_files();
         let null = std::fs::File::open("/dev/null").unwrap();
         let many = vec![null.as_fd(); 253];
         for method in ["socket.htons", "socket.nothing", "socket.fromfd"] {
             let beside = RequestParts::descriptors(&many);
-            client.call_beside(method, json!([1]), beside);
-            broker.settles_at(before);
+            client.call_with_parts(method, json!([1]), beside);
+            broker.wait_for_open_files(before);
         }
         client.send_with(
             &json!([request(1, "socket.htons", json!([1]))]),
@@ -171,8 +171,8 @@ fn descriptors_that_no_call_takes_are_closed_with_their_call() {
         client.read_json().unwrap();
         client.send_with(&json!(17), RequestParts::descriptors(&many));
         client.read_json().unwrap();
-        broker.settles_at(before);
-        client.is_served();
+        broker.wait_for_open_files(before);
+        client.expect_service();
     });
 }
 
@@ -181,9 +181,9 @@ fn lines_and_frames_are_not_mixed_on_one_connection() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        client.is_served();
+        client.expect_service();
         client.wire.send(format!("{}\r\n\r\n", call()).as_bytes(), &[]).unwrap();
-        client.is_ended();
+        client.expect_end();
         let mut client = broker.ndjson();
         client.call("socket.htons", json!([1])).result();
         client.send_text("Content-Length: 2\r\n\r\n");

@@ -41,7 +41,7 @@ fn what_is_not_json_is_a_parse_error() {
             assert_eq!(answer.fault().kind(), (-32700, "parse"), "{shown}");
             assert_eq!(*answer.id(), Value::Null, "{shown}");
         }
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -79,7 +79,7 @@ fn json_that_is_no_request_is_a_request_error_under_its_id() {
         ] {
             assert_eq!(say(&mut client, text).fault().code, -32600, "{text}");
         }
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -96,7 +96,7 @@ fn unknown_methods_are_told_under_their_id() {
         let long = "x".repeat(100_000);
         assert_eq!(client.call(&long, Value::Null).fault().code, -32601);
         client.notify("socket.nothing", Value::Null);
-        client.stays_silent_for(30);
+        client.expect_silence_for(30);
     });
 }
 
@@ -121,7 +121,7 @@ fn entries_of_a_batch_fail_one_by_one() {
         let wrong = Some(-32600);
         assert_eq!(codes, [wrong, wrong, wrong, wrong, None, Some(-32602), None], "{answers}");
         assert_eq!((&seen[4]["result"], &seen[6]["result"]), (&json!(256), &json!(512)));
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -245,7 +245,7 @@ fn numbers_beyond_every_type_are_refused() {
             let fault = client.call(method, params.clone()).fault();
             assert_eq!(fault.exception(), "OverflowError", "{method} {params}");
         }
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -268,6 +268,6 @@ fn deep_parameters_are_refused_and_not_followed() {
                 assert!([-32602, -32700, 4002].contains(&code), "{method}: {code}");
             }
         }
-        client.is_served();
+        client.expect_service();
     });
 }

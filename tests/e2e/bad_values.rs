@@ -204,7 +204,7 @@ fn addresses_that_do_not_fit_the_family_are_refused_before_any_call() {
                 );
             }
         }
-        client.is_served();
+        client.expect_service();
     });
 }
 

@@ -55,7 +55,7 @@ fn every_call_that_waits_can_be_cancelled_and_is_answered_once() {
             client.cancel(id);
             assert_eq!(client.answer(id).fault().kind(), CANCELLED, "{method}");
         }
-        client.stays_silent_for(50);
+        client.expect_silence_for(50);
     });
 }
 
@@ -72,7 +72,7 @@ fn ids_that_are_text_or_null_are_told_apart() {
         let answer = client.next_answer().unwrap();
         assert_eq!((answer.id(), answer.fault().code), (&json!("1"), -32800));
         client.notify("$/cancelRequest", json!({ "id": null }));
-        client.stays_silent_for(30);
+        client.expect_silence_for(30);
         for id in [json!(1), json!(null)] {
             client.send("socket.send", json!([right, "aGk="]));
             let answers = [client.next_answer().unwrap(), client.next_answer().unwrap()];
@@ -93,10 +93,10 @@ fn a_cancel_of_nothing_is_silent_and_one_with_an_id_is_an_error() {
         for params in [json!({}), json!([]), json!({ "id": [1] }), json!(7), Value::Null] {
             client.notify("$/cancelRequest", params);
         }
-        client.stays_silent_for(30);
+        client.expect_silence_for(30);
         let fault = client.call("$/cancelRequest", json!({ "id": 1 })).fault();
         assert_eq!(fault.kind(), (-32600, "request"));
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -158,7 +158,7 @@ fn a_cancelled_receive_and_the_data_never_miss_each_other() {
         }
         assert!(seen == written);
         assert!(cancels > 0 && data > 0, "{cancels} cancels and {data} receives");
-        client.stays_silent_for(20);
+        client.expect_silence_for(20);
     });
 }
 
@@ -213,7 +213,7 @@ fn a_cancelled_receive_of_descriptors_loses_and_leaks_none() {
             came += answer.descriptors.len();
         }
         assert_eq!(came, 100);
-        broker.settles_at(before);
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -310,7 +310,7 @@ fn a_cancelled_send_tells_how_much_had_left() {
             let data: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_be_bytes).collect();
             let beside: [&[u8]; 1] = [&data];
             let beside = RequestParts::attachments(&beside);
-            let id = client.send_beside(method, json!([handle, { "attachment": 0 }]), beside);
+            let id = client.send_with_parts(method, json!([handle, { "attachment": 0 }]), beside);
             pause(50);
             client.cancel(id);
             let fault = client.answer(id).fault();
@@ -336,7 +336,7 @@ fn calls_of_a_batch_can_be_cancelled_one_by_one() {
             request("c", "socket.htons", json!([1])),
         ]));
         client.notify("$/cancelRequest", json!({ "id": "a" }));
-        client.stays_silent_for(30);
+        client.expect_silence_for(30);
         client.notify("$/cancelRequest", json!(["b"]));
         let answers = client.read_json().unwrap();
         assert_eq!(answers[0]["error"]["code"], -32800, "{answers}");

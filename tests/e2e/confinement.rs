@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside;
 use sockbroker_test_support::skip::{program_or_skip, skip};
-use sockbroker_test_support::user::{NOBODY, others_or_skip};
+use sockbroker_test_support::user::{NOBODY, other_users_or_skip};
 use sockbroker_test_support::{Daemon, User, bounded};
 
 use crate::broker::{broker, prepare};
@@ -116,12 +116,12 @@ fn the_policy_is_told_with_its_files_and_its_number() {
 
 #[test]
 fn everybody_who_may_connect_is_told() {
-    if !others_or_skip("confinement::everybody_who_may_connect_is_told") {
+    if !other_users_or_skip("confinement::everybody_who_may_connect_is_told") {
         return;
     }
     bounded(20, || {
         let broker = prepare().policy("version = 1\n").start().open_to_all();
-        let mut stranger = User::stranger(1).lsp(&broker);
+        let mut stranger = User::unrelated(1).lsp(&broker);
         let process = stranger.call("broker.info", Value::Null).result()["process"].clone();
         assert_eq!(process["seccomp"], "errno");
         assert_eq!(stranger.call("admin.reload", Value::Null).fault().kind(), (3000, "denied"));
@@ -155,7 +155,7 @@ fn a_filter_that_logs_is_told_and_serves() {
         let mut broker = prepare().section("[confine]\nseccomp = \"log\"\n").start();
         let told = agreed(&mut broker);
         assert_eq!(told["seccomp"], "log");
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
         assert!(line(&broker).contains("seccomp=log"));
     });
 }
@@ -164,7 +164,7 @@ fn a_filter_that_logs_is_told_and_serves() {
 fn an_ordinary_user_with_ambient_capabilities_keeps_what_its_policy_needs() {
     let test =
         "confinement::an_ordinary_user_with_ambient_capabilities_keeps_what_its_policy_needs";
-    if !others_or_skip(test) || !program_or_skip("setpriv", test) {
+    if !other_users_or_skip(test) || !program_or_skip("setpriv", test) {
         return;
     }
     if !permitted("net_raw,+net_admin") {

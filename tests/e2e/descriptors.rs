@@ -44,8 +44,9 @@ fn an_end_of_a_control_connection_is_refused_and_its_session_ends_with_it() {
                 ("socket.sendfile", json!([left, 0])),
             ] {
                 let beside = [end.as_fd()];
-                let fault =
-                    client.call_beside(method, params, RequestParts::descriptors(&beside)).fault();
+                let fault = client
+                    .call_with_parts(method, params, RequestParts::descriptors(&beside))
+                    .fault();
                 assert_eq!(fault.kind(), (3000, "denied"), "{method}");
                 assert_eq!(fault.data.name.as_deref(), Some("EPERM"), "{method}");
             }
@@ -57,7 +58,7 @@ fn an_end_of_a_control_connection_is_refused_and_its_session_ends_with_it() {
         let other = broker.connect();
         refused(&mut client, &other);
         drop((client, own, other));
-        broker.settles_at(files);
+        broker.wait_for_open_files(files);
         // Sockets that lead elsewhere are taken.
         let (ours, _theirs) = UnixStream::pair().unwrap();
         broker.lsp().lend(&ours);
@@ -166,7 +167,7 @@ fn adopted_sockets_are_what_they_were() {
                 [("socket.fromfd", json!([index])), ("socket.socket", json!({ "fileno": index }))]
             {
                 let adopted =
-                    client.call_beside(method, params, RequestParts::descriptors(&beside));
+                    client.call_with_parts(method, params, RequestParts::descriptors(&beside));
                 let result = adopted.result();
                 assert_eq!(
                     (&result["family"], &result["type"], &result["proto"]),
@@ -191,18 +192,18 @@ fn what_is_no_socket_or_not_there_is_refused() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let file = [file.as_fd()];
         let refused =
-            client.call_beside("socket.fromfd", Value::Null, RequestParts::descriptors(&file));
+            client.call_with_parts("socket.fromfd", Value::Null, RequestParts::descriptors(&file));
         assert_eq!(refused.fault().errno(), "ENOTSOCK");
         let socket = [ours.as_fd()];
         for params in [json!([1]), json!([253]), json!([u32::MAX])] {
             let refused =
-                client.call_beside("socket.fromfd", params, RequestParts::descriptors(&socket));
+                client.call_with_parts("socket.fromfd", params, RequestParts::descriptors(&socket));
             assert_eq!(refused.fault().kind(), DESCRIPTOR);
         }
         assert_eq!(client.call("socket.fromfd", Value::Null).fault().kind(), DESCRIPTOR);
         assert_eq!(client.call("socket.fromfd", json!([-1])).fault().code, -32602);
         assert_eq!(client.call("socket.fromfd", json!([1_u64 << 32])).fault().code, -32602);
-        broker.settles_at(before);
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -254,7 +255,7 @@ fn a_batch_refuses_descriptors_and_closes_those_that_came() {
         let code = |index: usize| answers.json[index]["error"]["code"].as_i64();
         assert_eq!([code(0), code(1), code(2)], [Some(4003), Some(4003), Some(-32602)]);
         assert!(answers.attachments.is_empty() && answers.descriptors.is_empty());
-        broker.settles_at(before);
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -273,7 +274,7 @@ fn pipelined_frames_keep_their_own_descriptors() {
                 let beside = [ours.as_fd(), theirs.as_fd()];
                 let first = index % 2;
                 let beside = &beside[first..];
-                client.send_beside(
+                client.send_with_parts(
                     "socket.fromfd",
                     json!([1 - first]),
                     RequestParts::descriptors(beside),
@@ -302,7 +303,7 @@ fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
         let params = json!([left, ["aGk="], [item(3)]]);
         assert_eq!(
             *client
-                .call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside))
+                .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
                 .result(),
             2
         );
@@ -322,7 +323,9 @@ fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
         assert_eq!(texts, ["a", "b", "c"]);
         // Too little room: the kernel cuts, and says so.
         let params = json!([left, ["aGk="], [item(3)]]);
-        client.call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside)).result();
+        client
+            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
+            .result();
         let cut = client.call("socket.recvmsg", json!([right, 9, 20]));
         assert_eq!((cut.descriptors.len(), &cut.result()["flags"]), (1, &json!(libc::MSG_CTRUNC)));
     });
@@ -340,11 +343,13 @@ fn received_descriptors_that_cannot_be_carried_are_closed_and_told_as_cut() {
         let file = File::open("/dev/null").unwrap();
         let beside = [file.as_fd()];
         let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
-        client.call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside)).result();
+        client
+            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
+            .result();
         let came = lines.call("socket.recvmsg", json!([right, 9, 100]));
         assert_eq!((came.data(), &came.result()["ancdata"]), (b"hi".to_vec(), &json!([])));
         assert_eq!(came.result()["flags"], libc::MSG_CTRUNC);
-        broker.settles_at(before);
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -363,15 +368,18 @@ fn a_file_is_sent_from_its_descriptor_and_not_moved() {
             (json!([left, 0, 8, 100]), "89"),
         ] {
             let beside = [file.as_fd()];
-            let sent =
-                client.call_beside("socket.sendfile", params, RequestParts::descriptors(&beside));
+            let sent = client.call_with_parts(
+                "socket.sendfile",
+                params,
+                RequestParts::descriptors(&beside),
+            );
             assert_eq!(*sent.result(), expected.len());
             assert_eq!(client.call("socket.recv", json!([right, 99])).data(), expected.as_bytes());
         }
         assert_eq!(file.stream_position().unwrap(), 0);
         let pipe = std::io::pipe().unwrap();
         let beside = [pipe.0.as_fd()];
-        let refused = client.call_beside(
+        let refused = client.call_with_parts(
             "socket.sendfile",
             json!([left, 0]),
             RequestParts::descriptors(&beside),

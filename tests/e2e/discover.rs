@@ -254,8 +254,11 @@ fn every_method_takes_its_parameters_by_position_and_by_name() {
                     fixture.client = broker.lsp();
                 }
                 let params = fixture.fill(params);
-                let answer =
-                    fixture.client.call_beside(method, params, RequestParts::descriptors(&beside));
+                let answer = fixture.client.call_with_parts(
+                    method,
+                    params,
+                    RequestParts::descriptors(&beside),
+                );
                 shape(answer.json.get("result").or(answer.json.get("error")).unwrap())
             });
             assert_eq!(outcomes[0], outcomes[1], "{method} {placed}");

@@ -44,7 +44,7 @@ fn lost(fault: &Fault) -> ((i64, &str), Option<&str>) {
 /// A broker that runs out of files although its limits allow more.
 fn starved() -> Daemon {
     let broker = prepare().start();
-    broker.starve(OPEN_FILES);
+    broker.lower_open_file_limit(OPEN_FILES);
     broker
 }
 
@@ -95,7 +95,7 @@ fn accepting_recovers_when_handles_are_closed() {
         }
         pause(500);
         for late in &mut waiting {
-            late.stays_silent_for(0);
+            late.expect_silence_for(0);
         }
         let log = broker.log();
         // Records of the audit tell what was made before.
@@ -108,7 +108,7 @@ fn accepting_recovers_when_handles_are_closed() {
         }
         drop(waiting);
         close(&mut client, handles);
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
     });
 }
 
@@ -122,7 +122,7 @@ fn descriptors_that_find_no_room_fail_their_call_and_nothing_else() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let adopt = |client: &mut LspClient| {
             let beside = [ours.as_fd()];
-            client.call_beside("socket.fromfd", Value::Null, RequestParts::descriptors(&beside))
+            client.call_with_parts("socket.fromfd", Value::Null, RequestParts::descriptors(&beside))
         };
         let fault = adopt(&mut other).fault();
         assert_eq!(lost(&fault), LOST);
@@ -130,16 +130,19 @@ fn descriptors_that_find_no_room_fail_their_call_and_nothing_else() {
         close(&mut client, handles.drain(..3));
         let many = [ours.as_fd(); 10];
         let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 10 }]]]);
-        let fault =
-            other.call_beside("socket.sendmsg", params, RequestParts::descriptors(&many)).fault();
+        let fault = other
+            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&many))
+            .fault();
         assert_eq!(lost(&fault), LOST);
         other.call("socket.setblocking", json!([right, false])).result();
         let nothing = other.call("socket.recvmsg", json!([right, 9, 1000])).fault();
         assert_eq!(nothing.errno(), "EAGAIN");
         // Calls that want no descriptor do not mind, and what comes later is matched as before.
-        other.call_beside("socket.htons", json!([1]), RequestParts::descriptors(&many)).result();
+        other
+            .call_with_parts("socket.htons", json!([1]), RequestParts::descriptors(&many))
+            .result();
         adopt(&mut other).handle();
-        client.is_served();
+        client.expect_service();
         close(&mut client, handles);
         other.call("socket.send", json!([left, "aGk="])).result();
     });
@@ -150,7 +153,7 @@ fn requests_that_arrive_together_get_their_own_descriptors_after_a_loss() {
     bounded(20, || {
         let broker = starved();
         let (mut client, mut other) = (broker.lsp(), broker.lsp());
-        other.is_served();
+        other.expect_service();
         let mut handles = exhaust(&mut client);
         close(&mut client, handles.drain(..4));
         let (ours, _theirs) = UnixStream::pair().unwrap();
@@ -213,10 +216,10 @@ fn limits_fit_to_few_open_files_leave_room_for_root() {
         let connections: Vec<_> = (8..limits["connections_per_user"]["value"].as_u64().unwrap())
             .map(|_| broker.connect())
             .collect();
-        client.is_served();
+        client.expect_service();
         drop(connections);
-        broker.settles_at(files);
-        broker.lsp().is_served();
+        broker.wait_for_open_files(files);
+        broker.lsp().expect_service();
         assert!(!broker.log().contains("cannot accept"), "{}", broker.log());
     });
 }
@@ -264,9 +267,9 @@ fn a_session_that_ends_frees_what_it_held() {
             let mut client = broker.lsp();
             exhaust(&mut client);
             drop(client);
-            broker.settles_at(before);
+            broker.wait_for_open_files(before);
         }
         let mut client = broker.lsp();
-        client.is_served();
+        client.expect_service();
     });
 }

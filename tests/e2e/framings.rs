@@ -137,7 +137,7 @@ fn a_first_byte_of_no_spelling_ends_the_connection_and_nothing_else() {
             client.wire.send(&[first], &[]).unwrap();
             assert_eq!(client.read_json(), None, "{first}");
         }
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
     });
 }
 
@@ -186,7 +186,7 @@ fn a_full_close_cancels_what_waits_and_closes_the_handles() {
             pause(20);
             assert!(broker.open_files() >= before + 3, "{spelling}");
             drop(client);
-            broker.settles_at(before);
+            broker.wait_for_open_files(before);
         }
     });
 }
@@ -202,7 +202,7 @@ fn a_full_close_after_a_half_close_cancels_too() {
         client.wire.close_writing();
         pause(20);
         drop(client);
-        broker.settles_at(before);
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -257,6 +257,6 @@ fn a_message_that_comes_byte_by_byte_is_understood() {
             std::thread::yield_now();
         }
         assert_eq!(*client.answer(1).result(), 256);
-        client.is_served();
+        client.expect_service();
     });
 }

@@ -75,7 +75,7 @@ fn leave_answer(broker: &Daemon, bytes: usize) -> (Value, u64, u64) {
     // Every unknown handle comes back, with POLLNVAL.
     let fds = vec![(1_u64 << 40, 1); bytes / 18];
     let id = client.send("socket.poll", json!([fds]));
-    assert!(client.wire.anything_within(Duration::from_mins(1)));
+    assert!(client.wire.receives_within(Duration::from_mins(1)));
     (opened["token"].clone(), opened["connection"].as_u64().unwrap(), id)
 }
 
@@ -165,7 +165,7 @@ fn a_message_of_too_many_values_is_refused_before_it_is_decoded() {
         client.send_json(&vec![request(1, "socket.htons", values(20)); 8].into());
         let refused = client.next_answer().unwrap();
         assert_eq!((refused.id(), refused.fault().limit()), (&Value::Null, "message_values"));
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -245,11 +245,11 @@ fn unread_answers_are_counted_for_the_user() {
         let batch = vec![request(1, "rpc.discover", Value::Null); 2_000_000 / one + 1];
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
         first.send_json(&batch.clone().into());
-        assert!(first.wire.anything_within(Duration::from_mins(1)));
+        assert!(first.wire.receives_within(Duration::from_mins(1)));
         second.send_json(&batch.into());
         assert!(second.wire.ends());
         assert!(first.read_json().unwrap().to_string().len() > 2_000_000);
-        first.is_served();
+        first.expect_service();
     });
 }
 

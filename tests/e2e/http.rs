@@ -152,7 +152,7 @@ fn a_broken_request_is_400_or_the_end() {
         let long = "x".repeat(100_000);
         let response = client.request("GET /openrpc.json", &[("x", &long)], b"");
         assert_eq!(response.status, 431);
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
     });
 }
 

@@ -14,7 +14,7 @@ use sockbroker_sys::peer;
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::mount;
 use sockbroker_test_support::skip::skip;
-use sockbroker_test_support::user::{NOBODY, others_or_skip};
+use sockbroker_test_support::user::{NOBODY, other_users_or_skip};
 use sockbroker_test_support::{Daemon, Folder, LspClient, User, base64, bounded, unbase64};
 
 use crate::broker::{broker, limited};
@@ -38,7 +38,7 @@ fn client(broker: &Daemon) -> LspClient {
 
 #[test]
 fn a_folder_that_is_closed_to_the_caller_stays_closed() {
-    if !others_or_skip("identity::a_folder_that_is_closed_to_the_caller_stays_closed") {
+    if !other_users_or_skip("identity::a_folder_that_is_closed_to_the_caller_stays_closed") {
         return;
     }
     bounded(20, || {
@@ -75,7 +75,7 @@ fn a_folder_that_is_closed_to_the_caller_stays_closed() {
 
 #[test]
 fn the_other_end_is_told_the_caller() {
-    if !others_or_skip("identity::the_other_end_is_told_the_caller") {
+    if !other_users_or_skip("identity::the_other_end_is_told_the_caller") {
         return;
     }
     bounded(20, || {
@@ -109,7 +109,8 @@ fn credentials(pid: u32, uid: u32, gid: u32) -> Value {
 
 #[test]
 fn credentials_beside_a_message_are_the_callers_own_or_refused() {
-    if !others_or_skip("identity::credentials_beside_a_message_are_the_callers_own_or_refused") {
+    if !other_users_or_skip("identity::credentials_beside_a_message_are_the_callers_own_or_refused")
+    {
         return;
     }
     bounded(20, || {
@@ -141,7 +142,7 @@ fn credentials_beside_a_message_are_the_callers_own_or_refused() {
         let message = json!({ "buffers": ["aGk="] });
         client.call("socket.sendmmsg", json!([left, [message]])).result();
         let sent = RequestParts::descriptors(&file);
-        client.call_beside("socket.sendfile", json!([left, 0, 0, 2]), sent).result();
+        client.call_with_parts("socket.sendfile", json!([left, 0, 0, 2]), sent).result();
         for _ in 0..5 {
             let received = client.call("socket.recvmsg", json!([right, 2, 100]));
             let item = &received.result()["ancdata"][0];
@@ -154,7 +155,7 @@ fn credentials_beside_a_message_are_the_callers_own_or_refused() {
 #[test]
 fn a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds() {
     let test = "identity::a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds";
-    if !others_or_skip(test) {
+    if !other_users_or_skip(test) {
         return;
     }
     bounded(20, || {
@@ -174,7 +175,7 @@ fn a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds() {
         assert_eq!(connect(&mut client, json!(5)).fault().errno(), "EAGAIN", "as in CPython");
         let stream = client.call("socket.socket", json!(["AF_UNIX"])).handle();
         let waiting = client.send("socket.connect", json!([stream, folder.join("l")]));
-        client.stays_silent_for(100);
+        client.expect_silence_for(100);
         client.call("socket.accept", json!([listening])).result();
         client.answer(waiting).result();
     });
@@ -218,7 +219,7 @@ impl Drop for Stuck {
 #[test]
 fn a_path_that_does_not_answer_holds_up_its_caller_alone() {
     let test = "identity::a_path_that_does_not_answer_holds_up_its_caller_alone";
-    if !others_or_skip(test) {
+    if !other_users_or_skip(test) {
         return;
     }
     let Some(stuck) = Stuck::mount(test) else { return };
@@ -234,8 +235,8 @@ fn a_path_that_does_not_answer_holds_up_its_caller_alone() {
             let held = [connect(&mut caller, Value::Null), connect(&mut caller, Value::Null)];
             // All places are taken: even a pair has to wait, and nothing but such calls.
             let waiting = caller.send("socket.socketpair", Value::Null);
-            caller.stays_silent_for(200);
-            caller.is_served();
+            caller.expect_silence_for(200);
+            caller.expect_service();
             let late = connect(&mut caller, json!(0.3));
             assert_eq!(caller.answer(late).fault().kind(), (1001, "timeout"));
             let mut own = broker.lsp();

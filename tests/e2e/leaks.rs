@@ -84,7 +84,7 @@ impl Scene {
         let count = self.numbers.below(4);
         let beside: Vec<BorrowedFd<'_>> = vec![self.file.as_fd(); count];
         let answer =
-            self.client.call_beside(method, params.clone(), RequestParts::descriptors(&beside));
+            self.client.call_with_parts(method, params.clone(), RequestParts::descriptors(&beside));
         assert!(answer.is_fault(), "{method} {params}");
     }
 
@@ -109,7 +109,7 @@ impl Scene {
         let params = json!([self.left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
         let beside = [self.file.as_fd()];
         self.client
-            .call_beside("socket.sendmsg", params, RequestParts::descriptors(&beside))
+            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
             .result();
     }
 
@@ -178,9 +178,9 @@ fn thousands_of_failures_leave_no_descriptor_behind() {
                 _ => scene.refused(),
             }
         }
-        scene.broker.settles_at(before);
-        scene.client.is_served();
-        scene.client.stays_silent_for(50);
+        scene.broker.wait_for_open_files(before);
+        scene.client.expect_service();
+        scene.client.expect_silence_for(50);
         let params = json!([scene.left, "aGk="]);
         scene.client.call("socket.send", params).result();
         let came = scene.client.call("socket.recv", json!([scene.right, 9]));
@@ -201,7 +201,7 @@ fn sockets_that_come_and_go_cost_no_memory() {
                 client.answer(id).result();
                 client.send("socket.close", json!([left]));
                 client.call("socket.close", json!([right])).result();
-                while client.wire.anything_within(std::time::Duration::ZERO) {
+                while client.wire.receives_within(std::time::Duration::ZERO) {
                     client.next_answer().unwrap();
                 }
             }

@@ -112,11 +112,11 @@ fn a_head_over_head_bytes_ends_the_connection() {
         client.wire.send(format!("{}{message}", head(64)).as_bytes(), &[]).unwrap();
         assert_eq!(*client.answer(1).result(), 256);
         client.wire.send(format!("{}{message}", head(65)).as_bytes(), &[]).unwrap();
-        client.is_ended();
+        client.expect_end();
         // No end in sight is enough.
         let mut client = broker.lsp();
         client.wire.send(&[b'C'; 64], &[]).unwrap();
-        client.is_ended();
+        client.expect_end();
     });
 }
 
@@ -132,7 +132,7 @@ fn a_frame_or_a_line_over_frame_bytes_ends_the_connection() {
         assert_eq!(*client.answer(1).result(), 256);
         let head = format!("Content-Length: {}\r\nAttachments: {rest},1\r\n\r\n", message.len());
         client.wire.send(head.as_bytes(), &[]).unwrap();
-        client.is_ended();
+        client.expect_end();
         let mut client = broker.ndjson();
         client.send_text(&format!("{message}{}\n", " ".repeat(rest)));
         assert_eq!(client.read_json().unwrap()["result"], 256);
@@ -160,7 +160,7 @@ fn an_answer_over_frame_bytes_is_an_error_that_says_so() {
             assert_eq!(*limit == "frame_bytes", index >= fitting, "{index}: {limit}");
         }
         assert!(answers.to_string().len() < 66_000 + 10 * 300);
-        client.is_served();
+        client.expect_service();
     });
 }
 
@@ -179,10 +179,18 @@ fn attachments_bounds_both_directions() {
         assert_eq!(answer.result()[2]["data"], base64("c"));
         let params = json!([left, { "attachment": 1 }]);
         client
-            .call_beside("socket.send", params.clone(), RequestParts::attachments(&[b"x", b"y"]))
+            .call_with_parts(
+                "socket.send",
+                params.clone(),
+                RequestParts::attachments(&[b"x", b"y"]),
+            )
             .result();
-        client.send_beside("socket.send", params, RequestParts::attachments(&[b"x", b"y", b"z"]));
-        client.is_ended();
+        client.send_with_parts(
+            "socket.send",
+            params,
+            RequestParts::attachments(&[b"x", b"y", b"z"]),
+        );
+        client.expect_end();
     });
 }
 
@@ -194,21 +202,21 @@ fn descriptors_bounds_what_a_frame_announces_and_what_comes_unannounced() {
         let some = [null.as_fd(); 3];
         let mut client = broker.lsp();
         client
-            .call_beside("socket.htons", json!([1]), RequestParts::descriptors(&some[..2]))
+            .call_with_parts("socket.htons", json!([1]), RequestParts::descriptors(&some[..2]))
             .result();
-        client.send_beside("socket.htons", json!([1]), RequestParts::descriptors(&some));
-        client.is_ended();
+        client.send_with_parts("socket.htons", json!([1]), RequestParts::descriptors(&some));
+        client.expect_end();
         let mut client = broker.lsp();
         for _ in 0..3 {
             client.wire.send(b"Content", &some[..2]).unwrap();
         }
-        client.is_ended();
+        client.expect_end();
         let mut client = broker.ndjson();
         for _ in 0..3 {
             client.wire.send(b" ", &some[..2]).unwrap();
         }
         assert_eq!(client.read_json(), None);
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
     });
 }
 
@@ -240,7 +248,7 @@ fn the_call_over_calls_in_flight_is_refused_and_those_that_need_not_wait_are_ser
         assert_eq!(refused.limit(), "calls_in_flight");
         // A notification that would wait is refused in silence.
         client.notify("socket.recv", receive.clone());
-        client.is_served();
+        client.expect_service();
         client.call("socket.send", json!([right, base64(vec![1; 256])])).result();
         for id in ids {
             assert_eq!(client.answer(id).data(), [1]);
@@ -256,10 +264,10 @@ fn a_silent_connection_ends_after_detect_seconds() {
     bounded(20, || {
         let broker = limited(&[("detect_seconds", 3)]);
         let mut idle = broker.lsp();
-        idle.is_served();
+        idle.expect_service();
         let (mut silent, mut half) = (broker.lsp(), broker.http());
         half.wire.send(b"POST / HTTP/1.1\r\n", &[]).unwrap();
-        silent.is_ended();
+        silent.expect_end();
         // 408, or nothing at all.
         if let Some(response) = half.read() {
             assert_eq!(response.status, 408);
@@ -267,7 +275,7 @@ fn a_silent_connection_ends_after_detect_seconds() {
         }
         // Whoever has spoken may be silent for as long as he likes.
         pause(300);
-        idle.is_served();
+        idle.expect_service();
     });
 }
 
@@ -278,11 +286,11 @@ fn connections_over_their_limits_are_closed_at_once() {
             let broker = limited(&[(name, 2), ("connections_reserved", 0)]);
             broker.idle_open_files();
             let (mut first, mut second) = (broker.lsp(), broker.http());
-            first.is_served();
+            first.expect_service();
             second.call("socket.htons", json!([1])).result();
-            broker.lsp().is_ended();
+            broker.lsp().expect_end();
             assert_eq!(broker.ndjson().read_json(), None, "{name}");
-            first.is_served();
+            first.expect_service();
             assert!(broker.log().contains(name), "{}", broker.log());
             drop(second);
             until("there is room again", || {
@@ -299,12 +307,12 @@ fn the_log_has_few_lines_about_connections_that_are_refused() {
         let limits = [("connections_per_user", 2), ("refusal_lines_per_minute", 2)];
         let mut broker = limited(&limits);
         // Behind the connection of the start, which then can only end.
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
         broker.idle_open_files();
         let mut held = [broker.lsp(), broker.lsp()];
-        held.iter_mut().for_each(LspClient::is_served);
+        held.iter_mut().for_each(LspClient::expect_service);
         for _ in 0..300 {
-            broker.lsp().is_ended();
+            broker.lsp().expect_end();
         }
         drop(held);
         broker.process().terminate();
@@ -325,12 +333,12 @@ fn the_brokers_own_user_has_reserved_connections_and_no_more() {
     bounded(20, || {
         let broker = limited(&[("connections", 1), ("connections_reserved", 2)]);
         // Behind the connection of the start, which then can only end.
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
         broker.idle_open_files();
         let mut clients: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
-        clients.iter_mut().for_each(LspClient::is_served);
-        broker.lsp().is_ended();
-        clients.iter_mut().for_each(LspClient::is_served);
+        clients.iter_mut().for_each(LspClient::expect_service);
+        broker.lsp().expect_end();
+        clients.iter_mut().for_each(LspClient::expect_service);
     });
 }
 
@@ -427,10 +435,11 @@ fn sockets_over_handles_are_refused_whatever_makes_them() {
             ("socket.create_server", json!([["127.0.0.1", 0]])),
             ("socket.create_connection", json!([address])),
         ] {
-            let refused = client.call_beside(method, params, RequestParts::descriptors(&beside));
+            let refused =
+                client.call_with_parts(method, params, RequestParts::descriptors(&beside));
             assert_eq!(refused.fault().limit(), "handles", "{method}");
         }
-        broker.settles_at(files);
+        broker.wait_for_open_files(files);
         client.call("socket.close", json!([right])).result();
         // One is free, two are needed: none is left behind.
         assert_eq!(client.call("socket.socketpair", Value::Null).fault().limit(), "handles");
@@ -514,6 +523,6 @@ fn sizes_of_one_call_over_their_limits_are_refused() {
             client.call("socket.send", json!([left, "aGk="])).result();
             client.call(method, fitting).result();
         }
-        client.is_served();
+        client.expect_service();
     });
 }

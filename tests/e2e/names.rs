@@ -79,8 +79,8 @@ fn look_ups_wait_for(limit: &str, server: &NameServer) {
     names.sort_unstable();
     assert_eq!(names, ["a", "b"]);
     assert!(server.question(NOT_YET).is_none(), "{limit} are 2");
-    client.is_served();
-    other.is_served();
+    client.expect_service();
+    other.expect_service();
     server.deny(first.1, first.2);
     let third = server.question(HANG).unwrap();
     assert_eq!(third.0, "c");

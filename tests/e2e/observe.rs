@@ -14,7 +14,7 @@ use sockbroker_test_support::daemon::Process;
 use sockbroker_test_support::journal::{Entry, Journal};
 use sockbroker_test_support::mount;
 use sockbroker_test_support::namespace::inside;
-use sockbroker_test_support::user::others_or_skip;
+use sockbroker_test_support::user::other_users_or_skip;
 use sockbroker_test_support::{Daemon, Folder, HttpClient, User, bounded, until};
 
 use crate::broker::{broker, limited, prepare};
@@ -183,14 +183,14 @@ fn records_beyond_audit_records_per_user_are_counted_in_the_next_record_of_that_
 
 #[test]
 fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
-    if !others_or_skip("observe::a_refusal_is_told_with_the_rule_and_the_grant_that_lacks") {
+    if !other_users_or_skip("observe::a_refusal_is_told_with_the_rule_and_the_grant_that_lacks") {
         return;
     }
     bounded(20, || {
         let folder = Folder::new();
         let (broker, path) = audited(&folder);
         let broker = broker.open_to_all();
-        let mut stranger = User::stranger(1).lsp(&broker);
+        let mut stranger = User::unrelated(1).lsp(&broker);
         stranger.call("socket.socket", json!(["AF_INET", "SOCK_RAW", 1])).fault();
         let told = records(&path, 1).swap_remove(0);
         for (field, value) in [
@@ -198,14 +198,14 @@ fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
             ("verdict", json!("denied")),
             ("verb", json!("create")),
             ("method", json!("socket.socket")),
-            ("uid", json!(User::stranger(1).uid())),
+            ("uid", json!(User::unrelated(1).uid())),
             ("rule", json!("no rule")),
         ] {
             assert_eq!(told[field], value, "{told}");
         }
         assert!(told["grant"].as_str().unwrap().contains("SOCK_RAW"), "{told}");
         // Who, what, on what, decided by what, and what is missing.
-        let uid = User::stranger(1).uid();
+        let uid = User::unrelated(1).uid();
         let sentence = format!(
             "uid {uid} may not create a socket AF_INET SOCK_RAW IPPROTO_ICMP: no rule allows it; \
              missing grant: allow = [\"create\"]"
@@ -327,7 +327,7 @@ fn the_page_of_metrics_counts_what_happens() {
         client.call("socket.recv", json!([right, 1001])).fault();
         client.call("socket.recv", json!([5, 1])).fault();
         let waiting = client.send("socket.recv", json!([right, 1]));
-        client.is_served();
+        client.expect_service();
         let after = metrics(&mut http);
         client.cancel(waiting);
         assert_eq!(client.answer(waiting).fault().code, -32800);
@@ -365,12 +365,12 @@ fn the_page_of_metrics_counts_what_happens() {
 
 #[test]
 fn the_page_of_metrics_is_for_whoever_may_administer() {
-    if !others_or_skip("observe::the_page_of_metrics_is_for_whoever_may_administer") {
+    if !other_users_or_skip("observe::the_page_of_metrics_is_for_whoever_may_administer") {
         return;
     }
     bounded(20, || {
         let broker = broker().open_to_all();
-        let mut stranger = HttpClient::over(User::stranger(1).connect(&broker));
+        let mut stranger = HttpClient::over(User::unrelated(1).connect(&broker));
         let refused = stranger.request("GET /metrics", &[], b"");
         let text = String::from_utf8_lossy(&refused.body).into_owned();
         assert_eq!(refused.status, 403);

@@ -51,7 +51,7 @@ fn twenty_thousand_pipelined_calls_start_in_order_and_each_is_answered_once() {
         assert_eq!(server.arrived.load(Ordering::SeqCst), MANY);
         assert_eq!(server.misplaced.load(Ordering::SeqCst), 0);
         assert!(overtaken, "calls that wait do not hold up the others");
-        client.stays_silent_for(50);
+        client.expect_silence_for(50);
     });
 }
 
@@ -121,7 +121,7 @@ fn an_option_change_stands_between_the_data_before_it_and_the_data_after_it() {
         let after = client.send("socket.send", json!([handle, base64([2])]));
         // Reading an option and other handles do not stand in that order.
         client.call("socket.getsockopt", json!([handle, "SOL_SOCKET", "SO_SNDBUF"])).result();
-        client.stays_silent_for(50);
+        client.expect_silence_for(50);
         let mut data = vec![0; 1_000_001];
         (&ours).read_exact(&mut data).unwrap();
         let order = [0; 3].map(|_: u64| client.next_answer().unwrap().id().as_u64().unwrap());
@@ -180,7 +180,7 @@ fn a_blocked_receive_delays_neither_its_own_handle_nor_another() {
             client.call(method, params).result();
         }
         assert_eq!(client.call("socket.gettimeout", json!([left])).fault().code, 4000);
-        client.stays_silent_for(50);
+        client.expect_silence_for(50);
         // They run to their end, in order, although the handle is gone.
         for data in ["1", "2", "3"] {
             client.call("socket.send", json!([right, base64(data)])).result();

@@ -25,7 +25,7 @@ fn a_panic_is_an_answer_and_the_connection_lives() {
                 !fault.message.contains("before any"),
                 "the panic's own words are the broker's"
             );
-            client.is_served();
+            client.expect_service();
         }
         client.call("socket.send", json!([left, "aGk="])).result();
         assert_eq!(client.answer(waiting).data(), b"hi");
@@ -58,8 +58,8 @@ fn a_panic_of_a_notification_is_silent() {
         for method in PANICS {
             client.notify(method, Value::Null);
         }
-        client.stays_silent_for(100);
-        client.is_served();
+        client.expect_silence_for(100);
+        client.expect_service();
     });
 }
 

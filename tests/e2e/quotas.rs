@@ -35,7 +35,7 @@ fn handles_are_counted_over_connections_and_sessions() {
             }
             assert_eq!(first.call("socket.dup", json!([left])).fault().limit(), limit);
             assert_eq!(first.call("session.clone", Value::Null).fault().limit(), limit);
-            broker.settles_at(files);
+            broker.wait_for_open_files(files);
             // What is closed, one by one or with its connection, can be had again.
             first.call("socket.close", json!([left])).result();
             let again = second.call("socket.socket", Value::Null).handle();
@@ -57,15 +57,15 @@ fn calls_that_wait_are_counted_over_connections() {
             let (one, two) = (first.pair().0, second.pair().0);
             let waiting = first.send("socket.recv", json!([one, 1]));
             let other = second.send("socket.recv", json!([two, 1]));
-            second.stays_silent_for(50);
+            second.expect_silence_for(50);
             assert_eq!(first.call("socket.recv", json!([one, 1])).fault().limit(), limit);
             assert_eq!(second.call("socket.recv", json!([two, 1])).fault().limit(), limit);
             // Calls that need not wait are served.
-            first.is_served();
+            first.expect_service();
             first.cancel(waiting);
             assert_eq!(first.answer(waiting).fault().code, -32800);
             let third = second.send("socket.recv", json!([two, 1]));
-            second.stays_silent_for(50);
+            second.expect_silence_for(50);
             drop(second);
             let _ = (other, third);
             until("the second's are over", || {
@@ -98,10 +98,10 @@ fn bytes_of_calls_that_wait_are_counted_over_connections() {
             let parts: [&[u8]; 1] = [&data];
             let send = |client: &mut LspClient, handle: u64| {
                 let params = json!([handle, { "attachment": 0 }]);
-                client.send_beside("socket.sendall", params, RequestParts::attachments(&parts))
+                client.send_with_parts("socket.sendall", params, RequestParts::attachments(&parts))
             };
             let waiting = send(&mut first, one);
-            first.stays_silent_for(50);
+            first.expect_silence_for(50);
             let refused = send(&mut second, two);
             assert_eq!(second.answer(refused).fault().limit(), limit);
             // Room again when the first has gone.
@@ -111,7 +111,7 @@ fn bytes_of_calls_that_wait_are_counted_over_connections() {
             });
             first.answer(waiting).result();
             let third = send(&mut second, two);
-            second.stays_silent_for(50);
+            second.expect_silence_for(50);
             second.cancel(third);
             assert_eq!(second.answer(third).fault().code, -32800);
             drop((first, second, broker));
@@ -134,7 +134,7 @@ fn messages_that_are_not_yet_whole_are_counted_too() {
         let first = broker.ndjson();
         first.wire.send(&frame[..200_000], &[]).unwrap();
         let mut other = broker.lsp();
-        other.is_served();
+        other.expect_service();
         for (what, bytes) in [
             ("a frame", frame[..200_000].to_vec()),
             ("a line", data[..200_000].to_vec()),
@@ -152,7 +152,7 @@ fn messages_that_are_not_yet_whole_are_counted_too() {
         first.wire.send(&frame[200_000..], &[]).unwrap();
         let mut first = LspClient::on(first.wire);
         assert_eq!(*first.answer(1).result(), 256);
-        other.is_served();
+        other.expect_service();
     });
 }
 
@@ -166,14 +166,14 @@ fn descriptors_of_calls_that_wait_are_counted_over_connections() {
             let null = std::fs::File::open("/dev/null").unwrap();
             let some = [null.as_fd(); 2];
             let beside = RequestParts::descriptors(&some);
-            let waiting = first.send_beside("socket.recv", json!([one, 1]), beside);
-            first.stays_silent_for(50);
-            let refused = second.call_beside("socket.recv", json!([two, 1]), beside);
+            let waiting = first.send_with_parts("socket.recv", json!([one, 1]), beside);
+            first.expect_silence_for(50);
+            let refused = second.call_with_parts("socket.recv", json!([two, 1]), beside);
             assert_eq!(refused.fault().limit(), limit);
             first.cancel(waiting);
             assert_eq!(first.answer(waiting).fault().code, -32800);
-            let waiting = second.send_beside("socket.recv", json!([two, 1]), beside);
-            second.stays_silent_for(50);
+            let waiting = second.send_with_parts("socket.recv", json!([two, 1]), beside);
+            second.expect_silence_for(50);
             second.cancel(waiting);
         }
     });
@@ -196,10 +196,10 @@ fn descriptors_of_messages_that_are_not_yet_whole_are_counted_too() {
         for _ in 0..3 {
             assert!(begun(&broker).wire.ends());
         }
-        assert!(!first.wire.anything_within(Duration::from_millis(100)));
+        assert!(!first.wire.receives_within(Duration::from_millis(100)));
         drop(first);
-        broker.settles_at(files);
-        broker.lsp().is_served();
+        broker.wait_for_open_files(files);
+        broker.lsp().expect_service();
     });
 }
 
@@ -238,7 +238,7 @@ fn who_is_too_fast_waits_within_the_timeout_and_is_refused_where_the_socket_does
             client.call("socket.settimeout", json!([right, null])).result();
             client.call("socket.recv", json!([right, 8])).result();
             // Other calls do not wait.
-            client.is_served();
+            client.expect_service();
         }
     });
 }

@@ -48,7 +48,7 @@ fn an_answer_that_was_lost_is_told_once() {
         let mut kept = Kept::over(broker());
         let (mut client, number) = kept.further();
         client.send_json(&request("lost", "socket.htons", json!([1])));
-        client.wire.anything_within(HANG);
+        client.wire.receives_within(HANG);
         drop(client);
         let resolved = kept.resolve(number, "lost");
         let answer = &resolved.result()["answer"];
@@ -64,7 +64,7 @@ fn errors_are_answers_too() {
         let mut kept = Kept::over(broker());
         let (mut client, number) = kept.further();
         let id = client.send("socket.gettimeout", json!([1]));
-        client.wire.anything_within(HANG);
+        client.wire.receives_within(HANG);
         drop(client);
         let resolved = kept.resolve(number, id);
         assert_eq!(resolved.result()["answer"]["error"]["code"], 4000);
@@ -97,12 +97,12 @@ fn attachments_and_descriptors_come_again() {
     bounded(20, || {
         let mut kept = Kept::over(broker());
         let (mut client, number) = kept.further();
-        let id = client.send_beside(
+        let id = client.send_with_parts(
             "socket.inet_aton",
             json!(["1.2.3.4"]),
             RequestParts::attachments(&[]),
         );
-        client.wire.anything_within(HANG);
+        client.wire.receives_within(HANG);
         drop(client);
         let resolved = kept.resolve(number, id);
         assert_eq!(resolved.result()["answer"]["result"], json!({ "attachment": 0 }));
@@ -111,7 +111,7 @@ fn attachments_and_descriptors_come_again() {
         let (mut client, number) = kept.further();
         let (left, right) = client.pair();
         let id = client.send("socket.detach", json!([left]));
-        client.wire.anything_within(HANG);
+        client.wire.receives_within(HANG);
         drop(client);
         let mut resolved = kept.resolve(number, id);
         assert_eq!(resolved.result()["answer"]["result"], 1);
@@ -129,12 +129,12 @@ fn an_answer_that_cannot_be_given_in_this_way_can_be_asked_for_in_another() {
     bounded(20, || {
         let mut kept = Kept::over(broker());
         let (mut client, number) = kept.further();
-        let id = client.send_beside(
+        let id = client.send_with_parts(
             "socket.inet_aton",
             json!(["1.2.3.4"]),
             RequestParts::attachments(&[]),
         );
-        client.wire.anything_within(HANG);
+        client.wire.receives_within(HANG);
         drop(client);
         let params = json!({ "connection": number, "request": id });
         let refused = kept.anchor.call("call.resolve", params).fault();
@@ -153,7 +153,7 @@ fn resolving_waits_for_the_end_of_the_connection() {
         let waiting = client.send("socket.recv", json!([left, 9]));
         client.call("socket.htons", json!([1])).result();
         let resolve = kept.anchor.send("call.resolve", json!([number, waiting]));
-        kept.anchor.stays_silent_for(100);
+        kept.anchor.expect_silence_for(100);
         drop(client);
         assert_eq!(kept.anchor.answer(resolve).result()["state"], "cancelled");
     });
@@ -177,7 +177,7 @@ fn resolve_kept_bounds_how_many_connections_are_remembered() {
         for _ in 0..3 {
             let (mut client, number) = kept.further();
             let id = client.send("socket.htons", json!([1]));
-            client.wire.anything_within(HANG);
+            client.wire.receives_within(HANG);
             drop(client);
             // One after the other, so that it is known which is the oldest.
             assert_eq!(kept.state(number, id + 1), "unknown");
@@ -196,7 +196,7 @@ fn resolve_kept_bytes_bounds_how_much() {
             .map(|_| {
                 let (mut client, number) = kept.further();
                 let id = client.send("socket.inet_pton", json!(["AF_INET6", "::1".repeat(40)]));
-                client.wire.anything_within(HANG);
+                client.wire.receives_within(HANG);
                 drop(client);
                 // The end of the connection has been seen when another call is told so.
                 assert_eq!(kept.state(number, "none"), "unknown");
@@ -214,7 +214,7 @@ fn resolve_kept_seconds_bounds_how_long() {
         let mut kept = Kept::over(limited(&[("resolve_kept_seconds", 1)]));
         let (mut client, number) = kept.further();
         let id = client.send("socket.htons", json!([1]));
-        client.wire.anything_within(HANG);
+        client.wire.receives_within(HANG);
         drop(client);
         pause(1300);
         assert_eq!(kept.state(number, id), "unknown");
@@ -227,7 +227,7 @@ fn other_sessions_learn_nothing() {
         let mut kept = Kept::over(broker());
         let (mut client, number) = kept.further();
         let id = client.send("socket.htons", json!([1]));
-        client.wire.anything_within(HANG);
+        client.wire.receives_within(HANG);
         drop(client);
         let mut stranger = kept.broker.lsp();
         stranger.call("session.open", Value::Null).result();

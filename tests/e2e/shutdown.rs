@@ -31,13 +31,13 @@ fn calls_in_flight_may_end_and_new_ones_are_not_taken() {
         // Answered first: what came before it has begun.
         lines.send_json(&request(2, "socket.htons", json!([1])));
         assert_eq!(lines.read_json().unwrap()["id"], 2);
-        client.is_served();
+        client.expect_service();
         terminate(&mut broker);
         client.send("socket.send", json!([left, "aGk="]));
         assert_eq!(*client.answer(poll).result(), json!([]));
         assert_eq!(lines.read_json().unwrap()["result"], json!([]));
         assert_eq!(lines.read_json(), None);
-        client.stays_silent_for(100);
+        client.expect_silence_for(100);
         let _ = receive;
     });
 }
@@ -50,10 +50,10 @@ fn drain_seconds_bounds_that_and_what_waits_then_is_answered_as_cancelled() {
         let mut client = broker.lsp();
         let (_, right) = client.pair();
         let receive = client.send("socket.recv", json!([right, 9]));
-        client.is_served();
+        client.expect_service();
         terminate(&mut broker);
         assert_eq!(client.answer(receive).fault().kind(), (-32800, "cancelled"));
-        client.is_ended();
+        client.expect_end();
         assert!(broker.process().ends().success());
         assert!(!path.exists());
     });
@@ -65,14 +65,14 @@ fn idle_connections_of_every_spelling_do_not_hold_it_up() {
         let mut broker = broker();
         let (mut framed, mut lines) = (broker.lsp(), broker.ndjson());
         let (mut web, mut socket) = (broker.http(), broker.websocket());
-        framed.is_served();
+        framed.expect_service();
         let clients: [&mut dyn Client; 3] = [&mut lines, &mut web, &mut socket];
         for client in clients {
             client.call("socket.htons", json!([1])).result();
         }
         terminate(&mut broker);
         assert!(broker.process().ends().success());
-        framed.is_ended();
+        framed.expect_end();
         assert_eq!(lines.read_json(), None);
     });
 }
@@ -82,7 +82,7 @@ fn connections_that_have_said_nothing_do_not_hold_it_up() {
     bounded(20, || {
         let mut broker = limited(&[("drain_seconds", 1)]);
         let _silent = broker.connect();
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
         terminate(&mut broker);
         assert!(broker.process().ends().success());
     });

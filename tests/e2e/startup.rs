@@ -139,7 +139,7 @@ fn the_path_of_its_own_that_is_stale_is_replaced_and_removed_at_the_end() {
             (process, logs)
         };
         let (mut process, _logs) = start();
-        LspClient::connect(&path).is_served();
+        LspClient::connect(&path).expect_service();
         assert!(fs::symlink_metadata(&path).unwrap().ino() != stale || mode(&path) == 0o660);
         process.terminate();
         assert!(process.ends().success());
@@ -195,7 +195,7 @@ fn a_socket_that_is_served_is_left_alone() {
     bounded(20, || {
         let broker = broker();
         assert!(refused(broker.socket()).contains("running"));
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
         // One that is bound and does not listen is nobody's, or somebody's who will: it is stale.
         let folder = Folder::new();
         let path = folder.join("full");
@@ -288,7 +288,7 @@ fn the_path_of_the_configuration_is_used_where_the_command_line_has_none() {
         command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::null());
         let _process = Process::spawn(command);
         until("the broker serves", || std::os::unix::net::UnixStream::connect(&path).is_ok());
-        LspClient::connect(&path).is_served();
+        LspClient::connect(&path).expect_service();
     });
 }
 

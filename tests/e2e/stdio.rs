@@ -29,7 +29,7 @@ fn pipes_carry_attachments_and_refuse_descriptors() {
         let (left, right) = client.pair();
         let data = vec![7; 100_000];
         let beside: [&[u8]; 2] = [b"unused", &data];
-        let sent = client.call_beside(
+        let sent = client.call_with_parts(
             "socket.sendall",
             json!([left, { "attachment": 1 }]),
             RequestParts::attachments(&beside),
@@ -75,7 +75,7 @@ fn the_broker_ends_with_its_input_after_the_last_answer() {
             let id = broker.client.send("socket.poll", json!([[], 0.2]));
             broker.client.wire.close_writing();
             assert_eq!(*broker.client.answer(id).result(), json!([]));
-            broker.client.is_ended();
+            broker.client.expect_end();
             assert!(broker.process.ends().success());
         }
     });
@@ -108,8 +108,9 @@ fn the_client_s_own_end_is_refused_as_a_descriptor() {
         let mut client = LspClient::over(ours.try_clone().unwrap());
         let beside = [ours.as_fd()];
         let params = json!([0]);
-        let fault =
-            client.call_beside("socket.fromfd", params, RequestParts::descriptors(&beside)).fault();
+        let fault = client
+            .call_with_parts("socket.fromfd", params, RequestParts::descriptors(&beside))
+            .fault();
         assert_eq!(fault.kind(), (3000, "denied"));
         drop((client, ours));
         assert!(process.ends().success());
@@ -180,7 +181,7 @@ fn sigterm_ends_it_after_what_is_in_flight() {
         assert_eq!(*broker.client.answer(quick).result(), json!([]));
         assert!(broker.process.ends().success());
         assert_eq!(broker.client.answer(waiting).fault().kind(), (-32800, "cancelled"));
-        broker.client.is_ended();
+        broker.client.expect_end();
     });
 }
 
@@ -190,7 +191,7 @@ fn sigterm_is_minded_from_the_first_answer_on() {
         for _ in 0..20 {
             let mut broker = StdioDaemon::over_pipes(prepare());
             let waiting = broker.client.send("socket.poll", json!([[], 0.05]));
-            broker.client.is_served();
+            broker.client.expect_service();
             broker.process.terminate();
             assert_eq!(*broker.client.answer(waiting).result(), json!([]));
             assert!(broker.process.ends().success());

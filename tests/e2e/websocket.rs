@@ -57,7 +57,7 @@ fn an_orderly_close_cancels_what_waits() {
         assert_eq!(client.read().unwrap().opcode, 8);
         pause(20);
         drop(client);
-        broker.settles_at(before);
+        broker.wait_for_open_files(before);
     });
 }
 
@@ -90,7 +90,7 @@ fn broken_framing_ends_the_connection_and_nothing_else() {
             assert!(ended, "{what}: {next:?}");
             assert!(next.is_none() || client.read().is_none(), "{what}");
         }
-        broker.lsp().is_served();
+        broker.lsp().expect_service();
     });
 }
 

@@ -84,12 +84,12 @@ netlink = ["get"]
 
 /// Who attacks.
 pub(crate) fn attacker() -> User {
-    User::stranger(1)
+    User::unrelated(1)
 }
 
 /// Who is granted nearly the same, and is not to be harmed.
 pub(crate) fn neighbour() -> User {
-    User::stranger(2)
+    User::unrelated(2)
 }
 
 /// A broker of root and a connection of the attacker.

@@ -229,7 +229,7 @@ attack!(a_descriptor_from_elsewhere_is_no_way_round_create, mut arena, {
             json!({ "family": "AF_UNIX", "type": "SOCK_STREAM", "proto": 0 }),
         ] {
             let beside = RequestParts::descriptors(&descriptors);
-            let refused = arena.attacker.call_beside("socket.fromfd", params.clone(), beside);
+            let refused = arena.attacker.call_with_parts("socket.fromfd", params.clone(), beside);
             assert_denied(&refused, "no rule", family, &params.to_string());
         }
     }
@@ -241,7 +241,7 @@ attack!(what_an_adopted_socket_is_called_changes_nothing, mut arena, {
     let descriptors = [theirs.as_fd()];
     let beside = RequestParts::descriptors(&descriptors);
     let stated = json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "proto": 17 });
-    let handle = arena.attacker.call_beside("socket.fromfd", stated, beside).handle();
+    let handle = arena.attacker.call_with_parts("socket.fromfd", stated, beside).handle();
     sockbroker_sys::option::set_int(ours.as_fd(), 1, 16, 1).unwrap();
     // It is a Unix socket all the same: what is sent on it carries the attacker's ids.
     arena.attacker.call("socket.send", json!([handle, "aGk="])).result();

@@ -61,9 +61,9 @@ fn more_waiting_calls_are_not_to_be_had_by_more_connections() {
                     client.send("socket.recv", json!([udp, 1]));
                 }
                 // Refusals come at once, in place of an answer.
-                client.is_served();
+                client.expect_service();
                 waiting += 5;
-                while client.wire.anything_within(Duration::from_millis(20)) {
+                while client.wire.receives_within(Duration::from_millis(20)) {
                     let answer = client.next_answer().unwrap();
                     let limit = answer.fault().limit().to_owned();
                     assert!(limit.starts_with("calls_in_flight"), "{limit}");
@@ -85,7 +85,7 @@ fn more_waiting_calls_are_not_to_be_had_by_more_connections() {
 fn early(connections: &mut [LspClient]) -> usize {
     let mut count = 0;
     for client in connections {
-        while client.has_early() {
+        while client.has_unread_answer() {
             let answer = client.next_answer().unwrap();
             assert!(answer.fault().limit().starts_with("calls_in_flight"));
             count += 1;
@@ -105,13 +105,13 @@ fn connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in() {
         |start| start.limit("connections_per_user", 3),
         |mut arena| {
             let mut more: Vec<_> = (0..2).map(|_| attacker().lsp(&arena.broker)).collect();
-            more.iter_mut().for_each(LspClient::is_served);
+            more.iter_mut().for_each(LspClient::expect_service);
             for _ in 0..5 {
                 let mut closed = attacker().lsp(&arena.broker);
                 assert!(closed.wire.ends());
             }
-            neighbour().lsp(&arena.broker).is_served();
-            arena.attacker.is_served();
+            neighbour().lsp(&arena.broker).expect_service();
+            arena.attacker.expect_service();
         },
     );
 }
@@ -125,10 +125,10 @@ fn holding_every_connection_does_not_keep_the_administrator_out() {
         |start| start.limit("connections", 3).limit("connections_reserved", 1),
         |mut arena| {
             // Behind the connection of the start, which then can only end.
-            arena.attacker.is_served();
+            arena.attacker.expect_service();
             arena.broker.idle_open_files();
             let mut more: Vec<_> = (0..2).map(|_| attacker().lsp(&arena.broker)).collect();
-            more.iter_mut().for_each(LspClient::is_served);
+            more.iter_mut().for_each(LspClient::expect_service);
             for user in [attacker(), neighbour()] {
                 let mut closed = user.lsp(&arena.broker);
                 assert!(closed.wire.ends());

@@ -210,7 +210,7 @@ attack!(a_thread_that_acts_as_the_attacker_cannot_be_killed_by_it, mut arena, {
     };
     let socket = arena.socket(json!(["AF_UNIX"]));
     let waiting = arena.attacker.send("socket.connect", json!([socket, place.join("s")]));
-    arena.attacker.stays_silent_for(200);
+    arena.attacker.expect_silence_for(200);
     let broker = arena.broker.process().number();
     let tasks: Vec<_> = fs::read_dir(format!("/proc/{broker}/task")).unwrap().flatten().collect();
     let names = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap();
@@ -221,7 +221,7 @@ attack!(a_thread_that_acts_as_the_attacker_cannot_be_killed_by_it, mut arena, {
         kill.uid(attacker().uid()).gid(attacker().uid());
         assert!(!kill.output().unwrap().status.success(), "{:?} was killed", task.file_name());
     }
-    arena.attacker.is_served();
+    arena.attacker.expect_service();
     arena.attacker.cancel(waiting);
     assert_eq!(arena.attacker.answer(waiting).fault().code, -32800);
     mount::detach(&place);

@@ -52,7 +52,7 @@ attack!(a_page_of_the_web_gets_no_websocket, mut arena, {
         );
         assert_eq!(refused.status, 403, "{origin}");
     }
-    arena.attacker.is_served();
+    arena.attacker.expect_service();
 });
 
 attack!(other_spellings_have_no_other_rights, mut arena, {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sockbroker_test_support::Folder;
-use sockbroker_test_support::program::{Ended, run};
+use sockbroker_test_support::program::{Outcome, run};
 
 /// How long a guest may take to come up. It takes one second where nothing else runs.
 const BOOT: Duration = Duration::from_mins(10);
@@ -79,12 +79,12 @@ impl Guest {
     }
 
     /// Runs a command of the shell as root of the guest.
-    pub(crate) fn run(&self, command: &str) -> Ended {
+    pub(crate) fn run(&self, command: &str) -> Outcome {
         run(&mut self.enter(&["sh", "-c", command]), LONGEST_WAIT)
     }
 
     /// Runs a command as an ordinary user of the guest, with its groups as they are now.
-    pub(crate) fn run_as(&self, user: &str, command: &str) -> Ended {
+    pub(crate) fn run_as(&self, user: &str, command: &str) -> Outcome {
         run(&mut self.enter(&as_user(user, command)), LONGEST_WAIT)
     }
 
@@ -98,7 +98,7 @@ impl Guest {
         self.succeeded(command, self.run_as(user, command))
     }
 
-    fn succeeded(&self, command: &str, ended: Ended) -> String {
+    fn succeeded(&self, command: &str, ended: Outcome) -> String {
         if ended.code != Some(0) {
             let log = self.run("journalctl --no-pager -n 60");
             panic!("{command}: {:?}\n{}\nlog:\n{}", ended.code, ended.output, log.output);

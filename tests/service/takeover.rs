@@ -1,7 +1,7 @@
 //! What a broker that was taken over still cannot do: its own filter and Landlock, under the shipped unit.
 
-use sockbroker_test_support::intruder::Argument::{Number, Text};
-use sockbroker_test_support::intruder::Intruder;
+use sockbroker_test_support::injector::Argument::{Number, Text};
+use sockbroker_test_support::injector::SyscallInjector;
 use sockbroker_test_support::skip::skip;
 
 use crate::ground::installed_or_skip;
@@ -22,14 +22,14 @@ fn whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock() {
         arguments
     };
     let family = |family: i32| vec![Number(family.cast_unsigned().into()), Number(1), Number(0)];
-    let mut intruder = Intruder::into(guest.outer_pid());
+    let mut injector = SyscallInjector::into(guest.outer_pid());
     // What the broker needs: the intruder can make calls.
     for (call, arguments) in [
         (libc::SYS_openat, open("/etc/hosts")),
         (libc::SYS_socket, family(libc::AF_INET)),
         (libc::SYS_getpid, Vec::new()),
     ] {
-        intruder.call(call, &arguments).unwrap();
+        injector.call(call, &arguments).unwrap();
     }
     for (what, call, arguments, error) in [
         ("a file of a user", libc::SYS_openat, open("/home/alice/file"), libc::EACCES),
@@ -54,10 +54,10 @@ fn whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock() {
         ("a family of another unit", libc::SYS_socket, family(libc::AF_VSOCK), libc::EAFNOSUPPORT),
         ("a raw socket", libc::SYS_socket, vec![Number(2), Number(3), Number(1)], libc::EPERM),
     ] {
-        let answer = intruder.call(call, &arguments).map_err(|refused| refused as i32);
+        let answer = injector.call(call, &arguments).map_err(|refused| refused as i32);
         assert_eq!(answer, Err(error), "{what}");
     }
-    drop(intruder);
+    drop(injector);
     // Each is told by name, once.
     let log = guest.log();
     for call in ["execve", "ptrace", "mount", "bpf"] {

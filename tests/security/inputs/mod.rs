@@ -105,7 +105,7 @@ impl Arena {
         let file = opened(file);
         let descriptors = [file.as_fd()];
         let beside = RequestParts::descriptors(&descriptors);
-        self.attacker.call_beside(&format!("socket.{method}"), params, beside)
+        self.attacker.call_with_parts(&format!("socket.{method}"), params, beside)
     }
 
     /// Sends by every call that takes an address.

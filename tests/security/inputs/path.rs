@@ -96,7 +96,7 @@ rows! { RULES;
         let descriptors = [file.as_fd()];
         let params = json!([stream, { "descriptor": 0 }]);
         let beside = RequestParts::descriptors(&descriptors);
-        vec![arena.attacker.call_beside("socket.connect", params, beside)]
+        vec![arena.attacker.call_with_parts("socket.connect", params, beside)]
     };
     other_name_in_the_rule: "a rule that names the file by a symbolic link", "not by its other name", |arena| {
         let _engine = engine();

@@ -166,7 +166,7 @@ fn unlinked(arena: &mut Arena, socket: u64, file: &File) -> Answers {
     let descriptors = [file.as_fd()];
     let beside = RequestParts::descriptors(&descriptors);
     let params: Value = json!([socket, { "descriptor": 0 }]);
-    vec![arena.attacker.call_beside("socket.connect", params, beside)]
+    vec![arena.attacker.call_with_parts("socket.connect", params, beside)]
 }
 
 /// Two sockets in `/run/real`, which `/run/alias` leads to.

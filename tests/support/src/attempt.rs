@@ -1,4 +1,4 @@
-//! Attempts at what a confined process must not do.
+//! System calls that a confined process must not be able to make.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! The broker's binary, for tests of other packages than its own.
+//! The path of the broker's binary, for tests of other packages than the daemon's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// The broker of the same build as this test. Cargo builds binaries for the tests of their own
-/// package only: where it is missing or older than its sources, it is built now. A test that cargo
-/// has not started takes what is there.
+/// Returns the broker of the same build as this test. Cargo builds binaries only for the tests of their own
+/// package, so this function builds the broker if it is missing or older than its sources. A test that
+/// Cargo has not started uses the existing binary.
 pub fn broker() -> &'static str {
     static FOUND: OnceLock<String> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -22,7 +22,7 @@ pub fn broker() -> &'static str {
             if folder.ends_with("release") {
                 command.arg("--release");
             }
-            assert!(command.status().unwrap().success(), "the broker cannot be built");
+            assert!(command.status().unwrap().success(), "cannot build the broker");
         }
         assert!(binary.is_file(), "{} is missing: build the broker first", binary.display());
         binary.into_os_string().into_string().unwrap()

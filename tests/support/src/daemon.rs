@@ -1,4 +1,4 @@
-//! A broker in a process of its own.
+//! Starts a broker as a child process, and controls it.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -9,23 +9,24 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::folder::Folder;
 use crate::http::HttpClient;
 use crate::lsp::LspClient;
 use crate::ndjson::NdjsonClient;
-use crate::running::{self, pid};
+use crate::running;
 use crate::watch::{HANG, happens_within, pause, until};
 use crate::websocket::WebSocketClient;
 
-/// The name of the socket in the broker's folder.
+/// The name of the socket in the folder of the broker.
 const SOCKET: &str = "socket";
-/// Where its log goes.
+/// The name of the log in the folder of the broker.
 const LOG: &str = "log";
-/// What the log says of a system call that the broker's own filter stopped.
+/// The log message about a system call that the seccomp filter of the broker refused.
 const REFUSED: &str = "seccomp refused";
 
-/// How a broker is to be started.
+/// The options of a broker to start.
 #[derive(Debug)]
 pub struct Start {
     binary: PathBuf,
@@ -37,7 +38,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// A broker from this binary, with a folder of its own.
+    /// Options for this binary, with a new folder.
     pub fn new(binary: &str) -> Self {
         Self {
             binary: binary.into(),
@@ -49,27 +50,27 @@ impl Start {
         }
     }
 
-    /// With this value of a limit.
+    /// Sets a limit of the configuration.
     #[must_use]
     pub fn limit(mut self, name: &str, value: u64) -> Self {
         writeln!(self.config, "{name} = {value}").unwrap();
         self
     }
 
-    /// With a further section of the configuration.
+    /// Adds a section to the configuration.
     #[must_use]
     pub fn section(mut self, text: &str) -> Self {
         self.sections.push_str(text);
         self
     }
 
-    /// With this number of open files at most.
+    /// Limits the number of open files.
     #[must_use]
     pub fn open_files(self, most: u32) -> Self {
         self.shell(&format!("ulimit -n {most}"))
     }
 
-    /// With this command of the shell run first, in the same process.
+    /// Runs this shell command first, in the same process.
     #[must_use]
     pub fn shell(mut self, command: &str) -> Self {
         self.shell.push_str(command);
@@ -77,26 +78,24 @@ impl Start {
         self
     }
 
-    /// With a further argument.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// With this policy file, in its folder as `policy.toml`.
+    /// Writes this policy to `policy.toml` in the folder, and uses it.
     #[must_use]
     pub fn policy(self, text: &str) -> Self {
         let path = self.folder.write("policy.toml", text);
         self.argument("--policy").argument(&path.display().to_string())
     }
 
-    /// Its folder.
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// The command that starts it, and the folder that it needs; without an endpoint.
+    /// Returns the command that starts the broker, without an endpoint, and the folder that it uses.
     pub fn command(self) -> (Command, Folder) {
         let Self { binary, folder, config, sections, shell, arguments } = self;
         let config = folder.write("config.toml", &(config + &sections));
@@ -107,7 +106,7 @@ impl Start {
         (command, folder)
     }
 
-    /// Starts it on a socket in its folder, and waits until it serves.
+    /// Starts the broker on a socket in its folder, and waits until it serves.
     pub fn start(self) -> Daemon {
         let (mut command, folder) = self.command();
         let socket = folder.join(SOCKET);
@@ -118,12 +117,12 @@ impl Start {
             ended = daemon.process.ended();
             ended.is_some() || UnixStream::connect(&daemon.socket).is_ok()
         });
-        assert_eq!(ended, None, "the broker ended at once:\n{}", daemon.log());
+        assert_eq!(ended, None, "the broker ended during its start:\n{}", daemon.log());
         daemon
     }
 }
 
-/// A broker that serves a socket; killed on drop.
+/// A broker that serves a socket. Dropping it kills the broker.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
@@ -132,17 +131,16 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts this binary with the defaults.
+    /// Starts this binary with default options.
     pub fn start(binary: &str) -> Self {
         Start::new(binary).start()
     }
 
-    /// The path of its socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Lets every user connect.
+    /// Allows all users to connect.
     #[must_use]
     pub fn open_to_all(self) -> Self {
         let mode = |bits| fs::Permissions::from_mode(bits);
@@ -151,60 +149,58 @@ impl Daemon {
         self
     }
 
-    /// Its folder.
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// What it has logged.
+    /// Returns what the broker has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
     }
 
-    /// A bare connection.
+    /// Connects without a client.
     pub fn connect(&self) -> UnixStream {
         UnixStream::connect(&self.socket).unwrap()
     }
 
-    /// A connection with LSP framing.
+    /// Connects with LSP framing.
     pub fn lsp(&self) -> LspClient {
         LspClient::over(self.connect())
     }
 
-    /// A connection with a message a line.
+    /// Connects with newline-delimited JSON.
     pub fn ndjson(&self) -> NdjsonClient {
         NdjsonClient::over(self.connect())
     }
 
-    /// A connection with HTTP.
+    /// Connects with HTTP.
     pub fn http(&self) -> HttpClient {
         HttpClient::over(self.connect())
     }
 
-    /// A connection with WebSocket messages.
+    /// Connects with WebSocket.
     pub fn websocket(&self) -> WebSocketClient {
         WebSocketClient::over(self.connect())
     }
 
-    /// Lowers the number of files that it may open from now on; its limits stay as they are.
-    pub fn starve(&self, most: u32) {
+    /// Lowers the limit on open files of the running process; the broker's own limits do not change.
+    pub fn lower_open_file_limit(&self, most: u32) {
         let number = self.process.number().to_string();
         let mut command = Command::new("prlimit");
         command.args(["--pid", &number, &format!("--nofile={most}:{most}")]);
         assert!(command.status().unwrap().success(), "prlimit fails");
     }
 
-    /// How many files it has open.
+    /// Returns the number of open files.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.process.number())).unwrap().count()
     }
 
-    /// How many files it has open once it is idle: connections of the past need a moment to end.
+    /// Waits until the number of open files is stable, and returns it: earlier connections take time to end.
     pub fn idle_open_files(&self) -> usize {
         let (mut files, mut looks) = (self.open_files(), 0);
         until("the broker is idle", || {
@@ -217,8 +213,8 @@ impl Daemon {
         files
     }
 
-    /// Waits until it has no more than so many files open.
-    pub fn settles_at(&self, files: usize) {
+    /// Waits until at most `files` files are open.
+    pub fn wait_for_open_files(&self, files: usize) {
         let settled = happens_within(HANG, || self.open_files() <= files);
         assert!(settled, "{} files are open, not {files}: {:?}", self.open_files(), self.files());
     }
@@ -228,7 +224,7 @@ impl Daemon {
         folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
     }
 
-    /// The bytes of memory that it occupies.
+    /// Returns the resident memory of the process in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.number())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -240,27 +236,25 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let log = self.log();
         let refused: Vec<&str> = log.lines().filter(|line| line.contains(REFUSED)).collect();
-        // A call that is missing on the broker's list would fail for its users too.
+        // A system call that is missing in the broker's filter would fail for its users too.
         assert!(refused.is_empty() || thread::panicking(), "{refused:?}");
     }
 }
 
-/// The process of a broker; killed on drop.
+/// The process of a broker. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Process {
-    /// The process, for its pipes.
+    /// The child process, for its pipes.
     pub child: Child,
 }
 
 impl Process {
-    /// Starts it.
     pub fn spawn(mut command: Command) -> Self {
         let child = command.spawn().unwrap();
         running::add(child.id());
         Self { child }
     }
 
-    /// Its number.
     pub fn number(&self) -> u32 {
         self.child.id()
     }
@@ -275,7 +269,7 @@ impl Process {
         kill(pid(self.number()), Signal::SIGTERM).unwrap();
     }
 
-    /// Does something while the process stands still.
+    /// Runs `job` while the process is stopped.
     pub fn stopped_during<T>(&self, job: impl FnOnce() -> T) -> T {
         kill(pid(self.number()), Signal::SIGSTOP).unwrap();
         let result = job();
@@ -283,12 +277,12 @@ impl Process {
         result
     }
 
-    /// How it ended, if it did.
+    /// Returns the exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     pub fn ends(&mut self) -> ExitStatus {
         let mut status = None;
         until("the broker ends", || {
@@ -303,8 +297,12 @@ impl Drop for Process {
     fn drop(&mut self) {
         let number = self.number();
         running::remove(number);
-        // It may have ended already, which is as good.
+        // An error means that the process has ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.try_into().unwrap())
 }

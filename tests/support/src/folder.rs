@@ -1,4 +1,4 @@
-//! A private folder.
+//! A temporary folder for one test.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
@@ -6,12 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A new folder of mode 0700 below the system's temporary one; removed on drop with all in it.
+/// A new folder with mode 0700 in the system's temporary folder. Dropping it removes the folder and its content.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one.
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         loop {
@@ -20,24 +19,23 @@ impl Folder {
             let path = std::env::temp_dir().join(name);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Self(path),
-                // One of a killed test whose process had the same number.
+                // The folder of a killed test whose process had the same ID.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }
         }
     }
 
-    /// The folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The path of something in it.
+    /// Returns the path of an entry of the folder.
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// Writes a file into it.
+    /// Writes a file in the folder and returns its path.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, text).unwrap();
@@ -53,7 +51,7 @@ impl Default for Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed stays in the temporary folder; the test has ended.
+        // Best effort: the test has ended.
         fs::remove_dir_all(&self.0).ok();
     }
 }

@@ -9,44 +9,38 @@ use serde_json::Value;
 use crate::message::Client;
 use crate::wire::Wire;
 
-/// A connection with HTTP, kept alive as long as the broker does.
+/// A persistent HTTP connection.
 #[derive(Debug)]
 pub struct HttpClient {
-    /// The connection below.
+    /// The underlying connection.
     pub wire: Wire,
 }
 
-/// A response.
 #[derive(Debug)]
 pub struct Response {
-    /// The status code.
     pub status: u16,
-    /// Header fields by lower-case name.
+    /// Header fields, by name in lower case.
     pub fields: BTreeMap<String, String>,
-    /// The body.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// A header field.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
 }
 
 impl HttpClient {
-    /// Speaks over a connection.
     pub fn over(stream: UnixStream) -> Self {
         Self { wire: Wire::socket(stream) }
     }
 
-    /// Sends a request.
     pub fn send(&mut self, line: &str, fields: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("{line} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in fields {
@@ -56,7 +50,7 @@ impl HttpClient {
         self.wire.send(&[head.as_bytes(), body].concat(), &[]).unwrap();
     }
 
-    /// The next response; `None` at the end.
+    /// Reads the next response; returns `None` at the end of the connection.
     pub fn read(&mut self) -> Option<Response> {
         let head = self.wire.take_through(b"\r\n\r\n")?;
         let head = String::from_utf8(head.to_vec()).unwrap();
@@ -78,7 +72,7 @@ impl HttpClient {
         self.read().unwrap_or_else(|| panic!("the broker closed after {line}"))
     }
 
-    /// Posts a message as JSON with further header fields.
+    /// Posts a JSON message with further header fields.
     pub fn post(&mut self, message: &Value, further: &[(&str, &str)]) -> Response {
         let fields = [&[("content-type", "application/json")], further].concat();
         self.request("POST /", &fields, message.to_string().as_bytes())

@@ -1,4 +1,4 @@
-//! A journal that is a test's own: its native protocol, read.
+//! A socket that receives log entries in the native protocol of the systemd journal.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -7,26 +7,24 @@ use std::path::Path;
 /// The fields of an entry, by name.
 pub type Entry = BTreeMap<String, String>;
 
-/// A socket where entries arrive.
+/// The socket of the journal.
 #[derive(Debug)]
 pub struct Journal(UnixDatagram);
 
 impl Journal {
-    /// Listens at a path.
     pub fn bind(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).unwrap();
         socket.set_read_timeout(Some(crate::watch::HANG)).unwrap();
         Self(socket)
     }
 
-    /// The next entry.
     pub fn entry(&self) -> Entry {
         let mut datagram = vec![0; 1 << 16];
         let length = self.0.recv(&mut datagram).unwrap();
         fields(&datagram[..length])
     }
 
-    /// The next entry of which this holds.
+    /// Reads entries until one matches, and returns it.
     pub fn entry_with(&self, holds: impl Fn(&Entry) -> bool) -> Entry {
         loop {
             let entry = self.entry();
@@ -37,7 +35,7 @@ impl Journal {
     }
 }
 
-/// The fields of a datagram, as the journal reads them: each is there once.
+/// Parses the fields of a datagram. Fails if a field occurs twice.
 pub fn fields(mut rest: &[u8]) -> Entry {
     let mut found = BTreeMap::new();
     while !rest.is_empty() {
@@ -49,7 +47,7 @@ pub fn fields(mut rest: &[u8]) -> Entry {
         let from = end + 9;
         let to = from + usize::try_from(length).unwrap();
         let value = String::from_utf8(rest[from..to].to_vec()).unwrap();
-        assert_eq!(found.insert(name.clone(), value), None, "{name} is there twice");
+        assert_eq!(found.insert(name.clone(), value), None, "field {name} occurs twice");
         assert_eq!(rest[to], b'\n');
         rest = &rest[to + 1..];
     }

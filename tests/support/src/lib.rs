@@ -1,8 +1,7 @@
-//! The harness of the tests: a broker of one's own, raw clients for every spelling, namespaces, and
-//! waits that end.
+//! Test support: starts brokers, connects raw clients for every protocol, enters namespaces, and bounds waits.
 //!
-//! Everything here panics where a test is to fail, and nothing waits without a bound. The clients
-//! are raw on purpose: they can send what no client library would.
+//! A function panics to fail its test, and no wait is unbounded. The clients are raw, so that they can send
+//! invalid messages.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -11,11 +10,15 @@
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
-    reason = "a panic is how a harness makes its test fail"
+    reason = "a panic fails the test"
+)]
+#![expect(
+    missing_docs,
+    reason = "only tests of this project use the crate: comments document contracts, not names"
 )]
 #![expect(
     clippy::disallowed_methods,
-    reason = "no event loop is held up here by a thread that sleeps"
+    reason = "no event loop runs here that a sleeping thread could block"
 )]
 
 mod running;
@@ -37,7 +40,7 @@ pub mod stdio;
 pub mod user;
 pub mod mount;
 #[cfg(target_arch = "x86_64")]
-pub mod intruder;
+pub mod injection;
 pub mod journal;
 
 pub use daemon::{Daemon, Start};

@@ -1,4 +1,4 @@
-//! A client with LSP framing: attachments and descriptors in both directions.
+//! A client with LSP framing, with attachments and descriptors in both directions.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -11,22 +11,20 @@ use sockbroker_proto::frame::{FrameLimits, read_head, write_head};
 use crate::message::{Answer, Client, notification, request};
 use crate::wire::Wire;
 
-/// What rides beside a frame.
+/// The attachments and descriptors of a request.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RequestParts<'a> {
-    /// Attachments; `None` leaves the head field out.
+    /// Attachments; `None` omits the header field.
     pub attachments: Option<&'a [&'a [u8]]>,
-    /// Descriptors.
     pub descriptors: &'a [BorrowedFd<'a>],
 }
 
 impl<'a> RequestParts<'a> {
-    /// These attachments; none at all still ask for attachments in the answer.
+    /// Attachments. An empty list requests attachments in the answer.
     pub fn attachments(attachments: &'a [&'a [u8]]) -> Self {
         Self { attachments: Some(attachments), descriptors: &[] }
     }
 
-    /// These descriptors.
     pub fn descriptors(descriptors: &'a [BorrowedFd<'a>]) -> Self {
         Self { attachments: None, descriptors }
     }
@@ -35,30 +33,27 @@ impl<'a> RequestParts<'a> {
 /// A connection with LSP framing.
 #[derive(Debug)]
 pub struct LspClient {
-    /// The connection below.
+    /// The underlying connection.
     pub wire: Wire,
     next: u64,
-    /// Answers that were read while another was waited for.
-    early: Vec<Answer>,
+    /// Answers that arrived while the client waited for another one.
+    unread: Vec<Answer>,
 }
 
 impl LspClient {
-    /// Connects to a broker.
     pub fn connect(path: &Path) -> Self {
         Self::over(UnixStream::connect(path).unwrap())
     }
 
-    /// Speaks over a connection.
     pub fn over(stream: UnixStream) -> Self {
         Self::on(Wire::socket(stream))
     }
 
-    /// Speaks over any wire.
     pub fn on(wire: Wire) -> Self {
-        Self { wire, next: 1, early: Vec::new() }
+        Self { wire, next: 1, unread: Vec::new() }
     }
 
-    /// The bytes of a frame.
+    /// Encodes a frame.
     pub fn frame(json: &str, attachments: Option<&[&[u8]]>, descriptors: usize) -> Vec<u8> {
         let lengths: Option<Vec<usize>> =
             attachments.map(|parts| parts.iter().map(|part| part.len()).collect());
@@ -69,87 +64,93 @@ impl LspClient {
         bytes
     }
 
-    /// Sends a message with what rides beside it.
-    pub fn send_with(&mut self, message: &Value, beside: RequestParts<'_>) {
+    /// Sends a message with attachments and descriptors.
+    pub fn send_with(&mut self, message: &Value, parts: RequestParts<'_>) {
         let json = message.to_string();
-        let frame = Self::frame(&json, beside.attachments, beside.descriptors.len());
-        self.wire.send(&frame, beside.descriptors).unwrap();
+        let frame = Self::frame(&json, parts.attachments, parts.descriptors.len());
+        self.wire.send(&frame, parts.descriptors).unwrap();
     }
 
-    /// Sends a request; its id.
+    /// Sends a request and returns its ID.
     pub fn send(&mut self, method: &str, params: Value) -> u64 {
-        self.send_beside(method, params, RequestParts::default())
+        self.send_with_parts(method, params, RequestParts::default())
     }
 
-    /// Sends a request with what rides beside it; its id.
-    pub fn send_beside(&mut self, method: &str, params: Value, beside: RequestParts<'_>) -> u64 {
+    /// Sends a request with attachments and descriptors, and returns its ID.
+    pub fn send_with_parts(&mut self, method: &str, params: Value, parts: RequestParts<'_>) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.send_with(&request(id, method, params), beside);
+        self.send_with(&request(id, method, params), parts);
         id
     }
 
-    /// Sends a request without an id.
+    /// Sends a notification.
     pub fn notify(&mut self, method: &str, params: Value) {
         self.send_json(&notification(method, params));
     }
 
-    /// Cancels a call.
     pub fn cancel(&mut self, id: u64) {
         self.notify("$/cancelRequest", json!({ "id": id }));
     }
 
-    /// Calls, and reads the answer with the same id.
+    /// Calls a method and waits for its answer.
     pub fn call(&mut self, method: &str, params: Value) -> Answer {
         let id = self.send(method, params);
         self.answer(id)
     }
 
-    /// Calls with something beside the request.
-    pub fn call_beside(&mut self, method: &str, params: Value, beside: RequestParts<'_>) -> Answer {
-        let id = self.send_beside(method, params, beside);
+    /// Calls a method with attachments and descriptors.
+    pub fn call_with_parts(
+        &mut self,
+        method: &str,
+        params: Value,
+        parts: RequestParts<'_>,
+    ) -> Answer {
+        let id = self.send_with_parts(method, params, parts);
         self.answer(id)
     }
 
-    /// Calls, and asks for attachments in the answer.
+    /// Calls a method and requests attachments in the answer.
     pub fn call_for_attachments(&mut self, method: &str, params: Value) -> Answer {
-        self.call_beside(method, params, RequestParts::attachments(&[]))
+        self.call_with_parts(method, params, RequestParts::attachments(&[]))
     }
 
-    /// Two connected sockets of the broker.
+    /// Creates two connected sockets in the broker and returns their handles.
     pub fn pair(&mut self) -> (u64, u64) {
         self.call("socket.socketpair", Value::Null).handles()
     }
 
-    /// Two connected sockets of the broker, of this type.
+    /// Like [`LspClient::pair`], with this socket type.
     pub fn pair_of(&mut self, kind: &str) -> (u64, u64) {
         self.call("socket.socketpair", json!({ "type": kind })).handles()
     }
 
-    /// One of two connected sockets; the other is handed to the broker.
+    /// Passes a descriptor to the broker and returns its handle.
     pub fn lend(&mut self, theirs: &impl AsFd) -> u64 {
         let descriptors = [theirs.as_fd()];
-        let beside = RequestParts::descriptors(&descriptors);
-        self.call_beside("socket.fromfd", Value::Null, beside).handle()
+        let parts = RequestParts::descriptors(&descriptors);
+        self.call_with_parts("socket.fromfd", Value::Null, parts).handle()
     }
 
-    /// The answer with this id; others that come first are kept.
+    /// Waits for the answer with this ID, and keeps other answers that arrive first.
     pub fn answer(&mut self, id: u64) -> Answer {
-        if let Some(at) = self.early.iter().position(|answer| *answer.id() == id) {
-            return self.early.remove(at);
+        if let Some(at) = self.unread.iter().position(|answer| *answer.id() == id) {
+            return self.unread.remove(at);
         }
         loop {
-            let answer = self.read().unwrap_or_else(|| panic!("closed before answer {id}"));
+            let answer = self
+                .read()
+                .unwrap_or_else(|| panic!("the broker closed the connection before answer {id}"));
             if *answer.id() == id {
                 return answer;
             }
-            self.early.push(answer);
+            self.unread.push(answer);
         }
     }
 
-    /// The next answer that comes; `None` at the end.
+    /// Returns the next answer; `None` at the end of the connection.
     pub fn next_answer(&mut self) -> Option<Answer> {
-        if self.early.is_empty() { self.read() } else { Some(self.early.remove(0)) }
+        if self.unread.is_empty() { self.read() } else { Some(self.unread.remove(0)) }
     }
 
     fn read(&mut self) -> Option<Answer> {
@@ -162,8 +163,12 @@ impl LspClient {
         let attachments: Option<Vec<_>> =
             parts.map(|part| Some(self.wire.take(part)?.to_vec())).collect();
         let attachments = attachments?;
-        let came = self.wire.descriptors.len();
-        assert!(came >= head.descriptors, "{came} of {} descriptors came", head.descriptors);
+        let received = self.wire.descriptors.len();
+        assert!(
+            received >= head.descriptors,
+            "received {received} of {} descriptors",
+            head.descriptors
+        );
         Some(Answer {
             json: serde_json::from_slice(&json).unwrap(),
             attachments,
@@ -171,29 +176,29 @@ impl LspClient {
         })
     }
 
-    /// Whether an answer was read while another was waited for.
-    pub fn has_early(&self) -> bool {
-        !self.early.is_empty()
+    /// Whether an answer arrived while the client waited for another one.
+    pub fn has_unread_answer(&self) -> bool {
+        !self.unread.is_empty()
     }
 
-    /// Fails if anything comes within a time.
-    pub fn stays_silent_for(&mut self, milliseconds: u64) {
-        if let Some(answer) = self.early.first() {
-            panic!("an answer came: {}", answer.short());
+    /// Fails if the broker sends anything within this time.
+    pub fn expect_silence_for(&mut self, milliseconds: u64) {
+        if let Some(answer) = self.unread.first() {
+            panic!("unexpected answer: {}", answer.short());
         }
-        let silent = !self.wire.anything_within(Duration::from_millis(milliseconds));
-        assert!(silent, "something came: {:?}", self.next_answer().map(|answer| answer.short()));
+        let silent = !self.wire.receives_within(Duration::from_millis(milliseconds));
+        assert!(silent, "unexpected answer: {:?}", self.next_answer().map(|answer| answer.short()));
     }
 
-    /// Reads on; fails unless the broker ends the connection without another answer.
-    pub fn is_ended(&mut self) {
+    /// Fails unless the broker closes the connection without another answer.
+    pub fn expect_end(&mut self) {
         if let Some(answer) = self.next_answer() {
-            panic!("an answer came before the end: {}", answer.short());
+            panic!("unexpected answer before the end: {}", answer.short());
         }
     }
 
-    /// Whether the connection serves a call.
-    pub fn is_served(&mut self) {
+    /// Fails unless the broker answers a call on this connection.
+    pub fn expect_service(&mut self) {
         assert_eq!(*self.call("socket.htons", json!([1])).result(), 256_u32);
     }
 }

@@ -1,28 +1,29 @@
-//! A test inside of namespaces of its own: user, network and mounts. Its names of hosts are its own too.
+//! Runs a test in new user, network and mount namespaces, with its own `/etc/hosts`.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use crate::folder::Folder;
-use crate::skip::{self, INNER_RUN};
+use crate::skip::{self, INNER_TEST};
 use crate::user;
 use crate::watch::{USUAL, bounded};
 
 const UNSHARE: &[&str] = &["--user", "--map-root-user", "--net", "--mount", "--"];
-/// The same of root itself, whose other users are there too.
+/// The namespaces if the test needs several users: root keeps the user namespace.
 const UNSHARE_AS_ROOT: &[&str] = &["--net", "--mount", "--uts", "--"];
 
-/// Runs `body` as root of new namespaces, where the loopback interface is up and nothing else is
-/// there. `test` is the full name of the test that calls this: its binary is run once more for that
-/// test alone. Where namespaces cannot be made the test is skipped, which is said and counted.
+/// Runs `body` as root of new namespaces with only a loopback interface, which is up. `test` is the full name
+/// of the calling test: this function runs the test binary again for that test alone. If the system refuses
+/// namespaces, the test is skipped and counted as skipped.
 pub fn inside(test: &str, body: impl FnOnce() + Send + 'static) {
     enter(test, UNSHARE, unavailable, body);
 }
 
-/// Like [`inside`], in namespaces of root for network, mounts and host name, in which other users can
-/// be acted as. Without root the test is skipped.
+/// Like [`inside`], but keeps the user namespace of root, so that threads can act as other users. The new
+/// namespaces are for network, mounts and host name. Without root, the test is skipped.
 pub fn inside_with_users(test: &str, body: impl FnOnce() + Send + 'static) {
-    let unavailable = || (!user::others_are_possible()).then_some("needs root with a second user");
+    let unavailable =
+        || (!user::can_act_as_other_users()).then_some("needs root with a second user");
     enter(test, UNSHARE_AS_ROOT, unavailable, body);
 }
 
@@ -32,9 +33,9 @@ fn enter(
     unavailable: impl FnOnce() -> Option<&'static str>,
     body: impl FnOnce() + Send + 'static,
 ) {
-    if std::env::var_os(INNER_RUN).is_some_and(|inner| inner == test) {
-        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
-        assert!(up.success(), "the loopback interface does not come up");
+    if std::env::var_os(INNER_TEST).is_some_and(|inner| inner == test) {
+        let brought_up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(brought_up.success(), "cannot bring the loopback interface up");
         replace_hosts();
         return bounded(USUAL, body);
     }
@@ -43,35 +44,35 @@ fn enter(
     }
     let (name, output) = (test.to_owned(), test.to_owned());
     let output = bounded(USUAL + 10, move || run_again(&output, namespaces));
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // A name that is misspelt runs no test, which is a success too.
-    let passed = output.status.success() && printed.contains("1 passed");
-    assert!(passed, "{name} failed in its namespaces:\n{printed}\n{said}");
-    for reason in skip::reasons(&said) {
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    // A wrong test name runs no test, which is a success for the test binary.
+    let passed = output.status.success() && output_text.contains("1 passed");
+    assert!(passed, "{name} failed in its namespaces:\n{output_text}\n{errors}");
+    for reason in skip::reasons(&errors) {
         skip::skip(reason, &name);
     }
 }
 
-/// Covers the machine's `/etc/hosts`, so that no test depends on it. The names are `localhost` and the
-/// host's own.
+/// Mounts a file over `/etc/hosts`, so that no test depends on the machine's. It has the names `localhost`
+/// and the host name.
 fn replace_hosts() {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let folder = Folder::new();
     let hosts = folder.write("hosts", &format!("127.0.0.1 localhost {name}::1 localhost\n"));
     let mounted =
         Command::new("mount").arg("--bind").arg(hosts).arg("/etc/hosts").status().unwrap();
-    assert!(mounted.success(), "/etc/hosts cannot be covered");
+    assert!(mounted.success(), "cannot mount over /etc/hosts");
 }
 
 fn run_again(test: &str, namespaces: &[&str]) -> Output {
     let mut command = Command::new("unshare");
     command.args(namespaces).arg(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
-    command.env(INNER_RUN, test).stdin(Stdio::null()).output().unwrap()
+    command.env(INNER_TEST, test).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Why namespaces cannot be made here, if so; tried once.
+/// Returns the reason if the system refuses namespaces. Tries once per process.
 fn unavailable() -> Option<&'static str> {
     static TRIED: OnceLock<bool> = OnceLock::new();
     let possible = TRIED.get_or_init(|| {
@@ -80,5 +81,5 @@ fn unavailable() -> Option<&'static str> {
         let tried = command.stdin(Stdio::null()).output();
         tried.is_ok_and(|output| output.status.success())
     });
-    (!possible).then_some("no user and network namespaces here")
+    (!possible).then_some("no user and network namespaces available")
 }

@@ -1,4 +1,4 @@
-//! A client with a message a line.
+//! A client with newline-delimited JSON.
 
 use std::os::unix::net::UnixStream;
 
@@ -7,20 +7,19 @@ use serde_json::Value;
 use crate::message::Client;
 use crate::wire::Wire;
 
-/// A connection with a message a line.
+/// A connection with newline-delimited JSON.
 #[derive(Debug)]
 pub struct NdjsonClient {
-    /// The connection below.
+    /// The underlying connection.
     pub wire: Wire,
 }
 
 impl NdjsonClient {
-    /// Speaks over a connection.
     pub fn over(stream: UnixStream) -> Self {
         Self { wire: Wire::socket(stream) }
     }
 
-    /// Sends text as it is.
+    /// Sends text unchanged.
     pub fn send_text(&mut self, text: &str) {
         self.wire.send(text.as_bytes(), &[]).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Programs that run to their end, with all they print, and not for ever.
+//! Runs a program with a deadline, and collects its output.
 
 use std::fmt::Write;
 use std::io::Read;
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// How a program ended.
+/// The exit code and the output of a program.
 #[derive(Debug)]
-pub struct Ended {
-    /// The exit code; `None` if a signal ended it, or if it was too late.
+pub struct Outcome {
+    /// The exit code; `None` if a signal ended the program, or if it was killed at the deadline.
     pub code: Option<i32>,
-    /// What it printed, standard output before standard error.
+    /// Standard output, then standard error.
     pub output: String,
 }
 
-/// Runs a program in a process group of its own. After `patience` the group is killed.
-pub fn run(command: &mut Command, patience: Duration) -> Ended {
-    let deadline = Instant::now() + patience;
+/// Runs a program in a new process group. Kills the group after `timeout`.
+pub fn run(command: &mut Command, timeout: Duration) -> Outcome {
+    let deadline = Instant::now() + timeout;
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
-        .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
-    let (printed, said) = (collect(child.stdout.take()), collect(child.stderr.take()));
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let (printed, errors) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let mut output = String::new();
     let mut late = false;
-    for part in [printed, said] {
+    for part in [printed, errors] {
         let left = deadline.saturating_duration_since(Instant::now());
         match part.recv_timeout(left) {
             Ok(text) => output.push_str(&text),
@@ -43,13 +43,13 @@ pub fn run(command: &mut Command, patience: Duration) -> Ended {
     if late {
         let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
         let killed = killpg(group, Signal::SIGKILL);
-        write!(output, "\nkilled after {patience:?}: {killed:?}").unwrap();
+        write!(output, "\nkilled after {timeout:?}: {killed:?}").unwrap();
     }
     let status = child.wait().unwrap();
-    Ended { code: if late { None } else { status.code() }, output }
+    Outcome { code: if late { None } else { status.code() }, output }
 }
 
-/// All that can be read from a pipe, once it ends.
+/// Reads a pipe to its end on a thread.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The brokers that run, so that a test that hangs leaves none behind.
+//! The brokers that run, by the thread that started them: the watchdog kills the brokers of a test that hangs.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
@@ -6,30 +6,24 @@ use std::thread::{self, ThreadId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Process ids, with the threads that started them.
 static RUNNING: Mutex<Vec<(ThreadId, u32)>> = Mutex::new(Vec::new());
 
-/// Records a broker that this thread started.
-pub(crate) fn add(number: u32) {
+/// Adds a broker of the current thread.
+pub(crate) fn add(process: u32) {
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    running.push((thread::current().id(), number));
+    running.push((thread::current().id(), process));
 }
 
-/// Forgets a broker before its process id can be reused.
-pub(crate) fn remove(number: u32) {
+/// Removes a broker that ends.
+pub(crate) fn remove(process: u32) {
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    running.retain(|(_, other)| *other != number);
+    running.retain(|(_, other)| *other != process);
 }
 
-/// Kills the brokers that a thread started. Its waits for them then fail.
-pub(crate) fn kill_those_of(thread: ThreadId) {
+/// Kills the brokers that a thread started, so that its waits for them fail.
+pub(crate) fn kill_started_by(thread: ThreadId) {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    for (_, number) in running.iter().filter(|(starter, _)| *starter == thread) {
-        kill(pid(*number), Signal::SIGKILL).ok();
+    for (_, process) in running.iter().filter(|(starter, _)| *starter == thread) {
+        kill(Pid::from_raw((*process).try_into().unwrap()), Signal::SIGKILL).ok();
     }
-}
-
-/// A process id as system calls take it.
-pub(crate) fn pid(number: u32) -> Pid {
-    Pid::from_raw(number.try_into().unwrap())
 }

@@ -1,29 +1,30 @@
-//! Tests that cannot run here. Each process of tests names their reasons in one closing line.
+//! Skips tests whose requirements the machine does not meet. Each test process prints one line with the reasons.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-/// Set for the inner run of a test in namespaces, to the name of the test.
-pub(crate) const INNER_RUN: &str = "SOCKBROKER_TEST_NAMESPACE";
+/// The environment variable that names the test in the inner run of [`inside`](crate::namespace::inside).
+pub(crate) const INNER_TEST: &str = "SOCKBROKER_TEST_NAMESPACE";
 
-/// How many tests were skipped for each reason.
+/// The number of skipped tests, by reason.
 static SKIPPED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
-/// Counts a test as skipped. When the process exits, it prints one line of all of them on standard error:
+/// Counts a test as skipped. When the process exits, it prints one line on standard error:
 /// `SKIPPED 3 tests: 2 needs root; 1 tshark is not installed`.
 ///
-/// In the inner run of a test in namespaces it prints `SKIPPED (reason): test` at once, which the outer run reads.
-#[expect(clippy::print_stdout, reason = "it goes to the output of the test that is skipped")]
+/// In the inner run of [`inside`](crate::namespace::inside) it immediately prints `SKIPPED (reason): test`, for
+/// the outer run.
+#[expect(clippy::print_stdout, reason = "it belongs to the output of the skipped test")]
 pub fn skip(reason: &str, test: &str) {
-    if std::env::var_os(INNER_RUN).is_some() {
-        // One write, so that lines do not mix. The runner may have begun a line.
+    if std::env::var_os(INNER_TEST).is_some() {
+        // One write, so that lines do not mix. The test runner can be in the middle of a line.
         let line = format!("\nSKIPPED ({reason}): {test}\n");
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     }
-    // For those who ask the runner to show the output of tests that passed.
+    // Shown if the test runner prints the output of successful tests.
     println!("skipped: {reason}: {test}");
     let mut skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     if skipped.is_empty() {
@@ -32,7 +33,7 @@ pub fn skip(reason: &str, test: &str) {
     *skipped.entry(reason.to_owned()).or_default() += 1;
 }
 
-/// Prints the closing line, past the test runner's capture.
+/// Prints the line, outside of the capture of the test runner.
 extern "C" fn print_closing_line() {
     let skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     let total: usize = skipped.values().sum();
@@ -43,17 +44,17 @@ extern "C" fn print_closing_line() {
         let _written = write!(line, "{separator} {count} {reason}");
     }
     line.push('\n');
-    // Nobody is left to report a failure to.
+    // Best effort: the process is exiting.
     let _written = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// The reasons in the output of a process that printed a line for each skipped test.
+/// Returns the reasons in the output of an inner run, which has one line for each skipped test.
 pub fn reasons(output: &str) -> impl Iterator<Item = &str> {
     let lines = output.lines().filter_map(|line| line.strip_prefix("SKIPPED ("));
     lines.filter_map(|line| line.split("): ").next())
 }
 
-/// Whether this process is root. Counts the test as skipped otherwise.
+/// Whether this process is root. Otherwise counts the test as skipped.
 pub fn root_or_skip(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -62,7 +63,7 @@ pub fn root_or_skip(test: &str) -> bool {
     root
 }
 
-/// Whether a program is installed. Counts the test as skipped otherwise.
+/// Whether a program is installed. Otherwise counts the test as skipped.
 pub fn program_or_skip(program: &str, test: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());

@@ -1,4 +1,4 @@
-//! A broker that serves its standard input and output.
+//! Starts a broker that serves one client on its standard input and output.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -9,18 +9,16 @@ use crate::folder::Folder;
 use crate::lsp::LspClient;
 use crate::wire::Wire;
 
-/// A broker started with `--stdio`, and the client that started it.
+/// A broker with `--stdio` and its client.
 #[derive(Debug)]
 pub struct StdioDaemon {
-    /// The process.
     pub process: Process,
-    /// The client.
     pub client: LspClient,
     _folder: Folder,
 }
 
 impl StdioDaemon {
-    /// Over two pipes, as an editor starts a language server.
+    /// Connects through two pipes, as an editor does with a language server.
     pub fn over_pipes(start: Start) -> Self {
         let (mut command, folder) = start.argument("--stdio").command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -31,7 +29,7 @@ impl StdioDaemon {
         Self { process, client, _folder: folder }
     }
 
-    /// Over two sockets, as Node starts a program.
+    /// Connects through two sockets, as Node.js does.
     pub fn over_two_sockets(start: Start) -> Self {
         let (output, stdin) = UnixStream::pair().unwrap();
         let (input, stdout) = UnixStream::pair().unwrap();
@@ -42,7 +40,7 @@ impl StdioDaemon {
         Self { process, client, _folder: folder }
     }
 
-    /// Over one socket, which carries descriptors.
+    /// Connects through one socket, which can pass descriptors.
     pub fn over_a_socket(start: Start) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (mut command, folder) = start.argument("--stdio").command();

@@ -1,4 +1,4 @@
-//! Other users: threads that act as them, in a process of root.
+//! Other users: in a process of root, threads act as them.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -12,57 +12,55 @@ use crate::lsp::LspClient;
 use crate::skip;
 use crate::watch::HANG;
 
-/// Debian's nobody, and its group: an ordinary user that every machine has.
+/// The user and group ID of `nobody` on Debian, an unprivileged user of every machine.
 pub const NOBODY: u32 = 65534;
 
-/// Somebody else.
+/// A user other than that of the test process.
 #[derive(Debug, Clone)]
 pub struct User(Arc<Identity>);
 
 impl User {
-    /// A user with these groups.
     pub fn new(uid: u32, gid: u32, groups: &[u32]) -> Self {
         Self(Arc::new(Identity { uid, gid, groups: groups.into() }))
     }
 
-    /// An ordinary user that is in no group but its own.
+    /// An unprivileged user without supplementary groups.
     pub fn nobody() -> Self {
         Self::new(NOBODY, NOBODY, &[])
     }
 
-    /// A user that has nothing to do with any other, named by a small number.
-    pub fn stranger(number: u32) -> Self {
+    /// An unprivileged user without an account. Each number is another user, with its own group.
+    pub fn unrelated(number: u32) -> Self {
         Self::new(4_200_000 + number, 4_200_000 + number, &[])
     }
 
-    /// The user id.
     pub fn uid(&self) -> u32 {
         self.0.uid
     }
 
-    /// Does something as this user, without any privilege.
+    /// Runs `job` on a thread as this user, without privileges.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (told, result) = mpsc::channel();
-        spawn_as(self.0.clone(), job, move |result| drop(told.send(result))).unwrap();
+        let (sender, result) = mpsc::channel();
+        spawn_as(self.0.clone(), job, move |result| drop(sender.send(result))).unwrap();
         result.recv_timeout(HANG).unwrap().unwrap()
     }
 
-    /// A connection of this user to a broker.
+    /// Connects to a broker as this user.
     pub fn connect(&self, broker: &Daemon) -> UnixStream {
         let path = broker.socket().to_owned();
         self.run(move || UnixStream::connect(path)).unwrap()
     }
 
-    /// A connection of this user with LSP framing.
+    /// Connects to a broker as this user, with LSP framing.
     pub fn lsp(&self, broker: &Daemon) -> LspClient {
         LspClient::over(self.connect(broker))
     }
 }
 
-/// Whether threads of this process can act as other users: whether it is root, with the whole range of
-/// ids. Says that the test is skipped otherwise.
-pub fn others_or_skip(test: &str) -> bool {
-    let able = others_are_possible();
+/// Whether threads of this process can act as other users, which requires root with all user IDs. Otherwise
+/// counts the test as skipped.
+pub fn other_users_or_skip(test: &str) -> bool {
+    let able = can_act_as_other_users();
     if !able {
         skip::skip("needs root with a second user", test);
     }
@@ -70,12 +68,12 @@ pub fn others_or_skip(test: &str) -> bool {
 }
 
 /// Whether threads of this process can act as other users.
-pub(crate) fn others_are_possible() -> bool {
+pub(crate) fn can_act_as_other_users() -> bool {
     if !geteuid().is_root() {
         return false;
     }
-    let (told, result) = mpsc::channel();
+    let (sender, result) = mpsc::channel();
     let nobody = User::nobody();
-    spawn_as(nobody.0, || (), move |result| drop(told.send(result))).is_ok()
+    spawn_as(nobody.0, || (), move |result| drop(sender.send(result))).is_ok()
         && result.recv_timeout(HANG).is_ok_and(|result| result.is_ok())
 }

@@ -1,7 +1,7 @@
-//! Waits that end: a watchdog around a test, and bounded waits for events.
+//! Bounded waits: a watchdog for a test, and waits for events.
 //!
-//! No bound is an expectation of speed. A wait ends on its event, and fails after minutes, when the
-//! event will not come any more.
+//! A bound is not an expectation of speed. A wait ends when its event happens. It fails after minutes, when the
+//! event will not happen any more.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,41 +10,41 @@ use std::time::{Duration, Instant};
 
 use crate::running;
 
-/// What a usual test takes at most on an idle machine, in seconds.
+/// The longest that a usual test takes on an idle machine, in seconds.
 pub const USUAL: u64 = 20;
-/// How many times as long a test may take on a busy machine before it counts as hung.
+/// The factor by which a test is allowed to take longer on a busy machine.
 const BUSY: u64 = 15;
-/// The bound of a wait for an event. An event that has not come by then does not come.
+/// The bound of a wait for an event.
 pub const HANG: Duration = Duration::from_mins(3);
-/// Between two looks.
+/// The pause between two checks of a condition.
 const STEP: Duration = Duration::from_millis(2);
 
-/// Runs `body`, which takes at most `seconds` on an idle machine. Fails if it hangs: if it takes `BUSY`
-/// times as long. Brokers that it started are killed then, so that nothing is left behind.
+/// Runs `body`, which takes at most `seconds` on an idle machine. If it takes `BUSY` times as long, kills the
+/// brokers that it started, and fails.
 pub fn bounded<T: Send + 'static>(seconds: u64, body: impl FnOnce() -> T + Send + 'static) -> T {
     let name = thread::current().name().unwrap_or("a test").to_owned();
-    let (running, ended) = mpsc::channel::<()>();
+    let (alive, ended) = mpsc::channel::<()>();
     let named = thread::Builder::new().name(name.clone());
     let thread = named
         .spawn(move || {
-            let _running = running;
+            let _alive = alive;
             body()
         })
         .unwrap();
     let bound = Duration::from_secs(seconds * BUSY);
     if ended.recv_timeout(bound) == Err(RecvTimeoutError::Timeout) {
-        running::kill_those_of(thread.thread().id());
+        running::kill_started_by(thread.thread().id());
         panic!("{name} hangs: it has not ended after {bound:?}");
     }
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Waits until something holds, and fails if it never does.
+/// Waits until a condition is true, and fails if it never is.
 pub fn until(what: &str, holds: impl FnMut() -> bool) {
     assert!(happens_within(HANG, holds), "not within {HANG:?}: {what}");
 }
 
-/// Whether something comes to hold within a time.
+/// Whether a condition becomes true within a time.
 pub fn happens_within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + time;
     loop {
@@ -58,7 +58,7 @@ pub fn happens_within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Lets time pass: for what must not happen, and for limits that are times.
+/// Sleeps: for events that must not happen, and for limits that are times.
 pub fn pause(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }

@@ -7,12 +7,12 @@ use serde_json::Value;
 use crate::message::Client;
 use crate::wire::Wire;
 
-/// The key of RFC 6455, section 1.3, and the proof that answers it.
+/// The key of RFC 6455, section 1.3, and the answer to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const PROOF: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What a frame is.
+/// The opcode of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of RFC 6455, section 5.2")]
 pub enum Opcode {
@@ -24,26 +24,23 @@ pub enum Opcode {
     Pong = 10,
 }
 
-/// A frame from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What it is.
     pub opcode: u8,
-    /// Whether it ends its message.
+    /// Whether the frame is the last one of its message.
     pub last: bool,
-    /// What is in it.
     pub payload: Vec<u8>,
 }
 
-/// A connection with WebSocket messages.
+/// A WebSocket connection.
 #[derive(Debug)]
 pub struct WebSocketClient {
-    /// The connection below.
+    /// The underlying connection.
     pub wire: Wire,
 }
 
 impl WebSocketClient {
-    /// Upgrades a connection.
+    /// Upgrades an HTTP connection.
     pub fn over(stream: UnixStream) -> Self {
         let mut wire = Wire::socket(stream);
         wire.send(Self::handshake("").as_bytes(), &[]).unwrap();
@@ -54,7 +51,7 @@ impl WebSocketClient {
         Self { wire }
     }
 
-    /// The request that upgrades, with further header lines.
+    /// Builds the HTTP request that upgrades the connection, with further header lines.
     pub fn handshake(further: &str) -> String {
         format!(
             "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -62,7 +59,7 @@ impl WebSocketClient {
         )
     }
 
-    /// The bytes of a frame.
+    /// Encodes a frame.
     pub fn frame(opcode: Opcode, last: bool, masked: bool, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![u8::from(last) << 7 | opcode as u8];
         let mask = u8::from(masked) << 7;
@@ -87,12 +84,12 @@ impl WebSocketClient {
         bytes
     }
 
-    /// Sends a whole, masked frame.
+    /// Sends a masked frame.
     pub fn send(&mut self, opcode: Opcode, last: bool, payload: &[u8]) {
         self.wire.send(&Self::frame(opcode, last, true, payload), &[]).unwrap();
     }
 
-    /// The next frame; `None` at the end.
+    /// Reads the next frame; returns `None` at the end of the connection.
     pub fn read(&mut self) -> Option<Frame> {
         let head = self.wire.take(2)?;
         assert_eq!(head[1] & 0x80, 0, "a server's frames are not masked");

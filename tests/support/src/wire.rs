@@ -1,4 +1,4 @@
-//! Bytes and descriptors to and from the broker, every wait bounded.
+//! Sends and receives bytes and descriptors, with bounded waits.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,30 +17,29 @@ use crate::watch::HANG;
 
 const READ: usize = 64 << 10;
 
-/// Where the bytes go.
+/// The transport of a connection.
 #[derive(Debug)]
 enum End {
     Socket(UnixStream),
     Pipes { input: File, output: Option<File> },
 }
 
-/// One end of a connection, with what was received and not yet taken.
+/// A connection to a broker, with a buffer of received bytes.
 #[derive(Debug)]
 pub struct Wire {
     end: End,
     input: BytesMut,
-    /// Descriptors that came, in order.
+    /// Received descriptors, in order.
     pub descriptors: VecDeque<OwnedFd>,
 }
 
 impl Wire {
-    /// A socket.
     pub fn socket(stream: UnixStream) -> Self {
         stream.set_nonblocking(true).unwrap();
         Self::new(End::Socket(stream))
     }
 
-    /// What the broker's standard output gives, and what its standard input takes.
+    /// A connection through the standard output (`input`) and standard input (`output`) of a broker.
     pub fn pipes(input: OwnedFd, output: OwnedFd) -> Self {
         for pipe in [&input, &output] {
             socket::set_nonblocking(pipe.as_fd(), true).unwrap();
@@ -53,13 +52,13 @@ impl Wire {
         Self { end, input, descriptors: VecDeque::new() }
     }
 
-    /// Sends all of it, with descriptors beside the first byte.
+    /// Sends all bytes, with the descriptors attached to the first byte.
     pub fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let deadline = Instant::now() + HANG;
-        let (mut rest, mut beside) = (bytes, descriptors);
+        let (mut rest, mut parts) = (bytes, descriptors);
         while !rest.is_empty() {
-            match self.try_send(rest, beside) {
-                Ok(sent) => (rest, beside) = (&rest[sent..], &[]),
+            match self.try_send(rest, parts) {
+                Ok(sent) => (rest, parts) = (&rest[sent..], &[]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     wait(self.output()?, PollFlags::POLLOUT, deadline)?;
                 }
@@ -69,7 +68,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends what there is room for.
+    /// Sends as many bytes as the transport accepts without waiting.
     pub fn try_send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
         match &self.end {
             End::Socket(end) => {
@@ -82,7 +81,7 @@ impl Wire {
         }
     }
 
-    /// Receives more, waiting for it; `false` at the end.
+    /// Waits for more bytes; returns `false` at the end of the connection.
     pub fn receive(&mut self) -> io::Result<bool> {
         let deadline = Instant::now() + HANG;
         loop {
@@ -100,7 +99,10 @@ impl Wire {
             End::Socket(end) => {
                 let (input, descriptors) = (&mut self.input, &mut self.descriptors);
                 let received = stream::receive_stream(end.as_fd(), input, READ, descriptors)?;
-                assert!(!received.lost_descriptors, "the test has no room for descriptors");
+                assert!(
+                    !received.lost_descriptors,
+                    "the descriptor limit of the test process is too low"
+                );
                 Ok(received.bytes)
             }
             End::Pipes { input, .. } => {
@@ -112,7 +114,7 @@ impl Wire {
         }
     }
 
-    /// Takes so many bytes, waiting for them; `None` if the end comes first.
+    /// Waits for `count` bytes and removes them from the buffer; returns `None` if the connection ends first.
     pub fn take(&mut self, count: usize) -> Option<Bytes> {
         while self.input.len() < count {
             if !self.receive_or_fail() {
@@ -122,7 +124,7 @@ impl Wire {
         Some(self.input.split_to(count).freeze())
     }
 
-    /// Takes everything up to and with a mark, waiting for it; `None` if the end comes first.
+    /// Waits for a delimiter and removes all bytes up to its end; returns `None` if the connection ends first.
     pub fn take_through(&mut self, mark: &[u8]) -> Option<Bytes> {
         loop {
             let found = self.input.windows(mark.len()).position(|part| part == mark);
@@ -135,24 +137,24 @@ impl Wire {
         }
     }
 
-    /// A connection that was cut off by the broker is at its end, however it learns of it.
+    /// Receives more bytes. A connection reset by the broker counts as an end.
     fn receive_or_fail(&mut self) -> bool {
         match self.receive() {
             Ok(more) => more,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("no answer: {error}"),
+            Err(error) => panic!("cannot receive an answer: {error}"),
         }
     }
 
-    /// Whether something comes within a time; what was received and not taken counts.
-    pub fn anything_within(&mut self, time: Duration) -> bool {
+    /// Whether bytes arrive within a time. Bytes in the buffer count.
+    pub fn receives_within(&mut self, time: Duration) -> bool {
         if !self.input.is_empty() {
             return true;
         }
         wait(self.input(), PollFlags::POLLIN, Instant::now() + time).is_ok()
     }
 
-    /// Whether the broker ends the connection; what comes before the end is dropped.
+    /// Whether the broker closes the connection. Drops bytes that arrive before the end.
     pub fn ends(&mut self) -> bool {
         loop {
             match self.receive() {
@@ -163,12 +165,12 @@ impl Wire {
         }
     }
 
-    /// Waits until the other end has closed, and reads nothing meanwhile.
+    /// Waits until the other end has closed, without reading.
     pub fn wait_for_the_other_end_to_close(&self) {
         wait(self.input(), PollFlags::empty(), Instant::now() + HANG).unwrap();
     }
 
-    /// Closes the writing end, and only that.
+    /// Closes only the writing side.
     pub fn close_writing(&mut self) {
         match &mut self.end {
             End::Socket(end) => end.shutdown(Shutdown::Write).unwrap(),
@@ -176,7 +178,7 @@ impl Wire {
         }
     }
 
-    /// Bytes that have arrived and were not received.
+    /// Returns the number of bytes in the receive queue of the kernel.
     pub fn arrived(&self) -> usize {
         let request = sockbroker_sys::ioctl::IntRequest::Fionread;
         let bytes = sockbroker_sys::ioctl::get_int(self.input(), request).unwrap();
@@ -198,7 +200,7 @@ impl Wire {
     }
 }
 
-/// Waits for a descriptor.
+/// Waits for events on a descriptor, until the deadline.
 pub fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,5 +1,5 @@
-//! Somebody who has taken a process over, and makes system calls as it: what the process is held to holds
-//! for them. By `ptrace(2)`, so the test is root.
+//! Makes system calls from another process with `ptrace(2)`, like an attacker who controls it: the confinement
+//! of that process applies. The test needs root.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -14,33 +14,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// The instruction `syscall`.
+/// The machine code of the instruction `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
-/// How far below the stack's end texts are put: beyond what the process itself still uses.
+/// The distance below the stack pointer where strings are written, beyond what the process still uses.
 const BELOW: u64 = 4096;
-/// SIGSYS in a mask of signals (`proc(5)`): what a filter that traps sends.
+/// SIGSYS in a signal mask of `proc(5)`. A seccomp filter that traps sends it.
 const SIGSYS_BIT: u64 = 1 << (Signal::SIGSYS as u64 - 1);
 
-/// A process that is no longer its own. It is killed when this is dropped.
+/// A traced process. Dropping it kills the process.
 #[derive(Debug)]
-pub struct Intruder {
+pub struct SyscallInjector {
     process: Pid,
     memory: File,
-    /// As the process was when it was taken, in a system call that waits.
+    /// The registers when tracing began, in a blocking system call.
     registers: user_regs_struct,
 }
 
 /// An argument of a system call.
 #[derive(Debug, Clone, Copy)]
 pub enum Argument<'a> {
-    /// A number.
     Number(u64),
-    /// A pointer to this text.
+    /// A pointer to a copy of this string.
     Text(&'a str),
 }
 
-impl Intruder {
-    /// Takes the main thread of a process, which must spend its time in system calls that wait.
+impl SyscallInjector {
+    /// Traces the main thread of a process, which must spend its time in blocking system calls.
     pub fn into(process: u32) -> Self {
         let process = Pid::from_raw(i32::try_from(process).unwrap());
         let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem"));
@@ -59,17 +58,17 @@ impl Intruder {
             ptrace::detach(process, None).unwrap();
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("process {process} is never in a system call");
+        panic!("process {process} was never found in a system call");
     }
 
-    /// Makes a system call; what the kernel answers. A filter's signal is delivered, and what the process's
-    /// handler makes of it is the answer.
+    /// Makes a system call and returns the result of the kernel. If a filter sends a signal, the handler of the
+    /// process runs and sets the result.
     pub fn call(&mut self, number: i64, arguments: &[Argument<'_>]) -> Result<u64, Errno> {
-        let values = self.prepared(arguments);
+        let values = self.prepare_arguments(arguments);
         let mut registers = self.registers;
         registers.rip -= 2;
         registers.rax = number.cast_unsigned();
-        // No system call to be made again.
+        // Prevents the kernel from restarting the interrupted call.
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] =
             values;
@@ -86,25 +85,25 @@ impl Intruder {
         }
     }
 
-    /// Arguments as numbers; texts are put into the process's memory.
-    fn prepared(&self, arguments: &[Argument<'_>]) -> [u64; 6] {
-        let mut place = self.registers.rsp - BELOW;
+    /// Converts arguments to numbers and writes strings to the memory of the process.
+    fn prepare_arguments(&self, arguments: &[Argument<'_>]) -> [u64; 6] {
+        let mut address = self.registers.rsp - BELOW;
         let mut values = [0; 6];
         for (value, argument) in values.iter_mut().zip(arguments) {
             *value = match argument {
                 Argument::Number(number) => *number,
                 Argument::Text(text) => {
-                    place -= text.len() as u64 + 1;
+                    address -= text.len() as u64 + 1;
                     let text = [text.as_bytes(), &[0]].concat();
-                    self.memory.write_all_at(&text, place).unwrap();
-                    place
+                    self.memory.write_all_at(&text, address).unwrap();
+                    address
                 }
             };
         }
         values
     }
 
-    /// On to where a system call begins or ends, or a signal comes.
+    /// Continues until the next entry to or exit from a system call, or the next signal.
     fn step(&self, signal: Option<Signal>) -> WaitStatus {
         ptrace::syscall(self.process, signal).unwrap();
         next_stop(self.process)
@@ -116,17 +115,18 @@ impl Intruder {
         u64::from_str_radix(pending.trim(), 16).unwrap() & SIGSYS_BIT != 0
     }
 
-    /// Lets the process's own handler run, to the end of its `sigreturn(2)`.
+    /// Runs the signal handler of the process until its `sigreturn(2)`.
     fn run_handler(&self) {
         let stop = self.step(None);
         assert_eq!(stop, WaitStatus::Stopped(self.process, Signal::SIGSYS));
         let mut signal = Some(Signal::SIGSYS);
         loop {
-            let (begins, ends) = (self.step(signal.take()), ptrace::getregs(self.process).unwrap());
-            assert_eq!(begins, WaitStatus::PtraceSyscall(self.process));
-            let returns = ends.orig_rax == libc::SYS_rt_sigreturn.cast_unsigned();
+            let (entry, registers) =
+                (self.step(signal.take()), ptrace::getregs(self.process).unwrap());
+            assert_eq!(entry, WaitStatus::PtraceSyscall(self.process));
+            let is_sigreturn = registers.orig_rax == libc::SYS_rt_sigreturn.cast_unsigned();
             self.step(None);
-            if returns {
+            if is_sigreturn {
                 return;
             }
         }
@@ -137,10 +137,10 @@ fn next_stop(process: Pid) -> WaitStatus {
     waitpid(process, Some(WaitPidFlag::__WALL)).unwrap()
 }
 
-impl Drop for Intruder {
+impl Drop for SyscallInjector {
     fn drop(&mut self) {
         kill(self.process, Signal::SIGKILL).ok();
-        // Its end is told to who traces it, and then to its parent.
+        // The kernel reports the end to the tracer before the parent.
         waitpid(self.process, Some(WaitPidFlag::__WALL)).ok();
     }
 }
