@@ -1,4 +1,4 @@
-//! What is open: one's own handles, and the sessions and handles of everybody.
+//! `session.handles`, `admin.sessions` and `admin.handles`: the caller's own handles, and those of all users.
 
 use serde_json::{Value, json};
 use sockbroker_test_support::{LspClient, bounded, until};
@@ -14,7 +14,7 @@ fn list(client: &mut LspClient, method: &str, params: Value) -> Vec<Value> {
 }
 
 #[test]
-fn a_session_lists_its_handles_with_names_and_state() {
+fn session_handles_lists_handles_with_addresses_and_state() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -28,24 +28,24 @@ fn a_session_lists_its_handles_with_names_and_state() {
         let handles = list(&mut client, "session.handles", Value::Null);
         let seconds = |age: &Value| (0.0..20.0).contains(&age.as_f64().unwrap());
         assert!(handles.iter().all(|handle| seconds(&handle["age"])), "{handles:?}");
-        let told = |handle: &Value| {
+        let fields = |handle: &Value| {
             let names = ["handle", "family", "type", "timeout", "local", "peer", "listening"];
             names.map(|name| handle[name].clone())
         };
-        let told: Vec<_> = handles.iter().map(told).collect();
+        let fields: Vec<_> = handles.iter().map(fields).collect();
         let inet = [json!(2), json!(1)];
         let [family, kind] = &inet;
         let first = [json!(listener), family.clone(), kind.clone(), Value::Null];
-        assert_eq!(told[0][..4], first);
-        assert_eq!(told[0][4..], [address.clone(), Value::Null, json!(true)]);
-        assert_eq!(told[1][..4], [json!(made), family.clone(), kind.clone(), json!(5.5)]);
-        assert_eq!(told[1][4..], [own, address, json!(false)]);
-        assert_eq!(told.len(), 2);
+        assert_eq!(fields[0][..4], first);
+        assert_eq!(fields[0][4..], [address.clone(), Value::Null, json!(true)]);
+        assert_eq!(fields[1][..4], [json!(made), family.clone(), kind.clone(), json!(5.5)]);
+        assert_eq!(fields[1][4..], [own, address, json!(false)]);
+        assert_eq!(fields.len(), 2);
     });
 }
 
 #[test]
-fn a_user_lists_the_handles_of_all_sessions_unless_rights_were_given_up() {
+fn all_sessions_lists_own_handles_unless_the_session_is_restricted() {
     bounded(20, || {
         let broker = broker();
         let (mut client, mut other) = (broker.lsp(), broker.lsp());
@@ -65,7 +65,7 @@ fn a_user_lists_the_handles_of_all_sessions_unless_rights_were_given_up() {
 }
 
 #[test]
-fn the_administrator_sees_every_session_and_its_handles_until_they_end() {
+fn administrator_lists_all_sessions_and_handles_until_they_end() {
     bounded(20, || {
         let broker = broker();
         let (mut admin, mut other) = (broker.lsp(), broker.lsp());
@@ -78,7 +78,7 @@ fn the_administrator_sees_every_session_and_its_handles_until_they_end() {
             (&find(&theirs)["handles"], &find(&theirs)["opened"]),
             (&json!(2), &json!(false))
         );
-        // Listed once, whether implicit or opened.
+        // A session is listed once, both as an implicit and as an opened one.
         other.call("session.open", json!({ "linger": 0.5 })).result();
         let all = list(&mut admin, "admin.sessions", Value::Null);
         let same: Vec<_> = all.iter().filter(|found| found["session"] == theirs).collect();

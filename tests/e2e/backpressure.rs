@@ -1,4 +1,4 @@
-//! Peers that do not read, and calls that pile up: nothing grows without a bound.
+//! Peers that do not read, and many waiting calls: the memory of the broker stays bounded.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -17,17 +17,17 @@ use sockbroker_test_support::{
 use crate::broker::{broker, limited};
 
 const MIB: u64 = 1 << 20;
-/// What a peer may cost beyond what the broker occupies anyway.
-const A_FEW: u64 = 8 * MIB;
+/// The most memory that one peer is allowed to cost.
+const MAX_GROWTH: u64 = 8 * MIB;
 
-/// Sends `message` over and over and never reads. The most that the broker grew until it hung up.
+/// Sends `message` repeatedly and never reads. Returns the largest growth of the broker until it disconnects.
 fn flood(broker: &Daemon, wire: &Wire, message: &[u8]) -> u64 {
     let (before, mut most) = (broker.resident_bytes(), 0);
     let hung_up = happens_within(HANG, || {
         most = most.max(broker.resident_bytes());
         for _ in 0..50 {
             match wire.try_send(message, &[]) {
-                // A rest of a message is left out: the broker does not come to read it.
+                // The rest of a partly sent message is not sent: the broker no longer reads.
                 Ok(sent) if sent == message.len() => {}
                 Ok(_) => return false,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
@@ -36,11 +36,11 @@ fn flood(broker: &Daemon, wire: &Wire, message: &[u8]) -> u64 {
         }
         false
     });
-    assert!(hung_up, "the broker does not hang up");
+    assert!(hung_up, "the broker does not close the connection");
     most.saturating_sub(before)
 }
 
-/// Calls whose answers are small, middling and large.
+/// Makes calls with small, medium and large answers.
 fn calls(client: &mut LspClient) -> Vec<String> {
     let (left, right) = client.pair();
     client.call("socket.sendall", json!([left, base64(vec![1; 150_000])])).result();
@@ -50,7 +50,7 @@ fn calls(client: &mut LspClient) -> Vec<String> {
         ("rpc.discover", Value::Null),
         ("socket.recv", peek),
     ];
-    // So that what is made once is there already.
+    // Warm up, so that one-time allocations do not count.
     for (method, params) in &calls {
         client.call(method, params.clone()).result();
     }
@@ -58,54 +58,54 @@ fn calls(client: &mut LspClient) -> Vec<String> {
 }
 
 #[test]
-fn a_peer_that_never_reads_is_disconnected_after_stall_seconds_and_costs_little() {
+fn unread_answers_end_the_connection_after_stall_seconds_with_bounded_memory() {
     bounded(40, || {
         for index in 0..3 {
             let broker = limited(&[("stall_seconds", 1)]);
             let mut client = broker.lsp();
             let call = calls(&mut client).swap_remove(index);
             let grown = flood(&broker, &client.wire, &LspClient::frame(&call, None, 0));
-            assert!(grown <= A_FEW, "{grown} bytes for {call}");
+            assert!(grown <= MAX_GROWTH, "{grown} bytes for {call}");
             broker.lsp().expect_service();
         }
     });
 }
 
 #[test]
-fn a_peer_that_never_reads_is_disconnected_in_every_spelling() {
+fn unread_answers_end_the_connection_on_every_protocol() {
     bounded(40, || {
         let broker = limited(&[("stall_seconds", 1)]);
         let call = request(1, "rpc.discover", Value::Null).to_string();
         broker.lsp().call("rpc.discover", Value::Null).result();
         let client = broker.ndjson();
         let grown = flood(&broker, &client.wire, format!("{call}\n").as_bytes());
-        assert!(grown <= A_FEW, "{grown} bytes for lines");
+        assert!(grown <= MAX_GROWTH, "{grown} bytes for lines");
         let client = broker.websocket();
         let frame = WebSocketClient::frame(Opcode::Text, true, true, call.as_bytes());
         let grown = flood(&broker, &client.wire, &frame);
-        assert!(grown <= A_FEW, "{grown} bytes for WebSocket messages");
+        assert!(grown <= MAX_GROWTH, "{grown} bytes for WebSocket messages");
         let client = broker.websocket();
         let ping = WebSocketClient::frame(Opcode::Ping, true, true, &[0; 125]);
         let grown = flood(&broker, &client.wire, &ping);
-        assert!(grown <= A_FEW, "{grown} bytes for pings");
+        assert!(grown <= MAX_GROWTH, "{grown} bytes for pings");
         broker.lsp().expect_service();
     });
 }
 
 #[test]
-fn a_peer_that_never_reads_is_disconnected_over_http() {
+fn unread_answers_end_the_connection_over_http() {
     bounded(40, || {
         let broker = limited(&[("stall_seconds", 1)]);
         let get = b"GET /openrpc.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
         broker.http().request("GET /openrpc.json", &[], b"");
         let client = broker.http();
         let grown = flood(&broker, &client.wire, get);
-        assert!(grown <= A_FEW, "{grown} bytes");
+        assert!(grown <= MAX_GROWTH, "{grown} bytes");
     });
 }
 
 #[test]
-fn a_peer_that_reads_late_gets_everything() {
+fn slow_reader_receives_all_answers() {
     bounded(20, || {
         let broker = limited(&[("stall_seconds", 60)]);
         let mut client = broker.lsp();
@@ -118,7 +118,7 @@ fn a_peer_that_reads_late_gets_everything() {
         for id in 0..100_u64 {
             let answer = client.next_answer().unwrap();
             assert_eq!((answer.id(), answer.is_fault()), (&json!(id), false));
-            // Slower than the broker, never for as long as the limit.
+            // Reads more slowly than the broker writes, but never pauses as long as the limit.
             if id.is_multiple_of(10) {
                 pause(20);
             }
@@ -128,7 +128,7 @@ fn a_peer_that_reads_late_gets_everything() {
 }
 
 #[test]
-fn beyond_output_bytes_no_further_call_is_taken_until_the_peer_reads() {
+fn output_bytes_stops_reading_calls_until_the_peer_reads() {
     bounded(20, || {
         let broker = limited(&[("output_bytes", 10_000)]);
         let mut client = broker.lsp();
@@ -149,13 +149,13 @@ fn beyond_output_bytes_no_further_call_is_taken_until_the_peer_reads() {
 }
 
 #[test]
-fn a_half_closed_peer_has_stall_seconds_too() {
+fn stall_seconds_applies_after_a_half_close() {
     bounded(20, || {
         let broker = limited(&[("stall_seconds", 60)]);
         let mut keeper = broker.lsp();
         let token = keeper.call("session.open", Value::Null).result()["token"].clone();
         let (left, right) = keeper.pair();
-        // How many small answers fill the queue between broker and client, to the last.
+        // Find out how many small answers fill the socket between broker and client.
         let fill = |client: &mut LspClient| {
             let mut sent = 0;
             loop {
@@ -167,10 +167,10 @@ fn a_half_closed_peer_has_stall_seconds_too() {
                 }
             }
         };
-        let room = fill(&mut broker.lsp()) - 1;
+        let space = fill(&mut broker.lsp()) - 1;
         let mut client = broker.lsp();
         client.call("session.attach", json!([token])).result();
-        for _ in 0..room {
+        for _ in 0..space {
             let before = client.wire.arrived();
             client.send("socket.htons", json!([1]));
             assert!(happens_within(HANG, || client.wire.arrived() > before));
@@ -185,7 +185,7 @@ fn a_half_closed_peer_has_stall_seconds_too() {
 }
 
 #[test]
-fn two_hundred_blocked_calls_leave_close_and_cancel_working() {
+fn close_and_cancel_work_during_200_blocked_calls() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -213,7 +213,7 @@ fn two_hundred_blocked_calls_leave_close_and_cancel_working() {
     });
 }
 
-/// A stream that takes nothing more, and its other end.
+/// Returns a stream with full buffers, and its other end.
 fn full(client: &mut LspClient) -> (u64, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let handle = client.lend(&theirs);
@@ -226,7 +226,7 @@ fn full(client: &mut LspClient) -> (u64, UnixStream) {
 }
 
 #[test]
-fn buffered_bytes_bounds_what_waiting_calls_hold_in_their_json() {
+fn buffered_bytes_bounds_json_of_waiting_calls() {
     bounded(20, || {
         let broker = limited(&[("buffered_bytes", 100_000)]);
         let mut client = broker.lsp();
@@ -246,16 +246,20 @@ fn buffered_bytes_bounds_what_waiting_calls_hold_in_their_json() {
 }
 
 #[test]
-fn buffered_bytes_bounds_what_waiting_calls_hold_in_attachments() {
+fn buffered_bytes_bounds_attachments_of_waiting_calls() {
     bounded(20, || {
         let broker = limited(&[("buffered_bytes", 100_000)]);
         let mut client = broker.lsp();
         let (handle, _ours) = full(&mut client);
         let data = vec![1; 60_000];
-        let beside: [&[u8]; 1] = [&data];
+        let attachments: [&[u8]; 1] = [&data];
         let call = |client: &mut LspClient| {
             let params = json!([handle, { "attachment": 0 }]);
-            client.send_with_parts("socket.sendall", params, RequestParts::attachments(&beside))
+            client.send_with_parts(
+                "socket.sendall",
+                params,
+                RequestParts::attachments(&attachments),
+            )
         };
         let first = call(&mut client);
         let second = call(&mut client);
@@ -268,7 +272,7 @@ fn buffered_bytes_bounds_what_waiting_calls_hold_in_attachments() {
 }
 
 #[test]
-fn buffered_descriptors_bounds_what_waiting_calls_hold() {
+fn buffered_descriptors_bounds_descriptors_of_waiting_calls() {
     bounded(20, || {
         let broker = limited(&[("buffered_descriptors", 3)]);
         let mut client = broker.lsp();
@@ -288,15 +292,15 @@ fn buffered_descriptors_bounds_what_waiting_calls_hold() {
         client.cancel(first);
         assert_eq!(client.answer(first).fault().code, -32800);
         broker.wait_for_open_files(files);
-        // Those of calls that need not wait do not count.
+        // Descriptors of calls that do not wait are not counted.
         client
             .call_with_parts("socket.htons", json!([1]), RequestParts::descriptors(&some))
             .result();
     });
 }
 
-/// What the broker grows by while `rounds` sends of `waiting` bytes wait, each of which came right
-/// behind a frame of `before` bytes.
+/// Returns the growth of the broker while `rounds` sends of `waiting` bytes wait. Each of them arrived directly
+/// after a frame of `before` bytes.
 fn grown_by(before: usize, waiting: usize, rounds: u64) -> u64 {
     let broker = broker();
     let mut client = broker.lsp();
@@ -313,13 +317,13 @@ fn grown_by(before: usize, waiting: usize, rounds: u64) -> u64 {
         client.wire.send(&[&large[..], &small].concat(), &[]).unwrap();
         client.answer(1).result();
     }
-    // All of them wait: the last one was not refused.
+    // All of them wait: the broker has not refused the last one.
     client.expect_silence_for(50);
     broker.resident_bytes().saturating_sub(before)
 }
 
 #[test]
-fn calls_that_wait_do_not_hold_on_to_the_frames_before_them() {
+fn waiting_calls_do_not_retain_earlier_frames() {
     bounded(30, || {
         let grown = grown_by(1 << 20, 1, 200);
         assert!(grown <= 24 * MIB, "{} MiB for 200 bytes that wait", grown / MIB);
@@ -329,9 +333,9 @@ fn calls_that_wait_do_not_hold_on_to_the_frames_before_them() {
 }
 
 #[test]
-fn batches_that_are_not_complete_do_not_pile_up_their_answers() {
+fn incomplete_batches_do_not_accumulate_answers() {
     bounded(30, || {
-        // Whichever of these limits it is that holds, much less than all the answers.
+        // One of several limits applies; each is far below the size of all answers.
         let limits = [("frame_bytes", MIB), ("receive_bytes", 100_000), ("buffered_bytes", MIB)];
         let broker = limited(&limits);
         let mut client = broker.lsp();
@@ -347,7 +351,7 @@ fn batches_that_are_not_complete_do_not_pile_up_their_answers() {
         for _ in 0..8 {
             client.send_json(&batch);
         }
-        // Refused or not, the calls behind them are served.
+        // The calls after the batches are served.
         client.expect_service();
         let grown = broker.resident_bytes().saturating_sub(before);
         assert!(grown <= 20 * MIB, "{} MiB of answers that are not sent", grown / MIB);

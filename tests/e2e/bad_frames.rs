@@ -1,4 +1,4 @@
-//! Bytes that break the framing end the connection, and nothing else.
+//! Bytes that violate the framing end their connection and affect nothing else.
 
 use std::os::fd::AsFd;
 
@@ -14,7 +14,7 @@ fn call() -> String {
 }
 
 #[test]
-fn every_broken_head_ends_the_connection_without_an_answer() {
+fn invalid_head_ends_the_connection_without_an_answer() {
     bounded(20, || {
         let broker = broker();
         let before = broker.idle_open_files();
@@ -60,7 +60,7 @@ fn every_broken_head_ends_the_connection_without_an_answer() {
 }
 
 #[test]
-fn a_head_of_1024_bytes_is_read_and_a_longer_one_is_not() {
+fn head_of_1024_bytes_is_accepted_and_a_longer_one_is_not() {
     bounded(20, || {
         let broker = broker();
         let message = call();
@@ -75,7 +75,7 @@ fn a_head_of_1024_bytes_is_read_and_a_longer_one_is_not() {
 }
 
 #[test]
-fn heads_that_are_only_unusual_are_read() {
+fn unusual_valid_heads_are_accepted() {
     bounded(20, || {
         let broker = broker();
         let message = call();
@@ -99,7 +99,7 @@ fn heads_that_are_only_unusual_are_read() {
 }
 
 #[test]
-fn calls_before_the_break_are_answered_and_what_waits_is_cancelled() {
+fn framing_error_answers_earlier_calls_and_cancels_waiting_ones() {
     bounded(20, || {
         let broker = broker();
         let before = broker.idle_open_files();
@@ -115,7 +115,7 @@ fn calls_before_the_break_are_answered_and_what_waits_is_cancelled() {
 }
 
 #[test]
-fn a_connection_may_end_anywhere_in_a_frame() {
+fn connection_can_end_at_any_byte_of_a_frame() {
     bounded(20, || {
         let broker = broker();
         let before = broker.idle_open_files();
@@ -135,7 +135,7 @@ fn a_connection_may_end_anywhere_in_a_frame() {
 }
 
 #[test]
-fn fewer_descriptors_than_announced_end_the_connection() {
+fn missing_descriptors_end_the_connection() {
     bounded(20, || {
         let broker = broker();
         let before = broker.idle_open_files();
@@ -151,7 +151,7 @@ fn fewer_descriptors_than_announced_end_the_connection() {
 }
 
 #[test]
-fn descriptors_that_no_call_takes_are_closed_with_their_call() {
+fn unused_descriptors_are_closed_with_their_call() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -160,8 +160,8 @@ fn descriptors_that_no_call_takes_are_closed_with_their_call() {
         let null = std::fs::File::open("/dev/null").unwrap();
         let many = vec![null.as_fd(); 253];
         for method in ["socket.htons", "socket.nothing", "socket.fromfd"] {
-            let beside = RequestParts::descriptors(&many);
-            client.call_with_parts(method, json!([1]), beside);
+            let parts = RequestParts::descriptors(&many);
+            client.call_with_parts(method, json!([1]), parts);
             broker.wait_for_open_files(before);
         }
         client.send_with(
@@ -177,7 +177,7 @@ fn descriptors_that_no_call_takes_are_closed_with_their_call() {
 }
 
 #[test]
-fn lines_and_frames_are_not_mixed_on_one_connection() {
+fn lsp_frame_on_an_ndjson_connection_ends_it() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();

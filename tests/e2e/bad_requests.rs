@@ -1,4 +1,4 @@
-//! JSON that is no request, and parameters that do not fit: one clear error each.
+//! Invalid requests and parameters: each gets one clear error.
 
 use serde_json::{Value, json};
 use sockbroker_test_support::message::{notification, request};
@@ -6,8 +6,8 @@ use sockbroker_test_support::{Answer, Client, LspClient, bounded};
 
 use crate::broker::broker;
 
-/// Sends text as the JSON of a frame.
-fn say(client: &mut LspClient, text: impl AsRef<[u8]>) -> Answer {
+/// Sends this text as the JSON part of a frame, and returns the answer.
+fn send_text(client: &mut LspClient, text: impl AsRef<[u8]>) -> Answer {
     let text = text.as_ref();
     let head = format!("Content-Length: {}\r\n\r\n", text.len());
     client.wire.send(&[head.as_bytes(), text].concat(), &[]).unwrap();
@@ -15,7 +15,7 @@ fn say(client: &mut LspClient, text: impl AsRef<[u8]>) -> Answer {
 }
 
 #[test]
-fn what_is_not_json_is_a_parse_error() {
+fn invalid_json_returns_parse_error() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -36,7 +36,7 @@ fn what_is_not_json_is_a_parse_error() {
             b"\xef\xbb\xbf{}",
             deep.as_bytes(),
         ] {
-            let answer = say(&mut client, text);
+            let answer = send_text(&mut client, text);
             let shown = String::from_utf8_lossy(&text[..text.len().min(50)]).into_owned();
             assert_eq!(answer.fault().kind(), (-32700, "parse"), "{shown}");
             assert_eq!(*answer.id(), Value::Null, "{shown}");
@@ -46,7 +46,7 @@ fn what_is_not_json_is_a_parse_error() {
 }
 
 #[test]
-fn json_that_is_no_request_is_a_request_error_under_its_id() {
+fn invalid_request_returns_request_error_with_its_id() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -68,7 +68,7 @@ fn json_that_is_no_request_is_a_request_error_under_its_id() {
             (json!({ "jsonrpc": "2.0", "id": true, "method": "x" }), json!(null)),
             (json!([]), json!(null)),
         ] {
-            let answer = say(&mut client, message.to_string());
+            let answer = send_text(&mut client, message.to_string());
             assert_eq!(answer.fault().kind(), (-32600, "request"), "{message}");
             assert_eq!(*answer.id(), id, "{message}");
         }
@@ -77,14 +77,14 @@ fn json_that_is_no_request_is_a_request_error_under_its_id() {
             r#"{"jsonrpc":"2.0","id":1,"method":"x","method":"y"}"#,
             r#"{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"x"}"#,
         ] {
-            assert_eq!(say(&mut client, text).fault().code, -32600, "{text}");
+            assert_eq!(send_text(&mut client, text).fault().code, -32600, "{text}");
         }
         client.expect_service();
     });
 }
 
 #[test]
-fn unknown_methods_are_told_under_their_id() {
+fn unknown_method_returns_error_with_its_id() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -101,7 +101,7 @@ fn unknown_methods_are_told_under_their_id() {
 }
 
 #[test]
-fn entries_of_a_batch_fail_one_by_one() {
+fn batch_entries_fail_independently() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -125,15 +125,15 @@ fn entries_of_a_batch_fail_one_by_one() {
     });
 }
 
-/// The parser's phrases, places and types of Rust are for nobody.
-fn speaks_plainly(message: &str) {
+/// Fails if a message has a phrase, a position or a Rust type of the JSON parser.
+fn assert_no_parser_phrases(message: &str) {
     for phrase in ["at line", "missing field", "invalid type", "invalid value", "variant", "i64"] {
         assert!(!message.contains(phrase), "{message}");
     }
 }
 
 #[test]
-fn parameters_that_do_not_fit_are_named() {
+fn invalid_parameters_are_named() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -189,29 +189,29 @@ fn parameters_that_do_not_fit_are_named() {
             assert!(fault.data.exception.is_some(), "{method} {params}");
             assert_eq!(fault.data.call.as_deref(), method.rsplit('.').next(), "{method} {params}");
             assert!(fault.message.contains(part), "{method} {params}: {}", fault.message);
-            speaks_plainly(&fault.message);
+            assert_no_parser_phrases(&fault.message);
         }
         client.call("socket.gettimeout", json!([handle])).result();
     });
 }
 
 #[test]
-fn parameters_that_stand_twice_are_refused() {
+fn duplicate_parameters_are_refused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
         let text = r#"{"jsonrpc":"2.0","id":1,"method":"socket.htons","params":{"x":1,"x":2}}"#;
-        let fault = say(&mut client, text).fault();
+        let fault = send_text(&mut client, text).fault();
         assert_eq!((fault.exception(), fault.message.contains("twice")), ("TypeError", true));
-        // The same name in another spelling of JSON.
+        // The same name, with a JSON escape.
         let text =
             r#"{"jsonrpc":"2.0","id":1,"method":"socket.htons","params":{"x":1,"\u0078":2}}"#;
-        assert_eq!(say(&mut client, text).fault().exception(), "TypeError");
+        assert_eq!(send_text(&mut client, text).fault().exception(), "TypeError");
     });
 }
 
 #[test]
-fn numbers_beyond_every_type_are_refused() {
+fn numbers_out_of_range_are_refused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -225,7 +225,7 @@ fn numbers_beyond_every_type_are_refused() {
                 let text = format!(
                     r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[{handle},{number}{extra}]}}"#
                 );
-                let fault = say(&mut client, &text).fault();
+                let fault = send_text(&mut client, &text).fault();
                 assert_eq!(fault.code, -32602, "{text}");
             }
         }
@@ -250,11 +250,11 @@ fn numbers_beyond_every_type_are_refused() {
 }
 
 #[test]
-fn deep_parameters_are_refused_and_not_followed() {
+fn deeply_nested_parameters_are_refused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        // Those of the second depth are more values than a message may hold.
+        // The second depth exceeds the number of values that a message is allowed to have.
         for (open, close, depth) in
             [("[", "]", 30_000), ("{\"a\":", "}", 30_000), ("[", "]", 100_000)]
         {
@@ -264,7 +264,7 @@ fn deep_parameters_are_refused_and_not_followed() {
                 let text = format!(
                     r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[{value},{value}]}}"#
                 );
-                let code = say(&mut client, &text).fault().code;
+                let code = send_text(&mut client, &text).fault().code;
                 assert!([-32602, -32700, 4002].contains(&code), "{method}: {code}");
             }
         }

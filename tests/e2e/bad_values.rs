@@ -1,11 +1,11 @@
-//! Handles, sizes, addresses, options and ancillary data that cannot be used: one clear error each.
+//! Invalid handles, sizes, addresses, options and ancillary data: each gets one clear error.
 
 use serde_json::{Value, json};
 use sockbroker_test_support::{Fault, LspClient, base64, bounded};
 
 use crate::broker::broker;
 
-/// Every method that takes a handle first, with parameters that are right otherwise.
+/// Every method whose first parameter is a handle, with otherwise valid parameters.
 fn methods_of_handles(handle: &Value) -> Vec<(&'static str, Value)> {
     let params = |rest: Value| {
         let mut params = vec![handle.clone()];
@@ -57,7 +57,7 @@ fn methods_of_handles(handle: &Value) -> Vec<(&'static str, Value)> {
 }
 
 #[test]
-fn a_handle_that_names_nothing_is_the_same_error_for_every_method() {
+fn unknown_handle_returns_handle_error_for_every_method() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -68,7 +68,7 @@ fn a_handle_that_names_nothing_is_the_same_error_for_every_method() {
         let foreign = other.call("socket.socket", Value::Null).handle();
         let closed = client.call("socket.socket", Value::Null).handle();
         client.call("socket.close", json!([closed])).result();
-        // The slot is taken again; the old number still names nothing.
+        // The slot is in use again; the old handle is still unknown.
         let fresh = client.call("socket.socket", Value::Null).handle();
         assert_ne!(closed, fresh);
         for handle in [closed, foreign, 0, 1, 5, fresh + 1, (1 << 53) - 1] {
@@ -86,7 +86,7 @@ fn a_handle_that_names_nothing_is_the_same_error_for_every_method() {
 }
 
 #[test]
-fn what_is_no_handle_at_all_is_an_argument_error() {
+fn invalid_handle_value_returns_argument_error() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -114,7 +114,7 @@ fn socket(client: &mut LspClient, family: &str, kind: &str) -> u64 {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused_as_python_does() {
+fn invalid_sizes_are_refused_like_python() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -151,7 +151,7 @@ fn sizes_that_cannot_be_are_refused_as_python_does() {
 }
 
 #[test]
-fn addresses_that_do_not_fit_the_family_are_refused_before_any_call() {
+fn address_of_another_family_is_refused_before_the_system_call() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -189,7 +189,7 @@ fn addresses_that_do_not_fit_the_family_are_refused_before_any_call() {
                 let answer = client.call(method, json!([handle, address]));
                 assert!(answer.is_fault(), "{method} {address}: {}", answer.short());
                 let fault = answer.fault();
-                // Python's OSError without a number where a path is too long.
+                // Python raises an OSError without an errno if a path is too long.
                 assert!(is_argument(&fault), "{method} {address}: {fault:?}");
             }
             let params = json!([handle, "", 0, address]);
@@ -213,7 +213,7 @@ fn is_argument(fault: &Fault) -> bool {
 }
 
 #[test]
-fn options_whose_value_is_a_pointer_or_a_descriptor_are_refused_with_eacces() {
+fn options_with_pointers_or_descriptors_are_refused_with_eacces() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -243,7 +243,7 @@ fn options_whose_value_is_a_pointer_or_a_descriptor_are_refused_with_eacces() {
 }
 
 #[test]
-fn option_values_of_the_wrong_sort_are_refused() {
+fn option_values_of_a_wrong_type_are_refused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -285,7 +285,7 @@ fn option_values_of_the_wrong_sort_are_refused() {
 }
 
 #[test]
-fn ancillary_data_that_would_name_the_brokers_own_things_is_refused() {
+fn ancillary_data_that_refers_to_the_broker_is_refused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -322,7 +322,7 @@ fn ancillary_data_that_would_name_the_brokers_own_things_is_refused() {
 }
 
 #[test]
-fn calls_that_cannot_be_are_the_errors_of_the_kernel() {
+fn impossible_calls_return_errors_of_the_kernel() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();

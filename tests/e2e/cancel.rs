@@ -1,4 +1,4 @@
-//! Cancelling loses nothing, and is answered once: promises 4 and 5.
+//! A cancelled call loses no data and is answered once (promises 4 and 5 of PROTOCOL.md).
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::broker::broker;
 
 const CANCELLED: (i64, &str) = (-32800, "cancelled");
 
-/// A stream whose one end the broker has, and the other the test.
+/// Returns a stream of the test and the handle of its other end in the broker.
 fn stream_to(client: &mut LspClient) -> (UnixStream, u64) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let handle = client.lend(&theirs);
@@ -26,7 +26,7 @@ fn cancelled(answer: &Answer) -> bool {
 }
 
 #[test]
-fn every_call_that_waits_can_be_cancelled_and_is_answered_once() {
+fn waiting_call_can_be_cancelled_and_is_answered_once() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -60,7 +60,7 @@ fn every_call_that_waits_can_be_cancelled_and_is_answered_once() {
 }
 
 #[test]
-fn ids_that_are_text_or_null_are_told_apart() {
+fn string_and_null_ids_are_distinct() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -82,7 +82,7 @@ fn ids_that_are_text_or_null_are_told_apart() {
 }
 
 #[test]
-fn a_cancel_of_nothing_is_silent_and_one_with_an_id_is_an_error() {
+fn cancel_of_an_unknown_id_is_ignored_and_cancel_as_a_request_is_an_error() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -101,7 +101,7 @@ fn a_cancel_of_nothing_is_silent_and_one_with_an_id_is_an_error() {
 }
 
 #[test]
-fn an_id_in_flight_cannot_be_used_again() {
+fn id_in_flight_cannot_be_reused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -118,7 +118,7 @@ fn an_id_in_flight_cannot_be_used_again() {
 }
 
 #[test]
-fn a_cancelled_receive_and_the_data_never_miss_each_other() {
+fn cancelled_receive_loses_no_data() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -130,7 +130,7 @@ fn a_cancelled_receive_and_the_data_never_miss_each_other() {
                 ["socket.recv", "socket.recvmsg", "socket.recvfrom"][usize::from(round % 3)];
             let id = client.send(method, json!([handle, 100]));
             let chunk = round.to_be_bytes();
-            // Both orders, near to each other and less so.
+            // Both orders, with short and longer delays.
             if round % 4 < 2 {
                 ours.write_all(&chunk).unwrap();
             }
@@ -163,7 +163,7 @@ fn a_cancelled_receive_and_the_data_never_miss_each_other() {
 }
 
 #[test]
-fn a_cancelled_accept_loses_no_connection() {
+fn cancelled_accept_loses_no_connection() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -187,7 +187,7 @@ fn a_cancelled_accept_loses_no_connection() {
 }
 
 #[test]
-fn a_cancelled_receive_of_descriptors_loses_and_leaks_none() {
+fn cancelled_receive_loses_and_leaks_no_descriptors() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -197,9 +197,9 @@ fn a_cancelled_receive_of_descriptors_loses_and_leaks_none() {
         client.call("socket.gettimeout", json!([handle])).result();
         let before = broker.idle_open_files();
         let mut came = 0;
-        let room = json!([handle, 1, 100]);
+        let parameters = json!([handle, 1, 100]);
         for round in 0..100 {
-            let id = client.send("socket.recvmsg", room.clone());
+            let id = client.send("socket.recvmsg", parameters.clone());
             if round % 2 == 0 {
                 pause(1);
             }
@@ -208,7 +208,7 @@ fn a_cancelled_receive_of_descriptors_loses_and_leaks_none() {
             came += client.answer(id).descriptors.len();
         }
         while came < 100 {
-            let answer = client.call("socket.recvmsg", room.clone());
+            let answer = client.call("socket.recvmsg", parameters.clone());
             assert_eq!(answer.result()["ancdata"][0][2]["descriptors"], 1);
             came += answer.descriptors.len();
         }
@@ -218,7 +218,7 @@ fn a_cancelled_receive_of_descriptors_loses_and_leaks_none() {
 }
 
 #[test]
-fn what_a_cancelled_wait_for_all_had_taken_comes_with_the_next_receive() {
+fn cancelled_waitall_returns_its_bytes_with_the_next_receive() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -246,7 +246,7 @@ fn what_a_cancelled_wait_for_all_had_taken_comes_with_the_next_receive() {
 }
 
 #[test]
-fn what_a_cancelled_wait_for_all_had_taken_comes_first_in_a_batch_too() {
+fn cancelled_waitall_returns_its_bytes_first_in_recvmmsg() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -263,7 +263,7 @@ fn what_a_cancelled_wait_for_all_had_taken_comes_first_in_a_batch_too() {
 }
 
 #[test]
-fn what_a_cancelled_wait_for_all_had_taken_is_not_lost_to_other_waits_for_all() {
+fn cancelled_waitall_keeps_its_bytes_for_the_next_waitall() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -282,7 +282,7 @@ fn what_a_cancelled_wait_for_all_had_taken_is_not_lost_to_other_waits_for_all() 
 }
 
 #[test]
-fn a_connection_that_is_dropped_leaves_the_bytes_to_the_session() {
+fn dropped_connection_keeps_received_bytes_for_the_session() {
     bounded(20, || {
         let broker = broker();
         let mut keeper = broker.lsp();
@@ -301,16 +301,16 @@ fn a_connection_that_is_dropped_leaves_the_bytes_to_the_session() {
 }
 
 #[test]
-fn a_cancelled_send_tells_how_much_had_left() {
+fn cancelled_send_reports_the_bytes_sent() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
         for method in ["socket.sendall", "socket.send"] {
             let (mut ours, handle) = stream_to(&mut client);
             let data: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_be_bytes).collect();
-            let beside: [&[u8]; 1] = [&data];
-            let beside = RequestParts::attachments(&beside);
-            let id = client.send_with_parts(method, json!([handle, { "attachment": 0 }]), beside);
+            let parts: [&[u8]; 1] = [&data];
+            let parts = RequestParts::attachments(&parts);
+            let id = client.send_with_parts(method, json!([handle, { "attachment": 0 }]), parts);
             pause(50);
             client.cancel(id);
             let fault = client.answer(id).fault();
@@ -319,13 +319,17 @@ fn a_cancelled_send_tells_how_much_had_left() {
             ours.set_read_timeout(Some(HANG)).unwrap();
             let mut seen = Vec::new();
             ours.read_to_end(&mut seen).unwrap();
-            assert!(sent > 0 && seen == data[..sent], "{method}: {sent} told, {} came", seen.len());
+            assert!(
+                sent > 0 && seen == data[..sent],
+                "{method}: {sent} bytes reported, {} received",
+                seen.len()
+            );
         }
     });
 }
 
 #[test]
-fn calls_of_a_batch_can_be_cancelled_one_by_one() {
+fn batch_entries_can_be_cancelled_individually() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();

@@ -1,5 +1,5 @@
-//! What confines the broker, told by itself and measured from outside: as root, as an ordinary user
-//! with ambient capabilities, in a user namespace, in every mode.
+//! The confinement of the broker, as it reports it and as the kernel shows it: as root, as an unprivileged
+//! user with ambient capabilities, in a user namespace, and in every mode.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,29 +13,29 @@ use sockbroker_test_support::{Daemon, User, bounded};
 
 use crate::broker::{broker, prepare};
 
-/// A rule that raw sockets are of use to, and nothing else.
+/// A policy that needs CAP_NET_RAW and no other capability.
 const RAW: &str = "version = 1\n[[rule]]\nname = \"raw\"\n\
                    subject = { everyone = true }\nallow = [\"create\", \"capture\"]\n\
                    family = [\"AF_PACKET\"]\n[[rule]]\nname = \"me\"\n\
                    subject = { everyone = true }\nallow = [\"admin\"]\n";
 
-/// What `broker.info` tells of the process.
-fn told(broker: &Daemon) -> Value {
+/// Returns what `broker.info` reports about the process.
+fn process_info(broker: &Daemon) -> Value {
     broker.lsp().call("broker.info", Value::Null).result()["process"].clone()
 }
 
-/// What the kernel shows of every thread of the broker: all of them are confined, or none is.
-fn shown(broker: &mut Daemon) -> BTreeMap<String, String> {
+/// Returns the status of the threads in the kernel. Fails if the threads differ.
+fn kernel_status(broker: &mut Daemon) -> BTreeMap<String, String> {
     let tasks = format!("/proc/{}/task", broker.process().number());
     let read = |path: std::path::PathBuf| {
         let status = fs::read_to_string(path.join("status")).unwrap();
-        let line = |line: &str| {
-            let (key, value) = line.split_once(':').unwrap();
+        let start_line = |start_line: &str| {
+            let (key, value) = start_line.split_once(':').unwrap();
             (key.to_owned(), value.trim().to_owned())
         };
         let kept = ["Uid", "Gid", "CapEff", "CapPrm", "CapInh", "CapAmb", "NoNewPrivs"];
         let kept = [&kept[..], &["Seccomp", "Seccomp_filters"]].concat();
-        let all = status.lines().map(line);
+        let all = status.lines().map(start_line);
         all.filter(|(key, _)| kept.contains(&key.as_str())).collect::<BTreeMap<_, _>>()
     };
     let mut threads: Vec<_> =
@@ -46,53 +46,64 @@ fn shown(broker: &mut Daemon) -> BTreeMap<String, String> {
     threads.remove(0)
 }
 
-/// Holds what was told to what the kernel shows; gives it.
-fn agreed(broker: &mut Daemon) -> Value {
-    let (told, shown) = (told(broker), shown(broker));
-    let first = |key: &str| shown[key].split_whitespace().next().unwrap().parse::<u64>().unwrap();
-    assert_eq!(told["pid"], broker.process().number());
-    assert_eq!(told["uid"], first("Uid"));
-    assert_eq!(told["gid"], first("Gid"));
-    assert_eq!(told["no_new_privs"], shown["NoNewPrivs"] == "1");
-    assert_eq!(told["seccomp"] != "off", shown["Seccomp"] == "2", "{told} {shown:?}");
-    assert_eq!(told["seccomp_filters"], first("Seccomp_filters"));
-    let set = u64::from_str_radix(&shown["CapEff"], 16).unwrap();
-    let named = told["capabilities"].as_array().unwrap().len();
-    assert_eq!(named, set.count_ones() as usize, "{told} {shown:?}");
-    let raw = told["capabilities"].as_array().unwrap().contains(&json!("CAP_NET_RAW"));
+/// Returns what `broker.info` reports. Fails if the kernel shows something else.
+fn checked_process_info(broker: &mut Daemon) -> Value {
+    let (process_info, kernel_status) = (process_info(broker), kernel_status(broker));
+    let first =
+        |key: &str| kernel_status[key].split_whitespace().next().unwrap().parse::<u64>().unwrap();
+    assert_eq!(process_info["pid"], broker.process().number());
+    assert_eq!(process_info["uid"], first("Uid"));
+    assert_eq!(process_info["gid"], first("Gid"));
+    assert_eq!(process_info["no_new_privs"], kernel_status["NoNewPrivs"] == "1");
+    assert_eq!(
+        process_info["seccomp"] != "off",
+        kernel_status["Seccomp"] == "2",
+        "{process_info} {kernel_status:?}"
+    );
+    assert_eq!(process_info["seccomp_filters"], first("Seccomp_filters"));
+    let set = u64::from_str_radix(&kernel_status["CapEff"], 16).unwrap();
+    let named = process_info["capabilities"].as_array().unwrap().len();
+    assert_eq!(named, set.count_ones() as usize, "{process_info} {kernel_status:?}");
+    let raw = process_info["capabilities"].as_array().unwrap().contains(&json!("CAP_NET_RAW"));
     assert_eq!(raw, set >> 13 & 1 == 1);
-    assert_eq!(shown["CapPrm"], shown["CapEff"]);
-    assert_eq!([&shown["CapInh"], &shown["CapAmb"]], ["0000000000000000"; 2]);
-    told
+    assert_eq!(kernel_status["CapPrm"], kernel_status["CapEff"]);
+    assert_eq!([&kernel_status["CapInh"], &kernel_status["CapAmb"]], ["0000000000000000"; 2]);
+    process_info
 }
 
-/// What the log said at the start.
-fn line(broker: &Daemon) -> String {
+/// Returns the log line of the start.
+fn start_line(broker: &Daemon) -> String {
     let log = broker.log();
     log.lines()
-        .find(|line| line.contains("confined:"))
+        .find(|start_line| start_line.contains("confined:"))
         .unwrap_or_else(|| panic!("{log}"))
         .to_owned()
 }
 
 #[test]
-fn the_broker_tells_what_the_kernel_shows_of_it() {
+fn broker_info_matches_the_kernel() {
     bounded(20, || {
         let mut broker = prepare().policy(RAW).start();
-        let told = agreed(&mut broker);
-        assert_eq!((&told["no_new_privs"], &told["seccomp"]), (&json!(true), &json!("errno")));
-        let capabilities = told["capabilities"].as_array().unwrap().clone();
-        assert!(capabilities.is_empty() || capabilities == [json!("CAP_NET_RAW")], "{told}");
-        assert_eq!(told["activated"], json!(false));
-        let line = line(&broker);
+        let process_info = checked_process_info(&mut broker);
+        assert_eq!(
+            (&process_info["no_new_privs"], &process_info["seccomp"]),
+            (&json!(true), &json!("errno"))
+        );
+        let capabilities = process_info["capabilities"].as_array().unwrap().clone();
+        assert!(
+            capabilities.is_empty() || capabilities == [json!("CAP_NET_RAW")],
+            "{process_info}"
+        );
+        assert_eq!(process_info["activated"], json!(false));
+        let start_line = start_line(&broker);
         for part in ["no_new_privs=true", "seccomp=errno", "landlock="] {
-            assert!(line.contains(part), "{part}: {line}");
+            assert!(start_line.contains(part), "{part}: {start_line}");
         }
     });
 }
 
 #[test]
-fn the_policy_is_told_with_its_files_and_its_number() {
+fn broker_info_reports_policy_files_and_generation() {
     bounded(20, || {
         let own = broker().lsp().call("broker.info", Value::Null).result()["policy"].clone();
         let start = prepare().policy(RAW);
@@ -115,59 +126,68 @@ fn the_policy_is_told_with_its_files_and_its_number() {
 }
 
 #[test]
-fn everybody_who_may_connect_is_told() {
-    if !other_users_or_skip("confinement::everybody_who_may_connect_is_told") {
+fn broker_info_reports_who_can_connect() {
+    if !other_users_or_skip("confinement::broker_info_reports_who_can_connect") {
         return;
     }
     bounded(20, || {
         let broker = prepare().policy("version = 1\n").start().open_to_all();
-        let mut stranger = User::unrelated(1).lsp(&broker);
-        let process = stranger.call("broker.info", Value::Null).result()["process"].clone();
+        let mut other_user = User::unrelated(1).lsp(&broker);
+        let process = other_user.call("broker.info", Value::Null).result()["process"].clone();
         assert_eq!(process["seccomp"], "errno");
-        assert_eq!(stranger.call("admin.reload", Value::Null).fault().kind(), (3000, "denied"));
+        assert_eq!(other_user.call("admin.reload", Value::Null).fault().kind(), (3000, "denied"));
     });
 }
 
 #[test]
-fn what_is_switched_off_is_told_as_off() {
+fn broker_info_reports_disabled_confinement() {
     bounded(20, || {
         let off = "[confine]\ncapabilities = false\nlandlock = false\nseccomp = \"off\"\n";
         let before = broker();
-        let outer = told(&before)["seccomp_filters"].as_u64().unwrap() - 2;
+        let outer = process_info(&before)["seccomp_filters"].as_u64().unwrap() - 2;
         let mut broker = prepare().policy(RAW).section(off).start();
-        let told = told(&broker);
-        assert_eq!((&told["landlock"], &told["landlock_abi"]), (&json!("off"), &Value::Null));
-        assert_eq!((&told["seccomp"], &told["seccomp_filters"]), (&json!("off"), &json!(outer)));
-        // Whatever the configuration says: programs that gain privileges are none of its business.
-        assert_eq!(told["no_new_privs"], json!(true));
-        let set = u64::from_str_radix(&shown(&mut broker)["CapEff"], 16).unwrap();
-        assert_eq!(told["capabilities"].as_array().unwrap().len(), set.count_ones() as usize);
+        let process_info = process_info(&broker);
+        assert_eq!(
+            (&process_info["landlock"], &process_info["landlock_abi"]),
+            (&json!("off"), &Value::Null)
+        );
+        assert_eq!(
+            (&process_info["seccomp"], &process_info["seccomp_filters"]),
+            (&json!("off"), &json!(outer))
+        );
+        // The broker sets no_new_privs in every configuration.
+        assert_eq!(process_info["no_new_privs"], json!(true));
+        let set = u64::from_str_radix(&kernel_status(&mut broker)["CapEff"], 16).unwrap();
+        assert_eq!(
+            process_info["capabilities"].as_array().unwrap().len(),
+            set.count_ones() as usize
+        );
         if sockbroker_sys::process::effective_uid() == 0 {
-            assert!(set.count_ones() > 1, "nothing was given up: {told}");
+            assert!(set.count_ones() > 1, "no capability was dropped: {process_info}");
         }
-        assert!(line(&broker).contains("seccomp=off"));
+        assert!(start_line(&broker).contains("seccomp=off"));
     });
 }
 
 #[test]
-fn a_filter_that_logs_is_told_and_serves() {
+fn logging_filter_is_reported_and_serves() {
     bounded(20, || {
         let mut broker = prepare().section("[confine]\nseccomp = \"log\"\n").start();
-        let told = agreed(&mut broker);
-        assert_eq!(told["seccomp"], "log");
+        let process_info = checked_process_info(&mut broker);
+        assert_eq!(process_info["seccomp"], "log");
         broker.lsp().expect_service();
-        assert!(line(&broker).contains("seccomp=log"));
+        assert!(start_line(&broker).contains("seccomp=log"));
     });
 }
 
 #[test]
-fn an_ordinary_user_with_ambient_capabilities_keeps_what_its_policy_needs() {
+fn unprivileged_user_keeps_the_ambient_capabilities_that_its_policy_needs() {
     let test =
-        "confinement::an_ordinary_user_with_ambient_capabilities_keeps_what_its_policy_needs";
+        "confinement::unprivileged_user_keeps_the_ambient_capabilities_that_its_policy_needs";
     if !other_users_or_skip(test) || !program_or_skip("setpriv", test) {
         return;
     }
-    if !permitted("net_raw,+net_admin") {
+    if !can_pass("net_raw,+net_admin") {
         return skip("CAP_NET_RAW and CAP_NET_ADMIN are not permitted here", test);
     }
     bounded(20, || {
@@ -175,43 +195,43 @@ fn an_ordinary_user_with_ambient_capabilities_keeps_what_its_policy_needs() {
         let own = start.folder().path().to_owned();
         std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
         let mut broker = start.shell(&ambient("net_raw,+net_admin")).start();
-        let told = agreed(&mut broker);
-        assert_eq!((&told["uid"], &told["gid"]), (&json!(NOBODY), &json!(NOBODY)));
-        // CAP_NET_ADMIN was there, and no rule can use it.
-        assert_eq!(told["capabilities"], json!(["CAP_NET_RAW"]));
-        assert_eq!(told["user_namespace"], json!(false));
+        let process_info = checked_process_info(&mut broker);
+        assert_eq!((&process_info["uid"], &process_info["gid"]), (&json!(NOBODY), &json!(NOBODY)));
+        // The broker had CAP_NET_ADMIN, which no rule can use.
+        assert_eq!(process_info["capabilities"], json!(["CAP_NET_RAW"]));
+        assert_eq!(process_info["user_namespace"], json!(false));
         let mut client = broker.lsp();
         let packet = client.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 0])).handle();
         client.call("socket.close", json!([packet])).result();
     });
 }
 
-/// The words of the shell that go on as nobody with these capabilities.
+/// The shell command that continues as nobody, with these ambient capabilities.
 fn ambient(capabilities: &str) -> String {
     let user = format!("--reuid={NOBODY} --regid={NOBODY} --clear-groups");
     let sets = ["inh", "ambient"].map(|set| format!("--{set}-caps=-all,+{capabilities}"));
     format!("exec setpriv {user} {} \"$0\" \"$@\"", sets.join(" "))
 }
 
-/// Whether `setpriv` can hand these down.
-fn permitted(capabilities: &str) -> bool {
+/// Whether `setpriv` can pass these capabilities.
+fn can_pass(capabilities: &str) -> bool {
     let sets = ["inh", "ambient"].map(|set| format!("--{set}-caps=-all,+{capabilities}"));
     let tried = Command::new("setpriv").args(sets).arg("true").output();
     tried.is_ok_and(|output| output.status.success())
 }
 
 #[test]
-fn in_a_user_namespace_the_broker_confines_itself_and_says_where_it_is() {
-    inside(
-        "confinement::in_a_user_namespace_the_broker_confines_itself_and_says_where_it_is",
-        || {
-            let mut broker = prepare().policy(RAW).start();
-            let told = agreed(&mut broker);
-            assert_eq!((&told["uid"], &told["user_namespace"]), (&json!(0), &json!(true)));
-            assert_eq!(told["capabilities"], json!(["CAP_NET_RAW"]));
-            assert_eq!(told["seccomp"], "errno");
-            let mut client = broker.lsp();
-            client.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 0])).handle();
-        },
-    );
+fn broker_in_a_user_namespace_confines_itself_and_reports_it() {
+    inside("confinement::broker_in_a_user_namespace_confines_itself_and_reports_it", || {
+        let mut broker = prepare().policy(RAW).start();
+        let process_info = checked_process_info(&mut broker);
+        assert_eq!(
+            (&process_info["uid"], &process_info["user_namespace"]),
+            (&json!(0), &json!(true))
+        );
+        assert_eq!(process_info["capabilities"], json!(["CAP_NET_RAW"]));
+        assert_eq!(process_info["seccomp"], "errno");
+        let mut client = broker.lsp();
+        client.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 0])).handle();
+    });
 }

@@ -1,5 +1,5 @@
-//! Where configuration and policy are read from: the command line, else credentials of the service
-//! manager, else `/etc/sockbroker`.
+//! The sources of configuration and policy: the command line, else credentials of the service manager, else
+//! `/etc/sockbroker`.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use sockbroker_test_support::{Folder, LspClient, bounded, mount, until};
 
 use crate::broker::PROGRAM;
 
-/// A configuration that is known by its limit, and a policy by its only rule.
+/// Writes a configuration with this limit and a policy with this one rule, to recognize them.
 fn write(folder: &Path, limit: u64, rule: &str) {
     fs::write(folder.join("sockbrokerd.toml"), format!("[limits]\nbatch_calls = {limit}\n"))
         .unwrap();
@@ -24,13 +24,13 @@ fn write(folder: &Path, limit: u64, rule: &str) {
 }
 
 /// A broker without `--config`.
-struct Bare {
+struct UnconfiguredBroker {
     process: Process,
     client: LspClient,
     _folder: Folder,
 }
 
-fn bare(prepare: impl FnOnce(&mut Command)) -> Bare {
+fn start_unconfigured(prepare: impl FnOnce(&mut Command)) -> UnconfiguredBroker {
     let folder = Folder::new();
     let socket = folder.join("socket");
     let mut command = Command::new(PROGRAM);
@@ -38,10 +38,10 @@ fn bare(prepare: impl FnOnce(&mut Command)) -> Bare {
     prepare(command.env_remove("CREDENTIALS_DIRECTORY"));
     let process = Process::spawn(command);
     until("the broker serves", || UnixStream::connect(&socket).is_ok());
-    Bare { process, client: LspClient::connect(&socket), _folder: folder }
+    UnconfiguredBroker { process, client: LspClient::connect(&socket), _folder: folder }
 }
 
-impl Bare {
+impl UnconfiguredBroker {
     /// The limit and the policy's files and rules in force.
     fn in_force(&mut self) -> (u64, Value, u64) {
         let limits = self.client.call("session.limits", Value::Null).result().clone();
@@ -52,33 +52,33 @@ impl Bare {
 }
 
 #[test]
-fn credentials_go_before_the_files_of_the_host_and_options_before_both() {
-    let test = "credentials::credentials_go_before_the_files_of_the_host_and_options_before_both";
+fn options_override_credentials_and_credentials_override_host_files() {
+    let test = "credentials::options_override_credentials_and_credentials_override_host_files";
     inside(test, || {
         let (credentials, named) = (Folder::new(), Folder::new());
         mount::empty(Path::new("/etc")).unwrap();
         let host = Path::new("/etc/sockbroker");
-        assert_eq!(bare(|_| ()).in_force(), (64, json!([]), 0), "the defaults");
+        assert_eq!(start_unconfigured(|_| ()).in_force(), (64, json!([]), 0), "the defaults");
         fs::create_dir(host).unwrap();
         write(host, 11, "of the host");
         write(named.path(), 33, "named");
         let policy = |folder: &Path| json!([folder.join("policy.toml")]);
-        assert_eq!(bare(|_| ()).in_force(), (11, policy(host), 1));
+        assert_eq!(start_unconfigured(|_| ()).in_force(), (11, policy(host), 1));
         let pass = |command: &mut Command| {
             command.env("CREDENTIALS_DIRECTORY", credentials.path());
         };
-        // Passed, but without these credentials.
-        assert_eq!(bare(pass).in_force(), (11, policy(host), 1));
+        // The folder exists, but without these credentials.
+        assert_eq!(start_unconfigured(pass).in_force(), (11, policy(host), 1));
         write(credentials.path(), 22, "credential");
-        assert_eq!(bare(pass).in_force(), (22, policy(credentials.path()), 1));
-        let mut with_options = bare(|command| {
+        assert_eq!(start_unconfigured(pass).in_force(), (22, policy(credentials.path()), 1));
+        let mut with_options = start_unconfigured(|command| {
             pass(command);
             command.arg("--config").arg(named.join("sockbrokerd.toml"));
             command.arg("--policy").arg(named.join("policy.toml"));
         });
         assert_eq!(with_options.in_force(), (33, policy(named.path()), 1));
-        // A broker of one's own has nothing to do with any of them.
-        let mut own = bare(|command| {
+        // A private broker (--stdio) uses none of them.
+        let mut own = start_unconfigured(|command| {
             pass(command);
             command.arg("--built-in-policy");
         });
@@ -87,18 +87,18 @@ fn credentials_go_before_the_files_of_the_host_and_options_before_both() {
 }
 
 #[test]
-fn a_reload_reads_the_credential_again_and_keeps_the_policy_if_it_is_wrong() {
+fn reload_reads_the_credential_and_keeps_the_policy_if_it_is_invalid() {
     bounded(20, || {
         let credentials = Folder::new();
         write(credentials.path(), 22, "credential");
-        let mut broker = bare(|command| {
+        let mut broker = start_unconfigured(|command| {
             command.env("CREDENTIALS_DIRECTORY", credentials.path());
         });
-        let generation = |broker: &mut Bare| {
+        let generation = |broker: &mut UnconfiguredBroker| {
             let info = broker.client.call("broker.info", Value::Null).result().clone();
             info["policy"]["generation"].clone()
         };
-        // Another file of the same name: as the service manager would put it there.
+        // Replace the file, as the service manager does.
         fs::remove_file(credentials.join("policy.toml")).unwrap();
         write(credentials.path(), 22, "another");
         broker.process.hang_up();
@@ -113,7 +113,7 @@ fn a_reload_reads_the_credential_again_and_keeps_the_policy_if_it_is_wrong() {
 }
 
 #[test]
-fn a_credential_that_cannot_be_used_is_named_by_check() {
+fn check_names_an_unusable_credential() {
     bounded(20, || {
         let credentials = Folder::new();
         for file in ["sockbrokerd.toml", "policy.toml"] {
@@ -122,9 +122,12 @@ fn a_credential_that_cannot_be_used_is_named_by_check() {
             let mut command = Command::new(PROGRAM);
             command.arg("--check").env("CREDENTIALS_DIRECTORY", credentials.path());
             let output = command.output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(78), "{said}");
-            assert!(said.contains(path.to_str().unwrap()) && said.contains("odd"), "{said}");
+            let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(78), "{output_text}");
+            assert!(
+                output_text.contains(path.to_str().unwrap()) && output_text.contains("odd"),
+                "{output_text}"
+            );
         }
     });
 }

@@ -1,11 +1,11 @@
-//! An empty datagram, the end of a stream and "nothing yet" are different answers: promise 6.
+//! An empty datagram, the end of a stream and EAGAIN are different answers (promise 6 of PROTOCOL.md).
 
 use serde_json::{Value, json};
 use sockbroker_test_support::{Answer, LspClient, base64, bounded};
 
 use crate::broker::broker;
 
-/// Every receiving call for so many bytes, and what of its answer is one message.
+/// Calls a receive method and returns the one message of its answer.
 fn receive(client: &mut LspClient, method: &str, handle: u64, bytes: u32) -> Result<Value, Answer> {
     let params = match method {
         "socket.recvmsg_into" => json!([handle, [bytes]]),
@@ -38,7 +38,7 @@ fn seen(message: &Value) -> (&str, u64, bool) {
 }
 
 #[test]
-fn nothing_yet_an_empty_datagram_and_data_differ() {
+fn eagain_empty_datagram_and_data_are_distinct() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -74,7 +74,7 @@ fn nothing_yet_an_empty_datagram_and_data_differ() {
 }
 
 #[test]
-fn the_end_of_a_stream_is_told_and_told_again() {
+fn end_of_stream_is_reported_by_every_receive() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -88,7 +88,7 @@ fn the_end_of_a_stream_is_told_and_told_again() {
                 let end = receive(&mut client, method, right, 9).unwrap();
                 assert_eq!(seen(&end), ("", 0, true), "{method} {kind}");
             }
-            // The other direction goes on.
+            // The other direction still works.
             client.call("socket.send", json!([right, "aGk="])).result();
             assert_eq!(client.call("socket.recv", json!([left, 9])).data(), b"hi");
         }
@@ -96,7 +96,7 @@ fn the_end_of_a_stream_is_told_and_told_again() {
 }
 
 #[test]
-fn a_receive_that_waits_learns_of_the_end() {
+fn waiting_receive_reports_end_of_stream() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -112,7 +112,7 @@ fn a_receive_that_waits_learns_of_the_end() {
 }
 
 #[test]
-fn zero_bytes_asked_for_are_not_the_end() {
+fn receive_of_zero_bytes_is_not_end_of_stream() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -130,7 +130,7 @@ fn zero_bytes_asked_for_are_not_the_end() {
 }
 
 #[test]
-fn many_datagrams_go_in_one_call_with_a_result_each() {
+fn sendmmsg_returns_one_result_per_datagram() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -155,7 +155,7 @@ fn many_datagrams_go_in_one_call_with_a_result_each() {
 }
 
 #[test]
-fn the_true_length_of_a_cut_datagram_is_told() {
+fn truncated_datagram_reports_its_full_length() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();

@@ -1,4 +1,4 @@
-//! Descriptors beside frames, in both directions.
+//! Descriptors attached to frames, in both directions.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -28,9 +28,9 @@ fn read(mut stream: &UnixStream, length: usize) -> Vec<u8> {
     data
 }
 
-/// Ends of connections to the broker, in every way a client can pass them.
+/// Covers every way in which a client can pass the end of a connection to the broker.
 #[test]
-fn an_end_of_a_control_connection_is_refused_and_its_session_ends_with_it() {
+fn control_connection_is_refused_as_a_descriptor_and_its_session_ends() {
     bounded(20, || {
         let broker = broker();
         let files = broker.idle_open_files();
@@ -43,9 +43,9 @@ fn an_end_of_a_control_connection_is_refused_and_its_session_ends_with_it() {
                 ("socket.sendmsg", json!([left, ["aGk="], [item]])),
                 ("socket.sendfile", json!([left, 0])),
             ] {
-                let beside = [end.as_fd()];
+                let descriptors = [end.as_fd()];
                 let fault = client
-                    .call_with_parts(method, params, RequestParts::descriptors(&beside))
+                    .call_with_parts(method, params, RequestParts::descriptors(&descriptors))
                     .fault();
                 assert_eq!(fault.kind(), (3000, "denied"), "{method}");
                 assert_eq!(fault.data.name.as_deref(), Some("EPERM"), "{method}");
@@ -54,19 +54,19 @@ fn an_end_of_a_control_connection_is_refused_and_its_session_ends_with_it() {
         let own = broker.connect();
         let mut client = LspClient::over(own.try_clone().unwrap());
         refused(&mut client, &own);
-        // Nor that of another connection.
+        // The end of another connection is refused too.
         let other = broker.connect();
         refused(&mut client, &other);
         drop((client, own, other));
         broker.wait_for_open_files(files);
-        // Sockets that lead elsewhere are taken.
+        // Other sockets are accepted.
         let (ours, _theirs) = UnixStream::pair().unwrap();
         broker.lsp().lend(&ours);
     });
 }
 
 #[test]
-fn a_handle_can_be_handed_out_and_stays() {
+fn exported_descriptor_keeps_the_handle_open() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -81,7 +81,7 @@ fn a_handle_can_be_handed_out_and_stays() {
 }
 
 #[test]
-fn a_detached_socket_belongs_to_the_client_alone() {
+fn detached_socket_belongs_only_to_the_client() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -100,7 +100,7 @@ fn a_detached_socket_belongs_to_the_client_alone() {
 }
 
 #[test]
-fn nothing_of_a_detached_socket_stays_until_the_next_request() {
+fn detach_leaves_no_descriptor_in_the_broker() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -116,7 +116,7 @@ fn nothing_of_a_detached_socket_stays_until_the_next_request() {
 }
 
 #[test]
-fn new_sockets_come_with_descriptors_where_asked() {
+fn new_sockets_include_descriptors_on_request() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -135,7 +135,7 @@ fn new_sockets_come_with_descriptors_where_asked() {
         let (left, _) = pair.handles();
         let both: Vec<UnixStream> = pair.descriptors.into_iter().map(UnixStream::from).collect();
         assert_eq!(both.len(), 2);
-        // In the order of the result.
+        // The descriptors have the order of the result.
         client.call("socket.send", json!([left, "aGk="])).result();
         assert_eq!(read(&both[1], 2), b"hi");
         let copy = stream(client.call("socket.dup", json!({ "handle": left, "want_fd": true })));
@@ -152,13 +152,13 @@ fn created_descriptor(mut answer: Answer) -> OwnedFd {
 }
 
 #[test]
-fn adopted_sockets_are_what_they_were() {
+fn adopted_socket_keeps_its_family_type_and_protocol() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
-        let beside = [tcp.as_fd(), udp.as_fd()];
+        let descriptors = [tcp.as_fd(), udp.as_fd()];
         for (index, family, kind, proto) in [
             (0, libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP),
             (1, libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP),
@@ -167,7 +167,7 @@ fn adopted_sockets_are_what_they_were() {
                 [("socket.fromfd", json!([index])), ("socket.socket", json!({ "fileno": index }))]
             {
                 let adopted =
-                    client.call_with_parts(method, params, RequestParts::descriptors(&beside));
+                    client.call_with_parts(method, params, RequestParts::descriptors(&descriptors));
                 let result = adopted.result();
                 assert_eq!(
                     (&result["family"], &result["type"], &result["proto"]),
@@ -183,7 +183,7 @@ fn adopted_sockets_are_what_they_were() {
 }
 
 #[test]
-fn what_is_no_socket_or_not_there_is_refused() {
+fn descriptor_without_a_socket_is_refused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -208,7 +208,7 @@ fn what_is_no_socket_or_not_there_is_refused() {
 }
 
 #[test]
-fn connections_without_descriptors_say_so_before_anything_is_done() {
+fn connection_without_descriptors_refuses_before_any_effect() {
     bounded(20, || {
         let broker = broker();
         let mut clients: [Box<dyn Client>; 3] =
@@ -236,7 +236,7 @@ fn connections_without_descriptors_say_so_before_anything_is_done() {
 }
 
 #[test]
-fn a_batch_refuses_descriptors_and_closes_those_that_came() {
+fn batch_with_descriptors_is_refused_and_closes_them() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -249,8 +249,8 @@ fn a_batch_refuses_descriptors_and_closes_those_that_came() {
             request(3, "socket.send", json!([left, { "attachment": 0 }])),
         ]);
         let descriptors = [ours.as_fd()];
-        let beside = RequestParts { attachments: Some(&[b"x"]), descriptors: &descriptors };
-        client.send_with(&batch, beside);
+        let descriptors = RequestParts { attachments: Some(&[b"x"]), descriptors: &descriptors };
+        client.send_with(&batch, descriptors);
         let answers = client.next_answer().unwrap();
         let code = |index: usize| answers.json[index]["error"]["code"].as_i64();
         assert_eq!([code(0), code(1), code(2)], [Some(4003), Some(4003), Some(-32602)]);
@@ -260,7 +260,7 @@ fn a_batch_refuses_descriptors_and_closes_those_that_came() {
 }
 
 #[test]
-fn pipelined_frames_keep_their_own_descriptors() {
+fn pipelined_frames_keep_their_descriptors() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -269,15 +269,15 @@ fn pipelined_frames_keep_their_own_descriptors() {
             .iter()
             .enumerate()
             .map(|(index, (ours, theirs))| {
-                // A frame without any between, and one whose own stands second.
+                // A frame without descriptors in between, and a frame whose descriptor is the second parameter.
                 client.send("socket.htons", json!([1]));
-                let beside = [ours.as_fd(), theirs.as_fd()];
+                let descriptors = [ours.as_fd(), theirs.as_fd()];
                 let first = index % 2;
-                let beside = &beside[first..];
+                let descriptors = &descriptors[first..];
                 client.send_with_parts(
                     "socket.fromfd",
                     json!([1 - first]),
-                    RequestParts::descriptors(beside),
+                    RequestParts::descriptors(descriptors),
                 )
             })
             .collect();
@@ -290,7 +290,7 @@ fn pipelined_frames_keep_their_own_descriptors() {
 }
 
 #[test]
-fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
+fn scm_rights_descriptors_keep_the_order_of_their_items() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -298,12 +298,12 @@ fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
         let folder = Folder::new();
         let files: Vec<File> =
             ["a", "b", "c"].map(|name| File::open(folder.write(name, name)).unwrap()).into();
-        let beside: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         let item = |count: u32| json!(["SOL_SOCKET", "SCM_RIGHTS", { "descriptors": count }]);
         let params = json!([left, ["aGk="], [item(3)]]);
         assert_eq!(
             *client
-                .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
+                .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&descriptors))
                 .result(),
             2
         );
@@ -321,10 +321,10 @@ fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
             })
             .collect();
         assert_eq!(texts, ["a", "b", "c"]);
-        // Too little room: the kernel cuts, and says so.
+        // With too small a buffer the kernel truncates and sets MSG_CTRUNC.
         let params = json!([left, ["aGk="], [item(3)]]);
         client
-            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
+            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&descriptors))
             .result();
         let cut = client.call("socket.recvmsg", json!([right, 9, 20]));
         assert_eq!((cut.descriptors.len(), &cut.result()["flags"]), (1, &json!(libc::MSG_CTRUNC)));
@@ -332,7 +332,7 @@ fn descriptors_travel_through_a_socket_in_the_order_of_their_items() {
 }
 
 #[test]
-fn received_descriptors_that_cannot_be_carried_are_closed_and_told_as_cut() {
+fn untransferable_received_descriptors_are_closed_and_reported_as_truncated() {
     bounded(20, || {
         let broker = broker();
         let (mut client, mut lines) = (broker.lsp(), broker.ndjson());
@@ -341,10 +341,10 @@ fn received_descriptors_that_cannot_be_carried_are_closed_and_told_as_cut() {
         lines.call("session.attach", json!([token])).result();
         let before = broker.idle_open_files();
         let file = File::open("/dev/null").unwrap();
-        let beside = [file.as_fd()];
+        let descriptors = [file.as_fd()];
         let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
         client
-            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
+            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&descriptors))
             .result();
         let came = lines.call("socket.recvmsg", json!([right, 9, 100]));
         assert_eq!((came.data(), &came.result()["ancdata"]), (b"hi".to_vec(), &json!([])));
@@ -354,7 +354,7 @@ fn received_descriptors_that_cannot_be_carried_are_closed_and_told_as_cut() {
 }
 
 #[test]
-fn a_file_is_sent_from_its_descriptor_and_not_moved() {
+fn sendfile_reads_the_descriptor_without_moving_its_offset() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -367,29 +367,29 @@ fn a_file_is_sent_from_its_descriptor_and_not_moved() {
             (json!([left, 0, 3, 4]), "3456"),
             (json!([left, 0, 8, 100]), "89"),
         ] {
-            let beside = [file.as_fd()];
+            let descriptors = [file.as_fd()];
             let sent = client.call_with_parts(
                 "socket.sendfile",
                 params,
-                RequestParts::descriptors(&beside),
+                RequestParts::descriptors(&descriptors),
             );
             assert_eq!(*sent.result(), expected.len());
             assert_eq!(client.call("socket.recv", json!([right, 99])).data(), expected.as_bytes());
         }
         assert_eq!(file.stream_position().unwrap(), 0);
         let pipe = std::io::pipe().unwrap();
-        let beside = [pipe.0.as_fd()];
+        let descriptors = [pipe.0.as_fd()];
         let refused = client.call_with_parts(
             "socket.sendfile",
             json!([left, 0]),
-            RequestParts::descriptors(&beside),
+            RequestParts::descriptors(&descriptors),
         );
         assert_eq!(refused.fault().exception(), "ValueError");
     });
 }
 
 #[test]
-fn descriptors_may_come_with_any_byte_of_their_frame() {
+fn descriptors_are_accepted_with_any_byte_of_their_frame() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();

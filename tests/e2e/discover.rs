@@ -1,4 +1,4 @@
-//! The document, the method table and the calls agree, by position and by name.
+//! The OpenRPC document, the method table and the calls agree, with parameters by position and by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -23,7 +23,7 @@ fn calls_on_rights() -> [(&'static str, Value); 4] {
     ]
 }
 
-/// Every method with parameters by name. `$` words stand for what [`Fixture`] has.
+/// Every method, with parameters by name. [`Fixture`] replaces strings that begin with `$`.
 fn calls() -> Vec<(&'static str, Value)> {
     let mut calls = calls_on_handles();
     calls.extend(calls_on_rights());
@@ -79,7 +79,7 @@ fn calls() -> Vec<(&'static str, Value)> {
         ("socket.ntohs", json!({ "x": 1 })),
         ("socket.poll", json!({ "fds": [["$right", "POLLIN"]], "timeout": 2 })),
         ("socket.setdefaulttimeout", json!({ "timeout": 2 })),
-        // Refused by the kernel, whoever asks: nothing is changed.
+        // The kernel refuses this to everyone, so nothing changes.
         ("socket.sethostname", json!({ "name": "x".repeat(100) })),
         ("socket.socket", json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "timeout": 2 })),
         ("socket.socketpair", json!({ "family": "AF_UNIX", "type": "SOCK_STREAM", "proto": 0 })),
@@ -190,8 +190,8 @@ impl Fixture {
     }
 }
 
-/// What remains of an answer when numbers and words that differ from run to run are left out, and
-/// how many members a list has that are alike: sessions come and go.
+/// Reduces an answer to its structure: without numbers and strings, and with equal list members merged, because
+/// these differ between runs.
 fn shape(value: &Value) -> Value {
     match value {
         Value::Null | Value::Bool(_) => value.clone(),
@@ -212,13 +212,13 @@ fn shape(value: &Value) -> Value {
 }
 
 #[test]
-fn the_document_the_table_and_the_committed_file_are_one() {
+fn openrpc_document_method_table_and_committed_file_agree() {
     bounded(20, || {
-        let told = broker().lsp().call("rpc.discover", Value::Null).result().clone();
+        let reported = broker().lsp().call("rpc.discover", Value::Null).result().clone();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/openrpc.json");
         let committed: Value = serde_json::from_reader(File::open(path).unwrap()).unwrap();
-        assert!(told == committed, "rpc.discover differs from proto/openrpc.json");
-        let methods = told["methods"].as_array().unwrap();
+        assert!(reported == committed, "rpc.discover differs from proto/openrpc.json");
+        let methods = reported["methods"].as_array().unwrap();
         let named: BTreeSet<_> =
             methods.iter().map(|method| method["name"].as_str().unwrap()).collect();
         let table: BTreeSet<_> = sockbrokerd::handlers::methods().names().collect();
@@ -229,7 +229,7 @@ fn the_document_the_table_and_the_committed_file_are_one() {
 }
 
 #[test]
-fn every_method_takes_its_parameters_by_position_and_by_name() {
+fn methods_accept_parameters_by_position_and_by_name() {
     bounded(30, || {
         let broker = broker();
         let mut keeper = broker.lsp();
@@ -238,7 +238,7 @@ fn every_method_takes_its_parameters_by_position_and_by_name() {
         let folder = Folder::new();
         let file = File::open(folder.write("file", "0123456789")).unwrap();
         let (socket, _other) = UnixStream::pair().unwrap();
-        let beside = [socket.as_fd(), file.as_fd()];
+        let descriptors = [socket.as_fd(), file.as_fd()];
         for (method, named) in calls() {
             let given = named.as_object().unwrap();
             let order = orders[method];
@@ -248,7 +248,7 @@ fn every_method_takes_its_parameters_by_position_and_by_name() {
             let value = |name: &&str| given.get(*name).cloned().unwrap_or_default();
             let placed: Value = order[..last].iter().map(value).collect();
             let outcomes = [&named, &placed].map(|params| {
-                // session.attach leaves only a session without handles.
+                // session.attach is allowed only from a session without handles.
                 let mut fixture = Fixture::new(broker.lsp(), &token);
                 if method == "session.attach" {
                     fixture.client = broker.lsp();
@@ -257,7 +257,7 @@ fn every_method_takes_its_parameters_by_position_and_by_name() {
                 let answer = fixture.client.call_with_parts(
                     method,
                     params,
-                    RequestParts::descriptors(&beside),
+                    RequestParts::descriptors(&descriptors),
                 );
                 shape(answer.json.get("result").or(answer.json.get("error")).unwrap())
             });
@@ -271,12 +271,12 @@ fn every_method_takes_its_parameters_by_position_and_by_name() {
 }
 
 #[test]
-fn what_the_document_calls_required_is_required() {
+fn parameters_documented_as_required_are_required() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        let told = client.call("rpc.discover", Value::Null).result().clone();
-        for method in told["methods"].as_array().unwrap() {
+        let reported = client.call("rpc.discover", Value::Null).result().clone();
+        for method in reported["methods"].as_array().unwrap() {
             let name = method["name"].as_str().unwrap();
             let required = |parameter: &&Value| parameter["required"] == true;
             let Some(first) = method["params"].as_array().unwrap().iter().find(required) else {

@@ -1,4 +1,4 @@
-//! The examples of Python's documentation, line by line, against real sockets in a namespace.
+//! The examples of the documentation of Python's `socket` module, with real sockets in a namespace.
 
 use std::net::UdpSocket;
 use std::thread;
@@ -11,7 +11,7 @@ use crate::broker::broker;
 
 const PORT: u16 = 50007;
 
-/// A socket object as Python has it: the handle and its connection to the broker.
+/// The counterpart of Python's socket object: a handle and a connection to the broker.
 struct Socket {
     client: LspClient,
     handle: u64,
@@ -58,8 +58,8 @@ impl Socket {
 }
 
 #[test]
-fn the_echo_server_and_client_for_ipv4() {
-    namespace::inside("documentation::the_echo_server_and_client_for_ipv4", || {
+fn python_echo_server_and_client_for_ipv4() {
+    namespace::inside("documentation::python_echo_server_and_client_for_ipv4", || {
         let broker = broker();
         let mut s = Socket::new(broker.lsp(), json!(["AF_INET", "SOCK_STREAM"]))
             .unwrap_or_else(|_| panic!());
@@ -81,7 +81,7 @@ fn the_echo_server_and_client_for_ipv4() {
     });
 }
 
-/// `for res in socket.getaddrinfo(...)`: the first address that works, as in the documentation.
+/// `for res in socket.getaddrinfo(...)`: uses the first address that works.
 fn first_working(mut client: LspClient, found: &Value, steps: &[(&str, Option<Value>)]) -> Socket {
     for res in found.as_array().unwrap() {
         let (af, socktype, proto, sa) = (&res[0], &res[1], &res[2], &res[4]);
@@ -106,8 +106,8 @@ fn first_working(mut client: LspClient, found: &Value, steps: &[(&str, Option<Va
 }
 
 #[test]
-fn the_echo_server_and_client_for_both_versions_of_ip() {
-    namespace::inside("documentation::the_echo_server_and_client_for_both_versions_of_ip", || {
+fn python_echo_server_and_client_for_ipv4_and_ipv6() {
+    namespace::inside("documentation::python_echo_server_and_client_for_ipv4_and_ipv6", || {
         let broker = broker();
         for host in ["localhost", "127.0.0.1"] {
             let mut client = broker.lsp();
@@ -128,8 +128,8 @@ fn the_echo_server_and_client_for_both_versions_of_ip() {
 }
 
 #[test]
-fn the_server_and_client_of_the_module_functions() {
-    namespace::inside("documentation::the_server_and_client_of_the_module_functions", || {
+fn python_create_server_and_create_connection() {
+    namespace::inside("documentation::python_create_server_and_create_connection", || {
         let broker = broker();
         let mut client = broker.lsp();
         let dual = client.call("socket.has_dualstack_ipv6", Value::Null).result() == true;
@@ -150,13 +150,13 @@ fn the_server_and_client_of_the_module_functions() {
     });
 }
 
-/// The sniffer of the documentation on the interface that owns `host`: what it saw of a datagram that
-/// `send` sends.
+/// Runs the network sniffer of the documentation on the interface with the address `host`. Returns the packet of
+/// a datagram that `send` sends.
 fn sniff(client: LspClient, host: &str, send: impl Fn()) -> (Vec<u8>, Value) {
     let mut s = Socket::new(client, json!(["AF_INET", "SOCK_RAW", "IPPROTO_IP"]))
         .unwrap_or_else(|_| panic!());
     s.call("bind", &[json!([host, 0])]);
-    // Nothing is heard before.
+    // It captures nothing before.
     send();
     s.call("setsockopt", &[json!("IPPROTO_IP"), json!("IP_HDRINCL"), json!(1)]);
     s.call("ioctl", &[json!("SIO_RCVALL"), json!("RCVALL_ON")]);
@@ -174,11 +174,11 @@ fn sniff(client: LspClient, host: &str, send: impl Fn()) -> (Vec<u8>, Value) {
 }
 
 #[test]
-fn the_sniffer() {
-    namespace::inside("documentation::the_sniffer", || {
+fn python_network_sniffer() {
+    namespace::inside("documentation::python_network_sniffer", || {
         let broker = broker();
         let mut client = broker.lsp();
-        // HOST = socket.gethostbyname(socket.gethostname()), where that is an address of this namespace.
+        // HOST = socket.gethostbyname(socket.gethostname()), if that is an address of this namespace.
         let name = client.call("socket.gethostname", Value::Null).result().clone();
         let host = client.call("socket.gethostbyname", json!([name]));
         let host = host.json["result"].as_str().filter(|host| host.starts_with("127."));
@@ -189,7 +189,7 @@ fn the_sniffer() {
         let (packet, address) = sniff(client, &host, || {
             sender.send(b"seen by the sniffer").unwrap();
         });
-        // A whole IP packet: version and header length, protocol, addresses, and the datagram.
+        // A complete IP packet: version and header length, protocol, addresses, and the datagram.
         assert_eq!((packet[0], packet[9]), (0x45, 17), "{packet:02x?}");
         assert_eq!(usize::from(u16::from_be_bytes([packet[2], packet[3]])), packet.len());
         assert_eq!((&packet[12..16], &packet[16..20]), (&[127, 0, 0, 1][..], &[127, 0, 0, 1][..]));
@@ -199,8 +199,8 @@ fn the_sniffer() {
 }
 
 #[test]
-fn the_sniffer_hears_the_interface_of_its_address_and_no_other() {
-    let test = "documentation::the_sniffer_hears_the_interface_of_its_address_and_no_other";
+fn rcvall_captures_only_the_interface_of_its_address() {
+    let test = "documentation::rcvall_captures_only_the_interface_of_its_address";
     namespace::inside(test, move || {
         let ip = |arguments: &str| {
             let mut command = std::process::Command::new("ip");
@@ -234,12 +234,12 @@ fn the_sniffer_hears_the_interface_of_its_address_and_no_other() {
 }
 
 #[test]
-fn the_sniffer_takes_any_address_that_a_socket_could_be_bound_to() {
-    let test = "documentation::the_sniffer_takes_any_address_that_a_socket_could_be_bound_to";
+fn rcvall_accepts_any_local_address() {
+    let test = "documentation::rcvall_accepts_any_local_address";
     namespace::inside(test, || {
         let broker = broker();
         let mut client = broker.lsp();
-        // Debian's hosts file gives the name of the machine 127.0.1.1, which no interface lists.
+        // The hosts file of Debian maps the host name to 127.0.1.1, which is not listed on any interface.
         let plain = client.call("socket.socket", json!({ "type": "SOCK_DGRAM" })).handle();
         client.call("socket.bind", json!([plain, ["127.0.1.1", 0]])).result();
         let params = json!(["AF_INET", "SOCK_RAW", "IPPROTO_IP"]);

@@ -1,4 +1,4 @@
-//! Without free descriptors the broker answers EMFILE, and recovers.
+//! Without free descriptors the broker returns EMFILE, and recovers when descriptors are free again.
 
 use std::io::Read as _;
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use crate::broker::prepare;
 
 const OPEN_FILES: u32 = 64;
 
-/// Opens sockets until the broker has no descriptor left; their handles.
+/// Opens sockets until the broker has no free descriptor. Returns their handles.
 fn exhaust(client: &mut LspClient) -> Vec<u64> {
     let mut handles = Vec::new();
     loop {
@@ -34,24 +34,24 @@ fn close(client: &mut LspClient, handles: impl IntoIterator<Item = u64>) {
     }
 }
 
-/// What a call fails with whose descriptors the broker cannot receive.
-const LOST: ((i64, &str), Option<&str>) = ((4003, "descriptor"), Some("EMFILE"));
+/// The error of a call whose descriptors the broker cannot receive.
+const LOST_DESCRIPTOR: ((i64, &str), Option<&str>) = ((4003, "descriptor"), Some("EMFILE"));
 
-fn lost(fault: &Fault) -> ((i64, &str), Option<&str>) {
+fn error_of(fault: &Fault) -> ((i64, &str), Option<&str>) {
     (fault.kind(), fault.data.name.as_deref())
 }
 
-/// A broker that runs out of files although its limits allow more.
-fn starved() -> Daemon {
+/// Starts a broker whose process can open fewer files than its own limits allow.
+fn broker_with_few_files() -> Daemon {
     let broker = prepare().start();
     broker.lower_open_file_limit(OPEN_FILES);
     broker
 }
 
 #[test]
-fn every_call_that_needs_a_descriptor_says_emfile_and_the_others_work() {
+fn calls_that_need_a_descriptor_return_emfile_and_others_succeed() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let mut client = broker.lsp();
         let (left, right) = client.pair();
         let listener = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
@@ -83,12 +83,12 @@ fn every_call_that_needs_a_descriptor_says_emfile_and_the_others_work() {
 }
 
 #[test]
-fn accepting_recovers_when_handles_are_closed() {
+fn accept_recovers_after_handles_are_closed() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let mut client = broker.lsp();
         let mut handles = exhaust(&mut client);
-        // They wait in the queue, without the broker spinning or filling its log.
+        // Connections wait in the queue; the broker neither spins nor fills its log.
         let mut waiting: Vec<LspClient> = (0..3).map(|_| broker.lsp()).collect();
         for late in &mut waiting {
             late.send("socket.htons", json!([1]));
@@ -98,7 +98,7 @@ fn accepting_recovers_when_handles_are_closed() {
             late.expect_silence_for(0);
         }
         let log = broker.log();
-        // Records of the audit tell what was made before.
+        // The audit has records of the sockets made before.
         let lines = log.lines().filter(|line| !line.starts_with('{'));
         assert!(lines.count() < 20, "{log}");
         let freed = handles.split_off(handles.len() - 5);
@@ -113,31 +113,35 @@ fn accepting_recovers_when_handles_are_closed() {
 }
 
 #[test]
-fn descriptors_that_find_no_room_fail_their_call_and_nothing_else() {
+fn undeliverable_descriptors_fail_only_their_call() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let (mut client, mut other) = (broker.lsp(), broker.lsp());
         let (left, right) = other.pair();
         let mut handles = exhaust(&mut client);
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let adopt = |client: &mut LspClient| {
-            let beside = [ours.as_fd()];
-            client.call_with_parts("socket.fromfd", Value::Null, RequestParts::descriptors(&beside))
+            let descriptors = [ours.as_fd()];
+            client.call_with_parts(
+                "socket.fromfd",
+                Value::Null,
+                RequestParts::descriptors(&descriptors),
+            )
         };
         let fault = adopt(&mut other).fault();
-        assert_eq!(lost(&fault), LOST);
-        // With room for some of them, none is used.
+        assert_eq!(error_of(&fault), LOST_DESCRIPTOR);
+        // If only some descriptors can be received, none is used.
         close(&mut client, handles.drain(..3));
         let many = [ours.as_fd(); 10];
         let params = json!([left, ["aGk="], [[1, 1, { "descriptors": 10 }]]]);
         let fault = other
             .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&many))
             .fault();
-        assert_eq!(lost(&fault), LOST);
+        assert_eq!(error_of(&fault), LOST_DESCRIPTOR);
         other.call("socket.setblocking", json!([right, false])).result();
         let nothing = other.call("socket.recvmsg", json!([right, 9, 1000])).fault();
         assert_eq!(nothing.errno(), "EAGAIN");
-        // Calls that want no descriptor do not mind, and what comes later is matched as before.
+        // Calls without descriptors are not affected, and later descriptors belong to the right call.
         other
             .call_with_parts("socket.htons", json!([1]), RequestParts::descriptors(&many))
             .result();
@@ -149,9 +153,9 @@ fn descriptors_that_find_no_room_fail_their_call_and_nothing_else() {
 }
 
 #[test]
-fn requests_that_arrive_together_get_their_own_descriptors_after_a_loss() {
+fn pipelined_requests_keep_their_descriptors_after_a_loss() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let (mut client, mut other) = (broker.lsp(), broker.lsp());
         other.expect_service();
         let mut handles = exhaust(&mut client);
@@ -163,10 +167,10 @@ fn requests_that_arrive_together_get_their_own_descriptors_after_a_loss() {
             [LspClient::frame(&call(first), None, 30), LspClient::frame(&call(first + 1), None, 10)]
                 .concat()
         };
-        // Four of forty have room: the first call takes one of them, the second finds none of its own.
+        // Four of forty can be received: the first call uses one of them, the second has lost its own.
         other.wire.send(&frames(101), &many).unwrap();
         other.answer(101).handle();
-        assert_eq!(lost(&other.answer(102).fault()), LOST);
+        assert_eq!(error_of(&other.answer(102).fault()), LOST_DESCRIPTOR);
         close(&mut client, handles);
         other.wire.send(&frames(103), &many).unwrap();
         other.answer(103).handle();
@@ -175,16 +179,16 @@ fn requests_that_arrive_together_get_their_own_descriptors_after_a_loss() {
 }
 
 #[test]
-fn a_connection_stays_in_the_queue_while_there_is_no_room_for_its_descriptor() {
+fn accept_without_a_free_descriptor_leaves_the_connection_queued() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let mut client = broker.lsp();
         let listener = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
         let name = client.call("socket.getsockname", json!([listener])).result().clone();
         let port = u16::try_from(name[1].as_u64().unwrap()).unwrap();
         let mut handles = exhaust(&mut client);
         let mut peer = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        // One place is enough for the socket, and not for the client's descriptor of it.
+        // One free descriptor is enough for the socket, but not for the client's copy.
         close(&mut client, handles.drain(..1));
         let accept = json!({ "handle": listener, "want_fd": true });
         assert_eq!(client.call("socket.accept", accept.clone()).fault().errno(), "EMFILE");
@@ -199,7 +203,7 @@ fn a_connection_stays_in_the_queue_while_there_is_no_room_for_its_descriptor() {
 }
 
 #[test]
-fn limits_fit_to_few_open_files_leave_room_for_root() {
+fn limits_reduced_to_few_open_files_reserve_some_for_root() {
     bounded(20, || {
         let broker = prepare().open_files(256).start();
         let limits = broker.lsp().call("session.limits", Value::Null).result().clone();
@@ -211,7 +215,7 @@ fn limits_fit_to_few_open_files_leave_room_for_root() {
             answer.is_fault().then(|| (made, answer.fault().limit().to_owned()))
         });
         assert_eq!(made, Some((most, "handles_per_user".to_owned())));
-        // Each connection of the user takes a file too.
+        // Each connection of the user needs a file too.
         let files = broker.idle_open_files();
         let connections: Vec<_> = (8..limits["connections_per_user"]["value"].as_u64().unwrap())
             .map(|_| broker.connect())
@@ -225,24 +229,24 @@ fn limits_fit_to_few_open_files_leave_room_for_root() {
 }
 
 #[test]
-fn a_broker_without_files_logs_it_a_few_times() {
+fn descriptor_exhaustion_is_logged_at_a_limited_rate() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let mut client = broker.lsp();
         exhaust(&mut client);
         let _waiting: Vec<_> = (0..3).map(|_| broker.connect()).collect();
-        until("it is logged", || broker.log().contains("cannot accept"));
-        // Several rests of the loop.
+        until("the refusal is logged", || broker.log().contains("cannot accept"));
+        // Several pauses of the accept loop.
         pause(700);
-        // `refusal_lines_per_minute`, and no more.
+        // At most `refusal_lines_per_minute`.
         assert!(broker.log().matches("cannot accept").count() <= 5, "{}", broker.log());
     });
 }
 
 #[test]
-fn received_descriptors_that_find_no_room_are_told_as_cut() {
+fn undeliverable_received_descriptors_are_reported_as_truncated() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let mut client = broker.lsp();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let handle = client.lend(&theirs);
@@ -259,9 +263,9 @@ fn received_descriptors_that_find_no_room_are_told_as_cut() {
 }
 
 #[test]
-fn a_session_that_ends_frees_what_it_held() {
+fn session_end_frees_its_resources() {
     bounded(20, || {
-        let broker = starved();
+        let broker = broker_with_few_files();
         let before = broker.idle_open_files();
         for _ in 0..3 {
             let mut client = broker.lsp();

@@ -1,4 +1,4 @@
-//! One endpoint, several framings: the same calls have the same answers, and the same ends.
+//! One socket, several protocols: the same calls have the same answers and the same end.
 
 use std::process::{Command, Stdio};
 
@@ -9,8 +9,8 @@ use sockbroker_test_support::{Client, Daemon, StdioDaemon, base64, bounded, paus
 
 use crate::broker::{broker, prepare};
 
-/// A client of each spelling on the socket.
-fn everyone(broker: &Daemon) -> Vec<(&'static str, Box<dyn Client>)> {
+/// Connects one client of each protocol.
+fn all_clients(broker: &Daemon) -> Vec<(&'static str, Box<dyn Client>)> {
     vec![
         ("lsp", Box::new(broker.lsp())),
         ("ndjson", Box::new(broker.ndjson())),
@@ -19,7 +19,7 @@ fn everyone(broker: &Daemon) -> Vec<(&'static str, Box<dyn Client>)> {
     ]
 }
 
-/// Results and errors of every sort: from conversions, real sockets, and refusals of each layer.
+/// Returns results and errors of many kinds: conversions, real sockets, and refusals of each stage.
 fn transcript(client: &mut dyn Client) -> Vec<Value> {
     let pair = client.call("socket.socketpair", Value::Null);
     let (left, right) = pair.handles();
@@ -51,7 +51,7 @@ fn transcript(client: &mut dyn Client) -> Vec<Value> {
 }
 
 #[test]
-fn every_spelling_and_stdio_answer_the_same_calls_the_same_way() {
+fn all_protocols_and_stdio_return_the_same_answers() {
     bounded(20, || {
         let broker = broker();
         let mut alone = StdioDaemon::over_pipes(prepare());
@@ -61,17 +61,17 @@ fn every_spelling_and_stdio_answer_the_same_calls_the_same_way() {
         assert_eq!(expected[8]["error"]["data"]["name"], "EAGAIN");
         assert_eq!(expected[16]["result"]["eof"], true);
         assert_eq!(expected[17]["error"]["data"]["name"], "EPIPE");
-        for (spelling, mut client) in everyone(&broker) {
-            assert_eq!(transcript(client.as_mut()), expected, "{spelling}");
+        for (protocol, mut client) in all_clients(&broker) {
+            assert_eq!(transcript(client.as_mut()), expected, "{protocol}");
             let info = client.call("session.info", Value::Null);
-            assert_eq!(info.result()["spelling"], spelling);
-            assert_eq!(info.result()["descriptors"], spelling == "lsp");
+            assert_eq!(info.result()["spelling"], protocol);
+            assert_eq!(info.result()["descriptors"], protocol == "lsp");
         }
     });
 }
 
 #[test]
-fn a_batch_is_answered_in_its_order_by_every_spelling() {
+fn batch_is_answered_in_order_on_every_protocol() {
     bounded(20, || {
         let broker = broker();
         let batch = json!([
@@ -81,11 +81,11 @@ fn a_batch_is_answered_in_its_order_by_every_spelling() {
             17,
             request(2, "socket.nothing", Value::Null),
         ]);
-        for (spelling, mut client) in everyone(&broker) {
+        for (protocol, mut client) in all_clients(&broker) {
             client.send_json(&batch);
             let answers = client.read_json().unwrap();
             let seen: Vec<_> = answers.as_array().unwrap().iter().collect();
-            assert_eq!(seen.len(), 4, "{spelling}: {answers}");
+            assert_eq!(seen.len(), 4, "{protocol}: {answers}");
             assert_eq!((&seen[0]["id"], &seen[0]["result"]), (&json!("slow"), &json!([])));
             assert_eq!((&seen[1]["id"], &seen[1]["result"]), (&json!(1), &json!(256)));
             assert_eq!((&seen[2]["id"], &seen[2]["error"]["code"]), (&json!(null), &json!(-32600)));
@@ -95,41 +95,41 @@ fn a_batch_is_answered_in_its_order_by_every_spelling() {
 }
 
 #[test]
-fn answers_have_attachments_only_where_the_request_asked_for_them() {
+fn answers_have_attachments_only_on_request() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
         let plain = client.call("socket.inet_aton", json!(["1.2.3.4"]));
         assert_eq!((plain.result(), plain.attachments.len()), (&json!(base64([1, 2, 3, 4])), 0));
-        let asked = client.call_for_attachments("socket.inet_aton", json!(["1.2.3.4"]));
-        assert_eq!(asked.result(), &json!({ "attachment": 0 }));
-        assert_eq!(asked.attachments, [[1, 2, 3, 4]]);
+        let with_attachments = client.call_for_attachments("socket.inet_aton", json!(["1.2.3.4"]));
+        assert_eq!(with_attachments.result(), &json!({ "attachment": 0 }));
+        assert_eq!(with_attachments.attachments, [[1, 2, 3, 4]]);
         let again = client.call("socket.inet_aton", json!(["1.2.3.4"]));
         assert_eq!(again.attachments.len(), 0);
     });
 }
 
 #[test]
-fn a_session_asks_for_attachments_once() {
+fn session_can_request_attachments_for_all_answers() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
         client.call("session.open", json!({ "attachments": true })).result();
         assert_eq!(client.call("session.info", Value::Null).result()["attachments"], true);
-        let asked = client.call("socket.inet_aton", json!(["1.2.3.4"]));
-        assert_eq!(asked.result(), &json!({ "attachment": 0 }));
+        let with_attachments = client.call("socket.inet_aton", json!(["1.2.3.4"]));
+        assert_eq!(with_attachments.result(), &json!({ "attachment": 0 }));
         client.call("session.open", json!({ "attachments": false })).result();
         let plain = client.call("socket.inet_aton", json!(["1.2.3.4"]));
         assert_eq!(plain.result(), &json!(base64([1, 2, 3, 4])));
-        for (spelling, mut client) in everyone(&broker).into_iter().skip(1) {
+        for (protocol, mut client) in all_clients(&broker).into_iter().skip(1) {
             let fault = client.call("session.open", json!({ "attachments": true })).fault();
-            assert_eq!(fault.exception(), "ValueError", "{spelling}");
+            assert_eq!(fault.exception(), "ValueError", "{protocol}");
         }
     });
 }
 
 #[test]
-fn a_first_byte_of_no_spelling_ends_the_connection_and_nothing_else() {
+fn unknown_first_byte_ends_only_that_connection() {
     bounded(20, || {
         let broker = broker();
         for first in [b'x', b'"', b'1', 0, 0x16, 0x80, 0xff] {
@@ -142,7 +142,7 @@ fn a_first_byte_of_no_spelling_ends_the_connection_and_nothing_else() {
 }
 
 #[test]
-fn a_half_close_still_gets_the_answers() {
+fn half_close_still_receives_answers() {
     bounded(20, || {
         let broker = broker();
         let slow = || request("slow", "socket.poll", json!([[], 0.2]));
@@ -151,7 +151,7 @@ fn a_half_close_still_gets_the_answers() {
         client.wire.close_writing();
         assert_eq!(client.read_json().unwrap()["result"], json!([]));
         assert_eq!(client.read_json(), None);
-        // The last line needs no end.
+        // The last line can end without a newline.
         let mut client = broker.ndjson();
         client.send_json(&slow());
         client.send_text(&request("last", "socket.htons", json!([1])).to_string());
@@ -163,7 +163,7 @@ fn a_half_close_still_gets_the_answers() {
 }
 
 #[test]
-fn a_half_close_still_gets_the_answer_over_http() {
+fn half_close_still_receives_the_answer_over_http() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();
@@ -175,16 +175,16 @@ fn a_half_close_still_gets_the_answer_over_http() {
 }
 
 #[test]
-fn a_full_close_cancels_what_waits_and_closes_the_handles() {
+fn close_cancels_waiting_calls_and_closes_handles() {
     bounded(20, || {
         let broker = broker();
         let before = broker.idle_open_files();
         for index in 0..4 {
-            let (spelling, mut client) = everyone(&broker).swap_remove(index);
+            let (protocol, mut client) = all_clients(&broker).swap_remove(index);
             let (left, _) = client.call("socket.socketpair", Value::Null).handles();
             client.send_json(&request(7, "socket.recv", json!([left, 1])));
             pause(20);
-            assert!(broker.open_files() >= before + 3, "{spelling}");
+            assert!(broker.open_files() >= before + 3, "{protocol}");
             drop(client);
             broker.wait_for_open_files(before);
         }
@@ -192,7 +192,7 @@ fn a_full_close_cancels_what_waits_and_closes_the_handles() {
 }
 
 #[test]
-fn a_full_close_after_a_half_close_cancels_too() {
+fn close_after_half_close_cancels_waiting_calls() {
     bounded(20, || {
         let broker = broker();
         let before = broker.idle_open_files();
@@ -207,7 +207,7 @@ fn a_full_close_after_a_half_close_cancels_too() {
 }
 
 #[test]
-fn a_descriptor_beside_the_first_byte_is_not_lost_in_finding_the_spelling() {
+fn descriptor_with_the_first_byte_survives_protocol_detection() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -222,8 +222,8 @@ fn a_descriptor_beside_the_first_byte_is_not_lost_in_finding_the_spelling() {
 }
 
 #[test]
-fn socat_and_curl_are_clients() {
-    let test = "framings::socat_and_curl_are_clients";
+fn socat_and_curl_can_call_methods() {
+    let test = "framings::socat_and_curl_can_call_methods";
     if !program_or_skip("socat", test) || !program_or_skip("curl", test) {
         return;
     }
@@ -247,7 +247,7 @@ fn socat_and_curl_are_clients() {
 }
 
 #[test]
-fn a_message_that_comes_byte_by_byte_is_understood() {
+fn message_can_arrive_byte_by_byte() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();

@@ -1,5 +1,5 @@
-//! What the broker holds for a user in memory is counted, in whatever form it came: before it is decoded,
-//! while it is not yet whole or not yet read, and while no connection is left.
+//! The broker counts the memory that it holds for a user, in every form: before a message is decoded, while it
+//! is incomplete or unread, and after the last connection.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::broker::{broker, limited};
 
 const HEAD: &str = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
 
-/// A restriction of about this number of bytes.
+/// Returns a restriction of about this size.
 fn restriction(bytes: usize) -> Value {
     let paths = (0..bytes / 1000).map(|number| format!("/{number:0900}"));
     let paths: Vec<_> = paths.collect();
@@ -20,7 +20,7 @@ fn restriction(bytes: usize) -> Value {
 }
 
 #[test]
-fn restrictions_are_counted_over_sessions_and_released_with_the_last_one() {
+fn restrictions_are_counted_per_user_until_the_last_session_ends() {
     bounded(60, || {
         for limit in ["restriction_bytes_per_user", "restriction_bytes_in_all"] {
             let broker = limited(&[(limit, 100_000)]);
@@ -31,7 +31,7 @@ fn restrictions_are_counted_over_sessions_and_released_with_the_last_one() {
             let mut child = restriction(60_000);
             child["linger"] = json!(0);
             assert_eq!(second.call("session.open", child).fault().limit(), limit);
-            // What was refused is not held, and a clone shares what its parent has.
+            // A refused restriction is not held, and a clone shares the restrictions of its parent.
             second.call("session.restrict", restriction(20_000)).result();
             let token = first.call("session.clone", Value::Null).result()["token"].clone();
             let mut clone = broker.lsp();
@@ -51,7 +51,7 @@ fn restrictions_are_counted_over_sessions_and_released_with_the_last_one() {
 }
 
 #[test]
-fn names_and_paths_of_restrictions_have_a_maximal_length() {
+fn restriction_names_and_paths_have_a_length_limit() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -68,11 +68,11 @@ fn names_and_paths_of_restrictions_have_a_maximal_length() {
     });
 }
 
-/// Leaves an unread answer of about this size in an open session that outlives its connection.
+/// Leaves an unread answer of about this size in a session that outlives its connection.
 fn leave_answer(broker: &Daemon, bytes: usize) -> (Value, u64, u64) {
     let mut client = broker.lsp();
     let opened = client.call("session.open", json!([60])).result().clone();
-    // Every unknown handle comes back, with POLLNVAL.
+    // The answer has every unknown handle, with POLLNVAL.
     let fds = vec![(1_u64 << 40, 1); bytes / 18];
     let id = client.send("socket.poll", json!([fds]));
     assert!(client.wire.receives_within(Duration::from_mins(1)));
@@ -83,13 +83,13 @@ fn state(broker: &Daemon, (token, connection, id): &(Value, u64, u64)) -> Value 
     let mut client = broker.lsp();
     client.call("session.attach", json!([token])).result();
     let resolved = client.call("call.resolve", json!([connection, id]));
-    // Else the answer to this call is kept in its place.
+    // Otherwise the broker would retain the answer to this call instead.
     client.call("session.close", Value::Null).result();
     resolved.result()["state"].clone()
 }
 
 #[test]
-fn kept_answers_are_counted_over_sessions_without_connections() {
+fn retained_answers_are_counted_across_sessions_without_connections() {
     bounded(60, || {
         for limit in ["resolve_kept_bytes_per_user", "resolve_kept_bytes_in_all"] {
             let broker = limited(&[(limit, 50_000)]);
@@ -97,7 +97,7 @@ fn kept_answers_are_counted_over_sessions_without_connections() {
             let second = leave_answer(&broker, 30_000);
             assert_eq!(state(&broker, &second), "unknown", "{limit}");
             assert_eq!(state(&broker, &first), "answered", "{limit}");
-            // What was asked for is not kept any longer.
+            // An answer that was returned is not retained any longer.
             until("the first session has ended", || {
                 let third = leave_answer(&broker, 30_000);
                 state(&broker, &third) == "answered"
@@ -107,7 +107,7 @@ fn kept_answers_are_counted_over_sessions_without_connections() {
 }
 
 #[test]
-fn a_body_in_chunks_of_one_byte_takes_no_more_than_its_length() {
+fn body_in_one_byte_chunks_uses_memory_of_its_length() {
     bounded(120, || {
         let broker = broker();
         let mut client = broker.http();
@@ -126,13 +126,13 @@ fn a_body_in_chunks_of_one_byte_takes_no_more_than_its_length() {
         let end = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         client.wire.send(end.as_bytes(), &[]).unwrap();
         assert_eq!(client.read_json().unwrap()["result"], 256);
-        // A million bytes, at most twice, and what the allocator keeps.
+        // A million bytes, at most twice, plus what the allocator retains.
         assert!(most < 12 << 20, "{most}");
     });
 }
 
 #[test]
-fn bodies_in_chunks_are_counted_as_they_grow() {
+fn chunked_bodies_are_counted_as_they_grow() {
     bounded(60, || {
         let broker = limited(&[("buffered_bytes_per_user", 300_000)]);
         let mut second = broker.http();
@@ -140,7 +140,7 @@ fn bodies_in_chunks_are_counted_as_they_grow() {
         let head = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
         second.wire.send(head.as_bytes(), &[]).unwrap();
         for _ in 0..3 {
-            // The answer may come before all of it is read.
+            // The answer can arrive before the whole body is read.
             second.wire.send(chunk.as_bytes(), &[]).ok();
         }
         assert_eq!(second.read().unwrap().status, 503);
@@ -148,12 +148,12 @@ fn bodies_in_chunks_are_counted_as_they_grow() {
 }
 
 #[test]
-fn a_message_of_too_many_values_is_refused_before_it_is_decoded() {
+fn message_with_too_many_values_is_refused_before_decoding() {
     bounded(60, || {
         let broker = limited(&[("message_values", 100)]);
         let mut client = broker.lsp();
         let values = |count: usize| json!([vec![1; count]]);
-        // Two brackets of the message and its parameters, three commas of the message.
+        // Two for the brackets of the message and its parameters, three for the commas of the message.
         let fits = client.call("socket.htons", values(95)).fault();
         assert_eq!(fits.kind().1, "argument");
         let refused = client.call("socket.htons", values(96)).fault();
@@ -170,7 +170,7 @@ fn a_message_of_too_many_values_is_refused_before_it_is_decoded() {
 }
 
 #[test]
-fn lists_of_one_call_are_counted_before_they_are_decoded() {
+fn list_parameters_are_counted_before_decoding() {
     bounded(60, || {
         let limits = [("message_buffers", 2), ("ancillary_items", 1), ("address_items", 4)];
         let broker = limited(&limits);
@@ -218,13 +218,13 @@ fn lists_of_one_call_are_counted_before_they_are_decoded() {
 }
 
 #[test]
-fn lists_of_calls_that_wait_are_counted_by_their_items() {
+fn list_parameters_of_waiting_calls_are_counted_by_item() {
     bounded(60, || {
         let broker = limited(&[("buffered_bytes_per_user", 1_000_000)]);
         let mut client = broker.lsp();
         let (left, right) = client.pair();
         let poll = json!([vec![(left, 1); 1000]]);
-        // Each is of ten kilobytes of text, and a thousand decoded items.
+        // Each has ten kilobytes of text and a thousand decoded items.
         let waiting: Vec<_> = (0..3).map(|_| client.send("socket.poll", poll.clone())).collect();
         let refused = client.call("socket.poll", poll.clone()).fault();
         assert_eq!(refused.limit(), "buffered_bytes_per_user");
@@ -237,11 +237,11 @@ fn lists_of_calls_that_wait_are_counted_by_their_items() {
 }
 
 #[test]
-fn unread_answers_are_counted_for_the_user() {
+fn unread_answers_are_counted_per_user() {
     bounded(60, || {
         let broker = limited(&[("buffered_bytes_per_user", 3_000_000)]);
         let one = broker.lsp().call("rpc.discover", Value::Null).json.to_string().len();
-        // Several times what the kernel holds for a peer.
+        // Several times the size of the kernel's socket buffers.
         let batch = vec![request(1, "rpc.discover", Value::Null); 2_000_000 / one + 1];
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
         first.send_json(&batch.clone().into());
@@ -253,7 +253,7 @@ fn unread_answers_are_counted_for_the_user() {
     });
 }
 
-/// `struct tpacket_req` with this number of blocks of a page, each with one frame of this size.
+/// Encodes a `struct tpacket_req` with this number of one-page blocks, each with one frame of this size.
 fn ring(blocks: u32, frame: u32) -> Value {
     let page = if blocks == 0 { 0 } else { 4096 };
     let words = [page, blocks, frame.min(page * 2), blocks];
@@ -281,7 +281,7 @@ fn kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed() {
                 (refused.limit(), refused.data.call.as_deref()),
                 (limit, Some("setsockopt"))
             );
-            // What the kernel refuses takes nothing: a frame larger than its block.
+            // A ring that the kernel refuses is not counted: a frame larger than its block.
             for _ in 0..3 {
                 let wrong = set(&mut client, second, receive, ring(40, 2 * PAGE)).fault();
                 assert_eq!(wrong.data.name.as_deref(), Some("EINVAL"));
@@ -290,7 +290,7 @@ fn kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed() {
             let duplicate = client.call("socket.dup", json!([first])).handle();
             client.call("socket.close", json!([first])).result();
             assert_eq!(set(&mut client, third, receive, ring(40, PAGE)).fault().limit(), limit);
-            // Without blocks a ring is freed.
+            // A ring without blocks frees the memory.
             set(&mut client, duplicate, receive, ring(0, 0)).result();
             set(&mut client, third, receive, ring(40, PAGE)).result();
             client.call("socket.close", json!([second])).result();

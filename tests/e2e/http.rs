@@ -1,4 +1,4 @@
-//! HTTP on the control socket: statuses, keep-alive, batches, sessions.
+//! HTTP on the broker's socket: statuses, keep-alive, batches and sessions.
 
 use serde_json::{Value, json};
 use sockbroker_test_support::http::Response;
@@ -10,19 +10,19 @@ use crate::broker::{broker, limited};
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 #[test]
-fn the_document_is_served_where_openrpc_clients_look() {
+fn openrpc_document_is_served_at_its_standard_path() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();
         let response = client.request("GET /openrpc.json", &[], b"");
         assert_eq!((response.status, response.field("content-type")), (200, Some(JSON[0].1)));
-        let told = client.call("rpc.discover", Value::Null);
-        assert_eq!(response.json(), *told.result());
+        let reported = client.call("rpc.discover", Value::Null);
+        assert_eq!(response.json(), *reported.result());
     });
 }
 
 #[test]
-fn what_is_no_call_gets_its_status_and_the_connection_goes_on() {
+fn invalid_http_request_returns_a_status_and_keeps_the_connection() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();
@@ -45,7 +45,7 @@ fn what_is_no_call_gets_its_status_and_the_connection_goes_on() {
             let response = client.request(line, fields, body.as_bytes());
             assert_eq!(response.status, status, "{line} {fields:?}");
             assert_eq!(response.field("allow").is_some(), status == 405, "{line}");
-            assert!(!response.body.is_empty(), "{line} says no reason");
+            assert!(!response.body.is_empty(), "{line} returns no reason");
         }
         let fields = [("content-type", "Application/JSON; charset=utf-8")];
         let response = client.request("POST /", &fields, body.as_bytes());
@@ -54,7 +54,7 @@ fn what_is_no_call_gets_its_status_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_body_over_frame_bytes_is_413() {
+fn body_over_frame_bytes_returns_413() {
     bounded(20, || {
         let broker = limited(&[("frame_bytes", 70_000), ("receive_bytes", 1000)]);
         let body = |length: usize| {
@@ -71,15 +71,15 @@ fn a_body_over_frame_bytes_is_413() {
 }
 
 #[test]
-fn a_kept_connection_keeps_its_handles_and_a_new_one_has_none() {
+fn keep_alive_connection_keeps_handles_and_a_new_one_has_none() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();
         let (left, right) = client.call("socket.socketpair", Value::Null).handles();
         client.call("socket.send", json!([left, "aGk="])).result();
         assert_eq!(client.call("socket.recv", json!([right, 9])).result()["data"], "aGk=");
-        let stranger = broker.http().call("socket.recv", json!([right, 9])).fault();
-        assert_eq!(stranger.kind(), (4000, "handle"));
+        let other_user = broker.http().call("socket.recv", json!([right, 9])).fault();
+        assert_eq!(other_user.kind(), (4000, "handle"));
         let last = [JSON[0], ("connection", "close")];
         assert_eq!(client.request("POST /", &last, b"{}").json()["error"]["code"], -32600);
         assert!(client.read().is_none());
@@ -87,7 +87,7 @@ fn a_kept_connection_keeps_its_handles_and_a_new_one_has_none() {
 }
 
 #[test]
-fn notifications_alone_have_no_body() {
+fn notifications_return_no_body() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();
@@ -96,14 +96,14 @@ fn notifications_alone_have_no_body() {
             let response = client.post(&message, &[]);
             assert_eq!((response.status, response.body.len()), (204, 0), "{message}");
         }
-        // A notification that waits is not answered either, and ends before the response.
+        // A waiting notification is not answered either, and ends before the response.
         let slow = notification("socket.poll", json!([[], 0.1]));
         assert_eq!(client.post(&slow, &[]).status, 204);
     });
 }
 
 #[test]
-fn the_session_field_names_the_session_of_a_request() {
+fn session_header_field_selects_the_session() {
     bounded(20, || {
         let broker = broker();
         let mut keeper = broker.lsp();
@@ -113,7 +113,7 @@ fn the_session_field_names_the_session_of_a_request() {
         let with = |client: &mut HttpClient, token: &str, method: &str, params| -> Response {
             client.post(&request(1, method, params), &[("sockbroker-session", token)])
         };
-        // Each on a connection of its own, as programs without keep-alive do.
+        // Each request on a new connection, as programs without keep-alive do.
         let sent = with(&mut broker.http(), token, "socket.send", json!([left, "aGk="]));
         assert_eq!(sent.json()["result"], 2);
         let received = with(&mut broker.http(), token, "socket.recv", json!([right, 9]));
@@ -130,7 +130,7 @@ fn the_session_field_names_the_session_of_a_request() {
 }
 
 #[test]
-fn a_broken_request_is_400_or_the_end() {
+fn malformed_http_request_returns_400_or_ends_the_connection() {
     bounded(20, || {
         let broker = broker();
         for text in [
@@ -157,7 +157,7 @@ fn a_broken_request_is_400_or_the_end() {
 }
 
 #[test]
-fn calls_of_one_body_are_json_rpc_errors_and_not_statuses() {
+fn failed_calls_are_json_rpc_errors_with_status_200() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();
@@ -177,7 +177,7 @@ fn calls_of_one_body_are_json_rpc_errors_and_not_statuses() {
 }
 
 #[test]
-fn bodies_may_come_in_chunks_and_after_a_question() {
+fn chunked_bodies_and_expect_100_continue_are_accepted() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();
@@ -188,7 +188,7 @@ fn bodies_may_come_in_chunks_and_after_a_question() {
         let text = format!("{head}transfer-encoding: chunked\r\n\r\n{chunks}");
         client.wire.send(text.as_bytes(), &[]).unwrap();
         assert_eq!(client.read_json().unwrap()["result"], 256);
-        // As curl asks before it sends a large body.
+        // curl sends this before a large body.
         let text = format!("{head}expect: 100-continue\r\ncontent-length: {}\r\n\r\n", body.len());
         client.wire.send(text.as_bytes(), &[]).unwrap();
         assert_eq!(client.read().unwrap().status, 100);
@@ -198,7 +198,7 @@ fn bodies_may_come_in_chunks_and_after_a_question() {
 }
 
 #[test]
-fn requests_sent_at_once_are_answered_in_their_order() {
+fn pipelined_http_requests_are_answered_in_order() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.http();

@@ -1,8 +1,8 @@
-//! Calls on `AF_UNIX` sockets are made as the caller: paths are open as they are to it, and the other
-//! end is told who it is.
+//! Calls on `AF_UNIX` sockets run with the caller's identity: the kernel checks paths against the caller, and
+//! reports the caller to the peer.
 //!
-//! The callers here are root in other groups than the broker: the built-in rule lets them do
-//! everything, and yet they are somebody else than the broker.
+//! The callers in these tests are root with other groups than the broker: the built-in rule allows them
+//! everything, and their identity differs from the broker's.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -25,7 +25,7 @@ fn other_root() -> User {
     User::new(0, 0, &[GROUP])
 }
 
-/// A folder that everybody but root's privileges is kept out of.
+/// A folder that only a process with CAP_DAC_OVERRIDE can enter.
 fn folder_of_nobody() -> Folder {
     let folder = Folder::new();
     chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -37,8 +37,8 @@ fn client(broker: &Daemon) -> LspClient {
 }
 
 #[test]
-fn a_folder_that_is_closed_to_the_caller_stays_closed() {
-    if !other_users_or_skip("identity::a_folder_that_is_closed_to_the_caller_stays_closed") {
+fn unix_path_without_caller_access_is_refused() {
+    if !other_users_or_skip("identity::unix_path_without_caller_access_is_refused") {
         return;
     }
     bounded(20, || {
@@ -66,7 +66,7 @@ fn a_folder_that_is_closed_to_the_caller_stays_closed() {
         assert_eq!(*client.call("socket.connect_ex", json!([stream, inside])).result(), 13);
         assert!(receiver.recv(&mut [0; 8]).is_err(), "something arrived");
         assert!(!new.exists());
-        // The broker's own user may, as without a broker.
+        // The user of the broker can, as without a broker.
         let mut own = broker.lsp();
         let stream = own.call("socket.socket", json!(["AF_UNIX"])).handle();
         own.call("socket.connect", json!([stream, inside])).result();
@@ -74,15 +74,15 @@ fn a_folder_that_is_closed_to_the_caller_stays_closed() {
 }
 
 #[test]
-fn the_other_end_is_told_the_caller() {
-    if !other_users_or_skip("identity::the_other_end_is_told_the_caller") {
+fn peer_credentials_are_those_of_the_caller() {
+    if !other_users_or_skip("identity::peer_credentials_are_those_of_the_caller") {
         return;
     }
     bounded(20, || {
         let broker = broker().open_to_all();
         let folder = Folder::new();
         let mut client = client(&broker);
-        // To a server, to a client, and to whoever is handed one end of a pair.
+        // To a server, to a client, and to the receiver of one end of a pair.
         let listener = UnixListener::bind(folder.join("s")).unwrap();
         let connecting = client.call("socket.socket", json!(["AF_UNIX"])).handle();
         client.call("socket.connect", json!([connecting, folder.join("s")])).result();
@@ -102,15 +102,14 @@ fn the_other_end_is_told_the_caller() {
     });
 }
 
-/// `struct ucred`.
+/// Encodes a `struct ucred`.
 fn credentials(pid: u32, uid: u32, gid: u32) -> Value {
     json!([1, 2, base64([pid, uid, gid].map(u32::to_ne_bytes).concat())])
 }
 
 #[test]
-fn credentials_beside_a_message_are_the_callers_own_or_refused() {
-    if !other_users_or_skip("identity::credentials_beside_a_message_are_the_callers_own_or_refused")
-    {
+fn scm_credentials_are_those_of_the_caller_or_refused() {
+    if !other_users_or_skip("identity::scm_credentials_are_those_of_the_caller_or_refused") {
         return;
     }
     bounded(20, || {
@@ -135,7 +134,7 @@ fn credentials_beside_a_message_are_the_callers_own_or_refused() {
         assert_eq!(refused.errno(), "EINVAL");
         let file = fs::File::open("/etc/hostname").unwrap();
         let file = [file.as_fd()];
-        // Given, and without being asked: the process is the broker's, which does the sending.
+        // Explicit, and added by the kernel: the process ID is the broker's, which sends.
         client.call("socket.sendmsg", json!([left, ["aGk="], [credentials(own, 0, 0)]])).result();
         client.call("socket.send", json!([left, "aGk="])).result();
         client.call("socket.sendall", json!([left, "aGk="])).result();
@@ -153,8 +152,8 @@ fn credentials_beside_a_message_are_the_callers_own_or_refused() {
 }
 
 #[test]
-fn a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds() {
-    let test = "identity::a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds";
+fn bound_path_belongs_to_the_caller_and_connect_timeout_applies() {
+    let test = "identity::bound_path_belongs_to_the_caller_and_connect_timeout_applies";
     if !other_users_or_skip(test) {
         return;
     }
@@ -181,7 +180,7 @@ fn a_bound_path_is_the_callers_and_the_timeout_of_a_blocking_connect_holds() {
     });
 }
 
-/// A file system that never answers (`fuse(4)`): whoever asks for a path in it waits.
+/// A file system that never answers (`fuse(4)`): every access to a path in it blocks.
 struct Stuck {
     folder: Folder,
     _device: fs::File,
@@ -217,8 +216,8 @@ impl Drop for Stuck {
 }
 
 #[test]
-fn a_path_that_does_not_answer_holds_up_its_caller_alone() {
-    let test = "identity::a_path_that_does_not_answer_holds_up_its_caller_alone";
+fn hanging_path_blocks_only_its_caller() {
+    let test = "identity::hanging_path_blocks_only_its_caller";
     if !other_users_or_skip(test) {
         return;
     }
@@ -233,7 +232,7 @@ fn a_path_that_does_not_answer_holds_up_its_caller_alone() {
                 client.send("socket.connect", json!([stream, stuck.path()]))
             };
             let held = [connect(&mut caller, Value::Null), connect(&mut caller, Value::Null)];
-            // All places are taken: even a pair has to wait, and nothing but such calls.
+            // All threads are in use: even socketpair waits, but no other kind of call.
             let waiting = caller.send("socket.socketpair", Value::Null);
             caller.expect_silence_for(200);
             caller.expect_service();

@@ -1,4 +1,4 @@
-//! The server within this process, with methods that only a test has.
+//! Runs the server in the test process, with additional methods for tests.
 
 use std::future::Ready;
 use std::os::unix::net::UnixStream;
@@ -20,20 +20,20 @@ use sockbrokerd::transport::server::Server;
 use sockbrokerd::transport::shutdown::ShutdownSwitch;
 use tokio::net::UnixListener;
 
-/// A server on a thread of its own; it ends on drop.
+/// A server on its own thread. Dropping it stops the server.
 #[derive(Debug)]
 pub(crate) struct InProcess {
     folder: Folder,
     switch: Option<ShutdownSwitch>,
     thread: Option<JoinHandle<()>>,
-    /// How many calls of `test_arrive` have begun.
+    /// The number of calls of `test_arrive` that have started.
     pub(crate) arrived: Arc<AtomicU64>,
-    /// How many of them came out of order.
+    /// The number of these calls that started out of order.
     pub(crate) misplaced: Arc<AtomicU64>,
 }
 
 impl InProcess {
-    /// Starts one.
+    /// Starts a server with these limits.
     pub(crate) fn start(limits: Limits) -> Self {
         let folder = Folder::new();
         let path = folder.join("socket");
@@ -60,12 +60,12 @@ impl InProcess {
         Self { folder, switch: Some(switch), thread: Some(thread), arrived, misplaced }
     }
 
-    /// A bare connection.
+    /// Connects without a client.
     pub(crate) fn connect(&self) -> UnixStream {
         UnixStream::connect(self.folder.join("socket")).unwrap()
     }
 
-    /// A connection with LSP framing.
+    /// Connects with LSP framing.
     pub(crate) fn lsp(&self) -> LspClient {
         LspClient::over(self.connect())
     }
@@ -77,13 +77,13 @@ impl Drop for InProcess {
             switch.begin(Duration::ZERO);
         }
         if let Some(thread) = self.thread.take() {
-            // A failure there shows in the test; here it would hide it.
+            // The test reports a failure of the server; a panic here would hide it.
             thread.join().ok();
         }
     }
 }
 
-/// Panics of every sort, and a call that notes when it begins.
+/// Methods that panic in several ways, and a method that records when it starts.
 fn add_test_methods(
     table: &mut MethodTableBuilder,
     arrived: Arc<AtomicU64>,
@@ -106,7 +106,7 @@ fn add_test_methods(
             if arrived.fetch_add(1, Ordering::SeqCst) != number {
                 misplaced.fetch_add(1, Ordering::SeqCst);
             }
-            // Every other call waits, so that answers overtake each other.
+            // Every second call waits, so that answers overtake each other.
             if number.is_multiple_of(2) {
                 tokio::time::sleep(Duration::from_millis(number % 7)).await;
             }

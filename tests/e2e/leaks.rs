@@ -1,4 +1,4 @@
-//! Thousands of failures in no order leave nothing behind.
+//! Thousands of failures in random order leak nothing.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +13,7 @@ use crate::broker::broker;
 
 const ROUNDS: u32 = 2500;
 
-/// Numbers without order, the same in every run (xorshift, G. Marsaglia 2003).
+/// Pseudo-random numbers, the same in every run (xorshift, G. Marsaglia 2003).
 struct Numbers(u64);
 
 impl Numbers {
@@ -25,8 +25,8 @@ impl Numbers {
     }
 }
 
-/// A connection that lives through the failures, and what they are made of.
-struct Scene {
+/// A broker, a connection that survives the failures, and the state to provoke them.
+struct Fixture {
     broker: Daemon,
     client: LspClient,
     left: u64,
@@ -36,12 +36,12 @@ struct Scene {
     numbers: Numbers,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let broker = broker();
         let mut client = broker.lsp();
         let (left, right) = client.pair();
-        // What is made once, such as registrations with the event loop, is there from now on.
+        // Warm up: one-time resources, such as registrations with the event loop, exist from now on.
         let first = client.send("socket.recvmsg", json!([right, 9, 100]));
         client.call("socket.send", json!([left, "aGk="])).result();
         client.answer(first).result();
@@ -50,8 +50,7 @@ impl Scene {
         Self { broker, client, left, right, file, socket, numbers: Numbers(0x5eed) }
     }
 
-    /// A request of the connection that lives, refused in one of many ways, with descriptors beside
-    /// it that nobody takes.
+    /// Sends a request on the surviving connection that is refused in one of many ways, with unused descriptors.
     fn refused(&mut self) {
         let (left, right) = (self.left, self.right);
         let item = |count: u32| json!([1, 1, { "descriptors": count }]);
@@ -82,13 +81,16 @@ impl Scene {
         ];
         let (method, params) = calls[self.numbers.below(calls.len())].clone();
         let count = self.numbers.below(4);
-        let beside: Vec<BorrowedFd<'_>> = vec![self.file.as_fd(); count];
-        let answer =
-            self.client.call_with_parts(method, params.clone(), RequestParts::descriptors(&beside));
+        let descriptors: Vec<BorrowedFd<'_>> = vec![self.file.as_fd(); count];
+        let answer = self.client.call_with_parts(
+            method,
+            params.clone(),
+            RequestParts::descriptors(&descriptors),
+        );
         assert!(answer.is_fault(), "{method} {params}");
     }
 
-    /// A receive of descriptors that is cancelled, before or after they came.
+    /// Cancels a receive of descriptors, before or after they arrive.
     fn cancelled(&mut self) {
         let id = self.client.send("socket.recvmsg", json!([self.right, 9, 100]));
         let late = self.numbers.below(2) == 0;
@@ -107,51 +109,51 @@ impl Scene {
 
     fn send_descriptor(&mut self) {
         let params = json!([self.left, ["aGk="], [[1, 1, { "descriptors": 1 }]]]);
-        let beside = [self.file.as_fd()];
+        let descriptors = [self.file.as_fd()];
         self.client
-            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&beside))
+            .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&descriptors))
             .result();
     }
 
-    /// A connection of its own that comes to a bad end.
+    /// Opens a connection that ends abnormally.
     fn dropped(&mut self) {
         let mut client = self.broker.lsp();
-        let beside = [self.socket.as_fd(), self.file.as_fd()];
+        let descriptors = [self.socket.as_fd(), self.file.as_fd()];
         let call = request(1, "socket.fromfd", Value::Null).to_string();
         let frame = LspClient::frame(&call, Some(&[b"attached"]), 2);
         match self.numbers.below(8) {
-            // In the middle of a frame, with its descriptors.
+            // Ends within a frame that has descriptors.
             0 => {
                 let cut = 1 + self.numbers.below(frame.len() - 1);
-                client.wire.send(&frame[..cut], &beside).unwrap();
+                client.wire.send(&frame[..cut], &descriptors).unwrap();
             }
-            // Fewer than announced.
-            1 => client.wire.send(&frame, &beside[..1]).unwrap(),
-            // More than announced, and more than anybody would.
+            // Fewer descriptors than announced.
+            1 => client.wire.send(&frame, &descriptors[..1]).unwrap(),
+            // More descriptors than announced, and more than the kernel passes at once.
             2 => client
                 .wire
                 .send(&LspClient::frame(&call, None, 0), &[self.file.as_fd(); 253])
                 .unwrap(),
-            // With handles, and calls that wait.
+            // With open handles and waiting calls.
             3 => {
                 let (left, right) = client.pair();
                 client.send("socket.recv", json!([left, 1]));
                 client.send("socket.recvmsg", json!([right, 1, 100]));
             }
-            // With answers that are not read.
+            // With unread answers.
             4 => {
                 for _ in 0..20 {
                     client.send("socket.socketpair", json!({ "want_fd": true }));
                 }
             }
-            // In a session that was opened and cloned.
+            // In an opened and cloned session.
             5 => {
                 client.call("session.open", Value::Null).result();
                 client.pair();
                 let cloned = client.call("session.clone", Value::Null).result()["token"].clone();
                 self.broker.lsp().call("session.attach", json!([cloned])).result();
             }
-            // In another spelling.
+            // On another protocol.
             6 => {
                 let mut client = self.broker.ndjson();
                 client.call("socket.socketpair", Value::Null).result();
@@ -167,29 +169,29 @@ impl Scene {
 }
 
 #[test]
-fn thousands_of_failures_leave_no_descriptor_behind() {
+fn thousands_of_failures_leak_no_descriptors() {
     bounded(60, || {
-        let mut scene = Scene::new();
-        let before = scene.broker.idle_open_files();
+        let mut fixture = Fixture::new();
+        let before = fixture.broker.idle_open_files();
         for _ in 0..ROUNDS {
-            match scene.numbers.below(4) {
-                0 => scene.cancelled(),
-                1 => scene.dropped(),
-                _ => scene.refused(),
+            match fixture.numbers.below(4) {
+                0 => fixture.cancelled(),
+                1 => fixture.dropped(),
+                _ => fixture.refused(),
             }
         }
-        scene.broker.wait_for_open_files(before);
-        scene.client.expect_service();
-        scene.client.expect_silence_for(50);
-        let params = json!([scene.left, "aGk="]);
-        scene.client.call("socket.send", params).result();
-        let came = scene.client.call("socket.recv", json!([scene.right, 9]));
+        fixture.broker.wait_for_open_files(before);
+        fixture.client.expect_service();
+        fixture.client.expect_silence_for(50);
+        let params = json!([fixture.left, "aGk="]);
+        fixture.client.call("socket.send", params).result();
+        let came = fixture.client.call("socket.recv", json!([fixture.right, 9]));
         assert_eq!(came.data(), b"hi");
     });
 }
 
 #[test]
-fn sockets_that_come_and_go_cost_no_memory() {
+fn opening_and_closing_sockets_leaks_no_memory() {
     bounded(30, || {
         let broker = broker();
         let mut client = broker.lsp();

@@ -1,7 +1,7 @@
-//! Every limit has a name, and crossing it is an error that says the name: promise 7.
+//! Exceeding a limit returns an error with the name of the limit (promise 7 of PROTOCOL.md).
 //!
-//! Limits of a theme are crossed beside it: sending in `backpressure`, `call.resolve` in `resolve`,
-//! the name service in `names`, the end in `shutdown`.
+//! Limits of one theme are tested with it: sending in `backpressure`, `call.resolve` in `resolve`, the
+//! resolver in `names`, the shutdown in `shutdown`.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -16,8 +16,8 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 
 use crate::broker::{broker, limited};
 
-/// Every limit, and where it is crossed.
-const CROSSED: [(&str, &str); 61] = [
+/// Every limit, with the modules that exceed it.
+const EXCEEDED_BY: [(&str, &str); 61] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -82,13 +82,13 @@ const CROSSED: [(&str, &str); 61] = [
 ];
 
 #[test]
-fn every_limit_of_the_broker_is_crossed_by_a_test() {
+fn every_limit_is_exceeded_by_a_test() {
     bounded(20, || {
         let broker = limited(&[("handles", 77)]);
         let answer = broker.lsp().call("session.limits", Value::Null);
         let limits = answer.result().as_object().unwrap();
-        let told: BTreeSet<&str> = limits.keys().map(String::as_str).collect();
-        assert_eq!(told, CROSSED.iter().map(|(name, _)| *name).collect());
+        let reported: BTreeSet<&str> = limits.keys().map(String::as_str).collect();
+        assert_eq!(reported, EXCEEDED_BY.iter().map(|(name, _)| *name).collect());
         assert_eq!(limits["handles"]["value"], 77);
         for (name, limit) in limits {
             let unit = limit["unit"].as_str().unwrap();
@@ -99,7 +99,7 @@ fn every_limit_of_the_broker_is_crossed_by_a_test() {
 }
 
 #[test]
-fn a_head_over_head_bytes_ends_the_connection() {
+fn head_over_head_bytes_ends_the_connection() {
     bounded(20, || {
         let broker = limited(&[("head_bytes", 64)]);
         let message = request(1, "socket.htons", json!([1])).to_string();
@@ -113,7 +113,7 @@ fn a_head_over_head_bytes_ends_the_connection() {
         assert_eq!(*client.answer(1).result(), 256);
         client.wire.send(format!("{}{message}", head(65)).as_bytes(), &[]).unwrap();
         client.expect_end();
-        // No end in sight is enough.
+        // A head without an end is enough.
         let mut client = broker.lsp();
         client.wire.send(&[b'C'; 64], &[]).unwrap();
         client.expect_end();
@@ -121,7 +121,7 @@ fn a_head_over_head_bytes_ends_the_connection() {
 }
 
 #[test]
-fn a_frame_or_a_line_over_frame_bytes_ends_the_connection() {
+fn frame_or_line_over_frame_bytes_ends_the_connection() {
     bounded(20, || {
         let broker = limited(&[("frame_bytes", 70_000), ("receive_bytes", 1000)]);
         let message = request(1, "socket.htons", json!([1])).to_string();
@@ -142,11 +142,11 @@ fn a_frame_or_a_line_over_frame_bytes_ends_the_connection() {
 }
 
 #[test]
-fn an_answer_over_frame_bytes_is_an_error_that_says_so() {
+fn answer_over_frame_bytes_returns_limit_error() {
     bounded(20, || {
         let broker = limited(&[("frame_bytes", 66_000), ("receive_bytes", 100)]);
         let mut client = broker.lsp();
-        // POLLNVAL makes the answer longer than the request.
+        // The POLLNVAL entries make the answer longer than the request.
         let fault = client.call("socket.poll", json!([vec![(5, 0); 10_000]])).fault();
         assert_eq!((fault.limit(), fault.data.call.as_deref()), ("frame_bytes", Some("poll")));
         let constants = |id: u64| request(id, "socket.constants", Value::Null);
@@ -165,7 +165,7 @@ fn an_answer_over_frame_bytes_is_an_error_that_says_so() {
 }
 
 #[test]
-fn attachments_bounds_both_directions() {
+fn attachments_limit_applies_in_both_directions() {
     bounded(20, || {
         let broker = limited(&[("attachments", 2)]);
         let mut client = broker.lsp();
@@ -173,7 +173,7 @@ fn attachments_bounds_both_directions() {
         for data in [b"a", b"b", b"c"] {
             client.call("socket.send", json!([left, base64(data)])).result();
         }
-        // An answer puts what goes over it into the JSON.
+        // Bytes beyond the limit are in the JSON of the answer.
         let answer = client.call_for_attachments("socket.recvmmsg", json!([right, 9, 9]));
         assert_eq!(answer.attachments, [b"a", b"b"]);
         assert_eq!(answer.result()[2]["data"], base64("c"));
@@ -195,7 +195,7 @@ fn attachments_bounds_both_directions() {
 }
 
 #[test]
-fn descriptors_bounds_what_a_frame_announces_and_what_comes_unannounced() {
+fn descriptors_limit_applies_to_announced_and_unannounced_descriptors() {
     bounded(20, || {
         let broker = limited(&[("descriptors", 2)]);
         let null = std::fs::File::open("/dev/null").unwrap();
@@ -221,7 +221,7 @@ fn descriptors_bounds_what_a_frame_announces_and_what_comes_unannounced() {
 }
 
 #[test]
-fn a_batch_over_batch_calls_is_refused_whole() {
+fn batch_over_batch_calls_is_refused_as_a_whole() {
     bounded(20, || {
         let broker = limited(&[("batch_calls", 3)]);
         let mut client = broker.lsp();
@@ -237,7 +237,7 @@ fn a_batch_over_batch_calls_is_refused_whole() {
 }
 
 #[test]
-fn the_call_over_calls_in_flight_is_refused_and_those_that_need_not_wait_are_served() {
+fn call_over_calls_in_flight_is_refused_and_immediate_calls_are_served() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -246,7 +246,7 @@ fn the_call_over_calls_in_flight_is_refused_and_those_that_need_not_wait_are_ser
         let ids: Vec<u64> = (0..256).map(|_| client.send("socket.recv", receive.clone())).collect();
         let refused = client.call("socket.recv", receive.clone()).fault();
         assert_eq!(refused.limit(), "calls_in_flight");
-        // A notification that would wait is refused in silence.
+        // A notification that would wait is refused without an answer.
         client.notify("socket.recv", receive.clone());
         client.expect_service();
         client.call("socket.send", json!([right, base64(vec![1; 256])])).result();
@@ -260,7 +260,7 @@ fn the_call_over_calls_in_flight_is_refused_and_those_that_need_not_wait_are_ser
 }
 
 #[test]
-fn a_silent_connection_ends_after_detect_seconds() {
+fn silent_connection_ends_after_detect_seconds() {
     bounded(20, || {
         let broker = limited(&[("detect_seconds", 3)]);
         let mut idle = broker.lsp();
@@ -268,19 +268,19 @@ fn a_silent_connection_ends_after_detect_seconds() {
         let (mut silent, mut half) = (broker.lsp(), broker.http());
         half.wire.send(b"POST / HTTP/1.1\r\n", &[]).unwrap();
         silent.expect_end();
-        // 408, or nothing at all.
+        // Status 408, or no answer.
         if let Some(response) = half.read() {
             assert_eq!(response.status, 408);
             assert!(half.read().is_none());
         }
-        // Whoever has spoken may be silent for as long as he likes.
+        // A connection that has sent a message can be silent for any time.
         pause(300);
         idle.expect_service();
     });
 }
 
 #[test]
-fn connections_over_their_limits_are_closed_at_once() {
+fn connections_over_their_limits_are_closed_immediately() {
     bounded(20, || {
         for name in ["connections", "connections_per_user"] {
             let broker = limited(&[(name, 2), ("connections_reserved", 0)]);
@@ -293,7 +293,7 @@ fn connections_over_their_limits_are_closed_at_once() {
             first.expect_service();
             assert!(broker.log().contains(name), "{}", broker.log());
             drop(second);
-            until("there is room again", || {
+            until("the broker accepts connections again", || {
                 let mut third = broker.ndjson();
                 third.wire.send(b"{}\n", &[]).is_ok() && third.read_json().is_some()
             });
@@ -302,11 +302,11 @@ fn connections_over_their_limits_are_closed_at_once() {
 }
 
 #[test]
-fn the_log_has_few_lines_about_connections_that_are_refused() {
+fn refused_connections_are_logged_at_a_limited_rate() {
     bounded(60, || {
         let limits = [("connections_per_user", 2), ("refusal_lines_per_minute", 2)];
         let mut broker = limited(&limits);
-        // Behind the connection of the start, which then can only end.
+        // After the connection of the start-up check, which is closed by then.
         broker.lsp().expect_service();
         broker.idle_open_files();
         let mut held = [broker.lsp(), broker.lsp()];
@@ -319,7 +319,7 @@ fn the_log_has_few_lines_about_connections_that_are_refused() {
         until("the broker has ended", || broker.process().ended().is_some());
         let log = broker.log();
         let lines = log.lines().filter(|line| line.contains("connections_per_user")).count();
-        // Three, or a few more if another minute has begun meanwhile.
+        // Three, or a few more if another minute has begun.
         assert!((3..=9).contains(&lines), "{log}");
         assert!(
             log.contains("more connections refused (limit connections_per_user, uid "),
@@ -329,10 +329,10 @@ fn the_log_has_few_lines_about_connections_that_are_refused() {
 }
 
 #[test]
-fn the_brokers_own_user_has_reserved_connections_and_no_more() {
+fn connections_are_reserved_for_the_user_of_the_broker() {
     bounded(20, || {
         let broker = limited(&[("connections", 1), ("connections_reserved", 2)]);
-        // Behind the connection of the start, which then can only end.
+        // After the connection of the start-up check, which is closed by then.
         broker.lsp().expect_service();
         broker.idle_open_files();
         let mut clients: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
@@ -343,7 +343,7 @@ fn the_brokers_own_user_has_reserved_connections_and_no_more() {
 }
 
 #[test]
-fn the_brokers_own_user_has_reserved_sessions_and_no_more() {
+fn sessions_are_reserved_for_the_user_of_the_broker() {
     bounded(20, || {
         let broker = limited(&[("sessions", 1), ("sessions_reserved", 1)]);
         let mut clients: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
@@ -363,7 +363,7 @@ fn sessions_over_their_limits_are_refused() {
             let opened = first.call("session.open", Value::Null);
             assert_eq!(second.call("session.open", Value::Null).fault().limit(), limit);
             assert_eq!(first.call("session.clone", Value::Null).fault().limit(), limit);
-            // The same again is no further one, and implicit ones do not count.
+            // Opening an opened session again makes no further one, and implicit sessions are not counted.
             assert_eq!(first.call("session.open", Value::Null).result(), opened.result());
             second.call("socket.socket", Value::Null).handle();
             drop(first);
@@ -373,7 +373,7 @@ fn sessions_over_their_limits_are_refused() {
 }
 
 #[test]
-fn a_message_that_does_not_go_on_ends_the_connection_after_partial_seconds() {
+fn stalled_message_ends_the_connection_after_partial_seconds() {
     bounded(20, || {
         let broker = limited(&[("partial_seconds", 3)]);
         let message = request(1, "socket.htons", json!([1])).to_string();
@@ -399,7 +399,7 @@ fn a_message_that_does_not_go_on_ends_the_connection_after_partial_seconds() {
         };
         let mut clients = begun.map(begin);
         let mut slow = broker.ndjson();
-        // Whoever goes on is waited for, however slow.
+        // A slow sender that makes progress is not disconnected.
         for part in message.as_bytes().chunks(message.len() / 5) {
             slow.wire.send(part, &[]).unwrap();
             pause(800);
@@ -415,7 +415,7 @@ fn a_message_that_does_not_go_on_ends_the_connection_after_partial_seconds() {
 }
 
 #[test]
-fn sockets_over_handles_are_refused_whatever_makes_them() {
+fn sockets_over_handles_are_refused_by_every_method() {
     bounded(20, || {
         let broker = limited(&[("handles", 3)]);
         let mut client = broker.lsp();
@@ -425,7 +425,7 @@ fn sockets_over_handles_are_refused_whatever_makes_them() {
         let (left, right) = client.pair();
         let files = broker.idle_open_files();
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let beside = [ours.as_fd()];
+        let descriptors = [ours.as_fd()];
         for (method, params) in [
             ("socket.socket", Value::Null),
             ("socket.socketpair", Value::Null),
@@ -436,12 +436,12 @@ fn sockets_over_handles_are_refused_whatever_makes_them() {
             ("socket.create_connection", json!([address])),
         ] {
             let refused =
-                client.call_with_parts(method, params, RequestParts::descriptors(&beside));
+                client.call_with_parts(method, params, RequestParts::descriptors(&descriptors));
             assert_eq!(refused.fault().limit(), "handles", "{method}");
         }
         broker.wait_for_open_files(files);
         client.call("socket.close", json!([right])).result();
-        // One is free, two are needed: none is left behind.
+        // One handle is free, two are needed: no socket is left open.
         assert_eq!(client.call("socket.socketpair", Value::Null).fault().limit(), "handles");
         assert_eq!(client.call("session.info", Value::Null).result()["handles"], 2);
         client.call("socket.dup", json!([left])).handle();
@@ -450,9 +450,9 @@ fn sockets_over_handles_are_refused_whatever_makes_them() {
 }
 
 #[test]
-fn an_accept_over_handles_leaves_the_connection_in_the_queue() {
+fn accept_over_handles_leaves_the_connection_queued() {
     bounded(20, || {
-        // The limit may be reached before the call, and while it waits.
+        // The limit can be reached before the call and while it waits.
         for waits in [false, true] {
             let broker = limited(&[("handles", 2)]);
             let mut client = broker.lsp();
@@ -465,7 +465,7 @@ fn an_accept_over_handles_leaves_the_connection_in_the_queue() {
             let refused = early.unwrap_or_else(|| client.send("socket.accept", json!([listener])));
             assert_eq!(client.answer(refused).fault().limit(), "handles", "waits: {waits}");
             client.call("socket.close", json!([other])).result();
-            // As with EMFILE, which leaves it there too (accept(2)).
+            // Like EMFILE, which leaves the connection in the queue too (accept(2)).
             client.call("socket.settimeout", json!([listener, 1])).result();
             let accepted = client.call("socket.accept", json!([listener]));
             let from = &accepted.result()["address"][1];
@@ -475,7 +475,7 @@ fn an_accept_over_handles_leaves_the_connection_in_the_queue() {
 }
 
 #[test]
-fn sizes_of_one_call_over_their_limits_are_refused() {
+fn call_sizes_over_their_limits_are_refused() {
     bounded(20, || {
         let broker = limited(&[
             ("receive_bytes", 1000),

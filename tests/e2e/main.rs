@@ -1,17 +1,17 @@
-//! End-to-end tests: the broker in a process of its own, real sockets, raw clients.
+//! End-to-end tests: the broker as a process, real sockets, raw clients.
 //!
-//! Names of tests are sentences about what a client can rely on. Every test starts a broker of its
-//! own and is bounded; what the machine lacks is said and counted as skipped.
+//! The name of a test states a behaviour that a client can rely on. Every test starts its own broker and has a
+//! bounded run time. A test that the machine cannot run is reported and counted as skipped.
 
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a panic is how a test fails; helpers beside the test functions use it too"
+    reason = "a panic is how a test fails; helpers outside of test functions do the same"
 )]
 
 mod broker;
-mod stranger;
+mod other_user;
 mod in_process;
 mod framings;
 mod http;

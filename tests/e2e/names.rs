@@ -1,4 +1,4 @@
-//! The name service: off the event loop, bounded by `resolver_jobs`, cancellable.
+//! Name lookups: outside of the event loop, bounded by `resolver_jobs`, and cancellable.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,11 +11,11 @@ use sockbroker_test_support::{Folder, HANG, bounded, namespace};
 
 use crate::broker::{broker, limited};
 
-/// A name server that answers when it is told to.
+/// A DNS server whose answers the test controls.
 struct NameServer(UdpSocket);
 
 impl NameServer {
-    /// Takes over the name service of this namespace; `None` where that is not possible.
+    /// Replaces the name server of this namespace; returns `None` if that is not possible.
     fn new(folder: &Folder) -> Option<Self> {
         let files = [
             ("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n"),
@@ -33,7 +33,7 @@ impl NameServer {
         Some(Self(socket))
     }
 
-    /// The next question within a time: its first label, and how to answer it.
+    /// Returns the next question within a time: its first label, the message and the sender.
     fn question(&self, within: Duration) -> Option<(String, Vec<u8>, SocketAddr)> {
         self.0.set_read_timeout(Some(within)).unwrap();
         let mut packet = [0; 512];
@@ -42,7 +42,7 @@ impl NameServer {
         Some((String::from_utf8(label.to_vec()).unwrap(), packet[..length].to_vec(), from))
     }
 
-    /// Answers that there is no such name (RFC 1035, section 4.1.1).
+    /// Answers that the name does not exist (RFC 1035, section 4.1.1).
     fn deny(&self, mut question: Vec<u8>, to: SocketAddr) {
         question[2] |= 0x80;
         question[3] = 0x83;
@@ -52,13 +52,13 @@ impl NameServer {
 
 const NOT_YET: Duration = Duration::from_millis(250);
 
-fn look_up(name: &str) -> Value {
+fn lookup_parameters(name: &str) -> Value {
     json!({ "host": format!("{name}.example."), "port": 80, "family": "AF_INET" })
 }
 
 #[test]
-fn look_ups_beyond_resolver_jobs_wait_in_order_and_nothing_else_does() {
-    let test = "names::look_ups_beyond_resolver_jobs_wait_in_order_and_nothing_else_does";
+fn lookups_over_resolver_jobs_wait_in_order() {
+    let test = "names::lookups_over_resolver_jobs_wait_in_order";
     namespace::inside(test, move || {
         let folder = Folder::new();
         let Some(server) = NameServer::new(&folder) else {
@@ -73,7 +73,8 @@ fn look_ups_beyond_resolver_jobs_wait_in_order_and_nothing_else_does() {
 fn look_ups_wait_for(limit: &str, server: &NameServer) {
     let broker = limited(&[(limit, 2)]);
     let (mut client, mut other) = (broker.lsp(), broker.lsp());
-    let ids = ["a", "b", "c", "d"].map(|name| client.send("socket.getaddrinfo", look_up(name)));
+    let ids =
+        ["a", "b", "c", "d"].map(|name| client.send("socket.getaddrinfo", lookup_parameters(name)));
     let (first, second) = (server.question(HANG).unwrap(), server.question(HANG).unwrap());
     let mut names = [first.0.as_str(), second.0.as_str()];
     names.sort_unstable();
@@ -100,8 +101,8 @@ fn look_ups_wait_for(limit: &str, server: &NameServer) {
 }
 
 #[test]
-fn a_look_up_can_be_cancelled_while_it_runs_and_while_it_waits() {
-    let test = "names::a_look_up_can_be_cancelled_while_it_runs_and_while_it_waits";
+fn lookup_can_be_cancelled_while_running_and_while_waiting() {
+    let test = "names::lookup_can_be_cancelled_while_running_and_while_waiting";
     namespace::inside(test, move || {
         let folder = Folder::new();
         let Some(server) = NameServer::new(&folder) else {
@@ -112,25 +113,25 @@ fn a_look_up_can_be_cancelled_while_it_runs_and_while_it_waits() {
         let handle = client.call("socket.socket", Value::Null).handle();
         let running = client.send("socket.connect", json!([handle, ["a.example.", 80]]));
         let question = server.question(HANG).unwrap();
-        let waiting = client.send("socket.getaddrinfo", look_up("b"));
-        let last = client.send("socket.getaddrinfo", look_up("c"));
+        let waiting = client.send("socket.getaddrinfo", lookup_parameters("b"));
+        let last = client.send("socket.getaddrinfo", lookup_parameters("c"));
         for id in [running, waiting] {
             client.cancel(id);
             assert_eq!(client.answer(id).fault().code, -32800);
         }
-        // The handle is free for the next call at once.
+        // The handle accepts the next call immediately.
         assert_eq!(client.call("socket.shutdown", json!([handle, 2])).fault().errno(), "ENOTCONN");
         server.deny(question.1, question.2);
         let next = server.question(HANG).unwrap();
-        assert_eq!(next.0, "c", "the cancelled one is not asked for");
+        assert_eq!(next.0, "c", "the cancelled lookup sends no question");
         server.deny(next.1, next.2);
         assert_eq!(client.answer(last).fault().code, 2000);
     });
 }
 
 #[test]
-fn the_broker_does_not_wait_for_look_ups_at_its_end() {
-    let test = "names::the_broker_does_not_wait_for_look_ups_at_its_end";
+fn shutdown_does_not_wait_for_lookups() {
+    let test = "names::shutdown_does_not_wait_for_lookups";
     namespace::inside(test, move || {
         let folder = Folder::new();
         let Some(server) = NameServer::new(&folder) else {
@@ -138,7 +139,7 @@ fn the_broker_does_not_wait_for_look_ups_at_its_end() {
         };
         let mut broker = limited(&[("drain_seconds", 1)]);
         let mut client = broker.lsp();
-        client.send("socket.getaddrinfo", look_up("a"));
+        client.send("socket.getaddrinfo", lookup_parameters("a"));
         server.question(HANG).unwrap();
         broker.process().terminate();
         assert!(broker.process().ends().success());
@@ -146,7 +147,7 @@ fn the_broker_does_not_wait_for_look_ups_at_its_end() {
 }
 
 #[test]
-fn errors_of_the_resolver_are_those_of_python() {
+fn resolver_errors_match_python() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();

@@ -1,4 +1,4 @@
-//! What the broker tells of its decisions: the audit and the page of metrics.
+//! The audit file, the log and the metrics page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,15 +21,15 @@ use crate::broker::{broker, limited, prepare};
 
 const PAYLOAD: &str = "c2VjcmV0IHBheWxvYWQ=";
 
-/// A broker whose audit goes to a file.
+/// Starts a broker with an audit file.
 fn audited(folder: &Folder) -> (Daemon, std::path::PathBuf) {
     let path = folder.join("audit");
     let to = format!("[audit]\nto = \"{}\"\n", path.display());
     (prepare().section(&to).start(), path)
 }
 
-/// The records of a file once there are so many.
-fn records(path: &Path, least: usize) -> Vec<Value> {
+/// Waits until a file has at least `least` records, and returns them.
+fn wait_for_records(path: &Path, least: usize) -> Vec<Value> {
     let read = || {
         let text = fs::read_to_string(path).unwrap_or_default();
         let whole = text.lines().filter(|_| text.ends_with('\n'));
@@ -40,7 +40,7 @@ fn records(path: &Path, least: usize) -> Vec<Value> {
 }
 
 #[test]
-fn decisions_that_matter_are_told_once_and_data_is_not() {
+fn audit_records_decisions_once_and_no_data() {
     bounded(20, || {
         let folder = Folder::new();
         let (mut broker, path) = audited(&folder);
@@ -56,10 +56,10 @@ fn decisions_that_matter_are_told_once_and_data_is_not() {
         client.call("socket.fileno", json!([stream])).result();
         client.call("session.close", Value::Null).result();
         broker.process().terminate();
-        until("it ends", || broker.process().ended().is_some());
-        let told = records(&path, 9);
-        let session = told[0]["session"].as_u64();
-        let spelt: Vec<_> = told
+        until("the broker ends", || broker.process().ended().is_some());
+        let records = wait_for_records(&path, 9);
+        let session = records[0]["session"].as_u64();
+        let summaries: Vec<_> = records
             .iter()
             .map(|record| {
                 let what =
@@ -71,7 +71,7 @@ fn decisions_that_matter_are_told_once_and_data_is_not() {
             })
             .collect();
         assert_eq!(
-            spelt,
+            summaries,
             [
                 "decision allowed session",
                 "session opened",
@@ -84,7 +84,7 @@ fn decisions_that_matter_are_told_once_and_data_is_not() {
                 "session closed",
             ]
         );
-        let connect = &told[6];
+        let connect = &records[6];
         assert_eq!(
             (&connect["method"], &connect["handle"]),
             (&json!("socket.connect"), &json!(stream))
@@ -99,29 +99,33 @@ fn decisions_that_matter_are_told_once_and_data_is_not() {
 }
 
 #[test]
-fn a_hang_up_opens_the_file_anew_so_that_it_can_be_moved_away() {
+fn sighup_reopens_the_audit_file() {
     bounded(20, || {
         let folder = Folder::new();
         let (mut broker, path) = audited(&folder);
         let mut client = broker.lsp();
         client.call("socket.socket", Value::Null).handle();
-        assert_eq!(records(&path, 1).len(), 1);
+        assert_eq!(wait_for_records(&path, 1).len(), 1);
         let past = folder.join("audit.1");
         fs::rename(&path, &past).unwrap();
         client.call("socket.socket", Value::Null).handle();
-        assert_eq!(records(&past, 2).len(), 2, "until it is told, it writes to the file it has");
+        assert_eq!(
+            wait_for_records(&past, 2).len(),
+            2,
+            "until SIGHUP the broker writes to the open file"
+        );
         broker.process().hang_up();
-        until("the file is made anew", || path.exists());
+        until("the broker creates the file again", || path.exists());
         client.call("socket.socket", Value::Null).handle();
-        let told = records(&path, 2);
-        assert_eq!(told[0]["audit"], "policy", "{told:?}");
-        assert_eq!(told[1]["verb"], "create", "{told:?}");
-        assert_eq!(records(&past, 2).len(), 2);
-        // Where it cannot be made, what is open is kept.
+        let records = wait_for_records(&path, 2);
+        assert_eq!(records[0]["audit"], "policy", "{records:?}");
+        assert_eq!(records[1]["verb"], "create", "{records:?}");
+        assert_eq!(wait_for_records(&past, 2).len(), 2);
+        // If the file cannot be created, the open one is used further.
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         broker.process().hang_up();
-        until("the log says so", || broker.log().contains("cannot be opened anew"));
+        until("the log reports the error", || broker.log().contains("cannot be opened anew"));
         client.call("socket.socket", Value::Null).handle();
     });
 }
@@ -131,7 +135,7 @@ fn nix_uid() -> u32 {
 }
 
 #[test]
-fn records_beyond_audit_records_per_second_are_counted_and_told_in_the_next() {
+fn records_over_audit_records_per_second_are_counted_in_the_next_record() {
     bounded(20, || {
         let folder = Folder::new();
         let path = folder.join("audit");
@@ -139,7 +143,7 @@ fn records_beyond_audit_records_per_second_are_counted_and_told_in_the_next() {
         let broker = prepare().limit("audit_records_per_second", 3).section(&to).start();
         let mut client = broker.lsp();
         let counted = || -> u64 {
-            records(&path, 1).iter().filter_map(|record| record["dropped"].as_u64()).sum()
+            wait_for_records(&path, 1).iter().filter_map(|record| record["dropped"].as_u64()).sum()
         };
         until("many records were dropped, and another second has begun", || {
             for _ in 0..50 {
@@ -149,14 +153,14 @@ fn records_beyond_audit_records_per_second_are_counted_and_told_in_the_next() {
             counted() >= 100
         });
         let dropped = counted();
-        // The page of metrics counts them too, and who is refused nothing was not slowed.
+        // The metrics page counts them too; callers that are not refused are not slowed down.
         let page = metrics(&mut broker.http());
         assert!(page["sockbroker_audit_dropped_total"] >= dropped, "{page:?}");
     });
 }
 
 #[test]
-fn records_beyond_audit_records_per_user_are_counted_in_the_next_record_of_that_user() {
+fn records_over_audit_records_per_user_are_counted_in_the_users_next_record() {
     bounded(60, || {
         let folder = Folder::new();
         let path = folder.join("audit");
@@ -168,7 +172,7 @@ fn records_beyond_audit_records_per_user_are_counted_in_the_next_record_of_that_
             client.call("socket.close", json!([socket])).result();
         };
         let sum = |field: &str| -> u64 {
-            records(&path, 1).iter().filter_map(|record| record[field].as_u64()).sum()
+            wait_for_records(&path, 1).iter().filter_map(|record| record[field].as_u64()).sum()
         };
         until("many records were dropped, and another second has begun", || {
             (0..50).for_each(|_| make());
@@ -182,17 +186,17 @@ fn records_beyond_audit_records_per_user_are_counted_in_the_next_record_of_that_
 }
 
 #[test]
-fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
-    if !other_users_or_skip("observe::a_refusal_is_told_with_the_rule_and_the_grant_that_lacks") {
+fn refusal_is_recorded_with_the_rule_and_the_missing_grant() {
+    if !other_users_or_skip("observe::refusal_is_recorded_with_the_rule_and_the_missing_grant") {
         return;
     }
     bounded(20, || {
         let folder = Folder::new();
         let (broker, path) = audited(&folder);
         let broker = broker.open_to_all();
-        let mut stranger = User::unrelated(1).lsp(&broker);
-        stranger.call("socket.socket", json!(["AF_INET", "SOCK_RAW", 1])).fault();
-        let told = records(&path, 1).swap_remove(0);
+        let mut other_user = User::unrelated(1).lsp(&broker);
+        other_user.call("socket.socket", json!(["AF_INET", "SOCK_RAW", 1])).fault();
+        let records = wait_for_records(&path, 1).swap_remove(0);
         for (field, value) in [
             ("audit", json!("decision")),
             ("verdict", json!("denied")),
@@ -201,24 +205,24 @@ fn a_refusal_is_told_with_the_rule_and_the_grant_that_lacks() {
             ("uid", json!(User::unrelated(1).uid())),
             ("rule", json!("no rule")),
         ] {
-            assert_eq!(told[field], value, "{told}");
+            assert_eq!(records[field], value, "{records}");
         }
-        assert!(told["grant"].as_str().unwrap().contains("SOCK_RAW"), "{told}");
-        // Who, what, on what, decided by what, and what is missing.
+        assert!(records["grant"].as_str().unwrap().contains("SOCK_RAW"), "{records}");
+        // The caller, the action, the object, the deciding rule, and the missing grant.
         let uid = User::unrelated(1).uid();
         let sentence = format!(
             "uid {uid} may not create a socket AF_INET SOCK_RAW IPPROTO_ICMP: no rule allows it; \
              missing grant: allow = [\"create\"]"
         );
-        assert!(told["message"].as_str().unwrap().starts_with(&sentence), "{told}");
-        let time = told["time"].as_str().unwrap();
-        assert!(time.contains('T') && time.ends_with('Z'), "{told}");
+        assert!(records["message"].as_str().unwrap().starts_with(&sentence), "{records}");
+        let time = records["time"].as_str().unwrap();
+        assert!(time.contains('T') && time.ends_with('Z'), "{records}");
     });
 }
 
 #[test]
-fn the_log_goes_to_the_journal_where_standard_error_leads_there() {
-    inside("observe::the_log_goes_to_the_journal_where_standard_error_leads_there", || {
+fn log_uses_the_journal_if_standard_error_is_connected_to_it() {
+    inside("observe::log_uses_the_journal_if_standard_error_is_connected_to_it", || {
         mount::empty(Path::new("/run")).unwrap();
         fs::create_dir_all("/run/systemd/journal").unwrap();
         let journal = Journal::bind(Path::new("/run/systemd/journal/socket"));
@@ -233,7 +237,7 @@ fn the_log_goes_to_the_journal_where_standard_error_leads_there() {
             command.arg("--socket").arg(&socket).env("JOURNAL_STREAM", named);
             command.stdin(Stdio::null()).stderr(stream);
             let mut broker = Process::spawn(command);
-            until("it serves", || UnixStream::connect(&socket).is_ok());
+            until("the broker serves", || UnixStream::connect(&socket).is_ok());
             broker.terminate();
             assert!(broker.ends().success());
             let mut lines = String::new();
@@ -255,8 +259,7 @@ fn the_log_goes_to_the_journal_where_standard_error_leads_there() {
     });
 }
 
-/// The samples of a page by name and labels, after a check of the format: what `promtool check
-/// metrics` would say.
+/// Returns the samples of the metrics page by name and labels. Checks the format like `promtool check metrics`.
 fn metrics(client: &mut HttpClient) -> BTreeMap<String, u64> {
     let response = client.request("GET /metrics", &[], b"");
     assert_eq!(response.status, 200);
@@ -289,7 +292,7 @@ fn metrics(client: &mut HttpClient) -> BTreeMap<String, u64> {
     samples
 }
 
-/// `name="value",...` with the escapes of the format.
+/// Checks `name="value",...`, with the escapes of the format.
 fn check_labels(mut rest: &str) {
     while !rest.is_empty() {
         let (name, after) = rest.split_once("=\"").unwrap();
@@ -315,7 +318,7 @@ fn check_labels(mut rest: &str) {
 }
 
 #[test]
-fn the_page_of_metrics_counts_what_happens() {
+fn metrics_page_counts_events() {
     bounded(20, || {
         let broker = limited(&[("receive_bytes", 1000)]);
         let mut http = broker.http();
@@ -364,14 +367,14 @@ fn the_page_of_metrics_counts_what_happens() {
 }
 
 #[test]
-fn the_page_of_metrics_is_for_whoever_may_administer() {
-    if !other_users_or_skip("observe::the_page_of_metrics_is_for_whoever_may_administer") {
+fn metrics_page_requires_the_admin_grant() {
+    if !other_users_or_skip("observe::metrics_page_requires_the_admin_grant") {
         return;
     }
     bounded(20, || {
         let broker = broker().open_to_all();
-        let mut stranger = HttpClient::over(User::unrelated(1).connect(&broker));
-        let refused = stranger.request("GET /metrics", &[], b"");
+        let mut other_user = HttpClient::over(User::unrelated(1).connect(&broker));
+        let refused = other_user.request("GET /metrics", &[], b"");
         let text = String::from_utf8_lossy(&refused.body).into_owned();
         assert_eq!(refused.status, 403);
         assert!(

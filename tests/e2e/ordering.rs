@@ -1,4 +1,4 @@
-//! Calls start in arrival order, and keep it on each handle: promises 1 to 3.
+//! Calls start in arrival order and keep this order on each handle (promises 1 to 3 of PROTOCOL.md).
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -18,8 +18,8 @@ use crate::in_process::InProcess;
 
 const MANY: u64 = 20_000;
 
-/// Sends frames from a thread of its own, so that the answers can be read meanwhile.
-fn send_aside(
+/// Sends frames on another thread, so that the test can read the answers at the same time.
+fn send_on_thread(
     stream: &UnixStream,
     messages: impl Iterator<Item = Value>,
 ) -> thread::JoinHandle<()> {
@@ -30,14 +30,14 @@ fn send_aside(
 }
 
 #[test]
-fn twenty_thousand_pipelined_calls_start_in_order_and_each_is_answered_once() {
+fn pipelined_calls_start_in_order_and_are_answered_once() {
     bounded(30, || {
         let limits = Limits { calls_in_flight: MANY, ..Limits::default() };
         let server = InProcess::start(limits);
         let stream = server.connect();
         let mut client = LspClient::over(stream.try_clone().unwrap());
         let calls = (0..MANY).map(|number| request(number, "test_arrive", json!([number])));
-        let sender = send_aside(&stream, calls);
+        let sender = send_on_thread(&stream, calls);
         let mut missing: BTreeSet<u64> = (0..MANY).collect();
         let mut overtaken = false;
         while let Some(first) = missing.first().copied() {
@@ -50,13 +50,13 @@ fn twenty_thousand_pipelined_calls_start_in_order_and_each_is_answered_once() {
         sender.join().unwrap();
         assert_eq!(server.arrived.load(Ordering::SeqCst), MANY);
         assert_eq!(server.misplaced.load(Ordering::SeqCst), 0);
-        assert!(overtaken, "calls that wait do not hold up the others");
+        assert!(overtaken, "waiting calls delay no other calls");
         client.expect_silence_for(50);
     });
 }
 
 #[test]
-fn twenty_thousand_pipelined_calls_see_the_state_that_those_before_them_left() {
+fn pipelined_calls_observe_the_effects_of_earlier_calls() {
     bounded(30, || {
         let broker = broker();
         let stream = broker.connect();
@@ -66,7 +66,7 @@ fn twenty_thousand_pipelined_calls_see_the_state_that_those_before_them_left() {
             let set = request(2 * number, "socket.settimeout", json!([handle, number + 1]));
             [set, request(2 * number + 1, "socket.gettimeout", json!([handle]))]
         });
-        let sender = send_aside(&stream, calls);
+        let sender = send_on_thread(&stream, calls);
         for number in 0..MANY / 2 {
             assert_eq!(*client.next_answer().unwrap().id(), 2 * number);
             let got = client.next_answer().unwrap();
@@ -79,14 +79,14 @@ fn twenty_thousand_pipelined_calls_see_the_state_that_those_before_them_left() {
 }
 
 #[test]
-fn sends_that_wait_leave_in_the_order_they_came() {
+fn waiting_sends_keep_their_order() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let handle = client.lend(&theirs);
         drop(theirs);
-        // Of all sorts, more than the socket takes, so that most of them wait.
+        // Sends of many kinds, more than the socket buffer holds, so that most of them wait.
         let mut expected = Vec::new();
         for number in 0..200_u8 {
             let data = vec![number; 1000 * usize::from(number % 13) + 1];
@@ -109,7 +109,7 @@ fn sends_that_wait_leave_in_the_order_they_came() {
 }
 
 #[test]
-fn an_option_change_stands_between_the_data_before_it_and_the_data_after_it() {
+fn option_change_is_ordered_between_sends() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -119,7 +119,7 @@ fn an_option_change_stands_between_the_data_before_it_and_the_data_after_it() {
         let change =
             client.send("socket.setsockopt", json!([handle, "SOL_SOCKET", "SO_SNDBUF", 9000]));
         let after = client.send("socket.send", json!([handle, base64([2])]));
-        // Reading an option and other handles do not stand in that order.
+        // Reading an option, and calls on other handles, are not part of this order.
         client.call("socket.getsockopt", json!([handle, "SOL_SOCKET", "SO_SNDBUF"])).result();
         client.expect_silence_for(50);
         let mut data = vec![0; 1_000_001];
@@ -131,7 +131,7 @@ fn an_option_change_stands_between_the_data_before_it_and_the_data_after_it() {
 }
 
 #[test]
-fn options_of_datagrams_change_for_those_sent_after_the_change() {
+fn datagram_option_change_applies_to_later_datagrams() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -154,7 +154,7 @@ fn options_of_datagrams_change_for_those_sent_after_the_change() {
 }
 
 #[test]
-fn a_blocked_receive_delays_neither_its_own_handle_nor_another() {
+fn blocked_receive_delays_no_other_call() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -181,7 +181,7 @@ fn a_blocked_receive_delays_neither_its_own_handle_nor_another() {
         }
         assert_eq!(client.call("socket.gettimeout", json!([left])).fault().code, 4000);
         client.expect_silence_for(50);
-        // They run to their end, in order, although the handle is gone.
+        // They finish in order, although the handle is closed.
         for data in ["1", "2", "3"] {
             client.call("socket.send", json!([right, base64(data)])).result();
             let received = client.next_answer().unwrap();
@@ -191,7 +191,7 @@ fn a_blocked_receive_delays_neither_its_own_handle_nor_another() {
 }
 
 #[test]
-fn receives_of_one_connection_take_turns_and_another_connection_does_not_wait() {
+fn receives_of_one_connection_are_ordered_and_other_connections_do_not_wait() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -217,8 +217,8 @@ fn receives_of_one_connection_take_turns_and_another_connection_does_not_wait() 
 }
 
 #[test]
-fn a_name_to_look_up_does_not_let_later_calls_on_the_handle_pass() {
-    let test = "ordering::a_name_to_look_up_does_not_let_later_calls_on_the_handle_pass";
+fn lookup_keeps_the_order_of_calls_on_the_handle() {
+    let test = "ordering::lookup_keeps_the_order_of_calls_on_the_handle";
     namespace::inside(test, || {
         let broker = broker();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -239,8 +239,8 @@ fn a_name_to_look_up_does_not_let_later_calls_on_the_handle_pass() {
 }
 
 #[test]
-fn calls_behind_a_bind_that_looks_a_name_up_find_the_socket_bound() {
-    let test = "ordering::calls_behind_a_bind_that_looks_a_name_up_find_the_socket_bound";
+fn calls_after_a_bind_with_lookup_find_the_socket_bound() {
+    let test = "ordering::calls_after_a_bind_with_lookup_find_the_socket_bound";
     namespace::inside(test, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -249,7 +249,7 @@ fn calls_behind_a_bind_that_looks_a_name_up_find_the_socket_bound() {
             request(11, "socket.bind", json!([handle, ["localhost", 0]])),
             request(12, "socket.listen", json!([handle])),
         ];
-        // In one piece, so that the broker sees the second before the name is found.
+        // In one write, so that the broker reads the second call before the lookup ends.
         let frames = calls.map(|call| LspClient::frame(&call.to_string(), None, 0)).concat();
         client.wire.send(&frames, &[]).unwrap();
         assert_eq!(*client.answer(11).result(), Value::Null);

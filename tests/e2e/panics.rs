@@ -1,4 +1,4 @@
-//! A panic costs one call: promise 1.
+//! A panic fails only its own call (promise 1 of PROTOCOL.md).
 
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
@@ -11,7 +11,7 @@ const PANICS: [&str; 4] =
     ["test_panic", "test_panic_before_waiting", "test_panic_after_waiting", "test_panic_elsewhere"];
 
 #[test]
-fn a_panic_is_an_answer_and_the_connection_lives() {
+fn panic_is_answered_and_keeps_the_connection() {
     bounded(20, || {
         let server = InProcess::start(Limits::default());
         let mut client = server.lsp();
@@ -33,7 +33,7 @@ fn a_panic_is_an_answer_and_the_connection_lives() {
 }
 
 #[test]
-fn a_panic_in_a_batch_costs_one_entry() {
+fn panic_in_a_batch_fails_one_entry() {
     bounded(20, || {
         let server = InProcess::start(Limits::default());
         let mut client = server.lsp();
@@ -51,7 +51,7 @@ fn a_panic_in_a_batch_costs_one_entry() {
 }
 
 #[test]
-fn a_panic_of_a_notification_is_silent() {
+fn panic_in_a_notification_is_not_answered() {
     bounded(20, || {
         let server = InProcess::start(Limits::default());
         let mut client = server.lsp();
@@ -64,7 +64,7 @@ fn a_panic_of_a_notification_is_silent() {
 }
 
 #[test]
-fn panics_do_not_use_up_the_calls_in_flight() {
+fn panics_do_not_count_as_calls_in_flight() {
     bounded(20, || {
         let limits = Limits { calls_in_flight: 2, ..Limits::default() };
         let server = InProcess::start(limits);

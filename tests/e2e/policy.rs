@@ -1,4 +1,4 @@
-//! What a policy file lets another user do, through the real binary.
+//! A policy file allows and refuses the calls of another user.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use sockbroker_test_support::namespace::{inside, inside_with_users};
 use sockbroker_test_support::{Daemon, LspClient, bounded, until};
 
 use crate::broker::prepare;
-use crate::stranger::{Stranger, possible};
+use crate::other_user::{OtherUser, available_or_skip};
 
-/// Ordinary TCP and UDP on the loopback network, port 8000 and above to connect to.
+/// A policy for TCP and UDP on the loopback network, with connections to port 8000 and above.
 const ORDINARY: &str = r#"
 version = 1
 
@@ -47,13 +47,13 @@ fn start(policy: &str) -> Daemon {
 }
 
 #[test]
-fn another_user_talks_where_the_policy_lets_it() {
-    if !possible("policy::another_user_talks_where_the_policy_lets_it") {
+fn other_user_can_use_what_the_policy_allows() {
+    if !available_or_skip("policy::other_user_can_use_what_the_policy_allows") {
         return;
     }
     bounded(20, || {
         let broker = start(ORDINARY);
-        let mut user = Stranger::connect(&broker);
+        let mut user = OtherUser::connect(&broker);
         let server = user.call("socket.create_server", json!([["127.0.0.1", 0]]));
         let server = server.result()["handle"].clone();
         let address = user.call("socket.getsockname", json!([server])).result().clone();
@@ -63,7 +63,7 @@ fn another_user_talks_where_the_policy_lets_it() {
         user.call("socket.sendall", json!([client, "aGVsbG8="])).result();
         let got = user.call("socket.recv", json!([accepted, 10]));
         assert_eq!(got.data(), b"hello");
-        // The peer of what was accepted has a port that sending is granted to.
+        // The peer of the accepted socket has a port that the policy allows for sending.
         user.call("socket.send", json!([accepted, "aGVsbG8="])).result();
         user.call("session.open", Value::Null).result();
     });
@@ -71,7 +71,7 @@ fn another_user_talks_where_the_policy_lets_it() {
 
 type Case = (&'static str, Value, &'static str, &'static str);
 
-/// Calls with the rule that refuses them, and a part of the grant that they lack.
+/// Calls with the rule that refuses them and a part of the missing grant.
 #[rustfmt::skip]
 fn refused(tcp: &Value, udp: &Value, six: &Value) -> Vec<Case> {
     vec![
@@ -93,13 +93,13 @@ fn refused(tcp: &Value, udp: &Value, six: &Value) -> Vec<Case> {
 }
 
 #[test]
-fn every_refusal_names_the_rule_and_the_grant() {
-    if !possible("policy::every_refusal_names_the_rule_and_the_grant") {
+fn refusals_name_the_rule_and_the_grant() {
+    if !available_or_skip("policy::refusals_name_the_rule_and_the_grant") {
         return;
     }
     bounded(20, || {
         let broker = start(ORDINARY);
-        let mut user = Stranger::connect(&broker);
+        let mut user = OtherUser::connect(&broker);
         let tcp = user.call("socket.socket", Value::Null).result()["handle"].clone();
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
         let udp = udp.result()["handle"].clone();
@@ -111,14 +111,14 @@ fn every_refusal_names_the_rule_and_the_grant() {
             let (named, grant) = (fault.data.rule.unwrap(), fault.data.grant.unwrap());
             assert!(named == rule && grant.contains(lacks), "{method} {params}: {named}: {grant}");
         }
-        // What is granted goes on.
+        // Granted calls still work.
         user.call("socket.setsockopt", json!([tcp, "SOL_SOCKET", "SO_REUSEADDR", 1])).result();
     });
 }
 
 #[test]
-fn a_connected_socket_is_judged_by_its_peer() {
-    if !possible("policy::a_connected_socket_is_judged_by_its_peer") {
+fn send_on_connected_socket_is_checked_against_its_peer() {
+    if !available_or_skip("policy::send_on_connected_socket_is_checked_against_its_peer") {
         return;
     }
     bounded(20, || {
@@ -126,13 +126,13 @@ fn a_connected_socket_is_judged_by_its_peer() {
             "allow = [\"connect\", \"send\"]\nremote = [\"127.0.0.0/8\", \"::1\"]",
             "allow = [\"connect\"]\n\n[[rule]]\nname = \"to one\"\nsubject = { everyone = true }\nallow = [\"send\"]\nremote = [\"127.0.0.7\"]",
         ));
-        let mut user = Stranger::connect(&broker);
+        let mut user = OtherUser::connect(&broker);
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
         let udp = udp.result()["handle"].clone();
         for (host, allowed) in [("127.0.0.7", true), ("127.0.0.8", false), ("127.0.0.7", true)] {
             user.call("socket.connect", json!([udp, [host, 9000]])).result();
             let sent = user.call("socket.sendmsg", json!([udp, [""]]));
-            // Nobody listens there, which the kernel may tell with the next call.
+            // No process listens there. The kernel can report this with the next call.
             let denied = sent.is_fault() && sent.fault().kind() == (3000, "denied");
             assert_eq!(denied, !allowed, "{host}: {sent:?}");
         }
@@ -140,23 +140,25 @@ fn a_connected_socket_is_judged_by_its_peer() {
 }
 
 #[test]
-fn a_reload_is_whole_or_not_at_all() {
-    if !possible("policy::a_reload_is_whole_or_not_at_all") {
+fn reload_is_atomic() {
+    if !available_or_skip("policy::reload_is_atomic") {
         return;
     }
     bounded(20, || {
         let mut broker = start(ORDINARY);
         let file = broker.folder().join("policy.toml");
-        let mut user = Stranger::connect(&broker);
+        let mut user = OtherUser::connect(&broker);
         let kept = user.call("socket.socket", Value::Null).result()["handle"].clone();
         fs::write(&file, ORDINARY.replace("deny =", "dny =")).unwrap();
         broker.process().hang_up();
-        until("the mistake is told", || broker.log().contains("column 1: unknown field `dny`"));
+        until("the log reports the error", || {
+            broker.log().contains("column 1: unknown field `dny`")
+        });
         user.call("socket.socket", Value::Null).result();
         fs::write(&file, "version = 1").unwrap();
         broker.process().hang_up();
         until("the policy is another", || user.call("socket.socket", Value::Null).is_fault());
-        // What is open stays open.
+        // Open sockets stay open.
         user.call("socket.gettimeout", json!([kept])).result();
         assert_eq!(user.call("socket.listen", json!([kept])).fault().kind(), (3000, "denied"));
         fs::write(&file, "version = 1\nrevoke_on_reload = true").unwrap();
@@ -166,8 +168,8 @@ fn a_reload_is_whole_or_not_at_all() {
 }
 
 #[test]
-fn files_of_the_folder_add_their_rules_in_order() {
-    if !possible("policy::files_of_the_folder_add_their_rules_in_order") {
+fn drop_in_files_add_their_rules_in_order() {
+    if !available_or_skip("policy::drop_in_files_add_their_rules_in_order") {
         return;
     }
     bounded(20, || {
@@ -188,7 +190,7 @@ fn files_of_the_folder_add_their_rules_in_order() {
     });
 }
 
-/// The role of the example in the design: echo requests by ICMP datagram sockets.
+/// A role that allows echo requests through ICMP datagram sockets.
 const PING: &str = r#"
 version = 1
 
@@ -209,14 +211,14 @@ type = ["SOCK_RAW"]
 "#;
 
 #[test]
-fn a_ping_grant_pings_and_does_nothing_else() {
-    inside("policy::a_ping_grant_pings_and_does_nothing_else", || {
+fn ping_role_allows_only_ping() {
+    inside("policy::ping_role_allows_only_ping", || {
         fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
         let broker = start(PING);
         let mut client = broker.lsp();
         let socket = client.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM", "IPPROTO_ICMP"]));
         let socket = socket.result()["handle"].clone();
-        // Type 8, code 0, a checksum and an id that the kernel fills in, sequence number 1.
+        // Type 8, code 0, a checksum and an identifier that the kernel sets, sequence number 1.
         let echo = "CAAAAAAAAAE=";
         client.call("socket.sendto", json!([socket, echo, 0, ["127.0.0.1", 0]])).result();
         let reply = client.call("socket.recv", json!([socket, 64])).result().clone();
@@ -229,7 +231,7 @@ fn a_ping_grant_pings_and_does_nothing_else() {
 }
 
 #[test]
-fn what_is_asked_of_the_policy_is_answered_without_an_act() {
+fn policy_check_answers_without_effect() {
     bounded(20, || {
         let broker = start(
             "version = 1\n[[rule]]\nname = \"no raw\"\nsubject = { everyone = true }\ndeny = [\"create\"]\ntype = [\"SOCK_RAW\"]",
@@ -248,14 +250,14 @@ fn what_is_asked_of_the_policy_is_answered_without_an_act() {
         assert_eq!(wrong.data.exception.as_deref(), Some("ValueError"));
         let own = client.call("policy.whoami", Value::Null).result().clone();
         assert_eq!((&own["owner"], &own["generation"]), (&json!(true), &json!(1)));
-        let says = "deny = [\"create\"] type = [\"SOCK_RAW\"]";
-        assert_eq!(own["rules"], json!([{ "name": "no raw", "says": says }]));
+        let text = "deny = [\"create\"] type = [\"SOCK_RAW\"]";
+        assert_eq!(own["rules"], json!([{ "name": "no raw", "says": text }]));
         assert_eq!(client.call("session.handles", Value::Null).result(), &json!([]));
     });
 }
 
 #[test]
-fn a_reload_by_call_tells_the_mistake_and_wakes_who_waits() {
+fn reload_call_reports_errors_and_rechecks_waiting_calls() {
     bounded(20, || {
         let broker = start("version = 1");
         let file = broker.folder().join("policy.toml");
@@ -274,7 +276,7 @@ fn a_reload_by_call_tells_the_mistake_and_wakes_who_waits() {
 }
 
 #[test]
-fn rights_that_a_session_gave_up_do_not_come_back() {
+fn restricted_rights_cannot_be_regained() {
     bounded(20, || {
         let broker = start("version = 1");
         let mut client = broker.lsp();
@@ -290,7 +292,7 @@ fn rights_that_a_session_gave_up_do_not_come_back() {
         client.call("socket.connect", json!([udp, ["127.0.0.1", 9]])).result();
         let far = client.call("socket.connect", json!([udp, ["192.0.2.1", 9]])).fault();
         assert_eq!(far.kind(), (3000, "denied"));
-        // Every other connection of the session, a clone, and a further session are held to it.
+        // The restriction applies to other connections of the session, to a clone, and to a further session.
         let mut other = broker.lsp();
         other.call("session.attach", json!([token])).result();
         assert_eq!(other.call("socket.socket", Value::Null).fault().kind().0, 3000);
@@ -308,7 +310,7 @@ fn rights_that_a_session_gave_up_do_not_come_back() {
 }
 
 #[test]
-fn a_child_session_keeps_rules_by_name_within_restriction_items() {
+fn child_session_is_restricted_by_rule_names_within_restriction_items() {
     bounded(20, || {
         let policy = "version = 1\n[[rule]]\nname = \"names\"\nsubject = { everyone = true }\nallow = [\"resolve\"]";
         let broker = prepare().policy(policy).limit("restriction_items", 2).start();
@@ -319,7 +321,7 @@ fn a_child_session_keeps_rules_by_name_within_restriction_items() {
         child.call("session.attach", json!([token])).result();
         child.call("socket.getservbyname", json!(["http"])).result();
         assert_eq!(child.call("socket.gethostname", Value::Null).fault().kind().0, 3000);
-        // Its parent has given nothing up.
+        // The parent is not restricted.
         client.call("socket.gethostname", Value::Null).result();
         let many = json!({ "rules": ["a", "b", "c"] });
         assert_eq!(child.call("session.restrict", many).fault().limit(), "restriction_items");
@@ -332,9 +334,9 @@ fn a_child_session_keeps_rules_by_name_within_restriction_items() {
 }
 
 #[test]
-fn a_destination_must_come_from_a_look_up_where_the_rule_says_so() {
-    let test = "policy::a_destination_must_come_from_a_look_up_where_the_rule_says_so";
-    if !possible(test) {
+fn rule_with_required_lookup_refuses_other_destinations() {
+    let test = "policy::rule_with_required_lookup_refuses_other_destinations";
+    if !available_or_skip(test) {
         return;
     }
     inside_with_users(test, || {
@@ -342,7 +344,7 @@ fn a_destination_must_come_from_a_look_up_where_the_rule_says_so() {
             "version = 1\n[[rule]]\nname = \"by name\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\", \"resolve\"]\n\
              lookup = \"required\"\n",
         );
-        let mut user = Stranger::connect(&broker);
+        let mut user = OtherUser::connect(&broker);
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
         let numeric = json!([udp, ["127.0.0.1", 9]]);
         assert_eq!(user.call("socket.connect", numeric.clone()).fault().kind().0, 3000);

@@ -1,4 +1,4 @@
-//! The shipped policy and its reference page say what the code does.
+//! The shipped policy and its manual page agree with the code.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use sockbroker_policy::verb::Verb;
 use sockbroker_test_support::bounded;
 use sockbrokerd::config::limits::Limits;
 
-/// Knows every group, as an installed system does.
+/// The account database of a system on which the package is installed.
 struct Installed;
 
 impl Directory for Installed {
@@ -33,7 +33,7 @@ fn page() -> String {
     fs::read_to_string(deploy().join("man/sockbroker-policy.5")).unwrap()
 }
 
-/// The tags of a section's lists: `.It Cm word` or `.It Fa field , field`.
+/// Returns the tags of the lists in a section: `.It Cm word` or `.It Fa field , field`.
 fn tags(page: &str, section: &str, kind: &str) -> BTreeSet<String> {
     let start = page.find(&format!(".Sh {section}\n")).unwrap();
     let body = page[start + 4..].split("\n.Sh ").next().unwrap();
@@ -45,7 +45,7 @@ fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// The fields that the reader takes at a place of the file: it names them when it refuses another.
+/// Returns the fields that are allowed at a position of the file, from the error about an unknown one.
 fn fields(text: &str) -> BTreeSet<String> {
     let message = read("p", text, &Installed).unwrap_err().message;
     let listed = message.split("expected one of").nth(1).unwrap_or_else(|| panic!("{message}"));
@@ -53,7 +53,7 @@ fn fields(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_reference_page_names_every_word_of_the_language_and_no_other() {
+fn policy_manual_page_lists_exactly_the_words_of_the_language() {
     bounded(20, || {
         let page = page();
         assert_eq!(tags(&page, "VERBS", "Cm"), words(Verb::ALL.iter().map(|verb| verb.word())));
@@ -69,7 +69,7 @@ fn the_reference_page_names_every_word_of_the_language_and_no_other() {
 }
 
 #[test]
-fn the_reference_page_names_every_limit_of_a_user() {
+fn policy_manual_page_lists_every_user_limit() {
     let page = page();
     let limits = Limits::default().describe();
     for name in limits.keys().filter(|name| name.ends_with("_per_user")) {
@@ -78,12 +78,12 @@ fn the_reference_page_names_every_limit_of_a_user() {
     for name in page.lines().filter_map(|line| line.strip_prefix(".Fa ")) {
         let name = name.split(' ').next().unwrap();
         let limit = name.contains("_per_user") || name.starts_with("restriction");
-        assert!(!limit || limits.contains_key(name), "{name} is no limit");
+        assert!(!limit || limits.contains_key(name), "{name} is not a limit");
     }
 }
 
 #[test]
-fn every_shipped_file_is_read_alone_and_together_without_a_warning() {
+fn shipped_policy_files_have_no_warnings() {
     bounded(20, || {
         let config = deploy().join("config");
         let mut files = vec![config.join("policy.toml")];
@@ -96,8 +96,11 @@ fn every_shipped_file_is_read_alone_and_together_without_a_warning() {
             let text = fs::read_to_string(&path).unwrap();
             let content = read(&name, &text, &Installed).unwrap();
             assert_eq!(content.warnings, [], "{name}");
-            let nobody = content.rules.iter().find(|(rule, _)| rule.subject.gids.is_none());
-            assert!(nobody.is_none(), "{name}: a rule is about everybody: {nobody:?}");
+            let unrestricted = content.rules.iter().find(|(rule, _)| rule.subject.gids.is_none());
+            assert!(
+                unrestricted.is_none(),
+                "{name}: a rule applies to all users: {unrestricted:?}"
+            );
             all.extend(
                 content.rules.into_iter().map(|(rule, line)| (rule, format!("{name}:{line}"))),
             );
@@ -107,7 +110,7 @@ fn every_shipped_file_is_read_alone_and_together_without_a_warning() {
 }
 
 #[test]
-fn each_role_of_the_service_has_a_policy() {
+fn each_service_role_has_a_policy() {
     let roles = fs::read_dir(deploy().join("systemd/roles")).unwrap();
     for role in roles {
         let role = role.unwrap().path();

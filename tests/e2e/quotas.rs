@@ -1,5 +1,5 @@
-//! What one user may have is counted over all of its connections and sessions, and what all may have
-//! over all users; who is too fast waits or is refused.
+//! Quotas of one user, counted across its connections and sessions, quotas of all users together, and rate
+//! limits.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use sockbroker_test_support::{LspClient, WebSocketClient, bounded, until};
 use crate::broker::limited;
 
 #[test]
-fn handles_are_counted_over_connections_and_sessions() {
+fn handles_are_counted_across_connections_and_sessions() {
     bounded(20, || {
         for limit in ["handles_per_user", "handles_in_all"] {
             let broker = limited(&[(limit, 4)]);
@@ -36,7 +36,7 @@ fn handles_are_counted_over_connections_and_sessions() {
             assert_eq!(first.call("socket.dup", json!([left])).fault().limit(), limit);
             assert_eq!(first.call("session.clone", Value::Null).fault().limit(), limit);
             broker.wait_for_open_files(files);
-            // What is closed, one by one or with its connection, can be had again.
+            // Handles that are closed, individually or with their connection, are available again.
             first.call("socket.close", json!([left])).result();
             let again = second.call("socket.socket", Value::Null).handle();
             drop(first);
@@ -49,7 +49,7 @@ fn handles_are_counted_over_connections_and_sessions() {
 }
 
 #[test]
-fn calls_that_wait_are_counted_over_connections() {
+fn waiting_calls_are_counted_across_connections() {
     bounded(20, || {
         for limit in ["calls_in_flight_per_user", "calls_in_flight_in_all"] {
             let broker = limited(&[(limit, 2)]);
@@ -60,7 +60,7 @@ fn calls_that_wait_are_counted_over_connections() {
             second.expect_silence_for(50);
             assert_eq!(first.call("socket.recv", json!([one, 1])).fault().limit(), limit);
             assert_eq!(second.call("socket.recv", json!([two, 1])).fault().limit(), limit);
-            // Calls that need not wait are served.
+            // Calls that do not wait are served.
             first.expect_service();
             first.cancel(waiting);
             assert_eq!(first.answer(waiting).fault().code, -32800);
@@ -77,7 +77,7 @@ fn calls_that_wait_are_counted_over_connections() {
     });
 }
 
-/// A socket of the broker whose peer reads nothing and whose buffers are full.
+/// Returns a socket of the broker with full buffers, and its peer, which does not read.
 fn full(client: &mut LspClient) -> (u64, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let handle = client.lend(&theirs);
@@ -88,7 +88,7 @@ fn full(client: &mut LspClient) -> (u64, UnixStream) {
 }
 
 #[test]
-fn bytes_of_calls_that_wait_are_counted_over_connections() {
+fn bytes_of_waiting_calls_are_counted_across_connections() {
     bounded(20, || {
         for limit in ["buffered_bytes_per_user", "buffered_bytes_in_all"] {
             let broker = limited(&[(limit, 300_000)]);
@@ -104,7 +104,7 @@ fn bytes_of_calls_that_wait_are_counted_over_connections() {
             first.expect_silence_for(50);
             let refused = send(&mut second, two);
             assert_eq!(second.answer(refused).fault().limit(), limit);
-            // Room again when the first has gone.
+            // The quota is free again when the first call has ended.
             let reading = std::thread::spawn(move || {
                 let mut data = Vec::new();
                 (&ours).read_to_end(&mut data).map(|_| data.len())
@@ -121,7 +121,7 @@ fn bytes_of_calls_that_wait_are_counted_over_connections() {
 }
 
 #[test]
-fn messages_that_are_not_yet_whole_are_counted_too() {
+fn incomplete_messages_are_counted() {
     bounded(20, || {
         let broker = limited(&[("buffered_bytes_per_user", 300_000)]);
         let message = request(1, "socket.htons", json!([1])).to_string();
@@ -148,7 +148,7 @@ fn messages_that_are_not_yet_whole_are_counted_too() {
         http.wire.send(post.as_bytes(), &[]).unwrap();
         let answered = http.wire.take_through(b"\r\n").unwrap();
         assert!(answered.starts_with(b"HTTP/1.1 503"), "{answered:?}");
-        // The first one was there before, and comes to its end.
+        // The first message was counted before, and completes.
         first.wire.send(&frame[200_000..], &[]).unwrap();
         let mut first = LspClient::on(first.wire);
         assert_eq!(*first.answer(1).result(), 256);
@@ -157,7 +157,7 @@ fn messages_that_are_not_yet_whole_are_counted_too() {
 }
 
 #[test]
-fn descriptors_of_calls_that_wait_are_counted_over_connections() {
+fn descriptors_of_waiting_calls_are_counted_across_connections() {
     bounded(20, || {
         for limit in ["buffered_descriptors_per_user", "buffered_descriptors_in_all"] {
             let broker = limited(&[(limit, 3)]);
@@ -165,14 +165,14 @@ fn descriptors_of_calls_that_wait_are_counted_over_connections() {
             let (one, two) = (first.pair().0, second.pair().0);
             let null = std::fs::File::open("/dev/null").unwrap();
             let some = [null.as_fd(); 2];
-            let beside = RequestParts::descriptors(&some);
-            let waiting = first.send_with_parts("socket.recv", json!([one, 1]), beside);
+            let parts = RequestParts::descriptors(&some);
+            let waiting = first.send_with_parts("socket.recv", json!([one, 1]), parts);
             first.expect_silence_for(50);
-            let refused = second.call_with_parts("socket.recv", json!([two, 1]), beside);
+            let refused = second.call_with_parts("socket.recv", json!([two, 1]), parts);
             assert_eq!(refused.fault().limit(), limit);
             first.cancel(waiting);
             assert_eq!(first.answer(waiting).fault().code, -32800);
-            let waiting = second.send_with_parts("socket.recv", json!([two, 1]), beside);
+            let waiting = second.send_with_parts("socket.recv", json!([two, 1]), parts);
             second.expect_silence_for(50);
             second.cancel(waiting);
         }
@@ -180,7 +180,7 @@ fn descriptors_of_calls_that_wait_are_counted_over_connections() {
 }
 
 #[test]
-fn descriptors_of_messages_that_are_not_yet_whole_are_counted_too() {
+fn descriptors_of_incomplete_messages_are_counted() {
     bounded(20, || {
         let broker = limited(&[("buffered_descriptors_per_user", 5)]);
         let files = broker.idle_open_files();
@@ -204,7 +204,7 @@ fn descriptors_of_messages_that_are_not_yet_whole_are_counted_too() {
 }
 
 #[test]
-fn who_is_too_fast_waits_within_the_timeout_and_is_refused_where_the_socket_does_not_wait() {
+fn rate_limit_delays_blocking_sockets_and_refuses_nonblocking_ones() {
     bounded(30, || {
         for (limit, value, data) in
             [("packets_per_second", 20, "aGk="), ("bytes_per_second", 40, "aGk=")]
@@ -213,18 +213,18 @@ fn who_is_too_fast_waits_within_the_timeout_and_is_refused_where_the_socket_does
             let mut client = broker.lsp();
             let (left, right) = client.pair_of("SOCK_DGRAM");
             client.call("socket.setblocking", json!([left, false])).result();
-            // A second's worth goes at once.
+            // The amount of one second is sent immediately.
             for _ in 0..20 {
                 client.call("socket.send", json!([left, data])).result();
             }
             let mut refused = client.call("socket.send", json!([left, data]));
-            // Time goes on meanwhile, and allows some more.
+            // Time passes and allows some more.
             while !refused.is_fault() {
                 refused = client.call("socket.send", json!([left, data]));
             }
             let fault = refused.fault();
             assert_eq!((fault.limit(), fault.data.name.as_deref()), (limit, Some("EAGAIN")));
-            // Receiving counts too, and on whatever connection: one cannot go round it.
+            // Receiving is counted too, on every connection of the user.
             let mut other = broker.lsp();
             let (_, far) = other.pair_of("SOCK_DGRAM");
             other.call("socket.setblocking", json!([far, false])).result();
@@ -237,7 +237,7 @@ fn who_is_too_fast_waits_within_the_timeout_and_is_refused_where_the_socket_does
             assert_eq!(late.kind(), (1001, "timeout"));
             client.call("socket.settimeout", json!([right, null])).result();
             client.call("socket.recv", json!([right, 8])).result();
-            // Other calls do not wait.
+            // Other calls are not delayed.
             client.expect_service();
         }
     });

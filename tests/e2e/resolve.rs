@@ -1,4 +1,4 @@
-//! `call.resolve`: what became of a call whose connection was lost.
+//! `call.resolve`: returns the outcome of a call whose connection was lost.
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
@@ -10,21 +10,21 @@ use sockbroker_test_support::{Answer, Client, Daemon, HANG, LspClient, base64, b
 
 use crate::broker::{broker, limited};
 
-/// A session with a connection that stays.
-struct Kept {
+/// A session with a connection that stays open.
+struct KeptSession {
     broker: Daemon,
     anchor: LspClient,
     token: Value,
 }
 
-impl Kept {
+impl KeptSession {
     fn over(broker: Daemon) -> Self {
         let mut anchor = broker.lsp();
         let token = anchor.call("session.open", Value::Null).result()["token"].clone();
         Self { broker, anchor, token }
     }
 
-    /// A further connection and its number.
+    /// Opens a further connection and returns it with its number.
     fn further(&self) -> (LspClient, u64) {
         let mut client = self.broker.lsp();
         let opened = client.call("session.attach", json!([self.token]));
@@ -43,9 +43,9 @@ impl Kept {
 }
 
 #[test]
-fn an_answer_that_was_lost_is_told_once() {
+fn lost_answer_is_returned_once() {
     bounded(20, || {
-        let mut kept = Kept::over(broker());
+        let mut kept = KeptSession::over(broker());
         let (mut client, number) = kept.further();
         client.send_json(&request("lost", "socket.htons", json!([1])));
         client.wire.receives_within(HANG);
@@ -59,9 +59,9 @@ fn an_answer_that_was_lost_is_told_once() {
 }
 
 #[test]
-fn errors_are_answers_too() {
+fn lost_error_is_returned() {
     bounded(20, || {
-        let mut kept = Kept::over(broker());
+        let mut kept = KeptSession::over(broker());
         let (mut client, number) = kept.further();
         let id = client.send("socket.gettimeout", json!([1]));
         client.wire.receives_within(HANG);
@@ -72,9 +72,9 @@ fn errors_are_answers_too() {
 }
 
 #[test]
-fn a_call_that_waited_was_cancelled_and_one_that_never_came_is_unknown() {
+fn lost_waiting_call_is_cancelled_and_unsent_call_is_unknown() {
     bounded(20, || {
-        let mut kept = Kept::over(broker());
+        let mut kept = KeptSession::over(broker());
         let (mut client, number) = kept.further();
         let (left, right) = client.pair();
         let waiting = client.send("socket.recv", json!([left, 9]));
@@ -86,16 +86,16 @@ fn a_call_that_waited_was_cancelled_and_one_that_never_came_is_unknown() {
         assert_eq!(kept.state(number, "y"), "unknown");
         assert_eq!(kept.state(number, waiting + 50), "unknown");
         assert_eq!(kept.state(number + 1000, waiting), "unknown");
-        // Without effect, as promised.
+        // The call had no effect, as the protocol guarantees.
         kept.anchor.call("socket.send", json!([right, base64("hi")])).result();
         assert_eq!(kept.anchor.call("socket.recv", json!([left, 9])).data(), b"hi");
     });
 }
 
 #[test]
-fn attachments_and_descriptors_come_again() {
+fn lost_attachments_and_descriptors_are_returned() {
     bounded(20, || {
-        let mut kept = Kept::over(broker());
+        let mut kept = KeptSession::over(broker());
         let (mut client, number) = kept.further();
         let id = client.send_with_parts(
             "socket.inet_aton",
@@ -125,9 +125,9 @@ fn attachments_and_descriptors_come_again() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_given_in_this_way_can_be_asked_for_in_another() {
+fn lost_answer_can_be_requested_on_another_protocol() {
     bounded(20, || {
-        let mut kept = Kept::over(broker());
+        let mut kept = KeptSession::over(broker());
         let (mut client, number) = kept.further();
         let id = client.send_with_parts(
             "socket.inet_aton",
@@ -145,9 +145,9 @@ fn an_answer_that_cannot_be_given_in_this_way_can_be_asked_for_in_another() {
 }
 
 #[test]
-fn resolving_waits_for_the_end_of_the_connection() {
+fn resolve_waits_for_the_end_of_the_connection() {
     bounded(20, || {
-        let mut kept = Kept::over(broker());
+        let mut kept = KeptSession::over(broker());
         let (mut client, number) = kept.further();
         let (left, _) = client.pair();
         let waiting = client.send("socket.recv", json!([left, 9]));
@@ -160,9 +160,9 @@ fn resolving_waits_for_the_end_of_the_connection() {
 }
 
 #[test]
-fn resolve_seconds_bounds_that_wait() {
+fn resolve_seconds_bounds_the_wait() {
     bounded(20, || {
-        let mut kept = Kept::over(limited(&[("resolve_seconds", 1)]));
+        let mut kept = KeptSession::over(limited(&[("resolve_seconds", 1)]));
         let (_client, number) = kept.further();
         let fault = kept.resolve(number, 1).fault();
         assert_eq!(fault.limit(), "resolve_seconds");
@@ -170,16 +170,16 @@ fn resolve_seconds_bounds_that_wait() {
 }
 
 #[test]
-fn resolve_kept_bounds_how_many_connections_are_remembered() {
+fn resolve_kept_bounds_remembered_connections() {
     bounded(20, || {
-        let mut kept = Kept::over(limited(&[("resolve_kept", 2)]));
+        let mut kept = KeptSession::over(limited(&[("resolve_kept", 2)]));
         let mut ended = Vec::new();
         for _ in 0..3 {
             let (mut client, number) = kept.further();
             let id = client.send("socket.htons", json!([1]));
             client.wire.receives_within(HANG);
             drop(client);
-            // One after the other, so that it is known which is the oldest.
+            // One after the other, so that the order is known.
             assert_eq!(kept.state(number, id + 1), "unknown");
             ended.push((number, id));
         }
@@ -189,16 +189,16 @@ fn resolve_kept_bounds_how_many_connections_are_remembered() {
 }
 
 #[test]
-fn resolve_kept_bytes_bounds_how_much() {
+fn resolve_kept_bytes_bounds_remembered_answers() {
     bounded(20, || {
-        let mut kept = Kept::over(limited(&[("resolve_kept_bytes", 350)]));
+        let mut kept = KeptSession::over(limited(&[("resolve_kept_bytes", 350)]));
         let calls: Vec<_> = (0..3)
             .map(|_| {
                 let (mut client, number) = kept.further();
                 let id = client.send("socket.inet_pton", json!(["AF_INET6", "::1".repeat(40)]));
                 client.wire.receives_within(HANG);
                 drop(client);
-                // The end of the connection has been seen when another call is told so.
+                // When another call reports the end of the connection, the broker has processed it.
                 assert_eq!(kept.state(number, "none"), "unknown");
                 (number, id)
             })
@@ -209,9 +209,9 @@ fn resolve_kept_bytes_bounds_how_much() {
 }
 
 #[test]
-fn resolve_kept_seconds_bounds_how_long() {
+fn resolve_kept_seconds_bounds_how_long_answers_are_kept() {
     bounded(20, || {
-        let mut kept = Kept::over(limited(&[("resolve_kept_seconds", 1)]));
+        let mut kept = KeptSession::over(limited(&[("resolve_kept_seconds", 1)]));
         let (mut client, number) = kept.further();
         let id = client.send("socket.htons", json!([1]));
         client.wire.receives_within(HANG);
@@ -222,17 +222,17 @@ fn resolve_kept_seconds_bounds_how_long() {
 }
 
 #[test]
-fn other_sessions_learn_nothing() {
+fn resolve_returns_nothing_to_other_sessions() {
     bounded(20, || {
-        let mut kept = Kept::over(broker());
+        let mut kept = KeptSession::over(broker());
         let (mut client, number) = kept.further();
         let id = client.send("socket.htons", json!([1]));
         client.wire.receives_within(HANG);
         drop(client);
-        let mut stranger = kept.broker.lsp();
-        stranger.call("session.open", Value::Null).result();
-        let told = stranger.call("call.resolve", json!([number, id]));
-        assert_eq!(told.result()["state"], "unknown");
+        let mut other_user = kept.broker.lsp();
+        other_user.call("session.open", Value::Null).result();
+        let answer = other_user.call("call.resolve", json!([number, id]));
+        assert_eq!(answer.result()["state"], "unknown");
         assert_eq!(kept.state(number, id), "answered");
     });
 }

@@ -1,4 +1,4 @@
-//! The broker and a service manager: sockets that it passes, and what it is told.
+//! The interface to a service manager: passed sockets and notifications.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use sockbroker_test_support::{Folder, HANG, LspClient, bounded, until};
 
 use crate::broker::prepare;
 
-/// Where a service manager is told.
+/// A service manager: the socket of `NOTIFY_SOCKET`.
 struct Manager {
     socket: UnixDatagram,
     folder: Folder,
@@ -26,13 +26,13 @@ impl Manager {
         Self { socket, folder }
     }
 
-    /// The words of the shell that set this and other variables.
+    /// The shell command that sets this and further variables.
     fn variables(&self, further: &str) -> String {
         format!("export NOTIFY_SOCKET={} {further}", self.folder.join("notify").display())
     }
 
-    /// The next that is told, watchdog pings aside.
-    fn told(&self) -> Vec<String> {
+    /// Returns the lines of the next notification, except watchdog notifications.
+    fn notification(&self) -> Vec<String> {
         loop {
             let mut text = [0; 1024];
             let length = self.socket.recv(&mut text).unwrap();
@@ -45,23 +45,24 @@ impl Manager {
 }
 
 #[test]
-fn start_reload_and_end_are_told() {
+fn service_manager_is_notified_of_start_reload_and_stop() {
     bounded(20, || {
         let manager = Manager::new();
         let start = prepare().shell(&manager.variables("")).policy("version = 1\n");
         let policy = start.folder().join("policy.toml");
         let mut broker = start.start();
-        assert_eq!(manager.told(), ["READY=1", "STATUS=serving"]);
+        assert_eq!(manager.notification(), ["READY=1", "STATUS=serving"]);
         let reload = |broker: &mut sockbroker_test_support::Daemon| {
             let before = uptime();
             broker.process().hang_up();
-            let told = manager.told();
-            assert_eq!(told[0], "RELOADING=1");
-            let at = told[1].strip_prefix("MONOTONIC_USEC=").unwrap().parse::<f64>().unwrap();
+            let notification = manager.notification();
+            assert_eq!(notification[0], "RELOADING=1");
+            let at =
+                notification[1].strip_prefix("MONOTONIC_USEC=").unwrap().parse::<f64>().unwrap();
             let at = Duration::from_secs_f64(at / 1e6);
-            // The clock of uptime runs on while the machine sleeps, and tells hundredths.
-            assert!(at < uptime() + Duration::from_secs(1), "{at:?}, asked for at {before:?}");
-            manager.told()
+            // The clock of /proc/uptime includes suspended time and has a resolution of 10 ms.
+            assert!(at < uptime() + Duration::from_secs(1), "{at:?}, requested at {before:?}");
+            manager.notification()
         };
         assert_eq!(reload(&mut broker), ["READY=1", "STATUS=serving"]);
         fs::write(&policy, "version = 9\n").unwrap();
@@ -70,7 +71,7 @@ fn start_reload_and_end_are_told() {
         fs::write(&policy, "version = 1\n").unwrap();
         assert_eq!(reload(&mut broker), ["READY=1", "STATUS=serving"]);
         broker.process().terminate();
-        assert_eq!(manager.told()[0], "STOPPING=1");
+        assert_eq!(manager.notification()[0], "STOPPING=1");
     });
 }
 
@@ -80,12 +81,12 @@ fn uptime() -> Duration {
 }
 
 #[test]
-fn the_watchdog_is_pinged_within_its_time() {
+fn watchdog_is_notified_in_time() {
     bounded(20, || {
         let manager = Manager::new();
         let watchdog = manager.variables("WATCHDOG_USEC=200000 WATCHDOG_PID=$$");
         let _broker = prepare().shell(&watchdog).start();
-        assert_eq!(manager.told()[0], "READY=1");
+        assert_eq!(manager.notification()[0], "READY=1");
         manager.socket.set_read_timeout(Some(HANG)).unwrap();
         for _ in 0..3 {
             let mut text = [0; 64];
@@ -96,7 +97,7 @@ fn the_watchdog_is_pinged_within_its_time() {
 }
 
 #[test]
-fn a_socket_that_was_passed_is_served_and_left_to_its_owner() {
+fn passed_socket_is_served_and_not_removed() {
     bounded(20, || {
         let folder = Folder::new();
         let path = folder.join("passed");
@@ -106,27 +107,30 @@ fn a_socket_that_was_passed_is_served_and_left_to_its_owner() {
         command.stdin(OwnedFd::from(listener.try_clone().unwrap())).stdout(Stdio::null());
         let mut process = Process::spawn(command);
         let mut client = LspClient::connect(&path);
-        let told = client.call("broker.info", Value::Null).result()["process"].clone();
-        assert_eq!((&told["activated"], &told["pid"]), (&json!(true), &json!(process.number())));
+        let notification = client.call("broker.info", Value::Null).result()["process"].clone();
+        assert_eq!(
+            (&notification["activated"], &notification["pid"]),
+            (&json!(true), &json!(process.number()))
+        );
         process.terminate();
         assert!(process.ends().success());
         assert!(path.exists());
-        // Whoever comes meanwhile waits for the next broker.
+        // A client that connects in between waits for the next broker.
         let waiting = UnixStream::connect(&path).unwrap();
         drop(waiting);
     });
 }
 
 #[test]
-fn what_was_passed_and_cannot_be_served_is_refused_by_name() {
+fn unusable_passed_socket_is_refused_by_name() {
     bounded(20, || {
         let (mut command, files) =
             prepare().shell("exec 3<&0 && export LISTEN_FDS=1 LISTEN_PID=$$").command();
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut process = Process::spawn(command);
-        until("it ends", || process.ended().is_some());
+        until("the broker ends", || process.ended().is_some());
         assert_eq!(process.ended().unwrap().code(), Some(69));
-        let said = fs::read_to_string(files.join("log")).unwrap();
-        assert!(said.contains("no listening Unix stream socket"), "{said}");
+        let log = fs::read_to_string(files.join("log")).unwrap();
+        assert!(log.contains("no listening Unix stream socket"), "{log}");
     });
 }

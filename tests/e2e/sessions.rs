@@ -1,4 +1,4 @@
-//! Sessions: tokens, attaching, cloning, lingering, and the end of handles.
+//! Sessions: tokens, attach, clone, linger, and when handles close.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ fn info(client: &mut LspClient) -> Value {
     client.call("session.info", Value::Null).result().clone()
 }
 
-/// Whether the other end of a stream closes soon; a reset tells so too, where it had not read all.
+/// Waits until the other end of a stream closes. A reset counts: the end had unread data.
 fn is_closed(mut stream: &UnixStream) -> bool {
     stream.set_read_timeout(Some(HANG)).unwrap();
     match stream.read(&mut [0]) {
@@ -33,7 +33,7 @@ fn is_open(mut stream: &UnixStream) -> bool {
 }
 
 #[test]
-fn further_connections_attach_by_the_token_and_share_everything() {
+fn attached_connections_share_the_session() {
     bounded(20, || {
         let broker = broker();
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
@@ -53,13 +53,13 @@ fn further_connections_attach_by_the_token_and_share_everything() {
         assert_eq!(*second.call("socket.getdefaulttimeout", Value::Null).result(), 7.0);
         second.call("socket.close", json!([left])).result();
         assert_eq!(first.call("socket.gettimeout", json!([left])).fault().kind(), HANDLE);
-        // To the session one is in already: nothing happens, even with handles.
+        // Attaching to the current session has no effect, even with handles.
         first.call("session.attach", json!([token])).result();
     });
 }
 
 #[test]
-fn wrong_tokens_are_refused_alike() {
+fn wrong_tokens_return_the_same_error() {
     bounded(20, || {
         let broker = broker();
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
@@ -83,7 +83,7 @@ fn wrong_tokens_are_refused_alike() {
 }
 
 #[test]
-fn a_session_is_not_left_while_that_would_close_handles_unseen() {
+fn attach_is_refused_if_it_would_close_handles() {
     bounded(20, || {
         let broker = broker();
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
@@ -97,7 +97,7 @@ fn a_session_is_not_left_while_that_would_close_handles_unseen() {
 }
 
 #[test]
-fn handles_close_when_the_last_connection_has_gone() {
+fn handles_close_after_the_last_connection() {
     bounded(20, || {
         let broker = broker();
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
@@ -118,7 +118,7 @@ fn handles_close_when_the_last_connection_has_gone() {
 }
 
 #[test]
-fn an_implicit_session_ends_with_its_connection() {
+fn implicit_session_ends_with_its_connection() {
     bounded(20, || {
         let broker = broker();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -132,7 +132,7 @@ fn an_implicit_session_ends_with_its_connection() {
 }
 
 #[test]
-fn handles_outlive_the_last_connection_by_the_linger() {
+fn linger_keeps_handles_after_the_last_connection() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -146,7 +146,7 @@ fn handles_outlive_the_last_connection_by_the_linger() {
         assert!(is_open(&ours));
         let mut again = broker.lsp();
         again.call("session.attach", json!([token])).result();
-        // Whoever comes in time stops the clock.
+        // A client that attaches in time stops the timer.
         pause(1500);
         assert_eq!(again.call("socket.recv", json!([handle, 9])).data(), b"x");
         assert_eq!(info(&mut again)["linger"], 1.0);
@@ -158,7 +158,7 @@ fn handles_outlive_the_last_connection_by_the_linger() {
 }
 
 #[test]
-fn the_linger_is_a_number_of_seconds_that_is_not_negative() {
+fn linger_must_be_a_nonnegative_number() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
@@ -173,7 +173,7 @@ fn the_linger_is_a_number_of_seconds_that_is_not_negative() {
 }
 
 #[test]
-fn a_clone_has_the_same_numbers_and_closes_on_its_own() {
+fn cloned_session_has_the_same_handles_and_closes_independently() {
     bounded(20, || {
         let broker = broker();
         let (mut parent, mut child) = (broker.lsp(), broker.lsp());
@@ -191,7 +191,7 @@ fn a_clone_has_the_same_numbers_and_closes_on_its_own() {
         assert_eq!(*child.call("socket.gettimeout", json!([handle])).result(), 3.0);
         assert_eq!(*child.call("socket.getdefaulttimeout", Value::Null).result(), 9.0);
         assert_eq!(child.call("socket.gettimeout", json!([gone])).fault().kind(), HANDLE);
-        // The same socket: what one sends the peer gets, what the peer sends either takes.
+        // It is the same socket: both can send, and either receives what the peer sends.
         child.call("socket.send", json!([handle, base64("child")])).result();
         parent.call("socket.send", json!([handle, base64("parent")])).result();
         let mut text = [0; 11];
@@ -200,7 +200,7 @@ fn a_clone_has_the_same_numbers_and_closes_on_its_own() {
         parent.call("socket.close", json!([handle])).result();
         assert!(is_open(&ours));
         assert_eq!(child.call("socket.recv", json!([handle, 9])).data(), b"x");
-        // New handles of the one are nothing to the other.
+        // New handles of one session are unknown in the other.
         let new = parent.call("socket.socket", Value::Null).handle();
         assert_eq!(child.call("socket.gettimeout", json!([new])).fault().kind(), HANDLE);
         child.call("socket.close", json!([handle])).result();
@@ -209,7 +209,7 @@ fn a_clone_has_the_same_numbers_and_closes_on_its_own() {
 }
 
 #[test]
-fn a_clone_that_nobody_attaches_to_ends_after_clone_seconds() {
+fn unattached_clone_ends_after_clone_seconds() {
     bounded(20, || {
         let broker = limited(&[("clone_seconds", 1)]);
         let mut parent = broker.lsp();
@@ -229,7 +229,7 @@ fn a_clone_that_nobody_attaches_to_ends_after_clone_seconds() {
 }
 
 #[test]
-fn closing_a_session_closes_its_handles_for_every_connection() {
+fn session_close_closes_its_handles_for_every_connection() {
     bounded(20, || {
         let broker = broker();
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
@@ -243,7 +243,7 @@ fn closing_a_session_closes_its_handles_for_every_connection() {
         assert_eq!(second.call("socket.gettimeout", json!([handle])).fault().kind(), HANDLE);
         assert_eq!(second.call("socket.socket", Value::Null).fault().kind(), SESSION);
         assert_eq!(broker.lsp().call("session.attach", json!([token])).fault().kind(), SESSION);
-        // The connections live, and may go elsewhere.
+        // The connections stay open and can attach to another session.
         let mut other = broker.lsp();
         let elsewhere = self::token(&mut other);
         second.call("session.attach", json!([elsewhere])).result();
@@ -252,7 +252,7 @@ fn closing_a_session_closes_its_handles_for_every_connection() {
 }
 
 #[test]
-fn the_handles_of_another_session_are_nothing_here() {
+fn handles_of_another_session_are_unknown() {
     bounded(20, || {
         let broker = broker();
         let (mut mine, mut theirs) = (broker.lsp(), broker.lsp());

@@ -1,4 +1,4 @@
-//! The end: SIGTERM lets calls in flight come to theirs within `drain_seconds`.
+//! Shutdown: after SIGTERM, calls in flight can finish within `drain_seconds`.
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -10,17 +10,17 @@ use sockbroker_test_support::{Client, Daemon, HANG, bounded, pause};
 
 use crate::broker::{broker, limited, prepare};
 
-/// Asks the broker to end, and waits until it no longer accepts.
+/// Sends SIGTERM and waits until the broker no longer accepts connections.
 fn terminate(broker: &mut Daemon) {
     broker.process().terminate();
     let path = broker.socket().to_owned();
-    sockbroker_test_support::until("nobody is accepted any more", || {
+    sockbroker_test_support::until("the broker no longer accepts connections", || {
         UnixStream::connect(&path).is_err()
     });
 }
 
 #[test]
-fn calls_in_flight_may_end_and_new_ones_are_not_taken() {
+fn shutdown_completes_calls_in_flight_and_accepts_no_new_ones() {
     bounded(20, || {
         let mut broker = limited(&[("drain_seconds", 60)]);
         let (mut client, mut lines) = (broker.lsp(), broker.ndjson());
@@ -28,7 +28,7 @@ fn calls_in_flight_may_end_and_new_ones_are_not_taken() {
         let receive = client.send("socket.recv", json!([right, 9]));
         let poll = client.send("socket.poll", json!([[], 0.4]));
         lines.send_json(&request(1, "socket.poll", json!([[], 0.4])));
-        // Answered first: what came before it has begun.
+        // Its answer shows that the calls before it have started.
         lines.send_json(&request(2, "socket.htons", json!([1])));
         assert_eq!(lines.read_json().unwrap()["id"], 2);
         client.expect_service();
@@ -43,7 +43,7 @@ fn calls_in_flight_may_end_and_new_ones_are_not_taken() {
 }
 
 #[test]
-fn drain_seconds_bounds_that_and_what_waits_then_is_answered_as_cancelled() {
+fn drain_seconds_cancels_calls_that_still_wait() {
     bounded(20, || {
         let mut broker = limited(&[("drain_seconds", 1)]);
         let path = broker.socket().to_owned();
@@ -60,7 +60,7 @@ fn drain_seconds_bounds_that_and_what_waits_then_is_answered_as_cancelled() {
 }
 
 #[test]
-fn idle_connections_of_every_spelling_do_not_hold_it_up() {
+fn idle_connections_do_not_delay_shutdown() {
     bounded(20, || {
         let mut broker = broker();
         let (mut framed, mut lines) = (broker.lsp(), broker.ndjson());
@@ -78,7 +78,7 @@ fn idle_connections_of_every_spelling_do_not_hold_it_up() {
 }
 
 #[test]
-fn connections_that_have_said_nothing_do_not_hold_it_up() {
+fn silent_connections_do_not_delay_shutdown() {
     bounded(20, || {
         let mut broker = limited(&[("drain_seconds", 1)]);
         let _silent = broker.connect();
@@ -89,7 +89,7 @@ fn connections_that_have_said_nothing_do_not_hold_it_up() {
 }
 
 #[test]
-fn a_request_over_http_that_waits_is_bounded_by_drain_seconds_too() {
+fn drain_seconds_bounds_waiting_http_requests() {
     bounded(20, || {
         let mut broker = limited(&[("drain_seconds", 1)]);
         let mut quick = broker.http();
@@ -111,7 +111,7 @@ fn a_request_over_http_that_waits_is_bounded_by_drain_seconds_too() {
 }
 
 #[test]
-fn sigint_is_an_end_too_and_handles_close() {
+fn sigint_ends_the_broker_and_closes_handles() {
     bounded(20, || {
         let mut broker = broker();
         let mut client = broker.lsp();
@@ -127,7 +127,7 @@ fn sigint_is_an_end_too_and_handles_close() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_does_not_hold_it_up() {
+fn unread_answers_do_not_delay_shutdown() {
     bounded(20, || {
         let mut broker = limited(&[("drain_seconds", 1)]);
         let client = broker.ndjson();
@@ -140,7 +140,7 @@ fn a_peer_that_does_not_read_does_not_hold_it_up() {
 }
 
 #[test]
-fn sessions_that_linger_end_with_it() {
+fn lingering_sessions_end_at_shutdown() {
     bounded(20, || {
         let mut broker = broker();
         let mut client = broker.lsp();
@@ -158,7 +158,7 @@ fn sessions_that_linger_end_with_it() {
 }
 
 #[test]
-fn sigterm_is_minded_as_soon_as_the_socket_is_there() {
+fn sigterm_is_handled_once_the_socket_exists() {
     bounded(20, || {
         for _ in 0..20 {
             let (mut command, folder) = prepare().command();

@@ -1,4 +1,4 @@
-//! From the command line to the socket: modes, paths, files, exit codes.
+//! Start-up: command line, socket path and mode, files, exit codes.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
@@ -17,7 +17,7 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+fn stderr_of(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8(both).unwrap()
 }
@@ -27,7 +27,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn the_socket_is_made_with_mode_0660_and_never_wider() {
+fn socket_has_mode_0660_from_its_creation() {
     bounded(20, || {
         for umask in ["0", "022", "077", "777"] {
             let start = prepare().shell(&format!("umask {umask}"));
@@ -48,7 +48,7 @@ fn the_socket_is_made_with_mode_0660_and_never_wider() {
     });
 }
 
-/// Starts a broker whose log is kept, until its socket has this mode.
+/// Starts a broker and waits until its socket has this mode.
 fn serving_with(arguments: &[&str], config: &str, expected: u32) -> (Process, Folder, u32) {
     let folder = Folder::new();
     let (path, file) = (folder.join("socket"), folder.write("config.toml", config));
@@ -66,24 +66,27 @@ fn serving_with(arguments: &[&str], config: &str, expected: u32) -> (Process, Fo
 }
 
 #[test]
-fn the_socket_has_the_mode_that_the_command_line_or_the_configuration_says() {
+fn socket_mode_is_configurable() {
     bounded(20, || {
         drop(serving_with(&["--socket-mode", "0600"], "socket_mode = \"0666\"", 0o600));
         drop(serving_with(&[], "socket_mode = \"0666\"", 0o666));
-        let refused = run(&["--socket-mode", "0o66", "--check"]);
-        assert_eq!(refused.status.code(), Some(2));
-        assert!(said(&refused).contains("octal digits"), "{}", said(&refused));
+        let refused_start = run(&["--socket-mode", "0o66", "--check"]);
+        assert_eq!(refused_start.status.code(), Some(2));
+        assert!(
+            stderr_of(&refused_start).contains("octal digits"),
+            "{}",
+            stderr_of(&refused_start)
+        );
     });
 }
 
 #[test]
-fn root_gives_the_socket_to_a_group_though_it_gave_up_its_capabilities() {
-    if !root_or_skip("startup::root_gives_the_socket_to_a_group_though_it_gave_up_its_capabilities")
-    {
+fn root_without_capabilities_can_set_the_socket_group() {
+    if !root_or_skip("startup::root_without_capabilities_can_set_the_socket_group") {
         return;
     }
     bounded(20, || {
-        // By number and by name, which any machine has: group nogroup, nobody or daemon.
+        // By number and by name: every machine has the group nogroup, nobody or daemon.
         let daemon = sockbroker_sys::accounts::group("daemon").unwrap();
         let (_process, _folder, group) = serving_with(&["--socket-group", "4200007"], "", 0o660);
         assert_eq!(group, 4_200_007);
@@ -91,41 +94,52 @@ fn root_gives_the_socket_to_a_group_though_it_gave_up_its_capabilities() {
         assert_eq!(group, daemon);
         let log = fs::read_to_string(folder.join("log")).unwrap();
         assert!(!log.contains("CAP_CHOWN"), "{log}");
-        let refused = run(&["--socket", "/nowhere/s", "--socket-group", "no-such-group"]);
-        assert_eq!(refused.status.code(), Some(78));
-        assert!(said(&refused).contains("groupadd --system no-such-group"), "{}", said(&refused));
+        let refused_start = run(&["--socket", "/nowhere/s", "--socket-group", "no-such-group"]);
+        assert_eq!(refused_start.status.code(), Some(78));
+        assert!(
+            stderr_of(&refused_start).contains("groupadd --system no-such-group"),
+            "{}",
+            stderr_of(&refused_start)
+        );
     });
 }
 
 #[test]
-fn an_unknown_log_level_is_refused() {
+fn unknown_log_level_is_refused() {
     bounded(20, || {
         let mut command = Command::new(PROGRAM);
         command.args(["--check", "--built-in-policy"]).env("SOCKBROKER_LOG", "verbose");
-        let refused = command.output().unwrap();
-        assert_eq!(refused.status.code(), Some(78));
-        assert!(said(&refused).contains("no log level \"verbose\""), "{}", said(&refused));
+        let refused_start = command.output().unwrap();
+        assert_eq!(refused_start.status.code(), Some(78));
+        assert!(
+            stderr_of(&refused_start).contains("no log level \"verbose\""),
+            "{}",
+            stderr_of(&refused_start)
+        );
         assert!(command.env("SOCKBROKER_LOG", "warn").status().unwrap().success());
     });
 }
 
 #[test]
-fn a_user_without_a_runtime_directory_gets_advice() {
+fn missing_runtime_directory_is_reported_with_a_hint() {
     bounded(20, || {
         let mut command = Command::new("setpriv");
         if sockbroker_sys::process::effective_uid() == 0 {
             command.args(["--reuid=4200001", "--regid=4200001", "--clear-groups"]);
         }
         command.args(["--", PROGRAM, "--built-in-policy"]).env_remove("XDG_RUNTIME_DIR");
-        let refused = command.stdin(Stdio::null()).output().unwrap();
-        assert_eq!(refused.status.code(), Some(69), "{}", said(&refused));
-        let said = said(&refused);
-        assert!(said.contains("XDG_RUNTIME_DIR") && said.contains("--socket PATH"), "{said}");
+        let refused_start = command.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(refused_start.status.code(), Some(69), "{}", stderr_of(&refused_start));
+        let stderr_of = stderr_of(&refused_start);
+        assert!(
+            stderr_of.contains("XDG_RUNTIME_DIR") && stderr_of.contains("--socket PATH"),
+            "{stderr_of}"
+        );
     });
 }
 
 #[test]
-fn the_path_of_its_own_that_is_stale_is_replaced_and_removed_at_the_end() {
+fn stale_socket_is_replaced_and_removed_at_exit() {
     bounded(20, || {
         let folder = Folder::new();
         let path = folder.join("socket");
@@ -144,12 +158,12 @@ fn the_path_of_its_own_that_is_stale_is_replaced_and_removed_at_the_end() {
         process.terminate();
         assert!(process.ends().success());
         assert!(!path.exists());
-        // A killed broker leaves it; the next one takes it.
+        // A killed broker leaves its socket; the next one replaces it.
         let (process, _logs) = start();
         drop(process);
         assert!(path.exists());
         let (mut process, _logs) = start();
-        // What somebody else put there meanwhile is not touched at the end.
+        // At exit the broker does not remove a socket of another process at its path.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "not ours").unwrap();
         process.terminate();
@@ -158,55 +172,55 @@ fn the_path_of_its_own_that_is_stale_is_replaced_and_removed_at_the_end() {
     });
 }
 
-/// Starts on a path that cannot be used; what is said.
-fn refused(path: &Path) -> String {
+/// Starts a broker on an unusable path and returns its error.
+fn refused_start(path: &Path) -> String {
     let output = run(&["--socket", path.to_str().unwrap()]);
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains(path.to_str().unwrap()), "{said}");
-    said
+    let stderr_of = stderr_of(&output);
+    assert_eq!(output.status.code(), Some(69), "{stderr_of}");
+    assert!(stderr_of.contains(path.to_str().unwrap()), "{stderr_of}");
+    stderr_of
 }
 
 #[test]
-fn a_path_that_is_something_else_is_left_alone() {
+fn path_that_is_not_a_socket_is_not_touched() {
     bounded(20, || {
         let folder = Folder::new();
         let file = folder.write("file", "precious");
-        assert!(refused(&file).contains("not a socket"));
+        assert!(refused_start(&file).contains("not a socket"));
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
         let inner = folder.join("folder");
         fs::create_dir(&inner).unwrap();
-        assert!(refused(&inner).contains("not a socket"));
+        assert!(refused_start(&inner).contains("not a socket"));
         assert!(inner.is_dir());
-        // A link is something else too, wherever it leads.
+        // A symbolic link is refused, whatever its target.
         let link = folder.join("link");
         drop(UnixListener::bind(folder.join("stale")).unwrap());
         symlink(folder.join("stale"), &link).unwrap();
-        assert!(refused(&link).contains("not a socket"));
+        assert!(refused_start(&link).contains("not a socket"));
         assert!(folder.join("stale").symlink_metadata().unwrap().file_type().is_socket());
-        refused(&folder.join("nowhere/socket"));
-        refused(&folder.join(&"x".repeat(200)));
-        refused(&file.join("below"));
+        refused_start(&folder.join("nowhere/socket"));
+        refused_start(&folder.join(&"x".repeat(200)));
+        refused_start(&file.join("below"));
     });
 }
 
 #[test]
-fn a_socket_that_is_served_is_left_alone() {
+fn served_socket_is_not_replaced() {
     bounded(20, || {
         let broker = broker();
-        assert!(refused(broker.socket()).contains("running"));
+        assert!(refused_start(broker.socket()).contains("running"));
         broker.lsp().expect_service();
-        // One that is bound and does not listen is nobody's, or somebody's who will: it is stale.
+        // A socket that is bound and does not listen is stale.
         let folder = Folder::new();
         let path = folder.join("full");
         let _listener = UnixListener::bind(&path).unwrap();
-        assert!(refused(&path).contains("running"));
+        assert!(refused_start(&path).contains("running"));
     });
 }
 
 #[test]
-fn a_socket_of_another_user_is_left_alone() {
-    if !root_or_skip("startup::a_socket_of_another_user_is_left_alone") {
+fn socket_of_another_user_is_not_replaced() {
+    if !root_or_skip("startup::socket_of_another_user_is_not_replaced") {
         return;
     }
     bounded(20, || {
@@ -214,16 +228,16 @@ fn a_socket_of_another_user_is_left_alone() {
         let path = folder.join("theirs");
         drop(UnixListener::bind(&path).unwrap());
         std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
-        assert!(refused(&path).contains("another user"));
+        assert!(refused_start(&path).contains("another user"));
         assert!(path.exists());
     });
 }
 
-/// A policy that can be used, and hardly says what was meant.
+/// A valid policy that causes a warning.
 const ODD: &str = "version = 1\n[[rule]]\nname = \"odd\"\nsubject = { everyone = true }\nallow = [\"resolve\"]\nremote = [\"any\"]";
 
 #[test]
-fn check_tells_by_its_exit_code_whether_the_files_can_be_used() {
+fn check_reports_unusable_files_by_exit_code() {
     bounded(20, || {
         let folder = Folder::new();
         let socket = folder.join("never");
@@ -249,12 +263,12 @@ fn check_tells_by_its_exit_code_whether_the_files_can_be_used() {
             let socket = socket.to_str().unwrap();
             let output =
                 run(&["--check", "--config", config, "--policy", policy, "--socket", socket]);
-            let said = said(&output);
-            assert_eq!(output.status.code(), Some(code), "{part}: {said}");
-            assert!(said.contains(part), "{part}: {said}");
+            let stderr_of = stderr_of(&output);
+            assert_eq!(output.status.code(), Some(code), "{part}: {stderr_of}");
+            assert!(stderr_of.contains(part), "{part}: {stderr_of}");
             if code != 0 {
-                let named = said.contains(config) || said.contains(policy);
-                assert!(named, "the file is named: {said}");
+                let named = stderr_of.contains(config) || stderr_of.contains(policy);
+                assert!(named, "the error does not name the file: {stderr_of}");
             }
         }
         assert!(!socket.exists());
@@ -265,7 +279,7 @@ fn check_tells_by_its_exit_code_whether_the_files_can_be_used() {
 }
 
 #[test]
-fn a_broker_does_not_start_with_files_that_cannot_be_used() {
+fn broker_does_not_start_with_unusable_files() {
     bounded(20, || {
         let folder = Folder::new();
         let config = folder.write("config.toml", "[limits]\nhandels = 5");
@@ -273,13 +287,13 @@ fn a_broker_does_not_start_with_files_that_cannot_be_used() {
         let output =
             run(&["--config", config.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(78));
-        assert!(said(&output).contains("handels"));
+        assert!(stderr_of(&output).contains("handels"));
         assert!(!socket.exists());
     });
 }
 
 #[test]
-fn the_path_of_the_configuration_is_used_where_the_command_line_has_none() {
+fn socket_path_defaults_to_the_configuration() {
     bounded(20, || {
         let folder = Folder::new();
         let path = folder.join("configured");
@@ -293,12 +307,15 @@ fn the_path_of_the_configuration_is_used_where_the_command_line_has_none() {
 }
 
 #[test]
-fn the_command_line_explains_itself() {
+fn help_and_usage_errors_are_printed() {
     bounded(20, || {
         let version = run(&["--version"]);
         let running = broker().lsp().call("session.info", Value::Null).result()["version"].clone();
-        assert_eq!(said(&version).trim(), format!("sockbrokerd {}", running.as_str().unwrap()));
-        let help = said(&run(&["--help"]));
+        assert_eq!(
+            stderr_of(&version).trim(),
+            format!("sockbrokerd {}", running.as_str().unwrap())
+        );
+        let help = stderr_of(&run(&["--help"]));
         for flag in
             ["--socket", "--stdio", "--config", "--policy", "--check", "--version", "--help"]
         {
@@ -312,7 +329,7 @@ fn the_command_line_explains_itself() {
 }
 
 #[test]
-fn the_log_has_neither_payload_nor_tokens() {
+fn log_contains_no_payload_and_no_tokens() {
     bounded(20, || {
         let start = prepare().shell("export SOCKBROKER_LOG=trace");
         let broker: Daemon = start.start();
@@ -330,7 +347,7 @@ fn the_log_has_neither_payload_nor_tokens() {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised_as_far_as_allowed() {
+fn open_file_limit_is_raised_to_its_maximum() {
     bounded(20, || {
         let mut broker = prepare().shell("ulimit -Sn 50 && ulimit -Hn 500").start();
         let limits = format!("/proc/{}/limits", broker.process().number());

@@ -12,12 +12,12 @@ use sockbroker_test_support::{LspClient, Start, StdioDaemon, bounded};
 
 use crate::broker::prepare;
 
-/// What standard input and output can be.
-const WAYS: [fn(Start) -> StdioDaemon; 3] =
+/// The kinds of standard input and output.
+const TRANSPORTS: [fn(Start) -> StdioDaemon; 3] =
     [StdioDaemon::over_pipes, StdioDaemon::over_a_socket, StdioDaemon::over_two_sockets];
 
 #[test]
-fn pipes_carry_attachments_and_refuse_descriptors() {
+fn pipes_support_attachments_and_refuse_descriptors() {
     bounded(20, || {
         let mut broker = StdioDaemon::over_pipes(prepare());
         let client = &mut broker.client;
@@ -28,11 +28,11 @@ fn pipes_carry_attachments_and_refuse_descriptors() {
         );
         let (left, right) = client.pair();
         let data = vec![7; 100_000];
-        let beside: [&[u8]; 2] = [b"unused", &data];
+        let descriptors: [&[u8]; 2] = [b"unused", &data];
         let sent = client.call_with_parts(
             "socket.sendall",
             json!([left, { "attachment": 1 }]),
-            RequestParts::attachments(&beside),
+            RequestParts::attachments(&descriptors),
         );
         assert_eq!(*sent.result(), Value::Null);
         let received =
@@ -46,7 +46,7 @@ fn pipes_carry_attachments_and_refuse_descriptors() {
 }
 
 #[test]
-fn a_socket_carries_descriptors_in_both_directions() {
+fn socket_passes_descriptors_in_both_directions() {
     bounded(20, || {
         let mut broker = StdioDaemon::over_a_socket(prepare());
         let client = &mut broker.client;
@@ -68,9 +68,9 @@ fn a_socket_carries_descriptors_in_both_directions() {
 }
 
 #[test]
-fn the_broker_ends_with_its_input_after_the_last_answer() {
+fn end_of_input_ends_the_broker_after_the_last_answer() {
     bounded(20, || {
-        for over in WAYS {
+        for over in TRANSPORTS {
             let mut broker = over(prepare());
             let id = broker.client.send("socket.poll", json!([[], 0.2]));
             broker.client.wire.close_writing();
@@ -82,9 +82,9 @@ fn the_broker_ends_with_its_input_after_the_last_answer() {
 }
 
 #[test]
-fn the_broker_ends_with_a_client_that_is_gone() {
+fn broker_ends_if_the_client_is_gone() {
     bounded(20, || {
-        for over in WAYS {
+        for over in TRANSPORTS {
             let mut broker = over(prepare());
             let (left, _) = broker.client.pair();
             broker.client.send("socket.recv", json!([left, 1]));
@@ -99,17 +99,17 @@ fn unconnected() -> LspClient {
 }
 
 #[test]
-fn the_client_s_own_end_is_refused_as_a_descriptor() {
+fn own_end_of_the_client_is_refused_as_a_descriptor() {
     bounded(20, || {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (mut command, _folder) = prepare().argument("--stdio").command();
         command.stdin(OwnedFd::from(theirs.try_clone().unwrap())).stdout(OwnedFd::from(theirs));
         let mut process = Process::spawn(command);
         let mut client = LspClient::over(ours.try_clone().unwrap());
-        let beside = [ours.as_fd()];
+        let descriptors = [ours.as_fd()];
         let params = json!([0]);
         let fault = client
-            .call_with_parts("socket.fromfd", params, RequestParts::descriptors(&beside))
+            .call_with_parts("socket.fromfd", params, RequestParts::descriptors(&descriptors))
             .fault();
         assert_eq!(fault.kind(), (3000, "denied"));
         drop((client, ours));
@@ -118,9 +118,9 @@ fn the_client_s_own_end_is_refused_as_a_descriptor() {
 }
 
 #[test]
-fn lines_of_json_are_answered_by_lines_of_json() {
+fn json_lines_are_answered_as_json_lines() {
     bounded(20, || {
-        for over in WAYS {
+        for over in TRANSPORTS {
             let mut broker = over(prepare());
             let wire = &mut broker.client.wire;
             let call =
@@ -135,19 +135,19 @@ fn lines_of_json_are_answered_by_lines_of_json() {
 }
 
 #[test]
-fn anything_else_is_refused_by_a_message_that_names_what_is_expected() {
+fn unknown_framing_is_refused_with_a_message() {
     bounded(20, || {
         let (mut command, folder) = prepare().argument("--stdio").command();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(69));
-        let said = std::fs::read_to_string(folder.join("log")).unwrap();
-        assert!(said.contains("send LSP framing (Content-Length: ...) or one JSON"), "{said}");
+        let log = std::fs::read_to_string(folder.join("log")).unwrap();
+        assert!(log.contains("send LSP framing (Content-Length: ...) or one JSON"), "{log}");
     });
 }
 
 #[test]
-fn answers_go_to_standard_output_when_input_and_output_are_two_sockets() {
+fn answers_go_to_standard_output_if_it_is_another_socket() {
     bounded(20, || {
         let mut broker = StdioDaemon::over_two_sockets(prepare());
         let client = &mut broker.client;
@@ -159,18 +159,18 @@ fn answers_go_to_standard_output_when_input_and_output_are_two_sockets() {
 }
 
 #[test]
-fn what_cannot_be_waited_for_is_refused_with_a_reason() {
+fn unpollable_standard_input_is_refused_with_a_reason() {
     bounded(20, || {
         let (mut command, folder) = prepare().argument("--stdio").command();
         command.stdin(Stdio::null()).stdout(Stdio::null());
         assert_eq!(command.status().unwrap().code(), Some(69));
-        let said = std::fs::read_to_string(folder.join("log")).unwrap();
-        assert!(said.contains("must be a pipe or a socket"), "{said}");
+        let log = std::fs::read_to_string(folder.join("log")).unwrap();
+        assert!(log.contains("must be a pipe or a socket"), "{log}");
     });
 }
 
 #[test]
-fn sigterm_ends_it_after_what_is_in_flight() {
+fn sigterm_ends_stdio_broker_after_calls_in_flight() {
     bounded(20, || {
         let mut broker = StdioDaemon::over_pipes(prepare().limit("drain_seconds", 1));
         let (_, right) = broker.client.pair();
@@ -186,7 +186,7 @@ fn sigterm_ends_it_after_what_is_in_flight() {
 }
 
 #[test]
-fn sigterm_is_minded_from_the_first_answer_on() {
+fn sigterm_is_handled_after_the_first_answer() {
     bounded(20, || {
         for _ in 0..20 {
             let mut broker = StdioDaemon::over_pipes(prepare());

@@ -1,4 +1,4 @@
-//! The shipped units: systemd finds no fault with them, and says how exposed the service is.
+//! The shipped units: `systemd-analyze` accepts them and rates the exposure of the service.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use sockbroker_test_support::skip::program_or_skip;
 
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/systemd");
 
-/// The units as installed, with these roles; what is not installed here is left out.
+/// Installs the units with these roles. Omits programs that this machine does not have.
 fn installed(roles: &[&str]) -> Folder {
     let folder = Folder::new();
     for unit in ["sockbrokerd.service", "sockbrokerd.socket"] {
@@ -30,13 +30,13 @@ fn installed(roles: &[&str]) -> Folder {
 fn analyze(folder: &Folder, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new("systemd-analyze");
     let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let report = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&report).into_owned())
 }
 
 #[test]
-fn systemd_finds_no_fault_with_the_units_in_any_role() {
-    if !program_or_skip("systemd-analyze", "systemd_finds_no_fault_with_the_units_in_any_role") {
+fn systemd_analyze_accepts_the_units_in_every_role() {
+    if !program_or_skip("systemd-analyze", "systemd_analyze_accepts_the_units_in_every_role") {
         return;
     }
     let names = fs::read_dir(Path::new(UNITS).join("roles")).unwrap();
@@ -48,15 +48,15 @@ fn systemd_finds_no_fault_with_the_units_in_any_role() {
         let folder =
             installed(&[role].iter().copied().filter(|r| !r.is_empty()).collect::<Vec<_>>());
         let units = ["./sockbrokerd.service", "./sockbrokerd.socket"];
-        let (sound, said) =
+        let (sound, report) =
             analyze(&folder, &[&["verify", "--recursive-errors=no"], &units[..]].concat());
-        assert!(sound, "{role}: {said}");
+        assert!(sound, "{role}: {report}");
     }
 }
 
 #[test]
-fn the_service_is_exposed_no_more_than_promised() {
-    if !program_or_skip("systemd-analyze", "the_service_is_exposed_no_more_than_promised") {
+fn systemd_exposure_is_within_its_bound() {
+    if !program_or_skip("systemd-analyze", "systemd_exposure_is_within_its_bound") {
         return;
     }
     for (roles, most) in [
@@ -71,8 +71,8 @@ fn the_service_is_exposed_no_more_than_promised() {
         let threshold = format!("--threshold={most}");
         let arguments =
             ["security", "--offline=yes", "--no-pager", &threshold, "./sockbrokerd.service"];
-        let (within, said) = analyze(&folder, &arguments);
-        let overall = said.lines().find(|line| line.contains("Overall")).unwrap_or(&said);
+        let (within, report) = analyze(&folder, &arguments);
+        let overall = report.lines().find(|line| line.contains("Overall")).unwrap_or(&report);
         assert!(within, "{roles:?}: {overall}");
     }
 }

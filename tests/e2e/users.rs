@@ -1,4 +1,4 @@
-//! Another user is denied what needs a grant, and learns nothing of others.
+//! Another user is refused calls without a grant, and learns nothing about other users.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 use sockbroker_test_support::bounded;
 
 use crate::broker::broker;
-use crate::stranger::{NOBODY, Stranger, possible};
+use crate::other_user::{NOBODY, OtherUser, available_or_skip};
 
 #[test]
-fn another_user_is_denied_with_the_rule_and_the_grant_it_lacks() {
-    if !possible("users::another_user_is_denied_with_the_rule_and_the_grant_it_lacks") {
+fn other_user_is_refused_with_rule_and_missing_grant() {
+    if !available_or_skip("users::other_user_is_refused_with_rule_and_missing_grant") {
         return;
     }
     bounded(20, || {
         let broker = broker();
-        let mut stranger = Stranger::connect(&broker);
+        let mut other_user = OtherUser::connect(&broker);
         let address = json!(["127.0.0.1", 80]);
         for (method, params, grant) in [
             ("socket.socket", Value::Null, "create"),
@@ -47,11 +47,11 @@ fn another_user_is_denied_with_the_rule_and_the_grant_it_lacks() {
             ("admin.reload", Value::Null, "admin"),
             ("admin.handles", json!([1]), "admin"),
         ] {
-            let fault = stranger.call(method, params).fault();
+            let fault = other_user.call(method, params).fault();
             assert_eq!(fault.kind(), (3000, "denied"), "{method}: {fault:?}");
             let lacks = fault.data.grant.unwrap();
             assert!(lacks.starts_with(&format!("allow = [\"{grant}\"]")), "{method}: {lacks}");
-            // As the kernel refuses a process without the privilege.
+            // The errno that the kernel returns to a process without the privilege.
             let errno = if lacks.contains("SOCK_RAW") || grant == "sethostname" {
                 "EPERM"
             } else {
@@ -65,13 +65,13 @@ fn another_user_is_denied_with_the_rule_and_the_grant_it_lacks() {
 }
 
 #[test]
-fn another_user_may_do_what_reaches_nothing() {
-    if !possible("users::another_user_may_do_what_reaches_nothing") {
+fn other_user_can_call_harmless_methods() {
+    if !available_or_skip("users::other_user_can_call_harmless_methods") {
         return;
     }
     bounded(20, || {
         let broker = broker();
-        let mut stranger = Stranger::connect(&broker);
+        let mut other_user = OtherUser::connect(&broker);
         for (method, params) in [
             ("session.info", Value::Null),
             ("session.limits", Value::Null),
@@ -89,31 +89,31 @@ fn another_user_may_do_what_reaches_nothing() {
             ("socket.getdefaulttimeout", Value::Null),
             ("socket.setdefaulttimeout", json!([3])),
         ] {
-            stranger.call(method, params).result();
+            other_user.call(method, params).result();
         }
-        let info = stranger.call("session.info", Value::Null);
+        let info = other_user.call("session.info", Value::Null);
         assert_eq!(
             (&info.result()["uid"], &info.result()["gid"]),
             (&json!(NOBODY), &json!(NOBODY))
         );
-        assert_eq!(stranger.call("socket.gettimeout", json!([1 << 20])).fault().code, 4000);
+        assert_eq!(other_user.call("socket.gettimeout", json!([1 << 20])).fault().code, 4000);
     });
 }
 
 #[test]
-fn a_token_of_another_user_is_answered_like_a_wrong_one() {
-    if !possible("users::a_token_of_another_user_is_answered_like_a_wrong_one") {
+fn token_of_another_user_returns_the_error_of_a_wrong_token() {
+    if !available_or_skip("users::token_of_another_user_returns_the_error_of_a_wrong_token") {
         return;
     }
     bounded(20, || {
         let broker = broker();
         let mut owner = broker.lsp();
-        let mut stranger = Stranger::connect(&broker);
+        let mut other_user = OtherUser::connect(&broker);
         let owned = owner.call("session.open", Value::Null).result()["token"].clone();
         let wrong = owned.as_str().unwrap().replace(['1', '2', '3'], "4");
         let refusals = [
-            stranger.call("session.attach", json!([owned])).fault(),
-            stranger.call("session.attach", json!([wrong])).fault(),
+            other_user.call("session.attach", json!([owned])).fault(),
+            other_user.call("session.attach", json!([wrong])).fault(),
         ];
         for refusal in &refusals {
             assert_eq!(refusal.kind(), (4001, "session"));
@@ -123,8 +123,8 @@ fn a_token_of_another_user_is_answered_like_a_wrong_one() {
 }
 
 #[test]
-fn the_socket_keeps_others_out_by_its_mode() {
-    if !possible("users::the_socket_keeps_others_out_by_its_mode") {
+fn socket_mode_excludes_other_users() {
+    if !available_or_skip("users::socket_mode_excludes_other_users") {
         return;
     }
     bounded(20, || {
@@ -134,7 +134,10 @@ fn the_socket_keeps_others_out_by_its_mode() {
         command.arg("-").arg(format!("UNIX-CONNECT:{}", broker.socket().display()));
         command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).stdout(Stdio::null());
         let output = command.current_dir("/").stderr(Stdio::piped()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && said.contains("Permission denied"), "{said}");
+        let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && output_text.contains("Permission denied"),
+            "{output_text}"
+        );
     });
 }

@@ -1,4 +1,4 @@
-//! WebSocket by upgrade on the control socket (RFC 6455).
+//! WebSocket on the broker's socket, by an HTTP upgrade (RFC 6455).
 
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
@@ -12,7 +12,7 @@ fn call() -> Vec<u8> {
 }
 
 #[test]
-fn a_message_may_come_in_fragments_with_pings_between() {
+fn fragmented_message_with_pings_is_accepted() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.websocket();
@@ -32,7 +32,7 @@ fn a_message_may_come_in_fragments_with_pings_between() {
 }
 
 #[test]
-fn an_orderly_close_is_answered_and_ends_the_connection() {
+fn close_frame_is_answered_and_ends_the_connection() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.websocket();
@@ -46,7 +46,7 @@ fn an_orderly_close_is_answered_and_ends_the_connection() {
 }
 
 #[test]
-fn an_orderly_close_cancels_what_waits() {
+fn close_frame_cancels_waiting_calls() {
     bounded(20, || {
         let broker = broker();
         let before = broker.idle_open_files();
@@ -62,7 +62,7 @@ fn an_orderly_close_cancels_what_waits() {
 }
 
 #[test]
-fn broken_framing_ends_the_connection_and_nothing_else() {
+fn invalid_websocket_frame_ends_only_that_connection() {
     bounded(20, || {
         let broker = broker();
         let message = call();
@@ -95,7 +95,7 @@ fn broken_framing_ends_the_connection_and_nothing_else() {
 }
 
 #[test]
-fn a_message_over_frame_bytes_ends_the_connection() {
+fn websocket_message_over_frame_bytes_ends_the_connection() {
     bounded(20, || {
         let broker = limited(&[("frame_bytes", 70_000), ("receive_bytes", 1000)]);
         let mut message = call();
@@ -106,13 +106,13 @@ fn a_message_over_frame_bytes_ends_the_connection() {
         message.push(b' ');
         client.wire.send(&WebSocketClient::frame(Opcode::Text, true, true, &message), &[]).ok();
         assert_eq!(client.read(), None);
-        // In fragments of a legal size as well.
+        // Also in fragments of an allowed size.
         let mut client = broker.websocket();
         client.send(Opcode::Text, false, &message[..40_000]);
         let rest = WebSocketClient::frame(Opcode::Continuation, true, true, &message[40_000..]);
         client.wire.send(&rest, &[]).ok();
         assert_eq!(client.read(), None);
-        // The announced length alone is enough: nobody waits for the bytes.
+        // The announced length is enough: the broker does not wait for the bytes.
         let mut client = broker.websocket();
         let head = WebSocketClient::frame(Opcode::Text, true, true, &message);
         client.wire.send(&head[..14], &[]).unwrap();
@@ -121,7 +121,7 @@ fn a_message_over_frame_bytes_ends_the_connection() {
 }
 
 #[test]
-fn what_is_no_request_is_a_json_rpc_error_and_the_connection_goes_on() {
+fn invalid_request_returns_json_rpc_error_and_keeps_the_connection() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.websocket();
@@ -137,7 +137,7 @@ fn what_is_no_request_is_a_json_rpc_error_and_the_connection_goes_on() {
 }
 
 #[test]
-fn web_pages_and_half_handshakes_are_refused() {
+fn browser_origins_and_incomplete_handshakes_are_refused() {
     bounded(20, || {
         let broker = broker();
         let page = WebSocketClient::handshake("Origin: http://localhost\r\n");
@@ -154,7 +154,7 @@ fn web_pages_and_half_handshakes_are_refused() {
 }
 
 #[test]
-fn frames_right_behind_the_handshake_are_not_lost() {
+fn frames_sent_with_the_handshake_are_not_lost() {
     bounded(20, || {
         let broker = broker();
         let mut bytes = WebSocketClient::handshake("").into_bytes();

@@ -1,4 +1,4 @@
-//! A client that runs as another user than the broker.
+//! A client that runs as another user than the broker, through socat.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,17 +11,16 @@ use sockbroker_test_support::message::request;
 use sockbroker_test_support::skip::{program_or_skip, root_or_skip};
 use sockbroker_test_support::{Answer, Daemon};
 
-/// Debian's nobody.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// A client of another user: lines through socat.
-pub(crate) struct Stranger {
+/// A client of the user nobody, with newline-delimited JSON.
+pub(crate) struct OtherUser {
     process: Child,
     answers: BufReader<std::process::ChildStdout>,
 }
 
-impl Stranger {
-    /// Connects one; the test opens folder and socket to everybody for it.
+impl OtherUser {
+    /// Connects a client. Allows all users to reach the socket.
     pub(crate) fn connect(broker: &Daemon) -> Self {
         let mode = |bits| fs::Permissions::from_mode(bits);
         fs::set_permissions(broker.folder().path(), mode(0o711)).unwrap();
@@ -43,14 +42,14 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for OtherUser {
     fn drop(&mut self) {
         self.process.kill().ok();
         self.process.wait().ok();
     }
 }
 
-/// Whether a stranger can be had here; else the test is skipped.
-pub(crate) fn possible(test: &str) -> bool {
+/// Whether this machine can run such a client. Otherwise counts the test as skipped.
+pub(crate) fn available_or_skip(test: &str) -> bool {
     root_or_skip(test) && program_or_skip("socat", test)
 }
