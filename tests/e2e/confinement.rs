@@ -13,7 +13,7 @@ use sockbroker_test_support::{Daemon, User, bounded};
 
 use crate::broker::{broker, prepare};
 
-/// A policy that needs CAP_NET_RAW and no other capability.
+/// A policy that needs `CAP_NET_RAW` and no other capability.
 const RAW: &str = "version = 1\n[[rule]]\nname = \"raw\"\n\
                    subject = { everyone = true }\nallow = [\"create\", \"capture\"]\n\
                    family = [\"AF_PACKET\"]\n[[rule]]\nname = \"me\"\n\

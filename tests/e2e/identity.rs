@@ -25,7 +25,7 @@ fn other_root() -> User {
     User::new(0, 0, &[GROUP])
 }
 
-/// A folder that only a process with CAP_DAC_OVERRIDE can enter.
+/// A folder that only a process with `CAP_DAC_OVERRIDE` can enter.
 fn folder_of_nobody() -> Folder {
     let folder = Folder::new();
     chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
