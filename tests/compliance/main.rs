@@ -1,7 +1,7 @@
-//! CPython's `socket` is the oracle: every scenario of `oracle/scenarios/` runs on it and on the
-//! broker, and both transcripts must be equal. One test a theme, and one that no method is missing.
+//! CPython's `socket` is the oracle: every scenario in `oracle/scenarios/` runs on CPython and on the broker, and the
+//! transcripts must be equal. Each theme is a test, and one test checks that the scenarios call every method.
 //!
-//! The runner is Python (`oracle/run.py`, standard library only) and moves into namespaces of its own.
+//! The runner is a Python program (`oracle/run.py`, only the standard library) that enters new namespaces.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -10,24 +10,24 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-/// How long one theme may take; the runner bounds every scenario by itself.
+/// The time limit of one theme. The runner also limits each scenario.
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
-/// What a run of the runner printed, and whether it found no difference.
+/// The output of the runner, and whether the transcripts were equal.
 struct Outcome {
     output: String,
     good: bool,
 }
 
 impl Outcome {
-    /// The counts; fails with all that was printed if there was a difference.
+    /// Returns the counts. If there was a difference, fails with the whole output.
     fn counts(&self) -> &str {
         assert!(self.good, "{}", self.output);
         self.output.trim_end()
     }
 }
 
-/// The runner with these arguments. Fails with advice where there is no Python for it.
+/// Runs the runner with these arguments. If Python is missing, fails with a hint.
 fn run<I, S>(arguments: I) -> Outcome
 where
     I: IntoIterator<Item = S>,
@@ -51,7 +51,7 @@ where
     }
 }
 
-/// Reads all that the child prints and waits for its end, but not for ever.
+/// Reads the output of the child and waits for its end, with a time limit.
 fn finish(mut child: Child) -> Outcome {
     let (sender, parts) = mpsc::sync_channel(2);
     collect(child.stdout.take(), sender.clone());
@@ -72,7 +72,7 @@ fn finish(mut child: Child) -> Outcome {
     Outcome { output, good }
 }
 
-/// Sends what can be read from a pipe when it ends.
+/// Reads a pipe to its end, and sends the text.
 fn collect(pipe: Option<impl Read + Send + 'static>, sender: mpsc::SyncSender<String>) {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -83,16 +83,16 @@ fn collect(pipe: Option<impl Read + Send + 'static>, sender: mpsc::SyncSender<St
     });
 }
 
-/// Where the themes record which methods they called.
+/// The folder where the themes record the methods that they call.
 fn record() -> PathBuf {
     let name = format!("compliance-called-{}", std::process::id());
-    // Not in the build folder, which may belong to another user.
+    // Not in the build folder, which can belong to another user.
     let folder = std::env::temp_dir().join(name);
     drop(std::fs::create_dir_all(&folder));
     folder
 }
 
-/// Declares the themes: the outcome of each is made once in this process.
+/// Declares the themes. Each one runs once in this process.
 macro_rules! themes {
     ($($theme:ident)*) => {
         const THEMES: &[&str] = &[$(stringify!($theme)),*];
@@ -117,7 +117,7 @@ macro_rules! themes {
             )*
         }
 
-        /// Every theme has run when this returns.
+        /// Runs all themes that have not run yet.
         fn run_all() {
             $(
                 $theme();
@@ -141,7 +141,7 @@ fn every_method_is_called_by_a_scenario() {
 }
 
 #[test]
-fn every_theme_is_a_test() {
+fn every_scenario_file_has_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/compliance/oracle/scenarios");
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .expect("the scenarios are there")
@@ -154,21 +154,21 @@ fn every_theme_is_a_test() {
 }
 
 #[test]
-fn the_same_answers_come_over_stdio() {
+fn stdio_matches_cpython() {
     let themes = ["stream", "unix", "unix_names", "rights"].map(|theme| ["--theme", theme]);
     let outcome = run(["--stdio"].into_iter().chain(themes.into_iter().flatten()));
     println!("{}", outcome.counts());
 }
 
 #[test]
-fn the_same_answers_come_as_base64() {
+fn base64_payload_matches_cpython() {
     let themes = ["datagram", "options", "packet", "rights"].map(|theme| ["--theme", theme]);
     let outcome = run(["--base64"].into_iter().chain(themes.into_iter().flatten()));
     println!("{}", outcome.counts());
 }
 
 #[test]
-fn wrong_answers_are_noticed() {
+fn runner_detects_wrong_answers() {
     let outcome = run(["--self-test", "--theme", "convert", "--theme", "options"]);
     println!("{}", outcome.counts());
 }

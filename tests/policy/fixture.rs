@@ -1,4 +1,4 @@
-//! A connection of a random subject with sockets of several kinds, made before the random rules hold.
+//! A connection of a random subject with sockets of several types, created before the random rules apply.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,28 +21,28 @@ use sockbrokerd::session::connection::{Connection, Facts, Framing};
 use crate::dice::Dice;
 use crate::model::Rules;
 
-/// Nobody's: no rule that is built in is about the subjects of the cases.
+/// The user of the broker. It is not a subject of the cases, so the built-in rule does not apply to them.
 const OWNER: u32 = 970;
 
 static TABLE: LazyLock<MethodTable> = LazyLock::new(sockbrokerd::handlers::methods);
 
-/// A socket and what the model must know of it.
+/// A socket, with the state that the model needs.
 #[derive(Debug, Clone)]
-pub(crate) struct Held {
+pub(crate) struct HeldSocket {
     pub(crate) handle: u64,
     pub(crate) family: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) protocol: &'static str,
-    /// What it is bound to, as IP.
+    /// The local IP address and port.
     pub(crate) local: Option<(IpAddr, u16)>,
-    /// What it is connected to, as IP.
+    /// The IP address and port of the peer.
     pub(crate) peer: Option<(IpAddr, u16)>,
 }
 
-/// A connection with its sockets.
+/// A connection and its sockets.
 pub(crate) struct Fixture {
     pub(crate) subject: Subject,
-    pub(crate) sockets: Vec<Held>,
+    pub(crate) sockets: Vec<HeldSocket>,
     pub(crate) token: String,
     pub(crate) hostname: String,
     rules: String,
@@ -50,12 +50,11 @@ pub(crate) struct Fixture {
     core: Core,
 }
 
-/// An answer.
 #[derive(Debug)]
 pub(crate) struct Reply(Value);
 
 impl Reply {
-    /// The verb and the rule of a denial.
+    /// Returns the verb and the rule of a refusal.
     pub(crate) fn denial(&self) -> Option<(String, String)> {
         let data = &self.0["error"]["data"];
         let text =
@@ -92,7 +91,6 @@ allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "op
 "#;
 
 impl Fixture {
-    /// A new connection.
     pub(crate) async fn new(dice: &mut Dice) -> Self {
         let uid = *dice.one(&[1000, 1001]);
         let subject = Subject::new(uid, uid).in_groups(vec![*dice.one(&[50, 51])]);
@@ -122,7 +120,7 @@ impl Fixture {
         fixture
     }
 
-    /// Puts rules in force, unless they are.
+    /// Applies rules, unless they apply already.
     pub(crate) fn rule(&mut self, rules: &Rules) {
         let text = rules.text();
         if text != self.rules {
@@ -131,7 +129,7 @@ impl Fixture {
         }
     }
 
-    /// Makes a call and waits for its answer.
+    /// Calls a method and waits for the answer.
     pub(crate) async fn call(
         &mut self,
         method: &str,
@@ -158,7 +156,7 @@ impl Fixture {
         opened["token"].as_str().unwrap().clone_into(&mut self.token);
         let hostname = self.get("socket.gethostname", json!({})).await;
         hostname.as_str().unwrap().clone_into(&mut self.hostname);
-        // Nothing waits: what would is EAGAIN.
+        // No call waits: the sockets are non-blocking.
         self.get("socket.setdefaulttimeout", json!([0])).await;
         let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let listener = self.get("socket.create_server", json!([["127.0.0.1", 0]])).await;
@@ -186,8 +184,8 @@ impl Fixture {
         self.hold(&netlink, "AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE", None, None);
     }
 
-    /// Closes what a call has made.
-    pub(crate) async fn tidy(&mut self, reply: &Reply) {
+    /// Closes the sockets that a call has created.
+    pub(crate) async fn close_created(&mut self, reply: &Reply) {
         let made = match &reply.0["result"] {
             Value::Array(made) => made.clone(),
             made => vec![made.clone()],
@@ -209,11 +207,11 @@ impl Fixture {
         peer: Option<(IpAddr, u16)>,
     ) {
         let handle = made["handle"].as_u64().unwrap();
-        self.sockets.push(Held { handle, family, kind, protocol, local, peer });
+        self.sockets.push(HeldSocket { handle, family, kind, protocol, local, peer });
     }
 }
 
-/// A descriptor of the client, a Unix stream socket.
+/// Returns a descriptor of the client, a Unix stream socket.
 pub(crate) fn descriptor() -> OwnedFd {
     UnixStream::pair().unwrap().0.into()
 }

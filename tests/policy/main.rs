@@ -1,14 +1,14 @@
-//! Every method of the contract under random policies, against a naive reading of the rules.
+//! Compares the decisions of the broker with a simple model of the rule language, for every method and random rules.
 //!
-//! The model knows for each method what must be granted for it, and reads rules in the slowest and
-//! plainest way. The broker must refuse exactly where the model does: nothing reaches the kernel
-//! without a rule that allows it, and no rule is overlooked.
+//! The model lists the grants that each method requires, and evaluates rules in the simplest way. The broker must
+//! refuse exactly the calls that the model refuses: no call reaches the kernel without a rule that allows it, and
+//! no rule is ignored.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a panic is how a test fails; helpers beside the test functions use it too"
+    reason = "a panic is how a test fails; helpers outside of test functions do the same"
 )]
 
 mod dice;
@@ -26,15 +26,15 @@ use dice::Dice;
 use fixture::Fixture;
 use model::Rules;
 
-/// Cases of one run.
+/// The number of cases in one run.
 const CASES: usize = 100_000;
-/// Cases that share sockets: what a call does to them must not pile up.
+/// The number of cases that share sockets. It is small, so that the effects of calls do not accumulate.
 const CASES_OF_A_FIXTURE: usize = 100;
 
-/// Cases under the same rules.
+/// The number of cases under the same rules.
 const CASES_OF_RULES: usize = 8;
 
-/// Runs cases from a seed; the message of a failure has what is needed to run it again.
+/// Runs cases from a seed. The message of a failure has the seed and the case, to reproduce it.
 async fn run(seed: u64, cases: usize) -> (usize, usize) {
     let mut dice = Dice::new(seed);
     let (mut allowed, mut refused) = (0, 0);
@@ -48,7 +48,7 @@ async fn run(seed: u64, cases: usize) -> (usize, usize) {
             rules = Rules::random(&mut dice, &fixture.subject);
         }
         let call = table::random(&mut dice, &fixture);
-        let expected = rules.verdict(&fixture.subject, &call.asks);
+        let expected = rules.verdict(&fixture.subject, &call.required);
         fixture.rule(&rules);
         let answer = fixture.call(call.method, &call.params, call.descriptor).await;
         let denied = answer.denial();
@@ -59,7 +59,7 @@ async fn run(seed: u64, cases: usize) -> (usize, usize) {
                 call.params,
                 fixture.subject,
                 rules.text(),
-                call.asks
+                call.required
             )
         };
         match (&expected, &denied) {
@@ -71,7 +71,7 @@ async fn run(seed: u64, cases: usize) -> (usize, usize) {
             (Some(refusal), None) => panic!("granted without a rule, {refusal:?}: {}", context()),
             (None, Some(denial)) => panic!("refused in spite of a rule, {denial:?}: {}", context()),
         }
-        fixture.tidy(&answer).await;
+        fixture.close_created(&answer).await;
         if call.spoils && denied.is_none() {
             fixture = Fixture::new(&mut dice).await;
         }
@@ -80,16 +80,16 @@ async fn run(seed: u64, cases: usize) -> (usize, usize) {
 }
 
 #[test]
-fn the_broker_refuses_exactly_what_no_rule_allows() {
-    // Only root's broker can act as the random users of the cases.
-    if !root_or_skip("the_broker_refuses_exactly_what_no_rule_allows") {
+fn broker_refuses_exactly_what_no_rule_allows() {
+    // Only a broker of root can act as the random users of the cases.
+    if !root_or_skip("broker_refuses_exactly_what_no_rule_allows") {
         return;
     }
     bounded(300, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (allowed, refused) = runtime.block_on(run(0x5eed_50c7, CASES));
         runtime.shutdown_timeout(Duration::from_secs(5));
-        // Both sides were seen often, or the cases say little.
+        // Both decisions must occur often, otherwise the cases test little.
         assert!(
             allowed > CASES / 10 && refused > CASES / 10,
             "{allowed} allowed, {refused} refused"
@@ -98,7 +98,7 @@ fn the_broker_refuses_exactly_what_no_rule_allows() {
 }
 
 #[test]
-fn every_method_of_the_contract_is_in_the_model() {
+fn model_covers_every_method_of_the_contract() {
     let methods = sockbrokerd::handlers::methods();
     let contract: BTreeSet<_> = methods.names().collect();
     let table: BTreeSet<_> = table::METHODS.iter().map(|(name, _)| *name).collect();

@@ -1,4 +1,4 @@
-//! Rules as text, and the plainest reading of them.
+//! Random rules as text, and a simple evaluation of them.
 
 use std::net::IpAddr;
 
@@ -6,9 +6,9 @@ use sockbroker_policy::subject::Subject;
 
 use crate::dice::Dice;
 
-/// What must be granted: a verb and its operands, in the words of the rule language.
+/// A required grant: a verb and its operands, in the words of the rule language.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ask {
+pub(crate) struct RequiredGrant {
     pub(crate) verb: &'static str,
     pub(crate) family: Option<&'static str>,
     pub(crate) kind: Option<&'static str>,
@@ -21,14 +21,14 @@ pub(crate) struct Ask {
     pub(crate) length: Option<u64>,
 }
 
-/// Who refuses.
+/// The verb and the rule that refuse a call.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) verb: String,
     pub(crate) rule: String,
 }
 
-/// A rule of random words; a field without words is left out.
+/// A rule of random words. A field without words is omitted.
 #[derive(Debug, Default)]
 struct Rule {
     name: String,
@@ -86,60 +86,60 @@ const POOLS: [(&str, &[&str]); 10] = [
 ];
 
 impl Rules {
-    /// Up to eight rules; some of them about somebody else.
+    /// Generates up to eight rules; some of them apply to other subjects.
     pub(crate) fn random(dice: &mut Dice, subject: &Subject) -> Self {
         let count = dice.below(9);
         Self((0..count).map(|place| Rule::random(dice, subject, place)).collect())
     }
 
-    /// The policy file.
+    /// Returns the text of the policy file.
     pub(crate) fn text(&self) -> String {
         let rules: Vec<_> = self.0.iter().map(Rule::text).collect();
         format!("version = 1\n{}", rules.concat())
     }
 
-    /// Who refuses what first, if anybody.
-    pub(crate) fn verdict(&self, subject: &Subject, asks: &[Ask]) -> Option<Refusal> {
-        asks.iter().find_map(|ask| self.refusal(subject, ask))
+    /// Returns the first refusal of these requests, if any.
+    pub(crate) fn verdict(&self, subject: &Subject, required: &[RequiredGrant]) -> Option<Refusal> {
+        required.iter().find_map(|grant| self.refusal(subject, grant))
     }
 
-    fn refusal(&self, subject: &Subject, ask: &Ask) -> Option<Refusal> {
+    fn refusal(&self, subject: &Subject, grant: &RequiredGrant) -> Option<Refusal> {
         let own: Vec<_> = self.0.iter().filter(|rule| rule.is_about(subject)).collect();
         let refusal =
-            |rule: &str| Some(Refusal { verb: ask.verb.to_owned(), rule: rule.to_owned() });
+            |rule: &str| Some(Refusal { verb: grant.verb.to_owned(), rule: rule.to_owned() });
         for rule in &own {
-            if rule.deny && rule.matches(ask) {
+            if rule.deny && rule.matches(grant) {
                 return refusal(&rule.name);
             }
         }
-        let escaped = if ask.verb == "handover" { escaped(&own, ask) } else { None };
+        let escaped = if grant.verb == "handover" { escaped(&own, grant) } else { None };
         for rule in &own {
-            if !rule.deny && rule.matches(ask) && (rule.unchecked || escaped.is_none()) {
+            if !rule.deny && rule.matches(grant) && (rule.unchecked || escaped.is_none()) {
                 return None;
             }
         }
         let holder = own.iter().any(|rule| !rule.deny);
-        if holder && (ask.verb == "inspect" || ask.verb == "session") {
+        if holder && (grant.verb == "inspect" || grant.verb == "session") {
             return None;
         }
-        let bound = own.iter().any(|rule| !rule.deny && rule.matches(ask));
+        let bound = own.iter().any(|rule| !rule.deny && rule.matches(grant));
         refusal(escaped.as_deref().filter(|_| bound).unwrap_or("no rule"))
     }
 }
 
-/// The rule that refuses what the holder of a descriptor does without the broker.
-fn escaped(own: &[&Rule], ask: &Ask) -> Option<String> {
+/// Returns the rule that denies an action that the holder of a descriptor can do without the broker.
+fn escaped(own: &[&Rule], grant: &RequiredGrant) -> Option<String> {
     const HOLDER: [&str; 9] =
         ["bind", "listen", "accept", "connect", "send", "receive", "option", "capture", "inject"];
-    let internet = ask.family.is_some_and(|family| family.starts_with("AF_INET"));
+    let internet = grant.family.is_some_and(|family| family.starts_with("AF_INET"));
     let binds = |rule: &Rule| {
         let about = rule.fields.iter().all(|(field, words)| match *field {
-            "family" | "type" | "protocol" => rule.field_matches(field, words, ask),
+            "family" | "type" | "protocol" => rule.field_matches(field, words, grant),
             _ => true,
         });
         let has = |names: &[&str]| rule.fields.iter().any(|(field, _)| names.contains(field));
         let addresses = has(&["local", "local_ports", "remote", "remote_ports"]);
-        let interface = has(&["interface"]) && (internet || ask.family == Some("AF_PACKET"));
+        let interface = has(&["interface"]) && (internet || grant.family == Some("AF_PACKET"));
         rule.deny && about && (addresses && internet || interface)
     };
     let found = HOLDER
@@ -200,7 +200,7 @@ impl Rule {
         lines.join("\n") + "\n"
     }
 
-    /// The fields of its subject.
+    /// Returns the fields of the subject.
     fn subject(&self) -> String {
         let fields = [
             (!self.uids.is_empty()).then(|| format!("uids = {:?}", self.uids)),
@@ -219,7 +219,7 @@ impl Rule {
             && self.is_about_place(subject)
     }
 
-    /// Who is nowhere to be found is refused what anybody anywhere is.
+    /// If the place of the subject is unknown, deny rules about any place apply.
     fn is_about_place(&self, subject: &Subject) -> bool {
         let Some(cgroup) = &subject.cgroup else {
             return self.deny || (self.units.is_empty() && self.cgroups.is_empty());
@@ -233,45 +233,47 @@ impl Rule {
             && (self.cgroups.is_empty() || self.cgroups.iter().any(below))
     }
 
-    fn matches(&self, ask: &Ask) -> bool {
-        self.verbs.contains(&ask.verb)
-            && self.fields.iter().all(|(field, words)| self.field_matches(field, words, ask))
-            && self.unlisted_matches(ask)
+    fn matches(&self, grant: &RequiredGrant) -> bool {
+        self.verbs.contains(&grant.verb)
+            && self.fields.iter().all(|(field, words)| self.field_matches(field, words, grant))
+            && self.unlisted_matches(grant)
     }
 
-    fn field_matches(&self, field: &str, words: &[&str], ask: &Ask) -> bool {
+    fn field_matches(&self, field: &str, words: &[&str], grant: &RequiredGrant) -> bool {
         let is = |word: Option<&str>| word.is_some_and(|word| words.contains(&word));
         match field {
-            "family" => is(ask.family),
-            "type" => is(ask.kind),
-            "protocol" => is(ask.protocol),
-            "local" => ask.local.is_some_and(|(ip, _)| {
+            "family" => is(grant.family),
+            "type" => is(grant.kind),
+            "protocol" => is(grant.protocol),
+            "local" => grant.local.is_some_and(|(ip, _)| {
                 self.deny && ip.is_unspecified() || words.iter().any(|net| contains(net, ip))
             }),
-            "remote" => ask.remote.is_some_and(|(ip, _)| words.iter().any(|net| contains(net, ip))),
-            "local_ports" => ask.local.is_some_and(|(_, port)| is_within(words, port)),
-            "remote_ports" => ask.remote.is_some_and(|(_, port)| is_within(words, port)),
-            "interface" => match ask.interface {
+            "remote" => {
+                grant.remote.is_some_and(|(ip, _)| words.iter().any(|net| contains(net, ip)))
+            }
+            "local_ports" => grant.local.is_some_and(|(_, port)| is_within(words, port)),
+            "remote_ports" => grant.remote.is_some_and(|(_, port)| is_within(words, port)),
+            "interface" => match grant.interface {
                 Some(name) => words.contains(&name),
-                // It captures from all.
-                None => self.deny && ask.verb == "capture",
+                // Such a socket captures from all interfaces.
+                None => self.deny && grant.verb == "capture",
             },
-            "option" => ask.verb != "option" || is(ask.option),
-            "netlink" => ask.netlink.is_none() || is(ask.netlink),
+            "option" => grant.verb != "option" || is(grant.option),
+            "netlink" => grant.netlink.is_none() || is(grant.netlink),
             _ => unreachable!("{field}"),
         }
     }
 
-    /// Fields that mean something by being absent.
-    fn unlisted_matches(&self, ask: &Ask) -> bool {
+    /// Evaluates fields that have a meaning if they are absent.
+    fn unlisted_matches(&self, grant: &RequiredGrant) -> bool {
         let has = |field: &str| self.fields.iter().any(|(name, _)| *name == field);
-        let option = has("option") || self.deny || ask.option != Some("unknown");
-        let netlink = has("netlink") || self.deny || ask.netlink.is_none();
+        let option = has("option") || self.deny || grant.option != Some("unknown");
+        let netlink = has("netlink") || self.deny || grant.netlink.is_none();
         let snaplen =
-            ask.length.is_none_or(|length| self.snaplen.is_none_or(|most| length <= most));
-        let strong = ask.kind == Some("SOCK_RAW")
-            || ["AF_PACKET", "AF_NETLINK"].contains(&ask.family.unwrap_or_default());
-        let handover = ask.verb != "handover"
+            grant.length.is_none_or(|length| self.snaplen.is_none_or(|most| length <= most));
+        let strong = grant.kind == Some("SOCK_RAW")
+            || ["AF_PACKET", "AF_NETLINK"].contains(&grant.family.unwrap_or_default());
+        let handover = grant.verb != "handover"
             || match (self.deny, self.unrevocable) {
                 (false, unrevocable) => !strong || unrevocable,
                 (true, unrevocable) => !unrevocable || strong,
@@ -280,7 +282,7 @@ impl Rule {
     }
 }
 
-/// Membership by counting bits, one after the other.
+/// Compares the address and the network bit by bit.
 fn contains(net: &str, ip: IpAddr) -> bool {
     if net == "any" {
         return true;

@@ -1,4 +1,4 @@
-//! What must be granted for each method: written down by hand, in the words of the rule language.
+//! The grants that each method requires, written by hand in the words of the rule language.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 use sockbroker_test_support::base64;
 
 use crate::dice::Dice;
-use crate::fixture::{Fixture, Held, descriptor};
-use crate::model::Ask;
+use crate::fixture::{Fixture, HeldSocket, descriptor};
+use crate::model::RequiredGrant;
 
-/// A call, and what must be granted for it, in order.
+/// A call and the grants that it requires, in order.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) method: &'static str,
     pub(crate) params: Value,
-    pub(crate) asks: Vec<Ask>,
+    pub(crate) required: Vec<RequiredGrant>,
     pub(crate) descriptor: Option<OwnedFd>,
-    /// Whether the sockets of the fixture are no longer what they were.
+    /// Whether the call changes the sockets of the fixture.
     pub(crate) spoils: bool,
 }
 
-type Maker = fn(&mut Dice, &Fixture) -> (Value, Vec<Ask>);
+type Maker = fn(&mut Dice, &Fixture) -> (Value, Vec<RequiredGrant>);
 
-/// A random call.
+/// Generates a random call.
 pub(crate) fn random(dice: &mut Dice, fixture: &Fixture) -> Call {
     let (method, make) = *dice.one(METHODS);
-    let (params, asks) = make(dice, fixture);
+    let (params, required) = make(dice, fixture);
     let descriptor = ["socket.fromfd", "socket.sendfile"].contains(&method).then(descriptor);
-    Call { method, params, asks, descriptor, spoils: SPOILERS.contains(&method) }
+    Call { method, params, required, descriptor, spoils: SPOILERS.contains(&method) }
 }
 
 const SPOILERS: &[&str] = &[
@@ -79,15 +79,15 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     ("socket.constants", |_, _| (json!([]), Vec::new())),
     ("socket.create_connection", |_, _| {
         let made = created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP");
-        let to = Ask { local: ip("0.0.0.0", 0), remote: ip("127.0.0.1", 9), verb: "connect", ..made.clone() };
+        let to = RequiredGrant { local: ip("0.0.0.0", 0), remote: ip("127.0.0.1", 9), verb: "connect", ..made.clone() };
         (json!([["127.0.0.1", 9]]), vec![verb("resolve"), made, to])
     }),
     ("socket.create_server", |_, _| {
         let made = created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP");
-        let reuse = Ask { verb: "option", option: Some("ordinary"), ..made.clone() };
-        let bound = Ask { verb: "bind", local: ip("127.0.0.1", 0), ..made.clone() };
-        // The kernel chooses one of the high ports.
-        let listens = Ask { verb: "listen", local: ip("127.0.0.1", 40_000), ..made.clone() };
+        let reuse = RequiredGrant { verb: "option", option: Some("ordinary"), ..made.clone() };
+        let bound = RequiredGrant { verb: "bind", local: ip("127.0.0.1", 0), ..made.clone() };
+        // The kernel chooses an ephemeral port.
+        let listens = RequiredGrant { verb: "listen", local: ip("127.0.0.1", 40_000), ..made.clone() };
         (json!([["127.0.0.1", 0]]), vec![made, reuse, bound, listens])
     }),
     ("socket.detach", |dice, fixture| with(dice, fixture, &[], |held| about("handover", held))),
@@ -95,9 +95,9 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     ("socket.dup", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
     ("socket.fileno", |dice, fixture| with(dice, fixture, &[], |held| about("handover", held))),
     ("socket.fromfd", |dice, _| {
-        // What the caller says of it is not believed.
-        let says = *dice.one(&["AF_UNIX", "AF_INET", "AF_PACKET"]);
-        (json!([0, says]), vec![Ask { verb: "adopt", ..created("AF_UNIX", "SOCK_STREAM", NUMBER_0) }])
+        // The broker ignores what the caller declares about the socket.
+        let declared = *dice.one(&["AF_UNIX", "AF_INET", "AF_PACKET"]);
+        (json!([0, declared]), vec![RequiredGrant { verb: "adopt", ..created("AF_UNIX", "SOCK_STREAM", NUMBER_0) }])
     }),
     ("socket.get_inheritable", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
     ("socket.getaddrinfo", |_, _| (json!(["127.0.0.1", 80]), plain("resolve"))),
@@ -119,7 +119,7 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
         with(dice, fixture, &[json!("SOL_SOCKET"), json!(name), json!(12)], |held| option(class, held))
     }),
     ("socket.gettimeout", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
-    // A refusal of the option is an answer here: no dual stack.
+    // If the policy refuses the option, the method returns false: no dual stack.
     ("socket.has_dualstack_ipv6", |_, _| (json!([]), vec![created("AF_INET6", "SOCK_STREAM", "IPPROTO_TCP")])),
     ("socket.htonl", |_, _| (json!([1]), Vec::new())),
     ("socket.htons", |_, _| (json!([1]), Vec::new())),
@@ -163,15 +163,15 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
         if dice.percent(50) {
             return from_elsewhere(dice, fixture);
         }
-        let (mut params, mut asks) = sent(dice, fixture, |held, data| json!([held, [data]]));
+        let (mut params, mut required) = sent(dice, fixture, |held, data| json!([held, [data]]));
         if dice.percent(50) {
             let held = fixture.sockets.iter().find(|held| params[0] == held.handle).unwrap();
             params.as_array_mut().unwrap().push(json!([["SOL_SOCKET", "SO_MARK", "AQAAAA=="]]));
-            asks.extend(option("mark", held));
+            required.extend(option("mark", held));
         }
-        (params, asks)
+        (params, required)
     }),
-    // Refused for another reason before anything is asked: no such socket is held.
+    // Refused for another reason before the policy check: there is no such socket.
     ("socket.sendmsg_afalg", |dice, fixture| with(dice, fixture, &[json!(1)], |_| Vec::new())),
     ("socket.sendto", sendto),
     ("socket.set_inheritable", |dice, fixture| with(dice, fixture, &[json!(true)], |_| Vec::new())),
@@ -185,46 +185,52 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     ("socket.socketpair", |_, _| (json!([]), vec![created("AF_UNIX", "SOCK_STREAM", NUMBER_0)])),
 ];
 
-/// A word of the protocol number 0, which is what sockets without a protocol have.
+/// A name of protocol number 0, which is the protocol of sockets without one.
 const NUMBER_0: &str = "NETLINK_ROUTE";
 
-fn verb(verb: &'static str) -> Ask {
-    Ask { verb, ..Ask::default() }
+fn verb(verb: &'static str) -> RequiredGrant {
+    RequiredGrant { verb, ..RequiredGrant::default() }
 }
 
-fn plain(word: &'static str) -> Vec<Ask> {
+fn plain(word: &'static str) -> Vec<RequiredGrant> {
     vec![verb(word)]
 }
 
-fn created(family: &'static str, kind: &'static str, protocol: &'static str) -> Ask {
+fn created(family: &'static str, kind: &'static str, protocol: &'static str) -> RequiredGrant {
     let verb = "create";
-    Ask { verb, family: Some(family), kind: Some(kind), protocol: Some(protocol), ..Ask::default() }
+    RequiredGrant {
+        verb,
+        family: Some(family),
+        kind: Some(kind),
+        protocol: Some(protocol),
+        ..RequiredGrant::default()
+    }
 }
 
-fn on(verb: &'static str, held: &Held) -> Ask {
+fn on(verb: &'static str, held: &HeldSocket) -> RequiredGrant {
     let protocol = if held.protocol.is_empty() { NUMBER_0 } else { held.protocol };
-    Ask { verb, ..created(held.family, held.kind, protocol) }
+    RequiredGrant { verb, ..created(held.family, held.kind, protocol) }
 }
 
-fn about(verb: &'static str, held: &Held) -> Vec<Ask> {
+fn about(verb: &'static str, held: &HeldSocket) -> Vec<RequiredGrant> {
     vec![on(verb, held)]
 }
 
-fn local(verb: &'static str, held: &Held) -> Ask {
-    Ask { local: held.local, ..on(verb, held) }
+fn local(verb: &'static str, held: &HeldSocket) -> RequiredGrant {
+    RequiredGrant { local: held.local, ..on(verb, held) }
 }
 
-fn option(class: &'static str, held: &Held) -> Vec<Ask> {
-    vec![Ask { option: Some(class), ..on("option", held) }]
+fn option(class: &'static str, held: &HeldSocket) -> Vec<RequiredGrant> {
+    vec![RequiredGrant { option: Some(class), ..on("option", held) }]
 }
 
-fn receive(held: &Held) -> Vec<Ask> {
-    vec![Ask { remote: held.peer, ..on("receive", held) }]
+fn receive(held: &HeldSocket) -> Vec<RequiredGrant> {
+    vec![RequiredGrant { remote: held.peer, ..on("receive", held) }]
 }
 
-fn send(held: &Held, netlink: &'static str) -> Ask {
+fn send(held: &HeldSocket, netlink: &'static str) -> RequiredGrant {
     let netlink = (held.family == "AF_NETLINK").then_some(netlink);
-    Ask { remote: held.peer, netlink, ..local("send", held) }
+    RequiredGrant { remote: held.peer, netlink, ..local("send", held) }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an operand may be absent")]
@@ -232,28 +238,28 @@ fn ip(text: &str, port: u16) -> Option<(IpAddr, u16)> {
     Some((text.parse().expect("an address"), port))
 }
 
-/// A call on any socket, with these further parameters.
+/// Builds a call on any socket, with these further parameters.
 fn with(
     dice: &mut Dice,
     fixture: &Fixture,
     further: &[Value],
-    asks: impl Fn(&Held) -> Vec<Ask>,
-) -> (Value, Vec<Ask>) {
+    required: impl Fn(&HeldSocket) -> Vec<RequiredGrant>,
+) -> (Value, Vec<RequiredGrant>) {
     let held = dice.one(&fixture.sockets);
     let params: Vec<_> =
         std::iter::once(json!(held.handle)).chain(further.iter().cloned()).collect();
-    (Value::Array(params), asks(held))
+    (Value::Array(params), required(held))
 }
 
-fn internet<'a>(dice: &mut Dice, fixture: &'a Fixture) -> &'a Held {
+fn internet<'a>(dice: &mut Dice, fixture: &'a Fixture) -> &'a HeldSocket {
     let sockets = fixture.sockets.iter().filter(|held| held.family.starts_with("AF_INET"));
-    let sockets: Vec<&Held> = sockets.collect();
+    let sockets: Vec<&HeldSocket> = sockets.collect();
     sockets[dice.below(sockets.len())]
 }
 
-fn bind(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+fn bind(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<RequiredGrant>) {
     let held = internet(dice, fixture);
-    let (spelt, seen) = match held.family {
+    let (written, seen) = match held.family {
         "AF_INET" => *dice.one(&[
             ("127.0.0.1", "127.0.0.1"),
             ("0.0.0.0", "0.0.0.0"),
@@ -262,12 +268,12 @@ fn bind(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
         _ => *dice.one(&[("::1", "::1"), ("::", "::"), ("::ffff:10.1.2.3", "10.1.2.3")]),
     };
     let port = *dice.one(&[0, 80, 8080]);
-    let ask = Ask { local: ip(seen, port), ..on("bind", held) };
-    (json!([held.handle, [spelt, port]]), vec![ask])
+    let grant = RequiredGrant { local: ip(seen, port), ..on("bind", held) };
+    (json!([held.handle, [written, port]]), vec![grant])
 }
 
-/// A destination that is never left for the network, as it is spelt and as it is seen.
-fn destination(dice: &mut Dice, held: &Held) -> (&'static str, &'static str) {
+/// Returns a local destination, as the request writes it and as the kernel sees it.
+fn destination(dice: &mut Dice, held: &HeldSocket) -> (&'static str, &'static str) {
     match held.family {
         "AF_INET" => *dice.one(&[
             ("127.0.0.1", "127.0.0.1"),
@@ -278,35 +284,35 @@ fn destination(dice: &mut Dice, held: &Held) -> (&'static str, &'static str) {
     }
 }
 
-fn connect(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+fn connect(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<RequiredGrant>) {
     let held = internet(dice, fixture);
-    let (spelt, seen) = destination(dice, held);
+    let (written, seen) = destination(dice, held);
     let port = *dice.one(&[9, 2000]);
-    let ask = Ask { remote: ip(seen, port), ..local("connect", held) };
-    (json!([held.handle, [spelt, port]]), vec![ask])
+    let grant = RequiredGrant { remote: ip(seen, port), ..local("connect", held) };
+    (json!([held.handle, [written, port]]), vec![grant])
 }
 
-fn sendto(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+fn sendto(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<RequiredGrant>) {
     let held = internet(dice, fixture);
-    let (spelt, seen) = destination(dice, held);
+    let (written, seen) = destination(dice, held);
     let port = *dice.one(&[9, 2000]);
-    let sends = Ask { remote: ip(seen, port), ..local("send", held) };
-    // A connection takes it to the peer, whatever address stands beside it.
+    let sends = RequiredGrant { remote: ip(seen, port), ..local("send", held) };
+    // A connected stream sends to its peer and ignores the address.
     let peer = held.peer.filter(|_| held.kind == "SOCK_STREAM");
-    let to_peer = peer.map(|peer| Ask { remote: Some(peer), ..sends.clone() });
+    let to_peer = peer.map(|peer| RequiredGrant { remote: Some(peer), ..sends.clone() });
     let ways: Vec<_> = std::iter::once(sends).chain(to_peer).collect();
-    let mut asks = ways.clone();
+    let mut required = ways.clone();
     let mut flags = 0;
     if dice.percent(30) {
         flags = libc::MSG_FASTOPEN;
-        asks.extend(ways.into_iter().map(|way| Ask { verb: "connect", ..way }));
+        required.extend(ways.into_iter().map(|way| RequiredGrant { verb: "connect", ..way }));
     }
-    (json!([held.handle, "", flags, [spelt, port]]), asks)
+    (json!([held.handle, "", flags, [written, port]]), required)
 }
 
-/// A datagram whose ancillary data names sources and interfaces, several of them or none.
-fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
-    let is_udp = |held: &&Held| (held.family, held.kind) == ("AF_INET", "SOCK_DGRAM");
+/// Builds a datagram whose ancillary data has zero or more sources and interfaces.
+fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<RequiredGrant>) {
+    let is_udp = |held: &&HeldSocket| (held.family, held.kind) == ("AF_INET", "SOCK_DGRAM");
     let held = fixture.sockets.iter().find(is_udp).expect("a UDP socket");
     let items: Vec<(Option<[u8; 4]>, u32)> = (0..dice.below(3))
         .map(|_| {
@@ -315,21 +321,22 @@ fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
         })
         .collect();
     let sources: Vec<_> = items.iter().filter_map(|(source, _)| *source).collect();
-    // The port of a named source is the socket's, whose own name is judged as well.
+    // The port of a chosen source is that of the socket, whose local address is checked too.
     let port = held.local.map_or(0, |(_, port)| port);
     let chosen = sources.iter().map(|source| Some((IpAddr::from(*source), port)));
     let locals: Vec<_> = chosen.chain([held.local]).collect();
     let named = items.iter().any(|(_, index)| *index == LOOPBACK);
     let interface = named.then_some("lo");
-    // In place of 0.0.0.0 the kernel puts the source.
+    // The kernel replaces the destination 0.0.0.0 by the source.
     let (written, seen) = *dice.one(&["127.0.0.1", "0.0.0.0"].map(|host| match host {
         "0.0.0.0" => (host, IpAddr::from(*sources.last().unwrap_or(&[127, 0, 0, 1]))),
         _ => (host, IpAddr::from([127, 0, 0, 1])),
     }));
-    let sends = Ask { remote: Some((seen, 9)), interface, ..on("send", held) };
-    let mut asks: Vec<_> = locals.into_iter().map(|local| Ask { local, ..sends.clone() }).collect();
-    let ordinary = Ask { option: Some("ordinary"), interface, ..on("option", held) };
-    asks.extend(items.iter().map(|_| ordinary.clone()));
+    let sends = RequiredGrant { remote: Some((seen, 9)), interface, ..on("send", held) };
+    let mut required: Vec<_> =
+        locals.into_iter().map(|local| RequiredGrant { local, ..sends.clone() }).collect();
+    let ordinary = RequiredGrant { option: Some("ordinary"), interface, ..on("option", held) };
+    required.extend(items.iter().map(|_| ordinary.clone()));
     let ancillary: Vec<_> = items
         .iter()
         .map(|(source, index)| {
@@ -337,18 +344,18 @@ fn from_elsewhere(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
             json!(["IPPROTO_IP", "IP_PKTINFO", base64(info)])
         })
         .collect();
-    (json!([held.handle, ["aGk="], ancillary, 0, [written, 9]]), asks)
+    (json!([held.handle, ["aGk="], ancillary, 0, [written, 9]]), required)
 }
 
 /// The index of the loopback interface in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// Data to where a socket is connected; on netlink a message that can be read or one that cannot.
+/// Builds a send to the peer of a socket; on netlink, a valid or an invalid message.
 fn sent(
     dice: &mut Dice,
     fixture: &Fixture,
     params: impl Fn(u64, &str) -> Value,
-) -> (Value, Vec<Ask>) {
+) -> (Value, Vec<RequiredGrant>) {
     let held = dice.one(&fixture.sockets);
     let mut message = [&32_u32.to_ne_bytes()[..], &libc::RTM_GETLINK.to_ne_bytes()].concat();
     message.resize(32, 0);
@@ -357,17 +364,17 @@ fn sent(
     (params(held.handle, &data), vec![send(held, class)])
 }
 
-fn setsockopt(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
+fn setsockopt(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<RequiredGrant>) {
     let held = internet(dice, fixture);
     let four = held.family == "AF_INET";
-    let (level, name, value, ask) = match dice.below(if four { 6 } else { 3 }) {
+    let (level, name, value, grant) = match dice.below(if four { 6 } else { 3 }) {
         0 => ("SOL_SOCKET", 2, json!(1), option("ordinary", held)),
         1 => ("SOL_SOCKET", libc::SO_MARK, json!(1), option("mark", held)),
         2 => ("SOL_SOCKET", 9999, json!(1), option("unknown", held)),
         3 => ("IPPROTO_IP", libc::IP_TRANSPARENT, json!(1), about("transparent", held)),
         4 => ("IPPROTO_IP", libc::IP_HDRINCL, json!(1), about("spoof", held)),
         _ => {
-            let group = Ask {
+            let group = RequiredGrant {
                 option: Some("multicast"),
                 remote: ip("239.1.1.1", 0),
                 interface: Some("lo"),
@@ -377,13 +384,13 @@ fn setsockopt(dice: &mut Dice, fixture: &Fixture) -> (Value, Vec<Ask>) {
             ("IPPROTO_IP", libc::IP_ADD_MEMBERSHIP, json!(request), vec![group])
         }
     };
-    (json!([held.handle, level, name, value]), ask)
+    (json!([held.handle, level, name, value]), grant)
 }
 
-fn socket(dice: &mut Dice, _fixture: &Fixture) -> (Value, Vec<Ask>) {
-    /// An experimental type of frames, which nobody sends (`ETH_P_802_EX1` in network order).
-    const NOBODYS: i32 = 0xb588;
-    let capture = |made: &Ask| Ask { verb: "capture", ..made.clone() };
+fn socket(dice: &mut Dice, _fixture: &Fixture) -> (Value, Vec<RequiredGrant>) {
+    /// An experimental `EtherType` that no host sends (`ETH_P_802_EX1` in network byte order).
+    const UNUSED_ETHERTYPE: i32 = 0xb588;
+    let capture = |made: &RequiredGrant| RequiredGrant { verb: "capture", ..made.clone() };
     match dice.below(7) {
         0 => (json!([]), vec![created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP")]),
         1 => (
@@ -398,13 +405,16 @@ fn socket(dice: &mut Dice, _fixture: &Fixture) -> (Value, Vec<Ask>) {
             (json!(["AF_PACKET", "SOCK_RAW", 0]), vec![created("AF_PACKET", "SOCK_RAW", NUMBER_0)])
         }
         4 => {
-            let made = created("AF_PACKET", "SOCK_DGRAM", "of nobody");
-            (json!(["AF_PACKET", "SOCK_DGRAM", NOBODYS]), vec![made.clone(), capture(&made)])
+            let made = created("AF_PACKET", "SOCK_DGRAM", "unused");
+            (
+                json!(["AF_PACKET", "SOCK_DGRAM", UNUSED_ETHERTYPE]),
+                vec![made.clone(), capture(&made)],
+            )
         }
         5 => {
             // SOCK_PACKET: a packet socket under the name of another family.
-            let made = created("AF_PACKET", "SOCK_PACKET", "of nobody");
-            (json!(["AF_INET", 10, NOBODYS]), vec![made.clone(), capture(&made)])
+            let made = created("AF_PACKET", "SOCK_PACKET", "unused");
+            (json!(["AF_INET", 10, UNUSED_ETHERTYPE]), vec![made.clone(), capture(&made)])
         }
         _ => (
             json!(["AF_NETLINK", "SOCK_RAW", 0]),

@@ -1,4 +1,4 @@
-//! Where attacks take place.
+//! The environment of an attack: a broker of root, a policy, and a connection of an unprivileged attacker.
 
 use std::net::UdpSocket;
 
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
 use sockbroker_test_support::{Answer, Daemon, HANG, LspClient, Start, User};
 
-/// The program under attack.
+/// The path of the program under attack.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbrokerd");
 
-/// What the attacker and its neighbour are granted.
+/// The policy: grants for the attacker and for the neighbour, another unprivileged user.
 pub(crate) const POLICY: &str = r#"
 version = 1
 
@@ -82,28 +82,28 @@ protocol = ["NETLINK_ROUTE"]
 netlink = ["get"]
 "#;
 
-/// Who attacks.
+/// The user who attacks.
 pub(crate) fn attacker() -> User {
     User::unrelated(1)
 }
 
-/// Who is granted nearly the same, and is not to be harmed.
+/// Another user with nearly the same grants, whom the attacks must not affect.
 pub(crate) fn neighbour() -> User {
     User::unrelated(2)
 }
 
-/// A broker of root and a connection of the attacker.
+/// A broker of root, and a connection of the attacker.
 pub(crate) struct Arena {
     pub(crate) broker: Daemon,
     pub(crate) attacker: LspClient,
 }
 
-/// Runs an attack; `test` is the path of the function.
+/// Runs an attack in new namespaces; `test` is the path of the test function.
 pub(crate) fn run(test: &str, attack: impl FnOnce(Arena) + Send + 'static) {
     run_with(test, |start| start, attack);
 }
 
-/// The same with a broker that is prepared otherwise.
+/// Like [`run`], with other options of the broker.
 pub(crate) fn run_with(
     test: &str,
     prepare: impl FnOnce(Start) -> Start + Send + 'static,
@@ -118,7 +118,7 @@ pub(crate) fn run_with(
 }
 
 impl Arena {
-    /// A socket of the attacker.
+    /// Creates a socket as the attacker.
     pub(crate) fn socket(&mut self, parameters: Value) -> u64 {
         self.attacker.call("socket.socket", parameters).handle()
     }
@@ -135,7 +135,7 @@ impl Arena {
         self.socket(json!(["AF_INET6", "SOCK_DGRAM"]))
     }
 
-    /// Calls as the attacker; the call must be denied by this rule, for want of this grant.
+    /// Calls as the attacker. Fails unless the call is refused by this rule with this missing grant.
     pub(crate) fn denied(&mut self, method: &str, params: Value, rule: &str, lacks: &str) {
         let what = format!("{method} {params}");
         let answer = self.attacker.call(method, params);
@@ -143,7 +143,7 @@ impl Arena {
     }
 }
 
-/// Whether an answer is a refusal by this rule that names this as a part of the grant it lacks.
+/// Fails unless an answer is a refusal by this rule whose missing grant contains `lacks`.
 pub(crate) fn assert_denied(answer: &Answer, rule: &str, lacks: &str, what: &str) {
     let fault = answer.fault();
     assert_eq!(fault.kind(), (3000, "denied"), "{what}: {fault:?}");
@@ -154,11 +154,11 @@ pub(crate) fn assert_denied(answer: &Answer, rule: &str, lacks: &str, what: &str
     assert!(["EPERM", "EACCES"].contains(&errno.as_str()), "{what}: {errno}");
 }
 
-/// Somebody who must not hear of the attacker.
+/// A socket that must not receive anything from the attacker.
 pub(crate) struct Victim(UdpSocket);
 
 impl Victim {
-    /// Listens at an address and a port of the kernel's choice.
+    /// Binds a UDP socket to an address and a port that the kernel chooses.
     pub(crate) fn at(host: &str) -> Self {
         Self(UdpSocket::bind((host, 0)).unwrap())
     }
@@ -167,14 +167,17 @@ impl Victim {
         self.0.local_addr().unwrap().port()
     }
 
-    /// Whether nothing came. Loopback delivers before the sender's call returns.
-    pub(crate) fn heard_nothing(&self) {
+    /// Fails if a datagram has arrived. The loopback interface delivers before the send call returns.
+    pub(crate) fn assert_received_nothing(&self) {
         self.0.set_nonblocking(true).unwrap();
-        assert!(self.0.recv(&mut [0; 64]).is_err(), "the victim heard of the attacker");
+        assert!(
+            self.0.recv(&mut [0; 64]).is_err(),
+            "the victim received a datagram of the attacker"
+        );
     }
 
-    /// The next datagram.
-    pub(crate) fn hears(&self) -> Vec<u8> {
+    /// Receives the next datagram.
+    pub(crate) fn receive(&self) -> Vec<u8> {
         self.0.set_nonblocking(false).unwrap();
         self.0.set_read_timeout(Some(HANG)).unwrap();
         let mut data = vec![0; 64];

@@ -1,4 +1,4 @@
-//! A connection that outlives the process that made it: of such a one the kernel tells no control group.
+//! A connection that outlives its process: the kernel cannot report the control group of that process.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -26,11 +26,11 @@ subject = { uids = [4200001], units = ["crawler.service"] }
 deny = ["hostname"]
 "#;
 
-/// A connection by a process of the attacker that has ended before the broker sees it.
+/// Connects from a process of the attacker that ends before the broker accepts the connection.
 fn connection_of_an_ended_process(broker: &mut Daemon) -> LspClient {
     const CONNECT: &str = "import socket, sys; socket.socket(fileno=0).connect(sys.argv[1])";
     let socket = socket::create(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
-    // The system's Python: that of another place may be closed to other users.
+    // The system's Python: other users cannot always enter the folder of another one.
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-I", "-c", CONNECT]).arg(broker.socket()).current_dir("/");
     command.uid(attacker().uid()).gid(attacker().uid()).stdin(socket.try_clone().unwrap());
@@ -40,17 +40,21 @@ fn connection_of_an_ended_process(broker: &mut Daemon) -> LspClient {
 }
 
 #[test]
-fn ending_before_the_broker_looks_escapes_no_rule_about_units() {
-    let test = "ended::ending_before_the_broker_looks_escapes_no_rule_about_units";
+fn connection_of_an_ended_process_is_subject_to_unit_rules() {
+    let test = "ended::connection_of_an_ended_process_is_subject_to_unit_rules";
     inside_with_users(test, || {
         let mut broker = Start::new(PROGRAM).policy(POLICY).start().open_to_all();
         let mut ended = connection_of_an_ended_process(&mut broker);
         let answer = ended.call("socket.gethostname", Value::Null);
-        assert_denied(&answer, "not for the crawler", "hostname", "of an ended process");
-        // It is not for want of the grant: somebody who is known to be no crawler has it.
+        assert_denied(&answer, "not for the crawler", "hostname", "connection of an ended process");
+        // The grant exists: a process outside of the unit has it.
         let connection = attacker().connect(&broker);
         let known = peer::process(connection.as_fd()).is_ok();
         let answer = LspClient::over(connection).call("socket.gethostname", Value::Null);
-        assert_eq!(answer.is_fault(), !known, "Linux tells who connects from 6.5 on: {known}");
+        assert_eq!(
+            answer.is_fault(),
+            !known,
+            "Linux reports the connecting process since 6.5: {known}"
+        );
     });
 }

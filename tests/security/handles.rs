@@ -1,4 +1,4 @@
-//! What belongs to others: handles, tokens, sessions, the administration.
+//! Objects of other users: handles, tokens, sessions and the administration.
 
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
@@ -6,12 +6,12 @@ use sockbroker_test_support::{Client, Fault, HttpClient, LspClient};
 
 use crate::arena::{assert_denied, attacker, neighbour};
 
-/// A fault with a handle's number taken out.
+/// Removes a handle number from the message of an error, to compare errors.
 fn without(fault: Fault, number: u64) -> Fault {
     Fault { message: fault.message.replace(&number.to_string(), "N"), ..fault }
 }
 
-/// Everything that takes a handle.
+/// Calls that take a handle.
 fn uses(handle: u64) -> Vec<(&'static str, Value)> {
     vec![
         ("socket.recv", json!([handle, 10])),
@@ -28,22 +28,22 @@ fn uses(handle: u64) -> Vec<(&'static str, Value)> {
     ]
 }
 
-attack!(a_neighbours_handle_is_like_one_that_never_was, mut arena, {
+attack!(handle_of_another_user_is_unknown, mut arena, {
     let mut victim = neighbour().lsp(&arena.broker);
-    // Several, so that the attacker has none with the same number.
+    // Several handles, so that the attacker has none with the same number.
     let handles: Vec<u64> =
         (0..20).map(|_| victim.call("socket.socket", Value::Null).handle()).collect();
-    let (taken, never) = (handles[19], handles[19] + 1000);
-    for ((method, params), (_, other)) in uses(taken).into_iter().zip(uses(never)) {
-        let refused = without(arena.attacker.call(method, params).fault(), taken);
+    let (open_handle, never) = (handles[19], handles[19] + 1000);
+    for ((method, params), (_, other)) in uses(open_handle).into_iter().zip(uses(never)) {
+        let refused = without(arena.attacker.call(method, params).fault(), open_handle);
         assert_eq!(refused.kind(), (4000, "handle"), "{method}");
         let never = without(arena.attacker.call(method, other).fault(), never);
         assert_eq!(refused, never, "{method}");
     }
-    victim.call("socket.getsockopt", json!([taken, "SOL_SOCKET", "SO_TYPE"])).result();
+    victim.call("socket.getsockopt", json!([open_handle, "SOL_SOCKET", "SO_TYPE"])).result();
 });
 
-attack!(polling_tells_nothing_of_a_neighbours_handles, mut arena, {
+attack!(poll_reveals_nothing_about_handles_of_others, mut arena, {
     let mut victim = neighbour().lsp(&arena.broker);
     let handles: Vec<u64> =
         (0..20).map(|_| victim.call("socket.socket", Value::Null).handle()).collect();
@@ -53,14 +53,14 @@ attack!(polling_tells_nothing_of_a_neighbours_handles, mut arena, {
     assert_eq!(found[0][1], found[1][1]);
 });
 
-attack!(a_session_of_another_user_cannot_be_attached, mut arena, {
+attack!(session_of_another_user_cannot_be_attached, mut arena, {
     let mut victim = neighbour().lsp(&arena.broker);
     let token = victim.call("session.open", Value::Null).result()["token"].clone();
     let wrong = token.as_str().unwrap().replace(['1', '2', '3', '4', '5'], "6");
     let right = arena.attacker.call("session.attach", json!([token])).fault();
     assert_eq!(right.kind(), (4001, "session"));
     assert_eq!(right, arena.attacker.call("session.attach", json!([wrong])).fault());
-    // Root's session is no more open to it, and by HTTP it is the same.
+    // The session of root is refused too, and over HTTP as well.
     let mut root = arena.broker.lsp();
     let roots = root.call("session.open", Value::Null).result()["token"].clone();
     assert_eq!(right, arena.attacker.call("session.attach", json!([roots])).fault());
@@ -71,7 +71,7 @@ attack!(a_session_of_another_user_cannot_be_attached, mut arena, {
     assert_eq!(victim.call("session.info", Value::Null).result()["connections"], 1);
 });
 
-attack!(tokens_cannot_be_guessed_by_their_number, mut arena, {
+attack!(tokens_cannot_be_guessed, mut arena, {
     let mut victim = neighbour().lsp(&arena.broker);
     let info = victim.call("session.open", Value::Null).result().clone();
     let token = info["token"].as_str().unwrap().to_owned();
@@ -83,17 +83,17 @@ attack!(tokens_cannot_be_guessed_by_their_number, mut arena, {
     }
 });
 
-attack!(calls_of_anothers_connection_cannot_be_asked_for, mut arena, {
+attack!(calls_of_another_user_cannot_be_resolved, mut arena, {
     let mut victim = neighbour().lsp(&arena.broker);
     let opened = victim.call("session.open", Value::Null).result().clone();
     let id = victim.send("socket.gettimeout", json!([1]));
     victim.answer(id);
     let params = json!([opened["connection"], id]);
-    let told = arena.attacker.call("call.resolve", params).result().clone();
-    assert_eq!(told, json!({ "state": "unknown" }));
+    let answer = arena.attacker.call("call.resolve", params).result().clone();
+    assert_eq!(answer, json!({ "state": "unknown" }));
 });
 
-attack!(administration_is_not_for_everybody, mut arena, {
+attack!(administration_requires_the_admin_grant, mut arena, {
     for (method, params) in [
         ("admin.sessions", Value::Null),
         ("admin.handles", json!([1])),
@@ -105,7 +105,7 @@ attack!(administration_is_not_for_everybody, mut arena, {
     assert_eq!(http.request("GET /metrics", &[], b"").status, 403);
 });
 
-attack!(a_batch_that_is_half_allowed_is_half_done, mut arena, {
+attack!(partly_allowed_batch_is_partly_executed, mut arena, {
     let batch = json!([
         request(1, "socket.socket", Value::Null),
         request(2, "socket.socket", json!(["AF_PACKET", "SOCK_RAW", 3])),
@@ -123,7 +123,7 @@ attack!(a_batch_that_is_half_allowed_is_half_done, mut arena, {
     assert_eq!(info.result()["handles"], 1);
 });
 
-attack!(rights_that_were_given_up_do_not_come_back_by_clone_or_dup, mut arena, {
+attack!(restricted_rights_cannot_be_regained_by_clone_or_dup, mut arena, {
     let client = &mut arena.attacker;
     let udp = client.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
     let keep = json!({ "filters": [{ "allow": ["session", "inspect", "receive"] }] });

@@ -1,4 +1,4 @@
-//! The host itself: its name, its interfaces, its namespaces, its records.
+//! Attacks on the host: its name, its interfaces, its namespaces, and the records of the broker.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use sockbroker_test_support::{Folder, until};
 
 use crate::arena::{attacker, run_with};
 
-attack!(the_name_of_the_host_stays, mut arena, {
+attack!(host_name_cannot_be_changed, mut arena, {
     let before = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     arena.denied("socket.sethostname", json!(["owned"]), "no rule", "sethostname");
     arena.denied("socket.gethostname", Value::Null, "no rule", "hostname");
@@ -50,7 +50,7 @@ fn names_cannot_forge_records() {
             for record in records() {
                 assert_eq!(record["uid"], attacker().uid(), "{record}");
             }
-            // Nor can they make lines in the log.
+            // They cannot add lines to the log either.
             assert!(!arena.broker.log().lines().any(|line| line.starts_with("{\"audit\"")));
         },
     );

@@ -1,15 +1,15 @@
-//! Attacks: an unprivileged user against a broker of root that grants it a little.
+//! Attacks of an unprivileged user on a broker of root whose policy grants it little.
 //!
-//! Every attack runs in namespaces of its own, by a connection of a user that has nothing but what
-//! the policy of [`arena`] grants. It must fail with the error that names rule and grant, and nothing
-//! must have happened: who would have been the victim looks.
+//! Every attack runs in new namespaces, on a connection of a user who has only the grants of the policy in
+//! [`arena`]. It must fail with the error that names the rule and the grant, and it must have no effect: the test
+//! checks the victim.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a panic is how a test fails; helpers beside the test functions use it too"
+    reason = "a panic is how a test fails; helpers outside of test functions do the same"
 )]
 
-/// A test in an arena of its own.
+/// Defines a test that runs in a new arena.
 macro_rules! attack {
     ($name:ident, $arena:pat, $body:block) => {
         #[test]

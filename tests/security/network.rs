@@ -1,4 +1,4 @@
-//! Addresses, packets and kinds of sockets that were not granted.
+//! Addresses, packets and socket types without a grant.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use sockbroker_test_support::lsp::RequestParts;
 
 use crate::arena::{POLICY, Victim, assert_denied, attacker, run_with};
 
-attack!(a_ping_grant_makes_no_raw_socket, mut arena, {
+attack!(ping_grant_allows_no_raw_socket, mut arena, {
     let victim = Victim::at("127.0.0.1");
     for parameters in [
         json!(["AF_INET", "SOCK_RAW", "IPPROTO_ICMP"]),
@@ -21,10 +21,10 @@ attack!(a_ping_grant_makes_no_raw_socket, mut arena, {
     ] {
         arena.denied("socket.socket", parameters, "no rule", "SOCK_RAW");
     }
-    victim.heard_nothing();
+    victim.assert_received_nothing();
 });
 
-attack!(a_ping_socket_takes_no_headers_of_ones_own, mut arena, {
+attack!(ping_socket_refuses_custom_headers, mut arena, {
     std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
     let ping = arena.socket(json!(["AF_INET", "SOCK_DGRAM", "IPPROTO_ICMP"]));
     arena.denied(
@@ -38,11 +38,11 @@ attack!(a_ping_socket_takes_no_headers_of_ones_own, mut arena, {
     arena.denied("socket.setsockopt", json!([six, "IPPROTO_IPV6", 36, 1]), "no rule", "spoof");
 });
 
-attack!(nothing_can_be_sniffed, mut arena, {
+attack!(packets_cannot_be_captured, mut arena, {
     for parameters in [
         json!(["AF_PACKET", "SOCK_RAW", 768]),
         json!(["AF_PACKET", "SOCK_DGRAM", 0]),
-        // The obsolete way to packets, and the documentation's sniffer.
+        // The obsolete SOCK_PACKET, and the network sniffer of Python's documentation.
         json!(["AF_INET", 10, 768]),
         json!(["AF_INET", "SOCK_RAW", "IPPROTO_IP"]),
     ] {
@@ -50,7 +50,7 @@ attack!(nothing_can_be_sniffed, mut arena, {
     }
 });
 
-attack!(ports_off_the_grant_are_not_bound, mut arena, {
+attack!(ports_outside_the_grant_cannot_be_bound, mut arena, {
     let tcp = arena.tcp();
     for (host, port) in [("0.0.0.0", 81), ("127.0.0.1", 80), ("127.0.0.1", 1023), ("0.0.0.0", 8080)]
     {
@@ -65,7 +65,7 @@ attack!(ports_off_the_grant_are_not_bound, mut arena, {
     arena.denied("socket.create_server", json!([["127.0.0.1", 443]]), "no rule", "443");
 });
 
-attack!(a_v4_mapped_address_is_the_one_it_reaches, mut arena, {
+attack!(v4_mapped_address_is_checked_as_ipv4, mut arena, {
     let victim = Victim::at("127.0.0.66");
     let (udp, six) = (arena.udp(), arena.udp6());
     let rule = "not the vault";
@@ -80,10 +80,10 @@ attack!(a_v4_mapped_address_is_the_one_it_reaches, mut arena, {
             arena.denied(method, params, rule, "127.0.0.66");
         }
     }
-    victim.heard_nothing();
+    victim.assert_received_nothing();
 });
 
-attack!(an_opaque_address_is_judged_by_what_it_says, mut arena, {
+attack!(opaque_address_is_checked_by_its_content, mut arena, {
     let victim = Victim::at("127.0.0.66");
     let udp = arena.udp();
     let mut sockaddr = victim.port().to_be_bytes().to_vec();
@@ -94,10 +94,10 @@ attack!(an_opaque_address_is_judged_by_what_it_says, mut arena, {
     let other = json!({ "family": 10, "base64": base64(&sockaddr) });
     let refused = arena.attacker.call("socket.sendto", json!([udp, "aGk=", 0, other])).fault();
     assert_eq!(refused.exception(), "ValueError");
-    victim.heard_nothing();
+    victim.assert_received_nothing();
 });
 
-attack!(the_wildcard_as_a_destination_is_the_host_itself, mut arena, {
+attack!(wildcard_destination_is_checked_as_the_local_host, mut arena, {
     let door = TcpListener::bind("127.0.0.1:9999").unwrap();
     let six = TcpListener::bind("[::1]:9999").unwrap();
     door.set_nonblocking(true).unwrap();
@@ -114,10 +114,10 @@ attack!(the_wildcard_as_a_destination_is_the_host_itself, mut arena, {
         let refused = arena.attacker.call("socket.connect", json!([tcp, [host, 9999]]));
         assert_denied(&refused, "not the back door", "9999", host);
     }
-    assert!(door.accept().is_err() && six.accept().is_err(), "the door was reached");
+    assert!(door.accept().is_err() && six.accept().is_err(), "the connection arrived");
 });
 
-attack!(a_connection_to_one_is_no_grant_to_send_to_another, mut arena, {
+attack!(connection_does_not_allow_sends_to_another_address, mut arena, {
     let (friend, victim) = (Victim::at("127.0.0.1"), Victim::at("127.0.0.66"));
     let udp = arena.udp();
     arena.attacker.call("socket.connect", json!([udp, ["127.0.0.1", friend.port()]])).result();
@@ -126,25 +126,25 @@ attack!(a_connection_to_one_is_no_grant_to_send_to_another, mut arena, {
     arena.denied("socket.sendto", json!([udp, "aGk=", 0, vault]), rule, "send");
     arena.denied("socket.sendmsg", json!([udp, ["aGk="], [], 0, vault]), rule, "send");
     arena.attacker.call("socket.send", json!([udp, "aGk="])).result();
-    assert_eq!(friend.hears(), b"hi");
-    victim.heard_nothing();
+    assert_eq!(friend.receive(), b"hi");
+    victim.assert_received_nothing();
 });
 
-attack!(of_several_messages_none_leaves_if_one_is_denied, mut arena, {
+attack!(sendmmsg_sends_nothing_if_one_message_is_denied, mut arena, {
     let (friend, victim) = (Victim::at("127.0.0.1"), Victim::at("127.0.0.66"));
     let udp = arena.udp();
     let to = |host: &str, port: u16| json!({ "buffers": ["aGk="], "address": [host, port] });
     let messages = json!([to("127.0.0.1", friend.port()), to("127.0.0.66", victim.port())]);
     arena.denied("socket.sendmmsg", json!([udp, messages]), "not the vault", "127.0.0.66");
-    friend.heard_nothing();
-    victim.heard_nothing();
+    friend.assert_received_nothing();
+    victim.assert_received_nothing();
 });
 
 #[test]
-fn a_source_of_ones_own_choice_is_judged() {
+fn chosen_source_address_is_checked() {
     let not_as = "\n[[rule]]\nname = \"not as somebody else\"\nsubject = { everyone = true }\ndeny = [\"send\"]\nlocal = [\"127.0.0.77\"]\n";
     run_with(
-        concat!(module_path!(), "::a_source_of_ones_own_choice_is_judged"),
+        concat!(module_path!(), "::chosen_source_address_is_checked"),
         move |start| {
             start.folder().write("policy.toml", &format!("{POLICY}{not_as}"));
             start
@@ -162,12 +162,12 @@ fn a_source_of_ones_own_choice_is_judged() {
             let message = json!({ "buffers": ["aGk="], "ancdata": [item], "address": address });
             let params = json!([udp, [message]]);
             arena.denied("socket.sendmmsg", params, "not as somebody else", "127.0.0.77");
-            victim.heard_nothing();
+            victim.assert_received_nothing();
         },
     );
 }
 
-attack!(fast_open_connects_to_nobody_who_is_denied, mut arena, {
+attack!(fast_open_does_not_connect_to_denied_addresses, mut arena, {
     std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3").unwrap();
     let victim = TcpListener::bind("127.0.0.66:0").unwrap();
     victim.set_nonblocking(true).unwrap();
@@ -182,10 +182,10 @@ attack!(fast_open_connects_to_nobody_who_is_denied, mut arena, {
     );
     let params = json!([tcp, ["aGk="], [], flags, address]);
     arena.denied("socket.sendmsg", params, "not the vault", "127.0.0.66");
-    assert!(victim.accept().is_err(), "the victim was reached");
+    assert!(victim.accept().is_err(), "the connection arrived");
 });
 
-attack!(a_connection_that_is_dissolved_and_made_anew_is_judged_anew, mut arena, {
+attack!(reconnected_socket_is_checked_again, mut arena, {
     let (friend, victim) = (Victim::at("127.0.0.1"), Victim::at("127.0.0.66"));
     let udp = arena.udp();
     arena.attacker.call("socket.connect", json!([udp, ["127.0.0.1", friend.port()]])).result();
@@ -194,14 +194,14 @@ attack!(a_connection_that_is_dissolved_and_made_anew_is_judged_anew, mut arena, 
     let vault = json!(["127.0.0.66", victim.port()]);
     arena.denied("socket.connect", json!([udp, vault]), "not the vault", "connect");
     arena.attacker.call("socket.send", json!([udp, "aGk="]));
-    victim.heard_nothing();
+    victim.assert_received_nothing();
 });
 
-attack!(create_connection_and_names_go_no_other_way, mut arena, {
+attack!(create_connection_and_names_are_checked, mut arena, {
     let victim = TcpListener::bind("127.0.0.66:0").unwrap();
     victim.set_nonblocking(true).unwrap();
     let port = victim.local_addr().unwrap().port();
-    // Without the grant to resolve not even a literal is looked up there.
+    // Without the grant to resolve, not even an address literal is resolved.
     arena.denied("socket.create_connection", json!([["127.0.0.66", port]]), "no rule", "resolve");
     let tcp = arena.tcp();
     arena.denied("socket.connect", json!([tcp, ["localhost", port]]), "no rule", "resolve");
@@ -214,11 +214,11 @@ attack!(create_connection_and_names_go_no_other_way, mut arena, {
     ] {
         arena.denied(method, params, "no rule", "resolve");
     }
-    assert!(victim.accept().is_err(), "the victim was reached");
+    assert!(victim.accept().is_err(), "the connection arrived");
 });
 
-attack!(a_descriptor_from_elsewhere_is_no_way_round_create, mut arena, {
-    // As if a privileged friend had passed them on.
+attack!(passed_descriptor_does_not_bypass_create, mut arena, {
+    // As if a privileged process had passed them.
     let packet = sockbroker_sys::socket::create(17, 3, 0).unwrap();
     let raw = sockbroker_sys::socket::create(2, 3, 1).unwrap();
     for (socket, family) in [(&packet, "AF_PACKET"), (&raw, "AF_INET")] {
@@ -228,22 +228,22 @@ attack!(a_descriptor_from_elsewhere_is_no_way_round_create, mut arena, {
             json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "proto": 17 }),
             json!({ "family": "AF_UNIX", "type": "SOCK_STREAM", "proto": 0 }),
         ] {
-            let beside = RequestParts::descriptors(&descriptors);
-            let refused = arena.attacker.call_with_parts("socket.fromfd", params.clone(), beside);
+            let parts = RequestParts::descriptors(&descriptors);
+            let refused = arena.attacker.call_with_parts("socket.fromfd", params.clone(), parts);
             assert_denied(&refused, "no rule", family, &params.to_string());
         }
     }
     assert_eq!(arena.attacker.call("session.info", Value::Null).result()["handles"], 0);
 });
 
-attack!(what_an_adopted_socket_is_called_changes_nothing, mut arena, {
+attack!(declared_type_of_an_adopted_socket_is_ignored, mut arena, {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let descriptors = [theirs.as_fd()];
-    let beside = RequestParts::descriptors(&descriptors);
+    let parts = RequestParts::descriptors(&descriptors);
     let stated = json!({ "family": "AF_INET", "type": "SOCK_DGRAM", "proto": 17 });
-    let handle = arena.attacker.call_with_parts("socket.fromfd", stated, beside).handle();
+    let handle = arena.attacker.call_with_parts("socket.fromfd", stated, parts).handle();
     sockbroker_sys::option::set_int(ours.as_fd(), 1, 16, 1).unwrap();
-    // It is a Unix socket all the same: what is sent on it carries the attacker's ids.
+    // It is still a Unix socket: sent messages have the attacker's credentials.
     arena.attacker.call("socket.send", json!([handle, "aGk="])).result();
     let seen = sockbroker_sys::message::receive_message(ours.as_fd(), 8, 64, 0).unwrap();
     let sockbroker_sys::control::ControlMessage::Data { data, .. } = &seen.control[0] else {
@@ -252,7 +252,7 @@ attack!(what_an_adopted_socket_is_called_changes_nothing, mut arena, {
     assert_eq!(data[4..8], attacker().uid().to_ne_bytes());
 });
 
-attack!(descriptors_that_were_not_granted_are_not_handed_over, mut arena, {
+attack!(descriptors_without_a_grant_are_not_passed, mut arena, {
     let tcp = arena.tcp();
     for method in ["socket.fileno", "socket.detach"] {
         arena.denied(method, json!([tcp]), "no rule", "handover");
@@ -261,11 +261,11 @@ attack!(descriptors_that_were_not_granted_are_not_handed_over, mut arena, {
     arena.denied("socket.socket", wanted, "no rule", "handover");
     let netlink = arena.socket(json!(["AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE"]));
     arena.denied("socket.fileno", json!([netlink]), "no rule", "unrevocable");
-    // The handle is still there: a refused detach took nothing.
+    // The handle is still open: the refused detach had no effect.
     arena.attacker.call("socket.gettimeout", json!([tcp])).result();
 });
 
-/// `RTM_NEWADDR` with 127.9.9.9/32 on interface 1 (`rtnetlink(7)`).
+/// Encodes `RTM_NEWADDR` with 127.9.9.9/32 on interface 1 (`rtnetlink(7)`).
 fn new_address() -> Vec<u8> {
     let mut message = Vec::new();
     message.extend(32_u32.to_ne_bytes());
@@ -278,11 +278,11 @@ fn new_address() -> Vec<u8> {
     message
 }
 
-attack!(netlink_changes_nothing_by_a_grant_to_look, mut arena, {
+attack!(netlink_read_grant_allows_no_changes, mut arena, {
     let netlink = arena.socket(json!(["AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE"]));
     let data = base64(new_address());
     let kernel = json!([0, 0]);
-    // A question in front of it hides nothing.
+    // A read request before it does not hide it.
     let mut both = vec![20, 0, 0, 0];
     both.extend(18_u16.to_ne_bytes());
     both.extend(0x301_u16.to_ne_bytes());
@@ -307,14 +307,14 @@ attack!(netlink_changes_nothing_by_a_grant_to_look, mut arena, {
     }
 });
 
-attack!(after_a_reload_has_been_told_no_call_goes_by_the_old_policy, mut arena, {
+attack!(no_call_uses_the_old_policy_after_a_reload, mut arena, {
     let victim = TcpListener::bind("127.0.0.1:8123").unwrap();
-    // Until somebody says that it was the last: the queue has the order of the connections.
+    // Until a client reports that it is the last: the queue has the order of the connections.
     let counter = std::thread::spawn(move || {
         let is_last = |mut peer: &TcpStream| {
-            let mut said = Vec::new();
-            // A peer that resets its connection says nothing.
-            peer.read_to_end(&mut said).is_ok() && said == b"the last"
+            let mut output_text = Vec::new();
+            // A peer that resets its connection sends nothing.
+            peer.read_to_end(&mut output_text).is_ok() && output_text == b"the last"
         };
         victim.incoming().map(Result::unwrap).take_while(|peer| !is_last(peer)).count()
     });
@@ -327,7 +327,7 @@ attack!(after_a_reload_has_been_told_no_call_goes_by_the_old_policy, mut arena, 
     for round in 0..20 {
         let open = round % 2 == 0;
         std::fs::write(&file, if open { POLICY } else { &closed }).unwrap();
-        // Some are on their way while the policy changes.
+        // Some calls are in flight while the policy changes.
         let ahead: Vec<_> = (0..5)
             .map(|_| {
                 let tcp = arena.tcp();
@@ -346,5 +346,5 @@ attack!(after_a_reload_has_been_told_no_call_goes_by_the_old_policy, mut arena, 
         arena.attacker = attacker().lsp(&arena.broker);
     }
     TcpStream::connect("127.0.0.1:8123").unwrap().write_all(b"the last").unwrap();
-    assert_eq!(counter.join().unwrap(), succeeded, "somebody connected who was refused");
+    assert_eq!(counter.join().unwrap(), succeeded, "a refused call has connected");
 });

@@ -1,11 +1,11 @@
-//! Options and requests that reach further than the socket.
+//! Options and ioctl requests that affect more than the socket.
 
 use std::process::Command;
 
 use serde_json::json;
 use sockbroker_test_support::base64;
 
-attack!(options_that_were_not_granted_are_not_set, mut arena, {
+attack!(options_without_a_grant_cannot_be_set, mut arena, {
     let (tcp, udp) = (arena.tcp(), arena.udp());
     let set = "socket.setsockopt";
     for (socket, level, name, value, lacks) in [
@@ -37,7 +37,7 @@ attack!(options_that_were_not_granted_are_not_set, mut arena, {
     assert_eq!(*mark.result(), 0);
 });
 
-attack!(groups_that_were_not_granted_are_not_joined, mut arena, {
+attack!(multicast_groups_without_a_grant_cannot_be_joined, mut arena, {
     let udp = arena.udp();
     // struct ip_mreqn.
     let group = base64([224, 0, 0, 251, 127, 0, 0, 1, 1, 0, 0, 0]);
@@ -53,7 +53,7 @@ attack!(groups_that_were_not_granted_are_not_joined, mut arena, {
 
 attack!(pointers_and_descriptors_in_options_are_refused, mut arena, {
     let (left, _) = arena.attacker.pair();
-    // struct sock_fprog with an address in the broker, and a descriptor of the broker.
+    // A struct sock_fprog with an address in the broker, and a descriptor of the broker.
     let program = base64([&1_u64.to_ne_bytes()[..], &0x7f00_0000_0000_u64.to_ne_bytes()].concat());
     for (name, value) in [
         // SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF.
@@ -66,17 +66,17 @@ attack!(pointers_and_descriptors_in_options_are_refused, mut arena, {
             arena.attacker.call("socket.setsockopt", json!([left, 1, name, value])).fault();
         assert_eq!(refused.errno(), "EACCES", "{name}");
     }
-    // SO_GET_FILTER; and SO_PEERPIDFD, which is in no class that was granted either.
+    // SO_GET_FILTER; and SO_PEERPIDFD, which is not in a granted class either.
     let refused = arena.attacker.call("socket.getsockopt", json!([left, 1, 26, 64])).fault();
     assert_eq!(refused.errno(), "EACCES");
     arena.denied("socket.getsockopt", json!([left, 1, 77, 64]), "no rule", "\"unknown\"");
     let mut root = arena.broker.lsp();
     let (own, _) = root.pair();
     let refused = root.call("socket.getsockopt", json!([own, 1, 77, 64])).fault();
-    assert_eq!(refused.errno(), "EACCES", "not to root either");
+    assert_eq!(refused.errno(), "EACCES", "refused to root too");
 });
 
-attack!(requests_that_write_are_not_known, mut arena, {
+attack!(writing_ioctl_requests_are_unknown, mut arena, {
     let udp = arena.udp();
     // SIOCSIFFLAGS, SIOCSIFADDR, SIOCADDRT, SIOCSIFNAME, SIOCETHTOOL, SIOCBRADDBR.
     for request in [0x8914, 0x8916, 0x890b, 0x8923, 0x8946, 0x89a0] {
@@ -89,7 +89,7 @@ attack!(requests_that_write_are_not_known, mut arena, {
     assert!(String::from_utf8_lossy(&shown.stdout).contains("LOOPBACK,UP"));
 });
 
-attack!(a_filter_needs_its_grant, mut arena, {
+attack!(socket_filter_requires_its_grant, mut arena, {
     let udp = arena.udp();
     // ret 0
     let program = base64([6, 0, 0, 0, 0, 0, 0, 0]);

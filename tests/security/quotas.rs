@@ -1,4 +1,4 @@
-//! More than one's share, by whatever way; the neighbour is to feel nothing.
+//! Attempts to exceed a quota: they fail, and they do not affect other users.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use sockbroker_test_support::{Folder, LspClient, until};
 use crate::arena::{attacker, neighbour, run_with};
 
 #[test]
-fn more_handles_are_not_to_be_had_by_more_sessions() {
-    let test = concat!(module_path!(), "::more_handles_are_not_to_be_had_by_more_sessions");
+fn further_sessions_give_no_further_handles() {
+    let test = concat!(module_path!(), "::further_sessions_give_no_further_handles");
     run_with(
         test,
         |start| start.limit("handles_per_user", 20),
@@ -30,7 +30,7 @@ fn more_handles_are_not_to_be_had_by_more_sessions() {
                 connections.push(client);
             }
             assert_eq!(made, 20);
-            // A clone would have them once more.
+            // A clone would have the same handles again.
             let clone = connections[0].call("session.clone", Value::Null);
             assert_eq!(clone.fault().limit(), "handles_per_user");
             let refused = arena.attacker.call("socket.socketpair", Value::Null);
@@ -44,9 +44,8 @@ fn more_handles_are_not_to_be_had_by_more_sessions() {
 }
 
 #[test]
-fn more_waiting_calls_are_not_to_be_had_by_more_connections() {
-    let test =
-        concat!(module_path!(), "::more_waiting_calls_are_not_to_be_had_by_more_connections");
+fn further_connections_give_no_further_waiting_calls() {
+    let test = concat!(module_path!(), "::further_connections_give_no_further_waiting_calls");
     run_with(
         test,
         |start| start.limit("calls_in_flight_per_user", 8).limit("calls_in_flight", 4),
@@ -60,7 +59,7 @@ fn more_waiting_calls_are_not_to_be_had_by_more_connections() {
                 for _ in 0..5 {
                     client.send("socket.recv", json!([udp, 1]));
                 }
-                // Refusals come at once, in place of an answer.
+                // Refusals arrive immediately, in place of the answer.
                 client.expect_service();
                 waiting += 5;
                 while client.wire.receives_within(Duration::from_millis(20)) {
@@ -71,7 +70,7 @@ fn more_waiting_calls_are_not_to_be_had_by_more_connections() {
                 }
                 connections.push(client);
             }
-            assert!(waiting <= 8 + early(&mut connections), "{waiting} wait");
+            assert!(waiting <= 8 + count_unread_answers(&mut connections), "{waiting} wait");
             let mut other = neighbour().lsp(&arena.broker);
             let (left, right) = other.pair();
             let waits = other.send("socket.recv", json!([left, 2]));
@@ -81,8 +80,8 @@ fn more_waiting_calls_are_not_to_be_had_by_more_connections() {
     );
 }
 
-/// Refusals that were read while another answer was waited for.
-fn early(connections: &mut [LspClient]) -> usize {
+/// Counts refusals that arrived while a client waited for another answer.
+fn count_unread_answers(connections: &mut [LspClient]) -> usize {
     let mut count = 0;
     for client in connections {
         while client.has_unread_answer() {
@@ -95,11 +94,9 @@ fn early(connections: &mut [LspClient]) -> usize {
 }
 
 #[test]
-fn connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in() {
-    let test = concat!(
-        module_path!(),
-        "::connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in"
-    );
+fn connections_over_the_quota_are_closed_and_other_users_admitted() {
+    let test =
+        concat!(module_path!(), "::connections_over_the_quota_are_closed_and_other_users_admitted");
     run_with(
         test,
         |start| start.limit("connections_per_user", 3),
@@ -117,14 +114,13 @@ fn connections_beyond_the_share_are_closed_and_the_neighbour_is_let_in() {
 }
 
 #[test]
-fn holding_every_connection_does_not_keep_the_administrator_out() {
-    let test =
-        concat!(module_path!(), "::holding_every_connection_does_not_keep_the_administrator_out");
+fn administrator_can_connect_if_all_connections_are_in_use() {
+    let test = concat!(module_path!(), "::administrator_can_connect_if_all_connections_are_in_use");
     run_with(
         test,
         |start| start.limit("connections", 3).limit("connections_reserved", 1),
         |mut arena| {
-            // Behind the connection of the start, which then can only end.
+            // After the connection of the start-up check, which is closed by then.
             arena.attacker.expect_service();
             arena.broker.idle_open_files();
             let mut more: Vec<_> = (0..2).map(|_| attacker().lsp(&arena.broker)).collect();
@@ -144,9 +140,9 @@ fn holding_every_connection_does_not_keep_the_administrator_out() {
 }
 
 #[test]
-fn holding_every_session_does_not_keep_the_administrator_out() {
+fn administrator_can_open_a_session_if_all_sessions_are_in_use() {
     let test =
-        concat!(module_path!(), "::holding_every_session_does_not_keep_the_administrator_out");
+        concat!(module_path!(), "::administrator_can_open_a_session_if_all_sessions_are_in_use");
     run_with(
         test,
         |start| start.limit("sessions", 2).limit("sessions_reserved", 1),
@@ -157,16 +153,15 @@ fn holding_every_session_does_not_keep_the_administrator_out() {
             }
             let mut neighbour = neighbour().lsp(&arena.broker);
             assert_eq!(neighbour.call("session.open", Value::Null).fault().limit(), "sessions");
-            // What every program of the client library begins with.
+            // The first call of every program that uses the client library.
             arena.broker.lsp().call("session.open", Value::Null).result();
         },
     );
 }
 
 #[test]
-fn a_flood_of_messages_is_slowed_and_the_neighbours_are_not() {
-    let test =
-        concat!(module_path!(), "::a_flood_of_messages_is_slowed_and_the_neighbours_are_not");
+fn message_flood_is_slowed_and_other_users_are_not() {
+    let test = concat!(module_path!(), "::message_flood_is_slowed_and_other_users_are_not");
     run_with(
         test,
         |start| start.limit("packets_per_second", 100),
@@ -180,12 +175,12 @@ fn a_flood_of_messages_is_slowed_and_the_neighbours_are_not() {
                     break answer.fault();
                 }
                 sent += 1;
-                assert!(sent < 1000, "nothing slows the flood");
+                assert!(sent < 1000, "the flood is not slowed");
                 if sent % 8 == 0 {
                     arena.attacker.call("socket.recv", json!([left, 1]));
                 }
             };
-            // Full queues are the kernel's; the limit is the broker's.
+            // The kernel limits its queues; the broker limits its memory.
             assert!(["limit", "OSError"].contains(&refused.data.kind.as_str()), "{refused:?}");
             let mut other = neighbour().lsp(&arena.broker);
             let (left, right) = other.pair();
@@ -198,9 +193,8 @@ fn a_flood_of_messages_is_slowed_and_the_neighbours_are_not() {
 }
 
 #[test]
-fn memory_is_not_to_be_had_by_restrictions_of_many_sessions() {
-    let test =
-        concat!(module_path!(), "::memory_is_not_to_be_had_by_restrictions_of_many_sessions");
+fn restrictions_of_many_sessions_cannot_exhaust_memory() {
+    let test = concat!(module_path!(), "::restrictions_of_many_sessions_cannot_exhaust_memory");
     run_with(
         test,
         |start| start,
@@ -221,7 +215,7 @@ fn memory_is_not_to_be_had_by_restrictions_of_many_sessions() {
                 }
                 held.push(client);
             }
-            // Each takes about 200 kB, of which 1 MiB has room for five.
+            // Each needs about 200 kB, so 1 MiB is enough for five.
             assert_eq!(refused, 155);
             neighbour().lsp(&arena.broker).call("session.restrict", filters).result();
         },
@@ -229,9 +223,8 @@ fn memory_is_not_to_be_had_by_restrictions_of_many_sessions() {
 }
 
 #[test]
-fn refusals_without_end_do_not_hide_the_records_of_the_neighbour() {
-    let test =
-        concat!(module_path!(), "::refusals_without_end_do_not_hide_the_records_of_the_neighbour");
+fn refusals_do_not_displace_audit_records_of_other_users() {
+    let test = concat!(module_path!(), "::refusals_do_not_displace_audit_records_of_other_users");
     let folder = Folder::new();
     let audit = folder.join("audit");
     let to = format!("[audit]\nto = \"{}\"\n", audit.display());
@@ -242,7 +235,7 @@ fn refusals_without_end_do_not_hide_the_records_of_the_neighbour() {
             let _folder = folder;
             let mut neighbour = neighbour().lsp(&arena.broker);
             for _ in 0..20 {
-                // Far more than the rate, in whatever time the neighbour's call takes.
+                // Far more than the rate limit during the neighbour's call.
                 for _ in 0..50 {
                     arena.attacker.call("socket.sethostname", json!(["x"])).fault();
                 }
@@ -253,8 +246,8 @@ fn refusals_without_end_do_not_hide_the_records_of_the_neighbour() {
             until("the broker has ended", || arena.broker.process().ended().is_some());
             let text = std::fs::read_to_string(&audit).unwrap();
             let about = |uid: &str| text.lines().filter(|line| line.contains(uid)).count();
-            assert_eq!(about("\"uid\":4200002"), 20, "the neighbour's");
-            assert!(about("\"uid\":4200001") > 0, "the attacker's");
+            assert_eq!(about("\"uid\":4200002"), 20, "records of the neighbour");
+            assert!(about("\"uid\":4200001") > 0, "records of the attacker");
         },
     );
 }

@@ -1,4 +1,4 @@
-//! The shipped roles, held by an unprivileged user: each does what it is for, and nothing else.
+//! The shipped roles: each allows an unprivileged user its purpose and nothing else.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use sockbroker_test_support::{LspClient, Start, base64};
 
 use crate::arena::{PROGRAM, assert_denied, attacker, neighbour};
 
-/// A shipped file, for the attacker instead of a group that this machine may not have.
+/// Returns a shipped policy file, with the attacker in place of the group, which this machine might not have.
 fn shipped(name: &str) -> String {
     let path = format!("{}/../deploy/config/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).unwrap();
@@ -19,7 +19,7 @@ fn shipped(name: &str) -> String {
     text.lines().map(member).collect::<Vec<_>>().join("\n")
 }
 
-/// Runs a test with a member of a role, beside whatever every member of `sockbroker` may.
+/// Runs a test with a member of a role, which also has the grants of the group `sockbroker`.
 fn holding(test: &str, role: &str, body: impl FnOnce(LspClient, LspClient) + Send + 'static) {
     let (_, test) = test.split_once("::").unwrap();
     let role = shipped(&format!("policy.d/{role}.toml")).replace("version = 1", "");
@@ -31,7 +31,7 @@ fn holding(test: &str, role: &str, body: impl FnOnce(LspClient, LspClient) + Sen
     });
 }
 
-/// Calls that must be refused, each for want of this grant.
+/// Makes calls that must be refused, each with this missing grant.
 fn refused(member: &mut LspClient, calls: &[(&str, Value, &str)]) {
     for (method, params, lacks) in calls {
         let answer = member.call(method, params.clone());
@@ -40,9 +40,8 @@ fn refused(member: &mut LspClient, calls: &[(&str, Value, &str)]) {
 }
 
 #[test]
-fn the_ping_role_pings_and_does_not_spoof_sniff_serve_or_rename() {
-    let test =
-        concat!(module_path!(), "::the_ping_role_pings_and_does_not_spoof_sniff_serve_or_rename");
+fn ping_role_allows_only_ping() {
+    let test = concat!(module_path!(), "::ping_role_allows_only_ping");
     holding(test, "ping", |mut member, _| {
         for (family, protocol, host, echo, reply) in [
             ("AF_INET", "IPPROTO_ICMP", "127.0.0.1", "CAAAAAAAAAE=", "AA"),
@@ -70,8 +69,8 @@ fn the_ping_role_pings_and_does_not_spoof_sniff_serve_or_rename() {
 }
 
 #[test]
-fn the_ports_role_serves_port_80_and_not_81() {
-    let test = concat!(module_path!(), "::the_ports_role_serves_port_80_and_not_81");
+fn ports_role_allows_port_80_and_not_81() {
+    let test = concat!(module_path!(), "::ports_role_allows_port_80_and_not_81");
     holding(test, "ports", |mut member, _| {
         let listener = member.call("socket.socket", json!(["AF_INET", "SOCK_STREAM"])).handle();
         refused(
@@ -89,11 +88,9 @@ fn the_ports_role_serves_port_80_and_not_81() {
 }
 
 #[test]
-fn the_capture_role_sees_packets_sends_none_and_is_handed_no_descriptor() {
-    let test = concat!(
-        module_path!(),
-        "::the_capture_role_sees_packets_sends_none_and_is_handed_no_descriptor"
-    );
+fn capture_role_captures_and_does_not_send_or_receive_descriptors() {
+    let test =
+        concat!(module_path!(), "::capture_role_captures_and_does_not_send_or_receive_descriptors");
     holding(test, "capture", |mut member, mut neighbour| {
         let packets = member.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 768])).handle();
         member.call("socket.bind", json!([packets, ["lo", 0]])).result();
@@ -112,30 +109,27 @@ fn the_capture_role_sees_packets_sends_none_and_is_handed_no_descriptor() {
                 ("socket.detach", json!([packets]), "handover"),
             ],
         );
-        // Who holds no role is granted nothing at all.
+        // A user without a role has no grant at all.
         let answer = neighbour.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
         assert_denied(&answer, "no rule", "create", "socket.socket");
     });
 }
 
 #[test]
-fn the_scapy_role_sends_packets_of_any_kind_and_changes_nothing_else() {
+fn scapy_role_sends_any_packet_and_changes_nothing_else() {
     // `rtnetlink(7)`.
     const GET_LINKS: u16 = 18;
     const DELETE_LINK: u16 = 17;
-    let test = concat!(
-        module_path!(),
-        "::the_scapy_role_sends_packets_of_any_kind_and_changes_nothing_else"
-    );
+    let test = concat!(module_path!(), "::scapy_role_sends_any_packet_and_changes_nothing_else");
     holding(test, "scapy", |mut member, _| {
-        // A frame of its own, seen by a packet socket of its own.
+        // A frame, received by a packet socket of the same user.
         let packets = member.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 3])).handle();
         member.call("socket.bind", json!([packets, ["lo", 3]])).result();
         let frame = base64([[0; 12].as_slice(), &[0x88, 0xb5], b"made by the member"].concat());
         member.call("socket.send", json!([packets, frame])).result();
         let seen = member.call("socket.recv", json!([packets, 2000])).result()["data"].clone();
         assert_eq!(seen, frame);
-        // A packet with a header of its own, from an address that is not the host's.
+        // A packet with a custom header, from an address of another host.
         let raw = json!(["AF_INET", "SOCK_RAW", "IPPROTO_RAW"]);
         let raw = member.call("socket.socket", raw).handle();
         let header = [
@@ -144,7 +138,7 @@ fn the_scapy_role_sends_packets_of_any_kind_and_changes_nothing_else() {
         ];
         let sent = json!([raw, base64(header), 0, ["127.0.0.1", 0]]);
         assert_eq!(*member.call("socket.sendto", sent).result(), 28);
-        // Routes are read. Nothing of the network is changed, and nothing is handed over.
+        // Routes can be read. The network cannot be changed, and no descriptor is passed.
         let netlink = json!(["AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE"]);
         let netlink = member.call("socket.socket", netlink).handle();
         member.call("socket.bind", json!([netlink, [0, 0]])).result();

@@ -1,4 +1,4 @@
-//! What lies at the socket's path before the broker starts.
+//! Attacks through the path of the socket, before the broker starts.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -11,14 +11,14 @@ use sockbroker_test_support::{Folder, Start};
 
 use crate::arena::{PROGRAM, attacker};
 
-/// A folder that everybody may write to, as a careless operator would choose.
+/// A folder that all users can write to, as a careless operator might choose.
 fn careless() -> Folder {
     let folder = Folder::new();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     folder
 }
 
-/// Starts a broker at a path where it must not start; what it says.
+/// Starts a broker at a path where it must not start, and returns its error.
 fn refuses(path: &std::path::Path) -> String {
     let (mut command, folder) = Start::new(PROGRAM).command();
     command.arg("--socket").arg(path).stdin(Stdio::null()).stdout(Stdio::null());
@@ -29,8 +29,8 @@ fn refuses(path: &std::path::Path) -> String {
 }
 
 #[test]
-fn a_link_to_a_file_of_root_is_not_followed() {
-    inside_with_users("startup::a_link_to_a_file_of_root_is_not_followed", || {
+fn link_to_a_file_of_root_is_not_followed() {
+    inside_with_users("startup::link_to_a_file_of_root_is_not_followed", || {
         let (open, closed) = (careless(), Folder::new());
         let victim = closed.write("shadow", "secret");
         let before = fs::metadata(&victim).unwrap();
@@ -45,8 +45,8 @@ fn a_link_to_a_file_of_root_is_not_followed() {
 }
 
 #[test]
-fn a_link_to_nowhere_makes_no_socket_there() {
-    inside_with_users("startup::a_link_to_nowhere_makes_no_socket_there", || {
+fn dangling_link_creates_no_socket() {
+    inside_with_users("startup::dangling_link_creates_no_socket", || {
         let (open, other) = (careless(), careless());
         let (to, link) = (other.join("elsewhere"), open.join("socket"));
         let path = link.clone();
@@ -57,8 +57,8 @@ fn a_link_to_nowhere_makes_no_socket_there() {
 }
 
 #[test]
-fn a_socket_of_another_user_is_not_replaced() {
-    inside_with_users("startup::a_socket_of_another_user_is_not_replaced", || {
+fn socket_of_another_user_is_not_replaced() {
+    inside_with_users("startup::socket_of_another_user_is_not_replaced", || {
         let open = careless();
         let path = open.join("socket");
         let at = path.clone();

@@ -1,4 +1,4 @@
-//! The broker's identity is not lent: paths, credentials, descriptors.
+//! Attempts to use the identity of the broker: paths, credentials and descriptors of `AF_UNIX` sockets.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -16,8 +16,8 @@ use sockbroker_test_support::{Folder, base64, unbase64};
 
 use crate::arena::attacker;
 
-/// `SO_PEERCRED` of a socket: user and group.
-fn told(socket: &impl AsFd) -> (u32, u32) {
+/// Returns the user and group of the peer of a socket (`SO_PEERCRED`).
+fn peer_ids(socket: &impl AsFd) -> (u32, u32) {
     const SO_PEERCRED: i32 = 17;
     let ucred = option::get_bytes(socket.as_fd(), 1, SO_PEERCRED, 12).unwrap();
     let word = |at: usize| u32::from_ne_bytes(ucred[at..at + 4].try_into().unwrap());
@@ -28,14 +28,14 @@ fn ids() -> (u32, u32) {
     (attacker().uid(), attacker().uid())
 }
 
-/// A folder that everybody may pass and write to.
+/// A folder that all users can enter and write to.
 fn open_folder() -> Folder {
     let folder = Folder::new();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     folder
 }
 
-attack!(a_root_owned_folder_stays_closed_to_connect, mut arena, {
+attack!(connect_cannot_enter_a_folder_of_root, mut arena, {
     let folder = Folder::new();
     let path = folder.join("service");
     let service = UnixListener::bind(&path).unwrap();
@@ -43,10 +43,10 @@ attack!(a_root_owned_folder_stays_closed_to_connect, mut arena, {
     let socket = arena.socket(json!(["AF_UNIX"]));
     let refused = arena.attacker.call("socket.connect", json!([socket, path])).fault();
     assert_eq!(refused.errno(), "EACCES");
-    assert!(service.accept().is_err(), "the service was reached");
+    assert!(service.accept().is_err(), "the connection arrived");
 });
 
-attack!(a_root_owned_folder_stays_closed_to_bind, mut arena, {
+attack!(bind_cannot_enter_a_folder_of_root, mut arena, {
     let folder = Folder::new();
     let path = folder.join("planted");
     let socket = arena.socket(json!(["AF_UNIX"]));
@@ -55,7 +55,7 @@ attack!(a_root_owned_folder_stays_closed_to_bind, mut arena, {
     assert!(!path.exists());
 });
 
-attack!(a_root_owned_folder_stays_closed_to_every_kind_of_message, mut arena, {
+attack!(messages_cannot_enter_a_folder_of_root, mut arena, {
     let folder = Folder::new();
     let path = folder.join("service");
     let service = UnixDatagram::bind(&path).unwrap();
@@ -70,10 +70,10 @@ attack!(a_root_owned_folder_stays_closed_to_every_kind_of_message, mut arena, {
     ] {
         assert_eq!(arena.attacker.call(method, params).fault().errno(), "EACCES", "{method}");
     }
-    assert!(service.recv(&mut [0; 8]).is_err(), "something arrived");
+    assert!(service.recv(&mut [0; 8]).is_err(), "a message arrived");
 });
 
-attack!(a_symbolic_link_into_a_closed_folder_leads_nowhere, mut arena, {
+attack!(symbolic_link_into_a_closed_folder_is_not_followed, mut arena, {
     let (closed, open) = (Folder::new(), open_folder());
     let service = UnixListener::bind(closed.join("service")).unwrap();
     service.set_nonblocking(true).unwrap();
@@ -82,10 +82,10 @@ attack!(a_symbolic_link_into_a_closed_folder_leads_nowhere, mut arena, {
     let socket = arena.socket(json!(["AF_UNIX"]));
     let refused = arena.attacker.call("socket.connect", json!([socket, open.join("link")]));
     assert_eq!(refused.fault().errno(), "EACCES");
-    assert!(service.accept().is_err(), "the service was reached");
+    assert!(service.accept().is_err(), "the connection arrived");
 });
 
-attack!(a_socket_that_only_root_may_write_to_is_not_connected_to, mut arena, {
+attack!(connect_to_a_socket_writable_only_by_root_is_refused, mut arena, {
     let folder = open_folder();
     let path = folder.join("service");
     let _service = UnixListener::bind(&path).unwrap();
@@ -95,7 +95,7 @@ attack!(a_socket_that_only_root_may_write_to_is_not_connected_to, mut arena, {
     assert_eq!(refused.errno(), "EACCES");
 });
 
-attack!(a_service_is_told_the_attacker_and_not_root, mut arena, {
+attack!(peer_credentials_are_the_attackers_and_not_root, mut arena, {
     let folder = open_folder();
     let path = folder.join("service");
     let service = UnixListener::bind(&path).unwrap();
@@ -106,33 +106,33 @@ attack!(a_service_is_told_the_attacker_and_not_root, mut arena, {
         let socket = arena.socket(json!(["AF_UNIX"]));
         arena.attacker.call("socket.connect", json!([socket, address])).result();
         let (accepted, _) = service.accept().unwrap();
-        assert_eq!(told(&accepted), ids());
+        assert_eq!(peer_ids(&accepted), ids());
         assert_eq!(peer::groups(accepted.as_fd()).unwrap(), [0_u32; 0]);
     }
 });
 
-attack!(a_pair_that_is_passed_on_does_not_pass_for_root, mut arena, {
+attack!(passed_socketpair_has_the_attackers_credentials, mut arena, {
     let (left, _right) = arena.attacker.pair();
     let handed = arena.attacker.call("socket.fileno", json!([left])).descriptors.remove(0);
-    assert_eq!(told(&handed), ids());
+    assert_eq!(peer_ids(&handed), ids());
     let made = arena.attacker.call("socket.socketpair", json!({ "want_fd": true }));
     for end in &made.descriptors {
-        assert_eq!(told(end), ids());
+        assert_eq!(peer_ids(end), ids());
     }
 });
 
-attack!(a_listener_of_the_attacker_does_not_pass_for_root, mut arena, {
+attack!(listener_of_the_attacker_has_the_attackers_credentials, mut arena, {
     let folder = open_folder();
     let socket = arena.socket(json!(["AF_UNIX"]));
     arena.attacker.call("socket.bind", json!([socket, folder.join("trap")])).result();
     arena.attacker.call("socket.listen", json!([socket])).result();
     let client = UnixStream::connect(folder.join("trap")).unwrap();
-    assert_eq!(told(&client), ids());
+    assert_eq!(peer_ids(&client), ids());
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(folder.join("trap")).unwrap());
     assert_eq!(owner, attacker().uid());
 });
 
-/// A connection that tells its server who sends, as the broker holds it for the attacker.
+/// Returns a connection of the attacker whose server receives credentials.
 fn with_credentials(arena: &mut crate::arena::Arena) -> (u64, u64) {
     let (left, right) = arena.attacker.pair();
     let passes = json!([right, "SOL_SOCKET", "SO_PASSCRED", 1]);
@@ -140,11 +140,11 @@ fn with_credentials(arena: &mut crate::arena::Arena) -> (u64, u64) {
     (left, right)
 }
 
-attack!(messages_carry_the_ids_of_the_attacker, mut arena, {
+attack!(message_credentials_are_the_attackers, mut arena, {
     let (left, right) = with_credentials(&mut arena);
     arena.attacker.call("socket.send", json!([left, "aGk="])).result();
     arena.attacker.call("socket.sendmsg", json!([left, ["aGk="]])).result();
-    // A connection that the attacker made itself and had adopted is no way round.
+    // A connection that the attacker has made and passed to the broker does not bypass this.
     let (ours, theirs) = UnixStream::pair().unwrap();
     option::set_int(ours.as_fd(), 1, 16, 1).unwrap();
     let adopted = arena.attacker.lend(&theirs);
@@ -179,7 +179,7 @@ attack!(forged_credentials_are_refused, mut arena, {
     assert_eq!(nothing.errno(), "EAGAIN");
 });
 
-attack!(descriptors_of_the_broker_cannot_be_named_by_their_numbers, mut arena, {
+attack!(descriptor_numbers_of_the_broker_cannot_be_used, mut arena, {
     let (left, right) = arena.attacker.pair();
     let numbers = base64([0_u32, 1, 2, 3, 4, 5].map(u32::to_ne_bytes).concat());
     for ancillary in [
@@ -198,8 +198,8 @@ attack!(descriptors_of_the_broker_cannot_be_named_by_their_numbers, mut arena, {
     assert_eq!(arena.attacker.call("socket.recv", json!([right, 8])).fault().errno(), "EAGAIN");
 });
 
-attack!(a_thread_that_acts_as_the_attacker_cannot_be_killed_by_it, mut arena, {
-    let test = "unix::a_thread_that_acts_as_the_attacker_cannot_be_killed_by_it";
+attack!(thread_with_the_attackers_identity_cannot_be_killed_by_it, mut arena, {
+    let test = "unix::thread_with_the_attackers_identity_cannot_be_killed_by_it";
     let folder = open_folder();
     let place = folder.join("stuck");
     fs::create_dir(&place).unwrap();

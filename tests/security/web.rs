@@ -1,4 +1,4 @@
-//! Browsers: pages that find a way to the socket.
+//! Attacks from a web page whose requests reach the socket.
 
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
@@ -6,7 +6,7 @@ use sockbroker_test_support::{Client as _, HttpClient, NdjsonClient};
 
 use crate::arena::attacker;
 
-attack!(a_page_of_the_web_gets_no_answer, arena, {
+attack!(web_page_gets_no_answer, arena, {
     let call = request(1, "socket.socket", Value::Null).to_string();
     let json_type = ("content-type", "application/json");
     let mut root = arena.broker.lsp();
@@ -22,7 +22,7 @@ attack!(a_page_of_the_web_gets_no_answer, arena, {
         assert!(!String::from_utf8_lossy(&refused.body).contains("handle"));
         assert_eq!(refused.field("access-control-allow-origin"), None);
     }
-    // What a form can send without being asked for leave.
+    // Content types that a form can send without a preflight request.
     for media in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
         let mut http = HttpClient::over(attacker().connect(&arena.broker));
         let refused = http.request("POST /", &[("content-type", media)], call.as_bytes());
@@ -36,7 +36,7 @@ attack!(a_page_of_the_web_gets_no_answer, arena, {
     assert!(after.iter().all(|session| session["handles"] == 0), "{before} then {after:?}");
 });
 
-attack!(a_page_of_the_web_gets_no_websocket, mut arena, {
+attack!(web_page_cannot_open_a_websocket, mut arena, {
     for origin in ["http://evil.example", "null", "file://"] {
         let mut http = HttpClient::over(attacker().connect(&arena.broker));
         let refused = http.request(
@@ -55,7 +55,7 @@ attack!(a_page_of_the_web_gets_no_websocket, mut arena, {
     arena.attacker.expect_service();
 });
 
-attack!(other_spellings_have_no_other_rights, mut arena, {
+attack!(all_protocols_have_the_same_rights, mut arena, {
     let mut http = HttpClient::over(attacker().connect(&arena.broker));
     let call = request(1, "socket.socket", json!(["AF_INET", "SOCK_RAW", 1]));
     let answer = http.post(&call, &[]).json();

@@ -7,8 +7,8 @@ const POLICY: &str = "version = 1\n\n[[rule]]\nname = \"names alone\"\n\
     subject = { everyone = true }\nallow = [\"hostname\"]\n";
 
 #[test]
-fn files_for_root_alone_go_before_those_of_the_host() {
-    let test = "files_for_root_alone_go_before_those_of_the_host";
+fn credentials_readable_only_by_root_override_host_files() {
+    let test = "credentials_readable_only_by_root_override_host_files";
     let Some(guest) = installed_or_skip(test) else { return };
     let info = || guest.ok_as("alice", "sockbroker info");
     assert!(info().contains("rules of /etc/sockbroker/policy.toml"), "{}", info());

@@ -4,10 +4,10 @@ use crate::ground::take_role;
 use crate::guest::Guest;
 use crate::roles::{NET_RAW, capabilities};
 
-on_each_system!(package_group_and_roles_are_all_that_ping_and_sniff_take);
+on_each_system!(package_group_and_roles_are_enough_for_ping_and_sniff);
 
 /// The whole way of an administrator and of a user.
-fn package_group_and_roles_are_all_that_ping_and_sniff_take(guest: &Guest) {
+fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     let sniff = "timeout 20 sockbroker sniff lo --count 1";
     // Not before: alice may talk to the broker, which grants nothing of this.
     for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
@@ -49,9 +49,9 @@ const PACKET_SOCKET: &str = "cd / && printf '%s\\n' 'import socket' \
     's = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)' \
     's.bind((\"lo\", 3))' 'print(s.getsockname())' >/tmp/program.$$ && python3 -m sockbroker /tmp/program.$$";
 
-on_each_system!(the_first_call_starts_the_service);
+on_each_system!(first_call_starts_the_service);
 
-fn the_first_call_starts_the_service(guest: &Guest) {
+fn first_call_starts_the_service(guest: &Guest) {
     assert_eq!(guest.ok("systemctl is-enabled sockbrokerd.socket").trim(), "enabled");
     guest.ok("systemctl stop sockbrokerd.service sockbrokerd.socket");
     guest.ok("systemctl start sockbrokerd.socket");

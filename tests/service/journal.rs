@@ -23,8 +23,8 @@ fn entry(guest: &Guest, part: &str) -> Value {
 }
 
 #[test]
-fn decisions_are_in_the_journal_with_who_asked_and_which_rule() {
-    let test = "decisions_are_in_the_journal_with_who_asked_and_which_rule";
+fn journal_has_decisions_with_caller_and_rule() {
+    let test = "journal_has_decisions_with_caller_and_rule";
     let Some(guest) = installed_or_skip(test) else { return };
     let refused = guest.run_as("alice", "sockbroker ping --count 1 127.0.0.1");
     assert!(refused.output.contains("no rule"), "{}", refused.output);
@@ -47,8 +47,8 @@ fn decisions_are_in_the_journal_with_who_asked_and_which_rule() {
 }
 
 #[test]
-fn a_journal_that_was_started_anew_is_told_what_follows() {
-    let test = "a_journal_that_was_started_anew_is_told_what_follows";
+fn restarted_journal_receives_later_records() {
+    let test = "restarted_journal_receives_later_records";
     let Some(guest) = installed_or_skip(test) else { return };
     guest.ok_as("alice", "sockbroker call socket.gethostname");
     // With its sockets: those of a service that is started anew alone are kept by the service manager.
@@ -66,8 +66,8 @@ fn a_journal_that_was_started_anew_is_told_what_follows() {
 }
 
 #[test]
-fn the_log_is_in_the_journal_with_its_priorities() {
-    let Some(guest) = installed_or_skip("the_log_is_in_the_journal_with_its_priorities") else {
+fn journal_has_the_log_with_priorities() {
+    let Some(guest) = installed_or_skip("journal_has_the_log_with_priorities") else {
         return;
     };
     guest.ok_as("alice", "sockbroker call socket.gethostname");

@@ -26,9 +26,9 @@ fn drop_in(guest: &Guest, text: &str) {
     guest.ok("systemctl daemon-reload && systemctl restart sockbrokerd.service");
 }
 
-on_each_system!(a_stopped_event_loop_is_noticed_and_the_service_brought_back);
+on_each_system!(stopped_event_loop_is_detected_and_the_service_restarted);
 
-fn a_stopped_event_loop_is_noticed_and_the_service_brought_back(guest: &Guest) {
+fn stopped_event_loop_is_detected_and_the_service_restarted(guest: &Guest) {
     guest.ok_as("alice", CALL);
     let process = guest.property("MainPID");
     assert_eq!(guest.property("WatchdogUSec"), "10s");
@@ -39,8 +39,8 @@ fn a_stopped_event_loop_is_noticed_and_the_service_brought_back(guest: &Guest) {
 }
 
 #[test]
-fn a_running_event_loop_is_left_alone() {
-    let Some(guest) = installed_or_skip("a_running_event_loop_is_left_alone") else { return };
+fn running_event_loop_is_not_restarted() {
+    let Some(guest) = installed_or_skip("running_event_loop_is_not_restarted") else { return };
     drop_in(&guest, "[Service]\nWatchdogSec=5s\n");
     let process = guest.property("MainPID");
     pause(12_000);
@@ -48,9 +48,9 @@ fn a_running_event_loop_is_left_alone() {
     assert_eq!(guest.property("NRestarts"), "0");
 }
 
-on_each_system!(a_killed_service_is_back_for_the_next_call);
+on_each_system!(killed_service_is_restarted_for_the_next_call);
 
-fn a_killed_service_is_back_for_the_next_call(guest: &Guest) {
+fn killed_service_is_restarted_for_the_next_call(guest: &Guest) {
     for _ in 0..3 {
         guest.ok_as("alice", CALL);
         let process = guest.property("MainPID");
@@ -67,8 +67,8 @@ fn a_killed_service_is_back_for_the_next_call(guest: &Guest) {
 }
 
 #[test]
-fn a_service_that_is_killed_often_is_back_all_the_same() {
-    let test = "a_service_that_is_killed_often_is_back_all_the_same";
+fn repeatedly_killed_service_is_restarted() {
+    let test = "repeatedly_killed_service_is_restarted";
     let Some(guest) = installed_or_skip(test) else { return };
     let kill = "systemctl kill --signal=KILL sockbrokerd.service";
     // The service manager's own limit is 5 in 10 seconds.
@@ -107,8 +107,8 @@ pub(crate) fn output(client: &mut Child) -> String {
 }
 
 #[test]
-fn a_stop_lets_calls_end_that_have_begun() {
-    let Some(guest) = installed_or_skip("a_stop_lets_calls_end_that_have_begun") else { return };
+fn stop_waits_for_calls_in_flight() {
+    let Some(guest) = installed_or_skip("stop_waits_for_calls_in_flight") else { return };
     let mut waiting = wait_for_a_datagram(&guest, 2);
     let process = guest.property("MainPID");
     guest.ok("systemctl stop sockbrokerd.service");
@@ -121,8 +121,8 @@ fn a_stop_lets_calls_end_that_have_begun() {
 }
 
 #[test]
-fn a_stop_does_not_wait_longer_than_configured() {
-    let test = "a_stop_does_not_wait_longer_than_configured";
+fn stop_waits_no_longer_than_drain_seconds() {
+    let test = "stop_waits_no_longer_than_drain_seconds";
     let Some(guest) = installed_or_skip(test) else { return };
     guest.ok(
         "sed -i 's/^#* *drain_seconds = .*/drain_seconds = 1/' /etc/sockbroker/sockbrokerd.toml

@@ -20,8 +20,8 @@ macro_rules! on_each_system {
             }
 
             #[test]
-            fn on_the_machine_s_own_system() {
-                let test = concat!(stringify!($name), "::on_the_machine_s_own_system");
+            fn on_the_system_of_this_machine() {
+                let test = concat!(stringify!($name), "::on_the_system_of_this_machine");
                 crate::ground::on(crate::ground::System::Own, test, super::$name);
             }
         }

@@ -17,9 +17,9 @@ fn let_ping(guest: &Guest) {
     guest.ok_as("alice", PING);
 }
 
-on_each_system!(a_reload_with_a_broken_policy_keeps_the_old_one);
+on_each_system!(reload_of_an_invalid_policy_keeps_the_old_one);
 
-fn a_reload_with_a_broken_policy_keeps_the_old_one(guest: &Guest) {
+fn reload_of_an_invalid_policy_keeps_the_old_one(guest: &Guest) {
     let_ping(guest);
     let process = guest.property("MainPID");
     guest.write(LOCAL, "version = 1\n\n[[rule]]\nname = \"nobody\"\nallows = [\"create\"]\n");
@@ -38,9 +38,9 @@ fn a_reload_with_a_broken_policy_keeps_the_old_one(guest: &Guest) {
     assert_eq!(guest.property("MainPID"), process);
 }
 
-on_each_system!(a_reload_with_a_good_policy_applies_it);
+on_each_system!(reload_of_a_valid_policy_applies_it);
 
-fn a_reload_with_a_good_policy_applies_it(guest: &Guest) {
+fn reload_of_a_valid_policy_applies_it(guest: &Guest) {
     let_ping(guest);
     let process = guest.property("MainPID");
     guest.write(LOCAL, "version = 1\n\n[[rule]]\nname = \"no echo\"\ndeny = [\"send\"]\nremote = [\"127.0.0.0/8\"]\n");
@@ -53,8 +53,8 @@ fn a_reload_with_a_good_policy_applies_it(guest: &Guest) {
 }
 
 #[test]
-fn a_start_with_a_broken_file_fails_and_says_where() {
-    let test = "a_start_with_a_broken_file_fails_and_says_where";
+fn start_with_an_invalid_file_fails_and_reports_the_position() {
+    let test = "start_with_an_invalid_file_fails_and_reports_the_position";
     let Some(guest) = installed_or_skip(test) else { return };
     guest.ok("systemctl stop sockbrokerd.service");
     for (file, name) in
@@ -78,8 +78,8 @@ fn a_start_with_a_broken_file_fails_and_says_where() {
 }
 
 #[test]
-fn a_rule_about_a_unit_holds_for_that_unit_alone() {
-    let test = "a_rule_about_a_unit_holds_for_that_unit_alone";
+fn unit_rule_applies_only_to_that_unit() {
+    let test = "unit_rule_applies_only_to_that_unit";
     if !kernel_names_units() {
         return skip("the kernel names no peer by a pidfd, before Linux 6.5", test);
     }

@@ -9,8 +9,8 @@ fn in_session(guest: &Guest, command: &str) -> String {
 }
 
 #[test]
-fn a_user_has_a_private_broker_that_is_bound_by_no_policy_of_the_host() {
-    let test = "a_user_has_a_private_broker_that_is_bound_by_no_policy_of_the_host";
+fn private_broker_of_a_user_ignores_the_policy_of_the_host() {
+    let test = "private_broker_of_a_user_ignores_the_policy_of_the_host";
     let Some(guest) = installed_or_skip(test) else { return };
     guest.write(
         "/etc/sockbroker/policy.d/local.toml",

@@ -33,9 +33,9 @@ fn leave_roles(guest: &Guest) {
               systemctl restart sockbrokerd.service");
 }
 
-on_each_system!(the_service_has_exactly_the_capabilities_of_its_roles);
+on_each_system!(service_has_exactly_the_capabilities_of_its_roles);
 
-fn the_service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
+fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     guest.ok_as("alice", "sockbroker call socket.gethostname");
     assert_eq!(capabilities(guest), [0; 5], "without a role");
     for (role, set) in ROLES {
@@ -74,8 +74,8 @@ fn member_or_skip(role: &str, test: &str) -> Option<Guest> {
 }
 
 #[test]
-fn members_of_ports_serve_on_port_80() {
-    let Some(guest) = member_or_skip("ports", "members_of_ports_serve_on_port_80") else { return };
+fn ports_role_can_listen_on_port_80() {
+    let Some(guest) = member_or_skip("ports", "ports_role_can_listen_on_port_80") else { return };
     let serve = |port: u16| {
         mediated(&[
             "import socket",
@@ -91,8 +91,8 @@ fn members_of_ports_serve_on_port_80() {
 }
 
 #[test]
-fn members_of_options_mark_packets() {
-    let Some(guest) = member_or_skip("options", "members_of_options_mark_packets") else { return };
+fn options_role_can_mark_packets() {
+    let Some(guest) = member_or_skip("options", "options_role_can_mark_packets") else { return };
     let marked = guest.ok_as(
         "alice",
         &mediated(&[
@@ -106,8 +106,8 @@ fn members_of_options_mark_packets() {
 }
 
 #[test]
-fn members_of_unix_are_themselves_to_other_servers() {
-    let test = "members_of_unix_are_themselves_to_other_servers";
+fn unix_role_connects_with_the_members_identity() {
+    let test = "unix_role_connects_with_the_members_identity";
     let Some(guest) = member_or_skip("unix", test) else { return };
     let seen = guest.ok_as("alice", &mediated(&[
         "import os, socket, struct, tempfile",
@@ -122,8 +122,8 @@ fn members_of_unix_are_themselves_to_other_servers() {
 }
 
 #[test]
-fn members_of_system_rename_the_host() {
-    let Some(guest) = member_or_skip("system", "members_of_system_rename_the_host") else { return };
+fn system_role_can_rename_the_host() {
+    let Some(guest) = member_or_skip("system", "system_role_can_rename_the_host") else { return };
     guest.ok_as("alice", "sockbroker call socket.sethostname name=renamed");
     assert_eq!(guest.ok("uname -n").trim(), "renamed");
 }

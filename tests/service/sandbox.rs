@@ -23,9 +23,9 @@ fn outcomes(printed: &str) -> BTreeMap<&str, &str> {
 /// A family that this kernel may not have. Without it the kernel's answer is that of the filter.
 const FOREIGN: [&str; 2] = ["AF_VSOCK", "AF_XDP"];
 
-on_each_system!(the_unit_keeps_files_mounts_tracing_and_other_families_away);
+on_each_system!(unit_denies_files_mounts_tracing_and_other_families);
 
-fn the_unit_keeps_files_mounts_tracing_and_other_families_away(guest: &Guest) {
+fn unit_denies_files_mounts_tracing_and_other_families(guest: &Guest) {
     put_files(guest);
     take_role(guest, "capture");
     guest.write("/usr/local/lib/probe.py", include_str!("probe.py"));
@@ -84,9 +84,9 @@ pub(crate) fn info(guest: &Guest) -> Value {
     serde_json::from_str(&told).unwrap()
 }
 
-on_each_system!(the_broker_says_what_holds_it);
+on_each_system!(broker_info_reports_the_confinement);
 
-fn the_broker_says_what_holds_it(guest: &Guest) {
+fn broker_info_reports_the_confinement(guest: &Guest) {
     let told = info(guest);
     let process = &told["process"];
     for (fact, value) in [
@@ -111,7 +111,7 @@ fn the_broker_says_what_holds_it(guest: &Guest) {
 
 #[cfg(not(target_arch = "x86_64"))]
 #[test]
-fn whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock() {
-    let test = "whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock";
+fn injected_calls_are_confined_by_seccomp_and_landlock() {
+    let test = "injected_calls_are_confined_by_seccomp_and_landlock";
     sockbroker_test_support::skip::skip("the intruder speaks x86-64 alone", test);
 }

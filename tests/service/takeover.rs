@@ -8,8 +8,8 @@ use crate::ground::installed_or_skip;
 use crate::sandbox::{info, put_files};
 
 #[test]
-fn whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock() {
-    let test = "whoever_takes_the_broker_over_is_held_by_its_filter_and_landlock";
+fn injected_calls_are_confined_by_seccomp_and_landlock() {
+    let test = "injected_calls_are_confined_by_seccomp_and_landlock";
     let Some(guest) = installed_or_skip(test) else { return };
     put_files(&guest);
     if info(&guest)["process"]["landlock"] == "none" {

@@ -49,8 +49,8 @@ fn upgrade(guest: &Guest) {
 }
 
 #[test]
-fn an_upgrade_keeps_the_service_and_what_the_administrator_has_changed() {
-    let test = "an_upgrade_keeps_the_service_and_what_the_administrator_has_changed";
+fn upgrade_keeps_the_service_and_changed_configuration() {
+    let test = "upgrade_keeps_the_service_and_changed_configuration";
     let Some(guest) = installed_or_skip(test) else { return };
     take_role(&guest, "capture");
     guest.ok("echo '# Of the administrator.' >>/etc/sockbroker/policy.toml");
@@ -82,8 +82,8 @@ fn an_upgrade_keeps_the_service_and_what_the_administrator_has_changed() {
 }
 
 #[test]
-fn an_upgrade_leaves_stopped_what_is_stopped() {
-    let test = "an_upgrade_leaves_stopped_what_is_stopped";
+fn upgrade_does_not_start_a_stopped_service() {
+    let test = "upgrade_does_not_start_a_stopped_service";
     let Some(guest) = installed_or_skip(test) else { return };
     guest.ok("systemctl disable --now sockbrokerd.socket; systemctl stop sockbrokerd.service");
     put_later_version(&guest);
@@ -116,14 +116,14 @@ fn units_and_processes(guest: &Guest) -> String {
 }
 
 #[test]
-fn removing_keeps_the_configuration_and_purging_keeps_nothing() {
-    let test = "removing_keeps_the_configuration_and_purging_keeps_nothing";
+fn remove_keeps_the_configuration_and_purge_removes_it() {
+    let test = "remove_keeps_the_configuration_and_purge_removes_it";
     removal(System::Reference, test);
 }
 
 #[test]
-fn removing_and_purging_keep_no_more_on_the_machine_s_own_system() {
-    removal(System::Own, "removing_and_purging_keep_no_more_on_the_machine_s_own_system");
+fn remove_and_purge_leave_no_files_on_the_system_of_this_machine() {
+    removal(System::Own, "remove_and_purge_leave_no_files_on_the_system_of_this_machine");
 }
 
 fn removal(system: System, test: &str) {

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_stands_between_the_quartiles() {
+    fn median_is_between_the_quartiles() {
         let sample = Sample::of(&[5.0, 1.0, 4.0, 2.0, 3.0]);
         assert_eq!(sample, Sample { median: 3.0, low: 2.0, high: 4.0 });
         assert_eq!(Sample::of(&[7.0]), Sample { median: 7.0, low: 7.0, high: 7.0 });
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn measurement_and_peer_take_turns_after_a_round_to_warm_up() {
+    fn measurements_alternate_after_a_warm_up_round() {
         let (mut ours, mut peers) = (0.0, 100.0);
         let count = |number: &mut f64| {
             *number += 1.0;

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_tells_whether_its_target_was_reached() {
+    fn row_shows_whether_its_target_is_reached() {
         let row = |target| Row::new("r", Sample::of(&[1.6]), "x").target(target).reached;
         assert_eq!(row(Target::AtMost(1.6)), Some(true));
         assert_eq!(row(Target::AtMost(1.5)), Some(false));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_in_json_names_its_target() {
+    fn json_row_has_its_target() {
         let row = Row::new("r", Sample::of(&[2.0]), "x").target(Target::AtLeast(1.5));
         let json = serde_json::to_value(&row).unwrap();
         assert_eq!(json["target"], serde_json::json!({ "at_least": 1.5 }));

@@ -1,6 +1,6 @@
-//! CPython's own tests, natively and through a broker: whatever passes natively has to pass.
+//! Runs CPython's own tests natively and through a broker: a test that passes natively must pass with the broker.
 //!
-//! The runner is Python (`run.py`) and uses the system's interpreter, since other users cannot enter a
+//! The runner is a Python program (`run.py`). It uses the system's interpreter, because other users cannot run a
 //! private one. The tests depend on time, so they run one after the other.
 
 use std::path::Path;
@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use sockbroker_test_support::{program, skip};
 
-/// Debian's interpreter, whose tests are in `libpython3-testsuite`.
+/// The interpreter of Debian; the package `libpython3-testsuite` has its tests.
 const INTERPRETER: &str = "/usr/bin/python3";
-/// The exit code of the runner where the interpreter has no tests.
+/// The exit code of the runner if the tests of the interpreter are not installed.
 const NO_TESTS: i32 = 77;
-/// How long the runner may take; it bounds every run by itself.
+/// The time limit of the runner, which also limits each run.
 const LONGEST_WAIT: Duration = Duration::from_mins(20);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs suites of CPython natively and brokered; the counts.
+/// Runs test suites of CPython natively and through the broker, and returns the counts.
 fn compare(test: &str, arguments: &[&str]) -> String {
     let _turn = ONE_AT_A_TIME.lock();
     if !Path::new(INTERPRETER).exists() {
@@ -40,14 +40,14 @@ fn compare(test: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_tests_of_socket_pass_in_every_mode() {
+fn cpython_socket_tests_pass_in_every_mode() {
     let suite = ["--suite", "test_socket"];
-    println!("{}", compare("the_tests_of_socket_pass_in_every_mode", &suite));
+    println!("{}", compare("cpython_socket_tests_pass_in_every_mode", &suite));
 }
 
 #[test]
-fn the_tests_of_socket_pass_for_a_user_whom_the_policy_serves() {
-    let test = "the_tests_of_socket_pass_for_a_user_whom_the_policy_serves";
+fn cpython_socket_tests_pass_for_an_unprivileged_user() {
+    let test = "cpython_socket_tests_pass_for_an_unprivileged_user";
     if skip::root_or_skip(test) {
         let modes = ["--mode", "direct", "--mode", "mediated"];
         println!(
@@ -58,7 +58,7 @@ fn the_tests_of_socket_pass_for_a_user_whom_the_policy_serves() {
 }
 
 #[test]
-fn the_tests_of_what_stands_on_socket_pass_mediated() {
+fn cpython_tests_of_modules_based_on_socket_pass() {
     let suites = [
         "test_selectors",
         "test_asyncio.test_sock_lowlevel",
@@ -68,5 +68,5 @@ fn the_tests_of_what_stands_on_socket_pass_mediated() {
         "test_ssl",
     ];
     let arguments: Vec<_> = suites.iter().flat_map(|suite| ["--suite", suite]).collect();
-    println!("{}", compare("the_tests_of_what_stands_on_socket_pass_mediated", &arguments));
+    println!("{}", compare("cpython_tests_of_modules_based_on_socket_pass", &arguments));
 }

@@ -1,4 +1,4 @@
-//! What chooses a destination.
+//! Inputs that choose a destination.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -63,7 +63,7 @@ rows! { RULES;
         let (accepted, mut peer) = accepted(arena);
         let answers = arena.sends(accepted, &json!(["127.0.0.1", 9]), &json!([]));
         peer.set_nonblocking(true).unwrap();
-        assert!(peer.read(&mut [0; 8]).is_err(), "the vault heard of the attacker");
+        assert!(peer.read(&mut [0; 8]).is_err(), "the vault received data of the attacker");
         answers
     };
     peer_of_an_adopted_connection: "the peer that a descriptor had before it was adopted", "not the vault", |arena| {
@@ -78,10 +78,10 @@ rows! { RULES;
         arena.does("shutdown", json!([accepted, "SHUT_WR"]));
         peer.shutdown(Shutdown::Both).unwrap();
         drop(peer);
-        // The state of the connection decides whether the peer is still named: both are refused.
+        // The state of the connection decides whether the kernel still reports the peer: both cases are refused.
         vec![arena.tries("recv", json!([accepted, 9])), arena.tries("recvmsg", json!([accepted, 9]))]
     };
-    peer_of_a_dead_connection_that_is_adopted: "an adopted connection that is over: nobody can name its peer", "not the vault", |arena| {
+    peer_of_a_dead_connection_that_is_adopted: "an adopted connection that has ended: the kernel no longer reports its peer", "not the vault", |arena| {
         let vault = TcpListener::bind((VAULT, 0)).unwrap();
         let connected = TcpStream::connect(vault.local_addr().unwrap()).unwrap();
         let (mut other, _) = vault.accept().unwrap();
@@ -171,7 +171,7 @@ rows! { RULES;
         let udp = arena.udp();
         // SCTP_SNDRCV, SCTP_SNDINFO, SCTP_DSTADDRSV4, SCTP_DSTADDRSV6.
         let items = [1, 2, 7, 8].map(|kind| json!([[132, kind, base64([127, 0, 0, 66])]]));
-        // An association, and all of them.
+        // One association, and all associations.
         let [one, all] = [[&[0; 28][..], &[9, 0, 0, 0]], [&[0, 0, 0, 0, 64], &[0; 27]]];
         let named = [one, all].map(|info| json!([[132, 1, base64(info.concat())]]));
         let to = json!(["127.0.0.1", 9]);
@@ -194,7 +194,7 @@ rows! { RULES;
     };
 }
 
-/// A connection that the vault made to the attacker, and the vault's end.
+/// Lets the vault connect to the attacker. Returns the accepted handle and the vault's end.
 fn accepted(arena: &mut Arena) -> (u64, TcpStream) {
     let server = arena.does("create_server", json!([["127.0.0.1", 0]]))["handle"].clone();
     let port = arena.does("getsockname", json!([server]))[1].as_u64().unwrap();
@@ -209,12 +209,12 @@ fn accepted(arena: &mut Arena) -> (u64, TcpStream) {
     (accepted, vault.into())
 }
 
-/// Waits until the kernel names the peer no longer, which it does at the end of a connection.
+/// Waits until the kernel no longer reports the peer, as after the end of a connection.
 fn until_unnamed(stream: &TcpStream) {
-    until("the connection is over", || stream.peer_addr().is_err());
+    until("the kernel no longer reports the peer", || stream.peer_addr().is_err());
 }
 
-/// An IPv4 header with these options and no data.
+/// Encodes an IPv4 header with these options and no data.
 fn header(source: [u8; 4], destination: [u8; 4], options: &[u8]) -> Vec<u8> {
     let words = u8::try_from(5 + options.len() / 4).unwrap();
     let length = u8::try_from(20 + options.len()).unwrap();

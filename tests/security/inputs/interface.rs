@@ -1,4 +1,4 @@
-//! What chooses an interface.
+//! Inputs that choose an interface.
 
 use serde_json::{Value, json};
 use sockbroker_test_support::base64;
@@ -118,7 +118,7 @@ fn set_each6(arena: &mut Arena, name: &str, values: &[Value]) -> Answers {
     values.iter().map(set).collect()
 }
 
-/// Chooses while it is allowed, then sends while it is not.
+/// Chooses the interface while it is allowed, then sends while it is not.
 fn chosen_before(arena: &mut Arena) -> Answers {
     let policy = arena.broker.folder().join("policy.toml");
     let strict = std::fs::read_to_string(&policy).unwrap();
@@ -150,7 +150,7 @@ fn chosen_before(arena: &mut Arena) -> Answers {
     answers.extend(arena.sends(unicast4, &json!(["10.99.0.9", 9]), &json!([])));
     answers.extend(arena.sends(sticky6, &json!(["fd99::9", 9]), &json!([])));
     answers.extend(arena.sends(multicast6, &group6, &json!([])));
-    // Another handle of the same socket remembers the same.
+    // Another handle of the same socket has the same state.
     let again = arena.does("dup", json!([sticky6]))["handle"].as_u64().unwrap();
     answers.extend(arena.sends(again, &json!(["fd99::9", 9]), &json!([])));
     answers

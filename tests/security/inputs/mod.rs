@@ -1,10 +1,10 @@
-//! The matrix of inputs: everything by which a request makes the kernel choose a source, a destination, an
-//! interface, a path or a port.
+//! The matrix of inputs: every input of a request by which the kernel chooses a source, a destination, an interface,
+//! a path or a port.
 //!
-//! One row an input: the attack that uses it to get past a rule, and the rule that refuses it. What is new
-//! in the kernel, or was forgotten, belongs here as a row.
+//! A row has one input, the attack that uses it to bypass a rule, and the rule that refuses it. Add a row for a new
+//! or forgotten input of the kernel.
 
-/// Rows of the matrix: name, input and how the kernel reads it, the rule that refuses, the attack.
+/// Rows of the matrix: the name, the input and the kernel function that reads it, the rule, and the attack.
 macro_rules! rows {
     ($policy:expr; $($name:ident: $input:literal, $rule:literal, $attack:expr;)*) => {
         $(
@@ -39,7 +39,7 @@ use sockbroker_test_support::lsp::RequestParts;
 
 use crate::arena::{Arena, run_with};
 
-/// What the attacker may do in every row: everything but what a rule of the matrix refuses.
+/// The rule that allows the attacker everything; the rules of the matrix deny exceptions.
 pub(super) const EVERYTHING: &str = r#"version = 1
 [[rule]]
 name = "everything"
@@ -49,10 +49,10 @@ allow = ["create", "adopt", "bind", "listen", "accept", "connect", "send", "rece
 handover = "unrevocable"
 "#;
 
-/// What an attack got for an answer to each of its calls.
+/// The answers to the calls of an attack.
 pub(super) type Answers = Vec<Answer>;
 
-/// Runs an attack under these rules; each of its calls must be refused by this one.
+/// Runs an attack under these rules. Fails unless this rule refuses each of its calls.
 fn refused(test: &str, rules: &'static str, rule: &'static str, attack: fn(&mut Arena) -> Answers) {
     let policy = format!("{EVERYTHING}{rules}");
     run_with(
@@ -73,7 +73,7 @@ fn refused(test: &str, rules: &'static str, rule: &'static str, attack: fn(&mut 
             ip("address add fd99::66/128 dev lo nodad");
             ip("address add fd99::77/128 dev lo nodad");
             let answers = attack(&mut arena);
-            assert!(!answers.is_empty(), "nothing was tried");
+            assert!(!answers.is_empty(), "the attack made no call");
             for answer in answers {
                 let fault = answer.fault();
                 assert_eq!(fault.kind(), (3000, "denied"), "{fault:?}");
@@ -83,32 +83,32 @@ fn refused(test: &str, rules: &'static str, rule: &'static str, attack: fn(&mut 
     );
 }
 
-/// Changes the network of the test's own namespace.
+/// Runs `ip` in the namespace of the test.
 fn ip(arguments: &str) {
     let done = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// The index of an interface.
+/// Returns the index of an interface.
 fn index(name: &str) -> u32 {
     sockbroker_sys::interface::index_of(name).unwrap()
 }
 
 impl Arena {
-    /// Calls as the attacker.
+    /// Makes a call as the attacker, and returns the answer.
     fn tries(&mut self, method: &str, params: Value) -> Answer {
         self.attacker.call(&format!("socket.{method}"), params)
     }
 
-    /// The same with a file that the attacker has opened with `O_PATH`.
+    /// Like `tries`, with a file that the attacker has opened with `O_PATH`.
     fn tries_with(&mut self, method: &str, params: Value, file: &Path) -> Answer {
         let file = opened(file);
         let descriptors = [file.as_fd()];
-        let beside = RequestParts::descriptors(&descriptors);
-        self.attacker.call_with_parts(&format!("socket.{method}"), params, beside)
+        let parts = RequestParts::descriptors(&descriptors);
+        self.attacker.call_with_parts(&format!("socket.{method}"), params, parts)
     }
 
-    /// Sends by every call that takes an address.
+    /// Sends with every method that takes an address.
     fn sends(&mut self, socket: u64, address: &Value, ancillary: &Value) -> Answers {
         let message = json!({ "buffers": ["aGk="], "ancdata": ancillary, "address": address });
         let mut answers = vec![
@@ -121,7 +121,7 @@ impl Arena {
         answers
     }
 
-    /// Succeeds, as a part of an attack.
+    /// Makes a call of the attack that must succeed.
     fn does(&mut self, method: &str, params: Value) -> Value {
         self.tries(method, params).result().clone()
     }
@@ -133,20 +133,20 @@ fn load(arena: &mut Arena, rules: &str) {
     arena.broker.lsp().call("admin.reload", Value::Null).result();
 }
 
-/// An IPv6 header that leads to a host, with what follows it.
+/// Encodes an IPv6 header with this destination and next header.
 fn header6(destination: &str, next: i32) -> Vec<u8> {
     let host: Ipv6Addr = destination.parse().unwrap();
     let next = u8::try_from(next).unwrap();
     [&[0x60, 0, 0, 0, 0, 24, next, 64][..], &[0; 16], &host.octets()].concat()
 }
 
-/// A routing header of type 4 (RFC 8754) that names one host.
+/// Encodes a routing header of type 4 (RFC 8754) with one host.
 fn routing_header(host: &str) -> Vec<u8> {
     let host: Ipv6Addr = host.parse().unwrap();
     [&[59, 2, 4, 0, 0, 0, 0, 0][..], &host.octets()].concat()
 }
 
-/// A file as a client opens it to name it.
+/// Opens a file with `O_PATH`, as a client does to refer to it.
 fn opened(path: &Path) -> File {
     File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What leads to a file of `AF_UNIX`.
+//! Inputs that choose the file of an `AF_UNIX` socket.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -27,7 +27,7 @@ deny = ["bind", "connect", "send"]
 path = ["/var/tmp-link/agent"]
 "#;
 
-/// Covers `/run` and puts the engine's sockets there.
+/// Mounts a tmpfs over `/run` and creates the sockets of a container engine there.
 fn engine() -> UnixListener {
     mount::empty(Path::new("/run")).unwrap();
     fs::create_dir("/run/engine").unwrap();
@@ -40,7 +40,7 @@ fn engine() -> UnixListener {
     listener
 }
 
-/// Connects to a file that the attacker has opened by this path.
+/// Connects to a file that the attacker has opened through this path.
 fn connects(arena: &mut Arena, path: &str) -> Answers {
     let stream = arena.socket(json!(["AF_UNIX"]));
     let params = json!([stream, { "descriptor": 0 }]);
@@ -72,7 +72,7 @@ rows! { RULES;
             "/run/open/../engine/s",
             "/run/./engine//s",
         ];
-        // The root folder of a process, as `/proc` names it.
+        // The root folder of a process, through `/proc`.
         let roots = ["self", "thread-self"].map(|who| format!("/proc/{who}/root"));
         let roots = roots.map(|root| format!("{root}/run/engine/s"));
         let paths = paths.map(str::to_owned).into_iter().chain(roots);
@@ -95,8 +95,8 @@ rows! { RULES;
         let stream = arena.socket(json!(["AF_UNIX"]));
         let descriptors = [file.as_fd()];
         let params = json!([stream, { "descriptor": 0 }]);
-        let beside = RequestParts::descriptors(&descriptors);
-        vec![arena.attacker.call_with_parts("socket.connect", params, beside)]
+        let parts = RequestParts::descriptors(&descriptors);
+        vec![arena.attacker.call_with_parts("socket.connect", params, parts)]
     };
     other_name_in_the_rule: "a rule that names the file by a symbolic link", "not by its other name", |arena| {
         let _engine = engine();
@@ -134,7 +134,7 @@ rows! { RULES;
         let address = json!({ "descriptor": 0, "name": "engine" });
         vec![arena.tries_with("bind", json!([stream, address]), Path::new("/run"))]
     };
-    path_as_text: "a path as text, whose meaning depends on who looks it up", "no rule", |arena| {
+    path_as_text: "a path as text: its meaning depends on the process that resolves it", "no rule", |arena| {
         let _engine = engine();
         let _open = UnixListener::bind("/run/open/s").unwrap();
         let (stream, datagram) =
@@ -175,7 +175,7 @@ fn mounts(arguments: &[&str]) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// A file as a process with a mount namespace of its own opens it, where one folder covers another.
+/// Opens a file in another mount namespace, where one folder is mounted over another.
 fn opened_elsewhere(folder: &str, over: &str, file: &str) -> std::os::fd::OwnedFd {
     let script = "import os, socket, subprocess, sys\n\
         subprocess.run(['mount', '--bind', sys.argv[1], sys.argv[2]], check=True)\n\
@@ -185,7 +185,7 @@ fn opened_elsewhere(folder: &str, over: &str, file: &str) -> std::os::fd::OwnedF
     let mut command = Command::new("unshare");
     command.args(["--mount", "python3", "-c", script, folder, over, file]);
     let status = command.stdin(std::os::fd::OwnedFd::from(theirs)).status().unwrap();
-    assert!(status.success(), "the file could not be opened in another mount namespace");
+    assert!(status.success(), "cannot open the file in another mount namespace");
     let message = sockbroker_sys::message::receive_message(ours.as_fd(), 1, 64, 0).unwrap();
     let mut items = message.control.into_iter();
     let descriptors = items.find_map(|item| match item {
@@ -198,9 +198,8 @@ fn opened_elsewhere(folder: &str, over: &str, file: &str) -> std::os::fd::OwnedF
 }
 
 #[test]
-fn a_file_of_the_caller_is_bound_and_reached_by_descriptors() {
-    let test =
-        concat!(module_path!(), "::a_file_of_the_caller_is_bound_and_reached_by_descriptors");
+fn file_of_the_caller_is_bound_and_connected_by_descriptor() {
+    let test = concat!(module_path!(), "::file_of_the_caller_is_bound_and_connected_by_descriptor");
     let policy = format!("{}{RULES}", super::EVERYTHING);
     crate::arena::run_with(
         test,
@@ -221,7 +220,7 @@ fn a_file_of_the_caller_is_bound_and_reached_by_descriptors() {
                 let params = json!([client, { "descriptor": 0 }]);
                 arena.tries_with("connect", params, Path::new("/run/open/own")).result();
                 let accepted = arena.does("accept", json!([server]))["handle"].clone();
-                // The kernel's own name is the whole path where it is the same file.
+                // The kernel reports the full path, which is the same file.
                 let shown = fs::read_to_string("/proc/net/unix").unwrap();
                 assert_eq!(
                     shown.contains("/run/open/own\n"),

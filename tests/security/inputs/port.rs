@@ -1,4 +1,4 @@
-//! What chooses a port.
+//! Inputs that choose a port.
 
 use std::net::UdpSocket;
 

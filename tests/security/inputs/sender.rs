@@ -1,4 +1,4 @@
-//! What is received: each datagram is judged by its own sender, whatever the socket is connected to.
+//! Received datagrams: each one is checked by its sender, whatever peer the socket has.
 
 use std::net::UdpSocket;
 
@@ -15,7 +15,7 @@ deny = ["receive"]
 remote = ["127.0.0.66"]
 "#;
 
-/// Runs a test under these rules beside those that allow everything else.
+/// Runs a test under these rules and the rule that allows everything else.
 fn under(test: &str, rules: String, body: fn(&mut Arena)) {
     run_with(
         test,
@@ -27,7 +27,7 @@ fn under(test: &str, rules: String, body: fn(&mut Arena)) {
     );
 }
 
-/// A bound UDP socket of the attacker, its port, and two others that send to it.
+/// Returns a bound UDP socket of the attacker, its port, and two sockets that send to it.
 fn bound(arena: &mut Arena) -> (u64, u16, [UdpSocket; 2]) {
     let udp = arena.udp();
     arena.does("bind", json!([udp, ["0.0.0.0", 0]]));
@@ -38,8 +38,8 @@ fn bound(arena: &mut Arena) -> (u64, u16, [UdpSocket; 2]) {
 }
 
 #[test]
-fn a_datagram_of_a_denied_sender_is_dropped_by_every_call() {
-    let test = concat!(module_path!(), "::a_datagram_of_a_denied_sender_is_dropped_by_every_call");
+fn datagram_of_a_denied_sender_is_dropped_by_every_call() {
+    let test = concat!(module_path!(), "::datagram_of_a_denied_sender_is_dropped_by_every_call");
     under(test, format!("{EVERYTHING}{DENY}"), |arena| {
         let (udp, port, [vault, friend]) = bound(arena);
         for (method, params) in [
@@ -63,8 +63,8 @@ fn a_datagram_of_a_denied_sender_is_dropped_by_every_call() {
 }
 
 #[test]
-fn what_was_queued_before_connect_is_judged_by_its_sender() {
-    let test = concat!(module_path!(), "::what_was_queued_before_connect_is_judged_by_its_sender");
+fn datagram_queued_before_connect_is_checked_by_its_sender() {
+    let test = concat!(module_path!(), "::datagram_queued_before_connect_is_checked_by_its_sender");
     let rules = EVERYTHING.replace("\"receive\", ", "");
     let only = "\n[[rule]]\nname = \"from the friend\"\nsubject = { uids = [4200001] }\n\
         allow = [\"receive\"]\nremote = [\"127.0.0.1\"]\n";

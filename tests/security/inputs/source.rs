@@ -1,4 +1,4 @@
-//! What chooses a source.
+//! Inputs that choose a source address.
 
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -17,12 +17,12 @@ deny = ["bind", "connect", "send", "spoof"]
 local = ["127.0.0.77", "fd99::77"]
 "#;
 
-/// `struct in_pktinfo` without an interface.
+/// Encodes a `struct in_pktinfo` without an interface.
 fn info(source: [u8; 4]) -> String {
     base64([&[0; 4][..], &source, &[0; 4]].concat())
 }
 
-/// `struct in6_pktinfo` without an interface: `fd99::77`.
+/// Encodes a `struct in6_pktinfo` with the address `fd99::77` and without an interface.
 fn info6() -> String {
     base64([&[0xfd, 0x99][..], &[0; 13], &[0x77], &[0; 4]].concat())
 }
@@ -123,7 +123,7 @@ rows! { RULES;
         let adopted = arena.attacker.lend(&adopted);
         vec![
             arena.tries("bind", json!([udp, ["127.0.0.77", 0]])),
-            // What a descriptor was bound to before it was adopted.
+            // The address that a descriptor was bound to before it was adopted.
             arena.tries("sendto", json!([adopted, "aGk=", 0, ["127.0.0.1", 9]])),
             arena.tries("connect", json!([adopted, ["127.0.0.1", 9]])),
         ]

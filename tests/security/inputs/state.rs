@@ -1,5 +1,5 @@
-//! What earlier calls left in a socket, and chooses where later ones lead. The earlier calls were allowed; then
-//! the policy was reloaded.
+//! Inputs of earlier calls that affect later ones through the state of the socket. The earlier calls are allowed,
+//! then the policy is reloaded.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -53,7 +53,7 @@ family = ["AF_NETLINK"]
 netlink = ["get", "peer"]
 "#;
 
-/// Does something under a policy that allows everything.
+/// Runs `body` under a policy that allows everything.
 fn before(arena: &mut Arena, body: impl FnOnce(&mut Arena)) {
     let policy = arena.broker.folder().join("policy.toml");
     let strict = fs::read_to_string(&policy).unwrap();
@@ -68,7 +68,7 @@ fn nonblocking(arena: &mut Arena) -> u64 {
     tcp
 }
 
-/// Nobody answers there: the other end of the wire drops what comes.
+/// Adds a network whose other end drops all packets, so that nothing answers.
 fn silent_neighbour() {
     ip("neighbour add 10.99.0.66 lladdr 02:00:00:00:00:66 dev lan0");
     ip("neighbour add 10.99.0.67 lladdr 02:00:00:00:00:67 dev lan0");
@@ -164,12 +164,12 @@ rows! { RULES;
 
 fn unlinked(arena: &mut Arena, socket: u64, file: &File) -> Answers {
     let descriptors = [file.as_fd()];
-    let beside = RequestParts::descriptors(&descriptors);
+    let parts = RequestParts::descriptors(&descriptors);
     let params: Value = json!([socket, { "descriptor": 0 }]);
-    vec![arena.attacker.call_with_parts("socket.connect", params, beside)]
+    vec![arena.attacker.call_with_parts("socket.connect", params, parts)]
 }
 
-/// Two sockets in `/run/real`, which `/run/alias` leads to.
+/// Creates two sockets in `/run/real`, to which `/run/alias` is a link.
 fn files() -> (OwnedFd, UnixDatagram) {
     mount::empty(Path::new("/run")).unwrap();
     fs::create_dir("/run/real").unwrap();
