@@ -45,9 +45,7 @@ impl Cpus {
     pub(crate) fn put(&self, place: Place, others: &[Pid]) -> Result<()> {
         let (own, theirs) = match (place, self.0.as_slice()) {
             (Place::Free, all) => (all, all),
-            (Place::OneCpu, [.., last]) => {
-                (std::slice::from_ref(last), std::slice::from_ref(last))
-            }
+            (Place::OneCpu, [.., last]) => (std::slice::from_ref(last), std::slice::from_ref(last)),
             (Place::TwoCpus, [.., first, last]) => {
                 (std::slice::from_ref(last), std::slice::from_ref(first))
             }
