@@ -43,6 +43,15 @@ pub enum OpError {
     Policy(String),
     /// No such handle in this session.
     Handle(Handle),
+    /// The handle names something else than the call takes.
+    HandleKind {
+        /// The handle.
+        handle: Handle,
+        /// What it names.
+        kind: &'static str,
+        /// What the call takes.
+        wanted: &'static str,
+    },
     /// The session or token cannot be used so.
     Session(&'static str),
     /// A limit was crossed.

@@ -43,8 +43,8 @@ impl SessionServer for Handlers {
             call.connection().ask_for_attachments(wanted)?;
         }
         let token = if rules.is_some() || filters.is_some() {
-            let kept = restriction(call, rules, filters)?;
-            call.broker().open_restricted(call.session(), linger, kept)?
+            let restriction = restriction(call, rules, filters)?;
+            call.broker().open_restricted(call.session(), linger, restriction)?
         } else {
             call.broker().open(call.session(), linger)?
         };

@@ -21,7 +21,10 @@
 //! | `MRT_*`, `MRT6_*`, `IP_XFRM_POLICY` | tables of the network namespace | no: changing them is what the classes `routing` and `ipsec` grant |
 //! | `TLS_TX`, `TLS_RX`, `TCP_ULP`, `TCP_FASTOPEN_KEY`, `DCCP_SOCKOPT_*`, `TIPC_GROUP_JOIN` | a few kilobytes a socket | no: as any socket |
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::LimitExceeded;
 use crate::quota::{Reservation, Share, User};
@@ -48,8 +51,13 @@ const STREAM: u64 = 64;
 const FANOUT_MEMBERS: u64 = 256;
 
 /// What takes memory, each with one amount a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    missing_docs,
+    reason = "the names say what takes memory, and the table above by which option"
+)]
+pub enum Slot {
     Reserved,
     ReceiveRing,
     SendRing,
@@ -62,8 +70,20 @@ enum Slot {
     Streams,
 }
 
-/// How many kinds of [`Slot`] there are.
-const SLOTS: usize = 10;
+/// Every [`Slot`], in order.
+const ALL_SLOTS: [Slot; 10] = [
+    Slot::Reserved,
+    Slot::ReceiveRing,
+    Slot::SendRing,
+    Slot::Fanout,
+    Slot::Memberships,
+    Slot::ReceiveBuffer,
+    Slot::SendBuffer,
+    Slot::VsockBuffer,
+    Slot::VsockMinimum,
+    Slot::Streams,
+];
+const SLOTS: usize = ALL_SLOTS.len();
 
 /// How an option changes the memory of its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +174,22 @@ fn wide(value: &[u8]) -> Option<u64> {
 pub struct KernelMemory(Arc<Mutex<[Option<Reservation>; SLOTS]>>);
 
 impl KernelMemory {
+    /// What is counted: bytes by what takes them.
+    pub fn amounts(&self) -> BTreeMap<Slot, u64> {
+        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let amounts = ALL_SLOTS.into_iter().zip(slots.iter());
+        amounts.filter_map(|(slot, part)| Some((slot, part.as_ref()?.amount()))).collect()
+    }
+
+    /// Counts for a user what was counted before a restart; no limit refuses it.
+    pub fn restore(user: &Arc<User>, amounts: &BTreeMap<Slot, u64>) -> Self {
+        let mut slots: [Option<Reservation>; SLOTS] = Default::default();
+        for (slot, amount) in amounts {
+            slots[*slot as usize] = Some(user.take_back(Share::Kernel, *amount));
+        }
+        Self(Arc::new(Mutex::new(slots)))
+    }
+
     /// Runs the system call that sets an option, within the limits of the user. A call that fails changes
     /// nothing.
     pub fn change<T, E: From<LimitExceeded>>(
@@ -294,6 +330,18 @@ mod tests {
         drop(memory);
         assert_eq!(user.used(Share::Kernel), 700);
         drop(duplicate);
+        assert_eq!(user.used(Share::Kernel), 0);
+    }
+
+    #[test]
+    fn restored_amounts_count_beyond_the_limit_and_end_with_the_socket() {
+        let user = user(1000);
+        let amounts: BTreeMap<_, _> =
+            ALL_SLOTS.into_iter().zip([200, 300, 1, 2, 3, 4, 5, 6, 7, 900]).collect();
+        let memory = KernelMemory::restore(&user, &amounts);
+        assert_eq!(user.used(Share::Kernel), amounts.values().sum::<u64>());
+        assert_eq!(memory.amounts(), amounts);
+        drop(memory);
         assert_eq!(user.used(Share::Kernel), 0);
     }
 }

@@ -151,6 +151,13 @@ impl User {
         Ok(Reservation { user: self.clone(), share, amount })
     }
 
+    /// Takes back what was in use before a restart; no limit refuses it.
+    pub fn take_back(self: &Arc<Self>, share: Share, amount: u64) -> Reservation {
+        self.own[share as usize].fetch_add(amount, Ordering::Relaxed);
+        self.all[share as usize].fetch_add(amount, Ordering::Relaxed);
+        Reservation { user: self.clone(), share, amount }
+    }
+
     fn reserve(&self, share: Share, amount: u64) -> Result<(), LimitExceeded> {
         let kind = share as usize;
         add(&self.own[kind], amount, self.quota.own[kind])?;

@@ -138,6 +138,10 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             let message = format!("no handle {handle} in this session");
             (ErrorKind::Handle, message, with_errno(libc::EBADF))
         }
+        OpError::HandleKind { handle, kind, wanted } => {
+            let message = format!("handle {handle} names a {kind}, and the call takes a {wanted}");
+            (ErrorKind::Handle, message, with_errno(libc::ENOTSOCK))
+        }
         OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
         OpError::Limit { name, value } => {
             let message = format!("the limit {name} ({value}) was reached: see session.limits");

@@ -1,4 +1,4 @@
-//! What all connections share: policy, limits, sessions, resolver.
+//! The broker: what all connections share, and the sessions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use sockbroker_proto::api::broker::Process;
+use tokio::time::timeout;
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
@@ -18,13 +19,13 @@ use crate::observe::refusals::Refusals;
 use crate::ops::control_end::ControlEnds;
 use crate::ops::unix_file::ControlFile;
 use crate::principal::{Principal, PrincipalKey};
-use crate::quota::{Quota, Reservation, Users};
+use crate::quota::{Quota, Users};
 use crate::session::Session;
 use crate::session::policy::{Loader, PolicyInForce};
+use crate::session::restriction::SessionRestriction;
 use crate::session::token::Token;
 use crate::table::fanout::FanoutGroups;
 use sockbroker_policy::Policy;
-use sockbroker_policy::rights::Restriction;
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -37,29 +38,37 @@ pub struct Broker {
     pub network: Network,
     /// Resolves names in that network.
     pub resolver: Resolver,
-    /// Who may act as whom.
+    /// Makes calls on `AF_UNIX` sockets with the ids of the caller.
     pub callers: CallerIdentities,
-    /// What descriptors of clients must not be.
+    /// The connections to the broker, which no client may pass as a descriptor.
     pub control_ends: ControlEnds,
-    /// What every user has in use.
+    /// What every principal uses of the limits.
     pub users: Users,
     /// The process that the broker is, and what confines it.
     pub process: Process,
-    /// The file of its own control socket, which is never a destination.
+    /// The file of the control socket, which is never a destination.
     pub control: OnceLock<ControlFile>,
-    /// Whose the fan-out groups of packet sockets are.
+    /// The owners of the fan-out groups of packet sockets.
     pub fanout: FanoutGroups,
-    /// Where decisions are told.
+    /// Where decisions are recorded.
     pub audit: Audit,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
     /// The log of refused connections.
     pub refusals: Refusals,
-    /// Sessions that were opened or cloned; implicit ones live with their connection alone.
-    opened: Mutex<HashMap<u64, Arc<Session>>>,
-    /// Implicit sessions, to be listed.
-    implicit: Mutex<BTreeMap<u64, Weak<Session>>>,
+    sessions: Mutex<Sessions>,
     numbers: AtomicU64,
+}
+
+/// The sessions by number.
+#[derive(Debug, Default)]
+struct Sessions {
+    /// Those that were opened or cloned.
+    opened: HashMap<u64, Arc<Session>>,
+    /// The others, which live as long as their connection.
+    implicit: BTreeMap<u64, Weak<Session>>,
+    /// Closed ones whose tasks have not ended yet.
+    ending: Vec<Arc<Session>>,
 }
 
 impl Broker {
@@ -84,27 +93,26 @@ impl Broker {
             audit: Audit::default(),
             metrics: Arc::default(),
             refusals,
-            opened: Mutex::new(HashMap::new()),
-            implicit: Mutex::new(BTreeMap::new()),
+            sessions: Mutex::default(),
             numbers: AtomicU64::new(1),
         }
     }
 
-    /// The same, able to reload its policy.
+    /// A broker that can reload its policy.
     #[must_use]
     pub fn reloading(mut self, loader: Box<Loader>) -> Self {
         self.policy = self.policy.reloading(loader);
         self
     }
 
-    /// The same, telling its decisions.
+    /// A broker that records its decisions.
     #[must_use]
     pub fn auditing(mut self, audit: Audit) -> Self {
         self.audit = audit;
         self
     }
 
-    /// The same, as this process.
+    /// A broker that reports this as its process.
     #[must_use]
     pub fn running_as(mut self, process: Process) -> Self {
         self.process = process;
@@ -121,8 +129,8 @@ impl Broker {
         });
     }
 
-    /// Reads the policy anew and puts it in force; on any error the old one stays. Gives the number of
-    /// the policy in force.
+    /// Reads the policy again and puts it in force; after any error the old one stays. Returns the
+    /// generation in force.
     pub async fn reload(self: &Arc<Self>) -> OpResult<u64> {
         let broker = self.clone();
         // Files and the databases of users may block.
@@ -133,7 +141,7 @@ impl Broker {
             Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
         };
         let policy = loaded.map_err(|reason| {
-            tracing::error!(reason, "the policy cannot be used: the old one stays");
+            tracing::error!(reason, "the new policy cannot be used: the old one stays in force");
             self.audit.report_own(|| {
                 Record::new("policy").with("state", "kept").with("reason", &*reason)
             });
@@ -141,7 +149,7 @@ impl Broker {
         })?;
         let revokes = policy.revokes();
         let generation = self.policy.replace(policy);
-        tracing::info!(generation, "another policy is in force");
+        tracing::info!(generation, "a new policy is in force");
         self.audit.report_own(|| {
             Record::new("policy").with("state", "loaded").with("number", generation)
         });
@@ -151,14 +159,14 @@ impl Broker {
         Ok(generation)
     }
 
-    /// Closes the sockets that the policy in force would not have granted.
+    /// Closes the sockets and streams that the policy in force does not grant.
     fn revoke(&self) {
         let (policy, _) = self.policy.current();
         for session in self.sessions() {
             let closed = session.revoke(&policy);
             if closed > 0 {
                 let (session, uid) = (session.number(), session.uid());
-                tracing::info!(session, uid, closed, "sockets are no longer granted");
+                tracing::info!(session, uid, closed, "closed handles that are no longer granted");
             }
         }
     }
@@ -168,147 +176,179 @@ impl Broker {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn opened(&self) -> MutexGuard<'_, HashMap<u64, Arc<Session>>> {
-        // A map of whole values: a panic of another call does not spoil it.
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        // Each map changes in one statement: a panic of another call does not spoil them.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn implicit(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Session>>> {
-        self.implicit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The session that a connection of this subject begins in.
+    /// The session that a new connection of this principal begins in.
     pub fn begin(&self, principal: &Principal) -> Arc<Session> {
         let session = Arc::new(Session::new(self.number(), principal, &self.limits));
-        self.implicit().insert(session.number(), Arc::downgrade(&session));
+        self.lock().implicit.insert(session.number(), Arc::downgrade(&session));
         session
     }
 
     /// Every session, oldest first.
     pub fn sessions(&self) -> Vec<Arc<Session>> {
-        // Implicit ones first: one that is opened meanwhile is then found twice, not never.
-        let implicit: Vec<_> = self.implicit().values().filter_map(Weak::upgrade).collect();
-        let opened: Vec<_> = self.opened().values().cloned().collect();
-        let all = implicit.into_iter().chain(opened).map(|session| (session.number(), session));
-        let all: BTreeMap<_, _> = all.collect();
-        all.into_values().filter(|session| !session.is_closed()).collect()
+        let sessions = self.lock();
+        let implicit = sessions.implicit.values().filter_map(Weak::upgrade);
+        let mut all: Vec<_> = implicit.chain(sessions.opened.values().cloned()).collect();
+        drop(sessions);
+        all.retain(|session| !session.is_closed());
+        all.sort_unstable_by_key(|session| session.number());
+        all
     }
 
-    /// `session.open`: makes a session known and gives its token.
+    /// `session.open`: gives the session a token, by which other connections find it.
     pub fn open(&self, session: &Arc<Session>, linger: Option<Duration>) -> OpResult<Token> {
-        let mut opened = self.opened();
+        let mut sessions = self.lock();
         if session.is_closed() {
-            return Err(OpError::Session("the session is closed: connect anew"));
+            return Err(OpError::Session("the session is closed: open a new connection"));
         }
-        if !opened.contains_key(&session.number()) {
-            self.check_room(&opened, session.principal())?;
+        if !sessions.opened.contains_key(&session.number()) {
+            self.check_room(&sessions, session.principal())?;
         }
         let token = session.open(linger)?;
-        if opened.insert(session.number(), session.clone()).is_none() {
+        let before = sessions.opened.insert(session.number(), session.clone());
+        sessions.implicit.remove(&session.number());
+        drop(sessions);
+        if before.is_none() {
             self.report_session(session, "opened");
         }
-        self.implicit().remove(&session.number());
         Ok(token)
     }
 
-    /// The session of a token. A wrong token and another user's are the same error.
+    /// The session of a token. A wrong token and another principal's token give the same error.
     pub fn find(&self, token: &str, principal: &PrincipalKey) -> OpResult<Arc<Session>> {
         let unknown = OpError::Session("no session with this token");
         let Some(token) = Token::parse(token) else {
             return Err(unknown);
         };
-        let session = self.opened().get(&token.session()).cloned();
+        let session = self.lock().opened.get(&token.session()).cloned();
         let valid = |session: &Arc<Session>| {
-            session.principal().key() == *principal
-                && session.token().is_some_and(|own| own.matches(&token))
+            session.principal().key() == *principal && session.accepts(&token)
         };
         session.filter(valid).ok_or(unknown)
     }
 
     /// `session.clone`: a session with the same handles, which waits for its first connection.
     pub fn duplicate(&self, session: &Session) -> OpResult<Token> {
-        let mut opened = self.opened();
-        self.check_room(&opened, session.principal())?;
+        let mut sessions = self.lock();
+        self.check_room(&sessions, session.principal())?;
         let clone = session.duplicate(self.number(), &self.limits)?;
-        let token = clone.open(None)?;
-        clone.expect_connection(Duration::from_secs(self.limits.clone_seconds));
-        opened.insert(clone.number(), Arc::new(clone));
-        Ok(token)
+        self.add(&mut sessions, clone, None)
     }
 
-    /// `session.open` for a child process: a session without handles that keeps no more than this, and
+    /// `session.open` for a child process: a session without handles and with this restriction, which
     /// waits for its first connection.
     pub fn open_restricted(
         &self,
         parent: &Session,
         linger: Option<Duration>,
-        (kept, share): (Restriction, Reservation),
+        restriction: SessionRestriction,
     ) -> OpResult<Token> {
-        let mut opened = self.opened();
-        self.check_room(&opened, parent.principal())?;
+        let mut sessions = self.lock();
+        self.check_room(&sessions, parent.principal())?;
         let child = parent.child(self.number(), &self.limits);
-        child.restrict(kept, share)?;
-        let token = child.open(linger)?;
-        child.expect_connection(Duration::from_secs(self.limits.clone_seconds));
-        opened.insert(child.number(), Arc::new(child));
+        child.restrict(restriction)?;
+        self.add(&mut sessions, child, linger)
+    }
+
+    fn add(
+        &self,
+        sessions: &mut Sessions,
+        session: Session,
+        linger: Option<Duration>,
+    ) -> OpResult<Token> {
+        let token = session.open(linger)?;
+        session.expect_connection(Duration::from_secs(self.limits.clone_seconds));
+        sessions.opened.insert(session.number(), Arc::new(session));
         Ok(token)
     }
 
-    /// How many there may be in all for a user to have one more: so many, and beyond them those that are
-    /// reserved for root and the broker's own user.
+    /// The limit in all for a user: `most`, and for root and the broker's own user also what is reserved
+    /// for them.
     pub fn room(&self, uid: u32, most: u64, reserved: u64) -> u64 {
         let (policy, _) = self.policy.current();
         if policy.is_owner(uid) { most.saturating_add(reserved) } else { most }
     }
 
-    fn check_room(
-        &self,
-        opened: &HashMap<u64, Arc<Session>>,
-        principal: &Principal,
-    ) -> OpResult<()> {
+    fn check_room(&self, sessions: &Sessions, principal: &Principal) -> OpResult<()> {
         let limits = &self.limits;
-        let uid = principal.subject().uid;
-        if opened.len() >= size(self.room(uid, limits.sessions, limits.sessions_reserved)) {
+        let room = self.room(principal.subject().uid, limits.sessions, limits.sessions_reserved);
+        if sessions.opened.len() >= size(room) {
             return Err(OpError::Limit { name: "sessions", value: limits.sessions });
         }
         let key = principal.key();
-        let own = opened.values().filter(|session| session.principal().key() == key).count();
-        if own >= size(limits.sessions_per_user) {
+        let own = sessions.opened.values().filter(|session| session.principal().key() == key);
+        if own.count() >= size(limits.sessions_per_user) {
             let value = limits.sessions_per_user;
             return Err(OpError::Limit { name: "sessions_per_user", value });
         }
         Ok(())
     }
 
-    /// Ends a session: its handles close, its token is void.
-    pub fn close(&self, session: &Session) {
-        if self.opened().remove(&session.number()).is_some() {
+    /// Ends a session: its handles close, its tasks are aborted, its token is void.
+    pub fn close(&self, session: &Arc<Session>) {
+        let mut sessions = self.lock();
+        sessions.implicit.remove(&session.number());
+        let opened = sessions.opened.remove(&session.number()).is_some();
+        drop(sessions);
+        if opened {
             self.report_session(session, "closed");
         }
-        self.implicit().remove(&session.number());
-        session.close();
+        self.end(session);
     }
 
-    /// Ends the sessions that waited in vain for a connection.
+    /// Closes a session that was removed, and keeps it until its tasks have ended. Not under the lock:
+    /// closing a socket may take time.
+    fn end(&self, session: &Arc<Session>) {
+        session.close();
+        if session.tasks().running() > 0 {
+            self.lock().ending.push(session.clone());
+        }
+    }
+
+    /// Ends the sessions whose time to wait for a connection is over.
     pub fn sweep(&self) {
-        let over: Vec<_> = {
-            let mut opened = self.opened();
-            opened.extract_if(|_, session| session.is_over()).collect()
-        };
-        self.implicit().retain(|_, session| session.strong_count() > 0);
+        let mut sessions = self.lock();
+        sessions.implicit.retain(|_, session| session.strong_count() > 0);
+        let over: Vec<_> = sessions.opened.extract_if(|_, session| session.is_over()).collect();
+        let ended: Vec<_> =
+            sessions.ending.extract_if(.., |session| session.tasks().running() == 0).collect();
+        drop(sessions);
+        drop(ended);
         self.refusals.sweep();
         for (number, session) in over {
             tracing::debug!(session = number, uid = session.uid(), "session is over");
             self.report_session(&session, "over");
-            session.close();
+            self.end(&session);
         }
     }
 
-    /// Ends every session.
-    pub fn close_all(&self) {
-        let all: Vec<_> = self.opened().drain().collect();
-        for (_, session) in all {
-            session.close();
+    fn forget_all(&self) {
+        let mut sessions = self.lock();
+        sessions.opened.clear();
+        sessions.implicit.clear();
+    }
+
+    /// Ends every session, and waits until the tasks of all of them have ended. Tasks that do not end
+    /// within `drain_seconds` are logged.
+    pub async fn close_all(&self) {
+        let all = self.sessions();
+        self.forget_all();
+        for session in &all {
+            self.end(session);
+        }
+        let ending = std::mem::take(&mut self.lock().ending);
+        let ended = async {
+            for session in &ending {
+                session.tasks_ended().await;
+            }
+        };
+        if timeout(Duration::from_secs(self.limits.drain_seconds), ended).await.is_err() {
+            let tasks: usize = ending.iter().map(|session| session.tasks().running()).sum();
+            tracing::warn!(tasks, "tasks of sessions did not end within drain_seconds");
         }
     }
 }

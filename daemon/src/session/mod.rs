@@ -1,22 +1,25 @@
-//! Who calls, for how long, and what they hold.
+//! Sessions: what the handles of a principal live in.
 //!
-//! A [`Session`] owns handles; [`connection::Connection`]s are attached to it. Every connection
-//! begins in an implicit session of its own, which `session.open` makes known by a token. The handles
-//! close when the last connection has gone, after the linger it asked for.
+//! A [`Session`] owns sockets, streams and the streams' tasks; [`connection::Connection`]s are attached to
+//! it. Every connection begins in an implicit session of its own, which `session.open` makes known by a
+//! token. A session closes when its last connection has ended and the linger that it asked for is over.
 
 pub mod token;
 pub mod finished;
-pub mod connection;
-pub mod policy;
 pub mod lookups;
-mod rights;
+pub mod restriction;
+pub mod tasks;
+pub mod record;
+pub mod policy;
 pub mod broker;
+pub mod connection;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sockbroker_proto::address::Address;
 use sockbroker_proto::api::session::RequestId;
 use sockbroker_proto::handle::Handle;
 use tokio::sync::Notify;
@@ -28,86 +31,99 @@ use crate::principal::Principal;
 use crate::quota::{Reservation, Share, User};
 use crate::session::finished::{Fate, Finished, KeptAnswer, LastCalls};
 use crate::session::lookups::Lookups;
-use crate::session::rights::GivenUp;
-use crate::session::token::Token;
-use crate::table::Table;
+use crate::session::restriction::SessionRestriction;
+use crate::session::tasks::Tasks;
+use crate::session::token::{KnownToken, Token};
 use crate::table::entry::Entry;
+use crate::table::stream::{Granted, Stream};
 use crate::table::timeout::{Timeout, TimeoutCell};
+use crate::table::{Resource, Table};
+use sockbroker_policy::Policy;
+use sockbroker_policy::action::Create;
+use sockbroker_policy::question::Question;
+use sockbroker_policy::rights::{Restriction, Rights};
+use sockbroker_policy::verb::Verb;
 
-/// What a principal's handles live in.
+/// A session.
 #[derive(Debug)]
 pub struct Session {
     number: u64,
-    /// Whose it is: who began it.
     principal: Principal,
     began: Instant,
-    table: Mutex<Table>,
-    handle_limit: usize,
-    restriction_limit: usize,
-    resolve_seconds: u64,
+    limits: SessionLimits,
     /// `setdefaulttimeout`.
     pub default_timeout: TimeoutCell,
-    /// What it has given up, and how often.
-    restrictions: Mutex<Vec<GivenUp>>,
+    /// What its handles name; apart from the rest because every call looks a handle up.
+    table: Mutex<Table>,
+    state: Mutex<State>,
+    /// How often it gave rights up.
     restricted: AtomicUsize,
-    /// Addresses that look-ups gave.
-    lookups: Mutex<Lookups>,
-    life: Mutex<Life>,
-    closed: AtomicBool,
     opened: AtomicBool,
+    closed: AtomicBool,
+    /// Notified whenever a connection has ended.
     ended: Notify,
+    tasks: Tasks,
 }
 
-/// Who is attached, and what is kept of those who were.
+#[derive(Debug, Clone, Copy)]
+struct SessionLimits {
+    handles: usize,
+    restrictions: usize,
+    resolve_seconds: u64,
+}
+
 #[derive(Debug)]
-struct Life {
+struct State {
     connections: HashSet<u64>,
-    token: Option<Token>,
+    token: Option<KnownToken>,
     linger: Duration,
     /// When a session without connections closes.
     expires: Option<Instant>,
     finished: Finished,
+    restrictions: Vec<SessionRestriction>,
+    lookups: Lookups,
 }
 
 impl Session {
-    /// An empty session of a principal.
+    /// An empty session.
     pub fn new(number: u64, principal: &Principal, limits: &Limits) -> Self {
         let longest = Duration::from_secs(limits.resolve_kept_seconds);
+        let finished =
+            Finished::new(size(limits.resolve_kept), size(limits.resolve_kept_bytes), longest);
         Self {
             number,
             principal: principal.clone(),
             began: Instant::now(),
-            table: Mutex::new(Table::default()),
-            handle_limit: size(limits.handles),
-            restriction_limit: size(limits.restrictions),
-            resolve_seconds: limits.resolve_seconds,
+            limits: SessionLimits {
+                handles: size(limits.handles),
+                restrictions: size(limits.restrictions),
+                resolve_seconds: limits.resolve_seconds,
+            },
             default_timeout: TimeoutCell::new(Timeout::Blocking),
-            restrictions: Mutex::default(),
-            restricted: AtomicUsize::new(0),
-            lookups: Mutex::new(Lookups::new(size(limits.lookups_kept))),
-            life: Mutex::new(Life {
+            table: Mutex::new(Table::default()),
+            state: Mutex::new(State {
                 connections: HashSet::new(),
                 token: None,
                 linger: Duration::ZERO,
                 expires: None,
-                finished: Finished::new(
-                    size(limits.resolve_kept),
-                    size(limits.resolve_kept_bytes),
-                    longest,
-                ),
+                finished,
+                restrictions: Vec::new(),
+                lookups: Lookups::new(size(limits.lookups_kept)),
             }),
-            closed: AtomicBool::new(false),
+            restricted: AtomicUsize::new(0),
             opened: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             ended: Notify::new(),
+            tasks: Tasks::default(),
         }
     }
 
-    /// The number, for logs and people.
+    /// The session's number, which is never used again.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whose it is.
+    /// Whose session it is.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
@@ -117,144 +133,287 @@ impl Session {
         self.principal.subject().uid
     }
 
-    /// How long ago it began.
+    /// The time since it began.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
     }
 
-    // Both are whole after every statement, so a panic of another call does not spoil them.
+    // Both are consistent after every statement, so a panic of another call does not spoil them.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Handles.
+impl Session {
+    /// Gives a socket a handle.
+    pub fn insert(&self, entry: Arc<Entry>) -> OpResult<Handle> {
+        self.insert_resource(Resource::Socket(entry))
     }
 
-    /// Names a new socket.
-    pub fn insert(&self, entry: Arc<Entry>) -> OpResult<Handle> {
+    fn insert_resource(&self, resource: Resource) -> OpResult<Handle> {
         let mut table = self.table();
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(OpError::Session("the session is closed"));
         }
-        let limit = self.handle_limit;
-        table
-            .insert(entry, limit)
-            .map_err(|_error| OpError::Limit { name: "handles", value: limit as u64 })
+        table.insert(resource, self.limits.handles).map_err(|_full| self.too_many_handles())
     }
 
-    /// A handle for a new socket of a user, unless a limit stands in the way.
+    fn too_many_handles(&self) -> OpError {
+        OpError::Limit { name: "handles", value: self.limits.handles as u64 }
+    }
+
+    /// Reserves a handle of a user, unless the session or the user has too many.
     pub fn room(&self, user: &Arc<User>) -> OpResult<Reservation> {
-        if self.handles() >= self.handle_limit {
-            let value = self.handle_limit as u64;
-            return Err(OpError::Limit { name: "handles", value });
+        if self.handles() >= self.limits.handles {
+            return Err(self.too_many_handles());
         }
         Ok(user.take(Share::Handles, 1)?)
     }
 
-    /// The socket of a handle.
-    pub fn entry(&self, handle: Handle) -> OpResult<Arc<Entry>> {
+    /// Starts a stream and gives it a handle.
+    ///
+    /// Its task is aborted when the handle is closed, when a reload revokes it because `granted` no
+    /// longer holds, and when the session ends. Calls only from within the runtime.
+    pub fn start_stream(
+        &self,
+        kind: &'static str,
+        handle: Reservation,
+        granted: Box<Granted>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> OpResult<Handle> {
+        let handle = Arc::new(handle);
+        let held = handle.clone();
+        let task = self.tasks.spawn(kind, self.number, async move {
+            let _held = held;
+            task.await;
+        });
+        let stream = Stream::new(kind, task, granted, handle);
+        self.insert_resource(Resource::Stream(Arc::new(stream)))
+    }
+
+    fn resource(&self, handle: Handle) -> OpResult<Resource> {
         self.table().get(handle).ok_or(OpError::Handle(handle))
     }
 
-    /// Takes a socket out; its handle is void.
-    pub fn remove(&self, handle: Handle) -> OpResult<Arc<Entry>> {
+    /// The socket of a handle.
+    pub fn entry(&self, handle: Handle) -> OpResult<Arc<Entry>> {
+        match self.resource(handle)? {
+            Resource::Socket(entry) => Ok(entry),
+            Resource::Stream(stream) => {
+                Err(OpError::HandleKind { handle, kind: stream.kind(), wanted: "socket" })
+            }
+        }
+    }
+
+    /// The stream of a handle.
+    pub fn stream(&self, handle: Handle) -> OpResult<Arc<Stream>> {
+        match self.resource(handle)? {
+            Resource::Stream(stream) => Ok(stream),
+            Resource::Socket(_) => {
+                Err(OpError::HandleKind { handle, kind: "socket", wanted: "stream" })
+            }
+        }
+    }
+
+    /// Removes what a handle names; the handle is void from then on. Dropping the result closes the socket
+    /// or ends the stream.
+    pub fn remove(&self, handle: Handle) -> OpResult<Resource> {
         self.table().remove(handle).ok_or(OpError::Handle(handle))
     }
 
-    /// The open handles with their sockets, lowest first.
+    /// The sockets with their handles, lowest first.
     pub fn entries(&self) -> Vec<(Handle, Arc<Entry>)> {
-        self.table().entries()
+        let resources = self.table().resources().into_iter();
+        let socket = |(handle, resource)| match resource {
+            Resource::Socket(entry) => Some((handle, entry)),
+            Resource::Stream(_) => None,
+        };
+        resources.filter_map(socket).collect()
     }
 
-    /// How many handles are open.
+    /// The number of open handles.
     pub fn handles(&self) -> usize {
         self.table().open()
     }
 
-    /// How many connections are attached.
-    pub fn connections(&self) -> usize {
-        self.life().connections.len()
+    /// The tasks of its streams.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
-    /// Whether it was opened: whether others may attach or ask for lost answers.
+    /// Ends the sockets and streams that a policy does not grant, and the calls that wait on them. Returns
+    /// how many it ended.
+    pub fn revoke(&self, policy: &Policy) -> usize {
+        let rights = policy.select(self.principal.subject(), self.restrictions());
+        let resources = self.table().resources().into_iter();
+        let gone: Vec<_> =
+            resources.filter(|(_, resource)| !is_granted(&rights, resource)).collect();
+        for (handle, resource) in &gone {
+            match resource {
+                Resource::Socket(entry) => entry.end(),
+                // It ends when the handle is removed.
+                Resource::Stream(_) => {}
+            }
+            // A call may have removed it meanwhile.
+            drop(self.remove(*handle));
+        }
+        gone.len()
+    }
+}
+
+fn is_granted(rights: &Rights, resource: &Resource) -> bool {
+    match resource {
+        Resource::Socket(entry) => {
+            let socket = entry.actual();
+            let adopt = Question::about(Verb::Adopt, socket);
+            rights.ask(Create { socket }).is_ok() || rights.decide(&adopt).is_ok()
+        }
+        Resource::Stream(stream) => stream.is_granted(rights),
+    }
+}
+
+/// Rights that it gave up, and names that it looked up.
+impl Session {
+    /// Gives up everything that the restriction does not keep, for the rest of the session.
+    pub fn restrict(&self, restriction: SessionRestriction) -> OpResult<()> {
+        let mut state = self.state();
+        if state.restrictions.len() >= self.limits.restrictions {
+            let value = self.limits.restrictions as u64;
+            return Err(OpError::Limit { name: "restrictions", value });
+        }
+        state.restrictions.push(restriction);
+        self.restricted.store(state.restrictions.len(), Ordering::Release);
+        Ok(())
+    }
+
+    /// The restrictions in force, oldest first.
+    pub fn restrictions(&self) -> Vec<Arc<Restriction>> {
+        self.state().restrictions.iter().map(SessionRestriction::rules).collect()
+    }
+
+    /// How many restrictions are in force.
+    pub fn restricted(&self) -> usize {
+        self.restricted.load(Ordering::Acquire)
+    }
+
+    fn set_restrictions(&self, restrictions: Vec<SessionRestriction>) {
+        let mut state = self.state();
+        self.restricted.store(restrictions.len(), Ordering::Release);
+        state.restrictions = restrictions;
+    }
+
+    /// Remembers addresses that a look-up of this name gave.
+    pub fn looked_up(&self, host: &str, addresses: impl IntoIterator<Item = Address>) {
+        self.state().lookups.record(host, addresses);
+    }
+
+    /// The time since a look-up gave this address; `None` if none did.
+    pub fn lookup_age(&self, address: &Address) -> Option<Duration> {
+        self.state().lookups.age(address)
+    }
+}
+
+/// Connections, and the end.
+impl Session {
+    /// The number of attached connections.
+    pub fn connections(&self) -> usize {
+        self.state().connections.len()
+    }
+
+    /// Whether it has a token, so that other connections can attach and ask for lost answers.
     pub fn is_open(&self) -> bool {
         self.opened.load(Ordering::Acquire)
     }
 
-    /// Whether it was closed for good.
+    /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The token, once the session was opened.
+    /// The token of an open session.
     pub fn token(&self) -> Option<Token> {
-        self.life().token.clone()
+        self.state().token.as_ref().and_then(KnownToken::token).cloned()
+    }
+
+    /// Whether a token is this session's.
+    pub fn accepts(&self, token: &Token) -> bool {
+        self.state().token.as_mut().is_some_and(|own| own.accepts(token))
     }
 
     /// How long handles outlive the last connection.
     pub fn linger(&self) -> Duration {
-        self.life().linger
+        self.state().linger
     }
 
-    /// Makes the session known: gives it a token, the same each time.
+    /// Opens the session: returns its token, the same each time.
     pub fn open(&self, linger: Option<Duration>) -> OpResult<Token> {
-        let mut life = self.life();
+        let mut state = self.state();
         if let Some(linger) = linger {
-            life.linger = linger;
+            state.linger = linger;
         }
-        if let Some(token) = &life.token {
+        if let Some(token) = state.token.as_ref().and_then(KnownToken::token) {
             return Ok(token.clone());
         }
         let token = Token::new(self.number)?;
-        life.token = Some(token.clone());
+        state.token = Some(KnownToken::from(token.clone()));
         self.opened.store(true, Ordering::Release);
         Ok(token)
     }
 
     /// Attaches a connection.
     pub fn join(&self, connection: u64) {
-        let mut life = self.life();
-        life.connections.insert(connection);
-        life.expires = None;
+        let mut state = self.state();
+        state.connections.insert(connection);
+        state.expires = None;
     }
 
-    /// Detaches a connection and remembers how its calls ended. `true` if the session is to be closed.
+    /// Detaches a connection and keeps how its calls ended. `true` if the session is to be closed.
     pub fn leave(&self, connection: u64, calls: LastCalls) -> bool {
-        let mut life = self.life();
-        life.connections.remove(&connection);
-        if life.token.is_some() {
-            life.finished.record(connection, calls);
+        let mut state = self.state();
+        state.connections.remove(&connection);
+        if state.token.is_some() {
+            state.finished.record(connection, calls);
         }
-        let last = life.connections.is_empty();
+        let last = state.connections.is_empty();
         if last {
-            life.expires = Some(Instant::now() + life.linger);
+            state.expires = Some(Instant::now() + state.linger);
         }
-        let over = last && (life.linger.is_zero() || life.token.is_none());
-        drop(life);
+        let over = last && (state.linger.is_zero() || state.token.is_none());
+        drop(state);
         self.ended.notify_waiters();
         over
     }
 
-    /// Lets a session that nobody is attached to wait so long for a connection.
+    /// Keeps a session without connections open for this long.
     pub fn expect_connection(&self, within: Duration) {
-        self.life().expires = Some(Instant::now() + within);
+        self.state().expires = Some(Instant::now() + within);
     }
 
-    /// Whether nobody is attached and the time to wait is over.
+    /// Whether it has no connection and its time to wait for one is over.
     pub fn is_over(&self) -> bool {
-        let mut life = self.life();
-        life.finished.forget_old();
-        life.connections.is_empty() && life.expires.is_some_and(|at| at <= Instant::now())
+        let mut state = self.state();
+        state.finished.forget_old();
+        state.connections.is_empty() && state.expires.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Closes every handle; new ones are refused from now on.
+    /// Closes every handle and aborts the tasks; new handles are refused from then on.
+    /// [`Session::tasks_ended`] waits for the tasks.
     pub fn close(&self) {
         let mut table = self.table();
         self.closed.store(true, Ordering::Release);
-        let handles = std::mem::take(&mut *table);
+        let resources = std::mem::take(&mut *table);
         drop(table);
-        drop(handles);
+        drop(resources);
+    }
+
+    /// Waits until the tasks of a closed session have ended.
+    pub async fn tasks_ended(&self) {
+        self.tasks.ended().await;
     }
 
     /// What became of a call on another connection of this session. Waits for the connection's end.
@@ -264,38 +423,40 @@ impl Session {
         request: &RequestId,
         check: impl Fn(&KeptAnswer) -> OpResult<()>,
     ) -> OpResult<Fate> {
-        let patience = Duration::from_secs(self.resolve_seconds);
+        let value = self.limits.resolve_seconds;
         let wait = async {
             loop {
-                // Registered before the look, so that no end is missed between the two.
+                // Registered before the connection is looked up, so that no end is missed between the two.
                 let ended = self.ended.notified();
                 {
-                    let mut life = self.life();
-                    if !life.connections.contains(&connection) {
-                        return life.finished.take(connection, request, &check);
+                    let mut state = self.state();
+                    if !state.connections.contains(&connection) {
+                        return state.finished.take(connection, request, &check);
                     }
                 }
                 ended.await;
             }
         };
-        let late = OpError::Limit { name: "resolve_seconds", value: self.resolve_seconds };
-        timeout(patience, wait).await.map_err(|_error| late)?
+        let late = OpError::Limit { name: "resolve_seconds", value };
+        timeout(Duration::from_secs(value), wait).await.map_err(|_elapsed| late)?
     }
 
-    /// A session without handles that has given up as much.
+    /// A session without handles, with the same restrictions.
     #[must_use]
     pub fn child(&self, number: u64, limits: &Limits) -> Self {
         let child = Self::new(number, &self.principal, limits);
-        child.set_given_up(self.given_up());
+        let restrictions = self.state().restrictions.clone();
+        child.set_restrictions(restrictions);
         child
     }
 
-    /// A session with every handle duplicated under the same number.
+    /// A session with a duplicate of every socket under the same handle. Streams stay with this session:
+    /// their handles are void in the clone.
     pub fn duplicate(&self, number: u64, limits: &Limits) -> OpResult<Self> {
         let clone = self.child(number, limits);
         *clone.table() = self.table().duplicate()?;
         clone.default_timeout.set(self.default_timeout.get());
-        clone.life().linger = self.linger();
+        clone.state().linger = self.linger();
         Ok(clone)
     }
 }

@@ -1,68 +1,227 @@
-//! What a session gives up and remembers, within its limits.
+//! Restrictions, look-ups and streams of a session, within their limits.
 
+use std::future::pending;
 use std::net::Ipv4Addr;
 
+use sockbroker_policy::file::read;
+use sockbroker_policy::subject::Subject;
+use sockbroker_policy::verb::Verb;
 use sockbroker_proto::address::Address;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 use super::*;
+use crate::config::policy::Accounts;
 use crate::quota::{Quota, Users};
-use sockbroker_policy::rights::Restriction;
-use sockbroker_policy::subject::Subject;
+use crate::session::broker::Broker;
+use crate::session::restriction::RestrictionText;
+use sockbroker_policy::question::Question;
 
 fn principal() -> Principal {
     Principal::Local(Subject::new(7, 7))
 }
 
-#[test]
-fn a_session_gives_rights_up_no_more_often_than_its_limit() {
-    let limits = Limits { restrictions: 2, ..Limits::default() };
-    let session = Session::new(1, &principal(), &limits);
-    session.restrict(nothing(), memory(&user(), 1)).unwrap();
-    session.restrict(nothing(), memory(&user(), 1)).unwrap();
-    let refused = session.restrict(nothing(), memory(&user(), 1)).unwrap_err();
-    assert!(matches!(refused, OpError::Limit { name: "restrictions", value: 2 }), "{refused:?}");
-    assert_eq!(session.restricted(), 2);
-}
-
-#[test]
-fn a_clone_has_given_up_as_much() {
-    let session = Session::new(1, &principal(), &Limits::default());
-    session.restrict(nothing(), memory(&user(), 1)).unwrap();
-    assert_eq!(session.duplicate(2, &Limits::default()).unwrap().restricted(), 1);
-}
-
-#[test]
-fn memory_of_a_restriction_counts_once_until_the_last_session_that_has_it_ends() {
-    let (user, limits) = (user(), Limits::default());
-    let session = Session::new(1, &principal(), &limits);
-    session.restrict(nothing(), memory(&user, 100)).unwrap();
-    let clone = session.duplicate(2, &limits).unwrap();
-    assert_eq!(user.used(Share::Restrictions), 100);
-    drop(session);
-    assert_eq!(user.used(Share::Restrictions), 100);
-    drop(clone);
-    assert_eq!(user.used(Share::Restrictions), 0);
-}
-
-fn nothing() -> Restriction {
-    Restriction { filters: Vec::new(), rules: Vec::new() }
+fn session(limits: &Limits) -> Session {
+    Session::new(1, &principal(), limits)
 }
 
 fn user() -> Arc<User> {
     Users::new(Arc::new(Quota::new(&Limits::default()))).user(&principal().key())
 }
 
-fn memory(user: &Arc<User>, bytes: u64) -> Reservation {
-    user.take(Share::Restrictions, bytes).unwrap()
+fn restriction(user: &Arc<User>) -> SessionRestriction {
+    let text = RestrictionText { rules: vec!["a".to_owned()], filters: Vec::new() };
+    SessionRestriction::new(text, user).unwrap()
 }
 
 #[test]
-fn a_session_remembers_look_ups_up_to_its_limit() {
-    let limits = Limits { lookups_kept: 1, ..Limits::default() };
-    let session = Session::new(1, &principal(), &limits);
+fn restrictions_beyond_the_limit_are_refused() {
+    let session = session(&Limits { restrictions: 2, ..Limits::default() });
+    session.restrict(restriction(&user())).unwrap();
+    session.restrict(restriction(&user())).unwrap();
+    let refused = session.restrict(restriction(&user())).unwrap_err();
+    assert!(matches!(refused, OpError::Limit { name: "restrictions", value: 2 }), "{refused:?}");
+    assert_eq!(session.restricted(), 2);
+}
+
+#[test]
+fn a_clone_keeps_the_restrictions() {
+    let session = session(&Limits::default());
+    session.restrict(restriction(&user())).unwrap();
+    assert_eq!(session.duplicate(2, &Limits::default()).unwrap().restricted(), 1);
+}
+
+#[test]
+fn memory_of_a_restriction_counts_once_until_the_last_session_that_shares_it_ends() {
+    let (user, limits) = (user(), Limits::default());
+    let session = session(&limits);
+    session.restrict(restriction(&user)).unwrap();
+    let used = user.used(Share::Restrictions);
+    assert!(used > 0);
+    let clone = session.duplicate(2, &limits).unwrap();
+    assert_eq!(user.used(Share::Restrictions), used);
+    drop(session);
+    assert_eq!(user.used(Share::Restrictions), used);
+    drop(clone);
+    assert_eq!(user.used(Share::Restrictions), 0);
+}
+
+#[test]
+fn look_ups_beyond_the_limit_replace_the_oldest() {
+    let session = session(&Limits { lookups_kept: 1, ..Limits::default() });
     let address = |last| Address::Inet { host: Ipv4Addr::new(10, 0, 0, last), port: 0 };
     session.looked_up("a.example", [address(1)]);
     session.looked_up("b.example", [address(2)]);
     assert_eq!(session.lookup_age(&address(1)), None);
     assert!(session.lookup_age(&address(2)).is_some());
+}
+
+const RAW: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
+
+/// A stream of the only kind that there is so far: its task holds something and waits for ever. Granted to
+/// those who may make a raw socket.
+fn start(session: &Session, user: &Arc<User>, held: &Arc<()>) -> Handle {
+    let held = held.clone();
+    let task = async move {
+        pending::<()>().await;
+        drop(held);
+    };
+    let granted = |rights: &Rights| rights.decide(&Question::about(Verb::Create, RAW)).is_ok();
+    let handle = session.room(user).unwrap();
+    session.start_stream("test stream", handle, Box::new(granted), task).unwrap()
+}
+
+/// Whether nothing is left of streams: no task, no part of the user's handles, nothing that a task held.
+fn is_clean(session: &Session, user: &User, held: &Arc<()>) -> bool {
+    let counts = (session.tasks().running(), user.used(Share::Handles), Arc::strong_count(held));
+    counts == (0, 0, 1)
+}
+
+#[tokio::test]
+async fn closing_its_handle_ends_a_stream() {
+    let (session, user, held) = (session(&Limits::default()), user(), Arc::new(()));
+    let handle = start(&session, &user, &held);
+    tokio::task::yield_now().await;
+    assert!(!session.stream(handle).unwrap().is_ended());
+    assert_eq!((session.handles(), user.used(Share::Handles)), (1, 1));
+    drop(session.remove(handle).unwrap());
+    assert!(matches!(session.stream(handle), Err(OpError::Handle(_))));
+    session.tasks_ended().await;
+    assert!(is_clean(&session, &user, &held));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_closed_before_its_task_runs_leaves_nothing() {
+    let (session, user, held) = (session(&Limits::default()), user(), Arc::new(()));
+    drop(session.remove(start(&session, &user, &held)).unwrap());
+    session.tasks_ended().await;
+    assert!(is_clean(&session, &user, &held));
+}
+
+fn policy(rules: &str) -> Policy {
+    let text = format!("version = 1\nrevoke_on_reload = true\n{rules}");
+    let content = read("p", &text, &Accounts).unwrap();
+    Policy::new(1, content.rules.into_iter().map(|(rule, _)| rule).collect(), content.revokes)
+}
+
+const GRANT: &str = "[[rule]]\nname = \"raw\"\nallow = [\"create\"]\nsubject = { uids = [7] }\n";
+
+#[tokio::test]
+async fn a_reload_of_the_policy_ends_streams_that_it_does_not_grant() {
+    let broker = Broker::new(policy(GRANT), Limits::default());
+    let (sender, loaded) = std::sync::mpsc::channel();
+    let loaded = Mutex::new(loaded);
+    let broker =
+        Arc::new(broker.reloading(Box::new(move || Ok(loaded.lock().unwrap().recv().unwrap()))));
+    let (user, held) = (broker.users.user(&principal().key()), Arc::new(()));
+    let session = broker.begin(&principal());
+    let handle = start(&session, &user, &held);
+    sender.send(policy(GRANT)).unwrap();
+    broker.reload().await.unwrap();
+    tokio::task::yield_now().await;
+    assert!(!session.stream(handle).unwrap().is_ended());
+    sender.send(policy("")).unwrap();
+    broker.reload().await.unwrap();
+    assert!(matches!(session.stream(handle), Err(OpError::Handle(_))));
+    session.tasks_ended().await;
+    assert!(is_clean(&session, &user, &held));
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_ends_its_streams_and_the_broker_waits_for_them() {
+    let broker = Broker::new(policy(GRANT), Limits::default());
+    let (user, held) = (broker.users.user(&principal().key()), Arc::new(()));
+    let [closed, left] = [broker.begin(&principal()), broker.begin(&principal())];
+    for session in [&closed, &left] {
+        start(session, &user, &held);
+    }
+    tokio::task::yield_now().await;
+    broker.close(&closed);
+    let room = closed.room(&user).unwrap();
+    let refused = closed.start_stream("test stream", room, Box::new(|_| true), async {});
+    assert!(matches!(refused, Err(OpError::Session(_))), "{refused:?}");
+    assert_eq!((left.handles(), user.used(Share::Handles)), (1, 2 + 1), "until the tasks end");
+    broker.close_all().await;
+    assert!(is_clean(&closed, &user, &held) && is_clean(&left, &user, &held));
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_task_and_its_handle_stays_until_it_is_closed() {
+    let (session, user, held) = (session(&Limits::default()), user(), Arc::new(()));
+    let other = start(&session, &user, &held);
+    let room = session.room(&user).unwrap();
+    let failing = async { panic!("a mistake in a task") };
+    let handle = session.start_stream("test stream", room, Box::new(|_| true), failing).unwrap();
+    while session.tasks().running() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(session.stream(handle).unwrap().is_ended());
+    assert!(!session.stream(other).unwrap().is_ended());
+    assert_eq!(user.used(Share::Handles), 2);
+    session.close();
+    session.tasks_ended().await;
+    assert!(is_clean(&session, &user, &held));
+}
+
+#[tokio::test]
+async fn streams_count_as_handles_of_the_session_and_of_the_user() {
+    let session = session(&Limits { handles: 1, ..Limits::default() });
+    let (user, held) = (user(), Arc::new(()));
+    start(&session, &user, &held);
+    let refused = session.room(&user).unwrap_err();
+    assert!(matches!(refused, OpError::Limit { name: "handles", value: 1 }), "{refused:?}");
+    let few = Limits { handles_per_user: 1, ..Limits::default() };
+    let user = Users::new(Arc::new(Quota::new(&few))).user(&principal().key());
+    let session = self::session(&Limits::default());
+    start(&session, &user, &held);
+    let refused = session.room(&user).unwrap_err();
+    assert!(matches!(refused, OpError::Limit { name: "handles_per_user", .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_handle_of_the_wrong_kind_is_an_error_that_names_both() {
+    let (session, user, held) = (session(&Limits::default()), user(), Arc::new(()));
+    let stream = start(&session, &user, &held);
+    let descriptor = sockbroker_sys::socket::create(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
+    let spec = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
+    let room = session.room(&user).unwrap();
+    let entry = Entry::new(descriptor, spec, Timeout::Blocking, room).unwrap();
+    let socket = session.insert(Arc::new(entry)).unwrap();
+    let error = session.entry(stream).unwrap_err();
+    let OpError::HandleKind { handle, kind: "test stream", wanted: "socket" } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(handle, stream);
+    let error = session.stream(socket).unwrap_err();
+    assert!(matches!(error, OpError::HandleKind { kind: "socket", wanted: "stream", .. }));
+    assert_eq!(session.entries().len(), 1, "sockets alone");
+}
+
+#[tokio::test]
+async fn a_clone_has_the_sockets_and_not_the_streams() {
+    let (session, user, held) = (session(&Limits::default()), user(), Arc::new(()));
+    let stream = start(&session, &user, &held);
+    let clone = session.duplicate(2, &Limits::default()).unwrap();
+    assert!(matches!(clone.stream(stream), Err(OpError::Handle(_))));
+    assert_eq!((clone.handles(), session.handles(), user.used(Share::Handles)), (0, 1, 1));
+    assert_ne!(start(&clone, &user, &held), stream, "a void handle is not given out again");
 }

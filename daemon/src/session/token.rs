@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
 use crate::error::{OpError, OpResult};
 
 /// A session's number and 256 random bits; `Debug` does not show the bits.
@@ -18,7 +21,7 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// A new token, from the kernel's random numbers.
+    /// A new token of a session.
     pub fn new(session: u64) -> OpResult<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)
@@ -33,35 +36,116 @@ impl Token {
 
     /// The wire form: number and bits in hexadecimal, with a dot between.
     pub fn text(&self) -> String {
-        let mut text = format!("{:x}.", self.session);
-        for byte in self.secret {
-            for digit in [byte >> 4, byte & 15] {
-                text.extend(char::from_digit(digit.into(), 16));
-            }
-        }
-        text
+        format!("{:x}.{}", self.session, hexadecimal(&self.secret))
     }
 
     /// Reads the wire form.
     pub fn parse(text: &str) -> Option<Self> {
         let (session, bits) = text.split_once('.')?;
         let session = u64::from_str_radix(session, 16).ok()?;
-        if bits.len() != 64 || !bits.is_ascii() {
-            return None;
-        }
-        let mut secret = [0; 32];
-        for (index, byte) in secret.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(bits.get(index * 2..index * 2 + 2)?, 16).ok()?;
-        }
-        Some(Self { session, secret })
+        Some(Self { session, secret: from_hexadecimal(bits)? })
     }
 
     /// Whether both are the same, in a time that does not depend on where they differ.
     pub fn matches(&self, other: &Self) -> bool {
-        let pairs = self.secret.iter().zip(&other.secret);
-        let difference = pairs.fold(0, |sum, (left, right)| sum | (left ^ right));
-        std::hint::black_box(difference) == 0 && self.session == other.session
+        is_same(&self.secret, &other.secret) && self.session == other.session
     }
+
+    /// The hash by which a session knows its token after a restart.
+    pub fn hash(&self) -> TokenHash {
+        let hash = Sha256::new().chain_update(self.session.to_be_bytes());
+        TokenHash(hash.chain_update(self.secret).finalize().into())
+    }
+}
+
+/// The SHA-256 of a token. A token cannot be made from it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash([u8; 32]);
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenHash({})", hexadecimal(&self.0))
+    }
+}
+
+impl Serialize for TokenHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hexadecimal(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wrong = || serde::de::Error::custom("a token's hash has 64 hexadecimal digits");
+        from_hexadecimal(&String::deserialize(deserializer)?).map(Self).ok_or_else(wrong)
+    }
+}
+
+/// What a session knows of its token.
+#[derive(Debug, Clone)]
+pub(super) enum KnownToken {
+    Whole(Token),
+    /// Until a connection attaches with it after a restart.
+    Hashed(TokenHash),
+}
+
+impl From<Token> for KnownToken {
+    fn from(token: Token) -> Self {
+        Self::Whole(token)
+    }
+}
+
+impl KnownToken {
+    /// Whether a token is the one; from then on it is known whole.
+    pub(super) fn accepts(&mut self, token: &Token) -> bool {
+        match self {
+            Self::Whole(own) => own.matches(token),
+            Self::Hashed(own) => {
+                let same = is_same(&own.0, &token.hash().0);
+                if same {
+                    *self = Self::Whole(token.clone());
+                }
+                same
+            }
+        }
+    }
+
+    /// The token, if it is known whole.
+    pub(super) fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Whole(token) => Some(token),
+            Self::Hashed(_) => None,
+        }
+    }
+
+    /// The token's hash.
+    pub(super) fn hash(&self) -> TokenHash {
+        match self {
+            Self::Whole(token) => token.hash(),
+            Self::Hashed(hash) => *hash,
+        }
+    }
+}
+
+fn is_same(left: &[u8; 32], right: &[u8; 32]) -> bool {
+    let difference = left.iter().zip(right).fold(0, |sum, (left, right)| sum | (left ^ right));
+    std::hint::black_box(difference) == 0
+}
+
+fn hexadecimal(bytes: &[u8; 32]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+}
+
+fn from_hexadecimal(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -69,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wire_form_is_read_back_and_forgeries_are_not() {
+    fn text_form_round_trips_and_forgeries_are_refused() {
         let token = Token::new(11).unwrap();
         assert!(Token::parse(&token.text()).unwrap().matches(&token));
         assert!(!Token::new(11).unwrap().matches(&token));
@@ -77,5 +161,16 @@ mod tests {
             assert_eq!(Token::parse(text), None, "{text}");
         }
         assert!(!format!("{token:?}").contains(&token.text()[2..10]));
+    }
+
+    #[test]
+    fn hash_accepts_its_token_alone_and_then_knows_it_whole() {
+        let token = Token::new(11).unwrap();
+        let mut known = KnownToken::Hashed(token.hash());
+        assert!(!known.accepts(&Token::new(11).unwrap()));
+        assert!(known.token().is_none());
+        assert!(known.accepts(&token));
+        assert!(known.token().unwrap().matches(&token));
+        assert_eq!(known.hash(), token.hash());
     }
 }

@@ -7,6 +7,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::table::fanout::Membership;
 use sockbroker_policy::target::{FileFacts, SocketName};
 
@@ -42,7 +44,8 @@ pub enum Bound {
 }
 
 /// Sources and interfaces that options chose; 0 and `None` where none did.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Choices {
     /// The interface index of `IPV6_PKTINFO`.
     pub packet_interface: u32,
@@ -55,6 +58,11 @@ pub struct Choices {
 }
 
 impl Ends {
+    /// The same number for all duplicates of one socket, and another for every other socket that is open.
+    pub fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// What is remembered, locked.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         // Each field is set in one statement: a panic elsewhere does not spoil them.

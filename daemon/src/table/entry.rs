@@ -198,9 +198,14 @@ impl Entry {
         let descriptor = socket::duplicate(self.fd())?;
         let entry = Self::adopted(descriptor, self.facts, self.timeout(), handle);
         let mut entry = entry.of_kind(self.kind);
-        entry.rcvall.clone_from(&self.rcvall);
-        entry.ends = self.ends.clone();
-        entry.kernel_memory = self.kernel_memory.clone();
+        entry.share_with(self);
         Ok(entry)
+    }
+
+    /// Makes this entry share what the entries of one socket share.
+    pub fn share_with(&mut self, original: &Self) {
+        self.rcvall.clone_from(&original.rcvall);
+        self.ends = original.ends.clone();
+        self.kernel_memory = original.kernel_memory.clone();
     }
 }

@@ -50,6 +50,16 @@ impl FanoutGroups {
 }
 
 impl Membership {
+    /// The number of the group.
+    pub fn group(&self) -> u16 {
+        self.group
+    }
+
+    /// Whether the group is kept.
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// Keeps the group for its user: a holder of the descriptor stays in it for as long as it likes.
     pub fn keep(&mut self) {
         self.kept = true;

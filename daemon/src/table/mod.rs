@@ -1,10 +1,11 @@
-//! Handle to owned socket.
+//! Handle to socket or stream.
 //!
-//! A handle holds a slot's index and its generation. Closing raises the generation, so a stale copy
-//! finds nothing, however often the slot is used again.
+//! A handle is made of a slot's index and its generation. Closing raises the generation, so that a stale
+//! copy of a handle never finds what the slot holds later.
 
 pub mod entry;
 pub mod permitted;
+pub mod stream;
 pub mod ends;
 pub mod socket_endpoints;
 pub mod fanout;
@@ -22,6 +23,8 @@ use crate::error::LimitExceeded;
 use crate::error::OpError;
 use crate::quota::Share;
 use crate::table::entry::Entry;
+use crate::table::stream::Stream;
+use serde::{Deserialize, Serialize};
 use sockbroker_proto::handle::Handle;
 
 /// Bits of a handle that hold the slot's index; the generation's 32 stand above them.
@@ -29,7 +32,16 @@ const INDEX_BITS: u32 = 20;
 /// The most slots a table can have.
 pub const MAX_SLOTS: usize = 1 << INDEX_BITS;
 
-/// The sockets of one session.
+/// What a handle names.
+#[derive(Debug, Clone)]
+pub enum Resource {
+    /// A socket.
+    Socket(Arc<Entry>),
+    /// A stream.
+    Stream(Arc<Stream>),
+}
+
+/// The sockets and streams of one session.
 #[derive(Debug, Default)]
 pub struct Table {
     slots: Vec<Slot>,
@@ -41,8 +53,22 @@ pub struct Table {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    entry: Option<Arc<Entry>>,
+    resource: Option<Resource>,
 }
+
+/// Which handles a table has given out, as far as another table needs it to give out none of them again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Numbers {
+    /// The number of slots.
+    pub slots: u32,
+    /// The first generation that no slot has given out.
+    pub generation: u64,
+}
+
+/// A handle that no table with these numbers has given out, or that names two things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotGivenOut(pub Handle);
 
 /// Why a table cannot be duplicated.
 #[derive(Debug)]
@@ -72,8 +98,8 @@ impl Table {
         self.open
     }
 
-    /// Names an entry, unless `limit` handles are open.
-    pub fn insert(&mut self, entry: Arc<Entry>, limit: usize) -> Result<Handle, Full> {
+    /// Gives a handle, unless `limit` handles are open.
+    pub fn insert(&mut self, resource: Resource, limit: usize) -> Result<Handle, Full> {
         if self.open >= limit.min(MAX_SLOTS) {
             return Err(Full);
         }
@@ -82,7 +108,7 @@ impl Table {
             None => self.grow()?,
         };
         let slot = self.slots.get_mut(index as usize).ok_or(Full)?;
-        slot.entry = Some(entry);
+        slot.resource = Some(resource);
         self.open += 1;
         name(index, slot.generation).ok_or(Full)
     }
@@ -92,64 +118,100 @@ impl Table {
             return Err(Full);
         }
         let index = u32::try_from(self.slots.len()).map_err(|_error| Full)?;
-        self.slots.push(Slot { generation: 1, entry: None });
+        self.slots.push(Slot { generation: 1, resource: None });
         Ok(index)
     }
 
-    /// The entry of a handle that is open.
-    pub fn get(&self, handle: Handle) -> Option<Arc<Entry>> {
+    /// What an open handle names.
+    pub fn get(&self, handle: Handle) -> Option<Resource> {
         let (index, generation) = parts(handle);
         let slot = self.slots.get(index as usize)?;
         if slot.generation != generation {
             return None;
         }
-        slot.entry.clone()
+        slot.resource.clone()
     }
 
-    /// The open handles with their entries, lowest first.
-    pub fn entries(&self) -> Vec<(Handle, Arc<Entry>)> {
-        let slots = (0..).zip(&self.slots);
-        let open = slots
-            .filter_map(|(index, slot)| Some((name(index, slot.generation)?, slot.entry.clone()?)));
-        let mut entries: Vec<_> = open.collect();
-        entries.sort_unstable_by_key(|(handle, _)| *handle);
-        entries
+    /// The open handles with what they name, lowest first.
+    pub fn resources(&self) -> Vec<(Handle, Resource)> {
+        let open = (0..).zip(&self.slots).filter_map(|(index, slot)| {
+            Some((name(index, slot.generation)?, slot.resource.clone()?))
+        });
+        let mut resources: Vec<_> = open.collect();
+        resources.sort_unstable_by_key(|(handle, _)| *handle);
+        resources
     }
 
-    /// Takes the entry of a handle that is open; the handle is void from now on.
-    pub fn remove(&mut self, handle: Handle) -> Option<Arc<Entry>> {
+    /// Removes what an open handle names; the handle is void from then on.
+    pub fn remove(&mut self, handle: Handle) -> Option<Resource> {
         let (index, generation) = parts(handle);
         let slot = self.slots.get_mut(index as usize)?;
         if slot.generation != generation {
             return None;
         }
-        let entry = slot.entry.take()?;
+        let resource = slot.resource.take()?;
         self.open -= 1;
         // A slot whose generations are used up is never given out again.
         if let Some(next) = generation.checked_add(1) {
             slot.generation = next;
             self.free.push_back(index);
         }
-        Some(entry)
+        Some(resource)
     }
 
-    /// A table with every entry duplicated under the same handle.
+    /// A table with a duplicate of every socket under the same handle. The handles of streams are void.
     pub fn duplicate(&self) -> Result<Self, Unduplicated> {
-        let slots = self.slots.iter().map(|slot| {
-            let entry = match &slot.entry {
-                Some(entry) => {
-                    let handle = entry.user().take(Share::Handles, 1);
-                    let handle = handle.map_err(Unduplicated::Limit)?;
-                    let copy = entry.duplicate(handle).map_err(Unduplicated::Os)?;
-                    copy.set_inheritable(entry.inheritable());
-                    Some(Arc::new(copy))
+        let mut sockets = Vec::with_capacity(self.open);
+        for (handle, resource) in self.resources() {
+            let Resource::Socket(entry) = resource else { continue };
+            let place = entry.user().take(Share::Handles, 1).map_err(Unduplicated::Limit)?;
+            let copy = entry.duplicate(place).map_err(Unduplicated::Os)?;
+            copy.set_inheritable(entry.inheritable());
+            sockets.push((handle, Resource::Socket(Arc::new(copy))));
+        }
+        let resumed = Self::resume(self.numbers(), sockets);
+        resumed.map_err(|NotGivenOut(_)| Unduplicated::Os(io::Error::other("the table is damaged")))
+    }
+
+    /// Which handles it has given out.
+    pub fn numbers(&self) -> Numbers {
+        // A free slot of the last generation may have been retired.
+        let next = |slot: &Slot| match slot.resource {
+            None if slot.generation < u32::MAX => u64::from(slot.generation),
+            None | Some(_) => u64::from(slot.generation) + 1,
+        };
+        let slots = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        Numbers { slots, generation: self.slots.iter().map(next).max().unwrap_or(1) }
+    }
+
+    /// A table with these handles open, which gives out none that a table with these numbers gave out.
+    pub fn resume(
+        numbers: Numbers,
+        open: impl IntoIterator<Item = (Handle, Resource)>,
+    ) -> Result<Self, NotGivenOut> {
+        let mut table = Self::default();
+        // Slots without a generation left stay unused.
+        let next = u32::try_from(numbers.generation).ok();
+        let generation = next.unwrap_or(u32::MAX);
+        let slots = (numbers.slots as usize).min(MAX_SLOTS);
+        table.slots.resize_with(slots, || Slot { generation, resource: None });
+        for (handle, resource) in open {
+            let (index, generation) = parts(handle);
+            let fits = generation > 0 && u64::from(generation) < numbers.generation;
+            match table.slots.get_mut(index as usize).filter(|_| fits) {
+                Some(slot) if slot.resource.is_none() => {
+                    *slot = Slot { generation, resource: Some(resource) };
                 }
-                None => None,
-            };
-            Ok(Slot { generation: slot.generation, entry })
-        });
-        let slots = slots.collect::<Result<_, _>>()?;
-        Ok(Self { slots, free: self.free.clone(), open: self.open })
+                Some(_) | None => return Err(NotGivenOut(handle)),
+            }
+            table.open += 1;
+        }
+        if next.is_some() {
+            let slots = (0..).zip(&table.slots);
+            table.free =
+                slots.filter(|(_, slot)| slot.resource.is_none()).map(|(index, _)| index).collect();
+        }
+        Ok(table)
     }
 }
 
@@ -174,11 +236,13 @@ mod tests {
     use sockbroker_proto::socket_spec::SocketSpec;
     use timeout::Timeout;
 
-    fn entry() -> Arc<Entry> {
+    fn entry() -> Resource {
         let facts = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
         let descriptor = sockbroker_sys::socket::create(facts.domain, facts.ty, 0).unwrap();
         let handle = crate::quota::tests::handle();
-        Arc::new(Entry::new(descriptor, facts, Timeout::Blocking, handle).unwrap())
+        Resource::Socket(Arc::new(
+            Entry::new(descriptor, facts, Timeout::Blocking, handle).unwrap(),
+        ))
     }
 
     #[test]
@@ -233,5 +297,21 @@ mod tests {
         let clone = table.duplicate().unwrap();
         assert!(clone.get(kept).is_some());
         assert!(clone.get(closed).is_none());
+    }
+
+    #[test]
+    fn a_resumed_table_uses_no_slot_whose_generations_are_used_up() {
+        let mut table = Table::default();
+        let open = table.insert(entry(), 8).unwrap();
+        let retired = table.insert(entry(), 8).unwrap();
+        table.slots[1].generation = u32::MAX;
+        table.remove(name(1, u32::MAX).unwrap()).unwrap();
+        let numbers = table.numbers();
+        let mut resumed = Table::resume(numbers, table.resources()).unwrap();
+        assert_eq!(resumed.numbers(), numbers);
+        assert!(resumed.get(open).is_some() && resumed.get(retired).is_none());
+        assert_eq!(parts(resumed.insert(entry(), 8).unwrap()).0, 2);
+        let twice = [(open, entry()), (open, entry())];
+        assert_eq!(Table::resume(numbers, twice).unwrap_err(), NotGivenOut(open));
     }
 }

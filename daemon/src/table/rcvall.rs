@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use sockbroker_proto::address::Address;
 
 /// The state of a rcvall, shared by duplicates of its socket.
@@ -10,7 +11,8 @@ use sockbroker_proto::address::Address;
 pub struct Rcvall(Arc<Mutex<State>>);
 
 /// What the socket would know if Linux had it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     /// The address it was bound to.
     pub host: Ipv4Addr,
@@ -33,6 +35,12 @@ impl Default for State {
             header_included: false,
             promiscuous: None,
         }
+    }
+}
+
+impl From<State> for Rcvall {
+    fn from(state: State) -> Self {
+        Self(Arc::new(Mutex::new(state)))
     }
 }
 

@@ -82,7 +82,7 @@ impl Server {
         drop(listener);
         while connections.join_next().await.is_some() {}
         self.broker.refusals.finish();
-        self.broker.close_all();
+        self.broker.close_all().await;
     }
 
     /// Serves standard input and output until they end, with LSP framing or newline-delimited JSON.
@@ -111,7 +111,7 @@ impl Server {
         let core =
             Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
         connection::serve(self.shutdown.clone(), Ok(stream), codec, core, input).await;
-        self.broker.close_all();
+        self.broker.close_all().await;
         Ok(())
     }
 

@@ -1,0 +1,60 @@
+//! A stream: a task of a session that moves data between calls, under a handle like a socket.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use crate::quota::Reservation;
+use sockbroker_policy::rights::Rights;
+
+/// Whether these rights grant a stream.
+pub type Granted = dyn Fn(&Rights) -> bool + Send + Sync;
+
+/// A stream that a handle names. Its task is aborted when the last holder drops it.
+pub struct Stream {
+    kind: &'static str,
+    task: AbortHandle,
+    granted: Box<Granted>,
+    /// Its part of the user's handles, shared with the task: it counts until both have ended.
+    _handle: Arc<Reservation>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// The stream of a task.
+    pub fn new(
+        kind: &'static str,
+        task: AbortHandle,
+        granted: Box<Granted>,
+        handle: Arc<Reservation>,
+    ) -> Self {
+        Self { kind, task, granted, _handle: handle }
+    }
+
+    /// What kind of stream it is, such as `capture`.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Whether these rights grant it.
+    pub fn is_granted(&self, rights: &Rights) -> bool {
+        (self.granted)(rights)
+    }
+
+    /// Whether its task has ended. The handle stays until it is closed.
+    pub fn is_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
