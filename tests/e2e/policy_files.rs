@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sockbroker_policy::check::check;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::netlink::MessageClass;
+use sockbroker_policy::operand::Operand;
 use sockbroker_policy::option::OptionClass;
 use sockbroker_policy::verb::Verb;
 use sockbroker_test_support::bounded;
@@ -66,6 +67,30 @@ fn policy_manual_page_lists_exactly_the_words_of_the_language() {
         let subject = fields("version = 1\n[[rule]]\nsubject = { nothing = 1 }");
         assert_eq!(tags(&page, "SUBJECT", "Fa"), subject);
     });
+}
+
+#[test]
+fn policy_manual_page_shows_verbs_and_rules_of_each_operand() {
+    let page = page();
+    let section = page.split("\n.Sh OPERANDS\n").nth(1).unwrap().split("\n.Sh ").next().unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with(".It Fa ")).collect();
+    let expected = Operand::ALL.iter().map(|operand| {
+        let rules = if operand.is_for_deny() { "allow, deny" } else { "allow" };
+        let others = if operand.is_qualifier() { "unaffected" } else { "excluded" };
+        let verbs: Vec<_> = operand.verbs().map(Verb::word).collect();
+        format!(".It Fa {} Ta {rules} Ta {others} Ta {}", operand.word(), verbs.join(", "))
+    });
+    assert_eq!(rows, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn session_filter_has_every_operand_of_a_rule() {
+    let document: serde_json::Value =
+        serde_json::from_str(include_str!("../../proto/openrpc.json")).unwrap();
+    let filter = &document["components"]["schemas"]["Filter"]["properties"];
+    let properties: BTreeSet<_> = filter.as_object().unwrap().keys().cloned().collect();
+    let operands = Operand::ALL.iter().map(|operand| operand.word());
+    assert_eq!(properties, words(operands.chain(["allow"])));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub use judgement::{
     ancillary, membership, need, netlink, operands, option, question, rights, socket_spec, subject,
     target, words,
 };
-pub use language::{check, file, name, rule, subjects, value, verb};
+pub use language::{check, fields, file, name, operand, rule, subjects, value, verb};
 
 /// The closed list of requests that can be made to the policy.
 pub mod action {

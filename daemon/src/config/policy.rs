@@ -171,7 +171,7 @@ pub fn strangers(loaded: &Loaded) -> Vec<Warning> {
             let message = format!("rule `{}`: there is no {what} `{name}` now", rule.name);
             warnings.push(Warning { place: place.clone(), message });
         };
-        for name in rule.interface.iter().filter_map(Pattern::name) {
+        for name in rule.fields.interface.iter().filter_map(Pattern::name) {
             if interfaces.iter().all(|(_, known)| known != name) {
                 warn("interface", name);
             }

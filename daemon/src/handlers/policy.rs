@@ -25,7 +25,7 @@ impl PolicyServer for Handlers {
         let considered = considered.map(|(rule, mismatch)| Considered {
             rule: rule.name.to_string(),
             effect: rule.effect.word().to_owned(),
-            mismatch: mismatch.map(str::to_owned),
+            mismatch: mismatch.map(|operand| operand.word().to_owned()),
         });
         let considered = considered.collect();
         Ok(match rights.ask(described) {

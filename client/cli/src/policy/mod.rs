@@ -189,11 +189,9 @@ fn reasons(rights: &Rights, action: &Described, positions: &[(String, String)]) 
         let position = position.map_or("", |(_, position)| position.as_str());
         let effect = rule.effect.word();
         match mismatch {
-            Some(field) => {
-                format!(
-                    "`{}` ({position}) would {effect} it, but its {field} does not match",
-                    rule.name
-                )
+            Some(operand) => {
+                let (rule, field) = (&rule.name, operand.word());
+                format!("`{rule}` ({position}) would {effect} it, but its {field} does not match")
             }
             None => format!("`{}` ({position}) matches: {effect}", rule.name),
         }

@@ -48,7 +48,7 @@ fn explain_reports_the_deciding_rule_and_why_others_do_not_match() {
         );
         for (action, part) in [
             ("connect remote=192.0.2.7:80", "rule \"not this one\" denies it"),
-            ("connect remote=192.0.2.1:81", "its remote or remote_ports does not match"),
+            ("connect remote=192.0.2.1:81", "its remote_ports does not match"),
             ("create AF_PACKET SOCK_RAW", "no rule allows it; missing grant: allow = [\"create\"]"),
             ("connect remote=192.0.2.7:80", "a rule that allows it has: allow = [\"connect\"]"),
         ] {

@@ -21,6 +21,6 @@ impl Rule {
     /// Whether it is about this kind of socket by operands that differ from call to call.
     fn binds_calls(&self, socket: SocketSpec) -> bool {
         let socket = socket.judged();
-        self.admits_socket(Some(socket)) && self.binds_calls_of(socket.domain)
+        self.admits_socket(socket) && self.binds_calls_of(socket.domain)
     }
 }

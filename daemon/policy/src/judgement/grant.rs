@@ -1,66 +1,80 @@
 //! The grant that a refused request lacks, as a line for the policy file.
 
+use std::iter;
+use std::net::IpAddr;
+
 use crate::judgement::question::{Endpoint, Question};
 use crate::judgement::socket_spec::JudgedSocket as _;
-use crate::language::line::field;
+use crate::language::line::{line, list, quoted};
 use crate::language::message_class::MessageClass;
+use crate::language::operand::Operand;
 use crate::language::option_class::OptionClass;
+use crate::language::qualifier::{Handover, Paths};
 use crate::language::value::{Family, SocketType, protocol_name};
-use crate::language::verb::Verb;
+use crate::language::verb::{Effect, Verb};
 use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Question<'_> {
     /// The fields of a rule that would grant exactly this.
     pub fn grant(&self) -> String {
-        lacking(self)
+        line(Effect::Allow, iter::once(self.verb), |operand| self.granting(operand))
+    }
+
+    /// The value by which a field of a rule grants this; `None` where a rule without the field grants it.
+    fn granting(&self, operand: Operand) -> Option<String> {
+        let socket = self.socket;
+        let strong = || socket.is_some_and(SocketSpec::is_unrevocable);
+        match operand {
+            Operand::Family => list(socket.map(|socket| Family(socket.domain))),
+            Operand::Type => list(socket.map(|socket| SocketType(socket.ty))),
+            Operand::Protocol => list(socket.and_then(protocol)),
+            Operand::Local => list(ip(self.local).map(|(ip, _)| ip)),
+            Operand::LocalPorts => list(ip(self.local).and_then(|(_, port)| port)),
+            Operand::Remote => list(ip(self.remote).map(|(ip, _)| ip)),
+            Operand::RemotePorts => list(ip(self.remote).and_then(|(_, port)| port)),
+            Operand::Interface => list(self.interface),
+            Operand::Path => list(self.path_end().and_then(path)),
+            Operand::Option if self.verb == Verb::Option => {
+                list(self.option.map(OptionClass::word))
+            }
+            Operand::Netlink => list(self.message.map(MessageClass::word)),
+            Operand::Handover if self.verb == Verb::Handover && strong() => {
+                Some(quoted(Handover::Unrevocable.word()))
+            }
+            Operand::Unchecked => self.escapes.map(|_| true.to_string()),
+            Operand::Paths => self.names_text().then(|| quoted(Paths::Broker.word())),
+            Operand::Option
+            | Operand::Snaplen
+            | Operand::Handover
+            | Operand::Lookup
+            | Operand::LookupSeconds => None,
+        }
     }
 }
 
-fn lacking(question: &Question<'_>) -> String {
-    let mut line = format!("allow = [\"{}\"]", question.verb.word());
-    if let Some(socket) = question.socket {
-        field(&mut line, "family", [Family(socket.domain)]);
-        field(&mut line, "type", [SocketType(socket.ty)]);
-        field(&mut line, "protocol", protocol(socket.domain, socket.protocol));
-    }
-    endpoint(&mut line, question.local, "local");
-    endpoint(&mut line, question.remote, "remote");
-    field(&mut line, "interface", question.interface);
-    if question.verb == Verb::Option {
-        field(&mut line, "option", question.option.map(OptionClass::word));
-    }
-    field(&mut line, "netlink", question.message.map(MessageClass::word));
-    let strong = question.socket.is_some_and(SocketSpec::is_unrevocable);
-    if question.verb == Verb::Handover && strong {
-        line.push_str(" handover = \"unrevocable\"");
-    }
-    if question.escapes.is_some() {
-        line.push_str(" unchecked = true");
-    }
-    if question.names_text() {
-        line.push_str(" paths = \"broker\"");
-    }
-    line
+/// The protocol where it is worth a field: 0 is the family's own, except that netlink's has a name.
+fn protocol(socket: SocketSpec) -> Option<String> {
+    let SocketSpec { domain, protocol, .. } = socket;
+    (protocol != 0 || domain == libc::AF_NETLINK).then(|| protocol_name(Some(domain), protocol))
 }
 
-/// The protocol where it says something: 0 is the family's own, except that netlink's has a name.
-fn protocol(family: i32, proto: i32) -> Option<String> {
-    (proto != 0 || family == libc::AF_NETLINK).then(|| protocol_name(Some(family), proto))
+fn ip(endpoint: Option<Endpoint<'_>>) -> Option<(IpAddr, Option<u16>)> {
+    match endpoint? {
+        Endpoint::Ip(ip, port) => Some((ip, port)),
+        Endpoint::Path(_)
+        | Endpoint::File(_)
+        | Endpoint::Abstract(_)
+        | Endpoint::Other
+        | Endpoint::Unknown => None,
+    }
 }
 
-fn endpoint(line: &mut String, endpoint: Option<Endpoint<'_>>, side: &str) {
+fn path(endpoint: Endpoint<'_>) -> Option<String> {
+    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     match endpoint {
-        Some(Endpoint::Ip(ip, port)) => {
-            field(line, side, [ip]);
-            field(line, &format!("{side}_ports"), port);
-        }
-        Some(Endpoint::Path(path)) => field(line, "path", [String::from_utf8_lossy(path)]),
-        Some(Endpoint::Abstract(name)) => {
-            field(line, "path", [format!("@{}", String::from_utf8_lossy(name))]);
-        }
-        Some(Endpoint::File(facts)) => {
-            field(line, "path", facts.names.first().map(|name| String::from_utf8_lossy(name)));
-        }
-        Some(Endpoint::Other | Endpoint::Unknown) | None => {}
+        Endpoint::Path(path) => Some(text(path)),
+        Endpoint::Abstract(name) => Some(format!("@{}", text(name))),
+        Endpoint::File(facts) => facts.names.first().map(|name| text(name)),
+        Endpoint::Ip(..) | Endpoint::Other | Endpoint::Unknown => None,
     }
 }

@@ -19,7 +19,7 @@ impl Policy {
 
 impl Rule {
     fn needs(&self, need: Need) -> bool {
-        let messages = self.netlink.iter().any(|class| *class != MessageClass::Get);
+        let messages = self.fields.netlink.iter().any(|class| *class != MessageClass::Get);
         // netlink_ns_capable() in the handler of each message; tried on Linux 6.18.
         (need == Administration && messages)
             || TABLE.iter().any(|row| row.need == need && row.is_granted_by(self))
@@ -29,21 +29,23 @@ impl Rule {
 impl Row {
     /// Whether a rule that allows grants such a request.
     fn is_granted_by(&self, rule: &Rule) -> bool {
-        let family = rule.family.iter().map(|family| family.0);
+        let family = rule.fields.family.iter().map(|family| family.0);
         let families = match self.families {
             Families::All => true,
             Families::These(families) => {
-                rule.family.is_empty() || family.into_iter().any(|own| families.contains(&own))
+                rule.fields.family.is_empty()
+                    || family.into_iter().any(|own| families.contains(&own))
             }
             Families::Named(named) => family.into_iter().any(|own| own == named),
         };
         // A class that is not known is granted by name alone.
         let class = self.class.is_none_or(|class| {
-            rule.option.contains(&class) || rule.option.is_empty() && class != OptionClass::Unknown
+            rule.fields.option.contains(&class)
+                || rule.fields.option.is_empty() && class != OptionClass::Unknown
         });
-        let kinds = rule.kind.iter().map(|kind| kind.0);
-        let protocols = rule.protocol.iter().map(|protocol| protocol.0);
-        rule.verbs.has(self.verb)
+        let kinds = rule.fields.ty.iter().map(|kind| kind.0);
+        let protocols = rule.fields.protocol.iter().map(|protocol| protocol.0);
+        rule.has_verb(self.verb)
             && families
             && class
             && meets(self.kinds, kinds)
@@ -57,13 +59,15 @@ impl Addresses {
         match self {
             Self::All => true,
             Self::LowPorts => {
-                let mut ports = rule.local_ports.iter();
-                rule.path.is_empty()
-                    && (rule.local_ports.is_empty()
+                let mut ports = rule.fields.local_ports.iter();
+                rule.fields.path.is_empty()
+                    && (rule.fields.local_ports.is_empty()
                         || ports.any(|ports| ports.first < 1024 && ports.last > 0))
             }
             Self::Others => {
-                rule.local.is_empty() && rule.local_ports.is_empty() && rule.path.is_empty()
+                rule.fields.local.is_empty()
+                    && rule.fields.local_ports.is_empty()
+                    && rule.fields.path.is_empty()
             }
         }
     }

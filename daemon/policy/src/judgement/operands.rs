@@ -1,5 +1,6 @@
 //! Operands that are found out only where a rule looks at them: finding one out is a system call.
 
+use crate::language::operand::Operand;
 use crate::language::rule::Rule;
 
 /// Which operands some rule about a verb looks at: what need not be found out is not.
@@ -19,13 +20,29 @@ pub struct Operands {
 }
 
 impl Operands {
-    /// With those that a rule looks at.
+    /// Adds those that a rule looks at.
     pub(super) fn add(&mut self, rule: &Rule) {
-        let path = !rule.path.is_empty();
-        self.path |= path;
-        self.local |= path || !(rule.local.is_empty() && rule.local_ports.is_empty());
-        self.remote |= path || !(rule.remote.is_empty() && rule.remote_ports.is_empty());
-        self.interface |= !rule.interface.is_empty();
-        self.lookup |= rule.lookup.is_some();
+        rule.fields.present().for_each(|operand| self.add_field(operand));
+    }
+
+    fn add_field(&mut self, operand: Operand) {
+        match operand {
+            Operand::Local | Operand::LocalPorts => self.local = true,
+            Operand::Remote | Operand::RemotePorts => self.remote = true,
+            Operand::Interface => self.interface = true,
+            // The file of either end.
+            Operand::Path => (self.path, self.local, self.remote) = (true, true, true),
+            Operand::Lookup | Operand::LookupSeconds => self.lookup = true,
+            // The request has these, or the table of handles.
+            Operand::Family
+            | Operand::Type
+            | Operand::Protocol
+            | Operand::Option
+            | Operand::Netlink
+            | Operand::Snaplen
+            | Operand::Handover
+            | Operand::Unchecked
+            | Operand::Paths => {}
+        }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Outline {
 impl Outline {
     /// Of a rule.
     pub(super) fn of(rule: &Rule) -> Self {
-        let networks = rule.remote.iter().map(|network| Prefix::of(*network));
+        let networks = rule.fields.remote.iter().map(|network| Prefix::of(*network));
         Self { sockets: rule.sockets, remote: networks.reduce(Prefix::around) }
     }
 
@@ -27,7 +27,8 @@ impl Outline {
             Remote::None => false,
             Remote::Address(bits) => prefix.contains(bits),
             Remote::Any => true,
-        }) && self.sockets.admit(socket)
+        }) && self.sockets.admit_family(socket)
+            && self.sockets.admit_type(socket)
     }
 }
 

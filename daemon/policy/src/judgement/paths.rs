@@ -17,7 +17,7 @@ impl Rights {
     pub fn paths(&self) -> Vec<String> {
         let verbs = Verb::ALL.iter().filter_map(|verb| self.about(*verb));
         let rules = verbs.flat_map(ByVerb::rules).map(|rule| &**rule);
-        let paths = rules.chain(self.filters()).flat_map(|rule| &rule.path);
+        let paths = rules.chain(self.filters()).flat_map(|rule| &rule.fields.path);
         let mut paths: Vec<_> = paths.filter_map(|path| path.path().map(str::to_owned)).collect();
         paths.sort_unstable();
         paths.dedup();
@@ -48,6 +48,6 @@ impl Rights {
 impl Rule {
     /// Whether it lets the broker look up paths for this kind of socket.
     fn grants_text(&self, socket: SocketSpec) -> bool {
-        self.paths == Some(Paths::Broker) && self.admits_socket(Some(socket.judged()))
+        self.fields.paths == Some(Paths::Broker) && self.admits_socket(socket.judged())
     }
 }

@@ -88,6 +88,11 @@ impl<'a> Question<'a> {
         self
     }
 
+    /// The end whose path rules judge.
+    pub(super) fn path_end(&self) -> Option<Endpoint<'a>> {
+        self.remote.or(self.local)
+    }
+
     /// Whether it names a file by text, which the broker resolved in place of the caller.
     pub fn names_text(&self) -> bool {
         let ends = [self.local, self.remote].into_iter().flatten();

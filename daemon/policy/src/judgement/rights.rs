@@ -9,6 +9,7 @@ use crate::judgement::policy::Policy;
 use crate::judgement::question::Question;
 use crate::judgement::rule_name::{CONTROL_SOCKET, HOLDER_RULE, NO_RULE, OWNER_RULE, RESTRICTED};
 use crate::judgement::subject::Subject;
+use crate::language::operand::Operand;
 use crate::language::rule::{Effect, Rule};
 use crate::language::verb::Verb;
 
@@ -233,8 +234,9 @@ impl Rights {
         instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted")
     }
 
-    /// The rules about a verb, refusing ones first, and the field that keeps each from deciding.
-    pub fn considered(&self, question: &Question<'_>) -> Vec<(&Rule, Option<&'static str>)> {
+    /// The rules about the verb of a question, those that refuse first, and the field that keeps each from
+    /// deciding it.
+    pub fn considered(&self, question: &Question<'_>) -> Vec<(&Rule, Option<Operand>)> {
         let rules = self.about(question.verb).into_iter();
         let rules = rules.flat_map(ByVerb::rules);
         rules.map(|rule| (&**rule, rule.mismatch(question))).collect()

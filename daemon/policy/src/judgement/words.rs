@@ -11,7 +11,9 @@ use crate::judgement::question::Question;
 use crate::judgement::rights::Rights;
 use crate::judgement::target::{FileFacts, SocketName};
 use crate::language::message_class::MessageClass;
+use crate::language::operand::Operand;
 use crate::language::option_class::OptionClass;
+use crate::language::qualifier::Lookup;
 use crate::language::value::number;
 use crate::language::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -44,7 +46,7 @@ impl FromStr for Described {
         let stream = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
         let mut described = Self {
             verb,
-            socket: crate::language::check::has(verb, "family").then_some(stream),
+            socket: verb.concerns_socket().then_some(stream),
             local: None,
             remote: None,
             interface: None,
@@ -90,47 +92,101 @@ impl Described {
     }
 
     fn operand(&mut self, name: &str, value: &str) -> Result<(), String> {
-        match name {
-            "local" => self.local = Some(SocketName::Address(address(value)?)),
-            "remote" => self.remote = Some(SocketName::Address(address(value)?)),
-            "path" => {
-                let side = if self.verb == Verb::Bind { &mut self.local } else { &mut self.remote };
-                *side = Some(match value.strip_prefix('@') {
-                    Some(name) => {
-                        SocketName::Address(Address::UnixAbstract(name.as_bytes().to_vec()))
-                    }
-                    None => SocketName::File(Arc::new(FileFacts {
-                        names: vec![value.as_bytes().to_vec()],
-                        visible: true,
-                        ..FileFacts::default()
-                    })),
-                });
-            }
-            "interface" => self.interface = Some(value.to_owned()),
-            "option" => {
-                let known = OptionClass::ALL.iter().find(|class| class.word() == value);
-                self.option =
-                    Some(*known.ok_or_else(|| format!("`{value}` is no class of options"))?);
-            }
-            "netlink" => {
-                let known = MessageClass::ALL.iter().find(|class| class.word() == value);
-                self.message =
-                    Some(*known.ok_or_else(|| format!("`{value}` is no class of messages"))?);
-            }
-            "snaplen" => {
-                let length = value.parse().map_err(|_error| format!("`{value}` is no number"))?;
-                self.length = Some(length);
-            }
-            "lookup" => self.looked_up = value == "required",
-            _ => {
-                return Err(format!(
-                    "unknown operand `{name}`: local, remote, path, interface, option, netlink, \
-                    , snaplen, lookup"
-                ));
-            }
-        }
+        let read = Operand::from_word(name).and_then(reader).ok_or_else(|| {
+            let known = Operand::ALL.iter().filter(|operand| reader(**operand).is_some());
+            let known: Vec<_> = known.map(|operand| operand.word()).collect();
+            format!("unknown operand `{name}`; the operands are: {}", known.join(", "))
+        })?;
+        read(self, value)
+    }
+
+    fn local(&mut self, value: &str) -> Result<(), String> {
+        self.local = Some(SocketName::Address(address(value)?));
         Ok(())
     }
+
+    fn remote(&mut self, value: &str) -> Result<(), String> {
+        self.remote = Some(SocketName::Address(address(value)?));
+        Ok(())
+    }
+
+    fn interface(&mut self, value: &str) -> Result<(), String> {
+        self.interface = Some(not_empty("interface", value)?.to_owned());
+        Ok(())
+    }
+
+    fn path(&mut self, value: &str) -> Result<(), String> {
+        let name = match not_empty("path", value)?.strip_prefix('@') {
+            Some(name) => SocketName::Address(Address::UnixAbstract(name.as_bytes().to_vec())),
+            None => SocketName::File(Arc::new(FileFacts {
+                names: vec![value.as_bytes().to_vec()],
+                visible: true,
+                ..FileFacts::default()
+            })),
+        };
+        let side = if self.verb == Verb::Bind { &mut self.local } else { &mut self.remote };
+        *side = Some(name);
+        Ok(())
+    }
+
+    fn option(&mut self, value: &str) -> Result<(), String> {
+        let known = OptionClass::ALL.iter().find(|class| class.word() == value);
+        let known = known.ok_or_else(|| format!("`{value}` is not a class of options"))?;
+        self.option = Some(*known);
+        Ok(())
+    }
+
+    fn netlink(&mut self, value: &str) -> Result<(), String> {
+        let known = MessageClass::ALL.iter().find(|class| class.word() == value);
+        let known = known.ok_or_else(|| format!("`{value}` is not a class of netlink messages"))?;
+        self.message = Some(*known);
+        Ok(())
+    }
+
+    fn snaplen(&mut self, value: &str) -> Result<(), String> {
+        let length = value.parse().map_err(|_error| format!("`{value}` is not a number"))?;
+        self.length = Some(length);
+        Ok(())
+    }
+
+    fn lookup(&mut self, value: &str) -> Result<(), String> {
+        if value != Lookup::Required.word() {
+            return Err(format!("`{value}` is not a value of lookup: write lookup=required"));
+        }
+        self.looked_up = true;
+        Ok(())
+    }
+}
+
+/// Reads the value of an operand of an action.
+type Reader = fn(&mut Described, &str) -> Result<(), String>;
+
+/// What reads an operand of an action; `None` for a field of rules that no action has by its name.
+fn reader(operand: Operand) -> Option<Reader> {
+    match operand {
+        Operand::Local => Some(Described::local),
+        Operand::Remote => Some(Described::remote),
+        Operand::Interface => Some(Described::interface),
+        Operand::Path => Some(Described::path),
+        Operand::Option => Some(Described::option),
+        Operand::Netlink => Some(Described::netlink),
+        Operand::Snaplen => Some(Described::snaplen),
+        Operand::Lookup => Some(Described::lookup),
+        // Constants stand alone, and ports are part of the address. The others are about rules.
+        Operand::Family
+        | Operand::Type
+        | Operand::Protocol
+        | Operand::LocalPorts
+        | Operand::RemotePorts
+        | Operand::Handover
+        | Operand::Unchecked
+        | Operand::Paths
+        | Operand::LookupSeconds => None,
+    }
+}
+
+fn not_empty<'a>(name: &str, value: &'a str) -> Result<&'a str, String> {
+    if value.is_empty() { Err(format!("`{name}=` has no value")) } else { Ok(value) }
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `::1` or `[::1]:80`.
@@ -197,7 +253,10 @@ mod tests {
             ("create AF_NOTHING", "no constant"),
             ("connect remote=here", "no address"),
             ("connect remot=::1", "unknown operand"),
-            ("option option=all", "no class of options"),
+            ("connect lookup=yes", "write lookup=required"),
+            ("connect path=", "has no value"),
+            ("connect local_ports=80", "the operands are: local, remote, interface, path"),
+            ("option option=all", "not a class of options"),
             ("resolve AF_INET", "concerns no socket"),
         ] {
             let error = text.parse::<Described>().unwrap_err();

@@ -4,6 +4,7 @@ use crate::language::contradiction::contradictions;
 use crate::language::escape::escapes;
 use crate::language::file::Warning;
 use crate::language::name::{PathPrefix, Pattern};
+use crate::language::operand::Operand;
 use crate::language::qualifier::Handover;
 use crate::language::rule::{Effect, Rule};
 use crate::language::subjects::Subjects;
@@ -18,7 +19,7 @@ pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
             warnings.push(Warning { place: origin.clone(), message });
         };
         for (verb, field) in impossible(rule) {
-            let verb = verb.word();
+            let (verb, field) = (verb.word(), field.word());
             warn(format!(
                 "it never decides `{verb}`, which has no `{field}`: use a rule of its own"
             ));
@@ -51,100 +52,65 @@ pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
 }
 
 /// Verbs of a rule and the field that keeps the rule from ever deciding them.
-fn impossible(rule: &Rule) -> impl Iterator<Item = (Verb, &'static str)> {
-    let named = [
-        ("family", !rule.family.is_empty()),
-        ("type", !rule.kind.is_empty()),
-        ("protocol", !rule.protocol.is_empty()),
-        ("local", !rule.local.is_empty()),
-        ("local_ports", !rule.local_ports.is_empty()),
-        ("remote", !rule.remote.is_empty()),
-        ("remote_ports", !rule.remote_ports.is_empty()),
-        ("interface", !rule.interface.is_empty()),
-        ("path", !rule.path.is_empty()),
-    ];
-    rule.verbs().filter_map(move |verb| {
-        let missing = named.iter().find(|(field, named)| *named && !has(verb, field));
-        missing.map(|(field, _)| (verb, *field))
+fn impossible(rule: &Rule) -> impl Iterator<Item = (Verb, Operand)> {
+    rule.verbs().filter_map(|verb| {
+        let mut fields = rule.fields.present().filter(|operand| !operand.is_qualifier());
+        fields.find(|operand| !operand.applies_to(verb)).map(|operand| (verb, operand))
     })
-}
-
-/// Whether requests with this verb can have this operand.
-pub fn has(verb: Verb, field: &str) -> bool {
-    match field {
-        "family" | "type" | "protocol" => !matches!(
-            verb,
-            Verb::Session
-                | Verb::Resolve
-                | Verb::Interfaces
-                | Verb::Hostname
-                | Verb::SetHostname
-                | Verb::Admin
-        ),
-        "local" | "local_ports" => matches!(
-            verb,
-            Verb::Bind | Verb::Listen | Verb::Accept | Verb::Connect | Verb::Send | Verb::Spoof
-        ),
-        "remote" | "remote_ports" => {
-            matches!(verb, Verb::Connect | Verb::Send | Verb::Spoof | Verb::Receive | Verb::Option)
-        }
-        "interface" => matches!(
-            verb,
-            Verb::Bind
-                | Verb::Connect
-                | Verb::Send
-                | Verb::Spoof
-                | Verb::Inject
-                | Verb::Capture
-                | Verb::Option
-        ),
-        "path" => matches!(
-            verb,
-            Verb::Bind | Verb::Listen | Verb::Accept | Verb::Connect | Verb::Send | Verb::Receive
-        ),
-        _ => true,
-    }
 }
 
 /// Whether a rule matches whatever another matches. It may say no where yes would be right, never the
 /// reverse.
 fn covers(rule: &Rule, other: &Rule) -> bool {
-    let same_qualifiers = match rule.effect {
-        Effect::Deny => {
-            (rule.option.is_empty() || is_part(&other.option, &rule.option))
-                && (rule.netlink.is_empty() || is_part(&other.netlink, &rule.netlink))
-                && covers_handover(rule, other)
-        }
-        Effect::Allow => {
-            rule.option == other.option
-                && rule.netlink == other.netlink
-                && rule.handover == other.handover
-                && rule.unchecked == other.unchecked
-                && rule.paths == other.paths
-                && rule.snaplen == other.snaplen
-                && rule.lookup == other.lookup
-        }
-    };
-    same_qualifiers
-        && other.verbs().all(|verb| rule.verbs().any(|own| own == verb))
+    other.verbs().all(|verb| rule.verbs().any(|own| own == verb))
         && covers_subjects(&rule.subject, &other.subject)
-        && every(&rule.family, &other.family, |own, other| own == other)
-        && every(&rule.kind, &other.kind, |own, other| own == other)
-        && every(&rule.protocol, &other.protocol, |own, other| own == other)
-        && every(&rule.local, &other.local, |own, other| own.covers(*other))
-        && every(&rule.remote, &other.remote, |own, other| own.covers(*other))
-        && every(&rule.local_ports, &other.local_ports, |own, other| own.covers(*other))
-        && every(&rule.remote_ports, &other.remote_ports, |own, other| own.covers(*other))
-        && every(&rule.interface, &other.interface, Pattern::covers)
-        && every(&rule.path, &other.path, PathPrefix::covers)
+        && Operand::ALL.iter().all(|operand| covers_field(*operand, rule, other))
+}
+
+/// Whether a rule matches whatever another matches, as far as one field is concerned.
+fn covers_field(operand: Operand, rule: &Rule, other: &Rule) -> bool {
+    let (own, theirs) = (&rule.fields, &other.fields);
+    let deny = rule.effect == Effect::Deny;
+    match operand {
+        Operand::Family => every(&own.family, &theirs.family, PartialEq::eq),
+        Operand::Type => every(&own.ty, &theirs.ty, PartialEq::eq),
+        Operand::Protocol => every(&own.protocol, &theirs.protocol, PartialEq::eq),
+        Operand::Local => every(&own.local, &theirs.local, |own, other| own.covers(*other)),
+        Operand::LocalPorts => {
+            every(&own.local_ports, &theirs.local_ports, |own, other| own.covers(*other))
+        }
+        Operand::Remote => every(&own.remote, &theirs.remote, |own, other| own.covers(*other)),
+        Operand::RemotePorts => {
+            every(&own.remote_ports, &theirs.remote_ports, |own, other| own.covers(*other))
+        }
+        Operand::Interface => every(&own.interface, &theirs.interface, Pattern::covers),
+        Operand::Path => every(&own.path, &theirs.path, PathPrefix::covers),
+        Operand::Option if deny => own.option.is_empty() || is_part(&theirs.option, &own.option),
+        Operand::Option => own.option == theirs.option,
+        Operand::Netlink if deny => {
+            own.netlink.is_empty() || is_part(&theirs.netlink, &own.netlink)
+        }
+        Operand::Netlink => own.netlink == theirs.netlink,
+        Operand::Handover if deny => covers_handover(rule, other),
+        Operand::Handover => own.handover == theirs.handover,
+        // A rule that denies does not have these: it refuses whatever they are.
+        Operand::Snaplen => deny || own.snaplen == theirs.snaplen,
+        Operand::Unchecked => deny || own.unchecked == theirs.unchecked,
+        Operand::Paths => deny || own.paths == theirs.paths,
+        Operand::Lookup | Operand::LookupSeconds => {
+            deny || own.lookup_limit() == theirs.lookup_limit()
+        }
+    }
 }
 
 /// Whether a rule that denies takes every hand-over that another is about.
 fn covers_handover(deny: &Rule, other: &Rule) -> bool {
-    match (deny.handover, other.effect) {
+    match (deny.fields.handover, other.effect) {
         (None, _) => true,
-        (Some(_), Effect::Deny) => deny.handover == other.handover,
-        (Some(Handover::Ordinary), Effect::Allow) => other.handover != Some(Handover::Unrevocable),
+        (Some(_), Effect::Deny) => deny.fields.handover == other.fields.handover,
+        (Some(Handover::Ordinary), Effect::Allow) => {
+            other.fields.handover != Some(Handover::Unrevocable)
+        }
         // Who may be given these may be given the others too.
         (Some(Handover::Unrevocable), Effect::Allow) => false,
     }

@@ -1,5 +1,6 @@
 //! Fields of a rule that exclude each other, so that no request matches the rule.
 
+use crate::language::operand::Operand;
 use crate::language::rule::Rule;
 use crate::language::value::{Family, Network, Protocol, SocketType};
 use crate::language::verb::Verb;
@@ -40,34 +41,32 @@ pub(crate) fn contradictions(rule: &Rule) -> Vec<String> {
 
 /// Fields about addresses against each other and against the socket.
 fn addresses(rule: &Rule) -> Option<String> {
-    let named = [
-        ("local", !rule.local.is_empty()),
-        ("local_ports", !rule.local_ports.is_empty()),
-        ("remote", !rule.remote.is_empty()),
-        ("remote_ports", !rule.remote_ports.is_empty()),
-    ];
-    let named = named.into_iter().filter(|(_, named)| *named).map(|(field, _)| field);
+    let fields = &rule.fields;
+    let ip = [Operand::Local, Operand::LocalPorts, Operand::Remote, Operand::RemotePorts];
+    let named = ip.into_iter().filter(|operand| fields.has(*operand)).map(Operand::word);
     if let Some(field) = named.clone().next() {
-        if !rule.path.is_empty() {
+        if !rule.fields.path.is_empty() {
             return Some(format!("no address has both `path` and `{field}`"));
         }
-        if are_all(&rule.family, |family| WITHOUT_IP.contains(&family.0)) {
+        if are_all(&rule.fields.family, |family| WITHOUT_IP.contains(&family.0)) {
             return Some(format!("no `family` of it has `{field}`"));
         }
     }
-    if !rule.path.is_empty() && are_all(&rule.family, |family| family.0 != libc::AF_UNIX) {
+    if !rule.fields.path.is_empty()
+        && are_all(&rule.fields.family, |family| family.0 != libc::AF_UNIX)
+    {
         return Some("`path` needs the family AF_UNIX".to_owned());
     }
-    let without_ports = are_all(&rule.kind, |kind| kind.0 == libc::SOCK_RAW)
-        || are_all(&rule.protocol, |protocol| {
+    let without_ports = are_all(&rule.fields.ty, |kind| kind.0 == libc::SOCK_RAW)
+        || are_all(&rule.fields.protocol, |protocol| {
             [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&protocol.0)
         });
     if let Some(field) = named.clone().find(|field| field.ends_with("_ports") && without_ports) {
         return Some(format!("raw and ICMP sockets have no ports, which `{field}` names"));
     }
     let is_six = |network: &Network| matches!(network, Network::Net(net) if net.addr().is_ipv6());
-    let four = are_all(&rule.family, |family| family.0 == libc::AF_INET);
-    let sides = [("local", &rule.local), ("remote", &rule.remote)];
+    let four = are_all(&rule.fields.family, |family| family.0 == libc::AF_INET);
+    let sides = [("local", &rule.fields.local), ("remote", &rule.fields.remote)];
     sides
         .into_iter()
         .find(|(_, networks)| four && are_all(networks, is_six))
@@ -77,17 +76,18 @@ fn addresses(rule: &Rule) -> Option<String> {
 /// Types and protocols of TCP/IP sockets against each other.
 fn sockets(rule: &Rule) -> Option<String> {
     let fits = |kind: &SocketType, protocol: &Protocol| !MISFITS.contains(&(kind.0, protocol.0));
-    let internet = are_all(&rule.family, |family| INTERNET.contains(&family.0));
-    let none_fits = |kind: &SocketType| are_all(&rule.protocol, |protocol| !fits(kind, protocol));
-    (internet && are_all(&rule.kind, none_fits))
+    let internet = are_all(&rule.fields.family, |family| INTERNET.contains(&family.0));
+    let none_fits =
+        |kind: &SocketType| are_all(&rule.fields.protocol, |protocol| !fits(kind, protocol));
+    (internet && are_all(&rule.fields.ty, none_fits))
         .then(|| "no `type` of it has such a `protocol`".to_owned())
 }
 
 /// Verbs that are about other families than the rule.
 fn verbs(rule: &Rule) -> impl Iterator<Item = String> {
     let is_packet = |family: &Family| family.0 == libc::AF_PACKET;
-    let all = are_all(&rule.family, is_packet);
-    let none = are_all(&rule.family, |family| !is_packet(family));
+    let all = are_all(&rule.fields.family, is_packet);
+    let none = are_all(&rule.fields.family, |family| !is_packet(family));
     let instead = [
         (Verb::Send, all, "on AF_PACKET that is `inject`"),
         (Verb::Receive, all, "on AF_PACKET that is `capture`"),
@@ -102,8 +102,8 @@ fn verbs(rule: &Rule) -> impl Iterator<Item = String> {
 
 /// Messages of netlink without its sockets.
 fn messages(rule: &Rule) -> Option<String> {
-    let none = are_all(&rule.family, |family| family.0 != libc::AF_NETLINK);
-    (none && !rule.netlink.is_empty())
+    let none = are_all(&rule.fields.family, |family| family.0 != libc::AF_NETLINK);
+    (none && !rule.fields.netlink.is_empty())
         .then(|| "its `netlink` says nothing without the family AF_NETLINK".to_owned())
 }
 

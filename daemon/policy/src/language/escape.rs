@@ -1,6 +1,7 @@
 //! Rules that the holder of a passed descriptor escapes: rules about addresses, interfaces and paths,
 //! which apply to calls through the broker only.
 
+use crate::language::operand::Operand;
 use crate::language::rule::{Effect, Rule};
 use crate::language::verb::Verb;
 
@@ -23,17 +24,17 @@ pub(crate) fn escapes(deny: &Rule, allow: &Rule) -> bool {
     let passes = allow.effect == Effect::Allow && allow.has_verb(Verb::Handover);
     let families = [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_CAN, libc::AF_UNIX];
     let named = |rule: &Rule, family| {
-        rule.family.is_empty() || rule.family.iter().any(|own| own.0 == family)
+        rule.fields.family.is_empty() || rule.fields.family.iter().any(|own| own.0 == family)
     };
     let mut families = families.into_iter();
     let meet = families
         .any(|family| named(deny, family) && named(allow, family) && deny.binds_calls_of(family));
     about
         && passes
-        && allow.unchecked.is_none()
+        && allow.fields.unchecked.is_none()
         && meet
-        && overlap(&deny.kind, &allow.kind)
-        && overlap(&deny.protocol, &allow.protocol)
+        && overlap(&deny.fields.ty, &allow.fields.ty)
+        && overlap(&deny.fields.protocol, &allow.fields.protocol)
 }
 
 /// Whether something is in both lists, of which an empty one means everything.
@@ -44,14 +45,27 @@ fn overlap<T: PartialEq>(one: &[T], other: &[T]) -> bool {
 impl Rule {
     /// Whether it is about this family by operands that differ from call to call.
     pub(crate) fn binds_calls_of(&self, family: i32) -> bool {
-        let is = |families: &[i32]| families.contains(&family);
-        let internet = is(&[libc::AF_INET, libc::AF_INET6]);
-        let addresses = !(self.local.is_empty()
-            && self.local_ports.is_empty()
-            && self.remote.is_empty()
-            && self.remote_ports.is_empty());
-        addresses && internet
-            || !self.interface.is_empty() && (internet || is(&[libc::AF_PACKET, libc::AF_CAN]))
-            || !self.path.is_empty() && is(&[libc::AF_UNIX])
+        self.fields.present().any(|operand| differs_by_call(operand, family))
+    }
+}
+
+/// Whether calls on one socket of a family differ by an operand.
+fn differs_by_call(operand: Operand, family: i32) -> bool {
+    let internet = [libc::AF_INET, libc::AF_INET6].contains(&family);
+    match operand {
+        Operand::Local | Operand::LocalPorts | Operand::Remote | Operand::RemotePorts => internet,
+        Operand::Interface => internet || [libc::AF_PACKET, libc::AF_CAN].contains(&family),
+        Operand::Path => family == libc::AF_UNIX,
+        Operand::Family
+        | Operand::Type
+        | Operand::Protocol
+        | Operand::Option
+        | Operand::Netlink
+        | Operand::Snaplen
+        | Operand::Handover
+        | Operand::Unchecked
+        | Operand::Paths
+        | Operand::Lookup
+        | Operand::LookupSeconds => false,
     }
 }

@@ -1,58 +1,72 @@
 //! Lists in a policy file. An empty one is refused: a list that lost its last value must not come to
 //! mean every value.
 
-use serde::de::{Deserialize, Deserializer, Error};
+use std::marker::PhantomData;
 
-use crate::language::message_class::MessageClass;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error};
+
 use crate::language::name::{PathPrefix, Pattern};
-use crate::language::option_class::OptionClass;
-use crate::language::value::{Family, Network, Ports, Protocol, SocketType};
-use crate::language::verb::Verb;
 
-/// Declares a reader for each field that holds a list, with the way out of an empty one.
-macro_rules! lists {
-    ($($way_out:literal { $($name:literal $field:ident $item:ty;)* })*) => {$($(
+/// Reads a list that must have a value.
+pub(crate) struct NonEmpty<T> {
+    name: &'static str,
+    /// What to do instead of writing an empty list.
+    remedy: &'static str,
+    items: PhantomData<T>,
+}
+
+impl<T> NonEmpty<T> {
+    /// The list of a field.
+    pub(crate) fn field(name: &'static str) -> Self {
+        Self { name, remedy: "remove the field", items: PhantomData }
+    }
+
+    /// The verbs of a rule.
+    pub(crate) fn verbs(name: &'static str) -> Self {
+        Self { name, remedy: "remove the rule", items: PhantomData }
+    }
+
+    /// A list of subjects.
+    fn subjects(name: &'static str) -> Self {
+        let remedy = "remove the field; for everyone, write `subject = { everyone = true }`";
+        Self { name, remedy, items: PhantomData }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for NonEmpty<T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        let list = Vec::deserialize(deserializer)?;
+        if list.is_empty() {
+            let Self { name, remedy, .. } = self;
+            return Err(D::Error::custom(format!(
+                "`{name}` is an empty list: list at least one value, or {remedy}"
+            )));
+        }
+        Ok(list)
+    }
+}
+
+/// Declares a reader for each field of `subject` that holds a list.
+macro_rules! subjects {
+    ($($field:ident $item:ty;)*) => {$(
         pub(crate) fn $field<'de, D>(deserializer: D) -> Result<Vec<$item>, D::Error>
         where
             D: Deserializer<'de>,
         {
-            let list = Vec::deserialize(deserializer)?;
-            if list.is_empty() {
-                return Err(D::Error::custom(concat!(
-                    "`", $name, "` is an empty list: list at least one value, or ", $way_out
-                )));
-            }
-            Ok(list)
+            NonEmpty::subjects(stringify!($field)).deserialize(deserializer)
         }
-    )*)*};
+    )*};
 }
 
-lists! {
-    "remove the rule" {
-        "allow" allow Verb;
-        "deny" deny Verb;
-    }
-    "remove the field" {
-        "family" family Family;
-        "type" kind SocketType;
-        "protocol" protocol Protocol;
-        "local" local Network;
-        "local_ports" local_ports Ports;
-        "remote" remote Network;
-        "remote_ports" remote_ports Ports;
-        "interface" interface Pattern;
-        "path" path PathPrefix;
-        "option" option OptionClass;
-        "netlink" netlink MessageClass;
-    }
-    "remove the field; for everyone, write `subject = { everyone = true }`" {
-        "users" users toml::Spanned<String>;
-        "uids" uids u32;
-        "groups" groups toml::Spanned<String>;
-        "gids" gids u32;
-        "units" units Pattern;
-        "cgroups" cgroups PathPrefix;
-    }
+subjects! {
+    users toml::Spanned<String>;
+    uids u32;
+    groups toml::Spanned<String>;
+    gids u32;
+    units Pattern;
+    cgroups PathPrefix;
 }
 
 #[cfg(test)]

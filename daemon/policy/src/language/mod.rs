@@ -3,15 +3,18 @@
 pub mod check;
 mod contradiction;
 pub(crate) mod escape;
+pub mod fields;
 pub mod file;
 pub(crate) mod line;
 mod list;
 pub(crate) mod message_class;
 pub mod name;
+pub mod operand;
 pub(crate) mod option_class;
 mod position;
 pub(crate) mod qualifier;
 pub mod rule;
+mod rule_text;
 mod subject_text;
 pub mod subjects;
 pub mod value;

@@ -45,3 +45,12 @@ pub enum Lookup {
     /// Destinations must come from a look-up of the same session.
     Required,
 }
+
+impl Lookup {
+    /// The word of the rule language.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+        }
+    }
+}

@@ -1,100 +1,104 @@
 //! A rule as data.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::language::message_class::MessageClass;
-use crate::language::name::{PathPrefix, Pattern};
-use crate::language::option_class::OptionClass;
-use crate::language::qualifier::{Handover, Paths};
+use crate::language::fields::Fields;
+use crate::language::line::line;
 use crate::language::subjects::Subjects;
-use crate::language::value::{Family, Network, Ports, Protocol, SocketType};
+use crate::language::value::{Family, SocketType};
 use crate::language::verb::{Verb, VerbSet};
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// What a matching rule does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// Grants.
-    Allow,
-    /// Refuses, whatever else grants.
-    Deny,
+pub use crate::language::verb::Effect;
+
+/// A rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name; no two rules of a policy have the same.
+    pub name: Arc<str>,
+    /// Whether it grants or refuses.
+    pub effect: Effect,
+    /// Whose requests it is about.
+    pub subject: Subjects,
+    /// Which of their requests it is about, except for the verbs.
+    pub fields: Fields,
+    pub(crate) verbs: VerbSet,
+    pub(crate) sockets: Sockets,
 }
 
-impl Effect {
-    /// The word of the rule language.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
+impl Rule {
+    /// A rule about verbs.
+    pub(crate) fn new(
+        name: Arc<str>,
+        effect: Effect,
+        verbs: VerbSet,
+        subject: Subjects,
+        fields: Fields,
+    ) -> Self {
+        let sockets = Sockets::new(&fields.family, &fields.ty);
+        Self { name, effect, subject, fields, verbs, sockets }
+    }
+
+    /// Its verbs and fields as a line of the rule language, without name and subject.
+    pub fn line(&self) -> String {
+        line(self.effect, self.verbs(), |operand| self.fields.text(operand))
+    }
+
+    /// The verbs it is about.
+    pub fn verbs(&self) -> impl Iterator<Item = Verb> {
+        self.verbs.iter()
+    }
+
+    /// Whether it is about a verb.
+    pub(crate) fn has_verb(&self, verb: Verb) -> bool {
+        self.verbs.has(verb)
     }
 }
 
-/// A rule. Empty lists and `None` mean any, with the exceptions told at the fields.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of the rule language: sockbroker-policy(5)")]
-pub struct Rule {
-    pub name: Arc<str>,
-    pub effect: Effect,
-    pub subject: Subjects,
-    pub(crate) verbs: VerbSet,
-    pub(crate) sockets: Sockets,
-    pub family: Vec<Family>,
-    pub kind: Vec<SocketType>,
-    pub protocol: Vec<Protocol>,
-    pub local: Vec<Network>,
-    pub local_ports: Vec<Ports>,
-    pub remote: Vec<Network>,
-    pub remote_ports: Vec<Ports>,
-    pub interface: Vec<Pattern>,
-    pub path: Vec<PathPrefix>,
-    /// An `allow` with an empty list grants every class but `unknown`.
-    pub option: Vec<OptionClass>,
-    /// An `allow` with an empty list grants none.
-    pub netlink: Vec<MessageClass>,
-    /// The most bytes of each packet that may be captured.
-    pub snaplen: Option<u64>,
-    /// Without it: [`Handover::Ordinary`] in an `allow`, everything in a `deny`.
-    pub handover: Option<Handover>,
-    /// Whether descriptors are passed although a `deny` does not hold for them any more; without it they are
-    /// not.
-    pub unchecked: Option<bool>,
-    /// Whose view of the file system a path as text means, where a rule grants such paths.
-    pub paths: Option<Paths>,
-    /// How old a look-up may be that a destination must come from; `None` needs none.
-    pub lookup: Option<Duration>,
-}
-
-/// Families and types as bits, since every request about a socket is compared with them.
+/// The families and types of a rule as bits, since every request about a socket is compared with them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sockets {
-    families: u64,
-    kinds: u64,
-    any: bool,
+    families: Numbers,
+    types: Numbers,
 }
 
 impl Sockets {
-    /// Those of two lists, of which an empty one means any.
-    pub(crate) fn new(families: &[Family], kinds: &[SocketType]) -> Self {
-        let set = |bits: &mut dyn Iterator<Item = u64>, empty: bool| {
-            if empty { u64::MAX } else { bits.fold(0, |set, bit| set | bit) }
-        };
+    fn new(families: &[Family], types: &[SocketType]) -> Self {
         Self {
-            families: set(&mut families.iter().map(|family| bit(family.0)), families.is_empty()),
-            kinds: set(&mut kinds.iter().map(|kind| bit(kind.0)), kinds.is_empty()),
-            any: families.is_empty() && kinds.is_empty(),
+            families: Numbers::new(families.iter().map(|family| family.0)),
+            types: Numbers::new(types.iter().map(|ty| ty.0)),
         }
     }
 
+    /// Whether the rule may be about a socket, by its family.
     #[inline]
-    pub(crate) fn admit(self, socket: Option<SocketSpec>) -> bool {
-        self.any
-            || socket.is_some_and(|socket| {
-                let all = u64::MAX;
-                (self.families == all || self.families & bit(socket.domain) != 0)
-                    && (self.kinds == all || self.kinds & bit(socket.ty) != 0)
-            })
+    pub(crate) fn admit_family(self, socket: Option<SocketSpec>) -> bool {
+        self.families.admit(socket.map(|socket| socket.domain))
+    }
+
+    /// Whether the rule may be about a socket, by its type.
+    #[inline]
+    pub(crate) fn admit_type(self, socket: Option<SocketSpec>) -> bool {
+        self.types.admit(socket.map(|socket| socket.ty))
+    }
+}
+
+/// Some small numbers, or any.
+#[derive(Debug, Clone, Copy)]
+struct Numbers {
+    any: bool,
+    bits: u64,
+}
+
+impl Numbers {
+    /// Those of a list, of which an empty one means any.
+    fn new(numbers: impl ExactSizeIterator<Item = i32>) -> Self {
+        Self { any: numbers.len() == 0, bits: numbers.fold(0, |bits, number| bits | bit(number)) }
+    }
+
+    #[inline]
+    fn admit(self, number: Option<i32>) -> bool {
+        self.any || number.is_some_and(|number| self.bits & bit(number) != 0)
     }
 }
 
@@ -109,16 +113,4 @@ where
     V: Copy,
 {
     list.is_empty() || operand.is_some_and(|operand| list.iter().any(|item| holds(item, operand)))
-}
-
-impl Rule {
-    /// The verbs it is about.
-    pub fn verbs(&self) -> impl Iterator<Item = Verb> {
-        self.verbs.iter()
-    }
-
-    /// Whether it is about a verb.
-    pub(crate) fn has_verb(&self, verb: Verb) -> bool {
-        self.verbs.has(verb)
-    }
 }

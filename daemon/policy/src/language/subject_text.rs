@@ -19,7 +19,7 @@ pub trait Directory {
 /// Whom a rule is about, as it is written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SubjectText {
+pub(crate) struct SubjectText {
     pub everyone: Option<Spanned<bool>>,
     #[serde(deserialize_with = "list::users")]
     pub users: Vec<Spanned<String>>,

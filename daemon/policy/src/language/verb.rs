@@ -42,6 +42,34 @@ impl Verb {
         self as usize
     }
 
+    /// Whether its requests are about a socket.
+    pub(crate) fn concerns_socket(self) -> bool {
+        match self {
+            Self::Create
+            | Self::Adopt
+            | Self::Bind
+            | Self::Listen
+            | Self::Accept
+            | Self::Connect
+            | Self::Send
+            | Self::Receive
+            | Self::Option
+            | Self::Ioctl
+            | Self::Capture
+            | Self::Inject
+            | Self::Spoof
+            | Self::Transparent
+            | Self::Inspect
+            | Self::Handover => true,
+            Self::Session
+            | Self::Resolve
+            | Self::Interfaces
+            | Self::Hostname
+            | Self::SetHostname
+            | Self::Admin => false,
+        }
+    }
+
     /// The verb of a word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|verb| verb.word() == word)
@@ -55,6 +83,25 @@ impl<'de> Deserialize<'de> for Verb {
             let known: Vec<_> = Self::ALL.iter().map(|verb| verb.word()).collect();
             D::Error::custom(format!("unknown verb `{word}`; the verbs are: {}", known.join(", ")))
         })
+    }
+}
+
+/// What a rule does with the requests that it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Grants them.
+    Allow,
+    /// Refuses them, even if another rule grants them.
+    Deny,
+}
+
+impl Effect {
+    /// The word of the rule language.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
     }
 }
 

@@ -19,7 +19,7 @@ macro_rules! words {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// The word of the rule language.
-            pub fn word(self) -> &'static str {
+            pub const fn word(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)*
                 }
