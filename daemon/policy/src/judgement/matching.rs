@@ -14,8 +14,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 impl Rule {
     /// Whether it decides this question, for a subject it is about.
     pub fn matches(&self, question: &Question<'_>) -> bool {
-        self.has_verb(question.verb)
-            && Operand::ALL.iter().all(|operand| self.admits(*operand, question))
+        self.has_verb(question.verb) && Operand::all(|operand| self.admits(operand, question))
     }
 
     /// The first field that keeps it from deciding this question, for a rule about its verb; `None` if it
@@ -33,6 +32,8 @@ impl Rule {
     }
 
     /// Whether one field lets the rule decide a question.
+    #[expect(clippy::inline_always, reason = "hot: each call is compiled for its own field")]
+    #[inline(always)]
     fn admits(&self, operand: Operand, question: &Question<'_>) -> bool {
         let (fields, deny) = (&self.fields, self.effect == Effect::Deny);
         let (local, remote) = (question.local, question.remote);

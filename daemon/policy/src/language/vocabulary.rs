@@ -18,6 +18,13 @@ macro_rules! words {
             /// Every one, in the order of the reference page.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// Whether something holds for every one. Unlike a loop over `ALL`, each call is compiled for
+            /// its own value.
+            #[inline]
+            pub fn all(mut holds: impl FnMut(Self) -> bool) -> bool {
+                $(holds(Self::$name))&&*
+            }
+
             /// The word of the rule language.
             pub const fn word(self) -> &'static str {
                 match self {
