@@ -70,6 +70,23 @@ fn policy_manual_page_lists_exactly_the_words_of_the_language() {
 }
 
 #[test]
+fn policy_manual_page_has_the_meaning_of_every_word() {
+    let page = page().replace('\n', " ");
+    let classes = OptionClass::ALL.iter().filter(|class| class.verb() == Verb::Option);
+    let meanings = Verb::ALL.iter().map(|verb| verb.meaning());
+    let meanings = meanings.chain(classes.map(|class| class.meaning()));
+    for meaning in meanings.chain(MessageClass::ALL.iter().map(|class| class.meaning())) {
+        // What is between backticks is bold.
+        let mut parts = meaning.split('`');
+        let mut text = parts.next().unwrap().to_owned();
+        while let (Some(code), Some(plain)) = (parts.next(), parts.next()) {
+            text.extend(["\\fB", code, "\\fR", plain]);
+        }
+        assert!(page.contains(&text), "{text}");
+    }
+}
+
+#[test]
 fn policy_manual_page_shows_verbs_and_rules_of_each_operand() {
     let page = page();
     let section = page.split("\n.Sh OPERANDS\n").nth(1).unwrap().split("\n.Sh ").next().unwrap();

@@ -5,10 +5,10 @@
 //! | a policy file becomes rules | [`file::read`], [`check::check`] |
 //! | the rules about a caller are selected once | [`Policy::select`] gives [`rights::Rights`] |
 //! | a call becomes a request with its operands | [`action`] |
-//! | a request becomes a permit or a denial | [`rights::Rights::ask`] gives [`Permit`] or [`Denial`] |
+//! | a request becomes a permit or a denial | [`rights::Rights::authorize`] gives [`Permit`] or [`Denial`] |
 //!
 //! The folder `language` has the files and rules, `judgement` the requests; `judgement` refers to
-//! `language`, never the reverse. [`rights::Rights::ask`] is the only maker of a [`Permit`], and every
+//! `language`, never the reverse. [`rights::Rights::authorize`] is the only maker of a [`Permit`], and every
 //! operation takes one by value. The permit holds the request that was judged, so that an operation acts
 //! on nothing else.
 //!

@@ -142,7 +142,7 @@ fn blind(rules: &[(Rule, String)]) -> Vec<Warning> {
              (Linux 6.5 does): {effect}",
             rule.name
         );
-        Warning { place: place.clone(), message }
+        Warning { position: place.clone(), message }
     };
     rules.iter().filter(|(rule, _)| about(rule)).map(warning).collect()
 }
@@ -152,10 +152,10 @@ pub fn missing_rules(loaded: &Loaded) -> Vec<Warning> {
     if loaded.files.is_empty() {
         let folder = Path::new(DEFAULT).with_extension("d");
         let message = format!("there is no such file, and none in {}", folder.display());
-        return vec![Warning { place: DEFAULT.to_owned(), message }];
+        return vec![Warning { position: DEFAULT.to_owned(), message }];
     }
     let warning = |file: &String| Warning {
-        place: format!("{file}:1:1"),
+        position: format!("{file}:1:1"),
         message: "the file has no rules".to_owned(),
     };
     loaded.empty.iter().map(warning).collect()
@@ -169,7 +169,7 @@ pub fn strangers(loaded: &Loaded) -> Vec<Warning> {
     for (rule, place) in &loaded.rules {
         let mut warn = |what: &str, name: &str| {
             let message = format!("rule `{}`: there is no {what} `{name}` now", rule.name);
-            warnings.push(Warning { place: place.clone(), message });
+            warnings.push(Warning { position: place.clone(), message });
         };
         for name in rule.fields.interface.iter().filter_map(Pattern::name) {
             if interfaces.iter().all(|(_, known)| known != name) {

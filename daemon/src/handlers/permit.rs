@@ -31,7 +31,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 impl Call {
     /// Authorizes a request that concerns no socket of the session.
     pub(super) fn permit<R: Request>(&self, request: R) -> OpResult<Permit<R>> {
-        let permit = self.rights().ask(request).map_err(|denial| self.refused(denial))?;
+        let permit = self.rights().authorize(request).map_err(|denial| self.refused(denial))?;
         self.allowed(&permit);
         Ok(permit)
     }

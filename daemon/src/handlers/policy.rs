@@ -28,7 +28,7 @@ impl PolicyServer for Handlers {
             mismatch: mismatch.map(|operand| operand.word().to_owned()),
         });
         let considered = considered.collect();
-        Ok(match rights.ask(described) {
+        Ok(match rights.authorize(described) {
             Ok(permit) => Verdict {
                 allowed: true,
                 rule: permit.rule().to_string(),

@@ -271,7 +271,7 @@ fn is_granted(rights: &Rights, resource: &Resource) -> bool {
         Resource::Socket(entry) => {
             let socket = entry.actual();
             let adopt = Question::about(Verb::Adopt, socket);
-            rights.ask(Create { socket }).is_ok() || rights.decide(&adopt).is_ok()
+            rights.authorize(Create { socket }).is_ok() || rights.decide(&adopt).is_ok()
         }
         Resource::Stream(stream) => stream.is_granted(rights),
     }

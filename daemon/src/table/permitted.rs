@@ -129,7 +129,7 @@ impl<R: Request> Permitted<R> {
         rights: &Rights,
         request: impl FnOnce(SocketSpec) -> R,
     ) -> Result<Self, Box<Denial>> {
-        let permit = rights.ask(request(entry.actual()))?;
+        let permit = rights.authorize(request(entry.actual()))?;
         Ok(Self { socket: Socket(entry.clone()), permit })
     }
 }

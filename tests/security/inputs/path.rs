@@ -152,7 +152,7 @@ rows! { RULES;
         }
         answers
     };
-    control_socket: "the broker's own control socket, for root as well", "built-in: the broker's own control socket is no destination", |arena| {
+    control_socket: "the broker's own control socket, for root as well", "built-in: the broker's control socket is not a destination", |arena| {
         let control: PathBuf = arena.broker.socket().to_owned();
         symlink(&control, control.with_extension("link")).unwrap();
         let stream = arena.socket(json!(["AF_UNIX"]));

@@ -93,7 +93,7 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     let owner = accounts::user("sockbroker").unwrap_or(0);
     let rights = loaded.into_policy(owner).select(&subject, Vec::new());
     let reasons = reasons(&rights, &action, &positions);
-    let verdict = rights.ask(action);
+    let verdict = rights.authorize(action);
     let exit = if verdict.is_ok() { Exit::Done } else { Exit::Failed };
     let mut screen = Screen::new();
     if global.json {

@@ -1,6 +1,6 @@
-//! The closed list of what can be asked of the policy, with the operands it may judge by.
+//! The closed list of requests to the policy, with the operands that rules judge.
 //!
-//! Each request is a type of its own, so that the permit for one cannot be spent on another, and so
+//! Each request is a type of its own, so that the permit for one cannot be used for another, and so
 //! that an operation runs with the very operands that were judged.
 
 use std::os::fd::OwnedFd;
@@ -14,12 +14,12 @@ use crate::judgement::socket_spec::JudgedSocket as _;
 use crate::judgement::target::SocketName;
 use crate::language::verb::Verb;
 
-/// Something the policy can be asked.
+/// A request that the policy can authorize.
 pub trait Request {
     /// What a rule must grant.
     fn question(&self) -> Question<'_>;
 
-    /// What must be granted beside it.
+    /// What must be granted in addition.
     fn further(&self, _ask: &mut dyn FnMut(Question<'_>)) {}
 }
 
@@ -64,13 +64,13 @@ socket_requests! {
 host_requests! {
     /// `session.open` and `session.clone`.
     OpenSession => Session;
-    /// `getaddrinfo` and its kin, and the databases.
+    /// `getaddrinfo` and related calls, and the databases.
     Resolve => Resolve;
-    /// `if_nameindex` and its kin, and interface queries by `ioctl`.
+    /// `if_nameindex` and related calls, and interface queries by `ioctl`.
     Interfaces => Interfaces;
     /// `gethostname`.
     Hostname => Hostname;
-    /// `admin.*`: look at the sessions and handles of everybody, load the policy anew.
+    /// `admin.*`: list the sessions and handles of all users, reload the policy.
     Administer => Admin;
 }
 
@@ -98,7 +98,7 @@ impl Request for Create {
 pub struct Handover {
     /// The socket.
     pub socket: SocketSpec,
-    /// The rule that refuses what the holder could then do without the broker.
+    /// The rule that denies what the holder could then do without the broker.
     pub escapes: Option<Arc<str>>,
 }
 
@@ -214,7 +214,7 @@ pub struct SetOption {
     pub value: OptionValue,
     /// The multicast group that the value names.
     pub group: Option<SocketName>,
-    /// The interfaces that the value may mean.
+    /// The interfaces that the value can name.
     pub interfaces: Vec<String>,
     /// The source that the value chooses for what is sent later.
     pub source: Option<SocketName>,

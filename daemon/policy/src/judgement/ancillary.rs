@@ -11,7 +11,7 @@ const UDP: i32 = libc::IPPROTO_UDP;
 
 /// The class of an item of ancillary data that is sent.
 pub fn class_of_ancillary(level: i32, kind: i32, data: &[u8]) -> OptionClass {
-    if level == libc::IPPROTO_SCTP && leads_by_address(kind, data) {
+    if level == libc::IPPROTO_SCTP && is_sent_by_address(kind, data) {
         return OptionClass::Ordinary;
     }
     let rows = ANCILLARY.iter().filter(|row| row.level == level);
@@ -21,11 +21,11 @@ pub fn class_of_ancillary(level: i32, kind: i32, data: &[u8]) -> OptionClass {
         .unwrap_or(OptionClass::Unknown)
 }
 
-/// Whether `SCTP_SNDRCV` or `SCTP_SNDINFO` leaves it to the address where a message goes: it names no association,
-/// and does not ask for all of them (`sctp_msghdr_parse`).
-fn leads_by_address(kind: i32, data: &[u8]) -> bool {
+/// Whether `SCTP_SNDRCV` or `SCTP_SNDINFO` leaves the destination to the address: it names no association, and
+/// does not select all of them (`sctp_msghdr_parse`).
+fn is_sent_by_address(kind: i32, data: &[u8]) -> bool {
     const TO_ALL: u16 = 1 << 6; // SCTP_SENDALL
-    // struct sctp_sndrcvinfo, struct sctp_sndinfo: where flags and association stand.
+    // struct sctp_sndrcvinfo, struct sctp_sndinfo: the offsets of flags and association.
     let (flags, association) = match kind {
         1 => (4, 28),
         2 => (2, 12),
@@ -37,11 +37,11 @@ fn leads_by_address(kind: i32, data: &[u8]) -> bool {
 }
 
 /// Items that the kernel takes from a sender (`__sock_cmsg_send`, `ip_cmsg_send`,
-/// `ip6_datagram_send_ctl`, `udp_cmsg_send`, `sctp_msghdr_parse`, `tls_process_cmsg`). What stands in no
-/// row is unknown.
+/// `ip6_datagram_send_ctl`, `udp_cmsg_send`, `sctp_msghdr_parse`, `tls_process_cmsg`). An item in no row
+/// is unknown.
 #[rustfmt::skip]
 const ANCILLARY: &[Row] = &[
-    // Rights and credentials have checks of their own.
+    // Rights and credentials have separate checks.
     row(SOL_SOCKET, OptionClass::Ordinary, &[
         libc::SCM_RIGHTS, libc::SCM_CREDENTIALS, libc::SO_TIMESTAMPING, 65, 81, // SO_TIMESTAMPING_NEW, SCM_TS_OPT_ID
     ]),

@@ -1,22 +1,22 @@
-//! What was refused, as the middle of a sentence: "uid 1000 may not connect to 192.0.2.1:443".
+//! Denials: the request that was refused, in words ("uid 1000 may not connect to 192.0.2.1:443"), and why.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::judgement::question::{Endpoint, Question};
-use crate::judgement::rule_name::{NO_RULE, RuleName};
+use crate::judgement::rule_name::{NO_RULE, RESTRICTED, RuleName};
 use crate::judgement::socket_spec::JudgedSocket as _;
 use crate::language::value::{Family, SocketType, protocol_name};
 use crate::language::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// A refusal, with what would have to be granted.
+/// A refusal, with the grant that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("uid {uid} may not {what}: {}{}", why(rule, grant), spell_hint(*hint))]
+#[error("uid {uid} may not {what}: {}{}", why(rule, grant), hint_text(*hint))]
 pub struct Denial {
-    /// What was asked.
+    /// The verb that was refused.
     pub verb: Verb,
-    /// The same in words, with what it was to act on.
+    /// The verb in words, with its object.
     pub what: String,
     /// The subject's user id.
     pub uid: u32,
@@ -24,18 +24,18 @@ pub struct Denial {
     pub errno: i32,
     /// The rule that decided, or [`NO_RULE`].
     pub rule: RuleName,
-    /// The grant it lacks, as fields of a rule.
+    /// The missing grant, as fields of a rule.
     pub grant: String,
-    /// What would do instead.
+    /// What the caller can do instead.
     pub hint: Option<&'static str>,
 }
 
-fn spell_hint(hint: Option<&str>) -> String {
+fn hint_text(hint: Option<&str>) -> String {
     hint.map(|hint| format!("; {hint}")).unwrap_or_default()
 }
 
 impl Question<'_> {
-    /// The verb in words, with what it is to act on.
+    /// The verb in words, with its object.
     pub fn what(&self) -> String {
         what(self)
     }
@@ -76,7 +76,7 @@ fn errno(verb: Verb) -> i32 {
     }
 }
 
-/// The verb as a person says it, and what it was to act on.
+/// The verb in words, with its object.
 fn what(question: &Question<'_>) -> String {
     let (local, remote) = (question.local.and_then(address), question.remote.and_then(address));
     // A socket is in the sentence where no address is.
@@ -182,16 +182,17 @@ fn address(endpoint: Endpoint<'_>) -> Option<String> {
         Endpoint::Ip(IpAddr::V6(ip), Some(port)) => Some(format!("[{ip}]:{port}")),
         Endpoint::Path(path) => Some(path.escape_ascii().to_string()),
         Endpoint::File(facts) => facts.names.first().map(|name| name.escape_ascii().to_string()),
-        Endpoint::Unknown => Some("an end that nobody can name".to_owned()),
+        Endpoint::Unknown => Some("an unknown address".to_owned()),
         Endpoint::Abstract(name) => Some(format!("@{}", name.escape_ascii())),
         Endpoint::Other => None,
     }
 }
 
-/// Who decided, and what is missing where a rule could grant it.
+/// The rule that decided, or the missing grant where no rule did.
 fn why(rule: &RuleName, grant: &str) -> String {
     match rule {
         RuleName::Written(name) => format!("rule \"{}\" denies it", name.escape_debug()),
+        RuleName::BuiltIn(RESTRICTED) => "session.restrict gave this right up".to_owned(),
         RuleName::BuiltIn(NO_RULE) => format!("no rule allows it; missing grant: {grant}"),
         RuleName::BuiltIn(name) => (*name).to_owned(),
     }
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn each_verb_is_in_its_sentence_by_its_word() {
+    fn the_sentence_of_each_verb_has_its_word() {
         for verb in Verb::ALL {
             let sentence = what(&Question::new(*verb)).replace("the hostname", "hostname");
             assert!(sentence.contains(verb.word()), "{sentence}");

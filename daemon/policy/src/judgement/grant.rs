@@ -52,7 +52,7 @@ impl Question<'_> {
     }
 }
 
-/// The protocol where it is worth a field: 0 is the family's own, except that netlink's has a name.
+/// The protocol, unless it is 0 for the family's default; netlink's 0 has a name.
 fn protocol(socket: SocketSpec) -> Option<String> {
     let SocketSpec { domain, protocol, .. } = socket;
     (protocol != 0 || domain == libc::AF_NETLINK).then(|| protocol_name(Some(domain), protocol))

@@ -1,5 +1,5 @@
-//! What the bytes of options and ancillary data name: groups, sources, interfaces. The layouts are the
-//! kernel's; what is too short names nothing, and the kernel refuses it.
+//! Groups, sources and interfaces that the bytes of options and ancillary data name. The layouts are the
+//! kernel's; bytes that are too short name nothing, and the kernel refuses them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -113,7 +113,7 @@ pub fn source(level: i32, name: i32, value: &[u8]) -> Option<Address> {
 }
 
 /// The hosts that a source route names: `IP_OPTIONS` with `LSRR` or `SSRR` (RFC 791), `IPV6_RTHDR` of type
-/// 0, 2 or 4. They stand in options and in ancillary data alike.
+/// 0, 2 or 4. Options and ancillary data have the same layout.
 pub fn hops(level: i32, name: i32, value: &[u8]) -> Vec<Address> {
     match (level, name) {
         (libc::IPPROTO_IP, libc::IP_OPTIONS | libc::IP_RETOPTS) => route_of_options(value),

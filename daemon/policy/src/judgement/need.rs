@@ -9,8 +9,8 @@ use crate::language::rule::{Effect, Rule};
 use Need::Administration;
 
 impl Policy {
-    /// Whether a rule that grants something would be of no use without this. A policy without rules
-    /// grants everything to root and the broker's own user, and so needs everything.
+    /// Whether a rule that grants would have no effect without this privilege. A policy without rules grants
+    /// everything to root and the broker's own user, and so needs every privilege.
     pub fn needs(&self, need: Need) -> bool {
         let granting = self.rules().iter().filter(|rule| rule.effect == Effect::Allow);
         self.rules().is_empty() || granting.into_iter().any(|rule| rule.needs(need))
@@ -38,17 +38,17 @@ impl Row {
             }
             Families::Named(named) => family.into_iter().any(|own| own == named),
         };
-        // A class that is not known is granted by name alone.
+        // The unknown class is granted only by name.
         let class = self.class.is_none_or(|class| {
             rule.fields.option.contains(&class)
                 || rule.fields.option.is_empty() && class != OptionClass::Unknown
         });
-        let kinds = rule.fields.ty.iter().map(|kind| kind.0);
+        let types = rule.fields.ty.iter().map(|kind| kind.0);
         let protocols = rule.fields.protocol.iter().map(|protocol| protocol.0);
         rule.has_verb(self.verb)
             && families
             && class
-            && meets(self.kinds, kinds)
+            && meets(self.types, types)
             && meets(self.protocols, protocols)
             && self.addresses.are_granted_by(rule)
     }
@@ -168,7 +168,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_verb_on_a_socket_needs_what_the_kernel_asks_for_and_no_more() {
+    fn a_verb_on_a_socket_needs_what_the_kernel_requires_and_no_more() {
         for (rule, needed) in SOCKETS {
             let mut words = rule.split(' ');
             let mut lines = vec![format!("allow = [\"{}\"]", words.next().unwrap())];
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_of_options_needs_what_the_kernel_asks_for_and_no_more() {
+    fn a_class_of_options_needs_what_the_kernel_requires_and_no_more() {
         let tcp = "family = [\"AF_INET\"]\n";
         let netlink =
             |protocol: &str| format!("family = [\"AF_NETLINK\"]\nprotocol = [\"{protocol}\"]\n");
@@ -213,7 +213,7 @@ mod tests {
             (&netlink("NETLINK_FIB_LOOKUP"), "netlink", &[Administration, Broadcast]),
             (&netlink("NETLINK_AUDIT"), "netlink", &[Broadcast, Audit]),
         ] {
-            // bind() to a group of netlink asks for the class as well.
+            // bind() to a group of netlink needs the class as well.
             let rule = format!(
                 "{socket}allow = [\"option\", \"bind\"]\noption = [\"{class}\"]\nlocal_ports = [\"1024-65535\"]"
             );
@@ -242,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn no_row_of_the_table_stands_twice() {
-        for (place, row) in TABLE.iter().enumerate() {
+    fn no_row_of_the_table_is_repeated() {
+        for (index, row) in TABLE.iter().enumerate() {
             let text = format!("{row:?}");
-            assert!(TABLE[..place].iter().all(|other| format!("{other:?}") != text), "{text}");
+            assert!(TABLE[..index].iter().all(|other| format!("{other:?}") != text), "{text}");
         }
     }
 }

@@ -14,8 +14,8 @@ const GENERIC_READS: [u8; 2] = [3, 10];
 const DIAG_READS: [u16; 3] = [18, 19, 20];
 const DIAG_DESTROY: u16 = 21;
 
-/// The classes of the messages in a buffer that goes to the kernel, each once. What cannot be read as
-/// messages is unknown: the kernel might read it otherwise.
+/// The classes of the messages in a buffer that goes to the kernel, each once. Data that cannot be
+/// read as messages is unknown: the kernel might read it differently.
 pub fn classes_of(protocol: i32, data: &[u8]) -> Vec<MessageClass> {
     let mut classes = Vec::new();
     let mut rest = data;
@@ -63,7 +63,7 @@ fn class_of(protocol: i32, kind: u16, body: &[u8]) -> MessageClass {
     }
 }
 
-/// Types of `linux/rtnetlink.h` stand in groups of four: new, delete, get, set.
+/// Types of `linux/rtnetlink.h` come in groups of four: new, delete, get, set.
 fn route_class(kind: u16) -> MessageClass {
     const GET: u16 = 2;
     if kind % 4 == GET {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_a_buffer_are_all_looked_at() {
+    fn every_message_of_a_buffer_is_classified() {
         let (get, delete) =
             (message(libc::RTM_GETLINK, &[0; 17]), message(libc::RTM_DELROUTE, &[]));
         assert_eq!(classes(libc::NETLINK_ROUTE, std::slice::from_ref(&get)), [MessageClass::Get]);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_unknown() {
+    fn data_that_is_not_a_message_is_unknown() {
         let get = message(libc::RTM_GETLINK, &[0; 16]);
         for broken in [&[][..], &[1], &get[..15], &get[..20]] {
             assert_eq!(classes_of(libc::NETLINK_ROUTE, broken), [MessageClass::Unknown]);

@@ -1,9 +1,9 @@
-//! Operands that are found out only where a rule looks at them: finding one out is a system call.
+//! Operands that cost a system call: the broker finds them out only where a rule looks at them.
 
 use crate::language::operand::Operand;
 use crate::language::rule::Rule;
 
-/// Which operands some rule about a verb looks at: what need not be found out is not.
+/// The operands that the rules about a verb look at. The broker does not find out the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of five")]
 pub struct Operands {

@@ -8,7 +8,7 @@ pub use crate::language::option_class::OptionClass;
 pub fn class_of(family: i32, level: i32, name: i32) -> OptionClass {
     match family {
         libc::AF_PACKET if level == libc::SOL_PACKET => return OptionClass::Packet,
-        // What a sniffer only notes: its packets come with their headers.
+        // Without effect there: received packets have their headers in any case.
         libc::AF_PACKET if (level, name) == (IP, libc::IP_HDRINCL) => return OptionClass::Ordinary,
         // Levels of Bluetooth have the numbers of IP protocols.
         libc::AF_BLUETOOTH if level != libc::SOL_SOCKET => return OptionClass::Ordinary,
@@ -46,7 +46,7 @@ const TCP: i32 = libc::IPPROTO_TCP;
 const UDP: i32 = libc::IPPROTO_UDP;
 
 /// Numbers from the kernel's `include/uapi`, up to Linux 6.18; those that the libc crate lacks are
-/// written out with their names. What stands in no row is unknown: `bindx` and `connectx` of SCTP, which
+/// written out with their names. An option in no row is unknown: `bindx` and `connectx` of SCTP, which
 /// would bind and connect past their verbs; `IPV6_2292PKTOPTIONS`, which sets source and interface within a
 /// list; `IPV6_ADDRFORM`, which makes an IPv6 socket one of another family.
 #[rustfmt::skip]
@@ -115,7 +115,7 @@ const ROWS: &[Row] = &[
     row(132, OptionClass::Ordinary, &[0, 1, 2, 3, 4, 8, 11, 13, 14]), // SCTP: timers, streams, SCTP_NODELAY, SCTP_STATUS
     row(269, OptionClass::Ordinary, &[2, 4, 5, 6, 7, 8, 9, 10, 11]), // DCCP: services and states
     row(libc::SOL_NETLINK, OptionClass::Ordinary, &[3, 9, 10, 11, 12]), // NETLINK_PKTINFO, acknowledgements
-    row(libc::SOL_NETLINK, OptionClass::Netlink, &[1, 2, 4, 5, 8]), // NETLINK_ADD_MEMBERSHIP and kin
+    row(libc::SOL_NETLINK, OptionClass::Netlink, &[1, 2, 4, 5, 8]), // NETLINK_ADD_MEMBERSHIP and related
     row(libc::AF_VSOCK, OptionClass::Ordinary, &[0, 1, 2, 3, 6, 7, 8]), // SO_VM_SOCKETS_*
     row(libc::SOL_ALG, OptionClass::Ordinary, &[1, 2, 3, 4, 5, 6]), // ALG_SET_*
     row(libc::SOL_CAN_RAW, OptionClass::Ordinary, &[1, 2, 3, 4, 5, 6, 7, 8]), // CAN_RAW_*
@@ -132,10 +132,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_stands_in_one_row() {
-        for (place, row) in ROWS.iter().enumerate() {
+    fn an_option_is_in_one_row() {
+        for (index, row) in ROWS.iter().enumerate() {
             for name in row.names {
-                let others = ROWS.iter().skip(place + 1).filter(|other| other.level == row.level);
+                let others = ROWS.iter().skip(index + 1).filter(|other| other.level == row.level);
                 let again = others.filter(|other| other.names.contains(name)).count();
                 let own = row.names.iter().filter(|other| *other == name).count();
                 assert_eq!((again, own), (0, 1), "level {}, name {name}", row.level);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_endangers_others_is_not_ordinary() {
+    fn options_that_endanger_others_are_not_ordinary() {
         for (level, name, class) in [
             (SOL_SOCKET, libc::SO_REUSEADDR, OptionClass::Ordinary),
             (SOL_SOCKET, libc::SO_MARK, OptionClass::Mark),

@@ -1,11 +1,11 @@
-//! What rules a rule out at a glance, without looking at the rule: most rules are not about a request.
+//! A quick test that excludes most rules: few are about any one request.
 
 use crate::judgement::question::Endpoint;
 use crate::language::rule::{Rule, Sockets};
 use crate::language::value::Network;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// The outer bounds of a rule: what is outside of them it does not match, what is inside it may.
+/// The outer bounds of a rule: it matches no request outside of them, and not every request inside.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outline {
     sockets: Sockets,
@@ -14,13 +14,13 @@ pub(super) struct Outline {
 }
 
 impl Outline {
-    /// Of a rule.
+    /// The bounds of a rule.
     pub(super) fn of(rule: &Rule) -> Self {
         let networks = rule.fields.remote.iter().map(|network| Prefix::of(*network));
         Self { sockets: rule.sockets, remote: networks.reduce(Prefix::around) }
     }
 
-    /// Whether the rule may match a request about a socket and a remote address.
+    /// Whether a request about a socket and a remote address is inside.
     #[inline]
     pub(super) fn admits(&self, socket: Option<SocketSpec>, remote: Remote) -> bool {
         self.remote.is_none_or(|prefix| match remote {
@@ -39,7 +39,7 @@ pub(super) enum Remote {
     None,
     /// Its bits, those of IPv4 as v4-mapped.
     Address(u128),
-    /// It may be any.
+    /// It is unknown.
     Any,
 }
 

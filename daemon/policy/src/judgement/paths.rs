@@ -1,4 +1,4 @@
-//! Paths of `AF_UNIX` sockets: by which names rules know them, and who may give them as text.
+//! Paths of `AF_UNIX` sockets: the paths that rules name, and who is allowed to pass a path as text.
 
 use crate::judgement::denial::Denial;
 use crate::judgement::question::{Endpoint, Question};
@@ -12,8 +12,8 @@ use crate::language::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Rights {
-    /// The paths of rules, by which a file may be named. Of all rules: what is found out when a socket is
-    /// bound or connected is judged when it listens and sends as well.
+    /// The paths that the rules name. Those of all verbs: what the broker finds out about a file when a
+    /// socket is bound or connected is judged again when it listens and sends.
     pub fn paths(&self) -> Vec<String> {
         let verbs = Verb::ALL.iter().filter_map(|verb| self.about(*verb));
         let rules = verbs.flat_map(ByVerb::rules).map(|rule| &**rule);
@@ -24,14 +24,14 @@ impl Rights {
         paths
     }
 
-    /// Whether the broker may look up a path that this subject gives as text: for the owner, and where a rule
-    /// about such sockets says `paths = "broker"`.
+    /// Whether the broker is allowed to look up a path that this subject passes as text: for the owner, and
+    /// where a rule about such sockets has `paths = "broker"`.
     pub fn lets_look_up(&self, verb: Verb, socket: SocketSpec) -> bool {
         let mut rules = self.about(verb).into_iter().flat_map(ByVerb::granting);
         self.is_owner() || rules.any(|rule| rule.grants_text(socket))
     }
 
-    /// The refusal of a path as text.
+    /// The denial of a path as text.
     pub fn refuse_text(&self, verb: Verb, socket: SocketSpec, facts: &FileFacts) -> Box<Denial> {
         let file = Some(Endpoint::File(facts));
         let question = Question::about(verb, socket);

@@ -1,4 +1,4 @@
-//! Permits: the only maker is [`Rights::ask`], and every operation takes one by value.
+//! Permits: the only maker is [`Rights::authorize`], and every operation takes one by value.
 
 use crate::judgement::action::Request;
 use crate::judgement::denial::Denial;
@@ -31,8 +31,8 @@ impl<R> Permit<R> {
 }
 
 impl Rights {
-    /// Judges a request, and everything it brings with it.
-    pub fn ask<R: Request>(&self, request: R) -> Result<Permit<R>, Box<Denial>> {
+    /// Judges a request and everything that it includes.
+    pub fn authorize<R: Request>(&self, request: R) -> Result<Permit<R>, Box<Denial>> {
         let rule = self.judge(&request.question())?;
         let mut refused = None;
         request.further(&mut |question| {

@@ -11,7 +11,7 @@ pub struct Policy {
     owner: u32,
     rules: Vec<Arc<Rule>>,
     revokes: bool,
-    /// Where it was read, to be told.
+    /// The files that it was read from, for reports.
     files: Vec<String>,
 }
 
@@ -21,8 +21,8 @@ impl Policy {
         Self::new(owner, Vec::new(), false)
     }
 
-    /// A policy of rules. `revokes` closes, when it is loaded in place of another, what it would not
-    /// have granted.
+    /// A policy of rules. With `revokes`, loading it in place of another policy closes the sockets that it
+    /// would not have granted.
     pub fn new(owner: u32, rules: Vec<Rule>, revokes: bool) -> Self {
         Self { owner, rules: rules.into_iter().map(Arc::new).collect(), revokes, files: Vec::new() }
     }
@@ -44,12 +44,12 @@ impl Policy {
         &self.files
     }
 
-    /// Whether loading it closes what it would not have granted.
+    /// Whether loading it closes sockets that it would not have granted.
     pub fn revokes(&self) -> bool {
         self.revokes
     }
 
-    /// Whether a user may do everything: root, and the broker's own.
+    /// Whether a user is allowed everything: root, and the broker's own user.
     pub fn is_owner(&self, uid: u32) -> bool {
         uid == 0 || uid == self.owner
     }

@@ -5,18 +5,18 @@
 use crate::language::option_class::OptionClass;
 use crate::language::verb::Verb;
 
-/// A privilege of the process that a rule can be of use with only.
+/// A privilege of the process without which some rules have no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
     /// Raw and packet sockets, headers of routing, the change of a device.
     Raw,
-    /// Marks, high priorities, foreign addresses: [`Need::Raw`] or [`Need::Administration`] will do.
+    /// Marks, high priorities, foreign addresses: [`Need::Raw`] or [`Need::Administration`] suffices.
     RawOrAdministration,
     /// Options and netlink messages that change the host.
     Administration,
     /// Netlink messages of all network namespaces.
     Broadcast,
-    /// Local ports below 1024, and what other families have in their place.
+    /// Local ports below 1024, and their equivalents in other families.
     LowPorts,
     /// Another user's identity for `AF_UNIX` addresses.
     Identity,
@@ -47,7 +47,7 @@ pub(super) enum Families {
     All,
     /// These; a rule that names no family is about them too.
     These(&'static [i32]),
-    /// This one, where a rule names it. A rule that names no family is seldom meant for it, and
+    /// This one, where a rule names it. A rule that names no family is seldom intended for it, and
     /// keeping the privilege for that would be more dangerous than its refusal.
     Named(i32),
 }
@@ -72,7 +72,7 @@ pub(super) struct Row {
     pub(super) class: Option<OptionClass>,
     pub(super) families: Families,
     /// Types; none for all.
-    pub(super) kinds: &'static [i32],
+    pub(super) types: &'static [i32],
     /// Protocols; none for all.
     pub(super) protocols: &'static [i32],
     pub(super) addresses: Addresses,
@@ -89,8 +89,8 @@ impl Row {
         self
     }
 
-    const fn kinds(mut self, kinds: &'static [i32]) -> Self {
-        self.kinds = kinds;
+    const fn types(mut self, types: &'static [i32]) -> Self {
+        self.types = types;
         self
     }
 
@@ -111,7 +111,7 @@ const fn on(need: Need, verb: Verb) -> Row {
         verb,
         class: None,
         families: Families::All,
-        kinds: &[],
+        types: &[],
         protocols: &[],
         addresses: Addresses::All,
     }
@@ -153,21 +153,21 @@ const CLOSED_NETLINK: &[i32] =
 #[rustfmt::skip]
 pub(super) const TABLE: &[Row] = &[
     // Sockets that only a privileged process can make.
-    on(Raw, Create).families(INTERNET).kinds(RAW), // inet_create(), inet6_create(); tried
+    on(Raw, Create).families(INTERNET).types(RAW), // inet_create(), inet6_create(); tried
     on(Raw, Create).families(&[libc::AF_PACKET]), // packet_create(); tried
     on(Raw, Create).families(&[libc::AF_XDP]), // xsk_create(); tried, no CAP_IPC_LOCK
-    on(Raw, Create).named(libc::AF_BLUETOOTH).kinds(RAW).protocols(L2CAP), // l2cap_sock_create(); tried
+    on(Raw, Create).named(libc::AF_BLUETOOTH).types(RAW).protocols(L2CAP), // l2cap_sock_create(); tried
     on(Raw, Create).named(libc::AF_LLC), // llc_ui_create(), whatever its type; tried
-    on(Raw, Create).named(libc::AF_IEEE802154).kinds(RAW), // ieee802154_create(); tried
-    on(Raw, Create).named(libc::AF_NFC).kinds(RAW), // rawsock_create(), llcp_sock_create(); tried
-    on(Raw, Create).named(libc::AF_APPLETALK).kinds(RAW), // atalk_create(); tried
+    on(Raw, Create).named(libc::AF_IEEE802154).types(RAW), // ieee802154_create(); tried
+    on(Raw, Create).named(libc::AF_NFC).types(RAW), // rawsock_create(), llcp_sock_create(); tried
+    on(Raw, Create).named(libc::AF_APPLETALK).types(RAW), // atalk_create(); tried
     on(Administration, Create).named(libc::AF_KEY), // pfkey_create(); tried
     on(System, Create).named(libc::AF_PHONET), // pn_socket_create(); tried
-    // The sniffer makes a packet socket where it is switched on.
+    // SIO_RCVALL makes a packet socket when it is switched on.
     on(Raw, Capture), // packet_create(); tried
 
     // Local addresses.
-    on(LowPorts, Bind).families(INTERNET).kinds(WITH_PORTS).protocols(PORT_PROTOCOLS)
+    on(LowPorts, Bind).families(INTERNET).types(WITH_PORTS).protocols(PORT_PROTOCOLS)
         .addresses(Addresses::LowPorts), // inet_bind_sk(): ip_unprivileged_port_start; tried
     on(LowPorts, Bind).named(libc::AF_VSOCK).addresses(Addresses::Others), // __vsock_bind_connectible(); tried
     on(LowPorts, Bind).named(libc::AF_BLUETOOTH).protocols(L2CAP)
@@ -182,7 +182,7 @@ pub(super) const TABLE: &[Row] = &[
     // Destinations.
     on(Administration, Connect).named(libc::AF_NETLINK).protocols(CLOSED_NETLINK)
         .addresses(Addresses::Others), // netlink_connect(): NL_CFG_F_NONROOT_SEND; tried
-    on(Raw, Send).named(libc::AF_BLUETOOTH).kinds(RAW).protocols(HCI), // hci_sock_sendmsg(): commands
+    on(Raw, Send).named(libc::AF_BLUETOOTH).types(RAW).protocols(HCI), // hci_sock_sendmsg(): commands
 
     // AF_UNIX addresses, as the caller.
     on(Identity, Bind).families(&[libc::AF_UNIX]), // unix_bind_bsd(): inode_permission(); tried
@@ -206,7 +206,7 @@ pub(super) const TABLE: &[Row] = &[
     option(Audit, OptionClass::Netlink).families(&[libc::AF_NETLINK])
         .protocols(&[libc::NETLINK_AUDIT]), // audit_multicast_bind(); tried
     option(Broadcast, OptionClass::Netlink).families(&[libc::AF_NETLINK]), // NETLINK_LISTEN_ALL_NSID; tried
-    option(Administration, OptionClass::Unknown), // what nobody knows may ask for it
+    option(Administration, OptionClass::Unknown), // an unknown option can require it
     on(RawOrAdministration, Transparent), // do_ip_setsockopt(): IP_TRANSPARENT; tried
 
     // The host.

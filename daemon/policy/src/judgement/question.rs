@@ -1,4 +1,4 @@
-//! What a request comes down to: a verb and the operands that rules judge it by.
+//! A question to the rules: a verb and the operands that rules judge.
 
 use crate::judgement::socket_spec::JudgedSocket as _;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,7 +16,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 /// that names it matches.
 #[derive(Debug, Clone)]
 pub struct Question<'a> {
-    /// What is asked for.
+    /// The verb.
     pub verb: Verb,
     /// The socket, as [`SocketSpec::judged`] gives it.
     pub socket: Option<SocketSpec>,
@@ -30,16 +30,16 @@ pub struct Question<'a> {
     pub option: Option<OptionClass>,
     /// The class of the netlink message.
     pub message: Option<MessageClass>,
-    /// Bytes of each packet that are asked for, where a capture is to tell.
+    /// For a capture: the bytes of each packet that the call requests.
     pub length: Option<u64>,
-    /// How long ago this session looked the remote address up; `None` if it did not.
+    /// The time since this session looked the remote address up; `None` if it did not.
     pub looked_up: Option<Duration>,
     /// For a descriptor that is passed: the `deny` that would not hold any more.
     pub escapes: Option<&'a str>,
 }
 
 impl<'a> Question<'a> {
-    /// A question about a verb alone.
+    /// A question about a verb without operands.
     pub fn new(verb: Verb) -> Self {
         Self {
             verb,
@@ -93,7 +93,7 @@ impl<'a> Question<'a> {
         self.remote.or(self.local)
     }
 
-    /// Whether it names a file by text, which the broker resolved in place of the caller.
+    /// Whether it names a file by a path as text, which the broker resolved in place of the caller.
     pub fn names_text(&self) -> bool {
         let ends = [self.local, self.remote].into_iter().flatten();
         ends.into_iter().any(|end| matches!(end, Endpoint::File(facts) if facts.as_text))
@@ -126,7 +126,7 @@ pub enum Endpoint<'a> {
     Abstract(&'a [u8]),
     /// Another family, which no field of a rule names.
     Other,
-    /// One that nobody can say.
+    /// One that the broker does not know.
     Unknown,
 }
 
@@ -149,7 +149,7 @@ impl<'a> Endpoint<'a> {
     /// The endpoint of an address on a kind of socket. Raw and ICMP sockets ignore the port.
     pub fn of(address: &'a Address, socket: Option<SocketSpec>) -> Self {
         let port = |port| has_ports(socket).then_some(port);
-        #[expect(clippy::wildcard_enum_match_arm, reason = "rules name two kinds of address alone")]
+        #[expect(clippy::wildcard_enum_match_arm, reason = "rules name only two kinds of address")]
         match address {
             Address::Inet { host, port: number } => Self::Ip((*host).into(), port(*number)),
             Address::Inet6 { host, port: number, .. } => Self::Ip(normal(*host), port(*number)),

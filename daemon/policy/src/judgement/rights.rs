@@ -1,4 +1,4 @@
-//! What one subject may do: the rules about it, selected once, sorted by verb.
+//! What one subject is allowed to do: the rules about it, selected once, sorted by verb.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::language::verb::Verb;
 
 pub use crate::judgement::rule_name::RuleName;
 
-/// What a session has kept of its rights: a request must match one of these rules as well.
+/// The rights that a session has kept: a request must match one of these rules as well.
 #[derive(Debug)]
 pub struct Restriction {
-    /// Filters that stand for themselves.
+    /// Filters: what is kept, whichever rule grants it.
     pub filters: Vec<Rule>,
-    /// Names of rules that go on granting.
+    /// Names of rules that still grant.
     pub rules: Vec<Arc<str>>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct ByVerb {
     operands: Operands,
 }
 
-/// A rule with its outline beside it, so that those that are not meant are passed without a look.
+/// A rule with its outline, by which most rules are skipped without reading them.
 #[derive(Debug, Clone)]
 struct Candidate {
     outline: Outline,
@@ -72,7 +72,7 @@ fn matching<'a>(
     near.map(|near| &near.rule).filter(|rule| rule.matches(question))
 }
 
-/// What one subject may do.
+/// What one subject is allowed to do.
 #[derive(Debug)]
 pub struct Rights {
     uid: u32,
@@ -83,7 +83,7 @@ pub struct Rights {
 }
 
 impl Policy {
-    /// What a subject may do, less what its session has given up.
+    /// What a subject is allowed to do, without what its session has given up.
     pub fn select(&self, subject: &Subject, restrictions: Vec<Arc<Restriction>>) -> Rights {
         Rights::select(self, subject, restrictions)
     }
@@ -98,7 +98,7 @@ impl Rights {
         for rule in policy.rules().iter().filter(about) {
             holder |= rule.effect == Effect::Allow;
             for verb in rule.verbs() {
-                if let Some(entry) = by_verb.get_mut(verb.place()) {
+                if let Some(entry) = by_verb.get_mut(verb.index()) {
                     entry.operands.add(rule);
                     match rule.effect {
                         Effect::Deny => entry.deny.push(Candidate::new(rule)),
@@ -109,7 +109,7 @@ impl Rights {
         }
         for filter in restrictions.iter().flat_map(|restriction| &restriction.filters) {
             for verb in filter.verbs() {
-                if let Some(entry) = by_verb.get_mut(verb.place()) {
+                if let Some(entry) = by_verb.get_mut(verb.index()) {
                     entry.operands.add(filter);
                 }
             }
@@ -119,10 +119,10 @@ impl Rights {
     }
 
     pub(super) fn about(&self, verb: Verb) -> Option<&ByVerb> {
-        self.by_verb.get(verb.place())
+        self.by_verb.get(verb.index())
     }
 
-    /// Which operands the rules about a verb look at.
+    /// The operands that the rules about a verb look at.
     pub fn looks_at(&self, verb: Verb) -> Operands {
         self.about(verb).map(|rules| rules.operands).unwrap_or_default()
     }
@@ -152,7 +152,7 @@ impl Rights {
         }
     }
 
-    /// Why nothing grants: a rule would pass the descriptor, were it not for a `deny` that it escapes.
+    /// Why no rule grants: a `deny` that the descriptor escapes, if a rule would pass it otherwise.
     fn escaped(&self, rules: &ByVerb, question: &Question<'_>) -> RuleName {
         let bound = Question { escapes: None, ..question.clone() };
         match question.escapes {
@@ -166,7 +166,7 @@ impl Rights {
     fn granting(&self, rules: &ByVerb, question: &Question<'_>) -> Option<RuleName> {
         let mut matching = matching(&rules.allow, question);
         if let Some(first) = matching.next() {
-            // A restriction may keep another one that grants the same.
+            // A restriction can keep another rule that grants the same.
             let kept = |rule: &&Arc<Rule>| self.keeps_rule(&rule.name);
             let rule = if kept(&first) { first } else { matching.find(kept).unwrap_or(first) };
             return Some(RuleName::Written(rule.name.clone()));
@@ -181,7 +181,7 @@ impl Rights {
         self.restrictions.iter().all(|restriction| restriction.rules.contains(name))
     }
 
-    /// Whether the session has kept this right. What one's own sockets are is never given up.
+    /// Whether the session has kept this right. A session never gives up inspecting its own sockets.
     fn has_kept(&self, question: &Question<'_>, rule: &RuleName) -> bool {
         let keeps = |restriction: &Arc<Restriction>| {
             let named = match rule {
@@ -193,7 +193,7 @@ impl Rights {
         question.verb == Verb::Inspect || self.restrictions.iter().all(keeps)
     }
 
-    /// What the session has given up, as rules of its own.
+    /// The filters of the session's restrictions.
     pub(super) fn filters(&self) -> impl Iterator<Item = &Rule> {
         self.restrictions.iter().flat_map(|restriction| &restriction.filters)
     }
@@ -210,18 +210,18 @@ impl Rights {
         }
     }
 
-    /// What would do instead.
+    /// What the caller can do instead.
     fn hint(&self, question: &Question<'_>) -> Option<&'static str> {
         if question.names_text() {
             return Some(
-                "a path as text is not looked up: pass a descriptor of the file in its place, \
-                 opened with O_PATH (for bind of the folder, with the name)",
+                "the broker does not look up a path as text: pass a descriptor of the file \
+                 instead, opened with O_PATH (for bind, of the folder, with the name)",
             );
         }
         if question.escapes.is_some() {
             return Some(
-                "that rule does not hold for the holder of a descriptor; unchecked = true in a rule \
-                 that allows handover passes it all the same",
+                "that rule cannot bind the holder of a descriptor; unchecked = true in a rule that \
+                 allows handover passes it anyway",
             );
         }
         let mut socket = question.socket?;
@@ -254,12 +254,12 @@ impl Rights {
         found.into_iter().map(|rule| &**rule).collect()
     }
 
-    /// Whether root's rule is about this subject.
+    /// Whether the built-in rule about root and the broker's own user is about this subject.
     pub fn is_owner(&self) -> bool {
         self.owner
     }
 
-    /// How often the session has given rights up.
+    /// The number of restrictions of the session.
     pub fn restrictions(&self) -> usize {
         self.restrictions.len()
     }

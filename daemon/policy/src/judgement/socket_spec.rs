@@ -9,7 +9,7 @@ pub const SOCK_PACKET: i32 = 10;
 
 /// What the policy derives from a [`SocketSpec`].
 pub trait JudgedSocket: Copy {
-    /// As rules judge it: the family that the kernel makes of it, and the protocol that 0 stands for.
+    /// As rules judge it: the family that the kernel makes of it, and the protocol that 0 selects.
     #[must_use]
     fn judged(self) -> Self;
 
@@ -19,7 +19,7 @@ pub trait JudgedSocket: Copy {
     /// Whether the holder of its descriptor can do what only its creation was checked for.
     fn is_unrevocable(self) -> bool;
 
-    /// Whether data goes to the peer, also where a call names another address.
+    /// Whether data goes to the peer even if a call names another address.
     fn has_connections(self) -> bool;
 
     /// Whether it is a packet socket.
@@ -37,7 +37,7 @@ impl JudgedSocket for SocketSpec {
             (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, 0) => {
                 Self { protocol: libc::IPPROTO_UDP, ..self }
             }
-            // The kernel takes it so (unix_create).
+            // The kernel does the same (unix_create).
             (libc::AF_UNIX, libc::SOCK_RAW, _) => Self { ty: libc::SOCK_DGRAM, ..self },
             _ => self,
         }

@@ -1,4 +1,4 @@
-//! Who asks: what the kernel told of the process at the other end.
+//! The subject: the process at the other end of a connection, as the kernel reports it.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::language::subjects::Subjects;
 
 /// The caller, fixed when its connection was accepted.
 ///
-/// All of it is of the process that connected, at that moment. What is unknown is `None`: no rule that
-/// grants matches where it asks for it, and every rule that refuses does.
+/// All of it is of the process that connected, at that moment. What is unknown is `None`: a rule
+/// that grants and looks at it does not match, and a rule that denies and looks at it does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// The user id.
@@ -28,7 +28,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A subject of which no more is known than its ids.
+    /// A subject with known ids and nothing else.
     pub fn new(uid: u32, gid: u32) -> Self {
         Self { uid, gid, groups: Arc::default(), pid: None, cgroup: None, unit: None }
     }
@@ -56,8 +56,8 @@ impl Subject {
 }
 
 impl Subjects {
-    /// Whether a subject is meant by a rule of this effect. One whose control group the kernel does not
-    /// tell may be in any: it is meant by every rule that refuses, and by none that grants.
+    /// Whether a rule of this effect is about a subject. If the kernel does not report the control group, the
+    /// subject can be in any: every rule that denies is about it, and none that grants.
     pub fn contains(&self, subject: &Subject, effect: Effect) -> bool {
         let placed = match subject.cgroup.as_deref() {
             Some(cgroup) => {
@@ -75,15 +75,15 @@ impl Subjects {
 }
 
 /// A path from the root of what the broker sees. One that leads out of it (`/../..`), or a group that
-/// was removed, tells nothing that a rule could rely on.
+/// was removed, is nothing that a rule can rely on.
 fn is_whole(path: &str) -> bool {
     path.starts_with('/')
         && !path.split('/').any(|part| part == "..")
         && !path.ends_with(" (deleted)")
 }
 
-/// The unit of a control group: the first part of its path that is no slice, as `sd_pid_get_unit(3)`
-/// finds it. What stands below was named by whom the unit belongs to, and counts for nothing.
+/// The unit of a control group: the first part of its path that is not a slice, as `sd_pid_get_unit(3)`
+/// finds it. The unit itself names the parts below, so that they prove nothing.
 fn unit_of(cgroup: &str) -> Option<&str> {
     const KINDS: [&str; 5] = ["service", "scope", "socket", "mount", "swap"];
     let is_slice = |part: &str| part.rsplit_once('.').is_some_and(|(_, kind)| kind == "slice");
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_is_the_first_part_that_is_no_slice() {
+    fn the_unit_is_the_first_part_that_is_not_a_slice() {
         for (cgroup, expected) in [
             ("/system.slice/prober.service", Some("prober.service")),
             ("/system.slice/system-prober.slice/prober@1.service/worker", Some("prober@1.service")),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_group_counts_like_a_supplementary_one() {
+    fn the_primary_group_counts_like_a_supplementary_one() {
         let subject = Subject::new(1, 7).in_groups(vec![8, 9]);
         assert!(subject.is_in_group(7) && subject.is_in_group(9) && !subject.is_in_group(1));
     }

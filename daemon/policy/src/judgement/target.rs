@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
 
-/// The address that a call hands to the kernel.
+/// The address that a call passes to the kernel.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// An address that means the same to everybody.
+    /// An address that means the same to every process.
     Address(Address),
     /// A file of an `AF_UNIX` socket.
     File(FileTarget),
@@ -34,12 +34,12 @@ pub struct FileTarget {
 pub struct FileFacts {
     /// Its absolute names: the canonical one first, then those by which rules name the same file.
     pub names: Vec<Vec<u8>>,
-    /// Paths of rules that it may lie below, which the broker's view of the file system cannot exclude.
+    /// Paths of rules that it could lie below, which the broker's view of the file system cannot exclude.
     pub possible: Vec<String>,
     /// Whether the broker finds this very file by the canonical name. Where it does not, the caller sees
     /// another file system, and no `allow` with `path` matches.
     pub visible: bool,
-    /// Whether the call gave a path as text, which the broker resolved.
+    /// Whether the call passed a path as text, which the broker resolved.
     pub as_text: bool,
     /// Whether it is a control socket of this broker.
     pub is_control: bool,
@@ -52,7 +52,7 @@ pub enum SocketName {
     Address(Address),
     /// A file that a call of this broker bound or connected to.
     File(Arc<FileFacts>),
-    /// There is one, and nobody can say which: a `deny` that looks at it matches.
+    /// There is one, and it is unknown: a `deny` that looks at it matches.
     Unknown,
 }
 

@@ -55,11 +55,14 @@ fn bind(address: Address) -> Bind {
 }
 
 #[test]
-fn root_and_the_owner_may_and_others_may_not() {
+fn without_rules_only_root_and_the_owner_are_allowed() {
     for uid in [0, 970] {
-        assert!(rights(uid, "").ask(Resolve).is_ok() && rights(uid, "").ask(Hostname).is_ok());
+        assert!(
+            rights(uid, "").authorize(Resolve).is_ok()
+                && rights(uid, "").authorize(Hostname).is_ok()
+        );
     }
-    let denial = rights(1000, "").ask(Resolve).unwrap_err();
+    let denial = rights(1000, "").authorize(Resolve).unwrap_err();
     assert_eq!((denial.verb, denial.uid, denial.rule.as_str()), (Verb::Resolve, 1000, NO_RULE));
     let expected =
         "uid 1000 may not resolve a name: no rule allows it; missing grant: allow = [\"resolve\"]";
@@ -67,7 +70,7 @@ fn root_and_the_owner_may_and_others_may_not() {
 }
 
 #[test]
-fn a_rule_grants_what_it_says_and_nothing_else() {
+fn a_rule_grants_its_requests_and_no_others() {
     let rules = r#"
         [[rule]]
         name = "tcp"
@@ -77,20 +80,20 @@ fn a_rule_grants_what_it_says_and_nothing_else() {
         protocol = ["IPPROTO_TCP"]
     "#;
     let rights = rights(1000, rules);
-    assert_eq!(rights.ask(Create { socket: TCP }).unwrap().rule().as_str(), "tcp");
+    assert_eq!(rights.authorize(Create { socket: TCP }).unwrap().rule().as_str(), "tcp");
     let udp = SocketSpec { ty: libc::SOCK_DGRAM, ..TCP };
-    let denial = rights.ask(Create { socket: udp }).unwrap_err();
+    let denial = rights.authorize(Create { socket: udp }).unwrap_err();
     assert_eq!(
         denial.grant,
         r#"allow = ["create"] family = ["AF_INET"] type = ["SOCK_DGRAM"] protocol = ["IPPROTO_UDP"]"#
     );
-    assert!(rights.ask(connect(inet([127, 0, 0, 1], 80))).is_err());
-    // Whoever holds a grant may look at its own sockets.
-    assert!(rights.ask(Inspect { socket: TCP }).is_ok());
+    assert!(rights.authorize(connect(inet([127, 0, 0, 1], 80))).is_err());
+    // A subject with any grant is allowed to inspect its own sockets.
+    assert!(rights.authorize(Inspect { socket: TCP }).is_ok());
 }
 
 #[test]
-fn a_deny_goes_before_every_allow_and_before_root() {
+fn a_deny_overrides_every_allow_and_root() {
     let rules = r#"
         [[rule]]
         name = "all"
@@ -102,9 +105,9 @@ fn a_deny_goes_before_every_allow_and_before_root() {
         deny = ["resolve"]
     "#;
     for uid in [0, 1000] {
-        let denial = rights(uid, rules).ask(Resolve).unwrap_err();
+        let denial = rights(uid, rules).authorize(Resolve).unwrap_err();
         assert_eq!(denial.rule.as_str(), "none");
-        assert!(rights(uid, rules).ask(Hostname).is_ok());
+        assert!(rights(uid, rules).authorize(Hostname).is_ok());
     }
 }
 
@@ -126,16 +129,16 @@ fn remote_judges_the_normalised_address_and_never_matches_without_one() {
         ([11, 1, 2, 3], 80, false),
     ] {
         let address = inet(host, port);
-        assert_eq!(rights.ask(connect(address)).is_ok(), allowed, "{host:?}:{port}");
+        assert_eq!(rights.authorize(connect(address)).is_ok(), allowed, "{host:?}:{port}");
         let host = Ipv4Addr::from(host).to_ipv6_mapped();
         let mapped = Address::Inet6 { host, port, flowinfo: 0, scope_id: 0 };
-        assert_eq!(rights.ask(connect(mapped)).is_ok(), allowed, "{host}:{port}");
+        assert_eq!(rights.authorize(connect(mapped)).is_ok(), allowed, "{host}:{port}");
     }
-    assert!(rights.ask(Send::new(TCP, None)).is_err());
+    assert!(rights.authorize(Send::new(TCP, None)).is_err());
     let peer = vec![SocketName::Address(inet([10, 0, 0, 1], 80))];
     let peer = Send { remotes: peer, ..Send::new(TCP, None) };
-    assert!(rights.ask(peer).is_ok());
-    assert!(rights.ask(connect(Address::UnixPath(b"/x".to_vec()))).is_err());
+    assert!(rights.authorize(peer).is_ok());
+    assert!(rights.authorize(connect(Address::UnixPath(b"/x".to_vec()))).is_err());
 }
 
 #[test]
@@ -152,11 +155,11 @@ fn ports_of_bind_are_judged_and_a_wildcard_escapes_no_deny() {
         deny = ["bind"]
         local = ["192.0.2.1"]
     "#;
-    assert!(rights(1000, rules).ask(bind(inet([0, 0, 0, 0], 80))).is_ok());
-    let denial = rights(1000, rules).ask(bind(inet([0, 0, 0, 0], 81))).unwrap_err();
+    assert!(rights(1000, rules).authorize(bind(inet([0, 0, 0, 0], 80))).is_ok());
+    let denial = rights(1000, rules).authorize(bind(inet([0, 0, 0, 0], 81))).unwrap_err();
     assert_eq!(denial.errno, libc::EACCES);
     assert!(denial.grant.contains("local_ports = [\"81\"]"), "{}", denial.grant);
-    let denial = rights(1001, rules).ask(bind(inet([0, 0, 0, 0], 80))).unwrap_err();
+    let denial = rights(1001, rules).authorize(bind(inet([0, 0, 0, 0], 80))).unwrap_err();
     assert_eq!(denial.rule.as_str(), "not here");
 }
 
@@ -164,8 +167,8 @@ fn ports_of_bind_are_judged_and_a_wildcard_escapes_no_deny() {
 fn fast_open_connects() {
     let rules = "[[rule]]\nname = \"send\"\nsubject = { everyone = true }\nallow = [\"send\"]";
     let to = || Send::new(TCP, Some(Target::Address(inet([10, 0, 0, 1], 80))));
-    assert!(rights(1000, rules).ask(to()).is_ok());
-    let denial = rights(1000, rules).ask(Send { connects: true, ..to() }).unwrap_err();
+    assert!(rights(1000, rules).authorize(to()).is_ok());
+    let denial = rights(1000, rules).authorize(Send { connects: true, ..to() }).unwrap_err();
     assert_eq!(denial.verb, Verb::Connect);
 }
 
@@ -184,10 +187,10 @@ fn classes_of_options_are_granted_by_name() {
     "#;
     let write = |uid, level, name| {
         let option = SetOption::new(TCP, level, name, OptionValue::Int(1));
-        rights(uid, rules).ask(option).map(drop).map_err(|denial| denial.verb)
+        rights(uid, rules).authorize(option).map(drop).map_err(|denial| denial.verb)
     };
     let mark = GetOption { socket: TCP, level: libc::SOL_SOCKET, name: libc::SO_MARK, length: 0 };
-    assert!(rights(1000, rules).ask(mark).is_ok());
+    assert!(rights(1000, rules).authorize(mark).is_ok());
     assert_eq!(write(1000, libc::SOL_SOCKET, libc::SO_REUSEADDR), Ok(()));
     assert_eq!(write(1000, libc::SOL_SOCKET, libc::SO_MARK), Err(Verb::Option));
     assert_eq!(write(1001, libc::SOL_SOCKET, libc::SO_MARK), Ok(()));
@@ -195,11 +198,11 @@ fn classes_of_options_are_granted_by_name() {
     assert_eq!(write(1001, libc::IPPROTO_IP, libc::IP_HDRINCL), Err(Verb::Spoof));
     assert_eq!(write(1001, libc::IPPROTO_IP, libc::IP_TRANSPARENT), Err(Verb::Transparent));
     // The class says how much of `option` is meant: it does not keep the rule from `create`.
-    assert!(rights(1000, rules).ask(Create { socket: TCP }).is_ok());
+    assert!(rights(1000, rules).authorize(Create { socket: TCP }).is_ok());
 }
 
 #[test]
-fn strong_descriptors_are_handed_over_only_by_name() {
+fn unrevocable_descriptors_are_passed_only_by_name() {
     let rules = r#"
         [[rule]]
         name = "weak"
@@ -213,16 +216,16 @@ fn strong_descriptors_are_handed_over_only_by_name() {
     "#;
     let raw = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
     let packet = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_DGRAM, protocol: 0 };
-    assert!(rights(1000, rules).ask(Handover { socket: TCP, escapes: None }).is_ok());
+    assert!(rights(1000, rules).authorize(Handover { socket: TCP, escapes: None }).is_ok());
     for socket in [raw, packet] {
-        let denial = rights(1000, rules).ask(Handover { socket, escapes: None }).unwrap_err();
+        let denial = rights(1000, rules).authorize(Handover { socket, escapes: None }).unwrap_err();
         assert!(denial.grant.ends_with("handover = \"unrevocable\""), "{}", denial.grant);
-        assert!(rights(1001, rules).ask(Handover { socket, escapes: None }).is_ok());
+        assert!(rights(1001, rules).authorize(Handover { socket, escapes: None }).is_ok());
     }
 }
 
 #[test]
-fn a_grant_of_ping_sockets_points_to_them() {
+fn a_denial_hints_at_a_grant_of_ping_sockets() {
     let rules = r#"
         [[rule]]
         name = "ping"
@@ -232,21 +235,21 @@ fn a_grant_of_ping_sockets_points_to_them() {
         protocol = ["IPPROTO_ICMP"]
     "#;
     let raw = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
-    let denial = rights(1000, rules).ask(Create { socket: raw }).unwrap_err();
+    let denial = rights(1000, rules).authorize(Create { socket: raw }).unwrap_err();
     assert!(denial.to_string().contains("use SOCK_DGRAM"), "{denial}");
     assert_eq!(denial.errno, libc::EPERM);
-    assert!(rights(1000, rules).ask(Create { socket: TCP }).unwrap_err().hint.is_none());
+    assert!(rights(1000, rules).authorize(Create { socket: TCP }).unwrap_err().hint.is_none());
 }
 
 #[test]
 fn a_packet_socket_under_another_family_is_known_as_one() {
     let rules = "[[rule]]\nname = \"inet\"\nsubject = { everyone = true }\nallow = [\"create\"]\nfamily = [\"AF_INET\"]";
     let disguised = SocketSpec { domain: libc::AF_INET, ty: 10, protocol: 0x0300 };
-    assert!(rights(1000, rules).ask(Create { socket: disguised }).is_err());
+    assert!(rights(1000, rules).authorize(Create { socket: disguised }).is_err());
 }
 
 #[test]
-fn mistakes_are_told_with_their_place() {
+fn mistakes_are_reported_with_line_and_column() {
     for (text, line, column, part) in [
         ("version = 2", 1, 11, "version 2 is not known"),
         ("version = 1\nrules = []", 2, 1, "expected one of"),
@@ -267,7 +270,7 @@ fn mistakes_are_told_with_their_place() {
             "10.0.0.0/8",
         ),
         ("version = 1\n[[rule]]\nname = \"a\"", 2, 1, "either `allow` or `deny`"),
-        ("version = 1\n[[rule]]\nallow = [\"bind\"]", 2, 1, "a rule has a `name`"),
+        ("version = 1\n[[rule]]\nallow = [\"bind\"]", 2, 1, "a rule needs a `name`"),
         (
             "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\noption = [\"mark\"]",
             2,
@@ -284,7 +287,7 @@ fn mistakes_are_told_with_their_place() {
 }
 
 #[test]
-fn unknown_users_and_groups_are_told_and_are_nobody() {
+fn unknown_users_and_groups_are_warnings_and_match_nobody() {
     let text = "version = 1\n[[rule]]\nname = \"a\"\nsubject = { users = [\"bob\"] }\nallow = [\"resolve\"]";
     let content = read("policy.toml", text, &Nobody).unwrap();
     assert!(
@@ -293,12 +296,12 @@ fn unknown_users_and_groups_are_told_and_are_nobody() {
             .contains("policy.toml:4:22: rule `a`: there is no user `bob`")
     );
     let text = text.strip_prefix("version = 1\n").unwrap();
-    assert!(rights(1000, text).ask(Resolve).is_err());
-    assert!(rights(1000, &text.replace("bob", "alice")).ask(Resolve).is_ok());
+    assert!(rights(1000, text).authorize(Resolve).is_err());
+    assert!(rights(1000, &text.replace("bob", "alice")).authorize(Resolve).is_ok());
 }
 
 #[test]
-fn whoever_is_in_an_unknown_unit_is_refused_and_granted_nothing_by_rules_about_units() {
+fn a_subject_in_an_unknown_unit_is_refused_and_granted_nothing_by_rules_about_units() {
     const ALLOW: &str = "[[rule]]\nname = \"a\"\nallow = [\"hostname\"]\n";
     let named = |field: &str| format!("{ALLOW}subject = {{ {field} }}\n");
     let refused = |field: &str| {
@@ -313,7 +316,7 @@ fn whoever_is_in_an_unknown_unit_is_refused_and_granted_nothing_by_rules_about_u
     for field in ["units = [\"crawler.service\"]", "cgroups = [\"/system.slice/crawler.service\"]"]
     {
         let granted =
-            |subject: &Subject, rules: &str| rights_of(subject, rules).ask(Hostname).is_ok();
+            |subject: &Subject, rules: &str| rights_of(subject, rules).authorize(Hostname).is_ok();
         for (subject, by_grant, despite_denial) in [
             (&own, true, false),
             (&other, false, true),
@@ -327,5 +330,5 @@ fn whoever_is_in_an_unknown_unit_is_refused_and_granted_nothing_by_rules_about_u
     }
     // Other fields of the rule still have to hold.
     let of_another = refused("units = [\"crawler.service\"], uids = [7]");
-    assert!(rights_of(&unknown, &of_another).ask(Hostname).is_ok());
+    assert!(rights_of(&unknown, &of_another).authorize(Hostname).is_ok());
 }

@@ -62,7 +62,7 @@ pub struct Listen {
     pub socket: SocketSpec,
     /// The backlog.
     pub backlog: i32,
-    /// The name it is bound to, where a rule asks for it.
+    /// The name it is bound to, where a rule looks at it.
     pub local: Option<SocketName>,
 }
 
@@ -77,7 +77,7 @@ impl Request for Listen {
 pub struct Accept {
     /// The socket that listens.
     pub socket: SocketSpec,
-    /// The name it is bound to, where a rule asks for it.
+    /// The name it is bound to, where a rule looks at it.
     pub local: Option<SocketName>,
 }
 
@@ -94,11 +94,11 @@ pub struct Connect {
     pub socket: SocketSpec,
     /// The address, after resolution: never one in whose place the kernel would put another.
     pub target: Target,
-    /// The name it is bound to, where a rule asks for it.
+    /// The name it is bound to, where a rule looks at it.
     pub local: Option<SocketName>,
-    /// The interfaces that the address and the socket name, where a rule asks for them.
+    /// The interfaces that the address and the socket name, where a rule looks at them.
     pub interfaces: Vec<String>,
-    /// How long ago this session looked the address up.
+    /// The time since this session looked the address up.
     pub looked_up: Option<Duration>,
 }
 
@@ -112,7 +112,7 @@ impl Connect {
 
 impl Request for Connect {
     fn question(&self) -> Question<'_> {
-        // Giving up a connection reaches nobody.
+        // Dissolving a connection has no destination.
         if self.target.address() == Some(&Address::Unspecified) {
             return Question::about(Verb::Inspect, self.socket);
         }
@@ -180,11 +180,11 @@ pub struct Send {
     pub contents: MessageContents,
     /// Further ends that it may reach, where a rule asks for them: the peer, the header's destination.
     pub remotes: Vec<SocketName>,
-    /// The sources it may have, where a rule asks for them: of the socket, the message, its header.
+    /// The sources it can have, where a rule looks at them: of the socket, the message, its header.
     pub locals: Vec<SocketName>,
-    /// The interfaces that the message or the socket names, where a rule asks for them.
+    /// The interfaces that the message or the socket names, where a rule looks at them.
     pub interfaces: Vec<String>,
-    /// How long ago this session looked the destination up.
+    /// The time since this session looked the destination up.
     pub looked_up: Option<Duration>,
     /// Whether the data begins with a header that the kernel would otherwise make.
     pub own_headers: bool,
@@ -196,7 +196,7 @@ pub struct Send {
     pub messages: Vec<MessageClass>,
 }
 
-/// One of the combinations of ends and interface that a message may have.
+/// One of the combinations of ends and interface that a message can have.
 #[derive(Debug, Clone, Copy, Default)]
 struct Way<'a> {
     target: Option<&'a Target>,
@@ -246,7 +246,7 @@ impl Send {
         let question = Question::about(verb, self.socket).from(way.local).on(way.interface);
         match way.target {
             Some(target) => Question { looked_up: self.looked_up, ..question.towards(target) },
-            // Without a destination it goes where `connect` was judged to lead.
+            // Without a destination it goes to the peer, which was judged when it was connected.
             None => Question { looked_up: Some(Duration::ZERO), ..question.to(way.remote) },
         }
     }
@@ -277,9 +277,9 @@ impl Request for Send {
     fn further(&self, ask: &mut dyn FnMut(Question<'_>)) {
         let first = iter::once(self.messages.first().copied());
         let others = self.messages.iter().skip(1).map(|class| Some(*class));
-        for (place, message) in first.chain(others).enumerate() {
+        for (index, message) in first.chain(others).enumerate() {
             // The very first is the question itself.
-            for way in self.ways().skip(usize::from(place == 0)) {
+            for way in self.ways().skip(usize::from(index == 0)) {
                 ask(Question { message, ..self.about(self.verb(), way) });
             }
         }
@@ -301,9 +301,9 @@ impl Request for Send {
 pub struct Receive {
     /// The socket.
     pub socket: SocketSpec,
-    /// The ends it may be connected to, where a rule asks for them.
+    /// The ends it can be connected to, where a rule looks at them.
     pub peers: Vec<SocketName>,
-    /// For a packet socket: the interface it is bound to, where a rule asks for it.
+    /// For a packet socket: the interface it is bound to, where a rule looks at it.
     pub interface: Option<String>,
     /// The most bytes of each message.
     pub length: usize,

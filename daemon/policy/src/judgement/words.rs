@@ -18,7 +18,7 @@ use crate::language::value::number;
 use crate::language::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// An action that was described. What is not said of the socket is what `socket.socket()` makes.
+/// An action in words. The socket is that of `socket.socket()` where the words do not name another.
 #[derive(Debug, Clone)]
 pub struct Described {
     verb: Verb,
@@ -67,7 +67,7 @@ impl FromStr for Described {
 }
 
 impl Described {
-    /// With what follows from other rules: whether a descriptor that is passed escapes a `deny`.
+    /// Adds what depends on the rules: whether a descriptor that is passed escapes a `deny`.
     #[must_use]
     pub fn under(mut self, rights: &Rights) -> Self {
         let socket = self.socket.filter(|_| self.verb == Verb::Handover);
@@ -78,16 +78,16 @@ impl Described {
     fn constant(&mut self, word: &str) -> Result<(), String> {
         let verb = self.verb.word();
         let Some(socket) = &mut self.socket else {
-            return Err(format!("`{verb}` concerns no socket, so `{word}` says nothing"));
+            return Err(format!("`{verb}` does not concern a socket, so `{word}` has no meaning"));
         };
         let protocols = ["IPPROTO_", "NETLINK_", "CAN_", "BTPROTO_"];
-        let (place, prefixes): (&mut i32, &[&str]) = match word {
+        let (number_of, prefixes): (&mut i32, &[&str]) = match word {
             _ if word.starts_with("AF_") => (&mut socket.domain, &["AF_"]),
             _ if word.starts_with("SOCK_") => (&mut socket.ty, &["SOCK_"]),
             _ => (&mut socket.protocol, &protocols),
         };
-        *place = number(word, prefixes)
-            .ok_or_else(|| format!("`{word}` is no constant of a family, type or protocol"))?;
+        *number_of = number(word, prefixes)
+            .ok_or_else(|| format!("`{word}` is not a constant of a family, type or protocol"))?;
         Ok(())
     }
 
@@ -172,7 +172,7 @@ fn reader(operand: Operand) -> Option<Reader> {
         Operand::Netlink => Some(Described::netlink),
         Operand::Snaplen => Some(Described::snaplen),
         Operand::Lookup => Some(Described::lookup),
-        // Constants stand alone, and ports are part of the address. The others are about rules.
+        // Constants have no name, and ports are part of the address. The others are only about rules.
         Operand::Family
         | Operand::Type
         | Operand::Protocol
@@ -194,7 +194,7 @@ fn address(text: &str) -> Result<Address, String> {
     let alone = || text.parse::<IpAddr>().map(|host| SocketAddr::new(host, 0));
     let both = text.parse::<SocketAddr>().or_else(|_| alone());
     match both
-        .map_err(|_error| format!("`{text}` is no address: write 192.0.2.1:80 or [::1]:80"))?
+        .map_err(|_error| format!("`{text}` is not an address: write 192.0.2.1:80 or [::1]:80"))?
     {
         SocketAddr::V4(found) => Ok(Address::Inet { host: *found.ip(), port: found.port() }),
         SocketAddr::V6(found) => {
@@ -246,18 +246,18 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_refused() {
+    fn an_action_without_meaning_is_refused() {
         for (text, part) in [
             ("", "begins with a verb"),
             ("creat", "the verbs are: create"),
-            ("create AF_NOTHING", "no constant"),
-            ("connect remote=here", "no address"),
+            ("create AF_NOTHING", "not a constant"),
+            ("connect remote=here", "not an address"),
             ("connect remot=::1", "unknown operand"),
             ("connect lookup=yes", "write lookup=required"),
             ("connect path=", "has no value"),
             ("connect local_ports=80", "the operands are: local, remote, interface, path"),
             ("option option=all", "not a class of options"),
-            ("resolve AF_INET", "concerns no socket"),
+            ("resolve AF_INET", "does not concern a socket"),
         ] {
             let error = text.parse::<Described>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -1,4 +1,5 @@
-//! Rules that cannot do what they seem to: never reached, or naming what their verbs do not have.
+//! Warnings about rules that cannot do what they seem to do: rules that are never reached, and fields that
+//! the verbs of a rule do not have.
 
 use crate::language::contradiction::contradictions;
 use crate::language::escape::escapes;
@@ -10,18 +11,18 @@ use crate::language::rule::{Effect, Rule};
 use crate::language::subjects::Subjects;
 use crate::language::verb::Verb;
 
-/// What is odd about rules, each with the place it stands at.
+/// Warnings about rules. Each rule comes with its position.
 pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    for (place, (rule, origin)) in rules.iter().enumerate() {
+    for (index, (rule, origin)) in rules.iter().enumerate() {
         let mut warn = |message: String| {
             let message = format!("rule `{}`: {message}", rule.name);
-            warnings.push(Warning { place: origin.clone(), message });
+            warnings.push(Warning { position: origin.clone(), message });
         };
         for (verb, field) in impossible(rule) {
             let (verb, field) = (verb.word(), field.word());
             warn(format!(
-                "it never decides `{verb}`, which has no `{field}`: use a rule of its own"
+                "it never decides `{verb}`, which has no `{field}`: put `{verb}` into another rule"
             ));
         }
         for why in contradictions(rule) {
@@ -29,9 +30,9 @@ pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
         }
         if let Some((allow, where_from)) = rules.iter().find(|(other, _)| escapes(rule, other)) {
             warn(format!(
-                "it does not hold for the holder of a descriptor, so `{}` at {where_from} does not pass \
-                 those that it could be about: say there `unchecked = false`, or `unchecked = true` to \
-                 pass them all the same",
+                "it cannot bind the holder of a descriptor, so `{}` at {where_from} passes no descriptor \
+                 that it could be about: write `unchecked = false` there to keep it so, or \
+                 `unchecked = true` to pass them anyway",
                 allow.name
             ));
         }
@@ -41,11 +42,11 @@ pub fn check(rules: &[(Rule, String)]) -> Vec<Warning> {
         if let Some((deny, where_from)) = denied {
             warn(format!("it is never reached: `{}` at {where_from} denies all of it", deny.name));
         }
-        let mut earlier = rules.iter().take(place);
+        let mut earlier = rules.iter().take(index);
         if let Some((same, where_from)) =
             earlier.find(|(other, _)| other.effect == rule.effect && covers(other, rule))
         {
-            warn(format!("it adds nothing: `{}` at {where_from} says all of it", same.name));
+            warn(format!("it adds nothing: `{}` at {where_from} covers all of it", same.name));
         }
     }
     warnings
@@ -59,15 +60,15 @@ fn impossible(rule: &Rule) -> impl Iterator<Item = (Verb, Operand)> {
     })
 }
 
-/// Whether a rule matches whatever another matches. It may say no where yes would be right, never the
-/// reverse.
+/// Whether a rule matches every request that another matches. Can be false where it does, and is never
+/// true where it does not.
 fn covers(rule: &Rule, other: &Rule) -> bool {
     other.verbs().all(|verb| rule.verbs().any(|own| own == verb))
         && covers_subjects(&rule.subject, &other.subject)
         && Operand::ALL.iter().all(|operand| covers_field(*operand, rule, other))
 }
 
-/// Whether a rule matches whatever another matches, as far as one field is concerned.
+/// Whether a rule matches every request that another matches, as far as one field is concerned.
 fn covers_field(operand: Operand, rule: &Rule, other: &Rule) -> bool {
     let (own, theirs) = (&rule.fields, &other.fields);
     let deny = rule.effect == Effect::Deny;
@@ -103,7 +104,7 @@ fn covers_field(operand: Operand, rule: &Rule, other: &Rule) -> bool {
     }
 }
 
-/// Whether a rule that denies takes every hand-over that another is about.
+/// Whether a rule that denies matches every passed descriptor that another is about.
 fn covers_handover(deny: &Rule, other: &Rule) -> bool {
     match (deny.fields.handover, other.effect) {
         (None, _) => true,
@@ -111,13 +112,13 @@ fn covers_handover(deny: &Rule, other: &Rule) -> bool {
         (Some(Handover::Ordinary), Effect::Allow) => {
             other.fields.handover != Some(Handover::Unrevocable)
         }
-        // Who may be given these may be given the others too.
+        // A rule that passes these passes the others too.
         (Some(Handover::Unrevocable), Effect::Allow) => false,
     }
 }
 
 fn covers_subjects(own: &Subjects, other: &Subjects) -> bool {
-    // Nothing is known of the ids whose names this host does not have.
+    // The ids of names that this host does not have are unknown.
     let ids = |own: &Option<Vec<u32>>, known: &Option<Vec<u32>>| match (own, known) {
         (None, _) => true,
         (Some(_), None) => false,
@@ -129,7 +130,7 @@ fn covers_subjects(own: &Subjects, other: &Subjects) -> bool {
         && every(&own.cgroups, &other.cgroups, PathPrefix::covers)
 }
 
-/// Whether a list of operands admits whatever another admits.
+/// Whether a list of values admits every value that another admits.
 fn every<T>(own: &[T], other: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
     own.is_empty()
         || !other.is_empty() && other.iter().all(|other| own.iter().any(|own| covers(own, other)))
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_deny_takes_whole_is_never_reached() {
+    fn an_allow_that_a_deny_covers_is_never_reached() {
         let found = warnings(
             r#"
             [[rule]]
@@ -209,11 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn operands_that_a_verb_never_has_are_told() {
+    fn operands_that_a_verb_never_has_are_warnings() {
         let found = warnings(
             "[[rule]]\nname = \"a\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\"]\nremote = [\"any\"]",
         );
-        let why = "it never decides `create`, which has no `remote`: use a rule of its own";
+        let why =
+            "it never decides `create`, which has no `remote`: put `create` into another rule";
         assert_eq!(found, [format!("p:2:1: rule `a`: {why}")]);
     }
 
@@ -229,7 +231,7 @@ mod tests {
         ),
         (
             "allow = [\"bind\"]\nfamily = [\"AF_UNIX\", \"AF_VSOCK\"]\nlocal = [\"any\"]",
-            "it never matches: no `family` of it has `local`",
+            "it never matches: no family in `family` has `local`",
         ),
         (
             "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\npath = [\"/a\"]",
@@ -237,27 +239,27 @@ mod tests {
         ),
         (
             "allow = [\"connect\"]\ntype = [\"SOCK_RAW\"]\nremote_ports = [\"1\"]",
-            "it never matches: raw and ICMP sockets have no ports, which `remote_ports` names",
+            "it never matches: raw and ICMP sockets have no ports, so `remote_ports` matches none",
         ),
         (
             "allow = [\"bind\"]\nprotocol = [\"IPPROTO_ICMP\"]\nlocal_ports = [\"1\"]",
-            "it never matches: raw and ICMP sockets have no ports, which `local_ports` names",
+            "it never matches: raw and ICMP sockets have no ports, so `local_ports` matches none",
         ),
         (
             "allow = [\"connect\"]\nfamily = [\"AF_INET\"]\nremote = [\"::1\"]",
-            "it never matches: `remote` has IPv6 addresses alone, and `family` AF_INET alone",
+            "it never matches: `remote` has only IPv6 addresses, and `family` only AF_INET",
         ),
         (
             "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_STREAM\"]\nprotocol = [\"IPPROTO_UDP\"]",
-            "it never matches: no `type` of it has such a `protocol`",
+            "it never matches: no type in `type` has a protocol in `protocol`",
         ),
         (
             "allow = [\"create\"]\nfamily = [\"AF_INET6\"]\ntype = [\"SOCK_DGRAM\"]\nprotocol = [\"IPPROTO_IP\"]",
-            "it never matches: no `type` of it has such a `protocol`",
+            "it never matches: no type in `type` has a protocol in `protocol`",
         ),
         (
             "allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_DGRAM\"]\nprotocol = [\"IPPROTO_TCP\"]",
-            "it never matches: no `type` of it has such a `protocol`",
+            "it never matches: no type in `type` has a protocol in `protocol`",
         ),
         (
             "allow = [\"create\", \"send\"]\nfamily = [\"AF_PACKET\"]",
@@ -273,12 +275,12 @@ mod tests {
         ),
         (
             "allow = [\"send\"]\nfamily = [\"AF_INET\"]\nnetlink = [\"get\"]",
-            "its `netlink` says nothing without the family AF_NETLINK",
+            "its `netlink` has no effect without the family AF_NETLINK",
         ),
     ];
 
     #[test]
-    fn rules_that_no_request_matches_are_warnings_at_their_place() {
+    fn rules_that_no_request_matches_are_warnings_at_their_position() {
         for (fields, why) in NEVER {
             let rule = format!("\n [[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\n{fields}");
             assert_eq!(warnings(&rule), [format!("p:3:2: rule `a`: {why}")], "{fields}");
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_some_request_matches_are_no_warnings() {
+    fn rules_that_some_request_matches_get_no_warning() {
         for fields in [
             "allow = [\"connect\"]\nfamily = [\"AF_UNIX\", \"AF_INET\"]\nremote = [\"any\"]",
             "allow = [\"connect\"]\nfamily = [\"AF_UNIX\", \"AF_INET\"]\npath = [\"/a\"]",
@@ -324,13 +326,13 @@ mod tests {
             }
         }
         let everyone = of_two("{ everyone = true }", "allow", "{ groups = [\"b\"] }");
-        assert_eq!(everyone, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 says all of it"]);
+        assert_eq!(everyone, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 covers all of it"]);
         let nobody = of_two("{ everyone = true }", "deny", "{ groups = [\"b\"] }");
         assert_eq!(nobody, ["p:6:1: rule `b`: it is never reached: `a` at p:2:1 denies all of it"]);
     }
 
     #[test]
-    fn a_deny_of_strong_descriptors_leaves_the_others() {
+    fn a_deny_of_unrevocable_descriptors_leaves_the_others() {
         let rules = |deny: &str, allow: &str| {
             let start = "subject = { everyone = true }\n";
             format!(
@@ -352,18 +354,18 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_says_what_another_said_is_told() {
+    fn a_rule_that_repeats_another_is_a_warning() {
         let rule = |name: &str| {
             format!(
                 "[[rule]]\nname = \"{name}\"\nsubject = {{ everyone = true }}\nallow = [\"resolve\"]\n"
             )
         };
         let found = warnings(&(rule("a") + &rule("b")));
-        assert_eq!(found, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 says all of it"]);
+        assert_eq!(found, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 covers all of it"]);
     }
 
     #[test]
-    fn a_deny_that_descriptors_escape_is_told_unless_the_grant_decides_it() {
+    fn a_deny_that_descriptors_escape_is_a_warning_unless_the_grant_decides_it() {
         let rules = |grant: &str, deny: &str| {
             warnings(&format!(
                 "[[rule]]\nname = \"a\"\nsubject = {{ uids = [7] }}\nallow = [\"handover\"]\n{grant}\n\

@@ -19,7 +19,7 @@ const WITHOUT_IP: &[i32] = &[
 ];
 /// `linux/socket.h`.
 const AF_QIPCRTR: i32 = 42;
-/// Types and protocols that no TCP/IP socket has together. Protocol 0 is judged as what it stands for.
+/// Types and protocols that no TCP/IP socket has together. Protocol 0 is judged as the protocol that it selects.
 const MISFITS: &[(i32, i32)] = &[
     (libc::SOCK_STREAM, 0),
     (libc::SOCK_STREAM, libc::IPPROTO_UDP),
@@ -39,7 +39,7 @@ pub(crate) fn contradictions(rule: &Rule) -> Vec<String> {
     never.into_iter().chain(verbs(rule)).chain(messages(rule)).collect()
 }
 
-/// Fields about addresses against each other and against the socket.
+/// Compares fields about addresses with each other and with the socket.
 fn addresses(rule: &Rule) -> Option<String> {
     let fields = &rule.fields;
     let ip = [Operand::Local, Operand::LocalPorts, Operand::Remote, Operand::RemotePorts];
@@ -49,7 +49,7 @@ fn addresses(rule: &Rule) -> Option<String> {
             return Some(format!("no address has both `path` and `{field}`"));
         }
         if are_all(&rule.fields.family, |family| WITHOUT_IP.contains(&family.0)) {
-            return Some(format!("no `family` of it has `{field}`"));
+            return Some(format!("no family in `family` has `{field}`"));
         }
     }
     if !rule.fields.path.is_empty()
@@ -62,7 +62,7 @@ fn addresses(rule: &Rule) -> Option<String> {
             [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&protocol.0)
         });
     if let Some(field) = named.clone().find(|field| field.ends_with("_ports") && without_ports) {
-        return Some(format!("raw and ICMP sockets have no ports, which `{field}` names"));
+        return Some(format!("raw and ICMP sockets have no ports, so `{field}` matches none"));
     }
     let is_six = |network: &Network| matches!(network, Network::Net(net) if net.addr().is_ipv6());
     let four = are_all(&rule.fields.family, |family| family.0 == libc::AF_INET);
@@ -70,17 +70,17 @@ fn addresses(rule: &Rule) -> Option<String> {
     sides
         .into_iter()
         .find(|(_, networks)| four && are_all(networks, is_six))
-        .map(|(field, _)| format!("`{field}` has IPv6 addresses alone, and `family` AF_INET alone"))
+        .map(|(field, _)| format!("`{field}` has only IPv6 addresses, and `family` only AF_INET"))
 }
 
-/// Types and protocols of TCP/IP sockets against each other.
+/// Compares types and protocols of TCP/IP sockets.
 fn sockets(rule: &Rule) -> Option<String> {
     let fits = |kind: &SocketType, protocol: &Protocol| !MISFITS.contains(&(kind.0, protocol.0));
     let internet = are_all(&rule.fields.family, |family| INTERNET.contains(&family.0));
     let none_fits =
         |kind: &SocketType| are_all(&rule.fields.protocol, |protocol| !fits(kind, protocol));
     (internet && are_all(&rule.fields.ty, none_fits))
-        .then(|| "no `type` of it has such a `protocol`".to_owned())
+        .then(|| "no type in `type` has a protocol in `protocol`".to_owned())
 }
 
 /// Verbs that are about other families than the rule.
@@ -104,10 +104,10 @@ fn verbs(rule: &Rule) -> impl Iterator<Item = String> {
 fn messages(rule: &Rule) -> Option<String> {
     let none = are_all(&rule.fields.family, |family| family.0 != libc::AF_NETLINK);
     (none && !rule.fields.netlink.is_empty())
-        .then(|| "its `netlink` says nothing without the family AF_NETLINK".to_owned())
+        .then(|| "its `netlink` has no effect without the family AF_NETLINK".to_owned())
 }
 
-/// Whether a list has values and all of them are such; a list that is absent means any value.
+/// Whether a list has values and `is` holds for all of them. A list that is absent means any value.
 fn are_all<T>(list: &[T], is: impl Fn(&T) -> bool) -> bool {
     !list.is_empty() && list.iter().all(is)
 }

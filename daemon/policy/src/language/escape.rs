@@ -5,7 +5,7 @@ use crate::language::operand::Operand;
 use crate::language::rule::{Effect, Rule};
 use crate::language::verb::Verb;
 
-/// What the holder of a descriptor does without the broker.
+/// Verbs that the holder of a descriptor exercises without the broker.
 pub(crate) const HOLDER: [Verb; 9] = [
     Verb::Bind,
     Verb::Listen,
@@ -18,7 +18,8 @@ pub(crate) const HOLDER: [Verb; 9] = [
     Verb::Inject,
 ];
 
-/// Whether a rule that refuses could be about descriptors that another passes, without a word about it there.
+/// Whether a rule that denies could be about descriptors that another rule passes without deciding on
+/// `unchecked`.
 pub(crate) fn escapes(deny: &Rule, allow: &Rule) -> bool {
     let about = deny.effect == Effect::Deny && HOLDER.iter().any(|verb| deny.has_verb(*verb));
     let passes = allow.effect == Effect::Allow && allow.has_verb(Verb::Handover);

@@ -16,29 +16,29 @@ pub use crate::language::subject_text::Directory;
 /// The version of the rule language.
 const VERSION: u32 = 1;
 
-/// Something that works, but hardly as it was meant.
+/// A warning: the rules can be used, but hardly do what their author intended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// The file, line and column.
-    pub place: String,
-    /// What is odd.
+    pub position: String,
+    /// What is suspicious.
     pub message: String,
 }
 
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
+        write!(f, "{}: {}", self.position, self.message)
     }
 }
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub struct Content {
-    /// Its rules, and where they begin.
+    /// Its rules, and the position at which each begins.
     pub rules: Vec<(Rule, Position)>,
     /// Whether loading it closes what is no longer granted.
     pub revokes: bool,
-    /// What is odd.
+    /// What is suspicious.
     pub warnings: Vec<Warning>,
 }
 
@@ -74,7 +74,7 @@ pub fn read(origin: &str, text: &str, directory: &dyn Directory) -> Result<Conte
             return Err(wrong((span, message)));
         }
         content.warnings.extend(remarks.into_iter().map(|(span, message)| Warning {
-            place: format!("{origin}:{}", position(text, span.start)),
+            position: format!("{origin}:{}", position(text, span.start)),
             message: format!("rule `{}`: {message}", rule.name),
         }));
         content.rules.push((rule, position(text, span.start)));

@@ -1,4 +1,4 @@
-//! Lists in a policy file. An empty one is refused: a list that lost its last value must not come to
+//! Lists in a policy file. An empty one is refused: a list that lost its last value must not start to
 //! mean every value.
 
 use std::marker::PhantomData;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_refused_at_its_place() {
+    fn an_empty_list_is_refused_at_its_position() {
         let fields = [
             "family",
             "type",
@@ -113,7 +113,7 @@ mod tests {
                 (error.line, error.column, error.message),
                 (6, field.len() + 4, message.clone())
             );
-            // A filter of `session.restrict` has the same reader, and no places.
+            // A filter of `session.restrict` has the same reader, and no positions.
             let filter = format!("{{ \"allow\": [\"send\"], \"{field}\": [] }}");
             let error = serde_json::from_str::<RuleText>(&filter).unwrap_err().to_string();
             assert!(error.starts_with(&message), "{error}");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_of_subjects_is_refused_at_its_place() {
+    fn an_empty_list_of_subjects_is_refused_at_its_position() {
         for field in ["users", "uids", "groups", "gids", "units", "cgroups"] {
             let error = refused(
                 &format!("subject = {{ uids = [7], {field} = [] }}\nallow = [\"send\"]")

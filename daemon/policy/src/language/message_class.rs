@@ -8,7 +8,7 @@ words! {
     /// A class of netlink messages.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub enum MessageClass {
-        Get "get" "Ask without changing anything: `RTM_GET*`, socket diagnosis, names of generic families.";
+        Get "get" "Read without changing anything: `RTM_GET*`, socket diagnosis, names of generic families.";
         Link "link" "Add, change and delete interfaces.";
         Address "address" "Add, change and delete addresses and their labels.";
         Route "route" "Add, change and delete routes, rules and next hops.";

@@ -1,4 +1,4 @@
-//! Names of interfaces, units and namespaces, and paths, as fields of a rule.
+//! Names of interfaces and units, and paths, as fields of a rule.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,17 +22,17 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Whether a name is meant.
+    /// Whether it matches a name.
     pub fn matches(&self, name: &str) -> bool {
         if self.open { name.starts_with(&self.start) } else { name == self.start }
     }
 
-    /// Whether everything that another means is meant.
+    /// Whether it matches every name that another matches.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         if self.open { other.start.starts_with(&self.start) } else { self == other }
     }
 
-    /// The name, if one alone is meant.
+    /// The name, if it matches only one.
     pub fn name(&self) -> Option<&str> {
         (!self.open).then_some(&self.start)
     }
@@ -47,7 +47,9 @@ impl FromStr for Pattern {
         }
         let (start, open) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
         if start.contains('*') || text.is_empty() {
-            return Err(format!("`{text}` is no name: write a name, or its beginning and one `*`"));
+            return Err(format!(
+                "`{text}` is not a name: write a name, or its beginning and one `*`"
+            ));
         }
         Ok(Self { start: start.to_owned(), open })
     }
@@ -66,12 +68,12 @@ impl fmt::Display for Pattern {
 pub struct PathPrefix(String);
 
 impl PathPrefix {
-    /// Whether a path is this one or below it. One that is relative or goes back (`..`) is below none.
+    /// Whether a path is this one or below it. A path that is relative or has `..` is below none.
     pub(crate) fn contains_path(&self, path: &[u8]) -> bool {
         is_plain(path) && !self.0.starts_with('@') && is_below(path, self.0.as_bytes())
     }
 
-    /// Whether an abstract name begins so.
+    /// Whether an abstract name has this prefix.
     pub(crate) fn contains_abstract(&self, name: &[u8]) -> bool {
         self.0.strip_prefix('@').is_some_and(|prefix| name.starts_with(prefix.as_bytes()))
     }
@@ -96,7 +98,7 @@ impl PathPrefix {
     }
 }
 
-/// Whether a path leads where it says, symbolic links aside.
+/// Whether a path is absolute and without `..`, so that only symbolic links can lead it elsewhere.
 pub(crate) fn is_plain(path: &[u8]) -> bool {
     path.starts_with(b"/") && !path.split(|byte| *byte == b'/').any(|part| part == b"..")
 }
@@ -120,7 +122,7 @@ impl FromStr for PathPrefix {
         if text.starts_with('@') || is_plain(text.as_bytes()) {
             return Ok(Self(text.to_owned()));
         }
-        Err(format!("`{text}` is no path: write /run/app, or @name for the abstract namespace"))
+        Err(format!("`{text}` is not a path: write /run/app, or @name for the abstract namespace"))
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_below_by_whole_parts_and_never_by_going_back() {
+    fn a_path_is_below_by_whole_parts_and_never_with_dots() {
         let prefix: PathPrefix = "/run/app".parse().unwrap();
         for (path, below) in [
             ("/run/app", true),

@@ -1,8 +1,8 @@
 //! The fields of a rule, declared once.
 //!
 //! Everything that differs from field to field is an exhaustive match over [`Operand`]: how a file writes
-//! it (`fields.rs`), which verbs it goes with (here), which rules make others needless (`check.rs`), the line of
-//! a rule, and in `judgement` the matching, the missing grant, the words of `policy.check` and what has to
+//! it (`fields.rs`), which verbs it applies to (here), which rules cover others (`check.rs`), the line of a
+//! rule, and in `judgement` the matching, the missing grant, the words of `policy.check` and what has to
 //! be found out before a decision. A field that is added and forgotten at one of these does not compile.
 
 use crate::language::verb::Verb;
@@ -23,10 +23,10 @@ words! {
         Path "path" "The address of a Unix socket.";
         Option "option" "The class of an option or of an item of ancillary data.";
         Netlink "netlink" "The class of a netlink message.";
-        Snaplen "snaplen" "The most bytes of each packet that a call may ask for.";
-        Handover "handover" "How strong a descriptor may be that is passed.";
+        Snaplen "snaplen" "The most bytes of each packet that a call can request.";
+        Handover "handover" "Whether descriptors that cannot be revoked are passed.";
         Unchecked "unchecked" "Whether descriptors are passed that escape a `deny`.";
-        Paths "paths" "Whose view of the file system a path as text means.";
+        Paths "paths" "In whose view of the file system a path as text is looked up.";
         Lookup "lookup" "Whether a destination must come from a look-up of the same session.";
         LookupSeconds "lookup_seconds" "How old that look-up may be.";
     }

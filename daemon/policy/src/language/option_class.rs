@@ -9,23 +9,23 @@ words! {
     /// A class of options.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub enum OptionClass {
-        Ordinary "ordinary" "Concern this socket alone and need no privilege; reading any option the broker knows.";
+        Ordinary "ordinary" "Concern only this socket and need no privilege; reading any option that the broker knows.";
         BuffersForce "buffers-force" "Buffers beyond the limits of the host.";
         Memory "memory" "Take kernel memory ahead of need: `SO_RESERVE_MEM`.";
-        Scheduling "scheduling" "Come before others: priority, busy polling, times of departure, debug records.";
+        Scheduling "scheduling" "Precedence over other traffic: priority, busy polling, times of departure, debug records.";
         Mark "mark" "The firewall mark, by which packets are routed and filtered.";
         BindToDevice "bind-to-device" "The interface that packets leave by.";
-        Multicast "multicast" "Groups and how they are sent to; `remote` and `interface` judge the group joined.";
+        Multicast "multicast" "Multicast groups and how the socket sends to them; `remote` and `interface` judge the group joined.";
         Filter "filter" "Classic BPF programs on the socket.";
-        Routing "routing" "Source routes, IP options and extension headers of one's own; multicast routing.";
-        Ipsec "ipsec" "Keys and policies of `ipsec` and its kin: TCP-MD5, TCP-AO, encapsulation.";
-        Modules "modules" "May make the kernel load a module: congestion control, upper-layer protocols.";
+        Routing "routing" "Source routes, IP options and extension headers that the caller writes; multicast routing.";
+        Ipsec "ipsec" "Keys and policies of `ipsec` and similar: TCP-MD5, TCP-AO, encapsulation.";
+        Modules "modules" "Can make the kernel load a module: congestion control, upper-layer protocols.";
         TcpRepair "tcp-repair" "Put a TCP connection into any state.";
         Packet "packet" "All options of packet sockets: rings, fan-out, promiscuous mode.";
         Netlink "netlink" "Multicast groups of netlink.";
-        Spoof "spoof" "Headers of one's own (`IP_HDRINCL`): granted by the verb `spoof`, not by this class.";
+        Spoof "spoof" "Headers that the caller writes (`IP_HDRINCL`): granted by the verb `spoof`, not by this class.";
         Transparent "transparent" "Foreign addresses (`IP_TRANSPARENT`): granted by the verb `transparent`, not by this class.";
-        Unknown "unknown" "What this version does not know; never granted without being named.";
+        Unknown "unknown" "Options that this version does not know; granted only by name.";
     }
 }
 

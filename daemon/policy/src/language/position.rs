@@ -1,8 +1,8 @@
-//! Places in a policy file, for errors and warnings.
+//! Positions in a policy file, for errors and warnings.
 
 use std::ops::Range;
 
-/// A remark on a file: the bytes that it is about, and what it says.
+/// A remark on a file: the bytes that it is about, and its text.
 pub(crate) type Remark = (Range<usize>, String);
 
 /// A mistake in a file.
@@ -17,11 +17,11 @@ pub struct FileError {
     pub column: usize,
     /// What is wrong.
     pub message: String,
-    /// The line itself, and a caret below the place.
+    /// The line itself, and a caret below the position.
     pub excerpt: String,
 }
 
-/// A place in a file: line and column, both from 1, the column in characters.
+/// A position in a file: line and column, both from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     line: usize,
@@ -34,7 +34,7 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// The place of a byte of a text.
+/// The position of a byte of a text.
 pub(crate) fn position(text: &str, byte: usize) -> Position {
     let before = text.get(..byte).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |end| end + 1);
@@ -47,8 +47,8 @@ pub(crate) fn at(origin: &str, text: &str, span: Range<usize>, message: String) 
     let Position { line, column } = position(text, span.start);
     let source = text.lines().nth(line - 1).unwrap_or_default();
     let marked = text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
-    let room = source.chars().count().saturating_sub(column - 1);
-    let width = marked.chars().count().clamp(1, room.max(1));
+    let rest = source.chars().count().saturating_sub(column - 1);
+    let width = marked.chars().count().clamp(1, rest.max(1));
     let margin = " ".repeat(line.to_string().len());
     let excerpt = format!(
         "{margin} |\n{line} | {source}\n{margin} | {}{}",

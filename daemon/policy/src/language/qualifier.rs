@@ -1,13 +1,13 @@
-//! Words that say how much of a verb a rule means.
+//! Words that limit how much of a verb a rule grants.
 
-/// How far a descriptor may be handed over.
+/// Which descriptors a rule passes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Handover {
-    /// Sockets with which the holder can do no more than an ordinary process.
+    /// Of sockets with which the holder can do no more than an ordinary process.
     #[default]
     Ordinary,
-    /// Raw, packet and netlink sockets too, which nobody can take back.
+    /// Of raw, packet and netlink sockets too. The broker cannot revoke these.
     Unrevocable,
 }
 
@@ -21,11 +21,11 @@ impl Handover {
     }
 }
 
-/// Whose view of the file system a path as text means.
+/// In whose view of the file system a path as text is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Paths {
-    /// The broker's own.
+    /// The broker's.
     Broker,
 }
 
@@ -38,11 +38,11 @@ impl Paths {
     }
 }
 
-/// `lookup = "required"`.
+/// Whether a destination must come from a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lookup {
-    /// Destinations must come from a look-up of the same session.
+    /// It must come from a look-up of the same session.
     Required,
 }
 

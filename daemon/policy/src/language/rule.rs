@@ -18,7 +18,7 @@ pub struct Rule {
     pub name: Arc<str>,
     /// Whether it grants or refuses.
     pub effect: Effect,
-    /// Whose requests it is about.
+    /// The subjects whose requests it is about.
     pub subject: Subjects,
     /// Which of their requests it is about, except for the verbs.
     pub fields: Fields,
@@ -70,13 +70,13 @@ impl Sockets {
         }
     }
 
-    /// Whether the rule may be about a socket, by its family.
+    /// Whether the family of a socket is one that the rule is about.
     #[inline]
     pub(crate) fn admit_family(self, socket: Option<SocketSpec>) -> bool {
         self.families.admit(socket.map(|socket| socket.domain))
     }
 
-    /// Whether the rule may be about a socket, by its type.
+    /// Whether the type of a socket is one that the rule is about.
     #[inline]
     pub(crate) fn admit_type(self, socket: Option<SocketSpec>) -> bool {
         self.types.admit(socket.map(|socket| socket.ty))
@@ -107,7 +107,8 @@ fn bit(number: i32) -> u64 {
     u32::try_from(number).ok().and_then(|number| 1_u64.checked_shl(number)).unwrap_or(0)
 }
 
-/// Whether an operand is in a list; an empty list admits everything, any other nothing that is absent.
+/// Whether an operand is in a list. An empty list admits everything; any other list admits nothing if the
+/// operand is absent.
 pub(crate) fn admits<T, V>(list: &[T], operand: Option<V>, holds: impl Fn(&T, V) -> bool) -> bool
 where
     V: Copy,

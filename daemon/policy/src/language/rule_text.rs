@@ -138,13 +138,15 @@ impl RuleText {
     /// A filter of `session.restrict`: a rule without name and subject that allows.
     pub fn filter(self) -> Result<Rule, String> {
         if self.name.is_some() || !self.deny.is_empty() || self.subject.is_some() {
-            return Err("a filter has `allow` and operands, no name, subject or `deny`".to_owned());
+            return Err(
+                "a filter has `allow` and operands, but no name, subject or `deny`".to_owned()
+            );
         }
         Self { name: Some("filter".to_owned()), ..self }.rule(Subjects::default())
     }
 
-    /// The rule that stands at `span` in a file, or what is wrong with its fields together. What is odd
-    /// about it is added to `remarks`.
+    /// The rule at `span` of a file, or a mistake in its fields together. Adds what is suspicious to
+    /// `remarks`.
     pub(crate) fn resolve(
         mut self,
         span: &Range<usize>,
@@ -159,7 +161,7 @@ impl RuleText {
             .transpose()?;
         remarks.extend(
             unknown.into_iter().map(|(span, what)| {
-                (span, format!("there is no {what}, so the rule leaves it out"))
+                (span, format!("there is no {what}: the rule ignores the name"))
             }),
         );
         let rule = self.rule(subject.clone().unwrap_or_default());
@@ -178,10 +180,10 @@ impl RuleText {
         Ok(rule)
     }
 
-    /// The rule, or what is wrong with its fields together.
+    /// The rule, or a mistake in its fields together.
     fn rule(mut self, subject: Subjects) -> Result<Rule, String> {
         let name = self.name.take().filter(|name| !name.trim().is_empty());
-        let name = name.ok_or("a rule has a `name`")?;
+        let name = name.ok_or("a rule needs a `name`")?;
         let wrong = |message: String| format!("rule `{name}`: {message}");
         let (effect, verbs) = self.verbs().map_err(wrong)?;
         check_fields(&self.fields, effect, &verbs).map_err(wrong)?;
@@ -193,7 +195,7 @@ impl RuleText {
         match (self.allow.is_empty(), self.deny.is_empty()) {
             (false, true) => Ok((Effect::Allow, self.allow.clone())),
             (true, false) => Ok((Effect::Deny, self.deny.clone())),
-            (true, true) | (false, false) => Err("it has either `allow` or `deny`".to_owned()),
+            (true, true) | (false, false) => Err("it needs either `allow` or `deny`".to_owned()),
         }
     }
 }

@@ -16,7 +16,7 @@ pub trait Directory {
     fn group(&self, name: &str) -> Option<u32>;
 }
 
-/// Whom a rule is about, as it is written.
+/// The subject of a rule, as it is written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SubjectText {
@@ -36,8 +36,8 @@ pub(crate) struct SubjectText {
 }
 
 impl SubjectText {
-    /// Whom it means, or what is wrong with its fields together. Names that the directory does not have
-    /// are added to `unknown`.
+    /// The subjects, or a mistake in its fields together. Adds names that the directory does not have to
+    /// `unknown`.
     pub(crate) fn resolve(
         written: &Spanned<Self>,
         directory: &dyn Directory,
@@ -46,16 +46,16 @@ impl SubjectText {
         let (span, text) = (written.span(), written.get_ref());
         match &text.everyone {
             Some(everyone) if !everyone.get_ref() => {
-                let message = "`everyone` can only be true: remove it, and name somebody";
+                let message = "`everyone` can only be true: remove it and name users, groups, units or cgroups";
                 return Err((everyone.span(), message.to_owned()));
             }
-            Some(everyone) if text.names_somebody() => {
+            Some(everyone) if text.has_names() => {
                 let message =
                     "`everyone` excludes every other field of `subject`: remove it, or the others";
                 return Err((everyone.span(), message.to_owned()));
             }
             Some(_) => return Ok(Subjects::default()),
-            None if !text.names_somebody() => {
+            None if !text.has_names() => {
                 let message = "`subject` names nobody: for everyone, write `everyone = true`";
                 return Err((span, message.to_owned()));
             }
@@ -86,7 +86,7 @@ impl SubjectText {
         })
     }
 
-    fn names_somebody(&self) -> bool {
+    fn has_names(&self) -> bool {
         !(self.users.is_empty()
             && self.uids.is_empty()
             && self.groups.is_empty()
@@ -120,14 +120,14 @@ mod tests {
     const ALLOW: &str = "allow = [\"resolve\"]";
 
     #[test]
-    fn a_rule_about_everyone_says_so() {
+    fn everyone_is_a_subject_without_a_warning() {
         let content = rule(&format!("subject = {{ everyone = true }}\n{ALLOW}")).unwrap();
         assert_eq!(content.warnings, []);
         assert_eq!(content.rules[0].0.subject, Subjects::default());
     }
 
     #[test]
-    fn a_subject_that_names_nobody_or_too_much_is_refused_at_its_place() {
+    fn a_subject_that_names_nobody_or_too_much_is_refused_at_its_position() {
         for (subject, line, column, part) in [
             ("", 2, 1, "it has no `subject`: for everyone, write `subject = { everyone = true }`"),
             ("subject = {}", 4, 11, "for everyone, write `everyone = true`"),
@@ -156,15 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_warnings_at_their_place() {
+    fn unknown_names_are_warnings_at_their_position() {
         let subject = "subject = { users = [\"alice\", \"bob\"], groups = [\"wheel\"] }";
         let content = rule(&format!("{subject}\n{ALLOW}")).unwrap();
         let warnings: Vec<_> = content.warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             warnings,
             [
-                "p:4:31: rule `a`: there is no user `bob`, so the rule leaves it out",
-                "p:4:49: rule `a`: there is no group `wheel`, so the rule leaves it out",
+                "p:4:31: rule `a`: there is no user `bob`: the rule ignores the name",
+                "p:4:49: rule `a`: there is no group `wheel`: the rule ignores the name",
             ]
         );
         let subject = &content.rules[0].0.subject;

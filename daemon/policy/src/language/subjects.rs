@@ -1,11 +1,11 @@
-//! Whom a rule is about.
+//! The subjects of a rule.
 
 use crate::language::name::{PathPrefix, Pattern};
 
-/// Whose requests a rule is about: each field that is not empty must hold.
+/// The subjects whose requests a rule is about: each field that is not empty must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subjects {
-    /// User ids; `None` for every user. An unknown name leaves the list empty, which nobody is in.
+    /// User ids; `None` for every user. A list of unknown names only is empty, and matches nobody.
     pub uids: Option<Vec<u32>>,
     /// Group ids; the same.
     pub gids: Option<Vec<u32>>,

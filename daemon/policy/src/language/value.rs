@@ -1,4 +1,4 @@
-//! The values of a rule's fields. Each is checked as it is read, so that an error tells its line.
+//! The values of a rule's fields. Each is checked as it is read, so that an error has its line.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ const NETLINK: &[(&str, i32)] = &[
     ("NETLINK_RDMA", libc::NETLINK_RDMA),
 ];
 
-/// The number of a constant whose name begins so.
+/// The number of a constant, if its name has one of these prefixes.
 pub(crate) fn number(name: &str, prefixes: &[&str]) -> Option<i32> {
     if !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
         return None;
@@ -32,7 +32,7 @@ pub(crate) fn number(name: &str, prefixes: &[&str]) -> Option<i32> {
     own.or_else(|| constant::number(name).and_then(|number| number.try_into().ok()))
 }
 
-/// The name of a number among the constants that begin so; the number itself where it has none.
+/// The name of a number among the constants with these prefixes; the number itself where it has none.
 pub(crate) fn name(number: i32, prefixes: &[&str]) -> String {
     names(prefixes)
         .find(|(_, known)| *known == i64::from(number))
@@ -45,7 +45,7 @@ fn names(prefixes: &[&str]) -> impl Iterator<Item = (&'static str, i64)> {
     all.filter(move |(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-/// Declares a number that is written by its constant's name.
+/// Declares a number that a file writes by the name of its constant.
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident $what:literal $prefixes:expr;)*) => {$(
         $(#[$doc])*
@@ -53,7 +53,7 @@ macro_rules! numbers {
         pub struct $name(pub i32);
 
         impl $name {
-            /// How the names of its constants begin.
+            /// The prefixes of its constants.
             pub const PREFIXES: &[&str] = &$prefixes;
         }
 
@@ -150,7 +150,7 @@ impl FromStr for Network {
         }
         let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         let net = net.map_err(|_error| {
-            format!("`{text}` is no network: write 10.0.0.0/8, 2001:db8::/32, 192.0.2.1 or any")
+            format!("`{text}` is not a network: write 10.0.0.0/8, 2001:db8::/32, 192.0.2.1 or any")
         })?;
         if net.trunc() != net {
             let text = format!("`{text}` has bits beyond its prefix: write {}", net.trunc());
@@ -201,7 +201,7 @@ impl FromStr for Ports {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |_error| format!("`{text}` is no port: write 80 or 1024-65535");
+        let wrong = |_error| format!("`{text}` is not a port: write 80 or 1024-65535");
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let ports = Self {
             first: first.trim().parse().map_err(wrong)?,

@@ -9,27 +9,27 @@ words! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Verb {
         Create "create" "Make a socket, or a pair of them.";
-        Adopt "adopt" "Take over a descriptor of the client.";
+        Adopt "adopt" "Make a socket of the session from a descriptor of the client.";
         Bind "bind" "Give a socket a local address.";
         Listen "listen" "Make it accept connections.";
         Accept "accept" "Take a connection.";
-        Connect "connect" "Set the peer; by `MSG_FASTOPEN` too.";
+        Connect "connect" "Set the peer, also by `MSG_FASTOPEN`.";
         Send "send" "Transmit, with headers that the kernel makes.";
         Receive "receive" "Receive what is for this socket.";
         Option "option" "Read or write an option, attach a filter, send ancillary data, by class.";
         Ioctl "ioctl" "`ioctl` about the socket itself.";
-        Capture "capture" "Receive on `AF_PACKET`, or switch a sniffer on.";
+        Capture "capture" "Receive on `AF_PACKET`, or switch `SIO_RCVALL` on.";
         Inject "inject" "Transmit frames on `AF_PACKET`.";
-        Spoof "spoof" "Transmit packets with headers of one's own: `IPPROTO_RAW`, `IP_HDRINCL`.";
+        Spoof "spoof" "Transmit packets with headers that the caller writes: `IPPROTO_RAW`, `IP_HDRINCL`.";
         Transparent "transparent" "Use addresses that are not the host's: `IP_TRANSPARENT`, `IP_FREEBIND`.";
-        Inspect "inspect" "Look at the state of one's own socket, wait for it, duplicate it, end it.";
-        Handover "handover" "Be given the descriptor itself.";
+        Inspect "inspect" "Read the state of a socket of the session, wait for it, duplicate it, shut it down.";
+        Handover "handover" "Receive the descriptor itself.";
         Session "session" "Keep handles beyond one connection: open or clone a session.";
-        Resolve "resolve" "Ask the name service and the databases.";
-        Interfaces "interfaces" "List interfaces and ask for their properties.";
+        Resolve "resolve" "Query the name service and the databases.";
+        Interfaces "interfaces" "List interfaces and read their properties.";
         Hostname "hostname" "Read the name of the host.";
         SetHostname "sethostname" "Change the name of the host.";
-        Admin "admin" "See the sessions and handles of everybody; load the policy anew.";
+        Admin "admin" "List the sessions and handles of all users; reload the policy.";
     }
 }
 
@@ -37,8 +37,8 @@ impl Verb {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// Its place in [`Verb::ALL`].
-    pub(crate) fn place(self) -> usize {
+    /// Its index in [`Verb::ALL`].
+    pub(crate) fn index(self) -> usize {
         self as usize
     }
 
@@ -112,7 +112,7 @@ pub(crate) struct VerbSet(u32);
 impl VerbSet {
     /// Whether a verb is in it.
     pub(crate) fn has(self, verb: Verb) -> bool {
-        self.0 & 1 << verb.place() != 0
+        self.0 & 1 << verb.index() != 0
     }
 
     /// The verbs in it, in order.
@@ -123,7 +123,7 @@ impl VerbSet {
 
 impl FromIterator<Verb> for VerbSet {
     fn from_iter<I: IntoIterator<Item = Verb>>(verbs: I) -> Self {
-        Self(verbs.into_iter().fold(0, |set, verb| set | 1 << verb.place()))
+        Self(verbs.into_iter().fold(0, |set, verb| set | 1 << verb.index()))
     }
 }
 
@@ -132,9 +132,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_verb_has_a_word_of_its_own_and_fits_into_a_set() {
-        for (place, verb) in Verb::ALL.iter().enumerate() {
-            assert_eq!((verb.place(), Verb::from_word(verb.word())), (place, Some(*verb)));
+    fn every_verb_has_its_own_word_and_fits_into_a_set() {
+        for (index, verb) in Verb::ALL.iter().enumerate() {
+            assert_eq!((verb.index(), Verb::from_word(verb.word())), (index, Some(*verb)));
         }
         let all: VerbSet = Verb::ALL.iter().copied().collect();
         assert_eq!(all.iter().count(), Verb::COUNT);

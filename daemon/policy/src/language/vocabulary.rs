@@ -1,7 +1,7 @@
 //! Closed sets of words of the rule language, each with what it means.
 
 /// Declares a set once: its variants, their words, and a sentence about each, which is its documentation
-/// and stands in the reference page.
+/// and part of the reference page.
 macro_rules! words {
     (
         $(#[$attribute:meta])*
@@ -32,7 +32,7 @@ macro_rules! words {
                 }
             }
 
-            /// What it stands for, in one sentence.
+            /// What it means, in one sentence.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$name => $meaning,)*

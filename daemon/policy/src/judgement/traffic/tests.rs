@@ -35,7 +35,7 @@ fn rights_of(rules: &str) -> Rights {
 
 /// Who decided: the rule that allowed, or the rule that refused.
 fn decided<R: Request>(rights: &Rights, request: R) -> Result<String, String> {
-    let verdict = rights.ask(request).map(|permit| permit.rule().to_string());
+    let verdict = rights.authorize(request).map(|permit| permit.rule().to_string());
     verdict.map_err(|denial| denial.rule.to_string())
 }
 
@@ -91,7 +91,7 @@ fn every_end_and_interface_of_a_message_is_judged() {
 }
 
 #[test]
-fn an_end_that_nobody_can_say_escapes_no_deny_and_matches_no_allow() {
+fn an_unknown_end_escapes_no_deny_and_matches_no_allow() {
     let rights = rights_of(RULES);
     let receive = |socket, peers| Receive {
         socket,
@@ -103,7 +103,7 @@ fn an_end_that_nobody_can_say_escapes_no_deny_and_matches_no_allow() {
     };
     let unknown = vec![SocketName::Unknown];
     assert_eq!(decided(&rights, receive(TCP, unknown.clone())), Err("not there".to_owned()));
-    // Rules about internet addresses say nothing of other families.
+    // Rules about internet addresses are not about other families.
     assert_eq!(decided(&rights, receive(UNIX, unknown.clone())), Ok("all".to_owned()));
     let near = "[[rule]]\nname = \"near\"\nallow = [\"receive\"]\nremote = [\"10.0.0.0/8\"]";
     let near = rights_of(near);
@@ -145,10 +145,10 @@ fn a_file_is_judged_by_each_of_its_names() {
 }
 
 #[test]
-fn text_is_looked_up_only_where_a_rule_says_so() {
+fn a_path_as_text_is_looked_up_only_where_a_rule_allows_it() {
     let plain = rights_of("[[rule]]\nname = \"unix\"\nallow = [\"connect\"]");
     let text = || FileFacts { as_text: true, ..file(&["/run/app/s"]) };
-    let denial = plain.ask(connect(text())).unwrap_err();
+    let denial = plain.authorize(connect(text())).unwrap_err();
     assert!(denial.grant.ends_with("paths = \"broker\""), "{}", denial.grant);
     assert!(denial.to_string().contains("O_PATH"), "{denial}");
     assert!(!plain.lets_look_up(Verb::Connect, UNIX));
@@ -158,7 +158,7 @@ fn text_is_looked_up_only_where_a_rule_says_so() {
 }
 
 #[test]
-fn the_control_socket_is_no_destination_even_for_root() {
+fn the_control_socket_is_not_a_destination_even_for_root() {
     let root = Policy::built_in(0).select(&Subject::new(0, 0), Vec::new());
     let control = FileFacts { is_control: true, ..file(&["/run/broker/socket"]) };
     assert_eq!(decided(&root, connect(control)), Err(CONTROL_SOCKET.to_owned()));
