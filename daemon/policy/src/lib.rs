@@ -19,6 +19,8 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+#[cfg(test)]
+mod fixture;
 mod judgement;
 mod language;
 

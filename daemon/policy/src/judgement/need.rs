@@ -82,36 +82,21 @@ fn meets(row: &[i32], rule: impl ExactSizeIterator<Item = i32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{OWNER, rules};
     use crate::judgement::privilege::Need::{
         Audit, Broadcast, Identity, LowPorts, Raw, RawOrAdministration, System,
     };
-    use crate::language::file::{Directory, read};
-
-    struct Nobody;
-
-    impl Directory for Nobody {
-        fn user(&self, _name: &str) -> Option<u32> {
-            None
-        }
-
-        fn group(&self, _name: &str) -> Option<u32> {
-            None
-        }
-    }
 
     fn needs(rule: &str) -> Vec<Need> {
-        let text = format!(
-            "version = 1\n[[rule]]\nname = \"r\"\nsubject = {{ everyone = true }}\n{rule}\n"
-        );
-        let content = read("test", &text, &Nobody).unwrap();
-        let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
-        let policy = Policy::new(970, rules, false);
+        let rules =
+            rules(&format!("[[rule]]\nname = \"r\"\nsubject = {{ everyone = true }}\n{rule}\n"));
+        let policy = Policy::new(OWNER, rules, false);
         Need::ALL.into_iter().filter(|need| policy.needs(*need)).collect()
     }
 
     #[test]
     fn without_rules_everything_is_needed() {
-        let policy = Policy::built_in(970);
+        let policy = Policy::built_in(OWNER);
         assert!(Need::ALL.into_iter().all(|need| policy.needs(need)));
     }
 

@@ -5,41 +5,28 @@ use std::net::Ipv4Addr;
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-use crate::action::{
-    Bind, Connect, Create, GetOption, Handover, Hostname, Inspect, OptionValue, Resolve, Send,
-    SetOption,
+use crate::fixture::{Host, OWNER, TCP, file};
+use crate::judgement::action::{
+    Create, GetOption, Handover, Hostname, Inspect, OptionValue, Resolve, SetOption,
 };
 use crate::judgement::policy::Policy;
 use crate::judgement::rights::Rights;
 use crate::judgement::rule_name::NO_RULE;
 use crate::judgement::subject::Subject;
 use crate::judgement::target::{SocketName, Target};
-use crate::language::file::{Directory, read};
+use crate::judgement::traffic::{Bind, Connect, Send};
+use crate::language::file::read;
 use crate::language::verb::Verb;
-
-struct Nobody;
-
-impl Directory for Nobody {
-    fn user(&self, name: &str) -> Option<u32> {
-        (name == "alice").then_some(1000)
-    }
-
-    fn group(&self, name: &str) -> Option<u32> {
-        (name == "net").then_some(50)
-    }
-}
 
 fn rights(uid: u32, rules: &str) -> Rights {
     rights_of(&Subject::new(uid, uid).in_groups(vec![50]), rules)
 }
 
 fn rights_of(subject: &Subject, rules: &str) -> Rights {
-    let content = read("policy.toml", &format!("version = 1\n{rules}"), &Nobody).unwrap();
+    let content = file(rules).unwrap();
     let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
-    Policy::new(970, rules, content.revokes).select(subject, Vec::new())
+    Policy::new(OWNER, rules, content.revokes).select(subject, Vec::new())
 }
-
-const TCP: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
 
 fn inet(host: [u8; 4], port: u16) -> Address {
     Address::Inet { host: Ipv4Addr::from(host), port }
@@ -278,7 +265,7 @@ fn mistakes_are_reported_with_line_and_column() {
             "the verb `option`",
         ),
     ] {
-        let error = read("policy.toml", text, &Nobody).unwrap_err();
+        let error = read("policy.toml", text, &Host).unwrap_err();
         let shown = error.to_string();
         assert!(shown.starts_with(&format!("policy.toml: line {line}, column ")), "{shown}");
         assert!(shown.contains(part) && shown.contains('^'), "{shown}");
@@ -289,7 +276,7 @@ fn mistakes_are_reported_with_line_and_column() {
 #[test]
 fn unknown_users_and_groups_are_warnings_and_match_nobody() {
     let text = "version = 1\n[[rule]]\nname = \"a\"\nsubject = { users = [\"bob\"] }\nallow = [\"resolve\"]";
-    let content = read("policy.toml", text, &Nobody).unwrap();
+    let content = read("policy.toml", text, &Host).unwrap();
     assert!(
         content.warnings[0]
             .to_string()

@@ -143,22 +143,10 @@ fn is_part<T: PartialEq>(part: &[T], whole: &[T]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::file::{Directory, read};
-
-    struct Nobody;
-
-    impl Directory for Nobody {
-        fn user(&self, _name: &str) -> Option<u32> {
-            None
-        }
-
-        fn group(&self, _name: &str) -> Option<u32> {
-            None
-        }
-    }
+    use crate::fixture::file;
 
     fn warnings(rules: &str) -> Vec<String> {
-        let content = read("p", &format!("version = 1\n{rules}"), &Nobody).unwrap();
+        let content = file(rules).unwrap();
         let rules = content.rules.into_iter().map(|(rule, line)| (rule, format!("p:{line}")));
         check(&rules.collect::<Vec<_>>()).iter().map(ToString::to_string).collect()
     }

@@ -71,22 +71,11 @@ subjects! {
 
 #[cfg(test)]
 mod tests {
-    use crate::language::file::{Directory, FileError, RuleText, read};
-
-    struct Nobody;
-
-    impl Directory for Nobody {
-        fn user(&self, _name: &str) -> Option<u32> {
-            None
-        }
-
-        fn group(&self, _name: &str) -> Option<u32> {
-            None
-        }
-    }
+    use crate::fixture::file_of_rule;
+    use crate::language::file::{FileError, RuleText};
 
     fn refused(rule: &str) -> FileError {
-        read("p", &format!("version = 1\n[[rule]]\nname = \"a\"\n{rule}\n"), &Nobody).unwrap_err()
+        file_of_rule(rule).unwrap_err()
     }
 
     #[test]

@@ -99,29 +99,13 @@ impl SubjectText {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::file::{Content, FileError, read};
-
-    struct Alice;
-
-    impl Directory for Alice {
-        fn user(&self, name: &str) -> Option<u32> {
-            (name == "alice").then_some(1000)
-        }
-
-        fn group(&self, name: &str) -> Option<u32> {
-            (name == "net").then_some(50)
-        }
-    }
-
-    fn rule(text: &str) -> Result<Content, FileError> {
-        read("p", &format!("version = 1\n[[rule]]\nname = \"a\"\n{text}\n"), &Alice)
-    }
+    use crate::fixture::file_of_rule;
 
     const ALLOW: &str = "allow = [\"resolve\"]";
 
     #[test]
     fn everyone_is_a_subject_without_a_warning() {
-        let content = rule(&format!("subject = {{ everyone = true }}\n{ALLOW}")).unwrap();
+        let content = file_of_rule(&format!("subject = {{ everyone = true }}\n{ALLOW}")).unwrap();
         assert_eq!(content.warnings, []);
         assert_eq!(content.rules[0].0.subject, Subjects::default());
     }
@@ -137,7 +121,7 @@ mod tests {
             ("subject = { everyone = true, units = [\"a\"] }", 4, 24, "excludes every other field"),
             ("subject = { everyone = 1 }", 4, 24, "expected a boolean"),
         ] {
-            let error = rule(&format!("{subject}\n{ALLOW}")).unwrap_err();
+            let error = file_of_rule(&format!("{subject}\n{ALLOW}")).unwrap_err();
             assert_eq!((error.line, error.column), (line, column), "{error}");
             assert!(error.message.contains(part), "{error}");
         }
@@ -145,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_deny_without_subject_is_about_everyone_and_a_warning() {
-        let content = rule("deny = [\"resolve\"]").unwrap();
+        let content = file_of_rule("deny = [\"resolve\"]").unwrap();
         assert_eq!(content.rules[0].0.subject, Subjects::default());
         let [warning] = content.warnings.as_slice() else { panic!("{content:?}") };
         assert_eq!(
@@ -158,7 +142,7 @@ mod tests {
     #[test]
     fn unknown_names_are_warnings_at_their_position() {
         let subject = "subject = { users = [\"alice\", \"bob\"], groups = [\"wheel\"] }";
-        let content = rule(&format!("{subject}\n{ALLOW}")).unwrap();
+        let content = file_of_rule(&format!("{subject}\n{ALLOW}")).unwrap();
         let warnings: Vec<_> = content.warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             warnings,

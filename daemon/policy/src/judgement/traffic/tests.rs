@@ -1,36 +1,21 @@
 //! Every end and interface of a request is judged.
 
-use sockbroker_proto::socket_spec::SocketSpec;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
+use crate::fixture::{OWNER, TCP, UDP, UNIX, rules};
 use crate::judgement::action::Handover;
 use crate::judgement::policy::Policy;
 use crate::judgement::rights::Rights;
 use crate::judgement::rule_name::{CONTROL_SOCKET, NO_RULE};
 use crate::judgement::subject::Subject;
 use crate::judgement::target::{FileFacts, FileTarget};
-use crate::language::file::{Directory, read};
-
-struct Nobody;
-
-impl Directory for Nobody {
-    fn user(&self, _name: &str) -> Option<u32> {
-        None
-    }
-
-    fn group(&self, _name: &str) -> Option<u32> {
-        None
-    }
-}
 
 /// Rights of uid 1000; the rules are about everyone.
 fn rights_of(rules: &str) -> Rights {
     let rules = rules.replace("[[rule]]", "[[rule]]\nsubject = { uids = [1000] }");
-    let content = read("policy.toml", &format!("version = 1\n{rules}"), &Nobody).unwrap();
-    let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
-    Policy::new(970, rules, false).select(&Subject::new(1000, 1000), Vec::new())
+    Policy::new(OWNER, self::rules(&rules), false).select(&Subject::new(1000, 1000), Vec::new())
 }
 
 /// Who decided: the rule that allowed, or the rule that refused.
@@ -38,10 +23,6 @@ fn decided<R: Request>(rights: &Rights, request: R) -> Result<String, String> {
     let verdict = rights.authorize(request).map(|permit| permit.rule().to_string());
     verdict.map_err(|denial| denial.rule.to_string())
 }
-
-const TCP: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
-const UDP: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_DGRAM, protocol: 0 };
-const UNIX: SocketSpec = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
 
 const RULES: &str = r#"
     [[rule]]
