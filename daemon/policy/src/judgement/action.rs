@@ -1,6 +1,6 @@
 //! The closed list of requests to the policy, with the operands that rules judge.
 //!
-//! Each request is a type of its own, so that the permit for one cannot be used for another, and so
+//! Each request has its own type, so that the permit for one cannot be used for another, and so
 //! that an operation runs with the very operands that were judged.
 
 use std::os::fd::OwnedFd;
@@ -218,7 +218,7 @@ pub struct SetOption {
     pub interfaces: Vec<String>,
     /// The source that the value chooses for what is sent later.
     pub source: Option<SocketName>,
-    /// Hosts that what is sent later visits on its way.
+    /// Hosts on the route of what is sent later.
     pub hops: Vec<SocketName>,
 }
 

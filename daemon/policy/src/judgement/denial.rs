@@ -40,14 +40,14 @@ impl Question<'_> {
         what(self)
     }
 
-    /// What the kernel answers without the privilege: raw and packet sockets are `EPERM` at once.
+    /// The error number of the kernel without the privilege: `EPERM` for raw and packet sockets.
     pub(super) fn errno(&self) -> i32 {
         let strong = self.socket.is_some_and(SocketSpec::is_unrevocable);
         if self.verb == Verb::Create && strong { libc::EPERM } else { errno(self.verb) }
     }
 }
 
-/// The error number of a refusal: what the kernel gives a process without the privilege.
+/// The error number of the kernel for a process without the privilege.
 fn errno(verb: Verb) -> i32 {
     match verb {
         Verb::Option

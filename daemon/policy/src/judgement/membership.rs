@@ -163,7 +163,7 @@ pub fn header(family: i32, data: &[u8]) -> Option<(Address, Address, Vec<Address
     Some((inet(four(data, 12)?), inet(four(data, 16)?), route_of_options(options)))
 }
 
-/// Whether a protocol of IPv6 is an extension header that others, and so a route, may follow (RFC 8200).
+/// Whether a protocol of IPv6 is an extension header that a routing header can follow (RFC 8200).
 pub fn is_extension(protocol: i32) -> bool {
     let skipped = [libc::IPPROTO_HOPOPTS, libc::IPPROTO_FRAGMENT, libc::IPPROTO_DSTOPTS];
     protocol == libc::IPPROTO_ROUTING || skipped.contains(&protocol)

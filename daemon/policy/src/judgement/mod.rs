@@ -3,7 +3,7 @@
 pub(crate) mod action;
 pub mod ancillary;
 pub(crate) mod denial;
-mod escape;
+mod escapes;
 mod grant;
 mod matching;
 pub mod membership;

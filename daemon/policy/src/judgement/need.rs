@@ -1,4 +1,4 @@
-//! The privileges that the rules of a policy need, so that the broker can give up all others.
+//! The privileges that the rules of a policy need. The broker gives up all others.
 
 use crate::judgement::policy::Policy;
 pub use crate::judgement::privilege::Need;

@@ -1,5 +1,5 @@
 //! Netlink messages by what they do. The kernel checks the sender as well as who opened the socket, and
-//! both are the broker: so a rule grants what a message does by name.
+//! both are the broker. So a rule grants classes of messages by name.
 
 pub use crate::language::message_class::MessageClass;
 

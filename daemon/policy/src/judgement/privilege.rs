@@ -1,5 +1,5 @@
-//! The requests for which the kernel asks a privilege of the process. The source of each row is named with
-//! it, by function of the kernel. A request in no row needs none: options of packet sockets, filters,
+//! The requests for which the kernel requires a privilege of the process. A comment at each row names the
+//! function of the kernel. A request in no row needs none: options of packet sockets, filters,
 //! `IP_HDRINCL`, or a multicast group, on a socket that the broker has made.
 
 use crate::language::option_class::OptionClass;

@@ -8,7 +8,7 @@ use crate::language::subjects::Subjects;
 
 /// The caller, fixed when its connection was accepted.
 ///
-/// All of it is of the process that connected, at that moment. What is unknown is `None`: a rule
+/// It describes the process that connected, at that moment. What is unknown is `None`: a rule
 /// that grants and looks at it does not match, and a rule that denies and looks at it does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subject {

@@ -1,5 +1,4 @@
-//! What a call names as an end of a connection or message, and what the broker knows of ends that a call
-//! does not name.
+//! The ends of connections and messages: those that a call names, and those that the broker knows.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

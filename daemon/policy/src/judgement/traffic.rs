@@ -72,7 +72,7 @@ impl Request for Listen {
     }
 }
 
-/// `accept`. Who connects is known afterwards only: what is then received and sent is judged by it.
+/// `accept`. The peer is known only afterwards: receiving and sending are judged by it.
 #[derive(Debug, Clone)]
 pub struct Accept {
     /// The socket that listens.
@@ -92,7 +92,7 @@ impl Request for Accept {
 pub struct Connect {
     /// The socket.
     pub socket: SocketSpec,
-    /// The address, after resolution: never one in whose place the kernel would put another.
+    /// The address, after resolution: never one that the kernel would replace by another.
     pub target: Target,
     /// The name it is bound to, where a rule looks at it.
     pub local: Option<SocketName>,

@@ -2,7 +2,7 @@
 //! the verbs of a rule do not have.
 
 use crate::language::contradiction::contradictions;
-use crate::language::escape::escapes;
+use crate::language::descriptor::escapes;
 use crate::language::file::Warning;
 use crate::language::name::{PathPrefix, Pattern};
 use crate::language::operand::Operand;

@@ -32,7 +32,7 @@ const MISFITS: &[(i32, i32)] = &[
 ];
 const INTERNET: &[i32] = &[libc::AF_INET, libc::AF_INET6];
 
-/// Why no request can match a rule, or not with one of its verbs; nothing if one can.
+/// Why no request can match a rule, or none with one of its verbs; empty if requests can.
 pub(crate) fn contradictions(rule: &Rule) -> Vec<String> {
     let addresses = addresses(rule).or_else(|| sockets(rule));
     let never = addresses.map(|why| format!("it never matches: {why}"));

@@ -2,7 +2,7 @@
 
 pub mod check;
 mod contradiction;
-pub(crate) mod escape;
+pub(crate) mod descriptor;
 pub mod fields;
 pub mod file;
 pub(crate) mod line;

@@ -1,15 +1,13 @@
-//! What a descriptor that is passed escapes: rules about addresses, interfaces and paths, which only calls
-//! through the broker are held to.
+//! Rules that the holder of a passed descriptor escapes, for one subject.
 
 use crate::judgement::rights::{ByVerb, Rights};
 use crate::judgement::socket_spec::JudgedSocket as _;
-use crate::language::escape::HOLDER;
+use crate::language::descriptor::HOLDER;
 use crate::language::rule::Rule;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Rights {
-    /// The name of the first rule that refuses something which the holder of this socket's descriptor could
-    /// do all the same.
+    /// The name of the first rule that denies what the holder of this socket's descriptor could still do.
     pub fn escaped_by(&self, socket: SocketSpec) -> Option<&str> {
         let rules = HOLDER.into_iter().filter_map(|verb| self.about(verb));
         let mut refusing = rules.flat_map(ByVerb::refusing);
