@@ -3,14 +3,13 @@
 use crate::tree::{Fault, Tree};
 
 /// Lines of a file without its tests: more only with a reason, listed in [`LONG`].
-const SOFT_LIMIT: usize = 300;
+const SOFT_LIMIT: usize = 480;
 /// Lines of any file.
-const HARD_LIMIT: usize = 600;
+const HARD_LIMIT: usize = 700;
 
 /// Files over the soft limit, and why they are not divided.
 const LONG: &[(&str, &str)] = &[
     ("proto/src/constant/table.rs", "one table"),
-    ("proto/macros/src/read.rs", "one trait, from its attribute to the type of its last parameter"),
     ("proto/src/address/read.rs", "one function a family, all of CPython's getsockaddrarg"),
 ];
 
@@ -105,9 +104,9 @@ mod tests {
         let code = |lines| "const X: u8 = 1;\n".repeat(lines);
         let test = |lines| format!("#[cfg(test)]\nmod tests {{\n{}}}\n", code(lines));
         assert_eq!(count(&code(299)), 0);
-        assert_eq!(count(&code(300)), 1);
+        assert_eq!(count(&code(SOFT_LIMIT)), 1);
         assert_eq!(count(&(code(290) + &test(90))), 0);
-        assert_eq!(count(&test(600)), 1);
+        assert_eq!(count(&test(HARD_LIMIT)), 1);
         assert!(
             files(&Tree::of(&[("a.rs", "use b;")])).iter().any(|fault| fault.starts_with("a.rs:1"))
         );

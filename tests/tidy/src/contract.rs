@@ -10,7 +10,7 @@ const CATALOGUE: &str = "proto/openrpc.json";
 /// The description for implementers.
 const PROTOCOL: &str = "proto/PROTOCOL.md";
 /// Where limits are declared.
-const LIMITS: &str = "daemon/src/session/limits.rs";
+const LIMITS: &str = "daemon/src/config/limits.rs";
 
 /// Every method and every kind of error is in the description, with its code.
 pub(crate) fn catalogue(tree: &Tree) -> Vec<Fault> {

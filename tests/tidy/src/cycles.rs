@@ -6,31 +6,7 @@ use crate::graph::Graph;
 use crate::tree::{Fault, Tree};
 
 /// Cycles that are not opened yet: a folder, and the files in it.
-const KNOWN_CYCLES: &[(&str, &str)] = &[
-    (
-        "client/cli/src/",
-        "args.rs link.rs nc/copy.rs nc/mod.rs nc/open.rs nc/progress.rs ping/mod.rs ping/socket.rs policy/mod.rs sniff/capture.rs sniff/mod.rs sniff/packet.rs sniff/record.rs sniff/show.rs sniff/source.rs",
-    ),
-    ("client/cli/src/demo/", "echo.rs mod.rs ping.rs place.rs sniffer.rs wire.rs"),
-    ("client/rust/src/asynchronous/", "broker.rs mod.rs socket.rs stream.rs"),
-    ("client/rust/src/asynchronous/", "link.rs orphan.rs"),
-    ("client/rust/src/blocking/", "broker.rs mod.rs rpc.rs socket.rs"),
-    ("client/rust/src/", "endpoint.rs error.rs"),
-    ("client/rust/src/operation/", "mod.rs name.rs transfer.rs"),
-    ("daemon/src/dispatch/", "methods.rs metrics.rs"),
-    (
-        "daemon/src/policy/",
-        "action.rs denial.rs grant.rs mod.rs operands.rs outline.rs paths.rs question.rs rights.rs rule.rs subjects.rs traffic.rs",
-    ),
-    ("daemon/src/session/", "mod.rs rights.rs"),
-    (
-        "daemon/src/startup/",
-        "confine/landlock.rs confine/mod.rs listen.rs mod.rs service.rs signals.rs",
-    ),
-    ("daemon/src/table/", "quota.rs rate.rs"),
-    ("daemon/src/transport/codec/", "lsp.rs mod.rs ndjson.rs websocket.rs"),
-    ("daemon/src/transport/", "http.rs server.rs"),
-];
+const KNOWN_CYCLES: &[(&str, &str)] = &[];
 
 /// Which files each file refers to, and by which names.
 type Edges<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<&'a str>>>;

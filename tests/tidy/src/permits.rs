@@ -6,31 +6,26 @@ use crate::source::idents;
 use crate::tree::{Fault, File, Tree};
 
 /// Types, and the one file of the daemon that builds their values.
-const MAKERS: &[(&str, &str)] = &[
-    (PERMIT, "daemon/src/policy/mod.rs"),
-    ("ErrorObject", "daemon/src/dispatch/error.rs"),
-    ("ErrorObjectOwned", "daemon/src/dispatch/error.rs"),
-];
+const MAKERS: &[(&str, &str)] = &[(PERMIT, "daemon/policy/src/judgement/permit.rs")];
 
 /// The proof that the policy allows a request.
 const PERMIT: &str = "Permit";
+/// What gives an operation the kernel: the proof, alone or joined with its socket, or a socket that came from
+/// such a proof.
+const PROOFS: [&str; 3] = [PERMIT, "Permitted", "Socket"];
 /// Where operations are.
-const OPERATIONS: &str = "daemon/src/ops/";
-/// Where requests are taken apart: what is done there has no permit yet.
-const HANDLERS: &str = "daemon/src/dispatch/";
+const OPERATIONS: [&str; 2] = ["daemon/src/ops/", "daemon/src/network/"];
+/// Where requests are decoded: what is done there has no permit yet.
+const HANDLERS: &str = "daemon/src/handlers/";
 /// The crate of system calls.
 const KERNEL: &str = "sockbroker_sys";
 
-/// Public operations, or files of them, that see an entry or the kernel without a permit, and why.
+/// Public operations, or files of them, that call the kernel without a permit, and why.
 const WITHOUT_PERMIT: &[(&str, &str)] = &[
-    ("whereabouts", "finds where a socket leads before the policy is asked"),
     ("unix_file", "finds the files of paths before the policy is asked"),
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
-    ("open::spare", "reserves a descriptor for a socket that a permitted call creates"),
-    ("actor::new", "reads the broker's own identity at its start"),
-    ("receive::is_end", "interprets the result of a permitted call"),
-    ("interface::name_in_address", "formats an address that a permitted call returned"),
+    ("caller_identity", "runs a permitted call with the identity of the caller"),
 ];
 
 /// Functions of the kernel's crate that only compute: handlers may use them.
@@ -123,20 +118,22 @@ fn kernel_paths(file: &File) -> Vec<(usize, &[String])> {
 fn check_operations(tree: &Tree) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut excused = BTreeSet::new();
-    for file in tree.rust().filter(|file| file.path.starts_with(OPERATIONS) && !file.test) {
+    let folder = |path: &str| OPERATIONS.iter().find(|folder| path.starts_with(**folder)).copied();
+    for file in tree.rust().filter(|file| !file.test) {
+        let Some(folder) = folder(&file.path) else { continue };
         let kernel = kernel_paths(file);
-        let module = file.path.trim_start_matches(OPERATIONS).trim_end_matches(".rs");
+        let module = file.path.trim_start_matches(folder).trim_end_matches(".rs");
         for function in file.source.functions.iter().filter(|function| function.public) {
             let takes = |name: &str| function.parameters.iter().any(|word| word == name);
             let calls_kernel = kernel.iter().any(|(line, _)| function.lines.contains(line));
             let (name, line) = (format!("{module}::{}", function.name), *function.lines.start());
-            if file.source.is_test(line) || takes(PERMIT) || !(takes("Entry") || calls_kernel) {
+            if file.source.is_test(line) || PROOFS.iter().any(|proof| takes(proof)) || !calls_kernel {
                 continue;
             }
             match WITHOUT_PERMIT.iter().find(|(listed, _)| *listed == name || *listed == module) {
                 Some((listed, _)) => drop(excused.insert(*listed)),
                 None => faults.push(format!(
-                    "{}:{line}: {name} sees an entry or the kernel without a {PERMIT}: take one, or \
+                    "{}:{line}: {name} calls the kernel without a {PERMIT}: take one, or \
                      make it pub(super), or give a reason in WITHOUT_PERMIT in tests/tidy",
                     file.path
                 )),
@@ -164,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_policy_makes_permits_and_only_one_file_error_objects() {
+    fn only_the_policy_makes_permits() {
         let policy = |source: &str| count(source, "daemon/src/ops/a.rs", "");
         assert_eq!(policy(&format!("{TYPE} fn ask() {{ Permit {{ request }} }}")), 0);
         assert_eq!(policy("struct Permit<R> { pub request: R }"), 1);
@@ -173,14 +170,11 @@ mod tests {
         assert_eq!(operation("fn f() { Permit { request } }"), 1);
         assert_eq!(operation("fn f() { let Permit { request } = permit; }"), 1);
         assert_eq!(operation("fn f() -> Permit<R> { g() }"), 0);
-        let make = "fn f() -> ErrorObjectOwned { ErrorObjectOwned::owned(1) }";
-        assert_eq!(count(TYPE, "daemon/src/dispatch/a.rs", make), 1);
-        assert_eq!(count(TYPE, "daemon/src/dispatch/error.rs", make), 0);
     }
 
     #[test]
     fn handlers_do_not_call_the_kernel() {
-        let count = |source: &str| count(TYPE, "daemon/src/dispatch/a.rs", source);
+        let count = |source: &str| count(TYPE, "daemon/src/handlers/a.rs", source);
         assert_eq!(count("use sockbroker_sys::socket; fn f() { socket::bind() }"), 1);
         assert_eq!(count("fn f() { sockbroker_sys::socket::bind() }"), 1);
         assert_eq!(count("use sockbroker_sys::socket::bind; fn f() { bind() }"), 1);
@@ -195,12 +189,16 @@ mod tests {
     #[test]
     fn an_operation_takes_a_permit() {
         let count = |source: &str| count(TYPE, "daemon/src/ops/a.rs", source);
-        assert_eq!(count("pub async fn f(permit: Permit<Bind>, entry: &Entry) {}"), 0);
-        assert_eq!(count("pub fn f(entry: &Entry) {}"), 1);
-        assert_eq!(count("pub(crate) fn f(entry: &Entry) {}"), 1);
+        let calls = |parameters: &str| {
+            count(&format!("pub fn f({parameters}) {{ sockbroker_sys::host::name() }}"))
+        };
+        assert_eq!(calls("permitted: &Permitted<Bind>"), 0);
+        assert_eq!(calls("permit: Permit<Create>"), 0);
+        assert_eq!(calls("socket: &Socket"), 0);
+        assert_eq!(calls("name: &str"), 1);
         assert_eq!(count("use sockbroker_sys::{a::B, host};\npub fn f() { host::name() }"), 1);
         assert_eq!(count("pub fn f() { sockbroker_sys::host::name() }"), 1);
         assert_eq!(count("use sockbroker_sys::a::B;\npub fn f() { B::new() }"), 0);
-        assert_eq!(count("pub(super) fn f(entry: &Entry) {} fn g(entry: &Entry) {}"), 0);
+        assert_eq!(count("pub(super) fn f() { sockbroker_sys::host::name() }"), 0);
     }
 }

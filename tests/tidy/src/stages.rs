@@ -9,46 +9,54 @@ use crate::tree::{Fault, File, Tree};
 const ORDER: &[(&str, &str)] = &[
     (
         "daemon/src/lib.rs",
-        "startup fuzzing config transport dispatch session observe ops table policy readiness",
+        "startup fuzzing transport handlers rpc session ops network table quota config observe
+         principal error",
     ),
     (
         "daemon/sys/src/lib.rs",
-        "stream interface packet ioctl filter unix_file message socket control option databases
-         resolver identity peer poll namespace process file capability privileges refused
-         activation accounts host address call testing",
+        "stream interface packet ioctl filter unix_file message namespace socket control
+         option databases resolver identity peer poll process file capability privileges
+         refused activation accounts host address call testing",
     ),
     (
         "proto/src/lib.rs",
-        "api openrpc frame descriptors ancillary address error errno handle bytes constant",
+        "api method openrpc frame descriptors ancillary address socket_spec error errno handle bytes
+         constant",
     ),
 ];
 
 /// Crates that not every place may name, and the places that may.
 const KNOWN_BY: &[(&str, &str)] = &[
     // JSON-RPC ends at the edge.
-    ("jsonrpsee", "daemon/src/dispatch proto/src/api client/rust"),
-    ("serde_json", "daemon/src/dispatch daemon/src/observe proto/src client"),
+    ("jsonrpsee", "proto/src/api proto/macros"),
+    ("jsonrpsee_types", "daemon/src/rpc"),
+    (
+        "serde_json",
+        "daemon/src/handlers daemon/src/rpc daemon/src/observe daemon/src/session/record.rs
+         daemon/src/session/restriction.rs daemon/src/transport proto/src client",
+    ),
     ("hyper", "daemon/src/transport"),
     ("soketto", "daemon/src/transport"),
     // The event loop and the kernel: not for configuration and judgement.
     (
         "tokio",
-        "daemon/src/startup daemon/src/fuzzing.rs daemon/src/transport daemon/src/dispatch client/rust
-         daemon/src/session daemon/src/ops daemon/src/table daemon/src/readiness.rs",
+        "daemon/src/startup daemon/src/fuzzing.rs daemon/src/transport daemon/src/handlers client/rust
+         daemon/src/session daemon/src/ops daemon/src/network daemon/src/table daemon/src/quota",
     ),
     (
         "sockbroker_sys",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli
-         daemon/src/dispatch daemon/src/observe daemon/src/ops daemon/src/table",
+         daemon/src/handlers daemon/src/observe daemon/src/ops daemon/src/network daemon/src/table
+         daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs",
     ),
-    ("toml", "daemon/src/config daemon/src/policy"),
+    ("toml", "daemon/src/config daemon/policy/src/language"),
     ("clap", "daemon/src/startup daemon/src/main.rs client/cli"),
 ];
 
 /// Places that are pure, and the paths and words that they never use.
 const PURE: &[(&str, &str)] = &[
     (
-        "daemon/src/policy",
+        "daemon/policy/src",
         "async await std::fs std::env std::process std::thread std::os::unix std::os::linux
          std::net::TcpStream std::net::TcpListener std::net::UdpSocket std::net::ToSocketAddrs
          std::time::Instant std::time::SystemTime",
@@ -139,8 +147,9 @@ mod tests {
     /// Faults of one file of the daemon, whose modules are those of the table.
     fn faults(path: &str, source: &str) -> Vec<Fault> {
         let (root, order) = ORDER[0];
-        let declarations = format!("mod {};", order.replace(' ', "; mod "));
-        let modules = order.split(' ').map(|name| format!("daemon/src/{name}/mod.rs"));
+        let names: Vec<_> = order.split_whitespace().collect();
+        let declarations = format!("mod {};", names.join("; mod "));
+        let modules = names.iter().map(|name| format!("daemon/src/{name}/mod.rs"));
         let modules: Vec<_> = modules.collect();
         let mut files: Vec<_> = modules.iter().map(|path| (path.as_str(), "mod a;")).collect();
         files.extend([(root, declarations.as_str()), (path, source)]);
@@ -149,7 +158,11 @@ mod tests {
     }
 
     fn is_refused(path: &str, source: &str, part: &str) {
-        let faults = faults(path, source);
+        let mut faults = faults(path, source);
+        if path.starts_with("daemon/policy") {
+            // It is another crate, which these trees do not declare.
+            faults.retain(|fault| !fault.contains("belongs to no crate"));
+        }
         assert!(faults.len() == 1 && faults[0].contains(part), "{source}: {faults:?}");
     }
 
@@ -157,8 +170,8 @@ mod tests {
     fn nothing_refers_upwards() {
         let above = "is above ops";
         is_refused("daemon/src/ops/a.rs", "use crate::session::Session;", above);
-        is_refused("daemon/src/ops/a.rs", "fn f() { super::super::dispatch::g() }", above);
-        is_refused("daemon/src/ops/a.rs", "fn f() { m!(g(crate::dispatch::h)) }", above);
+        is_refused("daemon/src/ops/a.rs", "fn f() { super::super::handlers::g() }", above);
+        is_refused("daemon/src/ops/a.rs", "fn f() { m!(g(crate::handlers::h)) }", above);
         is_refused("daemon/src/ops/a.rs", "use crate::{table::T, session::{self}};", above);
         is_refused("daemon/src/ops/a.rs", "mod b { use super::super::super::session::*; }", above);
         assert_eq!(
@@ -173,18 +186,18 @@ mod tests {
 
     #[test]
     fn crates_and_effects_are_known_where_the_tables_say() {
-        is_refused("daemon/src/policy/a.rs", "use sockbroker_sys::socket;", "is for");
+        is_refused("daemon/policy/src/a.rs", "use sockbroker_sys::socket;", "is for");
         is_refused("daemon/src/config/a.rs", "fn f() { tokio::spawn(g) }", "is for");
         is_refused(
             "daemon/src/session/a.rs",
             "fn f(x: jsonrpsee::types::ErrorObject) {}",
             "is for",
         );
-        is_refused("daemon/src/policy/a.rs", "async fn f() {}", "pure");
-        is_refused("daemon/src/policy/a.rs", "use std::{fs, io::Error};", "pure");
-        is_refused("daemon/src/policy/a.rs", "use std::net::{IpAddr, UdpSocket};", "pure");
+        is_refused("daemon/policy/src/a.rs", "async fn f() {}", "pure");
+        is_refused("daemon/policy/src/a.rs", "use std::{fs, io::Error};", "pure");
+        is_refused("daemon/policy/src/a.rs", "use std::net::{IpAddr, UdpSocket};", "pure");
         assert_eq!(
-            faults("daemon/src/policy/a.rs", "#[cfg(test)] mod tests { use tokio::test; }"),
+            faults("daemon/src/config/a.rs", "#[cfg(test)] mod tests { use tokio::test; }"),
             [""; 0]
         );
     }
