@@ -1,4 +1,4 @@
-//! What an operation can fail with: what Python would raise, and the broker's own refusals.
+//! The errors of operations: what Python would raise, and the broker's own refusals.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use sockbroker_sys::resolver::ResolverError;
 
 use sockbroker_policy::Denial;
 
-/// A limit that stands in the way.
+/// A limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitExceeded {
     /// Its name in `session.limits`.
@@ -39,7 +39,7 @@ pub enum OpError {
     Host(i32),
     /// The policy refused.
     Denied(Box<Denial>),
-    /// The policy could not be read anew.
+    /// The policy could not be reloaded.
     Policy(String),
     /// No such handle in this session.
     Handle(Handle),
@@ -52,25 +52,25 @@ pub enum OpError {
         /// What the call takes.
         wanted: &'static str,
     },
-    /// The session or token cannot be used so.
+    /// The session or token cannot be used.
     Session(&'static str),
-    /// A limit was crossed.
+    /// A limit was reached.
     Limit {
         /// Its name in `session.limits`.
         name: &'static str,
         /// Its value.
         value: u64,
     },
-    /// The user has been too fast for a socket that does not wait.
+    /// The user exceeds a rate on a socket that does not wait.
     Pace(LimitExceeded),
-    /// The broker cannot act as the caller in a call that the kernel judges by who makes it.
+    /// The broker cannot take the caller's ids for a call that the kernel checks by them.
     Identity {
         /// The call.
         call: &'static str,
         /// The caller's user id.
         uid: u32,
     },
-    /// Descriptors are missing, or cannot be carried.
+    /// Descriptors are missing, or the connection cannot carry them.
     Descriptor(&'static str),
     /// The broker had no room for the descriptors of the request.
     LostDescriptors,
@@ -78,9 +78,9 @@ pub enum OpError {
     ControlConnection,
     /// Every attempt failed: `ExceptionGroup`.
     Group(Vec<OpError>),
-    /// Sending ended early, after so many bytes.
+    /// Sending ended early, after some bytes were sent.
     Partly {
-        /// Bytes that had left.
+        /// The number of bytes that were sent.
         sent: u64,
         /// Why it ended.
         cause: Box<OpError>,
@@ -100,7 +100,7 @@ impl OpError {
         }
     }
 
-    /// Refuses what is more than the limit of that name.
+    /// Refuses a value beyond a limit.
     pub fn within(name: &'static str, asked: u64, limit: u64) -> OpResult<()> {
         if asked > limit { Err(Self::Limit { name, value: limit }) } else { Ok(()) }
     }
@@ -128,7 +128,7 @@ impl OpError {
         }
     }
 
-    /// Adds how much had been sent.
+    /// Adds the number of bytes that were sent.
     #[must_use]
     pub fn after(self, sent: u64) -> Self {
         if sent == 0 { self } else { Self::Partly { sent, cause: Box::new(self) } }

@@ -5,6 +5,7 @@
 //! request through the stages.
 
 #![forbid(unsafe_code)]
+#![expect(missing_docs, reason = "a comment that repeats a name helps no reader of a program")]
 
 pub mod startup;
 pub mod fuzzing;

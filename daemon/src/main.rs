@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match startup::run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell if even this fails.
+            // A failure to write the error cannot be reported.
             drop(writeln!(std::io::stderr(), "sockbrokerd: {error}"));
             ExitCode::from(error.code())
         }

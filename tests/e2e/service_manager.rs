@@ -131,6 +131,6 @@ fn unusable_passed_socket_is_refused_by_name() {
         until("the broker ends", || process.ended().is_some());
         assert_eq!(process.ended().unwrap().code(), Some(69));
         let log = fs::read_to_string(files.join("log")).unwrap();
-        assert!(log.contains("no listening Unix stream socket"), "{log}");
+        assert!(log.contains("not a listening Unix stream socket"), "{log}");
     });
 }

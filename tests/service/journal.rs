@@ -74,10 +74,10 @@ fn journal_has_the_log_with_priorities() {
     let service = guest.ok("id -u sockbroker");
     let serving = entry(&guest, "serving");
     assert_eq!((&serving["PRIORITY"], &serving["_UID"]), (&"6".into(), &service.trim().into()));
-    // A rule that needs what was given up at the start is a warning, and a policy that cannot be used an error.
+    // A rule that needs a dropped capability is a warning, and a policy that cannot be used an error.
     guest.ok("cp /usr/share/sockbroker/policy.d/capture.toml /etc/sockbroker/policy.d/
               systemctl reload sockbrokerd.service");
-    let warning = entry(&guest, "a new rule needs what was given up at the start");
+    let warning = entry(&guest, "a new rule needs a capability that was dropped at the start");
     assert_eq!(warning["PRIORITY"], "4", "{warning:#}");
     guest.write("/etc/sockbroker/policy.d/local.toml", "version = 2\n");
     guest.ok("systemctl kill --signal=HUP sockbrokerd.service; sleep 0.5");

@@ -1,4 +1,4 @@
-//! `[audit]`: where decisions are told.
+//! `[audit]`: the destination of audit records.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _};
 
 use crate::observe::audit::Destination;
 
-/// Where decisions are told.
+/// The section `[audit]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {

@@ -1,15 +1,15 @@
-//! `[confine]`: what the broker gives up at its start.
+//! `[confine]`: the privileges that the broker drops at its start.
 
 use serde::Deserialize;
-use sockbroker_proto::api::broker::Seccomp as Told;
+use sockbroker_proto::api::broker::Seccomp as Reported;
 
-/// What the broker gives up before it reads the first byte of a client.
+/// What the broker drops before it reads the first byte of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Confine {
-    /// Whether capabilities that the policy cannot use are given up.
+    /// Whether capabilities that the policy cannot use are dropped.
     pub capabilities: bool,
-    /// Whether Landlock closes all files but those of the system, where the kernel has it.
+    /// Whether Landlock restricts file access to the system's files, where the kernel has it.
     pub landlock: bool,
     /// What happens to a system call that the broker never makes.
     pub seccomp: Seccomp,
@@ -29,17 +29,17 @@ pub enum Seccomp {
     Errno,
     /// It is made, and the kernel's log (`dmesg`, audit) names it: for finding what a filter would stop.
     Log,
-    /// There is no filter.
+    /// No filter is installed.
     Off,
 }
 
 impl Seccomp {
-    /// How clients are told of it.
-    pub fn told(self) -> Told {
+    /// The value in `broker.info`.
+    pub fn reported(self) -> Reported {
         match self {
-            Self::Errno => Told::Errno,
-            Self::Log => Told::Log,
-            Self::Off => Told::Off,
+            Self::Errno => Reported::Errno,
+            Self::Log => Reported::Log,
+            Self::Off => Reported::Off,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The shipped configuration file and its manual page say what the code reads: the same keys, the same
-//! defaults. What they say of limits is generated: `UPDATE_CONFIG=1 cargo test -p sockbrokerd --lib documents`.
+//! The shipped configuration file and its manual page have the keys and defaults of the code. Their text about
+//! limits is generated: `UPDATE_CONFIG=1 cargo test -p sockbrokerd --lib documents`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -137,15 +137,15 @@ fn the_file_has_every_key_with_its_default() {
 }
 
 #[test]
-fn the_page_tells_of_every_key() {
+fn the_page_has_every_key() {
     let page = fs::read_to_string(PAGE).unwrap();
-    let (mut section, mut told) = (String::new(), BTreeSet::new());
+    let (mut section, mut documented) = (String::new(), BTreeSet::new());
     for line in page.lines() {
         if let Some(name) = line.strip_prefix(".Ss Section [") {
             section = format!("{}.", name.trim_end_matches(']'));
         } else if let Some(key) = line.strip_prefix(".It Ic ") {
-            told.insert(format!("{section}{key}"));
+            documented.insert(format!("{section}{key}"));
         }
     }
-    assert_eq!(told, keys());
+    assert_eq!(documented, keys());
 }

@@ -8,7 +8,7 @@ use sockbroker_proto::frame::FrameLimits;
 
 use crate::observe::audit;
 
-/// Declares the limits once: fields, defaults, and what `session.limits` tells of them.
+/// Declares the limits once: fields, defaults, and the result of `session.limits`.
 macro_rules! limits {
     ($($name:ident = $default:expr, $unit:literal, $meaning:literal;)*) => {
         /// The limits in force. In the configuration file they stand under `[limits]`.
@@ -25,7 +25,7 @@ macro_rules! limits {
         }
 
         impl Limits {
-            /// Every limit, as `session.limits` answers.
+            /// Every limit, as `session.limits` returns them.
             pub fn describe(&self) -> BTreeMap<String, LimitInfo> {
                 BTreeMap::from([$((
                     stringify!($name).to_owned(),
@@ -166,8 +166,8 @@ limits! {
 }
 
 impl Limits {
-    /// Lowers the limits of what takes descriptors to what this number of open files allows. No user can take
-    /// all of them, and there is room for what the broker itself opens and for the connections of root.
+    /// Lowers the limits on what takes descriptors to fit this number of open files. No user can take all of
+    /// them, and some are left for the broker's own files and for the connections of root.
     pub fn fit(&mut self, open_files: u64) {
         /// Event loop, listening socket, log, audit, and files that are read again.
         const OWN: u64 = 64;
@@ -179,7 +179,7 @@ impl Limits {
         let in_all = rest.saturating_mul(9) / 10;
         self.handles_in_all = self.handles_in_all.min(in_all);
         self.handles_per_user = self.handles_per_user.min(rest.saturating_mul(4) / 5);
-        // What is left is for descriptors on their way.
+        // The rest is for descriptors in transit.
         let in_all = (rest - in_all).max(2);
         self.buffered_descriptors_in_all = self.buffered_descriptors_in_all.min(in_all);
         self.buffered_descriptors_per_user = self.buffered_descriptors_per_user.min(in_all / 2);
@@ -205,7 +205,7 @@ impl Limits {
     }
 }
 
-/// A limit as a size of this machine; one that does not fit is no limit here.
+/// A limit as a `usize`; one that does not fit means no limit.
 pub fn size(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_configured_is_told() {
+    fn configured_limits_are_reported() {
         let limits: Limits = toml::from_str("handles = 3").unwrap();
         assert_eq!(limits.describe()["handles"].value, 3);
         assert_eq!(limits.describe()["batch_calls"].value, 64);

@@ -1,5 +1,4 @@
-//! The configuration file, and where the policy stands: typed, with unknown keys refused by name and
-//! place.
+//! The configuration file and the location of the policy. Unknown keys are refused with name and place.
 
 pub mod policy;
 
@@ -19,23 +18,18 @@ use crate::config::limits::Limits;
 use audit::Audit;
 use confine::Confine;
 
-/// The configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The Unix socket to serve; the command line goes before it.
+    /// The Unix socket to serve. The command line overrides this and the next two.
     pub socket: Option<PathBuf>,
-    /// The group of the socket; the same.
     pub socket_group: Option<String>,
-    /// The mode of the socket; the same.
     pub socket_mode: Option<Mode>,
     /// The limits; those that are absent keep their defaults.
     #[serde(default)]
     pub limits: Limits,
-    /// What the broker gives up at its start.
     #[serde(default)]
     pub confine: Confine,
-    /// Where decisions are told.
     #[serde(default)]
     pub audit: Audit,
 }
@@ -46,7 +40,7 @@ pub struct Config {
 pub struct Mode(pub u32);
 
 impl Default for Mode {
-    /// Owner and group.
+    /// Access for owner and group.
     fn default() -> Self {
         Self(0o660)
     }
@@ -80,13 +74,13 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// What was given on the command line or by the environment cannot be used.
+    /// A value from the command line or the environment cannot be used.
     pub fn given(name: &str, reason: String) -> Self {
         Self { path: name.into(), reason }
     }
 }
 
-/// Reads the configuration; without a file the defaults hold.
+/// Reads the configuration; the defaults without a file.
 pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
     let Some(path) = path else {
         return Ok(Config::default());
@@ -102,7 +96,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {
     toml::from_str(&text).map_err(|error| fail(error.to_string()))
 }
 
-/// What the types cannot say.
+/// Checks what the types do not.
 fn check(config: &Config) -> Result<(), String> {
     let limits = &config.limits;
     if limits.descriptors > 253 {
@@ -111,7 +105,7 @@ fn check(config: &Config) -> Result<(), String> {
     if limits.batch_messages > 1024 {
         return Err("limits.batch_messages: the kernel takes at most 1024 (UIO_MAXIOV)".to_owned());
     }
-    // Base64 makes four bytes of three, and the rest of the answer needs a little.
+    // Base64 makes four bytes of three, and the rest of the answer needs some space.
     let encoded = limits.receive_bytes.saturating_mul(4) / 3 + 65_536;
     if encoded > limits.frame_bytes {
         let text = "limits.receive_bytes: as base64 it must fit into limits.frame_bytes";
@@ -129,13 +123,15 @@ fn check(config: &Config) -> Result<(), String> {
         ("identity_jobs_per_user", limits.identity_jobs_per_user),
     ] {
         if value == 0 {
-            return Err(format!("limits.{name}: with 0 nothing could be served"));
+            return Err(format!(
+                "limits.{name}: 0 is not allowed, because the broker could serve nothing"
+            ));
         }
     }
     Ok(())
 }
 
-/// The socket's path where neither command line nor configuration name one; none for a user without a
+/// The socket's path where neither command line nor configuration name one; `None` for a user without a
 /// runtime directory.
 pub fn default_socket() -> Option<PathBuf> {
     if process::effective_uid() == 0 {

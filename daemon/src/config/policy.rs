@@ -1,4 +1,4 @@
-//! The policy's files: the main one, and those of the drop-in folder beside it.
+//! The policy's files: the main file and those of its drop-in folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,21 @@ use sockbroker_policy::file::{Directory, FileError, Warning, read};
 use sockbroker_policy::name::Pattern;
 use sockbroker_policy::rule::{Effect, Rule};
 
-/// Where the policy is read from if the command line does not say.
+/// The main file if the command line names none.
 pub const DEFAULT: &str = "/etc/sockbroker/policy.toml";
 
 /// Files that cannot be used; the broker keeps the policy it has.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// A file says something that is no policy.
+    /// The content of a file is not a policy.
     #[error("{0}")]
     Content(FileError),
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// Two files have a rule of the same name.
+    Read { path: PathBuf, error: io::Error },
+    /// Two files have a rule with the same name.
     #[error("{place}: the name `{name}` is taken by the rule at {first}")]
     Twice {
-        /// The name.
         name: String,
         /// The file, line and column of the first.
         first: String,
@@ -40,14 +34,13 @@ pub enum PolicyError {
     },
 }
 
-/// What the files say together.
+/// The rules of all files together.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The rules, in the order of the files and within them, with file, line and column.
     pub rules: Vec<(Rule, String)>,
-    /// The files.
     pub files: Vec<PathBuf>,
-    /// Whether loading them closes what is no longer granted.
+    /// Whether loading them closes sockets that they do not grant.
     pub revokes: bool,
     /// What is odd.
     pub warnings: Vec<Warning>,
@@ -86,11 +79,11 @@ pub fn folder(named: &Path) -> PathBuf {
     }
 }
 
-/// Reads a policy: a file that was named must be there, the default one need not.
+/// Reads a policy. A file that was named must exist, the default one need not.
 pub fn load(named: Option<&Path>) -> Result<Loaded, PolicyError> {
     let main = named.unwrap_or(Path::new(DEFAULT));
     let mut files = Vec::new();
-    // One that cannot be looked at is there: reading it says why it cannot be used.
+    // A file that cannot be examined exists; reading it fails with the reason.
     if named.is_some() || main.try_exists().unwrap_or(true) {
         files.push(main.to_owned());
     }
@@ -129,16 +122,16 @@ pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
     Ok(loaded)
 }
 
-/// Rules about units and control groups, on a kernel that does not tell which process connected.
+/// Warns of rules about units and control groups, on a kernel that does not report which process connected.
 fn blind(rules: &[(Rule, String)]) -> Vec<Warning> {
     let about = |rule: &Rule| !(rule.subject.units.is_empty() && rule.subject.cgroups.is_empty());
     let warning = |(rule, place): &(Rule, String)| {
         let effect = match rule.effect {
             Effect::Allow => "the rule grants nothing",
-            Effect::Deny => "the rule refuses whatever unit a client is in",
+            Effect::Deny => "the rule refuses clients in any unit",
         };
         let message = format!(
-            "rule `{}` names units or control groups, of which this kernel does not tell a client's \
+            "rule `{}` names units or control groups, which this kernel does not report for a client \
              (Linux 6.5 does): {effect}",
             rule.name
         );
@@ -147,7 +140,7 @@ fn blind(rules: &[(Rule, String)]) -> Vec<Warning> {
     rules.iter().filter(|(rule, _)| about(rule)).map(warning).collect()
 }
 
-/// Files without a rule, or no file at all. A broker may run so: the built-in rules remain.
+/// Warns of files without a rule, or of no file at all. The broker can run: the built-in rules remain.
 pub fn missing_rules(loaded: &Loaded) -> Vec<Warning> {
     if loaded.files.is_empty() {
         let folder = Path::new(DEFAULT).with_extension("d");
@@ -161,8 +154,8 @@ pub fn missing_rules(loaded: &Loaded) -> Vec<Warning> {
     loaded.empty.iter().map(warning).collect()
 }
 
-/// Units and interfaces that rules name and this host does not have. They may come later, so the
-/// broker does not mind.
+/// Warns of units and interfaces that rules name and this host does not have. They may appear later, so the
+/// broker starts without this check.
 pub fn strangers(loaded: &Loaded) -> Vec<Warning> {
     let interfaces = interface::list().unwrap_or_default();
     let mut warnings = Vec::new();
@@ -185,7 +178,7 @@ pub fn strangers(loaded: &Loaded) -> Vec<Warning> {
     warnings
 }
 
-/// Whether a unit has a file. Scopes have none: they are made while the host runs.
+/// Whether a unit exists. Scopes are created at run time and have no file.
 fn is_unit(name: &str) -> bool {
     let template = name
         .split_once('@')
@@ -198,7 +191,7 @@ fn is_unit(name: &str) -> bool {
         })
 }
 
-/// The files of the folder beside a policy file, `policy.d` for `policy.toml`, by name.
+/// The files of the drop-in folder of a policy file, `policy.d` for `policy.toml`, by name.
 fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let folder = main.with_extension("d");
     let fail = |error| PolicyError::Read { path: folder.clone(), error };
@@ -244,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_about_units_are_told_of_where_the_kernel_tells_of_none() {
+    fn rules_about_units_are_warned_of_where_the_kernel_reports_none() {
         let text = "version = 1\n\
             [[rule]]\nname = \"a\"\nallow = [\"hostname\"]\nsubject = { units = [\"x.service\"] }\n\
             [[rule]]\nname = \"b\"\ndeny = [\"hostname\"]\nsubject = { cgroups = [\"/x\"] }\n\
@@ -252,12 +245,11 @@ mod tests {
         let content = read("p", text, &Accounts).unwrap();
         let rules: Vec<_> =
             content.rules.into_iter().map(|(rule, line)| (rule, format!("p:{line}"))).collect();
-        let told: Vec<_> = blind(&rules).iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("p:2:1: rule `a` ") && told[0].ends_with("grants nothing"));
+        let found: Vec<_> = blind(&rules).iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("p:2:1: rule `a` ") && found[0].ends_with("grants nothing"));
         assert!(
-            told[1].contains("rule `b` ")
-                && told[1].ends_with("refuses whatever unit a client is in")
+            found[1].contains("rule `b` ") && found[1].ends_with("refuses clients in any unit")
         );
     }
 }

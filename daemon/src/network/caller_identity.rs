@@ -1,10 +1,10 @@
-//! As whom a call on an `AF_UNIX` socket is made.
+//! The identity with which a call on an `AF_UNIX` socket is made.
 //!
-//! The kernel judges paths by the ids of the thread that calls, and tells them to the other end
-//! (`SO_PEERCRED`, `SCM_CREDENTIALS`). The broker must not lend its own: such calls are made as the
-//! client, each in a thread that takes on the client's ids and ends afterwards, or they are refused.
-//! A path may lead to a file system that does not answer, so these threads are few for each user; a
-//! call that is cancelled leaves its thread to finish alone.
+//! The kernel checks paths by the ids of the calling thread and shows them to the peer (`SO_PEERCRED`,
+//! `SCM_CREDENTIALS`). The broker must not lend its own ids: each such call is made in a thread that takes
+//! the client's ids and ends afterwards, or it is refused. A path may lead to a file system that does not
+//! answer, so the number of these threads is limited for each user. The thread of a cancelled call runs to
+//! its end.
 
 use std::io;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::principal::Principal;
 use crate::quota::User;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// The broker's own identity, and the gate before threads with others.
+/// The broker's own identity, and the limit on threads with other ids.
 #[derive(Debug)]
 pub struct CallerIdentities {
-    /// `None` if the system does not tell: then nobody is taken for the broker.
+    /// `None` if it is unknown: then no caller is taken for the broker.
     own: Option<Identity>,
-    /// Whether the broker reads files that its user could not.
+    /// Whether the broker can read files that its user cannot.
     overrides: bool,
     able: bool,
     jobs: Arc<Semaphore>,
 }
 
-/// As whom the calls of a connection are made.
+/// The identity with which the calls of a connection are made.
 #[derive(Debug, Clone)]
 pub struct CallerIdentity(Option<Arc<Client>>);
 
-/// A client that is somebody else than the broker.
+/// A client with other ids than the broker.
 #[derive(Debug)]
 pub(crate) struct Client {
     identity: Arc<Identity>,
@@ -43,7 +43,7 @@ pub(crate) struct Client {
 }
 
 impl CallerIdentities {
-    /// With at most so many threads at a time.
+    /// With at most `jobs` threads at a time.
     pub fn new(jobs: usize) -> Self {
         Self {
             own: Identity::own().ok(),
@@ -53,8 +53,8 @@ impl CallerIdentities {
         }
     }
 
-    /// The caller of a subject. One with the broker's own ids acts directly, unless the broker could
-    /// do more than that user; root could in any case.
+    /// The identity of a principal. Calls with the broker's own ids are made directly, unless the broker has
+    /// more rights than its user; root has them in any case.
     pub fn of(&self, principal: &Principal, user: &Arc<User>) -> CallerIdentity {
         let Principal::Local(subject) = principal;
         let (uid, gid, groups) = (subject.uid, subject.gid, subject.groups.clone());
@@ -70,24 +70,23 @@ impl CallerIdentities {
 }
 
 impl CallerIdentity {
-    /// Whether the caller is the broker's own user, for whom everything is as without a broker.
+    /// Whether the caller is the broker's own user, whose calls are made directly.
     pub fn is_broker(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Does something with files in a thread of its own that ends afterwards, as the caller. It may wait for a
-    /// file system.
+    /// Runs a job on files as the caller, in a thread of its own: it may wait for a file system.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: &'static str,
-        facts: SocketSpec,
+        spec: SocketSpec,
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> OpResult<T> {
-        if let Some(client) = self.client(facts, call)? {
+        if let Some(client) = self.client(spec, call)? {
             return client.call(call, job).await;
         }
         let (done, result) = oneshot::channel();
-        // A caller that has gone does not wait for the result.
+        // The receiver is gone if the call was cancelled.
         let body = move || drop(done.send(job()));
         let thread = thread::Builder::new().name("files".to_owned()).stack_size(FILES_STACK);
         thread.spawn(body).during(call)?;
@@ -95,14 +94,14 @@ impl CallerIdentity {
         result.await.map_err(ended)?.during(call)
     }
 
-    /// Whom a call on such a socket is to be made as; `None` for the broker itself.
+    /// The client as which a call on such a socket is made; `None` for the broker itself.
     pub(crate) fn client(
         &self,
-        facts: SocketSpec,
+        spec: SocketSpec,
         call: &'static str,
     ) -> OpResult<Option<&Arc<Client>>> {
         match &self.0 {
-            Some(client) if facts.domain == libc::AF_UNIX => {
+            Some(client) if spec.domain == libc::AF_UNIX => {
                 let uid = client.identity.uid;
                 if client.able { Ok(Some(client)) } else { Err(OpError::Identity { call, uid }) }
             }
@@ -112,12 +111,12 @@ impl CallerIdentity {
 }
 
 impl Client {
-    /// The ids that its calls are made with.
+    /// The ids with which its calls are made.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Makes a call as the client, once.
+    /// Makes a call as the client.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         call: &'static str,
@@ -126,7 +125,7 @@ impl Client {
         self.attempt(call, job).await?.during(call)
     }
 
-    /// Makes a call as the client, and gives what it returned.
+    /// Makes a call as the client, and returns the call's own result.
     pub(crate) async fn attempt<T: Send + 'static>(
         &self,
         call: &'static str,
@@ -135,12 +134,12 @@ impl Client {
         // The user's own limit first: a call that waits for it takes no place of others.
         let own = enter(&self.user.identities).await?;
         let all = enter(&self.jobs).await?;
-        let (told, result) = oneshot::channel();
-        let tell = move |outcome| {
-            // A caller that has gone is not told.
-            drop((own, all, told.send(outcome)));
+        let (sender, result) = oneshot::channel();
+        let finish = move |outcome| {
+            // The receiver is gone if the call was cancelled.
+            drop((own, all, sender.send(outcome)));
         };
-        identity::spawn_as(self.identity.clone(), job, tell).during(call)?;
+        identity::spawn_as(self.identity.clone(), job, finish).during(call)?;
         let uid = self.identity.uid;
         match result.await {
             Ok(Ok(outcome)) => Ok(outcome),
@@ -150,7 +149,7 @@ impl Client {
     }
 }
 
-/// A job is a few system calls.
+/// The stack of a thread that makes a few system calls.
 const FILES_STACK: usize = 256 << 10;
 
 async fn enter(gate: &Arc<Semaphore>) -> OpResult<OwnedSemaphorePermit> {

@@ -58,9 +58,9 @@ impl Network {
     }
 }
 
-/// `AF_PPPOX` addresses name a descriptor by its number, which would be one of the broker's; the
-/// kernel takes them whatever family they claim (`linux/if_pppol2tp.h`). `SOCK_PACKET`, which packet(7)
-/// replaced, has the name of an interface where its address claims to be one of the internet.
+/// `AF_PPPOX` addresses contain the number of a descriptor, which would be one of the broker's; the
+/// kernel accepts them with any family (`linux/if_pppol2tp.h`). An address of `SOCK_PACKET`, which
+/// packet(7) replaced, contains the name of an interface but has the family of an internet address.
 fn refuse_family(call: &'static str, spec: SocketSpec) -> OpResult<()> {
     if spec.domain == libc::AF_PPPOX || spec.ty == SOCK_PACKET {
         return Err(OpError::Os { call, errno: libc::EACCES });
@@ -74,26 +74,26 @@ pub fn examine(descriptor: OwnedFd) -> OpResult<Adopt> {
     Ok(Adopt { socket, descriptor })
 }
 
-/// Takes over a descriptor of the client (`fromfd`, `socket(fileno=...)`). As in CPython the
-/// description's `O_NONBLOCK` stays unless there is a default timeout.
-/// `facts` is what the caller says of it, as `fromfd` lets it; the policy goes on judging what it is.
+/// Adopts a descriptor of the client (`fromfd`, `socket(fileno=...)`). As in CPython `O_NONBLOCK` stays as it
+/// is unless there is a default timeout. `declared` is what the caller says about the socket, as `fromfd`
+/// allows; the policy judges what it is.
 pub fn adopt(
     permit: Permit<Adopt>,
-    facts: SocketSpec,
+    declared: SocketSpec,
     timeout: Timeout,
     handle: Reservation,
 ) -> OpResult<Entry> {
-    let Adopt { socket: kind, descriptor } = permit.into_request();
-    refuse_family("fromfd", kind)?;
-    refuse_family("fromfd", facts)?;
-    // Its connection may be over, with data left in it whose sender nobody knows.
-    let lost_peer = kind.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
+    let Adopt { socket: actual, descriptor } = permit.into_request();
+    refuse_family("fromfd", actual)?;
+    refuse_family("fromfd", declared)?;
+    // Its connection may be over, with queued data from an unknown peer.
+    let lost_peer = actual.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
     let entry = if timeout.sets_nonblocking() {
-        Entry::new(descriptor, facts, timeout, handle).during("fcntl")?
+        Entry::new(descriptor, declared, timeout, handle).during("fcntl")?
     } else {
-        Entry::adopted(descriptor, facts, timeout, handle)
+        Entry::adopted(descriptor, declared, timeout, handle)
     };
-    let entry = entry.of_kind(kind);
+    let entry = entry.of_kind(actual);
     if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);
     }

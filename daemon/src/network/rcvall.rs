@@ -12,14 +12,14 @@ use crate::table::rcvall::Rcvall;
 /// `BPF_RET | BPF_K`.
 pub(crate) const RETURN: u16 = 0x06;
 
-/// Whether a socket that Linux refuses is to be served so.
-pub(super) fn serves(facts: SocketSpec) -> bool {
-    facts == SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: libc::IPPROTO_IP }
+/// Whether the emulation serves a kind of socket.
+pub(super) fn serves(spec: SocketSpec) -> bool {
+    spec == SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: libc::IPPROTO_IP }
 }
 
-/// Opens the packet socket, deaf.
+/// Opens the packet socket. It receives nothing until `RCVALL_ON`.
 pub(super) fn open() -> OpResult<(OwnedFd, Rcvall)> {
-    // Protocol 0: nothing is queued before the filter stands.
+    // With protocol 0 nothing is queued before the filter is attached.
     let descriptor = socket::create(libc::AF_PACKET, libc::SOCK_DGRAM, 0).during("socket")?;
     filter::attach(descriptor.as_fd(), &nothing()).during("setsockopt")?;
     Ok((descriptor, Rcvall::default()))
@@ -30,7 +30,7 @@ pub(crate) fn nothing() -> Vec<u8> {
     program(&[(RETURN, 0, 0, 0)])
 }
 
-/// A filter of classic BPF: code, both jumps, operand.
+/// A classic BPF program. An instruction is a code, two jump offsets and an operand.
 pub(crate) fn program(instructions: &[(u16, u8, u8, u32)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(instructions.len() * 8);
     for (code, jump_true, jump_false, operand) in instructions {

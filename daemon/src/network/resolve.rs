@@ -1,7 +1,7 @@
 //! Names: the resolver and the databases, outside the event loop.
 //!
-//! The C library's calls block and cannot be cancelled, so they run on blocking threads, a bounded
-//! number at a time. A cancelled call leaves its thread to finish alone.
+//! The C library's calls block and cannot be cancelled, so they run on a limited number of blocking threads.
+//! The thread of a cancelled call runs to its end.
 
 use std::ffi::CString;
 use std::net::IpAddr;
@@ -28,12 +28,11 @@ pub struct Resolver {
     own: Option<Arc<Semaphore>>,
 }
 
-/// What `getaddrinfo(3)` is asked.
+/// The arguments of `getaddrinfo(3)`.
 #[derive(Debug, Clone, Default)]
 pub struct Question {
-    /// The host, or none.
     pub host: Option<String>,
-    /// The service or port, or none.
+    /// A service name or a port number.
     pub service: Option<String>,
     /// `AF_*`.
     pub family: i32,
@@ -46,12 +45,12 @@ pub struct Question {
 }
 
 impl Resolver {
-    /// A resolver of a network with at most `jobs` look-ups at a time.
+    /// A resolver with at most `jobs` concurrent look-ups.
     pub fn new(network: Network, jobs: usize) -> Self {
         Self { network, jobs: Arc::new(Semaphore::new(jobs)), own: None }
     }
 
-    /// The same for one user.
+    /// The same resolver with the limit of one user as well.
     #[must_use]
     pub fn of(&self, user: &User) -> Self {
         Self { own: Some(user.lookups.clone()), ..self.clone() }
@@ -139,7 +138,7 @@ impl Resolver {
             .ok_or_else(|| OpError::Plain("service/proto not found".to_owned()))
     }
 
-    /// `getservbyport(3)`; the port in host order.
+    /// `getservbyport(3)`, with the port in host order.
     pub async fn service_by_port(
         &self,
         permit: Permit<Resolve>,
@@ -162,7 +161,7 @@ impl Resolver {
             .ok_or_else(|| OpError::Plain("protocol not found".to_owned()))
     }
 
-    /// The address behind a host name: the first one of the family, as CPython's `setipaddr` takes.
+    /// The address of a host name: the first of the family, as in CPython's `setipaddr`.
     pub async fn address(&self, permit: Permit<Resolve>, host: HostAddress) -> OpResult<Address> {
         let family = i32::from(host.family);
         let question = Question { host: Some(host.host), family, ..Question::default() };
@@ -172,7 +171,7 @@ impl Resolver {
             Some(Address::Inet { host: address, .. }) => {
                 Ok(Address::Inet { host: address, port: host.port })
             }
-            // A zone in the host (fe80::1%eth0) is resolved and dropped: the tuple's scope counts.
+            // A zone in the host (fe80::1%eth0) is resolved and dropped: the scope of the tuple is used.
             Some(Address::Inet6 { host: address, .. }) => Ok(Address::Inet6 {
                 host: address,
                 port: host.port,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the journal listens.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
-/// What fields of the broker's own begin with.
+/// The prefix of the broker's own fields.
 const PREFIX: &str = "SOCKBROKER_";
 
 /// How urgent an entry is, as `syslog(3)` numbers it.
@@ -19,12 +19,11 @@ pub(super) enum Priority {
     Debug = 7,
 }
 
-/// An entry in the making.
+/// An entry that is being written.
 #[derive(Debug)]
 pub(super) struct Entry(Vec<u8>);
 
 impl Entry {
-    /// An entry of the broker.
     pub(super) fn new(message: &str, priority: Priority) -> Self {
         let mut entry = Self(Vec::with_capacity(1024));
         entry.put("MESSAGE", message);
@@ -33,8 +32,8 @@ impl Entry {
         entry
     }
 
-    /// Adds a field that the journal knows. The value has its length before it, so that nothing in it
-    /// can be taken for another field.
+    /// Adds a field of the journal. The length precedes the value, so that nothing in a value can be taken
+    /// for another field.
     pub(super) fn put(&mut self, name: &str, value: &str) {
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(b'\n');
@@ -43,21 +42,20 @@ impl Entry {
         self.0.push(b'\n');
     }
 
-    /// Adds a field of the broker's own, by a name of its code.
+    /// Adds a field of the broker.
     pub(super) fn put_own(&mut self, name: &str, value: &str) {
         let upper = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
         let upper: String = upper.map(|c| c.to_ascii_uppercase()).collect();
         self.put(&format!("{PREFIX}{upper}"), value);
     }
 
-    /// The datagram.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// A way to the journal. It leads to whoever listens at the path when an entry is sent: a journal may be
-/// started anew.
+/// A socket that sends to the journal. Each entry goes to the process that listens at the path at that
+/// time, so that a restarted journal is found.
 #[derive(Debug)]
 pub(super) struct Journal {
     socket: UnixDatagram,
@@ -65,18 +63,17 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The way to the journal at this path. Fails if nobody listens there now.
+    /// Opens the journal at this path. Fails if no process listens there now.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         UnixDatagram::unbound()?.connect(path)?;
         Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned() })
     }
 
-    /// Sends without waiting from now on: it fails with `WouldBlock` where the journal does not read.
+    /// Makes sending fail with `WouldBlock`, instead of waiting, while the journal does not read.
     pub(super) fn never_wait(&self) -> io::Result<()> {
         self.socket.set_nonblocking(true)
     }
 
-    /// Sends an entry.
     pub(super) fn send(&self, entry: &Entry) -> io::Result<()> {
         self.socket.send_to(entry.bytes(), &self.path).map(drop)
     }

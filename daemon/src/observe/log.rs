@@ -1,5 +1,5 @@
-//! The log: to the journal with a field for each fact where standard error leads there, else a line each
-//! on standard error.
+//! The log. It goes to the journal, with a field for each fact, if standard error leads there; else each
+//! event is a line on standard error.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
@@ -22,7 +22,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 #[derive(Debug)]
 pub struct Wanted(EnvFilter);
 
-/// What `SOCKBROKER_LOG` names, `info` without it. The error says what is wrong with it.
+/// The value of `SOCKBROKER_LOG`, or `info` without it. The error describes an invalid value.
 pub fn wanted() -> Result<Wanted, String> {
     match std::env::var(VARIABLE) {
         Ok(text) if !text.is_empty() => filter(&text).map(Wanted),
@@ -32,7 +32,7 @@ pub fn wanted() -> Result<Wanted, String> {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, String> {
-    // The library takes a word that is not a level for the name of a module, all of which it logs.
+    // The library takes a word that is not a level for a module, and logs all of that module.
     let is_level =
         |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level.trim()));
     let level = |part: &str| part.rsplit_once('=').map_or(part, |(_, level)| level).to_owned();
@@ -43,26 +43,26 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     text.parse().map_err(|error| format!("{VARIABLE}: {error}"))
 }
 
-/// Begins to log. Payload is never logged.
+/// Starts the log. Payload is never logged.
 pub fn start(wanted: Wanted) {
     let journal = leads_to_journal().then(|| ToJournal::open(Path::new(SOCKET)));
     match journal {
         Some(Ok(journal)) => tracing_subscriber::registry().with(wanted.0).with(journal).init(),
-        // Without its socket standard error is a way to the journal too, if a poorer one.
+        // Standard error leads to the journal too, without fields.
         Some(Err(_)) | None => start_on_stderr(wanted),
     }
 }
 
-/// The same with a line each on standard error, wherever it leads: an entry of a process that ends at
-/// once may come too late for the journal to find its unit.
+/// Starts the log on standard error, wherever that leads: a process that ends at once may have gone before
+/// the journal finds its unit.
 pub fn start_on_stderr(wanted: Wanted) {
     let ansi = io::stderr().is_terminal();
     let lines = lines::layer().with_writer(io::stderr).with_target(false).with_ansi(ansi);
     tracing_subscriber::registry().with(wanted.0).with(lines).init();
 }
 
-/// Whether standard error is what the service manager connected to the journal (`$JOURNAL_STREAM`,
-/// `systemd.exec(5)`): somebody may have redirected it since.
+/// Whether standard error is still the stream that the service manager connected to the journal
+/// (`$JOURNAL_STREAM`, `systemd.exec(5)`).
 fn leads_to_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let own = std::fs::metadata("/proc/self/fd/2");
@@ -76,7 +76,7 @@ struct ToJournal(Journal);
 impl ToJournal {
     fn open(path: &Path) -> io::Result<Self> {
         let journal = Journal::open(path)?;
-        // A journal that does not read must not hold the broker up.
+        // A journal that does not read must not delay the broker.
         journal.never_wait()?;
         Ok(Self(journal))
     }
@@ -94,9 +94,9 @@ impl ToJournal {
         }
         match self.0.send(&entry) {
             Ok(()) => {}
-            // Full, and standard error leads to the same reader.
+            // The journal does not read, and standard error leads to it too.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Too long, or the journal is gone. Nobody is left to tell if even this fails.
+            // The entry is too long, or the journal has ended. A further failure cannot be reported.
             Err(_) => drop(writeln!(io::stderr(), "{}", facts.line())),
         }
     }
@@ -119,7 +119,7 @@ fn priority(level: Level) -> Priority {
     }
 }
 
-/// What an event says.
+/// The message and the fields of an event.
 #[derive(Debug, Default)]
 struct Facts {
     message: String,
@@ -127,11 +127,11 @@ struct Facts {
 }
 
 impl Facts {
-    /// For people: `journalctl` shows no fields unless it is asked to.
+    /// One line with everything, because `journalctl` does not show fields by default.
     fn line(&self) -> String {
         let mut line = self.message.clone();
         for (name, value) in &self.fields {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             write!(line, " {name}={value}").ok();
         }
         line
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_are_those_that_there_are() {
+    fn unknown_levels_are_refused() {
         for text in ["info", "WARN", "off", "warn,sockbrokerd::ops=debug", "sockbrokerd=trace"] {
             assert!(filter(text).is_ok(), "{text}");
         }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_does_not_read_holds_nobody_up() {
+    fn a_journal_that_does_not_read_does_not_delay_the_log() {
         let folder = Folder::new();
         let path = folder.join("journal");
         let _reader = sockbroker_test_support::journal::Journal::bind(&path);

@@ -1,7 +1,7 @@
 //! Counters, and their page in the text format of Prometheus, version 0.0.4.
 //!
-//! Counting is one addition to an atomic number. What is known anyway, such as open sessions, is asked
-//! for when the page is made.
+//! Counting is one addition to an atomic number. What the broker knows anyway, such as the number of open
+//! sessions, is read when the page is made.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -11,32 +11,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sockbroker_policy::rights::RuleName;
 
-/// From so many names on, decisions are counted under [`OTHER`]: reloading must not make the page grow
-/// without a bound.
+/// At this number of names further decisions are counted as [`OTHER`], so that reloads of the policy do not
+/// make the page grow without a bound.
 const RULES: usize = 1000;
 const OTHER: &str = "other";
 
-/// Decisions that allowed, and that denied.
+/// The numbers of decisions that allowed and that denied, by rule.
 type Sums = BTreeMap<String, [u64; 2]>;
 
-/// How the calls of one method ended: so many each way.
+/// The outcomes of the calls of one method, with a counter for each outcome.
 #[derive(Debug)]
 pub struct Outcomes(Vec<AtomicU64>);
 
 impl Outcomes {
-    /// Calls that can end in so many ways.
-    pub fn new(ways: usize) -> Self {
-        Self((0..ways).map(|_| AtomicU64::new(0)).collect())
+    /// Counters for this number of outcomes.
+    pub fn new(outcomes: usize) -> Self {
+        Self((0..outcomes).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Counts one.
-    pub fn count(&self, way: usize) {
-        if let Some(counter) = self.0.get(way) {
+    /// Counts a call with this outcome.
+    pub fn count(&self, outcome: usize) {
+        if let Some(counter) = self.0.get(outcome) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How often each way.
+    /// The counters, by outcome.
     pub fn counts(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(|counter| counter.load(Ordering::Relaxed))
     }
@@ -45,27 +45,26 @@ impl Outcomes {
 /// The decisions of one rule.
 #[derive(Debug)]
 struct Decisions {
-    /// Held, so that nothing else comes to stand at its address.
+    /// Kept, so that its address stays its own.
     rule: RuleName,
     allowed: AtomicU64,
     denied: AtomicU64,
 }
 
-/// Everything that is counted.
+/// The counters.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// By the address of the rule's name, which is one for all decisions of a rule.
+    /// By the address of the rule's name, which all decisions of a rule share.
     decisions: RwLock<HashMap<usize, Decisions>>,
-    /// Those of rules that came before so many others, by name.
+    /// The decisions of earlier rules, by name.
     past: Mutex<Sums>,
     limits: Mutex<BTreeMap<String, u64>>,
-    /// Connections that were served.
     connections: AtomicU64,
     /// Connections that are open, by framing.
     open: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// A connection that is counted as open; no longer when dropped.
+/// Counts a connection as open until it is dropped.
 #[derive(Debug)]
 pub struct OpenConnection {
     metrics: Arc<Metrics>,
@@ -80,13 +79,12 @@ impl Drop for OpenConnection {
     }
 }
 
-// Maps of whole values: a panic elsewhere does not spoil them.
+// The maps hold whole values, so a panic of another call does not spoil them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Metrics {
-    /// Counts a decision.
     pub fn decided(&self, rule: &RuleName, allowed: bool) {
         let key = rule.as_str().as_ptr().addr();
         let known = self.decisions.read().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +118,7 @@ impl Metrics {
         OpenConnection { metrics: self.clone(), framing }
     }
 
-    /// Puts what is counted here on a page.
+    /// Adds the counters to a page.
     pub fn describe(&self, page: &mut Page) {
         page.begin("decisions_total", "counter", "Decisions of the policy, by rule and verdict.");
         let known = self.decisions.read().unwrap_or_else(PoisonError::into_inner);
@@ -140,6 +138,7 @@ impl Metrics {
         page.sample(&[], self.connections.load(Ordering::Relaxed));
         page.begin("connections", "gauge", "Open connections, by framing.");
         for (framing, count) in &*lock(&self.open) {
+            // The label's name is part of the interface.
             page.sample(&[("spelling", framing)], *count);
         }
     }
@@ -160,7 +159,7 @@ impl Decisions {
     }
 }
 
-/// A page in the making.
+/// A page that is being written.
 #[derive(Debug, Default)]
 pub struct Page {
     text: String,
@@ -188,17 +187,16 @@ impl Page {
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         writeln!(self.text, "{line}").ok();
     }
 
-    /// The whole page.
     pub fn text(self) -> String {
         self.text
     }
 }
 
-/// A label's value: backslash, quote and end of line are the format's own.
+/// Escapes backslash, quote and line end in the value of a label.
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -233,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_end_do_not_make_the_page_grow_without_end() {
+    fn the_number_of_rules_on_the_page_is_bounded() {
         let metrics = Metrics::default();
         for number in 0..3 * RULES {
             metrics.decided(&written(&number.to_string()), true);

@@ -1,4 +1,4 @@
-//! What the broker tells of itself: the log, the audit, the metrics.
+//! Observation: the log, the audit and the metrics.
 
 mod journal;
 pub mod log;

@@ -1,5 +1,5 @@
-//! Log lines about connections that were refused: a few a minute for each user and reason, and one that
-//! says how many were left out. Anyone who may open the socket can cause them without end.
+//! Log lines about refused connections: a few a minute for each principal and reason, and one with the number
+//! that was left out. Without the limit anyone who can open the socket could fill the log.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::principal::PrincipalKey;
 
-/// How long lines are counted together.
+/// The period in which lines are counted together.
 const PERIOD: Duration = Duration::from_mins(1);
-/// Users and reasons that are counted apart; further users share one count for each reason.
+/// Pairs of principal and reason that are counted separately; further principals share a count for each
+/// reason.
 const KEYS: usize = 64;
 
 /// Why a connection was refused.
@@ -20,9 +21,9 @@ pub enum Reason {
     Limit(&'static str),
     /// The kernel does not report the peer's credentials.
     UnknownPeer,
-    /// Descriptors or memory are missing to serve it.
+    /// The broker lacks descriptors or memory to serve it.
     NotServed,
-    /// Descriptors or memory are missing to accept it.
+    /// The broker lacks descriptors or memory to accept it.
     NotAccepted,
 }
 
@@ -101,7 +102,7 @@ impl Refusals {
         }
     }
 
-    /// Writes how many lines were left out so far: the broker ends.
+    /// Writes how many lines were left out so far, at the end of the broker.
     pub fn finish(&self) {
         for left_out in self.take_left_out(None) {
             left_out.write();
@@ -159,7 +160,7 @@ mod tests {
     const REASON: Reason = Reason::Limit("connections_per_user");
 
     #[test]
-    fn lines_of_a_minute_are_few_and_one_says_how_many_were_left_out() {
+    fn a_minute_has_a_few_lines_and_one_with_the_number_left_out() {
         let refusals = Refusals::new(3);
         let begun = Instant::now();
         let mut written = 0;
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn each_user_and_each_reason_has_lines_of_its_own() {
+    fn each_user_and_each_reason_has_its_own_lines() {
         let (refusals, now) = (Refusals::new(1), Instant::now());
         assert!(refusals.admit(REASON, Some(user(7)), now));
         assert!(!refusals.admit(REASON, Some(user(7)), now));

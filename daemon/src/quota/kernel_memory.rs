@@ -1,9 +1,9 @@
 //! Kernel memory that options take, counted for the user of the socket.
 //!
-//! What an option takes is known from its value, so it is reserved before the system call, and a limit
-//! refuses it. Duplicates of a socket share one count, which ends with the last of them.
+//! The value of an option determines what it takes, so that the amount is reserved before the system call
+//! and a limit can refuse it. Duplicates of a socket share one count, which ends with the last of them.
 //!
-//! Looked at: the `setsockopt` functions of Linux 6.18 that a class of options leads to.
+//! The table covers the `setsockopt` functions of Linux 6.18 that a class of options leads to.
 //!
 //! | option | memory | counted |
 //! |---|---|---|
@@ -96,7 +96,7 @@ enum Change {
     Less(u64),
 }
 
-/// What setting an option takes.
+/// The memory that setting an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
     slot: Slot,
@@ -104,8 +104,8 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// What an option of a socket of this family takes when it is set to a value, which is in the bytes
-    /// that the kernel reads. `None` where that is not counted, and for values that the kernel refuses.
+    /// The memory that an option of a socket of this family takes, from the bytes of its value as the
+    /// kernel reads them. `None` for options that are not counted and for values that the kernel refuses.
     pub fn of(family: i32, level: i32, name: i32, value: &[u8]) -> Option<Self> {
         let to = |slot, bytes| Some(Self { slot, change: Change::To(bytes) });
         let int = || number(value, 0).map(u32::cast_signed);

@@ -1,7 +1,8 @@
-//! What one user has in use, over all of its connections and sessions, and how fast it may go.
+//! Quotas: what each principal uses, over all of its connections and sessions, and its rates.
 //!
-//! Shares are counted by two atomic numbers, the user's and everybody's; a rate is one. No lock is
-//! taken on the way of a call, so a user at its limit costs the others nothing.
+//! A share is counted in two atomic numbers, the principal's and that of all; a rate is one number. A call
+//! takes no lock, so a principal at its limit does not delay others. Limits and errors say `user` for a
+//! principal, as the configuration does.
 
 pub mod kernel_memory;
 mod rate;
@@ -20,22 +21,22 @@ use crate::principal::PrincipalKey;
 use crate::quota::rate::Rate;
 use crate::quota::traffic::Traffic;
 
-/// What is shared between users.
+/// What is counted for each user and for all together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// Open sockets.
+    /// Open handles.
     Handles,
-    /// Calls that wait.
+    /// Waiting calls.
     Calls,
-    /// Bytes held for calls that wait, and for messages that are not yet whole.
+    /// Bytes held for waiting calls, incomplete messages and unread answers.
     Bytes,
-    /// Descriptors held for calls that wait.
+    /// Descriptors held for waiting calls and incomplete messages.
     Descriptors,
-    /// Bytes of what sessions keep by `session.restrict`.
+    /// Bytes of the restrictions of sessions.
     Restrictions,
-    /// Bytes of what is kept for `call.resolve`.
+    /// Bytes of answers and ids kept for `call.resolve`.
     Resolvable,
-    /// Bytes of kernel memory that options of sockets take.
+    /// Bytes of kernel memory that socket options take.
     Kernel,
 }
 
@@ -45,22 +46,22 @@ const SHARES: usize = 7;
 /// The limits of all users.
 #[derive(Debug)]
 pub struct Quota {
-    /// The most of each [`Share`] for one user, in the order of the enumeration.
+    /// The limit of each [`Share`] for one user, in the order of the enumeration.
     pub own: [LimitExceeded; SHARES],
-    /// The most for all together.
+    /// The limits for all together.
     pub all: [LimitExceeded; SHARES],
-    /// Messages a second of one user; 0 for any number.
+    /// Messages a second of one user; 0 means no limit.
     pub packets: LimitExceeded,
-    /// Bytes of data a second of one user; 0 for any number.
+    /// Bytes of data a second of one user; 0 means no limit.
     pub bytes: LimitExceeded,
-    /// Look-ups at a time of one user.
+    /// Concurrent look-ups of one user.
     pub lookups: usize,
-    /// Calls at a time that are made as one user.
+    /// Concurrent calls made with the identity of one user.
     pub identities: usize,
 }
 
 impl Quota {
-    /// The quota that these limits give.
+    /// The quota of a configuration.
     pub fn new(limits: &Limits) -> Self {
         // As in `limits!`, so that a refusal has the name that `session.limits` reports.
         macro_rules! limit {
@@ -95,7 +96,7 @@ impl Quota {
     }
 }
 
-/// One user.
+/// What one principal uses of the limits.
 #[derive(Debug)]
 pub struct User {
     key: PrincipalKey,
@@ -105,13 +106,13 @@ pub struct User {
     packets: Option<Rate>,
     bytes: Option<Rate>,
     traffic: Traffic,
-    /// The gate before the resolver.
+    /// Limits concurrent look-ups.
     pub lookups: Arc<Semaphore>,
-    /// The gate before threads that act as this user.
+    /// Limits concurrent threads with this user's ids.
     pub identities: Arc<Semaphore>,
 }
 
-/// A part of a share in use; given back when dropped.
+/// A part of a share in use; returned when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     user: Arc<User>,
@@ -145,7 +146,7 @@ impl User {
         self.own[share as usize].load(Ordering::Relaxed)
     }
 
-    /// Takes a part of a share, unless a limit stands in the way.
+    /// Reserves a part of a share, or returns the limit that it would exceed.
     pub fn take(self: &Arc<Self>, share: Share, amount: u64) -> Result<Reservation, LimitExceeded> {
         self.reserve(share, amount)?;
         Ok(Reservation { user: self.clone(), share, amount })
@@ -173,7 +174,7 @@ impl User {
         self.all[share as usize].fetch_sub(amount, Ordering::Relaxed);
     }
 
-    /// How long the next message has to wait, and for which rate.
+    /// How long the next message has to wait, and which rate delays it.
     pub fn delay(&self) -> Option<(Duration, LimitExceeded)> {
         let delay = |rate: &Option<Rate>| rate.as_ref().and_then(Rate::delay);
         delay(&self.packets).max_by_time(delay(&self.bytes))
@@ -182,21 +183,21 @@ impl User {
     /// Counts messages that were sent, and their bytes.
     pub fn sent(&self, packets: usize, bytes: usize) {
         self.traffic.sent.add(packets, bytes);
-        self.spend(packets, bytes);
+        self.charge(packets, bytes);
     }
 
     /// Counts messages that were received, and their bytes.
     pub fn received(&self, packets: usize, bytes: usize) {
         self.traffic.received.add(packets, bytes);
-        self.spend(packets, bytes);
+        self.charge(packets, bytes);
     }
 
-    fn spend(&self, packets: usize, bytes: usize) {
+    fn charge(&self, packets: usize, bytes: usize) {
         if let Some(rate) = &self.packets {
-            rate.spend(packets as u64);
+            rate.charge(packets as u64);
         }
         if let Some(rate) = &self.bytes {
-            rate.spend(bytes as u64);
+            rate.charge(bytes as u64);
         }
     }
 
@@ -215,17 +216,16 @@ fn add(counter: &AtomicU64, amount: u64, limit: LimitExceeded) -> Result<(), Lim
 }
 
 impl Reservation {
-    /// Whose it is.
     pub fn user(&self) -> &Arc<User> {
         &self.user
     }
 
-    /// How much it is.
+    /// Its amount.
     pub fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// Takes as much as this now is, instead of what it was.
+    /// Changes the amount. An amount beyond a limit is refused and changes nothing.
     pub fn resize(&mut self, amount: u64) -> Result<(), LimitExceeded> {
         if let Some(more) = amount.checked_sub(self.amount) {
             self.user.reserve(self.share, more)?;
@@ -257,26 +257,25 @@ impl Later for Option<(Duration, LimitExceeded)> {
     }
 }
 
-/// Every user that was here.
+/// Every principal that the broker has served.
 #[derive(Debug)]
 pub struct Users {
     quota: Arc<Quota>,
     all: Arc<[AtomicU64; SHARES]>,
     known: Mutex<HashMap<PrincipalKey, Arc<User>>>,
-    /// Of users that were forgotten.
+    /// The traffic of users that were removed.
     past: Traffic,
 }
 
-/// From so many users on, those that use nothing are forgotten.
+/// At this number of users, those that use nothing are removed.
 const KNOWN: usize = 1024;
 
 impl Users {
-    /// No users yet.
     pub fn new(quota: Arc<Quota>) -> Self {
         Self { quota, all: Arc::default(), known: Mutex::default(), past: Traffic::default() }
     }
 
-    /// The user of this id. It stays known when it has gone, so that it finds its debts again.
+    /// The user with this key. Its debts remain while it has no connection.
     pub fn user(&self, key: &PrincipalKey) -> Arc<User> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN && !known.contains_key(key) {
@@ -292,7 +291,7 @@ impl Users {
         known.entry(key.clone()).or_insert_with(user).clone()
     }
 
-    /// What went through the sockets of all users so far.
+    /// The traffic of the sockets of all users.
     pub fn traffic(&self) -> Traffic {
         let all = Traffic::default();
         all.include(&self.past);
@@ -330,7 +329,7 @@ pub(crate) mod tests {
         })
     }
 
-    /// A user with so much of each share.
+    /// A user with this limit on each share.
     pub(crate) fn user(share: u64) -> Arc<User> {
         Users::new(quota(share, u64::MAX, 0, 0)).user(&uid(1))
     }
@@ -342,7 +341,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_share_is_limited_for_each_user_and_for_all() {
+    fn shares_are_limited_for_each_user_and_for_all() {
         let users = Users::new(quota(2, 3, 0, 0));
         let (one, two) = (users.user(&uid(1)), users.user(&uid(2)));
         let first = one.take(Share::Handles, 2).unwrap();
@@ -357,7 +356,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_taken_grows_and_shrinks_within_the_limit() {
+    fn a_reservation_grows_and_shrinks_within_the_limit() {
         let users = Users::new(quota(10, 20, 0, 0));
         let user = users.user(&uid(1));
         let mut taken = user.take(Share::Bytes, 4).unwrap();
@@ -371,39 +370,39 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_seconds_worth_goes_at_once_and_then_the_rate_holds() {
+    fn a_second_of_traffic_passes_at_once_and_then_the_rate_holds() {
         let user = Users::new(quota(1, 1, 100, 0)).user(&uid(1));
         for _ in 0..100 {
             assert_eq!(user.delay(), None);
-            user.spend(1, 1 << 20);
+            user.charge(1, 1 << 20);
         }
         // An hour's worth, of which this test may take a part.
-        user.spend(360_000, 0);
+        user.charge(360_000, 0);
         let (delay, crossed) = user.delay().unwrap();
         assert_eq!(crossed, limit("packets", 100));
         assert!((3000..=3600).contains(&delay.as_secs()), "{delay:?}");
     }
 
     #[test]
-    fn the_slower_of_both_rates_counts_and_without_one_nothing_waits() {
+    fn the_slower_rate_delays_and_without_rates_nothing_waits() {
         let user = Users::new(quota(1, 1, 1000, 10)).user(&uid(1));
-        user.spend(1001, 100);
+        user.charge(1001, 100);
         assert_eq!(user.delay().unwrap().1, limit("bytes", 10));
         let free = Users::new(quota(1, 1, 0, 0)).user(&uid(1));
-        free.spend(usize::MAX, usize::MAX);
+        free.charge(usize::MAX, usize::MAX);
         assert_eq!(free.delay(), None);
     }
 
     #[test]
-    fn a_user_that_comes_back_finds_its_debts() {
+    fn debts_of_a_user_outlive_its_connections() {
         let users = Users::new(quota(1, 1, 1, 0));
-        users.user(&uid(7)).spend(100, 0);
+        users.user(&uid(7)).charge(100, 0);
         assert!(users.user(&uid(7)).delay().is_some());
         assert!(users.user(&uid(8)).delay().is_none());
         for number in 1000..3000 {
             users.user(&uid(number));
         }
-        assert!(users.user(&uid(7)).delay().is_some(), "a debt is not forgotten");
-        assert!(users.known.lock().unwrap().len() <= KNOWN, "the others are");
+        assert!(users.user(&uid(7)).delay().is_some(), "the debt remains");
+        assert!(users.known.lock().unwrap().len() <= KNOWN, "the others are removed");
     }
 }

@@ -1,25 +1,24 @@
-//! A rate: so much a second of one user.
+//! A rate limit: an amount a second for one user.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::LimitExceeded;
 
-/// So much a second. After a second of rest a second's worth goes at once; what goes beyond it puts
-/// the user in debt, and the next message waits until that is paid.
+/// A rate limit. After a second without traffic the amount of one second passes at once. What exceeds it
+/// is a debt, and the next message waits until the debt is paid.
 #[derive(Debug)]
 pub(super) struct Rate {
     limit: LimitExceeded,
     began: Instant,
-    /// When the debt is paid, in nanoseconds from `began`, where a second has passed already.
+    /// When the debt is paid, in nanoseconds since one second before `began`.
     paid: AtomicU64,
 }
 
-/// In nanoseconds.
+/// One second in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
 impl Rate {
-    /// No debt.
     pub(super) fn new(limit: LimitExceeded) -> Self {
         Self { limit, began: Instant::now(), paid: AtomicU64::new(0) }
     }
@@ -35,8 +34,8 @@ impl Rate {
         (debt > 0).then(|| (Duration::from_nanos(debt), self.limit))
     }
 
-    /// Counts so much.
-    pub(super) fn spend(&self, amount: u64) {
+    /// Adds an amount to the debt.
+    pub(super) fn charge(&self, amount: u64) {
         let cost = u128::from(amount) * u128::from(SECOND) / u128::from(self.limit.value.max(1));
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
         let saved = self.now() - SECOND;

@@ -1,18 +1,16 @@
-//! What went through sockets, counted.
+//! Counters of the data that passed through sockets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Messages and their bytes, counted.
+/// A number of messages and of their bytes.
 #[derive(Debug, Default)]
 pub struct Volume {
-    /// Messages.
     pub packets: AtomicU64,
-    /// Bytes of data.
     pub bytes: AtomicU64,
 }
 
 impl Volume {
-    /// Counts messages with so many bytes together.
+    /// Adds messages with this number of bytes in all.
     pub(super) fn add(&self, packets: usize, bytes: usize) {
         self.packets.fetch_add(packets as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -24,17 +22,14 @@ impl Volume {
     }
 }
 
-/// What went through sockets, both ways.
+/// Messages and bytes in each direction.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// To the network.
     pub sent: Volume,
-    /// From the network.
     pub received: Volume,
 }
 
 impl Traffic {
-    /// Adds another's.
     pub(super) fn include(&self, other: &Self) {
         self.sent.include(&other.sent);
         self.received.include(&other.received);

@@ -27,12 +27,10 @@ use crate::session::token::Token;
 use crate::table::fanout::FanoutGroups;
 use sockbroker_policy::Policy;
 
-/// The daemon's state.
 #[derive(Debug)]
 pub struct Broker {
     /// The policy in force.
     pub policy: PolicyInForce,
-    /// The limits in force.
     pub limits: Limits,
     /// The network in which sockets are created.
     pub network: Network,
@@ -52,7 +50,6 @@ pub struct Broker {
     pub fanout: FanoutGroups,
     /// Where decisions are recorded.
     pub audit: Audit,
-    /// The counters.
     pub metrics: Arc<Metrics>,
     /// The log of refused connections.
     pub refusals: Refusals,

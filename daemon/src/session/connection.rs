@@ -1,4 +1,4 @@
-//! One connection: who is at the other end, how it speaks, which session it is attached to.
+//! Connections: the peer, the framing, and the session that each is attached to.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,11 +22,8 @@ use sockbroker_policy::subject::Subject;
 pub enum Framing {
     /// LSP framing, with attachments and, on Unix sockets, descriptors.
     Lsp,
-    /// Newline-delimited JSON.
     Ndjson,
-    /// HTTP/1.1 POST.
     Http,
-    /// WebSocket messages.
     WebSocket,
 }
 
@@ -42,14 +39,13 @@ impl Framing {
     }
 }
 
-/// What is fixed when a connection begins.
+/// The properties of a connection that never change.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Who is at the other end.
     pub principal: Principal,
-    /// How its messages are framed.
     pub framing: Framing,
-    /// Whether descriptors can ride beside frames.
+    /// Whether frames can carry descriptors.
     pub descriptors: bool,
 }
 
@@ -70,18 +66,18 @@ pub struct Connection {
     user: Arc<User>,
     caller: CallerIdentity,
     resolver: Resolver,
-    /// Whether answers may carry attachments unasked.
+    /// Whether every answer may carry attachments.
     attachments: AtomicBool,
     calls: AtomicU64,
     _counted: OpenConnection,
     session: Mutex<Arc<Session>>,
-    /// What the subject may do, selected once.
+    /// The subject's rights in the session, selected once.
     rights: Mutex<Option<Selected>>,
     broker: Arc<Broker>,
 }
 
 impl Connection {
-    /// A new connection in an implicit session of its own.
+    /// Begins a connection in an implicit session of its own.
     pub fn begin(broker: &Arc<Broker>, facts: Facts) -> Self {
         let number = broker.number();
         let session = broker.begin(&facts.principal);
@@ -107,7 +103,6 @@ impl Connection {
         self.number
     }
 
-    /// What is fixed.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
@@ -122,32 +117,31 @@ impl Connection {
         self.facts.principal.subject()
     }
 
-    /// What its user has in use.
+    /// Its principal's use of the limits.
     pub fn user(&self) -> &Arc<User> {
         &self.user
     }
 
-    /// As whom its calls are made.
+    /// The identity with which its calls on `AF_UNIX` sockets are made.
     pub fn caller(&self) -> &CallerIdentity {
         &self.caller
     }
 
-    /// The way to the resolver.
+    /// The resolver, with the limits of its principal.
     pub fn resolver(&self) -> &Resolver {
         &self.resolver
     }
 
-    /// The broker.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
     }
 
-    /// The session it is attached to.
+    /// The session that it is attached to.
     pub fn session(&self) -> Arc<Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the subject may do in a session, under the policy in force.
+    /// The rights of its principal in a session, under the policy in force.
     pub fn rights(&self, session: &Session) -> Arc<Rights> {
         let (generation, restricted) = (self.broker.policy.generation(), session.restricted());
         let mut selected = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +163,7 @@ impl Connection {
     pub fn log_failure(&self, error: &io::Error) {
         let uid = self.subject().uid;
         self.broker.refusals.report(Reason::NotServed, Some(self.principal().key()), || {
-            tracing::warn!(%error, uid, "a connection cannot be served");
+            tracing::warn!(%error, uid, "cannot serve a connection");
         });
     }
 
@@ -178,17 +172,17 @@ impl Connection {
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many calls of known methods it has sent.
+    /// The number of calls of known methods.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Whether answers may carry attachments unasked.
+    /// Whether every answer may carry attachments, without a request for them.
     pub fn takes_attachments(&self) -> bool {
         self.attachments.load(Ordering::Relaxed)
     }
 
-    /// Asks for attachments once and for all; only LSP framing has them.
+    /// Lets every later answer carry attachments; only LSP framing has them.
     pub fn ask_for_attachments(&self, wanted: bool) -> OpResult<()> {
         if wanted && self.facts.framing != Framing::Lsp {
             return Err(OpError::value("only LSP framing carries attachments"));
@@ -197,17 +191,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Moves to another session. Refused while the present one would close with open handles.
+    /// Attaches to another session. Refused while the present one would close with open handles.
     pub fn attach(&self, target: Arc<Session>) -> OpResult<()> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if session.number() == target.number() {
             return Ok(());
         }
         if session.restricted() > 0 {
-            return Err(OpError::Session("a session that gave rights up cannot be left"));
+            return Err(OpError::Session("a restricted session cannot be left"));
         }
         if session.connections() == 1 && session.handles() > 0 {
-            let refused = "this connection's own session holds handles, which would close unseen: close them first";
+            let refused = "the present session of this connection would close with open handles: close them first";
             return Err(OpError::Session(refused));
         }
         target.join(self.number);
@@ -219,7 +213,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends the connection; the session closes with its last one.
+    /// Detaches from the session, which closes with its last connection.
     pub fn end(&self, calls: LastCalls) {
         let session = self.session();
         if session.leave(self.number, calls) {

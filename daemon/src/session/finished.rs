@@ -1,4 +1,4 @@
-//! What became of the calls of connections that are gone: the memory behind `call.resolve`.
+//! How the calls of ended connections came out, kept for `call.resolve`.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -10,14 +10,11 @@ use tokio::time::Instant;
 
 use crate::quota::{Reservation, Share, User};
 
-/// An answer with everything that rode beside it.
+/// An answer with its attachments and descriptors.
 #[derive(Debug)]
 pub struct KeptAnswer {
-    /// The answer's JSON.
     pub json: bytes::Bytes,
-    /// Its attachments.
     pub attachments: Vec<bytes::Bytes>,
-    /// Its descriptors.
     pub descriptors: Vec<OwnedFd>,
     /// The memory it takes of its user's share.
     pub share: Reservation,
@@ -26,7 +23,7 @@ pub struct KeptAnswer {
 /// How the calls of one connection ended.
 #[derive(Debug, Default)]
 pub struct LastCalls {
-    /// Calls that were cancelled by the end of the connection, and the bytes that had left.
+    /// Calls that the end of the connection cancelled, and the number of bytes that each had sent.
     pub cancelled: Vec<(RequestId, u64)>,
     /// The latest answer.
     pub answered: Option<(RequestId, KeptAnswer)>,
@@ -35,7 +32,7 @@ pub struct LastCalls {
 }
 
 impl LastCalls {
-    /// How the calls of a user's connection ended. Ids that are too much for the user are forgotten.
+    /// How the calls of a user's connection ended. Ids beyond the user's limit are not kept.
     pub fn new(
         cancelled: Vec<(RequestId, u64)>,
         answered: Option<(RequestId, KeptAnswer)>,
@@ -69,18 +66,16 @@ impl LastCalls {
     }
 }
 
-/// How one call ended.
 #[derive(Debug)]
 pub enum Fate {
-    /// Never arrived, or forgotten.
+    /// It never arrived, or is no longer kept.
     Unknown,
-    /// Cancelled while it waited, after so many bytes had left.
+    /// Cancelled while it waited, after this number of bytes was sent.
     Cancelled(u64),
-    /// Answered.
     Answered(KeptAnswer),
 }
 
-/// The ended connections of a session, oldest first, bounded in number and age.
+/// The ended connections of a session, oldest first, with limits on number, bytes and age.
 #[derive(Debug)]
 pub struct Finished {
     kept: VecDeque<(u64, Instant, LastCalls)>,
@@ -95,7 +90,7 @@ impl Finished {
         Self { kept: VecDeque::new(), most, most_bytes, longest }
     }
 
-    /// Remembers how the calls of a connection ended.
+    /// Keeps how the calls of a connection ended.
     pub fn record(&mut self, connection: u64, calls: LastCalls) {
         self.forget_old();
         self.kept.push_back((connection, Instant::now(), calls));
@@ -108,14 +103,14 @@ impl Finished {
         self.kept.iter().map(|(_, _, calls)| calls.bytes()).sum()
     }
 
-    /// Forgets what is too old.
+    /// Removes what is older than the limit.
     pub fn forget_old(&mut self) {
         let longest = self.longest;
         self.kept.retain(|(_, at, _)| at.elapsed() < longest);
     }
 
-    /// Takes what became of a call: an answer can be had once. `check` may refuse an answer, which is
-    /// then kept.
+    /// Removes and returns how a call ended: an answer is returned once. If `check` refuses the answer, it
+    /// stays.
     pub fn take<E>(
         &mut self,
         connection: u64,
@@ -164,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_cancelled_calls_are_counted_for_the_user_and_forgotten_beyond_the_limit() {
+    fn ids_of_cancelled_calls_count_for_the_user_and_are_dropped_beyond_the_limit() {
         let user = user(10_000);
         let cancelled = |length| vec![(RequestId::Text("x".repeat(length)), 0); 2];
         let kept = LastCalls::new(cancelled(4000), None, &user);
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_cannot_be_told_is_kept() {
+    async fn an_answer_that_is_refused_stays() {
         let mut finished = Finished::new(2, 100, Duration::from_mins(1));
         finished.record(1, calls(7));
         assert!(finished.take(1, &RequestId::Number(7), |_| Err(())).is_err());

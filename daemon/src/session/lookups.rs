@@ -1,4 +1,4 @@
-//! The addresses that a session's look-ups gave: what a rule with `lookup` lets it reach.
+//! The addresses that a session's look-ups returned, to which a rule with `lookup` lets it connect.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,18 +11,19 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Lookups {
     most: usize,
-    /// When, and the how-manieth it was.
+    /// The time and the ordinal number of the last look-up.
     found: HashMap<IpAddr, (Instant, u64)>,
     count: u64,
 }
 
 impl Lookups {
-    /// None yet, and never more than so many.
+    /// Keeps at most this number of addresses.
     pub fn new(most: usize) -> Self {
         Self { most, found: HashMap::new(), count: 0 }
     }
 
-    /// Remembers what the look-up of a name gave. An address in place of a name is no look-up.
+    /// Keeps the addresses that the look-up of a name returned. An address in place of a name is not a
+    /// look-up.
     pub fn record(&mut self, host: &str, addresses: impl IntoIterator<Item = Address>) {
         if !is_name(host) {
             return;
@@ -38,7 +39,7 @@ impl Lookups {
         }
     }
 
-    /// How long ago this address was found.
+    /// The time since this address was found.
     pub fn age(&self, address: &Address) -> Option<Duration> {
         self.found.get(&ip_of(address)?).map(|(at, _)| at.elapsed())
     }
@@ -52,8 +53,8 @@ fn ip_of(address: &Address) -> Option<IpAddr> {
     }
 }
 
-/// Whether the C library would ask for it: no form of an address ends in a part that is neither a
-/// number nor begins as a hexadecimal one (`inet_aton(3)`), and those of IPv6 have a colon.
+/// Whether the C library takes a host for a name. The last part of an IPv4 address is a decimal or
+/// hexadecimal number (`inet_aton(3)`), and an IPv6 address has a colon.
 fn is_name(host: &str) -> bool {
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let number = last.bytes().all(|byte| byte.is_ascii_digit());
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_known_whatever_its_port_and_form() {
+    fn an_address_is_found_with_any_port_and_in_any_form() {
         let mut lookups = Lookups::new(8);
         lookups.record("db.example", [address("10.0.0.1")]);
         assert!(lookups.age(&address("10.0.0.1")).is_some());
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_forgotten() {
+    fn the_oldest_address_is_replaced_at_the_limit() {
         let mut lookups = Lookups::new(2);
         for text in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
             lookups.record("many.example", [address(text)]);

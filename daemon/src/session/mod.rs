@@ -44,7 +44,6 @@ use sockbroker_policy::question::Question;
 use sockbroker_policy::rights::{Restriction, Rights};
 use sockbroker_policy::verb::Verb;
 
-/// A session.
 #[derive(Debug)]
 pub struct Session {
     number: u64,
@@ -123,7 +122,6 @@ impl Session {
         self.number
     }
 
-    /// Whose session it is.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
@@ -330,7 +328,6 @@ impl Session {
         self.opened.load(Ordering::Acquire)
     }
 
-    /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -365,7 +362,6 @@ impl Session {
         Ok(token)
     }
 
-    /// Attaches a connection.
     pub fn join(&self, connection: u64) {
         let mut state = self.state();
         state.connections.insert(connection);

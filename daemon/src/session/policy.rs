@@ -1,4 +1,4 @@
-//! The policy in force, and how another takes its place.
+//! The policy in force, and its replacement.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use tokio::sync::watch;
 
 use sockbroker_policy::Policy;
 
-/// Reads the policy anew; the error is for people.
+/// Reads the policy again; the error is text for the log.
 pub type Loader = dyn Fn() -> Result<Policy, String> + Send + Sync;
 
-/// The policy in force. Each has a number, the first is 1.
+/// The policy in force. Each has a generation, which begins at 1.
 pub struct PolicyInForce {
     current: Mutex<Arc<Policy>>,
     generation: AtomicU64,
@@ -26,7 +26,6 @@ impl fmt::Debug for PolicyInForce {
 }
 
 impl PolicyInForce {
-    /// The first policy.
     pub fn new(policy: Policy) -> Self {
         Self {
             current: Mutex::new(Arc::new(policy)),
@@ -36,18 +35,18 @@ impl PolicyInForce {
         }
     }
 
-    /// With a way to read the next.
+    /// Adds a way to read the next policy.
     #[must_use]
     pub fn reloading(self, loader: Box<Loader>) -> Self {
         Self { loader: Some(loader), ..self }
     }
 
-    /// The number of the policy in force.
+    /// The generation of the policy in force.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The policy in force and its number.
+    /// The policy in force and its generation.
     pub fn current(&self) -> (Arc<Policy>, u64) {
         let current = self.lock();
         (current.clone(), self.generation())
@@ -58,12 +57,12 @@ impl PolicyInForce {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the next policy, which may block; `None` where there is no file to read.
+    /// Reads the next policy, which may block; `None` where there is nothing to read it from.
     pub(super) fn load(&self) -> Option<Result<Policy, String>> {
         self.loader.as_ref().map(|loader| loader())
     }
 
-    /// Puts another in its place, whole, and tells those who wait. Gives its number.
+    /// Replaces the policy and notifies those who wait for it. Returns the new generation.
     pub fn replace(&self, policy: Policy) -> u64 {
         let mut current = self.lock();
         *current = Arc::new(policy);
@@ -73,10 +72,10 @@ impl PolicyInForce {
         generation
     }
 
-    /// Waits until the number is another than this one, and gives it.
+    /// Waits until the generation differs from this one, and returns it.
     pub async fn changed_from(&self, known: u64) -> u64 {
         let mut changes = self.changes.subscribe();
-        // The sender is a field of this value, so it cannot have gone.
+        // The sender is a field of this value, so the channel is open.
         let changed = changes.wait_for(|generation| *generation != known).await;
         changed.map_or_else(|_gone| self.generation(), |generation| *generation)
     }

@@ -36,15 +36,12 @@ use sockbroker_proto::socket_spec::SocketSpec;
 /// The version of the format that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
 
-/// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionRecord {
-    /// Its number.
     pub session: u64,
-    /// Whose it is.
     pub owner: OwnerRecord,
-    /// Its token, if it was opened.
+    /// Known if the session was opened.
     pub token: Option<TokenHash>,
     /// What it gave up, oldest first.
     pub restrictions: Vec<RestrictionText>,
@@ -64,15 +61,11 @@ pub struct SessionRecord {
 pub enum OwnerRecord {
     /// A local process. Its number is not kept: another process may have it later.
     Local {
-        /// The user id.
         uid: u32,
-        /// The group id.
         gid: u32,
-        /// The supplementary groups.
         groups: Vec<u32>,
         /// The path of its control group.
         cgroup: Option<String>,
-        /// Its systemd unit.
         unit: Option<String>,
     },
 }
@@ -95,7 +88,6 @@ pub struct SocketRecord {
     pub choices: Choices,
     /// Whether it is bound to a file, which no rule can judge any more.
     pub bound_to_file: bool,
-    /// Its fan-out group.
     pub fanout: Option<FanoutRecord>,
     /// The state of the emulation of `SIO_RCVALL`.
     pub rcvall: Option<RcvallState>,
@@ -103,7 +95,6 @@ pub struct SocketRecord {
     pub kernel_memory: BTreeMap<Slot, u64>,
 }
 
-/// Domain, type and protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpecRecord {
@@ -142,7 +133,7 @@ pub enum RecordError {
     /// A handle that the session cannot have given out, or two sockets of one handle.
     #[error("the session record has a handle that it did not give out: {0}")]
     Handle(u64),
-    /// A restriction that is no longer one.
+    /// A restriction that the rule language no longer reads.
     #[error("a restriction of the session record cannot be read: {0}")]
     Restriction(String),
 }
@@ -155,7 +146,6 @@ struct Versioned<T> {
 }
 
 impl SessionRecord {
-    /// The record as bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
         Ok(serde_json::to_vec(&Versioned { version: VERSION, session: self })?)
     }
@@ -283,7 +273,7 @@ pub struct Restored<'a> {
 }
 
 impl Session {
-    /// The state of the session.
+    /// Writes the state of the session.
     pub fn record(&self) -> SessionRecord {
         let mut originals: HashMap<usize, u64> = HashMap::new();
         let sockets = self.entries().into_iter().map(|(handle, entry)| {

@@ -94,12 +94,10 @@ impl SessionRestriction {
         Ok(Self(Arc::new(Inner { text, rules, _memory: memory })))
     }
 
-    /// The restriction as text.
     pub fn text(&self) -> &RestrictionText {
         &self.0.text
     }
 
-    /// The restriction as rules.
     pub(super) fn rules(&self) -> Arc<Restriction> {
         self.0.rules.clone()
     }

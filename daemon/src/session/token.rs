@@ -1,4 +1,4 @@
-//! The secret that lets further connections attach to a session.
+//! Session tokens: the secret with which further connections attach to a session.
 
 use std::fmt;
 
@@ -29,7 +29,6 @@ impl Token {
         Ok(Self { session, secret })
     }
 
-    /// The session's number.
     pub fn session(&self) -> u64 {
         self.session
     }
@@ -118,7 +117,6 @@ impl KnownToken {
         }
     }
 
-    /// The token's hash.
     pub(super) fn hash(&self) -> TokenHash {
         match self {
             Self::Whole(token) => token.hash(),

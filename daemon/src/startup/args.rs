@@ -38,18 +38,18 @@ pub struct Args {
     pub config: Option<PathBuf>,
 
     /// The policy file (TOML). Without it the credential policy.toml, else
-    /// /etc/sockbroker/policy.toml. Files of the folder beside it, policy.d for policy.toml, are read
+    /// /etc/sockbroker/policy.toml. Files of its drop-in folder, policy.d for policy.toml, are read
     /// after it; see sockbroker-policy(5).
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
     /// Read no policy file: root and the broker's own user may do everything, nobody else anything;
-    /// and no configuration but that of --config. For a broker of one's own, which the host's files are
-    /// not about.
+    /// and no configuration but that of --config. For a broker of a single user, to which the
+    /// host's files do not apply.
     #[arg(long, conflicts_with = "policy")]
     pub built_in_policy: bool,
 
-    /// Check configuration and policy, and end: exit code 0 if both can be used, 78 if not.
+    /// Check configuration and policy, and exit: with 0 if both can be used, with 78 if not.
     #[arg(long)]
     pub check: bool,
 }
@@ -69,7 +69,7 @@ mod tests {
     fn options() -> BTreeSet<String> {
         let mut command = Args::command();
         command.build();
-        let spell = |option: &clap::Arg| {
+        let text = |option: &clap::Arg| {
             let name = format!("--{}", option.get_long().unwrap());
             match option.get_value_names() {
                 Some([value]) if option.get_action().takes_values() => {
@@ -78,12 +78,12 @@ mod tests {
                 _ => name,
             }
         };
-        command.get_arguments().map(spell).collect()
+        command.get_arguments().map(text).collect()
     }
 
     /// `Fl Fl socket Ar path | Fl Fl stdio` as options.
     fn in_page(line: &str) -> Vec<String> {
-        let spell = |part: &str| {
+        let text = |part: &str| {
             let mut words = part.split(' ');
             let name = words.next().unwrap_or_default();
             match (words.next(), words.next()) {
@@ -91,15 +91,15 @@ mod tests {
                 _ => format!("--{name}"),
             }
         };
-        line.split("Fl Fl ").skip(1).map(spell).collect()
+        line.split("Fl Fl ").skip(1).map(text).collect()
     }
 
     #[test]
-    fn the_page_tells_of_every_option_and_of_no_other() {
+    fn the_page_has_every_option_and_no_other() {
         let items = PAGE.lines().filter_map(|line| line.strip_prefix(".It Fl"));
-        let told: Vec<_> = items.flat_map(|item| in_page(&format!("Fl{item}"))).collect();
-        assert_eq!(told.iter().cloned().collect::<BTreeSet<_>>(), options());
-        assert_eq!(told.len(), options().len(), "an option is told of twice: {told:?}");
+        let found: Vec<_> = items.flat_map(|item| in_page(&format!("Fl{item}"))).collect();
+        assert_eq!(found.iter().cloned().collect::<BTreeSet<_>>(), options());
+        assert_eq!(found.len(), options().len(), "an option is there twice: {found:?}");
         let (_, rest) = PAGE.split_once(".Sh SYNOPSIS\n").unwrap();
         let (synopsis, _) = rest.split_once(".Sh ").unwrap();
         let mut brief: BTreeSet<_> = synopsis.lines().flat_map(in_page).collect();
@@ -108,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_tells_of_every_option_and_of_no_other() {
+    fn the_readme_has_every_option_and_no_other() {
         let (_, rest) = README.split_once("## Flags of sockbrokerd\n").unwrap();
         let (table, _) = rest.split_once("\n\nA path that exists").unwrap();
         let cells = table.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once(" | "));
-        let told = cells.flat_map(|(cell, _)| {
+        let found = cells.flat_map(|(cell, _)| {
             let flags = cell.split(", `--").map(|flag| flag.trim_end_matches('`').to_lowercase());
             flags.map(|flag| format!("--{flag}")).collect::<Vec<_>>()
         });
-        assert_eq!(told.collect::<BTreeSet<_>>(), options());
+        assert_eq!(found.collect::<BTreeSet<_>>(), options());
     }
 }

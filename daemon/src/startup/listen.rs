@@ -1,4 +1,4 @@
-//! The control socket: made with its final mode, in place of nothing but a stale one of our own.
+//! The control socket. It is created with its final mode, and replaces only a stale socket of the same user.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,24 +11,22 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::{accounts, process, socket};
 use tokio::net::UnixListener;
 
-use super::StartError;
+use super::error::StartError;
 use crate::config::{ConfigError, Mode};
 
-/// What a mode gives the group.
+/// The permissions of the group in a mode.
 const GROUP_BITS: u32 = 0o070;
 const BACKLOG: i32 = 128;
 
 /// A listening socket and its path.
 #[derive(Debug)]
 pub struct Bound {
-    /// The socket.
     pub listener: UnixListener,
-    /// The path, to be removed at the end; none for a socket that the service manager made and keeps.
+    /// The path, which is removed at the end; `None` for a socket of the service manager.
     pub path: Option<BoundPath>,
 }
 
 impl Bound {
-    /// For the log.
     pub fn name(&self) -> String {
         match &self.path {
             Some(path) => path.path.display().to_string(),
@@ -37,7 +35,7 @@ impl Bound {
     }
 }
 
-/// The path of our own socket, known by its inode.
+/// The path of the broker's socket, identified by its inode.
 #[derive(Debug)]
 pub struct BoundPath {
     path: PathBuf,
@@ -45,27 +43,26 @@ pub struct BoundPath {
 }
 
 impl BoundPath {
-    /// Removes the path, if it is still our socket.
+    /// Removes the path if it is still the broker's socket.
     pub fn remove(&self) {
         let ours = identity(&self.path).is_ok_and(|inode| inode == self.inode);
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "the socket's path stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket's path");
         }
     }
 }
 
-/// Who may connect.
 #[derive(Debug, Clone, Copy)]
 pub struct Access {
     /// The mode of the path.
     pub mode: u32,
-    /// The group of the path, where it is not to be the broker's own.
+    /// The group of the path, if it differs from the broker's own.
     pub group: Option<u32>,
 }
 
 impl Access {
-    /// The access to a socket of this group, named or numbered, and mode. Root becomes a member of the group,
-    /// for an owner may give a file to its own groups without any capability.
+    /// Access by mode and by group, which is a name or a number. The broker joins the group if it is root,
+    /// because an owner can give a file to its own groups without a capability.
     pub fn prepare(group: Option<&str>, mode: Mode) -> Result<Self, StartError> {
         let group = group.map(find_group).transpose()?;
         if let Some(group) = group {
@@ -80,12 +77,13 @@ impl Access {
 fn find_group(name: &str) -> Result<u32, StartError> {
     let number = name.parse().ok();
     number.or_else(|| accounts::group(name)).ok_or_else(|| {
-        let reason = format!("there is no group {name:?}: make it with `groupadd --system {name}`");
+        let reason =
+            format!("there is no group {name:?}: create it with `groupadd --system {name}`");
         StartError::Config(ConfigError::given("socket_group", reason))
     })
 }
 
-/// Takes over a socket that the service manager bound and listens on.
+/// Adopts the listening socket of the service manager.
 pub fn adopt(descriptor: OwnedFd) -> Result<Bound, StartError> {
     let prepare = || {
         socket::set_nonblocking(descriptor.as_fd(), true)?;
@@ -103,9 +101,9 @@ pub async fn bind(path: &Path, access: Access) -> Result<Bound, StartError> {
     };
     remove_stale(path).await?;
     let descriptor = socket::create(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)
-        .map_err(|error| fail("cannot make a socket for", error))?;
-    // Before bind(2), which gives the path this mode less the umask: never wider, not for a moment.
-    // Until the group is the right one it gets nothing.
+        .map_err(|error| fail("cannot create a socket for", error))?;
+    // Before bind(2), which gives the path this mode less the umask, so that access is never wider. The
+    // group has no access until it is the right one.
     let first = if access.group.is_some() { access.mode & !GROUP_BITS } else { access.mode };
     process::set_socket_mode(descriptor.as_fd(), first)
         .map_err(|error| fail("cannot set the mode of", error))?;
@@ -122,7 +120,7 @@ pub async fn bind(path: &Path, access: Access) -> Result<Bound, StartError> {
     prepared.map_err(|error| fail("cannot listen on", error))
 }
 
-/// Listens; gives the group what the umask took.
+/// Listens, and sets the permissions that the umask removed.
 fn finish(path: &Path, descriptor: OwnedFd, mode: u32) -> io::Result<Bound> {
     let inode = identity(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
@@ -131,8 +129,8 @@ fn finish(path: &Path, descriptor: OwnedFd, mode: u32) -> io::Result<Bound> {
     Ok(Bound { listener, path: Some(BoundPath { path: path.to_owned(), inode }) })
 }
 
-/// Removes a socket of our own that nobody listens on. Anything else at the path stays, and is an
-/// error.
+/// Removes a socket of the broker's user on which no process listens. Anything else at the path stays and
+/// is an error.
 async fn remove_stale(path: &Path) -> Result<(), StartError> {
     let refuse = |why: &str| {
         let place = path.display();

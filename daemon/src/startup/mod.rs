@@ -1,13 +1,13 @@
-//! From the command line to a serving broker, and to its end.
+//! Start-up: from the command line to a serving broker, and its end.
 
 pub mod args;
 pub mod listen;
 pub mod confine;
+mod error;
 mod service;
 mod sources;
 mod signals;
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::process;
 
-use crate::config::policy::{Loaded, PolicyError};
+use crate::config::policy::Loaded;
 use crate::config::{self, ConfigError};
 use crate::handlers;
 use crate::observe::audit::{Audit, Destination, Limits as AuditLimits, Sink, Writer};
@@ -28,70 +28,24 @@ use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
 use args::Args;
 use confine::Files;
+pub use error::StartError;
 use listen::Access;
 use signals::Signals;
 use sockbroker_policy::Policy;
 
-/// Worker threads: two, so that one connection that computes does not stop the others.
+/// Worker threads. With two, a connection that computes does not stop the others.
 const WORKERS: usize = 2;
 
-/// What to do without a path for the socket.
 const NO_SOCKET_PATH: &str = "no path for the socket: XDG_RUNTIME_DIR is not set; log in with a session that sets it, \
     or give --socket PATH";
 
-/// Why the broker could not start. The exit codes are those of `sysexits.h`.
-#[derive(Debug)]
-pub enum StartError {
-    /// The configuration cannot be used (78, `EX_CONFIG`).
-    Config(ConfigError),
-    /// The policy cannot be used (78, `EX_CONFIG`).
-    Policy(PolicyError),
-    /// The socket cannot be made (69, `EX_UNAVAILABLE`).
-    Listen(String),
-    /// Something else of the system (71, `EX_OSERR`).
-    System(String),
-}
-
-impl StartError {
-    /// The exit code.
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Config(_) | Self::Policy(_) => 78,
-            Self::Listen(_) => 69,
-            Self::System(_) => 71,
-        }
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Policy(error) => error.fmt(f),
-            Self::Listen(text) | Self::System(text) => f.write_str(text),
-        }
-    }
-}
-
-impl From<ConfigError> for StartError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-impl From<PolicyError> for StartError {
-    fn from(error: PolicyError) -> Self {
-        Self::Policy(error)
-    }
-}
-
-/// Runs the broker as its arguments say, until it is told to end.
+/// Runs the broker as its arguments say, until it is stopped.
 pub fn run(args: &Args) -> Result<(), StartError> {
     let from = sources::config(args);
     let mut config = config::load(from.as_deref())?;
     let loaded = sources::load_policy(args)?;
     let level = log::wanted().map_err(|error| ConfigError::given("environment", error))?;
-    // What is found in a check is for whoever asked for it.
+    // The findings of a check go to the caller and not to the journal.
     if args.check {
         log::start_on_stderr(level);
     } else {
@@ -110,21 +64,21 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let path = args.socket.clone().or_else(|| config.socket.clone());
     let path = match path.or_else(config::default_socket) {
         Some(path) => path,
-        // Not used then.
+        // The path is not used.
         None if args.stdio || passed.is_some() => PathBuf::new(),
         None => return Err(StartError::Listen(NO_SOCKET_PATH.to_owned())),
     };
     let group = args.socket_group.as_deref().or(config.socket_group.as_deref());
     let mode = args.socket_mode.or(config.socket_mode).unwrap_or_default();
-    // What is passed has the group and mode that the service manager gave it.
+    // A passed socket has the group and mode that the service manager set.
     let makes_socket = !args.stdio && passed.is_none();
     let access = Access::prepare(group.filter(|_| makes_socket), mode)?;
     let kept = confine::kept(&config.confine, &policy);
-    // Before the confinement: the file may lie where the broker may not write later.
+    // Before the confinement, after which the file may be out of reach.
     let sink = open_audit(args, &config.audit.to)?;
     let process = confine::confine(&config.confine, &kept, &files(args, &path, &config.audit.to))?;
     let process = Process { activated: passed.is_some(), ..process };
-    confine::tell(&process);
+    confine::log(&process);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -144,7 +98,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         .reloading(loader(args.clone(), kept))
         .auditing(audit);
     let result = runtime.block_on(serve(endpoint, Arc::new(broker)));
-    // Look-ups that are still running cannot be cancelled, and nobody waits for them.
+    // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
     if let Some(writer) = writer {
         writer.finish();
@@ -152,8 +106,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     result
 }
 
-/// Opens what decisions are told to. One client on standard input is the broker's own user, of whom
-/// nothing is told unless the configuration says where.
+/// Opens the audit's destination. With `--stdio` the only client is the broker's own user, whose decisions are
+/// recorded only if the configuration names a destination.
 fn open_audit(args: &Args, to: &Destination) -> Result<Option<Sink>, StartError> {
     if args.stdio && *to == Destination::Auto {
         return Ok(None);
@@ -166,20 +120,20 @@ fn start_audit(sink: Sink, limits: AuditLimits) -> Result<(Audit, Option<Writer>
     Audit::start(sink, limits).map(|(audit, writer)| (audit, Some(writer))).map_err(fail)
 }
 
-/// Where clients are.
+/// Where the broker serves clients.
 enum Endpoint {
-    /// At the other end of standard input and output.
+    /// On standard input and output.
     Standard,
-    /// At a socket that the service manager listens on.
+    /// On a socket that the service manager passed.
     Passed(OwnedFd),
-    /// At a socket that the broker makes.
+    /// On a socket that the broker creates.
     Path(PathBuf, Access),
 }
 
 /// The files that the broker needs while it serves.
 fn files(args: &Args, socket: &Path, audit: &Destination) -> Files {
     let folder = |path: &Path| path.parent().map(Path::to_owned);
-    // The audit's file is opened anew when it was moved.
+    // The audit file is reopened after a rotation.
     let audit = if let Destination::File(path) = audit { folder(path) } else { None };
     Files {
         read: sources::read_again(args),
@@ -187,7 +141,7 @@ fn files(args: &Args, socket: &Path, audit: &Destination) -> Files {
     }
 }
 
-/// The policy of these files; their warnings go to the log.
+/// The policy of the files that were read; their warnings go to the log.
 fn in_force(loaded: Loaded) -> Policy {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -195,28 +149,31 @@ fn in_force(loaded: Loaded) -> Policy {
     loaded.into_policy(process::effective_uid())
 }
 
-/// Reads the policy anew, for a broker that has kept these capabilities.
+/// Reloads the policy, for a broker that has kept these capabilities.
 fn loader(args: Args, kept: Vec<Capability>) -> Box<Loader> {
     Box::new(move || {
         let loaded = sources::load_policy(&args).map_err(|error| error.to_string())?;
         let policy = in_force(loaded);
         for lost in confine::lost(&policy, &kept) {
             let capability = lost.name();
-            tracing::warn!(capability, "a new rule needs what was given up at the start: restart");
+            tracing::warn!(
+                capability,
+                "a new rule needs a capability that was dropped at the start: restart the broker"
+            );
         }
         Ok(policy)
     })
 }
 
 async fn serve(endpoint: Endpoint, broker: Arc<Broker>) -> Result<(), StartError> {
-    // Before anybody can see the broker, so that no signal finds it unprepared.
-    let signals = Signals::mind(broker.clone())?;
+    // Before the broker can be seen, so that every signal is handled.
+    let signals = Signals::handle(broker.clone())?;
     let drain = Duration::from_secs(broker.limits.drain_seconds);
     let (switch, signal) = ShutdownSwitch::new();
     let server = Server::new(broker, handlers::methods(), signal);
     let bound = match endpoint {
         Endpoint::Standard => {
-            let result = until_told(server.standard(), signals, &switch, drain).await;
+            let result = until_ended(server.standard(), signals, &switch, drain).await;
             return result.map_err(|error| StartError::Listen(format!("--stdio: {error}")));
         }
         Endpoint::Passed(socket) => listen::adopt(socket)?,
@@ -224,15 +181,15 @@ async fn serve(endpoint: Endpoint, broker: Arc<Broker>) -> Result<(), StartError
     };
     tracing::info!(socket = bound.name(), "serving");
     service::ready("serving");
-    until_told(server.listen(bound.listener), signals, &switch, drain).await;
+    until_ended(server.listen(bound.listener), signals, &switch, drain).await;
     if let Some(path) = bound.path {
         path.remove();
     }
     Ok(())
 }
 
-/// Serves until that ends by itself, or by a signal and what is in flight then.
-async fn until_told<T>(
+/// Serves until serving ends by itself, or until a signal and the end of the calls in flight.
+async fn until_ended<T>(
     serving: impl Future<Output = T>,
     mut signals: Signals,
     switch: &ShutdownSwitch,

@@ -1,7 +1,7 @@
 //! The broker as a service of systemd: sockets it was started with, readiness, watchdog
 //! (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`).
 //!
-//! Started by anything else, none of it does anything.
+//! Without systemd these functions do nothing.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use sockbroker_sys::{activation, socket};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
-use super::StartError;
+use super::error::StartError;
 
 /// The listening socket that systemd passed, if it passed any.
 pub(super) fn listening_socket() -> Result<Option<OwnedFd>, StartError> {
@@ -27,36 +27,36 @@ pub(super) fn listening_socket() -> Result<Option<OwnedFd>, StartError> {
         (None, _) => Ok(None),
         (Some(only), None) if socket::is_unix_listener(only.as_fd()) => Ok(Some(only)),
         (Some(_), None) => fail(
-            "systemd passed a descriptor that is no listening Unix stream socket: use ListenStream= with a path"
+            "systemd passed a descriptor that is not a listening Unix stream socket: use ListenStream= with a path"
                 .to_owned(),
         ),
         (Some(_), Some(_)) => {
-            fail(format!("systemd passed {count} sockets, and one is served: keep one ListenStream="))
+            fail(format!("systemd passed {count} sockets, and the broker serves one: keep a single ListenStream="))
         }
     }
 }
 
-/// Says that the broker serves.
+/// Notifies the service manager that the broker serves.
 pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Says that the broker reads its files again; [`ready`] ends it. A service of `Type=notify-reload` has to
-/// say so with the time, and to others it does no harm.
+/// Notifies the service manager that the broker reads its files again; [`ready`] ends that state.
+/// `Type=notify-reload` needs the time, which other types ignore.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "the service manager cannot be told of the reload"),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "cannot notify the service manager of the reload"),
     }
 }
 
-/// Says that the broker comes to its end.
+/// Notifies the service manager that the broker ends.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("ending: no new calls")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("ending: no new calls")]);
 }
 
-/// Pings the watchdog for as long as the event loop makes progress: each ping is sent only after a task of
-/// its own went through the runtime's workers. Never ends.
+/// Pings the watchdog for as long as the event loop makes progress: each ping follows a task that
+/// went through the runtime's workers. Never returns.
 pub(super) async fn keep_watchdog() -> Infallible {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
@@ -68,13 +68,13 @@ pub(super) async fn keep_watchdog() -> Infallible {
         beat.tick().await;
         probes.spawn(tokio::task::yield_now());
         while probes.join_next().await.is_some() {}
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 }
 
-/// The service manager is not a peer that the broker depends on.
-fn tell(state: &[NotifyState<'_>]) {
+/// Best effort: the broker does not depend on the service manager.
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }

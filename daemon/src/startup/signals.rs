@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{StartError, service};
+use super::error::StartError;
+use super::service;
 use crate::session::broker::Broker;
 
-/// The signals that are minded, from the moment this is made.
+/// The handled signals. Handling begins when this value is made.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -16,7 +17,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn mind(broker: Arc<Broker>) -> Result<Self, StartError> {
+    pub(super) fn handle(broker: Arc<Broker>) -> Result<Self, StartError> {
         let handler = |kind| {
             let fail = |error| StartError::System(format!("signal handler: {error}"));
             signal(kind).map_err(fail)
@@ -29,7 +30,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one that ends the broker; those that do not are followed meanwhile.
+    /// Waits for a signal that ends the broker, and handles the others meanwhile.
     pub(super) async fn received(&mut self) {
         loop {
             tokio::select! {
@@ -40,11 +41,11 @@ impl Signals {
         }
     }
 
-    /// Opens the audit's file anew and reads the policy; the service manager is told of both ends.
+    /// Reopens the audit file and reads the policy. The service manager is notified of the begin and the end.
     async fn reload(&self) {
         service::reloading();
         self.broker.audit.reopen();
-        // The mistake is in the log, and the old policy stays.
+        // The error is in the log, and the old policy stays in force.
         match self.broker.reload().await {
             Ok(_) => service::ready("serving"),
             Err(_) => service::ready("serving by the old policy: the new one cannot be used"),

@@ -1,18 +1,17 @@
-//! Where configuration and policy come from: what the command line names, else a credential of the
-//! service manager (`LoadCredential=` of `systemd.exec(5)`), else `/etc/sockbroker`.
+//! The sources of configuration and policy: the command line, else a credential of the service manager
+//! (`LoadCredential=` of `systemd.exec(5)`), else `/etc/sockbroker`.
 
 use std::path::{Path, PathBuf};
 
 use super::args::Args;
 use crate::config::policy::{self, Loaded, PolicyError};
 
-/// The configuration of the host.
+/// The configuration file of the host.
 const CONFIG: &str = "/etc/sockbroker/sockbrokerd.toml";
-/// The names of the credentials.
 const CONFIG_CREDENTIAL: &str = "sockbrokerd.toml";
 const POLICY_CREDENTIAL: &str = "policy.toml";
 
-/// The configuration's file; none where there is none, and the defaults hold.
+/// The configuration file; `None` means that the defaults apply.
 pub(super) fn config(args: &Args) -> Option<PathBuf> {
     let of_host = || {
         if args.built_in_policy {
@@ -24,7 +23,6 @@ pub(super) fn config(args: &Args) -> Option<PathBuf> {
     args.config.clone().or_else(of_host)
 }
 
-/// Reads the policy's files.
 pub(super) fn load_policy(args: &Args) -> Result<Loaded, PolicyError> {
     if args.built_in_policy {
         return Ok(Loaded::default());
@@ -32,14 +30,14 @@ pub(super) fn load_policy(args: &Args) -> Result<Loaded, PolicyError> {
     policy::load(named_policy(args).as_deref())
 }
 
-/// What is to be read again while the broker serves, beside `/etc`.
+/// The files outside `/etc` that are read again while the broker serves.
 pub(super) fn read_again(args: &Args) -> Vec<PathBuf> {
-    // The folder, since whoever writes a policy may put another file in its place.
+    // The folder, because an editor may replace the policy's file.
     let policies = named_policy(args).as_deref().map(policy::folder);
     config(args).into_iter().chain(policies).collect()
 }
 
-/// The policy's file, unless it is the host's.
+/// The policy file, unless it is the host's.
 fn named_policy(args: &Args) -> Option<PathBuf> {
     args.policy.clone().or_else(|| credential(POLICY_CREDENTIAL))
 }
@@ -50,7 +48,7 @@ fn credential(name: &str) -> Option<PathBuf> {
     Some(Path::new(&folder).join(name)).filter(|path| is_there(path))
 }
 
-/// Whether there is a file. One that cannot be looked at is there: reading it says why it cannot be used.
+/// Whether a file exists. One that cannot be examined exists; reading it fails with the reason.
 fn is_there(path: &Path) -> bool {
     path.try_exists().unwrap_or(true)
 }

@@ -1,14 +1,14 @@
-//! Order among the calls on one handle: a lane for receiving and one for sending.
+//! Call queues: the order of the calls on one handle, with a queue for receiving and one for sending.
 //!
-//! Calls of one connection take their turn in the order in which they arrived. Calls of different
-//! connections do not wait for each other: they are to one socket what threads are.
+//! Calls of one connection run in the order of arrival. Calls of different connections do not wait for
+//! each other, as calls of different threads on one socket do not.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-/// One lane.
+/// The calls of one direction that wait or run.
 #[derive(Debug, Default)]
 pub struct CallQueue {
     queue: Mutex<Queue>,
@@ -27,36 +27,36 @@ struct Waiter {
     waker: Option<Waker>,
 }
 
-/// A place in a lane; given up when dropped.
+/// A place in a queue, which ends when it is dropped.
 #[derive(Debug)]
-#[must_use = "a place that is dropped orders nothing"]
+#[must_use = "a dropped ticket orders nothing"]
 pub struct Ticket<'a> {
-    lane: &'a CallQueue,
+    calls: &'a CallQueue,
     number: u64,
     connection: u64,
 }
 
 impl CallQueue {
-    /// Takes the last place. To keep the order of arrival this stands before a call's first await.
+    /// Takes the last place. A call does this before its first await, to keep the order of arrival.
     pub fn join(&self, connection: u64) -> Ticket<'_> {
         let mut queue = self.lock();
         let number = queue.next;
         queue.next += 1;
         queue.tickets.push_back(Waiter { number, connection, waker: None });
-        Ticket { lane: self, number, connection }
+        Ticket { calls: self, number, connection }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // The queue is whole after every statement, so a panic elsewhere does not spoil it.
+        // The queue is consistent after every statement, so a panic of another call does not spoil it.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ticket<'_> {
-    /// Waits until no earlier call of the same connection is in the lane.
+    /// Waits until no earlier call of the same connection is in the queue.
     pub async fn acquire(&self) {
         poll_fn(|context| {
-            let mut queue = self.lane.lock();
+            let mut queue = self.calls.lock();
             let first =
                 queue.tickets.iter_mut().find(|ticket| ticket.connection == self.connection);
             if first.is_none_or(|ticket| ticket.number == self.number) {
@@ -74,7 +74,7 @@ impl Ticket<'_> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        let mut queue = self.lane.lock();
+        let mut queue = self.calls.lock();
         queue.tickets.retain(|ticket| ticket.number != self.number);
         let next = queue.tickets.iter_mut().find(|ticket| ticket.connection == self.connection);
         let waker = next.and_then(|ticket| ticket.waker.take());
@@ -91,9 +91,9 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn calls_of_one_connection_take_turns_in_the_order_they_joined() {
-        let lane = CallQueue::default();
-        let (first, second, third) = (lane.join(7), lane.join(7), lane.join(7));
+    fn calls_of_one_connection_run_in_the_order_they_joined() {
+        let calls = CallQueue::default();
+        let (first, second, third) = (calls.join(7), calls.join(7), calls.join(7));
         assert!(first.acquire().now_or_never().is_some());
         assert!(second.acquire().now_or_never().is_none());
         drop(first);
@@ -105,17 +105,17 @@ mod tests {
 
     #[test]
     fn another_connection_does_not_wait() {
-        let lane = CallQueue::default();
-        let blocked = lane.join(1);
-        let other = lane.join(2);
+        let calls = CallQueue::default();
+        let blocked = calls.join(1);
+        let other = calls.join(2);
         assert!(other.acquire().now_or_never().is_some());
         drop(blocked);
     }
 
     #[test]
-    fn a_place_given_up_wakes_the_next() {
-        let lane = CallQueue::default();
-        let (first, second) = (lane.join(1), lane.join(1));
+    fn a_dropped_ticket_wakes_the_next() {
+        let calls = CallQueue::default();
+        let (first, second) = (calls.join(1), calls.join(1));
         let mut turn = Box::pin(second.acquire());
         let (waker, count) = futures_util_test_waker();
         assert!(turn.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());

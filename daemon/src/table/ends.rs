@@ -1,8 +1,8 @@
-//! What calls of this broker made of a socket's two ends, where the kernel cannot be asked for it.
+//! The two ends of a socket, as far as the kernel does not report them.
 //!
-//! The kernel names the peer of a connection no longer once it is over, though data may still be read; it
-//! names a file of `AF_UNIX` as its server wrote it; and it does not show every choice of source and
-//! interface. Duplicates of a socket share this.
+//! The kernel stops naming the peer when a connection is over, though data may still be read; it names a
+//! file of `AF_UNIX` as its server wrote it; and it does not show every choice of source and interface.
+//! Duplicates of a socket share this.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,38 +12,37 @@ use serde::{Deserialize, Serialize};
 use crate::table::fanout::Membership;
 use sockbroker_policy::target::{FileFacts, SocketName};
 
-/// Both ends of a socket, as calls left them.
+/// What calls changed at both ends of a socket.
 #[derive(Debug, Clone, Default)]
 pub struct Ends(Arc<Mutex<Known>>);
 
-/// What is remembered.
+/// The parts of [`Ends`].
 #[derive(Debug, Default)]
 pub struct Known {
     /// The last peer that was known.
     pub peer: Option<SocketName>,
-    /// What `bind` made in the file system.
+    /// The file that `bind` created.
     pub bound: Option<Bound>,
-    /// What options chose for later messages.
+    /// The sources and interfaces that options chose for later messages.
     pub choices: Choices,
-    /// Its place in a fan-out group.
+    /// Its membership in a fan-out group.
     pub fanout: Option<Membership>,
 }
 
 /// The file of a bound `AF_UNIX` socket.
 #[derive(Debug, Clone)]
 pub enum Bound {
-    /// One that `bind` made in a folder that was judged.
+    /// A file that `bind` created in a folder that was judged.
     File {
-        /// What rules judge.
         facts: Arc<FileFacts>,
-        /// What the kernel has as its name, and the path as the program wrote it.
+        /// The kernel's name of it, and the path as the program wrote it.
         shown: Option<(Vec<u8>, Vec<u8>)>,
     },
-    /// One in a place that nobody judged: its path changed during the call.
+    /// A file that no rule can judge: its path changed during the call, or the broker was restarted.
     Elsewhere,
 }
 
-/// Sources and interfaces that options chose; 0 and `None` where none did.
+/// Sources and interfaces that options chose; 0 and `None` stand for no choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choices {
@@ -63,13 +62,13 @@ impl Ends {
         Arc::as_ptr(&self.0).addr()
     }
 
-    /// What is remembered, locked.
+    /// Locks the parts.
     pub fn known(&self) -> MutexGuard<'_, Known> {
-        // Each field is set in one statement: a panic elsewhere does not spoil them.
+        // Each field is set in one statement, so a panic of another call does not spoil them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers the peer.
+    /// Sets the last known peer.
     pub fn note_peer(&self, peer: SocketName) {
         self.known().peer = Some(peer);
     }

@@ -1,4 +1,4 @@
-//! One socket of a user: the only place where its descriptor lives.
+//! A socket of a session. No other value owns its descriptor.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::io;
@@ -21,59 +21,58 @@ use crate::table::shared::Shared;
 use crate::table::timeout::Timeout;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// A socket and what Python's socket object knows of it.
+/// A socket with the state that Python's socket object has.
 #[derive(Debug)]
 pub struct Entry {
     shared: Shared,
-    facts: SocketSpec,
-    /// What the kernel knows it as, whatever the caller of `fromfd` says of it.
-    kind: SocketSpec,
+    declared: SocketSpec,
+    actual: SocketSpec,
     inheritable: AtomicBool,
     /// The order of receiving calls.
     pub receiving: CallQueue,
     /// The order of sending calls and option changes.
     pub sending: CallQueue,
-    /// Registered with the event loop when a call first has to wait.
+    /// The registration with the event loop, made when a call first has to wait.
     readiness: OnceLock<AsyncFd<Arc<OwnedFd>>>,
-    /// Held while it is registered.
+    /// Held during the registration.
     registering: Mutex<()>,
-    /// Bytes that a cancelled `MSG_WAITALL` had already taken; the next receive gets them first.
+    /// Bytes that a cancelled `MSG_WAITALL` had taken; the next receive returns them first.
     pub unread: Mutex<Vec<u8>>,
-    /// For `AF_INET, SOCK_RAW, IPPROTO_IP`: the state of the rcvall behind it.
+    /// The state of the emulation of `SIO_RCVALL`, for `AF_INET, SOCK_RAW, IPPROTO_IP`.
     pub rcvall: Option<Rcvall>,
-    /// What calls made of its ends.
+    /// Its ends, shared with duplicates.
     pub ends: Ends,
-    /// What its options take, shared with duplicates.
+    /// Kernel memory of its options, shared with duplicates.
     pub kernel_memory: KernelMemory,
     began: Instant,
-    /// Its part of the user's handles.
+    /// Its part of its user's handles.
     handle: Reservation,
 }
 
 impl Entry {
-    /// Takes ownership of a socket. `O_NONBLOCK` is set as the timeout asks, and kept so: whoever is
-    /// handed the descriptor finds the flag that Python would have set.
+    /// Takes ownership of a socket. `O_NONBLOCK` is set as the timeout needs it and stays so, so that a
+    /// client to which the descriptor is passed finds the flag that Python would have set.
     pub fn new(
         descriptor: OwnedFd,
-        facts: SocketSpec,
+        declared: SocketSpec,
         timeout: Timeout,
         handle: Reservation,
     ) -> io::Result<Self> {
         socket::set_nonblocking(descriptor.as_fd(), timeout.sets_nonblocking())?;
-        Ok(Self::adopted(descriptor, facts, timeout, handle))
+        Ok(Self::adopted(descriptor, declared, timeout, handle))
     }
 
     /// Like [`Entry::new`], but leaves `O_NONBLOCK` as it is.
     pub fn adopted(
         descriptor: OwnedFd,
-        facts: SocketSpec,
+        declared: SocketSpec,
         timeout: Timeout,
         handle: Reservation,
     ) -> Self {
         Self {
             shared: Shared::new(descriptor, timeout),
-            facts,
-            kind: facts.judged(),
+            declared,
+            actual: declared.judged(),
             inheritable: AtomicBool::new(false),
             receiving: CallQueue::default(),
             sending: CallQueue::default(),
@@ -88,53 +87,50 @@ impl Entry {
         }
     }
 
-    /// With what the kernel knows the socket as.
+    /// Sets what the kernel knows the socket as, where that differs from what the caller declared.
     #[must_use]
-    pub fn of_kind(mut self, kind: SocketSpec) -> Self {
-        self.kind = kind.judged();
+    pub fn of_kind(mut self, actual: SocketSpec) -> Self {
+        self.actual = actual.judged();
         self
     }
 
-    /// Makes this the entry of a rcvall, whose socket is a packet socket.
+    /// Makes this the emulation of `SIO_RCVALL`, whose socket is a packet socket.
     #[must_use]
     pub fn with_rcvall(mut self, rcvall: Rcvall) -> Self {
-        self.kind = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_DGRAM, protocol: 0 };
+        self.actual = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_DGRAM, protocol: 0 };
         self.rcvall = Some(rcvall);
         self
     }
 
-    /// The descriptor.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.shared.fd()
     }
 
-    /// A place for a call that changes what the socket is, such as `connect`: it waits for its turn in
-    /// the sending lane, and later receiving calls wait for it. It does not wait for earlier ones.
+    /// The places of a call that changes what the socket is, such as `connect`: it waits for earlier sending
+    /// calls, and later receiving calls wait for it. It does not wait for earlier receiving calls.
     pub fn join_both(&self, connection: u64) -> (Ticket<'_>, Ticket<'_>) {
         (self.sending.join(connection), self.receiving.join(connection))
     }
 
-    /// What kind of socket it is, in the words of the client: `fromfd` and `fileno=` take any.
+    /// What the client declared the socket to be: `fromfd` and `fileno=` accept anything.
     pub fn declared(&self) -> SocketSpec {
-        self.facts
+        self.declared
     }
 
-    /// How long the broker has had it.
+    /// The time since the broker has it.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// What kind the kernel knows it as: what is judged goes by this, and as whom a call is made.
+    /// What the kernel knows the socket as. The policy and the identity of calls go by this.
     pub fn actual(&self) -> SocketSpec {
-        self.kind
+        self.actual
     }
 
-    /// Whose it is.
     pub fn user(&self) -> &Arc<User> {
         self.handle.user()
     }
 
-    /// The timeout in force.
     pub fn timeout(&self) -> Timeout {
         self.shared.timeout()
     }
@@ -154,8 +150,8 @@ impl Entry {
         self.inheritable.store(inheritable, Ordering::Relaxed);
     }
 
-    /// Runs a system call that has no `MSG_DONTWAIT` of its own with `O_NONBLOCK` set. The flag is
-    /// visible to other holders of the descriptor only for the length of that call.
+    /// Runs a system call that has no `MSG_DONTWAIT` with `O_NONBLOCK` set. Other holders of the
+    /// descriptor see the flag for the length of that call.
     pub(super) fn without_blocking<T>(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
@@ -166,14 +162,14 @@ impl Entry {
         self.shared.without_blocking(call)
     }
 
-    /// The socket, for a thread that calls for it.
+    /// A reference for a thread that makes a call on the socket.
     pub(super) fn shared(&self) -> Shared {
         self.shared.clone()
     }
 
-    /// Ends both directions, so that calls that wait come to their end.
+    /// Shuts both directions down, so that waiting calls return.
     pub fn end(&self) {
-        // Sockets without a connection have nothing to end, and nothing is left to tell.
+        // Sockets without a connection have nothing to shut down.
         drop(socket::shutdown(self.fd(), libc::SHUT_RDWR));
     }
 
@@ -187,17 +183,19 @@ impl Entry {
         let _guard = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         if self.readiness.get().is_none() {
             let registered = register(self.shared.descriptor().clone(), interest)?;
-            // The guard makes this the only writer, so the cell is empty.
+            // The guard excludes other writers, so the cell is empty.
             drop(self.readiness.set(registered));
         }
-        self.readiness.get().ok_or_else(|| io::Error::other("the event loop took no registration"))
+        self.readiness
+            .get()
+            .ok_or_else(|| io::Error::other("the event loop refused the registration"))
     }
 
     /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
     pub(super) fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
         let descriptor = socket::duplicate(self.fd())?;
-        let entry = Self::adopted(descriptor, self.facts, self.timeout(), handle);
-        let mut entry = entry.of_kind(self.kind);
+        let entry = Self::adopted(descriptor, self.declared, self.timeout(), handle);
+        let mut entry = entry.of_kind(self.actual);
         entry.share_with(self);
         Ok(entry)
     }

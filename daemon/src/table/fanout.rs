@@ -1,7 +1,7 @@
-//! Whose the fan-out groups of packet sockets are (`PACKET_FANOUT`, packet(7)).
+//! The owners of the fan-out groups of packet sockets (`PACKET_FANOUT`, packet(7)).
 //!
-//! The kernel knows a group by a number alone: another user's socket that names it would take a part of the
-//! packets. A group is one user's from its first socket to its last.
+//! The kernel identifies a group by a number alone, so that another user's socket could join it and take a
+//! part of the packets. A group belongs to one principal from its first socket to its last.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::principal::PrincipalKey;
 
-/// The groups of all users.
+/// The groups of all principals.
 #[derive(Debug, Clone, Default)]
 pub struct FanoutGroups(Arc<Mutex<HashMap<u16, Owner>>>);
 
@@ -19,17 +19,17 @@ struct Owner {
     sockets: usize,
 }
 
-/// A socket's place in a group, given up when dropped.
+/// A socket's membership in a group, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Membership {
     groups: FanoutGroups,
     group: u16,
-    /// Whether the group stays the user's when the broker's last socket of it has gone.
+    /// Whether the group stays its owner's after the broker's last socket in it.
     kept: bool,
 }
 
 impl FanoutGroups {
-    /// A place in a group; `None` if it is another user's.
+    /// Joins a group; `None` if it belongs to another principal.
     pub fn join(&self, group: u16, principal: &PrincipalKey) -> Option<Membership> {
         match self.owners().entry(group) {
             Slot::Vacant(free) => {
@@ -44,7 +44,7 @@ impl FanoutGroups {
     }
 
     fn owners(&self) -> MutexGuard<'_, HashMap<u16, Owner>> {
-        // Every change is one statement: a panic elsewhere does not spoil the map.
+        // Every change is one statement, so a panic of another call does not spoil the map.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -60,7 +60,7 @@ impl Membership {
         self.kept
     }
 
-    /// Keeps the group for its user: a holder of the descriptor stays in it for as long as it likes.
+    /// Keeps the group for its owner, because a holder of the descriptor can stay in it.
     pub fn keep(&mut self) {
         self.kept = true;
     }
@@ -87,7 +87,7 @@ mod tests {
     use crate::quota::tests::uid;
 
     #[test]
-    fn a_group_is_one_users_until_its_last_socket_has_gone() {
+    fn a_group_belongs_to_one_user_until_its_last_socket_closes() {
         let groups = FanoutGroups::default();
         let first = groups.join(7, &uid(1000)).unwrap();
         let second = groups.join(7, &uid(1000)).unwrap();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_a_passed_descriptor_stays_its_users() {
+    fn a_group_of_a_passed_descriptor_stays_with_its_user() {
         let groups = FanoutGroups::default();
         let mut member = groups.join(7, &uid(1000)).unwrap();
         member.keep();

@@ -35,9 +35,7 @@ pub const MAX_SLOTS: usize = 1 << INDEX_BITS;
 /// What a handle names.
 #[derive(Debug, Clone)]
 pub enum Resource {
-    /// A socket.
     Socket(Arc<Entry>),
-    /// A stream.
     Stream(Arc<Stream>),
 }
 
@@ -45,7 +43,7 @@ pub enum Resource {
 #[derive(Debug, Default)]
 pub struct Table {
     slots: Vec<Slot>,
-    /// Oldest first, so that a slot rests as long as possible.
+    /// Oldest first, so that a slot is used again as late as possible.
     free: VecDeque<u32>,
     open: usize,
 }
@@ -60,7 +58,6 @@ struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Numbers {
-    /// The number of slots.
     pub slots: u32,
     /// The first generation that no slot has given out.
     pub generation: u64,
@@ -73,7 +70,7 @@ pub struct NotGivenOut(pub Handle);
 /// Why a table cannot be duplicated.
 #[derive(Debug)]
 pub enum Unduplicated {
-    /// The user may not have so many handles.
+    /// A limit on the user's handles.
     Limit(LimitExceeded),
     /// The kernel gives no further descriptor.
     Os(io::Error),
@@ -88,12 +85,11 @@ impl From<Unduplicated> for OpError {
     }
 }
 
-/// The table is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
 impl Table {
-    /// How many handles are open.
+    /// The number of open handles.
     pub fn open(&self) -> usize {
         self.open
     }
@@ -151,7 +147,7 @@ impl Table {
         }
         let resource = slot.resource.take()?;
         self.open -= 1;
-        // A slot whose generations are used up is never given out again.
+        // A slot without a further generation is not used again.
         if let Some(next) = generation.checked_add(1) {
             slot.generation = next;
             self.free.push_back(index);
@@ -222,7 +218,7 @@ fn name(index: u32, generation: u32) -> Option<Handle> {
 fn parts(handle: Handle) -> (u32, u32) {
     let number = handle.number();
     let index = u32::try_from(number & ((1 << INDEX_BITS) - 1));
-    // 2^53 leaves one bit more than a generation has: such a number names nothing.
+    // 2^53 leaves one bit more than a generation has; such a number is no handle.
     let generation = u32::try_from(number >> INDEX_BITS);
     match (index, generation) {
         (Ok(index), Ok(generation)) => (index, generation),

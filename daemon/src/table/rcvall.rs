@@ -1,4 +1,4 @@
-//! What a rcvall remembers; `ops::rcvall` says what it is.
+//! The state of the emulation of `SIO_RCVALL`; `ops::rcvall` implements it.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use sockbroker_proto::address::Address;
 
-/// The state of a rcvall, shared by duplicates of its socket.
+/// The state, shared by duplicates of a socket.
 #[derive(Debug, Clone, Default)]
 pub struct Rcvall(Arc<Mutex<State>>);
 
-/// What the socket would know if Linux had it.
+/// What the kernel would keep for such a socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// The address it was bound to.
     pub host: Ipv4Addr,
-    /// The port it was bound to; without meaning for a raw socket.
+    /// The port it was bound to, which has no meaning for a raw socket.
     pub port: u16,
     /// The interface that owns the address.
     pub ifindex: Option<u32>,
@@ -45,9 +45,9 @@ impl From<State> for Rcvall {
 }
 
 impl Rcvall {
-    /// The state, locked.
+    /// Locks the state.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        // Every field is set in one statement, so a panic elsewhere does not spoil the state.
+        // Every field is set in one statement, so a panic of another call does not spoil the state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

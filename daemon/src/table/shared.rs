@@ -1,8 +1,7 @@
-//! A user's descriptor with its timeout, and `O_NONBLOCK`, which is always what Python would have set
-//! but for the length of a call that knows no `MSG_DONTWAIT`.
+//! A descriptor with its timeout and `O_NONBLOCK`.
 //!
-//! Holders of the descriptor share the flag. It is lent to one or several calls at a time, and put
-//! back when the last of them has ended.
+//! The flag is what Python would have set, except during a call that has no `MSG_DONTWAIT`. All holders of
+//! the descriptor share it. Several calls may need it at a time; it is reset after the last of them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +11,7 @@ use sockbroker_sys::socket;
 
 use crate::table::timeout::{Timeout, TimeoutCell};
 
-/// A socket that its entry shares with the event loop, and with threads that call for it.
+/// A socket that its entry shares with the event loop and with threads that make calls on it.
 #[derive(Debug, Clone)]
 pub struct Shared {
     descriptor: Arc<OwnedFd>,
@@ -25,7 +24,7 @@ struct Mode {
     lent: Mutex<Lent>,
 }
 
-/// To how many calls `O_NONBLOCK` is lent, and whether it stays set after the last.
+/// The number of calls that need `O_NONBLOCK`, and whether it stays set after the last.
 #[derive(Debug, Default)]
 struct Lent {
     calls: usize,
@@ -33,13 +32,12 @@ struct Lent {
 }
 
 impl Shared {
-    /// A socket whose flag is as the timeout asks, or is to stay as it is.
+    /// A socket whose flag is as the timeout needs it, or is to stay as it is.
     pub(super) fn new(descriptor: OwnedFd, timeout: Timeout) -> Self {
         let mode = Mode { timeout: TimeoutCell::new(timeout), lent: Mutex::default() };
         Self { descriptor: Arc::new(descriptor), mode: Arc::new(mode) }
     }
 
-    /// The descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
@@ -49,7 +47,6 @@ impl Shared {
         &self.descriptor
     }
 
-    /// The timeout in force.
     pub fn timeout(&self) -> Timeout {
         self.mode.timeout.get()
     }
@@ -66,8 +63,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Runs a system call that has no `MSG_DONTWAIT` of its own with `O_NONBLOCK` set. The flag is
-    /// visible to other holders of the descriptor only for the length of that call.
+    /// Runs a system call that has no `MSG_DONTWAIT` with `O_NONBLOCK` set. Other holders of the
+    /// descriptor see the flag for the length of that call.
     pub fn without_blocking<T>(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
@@ -91,7 +88,7 @@ impl Shared {
 }
 
 impl Mode {
-    // Both fields are whole after every statement, so a panic of another call does not spoil them.
+    // Both fields are consistent after every statement, so a panic of another call does not spoil them.
     fn lent(&self) -> MutexGuard<'_, Lent> {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flag_is_put_back_after_the_last_call() {
+    fn the_flag_is_reset_after_the_last_call() {
         let shared = shared();
         let first = shared.lend().unwrap();
         let second = shared.lend().unwrap();
@@ -146,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_that_changes_meanwhile_decides_what_is_put_back() {
+    fn a_timeout_that_changes_during_a_call_decides_the_flag_after_it() {
         let shared = shared();
         let lent = shared.lend().unwrap();
         shared.set_timeout(Timeout::After(Duration::from_secs(1))).unwrap();

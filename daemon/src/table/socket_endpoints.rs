@@ -66,7 +66,7 @@ fn decode(entry: &Entry, address: RawAddress) -> Option<Address> {
 
 /// The destination that the kernel would put in the place of an unspecified one: the loopback host, or with
 /// IPv4 the source or the interface's own address (`ip_route_output_key_hash_rcu`, `udpv6_sendmsg`).
-/// It is given to the kernel in that ticket, so that it cannot choose another.
+/// The kernel gets it in place of the unspecified one, so that it cannot choose another.
 pub fn specified(
     entry: &Entry,
     destination: Address,
@@ -295,7 +295,7 @@ pub fn own_headers(entry: &Entry) -> bool {
         (libc::SOCK_RAW, libc::AF_INET6) => (libc::IPPROTO_IPV6, libc::IPV6_HDRINCL),
         _ => return false,
     };
-    // A socket that does not tell is taken for one that does.
+    // A socket whose option cannot be read is treated as one that has it set.
     kind.protocol == libc::IPPROTO_RAW
         || option::get_int(entry.fd(), option.0, option.1).map_or(true, |on| on != 0)
 }

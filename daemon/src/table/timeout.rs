@@ -11,25 +11,24 @@ use crate::error::OpError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Timeout {
-    /// For ever: `settimeout(None)`.
+    /// Without a limit: `settimeout(None)`.
     Blocking,
     /// Not at all: `settimeout(0)`.
     NonBlocking,
-    /// So long: `settimeout(seconds)`.
+    /// This long: `settimeout(seconds)`.
     After(Duration),
 }
 
-/// Why a number is no timeout; CPython's words (`socket_parse_timeout`).
+/// Why a number is not a timeout, as CPython sees it (`socket_parse_timeout`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeoutError {
-    /// Negative.
     Negative,
-    /// Not in the range of `struct timeval`.
+    /// Beyond the range of `struct timeval`.
     TooLarge,
 }
 
 impl Timeout {
-    /// From Python's spelling in seconds. Rounds up to nanoseconds, as CPython does.
+    /// From Python's value in seconds. Rounds up to nanoseconds, as CPython does.
     pub fn from_seconds(seconds: Option<f64>) -> Result<Self, TimeoutError> {
         let Some(seconds) = seconds else {
             return Ok(Self::Blocking);
@@ -55,7 +54,7 @@ impl Timeout {
         })
     }
 
-    /// Python's spelling in seconds.
+    /// Python's value in seconds.
     pub fn seconds(self) -> Option<f64> {
         match self {
             Self::Blocking => None,
@@ -64,7 +63,7 @@ impl Timeout {
         }
     }
 
-    /// Whether the kernel's description has `O_NONBLOCK`: in every mode but the blocking one.
+    /// Whether the socket has `O_NONBLOCK`: in every mode but the blocking one.
     pub fn sets_nonblocking(self) -> bool {
         self != Self::Blocking
     }
@@ -91,7 +90,6 @@ impl TimeoutCell {
         Self(AtomicI64::new(pack(timeout)))
     }
 
-    /// The timeout.
     pub fn get(&self) -> Timeout {
         match self.0.load(Ordering::Acquire) {
             0 => Timeout::NonBlocking,
@@ -102,7 +100,7 @@ impl TimeoutCell {
         }
     }
 
-    /// Changes it, for calls that start later.
+    /// Sets it for calls that start later.
     pub fn set(&self, timeout: Timeout) {
         self.0.store(pack(timeout), Ordering::Release);
     }
@@ -121,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pythons_three_modes_round_trip() {
+    fn the_three_modes_of_python_round_trip() {
         for seconds in [None, Some(0.0), Some(0.25), Some(3600.0), Some(1e-9)] {
             let timeout = Timeout::from_seconds(seconds).unwrap();
             assert_eq!(TimeoutCell::new(timeout).get().seconds(), seconds);

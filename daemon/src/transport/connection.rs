@@ -1,8 +1,8 @@
-//! The loop of one stream connection: the same for every spelling.
+//! The loop of one stream connection, which is the same for every framing.
 //!
-//! One task does it all: read, start calls in the order of arrival, send answers, wait. It stops
-//! reading while the peer leaves answers unread, never because calls wait, so that a `close` or a
-//! cancel behind them is always seen.
+//! One task reads, starts calls in the order of arrival, sends answers and waits. It stops reading while the
+//! peer does not read its answers, and never because calls wait, so that a `close` or a cancellation after
+//! them is always read.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,17 +22,16 @@ use crate::rpc::core::{Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
 
-/// How often a connection whose peer has closed its writing end is looked at: a full close after a
-/// half-close wakes nobody.
+/// How often a half-closed connection is checked: a full close after a half-close wakes no task.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
-/// A larger buffer is given back when it is empty.
+/// A larger buffer is released when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
-/// So many answers leave before further messages are taken: the peer has something to do meanwhile.
+/// After this number of answers they are sent before further messages are taken, so that the peer can go on.
 const ANSWERS_TOGETHER: usize = 32;
-/// How often it is looked at whether the peer has taken the descriptors of an answer that is kept.
+/// How often the broker checks whether the peer has received the descriptors of an answer that is kept.
 const TAKEN_CHECK: Duration = Duration::from_millis(10);
 
-/// Serves a stream connection to its end. `input` holds what was read before.
+/// Serves a stream connection until it ends. `input` contains what was read before.
 pub(super) async fn serve(
     shutdown: ShutdownSignal,
     stream: io::Result<Stream>,
@@ -60,37 +59,36 @@ struct Driver {
     out: Outgoing,
     wanted: usize,
     reading: Reading,
-    /// Until when the peer has to have read something.
+    /// The time in which the peer has to read something.
     stall: Deadline,
-    /// Until when a message that has begun has to go on; after a half-close, the next look at the peer.
+    /// The time in which an incomplete message has to continue; after a half-close, the next check of the peer.
     pause: Deadline,
-    /// When to look next whether the peer has taken descriptors.
+    /// The next check whether the peer has received descriptors.
     taken: Deadline,
     high_water: usize,
     descriptors_max: usize,
-    /// What input and unread answers take of their user's share.
+    /// What input and unread answers take of their user's limits.
     share: PartShare,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// More may come.
+    /// The peer may send more.
     Open,
     /// The peer has closed its writing end; answers are still wanted.
     HalfClosed,
-    /// Nothing more is read: the peer said so, or the broker shuts down.
+    /// Nothing more is read, because the broker shuts down.
     Done,
 }
 
 impl Driver {
-    /// A connection whose first bytes may have been read already.
     fn new(stream: Stream, codec: Codec, core: Core, input: BytesMut) -> Self {
         let limits = &core.connection().broker().limits;
         let pause = Deadline::new(Duration::from_secs(limits.partial_seconds));
         Self {
             stall: Deadline::new(Duration::from_secs(limits.stall_seconds)),
             high_water: size(limits.output_bytes),
-            // Descriptors of the frame at hand, and of the next that was read together with it.
+            // Descriptors of the present frame, and of the next one that was read together with it.
             descriptors_max: 2 * size(limits.descriptors),
             stream,
             codec,
@@ -106,7 +104,7 @@ impl Driver {
         }
     }
 
-    /// Serves the connection to its end. Calls that wait then are cancelled.
+    /// Serves the connection until it ends, and cancels the calls that wait then.
     async fn run(mut self, mut shutdown: Shutdown) {
         let end = loop {
             if let Err(end) = self.take_messages() {
@@ -120,16 +118,16 @@ impl Driver {
         let (connection, calls) = (self.core.connection().number(), self.core.connection().calls());
         tracing::debug!(connection, calls, %end, "connection ended");
         if matches!(end, End::Shutdown) {
-            // At the end of the broker every call that still waits is answered.
+            // At a shutdown every waiting call gets an answer.
             self.core.cancel_all();
             self.poll_answers(&mut Context::from_waker(std::task::Waker::noop()));
         }
-        // One last try, for instance for the close frame of a WebSocket; the connection ends either way.
+        // A last try, for instance to send the close frame of a WebSocket.
         drop(self.flush_now());
         self.core.end();
     }
 
-    /// Takes every whole message out of what was read, while the peer reads its answers.
+    /// Takes every complete message of the input, while the peer reads its answers.
     fn take_messages(&mut self) -> Result<(), End> {
         let mut answers = 0;
         while self.out.bytes() < self.high_water {
@@ -142,7 +140,7 @@ impl Driver {
                     }
                     return self.check_rest();
                 }
-                // What the peer still waits for it will not read: its calls are cancelled.
+                // The peer will not read further answers: its calls are cancelled.
                 Decoded::Close => return Err(End::Closed),
             }
             if answers == ANSWERS_TOGETHER {
@@ -153,19 +151,19 @@ impl Driver {
         self.check_rest()
     }
 
-    /// Sends what the peer takes at once; who waits for it to take more is `poll_step`.
+    /// Sends what can be sent without waiting; `poll_step` waits.
     fn flush_now(&mut self) -> Result<(), End> {
         let mut context = Context::from_waker(std::task::Waker::noop());
         self.poll_flush(&mut context).map(|_room| ())
     }
 
-    /// Starts a call; whether it was answered at once.
+    /// Starts a call. `true` if it was answered at once.
     fn take(&mut self, message: Message) -> bool {
         let answer = self.core.receive(message);
         answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 
-    /// Counts for the user what is not yet whole, its descriptors, and what the peer has not read.
+    /// Counts incomplete input, its descriptors and unread answers for the user.
     fn check_rest(&mut self) -> Result<(), End> {
         let bytes = self.input.len() + self.codec.held() + self.out.bytes();
         let held = (bytes, self.descriptors.len());
@@ -178,7 +176,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for anything to happen and does it. Ready means: look at the input again.
+    /// Waits for the next event and handles it. When it is ready, the input may contain messages.
     fn poll_step(
         &mut self,
         context: &mut Context<'_>,
@@ -193,7 +191,7 @@ impl Driver {
             }
             self.check_rest()?;
         }
-        // Before reading: what comes after the end has begun is not taken.
+        // Before reading, because messages after the begin of a shutdown are not taken.
         if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
             self.reading = Reading::Done;
         }
@@ -218,10 +216,11 @@ impl Driver {
         self.poll_deadlines(context)
     }
 
-    /// A kept answer's descriptors keep their sockets open: they go as soon as the peer has its own.
+    /// Drops the descriptors of a kept answer, which keep their sockets open, when the peer has received its
+    /// copies.
     fn poll_taken(&mut self, context: &mut Context<'_>) {
         while self.core.keeps_descriptors() && self.out.is_empty() {
-            // A peer that closes throws away what it did not read, and is hung up before that.
+            // A peer that closes discards what it did not read, and hangs up before that.
             if self.stream.is_taken() && !self.stream.is_hung_up() {
                 self.core.forget_last();
             } else if self.taken.poll(context).is_pending() {
@@ -232,8 +231,8 @@ impl Driver {
         }
     }
 
-    /// Sends; progress pushes the stall timer away. `true` if there is room again for the answers to
-    /// messages that were read already.
+    /// Sends; progress resets the stall timer. `true` if there is again room for answers to messages that were
+    /// read already.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut sent = 0;
         let was_full = self.out.bytes() >= self.high_water;
@@ -247,7 +246,7 @@ impl Driver {
         Ok(was_full && self.out.bytes() < self.high_water)
     }
 
-    /// Takes the answers of calls that came to their end, while the peer reads; whether there were any.
+    /// Takes the answers of calls that ended, while the peer reads. `true` if there were any.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> bool {
         let mut any = false;
         while self.out.bytes() < self.high_water {
@@ -260,7 +259,7 @@ impl Driver {
         any
     }
 
-    /// The end of the stream: a half-close, unless the peer has gone altogether.
+    /// Handles the end of the input: a half-close, unless the peer has closed both directions.
     fn half_close(&mut self) -> Result<(), End> {
         self.reading = Reading::HalfClosed;
         self.pause = Deadline::new(HANG_UP_CHECK);
@@ -270,7 +269,7 @@ impl Driver {
         if self.stream.is_hung_up() { Err(End::Closed) } else { Ok(()) }
     }
 
-    /// Ends the connection where the peer lets it hang.
+    /// Ends the connection if the peer exceeds a time limit.
     fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.out.is_empty() && self.stall.poll(context).is_ready() {
             return Poll::Ready(Err(End::Stalled));

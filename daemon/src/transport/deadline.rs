@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// A deadline that begins when it is first polled, and again after it was cleared.
+/// A deadline. Its time begins at the first poll, and again at the first poll after it was cleared.
 #[derive(Debug)]
 pub(super) struct Deadline {
     length: Duration,
@@ -14,7 +14,6 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline of this length.
     pub(super) fn new(length: Duration) -> Self {
         Self { length, timer: None }
     }

@@ -1,4 +1,5 @@
-//! HTTP/1.1 on the control socket: POST for calls, GET for the document, upgrade to WebSocket.
+//! HTTP/1.1 on the control socket: POST for calls, GET for the OpenRPC document and the metrics, upgrade to
+//! WebSocket.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -18,8 +19,8 @@ use tokio::net::UnixStream;
 
 use super::codec::Codec;
 use super::connection;
+use super::context::SharedContext;
 use super::part_share::PartShare;
-use super::server::Server;
 use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
 use crate::config::limits::size;
@@ -29,22 +30,26 @@ use crate::rpc::core::{Core, Message};
 use crate::session::connection::{Connection, Facts, Framing};
 use crate::session::finished::LastCalls;
 
-/// Names the session of a request that does not stay on one connection.
+/// The header that names the session of a request.
 const SESSION_HEADER: &str = "sockbroker-session";
 
 type Body = Full<Bytes>;
 
-/// Serves one connection that speaks HTTP, until it ends or becomes a WebSocket.
-pub(super) async fn serve(server: Server, io: UnixStream, principal: Principal) {
-    if let Some(upgrade) = serve_http(&server, io, principal.clone()).await {
-        serve_websocket(&server, upgrade, principal).await;
+/// Serves an HTTP connection until it ends, also as a WebSocket.
+pub(super) async fn serve(shared: SharedContext, io: UnixStream, principal: Principal) {
+    if let Some(upgrade) = serve_http(&shared, io, principal.clone()).await {
+        serve_websocket(&shared, upgrade, principal).await;
     }
 }
 
-/// Serves HTTP to its end; what comes out of an upgrade goes on without it.
-async fn serve_http(server: &Server, io: UnixStream, principal: Principal) -> Option<OnUpgrade> {
+/// Serves HTTP until the connection ends or is upgraded.
+async fn serve_http(
+    shared: &SharedContext,
+    io: UnixStream,
+    principal: Principal,
+) -> Option<OnUpgrade> {
     let facts = Facts { principal, framing: Framing::Http, descriptors: false };
-    let connection = Arc::new(Connection::begin(&server.broker, facts));
+    let connection = Arc::new(Connection::begin(&shared.broker, facts));
     let peer = match Peer::of(&io) {
         Ok(peer) => Arc::new(peer),
         Err(error) => {
@@ -54,32 +59,32 @@ async fn serve_http(server: &Server, io: UnixStream, principal: Principal) -> Op
     };
     let upgraded = Arc::new(tokio::sync::Mutex::new(None));
     let service = service_fn(|request| {
-        let (server, connection) = (server.clone(), connection.clone());
+        let (shared, connection) = (shared.clone(), connection.clone());
         let (upgraded, peer) = (upgraded.clone(), peer.clone());
         async move {
             let response = if is_upgrade_request(&request) {
                 upgrade(request, &upgraded).await
             } else {
-                answer(&server, &connection, &peer, request).await
+                answer(&shared, &connection, &peer, request).await
             };
             Ok::<_, Infallible>(response)
         }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(server.broker.limits.detect_seconds))
+        .header_read_timeout(Duration::from_secs(shared.broker.limits.detect_seconds))
         .half_close(true)
-        .max_buf_size(size(server.broker.limits.head_bytes).max(8192));
-    let stall = Duration::from_secs(server.broker.limits.stall_seconds);
+        .max_buf_size(size(shared.broker.limits.head_bytes).max(8192));
+    let stall = Duration::from_secs(shared.broker.limits.stall_seconds);
     let io = TokioIo::new(Stalling::new(io, stall));
     let serving = http.serve_connection(io, service).with_upgrades();
-    let mut shutdown = server.shutdown.clone();
+    let mut shutdown = shared.shutdown.clone();
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
         () = shutdown.begun() => {
             serving.as_mut().graceful_shutdown();
-            let drain = Duration::from_secs(server.broker.limits.drain_seconds);
+            let drain = Duration::from_secs(shared.broker.limits.drain_seconds);
             tokio::time::timeout(drain, serving).await.unwrap_or(Ok(()))
         }
     };
@@ -91,19 +96,19 @@ async fn serve_http(server: &Server, io: UnixStream, principal: Principal) -> Op
 }
 
 async fn answer(
-    server: &Server,
+    shared: &SharedContext,
     connection: &Arc<Connection>,
     peer: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    // Only web pages send it, and none has business here.
+    // Only web pages send this header, and they are refused.
     if request.headers().contains_key(ORIGIN) {
         return text(StatusCode::FORBIDDEN, "requests from web pages are refused");
     }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/openrpc.json") => json(sockbroker_proto::api::document().to_string()),
-        (&Method::GET, "/metrics") => metrics(server, connection),
-        (&Method::POST, "/") => call(server, connection, peer, request).await,
+        (&Method::GET, "/metrics") => metrics(shared, connection),
+        (&Method::POST, "/") => call(shared, connection, peer, request).await,
         (_, "/" | "/openrpc.json" | "/metrics") => {
             let mut response = text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -116,9 +121,9 @@ async fn answer(
     }
 }
 
-/// The counters, for whoever may administer.
-fn metrics(server: &Server, connection: &Arc<Connection>) -> Response<Body> {
-    let (status, media, body) = match page(connection, &server.methods) {
+/// The counters, for callers with the grant `admin`.
+fn metrics(shared: &SharedContext, connection: &Arc<Connection>) -> Response<Body> {
+    let (status, media, body) = match page(connection, &shared.methods) {
         Ok(page) => (StatusCode::OK, "text/plain; version=0.0.4", page),
         Err(denial) => (StatusCode::FORBIDDEN, "text/plain", denial),
     };
@@ -130,7 +135,7 @@ fn metrics(server: &Server, connection: &Arc<Connection>) -> Response<Body> {
 
 /// One POST: one message, and its answer.
 async fn call(
-    server: &Server,
+    shared: &SharedContext,
     connection: &Arc<Connection>,
     peer: &Peer,
     request: Request<Incoming>,
@@ -142,29 +147,30 @@ async fn call(
     }
     if let Some(token) = request.headers().get(SESSION_HEADER) {
         let key = connection.principal().key();
-        let session = token.to_str().ok().and_then(|token| server.broker.find(token, &key).ok());
+        let session = token.to_str().ok().and_then(|token| shared.broker.find(token, &key).ok());
         let attached = session.and_then(|session| connection.attach(session).ok());
         if attached.is_none() {
-            let reason = "no session with this token, or the connection's own holds handles";
+            let reason =
+                "no session with this token, or the connection's present session holds handles";
             return text(StatusCode::FORBIDDEN, reason);
         }
     }
-    let limit = size(server.broker.limits.frame_bytes);
+    let limit = size(shared.broker.limits.frame_bytes);
     let mut share = PartShare::default();
     let json = match body(request.into_body(), limit, connection, &mut share).await {
         Ok(json) => json,
         Err((status, reason)) => return text(status, reason),
     };
-    let mut core = Core::new(connection.clone(), server.methods.clone());
+    let mut core = Core::new(connection.clone(), shared.methods.clone());
     let mut answer = core.receive(Message { json, ..Message::default() });
     if answer.is_none() {
-        // A peer that has gone altogether wakes nobody once it closed its writing end.
+        // A full close after a half-close wakes no task, so the peer is checked from time to time.
         answer = tokio::select! {
             ended = poll_fn(|context| core.poll_ended(context)) => ended,
             () = peer.gone() => None,
         };
     }
-    // Notifications alone have no answer.
+    // Notifications have no answer.
     let Some(answer) = answer else {
         return empty();
     };
@@ -173,8 +179,8 @@ async fn call(
     response
 }
 
-/// A body of at most `limit` bytes, in one buffer whose memory counts for the user: pieces of any size
-/// take no more than they hold. The status and the reason where it cannot be read.
+/// Reads a body of at most `limit` bytes into one buffer, whose memory counts for the user. The error is the
+/// status and the reason.
 async fn body(
     body: Incoming,
     limit: usize,
@@ -186,7 +192,7 @@ async fn body(
         let held = share.hold(connection, (bytes, 0));
         held.map_err(|_crossed| (StatusCode::SERVICE_UNAVAILABLE, reason))
     };
-    // A length that was announced is refused before any of it is read.
+    // An announced length is checked before any of the body is read.
     let announced = body.size_hint().exact().unwrap_or(0).min(limit as u64);
     hold(size(announced))?;
     let mut buffer = BytesMut::with_capacity(size(announced));
@@ -196,12 +202,12 @@ async fn body(
             if error.is::<LengthLimitError>() {
                 (StatusCode::PAYLOAD_TOO_LARGE, "the body exceeds the limit frame_bytes")
             } else {
-                (StatusCode::BAD_REQUEST, "the body did not arrive whole")
+                (StatusCode::BAD_REQUEST, "the body is incomplete")
             }
         })?;
         if let Some(piece) = frame.data_ref() {
             if buffer.capacity() < buffer.len() + piece.len() {
-                // The old buffer and one of twice its size live together for a moment.
+                // The old buffer and the larger one exist together for a moment.
                 let needed = buffer.len() + piece.len();
                 let larger = needed.max(buffer.capacity() * 2).min(limit.max(needed));
                 hold(buffer.capacity() + larger)?;
@@ -214,7 +220,7 @@ async fn body(
     Ok(buffer.freeze())
 }
 
-/// The WebSocket handshake; the connection goes on outside of HTTP.
+/// Answers a WebSocket handshake; the connection continues outside of HTTP.
 async fn upgrade(
     mut request: Request<Incoming>,
     upgraded: &tokio::sync::Mutex<Option<OnUpgrade>>,
@@ -231,7 +237,7 @@ async fn upgrade(
     }
 }
 
-async fn serve_websocket(server: &Server, upgrade: OnUpgrade, principal: Principal) {
+async fn serve_websocket(shared: &SharedContext, upgrade: OnUpgrade, principal: Principal) {
     let (io, input) = match upgrade.await {
         Ok(upgraded) => match upgraded.downcast::<TokioIo<Stalling>>() {
             Ok(parts) => (parts.io.into_inner().into_inner(), BytesMut::from(&parts.read_buf[..])),
@@ -243,14 +249,14 @@ async fn serve_websocket(server: &Server, upgrade: OnUpgrade, principal: Princip
         }
     };
     let facts = Facts { principal, framing: Framing::WebSocket, descriptors: false };
-    let connection = Arc::new(Connection::begin(&server.broker, facts));
-    let codec = Codec::websocket(server.broker.limits.frame());
+    let connection = Arc::new(Connection::begin(&shared.broker, facts));
+    let codec = Codec::websocket(shared.broker.limits.frame());
     let stream = io.into_std().map(Into::into).and_then(Stream::socket);
     connection::serve(
-        server.shutdown.clone(),
+        shared.shutdown.clone(),
         stream,
         codec,
-        Core::new(connection, server.methods.clone()),
+        Core::new(connection, shared.methods.clone()),
         input,
     )
     .await;

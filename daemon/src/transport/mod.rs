@@ -1,14 +1,15 @@
-//! Stage 1: bytes to messages, and who is at the other end.
+//! Transports: bytes to messages, and who is at the other end.
 //!
-//! [`server`] accepts connections and finds out how each is spelt. `codec` turns bytes into messages
-//! and answers into bytes, `stream` moves them, `connection` is the one loop around both. `http`
-//! serves POST through `hyper` and hands `WebSockets` to the same loop.
+//! [`server`] accepts connections and detects their framing. `codec` decodes messages and encodes answers,
+//! `stream` moves their bytes, and `connection` is the loop around both. `http` serves POST through `hyper` and
+//! passes `WebSockets` to the same loop.
 
 pub mod server;
 pub mod shutdown;
 pub mod peer;
 mod codec;
 mod connection;
+mod context;
 mod deadline;
 mod end;
 mod http;

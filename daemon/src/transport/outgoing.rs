@@ -1,4 +1,4 @@
-//! Bytes and descriptors on their way to the peer.
+//! The output queue of a connection: bytes and descriptors.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -6,17 +6,17 @@ use std::os::fd::OwnedFd;
 
 use bytes::{Buf, Bytes};
 
-/// Parts up to this size are copied together, so that small answers leave in one piece.
+/// Parts up to this size are copied together, so that one call sends several small answers.
 const COPY_MAX: usize = 16 << 10;
-/// How long a part that others are copied to may become.
+/// The largest size of a part to which others are copied.
 const GROWN_MAX: usize = 4 * COPY_MAX;
-/// What a new part has room for at first: head and answer of a small call.
+/// The initial capacity of a part: head and answer of a small call.
 const FRAME_ROOM: usize = 256;
-/// How many parts one system call sends.
+/// The most parts that one system call sends after the first.
 const PARTS_MAX: usize = 64;
 
-/// A queue of parts. Descriptors leave with the first byte of their part, which therefore begins a
-/// system call of its own.
+/// A queue of parts. Descriptors are sent with the first byte of their part, which therefore begins a new
+/// system call.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     parts: VecDeque<Part>,
@@ -31,9 +31,9 @@ struct Part {
 
 #[derive(Debug)]
 enum Data {
-    /// Still growing at the end; `sent` bytes have left.
+    /// May grow at the end; `sent` bytes were sent.
     Copied { bytes: Vec<u8>, sent: usize },
-    /// A large part, as it came.
+    /// A large part, which is not copied.
     Shared(Bytes),
 }
 
@@ -54,17 +54,17 @@ impl Data {
 }
 
 impl Outgoing {
-    /// Bytes that have not left.
+    /// The number of bytes that were not sent.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether everything has left.
+    /// Whether everything was sent.
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Begins a frame with what `write` appends.
+    /// Begins a frame with the bytes that `write` appends.
     pub(super) fn begin(&mut self, descriptors: Vec<OwnedFd>, write: impl FnOnce(&mut Vec<u8>)) {
         if descriptors.is_empty()
             && let Some(bytes) = self.growing(0)
@@ -80,7 +80,7 @@ impl Outgoing {
         self.parts.push_back(Part { data: Data::Copied { bytes, sent: 0 }, descriptors });
     }
 
-    /// Goes on with a frame.
+    /// Continues a frame.
     pub(super) fn push(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
         if bytes.len() <= COPY_MAX
@@ -92,7 +92,7 @@ impl Outgoing {
         }
     }
 
-    /// The last part, if it may grow by `more`.
+    /// The last part, if it can grow by `more` bytes.
     fn growing(&mut self, more: usize) -> Option<&mut Vec<u8>> {
         match self.parts.back_mut() {
             Some(Part { data: Data::Copied { bytes, .. }, .. })
@@ -104,7 +104,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends what one system call takes. `send` gets slices and the descriptors that go with them.
+    /// Sends what one system call accepts. `send` gets the slices and their descriptors.
     pub(super) fn send(
         &mut self,
         send: impl FnOnce(&[IoSlice<'_>], &[OwnedFd]) -> io::Result<usize>,
@@ -129,7 +129,7 @@ impl Outgoing {
         self.bytes -= sent;
         while let Some(part) = self.parts.front_mut() {
             if sent > 0 {
-                // They left with the first byte.
+                // They were sent with the first byte.
                 part.descriptors.clear();
             }
             let length = part.data.rest().len();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_with_descriptors_begins_a_call_of_its_own() {
+    fn a_frame_with_descriptors_begins_a_new_call() {
         let mut out = Outgoing::default();
         out.begin(vec![], |frame| frame.extend_from_slice(b"one"));
         out.begin(vec![descriptor()], |frame| frame.extend_from_slice(b"two"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_leave_with_the_first_byte_of_a_short_write() {
+    fn descriptors_are_sent_with_the_first_byte_of_a_short_write() {
         let mut out = Outgoing::default();
         out.begin(vec![descriptor()], |frame| frame.extend_from_slice(b"abc"));
         out.push(Bytes::from(vec![b'x'; COPY_MAX + 1]));

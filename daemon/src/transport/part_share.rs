@@ -1,10 +1,10 @@
-//! What an unfinished message and unread answers take of their user's shares of bytes and descriptors.
+//! What incomplete messages and unread answers take of their user's bytes and descriptors.
 
 use crate::error::LimitExceeded;
 use crate::quota::{Reservation, Share};
 use crate::session::connection::Connection;
 
-/// Bytes that are not counted: the buffer that every connection has.
+/// Bytes that are not counted: the input buffer of every connection.
 const FREE: usize = 64 << 10;
 
 /// The parts that one connection takes.
@@ -15,7 +15,7 @@ pub(super) struct PartShare {
 }
 
 impl PartShare {
-    /// Counts so many bytes and descriptors instead of those before.
+    /// Counts these numbers of bytes and descriptors in place of the ones before.
     pub(super) fn hold(
         &mut self,
         connection: &Connection,

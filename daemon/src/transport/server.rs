@@ -1,4 +1,4 @@
-//! What serves connections: the accept loop, detection of the framing, and standard input.
+//! The server: accepts connections, detects their framing, and serves standard input.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::codec::Codec;
+use super::context::SharedContext;
 use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
 use super::{connection, http, peer};
@@ -25,75 +26,69 @@ use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Framing};
 
-/// How long accepting rests when the process is out of descriptors or memory.
+/// How long the server does not accept when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// How often sessions without connections are looked at.
+/// How often sessions without connections are checked.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// Why a connection was closed of which the kernel does not say whose it is.
-const UNKNOWN_PEER: &str = "the peer's credentials cannot be read: closed";
+const UNKNOWN_PEER: &str = "closed a connection: cannot read the peer's credentials";
 
-/// Everything a connection needs.
+/// The server: accepts connections and serves them.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// The state that all connections share.
-    pub broker: Arc<Broker>,
-    /// The methods.
-    pub methods: MethodTable,
-    /// The end of the broker.
-    pub shutdown: ShutdownSignal,
+    shared: SharedContext,
     counts: Arc<ConnectionCounts>,
 }
 
 impl Server {
-    /// A server that has no connections yet.
     pub fn new(broker: Arc<Broker>, methods: MethodTable, shutdown: ShutdownSignal) -> Self {
-        Self { broker, methods, shutdown, counts: Arc::default() }
+        let shared = SharedContext { broker, methods, shutdown };
+        Self { shared, counts: Arc::default() }
     }
 
-    /// Serves a listening Unix socket until the shutdown, and then the connections to their end.
+    /// Serves a listening Unix socket until the shutdown, and then its connections until they end.
     pub async fn listen(self, listener: UnixListener) {
         match ControlFile::of(listener.as_fd()) {
-            Ok(Some(file)) => drop(self.broker.control.set(file)),
+            Ok(Some(file)) => drop(self.shared.broker.control.set(file)),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the control socket's own file is not known"),
+            Err(error) => tracing::warn!(%error, "cannot examine the file of the control socket"),
         }
-        if let Err(error) = self.broker.control_ends.note(listener.as_fd()) {
-            tracing::warn!(%error, "the control socket has no address");
+        if let Err(error) = self.shared.broker.control_ends.note(listener.as_fd()) {
+            tracing::warn!(%error, "cannot read the address of the control socket");
         }
         let mut connections = JoinSet::new();
-        let mut shutdown = self.shutdown.clone();
+        let mut shutdown = self.shared.shutdown.clone();
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((io, _)) => self.admit(io, &mut connections),
-                    Err(error) => rest(&error, &self.broker.refusals).await,
+                    Err(error) => pause(&error, &self.shared.broker.refusals).await,
                 },
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a connection's task failed");
                     }
                 }
-                _ = sweep.tick() => self.broker.sweep(),
+                _ = sweep.tick() => self.shared.broker.sweep(),
                 () = shutdown.begun() => break,
             }
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
-        self.broker.refusals.finish();
-        self.broker.close_all().await;
+        self.shared.broker.refusals.finish();
+        self.shared.broker.close_all().await;
     }
 
-    /// Serves standard input and output until they end, with LSP framing or newline-delimited JSON.
+    /// Serves standard input and output, with LSP framing or newline-delimited JSON, until they end.
     pub async fn standard(self) -> io::Result<()> {
         let stream = Stream::standard()?;
         if let Stream::Socket(end) = &stream {
-            self.broker.control_ends.note(end.get_ref().as_fd())?;
+            self.shared.broker.control_ends.note(end.get_ref().as_fd())?;
         }
         let principal = peer::own()?;
         let mut input = BytesMut::new();
-        let mut shutdown = self.shutdown.clone();
+        let mut shutdown = self.shared.shutdown.clone();
         let first = tokio::select! {
             first = stream.first_byte(&mut input) => first?,
             () = shutdown.begun() => None,
@@ -108,16 +103,18 @@ impl Server {
         };
         let descriptors = framing == Framing::Lsp && matches!(stream, Stream::Socket(_));
         let facts = Facts { principal, framing, descriptors };
-        let core =
-            Core::new(Arc::new(Connection::begin(&self.broker, facts)), self.methods.clone());
-        connection::serve(self.shutdown.clone(), Ok(stream), codec, core, input).await;
-        self.broker.close_all().await;
+        let core = Core::new(
+            Arc::new(Connection::begin(&self.shared.broker, facts)),
+            self.shared.methods.clone(),
+        );
+        connection::serve(self.shared.shutdown.clone(), Ok(stream), codec, core, input).await;
+        self.shared.broker.close_all().await;
         Ok(())
     }
 
-    /// The framing of messages that a first byte selects; `None` for HTTP and for anything unknown.
+    /// The framing that the first byte selects; `None` for HTTP and for anything unknown.
     fn message_framing(&self, first: u8) -> Option<(Framing, Codec)> {
-        let frame = self.broker.limits.frame();
+        let frame = self.shared.broker.limits.frame();
         match first {
             b'C' | b'c' => Some((Framing::Lsp, Codec::lsp(frame))),
             b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n' => {
@@ -127,21 +124,21 @@ impl Server {
         }
     }
 
-    /// Takes a connection, unless a limit is reached.
+    /// Serves a new connection, unless a limit is reached.
     fn admit(&self, io: UnixStream, connections: &mut JoinSet<()>) {
         let uid = match io.peer_cred() {
             Ok(peer) => peer.uid(),
             Err(error) => return self.refuse_unknown(&error, None),
         };
         let key = PrincipalKey::of_uid(uid);
-        let limits = &self.broker.limits;
-        let in_all = self.broker.room(uid, limits.connections, limits.connections_reserved);
+        let limits = &self.shared.broker.limits;
+        let in_all = self.shared.broker.room(uid, limits.connections, limits.connections_reserved);
         let most = (in_all, limits.connections_per_user);
         match ConnectionCounts::take(&self.counts, &key, most) {
             Ok(place) => {
                 let server = self.clone();
                 connections.spawn(async move {
-                    // Here and not before: it reads files, for which no other connection has to wait.
+                    // In the connection's own task, because it reads files.
                     match peer::of(&io) {
                         Ok(principal) => server.serve(io, principal).await,
                         Err(error) => server.refuse_unknown(&error, Some(uid)),
@@ -150,9 +147,9 @@ impl Server {
                 });
             }
             Err(limit) => {
-                self.broker.metrics.crossed(limit);
-                self.broker.refusals.report(Reason::Limit(limit), Some(key), || {
-                    tracing::warn!(uid, limit, "too many connections: closed");
+                self.shared.broker.metrics.crossed(limit);
+                self.shared.broker.refusals.report(Reason::Limit(limit), Some(key), || {
+                    tracing::warn!(uid, limit, "closed a connection: too many connections");
                 });
             }
         }
@@ -160,46 +157,54 @@ impl Server {
 
     fn refuse_unknown(&self, error: &io::Error, uid: Option<u32>) {
         let key = uid.map(PrincipalKey::of_uid);
-        self.broker.refusals.report(Reason::UnknownPeer, key, || {
+        self.shared.broker.refusals.report(Reason::UnknownPeer, key, || {
             tracing::warn!(%error, uid, "{UNKNOWN_PEER}");
         });
     }
 
-    /// Finds out how a connection is spelt, and serves it so.
+    /// Detects the framing of a connection, and serves it.
     pub async fn serve(self, io: UnixStream, principal: Principal) {
-        let patience = Duration::from_secs(self.broker.limits.detect_seconds);
-        let mut shutdown = self.shutdown.clone();
+        let longest = Duration::from_secs(self.shared.broker.limits.detect_seconds);
+        let mut shutdown = self.shared.shutdown.clone();
         let first = tokio::select! {
-            first = timeout(patience, first_byte(&io)) => first,
+            first = timeout(longest, first_byte(&io)) => first,
             () = shutdown.begun() => return,
         };
         let first = match first {
             Ok(Ok(Some(first))) => first,
             Ok(Ok(None)) => return,
-            Ok(Err(error)) => return tracing::debug!(%error, "a connection failed at once"),
+            Ok(Err(error)) => {
+                return tracing::debug!(%error, "a connection failed before its first byte");
+            }
             Err(_) => {
                 let subject = principal.subject();
                 let (uid, unit) = (subject.uid, subject.unit.as_deref());
-                return tracing::debug!(uid, unit, "a silent connection was closed");
+                return tracing::debug!(
+                    uid,
+                    unit,
+                    "closed a connection without a first byte: detect_seconds"
+                );
             }
         };
         let (framing, codec) = match self.message_framing(first) {
             Some(found) => found,
-            None if first.is_ascii_uppercase() => return http::serve(self, io, principal).await,
-            None => return tracing::debug!(first, "a connection speaks no known protocol"),
+            None if first.is_ascii_uppercase() => {
+                return http::serve(self.shared, io, principal).await;
+            }
+            None => return tracing::debug!(first, "closed a connection with an unknown framing"),
         };
         let facts = Facts { principal, framing, descriptors: framing == Framing::Lsp };
-        let connection = Arc::new(Connection::begin(&self.broker, facts));
+        let connection = Arc::new(Connection::begin(&self.shared.broker, facts));
         let (number, subject) = (connection.number(), connection.subject());
         let (uid, unit) = (subject.uid, subject.unit.as_deref());
         tracing::debug!(connection = number, uid, pid = subject.pid, unit, "connection began");
-        let core = Core::new(connection.clone(), self.methods.clone());
+        let core = Core::new(connection.clone(), self.shared.methods.clone());
         let stream = io.into_std().map(Into::into).and_then(Stream::socket);
-        connection::serve(self.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
+        connection::serve(self.shared.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
     }
 }
 
-/// The first byte, left in the queue: descriptors that came with it stay with it.
+/// Reads the first byte without removing it, so that its descriptors stay with it.
 async fn first_byte(io: &UnixStream) -> io::Result<Option<u8>> {
     loop {
         io.readable().await?;
@@ -210,23 +215,23 @@ async fn first_byte(io: &UnixStream) -> io::Result<Option<u8>> {
     }
 }
 
-/// Sorts the errors of `accept`: a connection that was given up already is of no interest; without
-/// descriptors or memory the loop rests, since the next try would fail at once.
-async fn rest(error: &io::Error, refusals: &Refusals) {
+/// Handles an error of `accept`. A connection that its peer closed already is ignored. Without descriptors
+/// or memory the server pauses, because the next try would fail at once.
+async fn pause(error: &io::Error, refusals: &Refusals) {
     if let Some(libc::ECONNABORTED | libc::EINTR) = error.raw_os_error() {
     } else {
         refusals.report(Reason::NotAccepted, None, || {
-            tracing::warn!(%error, "cannot accept connections for the moment");
+            tracing::warn!(%error, "cannot accept connections: pausing");
         });
         sleep(EXHAUSTED_PAUSE).await;
     }
 }
 
-/// How many connections there are, in all and of each user.
+/// The number of open connections of each principal.
 #[derive(Debug, Default)]
 struct ConnectionCounts(Mutex<HashMap<PrincipalKey, u64>>);
 
-/// A connection's place; given up when dropped.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
 struct CountedConnection {
     counts: Arc<ConnectionCounts>,
@@ -234,7 +239,7 @@ struct CountedConnection {
 }
 
 impl ConnectionCounts {
-    /// A place, or the name of the limit that is reached.
+    /// Counts a connection, or returns the name of the limit that is reached.
     fn take(
         counts: &Arc<Self>,
         principal: &PrincipalKey,
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_counted_in_all_and_by_user() {
+    fn connections_are_counted_in_all_and_by_user() {
         let counts = Arc::<ConnectionCounts>::default();
         let first = ConnectionCounts::take(&counts, &key(1), (3, 2)).unwrap();
         let _second = ConnectionCounts::take(&counts, &key(1), (3, 2)).unwrap();

@@ -1,4 +1,4 @@
-//! The end of the broker, as connections see it: first no new calls, then no calls.
+//! The shutdown of the broker: first no new calls are taken, then calls in flight are cancelled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,35 +7,35 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The switch of the one who shuts down.
+/// Begins the shutdown.
 #[derive(Debug)]
 pub struct ShutdownSwitch(watch::Sender<Option<Instant>>);
 
 impl ShutdownSwitch {
-    /// A switch that is off, and what it switches.
+    /// A switch and its signal.
     pub fn new() -> (Self, ShutdownSignal) {
         let (sender, receiver) = watch::channel(None);
         (Self(sender), ShutdownSignal(receiver))
     }
 
-    /// Begins: calls in flight have so long to come to their end.
+    /// Begins the shutdown. Calls in flight have this time to end.
     pub fn begin(&self, drain: Duration) {
         self.0.send_replace(Some(Instant::now() + drain));
     }
 }
 
-/// The signal, for whoever wants to follow it.
+/// The signal of a shutdown, of which every connection has a copy.
 #[derive(Debug, Clone)]
 pub struct ShutdownSignal(watch::Receiver<Option<Instant>>);
 
 impl ShutdownSignal {
     /// Waits until the shutdown begins.
     pub async fn begun(&mut self) {
-        // An error means that the switch is gone, which is an end too.
+        // An error means that the switch was dropped, which is a shutdown too.
         drop(self.0.wait_for(Option::is_some).await);
     }
 
-    /// Follows the signal by polling.
+    /// The signal in a form to be polled.
     pub(super) fn follow(self) -> Shutdown {
         let mut own = self.0.clone();
         let begun = Box::pin(async move {
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Shutdown {
 }
 
 impl Shutdown {
-    /// Ready once no new calls are to be taken.
+    /// Ready when no new calls are to be taken.
     pub(super) fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if let Some(begun) = &mut self.begun {
             let Poll::Ready(deadline) = begun.as_mut().poll(context) else {
@@ -73,7 +73,7 @@ impl Shutdown {
         Poll::Ready(())
     }
 
-    /// Ready once calls in flight are to be cancelled.
+    /// Ready when calls in flight are to be cancelled.
     pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.poll_begun(context).is_pending() {
             return Poll::Pending;

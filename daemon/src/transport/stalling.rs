@@ -1,4 +1,4 @@
-//! What `hyper` does not watch: a peer that leaves answers unread, and one that has gone.
+//! What `hyper` does not detect: a peer that does not read its answers, and one that has closed.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,29 +11,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep};
 
-/// How often a peer is looked at while its call waits.
+/// How often a peer is checked while its call waits.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 
-/// A stream that fails when nothing can be written for too long.
+/// A stream that fails if the peer reads nothing for too long.
 #[derive(Debug)]
 pub(super) struct Stalling {
     io: UnixStream,
-    patience: Duration,
+    longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stalling {
-    /// A stream whose peer has to read something within `patience`.
-    pub(super) fn new(io: UnixStream, patience: Duration) -> Self {
-        Self { io, patience, timer: None }
+    /// A stream whose peer has to read something within `longest`.
+    pub(super) fn new(io: UnixStream, longest: Duration) -> Self {
+        Self { io, longest, timer: None }
     }
 
-    /// The stream itself.
     pub(super) fn into_inner(self) -> UnixStream {
         self.io
     }
 
-    /// Times a write: progress stops the clock, waiting starts it.
+    /// Times a write: a wait starts the timer, progress stops it.
     fn time<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -43,8 +42,8 @@ impl Stalling {
             self.timer = None;
             return written;
         }
-        let patience = self.patience;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let longest = self.longest;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(longest)));
         ready!(timer.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "stall_seconds")))
     }
@@ -92,17 +91,16 @@ impl AsyncWrite for Stalling {
     }
 }
 
-/// The other end of a connection, seen beside the stream.
+/// The peer of a connection, observed on a duplicate of its descriptor.
 #[derive(Debug)]
 pub(super) struct Peer(OwnedFd);
 
 impl Peer {
-    /// The peer of a stream.
     pub(super) fn of(io: &UnixStream) -> io::Result<Self> {
         io.as_fd().try_clone_to_owned().map(Self)
     }
 
-    /// Waits until the peer has gone altogether.
+    /// Waits until the peer has closed both directions.
     pub(super) async fn gone(&self) {
         while !is_hung_up(self.0.as_fd()).unwrap_or(true) {
             sleep(HANG_UP_CHECK).await;

@@ -1,4 +1,4 @@
-//! The streams a connection can live on, non-blocking: a Unix socket, or two ends that are pipes or sockets.
+//! The streams of connections: a Unix socket, or two pipes or sockets. They do not block.
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -16,26 +16,20 @@ use tokio::io::unix::AsyncFd;
 use super::outgoing::Outgoing;
 use crate::table::readiness::register;
 
-/// How much one read asks for at least.
+/// The smallest size of a read.
 const READ_MIN: usize = 16 << 10;
-/// How much one read asks for at most.
+/// The largest size of a read.
 const READ_MAX: usize = 1 << 20;
-/// `SO_SNDBUF` of control sockets in bytes, so that an answer of 256 KiB leaves in one piece. The kernel
-/// doubles it, and cuts it to `net.core.wmem_max`, of which this is the default.
+/// `SO_SNDBUF` of control sockets in bytes, so that one call sends an answer of 256 KiB. The kernel doubles
+/// the value, and limits it to `net.core.wmem_max`, whose default this is.
 const SEND_BUFFER: usize = 212_992;
 
-/// A stream.
 #[derive(Debug)]
 pub(super) enum Stream {
-    /// A connected Unix stream socket; descriptors can come and go beside the bytes.
+    /// A connected Unix stream socket, which also carries descriptors.
     Socket(AsyncFd<OwnedFd>),
-    /// Standard input and output that are not the same socket. No descriptors go with the bytes.
-    Two {
-        /// Read from.
-        input: AsyncFd<File>,
-        /// Written to.
-        output: AsyncFd<File>,
-    },
+    /// Standard input and output that are not the same socket. They carry no descriptors.
+    Two { input: AsyncFd<File>, output: AsyncFd<File> },
 }
 
 impl Stream {
@@ -47,8 +41,8 @@ impl Stream {
         Ok(Self::Socket(register(descriptor, both)?))
     }
 
-    /// Standard input and output: the same socket, or two of which each is a pipe or a socket. Anything else
-    /// cannot be waited for.
+    /// Standard input and output: one socket, or two files of which each is a pipe or a socket, because the event
+    /// loop can wait for nothing else.
     pub(super) fn standard() -> io::Result<Self> {
         let input = process::inherited_descriptor(0)?;
         let output = process::inherited_descriptor(1)?;
@@ -70,8 +64,8 @@ impl Stream {
         })
     }
 
-    /// Waits for the first byte; `None` at the end. A socket keeps it, with the descriptors that came along;
-    /// from elsewhere it goes to `buffer`.
+    /// Waits for the first byte; `None` at the end. A socket keeps the byte and its descriptors in its queue;
+    /// otherwise the byte goes to `buffer`.
     pub(super) async fn first_byte(&self, buffer: &mut BytesMut) -> io::Result<Option<u8>> {
         match self {
             Self::Socket(end) => loop {
@@ -89,7 +83,7 @@ impl Stream {
         }
     }
 
-    /// Reads what has arrived behind `buffer`; 0 at the end.
+    /// Appends what has arrived to `buffer`. 0 at the end.
     pub(super) fn poll_fill(
         &self,
         context: &mut Context<'_>,
@@ -108,8 +102,8 @@ impl Stream {
                 match read {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                     Ok(n) => {
-                        // A short read without descriptors emptied the queue: saves the next try. One
-                        // with descriptors ends early, with more behind it (unix(7)).
+                        // A short read without descriptors has emptied the queue, which saves the next try.
+                        // One with descriptors ends early, with more data after it (unix(7)).
                         if n > 0 && n < size && descriptors.len() == before {
                             guard.clear_ready();
                         }
@@ -180,7 +174,7 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has gone altogether: after it closed its writing end, may it still read?
+    /// Whether the peer has closed both directions.
     pub(super) fn is_hung_up(&self) -> bool {
         let end = match self {
             Self::Socket(end) => end.get_ref().as_fd(),

@@ -1,21 +1,21 @@
-//! A file to which records are added, a line each.
+//! An audit file, with one record a line.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// An open file, and where it was found.
+/// An open file and its path.
 #[derive(Debug)]
 pub(super) struct Lines {
     file: File,
     path: PathBuf,
-    /// Whether it ends in the middle of a line: a disk was full.
+    /// Whether it ends within a line, after a write that failed.
     torn: bool,
 }
 
 impl Lines {
-    /// Opens a file, or makes one for its owner alone. That the broker may read it is not needed.
+    /// Opens a file, or creates one with mode 0600. The broker need not be allowed to read it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
         options.append(true).create(true).mode(0o600);
@@ -27,19 +27,19 @@ impl Lines {
         Ok(Self { file, path: path.to_owned(), torn })
     }
 
-    /// Opens it anew by its path: somebody may have moved it, to keep the past apart. If it cannot be
-    /// opened, the old one is written to as before.
+    /// Opens the file at the path again, after a rotation. If that fails, records go to the old file as
+    /// before.
     pub(super) fn reopen(&mut self) {
         match Self::open(&self.path) {
             Ok(new) => *self = new,
             Err(error) => {
                 let path = self.path.display();
-                tracing::warn!(%path, %error, "the audit's file cannot be opened anew");
+                tracing::warn!(%path, %error, "cannot reopen the audit file: records go to the old one");
             }
         }
     }
 
-    /// Adds a line, which has its end. Behind a part of one it begins a line of its own.
+    /// Appends a line, which includes its line end. It begins a new line if the file ends within one.
     pub(super) fn add(&mut self, line: &[u8]) -> io::Result<()> {
         let end: &[u8] = if self.torn { b"\n" } else { b"" };
         let added = self.file.write_all(&[end, line].concat());
@@ -48,12 +48,12 @@ impl Lines {
     }
 }
 
-/// Whether a file ends in the middle of a line. What is no regular file has no end to look at.
+/// Whether a regular file ends within a line.
 fn is_torn(file: &File) -> bool {
     let length =
         file.metadata().ok().filter(std::fs::Metadata::is_file).map_or(0, |data| data.len());
     let mut last = [b'\n'];
-    // One that cannot be read is taken as whole.
+    // A file that cannot be read is assumed to end with a line.
     length > 0 && file.read_exact_at(&mut last, length - 1).is_ok() && last != [b'\n']
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_for_its_owner_and_lines_go_behind_what_it_holds() {
+    fn a_new_file_has_mode_0600_and_lines_are_appended() {
         let folder = Folder::new();
         let path = folder.join("audit");
         for _ in 0..2 {
@@ -78,11 +78,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_may_be_written_and_not_read_will_do() {
+    fn a_file_that_can_be_written_and_not_read_is_accepted() {
         let folder = Folder::new();
         let path = folder.write("audit", "line\n");
         let mode = |bits| fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
-        // Root may read it all the same.
+        // Root can read it in spite of the mode.
         mode(0o200);
         Lines::open(&path).unwrap().add(b"1\n").unwrap();
         mode(0o600);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_part_of_a_line_begins_another() {
+    fn a_line_after_an_incomplete_one_begins_on_its_own_line() {
         let folder = Folder::new();
         let path = folder.write("audit", "{\"time\":");
         let mut lines = Lines::open(&path).unwrap();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_moved_is_made_anew() {
+    fn reopening_creates_a_file_that_was_moved() {
         let folder = Folder::new();
         let (path, past) = (folder.write("audit", "part"), folder.join("past"));
         let mut lines = Lines::open(&path).unwrap();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_refuses_is_an_error() {
+    fn a_full_disk_is_an_error() {
         let mut lines = Lines::open(Path::new("/dev/full")).unwrap();
         let error = lines.add(b"1\n").unwrap_err();
         assert_eq!((error.kind(), lines.torn), (io::ErrorKind::StorageFull, false));

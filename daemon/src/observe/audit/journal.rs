@@ -8,13 +8,13 @@ use sockbroker_sys::accounts;
 use super::record::{Record, Value};
 use crate::observe::journal::{Entry, Priority};
 
-/// Marks the broker's records, for `journalctl MESSAGE_ID=...`.
+/// The message id of audit records, for `journalctl MESSAGE_ID=...`.
 const MESSAGE_ID: &str = "5c0b2f1e7a9d4c63b8f45a1e90d37264";
 
-/// Names of users that are kept.
+/// The number of user names that are cached.
 const KNOWN_NAMES: usize = 1024;
 
-/// The entry.
+/// Encodes a record as an entry.
 pub(super) fn encode(record: &Record) -> Entry {
     let text = |name: &str| match record.get(name) {
         Some(Value::Text(text)) => text.as_str(),
@@ -25,7 +25,7 @@ pub(super) fn encode(record: &Record) -> Entry {
     let mut entry = Entry::new(&sentence(record), priority);
     entry.put("MESSAGE_ID", MESSAGE_ID);
     entry.put_own("audit", record.event);
-    // The sentence is the entry's own message.
+    // The sentence is the message of the entry.
     for (name, value) in record.fields.iter().filter(|(name, _)| *name != "message") {
         match value {
             Value::Text(text) => entry.put_own(name, text),
@@ -35,7 +35,7 @@ pub(super) fn encode(record: &Record) -> Entry {
     entry
 }
 
-/// What happened, for people. A decision has its sentence, in which the user is named here.
+/// What happened, as a sentence. That of a decision gets the name of the user.
 fn sentence(record: &Record) -> String {
     if let (Some(Value::Text(sentence)), Some(Value::Number(uid))) =
         (record.get("message"), record.get("uid"))
@@ -47,22 +47,22 @@ fn sentence(record: &Record) -> String {
             _ => sentence.clone(),
         };
     }
-    let said = |name: &str| match record.get(name) {
+    let value = |name: &str| match record.get(name) {
         Some(Value::Text(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
         None => String::new(),
     };
-    match (record.event, said("state").as_str()) {
+    match (record.event, value("state").as_str()) {
         ("session", state) => {
-            format!("session {} of uid {} is {state}", said("session"), said("uid"))
+            format!("session {} of uid {} is {state}", value("session"), value("uid"))
         }
-        ("policy", "kept") => format!("the policy in force is kept: {}", said("reason")),
-        ("policy", state) => format!("policy {} is {state}", said("number")),
+        ("policy", "kept") => format!("the policy in force is kept: {}", value("reason")),
+        ("policy", state) => format!("policy {} is {state}", value("number")),
         (event, _) => event.to_owned(),
     }
 }
 
-/// The name of a user, asked for once: the database of users may be slow.
+/// The name of a user. It is cached, because the database of users may be slow.
 fn user_name(uid: u32) -> Option<String> {
     NAMES.with_borrow_mut(|names| {
         if names.len() >= KNOWN_NAMES {
@@ -73,7 +73,7 @@ fn user_name(uid: u32) -> Option<String> {
 }
 
 thread_local! {
-    /// Names of users, for the one thread that writes.
+    /// The cache, used only by the thread that writes.
     static NAMES: RefCell<HashMap<u32, Option<String>>> = RefCell::default();
 }
 
@@ -84,19 +84,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_cannot_make_fields() {
+    fn values_cannot_forge_fields() {
         let record = Record::new("decision")
             .with("verdict", "denied")
             .with("rule", "x\nSOCKBROKER_VERDICT=allowed\n_UID=0")
             .with("uid", 7_u32);
-        let told = fields(encode(&record).bytes());
+        let written = fields(encode(&record).bytes());
         assert_eq!(
-            (told["SOCKBROKER_VERDICT"].as_str(), told["SOCKBROKER_UID"].as_str()),
+            (written["SOCKBROKER_VERDICT"].as_str(), written["SOCKBROKER_UID"].as_str()),
             ("denied", "7")
         );
-        assert_eq!(told["PRIORITY"], "5");
-        assert!(told["SOCKBROKER_RULE"].contains("_UID=0"));
-        assert!(!told.contains_key("_UID"));
+        assert_eq!(written["PRIORITY"], "5");
+        assert!(written["SOCKBROKER_RULE"].contains("_UID=0"));
+        assert!(!written.contains_key("_UID"));
     }
 
     #[test]

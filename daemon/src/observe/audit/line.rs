@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 
 use super::record::{Record, Value, rfc3339};
 
-/// One line, its end included. JSON leaves no end of line in a text.
+/// Encodes a record as one line, including its end. JSON escapes line ends in text.
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let mut object = Map::new();
     object.insert("time".to_owned(), Json::String(rfc3339(record.time)));
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_one_line_whatever_stands_in_it() {
+    fn a_record_is_one_line_with_any_text_in_it() {
         let record = Record::new("decision")
             .with("rule", "evil\n{\"audit\":\"decision\",\"verdict\":\"allowed\"}\r\u{1b}[2J")
             .with("uid", 7_u32);

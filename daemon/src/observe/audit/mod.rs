@@ -1,9 +1,9 @@
-//! The audit: a record of every decision that matters.
+//! The audit: records of the policy's decisions, of sessions and of policy reloads.
 //!
-//! Whoever tells of a decision never waits: records go through a queue to a thread that writes them.
-//! What is too fast, finds the queue full or is not taken by its destination is dropped and counted, and
-//! the next record says how many were in its field `dropped`. What one user has too much of is counted for
-//! this user, whose next record says how many in `user_dropped`. Payload is never part of a record.
+//! Reporting never waits: records go through a queue to a thread that writes them. A record beyond the rate
+//! in all, for a full queue, or that the destination refuses is dropped, and the field `dropped` of the next
+//! record has the number. Records beyond a user's rate are dropped too, and the field `user_dropped` of this
+//! user's next record has their number. Records contain no payload.
 
 mod file;
 mod journal;
@@ -24,14 +24,14 @@ use rates::{About, Rates, Verdict};
 pub use record::{Record, Value};
 pub use sink::{Destination, Sink};
 
-/// Records that wait to be written.
+/// The length of the queue in records.
 const QUEUE: usize = 4096;
-/// The field of a user's record that says how many of this user's were dropped before it.
+/// The field with the number of the user's records that were dropped before this one.
 const USER_DROPPED: &str = "user_dropped";
-/// How long the end of the broker waits for what is still to be written.
+/// How long the broker waits at its end until the queue is written.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Where decisions are told; it may lead nowhere.
+/// The place to report to. Without a destination it does nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Audit(Option<Arc<Inner>>);
 
@@ -42,56 +42,56 @@ struct Inner {
     shared: Arc<Shared>,
 }
 
-/// What whoever tells and the thread that writes know of each other.
+/// The state that reporters share with the thread that writes.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Records that were dropped since the last one that told of it.
+    /// Records dropped since the last record with a `dropped` field.
     dropped: AtomicU64,
-    /// In all.
+    /// Records dropped in all.
     lost: AtomicU64,
-    /// Whether the sink is to be opened anew before the next record.
+    /// Whether to reopen the sink before the next record.
     reopen: AtomicBool,
 }
 
-/// The thread that writes; waited for at the end.
+/// The thread that writes.
 #[derive(Debug)]
 pub struct Writer(Receiver<()>);
 
 impl Audit {
-    /// An audit that writes to a sink, within limits.
+    /// Starts an audit that writes to a sink, within limits.
     pub fn start(sink: Sink, limits: Limits) -> std::io::Result<(Self, Writer)> {
         let (audit, records) = Self::queued(QUEUE, limits);
         let (ended, end) = mpsc::sync_channel(1);
         let shared = audit.shared.clone();
         let write = move || {
             shared.write(sink, &records);
-            // Nobody may be waiting.
+            // The receiver may be gone.
             ended.try_send(()).ok();
         };
         thread::Builder::new().name("audit".to_owned()).spawn(write)?;
         Ok((Self(Some(Arc::new(audit))), Writer(end)))
     }
 
-    /// One whose records are for whoever holds the other end of its queue.
+    /// An audit whose records go to the receiver that is returned.
     fn queued(length: usize, limits: Limits) -> (Inner, Receiver<Record>) {
         let (queue, records) = mpsc::sync_channel(length);
         let rates = Mutex::new(Rates::new(limits, Instant::now()));
         (Inner { queue, rates, shared: Arc::default() }, records)
     }
 
-    /// Whether anybody listens: a record need not be made otherwise.
+    /// Whether there is a destination.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Opens a file anew by its path, before the next record is written.
+    /// Reopens an audit file at its path before the next record is written.
     pub fn reopen(&self) {
         if let Some(inner) = &self.0 {
             inner.shared.reopen.store(true, Ordering::Relaxed);
         }
     }
 
-    /// How many records were dropped.
+    /// The number of dropped records.
     pub fn lost(&self) -> u64 {
         self.0.as_ref().map_or(0, |inner| inner.shared.lost.load(Ordering::Relaxed))
     }
@@ -117,7 +117,7 @@ impl Audit {
             Verdict::Dropped => return inner.shared.drop_one(),
         };
         let record = make().with_some(USER_DROPPED, (dropped > 0).then_some(dropped));
-        // Full, or the thread has failed: in both cases the record is lost.
+        // The queue is full or the thread has failed; in both cases the record is lost.
         if let Err(TrySendError::Full(lost) | TrySendError::Disconnected(lost)) =
             inner.queue.try_send(record)
         {
@@ -137,7 +137,7 @@ impl Inner {
 }
 
 impl Shared {
-    /// Writes what comes until nobody is left to tell.
+    /// Writes records until every [`Audit`] is dropped.
     fn write(&self, mut sink: Sink, records: &Receiver<Record>) {
         let mut refused = false;
         for mut record in records {
@@ -148,10 +148,10 @@ impl Shared {
             if dropped > 0 {
                 record = record.with("dropped", dropped);
             }
-            // Logged once, not for each: what fills a disk need not fill the log too.
+            // Logged once and not for each record, so that a full disk does not fill the log.
             match sink.write(&record) {
                 Ok(()) if refused => {
-                    tracing::warn!(dropped, "the audit's destination takes records again");
+                    tracing::warn!(dropped, "the audit destination accepts records again");
                     refused = false;
                 }
                 Ok(()) => {}
@@ -159,7 +159,7 @@ impl Shared {
                     self.dropped.fetch_add(dropped, Ordering::Relaxed);
                     self.lose(&record);
                     if !refused {
-                        tracing::warn!(%error, "the audit's destination refuses records: they are dropped");
+                        tracing::warn!(%error, "the audit destination refuses records: they are dropped");
                     }
                     refused = true;
                 }
@@ -167,7 +167,7 @@ impl Shared {
         }
     }
 
-    /// Counts a record that is lost after all, and what it would have said.
+    /// Counts a lost record, and the dropped ones that it would have reported.
     fn lose(&self, record: &Record) {
         if let Some(Value::Number(dropped)) = record.get(USER_DROPPED) {
             self.dropped.fetch_add(*dropped, Ordering::Relaxed);
@@ -182,12 +182,11 @@ impl Shared {
 }
 
 impl Writer {
-    /// Waits until everything is written, but not for long: a destination may be stuck. Every
-    /// [`Audit`] has to be gone.
+    /// Waits until everything is written, for at most one second. Every [`Audit`] must be dropped before.
     pub fn finish(self) {
         if let Err(RecvTimeoutError::Timeout) = self.0.recv_timeout(FLUSH) {
             tracing::warn!(
-                "the last audit records may be missing: their destination does not take them"
+                "the last audit records may be missing: the destination does not accept them"
             );
         }
     }
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_counted_and_told_in_the_next_record() {
+    fn dropped_records_are_reported_in_the_next_record() {
         let folder = Folder::new();
         let path = folder.join("audit");
         let (inner, records) = Audit::queued(2, limits(1000));
@@ -228,12 +227,12 @@ mod tests {
         let sink = |path: &Path| Sink::open(&Destination::File(path.to_owned())).unwrap().unwrap();
         shared.write(sink(&path), &records);
         let text = std::fs::read_to_string(path).unwrap();
-        let told: Vec<_> = text.lines().map(|line| line.contains("\"dropped\":3")).collect();
-        assert_eq!(told, [true, false]);
+        let reported: Vec<_> = text.lines().map(|line| line.contains("\"dropped\":3")).collect();
+        assert_eq!(reported, [true, false]);
     }
 
     #[test]
-    fn what_the_destination_refuses_is_counted_and_told_in_the_next_record() {
+    fn records_that_the_destination_refuses_are_counted() {
         let full = Sink::open(&Destination::File("/dev/full".into())).unwrap().unwrap();
         let (audit, writer) = Audit::start(full, limits(1000)).unwrap();
         for _ in 0..3 {
@@ -243,11 +242,11 @@ mod tests {
         drop(audit);
         writer.finish();
         let counts = [&shared.lost, &shared.dropped].map(|count| count.load(Ordering::Relaxed));
-        assert_eq!(counts, [3, 3], "in all, and to be told");
+        assert_eq!(counts, [3, 3], "in all, and to be reported");
     }
 
     #[test]
-    fn a_rate_is_kept_and_records_beyond_it_are_not_even_made() {
+    fn records_beyond_the_rate_are_not_made() {
         let (inner, records) = Audit::queued(100, limits(3));
         let audit = Audit(Some(Arc::new(inner)));
         let mut made = 0;
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_user_has_too_much_of_is_lost_and_said_in_the_next_record_of_that_user() {
+    fn records_beyond_a_users_rate_are_reported_in_the_next_record_of_that_user() {
         let (inner, records) = Audit::queued(2, Limits { per_user: 1, ..limits(1000) });
         let audit = Audit(Some(Arc::new(inner)));
         let next_second = || {
@@ -272,15 +271,15 @@ mod tests {
             audit.report(user(uid), record);
         }
         next_second();
-        let said = |records: &Receiver<Record>| {
-            let said = records.try_iter().map(|record| record.get(USER_DROPPED).cloned());
-            said.collect::<Vec<_>>()
+        let reported = |records: &Receiver<Record>| {
+            let found = records.try_iter().map(|record| record.get(USER_DROPPED).cloned());
+            found.collect::<Vec<_>>()
         };
-        assert_eq!((audit.lost(), said(&records)), (2, vec![None, None]));
+        assert_eq!((audit.lost(), reported(&records)), (2, vec![None, None]));
         audit.report(user(8), record);
         audit.report(user(7), record);
-        assert_eq!(said(&records), [None, Some(Value::Number(2))]);
-        // A record that finds the queue full leaves what it would have said to the next of anyone.
+        assert_eq!(reported(&records), [None, Some(Value::Number(2))]);
+        // What a record for the full queue would have reported, the next record of any user reports.
         audit.report(user(7), record);
         next_second();
         for uid in [8, 9, 7] {
@@ -293,7 +292,7 @@ mod tests {
     #[test]
     fn without_a_destination_nothing_is_made() {
         let audit = Audit::default();
-        audit.report(user(7), || unreachable!("nobody listens"));
+        audit.report(user(7), || unreachable!("there is no destination"));
         assert_eq!((audit.is_on(), audit.lost()), (false, 0));
     }
 }

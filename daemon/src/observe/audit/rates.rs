@@ -1,8 +1,9 @@
-//! How many records a second: of each user, and in all.
+//! The limits on audit records a second, for each principal and in all.
 //!
-//! Half of the rate in all goes to the users in the order they come, the other half in equal parts to those
-//! that have records in the present second or had some in the one before, with one part for a user that
-//! comes next. So users that are refused without pause leave room for the records of others.
+//! Half of the rate in all is used in the order of arrival. The other half is divided equally among the
+//! principals with records in this second or the one before, with one more part for a further one. So a
+//! principal that is refused without pause leaves room for the records of others. Limits and fields say
+//! `user` for a principal.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,39 +17,39 @@ pub struct Limits {
     pub in_all: u64,
     /// Records a second of one user.
     pub per_user: u64,
-    /// Users that are counted separately; further ones share one count.
+    /// Users that are counted separately; all further ones share one count.
     pub users: usize,
 }
 
-/// What becomes of a record.
+/// What is done with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is written, with the number of records of this user that were dropped before it.
+    /// It is written, with the number of this user's records that were dropped before it.
     Written(u64),
-    /// It is dropped: the user has too many.
+    /// It is dropped because of the user's limit.
     UserDropped,
-    /// It is dropped: all together have too many.
+    /// It is dropped because of the limit in all.
     Dropped,
 }
 
 /// Whom a record is about; `None` for an event of the broker itself.
 pub(super) type About = Option<PrincipalKey>;
 
-/// The records of the present second.
+/// The records of this second.
 #[derive(Debug)]
 pub(super) struct Rates {
     limits: Limits,
     began: Instant,
-    /// Records of the half that is open to all.
+    /// Records in the half that is used in the order of arrival.
     open: u64,
     written: u64,
-    /// How many users had records in the second before.
+    /// The number of users with records in the second before.
     before: u64,
     active: u64,
     users: HashMap<About, Count>,
-    /// Those of users that are not counted separately.
+    /// The records of users that are not counted separately.
     rest: Count,
-    /// Drops of users that were forgotten.
+    /// Drops of users that were removed.
     forgotten: u64,
 }
 
@@ -56,9 +57,9 @@ pub(super) struct Rates {
 #[derive(Debug, Default)]
 struct Count {
     records: u64,
-    /// Written from the part that this user has to itself.
+    /// Records in the user's part of the second half.
     reserved: u64,
-    /// Dropped since the last record that was written.
+    /// Records dropped since the last one that was written.
     dropped: u64,
 }
 
@@ -77,7 +78,7 @@ impl Rates {
         }
     }
 
-    /// What becomes of a record of a user.
+    /// Decides about a record.
     pub(super) fn admit(&mut self, about: About, now: Instant) -> Verdict {
         if now.saturating_duration_since(self.began) >= Duration::from_secs(1) {
             self.begin_second(now);
@@ -110,12 +111,12 @@ impl Rates {
         Verdict::Written(std::mem::take(&mut count.dropped))
     }
 
-    /// Takes the drops of users that were forgotten.
+    /// Returns the drops of removed users, once.
     pub(super) fn take_forgotten(&mut self) -> u64 {
         std::mem::take(&mut self.forgotten)
     }
 
-    /// Lets the present second have begun earlier.
+    /// Moves the beginning of this second back.
     #[cfg(test)]
     pub(super) fn began_before(&mut self, time: Duration) {
         self.began -= time;
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_does_not_use_up_the_rate_of_all() {
+    fn one_user_does_not_exhaust_the_rate_in_all() {
         let (mut rates, now) = rates(100, 60, 8);
         assert_eq!(written(&mut rates, 1, 1000, now), 60);
         assert_eq!(written(&mut rates, 2, 30, now), 16, "one part of three");
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_record_of_a_user_says_how_many_of_its_own_were_dropped() {
+    fn the_next_record_of_a_user_has_the_number_of_its_dropped_ones() {
         let (mut rates, now) = rates(100, 2, 8);
         let next = now + Duration::from_secs(3);
         for verdict in [Verdict::Written(0), Verdict::Written(0), Verdict::UserDropped] {
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_for_users_is_bounded_and_no_drop_is_forgotten() {
+    fn memory_for_users_is_bounded_and_every_drop_is_counted() {
         let (mut rates, mut now) = rates(1_000_000, 1, 8);
         let mut reported = 0;
         for uid in 0..1000 {

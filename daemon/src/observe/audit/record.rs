@@ -1,13 +1,12 @@
-//! One record: what happened, and fields in the order they were given.
+//! An audit record.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A decision, told.
+/// An audit record: an event with its time and fields, in the order in which they were added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// When, since 1970.
+    /// The time since 1970.
     pub(super) time: Duration,
-    /// The kind of event.
     pub(super) event: &'static str,
     pub(super) fields: Vec<(&'static str, Value)>,
 }
@@ -15,9 +14,8 @@ pub struct Record {
 /// The value of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Text, in which anything may stand: whoever writes it out has to spell it safely.
+    /// Text from any source. An encoder has to escape it.
     Text(String),
-    /// A number.
     Number(u64),
 }
 
@@ -45,10 +43,9 @@ impl From<String> for Value {
     }
 }
 
-/// Seconds of a day.
 const DAY: u64 = 86_400;
 
-/// A time since 1970 as RFC 3339 writes it, in UTC, to the microsecond.
+/// A time since 1970 in the format of RFC 3339, in UTC, with microseconds.
 pub(super) fn rfc3339(time: Duration) -> String {
     let (days, second) = (time.as_secs() / DAY, time.as_secs() % DAY);
     let (year, month, day) = date(days);
@@ -57,8 +54,8 @@ pub(super) fn rfc3339(time: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
-/// Year, month and day of a day since 1970, by the Gregorian calendar: counted in eras of 400 years, and in
-/// years that begin in March, so that a leap day is the last one.
+/// Year, month and day of a day since 1970 in the Gregorian calendar. The calculation uses eras of 400 years
+/// and years that begin in March, so that a leap day is the last day of a year.
 fn date(days: u64) -> (u64, u64, u64) {
     // From 0000-03-01.
     let days = days + 719_468;
@@ -72,20 +69,20 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 impl Record {
-    /// A record of now.
+    /// A record with the present time.
     pub fn new(event: &'static str) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { time, event, fields: Vec::with_capacity(16) }
     }
 
-    /// With a field.
+    /// Adds a field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// With a field, if it has a value.
+    /// Adds a field if it has a value.
     #[must_use]
     pub fn with_some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
         match value {
@@ -105,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_rfc_3339_wants_them() {
+    fn times_have_the_format_of_rfc_3339() {
         // As date(1) writes them.
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00.000007Z"),

@@ -1,4 +1,4 @@
-//! Where records go.
+//! The destinations of audit records.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,23 +9,20 @@ use super::line;
 use super::record::Record;
 use crate::observe::journal::{Journal, SOCKET};
 
-/// What the configuration says of it.
+/// A destination as it is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Destination {
-    /// The journal if there is one, else standard error.
+    /// The journal if it runs, else standard error.
     #[default]
     Auto,
-    /// The journal.
     Journal,
-    /// Standard error, a line of JSON a record.
+    /// Standard error, one line of JSON a record.
     Stderr,
-    /// A file, a line of JSON a record, behind what it holds.
+    /// A file, to which one line of JSON a record is appended.
     File(PathBuf),
-    /// Nowhere.
     Off,
 }
 
-/// An open destination.
 #[derive(Debug)]
 pub struct Sink(Kind);
 
@@ -37,8 +34,8 @@ enum Kind {
 }
 
 impl Sink {
-    /// Opens a destination; `None` for nowhere. Before the broker confines itself: the file may lie
-    /// where it may not write later.
+    /// Opens a destination; `None` for [`Destination::Off`]. Called before the broker confines itself, after
+    /// which the file may be out of reach.
     pub fn open(destination: &Destination) -> io::Result<Option<Self>> {
         Ok(Some(Self(match destination {
             Destination::Off => return Ok(None),
@@ -51,14 +48,14 @@ impl Sink {
         })))
     }
 
-    /// Opens a file anew by its path.
+    /// Opens the file at its path again.
     pub(super) fn reopen(&mut self) {
         if let Kind::File(lines) = &mut self.0 {
             lines.reopen();
         }
     }
 
-    /// Writes a record, or fails and it is lost.
+    /// Writes a record. A record that cannot be written is lost.
     pub(super) fn write(&mut self, record: &Record) -> io::Result<()> {
         match &mut self.0 {
             Kind::Journal(journal) => journal.send(&encode(record)),
@@ -77,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_that_is_not_there_is_an_error_and_auto_takes_standard_error() {
+    fn a_missing_journal_is_an_error_and_auto_falls_back_to_standard_error() {
         if Path::new(SOCKET).exists() {
             assert!(Sink::open(&Destination::Journal).is_ok());
             return;
@@ -88,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reaches_the_journal_as_one_datagram_and_also_one_that_was_started_anew() {
+    fn records_reach_the_journal_as_datagrams_also_after_its_restart() {
         let folder = Folder::new();
         let path = folder.join("journal");
         let mut journal = UnixDatagram::bind(&path).unwrap();

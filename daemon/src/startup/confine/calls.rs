@@ -1,4 +1,4 @@
-//! The list of system calls for the filter, by what they are for.
+//! The system calls that the filter allows, by purpose.
 
 use libc::c_long;
 
@@ -26,7 +26,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_ioctl,
     libc::SYS_sethostname,
     libc::SYS_uname,
-    // Descriptors and files; which files is for Landlock to say.
+    // Descriptors and files. Landlock restricts which files.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -105,7 +105,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
-    // Identity: a thread takes on a client's, and proves a process to be alive.
+    // Identity: threads take a client's ids, and processes are checked to be alive.
     libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_getgid,

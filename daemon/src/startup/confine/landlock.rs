@@ -1,6 +1,6 @@
-//! Landlock (`landlock(7)`): which files the broker may open, whatever its user may.
+//! Landlock (`landlock(7)`): the files that the broker can open.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd,
@@ -8,10 +8,17 @@ use landlock::{
 };
 use sockbroker_proto::api::broker::Landlock;
 
-use super::Files;
+/// Files that the broker needs after its start in addition to those of the system.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// Files and folders that are read again: configuration and policy.
+    pub read: Vec<PathBuf>,
+    /// Folders in which the broker writes and removes files: those of its socket and of its audit file.
+    pub write: Vec<PathBuf>,
+}
 
-/// What name service, time zone and processes' control groups are read from. `/nix` and `/gnu` are the
-/// `/usr` of the systems that have them.
+/// The sources of name service, time zone and control groups. `/nix` and `/gnu` are the `/usr` of the systems
+/// that have them.
 const SYSTEM: [&str; 14] = [
     "/etc",
     "/usr",
@@ -29,14 +36,14 @@ const SYSTEM: [&str; 14] = [
     "/gnu/store",
 ];
 
-/// The protections asked for: those of Linux 6.10. An older kernel holds those it knows.
+/// The requested protections: those of Linux 6.10. An older kernel applies those that it knows.
 const VERSION: ABI = ABI::V5;
 
-/// Lets this thread, and those it starts, open only the system's files and these. Says how much the
-/// kernel holds of it, and which version of Landlock it has.
+/// Restricts this thread, and threads that it starts, to the system's files and these. Returns how much of
+/// that the kernel applies, and its version of Landlock.
 ///
-/// Making sockets is left alone: `AF_UNIX` addresses of clients are judged by the policy, and bound
-/// with the client's identity.
+/// The creation of socket files is not restricted: the policy judges `AF_UNIX` addresses of clients, and
+/// the broker binds them with the client's identity.
 pub(super) fn restrict(files: &Files) -> Result<(Landlock, Option<u32>), RulesetError> {
     let handled = AccessFs::from_all(VERSION) & !BitFlags::from(AccessFs::MakeSock);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -67,7 +74,7 @@ pub(super) fn restrict(files: &Files) -> Result<(Landlock, Option<u32>), Ruleset
     })
 }
 
-/// Allows accesses below a path; one that does not exist has nothing to allow.
+/// Allows accesses below a path. A path that does not exist is skipped.
 fn allow(
     rules: RulesetCreated,
     path: &Path,

@@ -1,4 +1,4 @@
-//! What is in force, as the kernel tells it, and the line of the log that says so.
+//! The confinement in force, as the kernel reports it, and the log line about it.
 
 use std::io;
 
@@ -7,8 +7,8 @@ use sockbroker_sys::{peer, privileges, process};
 
 use sockbroker_policy::subject::Subject;
 
-/// This process. What the kernel does not tell of a process is what it answered when it was asked for:
-/// whether a filter refuses or logs, and how much Landlock holds.
+/// Describes this process. The kernel does not report what a filter does or how much of Landlock applies:
+/// that is taken from the results of their installation.
 pub(super) fn measure(
     seccomp: Seccomp,
     (landlock, landlock_abi): (Landlock, Option<u32>),
@@ -32,8 +32,8 @@ pub(super) fn measure(
     })
 }
 
-/// Tells the log: the same facts as `broker.info`.
-pub fn tell(process: &Process) {
+/// Logs the facts that `broker.info` returns.
+pub fn log(process: &Process) {
     let capabilities = match process.capabilities.as_slice() {
         [] => "none".to_owned(),
         names => names.join(" "),

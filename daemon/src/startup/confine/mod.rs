@@ -1,8 +1,9 @@
-//! What the broker gives up before it reads the first byte of a client: capabilities that it cannot
-//! use, programs that would gain privileges, files that are not its business, system calls it never makes.
+//! Confinement. Before it reads the first byte of a client, the broker drops capabilities that it cannot use,
+//! the execution of programs with more privileges, access to files that it does not need, and system calls
+//! that it never makes.
 //!
-//! All of it holds for the calling thread and those it starts, so it is done before there are others.
-//! Where the kernel has no such protection the log says so, and the broker serves without it.
+//! Confinement applies to the calling thread and to threads that it starts later, so it is done while there
+//! is one thread. If the kernel lacks a protection, the broker logs that and serves without it.
 
 mod landlock;
 mod seccomp;
@@ -10,43 +11,34 @@ mod calls;
 mod measure;
 
 use std::fmt;
-use std::path::PathBuf;
 
 use sockbroker_proto::api::broker::{Landlock, Process};
 use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::process;
 
-use super::StartError;
+use super::error::StartError;
 use crate::config::confine::Confine;
 use sockbroker_policy::Policy;
 use sockbroker_policy::need::Need;
 
-pub use measure::tell;
+pub use landlock::Files;
+pub use measure::log;
 
-/// Files that the broker needs after its start, beside those of the system.
-#[derive(Debug, Default)]
-pub struct Files {
-    /// Files and folders to be read again: configuration and policy.
-    pub read: Vec<PathBuf>,
-    /// Folders in which it may write, and remove what it made: that of its socket, that of its log.
-    pub write: Vec<PathBuf>,
-}
-
-/// The capabilities to keep: those that the policy can make use of, unless the configuration says all.
+/// The capabilities to keep: those that the policy can use, or all if the configuration says so.
 pub fn kept(config: &Confine, policy: &Policy) -> Vec<Capability> {
-    // One that cannot be found out about is not there.
+    // A capability whose state is unknown counts as missing.
     let has = |capability| capability::has(capability).unwrap_or(false);
     if config.capabilities { needed(policy, has) } else { capability::ALL.to_vec() }
 }
 
-/// The capabilities that a policy could make use of and that were given up.
+/// The dropped capabilities that a policy could use.
 pub fn lost(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
     let needed = needed(policy, |capability| kept.contains(&capability)).into_iter();
     needed.filter(|capability| !kept.contains(capability)).collect()
 }
 
-/// The capabilities that a policy can make use of, for a process that has some. Where either of two will
-/// do, no more than one is kept for it.
+/// The capabilities that a policy can use, for a process that has some. Where one of two suffices, one is
+/// kept.
 fn needed(policy: &Policy, has: impl Fn(Capability) -> bool) -> Vec<Capability> {
     use Capability as Cap;
     let of = |need| -> &[Cap] {
@@ -55,7 +47,7 @@ fn needed(policy: &Policy, has: impl Fn(Capability) -> bool) -> Vec<Capability> 
             Need::Administration => &[Cap::NetAdmin],
             Need::Broadcast => &[Cap::NetBroadcast],
             Need::LowPorts => &[Cap::NetBindService],
-            // Root's own files are root's by these.
+            // Access to the files of root by its own rights takes these.
             Need::Identity => &[Cap::SetUid, Cap::SetGid, Cap::DacOverride, Cap::DacReadSearch],
             Need::System => &[Cap::SysAdmin],
             Need::Audit => &[Cap::AuditRead],
@@ -75,8 +67,7 @@ fn needed(policy: &Policy, has: impl Fn(Capability) -> bool) -> Vec<Capability> 
     needed
 }
 
-/// Gives up everything but these capabilities, and what the configuration says beside; gives what is
-/// in force then.
+/// Drops all capabilities but these, and confines the process as configured. Returns what is in force then.
 pub fn confine(
     config: &Confine,
     kept: &[Capability],
@@ -93,7 +84,7 @@ pub fn confine(
         (Landlock::Off, None)
     };
     seccomp::filter(config.seccomp).map_err(|error| fail("seccomp", &error))?;
-    measure::measure(config.seccomp.told(), landlock)
+    measure::measure(config.seccomp.reported(), landlock)
         .map_err(|error| fail("what is in force", &error))
 }
 

@@ -11,21 +11,20 @@ use sockbroker_sys::refused;
 use super::calls::{ALLOWED, ALLOWED_OF_OLD};
 use crate::config::confine::Seccomp;
 
-/// Why there is no filter.
+/// Why the filter cannot be installed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FilterError {
-    /// The filter itself.
     #[error("{0}")]
     Filter(#[from] seccompiler::Error),
-    /// One of its rules, or the machine it is for.
+    /// A rule of the filter, or an unknown machine.
     #[error("{0}")]
     Rules(#[from] seccompiler::BackendError),
-    /// The handler of refusals.
+    /// The signal handler that reports refused calls.
     #[error("{0}")]
     Handler(#[from] std::io::Error),
 }
 
-/// The namespaces that a new thread must not make (`clone(2)`): a broker makes threads, nothing else.
+/// Flags of `clone(2)` that create namespaces, which the broker never does.
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -35,7 +34,7 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET)
     .cast_unsigned() as u64;
 
-/// Holds this thread, and those it starts, to the list.
+/// Restricts this thread, and threads that it starts, to the list.
 pub(super) fn filter(mode: Seccomp) -> Result<(), FilterError> {
     let others = match mode {
         Seccomp::Errno => {
@@ -48,14 +47,14 @@ pub(super) fn filter(mode: Seccomp) -> Result<(), FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().chain(ALLOWED_OF_OLD).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
-    // A thread that makes a socket's file in a folder of a client has a working folder of its own.
+    // A thread that creates a socket's file in a folder of a client has its own working folder.
     rules.insert(libc::SYS_unshare, vec![exactly(0, libc::CLONE_FS.cast_unsigned().into())?]);
-    // The flags of clone3(2) are in memory, where no filter sees them; told that there is no such
-    // call, the C library takes clone(2).
+    // The flags of clone3(2) are in memory, where no filter sees them. After ENOSYS the C library calls
+    // clone(2).
     let no_such_call = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     apply_filter(&compile(clone3, SeccompAction::Allow, no_such_call)?)?;
-    // The last one: seccomp(2) is not on the list.
+    // The last filter: it refuses seccomp(2).
     Ok(apply_filter(&compile(rules, others, SeccompAction::Allow)?)?)
 }
 
@@ -68,13 +67,13 @@ fn compile(
     Ok(SeccompFilter::new(rules, others, listed, machine)?.try_into()?)
 }
 
-/// A call whose argument is this.
+/// Matches a call whose argument has this value.
 fn exactly(argument: u8, value: u64) -> Result<SeccompRule, FilterError> {
     let same = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)?;
     Ok(SeccompRule::new(vec![same])?)
 }
 
-/// A call whose argument has none of these bits.
+/// Matches a call whose argument has none of these bits.
 fn without_bits(argument: u8, bits: u64) -> Result<SeccompRule, FilterError> {
     let none =
         SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits), 0)?;

@@ -11,19 +11,19 @@ use crate::rpc::call::RequestParts;
 use crate::rpc::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
-/// A frame from this size on is read into a buffer of its own, which its attachments share.
+/// Frames of at least this size are read into their own buffer, which their attachments share.
 const OWN_BUFFER_MIN: usize = 64 << 10;
-/// Room behind a frame in its own buffer: what the last read may bring of the next frame.
+/// Space after a frame in its own buffer, for the part of the next frame that the last read returns.
 const NEXT_FRAME: usize = 16 << 10;
 
-/// The state of the reader: the head of the frame whose body is on its way.
+/// The state of the decoder.
 #[derive(Debug)]
 pub(crate) struct Lsp {
     limits: FrameLimits,
     head: Option<Head>,
-    /// Where in the stream the frame on its way begins.
+    /// The position in the stream at which the present frame begins.
     start: u64,
-    /// Whether the frame on its way has the input buffer for itself.
+    /// Whether the input buffer belongs to the present frame alone.
     owns_buffer: bool,
 }
 
@@ -32,7 +32,7 @@ impl Lsp {
         Self { limits, head: None, start: 0, owns_buffer: false }
     }
 
-    /// Whether no frame has begun but for what is still in the input.
+    /// Whether no frame has begun, apart from what is still in the input.
     pub(super) fn is_between(&self) -> bool {
         self.head.is_none()
     }

@@ -1,4 +1,4 @@
-//! The spellings of a stream: bytes to messages and answers to bytes, without I/O.
+//! The framings of a stream: bytes to messages and answers to bytes, without I/O.
 
 mod lsp;
 mod ndjson;
@@ -13,52 +13,47 @@ use sockbroker_proto::frame::{FrameError, FrameLimits};
 use super::outgoing::Outgoing;
 use crate::rpc::core::{Answer, Message};
 
-/// What the bytes received so far hold.
+/// What the received bytes contain.
 #[derive(Debug)]
 pub(super) enum Decoded {
-    /// A message.
     Message(Message),
-    /// Not yet a whole one; so many bytes more would help.
+    /// No complete message; at least this number of bytes is missing.
     Incomplete(usize),
-    /// The peer says that it is done.
+    /// The peer closes the connection.
     Close,
 }
 
-/// A break of the framing's rules: after it nobody can tell where the next message begins.
+/// A violation of the framing, after which the begin of the next message is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CodecError {
-    /// The head of a frame.
+    /// An invalid head of a frame.
     #[error("{0}")]
     Frame(#[from] FrameError),
-    /// A line without an end.
+    /// A line beyond the limit.
     #[error("a line is longer than {0} bytes")]
     LineTooLong(usize),
     /// Descriptors and frames do not match.
     #[error("{0}")]
     Descriptors(&'static str),
-    /// The WebSocket protocol.
+    /// A violation of the WebSocket protocol.
     #[error("websocket: {0}")]
     WebSocket(String),
 }
 
-/// How a stream is spelt.
+/// The framing of a stream, with the state of its decoder.
 #[derive(Debug)]
 pub(super) enum Codec {
-    /// LSP framing.
     Lsp(lsp::Lsp),
-    /// Newline-delimited JSON.
     Ndjson(ndjson::Ndjson),
     /// WebSocket, after its handshake.
     WebSocket(websocket::WebSocket),
 }
 
 impl Codec {
-    /// LSP framing.
     pub(super) fn lsp(limits: FrameLimits) -> Self {
         Self::Lsp(lsp::Lsp::new(limits))
     }
 
-    /// Newline-delimited JSON.
     pub(super) fn ndjson(limits: FrameLimits) -> Self {
         Self::Ndjson(ndjson::Ndjson::new(limits.frame_bytes))
     }
@@ -68,8 +63,7 @@ impl Codec {
         Self::WebSocket(websocket::WebSocket::new(limits.frame_bytes))
     }
 
-    /// Takes the next message out of `input`. What the protocol itself answers, such as a pong, goes
-    /// to `out`.
+    /// Removes the next message from `input`. Answers of the protocol itself, such as a pong, go to `out`.
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,
@@ -83,7 +77,7 @@ impl Codec {
         }
     }
 
-    /// Whether no message has begun but for what is still in the input.
+    /// Whether no message has begun, apart from what is still in the input.
     pub(super) fn is_between(&self) -> bool {
         match self {
             Self::Lsp(codec) => codec.is_between(),
@@ -92,7 +86,7 @@ impl Codec {
         }
     }
 
-    /// How many bytes of a message it holds beside the input.
+    /// The number of bytes of an incomplete message outside of the input.
     pub(super) fn held(&self) -> usize {
         match self {
             Self::Lsp(_) | Self::Ndjson(_) => 0,
@@ -100,7 +94,7 @@ impl Codec {
         }
     }
 
-    /// What remains at the end of the stream: a last line without its end.
+    /// The last message at the end of the stream: a line without its line end.
     pub(super) fn decode_end(&mut self, input: &mut BytesMut) -> Option<Message> {
         match self {
             Self::Ndjson(_) => ndjson::Ndjson::decode_end(input),
@@ -108,7 +102,6 @@ impl Codec {
         }
     }
 
-    /// Appends an answer.
     pub(super) fn encode(&mut self, answer: Answer, out: &mut Outgoing) {
         match self {
             Self::Lsp(_) => lsp::encode(answer, out),

@@ -6,7 +6,7 @@ use super::{CodecError, Decoded};
 use crate::rpc::core::{Answer, Message};
 use crate::transport::outgoing::Outgoing;
 
-/// The state of the reader: how far the line was searched for its end.
+/// The state of the decoder: how far the line was searched for its end.
 #[derive(Debug)]
 pub(crate) struct Ndjson {
     longest: usize,

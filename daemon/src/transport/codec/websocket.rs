@@ -1,7 +1,7 @@
 //! WebSocket messages (RFC 6455) over a stream whose handshake is done: one message a call.
 //!
 //! `soketto` reads and writes the frame headers; fragments, control frames and the size limit are
-//! handled here, so that the connection loop is the one of all other spellings.
+//! handled here, so that the connection loop is the same for every framing.
 
 use bytes::{Buf, BytesMut};
 use soketto::Parsing;
@@ -20,7 +20,7 @@ pub(crate) struct WebSocket {
     codec: Codec,
     longest: usize,
     header: Option<Header>,
-    /// The fragments of the message that is on its way; `None` between messages.
+    /// The fragments of the present message; `None` between messages.
     message: Option<BytesMut>,
 }
 
@@ -31,12 +31,12 @@ impl WebSocket {
         Self { codec, longest, header: None, message: None }
     }
 
-    /// Whether no message has begun but for what is still in the input.
+    /// Whether no message has begun, apart from what is still in the input.
     pub(super) fn is_between(&self) -> bool {
         self.header.is_none() && self.message.is_none()
     }
 
-    /// The bytes of fragments whose message is not yet whole.
+    /// The bytes of fragments of an incomplete message.
     pub(super) fn held(&self) -> usize {
         self.message.as_ref().map_or(0, BytesMut::len)
     }
