@@ -125,7 +125,9 @@ fn sighup_reopens_the_audit_file() {
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         broker.process().hang_up();
-        until("the log reports the error", || broker.log().contains("cannot reopen the audit file"));
+        until("the log reports the error", || {
+            broker.log().contains("cannot reopen the audit file")
+        });
         client.call("socket.socket", Value::Null).handle();
     });
 }

@@ -117,13 +117,13 @@ pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
     }
     loaded.warnings.extend(check(&loaded.rules));
     if !peer::tells_processes() {
-        loaded.warnings.extend(blind(&loaded.rules));
+        loaded.warnings.extend(unknown_units(&loaded.rules));
     }
     Ok(loaded)
 }
 
 /// Warns of rules about units and control groups, on a kernel that does not report which process connected.
-fn blind(rules: &[(Rule, String)]) -> Vec<Warning> {
+fn unknown_units(rules: &[(Rule, String)]) -> Vec<Warning> {
     let about = |rule: &Rule| !(rule.subject.units.is_empty() && rule.subject.cgroups.is_empty());
     let warning = |(rule, place): &(Rule, String)| {
         let effect = match rule.effect {
@@ -156,7 +156,7 @@ pub fn missing_rules(loaded: &Loaded) -> Vec<Warning> {
 
 /// Warns of units and interfaces that rules name and this host does not have. They may appear later, so the
 /// broker starts without this check.
-pub fn strangers(loaded: &Loaded) -> Vec<Warning> {
+pub fn missing_on_host(loaded: &Loaded) -> Vec<Warning> {
     let interfaces = interface::list().unwrap_or_default();
     let mut warnings = Vec::new();
     for (rule, place) in &loaded.rules {
@@ -245,7 +245,7 @@ mod tests {
         let content = read("p", text, &Accounts).unwrap();
         let rules: Vec<_> =
             content.rules.into_iter().map(|(rule, line)| (rule, format!("p:{line}"))).collect();
-        let found: Vec<_> = blind(&rules).iter().map(ToString::to_string).collect();
+        let found: Vec<_> = unknown_units(&rules).iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("p:2:1: rule `a` ") && found[0].ends_with("grants nothing"));
         assert!(

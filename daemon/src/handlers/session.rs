@@ -16,7 +16,7 @@ use crate::handlers::Handlers;
 use crate::handlers::policy::restriction;
 use crate::rpc::answer::resolved_json;
 use crate::rpc::call::Call;
-use crate::session::finished::{Fate, KeptAnswer};
+use crate::session::finished::{CallOutcome, KeptAnswer};
 use crate::session::token::Token;
 use sockbroker_policy::action::OpenSession;
 
@@ -107,13 +107,15 @@ impl CallServer for Handlers {
     async fn resolve(call: Call, params: ResolveParams) -> OpResult<Resolved> {
         let ResolveParams { connection, request } = params;
         let check = |kept: &KeptAnswer| call.check_gives_again(kept);
-        Ok(match call.session().fate(connection, &request, check).await? {
-            Fate::Unknown => Resolved { state: CallState::Unknown, answer: None, sent: None },
-            Fate::Cancelled(sent) => {
+        Ok(match call.session().call_outcome(connection, &request, check).await? {
+            CallOutcome::Unknown => {
+                Resolved { state: CallState::Unknown, answer: None, sent: None }
+            }
+            CallOutcome::Cancelled(sent) => {
                 let sent = (sent > 0).then_some(sent);
                 Resolved { state: CallState::Cancelled, answer: None, sent }
             }
-            Fate::Answered(kept) => {
+            CallOutcome::Answered(kept) => {
                 let answer = Some(resolved_json(&kept)?);
                 call.give_again(kept);
                 Resolved { state: CallState::Answered, answer, sent: None }

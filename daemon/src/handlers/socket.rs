@@ -17,7 +17,7 @@ use crate::handlers::number::{c_int, int};
 use crate::handlers::poll::poll_handles;
 use crate::handlers::{Handlers, creation::admit, creation::admit_accepted};
 
-use crate::ops::connect::{self, Room};
+use crate::ops::connect::{self, AcceptReservation};
 use crate::ops::descriptor;
 use crate::rpc::call::Call;
 use sockbroker_policy::action::Shutdown;
@@ -92,8 +92,8 @@ impl SocketServer for Handlers {
         // a connection to lose.
         let handover = want_fd.then(|| call.permit_handover(&entry)).transpose()?;
         let room = || {
-            let spare = handover.as_ref().map(descriptor::spare).transpose()?;
-            Ok(Room { handle: call.room()?, spare })
+            let spare = handover.as_ref().map(descriptor::reserve).transpose()?;
+            Ok(AcceptReservation { handle: call.room()?, spare })
         };
         let (accepted, spare, peer) = connect::accept(&permitted, ticket, timeout, room).await?;
         let created = admit_accepted(&call, accepted, handover.zip(spare))?;

@@ -20,13 +20,13 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// What is logged, as a level or as levels of modules: `info`, `warn,sockbrokerd::ops=debug`.
 #[derive(Debug)]
-pub struct Wanted(EnvFilter);
+pub struct LogFilter(EnvFilter);
 
 /// The value of `SOCKBROKER_LOG`, or `info` without it. The error describes an invalid value.
-pub fn wanted() -> Result<Wanted, String> {
+pub fn configured_filter() -> Result<LogFilter, String> {
     match std::env::var(VARIABLE) {
-        Ok(text) if !text.is_empty() => filter(&text).map(Wanted),
-        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(Wanted(EnvFilter::new("info"))),
+        Ok(text) if !text.is_empty() => filter(&text).map(LogFilter),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(LogFilter(EnvFilter::new("info"))),
         Err(std::env::VarError::NotUnicode(_)) => Err(format!("{VARIABLE} is not UTF-8")),
     }
 }
@@ -44,21 +44,21 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
 }
 
 /// Starts the log. Payload is never logged.
-pub fn start(wanted: Wanted) {
+pub fn start(filter: LogFilter) {
     let journal = leads_to_journal().then(|| ToJournal::open(Path::new(SOCKET)));
     match journal {
-        Some(Ok(journal)) => tracing_subscriber::registry().with(wanted.0).with(journal).init(),
+        Some(Ok(journal)) => tracing_subscriber::registry().with(filter.0).with(journal).init(),
         // Standard error leads to the journal too, without fields.
-        Some(Err(_)) | None => start_on_stderr(wanted),
+        Some(Err(_)) | None => start_on_stderr(filter),
     }
 }
 
 /// Starts the log on standard error, wherever that leads: a process that ends at once may have gone before
 /// the journal finds its unit.
-pub fn start_on_stderr(wanted: Wanted) {
+pub fn start_on_stderr(filter: LogFilter) {
     let ansi = io::stderr().is_terminal();
     let lines = lines::layer().with_writer(io::stderr).with_target(false).with_ansi(ansi);
-    tracing_subscriber::registry().with(wanted.0).with(lines).init();
+    tracing_subscriber::registry().with(filter.0).with(lines).init();
 }
 
 /// Whether standard error is still the stream that the service manager connected to the journal

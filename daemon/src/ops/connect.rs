@@ -81,7 +81,7 @@ pub async fn listen(permitted: &Permitted<Listen>, caller: &CallerIdentity) -> O
 /// What an accepted socket needs, reserved before the kernel gives it: afterwards a failure would lose the
 /// connection.
 #[derive(Debug)]
-pub struct Room {
+pub struct AcceptReservation {
     /// The place of its handle.
     pub handle: Reservation,
     /// A descriptor that becomes the client's, where the client wants one.
@@ -95,7 +95,7 @@ pub async fn accept(
     permitted: &Permitted<Accept>,
     ticket: Ticket<'_>,
     timeout: Timeout,
-    room: impl Fn() -> OpResult<Room>,
+    room: impl Fn() -> OpResult<AcceptReservation>,
 ) -> OpResult<(Accepted, Option<OwnedFd>, Option<Address>)> {
     let socket = permitted.socket();
     let facts = socket.declared();
@@ -115,7 +115,7 @@ pub async fn accept(
     if let Some(error) = refused {
         return Err(error);
     }
-    let ((descriptor, peer), Room { handle, spare }) = accepted?;
+    let ((descriptor, peer), AcceptReservation { handle, spare }) = accepted?;
     let accepted = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
     let peer = peer.decode(facts.protocol);
     if let Some(address) = &peer {

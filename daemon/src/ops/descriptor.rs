@@ -25,8 +25,8 @@ pub fn pass(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
     socket::duplicate(socket.fd()).during("dup")
 }
 
-/// A descriptor that [`pass_in_place`] replaces.
-pub fn spare(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
+/// A descriptor for [`pass_in_place`] to replace.
+pub fn reserve(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
     socket::duplicate(permitted.socket().fd()).during("dup")
 }
 

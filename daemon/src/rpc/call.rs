@@ -110,7 +110,7 @@ impl Call {
 
     /// A handle for a new socket, unless a limit stands in the way.
     pub(crate) fn room(&self) -> OpResult<Reservation> {
-        self.0.session.room(self.0.connection.user())
+        self.0.session.reserve_handle(self.0.connection.user())
     }
 
     /// As whom the call is made.

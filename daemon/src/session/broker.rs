@@ -203,7 +203,7 @@ impl Broker {
             return Err(OpError::Session("the session is closed: open a new connection"));
         }
         if !sessions.opened.contains_key(&session.number()) {
-            self.check_room(&sessions, session.principal())?;
+            self.check_session_limits(&sessions, session.principal())?;
         }
         let token = session.open(linger)?;
         let before = sessions.opened.insert(session.number(), session.clone());
@@ -231,7 +231,7 @@ impl Broker {
     /// `session.clone`: a session with the same handles, which waits for its first connection.
     pub fn duplicate(&self, session: &Session) -> OpResult<Token> {
         let mut sessions = self.lock();
-        self.check_room(&sessions, session.principal())?;
+        self.check_session_limits(&sessions, session.principal())?;
         let clone = session.duplicate(self.number(), &self.limits)?;
         self.add(&mut sessions, clone, None)
     }
@@ -245,7 +245,7 @@ impl Broker {
         restriction: SessionRestriction,
     ) -> OpResult<Token> {
         let mut sessions = self.lock();
-        self.check_room(&sessions, parent.principal())?;
+        self.check_session_limits(&sessions, parent.principal())?;
         let child = parent.child(self.number(), &self.limits);
         child.restrict(restriction)?;
         self.add(&mut sessions, child, linger)
@@ -265,14 +265,15 @@ impl Broker {
 
     /// The limit in all for a user: `most`, and for root and the broker's own user also what is reserved
     /// for them.
-    pub fn room(&self, uid: u32, most: u64, reserved: u64) -> u64 {
+    pub fn limit_in_all(&self, uid: u32, most: u64, reserved: u64) -> u64 {
         let (policy, _) = self.policy.current();
         if policy.is_owner(uid) { most.saturating_add(reserved) } else { most }
     }
 
-    fn check_room(&self, sessions: &Sessions, principal: &Principal) -> OpResult<()> {
+    fn check_session_limits(&self, sessions: &Sessions, principal: &Principal) -> OpResult<()> {
         let limits = &self.limits;
-        let room = self.room(principal.subject().uid, limits.sessions, limits.sessions_reserved);
+        let room =
+            self.limit_in_all(principal.subject().uid, limits.sessions, limits.sessions_reserved);
         if sessions.opened.len() >= size(room) {
             return Err(OpError::Limit { name: "sessions", value: limits.sessions });
         }

@@ -67,7 +67,7 @@ impl LastCalls {
 }
 
 #[derive(Debug)]
-pub enum Fate {
+pub enum CallOutcome {
     /// It never arrived, or is no longer kept.
     Unknown,
     /// Cancelled while it waited, after this number of bytes was sent.
@@ -116,14 +116,14 @@ impl Finished {
         connection: u64,
         request: &RequestId,
         check: impl FnOnce(&KeptAnswer) -> Result<(), E>,
-    ) -> Result<Fate, E> {
+    ) -> Result<CallOutcome, E> {
         self.forget_old();
         let Some((_, _, calls)) = self.kept.iter_mut().find(|(number, ..)| *number == connection)
         else {
-            return Ok(Fate::Unknown);
+            return Ok(CallOutcome::Unknown);
         };
         if let Some((_, sent)) = calls.cancelled.iter().find(|(id, _)| id == request) {
-            return Ok(Fate::Cancelled(*sent));
+            return Ok(CallOutcome::Cancelled(*sent));
         }
         if let Some((id, answer)) = &calls.answered
             && id == request
@@ -131,8 +131,8 @@ impl Finished {
             check(answer)?;
         }
         Ok(match calls.answered.take_if(|(id, _)| id == request) {
-            Some((_, answer)) => Fate::Answered(answer),
-            None => Fate::Unknown,
+            Some((_, answer)) => CallOutcome::Answered(answer),
+            None => CallOutcome::Unknown,
         })
     }
 }
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(user.used(Share::Resolvable), 0);
     }
 
-    fn take(finished: &mut Finished, connection: u64, id: u64) -> Fate {
+    fn take(finished: &mut Finished, connection: u64, id: u64) -> CallOutcome {
         finished.take(connection, &RequestId::Number(id), |_| Ok::<_, ()>(())).unwrap()
     }
 
@@ -180,17 +180,17 @@ mod tests {
         let mut finished = Finished::new(2, 100, Duration::from_mins(1));
         finished.record(1, calls(7));
         assert!(finished.take(1, &RequestId::Number(7), |_| Err(())).is_err());
-        assert!(matches!(take(&mut finished, 1, 7), Fate::Answered(_)));
+        assert!(matches!(take(&mut finished, 1, 7), CallOutcome::Answered(_)));
     }
 
     #[tokio::test]
     async fn an_answer_can_be_taken_once_and_only_under_its_own_id() {
         let mut finished = Finished::new(2, 100, Duration::from_mins(1));
         finished.record(1, calls(7));
-        assert!(matches!(take(&mut finished, 1, 8), Fate::Unknown));
-        assert!(matches!(take(&mut finished, 1, 100), Fate::Cancelled(9)));
-        assert!(matches!(take(&mut finished, 1, 7), Fate::Answered(_)));
-        assert!(matches!(take(&mut finished, 1, 7), Fate::Unknown));
+        assert!(matches!(take(&mut finished, 1, 8), CallOutcome::Unknown));
+        assert!(matches!(take(&mut finished, 1, 100), CallOutcome::Cancelled(9)));
+        assert!(matches!(take(&mut finished, 1, 7), CallOutcome::Answered(_)));
+        assert!(matches!(take(&mut finished, 1, 7), CallOutcome::Unknown));
     }
 
     #[tokio::test]
@@ -199,10 +199,10 @@ mod tests {
         for connection in 1..=3 {
             finished.record(connection, calls(7));
         }
-        assert!(matches!(take(&mut finished, 1, 7), Fate::Unknown));
-        assert!(matches!(take(&mut finished, 2, 7), Fate::Answered(_)));
+        assert!(matches!(take(&mut finished, 1, 7), CallOutcome::Unknown));
+        assert!(matches!(take(&mut finished, 2, 7), CallOutcome::Answered(_)));
         finished.longest = Duration::ZERO;
-        assert!(matches!(take(&mut finished, 3, 7), Fate::Unknown));
+        assert!(matches!(take(&mut finished, 3, 7), CallOutcome::Unknown));
     }
 
     #[tokio::test]
@@ -213,8 +213,8 @@ mod tests {
             last.answered.as_mut().unwrap().1.json = "12345".into();
             finished.record(connection, last);
         }
-        assert!(matches!(take(&mut finished, 1, 7), Fate::Unknown));
-        assert!(matches!(take(&mut finished, 2, 7), Fate::Answered(_)));
-        assert!(matches!(take(&mut finished, 3, 7), Fate::Answered(_)));
+        assert!(matches!(take(&mut finished, 1, 7), CallOutcome::Unknown));
+        assert!(matches!(take(&mut finished, 2, 7), CallOutcome::Answered(_)));
+        assert!(matches!(take(&mut finished, 3, 7), CallOutcome::Answered(_)));
     }
 }

@@ -29,7 +29,7 @@ use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
 use crate::principal::Principal;
 use crate::quota::{Reservation, Share, User};
-use crate::session::finished::{Fate, Finished, KeptAnswer, LastCalls};
+use crate::session::finished::{CallOutcome, Finished, KeptAnswer, LastCalls};
 use crate::session::lookups::Lookups;
 use crate::session::restriction::SessionRestriction;
 use crate::session::tasks::Tasks;
@@ -166,7 +166,7 @@ impl Session {
     }
 
     /// Reserves a handle of a user, unless the session or the user has too many.
-    pub fn room(&self, user: &Arc<User>) -> OpResult<Reservation> {
+    pub fn reserve_handle(&self, user: &Arc<User>) -> OpResult<Reservation> {
         if self.handles() >= self.limits.handles {
             return Err(self.too_many_handles());
         }
@@ -413,12 +413,12 @@ impl Session {
     }
 
     /// What became of a call on another connection of this session. Waits for the connection's end.
-    pub async fn fate(
+    pub async fn call_outcome(
         &self,
         connection: u64,
         request: &RequestId,
         check: impl Fn(&KeptAnswer) -> OpResult<()>,
-    ) -> OpResult<Fate> {
+    ) -> OpResult<CallOutcome> {
         let value = self.limits.resolve_seconds;
         let wait = async {
             loop {

@@ -27,7 +27,7 @@ use crate::table::entry::Entry;
 use crate::table::fanout::FanoutGroups;
 use crate::table::rcvall::{Rcvall, State as RcvallState};
 use crate::table::timeout::Timeout;
-use crate::table::{NotGivenOut, Numbers, Resource, Table};
+use crate::table::{Numbers, Resource, Table, UnknownHandle};
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::target::SocketName;
@@ -317,7 +317,7 @@ impl Session {
             open.push((handle, Resource::Socket(entry)));
         }
         let table = Table::resume(record.numbers, open);
-        let table = table.map_err(|NotGivenOut(handle)| RecordError::Handle(handle.number()))?;
+        let table = table.map_err(|UnknownHandle(handle)| RecordError::Handle(handle.number()))?;
         let restrictions = record.restrictions.into_iter().map(|text| {
             let fail = |error: OpError| RecordError::Restriction(format!("{error:?}"));
             SessionRestriction::restore(text, user).map_err(fail)

@@ -86,7 +86,7 @@ fn start(session: &Session, user: &Arc<User>, held: &Arc<()>) -> Handle {
         drop(held);
     };
     let granted = |rights: &Rights| rights.decide(&Question::about(Verb::Create, RAW)).is_ok();
-    let handle = session.room(user).unwrap();
+    let handle = session.reserve_handle(user).unwrap();
     session.start_stream("test stream", handle, Box::new(granted), task).unwrap()
 }
 
@@ -156,7 +156,7 @@ async fn the_end_of_a_session_ends_its_streams_and_the_broker_waits_for_them() {
     }
     tokio::task::yield_now().await;
     broker.close(&closed);
-    let room = closed.room(&user).unwrap();
+    let room = closed.reserve_handle(&user).unwrap();
     let refused = closed.start_stream("test stream", room, Box::new(|_| true), async {});
     assert!(matches!(refused, Err(OpError::Session(_))), "{refused:?}");
     assert_eq!((left.handles(), user.used(Share::Handles)), (1, 2 + 1), "until the tasks end");
@@ -168,7 +168,7 @@ async fn the_end_of_a_session_ends_its_streams_and_the_broker_waits_for_them() {
 async fn a_panic_ends_one_task_and_its_handle_stays_until_it_is_closed() {
     let (session, user, held) = (session(&Limits::default()), user(), Arc::new(()));
     let other = start(&session, &user, &held);
-    let room = session.room(&user).unwrap();
+    let room = session.reserve_handle(&user).unwrap();
     let failing = async { panic!("a mistake in a task") };
     let handle = session.start_stream("test stream", room, Box::new(|_| true), failing).unwrap();
     while session.tasks().running() > 1 {
@@ -187,13 +187,13 @@ async fn streams_count_as_handles_of_the_session_and_of_the_user() {
     let session = session(&Limits { handles: 1, ..Limits::default() });
     let (user, held) = (user(), Arc::new(()));
     start(&session, &user, &held);
-    let refused = session.room(&user).unwrap_err();
+    let refused = session.reserve_handle(&user).unwrap_err();
     assert!(matches!(refused, OpError::Limit { name: "handles", value: 1 }), "{refused:?}");
     let few = Limits { handles_per_user: 1, ..Limits::default() };
     let user = Users::new(Arc::new(Quota::new(&few))).user(&principal().key());
     let session = self::session(&Limits::default());
     start(&session, &user, &held);
-    let refused = session.room(&user).unwrap_err();
+    let refused = session.reserve_handle(&user).unwrap_err();
     assert!(matches!(refused, OpError::Limit { name: "handles_per_user", .. }), "{refused:?}");
 }
 
@@ -203,7 +203,7 @@ async fn a_handle_of_the_wrong_kind_is_an_error_that_names_both() {
     let stream = start(&session, &user, &held);
     let descriptor = sockbroker_sys::socket::create(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
     let spec = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
-    let room = session.room(&user).unwrap();
+    let room = session.reserve_handle(&user).unwrap();
     let entry = Entry::new(descriptor, spec, Timeout::Blocking, room).unwrap();
     let socket = session.insert(Arc::new(entry)).unwrap();
     let error = session.entry(stream).unwrap_err();

@@ -44,12 +44,13 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let from = sources::config(args);
     let mut config = config::load(from.as_deref())?;
     let loaded = sources::load_policy(args)?;
-    let level = log::wanted().map_err(|error| ConfigError::given("environment", error))?;
+    let filter =
+        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
     // The findings of a check go to the caller and not to the journal.
     if args.check {
-        log::start_on_stderr(level);
+        log::start_on_stderr(filter);
     } else {
-        log::start(level);
+        log::start(filter);
     }
     let policy = in_force(loaded);
     if args.check {

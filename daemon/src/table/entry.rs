@@ -17,14 +17,14 @@ use crate::table::call_queue::{CallQueue, Ticket};
 use crate::table::ends::Ends;
 use crate::table::rcvall::Rcvall;
 use crate::table::readiness::register;
-use crate::table::shared::Shared;
+use crate::table::shared::SharedSocket;
 use crate::table::timeout::Timeout;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 /// A socket with the state that Python's socket object has.
 #[derive(Debug)]
 pub struct Entry {
-    shared: Shared,
+    shared: SharedSocket,
     declared: SocketSpec,
     actual: SocketSpec,
     inheritable: AtomicBool,
@@ -70,7 +70,7 @@ impl Entry {
         handle: Reservation,
     ) -> Self {
         Self {
-            shared: Shared::new(descriptor, timeout),
+            shared: SharedSocket::new(descriptor, timeout),
             declared,
             actual: declared.judged(),
             inheritable: AtomicBool::new(false),
@@ -163,7 +163,7 @@ impl Entry {
     }
 
     /// A reference for a thread that makes a call on the socket.
-    pub(super) fn shared(&self) -> Shared {
+    pub(super) fn shared(&self) -> SharedSocket {
         self.shared.clone()
     }
 

@@ -65,28 +65,28 @@ pub struct Numbers {
 
 /// A handle that no table with these numbers has given out, or that names two things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotGivenOut(pub Handle);
+pub struct UnknownHandle(pub Handle);
 
 /// Why a table cannot be duplicated.
 #[derive(Debug)]
-pub enum Unduplicated {
+pub enum DuplicateError {
     /// A limit on the user's handles.
     Limit(LimitExceeded),
     /// The kernel gives no further descriptor.
     Os(io::Error),
 }
 
-impl From<Unduplicated> for OpError {
-    fn from(error: Unduplicated) -> Self {
+impl From<DuplicateError> for OpError {
+    fn from(error: DuplicateError) -> Self {
         match error {
-            Unduplicated::Limit(crossed) => crossed.into(),
-            Unduplicated::Os(error) => Self::os("dup", error),
+            DuplicateError::Limit(crossed) => crossed.into(),
+            DuplicateError::Os(error) => Self::os("dup", error),
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub struct TableFull;
 
 impl Table {
     /// The number of open handles.
@@ -95,25 +95,25 @@ impl Table {
     }
 
     /// Gives a handle, unless `limit` handles are open.
-    pub fn insert(&mut self, resource: Resource, limit: usize) -> Result<Handle, Full> {
+    pub fn insert(&mut self, resource: Resource, limit: usize) -> Result<Handle, TableFull> {
         if self.open >= limit.min(MAX_SLOTS) {
-            return Err(Full);
+            return Err(TableFull);
         }
         let index = match self.free.pop_front() {
             Some(index) => index,
             None => self.grow()?,
         };
-        let slot = self.slots.get_mut(index as usize).ok_or(Full)?;
+        let slot = self.slots.get_mut(index as usize).ok_or(TableFull)?;
         slot.resource = Some(resource);
         self.open += 1;
-        name(index, slot.generation).ok_or(Full)
+        name(index, slot.generation).ok_or(TableFull)
     }
 
-    fn grow(&mut self) -> Result<u32, Full> {
+    fn grow(&mut self) -> Result<u32, TableFull> {
         if self.slots.len() >= MAX_SLOTS {
-            return Err(Full);
+            return Err(TableFull);
         }
-        let index = u32::try_from(self.slots.len()).map_err(|_error| Full)?;
+        let index = u32::try_from(self.slots.len()).map_err(|_error| TableFull)?;
         self.slots.push(Slot { generation: 1, resource: None });
         Ok(index)
     }
@@ -156,17 +156,19 @@ impl Table {
     }
 
     /// A table with a duplicate of every socket under the same handle. The handles of streams are void.
-    pub fn duplicate(&self) -> Result<Self, Unduplicated> {
+    pub fn duplicate(&self) -> Result<Self, DuplicateError> {
         let mut sockets = Vec::with_capacity(self.open);
         for (handle, resource) in self.resources() {
             let Resource::Socket(entry) = resource else { continue };
-            let place = entry.user().take(Share::Handles, 1).map_err(Unduplicated::Limit)?;
-            let copy = entry.duplicate(place).map_err(Unduplicated::Os)?;
+            let place = entry.user().take(Share::Handles, 1).map_err(DuplicateError::Limit)?;
+            let copy = entry.duplicate(place).map_err(DuplicateError::Os)?;
             copy.set_inheritable(entry.inheritable());
             sockets.push((handle, Resource::Socket(Arc::new(copy))));
         }
         let resumed = Self::resume(self.numbers(), sockets);
-        resumed.map_err(|NotGivenOut(_)| Unduplicated::Os(io::Error::other("the table is damaged")))
+        resumed.map_err(|UnknownHandle(_)| {
+            DuplicateError::Os(io::Error::other("the table is damaged"))
+        })
     }
 
     /// Which handles it has given out.
@@ -184,7 +186,7 @@ impl Table {
     pub fn resume(
         numbers: Numbers,
         open: impl IntoIterator<Item = (Handle, Resource)>,
-    ) -> Result<Self, NotGivenOut> {
+    ) -> Result<Self, UnknownHandle> {
         let mut table = Self::default();
         // Slots without a generation left stay unused.
         let next = u32::try_from(numbers.generation).ok();
@@ -198,7 +200,7 @@ impl Table {
                 Some(slot) if slot.resource.is_none() => {
                     *slot = Slot { generation, resource: Some(resource) };
                 }
-                Some(_) | None => return Err(NotGivenOut(handle)),
+                Some(_) | None => return Err(UnknownHandle(handle)),
             }
             table.open += 1;
         }
@@ -259,7 +261,7 @@ mod tests {
         let mut table = Table::default();
         let first = table.insert(entry(), 2).unwrap();
         table.insert(entry(), 2).unwrap();
-        assert_eq!(table.insert(entry(), 2), Err(Full));
+        assert_eq!(table.insert(entry(), 2), Err(TableFull));
         table.remove(first).unwrap();
         assert!(table.insert(entry(), 2).is_ok());
         assert_eq!(table.open(), 2);
@@ -308,6 +310,6 @@ mod tests {
         assert!(resumed.get(open).is_some() && resumed.get(retired).is_none());
         assert_eq!(parts(resumed.insert(entry(), 8).unwrap()).0, 2);
         let twice = [(open, entry()), (open, entry())];
-        assert_eq!(Table::resume(numbers, twice).unwrap_err(), NotGivenOut(open));
+        assert_eq!(Table::resume(numbers, twice).unwrap_err(), UnknownHandle(open));
     }
 }

@@ -69,7 +69,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
-use crate::table::shared::Shared;
+use crate::table::shared::SharedSocket;
 
 /// An entry whose descriptor may be used.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ impl Socket {
     }
 
     /// The socket, for a thread that calls for it.
-    pub fn shared(&self) -> Shared {
+    pub fn shared(&self) -> SharedSocket {
         self.0.shared()
     }
 

@@ -13,7 +13,7 @@ use crate::table::timeout::{Timeout, TimeoutCell};
 
 /// A socket that its entry shares with the event loop and with threads that make calls on it.
 #[derive(Debug, Clone)]
-pub struct Shared {
+pub struct SharedSocket {
     descriptor: Arc<OwnedFd>,
     mode: Arc<Mode>,
 }
@@ -31,7 +31,7 @@ struct Lent {
     stays: bool,
 }
 
-impl Shared {
+impl SharedSocket {
     /// A socket whose flag is as the timeout needs it, or is to stay as it is.
     pub(super) fn new(descriptor: OwnedFd, timeout: Timeout) -> Self {
         let mode = Mode { timeout: TimeoutCell::new(timeout), lent: Mutex::default() };
@@ -95,7 +95,7 @@ impl Mode {
 }
 
 /// The flag is set while this lives.
-struct Loan<'a>(&'a Shared);
+struct Loan<'a>(&'a SharedSocket);
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
@@ -114,12 +114,12 @@ mod tests {
 
     use super::*;
 
-    fn shared() -> Shared {
+    fn shared() -> SharedSocket {
         let descriptor = socket::create(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
-        Shared::new(descriptor, Timeout::Blocking)
+        SharedSocket::new(descriptor, Timeout::Blocking)
     }
 
-    fn is_set(shared: &Shared) -> bool {
+    fn is_set(shared: &SharedSocket) -> bool {
         socket::is_nonblocking(shared.fd()).unwrap()
     }
 

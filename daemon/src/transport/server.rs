@@ -132,7 +132,8 @@ impl Server {
         };
         let key = PrincipalKey::of_uid(uid);
         let limits = &self.shared.broker.limits;
-        let in_all = self.shared.broker.room(uid, limits.connections, limits.connections_reserved);
+        let in_all =
+            self.shared.broker.limit_in_all(uid, limits.connections, limits.connections_reserved);
         let most = (in_all, limits.connections_per_user);
         match ConnectionCounts::take(&self.counts, &key, most) {
             Ok(place) => {

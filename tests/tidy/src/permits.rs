@@ -127,7 +127,8 @@ fn check_operations(tree: &Tree) -> Vec<Fault> {
             let takes = |name: &str| function.parameters.iter().any(|word| word == name);
             let calls_kernel = kernel.iter().any(|(line, _)| function.lines.contains(line));
             let (name, line) = (format!("{module}::{}", function.name), *function.lines.start());
-            if file.source.is_test(line) || PROOFS.iter().any(|proof| takes(proof)) || !calls_kernel {
+            if file.source.is_test(line) || PROOFS.iter().any(|proof| takes(proof)) || !calls_kernel
+            {
                 continue;
             }
             match WITHOUT_PERMIT.iter().find(|(listed, _)| *listed == name || *listed == module) {

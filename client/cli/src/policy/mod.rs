@@ -56,7 +56,7 @@ fn check(global: &Global, args: &PolicyCheckArgs) -> Result<Exit, Failure> {
         .warnings
         .iter()
         .chain(&policy::missing_rules(&loaded))
-        .chain(&policy::strangers(&loaded))
+        .chain(&policy::missing_on_host(&loaded))
         .map(ToString::to_string)
         .collect();
     let exit = if args.strict && !warnings.is_empty() { Exit::Failed } else { Exit::Done };

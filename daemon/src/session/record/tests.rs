@@ -100,14 +100,16 @@ impl Fixture {
         match step {
             Step::Open(timeout) => {
                 let descriptor = socket::create(STREAM.domain, STREAM.ty, 0).unwrap();
-                let room = self.session.room(&self.user).unwrap();
+                let room = self.session.reserve_handle(&self.user).unwrap();
                 self.insert(Entry::new(descriptor, STREAM, timeout, room).unwrap());
             }
             Step::Duplicate(place) => {
                 let Some(handle) = self.some_open(place) else { return };
                 let entry = self.session.entry(handle).unwrap();
                 self.insert(
-                    inspected(&entry).duplicate(self.session.room(&self.user).unwrap()).unwrap(),
+                    inspected(&entry)
+                        .duplicate(self.session.reserve_handle(&self.user).unwrap())
+                        .unwrap(),
                 );
             }
             Step::Close(place) => {
@@ -174,7 +176,7 @@ proptest! {
         }
         for _ in 0..fixture.given.len() + 2 {
             let descriptor = socket::create(STREAM.domain, STREAM.ty, 0).unwrap();
-            let room = restored.room(&fixture.user).unwrap();
+            let room = restored.reserve_handle(&fixture.user).unwrap();
             let entry = Entry::new(descriptor, STREAM, Timeout::Blocking, room).unwrap();
             let handle = restored.insert(Arc::new(entry)).unwrap();
             prop_assert!(fixture.given.insert(handle), "{} was given out before", handle);
@@ -232,7 +234,7 @@ fn a_socket_without_its_descriptor_is_closed() {
     assert!(restored.entry(fixture.open[1]).is_ok());
     assert_eq!(restored.handles(), 1);
     let descriptor = socket::create(STREAM.domain, STREAM.ty, 0).unwrap();
-    let room = restored.room(user).unwrap();
+    let room = restored.reserve_handle(user).unwrap();
     let entry = Entry::new(descriptor, STREAM, Timeout::Blocking, room).unwrap();
     assert_ne!(restored.insert(Arc::new(entry)).unwrap(), fixture.open[0]);
 }
