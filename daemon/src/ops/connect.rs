@@ -31,7 +31,7 @@ pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpRes
         Target::Address(address) => address,
     };
     if let Some(state) = &socket.rcvall {
-        return rcvall::bind(state, address);
+        return rcvall::bind(socket.fd(), state, address);
     }
     let raw = RawAddress::encode(address);
     match caller.client(socket.actual(), "bind")? {

@@ -6,10 +6,12 @@
 //! attached, so nothing queues up.
 
 use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
 
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
-use sockbroker_sys::{filter, interface, packet, socket};
+use sockbroker_sys::interface::of_socket;
+use sockbroker_sys::{filter, packet, socket};
 
 use crate::error::{During, OpError, OpResult};
 use crate::network::rcvall::{RETURN, nothing, program};
@@ -29,15 +31,20 @@ const JUMP_EQUAL: u16 = 0x15;
 /// `SKF_AD_OFF + SKF_AD_PROTOCOL` as the kernel spells it in an unsigned field.
 const AD_PROTOCOL: u32 = 0xffff_f000;
 
+/// The index of the interface that owns an address.
+pub(super) fn interface_at(fd: BorrowedFd<'_>, host: Ipv4Addr) -> OpResult<Option<u32>> {
+    // All of 127.0.0.0/8 belongs to the loopback interface, which lists 127.0.0.1 alone.
+    let listed = if host.is_loopback() { Ipv4Addr::LOCALHOST } else { host };
+    Ok(of_socket::owners_of(fd, listed).during("ioctl")?.first().copied())
+}
+
 /// `bind((host, port))`: chooses the interface that owns the address.
-pub(super) fn bind(rcvall: &Rcvall, address: &Address) -> OpResult<()> {
+pub(super) fn bind(fd: BorrowedFd<'_>, rcvall: &Rcvall, address: &Address) -> OpResult<()> {
     let Address::Inet { host, port } = *address else {
         return Err(OpError::Os { call: "bind", errno: libc::EAFNOSUPPORT });
     };
     let unavailable = OpError::Os { call: "bind", errno: libc::EADDRNOTAVAIL };
-    // All of 127.0.0.0/8 belongs to the loopback interface, which lists 127.0.0.1 alone.
-    let listed = if host.is_loopback() { Ipv4Addr::LOCALHOST } else { host };
-    let owner = interface::owner_of(listed.into()).during("getifaddrs")?.ok_or(unavailable)?;
+    let owner = interface_at(fd, host)?.ok_or(unavailable)?;
     let mut state = rcvall.state();
     if state.ifindex.is_some() {
         return Err(OpError::Os { call: "bind", errno: libc::EINVAL });
@@ -88,7 +95,7 @@ fn switch_on(socket: &Socket, state: &mut State, ifindex: u32) -> OpResult<()> {
     let everything =
         Address::Packet { ifindex, protocol: ETH_P_ALL, pkttype: 0, hatype: 0, addr: Vec::new() };
     // A loopback interface shows every packet twice, leaving and arriving: one is enough.
-    let loopback = interface::is_loopback(ifindex).during("ioctl")?;
+    let loopback = of_socket::is_loopback(fd, ifindex).during("ioctl")?;
     packet::ignore_outgoing(fd, loopback).during("setsockopt")?;
     socket::bind(fd, &RawAddress::encode(&everything)).during("bind")?;
     packet::set_promiscuous(fd, ifindex, true).during("setsockopt")?;

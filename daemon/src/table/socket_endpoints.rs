@@ -241,10 +241,10 @@ fn names(entry: &Entry, indexes: Vec<u32>) -> OpResult<Vec<String>> {
     Ok(names?.into_iter().flatten().collect())
 }
 
-/// The name of the interface that has this address.
+/// The name of the interface that has this address, as the emulation of `SIO_RCVALL` chooses it.
 pub fn interface_of(entry: &Entry, host: Ipv4Addr) -> Option<String> {
-    let owners = of_socket::owners_of(entry.fd(), host).ok()?;
-    interface_name(entry, *owners.first()?).ok().flatten()
+    let owner = rcvall::interface_at(entry.fd(), host).ok()??;
+    interface_name(entry, owner).ok().flatten()
 }
 
 /// The interface's name in an address for the client; empty for an interface that no longer exists, as in

@@ -1,4 +1,4 @@
-//! Network interfaces: their names, indexes and addresses (`if_nametoindex(3)`, `getifaddrs(3)`).
+//! Network interfaces and their names and indexes (`if_nametoindex(3)`).
 //!
 //! [`of_socket`] answers for the network namespace of a socket; everything else answers for that of the
 //! calling thread.
@@ -7,10 +7,8 @@ pub mod of_socket;
 
 use std::ffi::CStr;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
-use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::ioctl::{InterfaceRequest, InterfaceValue, interface, set_interface_flags};
@@ -41,49 +39,6 @@ pub fn name_of(index: u32) -> io::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// The index of the interface that carries an address, `None` if none does.
-pub fn owner_of(address: IpAddr) -> io::Result<Option<u32>> {
-    let owner = getifaddrs()?.find(|entry| {
-        entry.address.as_ref().is_some_and(|found| match address {
-            IpAddr::V4(v4) => found.as_sockaddr_in().is_some_and(|found| found.ip() == v4),
-            IpAddr::V6(v6) => found.as_sockaddr_in6().is_some_and(|found| found.ip() == v6),
-        })
-    });
-    owner.map(|entry| index_of(&entry.interface_name)).transpose()
-}
-
-/// The names of the interfaces that carry an address.
-pub fn owners_of(host: Ipv4Addr) -> io::Result<Vec<String>> {
-    let carries = |entry: &nix::ifaddrs::InterfaceAddress| {
-        let found = entry.address.as_ref();
-        found.is_some_and(|found| found.as_sockaddr_in().is_some_and(|found| found.ip() == host))
-    };
-    Ok(getifaddrs()?.filter(carries).map(|entry| entry.interface_name).collect())
-}
-
-/// The first IPv4 address of an interface (`SIOCGIFADDR`, `netdevice(7)`); `EADDRNOTAVAIL` if it has none.
-pub fn address_of(name: &str) -> io::Result<Ipv4Addr> {
-    let probe = socket::create(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
-    match interface(probe.as_fd(), name, InterfaceRequest::Address)? {
-        InterfaceValue::Address(address) => Ok(address),
-        InterfaceValue::Int(_) | InterfaceValue::Hardware { .. } => {
-            Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))
-        }
-    }
-}
-
-/// Whether an interface is a loopback (`IFF_LOOPBACK`, `netdevice(7)`); `ENXIO` if there is none of
-/// this index.
-pub fn is_loopback(index: u32) -> io::Result<bool> {
-    let name = name_of(index)?;
-    // Any socket answers; this family is never restricted, loaded on demand, or switched off.
-    let probe = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;
-    match interface(probe.as_fd(), &name, InterfaceRequest::Flags)? {
-        InterfaceValue::Int(flags) => Ok(flags & libc::IFF_LOOPBACK != 0),
-        InterfaceValue::Address(_) | InterfaceValue::Hardware { .. } => Ok(false),
-    }
-}
-
 /// Brings an interface up (`IFF_UP`); `EPERM` without `CAP_NET_ADMIN`, `ENODEV` if there is none of this name.
 pub fn bring_up(name: &str) -> io::Result<()> {
     let probe = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;
@@ -97,8 +52,6 @@ pub fn bring_up(name: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
-
     use super::*;
     use crate::testing::errno;
 
@@ -107,7 +60,6 @@ mod tests {
         let index = index_of("lo").unwrap();
         assert_eq!(name_of(index).unwrap(), "lo");
         assert!(list().unwrap().contains(&(index, "lo".to_owned())));
-        assert!(is_loopback(index).unwrap());
     }
 
     #[test]
@@ -117,16 +69,5 @@ mod tests {
         assert_eq!(errno(index_of("a name that is much too long")), libc::ENODEV);
         assert_eq!(errno(name_of(0)), libc::ENXIO);
         assert_eq!(errno(name_of(u32::MAX)), libc::ENXIO);
-        assert_eq!(errno(is_loopback(u32::MAX)), libc::ENXIO);
-    }
-
-    #[test]
-    fn an_address_belongs_to_the_interface_that_carries_it() {
-        let lo = index_of("lo").unwrap();
-        assert_eq!(owner_of(Ipv4Addr::LOCALHOST.into()).unwrap(), Some(lo));
-        assert_eq!(owner_of(Ipv4Addr::new(192, 0, 2, 1).into()).unwrap(), None);
-        assert_eq!(owner_of(Ipv4Addr::UNSPECIFIED.into()).unwrap(), None);
-        let v6 = owner_of(Ipv6Addr::LOCALHOST.into()).unwrap();
-        assert!(v6.is_none_or(|index| index == lo));
     }
 }

@@ -37,6 +37,16 @@ pub fn owners_of(fd: BorrowedFd<'_>, host: Ipv4Addr) -> io::Result<Vec<u32>> {
     addresses.filter(|(_, found)| *found == host).map(|(label, _)| index_of(fd, &label)).collect()
 }
 
+/// Whether an interface is a loopback (`IFF_LOOPBACK`, `netdevice(7)`); `ENODEV` if there is none of this
+/// index.
+pub fn is_loopback(fd: BorrowedFd<'_>, index: u32) -> io::Result<bool> {
+    let name = name_of(fd, index)?;
+    match interface(fd, &name, InterfaceRequest::Flags)? {
+        InterfaceValue::Int(flags) => Ok(flags & libc::IFF_LOOPBACK != 0),
+        InterfaceValue::Address(_) | InterfaceValue::Hardware { .. } => Ok(false),
+    }
+}
+
 /// The first IPv4 address of the interface with this index; `EADDRNOTAVAIL` if it has none.
 pub fn address_of(fd: BorrowedFd<'_>, index: u32) -> io::Result<Ipv4Addr> {
     let name = name_of(fd, index)?;
@@ -75,6 +85,7 @@ mod tests {
         assert_eq!(owners_of(fd, Ipv4Addr::LOCALHOST).unwrap(), [index]);
         assert_eq!(address_of(fd, index).unwrap(), Ipv4Addr::LOCALHOST);
         assert_eq!(list(fd).unwrap(), of_thread::list().unwrap());
+        assert!(is_loopback(fd, index).unwrap());
     }
 
     #[test]
@@ -87,6 +98,8 @@ mod tests {
         assert_eq!(errno(name_of(fd, 0)), libc::ENODEV);
         assert_eq!(errno(name_of(fd, u32::MAX)), libc::ENODEV);
         assert_eq!(errno(address_of(fd, u32::MAX)), libc::ENODEV);
+        assert_eq!(errno(is_loopback(fd, u32::MAX)), libc::ENODEV);
+        assert_eq!(owners_of(fd, Ipv4Addr::UNSPECIFIED).unwrap(), [0; 0]);
         assert_eq!(owners_of(fd, Ipv4Addr::new(192, 0, 2, 1)).unwrap(), [0; 0]);
     }
 
