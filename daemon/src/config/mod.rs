@@ -1,22 +1,18 @@
 //! The configuration file and the location of the policy. Unknown keys are refused with name and place.
 
 pub mod policy;
-
-pub mod confine;
-
-pub mod audit;
-
 pub mod limits;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use sockbroker_proto::api::broker::Seccomp as Reported;
 use sockbroker_sys::process;
 
 use crate::config::limits::Limits;
-use audit::Audit;
-use confine::Confine;
+use crate::observe::audit::Destination;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +59,73 @@ impl TryFrom<String> for Mode {
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
     }
+}
+
+/// `[confine]`: what the broker drops before it reads the first byte of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Confine {
+    /// Whether capabilities that the policy cannot use are dropped.
+    pub capabilities: bool,
+    /// Whether Landlock restricts file access to the system's files, where the kernel has it.
+    pub landlock: bool,
+    /// What happens to a system call that the broker never makes.
+    pub seccomp: Seccomp,
+}
+
+impl Default for Confine {
+    fn default() -> Self {
+        Self { capabilities: true, landlock: true, seccomp: Seccomp::Errno }
+    }
+}
+
+/// What happens to a system call that is not on the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// It fails with `EPERM`, and a line on standard error names it.
+    Errno,
+    /// It is made, and the kernel's log (`dmesg`, audit) names it: for finding what a filter would stop.
+    Log,
+    /// No filter is installed.
+    Off,
+}
+
+impl Seccomp {
+    /// The value in `broker.info`.
+    pub fn reported(self) -> Reported {
+        match self {
+            Self::Errno => Reported::Errno,
+            Self::Log => Reported::Log,
+            Self::Off => Reported::Off,
+        }
+    }
+}
+
+/// `[audit]`: the destination of audit records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// `auto`, `journald`, `stderr`, `off`, or the absolute path of a file.
+    #[serde(deserialize_with = "destination")]
+    pub to: Destination,
+}
+
+fn destination<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Destination, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    Ok(match word.as_str() {
+        "auto" => Destination::Auto,
+        "journald" => Destination::Journal,
+        "stderr" => Destination::Stderr,
+        "off" => Destination::Off,
+        path if path.starts_with('/') => Destination::File(PathBuf::from(path)),
+        _ => {
+            let known = "auto, journald, stderr, off, or the absolute path of a file";
+            return Err(D::Error::custom(format!(
+                "unknown destination `{word}`; there are {known}"
+            )));
+        }
+    })
 }
 
 /// A file or a variable that cannot be used.
@@ -181,5 +244,15 @@ mod tests {
             assert!(check(&config).unwrap_err().starts_with(name), "{text}");
         }
         assert_eq!(check(&Config::default()), Ok(()));
+    }
+
+    #[test]
+    fn destinations_are_words_and_absolute_paths() {
+        let read = |text: &str| toml::from_str::<Audit>(text).map(|audit| audit.to);
+        assert_eq!(read("").unwrap(), Destination::Auto);
+        assert_eq!(read("to = 'off'").unwrap(), Destination::Off);
+        assert_eq!(read("to = '/var/log/a'").unwrap(), Destination::File("/var/log/a".into()));
+        let error = read("to = 'jornald'").unwrap_err().to_string();
+        assert!(error.contains("jornald") && error.contains("journald"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! How the calls of ended connections came out, kept for `call.resolve`.
+//! The outcomes of calls of ended connections, kept for `call.resolve`.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -85,7 +85,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Remembers `most` connections, with `most_bytes` of answers in all, for `longest` each.
+    /// Keeps `most` connections, with `most_bytes` of answers in all, for `longest` each.
     pub fn new(most: usize, most_bytes: usize, longest: Duration) -> Self {
         Self { kept: VecDeque::new(), most, most_bytes, longest }
     }

@@ -176,7 +176,7 @@ impl Session {
     /// Starts a stream and gives it a handle.
     ///
     /// Its task is aborted when the handle is closed, when a reload revokes it because `granted` no
-    /// longer holds, and when the session ends. Calls only from within the runtime.
+    /// longer holds, and when the session ends. It must be called within the runtime.
     pub fn start_stream(
         &self,
         kind: &'static str,

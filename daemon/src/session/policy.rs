@@ -53,7 +53,7 @@ impl PolicyInForce {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Policy>> {
-        // One value, set in one statement: a panic elsewhere does not spoil it.
+        // One value, set in one statement: so a panic of another call does not spoil it.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

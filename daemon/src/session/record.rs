@@ -2,7 +2,7 @@
 //!
 //! Not part of it: calls in flight, answers kept for `call.resolve`, look-ups, bytes that a cancelled
 //! `MSG_WAITALL` had taken, counters, and streams. Options, queues and addresses stay with the kernel.
-//! Attachments are a wish of each connection, which states it again when it attaches.
+//! Whether answers carry attachments is a property of a connection, which asks for it when it attaches.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -106,7 +106,7 @@ pub struct SpecRecord {
     pub protocol: i32,
 }
 
-/// The place of a packet socket in a fan-out group.
+/// The membership of a packet socket in a fan-out group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FanoutRecord {
@@ -138,11 +138,18 @@ pub enum RecordError {
     Restriction(String),
 }
 
-/// The record behind its version, which is read first.
+/// A record with its version.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Versioned<T> {
     version: u32,
     session: T,
+}
+
+/// The only part of a record that every version has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
 }
 
 impl SessionRecord {
@@ -152,11 +159,12 @@ impl SessionRecord {
 
     /// Reads the bytes of a record.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
-        let read: Versioned<&serde_json::value::RawValue> = serde_json::from_slice(bytes)?;
-        if read.version > VERSION {
-            return Err(RecordError::Newer { found: read.version });
+        let Version { version } = serde_json::from_slice(bytes)?;
+        if version > VERSION {
+            return Err(RecordError::Newer { found: version });
         }
-        Ok(serde_json::from_str(read.session.get())?)
+        let read: Versioned<Self> = serde_json::from_slice(bytes)?;
+        Ok(read.session)
     }
 }
 
@@ -220,7 +228,7 @@ impl SocketRecord {
         }
     }
 
-    /// The socket again. `original` is the one that it is a duplicate of.
+    /// Rebuilds the socket. `original` is the one that it is a duplicate of.
     fn restore(
         self,
         descriptor: OwnedFd,
@@ -264,7 +272,7 @@ impl SocketRecord {
 /// What a session needs of the broker that restores it.
 #[derive(Debug, Clone, Copy)]
 pub struct Restored<'a> {
-    /// The limits in force. None refuses what the session had.
+    /// The limits in force. They apply to what the session opens later.
     pub limits: &'a Limits,
     /// Its principal's use of the limits.
     pub user: &'a Arc<User>,
@@ -296,7 +304,7 @@ impl Session {
         }
     }
 
-    /// The session of a record, with the descriptors of its sockets by handle. A socket without its
+    /// Rebuilds the session of a record, with the descriptors of its sockets by handle. A socket without its
     /// descriptor is closed: its handle is void.
     pub fn restore(
         record: SessionRecord,

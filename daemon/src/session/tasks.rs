@@ -32,8 +32,8 @@ impl Drop for Counted {
     }
 }
 
-/// A task with what observes it. The task is dropped first, so that what it owns has gone when it no
-/// longer counts.
+/// A task that is counted, and whose panics are caught. The task is dropped before its count, so that nothing
+/// that it owned exists when it no longer counts.
 struct Supervised {
     task: Pin<Box<dyn Future<Output = ()> + Send>>,
     kind: &'static str,

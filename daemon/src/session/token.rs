@@ -95,7 +95,7 @@ impl From<Token> for KnownToken {
 }
 
 impl KnownToken {
-    /// Whether a token is the one; from then on it is known whole.
+    /// Whether the token is the session's. A token that is accepted is known whole from then on.
     pub(super) fn accepts(&mut self, token: &Token) -> bool {
         match self {
             Self::Whole(own) => own.matches(token),

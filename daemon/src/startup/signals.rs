@@ -41,7 +41,7 @@ impl Signals {
         }
     }
 
-    /// Reopens the audit file and reads the policy. The service manager is notified of the begin and the end.
+    /// Reopens the audit file and reads the policy. The service manager is notified of start and end.
     async fn reload(&self) {
         service::reloading();
         self.broker.audit.reopen();

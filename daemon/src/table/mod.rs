@@ -72,7 +72,7 @@ pub struct UnknownHandle(pub Handle);
 pub enum DuplicateError {
     /// A limit on the user's handles.
     Limit(LimitExceeded),
-    /// The kernel gives no further descriptor.
+    /// The kernel returned no descriptor.
     Os(io::Error),
 }
 
@@ -220,7 +220,7 @@ fn name(index: u32, generation: u32) -> Option<Handle> {
 fn parts(handle: Handle) -> (u32, u32) {
     let number = handle.number();
     let index = u32::try_from(number & ((1 << INDEX_BITS) - 1));
-    // 2^53 leaves one bit more than a generation has; such a number is no handle.
+    // 2^53 leaves one bit more than a generation has; such a number is not a handle.
     let generation = u32::try_from(number >> INDEX_BITS);
     match (index, generation) {
         (Ok(index), Ok(generation)) => (index, generation),

@@ -191,7 +191,7 @@ impl Driver {
             }
             self.check_rest()?;
         }
-        // Before reading, because messages after the begin of a shutdown are not taken.
+        // Before reading, because no messages are taken after a shutdown has begun.
         if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
             self.reading = Reading::Done;
         }

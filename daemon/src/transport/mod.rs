@@ -1,4 +1,4 @@
-//! Transports: bytes to messages, and who is at the other end.
+//! Transports: connections, their framings, and who is at the other end.
 //!
 //! [`server`] accepts connections and detects their framing. `codec` decodes messages and encodes answers,
 //! `stream` moves their bytes, and `connection` is the loop around both. `http` serves POST through `hyper` and

@@ -254,11 +254,12 @@ fn what_no_rule_can_judge_any_more_stays_unknown() {
 
 #[test]
 fn records_of_a_newer_broker_are_refused_by_version() {
-    let bytes = br#"{"version":2,"session":{"new":1}}"#;
-    let error = SessionRecord::from_bytes(bytes).unwrap_err();
-    assert!(matches!(error, RecordError::Newer { found: 2 }));
-    let text = "the session record has version 2, and this broker reads up to version 1";
-    assert_eq!(error.to_string(), text);
+    for bytes in [&br#"{"version":2,"session":{"new":1}}"#[..], br#"{"other":[],"version":2}"#] {
+        let error = SessionRecord::from_bytes(bytes).unwrap_err();
+        assert!(matches!(error, RecordError::Newer { found: 2 }));
+        let text = "the session record has version 2, and this broker reads up to version 1";
+        assert_eq!(error.to_string(), text);
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::process;
 
 use super::error::StartError;
-use crate::config::confine::Confine;
+use crate::config::Confine;
 use sockbroker_policy::Policy;
 use sockbroker_policy::need::Need;
 

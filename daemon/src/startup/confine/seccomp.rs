@@ -9,7 +9,7 @@ use seccompiler::{
 use sockbroker_sys::refused;
 
 use super::calls::{ALLOWED, ALLOWED_OF_OLD};
-use crate::config::confine::Seccomp;
+use crate::config::Seccomp;
 
 /// Why the filter cannot be installed.
 #[derive(Debug, thiserror::Error)]

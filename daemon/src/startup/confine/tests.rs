@@ -1,4 +1,4 @@
-//! What a confined thread can no longer do, and what it still can. Each test confines a thread of its own.
+//! What a confined thread cannot do and what it can. Each test confines its own thread.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -35,7 +35,7 @@ fn refused<T>(what: &str, result: io::Result<T>) {
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{what}: {error}");
 }
 
-/// What a process that has some capabilities keeps of them for a rule.
+/// The capabilities that a process with some of them keeps for a rule.
 fn kept_of(has: &[Capability], rule: &str) -> Vec<Capability> {
     let text = format!(
         "version = 1\n[[rule]]\nname = \"r\"\nsubject = {{ uids = [7] }}\nfamily = [\"AF_INET\"]\n{rule}"
@@ -97,7 +97,7 @@ fn a_role_keeps_what_its_policy_can_use() {
     for (role, kept) in ROLES {
         let files = [main.clone(), deploy.join(format!("config/policy.d/{role}.toml"))];
         assert_eq!(needed(&policy(&files), |_| true), kept, "{role}");
-        // What the drop-in gives is of use.
+        // Every capability of the drop-in is used.
         let drop_in = fs::read_to_string(deploy.join(format!("systemd/roles/{role}.conf")));
         let drop_in = drop_in.unwrap_or_default();
         let line = drop_in.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
@@ -158,7 +158,7 @@ fn only_needed_capabilities_are_left() {
     });
 }
 
-/// Set for a run of this binary in which a call is refused, whose standard error is looked at.
+/// Set for a run of this binary in which a call is refused, whose standard error is checked.
 const MARK: &str = "SOCKBROKER_TEST_REFUSED";
 
 #[test]
@@ -180,10 +180,10 @@ fn a_refused_call_is_named_on_standard_error() {
 fn a_filter_that_logs_refuses_nothing() {
     let mode = |seccomp| Confine { landlock: false, seccomp, ..Confine::default() };
     // mkdir(2) is on no list.
-    confined(mode(crate::config::confine::Seccomp::Errno), |_, own| {
+    confined(mode(crate::config::Seccomp::Errno), |_, own| {
         refused("mkdir", fs::create_dir(own.join("folder")));
     });
-    confined(mode(crate::config::confine::Seccomp::Log), |confinement, own| {
+    confined(mode(crate::config::Seccomp::Log), |confinement, own| {
         assert_eq!(confinement.seccomp, Seccomp::Log);
         fs::create_dir(own.join("folder")).unwrap();
     });
@@ -191,11 +191,8 @@ fn a_filter_that_logs_refuses_nothing() {
 
 #[test]
 fn what_is_switched_off_is_not_done_and_said_so() {
-    let config = Confine {
-        landlock: false,
-        seccomp: crate::config::confine::Seccomp::Off,
-        ..Confine::default()
-    };
+    let config =
+        Confine { landlock: false, seccomp: crate::config::Seccomp::Off, ..Confine::default() };
     let others = Folder::new();
     let file = others.write("file", "text");
     confined(config, move |confinement, _| {

@@ -64,7 +64,7 @@ impl Lsp {
             return Ok(Decoded::Incomplete(missing));
         }
         let shares = std::mem::take(&mut self.owns_buffer);
-        // They came with the frame's first byte, so all of them are here.
+        // They arrived with the frame's first byte, so all of them are in the queue.
         let own = descriptors.take(self.start, head.descriptors).map_err(|_too_few| {
             CodecError::Descriptors("fewer descriptors came than the frame announces")
         })?;
@@ -86,7 +86,7 @@ impl Lsp {
     }
 }
 
-/// Gives a frame whose head was read a buffer with room for its body.
+/// Moves a frame whose head was read into a buffer with space for its body.
 fn move_to_own_buffer(input: &mut BytesMut, length: usize) {
     let mut own = BytesMut::with_capacity(length + NEXT_FRAME);
     own.extend_from_slice(input);
@@ -175,7 +175,7 @@ mod tests {
             panic!("the frame is whole");
         };
         assert_eq!(input, b"Content-Length: 2\r\n"[..]);
-        // Sole owner again once its other part has gone: the input has no share in it.
+        // The body is the only owner of its buffer when the other part is dropped.
         let part = message.parts.attachments.into_iter().next().unwrap();
         drop(message.json);
         assert!(part.is_unique());

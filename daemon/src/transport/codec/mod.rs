@@ -23,7 +23,7 @@ pub(super) enum Decoded {
     Close,
 }
 
-/// A violation of the framing, after which the begin of the next message is unknown.
+/// A violation of the framing. After it the start of the next message is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CodecError {
     /// An invalid head of a frame.

@@ -1,4 +1,4 @@
-//! WebSocket messages (RFC 6455) over a stream whose handshake is done: one message a call.
+//! WebSocket messages (RFC 6455) over a stream after its handshake, with one JSON-RPC message in each.
 //!
 //! `soketto` reads and writes the frame headers; fragments, control frames and the size limit are
 //! handled here, so that the connection loop is the same for every framing.
@@ -92,7 +92,7 @@ impl WebSocket {
         Ok(Some(header))
     }
 
-    /// Adds a fragment; the message when it is whole.
+    /// Adds a fragment. Returns the message when it is complete.
     fn take_fragment(
         &mut self,
         header: &Header,
