@@ -5,7 +5,6 @@
 //! delivers packets from their IP header on. Until `RCVALL_ON` a filter that drops everything is
 //! attached, so nothing queues up.
 
-use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 
 use sockbroker_proto::address::Address;
@@ -17,7 +16,7 @@ use crate::error::{During, OpError, OpResult};
 use crate::network::rcvall::{RETURN, nothing, program};
 use crate::ops::receive::drain;
 use crate::table::permitted::{Permitted, Socket};
-use crate::table::rcvall::{Rcvall, State};
+use crate::table::rcvall::{Rcvall, State, interface_at};
 use sockbroker_policy::action::Capture;
 
 /// `ETH_P_ALL`: only sockets bound to it see what the machine itself sends.
@@ -30,13 +29,6 @@ const LOAD_HALF: u16 = 0x28;
 const JUMP_EQUAL: u16 = 0x15;
 /// `SKF_AD_OFF + SKF_AD_PROTOCOL` as the kernel spells it in an unsigned field.
 const AD_PROTOCOL: u32 = 0xffff_f000;
-
-/// The index of the interface that owns an address.
-pub(super) fn interface_at(fd: BorrowedFd<'_>, host: Ipv4Addr) -> OpResult<Option<u32>> {
-    // All of 127.0.0.0/8 belongs to the loopback interface, which lists 127.0.0.1 alone.
-    let listed = if host.is_loopback() { Ipv4Addr::LOCALHOST } else { host };
-    Ok(of_socket::owners_of(fd, listed).during("ioctl")?.first().copied())
-}
 
 /// `bind((host, port))`: chooses the interface that owns the address.
 pub(super) fn bind(fd: BorrowedFd<'_>, rcvall: &Rcvall, address: &Address) -> OpResult<()> {

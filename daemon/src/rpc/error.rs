@@ -241,6 +241,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_handle_of_the_wrong_kind_is_named_with_both_kinds() {
+        let handle = sockbroker_proto::handle::Handle::new(5).unwrap();
+        let error = OpError::HandleKind { handle, kind: "capture", wanted: "socket" };
+        let (kind, message, data) = describe(error);
+        assert_eq!(message, "handle 5 names a capture, and the call takes a socket");
+        assert_eq!((kind, data.errno), (ErrorKind::Handle, Some(libc::ENOTSOCK)));
+    }
+
+    #[test]
     fn integers_that_no_type_holds_are_out_of_range_and_fractions_are_of_a_wrong_type() {
         let refused = |json: &str| serde_json::from_str::<i64>(json).unwrap_err().to_string();
         for json in ["9223372036854775808", "-9223372036854775809", "1180591620717411303424"] {

@@ -1,10 +1,14 @@
 //! The state of the emulation of `SIO_RCVALL`; `ops::rcvall` implements it.
 
 use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sockbroker_proto::address::Address;
+use sockbroker_sys::interface::of_socket;
+
+use crate::error::{During, OpResult};
 
 /// The state, shared by duplicates of a socket.
 #[derive(Debug, Clone, Default)]
@@ -56,4 +60,11 @@ impl Rcvall {
         let state = self.state();
         Address::Inet { host: state.host, port: state.port }
     }
+}
+
+/// The index of the interface that owns an address.
+pub fn interface_at(fd: BorrowedFd<'_>, host: Ipv4Addr) -> OpResult<Option<u32>> {
+    // All of 127.0.0.0/8 belongs to the loopback interface, which lists 127.0.0.1 alone.
+    let listed = if host.is_loopback() { Ipv4Addr::LOCALHOST } else { host };
+    Ok(of_socket::owners_of(fd, listed).during("ioctl")?.first().copied())
 }

@@ -15,6 +15,7 @@ use sockbroker_sys::{option, socket};
 use crate::error::{During, OpError, OpResult};
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
+use crate::table::rcvall::interface_at;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Interfaces;
 use sockbroker_policy::membership::{Device, hops};
@@ -243,7 +244,7 @@ fn names(entry: &Entry, indexes: Vec<u32>) -> OpResult<Vec<String>> {
 
 /// The name of the interface that has this address, as the emulation of `SIO_RCVALL` chooses it.
 pub fn interface_of(entry: &Entry, host: Ipv4Addr) -> Option<String> {
-    let owner = rcvall::interface_at(entry.fd(), host).ok()??;
+    let owner = interface_at(entry.fd(), host).ok()??;
     interface_name(entry, owner).ok().flatten()
 }
 
