@@ -1,5 +1,5 @@
-//! What the tests stand on: the package, trees to boot, and a place for control groups. Where something
-//! of it cannot be, the test is skipped; where the package is given, missing programs are a failure.
+//! The requirements of the tests: the package, root file systems to boot, and a folder for control groups. A test
+//! without them is skipped. If the package is given, a missing program is a failure.
 
 use std::env;
 use std::ffi::OsString;
@@ -14,25 +14,25 @@ use sockbroker_test_support::skip::{root_or_skip, skip};
 
 use crate::guest::Guest;
 
-/// The package under test: the path of a `.deb`, which `deploy/package` makes.
+/// The environment variable with the path of the `.deb` under test, which `deploy/package` builds.
 const PACKAGE: &str = "SOCKBROKER_PACKAGE";
-/// The reference system, and what of it the package and the tests need beside the essential packages.
+/// The release of the reference system, and the packages that the tests need in addition to the essential ones.
 const SUITE: &str = "trixie";
 const PARTS: &str = "apt,dbus,iproute2,libpam-systemd,passwd,procps,python3,systemd-sysv";
-/// How long the tree may take to make: 30 seconds where the network is good.
+/// The time limit for creating the tree. It takes 30 seconds with a fast network.
 const TREE: Duration = Duration::from_mins(10);
 
-/// Which system a guest runs.
+/// The system of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
-    /// Debian's current release in the least size, made by `mmdebstrap` and kept with what cargo builds.
+    /// A minimal Debian, created by `mmdebstrap` and kept in the build folder.
     Reference,
-    /// The machine's own, as it is.
+    /// The system of this machine.
     Own,
 }
 
-/// A guest of this system in which the package lies at `/package.deb`, not installed yet. `None` if the
-/// test is skipped, which is said.
+/// Boots a guest of this system with the package at `/package.deb`, not installed yet. Returns `None` if the test is
+/// skipped, and reports it.
 pub(crate) fn bare_or_skip(system: System, test: &str) -> Option<Guest> {
     let Some(package) = env::var_os(PACKAGE) else {
         skip("SOCKBROKER_PACKAGE names no package", test);
@@ -60,19 +60,19 @@ pub(crate) fn bare_or_skip(system: System, test: &str) -> Option<Guest> {
             .unwrap_or_else(|error| panic!("{PACKAGE} is {}: {error}", package.display())),
     );
     if system == System::Own {
-        // Images for containers forbid packages to start anything.
+        // Container images prevent packages from starting services.
         guest.ok("rm -f /usr/sbin/policy-rc.d");
     }
     Some(guest)
 }
 
-/// A guest of the reference system with the package installed, and its users: alice, who is in the group
-/// of the broker, and bob, who is not.
+/// Boots a guest of the reference system with the package installed and two users: alice, who is in the group of the
+/// broker, and bob, who is not.
 pub(crate) fn installed_or_skip(test: &str) -> Option<Guest> {
     installed_on_or_skip(System::Reference, test)
 }
 
-/// Runs a test in a guest of this system, with the package and the users, or skips it.
+/// Runs a test in a guest of this system with the package and the users, or skips it.
 pub(crate) fn on(system: System, test: &str, hold: fn(&Guest)) {
     if let Some(guest) = installed_on_or_skip(system, test) {
         hold(&guest);
@@ -85,14 +85,14 @@ fn installed_on_or_skip(system: System, test: &str) -> Option<Guest> {
     Some(guest)
 }
 
-/// Installs the package, and makes alice and bob.
+/// Installs the package, and creates alice and bob.
 pub(crate) fn install(guest: &Guest) {
     guest.ok("apt-get install --quiet --assume-yes /package.deb");
     guest.ok("useradd --create-home alice && useradd --create-home bob");
     guest.ok("usermod --append --groups sockbroker alice");
 }
 
-/// What the documentation tells an administrator to do for a role.
+/// Enables a role, with the steps of the documentation.
 pub(crate) fn take_role(guest: &Guest, role: &str) {
     let drop_ins = "/etc/systemd/system/sockbrokerd.service.d";
     guest.ok(&format!(
@@ -104,7 +104,7 @@ pub(crate) fn take_role(guest: &Guest, role: &str) {
     ));
 }
 
-/// The folder below which control groups of version 2 can be made.
+/// Returns the folder in which control groups of version 2 can be created.
 fn cgroups() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || {
@@ -117,13 +117,14 @@ fn cgroups() -> Option<&'static Path> {
     FOUND.get_or_init(find).as_deref()
 }
 
-/// The reference system's tree. It is made once, also for later runs: with other parts it has another name.
+/// Returns the tree of the reference system. It is created once and kept for later runs. Its name depends on the
+/// packages.
 fn reference() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let tree = folder.join(format!("{SUITE}-{}", PARTS.replace(',', "-")));
-        // Other test programs may want it at the same time.
+        // Other test programs can need it at the same time.
         let lock = File::create(folder.join(format!("{SUITE}.lock"))).unwrap();
         lock.lock().unwrap();
         if !tree.exists() {
@@ -148,12 +149,12 @@ fn make(tree: &Path) {
     command.arg(&unfinished).args(mirror());
     let ended = run(&mut command, TREE);
     assert_eq!(ended.code, Some(0), "mmdebstrap makes no tree:\n{}", ended.output);
-    // Empty: systemd gives the guest a number of its own.
+    // Empty, so that systemd generates a machine ID for the guest.
     fs::write(unfinished.join("etc/machine-id"), "").unwrap();
     fs::rename(unfinished, tree).unwrap();
 }
 
-/// The mirror that this machine's own packages come from, if it says so.
+/// Returns the package mirror of this machine, if it is configured.
 fn mirror() -> Option<OsString> {
     let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").ok()?;
     sources.lines().find_map(|line| Some(line.strip_prefix("URIs:")?.trim().into()))

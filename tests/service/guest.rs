@@ -1,4 +1,4 @@
-//! A machine with systemd as its first process, for one test.
+//! A container with systemd as its first process, for one test.
 
 use std::fs;
 use std::io;
@@ -12,39 +12,39 @@ use std::time::{Duration, Instant};
 use sockbroker_test_support::Folder;
 use sockbroker_test_support::program::{Outcome, run};
 
-/// How long a guest may take to come up. It takes one second where nothing else runs.
+/// The time limit for booting a guest. It takes one second on an idle machine.
 const BOOT: Duration = Duration::from_mins(10);
-/// How long a command in it may take.
+/// The time limit of a command in a guest.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
-/// A machine that runs until this is dropped.
+/// A running guest. Dropping it ends the guest.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    /// Ends the guest when its standard input ends.
+    /// The process that ends the guest when its standard input ends.
     keeper: Child,
     cgroup: PathBuf,
-    /// The guest's first process, as this machine numbers it.
+    /// The process ID of the first process of the guest, on this machine.
     leader: u32,
     folder: Folder,
 }
 
 impl Guest {
-    /// Boots a tree, of which nothing is changed, below this folder for control groups.
+    /// Boots a tree, without changing it, with its control groups in this folder.
     pub(crate) fn boot(tree: &Path, cgroups: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let machine = format!("sockbroker-{}-{number}", std::process::id());
         let folder = Folder::new();
         let notify = UnixDatagram::bind(folder.join("notify")).unwrap();
-        let said = fs::File::create(folder.join("log")).unwrap();
+        let log = fs::File::create(folder.join("log")).unwrap();
         let cgroup = cgroups.join(&machine);
         let keeper = Command::new("sh")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/boot.sh"))
             .args([cgroup.as_os_str(), machine.as_ref(), tree.as_os_str()])
             .env("NOTIFY_SOCKET", folder.join("notify"))
             .stdin(Stdio::piped())
-            .stdout(said.try_clone().unwrap())
-            .stderr(said)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
             .process_group(0)
             .spawn()
             .unwrap();
@@ -54,7 +54,7 @@ impl Guest {
         guest
     }
 
-    /// Reads what nspawn and the guest's systemd tell (`sd_notify(3)`) until the guest is up.
+    /// Reads the notifications of nspawn and systemd (`sd_notify(3)`) until the guest is up.
     fn wait_until_up(&self, notify: &UnixDatagram) -> u32 {
         let deadline = Instant::now() + BOOT;
         let (mut leader, mut ready) = (None, false);
@@ -66,8 +66,8 @@ impl Guest {
             let left = deadline.saturating_duration_since(Instant::now());
             notify.set_read_timeout(Some(left.max(Duration::from_millis(1)))).unwrap();
             let length = notify.recv(&mut message).unwrap_or_else(|error| {
-                let said = fs::read_to_string(self.folder.join("log")).unwrap();
-                panic!("the guest does not come up within {BOOT:?}: {error}\n{said}")
+                let log = fs::read_to_string(self.folder.join("log")).unwrap();
+                panic!("the guest is not up after {BOOT:?}: {error}\n{log}")
             });
             for line in String::from_utf8_lossy(&message[..length]).lines() {
                 ready |= line == "READY=1";
@@ -78,27 +78,27 @@ impl Guest {
         }
     }
 
-    /// Runs a command of the shell as root of the guest.
+    /// Runs a shell command as root in the guest.
     pub(crate) fn run(&self, command: &str) -> Outcome {
         run(&mut self.enter(&["sh", "-c", command]), LONGEST_WAIT)
     }
 
-    /// Runs a command as an ordinary user of the guest, with its groups as they are now.
+    /// Runs a command as an unprivileged user of the guest, with the current groups.
     pub(crate) fn run_as(&self, user: &str, command: &str) -> Outcome {
         run(&mut self.enter(&as_user(user, command)), LONGEST_WAIT)
     }
 
-    /// Runs a command as root, which must succeed; what it prints.
+    /// Runs a command as root and returns its output. Fails if the command fails.
     pub(crate) fn ok(&self, command: &str) -> String {
-        self.succeeded(command, self.run(command))
+        self.expect_success(command, self.run(command))
     }
 
-    /// Runs a command as an ordinary user, which must succeed; what it prints.
+    /// Runs a command as an unprivileged user and returns its output. Fails if the command fails.
     pub(crate) fn ok_as(&self, user: &str, command: &str) -> String {
-        self.succeeded(command, self.run_as(user, command))
+        self.expect_success(command, self.run_as(user, command))
     }
 
-    fn succeeded(&self, command: &str, ended: Outcome) -> String {
+    fn expect_success(&self, command: &str, ended: Outcome) -> String {
         if ended.code != Some(0) {
             let log = self.run("journalctl --no-pager -n 60");
             panic!("{command}: {:?}\n{}\nlog:\n{}", ended.code, ended.output, log.output);
@@ -106,33 +106,33 @@ impl Guest {
         ended.output
     }
 
-    /// Starts a command as an ordinary user, and lets it run.
+    /// Starts a command as an unprivileged user.
     pub(crate) fn start_as(&self, user: &str, command: &str) -> Child {
         let mut command = self.enter(&as_user(user, command));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// A property of the service, as `systemctl show` tells it.
+    /// Returns a property of the service, from `systemctl show`.
     pub(crate) fn property(&self, name: &str) -> String {
         self.property_of("sockbrokerd.service", name)
     }
 
-    /// A property of a unit.
+    /// Returns a property of a unit.
     pub(crate) fn property_of(&self, unit: &str, name: &str) -> String {
         self.ok(&format!("systemctl show --property {name} --value {unit}")).trim().to_owned()
     }
 
-    /// What the service said in the journal, this systemd's words about it included.
+    /// Returns the journal of the service, including systemd's messages about it.
     pub(crate) fn log(&self) -> String {
         self.ok("journalctl --sync; journalctl --no-pager --output=cat --unit sockbrokerd.service")
     }
 
-    /// The path of a file of the guest, from outside.
+    /// Returns the path of a file of the guest, on this machine.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{file}", self.leader))
     }
 
-    /// Writes a file of the guest, in a folder that may be new.
+    /// Writes a file of the guest, and creates its folder.
     pub(crate) fn write(&self, file: &str, text: impl AsRef<[u8]>) {
         let path = self.path(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -144,12 +144,12 @@ impl Guest {
         fs::read_to_string(self.path(file))
     }
 
-    /// The service's process, as this machine numbers it.
+    /// Returns the process ID of the service, on this machine.
     pub(crate) fn outer_pid(&self) -> u32 {
         let slice = self.cgroup.join("payload/system.slice/sockbrokerd.service/cgroup.procs");
         let processes = fs::read_to_string(slice).unwrap();
         let [process] = processes.lines().collect::<Vec<_>>()[..] else {
-            panic!("the service is not one process: {processes:?}")
+            panic!("the service does not have one process: {processes:?}")
         };
         process.parse().unwrap()
     }
@@ -181,11 +181,14 @@ fn as_user<'a>(user: &'a str, command: &'a str) -> [&'a str; 11] {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Closed: the keeper ends the guest, and then itself.
+        // Closing its input makes the process end the guest, and then itself.
         drop(self.keeper.stdin.take());
         let ended = self.keeper.wait();
         if !std::thread::panicking() {
-            assert!(ended.is_ok_and(|status| status.success()), "the guest did not end well");
+            assert!(
+                ended.is_ok_and(|status| status.success()),
+                "the guest did not end with success"
+            );
             assert!(!self.cgroup.exists(), "{} was left behind", self.cgroup.display());
         }
     }

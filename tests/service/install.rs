@@ -1,4 +1,4 @@
-//! From `apt install` to the first packet, and what stands in between.
+//! Installation: from `apt install` to the first packet.
 
 use crate::ground::take_role;
 use crate::guest::Guest;
@@ -6,10 +6,10 @@ use crate::roles::{NET_RAW, capabilities};
 
 on_each_system!(package_group_and_roles_are_enough_for_ping_and_sniff);
 
-/// The whole way of an administrator and of a user.
+/// Follows all steps of an administrator and of a user.
 fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     let sniff = "timeout 20 sockbroker sniff lo --count 1";
-    // Not before: alice may talk to the broker, which grants nothing of this.
+    // Before that, alice can connect to the broker, but has no grants.
     for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
         let ended = guest.run_as("alice", command);
         assert_ne!(ended.code, Some(0), "{command}: {}", ended.output);
@@ -32,7 +32,7 @@ fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     assert_eq!(capabilities(guest), [0, NET_RAW, NET_RAW, NET_RAW, 0]);
     guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
     guest.ok_as("alice", "sockbroker ping --count 1 127.0.0.1");
-    // Nobody else has gained anything: the kernel does not let others connect.
+    // Other users have no access: the kernel does not allow them to connect.
     for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
         let ended = guest.run_as("bob", command);
         assert_ne!(ended.code, Some(0), "{command}: {}", ended.output);
@@ -44,7 +44,7 @@ fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     }
 }
 
-/// An ordinary program of Python's, which the package runs over the broker.
+/// A Python program that uses the `socket` module, run through the broker.
 const PACKET_SOCKET: &str = "cd / && printf '%s\\n' 'import socket' \
     's = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)' \
     's.bind((\"lo\", 3))' 'print(s.getsockname())' >/tmp/program.$$ && python3 -m sockbroker /tmp/program.$$";
@@ -61,7 +61,7 @@ fn first_call_starts_the_service(guest: &Guest) {
         "root sockbroker 660"
     );
     assert_eq!(guest.ok("stat --format '%U %G %a' /run/sockbroker").trim(), "root root 755");
-    // Readiness is told when it serves: the call is answered, and systemd has seen READY=1.
+    // The service is ready when it serves: the call is answered, and systemd has received READY=1.
     guest.ok_as("alice", "sockbroker call socket.gethostname");
     assert_eq!(guest.property("ActiveState"), "active");
     assert_eq!(guest.property("StatusText"), "serving");

@@ -1,11 +1,11 @@
-//! What an operator reads in the journal.
+//! The entries of the broker in the journal.
 
 use serde_json::Value;
 
 use crate::ground::installed_or_skip;
 use crate::guest::Guest;
 
-/// The journal's entries of the service's own, with their fields; `filter` is of `journalctl`.
+/// Returns the journal entries of the service with their fields; `filter` is an argument of `journalctl`.
 fn entries(guest: &Guest, filter: &str) -> Vec<Value> {
     let command = format!(
         "journalctl --sync && journalctl --no-pager --output=json _SYSTEMD_UNIT=sockbrokerd.service {filter}"
@@ -14,7 +14,7 @@ fn entries(guest: &Guest, filter: &str) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The entry whose message has this part.
+/// Returns the entry with this part in its message.
 fn entry(guest: &Guest, part: &str) -> Value {
     let found = entries(guest, "");
     let has_part =
@@ -51,7 +51,7 @@ fn restarted_journal_receives_later_records() {
     let test = "restarted_journal_receives_later_records";
     let Some(guest) = installed_or_skip(test) else { return };
     guest.ok_as("alice", "sockbroker call socket.gethostname");
-    // With its sockets: those of a service that is started anew alone are kept by the service manager.
+    // Restart its sockets too: after a restart of the service alone, the service manager keeps them.
     guest.ok(
         "units='systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket'
               systemctl stop $units; systemctl start $units",
@@ -74,10 +74,10 @@ fn journal_has_the_log_with_priorities() {
     let service = guest.ok("id -u sockbroker");
     let serving = entry(&guest, "serving");
     assert_eq!((&serving["PRIORITY"], &serving["_UID"]), (&"6".into(), &service.trim().into()));
-    // A rule that needs a dropped capability is a warning, and a policy that cannot be used an error.
+    // A rule that needs a dropped capability causes a warning, an invalid policy an error.
     guest.ok("cp /usr/share/sockbroker/policy.d/capture.toml /etc/sockbroker/policy.d/
               systemctl reload sockbrokerd.service");
-    let warning = entry(&guest, "a new rule needs a capability that was dropped at the start");
+    let warning = entry(&guest, "a new rule needs what was given up at the start");
     assert_eq!(warning["PRIORITY"], "4", "{warning:#}");
     guest.write("/etc/sockbroker/policy.d/local.toml", "version = 2\n");
     guest.ok("systemctl kill --signal=HUP sockbrokerd.service; sleep 0.5");

@@ -1,4 +1,4 @@
-//! Starting, ending, and being brought back.
+//! Start, stop and restart of the service.
 
 use std::io::Read as _;
 use std::process::Child;
@@ -8,10 +8,10 @@ use sockbroker_test_support::{HANG, happens_within, pause};
 use crate::ground::installed_or_skip;
 use crate::guest::Guest;
 
-/// A call that anybody in the broker's group may make.
+/// A call that every member of the broker's group can make.
 const CALL: &str = "sockbroker call socket.gethostname";
 
-/// Whether the service comes to run in another process than that.
+/// Waits until the service runs in another process.
 fn is_replaced(guest: &Guest, process: &str) -> bool {
     happens_within(HANG, || {
         pause(100);
@@ -20,7 +20,7 @@ fn is_replaced(guest: &Guest, process: &str) -> bool {
     })
 }
 
-/// Changes the unit, as an administrator would.
+/// Adds a drop-in to the unit, as an administrator does.
 fn drop_in(guest: &Guest, text: &str) {
     guest.write("/etc/systemd/system/sockbrokerd.service.d/test.conf", text);
     guest.ok("systemctl daemon-reload && systemctl restart sockbrokerd.service");
@@ -54,14 +54,14 @@ fn killed_service_is_restarted_for_the_next_call(guest: &Guest) {
     for _ in 0..3 {
         guest.ok_as("alice", CALL);
         let process = guest.property("MainPID");
-        // The main process, and those who wait for an answer of it.
+        // The main process, and clients that wait for an answer.
         let mut waiting = wait_for_a_datagram(guest, 30);
         guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
-        // Nobody is told to try later: the socket is the service manager's, and connections wait in it.
+        // No client gets an error: the socket belongs to the service manager, and connections wait in its queue.
         guest.ok_as("alice", CALL);
         assert_ne!(guest.property("MainPID"), process);
-        let told = output(&mut waiting);
-        assert!(told.contains("ConnectionError") || told.contains("OSError"), "{told}");
+        let output = output(&mut waiting);
+        assert!(output.contains("ConnectionError") || output.contains("OSError"), "{output}");
     }
     assert_eq!(guest.property("NRestarts"), "3");
 }
@@ -71,7 +71,7 @@ fn repeatedly_killed_service_is_restarted() {
     let test = "repeatedly_killed_service_is_restarted";
     let Some(guest) = installed_or_skip(test) else { return };
     let kill = "systemctl kill --signal=KILL sockbrokerd.service";
-    // The service manager's own limit is 5 in 10 seconds.
+    // The default limit of systemd is 5 restarts in 10 seconds.
     assert_eq!(guest.property("StartLimitBurst"), "20");
     for _ in 0..12 {
         guest.ok_as("alice", CALL);
@@ -81,7 +81,7 @@ fn repeatedly_killed_service_is_restarted() {
     assert_eq!(guest.property("NRestarts"), "12", "{}", guest.log());
 }
 
-/// A client of alice's that waits for a datagram, which never comes, for so many seconds.
+/// Starts a client as alice that waits for a datagram for this time. No datagram arrives.
 fn wait_for_a_datagram(guest: &Guest, seconds: u32) -> Child {
     let program = format!(
         "import sys\nfrom sockbroker import socket\ns = socket.socket(type=socket.SOCK_DGRAM)\n\
@@ -93,12 +93,12 @@ fn wait_for_a_datagram(guest: &Guest, seconds: u32) -> Child {
     let mut line = [0; 8];
     client.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
     assert_eq!(&line, b"waiting\n");
-    // The call itself is on its way.
+    // The call has been sent.
     pause(300);
     client
 }
 
-/// All that a client prints until it ends.
+/// Returns the output of a client after its end.
 pub(crate) fn output(client: &mut Child) -> String {
     let mut text = String::new();
     client.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
@@ -113,9 +113,9 @@ fn stop_waits_for_calls_in_flight() {
     let process = guest.property("MainPID");
     guest.ok("systemctl stop sockbrokerd.service");
     assert_eq!(guest.property("Result"), "success", "{}", guest.log());
-    let told = output(&mut waiting);
-    assert!(told.contains("timed out"), "{told}\n{}", guest.log());
-    // The socket was not stopped, so the next call has a service again.
+    let output = output(&mut waiting);
+    assert!(output.contains("timed out"), "{output}\n{}", guest.log());
+    // The socket is not stopped, so the next call starts the service.
     guest.ok_as("alice", CALL);
     assert_ne!(guest.property("MainPID"), process);
 }
@@ -132,8 +132,8 @@ fn stop_waits_no_longer_than_drain_seconds() {
     let mut waiting = wait_for_a_datagram(&guest, 30);
     guest.ok("systemctl stop sockbrokerd.service");
     assert_eq!(guest.property("Result"), "success", "{}", guest.log());
-    let told = output(&mut waiting);
-    assert!(!told.contains("timed out"), "{told}");
+    let output = output(&mut waiting);
+    assert!(!output.contains("timed out"), "{output}");
 }
 
 #[test]

@@ -1,15 +1,15 @@
-//! The package as a service: installed, started, attacked, upgraded and removed under a real systemd.
+//! The package as a service under systemd: install, start, attack, upgrade and remove.
 //!
-//! Each test boots a machine of its own (`systemd-nspawn`, about a second) and speaks to it as an
-//! administrator and as users would: by commands. `SOCKBROKER_PACKAGE` names the package.
+//! Each test boots a container (`systemd-nspawn`, about a second) and runs commands in it, as an administrator and as
+//! users. `SOCKBROKER_PACKAGE` is the path of the package.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a panic is how a test fails; helpers beside the test functions use it too"
+    reason = "a panic is how a test fails; helpers outside of test functions do the same"
 )]
 
-/// Makes a test of a function for each system; the guest has the package installed.
+/// Defines a test of a function for each system. The package is installed in the guest.
 macro_rules! on_each_system {
     ($name:ident) => {
         mod $name {

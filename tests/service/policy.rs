@@ -1,4 +1,4 @@
-//! Configuration and policy: a mistake is told where it is, and never costs what works.
+//! Configuration and policy: an error is reported with its position, and the running service keeps its valid policy.
 
 use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::{HANG, happens_within};
@@ -7,10 +7,10 @@ use crate::ground::{installed_or_skip, take_role};
 use crate::guest::Guest;
 
 const PING: &str = "sockbroker ping --count 1 127.0.0.1";
-/// Where an administrator makes mistakes.
+/// The policy file that the tests change.
 const LOCAL: &str = "/etc/sockbroker/policy.d/local.toml";
 
-/// Lets alice ping.
+/// Allows alice to ping.
 fn let_ping(guest: &Guest) {
     take_role(guest, "ping");
     guest.ok("usermod --append --groups sockbroker-ping alice");
@@ -23,16 +23,16 @@ fn reload_of_an_invalid_policy_keeps_the_old_one(guest: &Guest) {
     let_ping(guest);
     let process = guest.property("MainPID");
     guest.write(LOCAL, "version = 1\n\n[[rule]]\nname = \"nobody\"\nallows = [\"create\"]\n");
-    // By systemctl, which fails; and by the signal alone, which the broker itself has to stand.
+    // With systemctl, which fails; and with the signal alone, which the broker must handle.
     let reload = guest.run("systemctl reload sockbrokerd.service");
     assert_ne!(reload.code, Some(0), "{}", reload.output);
     let place = "local.toml: line 5, column 1";
     assert!(guest.log().contains(place), "{}", guest.log());
     guest.ok_as("alice", PING);
-    let told = guest.log().matches(place).count();
+    let reported = guest.log().matches(place).count();
     guest.ok(&format!("kill -HUP {process}"));
-    let is_told = || guest.log().matches(place).count() > told;
-    assert!(happens_within(HANG, is_told), "{}", guest.log());
+    let is_reported = || guest.log().matches(place).count() > reported;
+    assert!(happens_within(HANG, is_reported), "{}", guest.log());
     guest.ok_as("alice", PING);
     assert_eq!(guest.property("ActiveState"), "active");
     assert_eq!(guest.property("MainPID"), process);
@@ -67,7 +67,7 @@ fn start_with_an_invalid_file_fails_and_reports_the_position() {
         let log = guest.log();
         let mut lines = log.lines().filter(|line| line.contains(name));
         assert!(lines.any(|line| line.contains("line 1, column 1")), "{log}");
-        // EX_CONFIG, by `sockbrokerd --check` in ExecStartPre: the broker itself was not begun.
+        // EX_CONFIG from `sockbrokerd --check` in ExecStartPre: the broker itself was not started.
         assert!(log.contains("Control process exited, code=exited, status=78/CONFIG"), "{log}");
         assert!(!log.contains("Main process exited"), "{log}");
         guest.write(file, if before.is_empty() { "version = 1\n" } else { &before });
@@ -102,7 +102,7 @@ fn unit_rule_applies_only_to_that_unit() {
     assert!(refused.output.contains("no rule"), "{}", refused.output);
 }
 
-/// Whether this kernel has `SO_PEERPIDFD`, by which the broker knows a client's unit.
+/// Whether this kernel has `SO_PEERPIDFD`, with which the broker finds the unit of a client.
 fn kernel_names_units() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));

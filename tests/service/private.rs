@@ -1,9 +1,9 @@
-//! The private broker of a user, under the user's own service manager.
+//! The private broker of a user, under the user's service manager.
 
 use crate::ground::installed_or_skip;
 use crate::guest::Guest;
 
-/// A command of bob's, as in a session of his: he is in no group of the broker's.
+/// Runs a command as bob, as in a login session. He is not in a group of the broker.
 fn in_session(guest: &Guest, command: &str) -> String {
     guest.ok_as("bob", &format!("export XDG_RUNTIME_DIR=/run/user/$(id -u); {command}"))
 }
@@ -24,9 +24,9 @@ fn private_broker_of_a_user_ignores_the_policy_of_the_host() {
     assert_eq!(in_session(&guest, &state).trim(), "inactive");
     let mode = in_session(&guest, "stat --format '%U %a' $XDG_RUNTIME_DIR/sockbroker.socket");
     assert_eq!(mode.trim(), "bob 600");
-    let told = in_session(&guest, "sockbroker info && sockbroker call socket.gethostname");
-    assert_eq!(in_session(&guest, &state).trim(), "active", "{told}");
-    // The host's broker is another one, and not for bob; and bob's is not for alice.
+    let output = in_session(&guest, "sockbroker info && sockbroker call socket.gethostname");
+    assert_eq!(in_session(&guest, &state).trim(), "active", "{output}");
+    // Bob cannot use the broker of the host, and alice cannot use Bob's.
     let other =
         guest.run_as("alice", "sockbroker --broker /run/user/$(id -u bob)/sockbroker.socket info");
     assert!(other.output.contains("EACCES"), "{}", other.output);

@@ -1,4 +1,4 @@
-//! What a role gives the service, and what its members can then do.
+//! Roles: the capabilities of the service, and what members can do.
 
 use crate::ground::{installed_or_skip, take_role};
 use crate::guest::Guest;
@@ -15,7 +15,7 @@ const ROLES: [(&str, u64); 6] = [
     ("system", 1 << 21),
 ];
 
-/// The service's capabilities: inheritable, permitted, effective, bounding, ambient (`proc(5)`).
+/// Returns the capabilities of the service: inheritable, permitted, effective, bounding, ambient (`proc(5)`).
 pub(crate) fn capabilities(guest: &Guest) -> [u64; 5] {
     let process = guest.property("MainPID");
     let status = guest.read(&format!("/proc/{process}/status")).unwrap();
@@ -25,7 +25,7 @@ pub(crate) fn capabilities(guest: &Guest) -> [u64; 5] {
     })
 }
 
-/// Takes all roles back.
+/// Removes all roles.
 fn leave_roles(guest: &Guest) {
     guest.ok("rm -rf /etc/systemd/system/sockbrokerd.service.d /etc/sockbroker/policy.d/*.toml
               systemctl daemon-reload
@@ -41,8 +41,8 @@ fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     for (role, set) in ROLES {
         take_role(guest, role);
         assert_eq!(capabilities(guest), [0, set, set, set, 0], "{role}");
-        // What no rule can make use of is given up before the first byte is read. It stays in the
-        // bounding set, of which only who has CAP_SETPCAP takes; no_new_privs makes that set useless.
+        // The broker drops capabilities that no rule can use before it reads the first byte. They stay in the bounding set,
+        // which only a process with CAP_SETPCAP can change; no_new_privs makes that set useless.
         guest.ok(&format!(
             "rm /etc/sockbroker/policy.d/{role}.toml; systemctl restart sockbrokerd.service"
         ));
@@ -57,7 +57,7 @@ fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     assert_eq!(capabilities(guest), [0, all, all, all, 0], "all roles");
 }
 
-/// A program of a member of a role, whose every socket is the broker's.
+/// Returns the command of a Python program with these lines that uses sockets of the broker.
 fn mediated(lines: &[&str]) -> String {
     let program = lines.join("\n");
     format!(
@@ -65,7 +65,7 @@ fn mediated(lines: &[&str]) -> String {
     )
 }
 
-/// A guest in which alice is a member of one role.
+/// Boots a guest in which alice is a member of one role.
 fn member_or_skip(role: &str, test: &str) -> Option<Guest> {
     let guest = installed_or_skip(test)?;
     take_role(&guest, role);

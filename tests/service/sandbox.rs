@@ -1,4 +1,4 @@
-//! What is out of reach for somebody who has taken the service over: by the unit, and by the broker itself.
+//! The sandbox of the unit, and the confinement that the broker reports.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::ground::take_role;
 use crate::guest::Guest;
 
-/// Files that everybody may read, as far as their modes go.
+/// Writes files with modes that allow all users to read them.
 pub(crate) fn put_files(guest: &Guest) {
     guest.ok("chmod 755 /home/alice
               echo text >/home/alice/file
@@ -15,12 +15,12 @@ pub(crate) fn put_files(guest: &Guest) {
               chmod 777 /srv");
 }
 
-/// What became of each attempt of `probe.py`.
+/// Parses the result of each attempt of `probe.py`.
 fn outcomes(printed: &str) -> BTreeMap<&str, &str> {
     printed.lines().filter_map(|line| line.split_once(": ")).collect()
 }
 
-/// A family that this kernel may not have. Without it the kernel's answer is that of the filter.
+/// Address families that a kernel can lack. The kernel then returns the same error as the filter.
 const FOREIGN: [&str; 2] = ["AF_VSOCK", "AF_XDP"];
 
 on_each_system!(unit_denies_files_mounts_tracing_and_other_families);
@@ -29,7 +29,7 @@ fn unit_denies_files_mounts_tracing_and_other_families(guest: &Guest) {
     put_files(guest);
     take_role(guest, "capture");
     guest.write("/usr/local/lib/probe.py", include_str!("probe.py"));
-    // The probe in place of the broker; everything else of the unit as it is.
+    // Run the probe in place of the broker, with the rest of the unit unchanged.
     guest.write(
         "/etc/systemd/system/sockbrokerd.service.d/zz-probe.conf",
         "[Service]\nType=oneshot\nRestart=no\nExecStartPre=\nExecStart=\n\
@@ -48,18 +48,18 @@ fn unit_denies_files_mounts_tracing_and_other_families(guest: &Guest) {
         ("mount", "EPERM"),
         ("fsopen", "EPERM"),
         ("open_tree", "EPERM"),
-        // systemd refuses it by a filter of system calls before 254, by `PR_SET_MDWE` (`prctl(2)`) since.
+        // systemd refuses it with a system call filter before version 254, and with `PR_SET_MDWE` (`prctl(2)`) since.
         ("executable memory", "EACCES or EPERM"),
         ("AF_VSOCK", "EAFNOSUPPORT"),
         ("AF_XDP", "EAFNOSUPPORT"),
-        // What the broker needs.
+        // The broker needs these.
         ("read /etc/hosts", "done"),
         ("AF_UNIX", "done"),
         ("AF_INET", "done"),
         ("AF_INET6", "done"),
         ("AF_NETLINK", "done"),
         ("AF_PACKET", "done"),
-        // Open in the unit: the broker closes them for itself, as the next test shows.
+        // Allowed in the unit: the broker denies them to itself, as the next test shows.
         ("read /srv/file", "done"),
         ("execve", "done"),
     ];
@@ -68,7 +68,7 @@ fn unit_denies_files_mounts_tracing_and_other_families(guest: &Guest) {
             inside.get(attempt).is_some_and(|met| outcome.split(" or ").any(|one| one == *met));
         assert!(met, "{attempt} is not {outcome}: {log}");
     }
-    // The probe can do all of it: outside, root does.
+    // Outside of the unit, as root, the probe succeeds with all attempts.
     let printed = guest.ok("python3 /usr/local/lib/probe.py");
     let outside = outcomes(&printed);
     assert_eq!(outside.len(), expected.len(), "{printed}");
@@ -78,17 +78,17 @@ fn unit_denies_files_mounts_tracing_and_other_families(guest: &Guest) {
     }
 }
 
-/// What the broker says of itself; its first client is alice.
+/// Returns `broker.info`. The first client is alice.
 pub(crate) fn info(guest: &Guest) -> Value {
-    let told = guest.ok_as("alice", "sockbroker call broker.info");
-    serde_json::from_str(&told).unwrap()
+    let reported = guest.ok_as("alice", "sockbroker call broker.info");
+    serde_json::from_str(&reported).unwrap()
 }
 
 on_each_system!(broker_info_reports_the_confinement);
 
 fn broker_info_reports_the_confinement(guest: &Guest) {
-    let told = info(guest);
-    let process = &told["process"];
+    let reported = info(guest);
+    let process = &reported["process"];
     for (fact, value) in [
         ("unit", json!("sockbrokerd.service")),
         ("activated", json!(true)),
@@ -97,16 +97,16 @@ fn broker_info_reports_the_confinement(guest: &Guest) {
         ("no_new_privs", json!(true)),
         ("seccomp", json!("errno")),
     ] {
-        assert_eq!(process[fact], value, "{fact}: {told:#}");
+        assert_eq!(process[fact], value, "{fact}: {reported:#}");
     }
-    // An older kernel knows a part of what is asked for, or nothing.
+    // An older kernel supports Landlock partly or not at all.
     let landlock = if process["landlock_abi"].as_u64().is_some_and(|abi| abi >= 5) {
         "full"
     } else {
         "partial"
     };
     let without = process["landlock_abi"].is_null();
-    assert_eq!(process["landlock"], if without { "none" } else { landlock }, "{told:#}");
+    assert_eq!(process["landlock"], if without { "none" } else { landlock }, "{reported:#}");
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -1,4 +1,4 @@
-//! What a broker that was taken over still cannot do: its own filter and Landlock, under the shipped unit.
+//! An attacker who controls the broker's process is confined by seccomp and Landlock, under the shipped unit.
 
 use sockbroker_test_support::injector::Argument::{Number, Text};
 use sockbroker_test_support::injector::SyscallInjector;
@@ -23,7 +23,7 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
     };
     let family = |family: i32| vec![Number(family.cast_unsigned().into()), Number(1), Number(0)];
     let mut injector = SyscallInjector::into(guest.outer_pid());
-    // What the broker needs: the intruder can make calls.
+    // System calls that the broker needs: injection works.
     for (call, arguments) in [
         (libc::SYS_openat, open("/etc/hosts")),
         (libc::SYS_socket, family(libc::AF_INET)),
@@ -58,7 +58,7 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
         assert_eq!(answer, Err(error), "{what}");
     }
     drop(injector);
-    // Each is told by name, once.
+    // The log has the name of each refused call, once.
     let log = guest.log();
     for call in ["execve", "ptrace", "mount", "bpf"] {
         assert!(log.contains(&format!("seccomp refused the system call {call}:")), "{call}: {log}");

@@ -1,4 +1,4 @@
-//! A newer package, no package, and nothing left of it.
+//! Upgrade, removal and purge of the package.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::guest::Guest;
 
 const CALL: &str = "sockbroker call socket.gethostname";
 
-/// The package under test as a later version, with another comment in two configuration files.
+/// Builds a later version of the package under test, with another comment in two configuration files.
 fn put_later_version(guest: &Guest) {
     let folder = Folder::new();
     let (tree, package) = (folder.join("tree"), folder.join("later.deb"));
@@ -58,20 +58,20 @@ fn upgrade_keeps_the_service_and_changed_configuration() {
     let (process, socket) =
         (guest.property("MainPID"), guest.ok("stat --format %i /run/sockbroker/socket"));
     put_later_version(&guest);
-    // The socket is there all the time. A connection that the old program has just taken may end.
+    // The socket exists all the time. A connection that the old process has just accepted can end.
     let calls = format!("until [ -e /tmp/enough ]; do {CALL} || echo FAILED; done 2>&1");
     let mut caller = guest.start_as("alice", &calls);
     upgrade(&guest);
     guest.ok("touch /tmp/enough");
-    let told = crate::life::output(&mut caller);
-    for gone in ["ENOENT", "ECONNREFUSED", "EACCES"] {
-        assert!(!told.contains(gone), "{told}");
+    let output = crate::life::output(&mut caller);
+    for errno in ["ENOENT", "ECONNREFUSED", "EACCES"] {
+        assert!(!output.contains(errno), "{output}");
     }
-    assert!(told.matches("FAILED").count() <= 2, "{told}");
+    assert!(output.matches("FAILED").count() <= 2, "{output}");
 
     guest.ok_as("alice", CALL);
     assert_eq!(guest.ok("dpkg-query --show --showformat '${Version}' sockbroker"), "99.0-1");
-    assert_ne!(guest.property("MainPID"), process, "the old program still serves");
+    assert_ne!(guest.property("MainPID"), process, "the old process still serves");
     assert_eq!(guest.ok("stat --format %i /run/sockbroker/socket"), socket);
     assert_eq!(guest.property("AmbientCapabilities"), "cap_net_raw");
     let policy = guest.read("/etc/sockbroker/policy.toml").unwrap();
@@ -93,8 +93,8 @@ fn upgrade_does_not_start_a_stopped_service() {
     assert_eq!(guest.run("systemctl is-enabled sockbrokerd.socket").output.trim(), "disabled");
 }
 
-/// Files of the guest whose paths name the project, those of the package manager aside. On the machine's
-/// own system no more than the folders of a system: elsewhere lies what tests and builds write.
+/// Returns the files of the guest with the name of the project in their paths, except those of the package manager.
+/// On the system of this machine, only system folders are searched: tests and builds write elsewhere.
 fn files(guest: &Guest, system: System) -> BTreeSet<String> {
     let folders = match system {
         System::Reference => "/",
@@ -107,7 +107,7 @@ fn files(guest: &Guest, system: System) -> BTreeSet<String> {
     found.lines().map(str::to_owned).collect()
 }
 
-/// The units and the processes of the project that the guest knows.
+/// Returns the units and processes of the project in the guest.
 fn units_and_processes(guest: &Guest) -> String {
     let units = guest.ok("systemctl list-units --all --no-legend --plain 'sockbroker*'");
     let files = guest.ok("systemctl list-unit-files --no-legend --plain 'sockbroker*' || :");
@@ -133,7 +133,7 @@ fn removal(system: System, test: &str) {
     install(&guest);
     take_role(&guest, "capture");
     guest.ok_as("alice", CALL);
-    // Python writes beside what it reads, and only root may do so there.
+    // Python writes cache files next to its sources, and only root can write there.
     guest.ok("python3 -m sockbroker --version");
     assert!(files(&guest).contains("/usr/bin/sockbrokerd"));
     assert!(units_and_processes(&guest).contains("sockbrokerd.service"));
@@ -156,9 +156,9 @@ fn removal(system: System, test: &str) {
     guest.ok("apt-get purge --quiet --assume-yes sockbroker");
     assert_eq!(files(&guest), BTreeSet::new());
     assert_eq!(units_and_processes(&guest), "");
-    // User and groups stay, as Debian's do: a file of theirs could get another owner later.
+    // The user and the groups stay, as Debian recommends: their files could otherwise get another owner.
     guest.ok("getent passwd sockbroker && getent group sockbroker sockbroker-capture");
-    // And it can come back.
+    // The package can be installed again.
     guest.ok("apt-get install --quiet --assume-yes /package.deb");
     guest.ok_as("alice", CALL);
 }

@@ -1,4 +1,4 @@
-//! A broker in a process of its own.
+//! Starts a broker as a child process.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 use sockbroker_client::Endpoint;
 
 use crate::client::{Client, Framing};
-use crate::measure::Result;
+use crate::error::Result;
 use crate::peers::{self, Role};
 
-/// How long a broker may take to begin, and to end.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// The time limit for the start and for the end of a broker.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A broker with a socket in a folder of its own; ends when dropped.
+/// A broker with a socket in a new folder. Dropping it ends the broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
     child: Child,
@@ -28,12 +28,12 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker that serves connections when this returns.
+    /// Starts a broker and waits until it serves connections.
     pub(crate) fn start() -> Result<Self> {
         Self::start_with("", "version = 1\n")
     }
 
-    /// The same with this configuration and policy. Its audit goes to a file, as if it were in service.
+    /// Like [`Broker::start`], with this configuration and policy. The audit is written to a file, as in production.
     pub(crate) fn start_with(config: &str, policy: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Broker {
     }
 
     fn wait_until_it_serves(&self) -> Result<()> {
-        let deadline = Instant::now() + LONGEST_WAIT;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.connect(Framing::Lsp) {
                 Err(error) if Instant::now() > deadline => return Err(error),
@@ -71,33 +71,32 @@ impl Broker {
         }
     }
 
-    /// Lets every user connect.
+    /// Allows all users to connect.
     pub(crate) fn open_to_all(&self) -> Result<()> {
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o711))?;
         Ok(fs::set_permissions(self.path(), fs::Permissions::from_mode(0o666))?)
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub(crate) fn connect(&self, framing: Framing) -> Result<Client> {
         Client::connect(&self.folder.join("s"), framing)
     }
 
-    /// Where it is, for the client library.
+    /// Returns the endpoint for the client library.
     pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::Unix(self.path())
     }
 
-    /// The path of its socket.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.join("s")
     }
 
-    /// Its number.
+    /// Returns the process ID.
     pub(crate) fn process(&self) -> Pid {
         peers::process(&self.child)
     }
 
-    /// The memory it has resident, in bytes.
+    /// Returns the resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process()))?;
         let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
@@ -107,10 +106,10 @@ impl Broker {
 }
 
 impl Drop for Broker {
-    /// As an operator would end it; by force if that does not help.
+    /// Sends SIGTERM, and kills the broker if it does not end in time.
     fn drop(&mut self) {
         let asked = kill(self.process(), Signal::SIGTERM).is_ok();
-        let deadline = Instant::now() + LONGEST_WAIT;
+        let deadline = Instant::now() + TIMEOUT;
         while asked && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             pause();
         }

@@ -1,6 +1,6 @@
-//! Suite `bulk`: payload through the broker, in each of its modes, against a native socket.
+//! Suite `bulk`: payload through the broker, in each of its encodings, against a native socket.
 //!
-//! The time of a call is taken while the data already waits, or finds room: nobody else works.
+//! A call is timed while the data is already queued, or while the buffer has space, so that no other process works.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -11,41 +11,42 @@ use serde_json::{Value, json};
 use sockbroker_proto::bytes::encode_base64;
 
 use crate::broker::Broker;
-use crate::client::{Client, Framing, LONGEST_WAIT, Lengths, call, frame};
+use crate::client::{BLOCK, Client, Framing, Lengths, TIMEOUT, call, frame, set_send_buffer};
+use crate::error::Result;
 use crate::exchange::Exchange;
-use crate::measure::{BLOCK, FILLING, Result, Sample, hold_a_block, in_turn, number, ratio, timed};
+use crate::measure::{FILLING, Sample, in_turn, number, ratio, timed};
 use crate::peers::{Peer, Role};
-use crate::place::{Cpus, Place};
+use crate::placement::{Cpus, Placement};
 use crate::report::{Report, Row, Target};
 
-/// The size of an answer to a send; some bytes more or less are of no account.
+/// The approximate size of the answer to a send.
 const SMALL_ANSWER: usize = 64;
-/// Rounds, and transfers of each.
+/// The number of rounds, and of transfers in each.
 const ROUNDS: usize = 11;
 const TRANSFERS: usize = 200;
 
-/// The slowest transfer by attachment that is good enough, in GB/s.
+/// The target of a transfer by attachment, in GB/s.
 const GIGABYTES: Target = Target::AtLeast(1.5);
-/// What a descriptor that was handed over may cost beside one that was not.
+/// The target of a passed descriptor, as a multiple of a native one.
 const NATIVE: Target = Target::AtMost(1.1);
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let cpus = Cpus::of_this_process()?;
     let broker = Broker::start()?;
-    for place in [Place::OneCpu, Place::TwoCpus, Place::Free] {
-        let bench = Bench { cpus: &cpus, place, broker: &broker };
+    for placement in [Placement::OneCpu, Placement::TwoCpus, Placement::Free] {
+        let bench = Bench { cpus: &cpus, placement, broker: &broker };
         bench.receive(report, Mode::Attachment)?;
         bench.send(report, "send", Mode::Attachment)?;
         bench.receive_without_end(report)?;
     }
-    let bench = Bench { cpus: &cpus, place: Place::OneCpu, broker: &broker };
+    let bench = Bench { cpus: &cpus, placement: Placement::OneCpu, broker: &broker };
     bench.send(report, "sendall", Mode::Attachment)?;
     bench.receive(report, Mode::Base64)?;
     bench.send(report, "send", Mode::Base64)?;
     bench.receive_by_descriptor(report)
 }
 
-/// How payload is spelt.
+/// The encoding of payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Attachment,
@@ -61,7 +62,7 @@ impl Mode {
     }
 }
 
-/// A native socket whose other end the broker has.
+/// A native socket. The broker has the other end.
 struct Brokered {
     client: Client,
     handle: Value,
@@ -74,7 +75,7 @@ impl Brokered {
         let (native, theirs) = pair()?;
         let mut client = broker.connect(Framing::Lsp)?;
         let handle = adopt(&mut client, &theirs)?;
-        // Base64 makes four bytes of three, and there is a head.
+        // Base64 encodes three bytes as four, and the answer has a head.
         Ok(Self { client, handle, native, buffer: vec![0; BLOCK / 3 * 4 + 4096] })
     }
 
@@ -102,9 +103,9 @@ impl Brokered {
 fn pair() -> Result<(UnixStream, UnixStream)> {
     let (first, second) = UnixStream::pair()?;
     for end in [&first, &second] {
-        hold_a_block(end)?;
-        end.set_read_timeout(Some(LONGEST_WAIT))?;
-        end.set_write_timeout(Some(LONGEST_WAIT))?;
+        set_send_buffer(end)?;
+        end.set_read_timeout(Some(TIMEOUT))?;
+        end.set_write_timeout(Some(TIMEOUT))?;
     }
     Ok((first, second))
 }
@@ -114,10 +115,10 @@ fn adopt(client: &mut Client, stream: &UnixStream) -> Result<Value> {
     Ok(made["handle"].clone())
 }
 
-/// What the measurements of one placement share.
+/// The state that the measurements of one placement share.
 struct Bench<'a> {
     cpus: &'a Cpus,
-    place: Place,
+    placement: Placement,
     broker: &'a Broker,
 }
 
@@ -125,7 +126,7 @@ impl Bench<'_> {
     fn put(&self, peers: &[&Peer]) -> Result<()> {
         let peers = peers.iter().map(|peer| peer.process());
         let others: Vec<_> = std::iter::once(self.broker.process()).chain(peers).collect();
-        self.cpus.put(self.place, &others)
+        self.cpus.put(self.placement, &others)
     }
 
     fn receive(&self, report: &mut Report, mode: Mode) -> Result<()> {
@@ -167,8 +168,8 @@ impl Bench<'_> {
         })
     }
 
-    /// Three rows for a mode: its speed, and its time as a multiple of the native one and of a
-    /// ping-pong with the bytes of request and answer.
+    /// Adds three rows: the speed, and the time as a multiple of the native time and of a ping-pong with the sizes of
+    /// request and answer.
     fn compare(
         &self,
         report: &mut Report,
@@ -180,20 +181,20 @@ impl Bench<'_> {
         let (peer, stream) = Peer::start(Role::Echo { request, answer })?;
         let mut echo = Exchange::with_echo(stream, (request, answer), 1)?;
         self.put(&[&peer])?;
-        let beside_native = in_turn(ROUNDS, &mut ours, native)?;
-        let beside_echo = in_turn(ROUNDS, &mut ours, || echo.round_trip(TRANSFERS))?;
-        let name = format!("{name}, {}", self.place.word());
-        let speed = Sample::map(&beside_native, |round| number(BLOCK) / round.0 / 1e9);
+        let against_native = in_turn(ROUNDS, &mut ours, native)?;
+        let against_echo = in_turn(ROUNDS, &mut ours, || echo.round_trip(TRANSFERS))?;
+        let name = format!("{name}, {}", self.placement.word());
+        let speed = Sample::map(&against_native, |round| number(BLOCK) / round.0 / 1e9);
         let row = Row::new(&name, speed, "GB/s");
         let has_target = name.contains(Mode::Attachment.word());
         report.add(if has_target { row.target(GIGABYTES) } else { row });
         let time = format!("{name}: time");
-        report.add(Row::new(&time, Sample::map(&beside_native, ratio), "x native"));
-        report.add(Row::new(&time, Sample::map(&beside_echo, ratio), "x ping-pong"));
+        report.add(Row::new(&time, Sample::map(&against_native, ratio), "x native"));
+        report.add(Row::new(&time, Sample::map(&against_echo, ratio), "x ping-pong"));
         Ok(())
     }
 
-    /// A descriptor that the broker gave is the kernel's business alone.
+    /// Measures a descriptor that the broker has passed; only the kernel takes part.
     fn receive_by_descriptor(&self, report: &mut Report) -> Result<()> {
         let Brokered { mut client, handle, native: feeder, .. } = Brokered::new(self.broker)?;
         client.call("socket.detach", &json!({ "handle": handle }))?;
@@ -202,12 +203,12 @@ impl Bench<'_> {
         self.put(&[])?;
         let ours = || receive_natively(&mut handed);
         let rounds = in_turn(ROUNDS, ours, || receive_natively(&mut native))?;
-        let name = format!("recv, handed-over descriptor, {}: time", self.place.word());
+        let name = format!("recv, handed-over descriptor, {}: time", self.placement.word());
         report.add(Row::new(name, Sample::map(&rounds, ratio), "x native").target(NATIVE));
         Ok(())
     }
 
-    /// What arrives when another process writes as fast as it can, on the broker's CPU if pinned.
+    /// Measures the data rate while another process writes as fast as possible, on the broker's CPU if pinned.
     fn receive_without_end(&self, report: &mut Report) -> Result<()> {
         let (ours, end) = Peer::start(Role::Source)?;
         let (theirs, mut native) = Peer::start(Role::Source)?;
@@ -220,7 +221,7 @@ impl Bench<'_> {
         let mut other = vec![0; BLOCK];
         let ours = || flow(|| Ok(client.exchange(&message, &mut buffer)?.attachments));
         let rounds = in_turn(ROUNDS, ours, || flow(|| Ok(native.read(&mut other)?)))?;
-        let name = format!("recv, attachment, {}, fed without end", self.place.word());
+        let name = format!("recv, attachment, {}, fed without end", self.placement.word());
         report.add(Row::new(&name, Sample::map(&rounds, |round| round.0 / 1e9), "GB/s"));
         let share = Sample::map(&rounds, |round| 100.0 * ratio(round));
         report.add(Row::new(format!("{name}: of native"), share, "%"));
@@ -249,7 +250,7 @@ fn send_natively((from, to): &mut (UnixStream, UnixStream), block: &[u8]) -> Res
     })
 }
 
-/// Bytes per second.
+/// Returns bytes per second.
 fn flow(mut receive: impl FnMut() -> Result<usize>) -> Result<f64> {
     let (mut bytes, wanted) = (0, TRANSFERS * BLOCK);
     let start = Instant::now();

@@ -1,6 +1,6 @@
-//! A blocking client of the broker with nothing to spare: what a thin library would do.
+//! A minimal blocking client, without the cost of a library.
 //!
-//! It raises the size of its send buffer, so that a large request leaves in one piece.
+//! It raises the size of its send buffer, so that one write sends a large request.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -11,28 +11,34 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 use serde_json::Value;
 use sockbroker_proto::frame::{FrameLimits, read_head, write_head};
 use sockbroker_sys::stream;
 
-use crate::measure::{Result, hold_a_block};
+use crate::error::Result;
 
-/// How much one read asks for where nothing is known.
+/// The size of a bulk transfer, in bytes.
+pub(crate) const BLOCK: usize = 256 << 10;
+/// The requested size of a socket's send buffer. The kernel allows this much to every process (`wmem_max`) and doubles
+/// it, so that a block and the kernel's overhead fit.
+const SEND_BUFFER: usize = 212_992;
+/// The size of a read if the length of the answer is unknown.
 const READ: usize = 64 << 10;
-/// How long an answer may take: a measurement that hangs is one that could not be made.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(20);
+/// The time limit of an answer. A measurement that exceeds it fails.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How messages are told apart.
+/// The framing of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// Heads with lengths.
+    /// LSP framing: heads with lengths.
     Lsp,
-    /// Lines.
+    /// NDJSON: lines.
     Ndjson,
 }
 
 impl Framing {
-    /// Its name in the table.
+    /// The name in the table.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Lsp => "LSP",
@@ -40,7 +46,7 @@ impl Framing {
         }
     }
 
-    /// A message without anything beside it.
+    /// Frames a message without attachments and descriptors.
     pub(crate) fn wrap(self, json: &str) -> Vec<u8> {
         match self {
             Self::Lsp => frame(json, None, 0),
@@ -48,7 +54,7 @@ impl Framing {
         }
     }
 
-    /// Where the first message of `bytes` ends, and where its JSON stands; `None` until it is whole.
+    /// Returns the length of the first message in `bytes` and the range of its JSON; `None` if it is incomplete.
     fn measure(self, bytes: &[u8]) -> Result<Option<(usize, std::ops::Range<usize>)>> {
         match self {
             Self::Lsp => {
@@ -66,12 +72,17 @@ impl Framing {
     }
 }
 
-/// The JSON of a call.
+/// Sets the send buffer of a socket, so that it can hold a block that the other end has not read.
+pub(crate) fn set_send_buffer(stream: &UnixStream) -> io::Result<()> {
+    Ok(setsockopt(stream, SndBuf, &SEND_BUFFER)?)
+}
+
+/// Encodes a call as JSON.
 pub(crate) fn call(id: usize, method: &str, params: &Value) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
 }
 
-/// An LSP frame. With `attachments` the answer may have some too.
+/// Encodes an LSP frame. With `attachments`, the answer can have attachments too.
 pub(crate) fn frame(json: &str, attachments: Option<&[&[u8]]>, descriptors: usize) -> Vec<u8> {
     let lengths = attachments.map(|parts| parts.iter().map(|part| part.len()).collect::<Vec<_>>());
     let mut frame = Vec::new();
@@ -81,7 +92,7 @@ pub(crate) fn frame(json: &str, attachments: Option<&[&[u8]]>, descriptors: usiz
     frame
 }
 
-/// A connection, with at most one call in flight.
+/// A connection with at most one call in flight.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: UnixStream,
@@ -91,36 +102,34 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A new connection.
     pub(crate) fn connect(path: &Path, framing: Framing) -> Result<Self> {
         Self::over(UnixStream::connect(path)?, framing)
     }
 
-    /// Speaks over a connection.
+    /// Uses an open connection.
     pub(crate) fn over(stream: UnixStream, framing: Framing) -> Result<Self> {
-        stream.set_read_timeout(Some(LONGEST_WAIT))?;
-        hold_a_block(&stream)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        set_send_buffer(&stream)?;
         Ok(Self { stream, framing, input: BytesMut::new(), descriptors: VecDeque::new() })
     }
 
-    /// How it frames.
     pub(crate) fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// The stream, when no call is in flight.
+    /// Returns the stream. No call is in flight.
     pub(crate) fn into_stream(self) -> UnixStream {
         self.stream
     }
 
-    /// The result of a call.
+    /// Calls a method and returns its result.
     pub(crate) fn call(&mut self, method: &str, params: &Value) -> Result<Value> {
         let message = self.framing.wrap(&call(1, method, params));
         self.stream.write_all(&message)?;
         result(&self.answer()?.1)
     }
 
-    /// The result of a call with descriptors beside it.
+    /// Calls a method with descriptors and returns its result.
     pub(crate) fn call_with(
         &mut self,
         method: &str,
@@ -134,23 +143,23 @@ impl Client {
         result(&self.answer()?.1)
     }
 
-    /// Takes the oldest descriptor that came beside an answer.
+    /// Returns the oldest received descriptor.
     pub(crate) fn take_descriptor(&mut self) -> Result<OwnedFd> {
-        self.descriptors.pop_front().ok_or_else(|| "no descriptor came beside the answer".into())
+        self.descriptors.pop_front().ok_or_else(|| "the answer has no descriptor".into())
     }
 
-    /// Sends a message as it stands, and waits for nothing.
+    /// Sends a framed message without waiting for the answer.
     pub(crate) fn begin(&mut self, message: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(message)?)
     }
 
-    /// Sends a message as it stands; the whole answer, and its JSON.
+    /// Sends a framed message and returns the whole answer and its JSON.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<(Vec<u8>, Value)> {
         self.stream.write_all(message)?;
         self.answer()
     }
 
-    /// Reads one answer with whatever is beside it.
+    /// Reads one answer with its attachments and descriptors.
     fn answer(&mut self) -> Result<(Vec<u8>, Value)> {
         loop {
             if let Some((end, json)) = self.framing.measure(&self.input)? {
@@ -158,9 +167,9 @@ impl Client {
                 let json = serde_json::from_slice(message.get(json).unwrap_or_default())?;
                 return Ok((message, json));
             }
-            // The function that takes descriptors never waits.
-            let patience = PollTimeout::try_from(LONGEST_WAIT)?;
-            poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)], patience)?;
+            // The function that receives descriptors does not wait.
+            let timeout = PollTimeout::try_from(TIMEOUT)?;
+            poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)], timeout)?;
             let (input, descriptors) = (&mut self.input, &mut self.descriptors);
             if stream::receive_stream(self.stream.as_fd(), input, READ, descriptors)?.bytes == 0 {
                 return Err("the broker closed the connection".into());
@@ -168,7 +177,7 @@ impl Client {
         }
     }
 
-    /// Sends a message and reads the answer into `buffer` without looking at more than its head.
+    /// Sends a message and reads the answer into `buffer`. It parses only the head.
     pub(crate) fn exchange(&mut self, message: &[u8], buffer: &mut [u8]) -> Result<Lengths> {
         self.stream.write_all(message)?;
         let mut filled = 0;
@@ -186,16 +195,16 @@ impl Client {
     }
 }
 
-/// What an answer consists of.
+/// The lengths of the parts of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lengths {
     /// Bytes of JSON.
     pub(crate) json: usize,
-    /// Bytes beside it.
+    /// Bytes of attachments.
     pub(crate) attachments: usize,
 }
 
-/// The result of an answer; an error of the broker is one here.
+/// Returns the result of an answer, or its error.
 pub(crate) fn result(answer: &Value) -> Result<Value> {
     let result = answer.get("result").cloned();
     result.ok_or_else(|| format!("the broker answered {answer}").into())

@@ -1,25 +1,24 @@
-//! Requests that are known beforehand, and how fast their answers come.
+//! Sends prepared requests and measures how fast the answers arrive.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::client::{self, Client};
-use crate::measure::{FILLING, Result, Sample, median_seconds, number};
+use crate::error::Result;
+use crate::measure::{FILLING, Sample, median_seconds, number};
 
-/// How often each request is sent in one stretch of [`Exchange::in_flight`]: less than a millisecond
-/// or so.
+/// How often each request is sent in one sample of [`Exchange::in_flight`], which takes about a millisecond.
 const STRETCH: usize = 5;
 
-/// A stream with requests for it and the answers that are to come. All requests have one length, and
-/// so have all answers.
+/// A stream with its requests and the expected answers. All requests have the same length, and all answers too.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     stream: UnixStream,
-    /// Requests, twice in a row, so that any run of them is one slice.
+    /// The requests, twice in a row, so that any sequence of them is one slice.
     requests: Vec<u8>,
     request: usize,
-    /// Answers, likewise.
+    /// The answers, likewise.
     answers: Vec<u8>,
     answer: usize,
     count: usize,
@@ -27,7 +26,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Calls of a broker. Each is made once, to learn its answer.
+    /// Prepares calls of a broker. It makes each one once, to learn the answer.
     pub(crate) fn calls(mut client: Client, calls: &[String]) -> Result<Self> {
         let (mut requests, mut answers) = (Vec::new(), Vec::new());
         for json in calls {
@@ -40,7 +39,7 @@ impl Exchange {
         Self::new(client.into_stream(), &requests, &answers)
     }
 
-    /// So many messages of a size with a peer in the role of an echo.
+    /// Prepares messages of these sizes for a peer in the role of an echo.
     pub(crate) fn with_echo(
         stream: UnixStream,
         (request, answer): (usize, usize),
@@ -64,29 +63,29 @@ impl Exchange {
         })
     }
 
-    /// The length of a request and of an answer.
+    /// Returns the length of a request and of an answer.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.request, self.answer)
     }
 
-    /// The median of so many round trips, one after the other, in seconds.
+    /// Returns the median time of sequential round trips, in seconds.
     pub(crate) fn round_trip(&mut self, trips: usize) -> Result<f64> {
-        let mut place = 0;
+        let mut position = 0;
         median_seconds(trips, || {
-            let [request, answer] = [place * self.request, place * self.answer];
+            let [request, answer] = [position * self.request, position * self.answer];
             self.stream.write_all(slice(&self.requests, request, self.request))?;
             let mut filled = 0;
             while filled < self.answer {
                 filled += self.receive(answer + filled)?;
             }
-            place = (place + 1) % self.count;
+            position = (position + 1) % self.count;
             Ok(())
         })
     }
 
-    /// Calls per second while as many calls as there are requests are always in flight: every answer
-    /// that comes lets another request go. The median over short stretches, since a stretch in which
-    /// somebody else had the CPU tells nothing. `calls` is at least the number of requests.
+    /// Returns the calls per second with a constant number of calls in flight, the number of requests. Each answer
+    /// triggers the next request. The result is the median of short samples, to ignore samples in which another process
+    /// used the CPU. `calls` is at least the number of requests.
     pub(crate) fn in_flight(&mut self, calls: usize) -> Result<f64> {
         let all = self.count * self.answer;
         let (mut sent, mut answered, mut bytes) = (self.count, 0, 0);
@@ -109,13 +108,13 @@ impl Exchange {
         Ok(Sample::of(&rates).median)
     }
 
-    /// Reads what is there and compares it with the answers from `place` on.
-    fn receive(&mut self, place: usize) -> Result<usize> {
+    /// Reads available bytes and compares them with the answers from `position` on.
+    fn receive(&mut self, position: usize) -> Result<usize> {
         let n = self.stream.read(&mut self.buffer)?;
         if n == 0 {
             return Err("the other end closed the connection".into());
         }
-        if self.buffer.get(..n) != self.answers.get(place..place + n) {
+        if self.buffer.get(..n) != self.answers.get(position..position + n) {
             return Err("an answer differs from the one to the same request before".into());
         }
         Ok(n)

@@ -1,4 +1,4 @@
-//! Suite `handles`: what idle handles and connections cost, and what they cost the others.
+//! Suite `handles`: the cost of idle handles and connections, and their effect on other calls.
 
 use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
@@ -6,30 +6,31 @@ use sockbroker_sys::socket;
 
 use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
+use crate::error::Result;
 use crate::exchange::Exchange;
-use crate::measure::{Result, Sample, in_turn, median_seconds, number, ratio, timed};
-use crate::place::{Cpus, Place};
+use crate::measure::{Sample, in_turn, median_seconds, number, ratio, timed};
+use crate::placement::{Cpus, Placement};
 use crate::report::{Report, Row, Target};
 
-/// How many handles are few, some and many.
+/// Numbers of handles.
 const FEW: usize = 10;
 const SOME: usize = 1000;
 const MANY: usize = 15_000;
-/// Descriptors that are something else than handles.
+/// Descriptors of the broker that are not handles.
 const OTHER_DESCRIPTORS: u64 = 200;
-/// Handles that have waited, and how long each waits.
+/// The number of handles that wait once, and how long each waits.
 const WAITED: usize = 500;
 const WAIT_SECONDS: f64 = 0.001;
-/// Connections: few and many.
+/// Numbers of connections.
 const CONNECTIONS: [usize; 2] = [10, 500];
-/// Rounds, with a new broker each where memory is measured.
+/// The number of rounds; each memory measurement uses a new broker.
 const BROKERS: usize = 3;
 const ROUNDS: usize = 15;
 const CALLS: usize = 2000;
 
-/// The largest idle handle that is good enough, in bytes.
+/// The target of an idle handle, in bytes.
 const BYTES: Target = Target::AtMost(1024.0);
-/// The slowest call with many handles that is good enough, in calls with few.
+/// The target of a call with many handles, as a multiple of a call with few.
 const SLOWER: Target = Target::AtMost(1.2);
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
@@ -41,14 +42,18 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     creation(report, &cpus)
 }
 
-/// As many as there can be; the broker raises its limit of open files to the hard one.
+/// Returns the largest possible number of handles. The broker raises its open file limit to the hard limit.
 fn most_handles() -> Result<usize> {
     let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let room = usize::try_from(hard.saturating_sub(OTHER_DESCRIPTORS))?;
-    if room < SOME { Err("the limit of open files is too low".into()) } else { Ok(room.min(MANY)) }
+    let available = usize::try_from(hard.saturating_sub(OTHER_DESCRIPTORS))?;
+    if available < SOME {
+        Err("the limit of open files is too low".into())
+    } else {
+        Ok(available.min(MANY))
+    }
 }
 
-/// Makes handles until there are so many, with a timeout.
+/// Creates handles with a timeout, up to this number.
 fn fill(client: &mut Client, handles: &mut Vec<Value>, count: usize) -> Result<()> {
     let params = json!({ "type": "SOCK_DGRAM", "timeout": WAIT_SECONDS });
     while handles.len() < count {
@@ -69,7 +74,7 @@ fn memory_of_handles(report: &mut Report, many: usize) -> Result<()> {
             resident.push(broker.resident_bytes()?);
         }
         for handle in handles.iter().take(WAITED) {
-            wait_in_vain(&mut client, handle)?;
+            wait_until_timeout(&mut client, handle)?;
         }
         resident.push(broker.resident_bytes()?);
         rounds.push(resident);
@@ -90,13 +95,13 @@ fn memory_of_handles(report: &mut Report, many: usize) -> Result<()> {
     Ok(())
 }
 
-/// A receive that ends by its timeout: from now on the event loop knows the handle.
-fn wait_in_vain(client: &mut Client, handle: &Value) -> Result<()> {
+/// Makes a receive that times out. After it the handle is registered with the event loop.
+fn wait_until_timeout(client: &mut Client, handle: &Value) -> Result<()> {
     let json = call(1, "socket.recv", &json!({ "handle": handle, "bufsize": 1 }));
     let (_, answer) = client.send(&Framing::Lsp.wrap(&json))?;
     match answer["error"]["data"]["kind"].as_str() {
         Some("timeout") => Ok(()),
-        _ => Err(format!("a receive from nobody gave {answer}").into()),
+        _ => Err(format!("a receive without data returned {answer}").into()),
     }
 }
 
@@ -133,12 +138,12 @@ fn bytes_of_a_connection(method: &str) -> Result<f64> {
     Ok(grown / number(many - few))
 }
 
-/// One call a handle in turn, in two brokers that differ in the number of handles only.
+/// Measures calls on each handle in turn, in two brokers that differ only in the number of handles.
 fn calls_among_handles(report: &mut Report, cpus: &Cpus, many: usize) -> Result<()> {
     let (small, large) = (Broker::start()?, Broker::start()?);
     let mut calls_of_many = getters(&large, many, many)?;
     let mut calls_of_few = getters(&small, FEW, many)?;
-    cpus.put(Place::OneCpu, &[small.process(), large.process()])?;
+    cpus.put(Placement::OneCpu, &[small.process(), large.process()])?;
     let rounds =
         in_turn(ROUNDS, || calls_of_many.round_trip(CALLS), || calls_of_few.round_trip(CALLS))?;
     let name = format!("gettimeout with {many} handles, one CPU");
@@ -146,7 +151,7 @@ fn calls_among_handles(report: &mut Report, cpus: &Cpus, many: usize) -> Result<
     Ok(())
 }
 
-/// So many calls over so many handles.
+/// Prepares calls that are distributed over the handles.
 fn getters(broker: &Broker, handles: usize, calls: usize) -> Result<Exchange> {
     let mut client = broker.connect(Framing::Lsp)?;
     let mut made = Vec::new();
@@ -158,7 +163,7 @@ fn getters(broker: &Broker, handles: usize, calls: usize) -> Result<Exchange> {
 
 fn creation(report: &mut Report, cpus: &Cpus) -> Result<()> {
     let broker = Broker::start()?;
-    cpus.put(Place::OneCpu, &[broker.process()])?;
+    cpus.put(Placement::OneCpu, &[broker.process()])?;
     for (name, want_fd) in [("a handle", false), ("a handle with its descriptor", true)] {
         let mut client = broker.connect(Framing::Lsp)?;
         let params = json!({ "type": "SOCK_DGRAM", "want_fd": want_fd });
@@ -170,7 +175,7 @@ fn creation(report: &mut Report, cpus: &Cpus) -> Result<()> {
     Ok(())
 }
 
-/// The time of the creation alone, as that of the native socket nearly is.
+/// Returns the time of the creation alone.
 fn create_and_close(client: &mut Client, params: &Value, want_fd: bool) -> Result<f64> {
     let mut made = Value::Null;
     let seconds = median_seconds(1, || {

@@ -1,4 +1,4 @@
-//! Suite `client`: the Rust library against what a program could do at best without it.
+//! Suite `client`: the Rust library against the best that a program can do without it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,46 +12,45 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
-use crate::client::{Framing, LONGEST_WAIT, call, frame, result};
+use crate::client::{BLOCK, Framing, TIMEOUT, call, frame, result, set_send_buffer};
+use crate::error::Result;
 use crate::exchange::Exchange;
-use crate::measure::{
-    BLOCK, FILLING, Result, Sample, hold_a_block, in_turn, median_seconds, number, ratio, timed,
-};
+use crate::measure::{FILLING, Sample, in_turn, median_seconds, number, ratio, timed};
 use crate::peers::{Peer, Role};
-use crate::place::{Cpus, Place};
+use crate::placement::{Cpus, Placement};
 use crate::report::{Report, Row, Target};
 
-/// Calls in flight when they are pipelined.
+/// The number of pipelined calls in flight.
 const IN_FLIGHT: usize = 64;
-/// Pairs of broker and peer, since the scheduler deals differently with each, rounds with each pair,
-/// and what is measured in a round.
+/// The number of pairs of broker and peer, because the scheduler treats each pair differently, of rounds for each
+/// pair, and of measurements in a round.
 const PAIRS: usize = 5;
 const ROUNDS: usize = 3;
 const ROUND_TRIPS: usize = 2000;
 const PIPELINED: usize = 40_000;
 const TRANSFERS: usize = 200;
 
-/// The slowest typed call that is good enough, in ping-pongs.
+/// The target of a typed call, as a multiple of a ping-pong.
 const ROUND_TRIP: Target = Target::AtMost(1.6);
-/// The fewest pipelined calls a second that are good enough.
+/// The target of pipelined calls per second.
 const CALLS_PER_SECOND: Target = Target::AtLeast(150_000.0);
-/// The slowest stream that is good enough, in GB/s.
+/// The target of a stream, in GB/s.
 const GIGABYTES: Target = Target::AtLeast(1.0);
-/// What a handed-over socket has to give of a native one's speed.
+/// The target of a passed socket, as a multiple of the speed of a native one.
 const NATIVE: Target = Target::AtLeast(0.99);
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let cpus = Cpus::of_this_process()?;
-    for place in [Place::OneCpu, Place::TwoCpus, Place::Free] {
-        typed_calls(report, &cpus, place)?;
-        in_flight(report, &cpus, place)?;
-        stream(report, &cpus, place)?;
+    for placement in [Placement::OneCpu, Placement::TwoCpus, Placement::Free] {
+        typed_calls(report, &cpus, placement)?;
+        in_flight(report, &cpus, placement)?;
+        stream(report, &cpus, placement)?;
     }
-    handed_over(report, &cpus)
+    passed_sockets(report, &cpus)
 }
 
-/// `gettimeout`, typed, against a ping-pong of the same bytes.
-fn typed_calls(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
+/// Measures a typed `gettimeout` against a ping-pong of the same size.
+fn typed_calls(report: &mut Report, cpus: &Cpus, placement: Placement) -> Result<()> {
     let mut rounds = Vec::new();
     for _ in 0..PAIRS {
         let broker = Broker::start()?;
@@ -60,17 +59,17 @@ fn typed_calls(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
         let mut echo = Exchange::with_echo(stream, sizes, 1)?;
         let library = blocking::Broker::connect_to(&broker.endpoint())?;
         let socket = blocking::Socket::new(&library, Domain::IPV4, Type::DGRAM, Protocol::DEFAULT)?;
-        cpus.put(place, &[broker.process(), peer.process()])?;
+        cpus.put(placement, &[broker.process(), peer.process()])?;
         let ours = || median_seconds(ROUND_TRIPS, || Ok(socket.timeout().map(drop)?));
         rounds.extend(in_turn(ROUNDS, ours, || echo.round_trip(ROUND_TRIPS))?);
     }
-    let name = format!("blocking gettimeout, {}", place.word());
+    let name = format!("blocking gettimeout, {}", placement.word());
     let row = Row::new(name, Sample::map(&rounds, ratio), "x ping-pong");
-    report.add(if place == Place::OneCpu { row.target(ROUND_TRIP) } else { row });
+    report.add(if placement == Placement::OneCpu { row.target(ROUND_TRIP) } else { row });
     Ok(())
 }
 
-/// The length of a typed `gettimeout` and of its answer.
+/// Returns the lengths of a typed `gettimeout` and of its answer.
 fn sizes(broker: &Broker) -> Result<(usize, usize)> {
     let mut client = broker.connect(Framing::Lsp)?;
     let made = client.call("socket.socket", &json!({ "type": "SOCK_DGRAM" }))?;
@@ -84,17 +83,17 @@ fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// As many tasks as calls shall be in flight, each with one call after the other.
-fn in_flight(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
+/// Measures calls in flight with as many tasks, each of which makes one call after the other.
+fn in_flight(report: &mut Report, cpus: &Cpus, placement: Placement) -> Result<()> {
     let broker = Broker::start()?;
     let runtime = runtime()?;
     let library = runtime.block_on(asynchronous::Broker::connect_to(&broker.endpoint()))?;
-    cpus.put(place, &[broker.process()])?;
+    cpus.put(placement, &[broker.process()])?;
     let mut rates = Vec::new();
     for _ in 0..PAIRS * ROUNDS {
         rates.push(runtime.block_on(calls_per_second(&library))?);
     }
-    let name = format!("{IN_FLIGHT} asynchronous calls in flight, {}", place.word());
+    let name = format!("{IN_FLIGHT} asynchronous calls in flight, {}", placement.word());
     report.add(Row::new(name, Sample::of(&rates), "calls/s").target(CALLS_PER_SECOND));
     runtime.block_on(async { drop(library) });
     Ok(())
@@ -118,13 +117,13 @@ async fn calls_per_second(library: &asynchronous::Broker) -> Result<f64> {
     Ok(number(PIPELINED) / start.elapsed().as_secs_f64())
 }
 
-/// A block through `AsyncRead`, timed while it waits already; and what comes when another process
-/// writes as fast as it can.
-fn stream(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
+/// Measures a block through `AsyncRead` while the data is already queued, and the data rate while another process
+/// writes as fast as possible.
+fn stream(report: &mut Report, cpus: &Cpus, placement: Placement) -> Result<()> {
     let broker = Broker::start()?;
     let runtime = runtime()?;
     let (mut feeder, theirs) = UnixStream::pair()?;
-    hold_a_block(&feeder)?;
+    set_send_buffer(&feeder)?;
     let (source, endless) = Peer::start(Role::Source)?;
     let (mut socket, mut flowing) = runtime.block_on(async {
         let library = asynchronous::Broker::connect_to(&broker.endpoint()).await?;
@@ -133,7 +132,7 @@ fn stream(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
             library.adopt(endless).await?,
         ))
     })?;
-    cpus.put(place, &[broker.process(), source.process()])?;
+    cpus.put(placement, &[broker.process(), source.process()])?;
     let (block, mut buffer) = (vec![FILLING; BLOCK], vec![0; BLOCK]);
     let mut speeds = Vec::new();
     for _ in 0..PAIRS * ROUNDS {
@@ -145,7 +144,7 @@ fn stream(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
         })?;
         speeds.push(number(BLOCK) / seconds / 1e9);
     }
-    let name = format!("AsyncRead by attachments, {}", place.word());
+    let name = format!("AsyncRead by attachments, {}", placement.word());
     report.add(Row::new(&name, Sample::of(&speeds), "GB/s").target(GIGABYTES));
     let mut speeds = Vec::new();
     for _ in 0..ROUNDS {
@@ -160,8 +159,8 @@ fn stream(report: &mut Report, cpus: &Cpus, place: Place) -> Result<()> {
     Ok(())
 }
 
-/// Bulk over a TCP connection whose two ends were handed over, against one that was always native.
-fn handed_over(report: &mut Report, cpus: &Cpus) -> Result<()> {
+/// Measures bulk transfers over a TCP connection with two passed ends, against a native connection.
+fn passed_sockets(report: &mut Report, cpus: &Cpus) -> Result<()> {
     let broker = Broker::start()?;
     let library = blocking::Broker::connect_to(&broker.endpoint())?;
     let listener = library.create_server(("127.0.0.1", 0))?;
@@ -173,10 +172,10 @@ fn handed_over(report: &mut Report, cpus: &Cpus) -> Result<()> {
     let client = TcpStream::connect(listener.local_addr()?)?;
     let mut native = (client, listener.accept()?.0);
     for stream in [&handed.0, &handed.1, &native.0, &native.1] {
-        stream.set_read_timeout(Some(LONGEST_WAIT))?;
-        stream.set_write_timeout(Some(LONGEST_WAIT))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
     }
-    cpus.put(Place::OneCpu, &[])?;
+    cpus.put(Placement::OneCpu, &[])?;
     let rounds = in_turn(PAIRS * ROUNDS, || transfer(&mut handed), || transfer(&mut native))?;
     let share = Sample::map(&rounds, |round| 1.0 / ratio(round));
     let name = "TCP bulk over into_owned_fd: speed";
@@ -184,7 +183,7 @@ fn handed_over(report: &mut Report, cpus: &Cpus) -> Result<()> {
     Ok(())
 }
 
-/// The time of a piece that fits into the buffers of a connection.
+/// Returns the time of a transfer that fits into the buffers of a connection.
 fn transfer((from, to): &mut (TcpStream, TcpStream)) -> Result<f64> {
     let (piece, mut buffer) = (vec![FILLING; 64 << 10], vec![0; 64 << 10]);
     median_seconds(TRANSFERS * 4, || {

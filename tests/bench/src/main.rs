@@ -1,13 +1,14 @@
 //! `sockbroker-bench [SUITE] [--json]`: what the broker costs, as ratios within one run.
 //!
-//! Broker and peers are this same program, started again in another [`Role`]. A missed target is
-//! told and no failure; a measurement that could not be made is one.
+//! The broker and the peers are this program too, started in another [`Role`]. A missed target is reported, but only
+//! a failed measurement fails the program.
 
 #![forbid(unsafe_code)]
 
+mod error;
 mod report;
 mod measure;
-mod place;
+mod placement;
 mod peers;
 mod broker;
 mod client;
@@ -25,14 +26,15 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use measure::{Load, Result, Sample};
+use error::Result;
+use measure::{Load, Sample};
 use peers::Role;
-use report::{Report, Row, warn};
+use report::{Report, Row};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures the broker against what the kernel can do at best.")]
 struct Args {
-    /// What to measure; everything if absent.
+    /// The suite to measure. Default: all suites.
     suite: Option<Suite>,
     /// Print JSON instead of a table.
     #[arg(long)]
@@ -43,15 +45,15 @@ struct Args {
 enum Suite {
     /// Small calls against a ping-pong of the same bytes.
     Rpc,
-    /// Payload by attachment, in base64 and by descriptor against native sockets.
+    /// Payload by attachment, in base64 and by descriptor, against native sockets.
     Bulk,
     /// Memory and time of idle handles and connections.
     Handles,
-    /// Decisions of the policy, by the number of rules.
+    /// Policy decisions, by the number of rules.
     Policy,
-    /// A user at its limits beside another.
+    /// The effect of a user at its limits on another user.
     Fairness,
-    /// The Rust library: typed calls, calls in flight, streams, handed-over descriptors.
+    /// The Rust library: typed calls, calls in flight, streams, passed descriptors.
     Client,
     /// The Python package: small calls, payload, direct mode, creation.
     Python,
@@ -89,7 +91,7 @@ impl Suite {
 
 fn main() -> ExitCode {
     match Role::of_this_process() {
-        Some(role) => role.play(),
+        Some(role) => role.run(),
         None => measure(&Args::parse()),
     }
 }
@@ -97,10 +99,10 @@ fn main() -> ExitCode {
 fn measure(args: &Args) -> ExitCode {
     let mut report = Report::new(args.json);
     if cfg!(debug_assertions) {
-        warn("this is a debug build: measure with --release");
+        error::report("this is a debug build: measure with --release");
     }
     if let Err(error) = raise_open_files() {
-        warn(&format!("the limit of open files stays as it is: {error}"));
+        error::report(&format!("cannot raise the limit of open files: {error}"));
     }
     let mut complete = true;
     for suite in Suite::value_variants() {
@@ -110,12 +112,12 @@ fn measure(args: &Args) -> ExitCode {
         report.begin(suite.word());
         if let Err(error) = suite.run(&mut report) {
             complete = false;
-            warn(&format!("{}: not measured: {error}", suite.word()));
+            error::report(&format!("{}: not measured: {error}", suite.word()));
         }
     }
     if let Err(error) = report.end() {
         complete = false;
-        warn(&error.to_string());
+        error::report(&error.to_string());
     }
     if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,6 @@
-//! The other processes of a measurement: this program again, in another role.
+//! The other processes of a measurement: this program in another role.
 //!
-//! A peer's socket is its standard input, and it ends with it.
+//! A peer uses its standard input as its socket, and ends when the socket is closed.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,28 +13,28 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use sockbrokerd::startup::{self, args::Args};
 
-use crate::client::LONGEST_WAIT;
-use crate::measure::{BLOCK, FILLING, Result, hold_a_block};
-use crate::report::warn;
+use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
+use crate::error::{self, Result};
+use crate::measure::FILLING;
 
-/// The variable that tells a process its role. The broker's command line is left to the broker.
+/// The environment variable with the role of a process. The command line belongs to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
-/// How much the echo reads at a time.
+/// The read size of the echo.
 const ECHO_READ: usize = 64 << 10;
 
-/// What a process of this program is for.
+/// The role of a process of this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// `sockbrokerd`.
     Broker,
-    /// Answers so many bytes with so many others: a blocking ping-pong, or a stream of both.
+    /// Answers each request with an answer, both of fixed length: a blocking ping-pong, or a stream of both.
     Echo { request: usize, answer: usize },
-    /// Writes without end.
+    /// Writes until the socket is closed.
     Source,
 }
 
 impl Role {
-    /// The role of this process, unless it is the one that measures.
+    /// Returns the role of this process, unless it is the one that measures.
     pub(crate) fn of_this_process() -> Option<Self> {
         let text = std::env::var(VARIABLE).ok()?;
         let mut words = text.split(' ');
@@ -48,7 +48,7 @@ impl Role {
         }
     }
 
-    fn spelt(self) -> String {
+    fn to_argument(self) -> String {
         match self {
             Self::Broker => "broker".to_owned(),
             Self::Echo { request, answer } => format!("echo {request} {answer}"),
@@ -56,11 +56,11 @@ impl Role {
         }
     }
 
-    /// Does what the role asks until it is over.
-    pub(crate) fn play(self) -> ExitCode {
-        // A benchmark that was killed leaves nothing behind.
+    /// Runs the role to its end.
+    pub(crate) fn run(self) -> ExitCode {
+        // If the benchmark is killed, its peers end too.
         if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
-            warn(&error.to_string());
+            error::report(&error.to_string());
         }
         let result = match self {
             Self::Broker => startup::run(&Args::parse()).map_err(|error| error.to_string()),
@@ -72,36 +72,36 @@ impl Role {
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                warn(&format!("{}: {error}", self.spelt()));
+                error::report(&format!("{}: {error}", self.to_argument()));
                 ExitCode::FAILURE
             }
         }
     }
 
-    /// This program in this role.
+    /// Returns the command that starts this program in this role.
     pub(crate) fn command(self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.env(VARIABLE, self.spelt());
+        command.env(VARIABLE, self.to_argument());
         Ok(command)
     }
 }
 
-/// A peer with a socket to it; ends when dropped.
+/// A peer process. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Peer {
     child: Child,
 }
 
 impl Peer {
-    /// Starts a peer, and gives the other end of its socket.
+    /// Starts a peer and returns the other end of its socket.
     pub(crate) fn start(role: Role) -> Result<(Self, UnixStream)> {
         let (own, theirs) = UnixStream::pair()?;
-        own.set_read_timeout(Some(LONGEST_WAIT))?;
+        own.set_read_timeout(Some(TIMEOUT))?;
         let child = role.command()?.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
         Ok((Self { child }, own))
     }
 
-    /// Its number.
+    /// Returns the process ID.
     pub(crate) fn process(&self) -> Pid {
         process(&self.child)
     }
@@ -113,13 +113,13 @@ impl Drop for Peer {
     }
 }
 
-/// A child's number.
+/// Returns the process ID of a child.
 pub(crate) fn process(child: &Child) -> Pid {
-    // A process number fits: the kernel's type is the signed one.
+    // The conversion cannot fail: the kernel's type is signed.
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
 }
 
-/// Ends a child at once. One that has ended already needs nothing more.
+/// Kills a child, if it still runs.
 pub(crate) fn end(child: &mut Child) {
     drop(child.kill());
     drop(child.wait());
@@ -152,7 +152,7 @@ fn echo(request: usize, answer: usize) -> io::Result<()> {
 
 fn source() -> io::Result<()> {
     let mut stream = standard_input()?;
-    hold_a_block(&stream)?;
+    set_send_buffer(&stream)?;
     let block = vec![FILLING; BLOCK];
     loop {
         match stream.write_all(&block) {

@@ -1,4 +1,4 @@
-//! Suite `policy`: what a decision costs, and how it grows with the rules.
+//! Suite `policy`: the time of a decision, and its growth with the number of rules.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -13,25 +13,26 @@ use sockbroker_policy::target;
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-use crate::measure::{Result, Sample, number};
+use crate::error::Result;
+use crate::measure::{Sample, number};
 use crate::report::{Report, Row, Target};
 
-/// Decisions of one round, and rounds.
+/// The number of decisions in a round, and of rounds.
 const DECISIONS: usize = 20_000;
 const ROUNDS: usize = 15;
-/// The numbers of rules of which the growth is told.
+/// The numbers of rules to measure.
 const SIZES: [usize; 4] = [20, 100, 1_000, 10_000];
 
-/// The slowest decision with 20 rules that is good enough.
+/// The target of a decision with 20 rules, in nanoseconds.
 const DECISION: Target = Target::AtMost(200.0);
-/// With so many times the rules no more than so many times the time: linear.
+/// The target of the growth: linear, the time grows at most like the number of rules.
 const LINEAR: Target = Target::AtMost(1.0);
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let mut few = None;
     for rules in SIZES {
         let rights = rights(rules)?;
-        // The last rule allows it; no rule does.
+        // The last rule allows the first host; no rule allows the second.
         let hit = sample(&rights, Ipv4Addr::new(192, 0, 2, 1));
         let miss = sample(&rights, Ipv4Addr::new(203, 0, 113, 1));
         for (name, sample) in [("granted by the last", hit), ("granted by none", miss)] {
@@ -48,20 +49,20 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Rules about one verb and one subject, so that each is looked at.
+/// Creates rules about one verb and one subject, so that the broker evaluates each of them.
 fn rights(rules: usize) -> Result<Rights> {
     let mut text = "version = 1\n".to_owned();
-    for place in 0..rules {
-        let network = if place + 1 == rules {
+    for placement in 0..rules {
+        let network = if placement + 1 == rules {
             "192.0.2.0/24".to_owned()
         } else {
-            format!("10.{}.{}.0/24", place / 250, place % 250)
+            format!("10.{}.{}.0/24", placement / 250, placement % 250)
         };
         text.extend([
             "[[rule]]\nsubject = { groups = [\"g\"] }\nallow = [\"connect\", \"send\"]\n",
             "family = [\"AF_INET\", \"AF_INET6\"]\ntype = [\"SOCK_STREAM\"]\n",
             "remote_ports = [\"80\", \"443\"]\n",
-            &format!("name = \"rule {place}\"\nremote = [\"{network}\"]\n"),
+            &format!("name = \"rule {placement}\"\nremote = [\"{network}\"]\n"),
         ]);
     }
     let content = read("policy", &text, &OneGroup)?;
@@ -84,8 +85,8 @@ impl Directory for OneGroup {
     }
 }
 
-/// Nanoseconds of a decision, the request made and what decided dropped. What a refusal then says of
-/// itself is made by whoever tells it.
+/// Measures the nanoseconds of a decision, including the request and dropping the result. The message of a refusal
+/// is not included: the caller formats it later.
 fn sample(rights: &Rights, host: Ipv4Addr) -> Sample {
     let socket = SocketSpec { domain: 2, ty: 1, protocol: 6 };
     let decisions = DECISIONS / rights.rules().len().div_ceil(20);

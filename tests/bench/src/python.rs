@@ -1,4 +1,4 @@
-//! Suite `python`: what a Python program pays, measured by one (`python/measure.py`).
+//! Suite `python`: the cost in a Python program, measured by `python/measure.py`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 
 use crate::broker::Broker;
-use crate::measure::{Result, Sample};
+use crate::error::Result;
+use crate::measure::Sample;
 use crate::report::{Report, Row, Target};
 
-/// A figure as the program prints it.
+/// A figure that the program prints.
 #[derive(Debug, Deserialize)]
 struct Figure {
     name: String,
@@ -17,13 +18,12 @@ struct Figure {
     rounds: Vec<f64>,
 }
 
-/// What a figure should be, by the beginning of its name.
+/// The targets, by the start of a figure's name.
 const TARGETS: [(&str, Target); 3] = [
     ("getsockopt", Target::AtMost(2.5)),
     ("64 KiB sent and received", Target::AtLeast(5.0)),
     ("64 KiB over TCP", Target::AtMost(1.02)),
 ];
-/// The units of the figures.
 const UNITS: [&str; 3] = ["x ping-pong", "x attachments", "x native"];
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {

@@ -1,18 +1,17 @@
-//! The figures: a line each as they come, or one JSON document at the end.
-
-use std::io::Write;
+//! Prints the figures: one line for each immediately, or one JSON document at the end.
 
 use serde::Serialize;
 
-use crate::measure::{Result, Sample};
+use crate::error::Result;
+use crate::measure::Sample;
 
-/// What a figure should be.
+/// The target of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
-    /// This or less.
+    /// At most this value.
     AtMost(f64),
-    /// This or more.
+    /// At least this value.
     AtLeast(f64),
 }
 
@@ -25,14 +24,14 @@ impl Target {
     }
 }
 
-/// One figure.
+/// A figure of the report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     suite: &'static str,
     name: String,
     /// The median of the rounds.
     value: f64,
-    /// Half of the rounds lie between these two.
+    /// The first and third quartiles of the rounds.
     low: f64,
     high: f64,
     unit: &'static str,
@@ -41,14 +40,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A figure without a target.
+    /// Creates a figure without a target.
     pub(crate) fn new(name: impl Into<String>, sample: Sample, unit: &'static str) -> Self {
         let Sample { median, low, high } = sample;
         let name = name.into();
         Self { suite: "", name, value: median, low, high, unit, target: None, reached: None }
     }
 
-    /// With a target.
+    /// Sets the target.
     pub(crate) fn target(mut self, target: Target) -> Self {
         self.target = Some(target);
         self.reached = Some(target.is_reached_by(self.value));
@@ -56,7 +55,6 @@ impl Row {
     }
 }
 
-/// All figures of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
     json: bool,
@@ -69,7 +67,7 @@ impl Report {
         Self { json, suite: "", rows: Vec::new() }
     }
 
-    /// What follows belongs to this suite.
+    /// Starts a suite.
     pub(crate) fn begin(&mut self, suite: &'static str) {
         self.suite = suite;
         if !self.json {
@@ -81,7 +79,6 @@ impl Report {
         }
     }
 
-    /// Adds a figure.
     pub(crate) fn add(&mut self, row: Row) {
         let row = Row { suite: self.suite, ..row };
         if !self.json {
@@ -90,7 +87,7 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Prints what was not printed yet.
+    /// Prints the figures that are not printed yet.
     pub(crate) fn end(&self) -> Result<()> {
         if self.json {
             print(&serde_json::to_string_pretty(&self.rows)?);
@@ -110,7 +107,7 @@ fn line(row: &Row) -> String {
     format!("  {:<54} {value:>11}  {range:^23}  {:<14} {target:>12}  {reached}", row.name, row.unit)
 }
 
-/// Three digits or so.
+/// Formats a value with about three digits.
 fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -122,12 +119,6 @@ fn digits(value: f64) -> String {
 #[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 fn print(text: &str) {
     println!("{text}");
-}
-
-/// Prints on standard error what is not a figure.
-pub(crate) fn warn(text: &str) {
-    // Nobody is left to warn if even this fails.
-    drop(writeln!(std::io::stderr(), "sockbroker-bench: {text}"));
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `bodies::request` under the fuzzer.
+//! The fuzz target `request`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| sockbroker_fuzz_bodies::request::body(data));

@@ -1,10 +1,10 @@
-//! Addresses: JSON to the kernel's bytes and back, and any bytes of the kernel's to JSON and back.
+//! Addresses: JSON to kernel bytes and back, and arbitrary kernel bytes to JSON and back.
 
 use sockbroker_proto::address::{Address, AddressItem, AddressValue, Parsed, family};
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::{CAPACITY, RawAddress};
 
-/// Every family with a spelling of its own and one without; protocols tell Bluetooth and CAN apart.
+/// Every family with its own JSON form, and one without. Bluetooth and CAN have a form for each protocol.
 const KINDS: [(u16, &[i32]); 13] = [
     (family::AF_UNSPEC, &[0]),
     (family::AF_UNIX, &[0]),
@@ -21,7 +21,7 @@ const KINDS: [(u16, &[i32]); 13] = [
     (44, &[0]), // AF_XDP
 ];
 
-/// Reads the bytes as the JSON of an address, and as an address of the kernel.
+/// Decodes the bytes as the JSON of an address, and as an address of the kernel.
 pub fn body(data: &[u8]) {
     if let Ok(value) = serde_json::from_slice::<AddressValue>(data) {
         check_json(&value);
@@ -53,7 +53,7 @@ fn each_kind() -> impl Iterator<Item = SocketSpec> {
     })
 }
 
-/// Reads a value, completing what needs a look-up.
+/// Decodes a value, and completes lookups.
 fn read(value: &AddressValue, kind: SocketSpec) -> Option<Address> {
     match value.read(kind) {
         Ok(Parsed::Address(address)) => Some(address),
@@ -68,14 +68,14 @@ fn read(value: &AddressValue, kind: SocketSpec) -> Option<Address> {
             None
         }
         Err(error) => {
-            assert!(!error.message.is_empty(), "a refusal without words");
+            assert!(!error.message.is_empty(), "an error without a message");
             None
         }
     }
 }
 
-/// A JSON spelling is the same after being written and read. What is kept only so that it can be
-/// refused need not be: a float may come back with another last digit.
+/// Checks that a JSON form is unchanged after encoding and decoding. Values that are only kept to be refused are
+/// exempt: a float can change in its last digit.
 fn check_json(value: &AddressValue) {
     let is_kept = |item: &AddressItem| matches!(item, AddressItem::Other(_));
     let text = serde_json::to_string(value).unwrap_or_default();
@@ -86,15 +86,15 @@ fn check_json(value: &AddressValue) {
     }
 }
 
-/// The kernel's bytes have one meaning: decoded and encoded once they are settled, and what the
-/// broker tells of them is, said back, the same address.
+/// Checks that kernel bytes have one meaning: they are stable after decoding and encoding once, and the JSON form
+/// that the broker reports decodes to the same address.
 fn check_raw(raw: RawAddress, kind: SocketSpec) {
     let Some(address) = raw.decode(kind.protocol) else {
         assert!(raw.is_empty());
         return;
     };
     if raw.as_bytes().len() < size_of::<u16>() {
-        return; // Not even a family, which encoding always writes.
+        return; // There is no family, which encoding always writes.
     }
     let settled = RawAddress::encode(&address);
     assert!(settled.as_bytes().len() <= CAPACITY);
@@ -107,17 +107,17 @@ fn check_raw(raw: RawAddress, kind: SocketSpec) {
     );
     let value = address.to_value(&|index| format!("if{index}"));
     check_json(&value);
-    // Not every address that the kernel may report is one that Python lets in (`flowinfo`).
-    if let Some(said_back) = said_back(&value, &address, kind) {
-        assert_eq!(said_back, spoken(address), "{value:?}");
+    // Python does not accept every address that the kernel can report (`flowinfo`).
+    if let Some(parse_reported) = parse_reported(&value, &address, kind) {
+        assert_eq!(parse_reported, visible_part(address), "{value:?}");
     }
 }
 
-/// What a program that gives the broker's own spelling back means by it.
-fn said_back(value: &AddressValue, told: &Address, kind: SocketSpec) -> Option<Address> {
-    let of_its_family = SocketSpec { domain: i32::from(told.family()), ..kind };
+/// Decodes the JSON form that the broker reported, as a request would have it.
+fn parse_reported(value: &AddressValue, reported: &Address, kind: SocketSpec) -> Option<Address> {
+    let of_its_family = SocketSpec { domain: i32::from(reported.family()), ..kind };
     match value.read(of_its_family).ok()? {
-        // The raw form means what its bytes mean: the broker decodes it before it judges.
+        // The raw form has the meaning of its bytes: the broker decodes it before the policy check.
         Parsed::Address(address @ Address::Opaque { .. }) => {
             RawAddress::encode(&address).decode(kind.protocol)
         }
@@ -126,17 +126,17 @@ fn said_back(value: &AddressValue, told: &Address, kind: SocketSpec) -> Option<A
             let index = interface.name.strip_prefix("if").and_then(|index| index.parse().ok());
             Some(interface.with_index(index.unwrap_or_default()))
         }
-        Parsed::Host(host) => unreachable!("{told:?} was told with a name: {host:?}"),
-        Parsed::File(file) => unreachable!("{told:?} was told as a file: {file:?}"),
+        Parsed::Host(host) => unreachable!("{reported:?} was reported with a name: {host:?}"),
+        Parsed::File(file) => unreachable!("{reported:?} was reported as a file: {file:?}"),
     }
 }
 
-/// The part of an address that has a JSON spelling, which is CPython's: it leaves out some fields.
-fn spoken(mut address: Address) -> Address {
+/// Removes the fields of an address that its JSON form, which is that of CPython, does not have.
+fn visible_part(mut address: Address) -> Address {
     if let Address::Alg { feat, mask, .. } = &mut address {
         (*feat, *mask) = (0, 0);
     }
-    // A service, without the channel that the kernel chose for it.
+    // A service without the channel that the kernel chose for it.
     if let Address::L2cap { psm: 1.., cid, bdaddr_type: 0, .. } = &mut address {
         *cid = 0;
     }

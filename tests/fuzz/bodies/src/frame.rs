@@ -1,8 +1,8 @@
-//! The frame codec: any bytes are read without a panic, and what is written is read back.
+//! The frame codec: decoding any bytes does not panic, and encoded frames are decoded again.
 
 use sockbroker_proto::frame::{FrameError, FrameLimits, Head, read_head, write_head};
 
-/// One frame, taken apart.
+/// The parts of a frame.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
     head: Head,
@@ -10,19 +10,23 @@ struct Frame {
     attachments: Vec<Vec<u8>>,
 }
 
-/// Reads the bytes as a stream of frames, within the usual limits and within narrow ones.
+/// Decodes the bytes as a stream of frames, with the default limits and with small limits.
 pub fn body(data: &[u8]) {
     let narrow = FrameLimits { head_bytes: 64, frame_bytes: 100, attachments: 3, descriptors: 2 };
     for limits in [FrameLimits::default(), narrow] {
         check_head(data, &limits);
         let frames = read_stream(data, &limits);
         let written: Vec<u8> = frames.iter().flat_map(write).collect();
-        // A head that is written may be longer than one that was read ("Fds:1"): the usual limits.
-        assert_eq!(read_stream(&written, &FrameLimits::default()), frames, "not read back");
+        // An encoded head can be longer than the decoded one ("Fds:1"), so use the default limits.
+        assert_eq!(
+            read_stream(&written, &FrameLimits::default()),
+            frames,
+            "the decoded frames differ from the encoded ones"
+        );
     }
 }
 
-/// What holds for the first head, whatever follows.
+/// Checks the first head, independent of the bytes after it.
 fn check_head(data: &[u8], limits: &FrameLimits) {
     let first = read_head(data, limits);
     match &first {
@@ -35,24 +39,32 @@ fn check_head(data: &[u8], limits: &FrameLimits) {
             for cut in [0, *length / 2, *length - 1] {
                 assert_eq!(read_head(&data[..cut], limits), Ok(None), "cut at {cut}");
             }
-            assert_eq!(read_head(&data[..*length], limits), first, "what follows matters");
+            assert_eq!(
+                read_head(&data[..*length], limits),
+                first,
+                "bytes after the head change the result"
+            );
         }
         Ok(None) => {
-            assert!(data.len() < limits.head_bytes, "an endless head");
+            assert!(data.len() < limits.head_bytes, "a head without an end exceeds the limit");
             let ended = [data, b"\r\n\r\n"].concat();
             assert_ne!(read_head(&ended, limits), Ok(None), "a blank line does not end the head");
         }
         Err(FrameError::HeadTooLong(limit)) => {
-            assert!(*limit == limits.head_bytes && data.len() >= *limit, "too long too early");
+            assert!(*limit == limits.head_bytes && data.len() >= *limit, "refused below the limit");
         }
         Err(error) => {
             let longer = [data, b"x"].concat();
-            assert_eq!(read_head(&longer, limits).as_ref(), Err(error), "an error comes and goes");
+            assert_eq!(
+                read_head(&longer, limits).as_ref(),
+                Err(error),
+                "further bytes change the error"
+            );
         }
     }
 }
 
-/// The frames up to the first that is not whole or not legal.
+/// Returns the frames up to the first incomplete or invalid one.
 fn read_stream(mut data: &[u8], limits: &FrameLimits) -> Vec<Frame> {
     let mut frames = Vec::new();
     while let Ok(Some((head, length))) = read_head(data, limits) {

@@ -1,7 +1,7 @@
-//! What each fuzz target does with its bytes: it panics where a promise is broken.
+//! The bodies of the fuzz targets. A body panics if the input violates a property.
 //!
-//! The programs in `../fuzz_targets` hand these functions what the fuzzer makes up; the test in
-//! `tests/corpus.rs` hands them the committed corpora, so that every `cargo test` replays them.
+//! The programs in `../fuzz_targets` call them with the input of the fuzzer. The test in `tests/corpus.rs` calls them
+//! with the committed corpora, so that every `cargo test` replays these.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_panics_doc, reason = "a panic is what they are for")]
@@ -12,10 +12,10 @@ pub mod address;
 pub mod ancillary;
 pub mod policy;
 
-/// Takes the bytes of one input.
+/// A function that checks one input.
 pub type Body = fn(&[u8]);
 
-/// Every target: its name, which is that of its folder in `../corpus`, and what it does.
+/// Every target: its name, which is also its folder in `../corpus`, and its body.
 pub const TARGETS: [(&str, Body); 5] = [
     ("frame", frame::body),
     ("request", request::body),

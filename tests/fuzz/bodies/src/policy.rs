@@ -1,5 +1,4 @@
-//! Policy files: any text is rules or a mistake with a place in it, and rules never contradict
-//! themselves.
+//! Policy files: any text is a list of rules, or an error with a position, and decisions are consistent.
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::Request as _;
@@ -9,7 +8,7 @@ use sockbroker_policy::rule::Effect;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::words::Described;
 
-/// Every name is somebody.
+/// An account database in which every name exists.
 struct Everybody;
 
 impl Directory for Everybody {
@@ -22,7 +21,7 @@ impl Directory for Everybody {
     }
 }
 
-/// Questions that are put to whatever was read.
+/// The actions to check against the rules.
 const ACTIONS: [&str; 9] = [
     "create AF_PACKET SOCK_RAW",
     "create AF_INET6 SOCK_DGRAM IPPROTO_UDP",
@@ -35,7 +34,7 @@ const ACTIONS: [&str; 9] = [
     "resolve",
 ];
 
-/// Reads the bytes as a policy file.
+/// Parses the bytes as a policy file.
 pub fn body(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let content = match read("policy", text, &Everybody) {
@@ -50,7 +49,7 @@ pub fn body(data: &[u8]) {
     };
     let rules: Vec<_> =
         content.rules.into_iter().map(|(rule, line)| (rule, line.to_string())).collect();
-    // What is warned of must have words; that there is any says nothing.
+    // A warning must have a message. Whether there are warnings does not matter.
     assert!(check(&rules).iter().all(|warning| !warning.message.is_empty()));
     for (rule, _) in &rules {
         assert!(rule.verbs().next().is_some() && rule.line().contains(rule.effect.word()));

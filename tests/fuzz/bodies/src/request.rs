@@ -1,8 +1,7 @@
-//! A whole connection: the bytes a client might send, down to the kernel and back.
+//! A whole connection: the bytes that a client sends, with real system calls.
 //!
-//! Whatever comes in, what goes out is well-formed JSON-RPC in the spelling of the client, and no
-//! request is answered twice. Sockets are real: run the fuzzer where it may do as it likes (`run`
-//! gives it a network of its own).
+//! For any input the output is well-formed JSON-RPC in the framing of the client, and no request is answered twice.
+//! The sockets are real, so run the fuzzer in isolation (`run` creates a network namespace).
 
 use std::collections::BTreeMap;
 
@@ -12,17 +11,17 @@ use serde_json::value::RawValue;
 use sockbroker_proto::error::ErrorKind;
 use sockbroker_proto::frame::{FrameLimits, read_head};
 
-/// Sends the bytes to a broker, as one connection that then ends, and judges the answers.
+/// Sends the bytes to a broker on one connection, closes it, and checks the answers.
 pub fn body(data: &[u8]) {
     let output = sockbrokerd::fuzzing::request(data);
-    let (asked, answered) = match data.first() {
+    let (requested, answered) = match data.first() {
         Some(b'C' | b'c') => (frames(data).0, whole_frames(&output)),
         Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => (lines(data), whole_lines(&output)),
-        // HTTP and WebSocket wrap their answers; that no panic ends a call is all that is asked.
+        // HTTP and WebSocket wrap their answers: check only that no call panics.
         _ => return,
     };
     let mut open = BTreeMap::<String, usize>::new();
-    for id in asked.into_iter().flat_map(ids) {
+    for id in requested.into_iter().flat_map(ids) {
         *open.entry(id.to_string()).or_default() += 1;
     }
     for message in answered {
@@ -30,18 +29,17 @@ pub fn body(data: &[u8]) {
         for answer in answer.as_array().map_or(std::slice::from_ref(&answer), Vec::as_slice) {
             check_answer(answer);
             let id = answer["id"].to_string();
-            // What could not be read as a request is answered under the id null.
+            // Invalid requests are answered with the ID null.
             if id != "null" {
                 let count = open.entry(id).or_default();
-                assert!(*count > 0, "this id is answered more often than asked: {answer}");
+                assert!(*count > 0, "this ID is answered more often than requested: {answer}");
                 *count -= 1;
             }
         }
     }
 }
 
-/// The ids of a request or of a batch of requests. Nothing but the ids is looked at: a parameter may
-/// be a number that no type holds.
+/// Returns the IDs of a request or of a batch. It ignores parameters, which can be numbers out of range.
 fn ids(message: &[u8]) -> Vec<Value> {
     #[derive(Deserialize)]
     struct Request {
@@ -60,13 +58,13 @@ fn check_answer(answer: &Value) {
     assert_ne!(answer.get("result").is_some(), error.is_some(), "{answer}");
     if let Some(error) = error {
         let known = ErrorKind::all().any(|kind| error["code"] == kind.code());
-        assert!(known, "no code of the table: {answer}");
+        assert!(known, "the error code is not documented: {answer}");
         assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
         assert_ne!(error["code"], ErrorKind::Internal.code(), "the broker failed: {answer}");
     }
 }
 
-/// The messages of a stream of frames that can be read, and what is left of it.
+/// Returns the messages of the valid frames of a stream, and the rest.
 fn frames(mut data: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut messages = Vec::new();
     while let Ok(Some((head, length))) = read_head(data, &FrameLimits::default()) {

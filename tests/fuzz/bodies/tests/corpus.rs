@@ -1,4 +1,4 @@
-//! Replays the committed corpora through the bodies of the fuzz targets.
+//! Runs the bodies of the fuzz targets on the committed corpora.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sockbroker_fuzz_bodies::TARGETS;
 
-/// A corpus that is smaller teaches the fuzzer nothing.
+/// The smallest useful size of a corpus.
 const FEWEST_SEEDS: usize = 10;
 
 fn corpus() -> PathBuf {
@@ -31,7 +31,7 @@ fn replay(name: &str) {
         catch_unwind(|| body(&bytes)).is_err()
     };
     let broken: Vec<_> = seeds.iter().filter(breaks).collect();
-    assert!(broken.is_empty(), "seeds that break a promise (see above): {broken:#?}");
+    assert!(broken.is_empty(), "seeds that violate a property (see above): {broken:#?}");
 }
 
 #[test]

@@ -1,25 +1,25 @@
-//! Where processes run: both ends on one CPU show the software alone, two CPUs add the wake-ups.
+//! Pins processes to CPUs: with both ends on one CPU a figure shows the software alone, two CPUs add wake-ups.
 
 use std::fs;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::measure::Result;
+use crate::error::Result;
 
-/// Where the two ends of a measurement run.
+/// The CPUs of the two ends of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Both on the same CPU.
+pub(crate) enum Placement {
+    /// Both ends on the same CPU.
     OneCpu,
-    /// Each on a CPU of its own.
+    /// Each end on its own CPU.
     TwoCpus,
-    /// Wherever the scheduler puts them.
+    /// Not pinned: the scheduler decides.
     Free,
 }
 
-impl Place {
-    /// Its name in the table.
+impl Placement {
+    /// The name in the table.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::OneCpu => "one CPU",
@@ -29,29 +29,33 @@ impl Place {
     }
 }
 
-/// The CPUs this process was given at its start.
+/// The CPUs that this process was allowed to use at its start.
 #[derive(Debug)]
 pub(crate) struct Cpus(Vec<usize>);
 
 impl Cpus {
-    /// The CPUs of this process, which is not pinned yet.
+    /// Reads the CPUs of this process, which is not pinned yet.
     pub(crate) fn of_this_process() -> Result<Self> {
         let set = sched_getaffinity(Pid::from_raw(0))?;
         let given = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
         Ok(Self(given.collect()))
     }
 
-    /// Puts this process on one side and others on the other.
-    pub(crate) fn put(&self, place: Place, others: &[Pid]) -> Result<()> {
-        let (own, theirs) = match (place, self.0.as_slice()) {
-            (Place::Free, all) => (all, all),
-            (Place::OneCpu, [.., last]) => (std::slice::from_ref(last), std::slice::from_ref(last)),
-            (Place::TwoCpus, [.., first, last]) => {
+    /// Pins this process to one end and other processes to the other end.
+    pub(crate) fn put(&self, placement: Placement, others: &[Pid]) -> Result<()> {
+        let (own, theirs) = match (placement, self.0.as_slice()) {
+            (Placement::Free, all) => (all, all),
+            (Placement::OneCpu, [.., last]) => {
+                (std::slice::from_ref(last), std::slice::from_ref(last))
+            }
+            (Placement::TwoCpus, [.., first, last]) => {
                 (std::slice::from_ref(last), std::slice::from_ref(first))
             }
-            (Place::OneCpu | Place::TwoCpus, _) => return Err("there are too few CPUs".into()),
+            (Placement::OneCpu | Placement::TwoCpus, _) => {
+                return Err("there are too few CPUs".into());
+            }
         };
-        // A process that is not pinned is one thread; others are pinned thread by thread.
+        // This process has one thread here; other processes are pinned thread by thread.
         pin(Pid::from_raw(0), own)?;
         for process in others {
             for thread in fs::read_dir(format!("/proc/{process}/task"))? {
@@ -64,7 +68,7 @@ impl Cpus {
 }
 
 impl Drop for Cpus {
-    /// What is measured next begins where this process began.
+    /// Restores the CPUs of this process for the next measurement.
     fn drop(&mut self) {
         drop(pin(Pid::from_raw(0), &self.0));
     }
