@@ -1,7 +1,7 @@
 //! An attacker who controls the broker's process is confined by seccomp and Landlock, under the shipped unit.
 
-use sockbroker_test_support::injector::Argument::{Number, Text};
-use sockbroker_test_support::injector::SyscallInjector;
+use sockbroker_test_support::injection::Argument::{Number, Text};
+use sockbroker_test_support::injection::SyscallInjector;
 use sockbroker_test_support::skip::skip;
 
 use crate::ground::installed_or_skip;
