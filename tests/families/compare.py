@@ -17,30 +17,30 @@ import time
 from oracle import judge, scenario, sessions
 
 KEPT = re.compile(r"\d+ descriptors of this process were left open")
-"""The package keeps connections to the broker, as many as there were calls at once: a second time there are enough."""
+"""The package keeps as many connections as there were concurrent calls, so a second run needs no new ones."""
 CLIENTS = ("contract", "mediated", "direct", "remote")
 
 
 class Broker:
-    """A broker that somebody else has started."""
+    """A broker that another process has started."""
 
     def __init__(self, path):
         self._path = path
 
     def session(self):
-        """A fresh session."""
+        """Opens a new session."""
         return sessions.PoolSession(self._path)
 
 
 def package(path, mode):
-    """Python's module over the broker, in a mode of the package."""
+    """Returns the `socket` module of the package, in one of its modes."""
     os.environ.update(SOCKBROKER=path, SOCKBROKER_MODE=mode)
     module = importlib.import_module("sockbroker.socket")
     return lambda _side: contextlib.nullcontext(module)
 
 
 def main():
-    """Runs the themes; the exit status."""
+    """Runs the themes and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--client", required=True, choices=CLIENTS)

@@ -1,4 +1,4 @@
-"""What the guest runs:  guest.py SETTING PART... A line for each case, and a closing line with the counts.
+"""The program of the guest:  guest.py SETTING PART... Prints one line for each case, and a last line with the counts.
 
 A part is a theme of scenarios, or `cpython` for CPython's own tests.
 
@@ -28,7 +28,7 @@ FOLDER = pathlib.Path("/run/sockbroker")
 BROKER_USER, CLIENT_USER = 990, 65534
 CAPABILITIES = "net_raw"
 CLASSES = "CAN|ISOTP|J1939|BasicRDS|QIPCRTR|VSOCK|Bluetooth|SCTP|TIPC|CryptoAPI"
-"""Classes of CPython's tests: no RDSTest, which natively waits for ever now and then, nor what every kernel has."""
+"""Classes of CPython's tests, without RDSTest, which sometimes hangs natively, and without families of every kernel."""
 LONGEST_WAIT = 180
 TRIES = 3
 CLIENTS = {"root": ("contract",), "service": ("contract", "mediated", "direct", "remote")}
@@ -36,12 +36,12 @@ MODES = ("mediated", "direct", "remote")
 
 
 CONTROLLERS = 2
-# Requests of net/bluetooth/hci_sock.h.
+# ioctl requests of net/bluetooth/hci_sock.h.
 HCIDEVUP, HCISETSCAN, SCAN_PAGE = 0x400448C9, 0x400448DD, 2
 
 
 def as_user(user, capabilities=""):
-    """The beginning of a command that another user runs, with these capabilities and no others."""
+    """Returns the prefix of a command that runs as another user with only these capabilities."""
     chosen = "-all" + "".join(f",+{name}" for name in capabilities.split())
     return [
         "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs",
@@ -50,7 +50,7 @@ def as_user(user, capabilities=""):
 
 
 def broker_for(setting):
-    """A broker for one run."""
+    """Starts a broker for one run."""
     command, owner = ["sockbrokerd"], 0
     if setting == "service":
         owner = BROKER_USER
@@ -61,25 +61,25 @@ def broker_for(setting):
 
 
 class Counts:
-    """What passed and what failed."""
+    """Counts passed and failed cases."""
 
     def __init__(self):
         self.passed = self.failed = 0
 
     def say(self, good, text):
-        """One case and its line."""
+        """Counts a case and prints its line."""
         self.passed, self.failed = self.passed + good, self.failed + (not good)
         print(f"{'ok' if good else 'FAILED'}: {text}", flush=True)
 
 
 def program(setting, *words):
-    """A command of the client."""
+    """Returns a command of the client."""
     prefix = as_user(CLIENT_USER) if setting == "service" else []
     return [*prefix, "python3", *map(str, words)]
 
 
 def run(command):
-    """Runs a command of the client to its end; its status and what it printed."""
+    """Runs a command of the client to its end, and returns its status and output."""
     environment = {**os.environ, "PYTHONPATH": "/package", "PYTHONDONTWRITEBYTECODE": "1"}
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, errors="replace", env=environment, cwd="/tmp", start_new_session=True)
@@ -93,7 +93,7 @@ def run(command):
 
 
 def with_broker(setting, counts, name, use):
-    """Gives a fresh broker to a run, and judges how the broker fared."""
+    """Runs a function with a new broker, and checks how the broker ended."""
     broker = broker_for(setting)
     use(broker)
     calls, wrong = broker.stop()
@@ -104,7 +104,7 @@ def with_broker(setting, counts, name, use):
 
 
 def scenarios(setting, client, counts, themes):
-    """The scenarios by one client."""
+    """Runs the scenarios with one client."""
     def use(broker):
         command = program(setting, HERE / "compare.py", "--broker", broker.path, "--client", client, *themes)
         status, output = run(command)
@@ -118,7 +118,7 @@ def scenarios(setting, client, counts, themes):
 
 
 def suite(setting, prefix=(), only=()):
-    """CPython's tests of these families, or some of them; the record of their outcomes."""
+    """Runs CPython's tests of these families, or some of them, and returns their outcomes."""
     out = "/tmp/outcomes.json"
     pathlib.Path(out).unlink(missing_ok=True)
     chosen = [word for name in only for word in ("--only", name)]
@@ -130,7 +130,7 @@ def suite(setting, prefix=(), only=()):
 
 
 def cpython(setting, counts):
-    """CPython's tests natively, then in each mode: whatever passes natively has to pass."""
+    """Runs CPython's tests natively, then in each mode: a test that passes natively must pass."""
     native = suite(setting)
     passed, every = judge.passed(native), len(native["outcomes"])
     counts.say(len(passed) >= 80, f"{setting}, CPython's tests natively: {len(passed)} of {every} passed")
@@ -154,7 +154,7 @@ def cpython(setting, counts):
 
 
 def start_controllers():
-    """Two emulated Bluetooth controllers that can reach each other, switched on."""
+    """Starts two emulated Bluetooth controllers that can reach each other."""
     emulator = subprocess.Popen(["btvirt", f"-l{CONTROLLERS}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     with socket.socket(socket.AF_BLUETOOTH, socket.SOCK_RAW, socket.BTPROTO_HCI) as sock:
         for number in range(CONTROLLERS):
@@ -164,7 +164,7 @@ def start_controllers():
 
 
 def switch_on(sock, number):
-    """Switches a controller on; the kernel does so itself to ask what it is."""
+    """Enables a controller. The kernel can enable it itself to identify it."""
     try:
         fcntl.ioctl(sock, HCIDEVUP, number)
     except OSError as error:
@@ -173,7 +173,7 @@ def switch_on(sock, number):
 
 
 def retried(call, within=120):
-    """Calls until it works, but not for ever."""
+    """Repeats a call until it succeeds, with a time limit."""
     deadline = time.monotonic() + within
     while True:
         try:
@@ -185,7 +185,7 @@ def retried(call, within=120):
 
 
 def main():
-    """Runs a setting; the exit status."""
+    """Runs a setting and returns the exit status."""
     setting, *parts = sys.argv[1:]
     counts = Counts()
     start_controllers()

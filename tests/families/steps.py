@@ -1,8 +1,8 @@
-"""Steps that scenarios of many families have."""
+"""Steps that scenarios of several families share."""
 
 
 def nothing_yet(t, label, sock):
-    """Records that there is nothing to receive, without waiting for it."""
+    """Records, without waiting, that there is nothing to receive."""
     before = sock.gettimeout()
     sock.settimeout(0)
     t.call(label, sock.recv, 100)

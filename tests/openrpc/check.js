@@ -1,4 +1,4 @@
-// check.js DOCUMENT: validates it, dereferences it, and checks calls by it.
+// check.js DOCUMENT: validates and dereferences the document, and checks calls against it.
 "use strict";
 const fs = require("fs");
 const assert = require("assert");

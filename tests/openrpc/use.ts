@@ -1,4 +1,4 @@
-// Code that uses the generated types: their names and forms, as a client would.
+// Uses the generated types like a client, to check their names and forms.
 import type { Created, ErrorData, HandleInfo, LimitInfo } from "./index";
 
 const made: Created = { handle: 1048576, family: 2, type: 1, proto: 6, timeout: null };

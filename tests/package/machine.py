@@ -1,7 +1,7 @@
-"""A copy of this machine's files that can be installed into, and thrown away.
+"""A temporary copy of this machine's files, to install packages in.
 
-An overlay in a mount namespace of its own: nothing that is written reaches the machine. Nothing runs in it but
-the commands of the test; there is no service manager, and no network but a loopback interface.
+It is an overlay in a new mount namespace: changes do not reach the machine. Only the commands of the test run in
+it. It has no service manager, and only a loopback interface.
 """
 
 import os
@@ -25,26 +25,26 @@ exec chroot "$1/whole" /bin/sh -eu -c "$3"
 
 
 def unavailable() -> str | None:
-    """Why no such copy can be made here; None if it can."""
+    """Returns why this machine cannot create such a copy; None if it can."""
     if os.geteuid() != 0:
         return "not root"
     with tempfile.TemporaryDirectory() as folder:
         done = run(folder, Path("/etc/hostname"), "true")
-    return None if done.returncode == 0 else f"no overlay here: {done.stderr.strip()}"
+    return None if done.returncode == 0 else f"cannot mount an overlay: {done.stderr.strip()}"
 
 
 def run(folder: str, package: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Runs a shell script as root in a fresh copy that has the package in /package."""
+    """Runs a shell script as root in a new copy, with the package in /package."""
     return subprocess.run(
         ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--propagation", "private",
          "sh", "-c", LAYERS, "sh", folder, package, script],
         capture_output=True, text=True, timeout=300, check=False)
 
 
-def told(package: Path, script: str) -> dict[str, list[str]]:
-    """What a script says, by the headings that it makes with `say`."""
+def sections(package: Path, script: str) -> dict[str, list[str]]:
+    """Runs a script and returns its output by section. The script starts a section with `section NAME`."""
     with tempfile.TemporaryDirectory() as folder:
-        done = run(folder, package, 'say() { echo "== $1"; }\n' + script)
+        done = run(folder, package, 'section() { echo "== $1"; }\n' + script)
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stdout}{done.stderr}"
     parts = done.stdout.split("== ")[1:]
     return {part.splitlines()[0]: part.splitlines()[1:] for part in parts}

@@ -1,6 +1,6 @@
-"""Tests of the packages: `main.py FOLDER AGAIN`, two folders as deploy/package makes them.
+"""Tests the packages: `main.py FOLDER AGAIN`, two folders with builds of deploy/package.
 
-`run` beside it builds both. The closing line is that of cargo's test runner, for the gate to count.
+The script `run` builds both. The last line has the format of cargo's test runner, so that .ci/run can count tests.
 """
 
 import sys
@@ -12,7 +12,7 @@ MODULES = ["test_contents", "test_equal", "test_lint", "test_install", "test_con
 
 
 class Result(unittest.TextTestResult):
-    """Says skipped tests in the project's words."""
+    """Prints skipped tests in the format of this project."""
 
     def addSkip(self, test: unittest.TestCase, reason: str) -> None:
         super().addSkip(test, reason)
@@ -20,7 +20,7 @@ class Result(unittest.TextTestResult):
 
 
 def main() -> int:
-    """Runs every test; 0 if all passed."""
+    """Runs every test and returns 0 if all passed."""
     packages.FIRST, packages.AGAIN = (packages.Built.of(folder) for folder in sys.argv[1:3])
     suite = unittest.defaultTestLoader.loadTestsFromNames(MODULES)
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Result).run(suite)

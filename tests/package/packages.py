@@ -1,4 +1,4 @@
-"""The packages under test, as files with their modes and owners."""
+"""Reads the packages under test: their files with modes and owners."""
 
 import io
 import subprocess
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-# The tree that they were built from.
+# The tree that the packages were built from.
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -24,7 +24,7 @@ class Entry:
 
 
 def output(*command: str | Path, ends: tuple[int, ...] = (0,), **more: object) -> bytes:
-    """What a command prints; that it fails is an error with what it said."""
+    """Returns the output of a command. Raises an error with the output if it fails."""
     done = subprocess.run(command, capture_output=True, timeout=300, check=False, **more)  # type: ignore[call-overload]
     if done.returncode not in ends:
         raise AssertionError(f"{command} ended with {done.returncode}: {(done.stderr + done.stdout)[:2000]!r}")
@@ -40,13 +40,13 @@ class Built:
 
     @classmethod
     def of(cls, folder: str) -> "Built":
-        """The only two of a folder."""
+        """Finds the two packages in a folder."""
         (deb,), (rpm,) = Path(folder).glob("*.deb"), Path(folder).glob("*.rpm")
         return cls(deb, rpm)
 
     @cached_property
     def deb(self) -> dict[str, Entry]:
-        """The files of the .deb by path."""
+        """Returns the files of the .deb, by path."""
         configuration = self.control()["conffiles"].decode().split()
         entries = {}
         with tarfile.open(fileobj=io.BytesIO(output("dpkg-deb", "--fsys-tarfile", self.deb_path))) as tar:
@@ -62,7 +62,7 @@ class Built:
         return entries
 
     def control(self) -> dict[str, bytes]:
-        """The control files of the .deb by name."""
+        """Returns the control files of the .deb, by name."""
         with tarfile.open(fileobj=io.BytesIO(output("dpkg-deb", "--ctrl-tarfile", self.deb_path))) as tar:
             files = [member for member in tar if member.isfile()]
             contents = {file.name.removeprefix("./"): tar.extractfile(file) for file in files}
@@ -70,28 +70,28 @@ class Built:
 
     @cached_property
     def rpm(self) -> dict[str, Entry]:
-        """The files of the .rpm by path."""
+        """Returns the files of the .rpm, by path."""
         form = "[%{FILENAMES}\t%{FILEMODES:octal}\t%{FILEUSERNAME}:%{FILEGROUPNAME}\t%{FILEFLAGS:fflags}\n]"
         entries = {}
         with tempfile.TemporaryDirectory() as folder:
-            # It ends with 1 where all is well, in some versions; cpio looks for the end of the archive.
+            # Some versions exit with 1 on success; cpio checks the end of the archive.
             archive = output("rpm2cpio", self.rpm_path, ends=(0, 1))
             output("cpio", "--extract", "--quiet", "--make-directories", input=archive, cwd=folder)
             for line in output("rpm", "-qp", "--qf", form, self.rpm_path).decode().splitlines():
                 path, mode, owner, flags = line.split("\t")
                 kind, permissions = divmod(int(mode, 8), 0o10000)
                 assert kind == 0o10, f"{path} is no file: {mode}"
-                # c: configuration, n: not replaced.
+                # c: configuration file, n: noreplace.
                 noreplace = "c" in flags and "n" in flags
                 entries[path] = Entry(permissions, owner, Path(folder, path[1:]).read_bytes(), noreplace)
         return entries
 
     def scriptlets(self) -> str:
-        """The scripts of the .rpm."""
+        """Returns the scripts of the .rpm."""
         return output("rpm", "-qp", "--scripts", self.rpm_path).decode()
 
 
-# Where the linters from PyPI are: beside the interpreter that runs the tests.
+# The folder of the linters from PyPI: that of the interpreter that runs the tests.
 LINTERS = Path(sys.executable).parent
 
 # Set by main.py.

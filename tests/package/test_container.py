@@ -1,7 +1,7 @@
-"""The recipe of the image: what it makes starts as it says, and serves as promised.
+"""Tests the container image: its entry point starts and serves as documented.
 
-There is no container engine here. The recipe's own commands are run on a copy of this machine, its base is
-stood in for by this machine's C library, and its entry point runs in the result as its user.
+The tests need no container engine. They run the commands of the Containerfile on a copy of this machine, use this
+machine's C library as the base image, and run the entry point in the result as its user.
 """
 
 import json
@@ -20,13 +20,13 @@ KUBERNETES = ROOT / "deploy/kubernetes"
 
 
 def instructions(name: str) -> list[str]:
-    """The arguments of all instructions of a name, in one line each."""
+    """Returns the arguments of all instructions with a name, each on one line."""
     text = re.sub(r"\\\n\s*", "", RECIPE.read_text())
     return [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(name + " ")]
 
 
 def start(options: str) -> str:
-    """A script that makes the image's files, and starts its entry point, on a read-only root."""
+    """Returns a script that creates the files of the image and starts its entry point on a read-only root."""
     (unpack,) = (command for command in instructions("RUN") if "dpkg-deb" in command)
     (user,) = instructions("USER")
     command = json.loads(instructions("ENTRYPOINT")[0]) + json.loads(instructions("CMD")[0])
@@ -50,41 +50,41 @@ def start(options: str) -> str:
         export SOCKBROKER=unix:/run/sockbroker/socket
         setpriv {options} chroot --userspec={user} --groups= /image {shlex.join(command)} >/log 2>&1 &
         for i in $(seq 100); do if [ -S /image/run/sockbroker/socket ]; then break; fi; sleep 0.1; done
-        say health; as {user} "" {shlex.join(json.loads(instructions("HEALTHCHECK")[0].split("CMD ")[1]))}
+        section health; as {user} "" {shlex.join(json.loads(instructions("HEALTHCHECK")[0].split("CMD ")[1]))}
     """
 
 
 def held(health: list[str]) -> list[str]:
-    """The capabilities that the broker says it holds."""
+    """Returns the capabilities that the broker reports."""
     process: dict[str, list[str]] = json.loads("".join(health))["broker"]["process"]
     return process["capabilities"]
 
 
 class Container(unittest.TestCase):
-    def test_the_linter_of_recipes_finds_nothing(self) -> None:
+    def test_linter_has_no_findings(self) -> None:
         hadolint = Path(packages.LINTERS, "hadolint")
         command = [hadolint, "--no-color", RECIPE]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
 
-    def test_the_image_serves_members_of_its_group_with_no_capability_and_on_a_read_only_root(self) -> None:
+    def test_image_serves_its_group_without_capabilities_on_a_read_only_root(self) -> None:
         if reason := machine.unavailable():
             self.skipTest(reason)
         script = "configure() { :; }" + start("--no-new-privs --bounding-set=+all")
-        told = machine.told(packages.FIRST.deb_path, script + """
+        sections = machine.sections(packages.FIRST.deb_path, script + """
             call="/usr/bin/sockbroker call"
-            say member; as 61001:61001 52718 $call socket.getservbyname servicename=http
-            say packets; as 61001:61001 52718 $call socket.socket family=AF_PACKET type=SOCK_RAW
-            say stranger; as 61002:61002 "" $call socket.getservbyname servicename=http
-            say shell; find /image -name "*sh" -perm /111
+            section member; as 61001:61001 52718 $call socket.getservbyname servicename=http
+            section packets; as 61001:61001 52718 $call socket.socket family=AF_PACKET type=SOCK_RAW
+            section other; as 61002:61002 "" $call socket.getservbyname servicename=http
+            section shell; find /image -name "*sh" -perm /111
         """)
-        self.assertEqual(held(told["health"]), [])
-        self.assertEqual(told["member"], ["80"])
-        self.assertIn("ends with 1", told["packets"])
-        self.assertIn("ends with 69", told["stranger"])
-        self.assertEqual(told["shell"], [])
+        self.assertEqual(held(sections["health"]), [])
+        self.assertEqual(sections["member"], ["80"])
+        self.assertIn("ends with 1", sections["packets"])
+        self.assertIn("ends with 69", sections["other"])
+        self.assertEqual(sections["shell"], [])
 
-    def test_the_image_captures_with_the_one_capability_and_the_policy_of_the_role(self) -> None:
+    def test_image_captures_with_one_capability_and_the_policy_of_the_role(self) -> None:
         if reason := machine.unavailable():
             self.skipTest(reason)
         policy = shlex.quote((KUBERNETES / "capture/policy.toml").read_text())
@@ -94,13 +94,13 @@ class Container(unittest.TestCase):
             printf %s {configuration} >/image/etc/sockbroker/sockbrokerd.toml
         }}"""
         given = "--bounding-set=-all,+setuid,+setgid,+sys_chroot,+net_raw"
-        told = machine.told(packages.FIRST.deb_path, configure + start(given) + """
+        sections = machine.sections(packages.FIRST.deb_path, configure + start(given) + """
             call="/usr/bin/sockbroker call"
-            say sniffer; as 61001:61001 52718,52719 $call socket.socket family=AF_PACKET type=SOCK_RAW
-            say member; as 61001:61001 52718 $call socket.socket family=AF_PACKET type=SOCK_RAW
-            say node; as 61001:61001 52718 $call socket.create_connection "address=[\\"127.0.0.1\\",9]"
+            section capture; as 61001:61001 52718,52719 $call socket.socket family=AF_PACKET type=SOCK_RAW
+            section member; as 61001:61001 52718 $call socket.socket family=AF_PACKET type=SOCK_RAW
+            section node; as 61001:61001 52718 $call socket.create_connection "address=[\\"127.0.0.1\\",9]"
         """)
-        self.assertEqual(held(told["health"]), ["CAP_NET_RAW"])
-        self.assertIn("handle", "".join(told["sniffer"]))
-        self.assertIn("ends with 1", told["member"])
-        self.assertIn("not the node", "".join(told["node"]))
+        self.assertEqual(held(sections["health"]), ["CAP_NET_RAW"])
+        self.assertIn("handle", "".join(sections["capture"]))
+        self.assertIn("ends with 1", sections["member"])
+        self.assertIn("not the node", "".join(sections["node"]))

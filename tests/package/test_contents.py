@@ -1,4 +1,4 @@
-"""What is in the packages: everything, in both, as it should be, and nothing else."""
+"""Tests the contents of the packages: both have exactly the expected files."""
 
 import gzip
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import packages
 from packages import ROOT, output
 
-# Where the two families of systems keep the same things: on Debian, elsewhere.
+# Paths that differ between Debian and RPM systems.
 MOVED = {
     "/usr/lib/python3/dist-packages/": "/usr/share/sockbroker/python/",
     "/usr/share/zsh/vendor-completions/": "/usr/share/zsh/site-functions/",
@@ -30,7 +30,7 @@ ONLY_RPM = {
 
 
 def elsewhere(path: str) -> str:
-    """The place of a file of the .deb in the .rpm."""
+    """Returns the path in the .rpm of a file of the .deb."""
     for here, there in MOVED.items():
         if path.startswith(here):
             return there + path.removeprefix(here)
@@ -42,7 +42,7 @@ class Contents(unittest.TestCase):
         self.deb = packages.FIRST.deb
         self.rpm = packages.FIRST.rpm
 
-    def test_both_packages_hold_the_same_files(self) -> None:
+    def test_both_packages_have_the_same_files(self) -> None:
         deb = {elsewhere(path): entry for path, entry in self.deb.items() if path not in ONLY_DEB}
         rpm = {path: entry for path, entry in self.rpm.items() if path not in ONLY_RPM}
         self.assertEqual(sorted(deb), sorted(rpm))
@@ -50,7 +50,7 @@ class Contents(unittest.TestCase):
         self.assertLessEqual(ONLY_DEB, set(self.deb))
         self.assertLessEqual(ONLY_RPM, set(self.rpm))
 
-    def test_all_that_is_promised_is_there(self) -> None:
+    def test_documented_files_exist(self) -> None:
         promised = {"/usr/bin/sockbroker", "/usr/bin/sockbrokerd"}
         promised |= {"/etc/sockbroker/sockbrokerd.toml", "/etc/sockbroker/policy.toml"}
         promised |= {f"/usr/lib/systemd/{kind}/sockbrokerd.{unit}"
@@ -74,14 +74,14 @@ class Contents(unittest.TestCase):
                      for page in (ROOT / "deploy/man").iterdir()}
         self.assertEqual(sorted(promised - set(self.deb)), [])
 
-    def test_the_licences_of_all_crates_that_are_compiled_in_are_there(self) -> None:
-        told = gzip.decompress(self.deb["/usr/share/doc/sockbroker/notices.gz"].content).decode()
+    def test_licences_of_all_compiled_crates_exist(self) -> None:
+        notices = gzip.decompress(self.deb["/usr/share/doc/sockbroker/notices.gz"].content).decode()
         for crate in ("tokio", "serde_json", "jsonrpsee-core", "clap"):
-            self.assertRegex(told, rf"(?m)^    {crate} [0-9.]+: .*(MIT|Apache-2.0)")
-        self.assertGreater(told.count("Permission is hereby granted"), 20)
-        self.assertNotIn("None", re.findall(r"(?m)^    \S+ \S+: (.*)$", told))
+            self.assertRegex(notices, rf"(?m)^    {crate} [0-9.]+: .*(MIT|Apache-2.0)")
+        self.assertGreater(notices.count("Permission is hereby granted"), 20)
+        self.assertNotIn("None", re.findall(r"(?m)^    \S+ \S+: (.*)$", notices))
 
-    def test_there_is_a_manual_page_for_each_subcommand(self) -> None:
+    def test_each_subcommand_has_a_manual_page(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder, "sockbroker")
             program.write_bytes(self.deb["/usr/bin/sockbroker"].content)
@@ -91,18 +91,18 @@ class Contents(unittest.TestCase):
         self.assertGreater(len(pages), 10)
         self.assertEqual(pages, {path for path in self.deb if path.startswith("/usr/share/man/man1/")})
 
-    def test_everything_is_roots_and_only_programs_are_executable(self) -> None:
+    def test_root_owns_all_files_and_only_programs_are_executable(self) -> None:
         for path, entry in [*self.deb.items(), *self.rpm.items()]:
             with self.subTest(path):
                 self.assertEqual(entry.owner, "root:root")
                 self.assertEqual(entry.mode, 0o755 if path.startswith("/usr/bin/") else 0o644)
 
-    def test_configuration_is_kept_at_upgrades_and_nothing_else_is(self) -> None:
+    def test_only_configuration_is_kept_at_upgrades(self) -> None:
         for files in (self.deb, self.rpm):
             kept = {path for path, entry in files.items() if entry.configuration}
             self.assertEqual(kept, {path for path in files if path.startswith("/etc/")})
 
-    def test_nothing_tells_of_the_machine_that_built_it(self) -> None:
+    def test_files_have_no_data_of_the_build_machine(self) -> None:
         home = Path.home()
         words = {str(ROOT), os.environ["CARGO_TARGET_DIR"], os.environ.get("CARGO_HOME", f"{home}/.cargo"),
                  f"{home}/.rustup"}
@@ -114,7 +114,7 @@ class Contents(unittest.TestCase):
                 self.assertNotIn("__pycache__", path)
                 self.assertEqual([word for word in words if word.encode() in entry.content], [])
 
-    def test_programs_are_stripped_and_no_file_is_empty_by_mistake(self) -> None:
+    def test_programs_are_stripped_and_files_are_not_empty(self) -> None:
         for path in ("/usr/bin/sockbroker", "/usr/bin/sockbrokerd"):
             with tempfile.NamedTemporaryFile() as program:
                 program.write(self.deb[path].content)
@@ -126,7 +126,7 @@ class Contents(unittest.TestCase):
         empty = [Path(path).name for path, entry in self.deb.items() if not entry.content]
         self.assertEqual(empty, ["py.typed"])
 
-    def test_the_groups_of_the_policy_are_made_by_the_package(self) -> None:
+    def test_package_creates_the_groups_of_the_policy(self) -> None:
         made = set(re.findall(r"^[ug] (\S+)", self.deb["/usr/lib/sysusers.d/sockbroker.conf"].content.decode(), re.M))
         named = set()
         for path, entry in self.deb.items():
@@ -135,7 +135,7 @@ class Contents(unittest.TestCase):
                     named |= set(rule.get("subject", {}).get("groups", []))
         self.assertEqual(made, named)
 
-    def test_the_scripts_are_those_of_the_tree(self) -> None:
+    def test_scripts_are_those_of_the_tree(self) -> None:
         control = packages.FIRST.control()
         for name in ("postinst", "prerm", "postrm"):
             self.assertEqual(control[name].decode(), (ROOT / "deploy/deb" / name).read_text())

@@ -1,4 +1,4 @@
-"""Two builds of one commit are equal, whatever differs around them."""
+"""Tests that two builds of one commit are equal."""
 
 import hashlib
 import unittest
@@ -13,7 +13,7 @@ def digest(content: bytes) -> str:
 
 
 def difference(first: dict[str, Entry], again: dict[str, Entry]) -> list[str]:
-    """Which files differ, and in what."""
+    """Returns which files differ, and how."""
     lines = [f"only in one: {path}" for path in sorted(set(first) ^ set(again))]
     for path in sorted(set(first) & set(again)):
         one, other = first[path], again[path]
@@ -29,13 +29,13 @@ class Equal(unittest.TestCase):
         print(f"{first.name}: {one}, again {other}")
         self.assertEqual(one, other, "\n".join(inside) or "the files are equal, what is around them is not")
 
-    def test_the_deb_is_built_twice_to_the_same_bytes(self) -> None:
+    def test_deb_is_reproducible(self) -> None:
         first, again = packages.FIRST, packages.AGAIN
         inside = difference(first.deb, again.deb)
         inside += [name for name, text in first.control().items() if again.control().get(name) != text]
         self.check(first.deb_path, again.deb_path, inside)
 
-    def test_the_rpm_is_built_twice_to_the_same_bytes(self) -> None:
+    def test_rpm_is_reproducible(self) -> None:
         first, again = packages.FIRST, packages.AGAIN
         inside = difference(first.rpm, again.rpm)
         self.check(first.rpm_path, again.rpm_path, inside)

@@ -1,6 +1,6 @@
-"""Installing, upgrading and removing the packages, on copies of this machine without a service manager.
+"""Tests installing, upgrading and removing the packages, on copies of this machine without a service manager.
 
-How the units behave under a real systemd is tested in tests/service.
+tests/service tests the units under systemd.
 """
 
 import unittest
@@ -14,7 +14,7 @@ HERE = [
     "/etc/systemd/system/sockets.target.wants/sockbrokerd.socket",
     "/run/sockbroker",
 ]
-# What is never there: the service is not enabled, and nothing is masked.
+# Paths that must not exist: the service is not enabled, and no unit is masked.
 NEVER = [
     "/etc/systemd/system/multi-user.target.wants/sockbrokerd.service",
     "/etc/systemd/system/sockbrokerd.service",
@@ -23,31 +23,31 @@ NEVER = [
 
 STATE = f'''
 state() {{
-    say "$1"
+    section "$1"
     for path in {" ".join(HERE + NEVER)}; do
         if [ -e "$path" ] || [ -L "$path" ]; then echo "$path"; fi
     done
 }}
 left() {{
-    say "$1"
+    section "$1"
     find /etc /usr /run -xdev -path "*sockbroker*" | sort
 }}
 groups() {{
-    say groups
+    section groups
     getent group | grep ^sockbroker | cut -d: -f1 | sort
 }}
 check() {{
-    say check
+    section check
     setpriv --reuid=sockbroker --regid=sockbroker --clear-groups sockbrokerd --check \
         --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml
     sockbroker policy check --strict /etc/sockbroker/policy.toml /usr/share/sockbroker/policy.d/*.toml
 }}
-# Runs a package tool, whose chatter matters only if it fails.
+# Runs a package tool, and prints its output only if it fails.
 quietly() {{
     "$@" >/package/log 2>&1 || {{ cat /package/log; exit 1; }}
 }}
 import() {{
-    say python
+    section python
     cd /
     /usr/bin/python3 -B -c "import sockbroker; print(sockbroker.__file__)"
 }}
@@ -64,8 +64,8 @@ class Install(unittest.TestCase):
         if reason:
             self.skipTest(reason)
 
-    def test_the_deb_enables_its_socket_keeps_configuration_and_is_purged_without_a_trace(self) -> None:
-        told = machine.told(packages.FIRST.deb_path, STATE + r"""
+    def test_deb_enables_its_socket_keeps_configuration_and_is_purged_completely(self) -> None:
+        sections = machine.sections(packages.FIRST.deb_path, STATE + r"""
             export DEBIAN_FRONTEND=noninteractive
             install() { quietly dpkg --force-depends --force-confold -i /package/*.deb; }
             install
@@ -77,7 +77,7 @@ class Install(unittest.TestCase):
             systemctl disable sockbrokerd.socket 2>/dev/null
             install
             state upgraded
-            say configuration; tail -n 1 /etc/sockbroker/policy.toml
+            section configuration; tail -n 1 /etc/sockbroker/policy.toml
             mkdir -p /etc/systemd/system/sockbrokerd.service.d
             cp /usr/share/sockbroker/roles/capture.conf /etc/systemd/system/sockbrokerd.service.d/
             dpkg --force-depends -r sockbroker >/dev/null 2>&1
@@ -85,18 +85,18 @@ class Install(unittest.TestCase):
             dpkg -P sockbroker >/dev/null 2>&1
             left purged
         """)
-        self.assertEqual(told["installed"], HERE)
-        self.assertEqual(told["groups"], GROUPS)
-        self.assertEqual(told["python"], ["/usr/lib/python3/dist-packages/sockbroker/__init__.py"])
-        # Disabled by the administrator, and left so.
-        self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in told["check"]), told["check"])
-        self.assertEqual(told["upgraded"], [path for path in HERE if not path.endswith(".socket")])
-        self.assertEqual(told["configuration"], ["# mine"])
-        self.assertEqual(told["removed"], ["/etc/sockbroker/policy.toml"])
-        self.assertEqual(told["purged"], [])
+        self.assertEqual(sections["installed"], HERE)
+        self.assertEqual(sections["groups"], GROUPS)
+        self.assertEqual(sections["python"], ["/usr/lib/python3/dist-packages/sockbroker/__init__.py"])
+        # A unit that the administrator has disabled stays disabled.
+        self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in sections["check"]), sections["check"])
+        self.assertEqual(sections["upgraded"], [path for path in HERE if not path.endswith(".socket")])
+        self.assertEqual(sections["configuration"], ["# mine"])
+        self.assertEqual(sections["removed"], ["/etc/sockbroker/policy.toml"])
+        self.assertEqual(sections["purged"], [])
 
-    def test_the_rpm_enables_its_socket_keeps_configuration_and_removes_all_but_what_was_changed(self) -> None:
-        told = machine.told(packages.FIRST.rpm_path, STATE + r"""
+    def test_rpm_enables_its_socket_keeps_configuration_and_removes_all_unchanged_files(self) -> None:
+        sections = machine.sections(packages.FIRST.rpm_path, STATE + r"""
             version=$(/usr/bin/python3 -c "import sys; print(*sys.version_info[:2], sep=\".\")")
             site=/usr/lib/python$version/site-packages
             mkdir -p $site
@@ -107,21 +107,21 @@ class Install(unittest.TestCase):
             state installed
             groups
             PYTHONPATH=$site import | sed "s,$site,SITE,"
-            say verified; rpm -V --nodeps sockbroker
+            section verified; rpm -V --nodeps sockbroker
             check
             echo "# mine" >>/etc/sockbroker/policy.toml
             systemctl disable sockbrokerd.socket 2>/dev/null
             install -U --replacepkgs
             state upgraded
-            say configuration; tail -n 1 /etc/sockbroker/policy.toml
+            section configuration; tail -n 1 /etc/sockbroker/policy.toml
             rpm --nodeps -e sockbroker 2>/dev/null
             left removed
         """)
-        self.assertEqual(told["installed"], HERE)
-        self.assertEqual(told["groups"], GROUPS)
-        self.assertEqual(told["python"], ["SITE/sockbroker/__init__.py"])
-        self.assertEqual(told["verified"], [])
-        self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in told["check"]), told["check"])
-        self.assertEqual(told["upgraded"], [path for path in HERE if not path.endswith(".socket")])
-        self.assertEqual(told["configuration"], ["# mine"])
-        self.assertEqual(told["removed"], ["/etc/sockbroker", "/etc/sockbroker/policy.toml.rpmsave"])
+        self.assertEqual(sections["installed"], HERE)
+        self.assertEqual(sections["groups"], GROUPS)
+        self.assertEqual(sections["python"], ["SITE/sockbroker/__init__.py"])
+        self.assertEqual(sections["verified"], [])
+        self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in sections["check"]), sections["check"])
+        self.assertEqual(sections["upgraded"], [path for path in HERE if not path.endswith(".socket")])
+        self.assertEqual(sections["configuration"], ["# mine"])
+        self.assertEqual(sections["removed"], ["/etc/sockbroker", "/etc/sockbroker/policy.toml.rpmsave"])

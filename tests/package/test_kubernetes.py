@@ -1,4 +1,4 @@
-"""The manifests: valid for Kubernetes, as narrow as they say, and of one mind with image and policy."""
+"""Tests the Kubernetes manifests: they are valid, restrictive, and consistent with the image and the policy."""
 
 import unittest
 from pathlib import Path
@@ -15,12 +15,12 @@ VERSION = "1.37"
 
 
 def load(name: str) -> Any:
-    """A manifest as data."""
+    """Loads a manifest."""
     return yaml.safe_load((FOLDER / name).read_text())
 
 
 def patched(base: Any, patch: Any) -> Any:
-    """A strategic merge as kustomize does it, for what the patches use: lists of named things, and plain values."""
+    """Merges a patch like kustomize, as far as the patches need it: lists of named objects, and plain values."""
     if isinstance(base, dict) and isinstance(patch, dict):
         return base | {key: patched(base.get(key), value) for key, value in patch.items()}
     if isinstance(base, list) and isinstance(patch, list) and all(isinstance(item, dict) for item in patch):
@@ -36,7 +36,7 @@ class Kubernetes(unittest.TestCase):
         self.capture = patched(self.daemons, load("capture/daemonset.yaml"))
         self.consumer = load("consumer.yaml")
 
-    def test_manifests_fit_the_schemas_of_kubernetes_strictly(self) -> None:
+    def test_manifests_match_the_kubernetes_schemas(self) -> None:
         for manifest in (load("namespace.yaml"), self.daemons, self.capture, self.consumer):
             with self.subTest(manifest["kind"]):
                 kubernetes_validate.validate(manifest, VERSION, strict=True)
@@ -44,7 +44,7 @@ class Kubernetes(unittest.TestCase):
         with self.assertRaises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(wrong, VERSION, strict=True)
 
-    def test_kustomizations_name_files_that_are_there_and_all_of_them(self) -> None:
+    def test_kustomizations_list_all_files(self) -> None:
         named = {"consumer.yaml"}
         for folder in ("", "capture/"):
             kustomization = load(f"{folder}kustomization.yaml")
@@ -61,7 +61,7 @@ class Kubernetes(unittest.TestCase):
         pod = manifest["spec"].get("template", manifest)["spec"]
         return [*pod.get("initContainers", []), *pod["containers"]]
 
-    def test_each_container_has_the_capabilities_that_it_needs_and_no_other(self) -> None:
+    def test_each_container_has_only_the_capabilities_that_it_needs(self) -> None:
         added = {}
         for name, manifest in {"base": self.daemons, "capture": self.capture, "consumer": self.consumer}.items():
             for container in self.containers(manifest):
@@ -70,7 +70,7 @@ class Kubernetes(unittest.TestCase):
                 self.assertIs(context["readOnlyRootFilesystem"], True)
                 self.assertIn("memory", container["resources"]["limits"])
                 added[name, container["name"]] = context["capabilities"].get("add", [])
-                # An ordinary user's program gains a capability by its file alone.
+                # A program of an unprivileged user gains a capability only from its file.
                 gains = added[name, container["name"]] == ["NET_RAW"]
                 self.assertIs(context["allowPrivilegeEscalation"], gains)
         self.assertEqual(added, {
@@ -79,18 +79,18 @@ class Kubernetes(unittest.TestCase):
             ("consumer", "consumer"): [],
         })
 
-    def test_pods_are_ordinary_users_under_the_default_seccomp_profile(self) -> None:
+    def test_pods_are_unprivileged_with_the_default_seccomp_profile(self) -> None:
         for manifest in (self.daemons["spec"]["template"], self.consumer):
             context = manifest["spec"]["securityContext"]
             self.assertIs(context["runAsNonRoot"], True)
             self.assertEqual(context["seccompProfile"], {"type": "RuntimeDefault"})
             self.assertIs(manifest["spec"]["automountServiceAccountToken"], False)
             self.assertNotIn("hostPID", manifest["spec"])
-        # Whoever has the broker's user id may do everything.
+        # The user ID of the broker is allowed everything.
         self.assertNotEqual(self.consumer["spec"]["securityContext"]["runAsUser"],
                             self.daemons["spec"]["template"]["spec"]["securityContext"]["runAsUser"])
 
-    def test_image_manifests_and_policy_agree(self) -> None:
+    def test_image_manifests_and_policy_are_consistent(self) -> None:
         recipe = (ROOT / "deploy/container/Containerfile").read_text()
         context = self.daemons["spec"]["template"]["spec"]["securityContext"]
         self.assertIn(f"USER {context['runAsUser']}:{context['runAsGroup']}", recipe)
@@ -99,7 +99,7 @@ class Kubernetes(unittest.TestCase):
         (broker,) = self.daemons["spec"]["template"]["spec"]["containers"]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             self.assertEqual(broker[probe]["exec"]["command"], ["/usr/bin/sockbroker", "info", "--json"])
-        # Its end costs everybody's sockets.
+        # If the broker ends, all users lose their sockets.
         life = broker["livenessProbe"]
         self.assertGreaterEqual(life["periodSeconds"] * life["failureThreshold"], 60)
         folders = {volume["hostPath"]["path"]
@@ -109,6 +109,6 @@ class Kubernetes(unittest.TestCase):
         for mount in broker["volumeMounts"]:
             self.assertIn(Path(mount["mountPath"]), [Path("/run/sockbroker"), Path("/etc/sockbroker")])
 
-    def test_the_role_adds_to_the_policy_and_changes_nothing_of_it(self) -> None:
+    def test_role_only_adds_to_the_policy(self) -> None:
         base = (FOLDER / "policy.toml").read_text()
         self.assertTrue((FOLDER / "capture/policy.toml").read_text().startswith(base))

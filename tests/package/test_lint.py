@@ -1,4 +1,4 @@
-"""What the distributions' own tools say about the packages and the manual pages."""
+"""Runs the linters of the distributions on the packages and the manual pages."""
 
 import gzip
 import subprocess
@@ -10,24 +10,24 @@ import packages
 from packages import ROOT
 
 
-def said(*command: str | Path) -> tuple[int, str]:
-    """How a linter ended, and what it said."""
+def run_linter(*command: str | Path) -> tuple[int, str]:
+    """Returns the exit status and the output of a linter."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
 class Lint(unittest.TestCase):
-    def test_lintian_has_no_error_and_no_warning(self) -> None:
-        status, text = said("lintian", "--allow-root", "--fail-on", "error,warning", packages.FIRST.deb_path)
+    def test_lintian_reports_no_error_and_no_warning(self) -> None:
+        status, text = run_linter("lintian", "--allow-root", "--fail-on", "error,warning", packages.FIRST.deb_path)
         self.assertEqual((status, text), (0, ""))
 
-    def test_rpmlint_has_no_error_and_no_warning_but_those_with_a_reason(self) -> None:
+    def test_rpmlint_reports_only_warnings_with_a_reason(self) -> None:
         config = ROOT / "tests/package/rpmlint.toml"
-        status, text = said("rpmlint", "--config", config, packages.FIRST.rpm_path)
+        status, text = run_linter("rpmlint", "--config", config, packages.FIRST.rpm_path)
         self.assertEqual(status, 0, text)
         self.assertIn("0 errors, 0 warnings", text)
 
-    def test_manual_pages_are_set_without_a_warning(self) -> None:
+    def test_manual_pages_are_formatted_without_a_warning(self) -> None:
         pages = {path: entry for path, entry in packages.FIRST.deb.items() if path.startswith("/usr/share/man/")}
         self.assertGreater(len(pages), 15)
         with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +35,7 @@ class Lint(unittest.TestCase):
                 page = Path(folder, Path(path).stem)
                 page.write_bytes(gzip.decompress(entry.content))
                 with self.subTest(page.name):
-                    self.assertEqual(said("groff", "-ww", "-z", "-mandoc", "-Tutf8", page), (0, ""))
-                    # Pages that are generated have the date in another form.
+                    self.assertEqual(run_linter("groff", "-ww", "-z", "-mandoc", "-Tutf8", page), (0, ""))
+                    # Generated pages have another date format.
                     level = "warning" if (ROOT / "deploy/man" / page.name).exists() else "error"
-                    self.assertEqual(said("mandoc", "-Tlint", f"-W{level}", page), (0, ""))
+                    self.assertEqual(run_linter("mandoc", "-Tlint", f"-W{level}", page), (0, ""))

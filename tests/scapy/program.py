@@ -1,4 +1,4 @@
-"""What scapy's users do most: sniff, sr1, AsyncSniffer, sendp. Ends with a traceback where one does not work."""
+"""Runs the common functions of scapy: sniff, sr1, AsyncSniffer, sendp. Ends with a traceback if one fails."""
 
 import os
 import threading
@@ -10,19 +10,19 @@ conf.verb = 0
 from scapy.all import ARP, ICMP, IP, TCP, UDP, AsyncSniffer, Ether, L3RawSocket, sendp, sniff, sr, sr1, srp1  # noqa: E402
 
 IFACE, NEIGHBOUR = "ve0", "10.77.0.2"
-# A wait ends on its packet: this bounds a hang.
+# A wait ends when its packet arrives; this limits a hang.
 LONGEST_WAIT = 120
 
-# The program has no privilege of its own.
+# The program has no privileges.
 assert os.getuid() != 0
 with open("/proc/self/status", encoding="ascii") as status:
     assert "CapEff:\t0000000000000000\n" in status.read()
 
-# Interfaces and routes were read from the kernel.
+# scapy has read interfaces and routes from the kernel.
 assert IFACE in (interface.name for interface in conf.ifaces.values()), list(conf.ifaces.values())
 assert conf.route.route(NEIGHBOUR)[0] == IFACE, conf.route
 
-# A packet and its answer, by frames.
+# A packet and its answer, through frames.
 answer = sr1(IP(dst=NEIGHBOUR) / ICMP(), timeout=LONGEST_WAIT)
 assert answer is not None and answer[ICMP].type == 0, answer
 answered, unanswered = sr(IP(dst=NEIGHBOUR) / ICMP(seq=(1, 5)), timeout=LONGEST_WAIT)
@@ -32,19 +32,19 @@ assert (len(answered), len(unanswered)) == (5, 0)
 answer = srp1(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=NEIGHBOUR), iface=IFACE, timeout=LONGEST_WAIT)
 assert answer is not None and answer[ARP].psrc == NEIGHBOUR, answer
 
-# By a raw socket, with a header of its own.
+# Through a raw socket, with a custom header.
 raw = L3RawSocket()
 answer = raw.sr1(IP(dst=NEIGHBOUR) / ICMP(id=79), timeout=LONGEST_WAIT, verbose=0)
 raw.close()
 assert answer is not None and answer[ICMP].id == 79, answer
 
-# Frames of other senders are seen, and those that scapy sends itself.
+# scapy captures frames of other senders and its own.
 FRAMES = [Ether() / IP(src="192.0.2.7", dst=NEIGHBOUR) / UDP(dport=9000 + number) / b"x" for number in range(10)]
 OTHERS = [Ether() / IP(dst=NEIGHBOUR) / TCP(dport=80)] * 3
 
 
 def seen(packet):
-    """Whether it is one of the frames."""
+    """Returns whether a packet is one of the frames."""
     return UDP in packet and 9000 <= packet[UDP].dport < 9010
 
 
@@ -62,7 +62,7 @@ sniffer.start()
 sniffer.join(LONGEST_WAIT)
 assert len(sniffer.results) == 10, sniffer.results
 
-# One that is stopped from outside.
+# A capture that the program stops.
 running = threading.Event()
 sniffer = AsyncSniffer(iface=IFACE, started_callback=running.set)
 sniffer.start()

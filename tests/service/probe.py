@@ -1,4 +1,4 @@
-"""Attempts, one a line of output: its name, and the name of its error or `done`.
+"""Makes attempts and prints one line for each: its name, and the name of its error or `done`.
 
 It changes the machine that it runs on: for a guest only.
 """
@@ -11,7 +11,7 @@ import socket
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 
-# The same for all machines; the C library of Debian 12 has no functions for them.
+# The numbers are the same on all architectures; the C library of Debian 12 lacks these functions.
 OPEN_TREE, FSOPEN = 428, 430
 CLONE_NEWUSER = 0x10000000
 READ_WRITE, EXECUTE, PRIVATE_ANONYMOUS = 3, 4, 0x22
@@ -19,14 +19,14 @@ AT_FDCWD, AF_XDP = -100, 44
 
 
 def checked(result):
-    """What a call of the C library returned; its error as an exception."""
+    """Returns the result of a C function, or raises its error."""
     if result == -1:
         raise OSError(ctypes.get_errno(), "")
     return result
 
 
 def apart(attempt):
-    """An attempt in a process of its own, for what cannot be undone."""
+    """Runs an attempt that cannot be undone in another process."""
 
     def run():
         child = os.fork()

@@ -7,7 +7,7 @@ KEY = bytes(range(16))
 
 @scenario
 def names(s, t):
-    """An algorithm is a type and a name; what is accepted has no name."""
+    """An address is a type and a name of an algorithm; an accepted socket has no address."""
     sock = t.socket(s.AF_ALG, s.SOCK_SEQPACKET, 0)
     t.call("before", sock.getsockname)
     t.call("accept unbound", sock.accept)
@@ -23,7 +23,7 @@ def names(s, t):
 
 @scenario
 def wrong_names(s, t):
-    """What is no algorithm, and what is no address."""
+    """Unknown algorithms and invalid addresses are refused."""
     for address in (("hash", "none"), ("none", "sha256"), ("hash", "x" * 63), ("hash", "x" * 64), ("t" * 13, "x"),
                     ("t" * 14, "x"), ("hash",), ("hash", "sha256", 0), ("hash", "sha256", 1, 2), ("hash", 5), (5, "sha256"),
                     ("hash", "sha256", 0, 0, 0), "hash"):
@@ -33,7 +33,7 @@ def wrong_names(s, t):
 
 @scenario
 def hashes(s, t):
-    """Data in, digest out; MSG_MORE goes on."""
+    """A socket returns the digest of sent data; MSG_MORE continues it."""
     sock = t.socket(s.AF_ALG, s.SOCK_SEQPACKET, 0)
     sock.bind(("hash", "sha256"))
     operation, _ = sock.accept()
@@ -50,7 +50,7 @@ def hashes(s, t):
 
 @scenario
 def keyed_hashes(s, t):
-    """A key is an option."""
+    """The key is a socket option."""
     sock = t.socket(s.AF_ALG, s.SOCK_SEQPACKET, 0)
     sock.bind(("hash", "hmac(sha1)"))
     t.call("key", sock.setsockopt, s.SOL_ALG, s.ALG_SET_KEY, b"Jefe")
@@ -63,7 +63,7 @@ def keyed_hashes(s, t):
 
 @scenario
 def ciphers(s, t):
-    """Operation and initial vector are ancillary data, by `sendmsg_afalg` and by `sendmsg`."""
+    """The operation and the initialization vector are ancillary data of `sendmsg_afalg` and `sendmsg`."""
     sock = t.socket(s.AF_ALG, s.SOCK_SEQPACKET, 0)
     sock.bind(("skcipher", "cbc(aes)"))
     sock.setsockopt(s.SOL_ALG, s.ALG_SET_KEY, KEY)
@@ -83,7 +83,7 @@ def ciphers(s, t):
 
 @scenario
 def authenticated_ciphers(s, t):
-    """The sizes of tag and associated data."""
+    """The sizes of the tag and the associated data are set."""
     sock = t.socket(s.AF_ALG, s.SOCK_SEQPACKET, 0)
     sock.bind(("aead", "gcm(aes)"))
     sock.setsockopt(s.SOL_ALG, s.ALG_SET_KEY, KEY)
@@ -98,7 +98,7 @@ def authenticated_ciphers(s, t):
 
 @scenario
 def wrong_operations(s, t):
-    """What `sendmsg_afalg` refuses."""
+    """`sendmsg_afalg` refuses invalid arguments."""
     sock = t.socket(s.AF_ALG, s.SOCK_SEQPACKET, 0)
     sock.bind(("skcipher", "cbc(aes)"))
     sock.setsockopt(s.SOL_ALG, s.ALG_SET_KEY, KEY)
@@ -113,7 +113,7 @@ def wrong_operations(s, t):
 
 @scenario
 def random_numbers(s, t):
-    """Random bytes come after a seed."""
+    """A socket returns random bytes after a seed."""
     sock = t.socket(s.AF_ALG, s.SOCK_SEQPACKET, 0)
     sock.bind(("rng", "drbg_pr_sha256"))
     t.call("seed", sock.setsockopt, s.SOL_ALG, s.ALG_SET_KEY, bytes(32))

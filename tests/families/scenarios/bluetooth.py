@@ -1,4 +1,4 @@
-"""AF_BLUETOOTH: addresses without a controller, connections between the two emulated ones."""
+"""AF_BLUETOOTH: addresses without a controller, and connections between two emulated controllers."""
 
 import fcntl
 import socket
@@ -13,7 +13,7 @@ HCIGETDEVINFO = 0x800448D3
 
 
 def controllers():
-    """The addresses of the two emulated controllers, by `struct hci_dev_info`."""
+    """Returns the addresses of the emulated controllers, from `struct hci_dev_info`."""
     with socket.socket(socket.AF_BLUETOOTH, socket.SOCK_RAW, socket.BTPROTO_HCI) as sock:
         asked = (struct.pack("H90x", number) for number in range(2))
         found = [fcntl.ioctl(sock, HCIGETDEVINFO, info)[10:16] for info in asked]
@@ -40,7 +40,7 @@ def kinds(s, t):
 
 @scenario
 def l2cap_names(s, t):
-    """A device and a channel's number."""
+    """An address is a device and a channel number."""
     sock = t.socket(s.AF_BLUETOOTH, s.SOCK_SEQPACKET, s.BTPROTO_L2CAP)
     t.call("bind", sock.bind, (HERE, 0x1003))
     t.call("name", sock.getsockname)
@@ -55,7 +55,7 @@ def l2cap_names(s, t):
 
 @scenario
 def rfcomm_names(s, t):
-    """A device and a channel."""
+    """An address is a device and a channel."""
     sock = t.socket(s.AF_BLUETOOTH, s.SOCK_STREAM, s.BTPROTO_RFCOMM)
     t.call("bind", sock.bind, (HERE, 7))
     t.call("name", sock.getsockname)
@@ -71,7 +71,7 @@ def rfcomm_names(s, t):
 
 @scenario
 def sco_names(s, t):
-    """A device alone, as bytes."""
+    """An address is a device alone, as bytes."""
     for address in (HERE.encode(), ANY.encode(), (HERE.encode(),), b"00:11", 5):
         sock = t.socket(s.AF_BLUETOOTH, s.SOCK_SEQPACKET, s.BTPROTO_SCO)
         t.call(f"bind {address!r}", sock.bind, address)
@@ -80,7 +80,7 @@ def sco_names(s, t):
 
 @scenario
 def hci_names(s, t):
-    """The number of a controller."""
+    """An address is the number of a controller."""
     sock = t.socket(s.AF_BLUETOOTH, s.SOCK_RAW, s.BTPROTO_HCI)
     t.call("before", sock.getsockname)
     t.call("bind", sock.bind, (1,))
@@ -93,7 +93,7 @@ def hci_names(s, t):
 
 @scenario
 def hci_events(s, t):
-    """A command to the controller and the event that answers it."""
+    """A command to the controller returns an event."""
     sock = t.socket(s.AF_BLUETOOTH, s.SOCK_RAW, s.BTPROTO_HCI)
     sock.settimeout(120)
     sock.bind((0,))
@@ -109,7 +109,7 @@ def hci_events(s, t):
 
 
 def exchange(s, t, server, client, address):
-    """A connection, both names, data in both directions, and the end."""
+    """Opens a connection, and records both addresses, data in both directions, and the end."""
     server.settimeout(120)
     client.settimeout(120)
     connecting = t.start(client.connect, address)
@@ -155,7 +155,7 @@ def rfcomm_connections(s, t):
 
 @scenario
 def refusals(s, t):
-    """Nobody serves the channel; the device is not there."""
+    """Connecting to an unserved channel or a missing device fails."""
     client = t.socket(s.AF_BLUETOOTH, s.SOCK_SEQPACKET, s.BTPROTO_L2CAP)
     client.settimeout(120)
     client.bind((HERE, 0))
@@ -167,7 +167,7 @@ def refusals(s, t):
 
 @scenario
 def options(s, t):
-    """Levels of Bluetooth: BT_SECURITY and kin, and those of the protocols."""
+    """Options of Bluetooth: BT_SECURITY and related ones, and those of the protocols."""
     sock = t.socket(s.AF_BLUETOOTH, s.SOCK_SEQPACKET, s.BTPROTO_L2CAP)
     security, deferred, flushable, power = 4, 7, 8, 9
     t.call("security", sock.getsockopt, 274, security, 3)

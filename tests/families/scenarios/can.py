@@ -1,4 +1,4 @@
-"""AF_CAN: raw frames, filters and the broadcast manager, on the virtual bus of the guest."""
+"""AF_CAN: raw frames, filters and the broadcast manager, on a virtual bus."""
 
 import struct
 
@@ -10,12 +10,12 @@ SFF_MASK = 0x7FF
 
 
 def frame(number, data):
-    """`struct can_frame`."""
+    """Encodes a `struct can_frame`."""
     return struct.pack("=IB3x8s", number, len(data), data.ljust(8, b"\0"))
 
 
 def raw(s, t, address=BUS):
-    """A bound raw socket that waits five seconds at most."""
+    """Returns a bound raw socket with a timeout of five seconds."""
     made = t.socket(s.AF_CAN, s.SOCK_RAW, s.CAN_RAW)
     made.bind(address)
     made.settimeout(120)
@@ -24,7 +24,7 @@ def raw(s, t, address=BUS):
 
 @scenario
 def kinds(s, t):
-    """Types and protocols of the family, and what they say of themselves."""
+    """Types and protocols of the family, and the attributes of their sockets."""
     for kind, proto in ((s.SOCK_RAW, s.CAN_RAW), (s.SOCK_DGRAM, s.CAN_BCM), (s.SOCK_DGRAM, s.CAN_ISOTP),
                         (s.SOCK_DGRAM, s.CAN_J1939)):
         sock = t.socket(s.AF_CAN, kind, proto)
@@ -37,7 +37,7 @@ def kinds(s, t):
 
 @scenario
 def names(s, t):
-    """An interface is the name; the empty one is every interface."""
+    """An address is an interface name; the empty name means all interfaces."""
     sock = t.socket(s.AF_CAN, s.SOCK_RAW, s.CAN_RAW)
     t.call("before", sock.getsockname)
     t.call("bind", sock.bind, BUS)
@@ -53,14 +53,14 @@ def names(s, t):
 
 @scenario
 def wrong_names(s, t):
-    """What is not a name of an interface."""
+    """Invalid interface names are refused."""
     for address in (("vcan77",), ("v" * 16,), (b"vcan0",), (5,), (None,), (), ("vcan0", 1), "vcan0", 5, ("a\0b",)):
         t.call(f"bind {address!r}", t.socket(s.AF_CAN, s.SOCK_RAW, s.CAN_RAW).bind, address)
 
 
 @scenario
 def frames(s, t):
-    """A frame goes to every other socket of the bus, and the sender's interface is its address."""
+    """Every other socket of the bus receives a frame; its address is the sender's interface."""
     here, there, everywhere = raw(s, t), raw(s, t), raw(s, t, ("",))
     t.call("send", here.send, frame(0x123, b"abc"))
     t.call("recvfrom", there.recvfrom, 64)
@@ -79,7 +79,7 @@ def frames(s, t):
 
 @scenario
 def messages(s, t):
-    """`recvmsg` tells whether a frame is of this host and of this socket."""
+    """`recvmsg` reports whether a frame is from this host and this socket."""
     here, there = raw(s, t), raw(s, t)
     here.setsockopt(s.SOL_CAN_RAW, s.CAN_RAW_RECV_OWN_MSGS, 1)
     there.setsockopt(s.SOL_SOCKET, s.SO_TIMESTAMP if hasattr(s, "SO_TIMESTAMP") else 29, 1)
@@ -93,7 +93,7 @@ def messages(s, t):
 
 @scenario
 def filters(s, t):
-    """Filters choose frames; they are read back as they were set."""
+    """Filters select frames; they are read as they were set."""
     here, there = raw(s, t), raw(s, t)
     wanted = struct.pack("=IIII", 0x200, SFF_MASK, 0x300, SFF_MASK)
     t.call("default", there.getsockopt, s.SOL_CAN_RAW, s.CAN_RAW_FILTER, 64)
@@ -112,7 +112,7 @@ def filters(s, t):
 
 @scenario
 def options(s, t):
-    """Every option of the level, as number and as bytes."""
+    """Every option of the level, as a number and as bytes."""
     sock = raw(s, t)
     for option in (s.CAN_RAW_LOOPBACK, s.CAN_RAW_RECV_OWN_MSGS, s.CAN_RAW_FD_FRAMES, s.CAN_RAW_JOIN_FILTERS):
         t.call(f"get {option}", sock.getsockopt, s.SOL_CAN_RAW, option)
@@ -125,7 +125,7 @@ def options(s, t):
 
 @scenario
 def long_frames(s, t):
-    """Frames of CAN FD, where the socket takes them."""
+    """CAN FD frames, if the socket accepts them."""
     here, there = raw(s, t), raw(s, t)
     long = struct.pack("=IBB2x64s", 0x321, 64, 1, bytes(range(64)))
     t.call("not yet", here.send, long)
@@ -137,7 +137,7 @@ def long_frames(s, t):
 
 @scenario
 def timeouts(s, t):
-    """Waiting for a frame ends in time."""
+    """A receive without a frame times out."""
     sock = raw(s, t)
     sock.settimeout(0.05)
     t.call("recv", sock.recv, 16)
@@ -146,13 +146,13 @@ def timeouts(s, t):
 
 
 def head(opcode, flags, count, number, frames=1, ival=0):
-    """`struct bcm_msg_head`, with intervals in microseconds."""
+    """Encodes a `struct bcm_msg_head`, with intervals in microseconds."""
     return struct.pack("@3I4l2I0q", opcode, flags, count, 0, 0, 0, ival, number, frames)
 
 
 @scenario
 def broadcast_manager_sends(s, t):
-    """The broadcast manager sends once, and cyclically so many times."""
+    """The broadcast manager sends once, and a number of times in a cycle."""
     there = raw(s, t)
     manager = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_BCM)
     t.call("before", manager.getsockname)
@@ -171,7 +171,7 @@ def broadcast_manager_sends(s, t):
 
 @scenario
 def broadcast_manager_receives(s, t):
-    """The broadcast manager tells of changed contents only, with the interface as address."""
+    """The broadcast manager reports only changed contents, with the interface as the address."""
     here = raw(s, t)
     manager = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_BCM)
     manager.settimeout(120)

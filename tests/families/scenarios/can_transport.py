@@ -1,4 +1,4 @@
-"""AF_CAN: ISO-TP, which carries long messages, and J1939, whose addresses are names, groups and numbers."""
+"""AF_CAN: ISO-TP with long messages, and J1939 with names, groups and numbers as addresses."""
 
 import struct
 import time
@@ -12,7 +12,7 @@ PGN = 0x0AA00
 
 
 def isotp(s, t, receive, send):
-    """A bound ISO-TP socket."""
+    """Returns a bound ISO-TP socket."""
     made = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_ISOTP)
     made.bind((BUS, receive, send))
     made.settimeout(120)
@@ -21,7 +21,7 @@ def isotp(s, t, receive, send):
 
 @scenario
 def isotp_names(s, t):
-    """A name is the interface and two numbers of frames."""
+    """An address is an interface and two frame IDs."""
     sock = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_ISOTP)
     t.call("before", sock.getsockname)
     t.call("bind", sock.bind, (BUS, 0x123, 0x80000456))
@@ -35,7 +35,7 @@ def isotp_names(s, t):
 
 @scenario
 def isotp_messages(s, t):
-    """A message longer than a frame arrives whole."""
+    """A message longer than a frame arrives complete."""
     here, there = isotp(s, t, 0x601, 0x602), isotp(s, t, 0x602, 0x601)
     for data in (b"short", bytes(range(200)), bytes(400)):
         receiving = t.start(there.recvfrom, 8192)
@@ -52,7 +52,7 @@ def isotp_messages(s, t):
 
 @scenario
 def isotp_options(s, t):
-    """Its options are structures."""
+    """The options of ISO-TP are structures."""
     sock = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_ISOTP)
     level = 100 + s.CAN_ISOTP
     for option, size in ((1, 12), (2, 3), (3, 4), (4, 4), (5, 3)):
@@ -65,7 +65,7 @@ def isotp_options(s, t):
 
 
 def j1939(s, t, address, name=NO_NAME, pgn=NO_PGN):
-    """A bound J1939 socket."""
+    """Returns a bound J1939 socket."""
     made = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_J1939)
     made.setsockopt(s.SOL_SOCKET, s.SO_BROADCAST, 1)
     made.bind((BUS, name, pgn, address))
@@ -75,7 +75,7 @@ def j1939(s, t, address, name=NO_NAME, pgn=NO_PGN):
 
 @scenario
 def j1939_names(s, t):
-    """A name of 64 bits keeps all of them."""
+    """A name keeps all of its 64 bits."""
     sock = t.socket(s.AF_CAN, s.SOCK_DGRAM, s.CAN_J1939)
     t.call("before", sock.getsockname)
     t.call("bind", sock.bind, (BUS, WIDE, NO_PGN, NO_ADDR))
@@ -91,7 +91,7 @@ def j1939_names(s, t):
 
 @scenario
 def j1939_messages(s, t):
-    """A message has its sender's name, group and address; long ones are carried in packets."""
+    """A message has the name, group and address of its sender; long messages are sent in packets."""
     here, there = j1939(s, t, 0x21), j1939(s, t, 0x22)
     t.call("sendto", here.sendto, b"12345678", (BUS, NO_NAME, PGN, 0x22))
     t.call("recvfrom", there.recvfrom, 64)
@@ -107,10 +107,10 @@ def j1939_messages(s, t):
 
 @scenario
 def j1939_senders_with_names(s, t):
-    """A sender's name above 2^53 arrives as it is."""
+    """A sender name above 2^53 arrives unchanged."""
     claimer, there = j1939(s, t, NO_ADDR, WIDE), j1939(s, t, 0x32)
     t.call("unclaimed", claimer.sendto, b"data", (BUS, NO_NAME, PGN, 0x32))
-    # A frame of a foreign device that claims address 0x31 for the name.
+    # A frame of another device that claims address 0x31 for the name.
     raw = t.socket(s.AF_CAN, s.SOCK_RAW, s.CAN_RAW)
     raw.bind((BUS,))
     raw.send(struct.pack("=IB3xQ", 0x98EEFF31, 8, WIDE))
@@ -123,7 +123,7 @@ def j1939_senders_with_names(s, t):
 
 @scenario
 def j1939_ancillary_data(s, t):
-    """`recvmsg` tells to whom a message went and how urgent it was."""
+    """`recvmsg` reports the destination and the priority of a message."""
     here, there = j1939(s, t, 0x41), j1939(s, t, 0x42)
     t.call("priority", here.setsockopt, 107, 3, 4)  # SO_J1939_SEND_PRIO
     t.call("read", here.getsockopt, 107, 3)

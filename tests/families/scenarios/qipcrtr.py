@@ -1,10 +1,10 @@
-"""AF_QIPCRTR within one node."""
+"""AF_QIPCRTR on one node."""
 
 from oracle.scenario import scenario
 
 
 def router(s, t):
-    """A socket with the address that the kernel gave it."""
+    """Returns a socket and the address that the kernel chose."""
     made = t.socket(s.AF_QIPCRTR, s.SOCK_DGRAM)
     made.settimeout(120)
     made.bind((made.getsockname()[0], 0))
@@ -12,13 +12,13 @@ def router(s, t):
 
 
 def shape(address):
-    """The node, and whether the port is one for everybody."""
+    """Returns the node, and whether the port is public."""
     return (address[0], 0x4000 <= address[1] < 0x8000, "address")
 
 
 @scenario
 def names(s, t):
-    """The node is the kernel's; ports are chosen or given."""
+    """The kernel sets the node; the port is chosen or given."""
     for kind in (s.SOCK_DGRAM, s.SOCK_STREAM, s.SOCK_SEQPACKET):
         t.call(f"type {int(kind)}", t.socket, s.AF_QIPCRTR, kind)
     sock = t.socket(s.AF_QIPCRTR, s.SOCK_DGRAM)
@@ -36,7 +36,7 @@ def names(s, t):
 
 @scenario
 def datagrams(s, t):
-    """From one port to another, and the sender is known."""
+    """A datagram from one port to another reports its sender."""
     (here, mine), (there, yours) = router(s, t), router(s, t)
     t.call("sendto", here.sendto, b"question", yours)
     data, sender = there.recvfrom(100)

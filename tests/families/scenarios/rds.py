@@ -1,4 +1,4 @@
-"""AF_RDS over the loopback device: reliable datagrams with addresses of AF_INET."""
+"""AF_RDS on the loopback device: reliable datagrams with AF_INET addresses."""
 
 import struct
 
@@ -9,7 +9,7 @@ HOST = "127.0.0.1"
 
 
 def bound(s, t):
-    """A socket with a port that the kernel chose."""
+    """Returns a socket with a port that the kernel chose."""
     made = t.socket(s.AF_RDS, s.SOCK_SEQPACKET)
     made.settimeout(120)
     made.bind((HOST, 0))
@@ -18,7 +18,7 @@ def bound(s, t):
 
 @scenario
 def names(s, t):
-    """Host and port, as of AF_INET."""
+    """An address is a host and a port, as in AF_INET."""
     for kind in (s.SOCK_SEQPACKET, s.SOCK_DGRAM, s.SOCK_STREAM):
         t.call(f"type {int(kind)}", t.socket, s.AF_RDS, kind)
     sock = t.socket(s.AF_RDS, s.SOCK_SEQPACKET)
@@ -33,7 +33,7 @@ def names(s, t):
 
 @scenario
 def datagrams(s, t):
-    """From port to port, with and without a connection."""
+    """Datagrams from port to port, with and without a connection."""
     here, there = bound(s, t), bound(s, t)
     t.call("sendto", here.sendto, b"question", there.getsockname())
     data, sender = there.recvfrom(100)
@@ -52,7 +52,7 @@ def datagrams(s, t):
 
 @scenario
 def options(s, t):
-    """Errors in the queue, and what cancels messages."""
+    """Options for queued errors and for cancelling messages."""
     sock = bound(s, t)
     level, cancel, errors, transport = 276, 1, 5, 8
     t.call("errors", sock.getsockopt, level, errors)

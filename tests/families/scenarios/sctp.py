@@ -1,4 +1,4 @@
-"""SCTP: streams with one association, and sockets with many."""
+"""SCTP: stream sockets with one association, and sockets with many associations."""
 
 import struct
 
@@ -10,7 +10,7 @@ RTOINFO, ASSOCINFO, INITMSG, NODELAY, EVENTS = 0, 1, 2, 3, 11
 
 
 def listening(s, t, kind, family, host):
-    """A listening socket and its address."""
+    """Returns a listening socket and its address."""
     made = t.socket(family, kind, s.IPPROTO_SCTP)
     made.settimeout(120)
     made.bind((host, 0))
@@ -20,7 +20,7 @@ def listening(s, t, kind, family, host):
 
 @scenario
 def streams(s, t):
-    """One association, as of TCP but for the bounds of messages."""
+    """A stream socket behaves like TCP, except for message boundaries."""
     for family, host in ((s.AF_INET, HOST), (s.AF_INET6, "::1")):
         server, address = listening(s, t, s.SOCK_STREAM, family, host)
         client = t.socket(family, s.SOCK_STREAM, s.IPPROTO_SCTP)
@@ -45,7 +45,7 @@ def streams(s, t):
 
 @scenario
 def many_associations(s, t):
-    """A socket of records talks with everybody, and has no peer."""
+    """A SOCK_SEQPACKET socket has many associations and no peer."""
     server, address = listening(s, t, s.SOCK_SEQPACKET, s.AF_INET, HOST)
     client = t.socket(s.AF_INET, s.SOCK_SEQPACKET, s.IPPROTO_SCTP)
     client.settimeout(120)
@@ -62,7 +62,7 @@ def many_associations(s, t):
 
 @scenario
 def ancillary_data(s, t):
-    """The number of a stream and a protocol's identifier go with a message."""
+    """A message has a stream number and a protocol identifier."""
     server, address = listening(s, t, s.SOCK_SEQPACKET, s.AF_INET, HOST)
     t.call("events", server.setsockopt, LEVEL, EVENTS, b"\1")
     client = t.socket(s.AF_INET, s.SOCK_SEQPACKET, s.IPPROTO_SCTP)
@@ -79,7 +79,7 @@ def options(s, t):
     sock = t.socket(s.AF_INET, s.SOCK_STREAM, s.IPPROTO_SCTP)
     t.call("no delay", sock.setsockopt, LEVEL, NODELAY, 1)
     t.call("read", sock.getsockopt, LEVEL, NODELAY)
-    # They begin with the number of an association, which is the caller's.
+    # They begin with an association number from the caller.
     t.note("timers", sock.getsockopt(LEVEL, RTOINFO, 16)[4:])
     t.note("association", sock.getsockopt(LEVEL, ASSOCINFO, 20)[4:])
     t.call("streams", sock.getsockopt, LEVEL, INITMSG, 8)
@@ -89,7 +89,7 @@ def options(s, t):
 
 @scenario
 def refusals(s, t):
-    """Nobody listens."""
+    """Connecting to an unserved port fails."""
     server, address = listening(s, t, s.SOCK_STREAM, s.AF_INET, HOST)
     server.close()
     client = t.socket(s.AF_INET, s.SOCK_STREAM, s.IPPROTO_SCTP)

@@ -1,4 +1,4 @@
-"""AF_TIPC within one node: services, ports, streams, the topology server."""
+"""AF_TIPC on one node: services, ports, streams and the topology server."""
 
 import itertools
 import os
@@ -8,29 +8,29 @@ from oracle.scenario import scenario
 from steps import nothing_yet
 
 _TYPES = itertools.count(100_000 + (os.getpid() % 1000) * 1000)
-"""Types of services: a name is the node's, so none is used twice."""
+"""Service types. A name belongs to the node, so none is used twice."""
 
 
 def service(s):
-    """A type, and the range of its instances as an address."""
+    """Returns a type, and the range of its instances as an address."""
     kind = 4711 + next(_TYPES)
     return kind, (s.TIPC_ADDR_NAMESEQ, kind, 10, 19, s.TIPC_NODE_SCOPE)
 
 
 def shape(s, address):
-    """An address without what the kernel chose."""
+    """Returns an address without the numbers that the kernel chose."""
     if isinstance(address, tuple) and len(address) == 5 and address[0] == s.TIPC_ADDR_ID:
         return ("id", address[1], address[2] > 0, *address[3:])
     return address
 
 
 def known(control):
-    """Ancillary data without the type of the service: level, kind, instances."""
+    """Returns ancillary data without the service type: level, type, instances."""
     return [(level, kind, data[4:]) for level, kind, data in control]
 
 
 def serving(s, t, kind):
-    """A socket that is bound to a service; the address of one instance."""
+    """Returns a socket that is bound to a service, and the address of one instance."""
     made = t.socket(s.AF_TIPC, kind)
     number, whole = service(s)
     made.bind(whole)
@@ -51,7 +51,7 @@ def kinds(s, t):
 
 @scenario
 def names(s, t):
-    """A socket has an identity from its beginning; services are bound beside it."""
+    """A new socket has an identity; binding adds services."""
     sock = t.socket(s.AF_TIPC, s.SOCK_RDM)
     t.note("name", shape(s, sock.getsockname()))
     t.call("peer", sock.getpeername)
@@ -68,7 +68,7 @@ def names(s, t):
 
 @scenario
 def wrong_names(s, t):
-    """What is not an address."""
+    """Invalid addresses are refused."""
     for address in ((1, 2, 3), (1, 2, 3, 4, 5, 6), (9, 1, 2, 3), ("1", 1, 2, 3), (1, "x", 2, 3), "name", 5, (1, 2, 3, 4, 500),
                     (1, 70000, 1 << 33, -1), (1, 70000, 5, 5, -500), (None, 1, 2, 3)):
         t.call(f"bind {address!r}", t.socket(s.AF_TIPC, s.SOCK_RDM).bind, address)
@@ -76,7 +76,7 @@ def wrong_names(s, t):
 
 @scenario
 def datagrams(s, t):
-    """To a service by name, and back to the sender's identity."""
+    """A datagram to a service name is answered to the sender's identity."""
     for kind in (s.SOCK_RDM, s.SOCK_DGRAM):
         server, name = serving(s, t, kind)
         client = t.socket(s.AF_TIPC, kind)
@@ -98,7 +98,7 @@ def datagrams(s, t):
 
 @scenario
 def rejected_messages(s, t):
-    """A message that nobody takes comes back, if it was asked for."""
+    """An undelivered message is returned on request."""
     client = t.socket(s.AF_TIPC, s.SOCK_RDM)
     client.settimeout(120)
     number, _ = service(s)
@@ -115,7 +115,7 @@ def rejected_messages(s, t):
 
 @scenario
 def streams(s, t):
-    """Connect, accept, both names, data, end."""
+    """Connect, accept, both addresses, data and end."""
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET):
         server, name = serving(s, t, kind)
         t.call("listen", server.listen, 5)
@@ -143,7 +143,7 @@ def streams(s, t):
 
 @scenario
 def connections_that_fail(s, t):
-    """Nobody serves the name; nobody is there to accept."""
+    """Connecting fails without a service, and without a listener."""
     number, _ = service(s)
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET):
         client = t.socket(s.AF_TIPC, kind)
@@ -164,7 +164,7 @@ def connections_that_fail(s, t):
 
 @scenario
 def pairs(s, t):
-    """A connected pair within the node."""
+    """A connected pair on the node."""
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET):
         here, there = s.socketpair(s.AF_TIPC, kind)
         t.keep(here), t.keep(there)
@@ -177,7 +177,7 @@ def pairs(s, t):
 
 @scenario
 def options(s, t):
-    """Every option that Python names."""
+    """Every option with a constant in Python."""
     sock = t.socket(s.AF_TIPC, s.SOCK_STREAM)
     for name, value in (("TIPC_IMPORTANCE", s.TIPC_HIGH_IMPORTANCE), ("TIPC_SRC_DROPPABLE", 1),
                         ("TIPC_DEST_DROPPABLE", 1), ("TIPC_CONN_TIMEOUT", 1500)):
@@ -193,7 +193,7 @@ def options(s, t):
 
 @scenario
 def groups(s, t):
-    """Members of a group hear each other, and of each other."""
+    """Members of a group receive each other's messages and membership events."""
     number, _ = service(s)
     members = [t.socket(s.AF_TIPC, s.SOCK_RDM) for _ in range(2)]
     for instance, member in enumerate(members):
@@ -210,7 +210,7 @@ def groups(s, t):
 
 @scenario
 def topology(s, t):
-    """The topology server tells when a service comes and goes."""
+    """The topology server reports when a service appears and disappears."""
     number, whole = service(s)
     watcher = t.socket(s.AF_TIPC, s.SOCK_SEQPACKET)
     watcher.settimeout(120)

@@ -1,11 +1,11 @@
-"""UDP-Lite: datagrams of which only a part is covered by the checksum."""
+"""UDP-Lite: datagrams with a checksum that covers a part of them."""
 
 from oracle.scenario import scenario
 
 
 @scenario
 def datagrams(s, t):
-    """From port to port, in both families."""
+    """Datagrams from port to port, in both families."""
     for family, host in ((s.AF_INET, "127.0.0.1"), (s.AF_INET6, "::1")):
         here, there = (t.socket(family, s.SOCK_DGRAM, s.IPPROTO_UDPLITE) for _ in range(2))
         t.note("made", here)
@@ -25,7 +25,7 @@ def datagrams(s, t):
 
 @scenario
 def coverage(s, t):
-    """How much the checksum covers is an option of the sender and of the receiver."""
+    """The checksum coverage is an option of the sender and of the receiver."""
     here, there = (t.socket(s.AF_INET, s.SOCK_DGRAM, s.IPPROTO_UDPLITE) for _ in range(2))
     there.bind(("127.0.0.1", 0))
     here.connect(there.getsockname())

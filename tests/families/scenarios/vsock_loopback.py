@@ -1,4 +1,4 @@
-"""AF_VSOCK with itself: the loopback transport carries data without a host."""
+"""AF_VSOCK on the loopback transport, without a host."""
 
 from oracle.scenario import scenario
 from steps import nothing_yet
@@ -7,7 +7,7 @@ ANY, LOCAL = 0xFFFFFFFF, 1
 
 
 def listening(s, t, kind):
-    """A listener on a port that the kernel chose, and that port."""
+    """Returns a listener and the port that the kernel chose."""
     made = t.socket(s.AF_VSOCK, kind)
     made.bind((LOCAL, ANY))
     made.listen(4)
@@ -16,7 +16,7 @@ def listening(s, t, kind):
 
 
 def connected(s, t, kind):
-    """Both ends of a connection."""
+    """Returns both ends of a connection."""
     server, port = listening(s, t, kind)
     client = t.socket(s.AF_VSOCK, kind)
     client.settimeout(120)
@@ -28,14 +28,14 @@ def connected(s, t, kind):
 
 @scenario
 def kinds(s, t):
-    """Streams and records; datagrams need another transport."""
+    """SOCK_STREAM and SOCK_SEQPACKET; datagrams need another transport."""
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET, s.SOCK_DGRAM, s.SOCK_RAW):
         t.call(f"type {int(kind)}", t.socket, s.AF_VSOCK, kind)
 
 
 @scenario
 def names(s, t):
-    """Both ends know both addresses, which are pairs of integers."""
+    """Both ends report both addresses, which are pairs of integers."""
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET):
         server, port = listening(s, t, kind)
         t.note("chosen", (server.getsockname()[0], port > 1023))
@@ -52,7 +52,7 @@ def names(s, t):
 
 @scenario
 def streams(s, t):
-    """Data in both directions, and an end in each."""
+    """Data in both directions, and the end of each direction."""
     client, session = connected(s, t, s.SOCK_STREAM)
     t.call("sendall", client.sendall, b"x" * 100_000)
     received = b""
@@ -75,7 +75,7 @@ def streams(s, t):
 
 @scenario
 def records(s, t):
-    """Records keep their bounds; what does not fit is cut, and said so."""
+    """Records keep their boundaries; a truncated record is reported as truncated."""
     client, session = connected(s, t, s.SOCK_SEQPACKET)
     t.call("first", client.send, b"first record")
     t.call("second", client.send, b"second", s.MSG_EOR)
@@ -89,7 +89,7 @@ def records(s, t):
 
 @scenario
 def refusals(s, t):
-    """Nobody listens; a port is taken; a machine is not there."""
+    """Connecting to an unserved port or a missing machine fails, and so does binding a port in use."""
     server, port = listening(s, t, s.SOCK_STREAM)
     t.call("taken", t.socket(s.AF_VSOCK, s.SOCK_STREAM).bind, (LOCAL, port))
     server.close()
@@ -105,7 +105,7 @@ def refusals(s, t):
 
 @scenario
 def waiting(s, t):
-    """Timeouts and sockets that do not wait."""
+    """Timeouts and non-blocking sockets."""
     client, session = connected(s, t, s.SOCK_STREAM)
     session.settimeout(0.05)
     t.call("recv", session.recv, 10)
@@ -119,7 +119,7 @@ def waiting(s, t):
 
 @scenario
 def options(s, t):
-    """Sizes of buffers are 64-bit integers, the timeout of connecting is a structure."""
+    """Buffer sizes are 64-bit integers, the connect timeout is a structure."""
     client, _ = connected(s, t, s.SOCK_STREAM)
     for option in (s.SO_VM_SOCKETS_BUFFER_SIZE, s.SO_VM_SOCKETS_BUFFER_MIN_SIZE, s.SO_VM_SOCKETS_BUFFER_MAX_SIZE):
         t.call(f"get {option}", client.getsockopt, s.AF_VSOCK, option)
