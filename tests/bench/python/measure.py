@@ -1,4 +1,4 @@
-"""What a Python program pays: the suite `python` of the benchmark.
+"""Measures the cost in a Python program: the suite `python` of the benchmark.
 
     measure.py --broker PATH --process PID
 
@@ -23,7 +23,7 @@ KIB_64 = bytes(range(256)) * 256
 
 
 def share_a_cpu(processes):
-    """Puts every thread of these processes, and this one, on one CPU."""
+    """Pins every thread of these processes and of this one to one CPU."""
     cpu = {max(os.sched_getaffinity(0))}
     os.sched_setaffinity(0, cpu)
     for process in processes:
@@ -32,23 +32,23 @@ def share_a_cpu(processes):
 
 
 def seconds(count, action):
-    """The median duration of an action."""
-    taken = []
+    """Returns the median duration of an action."""
+    durations = []
     for _ in range(count):
         start = time.perf_counter()
         action()
-        taken.append(time.perf_counter() - start)
-    return sorted(taken)[count // 2]
+        durations.append(time.perf_counter() - start)
+    return sorted(durations)[count // 2]
 
 
 def figure(name, unit, count, ours, peers):
-    """Ours as a multiple of the peer's, taken in turn after a round to warm up."""
+    """Returns our time as a multiple of the reference, measured alternately after a warm-up round."""
     rounds = [seconds(count, ours) / seconds(count, peers) for _ in range(ROUNDS + 1)]
     return {"name": name, "unit": unit, "rounds": rounds[1:]}
 
 
 def small_calls(mediated):
-    """A call without data against as many bytes echoed by a program in C."""
+    """Measures a call without data against a C program that echoes messages of the same size."""
     ours, theirs = socket.socketpair()
     with subprocess.Popen(["cat"], stdin=theirs, stdout=theirs) as echo, ours:
         theirs.close()
@@ -66,7 +66,7 @@ def small_calls(mediated):
 
 
 def payload(mediated):
-    """64 KiB through a Unix pair of the broker's, by attachment and in base64."""
+    """Measures 64 KiB through a Unix socket pair of the broker, by attachment and in base64."""
     a, b = mediated.socketpair()
     plain = Connection(process.configured().endpoint)
 
@@ -96,7 +96,7 @@ def payload(mediated):
 
 
 def bulk(direct):
-    """The same bytes through a TCP connection of direct mode and a native one."""
+    """Measures the same bytes through a TCP connection in direct mode and a native one."""
 
     def connected(make):
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -123,7 +123,7 @@ def bulk(direct):
 
 
 def creation(mediated, direct):
-    """`socket()` and `close()`."""
+    """Measures `socket()` and `close()`."""
     kind = (socket.AF_INET, socket.SOCK_DGRAM, 0)
     native = socket.SocketType
     yield figure("socket() and close() by the broker, with descriptor", "x native", 200,
@@ -133,7 +133,7 @@ def creation(mediated, direct):
 
 
 def main():
-    """Measures all."""
+    """Runs all measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--process", type=int, required=True)
@@ -146,10 +146,10 @@ def main():
 
 
 def _with(below):
-    """The module with a class that can be used by `with`, as that of `socket.py`."""
+    """The `_socket` module with a class that supports `with`, like that of `socket.py`."""
 
     class Socket(below.socket):
-        """The class of the module, without the layer of `socket.py`, which costs the same everywhere."""
+        """The class of `_socket`, without the layer of `socket.py`, whose cost is always the same."""
 
         __slots__ = ()
 

@@ -1,1 +1,1 @@
-"""The compliance suite: CPython's own `socket` is the oracle, the broker must give the same answers."""
+"""The compliance suite: CPython's `socket` is the oracle, and the broker must return the same results."""

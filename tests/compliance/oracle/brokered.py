@@ -1,7 +1,7 @@
-"""`BrokeredSocketModule`: the face of the `socket` module, with every call served by the broker.
+"""`BrokeredSocketModule`: the interface of the `socket` module; the broker serves every call.
 
-As thin as can be: arguments are passed on as they are, so that the broker does the checking. Only what
-a client library must do itself is done here: scattering into buffers, files, IDNA, `ResourceWarning`.
+It passes arguments unchanged, so that the broker checks them. It does only what every client library must do
+itself: scattering into buffers, files, IDNA, `ResourceWarning`.
 """
 
 import functools
@@ -43,12 +43,12 @@ class BrokeredSocketModule:
         return self.session.call(f"socket.{name}", named, parts)
 
     def adopt(self, created, fd=None):
-        """The socket object of an answer that made a socket."""
+        """Returns the socket object of an answer that created a socket."""
         made = BrokeredSocket.__new__(BrokeredSocket)
         made.take(self, created, fd)
         return made
 
-    # Making sockets.
+    # Creating sockets.
 
     def socketpair(self, family=_GLOBAL, type=_GLOBAL, proto=_GLOBAL):
         params = _given(family=family, type=type, proto=proto)
@@ -113,7 +113,7 @@ class BrokeredSocketModule:
     def if_nameindex(self):
         return [tuple(pair) for pair in self.rpc("if_nameindex").value]
 
-    # Conversions that give or take bytes.
+    # Conversions that return or take bytes.
 
     def inet_aton(self, *args):
         answer = self.rpc("inet_aton", *args)
@@ -131,12 +131,12 @@ class BrokeredSocketModule:
         parts = Parts()
         return self.rpc("inet_ntop", address_family, _bytes(packed_ip, parts), parts=parts).value
 
-    # What has no twin in Python's module; `native.py` says what it is compared with.
+    # Methods without a counterpart in Python's module; `native.py` has the native code to compare with.
 
     def poll(self, watched, timeout=None):
         handles = [sock.handle for sock, _ in watched]
-        asked = [[handle, int(events)] for handle, (_, events) in zip(handles, watched)]
-        return [(handles.index(handle), events) for handle, events in self.rpc("poll", asked, timeout).value]
+        queried = [[handle, int(events)] for handle, (_, events) in zip(handles, watched)]
+        return [(handles.index(handle), events) for handle, events in self.rpc("poll", queried, timeout).value]
 
     def recvmmsg(self, sock, vlen, bufsize, ancbufsize=0, flags=0):
         answer = self.rpc("recvmmsg", sock.handle, vlen, bufsize, ancbufsize, flags)

@@ -1,4 +1,4 @@
-"""`BrokeredSocket`: the face of a socket object over a handle."""
+"""`BrokeredSocket`: the interface of a socket object for a handle."""
 
 import contextlib
 import errno
@@ -12,8 +12,8 @@ _CLOEXEC = native.MSG_CMSG_CLOEXEC
 
 
 class BrokeredSocket:
-    """A handle with the methods of `socket.socket`. After `close` the stale handle goes on to be sent,
-    so that it is the broker that says EBADF."""
+    """A handle with the methods of `socket.socket`. After `close` it still sends the stale handle,
+    so that the broker returns EBADF."""
 
     def __init__(self, module, family=-1, type=-1, proto=-1, fileno=None):
         params = {"family": family, "type": type, "proto": proto}
@@ -24,7 +24,7 @@ class BrokeredSocket:
         self.take(module, module.rpc_named("socket", parts, **params).value, fileno)
 
     def take(self, module, created, fd=None):
-        """Becomes the socket of an answer that made one."""
+        """Takes the socket of an answer that created one."""
         self.module = module
         self.handle = created["handle"]
         self.family, self.type, self.proto = created["family"], created["type"], created["proto"]
@@ -42,7 +42,7 @@ class BrokeredSocket:
     def __exit__(self, *_):
         self.close()
 
-    # Life.
+    # Lifecycle.
 
     def close(self):
         self._closed = True
@@ -104,7 +104,7 @@ class BrokeredSocket:
 
     def connect_ex(self, *args):
         if self._gone:
-            return errno.EBADF  # the broker has no handle to give a number for
+            return errno.EBADF  # the broker has no handle with a number
         return self._call("connect_ex", *map(write_address, args)).value
 
     def getsockname(self):
@@ -163,10 +163,10 @@ class BrokeredSocket:
         data, *rest = self.message(answer.value, answer, iter(answer.descriptors), flags)
         return _scatter(views, data, answer.value["n"]), *rest
 
-    def message(self, value, answer, descriptors, asked):
-        """One received message as `recvmsg` gives it."""
+    def message(self, value, answer, descriptors, flags_argument):
+        """Returns one received message like `recvmsg`."""
         control = read_control(value["ancdata"], answer, descriptors)
-        if not asked & _CLOEXEC:
+        if not flags_argument & _CLOEXEC:
             for descriptor in answer.descriptors:
                 os.set_inheritable(descriptor, True)
         return answer.data(value["data"]), control, value["flags"], read_address(value["address"], self.family)
@@ -242,7 +242,7 @@ def _target(buffer, nbytes):
 
 
 def _padded(data, n):
-    """With MSG_TRUNC CPython gives as many bytes as the datagram had; those beyond are not defined."""
+    """With MSG_TRUNC CPython returns as many bytes as the datagram had; bytes beyond the buffer are undefined."""
     return data + bytes(n - len(data))
 
 

@@ -1,4 +1,4 @@
-"""Steps that many scenarios begin with."""
+"""Common first steps of scenarios."""
 
 import select
 import time
@@ -64,7 +64,7 @@ def arrived(s, sock, events=select.POLLIN, within=120):
 
 
 def refused_port(s, t):
-    """A port of loopback where nobody listens: it is bound, but not listening."""
+    """Returns a loopback port without a listener: a socket is bound to it, but does not listen."""
     return bound(s, t).getsockname()[1]
 
 
@@ -78,7 +78,7 @@ def bound(s, t):
 def fill(sock, chunk=bytes(65536)):
     """Sends without waiting until the buffers are full, and stay so.
 
-    Acknowledgements on their way make room: TCP may delay them, or repeat a segment, for 0.2 seconds.
+    Acknowledgements in flight free space: TCP may delay them, or repeat a segment, for 0.2 seconds.
     """
     before = sock.gettimeout()
     sock.settimeout(0)

@@ -15,15 +15,15 @@ from .native import NativeModule
 from .scenario import Transcript
 
 DEADLINE = 300
-"""Seconds a scenario may take on one side."""
+"""The time limit of a scenario on one side, in seconds."""
 
 
 class Deadline(BaseException):
-    """The time of a scenario is over. Not an `Exception`, so that no scenario records it."""
+    """The time limit of a scenario has passed. Not an `Exception`, so that no scenario records it."""
 
 
 class Side:
-    """What came of a scenario on one side."""
+    """The result of a scenario on one side."""
 
     def __init__(self):
         self.lines = []
@@ -31,14 +31,14 @@ class Side:
 
 
 class Verdict:
-    """`equal`, `different`, `gap` or `skipped`, with what there is to say about it."""
+    """`equal`, `different`, `gap` or `skipped`, with details."""
 
     def __init__(self, name, word, text="", native=()):
         self.name, self.word, self.text, self.native = name, word, text, native
 
 
 class Judge:
-    """Compares CPython with a broker, or with whatever `second` makes."""
+    """Compares CPython with a broker, or with the module that `second` creates."""
 
     def __init__(self, daemon, offers, gaps, second=None):
         self._daemon, self._offers, self._gaps = daemon, offers, gaps
@@ -52,7 +52,7 @@ class Judge:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def judge(self, found):
-        """The verdict on one scenario."""
+        """Returns the verdict on one scenario."""
         missing = registry.applies(found, self._offers, self._carries_descriptors())
         if missing:
             return Verdict(found.name, "skipped", f"needs {missing}")
@@ -140,7 +140,7 @@ class Judge:
 
 
 def native_again(_side):
-    """A second run on CPython, for the self-test: every scenario must give the same twice."""
+    """Creates a second run on CPython, for the self-test: every scenario must give the same transcript twice."""
     return contextlib.nullcontext(NativeModule())
 
 
@@ -163,7 +163,7 @@ def _descriptors(process="self"):
 
 
 def _settled_descriptors(wanted, process="self", within=60.0):
-    """The number of open descriptors, given a little time to sink to what is wanted."""
+    """Returns the number of open descriptors. Waits for a short time until it is at most the wanted number."""
     deadline = time.monotonic() + within
     while (number := _descriptors(process)) > wanted and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -171,7 +171,7 @@ def _settled_descriptors(wanted, process="self", within=60.0):
 
 
 class BrokerWatch:
-    """Whether the broker holds more descriptors at the end than after its first session."""
+    """Checks whether the broker has more descriptors at the end than after its first session."""
 
     def __init__(self, daemon):
         self._process = daemon.process.pid
@@ -180,7 +180,7 @@ class BrokerWatch:
         self._before = _descriptors(self._process)
 
     def leaked(self):
-        """How many more it holds now."""
+        """Returns how many more it has now."""
         return max(0, _settled_descriptors(self._before, self._process, 3.0) - self._before)
 
 

@@ -1,4 +1,4 @@
-"""The oracle: CPython's own module, with the nearest native twin of each broker call that has none there."""
+"""The oracle: CPython's module, with native code for broker methods that it lacks."""
 
 import array
 import errno
@@ -39,7 +39,7 @@ class NativeModule:
         return sorted((numbers.index(number), events) for number, events in found)
 
     def recvmmsg(self, sock, vlen, bufsize, ancbufsize=0, flags=0):
-        """A `recvmsg` that may wait, and then as many as are there."""
+        """A `recvmsg` that can wait, then as many as there are messages."""
         messages = [sock.recvmsg(bufsize, ancbufsize, flags)]
         before = sock.gettimeout()
         sock.settimeout(0)
@@ -53,7 +53,7 @@ class NativeModule:
         return messages
 
     def sendmmsg(self, sock, messages, flags=0):
-        """`sendmsg` for each; the first failure ends the list, or is the call's own if nothing was sent."""
+        """`sendmsg` for each message. The first error ends the list; it is raised only if nothing was sent."""
         results = []
         for message in messages:
             buffers, ancdata, address = (*message, *((), None)[len(message) - 1:])
@@ -67,7 +67,7 @@ class NativeModule:
         return results
 
     def ioctl(self, sock, control, option=None):
-        """`fcntl.ioctl` for the requests that the broker knows; ENOTTY for others, as it says."""
+        """`fcntl.ioctl` for the requests that the broker knows; ENOTTY for others, like the broker."""
         if control in _NUMBER:
             value = array.array("i", [0])
             fcntl.ioctl(sock.fileno(), _NUMBER[control], value)

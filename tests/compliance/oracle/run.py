@@ -28,7 +28,7 @@ WORDS = ("equal", "gap", "skipped", "different")
 
 
 def themes():
-    """Every theme: the files of `scenarios/`."""
+    """Returns every theme: the files of `scenarios/`."""
     files = sorted(os.listdir(os.path.join(HERE, "scenarios")))
     return [name[:-3] for name in files if name.endswith(".py") and name != "__init__.py"]
 
@@ -39,7 +39,7 @@ def arguments():
     parser.add_argument("--broker", help="the sockbrokerd binary")
     parser.add_argument("--theme", action="append", choices=themes(), help="only this theme; may be repeated")
     parser.add_argument("--all", action="store_true", help="every theme, then the check of coverage")
-    parser.add_argument("--only", help="only scenarios whose name holds this text")
+    parser.add_argument("--only", help="only scenarios with this text in their name")
     parser.add_argument("--stdio", action="store_true", help="speak over --stdio, all calls on one connection")
     parser.add_argument("--base64", action="store_true", help="send and receive bytes as base64, not as attachments")
     parser.add_argument("--self-test", action="store_true",
@@ -54,7 +54,7 @@ def arguments():
 
 
 def enter_namespaces():
-    """Starts this program again in namespaces of its own, if the machine lets it."""
+    """Starts this program again in new namespaces, if the machine allows it."""
     if os.environ.get(_MARK):
         return
     os.environ[_MARK] = "1"
@@ -83,7 +83,7 @@ def load(names):
 
 
 def run_themes(options, names):
-    """Runs the scenarios of these themes in this process; the counts."""
+    """Runs the scenarios of these themes in this process, and returns the counts."""
     from oracle import judge, selftest, sessions, wire, world
     chosen = [found for found in load(names) if not options.only or options.only in found.name]
     known = gaps()
@@ -104,7 +104,7 @@ def run_themes(options, names):
 
 
 def judge_all(options, chosen, court, daemon):
-    """The verdict on each scenario, said as it comes."""
+    """Yields the verdict on each scenario, and prints it immediately."""
     from oracle import judge
     counts = collections.Counter()
     watch = None if options.stdio else judge.BrokerWatch(daemon)
@@ -127,7 +127,7 @@ def judge_all(options, chosen, court, daemon):
 
 
 def run_all(options):
-    """Every theme in a process of its own, some at once; then the check of coverage."""
+    """Runs every theme in its own process, several concurrently; then checks the coverage."""
     from concurrent.futures import ThreadPoolExecutor
     counts = collections.Counter()
     with tempfile.TemporaryDirectory(prefix="cmp-called-") as folder, ThreadPoolExecutor(options.jobs) as pool:
@@ -158,7 +158,7 @@ def _counts_of(closing):
 
 
 def coverage(broker, folder):
-    """Whether scenarios have called every method of the broker that stands for Python's module."""
+    """Checks whether scenarios have called every method of the broker for Python's module."""
     from oracle import sessions
     called = set()
     for name in os.listdir(folder):
@@ -182,7 +182,7 @@ def coverage(broker, folder):
 
 
 def main():
-    """Does what the command line says; the exit status."""
+    """Runs the command line and returns the exit status."""
     options = arguments()
     if options.list:
         for found in load(options.theme or themes()):

@@ -13,7 +13,7 @@ import threading
 
 _REGISTRY = {}
 _EPHEMERAL = range(32768, 65536)
-_JOIN = 180  # seconds that a background call may take
+_JOIN = 180  # time limit of a background call, in seconds
 
 
 class Scenario:
@@ -27,7 +27,7 @@ class Scenario:
         self.python = python
         self.descriptors = descriptors
         if not (function.__doc__ or "").strip():
-            raise SystemExit(f"{self.name} has no docstring: say what it shows")
+            raise SystemExit(f"{self.name} has no docstring: describe what it shows")
         if self.name in _REGISTRY:
             raise SystemExit(f"{self.name} is there twice")
 
@@ -51,7 +51,7 @@ def scenarios(theme):
 
 
 class Transcript:
-    """What a scenario saw, and what it must clean up."""
+    """The transcript of a scenario, and the resources to clean up."""
 
     def __init__(self, module, folder):
         self.lines = []
@@ -64,12 +64,12 @@ class Transcript:
     # Recording.
 
     def note(self, label, value):
-        """Records a value, and gives it back."""
+        """Records a value and returns it."""
         self.lines.append((label, self.normal(value)))
         return value
 
     def call(self, label, function, *args, **kwargs):
-        """Records what a call gave or raised; `None` for the latter."""
+        """Records the result or the exception of a call; returns `None` for an exception."""
         try:
             value = function(*args, **kwargs)
         except Exception as error:
@@ -85,7 +85,7 @@ class Transcript:
         return ("raises", name, getattr(error, "errno", None))
 
     def normal(self, value):
-        """The value without what legitimately differs from run to run."""
+        """Returns the value without parts that can differ between runs."""
         if isinstance(value, (bytes, bytearray, memoryview)):
             raw = bytes(value)
             return raw if len(raw) <= 200 else ("bytes", len(raw), hashlib.sha256(raw).hexdigest()[:16])
@@ -116,10 +116,10 @@ class Transcript:
 
     @staticmethod
     def own(number):
-        """Whether an identity is that of nobody (0) or of the process that made the socket."""
+        """Returns whether an identity is unset (0) or that of the process that created the socket."""
         return number if number == 0 else "somebody"
 
-    # Things that are cleaned up.
+    # Resources that are cleaned up.
 
     def keep(self, made):
         """Closes it when the scenario ends."""
@@ -139,17 +139,17 @@ class Transcript:
         return f"\0compliance-{os.getpid()}-{name}".encode()
 
     def start(self, function, *args, **kwargs):
-        """Runs a call in a thread of its own."""
+        """Runs a call in a new thread."""
         task = Task(function, args, kwargs)
         self._tasks.append(task)
         return task
 
     def finish(self, label, task):
-        """Waits for a background call and records what it gave or raised."""
+        """Waits for a background call and records its result or exception."""
         return self.call(label, task.outcome)
 
     def clean_up(self):
-        """Closes what was kept; returns the names of calls that still run."""
+        """Closes the resources; returns the names of calls that still run."""
         for made in reversed(self._kept):
             try:
                 made.close()
@@ -189,7 +189,7 @@ class Task:
 
 
 def applies(found, offers, carries_descriptors):
-    """Why a scenario cannot run here, or `None`."""
+    """Returns why a scenario cannot run here, or `None`."""
     if sys.version_info < found.python:
         return "python " + ".".join(map(str, found.python))
     if found.descriptors and not carries_descriptors:
@@ -199,5 +199,5 @@ def applies(found, offers, carries_descriptors):
 
 
 def reset_native():
-    """Puts back what a scenario may have changed for the whole process."""
+    """Restores process-wide state that a scenario can change."""
     socket.setdefaulttimeout(None)

@@ -1,4 +1,4 @@
-"""Does the suite notice? Twice native must be equal; a broker whose answers are tampered with must not be."""
+"""Tests the suite: two native runs must be equal, and a broker with falsified answers must differ."""
 
 import collections
 import contextlib
@@ -12,7 +12,7 @@ _TRUE = ("handle", "attachment", "descriptors", "ancdata", "data")
 
 
 class TamperingSession:
-    """Passes calls on and falsifies what comes back; handles stay true, so that scenarios get far."""
+    """Forwards calls and falsifies their results, except handles, so that scenarios can continue."""
 
     def __init__(self, session, what):
         self._session = session
@@ -34,7 +34,7 @@ class TamperingSession:
         return Answer(_wrong(answer.value), attachments, answer.descriptors)
 
     def end(self):
-        """Ends the true session."""
+        """Closes the real session."""
         return self._session.end()
 
 
@@ -55,7 +55,7 @@ def _wrong(value, key=None):
 
 
 def run(chosen, daemon, offers, show):
-    """Runs both tests on these scenarios; the counts, `equal` meaning that the suite behaved."""
+    """Runs both tests on these scenarios and returns the counts; `equal` means that the suite works."""
     counts = collections.Counter()
     _twice_native(chosen, offers, counts, show)
     if daemon is not None:
@@ -77,7 +77,7 @@ def _twice_native(chosen, offers, counts, show):
 
 
 def _tampered(chosen, daemon, offers, counts):
-    """Wrong values must be noticed, or, by a scenario that looks at none, failures of calls without result."""
+    """A scenario must detect wrong values, or if it records none, failures of calls without a result."""
     def tampering(what):
         @contextlib.contextmanager
         def make(_side):

@@ -1,4 +1,4 @@
-"""How the brokered module reaches its broker: a pool of connections in one session, or one shared one."""
+"""The connections of the brokered module: a pool of connections in one session, or one shared connection."""
 
 import socket
 import subprocess
@@ -29,7 +29,7 @@ class PoolSession:
 
     @property
     def calls(self):
-        """How many calls were made for the scenario."""
+        """Returns the number of calls of the scenario."""
         return self._calls
 
     def call(self, method, params, parts=None):
@@ -64,7 +64,7 @@ class PoolSession:
             self._idle.append(connection)
 
     def end(self):
-        """Closes the session; the number of handles that were still open."""
+        """Closes the session and returns the number of handles that were still open."""
         left = self._anchor.request("session.info").value["handles"]
         self._anchor.request("session.close")
         for connection in [self._anchor, *self._idle]:
@@ -73,7 +73,7 @@ class PoolSession:
 
 
 class SharedSession:
-    """All calls of all threads in flight on one connection, as an asynchronous client has it."""
+    """Makes the calls of all threads on one connection, like an asynchronous client."""
 
     def __init__(self, connection, carries_descriptors):
         self.carries_descriptors = carries_descriptors
@@ -120,17 +120,17 @@ class Daemon:
                 time.sleep(0.02)
 
     def session(self):
-        """A fresh session."""
+        """Opens a new session."""
         return PoolSession(self._path)
 
     def log(self):
-        """What the broker wrote."""
+        """Returns the log of the broker."""
         self._log.flush()
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
     def stop(self):
-        """Ends the broker; its exit status, or 1 if its own filter stopped a system call."""
+        """Ends the broker and returns its exit status, or 1 if its seccomp filter refused a system call."""
         self.process.terminate()
         try:
             status = self.process.wait(10)
@@ -143,7 +143,7 @@ class Daemon:
 
 
 class StdioDaemon:
-    """A broker for each session, spawned as an editor spawns a language server."""
+    """Starts a broker for each session, like an editor starts a language server."""
 
     def __init__(self, binary, folder):
         self._binary = binary
@@ -151,7 +151,7 @@ class StdioDaemon:
         self._processes = []
 
     def session(self):
-        """A fresh broker with the session of its only connection."""
+        """Starts a new broker and returns the session of its only connection."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen([self._binary, "--stdio"], stdin=theirs, stdout=theirs, stderr=self._log)
@@ -166,7 +166,7 @@ class StdioDaemon:
         return self._processes[-1]
 
     def log(self):
-        """What the brokers wrote."""
+        """Returns the logs of the brokers."""
         self._log.flush()
         self._log.seek(0)
         return self._log.read().decode(errors="replace")

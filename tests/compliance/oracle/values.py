@@ -1,4 +1,4 @@
-"""Between Python's values and their spelling on the wire: addresses, ancillary data, errors."""
+"""Converts between Python values and their JSON form: addresses, ancillary data, errors."""
 
 import array
 import base64
@@ -19,7 +19,7 @@ def plain(value):
 
 
 def text(value):
-    """A host name: IDNA is the client's business."""
+    """A host name: the client applies IDNA."""
     if isinstance(value, str) and not value.isascii():
         return value.encode("idna").decode("ascii")
     return value
@@ -73,7 +73,7 @@ def read_address(value, family):
 
 
 def write_control(items, parts):
-    """Ancillary data as a parameter; descriptors go beside the frame."""
+    """Ancillary data as a parameter; its descriptors are attached to the frame."""
     written = []
     for level, kind, data in items:
         raw = bytes(data)

@@ -1,4 +1,4 @@
-"""A client of the broker's framed spelling: LSP heads, raw attachments, descriptors beside the frame.
+"""A client with LSP framing, raw attachments and descriptors.
 
 Standard library only, and the plain `socket` module underneath: nothing here knows what a scenario is.
 """
@@ -20,7 +20,7 @@ _socket, _rights = socket.socket, (socket.SOL_SOCKET, socket.SCM_RIGHTS)
 
 
 only_base64 = False
-"""Whether bytes travel as base64 in the JSON in both directions, as for a client that knows no attachments."""
+"""Whether bytes are base64 in the JSON in both directions, as for a client without attachments."""
 
 
 class RpcError(Exception):
@@ -38,7 +38,7 @@ class Lost(Exception):
 
 
 class Parts:
-    """What rides beside a request: attachments and descriptors."""
+    """The attachments and descriptors of a request."""
 
     def __init__(self):
         self.attachments = []
@@ -53,13 +53,13 @@ class Parts:
         return {"attachment": len(self.attachments) - 1}
 
     def descriptor(self, number):
-        """A descriptor as a parameter: its place among those beside the frame."""
+        """A descriptor as a parameter: its index among the descriptors of the frame."""
         self.descriptors.append(number)
         return len(self.descriptors) - 1
 
 
 class Answer:
-    """A result with the parts that came beside it."""
+    """A result with its attachments and descriptors."""
 
     def __init__(self, value, attachments, descriptors):
         self.value = value
@@ -74,7 +74,7 @@ class Answer:
 
 
 class Connection:
-    """One connection. Calls of several threads may be under way at once: whoever waits reads."""
+    """A connection for concurrent calls of several threads: a waiting thread reads the answers."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -101,7 +101,7 @@ class Connection:
         return cls(stream)
 
     def close(self):
-        """Ends the connection; the broker cancels what is under way on it."""
+        """Ends the connection; the broker cancels its calls in flight."""
         self._stream.close()
         while self._descriptors:
             _close(self._descriptors.popleft())
@@ -137,7 +137,7 @@ class Connection:
         self._stream.sendall(memoryview(frame)[sent:])
 
     def _wait_for(self, number):
-        """Leader and followers: one waiter reads for all, the others sleep until it has read theirs."""
+        """Waits for an answer: one waiting thread reads for all, the others sleep until it has read their answers."""
         with self._state:
             while number not in self._answers:
                 if self._lost:

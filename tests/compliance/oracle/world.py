@@ -1,4 +1,4 @@
-"""The machine a run finds: what it offers to scenarios, and the small network made for them.
+"""The capabilities of the machine that scenarios need, and a small network for them.
 
 Run inside user, network, UTS and mount namespaces of its own (`unshare --user --map-root-user --net --uts --mount`),
 nothing outside is touched. Elsewhere nothing is set up, and what needs privileges is skipped.
@@ -21,7 +21,7 @@ _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER 
 
 
 def prepare():
-    """Brings the interfaces up; the set of what scenarios may need."""
+    """Brings the interfaces up and returns the set of available capabilities."""
     if in_own_namespace():
         _bring_up("lo")
         _replace_hosts()
@@ -52,7 +52,7 @@ def _write(path, text):
 
 
 def _replace_hosts():
-    """Covers the machine's `/etc/hosts`, so that no scenario depends on it."""
+    """Mounts a file over `/etc/hosts`, so that no scenario depends on the machine's."""
     with tempfile.NamedTemporaryFile("w", prefix="cmp-hosts-", dir="/tmp", encoding="ascii") as file:
         file.write(f"127.0.0.1 localhost {os.uname().nodename}\n::1 localhost\n")
         file.flush()

@@ -1,4 +1,4 @@
-"""A broker for one run of tests: its start, its log, its end. It is open to every user of the machine."""
+"""Starts and ends a broker for one run of tests. All users of the machine can connect to it."""
 
 import os
 import re
@@ -23,7 +23,7 @@ class Broker:
         os.chmod(path, 0o666)
 
     def _wait_until_it_serves(self):
-        """Connects: once that works the socket's mode is no longer the broker's own business."""
+        """Connects to the broker. After that, the caller can change the mode of the socket."""
         deadline = time.monotonic() + LONGEST_WAIT
         while True:
             with socket.socket(socket.AF_UNIX) as sock:
@@ -35,13 +35,13 @@ class Broker:
             time.sleep(0.02)
 
     def log(self):
-        """What it wrote."""
+        """Returns the log."""
         self._log.flush()
         self._log.seek(0)
         return self._log.read()
 
     def stop(self):
-        """Ends it; how many calls it served, and what was wrong with it, a line each."""
+        """Ends the broker and returns the number of served calls, and its faults, one line each."""
         self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(LONGEST_WAIT)
         log = self.log()

@@ -3,11 +3,11 @@
 FLAKY = (
     # Its client thread registers a clean-up that the main thread may run before that thread's next call.
     "test.test_socket.NetworkConnectionAttributesTest.testSourceAddress",
-    # They skip themselves when the kernel says ENOTCONN, which it does now and then (bpo-13876).
+    # They skip themselves if the kernel returns ENOTCONN, which happens sometimes (bpo-13876).
     "test.test_socket.RecvmsgSCTPStreamTest.testRecvmsgEOF",
     "test.test_socket.RecvmsgIntoSCTPStreamTest.testRecvmsgEOF",
 )
-"""Tests that do not always pass natively either."""
+"""Tests that sometimes fail natively too."""
 
 
 def passed(record):
@@ -16,14 +16,14 @@ def passed(record):
 
 
 def faults(native, brokered, excused=()):
-    """What is worse than natively, one line each; and excuses that are not needed."""
+    """Returns tests with a worse result than natively, one line each, and stale exceptions."""
     found = []
     for name in sorted(native["outcomes"].keys() | brokered["outcomes"].keys()):
         before = native["outcomes"].get(name, "absent")
         now = brokered["outcomes"].get(name, "absent")
         if name in excused:
             if now == "passed":
-                found.append(f"{name} passes: strike it from the list of excused tests")
+                found.append(f"{name} passes: remove it from the list of exceptions")
         elif (before == "passed" and now != "passed") or (before != "failed" and now == "failed"):
             detail = brokered["details"].get(name, "").rstrip().replace("\n", "\n    ")
             found.append(f"{name}: natively {before}, now {now}\n    {detail}")
@@ -31,6 +31,6 @@ def faults(native, brokered, excused=()):
 
 
 def is_flaky(native, brokered):
-    """The ids that have earned a second try."""
+    """Returns the IDs of tests to repeat."""
     before = passed(native)
     return [name for name in FLAKY if name in before and brokered["outcomes"].get(name) != "passed"]

@@ -1,4 +1,4 @@
-"""CPython's own tests, natively and through a broker: whatever passes natively has to pass.
+"""Runs CPython's own tests natively and through a broker: a test that passes natively must pass.
 
     run.py --broker sockbrokerd [--python /usr/bin/python3] [--suite test_socket] [--mode mediated] [--nobody]
 
@@ -33,7 +33,7 @@ OTHERS = (
     "test_httplib",
     "test_ssl",
 )
-# A run that was silently native would pass everything.
+# A run that is native by mistake would pass every test.
 LEAST_CALLS = {("test_socket", "mediated"): 40_000, ("test_socket", "remote"): 40_000}
 LEAST_PASSED = {("test_socket", "remote"): 560}
 NO_TESTS = 77
@@ -45,7 +45,7 @@ POLICY = """
 version = 1
 
 [[rule]]
-name = "the user whose programs are tested"
+name = "the user of the tested programs"
 subject = { uids = [65534] }
 allow = [
     "create", "adopt", "bind", "listen", "accept", "connect", "send", "receive", "option", "ioctl", "inspect",
@@ -55,7 +55,7 @@ allow = [
 
 
 def broker_for(binary, folder, others):
-    """A broker of this user, or one that serves others by a policy."""
+    """Returns a broker of this user, or one that serves other users by a policy."""
     command = [binary]
     if others:
         policy = pathlib.Path(folder, "policy.toml")
@@ -70,11 +70,11 @@ def _is_inherited(variable):
 
 
 def run_suite(given, suite, folder, prefix=(), only=()):
-    """One run in a process of its own, as nobody if asked; its record."""
+    """Runs the tests once in a new process, as nobody on request, and returns the record."""
     out = f"{folder}/outcomes.json"
     package, program = PACKAGE, HERE / "suite.py"
     if given.nobody:
-        # Where nobody can read and write.
+        # A folder that the user nobody can read and write.
         os.chmod(folder, 0o777)
         package = shutil.copytree(PACKAGE, f"{folder}/package", dirs_exist_ok=True)
         program = shutil.copy(program, folder)
@@ -102,7 +102,7 @@ def run_suite(given, suite, folder, prefix=(), only=()):
 
 
 def kill_group(process):
-    """Ends what the suite may have left."""
+    """Ends processes that the suite can leave."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -111,7 +111,7 @@ def kill_group(process):
 
 
 def compare(given, suite, mode, native, folder):
-    """One brokered run against the native one; the faults."""
+    """Compares one brokered run with the native one, and returns the faults."""
     broker = broker_for(given.broker, folder, given.nobody)
     prefix = ("-m", "sockbroker", "--mode", mode, "--broker", broker.path)
     brokered = run_suite(given, suite, folder, prefix)
@@ -144,7 +144,7 @@ def has_tests(python, suite):
 
 
 def main():
-    """Runs what was asked for."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--python", default="/usr/bin/python3")

@@ -1,4 +1,4 @@
-"""Runs modules of CPython's own tests in this interpreter and writes what became of each test.
+"""Runs modules of CPython's own tests in this interpreter and writes the outcome of each test.
 
     suite.py --out FILE [--only ID ...] [--matching PATTERN] MODULE ...
 
@@ -24,7 +24,7 @@ _WORST = ("passed", "skipped", "failed")
 
 
 class Outcomes(unittest.TestResult):
-    """The worst that happened to each test: threads and sub-tests report several times."""
+    """The worst outcome of each test: threads and sub-tests report several times."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ class Outcomes(unittest.TestResult):
 
 
 def tests_of(suite):
-    """Every test in a suite, but those that are left out."""
+    """Yields every test of a suite, except excluded ones."""
     for item in suite:
         if isinstance(item, unittest.TestSuite):
             yield from tests_of(item)
@@ -84,7 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
     parser.add_argument("--only", action="append", default=[])
-    parser.add_argument("--matching", default="", help="only classes in whose names the pattern is found")
+    parser.add_argument("--matching", default="", help="only classes with names that match the pattern")
     parser.add_argument("modules", nargs="+")
     given = parser.parse_args()
     out = os.path.abspath(given.out)
@@ -94,12 +94,12 @@ def main():
     # Some open as many files as they may: natively and brokered the same number, less than the broker has.
     files = min(_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    # Some fill a connection's buffers, 512 bytes a call, while another thread waits so long. It is what the
-    # tests' own runner changes on slow machines.
+    # Some fill the buffers of a connection with 512 bytes per call while another thread waits with this timeout. The
+    # runner of the tests raises it too on slow machines.
     support.LOOPBACK_TIMEOUT = 60.0
     support.use_resources = ["network"]
     names = [f"test.{module}" for module in given.modules]
-    # The tests make files where they are.
+    # The tests create files in the current folder.
     folder = tempfile.mkdtemp()
     os.chdir(folder)
     found = tests_of(unittest.TestLoader().loadTestsFromNames(names))

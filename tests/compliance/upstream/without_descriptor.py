@@ -4,7 +4,7 @@ A test that is listed here and passes fails the run.
 """
 
 _NUMBER = "calls the kernel on the socket's number"
-_INHERITED = "asks the kernel whether the socket's number is inherited"
+_INHERITED = "checks in the kernel whether the descriptor is inheritable"
 
 REASONS = {
     **{

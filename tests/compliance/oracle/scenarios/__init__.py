@@ -1,1 +1,1 @@
-"""Scenarios, one theme a file."""
+"""Scenarios. Each file is a theme."""

@@ -1,4 +1,4 @@
-"""Ancillary data of the internet families, credentials, timestamps, and the queue of errors."""
+"""Ancillary data of the internet families, credentials, timestamps, and the error queue."""
 
 import os
 import select
@@ -17,7 +17,7 @@ def heads(control):
 
 @scenario
 def packet_information(s, t):
-    """IP_PKTINFO tells interface and addresses of a datagram."""
+    """IP_PKTINFO reports the interface and the addresses of a datagram."""
     here, there = udp_pair(s, t)
     there.setsockopt(s.IPPROTO_IP, IP_PKTINFO, 1)
     here.send(b"x")
@@ -38,7 +38,7 @@ def packet_information_as_the_source(s, t):
 
 @scenario
 def time_to_live_and_type_of_service(s, t):
-    """TTL and TOS are told, and can be given for one datagram."""
+    """TTL and TOS are reported, and can be set for one datagram."""
     here, there = udp_pair(s, t)
     there.setsockopt(s.IPPROTO_IP, IP_RECVTTL, 1)
     there.setsockopt(s.IPPROTO_IP, s.IP_RECVTOS, 1)
@@ -52,19 +52,19 @@ def time_to_live_and_type_of_service(s, t):
 
 
 @scenario
-def not_enough_room(s, t):
-    """Items that do not fit are cut or left out, with MSG_CTRUNC."""
+def buffer_is_too_small(s, t):
+    """Items that do not fit are truncated or omitted, with MSG_CTRUNC."""
     here, there = udp_pair(s, t)
     there.setsockopt(s.IPPROTO_IP, IP_PKTINFO, 1)
     there.setsockopt(s.IPPROTO_IP, IP_RECVTTL, 1)
-    for room in (0, 8, 15, s.CMSG_LEN(0), s.CMSG_LEN(5), s.CMSG_LEN(12), s.CMSG_SPACE(12), s.CMSG_SPACE(12) + 4, 200):
+    for size in (0, 8, 15, s.CMSG_LEN(0), s.CMSG_LEN(5), s.CMSG_LEN(12), s.CMSG_SPACE(12), s.CMSG_SPACE(12) + 4, 200):
         here.send(b"x")
-        t.note(f"room {room}", there.recvmsg(10, room))
+        t.note(f"size {size}", there.recvmsg(10, size))
 
 
 @scenario
 def unknown_items(s, t):
-    """Unknown ancillary data is refused or ignored, as its level says."""
+    """Unknown ancillary data is refused or ignored, depending on its level."""
     here, _ = udp_pair(s, t)
     for level, kind, data in ((s.IPPROTO_IP, 999, b"x"), (s.SOL_SOCKET, 999, b"x"), (999, 1, b"x"),
                               (s.IPPROTO_IP, IP_PKTINFO, b"")):
@@ -73,7 +73,7 @@ def unknown_items(s, t):
 
 @scenario(needs=["ipv6"])
 def hop_limit_and_packet_information(s, t):
-    """IPv6 tells hop limit, interface and traffic class, and takes them."""
+    """IPv6 reports hop limit, interface and traffic class, and accepts them."""
     here, there = udp_pair(s, t, s.AF_INET6)
     for name in (s.IPV6_RECVPKTINFO, s.IPV6_RECVHOPLIMIT, s.IPV6_RECVTCLASS):
         there.setsockopt(s.IPPROTO_IPV6, name, 1)
@@ -99,7 +99,7 @@ def timestamps(s, t):
 
 @scenario
 def drops_are_counted(s, t):
-    """SO_RXQ_OVFL tells how many datagrams were lost."""
+    """SO_RXQ_OVFL reports how many datagrams were lost."""
     here, there = udp_pair(s, t)
     there.setsockopt(s.SOL_SOCKET, 40, 1)
     there.setsockopt(s.SOL_SOCKET, s.SO_RCVBUF, 0)
@@ -127,7 +127,7 @@ def credentials_on_request(s, t):
 
 @scenario(needs=["namespace"])
 def own_credentials(s, t):
-    """The credentials of this process may be given by it."""
+    """A process can send its own credentials."""
     left, right = pair(s, t, s.SOCK_DGRAM)
     right.setsockopt(s.SOL_SOCKET, s.SO_PASSCRED, 1)
     mine = struct.pack("3i", os.getpid(), os.geteuid(), os.getegid())
@@ -137,7 +137,7 @@ def own_credentials(s, t):
 
 @scenario
 def impossible_credentials(s, t):
-    """The credentials of a process that is not there, and too short ones."""
+    """Credentials of a missing process, and truncated ones, are refused."""
     left, _ = pair(s, t, s.SOCK_DGRAM)
     nobody = struct.pack("3i", 4194303, os.geteuid(), os.getegid())
     t.call("no such process", left.sendmsg, [b"x"], [(s.SOL_SOCKET, s.SCM_CREDENTIALS, nobody)])
@@ -180,7 +180,7 @@ def error_queue_with_a_timeout(s, t):
 
 @scenario
 def errors_with_the_queue(s, t):
-    """With IP_RECVERR errors reach sockets that are not connected, and the next call says so."""
+    """With IP_RECVERR errors reach sockets that are not connected, and the next call fails with them."""
     sock = udp(s, t)
     sock.setsockopt(s.IPPROTO_IP, IP_RECVERR, 1)
     sock.sendto(b"x", ("127.0.0.1", refused_port(s, t)))
@@ -191,7 +191,7 @@ def errors_with_the_queue(s, t):
 
 @scenario(needs=["ipv6"])
 def error_queue_of_ipv6(s, t):
-    """IPv6 has the queue too."""
+    """IPv6 has an error queue too."""
     here, there = udp_pair(s, t, s.AF_INET6)
     here.setsockopt(s.IPPROTO_IPV6, IPV6_RECVERR, 1)
     there.close()
@@ -204,7 +204,7 @@ def error_queue_of_ipv6(s, t):
 
 @scenario
 def transmit_timestamps(s, t):
-    """Software timestamps of sent datagrams come back by the error queue."""
+    """Software timestamps of sent datagrams are returned through the error queue."""
     here, _ = udp_pair(s, t)
     t.call("on", here.setsockopt, s.SOL_SOCKET, 37, 2 | 16 | 128)
     here.send(b"stamped")
@@ -215,7 +215,7 @@ def transmit_timestamps(s, t):
 
 @scenario
 def queue_length_of_tcp(s, t):
-    """TCP_INQ tells in ancillary data how much is left to read."""
+    """TCP_INQ reports in ancillary data how much is left to read."""
     client, server = tcp_pair(s, t)
     t.call("on", server.setsockopt, s.IPPROTO_TCP, 36, 1)
     client.send(b"0123456789")

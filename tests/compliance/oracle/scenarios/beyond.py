@@ -1,4 +1,4 @@
-"""The broker's calls that Python's module lacks, against their nearest native twins."""
+"""Methods of the broker that Python's module lacks, against equivalent native code."""
 
 import select
 import struct
@@ -11,19 +11,19 @@ IN, OUT, PRI, RDHUP = select.POLLIN, select.POLLOUT, select.POLLPRI, select.POLL
 
 @scenario
 def poll_readiness(s, t):
-    """`poll` tells which sockets are ready, and for what."""
+    """`poll` reports which sockets are ready, and for what."""
     left, right = pair(s, t)
     other = udp(s, t)
     t.note("nothing", s.poll([(right, IN), (other, IN)], 0))
     left.send(b"x")
     t.note("one", s.poll([(right, IN), (other, IN)], 5))
     t.note("both", s.poll([(right, IN | OUT), (other, IN | OUT)], 5))
-    t.note("not asked", s.poll([(right, 0)], 0))
+    t.note("no events requested", s.poll([(right, 0)], 0))
 
 
 @scenario
 def poll_of_many_states(s, t):
-    """Ends, errors and urgent data have events of their own."""
+    """End of stream, errors and urgent data have their own events."""
     left, right = pair(s, t)
     left.close()
     t.note("closed", s.poll([(right, IN)], 5))
@@ -47,12 +47,12 @@ def poll_waits(s, t):
     t.finish("events", task)
     right.recv(1)
     t.note("timeout", s.poll([(right, IN)], 0.05))
-    t.note("of nobody", s.poll([], 0.01))
+    t.note("no sockets", s.poll([], 0.01))
 
 
 @scenario
 def poll_of_a_closed_socket(s, t):
-    """What is not open gives POLLNVAL at once."""
+    """A closed socket returns POLLNVAL immediately."""
     left, right = pair(s, t)
     if s.brokered:
         left.close()
@@ -65,7 +65,7 @@ def poll_of_a_closed_socket(s, t):
 
 @scenario
 def poll_the_same_socket_twice(s, t):
-    """A listener becomes readable with a connection, and is not any more once it is taken."""
+    """A listener is readable while a connection waits."""
     waiting = listener(s, t)
     client = t.socket()
     client.connect(waiting.getsockname())
@@ -76,7 +76,7 @@ def poll_the_same_socket_twice(s, t):
 
 @scenario
 def receive_many(s, t):
-    """`recvmmsg` takes what is there, up to its number."""
+    """`recvmmsg` returns available messages, up to its limit."""
     here, there = udp_pair(s, t)
     for number in range(5):
         here.send(b"message %d" % number)
@@ -110,7 +110,7 @@ def receive_many_waits_for_one(s, t):
 
 @scenario
 def send_many(s, t):
-    """`sendmmsg` sends in order, each where it is told."""
+    """`sendmmsg` sends in order, each message to its address."""
     here, there, other = udp(s, t), udp(s, t), udp(s, t)
     messages = [([b"one"], [], there.getsockname()), ([b"two", b"three"], [], other.getsockname()),
                 ([b""], [], there.getsockname())]
@@ -154,7 +154,7 @@ def bytes_to_read(s, t):
 
 @scenario
 def bytes_to_send(s, t):
-    """SIOCOUTQ counts what was not yet taken."""
+    """SIOCOUTQ counts unsent bytes."""
     client, _ = tcp_pair(s, t)
     t.note("nothing", s.ioctl(client, "SIOCOUTQ"))
     left, right = pair(s, t)
@@ -166,7 +166,7 @@ def bytes_to_send(s, t):
 
 @scenario
 def at_the_urgent_mark(s, t):
-    """SIOCATMARK tells whether the urgent byte is next."""
+    """SIOCATMARK reports whether the urgent byte is next."""
     client, server = tcp_pair(s, t)
     t.note("before", s.ioctl(server, "SIOCATMARK"))
     client.send(b"ab")
@@ -178,13 +178,13 @@ def at_the_urgent_mark(s, t):
 
 
 @scenario
-def facts_of_an_interface(s, t):
+def attributes_of_an_interface(s, t):
     """Index, flags, MTU and addresses of the loopback interface."""
     sock = udp(s, t)
     for name in ("SIOCGIFINDEX", "SIOCGIFFLAGS", "SIOCGIFMTU", "SIOCGIFADDR", "SIOCGIFNETMASK", "SIOCGIFBRDADDR",
                  "SIOCGIFHWADDR"):
         t.call(name, s.ioctl, sock, name, "lo")
-        t.call(f"{name} of nobody", s.ioctl, sock, name, "nowhere")
+        t.call(f"{name} of a missing interface", s.ioctl, sock, name, "nowhere")
 
 
 @scenario

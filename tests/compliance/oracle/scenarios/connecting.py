@@ -46,7 +46,7 @@ def connecting_twice(s, t):
 
 @scenario
 def connecting_twice_with_a_timeout(s, t):
-    """With a timeout the second call still says that the connection stands, the third that it stood."""
+    """With a timeout the second call reports success once more, the third EISCONN."""
     client, waiting = t.socket(), listener(s, t)
     client.settimeout(120)
     for number in range(3):
@@ -88,7 +88,7 @@ def accept_without_a_listener(s, t):
 
 @scenario
 def accept_nothing(s, t):
-    """Accepting when nobody is there: EAGAIN, or the timeout."""
+    """Accepting without a connection: EAGAIN, or the timeout."""
     waiting = listener(s, t)
     waiting.settimeout(0)
     t.call("non-blocking", waiting.accept)
@@ -151,7 +151,7 @@ def reset_shows_in_so_error(s, t):
 
 @scenario
 def address_in_use(s, t):
-    """Binding to a port that is taken, or again, or to an address that is not here, fails."""
+    """Binding to a port in use, binding again, and binding to a foreign address fail."""
     waiting = listener(s, t)
     t.call("taken", t.socket().bind, waiting.getsockname())
     t.call("again", waiting.bind, ("127.0.0.1", 0))

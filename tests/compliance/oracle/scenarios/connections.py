@@ -121,7 +121,7 @@ def server_backlog(s, t):
 
 @scenario
 def server_address_taken(s, t):
-    """A taken port, a foreign address, a bad port."""
+    """A port in use, a foreign address, an invalid port."""
     first = serve(s, t, ("127.0.0.1", 0))
     t.call("taken", s.create_server, first.getsockname())
     t.call("not here", s.create_server, ("192.0.2.1", 0))
@@ -131,7 +131,7 @@ def server_address_taken(s, t):
 
 @scenario(needs=["ipv6"])
 def server_over_ipv6(s, t):
-    """An IPv6 server is for IPv6 only, unless it is told otherwise."""
+    """An IPv6 server is for IPv6 only, unless dual stack is requested."""
     server = serve(s, t, ("::1", 0), family=s.AF_INET6)
     t.note("server", (server, server.getsockname(), server.getsockopt(s.IPPROTO_IPV6, s.IPV6_V6ONLY)))
 

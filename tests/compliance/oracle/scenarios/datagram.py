@@ -1,4 +1,4 @@
-"""UDP: borders, addresses, truncation, gathering and scattering."""
+"""UDP: message boundaries, addresses, truncation, gathering and scattering."""
 
 from oracle.common import udp, udp_pair
 from oracle.scenario import scenario
@@ -38,7 +38,7 @@ def empty_datagrams(s, t):
 
 @scenario
 def receiving_nothing(s, t):
-    """`recv(0)` asks nobody and takes nothing; `recvfrom(0)` and `recvmsg(0)` take a datagram."""
+    """`recv(0)` makes no system call; `recvfrom(0)` and `recvmsg(0)` consume a datagram."""
     here, there = udp_pair(s, t)
     t.note("empty queue", there.recv(0))
     for number in range(3):
@@ -51,7 +51,7 @@ def receiving_nothing(s, t):
 
 @scenario
 def truncation(s, t):
-    """What does not fit is lost; `recvmsg` says so, MSG_TRUNC gives the true length."""
+    """Bytes that do not fit are lost; `recvmsg` reports it, MSG_TRUNC returns the full length."""
     here, there = udp_pair(s, t)
     for _ in range(5):
         here.send(b"0123456789")
@@ -67,7 +67,7 @@ def truncation(s, t):
 
 @scenario
 def peek(s, t):
-    """MSG_PEEK leaves a datagram, MSG_TRUNC with it tells the size to come."""
+    """MSG_PEEK leaves a datagram, and MSG_TRUNC with it returns its full length."""
     here, there = udp_pair(s, t)
     here.send(b"0123456789")
     t.note("peek", there.recv(3, s.MSG_PEEK))
@@ -89,15 +89,15 @@ def waitall_means_nothing_here(s, t):
 
 @scenario
 def connected(s, t):
-    """A connected socket sends without an address and hears its peer only."""
+    """A connected socket sends without an address and receives only from its peer."""
     here, there = udp_pair(s, t)
-    stranger = udp(s, t)
-    stranger.sendto(b"from a stranger", here.getsockname())
+    other = udp(s, t)
+    other.sendto(b"from a other", here.getsockname())
     there.sendto(b"from the peer", here.getsockname())
     t.note("got", here.recvfrom(100))
     t.note("peer", here.getpeername())
-    t.note("elsewhere", here.sendto(b"x", stranger.getsockname()))
-    t.note("arrived", stranger.recv(10))
+    t.note("elsewhere", here.sendto(b"x", other.getsockname()))
+    t.note("arrived", other.recv(10))
 
 
 @scenario
@@ -156,7 +156,7 @@ def gathered(s, t):
 
 @scenario
 def sendmsg_with_an_address(s, t):
-    """`sendmsg` sends where it is told."""
+    """`sendmsg` sends to its address."""
     here, there = udp(s, t), udp(s, t)
     t.note("sent", here.sendmsg([b"a", b"b"], [], 0, there.getsockname()))
     t.note("got", there.recvmsg(10))

@@ -1,4 +1,4 @@
-"""UDP: to many, to nobody, by name, and what is held back."""
+"""UDP: broadcast and multicast, unreachable ports, names, and corked datagrams."""
 
 import select
 
@@ -69,7 +69,7 @@ def broadcast_on_loopback(s, t):
 
 @scenario
 def multicast_on_loopback(s, t):
-    """A member of a group on the loopback interface hears what is sent to the group."""
+    """A member of a group on the loopback interface receives what is sent to the group."""
     receiver, sender = t.socket(s.AF_INET, s.SOCK_DGRAM), udp(s, t)
     receiver.bind(("", 0))
     member = s.inet_aton("239.1.2.3") + s.inet_aton("127.0.0.1")
@@ -100,7 +100,7 @@ def corked(s, t):
 
 @scenario
 def reuse_port(s, t):
-    """Two sockets can share a port if both ask for it before."""
+    """Two sockets can share a port if both set the option before."""
     one, two, three = (t.socket(s.AF_INET, s.SOCK_DGRAM) for _ in range(3))
     one.setsockopt(s.SOL_SOCKET, s.SO_REUSEPORT, 1)
     two.setsockopt(s.SOL_SOCKET, s.SO_REUSEPORT, 1)

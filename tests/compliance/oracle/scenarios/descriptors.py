@@ -113,7 +113,7 @@ def adopt_a_connected_socket(s, t):
 
 @scenario
 def inheritable(s, t):
-    """A socket is not inheritable until it is told so."""
+    """A socket is not inheritable by default."""
     sock = t.socket()
     for wanted in (True, False):
         sock.set_inheritable(wanted)

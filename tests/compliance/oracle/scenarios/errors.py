@@ -96,7 +96,7 @@ def sizes_of_buffers(s, t):
 
 @scenario
 def empty_buffers(s, t):
-    """A buffer without room receives nothing, and of a stream takes nothing."""
+    """An empty buffer receives nothing, and consumes nothing from a stream."""
     left, right = pair(s, t)
     left.send(b"data")
     t.call("recv_into", right.recv_into, bytearray())
@@ -129,7 +129,7 @@ def flags_of_the_wrong_type(s, t):
 
 @scenario
 def flags_that_mean_nothing(s, t):
-    """Unknown flags are the kernel's business."""
+    """The kernel checks unknown flags."""
     left, right = pair(s, t)
     t.call("send", left.send, b"x", 0x400000)
     t.call("recv", right.recv, 10, 0x200000)
@@ -199,7 +199,7 @@ def afalg_messages(s, t):
 
 @scenario
 def operations_of_the_wrong_kind(s, t):
-    """What a kind of socket cannot do fails as the kernel says."""
+    """Unsupported operations fail with the error of the kernel."""
     datagram, stream = udp(s, t), t.socket()
     t.call("accept", datagram.accept)
     t.call("listen", datagram.listen)

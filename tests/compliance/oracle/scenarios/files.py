@@ -19,7 +19,7 @@ def a_file(content=CONTENT):
 
 
 def drain(sock, n):
-    """Exactly so many bytes."""
+    """Receives exactly this number of bytes."""
     got = bytearray()
     while len(got) < n:
         got += sock.recv(n - len(got))
@@ -120,7 +120,7 @@ def a_file_in_memory(s, t):
 
 @scenario(descriptors=True)
 def after_the_end(s, t):
-    """A connection that is gone, or was never there."""
+    """A closed connection, and an unconnected socket."""
     left, right = pair(s, t)
     right.close()
     with a_file() as file:

@@ -29,8 +29,8 @@ def tuples_of_two_to_four(s, t):
 
 
 @scenario(needs=["ipv6"])
-def spellings(s, t):
-    """Addresses come back in the one short spelling."""
+def short_form(s, t):
+    """Addresses are returned in their short form."""
     for host in ("0:0:0:0:0:0:0:1", "::0001", "::ffff:127.0.0.1", "::", "0::0"):
         sock = t.socket(s.AF_INET6, s.SOCK_DGRAM)
         t.call(f"bind {host}", sock.bind, (host, 0))
@@ -66,7 +66,7 @@ def scopes_out_of_range(s, t):
 
 @scenario(needs=["ipv6"])
 def flow_label(s, t):
-    """A flow label is leased, sent with the datagram, and told with the sender."""
+    """A flow label is leased, sent with the datagram, and reported with the sender."""
     here, there = udp(s, t, s.AF_INET6), udp(s, t, s.AF_INET6)
     request = s.inet_pton(s.AF_INET6, "::1") + (0x12345).to_bytes(4, "big") + bytes([0, 255]) + bytes([1, 0]) + bytes(8)
     t.call("lease", here.setsockopt, s.IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, request)
@@ -130,7 +130,7 @@ def scopes(s, t):
 
 @scenario(needs=["ipv6", "veth"])
 def over_a_link(s, t):
-    """The sender of a link-local datagram is told with its scope."""
+    """The sender of a link-local datagram is reported with its scope."""
     local, index = world.link_local(world.VETH[0]), s.if_nametoindex(world.VETH[0])
     here, there = (t.socket(s.AF_INET6, s.SOCK_DGRAM) for _ in range(2))
     there.bind((local, 0, 0, index))

@@ -1,4 +1,4 @@
-"""Making and ending sockets, and files over them."""
+"""Creating and closing sockets, and file objects for them."""
 
 from oracle.common import listener, pair
 from oracle.scenario import scenario
@@ -17,7 +17,7 @@ def defaults(s, t):
 
 @scenario
 def families_and_types(s, t):
-    """Family, type and protocol are reported as they were asked for, -1 meaning the default."""
+    """Family, type and protocol are reported as requested; -1 means the default."""
     for family in (-1, s.AF_INET, s.AF_INET6, s.AF_UNIX):
         for kind in (-1, s.SOCK_STREAM, s.SOCK_DGRAM):
             t.call(f"socket {int(family)} {int(kind)}", t.socket, family, kind)
@@ -28,7 +28,7 @@ def families_and_types(s, t):
 
 
 @scenario
-def kind_is_what_the_kernel_says(s, t):
+def type_matches_the_kernel(s, t):
     """SO_DOMAIN, SO_TYPE and SO_PROTOCOL agree with the object."""
     for args in ((s.AF_INET, s.SOCK_STREAM), (s.AF_INET6, s.SOCK_DGRAM), (s.AF_UNIX, s.SOCK_SEQPACKET)):
         sock = t.socket(*args)
@@ -39,7 +39,7 @@ def kind_is_what_the_kernel_says(s, t):
 
 @scenario(needs=["mptcp"])
 def multipath_tcp(s, t):
-    """Multipath TCP is a protocol of its own on a stream, and listens."""
+    """Multipath TCP is another protocol of stream sockets, and can listen."""
     sock = t.socket(s.AF_INET, s.SOCK_STREAM, 262)
     t.note("proto", sock.proto)
     sock.bind(("127.0.0.1", 0))
@@ -67,7 +67,7 @@ def flags_in_the_type(s, t):
 
 @scenario
 def impossible_kinds(s, t):
-    """Families, types and protocols that do not exist fail as the kernel says."""
+    """Families, types and protocols that do not exist fail with the error of the kernel."""
     t.call("family", t.socket, 99, s.SOCK_STREAM)
     t.call("family 45", t.socket, 45, s.SOCK_STREAM)
     t.call("type 0", t.socket, s.AF_INET, 0)
@@ -80,7 +80,7 @@ def impossible_kinds(s, t):
 
 
 @scenario
-def the_default_timeout_is_taken(s, t):
+def the_default_timeout_is_used(s, t):
     """New, accepted and paired sockets begin with the module's default timeout."""
     s.setdefaulttimeout(7.5)
     t.note("default", s.getdefaulttimeout())
@@ -176,7 +176,7 @@ def socketpair_nonblocking(s, t):
 
 @scenario
 def attributes_of_the_handle(s, t):
-    """The broker tells family, type and protocol of a handle as the object has them."""
+    """The broker reports family, type and protocol of a handle as the object has them."""
     for args in ((s.AF_INET, s.SOCK_STREAM), (s.AF_UNIX, s.SOCK_DGRAM), (s.AF_INET6, s.SOCK_STREAM, 6)):
         sock = t.socket(*args)
         t.note("kind", sock.attributes() if s.brokered else (int(sock.family), int(sock.type), sock.proto))

@@ -8,7 +8,7 @@ from oracle.scenario import scenario
 
 @scenario
 def numeric_hosts(s, t):
-    """Addresses are resolved without asking anybody."""
+    """Numeric addresses are resolved without a lookup."""
     for host in ("127.0.0.1", "::1", "0.0.0.0", "255.255.255.255", "fe80::1", "127.1", "0x7f000001"):
         t.call(host, s.getaddrinfo, host, 80)
 
@@ -42,7 +42,7 @@ def services(s, t):
 
 @scenario
 def flags_of_getaddrinfo(s, t):
-    """Numeric flags forbid names; AI_CANONNAME asks for the full one."""
+    """Numeric flags forbid names; AI_CANONNAME requests the full name."""
     for flags in (s.AI_NUMERICHOST, s.AI_CANONNAME, s.AI_V4MAPPED, s.AI_ADDRCONFIG, s.AI_NUMERICSERV):
         t.call(f"name {int(flags)}", s.getaddrinfo, "localhost", 80, s.AF_INET, s.SOCK_STREAM, 0, flags)
         t.call(f"address {int(flags)}", s.getaddrinfo, "127.0.0.1", 80, s.AF_INET, s.SOCK_STREAM, 0, flags)
@@ -53,7 +53,7 @@ def flags_of_getaddrinfo(s, t):
 
 @scenario
 def families_of_getaddrinfo(s, t):
-    """Families, types and protocols that do not fit together have codes of their own."""
+    """Families, types and protocols that do not fit together have their own error codes."""
     t.call("other family", s.getaddrinfo, "127.0.0.1", 80, s.AF_INET6)
     t.call("no such family", s.getaddrinfo, "127.0.0.1", 80, 99)
     t.call("unix", s.getaddrinfo, "127.0.0.1", 80, s.AF_UNIX)
@@ -79,7 +79,7 @@ def zones(s, t):
 
 @scenario
 def unknown_names(s, t):
-    """A name that nobody knows: the resolver's code is the same."""
+    """An unknown name returns the same resolver error code."""
     t.call("getaddrinfo", s.getaddrinfo, "nobody.invalid", 80)
     t.call("gethostbyname", s.gethostbyname, "nobody.invalid")
     t.call("gethostbyname_ex", s.gethostbyname_ex, "nobody.invalid")
@@ -191,7 +191,7 @@ def unknown_interfaces(s, t):
 
 @scenario(python=(3, 13))
 def interface_indexes_out_of_range(s, t):
-    """An index that is no unsigned 32-bit number."""
+    """An index that is not an unsigned 32-bit number."""
     for index in (-1, 2**32, 2**40):
         t.call(f"{index}", s.if_indextoname, index)
 

@@ -45,7 +45,7 @@ def own_address(s, t):
 
 @scenario(needs=["netlink"])
 def a_chosen_port(s, t):
-    """A port can be chosen and is taken then."""
+    """A port can be chosen, and is then in use."""
     sock = route(s, t)
     t.call("bind", sock.bind, (4242424, 0))
     t.note("name", sock.getsockname())
@@ -64,7 +64,7 @@ def kinds(s, t):
 
 
 @scenario(needs=["netlink"])
-def asking_for_a_link(s, t):
+def requesting_a_link(s, t):
     """The kernel answers a request about the loopback interface, from port 0."""
     sock = route(s, t)
     t.note("sent", sock.send(message(RTM_GETLINK, NLM_F_REQUEST, struct.pack("BxHiII", 0, 0, 1, 0, 0))))
@@ -109,7 +109,7 @@ def an_error_answer(s, t):
 
 @scenario(needs=["netlink"])
 def acknowledged(s, t):
-    """NLM_F_ACK asks for an answer of error 0."""
+    """NLM_F_ACK requests an answer with error 0."""
     sock = route(s, t)
     sock.send(message(NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, b"", 5))
     data = sock.recv(4096)
@@ -118,7 +118,7 @@ def acknowledged(s, t):
 
 @scenario(needs=["netlink"])
 def truncated(s, t):
-    """An answer that does not fit is cut, and both MSG_TRUNC forms tell."""
+    """An answer that does not fit is truncated, and both forms of MSG_TRUNC report it."""
     sock = route(s, t)
     request = message(RTM_GETLINK, NLM_F_REQUEST, struct.pack("BxHiII", 0, 0, 1, 0, 0))
     sock.send(request)
@@ -132,7 +132,7 @@ def truncated(s, t):
 
 @scenario(needs=["netlink", "namespace"])
 def multicast_by_group_mask(s, t):
-    """A member of a group hears of new and changed links, with the group in the sender's address."""
+    """A member of a group receives events about new and changed links, with the group in the sender's address."""
     watcher, sock = route(s, t), route(s, t)
     watcher.bind((0, 1))
     t.call("nothing yet", watcher.recv, 4096, s.MSG_DONTWAIT)
@@ -144,7 +144,7 @@ def multicast_by_group_mask(s, t):
 
 @scenario(needs=["netlink", "namespace"])
 def multicast_by_membership(s, t):
-    """NETLINK_ADD_MEMBERSHIP joins a group, and NETLINK_PKTINFO tells which one a message came by."""
+    """NETLINK_ADD_MEMBERSHIP joins a group, and NETLINK_PKTINFO reports the group of a message."""
     watcher, sock = route(s, t), route(s, t)
     watcher.bind((0, 0))
     t.call("join", watcher.setsockopt, 270, 1, 1)
@@ -158,7 +158,7 @@ def multicast_by_membership(s, t):
 
 
 def change(s, sock):
-    """Changes something that is told to the link group, and changes it back: the loopback's queue length."""
+    """Changes the queue length of the loopback interface, which the link group reports, and restores it."""
     for length in (900, 1000):
         attribute = struct.pack("HHI", 8, 13, length)  # IFLA_TXQLEN
         body = struct.pack("BxHiII", 0, 0, 1, 0, 0) + attribute
@@ -175,7 +175,7 @@ def between_users(s, t):
     two.bind((7002, 0))
     t.call("sent", one.sendto, b"to another user", (7002, 0))
     t.note("got", two.recvfrom(100))
-    t.call("nobody", one.sendto, b"x", (7003, 0))
+    t.call("no receiver", one.sendto, b"x", (7003, 0))
 
 
 @scenario(needs=["netlink"])

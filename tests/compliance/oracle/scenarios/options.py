@@ -62,7 +62,7 @@ def bytes_of_other_kinds(s, t):
 
 @scenario
 def buffer_lengths(s, t):
-    """A buffer has 1 to 1024 bytes; 0 asks for an integer."""
+    """A buffer has 1 to 1024 bytes; 0 requests an integer."""
     sock = t.socket()
     for length in (0, 1024, 1025, -1, 1 << 20):
         t.call(f"length {length}", sock.getsockopt, s.SOL_SOCKET, s.SO_TYPE, length)
@@ -106,7 +106,7 @@ def unknown_options(s, t):
 
 @scenario
 def read_only(s, t):
-    """Options that tell a fact cannot be set."""
+    """Read-only options cannot be set."""
     sock = t.socket()
     for name in (s.SO_TYPE, s.SO_ERROR, s.SO_ACCEPTCONN, s.SO_PROTOCOL, s.SO_DOMAIN):
         t.note(f"get {name}", sock.getsockopt(s.SOL_SOCKET, name))

@@ -43,7 +43,7 @@ def unbound(s, t):
 
 @scenario(needs=["packet"])
 def bound_to_loopback(s, t):
-    """The name tells interface, protocol, hardware type and address."""
+    """The address has interface, protocol, hardware type and hardware address."""
     sock = packets(s, t, "lo")
     t.note("name", sock.getsockname())
     t.call("other protocol", sock.bind, ("lo", IP))
@@ -71,10 +71,10 @@ def wrong_addresses(s, t):
 @scenario(needs=["packet"])
 def cooked_capture(s, t):
     """A cooked socket sees a UDP datagram on loopback without its Ethernet head."""
-    sniffer = packets(s, t, "lo", IP, s.SOCK_DGRAM)
+    receiver = packets(s, t, "lo", IP, s.SOCK_DGRAM)
     here, there = udp(s, t), udp(s, t)
     here.sendto(b"captured", there.getsockname())
-    data, sender = sniffer.recvfrom(2000)
+    data, sender = receiver.recvfrom(2000)
     t.note("version", data[0] >> 4)
     t.note("payload", data[28:])
     t.note("sender", sender)
@@ -83,10 +83,10 @@ def cooked_capture(s, t):
 @scenario(needs=["packet"])
 def raw_capture(s, t):
     """A raw socket sees the whole frame."""
-    sniffer = packets(s, t, "lo", IP)
+    receiver = packets(s, t, "lo", IP)
     here, there = udp(s, t), udp(s, t)
     here.sendto(b"captured", there.getsockname())
-    data, sender = sniffer.recvfrom(2000)
+    data, sender = receiver.recvfrom(2000)
     t.note("head", data[:14])
     t.note("payload", data[42:])
     t.note("sender", sender)
@@ -95,39 +95,39 @@ def raw_capture(s, t):
 @scenario(needs=["packet"])
 def every_protocol(s, t):
     """ETH_P_ALL sees leaving and arriving packets."""
-    sniffer = packets(s, t, "lo", ALL, s.SOCK_DGRAM)
+    receiver = packets(s, t, "lo", ALL, s.SOCK_DGRAM)
     udp(s, t).sendto(b"x", udp(s, t).getsockname())
-    t.note("types", [sniffer.recvfrom(2000)[1][2] for _ in range(2)])
-    t.call("no more", sniffer.recvfrom, 2000, s.MSG_DONTWAIT)
+    t.note("types", [receiver.recvfrom(2000)[1][2] for _ in range(2)])
+    t.call("no more", receiver.recvfrom, 2000, s.MSG_DONTWAIT)
 
 
 @scenario(needs=["packet"])
 def outgoing_ignored(s, t):
     """PACKET_IGNORE_OUTGOING leaves the arriving ones."""
-    sniffer = packets(s, t, "lo", ALL, s.SOCK_DGRAM)
-    t.call("ignore", sniffer.setsockopt, SOL_PACKET, 23, 1)
+    receiver = packets(s, t, "lo", ALL, s.SOCK_DGRAM)
+    t.call("ignore", receiver.setsockopt, SOL_PACKET, 23, 1)
     udp(s, t).sendto(b"x", udp(s, t).getsockname())
-    t.note("type", sniffer.recvfrom(2000)[1][2])
-    t.call("no more", sniffer.recvfrom, 2000, s.MSG_DONTWAIT)
+    t.note("type", receiver.recvfrom(2000)[1][2])
+    t.call("no more", receiver.recvfrom, 2000, s.MSG_DONTWAIT)
 
 
 @scenario(needs=["packet"])
 def truncated_packets(s, t):
     """A packet that does not fit is cut; MSG_TRUNC gives its length."""
-    sniffer = packets(s, t, "lo", IP, s.SOCK_DGRAM)
+    receiver = packets(s, t, "lo", IP, s.SOCK_DGRAM)
     udp(s, t).sendto(b"0123456789", udp(s, t).getsockname())
-    t.note("length", len(sniffer.recv(4, s.MSG_PEEK | s.MSG_TRUNC)))
-    data, control, flags, _ = sniffer.recvmsg(4)
+    t.note("length", len(receiver.recv(4, s.MSG_PEEK | s.MSG_TRUNC)))
+    data, control, flags, _ = receiver.recvmsg(4)
     t.note("cut", (len(data), control, flags))
 
 
 @scenario(needs=["packet"])
 def auxiliary_data(s, t):
-    """PACKET_AUXDATA tells the length on the wire in ancillary data."""
-    sniffer = packets(s, t, "lo", IP, s.SOCK_DGRAM)
-    t.call("on", sniffer.setsockopt, SOL_PACKET, AUXDATA, 1)
+    """PACKET_AUXDATA reports the length on the wire in ancillary data."""
+    receiver = packets(s, t, "lo", IP, s.SOCK_DGRAM)
+    t.call("on", receiver.setsockopt, SOL_PACKET, AUXDATA, 1)
     udp(s, t).sendto(b"0123456789", udp(s, t).getsockname())
-    data, control, flags, _ = sniffer.recvmsg(2000, 100)
+    data, control, flags, _ = receiver.recvmsg(2000, 100)
     t.note("items", [(level, kind, len(item)) for level, kind, item in control])
     t.note("lengths", struct.unpack_from("III", control[0][2])[1:])
     t.note("flags", (len(data), flags))
@@ -136,10 +136,10 @@ def auxiliary_data(s, t):
 @scenario(needs=["packet"])
 def statistics(s, t):
     """PACKET_STATISTICS counts and starts again."""
-    sniffer = packets(s, t, "lo", ALL)
+    receiver = packets(s, t, "lo", ALL)
     udp(s, t).sendto(b"x", udp(s, t).getsockname())
-    t.note("counts", struct.unpack("II", sniffer.getsockopt(SOL_PACKET, STATISTICS, 8)))
-    t.note("again", struct.unpack("II", sniffer.getsockopt(SOL_PACKET, STATISTICS, 8)))
+    t.note("counts", struct.unpack("II", receiver.getsockopt(SOL_PACKET, STATISTICS, 8)))
+    t.note("again", struct.unpack("II", receiver.getsockopt(SOL_PACKET, STATISTICS, 8)))
 
 
 @scenario(needs=["packet"])
@@ -205,7 +205,7 @@ def cooked_over_a_link(s, t):
 
 @scenario(needs=["packet", "veth"])
 def send_errors(s, t):
-    """Too short, too long, to nowhere: the kernel's errors."""
+    """Too short frames, too long frames and missing interfaces return the kernel's errors."""
     left = packets(s, t, LEFT)
     t.call("too short", left.send, b"x")
     t.call("too long", left.send, bytes(3000))
@@ -218,7 +218,7 @@ def send_errors(s, t):
 
 @scenario(needs=["packet", "veth"])
 def a_filter_chooses(s, t):
-    """A classic filter lets through what it accepts, cut to the length it returns."""
+    """A classic filter passes accepted packets, truncated to the length that it returns."""
     left, right = packets(s, t, LEFT), packets(s, t, RIGHT)
     head = hardware(right) + hardware(left) + struct.pack("!H", OURS)
     load = struct.pack("HBBI", 0x30, 0, 0, 14)

@@ -1,4 +1,4 @@
-"""Raw sockets on loopback: ICMP, own protocols, headers included; and ping sockets."""
+"""Raw sockets on loopback: ICMP, custom protocols, custom headers; and ping sockets."""
 
 import struct
 
@@ -60,7 +60,7 @@ def icmp_filter(s, t):
 
 @scenario(needs=["raw"])
 def own_protocol(s, t):
-    """A protocol of one's own is sent and received with the kernel's IP head."""
+    """A custom protocol is sent and received with the kernel's IP header."""
     here, there = (t.socket(s.AF_INET, s.SOCK_RAW, OUR_PROTOCOL) for _ in range(2))
     there.bind(("127.0.0.2", 0))
     t.note("sent", here.sendto(b"own protocol", ("127.0.0.2", 0)))
@@ -71,7 +71,7 @@ def own_protocol(s, t):
 
 @scenario(needs=["raw"])
 def header_included(s, t):
-    """With IP_HDRINCL the sender writes the head himself, source address and all."""
+    """With IP_HDRINCL the sender writes the whole header, including the source address."""
     sock = t.socket(s.AF_INET, s.SOCK_RAW, s.IPPROTO_RAW)
     receiver = t.socket(s.AF_INET, s.SOCK_RAW, OUR_PROTOCOL)
     t.note("included", sock.getsockopt(s.IPPROTO_IP, s.IP_HDRINCL))
@@ -130,17 +130,17 @@ def icmp6_filter(s, t):
 @scenario(needs=["raw"])
 def udp_seen_raw(s, t):
     """A raw socket sees datagrams of UDP too."""
-    sniffer = t.socket(s.AF_INET, s.SOCK_RAW, s.IPPROTO_UDP)
+    receiver = t.socket(s.AF_INET, s.SOCK_RAW, s.IPPROTO_UDP)
     here, there = udp(s, t), udp(s, t)
     here.sendto(b"seen twice", there.getsockname())
-    data, sender = sniffer.recvfrom(2000)
+    data, sender = receiver.recvfrom(2000)
     t.note("raw", (sender, data[28:]))
     t.note("udp", there.recv(20))
 
 
 @scenario(needs=["raw"])
 def raw_errors(s, t):
-    """What raw sockets cannot do."""
+    """Operations that raw sockets do not support."""
     sock = t.socket(s.AF_INET, s.SOCK_RAW, s.IPPROTO_ICMP)
     t.call("send", sock.send, b"x")
     t.call("listen", sock.listen)

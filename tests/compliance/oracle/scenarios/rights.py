@@ -85,16 +85,16 @@ def several_items(s, t):
 
 
 @scenario(descriptors=True)
-def room_for_fewer(s, t):
+def space_for_fewer(s, t):
     """Descriptors that do not fit are closed, with MSG_CTRUNC."""
-    for room in (0, 1, s.CMSG_LEN(0) - 1, s.CMSG_LEN(0), s.CMSG_LEN(INT) - 1, s.CMSG_LEN(INT), s.CMSG_LEN(INT) + 1,
+    for size in (0, 1, s.CMSG_LEN(0) - 1, s.CMSG_LEN(0), s.CMSG_LEN(INT) - 1, s.CMSG_LEN(INT), s.CMSG_LEN(INT) + 1,
                  s.CMSG_LEN(2 * INT) - 1, s.CMSG_LEN(2 * INT), s.CMSG_SPACE(2 * INT)):
         left, right = pair(s, t)
         with files(2) as sent:
             left.sendmsg([b"x"], [(s.SOL_SOCKET, s.SCM_RIGHTS, sent)])
-        data, control, flags, _ = right.recvmsg(10, room)
+        data, control, flags, _ = right.recvmsg(10, size)
         with received(control) as (found, kinds):
-            t.note(f"room {room}", (data, kinds, flags))
+            t.note(f"size {size}", (data, kinds, flags))
             t.note("contents", contents(found))
 
 
@@ -127,7 +127,7 @@ def descriptors_divide_a_stream(s, t):
 
 @scenario(descriptors=True)
 def close_on_exec(s, t):
-    """Received descriptors are inheritable, unless MSG_CMSG_CLOEXEC asks otherwise."""
+    """Received descriptors are inheritable, unless MSG_CMSG_CLOEXEC is set."""
     left, right = pair(s, t)
     for flags in (0, s.MSG_CMSG_CLOEXEC):
         with files(1) as sent:
@@ -191,7 +191,7 @@ def send_fds_and_recv_fds(s, t):
 
 @scenario(descriptors=True)
 def bad_numbers(s, t):
-    """A number that is no descriptor is EBADF; odd bytes are refused or cut."""
+    """An invalid descriptor number returns EBADF; odd bytes are refused or truncated."""
     left, right = pair(s, t)
     t.call("closed", left.sendmsg, [b"x"], [(s.SOL_SOCKET, s.SCM_RIGHTS, array.array("i", [4095]))])
     t.call("negative", left.sendmsg, [b"x"], [(s.SOL_SOCKET, s.SCM_RIGHTS, array.array("i", [-1]))])
@@ -212,7 +212,7 @@ def no_descriptors_at_all(s, t):
 
 @scenario(descriptors=True)
 def without_data(s, t):
-    """Descriptors need a byte to ride on in a stream; an empty datagram can carry them."""
+    """In a stream, descriptors need at least one byte of data; an empty datagram can carry them."""
     left, right = pair(s, t)
     with files(1) as sent:
         t.call("stream", left.sendmsg, [], [(s.SOL_SOCKET, s.SCM_RIGHTS, sent)])

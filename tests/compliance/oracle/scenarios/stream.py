@@ -70,7 +70,7 @@ def waitall_and_dontwait(s, t):
 
 @scenario
 def peek_leaves_the_data(s, t):
-    """MSG_PEEK shows data again and again until it is taken."""
+    """MSG_PEEK returns the same data until it is received."""
     client, server = tcp_pair(s, t)
     client.send(b"peekaboo")
     arrived(s, server)
@@ -167,7 +167,7 @@ def shutdown_wakes_a_reader(s, t):
 
 
 @scenario
-def a_blocked_reader_hinders_nobody(s, t):
+def a_blocked_reader_delays_no_sender(s, t):
     """While a receive waits, the same socket sends."""
     client, server = tcp_pair(s, t)
     task = t.start(server.recv, 10)
@@ -238,7 +238,7 @@ def sendto_on_a_stream(s, t):
 
 @scenario
 def zero_bytes(s, t):
-    """Sending and receiving nothing on a stream is no end."""
+    """Sending and receiving nothing is not the end of a stream."""
     client, server = tcp_pair(s, t)
     t.note("sent", client.send(b""))
     t.note("sendall", client.sendall(b""))

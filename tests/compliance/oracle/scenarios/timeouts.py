@@ -11,7 +11,7 @@ READERS = (("recv", (10,)), ("recvfrom", (10,)), ("recvmsg", (10,)), ("recv_into
 
 @scenario
 def settimeout_and_gettimeout(s, t):
-    """The timeout is told as a float, None blocks."""
+    """The timeout is reported as a float; None blocks."""
     sock = t.socket()
     for value in (None, 0, 0.0, 1, 2.5, 0.001, 1e-9, 86400 * 365):
         t.call(f"set {value}", sock.settimeout, value)
@@ -102,7 +102,7 @@ def data_comes_in_time(s, t):
 
 
 @scenario
-def each_wait_is_as_long_as_asked(s, t):
+def each_wait_has_its_own_timeout(s, t):
     """A short timeout ends while a long one on another socket goes on."""
     left, right = pair(s, t)
     _, other = pair(s, t)
@@ -178,7 +178,7 @@ def connecting_with_a_timeout(s, t):
 
 @scenario
 def connecting_runs_into_the_timeout(s, t):
-    """A connect that nobody answers: TimeoutError, and EAGAIN as a number."""
+    """A connect without an answer: TimeoutError, and EAGAIN from connect_ex."""
     waiting = listener(s, t, backlog=0)
     address = waiting.getsockname()
     for _ in range(4):  # fills the backlog; the kernel drops what comes after

@@ -20,7 +20,7 @@ def unnamed(s, t):
 
 @scenario
 def datagrams(s, t):
-    """Datagrams keep their borders and tell a named sender."""
+    """Datagrams keep their boundaries and report a named sender."""
     there, here = bound(s, t, t.path("there")), bound(s, t, t.path("here"))
     t.note("sent", here.sendto(b"one", t.path("there")))
     here.sendto(b"", t.path("there"))
@@ -42,7 +42,7 @@ def datagrams_of_an_abstract_sender(s, t):
 
 
 @scenario
-def datagrams_wait_for_room(s, t):
+def datagrams_wait_for_space(s, t):
     """A full queue is EAGAIN without waiting, and a timeout with one."""
     left, right = pair(s, t, s.SOCK_DGRAM)
     fill(left, b"x" * 100)
@@ -101,7 +101,7 @@ def backlog_is_full(s, t):
 
 @scenario
 def connect_waits_for_the_backlog(s, t):
-    """A blocking connect waits until the listener has room."""
+    """A blocking connect waits until the backlog has space."""
     waiting = t.socket(s.AF_UNIX)
     waiting.bind(t.path("full"))
     waiting.listen(0)
@@ -127,7 +127,7 @@ def unconnected_transfer(s, t):
 
 @scenario
 def peer_is_a_user(s, t):
-    """SO_PEERCRED tells user and group of the peer."""
+    """SO_PEERCRED reports user and group of the peer."""
     left, _ = pair(s, t)
     pid, uid, gid = struct.unpack("3i", left.getsockopt(s.SOL_SOCKET, s.SO_PEERCRED, 12))
     t.note("pid", t.own(pid))
@@ -148,7 +148,7 @@ def send_after_the_end(s, t):
 
 @scenario
 def urgent_data_on_unix(s, t):
-    """MSG_OOB on AF_UNIX: a kernel has it or not, and both sides say the same."""
+    """MSG_OOB on AF_UNIX depends on the kernel; both sides return the same."""
     left, right = pair(s, t)
     t.call("none", right.recv, 1, s.MSG_OOB)
     t.call("send", left.send, b"!", s.MSG_OOB)

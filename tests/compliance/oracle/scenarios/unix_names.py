@@ -25,14 +25,14 @@ def path(s, t):
 
 @scenario
 def path_as_bytes(s, t):
-    """A path may be bytes, and is told as text."""
+    """A path can be bytes, and is reported as text."""
     sock = bound(s, t, os.fsencode(t.path("bytes")))
     t.note("name", os.path.basename(sock.getsockname()))
 
 
 @scenario
 def path_that_is_not_utf8(s, t):
-    """A path that is no UTF-8 is told with surrogates, and can be used again."""
+    """A path that is not UTF-8 is reported with surrogates, which can be used as an address."""
     name = t.path("\udcff\udc80x")
     sock = bound(s, t, os.fsencode(t.path("")) + b"\xff\x80x")
     t.note("name", ascii(os.path.basename(sock.getsockname())))
@@ -52,21 +52,21 @@ def path_with_letters(s, t):
 @scenario
 def path_lengths(s, t):
     """107 bytes are the most for a path; longer ones and NULs are refused before the kernel."""
-    room = 107 - len(t.path(""))
-    for length in (room - 1, room, room + 1, 200):
+    limit = 107 - len(t.path(""))
+    for length in (limit - 1, limit, limit + 1, 200):
         sock = t.socket(s.AF_UNIX, s.SOCK_STREAM)
-        t.call(f"bind {length - room}", sock.bind, t.path("x" * length))
-        t.note("name", len(sock.getsockname()) - len(t.path("")) - room if sock.getsockname() else "none")
+        t.call(f"bind {length - limit}", sock.bind, t.path("x" * length))
+        t.note("name", len(sock.getsockname()) - len(t.path("")) - limit if sock.getsockname() else "none")
     t.call("connect", t.socket(s.AF_UNIX).connect, t.path("y" * 200))
 
 
 @scenario
 def path_errors(s, t):
-    """A taken path, a missing folder, a missing socket and a plain file each have their errno."""
+    """A path in use, a missing folder, a missing socket and a plain file each have their errno."""
     served(s, t, t.path("taken"))
     t.call("taken", t.socket(s.AF_UNIX).bind, t.path("taken"))
     t.call("no folder", t.socket(s.AF_UNIX).bind, t.path("no/where"))
-    t.call("nobody", t.socket(s.AF_UNIX).connect, t.path("nobody"))
+    t.call("no socket", t.socket(s.AF_UNIX).connect, t.path("nobody"))
     with open(t.path("file"), "wb"):
         pass
     t.call("file", t.socket(s.AF_UNIX).connect, t.path("file"))
@@ -96,7 +96,7 @@ def file_mode(s, t):
 
 @scenario
 def abstract(s, t):
-    """A name that begins with NUL lives outside the file system and is told as bytes."""
+    """A name that begins with NUL is outside of the file system and is reported as bytes."""
     name = t.abstract("stream")
     waiting = served(s, t, name)
     t.note("name", waiting.getsockname() == name)
@@ -116,7 +116,7 @@ def abstract_as_text(s, t):
 
 @scenario
 def abstract_of_any_bytes(s, t):
-    """Abstract names may hold NULs and bytes that are no text."""
+    """Abstract names may hold NULs and bytes that are not text."""
     name = t.abstract("x\0y") + b"\0\xff\xfe\0"
     sock = bound(s, t, name)
     t.note("name", sock.getsockname() == name)
@@ -150,7 +150,7 @@ def autobind(s, t):
 
 @scenario
 def address_of_another_kind(s, t):
-    """A tuple is no AF_UNIX address, and a path no AF_INET address."""
+    """A tuple is not an AF_UNIX address, and a path is not an AF_INET address."""
     t.call("tuple", t.socket(s.AF_UNIX).bind, ("127.0.0.1", 0))
     t.call("none", t.socket(s.AF_UNIX).bind, None)
     t.call("number", t.socket(s.AF_UNIX).bind, 5)

@@ -7,7 +7,7 @@ ANY = 0xFFFFFFFF
 
 @scenario(needs=["vsock"])
 def kinds(s, t):
-    """Which types exist is the kernel's business."""
+    """The kernel decides which types exist."""
     for kind in (s.SOCK_STREAM, s.SOCK_DGRAM, s.SOCK_SEQPACKET, s.SOCK_RAW):
         t.call(f"socket {int(kind)}", t.socket, s.AF_VSOCK, kind)
     t.call("proto", t.socket, s.AF_VSOCK, s.SOCK_STREAM, 5)
@@ -78,7 +78,7 @@ def wrong_addresses(s, t):
 
 
 @scenario(needs=["vsock"])
-def connecting_to_nobody(s, t):
+def connecting_to_a_missing_machine(s, t):
     """A non-blocking connect to a machine that does not exist."""
     sock = t.socket(s.AF_VSOCK, s.SOCK_STREAM | s.SOCK_NONBLOCK)
     t.call("connect", sock.connect, (77777, 5000))
