@@ -127,7 +127,7 @@ macro_rules! themes {
 }
 
 themes! {
-    ancillary beyond connecting connections convert datagram delivery descriptors errors files inet6
+    ancillary connecting connections convert datagram delivery descriptors errors extensions files inet6
     lifecycle names netlink options packet raw rights stream timeouts unix unix_names vsock
 }
 

@@ -153,7 +153,7 @@ fn cancelled_receive_loses_no_data() {
         drop(ours);
         while seen.len() < written.len() {
             let more = client.call("socket.recv", json!([handle, 4096])).data();
-            assert!(!more.is_empty(), "{} of {} bytes came", seen.len(), written.len());
+            assert!(!more.is_empty(), "{} of {} bytes arrived", seen.len(), written.len());
             seen.extend(more);
         }
         assert!(seen == written);
@@ -196,7 +196,7 @@ fn cancelled_receive_loses_and_leaks_no_descriptors() {
         let null = std::fs::File::open("/dev/null").unwrap();
         client.call("socket.gettimeout", json!([handle])).result();
         let before = broker.idle_open_files();
-        let mut came = 0;
+        let mut received = 0;
         let parameters = json!([handle, 1, 100]);
         for round in 0..100 {
             let id = client.send("socket.recvmsg", parameters.clone());
@@ -205,14 +205,14 @@ fn cancelled_receive_loses_and_leaks_no_descriptors() {
             }
             peer.wire.send(b"x", &[null.as_fd()]).unwrap();
             client.cancel(id);
-            came += client.answer(id).descriptors.len();
+            received += client.answer(id).descriptors.len();
         }
-        while came < 100 {
+        while received < 100 {
             let answer = client.call("socket.recvmsg", parameters.clone());
             assert_eq!(answer.result()["ancdata"][0][2]["descriptors"], 1);
-            came += answer.descriptors.len();
+            received += answer.descriptors.len();
         }
-        assert_eq!(came, 100);
+        assert_eq!(received, 100);
         broker.wait_for_open_files(before);
     });
 }

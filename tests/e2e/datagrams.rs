@@ -140,10 +140,10 @@ fn sendmmsg_returns_one_result_per_datagram() {
         let sent = client.call("socket.sendmmsg", json!([left, messages]));
         assert_eq!(*sent.result(), json!([{ "n": 2 }, { "n": 1 }, { "n": 4 }]));
         client.call("socket.send", json!([left, ""])).result();
-        let came = client.call("socket.recvmmsg", json!([right, 9, 2]));
-        let came: Vec<_> = came.result().as_array().unwrap().iter().map(seen).collect();
+        let received = client.call("socket.recvmmsg", json!([right, 9, 2]));
+        let received: Vec<_> = received.result().as_array().unwrap().iter().map(seen).collect();
         let expected = [("YSE=", 2, false), ("IQ==", 1, false), ("Y2M=", 2, false), ("", 0, false)];
-        assert_eq!(came, expected);
+        assert_eq!(received, expected);
         let far = json!({ "buffers": ["aGk="], "address": "/nonexistent/socket" });
         let near = json!({ "buffers": ["aGk="] });
         let sender = client.call("socket.dup", json!([left])).handle();

@@ -307,9 +307,9 @@ fn scm_rights_descriptors_keep_the_order_of_their_items() {
                 .result(),
             2
         );
-        let mut came = client.call("socket.recvmsg", json!([right, 9, 100]));
-        assert_eq!(came.result()["ancdata"], json!([[1, 1, { "descriptors": 3 }]]));
-        let texts: Vec<String> = came
+        let mut received = client.call("socket.recvmsg", json!([right, 9, 100]));
+        assert_eq!(received.result()["ancdata"], json!([[1, 1, { "descriptors": 3 }]]));
+        let texts: Vec<String> = received
             .descriptors
             .drain(..)
             .map(|descriptor| {
@@ -346,9 +346,9 @@ fn untransferable_received_descriptors_are_closed_and_reported_as_truncated() {
         client
             .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&descriptors))
             .result();
-        let came = lines.call("socket.recvmsg", json!([right, 9, 100]));
-        assert_eq!((came.data(), &came.result()["ancdata"]), (b"hi".to_vec(), &json!([])));
-        assert_eq!(came.result()["flags"], libc::MSG_CTRUNC);
+        let received = lines.call("socket.recvmsg", json!([right, 9, 100]));
+        assert_eq!((received.data(), &received.result()["ancdata"]), (b"hi".to_vec(), &json!([])));
+        assert_eq!(received.result()["flags"], libc::MSG_CTRUNC);
         broker.wait_for_open_files(before);
     });
 }

@@ -253,9 +253,9 @@ fn undeliverable_received_descriptors_are_reported_as_truncated() {
         let peer = LspClient::over(ours);
         let handles = exhaust(&mut client);
         peer.wire.send(b"hi", &[theirs.as_fd()]).unwrap();
-        let came = client.call("socket.recvmsg", json!([handle, 9, 100]));
-        assert_eq!((came.data(), came.descriptors.len()), (b"hi".to_vec(), 0));
-        assert_eq!(came.result()["flags"], libc::MSG_CTRUNC);
+        let received = client.call("socket.recvmsg", json!([handle, 9, 100]));
+        assert_eq!((received.data(), received.descriptors.len()), (b"hi".to_vec(), 0));
+        assert_eq!(received.result()["flags"], libc::MSG_CTRUNC);
         close(&mut client, handles);
         peer.wire.send(b"hi", &[theirs.as_fd()]).unwrap();
         assert_eq!(client.call("socket.recvmsg", json!([handle, 9, 100])).descriptors.len(), 1);

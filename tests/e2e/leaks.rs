@@ -185,8 +185,8 @@ fn thousands_of_failures_leak_no_descriptors() {
         fixture.client.expect_silence_for(50);
         let params = json!([fixture.left, "aGk="]);
         fixture.client.call("socket.send", params).result();
-        let came = fixture.client.call("socket.recv", json!([fixture.right, 9]));
-        assert_eq!(came.data(), b"hi");
+        let received = fixture.client.call("socket.recv", json!([fixture.right, 9]));
+        assert_eq!(received.data(), b"hi");
     });
 }
 

@@ -45,7 +45,7 @@ mod policy;
 mod policy_files;
 mod identity;
 mod quotas;
-mod held;
+mod accounting;
 mod observe;
 mod exhaustion;
 mod leaks;

@@ -101,7 +101,7 @@ fn waiting_sends_keep_their_order() {
         client.send("socket.shutdown", json!([handle, "SHUT_WR"]));
         let mut seen = Vec::new();
         ours.read_to_end(&mut seen).unwrap();
-        assert!(seen == expected, "{} bytes of {} came", seen.len(), expected.len());
+        assert!(seen == expected, "{} bytes of {} arrived", seen.len(), expected.len());
         for _ in 0..=200 {
             client.next_answer().unwrap().result();
         }

@@ -56,7 +56,7 @@ class Built:
                 if member.isdir():
                     assert member.mode == 0o755 and owner == "root:root", f"folder {path}: {member.mode:o} {owner}"
                     continue
-                assert member.isfile(), f"{path} is no file"
+                assert member.isfile(), f"{path} is not a file"
                 content = tar.extractfile(member).read()  # type: ignore[union-attr]
                 entries[path] = Entry(member.mode, owner, content, path in configuration)
         return entries
@@ -80,7 +80,7 @@ class Built:
             for line in output("rpm", "-qp", "--qf", form, self.rpm_path).decode().splitlines():
                 path, mode, owner, flags = line.split("\t")
                 kind, permissions = divmod(int(mode, 8), 0o10000)
-                assert kind == 0o10, f"{path} is no file: {mode}"
+                assert kind == 0o10, f"{path} is not a file: {mode}"
                 # c: configuration file, n: noreplace.
                 noreplace = "c" in flags and "n" in flags
                 entries[path] = Entry(permissions, owner, Path(folder, path[1:]).read_bytes(), noreplace)

@@ -30,5 +30,5 @@ mod web;
 mod quotas;
 mod startup;
 mod roles;
-mod ended;
+mod ended_process;
 mod inputs;

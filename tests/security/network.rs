@@ -142,7 +142,7 @@ attack!(sendmmsg_sends_nothing_if_one_message_is_denied, mut arena, {
 
 #[test]
 fn chosen_source_address_is_checked() {
-    let not_as = "\n[[rule]]\nname = \"not as somebody else\"\nsubject = { everyone = true }\ndeny = [\"send\"]\nlocal = [\"127.0.0.77\"]\n";
+    let not_as = "\n[[rule]]\nname = \"not from another address\"\nsubject = { everyone = true }\ndeny = [\"send\"]\nlocal = [\"127.0.0.77\"]\n";
     run_with(
         concat!(module_path!(), "::chosen_source_address_is_checked"),
         move |start| {
@@ -158,10 +158,10 @@ fn chosen_source_address_is_checked() {
             let info = base64([0, 0, 0, 0, 127, 0, 0, 77, 0, 0, 0, 0]);
             let item = json!(["IPPROTO_IP", "IP_PKTINFO", info]);
             let params = json!([udp, ["aGk="], [item], 0, address]);
-            arena.denied("socket.sendmsg", params, "not as somebody else", "127.0.0.77");
+            arena.denied("socket.sendmsg", params, "not from another address", "127.0.0.77");
             let message = json!({ "buffers": ["aGk="], "ancdata": [item], "address": address });
             let params = json!([udp, [message]]);
-            arena.denied("socket.sendmmsg", params, "not as somebody else", "127.0.0.77");
+            arena.denied("socket.sendmmsg", params, "not from another address", "127.0.0.77");
             victim.assert_received_nothing();
         },
     );

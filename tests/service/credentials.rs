@@ -1,6 +1,6 @@
 //! Configuration and policy that only root can read, passed to the service as systemd credentials.
 
-use crate::ground::installed_or_skip;
+use crate::environment::installed_or_skip;
 
 const STORE: &str = "/etc/credstore";
 const POLICY: &str = "version = 1\n\n[[rule]]\nname = \"names alone\"\n\

@@ -1,6 +1,6 @@
 //! Installation: from `apt install` to the first packet.
 
-use crate::ground::take_role;
+use crate::environment::take_role;
 use crate::guest::Guest;
 use crate::roles::{NET_RAW, capabilities};
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::ground::installed_or_skip;
+use crate::environment::installed_or_skip;
 use crate::guest::Guest;
 
 /// Returns the journal entries of the service with their fields; `filter` is an argument of `journalctl`.

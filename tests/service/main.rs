@@ -16,23 +16,23 @@ macro_rules! on_each_system {
             #[test]
             fn on_the_reference_system() {
                 let test = concat!(stringify!($name), "::on_the_reference_system");
-                crate::ground::on(crate::ground::System::Reference, test, super::$name);
+                crate::environment::on(crate::environment::System::Reference, test, super::$name);
             }
 
             #[test]
             fn on_the_system_of_this_machine() {
                 let test = concat!(stringify!($name), "::on_the_system_of_this_machine");
-                crate::ground::on(crate::ground::System::Own, test, super::$name);
+                crate::environment::on(crate::environment::System::Own, test, super::$name);
             }
         }
     };
 }
 
-mod ground;
+mod environment;
 mod guest;
 mod install;
 mod roles;
-mod life;
+mod lifecycle;
 mod policy;
 mod credentials;
 mod sandbox;

@@ -3,7 +3,7 @@
 use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::{HANG, happens_within};
 
-use crate::ground::{installed_or_skip, take_role};
+use crate::environment::{installed_or_skip, take_role};
 use crate::guest::Guest;
 
 const PING: &str = "sockbroker ping --count 1 127.0.0.1";

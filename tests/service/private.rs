@@ -1,6 +1,6 @@
 //! The private broker of a user, under the user's service manager.
 
-use crate::ground::installed_or_skip;
+use crate::environment::installed_or_skip;
 use crate::guest::Guest;
 
 /// Runs a command as bob, as in a login session. He is not in a group of the broker.

@@ -1,6 +1,6 @@
 //! Roles: the capabilities of the service, and what members can do.
 
-use crate::ground::{installed_or_skip, take_role};
+use crate::environment::{installed_or_skip, take_role};
 use crate::guest::Guest;
 
 /// `CAP_NET_RAW`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::ground::take_role;
+use crate::environment::take_role;
 use crate::guest::Guest;
 
 /// Writes files with modes that allow all users to read them.

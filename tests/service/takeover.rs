@@ -4,7 +4,7 @@ use sockbroker_test_support::injection::Argument::{Number, Text};
 use sockbroker_test_support::injection::SyscallInjector;
 use sockbroker_test_support::skip::skip;
 
-use crate::ground::installed_or_skip;
+use crate::environment::installed_or_skip;
 use crate::sandbox::{info, put_files};
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sockbroker_test_support::Folder;
 use sockbroker_test_support::program::run;
 
-use crate::ground::{System, bare_or_skip, install, installed_or_skip, take_role};
+use crate::environment::{System, bare_or_skip, install, installed_or_skip, take_role};
 use crate::guest::Guest;
 
 const CALL: &str = "sockbroker call socket.gethostname";
@@ -63,7 +63,7 @@ fn upgrade_keeps_the_service_and_changed_configuration() {
     let mut caller = guest.start_as("alice", &calls);
     upgrade(&guest);
     guest.ok("touch /tmp/enough");
-    let output = crate::life::output(&mut caller);
+    let output = crate::lifecycle::output(&mut caller);
     for errno in ["ENOENT", "ECONNREFUSED", "EACCES"] {
         assert!(!output.contains(errno), "{output}");
     }

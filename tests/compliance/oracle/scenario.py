@@ -117,7 +117,7 @@ class Transcript:
     @staticmethod
     def own(number):
         """Returns whether an identity is unset (0) or that of the process that created the socket."""
-        return number if number == 0 else "somebody"
+        return number if number == 0 else "set"
 
     # Resources that are cleaned up.
 

@@ -34,7 +34,7 @@ class RpcError(Exception):
 
 
 class Lost(Exception):
-    """The connection ended before the answer came."""
+    """The connection ended before the answer arrived."""
 
 
 class Parts:

@@ -159,7 +159,7 @@ def refusals(s, t):
     client = t.socket(s.AF_BLUETOOTH, s.SOCK_SEQPACKET, s.BTPROTO_L2CAP)
     client.settimeout(120)
     client.bind((HERE, 0))
-    t.call("nobody", client.connect, (THERE, 0x1031))
+    t.call("no receiver", client.connect, (THERE, 0x1031))
     idle = t.socket(s.AF_BLUETOOTH, s.SOCK_STREAM, s.BTPROTO_RFCOMM)
     t.call("send", idle.send, b"x")
     nothing_yet(t, "recv", idle)

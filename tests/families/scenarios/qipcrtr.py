@@ -48,7 +48,7 @@ def datagrams(s, t):
     t.call("sendmsg", here.sendmsg, [b"in ", b"parts"])
     data, control, flags, sender = there.recvmsg(4, 100)
     t.note("recvmsg", (data, control, flags, sender == mine, "message"))
-    t.call("nobody", there.sendto, b"lost", (yours[0], 0x7FF0))
+    t.call("no receiver", there.sendto, b"lost", (yours[0], 0x7FF0))
     there.settimeout(0.05)
     t.call("nothing", there.recv, 10)
     t.call("without address", there.send, b"x")

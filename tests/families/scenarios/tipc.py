@@ -104,7 +104,7 @@ def rejected_messages(s, t):
     number, _ = service(s)
     t.call("get", client.getsockopt, s.SOL_TIPC, s.TIPC_DEST_DROPPABLE)
     t.call("set", client.setsockopt, s.SOL_TIPC, s.TIPC_DEST_DROPPABLE, 0)
-    t.call("nobody", client.sendto, b"lost", (s.TIPC_ADDR_NAME, number, 1, 0))
+    t.call("no receiver", client.sendto, b"lost", (s.TIPC_ADDR_NAME, number, 1, 0))
     gone = t.socket(s.AF_TIPC, s.SOCK_RDM)
     address = gone.getsockname()
     gone.close()
@@ -148,7 +148,7 @@ def connections_that_fail(s, t):
     for kind in (s.SOCK_STREAM, s.SOCK_SEQPACKET):
         client = t.socket(s.AF_TIPC, kind)
         client.settimeout(120)
-        t.call("nobody", client.connect, (s.TIPC_ADDR_NAME, number, 1, 0))
+        t.call("no receiver", client.connect, (s.TIPC_ADDR_NAME, number, 1, 0))
         t.call("send", client.send, b"x")
         t.call("peer", client.getpeername)
     server, name = serving(s, t, s.SOCK_STREAM)
@@ -204,7 +204,7 @@ def groups(s, t):
     t.note("name", shape(s, number_and_rest))
     t.call("send", members[0].sendto, b"to you", (s.TIPC_ADDR_NAME, number, 1, 0))
     data, control, flags, sender = members[1].recvmsg(100, 200)
-    t.note("heard", (data, flags, shape(s, sender), [item[:2] for item in control], "message"))
+    t.note("received", (data, flags, shape(s, sender), [item[:2] for item in control], "message"))
     t.call("leave", members[0].setsockopt, s.SOL_TIPC, 136, b"")
 
 

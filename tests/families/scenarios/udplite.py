@@ -19,7 +19,7 @@ def datagrams(s, t):
         t.call("send", there.send, b"")
         t.call("empty", here.recvmsg, 10)
         here.close()
-        t.call("nobody", there.send, b"x")
+        t.call("no receiver", there.send, b"x")
         t.call("refused", there.recv, 10)
 
 

@@ -96,7 +96,7 @@ def refusals(s, t):
     for address in ((LOCAL, port), (77777, port)):
         client = t.socket(s.AF_VSOCK, s.SOCK_STREAM)
         client.settimeout(120)
-        t.call(f"nobody at {address[0]}", client.connect, address)
+        t.call(f"no listener at {address[0]}", client.connect, address)
         t.call("error", client.getsockopt, s.SOL_SOCKET, s.SO_ERROR)
         t.call("connect_ex", client.connect_ex, address)
     t.call("foreign", t.socket(s.AF_VSOCK, s.SOCK_STREAM).bind, (77777, 5000))
@@ -125,5 +125,5 @@ def options(s, t):
         t.call(f"get {option}", client.getsockopt, s.AF_VSOCK, option)
     t.call("set", client.setsockopt, s.AF_VSOCK, s.SO_VM_SOCKETS_BUFFER_SIZE, 65536)
     t.call("read", client.getsockopt, s.AF_VSOCK, s.SO_VM_SOCKETS_BUFFER_SIZE)
-    t.call("patience", client.getsockopt, s.AF_VSOCK, 6, 16)
+    t.call("connect timeout", client.getsockopt, s.AF_VSOCK, 6, 16)
     t.call("peer", client.getsockopt, s.AF_VSOCK, 3, 4)

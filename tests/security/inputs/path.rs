@@ -54,7 +54,7 @@ fn binds(arena: &mut Arena, folder: &str, written: &str) -> Answers {
 }
 
 rows! { RULES;
-    file_itself: "the file that a descriptor stands for", "not the engine", |arena| {
+    file_itself: "the file of a descriptor", "not the engine", |arena| {
         let _engine = engine();
         connects(arena, "/run/engine/s")
     };

@@ -8,9 +8,9 @@ use crate::program::{broker, command, run, run_at};
 fn without_a_broker_the_error_lists_sockets_and_how_to_start_one() {
     bounded(30, || {
         let folder = Folder::new();
-        let path = folder.join("nobody");
+        let path = folder.join("missing");
         let line = run(&["--broker", path.to_str().unwrap(), "info"]).failure(69);
-        for part in ["nobody (ENOENT)", "`sockbrokerd`", "systemctl start sockbrokerd.socket"] {
+        for part in ["missing (ENOENT)", "`sockbrokerd`", "systemctl start sockbrokerd.socket"] {
             assert!(line.contains(part), "{line}");
         }
         assert!(line.contains("--private"), "{line}");

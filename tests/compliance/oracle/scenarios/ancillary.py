@@ -139,8 +139,8 @@ def own_credentials(s, t):
 def impossible_credentials(s, t):
     """Credentials of a missing process, and truncated ones, are refused."""
     left, _ = pair(s, t, s.SOCK_DGRAM)
-    nobody = struct.pack("3i", 4194303, os.geteuid(), os.getegid())
-    t.call("no such process", left.sendmsg, [b"x"], [(s.SOL_SOCKET, s.SCM_CREDENTIALS, nobody)])
+    missing = struct.pack("3i", 4194303, os.geteuid(), os.getegid())
+    t.call("no such process", left.sendmsg, [b"x"], [(s.SOL_SOCKET, s.SCM_CREDENTIALS, missing)])
     t.call("short", left.sendmsg, [b"x"], [(s.SOL_SOCKET, s.SCM_CREDENTIALS, b"1234")])
 
 

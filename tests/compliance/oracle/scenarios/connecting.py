@@ -111,7 +111,7 @@ def accepted_sockets_block(s, t):
 
 @scenario
 def accept_takes_in_order(s, t):
-    """Connections are accepted in the order they came."""
+    """Connections are accepted in their order of arrival."""
     waiting = listener(s, t)
     names = []
     for number in range(3):

@@ -100,7 +100,7 @@ def space_for_fewer(s, t):
 
 @scenario(descriptors=True)
 def plain_receive_drops_them(s, t):
-    """`recv` closes descriptors that came along."""
+    """`recv` closes received descriptors."""
     left, right = pair(s, t)
     with files(1) as sent:
         left.sendmsg([b"x"], [(s.SOL_SOCKET, s.SCM_RIGHTS, sent)])

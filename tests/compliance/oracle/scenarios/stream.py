@@ -259,7 +259,7 @@ def more_flag(s, t):
 
 @scenario
 def close_while_receiving(s, t):
-    """A receive that waits goes on although the object is closed, and sees what comes."""
+    """A waiting receive continues although the object is closed, and returns later data."""
     client, server = tcp_pair(s, t)
     task = t.start(server.recv, 10)
     t.note("early", task.ended(0.2))

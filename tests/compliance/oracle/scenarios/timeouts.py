@@ -92,7 +92,7 @@ def dontwait_with_a_timeout(s, t):
 
 @scenario
 def data_comes_in_time(s, t):
-    """A call that waits takes what comes before its deadline."""
+    """A waiting call returns data that arrives before its deadline."""
     left, right = pair(s, t)
     right.settimeout(120)
     task = t.start(right.recv, 10)
@@ -151,7 +151,7 @@ def send_takes_a_part(s, t):
 
 @scenario
 def accepting_in_time(s, t):
-    """`accept` with a timeout takes a connection that comes before the deadline."""
+    """`accept` with a timeout accepts a connection that arrives before the deadline."""
     waiting = listener(s, t)
     waiting.settimeout(120)
     task = t.start(waiting.accept)
@@ -181,7 +181,7 @@ def connecting_runs_into_the_timeout(s, t):
     """A connect without an answer: TimeoutError, and EAGAIN from connect_ex."""
     waiting = listener(s, t, backlog=0)
     address = waiting.getsockname()
-    for _ in range(4):  # fills the backlog; the kernel drops what comes after
+    for _ in range(4):  # fills the backlog; the kernel drops later connections
         client = t.socket(s.AF_INET, s.SOCK_STREAM | s.SOCK_NONBLOCK)
         client.connect_ex(address)
     time.sleep(0.05)

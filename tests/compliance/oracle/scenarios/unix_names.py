@@ -109,7 +109,7 @@ def abstract(s, t):
 
 @scenario
 def abstract_as_text(s, t):
-    """An abstract name may be given as text; it comes back as bytes."""
+    """An abstract name can be text; it is returned as bytes."""
     name = t.abstract("text")
     t.note("name", bound(s, t, name.decode()).getsockname() == name)
 

@@ -103,7 +103,7 @@ fn check_raw(raw: RawAddress, kind: SocketSpec) {
     assert_eq!(
         raw.names_descriptor(),
         settled.names_descriptor(),
-        "{raw:?}: a descriptor number came or went"
+        "{raw:?}: a descriptor number appears or disappears"
     );
     let value = address.to_value(&|index| format!("if{index}"));
     check_json(&value);

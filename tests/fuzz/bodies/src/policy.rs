@@ -9,9 +9,9 @@ use sockbroker_policy::subject::Subject;
 use sockbroker_policy::words::Described;
 
 /// An account database in which every name exists.
-struct Everybody;
+struct AllAccounts;
 
-impl Directory for Everybody {
+impl Directory for AllAccounts {
     fn user(&self, name: &str) -> Option<u32> {
         u32::try_from(name.len()).ok()
     }
@@ -37,7 +37,7 @@ const ACTIONS: [&str; 9] = [
 /// Parses the bytes as a policy file.
 pub fn body(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let content = match read("policy", text, &Everybody) {
+    let content = match read("policy", text, &AllAccounts) {
         Ok(content) => content,
         Err(error) => {
             let lines = text.lines().count() + 1;

@@ -262,7 +262,7 @@ fn ring(blocks: u32, frame: u32) -> Value {
 
 #[test]
 fn kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed() {
-    let test = "held::kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed";
+    let test = "accounting::kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed";
     inside(test, || {
         const PAGE: u32 = 4096;
         let (receive, send) = (5, 13);

@@ -41,7 +41,7 @@ fn connection_of_an_ended_process(broker: &mut Daemon) -> LspClient {
 
 #[test]
 fn connection_of_an_ended_process_is_subject_to_unit_rules() {
-    let test = "ended::connection_of_an_ended_process_is_subject_to_unit_rules";
+    let test = "ended_process::connection_of_an_ended_process_is_subject_to_unit_rules";
     inside_with_users(test, || {
         let mut broker = Start::new(PROGRAM).policy(POLICY).start().open_to_all();
         let mut ended = connection_of_an_ended_process(&mut broker);

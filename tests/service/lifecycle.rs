@@ -5,7 +5,7 @@ use std::process::Child;
 
 use sockbroker_test_support::{HANG, happens_within, pause};
 
-use crate::ground::installed_or_skip;
+use crate::environment::installed_or_skip;
 use crate::guest::Guest;
 
 /// A call that every member of the broker's group can make.
