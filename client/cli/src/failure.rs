@@ -53,9 +53,7 @@ pub(crate) struct Failure {
     /// The errno, if the kernel or the broker reported one.
     errno: Option<i32>,
     timeout: bool,
-    /// Whether the policy of the broker refused the call.
     denied: bool,
-    /// What to do about it.
     hint: Option<&'static str>,
 }
 
@@ -82,7 +80,7 @@ impl Failure {
         self
     }
 
-    /// Whether the policy of the broker refused the call.
+    /// Whether the broker's policy refused the call.
     pub(crate) fn is_denied(&self) -> bool {
         self.denied
     }

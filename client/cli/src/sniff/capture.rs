@@ -168,7 +168,7 @@ impl Capture {
     }
 }
 
-/// Where packets are written.
+/// The outputs of a capture.
 struct Output {
     file: Option<CaptureFile>,
     screen: Option<Screen>,
