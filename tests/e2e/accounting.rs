@@ -23,7 +23,7 @@ fn restriction(bytes: usize) -> Value {
 fn restrictions_are_counted_per_user_until_the_last_session_ends() {
     bounded(60, || {
         for limit in ["restriction_bytes_per_user", "restriction_bytes_in_all"] {
-            let broker = limited(&[(limit, 100_000)]);
+            let broker = limited(&[(limit, 200_000)]);
             let (mut first, mut second) = (broker.lsp(), broker.lsp());
             first.call("session.restrict", restriction(60_000)).result();
             let refused = second.call("session.restrict", restriction(60_000)).fault();

@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::codec::{Codec, CodecError, Decoded};
+use super::codec::Codec;
+use super::codec::decoded::{CodecError, Decoded};
 use super::deadline::Deadline;
 use super::end::End;
 use super::outgoing::Outgoing;

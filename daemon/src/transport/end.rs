@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::codec::CodecError;
+use super::codec::decoded::CodecError;
 use crate::error::LimitExceeded;
 
 /// Why a connection ended.

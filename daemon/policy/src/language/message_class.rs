@@ -14,9 +14,9 @@ words! {
         Route "route" "Add, change and delete routes, rules and next hops.";
         Neighbour "neighbour" "Add, change and delete neighbours and their tables.";
         Traffic "traffic" "Add, change and delete queueing disciplines, classes, filters and actions.";
-        Destroy "destroy" "Close sockets of others (`SOCK_DESTROY`).";
+        Destroy "destroy" "Close sockets of other processes (`SOCK_DESTROY`).";
         Peer "peer" "Messages to other processes or groups instead of the kernel.";
-        Unknown "unknown" "Everything else: other protocols, other messages, what cannot be read.";
+        Unknown "unknown" "Everything else: other protocols, other messages, messages that cannot be parsed.";
     }
 }
 

@@ -11,7 +11,7 @@ words! {
     pub enum OptionClass {
         Ordinary "ordinary" "Concern only this socket and need no privilege; reading any option that the broker knows.";
         BuffersForce "buffers-force" "Buffers beyond the limits of the host.";
-        Memory "memory" "Take kernel memory ahead of need: `SO_RESERVE_MEM`.";
+        Memory "memory" "Reserving kernel memory in advance: `SO_RESERVE_MEM`.";
         Scheduling "scheduling" "Precedence over other traffic: priority, busy polling, times of departure, debug records.";
         Mark "mark" "The firewall mark, by which packets are routed and filtered.";
         BindToDevice "bind-to-device" "The interface that packets leave by.";
@@ -20,7 +20,7 @@ words! {
         Routing "routing" "Source routes, IP options and extension headers that the caller writes; multicast routing.";
         Ipsec "ipsec" "Keys and policies of `ipsec` and similar: TCP-MD5, TCP-AO, encapsulation.";
         Modules "modules" "Can make the kernel load a module: congestion control, upper-layer protocols.";
-        TcpRepair "tcp-repair" "Put a TCP connection into any state.";
+        TcpRepair "tcp-repair" "Setting a TCP connection to any state.";
         Packet "packet" "All options of packet sockets: rings, fan-out, promiscuous mode.";
         Netlink "netlink" "Multicast groups of netlink.";
         Spoof "spoof" "Headers that the caller writes (`IP_HDRINCL`): granted by the verb `spoof`, not by this class.";

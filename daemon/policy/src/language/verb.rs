@@ -8,16 +8,16 @@ words! {
     /// What a rule can grant.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Verb {
-        Create "create" "Make a socket, or a pair of them.";
+        Create "create" "Create a socket, or a pair of sockets.";
         Adopt "adopt" "Make a socket of the session from a descriptor of the client.";
-        Bind "bind" "Give a socket a local address.";
-        Listen "listen" "Make it accept connections.";
-        Accept "accept" "Take a connection.";
+        Bind "bind" "Assign a local address to a socket.";
+        Listen "listen" "Mark a socket as accepting connections.";
+        Accept "accept" "Accept a connection.";
         Connect "connect" "Set the peer, also by `MSG_FASTOPEN`.";
-        Send "send" "Transmit, with headers that the kernel makes.";
-        Receive "receive" "Receive what is for this socket.";
+        Send "send" "Transmit, with headers that the kernel creates.";
+        Receive "receive" "Receive data for this socket.";
         Option "option" "Read or write an option, attach a filter, send ancillary data, by class.";
-        Ioctl "ioctl" "`ioctl` about the socket itself.";
+        Ioctl "ioctl" "`ioctl` requests about the socket itself.";
         Capture "capture" "Receive on `AF_PACKET`, or switch `SIO_RCVALL` on.";
         Inject "inject" "Transmit frames on `AF_PACKET`.";
         Spoof "spoof" "Transmit packets with headers that the caller writes: `IPPROTO_RAW`, `IP_HDRINCL`.";
@@ -27,8 +27,8 @@ words! {
         Session "session" "Keep handles beyond one connection: open or clone a session.";
         Resolve "resolve" "Query the name service and the databases.";
         Interfaces "interfaces" "List interfaces and read their properties.";
-        Hostname "hostname" "Read the name of the host.";
-        SetHostname "sethostname" "Change the name of the host.";
+        Hostname "hostname" "Read the host name.";
+        SetHostname "sethostname" "Change the host name.";
         Admin "admin" "List the sessions and handles of all users; reload the policy.";
     }
 }

@@ -6,9 +6,9 @@ use bytes::{Buf, BytesMut};
 use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameLimits, Head, read_head, write_head};
 
-use super::{CodecError, Decoded};
 use crate::rpc::call::RequestParts;
 use crate::rpc::core::{Answer, Message};
+use crate::transport::codec::decoded::{CodecError, Decoded};
 use crate::transport::outgoing::Outgoing;
 
 /// Frames of at least this size are read into their own buffer, which their attachments share.

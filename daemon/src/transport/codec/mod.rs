@@ -1,5 +1,6 @@
 //! The framings of a stream: bytes to messages and answers to bytes, without I/O.
 
+pub(super) mod decoded;
 mod lsp;
 mod ndjson;
 mod websocket;
@@ -8,37 +9,11 @@ use std::os::fd::OwnedFd;
 
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
-use sockbroker_proto::frame::{FrameError, FrameLimits};
+use sockbroker_proto::frame::FrameLimits;
 
 use super::outgoing::Outgoing;
 use crate::rpc::core::{Answer, Message};
-
-/// What the received bytes contain.
-#[derive(Debug)]
-pub(super) enum Decoded {
-    Message(Message),
-    /// No complete message; at least this number of bytes is missing.
-    Incomplete(usize),
-    /// The peer closes the connection.
-    Close,
-}
-
-/// A violation of the framing. After it the start of the next message is unknown.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CodecError {
-    /// An invalid head of a frame.
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    /// A line beyond the limit.
-    #[error("a line is longer than {0} bytes")]
-    LineTooLong(usize),
-    /// Descriptors and frames do not match.
-    #[error("{0}")]
-    Descriptors(&'static str),
-    /// A violation of the WebSocket protocol.
-    #[error("websocket: {0}")]
-    WebSocket(String),
-}
+use crate::transport::codec::decoded::{CodecError, Decoded};
 
 /// The framing of a stream, with the state of its decoder.
 #[derive(Debug)]

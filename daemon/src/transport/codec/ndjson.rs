@@ -2,8 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::{CodecError, Decoded};
 use crate::rpc::core::{Answer, Message};
+use crate::transport::codec::decoded::{CodecError, Decoded};
 use crate::transport::outgoing::Outgoing;
 
 /// The state of the decoder: how far the line was searched for its end.

@@ -7,8 +7,8 @@ use bytes::{Buf, BytesMut};
 use soketto::Parsing;
 use soketto::base::{Codec, Header, OpCode};
 
-use super::{CodecError, Decoded};
 use crate::rpc::core::{Answer, Message};
+use crate::transport::codec::decoded::{CodecError, Decoded};
 use crate::transport::outgoing::Outgoing;
 
 /// Control frames carry at most 125 bytes (RFC 6455, section 5.5).
