@@ -116,7 +116,7 @@ pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
         }
     }
     loaded.warnings.extend(check(&loaded.rules));
-    if !peer::tells_processes() {
+    if !peer::has_peer_pidfd() {
         loaded.warnings.extend(unknown_units(&loaded.rules));
     }
     Ok(loaded)

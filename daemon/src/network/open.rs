@@ -70,7 +70,7 @@ fn refuse_family(call: &'static str, spec: SocketSpec) -> OpResult<()> {
 
 /// The request to take over a descriptor, with what it is; `ENOTSOCK` if it is not a socket.
 pub fn examine(descriptor: OwnedFd) -> OpResult<Adopt> {
-    let socket = socket::kind_of(descriptor.as_fd()).during("getsockopt")?;
+    let socket = socket::spec_of(descriptor.as_fd()).during("getsockopt")?;
     Ok(Adopt { socket, descriptor })
 }
 

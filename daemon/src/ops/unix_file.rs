@@ -104,7 +104,7 @@ pub async fn look_up(
         let (Some(folder), Some(name)) = (whole.parent(), whole.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
         };
-        let descriptor = unix_file::open_folder(folder.as_os_str().as_bytes())?;
+        let descriptor = unix_file::open_directory(folder.as_os_str().as_bytes())?;
         let name = name.as_bytes().to_vec();
         target(descriptor, Some(name), Some(path.clone()), true, &search)
     };
@@ -135,7 +135,7 @@ fn target(
 ) -> io::Result<FileTarget> {
     let (found, kind) = unix_file::identify(descriptor.as_fd())?;
     match (kind, &name) {
-        (FileKind::Socket, None) | (FileKind::Folder, Some(_)) => {}
+        (FileKind::Socket, None) | (FileKind::Directory, Some(_)) => {}
         // As the kernel answers of such files (unix_find_bsd, unix_bind_bsd).
         (_, None) => return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
         (_, Some(_)) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),

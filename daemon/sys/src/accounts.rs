@@ -4,23 +4,23 @@ use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-/// The id of a user; `None` if there is none of this name, or the database cannot be asked.
+/// The id of a user; `None` if there is no user of this name, or the database is not readable.
 pub fn user(name: &str) -> Option<u32> {
     Some(User::from_name(name).ok()??.uid.as_raw())
 }
 
-/// The name of a user; the same.
+/// The name of a user; `None` as for [`user`].
 pub fn name(uid: u32) -> Option<String> {
     Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)
 }
 
-/// The id of a group; the same.
+/// The id of a group; `None` as for [`user`].
 pub fn group(name: &str) -> Option<u32> {
     Some(Group::from_name(name).ok()??.gid.as_raw())
 }
 
-/// The group of a user and its supplementary ones (`getgrouplist(3)`); `None` for an id without an
-/// account.
+/// The primary group of a user and its supplementary groups (`getgrouplist(3)`); `None` for an id
+/// without an account.
 pub fn groups_of(uid: u32) -> Option<(u32, Vec<u32>)> {
     let account = User::from_uid(Uid::from_raw(uid)).ok()??;
     let name = CString::new(account.name).ok()?;
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_is_found_and_others_are_not_made_up() {
+    fn root_is_found_and_unknown_names_are_none() {
         assert_eq!((user("root"), group("root")), (Some(0), Some(0)));
         assert_eq!((name(0).as_deref(), name(4_000_000_001)), (Some("root"), None));
         assert_eq!(groups_of(0).map(|(gid, _)| gid), Some(0));

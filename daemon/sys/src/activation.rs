@@ -1,4 +1,4 @@
-//! Sockets that systemd made and handed over when it started the process (`sd_listen_fds(3)`).
+//! Sockets that systemd created and passed to this process (`sd_listen_fds(3)`).
 
 use std::env;
 use std::io;
@@ -10,13 +10,13 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 /// The first descriptor that systemd passes (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 
-/// Whether they were taken: a descriptor has one owner.
+/// Whether the descriptors were taken: each must have one owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The descriptors that `$LISTEN_FDS` counts, in order and close-on-exec; none if `$LISTEN_PID` is
-/// not this process, and none the second time.
+/// The descriptors that `$LISTEN_FDS` counts, in order and close-on-exec; an empty list if
+/// `$LISTEN_PID` is another process, and at every call after the first.
 ///
-/// `InvalidData` for variables that are no numbers, `EBADF` for a descriptor that is not open.
+/// `InvalidData` for variables that are not numbers, `EBADF` for a descriptor that is not open.
 pub fn take_listen_descriptors() -> io::Result<Vec<OwnedFd>> {
     let Some(count) = listen_count()? else {
         return Ok(Vec::new());
@@ -27,11 +27,11 @@ pub fn take_listen_descriptors() -> io::Result<Vec<OwnedFd>> {
     (FIRST..FIRST.saturating_add(count)).map(take).collect()
 }
 
-/// How many descriptors were passed to this very process.
+/// The number of descriptors that were passed to this process.
 fn listen_count() -> io::Result<Option<RawFd>> {
     let number = |name: &str| {
         let read = |text: String| {
-            let wrong = || format!("${name} is {text:?}, which is no number");
+            let wrong = || format!("${name} is {text:?}, which is not a number");
             let number = text.parse::<u32>();
             number.map_err(|_error| io::Error::new(io::ErrorKind::InvalidData, wrong()))
         };
@@ -47,8 +47,8 @@ fn take(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: only borrowed for the next call, which fails with EBADF if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // SAFETY: it is open; by the protocol of sd_listen_fds(3) it was made for this process, in which
-    // nobody else knows its number, and `TAKEN` lets nobody come here twice.
+    // SAFETY: it is open; by the protocol of sd_listen_fds(3) it was created for this process, in which
+    // no other code knows its number, and `TAKEN` lets this function run once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

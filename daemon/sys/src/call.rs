@@ -1,4 +1,4 @@
-//! What the system calls here share: results, `EINTR` and buffers.
+//! Helpers for all system calls of this crate: results, `EINTR` and buffers.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,12 +9,12 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The same for calls that return a length.
+/// Like [`check`], for calls that return a length.
 pub(crate) fn check_size(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_negative| io::Error::last_os_error())
 }
 
-/// Repeats a call while a signal interrupts it. Only for calls without effect when interrupted.
+/// Repeats a call while a signal interrupts it. Only for calls that have no effect when interrupted.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -24,16 +24,16 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
     }
 }
 
-/// An error of this crate's own, before any system call: kind `InvalidInput`, no errno.
+/// An error that this crate detects before any system call: kind `InvalidInput`, no errno.
 pub(crate) fn invalid(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// Reserves `length` bytes behind what `data` holds and returns exactly that many.
+/// Reserves `length` bytes after the contents of `data` and returns exactly these.
 ///
-/// Fails with `ENOMEM` instead of ending the process: the length comes from a peer. The bytes are
-/// left uninitialised, except with `MSG_TRUNC`, where TCP reports bytes it never wrote (`tcp(7)`),
-/// and `MSG_SOCK_DEVMEM`, where it leaves them in device memory.
+/// Fails with `ENOMEM` instead of aborting the process: the length comes from a peer. The bytes are
+/// uninitialised, except with `MSG_TRUNC`, where TCP reports bytes that it never wrote (`tcp(7)`),
+/// and `MSG_SOCK_DEVMEM`, where the bytes stay in device memory.
 pub(crate) fn spare(
     data: &mut Vec<u8>,
     length: usize,
@@ -47,7 +47,7 @@ pub(crate) fn spare(
     Ok(spare)
 }
 
-/// A buffer of zeros, for what the kernel fills only in part.
+/// A buffer of zeros, for calls that fill it only in part.
 pub(crate) fn zeroed(length: usize) -> io::Result<Vec<u8>> {
     let mut buffer = Vec::new();
     reserve(&mut buffer, length)?;
@@ -76,7 +76,7 @@ pub(crate) fn message_header(
     }
 }
 
-/// A length as the kernel counts them; what does not fit is too long for any call.
+/// A length as `socklen_t`, saturated: a length that does not fit is too long for any call.
 pub(crate) fn socklen(length: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(length).unwrap_or(libc::socklen_t::MAX)
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_impossible_length_is_enomem_and_not_the_end_of_the_process() {
+    fn impossible_length_is_enomem_and_does_not_abort() {
         let mut data = b"kept".to_vec();
         let error = spare(&mut data, usize::MAX, 0).err().unwrap();
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_room_has_exactly_the_length_asked_for() {
+    fn spare_capacity_has_exactly_the_requested_length() {
         let mut data = Vec::with_capacity(1000);
         assert_eq!(spare(&mut data, 10, 0).unwrap().len(), 10);
         assert_eq!(spare(&mut data, 5000, 0).unwrap().len(), 5000);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_call_is_repeated_and_no_other() {
+    fn only_an_interrupted_call_is_repeated() {
         let mut errors = vec![libc::EAGAIN, libc::EINTR, libc::EINTR];
         let result = retry(|| match errors.pop() {
             Some(errno) => Err::<(), _>(io::Error::from_raw_os_error(errno)),

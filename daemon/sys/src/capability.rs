@@ -1,5 +1,5 @@
-//! Capabilities of this thread (`capabilities(7)`): what it has, handing some to programs it runs, and giving all up
-//! for good.
+//! Capabilities of this thread (`capabilities(7)`): reads them, passes some to programs that the thread runs, and
+//! drops them permanently.
 
 use std::io;
 
@@ -7,31 +7,31 @@ use nix::sys::prctl::set_no_new_privs;
 
 use crate::call::check;
 
-/// One capability, as `linux/capability.h` numbers it.
+/// A capability, with its number in `linux/capability.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Capability {
-    /// `CAP_DAC_OVERRIDE`: files are open whatever their mode.
+    /// `CAP_DAC_OVERRIDE`: bypasses the permission bits of files.
     DacOverride = 1,
-    /// `CAP_DAC_READ_SEARCH`: files can be read and folders passed whatever their mode.
+    /// `CAP_DAC_READ_SEARCH`: bypasses the permission bits for reading files and searching directories.
     DacReadSearch = 2,
-    /// `CAP_SETGID`: other groups, and such groups in credentials.
+    /// `CAP_SETGID`: sets any group id, also in socket credentials.
     SetGid = 6,
-    /// `CAP_SETUID`: other users, and such users in credentials.
+    /// `CAP_SETUID`: sets any user id, also in socket credentials.
     SetUid = 7,
-    /// `CAP_NET_BIND_SERVICE`: ports below 1024.
+    /// `CAP_NET_BIND_SERVICE`: binds to ports below 1024.
     NetBindService = 10,
-    /// `CAP_NET_BROADCAST`: some families ask for it before a broadcast.
+    /// `CAP_NET_BROADCAST`: some address families require it for broadcasts.
     NetBroadcast = 11,
     /// `CAP_NET_ADMIN`: promiscuous mode, transparent sockets, some options.
     NetAdmin = 12,
     /// `CAP_NET_RAW`: raw and packet sockets.
     NetRaw = 13,
-    /// `CAP_IPC_LOCK`: locked memory, which `AF_XDP` and zero-copy rings are charged for.
+    /// `CAP_IPC_LOCK`: locks memory, which `AF_XDP` and zero-copy rings need.
     IpcLock = 14,
-    /// `CAP_SYS_ADMIN`: the name of the host, network namespaces, credentials of any process.
+    /// `CAP_SYS_ADMIN`: sets the host name, creates network namespaces, sends credentials of any process.
     SysAdmin = 21,
-    /// `CAP_AUDIT_READ`: the multicast group of the kernel's audit.
+    /// `CAP_AUDIT_READ`: reads the multicast group of the kernel's audit.
     AuditRead = 37,
 }
 
@@ -51,7 +51,7 @@ pub const ALL: [Capability; 11] = [
 ];
 
 impl Capability {
-    /// The name that `capabilities(7)` gives it.
+    /// The name in `capabilities(7)`.
     pub fn name(self) -> &'static str {
         match self {
             Self::DacOverride => "CAP_DAC_OVERRIDE",
@@ -73,7 +73,7 @@ impl Capability {
     }
 }
 
-/// The three sets of a thread, a bit a capability.
+/// The three sets of a thread, one bit for each capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sets {
     effective: u64,
@@ -86,7 +86,7 @@ pub fn has(capability: Capability) -> io::Result<bool> {
     Ok(get()?.effective & capability.bit() != 0)
 }
 
-/// Clears the effective, permitted and inheritable sets of this thread, and with them the ambient one.
+/// Clears the effective, permitted and inheritable sets of this thread; the kernel then clears the ambient set.
 pub fn drop_all() -> io::Result<()> {
     set(Sets { effective: 0, permitted: 0, inheritable: 0 })
 }
@@ -101,9 +101,9 @@ pub fn has_none() -> io::Result<bool> {
     Ok(left == 0)
 }
 
-/// Lets programs that this thread runs from now on have these capabilities, and no others
-/// (`PR_CAP_AMBIENT`); they have to be permitted: `EPERM` else.
-pub fn hand_down(capabilities: &[Capability]) -> io::Result<()> {
+/// Adds capabilities to the ambient set (`PR_CAP_AMBIENT_RAISE`): programs that this thread runs have
+/// these and no others. `EPERM` for a capability that is not permitted.
+pub fn raise_ambient(capabilities: &[Capability]) -> io::Result<()> {
     let wanted = capabilities.iter().fold(0, |bits, capability| bits | capability.bit());
     set(Sets { inheritable: wanted, ..get()? })?;
     control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
@@ -113,8 +113,8 @@ pub fn hand_down(capabilities: &[Capability]) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps at most these capabilities, of those this thread has, and gives all others up for good, the
-/// bounding and ambient sets included; gives what is left. Threads that exist already keep theirs.
+/// Drops all capabilities of this thread but these from every set, the bounding and ambient sets
+/// included; returns those that remain. Threads that exist already keep their capabilities.
 pub fn keep_only(kept: &[Capability]) -> io::Result<Vec<Capability>> {
     let bits = kept.iter().fold(0, |bits, capability| bits | capability.bit());
     control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
@@ -124,8 +124,8 @@ pub fn keep_only(kept: &[Capability]) -> io::Result<Vec<Capability>> {
     Ok(ALL.into_iter().filter(|capability| permitted & capability.bit() != 0).collect())
 }
 
-/// Takes all but `kept` out of the bounding set. Without `CAP_SETPCAP` it stays as it is, and nothing
-/// can be gained from it once `no_new_privs` is set.
+/// Drops from the bounding set all capabilities but `kept`. Without `CAP_SETPCAP` the set stays, and
+/// has no effect once `no_new_privs` is set.
 fn drop_bounding(kept: u64) -> io::Result<()> {
     for number in (0..=last()?).filter(|number| kept & (1 << number) == 0) {
         match control(libc::PR_CAPBSET_DROP, libc::c_int::try_from(number).unwrap_or(-1), 0) {
@@ -136,16 +136,16 @@ fn drop_bounding(kept: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every capability up for good: those of this thread, and any that a program it runs could
-/// gain by its file (the bounding set, `PR_SET_NO_NEW_PRIVS`). Threads that exist already keep theirs.
-pub fn give_all_up() -> io::Result<()> {
+/// Drops every capability permanently: those of this thread, and any that a program it runs could gain
+/// from its file (the bounding set, `PR_SET_NO_NEW_PRIVS`). Threads that exist already keep their capabilities.
+pub fn drop_permanently() -> io::Result<()> {
     set_no_new_privs()?;
     control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
     drop_bounding(0)?;
     drop_all()
 }
 
-/// The highest capability that the kernel knows.
+/// The highest capability number that the kernel knows.
 fn last() -> io::Result<u32> {
     let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")?;
     text.trim().parse().map_err(io::Error::other)
@@ -159,7 +159,7 @@ fn in_bounding(number: u32) -> io::Result<bool> {
 /// `prctl(2)` with operations that take no pointers.
 fn control(operation: i32, second: i32, third: i32) -> io::Result<i32> {
     let (second, third) = (libc::c_long::from(second), libc::c_long::from(third));
-    // SAFETY: every operation that this file passes takes numbers only; the last two have to be 0.
+    // SAFETY: every operation that this file passes takes numbers only; the last two arguments must be 0.
     check(unsafe { libc::prctl(operation, second, third, 0 as libc::c_long, 0 as libc::c_long) })
 }
 
@@ -190,7 +190,7 @@ fn get() -> io::Result<Sets> {
     let mut header = Header::new();
     let mut data = [Data::default(); 2];
     let (head, parts) = (&raw mut header, data.as_mut_ptr());
-    // SAFETY: the kernel reads and may write one header, and writes two data structures for version
+    // SAFETY: the kernel reads and writes at most one header, and writes two data structures for version
     // 3; both are ours, initialised, and alive for the call.
     let result = unsafe { libc::syscall(libc::SYS_capget, head, parts) };
     check(i32::try_from(result).unwrap_or(-1))?;
@@ -215,7 +215,7 @@ fn set(sets: Sets) -> io::Result<()> {
     let data = [part(0).map_err(io::Error::other)?, part(32).map_err(io::Error::other)?];
     let mut header = Header::new();
     let (head, parts) = (&raw mut header, data.as_ptr());
-    // SAFETY: the kernel reads and may write one header, and reads two data structures for version
+    // SAFETY: the kernel reads and writes at most one header, and reads two data structures for version
     // 3; both are ours, initialised, and alive for the call.
     let result = unsafe { libc::syscall(libc::SYS_capset, head, parts) };
     check(i32::try_from(result).unwrap_or(-1)).map(drop)
@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// Capabilities belong to threads: a test may give up those of its own.
+    /// Runs a test in a thread of its own, because capabilities belong to threads.
     fn in_a_thread(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(test).join().unwrap();
     }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sets_are_those_that_the_kernel_shows() {
+    fn sets_equal_those_in_proc_status() {
         let Sets { effective, permitted, inheritable } = get().unwrap();
         assert_eq!(effective, status("CapEff:"));
         assert_eq!(permitted, status("CapPrm:"));
@@ -247,10 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_is_gone_for_good() {
+    fn dropped_capabilities_cannot_be_regained() {
         in_a_thread(|| {
             let privileged = get().unwrap().permitted != 0;
-            give_all_up().unwrap();
+            drop_permanently().unwrap();
             for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
                 assert_eq!(status(set), 0, "{set}");
             }
@@ -259,7 +259,7 @@ mod tests {
                 assert_eq!(status("CapBnd:"), 0);
                 assert!(has_none().unwrap());
             }
-            let error = hand_down(&[Capability::NetRaw]).unwrap_err();
+            let error = raise_ambient(&[Capability::NetRaw]).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
             let raw = crate::socket::create(libc::AF_PACKET, libc::SOCK_RAW, 0).unwrap_err();
             assert_eq!(raw.raw_os_error(), Some(libc::EPERM));
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_kept_is_left_in_every_set() {
+    fn keep_only_clears_all_other_bits_of_every_set() {
         in_a_thread(|| {
             let before = get().unwrap().permitted;
             let kept = keep_only(&[Capability::NetRaw, Capability::SysAdmin]).unwrap();
@@ -282,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_what_was_handed_down() {
+    fn programs_have_the_ambient_capabilities() {
         in_a_thread(|| {
-            match hand_down(&[Capability::NetRaw]) {
+            match raise_ambient(&[Capability::NetRaw]) {
                 Ok(()) => {}
-                // Not permitted to an ordinary user, who thus has nothing to hand down.
+                // An ordinary user has no permitted capabilities to raise.
                 Err(error) => return assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
             }
             assert_eq!(status("CapAmb:"), Capability::NetRaw.bit());

@@ -1,4 +1,4 @@
-//! Ancillary data (`cmsg(3)`): lengths, an encoder, and a decoder that owns received descriptors.
+//! Ancillary data (`cmsg(3)`): lengths, an encoder, and a decoder that owns the received descriptors.
 
 use std::io;
 use std::ops::Range;
@@ -8,19 +8,19 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::call::invalid;
 
-/// One item of ancillary data that was received.
+/// One received item of ancillary data.
 #[derive(Debug)]
 pub enum ControlMessage {
-    /// Anything but descriptors.
+    /// Any item except descriptors.
     Data {
         /// `cmsg_level`.
         level: i32,
         /// `cmsg_type`.
         kind: i32,
-        /// The bytes that arrived; cut short at the end of the buffer.
+        /// The bytes that arrived; truncated at the end of the buffer.
         data: Vec<u8>,
     },
-    /// `SCM_RIGHTS` (`unix(7)`): descriptors, close-on-exec, now the receiver's.
+    /// `SCM_RIGHTS` (`unix(7)`): descriptors, close-on-exec, owned by the receiver.
     Descriptors {
         /// The descriptors in the sender's order.
         descriptors: Vec<OwnedFd>,
@@ -29,28 +29,27 @@ pub enum ControlMessage {
     },
 }
 
-/// One item of ancillary data to send.
+/// An item of ancillary data to send.
 #[derive(Debug, Clone, Copy)]
 pub enum OutgoingControl<'a> {
-    /// Anything but descriptors.
+    /// Any item except descriptors.
     Data {
         /// `cmsg_level`.
         level: i32,
         /// `cmsg_type`.
         kind: i32,
-        /// The bytes.
         data: &'a [u8],
     },
     /// `SCM_RIGHTS`: the kernel duplicates the descriptors for the receiver.
     Descriptors {
-        /// At most 253, or the kernel answers `EINVAL`.
+        /// At most 253; the kernel answers `EINVAL` for more.
         descriptors: &'a [BorrowedFd<'a>],
         /// Odd bytes after the last number; the kernel ignores them.
         rest: &'a [u8],
     },
 }
 
-/// `struct cmsghdr`: the item's length with this header, level, type.
+/// `struct cmsghdr`: length including this header, level, type.
 const HEADER: usize = size_of::<libc::cmsghdr>();
 /// `SOCKLEN_T_LIMIT` of CPython's `Modules/socketmodule.c`.
 const LIMIT: usize = 0x7fff_ffff;
@@ -68,9 +67,9 @@ pub fn cmsg_space(n: usize) -> Option<usize> {
     if n > most { None } else { space(n) }
 }
 
-/// Whether an item to send holds a pointer into the calling process or the number of a descriptor:
+/// Whether an item to send contains a pointer into the calling process or the number of a descriptor:
 /// `SCM_RIGHTS` as raw bytes, device memory, and the memory operations of RDS (`linux/rds.h`).
-/// Sending refuses them; descriptors are sent as [`OutgoingControl::Descriptors`].
+/// Sends refuse such items; descriptors are sent as [`OutgoingControl::Descriptors`].
 pub fn carries_pointer_or_descriptor(level: i32, kind: i32) -> bool {
     const SOL_RDS: i32 = 276;
     match level {
@@ -90,12 +89,12 @@ pub(crate) fn refuse_numbers(items: &[OutgoingControl<'_>]) -> io::Result<()> {
         OutgoingControl::Descriptors { .. } => false,
     });
     if refused {
-        return Err(invalid("the ancillary data holds a pointer or a descriptor number"));
+        return Err(invalid("the ancillary data contains a pointer or a descriptor number"));
     }
     Ok(())
 }
 
-/// The items as the kernel reads them from `msg_control`, each padded to its `CMSG_SPACE`.
+/// Encodes items for `msg_control`, each padded to its `CMSG_SPACE`.
 pub fn encode_control(items: &[OutgoingControl<'_>]) -> Vec<u8> {
     let mut control = Vec::new();
     for item in items {
@@ -121,21 +120,21 @@ fn put_item(control: &mut Vec<u8>, level: i32, kind: i32, data: &[u8]) {
     control.resize(control.len().next_multiple_of(align_of::<usize>()), 0);
 }
 
-/// Where one item lies in a control buffer.
+/// The position of one item in a control buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// `cmsg_level`.
     pub level: i32,
     /// `cmsg_type`.
     pub kind: i32,
-    /// The data's place in the buffer.
+    /// The range of the data in the buffer.
     pub data: Range<usize>,
 }
 
 /// The items of a control buffer, in order.
 ///
-/// Ends as CPython's `sock_recvmsg_guts` does: before an item whose header does not fit or whose
-/// length is impossible, and after one whose data the buffer's end cuts short. Takes any bytes.
+/// Stops as CPython's `sock_recvmsg_guts` does: before an item whose header does not fit or whose
+/// length is impossible, and after an item whose data is truncated. Accepts any bytes.
 pub fn items(control: &[u8]) -> Items<'_> {
     Items { control, next: 0 }
 }
@@ -165,15 +164,15 @@ impl Iterator for Items<'_> {
     }
 }
 
-/// Turns a control buffer into messages, which own the descriptors it names. These are made
-/// close-on-exec unless `close_on_exec` says that the kernel has done so (`MSG_CMSG_CLOEXEC`).
+/// Decodes a control buffer into messages, which own the descriptors in it. Sets close-on-exec on the
+/// descriptors unless `close_on_exec` states that the kernel has done so (`MSG_CMSG_CLOEXEC`).
 ///
-/// A process descriptor (`SCM_PIDFD`), which a socket handed over with `SO_PASSPIDFD` brings along,
-/// is closed; its number is replaced by -1, as where the kernel could make none.
+/// Closes a process descriptor (`SCM_PIDFD`), which a socket sends along if a client received it with
+/// `SO_PASSPIDFD` set, and replaces its number by -1, as the kernel does where it cannot create one.
 ///
 /// # Safety
-/// `control` must be what `recvmsg(2)` has just put into `msg_control`, in the length it gave, and
-/// must be decoded only this once: every descriptor number in it is taken as owned by nobody else.
+/// `control` must be what `recvmsg(2)` has just written to `msg_control`, in the length that it returned, and
+/// must be decoded only once: the function takes ownership of every descriptor number in it.
 pub(crate) unsafe fn decode(
     control: &[u8],
     close_on_exec: bool,
@@ -183,7 +182,7 @@ pub(crate) unsafe fn decode(
         let mut data = control.get(data).unwrap_or_default().to_vec();
         let carries = level == libc::SOL_SOCKET && matches!(kind, libc::SCM_RIGHTS | SCM_PIDFD);
         let descriptors = if carries {
-            // SAFETY: the caller vouches for `control`, and each item of it is visited once.
+            // SAFETY: the caller guarantees `control`, and each item of it is visited once.
             unsafe { own(&data) }
         } else {
             Vec::new()
@@ -210,14 +209,14 @@ pub(crate) unsafe fn decode(
 /// Not in the libc crate: `linux/socket.h` of the kernel, since Linux 6.5.
 const SCM_PIDFD: i32 = 4;
 
-/// Takes the descriptors whose numbers make up `data`; a number below 0 is none.
+/// Takes ownership of the descriptors whose numbers are in `data`; ignores numbers below 0.
 ///
 /// # Safety
-/// The numbers must name open descriptors that nobody owns.
+/// The numbers must name open descriptors that have no owner.
 unsafe fn own(data: &[u8]) -> Vec<OwnedFd> {
     let (numbers, _odd) = data.as_chunks::<4>();
     let numbers = numbers.iter().map(|number| i32::from_ne_bytes(*number));
-    // SAFETY: the caller vouches that the descriptor is open and has no other owner.
+    // SAFETY: the caller guarantees that the descriptor is open and has no other owner.
     numbers
         .filter(|number| *number >= 0)
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) })

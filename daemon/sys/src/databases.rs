@@ -9,14 +9,14 @@ use std::ptr;
 use crate::call::socklen;
 use crate::resolver::{ResolverError, owned_text, text_argument};
 
-/// What the host database says of a host.
+/// An entry of the host database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostEntry {
     /// The official name.
     pub name: String,
-    /// Other names.
+    /// The aliases.
     pub aliases: Vec<String>,
-    /// Its addresses, all of one family.
+    /// The addresses, all of one family.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -25,7 +25,7 @@ pub fn host_by_name(name: &CStr) -> Result<HostEntry, ResolverError> {
     look_up_host(|entry, buffer, found, error| {
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: `name` is NUL-terminated; the library writes one entry, `length` bytes from
-        // `start`, one pointer and one int, all of which outlive the call.
+        // `start`, one pointer and one int, and all of these outlive the call.
         unsafe { gethostbyname_r(name.as_ptr(), entry, start, length, found, error) }
     })
 }
@@ -40,32 +40,32 @@ pub fn host_by_address(address: IpAddr) -> Result<HostEntry, ResolverError> {
     look_up_host(|entry, buffer, found, error| {
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: `key` points to `size` bytes of `octets`; the library writes one entry, `length`
-        // bytes from `start`, one pointer and one int, all of which outlive the call.
+        // bytes from `start`, one pointer and one int, and all of these outlive the call.
         unsafe { gethostbyaddr_r(key, size, family, entry, start, length, found, error) }
     })
 }
 
-/// The port of a service in host order, of any protocol unless one is named (`getservbyname_r`).
+/// The port of a service in host order; without `proto`, of any protocol (`getservbyname_r`).
 pub fn service_by_name(name: &CStr, proto: Option<&CStr>) -> Option<u16> {
     let proto = text_argument(proto);
     let found = look_up(EMPTY_SERVICE, |entry, buffer, found| {
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: `name` is NUL-terminated, `proto` too or null; the library writes one entry,
-        // `length` bytes from `start` and one pointer, all of which outlive the call.
+        // `length` bytes from `start` and one pointer, and all of these outlive the call.
         unsafe { getservbyname_r(name.as_ptr(), proto, entry, start, length, found) }
     })?;
     // An int that holds 16 bits in network order.
     u16::try_from(found.entry.s_port & 0xffff).ok().map(u16::from_be)
 }
 
-/// The name of the service on a port in host order, of any protocol unless one is named
+/// The name of the service on a port in host order; without `proto`, of any protocol
 /// (`getservbyport_r`).
 pub fn service_by_port(port: u16, proto: Option<&CStr>) -> Option<String> {
     let (port, proto) = (c_int::from(port.to_be()), text_argument(proto));
     let found = look_up(EMPTY_SERVICE, |entry, buffer, found| {
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: `proto` is NUL-terminated or null; the library writes one entry, `length` bytes
-        // from `start` and one pointer, all of which outlive the call.
+        // from `start` and one pointer, and all of these outlive the call.
         unsafe { getservbyport_r(port, proto, entry, start, length, found) }
     })?;
     // SAFETY: the library has set the name to NUL-terminated text in the buffer, which `found`
@@ -79,19 +79,19 @@ pub fn protocol_by_name(name: &CStr) -> Option<i32> {
     let found = look_up(empty, |entry, buffer, found| {
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: `name` is NUL-terminated; the library writes one entry, `length` bytes from
-        // `start` and one pointer, all of which outlive the call.
+        // `start` and one pointer, and all of these outlive the call.
         unsafe { getprotobyname_r(name.as_ptr(), entry, start, length, found) }
     })?;
     Some(found.entry.p_proto)
 }
 
-/// An entry that was found, with the buffer its pointers lead into.
+/// An entry and the buffer that its pointers point into.
 struct Found<E> {
     entry: E,
     _buffer: Vec<u8>,
 }
 
-/// Calls with growing buffers while the answer is `ERANGE`. `None` if there is no such entry.
+/// Repeats a call with a larger buffer while it returns `ERANGE`. `None` if there is no such entry.
 fn look_up<E: Copy>(
     empty: E,
     mut call: impl FnMut(*mut E, &mut Vec<u8>, *mut *mut E) -> c_int,
@@ -130,11 +130,11 @@ fn look_up_host(
 /// Copies an entry of the host database.
 ///
 /// # Safety
-/// Its pointers must be valid: text NUL-terminated, lists ended by null, addresses of `h_length`.
+/// Its pointers must be valid: text NUL-terminated, lists terminated by null, addresses of `h_length` bytes.
 unsafe fn copy(entry: &libc::hostent) -> HostEntry {
-    // SAFETY: the caller vouches for a list of NUL-terminated texts.
+    // SAFETY: the caller guarantees a list of NUL-terminated texts.
     let aliases = unsafe { list(entry.h_aliases) };
-    // SAFETY: the caller vouches for the list.
+    // SAFETY: the caller guarantees the list.
     let addresses = unsafe { list(entry.h_addr_list) };
     let to_address = |address: *mut c_char| match entry.h_addrtype {
         libc::AF_INET => {
@@ -150,9 +150,9 @@ unsafe fn copy(entry: &libc::hostent) -> HostEntry {
         _ => None,
     };
     HostEntry {
-        // SAFETY: the caller vouches for the text.
+        // SAFETY: the caller guarantees the text.
         name: unsafe { owned_text(entry.h_name) },
-        // SAFETY: the caller vouches for each text of the list.
+        // SAFETY: the caller guarantees each text of the list.
         aliases: aliases.into_iter().map(|alias| unsafe { owned_text(alias) }).collect(),
         addresses: addresses.into_iter().filter_map(to_address).collect(),
     }
@@ -161,11 +161,11 @@ unsafe fn copy(entry: &libc::hostent) -> HostEntry {
 /// The pointers of a list.
 ///
 /// # Safety
-/// `start` must be null or point to pointers of which the last is null.
+/// `start` must be null or point to an array of pointers that ends with null.
 unsafe fn list(start: *mut *mut c_char) -> Vec<*mut c_char> {
     let mut entries = Vec::new();
     let mut next = start;
-    // SAFETY: `next` is null or at an element not beyond the null that ends the list.
+    // SAFETY: `next` is null or at an element of the array, at most at its final null.
     while let Some(entry) = unsafe { next.as_ref() }.filter(|entry| !entry.is_null()) {
         entries.push(*entry);
         // SAFETY: this element is not the last, so the next one is within the list.
@@ -180,9 +180,9 @@ const EMPTY_SERVICE: libc::servent = libc::servent {
     s_port: 0,
     s_proto: ptr::null_mut(),
 };
-/// Enough for nearly all entries.
+/// The first size of the buffer; enough for nearly all entries.
 const BUFFER_START: usize = 4096;
-/// No entry is worth more.
+/// The largest size of the buffer; a longer entry counts as absent.
 const BUFFER_MAX: usize = 1 << 20;
 
 // netdb.h of glibc; the libc crate lacks them.

@@ -1,4 +1,4 @@
-//! Files as the source of `sendfile(2)`.
+//! Files that `sendfile(2)` reads from.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,11 +9,11 @@ use nix::unistd::{Whence, lseek};
 
 use crate::call::retry;
 
-/// Sends up to `count` bytes of `file` from `offset`, which moves on by what was sent; the file's
-/// own position stays. Gives 0 at the end of the file.
+/// Sends up to `count` bytes of `file` from `offset`, advances `offset` by the number of bytes sent, and
+/// returns this number: 0 at the end of the file. The file's own position does not change.
 ///
-/// `EINVAL` if the file cannot be mapped or the offset is over 2^63. A broken stream is `EPIPE`
-/// beside `SIGPIPE`, which `sendfile(2)` cannot suppress: the process must ignore it, as Rust's
+/// `EINVAL` if the file cannot be mapped or the offset is over 2^63. A broken stream is `EPIPE` and
+/// raises `SIGPIPE`, which `sendfile(2)` cannot suppress: the process must ignore it, as Rust's
 /// runtime does.
 pub fn send_file(
     out: BorrowedFd<'_>,
@@ -39,18 +39,18 @@ pub fn position(file: BorrowedFd<'_>) -> io::Result<u64> {
     u64::try_from(position).map_err(io::Error::other)
 }
 
-/// The size in bytes (`fstat(2)`); 0 for what has none.
+/// The size in bytes (`fstat(2)`); 0 for files without a size.
 pub fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
     u64::try_from(fstat(file)?.st_size).map_err(io::Error::other)
 }
 
-/// Whether the file is of this kind.
+/// Whether the file has this type.
 pub(crate) fn is(file: BorrowedFd<'_>, kind: SFlag) -> io::Result<bool> {
     let mode = SFlag::from_bits_truncate(fstat(file)?.st_mode);
     Ok(mode & SFlag::S_IFMT == kind)
 }
 
-/// Whether two descriptors are of the same file.
+/// Whether two descriptors refer to the same file.
 pub(crate) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
     let (one, other) = (fstat(one)?, fstat(other)?);
     Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_sent_from_an_offset_and_keeps_its_position() {
+    fn send_file_starts_at_the_offset_and_keeps_the_file_position() {
         let directory = TempDir::new();
         let mut file = file_of(&directory, b"0123456789");
         file.read_exact(&mut [0; 3]).unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_offset_is_an_error() {
+    fn impossible_offset_is_einval() {
         let directory = TempDir::new();
         let file = file_of(&directory, b"x");
         let (a, b) = unix_pair(libc::SOCK_STREAM);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_files_are_told_from_others() {
+    fn is_regular_is_false_for_other_files() {
         let directory = TempDir::new();
         assert!(is_regular(file_of(&directory, b"").as_fd()).unwrap());
         assert!(!is_regular(File::open("/dev/null").unwrap().as_fd()).unwrap());

@@ -1,15 +1,15 @@
-//! The machine's name (`gethostname(2)`).
+//! The host name (`gethostname(2)`).
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The name of this UTS namespace, at most 64 bytes of any kind.
+/// The host name of this UTS namespace: at most 64 bytes, in any encoding.
 pub fn hostname() -> io::Result<Vec<u8>> {
     Ok(nix::unistd::gethostname()?.into_vec())
 }
 
-/// Sets the name: `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` for over 64 bytes.
+/// Sets the host name: `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` for over 64 bytes.
 pub fn set_hostname(name: &[u8]) -> io::Result<()> {
     Ok(nix::unistd::sethostname(OsStr::from_bytes(name))?)
 }
@@ -20,14 +20,14 @@ mod tests {
     use crate::testing::errno;
 
     #[test]
-    fn the_machine_has_a_name() {
+    fn hostname_is_not_empty() {
         let name = hostname().unwrap();
         let kernels = std::fs::read("/proc/sys/kernel/hostname").unwrap();
         assert_eq!(name, kernels.trim_ascii_end());
     }
 
     #[test]
-    fn a_name_that_is_too_long_is_refused_and_changes_nothing() {
+    fn too_long_hostname_is_refused_and_changes_nothing() {
         let before = hostname().unwrap();
         let errno = errno(set_hostname(&[b'x'; 65]));
         if errno == libc::EPERM {

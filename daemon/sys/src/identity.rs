@@ -1,12 +1,12 @@
-//! Acting as somebody else, in a thread made for it.
+//! Runs one job as another user, in a thread of its own.
 //!
 //! On Linux credentials belong to threads (`credentials(7)`); the C library's `setresuid(3)` changes
-//! all of them, so the calls are made by number here. A thread that has taken on an identity never
-//! gives it back: it runs one job and ends.
+//! those of all threads, so this module makes the system calls by number. A thread that has assumed an
+//! identity never returns to its old one: it runs one job and ends.
 //!
-//! Only the *effective* ids change, from which the kernel takes those for files, and those that
-//! `SO_PEERCRED` tells. The real and saved ones stay the process's: with them a user could send the
-//! thread a signal, and thereby end the process (`kill(2)`).
+//! Only the *effective* ids change. The kernel derives the ids for file access from them, and
+//! `SO_PEERCRED` reports them. The real and saved ids remain those of the process: with a real or saved id
+//! of a user, this user could send the thread a signal and thereby end the process (`kill(2)`).
 
 use std::io;
 use std::ptr;
@@ -19,29 +19,30 @@ use crate::call::check;
 use crate::capability::{self, Capability};
 use crate::peer;
 
-// On 32-bit machines the numbers below name calls with 16-bit ids, which would be cut off.
-const _: () = assert!(usize::BITS == 64, "port the calls of this module to setresuid32 and kin");
+// On 32-bit machines the numbers below name calls with 16-bit ids, which would truncate the ids.
+const _: () =
+    assert!(usize::BITS == 64, "port the calls of this module to setresuid32 and setresgid32");
 
-/// As whom a thread acts.
+/// The credentials that a thread assumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user id.
+    /// The effective user id.
     pub uid: u32,
-    /// The group id.
+    /// The effective group id.
     pub gid: u32,
     /// The supplementary groups.
     pub groups: Arc<[u32]>,
 }
 
 impl Identity {
-    /// That of this thread.
+    /// The identity of the calling thread.
     pub fn own() -> io::Result<Self> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         Ok(Self { uid, gid, groups: peer::own_groups()?.into() })
     }
 
-    /// Whether both have the same user, group and groups. Whether the group is listed among the
-    /// groups, and in which order they are, makes no difference to the kernel.
+    /// Whether both have the same user, group and set of groups. The kernel ignores the order of the
+    /// groups, and whether the group is listed among them.
     pub fn is_same(&self, other: &Self) -> bool {
         let within = |a: &Self, b: &Self| {
             a.groups.iter().all(|group| *group == b.gid || b.groups.contains(group))
@@ -50,33 +51,34 @@ impl Identity {
     }
 }
 
-/// Whether this thread may take on identities other than its own.
+/// Whether this thread is privileged to assume other identities.
 pub fn can_change() -> io::Result<bool> {
     Ok(capability::has(Capability::SetUid)? && capability::has(Capability::SetGid)?)
 }
 
-/// Whether files are open to this thread whatever their owner says.
+/// Whether this thread bypasses the permission bits of files.
 pub fn overrides_files() -> io::Result<bool> {
     Ok(capability::has(Capability::DacOverride)? || capability::has(Capability::DacReadSearch)?)
 }
 
-/// Starts a thread that takes on `identity`, gives up every capability, does `job`, hands `tell` the
-/// result and ends. `tell` gets an error where the identity cannot be had; then `job` did not run.
-/// Fails with `EAGAIN` where the system has no more threads.
+/// Starts a thread that assumes `identity`, drops every capability, runs `job`, passes the result to `report`,
+/// and ends. If the thread cannot assume the identity, `report` gets the error, and `job` does not run.
+/// Fails with `EAGAIN` if the system cannot create more threads.
 pub fn spawn_as<T>(
     identity: Arc<Identity>,
     job: impl FnOnce() -> T + Send + 'static,
-    tell: impl FnOnce(io::Result<T>) + Send + 'static,
+    report: impl FnOnce(io::Result<T>) + Send + 'static,
 ) -> io::Result<()> {
-    let body = move || tell(take_on(&identity).map(|()| job()));
+    let body = move || report(assume(&identity).map(|()| job()));
     thread::Builder::new().name("as-client".to_owned()).stack_size(STACK).spawn(body).map(drop)
 }
 
-/// A job is one system call.
+/// The stack of such a thread: a job is one system call.
 const STACK: usize = 128 << 10;
 
-/// Changes this thread for good. Groups first: without the user's privileges they could not be.
-fn take_on(identity: &Identity) -> io::Result<()> {
+/// Changes the credentials of this thread permanently. Sets the groups first, which needs the privileges of the
+/// old user.
+fn assume(identity: &Identity) -> io::Result<()> {
     let own = Identity::own()?;
     if own.groups != identity.groups {
         set_groups(&identity.groups)?;
@@ -87,27 +89,27 @@ fn take_on(identity: &Identity) -> io::Result<()> {
     if own.uid != identity.uid {
         set_effective(libc::SYS_setresuid, identity.uid)?;
     }
-    // Explicitly: a change of the user drops them only where it was 0, and where no securebits say
-    // otherwise (PR_SET_KEEPCAPS). Ambient ones go with the permitted.
+    // Explicitly: a change of the user drops the capabilities only if it was 0, and if no securebits
+    // prevent it (PR_SET_KEEPCAPS). The ambient set follows the permitted set.
     capability::drop_all()
 }
 
 fn set_groups(groups: &[u32]) -> io::Result<()> {
     let start = if groups.is_empty() { ptr::null() } else { groups.as_ptr() };
     // SAFETY: `start` points to `groups.len()` initialised numbers, borrowed for the call, which only
-    // reads them. By number, the call changes this thread alone.
+    // reads them. By number, the call changes only this thread.
     let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), start) };
     check(i32::try_from(result).unwrap_or(-1)).map(drop)
 }
 
-/// `setresuid(2)` or `setresgid(2)` with an effective id alone.
+/// `setresuid(2)` or `setresgid(2)` with an effective id only.
 fn set_effective(call: libc::c_long, id: u32) -> io::Result<()> {
     const KEEP: u32 = u32::MAX;
     if id == KEEP {
-        // The number of "no id": the kernel would take it for "leave as it is".
+        // The value of "no id": the kernel would read it as "unchanged".
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    // SAFETY: no pointers; both calls take three ids. By number, they change this thread alone.
+    // SAFETY: no pointers; both calls take three ids. By number, they change only this thread.
     let result = unsafe { libc::syscall(call, KEEP, id, KEEP) };
     check(i32::try_from(result).unwrap_or(-1)).map(drop)
 }

@@ -1,6 +1,6 @@
 //! Network interfaces and their names and indexes (`if_nametoindex(3)`).
 //!
-//! [`of_socket`] answers for the network namespace of a socket; everything else answers for that of the
+//! [`of_socket`] answers for the network namespace of a socket; the other functions answer for that of the
 //! calling thread.
 
 pub mod of_socket;
@@ -14,21 +14,21 @@ use nix::net::if_::{if_nameindex, if_nametoindex};
 use crate::ioctl::{InterfaceRequest, InterfaceValue, interface, set_interface_flags};
 use crate::socket;
 
-/// All interfaces of this network namespace: index and name.
+/// The index and name of every interface of this network namespace.
 pub fn list() -> io::Result<Vec<(u32, String)>> {
     let interfaces = if_nameindex()?;
     let entries = interfaces.iter();
     Ok(entries.map(|entry| (entry.index(), entry.name().to_string_lossy().into_owned())).collect())
 }
 
-/// The index of the interface called `name`; `ENODEV` if there is none.
+/// The index of the interface `name`; `ENODEV` if there is none.
 pub fn index_of(name: &str) -> io::Result<u32> {
     Ok(if_nametoindex(name)?)
 }
 
-/// The name of an interface; `ENXIO` if there is none of this index.
+/// The name of the interface with this index; `ENXIO` if there is none.
 pub fn name_of(index: u32) -> io::Result<String> {
-    // By hand, because nix 0.31 takes the null of a failure for a name.
+    // Not through nix: version 0.31 reads the null of a failure as a name.
     let mut name = [0u8; libc::IF_NAMESIZE];
     // SAFETY: `name` has the IF_NAMESIZE bytes the library may write, and lives for the call.
     let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
@@ -56,7 +56,7 @@ mod tests {
     use crate::testing::errno;
 
     #[test]
-    fn the_loopback_has_a_name_and_an_index() {
+    fn loopback_has_a_name_and_an_index() {
         let index = index_of("lo").unwrap();
         assert_eq!(name_of(index).unwrap(), "lo");
         assert!(list().unwrap().contains(&(index, "lo".to_owned())));

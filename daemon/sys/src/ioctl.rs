@@ -1,4 +1,4 @@
-//! The requests of `ioctl(2)` that have a typed result: two closed sets.
+//! The requests of `ioctl(2)` that have a typed result, in two closed sets.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -6,18 +6,18 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::call::{check, invalid, zeroed};
 
-/// A request that gives an int.
+/// A request that returns an int.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IntRequest {
-    /// Bytes that can be read (`FIONREAD`, `SIOCINQ`), of a datagram socket the next one's size.
+    /// Readable bytes (`FIONREAD`, `SIOCINQ`); of a datagram socket, the size of the next datagram.
     Fionread,
-    /// Bytes not yet sent, or not yet read by the peer (`SIOCOUTQ`; `tcp(7)`, `udp(7)`, `unix(7)`).
+    /// Bytes not sent yet, or not read by the peer yet (`SIOCOUTQ`; `tcp(7)`, `udp(7)`, `unix(7)`).
     Siocoutq,
-    /// 1 if the stream stands at the urgent mark (`sockatmark(3)`), else 0.
+    /// 1 if the stream is at the urgent mark (`sockatmark(3)`), else 0.
     Siocatmark,
 }
 
-/// Asks the socket. `ENOTTY` or `EINVAL` where its kind does not know the request.
+/// Sends the request to the socket. `ENOTTY` or `EINVAL` if the socket does not know it.
 pub fn get_int(fd: BorrowedFd<'_>, request: IntRequest) -> io::Result<i32> {
     let request = match request {
         IntRequest::Fionread => libc::FIONREAD,
@@ -32,7 +32,7 @@ pub fn get_int(fd: BorrowedFd<'_>, request: IntRequest) -> io::Result<i32> {
     Ok(value)
 }
 
-/// A question about an interface (`netdevice(7)`).
+/// A request about an interface (`netdevice(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InterfaceRequest {
     /// `SIOCGIFINDEX`: [`InterfaceValue::Int`].
@@ -60,15 +60,15 @@ pub enum InterfaceValue {
     Address(Ipv4Addr),
     /// A hardware address.
     Hardware {
-        /// The kind of hardware, `ARPHRD_` (1 is Ethernet, 772 loopback).
+        /// The hardware type, `ARPHRD_` (1 is Ethernet, 772 loopback).
         hatype: u16,
         /// The first six bytes of the address.
         address: [u8; 6],
     },
 }
 
-/// Asks about the interface called `name`: `ENODEV` if there is none, `EADDRNOTAVAIL` if it has no
-/// such address, `InvalidInput` if the name is over 15 bytes or has a NUL.
+/// Sends a request about the interface `name`: `ENODEV` if there is none, `EADDRNOTAVAIL` if it has no
+/// such address, `InvalidInput` if the name is over 15 bytes or contains a NUL.
 pub fn interface(
     fd: BorrowedFd<'_>,
     name: &str,
@@ -92,7 +92,7 @@ pub fn interface(
             Some(InterfaceValue::Hardware { hatype, address })
         }),
     };
-    answer.ok_or_else(|| invalid("the answer is too short"))
+    answer.ok_or_else(|| invalid("the kernel returned too few bytes"))
 }
 
 /// `struct ifreq` of `net/if.h` as bytes: a name, and a union of at most 24 bytes.
@@ -115,7 +115,7 @@ impl Request {
     }
 }
 
-/// Sets the flags of an interface (`SIOCSIFFLAGS`, `IFF_` bits); needs `CAP_NET_ADMIN`, `EPERM` else.
+/// Sets the flags of an interface (`SIOCSIFFLAGS`, `IFF_` bits); `EPERM` without `CAP_NET_ADMIN`.
 pub fn set_interface_flags(fd: BorrowedFd<'_>, name: &str, flags: u16) -> io::Result<()> {
     let mut request = Request::about(name)?;
     let (low, _rest) = request.value.split_at_mut(2);
@@ -164,13 +164,13 @@ struct Listing {
     buffer: *mut u8,
 }
 
-/// The size of a `struct ifreq`, which stands for one address in a listing.
+/// The size of a `struct ifreq`, which describes one address in a list.
 const ENTRY: usize = size_of::<libc::ifreq>();
-/// The most addresses that are listed.
+/// The maximum number of addresses in a list.
 const MOST_ENTRIES: usize = 1 << 16;
 
 /// The IPv4 addresses of the socket's own network namespace, each with its label (`SIOCGIFCONF`,
-/// `netdevice(7)`): the name of its interface, or that name with `:` and a suffix.
+/// `netdevice(7)`): the name of its interface, or this name with `:` and a suffix.
 pub fn interface_addresses(fd: BorrowedFd<'_>) -> io::Result<Vec<(String, Ipv4Addr)>> {
     let mut entries = 64;
     loop {
@@ -183,7 +183,7 @@ pub fn interface_addresses(fd: BorrowedFd<'_>) -> io::Result<Vec<(String, Ipv4Ad
         let result = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGIFCONF, &raw mut listing) };
         check(result)?;
         let filled = usize::try_from(listing.length).unwrap_or_default().min(buffer.len());
-        // A listing that fills the buffer may be cut short.
+        // A list that fills the buffer may be truncated.
         if filled == buffer.len() && entries < MOST_ENTRIES {
             entries *= 2;
             continue;
@@ -193,7 +193,7 @@ pub fn interface_addresses(fd: BorrowedFd<'_>) -> io::Result<Vec<(String, Ipv4Ad
     }
 }
 
-/// One `struct ifreq` of a listing: a label, then a `struct sockaddr_in`.
+/// One `struct ifreq` of a list: a label, then a `struct sockaddr_in`.
 fn labelled(entry: &[u8]) -> Option<(String, Ipv4Addr)> {
     let (label, address) = entry.split_at_checked(libc::IF_NAMESIZE)?;
     let octets = address.get(4..)?.first_chunk::<4>()?;
@@ -219,7 +219,7 @@ mod tests {
     use crate::testing::{assert_refused, errno, socket, tcp_pair, udp_socket, wait};
 
     #[test]
-    fn the_readable_bytes_of_a_datagram_socket_are_the_next_ones() {
+    fn readable_bytes_of_a_datagram_socket_are_those_of_the_next_datagram() {
         let (udp, to) = udp_socket();
         assert_eq!(get_int(udp.as_fd(), IntRequest::Fionread).unwrap(), 0);
         send_to(udp.as_fd(), b"four", 0, &to).unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urgent_mark_is_found() {
+    fn urgent_mark_is_found() {
         let (a, b) = tcp_pair();
         assert_eq!(get_int(b.as_fd(), IntRequest::Siocatmark).unwrap(), 0);
         send(a.as_fd(), b"!", libc::MSG_OOB).unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_do_not_know_the_requests() {
+    fn requests_fail_on_other_files() {
         let null = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(errno(get_int(null.as_fd(), IntRequest::Siocoutq)), libc::ENOTTY);
         let mtu = interface(null.as_fd(), "lo", InterfaceRequest::Mtu);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loopback_is_described() {
+    fn loopback_is_described() {
         let udp = socket(libc::AF_INET, libc::SOCK_DGRAM);
         let ask = |request| interface(udp.as_fd(), "lo", request).unwrap();
         let index = crate::interface::index_of("lo").unwrap();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_name_is_refused_and_an_unknown_one_is_no_device() {
+    fn impossible_name_is_refused_and_unknown_name_is_enodev() {
         let udp = socket(libc::AF_INET, libc::SOCK_DGRAM);
         let ask = |name| interface(udp.as_fd(), name, InterfaceRequest::Index);
         assert_eq!(errno(ask("nonexistent0")), libc::ENODEV);

@@ -1,25 +1,29 @@
-//! The kernel: every system call and C library call of the broker, behind safe functions.
+//! Every system call and C library call of the broker, behind safe functions.
 //!
-//! **Here:** sockets, their options, addresses as the kernel lays them out, messages with ancillary
+//! **Here:** sockets, their options, addresses in the kernel's layout, messages with ancillary
 //! data, readiness, the resolver, interfaces, filters and a few calls on the process. Functions
-//! take [`BorrowedFd`](std::os::fd::BorrowedFd), give [`OwnedFd`](std::os::fd::OwnedFd) (always
-//! close-on-exec) and return [`std::io::Result`] with the kernel's errno.
+//! take [`BorrowedFd`](std::os::fd::BorrowedFd), return [`OwnedFd`](std::os::fd::OwnedFd) (always
+//! close-on-exec) and fail with a [`std::io::Error`] that has the kernel's errno.
 //!
 //! **Not here:** waiting (callers pass `MSG_DONTWAIT` or non-blocking descriptors; only
-//! [`resolver`] and [`databases`] block), retries beyond `EINTR`, logging, policy, tokio, other C
-//! libraries than glibc.
+//! [`resolver`] and [`databases`] block), retries except after `EINTR`, logging, policy, tokio, C
+//! libraries other than glibc.
 //!
-//! **Rules for unsafe code**, which no other crate of the workspace may have:
-//! 1. one operation a block, with a `SAFETY` proof that names pointers, lengths, initialisation,
-//!    lifetime and the owner of descriptors;
-//! 2. a call that nix, socket2 or std already make safe is not made by hand;
-//! 3. nothing a caller can say in safe code may make the kernel read or write memory the call does
-//!    not own, keep reading it afterwards, or use a descriptor by its number: hence the refusals in
+//! **Rules for unsafe code**, which no other crate of the workspace contains:
+//! 1. A block contains one operation, with a `SAFETY` proof that names pointers, lengths,
+//!    initialisation, lifetime and the owner of descriptors.
+//! 2. Calls that nix, socket2 or std make safe go through these crates.
+//! 3. No argument of a safe function can make the kernel read or write memory that the call does not
+//!    own, read it after the call, or use a descriptor by its number. Therefore the crate refuses
 //!    [`option::carries_pointer_or_descriptor`], [`control::carries_pointer_or_descriptor`],
-//!    [`RawAddress::names_descriptor`](address::RawAddress::names_descriptor) and of
+//!    [`RawAddress::names_descriptor`](address::RawAddress::names_descriptor) and
 //!    `MSG_ZEROCOPY`.
-#![expect(unsafe_code, reason = "this crate is where the kernel is called; see the rules above")]
-#![expect(clippy::disallowed_methods, reason = "descriptor numbers and their ownership end here")]
+#![expect(missing_docs, reason = "an item without documentation has no contract beyond its name")]
+#![expect(unsafe_code, reason = "this crate makes all system calls; see the rules above")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this crate converts descriptor numbers into owned descriptors"
+)]
 
 pub mod stream;
 pub mod interface;

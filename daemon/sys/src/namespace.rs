@@ -1,4 +1,4 @@
-//! Namespaces of one's own (`namespaces(7)`): where an ordinary user may hold network privileges.
+//! User and network namespaces (`namespaces(7)`), in which an ordinary user can have network privileges.
 
 use std::fs;
 use std::io;
@@ -9,21 +9,21 @@ use nix::sched::{CloneFlags, unshare};
 use crate::process::{effective_gid, effective_uid};
 use crate::{option, socket};
 
-/// Moves the process into a new user namespace, where it has every capability, and into a new
+/// Moves the process into a new user namespace, in which it has every capability, and into a new
 /// network namespace that belongs to it; user and group keep their numbers (`user_namespaces(7)`).
 ///
-/// Only while the process has a single thread: `EINVAL` else. `EPERM`, `ENOSPC` or `EUSERS` where
-/// the system forbids it to this user.
+/// `EINVAL` if the process has more than one thread. `EPERM`, `ENOSPC` or `EUSERS` if the system does not
+/// allow it to this user.
 pub fn enter_user_and_network() -> io::Result<()> {
     let (uid, gid) = (effective_uid(), effective_gid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
-    // A group may be mapped by an ordinary user only once setgroups(2) is given up.
+    // An ordinary user can map a group only after it has disabled setgroups(2).
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-/// Moves this thread into a new network namespace; needs `CAP_SYS_ADMIN`, `EPERM` else.
+/// Moves this thread into a new network namespace; `EPERM` without `CAP_SYS_ADMIN`.
 pub fn enter_network() -> io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_NEWNET)?)
 }
@@ -46,19 +46,19 @@ mod tests {
     use crate::interface;
 
     #[test]
-    fn a_process_with_several_threads_is_refused_and_stays_where_it_is() {
+    fn process_with_several_threads_is_refused_and_stays_in_its_namespaces() {
         let before = fs::read_link("/proc/self/ns/net").unwrap();
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let beside = std::thread::spawn(move || ended.recv());
+        let other_thread = std::thread::spawn(move || ended.recv());
         let error = enter_user_and_network().unwrap_err();
         drop(end);
-        assert!(beside.join().unwrap().is_err());
+        assert!(other_thread.join().unwrap().is_err());
         assert!([libc::EINVAL, libc::EPERM, libc::ENOSPC].contains(&error.raw_os_error().unwrap()));
         assert_eq!(fs::read_link("/proc/self/ns/net").unwrap(), before);
     }
 
     #[test]
-    fn a_new_network_has_a_loopback_that_can_be_brought_up() {
+    fn loopback_of_a_new_network_namespace_can_be_brought_up() {
         let thread = std::thread::spawn(|| match enter_network() {
             Ok(()) => {
                 interface::bring_up("lo").unwrap();

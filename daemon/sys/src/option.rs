@@ -1,4 +1,4 @@
-//! Socket options by level and name (`getsockopt(2)`), with the refusals that make this safe.
+//! Socket options by level and name (`getsockopt(2)`), except those that would break memory safety.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -9,7 +9,7 @@ use socket2::SockRef;
 
 use crate::call::{check, invalid, socklen, zeroed};
 
-/// The value of an integer option, in host order. An option shorter than an int fills its low bytes
+/// The value of an integer option, in host order. An option shorter than an int fills the low bytes
 /// on little-endian machines, as in CPython. Refuses [`carries_pointer_or_descriptor`].
 pub fn get_int(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
     let mut value = [0; size_of::<i32>()];
@@ -17,7 +17,7 @@ pub fn get_int(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
     Ok(i32::from_ne_bytes(value))
 }
 
-/// The value of an option as raw bytes: at most `length`, as many as the kernel says it gave.
+/// The value of an option as raw bytes: as many as the kernel returned, at most `length`.
 /// Refuses [`carries_pointer_or_descriptor`].
 pub fn get_bytes(fd: BorrowedFd<'_>, level: i32, name: i32, length: u32) -> io::Result<Vec<u8>> {
     let mut value = zeroed(usize::try_from(length).unwrap_or(usize::MAX))?;
@@ -44,23 +44,23 @@ pub fn set_bytes(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io:
     check(result).map(|_zero| ())
 }
 
-/// Sets an option to no value of the given length: Python's `setsockopt(level, name, None,
+/// Sets an option with a null value and this length: Python's `setsockopt(level, name, None,
 /// length)`, used for `ALG_SET_AEAD_AUTHSIZE`. Refuses [`carries_pointer_or_descriptor`].
 pub fn set_null(fd: BorrowedFd<'_>, level: i32, name: i32, length: u32) -> io::Result<()> {
     refuse(level, name)?;
-    // SAFETY: the pointer is null whatever `length` says: the kernel reads nothing or fails with
+    // SAFETY: the pointer is null for any `length`: the kernel reads nothing or fails with
     // EFAULT, as for any unmapped address.
     let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, ptr::null(), length) };
     check(result).map(|_zero| ())
 }
 
-/// `SO_RCVTIMEO` or `SO_SNDTIMEO` (`socket(7)`); `None` when zero, which means to wait for ever.
-/// Another name is `InvalidInput`.
+/// `SO_RCVTIMEO` or `SO_SNDTIMEO` (`socket(7)`); `None` for zero, which means no timeout.
+/// `InvalidInput` for another name.
 pub fn get_timeout(fd: BorrowedFd<'_>, name: i32) -> io::Result<Option<Duration>> {
     match name {
         libc::SO_RCVTIMEO => SockRef::from(&fd).read_timeout(),
         libc::SO_SNDTIMEO => SockRef::from(&fd).write_timeout(),
-        _ => Err(invalid("the option is no timeout")),
+        _ => Err(invalid("the option is not a timeout")),
     }
 }
 
@@ -78,18 +78,18 @@ fn get(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> io::Resul
 
 fn refuse(level: i32, name: i32) -> io::Result<()> {
     if carries_pointer_or_descriptor(level, name) {
-        return Err(invalid("the option's value holds a pointer or a descriptor number"));
+        return Err(invalid("the option's value contains a pointer or a descriptor number"));
     }
     Ok(())
 }
 
-/// Whether the value of an option, set or got, holds a pointer into the calling process, the number
-/// of a descriptor or key of it, or is measured in something other than bytes.
+/// Whether the value of an option, set or got, contains a pointer into the calling process, the number
+/// of a descriptor or of a key of this process, or is measured in other units than bytes.
 ///
 /// All functions of this module refuse these options with `InvalidInput`; callers should refuse
-/// them first, with words of their own. Compiled from the kernel's `include/uapi`, up to Linux
-/// 6.18; options that are not listed pass everything by value. To be gone through with each new
-/// kernel.
+/// them first, with their own message. The list was compiled from the kernel's `include/uapi`, up to
+/// Linux 6.18, and must be reviewed for each new kernel; options that are not listed pass everything by
+/// value.
 pub fn carries_pointer_or_descriptor(level: i32, name: i32) -> bool {
     REFUSED.iter().any(|row| row.level == level && (row.first..=row.last).contains(&name))
 }
@@ -123,7 +123,7 @@ const REFUSED: &[Refused] = &[
     one(libc::SOL_SOCKET, libc::SO_PEERPIDFD),  // returns a new descriptor
     // Tokens of device memory that is bound to a netlink socket and mapped by the process.
     range(libc::SOL_SOCKET, libc::SO_DEVMEM_LINEAR, libc::SO_DEVMEM_DONTNEED),
-    // linux/tcp.h: struct tcp_zerocopy_receive has addresses of a mapping and of a copy buffer.
+    // linux/tcp.h: struct tcp_zerocopy_receive contains addresses of a mapping and of a copy buffer.
     one(libc::IPPROTO_TCP, libc::TCP_ZEROCOPY_RECEIVE),
     // Tables of netfilter, struct *_replace with pointers to counters and entries; the getters are
     // as dangerous (EBT_SO_GET_ENTRIES writes through pointers in the value). Whole ranges of the

@@ -1,14 +1,15 @@
-//! What capturing needs of packet sockets (`packet(7)`).
+//! Options of packet sockets that capture needs (`packet(7)`).
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::option;
 
-/// Adds or drops this socket's wish for promiscuous mode on an interface (`PACKET_ADD_MEMBERSHIP`
-/// with `PACKET_MR_PROMISC`). The kernel counts: each on needs its off, or the socket's end.
+/// Requests promiscuous mode on an interface for this socket, or withdraws the request
+/// (`PACKET_ADD_MEMBERSHIP` with `PACKET_MR_PROMISC`). The kernel counts the requests, and withdraws those
+/// of a closed socket.
 ///
-/// `ENODEV` for an unknown interface. Dropping what was not added does nothing.
+/// `ENODEV` for an unknown interface. Withdrawing without a request does nothing.
 pub fn set_promiscuous(fd: BorrowedFd<'_>, ifindex: u32, on: bool) -> io::Result<()> {
     let name = if on { libc::PACKET_ADD_MEMBERSHIP } else { libc::PACKET_DROP_MEMBERSHIP };
     // struct packet_mreq: index, type, address length, address.
@@ -19,7 +20,7 @@ pub fn set_promiscuous(fd: BorrowedFd<'_>, ifindex: u32, on: bool) -> io::Result
     option::set_bytes(fd, libc::SOL_PACKET, name, &request)
 }
 
-/// Whether packets this machine sends stay out of the socket's queue (`PACKET_IGNORE_OUTGOING`).
+/// Whether the kernel keeps packets that this machine sends out of the socket's queue (`PACKET_IGNORE_OUTGOING`).
 pub fn ignore_outgoing(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     option::set_int(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, i32::from(on))
 }
@@ -43,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn promiscuous_mode_is_asked_for_and_given_back() {
+    fn promiscuous_mode_is_requested_and_withdrawn() {
         let Some(socket) = packet_socket() else {
             return;
         };
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sockets_have_no_such_options() {
+    fn options_fail_on_other_sockets() {
         let (udp, _) = crate::testing::udp_socket();
         assert_eq!(errno(set_promiscuous(udp.as_fd(), 1, true)), libc::ENOPROTOOPT);
         assert_eq!(errno(ignore_outgoing(udp.as_fd(), true)), libc::ENOPROTOOPT);

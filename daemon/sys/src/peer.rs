@@ -1,7 +1,7 @@
-//! Who is at the other end of a Unix socket: groups, process, control group (`unix(7)`).
+//! The peer of a Unix socket: groups, process, control group (`unix(7)`).
 //!
-//! The kernel remembers the process that called `connect(2)`. Its number alone proves nothing, since
-//! numbers are used again; a pidfd (`SO_PEERPIDFD`, Linux 6.5) is that process and no other.
+//! The kernel stores the process that called `connect(2)`. Its number alone proves nothing, since the kernel
+//! reuses numbers; a pidfd (`SO_PEERPIDFD`, Linux 6.5) refers to this process and no other.
 
 use std::fs;
 use std::io;
@@ -50,15 +50,15 @@ pub fn process(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(getsockopt(&fd, sockopt::PeerPidfd)?)
 }
 
-/// Whether the kernel tells which process connected (Linux 6.5).
-pub fn tells_processes() -> bool {
+/// Whether the kernel can return a pidfd of the peer (Linux 6.5).
+pub fn has_peer_pidfd() -> bool {
     UnixStream::pair().is_ok_and(|(end, _other)| process(end.as_fd()).is_ok())
 }
 
-/// The control group of the process behind a pidfd, as `/proc/PID/cgroup` tells it.
+/// The control group of the process behind a pidfd, from `/proc/PID/cgroup`.
 ///
-/// The number is read from the pidfd, and the process must be alive after the file was read: then
-/// the number was its own all the while. `ESRCH` if it has ended, or has no number here.
+/// Reads the number from the pidfd, and checks after reading the file that the process is alive: the
+/// number then belonged to it all the time. `ESRCH` if it has ended, or has no number here.
 pub fn control_group(process: BorrowedFd<'_>) -> io::Result<String> {
     let number = process_number(process)?;
     let text = fs::read_to_string(format!("/proc/{number}/cgroup"))?;
@@ -80,25 +80,25 @@ pub fn own_groups() -> io::Result<Vec<u32>> {
     Ok(getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect())
 }
 
-/// The number of a pidfd's process, as this mount of `/proc` counts (`pidfd_open(2)`).
+/// The number of a pidfd's process, in the PID namespace of this mount of `/proc` (`pidfd_open(2)`).
 fn process_number(process: BorrowedFd<'_>) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
     let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
-    // -1 once it has ended, 0 where it is in another namespace.
+    // -1 if it has ended, 0 if it is in another namespace.
     let number = number.and_then(|number| number.trim().parse::<u32>().ok());
     number.filter(|number| *number > 0).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
-/// The path in the hierarchy that the service manager manages.
+/// The path of this process in the hierarchy that the service manager manages.
 fn own_line(text: &str) -> Option<&str> {
     static UNIFIED: OnceLock<bool> = OnceLock::new();
-    // What systemd goes by (`cg_unified_cached`): only the root of the unified hierarchy has this file.
+    // The criterion of systemd (`cg_unified_cached`): only the root of the unified hierarchy has this file.
     let unified = UNIFIED.get_or_init(|| Path::new("/sys/fs/cgroup/cgroup.controllers").exists());
     line_of(text, *unified)
 }
 
-/// The path in the unified hierarchy (`cgroups(7)`) where that is all there is; else in systemd's own named
-/// one, if any. A container can have a line of both, and a service manager that uses the first.
+/// The path in the unified hierarchy (`cgroups(7)`) if it is the only one; otherwise in systemd's named
+/// hierarchy, if any. A container can have a line of both, and a service manager that uses the first.
 fn line_of(text: &str, unified: bool) -> Option<&str> {
     let path =
         |prefix: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
@@ -115,33 +115,33 @@ mod tests {
     use crate::testing::{errno, unix_pair};
 
     #[test]
-    fn the_peer_of_an_own_pair_is_this_process() {
+    fn peer_of_a_pair_is_this_process() {
         let (a, _b) = unix_pair(libc::SOCK_STREAM);
         assert_eq!(groups(a.as_fd()).unwrap(), own_groups().unwrap());
         match process(a.as_fd()) {
             Ok(process) => {
                 assert_eq!(process_number(process.as_fd()).unwrap(), std::process::id());
-                let told = control_group(process.as_fd()).unwrap();
-                assert_eq!(told, own_control_group().unwrap());
-                assert!(told.starts_with('/'), "{told}");
+                let group = control_group(process.as_fd()).unwrap();
+                assert_eq!(group, own_control_group().unwrap());
+                assert!(group.starts_with('/'), "{group}");
             }
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT)),
         }
-        assert_eq!(tells_processes(), process(a.as_fd()).is_ok());
+        assert_eq!(has_peer_pidfd(), process(a.as_fd()).is_ok());
     }
 
     #[test]
-    fn a_process_that_has_ended_has_no_control_group() {
+    fn ended_process_has_no_control_group() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let number = libc::pid_t::try_from(child.id()).unwrap();
         // SAFETY: no pointers.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
         let process = check(i32::try_from(result).unwrap()).unwrap();
-        // SAFETY: the descriptor is new, and nobody else owns it.
+        // SAFETY: the descriptor is new, and has no other owner.
         let process = unsafe { OwnedFd::from_raw_fd(process) };
         assert!(control_group(process.as_fd()).is_ok());
         drop(child.stdin.take());
-        // A zombie first: its number is still taken, and it is not to be believed any more.
+        // First it is a zombie: its number is still in use, but no longer trusted.
         crate::testing::wait(process.as_fd(), libc::POLLIN);
         assert_eq!(errno(control_group(process.as_fd())), libc::ESRCH);
         child.wait().unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_without_a_peer_has_no_groups_and_no_process() {
+    fn socket_without_a_peer_has_no_groups_and_no_process() {
         let alone = crate::testing::socket(libc::AF_UNIX, libc::SOCK_STREAM);
         assert_eq!(errno(groups(alone.as_fd())), libc::ENODATA);
         let refused = errno(process(alone.as_fd()));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_systemd_is_preferred_and_the_unified_one_is_the_other() {
+    fn line_of_systemd_precedes_the_unified_line_in_a_mixed_hierarchy() {
         assert_eq!(line_of("0::/user.slice\n", true), Some("/user.slice"));
         let both = "9:name=systemd:/a.slice\n4:memory:/x\n0::/b\n";
         assert_eq!(line_of(both, false), Some("/a.slice"));

@@ -1,4 +1,4 @@
-//! Readiness: a look at several descriptors, and a set that a task can wait on.
+//! Readiness: `poll(2)` without waiting, and a set of descriptors that a task can wait on.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,7 +9,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::call::{check, invalid, retry};
 
-/// `poll(2)` with timeout 0: the `revents` of each entry, given descriptor and `events`.
+/// `poll(2)` with timeout 0: returns the `revents` of each entry of descriptor and `events`.
 pub fn poll_now(entries: &[(BorrowedFd<'_>, i16)]) -> io::Result<Vec<i16>> {
     let requests = entries.iter().map(|(fd, events)| libc::pollfd {
         fd: fd.as_raw_fd(),
@@ -25,29 +25,29 @@ pub fn poll_now(entries: &[(BorrowedFd<'_>, i16)]) -> io::Result<Vec<i16>> {
     Ok(requests.iter().map(|request| request.revents).collect())
 }
 
-/// Descriptors of which one may be or become ready: a level-triggered epoll instance (`epoll(7)`).
+/// A set of descriptors to wait for: a level-triggered epoll instance (`epoll(7)`).
 ///
-/// Its own descriptor is readable while any is ready; which one, [`poll_now`] tells. A descriptor
+/// Its own descriptor is readable while any member is ready; [`poll_now`] reports which one. A descriptor
 /// that is closed leaves the set, unless a duplicate keeps its open file.
 #[derive(Debug)]
 pub struct ReadinessSet {
     epoll: Epoll,
-    /// What each number is waited for, to merge a second [`Self::add`]. May hold closed ones.
+    /// The bits that each number is waited for, to merge a second [`Self::add`]. Can contain closed ones.
     events: HashMap<RawFd, EpollFlags>,
 }
 
 impl ReadinessSet {
-    /// An empty set, never ready.
+    /// An empty set, which is never ready.
     pub fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         Ok(Self { epoll, events: HashMap::new() })
     }
 
     /// Adds a descriptor and the `poll(2)` bits to wait for; `POLLERR` and `POLLHUP` always count.
-    /// Added again, the bits are merged. `EPERM` for files that are always ready (`epoll_ctl(2)`).
+    /// A further call merges the bits. `EPERM` for files that are always ready (`epoll_ctl(2)`).
     pub fn add(&mut self, fd: BorrowedFd<'_>, events: i16) -> io::Result<()> {
         let bits = libc::c_int::from(events.cast_unsigned());
-        // Linux gives POLL* and EPOLL* the same numbers; others than these would be flags of epoll.
+        // Linux gives POLL* and EPOLL* the same numbers; other bits would be flags of epoll.
         let mut events = EpollFlags::from_bits_retain(bits) & EVENTS;
         match self.epoll.add(fd, EpollEvent::new(events, 0)) {
             Ok(()) => {}
@@ -61,7 +61,7 @@ impl ReadinessSet {
         Ok(())
     }
 
-    /// Takes a descriptor out; `InvalidInput` if it is not in the set.
+    /// Removes a descriptor; `InvalidInput` if it is not in the set.
     pub fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.events.remove(&fd.as_raw_fd());
         match self.epoll.delete(fd) {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn each_entry_has_its_own_answer() {
+    fn poll_now_returns_the_events_of_each_entry() {
         let (a, b) = unix_pair(libc::SOCK_STREAM);
         send(a.as_fd(), b"x", 0).unwrap();
         let entries =
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_connection_is_told_unasked() {
+    fn end_of_connection_is_reported_without_request() {
         let (a, b) = unix_pair(libc::SOCK_STREAM);
         drop(b);
         assert_eq!(poll_now(&[(a.as_fd(), 0)]).unwrap(), [libc::POLLHUP]);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_ready_as_long_as_a_member_is() {
+    fn set_is_ready_while_a_member_is_ready() {
         let (a, b) = unix_pair(libc::SOCK_STREAM);
         let mut set = ReadinessSet::new().unwrap();
         assert!(!is_ready(&set));
@@ -144,23 +144,23 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_added_twice_is_waited_for_in_both_ways() {
+    fn adding_a_descriptor_twice_merges_its_bits() {
         let (a, b) = unix_pair(libc::SOCK_STREAM);
         let mut set = ReadinessSet::new().unwrap();
         set.add(b.as_fd(), libc::POLLOUT).unwrap();
         assert!(is_ready(&set));
         set.add(b.as_fd(), libc::POLLIN).unwrap();
-        assert!(is_ready(&set), "the first wish must stay");
+        assert!(is_ready(&set), "the bits of the first call must stay");
         let mut set = ReadinessSet::new().unwrap();
         set.add(b.as_fd(), libc::POLLIN).unwrap();
         set.add(b.as_fd(), libc::POLLPRI).unwrap();
         assert!(!is_ready(&set));
         send(a.as_fd(), b"x", 0).unwrap();
-        assert!(is_ready(&set), "the first wish must stay");
+        assert!(is_ready(&set), "the bits of the first call must stay");
     }
 
     #[test]
-    fn nothing_but_poll_bits_reaches_epoll() {
+    fn only_poll_bits_reach_epoll() {
         let (_a, b) = unix_pair(libc::SOCK_STREAM);
         let mut set = ReadinessSet::new().unwrap();
         // All bits: neither edge-triggered nor one-shot nor exclusive.
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn members_can_be_taken_out() {
+    fn members_can_be_removed() {
         let (a, _b) = unix_pair(libc::SOCK_STREAM);
         let mut set = ReadinessSet::new().unwrap();
         set.add(a.as_fd(), libc::POLLOUT).unwrap();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_files_are_always_ready_and_no_members() {
+    fn regular_files_cannot_be_members() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let mut set = ReadinessSet::new().unwrap();
         assert_eq!(errno(set.add(file.as_fd(), libc::POLLIN)), libc::EPERM);

@@ -1,20 +1,20 @@
-//! What the kernel says of this thread's privileges (`proc_pid_status(5)`, `user_namespaces(7)`).
+//! The privileges of this thread, as the kernel reports them (`proc_pid_status(5)`, `user_namespaces(7)`).
 
 use std::fs;
 use std::io;
 
-/// The privileges of a thread; threads that it starts have the same.
+/// The privileges of a thread; it passes them on to threads that it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privileges {
-    /// The capabilities in effect, by the names of `capabilities(7)`.
+    /// The effective capabilities, by their names in `capabilities(7)`.
     pub capabilities: Vec<String>,
-    /// Whether no program that it runs gains any (`PR_SET_NO_NEW_PRIVS`).
+    /// Whether programs that the thread runs gain no privileges (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privs: bool,
-    /// Whether system calls are filtered (`SECCOMP_MODE_FILTER`).
+    /// Whether a filter checks system calls (`SECCOMP_MODE_FILTER`).
     pub filtered: bool,
-    /// By how many filters; unknown before Linux 5.9.
+    /// The number of filters; unknown before Linux 5.9.
     pub filters: Option<u32>,
-    /// Whether it is in a user namespace other than the first one.
+    /// Whether the thread is in a user namespace other than the initial one.
     pub user_namespace: bool,
 }
 
@@ -63,7 +63,7 @@ const NAMES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// The privileges of this thread. `InvalidData` if `/proc` has not what `proc_pid_status(5)` promises.
+/// The privileges of this thread. `InvalidData` if `/proc` lacks a field of `proc_pid_status(5)`.
 pub fn of_this_thread() -> io::Result<Privileges> {
     let map = fs::read_to_string("/proc/self/uid_map")?;
     read(&fs::read_to_string("/proc/thread-self/status")?, &map)
@@ -82,12 +82,12 @@ fn read(status: &str, map: &str) -> io::Result<Privileges> {
         // A kernel without seccomp has no such line.
         filtered: find("Seccomp:") == Some("2"),
         filters: find("Seccomp_filters:").and_then(|number| number.parse().ok()),
-        // The map of the first namespace: every id is itself.
+        // The map of the initial namespace maps every id to itself.
         user_namespace: !map.split_whitespace().eq(["0", "0", "4294967295"]),
     })
 }
 
-/// The names of a set; a capability that is newer than this list goes by its number.
+/// The names of a set; a capability that this list does not know is named by its number.
 fn names(set: u64) -> Vec<String> {
     let numbers = (0..u64::BITS as usize).filter(|number| set >> number & 1 == 1);
     let name = |number: usize| match NAMES.get(number) {
@@ -103,7 +103,7 @@ mod tests {
     use crate::capability::ALL;
 
     #[test]
-    fn the_names_are_those_of_their_numbers() {
+    fn names_match_their_numbers() {
         for capability in ALL {
             assert_eq!(names(1 << capability as u32), [capability.name()]);
         }
@@ -112,10 +112,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_shows_is_read() {
+    fn status_and_map_are_parsed() {
         let status =
             "CapEff:\t0000000000002000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
-        let told = Privileges {
+        let expected = Privileges {
             capabilities: vec!["CAP_NET_RAW".to_owned()],
             no_new_privs: true,
             filtered: true,
@@ -123,7 +123,7 @@ mod tests {
             user_namespace: false,
         };
         let first = "         0          0 4294967295\n";
-        assert_eq!(read(status, first).unwrap(), told);
+        assert_eq!(read(status, first).unwrap(), expected);
         let nested = read(status, "0 1000 1\n").unwrap();
         assert!(nested.user_namespace);
         let old = read("CapEff:\t0\nNoNewPrivs:\t0\n", first).unwrap();
@@ -132,12 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_gave_everything_up_has_nothing() {
+    fn thread_without_privileges_has_no_capabilities() {
         let given_up = || {
-            crate::capability::give_all_up().unwrap();
+            crate::capability::drop_permanently().unwrap();
             of_this_thread().unwrap()
         };
-        let told = std::thread::spawn(given_up).join().unwrap();
-        assert!(told.capabilities.is_empty() && told.no_new_privs, "{told:?}");
+        let privileges = std::thread::spawn(given_up).join().unwrap();
+        assert!(privileges.capabilities.is_empty() && privileges.no_new_privs, "{privileges:?}");
     }
 }

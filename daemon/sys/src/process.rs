@@ -1,4 +1,4 @@
-//! The process itself: limits, memory, identity, and the descriptors it was started with.
+//! The process itself: limits, memory, identity, and the descriptors that it inherited.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,8 +11,8 @@ use nix::unistd::{Gid, getegid, geteuid, getgroups, setgroups};
 use crate::call::invalid;
 use crate::file;
 
-/// Lets the allocator keep and reuse buffers up to 64 MiB, 32 where glibc allows no more
-/// (`mallopt(3)`, `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD`): a bulk answer then does not map and
+/// Lets the allocator keep and reuse buffers up to 64 MiB, or 32 MiB if glibc allows no more
+/// (`mallopt(3)`, `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD`): a bulk response then does not map and
 /// unmap its pages each time.
 pub fn keep_large_buffers() {
     const MIB: libc::c_int = 1 << 20;
@@ -27,7 +27,7 @@ fn set_allocator(parameter: libc::c_int, value: libc::c_int) -> bool {
     unsafe { libc::mallopt(parameter, value) == 1 }
 }
 
-/// Raises the soft limit of open files to the hard one (`RLIMIT_NOFILE`, `getrlimit(2)`) and gives
+/// Raises the soft limit of open files to the hard limit (`RLIMIT_NOFILE`, `getrlimit(2)`) and returns
 /// it.
 pub fn raise_open_files() -> io::Result<u64> {
     let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -35,15 +35,15 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Lets no program that this thread, or one it starts, runs from now on gain privileges by its file
-/// (`PR_SET_NO_NEW_PRIVS`, `prctl(2)`). A filter of system calls needs it.
+/// Prevents programs that this thread, or a thread that it starts, runs later from gaining privileges
+/// (`PR_SET_NO_NEW_PRIVS`, `prctl(2)`). A filter of system calls requires it.
 pub fn refuse_new_privileges() -> io::Result<()> {
     Ok(set_no_new_privs()?)
 }
 
 /// Runs a function when the process exits (`atexit(3)`). A panic in it aborts the process.
 pub fn at_exit(run: extern "C" fn()) -> io::Result<()> {
-    // SAFETY: no pointers but `run`, which is a function of this program and stays for its whole life.
+    // SAFETY: no pointers except `run`, a function of this program that exists until the process ends.
     match unsafe { libc::atexit(run) } {
         0 => Ok(()),
         _ => Err(io::Error::from(io::ErrorKind::OutOfMemory)),
@@ -60,8 +60,8 @@ pub fn effective_gid() -> u32 {
     getegid().as_raw()
 }
 
-/// Makes root a member of a group, in addition to those that it is in. Others stay in their groups: only root
-/// may choose them.
+/// Adds a group to the groups of this process if it is root. Other users keep their groups: only root
+/// is allowed to set them.
 pub fn join_group(gid: u32) -> io::Result<()> {
     let gid = Gid::from_raw(gid);
     let mut groups = getgroups()?;
@@ -72,15 +72,15 @@ pub fn join_group(gid: u32) -> io::Result<()> {
     Ok(setgroups(&groups)?)
 }
 
-/// Gives a socket permission bits (`fchmod(2)`), of which `mode` holds the lowest 12. On Linux, a
-/// later `bind(2)` of an `AF_UNIX` socket creates its path with them, less the umask: no moment in
-/// which the path is open to all. The call does not change the path of a bound socket.
+/// Sets the permission bits of a socket (`fchmod(2)`): the lowest 12 bits of `mode`. On Linux, a
+/// later `bind(2)` of an `AF_UNIX` socket creates its path with these bits less the umask, so that the
+/// path is never open to all. The call does not change the path of a bound socket.
 pub fn set_socket_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     Ok(fchmod(fd, Mode::from_bits_truncate(mode))?)
 }
 
 /// A duplicate of standard input (0) or output (1), close-on-exec, for the stdio transport.
-/// Another number is `InvalidInput`.
+/// `InvalidInput` for another number.
 pub fn inherited_descriptor(number: i32) -> io::Result<OwnedFd> {
     match number {
         0 => io::stdin().as_fd().try_clone_to_owned(),
@@ -89,7 +89,6 @@ pub fn inherited_descriptor(number: i32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether the descriptor is a socket.
 pub fn is_socket(fd: BorrowedFd<'_>) -> bool {
     file::is(fd, SFlag::S_IFSOCK).unwrap_or(false)
 }
@@ -99,7 +98,7 @@ pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
     file::is(fd, SFlag::S_IFIFO).unwrap_or(false)
 }
 
-/// Whether two descriptors are of the same file, pipe or socket (`fstat(2)`).
+/// Whether two descriptors refer to the same file, pipe or socket (`fstat(2)`).
 pub fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
     file::is_same(one, other)
 }
@@ -114,20 +113,20 @@ mod tests {
     use crate::testing::{TempDir, assert_refused, socket, unix_address, unix_pair};
 
     #[test]
-    fn large_buffers_are_kept_without_harm() {
+    fn allocator_accepts_the_thresholds() {
         keep_large_buffers();
         keep_large_buffers();
         assert_eq!(vec![1u8; 48 << 20].len(), 48 << 20);
     }
 
     #[test]
-    fn the_soft_limit_of_open_files_becomes_the_hard_one() {
+    fn soft_limit_of_open_files_becomes_the_hard_limit() {
         let hard = raise_open_files().unwrap();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
     }
 
     #[test]
-    fn the_identity_is_that_of_the_process() {
+    fn effective_ids_are_those_of_the_process() {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let effective = |key| {
             let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_created_with_the_mode_of_its_socket() {
+    fn bind_creates_the_path_with_the_mode_of_the_socket() {
         let directory = TempDir::new();
         let path = directory.path("s");
         let listener = socket(libc::AF_UNIX, libc::SOCK_STREAM);
@@ -146,14 +145,14 @@ mod tests {
         bind(listener.as_fd(), &unix_address(&path)).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        // The path is a file of its own from here on.
+        // From here on the path has its own permission bits.
         set_socket_mode(listener.as_fd(), 0o666).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
-    fn standard_input_and_output_can_be_had_and_nothing_else() {
+    fn only_standard_input_and_output_are_inherited() {
         assert_refused(inherited_descriptor(2));
         assert_refused(inherited_descriptor(-1));
         let output = inherited_descriptor(1).unwrap();
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_are_the_same_file_and_the_two_ends_of_a_pair_are_not() {
+    fn duplicates_are_the_same_file_and_ends_of_a_pair_are_not() {
         let (a, b) = unix_pair(libc::SOCK_STREAM);
         let copy = a.try_clone().unwrap();
         assert!(is_same_file(a.as_fd(), copy.as_fd()).unwrap());
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_and_pipes_are_told_apart() {
+    fn is_socket_and_is_pipe_distinguish_files() {
         let (a, _b) = unix_pair(libc::SOCK_STREAM);
         let (read, _write) = io::pipe().unwrap();
         let null = fs::File::open("/dev/null").unwrap();

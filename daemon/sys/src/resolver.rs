@@ -7,22 +7,18 @@ use std::ptr;
 use crate::address::RawAddress;
 use crate::call::socklen;
 
-/// One answer of [`address_info`].
+/// One result of [`address_info`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressInfo {
-    /// Address family.
     pub family: i32,
-    /// Socket type.
     pub kind: i32,
-    /// Protocol.
     pub proto: i32,
-    /// The canonical name: of the first answer, if `AI_CANONNAME` asked for it; else empty.
+    /// The canonical name in the first result, if `AI_CANONNAME` is set; else empty.
     pub canonical_name: String,
-    /// The address.
     pub address: RawAddress,
 }
 
-/// Why the resolver has no answer. The number spaces are apart from errno and from each other.
+/// Why a look-up failed. Each variant has its own number space, distinct from errno.
 #[derive(Debug)]
 pub enum ResolverError {
     /// An `EAI_` code ([`gai_message`]): Python's `gaierror`.
@@ -52,7 +48,7 @@ impl std::error::Error for ResolverError {
     }
 }
 
-/// `getaddrinfo(3)`: the addresses of a host and service, of which one may be missing. `family`,
+/// `getaddrinfo(3)`: the addresses of a host and service; one of the two can be absent. `family`,
 /// `kind` and `proto` are hints, 0 for any; `flags` are `AI_` bits.
 pub fn address_info(
     host: Option<&CStr>,
@@ -88,7 +84,7 @@ pub fn name_info(address: &RawAddress, flags: i32) -> Result<(String, String), R
     let mut host = [0u8; NI_MAXHOST];
     let mut service = [0u8; NI_MAXSERV];
     // SAFETY: `name` points to `length` initialised bytes, aligned as sockaddr_storage; the library
-    // writes NUL-terminated text to `host` and `service` within their lengths. All outlive the
+    // writes NUL-terminated text to `host` and `service` within their lengths. All of these outlive the
     // call.
     let code = unsafe {
         libc::getnameinfo(
@@ -107,13 +103,13 @@ pub fn name_info(address: &RawAddress, flags: i32) -> Result<(String, String), R
 
 /// The text of an `EAI_` code (`gai_strerror(3)`).
 pub fn gai_message(code: i32) -> String {
-    // SAFETY: no pointers in; the library returns a static text for any code.
+    // SAFETY: no pointer arguments; the library returns a static text for any code.
     let text = unsafe { libc::gai_strerror(code) };
     // SAFETY: the text is NUL-terminated and static.
     unsafe { owned_text(text) }
 }
 
-/// The text of an `h_errno` code, as glibc's `hstrerror(3)` has it.
+/// The text of an `h_errno` code, as glibc's `hstrerror(3)` returns it.
 pub fn host_message(code: i32) -> String {
     let text = match code {
         i32::MIN..0 => "Resolver internal error",
@@ -127,7 +123,7 @@ pub fn host_message(code: i32) -> String {
     text.to_owned()
 }
 
-/// The list that `getaddrinfo` made; freed on drop.
+/// The list that `getaddrinfo` allocated; freed on drop.
 struct List(*mut libc::addrinfo);
 
 impl List {
@@ -162,28 +158,28 @@ unsafe fn copy(entry: &libc::addrinfo) -> AddressInfo {
     let bytes = if entry.ai_addr.is_null() {
         &[]
     } else {
-        // SAFETY: the caller vouches for `length` initialised bytes.
+        // SAFETY: the caller guarantees `length` initialised bytes.
         unsafe { std::slice::from_raw_parts(entry.ai_addr.cast::<u8>(), length) }
     };
     AddressInfo {
         family: entry.ai_family,
         kind: entry.ai_socktype,
         proto: entry.ai_protocol,
-        // SAFETY: the caller vouches for null or NUL-terminated text.
+        // SAFETY: the caller guarantees null or NUL-terminated text.
         canonical_name: unsafe { owned_text(entry.ai_canonname) },
         address: RawAddress::from_bytes(bytes).unwrap_or_default(),
     }
 }
 
-/// A copy of C text, with U+FFFD for what is not UTF-8; empty for null.
+/// A copy of C text, with U+FFFD in place of bytes that are not UTF-8; empty for null.
 ///
 /// # Safety
-/// `text` must be null or NUL-terminated, and stay so for the call.
+/// `text` must be null or NUL-terminated, and unchanged during the call.
 pub(crate) unsafe fn owned_text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: the caller vouches for NUL-terminated text.
+    // SAFETY: the caller guarantees NUL-terminated text.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().into_owned()
 }
@@ -206,9 +202,9 @@ fn check(code: i32) -> Result<(), ResolverError> {
     }
 }
 
-/// Of `netdb.h`: long enough for any name.
+/// From `netdb.h`: the longest host name.
 const NI_MAXHOST: usize = 1025;
-/// Of `netdb.h`.
+/// From `netdb.h`: the longest service name.
 const NI_MAXSERV: usize = 32;
 
 #[cfg(test)]

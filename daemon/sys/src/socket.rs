@@ -1,4 +1,4 @@
-//! Sockets from creation to shutdown, and what a descriptor says of its socket.
+//! Creation, connection and shutdown of sockets, and the properties of a descriptor's socket.
 
 use sockbroker_proto::socket_spec::SocketSpec;
 use std::io;
@@ -12,7 +12,7 @@ use crate::address::RawAddress;
 use crate::call::{check, invalid, retry};
 use crate::option;
 
-/// `socket(2)`. `kind` is the type and may hold `SOCK_NONBLOCK`; close-on-exec is always added.
+/// `socket(2)`. `kind` is the type, with `SOCK_NONBLOCK` if wanted; close-on-exec is always added.
 pub fn create(family: i32, kind: i32, proto: i32) -> io::Result<OwnedFd> {
     let kind = Type::from(kind | libc::SOCK_CLOEXEC);
     Socket::new_raw(Domain::from(family), kind, Some(Protocol::from(proto))).map(OwnedFd::from)
@@ -25,7 +25,7 @@ pub fn pair(family: i32, kind: i32, proto: i32) -> io::Result<(OwnedFd, OwnedFd)
     Ok((a.into(), b.into()))
 }
 
-/// `bind(2)`. An address that names a descriptor is refused with `InvalidInput`
+/// `bind(2)`. `InvalidInput` for an address that names a descriptor
 /// ([`RawAddress::names_descriptor`]).
 pub fn bind(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
     refuse_descriptor(address)?;
@@ -36,8 +36,8 @@ pub fn bind(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
     check(result).map(|_zero| ())
 }
 
-/// `connect(2)`. `EINPROGRESS` and `EINTR` are errors like any other: the connection goes on.
-/// An address that names a descriptor is refused with `InvalidInput`.
+/// `connect(2)`. `EINPROGRESS` and `EINTR` are returned as errors; the connection attempt continues.
+/// `InvalidInput` for an address that names a descriptor.
 pub fn connect(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
     refuse_descriptor(address)?;
     let (name, length) = address.argument();
@@ -47,12 +47,12 @@ pub fn connect(fd: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
     check(result).map(|_zero| ())
 }
 
-/// `listen(2)`. The kernel caps `backlog` at `net.core.somaxconn`; negative means that cap.
+/// `listen(2)`. The kernel limits `backlog` to `net.core.somaxconn`; a negative value means this limit.
 pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     SockRef::from(&fd).listen(backlog)
 }
 
-/// `accept4(2)` with `SOCK_CLOEXEC`: the connection, blocking whatever the listener is, and its
+/// `accept4(2)` with `SOCK_CLOEXEC`: the connection, which is blocking even if the listener is not, and the
 /// peer's address.
 pub fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, RawAddress)> {
     let (number, address) = RawAddress::filled_by(|name, length| {
@@ -60,23 +60,23 @@ pub fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, RawAddress)> {
         // both live in `filled_by` for the call. The kernel writes no more than `*length` bytes.
         retry(|| check(unsafe { libc::accept4(fd.as_raw_fd(), name, length, libc::SOCK_CLOEXEC) }))
     })?;
-    // SAFETY: the kernel has just created descriptor `number` for this call; nobody else owns it.
+    // SAFETY: the kernel has just created descriptor `number` for this call; it has no other owner.
     let connection = unsafe { OwnedFd::from_raw_fd(number) };
     Ok((connection, address))
 }
 
-/// [`accept`] without asking who it is: `AF_ALG` has no names, and whoever asks gets `ECONNABORTED`.
+/// [`accept`] without the peer's address, for `AF_ALG`: it has no addresses, and `accept` fails with `ECONNABORTED`.
 pub fn accept_without_name(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, RawAddress)> {
     let (name, length) = (ptr::null_mut(), ptr::null_mut());
     // SAFETY: without a name the kernel writes nothing; the descriptor is borrowed for the call.
     let call = || unsafe { libc::accept4(fd.as_raw_fd(), name, length, libc::SOCK_CLOEXEC) };
     let number = retry(|| check(call()))?;
-    // SAFETY: the kernel has just created descriptor `number` for this call; nobody else owns it.
+    // SAFETY: the kernel has just created descriptor `number` for this call; it has no other owner.
     let connection = unsafe { OwnedFd::from_raw_fd(number) };
     Ok((connection, RawAddress::default()))
 }
 
-/// `shutdown(2)`. `how` is passed as it is, so that the kernel judges it (`EINVAL`).
+/// `shutdown(2)`. `how` is passed unchecked; the kernel returns `EINVAL` for an invalid value.
 pub fn shutdown(fd: BorrowedFd<'_>, how: i32) -> io::Result<()> {
     // SAFETY: no pointers; the descriptor is borrowed for the call.
     let result = unsafe { libc::shutdown(fd.as_raw_fd(), how) };
@@ -103,8 +103,8 @@ pub fn peer_address(fd: BorrowedFd<'_>) -> io::Result<RawAddress> {
     filled.map(|(_zero, address)| address)
 }
 
-/// Gives an `AF_UNIX` socket without a name an abstract one that the kernel chooses (autobind, `unix(7)`).
-/// Other sockets stay as they are.
+/// Gives an unbound `AF_UNIX` socket an abstract name that the kernel chooses (autobind, `unix(7)`).
+/// Other sockets do not change.
 pub fn name_unix_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     let nameless = libc::sa_family_t::try_from(libc::AF_UNIX).map_err(io::Error::other)?;
     match RawAddress::from_bytes(&nameless.to_ne_bytes()) {
@@ -113,7 +113,7 @@ pub fn name_unix_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// `dup3(2)` onto a descriptor that was kept for this: it needs no further place in the process's table.
+/// `dup3(2)` onto a reserved descriptor, so that the process needs no further descriptor number.
 pub fn duplicate_onto(fd: BorrowedFd<'_>, mut kept: OwnedFd) -> io::Result<OwnedFd> {
     nix::unistd::dup3(fd, &mut kept, OFlag::O_CLOEXEC)?;
     Ok(kept)
@@ -130,8 +130,8 @@ pub fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(flags.contains(OFlag::O_NONBLOCK))
 }
 
-/// Sets or clears `O_NONBLOCK` with `FIONBIO` (`ioctl_tty(2)`), which unlike `F_SETFL` does not
-/// write other flags back that a sharing process may just have changed.
+/// Sets or clears `O_NONBLOCK` with `FIONBIO` (`ioctl_tty(2)`). Unlike `F_SETFL`, this does not
+/// overwrite other flags that a sharing process may just have changed.
 pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let value = libc::c_int::from(on);
     // SAFETY: FIONBIO reads one int through the pointer, which is `value`, alive for the call.
@@ -139,8 +139,8 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     check(result).map(|_zero| ())
 }
 
-/// The kind of the socket (`socket(7)`); `ENOTSOCK` for any other file.
-pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<SocketSpec> {
+/// The domain, type and protocol of the socket (`socket(7)`); `ENOTSOCK` for any other file.
+pub fn spec_of(fd: BorrowedFd<'_>) -> io::Result<SocketSpec> {
     let get = |name| option::get_int(fd, libc::SOL_SOCKET, name);
     Ok(SocketSpec {
         domain: get(libc::SO_DOMAIN)?,
@@ -149,7 +149,7 @@ pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<SocketSpec> {
     })
 }
 
-/// Fetches and clears the pending error (`SO_ERROR`): an errno, 0 for none.
+/// Returns and clears the pending error (`SO_ERROR`): an errno, 0 for none.
 pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<i32> {
     option::get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)
 }
@@ -159,11 +159,11 @@ pub fn is_listening(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(option::get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0)
 }
 
-/// Whether it is a Unix stream socket that listens.
+/// Whether the descriptor is a Unix stream socket that listens.
 pub fn is_unix_listener(fd: BorrowedFd<'_>) -> bool {
     let unix_stream =
         |kind: SocketSpec| (kind.domain, kind.ty) == (libc::AF_UNIX, libc::SOCK_STREAM);
-    kind_of(fd).is_ok_and(unix_stream) && is_listening(fd).unwrap_or(false)
+    spec_of(fd).is_ok_and(unix_stream) && is_listening(fd).unwrap_or(false)
 }
 
 fn refuse_descriptor(address: &RawAddress) -> io::Result<()> {

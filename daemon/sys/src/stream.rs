@@ -1,6 +1,6 @@
-//! The broker's own control connections on `AF_UNIX`: bytes with descriptors beside them.
+//! The broker's own control connections on `AF_UNIX`: bytes and passed descriptors.
 //!
-//! Never waits: `WouldBlock` is the answer where there is nothing to do.
+//! The functions never wait: they return `WouldBlock` if there is nothing to do.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -16,24 +16,24 @@ use socket2::{MsgHdr, SockRef};
 use crate::call::{check_size, message_header, retry};
 use crate::control::{self, ControlMessage, OutgoingControl, encode_control};
 
-/// The most descriptors of one message: `SCM_MAX_FD` of the kernel (`net/scm.h`).
+/// The maximum number of descriptors of one message: `SCM_MAX_FD` of the kernel (`net/scm.h`).
 pub const DESCRIPTORS_MAX: usize = 253;
 
-/// Room for [`DESCRIPTORS_MAX`] descriptors and for credentials, should `SO_PASSCRED` be set.
+/// Room for [`DESCRIPTORS_MAX`] descriptors and for credentials, in case `SO_PASSCRED` is set.
 const CONTROL_SIZE: usize = 1032 + 32;
 
-/// Sets the room for bytes on their way (`SO_SNDBUF`, `socket(7)`): the kernel doubles `bytes`, and takes
-/// no more than `net.core.wmem_max`.
+/// Sets the size of the send buffer (`SO_SNDBUF`, `socket(7)`): the kernel doubles `bytes`, and limits it
+/// to `net.core.wmem_max`.
 pub fn set_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     SockRef::from(&fd).set_send_buffer_size(bytes)
 }
 
-/// Receives what has arrived, at most `reserve` bytes (at least 1), behind those that `buffer`
-/// holds, and puts the descriptors that came along, close-on-exec, at the end of `descriptors`.
-/// Other ancillary data is dropped. 0 is the end of the stream.
+/// Receives at most `reserve` bytes (at least 1) of those that have arrived, appends them to
+/// `buffer`, and appends the descriptors that came with them, close-on-exec, to `descriptors`.
+/// Drops other ancillary data. 0 bytes are the end of the stream.
 ///
-/// The kernel drops descriptors for which there is no room (the process may open no more), keeps the first
-/// ones, and reports it (`MSG_CTRUNC`).
+/// The kernel drops descriptors for which there is no room (the process has reached its limit), keeps the
+/// first ones, and reports the loss (`MSG_CTRUNC`).
 pub fn receive_stream(
     fd: BorrowedFd<'_>,
     buffer: &mut BytesMut,
@@ -56,7 +56,7 @@ pub fn receive_stream(
         // spare capacity of `buffer`; all live for the call and are written within their lengths.
         check_size(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) })
     })?;
-    // SAFETY: the kernel has initialised `n` bytes behind those of `buffer`; a stream socket
+    // SAFETY: the kernel has initialised `n` bytes after those of `buffer`; a stream socket
     // without MSG_TRUNC never returns more than `reserve`.
     unsafe { buffer.advance_mut(n.min(reserve)) };
     let filled = control.get(..header.msg_controllen).unwrap_or_default();
@@ -73,8 +73,8 @@ pub fn receive_stream(
     Ok(Received { bytes: n, lost_descriptors: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
-/// Sends bytes and, beside the first of them, descriptors (at most [`DESCRIPTORS_MAX`]). If it
-/// gives less than all bytes, the descriptors are sent already. Without any bytes none are sent.
+/// Sends bytes and, with the first of them, descriptors (at most [`DESCRIPTORS_MAX`]). A result of
+/// less than all bytes still means that the descriptors are sent. Sends no descriptors without bytes.
 pub fn send_stream(
     fd: BorrowedFd<'_>,
     buffers: &[IoSlice<'_>],
@@ -91,7 +91,7 @@ pub fn send_stream(
     retry(|| SockRef::from(&fd).sendmsg(&message, flags))
 }
 
-/// The next byte, which stays in the queue; `None` at the end of the stream.
+/// The next byte, which stays in the receive queue; `None` at the end of the stream.
 pub fn peek_byte(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
     let mut byte = [0];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
@@ -99,15 +99,15 @@ pub fn peek_byte(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
     Ok(byte.first().copied().filter(|_| n > 0))
 }
 
-/// What was sent and the peer has not read yet (`SIOCOUTQ`, `unix(7)`). On `AF_UNIX` this counts
-/// the kernel's buffers with their overhead: 0 means that all was read, and only that is exact.
+/// Sent bytes that the peer has not read yet (`SIOCOUTQ`, `unix(7)`). On `AF_UNIX` the kernel counts
+/// its buffers with their overhead: only 0, which means that all was read, is exact.
 pub fn unread_by_peer(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let unread = crate::ioctl::get_int(fd, crate::ioctl::IntRequest::Siocoutq)?;
     Ok(usize::try_from(unread).unwrap_or(0))
 }
 
-/// Whether both directions are shut (`POLLHUP`, `poll(2)`): the peer has closed, or both sides have
-/// shut down.
+/// Whether both directions are shut down (`POLLHUP`, `poll(2)`): the peer has closed the connection, or both
+/// sides have shut it down.
 pub fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut entry = [PollFd::new(fd, PollFlags::empty())];
     retry(|| Ok(poll(&mut entry, PollTimeout::ZERO)?))?;
@@ -128,7 +128,7 @@ mod tests {
         unix_pair(libc::SOCK_STREAM)
     }
 
-    /// The bytes of a read that lost nothing.
+    /// The bytes of a read that lost no descriptors.
     fn bytes(received: io::Result<Received>) -> usize {
         let received = received.unwrap();
         assert!(!received.lost_descriptors);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_behind_those_that_wait_in_the_buffer() {
+    fn received_bytes_are_appended_to_the_buffer() {
         let (a, b) = stream_pair();
         let (mut buffer, mut descriptors) = (BytesMut::from(&b"old "[..]), VecDeque::new());
         let buffers = [IoSlice::new(b"ne"), IoSlice::new(b"w")];
@@ -151,18 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_received_than_there_is_room_for() {
+    fn receive_returns_at_most_the_reserved_bytes() {
         let (a, b) = stream_pair();
         let (mut buffer, mut descriptors) = (BytesMut::with_capacity(4096), VecDeque::new());
         send_stream(a.as_fd(), &[IoSlice::new(b"abcd")], &[]).unwrap();
         assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 2, &mut descriptors)), 2);
-        // A room of nothing would look like the end of the stream.
+        // With a reserve of 0, the result would look like the end of the stream.
         assert_eq!(bytes(receive_stream(b.as_fd(), &mut buffer, 0, &mut descriptors)), 1);
         assert_eq!(buffer, b"abc"[..]);
     }
 
     #[test]
-    fn the_most_descriptors_of_a_message_arrive_in_order() {
+    fn maximum_number_of_descriptors_arrives_in_order() {
         let (a, b) = stream_pair();
         let (mut read, write) = io::pipe().unwrap();
         let null = File::open("/dev/null").unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_beside_a_full_load_of_descriptors_are_no_truncation() {
+    fn credentials_with_the_maximum_of_descriptors_are_not_truncated() {
         let (a, b) = stream_pair();
         crate::option::set_int(b.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1).unwrap();
         let sent = vec![a.as_fd(); DESCRIPTORS_MAX];
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peeked_byte_stays() {
+    fn peeked_byte_stays_in_the_queue() {
         let (a, b) = stream_pair();
         assert_eq!(errno(peek_byte(b.as_fd())), libc::EAGAIN);
         send_stream(a.as_fd(), &[IoSlice::new(b"Cx")], &[]).unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_peer_has_not_read_is_counted() {
+    fn unread_bytes_of_the_peer_are_counted() {
         let (a, b) = stream_pair();
         assert_eq!(unread_by_peer(a.as_fd()).unwrap(), 0);
         send_stream(a.as_fd(), &[IoSlice::new(&[0; 100])], &[]).unwrap();

@@ -12,12 +12,10 @@ use sockbroker_proto::address::Address;
 use crate::address::RawAddress;
 use crate::socket::{accept, bind, connect, create, listen, local_address, pair};
 
-/// Two connected `AF_UNIX` sockets.
 pub(crate) fn unix_pair(kind: i32) -> (OwnedFd, OwnedFd) {
     pair(libc::AF_UNIX, kind | libc::SOCK_NONBLOCK, 0).unwrap()
 }
 
-/// A non-blocking socket.
 pub(crate) fn socket(family: i32, kind: i32) -> OwnedFd {
     create(family, kind | libc::SOCK_NONBLOCK, 0).unwrap()
 }
@@ -27,7 +25,7 @@ pub(crate) fn loopback(port: u16) -> RawAddress {
     RawAddress::encode(&Address::Inet { host: Ipv4Addr::LOCALHOST, port })
 }
 
-/// A UDP socket bound to the loopback, and where.
+/// A UDP socket bound to the loopback, and its address.
 pub(crate) fn udp_socket() -> (OwnedFd, RawAddress) {
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM);
     bind(socket.as_fd(), &loopback(0)).unwrap();
@@ -35,7 +33,7 @@ pub(crate) fn udp_socket() -> (OwnedFd, RawAddress) {
     (socket, address)
 }
 
-/// A listening TCP socket on the loopback, and where.
+/// A listening TCP socket on the loopback, and its address.
 pub(crate) fn listener() -> (OwnedFd, RawAddress) {
     let listener = socket(libc::AF_INET, libc::SOCK_STREAM);
     bind(listener.as_fd(), &loopback(0)).unwrap();
@@ -61,23 +59,23 @@ pub(crate) fn tcp_pair() -> (OwnedFd, OwnedFd) {
 /// Waits up to two seconds for an event of `poll(2)`.
 pub(crate) fn wait(fd: BorrowedFd<'_>, events: i16) {
     let mut entry = [PollFd::new(fd, PollFlags::from_bits_retain(events))];
-    assert_eq!(poll(&mut entry, PollTimeout::from(2000u16)), Ok(1), "nothing happened");
+    assert_eq!(poll(&mut entry, PollTimeout::from(2000u16)), Ok(1), "no event within two seconds");
 }
 
 /// The errno of a result that must have failed.
 pub(crate) fn errno<T>(result: io::Result<T>) -> i32 {
     let error = result.err().expect("the call must fail");
-    error.raw_os_error().expect("the error must be the kernel's")
+    error.raw_os_error().expect("the error must have an errno")
 }
 
-/// Asserts that the result is an error of this crate's own, made before any system call.
+/// Asserts that the crate refused the call before any system call.
 pub(crate) fn assert_refused<T>(result: io::Result<T>) {
     let error = result.err().expect("the call must be refused");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert_eq!(error.raw_os_error(), None);
 }
 
-/// The result, or `None` after saying that the test is skipped for want of a privilege or a family.
+/// The result; `None`, with a message that the test is skipped, if a privilege or a family is missing.
 pub(crate) fn unless_lacking<T>(what: &str, result: io::Result<T>) -> Option<T> {
     const LACKING: [i32; 3] = [libc::EPERM, libc::EACCES, libc::EAFNOSUPPORT];
     match result {
@@ -103,7 +101,6 @@ impl TempDir {
         Self(path)
     }
 
-    /// The path of an entry.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -115,7 +112,6 @@ impl Drop for TempDir {
     }
 }
 
-/// A path as an address.
 pub(crate) fn unix_address(path: &Path) -> RawAddress {
     RawAddress::encode(&Address::UnixPath(path.as_os_str().as_encoded_bytes().to_vec()))
 }

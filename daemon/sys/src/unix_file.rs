@@ -1,5 +1,5 @@
-//! Files of `AF_UNIX` sockets that a descriptor opened with `O_PATH` stands for, so that nothing between a
-//! check and the kernel's own look-up can lead elsewhere.
+//! Socket files of `AF_UNIX`, each opened as a descriptor with `O_PATH`, so that the path cannot lead to another
+//! file between a check and the kernel's own look-up.
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,26 +20,23 @@ mod diagnosis;
 
 pub use diagnosis::{BoundFile, FileId, bound_file};
 
-/// What kind of file a descriptor stands for.
+/// The type of the file that a descriptor refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
-    /// A socket in the file system.
     Socket,
-    /// A folder.
-    Folder,
-    /// Anything else.
+    Directory,
     Other,
 }
 
-/// Opens a socket's file, following symbolic links but not those of `/proc` that lead to open files and
-/// folders of this process (`openat2(2)`, `RESOLVE_NO_MAGICLINKS`). Nothing is read; search permission on
-/// the path is needed, none on the file.
+/// Opens a socket file. Follows symbolic links except those of `/proc` that lead to open files and
+/// directories of this process (`openat2(2)`, `RESOLVE_NO_MAGICLINKS`). Does not read the file; needs search
+/// permission on the path, and no permission on the file.
 pub fn open(path: &[u8]) -> io::Result<OwnedFd> {
     open_with(path, OFlag::O_PATH)
 }
 
-/// The same for a folder; `ENOTDIR` for anything else.
-pub fn open_folder(path: &[u8]) -> io::Result<OwnedFd> {
+/// Opens a directory like [`open`]; `ENOTDIR` for anything else.
+pub fn open_directory(path: &[u8]) -> io::Result<OwnedFd> {
     open_with(path, OFlag::O_PATH | OFlag::O_DIRECTORY)
 }
 
@@ -49,25 +46,25 @@ fn open_with(path: &[u8], flags: OFlag) -> io::Result<OwnedFd> {
     Ok(openat2(nix::fcntl::AT_FDCWD, OsStr::from_bytes(path), how)?)
 }
 
-/// What a descriptor stands for (`fstat(2)`).
+/// The identity and type of an open file (`fstat(2)`).
 pub fn identify(file: BorrowedFd<'_>) -> io::Result<(FileId, FileKind)> {
     let found = fstat(file)?;
     let kind = match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFSOCK => FileKind::Socket,
-        SFlag::S_IFDIR => FileKind::Folder,
+        SFlag::S_IFDIR => FileKind::Directory,
         _ => FileKind::Other,
     };
     Ok(((found.st_dev, found.st_ino), kind))
 }
 
-/// The path by which the kernel knows an open file (`proc_pid_fd(5)`): canonical, in the mount namespace that
-/// it was opened in.
+/// The kernel's path of an open file (`proc_pid_fd(5)`): canonical, in the mount namespace in which
+/// it was opened.
 pub fn path_of(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(readlink(own_entry(file).as_str())?.into_vec())
 }
 
-/// The number of the mount that an open file was reached by (`mnt_id` of `proc_pid_fdinfo(5)`), as
-/// `proc_pid_mountinfo(5)` has it.
+/// The number of the mount through which a file was opened (`mnt_id` of `proc_pid_fdinfo(5)`), as in
+/// `proc_pid_mountinfo(5)`.
 pub fn mount_of(file: BorrowedFd<'_>) -> io::Result<u64> {
     let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     let number = shown.lines().find_map(|line| line.strip_prefix("mnt_id:"));
@@ -75,7 +72,7 @@ pub fn mount_of(file: BorrowedFd<'_>) -> io::Result<u64> {
     number.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// The address that leads to this very socket file, while the descriptor is open in this process.
+/// An address of exactly this socket file, valid while the descriptor is open in this process.
 pub fn address_of(file: BorrowedFd<'_>) -> RawAddress {
     RawAddress::encode(&Address::UnixPath(own_entry(file).into_bytes()))
 }
@@ -84,19 +81,19 @@ fn own_entry(file: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// Binds a socket to `name` in a folder, and gives the name by which the kernel then shows it.
+/// Binds a socket to `name` in a directory, and returns the name that the kernel then reports for it.
 ///
-/// That is the path as the program wrote it where this process finds the same folder by it, and `name` alone
-/// elsewhere. Changes the working folder of the calling thread, which must end afterwards.
+/// This is `written`, the path from the program, if this process finds the same directory by it, otherwise `name`
+/// alone. Changes the working directory of the calling thread, which must end afterwards.
 ///
-/// `ESTALE` if the path led elsewhere in the meantime: the socket is then bound to a file that nobody judged.
+/// `ESTALE` if the path led elsewhere in the meantime: the socket is then bound to a file that was not checked.
 pub fn bind(
     socket: BorrowedFd<'_>,
     folder: BorrowedFd<'_>,
     name: &[u8],
     written: Option<&[u8]>,
 ) -> io::Result<Vec<u8>> {
-    // Where the kernel does not report bound files, nobody could check afterwards.
+    // If the kernel does not report bound files, the bound file could not be checked afterwards.
     let checked = bound_file(socket).is_ok();
     if let Some(path) = written.filter(|path| checked && leads_to(path, folder, name)) {
         socket::bind(socket, &RawAddress::encode(&Address::UnixPath(path.to_vec())))?;
@@ -109,7 +106,7 @@ pub fn bind(
     Ok(name.to_vec())
 }
 
-/// Whether an absolute path is `name` in this very folder.
+/// Whether an absolute path is `name` in exactly this directory.
 fn leads_to(path: &[u8], folder: BorrowedFd<'_>, name: &[u8]) -> bool {
     let path = Path::new(OsStr::from_bytes(path));
     let same = || -> io::Result<bool> {
@@ -122,7 +119,7 @@ fn leads_to(path: &[u8], folder: BorrowedFd<'_>, name: &[u8]) -> bool {
         && same().unwrap_or(false)
 }
 
-/// Compares the file that the socket is bound to with the one in the folder.
+/// Compares the file that the socket is bound to with the file in the directory.
 fn check_bound(socket: BorrowedFd<'_>, folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let elsewhere = || io::Error::from_raw_os_error(libc::ESTALE);
     let found = fstatat(folder, OsStr::from_bytes(name), AtFlags::AT_SYMLINK_NOFOLLOW)

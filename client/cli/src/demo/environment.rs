@@ -33,7 +33,7 @@ pub(super) fn prepare(screen: &mut Screen) -> Result<Connection, Failure> {
     let uid = process::effective_uid();
     print_fact(screen, "namespaces", &format!("{made}, with only a loopback interface"))?;
     let (capabilities, names): (Vec<_>, Vec<_>) = GRANTED.into_iter().unzip();
-    capability::hand_down(&capabilities)
+    capability::raise_ambient(&capabilities)
         .map_err(|error| Failure::system("cannot pass capabilities to the broker", &error))?;
     let connection = Connection::private()?;
     // Wait until the broker answers, so that no timed call includes its start.
@@ -43,7 +43,7 @@ pub(super) fn prepare(screen: &mut Screen) -> Result<Connection, Failure> {
         "broker",
         &format!("started in them by uid {uid}, with {}", names.join(" and ")),
     )?;
-    capability::give_all_up()
+    capability::drop_permanently()
         .map_err(|error| Failure::system("cannot drop capabilities", &error))?;
     let none = capability::has_none()
         .map_err(|error| Failure::system("cannot read the capabilities of this process", &error))?;

@@ -87,7 +87,7 @@ deny = ["capture"]
         let (_folder, path) = policy_file(odd);
         let output = run(&["policy", "check", &path]).success();
         // The seventh warning is that this kernel does not report processes, and so no units.
-        let warnings = if peer::tells_processes() { 6 } else { 7 };
+        let warnings = if peer::has_peer_pidfd() { 6 } else { 7 };
         assert!(output.contains(&format!("3 rules, {warnings} warnings")), "{output}");
         for part in [
             "no user `no such user`",

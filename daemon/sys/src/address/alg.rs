@@ -13,8 +13,8 @@ pub(super) fn encode(start: Builder, kind: &[u8], name: &[u8], feat: u32, mask: 
     start.text(kind, TYPE_SIZE).u32(feat).u32(mask).text(name, NAME_SIZE)
 }
 
-/// As the kernel's `alg_bind`, which puts a NUL at the end of either text. It also takes names that
-/// reach beyond the structure; those have no spelling.
+/// As the kernel's `alg_bind`, which writes a NUL at the end of either text. The kernel also accepts names that
+/// extend beyond the structure; those have no JSON form.
 pub(super) fn decode(mut fields: Fields<'_>) -> Option<Address> {
     let (kind, _nul) = (fields.take::<{ TYPE_SIZE - 1 }>()?, fields.u8()?);
     let (feat, mask) = (fields.u32()?, fields.u32()?);

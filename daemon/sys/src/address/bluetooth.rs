@@ -10,8 +10,8 @@ const BTPROTO_HCI: i32 = 1;
 const BTPROTO_SCO: i32 = 2;
 const BTPROTO_RFCOMM: i32 = 3;
 
-/// The sizes include trailing padding: L2CAP 14, RFCOMM 10, HCI 6, SCO 8. PSM and CID are little
-/// endian, HCI's numbers in host order, device addresses reversed.
+/// The sizes include trailing padding: L2CAP 14, RFCOMM 10, HCI 6, SCO 8. PSM and CID are
+/// little-endian, HCI's numbers in host order, device addresses reversed.
 pub(super) fn encode(start: Builder, address: &Address) -> Builder {
     match *address {
         Address::L2cap { bdaddr, psm, cid, bdaddr_type } => {

@@ -1,10 +1,10 @@
-//! Appending fields to an address, and taking them off again.
+//! Writes and reads the fields of an address.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 /// The size of `sockaddr_storage` (`socket(7)`): no address is longer.
 pub const CAPACITY: usize = 128;
 
-/// An address under construction. Everything past [`CAPACITY`] is dropped.
+/// An address under construction. Drops everything beyond [`CAPACITY`].
 pub(super) struct Builder {
     bytes: [u8; CAPACITY],
     length: usize,
@@ -16,7 +16,6 @@ impl Builder {
         Self { bytes: [0; CAPACITY], length: 0 }.put(&family.to_ne_bytes())
     }
 
-    /// Appends bytes.
     pub(super) fn put(mut self, bytes: &[u8]) -> Self {
         let free = self.bytes.iter_mut().skip(self.length);
         for (slot, byte) in free.zip(bytes) {
@@ -25,7 +24,6 @@ impl Builder {
         self.advance(bytes.len())
     }
 
-    /// Appends one byte.
     pub(super) fn u8(self, value: u8) -> Self {
         self.put(&[value])
     }
@@ -40,7 +38,7 @@ impl Builder {
         self.put(&value.to_be_bytes())
     }
 
-    /// Appends 16 bits in Bluetooth's order.
+    /// Appends 16 bits in Bluetooth's byte order, little-endian.
     pub(super) fn le16(self, value: u16) -> Self {
         self.put(&value.to_le_bytes())
     }
@@ -60,7 +58,7 @@ impl Builder {
         self.put(&value.to_ne_bytes())
     }
 
-    /// Appends a fixed array: `text` cut to `size - 1` bytes, then NULs.
+    /// Appends an array of `size` bytes: `text` truncated to `size - 1` bytes, then NULs.
     pub(super) fn text(self, text: &[u8], size: usize) -> Self {
         let end = self.length.saturating_add(size);
         let cut = text.get(..size.saturating_sub(1)).unwrap_or(text);
@@ -73,30 +71,28 @@ impl Builder {
         self.advance(missing)
     }
 
-    /// The bytes so far.
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or(&self.bytes)
     }
 
-    /// Counts bytes that are written already, or zero since the start.
+    /// Adds `count` bytes that are already written, or zero, to the length.
     fn advance(mut self, count: usize) -> Self {
         self.length = self.length.saturating_add(count).min(CAPACITY);
         self
     }
 }
 
-/// The fields of an address not yet read. Each method takes one, or nothing if too few bytes are
-/// left.
+/// The fields of an address that are not read yet. Each method reads one, or returns `None` if too few
+/// bytes are left.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// All of `bytes`.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// What is left.
+    /// The bytes that are left.
     pub(super) fn rest(self) -> &'a [u8] {
         self.0
     }
@@ -108,7 +104,6 @@ impl<'a> Fields<'a> {
         Some(*head)
     }
 
-    /// One byte.
     pub(super) fn u8(&mut self) -> Option<u8> {
         self.take().map(u8::from_ne_bytes)
     }
@@ -123,7 +118,7 @@ impl<'a> Fields<'a> {
         self.take().map(u16::from_be_bytes)
     }
 
-    /// 16 bits in Bluetooth's order.
+    /// 16 bits in Bluetooth's byte order, little-endian.
     pub(super) fn le16(&mut self) -> Option<u16> {
         self.take().map(u16::from_le_bytes)
     }
@@ -144,7 +139,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The bytes before the first NUL, or all.
+/// The bytes before the first NUL, or all bytes.
 pub(super) fn until_nul(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().copied().take_while(|byte| *byte != 0).collect()
 }

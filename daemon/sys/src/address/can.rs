@@ -1,4 +1,4 @@
-//! `sockaddr_can` (`linux/can.h`): an interface, and a union that the protocol chooses from.
+//! `sockaddr_can` (`linux/can.h`): an interface, and a union whose variant depends on the protocol.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use sockbroker_proto::address::Address;
@@ -22,7 +22,7 @@ pub(super) fn encode(start: Builder, address: &Address) -> Builder {
     built.pad_to(24)
 }
 
-/// The kernel gives only the part its protocol uses: 8 bytes for `CAN_RAW`, 16 for `CAN_ISOTP`.
+/// The kernel returns only the part that the protocol uses: 8 bytes for `CAN_RAW`, 16 for `CAN_ISOTP`.
 pub(super) fn decode(mut fields: Fields<'_>, proto: i32) -> Option<Address> {
     fields.u16()?;
     let ifindex = fields.u32()?;

@@ -29,7 +29,7 @@ pub(super) fn decode_v4(mut fields: Fields<'_>) -> Option<Address> {
     Some(Address::Inet { host, port })
 }
 
-/// Also the 24 bytes of RFC 2133, without a scope: the kernel takes them (`SIN6_LEN_RFC2133`).
+/// Accepts also the 24 bytes of RFC 2133, without a scope, as the kernel does (`SIN6_LEN_RFC2133`).
 pub(super) fn decode_v6(mut fields: Fields<'_>) -> Option<Address> {
     let port = fields.be16()?;
     let flowinfo = fields.be32()?;

@@ -1,4 +1,4 @@
-//! Tests of addresses that are cut, odd, or not what they seem.
+//! Tests of addresses that are truncated, malformed or disguised.
 #![cfg(target_endian = "little")]
 
 use std::net::Ipv6Addr;
@@ -9,7 +9,7 @@ use super::RawAddress;
 use super::vectors::{check, padded};
 
 #[test]
-fn an_ipv6_address_without_scope_is_read() {
+fn ipv6_address_without_scope_is_decoded() {
     let mut bytes = vec![10, 0, 0, 80, 0, 0, 0, 0];
     bytes.extend([0; 15]);
     bytes.push(1);
@@ -18,19 +18,19 @@ fn an_ipv6_address_without_scope_is_read() {
 }
 
 #[test]
-fn a_unix_path_ends_at_its_first_nul() {
+fn unix_path_ends_at_its_first_nul() {
     let raw = RawAddress::from_bytes(b"\x01\0/s\0junk").unwrap();
     assert_eq!(raw.decode(0), Some(Address::UnixPath(b"/s".to_vec())));
     let cut = RawAddress::encode(&Address::UnixPath(b"/s\0junk".to_vec()));
     assert_eq!(cut.as_bytes(), b"\x01\0/s\0");
-    // A path that the kernel would take for an abstract name is none.
+    // A path that the kernel would read as an abstract name is encoded as unnamed.
     let abstract_in_disguise = RawAddress::encode(&Address::UnixPath(b"\0name".to_vec()));
     assert_eq!(abstract_in_disguise.decode(0), Some(Address::UnixUnnamed));
 }
 
 #[test]
-fn long_hardware_addresses_are_cut_at_eight_bytes() {
-    // InfiniBand: sll_halen is 20 and the address reaches beyond the structure.
+fn long_hardware_addresses_are_truncated_to_eight_bytes() {
+    // InfiniBand: sll_halen is 20, and the address extends beyond the structure.
     let mut bytes = vec![17, 0, 8, 0, 3, 0, 0, 0, 32, 0, 0, 20];
     bytes.extend(1..=20);
     let Some(Address::Packet { addr, .. }) = RawAddress::from_bytes(&bytes).unwrap().decode(0)
@@ -41,7 +41,7 @@ fn long_hardware_addresses_are_cut_at_eight_bytes() {
 }
 
 #[test]
-fn over_long_alg_texts_keep_their_nul() {
+fn too_long_alg_texts_end_with_a_nul() {
     let (alg_type, name) = (vec![b't'; 20], vec![b'n'; 90]);
     let raw = RawAddress::encode(&Address::Alg { alg_type, name, feat: 0, mask: 0 });
     assert_eq!(raw.as_bytes().len(), 88);
@@ -50,10 +50,10 @@ fn over_long_alg_texts_keep_their_nul() {
 }
 
 #[test]
-fn unspecified_is_a_whole_sockaddr_of_zeros() {
+fn unspecified_is_a_complete_sockaddr_of_zeros() {
     check(&Address::Unspecified, 0, &[0; 16]);
     assert_eq!(RawAddress::from_bytes(&[0, 0]).unwrap().decode(0), Some(Address::Unspecified));
-    // UDP takes this for an IPv4 address all the same (udp_sendmsg), so it must not look harmless.
+    // UDP reads this as an IPv4 address (udp_sendmsg), so it must not be decoded as Unspecified.
     let disguised = RawAddress::from_bytes(&padded(&[0, 0, 0, 53, 127, 0, 0, 1], 16)).unwrap();
     assert!(matches!(disguised.decode(0), Some(Address::Opaque { family: 0, .. })));
 }
@@ -70,7 +70,7 @@ fn other_families_and_short_addresses_are_opaque() {
 }
 
 #[test]
-fn no_bytes_are_no_address() {
+fn zero_bytes_are_no_address() {
     let none = RawAddress::default();
     assert!(none.is_empty());
     assert_eq!(none.decode(0), None);
@@ -92,7 +92,7 @@ fn addresses_have_at_most_128_bytes() {
 fn addresses_that_name_descriptors_are_recognised() {
     let names = |bytes: &[u8]| RawAddress::from_bytes(bytes).unwrap().names_descriptor();
     assert!(names(&padded(&[44, 0, 1, 0], 16)), "AF_XDP with XDP_SHARED_UMEM");
-    assert!(!names(&padded(&[44, 0, 0, 0], 16)), "AF_XDP with an area of its own");
+    assert!(!names(&padded(&[44, 0, 0, 0], 16)), "AF_XDP with its own area");
     assert!(names(&[24, 0, 1, 0, 0, 0]), "AF_PPPOX");
     assert!(!names(&padded(&[2, 0, 1, 0], 16)));
     assert!(!names(&[]));

@@ -1,7 +1,7 @@
-//! Socket addresses as the kernel lays them out: `Address` to bytes and back.
+//! Socket addresses in the kernel's layout: converts [`Address`] to bytes and back.
 //!
-//! One file a family. Nothing here calls the kernel or looks behind a pointer: encoding clips what
-//! an [`Address`] should not hold, decoding takes any bytes.
+//! Each family has its own file. The module makes no system calls and follows no pointers: encoding truncates
+//! what exceeds the limits of an [`Address`], decoding accepts any bytes.
 
 use std::fmt;
 use std::io;
@@ -36,7 +36,7 @@ const AF_PPPOX: u16 = 24;
 const AF_XDP: u16 = 44;
 const XDP_SHARED_UMEM: u16 = 1;
 
-/// A `sockaddr` of any family: up to [`CAPACITY`] bytes, `sa_family` first. Length 0 is no address.
+/// A `sockaddr` of any family: up to [`CAPACITY`] bytes, `sa_family` first. Length 0 means no address.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))] // the alignment of sockaddr_storage: the C library reads through its members
 pub struct RawAddress {
@@ -45,15 +45,15 @@ pub struct RawAddress {
 }
 
 impl RawAddress {
-    /// The kernel's bytes for `address`, in the length CPython's `getsockaddrarg` passes.
+    /// Encodes `address`, in the length that CPython's `getsockaddrarg` passes.
     ///
-    /// Never fails. What breaks a limit that [`Address`] documents is cut: hardware addresses at 8
-    /// bytes, `AF_ALG` names at their array, opaque data at 126 bytes, a path at its first NUL. A
-    /// path that is too long stays so and the kernel answers `EINVAL`.
+    /// Never fails. Truncates what exceeds a limit that [`Address`] documents: hardware addresses at 8
+    /// bytes, `AF_ALG` names at their array, opaque data at 126 bytes, a path at its first NUL. Does not
+    /// truncate a path that is too long; the kernel answers `EINVAL`.
     pub fn encode(address: &Address) -> Self {
         let start = Builder::new(address.family());
         let built = match address {
-            // A whole struct sockaddr, as CPython passes for connect(AF_UNSPEC).
+            // A complete struct sockaddr, as CPython passes for connect(AF_UNSPEC).
             Address::Unspecified => start.pad_to(16),
             Address::UnixUnnamed | Address::UnixPath(_) | Address::UnixAbstract(_) => {
                 unix::encode(start, address)
@@ -86,11 +86,11 @@ impl RawAddress {
         Self::from_bytes(built.as_bytes()).unwrap_or_default()
     }
 
-    /// The address these bytes spell on a socket of protocol `proto`, as CPython's `makesockaddr`
-    /// reads it; the protocol matters to `AF_BLUETOOTH` and `AF_CAN` only.
+    /// Decodes the bytes for a socket of protocol `proto`, as CPython's `makesockaddr`
+    /// does; the protocol matters to `AF_BLUETOOTH` and `AF_CAN` only.
     ///
     /// `None` for length 0. Bytes that are too short for their family, or of a family without a
-    /// spelling, are [`Address::Opaque`]. Zeros of family 0 are [`Address::Unspecified`].
+    /// JSON form of its own, are [`Address::Opaque`]. Zeros of family 0 are [`Address::Unspecified`].
     pub fn decode(&self, proto: i32) -> Option<Address> {
         if self.is_empty() {
             return None;
@@ -118,7 +118,7 @@ impl RawAddress {
         Some(known.unwrap_or_else(|| Address::Opaque { family, data: data.to_vec() }))
     }
 
-    /// An address of these bytes, `sa_family` in host order first; `None` if over [`CAPACITY`].
+    /// An address with these bytes, `sa_family` in host order first; `None` if over [`CAPACITY`].
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let length = u8::try_from(bytes.len()).ok()?;
         let mut address = Self::default();
@@ -132,18 +132,18 @@ impl RawAddress {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 
-    /// Whether this is no address: what a connected stream reports as a message's sender.
+    /// Whether the length is 0: the kernel reports no sender for a message of a connected stream.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Whether the kernel would look up a descriptor by a number within the address, which would be
-    /// one of the caller's own process: `AF_XDP` with a shared area (`sxdp_shared_umem_fd`,
-    /// `linux/if_xdp.h`) and `AF_PPPOX` (`pppol2tp_addr.fd`, `linux/if_pppol2tp.h`).
+    /// Whether the kernel would look up a descriptor of the calling process by a number in the address:
+    /// `AF_XDP` with a shared area (`sxdp_shared_umem_fd`, `linux/if_xdp.h`) and `AF_PPPOX`
+    /// (`pppol2tp_addr.fd`, `linux/if_pppol2tp.h`).
     ///
-    /// Such addresses are refused by every call of this crate that takes one. This reads the
-    /// address's own family, which `PPPoL2TP` does not: sockets of `AF_PPPOX` are not for users at
-    /// all.
+    /// Every call of this crate that takes an address refuses such addresses. This function reads the
+    /// address's own family, which `PPPoL2TP` does not: the broker must not create sockets of `AF_PPPOX`
+    /// for users.
     pub fn names_descriptor(&self) -> bool {
         let mut fields = Fields::new(self.as_bytes());
         match fields.u16() {
@@ -153,8 +153,8 @@ impl RawAddress {
         }
     }
 
-    /// Runs a call that fills an address in: it gets the storage and the length, which holds the
-    /// capacity before and the address's length after. What the call returned comes first.
+    /// Runs a call that writes an address. The call gets the storage and the length, which is the
+    /// capacity before the call and the address's length after it. Returns the result of the call first.
     pub(crate) fn filled_by<T>(
         call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> io::Result<T>,
     ) -> io::Result<(T, Self)> {
@@ -165,7 +165,7 @@ impl RawAddress {
         Ok((value, address))
     }
 
-    /// The first two arguments of `bind(2)` and similar calls after the descriptor, null for no
+    /// The address arguments of `bind(2)` and similar calls: pointer and length, null for no
     /// address. Valid while `self` lives.
     pub(crate) fn argument(&self) -> (*const libc::sockaddr, libc::socklen_t) {
         if self.is_empty() {
@@ -174,12 +174,12 @@ impl RawAddress {
         (ptr::from_ref(self).cast(), socklen(self.as_bytes().len()))
     }
 
-    /// Where the kernel writes an address: [`CAPACITY`] bytes.
+    /// The storage that the kernel writes an address to: [`CAPACITY`] bytes.
     pub(crate) fn storage(&mut self) -> *mut libc::c_void {
         ptr::from_mut(self).cast()
     }
 
-    /// Takes the length the kernel reported for what it wrote to [`Self::storage`].
+    /// Sets the length that the kernel reported for what it wrote to [`Self::storage`].
     pub(crate) fn set_length(&mut self, length: libc::socklen_t) {
         let capacity = u8::try_from(CAPACITY).unwrap_or(u8::MAX);
         self.length = u8::try_from(length).unwrap_or(u8::MAX).min(capacity);

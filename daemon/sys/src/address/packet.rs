@@ -5,7 +5,7 @@ use sockbroker_proto::address::Address;
 
 use super::bytes::{Builder, Fields};
 
-/// The size of `sll_addr`. Longer hardware addresses (`InfiniBand`) reach beyond the structure.
+/// The size of `sll_addr`. Longer hardware addresses (`InfiniBand`) extend beyond the structure.
 const HARDWARE_SIZE: usize = 8;
 
 /// Protocol (network order), index, ARP type, packet type, address length, address: 20 bytes.
@@ -22,7 +22,7 @@ pub(super) fn encode(
     start.be16(protocol).u32(ifindex).u16(hatype).u8(pkttype).u8(length).put(addr).pad_to(20)
 }
 
-/// The hardware address is cut at 8 bytes, which is what can be sent back.
+/// Truncates the hardware address to 8 bytes, which can be sent back.
 pub(super) fn decode(mut fields: Fields<'_>) -> Option<Address> {
     let protocol = fields.be16()?;
     let ifindex = fields.u32()?;

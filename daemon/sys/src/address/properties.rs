@@ -1,4 +1,4 @@
-//! Properties: every address survives the way to the kernel and back, and no bytes break decoding.
+//! Properties: every address round-trips through the kernel's layout, and decoding accepts any bytes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use sockbroker_proto::address::Address;
 
 use super::RawAddress;
 
-/// A name without NUL of these lengths.
+/// A name of these lengths without NUL.
 fn name(lengths: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<u8>> {
     vec(1..=u8::MAX, lengths)
 }
@@ -77,7 +77,7 @@ fn by_protocol() -> impl Strategy<Value = (Address, i32)> {
 
 proptest! {
     #[test]
-    fn every_address_survives_the_round_trip(
+    fn every_address_round_trips(
         (address, proto) in prop_oneof![internet(), named(), machine(), by_protocol()]
     ) {
         let raw = RawAddress::encode(&address);
@@ -86,19 +86,19 @@ proptest! {
     }
 
     #[test]
-    fn decoding_takes_any_bytes(
+    fn decoding_accepts_any_bytes(
         family in 0..50u8, rest in vec(any::<u8>(), 0..=126), proto in -1..9i32
     ) {
         let bytes = [&[family, 0], rest.as_slice()].concat();
         let raw = RawAddress::from_bytes(&bytes).unwrap();
         let address = raw.decode(proto).unwrap();
-        // What is read, means the same to the kernel when it is written again.
+        // A decoded address means the same to the kernel when it is encoded again.
         prop_assert_eq!(RawAddress::encode(&address).decode(proto), Some(address));
         raw.names_descriptor();
     }
 
     #[test]
-    fn only_128_bytes_are_an_address(bytes in vec(any::<u8>(), 0..200)) {
+    fn at_most_128_bytes_are_an_address(bytes in vec(any::<u8>(), 0..200)) {
         let raw = RawAddress::from_bytes(&bytes);
         prop_assert_eq!(raw.is_some(), bytes.len() <= 128);
         if let Some(raw) = raw {

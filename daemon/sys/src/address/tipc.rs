@@ -1,4 +1,4 @@
-//! `sockaddr_tipc` (`linux/tipc.h`): three kinds of address in one union.
+//! `sockaddr_tipc` (`linux/tipc.h`): three forms of address in one union.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use sockbroker_proto::address::Address;

@@ -1,4 +1,4 @@
-//! `sockaddr_un` (`unix(7)`): unnamed, path and abstract, told apart by length and first byte.
+//! `sockaddr_un` (`unix(7)`): unnamed, path or abstract, which differ in length and first byte.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use sockbroker_proto::address::Address;
@@ -21,7 +21,7 @@ pub(super) fn encode(start: Builder, address: &Address) -> Builder {
     }
 }
 
-/// As CPython: a path ends at its first NUL, an abstract name with the address.
+/// As in CPython, a path ends at its first NUL, and an abstract name ends with the address.
 pub(super) fn decode(fields: Fields<'_>) -> Option<Address> {
     let name = fields.rest();
     match name.split_first() {

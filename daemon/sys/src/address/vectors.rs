@@ -1,4 +1,4 @@
-//! Test vectors: the bytes of every kind of address, written down from the kernel's headers.
+//! Test vectors: the bytes of an address of each family, written from the kernel's headers.
 #![cfg(target_endian = "little")]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ use super::RawAddress;
 
 const BDADDR: [u8; 6] = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55];
 
-/// Asserts that `address` is spelt `bytes` by the kernel, in both directions.
+/// Asserts that `bytes` are the kernel's layout of `address`, in both directions.
 #[track_caller]
 pub(super) fn check(address: &Address, proto: i32, bytes: &[u8]) {
     let raw = RawAddress::encode(address);
@@ -40,14 +40,14 @@ fn internet_addresses_have_port_and_flow_in_network_order() {
 }
 
 #[test]
-fn unix_addresses_are_told_apart_by_length_and_first_byte() {
+fn unix_addresses_differ_in_length_and_first_byte() {
     check(&Address::UnixUnnamed, 0, &[1, 0]);
     check(&Address::UnixPath(b"/s".to_vec()), 0, b"\x01\0/s\0");
     check(&Address::UnixAbstract(b"a\0b".to_vec()), 0, b"\x01\0\0a\0b");
     check(&Address::UnixAbstract(Vec::new()), 0, b"\x01\0\0");
     let longest = [b"\x01\0".as_slice(), &[b'p'; 107], b"\0"].concat();
     check(&Address::UnixPath(vec![b'p'; 107]), 0, &longest);
-    // A name that fills sun_path has no room for the NUL; a server may well have bound one.
+    // A name that fills sun_path has no room for the NUL; a server can have bound such a name.
     let full = [b"\x01\0".as_slice(), &[b'p'; 108]].concat();
     check(&Address::UnixPath(vec![b'p'; 108]), 0, &full);
 }
@@ -78,7 +78,7 @@ fn vsock_addresses_have_the_port_before_the_context() {
 }
 
 #[test]
-fn the_three_kinds_of_tipc_addresses_share_a_union() {
+fn three_forms_of_tipc_addresses_share_a_union() {
     let range = Address::TipcNameSeq { name_type: 1, lower: 2, upper: 3, scope: -1 };
     check(&range, 0, &[30, 0, 1, 0xff, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
     let name = Address::TipcName { name_type: 1, instance: 2, domain: 3, scope: 2 };
@@ -113,7 +113,7 @@ fn can_addresses_are_read_by_protocol() {
         0xfe,
     ];
     check(&j1939, 7, &padded(&bytes, 24));
-    // CAN_RAW reports only as much as it uses.
+    // CAN_RAW reports only the part that it uses.
     let short = RawAddress::from_bytes(&[29, 0, 0, 0, 5, 0, 0, 0]).unwrap();
     assert_eq!(short.decode(1), Some(Address::Can { ifindex: 5 }));
     assert!(matches!(short.decode(7), Some(Address::Opaque { family: 29, .. })));

@@ -1,4 +1,4 @@
-//! Tests of the lengths, the encoder and the walk over control bytes.
+//! Tests of the lengths, the encoder and the iterator over control bytes.
 
 use std::fs::File;
 use std::os::fd::{AsFd, IntoRawFd};
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An item with a length that may lie.
+/// An item with a length that can be wrong.
 fn item(length: usize, level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
     let mut bytes = length.to_ne_bytes().to_vec();
     bytes.extend(level.to_ne_bytes());
@@ -22,7 +22,7 @@ fn walk(control: &[u8]) -> Vec<Item> {
 }
 
 #[test]
-fn lengths_are_those_of_the_c_macros() {
+fn lengths_equal_those_of_the_c_macros() {
     for n in [0u32, 1, 4, 7, 8, 9, 1012] {
         // SAFETY: arithmetic only.
         let len = unsafe { libc::CMSG_LEN(n) };
@@ -36,7 +36,7 @@ fn lengths_are_those_of_the_c_macros() {
 
 #[test]
 fn lengths_have_the_limits_of_cpython() {
-    // test_socket: CMSG_LEN(_testcapi.INT_MAX - socket.CMSG_LEN(0)) is the last that works.
+    // test_socket: CMSG_LEN(_testcapi.INT_MAX - socket.CMSG_LEN(0)) is the last value that is accepted.
     assert_eq!(cmsg_len(LIMIT - HEADER), Some(LIMIT));
     assert_eq!(cmsg_len(LIMIT - HEADER + 1), None);
     assert_eq!(cmsg_len(usize::MAX), None);
@@ -47,7 +47,7 @@ fn lengths_have_the_limits_of_cpython() {
 }
 
 #[test]
-fn what_is_encoded_is_found_again() {
+fn encoded_items_are_read_back() {
     let null = File::open("/dev/null").unwrap();
     let descriptors = [null.as_fd(), null.as_fd()];
     let control = encode_control(&[
@@ -65,13 +65,13 @@ fn what_is_encoded_is_found_again() {
 }
 
 #[test]
-fn nothing_is_encoded_to_nothing() {
+fn no_items_are_encoded_as_no_bytes() {
     assert!(encode_control(&[]).is_empty());
     assert!(walk(&[]).is_empty());
 }
 
 #[test]
-fn a_header_that_does_not_fit_ends_the_walk() {
+fn header_that_does_not_fit_ends_the_iteration() {
     let control = item(16, 1, 2, b"");
     for length in 0..16 {
         assert!(walk(&control[..length]).is_empty(), "{length} bytes");
@@ -82,7 +82,7 @@ fn a_header_that_does_not_fit_ends_the_walk() {
 }
 
 #[test]
-fn an_impossible_length_ends_the_walk() {
+fn impossible_length_ends_the_iteration() {
     for length in 0..16 {
         let control = [item(length, 1, 2, b"12345678"), item(16, 3, 4, b"")].concat();
         assert!(walk(&control).is_empty(), "cmsg_len {length}");
@@ -90,7 +90,7 @@ fn an_impossible_length_ends_the_walk() {
 }
 
 #[test]
-fn data_beyond_the_end_is_cut_and_ends_the_walk() {
+fn data_beyond_the_end_is_truncated_and_ends_the_iteration() {
     for length in [21, 24, 1000, usize::MAX - 7, usize::MAX] {
         let control = item(length, 1, 2, b"1234");
         assert_eq!(walk(&control), [Item { level: 1, kind: 2, data: 16..20 }], "cmsg_len {length}");
@@ -98,13 +98,13 @@ fn data_beyond_the_end_is_cut_and_ends_the_walk() {
 }
 
 #[test]
-fn missing_padding_after_the_last_item_is_no_harm() {
+fn padding_after_the_last_item_may_be_absent() {
     let control = item(19, 1, 2, b"abc");
     assert_eq!(walk(&control), [Item { level: 1, kind: 2, data: 16..19 }]);
 }
 
 #[test]
-fn raw_numbers_are_refused_for_sending() {
+fn sending_raw_descriptor_numbers_is_refused() {
     let raw = |level, kind| [OutgoingControl::Data { level, kind, data: &[0; 4] }];
     assert!(refuse_numbers(&raw(libc::SOL_SOCKET, libc::SCM_RIGHTS)).is_err());
     assert!(refuse_numbers(&raw(libc::SOL_SOCKET, libc::SCM_DEVMEM_DMABUF)).is_err());
@@ -114,16 +114,16 @@ fn raw_numbers_are_refused_for_sending() {
     assert!(refuse_numbers(&raw(libc::IPPROTO_IP, 1)).is_ok(), "the level matters");
 }
 
-/// A descriptor for a test to give away.
-fn given_away() -> i32 {
+/// A descriptor without an owner, for a test to decode.
+fn unowned() -> i32 {
     File::open("/dev/null").unwrap().into_raw_fd()
 }
 
 #[test]
-fn odd_bytes_of_a_descriptor_item_are_kept_as_bytes() {
-    let data = [given_away().to_ne_bytes().as_slice(), b"xyz"].concat();
+fn odd_bytes_of_a_descriptor_item_stay_bytes() {
+    let data = [unowned().to_ne_bytes().as_slice(), b"xyz"].concat();
     let control = item(16 + data.len(), libc::SOL_SOCKET, libc::SCM_RIGHTS, &data);
-    // SAFETY: the descriptor was given away to be decoded here, once.
+    // SAFETY: the descriptor has no owner and is decoded here, once.
     let messages = unsafe { decode(&control, false) }.unwrap();
     let [ControlMessage::Descriptors { descriptors, rest }] = messages.as_slice() else {
         panic!("decoded {messages:?}");
@@ -134,11 +134,11 @@ fn odd_bytes_of_a_descriptor_item_are_kept_as_bytes() {
 }
 
 #[test]
-fn a_process_descriptor_is_closed_and_its_number_withheld() {
+fn process_descriptor_is_closed_and_its_number_replaced() {
     let (read, write) = io::pipe().unwrap();
     let number = OwnedFd::from(write).into_raw_fd();
     let control = item(20, libc::SOL_SOCKET, SCM_PIDFD, &number.to_ne_bytes());
-    // SAFETY: the descriptor was given away to be decoded here, once.
+    // SAFETY: the descriptor has no owner and is decoded here, once.
     let messages = unsafe { decode(&control, true) }.unwrap();
     assert!(matches!(
         messages.as_slice(),
@@ -148,7 +148,7 @@ fn a_process_descriptor_is_closed_and_its_number_withheld() {
 }
 
 #[test]
-fn a_number_below_zero_is_no_descriptor() {
+fn negative_number_is_not_a_descriptor() {
     let control = item(20, libc::SOL_SOCKET, SCM_PIDFD, &(-3i32).to_ne_bytes());
     // SAFETY: the number names no descriptor.
     let messages = unsafe { decode(&control, true) }.unwrap();
@@ -160,7 +160,7 @@ fn a_number_below_zero_is_no_descriptor() {
 
 proptest! {
     #[test]
-    fn the_walk_takes_any_bytes(control in vec(any::<u8>(), 0..200)) {
+    fn items_accepts_any_bytes(control in vec(any::<u8>(), 0..200)) {
         let mut end = 0;
         for item in items(&control) {
             prop_assert!(item.data.start >= end + HEADER);
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn the_walk_takes_small_lengths_that_lie(
+    fn items_accepts_small_wrong_lengths(
         lengths in vec((0usize..60, 0usize..40), 0..5)
     ) {
         let lies = lengths.iter().map(|(length, data)| item(*length, 1, 2, &vec![7; *data]));
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn every_item_survives_the_round_trip(
+    fn every_item_round_trips(
         sent in vec((any::<i32>(), any::<i32>(), vec(any::<u8>(), 0..40)), 0..6)
     ) {
         let outgoing: Vec<_> = sent.iter().map(|(level, kind, data)| {

@@ -1,11 +1,11 @@
-//! Tests of the databases in `/etc`; what a machine lacks is skipped.
+//! Tests of the databases in `/etc`; a test is skipped if the machine lacks the entry.
 
 use std::fs;
 use std::net::Ipv4Addr;
 
 use super::*;
 
-/// Whether a file has an entry; if not, says that the test is skipped.
+/// Whether a file has an entry; if not, reports that the test is skipped.
 fn has(path: &str, word: &str) -> bool {
     let found = fs::read_to_string(path)
         .is_ok_and(|text| text.lines().any(|line| line.split_whitespace().any(|w| w == word)));
@@ -16,7 +16,7 @@ fn has(path: &str, word: &str) -> bool {
 }
 
 #[test]
-fn a_number_is_a_host_of_its_own() {
+fn numeric_address_is_a_host() {
     let entry = host_by_name(c"192.0.2.7").unwrap();
     let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, 7));
     assert_eq!(
@@ -26,7 +26,7 @@ fn a_number_is_a_host_of_its_own() {
 }
 
 #[test]
-fn an_impossible_name_is_a_host_error() {
+fn impossible_name_is_a_host_error() {
     let error = host_by_name(c"").unwrap_err();
     assert!(matches!(error, ResolverError::Host(_)), "{error:?}");
 }
@@ -62,7 +62,7 @@ fn protocols_have_numbers() {
 }
 
 #[test]
-fn buffers_grow_until_the_answer_fits() {
+fn buffers_grow_until_the_entry_fits() {
     let mut sizes = Vec::new();
     let found = look_up(7, |entry, buffer, found| {
         sizes.push(buffer.len());
@@ -75,5 +75,5 @@ fn buffers_grow_until_the_answer_fits() {
     });
     assert_eq!(found.map(|found| found.entry), Some(7));
     assert_eq!(sizes, [4096, 8192, 16384, 32768]);
-    assert!(look_up(0, |_, _, _| libc::ERANGE).is_none(), "growth has an end");
+    assert!(look_up(0, |_, _, _| libc::ERANGE).is_none(), "growth must have a limit");
 }

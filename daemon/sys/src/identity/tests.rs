@@ -1,4 +1,4 @@
-//! What a thread is, and may, once it acts as somebody else.
+//! Credentials and permissions of a thread that has assumed another identity.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -22,12 +22,12 @@ fn run<T: Send + 'static>(
     identity: Arc<Identity>,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    let (told, result) = mpsc::channel();
-    spawn_as(identity, job, move |result| drop(told.send(result)))?;
+    let (sender, result) = mpsc::channel();
+    spawn_as(identity, job, move |result| drop(sender.send(result)))?;
     result.recv_timeout(Duration::from_mins(3)).map_err(io::Error::other)?
 }
 
-/// Runs as nobody; without the privilege it says that the test is skipped.
+/// Runs as nobody; without the privilege, reports that the test is skipped.
 fn as_nobody<T: Send + 'static>(test: &str, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if !can_change().unwrap() {
         assert_eq!(errno(run(nobody(), || ())), libc::EPERM);
@@ -44,15 +44,13 @@ fn status(key: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_thread_has_the_ids_and_no_capability_and_no_other_thread_has_changed() {
+fn thread_has_the_ids_and_no_capabilities_and_other_threads_are_unchanged() {
     let before = (status("Uid:"), status("Gid:"), status("Groups:"), status("CapEff:"));
-    let seen = as_nobody(
-        "the_thread_has_the_ids_and_no_capability_and_no_other_thread_has_changed",
-        || {
+    let seen =
+        as_nobody("thread_has_the_ids_and_no_capabilities_and_other_threads_are_unchanged", || {
             let capabilities = ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"].map(status);
             (status("Uid:"), status("Gid:"), status("Groups:"), capabilities)
-        },
-    );
+        });
     if let Some((uid, gid, groups, capabilities)) = seen {
         // Real, effective, saved, for files.
         let nobody = NOBODY.to_string();
@@ -70,7 +68,7 @@ fn the_thread_has_the_ids_and_no_capability_and_no_other_thread_has_changed() {
 }
 
 #[test]
-fn a_thread_with_the_own_ids_has_lost_its_capabilities_all_the_same() {
+fn thread_that_keeps_its_ids_loses_its_capabilities_too() {
     let own = Arc::new(Identity::own().unwrap());
     let seen = run(own, || (status("CapPrm:"), status("CapEff:"), geteuid().as_raw())).unwrap();
     let none = vec!["0000000000000000".to_owned()];
@@ -78,8 +76,8 @@ fn a_thread_with_the_own_ids_has_lost_its_capabilities_all_the_same() {
 }
 
 #[test]
-fn a_socket_bound_as_somebody_is_his_and_closed_folders_stay_closed() {
-    let test = "a_socket_bound_as_somebody_is_his_and_closed_folders_stay_closed";
+fn bound_socket_belongs_to_the_user_and_closed_directories_stay_closed() {
+    let test = "bound_socket_belongs_to_the_user_and_closed_directories_stay_closed";
     let directory = TempDir::new();
     let (closed, open) = (directory.path("closed"), directory.path("open"));
     for (folder, mode) in [(&closed, 0o700), (&open, 0o777)] {
@@ -105,23 +103,25 @@ fn a_socket_bound_as_somebody_is_his_and_closed_folders_stay_closed() {
 }
 
 #[test]
-fn a_pair_made_as_somebody_tells_his_ids() {
-    let seen = as_nobody("a_pair_made_as_somebody_tells_his_ids", || unix_pair(libc::SOCK_STREAM));
+fn pair_created_as_a_user_has_its_ids_as_peer_credentials() {
+    let seen = as_nobody("pair_created_as_a_user_has_its_ids_as_peer_credentials", || {
+        unix_pair(libc::SOCK_STREAM)
+    });
     if let Some((a, _b)) = seen {
-        let told = getsockopt(&a, sockopt::PeerCredentials).unwrap();
-        assert_eq!((told.uid(), told.gid()), (NOBODY, NOBODY));
+        let credentials = getsockopt(&a, sockopt::PeerCredentials).unwrap();
+        assert_eq!((credentials.uid(), credentials.gid()), (NOBODY, NOBODY));
         assert_eq!(peer::groups(a.as_fd()).unwrap(), [4242, NOBODY]);
     }
 }
 
 #[test]
-fn an_id_that_means_none_is_refused() {
+fn id_of_all_ones_is_refused() {
     let none = Identity { uid: u32::MAX, ..Identity::own().unwrap() };
     assert_eq!(errno(run(Arc::new(none), || ())), libc::EINVAL);
 }
 
 #[test]
-fn identities_are_the_same_whatever_the_order_of_their_groups() {
+fn is_same_ignores_the_order_of_groups() {
     let with = |gid, groups: &[u32]| Identity { uid: 1, gid, groups: groups.into() };
     assert!(with(5, &[7, 8]).is_same(&with(5, &[8, 5, 7])));
     assert!(with(0, &[]).is_same(&with(0, &[0])));

@@ -1,7 +1,7 @@
-//! Interfaces of the network namespace that a socket belongs to, which may be another than the caller's.
+//! Interfaces of the network namespace of a socket, which can differ from that of the caller.
 //!
-//! The questions are `ioctl(2)` requests on the socket itself. A few protocols refuse requests that they
-//! do not know, some of them in some states: the error is then the protocol's.
+//! The functions send `ioctl(2)` requests to the socket itself. A few protocols refuse requests that they
+//! do not know, some of them only in some states: the function then returns the protocol's error.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -12,12 +12,12 @@ use crate::ioctl::{
 };
 use crate::{interface as of_thread, namespace};
 
-/// The name of an interface; `ENODEV` if there is none of this index.
+/// The name of the interface with this index; `ENODEV` if there is none.
 pub fn name_of(fd: BorrowedFd<'_>, index: u32) -> io::Result<String> {
     interface_name(fd, index)
 }
 
-/// The index of the interface called `name`, which may be an alternative name (`ip-link(8)`, altname);
+/// The index of the interface `name`, also by its alternative name (`ip-link(8)`, altname);
 /// `ENODEV` if there is none.
 pub fn index_of(fd: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
     let missing = || io::Error::from_raw_os_error(libc::ENODEV);
@@ -31,7 +31,7 @@ pub fn index_of(fd: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
     }
 }
 
-/// The indexes of the interfaces that carry an IPv4 address.
+/// The indexes of the interfaces that have this IPv4 address.
 pub fn owners_of(fd: BorrowedFd<'_>, host: Ipv4Addr) -> io::Result<Vec<u32>> {
     let addresses = interface_addresses(fd)?.into_iter();
     addresses.filter(|(_, found)| *found == host).map(|(label, _)| index_of(fd, &label)).collect()
@@ -54,8 +54,8 @@ pub fn address_of(fd: BorrowedFd<'_>, index: u32) -> io::Result<Ipv4Addr> {
     found.map(|(_, host)| host).ok_or_else(|| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))
 }
 
-/// All interfaces: index and name. `EXDEV` for a socket of another namespace than the caller's, whose
-/// interfaces the kernel lists to nobody outside.
+/// The index and name of every interface. `EXDEV` for a socket of another namespace than the caller's: the
+/// kernel lists interfaces only to threads of their namespace.
 pub fn list(fd: BorrowedFd<'_>) -> io::Result<Vec<(u32, String)>> {
     if namespace::is_own_network(fd)? {
         of_thread::list()
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_of_the_own_namespace_are_those_of_the_thread() {
+    fn in_the_own_namespace_interfaces_are_those_of_the_thread() {
         let socket = socket();
         let (fd, index) = (socket.as_fd(), of_thread::index_of("lo").unwrap());
         assert_eq!(name_of(fd, index).unwrap(), "lo");
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_interfaces_and_addresses_are_errors_of_the_kernel() {
+    fn unknown_interfaces_and_addresses_have_the_errno_of_the_kernel() {
         let socket = socket();
         let fd = socket.as_fd();
         for name in ["nonexistent0", "", "a name that is much too long", "l\0"] {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_another_namespace_names_the_interfaces_there() {
+    fn socket_of_another_namespace_reports_the_interfaces_of_that_namespace() {
         let thread = std::thread::spawn(|| match namespace::enter_network() {
             Ok(()) => Some(socket()),
             Err(error) => {
@@ -115,7 +115,7 @@ mod tests {
         let Some(socket) = thread.join().unwrap() else { return };
         let fd = socket.as_fd();
         assert_eq!(name_of(fd, 1).unwrap(), "lo");
-        // It is down, and so has no address.
+        // The interface is down and therefore has no address.
         assert_eq!(owners_of(fd, Ipv4Addr::LOCALHOST).unwrap(), [0; 0]);
         assert_eq!(errno(address_of(fd, 1)), libc::EADDRNOTAVAIL);
         assert_eq!(errno(list(fd)), libc::EXDEV);

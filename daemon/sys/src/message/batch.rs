@@ -10,24 +10,22 @@ use crate::address::RawAddress;
 use crate::call::{check, invalid, retry};
 use crate::control::{OutgoingControl, encode_control, refuse_numbers};
 
-/// The most messages of one call: the kernel's `UIO_MAXIOV`.
+/// The maximum number of messages of one call: the kernel's `UIO_MAXIOV`.
 pub const BATCH_MAX: usize = 1024;
 
-/// One message for [`send_batch`].
+/// A message for [`send_batch`].
 #[derive(Debug, Clone, Copy)]
 pub struct OutgoingMessage<'a> {
-    /// The data, gathered.
+    /// The data, gathered from these buffers.
     pub buffers: &'a [IoSlice<'a>],
-    /// Ancillary data.
     pub control: &'a [OutgoingControl<'a>],
-    /// Where to, unless the socket is connected.
+    /// The destination; `None` for a connected socket.
     pub address: Option<&'a RawAddress>,
 }
 
-/// Receives up to `count` messages ([`BATCH_MAX`], else `InvalidInput`), each as
-/// [`receive_message`](super::receive_message) does. An error after the first message is kept by
-/// the kernel for the next call. Without `MSG_DONTWAIT` or `MSG_WAITFORONE` it waits for all of
-/// them.
+/// Receives up to `count` messages (`InvalidInput` above [`BATCH_MAX`]), each as
+/// [`receive_message`](super::receive_message) does. The kernel returns an error after the first message
+/// from the next call. Without `MSG_DONTWAIT` or `MSG_WAITFORONE` the call waits for all messages.
 pub fn receive_batch(
     fd: BorrowedFd<'_>,
     count: usize,
@@ -43,7 +41,7 @@ pub fn receive_batch(
     let mut headers: Vec<_> = pairs.map(|(slot, buffer)| counted(slot.header(buffer))).collect();
     let start = headers.as_mut_ptr();
     let taken = retry(|| {
-        // SAFETY: `start` points to `vector` initialised headers, whose pointers lead into `slots`
+        // SAFETY: `start` points to `vector` initialised headers, whose pointers point into `slots`
         // and `buffers`; all live until after the call and are not moved. The kernel writes within
         // the lengths in the headers. No timeout is given.
         check(unsafe { libc::recvmmsg(fd.as_raw_fd(), start, vector, flags, ptr::null_mut()) })
@@ -61,9 +59,9 @@ pub fn receive_batch(
         .collect()
 }
 
-/// Sends messages (at most [`BATCH_MAX`], else `InvalidInput`), each as
-/// [`send_message`](super::send_message) does, until one fails. Gives the bytes sent of each that
-/// was accepted; an error only if it was the first that failed.
+/// Sends messages (`InvalidInput` for more than [`BATCH_MAX`]), each as
+/// [`send_message`](super::send_message) does, until one fails. Returns the number of bytes of each message
+/// that the kernel accepted; an error only if the first message failed.
 pub fn send_batch(
     fd: BorrowedFd<'_>,
     messages: &[OutgoingMessage<'_>],
@@ -84,7 +82,7 @@ pub fn send_batch(
     let mut headers: Vec<_> = outgoing.collect();
     let start = headers.as_mut_ptr();
     let accepted = retry(|| {
-        // SAFETY: `start` points to `vector` initialised headers, whose pointers lead into
+        // SAFETY: `start` points to `vector` initialised headers, whose pointers point into
         // `messages` and `controls`; all outlive the call. The kernel reads them and writes only
         // `msg_len`.
         check(unsafe { libc::sendmmsg(fd.as_raw_fd(), start, vector, flags) })

@@ -1,7 +1,7 @@
-//! Sending and receiving on user sockets: one call of the kernel each, all flags the caller's.
+//! Sending and receiving on sockets of users: one system call for each function, with the caller's flags.
 //!
-//! Nothing here waits unless the descriptor and the flags say so. The process must ignore `SIGPIPE`, as Rust's
-//! and CPython's do from their start.
+//! The functions wait only if the descriptor and the flags allow it. The process must ignore `SIGPIPE`, as the
+//! runtimes of Rust and CPython do.
 
 mod receive;
 mod send;

@@ -1,4 +1,4 @@
-//! Receiving one message, in the buffer sizes of the caller.
+//! Receives one message into buffers of the sizes that the caller gives.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -9,39 +9,39 @@ use crate::address::RawAddress;
 use crate::call::{check_size, message_header, retry, socklen, spare, zeroed};
 use crate::control::{self, ControlMessage};
 
-/// What [`receive`] got.
+/// The result of [`receive`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// The bytes that fitted. The capacity is what was asked for.
+    /// The bytes that fitted. The capacity is the requested length.
     pub data: Vec<u8>,
-    /// What the kernel returned: more than `data` has with `MSG_TRUNC`; 0 at the end of a stream.
+    /// The kernel's result: with `MSG_TRUNC` it can exceed the length of `data`; 0 at the end of a stream.
     pub n: usize,
 }
 
-/// What [`receive_from`] got.
+/// The result of [`receive_from`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedFrom {
     /// The bytes that fitted.
     pub data: Vec<u8>,
-    /// What the kernel returned, as in [`Received::n`].
+    /// The kernel's result, as in [`Received::n`].
     pub n: usize,
-    /// The sender; empty if the kernel named none.
+    /// The sender; empty if the kernel reported none.
     pub address: RawAddress,
 }
 
-/// What [`receive_message`] got.
+/// The result of [`receive_message`].
 #[derive(Debug)]
 pub struct ReceivedMessage {
     /// The bytes that fitted.
     pub data: Vec<u8>,
-    /// What the kernel returned, as in [`Received::n`].
+    /// The kernel's result, as in [`Received::n`].
     pub n: usize,
     /// Ancillary data; received descriptors are close-on-exec.
     pub control: Vec<ControlMessage>,
     /// `msg_flags`: `MSG_TRUNC`, `MSG_CTRUNC`, `MSG_EOR`, `MSG_OOB`, `MSG_ERRQUEUE`. The kernel's
     /// echo of `MSG_CMSG_CLOEXEC` is cleared.
     pub flags: i32,
-    /// The sender; empty if the kernel named none.
+    /// The sender; empty if the kernel reported none.
     pub address: RawAddress,
 }
 
@@ -52,8 +52,8 @@ pub fn receive(fd: BorrowedFd<'_>, length: usize, flags: i32) -> io::Result<Rece
     Ok(Received { data, n })
 }
 
-/// `recv(2)` of at most `length` bytes, behind those that `data` holds. Gives what the kernel
-/// returned, which with `MSG_TRUNC` may exceed what was appended.
+/// `recv(2)` of at most `length` bytes, appended to `data`. Returns the kernel's
+/// result, which with `MSG_TRUNC` can exceed the number of appended bytes.
 pub fn receive_append(
     fd: BorrowedFd<'_>,
     data: &mut Vec<u8>,
@@ -62,9 +62,9 @@ pub fn receive_append(
 ) -> io::Result<usize> {
     let buffer = spare(data, length, flags)?;
     let n = retry(|| SockRef::from(&fd).recv_with_flags(buffer, flags))?;
-    // SAFETY: the kernel has written `n` bytes behind those of `data`, or all `length` of them if
+    // SAFETY: the kernel has written `n` bytes after those of `data`, or all `length` of them if
     // it returned more; with MSG_TRUNC all `length` bytes were initialised before.
-    unsafe { appended(data, n.min(length)) };
+    unsafe { extend_initialised(data, n.min(length)) };
     Ok(n)
 }
 
@@ -82,15 +82,15 @@ pub fn receive_from(fd: BorrowedFd<'_>, length: usize, flags: i32) -> io::Result
     })?;
     // SAFETY: the kernel has written `n` bytes to `buffer`, or all `length` of them if it returned
     // more; with MSG_TRUNC all `length` bytes were initialised before.
-    unsafe { appended(&mut data, n.min(length)) };
+    unsafe { extend_initialised(&mut data, n.min(length)) };
     Ok(ReceivedFrom { data, n, address })
 }
 
 /// `recvmsg(2)` of at most `length` bytes and exactly `control_length` bytes for ancillary data, so
-/// that both are truncated by the kernel alone.
+/// that only the kernel truncates them.
 ///
-/// Callers pass `MSG_CMSG_CLOEXEC` where the family knows it (`AF_UNIX`; `AF_PACKET` refuses it);
-/// without, descriptors are made close-on-exec after the call.
+/// Callers pass `MSG_CMSG_CLOEXEC` if the family knows it (`AF_UNIX` does; `AF_PACKET` refuses it);
+/// without it, the function sets close-on-exec on the descriptors after the call.
 pub fn receive_message(
     fd: BorrowedFd<'_>,
     length: usize,
@@ -109,7 +109,7 @@ pub fn receive_message(
     unsafe { slot.finish(n, &header) }
 }
 
-/// The buffers of one message, before the kernel has filled them.
+/// The buffers of one message, which the kernel fills.
 pub(super) struct Slot {
     data: Vec<u8>,
     length: usize,
@@ -118,7 +118,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Buffers of these sizes; `ENOMEM` if there is no room.
+    /// Allocates buffers of these sizes; `ENOMEM` if there is not enough memory.
     pub(super) fn new(length: usize, control_length: usize, flags: i32) -> io::Result<Self> {
         let mut data = Vec::new();
         spare(&mut data, length, flags)?;
@@ -134,7 +134,7 @@ impl Slot {
         }
     }
 
-    /// A header over the slot and `buffer`; valid while neither is moved or touched.
+    /// A header for the slot and `buffer`; valid while neither is moved or accessed.
     pub(super) fn header(&mut self, buffer: &mut libc::iovec) -> libc::msghdr {
         let capacity = socklen(crate::address::CAPACITY);
         message_header(
@@ -144,11 +144,11 @@ impl Slot {
         )
     }
 
-    /// The message the kernel has put into the slot.
+    /// The message that the kernel has written into the slot.
     ///
     /// # Safety
-    /// A receiving call must have returned `n` for this slot and `header`, and have been given the
-    /// flags that [`Slot::new`] was told.
+    /// A receiving call must have returned `n` for this slot and `header`, with the
+    /// flags that were passed to [`Slot::new`].
     pub(super) unsafe fn finish(
         mut self,
         n: usize,
@@ -156,7 +156,7 @@ impl Slot {
     ) -> io::Result<ReceivedMessage> {
         // SAFETY: by the contract the kernel has written `n` bytes to the data buffer, or all
         // `length` of them if it returned more; with MSG_TRUNC `new` has initialised all of them.
-        unsafe { appended(&mut self.data, n.min(self.length)) };
+        unsafe { extend_initialised(&mut self.data, n.min(self.length)) };
         self.address.set_length(header.msg_namelen);
         let control = self.control.get(..header.msg_controllen).unwrap_or_default();
         let close_on_exec = header.msg_flags & libc::MSG_CMSG_CLOEXEC != 0;
@@ -168,12 +168,12 @@ impl Slot {
     }
 }
 
-/// Counts `count` bytes behind the end of `data` as part of it.
+/// Adds the `count` bytes after the end of `data` to its length.
 ///
 /// # Safety
 /// They must be within the capacity and initialised.
-unsafe fn appended(data: &mut Vec<u8>, count: usize) {
+unsafe fn extend_initialised(data: &mut Vec<u8>, count: usize) {
     let length = data.len().saturating_add(count);
-    // SAFETY: the caller vouches for capacity and initialisation.
+    // SAFETY: the caller guarantees capacity and initialisation.
     unsafe { data.set_len(length) };
 }

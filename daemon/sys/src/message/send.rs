@@ -1,4 +1,4 @@
-//! Sending one message.
+//! Sends one message.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -9,14 +9,14 @@ use crate::address::RawAddress;
 use crate::call::{check_size, invalid, message_header, retry};
 use crate::control::{OutgoingControl, encode_control, refuse_numbers};
 
-/// `send(2)`. `MSG_ZEROCOPY` is refused with `EOPNOTSUPP`, as by every send of this module: the
-/// kernel would read the bytes after the call, when they are another message's.
+/// `send(2)`. Every send of this module refuses `MSG_ZEROCOPY` with `EOPNOTSUPP`: the kernel would
+/// read the bytes after the call, when the buffer can belong to another message.
 pub fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32) -> io::Result<usize> {
     let flags = sending(flags)?;
     retry(|| SockRef::from(&fd).send_with_flags(data, flags))
 }
 
-/// `sendto(2)`. An empty address means none.
+/// `sendto(2)`. An empty address means no address.
 pub fn send_to(
     fd: BorrowedFd<'_>,
     data: &[u8],
@@ -34,10 +34,9 @@ pub fn send_to(
     })
 }
 
-/// `sendmsg(2)`. Ancillary data that holds pointers or descriptor numbers is refused with
-/// `InvalidInput`
-/// ([`carries_pointer_or_descriptor`](crate::control::carries_pointer_or_descriptor)); over 1024
-/// buffers are `EMSGSIZE`.
+/// `sendmsg(2)`. `InvalidInput` for ancillary data that contains pointers or descriptor numbers
+/// ([`carries_pointer_or_descriptor`](crate::control::carries_pointer_or_descriptor)); `EMSGSIZE` for
+/// more than 1024 buffers.
 pub fn send_message(
     fd: BorrowedFd<'_>,
     buffers: &[IoSlice<'_>],
@@ -57,7 +56,7 @@ pub fn send_message(
     })
 }
 
-/// A header over what is to be sent; valid while all three are. The kernel only reads them.
+/// A header for a message to send; valid while its three parts are. The kernel only reads them.
 pub(super) fn outgoing_header(
     buffers: &[IoSlice<'_>],
     control: &mut [u8],
@@ -73,8 +72,8 @@ pub(super) fn outgoing_header(
     )
 }
 
-/// The flags of every send: the caller's, but for a buffer that is kept beyond the call. `MSG_NOSIGNAL` is
-/// not added: some families refuse any flag that they do not know (`qrtr_sendmsg`, `rds_sendmsg`).
+/// The flags of every send: the caller's, without `MSG_ZEROCOPY`. `MSG_NOSIGNAL` is
+/// not added: some families refuse flags that they do not know (`qrtr_sendmsg`, `rds_sendmsg`).
 pub(super) fn sending(flags: i32) -> io::Result<i32> {
     if flags & libc::MSG_ZEROCOPY != 0 {
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));

@@ -18,7 +18,7 @@ fn integers_are_set_and_read_back() {
 }
 
 #[test]
-fn bytes_have_the_length_the_kernel_gave() {
+fn bytes_have_the_length_that_the_kernel_returned() {
     let (a, _b) = tcp_pair();
     let linger = [1i32.to_ne_bytes(), 7i32.to_ne_bytes()].concat();
     set_bytes(a.as_fd(), SOCKET, libc::SO_LINGER, &linger).unwrap();
@@ -30,7 +30,7 @@ fn bytes_have_the_length_the_kernel_gave() {
 }
 
 #[test]
-fn a_length_of_zero_is_the_kernels_business() {
+fn length_of_zero_is_passed_to_the_kernel() {
     let (udp, _) = udp_socket();
     assert!(get_bytes(udp.as_fd(), SOCKET, libc::SO_RCVBUF, 0).unwrap().is_empty());
     assert_eq!(errno(set_bytes(udp.as_fd(), SOCKET, libc::SO_RCVBUF, &[])), libc::EINVAL);
@@ -39,11 +39,11 @@ fn a_length_of_zero_is_the_kernels_business() {
 }
 
 #[test]
-fn no_value_is_passed_as_a_null_pointer() {
+fn absent_value_is_passed_as_a_null_pointer() {
     let (udp, _) = udp_socket();
     assert_eq!(errno(set_null(udp.as_fd(), SOCKET, libc::SO_BROADCAST, 4)), libc::EFAULT);
     assert_eq!(errno(set_null(udp.as_fd(), SOCKET, libc::SO_BROADCAST, 0)), libc::EINVAL);
-    // Unbinding from a device is one of the few that need no value.
+    // Unbinding from a device is one of the few options that need no value.
     set_null(udp.as_fd(), SOCKET, libc::SO_BINDTODEVICE, 0).unwrap();
 }
 
@@ -67,7 +67,7 @@ fn unknown_options_and_other_files_have_the_errno_of_the_kernel() {
 }
 
 #[test]
-fn options_with_pointers_or_descriptors_are_refused_before_the_kernel_sees_them() {
+fn options_with_pointers_or_descriptors_are_refused_before_the_system_call() {
     let (udp, _) = udp_socket();
     let fd = udp.as_fd();
     let refused = [
@@ -115,7 +115,7 @@ fn options_by_value_are_not_refused() {
 }
 
 #[test]
-fn an_option_that_writes_to_its_value_leaves_the_callers_alone() {
+fn option_that_writes_to_its_value_does_not_change_the_callers_bytes() {
     // IPV6_FLOWLABEL_MGR: struct in6_flowlabel_req for ::1 with IPV6_FL_A_GET and _F_CREATE.
     let v6 = socket::create(libc::AF_INET6, libc::SOCK_DGRAM, 0);
     let Some(v6) = unless_lacking("IPv6", v6) else {

@@ -1,4 +1,4 @@
-//! Tests of the resolver, without asking any server: numbers and `localhost`.
+//! Tests of the resolver with numbers and `localhost`, which need no server.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +14,7 @@ fn gai<T: std::fmt::Debug>(result: Result<T, ResolverError>) -> i32 {
 }
 
 #[test]
-fn numbers_are_answered_without_a_server() {
+fn numeric_hosts_need_no_server() {
     let found = address_info(
         Some(c"127.0.0.1"),
         Some(c"80"),
@@ -32,7 +32,7 @@ fn numbers_are_answered_without_a_server() {
 }
 
 #[test]
-fn no_host_means_the_loopback_or_with_passive_any_address() {
+fn absent_host_is_the_loopback_or_with_passive_the_wildcard() {
     let hosts = |flags| {
         let found =
             address_info(None, Some(c"0"), libc::AF_INET6, libc::SOCK_DGRAM, 0, flags).unwrap();
@@ -45,14 +45,14 @@ fn no_host_means_the_loopback_or_with_passive_any_address() {
 }
 
 #[test]
-fn the_canonical_name_is_given_when_asked_for() {
+fn canonical_name_is_returned_on_request() {
     let flags = libc::AI_CANONNAME | libc::AI_NUMERICHOST;
     let found = address_info(Some(c"192.0.2.1"), None, 0, libc::SOCK_RAW, 0, flags).unwrap();
     assert_eq!(found.first().unwrap().canonical_name, "192.0.2.1");
 }
 
 #[test]
-fn impossible_questions_have_the_code_of_the_resolver() {
+fn invalid_queries_have_the_code_of_the_resolver() {
     let numeric = libc::AI_NUMERICHOST;
     assert_eq!(gai(address_info(None, None, 0, 0, 0, 0)), libc::EAI_NONAME);
     let name = address_info(Some(c"not a number"), None, 0, 0, 0, numeric);
@@ -64,7 +64,7 @@ fn impossible_questions_have_the_code_of_the_resolver() {
 }
 
 #[test]
-fn addresses_are_turned_back_into_numbers() {
+fn addresses_are_formatted_as_numbers() {
     let v4 = RawAddress::encode(&Address::Inet { host: Ipv4Addr::LOCALHOST, port: 8080 });
     let flags = libc::NI_NUMERICHOST | libc::NI_NUMERICSERV;
     let expected = ("127.0.0.1".to_owned(), "8080".to_owned());
@@ -93,9 +93,9 @@ fn codes_have_texts() {
 }
 
 #[test]
-fn the_texts_for_hosts_are_those_of_the_library() {
+fn texts_of_host_errors_are_those_of_the_library() {
     for code in [-2, -1, 0, 1, 2, 3, 4, 5, 99] {
-        // SAFETY: no pointers in; the library returns a static text for any code.
+        // SAFETY: no pointer arguments; the library returns a static text for any code.
         let text = unsafe { libc::hstrerror(code) };
         // SAFETY: the text is NUL-terminated and static.
         assert_eq!(host_message(code), unsafe { owned_text(text) });
@@ -103,7 +103,7 @@ fn the_texts_for_hosts_are_those_of_the_library() {
 }
 
 #[test]
-fn no_text_is_an_empty_one() {
+fn null_text_is_empty() {
     // SAFETY: null is allowed.
     assert_eq!(unsafe { owned_text(ptr::null()) }, "");
 }

@@ -19,7 +19,7 @@ fn is_close_on_exec(fd: &OwnedFd) -> bool {
 }
 
 #[test]
-fn sockets_are_close_on_exec_and_blocking_unless_asked() {
+fn sockets_are_close_on_exec_and_blocking_by_default() {
     let socket = create(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
     assert!(is_close_on_exec(&socket));
     assert!(!is_nonblocking(socket.as_fd()).unwrap());
@@ -40,7 +40,7 @@ fn impossible_sockets_have_the_errno_of_the_kernel() {
 }
 
 #[test]
-fn a_connection_knows_both_addresses() {
+fn connection_has_both_addresses() {
     let (client, server) = tcp_pair();
     let (local, peer) = (local_address(client.as_fd()), peer_address(client.as_fd()));
     assert_eq!(local.unwrap(), peer_address(server.as_fd()).unwrap());
@@ -67,7 +67,7 @@ fn ipv6_addresses_pass_through_the_kernel() {
 }
 
 #[test]
-fn accept_without_a_connection_fails_at_once() {
+fn accept_without_a_connection_fails_immediately() {
     let (listener, _) = listener();
     assert_eq!(errno(accept(listener.as_fd())), libc::EAGAIN);
     let (udp, _) = udp_socket();
@@ -76,7 +76,7 @@ fn accept_without_a_connection_fails_at_once() {
 }
 
 #[test]
-fn listening_can_be_asked() {
+fn is_listening_reports_the_state() {
     let (listener, _) = listener();
     assert!(is_listening(listener.as_fd()).unwrap());
     listen(listener.as_fd(), -1).unwrap();
@@ -86,7 +86,7 @@ fn listening_can_be_asked() {
 }
 
 #[test]
-fn a_refused_connection_leaves_its_error_once() {
+fn refused_connection_reports_its_error_once() {
     let (closed, address) = listener();
     drop(closed);
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK;
@@ -103,7 +103,7 @@ fn a_refused_connection_leaves_its_error_once() {
 }
 
 #[test]
-fn a_datagram_association_is_dissolved_by_unspecified() {
+fn connect_to_unspecified_dissolves_the_association() {
     let (a, _) = udp_socket();
     let (_b, to) = udp_socket();
     connect(a.as_fd(), &to).unwrap();
@@ -113,7 +113,7 @@ fn a_datagram_association_is_dissolved_by_unspecified() {
 }
 
 #[test]
-fn unix_names_of_all_kinds_can_be_bound_and_read_back() {
+fn unix_addresses_of_all_forms_can_be_bound_and_read_back() {
     let directory = TempDir::new();
     let path = unix_address(&directory.path("s"));
     let (a, b) = unix_pair(libc::SOCK_DGRAM);
@@ -157,18 +157,18 @@ fn netlink_and_other_families_pass_through_the_kernel() {
 }
 
 #[test]
-fn the_kind_is_told_without_flags() {
+fn spec_of_a_socket_has_no_flags() {
     let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK;
     let socket = create(libc::AF_INET, kind, 0).unwrap();
     let expected =
         SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };
-    assert_eq!(kind_of(socket.as_fd()).unwrap(), expected);
+    assert_eq!(spec_of(socket.as_fd()).unwrap(), expected);
     let file = File::open("/dev/null").unwrap();
-    assert_eq!(errno(kind_of(file.as_fd())), libc::ENOTSOCK);
+    assert_eq!(errno(spec_of(file.as_fd())), libc::ENOTSOCK);
 }
 
 #[test]
-fn the_kernel_judges_how_to_shut_down() {
+fn invalid_how_is_an_error_of_the_kernel() {
     let (a, b) = unix_pair(libc::SOCK_STREAM);
     assert_eq!(errno(shutdown(a.as_fd(), 3)), libc::EINVAL);
     assert_eq!(errno(shutdown(a.as_fd(), -1)), libc::EINVAL);
@@ -179,7 +179,7 @@ fn the_kernel_judges_how_to_shut_down() {
 }
 
 #[test]
-fn duplicates_share_the_open_file() {
+fn duplicates_share_the_open_file_description() {
     let (a, _b) = unix_pair(libc::SOCK_STREAM);
     let copy = duplicate(a.as_fd()).unwrap();
     assert!(is_close_on_exec(&copy));
@@ -199,7 +199,7 @@ fn addresses_that_name_descriptors_are_refused() {
 }
 
 #[test]
-fn other_files_are_no_sockets() {
+fn other_files_are_enotsock() {
     let file = File::open("/dev/null").unwrap();
     let fd = file.as_fd();
     assert_eq!(errno(bind(fd, &loopback(0))), libc::ENOTSOCK);
@@ -212,7 +212,7 @@ fn other_files_are_no_sockets() {
 }
 
 #[test]
-fn an_address_of_the_wrong_family_is_the_kernels_business() {
+fn address_of_the_wrong_family_is_an_error_of_the_kernel() {
     let (unix, _other) = unix_pair(libc::SOCK_DGRAM);
     assert_eq!(errno(connect(unix.as_fd(), &loopback(1))), libc::EINVAL);
     let (udp, _) = udp_socket();

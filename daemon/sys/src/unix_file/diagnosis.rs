@@ -17,13 +17,13 @@ const FILE: u16 = 1;
 /// `struct nlmsghdr` and `struct unix_diag_msg`.
 const HEADER: usize = 16;
 const MESSAGE: usize = 16;
-/// More than one answer about one socket is long.
+/// The size of the buffer; longer than the answer about one socket.
 const ANSWER: usize = 4096;
 
 /// Device and inode number: the identity of a file, independent of its name.
 pub type FileId = (u64, u64);
 
-/// A file as the kernel reports it here: the low half of the inode number, and its own form of a device.
+/// A file in the form of `sock_diag(7)`: the low half of the inode number, and the kernel's device number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoundFile {
     inode: u32,
@@ -31,16 +31,16 @@ pub struct BoundFile {
 }
 
 impl BoundFile {
-    /// That of device and inode of `stat(2)`.
+    /// Converts the device and inode of `stat(2)`.
     pub fn of((device, inode): FileId) -> Self {
-        // MKDEV of the kernel: twelve bits of major number, twenty of minor.
+        // MKDEV of the kernel: twelve bits for the major number, twenty for the minor.
         let device = major(device) << 20 | minor(device);
         let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
         Self { inode: low(inode), device: low(device) }
     }
 }
 
-/// The file that a socket is bound to; `None` for one that is bound to none. An error where the kernel does
+/// The file that a socket is bound to; `None` for an unbound socket. Fails if the kernel does
 /// not have the module `unix_diag`.
 pub fn bound_file(of: BorrowedFd<'_>) -> io::Result<Option<BoundFile>> {
     let kernel = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG)?;

@@ -1,4 +1,4 @@
-//! Files that are reached by descriptors alone.
+//! Files that are reached through descriptors.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
 
-/// Binds in a thread that ends, as callers must.
+/// Binds in a thread that ends, as the contract requires.
 fn bind_in(
     folder: &OwnedFd,
     name: &[u8],
@@ -32,9 +32,9 @@ fn bind_in(
 }
 
 #[test]
-fn a_socket_file_is_reached_by_its_descriptor() {
+fn socket_file_is_reached_through_its_descriptor() {
     let place = TempDir::new();
-    let folder = open_folder(&bytes(&place.path(""))).unwrap();
+    let folder = open_directory(&bytes(&place.path(""))).unwrap();
     let path = bytes(&place.path("s"));
     let (server, name) = bind_in(&folder, b"s", Some(&path));
     assert_eq!(name.unwrap(), path);
@@ -43,7 +43,7 @@ fn a_socket_file_is_reached_by_its_descriptor() {
     let file = open(&bytes(&place.path("link"))).unwrap();
     assert_eq!(identify(file.as_fd()).unwrap().1, FileKind::Socket);
     assert_eq!(path_of(file.as_fd()).unwrap(), path);
-    // What the link means later makes no difference.
+    // A later change of the link has no effect.
     fs::remove_file(place.path("link")).unwrap();
     let client = stream();
     connect(client.as_fd(), &address_of(file.as_fd())).unwrap();
@@ -51,9 +51,9 @@ fn a_socket_file_is_reached_by_its_descriptor() {
 }
 
 #[test]
-fn a_path_that_leads_elsewhere_is_bound_by_its_folder() {
+fn path_that_leads_elsewhere_is_bound_by_its_directory() {
     let (place, other) = (TempDir::new(), TempDir::new());
-    let folder = open_folder(&bytes(&place.path(""))).unwrap();
+    let folder = open_directory(&bytes(&place.path(""))).unwrap();
     for written in [None, Some(bytes(&other.path("s"))), Some(b"s".to_vec())] {
         let (server, name) = bind_in(&folder, b"s", written.as_deref());
         assert_eq!(name.unwrap(), b"s");
@@ -65,9 +65,9 @@ fn a_path_that_leads_elsewhere_is_bound_by_its_folder() {
 }
 
 #[test]
-fn the_file_that_a_socket_is_bound_to_is_known() {
+fn bound_file_of_a_socket_is_reported() {
     let place = TempDir::new();
-    let folder = open_folder(&bytes(&place.path(""))).unwrap();
+    let folder = open_directory(&bytes(&place.path(""))).unwrap();
     let (server, _) = bind_in(&folder, b"s", None);
     let found = fs::symlink_metadata(place.path("s")).unwrap();
     let expected = {
@@ -83,5 +83,5 @@ fn links_to_this_process_are_not_followed() {
     for path in [&b"/proc/self/cwd"[..], b"/proc/self/root", b"/proc/thread-self/cwd/x"] {
         assert_eq!(errno(open(path)), libc::ELOOP, "{}", String::from_utf8_lossy(path));
     }
-    assert_eq!(errno(open_folder(b"/proc/self/status")), libc::ENOTDIR);
+    assert_eq!(errno(open_directory(b"/proc/self/status")), libc::ENOTDIR);
 }

@@ -12,7 +12,7 @@ use crate::option::set_int;
 use crate::testing::{assert_refused, errno, udp_socket, unix_pair, wait};
 
 #[test]
-fn descriptors_arrive_close_on_exec_whatever_the_flags() {
+fn descriptors_arrive_close_on_exec_with_any_flags() {
     for flags in [0, libc::MSG_CMSG_CLOEXEC] {
         let (a, b) = unix_pair(libc::SOCK_STREAM);
         let (mut read, write) = std::io::pipe().unwrap();
@@ -24,13 +24,13 @@ fn descriptors_arrive_close_on_exec_whatever_the_flags() {
         let bits = FdFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFD).unwrap());
         assert!(bits.contains(FdFlag::FD_CLOEXEC));
         drop(message);
-        // All ends are closed now, so that the pipe is at its end.
+        // All write ends are closed now, so the pipe is at its end.
         assert_eq!(read.read(&mut [0]).unwrap(), 0);
     }
 }
 
 #[test]
-fn the_kernel_truncates_ancillary_data_to_the_room_asked_for() {
+fn kernel_truncates_ancillary_data_to_the_requested_room() {
     let (a, b) = unix_pair(libc::SOCK_DGRAM);
     let null = std::fs::File::open("/dev/null").unwrap();
     let room = |n: usize| cmsg_len(n).unwrap();
@@ -70,7 +70,7 @@ fn other_ancillary_data_arrives_as_bytes() {
     };
     assert_eq!((*level, *kind, data.len()), (libc::SOL_SOCKET, libc::SCM_CREDENTIALS, 12));
     assert_eq!(data[..4], std::process::id().to_ne_bytes());
-    // Half the credentials: the kernel cuts the data and says so.
+    // Half the credentials: the kernel truncates the data and sets MSG_CTRUNC.
     send(a.as_fd(), b"x", 0).unwrap();
     let message = receive_message(b.as_fd(), 10, cmsg_len(6).unwrap(), 0).unwrap();
     assert_eq!(message.flags, libc::MSG_CTRUNC);
@@ -95,7 +95,7 @@ fn raw_descriptor_numbers_are_never_sent() {
 }
 
 #[test]
-fn packet_information_is_ancillary_data_of_another_level() {
+fn packet_information_arrives_as_ancillary_data() {
     let (a, _) = udp_socket();
     let (b, to) = udp_socket();
     set_int(b.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1).unwrap();

@@ -12,7 +12,7 @@ use crate::control::OutgoingControl;
 use crate::testing::{assert_refused, errno, udp_socket, unix_pair, wait};
 
 #[test]
-fn batches_keep_the_borders_of_messages() {
+fn batches_keep_message_boundaries() {
     let (a, from) = udp_socket();
     let (b, to) = udp_socket();
     let first = [IoSlice::new(b"first")];
@@ -48,7 +48,7 @@ fn batches_carry_descriptors() {
 }
 
 #[test]
-fn batches_have_a_limit() {
+fn batch_above_the_limit_is_refused() {
     let (udp, to) = udp_socket();
     assert_refused(receive_batch(udp.as_fd(), BATCH_MAX + 1, 1, 0, 0));
     let message = OutgoingMessage { buffers: &[], control: &[], address: Some(&to) };
@@ -58,7 +58,7 @@ fn batches_have_a_limit() {
 }
 
 #[test]
-fn a_batch_ends_at_the_first_failure() {
+fn batch_ends_at_the_first_failure() {
     let (a, _b) = unix_pair(libc::SOCK_DGRAM);
     let nowhere = RawAddress::encode(&Address::UnixPath(b"/nonexistent/socket".to_vec()));
     let good = OutgoingMessage { buffers: &[IoSlice::new(b"x")], control: &[], address: None };

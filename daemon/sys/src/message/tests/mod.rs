@@ -13,7 +13,7 @@ mod batches;
 /// Room for one descriptor.
 pub(super) const RIGHTS_ROOM: usize = 24;
 
-/// The descriptors of a message that has nothing else.
+/// The descriptors of a message that has no other ancillary data.
 pub(super) fn descriptors_in(message: &ReceivedMessage) -> &[OwnedFd] {
     match message.control.as_slice() {
         [ControlMessage::Descriptors { descriptors, rest }] => {
@@ -24,7 +24,7 @@ pub(super) fn descriptors_in(message: &ReceivedMessage) -> &[OwnedFd] {
     }
 }
 
-/// Sends descriptors beside one byte.
+/// Sends descriptors with one byte.
 pub(super) fn send_descriptors(fd: BorrowedFd<'_>, descriptors: &[BorrowedFd<'_>]) {
     let rights = OutgoingControl::Descriptors { descriptors, rest: &[] };
     assert_eq!(send_message(fd, &[IoSlice::new(b"x")], &[rights], 0, None).unwrap(), 1);

@@ -10,7 +10,7 @@ use crate::socket::connect;
 use crate::testing::{assert_refused, errno, tcp_pair, udp_socket, unix_pair, wait};
 
 #[test]
-fn bytes_arrive_in_a_buffer_of_the_length_asked_for() {
+fn bytes_arrive_in_a_buffer_of_the_requested_length() {
     let (a, b) = unix_pair(libc::SOCK_STREAM);
     assert_eq!(send(a.as_fd(), b"hello", 0).unwrap(), 5);
     let first = receive(b.as_fd(), 3, 0).unwrap();
@@ -24,7 +24,7 @@ fn bytes_arrive_in_a_buffer_of_the_length_asked_for() {
 }
 
 #[test]
-fn an_empty_datagram_and_nothing_yet_are_told_apart() {
+fn empty_datagram_differs_from_no_datagram() {
     let (a, b) = unix_pair(libc::SOCK_DGRAM);
     assert_eq!(errno(receive(b.as_fd(), 10, 0)), libc::EAGAIN);
     assert_eq!(send(a.as_fd(), b"", 0).unwrap(), 0);
@@ -33,7 +33,7 @@ fn an_empty_datagram_and_nothing_yet_are_told_apart() {
 }
 
 #[test]
-fn the_length_of_a_truncated_datagram_is_told() {
+fn msg_trunc_returns_the_length_of_a_truncated_datagram() {
     let (a, b) = unix_pair(libc::SOCK_DGRAM);
     send(a.as_fd(), b"0123456789", 0).unwrap();
     let message = receive(b.as_fd(), 4, libc::MSG_TRUNC).unwrap();
@@ -48,7 +48,7 @@ fn the_length_of_a_truncated_datagram_is_told() {
 }
 
 #[test]
-fn tcp_with_msg_trunc_shows_zeros_and_never_old_memory() {
+fn tcp_with_msg_trunc_returns_zeros_and_never_old_memory() {
     let (a, b) = tcp_pair();
     for _ in 0..3 {
         drop(vec![0xa5u8; 4096]);
@@ -90,7 +90,7 @@ fn a_stream_has_no_sender() {
 }
 
 #[test]
-fn sending_to_nobody_is_an_error_and_no_signal() {
+fn sending_to_a_closed_peer_is_an_error_without_signal() {
     let (a, b) = unix_pair(libc::SOCK_STREAM);
     drop(b);
     assert_eq!(errno(send(a.as_fd(), b"x", 0)), libc::EPIPE);
@@ -102,7 +102,7 @@ fn sending_to_nobody_is_an_error_and_no_signal() {
 }
 
 #[test]
-fn too_much_is_refused_by_the_kernel() {
+fn kernel_refuses_a_too_long_datagram() {
     let (a, _b) = unix_pair(libc::SOCK_STREAM);
     let buffers = vec![IoSlice::new(b"x"); 1025];
     assert_eq!(errno(send_message(a.as_fd(), &buffers, &[], 0, None)), libc::EMSGSIZE);
@@ -142,7 +142,7 @@ fn addresses_that_name_descriptors_are_refused() {
 }
 
 #[test]
-fn an_error_from_the_network_comes_with_the_next_call() {
+fn network_error_is_returned_by_the_next_call() {
     let (a, _) = udp_socket();
     let (closed, gone) = udp_socket();
     drop(closed);
@@ -157,7 +157,7 @@ fn an_error_from_the_network_comes_with_the_next_call() {
 }
 
 #[test]
-fn other_files_are_no_sockets() {
+fn other_files_are_enotsock() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let fd = file.as_fd();
     assert_eq!(errno(receive(fd, 1, 0)), libc::ENOTSOCK);
