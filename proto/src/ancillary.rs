@@ -1,9 +1,9 @@
-//! Ancillary data (`cmsg(3)`) as Python spells it: `(level, type, data)`.
+//! Ancillary data (`cmsg(3)`) in Python's form: `(level, type, data)`.
 //!
-//! Data of any level and type travels as raw bytes, in host order as the kernel has it. The one
-//! exception is `SOL_SOCKET`, `SCM_RIGHTS`: descriptors ride beside the frame, and the item says how
-//! many of them are its own. Raw `SCM_RIGHTS` bytes are refused: they would name descriptors of the
-//! broker.
+//! Data of any level and type is raw bytes, in host order as the kernel has it. The only
+//! exception is `SOL_SOCKET`, `SCM_RIGHTS`: descriptors are attached to the frame, and the item states
+//! how many of them belong to it. The broker refuses raw `SCM_RIGHTS` bytes, because they would name
+//! its own descriptors.
 
 use std::borrow::Cow;
 
@@ -34,13 +34,13 @@ pub enum AncillaryData {
     Bytes(Bytes),
 }
 
-/// Descriptors of an `SCM_RIGHTS` item, in order, taken from those beside the frame.
+/// Descriptors of an `SCM_RIGHTS` item, in order, taken from those attached to the frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Descriptors {
-    /// How many, at most 253 (`SCM_MAX_FD`).
+    /// The number of descriptors, at most 253 (`SCM_MAX_FD`).
     pub descriptors: u32,
-    /// Base64 of odd bytes after the last whole descriptor, as a truncated item has them.
+    /// Base64 of odd bytes after the last whole descriptor, which a truncated item has.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rest: String,
 }
@@ -55,7 +55,7 @@ impl JsonSchema for AncillaryItem {
         let constant = generator.subschema_for::<Constant>();
         json_schema!({
             "description": "Ancillary data as [level, type, data]; SCM_RIGHTS data is \
-                {\"descriptors\": n}, taken in order from the descriptors beside the frame",
+                {\"descriptors\": n}, taken in order from the descriptors attached to the frame",
             "type": "array",
             "items": [constant, constant, { "anyOf": [bytes, {
                 "type": "object",
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_are_spelt_as_tuples() {
+    fn items_are_tuples_in_json() {
         for text in ["[1,1,{\"descriptors\":2}]", "[41,50,\"AAAA\"]", "[1,2,{\"attachment\":0}]"] {
             let item: AncillaryItem = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&item).unwrap(), text);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_data_is_refused() {
+    fn unknown_fields_of_data_are_refused() {
         for text in ["[1,1,{\"descriptor\":2}]", "[1,1]", "[1,1,5]", "[1,1,{\"descriptors\":-1}]"] {
             assert!(serde_json::from_str::<AncillaryItem>(text).is_err(), "{text}");
         }

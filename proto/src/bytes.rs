@@ -1,8 +1,8 @@
 //! Bytes on the wire: base64 text, or a reference to an attachment of the same frame.
 //!
-//! A parameter may be spelt as a base64 string (RFC 4648, standard alphabet, with padding) or as
-//! `{"attachment": n}`, the n-th raw part that follows the frame's JSON. A result is spelt as an
-//! attachment only where the peer said that it understands them.
+//! A parameter can be a base64 string (RFC 4648, standard alphabet, with padding) or
+//! `{"attachment": n}`, the n-th raw part that follows the frame's JSON. A result is an
+//! attachment only if the peer has stated that it understands attachments.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,7 +22,7 @@ pub enum Bytes {
 }
 
 impl fmt::Debug for Bytes {
-    /// Shows the length, never the payload: this type ends up in logs.
+    /// Shows the length, never the payload, because this type is logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inline(data) => write!(f, "Inline({} bytes)", data.len()),
@@ -83,7 +83,7 @@ impl<'de> Visitor<'de> for BytesVisitor {
     }
 }
 
-/// Decodes standard base64 with padding.
+/// Decodes standard base64 with padding. Fails with a message for the peer.
 pub fn decode_base64(text: &str) -> Result<Vec<u8>, &'static str> {
     STANDARD
         .decode_to_vec(text)
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_a_reason() {
+    fn other_values_are_refused_with_a_reason() {
         for (text, part) in [
             ("\"a\"", "not valid base64"),
             ("{}", "missing field"),

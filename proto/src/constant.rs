@@ -1,9 +1,9 @@
 //! Constants of the `socket` module: a number, a name, or names joined by `|`.
 //!
-//! A parameter may be spelt `16384`, `"MSG_NOSIGNAL"` or `"MSG_PEEK|MSG_DONTWAIT"`; results are
-//! numbers. Names are looked up in one table, which is that of generic Linux: the numbers hold on
-//! x86-64, aarch64 and riscv, but not on alpha, mips, parisc and sparc, and those with a high bit
-//! are what a 64-bit Python shows.
+//! A parameter is written as `16384`, `"MSG_NOSIGNAL"` or `"MSG_PEEK|MSG_DONTWAIT"`; results are
+//! numbers. One table maps names to the numbers of generic Linux, which hold on x86-64, aarch64 and
+//! riscv, but not on alpha, mips, parisc and sparc. Numbers with a high bit are those of a 64-bit
+//! Python.
 
 mod table;
 
@@ -15,12 +15,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A constant, or several joined by bitwise or.
+/// A constant, or several constants joined by bitwise or.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Constant(pub i64);
 
-/// The number of a name: one of [`names`], or of those that `ioctl` and `poll` take beside them.
+/// The number of a name: one of [`names`], or a further name that `ioctl` and `poll` accept.
 pub fn number(name: &str) -> Option<i64> {
     [table::SOCKET, table::OTHER].iter().find_map(|rows| {
         let index = rows.binary_search_by_key(&name, |(name, _)| name).ok()?;
@@ -33,10 +33,10 @@ pub fn names() -> impl Iterator<Item = (&'static str, i64)> {
     table::SOCKET.iter().copied()
 }
 
-/// The longest text of a constant in bytes: names joined by `|`.
+/// The maximum length of a constant's text in bytes: names joined by `|`.
 const LONGEST: usize = 4096;
 
-/// A name that no table has.
+/// A name that is in no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown constant {0:?}")]
 pub struct UnknownConstant(pub String);
@@ -44,7 +44,7 @@ pub struct UnknownConstant(pub String);
 impl FromStr for Constant {
     type Err = UnknownConstant;
 
-    /// Reads a name, or names joined by `|` with blanks around it or without.
+    /// Reads a name, or names joined by `|`, with or without blanks around it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.len() > LONGEST {
             let start = text.get(..text.floor_char_boundary(64)).unwrap_or_default();
@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_sorted_without_doubles() {
+    fn tables_are_sorted_without_duplicates() {
         for rows in [table::SOCKET, table::OTHER] {
             for pair in rows.windows(2) {
                 assert!(pair[0].0 < pair[1].0, "{pair:?}");
             }
         }
         for (name, _) in table::OTHER {
-            assert!(names().all(|(other, _)| other != *name), "{name} stands in both tables");
+            assert!(names().all(|(other, _)| other != *name), "{name} is in both tables");
         }
     }
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_many_names_is_refused_by_its_length() {
+    fn too_long_text_is_refused() {
         let fits = vec!["AF_INET"; 512].join("|");
         assert_eq!((fits.len(), read(json!(fits))), (4095, Ok(2)));
         let error = read(json!(vec!["AF_INET"; 513].join("|"))).unwrap_err();
@@ -149,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_modules_are_no_constants_of_socket() {
+    fn names_of_other_modules_are_not_constants_of_socket() {
         for name in ["FIONREAD", "SIOCGIFINDEX", "POLLIN"] {
             assert!(number(name).is_some());
             assert!(names().all(|(other, _)| other != name), "{name}");
         }
     }
 
-    /// Written down from the kernel's and glibc's headers, independently of the generated table.
+    /// Written from the kernel's and glibc's headers, independently of the generated table.
     const SAMPLE: &[(&str, i64)] = &[
         ("AF_UNSPEC", 0),
         ("AF_UNIX", 1),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_what_is_unknown() {
+    fn errors_name_the_unknown_constant() {
         assert_eq!(
             "MSG_PEEK|MSG_PEAK".parse::<Constant>(),
             Err(UnknownConstant("MSG_PEAK".to_owned()))
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_accepts_more_on_input_than_it_promises_on_output() {
+    fn schema_accepts_names_on_input_and_promises_numbers_on_output() {
         let settings = SchemaSettings::draft07();
         let mut input = settings.clone().for_deserialize().into_generator();
         let mut output = settings.for_serialize().into_generator();

@@ -1,47 +1,47 @@
-//! Descriptors of a stream, matched to its frames by order and announced counts.
+//! Assigns the descriptors of a stream to its frames, by order and announced counts.
 //!
 //! The kernel drops descriptors for which the receiver has no room, and reports it (`MSG_CTRUNC`,
-//! `recvmsg(2)`) without a count. It keeps the first ones of a message, and ends the read behind the bytes
-//! that the message came with. So a loss belongs to the frames that begin before the end of that read: they
-//! get fewer descriptors than they announce, and those that begin later get theirs.
+//! `recvmsg(2)`) without a count. It keeps the first descriptors of a message, and ends the read after the bytes
+//! of the message. A loss therefore belongs to the frames that begin before the end of this read: they
+//! get fewer descriptors than they announce, and frames that begin later get all of theirs.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
 
-/// What one read of a stream gave.
+/// The result of one read of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes; 0 at the end of the stream.
+    /// The number of bytes; 0 at the end of the stream.
     pub bytes: usize,
     /// Whether the kernel dropped descriptors that came with them.
     pub lost_descriptors: bool,
 }
 
-/// Descriptors that came and that no frame has taken yet, in the order of arrival.
+/// Descriptors that arrived and that no frame has taken yet, in the order of arrival.
 #[derive(Debug)]
 pub struct DescriptorQueue<D> {
     waiting: VecDeque<D>,
-    /// How many were taken in all.
+    /// The number of descriptors taken so far.
     taken: u64,
-    /// How many bytes were received in all.
+    /// The number of bytes received so far.
     received: u64,
     losses: VecDeque<Loss>,
 }
 
-/// A place in the queue where descriptors are missing.
+/// A position in the queue at which descriptors are missing.
 #[derive(Debug, Clone, Copy)]
 struct Loss {
-    /// How many descriptors came before it in all.
+    /// The number of descriptors that arrived before it.
     after: u64,
-    /// Where in the stream the read ended.
+    /// The position in the stream at which the read ended.
     end: u64,
 }
 
 /// The descriptors of one frame.
 #[derive(Debug)]
 pub struct FrameDescriptors<D> {
-    /// Those that came.
+    /// The descriptors that arrived.
     pub descriptors: Vec<D>,
     /// Whether the kernel dropped the others.
     pub lost: bool,
@@ -56,7 +56,7 @@ impl<D> Default for FrameDescriptors<D> {
 /// A frame announces more descriptors than its sender sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooFew {
-    /// How many came.
+    /// The number of descriptors that arrived.
     pub came: usize,
 }
 
@@ -67,7 +67,7 @@ impl<D> Default for DescriptorQueue<D> {
 }
 
 impl<D> DescriptorQueue<D> {
-    /// Reads from the stream. `read` appends descriptors to the queue. Returns the number of bytes.
+    /// Reads from the stream with `read`, which appends descriptors to the queue. Returns the number of bytes.
     pub fn receive<E>(
         &mut self,
         read: impl FnOnce(&mut VecDeque<D>) -> Result<Received, E>,
@@ -81,22 +81,22 @@ impl<D> DescriptorQueue<D> {
         Ok(bytes)
     }
 
-    /// How many wait to be taken.
+    /// The number of descriptors that no frame has taken.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether none waits to be taken.
+    /// Whether frames have taken all descriptors.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Where in the stream a frame begins whose first byte is the first of `unread` received bytes.
+    /// The position in the stream of a frame whose first byte is the first of `unread` received bytes.
     pub fn position(&self, unread: usize) -> u64 {
         self.received.saturating_sub(unread as u64)
     }
 
-    /// Takes the descriptors of a whole frame that begins at `start` (see [`Self::position`]) and announces
+    /// Takes the descriptors of a complete frame that begins at `start` (see [`Self::position`]) and announces
     /// `count` of them.
     pub fn take(&mut self, start: u64, count: usize) -> Result<FrameDescriptors<D>, TooFew> {
         if count == 0 {
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// A queue after reads of 10 bytes, each with these descriptors and perhaps a loss.
+    /// A queue after reads of 10 bytes, each with these descriptors, and whether descriptors were lost.
     fn queue(reads: &[(&[u32], bool)]) -> DescriptorQueue<u32> {
         let mut queue = DescriptorQueue::default();
         for (came, lost_descriptors) in reads {

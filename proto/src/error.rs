@@ -1,46 +1,46 @@
-//! The one table of errors: JSON-RPC code, kind and Python exception, and the fixed data fields.
+//! The table of errors: JSON-RPC code, kind and Python exception, and the fixed data fields.
 //!
-//! Codes above zero stand in blocks outside the range that JSON-RPC reserves: 1000 operating
+//! Codes above zero are in blocks outside the range that JSON-RPC reserves: 1000 operating
 //! system, 2000 resolver, 3000 policy, 4000 handle, session and limits, 5000 capture and channel.
-//! They are never given a new meaning.
+//! The meaning of a code never changes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, closed: every answer's error is one of these.
+/// The kind of an error: the broker returns no other kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The text is not JSON.
     Parse,
-    /// Not a JSON-RPC 2.0 request, or one that breaks a rule of the protocol.
+    /// Not a JSON-RPC 2.0 request, or one that violates a rule of the protocol.
     Request,
-    /// No method of this name.
+    /// There is no method of this name.
     Method,
-    /// A parameter that Python's module would refuse with an exception, or of the wrong type.
+    /// A parameter of the wrong type, or one that Python's module refuses with an exception.
     Argument,
-    /// The broker failed; the call is lost, the broker goes on.
+    /// The broker failed in this call and continues.
     Internal,
-    /// The call was cancelled by `$/cancelRequest` or the end of its connection.
+    /// `$/cancelRequest` or the end of the connection cancelled the call.
     Cancelled,
-    /// A system call failed: `errno` and `name` say how.
+    /// A system call failed: `errno` and `name` state the error.
     Os,
-    /// The handle's timeout ran out. Without errno; the kernel's ETIMEDOUT is an [`ErrorKind::Os`].
+    /// The handle's timeout expired. Without errno; the kernel's ETIMEDOUT is an [`ErrorKind::Os`].
     Timeout,
-    /// `getaddrinfo` or `getnameinfo` failed: `errno` holds the `EAI_*` code.
+    /// `getaddrinfo` or `getnameinfo` failed: `errno` is the `EAI_*` code.
     Gai,
-    /// `gethostbyname_ex` or `gethostbyaddr` failed: `errno` holds the `h_errno` code.
+    /// `gethostbyname_ex` or `gethostbyaddr` failed: `errno` is the `h_errno` code.
     Host,
-    /// The policy does not allow it: `rule` and `grant` say why.
+    /// The policy does not allow the action: `rule` and `grant` state the reason.
     Denied,
-    /// The policy could not be read anew; the old one stays in force.
+    /// The policy could not be reloaded; the old one stays in force.
     Policy,
-    /// No such handle in this session.
+    /// There is no such handle in this session.
     Handle,
-    /// No such session or token, or one that cannot be used so.
+    /// There is no such session or token, or it cannot be used in this way.
     Session,
-    /// A limit was crossed: `limit` names it.
+    /// A limit was exceeded: `limit` names it.
     Limit,
-    /// Descriptors: none beside the frame, too few, or this transport carries none.
+    /// The frame lacks descriptors, or this transport carries none.
     Descriptor,
 }
 
@@ -55,14 +55,14 @@ pub struct ErrorEntry {
     pub name: &'static str,
     /// What the Python client raises.
     pub exception: &'static str,
-    /// One sentence for documents.
+    /// When the error occurs, as a sentence for documents.
     pub meaning: &'static str,
 }
 
 impl ErrorKind {
     /// The row of this kind.
     pub fn entry(self) -> ErrorEntry {
-        // The table stands in the order of the variants; a test holds it to that.
+        // The table has the order of the variants; a test checks it.
         TABLE[self as usize]
     }
 
@@ -87,44 +87,44 @@ const fn row(
     ErrorEntry { kind, code, name, exception, meaning }
 }
 
-/// The one table.
+/// The table of errors.
 #[rustfmt::skip]
 static TABLE: [ErrorEntry; 16] = [
     row(ErrorKind::Parse, -32700, "parse", "RuntimeError",
         "the text is not JSON"),
     row(ErrorKind::Request, -32600, "request", "RuntimeError",
-        "not a JSON-RPC 2.0 request, or one that breaks a rule of the protocol"),
+        "not a JSON-RPC 2.0 request, or one that violates a rule of the protocol"),
     row(ErrorKind::Method, -32601, "method", "NotImplementedError",
-        "no method of this name"),
+        "there is no method of this name"),
     row(ErrorKind::Argument, -32602, "argument", "as data.exception says",
         "a parameter is missing, unknown, of the wrong type or out of range; data.exception names what Python raises"),
     row(ErrorKind::Internal, -32603, "internal", "RuntimeError",
-        "the broker failed in this call and goes on"),
+        "the broker failed in this call and continues"),
     row(ErrorKind::Cancelled, -32800, "cancelled", "asyncio.CancelledError",
-        "the call was cancelled; data.sent counts bytes that had already left"),
+        "the call was cancelled; data.sent is the number of bytes already sent"),
     row(ErrorKind::Os, 1000, "OSError", "OSError",
-        "a system call failed; errno and name say how"),
+        "a system call failed; errno and name state the error"),
     row(ErrorKind::Timeout, 1001, "timeout", "TimeoutError",
-        "the handle's timeout ran out; without errno"),
+        "the handle's timeout expired; without errno"),
     row(ErrorKind::Gai, 2000, "gaierror", "socket.gaierror",
-        "getaddrinfo or getnameinfo failed; errno holds the EAI_ code"),
+        "getaddrinfo or getnameinfo failed; errno is the EAI_ code"),
     row(ErrorKind::Host, 2001, "herror", "socket.herror",
-        "gethostbyname_ex or gethostbyaddr failed; errno holds the h_errno code"),
+        "gethostbyname_ex or gethostbyaddr failed; errno is the h_errno code"),
     row(ErrorKind::Denied, 3000, "denied", "PermissionError",
-        "the policy does not allow it; rule and grant say why"),
+        "the policy does not allow it; rule and grant state the reason"),
     row(ErrorKind::Policy, 3001, "policy", "ValueError",
-        "the policy could not be read anew; the old one stays in force, the message names file, line and column"),
+        "the policy could not be reloaded; the old one stays in force, the message names file, line and column"),
     row(ErrorKind::Handle, 4000, "handle", "OSError(EBADF)",
-        "no such handle in this session"),
+        "there is no such handle in this session"),
     row(ErrorKind::Session, 4001, "session", "RuntimeError",
-        "no such session or token, or one that cannot be used so"),
+        "there is no such session or token, or it cannot be used in this way"),
     row(ErrorKind::Limit, 4002, "limit", "OSError(ENOBUFS)",
-        "a limit was crossed; data.limit names it, session.limits lists all"),
+        "a limit was exceeded; data.limit names it, session.limits lists all"),
     row(ErrorKind::Descriptor, 4003, "descriptor", "OSError(EBADF)",
-        "descriptors are missing beside the frame, or this transport carries none"),
+        "the frame lacks descriptors, or this transport carries none"),
 ];
 
-/// `error.data`: fixed fields; absent ones do not apply.
+/// `error.data`: fixed fields; fields that do not apply are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorData {
     /// The kind, such as `OSError`, `timeout`, `denied` or `limit`.
@@ -147,23 +147,23 @@ pub struct ErrorData {
     /// The grant that is missing, as fields of a rule: `allow = ["create"] family = ["AF_PACKET"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
-    /// The limit that was crossed, as `session.limits` names it.
+    /// The limit that was exceeded, as `session.limits` names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
-    /// The errors of all attempts, where `create_connection` was asked for them; Python raises an
+    /// The errors of all attempts, if `create_connection` was called with `all_errors`; Python raises an
     /// `ExceptionGroup`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<AttemptError>")]
     pub errors: Vec<ErrorData>,
-    /// Bytes that had already been sent when a `sendall` or `send` ended early.
+    /// The number of bytes already sent when a `sendall` or `send` ended early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,
 }
 
-/// The schema of an attempt's error. An attempt has no attempts of its own, and schemas that refer to
-/// themselves are beyond many generators.
+/// The schema of an attempt's error. It has no attempts of its own, because many generators do not support
+/// recursive schemas.
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "it stands for ErrorData in the schema")]
+#[expect(dead_code, reason = "it replaces ErrorData in the schema")]
 struct AttemptError {
     /// The kind, such as `OSError`.
     kind: String,
@@ -182,7 +182,7 @@ struct AttemptError {
     /// The grant that is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grant: Option<String>,
-    /// The limit that was crossed.
+    /// The limit that was exceeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limit: Option<String>,
 }
@@ -193,14 +193,14 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn the_table_stands_in_the_order_of_the_kinds() {
+    fn table_has_the_order_of_the_kinds() {
         for (place, entry) in TABLE.iter().enumerate() {
             assert_eq!(entry.kind as usize, place, "{}", entry.name);
         }
     }
 
     #[test]
-    fn codes_and_names_are_unique_and_outside_the_range_of_the_rpc_library() {
+    fn codes_and_names_are_unique_and_codes_are_not_those_of_the_rpc_library() {
         let codes: HashSet<_> = ErrorKind::all().map(ErrorKind::code).collect();
         let names: HashSet<_> = ErrorKind::all().map(|kind| kind.entry().name).collect();
         assert_eq!((codes.len(), names.len()), (TABLE.len(), TABLE.len()));

@@ -1,29 +1,29 @@
-//! The frame codec: the LSP base protocol with two optional head fields, over byte slices.
+//! The frame codec: the LSP base protocol with two optional header fields, over byte slices.
 //!
 //! ```text
 //! Content-Length: 123\r\n        length of the JSON in bytes
 //! Attachments: 1400,1400\r\n     lengths of the raw parts that follow the JSON (may be empty)
-//! Fds: 1\r\n                     descriptors that ride with this frame (Unix sockets only)
+//! Fds: 1\r\n                     descriptors of this frame (Unix sockets only)
 //! \r\n
 //! {json}<1400 bytes><1400 bytes>
 //! ```
 //!
-//! Field names are compared without regard to case, unknown fields are ignored (LSP has
-//! `Content-Type`), known ones may stand once. A head that breaks a rule ends the connection: after
-//! it nobody can tell where the next frame begins.
+//! Field names are case-insensitive, unknown fields are ignored (LSP has
+//! `Content-Type`), known fields may appear once. A header that violates a rule ends the connection,
+//! because the start of the next frame is not known.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-/// The limits a head is held to.
+/// The limits of a frame and its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// The longest head in bytes, its blank line included.
+    /// The maximum length of a header in bytes, including its blank line.
     pub head_bytes: usize,
-    /// The largest frame in bytes: JSON and attachments.
+    /// The maximum length of a frame in bytes: JSON and attachments.
     pub frame_bytes: usize,
-    /// The most attachments of one frame.
+    /// The maximum number of attachments of a frame.
     pub attachments: usize,
-    /// The most descriptors of one frame; `SCM_MAX_FD` is 253.
+    /// The maximum number of descriptors of a frame; `SCM_MAX_FD` is 253.
     pub descriptors: usize,
 }
 
@@ -33,65 +33,65 @@ impl Default for FrameLimits {
     }
 }
 
-/// What a frame's head announces.
+/// The header of a frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     /// The length of the JSON in bytes.
     pub content_length: usize,
-    /// The lengths of the attachments; `None` without the field, which tells that the sender does
-    /// not ask for attachments in the answer.
+    /// The lengths of the attachments; `None` without the field, which means that the sender does
+    /// not request attachments in the response.
     pub attachments: Option<Vec<usize>>,
-    /// How many descriptors ride with the frame.
+    /// The number of descriptors of the frame.
     pub descriptors: usize,
 }
 
 impl Head {
-    /// The length of all that follows the head: JSON and attachments.
+    /// The length of everything that follows the header: JSON and attachments.
     pub fn body_length(&self) -> usize {
         let parts = self.attachments.as_deref().unwrap_or_default();
         parts.iter().fold(self.content_length, |sum, part| sum.saturating_add(*part))
     }
 }
 
-/// A head that cannot be used; the connection ends.
+/// An invalid header; the connection ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The head is longer than allowed, or its end does not come.
-    #[error("the head is longer than {0} bytes")]
+    /// The header is longer than the limit, or does not end within it.
+    #[error("the header is longer than {0} bytes")]
     HeadTooLong(usize),
-    /// A line that is no `Name: value`.
-    #[error("a head line is not \"Name: value\" in ASCII, ended by CR LF")]
+    /// A line is not `Name: value`.
+    #[error("a header line is not \"Name: value\" in ASCII, ended by CR LF")]
     BadLine,
-    /// A length or count that is not all digits.
+    /// A length or count is not a decimal number.
     #[error("{0} is not a decimal number")]
     BadNumber(&'static str),
-    /// A field that stands twice.
-    #[error("{0} stands twice")]
+    /// A field appears twice.
+    #[error("{0} appears twice")]
     Duplicate(&'static str),
-    /// No `Content-Length`.
+    /// There is no `Content-Length`.
     #[error("Content-Length is missing")]
     NoLength,
-    /// More than one frame may hold.
+    /// The frame is longer than the limit.
     #[error("the frame has {length} bytes, more than {limit}")]
     FrameTooLong {
-        /// What was announced.
+        /// The announced length in bytes.
         length: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// More attachments or descriptors than allowed.
+    /// The frame has more attachments or descriptors than the limit.
     #[error("{field} announces {count}, more than {limit}")]
     TooMany {
-        /// The head field.
+        /// The name of the header field.
         field: &'static str,
-        /// What was announced.
+        /// The announced number.
         count: usize,
         /// The limit.
         limit: usize,
     },
 }
 
-/// Reads the head at the start of `bytes`: the head and its own length, or `None` until it is whole.
+/// Reads the header at the start of `bytes`: the header and its length, or `None` until it is complete.
 pub fn read_head(bytes: &[u8], limits: &FrameLimits) -> Result<Option<(Head, usize)>, FrameError> {
     let window = bytes.get(..limits.head_bytes).unwrap_or(bytes);
     let mut fields = Fields::default();
@@ -117,7 +117,7 @@ pub fn read_head(bytes: &[u8], limits: &FrameLimits) -> Result<Option<(Head, usi
     Ok(Some((head, window.len().saturating_sub(rest.len()))))
 }
 
-/// Appends a head. `attachments` is `None` where the peer is not to see the field.
+/// Appends a header. `attachments` is `None` to omit the field.
 pub fn write_head(
     out: &mut Vec<u8>,
     content_length: usize,
@@ -146,7 +146,7 @@ pub fn write_head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields of a head as they are read.
+/// The fields of a header that have been read so far.
 #[derive(Default)]
 struct Fields {
     content_length: Option<usize>,
@@ -155,7 +155,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// Takes one line without its end.
+    /// Reads one line without its line end.
     fn read(&mut self, line: &[u8]) -> Result<(), FrameError> {
         if !line.is_ascii() || line.contains(&b'\r') {
             return Err(FrameError::BadLine);
@@ -202,7 +202,7 @@ fn numbers(value: &str) -> Result<Vec<usize>, FrameError> {
     value.split(',').map(|part| number(part.trim_matches(' '), "Attachments")).collect()
 }
 
-/// Digits only: `usize::from_str` would take a sign.
+/// Accepts digits only: `usize::from_str` would accept a sign.
 fn number(value: &str, field: &'static str) -> Result<usize, FrameError> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(FrameError::BadNumber(field));
@@ -236,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_language_server_head_is_read() {
+    fn plain_lsp_header_is_read() {
         let text = "content-length: 12\r\nContent-Type: application/vscode-jsonrpc\r\n\r\n{";
         let head = Head { content_length: 12, ..Head::default() };
         assert_eq!(read(text), Ok(Some((head, text.len() - 1))));
     }
 
     #[test]
-    fn an_empty_attachments_field_differs_from_none() {
+    fn empty_attachments_field_differs_from_an_absent_one() {
         let (head, _) = read("Content-Length: 2\r\nAttachments:\r\n\r\n").unwrap().unwrap();
         assert_eq!(head.attachments, Some(vec![]));
         let (head, _) = read("Content-Length: 2\r\n\r\n").unwrap().unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_incomplete_until_its_blank_line() {
+    fn header_is_incomplete_until_its_blank_line() {
         let whole = "Content-Length: 2\r\nFds: 3\r\n\r\n";
         for cut in 0..whole.len() {
             assert_eq!(read(&whole[..cut]), Ok(None), "cut at {cut}");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_heads_are_refused() {
+    fn malformed_headers_are_refused() {
         use FrameError::{BadLine, BadNumber, Duplicate, NoLength};
         for (text, error) in [
             ("Content-Length: -1\r\n\r\n", BadNumber("Content-Length")),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn every_limit_is_enforced_at_its_edge() {
+    fn every_limit_is_enforced_exactly() {
         let limits =
             FrameLimits { head_bytes: 64, frame_bytes: 10, attachments: 2, descriptors: 1 };
         let read = |text: &str| read_head(text.as_bytes(), &limits);
@@ -306,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(
+        fn written_header_is_read_back(
             content_length in 0usize..1 << 20,
             attachments in proptest::option::of(proptest::collection::vec(0usize..1000, 0..64)),
             descriptors in 0usize..=253,

@@ -1,15 +1,15 @@
-//! The name of one socket in one session.
+//! The handle of a socket in a session.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The largest integer that every JSON implementation keeps exact: 2^53 - 1.
+/// The largest integer that every JSON implementation represents exactly: 2^53 - 1.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// A handle: a number below 2^53, opaque to clients. Whoever holds a stale copy gets an error,
-/// never another socket.
+/// A handle: a number below 2^53, opaque to clients. A stale handle causes an error; it never
+/// refers to another socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Handle(u64);
@@ -20,7 +20,7 @@ impl Handle {
         (number <= MAX_SAFE_INTEGER).then_some(Self(number))
     }
 
-    /// The number as it stands in JSON.
+    /// The number, as in JSON.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -47,7 +47,7 @@ impl schemars::JsonSchema for Handle {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
-            "description": "The name of one socket in this session; opaque",
+            "description": "The handle of a socket in this session; opaque",
             "type": "integer",
             "minimum": 0,
             "maximum": MAX_SAFE_INTEGER

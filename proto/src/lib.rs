@@ -1,12 +1,12 @@
-//! The contract of sockbroker: what goes over the wire, and nothing else.
+//! The contract of sockbroker: the messages of the protocol, and nothing else.
 //!
-//! [`frame`] is the codec of LSP framing with its two further head fields, [`descriptors`] matches the
-//! descriptors of a stream to its frames. The value modules give
-//! each kind of value its JSON spelling. [`error`] is the one table of errors. `api` (features
-//! `server` and `client`) declares every method once; both halves and `openrpc.json` come from it.
+//! [`frame`] is the codec of LSP framing with two further header fields, [`descriptors`] assigns the
+//! descriptors of a stream to its frames. The value modules define the JSON form of each kind of value.
+//! [`error`] is the table of errors. `api` (features
+//! `server` and `client`) declares every method once; server, client and `openrpc.json` are generated from it.
 //!
-//! There is no I/O here, no tokio and no libc: everything works on bytes and values.
-//! `PROTOCOL.md` beside this crate explains the same to someone who does not read Rust.
+//! The crate does no I/O and uses neither tokio nor libc: everything works on bytes and values.
+//! `PROTOCOL.md` in the folder of this crate describes the protocol to readers who do not read Rust.
 
 #![forbid(unsafe_code)]
 
@@ -27,5 +27,5 @@ pub mod handle;
 pub mod bytes;
 pub mod constant;
 
-/// The version of the protocol: raised when a client that follows the old one would break.
+/// The version of the protocol: it increases when a client that follows the old one would break.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,7 +1,7 @@
-//! Methods as a server sees them: parameters decoded once, results with their types.
+//! Methods for a server: decoded parameters, and results with their types.
 //!
-//! `#[api]` makes a struct of each method's parameters, which implements [`Parameters`], and of each trait a
-//! server trait whose `register` puts every method into a [`Register`].
+//! `#[api]` generates a struct of each method's parameters, which implements [`Parameters`], and for each trait a
+//! server trait whose `register` adds every method to a [`Register`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,9 +18,9 @@ pub trait Parameters: Sized + Send + 'static {
     const METHOD: &'static str;
     /// The names of the parameters, in order.
     const NAMES: &'static [&'static str];
-    /// What the method returns.
+    /// The type of the result.
     type Result: Serialize + Send + 'static;
-    /// A place for each parameter that is decoded.
+    /// A slot for each parameter that is decoded so far.
     type Slots: Default;
 
     /// Decodes the parameter at `place` of [`Self::NAMES`].
@@ -30,15 +30,15 @@ pub trait Parameters: Sized + Send + 'static {
         value: D,
     ) -> Result<(), D::Error>;
 
-    /// The parameters, or the name of the first one that is required and missing.
+    /// The parameters, or the name of the first required one that is missing.
     fn from_slots(slots: Self::Slots) -> Result<Self, &'static str>;
 }
 
-/// What takes the methods of server traits: a method table.
+/// A method table, to which server traits add their methods.
 pub trait Register {
     /// The context of a call.
     type Call: Send + 'static;
-    /// What a method fails with.
+    /// The error type of methods.
     type Error: Send + 'static;
 
     /// Adds a method that never waits.
@@ -47,7 +47,7 @@ pub trait Register {
         P: Parameters,
         H: Fn(&Self::Call, P) -> Result<P::Result, Self::Error> + Send + Sync + 'static;
 
-    /// Adds a method that may wait.
+    /// Adds a method that can wait.
     fn add_async<P, H, F>(&mut self, handler: H)
     where
         P: Parameters,
@@ -55,12 +55,12 @@ pub trait Register {
         F: Future<Output = Result<P::Result, Self::Error>> + Send + 'static;
 }
 
-/// Why parameters cannot be decoded.
+/// Why parameters were not decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ParametersError {
     /// They are neither an object nor a list, have an unknown name, a name twice, or too many values.
     Shape(String),
-    /// A value does not fit its parameter, in the words of the decoder.
+    /// A value does not fit its parameter; the text is the decoder's.
     Value(String),
     /// A required parameter is absent.
     Missing(&'static str),
@@ -85,7 +85,7 @@ pub fn decode<P: Parameters>(params: Option<&RawValue>) -> Result<P, ParametersE
 /// Visits an object or a list of parameters.
 struct Shape<'a, P: Parameters> {
     slots: &'a mut P::Slots,
-    /// What is wrong with the whole, which the decoder's error type cannot carry.
+    /// The error of the whole, which the decoder's error type cannot carry.
     refusal: &'a mut Option<String>,
     of: PhantomData<P>,
 }
@@ -117,7 +117,7 @@ impl<'de, P: Parameters> Visitor<'de> for Shape<'_, P> {
                 return Err(self.refuse(text));
             };
             if given & 1 << place != 0 {
-                return Err(self.refuse(format!("parameter `{key}` stands twice")));
+                return Err(self.refuse(format!("parameter `{key}` appears twice")));
             }
             given |= 1 << place;
             map.next_value_seed(Slot::<P> { slots: self.slots, place })?;
@@ -177,7 +177,7 @@ impl<'de, P: Parameters> DeserializeSeed<'de> for Slot<'_, P> {
     }
 }
 
-/// A key, borrowed where it has no escapes.
+/// A key, borrowed if it has no escapes.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -204,7 +204,7 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// Used by generated code: a place that an element of a list that ends early leaves empty.
+/// For generated code: the error of an index for which there is no parameter.
 #[doc(hidden)]
 pub fn unknown_place<E: serde::de::Error>(place: usize) -> E {
     E::custom(format!("no parameter {place}"))
@@ -245,7 +245,7 @@ mod tests {
             result(r#"{"handel":1}"#),
             shape("unknown parameter `handel`; the parameters are: handle, bufsize, flags")
         );
-        assert_eq!(result(r#"{"handle":1,"handle":1}"#), shape("parameter `handle` stands twice"));
+        assert_eq!(result(r#"{"handle":1,"handle":1}"#), shape("parameter `handle` appears twice"));
         assert_eq!(result("[1,2,3,4]"), shape("at most 3 parameters: handle, bufsize, flags"));
         for text in ["17", "-1", "1.5", "true", "null", "\"handle\""] {
             assert_eq!(
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_and_null_differ_where_the_contract_says_so() {
+    fn null_differs_from_absence_in_a_nested_option() {
         use crate::api::socket::SocketParams;
         let timeout = |text: &str| {
             decode::<SocketParams>(Some(&RawValue::from_string(text.to_owned()).unwrap()))

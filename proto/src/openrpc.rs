@@ -1,9 +1,9 @@
 //! The OpenRPC description of the API, built from the traits in [`crate::api`].
 //!
 //! Each trait's `*_methods` function (see `sockbroker-proto-macros`) lists its methods;
-//! [`document()`] joins the lists. Schemas are JSON Schema draft 7, as OpenRPC wants. What a
-//! parameter may look like is told by the deserializer, what a result looks like by the
-//! serializer; a type that differs between the two stands under two names.
+//! [`document()`] joins the lists. Schemas are JSON Schema draft 7, as OpenRPC requires. The schema of a
+//! parameter follows the deserializer, that of a result the serializer; a type that differs between the two
+//! has two names.
 
 mod portable;
 mod summary;
@@ -21,8 +21,8 @@ use summary::first_sentence;
 /// Lists the methods of a trait; `#[api]` emits one such function for each.
 pub type Namespace = fn(&mut Schemas) -> Vec<Method>;
 
-/// Builds the whole document. `errors` becomes `components.errors`; `errors_of` names those of a method, given its
-/// name and whether it takes a handle.
+/// Builds the whole document. `errors` becomes `components.errors`; `errors_of` returns the names of a method's
+/// errors, given its name and whether it takes a handle.
 pub fn document(
     namespaces: impl IntoIterator<Item = Namespace>,
     errors: Value,
@@ -37,7 +37,7 @@ pub fn document(
     methods.sort_by(|a, b| a.name.cmp(&b.name));
 
     let Definitions { mut schemas, renamed } = schemas.into_definitions();
-    // Generators name a type after each method too.
+    // Generators also name a type after each method.
     let taken: Vec<_> = methods.iter().map(|method| join("", &method.name)).collect();
     for (name, schema) in &mut schemas {
         let end = if taken.contains(name) { "Data" } else { "" };
@@ -81,7 +81,7 @@ pub struct Method {
     deprecated: bool,
     param_structure: &'static str,
     params: Vec<Parameter>,
-    result: Answer,
+    result: MethodResult,
     errors: Vec<Value>,
 }
 
@@ -94,9 +94,9 @@ pub struct Parameter {
     schema: Value,
 }
 
-/// The result of a [`Method`], likewise.
+/// The result of a [`Method`], a content descriptor object of OpenRPC.
 #[derive(Clone, Debug, Serialize)]
-struct Answer {
+struct MethodResult {
     name: &'static str,
     schema: Value,
 }
@@ -111,25 +111,25 @@ impl Method {
             deprecated: false,
             param_structure: "either",
             params: Vec::new(),
-            result: Answer { name: "result", schema: json!({ "type": "null" }) },
+            result: MethodResult { name: "result", schema: json!({ "type": "null" }) },
             errors: Vec::new(),
         }
     }
 
-    /// Marks the method as one that will go.
+    /// Marks the method as deprecated.
     #[must_use]
     pub fn deprecated(mut self) -> Self {
         self.deprecated = true;
         self
     }
 
-    /// Adds a parameter that must be present.
+    /// Adds a required parameter.
     #[must_use]
     pub fn required<T: JsonSchema>(self, schemas: &mut Schemas, name: &str, text: &str) -> Self {
         self.parameter(name, text, true, schemas.input::<T>())
     }
 
-    /// Adds a parameter that may be absent. With an `Option` for `T` it may be null as well.
+    /// Adds an optional parameter. With an `Option` for `T` it can also be null.
     #[must_use]
     pub fn optional<T: JsonSchema>(self, schemas: &mut Schemas, name: &str, text: &str) -> Self {
         self.parameter(name, text, false, schemas.input::<T>())
@@ -152,10 +152,10 @@ impl Method {
         self
     }
 
-    /// Sorts the parameters as OpenRPC demands: optional ones stand behind required ones.
+    /// Sorts the parameters as OpenRPC requires: optional parameters after required ones.
     ///
-    /// Python's order differs for a few methods (`sendto(data[, flags], address)`). The broker takes
-    /// their parameters by position too, but this list cannot say how, so it promises names only.
+    /// Python's order differs for a few methods (`sendto(data[, flags], address)`). The broker also accepts
+    /// their parameters by position, but this list cannot express it, so it promises names only.
     fn put_required_first(&mut self) {
         if !self.params.is_sorted_by_key(|parameter| !parameter.required) {
             self.params.sort_by_key(|parameter| !parameter.required);
@@ -175,19 +175,19 @@ impl Method {
     }
 }
 
-/// Gathers the schemas of all types that parameters and results refer to.
+/// Collects the schemas of all types that parameters and results refer to.
 #[derive(Debug)]
 pub struct Schemas {
     input: SchemaGenerator,
     output: SchemaGenerator,
 }
 
-/// Where references to definitions point to.
+/// The path of definitions in references.
 const PATH: &str = "#/components/schemas/";
 
 struct Definitions {
     schemas: Map<String, Value>,
-    /// The new names of input types whose own name is an output type's.
+    /// The new names of input types whose name an output type also has.
     renamed: BTreeMap<String, String>,
 }
 
@@ -198,7 +198,7 @@ impl Default for Schemas {
 }
 
 impl Schemas {
-    /// No schemas yet.
+    /// An empty collection.
     pub fn new() -> Self {
         let settings = SchemaSettings::draft07().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
@@ -225,7 +225,7 @@ impl Schemas {
         let mut schemas = self.output.take_definitions(true);
 
         let mut renamed = BTreeMap::new();
-        // A type that mentions a renamed type differs by that: repeat until no more turn up.
+        // A type that refers to a renamed type differs by the reference: repeat until no more are found.
         loop {
             let before = renamed.len();
             for (name, definition) in &input {
@@ -271,7 +271,7 @@ fn free_name(name: &str, taken: [&Map<String, Value>; 2]) -> String {
     free
 }
 
-/// Lets references to renamed definitions point to the new name.
+/// Updates references to renamed definitions.
 fn redirect(schema: &mut Value, renamed: &BTreeMap<String, String>) {
     match schema {
         Value::Object(members) => {
@@ -312,7 +312,7 @@ mod tests {
         value: u8,
     }
 
-    /// Differs by what it mentions.
+    /// Differs by the type that it refers to.
     #[derive(JsonSchema, Serialize, Deserialize)]
     struct Holder {
         uneven: Uneven,
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_with_two_forms_stands_under_two_names() {
+    fn type_with_two_forms_has_two_names() {
         let document = built();
         let schemas = document["components"]["schemas"].as_object().unwrap();
         let names: Vec<&String> = schemas.keys().collect();
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_in_place_are_draft_7_too() {
+    fn inline_schemas_are_draft_7() {
         let document = built();
         let pair = &document["methods"][1]["params"][0]["schema"];
         assert!(pair.get("items").is_some_and(Value::is_array), "{pair}");
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn required_parameters_come_first_and_the_order_of_others_is_not_promised() {
+    fn reordered_parameters_are_promised_by_name_only() {
         fn sendto(schemas: &mut Schemas) -> Vec<Method> {
             let method = Method::new("socket.sendto", "Sends.")
                 .required::<u8>(schemas, "data", "What.")

@@ -1,4 +1,4 @@
-//! What kind of socket: domain, type and protocol.
+//! The domain, type and protocol of a socket.
 
 /// The three arguments of `socket(2)`, without the flags of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,6 +7,6 @@ pub struct SocketSpec {
     pub domain: i32,
     /// `SOCK_*`.
     pub ty: i32,
-    /// `IPPROTO_*`, or what the domain has in its place.
+    /// `IPPROTO_*`, or the domain's own numbers.
     pub protocol: i32,
 }

@@ -1,4 +1,4 @@
-//! The committed `openrpc.json` is the one that the traits describe, and it is sound.
+//! The committed `openrpc.json` matches the traits, and it is valid.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,18 +43,18 @@ fn the_committed_document_is_up_to_date() {
         .position(|(new, old)| new != old);
     assert!(
         committed == document,
-        "proto/openrpc.json is not what the traits describe (first difference in line {:?}); run\n    {UPDATE}",
+        "proto/openrpc.json differs from the traits (first difference in line {:?}); run\n    {UPDATE}",
         differing.map(|line| line + 1),
     );
 }
 
 #[test]
-fn every_method_has_a_name_of_its_own_and_a_summary() {
+fn every_method_has_its_own_name_and_a_summary() {
     let document = api::document();
     let mut names = BTreeSet::new();
     for method in methods(&document) {
         let name = method["name"].as_str().unwrap();
-        assert!(names.insert(name), "{name} is there twice");
+        assert!(names.insert(name), "{name} appears twice");
         assert!(name.contains('.'), "{name} has no namespace");
         for member in ["summary", "description"] {
             assert!(
@@ -64,7 +64,7 @@ fn every_method_has_a_name_of_its_own_and_a_summary() {
         }
         assert!(method["result"]["schema"].is_object(), "{name} has no result");
     }
-    assert!(names.len() > 1, "no method but rpc.discover");
+    assert!(names.len() > 1, "no method except rpc.discover");
     assert!(names.contains("rpc.discover"));
 }
 
@@ -89,7 +89,7 @@ fn every_parameter_has_a_schema_a_description_and_a_name_in_snake_case() {
     }
 }
 
-/// Every schema below this one that is not a reference, itself included.
+/// This schema and every schema in it that is not a reference.
 fn schemas(schema: &Value) -> Vec<&Value> {
     let Value::Object(members) = schema else { return Vec::new() };
     if members.contains_key("$ref") {
@@ -105,7 +105,7 @@ fn schemas(schema: &Value) -> Vec<&Value> {
 }
 
 #[test]
-fn every_schema_has_a_title_of_its_own_and_no_format_of_numbers() {
+fn every_schema_has_its_own_title_and_no_number_format() {
     let document = api::document();
     let mut titles = BTreeSet::new();
     let definitions = document["components"]["schemas"].as_object().unwrap().values();
@@ -119,11 +119,11 @@ fn every_schema_has_a_title_of_its_own_and_no_format_of_numbers() {
 }
 
 #[test]
-fn no_schema_leads_to_itself() {
+fn no_schema_is_recursive() {
     let document = api::document();
     let definitions = document["components"]["schemas"].as_object().unwrap();
     // Definitions that lead to others only through those that are known to end.
-    let mut finite = BTreeSet::new();
+    // Definitions that refer only to definitions known to end.
     let leads = |name: &String| references(&definitions[name]).into_iter().map(target).collect();
     while let Some(name) = definitions.keys().find(|name| {
         let leads: BTreeSet<&str> = leads(name);
@@ -155,7 +155,7 @@ fn every_method_names_its_errors() {
 }
 
 #[test]
-fn optional_parameters_stand_behind_required_ones() {
+fn optional_parameters_follow_required_ones() {
     let document = api::document();
     for method in methods(&document) {
         let required: Vec<bool> = parameters(method)

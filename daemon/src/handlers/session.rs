@@ -87,7 +87,7 @@ impl SessionServer for Handlers {
             uid: subject.uid,
             gid: subject.gid,
             pid: subject.pid,
-            spelling: facts.framing.word().to_owned(),
+            framing: facts.framing.word().to_owned(),
             descriptors: facts.descriptors,
             attachments: connection.takes_attachments(),
             protocol: PROTOCOL_VERSION,

@@ -1,5 +1,5 @@
-//! The attribute macro `#[api]`: one plain trait becomes the server's and the client's half and the OpenRPC
-//! description. It requires documentation of every method and parameter.
+//! The attribute macro `#[api]`: generates the server trait, the client trait and the OpenRPC
+//! description from one plain trait. It requires documentation of every method and parameter.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ mod tests;
 
 use proc_macro::TokenStream;
 
-/// Declares the methods of one namespace, or of one theme of it, as a plain trait.
+/// Declares the methods of one namespace, or a part of them, as a plain trait.
 ///
 /// ```text
 /// /// Transfer of data.
@@ -29,19 +29,18 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// Emitted are
+/// The macro emits
 ///
 /// - with the feature `server` of the using crate: a struct of each method's parameters, `RecvParams`, which is
 ///   decoded once, by name or by position, and the trait `TransferServer` with a `register` function;
-/// - with the feature `client`: the trait `TransferClient` of jsonrpsee; parameters travel by name;
+/// - with the feature `client`: the trait `TransferClient` of jsonrpsee, which sends parameters by name;
 /// - `fn transfer_methods(&mut crate::openrpc::Schemas) -> Vec<crate::openrpc::Method>`;
 /// - `const TRANSFER_PARAMETERS: &[(&str, &[&str])]`, the parameter names of each method in order.
 ///
-/// Documentation is mandatory for the trait, each method and each parameter but `handle`. A method
-/// is named by `#[method(name = "..")]`; a parameter whose name is no
-/// Rust identifier by `#[argument(rename = "..")]`. An `Option` parameter may be absent or null; by
-/// position it may be absent only at the end. Where `null` means something else than absence, it is an
-/// `Option<Option<_>>`.
+/// Documentation is mandatory for the trait, each method and each parameter except `handle`. `#[method(name = "..")]`
+/// names a method; `#[argument(rename = "..")]` names a parameter whose name is not a
+/// Rust identifier. An `Option` parameter can be absent or null; by position it can be absent only at the end.
+/// If `null` differs from absence, the type is `Option<Option<_>>`.
 #[proc_macro_attribute]
 pub fn api(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()

@@ -1,4 +1,4 @@
-//! Reads the trait, and refuses what could not be described.
+//! Reads the trait, and refuses what cannot be described.
 
 use proc_macro2::TokenStream;
 use syn::parse::Parser;
@@ -9,13 +9,13 @@ use syn::{
     Type, TypePath,
 };
 
-/// Names that jsonrpsee's generated code uses itself in the scope of the parameters.
+/// Names that jsonrpsee's generated code uses in the scope of the parameters.
 const TAKEN: [&str; 6] = ["context", "ext", "params", "parsed", "rpc", "seq"];
 
-/// What a trait says about its methods.
+/// The declarations of a trait.
 pub(crate) struct Api {
     pub(crate) namespace: String,
-    /// The trait as jsonrpsee wants it for clients: without documentation of parameters.
+    /// The trait in jsonrpsee's form for clients: without documentation of parameters.
     pub(crate) item: ItemTrait,
     pub(crate) methods: Vec<Method>,
 }
@@ -23,9 +23,9 @@ pub(crate) struct Api {
 pub(crate) struct Method {
     /// The function of the trait.
     pub(crate) ident: Ident,
-    /// Whether it may wait.
+    /// Whether it can wait.
     pub(crate) is_async: bool,
-    /// The name on the wire, namespace included.
+    /// The name on the wire, including the namespace.
     pub(crate) name: String,
     pub(crate) doc: String,
     pub(crate) deprecated: bool,
@@ -92,7 +92,7 @@ fn namespace(arguments: TokenStream) -> Result<String> {
     namespace.ok_or_else(|| Error::new(span, "expected `namespace = \"..\"`"))
 }
 
-/// Reads one method, and leaves its function as jsonrpsee wants it.
+/// Reads one method, and converts its function to jsonrpsee's form.
 fn method(namespace: &str, function: &mut TraitItemFn) -> Result<Method> {
     let mut errors = Errors::default();
     let name = errors.keep(method_name(function));
@@ -120,7 +120,7 @@ fn method(namespace: &str, function: &mut TraitItemFn) -> Result<Method> {
     Ok(Method { ident, is_async, name, doc, deprecated, parameters, result })
 }
 
-/// Reads `#[method(name = "..")]` and adds what all methods have in common to it.
+/// Reads `#[method(name = "..")]`, and adds to it the arguments that all methods have.
 fn method_name(function: &mut TraitItemFn) -> Result<String> {
     let missing = || Error::new_spanned(&function.sig.ident, "expected `#[method(name = \"..\")]`");
     let mut name: Option<LitStr> = None;
@@ -201,7 +201,7 @@ fn parameters(signature: &mut Signature) -> Result<Vec<Parameter>> {
     errors.finish(parameters)
 }
 
-/// Reads one parameter, and removes its documentation, which Rust allows in no signature.
+/// Reads one parameter, and removes its documentation, which Rust does not allow in a signature.
 fn parameter(typed: &mut PatType) -> Result<Parameter> {
     let ident = match &*typed.pat {
         Pat::Ident(PatIdent { by_ref: None, mutability: None, subpat: None, ident, .. }) => {
@@ -223,7 +223,7 @@ fn parameter(typed: &mut PatType) -> Result<Parameter> {
     };
     if !is_snake_case(&name) {
         let text = format!(
-            "`{name}` is no name for the wire; choose a plain one and `#[argument(rename = \"..\")]`"
+            "`{name}` is not a name for the wire; choose a plain one and `#[argument(rename = \"..\")]`"
         );
         return Err(Error::new_spanned(ident, text));
     }
@@ -239,7 +239,7 @@ fn parameter(typed: &mut PatType) -> Result<Parameter> {
 fn parameter_documentation(name: &str, at: &Ident, attributes: &[Attribute]) -> Result<String> {
     match documentation(attributes) {
         doc if !doc.is_empty() => Ok(doc),
-        _ if name == "handle" => Ok("The handle of the object that the call acts upon.".to_owned()),
+        _ if name == "handle" => Ok("The handle of the socket.".to_owned()),
         _ => Err(Error::new_spanned(at, format!("parameter `{name}` has no documentation"))),
     }
 }
@@ -256,7 +256,7 @@ fn renamed(attribute: &Attribute) -> Result<String> {
     name.ok_or_else(|| Error::new_spanned(attribute, "expected `rename = \"..\"`"))
 }
 
-/// Recognizes an `Option` as jsonrpsee does: by the last word of its path.
+/// Recognizes an `Option` as jsonrpsee does: by the last segment of its path.
 pub(crate) fn is_option(ty: &Type) -> bool {
     option_of(ty).is_some()
 }
@@ -277,7 +277,7 @@ fn is_snake_case(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The text of the doc comments, without the blank that rustdoc drops as well.
+/// The text of the doc comments, without the leading blank that rustdoc also removes.
 fn documentation(attributes: &[Attribute]) -> String {
     let lines: Vec<String> = attributes
         .iter()
@@ -293,7 +293,7 @@ fn documentation(attributes: &[Attribute]) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// Gathers errors, so that an author sees all of them at once.
+/// Collects errors, so that the author sees all of them at once.
 #[derive(Default)]
 struct Errors(Option<Error>);
 

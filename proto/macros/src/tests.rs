@@ -1,4 +1,4 @@
-//! The expansion, and the errors of what cannot be expanded.
+//! The expansion, and the errors of traits that cannot be expanded.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -7,7 +7,7 @@ fn expand(item: TokenStream) -> syn::Result<TokenStream> {
     crate::expand(quote!(namespace = "socket"), item)
 }
 
-/// The texts of all errors that the trait causes.
+/// The texts of all errors of the trait.
 fn errors(item: TokenStream) -> Vec<String> {
     match expand(item) {
         Ok(tokens) => panic!("accepted: {tokens}"),
@@ -15,7 +15,7 @@ fn errors(item: TokenStream) -> Vec<String> {
     }
 }
 
-/// The errors of a trait that has nothing but this method.
+/// The errors of a trait with this one method.
 fn method_errors(method: &TokenStream) -> Vec<String> {
     errors(quote! {
         /// Transfer of data.
@@ -44,7 +44,7 @@ fn bulk_transfer() -> TokenStream {
                 timeout: Option<Option<f64>>,
             ) -> RpcResult<Received>;
 
-            /// Says whether.
+            /// Reports a state.
             #[deprecated]
             #[method(name = "CMSG_LEN")]
             fn length(&self) -> jsonrpsee::core::RpcResult<Option<f64>>;
@@ -70,7 +70,7 @@ fn expected_client() -> TokenStream {
                 timeout: Option<Option<f64>>,
             ) -> ::jsonrpsee::core::RpcResult<Received>;
 
-            /// Says whether.
+            /// Reports a state.
             #[deprecated]
             #[method(name = "CMSG_LEN", param_kind = map)]
             fn length(&self) -> ::jsonrpsee::core::RpcResult<Option<f64>>;
@@ -85,7 +85,7 @@ fn expected_server() -> TokenStream {
         pub trait BulkTransferServer: 'static {
             /// The context of a call.
             type Call: ::core::marker::Send + 'static;
-            /// What a method fails with.
+            /// The error type of methods.
             type Error: ::core::marker::Send + 'static;
 
             #[doc = "Receives bytes.\n\nBlocks."]
@@ -96,13 +96,13 @@ fn expected_server() -> TokenStream {
                 Output = ::core::result::Result<Received, Self::Error>
             > + ::core::marker::Send;
 
-            #[doc = "Says whether."]
+            #[doc = "Reports a state."]
             fn length(
                 call: &Self::Call,
                 params: LengthParams
             ) -> ::core::result::Result<Option<f64>, Self::Error>;
 
-            /// Puts every method into a table.
+            /// Adds every method to a table.
             fn register<R>(table: &mut R)
             where
                 R: crate::method::Register<Call = Self::Call, Error = Self::Error>,
@@ -120,7 +120,7 @@ fn expected_params() -> TokenStream {
         #[doc = "The parameters of `socket.recv`."]
         #[derive(Debug)]
         pub struct RecvParams {
-            #[doc = "The handle of the object that the call acts upon."]
+            #[doc = "The handle of the socket."]
             pub handle: Handle,
             #[doc = "At most this\nmany bytes."]
             pub bufsize: i64,
@@ -152,13 +152,13 @@ fn expected_description() -> TokenStream {
             ::std::vec![
                 crate::openrpc::Method::new("socket.recv", "Receives bytes.\n\nBlocks.")
                     .required::<Handle>(
-                        schemas, "handle", "The handle of the object that the call acts upon."
+                        schemas, "handle", "The handle of the socket."
                     )
                     .required::<i64>(schemas, "bufsize", "At most this\nmany bytes.")
                     .optional::<Option<Constant> >(schemas, "type", "Flags.")
                     .optional::<Option<Option<f64> > >(schemas, "timeout", "Seconds.")
                     .result::<Received>(schemas),
-                crate::openrpc::Method::new("socket.CMSG_LEN", "Says whether.")
+                crate::openrpc::Method::new("socket.CMSG_LEN", "Reports a state.")
                     .deprecated()
                     .result::<Option<f64> >(schemas)
             ]
@@ -190,7 +190,7 @@ fn a_trait_becomes_client_server_params_description_and_parameter_table() {
 }
 
 #[test]
-fn a_decoder_has_a_place_for_each_parameter_and_keeps_null_apart_from_absence() {
+fn decoder_has_a_slot_for_each_parameter_and_distinguishes_null_from_absence() {
     let expansion = items(expand(bulk_transfer()).unwrap());
     let decoder = |of: &str| {
         let head = format!("impl crate :: method :: Parameters for {of} ");
@@ -211,7 +211,7 @@ fn a_decoder_has_a_place_for_each_parameter_and_keeps_null_apart_from_absence() 
 }
 
 #[test]
-fn the_namespace_is_asked_for() {
+fn namespace_is_mandatory() {
     let item = quote! {
         /// Text.
         trait T {}
@@ -313,7 +313,7 @@ fn parameters_are_plain_documented_names_in_order() {
         ),
         (
             quote!(&self, #[doc = "T."] r#type: u8),
-            "`r#type` is no name for the wire; choose a plain one and `#[argument(rename = \"..\")]`",
+            "`r#type` is not a name for the wire; choose a plain one and `#[argument(rename = \"..\")]`",
         ),
     ];
     for (inputs, text) in cases {

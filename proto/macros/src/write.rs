@@ -21,7 +21,7 @@ pub(crate) fn api(api: &Api) -> TokenStream {
     }
 }
 
-/// The client trait of jsonrpsee.
+/// The client trait for jsonrpsee.
 fn client(Api { namespace, item, .. }: &Api) -> TokenStream {
     quote! {
         #[cfg(feature = "client")]
@@ -30,7 +30,7 @@ fn client(Api { namespace, item, .. }: &Api) -> TokenStream {
     }
 }
 
-/// The server trait: each method with its parameters decoded, and the function that registers them all.
+/// The server trait: each method with decoded parameters, and the function that registers all of them.
 fn server(Api { namespace, item, methods }: &Api) -> TokenStream {
     let (visibility, name) = (&item.vis, format_ident!("{}Server", item.ident));
     let doc = format!(
@@ -70,12 +70,12 @@ fn server(Api { namespace, item, methods }: &Api) -> TokenStream {
         #visibility trait #name: 'static {
             /// The context of a call.
             type Call: ::core::marker::Send + 'static;
-            /// What a method fails with.
+            /// The error type of methods.
             type Error: ::core::marker::Send + 'static;
 
             #(#functions)*
 
-            /// Puts every method into a table.
+            /// Adds every method to a table.
             fn register<R>(table: &mut R)
             where
                 R: crate::method::Register<Call = Self::Call, Error = Self::Error>,
@@ -86,7 +86,7 @@ fn server(Api { namespace, item, methods }: &Api) -> TokenStream {
     }
 }
 
-/// The struct of each method's parameters, and how it is decoded.
+/// The struct of each method's parameters, and its decoder.
 fn params(Api { item, methods, .. }: &Api) -> TokenStream {
     let structs = methods.iter().map(|method| {
         let (declared, decoded) = (params_struct(&item.vis, method), params_decoder(method));
@@ -185,7 +185,7 @@ fn is_nested(ty: &Type) -> bool {
     option_of(ty).is_some_and(is_option)
 }
 
-/// What a given value decodes to; that of an optional parameter may be `null`.
+/// The type that a given value decodes to; the value of an optional parameter can be `null`.
 fn decoded_type(Parameter { ty, required, .. }: &Parameter) -> TokenStream {
     match option_of(ty) {
         Some(inner) if !required && is_option(inner) => quote!(#inner),

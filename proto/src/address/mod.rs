@@ -1,9 +1,9 @@
-//! Socket addresses: one variant a family, spelt in JSON as Python spells its tuples.
+//! Socket addresses: one variant for each family, in JSON in the form of Python's tuples.
 //!
-//! Three steps lead from JSON to the kernel: [`AddressValue`] is what was written,
-//! [`AddressValue::read`] checks it for a family and gives [`Parsed`], and whoever may ask the
-//! resolver or the interface table turns that into an [`Address`], which needs nothing more.
-//! Byte layouts are the kernel's business and live in `daemon/sys`.
+//! Three steps lead from JSON to the kernel: [`AddressValue`] is the JSON value,
+//! [`AddressValue::read`] checks it for a family and returns [`Parsed`], and a caller with access to the
+//! resolver or the interface table turns it into an [`Address`], which needs no further look-up.
+//! The byte layouts of the kernel are in `daemon/sys`.
 
 pub mod family;
 mod resolved;

@@ -1,4 +1,4 @@
-//! Reading an address for a family, with the checks and words of CPython's `getsockaddrarg`
+//! Reads an address for a family, with the checks and messages of CPython's `getsockaddrarg`
 //! (`Modules/socketmodule.c`).
 
 use crate::socket_spec::SocketSpec;
@@ -27,7 +27,7 @@ const BTPROTO_RFCOMM: i32 = 3;
 const CAN_ISOTP: i32 = 6;
 const CAN_J1939: i32 = 7;
 
-/// The Python exception an ill-formed value raises.
+/// The Python exception that an invalid value raises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Exception {
     /// `TypeError`: the wrong type or number of items.
@@ -40,37 +40,37 @@ pub enum Exception {
     OSError,
 }
 
-/// Why an address was refused, before any system call.
+/// Why an address was refused before any system call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct AddressError {
-    /// What Python would raise.
+    /// The exception that Python raises.
     pub exception: Exception,
-    /// What is wrong, with the legal form or range.
+    /// The error, with the valid form or range.
     pub message: String,
 }
 
-/// An address that was read: complete, or with one look-up to do.
+/// A parsed address: complete, or with one look-up left to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
-    /// Nothing more to ask.
+    /// A complete address.
     Address(Address),
-    /// A host name for the resolver.
+    /// A host name to resolve.
     Host(HostAddress),
-    /// An interface name for the interface table.
+    /// An address with an interface name to look up.
     Interface(InterfaceAddress),
-    /// A file of `AF_UNIX` among the frame's descriptors.
+    /// A file of `AF_UNIX`, whose descriptor is attached to the frame.
     File(FileAddress),
 }
 
-/// A file of `AF_UNIX` that came as a descriptor.
+/// A file of `AF_UNIX` whose descriptor is attached to the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileAddress {
-    /// Its place among the frame's descriptors.
+    /// The index of its descriptor in the frame.
     pub descriptor: u32,
-    /// For `bind`: the name to be made in the folder.
+    /// For `bind`: the name to create in the directory.
     pub name: Option<Vec<u8>>,
-    /// For `bind`: the path as the program wrote it.
+    /// For `bind`: the path from the program.
     pub path: Option<Vec<u8>>,
 }
 
@@ -94,7 +94,7 @@ pub struct HostAddress {
 pub struct InterfaceAddress {
     /// The interface name.
     pub name: String,
-    /// The rest of the address, with interface index 0.
+    /// The address with interface index 0.
     address: Address,
 }
 
@@ -116,8 +116,8 @@ impl InterfaceAddress {
 type Read<T> = Result<T, AddressError>;
 
 impl AddressValue {
-    /// Reads the value as an address of `kind`. Text, ranges and tuple lengths are checked here;
-    /// names are left to the caller.
+    /// Reads the value as an address of a socket with this specification. Checks text, ranges and tuple lengths;
+    /// the caller looks up names.
     pub fn read(&self, kind: SocketSpec) -> Read<Parsed> {
         if let Self::Opaque(value) = self {
             return read_opaque(value).map(Parsed::Address);
@@ -135,7 +135,7 @@ impl AddressValue {
             AF_PACKET => self.read_packet().map(Parsed::Interface),
             AF_CAN => self.read_can(kind.protocol),
             AF_TIPC => self.read_tipc().map(Parsed::Address),
-            // Whatever is wrong with it, CPython calls it a wrong format (getsockaddrarg).
+            // CPython reports every fault as a wrong format (getsockaddrarg).
             AF_BLUETOOTH => match self.read_bluetooth(kind.protocol) {
                 Ok(address) => Ok(Parsed::Address(address)),
                 Err(error) => Err(os_error(error.message)),
@@ -144,7 +144,7 @@ impl AddressValue {
             AF_VSOCK => self.read_vsock().map(Parsed::Address),
             AF_QIPCRTR => self.read_qipcrtr().map(Parsed::Address),
             _ => Err(os_error(format!(
-                "address family {} has no spelling of its own: use {{\"family\": n, \"base64\": ...}}",
+                "address family {} has no JSON form of its own: use {{\"family\": n, \"base64\": ...}}",
                 kind.domain
             ))),
         }
@@ -185,7 +185,7 @@ impl AddressValue {
                 Ok(Address::UnixAbstract(rest.to_vec()))
             }
             Some(_) if name.len() > UNIX_NAME_MAX => Err(os_error("AF_UNIX path too long")),
-            // The kernel reads a path to its first NUL (unix_mkname): so does the policy.
+            // The kernel reads a path to its first NUL (unix_mkname), and so does the policy.
             Some(_) => {
                 let path = name.split(|byte| *byte == 0).next().unwrap_or_default();
                 Ok(Address::UnixPath(path.to_vec()))
@@ -257,8 +257,8 @@ impl AddressValue {
         })
     }
 
-    /// `(interface,)`, ISO-TP `(interface, rx_addr, tx_addr)`, J1939 `(interface, name, pgn, addr)`. Numbers
-    /// are taken without a check of their range, as CPython's formats `K`, `I` and `B` take them.
+    /// `(interface,)`, ISO-TP `(interface, rx_addr, tx_addr)`, J1939 `(interface, name, pgn, addr)`. The range of
+    /// numbers is not checked, as in CPython's formats `K`, `I` and `B`.
     fn read_can(&self, proto: i32) -> Read<Parsed> {
         let (items, address) = match proto {
             CAN_ISOTP => {
@@ -375,7 +375,7 @@ impl AddressValue {
     }
 }
 
-/// A file of `AF_UNIX`: its name is one component, and the path is no longer than `sun_path` holds.
+/// A file of `AF_UNIX`: its name is one component of a path, and its path fits into `sun_path`.
 fn read_file(family: u16, value: &FileValue) -> Read<FileAddress> {
     if family != AF_UNIX {
         return Err(type_error("{\"descriptor\": n} is an address of AF_UNIX alone"));
@@ -413,14 +413,14 @@ fn read_opaque(value: &OpaqueValue) -> Read<Address> {
             "a raw address has at most {OPAQUE_MAX} bytes after sa_family"
         )));
     }
-    // Read back at once, an AF_UNSPEC address has one spelling: connect(2) dissolves associations.
+    // An AF_UNSPEC address is always Unspecified, so that connect(2) dissolves associations.
     if family == AF_UNSPEC && data.is_empty() {
         return Ok(Address::Unspecified);
     }
     Ok(Address::Opaque { family, data })
 }
 
-/// The first item as a host. Hosts are text in ASCII (IDNA is the client's business).
+/// The first item as a host in ASCII text; the client encodes IDNA names.
 fn host(items: &[AddressItem]) -> Read<String> {
     match items.first() {
         Some(AddressItem::Text(text)) if text.contains('\0') => {
@@ -487,7 +487,7 @@ fn optional_word(items: &[AddressItem], index: usize, what: &str) -> Read<u32> {
     wrapping(items, index, what, Some(0), i64::from(u32::MAX))
 }
 
-/// The low bits of a number, as C's conversion leaves them.
+/// The low bits of a number, as C's conversion keeps them.
 fn wrapping<T: TryFrom<i64>>(
     items: &[AddressItem],
     index: usize,
@@ -506,11 +506,11 @@ fn wrapping<T: TryFrom<i64>>(
 }
 
 fn low_bits(value: i128, mask: i64) -> i64 {
-    // What a mask of 63 bits leaves fits.
+    // A value within a mask of 63 bits fits.
     i64::try_from(value & i128::from(mask)).unwrap_or_default()
 }
 
-/// A 64-bit integer, as a number or, above 2^53, as decimal text; of a negative number the same bits.
+/// A 64-bit integer: a number or, above 2^53, decimal text; a negative number keeps its bits.
 fn wide(items: &[AddressItem], index: usize, what: &str) -> Read<u64> {
     match items.get(index) {
         Some(AddressItem::Number(value)) => Ok(value.cast_unsigned()),

@@ -1,4 +1,4 @@
-//! Socket addresses that need no look-up: one variant a family.
+//! Socket addresses that need no look-up: one variant for each family.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use super::family;
 /// The kernel's `bdaddr_t` holds the reverse.
 pub type BluetoothAddress = [u8; 6];
 
-/// A socket address that needs no look-up any more. Integers are in host order.
+/// A socket address that needs no look-up. Integers are in host order.
 #[expect(missing_docs, reason = "fields are named as in the kernel's structures and man pages")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -58,7 +58,7 @@ pub enum Address {
     Opaque { family: u16, data: Vec<u8> },
 }
 
-/// An IPv6 address as the C library's `inet_ntop` writes it: unlike Rust's, it ends
+/// An IPv6 address in the form of the C library's `inet_ntop`: unlike Rust's, it ends
 /// IPv4-compatible addresses in dotted form (`::1.2.3.4`).
 pub fn ipv6_text(address: Ipv6Addr) -> String {
     let segments = address.segments();

@@ -1,4 +1,4 @@
-//! Families that few machines have: what CPython 3.11 does with each of these values.
+//! Families that few machines have: the results of CPython 3.11 for each of these values.
 
 use serde_json::{Value, json};
 
@@ -11,12 +11,12 @@ const J1939: i32 = 7;
 const HCI: i32 = 1;
 const RFCOMM: i32 = 3;
 
-fn spelling(value: &Value) -> AddressValue {
+fn parsed(value: &Value) -> AddressValue {
     serde_json::from_value(value.clone()).unwrap()
 }
 
 fn read(family: u16, proto: i32, value: &Value) -> Result<Parsed, AddressError> {
-    spelling(value).read(SocketSpec { domain: family.into(), ty: 0, protocol: proto })
+    parsed(value).read(SocketSpec { domain: family.into(), ty: 0, protocol: proto })
 }
 
 /// The address, with index 3 for the interface if it names one.
@@ -24,8 +24,8 @@ fn address(family: u16, proto: i32, value: &Value) -> Address {
     match read(family, proto, value).unwrap() {
         Parsed::Address(address) => address,
         Parsed::Interface(address) => address.with_index(3),
-        Parsed::Host(host) => panic!("{host:?} is to be resolved"),
-        Parsed::File(file) => panic!("{file:?} is to be opened"),
+        Parsed::Host(host) => panic!("{host:?} must be resolved"),
+        Parsed::File(file) => panic!("{file:?} must be opened"),
     }
 }
 
@@ -41,7 +41,7 @@ fn refused(family: u16, proto: i32, value: &Value) -> Exception {
 fn a_file_of_af_unix_is_a_descriptor_with_a_name_for_bind() {
     let file = |value: Value| match read(1, 0, &value).unwrap() {
         Parsed::File(file) => file,
-        other => panic!("{other:?} is no file"),
+        other => panic!("{other:?} is not a file"),
     };
     let plain = file(json!({ "descriptor": 2 }));
     assert_eq!((plain.descriptor, plain.name, plain.path), (2, None, None));
@@ -100,7 +100,7 @@ fn a_controller_is_a_number_or_a_tuple_and_written_as_a_number() {
 }
 
 #[test]
-fn whatever_is_wrong_with_a_bluetooth_address_is_an_os_error() {
+fn every_fault_of_a_bluetooth_address_is_an_os_error() {
     let device = "00:11:22:33:44:55";
     for value in [
         json!([]),
@@ -131,7 +131,7 @@ fn zeros_are_written_as_python_has_them() {
 }
 
 #[test]
-fn a_channel_that_the_kernel_chose_for_a_service_is_not_told() {
+fn channel_that_the_kernel_chose_for_a_service_is_not_written() {
     let bdaddr = [0, 0x11, 0x22, 0x33, 0x44, 0x55];
     let l2cap = |psm, cid, bdaddr_type| written(&Address::L2cap { bdaddr, psm, cid, bdaddr_type });
     let device = "00:11:22:33:44:55";

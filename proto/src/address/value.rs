@@ -1,4 +1,4 @@
-//! The JSON spelling of an address, not yet read for a family.
+//! The JSON form of an address, before it is read for a family.
 
 use std::borrow::Cow;
 
@@ -7,40 +7,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::constant::Constant;
 
-/// An address as it stands in JSON: a path, a number, raw bytes, a tuple, or the opaque form.
+/// An address in JSON: a path, a number, raw bytes, a tuple, or the opaque form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
     expecting = "an address: a string, a number, an array, {\"base64\"}, {\"family\", \"base64\"} or {\"descriptor\"}"
 )]
 pub enum AddressValue {
-    /// `null`: no address, as the peer of a connection reports it.
+    /// `null`: no address, for example of a peer.
     None(()),
     /// A path of `AF_UNIX` (a leading NUL means the abstract namespace), or a Bluetooth SCO device.
     Text(String),
-    /// The number of a Bluetooth controller, alone.
+    /// The number of a Bluetooth controller.
     Number(i64),
     /// A tuple in Python's order.
     Tuple(Vec<AddressItem>),
-    /// Any family by its raw `sockaddr` bytes after `sa_family`.
+    /// Any family: its raw `sockaddr` bytes after `sa_family`.
     Opaque(OpaqueValue),
     /// An `AF_UNIX` name that is not UTF-8, or is abstract (leading NUL).
     Bytes(BytesValue),
-    /// An `AF_UNIX` path that the client has opened itself.
+    /// An `AF_UNIX` file that the client has opened.
     File(FileValue),
 }
 
-/// `{"descriptor": n}`, for `bind` `{"descriptor": n, "name": "...", "path": "..."}`.
+/// `{"descriptor": n}`; for `bind` `{"descriptor": n, "name": "...", "path": "..."}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileValue {
-    /// The place, from 0, of a descriptor of the frame: the socket's file, for `bind` the folder. It was
+    /// The index, from 0, of a descriptor of the frame: the socket's file, for `bind` the directory. It was
     /// opened with `O_PATH`.
     pub descriptor: u32,
-    /// For `bind`: the name to be made in the folder.
+    /// For `bind`: the name to create in the directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<PathValue>,
-    /// For `bind`: the path as the program wrote it.
+    /// For `bind`: the path from the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathValue>,
 }
@@ -59,7 +59,7 @@ pub enum PathValue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpaqueValue {
-    /// The address family.
+    /// The number of the address family.
     pub family: Constant,
     /// The bytes of the kernel's structure that follow `sa_family`.
     pub base64: String,
@@ -79,19 +79,19 @@ pub struct BytesValue {
 pub enum AddressItem {
     /// An integer.
     Number(i64),
-    /// A host, an interface, a Bluetooth device, or bytes as base64 where Python has bytes.
+    /// A host, an interface, a Bluetooth device, or base64 if Python has bytes here.
     Text(String),
-    /// Bytes, where the item may also be text.
+    /// Bytes, if the item can also be text.
     Bytes(BytesValue),
-    /// Python's `None`, where a host or port may be absent (`getaddrinfo`).
+    /// Python's `None`, if a host or port can be absent (`getaddrinfo`).
     None(()),
-    /// Anything else: kept, so that the error is the one CPython raises.
+    /// Any other value, kept so that the error is that of CPython.
     Other(serde_json::Value),
 }
 
 impl AddressItem {
-    /// The item as an integer, where it is one. JSON parsers read one beyond 64 bits as a floating point number:
-    /// it keeps its sign and the bits that such a number holds.
+    /// The item as an integer, if it is one. JSON parsers read an integer beyond 64 bits as a floating point
+    /// number, which keeps its sign and its high bits.
     pub fn integer(&self) -> Option<i128> {
         match self {
             Self::Number(number) => Some((*number).into()),
@@ -104,7 +104,7 @@ impl AddressItem {
     }
 }
 
-/// A number without fraction that no integer of 64 bits holds.
+/// An integral number that does not fit into 64 bits.
 fn beyond_64_bits(number: f64) -> Option<i128> {
     const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
     #[expect(clippy::cast_possible_truncation, reason = "it has no fraction, and `as` saturates")]
@@ -118,7 +118,7 @@ impl JsonSchema for AddressValue {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A socket address as Python spells it for the handle's family: \
+            "description": "A socket address in Python's form for the handle's family: \
                 a path, a tuple as an array, a controller's number, {\"base64\"} for names that are not text, \
                 {\"family\", \"base64\"} for the raw sockaddr of any family, or {\"descriptor\"} for a \
                 file of AF_UNIX that the client has opened",

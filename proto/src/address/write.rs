@@ -1,4 +1,4 @@
-//! Writing an address the way CPython's `makesockaddr` does (`Modules/socketmodule.c`).
+//! Writes an address as CPython's `makesockaddr` does (`Modules/socketmodule.c`).
 
 use super::resolved::{Address, BluetoothAddress, ipv6_text};
 use super::value::{AddressItem, AddressValue, BytesValue, OpaqueValue};
@@ -6,11 +6,11 @@ use crate::bytes::encode_base64;
 use crate::constant::Constant;
 
 impl Address {
-    /// The JSON spelling. `interface_name` turns an interface index into its name; an empty name
-    /// stands for an interface that is gone, as in CPython.
+    /// The JSON form. `interface_name` returns the name of an interface index; an empty name
+    /// means that the interface no longer exists, as in CPython.
     pub fn to_value(&self, interface_name: &dyn Fn(u32) -> String) -> AddressValue {
         match self {
-            // Of a socket without a name some families give a whole struct sockaddr of zeros.
+            // For a socket without a name some families return a whole struct sockaddr of zeros.
             Self::Unspecified => AddressValue::Opaque(OpaqueValue {
                 family: Constant(0),
                 base64: encode_base64(&[0; 14]),
@@ -84,10 +84,10 @@ impl Address {
         tuple([number(kind), number(a), number(b), number(c), number(scope)])
     }
 
-    /// L2CAP with its longer form and HCI with its channel are those of Python 3.14.
+    /// The longer form of L2CAP and HCI's channel are those of Python 3.14.
     fn bluetooth_value(&self) -> AddressValue {
         match self {
-            // Of a connection by its service the kernel also tells the channel that it chose.
+            // For a connection by service the kernel also reports the channel that it chose.
             Self::L2cap { bdaddr, psm, cid, bdaddr_type: 0 } if *cid == 0 || *psm != 0 => {
                 tuple([text(&bluetooth_text(*bdaddr)), number(*psm)])
             }
@@ -120,7 +120,7 @@ fn number(value: impl Into<i64>) -> AddressItem {
     AddressItem::Number(value.into())
 }
 
-/// Integers above 2^53 do not occur in JSON: they are decimal text.
+/// Integers above 2^53 are decimal text, because JSON implementations do not keep them exact.
 fn wide(value: u64) -> AddressItem {
     match i64::try_from(value) {
         Ok(small) if small <= 1 << 53 => AddressItem::Number(small),

@@ -1,4 +1,4 @@
-//! What is open: for the owner of a session, and for whoever administers the broker.
+//! Open handles and sessions: for the owner of a session, and for administrators of the broker.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::handle::Handle;
 pub struct HandleInfo {
     /// The handle.
     pub handle: Handle,
-    /// The number of the session that it is of use in.
+    /// The number of the session in which the handle is usable.
     pub session: u64,
     /// `socket.family`.
     pub family: i32,
@@ -22,32 +22,32 @@ pub struct HandleInfo {
     pub proto: i32,
     /// `socket.gettimeout()` in seconds; `null` blocks, 0 never waits.
     pub timeout: Option<f64>,
-    /// `socket.getsockname()`; `null` where the kernel tells none.
+    /// `socket.getsockname()`; `null` if the kernel reports none.
     pub local: AddressValue,
     /// `socket.getpeername()`; `null` without a peer.
     pub peer: AddressValue,
-    /// Whether it accepts connections.
+    /// Whether the socket listens.
     pub listening: bool,
-    /// Seconds since the broker got the socket.
+    /// Seconds since the broker received or created the socket.
     pub age: f64,
 }
 
 /// A session of the broker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionSummary {
-    /// The session's number, as in logs.
+    /// The session's number, which appears in logs.
     pub session: u64,
-    /// The user it belongs to.
+    /// The user that the session belongs to.
     pub uid: u32,
-    /// How many connections are attached.
+    /// The number of attached connections.
     pub connections: u64,
-    /// How many handles are open.
+    /// The number of open handles.
     pub handles: u64,
     /// Whether it was opened (a token exists) or is implicit.
     pub opened: bool,
-    /// Seconds that handles outlive the last connection.
+    /// The number of seconds that handles outlive the last connection.
     pub linger: f64,
-    /// Seconds since it began.
+    /// Seconds since the session began.
     pub age: f64,
 }
 
@@ -59,19 +59,19 @@ pub trait Handles {
     #[method(name = "handles")]
     fn handles(
         &self,
-        /// Whether those of all sessions of the user are listed. A session that gave rights up is refused.
+        /// Whether to list all sessions of the user. Refused for a session that has dropped rights.
         all_sessions: Option<bool>,
     ) -> RpcResult<Vec<HandleInfo>>;
 }
 
-/// The sessions of everybody, for those who administer the broker.
+/// The sessions of all users, for administrators of the broker.
 #[sockbroker_proto_macros::api(namespace = "admin")]
 pub trait Admin {
-    /// Every session of the broker, oldest first; that of the caller is among them.
+    /// Every session of the broker, oldest first, including the caller's.
     #[method(name = "sessions")]
     fn sessions(&self) -> RpcResult<Vec<SessionSummary>>;
 
-    /// The open handles of any session, lowest first. The numbers are of use in that session alone.
+    /// The open handles of any session, lowest first. The numbers are valid only in that session.
     #[method(name = "handles")]
     fn session_handles(
         &self,
@@ -79,8 +79,8 @@ pub trait Admin {
         session: u64,
     ) -> RpcResult<Vec<HandleInfo>>;
 
-    /// Reads the policy's files again and puts them in force, whole; on any mistake the policy stays as
-    /// it is and the error `policy` tells where the mistake is.
+    /// Reloads the policy. If it has an error, the old policy stays in force, and the error `policy` names
+    /// the position.
     #[method(name = "reload")]
     async fn reload(&self) -> RpcResult<Generation>;
 }

@@ -1,4 +1,4 @@
-//! Many messages in one call: `recvmmsg(2)` and `sendmmsg(2)`.
+//! Several messages in one call: `recvmmsg(2)` and `sendmmsg(2)`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,11 +11,11 @@ use crate::constant::Constant;
 use crate::error::ErrorData;
 use crate::handle::Handle;
 
-/// One message of `sendmmsg`.
+/// A message of `sendmmsg`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutgoingMessage {
-    /// The data, gathered.
+    /// The data, gathered from these buffers.
     pub buffers: Vec<Bytes>,
     /// Ancillary data.
     #[serde(default)]
@@ -25,26 +25,26 @@ pub struct OutgoingMessage {
     pub address: Option<AddressValue>,
 }
 
-/// What became of one message of `sendmmsg`.
+/// The outcome of one message of `sendmmsg`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum SentMessage {
-    /// It was sent.
+    /// The message was sent.
     Sent {
-        /// The number of bytes.
+        /// The number of bytes sent.
         n: u64,
     },
-    /// It was not, and none after it.
+    /// The message was not sent, and the call sent no later message.
     Failed {
-        /// Why.
+        /// The error of this message.
         error: Box<ErrorData>,
     },
 }
 
-/// Many messages in one call.
+/// Several messages in one call.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Batch {
-    /// `recvmmsg(2)`: waits for one message, then takes as many as are there.
+    /// `recvmmsg(2)`: waits for one message, then takes the others that have arrived.
     #[method(name = "recvmmsg")]
     async fn recvmmsg(
         &self,
@@ -59,9 +59,9 @@ pub trait Batch {
         flags: Option<Constant>,
     ) -> RpcResult<Vec<ReceivedMessage>>;
 
-    /// `sendmmsg(2)`: sends the messages in order, with a result for each that was tried.
+    /// `sendmmsg(2)`: sends the messages in order, with a result for each attempt.
     ///
-    /// The list ends at the first failure. A failure of the very first message is an error of the
+    /// The list ends at the first failure. A failure of the first message is an error of the
     /// call, as in `sendmmsg(2)`.
     #[method(name = "sendmmsg")]
     async fn sendmmsg(

@@ -1,22 +1,22 @@
-//! The broker itself: as whom it runs, what confines it, which policy it holds.
+//! The broker itself: its process, its confinement and its policy.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The broker itself. Whoever may use the socket may ask: of the policy it tells places and size, no rule.
+/// The broker itself. Every client can request it: it names the files and the size of the policy, but no rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerInfo {
     /// The version of the broker.
     pub version: String,
     /// The version of the protocol.
     pub protocol: u32,
-    /// The process, and what confines it.
+    /// The process and its confinement.
     pub process: Process,
     /// The policy in force.
     pub policy: PolicyInfo,
 }
 
-/// The broker's process, as the kernel told it once the broker had given up what it gives up.
+/// The broker's process, as the kernel reported it after the broker had dropped its privileges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// The process id.
@@ -25,42 +25,42 @@ pub struct Process {
     pub uid: u32,
     /// The effective group id.
     pub gid: u32,
-    /// The systemd unit that it belongs to, where its control group names one.
+    /// The systemd unit of the process, if its control group names one.
     pub unit: Option<String>,
-    /// Whether the service manager made the socket and passed it.
+    /// Whether the service manager created the socket and passed it.
     pub activated: bool,
-    /// Whether it is in a user namespace, outside of which its capabilities count for nothing.
+    /// Whether the process is in a user namespace; its capabilities have no effect outside of it.
     pub user_namespace: bool,
     /// The capabilities in effect, by name.
     pub capabilities: Vec<String>,
-    /// `no_new_privs`: no program that it could run gains any privilege.
+    /// `no_new_privs`: programs that the process runs cannot gain privileges.
     pub no_new_privs: bool,
-    /// What happens to a system call that is not on the broker's list.
+    /// What the kernel does with a system call that is not on the broker's list.
     pub seccomp: Seccomp,
-    /// How many filters of system calls are in force, those of a service manager or a container included;
-    /// `null` where the kernel does not tell (before Linux 5.9).
+    /// The number of filters of system calls in force, including those of a service manager or a container;
+    /// `null` if the kernel does not report it (before Linux 5.9).
     pub seccomp_filters: Option<u32>,
-    /// Which files it can open.
+    /// The files that the process can open.
     pub landlock: Landlock,
-    /// The version of the kernel's Landlock; `null` where it is not in force.
+    /// The version of the kernel's Landlock; `null` if Landlock is not in force.
     pub landlock_abi: Option<u32>,
 }
 
-/// What happens to a system call that is not on the broker's list.
+/// What the kernel does with a system call that is not on the broker's list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Seccomp {
-    /// It is made: the broker has no filter.
+    /// The call succeeds: the broker has no filter.
     #[default]
     Off,
-    /// It is made, and the kernel's log names it.
+    /// The call succeeds, and the kernel logs it.
     Log,
-    /// It fails with `EPERM`, and a line on the broker's standard error names it.
+    /// The call fails with `EPERM`, and a line on the broker's standard error names it.
     Errno,
 }
 
 impl Seccomp {
-    /// The word of the wire.
+    /// The JSON form.
     pub fn word(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -70,23 +70,23 @@ impl Seccomp {
     }
 }
 
-/// Which files the broker can open.
+/// The files that the broker can open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Landlock {
-    /// All that its user can: the configuration says so.
+    /// All files that its user can open: the configuration switches Landlock off.
     #[default]
     Off,
-    /// All that its user can: the kernel has no Landlock.
+    /// All files that its user can open: the kernel has no Landlock.
     None,
-    /// Those that it needs; the kernel is too old to hold every part of it.
+    /// The files that it needs; the old kernel enforces only a part of the restrictions.
     Partial,
-    /// Those that it needs, and no others.
+    /// The files that it needs, and no others.
     Full,
 }
 
 impl Landlock {
-    /// The word of the wire.
+    /// The JSON form.
     pub fn word(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -100,18 +100,18 @@ impl Landlock {
 /// The policy in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyInfo {
-    /// Its number, as `policy.wait` tells it.
+    /// The generation of the policy, as `policy.wait` returns it.
     pub generation: u64,
-    /// The files that it was read from, in order. None: the policy is the built-in one.
+    /// The files of the policy, in order. Empty for the built-in policy.
     pub files: Vec<String>,
-    /// How many rules they have.
+    /// The number of rules.
     pub rules: u64,
 }
 
 /// The broker itself.
 #[sockbroker_proto_macros::api(namespace = "broker")]
 pub trait Broker {
-    /// Which broker this is, as whom it runs, what confines it, and which policy it holds.
+    /// The identity of the broker, its process, its confinement and its policy.
     #[method(name = "info")]
     fn info(&self) -> RpcResult<BrokerInfo>;
 }

@@ -1,4 +1,4 @@
-//! Conversions that touch neither socket nor kernel.
+//! Conversions that use neither a socket nor the kernel.
 
 use crate::bytes::Bytes;
 use crate::constant::Constant;
@@ -74,19 +74,19 @@ pub trait Convert {
         packed_ip: Bytes,
     ) -> RpcResult<String>;
 
-    /// `socket.CMSG_LEN(length)`: the length of an item with that much data, without padding.
+    /// `socket.CMSG_LEN(length)`: the length of an item with `length` bytes of data, without padding.
     #[method(name = "CMSG_LEN")]
     fn cmsg_len(
         &self,
-        /// Bytes of data.
+        /// The number of bytes of data.
         length: i64,
     ) -> RpcResult<u64>;
 
-    /// `socket.CMSG_SPACE(length)`: the room such an item takes, with padding.
+    /// `socket.CMSG_SPACE(length)`: the space of such an item, with padding.
     #[method(name = "CMSG_SPACE")]
     fn cmsg_space(
         &self,
-        /// Bytes of data.
+        /// The number of bytes of data.
         length: i64,
     ) -> RpcResult<u64>;
 }

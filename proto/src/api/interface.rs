@@ -1,6 +1,6 @@
-//! Interfaces and the name of the host.
+//! Interfaces and the host name.
 
-/// Interfaces and the name of the host.
+/// Interfaces and the host name.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Interfaces {
     /// `socket.if_nameindex()`: pairs of index and name.
@@ -11,7 +11,7 @@ pub trait Interfaces {
     #[method(name = "if_nametoindex")]
     fn if_nametoindex(
         &self,
-        /// The name.
+        /// The name of the interface.
         if_name: String,
     ) -> RpcResult<u32>;
 
@@ -19,7 +19,7 @@ pub trait Interfaces {
     #[method(name = "if_indextoname")]
     fn if_indextoname(
         &self,
-        /// The index.
+        /// The index of the interface.
         if_index: i64,
     ) -> RpcResult<String>;
 
@@ -31,7 +31,7 @@ pub trait Interfaces {
     #[method(name = "sethostname")]
     fn sethostname(
         &self,
-        /// The new name.
+        /// The new host name.
         name: String,
     ) -> RpcResult<()>;
 }

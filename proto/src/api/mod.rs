@@ -1,11 +1,11 @@
-//! Every method, declared once: one theme a file, with its parameter and result types.
+//! The declaration of every method, with its parameter and result types: one file for each group of methods.
 //!
 //! Parameter names and order are Python's; methods of socket objects take `handle` first.
-//! Parameters may be sent by name or by position. Integers are checked as Python's argument parser
-//! checks them. Every method may fail with the errors of [`crate::error`]; its own doc names only
-//! what is particular.
+//! Parameters are sent by name or by position. The broker checks integers as Python's argument parser
+//! does. Every method can fail with the errors of [`crate::error`]; its own documentation names only
+//! errors with a particular meaning.
 //!
-//! `makefile` has no method: it is buffering on the client's side over `recv` and `send`.
+//! `makefile` has no method: the client implements it with `recv` and `send`.
 
 pub mod values;
 pub mod socket;
@@ -23,7 +23,7 @@ pub mod broker;
 use crate::error::ErrorKind;
 use crate::openrpc;
 
-/// The namespaces, for the document and for the method table.
+/// The namespaces, for the OpenRPC document and for the method table.
 pub const NAMESPACES: [openrpc::Namespace; 15] = [
     socket::socket_methods,
     transfer::transfer_methods,
@@ -67,12 +67,12 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
     .chain([("rpc.discover", &[][..])])
 }
 
-/// The whole contract as an OpenRPC document.
+/// The complete OpenRPC document.
 pub fn document() -> serde_json::Value {
     openrpc::document(NAMESPACES, errors(), errors_of, env!("CARGO_PKG_VERSION"))
 }
 
-/// The errors that a method can fail with, by name. Not those that concern a message before its method is known.
+/// The names of the errors of a method, without those of messages whose method is not known yet.
 fn errors_of(method: &str, takes_handle: bool) -> Vec<&'static str> {
     let namespace = method.split('.').next().unwrap_or_default();
     let kinds = ErrorKind::all().filter(|kind| match kind {
@@ -103,7 +103,7 @@ fn errors() -> serde_json::Value {
     serde_json::Value::Object(entries.collect())
 }
 
-/// The parameters of `rpc.discover`, which is no method of a trait: there are none.
+/// The parameters of `rpc.discover`, which no trait declares: it has none.
 #[cfg(feature = "server")]
 #[derive(Debug)]
 pub struct DiscoverParams;

@@ -15,7 +15,7 @@ pub struct AddressInfo(
     pub i32,
     /// `IPPROTO_*`.
     pub i32,
-    /// The canonical name, where `AI_CANONNAME` asked for it; otherwise empty.
+    /// The canonical name, if `AI_CANONNAME` is set; otherwise empty.
     pub String,
     /// The address.
     pub AddressValue,
@@ -26,7 +26,7 @@ pub struct AddressInfo(
 pub struct HostEntry(
     /// The primary name.
     pub String,
-    /// Further names.
+    /// The aliases.
     pub Vec<String>,
     /// Addresses of one family, as text.
     pub Vec<String>,
@@ -37,7 +37,7 @@ pub type Service = AddressItem;
 
 /// Names.
 ///
-/// The look-ups run in the broker, with its configuration, off the event loop.
+/// The look-ups run in the broker, with its configuration, and do not block other calls.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Names {
     /// `socket.getaddrinfo(host, port, family=AF_UNSPEC, type=0, proto=0, flags=0)`.
@@ -105,7 +105,7 @@ pub trait Names {
     #[method(name = "getprotobyname")]
     async fn getprotobyname(
         &self,
-        /// Such as `icmp`.
+        /// The name of the protocol, such as `icmp`.
         protocolname: String,
     ) -> RpcResult<i32>;
 
@@ -113,7 +113,7 @@ pub trait Names {
     #[method(name = "getservbyname")]
     async fn getservbyname(
         &self,
-        /// Such as `http`.
+        /// The name of the service, such as `http`.
         servicename: String,
         /// `tcp` or `udp`; any if absent.
         protocolname: Option<String>,

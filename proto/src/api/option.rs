@@ -8,9 +8,9 @@ use crate::handle::Handle;
 /// Options, timeouts, filters and `ioctl`.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Options {
-    /// `sock.getsockopt(level, optname[, buflen])`: an integer, or bytes where `buflen` is given.
+    /// `sock.getsockopt(level, optname[, buflen])`: an integer, or bytes if `buflen` is given.
     ///
-    /// Options whose value holds a pointer or a descriptor number are refused with `EACCES`.
+    /// The broker refuses options whose value contains a pointer or a descriptor number with `EACCES`.
     #[method(name = "getsockopt")]
     fn getsockopt(
         &self,
@@ -19,15 +19,15 @@ pub trait Options {
         level: Constant,
         /// `SO_*`, `IP_*`, `TCP_*` ...
         optname: Constant,
-        /// The size of the buffer: 1 to 1024; 0 or absent asks for an integer.
+        /// The size of the buffer: 1 to 1024; 0 or absent requests an integer.
         buflen: Option<i64>,
     ) -> RpcResult<OptionValue>;
 
     /// `sock.setsockopt(level, optname, value)` and `setsockopt(level, optname, None, optlen)`.
     ///
-    /// Takes effect after all data that the connection submitted before it and before all that it
-    /// submits after it. Options whose value holds a pointer or a descriptor number are refused with
-    /// `EACCES`; a classic filter has `attach_filter`.
+    /// Takes effect after all data that the connection submitted before it and before all data that it
+    /// submits after it. The broker refuses options whose value contains a pointer or a descriptor number
+    /// with `EACCES`; `attach_filter` attaches a classic filter.
     #[method(name = "setsockopt")]
     async fn setsockopt(
         &self,
@@ -38,11 +38,11 @@ pub trait Options {
         optname: Constant,
         /// An integer, bytes, or `null` together with `optlen`.
         value: Option<OptionValue>,
-        /// The length that goes with a `null` value.
+        /// The length of a `null` value.
         optlen: Option<i64>,
     ) -> RpcResult<()>;
 
-    /// `sock.settimeout(value)`: for calls whose turn comes later.
+    /// `sock.settimeout(value)`: for calls that start later.
     #[method(name = "settimeout")]
     fn settimeout(
         &self,
@@ -60,7 +60,7 @@ pub trait Options {
     fn setblocking(
         &self,
         handle: Handle,
-        /// Whether to block.
+        /// `true` for `settimeout(None)`, `false` for `settimeout(0)`.
         flag: bool,
     ) -> RpcResult<()>;
 
@@ -68,10 +68,10 @@ pub trait Options {
     #[method(name = "getblocking")]
     fn getblocking(&self, handle: Handle) -> RpcResult<bool>;
 
-    /// `sock.get_inheritable()`: what `set_inheritable` last said of this handle.
+    /// `sock.get_inheritable()`: the value that `set_inheritable` last stored for this handle.
     ///
-    /// A handle is not a descriptor of the client, so this is a note for the client library, which
-    /// applies it to the descriptor it is handed. The broker's own descriptors are never inheritable.
+    /// A handle is not a descriptor of the client. The client library applies the value to the
+    /// descriptor that it receives. The broker's own descriptors are never inheritable.
     #[method(name = "get_inheritable")]
     fn get_inheritable(&self, handle: Handle) -> RpcResult<bool>;
 
@@ -80,7 +80,7 @@ pub trait Options {
     fn set_inheritable(
         &self,
         handle: Handle,
-        /// Whether descriptors handed out are to be inheritable.
+        /// Whether descriptors that the client receives are to be inheritable.
         inheritable: bool,
     ) -> RpcResult<()>;
 
@@ -98,15 +98,15 @@ pub trait Options {
 
     /// `sock.ioctl(control, option)`: known requests only, with typed results.
     ///
-    /// `SIO_RCVALL` with `RCVALL_ON` or `RCVALL_OFF` on a sniffing socket; `FIONREAD`, `SIOCINQ`,
-    /// `SIOCOUTQ` and `SIOCATMARK` give an integer; `SIOCGIFINDEX`, `SIOCGIFFLAGS`, `SIOCGIFMTU` take
-    /// an interface name and give an integer; `SIOCGIFADDR`, `SIOCGIFNETMASK`, `SIOCGIFBRDADDR` and
-    /// `SIOCGIFHWADDR` give bytes in network order. Others fail with `ENOTTY`.
+    /// `SIO_RCVALL` with `RCVALL_ON` or `RCVALL_OFF` on an emulated `SIO_RCVALL` socket; `FIONREAD`, `SIOCINQ`,
+    /// `SIOCOUTQ` and `SIOCATMARK` return an integer; `SIOCGIFINDEX`, `SIOCGIFFLAGS`, `SIOCGIFMTU` take
+    /// an interface name and return an integer; `SIOCGIFADDR`, `SIOCGIFNETMASK`, `SIOCGIFBRDADDR` and
+    /// `SIOCGIFHWADDR` return bytes in network order. Others fail with `ENOTTY`.
     #[method(name = "ioctl")]
     async fn ioctl(
         &self,
         handle: Handle,
-        /// The request.
+        /// The request: one of those above.
         control: Constant,
         /// The argument: an integer or its name, or an interface name.
         option: Option<IoctlArgument>,
@@ -134,6 +134,6 @@ pub trait Options {
 pub enum IoctlArgument {
     /// A number, such as `RCVALL_ON`.
     Number(i64),
-    /// The name of a constant or of an interface, as the request has it.
+    /// The name of a constant or of an interface, depending on the request.
     Name(String),
 }

@@ -1,4 +1,4 @@
-//! What the policy lets the caller do, asked without doing it; and giving rights up.
+//! Queries about the policy, and dropping of rights.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,36 +6,36 @@ use serde::{Deserialize, Serialize};
 /// The verdict on an action.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
-    /// Whether it would be allowed.
+    /// Whether the policy would allow the action.
     pub allowed: bool,
     /// The name of the rule that decides, `no rule`, or `session.restrict`.
     pub rule: String,
     /// For a refusal: the grant that is missing, as fields of a rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
-    /// For a refusal: the error number that the call would fail with.
+    /// For a refusal: the error number of the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
-    /// For a refusal: what it would say.
+    /// For a refusal: the error message of the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The rules about the caller that name the verb, and why each does or does not decide.
+    /// The rules for the caller that name the verb, and why each decides or does not decide.
     pub considered: Vec<Considered>,
 }
 
-/// A rule that was looked at.
+/// A rule that the policy considered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Considered {
-    /// Its name.
+    /// The name of the rule.
     pub rule: String,
     /// Whether it allows or denies.
     pub effect: String,
-    /// The field that keeps it from matching; absent if it matches.
+    /// The field that does not match; absent if the rule matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<String>,
 }
 
-/// Who the caller is to the policy, and what it may do.
+/// The subject that the caller is to the policy, and its rules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effective {
     /// The user id.
@@ -44,40 +44,40 @@ pub struct Effective {
     pub gid: u32,
     /// The supplementary groups.
     pub groups: Vec<u32>,
-    /// The process id when it connected, where the kernel told it.
+    /// The process id when it connected, if the kernel reported it.
     pub pid: Option<i32>,
-    /// The control group, where it is known.
+    /// The control group, if known.
     pub cgroup: Option<String>,
-    /// The systemd unit, where it is known.
+    /// The systemd unit, if known.
     pub unit: Option<String>,
-    /// The number of the policy in force, from 1; it grows with each that is loaded.
+    /// The generation of the policy in force, from 1; it grows with each policy that is loaded.
     pub generation: u64,
-    /// Whether the last rule is about the caller: root and the broker's own user may do everything.
+    /// Whether the last rule applies to the caller: root and the broker's own user may do everything.
     pub owner: bool,
-    /// How often this session has given rights up.
+    /// How often this session has dropped rights.
     pub restrictions: u64,
-    /// The rules about the caller, those that deny first.
+    /// The rules that apply to the caller, denials first.
     pub rules: Vec<RuleInfo>,
 }
 
 /// A rule of the policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleInfo {
-    /// Its name.
+    /// The name of the rule.
     pub name: String,
-    /// What it says, but for name and subject, as a line of the rule language.
+    /// The fields of the rule except name and subject, as a line of the rule language.
     pub says: String,
 }
 
-/// The number of a policy.
+/// The generation of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Generation {
     /// From 1; it grows with each policy that is loaded.
     pub generation: u64,
 }
 
-/// What a session keeps: the fields of a rule that allows, without name and subject. An absent field
-/// means any, and an empty list is refused; sockbroker-policy(5) tells what each means.
+/// The rights that a session keeps: the fields of a rule that allows, without name and subject. An absent field
+/// means any, and an empty list is refused; sockbroker-policy(5) describes each field.
 #[expect(missing_docs, reason = "the fields are those of the rule language: sockbroker-policy(5)")]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -131,10 +131,10 @@ pub struct Filter {
     pub lookup_seconds: Option<u64>,
 }
 
-/// What the policy says.
+/// Queries about the policy.
 #[sockbroker_proto_macros::api(namespace = "policy")]
 pub trait Policy {
-    /// The verdict on an action that is described, for the caller, without doing it.
+    /// The verdict on an action for the caller, without doing it.
     #[method(name = "check")]
     fn check(
         &self,
@@ -144,33 +144,33 @@ pub trait Policy {
         action: String,
     ) -> RpcResult<Verdict>;
 
-    /// Who the caller is to the policy, and the rules about it.
+    /// The subject that the caller is to the policy, and the rules that apply to it.
     #[method(name = "whoami")]
     fn whoami(&self) -> RpcResult<Effective>;
 
-    /// Waits until the policy in force is another than this one, and tells which.
+    /// Waits until the policy in force has another generation than this one, and returns it.
     #[method(name = "wait")]
     async fn wait(
         &self,
-        /// The number that is known, from `policy.whoami` or this call.
+        /// The known generation, from `policy.whoami` or this call.
         generation: u64,
     ) -> RpcResult<Generation>;
 }
 
-/// Rights that only shrink.
+/// Dropping of rights.
 #[sockbroker_proto_macros::api(namespace = "session")]
 pub trait Restrict {
-    /// Gives rights up for the rest of this session, on all of its connections.
+    /// Drops rights for the rest of this session, on all of its connections.
     ///
-    /// From now on a request needs a rule that grants it, as before, and that rule must be kept by name
-    /// or the request match a filter. Without both nothing is kept but looking at one's own sockets.
-    /// A connection cannot leave a session that gave rights up.
+    /// After that a request needs, as before, a rule that grants it, and in addition this rule must be in `rules`
+    /// or the request must match a filter. Without both the session can only inspect its own sockets.
+    /// A connection cannot leave a session that has dropped rights.
     #[method(name = "restrict")]
     fn restrict(
         &self,
-        /// Names of rules that go on granting.
+        /// The names of rules that continue to grant.
         rules: Option<Vec<String>>,
-        /// What is kept whatever rule grants it.
+        /// The rights to keep, regardless of the rule that grants them.
         filters: Option<Vec<Filter>>,
     ) -> RpcResult<()>;
 }

@@ -1,4 +1,4 @@
-//! The broker's own calls: sessions, calls of a lost connection, the module's constants.
+//! Sessions, calls of a closed connection, and the module's constants.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ pub struct Constants {
 /// A session that was opened or cloned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Opened {
-    /// The session's number and 256 random bits in hexadecimal, with a dot between: whoever has the same
-    /// user id and this token may attach.
+    /// The session's number and 256 random bits in hexadecimal, with a dot between: anyone who has the same
+    /// user id and this token can attach.
     pub token: String,
-    /// This connection, as `call.resolve` names it; for `session.clone` the one that asked.
+    /// This connection, as `call.resolve` names it; for `session.clone` the connection of the call.
     pub connection: u64,
     /// The version of the protocol.
     pub protocol: u32,
@@ -30,34 +30,35 @@ pub struct Opened {
     pub version: String,
 }
 
-/// What is known of the caller and its session.
+/// Information about the caller and its session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionInfo {
-    /// The session's number, for logs and people.
+    /// The session's number, which appears in logs.
     pub session: u64,
     /// This connection, as `call.resolve` names it.
     pub connection: u64,
-    /// How many connections are attached.
+    /// The number of attached connections.
     pub connections: u64,
-    /// How many handles are open.
+    /// The number of open handles.
     pub handles: u64,
     /// `getdefaulttimeout` in seconds.
     pub default_timeout: Option<f64>,
-    /// Seconds that handles outlive the last connection.
+    /// The number of seconds that handles outlive the last connection.
     pub linger: f64,
     /// Whether the session was opened (a token exists) or is implicit.
     pub opened: bool,
-    /// The caller's user id, as the kernel told it.
+    /// The caller's user id, as the kernel reported it.
     pub uid: u32,
-    /// The caller's group id.
+    /// The caller's group id, as the kernel reported it.
     pub gid: u32,
-    /// The caller's process id when it connected, where the kernel told it.
+    /// The caller's process id when it connected, if the kernel reported it.
     pub pid: Option<i32>,
-    /// The spelling of this connection: `lsp`, `ndjson`, `http` or `websocket`.
-    pub spelling: String,
-    /// Whether descriptors can ride beside frames of this connection.
+    /// The framing or protocol of this connection: `lsp`, `ndjson`, `http` or `websocket`.
+    #[serde(rename = "spelling")]
+    pub framing: String,
+    /// Whether frames of this connection can carry descriptors.
     pub descriptors: bool,
-    /// Whether answers on this connection may carry attachments unasked.
+    /// Whether all responses on this connection may have attachments.
     pub attachments: bool,
     /// The version of the protocol.
     pub protocol: u32,
@@ -65,40 +66,40 @@ pub struct SessionInfo {
     pub version: String,
 }
 
-/// One named limit.
+/// The value and meaning of a limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitInfo {
     /// The value in force.
     pub value: u64,
     /// `bytes`, `seconds` or `count`.
     pub unit: String,
-    /// What it limits, and what happens beyond it.
+    /// What is limited, and what happens above the limit.
     pub meaning: String,
 }
 
-/// What became of a call whose connection was lost.
+/// The outcome of a call of a closed connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Resolved {
-    /// How it ended.
+    /// How the call ended.
     pub state: CallState,
-    /// For `answered`: the whole answer as it was, its attachments and descriptors beside this
+    /// For `answered`: the complete response; its attachments and descriptors are attached to this
     /// frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<serde_json::Value>,
-    /// For `cancelled`: bytes that had already been sent, if any.
+    /// For `cancelled`: the number of bytes already sent, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,
 }
 
-/// How a call of a lost connection ended.
+/// How a call of a closed connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CallState {
-    /// It never arrived whole, or its answer was taken already, or is no longer kept.
+    /// It did not arrive completely, or its response was fetched already, or is no longer kept.
     Unknown,
-    /// It was cancelled while it waited; a send may have sent a part.
+    /// It was cancelled while it waited; a send can have sent a part.
     Cancelled,
-    /// It was answered; the answer is here.
+    /// It was answered; the response is in `answer`.
     Answered,
 }
 
@@ -123,45 +124,45 @@ pub trait Module {
 /// Sessions.
 #[sockbroker_proto_macros::api(namespace = "session")]
 pub trait Session {
-    /// Gives this connection's session a token, so that further connections can attach.
+    /// Gives this connection's session a token, with which further connections can attach.
     #[method(name = "open")]
     fn open(
         &self,
-        /// Seconds that handles outlive the last connection; 0 if absent.
+        /// The number of seconds that handles outlive the last connection; 0 if absent.
         linger: Option<f64>,
-        /// Whether answers on this connection may carry attachments unasked (LSP framing only).
+        /// Whether all responses on this connection may have attachments (LSP framing only).
         attachments: Option<bool>,
-        /// With this or `filters`: makes a further session instead, for a child process. It keeps no more
-        /// than `session.restrict` would with the same, and closes if nobody attaches within the limit
+        /// With this or `filters`: creates a further session instead, for a child process. It keeps the rights
+        /// that `session.restrict` keeps with these parameters, and closes if no client attaches within the limit
         /// `clone_seconds`.
         rules: Option<Vec<String>>,
-        /// What the further session keeps whatever rule grants it.
+        /// The rights that the further session keeps, regardless of the rule that grants them.
         filters: Option<Vec<Filter>>,
     ) -> RpcResult<Opened>;
 
     /// Moves this connection into an open session of the same user.
     ///
-    /// Refused while this connection's own session holds handles: they would close unseen.
+    /// Refused while this connection's own session has open handles, which would be closed.
     #[method(name = "attach")]
     fn attach(
         &self,
         /// The token.
         token: String,
-        /// Whether answers on this connection may carry attachments unasked (LSP framing only).
+        /// Whether all responses on this connection may have attachments (LSP framing only).
         attachments: Option<bool>,
     ) -> RpcResult<Opened>;
 
-    /// A new session with every handle duplicated under the same number, for `fork()`.
+    /// Creates a new session with duplicates of all handles under the same numbers, for `fork()`.
     ///
-    /// It closes if nobody attaches within the limit `clone_seconds`.
+    /// It closes if no client attaches within the limit `clone_seconds`.
     #[method(name = "clone")]
     fn clone_session(&self) -> RpcResult<Opened>;
 
-    /// Closes every handle of this session at once; the token is void.
+    /// Closes all handles of this session immediately, and invalidates the token.
     #[method(name = "close")]
     fn close(&self) -> RpcResult<()>;
 
-    /// What is known of the caller and its session.
+    /// Information about the caller and its session.
     #[method(name = "info")]
     fn info(&self) -> RpcResult<SessionInfo>;
 
@@ -173,16 +174,16 @@ pub trait Session {
 /// Calls of other connections of this session.
 #[sockbroker_proto_macros::api(namespace = "call")]
 pub trait Call {
-    /// What became of a call on a connection that was dropped.
+    /// The outcome of a call of a closed connection.
     ///
-    /// Waits until the broker has seen the end of that connection, at most the limit
-    /// `resolve_seconds`. The answer to a connection's latest request is kept until the next request
-    /// on it, and after its end until it is resolved or the limits `resolve_kept` and
+    /// Waits until the broker has detected the end of that connection, at most the limit
+    /// `resolve_seconds`. The broker keeps the response to a connection's latest request until the next
+    /// request on it, and after its end until the call is resolved or the limits `resolve_kept` and
     /// `resolve_kept_seconds` are reached.
     #[method(name = "resolve")]
     async fn resolve(
         &self,
-        /// The connection's number, from `session.open`, `attach` or `info`.
+        /// The connection's number, from `session.open`, `session.attach` or `session.info`.
         connection: u64,
         /// The request's id.
         request: RequestId,

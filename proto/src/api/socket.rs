@@ -1,33 +1,33 @@
-//! Life of a socket: creation, names, connections, end, readiness.
+//! Sockets from creation to close, with addresses, connections and readiness.
 
 use super::values::{Accepted, Attributes, Created};
 use crate::address::AddressValue;
 use crate::constant::Constant;
 use crate::handle::Handle;
 
-/// Life of a socket.
+/// Sockets from creation to close.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Socket {
     /// `socket.socket(family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None)`: a new socket.
     ///
-    /// `AF_INET, SOCK_RAW, IPPROTO_IP`, which Linux refuses, gives a sniffer in the manner of
-    /// Windows: bind it to an address, switch it on with `ioctl(SIO_RCVALL, RCVALL_ON)`, and it
-    /// receives the IP packets of the interface that owns the address.
+    /// `AF_INET, SOCK_RAW, IPPROTO_IP`, which Linux refuses, creates a socket that emulates Windows'
+    /// `SIO_RCVALL`: bind it to an address, switch it on with `ioctl(SIO_RCVALL, RCVALL_ON)`, and it
+    /// receives the IP packets of the interface that has the address.
     #[method(name = "socket")]
     async fn socket(
         &self,
-        /// `AF_*`; `AF_INET` if absent or -1, or what `fileno` is.
+        /// `AF_*`; if absent or -1, `AF_INET` or the family of `fileno`.
         family: Option<Constant>,
         /// `SOCK_*`, with `SOCK_NONBLOCK` if wanted; `SOCK_STREAM` if absent or -1.
         #[argument(rename = "type")]
         kind: Option<Constant>,
         /// The protocol; 0 if absent or -1.
         proto: Option<Constant>,
-        /// Adopt a descriptor instead: its index among those beside the frame, counted from 0.
+        /// Adopts a descriptor instead: its index among those attached to the frame, counted from 0.
         fileno: Option<u32>,
         /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
         timeout: Option<Option<f64>>,
-        /// Answer with a descriptor of the new socket beside the frame.
+        /// Whether to attach a descriptor of the new socket to the response.
         want_fd: Option<bool>,
     ) -> RpcResult<Created>;
 
@@ -44,34 +44,34 @@ pub trait Socket {
         proto: Option<Constant>,
         /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
         timeout: Option<Option<f64>>,
-        /// Answer with a descriptor of each beside the frame.
+        /// Whether to attach a descriptor of each socket to the response.
         want_fd: Option<bool>,
     ) -> RpcResult<(Created, Created)>;
 
-    /// `socket.fromfd(fd, family, type, proto=0)`: adopts a descriptor sent beside the frame.
+    /// `socket.fromfd(fd, family, type, proto=0)`: adopts a descriptor attached to the frame.
     ///
-    /// The broker keeps the descriptor that arrived; the client may close its own. An error of kind
-    /// `descriptor` without one, `ENOTSOCK` for one that is no socket.
+    /// The broker keeps the descriptor that arrived; the client can close its own. An error of kind
+    /// `descriptor` if there is none, `ENOTSOCK` if it is not a socket.
     #[method(name = "fromfd")]
     fn fromfd(
         &self,
-        /// Which of the descriptors beside the frame, counted from 0.
+        /// The index of a descriptor attached to the frame, counted from 0.
         fd: Option<u32>,
-        /// `AF_*`; what the descriptor is if absent or -1.
+        /// `AF_*`; that of the descriptor if absent or -1.
         family: Option<Constant>,
-        /// `SOCK_*`; what the descriptor is if absent or -1.
+        /// `SOCK_*`; that of the descriptor if absent or -1.
         #[argument(rename = "type")]
         kind: Option<Constant>,
-        /// The protocol; what the descriptor is if absent or -1.
+        /// The protocol; that of the descriptor if absent or -1.
         proto: Option<Constant>,
         /// Seconds as for `settimeout`; the session's default if absent, `null` blocks.
         timeout: Option<Option<f64>>,
     ) -> RpcResult<Created>;
 
     /// `socket.create_connection(address, timeout=..., source_address=None, all_errors=False)`:
-    /// resolves, then tries each address until one answers.
+    /// resolves the host, then tries each address until one accepts the connection.
     ///
-    /// The timeout holds for each attempt, as in Python, and stays on the socket.
+    /// The timeout applies to each attempt, as in Python, and remains the timeout of the socket.
     #[method(name = "create_connection")]
     async fn create_connection(
         &self,
@@ -81,7 +81,7 @@ pub trait Socket {
         timeout: Option<Option<f64>>,
         /// `[host, port]` to bind to first.
         source_address: Option<AddressValue>,
-        /// Tell every attempt's error in `errors`, not only the last one's.
+        /// Whether `errors` contains the error of every attempt, not only of the last one.
         all_errors: Option<bool>,
     ) -> RpcResult<Created>;
 
@@ -96,9 +96,9 @@ pub trait Socket {
         family: Option<Constant>,
         /// As for `listen`.
         backlog: Option<i64>,
-        /// Set `SO_REUSEPORT`.
+        /// Whether to set `SO_REUSEPORT`.
         reuse_port: Option<bool>,
-        /// Serve IPv4 too on an IPv6 socket.
+        /// Whether an IPv6 socket also serves IPv4.
         dualstack_ipv6: Option<bool>,
     ) -> RpcResult<Created>;
 
@@ -106,23 +106,23 @@ pub trait Socket {
     #[method(name = "has_dualstack_ipv6")]
     fn has_dualstack_ipv6(&self) -> RpcResult<bool>;
 
-    /// `sock.accept()`: waits for a connection and takes it.
+    /// `sock.accept()`: waits for a connection and accepts it.
     ///
     /// The new socket has the session's default timeout, not the listener's.
     #[method(name = "accept")]
     async fn accept(
         &self,
         handle: Handle,
-        /// Answer with a descriptor of the new socket beside the frame.
+        /// Whether to attach a descriptor of the new socket to the response.
         want_fd: Option<bool>,
     ) -> RpcResult<Accepted>;
 
-    /// `sock.bind(address)`; a host name is resolved first.
+    /// `sock.bind(address)`; resolves a host name first.
     #[method(name = "bind")]
     async fn bind(
         &self,
         handle: Handle,
-        /// The address, spelt for the socket's family.
+        /// The address, in the form of the socket's family.
         address: AddressValue,
     ) -> RpcResult<()>;
 
@@ -135,23 +135,23 @@ pub trait Socket {
         backlog: Option<i64>,
     ) -> RpcResult<()>;
 
-    /// `sock.connect(address)`: waits until the connection stands.
+    /// `sock.connect(address)`: waits until the connection is established.
     #[method(name = "connect")]
     async fn connect(
         &self,
         handle: Handle,
-        /// The address, spelt for the socket's family.
+        /// The address, in the form of the socket's family.
         address: AddressValue,
     ) -> RpcResult<()>;
 
     /// `sock.connect_ex(address)`: like `connect`, with the error number as the result.
     ///
-    /// 0 is success; a timeout gives `EAGAIN`; errors of the resolver are errors here too.
+    /// 0 is success; a timeout returns `EAGAIN`; errors of the resolver are errors of this call too.
     #[method(name = "connect_ex")]
     async fn connect_ex(
         &self,
         handle: Handle,
-        /// The address, spelt for the socket's family.
+        /// The address, in the form of the socket's family.
         address: AddressValue,
     ) -> RpcResult<i32>;
 
@@ -167,7 +167,7 @@ pub trait Socket {
         how: Constant,
     ) -> RpcResult<()>;
 
-    /// `sock.close()`: the handle is gone at once; calls in progress on it run to their end.
+    /// `sock.close()`: removes the handle immediately; calls in progress on it are completed.
     #[method(name = "close")]
     fn close(&self, handle: Handle) -> RpcResult<()>;
 
@@ -176,18 +176,18 @@ pub trait Socket {
     fn dup(
         &self,
         handle: Handle,
-        /// Answer with a descriptor beside the frame.
+        /// Whether to attach a descriptor of the socket to the response.
         want_fd: Option<bool>,
     ) -> RpcResult<Created>;
 
-    /// `sock.fileno()`: a descriptor of the socket beside the frame; the handle stays.
+    /// `sock.fileno()`: attaches a descriptor of the socket to the response; the handle remains.
     ///
-    /// The result counts the descriptors beside the answer. Only framed connections on Unix sockets
-    /// carry descriptors; elsewhere the error says so.
+    /// The result is the number of attached descriptors. Only framed connections on Unix sockets
+    /// carry descriptors; on others the call fails with the error `descriptor`.
     #[method(name = "fileno")]
     fn fileno(&self, handle: Handle) -> RpcResult<u32>;
 
-    /// `sock.detach()`: the descriptor beside the frame, and the handle is gone.
+    /// `sock.detach()`: attaches a descriptor of the socket to the response, and removes the handle.
     #[method(name = "detach")]
     fn detach(&self, handle: Handle) -> RpcResult<u32>;
 
@@ -199,20 +199,20 @@ pub trait Socket {
     #[method(name = "getpeername")]
     fn getpeername(&self, handle: Handle) -> RpcResult<AddressValue>;
 
-    /// `sock.family`, `sock.type` and `sock.proto` in one answer, with the timeout.
+    /// `sock.family`, `sock.type` and `sock.proto` in one result, with the timeout.
     #[method(name = "attributes")]
     fn attributes(&self, handle: Handle) -> RpcResult<Attributes>;
 
-    /// `select.poll` over many handles: waits until one of them has an event.
+    /// `select.poll` over handles: waits until one of them has an event.
     ///
-    /// The result lists handles with events, as `poll.poll()` does: `POLLERR`, `POLLHUP` and, for an
-    /// unknown handle, `POLLNVAL` come unasked. Unlike Python's, the timeout is in seconds.
+    /// The result lists handles with events, as `poll.poll()` does; `POLLERR`, `POLLHUP` and, for an
+    /// unknown handle, `POLLNVAL` are always reported. Unlike Python's, the timeout is in seconds.
     #[method(name = "poll")]
     async fn poll(
         &self,
         /// Pairs of handle and `POLL*` events.
         fds: Vec<(Handle, Constant)>,
-        /// Seconds; waits for ever if absent or `null`.
+        /// Seconds; no timeout if absent or `null`.
         timeout: Option<f64>,
     ) -> RpcResult<Vec<(Handle, i32)>>;
 }

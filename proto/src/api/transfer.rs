@@ -1,4 +1,4 @@
-//! Transfer of data: one call, one system call or one loop of them.
+//! Transfer of data: each method is one system call or one loop of them.
 
 use super::values::{Received, ReceivedFrom, ReceivedMessage};
 use crate::address::AddressValue;
@@ -9,9 +9,9 @@ use crate::handle::Handle;
 
 /// Transfer of data.
 ///
-/// Receiving calls of one connection on one handle take their turn in the handle's read lane, sending
-/// ones in its write lane. A cancelled receive loses no data. `recv_into`, `recvfrom_into` and
-/// `recvmsg_into` return the bytes: scattering them into buffers is the client's business.
+/// Receiving calls of one connection on one handle run in order, and so do sending calls; the two
+/// orders are independent. A cancelled receive loses no data. `recv_into`, `recvfrom_into` and
+/// `recvmsg_into` return the bytes: the client scatters them into its buffers.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Transfer {
     /// `sock.recv(bufsize[, flags])`.
@@ -25,7 +25,7 @@ pub trait Transfer {
         flags: Option<Constant>,
     ) -> RpcResult<Received>;
 
-    /// `sock.recv_into(buffer[, nbytes[, flags]])`: `recv` under the name of its kin.
+    /// `sock.recv_into(buffer[, nbytes[, flags]])`: same as `recv`, under Python's other name.
     #[method(name = "recv_into")]
     async fn recv_into(
         &self,
@@ -47,7 +47,7 @@ pub trait Transfer {
         flags: Option<Constant>,
     ) -> RpcResult<ReceivedFrom>;
 
-    /// `sock.recvfrom_into(buffer[, nbytes[, flags]])`: `recvfrom` under the name of its kin.
+    /// `sock.recvfrom_into(buffer[, nbytes[, flags]])`: same as `recvfrom`, under Python's other name.
     #[method(name = "recvfrom_into")]
     async fn recvfrom_into(
         &self,
@@ -60,8 +60,8 @@ pub trait Transfer {
 
     /// `sock.recvmsg(bufsize[, ancbufsize[, flags]])`.
     ///
-    /// Received descriptors ride beside the answer, in the order of their items. Where the transport
-    /// carries none they are closed and `MSG_CTRUNC` is set, as the kernel does without room for them.
+    /// Received descriptors are attached to the response, in the order of their items. If the transport
+    /// carries no descriptors, the broker closes them and sets `MSG_CTRUNC`, as the kernel does without room for them.
     #[method(name = "recvmsg")]
     async fn recvmsg(
         &self,
@@ -74,7 +74,7 @@ pub trait Transfer {
         flags: Option<Constant>,
     ) -> RpcResult<ReceivedMessage>;
 
-    /// `sock.recvmsg_into(buffers[, ancbufsize[, flags]])`: like `recvmsg`; the client scatters.
+    /// `sock.recvmsg_into(buffers[, ancbufsize[, flags]])`: like `recvmsg`; the client scatters the bytes.
     #[method(name = "recvmsg_into")]
     async fn recvmsg_into(
         &self,
@@ -98,9 +98,9 @@ pub trait Transfer {
         flags: Option<Constant>,
     ) -> RpcResult<u64>;
 
-    /// `sock.sendall(bytes[, flags])`: sends everything, with one deadline for the whole.
+    /// `sock.sendall(bytes[, flags])`: sends all bytes, with one deadline for the whole call.
     ///
-    /// An error's `sent` counts the bytes that had already left.
+    /// `sent` of an error is the number of bytes already sent.
     #[method(name = "sendall")]
     async fn sendall(
         &self,
@@ -126,12 +126,12 @@ pub trait Transfer {
 
     /// `sock.sendmsg(buffers[, ancdata[, flags[, address]]])`: the number of bytes sent.
     ///
-    /// Descriptors of `SCM_RIGHTS` items are taken in order from those beside the frame.
+    /// Descriptors of `SCM_RIGHTS` items are taken in order from those attached to the frame.
     #[method(name = "sendmsg")]
     async fn sendmsg(
         &self,
         handle: Handle,
-        /// The data, gathered; at most 1024 buffers.
+        /// The data, gathered from these buffers; at most 1024.
         buffers: Vec<Bytes>,
         /// Ancillary data.
         ancdata: Option<Vec<AncillaryItem>>,
@@ -146,7 +146,7 @@ pub trait Transfer {
     async fn sendmsg_afalg(
         &self,
         handle: Handle,
-        /// The data, gathered.
+        /// The data, gathered from these buffers.
         msg: Option<Vec<Bytes>>,
         /// `ALG_OP_*`.
         op: Constant,
@@ -161,17 +161,17 @@ pub trait Transfer {
     /// `sock.sendfile(file, offset=0, count=None)`: sends from an adopted descriptor with
     /// `sendfile(2)`; the number of bytes sent.
     ///
-    /// The socket must be a blocking or timed stream, the file a regular one; the file's own position
-    /// is not moved, since the descriptor may be shared: the client moves it by the result.
+    /// The socket must be a stream with a timeout other than 0, the file a regular file. The file's own
+    /// position does not change, because the descriptor can be shared: the client moves it by the result.
     #[method(name = "sendfile")]
     async fn sendfile(
         &self,
         handle: Handle,
-        /// Which of the descriptors beside the frame is the file, counted from 0.
+        /// The index of the file among the descriptors attached to the frame, counted from 0.
         file: u32,
-        /// Where to begin, in bytes.
+        /// The offset of the first byte in the file.
         offset: Option<i64>,
-        /// How many bytes; up to the end of the file if absent.
+        /// The number of bytes; up to the end of the file if absent.
         count: Option<i64>,
     ) -> RpcResult<u64>;
 }

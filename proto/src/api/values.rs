@@ -1,4 +1,4 @@
-//! Result types that several themes share.
+//! Result types that several namespaces share.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,10 +12,10 @@ use crate::ancillary::AncillaryItem;
 use crate::bytes::Bytes;
 use crate::handle::Handle;
 
-/// A socket that was made: its handle, and what Python's attributes say of it.
+/// A socket that was created: its handle, and the values of Python's attributes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Created {
-    /// The handle.
+    /// The handle of the new socket.
     pub handle: Handle,
     /// `socket.family`.
     pub family: i32,
@@ -27,7 +27,7 @@ pub struct Created {
     pub timeout: Option<f64>,
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
     /// The handle of the new socket.
@@ -38,7 +38,7 @@ pub struct Accepted {
     pub r#type: i32,
     /// `socket.proto`.
     pub proto: i32,
-    /// The session's default timeout in seconds: the listener's own is not inherited.
+    /// The session's default timeout in seconds; the listener's own timeout is not inherited.
     pub timeout: Option<f64>,
     /// The address of the peer.
     pub address: AddressValue,
@@ -62,8 +62,8 @@ pub struct Attributes {
 pub struct Received {
     /// The bytes.
     pub data: Bytes,
-    /// What `recv(2)` returned; more than the bytes given where `MSG_TRUNC` asked for the true
-    /// length of a datagram.
+    /// The result of `recv(2)`; with `MSG_TRUNC` the length of a datagram, which can exceed the
+    /// number of bytes in `data`.
     pub n: u64,
     /// Whether this is the end of the stream. An empty datagram has `n` 0 and `eof` false.
     pub eof: bool,
@@ -74,11 +74,11 @@ pub struct Received {
 pub struct ReceivedFrom {
     /// The bytes.
     pub data: Bytes,
-    /// What `recvfrom(2)` returned.
+    /// The result of `recvfrom(2)`, as `n` of `recv`.
     pub n: u64,
     /// Whether this is the end of the stream.
     pub eof: bool,
-    /// The sender; `null` where the socket reports none.
+    /// The sender; `null` if the socket reports none.
     pub address: AddressValue,
 }
 
@@ -87,7 +87,7 @@ pub struct ReceivedFrom {
 pub struct ReceivedMessage {
     /// The bytes.
     pub data: Bytes,
-    /// What `recvmsg(2)` returned.
+    /// The result of `recvmsg(2)`, as `n` of `recv`.
     pub n: u64,
     /// Whether this is the end of the stream.
     pub eof: bool,
@@ -95,7 +95,7 @@ pub struct ReceivedMessage {
     pub ancdata: Vec<AncillaryItem>,
     /// `msg_flags`, such as `MSG_TRUNC` or `MSG_CTRUNC`.
     pub flags: i32,
-    /// The sender; `null` where the socket reports none.
+    /// The sender; `null` if the socket reports none.
     pub address: AddressValue,
 }
 
@@ -109,13 +109,13 @@ pub enum OptionValue {
     Bytes(Bytes),
 }
 
-/// A timeout that must be given: seconds, or `null`.
+/// A timeout that must be present: seconds, or `null`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Seconds(pub Option<f64>);
 
 impl<'de> Deserialize<'de> for Seconds {
-    /// By hand, since a derived one would take an absent field for `null`.
+    /// Not derived, because a derived implementation reads an absent field as `null`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(SecondsVisitor)
     }

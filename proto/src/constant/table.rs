@@ -1,8 +1,8 @@
-//! The numbers: Linux generic, as `asm-generic` headers, glibc and `BlueZ` define them.
+//! The numbers of generic Linux, as the `asm-generic` headers, glibc and `BlueZ` define them.
 
-/// What `socket` exports on Linux, in any of CPython 3.8 to 3.14, on whatever headers it is built.
+/// The constants that `socket` exports on Linux in CPython 3.8 to 3.14, for all versions of the headers.
 ///
-/// `SIO_*` and `RCVALL_*` are Windows' names with Windows' numbers: `ioctl` takes them.
+/// `SIO_*` and `RCVALL_*` are names of Windows with their numbers there; `ioctl` accepts them.
 pub(super) const SOCKET: &[(&str, i64)] = &[
     ("AF_ALG", 38),
     ("AF_APPLETALK", 5),
@@ -489,7 +489,7 @@ pub(super) const SOCKET: &[(&str, i64)] = &[
     ("VM_SOCKETS_INVALID_VERSION", 0xffff_ffff),
 ];
 
-/// Names of other modules (`fcntl`, `termios`, `select`) and headers that `ioctl` and `poll` take.
+/// Names of other modules (`fcntl`, `termios`, `select`) and headers that `ioctl` and `poll` accept.
 pub(super) const OTHER: &[(&str, i64)] = &[
     ("FIONREAD", 0x541b),
     ("POLLERR", 8),

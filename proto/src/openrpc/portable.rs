@@ -1,4 +1,4 @@
-//! Schemas for the tools of others: formats that validators know, and a title for each schema.
+//! Makes schemas portable: formats that validators know, and a title for each schema.
 
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,7 @@ const LIST: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 pub(super) fn make_portable(schema: &mut Value, title: &str) {
     let Value::Object(members) = schema else { return };
     if members.contains_key("$ref") {
-        // Draft 7 ignores what stands beside a reference.
+        // Draft 7 ignores the siblings of a reference.
         return;
     }
     replace_format(members);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_schema_within_gets_a_title_of_its_own() {
+    fn every_inner_schema_gets_its_own_title() {
         let schema = json!({
             "anyOf": [{ "$ref": "#/x" }, { "items": [{}, {}] }],
             "properties": { "default_timeout": { "items": {} }, "n": { "title": "kept" } },

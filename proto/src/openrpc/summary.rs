@@ -1,9 +1,9 @@
-//! The summary of a method: the beginning of its documentation.
+//! The summary of a method: the first sentence of its documentation.
 
 /// The first sentence of the first paragraph on one line, without its full stop.
 ///
-/// A sentence ends with a full stop and a blank outside of backticks; abbreviations have a full
-/// stop within ("e.g.").
+/// A sentence ends with a full stop and a blank outside of backticks; the full stop within an
+/// abbreviation ("e.g.") does not end it.
 pub(super) fn first_sentence(documentation: &str) -> String {
     let paragraph = documentation.trim().split("\n\n").next().unwrap_or_default();
     let mut sentence = String::new();
