@@ -8,7 +8,7 @@ use sockbroker_sys::resolver::ResolverError;
 
 use sockbroker_policy::Denial;
 
-/// A limit that was reached.
+/// A limit that a request would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitExceeded {
     /// Its name in `session.limits`.
@@ -43,51 +43,47 @@ pub enum OpError {
     Policy(String),
     /// No such handle in this session.
     Handle(Handle),
-    /// The handle names something else than the call takes.
+    /// The handle is not of the kind that the call takes.
     HandleKind {
-        /// The handle.
         handle: Handle,
-        /// What it names.
+        /// The kind of the handle.
         kind: &'static str,
-        /// What the call takes.
+        /// The kind that the call takes.
         wanted: &'static str,
     },
-    /// The session or token cannot be used.
+    /// The session or the token cannot be used for this.
     Session(&'static str),
-    /// A limit was reached.
+    /// A limit was exceeded.
     Limit {
         /// Its name in `session.limits`.
         name: &'static str,
         /// Its value.
         value: u64,
     },
-    /// The user exceeds a rate on a socket that does not wait.
+    /// The user exceeds a rate limit, and the socket does not wait.
     Pace(LimitExceeded),
     /// The broker cannot take the caller's ids for a call that the kernel checks by them.
     Identity {
-        /// The call.
         call: &'static str,
         /// The caller's user id.
         uid: u32,
     },
     /// Descriptors are missing, or the connection cannot carry them.
     Descriptor(&'static str),
-    /// The broker had no room for the descriptors of the request.
+    /// The kernel dropped descriptors of the request, because the broker has too many files open.
     LostDescriptors,
     /// The descriptor is the client's end of a connection to this broker.
     ControlConnection,
     /// Every attempt failed: `ExceptionGroup`.
     Group(Vec<OpError>),
-    /// Sending ended early, after some bytes were sent.
+    /// Sending failed after some bytes were sent.
     Partly {
         /// The number of bytes that were sent.
         sent: u64,
-        /// Why it ended.
         cause: Box<OpError>,
     },
 }
 
-/// The result of an operation.
 pub type OpResult<T> = Result<T, OpError>;
 
 impl OpError {
@@ -100,7 +96,7 @@ impl OpError {
         }
     }
 
-    /// Refuses a value beyond a limit.
+    /// Fails if a value exceeds the limit of this name.
     pub fn within(name: &'static str, asked: u64, limit: u64) -> OpResult<()> {
         if asked > limit { Err(Self::Limit { name, value: limit }) } else { Ok(()) }
     }
@@ -120,7 +116,7 @@ impl OpError {
         Self::Argument(Exception::OverflowError, message.into())
     }
 
-    /// The error number, where there is one.
+    /// The error number of a failed system call.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
@@ -128,16 +124,15 @@ impl OpError {
         }
     }
 
-    /// Adds the number of bytes that were sent.
+    /// Adds the number of bytes that were sent before the error.
     #[must_use]
     pub fn after(self, sent: u64) -> Self {
         if sent == 0 { self } else { Self::Partly { sent, cause: Box::new(self) } }
     }
 }
 
-/// Names the system call of an `io::Error`.
+/// Adds the name of the system call to an `io::Error`.
 pub trait During<T> {
-    /// Turns the error into an operation's, with the name of the call.
     fn during(self, call: &'static str) -> OpResult<T>;
 }
 

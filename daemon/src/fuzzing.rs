@@ -1,7 +1,8 @@
-//! One connection from its bytes to the broker's bytes, for the fuzzer and the replay of its corpora.
+//! Runs one connection from the bytes of a client to the bytes of the broker, for the fuzzer and the replay of
+//! its corpora.
 //!
-//! Everything is real: detection of the spelling, codecs, dispatch, sockets. Calls that wait are
-//! cancelled as at the end of the broker, so that every input comes to an end.
+//! Nothing is replaced: the detection of the framing, codecs, dispatch and sockets are those of the broker.
+//! Calls that wait are cancelled as at shutdown, so that every input comes to an end.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -22,28 +23,28 @@ use crate::transport::server::Server;
 use crate::transport::shutdown::ShutdownSwitch;
 use sockbroker_policy::Policy;
 
-/// How long the broker may take for one input.
+/// The longest time for one input.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What a broker answers to a connection that sends `data` and closes its writing end. The caller is
-/// the broker's own user, so that requests reach the kernel.
+/// Returns what a broker sends on a connection that sends `data` and closes its writing end. The caller is the
+/// broker's own user, so that requests reach the kernel.
 ///
 /// # Panics
 ///
-/// If the connection cannot be made, or does not come to its end: both are findings.
+/// If the connection cannot be made, or does not end in time. Both are findings of the fuzzer.
 #[expect(clippy::expect_used, reason = "a fuzzer reports a finding by a panic")]
 pub fn request(data: &[u8]) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let answer = runtime.block_on(async { timeout(LONGEST_WAIT, converse(data)).await });
-    // Look-ups may still be running; nobody waits for them.
+    // Look-ups may still run. Nothing waits for them.
     runtime.shutdown_background();
     answer.expect("the connection comes to its end").expect("a connection")
 }
 
 async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
     let (mut ours, theirs) = StdStream::pair()?;
-    // The whole input fits: what does not is of no more interest.
+    // Input beyond the socket's buffer is cut off.
     ours.set_nonblocking(true)?;
     let written = ours.write(data)?;
     debug_assert!(written <= data.len(), "a write is no longer than its input");
@@ -59,7 +60,7 @@ async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
         let mut ours = UnixStream::from_std(ours)?;
         let mut answers = Vec::new();
         while stream::unread_by_peer(ours.as_fd())? > 0 {
-            // The broker stops reading at broken framing, and then closes.
+            // The broker stops reading at a framing error, and then closes the connection.
             if timeout(Duration::from_millis(1), ours.read_buf(&mut answers)).await.is_ok_and(ended)
             {
                 return Ok(answers);
@@ -78,7 +79,7 @@ fn ended(read: io::Result<usize>) -> bool {
     !matches!(read, Ok(1..))
 }
 
-/// Input that the broker left unread makes its close a reset.
+/// Ignores `ECONNRESET`, which a close with unread input causes.
 fn forgive_reset(error: io::Error) -> io::Result<usize> {
     if error.kind() == io::ErrorKind::ConnectionReset { Ok(0) } else { Err(error) }
 }

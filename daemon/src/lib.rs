@@ -1,8 +1,8 @@
-//! The broker: owns real sockets behind handles and serves Python's `socket` module over JSON-RPC.
+//! The broker. It owns sockets, and serves the functions of Python's `socket` module on them over JSON-RPC.
 //!
-//! The modules stand in the order of reference: each is a stage and refers only to stages below it. The
-//! crates `sockbroker_policy` and `sockbroker_sys` lie below all of them. `ARCHITECTURE.md` follows one
-//! request through the stages.
+//! Each module is a stage. The stages are listed from the top: each refers only to those below it. The crates
+//! `sockbroker_policy` and `sockbroker_sys` are below all stages. `ARCHITECTURE.md` follows one request
+//! through the stages.
 
 #![forbid(unsafe_code)]
 #![expect(missing_docs, reason = "a comment that repeats a name helps no reader of a program")]

@@ -1,4 +1,4 @@
-//! `sockbrokerd`: see the library.
+//! The program `sockbrokerd`. Its code is in the library.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match startup::run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A failure to write the error cannot be reported.
+            // An error of standard error cannot be reported anywhere.
             drop(writeln!(std::io::stderr(), "sockbrokerd: {error}"));
             ExitCode::from(error.code())
         }

@@ -1,4 +1,4 @@
-//! Addresses between JSON and the kernel: read with the look-ups they need, and spelt.
+//! Addresses in parameters and results. Reading one may need a look-up.
 
 use sockbroker_proto::address::{Address, AddressValue, FileAddress, Parsed};
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -17,22 +17,21 @@ use sockbroker_policy::target::{FileFacts, Target};
 use sockbroker_policy::verb::Verb;
 
 impl Call {
-    /// Reads an address for a kind of socket, asking the resolver or the socket where it must; an address
-    /// that names an interface needs a socket. Without a name there is no await, so a call keeps its
-    /// place among its neighbours.
+    /// Reads an address for a socket of this spec. A host name needs the resolver, and the name of an interface
+    /// needs a socket. Without a host name the function does not wait, so the order of calls is kept.
     pub(super) async fn address(
         &self,
-        facts: SocketSpec,
+        spec: SocketSpec,
         value: &AddressValue,
         socket: Option<&Entry>,
     ) -> OpResult<Address> {
-        match value.read(facts)? {
-            Parsed::File(_) => Err(OpError::type_error("a file is no address here")),
-            Parsed::Address(Address::Opaque { family, data }) => known(facts, family, data),
+        match value.read(spec)? {
+            Parsed::File(_) => Err(OpError::type_error("a file is not an address here")),
+            Parsed::Address(Address::Opaque { family, data }) => judgeable(spec, family, data),
             Parsed::Address(address) => Ok(address),
             Parsed::Interface(address) => {
                 let permit = self.permit(Interfaces)?;
-                let none = || OpError::type_error("an address of a socket is no address here");
+                let none = || OpError::type_error("an interface name is not an address here");
                 socket_endpoints::interface_address(permit, socket.ok_or_else(none)?, address)
             }
             Parsed::Host(host) => {
@@ -45,21 +44,21 @@ impl Call {
         }
     }
 
-    /// Reads what a call names as an end of a socket: an address of the family that the kernel knows the
-    /// socket by, or a file of `AF_UNIX`, which is found out about before the policy is asked.
+    /// Reads the destination of a call or the name of a socket: an address of the socket's actual family, or a
+    /// file of `AF_UNIX`, which is examined before the policy judges it.
     pub(super) async fn target(
         &self,
         entry: &Entry,
         value: &AddressValue,
         (call, verb): (&'static str, Verb),
     ) -> OpResult<Target> {
-        let facts = entry.declared();
+        let declared = entry.declared();
         if let AddressValue::File(_) = value
-            && let Parsed::File(file) = value.read(facts)?
+            && let Parsed::File(file) = value.read(declared)?
         {
             return self.passed_file(entry, file, (call, verb)).await;
         }
-        let address = self.address(facts, value, Some(entry)).await?;
+        let address = self.address(declared, value, Some(entry)).await?;
         check_family(entry, call, &address)?;
         match address {
             Address::UnixPath(path) => self.path(entry, path, (call, verb)).await,
@@ -67,7 +66,7 @@ impl Call {
         }
     }
 
-    /// A file that came with the frame.
+    /// Examines a file whose descriptor is attached to the request.
     async fn passed_file(
         &self,
         entry: &Entry,
@@ -77,37 +76,37 @@ impl Call {
         let makes = verb == Verb::Bind;
         if makes != file.name.is_some() {
             let text = if makes {
-                "bind takes the descriptor of a folder, and a name"
+                "bind takes the descriptor of a directory and a name in it"
             } else {
-                "the descriptor is the socket's own file, and has no name beside it"
+                "the descriptor of a socket's file takes no name"
             };
             return Err(OpError::value(text));
         }
         let descriptor = self.take_descriptor(file.descriptor)?;
         let passed = Passed { descriptor, name: file.name, written: file.path };
         let search = self.search();
-        let kind = entry.actual();
-        let file = within(entry, unix_file::examine(self.caller(), call, kind, passed, search));
+        let actual = entry.actual();
+        let file = within(entry, unix_file::examine(self.caller(), call, actual, passed, search));
         let file = file.await?;
         Ok(Target::File(file))
     }
 
-    /// A path as text: the broker looks it up where a rule lets the caller use the broker's view of the file
-    /// system. Elsewhere it is refused by what it says.
+    /// Reads a path. The broker looks it up if a rule lets the caller use the broker's view of the file system.
+    /// Otherwise the policy judges the text of the path.
     async fn path(
         &self,
         entry: &Entry,
         path: Vec<u8>,
         (call, verb): (&'static str, Verb),
     ) -> OpResult<Target> {
-        let (rights, kind) = (self.rights(), entry.actual());
+        let (rights, actual) = (self.rights(), entry.actual());
         let looks = rights.looks_at(verb).path;
         if self.caller().is_broker() && rights.is_owner() && !looks {
-            // The same as without a broker, but for its own socket.
+            // The broker passes the path to the kernel, unless it leads to its own control socket.
             let is_own = match self.broker().control.get().filter(|_| verb != Verb::Bind) {
                 Some(control) => {
                     let (caller, path) = (self.caller(), path.clone());
-                    let look = unix_file::leads_to_control(caller, call, kind, path, *control);
+                    let look = unix_file::leads_to_control(caller, call, actual, path, *control);
                     within(entry, look).await?
                 }
                 None => false,
@@ -116,15 +115,15 @@ impl Call {
                 return Ok(Target::Address(Address::UnixPath(path)));
             }
         }
-        if rights.lets_look_up(verb, kind) {
+        if rights.lets_look_up(verb, actual) {
             let search = self.search();
-            let file = within(entry, unix_file::look_up(self.caller(), call, kind, path, search));
+            let file = within(entry, unix_file::look_up(self.caller(), call, actual, path, search));
             let file = file.await?;
             return Ok(Target::File(file));
         }
         let names = vec![path];
         let facts = FileFacts { names, visible: true, as_text: true, ..FileFacts::default() };
-        let denial = rights.refuse_text(verb, kind, &facts);
+        let denial = rights.refuse_text(verb, actual, &facts);
         self.denied(&denial);
         Err(denial.into())
     }
@@ -133,7 +132,7 @@ impl Call {
         Search { paths: self.rights().paths(), control: self.broker().control.get().copied() }
     }
 
-    /// `getaddrinfo(3)`; the session remembers what a name led to.
+    /// `getaddrinfo(3)`. The session remembers the addresses of a name.
     pub(super) async fn look_up(&self, question: Question) -> OpResult<Vec<AddressInfo>> {
         let host = question.host.clone().unwrap_or_default();
         let permit = self.permit(Resolve)?;
@@ -144,7 +143,7 @@ impl Call {
     }
 }
 
-/// What a look at a file gives within the socket's timeout: a file system may never answer.
+/// Examines a file within the timeout of the socket: a file system may never respond.
 async fn within<T>(entry: &Entry, look: impl Future<Output = OpResult<T>>) -> OpResult<T> {
     match entry.timeout() {
         Timeout::After(longest) => {
@@ -154,15 +153,15 @@ async fn within<T>(entry: &Entry, look: impl Future<Output = OpResult<T>>) -> Op
     }
 }
 
-/// The kernel reads an address by the socket's own family, whatever the caller of `fromfd` says of the socket:
-/// `sockaddr_in6` on a packet socket would name an interface.
+/// Checks that an address has the actual family of the socket, because the kernel reads it in that form even if
+/// `fromfd` declared another: `sockaddr_in6` on a packet socket would name an interface.
 fn check_family(entry: &Entry, call: &'static str, address: &Address) -> OpResult<()> {
     let own = match &entry.rcvall {
         Some(_) => entry.declared().domain,
         None => entry.actual().domain,
     };
     let fits = match address {
-        // It dissolves an association; elsewhere the kernel takes it for an address, or for none.
+        // In connect it ends the association. Other calls may read it as an address.
         Address::Unspecified => call == "connect",
         Address::Inet { .. } => [libc::AF_INET, libc::AF_INET6, libc::AF_RDS].contains(&own),
         other => i32::from(other.family()) == own,
@@ -170,19 +169,19 @@ fn check_family(entry: &Entry, call: &'static str, address: &Address) -> OpResul
     if fits { Ok(()) } else { Err(OpError::Os { call, errno: libc::EAFNOSUPPORT }) }
 }
 
-/// An opaque address in the form that the policy can judge, if the broker knows its family. It must be
-/// of the socket's own family: some protocols ignore what the address says of itself.
-fn known(facts: SocketSpec, family: u16, data: Vec<u8>) -> OpResult<Address> {
-    if i32::from(family) != facts.domain {
-        let text = format!("an address of family {family} on a socket of family {}", facts.domain);
+/// Decodes an opaque address so that the policy can judge it, if the broker knows its family. The address must
+/// have the family of the socket, because some protocols ignore the family field.
+fn judgeable(spec: SocketSpec, family: u16, data: Vec<u8>) -> OpResult<Address> {
+    if i32::from(family) != spec.domain {
+        let text = format!("an address of family {family} on a socket of family {}", spec.domain);
         return Err(OpError::value(text));
     }
     let raw = RawAddress::encode(&Address::Opaque { family, data });
-    raw.decode(facts.protocol).ok_or_else(|| OpError::value("an empty address"))
+    raw.decode(spec.protocol).ok_or_else(|| OpError::value("the address is empty"))
 }
 
-/// An address of a socket for a result; `None` where the kernel gave none.
-pub(super) fn spell(entry: &Entry, address: Option<&Address>) -> AddressValue {
+/// Encodes an address of a socket for a result; null if there is none.
+pub(super) fn encode_address(entry: &Entry, address: Option<&Address>) -> AddressValue {
     let name = |index| socket_endpoints::name_in_address(entry, index);
     address.map_or(AddressValue::None(()), |address| address.to_value(&name))
 }

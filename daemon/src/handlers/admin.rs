@@ -1,4 +1,4 @@
-//! `proto::api::admin`: what is open.
+//! `proto::api::admin`: sessions and handles that are open, and the reload of the policy.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::handlers::address::spell;
+use crate::handlers::address::encode_address;
 use crate::ops::inspect::{self, State};
 use crate::rpc::call::Call;
 use crate::session::Session;
@@ -39,10 +39,12 @@ impl HandlesServer for Handlers {
     }
 }
 
-/// The sessions of the caller's user. What a session gave up includes a look at the others.
+/// The sessions of the caller's user. A session with restricted rights must not see the others.
 fn sessions_of_user(call: &Call) -> Result<Vec<Arc<Session>>, OpError> {
     if call.session().restricted() > 0 {
-        return Err(OpError::Session("a session that gave rights up lists its own handles alone"));
+        return Err(OpError::Session(
+            "a session with restricted rights lists only its own handles",
+        ));
     }
     let principal = call.session().principal().key();
     let mut sessions = call.broker().sessions();
@@ -76,16 +78,16 @@ impl AdminServer for Handlers {
 }
 
 fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInfo {
-    let facts = entry.declared();
+    let declared = entry.declared();
     HandleInfo {
         handle,
         session,
-        family: facts.domain,
-        r#type: facts.ty,
-        proto: facts.protocol,
+        family: declared.domain,
+        r#type: declared.ty,
+        proto: declared.protocol,
         timeout: entry.timeout().seconds(),
-        local: spell(entry, state.local.as_ref()),
-        peer: spell(entry, state.peer.as_ref()),
+        local: encode_address(entry, state.local.as_ref()),
+        peer: encode_address(entry, state.peer.as_ref()),
         listening: state.listening,
         age: entry.age().as_secs_f64(),
     }

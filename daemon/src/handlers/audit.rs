@@ -1,4 +1,4 @@
-//! Which decisions are told, and with what.
+//! Audit records of decisions: which decisions are recorded, and what a record contains.
 
 use sockbroker_proto::handle::Handle;
 
@@ -10,9 +10,9 @@ use sockbroker_policy::question::Question;
 use sockbroker_policy::rights::RuleName;
 use sockbroker_policy::verb::Verb;
 
-/// Tells of something allowed, where it matters: not of what every message would repeat.
+/// Records an allowed request. Requests that every message would repeat are not recorded.
 pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
-    if !call.broker().audit.is_on() || !matters(question) || moves_data(call.method()) {
+    if !call.broker().audit.is_on() || !is_recorded(question) || moves_data(call.method()) {
         return;
     }
     let principal = call.connection().principal().key();
@@ -24,7 +24,7 @@ pub(super) fn allowed(call: &Call, question: &Question<'_>, rule: &RuleName) {
     });
 }
 
-/// Tells of a refusal.
+/// Records a refused request.
 pub(super) fn denied(call: &Call, denial: &Denial) {
     let principal = call.connection().principal().key();
     call.broker().audit.report(principal, || {
@@ -35,7 +35,7 @@ pub(super) fn denied(call: &Call, denial: &Denial) {
     });
 }
 
-/// Who may do what, and by which rule.
+/// The message of an allowed request: the user, what it is allowed to do, and the rule.
 fn allowance(call: &Call, question: &Question<'_>, rule: &RuleName) -> String {
     let uid = call.connection().subject().uid;
     format!("uid {uid} may {}: rule {:?} allows it", question.what(), rule.as_str())
@@ -56,7 +56,7 @@ fn decision(call: &Call, verdict: &'static str, verb: Verb) -> Record {
         .with_some("handle", call.handle().map(Handle::number))
 }
 
-fn matters(question: &Question<'_>) -> bool {
+fn is_recorded(question: &Question<'_>) -> bool {
     match question.verb {
         Verb::Create
         | Verb::Adopt
@@ -83,7 +83,7 @@ fn matters(question: &Question<'_>) -> bool {
     }
 }
 
-/// Receiving and sending: what they do was told when the socket was made and named.
+/// Whether a method receives or sends. The records of the socket's creation and addresses cover these calls.
 fn moves_data(method: &str) -> bool {
     let method = method.strip_prefix("socket.").unwrap_or(method);
     method.starts_with("recv") || method.starts_with("send")

@@ -1,4 +1,4 @@
-//! `proto::api::broker`: the broker itself.
+//! `proto::api::broker`: versions, the process and the policy of the broker.
 
 use sockbroker_proto::PROTOCOL_VERSION;
 use sockbroker_proto::api::broker::{BrokerInfo, BrokerServer, InfoParams, PolicyInfo};

@@ -1,4 +1,4 @@
-//! What a message is made of: what of it names its source, its destination and its way.
+//! The contents of a message: the addresses and interfaces that its data and its ancillary data name.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::iter;
@@ -9,22 +9,22 @@ use sockbroker_policy::action::{MessageContents, Send};
 use sockbroker_policy::membership::{header, packet_info, route_of_extensions};
 use sockbroker_policy::target::SocketName;
 
-/// What is sent.
+/// What a call sends.
 #[derive(Debug)]
 pub(super) enum Payload {
     /// A message.
     Message(MessageContents),
-    /// A file, whose contents nobody sees: netlink messages in it are unknown.
+    /// A file. The broker does not read its contents, so netlink messages in it are unknown.
     File,
 }
 
 impl Payload {
-    /// Data alone.
+    /// A message of one buffer, without ancillary data.
     pub(super) fn of(data: bytes::Bytes, flags: i32) -> Self {
         Self::Message(MessageContents { buffers: vec![data], ancillary: Vec::new(), flags })
     }
 
-    /// The data in one piece, where it can be seen.
+    /// The data in one piece; `None` for a file.
     pub(super) fn data(&self) -> Option<bytes::Bytes> {
         match self {
             Self::Message(MessageContents { buffers, .. }) => Some(match buffers.as_slice() {
@@ -35,7 +35,6 @@ impl Payload {
         }
     }
 
-    /// What the request carries of it.
     pub(super) fn into_contents(self) -> MessageContents {
         match self {
             Self::Message(contents) => contents,
@@ -44,18 +43,18 @@ impl Payload {
     }
 }
 
-/// What a receiving call asks for.
+/// The sizes and flags of a receiving call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     /// The most bytes of each message.
     pub(super) length: usize,
-    /// The most bytes of its ancillary data.
+    /// The most bytes of ancillary data of each message.
     pub(super) ancillary: usize,
     /// `MSG_*`.
     pub(super) flags: i32,
 }
 
-/// What one item of ancillary data names of a message's source.
+/// The source address and the interface that one item of ancillary data names.
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) source: Option<Address>,
@@ -68,7 +67,7 @@ impl Named {
     }
 }
 
-/// Adds the ends that a packet's own header names. Of data that cannot be seen nobody knows them.
+/// Adds the source and the destinations in the header of a packet. They are unknown for a file.
 pub(super) fn add_header(request: &mut Send, data: Option<&[u8]>) {
     match data.map(|data| header(request.socket.domain, data)) {
         Some(Some((source, destination, route))) => {
@@ -78,7 +77,7 @@ pub(super) fn add_header(request: &mut Send, data: Option<&[u8]>) {
             let ends = iter::once(destination).chain(route);
             request.remotes.extend(ends.map(SocketName::Address));
         }
-        // Too short for a header: the kernel refuses it.
+        // The data is too short for a header. The kernel refuses it.
         Some(None) => {}
         None => {
             request.locals.push(SocketName::Unknown);
@@ -87,8 +86,8 @@ pub(super) fn add_header(request: &mut Send, data: Option<&[u8]>) {
     }
 }
 
-/// Adds the hosts that data names on its way where it begins with an extension header of IPv6: its first bytes
-/// are what the kernel would call the header of the socket's protocol.
+/// Adds the hosts of a source route, where the data begins with an extension header of IPv6. The protocol of the
+/// socket is the type of that header.
 pub(super) fn add_route(request: &mut Send, data: Option<&[u8]>) {
     if !request.socket.sends_extensions() {
         return;

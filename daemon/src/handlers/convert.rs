@@ -1,4 +1,4 @@
-//! `proto::api::convert`: conversions, which need no permit since they touch nothing.
+//! `proto::api::convert`: conversions. They need no permit, because they use no sockets.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ use sockbroker_sys::control;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::handlers::number::int;
+use crate::handlers::parameters::int;
 use crate::rpc::call::Call;
 
 impl ConvertServer for Handlers {
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_short_forms_of_inet_aton_are_read_as_the_manual_says() {
+    fn inet_aton_reads_the_short_forms_of_the_manual() {
         for (text, value) in [
             ("1.2.3.4", Some(0x0102_0304)),
             ("127.1", Some(0x7f00_0001)),

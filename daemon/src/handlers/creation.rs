@@ -1,15 +1,15 @@
-//! Making sockets: what `socket.py` does in Python around `socket(2)`.
+//! Creates sockets: what `socket.py` does in Python around `socket(2)`.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use sockbroker_proto::address::{Address, AddressItem, AddressValue};
+use sockbroker_proto::address::{Address, AddressValue};
 use sockbroker_proto::api::values::Created;
 use sockbroker_proto::constant::Constant;
 use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
-use crate::handlers::number::int_or;
+use crate::handlers::parameters::{host_and_port, int_or};
 use crate::network::open;
 use crate::network::resolve::Question;
 use crate::ops::connect;
@@ -24,12 +24,12 @@ use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// `listen()` without a number: `min(SOMAXCONN, 128)`.
+/// The backlog of `listen()` without an argument: `min(SOMAXCONN, 128)`.
 pub(super) const DEFAULT_BACKLOG: i32 = 128;
-/// `SOCK_NONBLOCK` and `SOCK_CLOEXEC` ride in the type.
+/// Flags that the type argument of `socket(2)` can contain.
 const TYPE_FLAGS: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
-/// Family, type and protocol as a caller gave them.
+/// Family, type and protocol as the caller passed them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GivenSpec {
     pub(super) family: Option<Constant>,
@@ -38,19 +38,19 @@ pub(super) struct GivenSpec {
 }
 
 impl GivenSpec {
-    /// With defaults for what is absent, the type without its flags, and whether they make the socket
-    /// non-blocking.
-    fn facts(self, default: SocketSpec) -> OpResult<(SocketSpec, bool)> {
-        let kind = int_or(self.socktype, default.ty)?;
-        let facts = SocketSpec {
+    /// The spec with defaults for absent values and without the flags of the type, and whether the flags make
+    /// the socket non-blocking.
+    fn resolve(self, default: SocketSpec) -> OpResult<(SocketSpec, bool)> {
+        let ty = int_or(self.socktype, default.ty)?;
+        let spec = SocketSpec {
             domain: int_or(self.family, default.domain)?,
-            ty: kind & !TYPE_FLAGS,
+            ty: ty & !TYPE_FLAGS,
             protocol: int_or(self.proto, default.protocol)?,
         };
-        Ok((facts, kind & libc::SOCK_NONBLOCK != 0))
+        Ok((spec, ty & libc::SOCK_NONBLOCK != 0))
     }
 
-    /// `socket.socket()` takes -1 for what is absent; `socketpair()` does not.
+    /// Removes values of -1, which `socket.socket()` treats as absent; `socketpair()` does not.
     fn without_minus_one(self) -> Self {
         let given = |value: &Constant| *value != Constant(-1);
         Self {
@@ -64,7 +64,7 @@ impl GivenSpec {
 /// `socket.socket()`.
 pub(super) fn create(
     call: &Call,
-    kind: GivenSpec,
+    given: GivenSpec,
     timeout: Timeout,
     want_fd: bool,
 ) -> OpResult<Created> {
@@ -72,16 +72,16 @@ pub(super) fn create(
         call.check_carries_descriptors()?;
     }
     let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
-    let (facts, nonblocking) = kind.without_minus_one().facts(default)?;
+    let (spec, nonblocking) = given.without_minus_one().resolve(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let entry = create_entry(call, facts, timeout)?;
+    let entry = create_entry(call, spec, timeout)?;
     admit(call, entry, want_fd)
 }
 
 /// `socket.socketpair()`.
 pub(super) async fn pair(
     call: &Call,
-    kind: GivenSpec,
+    given: GivenSpec,
     timeout: Timeout,
     want_fd: bool,
 ) -> OpResult<(Created, Created)> {
@@ -89,9 +89,9 @@ pub(super) async fn pair(
         call.check_carries_descriptors()?;
     }
     let default = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
-    let (facts, nonblocking) = kind.facts(default)?;
+    let (spec, nonblocking) = given.resolve(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let permit = call.permit(Create { socket: facts })?;
+    let permit = call.permit(Create { socket: spec })?;
     let handles = (call.room()?, call.room()?);
     let (first, second) =
         call.broker().network.pair(permit, timeout, handles, call.caller()).await?;
@@ -99,7 +99,7 @@ pub(super) async fn pair(
     match admit(call, Arc::new(second), want_fd) {
         Ok(second) => Ok((first, second)),
         Err(error) => {
-            // Half a pair is of no use to anybody.
+            // The caller cannot use one socket of a pair alone.
             drop(call.session().remove(first.handle));
             Err(error)
         }
@@ -109,22 +109,22 @@ pub(super) async fn pair(
 /// `socket.fromfd()` and `socket.socket(fileno=...)`.
 pub(super) fn adopt(
     call: &Call,
-    place: u32,
-    kind: GivenSpec,
+    index: u32,
+    given: GivenSpec,
     timeout: Timeout,
 ) -> OpResult<Created> {
-    let request = open::examine(call.take_descriptor(place)?)?;
-    let known = request.socket;
-    let (facts, nonblocking) = kind.without_minus_one().facts(known)?;
+    let request = open::examine(call.take_descriptor(index)?)?;
+    let actual = request.socket;
+    let (declared, nonblocking) = given.without_minus_one().resolve(actual)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let permit = call.permit(request)?;
-    let entry = open::adopt(permit, facts, timeout, call.room()?)?;
+    let entry = open::adopt(permit, declared, timeout, call.room()?)?;
     admit(call, Arc::new(entry), false)
 }
 
-/// Names a socket, and puts a descriptor beside the answer if asked.
+/// Assigns a handle to a socket, and attaches its descriptor to the answer if `want_fd` is set.
 pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<Created> {
-    let facts = entry.declared();
+    let SocketSpec { domain: family, ty, protocol: proto } = entry.declared();
     let timeout = entry.timeout().seconds();
     let descriptor =
         if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)?) } else { None };
@@ -132,17 +132,16 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     if let Some(descriptor) = descriptor {
         call.give_descriptor(descriptor);
     }
-    let SocketSpec { domain: family, ty: kind, protocol: proto } = facts;
-    Ok(Created { handle, family, r#type: kind, proto, timeout })
+    Ok(Created { handle, family, r#type: ty, proto, timeout })
 }
 
-/// Names an accepted socket, and puts its descriptor in the answer if one was kept for it.
+/// Assigns a handle to an accepted socket, and attaches its descriptor to the answer if one was reserved for it.
 pub(super) fn admit_accepted(
     call: &Call,
     accepted: Accepted,
-    kept: Option<(Permitted<Handover>, OwnedFd)>,
+    reserved: Option<(Permitted<Handover>, OwnedFd)>,
 ) -> OpResult<Created> {
-    let Some((permitted, spare)) = kept else {
+    let Some((permitted, spare)) = reserved else {
         return admit(call, accepted.into_entry(), false);
     };
     let permitted = permitted.of_accepted(&accepted);
@@ -152,7 +151,7 @@ pub(super) fn admit_accepted(
     Ok(created)
 }
 
-/// What `create_connection` is asked.
+/// The arguments of `create_connection`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Destination<'a> {
     pub(super) address: &'a AddressValue,
@@ -189,52 +188,20 @@ async fn connect_one(
     source: Option<&AddressValue>,
     timeout: Timeout,
 ) -> OpResult<Arc<Entry>> {
-    let facts = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
-    let entry = create_entry(call, facts, timeout)?;
+    let spec = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
+    let entry = create_entry(call, spec, timeout)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
         connect::bind(&call.permit_bind(&entry, target)?, call.caller()).await?;
     }
-    let address = info.address.decode(facts.protocol).unwrap_or(Address::Unspecified);
+    let address = info.address.decode(spec.protocol).unwrap_or(Address::Unspecified);
     let permit = call.permit_connect(&entry, Target::Address(address))?;
     let ticket = entry.sending.join(call.connection().number());
     connect::connect(&permit, ticket, call.caller()).await?;
     Ok(entry)
 }
 
-/// `(host, port)`, where the port may be a service name.
-fn host_and_port(address: &AddressValue) -> OpResult<(Option<String>, Option<String>)> {
-    let wrong = || OpError::type_error("the address must be [host, port]");
-    let AddressValue::Tuple(items) = address else {
-        return Err(wrong());
-    };
-    let [host, port] = items.as_slice() else {
-        return Err(OpError::value("the address must be [host, port]"));
-    };
-    let host = match host {
-        AddressItem::Text(host) => Some(host.clone()),
-        AddressItem::None(()) => None,
-        AddressItem::Number(_) | AddressItem::Bytes(_) | AddressItem::Other(_) => {
-            return Err(wrong());
-        }
-    };
-    Ok((host, service(Some(port))?))
-}
-
-/// A port of `getaddrinfo`: a number, a name, or none.
-pub(super) fn service(port: Option<&AddressItem>) -> OpResult<Option<String>> {
-    match port {
-        None | Some(AddressItem::None(())) => Ok(None),
-        Some(AddressItem::Number(number)) => Ok(Some(number.to_string())),
-        Some(AddressItem::Text(text)) => Ok(Some(text.clone())),
-        Some(item @ (AddressItem::Bytes(_) | AddressItem::Other(_))) => Err(match item.integer() {
-            Some(_) => OpError::overflow("Python int too large to convert to C long"),
-            None => OpError::Plain("Int or String expected".to_owned()),
-        }),
-    }
-}
-
-/// What `create_server` is asked.
+/// The arguments of `create_server`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Server<'a> {
     pub(super) address: &'a AddressValue,
@@ -255,9 +222,9 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
             return Err(OpError::value("dualstack_ipv6 requires AF_INET6 family"));
         }
     }
-    let facts = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
+    let spec = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
     let timeout = call.session().default_timeout.get();
-    let entry = create_entry(call, facts, timeout)?;
+    let entry = create_entry(call, spec, timeout)?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if wanted.reuse_port {
         set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -266,7 +233,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         let only = i64::from(!wanted.dualstack);
         set_int(call, &entry, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
     }
-    // create_server raises what the resolver said as a plain OSError.
+    // create_server raises an error of the resolver as a plain OSError.
     let target = call.target(&entry, wanted.address, ("bind", Verb::Bind)).await;
     let target = target.map_err(|error| match error {
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
@@ -278,10 +245,10 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
     admit(call, entry, false)
 }
 
-/// `socket.has_dualstack_ipv6()`: tried, as in Python.
+/// `socket.has_dualstack_ipv6()`: tries it on a new socket, as Python does.
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
-    let facts = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
-    let (permit, handle) = (call.permit(Create { socket: facts })?, call.room()?);
+    let spec = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
+    let (permit, handle) = (call.permit(Create { socket: spec })?, call.room()?);
     let Ok(entry) = call.broker().network.create(permit, Timeout::Blocking, handle) else {
         return Ok(false);
     };

@@ -1,4 +1,4 @@
-//! `proto::api::interface`: interfaces and the name of the host.
+//! `proto::api::interface`: network interfaces and the host name.
 
 use sockbroker_proto::api::interface::{
     GethostnameParams, IfIndextonameParams, IfNameindexParams, IfNametoindexParams,

@@ -1,4 +1,4 @@
-//! `proto::api::batch`, and what `recvmsg` and `sendmsg` share with it.
+//! `proto::api::batch`, and the code that `recvmsg` and `sendmsg` share with it.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use sockbroker_sys::message;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::handlers::address::spell;
+use crate::handlers::address::encode_address;
 use crate::handlers::contents::{Payload, Sizes};
-use crate::handlers::number::{int, int_or};
+use crate::handlers::parameters::{int, int_or};
 use crate::ops::rcvall;
 use crate::ops::receive::{self, is_end};
 use crate::ops::send::{self, MAX_BUFFERS};
@@ -121,7 +121,7 @@ fn sizes(
     Ok(Sizes { length, ancillary: control, flags: int_or(flags, 0)? })
 }
 
-/// Who sent a message; a captured packet says it in its own header.
+/// The sender of a message. A captured packet has it in its header.
 pub(super) fn sender(entry: &Entry, message: &message::ReceivedMessage) -> Option<Address> {
     match entry.rcvall {
         Some(_) => rcvall::sender(&message.data),
@@ -147,12 +147,12 @@ fn encode_message(
         data: call.give_bytes(message.data),
         ancdata,
         flags,
-        address: spell(permitted.socket(), sender.as_ref()),
+        address: encode_address(permitted.socket(), sender.as_ref()),
     }
 }
 
-/// Descriptors that cannot ride beside the answer are closed, and `MSG_CTRUNC` tells so, as the kernel
-/// does without room for them.
+/// Encodes an item of ancillary data. Descriptors that the answer cannot carry are closed, and `MSG_CTRUNC` is
+/// set, as the kernel does if the control buffer is too small.
 fn encode_ancillary(call: &Call, item: ControlMessage, flags: &mut i32) -> Option<AncillaryItem> {
     match item {
         ControlMessage::Data { level, kind, data } => Some(AncillaryItem(
@@ -176,7 +176,7 @@ fn encode_ancillary(call: &Call, item: ControlMessage, flags: &mut i32) -> Optio
     }
 }
 
-/// A message as a caller gave it.
+/// A message as the caller passed it.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) buffers: Vec<Bytes>,
@@ -192,7 +192,7 @@ pub(super) async fn send(call: &Call, handle: Handle, parts: Parts, flags: i32) 
     Ok(send::send_message(permitted, call.sender(), ticket).await? as u64)
 }
 
-/// Takes a message apart, resolves its address, and asks the policy for it.
+/// Decodes a message, resolves its address, and authorizes it.
 async fn prepare(
     call: &Call,
     entry: &Arc<Entry>,
@@ -230,7 +230,7 @@ fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
             })
         }
         AncillaryData::Descriptors(_) => {
-            Err(OpError::value("descriptors go with SOL_SOCKET, SCM_RIGHTS alone"))
+            Err(OpError::value("descriptors go only with SOL_SOCKET, SCM_RIGHTS"))
         }
         AncillaryData::Bytes(_) if carries_pointer_or_descriptor(level, kind) => {
             Err(OpError::value(
@@ -248,9 +248,9 @@ fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
     }
 }
 
-/// Credentials (`struct ucred`: pid, uid, gid) must be the caller's own: the kernel would check them
-/// against the broker. What leaves has the broker's process id, which does the sending. For a caller
-/// that is the broker's own user the kernel's check is the right one.
+/// Checks that credentials (`struct ucred`: pid, uid, gid) are the caller's, because the kernel would check them
+/// against the broker. The message that is sent has the process id of the broker, which sends it. For a caller
+/// that is the broker's own user, the kernel's check is sufficient.
 fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
     if call.caller().is_broker() {
         return Ok(());
@@ -263,7 +263,7 @@ fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
                 && subject.uid == u32::from_ne_bytes(**uid)
                 && subject.gid == u32::from_ne_bytes(**gid)
         }
-        // As the kernel says of another length (`__scm_send`).
+        // The kernel's error for another length (`__scm_send`).
         _ => return Err(OpError::Os { call: "sendmsg", errno: libc::EINVAL }),
     };
     if own { Ok(()) } else { Err(OpError::Os { call: "sendmsg", errno: libc::EPERM }) }

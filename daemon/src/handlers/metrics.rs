@@ -1,4 +1,4 @@
-//! The page of metrics, for whoever may administer.
+//! The page of metrics, for callers with the grant `admin`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::session::broker::Broker;
 use crate::session::connection::Connection;
 use sockbroker_policy::action::Administer;
 
-/// The page in the text format of Prometheus, if the policy grants it to who asks; else what it says.
+/// The page in the text format of Prometheus, or the message of the refusal if the policy does not allow it.
 pub fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result<String, String> {
     let call = Call::new(connection, "metrics", RequestParts::default(), true);
     let allowed: OpResult<_> = call.permit(Administer);
@@ -80,7 +80,7 @@ fn volume(page: &mut Page, way: &str, volume: &Volume) {
     page.sample(&[], volume.packets.load(Ordering::Relaxed));
 }
 
-/// `AF_INET`; the number of a family without a name.
+/// The name of a family, such as `AF_INET`; its number if it has no name.
 fn family_name(family: i32) -> String {
     constant::names()
         .find(|(name, value)| name.starts_with("AF_") && *value == i64::from(family))

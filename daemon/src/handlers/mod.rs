@@ -1,22 +1,22 @@
-//! One file a theme of `proto::api`: decode, order, authorize, operate, encode.
+//! The handlers of all methods, in one module for each module of `proto::api`.
 //!
-//! The files named like those of `proto/src/api` implement its traits. A handler authorizes the request,
-//! looks the handle up, runs one operation and encodes the result: no decisions, no system calls.
+//! The modules with the names of those in `proto/src/api` implement its traits. A handler looks the handle up,
+//! authorizes the request, runs one operation and encodes the result. It decides nothing itself, and makes no
+//! system calls.
 
 pub mod metrics;
 mod address;
 mod admin;
 mod audit;
 mod broker;
-mod cipher;
 mod contents;
 mod convert;
 mod creation;
 mod interface;
 mod messages;
 mod name;
-mod number;
 mod option;
+mod parameters;
 mod permit;
 mod policy;
 mod poll;
@@ -34,16 +34,16 @@ use crate::error::OpResult;
 use crate::rpc::call::Call;
 use crate::rpc::methods::{MethodTable, MethodTableBuilder};
 
-/// Implements every trait of the contract; all state is in the call's context.
+/// Implements every trait of the contract. All state is in the context of the call.
 #[derive(Debug, Clone, Copy)]
 pub struct Handlers;
 
-/// Every method of the contract and `rpc.discover`.
+/// The table of all methods of the contract and `rpc.discover`.
 pub fn methods() -> MethodTable {
     builder().build()
 }
 
-/// The same, to which tests add methods of their own.
+/// The same table, to which tests can add methods.
 pub fn builder() -> MethodTableBuilder {
     let mut table = MethodTableBuilder::default();
     <Handlers as api::socket::SocketServer>::register(&mut table);
@@ -65,7 +65,7 @@ pub fn builder() -> MethodTableBuilder {
     table
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as every method")]
+#[expect(clippy::unnecessary_wraps, reason = "the type of a handler")]
 fn discover(_: &Call, _: DiscoverParams) -> OpResult<&'static Value> {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(api::document);
     Ok(&DOCUMENT)

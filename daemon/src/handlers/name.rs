@@ -1,4 +1,4 @@
-//! `proto::api::name`: the resolver and the databases.
+//! `proto::api::name`: the resolver, and the databases of hosts, services and protocols.
 
 use std::net::IpAddr;
 
@@ -13,8 +13,7 @@ use sockbroker_sys::databases;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::handlers::creation::service;
-use crate::handlers::number::{c_int, int, int_or};
+use crate::handlers::parameters::{c_int, int, int_or, service};
 use crate::network::host;
 use crate::network::resolve::Question;
 use crate::rpc::call::Call;
@@ -35,11 +34,11 @@ impl NamesServer for Handlers {
             flags: int_or(flags, 0)?,
         };
         let found = call.look_up(question).await?;
-        let spelt = found.into_iter().map(|info| {
-            let address = resolved(info.address.decode(info.proto).as_ref());
+        let infos = found.into_iter().map(|info| {
+            let address = encode_resolved(info.address.decode(info.proto).as_ref());
             AddressInfo(info.family, info.kind, info.proto, info.canonical_name, address)
         });
-        Ok(spelt.collect())
+        Ok(infos.collect())
     }
 
     async fn getfqdn(call: Call, params: GetfqdnParams) -> OpResult<String> {
@@ -94,8 +93,8 @@ impl NamesServer for Handlers {
     }
 }
 
-/// An address for a result. Those of the resolver name no interface.
-fn resolved(address: Option<&Address>) -> AddressValue {
+/// Encodes an address of the resolver, which names no interface.
+fn encode_resolved(address: Option<&Address>) -> AddressValue {
     address.map_or(AddressValue::None(()), |address| address.to_value(&|_index| String::new()))
 }
 
@@ -140,7 +139,7 @@ fn ip_text(address: &IpAddr) -> String {
     }
 }
 
-/// `setipaddr` of `socketmodule.c`: literals at once, names by the resolver, the first answer.
+/// `setipaddr` of `socketmodule.c`: parses a literal, or returns the first address of a name.
 async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> {
     let port_zero = vec![AddressItem::Text(host.clone()), AddressItem::Number(0)];
     let literal = host.parse::<IpAddr>().ok();
@@ -154,12 +153,12 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
         let found = call.look_up(question).await?;
         found.first().and_then(|info| info.address.decode(0))
     } else {
-        let facts = sockbroker_proto::socket_spec::SocketSpec {
+        let spec = sockbroker_proto::socket_spec::SocketSpec {
             domain: libc::AF_INET,
             ty: libc::SOCK_STREAM,
             protocol: 0,
         };
-        Some(call.address(facts, &AddressValue::Tuple(port_zero), None).await?)
+        Some(call.address(spec, &AddressValue::Tuple(port_zero), None).await?)
     };
     match found {
         Some(Address::Inet { host, .. }) => Ok(host.into()),
@@ -168,7 +167,7 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
     }
 }
 
-/// `socket.getnameinfo`: the host must be numeric, and the tuple's length fit its family.
+/// `socket.getnameinfo`: the host must be numeric, and the length of the tuple must fit its family.
 async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult<(String, String)> {
     let wrong = || OpError::type_error("getnameinfo() argument 1 must be a tuple");
     let AddressValue::Tuple(items) = sockaddr else {
@@ -181,7 +180,7 @@ async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult
     if items.len() > 4 {
         return Err(wrong());
     }
-    // Formats `i` and `I` of CPython: the one checks, the other takes the low bits.
+    // As the formats `i` and `I` of CPython: `i` checks the range, `I` takes the low bits.
     let port = c_int(i64::try_from(port).unwrap_or(if port < 0 { i64::MIN } else { i64::MAX }))?;
     let word = |place: usize| match items.get(place).map(AddressItem::integer) {
         None => Ok(0),

@@ -1,4 +1,4 @@
-//! `proto::api::option`: options, timeouts, filters, `ioctl`.
+//! `proto::api::option`: socket options, timeouts, filters and `ioctl`.
 
 use sockbroker_proto::api::option::{
     AttachFilterParams, DetachFilterParams, GetInheritableParams, GetblockingParams,
@@ -12,7 +12,7 @@ use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::handlers::number::{c_int, int};
+use crate::handlers::parameters::{c_int, int};
 use crate::ops::option;
 use crate::ops::rcvall;
 use crate::rpc::call::Call;
@@ -150,7 +150,7 @@ fn read(call: &Call, value: Option<OptionValue>, optlen: Option<i64>) -> OpResul
                 .map_err(|_error| OpError::overflow("optlen does not fit into unsigned int"))?;
             Ok(KernelValue::Null(length))
         }
-        (Some(_), Some(_)) => Err(OpError::type_error("optlen goes with a null value alone")),
+        (Some(_), Some(_)) => Err(OpError::type_error("optlen goes only with a null value")),
         (None, None) => Err(OpError::type_error("a null value needs optlen")),
     }
 }

@@ -1,4 +1,5 @@
-//! Requests with the operands that rules look at, and no others: finding one out is a system call.
+//! Builds requests and authorizes them. An operand is looked up only if a rule needs it, because each look-up
+//! is a system call.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::sync::Arc;
@@ -59,7 +60,7 @@ impl Call {
         denial.into()
     }
 
-    /// Authorizes a look at a socket of the session, which changes nothing that others see.
+    /// Authorizes a call that inspects a socket of the session, and changes nothing that others see.
     pub(super) fn inspect(&self, entry: &Arc<Entry>) -> OpResult<Permitted<Inspect>> {
         self.authorize(entry, |socket| Inspect { socket })
     }
@@ -70,13 +71,13 @@ impl Call {
         audit::denied(self, denial);
     }
 
-    /// Waits for what the same connection did to a socket before, where the policy is about to look at
-    /// it: else a `send` would be judged by the peer that an earlier `connect` has yet to set.
+    /// Waits for earlier calls of the same connection on a socket, if a rule depends on the state of the socket:
+    /// otherwise the policy would judge a `send` by the peer before an earlier `connect`.
     pub(super) async fn settle(&self, entry: &Entry, ticket: &Ticket<'_>, verb: Verb) {
-        let kind = entry.actual();
+        let actual = entry.actual();
         let looks = self.rights().looks_at(verb);
-        let own =
-            kind.ty == libc::SOCK_RAW || [libc::AF_PACKET, libc::AF_NETLINK].contains(&kind.domain);
+        let own = actual.ty == libc::SOCK_RAW
+            || [libc::AF_PACKET, libc::AF_NETLINK].contains(&actual.domain);
         if own || looks.local || looks.remote || looks.interface {
             ticket.acquire().await;
         }
@@ -92,7 +93,7 @@ impl Call {
             || entry.actual().domain == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
         let interface = match target.address() {
             Some(address) if looks => match address {
-                // The rcvall of the documentation listens where its address is.
+                // A socket for SIO_RCVALL captures on the interface that has its address.
                 Address::Inet { host, .. } if entry.rcvall.is_some() => {
                     socket_endpoints::interface_of(entry, *host)
                 }
@@ -100,7 +101,7 @@ impl Call {
             },
             _ => None,
         };
-        // A bind without a protocol keeps the one of an earlier bind, which the socket tells.
+        // A bind without a protocol keeps the protocol of an earlier bind.
         let captures =
             entry.actual().domain == libc::AF_PACKET && socket_endpoints::captures(entry);
         self.authorize(entry, |socket| Bind { socket, target, interface, captures })
@@ -153,7 +154,7 @@ impl Call {
         let socket = entry.actual();
         let rights = self.rights();
         let own_headers = socket_endpoints::own_headers(entry);
-        // Rules look into netlink messages and own headers.
+        // Rules judge the contents of netlink messages and of headers that the caller wrote.
         let looks_inside =
             own_headers || socket.domain == libc::AF_NETLINK || socket.sends_extensions();
         let data = payload.data().filter(|_| looks_inside);
@@ -188,14 +189,14 @@ impl Call {
             request.locals = socket_endpoints::chosen_sources(entry, address);
             let sources = named.iter().filter_map(|info| info.source.clone());
             request.locals.extend(sources.map(SocketName::Address));
-            // The kernel passes over sources of another family, and over all on a connection.
+            // The kernel ignores sources of another family, and all sources on a connection.
             let own = socket_endpoints::local(entry);
             let port = own.as_ref().and_then(SocketName::address).map_or(0, port_of);
             request.locals.iter_mut().for_each(|source| set_port(source, port));
             request.locals.extend(own);
         }
         if looks.iter().any(|looks| looks.remote) {
-            // A connection takes the data to its peer, whatever address stands beside it.
+            // On a connection the data goes to the peer, and the kernel ignores the destination.
             if request.destination.is_none() || socket.has_connections() {
                 request.remotes = socket_endpoints::peers(entry);
             }
@@ -234,9 +235,9 @@ impl Call {
         })
     }
 
-    /// Whether a datagram may be received, by its sender; `None` where no rule looks at senders. The peer of
-    /// a connection was judged by [`Call::permit_receive`], but the queue of a datagram socket may hold
-    /// what came from others before.
+    /// The check of a datagram's sender; `None` if no rule depends on senders. [`Call::permit_receive`] judges the
+    /// peer of a connection, but the queue of a datagram socket may hold datagrams that arrived from others
+    /// before it was connected.
     pub(super) fn senders(&self, entry: &Entry) -> Option<Box<SenderCheck>> {
         let (rights, socket) = (self.rights(), entry.actual());
         let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.domain);
@@ -266,7 +267,6 @@ impl Call {
         self.authorize(entry, |socket| Handover { socket, escapes })
     }
 
-    /// An option is set to this value.
     pub(super) fn permit_set_option(
         &self,
         entry: &Arc<Entry>,
@@ -295,7 +295,7 @@ impl Call {
     }
 }
 
-/// The target with the address that the kernel would put in the place of an unspecified one.
+/// Replaces an unspecified address by the address that the kernel would use.
 fn specified(entry: &Entry, target: Target, named: &[Named]) -> OpResult<Target> {
     let Target::Address(address) = target else { return Ok(target) };
     let source = named.iter().rev().find_map(|info| match info.source {
@@ -312,11 +312,11 @@ fn specified(entry: &Entry, target: Target, named: &[Named]) -> OpResult<Target>
 fn add_netlink_messages(entry: &Entry, request: &mut Send, data: Option<&[u8]>) {
     let destination = request.destination.as_ref().and_then(Target::address);
     let (pid, groups) = netlink_end(entry, destination);
-    // The kernel has port 0; to any other port a message means what its receiver makes of it.
+    // Port 0 is the kernel. Messages to other ports have no class: their receiver defines them.
     if pid == 0 {
         request.messages = classes_of(request.socket.protocol, data.unwrap_or_default());
     }
-    // What goes to groups goes to the kernel as well (`netlink_sendmsg`).
+    // A message to groups also goes to the kernel (`netlink_sendmsg`).
     if pid != 0 || groups != 0 {
         request.messages.push(MessageClass::Peer);
     }

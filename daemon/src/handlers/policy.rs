@@ -1,4 +1,4 @@
-//! `proto::api::policy`: verdicts without acts, and rights that only shrink.
+//! `proto::api::policy`: checks without effect, and restrictions of a session's rights.
 
 use sockbroker_proto::api::policy::{
     CheckParams, Considered, Effective, Filter, Generation, PolicyServer, RestrictParams,
@@ -83,7 +83,7 @@ impl RestrictServer for Handlers {
     }
 }
 
-/// A restriction as its caller wrote it, within the limits of the caller.
+/// Reads a restriction, within the limits of the caller.
 pub(super) fn restriction(
     call: &Call,
     rules: Option<Vec<String>>,

@@ -1,4 +1,4 @@
-//! `socket.poll`: many handles at once.
+//! `socket.poll`: waits for events on many handles.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ops::poll::{Watched, poll};
 use crate::rpc::call::Call;
 use crate::table::timeout::Timeout;
 
-/// Waits for events on handles; those that have some, in the order asked.
+/// Waits for events on handles. Returns the handles with events, in the order of the request.
 pub(super) async fn poll_handles(
     call: &Call,
     fds: &[(Handle, Constant)],
@@ -21,7 +21,7 @@ pub(super) async fn poll_handles(
     if fds.len() > size(limit) {
         return Err(OpError::Limit { name: "poll_handles", value: limit });
     }
-    // As select.poll: a negative timeout waits for ever.
+    // As in select.poll: a negative timeout waits without end.
     let timeout = match Timeout::from_seconds(timeout.filter(|seconds| *seconds >= 0.0))? {
         Timeout::Blocking => None,
         Timeout::NonBlocking => Some(Duration::ZERO),
@@ -39,6 +39,6 @@ pub(super) async fn poll_handles(
     }
     let found = poll(&watched, timeout).await?;
     let pairs = fds.iter().zip(found).filter(|(_, events)| *events != 0);
-    // POLL* are bits of an unsigned short.
+    // Results are unsigned, as in CPython.
     Ok(pairs.map(|((handle, _), events)| (*handle, events.cast_unsigned().into())).collect())
 }

@@ -1,4 +1,4 @@
-//! `proto::api::session`: sessions, lost calls, constants.
+//! `proto::api::session`: sessions, the outcome of lost calls, constants.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl ModuleServer for Handlers {
 
     fn constants(_call: &Call, _: ConstantsParams) -> OpResult<Constants> {
         let constants = constant::names().map(|(name, value)| (name.to_owned(), value)).collect();
-        // CPython's has_ipv6 says whether it was compiled with it, which on Linux is always so.
+        // In CPython has_ipv6 is true if IPv6 was compiled in, which is always the case on Linux.
         Ok(Constants { constants, has_ipv6: true })
     }
 }
@@ -136,7 +136,7 @@ fn opened(call: &Call, token: &Token) -> Opened {
 fn read_linger(call: &Call, seconds: f64) -> OpResult<Duration> {
     let limit = call.broker().limits.linger_seconds;
     let linger = Duration::try_from_secs_f64(seconds)
-        .map_err(|_error| OpError::value("linger must be a number of seconds, not negative"))?;
+        .map_err(|_error| OpError::value("linger must be a number of seconds from 0"))?;
     if linger > Duration::from_secs(limit) {
         return Err(OpError::Limit { name: "linger_seconds", value: limit });
     }

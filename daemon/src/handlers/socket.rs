@@ -1,4 +1,4 @@
-//! `proto::api::socket`: life of a socket.
+//! `proto::api::socket`: create, connect, accept, close and inspect sockets.
 
 use sockbroker_proto::address::AddressValue;
 use sockbroker_proto::api::socket::{
@@ -11,9 +11,9 @@ use sockbroker_proto::api::values::{Accepted, Attributes, Created};
 use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
-use crate::handlers::address::spell;
+use crate::handlers::address::encode_address;
 use crate::handlers::creation::{self, GivenSpec};
-use crate::handlers::number::{c_int, int};
+use crate::handlers::parameters::{clip_backlog, int};
 use crate::handlers::poll::poll_handles;
 use crate::handlers::{Handlers, creation::admit, creation::admit_accepted};
 
@@ -30,18 +30,18 @@ impl SocketServer for Handlers {
     async fn socket(call: Call, params: SocketParams) -> OpResult<Created> {
         let SocketParams { family, kind, proto, fileno, timeout, want_fd } = params;
         let timeout = call.timeout(timeout)?;
-        let kind = GivenSpec { family, socktype: kind, proto };
-        if let Some(ticket) = fileno {
-            return creation::adopt(&call, ticket, kind, timeout);
+        let given = GivenSpec { family, socktype: kind, proto };
+        if let Some(index) = fileno {
+            return creation::adopt(&call, index, given, timeout);
         }
-        creation::create(&call, kind, timeout, want_fd.unwrap_or(false))
+        creation::create(&call, given, timeout, want_fd.unwrap_or(false))
     }
 
     async fn socketpair(call: Call, params: SocketpairParams) -> OpResult<(Created, Created)> {
         let SocketpairParams { family, kind, proto, timeout, want_fd } = params;
         let timeout = call.timeout(timeout)?;
-        let kind = GivenSpec { family, socktype: kind, proto };
-        creation::pair(&call, kind, timeout, want_fd.unwrap_or(false)).await
+        let given = GivenSpec { family, socktype: kind, proto };
+        creation::pair(&call, given, timeout, want_fd.unwrap_or(false)).await
     }
 
     fn fromfd(call: &Call, params: FromfdParams) -> OpResult<Created> {
@@ -88,8 +88,8 @@ impl SocketServer for Handlers {
         let ticket = entry.receiving.join(call.connection().number());
         let permitted = call.permit_accept(&entry)?;
         let timeout = call.session().default_timeout.get();
-        // An accepted socket is of the same kind as the listening one. Its descriptor is judged before there is
-        // a connection to lose.
+        // An accepted socket has the same type as the listening one. The policy judges the transfer of its
+        // descriptor before a connection is accepted, so that a refusal cannot lose the connection.
         let handover = want_fd.then(|| call.permit_handover(&entry)).transpose()?;
         let room = || {
             let spare = handover.as_ref().map(descriptor::reserve).transpose()?;
@@ -103,7 +103,7 @@ impl SocketServer for Handlers {
             r#type: created.r#type,
             proto: created.proto,
             timeout: created.timeout,
-            address: spell(&entry, peer.as_ref()),
+            address: encode_address(&entry, peer.as_ref()),
         })
     }
 
@@ -138,7 +138,7 @@ impl SocketServer for Handlers {
         match connect_handle(&call, handle, &address).await {
             Ok(()) => Ok(0),
             Err(OpError::Os { errno, .. }) => Ok(errno),
-            // sock_connect_ex: a timeout is EWOULDBLOCK.
+            // As in sock_connect_ex: a timeout is EWOULDBLOCK.
             Err(OpError::Timeout) => Ok(libc::EAGAIN),
             Err(error) => Err(error),
         }
@@ -186,23 +186,23 @@ impl SocketServer for Handlers {
     fn getsockname(call: &Call, params: GetsocknameParams) -> OpResult<AddressValue> {
         let GetsocknameParams { handle } = params;
         let entry = call.entry(handle)?;
-        Ok(spell(&entry, connect::local_address(&call.inspect(&entry)?)?.as_ref()))
+        Ok(encode_address(&entry, connect::local_address(&call.inspect(&entry)?)?.as_ref()))
     }
 
     fn getpeername(call: &Call, params: GetpeernameParams) -> OpResult<AddressValue> {
         let GetpeernameParams { handle } = params;
         let entry = call.entry(handle)?;
-        Ok(spell(&entry, connect::peer_address(&call.inspect(&entry)?)?.as_ref()))
+        Ok(encode_address(&entry, connect::peer_address(&call.inspect(&entry)?)?.as_ref()))
     }
 
     fn attributes(call: &Call, params: AttributesParams) -> OpResult<Attributes> {
         let AttributesParams { handle } = params;
         let entry = call.entry(handle)?;
-        let facts = entry.declared();
+        let declared = entry.declared();
         Ok(Attributes {
-            family: facts.domain,
-            r#type: facts.ty,
-            proto: facts.protocol,
+            family: declared.domain,
+            r#type: declared.ty,
+            proto: declared.protocol,
             timeout: entry.timeout().seconds(),
         })
     }
@@ -211,11 +211,6 @@ impl SocketServer for Handlers {
         let PollParams { fds, timeout } = params;
         poll_handles(&call, &fds, timeout).await
     }
-}
-
-/// `listen` takes negative numbers for 0, as CPython does.
-fn clip_backlog(backlog: Option<i64>) -> OpResult<Option<i32>> {
-    backlog.map(|backlog| Ok(c_int(backlog)?.max(0))).transpose()
 }
 
 async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> OpResult<()> {

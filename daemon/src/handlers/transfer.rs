@@ -1,23 +1,24 @@
-//! `proto::api::transfer`: receiving and sending.
+//! `proto::api::transfer`: receive and send data.
 
 use sockbroker_proto::address::AddressValue;
+use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
 use sockbroker_proto::api::transfer::{
     RecvIntoParams, RecvParams, RecvfromIntoParams, RecvfromParams, RecvmsgIntoParams,
     RecvmsgParams, SendParams, SendallParams, SendfileParams, SendmsgAfalgParams, SendmsgParams,
     SendtoParams, TransferServer,
 };
 use sockbroker_proto::api::values::{Received, ReceivedFrom, ReceivedMessage};
+use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::constant::Constant;
 use sockbroker_proto::handle::Handle;
 use sockbroker_sys::message;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::handlers::address::spell;
-use crate::handlers::cipher::{Cipher, send_cipher};
+use crate::handlers::address::encode_address;
 use crate::handlers::contents::{Payload, Sizes};
 use crate::handlers::messages::{self, Parts};
-use crate::handlers::number::int_or;
+use crate::handlers::parameters::{c_int, file_range, int, int_or};
 use crate::ops::receive::{self, is_end};
 use crate::ops::{file, send};
 use crate::rpc::call::Call;
@@ -108,7 +109,7 @@ impl TransferServer for Handlers {
 
     async fn sendmsg_afalg(call: Call, params: SendmsgAfalgParams) -> OpResult<u64> {
         let SendmsgAfalgParams { handle, msg, op, iv, assoclen, flags } = params;
-        let cipher = Cipher { op, iv, assoclen };
+        let cipher = CipherOperation { op, iv, assoclen };
         let buffers = msg.unwrap_or_default();
         let flags = int_or(flags, 0)?;
         send_cipher(&call, handle, buffers, cipher, flags).await
@@ -138,7 +139,7 @@ async fn receive_plain(
     let negative = format!("negative buffersize in {name}");
     let length = receive::length(bufsize, &negative, call.broker().limits.receive_bytes)?;
     let sizes = Sizes { length, ancillary: 0, flags: int_or(flags, 0)? };
-    // sock_recv_guts: asked for nothing, recv does nothing; recvfrom takes a datagram.
+    // As in sock_recv_guts: recv of 0 bytes makes no system call, and recvfrom takes a datagram.
     if length == 0 && matches!(name, "recv" | "recv_into") {
         return Ok(nothing(call));
     }
@@ -164,22 +165,52 @@ fn encode_received(
         eof: is_end(permitted, received.n),
         n: received.n as u64,
         data: call.give_bytes(received.data),
-        address: spell(permitted.socket(), sender.as_ref()),
+        address: encode_address(permitted.socket(), sender.as_ref()),
     }
 }
 
-/// Offset and count of `sendfile`, with CPython's checks.
-fn file_range(offset: Option<i64>, count: Option<i64>) -> OpResult<(u64, Option<u64>)> {
-    let offset = u64::try_from(offset.unwrap_or(0))
-        .map_err(|_error| OpError::value("offset must not be negative"))?;
-    let positive = |count: i64| u64::try_from(count).ok().filter(|count| *count > 0);
-    let count = match count {
-        None => None,
-        Some(count) => {
-            let wrong =
-                || OpError::value(format!("count must be a positive integer (got {count})"));
-            Some(positive(count).ok_or_else(wrong)?)
+/// The operation that `sendmsg_afalg` sends with its data.
+#[derive(Debug)]
+struct CipherOperation {
+    op: Constant,
+    iv: Option<Bytes>,
+    assoclen: Option<i64>,
+}
+
+/// `sendmsg_afalg`: data for `AF_ALG`, with control messages that define the operation (`linux/if_alg.h`).
+async fn send_cipher(
+    call: &Call,
+    handle: Handle,
+    buffers: Vec<Bytes>,
+    cipher: CipherOperation,
+    flags: i32,
+) -> OpResult<u64> {
+    let entry = call.entry(handle)?;
+    if entry.declared().domain != libc::AF_ALG {
+        return Err(OpError::Plain("algset is only supported for AF_ALG".to_owned()));
+    }
+    let op = int(cipher.op)?;
+    if op < 0 {
+        return Err(OpError::type_error("Invalid or missing argument 'op'"));
+    }
+    let mut items = vec![alg_item(libc::ALG_SET_OP, op.to_ne_bytes().to_vec())];
+    if let Some(iv) = cipher.iv {
+        let iv = call.bytes(iv)?;
+        let length =
+            u32::try_from(iv.len()).map_err(|_error| OpError::value("the iv is too long"))?;
+        items.push(alg_item(libc::ALG_SET_IV, [&length.to_ne_bytes()[..], &iv].concat()));
+    }
+    if let Some(length) = cipher.assoclen {
+        if length < 0 {
+            return Err(OpError::type_error("assoclen must be positive"));
         }
-    };
-    Ok((offset, count))
+        let length = c_int(length)?;
+        items.push(alg_item(libc::ALG_SET_AEAD_ASSOCLEN, length.to_ne_bytes().to_vec()));
+    }
+    messages::send(call, handle, Parts { buffers, ancdata: items, address: None }, flags).await
+}
+
+fn alg_item(kind: i32, data: Vec<u8>) -> AncillaryItem {
+    let data = AncillaryData::Bytes(Bytes::Inline(data));
+    AncillaryItem(Constant(libc::SOL_ALG.into()), Constant(kind.into()), data)
 }

@@ -102,8 +102,8 @@ impl Metrics {
         known.entry(key).or_insert_with(new).count(allowed);
     }
 
-    /// Counts a limit that was crossed.
-    pub fn crossed(&self, limit: &str) {
+    /// Counts a refusal by a limit.
+    pub fn limit_exceeded(&self, limit: &str) {
         let mut limits = lock(&self.limits);
         match limits.get_mut(limit) {
             Some(count) => *count += 1,

@@ -1,4 +1,4 @@
-//! Calls as the caller that wait, and the credentials that a message of the caller carries.
+//! Calls with the identity of the client that may wait, and the credentials in messages of a client.
 
 use std::io;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::ops::wait::{RETRY_PAUSE, WaitPolicy};
 use sockbroker_policy::action::AncillaryItem;
 
 impl Client {
-    /// Puts the client's ids into a message (`SCM_CREDENTIALS`, `unix(7)`): without them the kernel
-    /// would tell the broker's. They take the place of what the client gave, which was checked to say
-    /// no more. The process id is the broker's, which does the sending: the client's may belong to
-    /// another process by the time it is read.
+    /// Adds the client's ids to a message (`SCM_CREDENTIALS`, `unix(7)`): without them the receiver would get
+    /// the broker's. They replace credentials from the client, which were checked to be its own. The process
+    /// id is that of the broker, which sends the message: the client's id may belong to another process when
+    /// the message is read.
     pub(super) fn sign(&self, control: &mut Vec<AncillaryItem>) {
         control.retain(|item| !is_credentials(item));
         let Identity { uid, gid, .. } = *self.identity();
@@ -24,8 +24,8 @@ impl Client {
         control.push(AncillaryItem::Data { level, kind, data });
     }
 
-    /// Makes a call as the client until it does something else than ask to wait: no event tells when
-    /// somebody else's queue has room. Without wait policy it is made once, however long that takes.
+    /// Makes a call with the identity of the client, and repeats it while it fails with `EAGAIN`: no event
+    /// reports that another socket's queue has space. With [`WaitPolicy::None`] the call is made once.
     pub(super) async fn until_done<T: Send + 'static>(
         &self,
         call: &'static str,

@@ -1,4 +1,4 @@
-//! `bind`, `listen`, `accept`, `connect`, `shutdown` and the names of a socket.
+//! `bind`, `listen`, `accept`, `connect`, `shutdown`, `getsockname` and `getpeername`.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,7 +23,7 @@ use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen, Shutdown};
 use sockbroker_policy::target::{FileTarget, SocketName, Target};
 
-/// `bind(2)`; a path is made as the caller.
+/// `bind(2)`. The file of a path is created with the identity of the caller.
 pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpResult<()> {
     let socket = permitted.socket();
     let address = match &permitted.request().target {
@@ -43,7 +43,7 @@ pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpRes
     }
 }
 
-/// Makes a socket's file in the folder that was judged, as the caller.
+/// Creates the file of a socket in the directory that was judged, with the identity of the caller.
 async fn bind_file(socket: &Socket, caller: &CallerIdentity, file: &FileTarget) -> OpResult<()> {
     let FileTarget { descriptor, name, written, facts } = file.clone();
     let name = name.ok_or(OpError::Os { call: "bind", errno: libc::EINVAL })?;
@@ -66,7 +66,7 @@ async fn bind_file(socket: &Socket, caller: &CallerIdentity, file: &FileTarget) 
     }
 }
 
-/// `listen(2)`, as the caller: whoever connects is told the ids of who listens.
+/// `listen(2)`, with the identity of the caller: a peer that connects gets the ids of the listening process.
 pub async fn listen(permitted: &Permitted<Listen>, caller: &CallerIdentity) -> OpResult<()> {
     let (socket, backlog) = (permitted.socket(), permitted.request().backlog);
     match caller.client(socket.actual(), "listen")? {
@@ -78,19 +78,18 @@ pub async fn listen(permitted: &Permitted<Listen>, caller: &CallerIdentity) -> O
     }
 }
 
-/// What an accepted socket needs, reserved before the kernel gives it: afterwards a failure would lose the
-/// connection.
+/// The resources of an accepted socket. They are reserved before `accept(2)`, because a failure after it would
+/// lose the connection.
 #[derive(Debug)]
 pub struct AcceptReservation {
-    /// The place of its handle.
     pub handle: Reservation,
-    /// A descriptor that becomes the client's, where the client wants one.
+    /// A descriptor to be replaced by the one for the client, if the client wants one.
     pub spare: Option<OwnedFd>,
 }
 
-/// `accept(2)`: the new socket, with `timeout` as its own, the descriptor that was kept for the client, and the
-/// peer's address. `room` is asked right before a connection is taken: without room it stays in the queue, as
-/// with `EMFILE`.
+/// `accept(2)`. Returns the new socket with this timeout, the descriptor that was reserved for the client, and the
+/// address of the peer. `room` makes the reservations right before a connection is accepted. If it fails, the
+/// connection stays in the queue, as with `EMFILE`.
 pub async fn accept(
     permitted: &Permitted<Accept>,
     ticket: Ticket<'_>,
@@ -98,9 +97,9 @@ pub async fn accept(
     room: impl Fn() -> OpResult<AcceptReservation>,
 ) -> OpResult<(Accepted, Option<OwnedFd>, Option<Address>)> {
     let socket = permitted.socket();
-    let facts = socket.declared();
+    let declared = socket.declared();
     let call =
-        if facts.domain == libc::AF_ALG { socket::accept_without_name } else { socket::accept };
+        if declared.domain == libc::AF_ALG { socket::accept_without_name } else { socket::accept };
     ticket.acquire().await;
     let wait_policy = || WaitPolicy::of(socket, Direction::Receive, 0);
     let mut refused = None;
@@ -108,7 +107,7 @@ pub async fn accept(
         Ok(room) => Ok((socket.without_blocking(call)?, room)),
         Err(error) => {
             refused = Some(error);
-            Err(io::Error::other("no room"))
+            Err(io::Error::other("no reservation"))
         }
     })
     .await;
@@ -116,8 +115,8 @@ pub async fn accept(
         return Err(error);
     }
     let ((descriptor, peer), AcceptReservation { handle, spare }) = accepted?;
-    let accepted = Entry::new(descriptor, facts, timeout, handle).during("fcntl")?;
-    let peer = peer.decode(facts.protocol);
+    let accepted = Entry::new(descriptor, declared, timeout, handle).during("fcntl")?;
+    let peer = peer.decode(declared.protocol);
     if let Some(address) = &peer {
         accepted.ends.note_peer(SocketName::Address(address.clone()));
     }
@@ -126,7 +125,7 @@ pub async fn accept(
     Ok((Accepted::new(socket, accepted), spare, peer))
 }
 
-/// `connect(2)`, to its end; to a path as the caller.
+/// `connect(2)`, until the connection stands or has failed. A connection to a path has the identity of the caller.
 pub async fn connect(
     permitted: &Permitted<Connect>,
     ticket: Ticket<'_>,
@@ -134,7 +133,7 @@ pub async fn connect(
 ) -> OpResult<()> {
     let (socket, target) = (permitted.socket(), &permitted.request().target);
     ticket.acquire().await;
-    // Before the call: data may be there before its outcome is known.
+    // The peer is noted before the call, because data may arrive before the call returns.
     let before = socket.ends.known().peer.replace(target.name());
     let result = connect_to(socket, caller, Destination::of(target)).await;
     if result.is_err() && !is_under_way(&result) {
@@ -143,7 +142,7 @@ pub async fn connect(
     result
 }
 
-/// A connection that may still come about. `EALREADY` is about the one before.
+/// Whether the connection may still be established. `EALREADY` concerns an earlier attempt.
 fn is_under_way(result: &OpResult<()>) -> bool {
     matches!(result, Err(OpError::Timeout | OpError::Os { errno: libc::EINPROGRESS, .. }))
 }
@@ -169,7 +168,7 @@ async fn connect_to(
     }
 }
 
-/// To a path, as a client. Only a blocking socket waits for room in the backlog.
+/// Connects to a path with the identity of the client. Only a blocking socket waits for space in the backlog.
 async fn connect_as(client: &Client, socket: &Socket, destination: Destination) -> OpResult<()> {
     let shared = socket.shared();
     let begin = move || shared.without_blocking(|fd| socket::connect(fd, &destination.raw()));
@@ -213,9 +212,9 @@ async fn finish(socket: &Socket, address: &RawAddress) -> OpResult<()> {
     }
 }
 
-/// With a timeout `SO_ERROR` tells the outcome, as in CPython's `internal_connect`. A blocking connect
-/// is one call in CPython: here a second one takes the outcome, and leaves the kernel's state as the
-/// one would have (`__inet_stream_connect`).
+/// The outcome of a connection. With a timeout it is in `SO_ERROR`, as in CPython's `internal_connect`. A blocking
+/// connect is one system call in CPython. Here a second call returns the outcome, and leaves the kernel in the
+/// same state (`__inet_stream_connect`).
 fn conclude(socket: &Socket, address: &RawAddress) -> io::Result<()> {
     let internet = matches!(socket.declared().domain, libc::AF_INET | libc::AF_INET6);
     if internet && socket.timeout() == Timeout::Blocking {
@@ -230,8 +229,8 @@ fn conclude(socket: &Socket, address: &RawAddress) -> io::Result<()> {
     }
 }
 
-/// A blocking `AF_UNIX` connect waits for room in the backlog. No readiness tells of it, so the
-/// attempt is repeated; a blocking thread could not be cancelled.
+/// Whether `connect` waits for space in the backlog: on a blocking `AF_UNIX` socket. No event reports that space,
+/// so the attempt is repeated. A thread that blocks in the call could not be cancelled.
 fn waits_for_backlog(socket: &Socket) -> bool {
     socket.declared().domain == libc::AF_UNIX && socket.timeout() == Timeout::Blocking
 }
@@ -262,22 +261,22 @@ async fn retry(socket: &Socket, address: &RawAddress) -> OpResult<()> {
     }
 }
 
-/// `shutdown(2)`, after what the same connection sent before it.
+/// `shutdown(2)`, after all data that the same connection sent before it.
 pub async fn shutdown(permitted: &Permitted<Shutdown>, ticket: Ticket<'_>) -> OpResult<()> {
     ticket.acquire().await;
     let how = permitted.request().how;
     socket::shutdown(permitted.socket().fd(), how).during("shutdown")
 }
 
-/// `getsockname(2)`; `None` where the kernel gives no address.
+/// `getsockname(2)`; `None` if the socket has no address.
 pub fn local_address(permitted: &Permitted<Inspect>) -> OpResult<Option<Address>> {
     let socket = permitted.socket();
-    let facts = socket.declared();
+    let declared = socket.declared();
     if let Some(state) = &socket.rcvall {
         return Ok(Some(state.address()));
     }
     let address = socket::local_address(socket.fd()).during("getsockname")?;
-    let address = address.decode(facts.protocol);
+    let address = address.decode(declared.protocol);
     if let (Some(Address::UnixPath(path)), Some(Bound::File { shown: Some((stored, written)), .. })) =
         (&address, &socket.ends.known().bound)
         && path == stored
@@ -290,7 +289,6 @@ pub fn local_address(permitted: &Permitted<Inspect>) -> OpResult<Option<Address>
 /// `getpeername(2)`.
 pub fn peer_address(permitted: &Permitted<Inspect>) -> OpResult<Option<Address>> {
     let socket = permitted.socket();
-    let facts = socket.declared();
     let address = socket::peer_address(socket.fd()).during("getpeername")?;
-    Ok(address.decode(facts.protocol))
+    Ok(address.decode(socket.declared().protocol))
 }

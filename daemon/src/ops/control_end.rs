@@ -1,7 +1,7 @@
-//! Descriptors of clients that are ends of connections to this broker.
+//! Detects descriptors from clients that are ends of connections to this broker.
 //!
-//! The broker must not hold one: the connection, its session and all handles in it would stay after every
-//! client has gone, since the broker itself would keep both ends open.
+//! The broker MUST NOT hold such a descriptor: it would keep both ends of the connection open, and the session
+//! with all its handles would stay after the client has exited.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,13 +12,13 @@ use sockbroker_sys::socket;
 
 use crate::error::{OpError, OpResult};
 
-/// The address of the broker's own ends. Accepted sockets have that of their listening socket.
+/// The address of the broker's ends of connections. Accepted sockets have the address of their listening socket.
 #[derive(Debug, Default)]
 pub struct ControlEnds(OnceLock<RawAddress>);
 
 impl ControlEnds {
-    /// Notes the address of the socket that the broker listens on, or serves with `--stdio`. One without a
-    /// name gets one.
+    /// Notes the address of the socket that the broker listens on, or serves with `--stdio`. A socket without an
+    /// address gets one.
     pub fn note(&self, own: BorrowedFd<'_>) -> io::Result<()> {
         socket::name_unix_socket(own)?;
         let address = socket::local_address(own)?;
@@ -26,8 +26,8 @@ impl ControlEnds {
         Ok(())
     }
 
-    /// The descriptor, unless it is the other end of a connection to this broker. The peer's address of such
-    /// an end is the address of the broker's own end, and no client can change it.
+    /// Returns the descriptor, or an error if it is the client's end of a connection to this broker. The peer
+    /// address of such an end is the address of the broker's end, and a client CANNOT change it.
     pub fn checked(&self, descriptor: OwnedFd) -> OpResult<OwnedFd> {
         let peer = socket::peer_address(descriptor.as_fd()).ok();
         if self.0.get().is_some_and(|own| peer.as_ref() == Some(own)) {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_other_end_of_a_noted_socket_is_refused_and_nothing_else() {
+    fn checked_refuses_only_the_other_end_of_a_noted_socket() {
         let (own, client) = UnixStream::pair().unwrap();
         let (stranger, other) = UnixStream::pair().unwrap();
         let ends = ControlEnds::default();

@@ -1,4 +1,4 @@
-//! Descriptors of sockets: `dup`, and those that the client gets (`fileno`, `detach`, `want_fd`).
+//! Copies of a socket's descriptor: `dup`, and those that are passed to the client (`fileno`, `detach`, `want_fd`).
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::permitted::Permitted;
 
-/// `dup`, with the same timeout.
+/// `dup`. The new entry has the same timeout.
 pub fn duplicate(permitted: &Permitted<Inspect>, handle: Reservation) -> OpResult<Arc<Entry>> {
     permitted.duplicate(handle).during("dup").map(Arc::new)
 }
 
-/// A descriptor for the client.
+/// A copy of the descriptor, to be passed to the client.
 pub fn pass(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
     let socket = permitted.socket();
     if let Some(member) = &mut socket.ends.known().fanout {
@@ -25,12 +25,12 @@ pub fn pass(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
     socket::duplicate(socket.fd()).during("dup")
 }
 
-/// A descriptor for [`pass_in_place`] to replace.
+/// Reserves a descriptor, which [`pass_in_place`] replaces.
 pub fn reserve(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
     socket::duplicate(permitted.socket().fd()).during("dup")
 }
 
-/// The same as [`pass`], in the place of a descriptor that was kept for it.
+/// Like [`pass`], but replaces a reserved descriptor, so that it cannot fail with `EMFILE`.
 pub fn pass_in_place(permitted: &Permitted<Handover>, spare: OwnedFd) -> OpResult<OwnedFd> {
     socket::duplicate_onto(permitted.socket().fd(), spare).during("dup")
 }

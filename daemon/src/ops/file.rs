@@ -1,4 +1,4 @@
-//! `sendfile`: from an adopted descriptor.
+//! `sendfile`, from a descriptor of the client.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,12 +15,13 @@ use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::Send;
 
-/// `sendfile(2)` in steps of this many bytes, so that one call does not hold a worker for long.
+/// The most bytes of one `sendfile(2)`, so that one call does not hold a worker for long.
 const FILE_STEP: usize = 1 << 20;
-/// The same where the bytes are copied.
+/// The most bytes of one step where the bytes are copied.
 const COPY_STEP: usize = 64 << 10;
 
-/// `sendfile(2)` from a regular file, up to `count` bytes or its end (`_sendfile_use_sendfile`).
+/// `sendfile(2)` from a regular file, up to `count` bytes or the end of the file (`_sendfile_use_sendfile`).
+/// Returns the number of bytes that were sent.
 pub async fn send_file(
     permitted: &Permitted<Send>,
     sender: Sender<'_>,
@@ -61,7 +62,7 @@ pub async fn send_file(
     Ok(sent)
 }
 
-/// One step within the kernel.
+/// Sends one step with `sendfile(2)`.
 async fn splice(socket: &Socket, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
     let wait_policy = || WaitPolicy::of(socket, Direction::Send, 0);
     let kept = keep_pace(socket, wait_policy, "sendfile").await?;
@@ -74,7 +75,7 @@ async fn splice(socket: &Socket, file: &File, offset: &mut u64, step: usize) -> 
     Ok(sent)
 }
 
-/// One step by reading and sending: `sendfile(2)` takes no credentials along.
+/// Sends one step with `read(2)` and `sendmsg(2)`, because `sendfile(2)` cannot carry credentials.
 async fn copy(
     socket: &Socket,
     sender: Sender<'_>,

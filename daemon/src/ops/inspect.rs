@@ -1,4 +1,4 @@
-//! The state of a socket, which reading it does not change.
+//! The state of a socket. Reading it does not change the socket.
 
 use std::sync::Arc;
 
@@ -11,14 +11,13 @@ use crate::table::permitted::{Permitted, Socket};
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Administer, Inspect};
 
-/// Names and state of a socket.
+/// The addresses and the state of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// `getsockname(2)`, where it gives one.
+    /// `getsockname(2)`; `None` if the socket has no address.
     pub local: Option<Address>,
-    /// `getpeername(2)`, where there is a peer.
+    /// `getpeername(2)`; `None` if the socket has no peer.
     pub peer: Option<Address>,
-    /// Whether it accepts connections.
     pub listening: bool,
 }
 
@@ -27,7 +26,7 @@ pub fn own_state(permitted: &Permitted<Inspect>) -> State {
     state(permitted.socket())
 }
 
-/// The states of any sockets.
+/// The states of sockets of any session.
 pub fn states<'a>(
     permit: &Permit<Administer>,
     entries: impl Iterator<Item = &'a Arc<Entry>>,
@@ -36,10 +35,10 @@ pub fn states<'a>(
 }
 
 fn state(socket: &Socket) -> State {
-    if let Some(heard) = &socket.rcvall {
-        return State { local: Some(heard.address()), peer: None, listening: false };
+    if let Some(rcvall) = &socket.rcvall {
+        return State { local: Some(rcvall.address()), peer: None, listening: false };
     }
-    // What the kernel does not tell of this kind of socket is absent, not an error.
+    // An address that the kernel does not report for this type of socket is absent. That is not an error.
     let decode = |address: RawAddress| address.decode(socket.declared().protocol);
     State {
         local: socket::local_address(socket.fd()).ok().and_then(decode),

@@ -1,7 +1,7 @@
-//! One function a Python operation: a permitted request in, value out.
+//! The operations on sockets, one function for each operation of Python's `socket`.
 //!
-//! Nothing here knows JSON. An operation takes a request that the
-//! policy allowed, joined with its socket (`table::permitted`), and acts on nothing else.
+//! An operation takes a request that the policy allowed, together with its socket (`table::permitted`), and acts
+//! on nothing else. The operations do not use JSON.
 
 pub mod wait;
 mod as_caller;
@@ -11,7 +11,7 @@ pub mod control_end;
 pub mod connect;
 pub mod descriptor;
 pub mod receive;
-pub mod want;
+pub mod incoming;
 mod wait_all;
 pub mod outgoing;
 pub mod send;

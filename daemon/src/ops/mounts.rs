@@ -1,4 +1,4 @@
-//! Where files lie within their file systems: what a path means when the same folder is mounted at several
+//! The paths of files within their file systems, to compare paths when the same directory is mounted at several
 //! places.
 
 use std::fs;
@@ -21,32 +21,32 @@ struct Mount {
     point: PathBuf,
 }
 
-/// A file within its file system: the same whatever mount leads to it.
+/// A file within its file system. It is the same through every mount.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Inner {
     device: String,
     path: PathBuf,
 }
 
-/// A path of a rule, or the last of its folders that exists.
+/// A path of a rule, or its last directory that exists.
 #[derive(Debug)]
 pub(super) struct MountedPath {
-    /// As the rule has it.
+    /// The path as the rule has it.
     pub(super) written: PathBuf,
-    /// Without symbolic links.
+    /// The path without symbolic links.
     pub(super) canonical: PathBuf,
     pub(super) id: FileId,
     pub(super) inner: Option<Inner>,
 }
 
 impl Mounts {
-    /// Those of this moment.
+    /// Reads the current mounts.
     pub(super) fn of_this_process() -> io::Result<Self> {
         let text = fs::read("/proc/self/mountinfo")?;
         Ok(Self(text.split(|byte| *byte == b'\n').filter_map(Mount::read).collect()))
     }
 
-    /// Where an open file of this path lies; `None` if it was reached by a mount that is not one of these.
+    /// The path of an open file within its file system; `None` if it was opened through another mount.
     pub(super) fn inner(&self, file: BorrowedFd<'_>, path: &Path) -> Option<Inner> {
         let number = unix_file::mount_of(file).ok()?;
         let mount = self.0.iter().find(|mount| mount.number == number)?;
@@ -57,7 +57,7 @@ impl Mounts {
 }
 
 impl Mount {
-    /// Number, parent, device, root within the file system, mount point; then what is not needed.
+    /// Reads a line: number, parent, device, root within the file system, mount point, and other fields.
     fn read(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -67,7 +67,7 @@ impl Mount {
     }
 }
 
-/// A path in which spaces, tabs, line ends and backslashes stand as octal numbers.
+/// Decodes a path, in which spaces, tabs, line ends and backslashes are octal numbers.
 fn path(mut field: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(field.len());
     while let Some((first, rest)) = field.split_first() {
@@ -81,7 +81,7 @@ fn path(mut field: &[u8]) -> PathBuf {
 }
 
 impl Inner {
-    /// What remains of this below another; nothing if it does not lie there.
+    /// The path of this file relative to a directory; `None` if it is not below it.
     pub(super) fn below(&self, folder: &Self) -> Option<PathBuf> {
         let rest = self.path.strip_prefix(&folder.path).ok()?;
         (self.device == folder.device).then(|| rest.to_owned())
@@ -89,7 +89,7 @@ impl Inner {
 }
 
 impl MountedPath {
-    /// That of a path.
+    /// Finds the last directory of a path that exists.
     pub(super) fn nearest(path: &Path, mounts: &Mounts) -> io::Result<Self> {
         let mut written = path;
         let file = loop {
@@ -113,8 +113,8 @@ impl MountedPath {
         Ok(Self { written: written.to_owned(), canonical, id, inner })
     }
 
-    /// Whether a file of this device may lie below a path of a rule that exists: in the folder's own file
-    /// system, or in one that is mounted below it.
+    /// Whether a file of this device may be below a path of a rule that exists: in the file system of the
+    /// directory, or in one that is mounted below it.
     pub(super) fn may_hold(&self, rule: &Path, device: u64, mounts: &Mounts) -> bool {
         if self.written != rule {
             return false;
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_mounts_is_read_with_its_escapes() {
+    fn read_decodes_the_escapes_of_a_mount_line() {
         let line = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw";
         let mount = Mount::read(line).unwrap();
         assert_eq!((mount.number, mount.device.as_str()), (36, "98:0"));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_one_place_in_its_file_system() {
+    fn below_compares_paths_within_one_file_system() {
         let mounts = Mounts::of_this_process().unwrap();
         let place = MountedPath::nearest(Path::new("/proc/self/no/such/file"), &mounts).unwrap();
         assert!(place.canonical.starts_with("/proc") && place.inner.is_some());

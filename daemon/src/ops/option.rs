@@ -1,4 +1,4 @@
-//! `getsockopt`, `setsockopt`, filters, `ioctl`.
+//! `getsockopt`, `setsockopt`, timeouts, filters and `ioctl`.
 
 use std::net::Ipv4Addr;
 
@@ -17,7 +17,7 @@ use sockbroker_policy::action::{
 };
 use sockbroker_policy::membership::{Device, device, source};
 
-/// `getsockopt(2)`. `length` 0 asks for an integer, as in Python; `AF_VSOCK` has 64-bit ones.
+/// `getsockopt(2)`. As in Python, `length` 0 requests an integer. The integers of `AF_VSOCK` have 64 bits.
 pub fn get(permitted: &Permitted<GetOption>) -> OpResult<OptionValue> {
     let (socket, GetOption { level, name, length, .. }) =
         (permitted.socket(), *permitted.request());
@@ -81,13 +81,13 @@ fn write(socket: &Socket, level: i32, name: i32, value: &OptionValue) -> OpResul
     Ok(())
 }
 
-/// `PACKET_FANOUT`: joins a group that is this user's alone. `EADDRINUSE` if it is another user's.
+/// `PACKET_FANOUT`: joins a group that belongs to this user only. `EADDRINUSE` if it belongs to another user.
 pub fn join_fanout(permitted: &Permitted<SetOption>, groups: &FanoutGroups) -> OpResult<()> {
     /// `PACKET_FANOUT_FLAG_UNIQUEID` in the upper half: the kernel chooses the group.
     const UNIQUE: u32 = 0x2000 << 16;
     let (socket, value) = (permitted.socket(), &permitted.request().value);
     let principal = socket.user().key();
-    // struct fanout_args begins with the group and the type, as an int does in host order.
+    // struct fanout_args has the bytes of an int in host order: the group, and the type with flags.
     let bytes = value.bytes(socket.declared().domain);
     let number = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default();
     let taken = OpError::Os { call: "setsockopt", errno: libc::EADDRINUSE };
@@ -109,7 +109,7 @@ fn group_of(number: u32) -> u16 {
     u16::from_le_bytes([low, high])
 }
 
-/// Remembers a choice of source or interface that the kernel does not show, for what is sent later.
+/// Remembers a choice of source or interface that the kernel does not report, to judge later messages.
 fn note_choice(socket: &Socket, level: i32, name: i32, value: &[u8]) {
     let index = |device: Option<Device>| match device {
         Some(Device::Index(index)) => index,
@@ -135,7 +135,7 @@ fn note_choice(socket: &Socket, level: i32, name: i32, value: &[u8]) {
     }
 }
 
-/// A pointer would be read in the broker's memory, a descriptor number in the broker's table.
+/// Refuses values with a pointer or a descriptor number, which would refer to the broker's memory or descriptors.
 fn refuse_pointers(call: &'static str, level: i32, name: i32) -> OpResult<()> {
     if option::carries_pointer_or_descriptor(level, name) {
         return Err(OpError::Os { call, errno: libc::EACCES });
@@ -143,7 +143,7 @@ fn refuse_pointers(call: &'static str, level: i32, name: i32) -> OpResult<()> {
     Ok(())
 }
 
-/// `settimeout`: for calls that start later, and `O_NONBLOCK` for holders of the descriptor.
+/// `settimeout`: sets the timeout of later calls, and `O_NONBLOCK` for other holders of the descriptor.
 pub fn set_timeout(permitted: &Permitted<Inspect>, timeout: Timeout) -> OpResult<()> {
     let socket = permitted.socket();
     socket.set_timeout(timeout).during("fcntl")
@@ -161,13 +161,13 @@ pub fn set_filter(permitted: &Permitted<SetFilter>) -> OpResult<()> {
     })
 }
 
-/// `ioctl(2)` about the socket, with an integer answer; `ENOTTY` for a request that the broker does not serve.
+/// `ioctl(2)` on the socket, with an integer result. `ENOTTY` for a request that the broker does not serve.
 pub fn ioctl(permitted: &Permitted<Ioctl>) -> OpResult<i32> {
     let request = int_request(permitted.request().request).ok_or(NOT_SERVED)?;
     ioctl::get_int(permitted.socket().fd(), request).during("ioctl")
 }
 
-/// `ioctl(2)` about an interface; see `netdevice(7)`.
+/// `ioctl(2)` on an interface; see `netdevice(7)`.
 pub fn ioctl_interface(permitted: &Permitted<InterfaceIoctl>) -> OpResult<OptionValue> {
     let InterfaceIoctl { request, name } = permitted.request();
     let request = interface_request(*request).ok_or(NOT_SERVED)?;
@@ -181,10 +181,10 @@ pub fn ioctl_interface(permitted: &Permitted<InterfaceIoctl>) -> OpResult<Option
 
 const NOT_SERVED: OpError = OpError::Os { call: "ioctl", errno: libc::ENOTTY };
 
-/// `linux/sockios.h`; `libc` does not have it.
+/// From `linux/sockios.h`: `libc` does not have it.
 const SIOCATMARK: libc::Ioctl = 0x8905;
 
-/// A request about the socket itself. `SIOCINQ` is `FIONREAD`.
+/// The request on the socket with this number; `None` if it is not one. `SIOCINQ` is `FIONREAD`.
 pub fn int_request(request: u64) -> Option<IntRequest> {
     let table = [
         (libc::FIONREAD, IntRequest::Fionread),
@@ -194,7 +194,7 @@ pub fn int_request(request: u64) -> Option<IntRequest> {
     table.into_iter().find(|(number, _)| *number == request).map(|(_, request)| request)
 }
 
-/// A request about an interface.
+/// The request on an interface with this number; `None` if it is not one.
 pub fn interface_request(request: u64) -> Option<InterfaceRequest> {
     let table = [
         (libc::SIOCGIFINDEX, InterfaceRequest::Index),

@@ -1,4 +1,4 @@
-//! Messages on their way to the kernel: data, ancillary data, destination.
+//! Encodes messages for the kernel: data, ancillary data, destination.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use sockbroker_sys::unix_file;
 use sockbroker_policy::action::{AncillaryItem, MessageContents};
 use sockbroker_policy::target::Target;
 
-/// Where a call leads, in the kernel's form. A file of `AF_UNIX` stays open for as long as this lives.
+/// The destination of a call. The descriptor of a file of `AF_UNIX` stays open as long as this value.
 #[derive(Debug, Clone)]
 pub(super) enum Destination {
     Address(RawAddress),
@@ -20,7 +20,6 @@ pub(super) enum Destination {
 }
 
 impl Destination {
-    /// That of a judged target.
     pub(super) fn of(target: &Target) -> Self {
         match target {
             Target::Address(address) => Self::Address(RawAddress::encode(address)),
@@ -28,7 +27,7 @@ impl Destination {
         }
     }
 
-    /// The kernel's bytes.
+    /// The address in the encoding of the kernel.
     pub(super) fn raw(&self) -> RawAddress {
         match self {
             Self::Address(raw) => *raw,
@@ -37,10 +36,10 @@ impl Destination {
     }
 }
 
-/// A message and where it goes; nowhere is to the peer.
+/// A message and its destination. Without a destination it goes to the peer.
 pub(super) type Addressed = (Option<Destination>, MessageContents);
 
-/// `sendmsg(2)`, which does not wait.
+/// `sendmsg(2)` with `MSG_DONTWAIT`.
 pub(super) fn transmit(fd: BorrowedFd<'_>, (address, contents): &Addressed) -> io::Result<usize> {
     let slices = contents.buffers.iter().map(|buffer| IoSlice::new(buffer)).collect::<Vec<_>>();
     let borrowed = borrow(&contents.ancillary);
@@ -50,7 +49,7 @@ pub(super) fn transmit(fd: BorrowedFd<'_>, (address, contents): &Addressed) -> i
     message::send_message(fd, &slices, &control, flags, address.as_ref())
 }
 
-/// `sendmmsg(2)`: the bytes sent of each message.
+/// `sendmmsg(2)`. Returns the number of bytes that were sent of each message.
 pub(super) fn submit(
     fd: BorrowedFd<'_>,
     messages: &[Addressed],

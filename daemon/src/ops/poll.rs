@@ -1,4 +1,4 @@
-//! `poll(2)` over many handles, without a thread.
+//! `poll(2)` on many handles, without a thread.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::table::permitted::Permitted;
 use crate::table::readiness::register;
 use sockbroker_policy::action::Inspect;
 
-/// One handle to look at.
+/// A handle and the events to wait for.
 #[derive(Debug)]
 pub struct Watched {
     /// The socket; `None` for a handle that is not open.
@@ -20,14 +20,14 @@ pub struct Watched {
     pub events: i16,
 }
 
-/// Waits until one of the handles has an event; the events of each, 0 for none. `POLLNVAL` stands for
-/// a handle that is not open.
+/// Waits until one of the handles has an event. Returns the events of each, 0 for none. A handle that is not open
+/// has `POLLNVAL`.
 pub async fn poll(watched: &[Watched], timeout: Option<Duration>) -> OpResult<Vec<i16>> {
-    let now = look(watched)?;
+    let now = current_events(watched)?;
     if now.iter().any(|events| *events != 0) || timeout == Some(Duration::ZERO) {
         return Ok(now);
     }
-    // A level-triggered set of its own: what another call waits for is not disturbed.
+    // A separate level-triggered set, so that other calls on the same sockets are not disturbed.
     let mut set = ReadinessSet::new().during("epoll_create")?;
     for item in watched {
         if let Some(permitted) = &item.socket {
@@ -42,10 +42,10 @@ pub async fn poll(watched: &[Watched], timeout: Option<Duration>) -> OpResult<Ve
             Some(deadline) => timeout_at(deadline, set.readable()).await.ok(),
         };
         let Some(ready) = ready else {
-            return look(watched);
+            return current_events(watched);
         };
         let mut ready = ready.during("poll")?;
-        let now = look(watched)?;
+        let now = current_events(watched)?;
         if now.iter().any(|events| *events != 0) {
             return Ok(now);
         }
@@ -53,7 +53,7 @@ pub async fn poll(watched: &[Watched], timeout: Option<Duration>) -> OpResult<Ve
     }
 }
 
-fn look(watched: &[Watched]) -> OpResult<Vec<i16>> {
+fn current_events(watched: &[Watched]) -> OpResult<Vec<i16>> {
     let open = watched
         .iter()
         .filter_map(|item| Some((item.socket.as_ref()?.socket().fd(), item.events)))
@@ -63,7 +63,7 @@ fn look(watched: &[Watched]) -> OpResult<Vec<i16>> {
         None => libc::POLLNVAL,
         Some(permitted) => {
             let events = found.next().unwrap_or(0);
-            // Bytes that a cancelled call left are invisible to the kernel.
+            // The kernel does not count the bytes that a cancelled call left.
             let unread = permitted.socket().unread.lock().is_ok_and(|unread| !unread.is_empty());
             if unread { events | (item.events & (libc::POLLIN | libc::POLLRDNORM)) } else { events }
         }

@@ -1,9 +1,8 @@
-//! The documentation's rcvall: `AF_INET, SOCK_RAW, IPPROTO_IP` with `SIO_RCVALL`.
+//! The emulation of `SIO_RCVALL` on a socket of `AF_INET, SOCK_RAW, IPPROTO_IP`, as in Python's documentation.
 //!
-//! Windows gives such a socket whole IP packets of the interface that owns its address; Linux refuses
-//! to make it (`EPROTONOSUPPORT`). Behind it stands a cooked packet socket (`packet(7)`), which
-//! delivers packets from their IP header on. Until `RCVALL_ON` a filter that drops everything is
-//! attached, so nothing queues up.
+//! On Windows such a socket receives whole IP packets of the interface that has its address. Linux refuses to
+//! create it (`EPROTONOSUPPORT`). The broker creates a packet socket of type `SOCK_DGRAM` instead (`packet(7)`),
+//! which receives packets from their IP header on. Until `RCVALL_ON`, a filter drops all packets.
 
 use std::os::fd::BorrowedFd;
 
@@ -19,7 +18,7 @@ use crate::table::permitted::{Permitted, Socket};
 use crate::table::rcvall::{Rcvall, State, interface_at};
 use sockbroker_policy::action::Capture;
 
-/// `ETH_P_ALL`: only sockets bound to it see what the machine itself sends.
+/// `ETH_P_ALL`: only sockets that are bound to it receive the packets that the machine sends.
 const ETH_P_ALL: u16 = 3;
 /// `ETH_P_IP`.
 const ETH_P_IP: u32 = 0x0800;
@@ -27,10 +26,10 @@ const ETH_P_IP: u32 = 0x0800;
 const LOAD_HALF: u16 = 0x28;
 /// `BPF_JMP | BPF_JEQ | BPF_K`.
 const JUMP_EQUAL: u16 = 0x15;
-/// `SKF_AD_OFF + SKF_AD_PROTOCOL` as the kernel spells it in an unsigned field.
+/// `SKF_AD_OFF + SKF_AD_PROTOCOL` as an unsigned number.
 const AD_PROTOCOL: u32 = 0xffff_f000;
 
-/// `bind((host, port))`: chooses the interface that owns the address.
+/// `bind((host, port))`: chooses the interface that has the address.
 pub(super) fn bind(fd: BorrowedFd<'_>, rcvall: &Rcvall, address: &Address) -> OpResult<()> {
     let Address::Inet { host, port } = *address else {
         return Err(OpError::Os { call: "bind", errno: libc::EAFNOSUPPORT });
@@ -47,7 +46,7 @@ pub(super) fn bind(fd: BorrowedFd<'_>, rcvall: &Rcvall, address: &Address) -> Op
     Ok(())
 }
 
-/// `IP_HDRINCL`, which a packet socket does not know: packets always come with their header.
+/// The value of `IP_HDRINCL`, which a packet socket does not have; `None` for any other option.
 pub(super) fn option(rcvall: &Rcvall, level: i32, name: i32) -> Option<i32> {
     is_header_included(level, name).then(|| i32::from(rcvall.state().header_included))
 }
@@ -72,7 +71,7 @@ pub fn receive_all(permitted: &Permitted<Capture>) -> OpResult<()> {
         return Err(OpError::Os { call: "ioctl", errno: libc::ENOTTY });
     };
     let mut state = rcvall.state();
-    // Windows wants the socket bound first, and says WSAEINVAL.
+    // Windows requires a bound socket, and fails with WSAEINVAL.
     let invalid = OpError::Os { call: "ioctl", errno: libc::EINVAL };
     let ifindex = state.ifindex.ok_or(invalid)?;
     let on = permitted.request().on;
@@ -86,7 +85,7 @@ fn switch_on(socket: &Socket, state: &mut State, ifindex: u32) -> OpResult<()> {
     let fd = socket.fd();
     let everything =
         Address::Packet { ifindex, protocol: ETH_P_ALL, pkttype: 0, hatype: 0, addr: Vec::new() };
-    // A loopback interface shows every packet twice, leaving and arriving: one is enough.
+    // On a loopback interface every packet is captured twice: when it is sent, and when it is received.
     let loopback = of_socket::is_loopback(fd, ifindex).during("ioctl")?;
     packet::ignore_outgoing(fd, loopback).during("setsockopt")?;
     socket::bind(fd, &RawAddress::encode(&everything)).during("bind")?;
@@ -103,13 +102,13 @@ fn switch_off(socket: &Socket, state: &mut State) -> OpResult<()> {
     drain(socket)
 }
 
-/// The sender of a captured packet, as `recvfrom` on a raw socket gives it: `(source, 0)`.
+/// The sender of a captured packet as `recvfrom` on a raw socket returns it: `(source, 0)`.
 pub fn sender(packet: &[u8]) -> Option<Address> {
     let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
     Some(Address::Inet { host: source.into(), port: 0 })
 }
 
-/// A program that lets whole IPv4 packets pass.
+/// A filter that accepts IPv4 packets in full length.
 fn internet_packets() -> Vec<u8> {
     program(&[
         (LOAD_HALF, 0, 0, AD_PROTOCOL),

@@ -6,17 +6,17 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::{self, ReceivedMessage};
 
 use crate::error::{During, OpError, OpResult};
+use crate::ops::incoming::{ended, plain, wait_policy_of};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::ops::wait_all::{receive_all, take_unread, waits_for_all};
-use crate::ops::want::{ended, plain, wait_policy_of};
 use crate::table::call_queue::Ticket;
 use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::Receive;
 
-/// Whether a datagram of this sender is admitted.
+/// Checks whether the policy admits a datagram of this sender.
 pub type SenderCheck = dyn Fn(&RawAddress) -> bool + Send + Sync;
-/// The check of senders; `None` where no rule looks at them.
+/// The check of senders; `None` if no rule depends on the sender.
 pub type Senders<'a> = Option<&'a SenderCheck>;
 
 /// `recv(2)` and `recvfrom(2)`: one buffer and no ancillary data.
@@ -27,8 +27,8 @@ pub async fn receive(
 ) -> OpResult<ReceivedMessage> {
     let (socket, request) = (permitted.socket(), permitted.request());
     let wait_policy = match begin(socket, request, &ticket).await? {
-        Begun::Over(gathered) => return Ok(gathered),
-        Begun::With(wait_policy) => {
+        Begun::Complete(gathered) => return Ok(gathered),
+        Begun::Remaining(wait_policy) => {
             move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
@@ -47,7 +47,7 @@ pub async fn receive(
         end_of_datagrams(socket, received)
     })
     .await?;
-    Ok(spent(socket, received))
+    Ok(charge_rate(socket, received))
 }
 
 /// `recvmsg(2)`.
@@ -58,8 +58,8 @@ pub async fn receive_message(
 ) -> OpResult<ReceivedMessage> {
     let (socket, request) = (permitted.socket(), permitted.request());
     let wait_policy = match begin(socket, request, &ticket).await? {
-        Begun::Over(gathered) => return Ok(gathered),
-        Begun::With(wait_policy) => {
+        Begun::Complete(gathered) => return Ok(gathered),
+        Begun::Remaining(wait_policy) => {
             move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
@@ -68,43 +68,43 @@ pub async fn receive_message(
         let received = admitted(socket, flags, senders, || {
             message::receive_message(socket.fd(), request.length, request.ancillary, flags)
         });
-        // The kernel tells the flag back to whoever gave it.
-        let told = request.flags & libc::MSG_CMSG_CLOEXEC;
+        // The kernel returns this flag to callers that passed it.
+        let passed = request.flags & libc::MSG_CMSG_CLOEXEC;
         let received =
-            received.map(|message| ReceivedMessage { flags: message.flags | told, ..message });
+            received.map(|message| ReceivedMessage { flags: message.flags | passed, ..message });
         end_of_datagrams(socket, received)
     })
     .await?;
-    Ok(spent(socket, received))
+    Ok(charge_rate(socket, received))
 }
 
-/// What a receiving call is when its turn has come.
+/// A receiving call after it has waited for earlier calls.
 enum Begun {
-    /// Done already.
-    Over(ReceivedMessage),
-    /// Still to be done, with this wait policy if it was looked at.
-    With(Option<WaitPolicy>),
+    /// The call is complete.
+    Complete(ReceivedMessage),
+    /// The system call remains. The wait policy is set if it was read already.
+    Remaining(Option<WaitPolicy>),
 }
 
-/// Waits for the call's turn. What a cancelled call left, and `MSG_WAITALL`, are served here; the rest
-/// is one system call.
+/// Waits for earlier calls. Calls with `MSG_WAITALL`, and those that find bytes of a cancelled call, are completed
+/// here. The others need one system call.
 async fn begin(socket: &Socket, request: &Receive, ticket: &Ticket<'_>) -> OpResult<Begun> {
     ticket.acquire().await;
     let wait_policy = keep_pace(socket, || wait_policy_of(socket, request), "recv").await?;
     if waits_for_all(socket, request) {
-        return Ok(Begun::Over(spent(socket, receive_all(socket, request).await?)));
+        return Ok(Begun::Complete(charge_rate(socket, receive_all(socket, request).await?)));
     }
     let unread = take_unread(socket, request);
-    Ok(unread.map_or(Begun::With(wait_policy), |data| Begun::Over(plain(data))))
+    Ok(unread.map_or(Begun::Remaining(wait_policy), |data| Begun::Complete(plain(data))))
 }
 
-/// Counts a message for its user's rate.
-fn spent(socket: &Socket, message: ReceivedMessage) -> ReceivedMessage {
+/// Charges a message to the rate of its user.
+fn charge_rate(socket: &Socket, message: ReceivedMessage) -> ReceivedMessage {
     socket.user().received(1, message.data.len());
     message
 }
 
-/// `recvmmsg(2)`: waits for one message, then takes what is there.
+/// `recvmmsg(2)`: waits for one message, and returns it with others that are queued, up to `count`.
 pub async fn receive_batch(
     permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
@@ -124,9 +124,9 @@ pub async fn receive_batch(
             let fd = socket.fd();
             let mut batch =
                 message::receive_batch(fd, count, request.length, request.ancillary, flags)?;
-            let came = batch.len();
+            let total = batch.len();
             batch.retain(|message| senders.is_none_or(|admit| admit(&message.address)));
-            if !batch.is_empty() || came == 0 {
+            if !batch.is_empty() || total == 0 {
                 return Ok(batch);
             }
             if flags & libc::MSG_PEEK != 0 {
@@ -139,7 +139,7 @@ pub async fn receive_batch(
     Ok(batch)
 }
 
-/// The next datagram whose sender is admitted; others are dropped, as by a packet filter.
+/// Receives the next datagram whose sender is admitted. Others are dropped.
 fn admitted(
     socket: &Socket,
     flags: i32,
@@ -157,13 +157,13 @@ fn admitted(
     }
 }
 
-/// Takes a datagram that was only looked at out of the queue.
+/// Removes a datagram from the queue that was read with `MSG_PEEK`.
 fn drop_next(socket: &Socket) -> io::Result<()> {
     message::receive(socket.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC).map(drop)
 }
 
-/// Whether nothing received means that nothing will come: the end of a stream, or of a connection
-/// of records. An empty datagram is not the end.
+/// Whether a result of `n` bytes is the end of a stream, or of a connection of records. An empty datagram is not
+/// the end.
 pub fn is_end(permitted: &Permitted<Receive>, n: usize) -> bool {
     let socket = permitted.socket();
     if n > 0 || permitted.request().length == 0 {
@@ -177,13 +177,13 @@ pub fn is_end(permitted: &Permitted<Receive>, n: usize) -> bool {
     ready.first().is_some_and(|events| events & libc::POLLRDHUP != 0)
 }
 
-/// Only `AF_UNIX` carries descriptors, and `AF_PACKET` refuses the flag with `EINVAL`.
+/// `MSG_CMSG_CLOEXEC` for `AF_UNIX`, which carries descriptors. `AF_PACKET` refuses the flag with `EINVAL`.
 fn close_on_exec(socket: &Socket) -> i32 {
     if socket.declared().domain == libc::AF_UNIX { libc::MSG_CMSG_CLOEXEC } else { 0 }
 }
 
-/// A blocking receive on a datagram socket whose reading end is shut down returns nothing
-/// (`__skb_wait_for_more_packets`), where `MSG_DONTWAIT` says `EAGAIN`.
+/// Turns `EAGAIN` into an empty result on a blocking datagram socket whose reading end is shut down, as the kernel
+/// does without `MSG_DONTWAIT` (`__skb_wait_for_more_packets`).
 fn end_of_datagrams(
     socket: &Socket,
     received: io::Result<ReceivedMessage>,
@@ -201,14 +201,14 @@ fn end_of_datagrams(
     }
 }
 
-/// Checks a size that a client asks to be received.
+/// Checks the size of a receive. `negative` is the message for a negative size.
 pub fn length(asked: i64, negative: &str, limit: u64) -> OpResult<usize> {
     let length = usize::try_from(asked).map_err(|_error| OpError::value(negative))?;
     OpError::within("receive_bytes", length as u64, limit)?;
     Ok(length)
 }
 
-/// Throws away what is queued, without waiting.
+/// Drops all queued packets.
 pub(super) fn drain(socket: &Socket) -> OpResult<()> {
     loop {
         match message::receive(socket.fd(), 0, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {

@@ -1,4 +1,4 @@
-//! `send`, `sendall`, `sendto`, `sendmsg`, `sendmmsg`, `sendfile`.
+//! `send`, `sendall`, `sendto`, `sendmsg`, `sendmmsg`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,20 +16,18 @@ use sockbroker_policy::action::{MessageContents, Send};
 
 /// The most buffers of one message: `UIO_MAXIOV`.
 pub const MAX_BUFFERS: usize = 1024;
-/// Bytes that have left, readable while the call goes on: a call that ends early tells them.
+/// The number of bytes that a call has sent so far. The error of a call that ends early reports it.
 pub type Progress = AtomicU64;
 
-/// As whom is sent.
+/// The identity and the progress of a sending call.
 #[derive(Debug, Clone, Copy)]
 pub struct Sender<'a> {
-    /// As whom.
     pub caller: &'a CallerIdentity,
-    /// Where bytes that have left are counted.
     pub progress: &'a Progress,
 }
 
-/// `send(2)`: one attempt that succeeds, except that a blocking stream takes everything, as the
-/// kernel does for a blocking caller.
+/// `send(2)`. Returns after one successful attempt; on a blocking stream, after all data is sent, as the kernel
+/// does for a blocking caller.
 pub async fn send(
     permitted: &Permitted<Send>,
     sender: Sender<'_>,
@@ -49,7 +47,7 @@ pub async fn send(
                 .await;
         match result {
             Ok(n) => sent += n,
-            // As in the kernel: what left before the error is the result.
+            // As in the kernel: after an error the result is the number of bytes that were sent.
             Err(_) if sent > 0 => return Ok(sent),
             Err(error) => return Err(error),
         }
@@ -60,7 +58,7 @@ pub async fn send(
     }
 }
 
-/// `sendall`: everything, with one deadline for the whole (`sock_sendall`).
+/// `sendall`: sends all data, with one deadline (`sock_sendall`).
 pub async fn send_all(
     permitted: &Permitted<Send>,
     sender: Sender<'_>,
@@ -85,7 +83,7 @@ pub async fn send_all(
     }
 }
 
-/// One message of plain data.
+/// Sends one message without ancillary data.
 pub(super) async fn attempt(
     socket: &Socket,
     sender: Sender<'_>,
@@ -149,7 +147,7 @@ pub async fn send_message(
     Ok(sent)
 }
 
-/// One message as the broker.
+/// Sends one message with the identity of the broker.
 async fn send_once(
     socket: &Socket,
     call: &'static str,
@@ -164,7 +162,7 @@ async fn send_once(
     Ok(sent)
 }
 
-/// One message as a client: with its credentials, and to a path by its own rights.
+/// Sends one message of a client, with its credentials. A message to a path is sent with its identity.
 async fn send_as(
     client: &Client,
     socket: &Socket,
@@ -184,8 +182,8 @@ async fn send_as(
     Ok(sent)
 }
 
-/// `sendmmsg(2)`: the bytes sent of each message that left, and why the next did not. Every message
-/// has a permit of its own. Waits for room where the socket's timeout lets it.
+/// `sendmmsg(2)`. Returns the number of bytes of each message that was sent, and the error of the next. Every
+/// message has its own permit. The call waits for buffer space as long as the timeout of the socket allows.
 pub async fn send_batch(
     messages: Vec<Permitted<Send>>,
     sender: Sender<'_>,
@@ -220,7 +218,7 @@ pub async fn send_batch(
     Ok((sent, None))
 }
 
-/// As many messages of a batch, from one on, as the kernel takes at once.
+/// Sends the messages of a batch from index `first` on, as many as the kernel accepts at once.
 async fn send_rest(
     socket: &Socket,
     client: Option<&Arc<Client>>,
@@ -243,7 +241,7 @@ async fn send_rest(
     Ok(counts)
 }
 
-/// The data of a message in one piece.
+/// Joins the buffers of a message.
 fn joined(buffers: &[bytes::Bytes]) -> bytes::Bytes {
     match buffers {
         [data] => data.clone(),
@@ -251,8 +249,8 @@ fn joined(buffers: &[bytes::Bytes]) -> bytes::Bytes {
     }
 }
 
-/// Where a message goes. One that connects is remembered as `connect` is: the kernel names the peer only once
-/// the connection stands.
+/// The destination of a message. If the message connects the socket, the destination is noted as the peer, because
+/// the kernel reports the peer only after the connection is established.
 fn destination(socket: &Socket, request: &Send) -> Option<Destination> {
     let target = request.destination.as_ref()?;
     if request.connects && socket::peer_address(socket.fd()).is_err() {
@@ -261,8 +259,8 @@ fn destination(socket: &Socket, request: &Send) -> Option<Destination> {
     Some(Destination::of(target))
 }
 
-/// A blocking send on a stream returns when everything is queued (`tcp_sendmsg`,
-/// `unix_stream_sendmsg`); with `MSG_DONTWAIT`, which the broker adds, it would return early.
+/// Whether a send returns only after all data is queued, as the kernel does for a blocking stream (`tcp_sendmsg`,
+/// `unix_stream_sendmsg`). With `MSG_DONTWAIT`, which the broker adds, the kernel returns earlier.
 fn sends_whole(socket: &Socket, flags: i32) -> bool {
     socket.timeout() == Timeout::Blocking
         && flags & libc::MSG_DONTWAIT == 0

@@ -1,8 +1,8 @@
-//! Files of `AF_UNIX` sockets: whose they are, and by which names rules know them.
+//! Files of `AF_UNIX` sockets: identifies them, and finds the names that rules use for them.
 //!
-//! A client opens the file itself, and passes the descriptor: what it means by a path cannot differ from
-//! what is judged, nor that from what the kernel uses. A path as text is looked up by the broker, in its own
-//! view of the file system, for callers that a rule lets do so.
+//! A client opens the file and passes the descriptor. The file that the client means, the file that the policy
+//! judges and the file that the kernel uses CANNOT differ. The broker looks up a path in its own view of the file
+//! system only for callers that a rule allows to do so.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -23,8 +23,8 @@ use crate::ops::mounts::{MountedPath, Mounts};
 use sockbroker_policy::target::{FileFacts, FileTarget};
 use sockbroker_proto::socket_spec::SocketSpec;
 
-/// The file of the broker's own control socket, as the kernel has it and as its path shows it. On some file
-/// systems, overlayfs among them, these have different devices.
+/// The file of the broker's control socket: the file that the socket is bound to, and the file at its path. On some
+/// file systems, such as overlayfs, these have different devices.
 #[derive(Debug, Clone, Copy)]
 pub struct ControlFile {
     bound: Option<BoundFile>,
@@ -32,7 +32,7 @@ pub struct ControlFile {
 }
 
 impl ControlFile {
-    /// That of a listening socket; `None` for one without a file. An error where the system does not say.
+    /// The file of a listening socket; `None` if it has none. Fails if the file cannot be identified.
     pub fn of(listener: BorrowedFd<'_>) -> io::Result<Option<Self>> {
         let bound = unix_file::bound_file(listener);
         let Some(Address::UnixPath(path)) = socket::local_address(listener)?.decode(0) else {
@@ -50,27 +50,25 @@ impl ControlFile {
     }
 }
 
-/// What is compared with a file.
+/// What a file is compared with.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
-    /// Paths of rules.
+    /// The paths of rules.
     pub paths: Vec<String>,
-    /// The control socket of this broker.
     pub control: Option<ControlFile>,
 }
 
-/// A file that a client passed: a socket's, or with a name a folder's.
+/// A file that a client passed: the file of a socket, or a directory with a name in it.
 #[derive(Debug)]
 pub struct Passed {
-    /// What it opened.
     pub descriptor: OwnedFd,
-    /// For `bind`: the name in the folder.
+    /// For `bind`: the name in the directory.
     pub name: Option<Vec<u8>>,
-    /// For `bind`: the path as the program wrote it.
+    /// For `bind`: the path as the client wrote it.
     pub written: Option<Vec<u8>>,
 }
 
-/// Finds out what a client has passed.
+/// Examines a file that a client passed.
 pub async fn examine(
     caller: &CallerIdentity,
     call: &'static str,
@@ -83,7 +81,7 @@ pub async fn examine(
     caller.run(call, socket, examine).await
 }
 
-/// Looks a path up in the broker's view of the file system, with the caller's rights.
+/// Looks a path up in the broker's view of the file system, with the identity of the caller.
 pub async fn look_up(
     caller: &CallerIdentity,
     call: &'static str,
@@ -92,7 +90,7 @@ pub async fn look_up(
     search: Search,
 ) -> OpResult<FileTarget> {
     if !path.starts_with(b"/") {
-        // The broker's folder is nobody's business.
+        // The working directory of the broker has no meaning for clients.
         return Err(OpError::Os { call, errno: libc::ENOENT });
     }
     let makes = call == "bind";
@@ -111,7 +109,7 @@ pub async fn look_up(
     caller.run(call, socket, look_up).await
 }
 
-/// Fails if a path leads to the control socket of this broker, for a caller whose paths are the broker's.
+/// Whether a path leads to the control socket of this broker.
 pub async fn leads_to_control(
     caller: &CallerIdentity,
     call: &'static str,
@@ -136,7 +134,7 @@ fn target(
     let (found, kind) = unix_file::identify(descriptor.as_fd())?;
     match (kind, &name) {
         (FileKind::Socket, None) | (FileKind::Directory, Some(_)) => {}
-        // As the kernel answers of such files (unix_find_bsd, unix_bind_bsd).
+        // The kernel's errors for such files (unix_find_bsd, unix_bind_bsd).
         (_, None) => return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
         (_, Some(_)) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
     }
@@ -146,7 +144,7 @@ fn target(
     Ok(FileTarget { descriptor: Arc::new(descriptor), name, written, facts: Arc::new(facts) })
 }
 
-/// The names of a file: its own, and those by which paths of rules lead to it.
+/// The names of a file: its own, and the paths of rules that lead to it.
 fn compare(
     file: BorrowedFd<'_>,
     found: FileId,
@@ -161,7 +159,7 @@ fn compare(
         return Ok(facts);
     }
     if !visible && own.as_os_str().as_bytes().ends_with(b" (deleted)") {
-        // It has no name any more, and may have had any.
+        // The file has no name any more, and may have had any of the names before.
         facts.possible = paths.to_vec();
         return Ok(facts);
     }
@@ -180,7 +178,7 @@ fn compare(
                     facts.possible.push(path.clone());
                 }
             }
-            // What cannot be seen can be excluded of a file that is found by its own name.
+            // A file with a visible name is not below a path that cannot be read.
             Err(_) if visible => {}
             Err(_) => facts.possible.push(path.clone()),
         }
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_names_the_file_through_a_link_finds_it() {
+    fn compare_finds_a_rule_path_through_a_symbolic_link() {
         let place = Folder::new("links");
         fs::create_dir(place.0.join("real")).unwrap();
         let socket = place.0.join("real/s");
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_about_other_files_add_no_name() {
+    fn compare_ignores_rule_paths_of_other_files() {
         let place = Folder::new("others");
         let (socket, other) = (place.0.join("s"), place.0.join("other"));
         let _listeners =

@@ -1,8 +1,8 @@
-//! Readiness, timeouts and cancelling for every operation that may wait.
+//! Readiness, timeouts and cancellation of operations that may wait.
 //!
-//! Try first, then wait: what fails at once (no out-of-band data, `accept` without `listen`) never
-//! waits. The system call and the return of its result happen in one poll, so that dropping the
-//! future between them cannot lose anything.
+//! An operation tries first and waits afterwards: a call that fails at once (no out-of-band data, `accept` without
+//! `listen`) does not wait. The system call and the return of its result happen in one poll, so that a dropped
+//! future cannot lose a result.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::error::{During, OpError, OpResult};
 use crate::table::permitted::Socket;
 use crate::table::timeout::Timeout;
 
-/// Between two attempts where no event tells when to try again: at first, and at most.
+/// The first and the longest pause between two attempts where no event reports that the socket is ready.
 pub const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
 /// What an operation waits for.
@@ -23,26 +23,26 @@ pub const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duratio
 pub enum Direction {
     /// Data, a connection, or an error.
     Receive,
-    /// Room, a finished connect, or an error.
+    /// Buffer space, a finished connect, or an error.
     Send,
 }
 
-/// How long an operation may wait, fixed when its turn comes.
+/// How long an operation may wait. It is determined after earlier calls on the socket have ended.
 #[derive(Debug, Clone, Copy)]
 pub enum WaitPolicy {
-    /// Not at all: `EAGAIN` is the answer.
+    /// The operation does not wait, and fails with `EAGAIN`.
     None,
-    /// For ever.
+    /// Without end.
     Endless,
-    /// Until then; afterwards the error is a timeout.
+    /// Until a deadline. Afterwards the error is a timeout.
     Until(Instant),
-    /// Until then, by `SO_RCVTIMEO` or `SO_SNDTIMEO`; afterwards the error is `EAGAIN`.
+    /// Until the deadline of `SO_RCVTIMEO` or `SO_SNDTIMEO`. Afterwards the error is `EAGAIN`.
     KernelUntil(Instant),
 }
 
 impl WaitPolicy {
-    /// The wait policy of the socket's timeout. `flags` are the caller's `MSG_*`: in blocking mode
-    /// `MSG_DONTWAIT` and `MSG_ERRQUEUE` forbid to wait; with a timeout they do not shorten it.
+    /// The wait policy for the timeout of a socket. `flags` are the caller's `MSG_*`. In blocking mode
+    /// `MSG_DONTWAIT` and `MSG_ERRQUEUE` prevent waiting; a timeout is not changed by them.
     pub(super) fn of(socket: &Socket, direction: Direction, flags: i32) -> Self {
         match socket.timeout() {
             Timeout::NonBlocking => Self::None,
@@ -54,7 +54,7 @@ impl WaitPolicy {
         }
     }
 
-    /// A deadline so far from now.
+    /// A deadline after this duration.
     pub(super) fn after(duration: Duration) -> Self {
         match Instant::now().checked_add(duration) {
             Some(deadline) => Self::Until(deadline),
@@ -62,8 +62,8 @@ impl WaitPolicy {
         }
     }
 
-    /// A blocking socket may have been made non-blocking by a holder of its descriptor, or have a
-    /// timeout in the kernel.
+    /// The wait policy of a blocking socket. Another holder of its descriptor may have set `O_NONBLOCK`, and it may
+    /// have a timeout in the kernel.
     fn of_blocking(socket: &Socket, direction: Direction) -> Self {
         if socket::is_nonblocking(socket.fd()).unwrap_or(false) {
             return Self::None;
@@ -82,14 +82,14 @@ impl WaitPolicy {
     }
 }
 
-/// Waits until the user's rate allows a further message, within what the socket's timeout allows. Gives
-/// the wait policy that is left, if it had to be looked at.
+/// Waits until the rate of the user allows another message, within the timeout of the socket. Returns the wait
+/// policy if it was needed, so that its deadline also covers the rest of the call.
 pub(super) async fn keep_pace(
     socket: &Socket,
     wait_policy: impl FnOnce() -> WaitPolicy,
     call: &'static str,
 ) -> OpResult<Option<WaitPolicy>> {
-    let Some((_, crossed)) = socket.user().delay() else {
+    let Some((_, exceeded)) = socket.user().delay() else {
         return Ok(None);
     };
     let wait_policy = wait_policy();
@@ -99,7 +99,7 @@ pub(super) async fn keep_pace(
         }
     };
     match wait_policy {
-        WaitPolicy::None => return Err(OpError::Pace(crossed)),
+        WaitPolicy::None => return Err(OpError::Pace(exceeded)),
         WaitPolicy::Endless => until_paid.await,
         WaitPolicy::Until(deadline) => {
             timeout_at(deadline, until_paid).await.map_err(|_elapsed| OpError::Timeout)?;
@@ -112,8 +112,8 @@ pub(super) async fn keep_pace(
     Ok(Some(wait_policy))
 }
 
-/// Tries `attempt` until it does something else than ask to wait. `wait_policy` is asked only when the
-/// first attempt did.
+/// Runs `attempt`, and repeats it when the socket is ready while it fails with `EAGAIN`. `wait_policy` is called
+/// only after the first attempt failed so.
 pub(super) async fn until_done<T>(
     socket: &Socket,
     direction: Direction,
@@ -154,7 +154,7 @@ async fn wait_and_try<T>(
     let mut pause = RETRY_PAUSE.0;
     loop {
         let ready = readiness.ready(interest);
-        // Room in somebody else's queue raises no event on this socket.
+        // Space in another socket's queue raises no event on this socket.
         let ready = if needs_retry(socket, direction) {
             timeout(RETRY_PAUSE.1, ready).await.ok()
         } else {
@@ -166,7 +166,7 @@ async fn wait_and_try<T>(
         }
         if let Some(guard) = ready {
             let mut guard = guard?;
-            // The event loop never forgets that an end was closed: do not spin on that.
+            // The event loop keeps reporting a closed end. The pause prevents a busy loop.
             let closed = guard.ready().is_read_closed() || guard.ready().is_write_closed();
             guard.clear_ready();
             drop(guard);
@@ -178,8 +178,10 @@ async fn wait_and_try<T>(
     }
 }
 
-/// Datagrams to an `AF_UNIX` receiver whose queue is full wait for that receiver (`unix(7)`).
+/// Whether the socket sends datagrams to `AF_UNIX` receivers, which wait if the receiver's queue is full (`unix(7)`).
 fn needs_retry(socket: &Socket, direction: Direction) -> bool {
-    let facts = socket.declared();
-    direction == Direction::Send && facts.domain == libc::AF_UNIX && facts.ty == libc::SOCK_DGRAM
+    let declared = socket.declared();
+    direction == Direction::Send
+        && declared.domain == libc::AF_UNIX
+        && declared.ty == libc::SOCK_DGRAM
 }

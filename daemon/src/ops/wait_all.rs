@@ -1,4 +1,4 @@
-//! `MSG_WAITALL`: bytes that are gathered over several system calls, and kept if the call is cancelled.
+//! `MSG_WAITALL`: gathers bytes with several system calls, and keeps them if the call is cancelled.
 
 use std::io;
 use std::sync::PoisonError;
@@ -7,13 +7,13 @@ use sockbroker_sys::message::{self, ReceivedMessage};
 
 use crate::error::OpResult;
 
+use crate::ops::incoming::{ended, plain, wait_policy_of};
 use crate::ops::wait::{Direction, until_done};
-use crate::ops::want::{ended, plain, wait_policy_of};
 use crate::table::permitted::Socket;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::Receive;
 
-/// `MSG_WAITALL` counts on blocking streams only: with a timeout CPython's descriptor is
+/// Whether `MSG_WAITALL` has an effect: on blocking streams only. With a timeout CPython's descriptor is
 /// non-blocking, and the kernel ignores the flag.
 pub(super) fn waits_for_all(socket: &Socket, request: &Receive) -> bool {
     let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
@@ -24,27 +24,27 @@ pub(super) fn waits_for_all(socket: &Socket, request: &Receive) -> bool {
         && socket.timeout() == Timeout::Blocking
 }
 
-/// `MSG_DONTWAIT` would cancel `MSG_WAITALL`, so the parts are gathered here. What was taken when the
-/// call is cancelled goes back to the socket.
+/// Receives `request.length` bytes in parts, because the kernel ignores `MSG_WAITALL` with `MSG_DONTWAIT`. If the
+/// call is cancelled, the bytes are kept for the next call on the socket.
 pub(super) async fn receive_all(socket: &Socket, request: &Receive) -> OpResult<ReceivedMessage> {
     let flags = (request.flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
     let peek = request.flags & libc::MSG_PEEK != 0;
     let unread = if peek { None } else { take_unread(socket, request) };
-    let mut taken = Gathered { socket, data: unread.unwrap_or_default(), peek };
-    if !taken.data.is_empty() && taken.data.len() >= request.length {
-        return Ok(plain(taken.keep()));
+    let mut gathered = Gathered { socket, data: unread.unwrap_or_default(), peek };
+    if !gathered.data.is_empty() && gathered.data.len() >= request.length {
+        return Ok(plain(gathered.keep()));
     }
     loop {
         let wait_policy = || wait_policy_of(socket, request);
-        let missing = request.length - taken.data.len();
-        let data = &mut taken.data;
+        let missing = request.length - gathered.data.len();
+        let data = &mut gathered.data;
         let result = until_done(socket, Direction::Receive, "recv", wait_policy, || {
             if !peek {
                 return message::receive_append(socket.fd(), data, missing, flags);
             }
             data.clear();
             let n = message::receive_append(socket.fd(), data, request.length, flags)?;
-            // Peeking finds the same bytes again: wait for more of them, unless the end has come.
+            // MSG_PEEK returns the same bytes again: wait for more, unless the stream has ended.
             if n == 0 || n == request.length || ended(socket) {
                 Ok(0)
             } else {
@@ -53,17 +53,17 @@ pub(super) async fn receive_all(socket: &Socket, request: &Receive) -> OpResult<
         })
         .await;
         match result {
-            Ok(0) => return Ok(plain(taken.keep())),
-            Ok(_) if taken.data.len() >= request.length => return Ok(plain(taken.keep())),
+            Ok(0) => return Ok(plain(gathered.keep())),
+            Ok(_) if gathered.data.len() >= request.length => return Ok(plain(gathered.keep())),
             Ok(_) => {}
-            // As in the kernel: what came before the error is the result; the error comes next time.
-            Err(_) if !taken.data.is_empty() => return Ok(plain(taken.keep())),
+            // As in the kernel: bytes before an error are the result, and the next call returns the error.
+            Err(_) if !gathered.data.is_empty() => return Ok(plain(gathered.keep())),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Bytes taken from the kernel that nobody was given yet.
+/// Bytes that were received from the kernel, and not returned to a caller yet.
 struct Gathered<'a> {
     socket: &'a Socket,
     data: Vec<u8>,
@@ -86,7 +86,7 @@ impl Drop for Gathered<'_> {
     }
 }
 
-/// The front of what a cancelled call left, as one receive.
+/// Receives bytes that a cancelled call left; `None` if there are none.
 pub(super) fn take_unread(socket: &Socket, request: &Receive) -> Option<Vec<u8>> {
     let mut unread = socket.unread.lock().unwrap_or_else(PoisonError::into_inner);
     if unread.is_empty() || request.flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {

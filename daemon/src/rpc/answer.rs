@@ -1,4 +1,4 @@
-//! Messages and answers: what goes into the core and what comes out of it.
+//! Messages, which the core receives, and answers, which it returns.
 
 use jsonrpsee_types::Id;
 use serde::Serialize;
@@ -17,27 +17,28 @@ use crate::session::finished::KeptAnswer;
 pub struct Message {
     /// A request, a notification or a batch.
     pub json: bytes::Bytes,
-    /// What came with it.
+    /// What was attached to it.
     pub parts: RequestParts,
 }
 
 /// An answer for the transport to send.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// The answer's JSON.
+    /// A response, or the responses of a batch.
     pub json: bytes::Bytes,
-    /// What goes with it.
+    /// What is attached to it.
     pub response_parts: ResponseParts,
 }
 
-/// Bytes before an encoded result, in which most responses begin: ids are short.
+/// Bytes that are reserved before an encoded result. The beginning of most responses fits into them, since
+/// ids are short.
 const HEADROOM: usize = 64;
 
-/// A result as JSON, with room for the response around it.
+/// A result as JSON, with reserved space for the response around it.
 #[derive(Debug)]
 pub struct EncodedResult(Vec<u8>);
 
-/// Writes JSON up to a limit, and then fails.
+/// A writer that fails once it has more bytes than a limit allows.
 struct Bounded {
     bytes: Vec<u8>,
     most: usize,
@@ -58,7 +59,7 @@ impl std::io::Write for Bounded {
 }
 
 impl EncodedResult {
-    /// Encodes a result, of which the whole response may have `most` bytes.
+    /// Encodes a result. It fails if the response would have more than `most` bytes.
     pub(super) fn new<T: Serialize>(result: &T, most: u64) -> Result<Self, RpcError> {
         let too_large = LimitExceeded { name: "frame_bytes", value: most };
         let mut bytes = Vec::with_capacity(2 * HEADROOM);
@@ -75,14 +76,14 @@ impl EncodedResult {
         }
     }
 
-    /// The whole response.
+    /// Puts the result into a response to the request with this id.
     pub(super) fn response(self, id: &Id<'_>) -> bytes::Bytes {
         let mut bytes = self.0;
         bytes.push(b'}');
         let id = match id {
             Id::Null => "null".to_owned(),
             Id::Number(number) => number.to_string(),
-            // A text is always JSON.
+            // A string can always be encoded.
             Id::Str(text) => serde_json::to_string(text).unwrap_or_default(),
         };
         let head = ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"result\":"].concat();
@@ -99,14 +100,14 @@ impl EncodedResult {
     }
 }
 
-/// What became of a call at its first poll.
+/// The state of a call after its first poll.
 pub(super) enum Started {
     Answered(Id<'static>, bytes::Bytes, ResponseParts),
     Waiting,
     Silent,
 }
 
-/// An error in place of an answer; a notification gets none.
+/// Answers a request with an error. A notification gets no answer.
 pub(super) fn refused(id: Option<Id<'static>>, error: &RpcError) -> Started {
     match id {
         Some(id) => {
@@ -122,7 +123,7 @@ pub(super) fn without_id(error: &RpcError) -> Answer {
     Answer { json: error.encode(&Id::Null), response_parts: ResponseParts::default() }
 }
 
-/// Counts how a call ended, and writes its response; `Err` after a panic.
+/// Counts how a call ended, and writes its response. `outcome_or_panic` is `Err` after a panic.
 pub(super) fn conclude(
     method: &Method,
     call: &Call,
@@ -144,24 +145,25 @@ pub(super) fn conclude(
         Err(error) => {
             method.outcomes.count(outcome(Some(error.kind)));
             if let Some(limit) = error.limit_name() {
-                call.broker().metrics.crossed(limit);
+                call.broker().metrics.limit_exceeded(limit);
             }
             (error.of_call(method.call()).encode(id), ResponseParts::default())
         }
     }
 }
 
-/// The memory that a kept answer takes in addition to its bytes.
+/// The memory in bytes that a kept answer takes in addition to its content.
 const KEPT: usize = 256;
 
-/// A copy of an answer that outlives its sending. It is not kept without descriptors to spare, nor where
-/// it is too much for its user.
+/// Copies an answer for `call.resolve`. `None` if the process has no free descriptors for the copy, or if the
+/// answer exceeds the share of its user.
 pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswer> {
     let attachments = &answer.response_parts.attachments;
     let memory =
         KEPT + answer.json.len() + attachments.iter().map(bytes::Bytes::len).sum::<usize>();
     let share = connection.user().take(Share::Resolvable, memory as u64);
-    let share = share.inspect_err(|limit| connection.broker().metrics.crossed(limit.name)).ok()?;
+    let share =
+        share.inspect_err(|limit| connection.broker().metrics.limit_exceeded(limit.name)).ok()?;
     let copies = answer.response_parts.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
     Some(KeptAnswer {
         json: answer.json.clone(),
@@ -171,7 +173,7 @@ pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswe
     })
 }
 
-/// The answer that was kept, under the id of the request that asks for it.
+/// The JSON of an answer that was kept.
 pub(crate) fn resolved_json(kept: &KeptAnswer) -> Result<serde_json::Value, OpError> {
     serde_json::from_slice(&kept.json)
         .map_err(|error| OpError::Plain(format!("the kept answer cannot be read: {error}")))
@@ -182,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_is_whole_whatever_the_length_of_its_id() {
+    fn a_response_with_an_id_of_any_length_is_valid_json() {
         let long = "\"\u{1}".repeat(100);
         for id in [Id::Null, Id::Number(u64::MAX), Id::Str("a\"b".into()), Id::Str(long.into())] {
             let response = EncodedResult::new(&[1, 2], 1000).unwrap().response(&id);
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_is_larger_than_a_frame_is_refused() {
+    fn a_result_beyond_frame_bytes_returns_a_limit_error() {
         assert!(EncodedResult::new(&"x".repeat(500), 600).is_ok());
         let error = EncodedResult::new(&"x".repeat(500), 500).unwrap_err();
         assert_eq!((error.kind, error.limit_name()), (ErrorKind::Limit, Some("frame_bytes")));

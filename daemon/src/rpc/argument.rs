@@ -1,7 +1,7 @@
-//! What is wrong with parameters that could not be decoded, in the words of the contract.
+//! Error messages for parameters that could not be decoded, in the terms of the contract.
 //!
-//! The decoder reports the type of Rust that it expected, at a column of the text. Here the parameters are
-//! compared with their schemas instead; only calls that failed pay for it.
+//! The decoder reports the Rust type that it expected, and a column of the text. This module compares the
+//! parameters with their schemas instead. Only calls that failed pay for it.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use sockbroker_proto::method::{Parameters, ParametersError};
 
 use crate::rpc::error::{RpcError, is_out_of_range};
 
-/// Names of numbers in the parser's messages.
+/// Names of types in the parser's messages, and what the messages of the broker call them.
 const NUMBERS: [(&str, &str); 9] = [
     ("i64", "an integer"),
     ("i32", "an integer"),
@@ -50,7 +50,8 @@ pub(super) fn refused<P: Parameters>(
     }
 }
 
-/// What is wrong, beginning with the name of the call; `refusal` is what the decoder says.
+/// Describes the first parameter that does not fit, after the name of the call. `refusal` is the decoder's
+/// message.
 fn message(method: &str, params: Option<&RawValue>, refusal: &str) -> String {
     let call = method.rsplit('.').next().unwrap_or(method);
     let params = params.and_then(|params| serde_json::from_str(params.get()).ok());
@@ -73,7 +74,7 @@ fn parameters(method: &str) -> &'static [Value] {
     parameters.map_or(&[], Vec::as_slice)
 }
 
-/// Why this parameter does not fit, if it is the one.
+/// Describes why this parameter does not fit; `None` if it fits.
 fn misfit(call: &str, name: &str, parameter: &Value, given: Option<&Value>) -> Option<String> {
     let required = parameter.get("required") == Some(&Value::Bool(true));
     let schema = parameter.get("schema")?;
@@ -91,7 +92,7 @@ fn misfit(call: &str, name: &str, parameter: &Value, given: Option<&Value>) -> O
     }
 }
 
-/// The first sentence of a description, in the middle of a message.
+/// The first sentence of a description, in a form that fits into a message.
 fn about(description: &str) -> String {
     let sentence = description.split(". ").next().unwrap_or_default();
     let sentence = sentence.split_once(".\n").map_or(sentence, |(first, _)| first);
@@ -106,7 +107,7 @@ fn about(description: &str) -> String {
     }
 }
 
-/// The schema that a reference names, else the schema itself, and the name.
+/// The schema that a reference names, with the name. Any other schema is returned as it is.
 fn resolved(schema: &Value) -> (&Value, Option<&str>) {
     let reference = schema.get("$ref").and_then(Value::as_str);
     let Some(name) = reference.and_then(|name| name.strip_prefix("#/components/schemas/")) else {
@@ -116,7 +117,7 @@ fn resolved(schema: &Value) -> (&Value, Option<&str>) {
     (schemas.and_then(|schemas| schemas.get(name)).unwrap_or(schema), Some(name))
 }
 
-/// The schemas of which one has to fit.
+/// The alternatives of a schema.
 fn alternatives(schema: &Value) -> Option<&Vec<Value>> {
     ["anyOf", "oneOf"].into_iter().find_map(|key| schema.get(key)?.as_array())
 }
@@ -129,8 +130,8 @@ fn types(schema: &Value) -> Vec<&str> {
     }
 }
 
-/// Whether a value has one of the types that a schema allows. What is inside of lists and objects is not
-/// looked at.
+/// Whether a value has one of the types that a schema allows. The contents of lists and objects are not
+/// checked.
 fn fits(schema: &Value, value: &Value) -> bool {
     let (schema, _) = resolved(schema);
     if let Some(schemas) = alternatives(schema) {
@@ -153,7 +154,7 @@ fn fits(schema: &Value, value: &Value) -> bool {
         })
 }
 
-/// What a schema allows, in few words.
+/// A short description of the values that a schema allows.
 fn words(schema: &Value) -> String {
     let (schema, name) = resolved(schema);
     match name {
@@ -188,7 +189,7 @@ fn described(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),
-        // As it was written, however long.
+        // The digits as they were written, also of a number beyond 64 bits.
         Value::Number(number) => number.to_string(),
         Value::String(_) => "a text".to_owned(),
         Value::Array(_) => "a list".to_owned(),
@@ -196,7 +197,7 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// A message of the parser without its place, types of Rust and phrases.
+/// A message of the parser, without the position and the names of Rust types.
 pub(super) fn plain(refusal: &str) -> String {
     let text = refusal.split(" at line ").next().unwrap_or(refusal).trim();
     let text = match text.split_once(", expected ") {
@@ -218,7 +219,7 @@ pub(super) fn plain(refusal: &str) -> String {
         .strip_prefix("missing field `")
         .map_or_else(|| text.clone(), |rest| format!("{} is missing", rest.trim_end_matches('`')));
     let mut letters = text.chars();
-    // Names keep their letters: EOF, AF_INET.
+    // Names stay in upper case: EOF, AF_INET.
     let starts_word = letters.clone().nth(1).is_some_and(char::is_lowercase);
     match letters.next() {
         Some(first) if starts_word => first.to_lowercase().chain(letters).collect(),
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_parameter_is_named_with_its_type_and_meaning() {
+    fn message_names_a_missing_parameter_its_type_and_its_meaning() {
         let expected = "recv needs bufsize (integer): at most this many bytes";
         for params in [r#"{"handle":1}"#, "[1]"] {
             assert_eq!(of("socket.recv", params), expected);
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_type_is_named_with_what_was_found() {
+    fn message_shows_a_value_of_the_wrong_type() {
         for (value, found) in [
             ("\"1\"", "a text"),
             ("1.5", "1.5"),
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_inside_a_value_have_no_types_of_rust() {
+    fn errors_within_a_value_name_no_rust_types() {
         for (refusal, expected) in [
             (
                 "invalid type: map, expected i64 at line 1 column 5",
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_of_the_contract_has_words() {
+    fn every_parameter_of_the_contract_has_a_description() {
         for (method, names) in api::parameters() {
             assert_eq!(parameters(method).len(), names.len(), "{method}");
             for parameter in parameters(method) {

@@ -1,4 +1,4 @@
-//! Batches: calls that start in order and are answered together, in the order of the batch.
+//! Batches: calls that start in order, and whose responses are sent together in the same order.
 
 use std::collections::HashMap;
 
@@ -15,24 +15,24 @@ use crate::rpc::error::RpcError;
 /// Where the answer to a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slot {
-    /// Into a frame of its own.
+    /// Into its own frame.
     Alone,
-    /// Into its batch.
+    /// Into the answer of a batch.
     InBatch {
-        /// The batch's number.
+        /// The number of the batch.
         batch: u64,
-        /// The call's place in it.
+        /// The index of the call in the batch.
         index: usize,
     },
 }
 
-/// The entries of a batch, or why it is refused whole.
+/// The entries of a batch, or the error that refuses the whole batch.
 pub(super) fn entries<'a>(text: &'a str, limits: &Limits) -> Result<Vec<&'a RawValue>, RpcError> {
     check_message(text, limits).map_err(|exceeded| RpcError::limit(exceeded, 0))?;
     let entries = serde_json::from_str::<Vec<&RawValue>>(text)
         .map_err(|error| RpcError::plain(ErrorKind::Parse, not_json(&error)))?;
     if entries.is_empty() {
-        return Err(RpcError::plain(ErrorKind::Request, "an empty batch"));
+        return Err(RpcError::plain(ErrorKind::Request, "the batch is empty"));
     }
     if entries.len() > size(limits.batch_calls) {
         let exceeded = LimitExceeded { name: "batch_calls", value: limits.batch_calls };
@@ -52,14 +52,14 @@ pub(super) struct Batches {
 struct Batch {
     answers: Vec<Option<bytes::Bytes>>,
     missing: usize,
-    /// Bytes of the answers so far.
+    /// The size in bytes of the responses so far.
     held: usize,
-    /// Bytes that fit into the answer of the batch.
+    /// The most bytes that the answer of the batch may have.
     room: usize,
 }
 
 impl Batches {
-    /// Begins a batch of so many entries, whose answer has room for so many bytes.
+    /// Begins a batch with this number of entries, whose answer has at most `room` bytes. Returns its number.
     pub(super) fn begin(&mut self, entries: usize, room: usize) -> u64 {
         self.next += 1;
         let answers = (0..entries).map(|_| None).collect();
@@ -67,12 +67,12 @@ impl Batches {
         self.next
     }
 
-    /// Bytes of answers that wait for their neighbours.
+    /// The size in bytes of the responses that wait until their batch is complete.
     pub(super) fn held(&self) -> usize {
         self.open.values().map(|batch| batch.held).sum()
     }
 
-    /// Notes the answer of an entry; where the batch has no room for it, an error that says so.
+    /// Stores the response of an entry. A response that does not fit is replaced by a limit error.
     pub(super) fn answer(&mut self, batch: u64, index: usize, id: &Id<'_>, json: bytes::Bytes) {
         let Some(batch) = self.open.get_mut(&batch) else {
             return;
@@ -90,14 +90,15 @@ impl Batches {
         }
     }
 
-    /// Notes that an entry, a notification, has no answer.
+    /// Notes that an entry is a notification, which has no response.
     pub(super) fn silent(&mut self, batch: u64) {
         if let Some(batch) = self.open.get_mut(&batch) {
             batch.missing -= 1;
         }
     }
 
-    /// The answer of a batch that is complete and has any.
+    /// Removes a batch that is complete, and returns its answer. `None` if the batch is not complete, or has
+    /// no responses.
     pub(super) fn take_complete(&mut self, batch: u64) -> Option<bytes::Bytes> {
         if self.open.get(&batch)?.missing > 0 {
             return None;

@@ -1,8 +1,8 @@
-//! How much a message holds, before any of it is decoded: a message of eight megabytes can hold millions
-//! of values, and a decoded value takes many times the memory of its text.
+//! Limits on the contents of a message, checked before it is decoded: a message of eight megabytes can hold
+//! millions of values, and a decoded value takes many times the memory of its text.
 //!
-//! One pass over the text counts values without making any. Lists that the contract bounds are found by
-//! the name of their parameter.
+//! One pass over the text counts the values without decoding them. Lists that the contract bounds are found
+//! by the name of their parameter.
 
 use std::borrow::Cow;
 
@@ -16,17 +16,17 @@ use crate::rpc::methods::Method;
 use crate::rpc::methods::outcome;
 use crate::session::broker::Broker;
 
-/// Checks a request before it is decoded. Returns how many items its lists have.
+/// Checks a request before it is decoded. Returns the number of items in its lists.
 pub(super) fn admit(
     method: &Method,
     text: &str,
     params: Option<&RawValue>,
     broker: &Broker,
 ) -> Result<usize, RpcError> {
-    let refuse = |crossed: LimitExceeded| {
+    let refuse = |exceeded: LimitExceeded| {
         method.outcomes.count(outcome(Some(ErrorKind::Limit)));
-        broker.metrics.crossed(crossed.name);
-        RpcError::limit(crossed, 0).of_call(method.call())
+        broker.metrics.limit_exceeded(exceeded.name);
+        RpcError::limit(exceeded, 0).of_call(method.call())
     };
     check_message(text, &broker.limits).map_err(refuse)?;
     let params = params.map_or("", RawValue::get);
@@ -37,7 +37,7 @@ pub(super) fn admit(
 /// Refuses a message with more JSON values than the limit allows.
 pub(super) fn check_message(text: &str, limits: &Limits) -> Result<(), LimitExceeded> {
     let limit = LimitExceeded { name: "message_values", value: limits.message_values };
-    // Every value that is counted has a byte of its own.
+    // Every counted value takes at least one byte.
     if text.len() as u64 <= limit.value {
         return Ok(());
     }
@@ -59,7 +59,7 @@ pub(super) fn check_message(text: &str, limits: &Limits) -> Result<(), LimitExce
     Ok(())
 }
 
-/// What follows a text whose opening quote was read.
+/// What follows a string whose opening quote was read.
 fn behind_text(mut rest: &[u8]) -> &[u8] {
     loop {
         match rest {
@@ -70,20 +70,20 @@ fn behind_text(mut rest: &[u8]) -> &[u8] {
     }
 }
 
-/// What a value is to its method.
+/// The meaning of a value for its method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// The parameters, by name or by place; the fields of one message.
+    /// The parameters, by name or by position, or the fields of one message.
     Fields,
     /// The messages of `sendmmsg`.
     Messages,
     /// A list whose items are counted.
     List(Counted),
-    /// Nothing that has a limit of its own.
+    /// A value without its own limit.
     Other,
 }
 
-/// What is counted.
+/// What the items of a list are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counted {
     Messages,
@@ -94,7 +94,7 @@ enum Counted {
     Address,
 }
 
-/// How many kinds of [`Counted`] there are.
+/// The number of variants of [`Counted`].
 const KINDS: usize = 6;
 
 impl Counted {
@@ -115,7 +115,7 @@ impl Counted {
     }
 }
 
-/// What the parameter or field of a name is.
+/// The role of a parameter or field, by its name.
 fn role(name: &str) -> Role {
     match name {
         "messages" => Role::Messages,
@@ -128,14 +128,14 @@ fn role(name: &str) -> Role {
     }
 }
 
-/// A list or an object that is open.
+/// A list or an object whose end was not read yet.
 #[derive(Debug)]
 struct Open {
     role: Role,
     is_object: bool,
-    /// The place of the next item of a list.
+    /// The position of the next item of a list.
     place: usize,
-    /// In an object: what the value behind the name is. `None` where a name comes next.
+    /// In an object, the role of the value after the name. `None` where a name comes next.
     named: Option<Role>,
 }
 
@@ -146,8 +146,8 @@ struct Counter<'a> {
     open: Vec<Open>,
 }
 
-/// Refuses parameters, which are JSON, where a list is longer than its limit. Gives how many items the
-/// lists have together.
+/// Refuses parameters with a list that is longer than its limit. `params` is JSON. Returns the number of
+/// items in all lists together.
 fn check_lists(names: &[&str], params: &str, limits: &Limits) -> Result<u64, LimitExceeded> {
     if names.iter().all(|name| role(name) == Role::Other) {
         return Ok(0);
@@ -194,7 +194,7 @@ impl Counter<'_> {
         Ok(self.counts.iter().sum())
     }
 
-    /// A text: a name of a field, or a value.
+    /// Reads a string: the name of a field, or a value.
     fn text(&mut self, quoted: &[u8]) -> Result<(), LimitExceeded> {
         match self.open.last_mut() {
             Some(open) if open.is_object && open.named.is_none() => {
@@ -210,7 +210,7 @@ impl Counter<'_> {
         }
     }
 
-    /// A value begins: counts it, and gives what it is.
+    /// Counts a value that begins, and returns its role.
     fn value(&mut self) -> Result<Role, LimitExceeded> {
         let Some(open) = self.open.last_mut() else { return Ok(Role::Fields) };
         let place = open.place;
@@ -220,7 +220,7 @@ impl Counter<'_> {
                 let by_place = || self.names.get(place).map_or(Role::Other, |name| role(name));
                 let role = open.named.unwrap_or_else(by_place);
                 if role == Role::List(Counted::Address) {
-                    // Each address has its own count.
+                    // The items of each address are counted separately.
                     self.counts[Counted::Address as usize] = 0;
                 }
                 return Ok(role);
@@ -241,12 +241,12 @@ impl Counter<'_> {
 mod tests {
     use super::*;
 
-    fn crossed(names: &[&str], params: &str, limits: &Limits) -> Option<&'static str> {
+    fn exceeded(names: &[&str], params: &str, limits: &Limits) -> Option<&'static str> {
         check_lists(names, params, limits).err().map(|limit| limit.name)
     }
 
     #[test]
-    fn values_of_a_message_are_counted_outside_of_texts() {
+    fn separators_within_strings_are_not_counted() {
         let limits = Limits { message_values: 3, ..Limits::default() };
         for (text, refused) in [
             ("[1,2,3]", false),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_found_by_place_and_by_name() {
+    fn lists_are_found_by_position_and_by_name() {
         let limits = Limits { message_buffers: 2, ancillary_items: 1, ..Limits::default() };
         let names = ["handle", "buffers", "ancdata", "flags", "address"];
         for (params, limit) in [
@@ -275,9 +275,9 @@ mod tests {
             (r#"{"flags":["","",""],"handle":[1,2,3]}"#, None),
             (r#"{"ancdata":[],"buffers":null,"handle":1}"#, None),
         ] {
-            assert_eq!(crossed(&names, params, &limits), limit, "{params}");
+            assert_eq!(exceeded(&names, params, &limits), limit, "{params}");
         }
-        assert_eq!(crossed(&["level"], "[[1,2,3]]", &limits), None);
+        assert_eq!(exceeded(&["level"], "[[1,2,3]]", &limits), None);
     }
 
     #[test]
@@ -290,12 +290,12 @@ mod tests {
             ([message("1,2"), message("3,4")].join(","), Some("message_buffers")),
             ([message(""), message(""), message("")].join(","), Some("batch_messages")),
         ] {
-            assert_eq!(crossed(&names, &format!("[1,[{messages}],0]"), &limits), limit);
+            assert_eq!(exceeded(&names, &format!("[1,[{messages}],0]"), &limits), limit);
         }
     }
 
     #[test]
-    fn an_address_is_counted_with_all_that_is_in_it() {
+    fn nested_items_of_an_address_are_counted() {
         let limits = Limits { address_items: 4, ..Limits::default() };
         let names = ["handle", "address", "source_address"];
         for (params, limit) in [
@@ -305,7 +305,7 @@ mod tests {
             (r#"[1,{"family":2,"base64":"AA=="}]"#, None),
             (r#"[1,{"a":[1,2],"b":{"c":3}}]"#, Some("address_items")),
         ] {
-            assert_eq!(crossed(&names, params, &limits), limit, "{params}");
+            assert_eq!(exceeded(&names, params, &limits), limit, "{params}");
         }
     }
 
@@ -313,8 +313,8 @@ mod tests {
     fn rules_and_filters_are_counted_together() {
         let limits = Limits { restriction_items: 2, ..Limits::default() };
         let names = ["rules", "filters"];
-        assert_eq!(crossed(&names, r#"[["a"],[{"allow":["bind","listen"]}]]"#, &limits), None);
+        assert_eq!(exceeded(&names, r#"[["a"],[{"allow":["bind","listen"]}]]"#, &limits), None);
         let many = r#"{"rules":["a","b"],"filters":[{"allow":["bind"]}]}"#;
-        assert_eq!(crossed(&names, many, &limits), Some("restriction_items"));
+        assert_eq!(exceeded(&names, many, &limits), Some("restriction_items"));
     }
 }

@@ -1,4 +1,4 @@
-//! The context of one call: what its handler may reach, and what rides beside its frames.
+//! The context of one call: what its handler can use, and what is attached to its frames.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,28 +24,24 @@ use crate::table::entry::Entry;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::rights::Rights;
 
-/// A buffer may be so much larger than its content before it is shrunk.
+/// Bytes by which a buffer may exceed twice its content before it is shrunk.
 const SLACK: usize = 4096;
 
-/// What came beside a request.
+/// What is attached to a request.
 #[derive(Debug, Default)]
 pub struct RequestParts {
-    /// Its attachments.
     pub attachments: Vec<bytes::Bytes>,
-    /// Its descriptors.
     pub descriptors: Vec<OwnedFd>,
-    /// Whether the broker had no room for the rest of its descriptors.
+    /// Whether the kernel dropped descriptors because the broker has too many files open.
     pub lost_descriptors: bool,
-    /// Whether the answer may carry attachments.
+    /// Whether the peer accepts attachments in the answer.
     pub takes_attachments: bool,
 }
 
-/// What goes beside an answer.
+/// What is attached to an answer.
 #[derive(Debug, Default)]
 pub struct ResponseParts {
-    /// Its attachments.
     pub attachments: Vec<bytes::Bytes>,
-    /// Its descriptors.
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -58,7 +54,7 @@ struct Inner {
     connection: Arc<Connection>,
     session: Arc<Session>,
     method: &'static str,
-    /// The last handle that was looked up; 0 is none.
+    /// The handle that was looked up last; 0 if there was none.
     handle: AtomicU64,
     attachments: Vec<bytes::Bytes>,
     takes_attachments: bool,
@@ -70,8 +66,9 @@ struct Inner {
 }
 
 impl Call {
-    /// The context of a call on this connection. `alone` is false within a batch, whose frame's
-    /// enclosures cannot be told apart: there bytes are base64, and descriptors are refused.
+    /// The context of a call on this connection. `alone` is false for a call in a batch. Attachments and
+    /// descriptors of a batch's frame cannot be assigned to its calls: bytes are base64 there, and descriptors
+    /// are refused.
     pub(crate) fn new(
         connection: &Arc<Connection>,
         method: &'static str,
@@ -93,7 +90,6 @@ impl Call {
         }))
     }
 
-    /// The connection.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.0.connection
     }
@@ -103,32 +99,30 @@ impl Call {
         &self.0.session
     }
 
-    /// The broker.
     pub(crate) fn broker(&self) -> &Arc<Broker> {
         self.0.connection.broker()
     }
 
-    /// A handle for a new socket, unless a limit stands in the way.
+    /// Reserves a handle for a new socket, within the limits.
     pub(crate) fn room(&self) -> OpResult<Reservation> {
         self.0.session.reserve_handle(self.0.connection.user())
     }
 
-    /// As whom the call is made.
+    /// The identity that the call is made with.
     pub(crate) fn caller(&self) -> &CallerIdentity {
         self.0.connection.caller()
     }
 
-    /// The way to the resolver.
     pub(crate) fn resolver(&self) -> &Resolver {
         self.0.connection.resolver()
     }
 
-    /// As whom the call sends, and where it counts.
+    /// The identity that the call sends with, and the counter of the bytes that it sent.
     pub(crate) fn sender(&self) -> Sender<'_> {
         Sender { caller: self.caller(), progress: &self.0.progress }
     }
 
-    /// Bytes that have left so far, as a number.
+    /// The number of bytes that the call has sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.0.progress.load(Ordering::Relaxed)
     }
@@ -138,12 +132,12 @@ impl Call {
         self.0.method
     }
 
-    /// The handle that the call is about, once it was looked up.
+    /// The handle that the call has looked up last.
     pub(crate) fn handle(&self) -> Option<Handle> {
         Handle::new(self.0.handle.load(Ordering::Relaxed)).filter(|handle| handle.number() > 0)
     }
 
-    /// What the caller may do.
+    /// The rights of the caller in its session.
     pub(crate) fn rights(&self) -> Arc<Rights> {
         self.0.connection.rights(&self.0.session)
     }
@@ -154,7 +148,8 @@ impl Call {
         self.0.session.entry(handle)
     }
 
-    /// The timeout of a new socket in seconds, `Some(None)` for none; the session's default where it is absent.
+    /// The timeout of a new socket: `seconds`, with `Some(None)` for a blocking socket; the default timeout of
+    /// the session where `seconds` is absent.
     #[expect(clippy::option_option, reason = "absent and null differ in the contract")]
     pub(crate) fn timeout(&self, seconds: Option<Option<f64>>) -> OpResult<Timeout> {
         match seconds {
@@ -163,12 +158,11 @@ impl Call {
         }
     }
 
-    /// Encodes the result of the call.
     pub(super) fn encode<T: Serialize>(&self, result: &T) -> Result<EncodedResult, RpcError> {
         EncodedResult::new(result, self.broker().limits.frame_bytes)
     }
 
-    /// The bytes of a parameter.
+    /// The bytes of a parameter: inline, or from an attachment of the request.
     pub(crate) fn bytes(&self, value: Bytes) -> OpResult<bytes::Bytes> {
         match value {
             Bytes::Inline(data) => Ok(data.into()),
@@ -181,9 +175,9 @@ impl Call {
         }
     }
 
-    /// Bytes for a result: an attachment where the peer takes them, else base64.
+    /// Encodes bytes of a result: as an attachment where the peer accepts them, else as base64.
     pub(crate) fn give_bytes(&self, mut data: Vec<u8>) -> Bytes {
-        // The buffer was as large as the caller asked; what it does not fill is not to be held.
+        // The buffer has the size that the caller asked for. Its unused part is released.
         if data.capacity() > 2 * data.len() + SLACK {
             data.shrink_to_fit();
         }
@@ -201,31 +195,31 @@ impl Call {
         }
     }
 
-    /// Fails where this answer cannot carry what rode beside a lost one.
+    /// Fails if this answer cannot carry what is attached to the kept one.
     pub(crate) fn check_gives_again(&self, kept: &KeptAnswer) -> OpResult<()> {
         if !kept.attachments.is_empty() && !self.0.takes_attachments {
             return Err(OpError::value(
-                "the lost answer has attachments: ask with an Attachments field in the head",
+                "the lost response has attachments: send an Attachments field in the header",
             ));
         }
         if kept.descriptors.is_empty() { Ok(()) } else { self.check_carries_descriptors() }
     }
 
-    /// Puts what rode beside a lost answer beside this one, under the same indexes.
+    /// Attaches to this answer what is attached to the kept one, under the same indexes.
     pub(crate) fn give_again(&self, kept: KeptAnswer) {
         let KeptAnswer { attachments, descriptors, .. } = kept;
         *self.response_parts() = ResponseParts { attachments, descriptors };
     }
 
-    /// Takes the descriptor at this place beside the request.
+    /// Takes the attached descriptor with this index.
     pub(crate) fn take_descriptor(&self, place: u32) -> OpResult<OwnedFd> {
         let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = descriptors.get_mut(place as usize).and_then(Option::take);
-        let taken = slot.ok_or_else(|| self.no_descriptor());
-        self.broker().control_ends.checked(taken?)
+        let descriptor = slot.ok_or_else(|| self.no_descriptor());
+        self.broker().control_ends.checked(descriptor?)
     }
 
-    /// Takes the next `count` descriptors beside the request, in order.
+    /// Takes the next `count` attached descriptors, in order.
     pub(crate) fn take_descriptors(&self, count: u32) -> OpResult<Vec<OwnedFd>> {
         let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
         let next = descriptors.iter_mut().filter(|slot| slot.is_some());
@@ -240,7 +234,7 @@ impl Call {
         if self.0.lost_descriptors {
             OpError::LostDescriptors
         } else if self.0.carries_descriptors {
-            OpError::Descriptor("the frame has no such descriptor: announce it by the Fds field")
+            OpError::Descriptor("the frame has no such descriptor: announce it in the Fds field")
         } else {
             self.refuses_descriptors()
         }
@@ -248,25 +242,25 @@ impl Call {
 
     fn refuses_descriptors(&self) -> OpError {
         let message = if self.0.connection.facts().descriptors {
-            "descriptors cannot be told apart in a batch: send the call alone"
+            "descriptors cannot be assigned to the calls of a batch: send the call alone"
         } else {
             "this connection carries no descriptors: use LSP framing on the Unix socket"
         };
         OpError::Descriptor(message)
     }
 
-    /// Fails where the answer cannot carry a descriptor: asked before anything is done.
+    /// Fails if the answer cannot carry a descriptor. Handlers check this before they change anything.
     pub(crate) fn check_carries_descriptors(&self) -> OpResult<()> {
         if self.0.carries_descriptors { Ok(()) } else { Err(self.refuses_descriptors()) }
     }
 
-    /// Puts a descriptor beside the answer.
+    /// Attaches a descriptor to the answer.
     pub(crate) fn give_descriptor(&self, descriptor: OwnedFd) {
         self.response_parts().descriptors.push(descriptor);
     }
 
-    /// Puts descriptors beside the answer, if the frame has room for all of them; else they are
-    /// closed.
+    /// Attaches descriptors to the answer if its frame can carry all of them, and closes them otherwise.
+    /// Returns whether they are attached.
     pub(crate) fn give_descriptors(&self, descriptors: Vec<OwnedFd>) -> bool {
         let mut response_parts = self.response_parts();
         let room =
@@ -279,11 +273,11 @@ impl Call {
     }
 
     fn response_parts(&self) -> MutexGuard<'_, ResponseParts> {
-        // Vectors of whole values: a panic elsewhere does not spoil them.
+        // A panic elsewhere leaves these vectors valid.
         self.0.response_parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what goes beside the answer.
+    /// Takes what is attached to the answer.
     pub(crate) fn take_response_parts(&self) -> ResponseParts {
         std::mem::take(&mut *self.response_parts())
     }

@@ -1,7 +1,7 @@
-//! One connection's calls: messages in, answers out, whatever the transport.
+//! The calls of one connection: messages in, answers out, independent of the transport.
 //!
-//! Calls start in the order of arrival: each is polled once as it arrives, and only those that have to
-//! wait go into a set. Every request with an id gets exactly one answer.
+//! Calls start in the order of arrival. Each is polled once as it arrives, and only those that have to wait
+//! go into a set. Every request with an id gets exactly one response.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct Core {
     connection: Arc<Connection>,
     methods: MethodTable,
     waiting: FuturesUnordered<Waiting>,
-    /// Calls that wait, by id: what can be cancelled.
+    /// Calls that wait, by id. These can be cancelled.
     calls: HashMap<RequestId, (AbortHandle, Call)>,
     batches: Batches,
     held: Held,
@@ -45,7 +45,6 @@ pub struct Core {
 }
 
 impl Core {
-    /// The calls of a new connection.
     pub fn new(connection: Arc<Connection>, methods: MethodTable) -> Self {
         Self {
             connection,
@@ -58,7 +57,6 @@ impl Core {
         }
     }
 
-    /// The connection.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -68,7 +66,7 @@ impl Core {
         self.waiting.is_empty()
     }
 
-    /// Takes a message: its calls start now. `None` if the answer comes later, or never.
+    /// Starts the calls of a message. `None` if the answer comes later, or if there is none.
     pub fn receive(&mut self, message: Message) -> Option<Answer> {
         self.last = None;
         let Ok(text) = std::str::from_utf8(&message.json) else {
@@ -172,7 +170,7 @@ impl Core {
         if answered { Started::Answered(id, json, response_parts) } else { Started::Silent }
     }
 
-    /// Puts a call into the set, unless the connection's share is used up.
+    /// Puts a call into the set of those that wait, within the limits of the connection and the user.
     fn wait(&mut self, future: Guarded, mut ended: Ended) -> Started {
         let limits = &self.connection.broker().limits;
         let sum = self.held.plus(ended.held);
@@ -183,7 +181,7 @@ impl Core {
             Err(exceeded) => {
                 drop(future);
                 ended.method.outcomes.count(outcome(Some(ErrorKind::Limit)));
-                self.connection.broker().metrics.crossed(exceeded.name);
+                self.connection.broker().metrics.limit_exceeded(exceeded.name);
                 return refused(ended.id, &RpcError::limit(exceeded, ended.call.sent()));
             }
         }
@@ -196,7 +194,8 @@ impl Core {
         Started::Waiting
     }
 
-    /// `$/cancelRequest {id}`: ends a call that waits; any other id is too late or never was.
+    /// `$/cancelRequest {id}`: ends a call that waits. Any other id is ignored: its call has ended, or never
+    /// began.
     fn cancel(&mut self, params: Option<&RawValue>, id: Option<Id<'_>>) -> Started {
         #[derive(serde::Deserialize)]
         struct Cancel {
@@ -206,11 +205,14 @@ impl Core {
         if let Some((abort, _)) = cancel.and_then(|cancel| self.calls.get(&cancel.id)) {
             abort.abort();
         }
-        let error = RpcError::plain(ErrorKind::Request, "$/cancelRequest is a notification: no id");
+        let error = RpcError::plain(
+            ErrorKind::Request,
+            "$/cancelRequest is a notification: send it without an id",
+        );
         if id.is_some() { refused(id.map(Id::into_owned), &error) } else { Started::Silent }
     }
 
-    /// The next answer of a call that waited; `None` when no call waits.
+    /// Polls for the answer of a call that waited. `None` when no call waits.
     pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Answer>> {
         loop {
             let Some(ended) = ready!(self.waiting.poll_next_unpin(context)) else {
@@ -231,7 +233,7 @@ impl Core {
         self.last.as_ref().is_some_and(|(_, kept)| !kept.descriptors.is_empty())
     }
 
-    /// Forgets the answer that is kept: the peer has it.
+    /// Drops the answer that is kept for `call.resolve`, because the peer has received it.
     pub fn forget_last(&mut self) {
         self.last = None;
     }
@@ -263,7 +265,7 @@ impl Core {
         }
     }
 
-    /// Makes the answer, and keeps it for `call.resolve` where somebody could ask.
+    /// Makes the answer, and keeps a copy for `call.resolve` if the session is open.
     fn finish(&mut self, id: &Id<'_>, json: bytes::Bytes, response_parts: ResponseParts) -> Answer {
         let answer = Answer { json, response_parts };
         if let Some(request) = request_id(id)
@@ -275,14 +277,14 @@ impl Core {
         answer
     }
 
-    /// Cancels everything that waits; the answers follow.
+    /// Cancels all calls that wait. Their answers follow.
     pub fn cancel_all(&mut self) {
         for (abort, _) in self.calls.values() {
             abort.abort();
         }
     }
 
-    /// Cancels what waits and ends the connection.
+    /// Cancels all calls that wait, and ends the connection.
     pub fn end(mut self) {
         self.waiting.clear();
         let cancelled = self.calls.drain().map(|(request, (_, call))| (request, call.sent()));

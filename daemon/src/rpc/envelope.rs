@@ -15,13 +15,11 @@ use crate::rpc::argument::plain;
 pub(super) struct Envelope<'a> {
     #[serde(borrow)]
     jsonrpc: Cow<'a, str>,
-    /// A present `null` differs from an absent id.
+    /// `Some` for an id that is present, also if it is `null`.
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    /// The method's wire name.
     #[serde(borrow)]
     pub method: Cow<'a, str>,
-    /// The parameters as they stand.
     #[serde(borrow, default)]
     pub params: Option<&'a RawValue>,
 }
@@ -30,20 +28,19 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawV
     <&RawValue>::deserialize(from).map(Some)
 }
 
-/// Why a text is no request.
+/// Why a text is not a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum EnvelopeError {
-    /// Not JSON.
     NotJson(String),
-    /// JSON, but no request.
+    /// JSON, but not a JSON-RPC request.
     NotRequest(String),
 }
 
-/// A request with its id, or why it is none with what can be read of the id.
+/// A request with its id, or an error with the id as far as it can be read.
 type Read<'a> = Result<(Envelope<'a>, Option<Id<'a>>), (EnvelopeError, Id<'static>)>;
 
 impl<'a> Envelope<'a> {
-    /// Reads one request; what is wrong is told together with the id, as far as that can be read.
+    /// Reads one request. An error comes with the id, so that it can be answered.
     pub(super) fn read(json: &'a str) -> Read<'a> {
         let envelope: Self =
             serde_json::from_str(json).map_err(|error| (classify(&error), find_id(json)))?;
@@ -65,7 +62,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// By its first character: the library's own way tries each form in turn.
+/// Reads an id. It is faster than the library's decoder, which tries each form in turn.
 fn read_id(text: &str) -> serde_json::Result<Id<'_>> {
     match text.as_bytes().first() {
         Some(b'0'..=b'9') => serde_json::from_str(text).map(Id::Number),
@@ -82,13 +79,13 @@ fn classify(error: &serde_json::Error) -> EnvelopeError {
     }
 }
 
-/// Where a text stops being JSON.
+/// The message for a text that is not JSON, with the position of the error.
 pub(super) fn not_json(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     format!("the message is not JSON: line {line}, column {column}")
 }
 
-/// The id of a request that is wrong elsewhere.
+/// The id of a request that has an error elsewhere.
 fn find_id(json: &str) -> Id<'static> {
     #[derive(Deserialize)]
     struct Only<'a> {
@@ -99,7 +96,7 @@ fn find_id(json: &str) -> Id<'static> {
     only.and_then(|only| only.id).map_or(Id::Null, Id::into_owned)
 }
 
-/// The id as the contract's type; `null` names no call.
+/// The id as a type of the contract. `None` for `null`, which identifies no call.
 pub(super) fn request_id(id: &Id<'_>) -> Option<RequestId> {
     match id {
         Id::Null => None,
@@ -113,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_null_id_is_an_id_and_an_absent_one_is_none() {
+    fn a_null_id_differs_from_an_absent_id() {
         let (_, id) = Envelope::read(r#"{"jsonrpc":"2.0","id":null,"method":"m"}"#).unwrap();
         assert_eq!(id, Some(Id::Null));
         let (_, id) = Envelope::read(r#"{"jsonrpc":"2.0","method":"m"}"#).unwrap();
@@ -121,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_the_id() {
+    fn errors_come_with_the_id_of_the_request() {
         let cases = [
             (r#"{"jsonrpc":"1.0","id":7,"method":"m"}"#, Id::Number(7)),
             (r#"{"id":7,"method":"m"}"#, Id::Number(7)),

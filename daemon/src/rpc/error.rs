@@ -1,4 +1,4 @@
-//! Errors of calls: typed until [`RpcError::encode`] writes one into its response, once.
+//! The errors of calls. They are typed until [`RpcError::encode`] writes them into a response.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -12,24 +12,21 @@ use sockbroker_sys::resolver;
 use crate::error::LimitExceeded;
 use crate::error::OpError;
 
-/// What stands for a rule where none of the policy decides.
+/// The `rule` of a refusal that no rule of the policy decides.
 const IDENTITY_RULE: &str = "built-in: calls on AF_UNIX sockets are made as the caller";
 
 /// A request whose descriptors the kernel had to drop (`MSG_CTRUNC`).
-const LOST: &str =
-    "the broker has no room for the descriptors of this request: too many open files";
-/// What stands for a rule where a descriptor would keep the broker's own connection open.
+const LOST: &str = "the broker cannot open the descriptors of this request: too many open files";
+/// The `rule` of a refused descriptor that would keep a connection to the broker open.
 const CONTROL_RULE: &str =
-    "built-in: no end of a control connection becomes a socket of the broker";
+    "built-in: an end of a control connection cannot become a socket of the broker";
 
 /// An error of the contract.
 #[derive(Debug)]
 pub struct RpcError {
-    /// Its row in the table of errors.
+    /// Its row in the table of errors, with the code.
     pub kind: ErrorKind,
-    /// For people.
     pub message: String,
-    /// For programs.
     pub data: Box<ErrorData>,
 }
 
@@ -46,43 +43,43 @@ impl RpcError {
         Self { kind, message, data: Box::new(data) }
     }
 
-    /// An error that needs no more than its kind and a message.
+    /// An error without data other than its kind.
     pub(crate) fn plain(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self::new(kind, message.into(), ErrorData::default())
     }
 
-    /// A limit that was exceeded after `sent` bytes had left.
+    /// The error of a limit that was exceeded after `sent` bytes were sent.
     pub(crate) fn limit(LimitExceeded { name, value }: LimitExceeded, sent: u64) -> Self {
         let (kind, message, data) = describe(OpError::Limit { name, value });
         Self::new(kind, message, ErrorData { sent: (sent > 0).then_some(sent), ..data })
     }
 
-    /// The error of a cancelled call.
+    /// The error of a call that was cancelled after `sent` bytes were sent.
     pub(crate) fn cancelled(sent: u64) -> Self {
         let data = ErrorData { sent: (sent > 0).then_some(sent), ..ErrorData::default() };
         Self::new(ErrorKind::Cancelled, "the call was cancelled".to_owned(), data)
     }
 
-    /// Parameters that CPython would refuse with this exception.
+    /// The error of parameters that CPython would refuse with this exception.
     pub(super) fn argument(exception: Exception, message: String) -> Self {
         let exception = Some(exception_name(exception).to_owned());
         let data = ErrorData { exception, ..ErrorData::default() };
         Self::new(ErrorKind::Argument, message, data)
     }
 
-    /// The same error, naming the call unless it names one already.
+    /// Adds the name of the call, unless the error has one already.
     #[must_use]
     pub(super) fn of_call(mut self, call: &str) -> Self {
         self.data.call.get_or_insert_with(|| call.to_owned());
         self
     }
 
-    /// The name of the limit that was exceeded.
+    /// The name of the limit, if one was exceeded.
     pub(super) fn limit_name(&self) -> Option<&str> {
         self.data.limit.as_deref()
     }
 
-    /// The whole response.
+    /// Writes the response to the request with this id.
     pub(super) fn encode(&self, id: &Id<'_>) -> bytes::Bytes {
         #[derive(Serialize)]
         struct Response<'a> {
@@ -98,12 +95,12 @@ impl RpcError {
         }
         let error = Object { code: self.kind.code(), message: &self.message, data: &self.data };
         let response = Response { jsonrpc: "2.0", id, error };
-        // Texts, numbers and lists of them are always JSON.
+        // Strings, numbers and lists of them can always be encoded.
         serde_json::to_vec(&response).unwrap_or_default().into()
     }
 }
 
-/// The data fields of an operation's error alone, for results that hold errors.
+/// The `data` of an operation's error, for results that contain errors.
 pub(crate) fn data(error: OpError) -> ErrorData {
     *RpcError::from(error).data
 }
@@ -139,16 +136,17 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (ErrorKind::Handle, message, with_errno(libc::EBADF))
         }
         OpError::HandleKind { handle, kind, wanted } => {
-            let message = format!("handle {handle} names a {kind}, and the call takes a {wanted}");
+            let message = format!("handle {handle} is a {kind}: the call takes a {wanted}");
             (ErrorKind::Handle, message, with_errno(libc::ENOTSOCK))
         }
         OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
         OpError::Limit { name, value } => {
-            let message = format!("the limit {name} ({value}) was reached: see session.limits");
+            let message = format!("the limit {name} ({value}) was exceeded: see session.limits");
             describe_limit(name, message, libc::ENOBUFS)
         }
         OpError::Pace(LimitExceeded { name, value }) => {
-            let message = format!("faster than the limit {name} ({value}): see session.limits");
+            let message =
+                format!("the rate limit {name} ({value}) was exceeded: see session.limits");
             describe_limit(name, message, libc::EAGAIN)
         }
         OpError::Identity { call, uid } => describe_identity(call, uid),
@@ -189,7 +187,7 @@ fn describe_identity(call: &str, uid: u32) -> (ErrorKind, String, ErrorData) {
     (ErrorKind::Denied, message, ErrorData { rule, call, ..with_errno(libc::EPERM) })
 }
 
-/// Messages begin in lower case; names within them stay as they are.
+/// A message with its first letter in lower case.
 fn lower(text: &str) -> String {
     let mut rest = text.chars();
     rest.next().map(|first| first.to_lowercase().chain(rest).collect()).unwrap_or_default()
@@ -201,7 +199,7 @@ fn with_errno(errno: i32) -> ErrorData {
 }
 
 fn describe_errno(call: &'static str, errno: i32) -> (ErrorKind, String, ErrorData) {
-    // "Connection refused (os error 111)" without its tail, in lower case.
+    // "Connection refused (os error 111)" becomes "connection refused".
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     let text = lower(text.split(" (os error").next().unwrap_or_default());
     let data = ErrorData { call: Some(call.to_owned()), ..with_errno(errno) };
@@ -217,15 +215,15 @@ fn exception_name(exception: Exception) -> &'static str {
     }
 }
 
-/// `EAI_*`, from the table of constants.
+/// The name of an `EAI_*` code.
 fn gai_name(code: i32) -> Option<&'static str> {
     sockbroker_proto::constant::names()
         .find(|(name, value)| name.starts_with("EAI_") && *value == i64::from(code))
         .map(|(name, _)| name)
 }
 
-/// Whether serde refused an integer because its type does not hold it. Beyond 64 bits the JSON parser reads an
-/// integer as a floating point number, which then has no fraction.
+/// Whether serde refused an integer because it does not fit into its type. The JSON parser reads an integer
+/// beyond 64 bits as a floating point number without a fraction.
 pub(super) fn is_out_of_range(detail: &str) -> bool {
     const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
     if detail.contains("invalid value: integer `") {
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_that_no_type_holds_are_out_of_range_and_fractions_are_of_a_wrong_type() {
+    fn large_integers_are_out_of_range_and_fractions_are_not() {
         let refused = |json: &str| serde_json::from_str::<i64>(json).unwrap_err().to_string();
         for json in ["9223372036854775808", "-9223372036854775809", "1180591620717411303424"] {
             assert!(is_out_of_range(&refused(json)), "{json}");

@@ -1,4 +1,4 @@
-//! The method table: every method by wire name, how its parameters are decoded, and how its calls ended.
+//! The method table: by wire name, how to decode a method's parameters and run it, and counters of its calls.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -16,14 +16,14 @@ use crate::rpc::argument;
 use crate::rpc::call::Call;
 use crate::rpc::error::RpcError;
 
-/// How a call ends.
+/// The encoded result of a call, or its error.
 pub type Outcome = Result<EncodedResult, RpcError>;
 
 /// A call whose parameters are decoded.
 pub enum Begun {
-    /// It never waits, and is over.
+    /// The call has ended without waiting.
     Ended(Outcome),
-    /// It may wait; nothing of it has run.
+    /// The call may wait, and has not run yet.
     Async(BoxFuture<'static, Outcome>),
 }
 
@@ -41,11 +41,11 @@ type Run = dyn Fn(&Call, Option<&RawValue>) -> Begun + Send + Sync;
 /// One method.
 #[derive(Clone)]
 pub struct Method {
-    /// The wire name.
+    /// The wire name, such as `socket.recv`.
     pub name: &'static str,
     /// The names of its parameters, in order.
     pub parameters: &'static [&'static str],
-    /// How its calls ended.
+    /// Counters of its calls, by how they ended.
     pub outcomes: Arc<Outcomes>,
     run: Arc<Run>,
 }
@@ -64,7 +64,7 @@ impl Method {
         }
     }
 
-    /// Its name without the namespace, as errors name the call.
+    /// The name without the namespace. Errors use it as the name of the call.
     pub fn call(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
     }
@@ -91,12 +91,12 @@ impl MethodTable {
         self.0.get(name)
     }
 
-    /// How the calls of each method ended, by wire name in order.
+    /// The counters of each method, sorted by wire name.
     pub fn outcomes(&self) -> BTreeMap<&'static str, &Outcomes> {
         self.0.values().map(|method| (method.name, &*method.outcomes)).collect()
     }
 
-    /// Every wire name, in no order.
+    /// All wire names, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().copied()
     }
@@ -107,12 +107,11 @@ impl MethodTable {
 pub struct MethodTableBuilder(HashMap<&'static str, Method>);
 
 impl MethodTableBuilder {
-    /// The table.
     pub fn build(self) -> MethodTable {
         MethodTable(Arc::new(self.0))
     }
 
-    /// Adds a method without a contract, which takes its parameters as they stand.
+    /// Adds a method that is not in the contract. Its handler gets the parameters as JSON.
     pub fn add_untyped<H, F>(&mut self, name: &'static str, handler: H)
     where
         H: Fn(Call, Option<Box<RawValue>>) -> F + Send + Sync + 'static,
@@ -174,12 +173,12 @@ fn decode_params<P: Parameters>(params: Option<&RawValue>) -> Result<P, RpcError
     decode(params).map_err(|error| argument::refused::<P>(params, error))
 }
 
-/// What a call's end is counted as: its place in [`outcomes`].
+/// The index of an outcome in [`outcomes`].
 pub(super) fn outcome(kind: Option<ErrorKind>) -> usize {
     kind.map_or(0, |kind| 1 + kind as usize)
 }
 
-/// How calls end: well, or with a kind of error.
+/// The names of outcomes: `ok`, or the kind of an error.
 pub(crate) fn outcomes() -> impl Iterator<Item = &'static str> {
     std::iter::once("ok").chain(ErrorKind::all().map(|kind| kind.entry().name))
 }

@@ -1,7 +1,6 @@
-//! JSON-RPC 2.0 itself: envelopes, batches, cancellation, calls that wait, errors. It knows no method.
+//! JSON-RPC 2.0: envelopes, batches, cancellation, calls that wait, errors. This module defines no methods.
 //!
-//! [`core`] takes messages apart and starts calls; the method table that it looks them up in comes from
-//! `handlers`.
+//! [`core`] reads messages and starts calls. It looks the methods up in a table that `handlers` builds.
 
 pub mod core;
 pub mod methods;

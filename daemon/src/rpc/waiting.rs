@@ -18,18 +18,18 @@ use crate::rpc::batch::Slot;
 use crate::rpc::call::{Call, RequestParts};
 use crate::rpc::methods::{Begun, Method, Outcome};
 
-/// A handler's future whose panic costs one call.
+/// A handler's future. A panic in it ends one call only.
 pub(super) type Guarded = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, Outcome>>>;
 
-/// What became of a call at its first poll.
+/// The state of a call after its first poll.
 pub(super) enum First {
-    /// It came to its end; `Err` after a panic.
+    /// The call has ended. `Err` after a panic.
     Ended(Result<Outcome, ()>),
-    /// It waits, and is to be polled again.
+    /// The call waits, and must be polled again.
     Waits(Guarded),
 }
 
-/// Runs a call to its first wait, inline, in the order of arrival. A panic costs one call.
+/// Runs a call until it first waits. A panic ends this call only.
 pub(super) fn first_poll(method: &Method, call: &Call, params: Option<&RawValue>) -> First {
     let begun = catch_unwind(AssertUnwindSafe(|| method.begin(call, params)));
     match begun {
@@ -45,11 +45,11 @@ pub(super) fn first_poll(method: &Method, call: &Call, params: Option<&RawValue>
     }
 }
 
-/// The most memory that a decoded item of a list takes in addition to its text: a polled handle has a permit
-/// and a watch in the kernel.
+/// The most memory in bytes that a decoded item of a list takes in addition to its text: a polled handle has a
+/// permit and a watch in the kernel.
 const ITEM: usize = 256;
 
-/// What requests hold in memory and in open descriptors while their calls wait.
+/// The memory in bytes and the descriptors that requests hold while their calls wait.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Held {
     pub(super) bytes: usize,
@@ -64,7 +64,6 @@ impl Held {
         Self { bytes, descriptors: parts.descriptors.len() }
     }
 
-    /// Together with another.
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
@@ -72,31 +71,32 @@ impl Held {
         }
     }
 
-    /// Without another, which was added before.
+    /// Subtracts `other`, which was added before.
     pub(super) fn minus(self, other: Self) -> Self {
         Self { bytes: self.bytes - other.bytes, descriptors: self.descriptors - other.descriptors }
     }
 }
 
-/// Whether one more call may wait on a connection where so many do, which hold this together.
+/// Checks the limits for one more waiting call on a connection. `waiting` is the number of calls that wait
+/// already, and `sum` is what all of them hold, with the new one.
 pub(super) fn check_connection(
     limits: &Limits,
     waiting: usize,
     sum: Held,
 ) -> Result<(), LimitExceeded> {
-    let crossed = |name, value| Err(LimitExceeded { name, value });
+    let exceeded = |name, value| Err(LimitExceeded { name, value });
     if waiting >= size(limits.calls_in_flight) {
-        crossed("calls_in_flight", limits.calls_in_flight)
+        exceeded("calls_in_flight", limits.calls_in_flight)
     } else if sum.bytes > size(limits.buffered_bytes) {
-        crossed("buffered_bytes", limits.buffered_bytes)
+        exceeded("buffered_bytes", limits.buffered_bytes)
     } else if sum.descriptors > size(limits.buffered_descriptors) {
-        crossed("buffered_descriptors", limits.buffered_descriptors)
+        exceeded("buffered_descriptors", limits.buffered_descriptors)
     } else {
         Ok(())
     }
 }
 
-/// The parts of its user's shares that a waiting call takes.
+/// What a waiting call takes from the shares of its user.
 #[derive(Debug)]
 pub(super) struct Shares {
     _call: Reservation,
@@ -105,7 +105,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Takes them, unless a limit stands in the way.
+    /// Takes the shares, within the limits of the user.
     pub(super) fn take(user: &Arc<User>, held: Held) -> Result<Self, LimitExceeded> {
         Ok(Self {
             _call: user.take(Share::Calls, 1)?,
@@ -115,22 +115,20 @@ impl Shares {
     }
 }
 
-/// A call that came to its end.
+/// A call that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// Its id; none for a notification.
+    /// `None` for a notification.
     pub(super) id: Option<Id<'static>>,
-    /// The method.
     pub(super) method: Method,
-    /// Its context.
     pub(super) call: Call,
     /// Where the answer goes.
     pub(super) slot: Slot,
     /// What the request holds while it waits.
     pub(super) held: Held,
-    /// The same as parts of what its user may hold.
+    /// The same, as reservations of its user.
     pub(super) shares: Option<Shares>,
-    /// The answer, `Err` after a panic, `None` when cancelled.
+    /// `Err` after a panic, `None` if the call was cancelled.
     pub(super) outcome: Option<Result<Outcome, ()>>,
 }
 
@@ -141,7 +139,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A call that has been polled once. Another poll follows at once, which registers its waker.
+    /// A call that has been polled once. The set polls it again at once, which registers its waker.
     pub(super) fn new(future: Abortable<Guarded>, ended: Ended) -> Self {
         Self { future, ended: Some(ended) }
     }
@@ -165,7 +163,7 @@ impl Future for Waiting {
                 let outcome = outcome.ok().map(|outcome| outcome.map_err(drop));
                 Poll::Ready(Ended { outcome, ..ended })
             }
-            // The set never polls again what was ready.
+            // The set does not poll a future again that was ready.
             None => Poll::Pending,
         }
     }

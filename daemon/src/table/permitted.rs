@@ -1,7 +1,8 @@
-//! A socket with the proof that one request on it was allowed: an operation has no other way to a socket.
+//! Sockets together with a request on them that the policy allowed. Operations have no other access to a socket.
 //!
-//! Only this file joins permit and entry, and only what is joined gives the descriptor away. So an operation
-//! acts on the socket that was judged, and takes its operands from the request that was judged:
+//! Only this module joins a permit with an entry, and only the joined value gives access to the descriptor. An
+//! operation therefore acts on the socket that was judged, and takes its operands from the request that was
+//! judged:
 //!
 //! ```
 //! use sockbroker_policy::action::{Inspect, SetOption};
@@ -15,7 +16,7 @@
 //! }
 //! ```
 //!
-//! An entry of the table does not give its descriptor away:
+//! An entry of the table gives no access to its descriptor:
 //!
 //! ```compile_fail,E0624
 //! fn fd_of(entry: &sockbrokerd::table::entry::Entry) -> std::os::fd::BorrowedFd<'_> {
@@ -45,7 +46,7 @@
 //! }
 //! ```
 //!
-//! A permit to read an option is not one to set it:
+//! A permit to read an option is not a permit to set it:
 //!
 //! ```compile_fail,E0308
 //! use sockbroker_policy::action::GetOption;
@@ -71,7 +72,7 @@ use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::shared::SharedSocket;
 
-/// An entry whose descriptor may be used.
+/// An entry with access to its descriptor.
 #[derive(Debug, Clone)]
 pub struct Socket(Arc<Entry>);
 
@@ -84,23 +85,22 @@ impl Deref for Socket {
 }
 
 impl Socket {
-    /// The descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.fd()
     }
 
-    /// The socket, for a thread that calls for it.
+    /// The descriptor and the timeout, shared with a thread that makes a call on the socket.
     pub fn shared(&self) -> SharedSocket {
         self.0.shared()
     }
 
-    /// The registration with the event loop, made at the first wait.
+    /// The registration with the event loop. The first wait makes it.
     pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
         self.0.readiness()
     }
 
-    /// Runs a system call that has no `MSG_DONTWAIT` of its own with `O_NONBLOCK` set. The flag is visible to
-    /// other holders of the descriptor only for the length of that call.
+    /// Runs a system call that takes no `MSG_DONTWAIT` with `O_NONBLOCK` set. Other holders of the descriptor
+    /// see the flag only during that call.
     pub fn without_blocking<T>(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
@@ -108,7 +108,7 @@ impl Socket {
         self.0.without_blocking(call)
     }
 
-    /// Any socket, for an administrator who lists it.
+    /// A socket of any session, for an administrator.
     pub fn administered(_: &Permit<Administer>, entry: &Arc<Entry>) -> Self {
         Self(entry.clone())
     }
@@ -116,14 +116,14 @@ impl Socket {
 
 /// A socket, and a request on it that the policy allowed.
 #[derive(Debug)]
-#[must_use = "a permit is there to be spent on its operation"]
+#[must_use = "a permit has no effect unless an operation uses it"]
 pub struct Permitted<R> {
     socket: Socket,
     permit: Permit<R>,
 }
 
 impl<R: Request> Permitted<R> {
-    /// Authorizes a request on a socket. `request` gets what the kernel says the socket is.
+    /// Authorizes a request on a socket. `request` gets the kernel's type of the socket.
     pub fn authorize(
         entry: &Arc<Entry>,
         rights: &Rights,
@@ -145,12 +145,11 @@ impl<R> Permitted<R> {
         self.permit.request()
     }
 
-    /// The proof.
     pub fn permit(&self) -> &Permit<R> {
         &self.permit
     }
 
-    /// Both, for an operation that consumes its operands.
+    /// The socket and the request, for an operation that consumes its operands.
     pub fn into_parts(self) -> (Socket, R) {
         (self.socket, self.permit.into_request())
     }
@@ -164,28 +163,26 @@ impl Permitted<Inspect> {
 }
 
 impl Permitted<Handover> {
-    /// The same for a socket that the judged one accepted, which the kernel made like it.
+    /// Moves the permit to a socket that the judged socket accepted: it has the same type.
     pub fn of_accepted(self, accepted: &Accepted) -> Self {
         Self { socket: Socket(accepted.0.clone()), permit: self.permit }
     }
 }
 
-/// The entry of a socket that a listening one accepted.
+/// The entry of a socket that was accepted.
 #[derive(Debug)]
 pub struct Accepted(Arc<Entry>);
 
 impl Accepted {
-    /// Of a descriptor that `accept(2)` just gave on this socket.
+    /// `entry` has a descriptor that `accept(2)` returned for this listening socket.
     pub fn new(listening: &Socket, entry: Entry) -> Self {
         Self(Arc::new(entry.of_kind(listening.actual())))
     }
 
-    /// The entry.
     pub fn into_entry(self) -> Arc<Entry> {
         self.0
     }
 
-    /// The entry, still to be named.
     pub fn entry(&self) -> &Entry {
         &self.0
     }

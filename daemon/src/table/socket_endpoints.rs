@@ -1,8 +1,8 @@
-//! Where a socket leads: its ends and interfaces, as the policy judges them.
+//! The addresses and interfaces of a socket, as the policy judges them.
 //!
-//! The kernel is asked each time, because the holder of a copy of the descriptor can connect or bind it
-//! again. What the kernel does not show, the entry remembers. Interfaces are looked up on the socket
-//! itself, which may belong to another network namespace than the broker. Nothing here changes a socket.
+//! Each function asks the kernel again, because the holder of a copy of the descriptor can connect or bind it
+//! again. The entry remembers what the kernel does not report. Interfaces are looked up on the socket itself,
+//! which may belong to another network namespace than the broker. No function here changes a socket.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -25,7 +25,7 @@ use sockbroker_policy::target::SocketName;
 const IP_UNICAST_IF: i32 = 50;
 const IPV6_UNICAST_IF: i32 = 76;
 
-/// The name that a socket is bound to, if to one.
+/// The name that a socket is bound to; `None` if it is not bound.
 pub fn local(entry: &Entry) -> Option<SocketName> {
     if let Some(state) = &entry.rcvall {
         return Some(SocketName::Address(state.address()));
@@ -42,8 +42,8 @@ fn local_address(entry: &Entry) -> Option<Address> {
     decode(entry, socket::local_address(entry.fd()).ok()?)
 }
 
-/// The names of the peer: the kernel's, and the one that a call of this broker led to. The kernel names
-/// none once a connection is over, though data may still be there: then the last one counts.
+/// The names of the peer: the kernel's, and the one that a call of this broker connected to. The kernel reports
+/// no peer after the end of a connection, although data may still be queued: then the last name counts.
 pub fn peers(entry: &Entry) -> Vec<SocketName> {
     let named = socket::peer_address(entry.fd()).ok().and_then(|raw| decode(entry, raw));
     let mut known = entry.ends.known();
@@ -65,9 +65,9 @@ fn decode(entry: &Entry, address: RawAddress) -> Option<Address> {
     address.decode(entry.actual().protocol)
 }
 
-/// The destination that the kernel would put in the place of an unspecified one: the loopback host, or with
-/// IPv4 the source or the interface's own address (`ip_route_output_key_hash_rcu`, `udpv6_sendmsg`).
-/// The kernel gets it in place of the unspecified one, so that it cannot choose another.
+/// The destination that the kernel would use in place of an unspecified one: the loopback host, or with IPv4
+/// the source or the interface's own address (`ip_route_output_key_hash_rcu`, `udpv6_sendmsg`). The kernel gets
+/// it in place of the unspecified one, so that it cannot choose another.
 pub fn specified(
     entry: &Entry,
     destination: Address,
@@ -112,15 +112,15 @@ fn own_host(entry: &Entry, source: Option<Ipv4Addr>, named: Option<u32>) -> OpRe
         None => Ok(Ipv4Addr::LOCALHOST),
         Some(index) => {
             interface_name(entry, index)?;
-            // An interface without an address reaches nobody by it.
+            // An interface without an address has no such destination.
             let unreachable = |_| OpError::Os { call: "connect", errno: libc::ENETUNREACH };
             of_socket::address_of(entry.fd(), index).map_err(unreachable)
         }
     }
 }
 
-/// The interfaces that a destination and the socket name, each once, by the names that the kernel has for
-/// them. `named` are indexes from ancillary data.
+/// The names of the interfaces that a destination and the socket refer to, each once. `named` are indexes from
+/// ancillary data.
 pub fn interfaces(
     entry: &Entry,
     destination: Option<&Address>,
@@ -130,23 +130,23 @@ pub fn interfaces(
         let index = state.state().ifindex;
         return names(entry, index.into_iter().collect());
     }
-    let kind = entry.actual();
+    let actual = entry.actual();
     let mut indexes: Vec<u32> = named.to_vec();
     indexes.extend(destination.and_then(index));
-    if destination.is_none() && ![libc::AF_INET, libc::AF_INET6].contains(&kind.domain) {
+    if destination.is_none() && ![libc::AF_INET, libc::AF_INET6].contains(&actual.domain) {
         indexes.extend(local_address(entry).as_ref().and_then(index));
     }
-    if [libc::AF_INET, libc::AF_INET6].contains(&kind.domain) {
+    if [libc::AF_INET, libc::AF_INET6].contains(&actual.domain) {
         let choices = entry.ends.known().choices;
         indexes.extend(bound_device(entry));
         indexes.push(choices.packet_interface);
         if is_multicast(destination) != Some(false) {
             indexes.push(choices.multicast_interface);
             let get = |(level, name)| option::get_int(entry.fd(), level, name).ok();
-            let six = (kind.domain == libc::AF_INET6)
+            let six = (actual.domain == libc::AF_INET6)
                 .then(|| get((libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF)));
             indexes.extend(six.flatten().map(i32::cast_unsigned));
-            // Of a multicast source the interface is chosen by its address.
+            // The kernel chooses the interface of a multicast source by its address.
             if let Some(source) = choices.multicast_source {
                 indexes.extend(owners(entry, source)?);
             }
@@ -161,7 +161,7 @@ pub fn interfaces(
     names(entry, indexes)
 }
 
-/// Sources that options chose for what is sent to a destination.
+/// The source addresses that options of the socket choose for a destination.
 pub fn chosen_sources(entry: &Entry, destination: Option<&Address>) -> Vec<SocketName> {
     let choices = entry.ends.known().choices;
     let multicast = choices.multicast_source.filter(|_| is_multicast(destination) != Some(false));
@@ -171,7 +171,7 @@ pub fn chosen_sources(entry: &Entry, destination: Option<&Address>) -> Vec<Socke
     multicast.into_iter().chain(packet).map(SocketName::Address).collect()
 }
 
-/// Whether a destination is a multicast group; `None` where it is not known.
+/// Whether a destination is a multicast group; `None` for an unknown destination.
 fn is_multicast(destination: Option<&Address>) -> Option<bool> {
     destination.map(|destination| match destination {
         Address::Inet { host, .. } => host.is_multicast(),
@@ -180,7 +180,7 @@ fn is_multicast(destination: Option<&Address>) -> Option<bool> {
     })
 }
 
-/// The interface that `SO_BINDTODEVICE` holds the socket to.
+/// The interface that `SO_BINDTODEVICE` binds the socket to.
 fn bound_device(entry: &Entry) -> Option<u32> {
     let index = option::get_int(entry.fd(), libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX);
     index.ok().map(i32::cast_unsigned)
@@ -227,7 +227,7 @@ pub fn captured(entry: &Entry) -> Option<String> {
 }
 
 /// The name of an interface in the socket's own network; `None` for 0, which means none or all of them.
-/// `ENODEV` for an interface that does not exist, as from the kernel: no rule could judge it.
+/// `ENODEV` for an interface that does not exist: no rule could judge it.
 fn interface_name(entry: &Entry, index: u32) -> OpResult<Option<String>> {
     if index == 0 {
         return Ok(None);
@@ -254,7 +254,7 @@ pub fn name_in_address(entry: &Entry, index: u32) -> String {
     interface_name(entry, index).ok().flatten().unwrap_or_default()
 }
 
-/// The address that an interface name in an address of the client means.
+/// Puts the index of the named interface into an address of the client.
 pub fn interface_address(
     permit: Permit<Interfaces>,
     entry: &Entry,
@@ -265,7 +265,7 @@ pub fn interface_address(
     Ok(address.with_index(index))
 }
 
-/// The hosts that options keep for all that is sent: `IP_OPTIONS`, `IPV6_RTHDR`.
+/// The hosts of a source route that options set for all messages: `IP_OPTIONS`, `IPV6_RTHDR`.
 pub fn route(entry: &Entry) -> Vec<Address> {
     const LONGEST: u32 = 2048;
     let options: &[_] = match entry.actual().domain {
@@ -282,27 +282,27 @@ pub fn route(entry: &Entry) -> Vec<Address> {
     kept.collect()
 }
 
-/// Whether a packet socket has a protocol, and so captures where it is bound.
+/// Whether a packet socket has a protocol, and therefore captures on the interface it is bound to.
 pub fn captures(entry: &Entry) -> bool {
     let has = |address| matches!(address, Address::Packet { protocol, .. } if protocol != 0);
     entry.actual().protocol != 0 || local_address(entry).is_some_and(has)
 }
 
-/// Whether what is sent begins with a header that the kernel would otherwise make.
+/// Whether the data of each message begins with an IP header, which the kernel would otherwise make.
 pub fn own_headers(entry: &Entry) -> bool {
-    let kind = entry.actual();
-    let option = match (kind.ty, kind.domain) {
+    let actual = entry.actual();
+    let option = match (actual.ty, actual.domain) {
         (libc::SOCK_RAW, libc::AF_INET) => (libc::IPPROTO_IP, libc::IP_HDRINCL),
         (libc::SOCK_RAW, libc::AF_INET6) => (libc::IPPROTO_IPV6, libc::IPV6_HDRINCL),
         _ => return false,
     };
     // A socket whose option cannot be read is treated as one that has it set.
-    kind.protocol == libc::IPPROTO_RAW
+    actual.protocol == libc::IPPROTO_RAW
         || option::get_int(entry.fd(), option.0, option.1).map_or(true, |on| on != 0)
 }
 
-/// The names that the kernel has for the interfaces that an option may mean. A name may be an
-/// alternative one (`ip-link(8)`, altname).
+/// The names of the interfaces that the value of an option refers to. The value may have an alternative name
+/// (`ip-link(8)`, altname).
 pub fn devices(entry: &Entry, device: &Device) -> OpResult<Vec<String>> {
     let indexes = match device {
         Device::Index(index) => vec![*index],
@@ -316,8 +316,8 @@ pub fn devices(entry: &Entry, device: &Device) -> OpResult<Vec<String>> {
     names(entry, indexes)
 }
 
-/// The interfaces that the kernel may find by an address (`__ip_dev_find`): those that carry it, or any where
-/// only a route makes it local. Where they cannot be listed, `ENODEV`: no rule could judge them.
+/// The interfaces that the kernel may find by an address (`__ip_dev_find`): those that have it, or all where
+/// only a route makes it local. `ENODEV` if they cannot be listed: no rule could judge them.
 fn owners(entry: &Entry, host: Ipv4Addr) -> OpResult<Vec<u32>> {
     if host.is_unspecified() {
         return Ok(Vec::new());

@@ -188,7 +188,7 @@ async fn body(
     share: &mut PartShare,
 ) -> Result<Bytes, (StatusCode, &'static str)> {
     let mut hold = |bytes: usize| {
-        let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was reached";
+        let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was exceeded";
         let held = share.hold(connection, (bytes, 0));
         held.map_err(|_crossed| (StatusCode::SERVICE_UNAVAILABLE, reason))
     };

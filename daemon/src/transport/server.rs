@@ -148,7 +148,7 @@ impl Server {
                 });
             }
             Err(limit) => {
-                self.shared.broker.metrics.crossed(limit);
+                self.shared.broker.metrics.limit_exceeded(limit);
                 self.shared.broker.refusals.report(Reason::Limit(limit), Some(key), || {
                     tracing::warn!(uid, limit, "closed a connection: too many connections");
                 });

@@ -208,7 +208,7 @@ os.waitpid(child, 0)
 server.close()
 """
         broker = self.broker("[limits]\nsessions_per_user = 1\n")
-        expected = "BrokerError the limit sessions_per_user (1) was reached\n"
+        expected = "BrokerError the limit sessions_per_user (1) was exceeded\n"
         self.check(text, expected, broker, modes=["remote"])
 
 
