@@ -376,10 +376,10 @@ pub(crate) mod tests {
             assert_eq!(user.delay(), None);
             user.charge(1, 1 << 20);
         }
-        // An hour's worth, of which this test may take a part.
+        // An hour's worth. This test may take a part of that time.
         user.charge(360_000, 0);
-        let (delay, crossed) = user.delay().unwrap();
-        assert_eq!(crossed, limit("packets", 100));
+        let (delay, exceeded) = user.delay().unwrap();
+        assert_eq!(exceeded, limit("packets", 100));
         assert!((3000..=3600).contains(&delay.as_secs()), "{delay:?}");
     }
 

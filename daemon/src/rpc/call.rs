@@ -14,7 +14,7 @@ use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
 use crate::ops::send::{Progress, Sender};
 use crate::quota::Reservation;
-use crate::rpc::answer::EncodedResult;
+use crate::rpc::encoded::EncodedResult;
 use crate::rpc::error::RpcError;
 use crate::session::Session;
 use crate::session::broker::Broker;

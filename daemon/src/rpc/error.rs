@@ -150,12 +150,8 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             describe_limit(name, message, libc::EAGAIN)
         }
         OpError::Identity { call, uid } => describe_identity(call, uid),
-        OpError::Descriptor(message) => {
-            (ErrorKind::Descriptor, message.to_owned(), with_errno(libc::EBADF))
-        }
-        OpError::LostDescriptors => {
-            (ErrorKind::Descriptor, LOST.to_owned(), with_errno(libc::EMFILE))
-        }
+        OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
+        OpError::LostDescriptors => describe_descriptor(LOST, libc::EMFILE),
         OpError::ControlConnection => describe_control_connection(),
         OpError::Group(failures) => {
             let message = format!("all {} attempts failed", failures.len());
@@ -167,6 +163,10 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (kind, message, ErrorData { sent: Some(sent), ..data })
         }
     }
+}
+
+fn describe_descriptor(message: &str, errno: i32) -> (ErrorKind, String, ErrorData) {
+    (ErrorKind::Descriptor, message.to_owned(), with_errno(errno))
 }
 
 fn describe_control_connection() -> (ErrorKind, String, ErrorData) {
@@ -243,7 +243,7 @@ mod tests {
         let handle = sockbroker_proto::handle::Handle::new(5).unwrap();
         let error = OpError::HandleKind { handle, kind: "capture", wanted: "socket" };
         let (kind, message, data) = describe(error);
-        assert_eq!(message, "handle 5 names a capture, and the call takes a socket");
+        assert_eq!(message, "handle 5 is a capture: the call takes a socket");
         assert_eq!((kind, data.errno), (ErrorKind::Handle, Some(libc::ENOTSOCK)));
     }
 

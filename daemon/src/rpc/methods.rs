@@ -11,9 +11,9 @@ use sockbroker_proto::method::{Parameters, Register, decode};
 
 use crate::error::{OpError, OpResult};
 use crate::observe::metrics::Outcomes;
-use crate::rpc::answer::EncodedResult;
 use crate::rpc::argument;
 use crate::rpc::call::Call;
+use crate::rpc::encoded::EncodedResult;
 use crate::rpc::error::RpcError;
 
 /// The encoded result of a call, or its error.

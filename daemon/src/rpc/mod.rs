@@ -7,6 +7,7 @@ pub mod methods;
 pub mod call;
 pub mod error;
 pub mod answer;
+pub mod encoded;
 mod batch;
 mod bounds;
 mod argument;

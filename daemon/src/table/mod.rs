@@ -79,7 +79,7 @@ pub enum DuplicateError {
 impl From<DuplicateError> for OpError {
     fn from(error: DuplicateError) -> Self {
         match error {
-            DuplicateError::Limit(crossed) => crossed.into(),
+            DuplicateError::Limit(exceeded) => exceeded.into(),
             DuplicateError::Os(error) => Self::os("dup", error),
         }
     }

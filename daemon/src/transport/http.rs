@@ -190,7 +190,7 @@ async fn body(
     let mut hold = |bytes: usize| {
         let reason = "the limit buffered_bytes_per_user or buffered_bytes_in_all was exceeded";
         let held = share.hold(connection, (bytes, 0));
-        held.map_err(|_crossed| (StatusCode::SERVICE_UNAVAILABLE, reason))
+        held.map_err(|_exceeded| (StatusCode::SERVICE_UNAVAILABLE, reason))
     };
     // An announced length is checked before any of the body is read.
     let announced = body.size_hint().exact().unwrap_or(0).min(limit as u64);

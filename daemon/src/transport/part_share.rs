@@ -41,5 +41,5 @@ fn hold(
         Some(taken) => taken.resize(amount as u64),
         None => connection.user().take(share, amount as u64).map(|taken| *part = Some(taken)),
     };
-    held.inspect_err(|crossed| connection.broker().metrics.limit_exceeded(crossed.name))
+    held.inspect_err(|exceeded| connection.broker().metrics.limit_exceeded(exceeded.name))
 }

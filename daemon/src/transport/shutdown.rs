@@ -24,7 +24,7 @@ impl ShutdownSwitch {
     }
 }
 
-/// The signal of a shutdown, of which every connection has a copy.
+/// The signal of a shutdown. Every connection has a copy.
 #[derive(Debug, Clone)]
 pub struct ShutdownSignal(watch::Receiver<Option<Instant>>);
 

@@ -41,7 +41,7 @@ impl Stream {
         Ok(Self::Socket(register(descriptor, both)?))
     }
 
-    /// Standard input and output: one socket, or two files of which each is a pipe or a socket, because the event
+    /// Standard input and output: one socket, or two files, each a pipe or a socket, because the event
     /// loop can wait for nothing else.
     pub(super) fn standard() -> io::Result<Self> {
         let input = process::inherited_descriptor(0)?;

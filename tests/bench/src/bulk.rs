@@ -203,7 +203,7 @@ impl Bench<'_> {
         self.put(&[])?;
         let ours = || receive_natively(&mut handed);
         let rounds = in_turn(ROUNDS, ours, || receive_natively(&mut native))?;
-        let name = format!("recv, handed-over descriptor, {}: time", self.placement.word());
+        let name = format!("recv, passed descriptor, {}: time", self.placement.word());
         report.add(Row::new(name, Sample::map(&rounds, ratio), "x native").target(NATIVE));
         Ok(())
     }

@@ -83,7 +83,7 @@ fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Measures calls in flight with as many tasks, each of which makes one call after the other.
+/// Measures calls in flight with as many tasks. Each makes one call after the other.
 fn in_flight(report: &mut Report, cpus: &Cpus, placement: Placement) -> Result<()> {
     let broker = Broker::start()?;
     let runtime = runtime()?;

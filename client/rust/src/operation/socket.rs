@@ -53,7 +53,7 @@ pub(crate) fn socketpair(
 
 pub(crate) fn create_connection(address: Address) -> impl Operation<Output = NewSocket> {
     /// By name: by position the broker cannot distinguish an absent timeout, which is the default, from
-    /// `null`, which is no timeout.
+    /// `null`, which means without a timeout.
     #[derive(Serialize)]
     struct Params {
         address: Address,

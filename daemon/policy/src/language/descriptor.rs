@@ -38,7 +38,7 @@ pub(crate) fn escapes(deny: &Rule, allow: &Rule) -> bool {
         && overlap(&deny.fields.protocol, &allow.fields.protocol)
 }
 
-/// Whether something is in both lists, of which an empty one means everything.
+/// Whether something is in both lists. An empty list means everything.
 fn overlap<T: PartialEq>(one: &[T], other: &[T]) -> bool {
     one.is_empty() || other.is_empty() || one.iter().any(|item| other.contains(item))
 }

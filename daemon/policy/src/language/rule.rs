@@ -91,7 +91,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// Those of a list, of which an empty one means any.
+    /// Those of a list. An empty list means any.
     fn new(numbers: impl ExactSizeIterator<Item = i32>) -> Self {
         Self { any: numbers.len() == 0, bits: numbers.fold(0, |bits, number| bits | bit(number)) }
     }

@@ -24,7 +24,7 @@ use sockbroker_policy::need::Need;
 pub use landlock::Files;
 pub use measure::log;
 
-/// The capabilities to keep: those that the policy can use, or all if the configuration says so.
+/// The capabilities to keep: those that the policy can use, or all if the configuration keeps them.
 pub fn kept(config: &Confine, policy: &Policy) -> Vec<Capability> {
     // A capability whose state is unknown counts as missing.
     let has = |capability| capability::has(capability).unwrap_or(false);
