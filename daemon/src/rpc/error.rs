@@ -1,4 +1,4 @@
-//! The errors of calls. They are typed until [`RpcError::encode`] writes them into a response.
+//! The errors of calls. They are typed until `RpcError::encode` writes them into a response.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -141,14 +141,9 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         }
         OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
         OpError::Limit { name, value } => {
-            let message = format!("the limit {name} ({value}) was exceeded: see session.limits");
-            describe_limit(name, message, libc::ENOBUFS)
+            describe_limit("limit", LimitExceeded { name, value }, libc::ENOBUFS)
         }
-        OpError::Pace(LimitExceeded { name, value }) => {
-            let message =
-                format!("the rate limit {name} ({value}) was exceeded: see session.limits");
-            describe_limit(name, message, libc::EAGAIN)
-        }
+        OpError::Pace(exceeded) => describe_limit("rate limit", exceeded, libc::EAGAIN),
         OpError::Identity { call, uid } => describe_identity(call, uid),
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
         OpError::LostDescriptors => describe_descriptor(LOST, libc::EMFILE),
@@ -175,7 +170,12 @@ fn describe_control_connection() -> (ErrorKind, String, ErrorData) {
     (ErrorKind::Denied, message.to_owned(), ErrorData { rule, ..with_errno(libc::EPERM) })
 }
 
-fn describe_limit(name: &str, message: String, errno: i32) -> (ErrorKind, String, ErrorData) {
+fn describe_limit(
+    what: &str,
+    LimitExceeded { name, value }: LimitExceeded,
+    errno: i32,
+) -> (ErrorKind, String, ErrorData) {
+    let message = format!("the {what} {name} ({value}) was exceeded: see session.limits");
     let limit = Some(name.to_owned());
     (ErrorKind::Limit, message, ErrorData { limit, ..with_errno(errno) })
 }

@@ -22,7 +22,7 @@ pub struct Denial {
     pub uid: u32,
     /// The error number that the kernel would give.
     pub errno: i32,
-    /// The rule that decided, or [`NO_RULE`].
+    /// The rule that decided, or `NO_RULE`.
     pub rule: RuleName,
     /// The missing grant, as fields of a rule.
     pub grant: String,

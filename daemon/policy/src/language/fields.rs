@@ -36,7 +36,7 @@ pub struct Fields {
     pub netlink: Vec<MessageClass>,
     /// In bytes of each packet.
     pub snaplen: Option<u64>,
-    /// Without it: [`Handover::Ordinary`] in an `allow`, everything in a `deny`.
+    /// Without it: `ordinary` in an `allow`, everything in a `deny`.
     pub handover: Option<Handover>,
     /// An `allow` without it passes no descriptor that escapes a `deny`.
     pub unchecked: Option<bool>,
