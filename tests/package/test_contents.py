@@ -76,7 +76,7 @@ class Contents(unittest.TestCase):
 
     def test_licences_of_all_compiled_crates_exist(self) -> None:
         notices = gzip.decompress(self.deb["/usr/share/doc/sockbroker/notices.gz"].content).decode()
-        for crate in ("tokio", "serde_json", "jsonrpsee-core", "clap"):
+        for crate in ("tokio", "serde_json", "jsonrpsee-types", "clap"):
             self.assertRegex(notices, rf"(?m)^    {crate} [0-9.]+: .*(MIT|Apache-2.0)")
         self.assertGreater(notices.count("Permission is hereby granted"), 20)
         self.assertNotIn("None", re.findall(r"(?m)^    \S+ \S+: (.*)$", notices))
