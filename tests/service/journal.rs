@@ -77,7 +77,7 @@ fn journal_has_the_log_with_priorities() {
     // A rule that needs a dropped capability causes a warning, an invalid policy an error.
     guest.ok("cp /usr/share/sockbroker/policy.d/capture.toml /etc/sockbroker/policy.d/
               systemctl reload sockbrokerd.service");
-    let warning = entry(&guest, "a new rule needs what was given up at the start");
+    let warning = entry(&guest, "a new rule needs a capability that was dropped at the start");
     assert_eq!(warning["PRIORITY"], "4", "{warning:#}");
     guest.write("/etc/sockbroker/policy.d/local.toml", "version = 2\n");
     guest.ok("systemctl kill --signal=HUP sockbrokerd.service; sleep 0.5");
