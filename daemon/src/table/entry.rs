@@ -150,15 +150,11 @@ impl Entry {
         self.inheritable.store(inheritable, Ordering::Relaxed);
     }
 
-    /// Runs a system call that has no `MSG_DONTWAIT` with `O_NONBLOCK` set. Other holders of the
-    /// descriptor see the flag for the length of that call.
+    /// See [`SharedSocket::without_blocking`].
     pub(super) fn without_blocking<T>(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        if self.timeout().sets_nonblocking() {
-            return call(self.fd());
-        }
         self.shared.without_blocking(call)
     }
 

@@ -64,7 +64,8 @@ impl SharedSocket {
     }
 
     /// Runs a system call that has no `MSG_DONTWAIT` with `O_NONBLOCK` set. Other holders of the
-    /// descriptor see the flag for the length of that call.
+    /// descriptor see the flag for the length of that call. The flag is read from the kernel whatever the
+    /// timeout is: a client that holds the descriptor may have cleared it.
     pub fn without_blocking<T>(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
@@ -140,6 +141,15 @@ mod tests {
         socket::set_nonblocking(shared.fd(), true).unwrap();
         shared.without_blocking(|_| Ok(())).unwrap();
         assert!(is_set(&shared));
+    }
+
+    #[test]
+    fn a_flag_that_a_holder_has_cleared_is_set_for_the_call() {
+        let shared = shared();
+        shared.set_timeout(Timeout::After(Duration::from_secs(1))).unwrap();
+        socket::set_nonblocking(shared.fd(), false).unwrap();
+        assert!(shared.without_blocking(socket::is_nonblocking).unwrap());
+        assert!(!is_set(&shared));
     }
 
     #[test]
