@@ -79,6 +79,26 @@ fn pipelined_calls_observe_the_effects_of_earlier_calls() {
 }
 
 #[test]
+fn accept_is_judged_by_the_address_of_an_earlier_bind() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let filters = json!([
+            { "allow": ["create", "bind", "listen", "resolve"] },
+            { "allow": ["accept"], "local": ["127.0.0.1"] },
+        ]);
+        client.call("session.restrict", json!({ "filters": filters })).result();
+        let tcp = client.call("socket.socket", json!(["AF_INET", "SOCK_STREAM"])).handle();
+        client.call("socket.settimeout", json!([tcp, 0])).result();
+        // The lookup of the name delays the bind.
+        client.send("socket.bind", json!([tcp, ["localhost", 0]]));
+        client.send("socket.listen", json!([tcp, 1]));
+        let accept = client.send("socket.accept", json!([tcp]));
+        assert_eq!(client.answer(accept).fault().errno(), "EAGAIN");
+    });
+}
+
+#[test]
 fn waiting_sends_keep_their_order() {
     bounded(20, || {
         let broker = broker();

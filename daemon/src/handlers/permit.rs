@@ -75,10 +75,19 @@ impl Call {
     /// otherwise the policy would judge a `send` by the peer before an earlier `connect`.
     pub(super) async fn settle(&self, entry: &Entry, ticket: &Ticket<'_>, verb: Verb) {
         let actual = entry.actual();
-        let looks = self.rights().looks_at(verb);
         let own = actual.ty == libc::SOCK_RAW
             || [libc::AF_PACKET, libc::AF_NETLINK].contains(&actual.domain);
-        if own || looks.local || looks.remote || looks.interface {
+        // A send is also judged as what MSG_FASTOPEN and ancillary data make of it.
+        let verbs: &[Verb] = match verb {
+            Verb::Send => &[Verb::Send, Verb::Connect, Verb::Option],
+            _ => std::slice::from_ref(&verb),
+        };
+        let rights = self.rights();
+        let depends = verbs.iter().any(|verb| {
+            let looks = rights.looks_at(*verb);
+            looks.local || looks.remote || looks.interface
+        });
+        if own || depends {
             ticket.acquire().await;
         }
     }

@@ -86,6 +86,7 @@ impl SocketServer for Handlers {
         }
         let entry = call.entry(handle)?;
         let ticket = entry.receiving.join(call.connection().number());
+        call.settle(&entry, &ticket, Verb::Accept).await;
         let permitted = call.permit_accept(&entry)?;
         let timeout = call.session().default_timeout.get();
         // An accepted socket has the same type as the listening one. The policy judges the transfer of its
@@ -112,6 +113,7 @@ impl SocketServer for Handlers {
         let entry = call.entry(handle)?;
         let (ticket, _barrier) = entry.join_both(call.connection().number());
         let target = call.target(&entry, &address, ("bind", Verb::Bind)).await?;
+        call.settle(&entry, &ticket, Verb::Bind).await;
         let permitted = call.permit_bind(&entry, target)?;
         ticket.acquire().await;
         connect::bind(&permitted, call.caller()).await
