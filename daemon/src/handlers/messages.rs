@@ -64,7 +64,7 @@ impl BatchServer for Handlers {
             let parts = Parts { buffers, ancdata, address };
             prepared.push(prepare(&call, &entry, &ticket, parts, flags).await?);
         }
-        let sending = send::send_batch(prepared, call.sender(), ticket, flags);
+        let sending = send::send_batch(prepared, call.sender(), ticket);
         let (sent, failure) = sending.await?;
         let mut results: Vec<_> =
             sent.into_iter().map(|n| SentMessage::Sent { n: n as u64 }).collect();

@@ -122,7 +122,7 @@ pub async fn accept(
     }
     let bound = socket.ends.known().bound.clone();
     accepted.ends.known().bound = bound;
-    Ok((Accepted::new(socket, accepted), spare, peer))
+    Ok((Accepted::new(permitted, accepted), spare, peer))
 }
 
 /// `connect(2)`, until the connection stands or has failed. A connection to a path has the identity of the caller.

@@ -183,21 +183,28 @@ async fn send_as(
 }
 
 /// `sendmmsg(2)`. Returns the number of bytes of each message that was sent, and the error of the next. Every
-/// message has its own permit. The call waits for buffer space as long as the timeout of the socket allows.
+/// message has its own permit, for the same socket and flags. The call waits for buffer space as long as the
+/// timeout of the socket allows.
+///
+/// # Panics
+///
+/// If the permits are for different sockets or flags.
 pub async fn send_batch(
     messages: Vec<Permitted<Send>>,
     sender: Sender<'_>,
     ticket: Ticket<'_>,
-    flags: i32,
 ) -> OpResult<(Vec<usize>, Option<OpError>)> {
     let Sender { caller, progress } = sender;
     ticket.acquire().await;
     let Some(first) = messages.first() else { return Ok((Vec::new(), None)) };
     let socket = &first.socket().clone();
+    let flags = first.request().contents.flags;
     let client = caller.client(socket.actual(), "sendmmsg")?;
     let mut prepared = Vec::with_capacity(messages.len());
     for permitted in messages {
         let (own, mut request) = permitted.into_parts();
+        let as_first = own.is(socket) && request.contents.flags == flags;
+        assert!(as_first, "the messages of a batch have one socket and the same flags");
         if let Some(client) = client {
             client.sign(&mut request.contents.ancillary);
         }

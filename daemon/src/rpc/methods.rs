@@ -126,7 +126,7 @@ impl MethodTableBuilder {
 
     fn insert(&mut self, method: Method) {
         let before = self.0.insert(method.name, method);
-        debug_assert!(before.is_none(), "{before:?} is registered twice");
+        assert!(before.is_none(), "{before:?} is registered twice");
     }
 }
 

@@ -62,7 +62,7 @@ use std::ops::Deref;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use sockbroker_policy::action::{Administer, Handover, Inspect, Request};
+use sockbroker_policy::action::{Accept, Administer, Handover, Inspect, Request};
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::{Denial, Permit};
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -85,6 +85,11 @@ impl Deref for Socket {
 }
 
 impl Socket {
+    /// Whether both are the same entry.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.fd()
     }
@@ -164,26 +169,35 @@ impl Permitted<Inspect> {
 
 impl Permitted<Handover> {
     /// Moves the permit to a socket that the judged socket accepted: it has the same type.
+    ///
+    /// # Panics
+    ///
+    /// If another socket accepted it.
     pub fn of_accepted(self, accepted: &Accepted) -> Self {
-        Self { socket: Socket(accepted.0.clone()), permit: self.permit }
+        assert!(accepted.listening.is(&self.socket), "another socket has accepted this one");
+        Self { socket: Socket(accepted.entry.clone()), permit: self.permit }
     }
 }
 
-/// The entry of a socket that was accepted.
+/// The entry of a socket that was accepted, and the listening socket.
 #[derive(Debug)]
-pub struct Accepted(Arc<Entry>);
+pub struct Accepted {
+    entry: Arc<Entry>,
+    listening: Socket,
+}
 
 impl Accepted {
     /// `entry` has a descriptor that `accept(2)` returned for this listening socket.
-    pub fn new(listening: &Socket, entry: Entry) -> Self {
-        Self(Arc::new(entry.of_kind(listening.actual())))
+    pub fn new(permitted: &Permitted<Accept>, entry: Entry) -> Self {
+        let listening = permitted.socket().clone();
+        Self { entry: Arc::new(entry.of_kind(listening.actual())), listening }
     }
 
     pub fn into_entry(self) -> Arc<Entry> {
-        self.0
+        self.entry
     }
 
     pub fn entry(&self) -> &Entry {
-        &self.0
+        &self.entry
     }
 }
