@@ -1,6 +1,5 @@
 //! Suite `handles`: the cost of idle handles and connections, and their effect on other calls.
 
-use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 use sockbroker_sys::socket;
 
@@ -16,8 +15,6 @@ use crate::report::{Report, Row, Target};
 const FEW: usize = 10;
 const SOME: usize = 1000;
 const MANY: usize = 15_000;
-/// Descriptors of the broker that are not handles.
-const OTHER_DESCRIPTORS: u64 = 200;
 /// The number of handles that wait once, and how long each waits.
 const WAITED: usize = 500;
 const WAIT_SECONDS: f64 = 0.001;
@@ -42,14 +39,15 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     creation(report, &cpus)
 }
 
-/// Returns the largest possible number of handles. The broker raises its open file limit to the hard limit.
+/// Returns [`MANY`], or fewer if the broker allows a user fewer: its limit depends on that of open files.
 fn most_handles() -> Result<usize> {
-    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let available = usize::try_from(hard.saturating_sub(OTHER_DESCRIPTORS))?;
-    if available < SOME {
-        Err("the limit of open files is too low".into())
-    } else {
-        Ok(available.min(MANY))
+    let broker = Broker::start()?;
+    let mut client = broker.connect(Framing::Lsp)?;
+    let limits = client.call("session.limits", &json!({}))?;
+    let allowed = limits["handles_per_user"]["value"].as_u64().ok_or("no limit of handles")?;
+    match usize::try_from(allowed)?.min(MANY) {
+        too_few if too_few < SOME => Err("the limit of open files is too low".into()),
+        many => Ok(many),
     }
 }
 
