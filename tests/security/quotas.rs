@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::{Folder, LspClient, until};
+use sockbroker_test_support::{Folder, LspClient, base64, until};
 
 use crate::arena::{attacker, neighbour, run_with};
 
@@ -188,6 +188,44 @@ fn message_flood_is_slowed_and_other_users_are_not() {
                 other.call("socket.send", json!([left, "aGk="])).result();
                 other.call("socket.recv", json!([right, 2])).result();
             }
+        },
+    );
+}
+
+#[test]
+fn bytes_gathered_for_waiting_receives_count_as_held_memory() {
+    let test =
+        concat!(module_path!(), "::bytes_gathered_for_waiting_receives_count_as_held_memory");
+    run_with(
+        test,
+        |start| start.limit("buffered_bytes_per_user", 100_000),
+        |mut arena| {
+            let attacker = &mut arena.attacker;
+            let (left, right) = attacker.pair();
+            let (other, _) = attacker.pair();
+            let wait = |handle| json!([handle, 60_000, "MSG_WAITALL"]);
+            let gathering = attacker.send("socket.recv", wait(left));
+            let refused = attacker.call("socket.recv", wait(other)).fault();
+            assert_eq!(refused.limit(), "buffered_bytes_per_user");
+            // The bytes that a cancelled call had gathered stay charged until they are read.
+            let sent = attacker.call("socket.send", json!([right, base64(vec![7; 50_000])]));
+            assert_eq!(*sent.result(), 50_000);
+            until("the bytes are gathered", || {
+                let queued = attacker.call("socket.poll", json!([[[left, "POLLIN"]], 0]));
+                queued.result().as_array().unwrap().is_empty()
+            });
+            attacker.cancel(gathering);
+            assert_eq!(attacker.answer(gathering).fault().kind().0, -32800);
+            let refused = attacker.call("socket.recv", wait(other)).fault();
+            assert_eq!(refused.limit(), "buffered_bytes_per_user");
+            for _ in 0..5 {
+                let part = attacker.call("socket.recv", json!([left, 10_000])).data();
+                assert_eq!(part.len(), 10_000);
+            }
+            let waiting = attacker.send("socket.recv", wait(other));
+            attacker.expect_service();
+            attacker.cancel(waiting);
+            assert_eq!(attacker.answer(waiting).fault().kind().0, -32800);
         },
     );
 }

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use sockbroker_sys::message::{self, ReceivedMessage};
 
 use crate::error::OpResult;
+use crate::quota::{Reservation, Share};
 
 use crate::ops::incoming::{ended, plain, wait_policy_of};
 use crate::ops::wait::{Direction, until_done};
@@ -25,12 +26,13 @@ pub(super) fn waits_for_all(socket: &Socket, request: &Receive) -> bool {
 }
 
 /// Receives `request.length` bytes in parts, because the kernel ignores `MSG_WAITALL` with `MSG_DONTWAIT`. If the
-/// call is cancelled, the bytes are kept for the next call on the socket.
+/// call is cancelled, the bytes are kept for the next call on the socket. Their memory counts as held for the user.
 pub(super) async fn receive_all(socket: &Socket, request: &Receive) -> OpResult<ReceivedMessage> {
     let flags = (request.flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
     let peek = request.flags & libc::MSG_PEEK != 0;
+    let memory = socket.user().take(Share::Bytes, request.length as u64)?;
     let unread = if peek { None } else { take_unread(socket, request) };
-    let mut gathered = Gathered { socket, data: unread.unwrap_or_default(), peek };
+    let mut gathered = Gathered { socket, data: unread.unwrap_or_default(), peek, _memory: memory };
     if !gathered.data.is_empty() && gathered.data.len() >= request.length {
         return Ok(plain(gathered.keep()));
     }
@@ -69,6 +71,8 @@ struct Gathered<'a> {
     data: Vec<u8>,
     /// Peeked bytes are still in the kernel.
     peek: bool,
+    /// Released after the bytes are put back.
+    _memory: Reservation,
 }
 
 impl Gathered<'_> {
@@ -81,7 +85,7 @@ impl Drop for Gathered<'_> {
     fn drop(&mut self) {
         if !self.peek && !self.data.is_empty() {
             let mut unread = self.socket.unread.lock().unwrap_or_else(PoisonError::into_inner);
-            unread.splice(..0, self.data.drain(..));
+            unread.put_back(self.socket.user(), std::mem::take(&mut self.data));
         }
     }
 }
@@ -92,9 +96,6 @@ pub(super) fn take_unread(socket: &Socket, request: &Receive) -> Option<Vec<u8>>
     if unread.is_empty() || request.flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
         return None;
     }
-    let length = request.length.min(unread.len());
-    if request.flags & libc::MSG_PEEK != 0 {
-        return unread.get(..length).map(<[u8]>::to_vec);
-    }
-    Some(unread.drain(..length).collect())
+    let peek = request.flags & libc::MSG_PEEK != 0;
+    Some(if peek { unread.peek(request.length) } else { unread.take(request.length) })
 }

@@ -28,7 +28,7 @@ pub enum Share {
     Handles,
     /// Waiting calls.
     Calls,
-    /// Bytes held for waiting calls, incomplete messages and unread answers.
+    /// Bytes held for waiting calls, incomplete messages, unread answers, and what `MSG_WAITALL` gathers.
     Bytes,
     /// Descriptors held for waiting calls and incomplete messages.
     Descriptors,

@@ -19,6 +19,7 @@ use crate::table::rcvall::Rcvall;
 use crate::table::readiness::register;
 use crate::table::shared::SharedSocket;
 use crate::table::timeout::Timeout;
+use crate::table::unread::Unread;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 /// A socket with the state that Python's socket object has.
@@ -36,8 +37,7 @@ pub struct Entry {
     readiness: OnceLock<AsyncFd<Arc<OwnedFd>>>,
     /// Held during the registration.
     registering: Mutex<()>,
-    /// Bytes that a cancelled `MSG_WAITALL` had taken; the next receive returns them first.
-    pub unread: Mutex<Vec<u8>>,
+    pub unread: Mutex<Unread>,
     /// The state of the emulation of `SIO_RCVALL`, for `AF_INET, SOCK_RAW, IPPROTO_IP`.
     pub rcvall: Option<Rcvall>,
     /// Its ends, shared with duplicates.
@@ -78,7 +78,7 @@ impl Entry {
             sending: CallQueue::default(),
             readiness: OnceLock::new(),
             registering: Mutex::new(()),
-            unread: Mutex::new(Vec::new()),
+            unread: Mutex::default(),
             rcvall: None,
             ends: Ends::default(),
             kernel_memory: KernelMemory::default(),

@@ -14,6 +14,7 @@ pub mod call_queue;
 pub mod rcvall;
 pub mod timeout;
 pub mod readiness;
+pub mod unread;
 
 use std::collections::VecDeque;
 use std::io;
