@@ -257,7 +257,8 @@ pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
 }
 
 fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -> OpResult<()> {
-    option::set(&call.permit_set_option(entry, level, name, OptionValue::Int(value))?)
+    let permitted = call.permit_set_option(entry, level, name, OptionValue::Int(value))?;
+    option::set(&permitted, &call.broker().fanout)
 }
 
 fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {

@@ -52,12 +52,7 @@ impl OptionsServer for Handlers {
         let value = read(&call, value, optlen)?;
         let permitted = call.permit_set_option(&entry, level, name, value)?;
         ticket.acquire().await;
-        if (entry.actual().domain, level, name)
-            == (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT)
-        {
-            return option::join_fanout(&permitted, &call.broker().fanout);
-        }
-        option::set(&permitted)
+        option::set(&permitted, &call.broker().fanout)
     }
 
     fn settimeout(call: &Call, params: SettimeoutParams) -> OpResult<()> {

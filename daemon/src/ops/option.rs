@@ -43,10 +43,19 @@ pub fn get(permitted: &Permitted<GetOption>) -> OpResult<OptionValue> {
     Ok(OptionValue::Int(value.into()))
 }
 
-/// `setsockopt(2)`.
-pub fn set(permitted: &Permitted<SetOption>) -> OpResult<()> {
-    let socket = permitted.socket();
-    let SetOption { level, name, ref value, .. } = *permitted.request();
+/// `setsockopt(2)`. A user can join only its own `PACKET_FANOUT` groups.
+pub fn set(permitted: &Permitted<SetOption>, groups: &FanoutGroups) -> OpResult<()> {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    match (socket.actual().domain, request.level, request.name) {
+        (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT) => {
+            join_fanout(socket, request, groups)
+        }
+        _ => set_one(socket, request),
+    }
+}
+
+fn set_one(socket: &Socket, request: &SetOption) -> OpResult<()> {
+    let SetOption { level, name, ref value, .. } = *request;
     refuse_pointers("setsockopt", level, name)?;
     if let (Some(state), OptionValue::Int(value)) = (&socket.rcvall, value)
         && rcvall::set_option(state, level, name, *value != 0)
@@ -82,24 +91,23 @@ fn write(socket: &Socket, level: i32, name: i32, value: &OptionValue) -> OpResul
 }
 
 /// `PACKET_FANOUT`: joins a group that belongs to this user only. `EADDRINUSE` if it belongs to another user.
-pub fn join_fanout(permitted: &Permitted<SetOption>, groups: &FanoutGroups) -> OpResult<()> {
+fn join_fanout(socket: &Socket, request: &SetOption, groups: &FanoutGroups) -> OpResult<()> {
     /// `PACKET_FANOUT_FLAG_UNIQUEID` in the upper half: the kernel chooses the group.
     const UNIQUE: u32 = 0x2000 << 16;
-    let (socket, value) = (permitted.socket(), &permitted.request().value);
     let principal = socket.user().key();
     // struct fanout_args has the bytes of an int in host order: the group, and the type with flags.
-    let bytes = value.bytes(socket.declared().domain);
+    let bytes = request.value.bytes(socket.declared().domain);
     let number = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default();
     let taken = OpError::Os { call: "setsockopt", errno: libc::EADDRINUSE };
     if number & UNIQUE != 0 {
-        set(permitted)?;
+        set_one(socket, request)?;
         let chosen = option::get_int(socket.fd(), libc::SOL_PACKET, libc::PACKET_FANOUT);
         let group = group_of(chosen.during("getsockopt")?.cast_unsigned());
         socket.ends.known().fanout = groups.join(group, principal);
         return Ok(());
     }
     let member = groups.join(group_of(number), principal).ok_or(taken)?;
-    set(permitted)?;
+    set_one(socket, request)?;
     socket.ends.known().fanout = Some(member);
     Ok(())
 }
