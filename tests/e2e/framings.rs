@@ -64,7 +64,7 @@ fn all_protocols_and_stdio_return_the_same_answers() {
         for (protocol, mut client) in all_clients(&broker) {
             assert_eq!(transcript(client.as_mut()), expected, "{protocol}");
             let info = client.call("session.info", Value::Null);
-            assert_eq!(info.result()["spelling"], protocol);
+            assert_eq!(info.result()["framing"], protocol);
             assert_eq!(info.result()["descriptors"], protocol == "lsp");
         }
     });

@@ -360,7 +360,7 @@ fn metrics_page_counts_events() {
         assert_eq!(of(&last, &call("recv", "cancelled")), 1);
         assert_eq!(of(&last, "sockbroker_waiting_calls"), 0);
         for open in ["lsp", "http"] {
-            assert_eq!(of(&after, &format!("sockbroker_connections{{spelling=\"{open}\"}}")), 1);
+            assert_eq!(of(&after, &format!("sockbroker_connections{{framing=\"{open}\"}}")), 1);
         }
         let decisions = format!("sockbroker_decisions_total{{{own}}}");
         assert!(of(&after, &decisions) > of(&before, &decisions));

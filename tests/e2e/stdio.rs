@@ -23,7 +23,7 @@ fn pipes_support_attachments_and_refuse_descriptors() {
         let client = &mut broker.client;
         let info = client.call("session.info", Value::Null);
         assert_eq!(
-            (&info.result()["spelling"], &info.result()["pid"]),
+            (&info.result()["framing"], &info.result()["pid"]),
             (&json!("lsp"), &json!(null))
         );
         let (left, right) = client.pair();

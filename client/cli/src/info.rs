@@ -74,7 +74,7 @@ fn rows(connection: &Connection, info: &Value) -> Vec<(&'static str, String)> {
         ("endpoint", connection.endpoint().to_owned()),
         ("broker", format!("version {}, protocol {}", text("version"), text("protocol"))),
         ("you", format!("uid {}, gid {}, pid {}", text("uid"), text("gid"), text("pid"))),
-        ("framing", format!("{}, {descriptors}", text("spelling"))),
+        ("framing", format!("{}, {descriptors}", text("framing"))),
         (
             "session",
             format!(

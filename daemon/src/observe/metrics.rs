@@ -138,8 +138,7 @@ impl Metrics {
         page.sample(&[], self.connections.load(Ordering::Relaxed));
         page.begin("connections", "gauge", "Open connections, by framing.");
         for (framing, count) in &*lock(&self.open) {
-            // The label's name is part of the interface.
-            page.sample(&[("spelling", framing)], *count);
+            page.sample(&[("framing", framing)], *count);
         }
     }
 }

@@ -54,7 +54,6 @@ pub struct SessionInfo {
     /// The caller's process id when it connected, if the kernel reported it.
     pub pid: Option<i32>,
     /// The framing or protocol of this connection: `lsp`, `ndjson`, `http` or `websocket`.
-    #[serde(rename = "spelling")]
     pub framing: String,
     /// Whether frames of this connection can carry descriptors.
     pub descriptors: bool,

@@ -89,9 +89,6 @@ pub(crate) const NOT_READ: &[&str] = &[
 
 /// Tokens that stay, the beginning of the paths where they may, and why.
 pub(crate) const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("spelling", "client/", "a field of session.info"),
-    ("spelling", "tests/e2e/", "a field of session.info, and a label of a metric"),
-    ("spelling", "daemon/src/observe/metrics.rs", "a label of a metric"),
     ("crossed", "daemon/src/observe/metrics.rs", "the metric limits_crossed_total"),
     ("crossed", "tests/e2e/observe.rs", "the metric limits_crossed_total"),
     ("tell", "client/python/tests/behaviour/test_whole.py", "the method of Python's files"),
@@ -101,8 +98,6 @@ pub(crate) const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("sniffer", "tests/e2e/documentation.rs", "the sniffer of Python's documentation"),
     ("sniffer", "tests/scapy/program.py", "scapy's AsyncSniffer"),
     ("actor", "SECURITY.md", "the word of threat models"),
-    ("spelling", "proto/PROTOCOL.md", "a field of session.info"),
-    ("spelling", "proto/src/api/session.rs", "a field of session.info"),
     ("tell", "client/cli/src/sniff/decode.rs", "the line that tcpdump prints for ARP"),
 ];
 

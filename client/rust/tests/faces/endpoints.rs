@@ -34,7 +34,7 @@ fn private_broker_passes_descriptors_and_ends_with_its_owner() {
         let broker = spawn();
         let info = broker.session().unwrap();
         assert!(info.descriptors);
-        let framing = broker.call("session.info", ()).unwrap()["spelling"].clone();
+        let framing = broker.call("session.info", ()).unwrap()["framing"].clone();
         assert_eq!(framing, "lsp");
         let before = children();
         assert_eq!(before.len(), 1, "{before:?}");

@@ -79,7 +79,7 @@ fn serve(stream: UnixStream, fault: &impl Fn(&mut Peer)) {
         let opened = json!({ "token": "t", "connection": 1, "protocol": 1, "version": "0" });
         let info = json!({ "session": 1, "connection": 1, "connections": 1, "handles": 0,
             "default_timeout": null, "linger": 0.0, "opened": false, "uid": 0, "gid": 0, "pid": 1,
-            "spelling": "lsp", "descriptors": true, "attachments": false, "protocol": 1,
+            "framing": "lsp", "descriptors": true, "attachments": false, "protocol": 1,
             "version": "0" });
         match request["method"].as_str() {
             Some("session.open" | "session.attach") => peer.respond(id, &opened),
