@@ -19,6 +19,10 @@ pub type SenderCheck = dyn Fn(&RawAddress) -> bool + Send + Sync;
 /// The check of senders; `None` if no rule depends on the sender.
 pub type Senders<'a> = Option<&'a SenderCheck>;
 
+/// The system calls whose datagrams are dropped before other calls have their turn, so that a flood of refused
+/// datagrams does not block them.
+const DROPPED_AT_ONCE: usize = 16;
+
 /// `recv(2)` and `recvfrom(2)`: one buffer and no ancillary data.
 pub async fn receive(
     permitted: &Permitted<Receive>,
@@ -120,7 +124,7 @@ pub async fn receive_batch(
     let flags = request.flags | libc::MSG_DONTWAIT | close_on_exec(socket);
     let wait_policy = || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request));
     let batch = until_done(socket, Direction::Receive, "recvmmsg", wait_policy, || {
-        loop {
+        for _ in 0..DROPPED_AT_ONCE {
             let fd = socket.fd();
             let mut batch =
                 message::receive_batch(fd, count, request.length, request.ancillary, flags)?;
@@ -133,20 +137,22 @@ pub async fn receive_batch(
                 drop_next(socket)?;
             }
         }
+        Err(io::ErrorKind::Interrupted.into())
     })
     .await?;
     socket.user().received(batch.len(), batch.iter().map(|message| message.data.len()).sum());
     Ok(batch)
 }
 
-/// Receives the next datagram whose sender is admitted. Others are dropped.
+/// Receives the next datagram whose sender is admitted. Others are dropped; after [`DROPPED_AT_ONCE`] the error is
+/// `EINTR`.
 fn admitted(
     socket: &Socket,
     flags: i32,
     senders: Senders<'_>,
     receive: impl Fn() -> io::Result<ReceivedMessage>,
 ) -> io::Result<ReceivedMessage> {
-    loop {
+    for _ in 0..DROPPED_AT_ONCE {
         let received = receive()?;
         if senders.is_none_or(|admit| admit(&received.address)) {
             return Ok(received);
@@ -155,6 +161,7 @@ fn admitted(
             drop_next(socket)?;
         }
     }
+    Err(io::ErrorKind::Interrupted.into())
 }
 
 /// Removes a datagram from the queue that was read with `MSG_PEEK`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sockbroker_sys::{option, socket};
 use tokio::io::Interest;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{During, OpError, OpResult};
@@ -112,8 +113,8 @@ pub(super) async fn keep_pace(
     Ok(Some(wait_policy))
 }
 
-/// Runs `attempt`, and repeats it when the socket is ready while it fails with `EAGAIN`. `wait_policy` is called
-/// only after the first attempt failed so.
+/// Runs `attempt`, and repeats it when the socket is ready while it fails with `EAGAIN`, and soon while it fails
+/// with `EINTR`. `wait_policy` is called only after the first attempt failed so.
 pub(super) async fn until_done<T>(
     socket: &Socket,
     direction: Direction,
@@ -122,7 +123,7 @@ pub(super) async fn until_done<T>(
     mut attempt: impl FnMut() -> io::Result<T>,
 ) -> OpResult<T> {
     match attempt() {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) if is_unfinished(&error) => {}
         result => return result.during(call),
     }
     let waiting = wait_and_try(socket, direction, attempt);
@@ -138,6 +139,10 @@ pub(super) async fn until_done<T>(
             Err(_) => Err(OpError::Os { call, errno: libc::EAGAIN }),
         },
     }
+}
+
+fn is_unfinished(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 async fn wait_and_try<T>(
@@ -161,6 +166,11 @@ async fn wait_and_try<T>(
             Some(ready.await)
         };
         match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                // The socket is still ready. Other calls have their turn first.
+                yield_now().await;
+                continue;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result,
         }

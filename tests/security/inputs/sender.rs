@@ -63,6 +63,28 @@ fn datagram_of_a_denied_sender_is_dropped_by_every_call() {
 }
 
 #[test]
+fn datagram_behind_a_flood_of_denied_ones_is_received() {
+    let test = concat!(module_path!(), "::datagram_behind_a_flood_of_denied_ones_is_received");
+    under(test, format!("{EVERYTHING}{DENY}"), |arena| {
+        let (udp, port, [vault, friend]) = bound(arena);
+        for (method, params) in [
+            ("recv", json!([udp, 9])),
+            ("recvmsg", json!([udp, 9, 0, "MSG_PEEK"])),
+            ("recvmsg", json!([udp, 9])),
+            ("recvmmsg", json!([udp, 1, 9])),
+        ] {
+            // More than the broker drops at once.
+            for _ in 0..100 {
+                vault.send_to(b"evil", ("127.0.0.1", port)).unwrap();
+            }
+            friend.send_to(b"fine", ("127.0.0.1", port)).unwrap();
+            let text = arena.does(method, params.clone()).to_string();
+            assert!(text.contains("ZmluZQ=="), "{method}: {text}");
+        }
+    });
+}
+
+#[test]
 fn datagram_queued_before_connect_is_checked_by_its_sender() {
     let test = concat!(module_path!(), "::datagram_queued_before_connect_is_checked_by_its_sender");
     let rules = EVERYTHING.replace("\"receive\", ", "");
