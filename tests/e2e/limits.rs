@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 61] = [
+const EXCEEDED_BY: [(&str, &str); 62] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -56,6 +56,7 @@ const EXCEEDED_BY: [(&str, &str); 61] = [
     ("message_values", "accounting"),
     ("message_buffers", "accounting"),
     ("ancillary_items", "accounting"),
+    ("message_routes", "security::quotas"),
     ("address_items", "accounting"),
     ("lookups_kept", "session::tests of the daemon"),
     ("restrictions", "session::tests of the daemon"),

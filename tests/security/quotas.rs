@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::{Folder, LspClient, base64, until};
 
 use crate::arena::{attacker, neighbour, run_with};
+use crate::inputs::EVERYTHING;
 
 #[test]
 fn further_sessions_give_no_further_handles() {
@@ -226,6 +228,74 @@ fn bytes_gathered_for_waiting_receives_count_as_held_memory() {
             attacker.expect_service();
             attacker.cancel(waiting);
             assert_eq!(attacker.answer(waiting).fault().kind().0, -32800);
+        },
+    );
+}
+
+#[test]
+fn one_message_cannot_name_combinations_without_limit() {
+    let test = concat!(module_path!(), "::one_message_cannot_name_combinations_without_limit");
+    run_with(
+        test,
+        |start| {
+            let rules = format!(
+                "{EVERYTHING}[[rule]]\nname = \"not so\"\nsubject = {{ uids = [4200001] }}\n\
+                 deny = [\"send\"]\nremote = [\"fd99::66\"]\nlocal = [\"fd99::77\"]\n"
+            );
+            start.folder().write("policy.toml", &rules);
+            start.limit("message_routes", 32)
+        },
+        |mut arena| {
+            let udp = arena.udp6();
+            // Two addresses in a routing header of type 4 (RFC 8754), and sources (struct in6_pktinfo).
+            let hops = [&[59, 4, 4, 1, 1, 0, 0, 0][..], &[9; 32]].concat();
+            let message = |sources: u8| {
+                let source = |last| base64([&[0xfd; 15][..], &[last], &[0; 4]].concat());
+                let items = (0..sources).map(|last| ["IPV6_PKTINFO".to_owned(), source(last)]);
+                let route = ["IPV6_RTHDR".to_owned(), base64(&hops)];
+                let items: Vec<_> = items
+                    .chain([route])
+                    .map(|[name, data]| json!(["IPPROTO_IPV6", name, data]))
+                    .collect();
+                json!([udp, ["aGk="], items, 0, ["::1", 9]])
+            };
+            // The destination and two hops; the sources and that of the socket: 30 combinations, and 33.
+            let within = arena.attacker.call("socket.sendmsg", message(9)).fault();
+            assert_eq!(within.kind().1, "OSError", "{within:?}");
+            let refused = arena.attacker.call("socket.sendmsg", message(10)).fault();
+            assert_eq!(refused.limit(), "message_routes");
+        },
+    );
+}
+
+#[test]
+fn one_attachment_cannot_be_multiplied_by_references() {
+    let test = concat!(module_path!(), "::one_attachment_cannot_be_multiplied_by_references");
+    run_with(
+        test,
+        |start| start,
+        |mut arena| {
+            let (left, right) = arena.attacker.pair();
+            let part = json!({ "attachment": 0 });
+            let item = json!(["SOL_SOCKET", 99, part]);
+            for params in [
+                json!([left, [part, part]]),
+                json!([left, ["aGk="], [item, item]]),
+                json!([left, [part], [item]]),
+            ] {
+                let refused = arena.attacker.call_with_parts(
+                    "socket.sendmsg",
+                    params.clone(),
+                    RequestParts::attachments(&[b"data"]),
+                );
+                let message = refused.fault().message;
+                assert!(message.contains("attachment 0 is used twice"), "{params}: {message}");
+            }
+            let parts = RequestParts::attachments(&[b"data"]);
+            let sent =
+                arena.attacker.call_with_parts("socket.sendmsg", json!([left, [part]]), parts);
+            assert_eq!(*sent.result(), 4);
+            assert_eq!(arena.attacker.call("socket.recv", json!([right, 9])).data(), b"data");
         },
     );
 }

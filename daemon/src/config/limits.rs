@@ -127,6 +127,8 @@ limits! {
         "buffers of one sending or receiving call, all of its messages together; more are refused";
     ancillary_items = 4096, "count",
         "items of ancillary data of one sending call, all of its messages together; more are refused";
+    message_routes = 4096, "count",
+        "combinations of destination, hop, source and interface that the ancillary data and headers of one sent message name, if rules depend on them; more are refused";
     address_items = 64, "count",
         "values within one address; more are refused";
     resolver_jobs = 16, "count",

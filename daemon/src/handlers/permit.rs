@@ -219,6 +219,8 @@ impl Call {
             add_header(&mut request, data.as_deref());
         }
         request.contents = contents;
+        let limit = self.broker().limits.message_routes;
+        OpError::within("message_routes", request.combinations() as u64, limit)?;
         self.authorize(entry, |_same| request)
     }
 

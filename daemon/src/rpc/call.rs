@@ -56,7 +56,7 @@ struct Inner {
     method: &'static str,
     /// The handle that was looked up last; 0 if there was none.
     handle: AtomicU64,
-    attachments: Vec<bytes::Bytes>,
+    attachments: Mutex<Vec<Option<bytes::Bytes>>>,
     takes_attachments: bool,
     carries_descriptors: bool,
     lost_descriptors: bool,
@@ -80,7 +80,7 @@ impl Call {
             session: connection.session(),
             method,
             handle: AtomicU64::new(0),
-            attachments: parts.attachments,
+            attachments: Mutex::new(parts.attachments.into_iter().map(Some).collect()),
             takes_attachments: alone && (parts.takes_attachments || connection.takes_attachments()),
             carries_descriptors: alone && connection.facts().descriptors,
             lost_descriptors: parts.lost_descriptors,
@@ -162,16 +162,20 @@ impl Call {
         EncodedResult::new(result, self.broker().limits.frame_bytes)
     }
 
-    /// The bytes of a parameter: inline, or from an attachment of the request.
+    /// The bytes of a parameter: inline, or from an attachment of the request. An attachment can be used once, so
+    /// that a call cannot hold more bytes than its frame had.
     pub(crate) fn bytes(&self, value: Bytes) -> OpResult<bytes::Bytes> {
-        match value {
-            Bytes::Inline(data) => Ok(data.into()),
-            Bytes::Attachment(index) => self
-                .0
-                .attachments
-                .get(index as usize)
-                .cloned()
-                .ok_or_else(|| OpError::value(format!("the frame has no attachment {index}"))),
+        let index = match value {
+            Bytes::Inline(data) => return Ok(data.into()),
+            Bytes::Attachment(index) => index,
+        };
+        let mut attachments = self.0.attachments.lock().unwrap_or_else(PoisonError::into_inner);
+        match attachments.get_mut(index as usize).map(Option::take) {
+            Some(Some(data)) => Ok(data),
+            Some(None) => {
+                Err(OpError::value(format!("attachment {index} is used twice: send it twice")))
+            }
+            None => Err(OpError::value(format!("the frame has no attachment {index}"))),
         }
     }
 

@@ -223,6 +223,14 @@ impl Send {
         }
     }
 
+    /// The number of combinations of ends and interface that the message can have. Each of them is judged.
+    pub fn combinations(&self) -> usize {
+        let remotes = usize::from(self.destination.is_some()) + self.remotes.len();
+        [self.locals.len(), self.interfaces.len()]
+            .iter()
+            .fold(remotes.max(1), |product, count| product.saturating_mul((*count).max(1)))
+    }
+
     /// Every combination; at least one.
     fn ways(&self) -> impl Iterator<Item = Way<'_>> {
         let named = self.destination.as_ref().map(|target| (Some(target), None));
