@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processes_of_one_user_have_one_key_whatever_else_they_are() {
+    fn processes_of_one_user_share_one_key() {
         let first = Principal::Local(Subject::new(7, 7).in_groups(vec![8]));
         let second = Principal::Local(Subject::new(7, 9).in_cgroup(Some("/a.service".to_owned())));
         let other = Principal::Local(Subject::new(8, 7));

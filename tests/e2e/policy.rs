@@ -257,7 +257,7 @@ fn policy_check_answers_without_effect() {
 }
 
 #[test]
-fn reload_call_reports_errors_and_rechecks_waiting_calls() {
+fn reload_reports_errors_and_wakes_policy_wait() {
     bounded(20, || {
         let broker = start("version = 1");
         let file = broker.folder().join("policy.toml");

@@ -66,7 +66,7 @@ fn service_manager_is_notified_of_start_reload_and_stop() {
         };
         assert_eq!(reload(&mut broker), ["READY=1", "STATUS=serving"]);
         fs::write(&policy, "version = 9\n").unwrap();
-        let kept = "STATUS=serving by the old policy: the new one cannot be used";
+        let kept = "STATUS=serving with the old policy: the new one is not usable";
         assert_eq!(reload(&mut broker), ["READY=1", kept]);
         fs::write(&policy, "version = 1\n").unwrap();
         assert_eq!(reload(&mut broker), ["READY=1", "STATUS=serving"]);

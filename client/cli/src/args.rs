@@ -28,7 +28,7 @@ Exit codes:
   69  no broker answers, or the connection to it ended
   71  a system call of this program failed
   74  a file, standard input or standard output cannot be read or written
-  76  the broker's answer cannot be read
+  76  the broker's response is invalid
   77  the system refuses the namespaces that demo needs
   78  a policy file cannot be used
 

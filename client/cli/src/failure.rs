@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     System,
     /// A file or a standard stream cannot be read or written (`EX_IOERR`).
     Stream,
-    /// The broker's answer cannot be read (`EX_PROTOCOL`).
+    /// The broker's response is invalid (`EX_PROTOCOL`).
     Protocol,
     /// The system refuses it to this user (`EX_NOPERM`).
     Forbidden,

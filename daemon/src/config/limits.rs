@@ -11,7 +11,7 @@ use crate::observe::audit;
 /// Declares the limits once: fields, defaults, and the result of `session.limits`.
 macro_rules! limits {
     ($($name:ident = $default:expr, $unit:literal, $meaning:literal;)*) => {
-        /// The limits in force. In the configuration file they stand under `[limits]`.
+        /// The limits in force. The configuration file sets them in the section `[limits]`.
         #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct Limits {
@@ -110,9 +110,9 @@ limits! {
     kernel_bytes_in_all = 1 << 30, "bytes",
         "the same memory for all users, as with `kernel_bytes_per_user`";
     packets_per_second = 0, "count",
-        "messages a second that one user sends and receives, 0 for any number; a further one waits as long as the timeout of its socket allows; on a socket that does not wait it is refused";
+        "messages a second that one user sends and receives, 0 for no limit; a further one waits as long as the timeout of its socket allows; on a socket that does not wait it is refused";
     bytes_per_second = 0, "bytes",
-        "bytes a second that one user sends and receives, 0 for any number; the consequence is that of `packets_per_second`";
+        "bytes a second that one user sends and receives, 0 for no limit; the consequence is that of `packets_per_second`";
     receive_bytes = 4 << 20, "bytes",
         "the size that one receiving call may request; a larger one is refused";
     ancillary_bytes = 1 << 20, "bytes",
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misspelt_limit_is_refused_with_the_names_that_exist() {
+    fn unknown_limit_error_lists_known_names() {
         let error = toml::from_str::<Limits>("handels = 3").unwrap_err().to_string();
         assert!(error.contains("handels") && error.contains("handles"), "{error}");
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_in_force_leave_room_however_few_the_open_files_are() {
+    fn fit_reserves_descriptors_for_every_open_file_limit() {
         for open_files in (32..5000).chain([65_536, 1 << 20]) {
             let mut limits = Limits::default();
             limits.fit(open_files);

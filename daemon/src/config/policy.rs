@@ -42,7 +42,7 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// Whether loading them closes sockets that they do not grant.
     pub revokes: bool,
-    /// What is odd.
+    /// Warnings about rules that are probably mistakes.
     pub warnings: Vec<Warning>,
     /// Files without a rule.
     empty: Vec<String>,
@@ -71,7 +71,7 @@ impl Directory for Accounts {
     }
 }
 
-/// The folder that a policy stands in, with its drop-in folder.
+/// The folder that contains a policy file and its drop-in folder.
 pub fn folder(named: &Path) -> PathBuf {
     match named.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),

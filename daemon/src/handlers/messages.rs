@@ -230,7 +230,7 @@ fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
             })
         }
         AncillaryData::Descriptors(_) => {
-            Err(OpError::value("descriptors go only with SOL_SOCKET, SCM_RIGHTS"))
+            Err(OpError::value("descriptors are valid only in an item of SOL_SOCKET, SCM_RIGHTS"))
         }
         AncillaryData::Bytes(_) if carries_pointer_or_descriptor(level, kind) => {
             Err(OpError::value(

@@ -145,7 +145,7 @@ fn read(call: &Call, value: Option<OptionValue>, optlen: Option<i64>) -> OpResul
                 .map_err(|_error| OpError::overflow("optlen does not fit into unsigned int"))?;
             Ok(KernelValue::Null(length))
         }
-        (Some(_), Some(_)) => Err(OpError::type_error("optlen goes only with a null value")),
+        (Some(_), Some(_)) => Err(OpError::type_error("optlen is valid only with a null value")),
         (None, None) => Err(OpError::type_error("a null value needs optlen")),
     }
 }

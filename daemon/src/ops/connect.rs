@@ -125,7 +125,7 @@ pub async fn accept(
     Ok((Accepted::new(permitted, accepted), spare, peer))
 }
 
-/// `connect(2)`, until the connection stands or has failed. A connection to a path has the identity of the caller.
+/// `connect(2)`, until the connection is established or has failed. A connection to a path has the identity of the caller.
 pub async fn connect(
     permitted: &Permitted<Connect>,
     ticket: Ticket<'_>,
@@ -188,7 +188,7 @@ fn begin(socket: &Socket, address: &RawAddress) -> io::Result<()> {
     socket.without_blocking(|fd| socket::connect(fd, address))
 }
 
-/// Waits until the connection stands or has failed.
+/// Waits until the connection is established or has failed.
 async fn finish(socket: &Socket, address: &RawAddress) -> OpResult<()> {
     let wait_policy = || match WaitPolicy::of(socket, Direction::Send, 0) {
         // SO_SNDTIMEO bounds a blocking connect with EINPROGRESS (socket(7)).

@@ -394,7 +394,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn debts_of_a_user_outlive_its_connections() {
+    fn rate_debt_is_kept_after_the_last_connection_ends() {
         let users = Users::new(quota(1, 1, 1, 0));
         users.user(&uid(7)).charge(100, 0);
         assert!(users.user(&uid(7)).delay().is_some());

@@ -105,5 +105,5 @@ pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswe
 /// The JSON of an answer that was kept.
 pub(crate) fn resolved_json(kept: &KeptAnswer) -> Result<serde_json::Value, OpError> {
     serde_json::from_slice(&kept.json)
-        .map_err(|error| OpError::Plain(format!("the kept answer cannot be read: {error}")))
+        .map_err(|error| OpError::Plain(format!("cannot decode the stored response: {error}")))
 }

@@ -198,7 +198,7 @@ impl Connection {
             return Ok(());
         }
         if session.restricted() > 0 {
-            return Err(OpError::Session("a restricted session cannot be left"));
+            return Err(OpError::Session("a connection cannot leave a restricted session"));
         }
         if session.connections() == 1 && session.handles() > 0 {
             let refused = "the present session of this connection would close with open handles: close them first";

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn hash_accepts_its_token_alone_and_then_knows_it_whole() {
+    fn hash_accepts_only_its_token_and_then_stores_it() {
         let token = Token::new(11).unwrap();
         let mut known = KnownToken::Hashed(token.hash());
         assert!(!known.accepts(&Token::new(11).unwrap()));

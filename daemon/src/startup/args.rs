@@ -28,7 +28,8 @@ pub struct Args {
     #[arg(long, value_name = "MODE", conflicts_with = "stdio")]
     pub socket_mode: Option<Mode>,
 
-    /// Serve one client on standard input and output with LSP framing, and end with it.
+    /// Serve one client on standard input and output, and exit when it disconnects. The first byte selects LSP framing
+    /// or newline-delimited JSON.
     #[arg(long)]
     pub stdio: bool,
 

@@ -89,8 +89,9 @@ pub fn adopt(descriptor: OwnedFd) -> Result<Bound, StartError> {
         socket::set_nonblocking(descriptor.as_fd(), true)?;
         UnixListener::from_std(StdListener::from(descriptor))
     };
-    let listener = prepare()
-        .map_err(|error| StartError::Listen(format!("the socket that systemd passed: {error}")))?;
+    let listener = prepare().map_err(|error| {
+        StartError::Listen(format!("cannot use the socket that systemd passed: {error}"))
+    })?;
     Ok(Bound { listener, path: None })
 }
 

@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     process::keep_large_buffers();
     match process::raise_open_files() {
         Ok(open_files) => config.limits.fit(open_files),
-        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
     let passed = service::listening_socket()?;
     let path = args.socket.clone().or_else(|| config.socket.clone());
@@ -202,7 +202,7 @@ async fn until_ended<T>(
             result = serving.as_mut() => return result,
             () = signals.received() => {}
         }
-        tracing::info!("ending: no new calls");
+        tracing::info!("shutting down: accepting no new calls");
         service::stopping();
         switch.begin(drain);
         serving.await

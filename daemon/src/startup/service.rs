@@ -19,7 +19,7 @@ pub(super) fn listening_socket() -> Result<Option<OwnedFd>, StartError> {
     let fail = |text: String| Err(StartError::Listen(text));
     let passed = match activation::take_listen_descriptors() {
         Ok(passed) => passed,
-        Err(error) => return fail(format!("the sockets that systemd passed: {error}")),
+        Err(error) => return fail(format!("cannot use the sockets that systemd passed: {error}")),
     };
     let count = passed.len();
     let mut passed = passed.into_iter();
@@ -52,7 +52,7 @@ pub(super) fn reloading() {
 
 /// Notifies the service manager that the broker ends.
 pub(super) fn stopping() {
-    notify(&[NotifyState::Stopping, NotifyState::Status("ending: no new calls")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("shutting down: accepting no new calls")]);
 }
 
 /// Pings the watchdog for as long as the event loop makes progress: each ping follows a task that

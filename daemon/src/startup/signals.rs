@@ -48,7 +48,7 @@ impl Signals {
         // The error is in the log, and the old policy stays in force.
         match self.broker.reload().await {
             Ok(_) => service::ready("serving"),
-            Err(_) => service::ready("serving by the old policy: the new one cannot be used"),
+            Err(_) => service::ready("serving with the old policy: the new one is not usable"),
         }
     }
 }

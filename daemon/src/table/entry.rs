@@ -87,7 +87,7 @@ impl Entry {
         }
     }
 
-    /// Sets what the kernel knows the socket as, where that differs from what the caller declared.
+    /// Sets the domain, type and protocol that the kernel reports, if they differ from the declared ones.
     #[must_use]
     pub fn of_kind(mut self, actual: SocketSpec) -> Self {
         self.actual = actual.judged();
@@ -106,8 +106,8 @@ impl Entry {
         self.shared.fd()
     }
 
-    /// The places of a call that changes what the socket is, such as `connect`: it waits for earlier sending
-    /// calls, and later receiving calls wait for it. It does not wait for earlier receiving calls.
+    /// Joins both queues for a call that changes the state of the socket, such as `connect`: it waits for earlier
+    /// sending calls, and later receiving calls wait for it. It does not wait for earlier receiving calls.
     pub fn join_both(&self, connection: u64) -> (Ticket<'_>, Ticket<'_>) {
         (self.sending.join(connection), self.receiving.join(connection))
     }
@@ -122,7 +122,7 @@ impl Entry {
         self.began.elapsed()
     }
 
-    /// What the kernel knows the socket as. The policy and the identity of calls go by this.
+    /// The domain, type and protocol that the kernel reports. The policy and the identity of calls use these.
     pub fn actual(&self) -> SocketSpec {
         self.actual
     }

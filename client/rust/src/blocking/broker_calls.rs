@@ -78,7 +78,7 @@ impl Broker {
         Socket::create_pair(self, operation::socketpair(domain, ty, protocol))
     }
 
-    /// Lends a socket of this process to the broker, which works on a duplicate of the descriptor.
+    /// Passes a socket of this process to the broker, which uses a duplicate of the descriptor.
     ///
     /// # Errors
     ///

@@ -112,7 +112,7 @@ impl Request for Handover {
 /// Take over a descriptor of the client.
 #[derive(Debug)]
 pub struct Adopt {
-    /// What the kernel says of it.
+    /// The domain, type and protocol that the kernel reports.
     pub socket: SocketSpec,
     /// The descriptor.
     pub descriptor: OwnedFd,

@@ -192,7 +192,7 @@ fn address(endpoint: Endpoint<'_>) -> Option<String> {
 fn why(rule: &RuleName, grant: &str) -> String {
     match rule {
         RuleName::Written(name) => format!("rule \"{}\" denies it", name.escape_debug()),
-        RuleName::BuiltIn(RESTRICTED) => "session.restrict gave this right up".to_owned(),
+        RuleName::BuiltIn(RESTRICTED) => "session.restrict removed this right".to_owned(),
         RuleName::BuiltIn(NO_RULE) => format!("no rule allows it; missing grant: {grant}"),
         RuleName::BuiltIn(name) => (*name).to_owned(),
     }

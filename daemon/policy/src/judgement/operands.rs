@@ -1,4 +1,4 @@
-//! Operands that cost a system call: the broker finds them out only where a rule looks at them.
+//! Operands that require a system call. The broker determines them only if a rule names them.
 
 use crate::language::operand::Operand;
 use crate::language::rule::Rule;

@@ -1,4 +1,4 @@
-//! Permits: the only maker is [`Rights::authorize`], and every operation takes one by value.
+//! Permits. Only [`Rights::authorize`] creates them, and every operation requires one.
 
 use crate::judgement::action::Request;
 use crate::judgement::denial::Denial;
@@ -19,7 +19,7 @@ impl<R> Permit<R> {
         &self.request
     }
 
-    /// Spends the permit.
+    /// Consumes the permit and returns its request.
     pub fn into_request(self) -> R {
         self.request
     }

@@ -61,7 +61,7 @@ pub fn read(origin: &str, text: &str, directory: &dyn Directory) -> Result<Conte
     if *file.version.get_ref() != VERSION {
         let (version, span) = (*file.version.get_ref(), file.version.span());
         let message =
-            format!("version {version} is not known: this broker knows version {VERSION}");
+            format!("version {version} is not supported: this broker supports version {VERSION}");
         return Err(wrong((span, message)));
     }
     let mut content = Content { revokes: file.revoke_on_reload, ..Content::default() };

@@ -12,10 +12,10 @@ words! {
         Ordinary "ordinary" "Concern only this socket and need no privilege; reading any option that the broker knows.";
         BuffersForce "buffers-force" "Buffers beyond the limits of the host.";
         Memory "memory" "Reserving kernel memory in advance: `SO_RESERVE_MEM`.";
-        Scheduling "scheduling" "Precedence over other traffic: priority, busy polling, times of departure, debug records.";
+        Scheduling "scheduling" "Precedence over other traffic: priority, busy polling, transmit times, debug records.";
         Mark "mark" "The firewall mark, by which packets are routed and filtered.";
         BindToDevice "bind-to-device" "The interface that packets leave by.";
-        Multicast "multicast" "Multicast groups and how the socket sends to them; `remote` and `interface` judge the group joined.";
+        Multicast "multicast" "Multicast groups and how the socket sends to them; `remote` and `interface` apply to the group that the socket joins.";
         Filter "filter" "Classic BPF programs on the socket.";
         Routing "routing" "Source routes, IP options and extension headers that the caller writes; multicast routing.";
         Ipsec "ipsec" "Keys and policies of `ipsec` and similar: TCP-MD5, TCP-AO, encapsulation.";

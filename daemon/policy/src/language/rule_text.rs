@@ -173,7 +173,7 @@ impl RuleText {
                 return Err((span.clone(), message));
             }
             (None, Effect::Deny) => {
-                let message = format!("it has no `subject`, so it is about everyone: {EVERYONE}");
+                let message = format!("it has no `subject`, so it applies to everyone: {EVERYONE}");
                 remarks.push((span.clone(), message));
             }
         }

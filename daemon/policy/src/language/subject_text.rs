@@ -134,7 +134,7 @@ mod tests {
         let [warning] = content.warnings.as_slice() else { panic!("{content:?}") };
         assert_eq!(
             warning.to_string(),
-            "p:2:1: rule `a`: it has no `subject`, so it is about everyone: for everyone, write \
+            "p:2:1: rule `a`: it has no `subject`, so it applies to everyone: for everyone, write \
              `subject = { everyone = true }`"
         );
     }

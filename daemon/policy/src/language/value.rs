@@ -208,7 +208,9 @@ impl FromStr for Ports {
             last: last.trim().parse().map_err(wrong)?,
         };
         if ports.first > ports.last {
-            return Err(format!("`{text}` ends before it begins"));
+            return Err(format!(
+                "`{text}` is not a range: its first number is greater than its last"
+            ));
         }
         Ok(ports)
     }

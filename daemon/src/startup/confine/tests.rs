@@ -47,7 +47,7 @@ fn kept_of(has: &[Capability], rule: &str) -> Vec<Capability> {
 }
 
 #[test]
-fn one_of_two_capabilities_is_kept_where_either_will_do() {
+fn one_capability_is_kept_if_either_suffices() {
     const RAW: Capability = Capability::NetRaw;
     const ADMIN: Capability = Capability::NetAdmin;
     let (mark, priority) = (
@@ -190,7 +190,7 @@ fn a_filter_that_logs_refuses_nothing() {
 }
 
 #[test]
-fn what_is_switched_off_is_not_done_and_said_so() {
+fn disabled_confinement_is_skipped_and_reported() {
     let config =
         Confine { landlock: false, seccomp: crate::config::Seccomp::Off, ..Confine::default() };
     let others = Folder::new();

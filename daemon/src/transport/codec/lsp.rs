@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_around_the_size_of_an_own_buffer_come_out_whole_in_any_pieces() {
+    fn frames_near_the_own_buffer_size_are_decoded_from_any_fragments() {
         let sizes = [0, 1, OWN_BUFFER_MIN - 1, OWN_BUFFER_MIN, OWN_BUFFER_MIN + 1, 300_000];
         let parts = sizes.map(|size| (0..=250).cycle().take(size).collect::<Vec<u8>>());
         let stream: Vec<u8> = parts.iter().flat_map(|part| frame(b"{}", part)).collect();
