@@ -25,6 +25,7 @@
     reason = "this crate converts descriptor numbers into owned descriptors"
 )]
 
+pub mod record;
 pub mod stream;
 pub mod interface;
 pub mod packet;
@@ -34,11 +35,15 @@ pub mod unix_file;
 pub mod message;
 pub mod namespace;
 pub mod socket;
+pub mod credentials;
 pub mod control;
 pub mod option;
 pub mod databases;
 pub mod resolver;
 pub mod identity;
+pub mod child;
+pub mod events;
+pub mod sealed;
 pub mod peer;
 pub mod poll;
 pub mod process;

@@ -12,10 +12,11 @@ const ORDER: &[(&str, &str)] = &[
         "startup fuzzing transport handlers rpc session ops network table quota config observe
          principal error",
     ),
+    ("daemon/monitor/src/lib.rs", "monitor reaper role message channel"),
     (
         "daemon/sys/src/lib.rs",
-        "stream interface packet ioctl filter unix_file message namespace socket control
-         option databases resolver identity peer poll process file capability privileges
+        "record stream interface packet ioctl filter unix_file message namespace socket credentials control
+         option databases resolver identity child events sealed peer poll process file capability privileges
          refused activation accounts host address call testing",
     ),
     (
@@ -47,7 +48,7 @@ const KNOWN_BY: &[(&str, &str)] = &[
         "sockbroker_sys",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli
          daemon/src/handlers daemon/src/observe daemon/src/ops daemon/src/network daemon/src/table
-         daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs",
+         daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs daemon/monitor",
     ),
     ("toml", "daemon/src/config daemon/policy/src/language"),
     ("clap", "daemon/src/startup daemon/src/main.rs client/cli"),
