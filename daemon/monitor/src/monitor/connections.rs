@@ -1,0 +1,146 @@
+//! Connections: accepted, counted, and passed to a worker with their first byte.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use sockbroker_sys::credentials::{self, Credentials};
+use sockbroker_sys::ioctl::{self, IntRequest};
+use sockbroker_sys::socket;
+
+use super::host::{Host, Refusal};
+use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
+use super::worker::Worker;
+use crate::message::ToWorker;
+
+/// Whether the peer has closed a connection before it was accepted, or a signal came.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
+}
+
+/// The number of bytes that a peer has sent.
+fn queued(connection: &OwnedFd) -> i32 {
+    // One that cannot be examined is the worker's to handle.
+    ioctl::get_int(connection.as_fd(), IntRequest::Fionread).unwrap_or(1)
+}
+
+impl<H: Host> Monitor<H> {
+    /// Accepts connections, and identifies their peers.
+    pub(super) fn accept(&mut self) {
+        for _ in 0..AT_ONCE {
+            let Some(listener) = &self.listener else { return };
+            let connection = match socket::accept_without_name(listener.as_fd()) {
+                Ok((connection, _)) => connection,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => {
+                    // The next try would fail at once.
+                    drop(self.events.remove(listener.as_fd()));
+                    self.accept_again = Some(Instant::now() + EXHAUSTED_PAUSE);
+                    return self.host.refused(Refusal::NotAccepted(error));
+                }
+            };
+            match credentials::of_peer(connection.as_fd()) {
+                Ok(peer) => self.admit(connection, peer),
+                Err(error) => {
+                    self.reaper.close_connection(connection);
+                    self.host.refused(Refusal::UnknownPeer(error));
+                }
+            }
+        }
+    }
+
+    /// Counts a connection, and waits for its first byte.
+    pub(super) fn admit(&mut self, connection: OwnedFd, peer: Credentials) {
+        let uid = peer.uid;
+        let limits = &self.limits;
+        let reserved = reserved(uid, limits.connections_reserved);
+        let own = self.connections.get(&uid).copied().unwrap_or_default();
+        let exceeded = if self.connections.values().sum::<u64>() >= limits.connections + reserved {
+            Some("connections")
+        } else if own >= limits.connections_per_user {
+            Some("connections_per_user")
+        } else {
+            None
+        };
+        if let Some(limit) = exceeded {
+            self.reaper.close_connection(connection);
+            return self.host.refused(Refusal::Limit { uid, limit });
+        }
+        let number = self.number();
+        if let Err(error) = self.events.add(connection.as_fd(), number) {
+            self.reaper.close_connection(connection);
+            return self.host.refused(Refusal::NotAccepted(error));
+        }
+        *self.connections.entry(uid).or_default() += 1;
+        self.arrivals.add(number, connection, peer, Instant::now() + self.limits.detect);
+    }
+
+    /// Passes a connection that has its first byte, or that its peer has closed.
+    pub(super) fn arrived(&mut self, number: u64) {
+        let Some(arrival) = self.arrivals.take(number) else { return };
+        drop(self.events.remove(arrival.connection.as_fd()));
+        if queued(&arrival.connection) == 0 {
+            // Its peer will send nothing: no worker is started for it.
+            self.reaper.close_connection(arrival.connection);
+            return self.release(arrival.peer.uid, 1);
+        }
+        self.pass(number, &arrival.peer, arrival.connection);
+    }
+
+    /// Passes a connection to the worker of its principal, which is started if it does not run.
+    pub(super) fn pass(&mut self, number: u64, peer: &Credentials, connection: OwnedFd) {
+        let uid = peer.uid;
+        let refusal = match self.serving.get(peer) {
+            Some(token) => Ok(*token),
+            None => self.start(peer),
+        };
+        match refusal {
+            Ok(token) => {
+                if let Some(worker) = self.workers.get_mut(&token) {
+                    worker.pass(number, connection);
+                    self.flush(token);
+                }
+            }
+            Err(refusal) => {
+                self.reaper.close_connection(connection);
+                self.release(uid, 1);
+                self.host.refused(refusal);
+            }
+        }
+    }
+
+    /// Starts a worker for a principal.
+    pub(super) fn start(&mut self, peer: &Credentials) -> Result<u64, Refusal> {
+        let uid = peer.uid;
+        let limit = |limit| Refusal::Limit { uid, limit };
+        // One place is kept for root.
+        let kept = u64::from(uid != 0);
+        if self.workers.len() as u64 >= self.limits.workers.saturating_sub(kept).max(1) {
+            return Err(limit("workers"));
+        }
+        let own = self.workers.values().filter(|worker| worker.uid() == uid).count() as u64;
+        if own >= self.limits.workers_per_user {
+            return Err(limit("workers_per_user"));
+        }
+        if !self.starts.admit(uid, Instant::now()) {
+            return Err(limit("worker_starts_per_second"));
+        }
+        let fail = |error| Refusal::NotStarted { uid, error };
+        let (policy, generation) = self.policies.in_force();
+        let first_number = Worker::first_number(self.serial);
+        let activated = self.activated;
+        let begin = ToWorker::Begin { generation, first_number, activated };
+        let descriptors = [self.configuration.as_fd(), policy.as_fd()];
+        let (worker, audit) =
+            Worker::start(peer.clone(), generation, &begin, &descriptors).map_err(fail)?;
+        let token = self.number();
+        self.events.add(worker.channel.as_fd(), token).map_err(fail)?;
+        self.serial += 1;
+        tracing::debug!(uid, pid = worker.pid(), "started a worker");
+        self.workers.insert(token, worker);
+        self.serving.insert(peer.clone(), token);
+        self.host.audit(uid, audit);
+        Ok(token)
+    }
+}

@@ -1,0 +1,79 @@
+//! What the monitor is given: settings, limits, and the program around it.
+
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::policies::PolicyFiles;
+
+/// What the monitor serves.
+#[derive(Debug)]
+pub struct Settings {
+    pub listener: OwnedFd,
+    pub limits: Limits,
+    /// The text of the configuration, for the workers (sealed memory).
+    pub configuration: OwnedFd,
+    /// The policy in force at the start (sealed memory).
+    pub policy: OwnedFd,
+    /// Where the policy is read again.
+    pub files: PolicyFiles,
+    /// Whether the service manager made the socket.
+    pub activated: bool,
+}
+
+/// The limits that the monitor applies.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub connections: u64,
+    /// Connections of root and the broker's own user in addition.
+    pub connections_reserved: u64,
+    pub connections_per_user: u64,
+    /// How long a connection may take to send its first byte.
+    pub detect: Duration,
+    pub sessions: u64,
+    /// Sessions of root and the broker's own user in addition.
+    pub sessions_reserved: u64,
+    pub workers: u64,
+    pub workers_per_user: u64,
+    /// Starts of workers a second for one user.
+    pub starts_per_second: u64,
+    /// How long calls in flight may take to end after `SIGTERM`.
+    pub drain: Duration,
+}
+
+/// What the monitor needs of the program around it: service manager, audit, and the log of refusals.
+pub trait Host {
+    /// The broker serves.
+    fn serving(&mut self);
+    /// The policy is read again.
+    fn reloading(&mut self);
+    /// The policy has been read again; without `new`, the old one stays in force.
+    fn reloaded(&mut self, new: Option<u64>);
+    /// The broker ends.
+    fn stopping(&mut self);
+    /// How often [`Host::alive`] is called.
+    fn watchdog(&self) -> Option<Duration>;
+    /// The loop makes progress.
+    fn alive(&mut self);
+    /// A worker of this user has started; it writes its audit records to this pipe.
+    fn audit(&mut self, uid: u32, pipe: PipeReader);
+    /// A connection of a user was refused because of a limit, or could not be identified.
+    fn refused(&mut self, refusal: Refusal);
+    /// Reports what is due. Returns when to do so again, if there is anything to report.
+    fn sweep(&mut self, now: Instant) -> Option<Instant>;
+}
+
+/// A connection that was closed.
+#[derive(Debug)]
+pub enum Refusal {
+    /// A limit of this name is reached.
+    Limit { uid: u32, limit: &'static str },
+    /// The kernel does not report the peer.
+    UnknownPeer(io::Error),
+    /// No further connection can be accepted.
+    NotAccepted(io::Error),
+    /// The worker of a user cannot open more files.
+    NotTaken { uid: u32 },
+    /// No worker can be started.
+    NotStarted { uid: u32, error: io::Error },
+}

@@ -1,0 +1,21 @@
+//! The monitor: accepts connections, identifies their peers, and passes each to the worker of its principal.
+//!
+//! One thread, which never waits for a client, a worker or a file. A descriptor that came from outside is
+//! closed by the reaper. The files are listed from the top.
+
+mod run;
+mod connections;
+mod answers;
+mod reload;
+mod look;
+mod state;
+mod arrivals;
+mod policies;
+mod starts;
+mod views;
+mod worker;
+mod host;
+
+pub use host::{Host, Limits, Refusal, Settings};
+pub use policies::{PolicyFiles, read as read_policy};
+pub use state::Monitor;

@@ -1,0 +1,128 @@
+//! The policy in force and the next one, which the policy reader reads.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use sockbroker_sys::events::Events;
+
+use crate::channel::{Channel, ChannelError};
+use crate::message::{FromReader, Nothing};
+use crate::role::{self, Role};
+
+/// How long reading may take: file systems and name services can be slow.
+pub(super) const READ: Duration = Duration::from_secs(30);
+/// How long a worker may take to put a policy in force. Then it is killed.
+pub(super) const DISTRIBUTE: Duration = Duration::from_secs(1);
+
+/// Where the policy is read: arguments of the policy reader.
+#[derive(Debug, Clone)]
+pub struct PolicyFiles(pub Vec<String>);
+
+/// A worker's request to read the policy again: its token, and the number of the request.
+pub(super) type Request = (u64, u64);
+
+/// The policy in force, and the next one.
+#[derive(Debug)]
+pub(super) struct Policies {
+    pub(super) files: PolicyFiles,
+    pub(super) memory: OwnedFd,
+    pub(super) generation: u64,
+    pub(super) step: Step,
+    /// Requests of the present step.
+    pub(super) requests: Vec<Request>,
+    /// Requests that came after reading began: the files may have changed since.
+    pub(super) later: VecDeque<Option<Request>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    Rest,
+    Reading {
+        reader: Child,
+        channel: Channel<Nothing, FromReader>,
+        deadline: Instant,
+    },
+    /// Workers put the policy in force.
+    Distributing {
+        deadline: Instant,
+    },
+}
+
+/// Starts a reader. It sends its result to the channel.
+pub(super) fn start(files: &PolicyFiles) -> io::Result<(Child, Channel<Nothing, FromReader>)> {
+    let (channel, other) = Channel::pair()?;
+    let arguments: Vec<_> = files.0.iter().map(String::as_str).collect();
+    let name = "sockbrokerd: policy reader";
+    let reader = role::start(Role::PolicyReader, name, &arguments, other, Stdio::null())?;
+    Ok((reader, channel))
+}
+
+/// The result of a reader, if it is complete.
+pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<OwnedFd, String>> {
+    loop {
+        match channel.receive() {
+            Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
+            Ok((FromReader::Policy, descriptors)) => {
+                return descriptors.into_iter().next().map(Ok);
+            }
+            Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
+            Err(ChannelError::NotReady) => return None,
+            Err(ChannelError::Closed) => {
+                return Some(Err("the policy reader ended without a result".to_owned()));
+            }
+            Err(_) => return Some(Err("the policy reader sent nonsense".to_owned())),
+        }
+    }
+}
+
+/// Reads the policy, and waits for the result. For the start, before anything is served.
+pub fn read(files: &PolicyFiles) -> Result<OwnedFd, String> {
+    let fail = |error: io::Error| format!("cannot start the policy reader: {error}");
+    let (mut reader, channel) = start(files).map_err(fail)?;
+    let mut events = Events::new().map_err(fail)?;
+    events.add(channel.as_fd(), 0).map_err(fail)?;
+    let deadline = Instant::now() + READ;
+    let read = loop {
+        if let Some(read) = result(&channel) {
+            break read;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            drop(reader.kill());
+            break Err("reading the policy took too long".to_owned());
+        }
+        events.wait(Some(left)).map_err(fail)?;
+    };
+    reader.wait().map_err(fail)?;
+    read
+}
+
+impl Policies {
+    pub(super) fn new(memory: OwnedFd, files: PolicyFiles) -> Self {
+        let (requests, later) = (Vec::new(), VecDeque::new());
+        Self { files, memory, generation: 1, step: Step::Rest, requests, later }
+    }
+
+    /// The policy in force, and its generation.
+    pub(super) fn in_force(&self) -> (&OwnedFd, u64) {
+        (&self.memory, self.generation)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.step {
+            Step::Rest => None,
+            Step::Reading { deadline, .. } | Step::Distributing { deadline } => Some(*deadline),
+        }
+    }
+
+    /// Waits for the reader if it has ended.
+    pub(super) fn collect(&mut self) {
+        if let Step::Reading { reader, .. } = &mut self.step {
+            // Its result is in the channel.
+            drop(reader.try_wait());
+        }
+    }
+}

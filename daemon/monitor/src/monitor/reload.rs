@@ -1,0 +1,125 @@
+//! The reload of the policy: read again, and sent to every worker.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use super::host::Host;
+use super::policies::{DISTRIBUTE, READ, Request, Step, result, start};
+use super::state::{Monitor, READER};
+use crate::channel::ChannelError;
+use crate::message::ToWorker;
+
+impl<H: Host> Monitor<H> {
+    /// Reads the policy again, for a worker's request or a signal.
+    pub(super) fn reload(&mut self, request: Option<Request>) {
+        if !matches!(self.policies.step, Step::Rest) {
+            self.policies.later.push_back(request);
+            return;
+        }
+        self.policies.requests.extend(request);
+        let started = start(&self.policies.files).and_then(|(reader, channel)| {
+            self.events.add(channel.as_fd(), READER)?;
+            Ok((reader, channel))
+        });
+        match started {
+            Ok((reader, channel)) => {
+                let deadline = Instant::now() + READ;
+                self.policies.step = Step::Reading { reader, channel, deadline };
+            }
+            Err(error) => {
+                self.finish_reload(&Err(format!("cannot start the policy reader: {error}")));
+            }
+        }
+    }
+
+    /// Handles the result of the reader.
+    pub(super) fn read_policy_reader(&mut self) {
+        let Step::Reading { channel, .. } = &self.policies.step else { return };
+        let Some(read) = result(channel) else { return };
+        self.end_reader();
+        match read {
+            Ok(memory) => self.distribute(memory),
+            Err(reason) => self.finish_reload(&Err(reason)),
+        }
+    }
+
+    fn end_reader(&mut self) {
+        let step = std::mem::replace(&mut self.policies.step, Step::Rest);
+        if let Step::Reading { mut reader, channel, .. } = step {
+            drop(self.events.remove(channel.as_fd()));
+            // It has nothing to do after its result.
+            drop(reader.kill());
+            drop(reader.wait());
+        }
+    }
+
+    fn distribute(&mut self, memory: OwnedFd) {
+        self.policies.memory = memory;
+        self.policies.generation += 1;
+        self.policies.step = Step::Distributing { deadline: Instant::now() + DISTRIBUTE };
+        let generation = self.policies.generation;
+        let tokens: Vec<_> = self.workers.keys().copied().collect();
+        for token in tokens {
+            let Some(worker) = self.workers.get(&token) else { continue };
+            let memory = self.policies.memory.as_fd();
+            if let Err(error) = worker.channel.send(&ToWorker::Policy { generation }, &[memory]) {
+                self.fail(token, &error);
+            }
+        }
+        self.policy_distributed(Instant::now());
+    }
+
+    /// Ends the distribution if every worker has the policy. Workers that are late are killed.
+    pub(super) fn policy_distributed(&mut self, now: Instant) {
+        match &self.policies.step {
+            Step::Rest => {}
+            Step::Reading { deadline, .. } => {
+                if *deadline <= now {
+                    self.end_reader();
+                    self.finish_reload(&Err("reading the policy took too long".to_owned()));
+                }
+            }
+            Step::Distributing { deadline } => {
+                let (generation, is_over) = (self.policies.generation, *deadline <= now);
+                let behind = self.workers.iter().filter(|(_, worker)| worker.in_force < generation);
+                let behind: Vec<_> = behind.map(|(token, _)| *token).collect();
+                if behind.is_empty() {
+                    return self.finish_reload(&Ok(generation));
+                }
+                if is_over {
+                    // First, so that losing the workers does not come here again.
+                    self.finish_reload(&Ok(generation));
+                    for token in behind {
+                        tracing::error!(
+                            "killing a worker that did not put the new policy in force"
+                        );
+                        self.fail(token, &ChannelError::Closed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers the requests, and begins the next reading if one was requested since.
+    fn finish_reload(&mut self, result: &Result<u64, String>) {
+        self.policies.step = Step::Rest;
+        match result {
+            Ok(generation) => tracing::info!(generation, "a new policy is in force"),
+            Err(reason) => {
+                tracing::error!(
+                    reason,
+                    "the new policy cannot be used: the old one stays in force"
+                );
+            }
+        }
+        self.host.reloaded(result.as_ref().ok().copied());
+        for (token, request) in std::mem::take(&mut self.policies.requests) {
+            self.send(token, &ToWorker::Reloaded { request, result: result.clone() }, &[]);
+        }
+        let later = std::mem::take(&mut self.policies.later);
+        if !later.is_empty() {
+            self.policies.requests = later.into_iter().flatten().collect();
+            self.reload(None);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The loop: signals, deadlines, and what is ready.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use sockbroker_sys::events::{Handled, Ready};
+
+use super::host::{Host, Refusal};
+use super::state::{EXHAUSTED_PAUSE, LISTENER, Monitor, READER, SIGNALS};
+use super::worker;
+use crate::message::ToWorker;
+
+impl<H: Host> Monitor<H> {
+    /// Serves until a signal, and then until the workers have ended.
+    pub fn run(mut self) -> io::Result<()> {
+        self.host.serving();
+        let mut beat = self.host.watchdog().map(|every| (every, Instant::now()));
+        loop {
+            let now = Instant::now();
+            if let Some((every, last)) = &mut beat
+                && now.duration_since(*last) >= *every
+            {
+                *last = now;
+                self.host.alive();
+            }
+            self.pass_deadlines(now);
+            if self.kill_at.is_some() && self.workers.is_empty() {
+                return Ok(());
+            }
+            let next_beat = beat.map(|(every, last)| last + every);
+            let deadline = [self.next_deadline(), next_beat].into_iter().flatten().min();
+            let longest = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            for ready in self.events.wait(longest)? {
+                self.handle(ready)?;
+            }
+        }
+    }
+
+    fn handle(&mut self, ready: Ready) -> io::Result<()> {
+        match ready.token {
+            LISTENER => self.accept(),
+            SIGNALS => self.handle_signals()?,
+            READER => self.read_policy_reader(),
+            token if self.workers.contains_key(&token) => self.receive(token),
+            token => self.arrived(token),
+        }
+        Ok(())
+    }
+
+    fn handle_signals(&mut self) -> io::Result<()> {
+        while let Some(signal) = self.signals.next()? {
+            match signal {
+                Handled::Terminate => self.stop(),
+                Handled::Reload => {
+                    self.host.reloading();
+                    self.reload(None);
+                }
+                Handled::Child => self.collect(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects children that have ended.
+    fn collect(&mut self) {
+        self.reaper.collect();
+        self.policies.collect();
+        // A worker that has ended has closed its channel, and is forgotten there.
+        worker::collect_ended();
+    }
+
+    /// Begins to stop: no new connections, and no new calls.
+    fn stop(&mut self) {
+        if self.kill_at.is_some() {
+            return;
+        }
+        tracing::info!("shutting down: accepting no new calls");
+        self.host.stopping();
+        if let Some(listener) = self.listener.take() {
+            // Descriptors may be queued on connections that were not accepted.
+            self.reaper.close(listener);
+        }
+        for (_, arrival) in self.arrivals.take_all() {
+            self.reaper.close_connection(arrival.connection);
+        }
+        self.kill_at = Some(Instant::now() + self.limits.drain + Duration::from_secs(1));
+        let tokens: Vec<_> = self.workers.keys().copied().collect();
+        for token in tokens {
+            self.send(token, &ToWorker::Stop, &[]);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let own = [self.accept_again, self.kill_at, self.sweep_at, self.arrivals.next_deadline()];
+        let others = [self.policies.deadline(), self.views.deadline()];
+        let flushes = self.workers.values().map(|worker| worker.flush_at);
+        own.into_iter().chain(others).chain(flushes).flatten().min()
+    }
+
+    fn pass_deadlines(&mut self, now: Instant) {
+        self.sweep_at = self.host.sweep(now);
+        if self.accept_again.is_some_and(|at| at <= now) {
+            self.accept_again = None;
+            if let Some(listener) = &self.listener
+                && let Err(error) = self.events.add(listener.as_fd(), LISTENER)
+            {
+                self.accept_again = Some(now + EXHAUSTED_PAUSE);
+                self.host.refused(Refusal::NotAccepted(error));
+            }
+        }
+        for (_, arrival) in self.arrivals.take_overdue(now) {
+            let uid = arrival.peer.uid;
+            tracing::debug!(uid, "closed a connection without a first byte: detect_seconds");
+            drop(self.events.remove(arrival.connection.as_fd()));
+            self.reaper.close_connection(arrival.connection);
+            self.release(uid, 1);
+        }
+        let due =
+            self.workers.iter().filter(|(_, worker)| worker.flush_at.is_some_and(|at| at <= now));
+        for token in due.map(|(token, _)| *token).collect::<Vec<_>>() {
+            if let Some(worker) = self.workers.get_mut(&token) {
+                worker.flush_at = None;
+            }
+            self.flush(token);
+        }
+        self.policy_distributed(now);
+        self.finish_views(now);
+        if self.kill_at.is_some_and(|at| at <= now) {
+            for worker in self.workers.values_mut() {
+                let (uid, pid) = (worker.uid(), worker.pid());
+                tracing::warn!(uid, pid, "killed a worker that did not end within drain_seconds");
+                worker.kill();
+            }
+            self.kill_at = Some(now + EXHAUSTED_PAUSE);
+        }
+    }
+}

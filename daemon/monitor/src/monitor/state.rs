@@ -1,0 +1,180 @@
+//! The state of the monitor, and the steps that all its parts share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use sockbroker_sys::credentials::Credentials;
+use sockbroker_sys::events::{Events, Signals};
+use sockbroker_sys::{process, socket};
+
+use super::arrivals::Arrivals;
+use super::host::{Host, Limits, Settings};
+use super::policies::Policies;
+use super::starts::Starts;
+use super::views::Views;
+use super::worker::Worker;
+use crate::channel::ChannelError;
+use crate::message::ToWorker;
+use crate::reaper::Reaper;
+
+/// How long the monitor does not accept when the process is out of descriptors or memory.
+pub(super) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// The connections that one turn of the loop accepts, and the messages that it takes from one worker.
+pub(super) const AT_ONCE: usize = 64;
+
+pub(super) const LISTENER: u64 = 0;
+pub(super) const SIGNALS: u64 = 1;
+pub(super) const READER: u64 = 2;
+/// The first number that an arrival or a worker gets.
+pub(super) const FIRST: u64 = 16;
+
+/// The monitor.
+#[derive(Debug)]
+pub struct Monitor<H> {
+    pub(super) host: H,
+    pub(super) limits: Limits,
+    pub(super) activated: bool,
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) configuration: OwnedFd,
+    pub(super) events: Events,
+    pub(super) signals: Signals,
+    pub(super) arrivals: Arrivals,
+    /// The workers by the numbers of their channels.
+    pub(super) workers: BTreeMap<u64, Worker>,
+    /// The worker that serves each principal.
+    pub(super) serving: HashMap<Credentials, u64>,
+    /// Open connections by user.
+    pub(super) connections: HashMap<u32, u64>,
+    pub(super) starts: Starts,
+    pub(super) policies: Policies,
+    pub(super) views: Views,
+    pub(super) reaper: Reaper,
+    pub(super) next: u64,
+    /// The number of the next worker.
+    pub(super) serial: u64,
+    pub(super) accept_again: Option<Instant>,
+    pub(super) sweep_at: Option<Instant>,
+    /// When workers that have not ended are killed; set once the broker stops.
+    pub(super) kill_at: Option<Instant>,
+}
+
+/// What is reserved for root and for the broker's own user.
+pub(super) fn reserved(uid: u32, amount: u64) -> u64 {
+    let is_owner = uid == 0 || uid == process::effective_uid();
+    if is_owner { amount } else { 0 }
+}
+
+impl<H: Host> Monitor<H> {
+    /// A monitor that serves these settings. The signals MUST have been blocked before the process had a second
+    /// thread: the kernel gives a signal to any thread that does not block it.
+    pub fn new(settings: Settings, signals: Signals, host: H) -> io::Result<Self> {
+        let Settings { listener, limits, configuration, policy, files, activated } = settings;
+        let events = Events::new()?;
+        socket::set_nonblocking(listener.as_fd(), true)?;
+        events.add(listener.as_fd(), LISTENER)?;
+        events.add(signals.as_fd(), SIGNALS)?;
+        Ok(Self {
+            host,
+            limits,
+            activated,
+            listener: Some(listener),
+            configuration,
+            events,
+            signals,
+            arrivals: Arrivals::default(),
+            workers: BTreeMap::new(),
+            serving: HashMap::new(),
+            connections: HashMap::new(),
+            starts: Starts::new(limits.starts_per_second),
+            policies: Policies::new(policy, files),
+            views: Views::default(),
+            reaper: Reaper::default(),
+            next: FIRST,
+            serial: 0,
+            accept_again: None,
+            sweep_at: None,
+            kill_at: None,
+        })
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Forgets connections of a user.
+    pub(super) fn release(&mut self, uid: u32, count: u64) {
+        if let Some(own) = self.connections.get_mut(&uid) {
+            *own = own.saturating_sub(count);
+            if *own == 0 {
+                self.connections.remove(&uid);
+            }
+        }
+    }
+
+    /// Sends a worker what it has room for. A worker whose channel is full is ended.
+    pub(super) fn flush(&mut self, token: u64) {
+        let Some(worker) = self.workers.get_mut(&token) else { return };
+        if let Err(error) = worker.flush() {
+            self.fail(token, &error);
+        }
+    }
+
+    /// Sends a message to a worker.
+    pub(super) fn send(&mut self, token: u64, message: &ToWorker, descriptors: &[&OwnedFd]) {
+        let Some(worker) = self.workers.get(&token) else { return };
+        let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        if let Err(error) = worker.channel.send(message, &descriptors) {
+            self.fail(token, &error);
+        }
+    }
+
+    /// Ends a worker that broke the rules of its channel, or does not read it.
+    pub(super) fn fail(&mut self, token: u64, error: &ChannelError) {
+        if let Some(worker) = self.workers.get_mut(&token) {
+            // A worker that has just ended cannot be distinguished from one that closed its channel.
+            if !matches!(error, ChannelError::Closed) {
+                let (uid, pid) = (worker.uid(), worker.pid());
+                tracing::error!(uid, pid, %error, "killed a worker");
+            }
+            worker.kill();
+        }
+        self.lose(token);
+    }
+
+    /// Forgets a worker that has ended. Connections that it had not taken are passed once more.
+    pub(super) fn lose(&mut self, token: u64) {
+        let Some(mut worker) = self.workers.remove(&token) else { return };
+        drop(self.events.remove(worker.channel.as_fd()));
+        let peer = worker.end();
+        if self.serving.get(&peer) == Some(&token) {
+            self.serving.remove(&peer);
+        }
+        let (untaken, taken) = worker.take_connections();
+        self.release(peer.uid, taken);
+        let channel = worker.abandon();
+        // Descriptors that the worker sent last may be queued here.
+        self.reaper.close(channel);
+        self.views.lost(token);
+        self.finish_views(Instant::now());
+        self.policy_distributed(Instant::now());
+        let stopping = self.kill_at.is_some();
+        for (number, connection, again) in untaken {
+            if again || stopping {
+                self.reaper.close_connection(connection);
+                self.release(peer.uid, 1);
+            } else {
+                self.pass_again(number, &peer, connection);
+            }
+        }
+    }
+
+    fn pass_again(&mut self, number: u64, peer: &Credentials, connection: OwnedFd) {
+        self.pass(number, peer, connection);
+        if let Some(worker) = self.serving.get(peer).and_then(|token| self.workers.get_mut(token)) {
+            worker.passed_again(number);
+        }
+    }
+}

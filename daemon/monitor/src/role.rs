@@ -1,0 +1,93 @@
+//! The roles of the program, and how a process of a role is started.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
+
+use sockbroker_sys::child::{self, Start};
+
+/// What a process of the broker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Serves one principal.
+    Worker,
+    /// Reads the policy and ends.
+    PolicyReader,
+    /// Closes descriptors and ends.
+    Reaper,
+}
+
+impl Role {
+    /// The roles that are started by name.
+    pub const ALL: [Self; 3] = [Self::Worker, Self::PolicyReader, Self::Reaper];
+
+    /// The value of the hidden option `--role`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::PolicyReader => "policy-reader",
+            Self::Reaper => "reaper",
+        }
+    }
+
+    /// The role of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.word() == word)
+    }
+}
+
+/// The variables that processes of the broker get from the environment.
+const VARIABLES: [&str; 4] =
+    ["SOCKBROKER_LOG", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY", "RUST_BACKTRACE"];
+
+/// The arguments before those of the broker, if another program contains it: its subcommand.
+static SUBCOMMAND: OnceLock<&'static [&'static str]> = OnceLock::new();
+
+/// Names the subcommand by which this program is the broker. To be called before the broker starts.
+pub fn set_subcommand(arguments: &'static [&'static str]) {
+    // A second call would be for the same program.
+    SUBCOMMAND.set(arguments).ok();
+}
+
+/// Starts a process of this role, with `channel` as its standard input. It knows its parent's number, so that
+/// it ends with it.
+pub fn start(
+    role: Role,
+    name: &str,
+    arguments: &[&str],
+    channel: OwnedFd,
+    output: Stdio,
+) -> io::Result<Child> {
+    let kept = VARIABLES.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)));
+    let environment: Vec<(OsString, OsString)> = kept.collect();
+    let parent = std::process::id().to_string();
+    let mut all = SUBCOMMAND.get().copied().unwrap_or_default().to_vec();
+    all.extend(["--role", role.word(), "--parent", &parent]);
+    all.extend(arguments);
+    child::start(Start { name, arguments: &all, environment: &environment, input: channel, output })
+}
+
+/// The first steps of a process that was started by [`start`]: it cannot be traced, and ends with its parent.
+pub fn begin(parent: u32) -> io::Result<()> {
+    child::refuse_tracing()?;
+    if child::end_with_parent(parent)? {
+        Ok(())
+    } else {
+        Err(io::Error::other("the process that started this one has ended"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_has_its_own_word() {
+        for role in Role::ALL {
+            assert_eq!(Role::from_word(role.word()), Some(role));
+        }
+        assert_eq!(Role::from_word("monitor"), None);
+    }
+}
