@@ -26,7 +26,7 @@ fn process_info(broker: &Daemon) -> Value {
 
 /// Returns the status of the threads in the kernel. Fails if the threads differ.
 fn kernel_status(broker: &mut Daemon) -> BTreeMap<String, String> {
-    let tasks = format!("/proc/{}/task", broker.process().number());
+    let tasks = format!("/proc/{}/task", broker.worker());
     let read = |path: std::path::PathBuf| {
         let status = fs::read_to_string(path.join("status")).unwrap();
         let start_line = |start_line: &str| {
@@ -51,7 +51,7 @@ fn checked_process_info(broker: &mut Daemon) -> Value {
     let (process_info, kernel_status) = (process_info(broker), kernel_status(broker));
     let first =
         |key: &str| kernel_status[key].split_whitespace().next().unwrap().parse::<u64>().unwrap();
-    assert_eq!(process_info["pid"], broker.process().number());
+    assert_eq!(process_info["pid"], broker.worker());
     assert_eq!(process_info["uid"], first("Uid"));
     assert_eq!(process_info["gid"], first("Gid"));
     assert_eq!(process_info["no_new_privs"], kernel_status["NoNewPrivs"] == "1");

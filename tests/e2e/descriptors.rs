@@ -187,6 +187,7 @@ fn descriptor_without_a_socket_is_refused() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
+        client.expect_service();
         let before = broker.idle_open_files();
         let file = File::open("/dev/null").unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();

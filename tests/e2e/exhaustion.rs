@@ -234,7 +234,10 @@ fn descriptor_exhaustion_is_logged_at_a_limited_rate() {
         let broker = broker_with_few_files();
         let mut client = broker.lsp();
         exhaust(&mut client);
-        let _waiting: Vec<_> = (0..3).map(|_| broker.connect()).collect();
+        let mut waiting: Vec<_> = (0..3).map(|_| broker.lsp()).collect();
+        for late in &mut waiting {
+            late.send("socket.htons", json!([1]));
+        }
         until("the refusal is logged", || broker.log().contains("cannot accept"));
         // Several pauses of the accept loop.
         pause(700);

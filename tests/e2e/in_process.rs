@@ -16,7 +16,7 @@ use sockbrokerd::config::limits::Limits;
 use sockbrokerd::error::OpResult;
 use sockbrokerd::rpc::methods::MethodTableBuilder;
 use sockbrokerd::session::broker::Broker;
-use sockbrokerd::transport::server::Server;
+use sockbrokerd::transport::server::{Server, Source};
 use sockbrokerd::transport::shutdown::ShutdownSwitch;
 use tokio::net::UnixListener;
 
@@ -53,7 +53,9 @@ impl InProcess {
                 add_test_methods(&mut methods, counted, out_of_order);
                 let listener = UnixListener::bind(path).unwrap();
                 ready.send(()).unwrap();
-                Server::new(broker, methods.build(), signal).listen(listener).await;
+                Server::new(broker, methods.build(), signal)
+                    .listen(Source::Listener(listener))
+                    .await;
             });
         });
         wait.recv_timeout(HANG).unwrap();

@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 62] = [
+const EXCEEDED_BY: [(&str, &str); 66] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -28,6 +28,10 @@ const EXCEEDED_BY: [(&str, &str); 62] = [
     ("buffered_descriptors", "backpressure"),
     ("output_bytes", "backpressure"),
     ("stall_seconds", "backpressure"),
+    ("workers", "workers"),
+    ("workers_per_user", "workers"),
+    ("worker_starts_per_second", "workers"),
+    ("worker_idle_seconds", "workers"),
     ("detect_seconds", "limits"),
     ("partial_seconds", "limits"),
     ("connections", "limits"),

@@ -15,7 +15,7 @@ use sockbroker_test_support::journal::{Entry, Journal};
 use sockbroker_test_support::mount;
 use sockbroker_test_support::namespace::inside;
 use sockbroker_test_support::user::other_users_or_skip;
-use sockbroker_test_support::{Daemon, Folder, HttpClient, User, bounded, until};
+use sockbroker_test_support::{Daemon, Folder, HttpClient, LspClient, User, bounded, until};
 
 use crate::broker::{broker, limited, prepare};
 
@@ -240,6 +240,7 @@ fn log_uses_the_journal_if_standard_error_is_connected_to_it() {
             command.stdin(Stdio::null()).stderr(stream);
             let mut broker = Process::spawn(command);
             until("the broker serves", || UnixStream::connect(&socket).is_ok());
+            LspClient::connect(&socket).expect_service();
             broker.terminate();
             assert!(broker.ends().success());
             let mut lines = String::new();

@@ -110,7 +110,7 @@ fn passed_socket_is_served_and_not_removed() {
         let notification = client.call("broker.info", Value::Null).result()["process"].clone();
         assert_eq!(
             (&notification["activated"], &notification["pid"]),
-            (&json!(true), &json!(process.number()))
+            (&json!(true), &json!(process.worker()))
         );
         process.terminate();
         assert!(process.ends().success());

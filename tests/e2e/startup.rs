@@ -349,8 +349,8 @@ fn log_contains_no_payload_and_no_tokens() {
 #[test]
 fn open_file_limit_is_raised_to_its_maximum() {
     bounded(20, || {
-        let mut broker = prepare().shell("ulimit -Sn 50 && ulimit -Hn 500").start();
-        let limits = format!("/proc/{}/limits", broker.process().number());
+        let broker = prepare().shell("ulimit -Sn 50 && ulimit -Hn 500").start();
+        let limits = format!("/proc/{}/limits", broker.worker());
         let limits = fs::read_to_string(limits).unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         let values: Vec<_> = line.split_whitespace().skip(3).take(2).collect();

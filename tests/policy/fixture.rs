@@ -124,7 +124,8 @@ impl Fixture {
     pub(crate) fn rule(&mut self, rules: &Rules) {
         let text = rules.text();
         if text != self.rules {
-            self.broker.policy.replace(policy(&text));
+            let next = self.broker.policy.generation() + 1;
+            self.broker.put_in_force(policy(&text), next);
             self.rules = text;
         }
     }

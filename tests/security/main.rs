@@ -28,6 +28,7 @@ mod options;
 mod host;
 mod web;
 mod quotas;
+mod workers;
 mod startup;
 mod roles;
 mod ended_process;

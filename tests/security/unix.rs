@@ -211,7 +211,7 @@ attack!(thread_with_the_attackers_identity_cannot_be_killed_by_it, mut arena, {
     let socket = arena.socket(json!(["AF_UNIX"]));
     let waiting = arena.attacker.send("socket.connect", json!([socket, place.join("s")]));
     arena.attacker.expect_silence_for(200);
-    let broker = arena.broker.process().number();
+    let broker = arena.broker.process().worker_of(attacker().uid()).unwrap();
     let tasks: Vec<_> = fs::read_dir(format!("/proc/{broker}/task")).unwrap().flatten().collect();
     let names = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap();
     assert!(tasks.iter().any(|task| names(task).trim() == "as-client"), "no such thread");

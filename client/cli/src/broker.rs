@@ -9,7 +9,7 @@ use crate::failure::{Exit, Failure};
 
 /// Runs the broker until it ends. On an error it exits with the exit code of `sockbrokerd`.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    match startup::run(args) {
+    match startup::run_as_subcommand(&["broker"], args) {
         Ok(()) => Ok(Exit::Done),
         Err(error) => {
             drop(writeln!(std::io::stderr(), "sockbrokerd: {error}"));

@@ -77,6 +77,14 @@ limits! {
         "opened sessions of root and the broker's own user in addition to `sessions`, for the inspection of a full broker";
     sessions_per_user = 1024, "count",
         "opened sessions of one user; a further `session.open` or `session.clone` is refused";
+    workers = 128, "count",
+        "workers in all, if each principal has its own; one of them is kept for root, and a connection that needs a further one is closed immediately";
+    workers_per_user = 8, "count",
+        "workers of one user, whose principals differ in groups or network namespace; a connection that needs a further one is closed immediately";
+    worker_starts_per_second = 5, "count",
+        "starts of workers a second for one user; a connection that needs a further one is closed immediately";
+    worker_idle_seconds = 60, "seconds",
+        "how long a worker without connections and sessions waits for the next connection; then it ends";
     handles = 16384, "count",
         "open handles of one session; a further socket is refused";
     lookups_kept = 1024, "count",

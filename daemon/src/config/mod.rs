@@ -28,6 +28,22 @@ pub struct Config {
     pub confine: Confine,
     #[serde(default)]
     pub audit: Audit,
+    #[serde(default)]
+    pub processes: Processes,
+}
+
+/// `[processes]`: how the broker is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Processes {
+    /// Whether each principal has a worker process of its own.
+    pub workers: bool,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self { workers: true }
+    }
 }
 
 /// The permissions of the socket's path, written in octal digits.
@@ -148,15 +164,18 @@ pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
     let Some(path) = path else {
         return Ok(Config::default());
     };
-    let config: Config = read(path)?;
-    check(&config).map_err(|reason| ConfigError { path: path.to_owned(), reason })?;
-    Ok(config)
+    let text = std::fs::read_to_string(path);
+    let text =
+        text.map_err(|error| ConfigError { path: path.to_owned(), reason: error.to_string() })?;
+    parse(path, &text)
 }
 
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {
-    let fail = |reason: String| ConfigError { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| fail(error.to_string()))
+/// Reads the text of a configuration, which is from `path`.
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let config: Config = toml::from_str(text)
+        .map_err(|error| ConfigError { path: path.to_owned(), reason: error.to_string() })?;
+    check(&config).map_err(|reason| ConfigError { path: path.to_owned(), reason })?;
+    Ok(config)
 }
 
 /// Checks what the types do not.
@@ -180,6 +199,9 @@ fn check(config: &Config) -> Result<(), String> {
         ("calls_in_flight", limits.calls_in_flight),
         ("connections", limits.connections),
         ("connections_per_user", limits.connections_per_user),
+        ("workers", limits.workers),
+        ("workers_per_user", limits.workers_per_user),
+        ("worker_starts_per_second", limits.worker_starts_per_second),
         ("resolver_jobs", limits.resolver_jobs),
         ("resolver_jobs_per_user", limits.resolver_jobs_per_user),
         ("identity_jobs", limits.identity_jobs),

@@ -1,7 +1,11 @@
 //! The policy's files: the main file and those of its drop-in folder.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use sockbroker_sys::{accounts, interface, peer};
 
@@ -81,6 +85,11 @@ pub fn folder(named: &Path) -> PathBuf {
 
 /// Reads a policy. A file that was named must exist, the default one need not.
 pub fn load(named: Option<&Path>) -> Result<Loaded, PolicyError> {
+    load_files(&files_of(named)?)
+}
+
+/// The files of a policy, in the order in which they are read.
+pub fn files_of(named: Option<&Path>) -> Result<Vec<PathBuf>, PolicyError> {
     let main = named.unwrap_or(Path::new(DEFAULT));
     let mut files = Vec::new();
     // A file that cannot be examined exists; reading it fails with the reason.
@@ -88,17 +97,94 @@ pub fn load(named: Option<&Path>) -> Result<Loaded, PolicyError> {
         files.push(main.to_owned());
     }
     files.extend(drop_ins(main)?);
-    load_files(&files)
+    Ok(files)
+}
+
+/// What a process needs that puts a policy in force and reads no file and no database of users: the texts, and
+/// the ids of the names in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedPolicy {
+    /// The broker's own user.
+    owner: u32,
+    texts: Vec<(PathBuf, String)>,
+    users: BTreeMap<String, Option<u32>>,
+    groups: BTreeMap<String, Option<u32>>,
+}
+
+impl ResolvedPolicy {
+    /// Reads files in this order, for a broker that runs as `owner`. Returns also what was found in them.
+    pub fn read(files: &[PathBuf], owner: u32) -> Result<(Self, Loaded), PolicyError> {
+        let texts = read_texts(files)?;
+        let recorded = RefCell::new(Self { owner, texts, ..Self::default() });
+        let texts = recorded.borrow().texts.clone();
+        let loaded = load_texts(&texts, &Recorder(&recorded))?;
+        Ok((recorded.into_inner(), loaded))
+    }
+
+    /// The bytes that [`ResolvedPolicy::decode`] reads.
+    pub fn encode(&self) -> Result<Vec<u8>, String> {
+        postcard::to_stdvec(self).map_err(|error| error.to_string())
+    }
+
+    /// Reads what [`ResolvedPolicy::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        postcard::from_bytes(bytes).map_err(|error| error.to_string())
+    }
+
+    /// The policy.
+    pub fn into_policy(self) -> Result<Policy, PolicyError> {
+        Ok(load_texts(&self.texts, &self)?.into_policy(self.owner))
+    }
+}
+
+impl Directory for ResolvedPolicy {
+    fn user(&self, name: &str) -> Option<u32> {
+        self.users.get(name).copied().flatten()
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        self.groups.get(name).copied().flatten()
+    }
+}
+
+/// Looks names up, and notes what it finds.
+struct Recorder<'a>(&'a RefCell<ResolvedPolicy>);
+
+impl Directory for Recorder<'_> {
+    fn user(&self, name: &str) -> Option<u32> {
+        let mut recorded = self.0.borrow_mut();
+        *recorded.users.entry(name.to_owned()).or_insert_with(|| Accounts.user(name))
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        let mut recorded = self.0.borrow_mut();
+        *recorded.groups.entry(name.to_owned()).or_insert_with(|| Accounts.group(name))
+    }
 }
 
 /// Reads files in this order.
 pub fn load_files(files: &[PathBuf]) -> Result<Loaded, PolicyError> {
-    let mut loaded = Loaded { files: files.to_vec(), ..Loaded::default() };
-    for path in files {
+    load_texts(&read_texts(files)?, &Accounts)
+}
+
+fn read_texts(files: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, PolicyError> {
+    let read = |path: &PathBuf| {
         let fail = |error| PolicyError::Read { path: path.clone(), error };
-        let text = std::fs::read_to_string(path).map_err(fail)?;
+        Ok((path.clone(), std::fs::read_to_string(path).map_err(fail)?))
+    };
+    files.iter().map(read).collect()
+}
+
+/// Makes a policy of the texts of its files.
+fn load_texts(
+    texts: &[(PathBuf, String)],
+    directory: &dyn Directory,
+) -> Result<Loaded, PolicyError> {
+    let files = texts.iter().map(|(path, _)| path.clone()).collect();
+    let mut loaded = Loaded { files, ..Loaded::default() };
+    for (path, text) in texts {
         let origin = path.display().to_string();
-        let content = read(&origin, &text, &Accounts).map_err(PolicyError::Content)?;
+        let content = read(&origin, text, directory).map_err(PolicyError::Content)?;
         loaded.revokes |= content.revokes;
         loaded.warnings.extend(content.warnings);
         if content.rules.is_empty() {
@@ -234,6 +320,22 @@ mod tests {
             found,
             [format!("{DEFAULT}: there is no such file, and none in /etc/sockbroker/policy.d")]
         );
+    }
+
+    #[test]
+    fn a_resolved_policy_is_the_same_without_files_and_databases() {
+        let folder = Folder::new();
+        let text = "version = 1\n\
+            [[rule]]\nname = \"a\"\nallow = [\"hostname\"]\nsubject = { users = [\"root\", \"nosuchuser\"] }\n\
+            [[rule]]\nname = \"b\"\nallow = [\"hostname\"]\nsubject = { groups = [\"root\"] }\n";
+        let file = folder.write("policy.toml", text);
+        let (resolved, loaded) = ResolvedPolicy::read(&[file], 7).unwrap();
+        let bytes = resolved.encode().unwrap();
+        drop(folder);
+        let found = ResolvedPolicy::decode(&bytes).unwrap().into_policy().unwrap();
+        let expected = loaded.into_policy(7);
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+        assert!(found.is_owner(7) && found.rules()[0].subject.uids == Some(vec![0]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sockbroker_monitor::message::View;
 use sockbroker_proto::api::admin::{
     AdminServer, HandleInfo, HandlesParams, HandlesServer, ReloadParams, SessionHandlesParams,
     SessionSummary, SessionsParams,
@@ -12,10 +13,13 @@ use sockbroker_proto::handle::Handle;
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::address::encode_address;
+use crate::handlers::view::{decoded, seen};
 use crate::ops::inspect::{self, State};
 use crate::rpc::call::Call;
 use crate::session::Session;
+use crate::session::broker::Broker;
 use crate::table::entry::Entry;
+use sockbroker_policy::Permit;
 use sockbroker_policy::action::Administer;
 
 impl HandlesServer for Handlers {
@@ -56,25 +60,53 @@ impl AdminServer for Handlers {
     type Call = Call;
     type Error = OpError;
 
-    fn sessions(call: &Call, _: SessionsParams) -> OpResult<Vec<SessionSummary>> {
+    async fn sessions(call: Call, _: SessionsParams) -> OpResult<Vec<SessionSummary>> {
         let Administer = call.permit(Administer)?.into_request();
-        Ok(call.broker().sessions().iter().map(|session| summary(session)).collect())
+        let mut all = summaries(call.broker());
+        for part in seen(call.broker(), View::Sessions).await? {
+            all.extend(decoded::<Vec<SessionSummary>>(&part)?);
+        }
+        Ok(all)
     }
 
-    fn session_handles(call: &Call, params: SessionHandlesParams) -> OpResult<Vec<HandleInfo>> {
+    async fn session_handles(
+        call: Call,
+        params: SessionHandlesParams,
+    ) -> OpResult<Vec<HandleInfo>> {
         let SessionHandlesParams { session } = params;
         let permit = call.permit(Administer)?;
-        let found = call.broker().sessions().into_iter().find(|found| found.number() == session);
-        let entries = found.ok_or(OpError::Session("no session with this number"))?.entries();
-        let states = inspect::states(&permit, entries.iter().map(|(_, entry)| entry));
-        let infos = entries.iter().zip(states);
-        Ok(infos.map(|((handle, entry), state)| info(session, *handle, entry, &state)).collect())
+        if let Some(infos) = handles_of(call.broker(), &permit, session) {
+            return Ok(infos);
+        }
+        for part in seen(call.broker(), View::Handles(session)).await? {
+            if let Some(infos) = decoded(&part)? {
+                return Ok(infos);
+            }
+        }
+        Err(OpError::Session("no session with this number"))
     }
 
     async fn reload(call: Call, _: ReloadParams) -> OpResult<Generation> {
         let Administer = call.permit(Administer)?.into_request();
         Ok(Generation { generation: call.broker().reload().await? })
     }
+}
+
+pub(super) fn summaries(broker: &Broker) -> Vec<SessionSummary> {
+    broker.sessions().iter().map(|session| summary(session)).collect()
+}
+
+/// The handles of a session of this process; `None` if it has no session with this number.
+pub(super) fn handles_of(
+    broker: &Broker,
+    permit: &Permit<Administer>,
+    session: u64,
+) -> Option<Vec<HandleInfo>> {
+    let found = broker.sessions().into_iter().find(|found| found.number() == session)?;
+    let entries = found.entries();
+    let states = inspect::states(permit, entries.iter().map(|(_, entry)| entry));
+    let infos = entries.iter().zip(states);
+    Some(infos.map(|((handle, entry), state)| info(session, *handle, entry, &state)).collect())
 }
 
 fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInfo {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sockbroker_monitor::message::View;
 use sockbroker_proto::constant;
 
 use crate::error::OpResult;
+use crate::handlers::view::seen;
 use crate::observe::metrics::Page;
 use crate::quota::Share;
 use crate::quota::traffic::Volume;
@@ -16,20 +18,27 @@ use crate::session::broker::Broker;
 use crate::session::connection::Connection;
 use sockbroker_policy::action::Administer;
 
+/// A sample that is not added over workers.
+const POLICY_NUMBER: &str = "policy_number";
+
 /// The page in the text format of Prometheus, or the message of the refusal if the policy does not allow it.
-pub fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result<String, String> {
+pub async fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result<String, String> {
     let call = Call::new(connection, "metrics", RequestParts::default(), true);
     let allowed: OpResult<_> = call.permit(Administer);
     match allowed {
         Ok(permit) => {
             let Administer = permit.into_request();
-            Ok(describe(connection.broker(), methods))
+            let own = describe(connection.broker(), methods);
+            match seen(connection.broker(), View::Metrics).await {
+                Ok(others) => Ok(sum(own, &others)),
+                Err(error) => Err(crate::rpc::error::RpcError::from(error).message),
+            }
         }
         Err(error) => Err(crate::rpc::error::RpcError::from(error).message),
     }
 }
 
-fn describe(broker: &Broker, methods: &MethodTable) -> String {
+pub(super) fn describe(broker: &Broker, methods: &MethodTable) -> String {
     let mut page = Page::default();
     broker.metrics.describe(&mut page);
     page.begin("calls_total", "counter", "Calls that ended, by method and outcome.");
@@ -64,9 +73,56 @@ fn describe(broker: &Broker, methods: &MethodTable) -> String {
     volume(&mut page, "received", &traffic.received);
     page.begin("audit_dropped_total", "counter", "Audit records that were dropped.");
     page.sample(&[], broker.audit.lost());
-    page.begin("policy_number", "gauge", "The number of the policy in force; the first is 1.");
+    page.begin(POLICY_NUMBER, "gauge", "The number of the policy in force; the first is 1.");
     page.sample(&[], broker.policy.generation());
     page.text()
+}
+
+/// The page of this worker and the pages of others as one: the samples of the same name and labels are added.
+/// All workers have the policy of one number.
+fn sum(own: String, others: &[Vec<u8>]) -> String {
+    if others.is_empty() {
+        return own;
+    }
+    let mut sums = BTreeMap::<String, u64>::new();
+    let mut lines: Vec<String> = Vec::new();
+    let others = others.iter().map(|page| String::from_utf8_lossy(page).into_owned());
+    for page in std::iter::once(own).chain(others) {
+        let mut place = 0;
+        for line in page.lines() {
+            let Some((name, value)) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))
+            else {
+                // The same headers, in the same order, are on every page.
+                place = lines.iter().position(|known| known == line).map_or(lines.len(), |at| at);
+                if place == lines.len() {
+                    lines.push(line.to_owned());
+                }
+                continue;
+            };
+            let value: u64 = value.parse().unwrap_or_default();
+            match sums.get_mut(name) {
+                Some(_) if name.contains(POLICY_NUMBER) => {}
+                Some(sum) => *sum += value,
+                None => {
+                    sums.insert(name.to_owned(), value);
+                    let end =
+                        lines.iter().skip(place + 1).position(|line| line.starts_with("# HELP"));
+                    let at = end.map_or(lines.len(), |end| place + 1 + end);
+                    lines.insert(at, name.to_owned());
+                }
+            }
+        }
+    }
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line);
+        if let Some(value) = sums.get(&line) {
+            text.push(' ');
+            text.push_str(&value.to_string());
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn volume(page: &mut Page, way: &str, volume: &Volume) {

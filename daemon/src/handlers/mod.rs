@@ -4,6 +4,7 @@
 //! authorizes the request, runs one operation and encodes the result. It decides nothing itself, and makes no
 //! system calls.
 
+pub mod look;
 pub mod metrics;
 mod address;
 mod admin;
@@ -23,6 +24,7 @@ mod poll;
 mod session;
 mod socket;
 mod transfer;
+mod view;
 
 use std::sync::LazyLock;
 

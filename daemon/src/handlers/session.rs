@@ -35,20 +35,21 @@ impl SessionServer for Handlers {
     type Call = Call;
     type Error = OpError;
 
-    fn open(call: &Call, params: OpenParams) -> OpResult<Opened> {
+    async fn open(call: Call, params: OpenParams) -> OpResult<Opened> {
         let OpenParams { linger, attachments, rules, filters } = params;
         let OpenSession = call.permit(OpenSession)?.into_request();
-        let linger = linger.map(|seconds| read_linger(call, seconds)).transpose()?;
+        let linger = linger.map(|seconds| read_linger(&call, seconds)).transpose()?;
         if let Some(wanted) = attachments {
             call.connection().ask_for_attachments(wanted)?;
         }
+        call.broker().lease_session().await?;
         let token = if rules.is_some() || filters.is_some() {
-            let restriction = restriction(call, rules, filters)?;
+            let restriction = restriction(&call, rules, filters)?;
             call.broker().open_restricted(call.session(), linger, restriction)?
         } else {
             call.broker().open(call.session(), linger)?
         };
-        Ok(opened(call, &token))
+        Ok(opened(&call, &token))
     }
 
     fn attach(call: &Call, params: AttachParams) -> OpResult<Opened> {
@@ -62,10 +63,11 @@ impl SessionServer for Handlers {
         Ok(opened(call, &token))
     }
 
-    fn clone_session(call: &Call, _: CloneSessionParams) -> OpResult<Opened> {
+    async fn clone_session(call: Call, _: CloneSessionParams) -> OpResult<Opened> {
         let OpenSession = call.permit(OpenSession)?.into_request();
+        call.broker().lease_session().await?;
         let token = call.broker().duplicate(call.session())?;
-        Ok(opened(call, &token))
+        Ok(opened(&call, &token))
     }
 
     fn close(call: &Call, _: CloseParams) -> OpResult<()> {

@@ -109,6 +109,11 @@ impl Refusals {
         }
     }
 
+    /// Whether lines of the last minute are counted.
+    pub fn is_counting(&self) -> bool {
+        !self.counts().is_empty()
+    }
+
     /// Whether a line is written.
     fn admit(&self, reason: Reason, principal: Option<PrincipalKey>, now: Instant) -> bool {
         let mut counts = self.counts();

@@ -291,6 +291,12 @@ impl Users {
         known.entry(key.clone()).or_insert_with(user).clone()
     }
 
+    /// Whether no user owes anything to a rate.
+    pub fn are_idle(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().all(|user| user.is_idle())
+    }
+
     /// The traffic of the sockets of all users.
     pub fn traffic(&self) -> Traffic {
         let all = Traffic::default();

@@ -21,7 +21,8 @@ use crate::ops::unix_file::ControlFile;
 use crate::principal::{Principal, PrincipalKey};
 use crate::quota::{Quota, Users};
 use crate::session::Session;
-use crate::session::policy::{Loader, PolicyInForce};
+use crate::session::monitor_link::MonitorLink;
+use crate::session::policy::{NextPolicy, PolicyInForce};
 use crate::session::restriction::SessionRestriction;
 use crate::session::token::Token;
 use crate::table::fanout::FanoutGroups;
@@ -54,8 +55,13 @@ pub struct Broker {
     /// The log of refused connections.
     pub refusals: Refusals,
     sessions: Mutex<Sessions>,
+    /// The number of opened sessions that the monitor has leased to this worker.
+    leased_sessions: AtomicU64,
     numbers: AtomicU64,
 }
+
+/// The number of sessions that a worker asks for at a time, and that it keeps unused.
+const LEASE: u64 = 16;
 
 /// The sessions by number.
 #[derive(Debug, Default)]
@@ -91,15 +97,55 @@ impl Broker {
             metrics: Arc::default(),
             refusals,
             sessions: Mutex::default(),
+            leased_sessions: AtomicU64::new(0),
             numbers: AtomicU64::new(1),
         }
     }
 
-    /// A broker that can reload its policy.
+    /// Asks the monitor for a further session if this worker has none left. To be called before a session is
+    /// opened.
+    pub async fn lease_session(&self) -> OpResult<()> {
+        let Some(monitor) = self.monitor() else { return Ok(()) };
+        let opened = self.lock().opened.len() as u64;
+        if opened < self.leased_sessions.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        monitor.lease(LEASE).await
+    }
+
+    /// Adds sessions that the monitor has leased.
+    pub fn lease_sessions(&self, sessions: u64) {
+        self.leased_sessions.fetch_add(sessions, Ordering::Relaxed);
+    }
+
+    /// Takes leased sessions that are not used, for the monitor; returns their number.
+    pub fn give_back_sessions(&self) -> u64 {
+        let used = self.lock().opened.len() as u64 + LEASE;
+        let unused = self.leased_sessions.load(Ordering::Relaxed).saturating_sub(used);
+        self.leased_sessions.fetch_sub(unused, Ordering::Relaxed);
+        unused
+    }
+
+    /// A broker whose policy has this generation, and is followed by others.
     #[must_use]
-    pub fn reloading(mut self, loader: Box<Loader>) -> Self {
-        self.policy = self.policy.reloading(loader);
+    pub fn reloading(mut self, next: NextPolicy, generation: u64) -> Self {
+        self.policy = self.policy.followed_by(next, generation);
         self
+    }
+
+    /// A broker that numbers connections and sessions from here.
+    #[must_use]
+    pub fn numbering_from(mut self, first: u64) -> Self {
+        self.numbers = AtomicU64::new(first);
+        self
+    }
+
+    /// The monitor of this worker; `None` if this process serves every principal.
+    pub fn monitor(&self) -> Option<&MonitorLink> {
+        match &self.policy.next {
+            NextPolicy::Monitor(link) => Some(link),
+            NextPolicy::Nowhere | NextPolicy::Loader(_) => None,
+        }
     }
 
     /// A broker that records its decisions.
@@ -129,10 +175,16 @@ impl Broker {
     /// Reads the policy again and puts it in force; after any error the old one stays. Returns the
     /// generation in force.
     pub async fn reload(self: &Arc<Self>) -> OpResult<u64> {
+        if let Some(monitor) = self.monitor() {
+            return monitor.reload().await;
+        }
         let broker = self.clone();
         // Files and the databases of users may block.
-        let loaded = tokio::task::spawn_blocking(move || broker.policy.load()).await;
-        let loaded = match loaded {
+        let load = move || match &broker.policy.next {
+            NextPolicy::Loader(load) => Some(load()),
+            NextPolicy::Nowhere | NextPolicy::Monitor(_) => None,
+        };
+        let loaded = match tokio::task::spawn_blocking(load).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => return Ok(self.policy.generation()),
             Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
@@ -144,16 +196,32 @@ impl Broker {
             });
             OpError::Policy(reason)
         })?;
-        let revokes = policy.revokes();
-        let generation = self.policy.replace(policy);
+        let generation = self.policy.generation() + 1;
+        self.put_in_force(policy, generation);
         tracing::info!(generation, "a new policy is in force");
         self.audit.report_own(|| {
             Record::new("policy").with("state", "loaded").with("number", generation)
         });
+        Ok(generation)
+    }
+
+    /// Puts a policy in force, and closes what it revokes.
+    pub fn put_in_force(&self, policy: Policy, generation: u64) {
+        let revokes = policy.revokes();
+        self.policy.replace(policy, generation);
         if revokes {
             self.revoke();
         }
-        Ok(generation)
+    }
+
+    /// Whether nothing would be lost by the end of this process: no session exists, and no rate has to be
+    /// remembered.
+    pub fn is_idle(&self) -> bool {
+        let sessions = self.lock();
+        let used = sessions.implicit.values().any(|session| session.strong_count() > 0);
+        let idle = !used && sessions.opened.is_empty() && sessions.ending.is_empty();
+        drop(sessions);
+        idle && self.users.are_idle()
     }
 
     /// Closes the sockets and streams that the policy in force does not grant.
@@ -272,8 +340,11 @@ impl Broker {
 
     fn check_session_limits(&self, sessions: &Sessions, principal: &Principal) -> OpResult<()> {
         let limits = &self.limits;
-        let room =
-            self.limit_in_all(principal.subject().uid, limits.sessions, limits.sessions_reserved);
+        let uid = principal.subject().uid;
+        let room = match self.monitor() {
+            Some(_) => self.leased_sessions.load(Ordering::Relaxed),
+            None => self.limit_in_all(uid, limits.sessions, limits.sessions_reserved),
+        };
         if sessions.opened.len() >= size(room) {
             return Err(OpError::Limit { name: "sessions", value: limits.sessions });
         }

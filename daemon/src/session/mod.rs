@@ -10,6 +10,7 @@ pub mod lookups;
 pub mod restriction;
 pub mod tasks;
 pub mod record;
+pub mod monitor_link;
 pub mod policy;
 pub mod broker;
 pub mod connection;

@@ -6,17 +6,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::session::monitor_link::MonitorLink;
 use sockbroker_policy::Policy;
 
 /// Reads the policy again; the error is text for the log.
 pub type Loader = dyn Fn() -> Result<Policy, String> + Send + Sync;
+
+/// Where the next policy comes from.
+pub enum NextPolicy {
+    /// There is none.
+    Nowhere,
+    /// This process reads it.
+    Loader(Box<Loader>),
+    /// The monitor reads it, and sends it to every worker.
+    Monitor(MonitorLink),
+}
 
 /// The policy in force. Each has a generation, which begins at 1.
 pub struct PolicyInForce {
     current: Mutex<Arc<Policy>>,
     generation: AtomicU64,
     changes: watch::Sender<u64>,
-    loader: Option<Box<Loader>>,
+    pub(super) next: NextPolicy,
+}
+
+impl fmt::Debug for NextPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nowhere => "Nowhere",
+            Self::Loader(_) => "Loader",
+            Self::Monitor(_) => "Monitor",
+        })
+    }
 }
 
 impl fmt::Debug for PolicyInForce {
@@ -31,14 +52,16 @@ impl PolicyInForce {
             current: Mutex::new(Arc::new(policy)),
             generation: AtomicU64::new(1),
             changes: watch::Sender::new(1),
-            loader: None,
+            next: NextPolicy::Nowhere,
         }
     }
 
-    /// Adds a way to read the next policy.
+    /// Sets where the next policy comes from, and the generation of this one.
     #[must_use]
-    pub fn reloading(self, loader: Box<Loader>) -> Self {
-        Self { loader: Some(loader), ..self }
+    pub fn followed_by(self, next: NextPolicy, generation: u64) -> Self {
+        self.generation.store(generation, Ordering::Release);
+        self.changes.send_replace(generation);
+        Self { next, ..self }
     }
 
     /// The generation of the policy in force.
@@ -57,19 +80,13 @@ impl PolicyInForce {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the next policy, which may block; `None` where there is nothing to read it from.
-    pub(super) fn load(&self) -> Option<Result<Policy, String>> {
-        self.loader.as_ref().map(|loader| loader())
-    }
-
-    /// Replaces the policy and notifies those who wait for it. Returns the new generation.
-    pub fn replace(&self, policy: Policy) -> u64 {
+    /// Replaces the policy, and notifies those who wait for it.
+    pub(super) fn replace(&self, policy: Policy, generation: u64) {
         let mut current = self.lock();
         *current = Arc::new(policy);
-        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.generation.store(generation, Ordering::Release);
         drop(current);
         self.changes.send_replace(generation);
-        generation
     }
 
     /// Waits until the generation differs from this one, and returns it.

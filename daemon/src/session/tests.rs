@@ -13,6 +13,7 @@ use super::*;
 use crate::config::policy::Accounts;
 use crate::quota::{Quota, Users};
 use crate::session::broker::Broker;
+use crate::session::policy::NextPolicy;
 use crate::session::restriction::RestrictionText;
 use sockbroker_policy::question::Question;
 
@@ -130,8 +131,10 @@ async fn a_reload_of_the_policy_ends_streams_that_it_does_not_grant() {
     let broker = Broker::new(policy(GRANT), Limits::default());
     let (sender, loaded) = std::sync::mpsc::channel();
     let loaded = Mutex::new(loaded);
-    let broker =
-        Arc::new(broker.reloading(Box::new(move || Ok(loaded.lock().unwrap().recv().unwrap()))));
+    let broker = Arc::new(broker.reloading(
+        NextPolicy::Loader(Box::new(move || Ok(loaded.lock().unwrap().recv().unwrap()))),
+        1,
+    ));
     let (user, held) = (broker.users.user(&principal().key()), Arc::new(()));
     let session = broker.begin(&principal());
     let handle = start(&session, &user, &held);

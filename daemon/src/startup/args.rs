@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use sockbroker_monitor::role::Role;
+
 use crate::config::Mode;
 
 /// Owns network sockets and lends them to programs that hold no privileges.
@@ -50,9 +52,21 @@ pub struct Args {
     #[arg(long, conflicts_with = "policy")]
     pub built_in_policy: bool,
 
+    /// The role of this process, if the broker started it.
+    #[arg(long, hide = true, value_parser = parse_role)]
+    pub role: Option<Role>,
+
+    /// The process that started this one.
+    #[arg(long, hide = true, requires = "role")]
+    pub parent: Option<u32>,
+
     /// Check configuration and policy, and exit: with 0 if both can be used, with 78 if not.
     #[arg(long)]
     pub check: bool,
+}
+
+fn parse_role(word: &str) -> Result<Role, String> {
+    Role::from_word(word).ok_or_else(|| format!("there is no role {word:?}"))
 }
 
 #[cfg(test)]
@@ -79,7 +93,7 @@ mod tests {
                 _ => name,
             }
         };
-        command.get_arguments().map(text).collect()
+        command.get_arguments().filter(|option| !option.is_hide_set()).map(text).collect()
     }
 
     /// `Fl Fl socket Ar path | Fl Fl stdio` as options.

@@ -12,6 +12,8 @@ pub enum StartError {
     Config(ConfigError),
     /// The policy cannot be used (78, `EX_CONFIG`).
     Policy(PolicyError),
+    /// The policy reader reports that the policy cannot be used (78, `EX_CONFIG`).
+    PolicyReader(String),
     /// The control socket cannot be served (69, `EX_UNAVAILABLE`).
     Listen(String),
     /// Another system error (71, `EX_OSERR`).
@@ -21,7 +23,7 @@ pub enum StartError {
 impl StartError {
     pub fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Policy(_) => 78,
+            Self::Config(_) | Self::Policy(_) | Self::PolicyReader(_) => 78,
             Self::Listen(_) => 69,
             Self::System(_) => 71,
         }
@@ -33,7 +35,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Policy(error) => error.fmt(f),
-            Self::Listen(text) | Self::System(text) => f.write_str(text),
+            Self::PolicyReader(text) | Self::Listen(text) | Self::System(text) => f.write_str(text),
         }
     }
 }

@@ -3,13 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
-use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::{accounts, process, socket};
-use tokio::net::UnixListener;
 
 use super::error::StartError;
 use crate::config::{ConfigError, Mode};
@@ -18,10 +16,13 @@ use crate::config::{ConfigError, Mode};
 const GROUP_BITS: u32 = 0o070;
 const BACKLOG: i32 = 128;
 
+pub(super) const NO_SOCKET_PATH: &str = "no path for the socket: XDG_RUNTIME_DIR is not set; log in with a session that sets it, \
+    or give --socket PATH";
+
 /// A listening socket and its path.
 #[derive(Debug)]
 pub struct Bound {
-    pub listener: UnixListener,
+    pub listener: OwnedFd,
     /// The path, which is removed at the end; `None` for a socket of the service manager.
     pub path: Option<BoundPath>,
 }
@@ -29,7 +30,7 @@ pub struct Bound {
 impl Bound {
     pub fn name(&self) -> String {
         match &self.path {
-            Some(path) => path.path.display().to_string(),
+            Some(path) => path.name(),
             None => "passed by systemd".to_owned(),
         }
     }
@@ -43,6 +44,10 @@ pub struct BoundPath {
 }
 
 impl BoundPath {
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
     /// Removes the path if it is still the broker's socket.
     pub fn remove(&self) {
         let ours = identity(&self.path).is_ok_and(|inode| inode == self.inode);
@@ -87,20 +92,20 @@ fn find_group(name: &str) -> Result<u32, StartError> {
 pub fn adopt(descriptor: OwnedFd) -> Result<Bound, StartError> {
     let prepare = || {
         socket::set_nonblocking(descriptor.as_fd(), true)?;
-        UnixListener::from_std(StdListener::from(descriptor))
+        Ok(descriptor)
     };
-    let listener = prepare().map_err(|error| {
+    let listener = prepare().map_err(|error: io::Error| {
         StartError::Listen(format!("cannot use the socket that systemd passed: {error}"))
     })?;
     Ok(Bound { listener, path: None })
 }
 
 /// Binds the control socket.
-pub async fn bind(path: &Path, access: Access) -> Result<Bound, StartError> {
+pub fn bind(path: &Path, access: Access) -> Result<Bound, StartError> {
     let fail = |what: &str, error: io::Error| {
         StartError::Listen(format!("{what} {}: {error}", path.display()))
     };
-    remove_stale(path).await?;
+    remove_stale(path)?;
     let descriptor = socket::create(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)
         .map_err(|error| fail("cannot create a socket for", error))?;
     // Before bind(2), which gives the path this mode less the umask, so that access is never wider. The
@@ -126,13 +131,12 @@ fn finish(path: &Path, descriptor: OwnedFd, mode: u32) -> io::Result<Bound> {
     let inode = identity(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket::listen(descriptor.as_fd(), BACKLOG)?;
-    let listener = UnixListener::from_std(StdListener::from(descriptor))?;
-    Ok(Bound { listener, path: Some(BoundPath { path: path.to_owned(), inode }) })
+    Ok(Bound { listener: descriptor, path: Some(BoundPath { path: path.to_owned(), inode }) })
 }
 
 /// Removes a socket of the broker's user on which no process listens. Anything else at the path stays and
 /// is an error.
-async fn remove_stale(path: &Path) -> Result<(), StartError> {
+fn remove_stale(path: &Path) -> Result<(), StartError> {
     let refuse = |why: &str| {
         let place = path.display();
         Err(StartError::Listen(format!("{place} {why}: remove it or choose another path")))
@@ -148,14 +152,22 @@ async fn remove_stale(path: &Path) -> Result<(), StartError> {
     if found.uid() != process::effective_uid() {
         return refuse("is a socket of another user");
     }
-    match tokio::net::UnixStream::connect(path).await {
-        Ok(_) => refuse("is served by a running process"),
+    match try_connect(path) {
+        Ok(()) => refuse("is served by a running process"),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
                 .or_else(|error| refuse(&format!("cannot be removed ({error})")))
         }
         Err(error) => refuse(&format!("is a socket in an unclear state ({error})")),
     }
+}
+
+/// Connects without waiting: the backlog of another broker may be full.
+fn try_connect(path: &Path) -> io::Result<()> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK;
+    let end = socket::create(libc::AF_UNIX, kind, 0)?;
+    let name = Address::UnixPath(path.as_os_str().as_encoded_bytes().to_vec());
+    socket::connect(end.as_fd(), &RawAddress::encode(&name))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -1,214 +1,62 @@
 //! Start-up: from the command line to a serving broker, and its end.
 
 pub mod args;
+mod monitor;
+mod worker;
+mod policy_reader;
+mod single;
 pub mod listen;
 pub mod confine;
 mod error;
+mod audit;
 mod service;
 mod sources;
 mod signals;
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::io;
 
-use sockbroker_proto::api::broker::Process;
-use sockbroker_sys::capability::Capability;
+use sockbroker_monitor::reaper;
+use sockbroker_monitor::role::Role;
 use sockbroker_sys::process;
 
-use crate::config::policy::Loaded;
-use crate::config::{self, ConfigError};
-use crate::handlers;
-use crate::observe::audit::{Audit, Destination, Limits as AuditLimits, Sink, Writer};
-use crate::observe::log;
-use crate::session::broker::Broker;
-use crate::session::policy::Loader;
-use crate::transport::server::Server;
-use crate::transport::shutdown::ShutdownSwitch;
+use crate::config;
 use args::Args;
-use confine::Files;
 pub use error::StartError;
-use listen::Access;
-use signals::Signals;
-use sockbroker_policy::Policy;
-
-/// Worker threads. With two, a connection that computes does not stop the others.
-const WORKERS: usize = 2;
-
-const NO_SOCKET_PATH: &str = "no path for the socket: XDG_RUNTIME_DIR is not set; log in with a session that sets it, \
-    or give --socket PATH";
 
 /// Runs the broker as its arguments say, until it is stopped.
 pub fn run(args: &Args) -> Result<(), StartError> {
+    if let Some(role) = args.role {
+        return run_role(role, args);
+    }
     let from = sources::config(args);
-    let mut config = config::load(from.as_deref())?;
-    let loaded = sources::load_policy(args)?;
-    let filter =
-        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
-    // The findings of a check go to the caller and not to the journal.
-    if args.check {
-        log::start_on_stderr(filter);
+    let config = config::load(from.as_deref())?;
+    if config.processes.workers && !args.stdio && !args.check {
+        monitor::run(args, &config, from.as_deref())
     } else {
-        log::start(filter);
-    }
-    let policy = in_force(loaded);
-    if args.check {
-        return Ok(());
-    }
-    process::keep_large_buffers();
-    match process::raise_open_files() {
-        Ok(open_files) => config.limits.fit(open_files),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-    }
-    let passed = service::listening_socket()?;
-    let path = args.socket.clone().or_else(|| config.socket.clone());
-    let path = match path.or_else(config::default_socket) {
-        Some(path) => path,
-        // The path is not used.
-        None if args.stdio || passed.is_some() => PathBuf::new(),
-        None => return Err(StartError::Listen(NO_SOCKET_PATH.to_owned())),
-    };
-    let group = args.socket_group.as_deref().or(config.socket_group.as_deref());
-    let mode = args.socket_mode.or(config.socket_mode).unwrap_or_default();
-    // A passed socket has the group and mode that the service manager set.
-    let makes_socket = !args.stdio && passed.is_none();
-    let access = Access::prepare(group.filter(|_| makes_socket), mode)?;
-    let kept = confine::kept(&config.confine, &policy);
-    // Before the confinement, after which the file may be out of reach.
-    let sink = open_audit(args, &config.audit.to)?;
-    let process = confine::confine(&config.confine, &kept, &files(args, &path, &config.audit.to))?;
-    let process = Process { activated: passed.is_some(), ..process };
-    confine::log(&process);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-        .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
-    let endpoint = match (args.stdio, passed) {
-        (true, _) => Endpoint::Standard,
-        (false, Some(socket)) => Endpoint::Passed(socket),
-        (false, None) => Endpoint::Path(path, access),
-    };
-    let (audit, writer) = match sink {
-        Some(sink) => start_audit(sink, config.limits.audit())?,
-        None => (Audit::default(), None),
-    };
-    let broker = Broker::new(policy, config.limits)
-        .running_as(process)
-        .reloading(loader(args.clone(), kept))
-        .auditing(audit);
-    let result = runtime.block_on(serve(endpoint, Arc::new(broker)));
-    // Running look-ups cannot be cancelled, and their results are not needed.
-    runtime.shutdown_background();
-    if let Some(writer) = writer {
-        writer.finish();
-    }
-    result
-}
-
-/// Opens the audit's destination. With `--stdio` the only client is the broker's own user, whose decisions are
-/// recorded only if the configuration names a destination.
-fn open_audit(args: &Args, to: &Destination) -> Result<Option<Sink>, StartError> {
-    if args.stdio && *to == Destination::Auto {
-        return Ok(None);
-    }
-    Sink::open(to).map_err(|error| StartError::System(format!("cannot open the audit: {error}")))
-}
-
-fn start_audit(sink: Sink, limits: AuditLimits) -> Result<(Audit, Option<Writer>), StartError> {
-    let fail = |error| StartError::System(format!("cannot start the audit: {error}"));
-    Audit::start(sink, limits).map(|(audit, writer)| (audit, Some(writer))).map_err(fail)
-}
-
-/// Where the broker serves clients.
-enum Endpoint {
-    /// On standard input and output.
-    Standard,
-    /// On a socket that the service manager passed.
-    Passed(OwnedFd),
-    /// On a socket that the broker creates.
-    Path(PathBuf, Access),
-}
-
-/// The files that the broker needs while it serves.
-fn files(args: &Args, socket: &Path, audit: &Destination) -> Files {
-    let folder = |path: &Path| path.parent().map(Path::to_owned);
-    // The audit file is reopened after a rotation.
-    let audit = if let Destination::File(path) = audit { folder(path) } else { None };
-    Files {
-        read: sources::read_again(args),
-        write: folder(socket).into_iter().chain(audit).collect(),
+        single::run(args, config)
     }
 }
 
-/// The policy of the files that were read; their warnings go to the log.
-fn in_force(loaded: Loaded) -> Policy {
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    loaded.into_policy(process::effective_uid())
+/// Runs the broker as a part of another program, which is the broker with these arguments first.
+pub fn run_as_subcommand(
+    subcommand: &'static [&'static str],
+    args: &Args,
+) -> Result<(), StartError> {
+    sockbroker_monitor::role::set_subcommand(subcommand);
+    run(args)
 }
 
-/// Reloads the policy, for a broker that has kept these capabilities.
-fn loader(args: Args, kept: Vec<Capability>) -> Box<Loader> {
-    Box::new(move || {
-        let loaded = sources::load_policy(&args).map_err(|error| error.to_string())?;
-        let policy = in_force(loaded);
-        for lost in confine::lost(&policy, &kept) {
-            let capability = lost.name();
-            tracing::warn!(
-                capability,
-                "a new rule needs a capability that was dropped at the start: restart the broker"
-            );
+/// Runs a process that the broker started.
+fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
+    let fail = |error: io::Error| StartError::System(format!("{}: {error}", role.word()));
+    sockbroker_monitor::role::begin(args.parent.unwrap_or_default()).map_err(fail)?;
+    let channel = process::inherited_descriptor(0).map_err(fail)?;
+    match role {
+        Role::Worker => worker::run(channel),
+        Role::PolicyReader => policy_reader::run(args, channel),
+        Role::Reaper => {
+            let held = reaper::hold(channel).map_err(fail)?;
+            reaper::exit(held)
         }
-        Ok(policy)
-    })
-}
-
-async fn serve(endpoint: Endpoint, broker: Arc<Broker>) -> Result<(), StartError> {
-    // Before the broker can be seen, so that every signal is handled.
-    let signals = Signals::handle(broker.clone())?;
-    let drain = Duration::from_secs(broker.limits.drain_seconds);
-    let (switch, signal) = ShutdownSwitch::new();
-    let server = Server::new(broker, handlers::methods(), signal);
-    let bound = match endpoint {
-        Endpoint::Standard => {
-            let result = until_ended(server.standard(), signals, &switch, drain).await;
-            return result.map_err(|error| StartError::Listen(format!("--stdio: {error}")));
-        }
-        Endpoint::Passed(socket) => listen::adopt(socket)?,
-        Endpoint::Path(path, access) => listen::bind(&path, access).await?,
-    };
-    tracing::info!(socket = bound.name(), "serving");
-    service::ready("serving");
-    until_ended(server.listen(bound.listener), signals, &switch, drain).await;
-    if let Some(path) = bound.path {
-        path.remove();
-    }
-    Ok(())
-}
-
-/// Serves until serving ends by itself, or until a signal and the end of the calls in flight.
-async fn until_ended<T>(
-    serving: impl Future<Output = T>,
-    mut signals: Signals,
-    switch: &ShutdownSwitch,
-    drain: Duration,
-) -> T {
-    tokio::pin!(serving);
-    let ended = async {
-        tokio::select! {
-            result = serving.as_mut() => return result,
-            () = signals.received() => {}
-        }
-        tracing::info!("shutting down: accepting no new calls");
-        service::stopping();
-        switch.begin(drain);
-        serving.await
-    };
-    tokio::select! {
-        result = ended => result,
-        never = service::keep_watchdog() => match never {},
     }
 }

@@ -55,20 +55,30 @@ pub(super) fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("shutting down: accepting no new calls")]);
 }
 
+/// How often the service manager wants to hear that the broker makes progress.
+pub(super) fn watchdog() -> Option<Duration> {
+    // Half of the limit, as sd_watchdog_enabled(3) recommends.
+    sd_notify::watchdog_enabled().map(|limit| (limit / 2).max(Duration::from_millis(1)))
+}
+
+/// Notifies the service manager that the broker makes progress.
+pub(super) fn alive() {
+    notify(&[NotifyState::Watchdog]);
+}
+
 /// Pings the watchdog for as long as the event loop makes progress: each ping follows a task that
 /// went through the runtime's workers. Never returns.
 pub(super) async fn keep_watchdog() -> Infallible {
-    let Some(limit) = sd_notify::watchdog_enabled() else {
+    let Some(every) = watchdog() else {
         return std::future::pending().await;
     };
-    // Half of the limit, as sd_watchdog_enabled(3) recommends.
-    let mut beat = interval((limit / 2).max(Duration::from_millis(1)));
+    let mut beat = interval(every);
     let mut probes = JoinSet::new();
     loop {
         beat.tick().await;
         probes.spawn(tokio::task::yield_now());
         while probes.join_next().await.is_some() {}
-        notify(&[NotifyState::Watchdog]);
+        alive();
     }
 }
 

@@ -30,6 +30,14 @@ pub(super) fn load_policy(args: &Args) -> Result<Loaded, PolicyError> {
     policy::load(named_policy(args).as_deref())
 }
 
+/// The policy's files, in the order in which they are read.
+pub(super) fn policy_files(args: &Args) -> Result<Vec<PathBuf>, PolicyError> {
+    if args.built_in_policy {
+        return Ok(Vec::new());
+    }
+    policy::files_of(named_policy(args).as_deref())
+}
+
 /// The files outside `/etc` that are read again while the broker serves.
 pub(super) fn read_again(args: &Args) -> Vec<PathBuf> {
     // The folder, because an editor may replace the policy's file.

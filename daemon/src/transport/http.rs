@@ -107,7 +107,7 @@ async fn answer(
     }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/openrpc.json") => json(sockbroker_proto::api::document().to_string()),
-        (&Method::GET, "/metrics") => metrics(shared, connection),
+        (&Method::GET, "/metrics") => metrics(shared, connection).await,
         (&Method::POST, "/") => call(shared, connection, peer, request).await,
         (_, "/" | "/openrpc.json" | "/metrics") => {
             let mut response = text(
@@ -122,8 +122,8 @@ async fn answer(
 }
 
 /// The counters, for callers with the grant `admin`.
-fn metrics(shared: &SharedContext, connection: &Arc<Connection>) -> Response<Body> {
-    let (status, media, body) = match page(connection, &shared.methods) {
+async fn metrics(shared: &SharedContext, connection: &Arc<Connection>) -> Response<Body> {
+    let (status, media, body) = match page(connection, &shared.methods).await {
         Ok(page) => (StatusCode::OK, "text/plain; version=0.0.4", page),
         Err(denial) => (StatusCode::FORBIDDEN, "text/plain", denial),
     };

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sockbroker_sys::stream;
+use sockbroker_sys::{socket, stream};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +26,7 @@ use crate::rpc::core::Core;
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Framing};
+use crate::session::monitor_link::PassedConnection;
 
 /// How long the server does not accept when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -32,6 +34,40 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_millis(250);
 
 const UNKNOWN_PEER: &str = "closed a connection: cannot read the peer's credentials";
+
+/// Where connections come from.
+#[derive(Debug)]
+pub enum Source {
+    /// This process accepts them.
+    Listener(UnixListener),
+    /// The monitor accepts them, counts them, and passes those of one principal.
+    Monitor(mpsc::UnboundedReceiver<(OwnedFd, PassedConnection)>),
+}
+
+/// A connection from a [`Source`].
+#[derive(Debug)]
+enum Incoming {
+    Accepted(UnixStream),
+    Passed(UnixStream, PassedConnection),
+}
+
+impl Source {
+    /// Waits for a connection; `None` if none will come.
+    async fn next(&mut self) -> io::Result<Option<Incoming>> {
+        match self {
+            Self::Listener(listener) => {
+                let (io, _) = listener.accept().await?;
+                Ok(Some(Incoming::Accepted(io)))
+            }
+            Self::Monitor(passed) => {
+                let Some((connection, passed)) = passed.recv().await else { return Ok(None) };
+                socket::set_nonblocking(connection.as_fd(), true)?;
+                let io = UnixStream::from_std(connection.into())?;
+                Ok(Some(Incoming::Passed(io, passed)))
+            }
+        }
+    }
+}
 
 /// The server: accepts connections and serves them.
 #[derive(Debug, Clone)]
@@ -46,23 +82,22 @@ impl Server {
         Self { shared, counts: Arc::default() }
     }
 
-    /// Serves a listening Unix socket until the shutdown, and then its connections until they end.
-    pub async fn listen(self, listener: UnixListener) {
-        match ControlFile::of(listener.as_fd()) {
-            Ok(Some(file)) => drop(self.shared.broker.control.set(file)),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "cannot examine the file of the control socket"),
-        }
-        if let Err(error) = self.shared.broker.control_ends.note(listener.as_fd()) {
-            tracing::warn!(%error, "cannot read the address of the control socket");
+    /// Serves the connections of a source until the shutdown, and then until they end.
+    pub async fn listen(self, mut source: Source) {
+        if let Source::Listener(listener) = &source {
+            self.note_control_socket(listener.as_fd());
         }
         let mut connections = JoinSet::new();
         let mut shutdown = self.shared.shutdown.clone();
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((io, _)) => self.admit(io, &mut connections),
+                incoming = source.next() => match incoming {
+                    Ok(Some(Incoming::Accepted(io))) => self.admit(io, &mut connections),
+                    Ok(Some(Incoming::Passed(io, passed))) => {
+                        self.serve_passed(io, passed, &mut connections);
+                    }
+                    Ok(None) => break,
                     Err(error) => pause(&error, &self.shared.broker.refusals).await,
                 },
                 Some(ended) = connections.join_next() => {
@@ -74,10 +109,43 @@ impl Server {
                 () = shutdown.begun() => break,
             }
         }
-        drop(listener);
+        drop(source);
         while connections.join_next().await.is_some() {}
         self.shared.broker.refusals.finish();
         self.shared.broker.close_all().await;
+    }
+
+    /// Notes the file and the address of the control socket. Accepted connections have those of the socket that
+    /// listens.
+    fn note_control_socket(&self, socket: BorrowedFd<'_>) {
+        match ControlFile::of(socket) {
+            Ok(Some(file)) => drop(self.shared.broker.control.set(file)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "cannot examine the file of the control socket"),
+        }
+        if let Err(error) = self.shared.broker.control_ends.note(socket) {
+            tracing::warn!(%error, "cannot read the address of the control socket");
+        }
+    }
+
+    /// Serves a connection that the monitor passed.
+    fn serve_passed(
+        &self,
+        io: UnixStream,
+        passed: PassedConnection,
+        connections: &mut JoinSet<()>,
+    ) {
+        if self.shared.broker.control.get().is_none() {
+            self.note_control_socket(io.as_fd());
+        }
+        let server = self.clone();
+        connections.spawn(async move {
+            match peer::of(&io) {
+                Ok(principal) => server.serve(io, principal).await,
+                Err(error) => server.refuse_unknown(&error, None),
+            }
+            drop(passed);
+        });
     }
 
     /// Serves standard input and output, with LSP framing or newline-delimited JSON, until they end.

@@ -69,11 +69,11 @@ pub trait Handles {
 pub trait Admin {
     /// Every session of the broker, oldest first, including the caller's.
     #[method(name = "sessions")]
-    fn sessions(&self) -> RpcResult<Vec<SessionSummary>>;
+    async fn sessions(&self) -> RpcResult<Vec<SessionSummary>>;
 
     /// The open handles of any session, lowest first. The numbers are valid only in that session.
     #[method(name = "handles")]
-    fn session_handles(
+    async fn session_handles(
         &self,
         /// The session's number, from `admin.sessions`.
         session: u64,

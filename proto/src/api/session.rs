@@ -125,7 +125,7 @@ pub trait Module {
 pub trait Session {
     /// Gives this connection's session a token, with which further connections can attach.
     #[method(name = "open")]
-    fn open(
+    async fn open(
         &self,
         /// The number of seconds that handles outlive the last connection; 0 if absent.
         linger: Option<f64>,
@@ -155,7 +155,7 @@ pub trait Session {
     ///
     /// It closes if no client attaches within the limit `clone_seconds`.
     #[method(name = "clone")]
-    fn clone_session(&self) -> RpcResult<Opened>;
+    async fn clone_session(&self) -> RpcResult<Opened>;
 
     /// Closes all handles of this session immediately, and invalidates the token.
     #[method(name = "close")]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use sockbroker_client::Endpoint;
 
 use crate::client::{Client, Framing};
@@ -25,6 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Broker {
     child: Child,
     folder: PathBuf,
+    /// The process that serves the user of the benchmark.
+    worker: Pid,
 }
 
 impl Broker {
@@ -55,18 +58,22 @@ impl Broker {
             .env("SOCKBROKER_LOG", "warn")
             .stdin(Stdio::null())
             .spawn()?;
-        let broker = Self { child, folder };
-        broker.wait_until_it_serves()?;
+        let worker = peers::process(&child);
+        let mut broker = Self { child, folder, worker };
+        let mut client = broker.wait_until_it_serves()?;
+        let info = client.call("broker.info", &Value::Null)?;
+        let pid = info.pointer("/process/pid").and_then(Value::as_i64).ok_or("no process")?;
+        broker.worker = Pid::from_raw(pid.try_into()?);
         Ok(broker)
     }
 
-    fn wait_until_it_serves(&self) -> Result<()> {
+    fn wait_until_it_serves(&self) -> Result<Client> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.connect(Framing::Lsp) {
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => pause(),
-                Ok(_) => return Ok(()),
+                Ok(client) => return Ok(client),
             }
         }
     }
@@ -91,9 +98,9 @@ impl Broker {
         self.folder.join("s")
     }
 
-    /// Returns the process ID.
+    /// Returns the ID of the process that serves the user of the benchmark.
     pub(crate) fn process(&self) -> Pid {
-        peers::process(&self.child)
+        self.worker
     }
 
     /// Returns the resident memory in bytes.
@@ -108,7 +115,7 @@ impl Broker {
 impl Drop for Broker {
     /// Sends SIGTERM, and kills the broker if it does not end in time.
     fn drop(&mut self) {
-        let asked = kill(self.process(), Signal::SIGTERM).is_ok();
+        let asked = kill(peers::process(&self.child), Signal::SIGTERM).is_ok();
         let deadline = Instant::now() + TIMEOUT;
         while asked && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             pause();

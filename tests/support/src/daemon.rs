@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use crate::folder::Folder;
 use crate::http::HttpClient;
@@ -187,17 +187,25 @@ impl Daemon {
         WebSocketClient::over(self.connect())
     }
 
-    /// Lowers the limit on open files of the running process; the broker's own limits do not change.
+    /// Returns the number of the worker that serves the test's user, and starts it if it does not run.
+    pub fn worker(&self) -> u32 {
+        self.process.worker().unwrap_or_else(|| {
+            self.lsp().expect_service();
+            self.process.worker().expect("the broker has a worker")
+        })
+    }
+
+    /// Lowers the limit on open files of the running worker; the broker's own limits do not change.
     pub fn lower_open_file_limit(&self, most: u32) {
-        let number = self.process.number().to_string();
+        let number = self.worker().to_string();
         let mut command = Command::new("prlimit");
         command.args(["--pid", &number, &format!("--nofile={most}:{most}")]);
         assert!(command.status().unwrap().success(), "prlimit fails");
     }
 
-    /// Returns the number of open files.
+    /// Returns the number of open files of the worker.
     pub fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.process.number())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/fd", self.worker())).unwrap().count()
     }
 
     /// Waits until the number of open files is stable, and returns it: earlier connections take time to end.
@@ -220,13 +228,13 @@ impl Daemon {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let folder = fs::read_dir(format!("/proc/{}/fd", self.process.number())).unwrap();
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.worker())).unwrap();
         folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
     }
 
-    /// Returns the resident memory of the process in bytes.
+    /// Returns the resident memory of the worker in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.number())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.worker())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
@@ -259,6 +267,19 @@ impl Process {
         self.child.id()
     }
 
+    /// Returns the number of the oldest worker of the test's user.
+    pub fn worker(&self) -> Option<u32> {
+        self.worker_of(geteuid().as_raw())
+    }
+
+    /// Returns the number of the oldest worker of a user.
+    pub fn worker_of(&self, uid: u32) -> Option<u32> {
+        let processes = fs::read_dir("/proc").unwrap();
+        let numbers =
+            processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+        numbers.filter(|number| is_worker(*number, self.number(), uid)).min()
+    }
+
     /// Sends SIGHUP.
     pub fn hang_up(&self) {
         kill(pid(self.number()), Signal::SIGHUP).unwrap();
@@ -272,6 +293,8 @@ impl Process {
     /// Runs `job` while the process is stopped.
     pub fn stopped_during<T>(&self, job: impl FnOnce() -> T) -> T {
         kill(pid(self.number()), Signal::SIGSTOP).unwrap();
+        let stat = format!("/proc/{}/stat", self.number());
+        until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
         let result = job();
         kill(pid(self.number()), Signal::SIGCONT).unwrap();
         result
@@ -301,6 +324,25 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Kills a process, such as a worker.
+pub fn kill_process(number: u32) {
+    kill(pid(number), Signal::SIGKILL).unwrap();
+}
+
+/// Stops a process, such as a worker, without ending it.
+pub fn stop_process(number: u32) {
+    kill(pid(number), Signal::SIGSTOP).unwrap();
+}
+
+/// Whether a process is a worker that a broker has for a user. One that ends meanwhile is not.
+fn is_worker(number: u32, broker: u32, uid: u32) -> bool {
+    let read = |file| fs::read_to_string(format!("/proc/{number}/{file}")).unwrap_or_default();
+    let stat = read("stat");
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+    parent == Some(&broker.to_string())
+        && read("cmdline").starts_with(&format!("sockbrokerd: worker (uid {uid})"))
 }
 
 fn pid(number: u32) -> Pid {

@@ -197,6 +197,12 @@ impl LspClient {
         }
     }
 
+    /// Whether the broker answers a call on this connection, and does not end it.
+    pub fn is_served(&mut self) -> bool {
+        let call = request("served", "socket.htons", json!([1])).to_string();
+        self.wire.send(&Self::frame(&call, None, 0), &[]).is_ok() && self.next_answer().is_some()
+    }
+
     /// Fails unless the broker answers a call on this connection.
     pub fn expect_service(&mut self) {
         assert_eq!(*self.call("socket.htons", json!([1])).result(), 256_u32);

@@ -11,7 +11,7 @@ use crate::program::{broker, endpoint, run_at, start};
 #[test]
 fn info_describes_the_broker_and_the_caller() {
     bounded(30, || {
-        let mut broker = broker();
+        let broker = broker();
         let output = run_at(&broker, &["info"]).success();
         let first = output.lines().next().unwrap();
         let version = format!(
@@ -29,7 +29,7 @@ fn info_describes_the_broker_and_the_caller() {
         let output = run_at(&broker, &["info", "--json"]).json();
         assert_eq!(output["endpoint"], endpoint(&broker));
         assert_eq!(output["session"]["protocol"], 1);
-        assert_eq!(output["broker"]["process"]["pid"], broker.process().number());
+        assert_eq!(output["broker"]["process"]["pid"], broker.worker());
         assert_eq!(output["broker"]["process"]["seccomp"], "errno");
         assert_eq!(output["limits"]["frame_bytes"]["unit"], "bytes");
     });

@@ -197,7 +197,7 @@ fn unknown_host_exits_with_2() {
 #[test]
 fn second_interrupt_ends_ping_if_the_broker_hangs() {
     namespace::inside("ping::second_interrupt_ends_ping_if_the_broker_hangs", || {
-        let mut broker = broker();
+        let broker = broker();
         let mut child = start(&["--broker", &endpoint(&broker), "ping", "-i", "0.05", "127.0.0.1"]);
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(output.next().unwrap().unwrap().starts_with("PING"));
@@ -205,7 +205,7 @@ fn second_interrupt_ends_ping_if_the_broker_hangs() {
             let sent = Command::new("kill").args([name, &process.to_string()]).status().unwrap();
             assert!(sent.success(), "{name}");
         };
-        signal("-STOP", broker.process().number());
+        signal("-STOP", broker.worker());
         // The first interrupt arrives while a call waits for ever.
         signal("-INT", child.id());
         pause(500);

@@ -24,7 +24,7 @@ pub(super) fn encode(record: &Record) -> Entry {
     let priority = if denied { Priority::Notice } else { Priority::Info };
     let mut entry = Entry::new(&sentence(record), priority);
     entry.put("MESSAGE_ID", MESSAGE_ID);
-    entry.put_own("audit", record.event);
+    entry.put_own("audit", &record.event);
     // The sentence is the message of the entry.
     for (name, value) in record.fields.iter().filter(|(name, _)| *name != "message") {
         match value {
@@ -52,7 +52,7 @@ fn sentence(record: &Record) -> String {
         Some(Value::Number(number)) => number.to_string(),
         None => String::new(),
     };
-    match (record.event, value("state").as_str()) {
+    match (&*record.event, value("state").as_str()) {
         ("session", state) => {
             format!("session {} of uid {} is {state}", value("session"), value("uid"))
         }

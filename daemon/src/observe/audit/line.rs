@@ -8,13 +8,13 @@ use super::record::{Record, Value, rfc3339};
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let mut object = Map::new();
     object.insert("time".to_owned(), Json::String(rfc3339(record.time)));
-    object.insert("audit".to_owned(), Json::String(record.event.to_owned()));
+    object.insert("audit".to_owned(), Json::String(record.event.clone().into_owned()));
     for (name, value) in &record.fields {
         let value = match value {
             Value::Text(text) => Json::String(text.clone()),
             Value::Number(number) => Json::from(*number),
         };
-        object.insert((*name).to_owned(), value);
+        object.insert(name.clone().into_owned(), value);
     }
     let mut line = Json::Object(object).to_string().into_bytes();
     line.push(b'\n');

@@ -6,8 +6,10 @@
 //! user's next record has their number. Records contain no payload.
 
 mod file;
+mod intake;
 mod journal;
 mod line;
+mod pipe;
 mod rates;
 mod record;
 mod sink;
@@ -19,6 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::principal::PrincipalKey;
+pub use intake::Intake;
 pub use rates::Limits;
 use rates::{About, Rates, Verdict};
 pub use record::{Record, Value};

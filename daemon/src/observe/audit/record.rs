@@ -1,18 +1,21 @@
 //! An audit record.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// An audit record: an event with its time and fields, in the order in which they were added.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The time since 1970.
     pub(super) time: Duration,
-    pub(super) event: &'static str,
-    pub(super) fields: Vec<(&'static str, Value)>,
+    pub(super) event: Cow<'static, str>,
+    pub(super) fields: Vec<(Cow<'static, str>, Value)>,
 }
 
 /// The value of a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// Text from any source. An encoder has to escape it.
     Text(String),
@@ -72,14 +75,22 @@ impl Record {
     /// A record with the present time.
     pub fn new(event: &'static str) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { time, event, fields: Vec::with_capacity(16) }
+        Self { time, event: event.into(), fields: Vec::with_capacity(16) }
     }
 
     /// Adds a field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.fields.push((name, value.into()));
+        self.fields.push((name.into(), value.into()));
         self
+    }
+
+    /// Sets a field, in place of one with this name.
+    pub(super) fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+        match self.fields.iter_mut().find(|(field, _)| field == name) {
+            Some((_, present)) => *present = value.into(),
+            None => self.fields.push((name.into(), value.into())),
+        }
     }
 
     /// Adds a field if it has a value.

@@ -1,11 +1,12 @@
 //! The destinations of audit records.
 
-use std::io::{self, Write};
+use std::io::{self, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::file::Lines;
 use super::journal::encode;
 use super::line;
+use super::pipe::RecordWriter;
 use super::record::Record;
 use crate::observe::journal::{Journal, SOCKET};
 
@@ -31,9 +32,15 @@ enum Kind {
     Journal(Journal),
     Stderr,
     File(Lines),
+    Monitor(RecordWriter),
 }
 
 impl Sink {
+    /// The audit of a worker: the monitor writes its records.
+    pub fn to_monitor(pipe: PipeWriter) -> Self {
+        Self(Kind::Monitor(RecordWriter::new(pipe)))
+    }
+
     /// Opens a destination; `None` for [`Destination::Off`]. Called before the broker confines itself, after
     /// which the file may be out of reach.
     pub fn open(destination: &Destination) -> io::Result<Option<Self>> {
@@ -61,6 +68,7 @@ impl Sink {
             Kind::Journal(journal) => journal.send(&encode(record)),
             Kind::Stderr => io::stderr().write_all(&line::encode(record)),
             Kind::File(lines) => lines.add(&line::encode(record)),
+            Kind::Monitor(pipe) => pipe.write(record),
         }
     }
 }

@@ -60,6 +60,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_fchmodat,
     libc::SYS_fchownat,
     libc::SYS_ftruncate,
+    libc::SYS_memfd_create,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_umask,

@@ -1,0 +1,96 @@
+//! A worker's requests to the monitor. The task that owns the channel sends them (`startup/worker.rs`).
+
+use std::fmt;
+
+use sockbroker_monitor::message::View;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{OpError, OpResult};
+
+/// What a worker asks of the monitor.
+#[derive(Debug)]
+pub enum MonitorRequest {
+    /// A connection that the monitor passed has ended.
+    Closed(u64),
+    /// Reads the policy again: the generation in force then, or why the new policy cannot be used.
+    Reload(oneshot::Sender<Result<u64, String>>),
+    /// Asks for this number of further sessions; they are leased when the sender is used.
+    Lease(u64, oneshot::Sender<()>),
+    /// What all other workers answer.
+    View(View, oneshot::Sender<Seen>),
+}
+
+/// What the other workers answered.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub parts: Vec<Vec<u8>>,
+    /// The number of workers that did not answer in time.
+    pub missing: u64,
+}
+
+/// The way to the monitor. The number of requests in it is bounded by the connections and calls of the worker.
+#[derive(Clone)]
+pub struct MonitorLink(mpsc::UnboundedSender<MonitorRequest>);
+
+impl fmt::Debug for MonitorLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MonitorLink")
+    }
+}
+
+impl MonitorLink {
+    /// A link, and its other end.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<MonitorRequest>) {
+        #[expect(clippy::disallowed_methods, reason = "bounded by connections and calls")]
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Counts a connection until the result is dropped.
+    pub fn connection(&self, number: u64) -> PassedConnection {
+        PassedConnection { link: self.clone(), number }
+    }
+
+    /// Reads the policy again.
+    pub(super) async fn reload(&self) -> OpResult<u64> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::Reload(sender));
+        result.await.map_err(|_ended| ended())?.map_err(OpError::Policy)
+    }
+
+    /// Leases further sessions, if any are left.
+    pub(super) async fn lease(&self, sessions: u64) -> OpResult<()> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::Lease(sessions, sender));
+        result.await.map_err(|_ended| ended())
+    }
+
+    /// What the other workers answer.
+    pub async fn view(&self, view: View) -> OpResult<Seen> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::View(view, sender));
+        result.await.map_err(|_ended| ended())
+    }
+
+    fn send(&self, request: MonitorRequest) {
+        // Without the task the worker is about to end.
+        drop(self.0.send(request));
+    }
+}
+
+fn ended() -> OpError {
+    OpError::Session("the broker is shutting down")
+}
+
+/// A connection that the monitor passed. The monitor counts it until this is dropped.
+#[derive(Debug)]
+pub struct PassedConnection {
+    link: MonitorLink,
+    number: u64,
+}
+
+impl Drop for PassedConnection {
+    fn drop(&mut self) {
+        self.link.send(MonitorRequest::Closed(self.number));
+    }
+}

@@ -1,0 +1,232 @@
+//! The start of the monitor, and what it needs of the program around it.
+
+use std::io::PipeReader;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sockbroker_monitor::monitor::{
+    Host, Limits, Monitor, PolicyFiles, Refusal, Settings, read_policy,
+};
+use sockbroker_sys::capability::{self, Capability};
+use sockbroker_sys::events::Signals;
+use sockbroker_sys::{process, sealed};
+
+use super::args::Args;
+use super::error::StartError;
+use super::listen::{self, Access, Bound, NO_SOCKET_PATH};
+use super::{audit, service};
+use crate::config::{self, Config, ConfigError};
+use crate::observe::audit::{Audit, Intake, Record};
+use crate::observe::log;
+use crate::observe::refusals::{Reason, Refusals};
+use crate::principal::PrincipalKey;
+
+/// How often the log of refusals is swept while it has something to report.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Serves each principal by a worker of its own.
+pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(), StartError> {
+    let system = |what: &str, error: &dyn std::fmt::Display| {
+        StartError::System(format!("cannot {what}: {error}"))
+    };
+    // Before the first thread.
+    let signals = Signals::block().map_err(|error| system("handle signals", &error))?;
+    let filter =
+        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
+    log::start(filter);
+    let configuration = from.map(std::fs::read).transpose();
+    let configuration = configuration.map_err(|error| system("read the configuration", &error))?;
+    let configuration = sealed::create("configuration", &configuration.unwrap_or_default())
+        .map_err(|error| system("keep the configuration", &error))?;
+    let files = PolicyFiles(policy_arguments(args));
+    let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
+    let mut fitted = config.limits.clone();
+    match process::raise_open_files() {
+        Ok(open_files) => fitted.fit(open_files),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+    let Bound { listener, path } = endpoint(args, config)?;
+    let (audit, writer) = match audit::open(args, &config.audit.to)? {
+        Some(sink) => audit::start(sink, config.limits.audit())?,
+        None => (Audit::default(), None),
+    };
+    pass_capabilities().map_err(|error| system("pass capabilities to workers", &error))?;
+    process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
+    let to = audit.clone();
+    let report = move |uid, record| to.report(PrincipalKey::of_uid(uid), move || record);
+    let intake = Intake::start(report).map_err(|error| system("start the audit", &error))?;
+    let refusals = Refusals::new(config.limits.refusal_lines_per_minute);
+    let name = path.as_ref().map_or("passed by systemd".to_owned(), listen::BoundPath::name);
+    let host = Service { name, audit, intake, refusals, pending: false };
+    let activated = path.is_none();
+    let limits = limits(&fitted);
+    let settings = Settings { listener, limits, configuration, policy, files, activated };
+    let monitor = Monitor::new(settings, signals, host)
+        .map_err(|error| system("start the monitor", &error))?;
+    let result = monitor.run().map_err(|error| system("serve", &error));
+    if let Some(path) = path {
+        path.remove();
+    }
+    if let Some(writer) = writer {
+        writer.finish();
+    }
+    result
+}
+
+/// The arguments with which the policy is read again.
+fn policy_arguments(args: &Args) -> Vec<String> {
+    if args.built_in_policy {
+        return vec!["--built-in-policy".to_owned()];
+    }
+    let named = args.policy.as_ref();
+    // The reader works in the root directory.
+    let absolute = named.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+    let given = absolute.map(|path| vec!["--policy".to_owned(), path.display().to_string()]);
+    given.unwrap_or_default()
+}
+
+fn endpoint(args: &Args, config: &Config) -> Result<Bound, StartError> {
+    if let Some(passed) = service::listening_socket()? {
+        return listen::adopt(passed);
+    }
+    let path = args.socket.clone().or_else(|| config.socket.clone());
+    let path = path.or_else(config::default_socket);
+    let path = path.ok_or_else(|| StartError::Listen(NO_SOCKET_PATH.to_owned()))?;
+    let group = args.socket_group.as_deref().or(config.socket_group.as_deref());
+    let mode = args.socket_mode.or(config.socket_mode).unwrap_or_default();
+    listen::bind(&path, Access::prepare(group, mode)?)
+}
+
+fn limits(limits: &config::limits::Limits) -> Limits {
+    Limits {
+        connections: limits.connections,
+        connections_reserved: limits.connections_reserved,
+        connections_per_user: limits.connections_per_user,
+        detect: Duration::from_secs(limits.detect_seconds),
+        sessions: limits.sessions,
+        sessions_reserved: limits.sessions_reserved,
+        workers: limits.workers,
+        workers_per_user: limits.workers_per_user,
+        starts_per_second: limits.worker_starts_per_second,
+        drain: Duration::from_secs(limits.drain_seconds),
+    }
+}
+
+/// Lets workers have the capabilities of this process; each keeps those that the policy needs. Programs that root
+/// runs have all in any case.
+fn pass_capabilities() -> std::io::Result<()> {
+    let mut held = Vec::new();
+    for capability in capability::ALL {
+        if capability::has(capability)? {
+            held.push(capability);
+        }
+    }
+    let held: &[Capability] = &held;
+    if process::effective_uid() == 0 { Ok(()) } else { capability::raise_ambient(held) }
+}
+
+/// The program around the monitor.
+struct Service {
+    name: String,
+    audit: Audit,
+    intake: Intake,
+    refusals: Refusals,
+    /// Whether a refusal was reported since the last sweep.
+    pending: bool,
+}
+
+impl Host for Service {
+    fn serving(&mut self) {
+        tracing::info!(socket = self.name, "serving");
+        service::ready("serving");
+    }
+
+    fn reloading(&mut self) {
+        service::reloading();
+        self.audit.reopen();
+    }
+
+    fn reloaded(&mut self, new: Option<u64>) {
+        self.audit.report_own(|| match new {
+            Some(generation) => {
+                Record::new("policy").with("state", "loaded").with("number", generation)
+            }
+            None => Record::new("policy").with("state", "kept"),
+        });
+        service::ready(match new {
+            Some(_) => "serving",
+            None => "serving with the old policy: the new one is not usable",
+        });
+    }
+
+    fn stopping(&mut self) {
+        service::stopping();
+    }
+
+    fn watchdog(&self) -> Option<Duration> {
+        service::watchdog()
+    }
+
+    fn alive(&mut self) {
+        service::alive();
+    }
+
+    fn audit(&mut self, uid: u32, pipe: PipeReader) {
+        self.intake.add(uid, pipe);
+    }
+
+    fn refused(&mut self, refusal: Refusal) {
+        self.pending = true;
+        match refusal {
+            Refusal::Limit { uid, limit } => {
+                let key = PrincipalKey::of_uid(uid);
+                self.refusals.report(Reason::Limit(limit), Some(key), || {
+                    tracing::warn!(
+                        uid,
+                        limit,
+                        "closed a connection: too many connections or workers"
+                    );
+                });
+            }
+            Refusal::UnknownPeer(error) => {
+                self.refusals.report(Reason::UnknownPeer, None, || {
+                    tracing::warn!(%error, "closed a connection: cannot read the peer's credentials");
+                });
+            }
+            Refusal::NotAccepted(error) => {
+                self.refusals.report(Reason::NotAccepted, None, || {
+                    tracing::warn!(%error, "cannot accept connections: pausing");
+                });
+            }
+            Refusal::NotTaken { uid } => {
+                let key = PrincipalKey::of_uid(uid);
+                self.refusals.report(Reason::NotAccepted, Some(key), || {
+                    tracing::warn!(
+                        uid,
+                        "cannot accept connections: the worker cannot open more files"
+                    );
+                });
+            }
+            Refusal::NotStarted { uid, error } => {
+                let key = PrincipalKey::of_uid(uid);
+                self.refusals.report(Reason::NotServed, Some(key), || {
+                    tracing::error!(uid, %error, "closed a connection: cannot start a worker");
+                });
+            }
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) -> Option<Instant> {
+        if self.pending {
+            self.refusals.sweep();
+            self.pending = self.refusals.is_counting();
+        }
+        self.pending.then(|| now + SWEEP)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.refusals.finish();
+    }
+}

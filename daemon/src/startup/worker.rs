@@ -1,0 +1,364 @@
+//! A worker: serves the connections that the monitor passes, all of one principal.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sockbroker_monitor::channel::ChannelError;
+use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker, View};
+use sockbroker_proto::api::broker::Process;
+use sockbroker_sys::events::Events;
+use sockbroker_sys::{process, sealed};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+use super::audit;
+use super::confine::{self, Files};
+use super::error::StartError;
+use crate::config::policy::ResolvedPolicy;
+use crate::config::{self, ConfigError};
+use crate::handlers;
+use crate::observe::audit::{Audit, Destination, Sink};
+use crate::observe::log;
+use crate::rpc::methods::MethodTable;
+use crate::session::broker::Broker;
+use crate::session::monitor_link::{MonitorLink, MonitorRequest, PassedConnection, Seen};
+use crate::session::policy::NextPolicy;
+use crate::table::readiness::register;
+use crate::transport::server::{Server, Source};
+use crate::transport::shutdown::ShutdownSwitch;
+use sockbroker_policy::Policy;
+
+/// The largest configuration, policy, or answer of another worker.
+const MEMORY: usize = 64 << 20;
+/// How often the worker checks whether it has nothing to do.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+
+/// Serves the connections that come over this channel.
+pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
+    let filter =
+        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
+    log::start(filter);
+    let fail = |error: &dyn std::fmt::Display| StartError::System(format!("worker: {error}"));
+    let channel = MonitorChannel::over(channel);
+    channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
+    let Beginning { generation, first_number, activated, configuration, policy } = begin(&channel)?;
+    let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
+    let mut config = config::parse(Path::new("configuration"), &text)?;
+    process::keep_large_buffers();
+    match process::raise_open_files() {
+        Ok(open_files) => config.limits.fit(open_files),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+    let kept = confine::kept(&config.confine, &policy);
+    let process = confine::confine(&config.confine, &kept, &Files::default())?;
+    confine::log(&process);
+    let (audit, writer) = if config.audit.to == Destination::Off {
+        (Audit::default(), None)
+    } else {
+        let pipe = process::inherited_descriptor(1).map_err(|error| fail(&error))?;
+        audit::start(Sink::to_monitor(PipeWriter::from(pipe)), config.limits.audit())?
+    };
+    // One thread: a second one would make no call faster.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
+    let (link, requests) = MonitorLink::new();
+    let broker = Broker::new(policy, config.limits)
+        .running_as(Process { activated, ..process })
+        .reloading(NextPolicy::Monitor(link.clone()), generation)
+        .numbering_from(first_number)
+        .auditing(audit);
+    let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
+    // Running look-ups cannot be cancelled, and their results are not needed.
+    runtime.shutdown_background();
+    if let Some(writer) = writer {
+        writer.finish();
+    }
+    result.map_err(|error| fail(&error))
+}
+
+/// What the monitor sends first.
+struct Beginning {
+    generation: u64,
+    first_number: u64,
+    activated: bool,
+    configuration: Vec<u8>,
+    policy: Policy,
+}
+
+fn begin(channel: &MonitorChannel) -> Result<Beginning, StartError> {
+    let fail = |error: &dyn std::fmt::Display| StartError::System(format!("worker: {error}"));
+    let mut events = Events::new().map_err(|error| fail(&error))?;
+    events.add(channel.as_fd(), 0).map_err(|error| fail(&error))?;
+    let mut greeted = false;
+    loop {
+        match channel.receive() {
+            Ok((ToWorker::Hello(build), _)) if build == Build::OWN => greeted = true,
+            Ok((ToWorker::Begin { generation, first_number, activated }, descriptors))
+                if greeted =>
+            {
+                let [configuration, policy] = <[OwnedFd; 2]>::try_from(descriptors)
+                    .map_err(|_others| fail(&"the first message lacks descriptors"))?;
+                let read = sealed::read(configuration.as_fd(), MEMORY);
+                let configuration = read.map_err(|error| fail(&error))?;
+                let policy = read_policy(&policy).map_err(|error| fail(&error))?;
+                return Ok(Beginning {
+                    generation,
+                    first_number,
+                    activated,
+                    configuration,
+                    policy,
+                });
+            }
+            Ok(_) => return Err(fail(&"the monitor is of another build")),
+            Err(ChannelError::NotReady) => {
+                events.wait(None).map_err(|error| fail(&error))?;
+            }
+            Err(error) => return Err(fail(&error)),
+        }
+    }
+}
+
+fn read_policy(memory: &OwnedFd) -> Result<Policy, String> {
+    let bytes = sealed::read(memory.as_fd(), MEMORY).map_err(|error| error.to_string())?;
+    ResolvedPolicy::decode(&bytes)?.into_policy().map_err(|error| error.to_string())
+}
+
+async fn serve(
+    channel: MonitorChannel,
+    broker: Arc<Broker>,
+    link: MonitorLink,
+    requests: mpsc::UnboundedReceiver<MonitorRequest>,
+) -> io::Result<()> {
+    let (switch, signal) = ShutdownSwitch::new();
+    let methods = handlers::methods();
+    let server = Server::new(broker.clone(), methods.clone(), signal);
+    #[expect(clippy::disallowed_methods, reason = "the monitor bounds the connections of a worker")]
+    let (passed, connections) = mpsc::unbounded_channel();
+    let copy = channel.as_fd().try_clone_to_owned()?;
+    let mut follower = Follower {
+        channel,
+        ready: register(copy, Interest::READABLE | Interest::WRITABLE)?,
+        outgoing: VecDeque::new(),
+        link,
+        passed,
+        broker,
+        methods,
+        switch,
+        taken: 0,
+        open: 0,
+        idle_since: Some(Instant::now()),
+        next: 0,
+        reloads: HashMap::new(),
+        leases: HashMap::new(),
+        views: HashMap::new(),
+    };
+    let serving = server.listen(Source::Monitor(connections));
+    tokio::pin!(serving);
+    tokio::select! {
+        () = serving.as_mut() => Ok(()),
+        ended = follower.follow(requests) => match ended {
+            // The monitor has ended, and nobody can be served.
+            Err(error) => Err(error),
+            Ok(End::Idle) => Ok(()),
+        },
+    }
+}
+
+/// Why the worker ends by itself.
+enum End {
+    Idle,
+}
+
+/// Follows the monitor: takes what it sends, and sends the requests of this worker.
+struct Follower {
+    channel: MonitorChannel,
+    /// A copy of the socket of the channel, for the event loop.
+    ready: AsyncFd<OwnedFd>,
+    /// Messages for which the channel has no room yet.
+    outgoing: VecDeque<(ToMonitor, Option<OwnedFd>)>,
+    link: MonitorLink,
+    passed: mpsc::UnboundedSender<(OwnedFd, PassedConnection)>,
+    broker: Arc<Broker>,
+    methods: MethodTable,
+    switch: ShutdownSwitch,
+    /// The number of connections that were taken, and of those that are open.
+    taken: u64,
+    open: u64,
+    idle_since: Option<Instant>,
+    /// The number of the last request.
+    next: u64,
+    reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
+    leases: HashMap<u64, oneshot::Sender<()>>,
+    views: HashMap<u64, (Seen, oneshot::Sender<Seen>)>,
+}
+
+impl Follower {
+    async fn follow(
+        &mut self,
+        mut requests: mpsc::UnboundedReceiver<MonitorRequest>,
+    ) -> io::Result<End> {
+        let mut check = tokio::time::interval(IDLE_CHECK);
+        loop {
+            tokio::select! {
+                ready = self.ready.readable() => {
+                    ready?.clear_ready();
+                    loop {
+                        match self.channel.receive() {
+                            Ok((message, descriptors)) => {
+                                if let Some(end) = self.handle(message, descriptors)? {
+                                    return Ok(end);
+                                }
+                            }
+                            Err(ChannelError::NotReady) => break,
+                            Err(ChannelError::LostDescriptors(ToWorker::Connection { number })) => {
+                                self.send(ToMonitor::NotReceived { number }, None)?;
+                            }
+                            Err(error) => return Err(io::Error::other(error)),
+                        }
+                    }
+                }
+                ready = self.ready.writable(), if !self.outgoing.is_empty() => {
+                    ready?.clear_ready();
+                    self.flush()?;
+                }
+                Some(request) = requests.recv() => self.request(request)?,
+                _ = check.tick() => self.check_idle()?,
+            }
+        }
+    }
+
+    fn handle(&mut self, message: ToWorker, descriptors: Vec<OwnedFd>) -> io::Result<Option<End>> {
+        let mut descriptors = descriptors.into_iter();
+        match message {
+            ToWorker::Connection { number } => {
+                if let Some(connection) = descriptors.next() {
+                    self.taken += 1;
+                    self.open += 1;
+                    self.send(ToMonitor::Received { number }, None)?;
+                    // During a shutdown nobody receives it, and it is closed.
+                    drop(self.passed.send((connection, self.link.connection(number))));
+                }
+            }
+            ToWorker::Policy { generation } => {
+                let memory =
+                    descriptors.next().ok_or_else(|| io::Error::other("no policy came"))?;
+                let policy = read_policy(&memory).map_err(io::Error::other)?;
+                self.broker.put_in_force(policy, generation);
+                self.send(ToMonitor::InForce { generation }, None)?;
+            }
+            ToWorker::Reloaded { request, result } => {
+                if let Some(reload) = self.reloads.remove(&request) {
+                    // The call may have been cancelled.
+                    drop(reload.send(result));
+                }
+            }
+            ToWorker::Look { question, view } => {
+                let part = self.look(view)?;
+                self.send(ToMonitor::Seen { question }, Some(part))?;
+            }
+            ToWorker::Part { request } => {
+                if let (Some((seen, _)), Some(part)) =
+                    (self.views.get_mut(&request), descriptors.next())
+                {
+                    match sealed::read(part.as_fd(), MEMORY) {
+                        Ok(part) => seen.parts.push(part),
+                        // It comes from another worker, which may send anything.
+                        Err(_) => seen.missing += 1,
+                    }
+                }
+            }
+            ToWorker::Complete { request, missing } => {
+                if let Some((mut seen, sender)) = self.views.remove(&request) {
+                    seen.missing += missing;
+                    drop(sender.send(seen));
+                }
+            }
+            ToWorker::Leased { request, sessions } => {
+                self.broker.lease_sessions(sessions);
+                if let Some(lease) = self.leases.remove(&request) {
+                    lease.send(()).ok();
+                }
+            }
+            ToWorker::MayEnd => return Ok(Some(End::Idle)),
+            ToWorker::Stop => {
+                let drain = Duration::from_secs(self.broker.limits.drain_seconds);
+                self.switch.begin(drain);
+            }
+            ToWorker::Hello(_) | ToWorker::Begin { .. } => {
+                return Err(io::Error::other("the monitor began twice"));
+            }
+        }
+        Ok(None)
+    }
+
+    fn look(&self, view: View) -> io::Result<OwnedFd> {
+        let seen = handlers::look::look(&self.broker, &self.methods, view);
+        sealed::create("view", &seen)
+    }
+
+    fn request(&mut self, request: MonitorRequest) -> io::Result<()> {
+        self.next += 1;
+        let number = self.next;
+        match request {
+            MonitorRequest::Closed(number) => {
+                self.open = self.open.saturating_sub(1);
+                self.send(ToMonitor::Closed { number }, None)
+            }
+            MonitorRequest::Reload(sender) => {
+                self.reloads.insert(number, sender);
+                self.send(ToMonitor::Reload { request: number }, None)
+            }
+            MonitorRequest::Lease(sessions, sender) => {
+                self.leases.insert(number, sender);
+                self.send(ToMonitor::Lease { request: number, sessions }, None)
+            }
+            MonitorRequest::View(view, sender) => {
+                self.views.insert(number, (Seen::default(), sender));
+                self.send(ToMonitor::View { request: number, view }, None)
+            }
+        }
+    }
+
+    /// Asks to end after a time without connections and sessions.
+    fn check_idle(&mut self) -> io::Result<()> {
+        let sessions = self.broker.give_back_sessions();
+        if sessions > 0 {
+            self.send(ToMonitor::Return { sessions }, None)?;
+        }
+        if self.open > 0 || !self.broker.is_idle() {
+            self.idle_since = None;
+            return Ok(());
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
+        if since.elapsed() < longest {
+            Ok(())
+        } else {
+            self.send(ToMonitor::Idle { taken: self.taken }, None)
+        }
+    }
+
+    fn send(&mut self, message: ToMonitor, descriptor: Option<OwnedFd>) -> io::Result<()> {
+        self.outgoing.push_back((message, descriptor));
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while let Some((message, descriptor)) = self.outgoing.front() {
+            let borrowed: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+            match self.channel.send(message, &borrowed) {
+                Ok(()) => drop(self.outgoing.pop_front()),
+                Err(ChannelError::NotReady) => break,
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Attacks on the processes of the broker: a user's worker that crashes, stops, floods or lingers does not affect
+//! other users, and nobody gets more workers than the limits allow.
+
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+use sockbroker_sys::{message, option};
+use sockbroker_test_support::daemon::{kill_process, stop_process};
+use sockbroker_test_support::{Daemon, LspClient, User, base64, until};
+
+use crate::arena::{attacker, neighbour, run_with};
+
+/// The process that serves a user.
+fn worker_of(broker: &mut Daemon, user: &User) -> u32 {
+    broker.process().worker_of(user.uid()).unwrap()
+}
+
+/// Connects as the user until the broker serves the connection.
+fn served(broker: &Daemon, user: &User) -> LspClient {
+    let mut client = None;
+    until("the user is served", || {
+        let mut tried = user.lsp(broker);
+        let answered = tried.is_served();
+        client = Some(tried);
+        answered
+    });
+    client.unwrap()
+}
+
+attack!(a_killed_worker_disturbs_no_other_user, mut arena, {
+    arena.attacker.expect_service();
+    let mut other = neighbour().lsp(&arena.broker);
+    let handle = other.call("socket.socket", Value::Null).handle();
+    for _ in 0..20 {
+        let worker = worker_of(&mut arena.broker, &attacker());
+        kill_process(worker);
+        assert!(arena.attacker.wire.ends());
+        arena.attacker = served(&arena.broker, &attacker());
+        arena.attacker.expect_service();
+        other.call("socket.getsockname", json!([handle])).result();
+    }
+    assert!(arena.broker.log().contains("a worker ended"), "{}", arena.broker.log());
+});
+
+attack!(a_stopped_worker_delays_neither_others_nor_administrators, mut arena, {
+    arena.attacker.expect_service();
+    let mut other = neighbour().lsp(&arena.broker);
+    other.expect_service();
+    let worker = worker_of(&mut arena.broker, &attacker());
+    stop_process(worker);
+    other.expect_service();
+    neighbour().lsp(&arena.broker).expect_service();
+    // It does not answer, and the others do.
+    let mut root = arena.broker.lsp();
+    let sessions = root.call("admin.sessions", Value::Null).result().clone();
+    let users: Vec<_> = sessions.as_array().unwrap().iter().map(|one| one["uid"].clone()).collect();
+    assert!(users.contains(&json!(neighbour().uid())), "{users:?}");
+    assert!(!users.contains(&json!(attacker().uid())), "{users:?}");
+    // It cannot keep the old policy either.
+    root.call("admin.reload", Value::Null).result();
+    assert!(arena.attacker.wire.ends());
+    served(&arena.broker, &attacker()).expect_service();
+    other.expect_service();
+});
+
+attack!(a_closed_socket_that_lingers_delays_no_other_user, mut arena, {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let socket = arena.tcp();
+    let linger = base64([1_i32.to_ne_bytes(), 60_i32.to_ne_bytes()].concat());
+    let linger = json!([socket, "SOL_SOCKET", "SO_LINGER", linger]);
+    arena.attacker.call("socket.setsockopt", linger).result();
+    arena.attacker.call("socket.connect", json!([socket, ["127.0.0.1", port]])).result();
+    arena.attacker.call("socket.settimeout", json!([socket, 0])).result();
+    let data = base64(vec![0; 100_000]);
+    while !arena.attacker.call("socket.send", json!([socket, data])).is_fault() {}
+    let mut other = neighbour().lsp(&arena.broker);
+    other.expect_service();
+    let close = arena.attacker.send("socket.close", json!([socket]));
+    other.expect_service();
+    neighbour().lsp(&arena.broker).expect_service();
+    // The peer ends, and the close with it.
+    drop(listener);
+    arena.attacker.answer(close).result();
+});
+
+/// A socket whose last close waits for its peer for an hour.
+fn lingering() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let own = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    let linger = [1_i32.to_ne_bytes(), 3600_i32.to_ne_bytes()].concat();
+    option::set_bytes(own.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
+    while message::send(own.as_fd(), &[0; 10_000], libc::MSG_DONTWAIT).is_ok() {}
+    (own, peer)
+}
+
+#[test]
+fn descriptors_on_a_refused_connection_do_not_delay_the_monitor() {
+    let test =
+        concat!(module_path!(), "::descriptors_on_a_refused_connection_do_not_delay_the_monitor");
+    run_with(
+        test,
+        |start| start.limit("connections_per_user", 1),
+        |mut arena| {
+            arena.attacker.expect_service();
+            let mut other = neighbour().lsp(&arena.broker);
+            other.expect_service();
+            let mut refused: Vec<UnixStream> = Vec::new();
+            let socket = arena.broker.socket().to_owned();
+            let peers: Vec<TcpStream> = arena.broker.process().stopped_during(|| {
+                let send = |_| {
+                    let (own, peer) = lingering();
+                    let path = socket.clone();
+                    let client = attacker().run(move || UnixStream::connect(path)).unwrap();
+                    LspClient::over(client.try_clone().unwrap())
+                        .wire
+                        .send(b"C", &[own.as_fd()])
+                        .unwrap();
+                    refused.push(client);
+                    peer
+                };
+                (0..5).map(send).collect()
+            });
+            // The connections were refused before this one.
+            for mut client in refused {
+                assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+            }
+            neighbour().lsp(&arena.broker);
+            other.expect_service();
+            drop(other);
+            served(&arena.broker, &neighbour()).expect_service();
+            drop(peers);
+        },
+    );
+}
+
+#[test]
+fn workers_are_limited_in_all_and_one_is_kept_for_root() {
+    let test = concat!(module_path!(), "::workers_are_limited_in_all_and_one_is_kept_for_root");
+    run_with(
+        test,
+        |start| start.limit("workers", 2),
+        |mut arena| {
+            arena.attacker.expect_service();
+            let mut refused = neighbour().lsp(&arena.broker);
+            refused.send("socket.htons", json!([1]));
+            refused.expect_end();
+            arena.broker.lsp().expect_service();
+            assert!(arena.broker.log().contains("limit=\"workers\""), "{}", arena.broker.log());
+        },
+    );
+}
+
+#[test]
+fn workers_of_one_user_are_limited() {
+    let test = concat!(module_path!(), "::workers_of_one_user_are_limited");
+    run_with(
+        test,
+        |start| start.limit("workers_per_user", 2),
+        |mut arena| {
+            arena.attacker.expect_service();
+            let uid = attacker().uid();
+            let mut second = User::new(uid, uid, &[7]).lsp(&arena.broker);
+            second.expect_service();
+            let mut third = User::new(uid, uid, &[8]).lsp(&arena.broker);
+            third.send("socket.htons", json!([1]));
+            third.expect_end();
+            let log = arena.broker.log();
+            assert!(log.contains("limit=\"workers_per_user\""), "{log}");
+            // Principals that have a worker are served.
+            User::new(uid, uid, &[7]).lsp(&arena.broker).expect_service();
+            neighbour().lsp(&arena.broker).expect_service();
+        },
+    );
+}
+
+#[test]
+fn starts_of_workers_are_limited() {
+    let test = concat!(module_path!(), "::starts_of_workers_are_limited");
+    run_with(
+        test,
+        |start| start.limit("worker_starts_per_second", 1),
+        |mut arena| {
+            arena.attacker.expect_service();
+            // A worker that crashes without end is not started without end.
+            until("a start is refused", || {
+                if let Some(worker) = arena.broker.process().worker_of(attacker().uid()) {
+                    kill_process(worker);
+                }
+                let mut client = attacker().lsp(&arena.broker);
+                client.is_served();
+                arena.broker.log().contains("limit=\"worker_starts_per_second\"")
+            });
+            neighbour().lsp(&arena.broker).expect_service();
+            served(&arena.broker, &attacker()).expect_service();
+        },
+    );
+}
+
+#[test]
+fn an_idle_worker_ends_and_the_next_connection_starts_another() {
+    let test =
+        concat!(module_path!(), "::an_idle_worker_ends_and_the_next_connection_starts_another");
+    run_with(
+        test,
+        |start| start.limit("worker_idle_seconds", 1),
+        |mut arena| {
+            let mut held = neighbour().lsp(&arena.broker);
+            held.expect_service();
+            arena.attacker.expect_service();
+            let first = worker_of(&mut arena.broker, &attacker());
+            drop(arena.attacker);
+            until("the worker ends", || {
+                arena.broker.process().worker_of(attacker().uid()).is_none()
+            });
+            let mut client = attacker().lsp(&arena.broker);
+            client.expect_service();
+            assert_ne!(worker_of(&mut arena.broker, &attacker()), first);
+            // A connection keeps its worker.
+            held.expect_service();
+        },
+    );
+}
+
+attack!(the_administrator_sees_the_sessions_and_handles_of_every_worker, mut arena, {
+    let handle = arena.tcp();
+    let mut other = neighbour().lsp(&arena.broker);
+    other.expect_service();
+    let mut root = arena.broker.lsp();
+    let sessions = root.call("admin.sessions", Value::Null).result().clone();
+    let sessions = sessions.as_array().unwrap();
+    let of = |user: &User| {
+        let mut found = sessions.iter().filter(|one| one["uid"] == user.uid());
+        found.next().expect("a session of the user")["session"].as_u64().unwrap()
+    };
+    assert_ne!(of(&attacker()), of(&neighbour()));
+    let handles = root.call("admin.handles", json!([of(&attacker())])).result().clone();
+    assert_eq!(handles[0]["handle"], handle);
+    assert_eq!(handles.as_array().unwrap().len(), 1);
+    let page = arena.broker.http().request("GET /metrics", &[], b"");
+    let page = String::from_utf8(page.body).unwrap();
+    let sample = |name: &str| {
+        let line =
+            page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{page}"));
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(sample("sockbroker_sessions{kind=\"implicit\"}") >= 3, "{page}");
+    assert_eq!(sample("sockbroker_handles{family=\"AF_INET\"}"), 1);
+    assert_eq!(sample("sockbroker_policy_number"), 1);
+    // Others see their own only.
+    let refused = other.call("admin.sessions", Value::Null);
+    assert_eq!(refused.fault().kind(), (3000, "denied"));
+});
