@@ -124,6 +124,20 @@ pub fn keep_only(kept: &[Capability]) -> io::Result<Vec<Capability>> {
     Ok(ALL.into_iter().filter(|capability| permitted & capability.bit() != 0).collect())
 }
 
+/// Drops these capabilities of this thread from every set, and leaves the others in effect; the ambient set is
+/// cleared. Threads that exist already keep their capabilities.
+pub fn drop_these(dropped: &[Capability]) -> io::Result<()> {
+    let bits = dropped.iter().fold(0, |bits, capability| bits | capability.bit());
+    control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    drop_bounding(!bits)?;
+    let Sets { effective, permitted, inheritable } = get()?;
+    set(Sets {
+        effective: effective & !bits,
+        permitted: permitted & !bits,
+        inheritable: inheritable & !bits,
+    })
+}
+
 /// Drops from the bounding set all capabilities but `kept`. Without `CAP_SETPCAP` the set stays, and
 /// has no effect once `no_new_privs` is set.
 fn drop_bounding(kept: u64) -> io::Result<()> {
@@ -277,6 +291,20 @@ mod tests {
             assert_eq!((status("CapInh:"), status("CapAmb:")), (0, 0));
             if before != 0 {
                 assert_eq!(status("CapBnd:") & !bits, 0);
+            }
+        });
+    }
+
+    #[test]
+    fn dropped_capabilities_leave_the_others() {
+        in_a_thread(|| {
+            let before = get().unwrap().effective;
+            drop_these(&[Capability::NetRaw, Capability::SysAdmin]).unwrap();
+            let bits = Capability::NetRaw.bit() | Capability::SysAdmin.bit();
+            assert_eq!((status("CapEff:"), status("CapAmb:")), (before & !bits, 0));
+            assert!(!has(Capability::NetRaw).unwrap());
+            if before != 0 {
+                assert_eq!(status("CapBnd:") & bits, 0);
             }
         });
     }

@@ -31,6 +31,13 @@ pub fn of_peer(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
     Ok(Credentials { uid: found.uid(), gid: found.gid(), groups, network })
 }
 
+/// The process id of the peer when it connected; `None` for a process of another PID namespace, which has no
+/// number here.
+pub fn process_of_peer(fd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let found = getsockopt(&fd, sockopt::PeerCredentials)?;
+    Ok(Some(found.pid()).filter(|pid| *pid > 0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -46,6 +53,8 @@ mod tests {
         groups.sort_unstable();
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw(), groups);
         assert_eq!((found.uid, found.gid, found.groups), own);
+        let process = process_of_peer(a.as_fd()).unwrap().unwrap();
+        assert_eq!(u32::try_from(process), Ok(std::process::id()));
         assert!(found.network.is_none_or(|cookie| cookie > 0));
     }
 }

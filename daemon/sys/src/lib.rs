@@ -42,6 +42,7 @@ pub mod databases;
 pub mod resolver;
 pub mod identity;
 pub mod child;
+pub mod prompt_close;
 pub mod events;
 pub mod sealed;
 pub mod peer;

@@ -12,7 +12,7 @@ use crate::call::invalid;
 use crate::{socket, stream};
 
 /// The largest record in bytes. Larger ones are refused by both sides.
-pub const LENGTH_MAX: usize = 64 << 10;
+pub const LENGTH_MAX: usize = 72 << 10;
 
 /// A received record.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub fn send(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     if bytes.is_empty() || bytes.len() > LENGTH_MAX {
-        return Err(invalid("a record has 1 to 65536 bytes"));
+        return Err(invalid("a record has 1 to 73728 bytes"));
     }
     stream::send_stream(channel, &[IoSlice::new(bytes)], descriptors).map(drop)
 }

@@ -149,6 +149,13 @@ pub fn spec_of(fd: BorrowedFd<'_>) -> io::Result<SocketSpec> {
     })
 }
 
+/// The cookie of a socket (`SO_COOKIE`, `socket(7)`): the same for every descriptor of the socket in every
+/// process, and never used again for another socket.
+pub fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let bytes = option::get_bytes(fd, libc::SOL_SOCKET, libc::SO_COOKIE, 8)?;
+    bytes.try_into().map(u64::from_ne_bytes).map_err(|_short| invalid("a cookie has 8 bytes"))
+}
+
 /// Returns and clears the pending error (`SO_ERROR`): an errno, 0 for none.
 pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<i32> {
     option::get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)
