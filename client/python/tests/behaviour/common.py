@@ -2,12 +2,29 @@
 
 import contextlib
 import os
+import pathlib
 import socket
 
 MODE = os.environ["TEST_MODE"]
 SECONDS = 180.0
-# In remote mode the broker does everything.
-CREATOR = int(os.environ["TEST_BROKER_PID"]) if MODE == "remote" else os.getpid()
+BROKER = int(os.environ["TEST_BROKER_PID"])
+
+
+def creator():
+    """The process that creates sockets: in remote mode the worker of the broker."""
+    if MODE != "remote":
+        return os.getpid()
+    processes = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return next(filter(is_worker, processes))
+
+
+def is_worker(process):
+    """Whether a process is a worker of the broker. The arguments of a worker name its parent."""
+    try:
+        arguments = pathlib.Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")
+    except OSError:
+        return False
+    return arguments[0].startswith("sockbrokerd: worker") and str(BROKER) in arguments
 
 
 @contextlib.contextmanager
