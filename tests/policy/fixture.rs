@@ -103,6 +103,7 @@ impl Fixture {
             principal: Principal::Local(subject.clone()),
             framing: Framing::Lsp,
             descriptors: true,
+            stream: None,
         };
         let connection = Arc::new(Connection::begin(&broker, facts));
         let core = Core::new(connection, TABLE.clone());

@@ -9,7 +9,7 @@ use sockbroker_test_support::{LspClient, Start, base64};
 use crate::arena::{PROGRAM, assert_denied, attacker, neighbour};
 
 /// Returns a shipped policy file, with the attacker in place of the group, which this machine might not have.
-fn shipped(name: &str) -> String {
+pub(crate) fn shipped(name: &str) -> String {
     let path = format!("{}/../deploy/config/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).unwrap();
     let member = |line: &str| {

@@ -28,6 +28,7 @@ pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
     screen.line("")?;
     let mut rows = rows(&connection, &info);
     rows.extend(confinement(&about.process));
+    rows.extend(about.opener.as_ref().map(opener));
     rows.push(("policy", policy(&about.policy)));
     for (name, value) in rows {
         let name = screen.look(Style::Bold, &format!("{name:<12}"));
@@ -46,6 +47,8 @@ const FEW: usize = 3;
 /// Describes the broker, its capabilities and the caller on one line.
 fn summary(connection: &Connection, info: &Value, about: &BrokerInfo) -> String {
     let Process { uid, capabilities, .. } = &about.process;
+    let of_opener = about.opener.iter().flat_map(|opener| &opener.capabilities);
+    let capabilities: Vec<_> = capabilities.iter().chain(of_opener).map(String::as_str).collect();
     let capabilities = match capabilities.as_slice() {
         [] => "no capability".to_owned(),
         names if names.len() > FEW => format!("{} capabilities", names.len()),
@@ -110,6 +113,16 @@ fn confinement(process: &Process) -> [(&'static str, String); 5] {
         ("seccomp", seccomp(process)),
         ("landlock", landlock(process)),
     ]
+}
+
+/// Describes the opener: what an attacker who controls it could do.
+fn opener(process: &Process) -> (&'static str, String) {
+    let held = match process.capabilities.as_slice() {
+        [] => "no capability".to_owned(),
+        names => names.join(" "),
+    };
+    let (pid, filter, files) = (process.pid, process.seccomp.word(), process.landlock.word());
+    ("opener", format!("pid {pid} with {held}; seccomp {filter}, landlock {files}"))
 }
 
 fn seccomp(process: &Process) -> String {

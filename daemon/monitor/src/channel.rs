@@ -31,9 +31,10 @@ pub enum ChannelError<R = ()> {
     NotReady,
     #[error("the other process has closed the channel")]
     Closed,
-    /// A message came without its descriptors, because this process cannot open more.
+    /// A message came without all its descriptors, because this process cannot open more. Those that came are
+    /// here, because closing them may wait.
     #[error("this process cannot open more files")]
-    LostDescriptors(R),
+    LostDescriptors { message: R, descriptors: Vec<OwnedFd> },
     /// The record is not a message. Its descriptors are here, because closing them may wait.
     #[error("the other process sent nonsense: {reason}")]
     Nonsense { reason: &'static str, descriptors: Vec<OwnedFd> },
@@ -98,7 +99,7 @@ pub fn decode<M: Message>(record: Record) -> Result<(M, Vec<OwnedFd>), ChannelEr
         Err(_) => Err("a record is not a message"),
         Ok((_, rest)) if !rest.is_empty() => Err("a message has bytes after its end"),
         Ok((message, _)) if lost_descriptors => {
-            return Err(ChannelError::LostDescriptors(message));
+            return Err(ChannelError::LostDescriptors { message, descriptors });
         }
         Ok((message, _)) if message.descriptors() != descriptors.len() => {
             Err("a message has the wrong number of descriptors")

@@ -7,7 +7,11 @@
 #![expect(missing_docs, reason = "a comment that repeats a name helps no reader of a program")]
 
 pub mod monitor;
+pub mod opener;
 pub mod reaper;
 pub mod role;
+pub mod request;
+pub mod socket_facts;
+pub mod subject;
 pub mod message;
 pub mod channel;

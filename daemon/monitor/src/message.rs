@@ -8,15 +8,19 @@ use crate::channel::{Channel, Message};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build(u64);
 
-/// FNV-1a of this file: a change of the messages changes the build.
-const MESSAGES: u64 = {
-    let (text, mut hash, mut at) = (include_bytes!("message.rs"), 0xcbf2_9ce4_8422_2325_u64, 0);
+/// The files with messages: a change of one changes the build.
+const MESSAGES: u64 =
+    hash(include_bytes!("request.rs"), hash(include_bytes!("message.rs"), 0xcbf2_9ce4_8422_2325));
+
+/// FNV-1a.
+const fn hash(text: &[u8], mut hash: u64) -> u64 {
+    let mut at = 0;
     while at < text.len() {
         hash = (hash ^ text[at] as u64).wrapping_mul(0x0100_0000_01b3);
         at += 1;
     }
     hash
-};
+}
 
 impl Build {
     /// The build of this process.
@@ -34,19 +38,30 @@ pub enum View {
     Metrics,
 }
 
+/// What a worker begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The generation of the policy.
+    pub generation: u64,
+    /// The first of the numbers that this worker gives to connections and sessions.
+    pub first_number: u64,
+    /// Whether the service manager made the control socket.
+    pub activated: bool,
+}
+
+/// What `broker.info` reports about the opener, as the program around it encodes this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description(pub Vec<u8>);
+
 /// From the monitor to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     Hello(Build),
     /// What the worker serves by. Descriptors: the text of the configuration, and the policy (sealed memory).
-    Begin {
-        /// The generation of the policy.
-        generation: u64,
-        /// The first of the numbers that this worker gives to connections and sessions.
-        first_number: u64,
-        /// Whether the service manager made the control socket.
-        activated: bool,
-    },
+    Begin(Beginning),
+    /// `Begin` of a broker that has an opener, which is described. Descriptors: as of `Begin`, and the channel to the
+    /// opener.
+    BeginWithOpener(Beginning, Description),
     /// A connection. Descriptor: the connection. The worker answers `Received`, and `Closed` at its end.
     Connection {
         number: u64,
@@ -133,13 +148,77 @@ pub enum ToMonitor {
     },
 }
 
+/// The principal of a worker, as the kernel reported it for each of its connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerPeer {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub network: Option<u64>,
+}
+
+/// From the monitor to the opener. Workers have numbers, and connections their cookies (`SO_COOKIE`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToOpener {
+    Hello(Build),
+    /// What the opener begins with. Descriptors: the text of the configuration, and the policy (sealed memory). The
+    /// opener answers `Ready`.
+    Begin {
+        generation: u64,
+    },
+    /// A worker starts. Descriptor: the channel to it.
+    Worker {
+        worker: u64,
+        peer: WorkerPeer,
+    },
+    /// A connection is about to be passed to the worker.
+    Accepted {
+        worker: u64,
+        cookie: u64,
+    },
+    /// A connection of the worker has ended.
+    Closed {
+        worker: u64,
+        cookie: u64,
+    },
+    /// The worker has ended. The opener answers `Forgotten`.
+    Ended {
+        worker: u64,
+    },
+    /// A new policy. Descriptor: the policy. The opener answers `InForce`.
+    Policy {
+        generation: u64,
+    },
+}
+
+/// From the opener to the monitor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromOpener {
+    Hello(Build),
+    /// The opener is confined, and serves workers.
+    Ready(Description),
+    /// The policy of this generation is in force.
+    InForce {
+        generation: u64,
+    },
+    /// The opener knows that a worker has ended. The answers have the order of the messages.
+    Forgotten,
+    /// The worker broke the rules of its channel, and is to be ended.
+    Nonsense {
+        worker: u64,
+    },
+}
+
 /// From the policy reader to the monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
     /// The policy. Descriptor: sealed memory.
-    Policy,
+    Policy {
+        /// Whether rules of it need a capability that only the opener has.
+        needs_opener: bool,
+    },
     /// Why the files cannot be used.
     Unusable(String),
 }
@@ -157,7 +236,8 @@ pub enum Nothing {}
 impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Begin { .. } => 2,
+            Self::BeginWithOpener(..) => 3,
+            Self::Begin(_) => 2,
             Self::Connection { .. } | Self::Policy { .. } | Self::Part { .. } => 1,
             Self::Hello(_)
             | Self::Reloaded { .. }
@@ -188,10 +268,32 @@ impl Message for ToMonitor {
     }
 }
 
+impl Message for ToOpener {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Begin { .. } => 2,
+            Self::Worker { .. } | Self::Policy { .. } => 1,
+            Self::Hello(_) | Self::Accepted { .. } | Self::Closed { .. } | Self::Ended { .. } => 0,
+        }
+    }
+}
+
+impl Message for FromOpener {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Hello(_)
+            | Self::Ready(_)
+            | Self::InForce { .. }
+            | Self::Forgotten
+            | Self::Nonsense { .. } => 0,
+        }
+    }
+}
+
 impl Message for FromReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Policy => 1,
+            Self::Policy { .. } => 1,
             Self::Warning(_) | Self::Unusable(_) => 0,
         }
     }

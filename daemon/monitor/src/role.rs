@@ -13,6 +13,8 @@ use sockbroker_sys::child::{self, Start};
 pub enum Role {
     /// Serves one principal.
     Worker,
+    /// Makes the system calls that need a capability, for the workers.
+    Opener,
     /// Reads the policy and ends.
     PolicyReader,
     /// Closes descriptors and ends.
@@ -21,12 +23,13 @@ pub enum Role {
 
 impl Role {
     /// The roles that are started by name.
-    pub const ALL: [Self; 3] = [Self::Worker, Self::PolicyReader, Self::Reaper];
+    pub const ALL: [Self; 4] = [Self::Worker, Self::Opener, Self::PolicyReader, Self::Reaper];
 
     /// The value of the hidden option `--role`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Worker => "worker",
+            Self::Opener => "opener",
             Self::PolicyReader => "policy-reader",
             Self::Reaper => "reaper",
         }

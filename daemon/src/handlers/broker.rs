@@ -18,6 +18,7 @@ impl BrokerServer for Handlers {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL_VERSION,
             process: broker.process.clone(),
+            opener: broker.opener.as_ref().map(|(_, process)| process.clone()),
             policy: PolicyInfo {
                 generation,
                 files: policy.files().to_vec(),

@@ -1,13 +1,9 @@
 //! The contents of a message: the addresses and interfaces that its data and its ancillary data name.
 
-use sockbroker_policy::socket_spec::JudgedSocket as _;
-use std::iter;
-
 use sockbroker_proto::address::Address;
 
-use sockbroker_policy::action::{MessageContents, Send};
-use sockbroker_policy::membership::{header, packet_info, route_of_extensions};
-use sockbroker_policy::target::SocketName;
+use sockbroker_policy::action::MessageContents;
+use sockbroker_policy::membership::packet_info;
 
 /// What a call sends.
 #[derive(Debug)]
@@ -64,47 +60,5 @@ pub(super) struct Named {
 impl Named {
     pub(super) fn of(level: i32, kind: i32, data: &[u8]) -> Option<Self> {
         packet_info(level, kind, data).map(|(source, interface)| Self { source, interface })
-    }
-}
-
-/// Adds the source and the destinations in the header of a packet. They are unknown for a file.
-pub(super) fn add_header(request: &mut Send, data: Option<&[u8]>) {
-    match data.map(|data| header(request.socket.domain, data)) {
-        Some(Some((source, destination, route))) => {
-            if !is_unspecified(&source) {
-                request.locals.push(SocketName::Address(source));
-            }
-            let ends = iter::once(destination).chain(route);
-            request.remotes.extend(ends.map(SocketName::Address));
-        }
-        // The data is too short for a header. The kernel refuses it.
-        Some(None) => {}
-        None => {
-            request.locals.push(SocketName::Unknown);
-            request.remotes.push(SocketName::Unknown);
-        }
-    }
-}
-
-/// Adds the hosts of a source route, where the data begins with an extension header of IPv6. The protocol of the
-/// socket is the type of that header.
-pub(super) fn add_route(request: &mut Send, data: Option<&[u8]>) {
-    if !request.socket.sends_extensions() {
-        return;
-    }
-    match data {
-        Some(data) => {
-            let route = route_of_extensions(request.socket.protocol, data);
-            request.remotes.extend(route.into_iter().map(SocketName::Address));
-        }
-        None => request.remotes.push(SocketName::Unknown),
-    }
-}
-
-fn is_unspecified(address: &Address) -> bool {
-    match address {
-        Address::Inet { host, .. } => host.is_unspecified(),
-        Address::Inet6 { host, .. } => host.is_unspecified(),
-        _ => false,
     }
 }

@@ -249,7 +249,8 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
     let spec = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
     let (permit, handle) = (call.permit(Create { socket: spec })?, call.room()?);
-    let Ok(entry) = call.broker().network.create(permit, Timeout::Blocking, handle) else {
+    let Ok(entry) = call.broker().network.create(permit, Timeout::Blocking, handle, call.caller())
+    else {
         return Ok(false);
     };
     let set = set_int(call, &Arc::new(entry), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);
@@ -258,10 +259,11 @@ pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
 
 fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -> OpResult<()> {
     let permitted = call.permit_set_option(entry, level, name, OptionValue::Int(value))?;
-    option::set(&permitted, &call.broker().fanout)
+    option::set(&permitted, &call.broker().fanout, call.caller())
 }
 
 fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {
     let permit = call.permit(Create { socket: spec })?;
-    Ok(Arc::new(call.broker().network.create(permit, timeout, call.room()?)?))
+    let made = call.broker().network.create(permit, timeout, call.room()?, call.caller());
+    made.map(Arc::new)
 }

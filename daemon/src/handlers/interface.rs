@@ -37,6 +37,6 @@ impl InterfacesServer for Handlers {
 
     fn sethostname(call: &Call, params: SethostnameParams) -> OpResult<()> {
         let SethostnameParams { name } = params;
-        host::set_hostname(call.permit(SetHostname { name })?)
+        host::set_hostname(call.permit(SetHostname { name })?, call.caller())
     }
 }

@@ -52,7 +52,7 @@ impl OptionsServer for Handlers {
         let value = read(&call, value, optlen)?;
         let permitted = call.permit_set_option(&entry, level, name, value)?;
         ticket.acquire().await;
-        option::set(&permitted, &call.broker().fanout)
+        option::set(&permitted, &call.broker().fanout, call.caller())
     }
 
     fn settimeout(call: &Call, params: SettimeoutParams) -> OpResult<()> {

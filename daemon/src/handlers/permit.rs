@@ -8,7 +8,7 @@ use sockbroker_proto::address::Address;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::audit;
-use crate::handlers::contents::{Named, Payload, Sizes, add_header, add_route};
+use crate::handlers::contents::{Named, Payload, Sizes};
 use crate::ops::receive::SenderCheck;
 use crate::rpc::call::Call;
 use crate::table::call_queue::Ticket;
@@ -21,7 +21,6 @@ use sockbroker_policy::action::{
 };
 use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::membership::{device as device_of, hops, membership, source};
-use sockbroker_policy::netlink::{MessageClass, classes_of};
 use sockbroker_policy::operands::Operands;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::target::{SocketName, Target};
@@ -177,7 +176,8 @@ impl Call {
         request.connects =
             contents.flags & libc::MSG_FASTOPEN != 0 && request.destination.is_some();
         if socket.domain == libc::AF_NETLINK {
-            add_netlink_messages(entry, &mut request, data.as_deref());
+            let named = request.destination.as_ref().and_then(Target::address);
+            request.add_netlink_messages(netlink_end(entry, named), data.as_deref());
         }
         let classes = items().map(|(level, kind, data)| class_of_ancillary(level, kind, data));
         request.ancillary = classes.collect();
@@ -213,10 +213,10 @@ impl Call {
             request.remotes.extend(hops.map(SocketName::Address));
             let route = socket_endpoints::route(entry).into_iter();
             request.remotes.extend(route.map(SocketName::Address));
-            add_route(&mut request, data.as_deref());
+            request.add_route(data.as_deref());
         }
         if request.own_headers && looks.iter().any(|looks| looks.local || looks.remote) {
-            add_header(&mut request, data.as_deref());
+            request.add_header(data.as_deref());
         }
         request.contents = contents;
         let limit = self.broker().limits.message_routes;
@@ -317,20 +317,6 @@ fn specified(entry: &Entry, target: Target, named: &[Named]) -> OpResult<Target>
     let interface = named.iter().rev().map(|info| info.interface).find(|index| *index != 0);
     let address = socket_endpoints::specified(entry, address, source, interface)?;
     Ok(Target::Address(address))
-}
-
-/// Adds the classes of netlink messages.
-fn add_netlink_messages(entry: &Entry, request: &mut Send, data: Option<&[u8]>) {
-    let destination = request.destination.as_ref().and_then(Target::address);
-    let (pid, groups) = netlink_end(entry, destination);
-    // Port 0 is the kernel. Messages to other ports have no class: their receiver defines them.
-    if pid == 0 {
-        request.messages = classes_of(request.socket.protocol, data.unwrap_or_default());
-    }
-    // A message to groups also goes to the kernel (`netlink_sendmsg`).
-    if pid != 0 || groups != 0 {
-        request.messages.push(MessageClass::Peer);
-    }
 }
 
 /// The port and the groups that a netlink message goes to.

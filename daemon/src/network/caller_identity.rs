@@ -14,6 +14,7 @@ use sockbroker_sys::identity::{self, Identity};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{During, OpError, OpResult};
+use crate::network::opener::Privileged;
 use crate::principal::Principal;
 use crate::quota::User;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -29,9 +30,13 @@ pub struct CallerIdentities {
     jobs: Arc<Semaphore>,
 }
 
-/// The identity with which the calls of a connection are made.
+/// The identity with which the calls of a connection are made, and how they reach what needs a capability.
 #[derive(Debug, Clone)]
-pub struct CallerIdentity(Option<Arc<Client>>);
+pub struct CallerIdentity {
+    /// `None` for the broker's own user.
+    client: Option<Arc<Client>>,
+    privileged: Privileged,
+}
 
 /// A client with other ids than the broker.
 #[derive(Debug)]
@@ -55,24 +60,35 @@ impl CallerIdentities {
 
     /// The identity of a principal. Calls with the broker's own ids are made directly, unless the broker has
     /// more rights than its user; root has them in any case.
-    pub fn of(&self, principal: &Principal, user: &Arc<User>) -> CallerIdentity {
+    pub fn of(
+        &self,
+        principal: &Principal,
+        user: &Arc<User>,
+        privileged: Privileged,
+    ) -> CallerIdentity {
         let Principal::Local(subject) = principal;
         let (uid, gid, groups) = (subject.uid, subject.gid, subject.groups.clone());
         let identity = Identity { uid, gid, groups };
         let same = self.own.as_ref().is_some_and(|own| own.is_same(&identity));
         if same && (identity.uid == 0 || !self.overrides) {
-            return CallerIdentity(None);
+            return CallerIdentity { client: None, privileged };
         }
         let able = self.able || same;
         let (user, jobs) = (user.clone(), self.jobs.clone());
-        CallerIdentity(Some(Arc::new(Client { identity: Arc::new(identity), able, user, jobs })))
+        let client = Client { identity: Arc::new(identity), able, user, jobs };
+        CallerIdentity { client: Some(Arc::new(client)), privileged }
     }
 }
 
 impl CallerIdentity {
     /// Whether the caller is the broker's own user, whose calls are made directly.
     pub fn is_broker(&self) -> bool {
-        self.0.is_none()
+        self.client.is_none()
+    }
+
+    /// How the calls reach what needs a capability.
+    pub(crate) fn privileged(&self) -> &Privileged {
+        &self.privileged
     }
 
     /// Runs a job on files as the caller, in a thread of its own: it may wait for a file system.
@@ -100,7 +116,7 @@ impl CallerIdentity {
         spec: SocketSpec,
         call: &'static str,
     ) -> OpResult<Option<&Arc<Client>>> {
-        match &self.0 {
+        match &self.client {
             Some(client) if spec.domain == libc::AF_UNIX => {
                 let uid = client.identity.uid;
                 if client.able { Ok(Some(client)) } else { Err(OpError::Identity { call, uid }) }

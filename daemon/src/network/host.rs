@@ -3,6 +3,8 @@
 use sockbroker_sys::host;
 
 use crate::error::{During, OpResult};
+use crate::network::caller_identity::CallerIdentity;
+use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Hostname, SetHostname};
 
@@ -14,7 +16,12 @@ pub fn hostname(permit: Permit<Hostname>) -> OpResult<String> {
 }
 
 /// `sethostname(2)`.
-pub fn set_hostname(permit: Permit<SetHostname>) -> OpResult<()> {
+pub fn set_hostname(permit: Permit<SetHostname>, caller: &CallerIdentity) -> OpResult<()> {
     let SetHostname { name } = permit.into_request();
-    host::set_hostname(name.as_bytes()).during("sethostname")
+    let asked = match caller.privileged() {
+        privileged if privileged.is_direct() => None,
+        privileged => privileged.ask(&Request::SetHostname { name: name.clone() }, None),
+    };
+    let set = || host::set_hostname(name.as_bytes());
+    asked.map_or_else(set, |done| done.map(drop)).during("sethostname")
 }

@@ -5,6 +5,7 @@ pub mod interface;
 pub mod resolve;
 pub mod host;
 pub mod caller_identity;
+pub mod opener;
 pub(crate) mod rcvall;
 
 /// The network namespace in which a socket is created, an interface listed or a name resolved.

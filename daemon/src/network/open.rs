@@ -1,18 +1,24 @@
 //! Creating, adopting, duplicating and passing sockets.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_sys::socket;
 
 use crate::error::{During, OpError, OpResult};
+use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::{Network, rcvall};
+use crate::network::opener::Done;
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
+use crate::table::rcvall::Rcvall;
 use crate::table::timeout::Timeout;
+use sockbroker_monitor::opener::{open_rcvall, serves_rcvall};
+use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Adopt, Create};
+use sockbroker_policy::need::creation_needs_privilege;
 use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -24,17 +30,18 @@ impl Network {
         permit: Permit<Create>,
         timeout: Timeout,
         handle: Reservation,
+        caller: &CallerIdentity,
     ) -> OpResult<Entry> {
         let Create { socket: spec } = permit.into_request();
         refuse_family("socket", spec)?;
-        if rcvall::serves(spec) {
-            let (descriptor, rcvall) = self.run(rcvall::open)?;
-            let entry = Entry::new(descriptor, spec, timeout, handle).during("fcntl")?;
-            return Ok(entry.with_rcvall(rcvall));
-        }
-        let make = || socket::create(spec.domain, spec.ty, spec.protocol);
-        let descriptor = self.run(make).during("socket")?;
-        Entry::new(descriptor, spec, timeout, handle).during("fcntl")
+        let descriptor = match ask_for_socket(spec, caller) {
+            Some(asked) => asked,
+            None if serves_rcvall(spec) => self.run(open_rcvall),
+            None => self.run(|| socket::create(spec.domain, spec.ty, spec.protocol)),
+        };
+        let entry = Entry::new(descriptor.during("socket")?, spec, timeout, handle);
+        let entry = entry.during("fcntl")?;
+        Ok(if serves_rcvall(spec) { entry.with_rcvall(Rcvall::default()) } else { entry })
     }
 
     /// `socketpair(2)`, as the caller: the kernel shows each end the ids of the thread that made it.
@@ -55,6 +62,22 @@ impl Network {
         let first = Entry::new(first, spec, timeout, handles.0).during("fcntl")?;
         let second = Entry::new(second, spec, timeout, handles.1).during("fcntl")?;
         Ok((first, second))
+    }
+}
+
+/// Asks the opener for a socket that needs a capability, or on which a send can need one: the kernel checks netlink
+/// messages by the process that made the socket as well. `None` if this process makes the socket itself.
+fn ask_for_socket(spec: SocketSpec, caller: &CallerIdentity) -> Option<io::Result<OwnedFd>> {
+    let privileged = caller.privileged();
+    let needs = creation_needs_privilege(spec) || spec.domain == libc::AF_NETLINK;
+    if privileged.is_direct() || !needs {
+        return None;
+    }
+    let SocketSpec { domain, ty, protocol } = spec;
+    match privileged.ask(&Request::Create { domain, ty, protocol }, None)? {
+        Ok(Done::Socket(made)) => Some(Ok(made)),
+        Ok(Done::Nothing | Done::Sent(_)) => Some(Err(io::ErrorKind::InvalidData.into())),
+        Err(error) => Some(Err(error)),
     }
 }
 

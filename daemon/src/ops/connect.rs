@@ -20,8 +20,12 @@ use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 use crate::table::permitted::{Accepted, Permitted, Socket};
 use crate::table::timeout::Timeout;
+use sockbroker_monitor::request::Request;
 use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen, Shutdown};
 use sockbroker_policy::target::{FileTarget, SocketName, Target};
+
+/// The error numbers with which the kernel refuses a call for lack of a capability.
+const REFUSED: &[i32] = &[libc::EACCES, libc::EPERM];
 
 /// `bind(2)`. The file of a path is created with the identity of the caller.
 pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpResult<()> {
@@ -35,7 +39,11 @@ pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpRes
     }
     let raw = RawAddress::encode(address);
     match caller.client(socket.actual(), "bind")? {
-        None => socket::bind(socket.fd(), &raw).during("bind"),
+        None => {
+            let (bind, fd) = (|| socket::bind(socket.fd(), &raw), socket.fd());
+            let ask = || Request::Bind { address: raw.as_bytes().to_vec() };
+            caller.privileged().or_ask(bind, REFUSED, fd, ask).during("bind")
+        }
         Some(client) => {
             let shared = socket.shared();
             client.call("bind", move || socket::bind(shared.fd(), &raw)).await
@@ -156,7 +164,11 @@ async fn connect_to(
         return connect_as(client, socket, destination).await;
     }
     let address = destination.raw();
-    match begin(socket, &address) {
+    let connect = || begin(socket, &address);
+    let ask = || Request::Connect { address: address.as_bytes().to_vec() };
+    // Of all protocols only those of netlink can refuse a destination for lack of a capability.
+    let refused = if socket.actual().domain == libc::AF_NETLINK { REFUSED } else { &[] };
+    match caller.privileged().or_ask(connect, refused, socket.fd(), ask) {
         Ok(()) => Ok(()),
         Err(error) => match error.raw_os_error() {
             Some(libc::EINPROGRESS) if socket.timeout() != Timeout::NonBlocking => {

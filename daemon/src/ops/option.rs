@@ -7,15 +7,18 @@ use sockbroker_sys::ioctl::{self, IntRequest, InterfaceRequest, InterfaceValue};
 use sockbroker_sys::{filter, option};
 
 use crate::error::{During, OpError, OpResult};
+use crate::network::caller_identity::CallerIdentity;
 use crate::ops::rcvall;
 use crate::quota::kernel_memory::Demand;
 use crate::table::fanout::FanoutGroups;
 use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
+use sockbroker_monitor::request::{Request, Value};
 use sockbroker_policy::action::{
     GetOption, Inspect, InterfaceIoctl, Ioctl, OptionValue, SetFilter, SetOption,
 };
 use sockbroker_policy::membership::{Device, device, source};
+use sockbroker_policy::option::OptionClass;
 
 /// `getsockopt(2)`. As in Python, `length` 0 requests an integer. The integers of `AF_VSOCK` have 64 bits.
 pub fn get(permitted: &Permitted<GetOption>) -> OpResult<OptionValue> {
@@ -44,17 +47,21 @@ pub fn get(permitted: &Permitted<GetOption>) -> OpResult<OptionValue> {
 }
 
 /// `setsockopt(2)`. A user can join only its own `PACKET_FANOUT` groups.
-pub fn set(permitted: &Permitted<SetOption>, groups: &FanoutGroups) -> OpResult<()> {
+pub fn set(
+    permitted: &Permitted<SetOption>,
+    groups: &FanoutGroups,
+    caller: &CallerIdentity,
+) -> OpResult<()> {
     let (socket, request) = (permitted.socket(), permitted.request());
     match (socket.actual().domain, request.level, request.name) {
         (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT) => {
-            join_fanout(socket, request, groups)
+            join_fanout(socket, request, groups, caller)
         }
-        _ => set_one(socket, request),
+        _ => set_one(socket, request, caller),
     }
 }
 
-fn set_one(socket: &Socket, request: &SetOption) -> OpResult<()> {
+fn set_one(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpResult<()> {
     let SetOption { level, name, ref value, .. } = *request;
     refuse_pointers("setsockopt", level, name)?;
     if let (Some(state), OptionValue::Int(value)) = (&socket.rcvall, value)
@@ -64,34 +71,54 @@ fn set_one(socket: &Socket, request: &SetOption) -> OpResult<()> {
     }
     let demand =
         Demand::of(socket.actual().domain, level, name, &value.bytes(socket.declared().domain));
-    let set = || write(socket, level, name, value);
+    let set = || write(socket, request, caller);
     match demand {
         Some(demand) => socket.kernel_memory.change(socket.user(), demand, set),
         None => set(),
     }
 }
 
-fn write(socket: &Socket, level: i32, name: i32, value: &OptionValue) -> OpResult<()> {
+fn write(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpResult<()> {
+    let SetOption { level, name, ref value, .. } = *request;
     let fd = socket.fd();
-    match value {
-        OptionValue::Int(value) if socket.declared().domain == libc::AF_VSOCK => {
-            option::set_bytes(fd, level, name, &value.to_ne_bytes())
-        }
-        OptionValue::Int(value) => {
-            let value = i32::try_from(*value)
-                .map_err(|_error| OpError::type_error("the value is neither a C int nor bytes"))?;
-            option::set_int(fd, level, name, value)
-        }
-        OptionValue::Bytes(bytes) => option::set_bytes(fd, level, name, bytes),
-        OptionValue::Null(length) => option::set_null(fd, level, name, *length),
+    let bytes = value.bytes(socket.declared().domain);
+    if matches!(value, OptionValue::Int(_)) && bytes.is_empty() {
+        return Err(OpError::type_error("the value is neither a C int nor bytes"));
     }
-    .during("setsockopt")?;
-    note_choice(socket, level, name, &value.bytes(socket.declared().domain));
+    let set = || match value {
+        OptionValue::Null(length) => option::set_null(fd, level, name, *length),
+        OptionValue::Int(_) | OptionValue::Bytes(_) => option::set_bytes(fd, level, name, &bytes),
+    };
+    let ask = || {
+        let value = match value {
+            OptionValue::Null(length) => Value::Null(*length),
+            OptionValue::Int(_) | OptionValue::Bytes(_) => Value::Bytes(bytes.clone()),
+        };
+        Request::SetOption { level, name, value }
+    };
+    caller.privileged().or_ask(set, refusals(request), fd, ask).during("setsockopt")?;
+    note_choice(socket, level, name, &bytes);
     Ok(())
 }
 
+/// The error numbers with which the kernel refuses an option for lack of a capability.
+fn refusals(request: &SetOption) -> &'static [i32] {
+    match (request.level, request.name) {
+        // Unknown options of IP (`__ip_options_compile`).
+        (libc::IPPROTO_IP, libc::IP_OPTIONS) => &[libc::EPERM, libc::EINVAL],
+        // The module of a congestion control is not loaded.
+        _ if request.class() == OptionClass::Modules => &[libc::EPERM, libc::ENOENT],
+        _ => &[libc::EPERM, libc::EACCES],
+    }
+}
+
 /// `PACKET_FANOUT`: joins a group that belongs to this user only. `EADDRINUSE` if it belongs to another user.
-fn join_fanout(socket: &Socket, request: &SetOption, groups: &FanoutGroups) -> OpResult<()> {
+fn join_fanout(
+    socket: &Socket,
+    request: &SetOption,
+    groups: &FanoutGroups,
+    caller: &CallerIdentity,
+) -> OpResult<()> {
     /// `PACKET_FANOUT_FLAG_UNIQUEID` in the upper half: the kernel chooses the group.
     const UNIQUE: u32 = 0x2000 << 16;
     let principal = socket.user().key();
@@ -100,14 +127,14 @@ fn join_fanout(socket: &Socket, request: &SetOption, groups: &FanoutGroups) -> O
     let number = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default();
     let taken = OpError::Os { call: "setsockopt", errno: libc::EADDRINUSE };
     if number & UNIQUE != 0 {
-        set_one(socket, request)?;
+        set_one(socket, request, caller)?;
         let chosen = option::get_int(socket.fd(), libc::SOL_PACKET, libc::PACKET_FANOUT);
         let group = group_of(chosen.during("getsockopt")?.cast_unsigned());
         socket.ends.known().fanout = groups.join(group, principal);
         return Ok(());
     }
     let member = groups.join(group_of(number), principal).ok_or(taken)?;
-    set_one(socket, request)?;
+    set_one(socket, request, caller)?;
     socket.ends.known().fanout = Some(member);
     Ok(())
 }

@@ -9,8 +9,14 @@ use sockbroker_sys::control::OutgoingControl;
 use sockbroker_sys::message::{self, OutgoingMessage};
 use sockbroker_sys::unix_file;
 
-use sockbroker_policy::action::{AncillaryItem, MessageContents};
+use crate::network::opener::{Done, Privileged};
+use sockbroker_monitor::request::{Control, Request};
+use sockbroker_policy::action::{AncillaryItem, MessageContents, Send};
+use sockbroker_policy::ancillary::class_of_ancillary;
+use sockbroker_policy::netlink::MessageClass;
+use sockbroker_policy::option::OptionClass;
 use sockbroker_policy::target::Target;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The destination of a call. The descriptor of a file of `AF_UNIX` stays open as long as this value.
 #[derive(Debug, Clone)]
@@ -47,6 +53,72 @@ pub(super) fn transmit(fd: BorrowedFd<'_>, (address, contents): &Addressed) -> i
     let flags = contents.flags | libc::MSG_DONTWAIT;
     let address = address.as_ref().map(Destination::raw);
     message::send_message(fd, &slices, &control, flags, address.as_ref())
+}
+
+/// Whether the kernel accepts a message only from a process with a capability: netlink messages that change
+/// something, which the kernel refuses by an answer.
+pub(super) fn needs_opener(request: &Send) -> bool {
+    request.messages.iter().any(|class| *class != MessageClass::Get)
+}
+
+/// Whether the kernel can refuse a message for lack of a capability.
+pub(super) fn can_be_refused(actual: SocketSpec, contents: &MessageContents) -> bool {
+    let classes = contents.ancillary.iter().map(|item| {
+        let (level, kind, data) = item.judged();
+        class_of_ancillary(level, kind, data)
+    });
+    let privileged = [OptionClass::Mark, OptionClass::Scheduling, OptionClass::Routing];
+    match actual.domain {
+        libc::AF_BLUETOOTH => actual.ty == libc::SOCK_RAW,
+        // Messages of AF_UNIX are sent with the identity of the caller.
+        libc::AF_UNIX => false,
+        _ => classes.into_iter().any(|class| privileged.contains(&class)),
+    }
+}
+
+/// [`transmit`], by the opener if the message needs a capability.
+pub(super) fn transmit_privileged(
+    fd: BorrowedFd<'_>,
+    message: &Addressed,
+    privileged: &Privileged,
+    needs_opener: bool,
+) -> io::Result<usize> {
+    let refused = if needs_opener && !privileged.is_direct() {
+        None
+    } else {
+        match transmit(fd, message) {
+            Err(error) if is_refusal(&error) && !privileged.is_direct() => Some(error),
+            result => return result,
+        }
+    };
+    let request = as_request(message)?;
+    match privileged.ask(&request, Some(fd)) {
+        Some(Ok(Done::Sent(sent))) => Ok(sent),
+        Some(Ok(Done::Nothing | Done::Socket(_))) => Err(io::ErrorKind::InvalidData.into()),
+        Some(Err(error)) => Err(error),
+        None => Err(refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EPERM))),
+    }
+}
+
+/// Unknown options of IP are refused with `EINVAL` (`__ip_options_compile`).
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL))
+}
+
+fn as_request((address, contents): &Addressed) -> io::Result<Request> {
+    let too_long = || io::Error::from_raw_os_error(libc::EMSGSIZE);
+    let item = |item: &AncillaryItem| match item {
+        AncillaryItem::Data { level, kind, data } => {
+            Ok(Control { level: *level, kind: *kind, data: data.clone() })
+        }
+        // Only messages of AF_UNIX carry descriptors.
+        AncillaryItem::Descriptors { .. } => Err(io::Error::from_raw_os_error(libc::EPERM)),
+    };
+    let control: Vec<_> = contents.ancillary.iter().map(item).collect::<io::Result<_>>()?;
+    let destination = address.as_ref().map(|address| address.raw().as_bytes().to_vec());
+    let (flags, data) = (contents.flags, contents.buffers.concat());
+    let request = Request::Send { destination, flags, control, data };
+    if request.is_within_limits() { Ok(request) } else { Err(too_long()) }
 }
 
 /// `sendmmsg(2)`. Returns the number of bytes that were sent of each message.

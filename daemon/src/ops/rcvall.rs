@@ -12,10 +12,11 @@ use sockbroker_sys::interface::of_socket;
 use sockbroker_sys::{filter, packet, socket};
 
 use crate::error::{During, OpError, OpResult};
-use crate::network::rcvall::{RETURN, nothing, program};
+use crate::network::rcvall::{RETURN, program};
 use crate::ops::receive::drain;
 use crate::table::permitted::{Permitted, Socket};
 use crate::table::rcvall::{Rcvall, State, interface_at};
+use sockbroker_monitor::opener::nothing;
 use sockbroker_policy::action::Capture;
 
 /// `ETH_P_ALL`: only sockets that are bound to it receive the packets that the machine sends.

@@ -1,5 +1,6 @@
 //! `send`, `sendall`, `sendto`, `sendmsg`, `sendmmsg`.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,9 @@ use sockbroker_sys::{message, socket};
 
 use crate::error::{OpError, OpResult};
 use crate::network::caller_identity::{CallerIdentity, Client};
-use crate::ops::outgoing::{Addressed, Destination, submit, transmit};
+use crate::ops::outgoing::{
+    Addressed, Destination, can_be_refused, needs_opener, submit, transmit, transmit_privileged,
+};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::table::call_queue::Ticket;
 use crate::table::permitted::{Permitted, Socket};
@@ -24,6 +27,14 @@ pub type Progress = AtomicU64;
 pub struct Sender<'a> {
     pub caller: &'a CallerIdentity,
     pub progress: &'a Progress,
+    /// Whether the opener has to send.
+    pub needs_opener: bool,
+}
+
+impl Sender<'_> {
+    fn of(self, request: &Send) -> Self {
+        Self { needs_opener: needs_opener(request), ..self }
+    }
 }
 
 /// `send(2)`. Returns after one successful attempt; on a blocking stream, after all data is sent, as the kernel
@@ -35,6 +46,7 @@ pub async fn send(
 ) -> OpResult<usize> {
     ticket.acquire().await;
     let socket = permitted.socket();
+    let sender = sender.of(permitted.request());
     let MessageContents { buffers, flags, .. } = &permitted.request().contents;
     let (data, flags) = (joined(buffers), *flags);
     let address = destination(socket, permitted.request());
@@ -66,6 +78,7 @@ pub async fn send_all(
 ) -> OpResult<()> {
     ticket.acquire().await;
     let socket = permitted.socket();
+    let sender = sender.of(permitted.request());
     let MessageContents { buffers, flags, .. } = &permitted.request().contents;
     let (data, flags) = (joined(buffers), *flags);
     let address = destination(socket, permitted.request());
@@ -96,7 +109,14 @@ pub(super) async fn attempt(
     let call = if destination.is_some() { "sendto" } else { "send" };
     if let Some(client) = caller.client(socket.actual(), call)? {
         let outgoing = MessageContents { buffers: vec![data], ancillary: Vec::new(), flags };
-        return send_as(client, socket, call, (destination.cloned(), outgoing), wait_policy).await;
+        let message = (destination.cloned(), outgoing);
+        return send_as(client, socket, (call, sender), message, wait_policy).await;
+    }
+    let none = MessageContents::default();
+    if sender.needs_opener || can_be_refused(socket.actual(), &none) {
+        let outgoing = MessageContents { buffers: vec![data], ancillary: Vec::new(), flags };
+        let message = (destination.cloned(), outgoing);
+        return send_once(socket, (call, sender), message, wait_policy).await;
     }
     let kept = keep_pace(socket, wait_policy, call).await?;
     let wait_policy = || kept.unwrap_or_else(wait_policy);
@@ -117,7 +137,8 @@ pub async fn send_message(
     sender: Sender<'_>,
     ticket: Ticket<'_>,
 ) -> OpResult<usize> {
-    let Sender { caller, progress } = sender;
+    let sender = sender.of(permitted.request());
+    let Sender { caller, progress, .. } = sender;
     ticket.acquire().await;
     let (socket, request) = permitted.into_parts();
     let (socket, address) = (&socket, destination(&socket, &request));
@@ -128,9 +149,10 @@ pub async fn send_message(
     let again = sends_whole(socket, flags).then(|| contents.buffers.clone());
     let mut sent = match caller.client(socket.actual(), "sendmsg")? {
         Some(client) => {
-            send_as(client, socket, "sendmsg", (address, contents), &wait_policy).await?
+            let call = ("sendmsg", sender);
+            send_as(client, socket, call, (address, contents), &wait_policy).await?
         }
-        None => send_once(socket, "sendmsg", (address, contents), &wait_policy).await?,
+        None => send_once(socket, ("sendmsg", sender), (address, contents), &wait_policy).await?,
     };
     progress.store(sent as u64, Ordering::Relaxed);
     let Some(buffers) = again.filter(|_| sent < total) else {
@@ -150,13 +172,21 @@ pub async fn send_message(
 /// Sends one message with the identity of the broker.
 async fn send_once(
     socket: &Socket,
-    call: &'static str,
+    (call, sender): (&'static str, Sender<'_>),
     message: Addressed,
     wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
     let kept = keep_pace(socket, wait_policy, call).await?;
     let wait_policy = || kept.unwrap_or_else(wait_policy);
-    let send = || transmit(socket.fd(), &message);
+    let privileged = sender.caller.privileged();
+    let special = sender.needs_opener || can_be_refused(socket.actual(), &message.1);
+    let send = || {
+        if special {
+            transmit_privileged(socket.fd(), &message, privileged, sender.needs_opener)
+        } else {
+            transmit(socket.fd(), &message)
+        }
+    };
     let sent = until_done(socket, Direction::Send, call, wait_policy, send).await?;
     socket.user().sent(1, sent);
     Ok(sent)
@@ -166,13 +196,13 @@ async fn send_once(
 async fn send_as(
     client: &Client,
     socket: &Socket,
-    call: &'static str,
+    (call, sender): (&'static str, Sender<'_>),
     mut message: Addressed,
     wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
     client.sign(&mut message.1.ancillary);
     if message.0.is_none() {
-        return send_once(socket, call, message, wait_policy).await;
+        return send_once(socket, (call, sender), message, wait_policy).await;
     }
     let wait_policy = keep_pace(socket, wait_policy, call).await?.unwrap_or_else(wait_policy);
     let shared = socket.shared();
@@ -194,7 +224,7 @@ pub async fn send_batch(
     sender: Sender<'_>,
     ticket: Ticket<'_>,
 ) -> OpResult<(Vec<usize>, Option<OpError>)> {
-    let Sender { caller, progress } = sender;
+    let Sender { caller, progress, .. } = sender;
     ticket.acquire().await;
     let Some(first) = messages.first() else { return Ok((Vec::new(), None)) };
     let socket = &first.socket().clone();
@@ -208,14 +238,29 @@ pub async fn send_batch(
         if let Some(client) = client {
             client.sign(&mut request.contents.ancillary);
         }
-        prepared.push((destination(&own, &request), request.contents));
+        let by_opener = needs_opener(&request);
+        let special = by_opener || can_be_refused(own.actual(), &request.contents);
+        prepared
+            .push((special.then_some(by_opener), (destination(&own, &request), request.contents)));
     }
-    let client = client.filter(|_| prepared.iter().any(|(address, _)| address.is_some()));
+    let client = client.filter(|_| prepared.iter().any(|(_, (address, _))| address.is_some()));
+    let (special, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
     let prepared = Arc::new(prepared);
     let wait_policy = WaitPolicy::of(socket, Direction::Send, flags);
     let mut sent: Vec<usize> = Vec::new();
     while sent.len() < prepared.len() {
-        match send_rest(socket, client, &prepared, sent.len(), flags, wait_policy).await {
+        let first = sent.len();
+        let rest = special.get(first..).unwrap_or_default();
+        let sending = if let Some(needs_opener) = rest.first().copied().flatten() {
+            // A message that can need a capability is sent by itself.
+            let sender = Sender { needs_opener, ..sender };
+            send_special(socket, sender, &prepared, first, wait_policy).await
+        } else {
+            let plain = rest.iter().take_while(|special| special.is_none()).count();
+            let range = first..first + plain;
+            send_rest(socket, client, &prepared, range, flags, wait_policy).await
+        };
+        match sending {
             Ok(counts) => sent.extend(counts),
             Err(error) if sent.is_empty() => return Err(error),
             Err(error) => return Ok((sent, Some(error))),
@@ -225,19 +270,36 @@ pub async fn send_batch(
     Ok((sent, None))
 }
 
-/// Sends the messages of a batch from index `first` on, as many as the kernel accepts at once.
+/// Sends one message of a batch that can need a capability.
+async fn send_special(
+    socket: &Socket,
+    sender: Sender<'_>,
+    messages: &[Addressed],
+    index: usize,
+    wait_policy: WaitPolicy,
+) -> OpResult<Vec<usize>> {
+    keep_pace(socket, || wait_policy, "sendmmsg").await?;
+    let Some(message) = messages.get(index) else { return Ok(Vec::new()) };
+    let privileged = sender.caller.privileged();
+    let send = || transmit_privileged(socket.fd(), message, privileged, sender.needs_opener);
+    let sent = until_done(socket, Direction::Send, "sendmmsg", || wait_policy, send).await?;
+    socket.user().sent(1, sent);
+    Ok(vec![sent])
+}
+
+/// Sends the messages of a batch in this range, as many as the kernel accepts at once.
 async fn send_rest(
     socket: &Socket,
     client: Option<&Arc<Client>>,
     messages: &Arc<Vec<Addressed>>,
-    first: usize,
+    range: Range<usize>,
     flags: i32,
     wait_policy: WaitPolicy,
 ) -> OpResult<Vec<usize>> {
     keep_pace(socket, || wait_policy, "sendmmsg").await?;
     let (shared, messages) = (socket.shared(), messages.clone());
     let send = move || {
-        let rest = messages.get(first..).unwrap_or_default();
+        let rest = messages.get(range.clone()).unwrap_or_default();
         submit(shared.fd(), rest, flags | libc::MSG_DONTWAIT)
     };
     let counts = match client {

@@ -119,7 +119,7 @@ impl Call {
 
     /// The identity that the call sends with, and the counter of the bytes that it sent.
     pub(crate) fn sender(&self) -> Sender<'_> {
-        Sender { caller: self.caller(), progress: &self.0.progress }
+        Sender { caller: self.caller(), progress: &self.0.progress, needs_opener: false }
     }
 
     /// The number of bytes that the call has sent so far.

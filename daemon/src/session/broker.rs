@@ -1,6 +1,7 @@
 //! The broker: what all connections share, and the sessions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentities;
+use crate::network::opener::{Opener, Privileged};
 use crate::network::resolve::Resolver;
 use crate::observe::audit::{Audit, Record};
 use crate::observe::metrics::Metrics;
@@ -45,6 +47,8 @@ pub struct Broker {
     pub users: Users,
     /// The process that the broker is, and what confines it.
     pub process: Process,
+    /// The channel to the opener, and the process that it is.
+    pub opener: Option<(Opener, Process)>,
     /// The file of the control socket, which is never a destination.
     pub control: OnceLock<ControlFile>,
     /// The owners of the fan-out groups of packet sockets.
@@ -91,6 +95,7 @@ impl Broker {
             control_ends: ControlEnds::default(),
             users,
             process: Process::default(),
+            opener: None,
             control: OnceLock::new(),
             fanout: FanoutGroups::default(),
             audit: Audit::default(),
@@ -160,6 +165,23 @@ impl Broker {
     pub fn running_as(mut self, process: Process) -> Self {
         self.process = process;
         self
+    }
+
+    /// A broker whose calls that need a capability are made by this opener.
+    #[must_use]
+    pub fn with_opener(mut self, opener: Option<(Opener, Process)>) -> Self {
+        self.opener = opener;
+        self
+    }
+
+    /// How the calls of a connection reach what needs a capability. `stream` is its socket.
+    pub(super) fn privileged(&self, stream: Option<&Weak<OwnedFd>>) -> Privileged {
+        match (&self.opener, stream) {
+            (Some((opener, _)), Some(stream)) => {
+                Privileged::through(opener.clone(), stream.clone())
+            }
+            _ => Privileged::default(),
+        }
     }
 
     fn report_session(&self, session: &Session, state: &'static str) {

@@ -1,8 +1,9 @@
 //! Connections: the peer, the framing, and the session that each is attached to.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::error::{OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
@@ -47,6 +48,8 @@ pub struct Facts {
     pub framing: Framing,
     /// Whether frames can carry descriptors.
     pub descriptors: bool,
+    /// Its socket, by which the opener knows it; `None` on standard input.
+    pub stream: Option<Weak<OwnedFd>>,
 }
 
 /// The rights of a subject under one policy in one session.
@@ -85,7 +88,11 @@ impl Connection {
         let user = broker.users.user(&facts.principal.key());
         Self {
             number,
-            caller: broker.callers.of(&facts.principal, &user),
+            caller: broker.callers.of(
+                &facts.principal,
+                &user,
+                broker.privileged(facts.stream.as_ref()),
+            ),
             resolver: broker.resolver.of(&user),
             user,
             attachments: AtomicBool::new(false),

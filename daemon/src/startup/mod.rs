@@ -3,6 +3,7 @@
 pub mod args;
 mod monitor;
 mod worker;
+mod opener;
 mod policy_reader;
 mod single;
 pub mod listen;
@@ -53,6 +54,7 @@ fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
     let channel = process::inherited_descriptor(0).map_err(fail)?;
     match role {
         Role::Worker => worker::run(channel),
+        Role::Opener => opener::run(channel),
         Role::PolicyReader => policy_reader::run(args, channel),
         Role::Reaper => {
             let held = reaper::hold(channel).map_err(fail)?;

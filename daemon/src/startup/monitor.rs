@@ -1,11 +1,12 @@
 //! The start of the monitor, and what it needs of the program around it.
 
 use std::io::PipeReader;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::monitor::{
-    Host, Limits, Monitor, PolicyFiles, Refusal, Settings, read_policy,
+    Host, Limits, Monitor, PolicyFiles, ReadPolicy, Refusal, Settings, read_policy, start_opener,
 };
 use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::events::Signals;
@@ -14,7 +15,7 @@ use sockbroker_sys::{process, sealed};
 use super::args::Args;
 use super::error::StartError;
 use super::listen::{self, Access, Bound, NO_SOCKET_PATH};
-use super::{audit, service};
+use super::{audit, confine, service};
 use crate::config::{self, Config, ConfigError};
 use crate::observe::audit::{Audit, Intake, Record};
 use crate::observe::log;
@@ -39,28 +40,43 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let configuration = sealed::create("configuration", &configuration.unwrap_or_default())
         .map_err(|error| system("keep the configuration", &error))?;
     let files = PolicyFiles(policy_arguments(args));
-    let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
+    let ReadPolicy { memory: policy, needs_opener } =
+        read_policy(&files).map_err(StartError::PolicyReader)?;
     let mut fitted = config.limits.clone();
     match process::raise_open_files() {
         Ok(open_files) => fitted.fit(open_files),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
     let Bound { listener, path } = endpoint(args, config)?;
+    pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
+    process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
+    // Without a confinement of capabilities workers have all of them.
+    let drops = config.confine.capabilities && has_capabilities_of_opener();
+    let opener = (drops && needs_opener)
+        .then(|| start_opener(configuration.as_fd(), policy.as_fd()).map_err(StartError::System));
+    let opener = opener.transpose()?;
+    if drops {
+        leave_capabilities_to_opener().map_err(|error| system("drop capabilities", &error))?;
+    }
     let (audit, writer) = match audit::open(args, &config.audit.to)? {
         Some(sink) => audit::start(sink, config.limits.audit())?,
         None => (Audit::default(), None),
     };
-    pass_capabilities().map_err(|error| system("pass capabilities to workers", &error))?;
-    process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
-    let to = audit.clone();
-    let report = move |uid, record| to.report(PrincipalKey::of_uid(uid), move || record);
-    let intake = Intake::start(report).map_err(|error| system("start the audit", &error))?;
-    let refusals = Refusals::new(config.limits.refusal_lines_per_minute);
     let name = path.as_ref().map_or("passed by systemd".to_owned(), listen::BoundPath::name);
-    let host = Service { name, audit, intake, refusals, pending: false };
+    let host =
+        Service::new(name, audit, config).map_err(|error| system("start the audit", &error))?;
     let activated = path.is_none();
     let limits = limits(&fitted);
-    let settings = Settings { listener, limits, configuration, policy, files, activated };
+    let settings = Settings {
+        listener,
+        limits,
+        configuration,
+        policy,
+        opener,
+        warns_of_lost_capabilities: drops,
+        files,
+        activated,
+    };
     let monitor = Monitor::new(settings, signals, host)
         .map_err(|error| system("start the monitor", &error))?;
     let result = monitor.run().map_err(|error| system("serve", &error));
@@ -112,7 +128,7 @@ fn limits(limits: &config::limits::Limits) -> Limits {
     }
 }
 
-/// Lets workers have the capabilities of this process; each keeps those that the policy needs. Programs that root
+/// Lets other processes have the capabilities of this one; each keeps those that it needs. Programs that root
 /// runs have all in any case.
 fn pass_capabilities() -> std::io::Result<()> {
     let mut held = Vec::new();
@@ -125,6 +141,16 @@ fn pass_capabilities() -> std::io::Result<()> {
     if process::effective_uid() == 0 { Ok(()) } else { capability::raise_ambient(held) }
 }
 
+fn has_capabilities_of_opener() -> bool {
+    confine::OF_OPENER.iter().any(|one| capability::has(*one).unwrap_or(false))
+}
+
+/// Drops the capabilities that only the opener has. To be called before the first thread, which would keep them.
+fn leave_capabilities_to_opener() -> std::io::Result<()> {
+    capability::drop_these(&confine::OF_OPENER)?;
+    pass_capabilities()
+}
+
 /// The program around the monitor.
 struct Service {
     name: String,
@@ -133,6 +159,16 @@ struct Service {
     refusals: Refusals,
     /// Whether a refusal was reported since the last sweep.
     pending: bool,
+}
+
+impl Service {
+    fn new(name: String, audit: Audit, config: &Config) -> std::io::Result<Self> {
+        let to = audit.clone();
+        let report = move |uid, record| to.report(PrincipalKey::of_uid(uid), move || record);
+        let intake = Intake::start(report)?;
+        let refusals = Refusals::new(config.limits.refusal_lines_per_minute);
+        Ok(Self { name, audit, intake, refusals, pending: false })
+    }
 }
 
 impl Host for Service {

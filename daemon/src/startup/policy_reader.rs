@@ -8,7 +8,7 @@ use sockbroker_sys::{capability, process, sealed};
 
 use super::args::Args;
 use super::error::StartError;
-use super::sources;
+use super::{confine, sources};
 use crate::config::policy::ResolvedPolicy;
 
 /// Reads the policy that the arguments name.
@@ -35,5 +35,8 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     }
     let encoded = resolved.encode().map_err(|error| fail(&error))?;
     let memory = sealed::create("policy", &encoded).map_err(|error| fail(&error))?;
-    channel.send(&FromReader::Policy, &[memory.as_fd()]).map_err(|error| fail(&error))
+    let needs_opener = confine::needs_opener(&loaded.into_policy(owner));
+    channel
+        .send(&FromReader::Policy { needs_opener }, &[memory.as_fd()])
+        .map_err(|error| fail(&error))
 }

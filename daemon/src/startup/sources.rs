@@ -1,10 +1,17 @@
 //! The sources of configuration and policy: the command line, else a credential of the service manager
 //! (`LoadCredential=` of `systemd.exec(5)`), else `/etc/sockbroker`.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use sockbroker_policy::Policy;
+use sockbroker_sys::sealed;
+
 use super::args::Args;
-use crate::config::policy::{self, Loaded, PolicyError};
+use crate::config::policy::{self, Loaded, PolicyError, ResolvedPolicy};
+
+/// The largest configuration, policy, or answer of another worker.
+pub(super) const MEMORY: usize = 64 << 20;
 
 /// The configuration file of the host.
 const CONFIG: &str = "/etc/sockbroker/sockbrokerd.toml";
@@ -36,6 +43,12 @@ pub(super) fn policy_files(args: &Args) -> Result<Vec<PathBuf>, PolicyError> {
         return Ok(Vec::new());
     }
     policy::files_of(named_policy(args).as_deref())
+}
+
+/// Reads the policy that the policy reader has written to sealed memory.
+pub(super) fn read_sealed_policy(memory: &OwnedFd) -> Result<Policy, String> {
+    let bytes = sealed::read(memory.as_fd(), MEMORY).map_err(|error| error.to_string())?;
+    ResolvedPolicy::decode(&bytes)?.into_policy().map_err(|error| error.to_string())
 }
 
 /// The files outside `/etc` that are read again while the broker serves.

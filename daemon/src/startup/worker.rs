@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::channel::ChannelError;
-use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker, View};
+use sockbroker_monitor::message::{
+    Beginning, Build, Description, MonitorChannel, ToMonitor, ToWorker, View,
+};
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::events::Events;
 use sockbroker_sys::{process, sealed};
@@ -19,9 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::audit;
 use super::confine::{self, Files};
 use super::error::StartError;
-use crate::config::policy::ResolvedPolicy;
+use super::sources::{MEMORY, read_sealed_policy};
 use crate::config::{self, ConfigError};
 use crate::handlers;
+use crate::network::opener::Opener;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
 use crate::rpc::methods::MethodTable;
@@ -33,8 +36,6 @@ use crate::transport::server::{Server, Source};
 use crate::transport::shutdown::ShutdownSwitch;
 use sockbroker_policy::Policy;
 
-/// The largest configuration, policy, or answer of another worker.
-const MEMORY: usize = 64 << 20;
 /// How often the worker checks whether it has nothing to do.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
@@ -46,7 +47,8 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
     let fail = |error: &dyn std::fmt::Display| StartError::System(format!("worker: {error}"));
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
-    let Beginning { generation, first_number, activated, configuration, policy } = begin(&channel)?;
+    let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
+    let Beginning { generation, first_number, activated } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
     process::keep_large_buffers();
@@ -54,7 +56,7 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
         Ok(open_files) => config.limits.fit(open_files),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    let kept = confine::kept(&config.confine, &policy);
+    let kept = confine::kept_by_worker(&config.confine, &policy);
     let process = confine::confine(&config.confine, &kept, &Files::default())?;
     confine::log(&process);
     let (audit, writer) = if config.audit.to == Destination::Off {
@@ -73,7 +75,8 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
         .running_as(Process { activated, ..process })
         .reloading(NextPolicy::Monitor(link.clone()), generation)
         .numbering_from(first_number)
-        .auditing(audit);
+        .auditing(audit)
+        .with_opener(opener);
     let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
@@ -84,15 +87,33 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
 }
 
 /// What the monitor sends first.
-struct Beginning {
-    generation: u64,
-    first_number: u64,
-    activated: bool,
+struct Begun {
+    beginning: Beginning,
     configuration: Vec<u8>,
     policy: Policy,
+    opener: Option<(Opener, Process)>,
 }
 
-fn begin(channel: &MonitorChannel) -> Result<Beginning, StartError> {
+impl Begun {
+    fn new(
+        beginning: Beginning,
+        descriptors: Vec<OwnedFd>,
+        opener: Option<Process>,
+    ) -> Result<Self, String> {
+        let text = |error: io::Error| error.to_string();
+        let mut descriptors = descriptors.into_iter();
+        let mut next = || descriptors.next().ok_or("the first message lacks descriptors");
+        let configuration = sealed::read(next()?.as_fd(), MEMORY).map_err(text)?;
+        let policy = read_sealed_policy(&next()?)?;
+        let opener = match opener {
+            Some(process) => Some((Opener::over(next()?).map_err(text)?, process)),
+            None => None,
+        };
+        Ok(Self { beginning, configuration, policy, opener })
+    }
+}
+
+fn begin(channel: &MonitorChannel) -> Result<Begun, StartError> {
     let fail = |error: &dyn std::fmt::Display| StartError::System(format!("worker: {error}"));
     let mut events = Events::new().map_err(|error| fail(&error))?;
     events.add(channel.as_fd(), 0).map_err(|error| fail(&error))?;
@@ -100,21 +121,15 @@ fn begin(channel: &MonitorChannel) -> Result<Beginning, StartError> {
     loop {
         match channel.receive() {
             Ok((ToWorker::Hello(build), _)) if build == Build::OWN => greeted = true,
-            Ok((ToWorker::Begin { generation, first_number, activated }, descriptors))
+            Ok((ToWorker::Begin(beginning), descriptors)) if greeted => {
+                return Begun::new(beginning, descriptors, None).map_err(|error| fail(&error));
+            }
+            Ok((ToWorker::BeginWithOpener(beginning, Description(about)), descriptors))
                 if greeted =>
             {
-                let [configuration, policy] = <[OwnedFd; 2]>::try_from(descriptors)
-                    .map_err(|_others| fail(&"the first message lacks descriptors"))?;
-                let read = sealed::read(configuration.as_fd(), MEMORY);
-                let configuration = read.map_err(|error| fail(&error))?;
-                let policy = read_policy(&policy).map_err(|error| fail(&error))?;
-                return Ok(Beginning {
-                    generation,
-                    first_number,
-                    activated,
-                    configuration,
-                    policy,
-                });
+                let opener = postcard::from_bytes(&about).map_err(|error| fail(&error))?;
+                let begun = Begun::new(beginning, descriptors, Some(opener));
+                return begun.map_err(|error| fail(&error));
             }
             Ok(_) => return Err(fail(&"the monitor is of another build")),
             Err(ChannelError::NotReady) => {
@@ -123,11 +138,6 @@ fn begin(channel: &MonitorChannel) -> Result<Beginning, StartError> {
             Err(error) => return Err(fail(&error)),
         }
     }
-}
-
-fn read_policy(memory: &OwnedFd) -> Result<Policy, String> {
-    let bytes = sealed::read(memory.as_fd(), MEMORY).map_err(|error| error.to_string())?;
-    ResolvedPolicy::decode(&bytes)?.into_policy().map_err(|error| error.to_string())
 }
 
 async fn serve(
@@ -159,6 +169,13 @@ async fn serve(
         leases: HashMap::new(),
         views: HashMap::new(),
     };
+    let broken = follower.broker.opener.as_ref().map(|(opener, _)| opener.clone());
+    let broken = async {
+        match broken {
+            Some(opener) => opener.broken().await,
+            None => std::future::pending().await,
+        }
+    };
     let serving = server.listen(Source::Monitor(connections));
     tokio::pin!(serving);
     tokio::select! {
@@ -168,6 +185,7 @@ async fn serve(
             Err(error) => Err(error),
             Ok(End::Idle) => Ok(()),
         },
+        () = broken => Err(io::Error::other("the opener does not answer")),
     }
 }
 
@@ -217,7 +235,10 @@ impl Follower {
                                 }
                             }
                             Err(ChannelError::NotReady) => break,
-                            Err(ChannelError::LostDescriptors(ToWorker::Connection { number })) => {
+                            Err(ChannelError::LostDescriptors {
+                                message: ToWorker::Connection { number },
+                                ..
+                            }) => {
                                 self.send(ToMonitor::NotReceived { number }, None)?;
                             }
                             Err(error) => return Err(io::Error::other(error)),
@@ -249,7 +270,7 @@ impl Follower {
             ToWorker::Policy { generation } => {
                 let memory =
                     descriptors.next().ok_or_else(|| io::Error::other("no policy came"))?;
-                let policy = read_policy(&memory).map_err(io::Error::other)?;
+                let policy = read_sealed_policy(&memory).map_err(io::Error::other)?;
                 self.broker.put_in_force(policy, generation);
                 self.send(ToMonitor::InForce { generation }, None)?;
             }
@@ -291,7 +312,7 @@ impl Follower {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
                 self.switch.begin(drain);
             }
-            ToWorker::Hello(_) | ToWorker::Begin { .. } => {
+            ToWorker::Hello(_) | ToWorker::Begin(_) | ToWorker::BeginWithOpener(..) => {
                 return Err(io::Error::other("the monitor began twice"));
             }
         }

@@ -6,14 +6,15 @@
 //!
 //! ```
 //! use sockbroker_policy::action::{Inspect, SetOption};
+//! use sockbrokerd::network::caller_identity::CallerIdentity;
 //! use sockbrokerd::table::fanout::FanoutGroups;
 //! use sockbrokerd::table::permitted::{Permitted, Socket};
 //!
 //! fn fd_of(permitted: &Permitted<Inspect>) -> std::os::fd::BorrowedFd<'_> {
 //!     permitted.socket().fd()
 //! }
-//! fn set(permitted: &Permitted<SetOption>, groups: &FanoutGroups) {
-//!     sockbrokerd::ops::option::set(permitted, groups).ok();
+//! fn set(permitted: &Permitted<SetOption>, groups: &FanoutGroups, caller: &CallerIdentity) {
+//!     sockbrokerd::ops::option::set(permitted, groups, caller).ok();
 //! }
 //! ```
 //!
@@ -51,11 +52,12 @@
 //!
 //! ```compile_fail,E0308
 //! use sockbroker_policy::action::GetOption;
+//! use sockbrokerd::network::caller_identity::CallerIdentity;
 //! use sockbrokerd::table::fanout::FanoutGroups;
 //! use sockbrokerd::table::permitted::Permitted;
 //!
-//! fn set(permitted: &Permitted<GetOption>, groups: &FanoutGroups) {
-//!     sockbrokerd::ops::option::set(permitted, groups).ok();
+//! fn set(permitted: &Permitted<GetOption>, groups: &FanoutGroups, caller: &CallerIdentity) {
+//!     sockbrokerd::ops::option::set(permitted, groups, caller).ok();
 //! }
 //! ```
 

@@ -16,14 +16,11 @@ use crate::error::{During, OpError, OpResult};
 use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 use crate::table::rcvall::interface_at;
+use sockbroker_monitor::socket_facts::{self, interface_index};
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Interfaces;
-use sockbroker_policy::membership::{Device, hops};
+use sockbroker_policy::membership::Device;
 use sockbroker_policy::target::SocketName;
-
-/// `IP_UNICAST_IF` and `IPV6_UNICAST_IF` of the kernel's `in.h` and `in6.h`: an index in network order.
-const IP_UNICAST_IF: i32 = 50;
-const IPV6_UNICAST_IF: i32 = 76;
 
 /// The name that a socket is bound to; `None` if it is not bound.
 pub fn local(entry: &Entry) -> Option<SocketName> {
@@ -132,9 +129,9 @@ pub fn interfaces(
     }
     let actual = entry.actual();
     let mut indexes: Vec<u32> = named.to_vec();
-    indexes.extend(destination.and_then(index));
+    indexes.extend(destination.and_then(interface_index));
     if destination.is_none() && ![libc::AF_INET, libc::AF_INET6].contains(&actual.domain) {
-        indexes.extend(local_address(entry).as_ref().and_then(index));
+        indexes.extend(local_address(entry).as_ref().and_then(interface_index));
     }
     if [libc::AF_INET, libc::AF_INET6].contains(&actual.domain) {
         let choices = entry.ends.known().choices;
@@ -182,19 +179,11 @@ fn is_multicast(destination: Option<&Address>) -> Option<bool> {
 
 /// The interface that `SO_BINDTODEVICE` binds the socket to.
 fn bound_device(entry: &Entry) -> Option<u32> {
-    let index = option::get_int(entry.fd(), libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX);
-    index.ok().map(i32::cast_unsigned)
+    socket_facts::bound_device(entry.fd())
 }
 
 fn unicast_interface(entry: &Entry) -> Vec<u32> {
-    let six = (libc::IPPROTO_IPV6, IPV6_UNICAST_IF);
-    let options = match entry.actual().domain {
-        libc::AF_INET => vec![(libc::IPPROTO_IP, IP_UNICAST_IF)],
-        libc::AF_INET6 => vec![(libc::IPPROTO_IP, IP_UNICAST_IF), six],
-        _ => Vec::new(),
-    };
-    let get = |(level, name)| option::get_int(entry.fd(), level, name).ok();
-    options.into_iter().filter_map(get).map(|index| u32::from_be(index.cast_unsigned())).collect()
+    socket_facts::unicast_interfaces(entry.fd(), entry.actual().domain)
 }
 
 /// The interface that an address names.
@@ -203,25 +192,14 @@ pub fn interface(entry: &Entry, address: &Address) -> OpResult<Option<String>> {
         let index = state.state().ifindex;
         return index.map_or(Ok(None), |index| interface_name(entry, index));
     }
-    index(address).map_or(Ok(None), |index| interface_name(entry, index))
-}
-
-fn index(address: &Address) -> Option<u32> {
-    match *address {
-        Address::Packet { ifindex, .. }
-        | Address::Can { ifindex }
-        | Address::CanIsotp { ifindex, .. }
-        | Address::CanJ1939 { ifindex, .. } => Some(ifindex),
-        Address::Inet6 { scope_id, .. } => Some(scope_id),
-        _ => None,
-    }
+    interface_index(address).map_or(Ok(None), |index| interface_name(entry, index))
 }
 
 /// The interface that a packet socket captures from: the one it is bound to.
 pub fn captured(entry: &Entry) -> Option<String> {
     let index = match &entry.rcvall {
         Some(state) => state.state().ifindex,
-        None => local_address(entry).as_ref().and_then(index),
+        None => local_address(entry).as_ref().and_then(interface_index),
     };
     interface_name(entry, index?).ok().flatten()
 }
@@ -229,17 +207,11 @@ pub fn captured(entry: &Entry) -> Option<String> {
 /// The name of an interface in the socket's own network; `None` for 0, which means none or all of them.
 /// `ENODEV` for an interface that does not exist: no rule could judge it.
 fn interface_name(entry: &Entry, index: u32) -> OpResult<Option<String>> {
-    if index == 0 {
-        return Ok(None);
-    }
-    let missing = |_| OpError::Os { call: "if_indextoname", errno: libc::ENODEV };
-    of_socket::name_of(entry.fd(), index).map(Some).map_err(missing)
+    socket_facts::interface_name(entry.fd(), index).during("if_indextoname")
 }
 
 fn names(entry: &Entry, indexes: Vec<u32>) -> OpResult<Vec<String>> {
-    let names: OpResult<Vec<_>> =
-        indexes.into_iter().map(|index| interface_name(entry, index)).collect();
-    Ok(names?.into_iter().flatten().collect())
+    socket_facts::interface_names(entry.fd(), indexes).during("if_indextoname")
 }
 
 /// The name of the interface that has this address, as the emulation of `SIO_RCVALL` chooses it.
@@ -267,19 +239,7 @@ pub fn interface_address(
 
 /// The hosts of a source route that options set for all messages: `IP_OPTIONS`, `IPV6_RTHDR`.
 pub fn route(entry: &Entry) -> Vec<Address> {
-    const LONGEST: u32 = 2048;
-    let options: &[_] = match entry.actual().domain {
-        libc::AF_INET => &[(libc::IPPROTO_IP, libc::IP_OPTIONS)],
-        libc::AF_INET6 => {
-            &[(libc::IPPROTO_IP, libc::IP_OPTIONS), (libc::IPPROTO_IPV6, libc::IPV6_RTHDR)]
-        }
-        _ => &[],
-    };
-    let kept = options.iter().flat_map(|(level, name)| {
-        let value = option::get_bytes(entry.fd(), *level, *name, LONGEST).unwrap_or_default();
-        hops(*level, *name, &value)
-    });
-    kept.collect()
+    socket_facts::route(entry.fd(), entry.actual().domain)
 }
 
 /// Whether a packet socket has a protocol, and therefore captures on the interface it is bound to.
@@ -290,43 +250,14 @@ pub fn captures(entry: &Entry) -> bool {
 
 /// Whether the data of each message begins with an IP header, which the kernel would otherwise make.
 pub fn own_headers(entry: &Entry) -> bool {
-    let actual = entry.actual();
-    let option = match (actual.ty, actual.domain) {
-        (libc::SOCK_RAW, libc::AF_INET) => (libc::IPPROTO_IP, libc::IP_HDRINCL),
-        (libc::SOCK_RAW, libc::AF_INET6) => (libc::IPPROTO_IPV6, libc::IPV6_HDRINCL),
-        _ => return false,
-    };
-    // A socket whose option cannot be read is treated as one that has it set.
-    actual.protocol == libc::IPPROTO_RAW
-        || option::get_int(entry.fd(), option.0, option.1).map_or(true, |on| on != 0)
+    socket_facts::own_headers(entry.fd(), entry.actual())
 }
 
-/// The names of the interfaces that the value of an option refers to. The value may have an alternative name
-/// (`ip-link(8)`, altname).
+/// The names of the interfaces that the value of an option refers to.
 pub fn devices(entry: &Entry, device: &Device) -> OpResult<Vec<String>> {
-    let indexes = match device {
-        Device::Index(index) => vec![*index],
-        Device::Name(name) if name.is_empty() => Vec::new(),
-        Device::Name(name) => {
-            let missing = |_| OpError::Os { call: "setsockopt", errno: libc::ENODEV };
-            vec![of_socket::index_of(entry.fd(), name).map_err(missing)?]
-        }
-        Device::Address(host) => owners(entry, *host)?,
-    };
-    names(entry, indexes)
+    socket_facts::devices(entry.fd(), device).during("setsockopt")
 }
 
-/// The interfaces that the kernel may find by an address (`__ip_dev_find`): those that have it, or all where
-/// only a route makes it local. `ENODEV` if they cannot be listed: no rule could judge them.
 fn owners(entry: &Entry, host: Ipv4Addr) -> OpResult<Vec<u32>> {
-    if host.is_unspecified() {
-        return Ok(Vec::new());
-    }
-    let unknown = |_| OpError::Os { call: "setsockopt", errno: libc::ENODEV };
-    let owners = of_socket::owners_of(entry.fd(), host).map_err(unknown)?;
-    if !owners.is_empty() {
-        return Ok(owners);
-    }
-    let all = of_socket::list(entry.fd()).map_err(unknown)?;
-    Ok(all.into_iter().map(|(index, _)| index).collect())
+    socket_facts::owners(entry.fd(), host).during("setsockopt")
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,10 +49,12 @@ async fn serve_http(
     io: UnixStream,
     principal: Principal,
 ) -> Option<OnUpgrade> {
-    let facts = Facts { principal, framing: Framing::Http, descriptors: false };
+    let peer = Peer::of(&io).map(Arc::new);
+    let stream = peer.as_ref().ok().map(|peer| peer.stream());
+    let facts = Facts { principal, framing: Framing::Http, descriptors: false, stream };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
-    let peer = match Peer::of(&io) {
-        Ok(peer) => Arc::new(peer),
+    let peer = match peer {
+        Ok(peer) => peer,
         Err(error) => {
             connection.log_failure(&error);
             return None;
@@ -248,10 +251,18 @@ async fn serve_websocket(shared: &SharedContext, upgrade: OnUpgrade, principal: 
             return;
         }
     };
-    let facts = Facts { principal, framing: Framing::WebSocket, descriptors: false };
+    let io = match io.into_std() {
+        Ok(io) => Arc::new(OwnedFd::from(io)),
+        Err(error) => {
+            tracing::debug!(%error, "a connection failed");
+            return;
+        }
+    };
+    let stream = Some(Arc::downgrade(&io));
+    let facts = Facts { principal, framing: Framing::WebSocket, descriptors: false, stream };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
     let codec = Codec::websocket(shared.broker.limits.frame());
-    let stream = io.into_std().map(Into::into).and_then(Stream::socket);
+    let stream = Stream::socket(io);
     connection::serve(
         shared.shutdown.clone(),
         stream,

@@ -3,24 +3,16 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use sockbroker_monitor::subject;
 use sockbroker_sys::{peer, process};
 use tokio::net::UnixStream;
 
 use crate::principal::Principal;
 use sockbroker_policy::subject::Subject;
 
-/// The principal of a connection. Its user and groups are certain, or the result is an error; the
-/// control group is known only where the kernel gives a pidfd and the process still exists.
+/// The principal of a connection.
 pub(super) fn of(io: &UnixStream) -> io::Result<Principal> {
-    let credentials = io.peer_cred()?;
-    let groups = peer::groups(io.as_fd())?;
-    let cgroup = peer::process(io.as_fd()).and_then(|process| peer::control_group(process.as_fd()));
-    let cgroup =
-        cgroup.inspect_err(|error| tracing::debug!(%error, "the peer's control group is unknown"));
-    let mut subject = Subject::new(credentials.uid(), credentials.gid());
-    // 0 means a process of another pid namespace, which has no number in the broker's.
-    subject.pid = credentials.pid().filter(|pid| *pid > 0);
-    Ok(Principal::Local(subject.in_groups(groups).in_cgroup(cgroup.ok())))
+    subject::of_peer(io.as_fd()).map(Principal::Local)
 }
 
 /// The broker's own user, which is who calls over standard input.

@@ -170,7 +170,7 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
         let descriptors = framing == Framing::Lsp && matches!(stream, Stream::Socket(_));
-        let facts = Facts { principal, framing, descriptors };
+        let facts = Facts { principal, framing, descriptors, stream: None };
         let core = Core::new(
             Arc::new(Connection::begin(&self.shared.broker, facts)),
             self.shared.methods.clone(),
@@ -262,13 +262,19 @@ impl Server {
             }
             None => return tracing::debug!(first, "closed a connection with an unknown framing"),
         };
-        let facts = Facts { principal, framing, descriptors: framing == Framing::Lsp };
+        let io = match io.into_std() {
+            Ok(io) => Arc::new(OwnedFd::from(io)),
+            Err(error) => return tracing::debug!(%error, "a connection failed"),
+        };
+        let stream = Some(Arc::downgrade(&io));
+        let descriptors = framing == Framing::Lsp;
+        let facts = Facts { principal, framing, descriptors, stream };
         let connection = Arc::new(Connection::begin(&self.shared.broker, facts));
         let (number, subject) = (connection.number(), connection.subject());
         let (uid, unit) = (subject.uid, subject.unit.as_deref());
         tracing::debug!(connection = number, uid, pid = subject.pid, unit, "connection began");
         let core = Core::new(connection.clone(), self.shared.methods.clone());
-        let stream = io.into_std().map(Into::into).and_then(Stream::socket);
+        let stream = Stream::socket(io);
         connection::serve(self.shared.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -93,11 +94,16 @@ impl AsyncWrite for Stalling {
 
 /// The peer of a connection, observed on a duplicate of its descriptor.
 #[derive(Debug)]
-pub(super) struct Peer(OwnedFd);
+pub(super) struct Peer(Arc<OwnedFd>);
 
 impl Peer {
     pub(super) fn of(io: &UnixStream) -> io::Result<Self> {
-        io.as_fd().try_clone_to_owned().map(Self)
+        io.as_fd().try_clone_to_owned().map(|copy| Self(Arc::new(copy)))
+    }
+
+    /// The socket.
+    pub(super) fn stream(&self) -> Weak<OwnedFd> {
+        Arc::downgrade(&self.0)
     }
 
     /// Waits until the peer has closed both directions.

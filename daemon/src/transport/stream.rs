@@ -4,6 +4,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -27,14 +28,14 @@ const SEND_BUFFER: usize = 212_992;
 #[derive(Debug)]
 pub(super) enum Stream {
     /// A connected Unix stream socket, which also carries descriptors.
-    Socket(AsyncFd<OwnedFd>),
+    Socket(AsyncFd<Arc<OwnedFd>>),
     /// Standard input and output that are not the same socket. They carry no descriptors.
     Two { input: AsyncFd<File>, output: AsyncFd<File> },
 }
 
 impl Stream {
     /// A connected Unix stream socket.
-    pub(super) fn socket(descriptor: OwnedFd) -> io::Result<Self> {
+    pub(super) fn socket(descriptor: Arc<OwnedFd>) -> io::Result<Self> {
         socket::set_nonblocking(descriptor.as_fd(), true)?;
         stream::set_send_buffer(descriptor.as_fd(), SEND_BUFFER)?;
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -48,7 +49,7 @@ impl Stream {
         let output = process::inherited_descriptor(1)?;
         let same = process::is_same_file(input.as_fd(), output.as_fd())?;
         if same && process::is_socket(input.as_fd()) {
-            return Self::socket(input);
+            return Self::socket(Arc::new(input));
         }
         for (name, end) in [("standard input", &input), ("standard output", &output)] {
             if !process::is_pipe(end.as_fd()) && !process::is_socket(end.as_fd()) {

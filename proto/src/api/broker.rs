@@ -12,6 +12,8 @@ pub struct BrokerInfo {
     pub protocol: u32,
     /// The process and its confinement.
     pub process: Process,
+    /// The opener, which makes the system calls that need a capability for this process; `null` if there is none.
+    pub opener: Option<Process>,
     /// The policy in force.
     pub policy: PolicyInfo,
 }

@@ -27,7 +27,12 @@ impl<H: Host> Monitor<H> {
                     }
                     reason
                 }
-                Err(ChannelError::LostDescriptors(_)) => "the monitor cannot open more files",
+                Err(ChannelError::LostDescriptors { descriptors, .. }) => {
+                    for descriptor in descriptors {
+                        self.reaper.close(descriptor);
+                    }
+                    "the monitor cannot open more files"
+                }
                 Err(ChannelError::System(error)) => {
                     return self.fail(token, &ChannelError::System(error));
                 }
@@ -66,11 +71,12 @@ impl<H: Host> Monitor<H> {
                 worker.leased = worker.leased.saturating_sub(sessions);
             }
             ToMonitor::Closed { number } => {
-                let uid = worker.uid();
+                let (uid, cookie) = (worker.uid(), worker.cookies.remove(&number));
                 if !worker.closed(number) {
                     return self
                         .fail(token, &nonsense("it closed a connection that it does not have"));
                 }
+                self.report_closed(token, cookie);
                 self.release(uid, 1);
             }
             ToMonitor::InForce { generation } => {

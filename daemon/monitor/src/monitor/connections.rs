@@ -11,7 +11,7 @@ use sockbroker_sys::socket;
 use super::host::{Host, Refusal};
 use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
 use super::worker::Worker;
-use crate::message::ToWorker;
+use crate::message::{Beginning, ToWorker};
 
 /// Whether the peer has closed a connection before it was accepted, or a signal came.
 fn is_gone(error: &io::Error) -> bool {
@@ -64,8 +64,8 @@ impl<H: Host> Monitor<H> {
             None
         };
         if let Some(limit) = exceeded {
-            self.reaper.close_connection(connection);
-            return self.host.refused(Refusal::Limit { uid, limit });
+            self.host.refused(Refusal::Limit { uid, limit });
+            return self.reaper.close_connection(connection);
         }
         let number = self.number();
         if let Err(error) = self.events.add(connection.as_fd(), number) {
@@ -97,15 +97,18 @@ impl<H: Host> Monitor<H> {
         };
         match refusal {
             Ok(token) => {
+                let cookie = self.report_connection(token, &connection);
                 if let Some(worker) = self.workers.get_mut(&token) {
+                    worker.cookies.extend(cookie.map(|cookie| (number, cookie)));
                     worker.pass(number, connection);
                     self.flush(token);
                 }
             }
             Err(refusal) => {
+                // The reason is in the log when the client sees the end.
+                self.host.refused(refusal);
                 self.reaper.close_connection(connection);
                 self.release(uid, 1);
-                self.host.refused(refusal);
             }
         }
     }
@@ -130,11 +133,28 @@ impl<H: Host> Monitor<H> {
         let (policy, generation) = self.policies.in_force();
         let first_number = Worker::first_number(self.serial);
         let activated = self.activated;
-        let begin = ToWorker::Begin { generation, first_number, activated };
-        let descriptors = [self.configuration.as_fd(), policy.as_fd()];
-        let (worker, audit) =
-            Worker::start(peer.clone(), generation, &begin, &descriptors).map_err(fail)?;
-        let token = self.number();
+        let beginning = Beginning { generation, first_number, activated };
+        let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
+        self.next += 1;
+        let token = self.next;
+        let (begin, opening) = match &mut self.opener {
+            None => (ToWorker::Begin(beginning), None),
+            Some(opener) => {
+                let channel = opener.add_worker(token, peer).map_err(fail)?;
+                (ToWorker::BeginWithOpener(beginning, opener.description.clone()), Some(channel))
+            }
+        };
+        descriptors.extend(opening.as_ref().map(OwnedFd::as_fd));
+        let started = Worker::start(peer.clone(), generation, &begin, &descriptors);
+        let (worker, audit) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                if let Some(opener) = &mut self.opener {
+                    opener.end_worker(token);
+                }
+                return Err(fail(error));
+            }
+        };
         self.events.add(worker.channel.as_fd(), token).map_err(fail)?;
         self.serial += 1;
         tracing::debug!(uid, pid = worker.pid(), "started a worker");

@@ -4,6 +4,7 @@ use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::opener_link::OpenerLink;
 use super::policies::PolicyFiles;
 
 /// What the monitor serves.
@@ -15,6 +16,10 @@ pub struct Settings {
     pub configuration: OwnedFd,
     /// The policy in force at the start (sealed memory).
     pub policy: OwnedFd,
+    /// The opener, if the policy needs one.
+    pub opener: Option<OpenerLink>,
+    /// Whether capabilities were dropped that a later policy can need.
+    pub warns_of_lost_capabilities: bool,
     /// Where the policy is read again.
     pub files: PolicyFiles,
     /// Whether the service manager made the socket.

@@ -16,6 +16,20 @@ use crate::role::{self, Role};
 pub(super) const READ: Duration = Duration::from_secs(30);
 /// How long a worker may take to put a policy in force. Then it is killed.
 pub(super) const DISTRIBUTE: Duration = Duration::from_secs(1);
+/// How long the opener may take in addition. Then the broker ends, because the opener would judge by the old policy.
+pub(super) const DISTRIBUTE_OPENER: Duration = Duration::from_secs(5);
+
+/// The generation of the policy at the start.
+pub(super) const FIRST_GENERATION: u64 = 1;
+
+/// What the policy reader has read.
+#[derive(Debug)]
+pub struct ReadPolicy {
+    /// The policy (sealed memory).
+    pub memory: OwnedFd,
+    /// Whether rules of it need a capability that only the opener has.
+    pub needs_opener: bool,
+}
 
 /// Where the policy is read: arguments of the policy reader.
 #[derive(Debug, Clone)]
@@ -48,6 +62,8 @@ pub(super) enum Step {
     /// Workers put the policy in force.
     Distributing {
         deadline: Instant,
+        /// Whether only the opener is waited for.
+        for_opener: bool,
     },
 }
 
@@ -61,12 +77,13 @@ pub(super) fn start(files: &PolicyFiles) -> io::Result<(Child, Channel<Nothing, 
 }
 
 /// The result of a reader, if it is complete.
-pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<OwnedFd, String>> {
+pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<ReadPolicy, String>> {
     loop {
         match channel.receive() {
             Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
-            Ok((FromReader::Policy, descriptors)) => {
-                return descriptors.into_iter().next().map(Ok);
+            Ok((FromReader::Policy { needs_opener }, descriptors)) => {
+                let memory = descriptors.into_iter().next()?;
+                return Some(Ok(ReadPolicy { memory, needs_opener }));
             }
             Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
             Err(ChannelError::NotReady) => return None,
@@ -79,7 +96,7 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Ow
 }
 
 /// Reads the policy, and waits for the result. For the start, before anything is served.
-pub fn read(files: &PolicyFiles) -> Result<OwnedFd, String> {
+pub fn read(files: &PolicyFiles) -> Result<ReadPolicy, String> {
     let fail = |error: io::Error| format!("cannot start the policy reader: {error}");
     let (mut reader, channel) = start(files).map_err(fail)?;
     let mut events = Events::new().map_err(fail)?;
@@ -103,7 +120,7 @@ pub fn read(files: &PolicyFiles) -> Result<OwnedFd, String> {
 impl Policies {
     pub(super) fn new(memory: OwnedFd, files: PolicyFiles) -> Self {
         let (requests, later) = (Vec::new(), VecDeque::new());
-        Self { files, memory, generation: 1, step: Step::Rest, requests, later }
+        Self { files, memory, generation: FIRST_GENERATION, step: Step::Rest, requests, later }
     }
 
     /// The policy in force, and its generation.
@@ -114,7 +131,7 @@ impl Policies {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.step {
             Step::Rest => None,
-            Step::Reading { deadline, .. } | Step::Distributing { deadline } => Some(*deadline),
+            Step::Reading { deadline, .. } | Step::Distributing { deadline, .. } => Some(*deadline),
         }
     }
 

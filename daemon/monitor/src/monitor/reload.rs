@@ -1,13 +1,15 @@
 //! The reload of the policy: read again, and sent to every worker.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::host::Host;
-use super::policies::{DISTRIBUTE, READ, Request, Step, result, start};
+use super::policies::{
+    DISTRIBUTE, DISTRIBUTE_OPENER, READ, ReadPolicy, Request, Step, result, start,
+};
 use super::state::{Monitor, READER};
 use crate::channel::ChannelError;
-use crate::message::ToWorker;
+use crate::message::{ToOpener, ToWorker};
 
 impl<H: Host> Monitor<H> {
     /// Reads the policy again, for a worker's request or a signal.
@@ -38,7 +40,7 @@ impl<H: Host> Monitor<H> {
         let Some(read) = result(channel) else { return };
         self.end_reader();
         match read {
-            Ok(memory) => self.distribute(memory),
+            Ok(policy) => self.distribute(policy),
             Err(reason) => self.finish_reload(&Err(reason)),
         }
     }
@@ -53,11 +55,23 @@ impl<H: Host> Monitor<H> {
         }
     }
 
-    fn distribute(&mut self, memory: OwnedFd) {
+    fn distribute(&mut self, ReadPolicy { memory, needs_opener }: ReadPolicy) {
+        if needs_opener && self.opener.is_none() && self.warns_of_lost_capabilities {
+            tracing::warn!(
+                "a new rule needs a capability that was dropped at the start: restart the broker"
+            );
+        }
         self.policies.memory = memory;
         self.policies.generation += 1;
-        self.policies.step = Step::Distributing { deadline: Instant::now() + DISTRIBUTE };
+        self.policies.step =
+            Step::Distributing { deadline: Instant::now() + DISTRIBUTE, for_opener: false };
         let generation = self.policies.generation;
+        if let Some(opener) = &mut self.opener {
+            // Without a copy there is no policy for the opener, which is then late.
+            if let Ok(memory) = self.policies.memory.try_clone() {
+                opener.send(ToOpener::Policy { generation }, Some(memory));
+            }
+        }
         let tokens: Vec<_> = self.workers.keys().copied().collect();
         for token in tokens {
             let Some(worker) = self.workers.get(&token) else { continue };
@@ -69,7 +83,7 @@ impl<H: Host> Monitor<H> {
         self.policy_distributed(Instant::now());
     }
 
-    /// Ends the distribution if every worker has the policy. Workers that are late are killed.
+    /// Ends the distribution if every worker and the opener have the policy. Workers that are late are killed.
     pub(super) fn policy_distributed(&mut self, now: Instant) {
         match &self.policies.step {
             Step::Rest => {}
@@ -79,16 +93,25 @@ impl<H: Host> Monitor<H> {
                     self.finish_reload(&Err("reading the policy took too long".to_owned()));
                 }
             }
-            Step::Distributing { deadline } => {
+            Step::Distributing { deadline, for_opener } => {
                 let (generation, is_over) = (self.policies.generation, *deadline <= now);
+                let (deadline, for_opener) = (*deadline, *for_opener);
+                let opener_is_late =
+                    self.opener.as_ref().is_some_and(|opener| opener.in_force < generation);
                 let behind = self.workers.iter().filter(|(_, worker)| worker.in_force < generation);
                 let behind: Vec<_> = behind.map(|(token, _)| *token).collect();
-                if behind.is_empty() {
+                if behind.is_empty() && !opener_is_late {
                     return self.finish_reload(&Ok(generation));
                 }
                 if is_over {
                     // First, so that losing the workers does not come here again.
-                    self.finish_reload(&Ok(generation));
+                    if opener_is_late && !for_opener {
+                        let deadline = deadline + DISTRIBUTE_OPENER;
+                        self.policies.step = Step::Distributing { deadline, for_opener: true };
+                    } else {
+                        self.failure = opener_is_late.then_some("the opener has the old policy");
+                        self.finish_reload(&Ok(generation));
+                    }
                     for token in behind {
                         tracing::error!(
                             "killing a worker that did not put the new policy in force"

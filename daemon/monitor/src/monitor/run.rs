@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sockbroker_sys::events::{Handled, Ready};
 
 use super::host::{Host, Refusal};
-use super::state::{EXHAUSTED_PAUSE, LISTENER, Monitor, READER, SIGNALS};
+use super::state::{EXHAUSTED_PAUSE, LISTENER, Monitor, OPENER, READER, SIGNALS};
 use super::worker;
 use crate::message::ToWorker;
 
@@ -25,11 +25,17 @@ impl<H: Host> Monitor<H> {
                 self.host.alive();
             }
             self.pass_deadlines(now);
+            if let Some(reason) = self.failure {
+                tracing::error!(reason, "the broker ends");
+                return Err(io::Error::other(reason));
+            }
+            let flush_opener_at = self.flush_opener(now)?;
             if self.kill_at.is_some() && self.workers.is_empty() {
                 return Ok(());
             }
             let next_beat = beat.map(|(every, last)| last + every);
-            let deadline = [self.next_deadline(), next_beat].into_iter().flatten().min();
+            let deadline =
+                [self.next_deadline(), next_beat, flush_opener_at].into_iter().flatten().min();
             let longest = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             for ready in self.events.wait(longest)? {
                 self.handle(ready)?;
@@ -42,6 +48,7 @@ impl<H: Host> Monitor<H> {
             LISTENER => self.accept(),
             SIGNALS => self.handle_signals()?,
             READER => self.read_policy_reader(),
+            OPENER => self.read_opener()?,
             token if self.workers.contains_key(&token) => self.receive(token),
             token => self.arrived(token),
         }
@@ -66,6 +73,9 @@ impl<H: Host> Monitor<H> {
     fn collect(&mut self) {
         self.reaper.collect();
         self.policies.collect();
+        if let Some(opener) = &mut self.opener {
+            opener.collect();
+        }
         // A worker that has ended has closed its channel, and is forgotten there.
         worker::collect_ended();
     }

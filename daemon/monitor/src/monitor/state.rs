@@ -11,6 +11,7 @@ use sockbroker_sys::{process, socket};
 
 use super::arrivals::Arrivals;
 use super::host::{Host, Limits, Settings};
+use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
 use super::starts::Starts;
 use super::views::Views;
@@ -27,6 +28,7 @@ pub(super) const AT_ONCE: usize = 64;
 pub(super) const LISTENER: u64 = 0;
 pub(super) const SIGNALS: u64 = 1;
 pub(super) const READER: u64 = 2;
+pub(super) const OPENER: u64 = 3;
 /// The first number that an arrival or a worker gets.
 pub(super) const FIRST: u64 = 16;
 
@@ -51,6 +53,10 @@ pub struct Monitor<H> {
     pub(super) policies: Policies,
     pub(super) views: Views,
     pub(super) reaper: Reaper,
+    pub(super) opener: Option<OpenerLink>,
+    pub(super) warns_of_lost_capabilities: bool,
+    /// Why the broker has to end.
+    pub(super) failure: Option<&'static str>,
     pub(super) next: u64,
     /// The number of the next worker.
     pub(super) serial: u64,
@@ -70,11 +76,15 @@ impl<H: Host> Monitor<H> {
     /// A monitor that serves these settings. The signals MUST have been blocked before the process had a second
     /// thread: the kernel gives a signal to any thread that does not block it.
     pub fn new(settings: Settings, signals: Signals, host: H) -> io::Result<Self> {
-        let Settings { listener, limits, configuration, policy, files, activated } = settings;
+        let Settings { listener, limits, configuration, policy, files, activated, .. } = settings;
+        let Settings { opener, warns_of_lost_capabilities, .. } = settings;
         let events = Events::new()?;
         socket::set_nonblocking(listener.as_fd(), true)?;
         events.add(listener.as_fd(), LISTENER)?;
         events.add(signals.as_fd(), SIGNALS)?;
+        if let Some(opener) = &opener {
+            events.add(opener.channel.as_fd(), OPENER)?;
+        }
         Ok(Self {
             host,
             limits,
@@ -91,6 +101,9 @@ impl<H: Host> Monitor<H> {
             policies: Policies::new(policy, files),
             views: Views::default(),
             reaper: Reaper::default(),
+            opener,
+            warns_of_lost_capabilities,
+            failure: None,
             next: FIRST,
             serial: 0,
             accept_again: None,
@@ -116,7 +129,12 @@ impl<H: Host> Monitor<H> {
 
     /// Sends a worker what it has room for. A worker whose channel is full is ended.
     pub(super) fn flush(&mut self, token: u64) {
+        let behind = self.opener_is_behind();
         let Some(worker) = self.workers.get_mut(&token) else { return };
+        if behind {
+            worker.flush_at = Some(Instant::now() + AGAIN);
+            return;
+        }
         if let Err(error) = worker.flush() {
             self.fail(token, &error);
         }
@@ -147,6 +165,9 @@ impl<H: Host> Monitor<H> {
     /// Forgets a worker that has ended. Connections that it had not taken are passed once more.
     pub(super) fn lose(&mut self, token: u64) {
         let Some(mut worker) = self.workers.remove(&token) else { return };
+        if let Some(opener) = &mut self.opener {
+            opener.end_worker(token);
+        }
         drop(self.events.remove(worker.channel.as_fd()));
         let peer = worker.end();
         if self.serving.get(&peer) == Some(&token) {

@@ -47,6 +47,8 @@ pub(super) struct Worker {
     again: BTreeSet<u64>,
     /// Connections that the worker holds.
     taken: BTreeSet<u64>,
+    /// The cookies of all of them, as far as the opener knows them.
+    pub(super) cookies: BTreeMap<u64, u64>,
     /// The number of connections that were passed.
     passed: u64,
     /// When to send queued connections again, after the worker could not receive one.
@@ -122,6 +124,7 @@ impl Worker {
             untaken: BTreeMap::new(),
             again: BTreeSet::new(),
             taken: BTreeSet::new(),
+            cookies: BTreeMap::new(),
             passed: 0,
             flush_at: None,
             leased: 0,

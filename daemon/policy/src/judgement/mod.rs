@@ -4,6 +4,7 @@ pub(crate) mod action;
 pub mod ancillary;
 pub(crate) mod denial;
 mod escapes;
+mod contents;
 mod grant;
 mod matching;
 pub mod membership;

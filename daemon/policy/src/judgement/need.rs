@@ -3,10 +3,13 @@
 use crate::judgement::policy::Policy;
 pub use crate::judgement::privilege::Need;
 use crate::judgement::privilege::{Addresses, Families, Row, TABLE};
+use crate::judgement::socket_spec::JudgedSocket as _;
 use crate::language::message_class::MessageClass;
 use crate::language::option_class::OptionClass;
 use crate::language::rule::{Effect, Rule};
+use crate::language::verb::Verb;
 use Need::Administration;
+use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Policy {
     /// Whether a rule that grants would have no effect without this privilege. A policy without rules grants
@@ -15,6 +18,20 @@ impl Policy {
         let granting = self.rules().iter().filter(|rule| rule.effect == Effect::Allow);
         self.rules().is_empty() || granting.into_iter().any(|rule| rule.needs(need))
     }
+}
+
+/// Whether the kernel requires a privilege to make such a socket.
+pub fn creation_needs_privilege(socket: SocketSpec) -> bool {
+    let SocketSpec { domain, ty, protocol } = socket.judged();
+    let has = |list: &[i32], value| list.is_empty() || list.contains(&value);
+    TABLE.iter().filter(|row| row.verb == Verb::Create).any(|row| {
+        let family = match row.families {
+            Families::All => true,
+            Families::These(families) => families.contains(&domain),
+            Families::Named(named) => named == domain,
+        };
+        family && has(row.types, ty) && has(row.protocols, protocol)
+    })
 }
 
 impl Rule {
@@ -223,6 +240,26 @@ mod tests {
             ("deny = [\"create\", \"sethostname\"]".to_owned(), &[]),
         ] {
             assert_eq!(needs(&rule), needed, "{rule}");
+        }
+    }
+
+    #[test]
+    fn privileged_creation_is_known_by_the_socket() {
+        let spec = |domain, ty, protocol| SocketSpec { domain, ty, protocol };
+        for (socket, needed) in [
+            (spec(libc::AF_INET, libc::SOCK_RAW, 1), true),
+            (spec(libc::AF_INET6, libc::SOCK_RAW, 58), true),
+            (spec(libc::AF_PACKET, libc::SOCK_DGRAM, 0), true),
+            (spec(libc::AF_XDP, libc::SOCK_RAW, 0), true),
+            (spec(libc::AF_KEY, libc::SOCK_RAW, 2), true),
+            (spec(libc::AF_BLUETOOTH, libc::SOCK_RAW, 0), true),
+            (spec(libc::AF_BLUETOOTH, libc::SOCK_RAW, 1), false),
+            (spec(libc::AF_INET, libc::SOCK_DGRAM, 1), false),
+            (spec(libc::AF_INET, libc::SOCK_STREAM, 0), false),
+            (spec(libc::AF_UNIX, libc::SOCK_RAW, 0), false),
+            (spec(libc::AF_NETLINK, libc::SOCK_RAW, 0), false),
+        ] {
+            assert_eq!(creation_needs_privilege(socket), needed, "{socket:?}");
         }
     }
 

@@ -152,3 +152,81 @@ pub(super) const ALLOWED_OF_OLD: &[c_long] = &[
 /// Calls of older machines, for which newer ones have the more general above.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const ALLOWED_OF_OLD: &[c_long] = &[];
+
+/// Calls of the opener: what workers ask for, its channels, and threads that close files.
+pub(super) const OF_OPENER: &[c_long] = &[
+    libc::SYS_socket,
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_ioctl,
+    libc::SYS_sethostname,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    // The log.
+    libc::SYS_sendto,
+    libc::SYS_write,
+    libc::SYS_writev,
+    // The policy, for which the kernel's support of pidfds is tried; control groups.
+    libc::SYS_socketpair,
+    libc::SYS_openat,
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_lseek,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_fcntl,
+    libc::SYS_close,
+    // Waiting and time.
+    libc::SYS_ppoll,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_timer_settime,
+    libc::SYS_timer_delete,
+    libc::SYS_clock_gettime,
+    libc::SYS_restart_syscall,
+    // Memory.
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    // Threads and signals.
+    libc::SYS_clone3,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    // What is in force, once.
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_capget,
+    libc::SYS_prctl,
+    libc::SYS_getrandom,
+];
+
+/// Calls of older machines, for which newer ones have the more general above.
+#[cfg(target_arch = "x86_64")]
+pub(super) const OF_OPENER_OF_OLD: &[c_long] =
+    &[libc::SYS_open, libc::SYS_stat, libc::SYS_poll, libc::SYS_epoll_wait];
+
+/// Calls of older machines, for which newer ones have the more general above.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const OF_OPENER_OF_OLD: &[c_long] = &[];

@@ -19,7 +19,7 @@ pub struct Files {
 
 /// The sources of name service, time zone and control groups. `/nix` and `/gnu` are the `/usr` of the systems
 /// that have them.
-const SYSTEM: [&str; 14] = [
+pub(super) const SYSTEM: [&str; 14] = [
     "/etc",
     "/usr",
     "/lib",
@@ -39,12 +39,15 @@ const SYSTEM: [&str; 14] = [
 /// The requested protections: those of Linux 6.10. An older kernel applies those that it knows.
 const VERSION: ABI = ABI::V5;
 
-/// Restricts this thread, and threads that it starts, to the system's files and these. Returns how much of
+/// Restricts this thread, and threads that it starts, to these files. `system` is read only. Returns how much of
 /// that the kernel applies, and its version of Landlock.
 ///
 /// The creation of socket files is not restricted: the policy judges `AF_UNIX` addresses of clients, and
 /// the broker binds them with the client's identity.
-pub(super) fn restrict(files: &Files) -> Result<(Landlock, Option<u32>), RulesetError> {
+pub(super) fn restrict(
+    system: &[&str],
+    files: &Files,
+) -> Result<(Landlock, Option<u32>), RulesetError> {
     let handled = AccessFs::from_all(VERSION) & !BitFlags::from(AccessFs::MakeSock);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write =
@@ -53,7 +56,7 @@ pub(super) fn restrict(files: &Files) -> Result<(Landlock, Option<u32>), Ruleset
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(handled)?
         .create()?;
-    for path in SYSTEM.iter().map(Path::new).chain(files.read.iter().map(AsRef::as_ref)) {
+    for path in system.iter().map(Path::new).chain(files.read.iter().map(AsRef::as_ref)) {
         rules = allow(rules, path, read)?;
     }
     for path in &files.write {

@@ -23,12 +23,52 @@ use sockbroker_policy::need::Need;
 
 pub use landlock::Files;
 pub use measure::log;
+use seccomp::Calls;
 
 /// The capabilities to keep: those that the policy can use, or all if the configuration keeps them.
 pub fn kept(config: &Confine, policy: &Policy) -> Vec<Capability> {
     // A capability whose state is unknown counts as missing.
     let has = |capability| capability::has(capability).unwrap_or(false);
     if config.capabilities { needed(policy, has) } else { capability::ALL.to_vec() }
+}
+
+/// The capabilities that in a broker with workers only the opener has.
+pub const OF_OPENER: [Capability; 6] = [
+    Capability::NetRaw,
+    Capability::NetAdmin,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::AuditRead,
+    Capability::SysAdmin,
+];
+
+/// Whether a policy can use one of [`OF_OPENER`].
+pub fn needs_opener(policy: &Policy) -> bool {
+    !of_opener(needed(policy, |_| true)).is_empty()
+}
+
+fn of_opener(capabilities: Vec<Capability>) -> Vec<Capability> {
+    capabilities.into_iter().filter(|capability| OF_OPENER.contains(capability)).collect()
+}
+
+/// The capabilities that the opener keeps: those of [`OF_OPENER`] that the policy can use.
+pub fn kept_by_opener(policy: &Policy) -> Vec<Capability> {
+    of_opener(needed(policy, |capability| capability::has(capability).unwrap_or(false)))
+}
+
+/// The capabilities that a worker keeps: those that the policy can use for calls with the identity of the caller, or
+/// all if the configuration keeps them.
+pub fn kept_by_worker(config: &Confine, policy: &Policy) -> Vec<Capability> {
+    let mut kept = kept(config, policy);
+    if config.capabilities {
+        kept.retain(|capability| !OF_OPENER.contains(capability));
+    }
+    kept
+}
+
+/// The dropped capabilities of [`OF_OPENER`] that a policy could use.
+pub fn lost_by_opener(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
+    of_opener(lost(policy, kept))
 }
 
 /// The dropped capabilities that a policy could use.
@@ -73,17 +113,39 @@ pub fn confine(
     kept: &[Capability],
     files: &Files,
 ) -> Result<Process, StartError> {
+    apply(*config, kept, &Restrictions { system: &landlock::SYSTEM, files, calls: Calls::Broker })
+}
+
+/// The same for the opener, which needs the files of `/proc` and a few system calls.
+pub fn confine_opener(config: &Confine, kept: &[Capability]) -> Result<Process, StartError> {
+    let files = &Files::default();
+    apply(*config, kept, &Restrictions { system: &["/proc"], files, calls: Calls::Opener })
+}
+
+/// What a process is restricted to.
+struct Restrictions<'a> {
+    system: &'a [&'a str],
+    files: &'a Files,
+    calls: Calls,
+}
+
+fn apply(
+    config: Confine,
+    kept: &[Capability],
+    restrictions: &Restrictions<'_>,
+) -> Result<Process, StartError> {
     let fail = |what: &str, error: &dyn fmt::Display| {
         StartError::System(format!("cannot confine the broker: {what}: {error}"))
     };
     capability::keep_only(kept).map_err(|error| fail("capabilities", &error))?;
     process::refuse_new_privileges().map_err(|error| fail("no_new_privs", &error))?;
     let landlock = if config.landlock {
-        landlock::restrict(files).map_err(|error| fail("landlock", &error))?
+        landlock::restrict(restrictions.system, restrictions.files)
+            .map_err(|error| fail("landlock", &error))?
     } else {
         (Landlock::Off, None)
     };
-    seccomp::filter(config.seccomp).map_err(|error| fail("seccomp", &error))?;
+    seccomp::filter(config.seccomp, restrictions.calls).map_err(|error| fail("seccomp", &error))?;
     measure::measure(config.seccomp.reported(), landlock)
         .map_err(|error| fail("what is in force", &error))
 }

@@ -8,7 +8,7 @@ use seccompiler::{
 };
 use sockbroker_sys::refused;
 
-use super::calls::{ALLOWED, ALLOWED_OF_OLD};
+use super::calls::{ALLOWED, ALLOWED_OF_OLD, OF_OPENER, OF_OPENER_OF_OLD};
 use crate::config::Seccomp;
 
 /// Why the filter cannot be installed.
@@ -34,8 +34,17 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET)
     .cast_unsigned() as u64;
 
+/// The list of system calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calls {
+    /// Of the process that serves clients.
+    Broker,
+    /// Of the opener.
+    Opener,
+}
+
 /// Restricts this thread, and threads that it starts, to the list.
-pub(super) fn filter(mode: Seccomp) -> Result<(), FilterError> {
+pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
     let others = match mode {
         Seccomp::Errno => {
             refused::report_refused_calls()?;
@@ -44,11 +53,24 @@ pub(super) fn filter(mode: Seccomp) -> Result<(), FilterError> {
         Seccomp::Log => SeccompAction::Log,
         Seccomp::Off => return Ok(()),
     };
+    let (listed, of_old) = match calls {
+        Calls::Broker => (ALLOWED, ALLOWED_OF_OLD),
+        Calls::Opener => (OF_OPENER, OF_OPENER_OF_OLD),
+    };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().chain(ALLOWED_OF_OLD).map(|call| (*call, Vec::new())).collect();
-    rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
-    // A thread that creates a socket's file in a folder of a client has its own working folder.
-    rules.insert(libc::SYS_unshare, vec![exactly(0, libc::CLONE_FS.cast_unsigned().into())?]);
+        listed.iter().chain(of_old).map(|call| (*call, Vec::new())).collect();
+    match calls {
+        Calls::Broker => {
+            rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
+            // A thread that creates a socket's file in a folder of a client has its own working folder.
+            let own_folder = libc::CLONE_FS.cast_unsigned().into();
+            rules.insert(libc::SYS_unshare, vec![exactly(0, own_folder)?]);
+        }
+        // Threads, and no processes.
+        Calls::Opener => {
+            rules.insert(libc::SYS_clone, vec![threads()?]);
+        }
+    }
     // The flags of clone3(2) are in memory, where no filter sees them. After ENOSYS the C library calls
     // clone(2).
     let no_such_call = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
@@ -71,6 +93,15 @@ fn compile(
 fn exactly(argument: u8, value: u64) -> Result<SeccompRule, FilterError> {
     let same = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)?;
     Ok(SeccompRule::new(vec![same])?)
+}
+
+/// Matches a call of `clone(2)` that makes a thread of this process.
+fn threads() -> Result<SeccompRule, FilterError> {
+    let thread = libc::CLONE_THREAD.cast_unsigned().into();
+    let bits = |bits, value| {
+        SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits), value)
+    };
+    Ok(SeccompRule::new(vec![bits(NAMESPACES, 0)?, bits(thread, thread)?])?)
 }
 
 /// Matches a call whose argument has none of these bits.

@@ -1,0 +1,17 @@
+//! The program around the opener.
+
+use std::os::fd::OwnedFd;
+
+use sockbroker_policy::Policy;
+
+use crate::message::Description;
+
+/// What the opener needs of the program around it.
+pub trait Host {
+    /// Reads a policy from sealed memory.
+    fn policy(&mut self, memory: OwnedFd) -> Result<Policy, String>;
+    /// Confines the process for this configuration and policy. Describes what is in force then.
+    fn confine(&mut self, configuration: OwnedFd, policy: &Policy) -> Result<Description, String>;
+    /// A policy has replaced another one after the confinement.
+    fn replaced(&mut self, policy: &Policy);
+}

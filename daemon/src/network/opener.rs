@@ -1,0 +1,131 @@
+//! Calls that need a capability: this process makes them itself, or the opener makes them for the client of a
+//! connection.
+//!
+//! A request is sent and answered within one poll of a call, so that cancelling a call cannot separate an effect from
+//! its result. The opener answers within microseconds.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use sockbroker_monitor::request::{Answer, Asker, Request};
+use tokio::sync::Notify;
+
+/// How long the opener may take to answer. Then its channel is of no use, and the worker ends.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// The channel to the opener.
+#[derive(Debug, Clone)]
+pub struct Opener(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` once it is of no use.
+    asker: Mutex<Option<Asker>>,
+    broken: Notify,
+}
+
+impl Opener {
+    /// The channel whose end this is.
+    pub fn over(socket: OwnedFd) -> io::Result<Self> {
+        let asker = Mutex::new(Some(Asker::over(socket)?));
+        Ok(Self(Arc::new(Inner { asker, broken: Notify::new() })))
+    }
+
+    /// Waits until the channel is of no use.
+    pub async fn broken(&self) {
+        self.0.broken.notified().await;
+    }
+
+    fn ask(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<(Answer, Option<OwnedFd>)> {
+        let mut guard = self.0.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = match &mut *guard {
+            Some(asker) => asker.ask(request, descriptors, LONGEST),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        asked.map_err(|error| {
+            *guard = None;
+            self.0.broken.notify_one();
+            tracing::error!(%error, call = request.call(), "the opener does not answer");
+            io::Error::other(format!("the opener does not answer: {error}"))
+        })
+    }
+}
+
+/// How the calls of a connection reach what needs a capability. It does not keep the connection open.
+#[derive(Debug, Clone, Default)]
+pub struct Privileged(Option<(Opener, Weak<OwnedFd>)>);
+
+/// What the opener has done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Nothing,
+    Socket(OwnedFd),
+    Sent(usize),
+}
+
+impl Privileged {
+    /// Through this opener, for the client of this connection.
+    pub fn through(opener: Opener, connection: Weak<OwnedFd>) -> Self {
+        Self(Some((opener, connection)))
+    }
+
+    /// Whether this process makes the calls itself.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Asks the opener. `socket` is the socket of the request. `None` if the opener leaves the call to this process,
+    /// or its policy refuses it.
+    pub(crate) fn ask(
+        &self,
+        request: &Request,
+        socket: Option<BorrowedFd<'_>>,
+    ) -> Option<io::Result<Done>> {
+        let (opener, connection) = self.0.as_ref()?;
+        // Nobody waits for the result of a call on a connection that has ended.
+        let connection = connection.upgrade()?;
+        let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(socket).collect();
+        let (answer, made) = match opener.ask(request, &descriptors) {
+            Ok(answered) => answered,
+            Err(error) => return Some(Err(error)),
+        };
+        match answer {
+            Answer::Done => Some(Ok(Done::Nothing)),
+            Answer::Socket => Some(made.map(Done::Socket).ok_or(io::ErrorKind::InvalidData.into())),
+            Answer::Sent(sent) => {
+                Some(usize::try_from(sent).map(Done::Sent).map_err(io::Error::other))
+            }
+            Answer::Failed(errno) => Some(Err(io::Error::from_raw_os_error(errno))),
+            Answer::Refused(_) | Answer::NotServed | Answer::HungUp => None,
+        }
+    }
+
+    /// Makes a call, and if the kernel refuses it with one of these error numbers, asks the opener to make it.
+    pub(crate) fn or_ask(
+        &self,
+        call: impl FnOnce() -> io::Result<()>,
+        refusals: &[i32],
+        socket: BorrowedFd<'_>,
+        request: impl FnOnce() -> Request,
+    ) -> io::Result<()> {
+        let refused = match call() {
+            Err(error) if error.raw_os_error().is_some_and(|errno| refusals.contains(&errno)) => {
+                error
+            }
+            result => return result,
+        };
+        if self.is_direct() {
+            return Err(refused);
+        }
+        match self.ask(&request(), Some(socket)) {
+            Some(result) => result.map(drop),
+            None => Err(refused),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The opener: makes the system calls that need a capability, for the workers.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use sockbroker_monitor::message::Description;
+use sockbroker_monitor::opener;
+use sockbroker_policy::Policy;
+use sockbroker_sys::capability::Capability;
+use sockbroker_sys::{process, sealed};
+
+use super::confine;
+use super::error::StartError;
+use super::sources::{MEMORY, read_sealed_policy};
+use crate::config::{self, ConfigError};
+use crate::observe::log;
+
+/// Serves the workers that the monitor starts.
+pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
+    let filter =
+        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
+    log::start(filter);
+    if let Err(error) = process::raise_open_files() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let ended = opener::run(channel, Service::default());
+    ended.map_err(|error| StartError::System(format!("opener: {error}")))
+}
+
+/// The program around the opener.
+#[derive(Debug, Default)]
+struct Service {
+    kept: Vec<Capability>,
+}
+
+impl opener::Host for Service {
+    fn policy(&mut self, memory: OwnedFd) -> Result<Policy, String> {
+        read_sealed_policy(&memory)
+    }
+
+    fn confine(&mut self, configuration: OwnedFd, policy: &Policy) -> Result<Description, String> {
+        let text =
+            sealed::read(configuration.as_fd(), MEMORY).map_err(|error| error.to_string())?;
+        let text = String::from_utf8(text).map_err(|error| error.to_string())?;
+        let config =
+            config::parse(Path::new("configuration"), &text).map_err(|error| error.to_string())?;
+        self.kept = confine::kept_by_opener(policy);
+        let process = confine::confine_opener(&config.confine, &self.kept)
+            .map_err(|error| error.to_string())?;
+        confine::log(&process);
+        let encoded = postcard::to_stdvec(&process).map_err(|error| error.to_string())?;
+        Ok(Description(encoded))
+    }
+
+    fn replaced(&mut self, policy: &Policy) {
+        for lost in confine::lost_by_opener(policy, &self.kept) {
+            let capability = lost.name();
+            tracing::warn!(
+                capability,
+                "a new rule needs a capability that was dropped at the start: restart the broker"
+            );
+        }
+    }
+}
