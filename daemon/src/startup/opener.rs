@@ -20,6 +20,8 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
     let filter =
         log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
     log::start(filter);
+    // Each record is received into a large buffer.
+    process::keep_large_buffers();
     if let Err(error) = process::raise_open_files() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }

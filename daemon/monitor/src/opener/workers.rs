@@ -123,5 +123,5 @@ impl Worker {
 
 /// Whether a descriptor is a socket. Closing any other file can wait for its file system.
 pub(super) fn is_socket(descriptor: &OwnedFd) -> bool {
-    socket::spec_of(descriptor.as_fd()).is_ok()
+    socket::cookie(descriptor.as_fd()).is_ok()
 }
