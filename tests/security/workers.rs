@@ -255,3 +255,31 @@ attack!(the_administrator_sees_the_sessions_and_handles_of_every_worker, mut are
     let refused = other.call("admin.sessions", Value::Null);
     assert_eq!(refused.fault().kind(), (3000, "denied"));
 });
+
+attack!(a_port_or_group_of_another_users_worker_cannot_be_joined, mut arena, {
+    let server = json!({ "address": ["127.0.0.1", 8080], "reuse_port": true });
+    let own = arena.attacker.call("socket.create_server", server.clone()).handle();
+    // The same user shares it, over connections and sessions.
+    attacker().lsp(&arena.broker).call("socket.create_server", server.clone()).handle();
+    let mut other = neighbour().lsp(&arena.broker);
+    let refused = other.call("socket.create_server", server.clone());
+    assert_eq!(refused.fault().errno(), "EADDRINUSE");
+    // Also if the first socket gets the option after bind.
+    let late = arena.tcp();
+    arena.attacker.call("socket.bind", json!([late, ["127.0.0.1", 8081]])).result();
+    let shared = json!([late, "SOL_SOCKET", "SO_REUSEPORT", 1]);
+    arena.attacker.call("socket.setsockopt", shared).result();
+    let at = json!({ "address": ["0.0.0.0", 8081], "reuse_port": true });
+    let refused = other.call("socket.create_server", at);
+    assert!(refused.is_fault());
+    // A free port is the neighbour's own, and the attacker's after its last socket is closed.
+    let free = json!({ "address": ["127.0.0.1", 0], "reuse_port": true });
+    let theirs = other.call("socket.create_server", free).handle();
+    let name = other.call("socket.getsockname", json!([theirs])).result().clone();
+    let join = json!({ "address": name, "reuse_port": true });
+    let refused = arena.attacker.call("socket.create_server", join.clone());
+    assert_eq!(refused.fault().errno(), "EADDRINUSE");
+    other.call("socket.close", json!([theirs])).result();
+    arena.attacker.call("socket.create_server", join).handle();
+    arena.attacker.call("socket.close", json!([own])).result();
+});

@@ -10,4 +10,5 @@ pub mod monitor;
 pub mod reaper;
 pub mod role;
 pub mod message;
+pub mod claim;
 pub mod channel;

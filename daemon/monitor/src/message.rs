@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Channel, Message};
+use crate::claim::Claim;
 
 /// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,11 @@ pub enum ToWorker {
         request: u64,
         sessions: u64,
     },
+    /// The answer to `Claim`: whether the claim is this worker's.
+    Claimed {
+        request: u64,
+        granted: bool,
+    },
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
@@ -127,6 +133,15 @@ pub enum ToMonitor {
     Return {
         sessions: u64,
     },
+    /// Claims a port or a group. The monitor answers `Claimed`.
+    Claim {
+        request: u64,
+        claim: Claim,
+    },
+    /// The last socket with a claim is closed.
+    Unclaim {
+        claim: Claim,
+    },
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
@@ -164,6 +179,7 @@ impl Message for ToWorker {
             | Self::Look { .. }
             | Self::Complete { .. }
             | Self::Leased { .. }
+            | Self::Claimed { .. }
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -179,6 +195,8 @@ impl Message for ToMonitor {
             | Self::NotReceived { .. }
             | Self::Lease { .. }
             | Self::Return { .. }
+            | Self::Claim { .. }
+            | Self::Unclaim { .. }
             | Self::Closed { .. }
             | Self::InForce { .. }
             | Self::Reload { .. }

@@ -195,6 +195,17 @@ impl Limits {
         self.buffered_descriptors_per_user = self.buffered_descriptors_per_user.min(in_all / 2);
     }
 
+    /// The memory of one worker, in bytes: what the limits allow its user, a quarter more, and what it needs itself.
+    pub fn worker_memory(&self) -> u64 {
+        /// Threads, look-ups, and results that are being encoded.
+        const OWN: u64 = 256 << 20;
+        let counted = self
+            .buffered_bytes_per_user
+            .saturating_add(self.resolve_kept_bytes_per_user)
+            .saturating_add(self.restriction_bytes_per_user);
+        counted.saturating_add(counted / 4).saturating_add(OWN)
+    }
+
     /// The limits of the audit.
     pub fn audit(&self) -> audit::Limits {
         audit::Limits {

@@ -15,11 +15,12 @@ use crate::network::resolve::Question;
 use crate::ops::connect;
 use crate::ops::descriptor;
 use crate::ops::option;
+use crate::ops::port;
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
 use crate::table::permitted::{Accepted, Permitted};
 use crate::table::timeout::Timeout;
-use sockbroker_policy::action::{Create, Handover, OptionValue};
+use sockbroker_policy::action::{Bind, Create, Handover, OptionValue};
 use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -192,13 +193,32 @@ async fn connect_one(
     let entry = create_entry(call, spec, timeout)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
-        connect::bind(&call.permit_bind(&entry, target)?, call.caller()).await?;
+        bind(call, &call.permit_bind(&entry, target)?).await?;
     }
     let address = info.address.decode(spec.protocol).unwrap_or(Address::Unspecified);
     let permit = call.permit_connect(&entry, Target::Address(address))?;
     let ticket = entry.sending.join(call.connection().number());
     connect::connect(&permit, ticket, call.caller()).await?;
     Ok(entry)
+}
+
+/// Binds a socket, after claiming its port if it is bound with `SO_REUSEPORT`. `EADDRINUSE` if another principal has
+/// the port.
+pub(super) async fn bind(call: &Call, permitted: &Permitted<Bind>) -> OpResult<()> {
+    let claimed = match port::claim(permitted) {
+        Some(claim) => Some(call.claim(claim, "bind").await?),
+        None => None,
+    };
+    connect::bind(permitted, call.caller()).await?;
+    match claimed {
+        Some(claimed) => port::note(permitted, claimed),
+        None => {
+            if let Some(claim) = port::chosen(permitted) {
+                port::note(permitted, call.claim(claim, "bind").await?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The arguments of `create_server`.
@@ -239,7 +259,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
         other => other,
     })?;
-    connect::bind(&call.permit_bind(&entry, target)?, call.caller()).await?;
+    bind(call, &call.permit_bind(&entry, target)?).await?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
     connect::listen(&call.permit_listen(&entry, backlog)?, call.caller()).await?;
     admit(call, entry, false)
@@ -258,7 +278,8 @@ pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
 
 fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -> OpResult<()> {
     let permitted = call.permit_set_option(entry, level, name, OptionValue::Int(value))?;
-    option::set(&permitted, &call.broker().fanout)
+    // The socket is not bound, so that there is nothing to claim.
+    option::set(&permitted, None)
 }
 
 fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {

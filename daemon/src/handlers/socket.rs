@@ -116,7 +116,7 @@ impl SocketServer for Handlers {
         call.settle(&entry, &ticket, Verb::Bind).await;
         let permitted = call.permit_bind(&entry, target)?;
         ticket.acquire().await;
-        connect::bind(&permitted, call.caller()).await
+        creation::bind(&call, &permitted).await
     }
 
     async fn listen(call: Call, params: ListenParams) -> OpResult<()> {

@@ -8,6 +8,8 @@ use sockbroker_sys::socket;
 
 use crate::error::{During, OpResult};
 use crate::quota::Reservation;
+use crate::table::claims::Claimed;
+use crate::table::ends::Known;
 use crate::table::entry::Entry;
 use crate::table::permitted::Permitted;
 
@@ -19,8 +21,10 @@ pub fn duplicate(permitted: &Permitted<Inspect>, handle: Reservation) -> OpResul
 /// A copy of the descriptor, to be passed to the client.
 pub fn pass(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
     let socket = permitted.socket();
-    if let Some(member) = &mut socket.ends.known().fanout {
-        member.keep();
+    {
+        let mut known = socket.ends.known();
+        let Known { fanout, port, .. } = &mut *known;
+        fanout.iter_mut().chain(port).for_each(Claimed::keep);
     }
     socket::duplicate(socket.fd()).during("dup")
 }

@@ -25,7 +25,7 @@ use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::{NextPolicy, PolicyInForce};
 use crate::session::restriction::SessionRestriction;
 use crate::session::token::Token;
-use crate::table::fanout::FanoutGroups;
+use crate::table::claims::{Claim, Claimed, Claims};
 use sockbroker_policy::Policy;
 
 #[derive(Debug)]
@@ -47,8 +47,8 @@ pub struct Broker {
     pub process: Process,
     /// The file of the control socket, which is never a destination.
     pub control: OnceLock<ControlFile>,
-    /// The owners of the fan-out groups of packet sockets.
-    pub fanout: FanoutGroups,
+    /// The owners of fan-out groups and of ports with `SO_REUSEPORT`.
+    pub claims: Claims,
     /// Where decisions are recorded.
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
@@ -92,7 +92,7 @@ impl Broker {
             users,
             process: Process::default(),
             control: OnceLock::new(),
-            fanout: FanoutGroups::default(),
+            claims: Claims::default(),
             audit: Audit::default(),
             metrics: Arc::default(),
             refusals,
@@ -113,6 +113,17 @@ impl Broker {
         monitor.lease(LEASE).await
     }
 
+    /// Claims a port or a group for a principal; `None` if another principal has it.
+    pub async fn claim(&self, claim: Claim, principal: &PrincipalKey) -> OpResult<Option<Claimed>> {
+        if let Some(monitor) = self.monitor()
+            && !self.claims.has(claim)
+            && !monitor.claim(claim).await?
+        {
+            return Ok(None);
+        }
+        Ok(self.claims.take(claim, principal))
+    }
+
     /// Adds sessions that the monitor has leased.
     pub fn lease_sessions(&self, sessions: u64) {
         self.leased_sessions.fetch_add(sessions, Ordering::Relaxed);
@@ -130,6 +141,9 @@ impl Broker {
     #[must_use]
     pub fn reloading(mut self, next: NextPolicy, generation: u64) -> Self {
         self.policy = self.policy.followed_by(next, generation);
+        if let Some(monitor) = self.monitor().cloned() {
+            self.claims = Claims::reported(move |claim| monitor.unclaim(claim));
+        }
         self
     }
 

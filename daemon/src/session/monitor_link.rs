@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::View;
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +17,10 @@ pub enum MonitorRequest {
     Reload(oneshot::Sender<Result<u64, String>>),
     /// Asks for this number of further sessions; they are leased when the sender is used.
     Lease(u64, oneshot::Sender<()>),
+    /// Claims a port or a group: whether no other worker has it.
+    Claim(Claim, oneshot::Sender<bool>),
+    /// Gives a claim back.
+    Unclaim(Claim),
     /// What all other workers answer.
     View(View, oneshot::Sender<Seen>),
 }
@@ -63,6 +68,18 @@ impl MonitorLink {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::Lease(sessions, sender));
         result.await.map_err(|_ended| ended())
+    }
+
+    /// Claims a port or a group: whether no other worker has it.
+    pub(super) async fn claim(&self, claim: Claim) -> OpResult<bool> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::Claim(claim, sender));
+        result.await.map_err(|_ended| ended())
+    }
+
+    /// Gives a claim back.
+    pub(super) fn unclaim(&self, claim: Claim) {
+        self.send(MonitorRequest::Unclaim(claim));
     }
 
     /// What the other workers answer.

@@ -22,9 +22,9 @@ use crate::quota::{Share, User};
 use crate::session::Session;
 use crate::session::restriction::{RestrictionText, SessionRestriction};
 use crate::session::token::{KnownToken, TokenHash};
+use crate::table::claims::{Claim, Claimed, Claims};
 use crate::table::ends::{Bound, Choices, Ends};
 use crate::table::entry::Entry;
-use crate::table::fanout::FanoutGroups;
 use crate::table::rcvall::{Rcvall, State as RcvallState};
 use crate::table::timeout::Timeout;
 use crate::table::{Numbers, Resource, Table, UnknownHandle};
@@ -209,6 +209,15 @@ impl From<SpecRecord> for SocketSpec {
     }
 }
 
+impl FanoutRecord {
+    fn of(claimed: &Claimed) -> Option<Self> {
+        match claimed.claim() {
+            Claim::Fanout { group } => Some(Self { group, kept: claimed.is_kept() }),
+            Claim::Port { .. } => None,
+        }
+    }
+}
+
 impl SocketRecord {
     fn of(entry: &Entry, duplicate_of: Option<u64>) -> Self {
         let known = entry.ends.known();
@@ -221,8 +230,7 @@ impl SocketRecord {
             duplicate_of,
             choices: known.choices,
             bound_to_file: known.bound.is_some(),
-            fanout: fanout
-                .map(|member| FanoutRecord { group: member.group(), kept: member.is_kept() }),
+            fanout: fanout.and_then(FanoutRecord::of),
             rcvall: entry.rcvall.as_ref().map(|rcvall| rcvall.state().clone()),
             kernel_memory: entry.kernel_memory.amounts(),
         }
@@ -234,7 +242,7 @@ impl SocketRecord {
         descriptor: OwnedFd,
         original: Option<&Entry>,
         user: &Arc<User>,
-        fanout: &FanoutGroups,
+        claims: &Claims,
     ) -> Entry {
         let actual = SocketSpec::from(self.actual);
         let handle = user.take_back(Share::Handles, 1);
@@ -257,7 +265,7 @@ impl SocketRecord {
             known.bound = self.bound_to_file.then_some(Bound::Elsewhere);
             known.peer = lost_peer.then_some(SocketName::Unknown);
             known.fanout = self.fanout.and_then(|FanoutRecord { group, kept }| {
-                let mut member = fanout.join(group, user.key())?;
+                let mut member = claims.take(Claim::Fanout { group }, user.key())?;
                 if kept {
                     member.keep();
                 }
@@ -277,7 +285,7 @@ pub struct Restored<'a> {
     /// Its principal's use of the limits.
     pub user: &'a Arc<User>,
     /// The fan-out groups of all principals.
-    pub fanout: &'a FanoutGroups,
+    pub claims: &'a Claims,
 }
 
 impl Session {
@@ -311,7 +319,7 @@ impl Session {
         mut descriptors: HashMap<u64, OwnedFd>,
         broker: Restored<'_>,
     ) -> Result<Self, RecordError> {
-        let Restored { limits, user, fanout } = broker;
+        let Restored { limits, user, claims } = broker;
         let session = Self::new(record.session, &record.owner.into(), limits);
         let mut restored: BTreeMap<u64, Arc<Entry>> = BTreeMap::new();
         let mut open = Vec::with_capacity(record.sockets.len());
@@ -320,7 +328,7 @@ impl Session {
             let handle = Handle::new(number).ok_or(RecordError::Handle(number))?;
             let original = socket.duplicate_of.and_then(|first| restored.get(&first));
             let entry =
-                Arc::new(socket.restore(descriptor, original.map(|one| &**one), user, fanout));
+                Arc::new(socket.restore(descriptor, original.map(|one| &**one), user, claims));
             restored.insert(number, entry.clone());
             open.push((handle, Resource::Socket(entry)));
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::channel::ChannelError;
+use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker, View};
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::events::Events;
@@ -54,6 +55,7 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
         Ok(open_files) => config.limits.fit(open_files),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
+    process::limit_memory(config.limits.worker_memory()).map_err(|error| fail(&error))?;
     let kept = confine::kept(&config.confine, &policy);
     let process = confine::confine(&config.confine, &kept, &Files::default())?;
     confine::log(&process);
@@ -157,6 +159,7 @@ async fn serve(
         next: 0,
         reloads: HashMap::new(),
         leases: HashMap::new(),
+        claims: HashMap::new(),
         views: HashMap::new(),
     };
     let serving = server.listen(Source::Monitor(connections));
@@ -196,6 +199,7 @@ struct Follower {
     next: u64,
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
     leases: HashMap<u64, oneshot::Sender<()>>,
+    claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
     views: HashMap<u64, (Seen, oneshot::Sender<Seen>)>,
 }
 
@@ -249,9 +253,7 @@ impl Follower {
             ToWorker::Policy { generation } => {
                 let memory =
                     descriptors.next().ok_or_else(|| io::Error::other("no policy came"))?;
-                let policy = read_policy(&memory).map_err(io::Error::other)?;
-                self.broker.put_in_force(policy, generation);
-                self.send(ToMonitor::InForce { generation }, None)?;
+                self.put_in_force(generation, &memory)?;
             }
             ToWorker::Reloaded { request, result } => {
                 if let Some(reload) = self.reloads.remove(&request) {
@@ -263,17 +265,7 @@ impl Follower {
                 let part = self.look(view)?;
                 self.send(ToMonitor::Seen { question }, Some(part))?;
             }
-            ToWorker::Part { request } => {
-                if let (Some((seen, _)), Some(part)) =
-                    (self.views.get_mut(&request), descriptors.next())
-                {
-                    match sealed::read(part.as_fd(), MEMORY) {
-                        Ok(part) => seen.parts.push(part),
-                        // It comes from another worker, which may send anything.
-                        Err(_) => seen.missing += 1,
-                    }
-                }
-            }
+            ToWorker::Part { request } => self.add_part(request, descriptors.next()),
             ToWorker::Complete { request, missing } => {
                 if let Some((mut seen, sender)) = self.views.remove(&request) {
                     seen.missing += missing;
@@ -286,6 +278,7 @@ impl Follower {
                     lease.send(()).ok();
                 }
             }
+            ToWorker::Claimed { request, granted } => self.claimed(request, granted)?,
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
             ToWorker::Stop => {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
@@ -296,6 +289,30 @@ impl Follower {
             }
         }
         Ok(None)
+    }
+
+    fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
+        let policy = read_policy(memory).map_err(io::Error::other)?;
+        self.broker.put_in_force(policy, generation);
+        self.send(ToMonitor::InForce { generation }, None)
+    }
+
+    /// Passes the answer to a claim to the call that made it. A call that was cancelled gives the claim back.
+    fn claimed(&mut self, request: u64, granted: bool) -> io::Result<()> {
+        let Some((claim, sender)) = self.claims.remove(&request) else { return Ok(()) };
+        if sender.send(granted).is_err() && granted && !self.broker.claims.has(claim) {
+            self.send(ToMonitor::Unclaim { claim }, None)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what another worker answered. It may have sent anything.
+    fn add_part(&mut self, request: u64, part: Option<OwnedFd>) {
+        let Some((seen, _)) = self.views.get_mut(&request) else { return };
+        match part.map(|part| sealed::read(part.as_fd(), MEMORY)) {
+            Some(Ok(part)) => seen.parts.push(part),
+            Some(Err(_)) | None => seen.missing += 1,
+        }
     }
 
     fn look(&self, view: View) -> io::Result<OwnedFd> {
@@ -319,6 +336,11 @@ impl Follower {
                 self.leases.insert(number, sender);
                 self.send(ToMonitor::Lease { request: number, sessions }, None)
             }
+            MonitorRequest::Claim(claim, sender) => {
+                self.claims.insert(number, (claim, sender));
+                self.send(ToMonitor::Claim { request: number, claim }, None)
+            }
+            MonitorRequest::Unclaim(claim) => self.send(ToMonitor::Unclaim { claim }, None),
             MonitorRequest::View(view, sender) => {
                 self.views.insert(number, (Seen::default(), sender));
                 self.send(ToMonitor::View { request: number, view }, None)

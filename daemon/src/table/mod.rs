@@ -8,7 +8,7 @@ pub mod permitted;
 pub mod stream;
 pub mod ends;
 pub mod socket_endpoints;
-pub mod fanout;
+pub mod claims;
 pub mod shared;
 pub mod call_queue;
 pub mod rcvall;

@@ -35,6 +35,15 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Limits the memory that this process can allocate (`RLIMIT_DATA`), and prevents that a core is written
+/// (`RLIMIT_CORE`). A lower limit that is in force already stays.
+pub fn limit_memory(bytes: u64) -> io::Result<()> {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_DATA)?;
+    let bytes = bytes.min(hard);
+    setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
+    Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
+}
+
 /// Prevents programs that this thread, or a thread that it starts, runs later from gaining privileges
 /// (`PR_SET_NO_NEW_PRIVS`, `prctl(2)`). A filter of system calls requires it.
 pub fn refuse_new_privileges() -> io::Result<()> {

@@ -12,7 +12,7 @@ const ORDER: &[(&str, &str)] = &[
         "startup fuzzing transport handlers rpc session ops network table quota config observe
          principal error",
     ),
-    ("daemon/monitor/src/lib.rs", "monitor reaper role message channel"),
+    ("daemon/monitor/src/lib.rs", "monitor reaper role message claim channel"),
     (
         "daemon/sys/src/lib.rs",
         "record stream interface packet ioctl filter unix_file message namespace socket credentials control

@@ -6,7 +6,11 @@ use std::time::Instant;
 use super::host::{Host, Refusal};
 use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
 use crate::channel::ChannelError;
+use crate::claim::Claim;
 use crate::message::{ToMonitor, ToWorker};
+
+/// The claims of one worker.
+const CLAIMS: usize = 4096;
 
 impl<H: Host> Monitor<H> {
     /// Handles the messages of a worker.
@@ -65,6 +69,10 @@ impl<H: Host> Monitor<H> {
             ToMonitor::Return { sessions } => {
                 worker.leased = worker.leased.saturating_sub(sessions);
             }
+            ToMonitor::Claim { request, claim } => self.claim(token, request, claim),
+            ToMonitor::Unclaim { claim } => {
+                worker.claims.remove(&claim);
+            }
             ToMonitor::Closed { number } => {
                 let uid = worker.uid();
                 if !worker.closed(number) {
@@ -92,6 +100,19 @@ impl<H: Host> Monitor<H> {
                 }
             }
         }
+    }
+
+    /// Gives a worker what no other worker has claimed.
+    fn claim(&mut self, token: u64, request: u64, claim: Claim) {
+        let others = self.workers.iter().filter(|(other, _)| **other != token);
+        let mut claimed = others.flat_map(|(_, worker)| &worker.claims);
+        let is_free = !claimed.any(|other| other.conflicts_with(claim));
+        let Some(worker) = self.workers.get_mut(&token) else { return };
+        let granted = is_free && worker.claims.len() < CLAIMS;
+        if granted {
+            worker.claims.insert(claim);
+        }
+        self.send(token, &ToWorker::Claimed { request, granted }, &[]);
     }
 
     /// Leases sessions to a worker: few at a time where few are left, so that no worker holds what another needs.

@@ -1,6 +1,6 @@
 //! A worker as the monitor knows it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Stdio};
@@ -10,6 +10,7 @@ use std::time::Instant;
 use sockbroker_sys::credentials::Credentials;
 
 use crate::channel::{Channel, ChannelError};
+use crate::claim::Claim;
 use crate::message::{Build, ToWorker, WorkerChannel};
 use crate::role::{self, Role};
 
@@ -53,6 +54,7 @@ pub(super) struct Worker {
     pub(super) flush_at: Option<Instant>,
     /// The number of sessions that the worker can have.
     pub(super) leased: u64,
+    pub(super) claims: HashSet<Claim>,
 }
 
 /// A process whose worker is forgotten and that has not been waited for.
@@ -125,6 +127,7 @@ impl Worker {
             passed: 0,
             flush_at: None,
             leased: 0,
+            claims: HashSet::new(),
         };
         Ok((worker, audit))
     }
