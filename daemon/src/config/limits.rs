@@ -139,6 +139,10 @@ limits! {
         "concurrent calls on `AF_UNIX` sockets under another identity than the broker's; further ones wait in order";
     identity_jobs_per_user = 8, "count",
         "concurrent calls on `AF_UNIX` sockets under the identity of one such user; further ones wait in order";
+    closing_jobs = 64, "count",
+        "concurrent closes that may wait, such as those of sockets with `SO_LINGER` and of descriptors that clients passed; further ones wait in order";
+    closing_jobs_per_user = 8, "count",
+        "the same of one user; sockets with `SO_LINGER` take at most half of them; further ones wait in order";
     linger_seconds = 3600, "seconds",
         "the longest linger that a session may request; more is refused";
     clone_seconds = 30, "seconds",

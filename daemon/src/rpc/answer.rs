@@ -84,8 +84,7 @@ pub(super) fn conclude(
 /// The memory in bytes that a kept answer takes in addition to its content.
 const KEPT: usize = 256;
 
-/// Copies an answer for `call.resolve`. `None` if the process has no free descriptors for the copy, or if the
-/// answer exceeds the share of its user.
+/// Keeps an answer for `call.resolve`. `None` if it exceeds the share of its user.
 pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswer> {
     let attachments = &answer.response_parts.attachments;
     let memory =
@@ -93,11 +92,10 @@ pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswe
     let share = connection.user().take(Share::Resolvable, memory as u64);
     let share =
         share.inspect_err(|limit| connection.broker().metrics.limit_exceeded(limit.name)).ok()?;
-    let copies = answer.response_parts.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
     Some(KeptAnswer {
         json: answer.json.clone(),
         attachments: attachments.clone(),
-        descriptors: copies.collect::<Result<_, _>>().ok()?,
+        descriptors: answer.response_parts.descriptors.clone(),
         share,
     })
 }

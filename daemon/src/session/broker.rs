@@ -151,7 +151,12 @@ impl Broker {
             Record::new("policy").with("state", "loaded").with("number", generation)
         });
         if revokes {
-            self.revoke();
+            let broker = self.clone();
+            // With many handles this takes long.
+            let revoked = tokio::task::spawn_blocking(move || broker.revoke()).await;
+            if let Err(error) = revoked {
+                std::panic::resume_unwind(Box::new(error.to_string()));
+            }
         }
         Ok(generation)
     }

@@ -1,13 +1,13 @@
 //! The outcomes of calls of ended connections, kept for `call.resolve`.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_proto::api::session::RequestId;
 use tokio::time::Instant;
 
+use crate::descriptor::Descriptor;
 use crate::quota::{Reservation, Share, User};
 
 /// An answer with its attachments and descriptors.
@@ -15,7 +15,7 @@ use crate::quota::{Reservation, Share, User};
 pub struct KeptAnswer {
     pub json: bytes::Bytes,
     pub attachments: Vec<bytes::Bytes>,
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<Arc<Descriptor>>,
     /// The memory it takes of its user's share.
     pub share: Reservation,
 }

@@ -5,8 +5,6 @@
 //! them is always read.
 
 use std::future::poll_fn;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +17,8 @@ use super::part_share::PartShare;
 use super::shutdown::{Shutdown, ShutdownSignal};
 use super::stream::Stream;
 use crate::config::limits::size;
+use crate::descriptor::Descriptor;
+use crate::quota::Share;
 use crate::rpc::core::{Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
@@ -31,22 +31,18 @@ const BUFFER_KEPT: usize = 256 << 10;
 const ANSWERS_TOGETHER: usize = 32;
 /// How often the broker checks whether the peer has received the descriptors of an answer that is kept.
 const TAKEN_CHECK: Duration = Duration::from_millis(10);
+/// How often the broker checks whether enough descriptors of a user are closed.
+const CLOSED_CHECK: Duration = Duration::from_millis(10);
 
 /// Serves a stream connection until it ends. `input` contains what was read before.
 pub(super) async fn serve(
     shutdown: ShutdownSignal,
-    stream: io::Result<Stream>,
+    stream: Stream,
     codec: Codec,
     core: Core,
     input: BytesMut,
 ) {
-    match stream {
-        Ok(stream) => Driver::new(stream, codec, core, input).run(shutdown.follow()).await,
-        Err(error) => {
-            core.connection().log_failure(&error);
-            core.end();
-        }
-    }
+    Driver::new(stream, codec, core, input).run(shutdown.follow()).await;
 }
 
 /// A stream with its calls.
@@ -56,7 +52,7 @@ struct Driver {
     codec: Codec,
     core: Core,
     input: BytesMut,
-    descriptors: DescriptorQueue<OwnedFd>,
+    descriptors: DescriptorQueue<Descriptor>,
     out: Outgoing,
     wanted: usize,
     reading: Reading,
@@ -66,6 +62,8 @@ struct Driver {
     pause: Deadline,
     /// The next check whether the peer has received descriptors.
     taken: Deadline,
+    /// The next check whether descriptors are closed.
+    closed: Deadline,
     high_water: usize,
     descriptors_max: usize,
     /// What input and unread answers take of their user's limits.
@@ -101,6 +99,7 @@ impl Driver {
             reading: Reading::Open,
             pause,
             taken: Deadline::new(TAKEN_CHECK),
+            closed: Deadline::new(CLOSED_CHECK),
             share: PartShare::default(),
         }
     }
@@ -196,7 +195,8 @@ impl Driver {
         if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
             self.reading = Reading::Done;
         }
-        if self.reading == Reading::Open && self.out.bytes() < self.high_water {
+        let reads = self.reading == Reading::Open && self.out.bytes() < self.high_water;
+        if reads && self.may_read(context) {
             let into = (&mut self.input, &mut self.descriptors);
             match self.stream.poll_fill(context, self.wanted, into.0, into.1)? {
                 Poll::Ready(0) => return Poll::Ready(self.half_close()),
@@ -215,6 +215,20 @@ impl Driver {
         }
         self.poll_taken(context);
         self.poll_deadlines(context)
+    }
+
+    /// Whether the user has not too many descriptors that are being closed. A frame could bring more.
+    fn may_read(&mut self, context: &mut Context<'_>) -> bool {
+        loop {
+            if !self.core.connection().user().exceeds(Share::Descriptors) {
+                self.closed.clear();
+                return true;
+            }
+            if self.closed.poll(context).is_pending() {
+                return false;
+            }
+            self.closed.clear();
+        }
     }
 
     /// Drops the descriptors of a kept answer, which keep their sockets open, when the peer has received its

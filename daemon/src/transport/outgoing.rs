@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+
+use crate::descriptor::Descriptor;
 
 /// Parts up to this size are copied together, so that one call sends several small answers.
 const COPY_MAX: usize = 16 << 10;
@@ -26,7 +28,7 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 struct Part {
     data: Data,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<Arc<Descriptor>>,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,11 @@ impl Outgoing {
     }
 
     /// Begins a frame with the bytes that `write` appends.
-    pub(super) fn begin(&mut self, descriptors: Vec<OwnedFd>, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn begin(
+        &mut self,
+        descriptors: Vec<Arc<Descriptor>>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         if descriptors.is_empty()
             && let Some(bytes) = self.growing(0)
         {
@@ -107,7 +113,7 @@ impl Outgoing {
     /// Sends what one system call accepts. `send` gets the slices and their descriptors.
     pub(super) fn send(
         &mut self,
-        send: impl FnOnce(&[IoSlice<'_>], &[OwnedFd]) -> io::Result<usize>,
+        send: impl FnOnce(&[IoSlice<'_>], &[Arc<Descriptor>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let Some(first) = self.parts.front() else {
             return Ok(0);
@@ -150,8 +156,9 @@ impl Outgoing {
 mod tests {
     use super::*;
 
-    fn descriptor() -> OwnedFd {
-        std::fs::File::open("/dev/null").unwrap().into()
+    fn descriptor() -> Arc<Descriptor> {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        Arc::new(Descriptor::of_client(file.into(), &crate::quota::tests::user(1)))
     }
 
     #[test]

@@ -1,20 +1,19 @@
 //! Who is at the other end of a connection: what the kernel reports about the process that connected.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use sockbroker_sys::{peer, process};
-use tokio::net::UnixStream;
+use tokio::net::unix::UCred;
 
 use crate::principal::Principal;
 use sockbroker_policy::subject::Subject;
 
 /// The principal of a connection. Its user and groups are certain, or the result is an error; the
 /// control group is known only where the kernel gives a pidfd and the process still exists.
-pub(super) fn of(io: &UnixStream) -> io::Result<Principal> {
-    let credentials = io.peer_cred()?;
-    let groups = peer::groups(io.as_fd())?;
-    let cgroup = peer::process(io.as_fd()).and_then(|process| peer::control_group(process.as_fd()));
+pub(super) fn of(io: BorrowedFd<'_>, credentials: UCred) -> io::Result<Principal> {
+    let groups = peer::groups(io)?;
+    let cgroup = peer::process(io).and_then(|process| peer::control_group(process.as_fd()));
     let cgroup =
         cgroup.inspect_err(|error| tracing::debug!(%error, "the peer's control group is unknown"));
     let mut subject = Subject::new(credentials.uid(), credentials.gid());

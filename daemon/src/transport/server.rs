@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sockbroker_sys::stream;
-use tokio::io::Interest;
+use sockbroker_sys::process::effective_uid;
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -18,6 +18,7 @@ use super::context::SharedContext;
 use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
 use super::{connection, http, peer};
+use crate::descriptor::Descriptor;
 use crate::observe::refusals::{Reason, Refusals};
 use crate::ops::unix_file::ControlFile;
 use crate::principal::{Principal, PrincipalKey};
@@ -74,7 +75,11 @@ impl Server {
                 () = shutdown.begun() => break,
             }
         }
-        drop(listener);
+        // Connections that wait in it can contain descriptors of clients.
+        if let Ok(listener) = listener.into_std() {
+            let own = self.shared.broker.users.user(&PrincipalKey::of_uid(effective_uid()));
+            drop(Descriptor::of_client(listener.into(), &own));
+        }
         while connections.join_next().await.is_some() {}
         self.shared.broker.refusals.finish();
         self.shared.broker.close_all().await;
@@ -82,11 +87,11 @@ impl Server {
 
     /// Serves standard input and output, with LSP framing or newline-delimited JSON, until they end.
     pub async fn standard(self) -> io::Result<()> {
-        let stream = Stream::standard()?;
+        let principal = peer::own()?;
+        let stream = Stream::standard(&self.shared.broker.users.user(&principal.key()))?;
         if let Stream::Socket(end) = &stream {
             self.shared.broker.control_ends.note(end.get_ref().as_fd())?;
         }
-        let principal = peer::own()?;
         let mut input = BytesMut::new();
         let mut shutdown = self.shared.shutdown.clone();
         let first = tokio::select! {
@@ -107,7 +112,7 @@ impl Server {
             Arc::new(Connection::begin(&self.shared.broker, facts)),
             self.shared.methods.clone(),
         );
-        connection::serve(self.shared.shutdown.clone(), Ok(stream), codec, core, input).await;
+        connection::serve(self.shared.shutdown.clone(), stream, codec, core, input).await;
         self.shared.broker.close_all().await;
         Ok(())
     }
@@ -126,11 +131,18 @@ impl Server {
 
     /// Serves a new connection, unless a limit is reached.
     fn admit(&self, io: UnixStream, connections: &mut JoinSet<()>) {
-        let uid = match io.peer_cred() {
-            Ok(peer) => peer.uid(),
+        let credentials = io.peer_cred();
+        // The overflow id, if the kernel does not report the user.
+        let uid = credentials.as_ref().map_or(65534, UCred::uid);
+        let key = PrincipalKey::of_uid(uid);
+        let io = match io.into_std() {
+            Ok(io) => Descriptor::of_client(io.into(), &self.shared.broker.users.user(&key)),
+            Err(error) => return self.refuse_unknown(&error, Some(uid)),
+        };
+        let credentials = match credentials {
+            Ok(credentials) => credentials,
             Err(error) => return self.refuse_unknown(&error, None),
         };
-        let key = PrincipalKey::of_uid(uid);
         let limits = &self.shared.broker.limits;
         let in_all =
             self.shared.broker.limit_in_all(uid, limits.connections, limits.connections_reserved);
@@ -140,7 +152,7 @@ impl Server {
                 let server = self.clone();
                 connections.spawn(async move {
                     // In the connection's own task, because it reads files.
-                    match peer::of(&io) {
+                    match peer::of(io.as_fd(), credentials) {
                         Ok(principal) => server.serve(io, principal).await,
                         Err(error) => server.refuse_unknown(&error, Some(uid)),
                     }
@@ -163,12 +175,24 @@ impl Server {
         });
     }
 
+    fn refuse_failed(&self, error: &io::Error, principal: &Principal) {
+        let uid = principal.subject().uid;
+        self.shared.broker.refusals.report(Reason::NotServed, Some(principal.key()), || {
+            tracing::warn!(%error, uid, "cannot serve a connection");
+        });
+    }
+
     /// Detects the framing of a connection, and serves it.
-    pub async fn serve(self, io: UnixStream, principal: Principal) {
+    pub async fn serve(self, io: Descriptor, principal: Principal) {
+        let stream = match Stream::socket(io) {
+            Ok(stream) => stream,
+            Err(error) => return self.refuse_failed(&error, &principal),
+        };
         let longest = Duration::from_secs(self.shared.broker.limits.detect_seconds);
         let mut shutdown = self.shared.shutdown.clone();
+        let mut input = BytesMut::new();
         let first = tokio::select! {
-            first = timeout(longest, first_byte(&io)) => first,
+            first = timeout(longest, stream.first_byte(&mut input)) => first,
             () = shutdown.begun() => return,
         };
         let first = match first {
@@ -190,7 +214,10 @@ impl Server {
         let (framing, codec) = match self.message_framing(first) {
             Some(found) => found,
             None if first.is_ascii_uppercase() => {
-                return http::serve(self.shared, io, principal).await;
+                if let Stream::Socket(io) = stream {
+                    http::serve(self.shared, io, principal).await;
+                }
+                return;
             }
             None => return tracing::debug!(first, "closed a connection with an unknown framing"),
         };
@@ -200,19 +227,7 @@ impl Server {
         let (uid, unit) = (subject.uid, subject.unit.as_deref());
         tracing::debug!(connection = number, uid, pid = subject.pid, unit, "connection began");
         let core = Core::new(connection.clone(), self.shared.methods.clone());
-        let stream = io.into_std().map(Into::into).and_then(Stream::socket);
-        connection::serve(self.shared.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
-    }
-}
-
-/// Reads the first byte without removing it, so that its descriptors stay with it.
-async fn first_byte(io: &UnixStream) -> io::Result<Option<u8>> {
-    loop {
-        io.readable().await?;
-        match io.try_io(Interest::READABLE, || stream::peek_byte(io.as_fd())) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
+        connection::serve(self.shared.shutdown.clone(), stream, codec, core, input).await;
     }
 }
 

@@ -1,11 +1,10 @@
 //! LSP framing with attachments and descriptors (`sockbroker_proto::frame`).
 
-use std::os::fd::OwnedFd;
-
 use bytes::{Buf, BytesMut};
 use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameLimits, Head, read_head, write_head};
 
+use crate::descriptor::Descriptor;
 use crate::rpc::call::RequestParts;
 use crate::rpc::core::{Answer, Message};
 use crate::transport::codec::decoded::{CodecError, Decoded};
@@ -40,7 +39,7 @@ impl Lsp {
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,
-        descriptors: &mut DescriptorQueue<OwnedFd>,
+        descriptors: &mut DescriptorQueue<Descriptor>,
     ) -> Result<Decoded, CodecError> {
         let head = match self.head.take() {
             Some(head) => head,
