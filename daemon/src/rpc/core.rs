@@ -17,7 +17,7 @@ use sockbroker_proto::error::ErrorKind;
 use crate::config::limits::size;
 use crate::error::LimitExceeded;
 pub use crate::rpc::answer::{Answer, Message};
-use crate::rpc::answer::{Started, conclude, keep, refused, without_id};
+use crate::rpc::answer::{Started, conclude, keep, refusal, refused, without_id};
 use crate::rpc::batch::{self, Batches, Slot};
 use crate::rpc::bounds::admit;
 use crate::rpc::call::{Call, RequestParts, ResponseParts};
@@ -110,7 +110,7 @@ impl Core {
 
     fn end_batch(&mut self, batch: u64) -> Option<Answer> {
         let json = self.batches.take_complete(batch)?;
-        Some(Answer { json, response_parts: ResponseParts::default() })
+        Some(Answer { json, ..Answer::default() })
     }
 
     fn start(&mut self, text: &str, parts: RequestParts, slot: Slot) -> Started {
@@ -267,7 +267,9 @@ impl Core {
 
     /// Makes the answer, and keeps a copy for `call.resolve` if the session is open.
     fn finish(&mut self, id: &Id<'_>, json: bytes::Bytes, response_parts: ResponseParts) -> Answer {
-        let answer = Answer { json, response_parts };
+        let passes = !response_parts.descriptors.is_empty();
+        let refusal = if passes { refusal(id) } else { bytes::Bytes::new() };
+        let answer = Answer { json, response_parts, refusal };
         if let Some(request) = request_id(id)
             && self.connection.session().is_open()
             && let Some(kept) = keep(&answer, &self.connection)

@@ -163,10 +163,10 @@ impl Driver {
         answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 
-    /// Counts incomplete input, its descriptors and unread answers for the user.
+    /// Counts incomplete input, unread answers, and the descriptors of both for the user.
     fn check_rest(&mut self) -> Result<(), End> {
         let bytes = self.input.len() + self.codec.held() + self.out.bytes();
-        let held = (bytes, self.descriptors.len());
+        let held = (bytes, self.descriptors.len() + self.out.descriptors());
         self.share.hold(self.core.connection(), held).map_err(End::LimitExceeded)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(

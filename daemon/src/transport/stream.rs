@@ -160,6 +160,10 @@ impl Stream {
             match result {
                 Ok(n) => *sent += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Too many descriptors of the broker's user are in queues of programs that do not receive them.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ETOOMANYREFS)
+                        && out.refuse_descriptors() => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }

@@ -127,7 +127,7 @@ impl WebSocket {
     fn reply(&mut self, opcode: OpCode, payload: &[u8], out: &mut Outgoing) {
         let mut header = Header::new(opcode);
         header.set_payload_len(payload.len());
-        out.begin(Vec::new(), |frame| {
+        out.begin(None, |frame| {
             frame.extend_from_slice(self.codec.encode_header(&header));
             frame.extend_from_slice(payload);
         });
