@@ -98,7 +98,7 @@ limits! {
     calls_in_flight_in_all = 65_536, "count",
         "calls in all that wait; a further one that would wait is refused, others are served";
     buffered_bytes_per_user = 256 << 20, "bytes",
-        "bytes held for one user: requests of waiting calls, what `MSG_WAITALL` gathers, incomplete messages, and unread responses; a call that would exceed it is refused, an incomplete message or an unread response ends its connection";
+        "bytes held for one user: requests of waiting calls, what `MSG_WAITALL` gathers, incomplete messages, unread responses, and responses of incomplete batches; a call that would exceed it is refused, a response of a batch is replaced by an error, an incomplete message or an unread response ends its connection";
     buffered_bytes_in_all = 1 << 30, "bytes",
         "bytes held for all users, as with `buffered_bytes_per_user`";
     buffered_descriptors_per_user = 4096, "count",

@@ -47,11 +47,11 @@ pub struct Core {
 impl Core {
     pub fn new(connection: Arc<Connection>, methods: MethodTable) -> Self {
         Self {
+            batches: Batches::new(connection.user()),
             connection,
             methods,
             waiting: FuturesUnordered::new(),
             calls: HashMap::new(),
-            batches: Batches::default(),
             held: Held::default(),
             last: None,
         }
@@ -100,12 +100,19 @@ impl Core {
         for (index, entry) in entries.into_iter().enumerate() {
             let slot = Slot::InBatch { batch, index };
             match self.start(entry.get(), RequestParts::default(), slot) {
-                Started::Answered(id, json, _) => self.batches.answer(batch, index, &id, json),
+                Started::Answered(id, json, _) => self.collect(batch, index, &id, json),
                 Started::Silent => self.batches.silent(batch),
                 Started::Waiting => {}
             }
         }
         self.end_batch(batch)
+    }
+
+    /// Stores the response of a call until its batch is complete.
+    fn collect(&mut self, batch: u64, index: usize, id: &Id<'_>, json: bytes::Bytes) {
+        if let Err(exceeded) = self.batches.answer(batch, index, id, json) {
+            self.connection.broker().metrics.limit_exceeded(exceeded.name);
+        }
     }
 
     fn end_batch(&mut self, batch: u64) -> Option<Answer> {
@@ -255,7 +262,7 @@ impl Core {
             }
             (Slot::Alone, None) => None,
             (Slot::InBatch { batch, index }, Some((id, json, _))) => {
-                self.batches.answer(batch, index, &id, json);
+                self.collect(batch, index, &id, json);
                 self.end_batch(batch)
             }
             (Slot::InBatch { batch, .. }, None) => {
