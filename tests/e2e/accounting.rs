@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::namespace::inside;
+use sockbroker_test_support::websocket::Opcode;
 use sockbroker_test_support::{Client, Daemon, LspClient, base64, bounded, until};
 
 use crate::broker::{broker, limited};
@@ -336,5 +337,39 @@ fn responses_of_incomplete_batches_are_counted() {
             }
             client.call("rpc.discover", Value::Null).result();
         }
+    });
+}
+
+#[test]
+fn idle_connections_do_not_keep_the_buffers_of_large_messages() {
+    const MESSAGE: usize = 7 << 20;
+    const CONNECTIONS: u64 = 24;
+    bounded(60, || {
+        let broker = broker();
+        let text = request(1, "socket.htons", json!([1])).to_string();
+        // The part of the next message arrives with the end of the large one.
+        let line = format!("{text}{}\n{{", " ".repeat(MESSAGE));
+        let before = broker.resident_bytes();
+        let connections: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut client = broker.ndjson();
+                client.wire.send(line.as_bytes(), &[]).unwrap();
+                client.read_json().unwrap();
+                client
+            })
+            .collect();
+        let websockets: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut client = broker.websocket();
+                let payload = format!("{text}{}", " ".repeat(MESSAGE));
+                client.send(Opcode::Text, true, payload.as_bytes());
+                client.send(Opcode::Text, false, b"{");
+                client.read_json().unwrap();
+                client
+            })
+            .collect();
+        let all = 2 * CONNECTIONS * MESSAGE as u64;
+        until("the buffers are free", || broker.resident_bytes() < before + all / 4);
+        drop((connections, websockets));
     });
 }

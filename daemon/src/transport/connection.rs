@@ -27,6 +27,9 @@ use sockbroker_proto::descriptors::DescriptorQueue;
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 /// A larger buffer is released when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
+/// A buffer from which a larger message was taken is released. Its rest moves to another one, because a buffer lives as
+/// long as any part of it.
+const MESSAGE_KEPT: usize = 64 << 10;
 /// After this number of answers they are sent before further messages are taken, so that the peer can go on.
 const ANSWERS_TOGETHER: usize = 32;
 /// How often the broker checks whether the peer has received the descriptors of an answer that is kept.
@@ -129,16 +132,16 @@ impl Driver {
 
     /// Takes every complete message of the input, while the peer reads its answers.
     fn take_messages(&mut self) -> Result<(), End> {
-        let mut answers = 0;
+        let (mut answers, mut large) = (0, false);
         while self.out.bytes() < self.high_water {
             match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
-                Decoded::Message(message) => answers += usize::from(self.take(message)),
+                Decoded::Message(message) => {
+                    large |= message.json.len() > MESSAGE_KEPT;
+                    answers += usize::from(self.take(message));
+                }
                 Decoded::Incomplete(missing) => {
                     self.wanted = missing;
-                    if self.input.is_empty() && self.input.capacity() > BUFFER_KEPT {
-                        self.input = BytesMut::new();
-                    }
-                    return self.check_rest();
+                    break;
                 }
                 // The peer will not read further answers: its calls are cancelled.
                 Decoded::Close => return Err(End::Closed),
@@ -147,6 +150,9 @@ impl Driver {
                 answers = 0;
                 self.flush_now()?;
             }
+        }
+        if large || (self.input.is_empty() && self.input.capacity() > BUFFER_KEPT) {
+            self.input = BytesMut::from(&self.input[..]);
         }
         self.check_rest()
     }

@@ -116,7 +116,8 @@ impl WebSocket {
         if header.is_fin() {
             return Ok(Some(Message { json: whole.freeze(), ..Message::default() }));
         }
-        self.message = Some(whole);
+        // A payload is a part of the buffer of the input, which can be large.
+        self.message = Some(if begins { BytesMut::from(&whole[..]) } else { whole });
         Ok(None)
     }
 
