@@ -8,7 +8,7 @@ use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::namespace::inside;
 use sockbroker_test_support::websocket::Opcode;
-use sockbroker_test_support::{Client, Daemon, LspClient, base64, bounded, until};
+use sockbroker_test_support::{Client, Daemon, LspClient, base64, bounded, pause, until};
 
 use crate::broker::{broker, limited};
 
@@ -371,5 +371,28 @@ fn idle_connections_do_not_keep_the_buffers_of_large_messages() {
         let all = 2 * CONNECTIONS * MESSAGE as u64;
         until("the buffers are free", || broker.resident_bytes() < before + all / 4);
         drop((connections, websockets));
+    });
+}
+
+#[test]
+fn other_connections_are_served_while_a_large_message_is_decoded() {
+    bounded(60, || {
+        let broker = broker();
+        let (mut large, mut other) = (broker.lsp(), broker.lsp());
+        let items = vec![json!([0, 2, ""]); 800_000];
+        let message = request(1, "socket.sendmsg", json!([1, [""], items])).to_string();
+        let frame = LspClient::frame(&message, None, 0);
+        let (begin, end) = frame.split_at(frame.len() - 1);
+        let answered_first = (0..20).any(|_| {
+            large.wire.send(begin, &[]).unwrap();
+            other.expect_service();
+            large.wire.send(end, &[]).unwrap();
+            pause(5);
+            other.expect_service();
+            let first = large.wire.arrived() == 0;
+            assert_eq!(large.next_answer().unwrap().fault().limit(), "message_values");
+            first
+        });
+        assert!(answered_first, "the other connection always waits");
     });
 }

@@ -19,17 +19,19 @@ use super::stream::Stream;
 use crate::config::limits::size;
 use crate::descriptor::Descriptor;
 use crate::quota::Share;
-use crate::rpc::core::{Core, Message};
+use crate::rpc::core::{Answer, Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 /// How often a half-closed connection is checked: a full close after a half-close wakes no task.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 /// A larger buffer is released when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
-/// A buffer from which a larger message was taken is released. Its rest moves to another one, because a buffer lives as
+/// A larger message is decoded apart from other tasks, and the buffer from which it was taken is released. Its rest moves to another one, because a buffer lives as
 /// long as any part of it.
-const MESSAGE_KEPT: usize = 64 << 10;
+const MESSAGE_SMALL: usize = 64 << 10;
 /// After this number of answers they are sent before further messages are taken, so that the peer can go on.
 const ANSWERS_TOGETHER: usize = 32;
 /// How often the broker checks whether the peer has received the descriptors of an answer that is kept.
@@ -46,6 +48,17 @@ pub(super) async fn serve(
     input: BytesMut,
 ) {
     Driver::new(stream, codec, core, input).run(shutdown.follow()).await;
+}
+
+/// Starts the calls of a message. A large one takes long to decode and to judge: meanwhile another thread runs the other
+/// tasks of this thread.
+pub(super) fn receive(core: &mut Core, message: Message) -> Option<Answer> {
+    let large = message.json.len() > MESSAGE_SMALL;
+    if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        block_in_place(|| core.receive(message))
+    } else {
+        core.receive(message)
+    }
 }
 
 /// A stream with its calls.
@@ -136,7 +149,7 @@ impl Driver {
         while self.out.bytes() < self.high_water {
             match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
                 Decoded::Message(message) => {
-                    large |= message.json.len() > MESSAGE_KEPT;
+                    large |= message.json.len() > MESSAGE_SMALL;
                     answers += usize::from(self.take(message));
                 }
                 Decoded::Incomplete(missing) => {
@@ -165,7 +178,7 @@ impl Driver {
 
     /// Starts a call. `true` if it was answered at once.
     fn take(&mut self, message: Message) -> bool {
-        let answer = self.core.receive(message);
+        let answer = receive(&mut self.core, message);
         answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 

@@ -163,7 +163,7 @@ async fn call(
         Err((status, reason)) => return text(status, reason),
     };
     let mut core = Core::new(connection.clone(), shared.methods.clone());
-    let mut answer = core.receive(Message { json, ..Message::default() });
+    let mut answer = connection::receive(&mut core, Message { json, ..Message::default() });
     if answer.is_none() {
         // A full close after a half-close wakes no task, so the peer is checked from time to time.
         answer = tokio::select! {
