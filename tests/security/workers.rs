@@ -42,7 +42,7 @@ attack!(a_killed_worker_disturbs_no_other_user, mut arena, {
         arena.attacker.expect_service();
         other.call("socket.getsockname", json!([handle])).result();
     }
-    assert!(arena.broker.log().contains("a worker ended"), "{}", arena.broker.log());
+    until("the end is logged", || arena.broker.log().contains("a worker ended"));
 });
 
 attack!(a_stopped_worker_delays_neither_others_nor_administrators, mut arena, {
@@ -150,7 +150,7 @@ fn workers_are_limited_in_all_and_one_is_kept_for_root() {
             refused.send("socket.htons", json!([1]));
             refused.expect_end();
             arena.broker.lsp().expect_service();
-            assert!(arena.broker.log().contains("limit=\"workers\""), "{}", arena.broker.log());
+            until("the refusal is logged", || arena.broker.log().contains("limit=\"workers\""));
         },
     );
 }
@@ -169,8 +169,9 @@ fn workers_of_one_user_are_limited() {
             let mut third = User::new(uid, uid, &[8]).lsp(&arena.broker);
             third.send("socket.htons", json!([1]));
             third.expect_end();
-            let log = arena.broker.log();
-            assert!(log.contains("limit=\"workers_per_user\""), "{log}");
+            until("the refusal is logged", || {
+                arena.broker.log().contains("limit=\"workers_per_user\"")
+            });
             // Principals that have a worker are served.
             User::new(uid, uid, &[7]).lsp(&arena.broker).expect_service();
             neighbour().lsp(&arena.broker).expect_service();

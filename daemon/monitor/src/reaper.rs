@@ -1,13 +1,15 @@
-//! The reaper: performs closes that may wait, by exiting.
+//! The reaper: performs closes that may wait.
 //!
 //! The last `close(2)` of a socket with `SO_LINGER` waits for its peer, also if the socket is queued on a
-//! connection that is closed. It does not wait in a process that exits. So the monitor, which must not wait,
-//! passes such descriptors to this process.
+//! connection that is closed. The monitor must not wait, and cannot know which close is the last: so it passes
+//! descriptors that came from outside to this process. Closing does not wait in a process that exits.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use sockbroker_sys::events::Events;
 use sockbroker_sys::ioctl::{self, IntRequest};
@@ -17,42 +19,40 @@ use crate::channel::{Channel, ChannelError};
 use crate::message::{Nothing, ToReaper};
 use crate::role::{self, Role};
 
-/// The number of descriptors after which the process exits.
-const HELD: usize = 256;
-/// How long the process waits for the next descriptor.
-const WAIT: Duration = Duration::from_secs(1);
+/// The closes that wait at a time. Beyond it the process exits, which ends all of them.
+const WAITING: usize = 64;
+/// The stack of a thread that closes one descriptor.
+const STACK: usize = 64 << 10;
 
-/// Takes descriptors until [`HELD`] are held or none comes for a while. The caller MUST then exit, and the exit
-/// closes them.
-pub fn hold(input: OwnedFd) -> io::Result<Held> {
+/// Closes descriptors, each in a thread of its own, until the monitor ends or too many closes wait. The caller MUST
+/// then exit: the exit of a process does not wait.
+pub fn run(input: OwnedFd) -> io::Result<()> {
     let channel = Channel::<Nothing, ToReaper>::over(input);
     let mut events = Events::new()?;
     events.add(channel.as_fd(), 0)?;
-    let mut held = Vec::new();
-    while held.len() < HELD {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    while waiting.load(Ordering::Relaxed) < WAITING {
         match channel.receive() {
-            Ok((ToReaper::Close, descriptors)) => held.extend(descriptors),
-            Err(ChannelError::NotReady) if events.wait(Some(WAIT))?.is_empty() => break,
-            Err(ChannelError::NotReady) => {}
+            Ok((ToReaper::Close, descriptors)) => {
+                let waiting = waiting.clone();
+                waiting.fetch_add(1, Ordering::Relaxed);
+                let close = move || {
+                    drop(descriptors);
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                };
+                thread::Builder::new().stack_size(STACK).spawn(close)?;
+            }
+            Err(ChannelError::NotReady) => drop(events.wait(None)?),
             // The monitor has ended, or this process cannot hold more.
             Err(_) => break,
         }
     }
-    Ok(Held { _descriptors: held, _channel: channel })
+    Ok(())
 }
 
-/// What a reaper holds when it exits.
-#[derive(Debug)]
-pub struct Held {
-    _descriptors: Vec<OwnedFd>,
-    /// More may be queued here.
-    _channel: Channel<Nothing, ToReaper>,
-}
-
-/// Exits: the kernel closes what is held, and does not wait for it.
-pub fn exit(held: Held) -> ! {
-    let _held = held;
-    #[expect(clippy::exit, reason = "returning would close the descriptors one after the other")]
+/// Exits: the kernel closes what is left, and does not wait for it.
+pub fn exit() -> ! {
+    #[expect(clippy::exit, reason = "returning would wait for the threads that close")]
     std::process::exit(0)
 }
 

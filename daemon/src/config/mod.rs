@@ -206,6 +206,8 @@ fn check(config: &Config) -> Result<(), String> {
         ("resolver_jobs_per_user", limits.resolver_jobs_per_user),
         ("identity_jobs", limits.identity_jobs),
         ("identity_jobs_per_user", limits.identity_jobs_per_user),
+        ("closing_jobs", limits.closing_jobs),
+        ("closing_jobs_per_user", limits.closing_jobs_per_user),
     ] {
         if value == 0 {
             return Err(format!(

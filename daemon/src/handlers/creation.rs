@@ -1,6 +1,5 @@
 //! Creates sockets: what `socket.py` does in Python around `socket(2)`.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sockbroker_proto::address::{Address, AddressValue};
@@ -128,7 +127,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     let SocketSpec { domain: family, ty, protocol: proto } = entry.declared();
     let timeout = entry.timeout().seconds();
     let descriptor =
-        if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)?) } else { None };
+        if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)) } else { None };
     let handle = call.session().insert(entry)?;
     if let Some(descriptor) = descriptor {
         call.give_descriptor(descriptor);
@@ -136,17 +135,17 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     Ok(Created { handle, family, r#type: ty, proto, timeout })
 }
 
-/// Assigns a handle to an accepted socket, and attaches its descriptor to the answer if one was reserved for it.
+/// Assigns a handle to an accepted socket, and attaches its descriptor to the answer if the policy lets it be passed.
 pub(super) fn admit_accepted(
     call: &Call,
     accepted: Accepted,
-    reserved: Option<(Permitted<Handover>, OwnedFd)>,
+    handover: Option<Permitted<Handover>>,
 ) -> OpResult<Created> {
-    let Some((permitted, spare)) = reserved else {
+    let Some(permitted) = handover else {
         return admit(call, accepted.into_entry(), false);
     };
     let permitted = permitted.of_accepted(&accepted);
-    let descriptor = descriptor::pass_in_place(&permitted, spare)?;
+    let descriptor = descriptor::pass(&permitted);
     let created = admit(call, accepted.into_entry(), false)?;
     call.give_descriptor(descriptor);
     Ok(created)

@@ -113,13 +113,18 @@ fn set_one(socket: &Socket, request: &SetOption) -> OpResult<()> {
         Demand::of(socket.actual().domain, level, name, &value.bytes(socket.declared().domain));
     let set = || write(socket, level, name, value);
     match demand {
-        Some(demand) => socket.kernel_memory.change(socket.user(), demand, set),
+        Some(demand) => socket.kernel_memory().change(socket.user(), demand, set),
         None => set(),
     }
 }
 
 fn write(socket: &Socket, level: i32, name: i32, value: &OptionValue) -> OpResult<()> {
     let fd = socket.fd();
+    // Other protocols above TCP have a close of their own.
+    if matches!((level, name), (libc::SOL_SOCKET, libc::SO_LINGER) | (libc::SOL_TCP, libc::TCP_ULP))
+    {
+        socket.note_lingering();
+    }
     match value {
         OptionValue::Int(value) if socket.declared().domain == libc::AF_VSOCK => {
             option::set_bytes(fd, level, name, &value.to_ne_bytes())

@@ -1,7 +1,7 @@
 //! Encodes messages for the kernel: data, ancillary data, destination.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use sockbroker_sys::address::RawAddress;
@@ -10,13 +10,13 @@ use sockbroker_sys::message::{self, OutgoingMessage};
 use sockbroker_sys::unix_file;
 
 use sockbroker_policy::action::{AncillaryItem, MessageContents};
-use sockbroker_policy::target::Target;
+use sockbroker_policy::target::{CarriedDescriptor, Target};
 
 /// The destination of a call. The descriptor of a file of `AF_UNIX` stays open as long as this value.
 #[derive(Debug, Clone)]
 pub(super) enum Destination {
     Address(RawAddress),
-    File(Arc<OwnedFd>),
+    File(Arc<dyn CarriedDescriptor>),
 }
 
 impl Destination {

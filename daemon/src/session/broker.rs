@@ -211,7 +211,7 @@ impl Broker {
             OpError::Policy(reason)
         })?;
         let generation = self.policy.generation() + 1;
-        self.put_in_force(policy, generation);
+        self.put_in_force(policy, generation).await;
         tracing::info!(generation, "a new policy is in force");
         self.audit.report_own(|| {
             Record::new("policy").with("state", "loaded").with("number", generation)
@@ -220,11 +220,16 @@ impl Broker {
     }
 
     /// Puts a policy in force, and closes what it revokes.
-    pub fn put_in_force(&self, policy: Policy, generation: u64) {
+    pub async fn put_in_force(self: &Arc<Self>, policy: Policy, generation: u64) {
         let revokes = policy.revokes();
         self.policy.replace(policy, generation);
         if revokes {
-            self.revoke();
+            let broker = self.clone();
+            // With many handles this takes long.
+            let revoked = tokio::task::spawn_blocking(move || broker.revoke()).await;
+            if let Err(error) = revoked {
+                std::panic::resume_unwind(Box::new(error.to_string()));
+            }
         }
     }
 

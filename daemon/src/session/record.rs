@@ -15,6 +15,7 @@ use sockbroker_proto::handle::Handle;
 use sockbroker_sys::socket;
 
 use crate::config::limits::Limits;
+use crate::descriptor::Descriptor;
 use crate::error::OpError;
 use crate::principal::Principal;
 use crate::quota::kernel_memory::{KernelMemory, Slot};
@@ -232,7 +233,7 @@ impl SocketRecord {
             bound_to_file: known.bound.is_some(),
             fanout: fanout.and_then(FanoutRecord::of),
             rcvall: entry.rcvall.as_ref().map(|rcvall| rcvall.state().clone()),
-            kernel_memory: entry.kernel_memory.amounts(),
+            kernel_memory: entry.kernel_memory().amounts(),
         }
     }
 
@@ -249,7 +250,9 @@ impl SocketRecord {
         // The kernel names no peer of a connection that is over; data of it may still be queued.
         let lost_peer =
             actual.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
-        let entry = Entry::adopted(descriptor, self.declared.into(), self.timeout, handle);
+        // A client may have its descriptor.
+        let descriptor = Descriptor::of_client(descriptor, user).with_handle(handle);
+        let entry = Entry::adopted(descriptor, self.declared.into(), self.timeout);
         let mut entry = entry.of_kind(actual);
         entry.set_inheritable(self.inheritable);
         if let Some(original) = original {
@@ -257,7 +260,7 @@ impl SocketRecord {
             return entry;
         }
         entry.rcvall = self.rcvall.map(Rcvall::from);
-        entry.kernel_memory = KernelMemory::restore(user, &self.kernel_memory);
+        entry.set_kernel_memory(KernelMemory::restore(user, &self.kernel_memory));
         let ends = Ends::default();
         {
             let mut known = ends.known();

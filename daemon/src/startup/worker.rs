@@ -65,8 +65,9 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
         let pipe = process::inherited_descriptor(1).map_err(|error| fail(&error))?;
         audit::start(Sink::to_monitor(PipeWriter::from(pipe)), config.limits.audit())?
     };
-    // One thread: a second one would make no call faster.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // One thread: a second one would make no call faster. A message that takes long is decoded on another.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
@@ -216,7 +217,7 @@ impl Follower {
                     loop {
                         match self.channel.receive() {
                             Ok((message, descriptors)) => {
-                                if let Some(end) = self.handle(message, descriptors)? {
+                                if let Some(end) = self.handle(message, descriptors).await? {
                                     return Ok(end);
                                 }
                             }
@@ -238,7 +239,11 @@ impl Follower {
         }
     }
 
-    fn handle(&mut self, message: ToWorker, descriptors: Vec<OwnedFd>) -> io::Result<Option<End>> {
+    async fn handle(
+        &mut self,
+        message: ToWorker,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<Option<End>> {
         let mut descriptors = descriptors.into_iter();
         match message {
             ToWorker::Connection { number } => {
@@ -253,7 +258,7 @@ impl Follower {
             ToWorker::Policy { generation } => {
                 let memory =
                     descriptors.next().ok_or_else(|| io::Error::other("no policy came"))?;
-                self.put_in_force(generation, &memory)?;
+                self.put_in_force(generation, &memory).await?;
             }
             ToWorker::Reloaded { request, result } => {
                 if let Some(reload) = self.reloads.remove(&request) {
@@ -291,9 +296,9 @@ impl Follower {
         Ok(None)
     }
 
-    fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
+    async fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
         let policy = read_policy(memory).map_err(io::Error::other)?;
-        self.broker.put_in_force(policy, generation);
+        self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
     }
 

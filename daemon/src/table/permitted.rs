@@ -61,7 +61,7 @@
 
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use sockbroker_policy::action::{Accept, Administer, Handover, Inspect, Request};
@@ -70,6 +70,7 @@ use sockbroker_policy::{Denial, Permit};
 use sockbroker_proto::socket_spec::SocketSpec;
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptor::Descriptor;
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::shared::SharedSocket;
@@ -101,8 +102,13 @@ impl Socket {
         self.0.shared()
     }
 
+    /// Notes that an option is about to be set that can make the close wait.
+    pub fn note_lingering(&self) {
+        self.0.descriptor().note_lingering();
+    }
+
     /// The registration with the event loop. The first wait makes it.
-    pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+    pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<Descriptor>>> {
         self.0.readiness()
     }
 
@@ -170,6 +176,13 @@ impl Permitted<Inspect> {
 }
 
 impl Permitted<Handover> {
+    /// The descriptor, to be passed to the client.
+    pub fn pass(&self) -> Arc<Descriptor> {
+        let descriptor = self.socket.0.descriptor();
+        descriptor.note_passed();
+        descriptor.clone()
+    }
+
     /// Moves the permit to a socket that the judged socket accepted: it has the same type.
     ///
     /// # Panics
@@ -192,6 +205,7 @@ impl Accepted {
     /// `entry` has a descriptor that `accept(2)` returned for this listening socket.
     pub fn new(permitted: &Permitted<Accept>, entry: Entry) -> Self {
         let listening = permitted.socket().clone();
+        entry.descriptor().note_accepted_by(listening.0.descriptor());
         Self { entry: Arc::new(entry.of_kind(listening.actual())), listening }
     }
 

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
-use tokio::net::UnixStream;
+use tokio::io::unix::AsyncFd;
 
 use super::codec::Codec;
 use super::connection;
@@ -24,6 +24,7 @@ use super::part_share::PartShare;
 use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
 use crate::config::limits::size;
+use crate::descriptor::Descriptor;
 use crate::handlers::metrics::page;
 use crate::principal::Principal;
 use crate::rpc::core::{Core, Message};
@@ -36,7 +37,7 @@ const SESSION_HEADER: &str = "sockbroker-session";
 type Body = Full<Bytes>;
 
 /// Serves an HTTP connection until it ends, also as a WebSocket.
-pub(super) async fn serve(shared: SharedContext, io: UnixStream, principal: Principal) {
+pub(super) async fn serve(shared: SharedContext, io: AsyncFd<Descriptor>, principal: Principal) {
     if let Some(upgrade) = serve_http(&shared, io, principal.clone()).await {
         serve_websocket(&shared, upgrade, principal).await;
     }
@@ -45,12 +46,12 @@ pub(super) async fn serve(shared: SharedContext, io: UnixStream, principal: Prin
 /// Serves HTTP until the connection ends or is upgraded.
 async fn serve_http(
     shared: &SharedContext,
-    io: UnixStream,
+    io: AsyncFd<Descriptor>,
     principal: Principal,
 ) -> Option<OnUpgrade> {
     let facts = Facts { principal, framing: Framing::Http, descriptors: false };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
-    let peer = match Peer::of(&io) {
+    let peer = match Peer::of(io.get_ref()) {
         Ok(peer) => Arc::new(peer),
         Err(error) => {
             connection.log_failure(&error);
@@ -162,7 +163,7 @@ async fn call(
         Err((status, reason)) => return text(status, reason),
     };
     let mut core = Core::new(connection.clone(), shared.methods.clone());
-    let mut answer = core.receive(Message { json, ..Message::default() });
+    let mut answer = connection::receive(&mut core, Message { json, ..Message::default() });
     if answer.is_none() {
         // A full close after a half-close wakes no task, so the peer is checked from time to time.
         answer = tokio::select! {
@@ -251,10 +252,9 @@ async fn serve_websocket(shared: &SharedContext, upgrade: OnUpgrade, principal: 
     let facts = Facts { principal, framing: Framing::WebSocket, descriptors: false };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
     let codec = Codec::websocket(shared.broker.limits.frame());
-    let stream = io.into_std().map(Into::into).and_then(Stream::socket);
     connection::serve(
         shared.shutdown.clone(),
-        stream,
+        Stream::Socket(io),
         codec,
         Core::new(connection, shared.methods.clone()),
         input,

@@ -31,6 +31,12 @@ pub fn of_peer(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
     Ok(Credentials { uid: found.uid(), gid: found.gid(), groups, network })
 }
 
+/// The number of the process that connected, in the PID namespace of this process (`SO_PEERCRED`); 0 in another one.
+pub fn process_of_peer(fd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let found = getsockopt(&fd, sockopt::PeerCredentials)?;
+    Ok(Some(found.pid()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

@@ -51,10 +51,11 @@ impl<H: Host> Monitor<H> {
                 }
             }
             ToMonitor::Received { number } => {
-                if !worker.taken(number) {
-                    return self
-                        .fail(token, &nonsense("it took a connection that it was not passed"));
-                }
+                let Some(copy) = worker.taken(number) else {
+                    let error = nonsense("it received a connection that it was not passed");
+                    return self.fail(token, &error);
+                };
+                self.reaper.close(copy);
                 self.flush(token);
             }
             ToMonitor::NotReceived { number } => {

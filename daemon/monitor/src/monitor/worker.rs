@@ -176,10 +176,13 @@ impl Worker {
         Ok(())
     }
 
-    /// The worker holds a connection: the copy here is closed, and is not the last one.
-    pub(super) fn taken(&mut self, number: u64) -> bool {
+    /// The worker holds a connection. Returns the copy here, which may be the last one by now; `None` if the worker
+    /// was not passed this connection.
+    pub(super) fn taken(&mut self, number: u64) -> Option<OwnedFd> {
         self.again.remove(&number);
-        self.untaken.remove(&number).is_some() && self.taken.insert(number)
+        let copy = self.untaken.remove(&number)?;
+        self.taken.insert(number);
+        Some(copy)
     }
 
     /// The worker could not receive a connection: it is passed again after a while.
