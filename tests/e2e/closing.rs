@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 use sockbroker_sys::option;
 use sockbroker_test_support::lsp::RequestParts;
+use sockbroker_test_support::namespace::inside;
 use sockbroker_test_support::wire::Wire;
 use sockbroker_test_support::{Daemon, HANG, LspClient, base64, bounded};
 
@@ -63,6 +64,12 @@ fn lingering_native(peer: &Peer) -> TcpStream {
     while (&stream).write(&data).is_ok() {}
     option::set_bytes(stream.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger()).unwrap();
     stream
+}
+
+/// Runs a test in a process of its own. A thread of the test process that starts a program has copies of all
+/// descriptors for a moment, and waits if it closes the last one of a socket that lingers.
+fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
+    inside(test, body);
 }
 
 /// Fails unless new connections are served, by each thread of the event loop.
@@ -127,12 +134,13 @@ fn sessions_with_lingering_sockets_end_without_delay() {
 
 #[test]
 fn descriptors_that_linger_are_closed_apart_from_other_calls() {
-    bounded(20, || {
-        let mut broker = broker();
+    alone("closing::descriptors_that_linger_are_closed_apart_from_other_calls", || {
+        let broker = broker();
         let (mut client, peer) = (broker.lsp(), Peer::new());
+        client.expect_service();
         let mut send = |method: &str, params: Value| {
             let stream = lingering_native(&peer);
-            let id = broker.process().stopped_during(|| {
+            let id = broker.worker_stopped_during(|| {
                 let descriptors = [stream.as_fd()];
                 let parts = RequestParts::descriptors(&descriptors);
                 let id = client.send_with_parts(method, params, parts);
@@ -156,7 +164,7 @@ fn descriptors_that_linger_are_closed_apart_from_other_calls() {
 
 #[test]
 fn descriptors_in_connections_that_end_are_closed_apart_from_other_calls() {
-    bounded(20, || {
+    alone("closing::descriptors_in_connections_that_end_are_closed_apart_from_other_calls", || {
         let mut broker = broker();
         let peer = Peer::new();
         let incomplete = b"Content-Length: 99\r\nFds: 1\r\n\r\n{".as_slice();
@@ -181,7 +189,7 @@ fn descriptors_in_connections_that_end_are_closed_apart_from_other_calls() {
 
 #[test]
 fn descriptors_in_queues_of_sockets_are_closed_apart_from_other_calls() {
-    bounded(20, || {
+    alone("closing::descriptors_in_queues_of_sockets_are_closed_apart_from_other_calls", || {
         let broker = broker();
         let peer = Peer::new();
         for _ in 0..4 {

@@ -159,10 +159,20 @@ pub enum FromReader {
     Unusable(String),
 }
 
-/// From the monitor to the reaper: a descriptor whose last close may wait.
+/// From the monitor to the reaper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToReaper {
+    /// A descriptor whose last close may wait.
+    Hold,
+    /// The monitor has no copy of what the reaper holds: the reaper closes it.
     Close,
+}
+
+/// From the reaper to the monitor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromReaper {
+    /// Many closes wait: the monitor is to start another reaper, and to close this one's channel.
+    Full,
 }
 
 /// A process that sends nothing.
@@ -218,7 +228,16 @@ impl Message for FromReader {
 impl Message for ToReaper {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Close => 1,
+            Self::Hold => 1,
+            Self::Close => 0,
+        }
+    }
+}
+
+impl Message for FromReaper {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Full => 0,
         }
     }
 }

@@ -16,38 +16,45 @@ use sockbroker_sys::ioctl::{self, IntRequest};
 use sockbroker_sys::socket;
 
 use crate::channel::{Channel, ChannelError};
-use crate::message::{Nothing, ToReaper};
+use crate::message::{FromReaper, ToReaper};
 use crate::role::{self, Role};
 
-/// The closes that wait at a time. Beyond it the process exits, which ends all of them.
-const WAITING: usize = 64;
+/// The closes that wait at a time. Beyond it the process asks to be replaced.
+const WAITING: usize = 256;
 /// The stack of a thread that closes one descriptor.
 const STACK: usize = 64 << 10;
 
-/// Closes descriptors, each in a thread of its own, until the monitor ends or too many closes wait. The caller MUST
-/// then exit: the exit of a process does not wait.
+/// Closes descriptors, each in a thread of its own, until the monitor closes the channel. The caller MUST then
+/// exit: the exit of a process does not wait.
 pub fn run(input: OwnedFd) -> io::Result<()> {
-    let channel = Channel::<Nothing, ToReaper>::over(input);
+    let channel = Channel::<FromReaper, ToReaper>::over(input);
     let mut events = Events::new()?;
     events.add(channel.as_fd(), 0)?;
     let waiting = Arc::new(AtomicUsize::new(0));
-    while waiting.load(Ordering::Relaxed) < WAITING {
+    let (mut held, mut is_full) = (Vec::new(), false);
+    loop {
         match channel.receive() {
-            Ok((ToReaper::Close, descriptors)) => {
-                let waiting = waiting.clone();
-                waiting.fetch_add(1, Ordering::Relaxed);
-                let close = move || {
-                    drop(descriptors);
-                    waiting.fetch_sub(1, Ordering::Relaxed);
-                };
-                thread::Builder::new().stack_size(STACK).spawn(close)?;
-            }
+            Ok((ToReaper::Hold, descriptors)) => held.extend(descriptors),
+            Ok((ToReaper::Close, _)) => close(std::mem::take(&mut held), &waiting)?,
             Err(ChannelError::NotReady) => drop(events.wait(None)?),
-            // The monitor has ended, or this process cannot hold more.
-            Err(_) => break,
+            Err(_) => return Ok(()),
+        }
+        if !is_full && waiting.load(Ordering::Relaxed) >= WAITING {
+            is_full = true;
+            // If the channel is full, the monitor replaces this process anyway.
+            drop(channel.send(&FromReaper::Full, &[]));
         }
     }
-    Ok(())
+}
+
+fn close(descriptors: Vec<OwnedFd>, waiting: &Arc<AtomicUsize>) -> io::Result<()> {
+    let waiting = waiting.clone();
+    waiting.fetch_add(1, Ordering::Relaxed);
+    let close = move || {
+        drop(descriptors);
+        waiting.fetch_sub(1, Ordering::Relaxed);
+    };
+    thread::Builder::new().stack_size(STACK).spawn(close).map(drop)
 }
 
 /// Exits: the kernel closes what is left, and does not wait for it.
@@ -59,7 +66,7 @@ pub fn exit() -> ! {
 /// The reaper as the monitor knows it: the process that takes descriptors now, and those that are to exit.
 #[derive(Debug, Default)]
 pub struct Reaper {
-    running: Option<(Child, Channel<ToReaper, Nothing>)>,
+    running: Option<(Child, Channel<ToReaper, FromReaper>)>,
     exiting: Vec<Child>,
 }
 
@@ -81,22 +88,29 @@ impl Reaper {
         if let Err(error) = self.pass(&descriptor) {
             tracing::error!(%error, "cannot start a reaper: closing a descriptor here, which may wait");
         }
-        // The reaper has a copy by now.
+        // Not the last copy: the reaper holds one until the next message.
         drop(descriptor);
+        if let Some((_, channel)) = &self.running
+            && let Err(error) = channel.send(&ToReaper::Close, &[])
+        {
+            tracing::debug!(%error, "the reaper closes a descriptor later");
+        }
     }
 
+    /// Passes a descriptor to the reaper, which holds it until the monitor has closed its own copy.
     fn pass(&mut self, descriptor: &OwnedFd) -> io::Result<()> {
         if let Some((child, channel)) = self.running.take() {
-            if channel.send(&ToReaper::Close, &[descriptor.as_fd()]).is_ok() {
+            let is_full = !matches!(channel.receive(), Err(ChannelError::NotReady));
+            if !is_full && channel.send(&ToReaper::Hold, &[descriptor.as_fd()]).is_ok() {
                 self.running = Some((child, channel));
                 return Ok(());
             }
-            // It is about to exit, or does not read.
+            // The end of its channel makes it exit.
             self.exiting.push(child);
         }
         let (channel, other) = Channel::pair()?;
         // Before the start, so that the process finds it at once.
-        channel.send(&ToReaper::Close, &[descriptor.as_fd()]).map_err(io::Error::other)?;
+        channel.send(&ToReaper::Hold, &[descriptor.as_fd()]).map_err(io::Error::other)?;
         let child = role::start(Role::Reaper, "sockbrokerd: reaper", &[], other, Stdio::null())?;
         self.running = Some((child, channel));
         Ok(())

@@ -288,6 +288,7 @@ impl Follower {
             ToWorker::Stop => {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
                 self.switch.begin(drain);
+                tracing::info!("shutting down: accepting no new calls");
             }
             ToWorker::Hello(_) | ToWorker::Begin { .. } => {
                 return Err(io::Error::other("the monitor began twice"));

@@ -195,6 +195,11 @@ impl Daemon {
         })
     }
 
+    /// Runs `job` while the worker of the test's user is stopped.
+    pub fn worker_stopped_during<T>(&self, job: impl FnOnce() -> T) -> T {
+        stopped_during(self.worker(), job)
+    }
+
     /// Lowers the limit on open files of the running worker; the broker's own limits do not change.
     pub fn lower_open_file_limit(&self, most: u32) {
         let number = self.worker().to_string();
@@ -292,12 +297,7 @@ impl Process {
 
     /// Runs `job` while the process is stopped.
     pub fn stopped_during<T>(&self, job: impl FnOnce() -> T) -> T {
-        kill(pid(self.number()), Signal::SIGSTOP).unwrap();
-        let stat = format!("/proc/{}/stat", self.number());
-        until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
-        let result = job();
-        kill(pid(self.number()), Signal::SIGCONT).unwrap();
-        result
+        stopped_during(self.number(), job)
     }
 
     /// Returns the exit status, if the process has ended.
@@ -324,6 +324,16 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Runs `job` while a process is stopped.
+fn stopped_during<T>(number: u32, job: impl FnOnce() -> T) -> T {
+    stop_process(number);
+    let stat = format!("/proc/{number}/stat");
+    until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
+    let result = job();
+    kill(pid(number), Signal::SIGCONT).unwrap();
+    result
 }
 
 /// Kills a process, such as a worker.

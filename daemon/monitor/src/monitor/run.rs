@@ -75,7 +75,7 @@ impl<H: Host> Monitor<H> {
         if self.kill_at.is_some() {
             return;
         }
-        tracing::info!("shutting down: accepting no new calls");
+        tracing::info!("shutting down: accepting no connections");
         self.host.stopping();
         if let Some(listener) = self.listener.take() {
             // Descriptors may be queued on connections that were not accepted.
