@@ -15,10 +15,11 @@ const ROLES: [(&str, u64); 6] = [
     ("system", 1 << 21),
 ];
 
-/// Returns the capabilities of the service: inheritable, permitted, effective, bounding, ambient (`proc(5)`).
+/// Returns the capabilities of alice's worker: inheritable, permitted, effective, bounding, ambient (`proc(5)`).
 pub(crate) fn capabilities(guest: &Guest) -> [u64; 5] {
-    let process = guest.property("MainPID");
-    let status = guest.read(&format!("/proc/{process}/status")).unwrap();
+    let info = guest.ok_as("alice", "sockbroker call broker.info");
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    let status = guest.read(&format!("/proc/{}/status", info["process"]["pid"])).unwrap();
     ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|name| {
         let set = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         u64::from_str_radix(set.trim(), 16).unwrap()

@@ -11,6 +11,7 @@ use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker, View};
 use sockbroker_proto::api::broker::Process;
+use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
 use sockbroker_sys::{process, sealed};
 use tokio::io::Interest;
@@ -77,7 +78,7 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
         .reloading(NextPolicy::Monitor(link.clone()), generation)
         .numbering_from(first_number)
         .auditing(audit);
-    let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
+    let result = runtime.block_on(serve(channel, Arc::new(broker), kept, link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
     if let Some(writer) = writer {
@@ -136,6 +137,7 @@ fn read_policy(memory: &OwnedFd) -> Result<Policy, String> {
 async fn serve(
     channel: MonitorChannel,
     broker: Arc<Broker>,
+    kept: Vec<Capability>,
     link: MonitorLink,
     requests: mpsc::UnboundedReceiver<MonitorRequest>,
 ) -> io::Result<()> {
@@ -149,6 +151,7 @@ async fn serve(
         channel,
         ready: register(copy, Interest::READABLE | Interest::WRITABLE)?,
         outgoing: VecDeque::new(),
+        kept,
         link,
         passed,
         broker,
@@ -187,6 +190,8 @@ struct Follower {
     ready: AsyncFd<OwnedFd>,
     /// Messages for which the channel has no room yet.
     outgoing: VecDeque<(ToMonitor, Option<OwnedFd>)>,
+    /// The capabilities of this process.
+    kept: Vec<Capability>,
     link: MonitorLink,
     passed: mpsc::UnboundedSender<(OwnedFd, PassedConnection)>,
     broker: Arc<Broker>,
@@ -299,6 +304,7 @@ impl Follower {
 
     async fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
         let policy = read_policy(memory).map_err(io::Error::other)?;
+        confine::warn_of_lost(&policy, &self.kept);
         self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
     }

@@ -31,8 +31,19 @@ pub fn kept(config: &Confine, policy: &Policy) -> Vec<Capability> {
     if config.capabilities { needed(policy, has) } else { capability::ALL.to_vec() }
 }
 
+/// Warns of dropped capabilities that a new policy could use.
+pub fn warn_of_lost(policy: &Policy, kept: &[Capability]) {
+    for lost in lost(policy, kept) {
+        let capability = lost.name();
+        tracing::warn!(
+            capability,
+            "a new rule needs a capability that was dropped at the start: restart the broker"
+        );
+    }
+}
+
 /// The dropped capabilities that a policy could use.
-pub fn lost(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
+fn lost(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
     let needed = needed(policy, |capability| kept.contains(&capability)).into_iter();
     needed.filter(|capability| !kept.contains(capability)).collect()
 }
