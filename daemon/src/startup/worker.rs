@@ -52,10 +52,8 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
     process::keep_large_buffers();
-    match process::raise_open_files() {
-        Ok(open_files) => config.limits.fit(open_files),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-    }
+    // Below the monitor's, so that descriptors in flight of workers leave room for the connections that it passes.
+    config.limits.fit(process::lower_open_files().map_err(|error| fail(&error))?);
     process::limit_memory(config.limits.worker_memory()).map_err(|error| fail(&error))?;
     let kept = confine::kept(&config.confine, &policy);
     let process = confine::confine(&config.confine, &kept, &Files::default())?;
