@@ -6,14 +6,13 @@
 //!
 //! ```
 //! use sockbroker_policy::action::{Inspect, SetOption};
-//! use sockbrokerd::table::fanout::FanoutGroups;
 //! use sockbrokerd::table::permitted::{Permitted, Socket};
 //!
 //! fn fd_of(permitted: &Permitted<Inspect>) -> std::os::fd::BorrowedFd<'_> {
 //!     permitted.socket().fd()
 //! }
-//! fn set(permitted: &Permitted<SetOption>, groups: &FanoutGroups) {
-//!     sockbrokerd::ops::option::set(permitted, groups).ok();
+//! fn set(permitted: &Permitted<SetOption>) {
+//!     sockbrokerd::ops::option::set(permitted, None).ok();
 //! }
 //! ```
 //!
@@ -51,11 +50,10 @@
 //!
 //! ```compile_fail,E0308
 //! use sockbroker_policy::action::GetOption;
-//! use sockbrokerd::table::fanout::FanoutGroups;
 //! use sockbrokerd::table::permitted::Permitted;
 //!
-//! fn set(permitted: &Permitted<GetOption>, groups: &FanoutGroups) {
-//!     sockbrokerd::ops::option::set(permitted, groups).ok();
+//! fn set(permitted: &Permitted<GetOption>) {
+//!     sockbrokerd::ops::option::set(permitted, None).ok();
 //! }
 //! ```
 
