@@ -87,11 +87,13 @@ pub struct Confine {
     pub landlock: bool,
     /// What happens to a system call that the broker never makes.
     pub seccomp: Seccomp,
+    /// Whether processes of the same user can trace a worker and read its memory and descriptors.
+    pub tracing: bool,
 }
 
 impl Default for Confine {
     fn default() -> Self {
-        Self { capabilities: true, landlock: true, seccomp: Seccomp::Errno }
+        Self { capabilities: true, landlock: true, seccomp: Seccomp::Errno, tracing: false }
     }
 }
 

@@ -13,7 +13,7 @@ use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker, Vi
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
-use sockbroker_sys::{process, sealed};
+use sockbroker_sys::{child, process, sealed};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -51,6 +51,9 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
     let Beginning { generation, first_number, activated, configuration, policy } = begin(&channel)?;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
+    if config.confine.tracing {
+        child::allow_tracing().map_err(|error| fail(&error))?;
+    }
     process::keep_large_buffers();
     // Below the monitor's, so that descriptors in flight of workers leave room for the connections that it passes.
     config.limits.fit(process::lower_open_files().map_err(|error| fail(&error))?);

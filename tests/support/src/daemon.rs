@@ -97,7 +97,15 @@ impl Start {
 
     /// Returns the command that starts the broker, without an endpoint, and the folder that it uses.
     pub fn command(self) -> (Command, Folder) {
-        let Self { binary, folder, config, sections, shell, arguments } = self;
+        let Self { binary, folder, config, mut sections, shell, arguments } = self;
+        // Without root, the kernel shows the open files of the worker only if it can be traced.
+        if !geteuid().is_root() {
+            let confine = "[confine]\n";
+            if !sections.contains(confine) {
+                sections.push_str(confine);
+            }
+            sections = sections.replace(confine, "[confine]\ntracing = true\n");
+        }
         let config = folder.write("config.toml", &(config + &sections));
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{shell}exec \"$0\" \"$@\"")).arg(binary);

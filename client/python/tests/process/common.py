@@ -27,6 +27,11 @@ class Broker:
             file = pathlib.Path(self.folder, "policy.toml")
             file.write_text(policy)
             options = (*options, "--policy", str(file))
+        if "--config" not in options and os.geteuid() != 0:
+            # Without root, the kernel shows the open files of a worker only if it can be traced.
+            file = pathlib.Path(self.folder, "config.toml")
+            file.write_text("[confine]\ntracing = true\n")
+            options = (*options, "--config", str(file))
         self._command = [*prefix, BROKER, "--socket", self.path, *options]
         self.start()
 
