@@ -11,7 +11,7 @@ use sockbroker_sys::{message, option};
 use sockbroker_test_support::daemon::{kill_process, stop_process};
 use sockbroker_test_support::{Daemon, LspClient, User, base64, until};
 
-use crate::arena::{attacker, neighbour, run_with};
+use crate::arena::{POLICY, attacker, neighbour, run_with};
 
 /// The process that serves a user.
 fn worker_of(broker: &mut Daemon, user: &User) -> u32 {
@@ -283,4 +283,26 @@ attack!(a_port_or_group_of_another_users_worker_cannot_be_joined, mut arena, {
     other.call("socket.close", json!([theirs])).result();
     arena.attacker.call("socket.create_server", join).handle();
     arena.attacker.call("socket.close", json!([own])).result();
+});
+
+attack!(a_granted_administrator_sees_every_worker, mut arena, {
+    arena.attacker.expect_service();
+    let mut admin = neighbour().lsp(&arena.broker);
+    admin.expect_service();
+    assert!(admin.call("admin.sessions", Value::Null).is_fault());
+    let rule = format!(
+        "\n[[rule]]\nname = \"admin\"\nallow = [\"admin\"]\nsubject = {{ uids = [{}] }}\n",
+        neighbour().uid()
+    );
+    arena.broker.folder().write("policy.toml", &format!("{POLICY}{rule}"));
+    arena.broker.lsp().call("admin.reload", Value::Null).result();
+    let sessions = admin.call("admin.sessions", Value::Null).result().clone();
+    let users: Vec<_> = sessions.as_array().unwrap().iter().map(|one| one["uid"].clone()).collect();
+    assert!(users.contains(&json!(attacker().uid())), "{users:?}");
+    // A deny takes precedence, also over root.
+    let rule = "\n[[rule]]\nname = \"nobody\"\ndeny = [\"admin\"]\nsubject = { uids = [0] }\n";
+    arena.broker.folder().write("policy.toml", &format!("{POLICY}{rule}"));
+    let mut root = arena.broker.lsp();
+    root.call("admin.reload", Value::Null).result();
+    assert_eq!(root.call("admin.sessions", Value::Null).fault().kind(), (3000, "denied"));
 });

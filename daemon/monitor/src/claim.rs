@@ -20,6 +20,14 @@ pub enum Claim {
 }
 
 impl Claim {
+    /// The number of the port or group. Claims with different numbers do not conflict.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Fanout { group } => group,
+            Self::Port { port, .. } => port,
+        }
+    }
+
     /// Whether two principals cannot have both.
     pub fn conflicts_with(self, other: Self) -> bool {
         match (self, other) {

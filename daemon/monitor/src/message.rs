@@ -1,6 +1,7 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
 use serde::{Deserialize, Serialize};
+use sockbroker_sys::credentials::Credentials;
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
@@ -24,9 +25,9 @@ impl Build {
     pub const OWN: Self = Self(MESSAGES);
 }
 
-/// What the worker of an administrator shows about all workers.
+/// What the worker of an administrator asks all other workers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum View {
+pub enum Query {
     /// Their sessions.
     Sessions,
     /// The handles of one session, by its number.
@@ -61,19 +62,21 @@ pub enum ToWorker {
         request: u64,
         result: Result<u64, String>,
     },
-    /// A question about this worker. It answers `Seen`.
-    Look {
-        question: u64,
-        view: View,
+    /// A query of another worker. This one answers `QueryResult`.
+    Query {
+        number: u64,
+        query: Query,
     },
-    /// A part of the answer to `View`. Descriptor: what one worker answered (sealed memory).
-    Part {
+    /// One answer to `QueryOthers`, and the user of the worker that gave it. Descriptor: the answer.
+    QueryResult {
         request: u64,
+        uid: u32,
     },
-    /// The end of the answer to `View`: how many workers did not answer in time.
-    Complete {
+    /// The last answer to `QueryOthers`: how many workers did not answer in time; `None` if the policy does not let
+    /// this principal administer the broker.
+    QueryEnd {
         request: u64,
-        missing: u64,
+        missing: Option<u64>,
     },
     /// The answer to `Lease`: the number of sessions that the worker can open in addition.
     Leased {
@@ -115,14 +118,14 @@ pub enum ToMonitor {
     Reload {
         request: u64,
     },
-    /// Asks for a view of the other workers. The monitor answers `Part`s and `Complete`.
-    View {
+    /// Queries the other workers. The monitor answers `QueryResult`s and `QueryEnd`.
+    QueryOthers {
         request: u64,
-        view: View,
+        query: Query,
     },
-    /// The answer to `Look`. Descriptor: sealed memory.
-    Seen {
-        question: u64,
+    /// The answer to `Query`. Descriptor: sealed memory.
+    QueryResult {
+        number: u64,
     },
     /// Asks for this number of further sessions. The monitor answers `Leased`.
     Lease {
@@ -148,12 +151,39 @@ pub enum ToMonitor {
     },
 }
 
+/// The principals that a policy lets administer the broker, as far as the monitor can judge them: by user and groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Administrators {
+    pub allowed: Vec<Subject>,
+    /// These take precedence, also over root and the broker's own user.
+    pub denied: Vec<Subject>,
+}
+
+/// The users and groups of a rule; each that is not `None` must match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    pub uids: Option<Vec<u32>>,
+    pub gids: Option<Vec<u32>>,
+}
+
+impl Administrators {
+    /// Whether a principal can administer the broker.
+    pub fn include(&self, peer: &Credentials, is_owner: bool) -> bool {
+        let matches = |subject: &Subject| {
+            let user = subject.uids.as_ref().is_none_or(|uids| uids.contains(&peer.uid));
+            let has = |gid: &u32| *gid == peer.gid || peer.groups.contains(gid);
+            user && subject.gids.as_ref().is_none_or(|gids| gids.iter().any(has))
+        };
+        !self.denied.iter().any(matches) && (is_owner || self.allowed.iter().any(matches))
+    }
+}
+
 /// From the policy reader to the monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
-    /// The policy. Descriptor: sealed memory.
+    /// The policy. Descriptors: the policy, and its `Administrators` (sealed memory).
     Policy,
     /// Why the files cannot be used.
     Unusable(String),
@@ -183,11 +213,11 @@ impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
             Self::Begin { .. } => 2,
-            Self::Connection { .. } | Self::Policy { .. } | Self::Part { .. } => 1,
+            Self::Connection { .. } | Self::Policy { .. } | Self::QueryResult { .. } => 1,
             Self::Hello(_)
             | Self::Reloaded { .. }
-            | Self::Look { .. }
-            | Self::Complete { .. }
+            | Self::Query { .. }
+            | Self::QueryEnd { .. }
             | Self::Leased { .. }
             | Self::Claimed { .. }
             | Self::MayEnd
@@ -199,7 +229,7 @@ impl Message for ToWorker {
 impl Message for ToMonitor {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Seen { .. } => 1,
+            Self::QueryResult { .. } => 1,
             Self::Hello(_)
             | Self::Received { .. }
             | Self::NotReceived { .. }
@@ -210,7 +240,7 @@ impl Message for ToMonitor {
             | Self::Closed { .. }
             | Self::InForce { .. }
             | Self::Reload { .. }
-            | Self::View { .. }
+            | Self::QueryOthers { .. }
             | Self::Idle { .. } => 0,
         }
     }
@@ -219,7 +249,7 @@ impl Message for ToMonitor {
 impl Message for FromReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Policy => 1,
+            Self::Policy => 2,
             Self::Warning(_) | Self::Unusable(_) => 0,
         }
     }
@@ -252,3 +282,30 @@ impl Message for Nothing {
 pub type WorkerChannel = Channel<ToWorker, ToMonitor>;
 /// A worker's end.
 pub type MonitorChannel = Channel<ToMonitor, ToWorker>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: u32, groups: &[u32]) -> Credentials {
+        Credentials { uid, gid: uid, groups: groups.to_vec(), network: None }
+    }
+
+    #[test]
+    fn administrators_are_matched_by_user_and_groups() {
+        let subject = |uids: Option<&[u32]>, gids: Option<&[u32]>| Subject {
+            uids: uids.map(<[u32]>::to_vec),
+            gids: gids.map(<[u32]>::to_vec),
+        };
+        let administrators = Administrators {
+            allowed: vec![subject(Some(&[7]), None), subject(Some(&[8, 9]), Some(&[100]))],
+            denied: vec![subject(None, Some(&[666]))],
+        };
+        let include = |peer| administrators.include(&peer, false);
+        assert!(include(peer(7, &[])) && include(peer(8, &[100])) && include(peer(9, &[1, 100])));
+        assert!(!include(peer(8, &[1])) && !include(peer(10, &[100])));
+        assert!(!include(peer(7, &[666])));
+        assert!(administrators.include(&peer(0, &[]), true));
+        assert!(!administrators.include(&peer(0, &[666]), true));
+    }
+}

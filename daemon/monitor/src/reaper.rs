@@ -10,6 +10,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sockbroker_sys::events::Events;
 use sockbroker_sys::ioctl::{self, IntRequest};
@@ -21,6 +22,8 @@ use crate::role::{self, Role};
 
 /// The closes that wait at a time. Beyond it the process asks to be replaced.
 const WAITING: usize = 256;
+/// How long a descriptor is kept that cannot be passed.
+const RETRY: Duration = Duration::from_millis(100);
 /// The stack of a thread that closes one descriptor.
 const STACK: usize = 64 << 10;
 
@@ -68,6 +71,9 @@ pub fn exit() -> ! {
 pub struct Reaper {
     running: Option<(Child, Channel<ToReaper, FromReaper>)>,
     exiting: Vec<Child>,
+    /// Descriptors that could not be passed, and when to try again.
+    kept: Vec<OwnedFd>,
+    retry_at: Option<Instant>,
 }
 
 impl Reaper {
@@ -86,7 +92,10 @@ impl Reaper {
     /// Closes a descriptor, which can be anything that another process sent.
     pub fn close(&mut self, descriptor: OwnedFd) {
         if let Err(error) = self.pass(&descriptor) {
-            tracing::error!(%error, "cannot start a reaper: closing a descriptor here, which may wait");
+            tracing::error!(%error, "cannot pass a descriptor to the reaper: trying again");
+            self.kept.push(descriptor);
+            self.retry_at = Some(Instant::now() + RETRY);
+            return;
         }
         // Not the last copy: the reaper holds one until the next message.
         drop(descriptor);
@@ -94,6 +103,21 @@ impl Reaper {
             && let Err(error) = channel.send(&ToReaper::Close, &[])
         {
             tracing::debug!(%error, "the reaper closes a descriptor later");
+        }
+    }
+
+    /// When to call [`Self::retry`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Passes descriptors that could not be passed before, if it is time.
+    pub fn retry(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            for descriptor in std::mem::take(&mut self.kept) {
+                self.close(descriptor);
+            }
         }
     }
 

@@ -115,11 +115,14 @@ impl Broker {
 
     /// Claims a port or a group for a principal; `None` if another principal has it.
     pub async fn claim(&self, claim: Claim, principal: &PrincipalKey) -> OpResult<Option<Claimed>> {
-        if let Some(monitor) = self.monitor()
-            && !self.claims.has(claim)
-            && !monitor.claim(claim).await?
-        {
-            return Ok(None);
+        if let Some(monitor) = self.monitor() {
+            // In one step: the last socket may be closed meanwhile, and the claim with it.
+            if let Some(joined) = self.claims.join(claim, principal) {
+                return Ok(Some(joined));
+            }
+            if !monitor.claim(claim).await? {
+                return Ok(None);
+            }
         }
         Ok(self.claims.take(claim, principal))
     }
@@ -304,7 +307,9 @@ impl Broker {
 
     /// The session of a token. A wrong token and another principal's token give the same error.
     pub fn find(&self, token: &str, principal: &PrincipalKey) -> OpResult<Arc<Session>> {
-        let unknown = OpError::Session("no session with this token");
+        let unknown = OpError::Session(
+            "no session with this token: a session belongs to one user, with its groups and network namespace",
+        );
         let Some(token) = Token::parse(token) else {
             return Err(unknown);
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sockbroker_monitor::claim::Claim;
-use sockbroker_monitor::message::View;
+use sockbroker_monitor::message::Query;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{OpError, OpResult};
@@ -22,15 +22,16 @@ pub enum MonitorRequest {
     /// Gives a claim back.
     Unclaim(Claim),
     /// What all other workers answer.
-    View(View, oneshot::Sender<Seen>),
+    QueryOthers(Query, oneshot::Sender<QueryResults>),
 }
 
 /// What the other workers answered.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub parts: Vec<Vec<u8>>,
-    /// The number of workers that did not answer in time.
-    pub missing: u64,
+pub struct QueryResults {
+    /// The user of each worker, and its answer.
+    pub results: Vec<(u32, Vec<u8>)>,
+    /// The number of workers that did not answer; `None` if the monitor refused the query.
+    pub missing: Option<u64>,
 }
 
 /// The way to the monitor. The number of requests in it is bounded by the connections and calls of the worker.
@@ -83,9 +84,9 @@ impl MonitorLink {
     }
 
     /// What the other workers answer.
-    pub async fn view(&self, view: View) -> OpResult<Seen> {
+    pub async fn query_others(&self, query: Query) -> OpResult<QueryResults> {
         let (sender, result) = oneshot::channel();
-        self.send(MonitorRequest::View(view, sender));
+        self.send(MonitorRequest::QueryOthers(query, sender));
         result.await.map_err(|_ended| ended())
     }
 

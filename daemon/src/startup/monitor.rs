@@ -105,6 +105,7 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         detect: Duration::from_secs(limits.detect_seconds),
         sessions: limits.sessions,
         sessions_reserved: limits.sessions_reserved,
+        sessions_per_user: limits.sessions_per_user,
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,
@@ -146,16 +147,15 @@ impl Host for Service {
         self.audit.reopen();
     }
 
-    fn reloaded(&mut self, new: Option<u64>) {
-        self.audit.report_own(|| match new {
-            Some(generation) => {
-                Record::new("policy").with("state", "loaded").with("number", generation)
-            }
-            None => Record::new("policy").with("state", "kept"),
+    fn reloaded(&mut self, result: &Result<u64, String>) {
+        let record = Record::new("policy");
+        self.audit.report_own(|| match result {
+            Ok(generation) => record.with("state", "loaded").with("number", *generation),
+            Err(reason) => record.with("state", "kept").with("reason", reason.as_str()),
         });
-        service::ready(match new {
-            Some(_) => "serving",
-            None => "serving with the old policy: the new one is not usable",
+        service::ready(match result {
+            Ok(_) => "serving",
+            Err(_) => "serving with the old policy: the new one is not usable",
         });
     }
 
@@ -198,7 +198,7 @@ impl Host for Service {
                     tracing::warn!(%error, "cannot accept connections: pausing");
                 });
             }
-            Refusal::NotTaken { uid } => {
+            Refusal::NoFiles { uid } => {
                 let key = PrincipalKey::of_uid(uid);
                 self.refusals.report(Reason::NotAccepted, Some(key), || {
                     tracing::warn!(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
-use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker, View};
+use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker};
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
@@ -23,12 +23,14 @@ use super::confine::{self, Files};
 use super::error::StartError;
 use crate::config::policy::ResolvedPolicy;
 use crate::config::{self, ConfigError};
+use crate::descriptor::Descriptor;
 use crate::handlers;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
+use crate::principal::PrincipalKey;
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
-use crate::session::monitor_link::{MonitorLink, MonitorRequest, PassedConnection, Seen};
+use crate::session::monitor_link::{MonitorLink, MonitorRequest, PassedConnection, QueryResults};
 use crate::session::policy::NextPolicy;
 use crate::table::readiness::register;
 use crate::transport::server::{Server, Source};
@@ -165,7 +167,7 @@ async fn serve(
         reloads: HashMap::new(),
         leases: HashMap::new(),
         claims: HashMap::new(),
-        views: HashMap::new(),
+        queries: HashMap::new(),
     };
     let serving = server.listen(Source::Monitor(connections));
     tokio::pin!(serving);
@@ -198,7 +200,7 @@ struct Follower {
     broker: Arc<Broker>,
     methods: MethodTable,
     switch: ShutdownSwitch,
-    /// The number of connections that were taken, and of those that are open.
+    /// The number of connections that were received, and of those that are open.
     taken: u64,
     open: u64,
     idle_since: Option<Instant>,
@@ -207,7 +209,8 @@ struct Follower {
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
     leases: HashMap<u64, oneshot::Sender<()>>,
     claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
-    views: HashMap<u64, (Seen, oneshot::Sender<Seen>)>,
+    /// Answers of other workers, and how many could not be read.
+    queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
 }
 
 impl Follower {
@@ -272,15 +275,18 @@ impl Follower {
                     drop(reload.send(result));
                 }
             }
-            ToWorker::Look { question, view } => {
-                let part = self.look(view)?;
-                self.send(ToMonitor::Seen { question }, Some(part))?;
+            ToWorker::Query { number, query } => {
+                let answer = handlers::query::answer(&self.broker, &self.methods, query);
+                let answer = sealed::create("answer", &answer)?;
+                self.send(ToMonitor::QueryResult { number }, Some(answer))?;
             }
-            ToWorker::Part { request } => self.add_part(request, descriptors.next()),
-            ToWorker::Complete { request, missing } => {
-                if let Some((mut seen, sender)) = self.views.remove(&request) {
-                    seen.missing += missing;
-                    drop(sender.send(seen));
+            ToWorker::QueryResult { request, uid } => {
+                self.add_result(request, uid, descriptors.next());
+            }
+            ToWorker::QueryEnd { request, missing } => {
+                if let Some((mut results, unread, sender)) = self.queries.remove(&request) {
+                    results.missing = missing.map(|missing| missing + unread);
+                    drop(sender.send(results));
                 }
             }
             ToWorker::Leased { request, sessions } => {
@@ -319,18 +325,18 @@ impl Follower {
         Ok(())
     }
 
-    /// Adds what another worker answered. It may have sent anything.
-    fn add_part(&mut self, request: u64, part: Option<OwnedFd>) {
-        let Some((seen, _)) = self.views.get_mut(&request) else { return };
-        match part.map(|part| sealed::read(part.as_fd(), MEMORY)) {
-            Some(Ok(part)) => seen.parts.push(part),
-            Some(Err(_)) | None => seen.missing += 1,
+    /// Adds the answer of another worker, which may have sent anything: also a socket whose close waits.
+    fn add_result(&mut self, request: u64, uid: u32, answer: Option<OwnedFd>) {
+        let (Some((results, unread, _)), Some(answer)) = (self.queries.get_mut(&request), answer)
+        else {
+            return;
+        };
+        let own = self.broker.users.user(&PrincipalKey::of_uid(process::effective_uid()));
+        let answer = Descriptor::of_client(answer, &own);
+        match sealed::read(answer.as_fd(), MEMORY) {
+            Ok(answer) => results.results.push((uid, answer)),
+            Err(_) => *unread += 1,
         }
-    }
-
-    fn look(&self, view: View) -> io::Result<OwnedFd> {
-        let seen = handlers::look::look(&self.broker, &self.methods, view);
-        sealed::create("view", &seen)
     }
 
     fn request(&mut self, request: MonitorRequest) -> io::Result<()> {
@@ -354,9 +360,9 @@ impl Follower {
                 self.send(ToMonitor::Claim { request: number, claim }, None)
             }
             MonitorRequest::Unclaim(claim) => self.send(ToMonitor::Unclaim { claim }, None),
-            MonitorRequest::View(view, sender) => {
-                self.views.insert(number, (Seen::default(), sender));
-                self.send(ToMonitor::View { request: number, view }, None)
+            MonitorRequest::QueryOthers(query, sender) => {
+                self.queries.insert(number, (QueryResults::default(), 0, sender));
+                self.send(ToMonitor::QueryOthers { request: number, query }, None)
             }
         }
     }

@@ -51,6 +51,15 @@ impl Claims {
         Self(Arc::new(Inner { owners: Mutex::default(), ended: Some(Box::new(ended)) }))
     }
 
+    /// Adds a socket to a claim of this principal that another of its sockets has.
+    pub fn join(&self, claim: Claim, principal: &PrincipalKey) -> Option<Claimed> {
+        let mut owners = self.owners();
+        let owner = owners.get_mut(&claim).filter(|owner| owner.principal == *principal)?;
+        owner.sockets += 1;
+        drop(owners);
+        Some(Claimed { claims: self.clone(), claim, kept: false })
+    }
+
     /// Whether a socket of this process has the claim.
     pub fn has(&self, claim: Claim) -> bool {
         self.owners().contains_key(&claim)
@@ -129,6 +138,9 @@ mod tests {
         let first = claims.take(GROUP, &uid(1000)).unwrap();
         let second = claims.take(GROUP, &uid(1000)).unwrap();
         assert!(claims.take(GROUP, &uid(1001)).is_none());
+        assert!(
+            claims.join(GROUP, &uid(1000)).is_some() && claims.join(GROUP, &uid(1001)).is_none()
+        );
         assert!(claims.take(Claim::Fanout { group: 8 }, &uid(1001)).is_some());
         drop(first);
         assert!(claims.take(GROUP, &uid(1001)).is_none() && claims.has(GROUP));

@@ -135,7 +135,10 @@ impl<H: Host> Monitor<H> {
         let (worker, audit) =
             Worker::start(peer.clone(), generation, &begin, &descriptors).map_err(fail)?;
         let token = self.number();
-        self.events.add(worker.channel.as_fd(), token).map_err(fail)?;
+        if let Err(error) = self.events.add(worker.channel.as_fd(), token) {
+            self.ending.add(worker.abandon().0);
+            return Err(fail(error));
+        }
         self.serial += 1;
         tracing::debug!(uid, pid = worker.pid(), "started a worker");
         self.workers.insert(token, worker);

@@ -7,9 +7,10 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use sockbroker_sys::events::Events;
+use sockbroker_sys::sealed;
 
 use crate::channel::{Channel, ChannelError};
-use crate::message::{FromReader, Nothing};
+use crate::message::{Administrators, FromReader, Nothing};
 use crate::role::{self, Role};
 
 /// How long reading may take: file systems and name services can be slow.
@@ -17,9 +18,20 @@ pub(super) const READ: Duration = Duration::from_secs(30);
 /// How long a worker may take to put a policy in force. Then it is killed.
 pub(super) const DISTRIBUTE: Duration = Duration::from_secs(1);
 
+/// The bytes of the largest list of administrators.
+const ADMINISTRATORS: usize = 16 << 20;
+
 /// Where the policy is read: arguments of the policy reader.
 #[derive(Debug, Clone)]
 pub struct PolicyFiles(pub Vec<String>);
+
+/// A policy that was read.
+#[derive(Debug)]
+pub struct ReadPolicy {
+    /// The policy, for the workers (sealed memory).
+    pub(super) memory: OwnedFd,
+    pub(super) administrators: Administrators,
+}
 
 /// A worker's request to read the policy again: its token, and the number of the request.
 pub(super) type Request = (u64, u64);
@@ -29,6 +41,7 @@ pub(super) type Request = (u64, u64);
 pub(super) struct Policies {
     pub(super) files: PolicyFiles,
     pub(super) memory: OwnedFd,
+    pub(super) administrators: Administrators,
     pub(super) generation: u64,
     pub(super) step: Step,
     /// Requests of the present step.
@@ -39,7 +52,7 @@ pub(super) struct Policies {
 
 #[derive(Debug)]
 pub(super) enum Step {
-    Rest,
+    Idle,
     Reading {
         reader: Child,
         channel: Channel<Nothing, FromReader>,
@@ -61,13 +74,11 @@ pub(super) fn start(files: &PolicyFiles) -> io::Result<(Child, Channel<Nothing, 
 }
 
 /// The result of a reader, if it is complete.
-pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<OwnedFd, String>> {
+pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<ReadPolicy, String>> {
     loop {
         match channel.receive() {
             Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
-            Ok((FromReader::Policy, descriptors)) => {
-                return descriptors.into_iter().next().map(Ok);
-            }
+            Ok((FromReader::Policy, descriptors)) => return Some(policy_of(descriptors)),
             Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
             Err(ChannelError::NotReady) => return None,
             Err(ChannelError::Closed) => {
@@ -78,8 +89,18 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Ow
     }
 }
 
+fn policy_of(descriptors: Vec<OwnedFd>) -> Result<ReadPolicy, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("the policy reader sent nonsense: {error}");
+    let [memory, administrators] = <[OwnedFd; 2]>::try_from(descriptors)
+        .map_err(|others| wrong(&format!("{} descriptors", others.len())))?;
+    let encoded = sealed::read(administrators.as_fd(), ADMINISTRATORS);
+    let encoded = encoded.map_err(|error| wrong(&error))?;
+    let administrators = postcard::from_bytes(&encoded).map_err(|error| wrong(&error))?;
+    Ok(ReadPolicy { memory, administrators })
+}
+
 /// Reads the policy, and waits for the result. For the start, before anything is served.
-pub fn read(files: &PolicyFiles) -> Result<OwnedFd, String> {
+pub fn read(files: &PolicyFiles) -> Result<ReadPolicy, String> {
     let fail = |error: io::Error| format!("cannot start the policy reader: {error}");
     let (mut reader, channel) = start(files).map_err(fail)?;
     let mut events = Events::new().map_err(fail)?;
@@ -101,9 +122,10 @@ pub fn read(files: &PolicyFiles) -> Result<OwnedFd, String> {
 }
 
 impl Policies {
-    pub(super) fn new(memory: OwnedFd, files: PolicyFiles) -> Self {
+    pub(super) fn new(policy: ReadPolicy, files: PolicyFiles) -> Self {
+        let ReadPolicy { memory, administrators } = policy;
         let (requests, later) = (Vec::new(), VecDeque::new());
-        Self { files, memory, generation: 1, step: Step::Rest, requests, later }
+        Self { files, memory, administrators, generation: 1, step: Step::Idle, requests, later }
     }
 
     /// The policy in force, and its generation.
@@ -113,16 +135,8 @@ impl Policies {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.step {
-            Step::Rest => None,
+            Step::Idle => None,
             Step::Reading { deadline, .. } | Step::Distributing { deadline } => Some(*deadline),
-        }
-    }
-
-    /// Waits for the reader if it has ended.
-    pub(super) fn collect(&mut self) {
-        if let Step::Reading { reader, .. } = &mut self.step {
-            // Its result is in the channel.
-            drop(reader.try_wait());
         }
     }
 }
