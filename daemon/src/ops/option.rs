@@ -58,19 +58,19 @@ pub fn set(permitted: &Permitted<SetOption>, claimed: Option<Claimed>) -> OpResu
 
 /// What a principal has to claim before it sets an option: the group of `PACKET_FANOUT`, the port of a bound
 /// socket that gets `SO_REUSEPORT`.
-pub fn claim(permitted: &Permitted<SetOption>) -> OpResult<Option<Claim>> {
+pub fn claim(permitted: &Permitted<SetOption>) -> Option<Claim> {
     let (socket, request) = (permitted.socket(), permitted.request());
     match (socket.actual().domain, request.level, request.name) {
         (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT) => {
             let number = first_word(&request.value.bytes(socket.declared().domain));
-            Ok((number & UNIQUE == 0).then(|| Claim::Fanout { group: group_of(number) }))
+            (number & UNIQUE == 0).then(|| Claim::Fanout { group: group_of(number) })
         }
         (libc::AF_INET | libc::AF_INET6, libc::SOL_SOCKET, libc::SO_REUSEPORT)
             if first_word(&request.value.bytes(socket.declared().domain)) != 0 =>
         {
-            Ok(port::bound(socket))
+            port::bound(socket)
         }
-        _ => Ok(None),
+        _ => None,
     }
 }
 

@@ -13,12 +13,12 @@ use crate::table::permitted::{Permitted, Socket};
 /// What a principal has to claim before it binds a socket: the port, if the socket has `SO_REUSEPORT`.
 pub fn claim(permitted: &Permitted<Bind>) -> Option<Claim> {
     let Target::Address(address) = &permitted.request().target else { return None };
-    of_address(permitted.socket(), address).filter(|_| is_shared(permitted.socket()))
+    is_shared(permitted.socket()).then(|| of_address(permitted.socket(), address))?
 }
 
 /// The port that the kernel chose for a socket with `SO_REUSEPORT`, which the principal claims afterwards.
 pub fn chosen(permitted: &Permitted<Bind>) -> Option<Claim> {
-    bound(permitted.socket()).filter(|_| is_shared(permitted.socket()))
+    is_shared(permitted.socket()).then(|| bound(permitted.socket()))?
 }
 
 /// Notes the claim of a socket.

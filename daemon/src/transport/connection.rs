@@ -29,8 +29,8 @@ use tokio::task::block_in_place;
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 /// A larger buffer is released when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
-/// A larger message is decoded apart from other tasks, and the buffer from which it was taken is released. Its rest moves to another one, because a buffer lives as
-/// long as any part of it.
+/// A larger message is decoded while another thread runs the other tasks. Then the input that follows it moves to a new
+/// buffer, because a buffer lives as long as any part of it.
 const MESSAGE_SMALL: usize = 64 << 10;
 /// After this number of answers they are sent before further messages are taken, so that the peer can go on.
 const ANSWERS_TOGETHER: usize = 32;
