@@ -78,10 +78,11 @@ pub enum ToWorker {
         request: u64,
         missing: Option<u64>,
     },
-    /// The answer to `Lease`: the number of sessions that the worker can open in addition.
+    /// The answer to `Lease`: the number of sessions that the worker can open in addition, or the limit that leaves
+    /// none.
     Leased {
         request: u64,
-        sessions: u64,
+        sessions: Result<u64, SessionLimit>,
     },
     /// The answer to `Claim`: whether the claim is this worker's.
     Claimed {
@@ -92,6 +93,15 @@ pub enum ToWorker {
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
     Stop,
+}
+
+/// Why a worker can open no further session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionLimit {
+    /// `sessions`.
+    InAll,
+    /// `sessions_per_user`.
+    OfUser,
 }
 
 /// From a worker to the monitor.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use sockbroker_monitor::message::SessionLimit;
 use sockbroker_proto::api::broker::Process;
 use tokio::time::timeout;
 
@@ -102,15 +103,18 @@ impl Broker {
         }
     }
 
-    /// Asks the monitor for a further session if this worker has none left. To be called before a session is
-    /// opened.
+    /// Asks the monitor for a further opened session if this worker has none left. To be called before a session is
+    /// made.
     pub async fn lease_session(&self) -> OpResult<()> {
         let Some(monitor) = self.monitor() else { return Ok(()) };
         let opened = self.lock().opened.len() as u64;
         if opened < self.leased_sessions.load(Ordering::Relaxed) {
             return Ok(());
         }
-        monitor.lease(LEASE).await
+        monitor.lease(LEASE).await?.map_err(|limit| match limit {
+            SessionLimit::InAll => self.too_many_sessions(),
+            SessionLimit::OfUser => self.too_many_sessions_of_user(),
+        })
     }
 
     /// Claims a port or a group for a principal; `None` if another principal has it.
@@ -370,15 +374,22 @@ impl Broker {
             None => self.limit_in_all(uid, limits.sessions, limits.sessions_reserved),
         };
         if sessions.opened.len() >= size(room) {
-            return Err(OpError::Limit { name: "sessions", value: limits.sessions });
+            return Err(self.too_many_sessions());
         }
         let key = principal.key();
         let own = sessions.opened.values().filter(|session| session.principal().key() == key);
         if own.count() >= size(limits.sessions_per_user) {
-            let value = limits.sessions_per_user;
-            return Err(OpError::Limit { name: "sessions_per_user", value });
+            return Err(self.too_many_sessions_of_user());
         }
         Ok(())
+    }
+
+    fn too_many_sessions(&self) -> OpError {
+        OpError::Limit { name: "sessions", value: self.limits.sessions }
+    }
+
+    fn too_many_sessions_of_user(&self) -> OpError {
+        OpError::Limit { name: "sessions_per_user", value: self.limits.sessions_per_user }
     }
 
     /// Ends a session: its handles close, its tasks are aborted, its token is void.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sockbroker_monitor::claim::Claim;
-use sockbroker_monitor::message::Query;
+use sockbroker_monitor::message::{Query, SessionLimit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{OpError, OpResult};
@@ -15,8 +15,8 @@ pub enum MonitorRequest {
     Closed(u64),
     /// Reads the policy again: the generation in force then, or why the new policy cannot be used.
     Reload(oneshot::Sender<Result<u64, String>>),
-    /// Asks for this number of further sessions; they are leased when the sender is used.
-    Lease(u64, oneshot::Sender<()>),
+    /// Asks for this number of further sessions; they are leased when the sender is used, unless a limit leaves none.
+    Lease(u64, oneshot::Sender<Result<(), SessionLimit>>),
     /// Claims a port or a group: whether no other worker has it.
     Claim(Claim, oneshot::Sender<bool>),
     /// Gives a claim back.
@@ -64,8 +64,8 @@ impl MonitorLink {
         result.await.map_err(|_ended| ended())?.map_err(OpError::Policy)
     }
 
-    /// Leases further sessions, if any are left.
-    pub(super) async fn lease(&self, sessions: u64) -> OpResult<()> {
+    /// Leases further sessions, at least one; or the limit that leaves none.
+    pub(super) async fn lease(&self, sessions: u64) -> OpResult<Result<(), SessionLimit>> {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::Lease(sessions, sender));
         result.await.map_err(|_ended| ended())

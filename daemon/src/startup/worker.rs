@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
-use sockbroker_monitor::message::{Build, MonitorChannel, ToMonitor, ToWorker};
+use sockbroker_monitor::message::{Build, MonitorChannel, SessionLimit, ToMonitor, ToWorker};
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
@@ -207,7 +207,7 @@ struct Follower {
     /// The number of the last request.
     next: u64,
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
-    leases: HashMap<u64, oneshot::Sender<()>>,
+    leases: HashMap<u64, oneshot::Sender<Result<(), SessionLimit>>>,
     claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
     /// Answers of other workers, and how many could not be read.
     queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
@@ -290,9 +290,9 @@ impl Follower {
                 }
             }
             ToWorker::Leased { request, sessions } => {
-                self.broker.lease_sessions(sessions);
+                let leased = sessions.map(|sessions| self.broker.lease_sessions(sessions));
                 if let Some(lease) = self.leases.remove(&request) {
-                    lease.send(()).ok();
+                    lease.send(leased).ok();
                 }
             }
             ToWorker::Claimed { request, granted } => self.claimed(request, granted)?,

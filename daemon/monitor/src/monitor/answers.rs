@@ -8,7 +8,7 @@ use super::state::{AT_ONCE, Monitor, reserved};
 use super::worker::Worker;
 use crate::channel::ChannelError;
 use crate::claim::Claim;
-use crate::message::{ToMonitor, ToWorker};
+use crate::message::{SessionLimit, ToMonitor, ToWorker};
 
 /// Requests of one worker to read the policy that wait at a time. Each is of a waiting call, and the limits on those
 /// are lower.
@@ -138,8 +138,14 @@ impl<H: Host> Monitor<H> {
         let left = most.saturating_sub(leased(&mut self.workers.values()));
         let of_user = leased(&mut self.workers.values().filter(|worker| worker.uid() == uid));
         let own = self.limits.sessions_per_user.saturating_sub(of_user);
-        let sessions = wanted.min((left / 64).max(1)).min(left).min(own);
-        if let Some(worker) = self.workers.get_mut(&token) {
+        let sessions = if own == 0 {
+            Err(SessionLimit::OfUser)
+        } else if left == 0 {
+            Err(SessionLimit::InAll)
+        } else {
+            Ok(wanted.min((left / 64).max(1)).min(left).min(own))
+        };
+        if let (Ok(sessions), Some(worker)) = (sessions, self.workers.get_mut(&token)) {
             worker.leased += sessions;
         }
         self.send(token, &ToWorker::Leased { request, sessions }, &[]);
