@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::config::limits::Limits;
+use crate::descriptor::Descriptor;
 use crate::handlers;
 use crate::session::broker::Broker;
 use crate::transport::peer;
@@ -49,13 +50,13 @@ async fn converse(data: &[u8]) -> io::Result<Vec<u8>> {
     let written = ours.write(data)?;
     debug_assert!(written <= data.len(), "a write is no longer than its input");
     ours.shutdown(std::net::Shutdown::Write)?;
-    theirs.set_nonblocking(true)?;
     let (switch, signal) = ShutdownSwitch::new();
     let policy = Policy::built_in(process::effective_uid());
     let broker = Arc::new(Broker::new(policy, Limits::default()));
     let methods = handlers::methods();
-    let serving =
-        Server::new(broker, methods, signal).serve(UnixStream::from_std(theirs)?, peer::own()?);
+    let principal = peer::own()?;
+    let theirs = Descriptor::of_client(theirs.into(), &broker.users.user(&principal.key()));
+    let serving = Server::new(broker, methods, signal).serve(theirs, principal);
     let reading = async {
         let mut ours = UnixStream::from_std(ours)?;
         let mut answers = Vec::new();

@@ -16,6 +16,7 @@ pub mod session;
 pub mod ops;
 pub mod network;
 pub mod table;
+pub mod descriptor;
 pub mod quota;
 pub mod config;
 pub mod observe;

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::namespace::inside;
-use sockbroker_test_support::{Client, Daemon, LspClient, base64, bounded, until};
+use sockbroker_test_support::websocket::Opcode;
+use sockbroker_test_support::{Client, Daemon, LspClient, base64, bounded, pause, until};
 
 use crate::broker::{broker, limited};
 
@@ -110,6 +112,8 @@ fn retained_answers_are_counted_across_sessions_without_connections() {
 fn body_in_one_byte_chunks_uses_memory_of_its_length() {
     bounded(120, || {
         let broker = broker();
+        // So that the start of the worker is not counted.
+        broker.lsp().expect_service();
         let mut client = broker.http();
         client
             .wire
@@ -239,16 +243,22 @@ fn list_parameters_of_waiting_calls_are_counted_by_item() {
 #[test]
 fn unread_answers_are_counted_per_user() {
     bounded(60, || {
-        let broker = limited(&[("buffered_bytes_per_user", 3_000_000)]);
-        let one = broker.lsp().call("rpc.discover", Value::Null).json.to_string().len();
-        // Several times the size of the kernel's socket buffers.
-        let batch = vec![request(1, "rpc.discover", Value::Null); 2_000_000 / one + 1];
+        // One connection holds at most about `output_bytes` of unread responses.
+        let broker = limited(&[("buffered_bytes_per_user", 1_300_000)]);
         let (mut first, mut second) = (broker.lsp(), broker.lsp());
-        first.send_json(&batch.clone().into());
-        assert!(first.wire.receives_within(Duration::from_mins(1)));
-        second.send_json(&batch.into());
-        assert!(second.wire.ends());
-        assert!(first.read_json().unwrap().to_string().len() > 2_000_000);
+        let data = vec![0; 600_000];
+        let attachments = [&data[..]];
+        let (left, right) = first.pair();
+        let parts = RequestParts::attachments(&attachments);
+        let waiting = first.send_with_parts("socket.recv", json!([left, 2]), parts);
+        first.expect_service();
+        let one = second.call("rpc.discover", Value::Null).json.to_string().len();
+        for _ in 0..=2_000_000 / one {
+            second.send("rpc.discover", Value::Null);
+        }
+        second.wire.wait_for_the_other_end_to_close();
+        first.call("socket.send", json!([right, "aGk="])).result();
+        first.answer(waiting).result();
         first.expect_service();
     });
 }
@@ -303,5 +313,89 @@ fn kernel_memory_of_options_is_counted_until_the_last_duplicate_is_closed() {
             let last = client.call("socket.socket", json!(["AF_PACKET", "SOCK_RAW", 0])).handle();
             set(&mut client, last, receive, ring(90, PAGE)).result();
         }
+    });
+}
+
+#[test]
+fn responses_of_incomplete_batches_are_counted() {
+    bounded(60, || {
+        for limit in ["buffered_bytes_per_user", "buffered_bytes_in_all"] {
+            let broker = limited(&[(limit, 1_000_000)]);
+            let mut client = broker.lsp();
+            let (left, right) = client.pair();
+            let one = client.call("rpc.discover", Value::Null).result().to_string().len();
+            let mut batch = vec![request(1, "rpc.discover", Value::Null); 2_000_000 / one];
+            batch.push(request(2, "socket.recv", json!([left, 2])));
+            for _ in 0..2 {
+                client.send_json(&batch.clone().into());
+                client.notify("socket.send", json!([right, "aGk="]));
+                let answer = client.read_json().unwrap();
+                let (answers, last) = answer.as_array().unwrap().split_at(batch.len() - 1);
+                let refused: Vec<_> =
+                    answers.iter().filter(|answer| answer["result"].is_null()).collect();
+                assert!(refused.len() > 1 && refused.len() < answers.len());
+                assert!(refused.iter().all(|answer| answer["error"]["data"]["limit"] == limit));
+                assert_eq!(last[0]["error"], Value::Null);
+            }
+            client.call("rpc.discover", Value::Null).result();
+        }
+    });
+}
+
+#[test]
+fn idle_connections_do_not_keep_the_buffers_of_large_messages() {
+    const MESSAGE: usize = 7 << 20;
+    const CONNECTIONS: u64 = 24;
+    bounded(60, || {
+        let broker = broker();
+        let text = request(1, "socket.htons", json!([1])).to_string();
+        // The part of the next message arrives with the end of the large one.
+        let line = format!("{text}{}\n{{", " ".repeat(MESSAGE));
+        broker.lsp().expect_service();
+        let before = broker.resident_bytes();
+        let connections: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut client = broker.ndjson();
+                client.wire.send(line.as_bytes(), &[]).unwrap();
+                client.read_json().unwrap();
+                client
+            })
+            .collect();
+        let websockets: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut client = broker.websocket();
+                let payload = format!("{text}{}", " ".repeat(MESSAGE));
+                client.send(Opcode::Text, true, payload.as_bytes());
+                client.send(Opcode::Text, false, b"{");
+                client.read_json().unwrap();
+                client
+            })
+            .collect();
+        let all = 2 * CONNECTIONS * MESSAGE as u64;
+        until("the buffers are free", || broker.resident_bytes() < before + all / 4);
+        drop((connections, websockets));
+    });
+}
+
+#[test]
+fn other_connections_are_served_while_a_large_message_is_decoded() {
+    bounded(60, || {
+        let broker = broker();
+        let (mut large, mut other) = (broker.lsp(), broker.lsp());
+        let items = vec![json!([0, 2, ""]); 800_000];
+        let message = request(1, "socket.sendmsg", json!([1, [""], items])).to_string();
+        let frame = LspClient::frame(&message, None, 0);
+        let (begin, end) = frame.split_at(frame.len() - 1);
+        let answered_first = (0..20).any(|_| {
+            large.wire.send(begin, &[]).unwrap();
+            other.expect_service();
+            large.wire.send(end, &[]).unwrap();
+            pause(5);
+            other.expect_service();
+            let first = large.wire.arrived() == 0;
+            assert_eq!(large.next_answer().unwrap().fault().limit(), "message_values");
+            first
+        });
+        assert!(answered_first, "the other connection always waits");
     });
 }

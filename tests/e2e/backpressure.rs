@@ -22,6 +22,7 @@ const MAX_GROWTH: u64 = 8 * MIB;
 
 /// Sends `message` repeatedly and never reads. Returns the largest growth of the broker until it disconnects.
 fn flood(broker: &Daemon, wire: &Wire, message: &[u8]) -> u64 {
+    broker.lsp().expect_service();
     let (before, mut most) = (broker.resident_bytes(), 0);
     let hung_up = happens_within(HANG, || {
         most = most.max(broker.resident_bytes());

@@ -8,9 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
-use sockbroker_test_support::{Answer, Client, Folder, HANG, LspClient, base64, bounded};
+use sockbroker_test_support::{Answer, Client, Folder, HANG, LspClient, base64, bounded, until};
 
-use crate::broker::broker;
+use crate::broker::{broker, limited, prepare};
 
 const DESCRIPTOR: (i64, &str) = (4003, "descriptor");
 
@@ -404,5 +404,86 @@ fn descriptors_are_accepted_with_any_byte_of_their_frame() {
             client.call("socket.send", json!([handle, "aGk="])).result();
             assert_eq!(read(&ours, 2), b"hi");
         }
+    });
+}
+
+/// Sends calls of `fileno` without reading, as many as the broker takes. Returns the ids.
+fn pass_without_reading(client: &mut LspClient, handle: u64, calls: u64) -> Vec<u64> {
+    let mut ids = Vec::new();
+    for _ in 0..calls {
+        let id = 1000 + ids.len() as u64;
+        let message = request(id, "socket.fileno", json!([handle])).to_string();
+        if client.wire.send(&LspClient::frame(&message, None, 0), &[]).is_err() {
+            break;
+        }
+        ids.push(id);
+    }
+    ids
+}
+
+#[test]
+fn unread_descriptors_beyond_the_limit_end_the_connection() {
+    bounded(20, || {
+        let broker = limited(&[("buffered_descriptors_per_user", 5)]);
+        let mut client = broker.lsp();
+        let (left, _right) = client.pair();
+        pass_without_reading(&mut client, left, 3000);
+        client.wire.wait_for_the_other_end_to_close();
+        let mut next = broker.lsp();
+        let (left, _right) = next.pair();
+        assert_eq!(next.call("socket.fileno", json!([left])).descriptors.len(), 1);
+    });
+}
+
+#[test]
+fn responses_with_descriptors_beyond_the_limit_are_not_kept() {
+    bounded(20, || {
+        for (most, kept) in [(1, true), (0, false)] {
+            let broker = limited(&[("buffered_descriptors_per_user", most)]);
+            let (mut client, mut other) = (broker.lsp(), broker.lsp());
+            let opened = client.call("session.open", Value::Null).result().clone();
+            other.call("session.attach", json!([opened["token"]])).result();
+            let connection =
+                client.call("session.info", Value::Null).result()["connection"].clone();
+            let (left, _right) = client.pair();
+            let message = request(77, "socket.fileno", json!([left])).to_string();
+            client.wire.send(&LspClient::frame(&message, None, 0), &[]).unwrap();
+            until("the response arrives", || client.wire.arrived() > 0);
+            drop(client);
+            let outcome = other.call("call.resolve", json!([connection, 77]));
+            assert_eq!(outcome.result()["state"] == "answered", kept, "{}", outcome.short());
+        }
+    });
+}
+
+#[test]
+fn a_call_whose_descriptor_cannot_be_passed_fails_and_its_connection_continues() {
+    const OPEN_FILES: u32 = 64;
+    bounded(20, || {
+        // With CAP_SYS_RESOURCE the kernel lets a process have any number of descriptors in queues.
+        let root = sockbroker_sys::process::effective_uid() == 0;
+        let drop_all = "exec setpriv --bounding-set=-all --inh-caps=-all \"$0\" \"$@\"";
+        let broker = prepare().shell(if root { drop_all } else { "true" }).start();
+        broker.lower_open_file_limit(OPEN_FILES);
+        let mut client = broker.lsp();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let handle = client.lend(&theirs);
+        let ids = pass_without_reading(&mut client, handle, 150);
+        // The calls before this one have their responses.
+        client.notify("socket.send", json!([handle, "aGk="]));
+        assert_eq!(read(&ours, 2), b"hi");
+        let mut passed = 0;
+        for id in ids {
+            let answer = client.answer(id);
+            if answer.is_fault() {
+                assert_eq!(answer.fault().errno(), "ETOOMANYREFS");
+            } else {
+                assert_eq!(answer.descriptors.len(), 1);
+                passed += 1;
+            }
+        }
+        assert!(passed > 10 && passed < 150, "{passed} of 150");
+        client.expect_service();
+        assert_eq!(client.call("socket.fileno", json!([handle])).descriptors.len(), 1);
     });
 }

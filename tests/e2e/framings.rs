@@ -47,7 +47,12 @@ fn transcript(client: &mut dyn Client) -> Vec<Value> {
         ("session.attach", json!(["1.00"])),
         ("session.limits", Value::Null),
     ];
-    calls.map(|(method, params)| client.call(method, params).json).into()
+    let mut answers = calls.map(|(method, params)| client.call(method, params).json);
+    // A worker can open fewer files, and some limits follow from that.
+    for limit in answers[20]["result"].as_object_mut().unwrap().values_mut() {
+        limit.as_object_mut().unwrap().remove("value").unwrap();
+    }
+    answers.into()
 }
 
 #[test]

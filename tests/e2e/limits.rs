@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 66] = [
+const EXCEEDED_BY: [(&str, &str); 68] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -71,6 +71,8 @@ const EXCEEDED_BY: [(&str, &str); 66] = [
     ("resolver_jobs_per_user", "names"),
     ("identity_jobs", "identity"),
     ("identity_jobs_per_user", "identity"),
+    ("closing_jobs", "closing"),
+    ("closing_jobs_per_user", "closing"),
     ("linger_seconds", "limits"),
     ("clone_seconds", "sessions"),
     ("resolve_seconds", "resolve"),

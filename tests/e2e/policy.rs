@@ -354,3 +354,23 @@ fn rule_with_required_lookup_refuses_other_destinations() {
         user.call("socket.connect", numeric).result();
     });
 }
+
+#[test]
+fn many_warnings_and_long_errors_of_a_policy_are_reported_in_part() {
+    bounded(30, || {
+        let rule = |number| format!("[[rule]]\nname = \"r{number}\"\ndeny = [\"hostname\"]\n");
+        let rules: String = (0..300).map(rule).collect();
+        let broker = prepare().policy(&format!("version = 1\n{rules}")).start();
+        let mut client = broker.lsp();
+        client.expect_service();
+        let log = broker.log();
+        assert!(log.contains("more warnings: see them with sockbrokerd --check"), "{log}");
+        assert_eq!(log.matches("applies to everyone").count(), 64, "{log}");
+        let long = format!("version = 1\nodd = \"{}\"\n", "x".repeat(200_000));
+        broker.folder().write("policy.toml", &long);
+        let fault = client.call("admin.reload", Value::Null).fault();
+        assert_eq!(fault.kind(), (3001, "policy"));
+        assert!(fault.message.contains("policy.toml") && fault.message.len() < 40_000);
+        client.expect_service();
+    });
+}

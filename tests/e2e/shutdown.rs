@@ -33,6 +33,9 @@ fn shutdown_completes_calls_in_flight_and_accepts_no_new_ones() {
         assert_eq!(lines.read_json().unwrap()["id"], 2);
         client.expect_service();
         terminate(&mut broker);
+        sockbroker_test_support::until("the worker accepts no calls", || {
+            broker.log().contains("accepting no new calls")
+        });
         client.send("socket.send", json!([left, "aGk="]));
         assert_eq!(*client.answer(poll).result(), json!([]));
         assert_eq!(lines.read_json().unwrap()["result"], json!([]));

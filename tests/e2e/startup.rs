@@ -347,13 +347,16 @@ fn log_contains_no_payload_and_no_tokens() {
 }
 
 #[test]
-fn open_file_limit_is_raised_to_its_maximum() {
+fn open_file_limit_is_raised_to_its_maximum_and_a_worker_has_three_quarters() {
     bounded(20, || {
-        let broker = prepare().shell("ulimit -Sn 50 && ulimit -Hn 500").start();
-        let limits = format!("/proc/{}/limits", broker.worker());
-        let limits = fs::read_to_string(limits).unwrap();
-        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-        let values: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
-        assert_eq!(values, ["500", "500"]);
+        let mut broker = prepare().shell("ulimit -Sn 50 && ulimit -Hn 500").start();
+        let limit = |process: u32| {
+            let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+            let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+            line.split_whitespace().skip(3).take(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let worker = broker.worker();
+        assert_eq!(limit(worker), ["375", "375"]);
+        assert_eq!(limit(broker.process().number()), ["500", "500"]);
     });
 }

@@ -11,6 +11,7 @@ use sockbroker_policy::Policy;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_policy::subject::Subject;
 use sockbrokerd::config::limits::Limits;
+use sockbrokerd::descriptor::Descriptor;
 use sockbrokerd::principal::Principal;
 use sockbrokerd::rpc::call::RequestParts;
 use sockbrokerd::rpc::core::{Core, Message};
@@ -126,7 +127,7 @@ impl Fixture {
         let text = rules.text();
         if text != self.rules {
             let next = self.broker.policy.generation() + 1;
-            self.broker.put_in_force(policy(&text), next);
+            self.broker.policy.replace(policy(&text), next);
             self.rules = text;
         }
     }
@@ -139,7 +140,9 @@ impl Fixture {
         descriptor: Option<OwnedFd>,
     ) -> Reply {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let descriptors = descriptor.into_iter().collect();
+        let user = self.core.connection().user();
+        let passed = descriptor.map(|descriptor| Descriptor::of_client(descriptor, user));
+        let descriptors = passed.into_iter().collect();
         let parts = RequestParts { descriptors, ..RequestParts::default() };
         let message = Message { json: request.to_string().into(), parts };
         let answer = match self.core.receive(message) {

@@ -11,7 +11,7 @@ use sockbroker_sys::{message, option};
 use sockbroker_test_support::daemon::{kill_process, stop_process};
 use sockbroker_test_support::{Daemon, LspClient, User, base64, until};
 
-use crate::arena::{attacker, neighbour, run_with};
+use crate::arena::{POLICY, attacker, neighbour, run_with};
 
 /// The process that serves a user.
 fn worker_of(broker: &mut Daemon, user: &User) -> u32 {
@@ -42,7 +42,7 @@ attack!(a_killed_worker_disturbs_no_other_user, mut arena, {
         arena.attacker.expect_service();
         other.call("socket.getsockname", json!([handle])).result();
     }
-    assert!(arena.broker.log().contains("a worker ended"), "{}", arena.broker.log());
+    until("the end is logged", || arena.broker.log().contains("a worker ended"));
 });
 
 attack!(a_stopped_worker_delays_neither_others_nor_administrators, mut arena, {
@@ -150,7 +150,7 @@ fn workers_are_limited_in_all_and_one_is_kept_for_root() {
             refused.send("socket.htons", json!([1]));
             refused.expect_end();
             arena.broker.lsp().expect_service();
-            assert!(arena.broker.log().contains("limit=\"workers\""), "{}", arena.broker.log());
+            until("the refusal is logged", || arena.broker.log().contains("limit=\"workers\""));
         },
     );
 }
@@ -169,8 +169,9 @@ fn workers_of_one_user_are_limited() {
             let mut third = User::new(uid, uid, &[8]).lsp(&arena.broker);
             third.send("socket.htons", json!([1]));
             third.expect_end();
-            let log = arena.broker.log();
-            assert!(log.contains("limit=\"workers_per_user\""), "{log}");
+            until("the refusal is logged", || {
+                arena.broker.log().contains("limit=\"workers_per_user\"")
+            });
             // Principals that have a worker are served.
             User::new(uid, uid, &[7]).lsp(&arena.broker).expect_service();
             neighbour().lsp(&arena.broker).expect_service();
@@ -254,4 +255,54 @@ attack!(the_administrator_sees_the_sessions_and_handles_of_every_worker, mut are
     // Others see their own only.
     let refused = other.call("admin.sessions", Value::Null);
     assert_eq!(refused.fault().kind(), (3000, "denied"));
+});
+
+attack!(a_port_or_group_of_another_users_worker_cannot_be_joined, mut arena, {
+    let server = json!({ "address": ["127.0.0.1", 8080], "reuse_port": true });
+    let own = arena.attacker.call("socket.create_server", server.clone()).handle();
+    // The same user shares it, over connections and sessions.
+    attacker().lsp(&arena.broker).call("socket.create_server", server.clone()).handle();
+    let mut other = neighbour().lsp(&arena.broker);
+    let refused = other.call("socket.create_server", server.clone());
+    assert_eq!(refused.fault().errno(), "EADDRINUSE");
+    // Also if the first socket gets the option after bind.
+    let late = arena.tcp();
+    arena.attacker.call("socket.bind", json!([late, ["127.0.0.1", 8081]])).result();
+    let shared = json!([late, "SOL_SOCKET", "SO_REUSEPORT", 1]);
+    arena.attacker.call("socket.setsockopt", shared).result();
+    let at = json!({ "address": ["0.0.0.0", 8081], "reuse_port": true });
+    let refused = other.call("socket.create_server", at);
+    assert!(refused.is_fault());
+    // A free port is the neighbour's own, and the attacker's after its last socket is closed.
+    let free = json!({ "address": ["127.0.0.1", 0], "reuse_port": true });
+    let theirs = other.call("socket.create_server", free).handle();
+    let name = other.call("socket.getsockname", json!([theirs])).result().clone();
+    let join = json!({ "address": name, "reuse_port": true });
+    let refused = arena.attacker.call("socket.create_server", join.clone());
+    assert_eq!(refused.fault().errno(), "EADDRINUSE");
+    other.call("socket.close", json!([theirs])).result();
+    arena.attacker.call("socket.create_server", join).handle();
+    arena.attacker.call("socket.close", json!([own])).result();
+});
+
+attack!(a_granted_administrator_sees_every_worker, mut arena, {
+    arena.attacker.expect_service();
+    let mut admin = neighbour().lsp(&arena.broker);
+    admin.expect_service();
+    assert!(admin.call("admin.sessions", Value::Null).is_fault());
+    let rule = format!(
+        "\n[[rule]]\nname = \"admin\"\nallow = [\"admin\"]\nsubject = {{ uids = [{}] }}\n",
+        neighbour().uid()
+    );
+    arena.broker.folder().write("policy.toml", &format!("{POLICY}{rule}"));
+    arena.broker.lsp().call("admin.reload", Value::Null).result();
+    let sessions = admin.call("admin.sessions", Value::Null).result().clone();
+    let users: Vec<_> = sessions.as_array().unwrap().iter().map(|one| one["uid"].clone()).collect();
+    assert!(users.contains(&json!(attacker().uid())), "{users:?}");
+    // A deny takes precedence, also over root.
+    let rule = "\n[[rule]]\nname = \"nobody\"\ndeny = [\"admin\"]\nsubject = { uids = [0] }\n";
+    arena.broker.folder().write("policy.toml", &format!("{POLICY}{rule}"));
+    let mut root = arena.broker.lsp();
+    root.call("admin.reload", Value::Null).result();
+    assert_eq!(root.call("admin.sessions", Value::Null).fault().kind(), (3000, "denied"));
 });

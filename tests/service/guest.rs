@@ -144,14 +144,18 @@ impl Guest {
         fs::read_to_string(self.path(file))
     }
 
-    /// Returns the process ID of the service, on this machine.
-    pub(crate) fn outer_pid(&self) -> u32 {
+    /// Returns the process ID of the only worker of the service, on this machine.
+    pub(crate) fn outer_worker(&self) -> u32 {
         let slice = self.cgroup.join("payload/system.slice/sockbrokerd.service/cgroup.procs");
         let processes = fs::read_to_string(slice).unwrap();
-        let [process] = processes.lines().collect::<Vec<_>>()[..] else {
-            panic!("the service does not have one process: {processes:?}")
+        let is_worker = |process: &&str| {
+            let name = fs::read_to_string(format!("/proc/{process}/cmdline"));
+            name.is_ok_and(|name| name.starts_with("sockbrokerd: worker"))
         };
-        process.parse().unwrap()
+        let [worker] = processes.lines().filter(is_worker).collect::<Vec<_>>()[..] else {
+            panic!("the service does not have one worker: {processes:?}")
+        };
+        worker.parse().unwrap()
     }
 
     fn enter(&self, words: &[&str]) -> Command {

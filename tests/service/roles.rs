@@ -17,19 +17,22 @@ const ROLES: [(&str, u64); 6] = [
     ("system", 1 << 21),
 ];
 
-/// Returns the capabilities of the service: permitted and effective sets of the monitor and the opener together.
-pub(crate) fn capabilities(guest: &Guest) -> [u64; 2] {
+/// Returns the capabilities of the service: permitted and effective sets of the monitor and the opener together, and the
+/// permitted set of alice's worker.
+pub(crate) fn capabilities(guest: &Guest) -> [u64; 3] {
+    let info = guest.ok_as("alice", "sockbroker call broker.info");
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    let set = |process: &str, name: &str| {
+        let status = guest.read(&format!("/proc/{process}/status")).unwrap();
+        let set = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(set.trim(), 16).unwrap()
+    };
     let main = guest.property("MainPID");
     let opener = guest.ok("grep -ls '^sockbrokerd: opener' /proc/[0-9]*/cmdline | cut -d/ -f3");
-    let sets = |process: &str| {
-        let status = guest.read(&format!("/proc/{process}/status")).unwrap();
-        ["CapPrm:", "CapEff:"].map(|name| {
-            let set = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            u64::from_str_radix(set.trim(), 16).unwrap()
-        })
-    };
-    let all = [main.as_str()].into_iter().chain(opener.split_whitespace()).map(sets);
-    all.fold([0; 2], |[permitted, effective], [one, other]| [permitted | one, effective | other])
+    let service: Vec<&str> = [main.as_str()].into_iter().chain(opener.split_whitespace()).collect();
+    let of_service = |name| service.iter().fold(0, |all, process| all | set(process, name));
+    let worker = info["process"]["pid"].to_string();
+    [of_service("CapPrm:"), of_service("CapEff:"), set(&worker, "CapPrm:")]
 }
 
 /// Removes all roles.
@@ -44,16 +47,20 @@ on_each_system!(service_has_exactly_the_capabilities_of_its_roles);
 
 fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     guest.ok_as("alice", "sockbroker call socket.gethostname");
-    assert_eq!(capabilities(guest), [0; 2], "without a role");
+    assert_eq!(capabilities(guest), [0; 3], "without a role");
     for (role, set) in ROLES {
         take_role(guest, role);
-        assert_eq!(capabilities(guest), [set; 2], "{role}");
-        // The broker drops capabilities that no rule can use before it reads the first byte. The monitor, which knows no
-        // rules, passes those for identities to the workers.
+        assert_eq!(capabilities(guest), [set, set, set & IDENTITIES], "{role}");
+        // Capabilities that no rule can use are dropped before the first byte is read. The monitor, which knows no rules,
+        // passes those for identities to the workers.
         guest.ok(&format!(
             "rm /etc/sockbroker/policy.d/{role}.toml; systemctl restart sockbrokerd.service"
         ));
-        assert_eq!(capabilities(guest), [set & IDENTITIES; 2], "{role} without its policy");
+        assert_eq!(
+            capabilities(guest),
+            [set & IDENTITIES, set & IDENTITIES, 0],
+            "{role} without its policy"
+        );
         leave_roles(guest);
     }
     for (role, _) in ROLES {
@@ -61,7 +68,7 @@ fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
         take_role(guest, role);
     }
     let all = ROLES.iter().fold(0, |all, (_, set)| all | set);
-    assert_eq!(capabilities(guest), [all; 2], "all roles");
+    assert_eq!(capabilities(guest), [all, all, all & IDENTITIES], "all roles");
 }
 
 /// Returns the command of a Python program with these lines that uses sockets of the broker.

@@ -22,7 +22,7 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
         arguments
     };
     let family = |family: i32| vec![Number(family.cast_unsigned().into()), Number(1), Number(0)];
-    let mut injector = SyscallInjector::into(guest.outer_pid());
+    let mut injector = SyscallInjector::into(guest.outer_worker());
     // System calls that the broker needs: injection works.
     for (call, arguments) in [
         (libc::SYS_openat, open("/etc/hosts")),

@@ -8,10 +8,12 @@ reported as `SKIPPED (reason): test`. The exit code is 0 if no test failed.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +45,15 @@ def start_and_wait(command, path, log):
     return process
 
 
+def serving_process(path):
+    """The number of the process that serves this user."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(b'{"jsonrpc":"2.0","id":1,"method":"broker.info"}\n')
+        with connection.makefile() as answers:
+            return json.loads(answers.readline())["result"]["process"]["pid"]
+
+
 def inherited_environment():
     """The variables that programs of the tests get: none that configures them, but the mark of a run of the gate."""
     own = ("PYTHON", "SOCKBROKER", "TEST_")
@@ -54,7 +65,7 @@ def run_module(given, module, mode, folder):
     broker, path = start_broker(given.broker, folder)
     environment = inherited_environment()
     environment.update(PYTHONPATH=str(PACKAGE), SOCKBROKERD=given.broker, TEST_BROKER=path, TEST_MODE=mode)
-    environment.update(PYTHONDONTWRITEBYTECODE="1", TEST_BROKER_PID=str(broker.pid))
+    environment.update(PYTHONDONTWRITEBYTECODE="1", TEST_BROKER_PID=str(serving_process(path)))
     prefix = [] if mode == "native" else ["-m", "sockbroker", "--mode", mode, "--broker", path]
     command = [given.python, "-W", "error::ResourceWarning", *prefix, "-m", "unittest", "-v", module]
     process = subprocess.Popen(

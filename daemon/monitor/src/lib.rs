@@ -14,4 +14,5 @@ pub mod request;
 pub mod socket_facts;
 pub mod subject;
 pub mod message;
+pub mod claim;
 pub mod channel;

@@ -1,8 +1,10 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
 use serde::{Deserialize, Serialize};
+use sockbroker_sys::credentials::Credentials;
 
 use crate::channel::{Channel, Message};
+use crate::claim::Claim;
 
 /// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +29,9 @@ impl Build {
     pub const OWN: Self = Self(MESSAGES);
 }
 
-/// What the worker of an administrator shows about all workers.
+/// What the worker of an administrator asks all other workers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum View {
+pub enum Query {
     /// Their sessions.
     Sessions,
     /// The handles of one session, by its number.
@@ -75,29 +77,46 @@ pub enum ToWorker {
         request: u64,
         result: Result<u64, String>,
     },
-    /// A question about this worker. It answers `Seen`.
-    Look {
-        question: u64,
-        view: View,
+    /// A query of another worker. This one answers `QueryResult`.
+    Query {
+        number: u64,
+        query: Query,
     },
-    /// A part of the answer to `View`. Descriptor: what one worker answered (sealed memory).
-    Part {
+    /// One answer to `QueryOthers`, and the user of the worker that gave it. Descriptor: the answer.
+    QueryResult {
         request: u64,
+        uid: u32,
     },
-    /// The end of the answer to `View`: how many workers did not answer in time.
-    Complete {
+    /// The last answer to `QueryOthers`: how many workers did not answer in time; `None` if the policy does not let
+    /// this principal administer the broker.
+    QueryEnd {
         request: u64,
-        missing: u64,
+        missing: Option<u64>,
     },
-    /// The answer to `Lease`: the number of sessions that the worker can open in addition.
+    /// The answer to `Lease`: the number of sessions that the worker can open in addition, or the limit that leaves
+    /// none.
     Leased {
         request: u64,
-        sessions: u64,
+        sessions: Result<u64, SessionLimit>,
+    },
+    /// The answer to `Claim`: whether the claim is this worker's.
+    Claimed {
+        request: u64,
+        granted: bool,
     },
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
     Stop,
+}
+
+/// Why a worker can open no further session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionLimit {
+    /// `sessions`.
+    InAll,
+    /// `sessions_per_user`.
+    OfUser,
 }
 
 /// From a worker to the monitor.
@@ -124,14 +143,14 @@ pub enum ToMonitor {
     Reload {
         request: u64,
     },
-    /// Asks for a view of the other workers. The monitor answers `Part`s and `Complete`.
-    View {
+    /// Queries the other workers. The monitor answers `QueryResult`s and `QueryEnd`.
+    QueryOthers {
         request: u64,
-        view: View,
+        query: Query,
     },
-    /// The answer to `Look`. Descriptor: sealed memory.
-    Seen {
-        question: u64,
+    /// The answer to `Query`. Descriptor: sealed memory.
+    QueryResult {
+        number: u64,
     },
     /// Asks for this number of further sessions. The monitor answers `Leased`.
     Lease {
@@ -141,6 +160,15 @@ pub enum ToMonitor {
     /// Gives leased sessions back.
     Return {
         sessions: u64,
+    },
+    /// Claims a port or a group. The monitor answers `Claimed`.
+    Claim {
+        request: u64,
+        claim: Claim,
+    },
+    /// The last socket with a claim is closed.
+    Unclaim {
+        claim: Claim,
     },
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
@@ -209,12 +237,39 @@ pub enum FromOpener {
     },
 }
 
+/// The principals that a policy lets administer the broker, as far as the monitor can judge them: by user and groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Administrators {
+    pub allowed: Vec<Subject>,
+    /// These take precedence, also over root and the broker's own user.
+    pub denied: Vec<Subject>,
+}
+
+/// The users and groups of a rule; each that is not `None` must match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    pub uids: Option<Vec<u32>>,
+    pub gids: Option<Vec<u32>>,
+}
+
+impl Administrators {
+    /// Whether a principal can administer the broker.
+    pub fn include(&self, peer: &Credentials, is_owner: bool) -> bool {
+        let matches = |subject: &Subject| {
+            let user = subject.uids.as_ref().is_none_or(|uids| uids.contains(&peer.uid));
+            let has = |gid: &u32| *gid == peer.gid || peer.groups.contains(gid);
+            user && subject.gids.as_ref().is_none_or(|gids| gids.iter().any(has))
+        };
+        !self.denied.iter().any(matches) && (is_owner || self.allowed.iter().any(matches))
+    }
+}
+
 /// From the policy reader to the monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
-    /// The policy. Descriptor: sealed memory.
+    /// The policy. Descriptors: the policy, and its `Administrators` (sealed memory).
     Policy {
         /// Whether rules of it need a capability that only the opener has.
         needs_opener: bool,
@@ -223,10 +278,20 @@ pub enum FromReader {
     Unusable(String),
 }
 
-/// From the monitor to the reaper: a descriptor whose last close may wait.
+/// From the monitor to the reaper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToReaper {
+    /// A descriptor whose last close may wait.
+    Hold,
+    /// The monitor has no copy of what the reaper holds: the reaper closes it.
     Close,
+}
+
+/// From the reaper to the monitor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromReaper {
+    /// Many closes wait: the monitor is to start another reaper, and to close this one's channel.
+    Full,
 }
 
 /// A process that sends nothing.
@@ -238,12 +303,13 @@ impl Message for ToWorker {
         match self {
             Self::BeginWithOpener(..) => 3,
             Self::Begin(_) => 2,
-            Self::Connection { .. } | Self::Policy { .. } | Self::Part { .. } => 1,
+            Self::Connection { .. } | Self::Policy { .. } | Self::QueryResult { .. } => 1,
             Self::Hello(_)
             | Self::Reloaded { .. }
-            | Self::Look { .. }
-            | Self::Complete { .. }
+            | Self::Query { .. }
+            | Self::QueryEnd { .. }
             | Self::Leased { .. }
+            | Self::Claimed { .. }
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -253,16 +319,18 @@ impl Message for ToWorker {
 impl Message for ToMonitor {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Seen { .. } => 1,
+            Self::QueryResult { .. } => 1,
             Self::Hello(_)
             | Self::Received { .. }
             | Self::NotReceived { .. }
             | Self::Lease { .. }
             | Self::Return { .. }
+            | Self::Claim { .. }
+            | Self::Unclaim { .. }
             | Self::Closed { .. }
             | Self::InForce { .. }
             | Self::Reload { .. }
-            | Self::View { .. }
+            | Self::QueryOthers { .. }
             | Self::Idle { .. } => 0,
         }
     }
@@ -293,7 +361,7 @@ impl Message for FromOpener {
 impl Message for FromReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Policy { .. } => 1,
+            Self::Policy { .. } => 2,
             Self::Warning(_) | Self::Unusable(_) => 0,
         }
     }
@@ -302,7 +370,16 @@ impl Message for FromReader {
 impl Message for ToReaper {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Close => 1,
+            Self::Hold => 1,
+            Self::Close => 0,
+        }
+    }
+}
+
+impl Message for FromReaper {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Full => 0,
         }
     }
 }
@@ -317,3 +394,30 @@ impl Message for Nothing {
 pub type WorkerChannel = Channel<ToWorker, ToMonitor>;
 /// A worker's end.
 pub type MonitorChannel = Channel<ToMonitor, ToWorker>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: u32, groups: &[u32]) -> Credentials {
+        Credentials { uid, gid: uid, groups: groups.to_vec(), network: None }
+    }
+
+    #[test]
+    fn administrators_are_matched_by_user_and_groups() {
+        let subject = |uids: Option<&[u32]>, gids: Option<&[u32]>| Subject {
+            uids: uids.map(<[u32]>::to_vec),
+            gids: gids.map(<[u32]>::to_vec),
+        };
+        let administrators = Administrators {
+            allowed: vec![subject(Some(&[7]), None), subject(Some(&[8, 9]), Some(&[100]))],
+            denied: vec![subject(None, Some(&[666]))],
+        };
+        let include = |peer| administrators.include(&peer, false);
+        assert!(include(peer(7, &[])) && include(peer(8, &[100])) && include(peer(9, &[1, 100])));
+        assert!(!include(peer(8, &[1])) && !include(peer(10, &[100])));
+        assert!(!include(peer(7, &[666])));
+        assert!(administrators.include(&peer(0, &[]), true));
+        assert!(!administrators.include(&peer(0, &[666]), true));
+    }
+}

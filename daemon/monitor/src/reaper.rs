@@ -1,66 +1,79 @@
-//! The reaper: performs closes that may wait, by exiting.
+//! The reaper: performs closes that may wait.
 //!
 //! The last `close(2)` of a socket with `SO_LINGER` waits for its peer, also if the socket is queued on a
-//! connection that is closed. It does not wait in a process that exits. So the monitor, which must not wait,
-//! passes such descriptors to this process.
+//! connection that is closed. The monitor must not wait, and cannot know which close is the last: so it passes
+//! descriptors that came from outside to this process. Closing does not wait in a process that exits.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use sockbroker_sys::events::Events;
 use sockbroker_sys::ioctl::{self, IntRequest};
 use sockbroker_sys::socket;
 
 use crate::channel::{Channel, ChannelError};
-use crate::message::{Nothing, ToReaper};
+use crate::message::{FromReaper, ToReaper};
 use crate::role::{self, Role};
 
-/// The number of descriptors after which the process exits.
-const HELD: usize = 256;
-/// How long the process waits for the next descriptor.
-const WAIT: Duration = Duration::from_secs(1);
+/// The closes that wait at a time. Beyond it the process asks to be replaced.
+const WAITING: usize = 256;
+/// How long a descriptor is kept that cannot be passed.
+const RETRY: Duration = Duration::from_millis(100);
+/// The stack of a thread that closes one descriptor.
+const STACK: usize = 64 << 10;
 
-/// Takes descriptors until [`HELD`] are held or none comes for a while. The caller MUST then exit, and the exit
-/// closes them.
-pub fn hold(input: OwnedFd) -> io::Result<Held> {
-    let channel = Channel::<Nothing, ToReaper>::over(input);
+/// Closes descriptors, each in a thread of its own, until the monitor closes the channel. The caller MUST then
+/// exit: the exit of a process does not wait.
+pub fn run(input: OwnedFd) -> io::Result<()> {
+    let channel = Channel::<FromReaper, ToReaper>::over(input);
     let mut events = Events::new()?;
     events.add(channel.as_fd(), 0)?;
-    let mut held = Vec::new();
-    while held.len() < HELD {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let (mut held, mut is_full) = (Vec::new(), false);
+    loop {
         match channel.receive() {
-            Ok((ToReaper::Close, descriptors)) => held.extend(descriptors),
-            Err(ChannelError::NotReady) if events.wait(Some(WAIT))?.is_empty() => break,
-            Err(ChannelError::NotReady) => {}
-            // The monitor has ended, or this process cannot hold more.
-            Err(_) => break,
+            Ok((ToReaper::Hold, descriptors)) => held.extend(descriptors),
+            Ok((ToReaper::Close, _)) => close(std::mem::take(&mut held), &waiting)?,
+            Err(ChannelError::NotReady) => drop(events.wait(None)?),
+            Err(_) => return Ok(()),
+        }
+        if !is_full && waiting.load(Ordering::Relaxed) >= WAITING {
+            is_full = true;
+            // If the channel is full, the monitor replaces this process anyway.
+            drop(channel.send(&FromReaper::Full, &[]));
         }
     }
-    Ok(Held { _descriptors: held, _channel: channel })
 }
 
-/// What a reaper holds when it exits.
-#[derive(Debug)]
-pub struct Held {
-    _descriptors: Vec<OwnedFd>,
-    /// More may be queued here.
-    _channel: Channel<Nothing, ToReaper>,
+fn close(descriptors: Vec<OwnedFd>, waiting: &Arc<AtomicUsize>) -> io::Result<()> {
+    let waiting = waiting.clone();
+    waiting.fetch_add(1, Ordering::Relaxed);
+    let close = move || {
+        drop(descriptors);
+        waiting.fetch_sub(1, Ordering::Relaxed);
+    };
+    thread::Builder::new().stack_size(STACK).spawn(close).map(drop)
 }
 
-/// Exits: the kernel closes what is held, and does not wait for it.
-pub fn exit(held: Held) -> ! {
-    let _held = held;
-    #[expect(clippy::exit, reason = "returning would close the descriptors one after the other")]
+/// Exits: the kernel closes what is left, and does not wait for it.
+pub fn exit() -> ! {
+    #[expect(clippy::exit, reason = "returning would wait for the threads that close")]
     std::process::exit(0)
 }
 
 /// The reaper as the monitor knows it: the process that takes descriptors now, and those that are to exit.
 #[derive(Debug, Default)]
 pub struct Reaper {
-    running: Option<(Child, Channel<ToReaper, Nothing>)>,
+    running: Option<(Child, Channel<ToReaper, FromReaper>)>,
     exiting: Vec<Child>,
+    /// Descriptors that could not be passed, and when to try again.
+    kept: Vec<OwnedFd>,
+    retry_at: Option<Instant>,
 }
 
 impl Reaper {
@@ -79,24 +92,49 @@ impl Reaper {
     /// Closes a descriptor, which can be anything that another process sent.
     pub fn close(&mut self, descriptor: OwnedFd) {
         if let Err(error) = self.pass(&descriptor) {
-            tracing::error!(%error, "cannot start a reaper: closing a descriptor here, which may wait");
+            tracing::error!(%error, "cannot pass a descriptor to the reaper: trying again");
+            self.kept.push(descriptor);
+            self.retry_at = Some(Instant::now() + RETRY);
+            return;
         }
-        // The reaper has a copy by now.
+        // Not the last copy: the reaper holds one until the next message.
         drop(descriptor);
+        if let Some((_, channel)) = &self.running
+            && let Err(error) = channel.send(&ToReaper::Close, &[])
+        {
+            tracing::debug!(%error, "the reaper closes a descriptor later");
+        }
     }
 
+    /// When to call [`Self::retry`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Passes descriptors that could not be passed before, if it is time.
+    pub fn retry(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            for descriptor in std::mem::take(&mut self.kept) {
+                self.close(descriptor);
+            }
+        }
+    }
+
+    /// Passes a descriptor to the reaper, which holds it until the monitor has closed its own copy.
     fn pass(&mut self, descriptor: &OwnedFd) -> io::Result<()> {
         if let Some((child, channel)) = self.running.take() {
-            if channel.send(&ToReaper::Close, &[descriptor.as_fd()]).is_ok() {
+            let is_full = !matches!(channel.receive(), Err(ChannelError::NotReady));
+            if !is_full && channel.send(&ToReaper::Hold, &[descriptor.as_fd()]).is_ok() {
                 self.running = Some((child, channel));
                 return Ok(());
             }
-            // It is about to exit, or does not read.
+            // The end of its channel makes it exit.
             self.exiting.push(child);
         }
         let (channel, other) = Channel::pair()?;
         // Before the start, so that the process finds it at once.
-        channel.send(&ToReaper::Close, &[descriptor.as_fd()]).map_err(io::Error::other)?;
+        channel.send(&ToReaper::Hold, &[descriptor.as_fd()]).map_err(io::Error::other)?;
         let child = role::start(Role::Reaper, "sockbrokerd: reaper", &[], other, Stdio::null())?;
         self.running = Some((child, channel));
         Ok(())

@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 
 use sockbroker_sys::child::{self, Start};
+use sockbroker_sys::events;
 
 /// What a process of the broker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub fn start(
 /// The first steps of a process that was started by [`start`]: it cannot be traced, and ends with its parent.
 pub fn begin(parent: u32) -> io::Result<()> {
     child::refuse_tracing()?;
+    // A signal for the whole process group, or for the control group of the service, is the monitor's to handle.
+    events::ignore_termination()?;
     if child::end_with_parent(parent)? {
         Ok(())
     } else {

@@ -106,11 +106,11 @@ limits! {
     calls_in_flight_in_all = 65_536, "count",
         "calls in all that wait; a further one that would wait is refused, others are served";
     buffered_bytes_per_user = 256 << 20, "bytes",
-        "bytes held for one user: requests of waiting calls, what `MSG_WAITALL` gathers, incomplete messages, and unread responses; a call that would exceed it is refused, an incomplete message or an unread response ends its connection";
+        "bytes held for one user: requests of waiting calls, what `MSG_WAITALL` gathers, incomplete messages, unread responses, and responses of incomplete batches; a call that would exceed it is refused, a response of a batch is replaced by an error, an incomplete message or an unread response ends its connection";
     buffered_bytes_in_all = 1 << 30, "bytes",
         "bytes held for all users, as with `buffered_bytes_per_user`";
     buffered_descriptors_per_user = 4096, "count",
-        "descriptors held for one user: with waiting calls, and with incomplete messages; a call that would exceed it is refused, an incomplete message ends its connection";
+        "descriptors held for one user: with waiting calls, incomplete messages, unread responses and responses kept for `call.resolve`, and those that are being closed; a call that would exceed it is refused, an incomplete message or an unread response ends its connection, a response is not kept, and beyond it the broker does not read from the connections of this user";
     buffered_descriptors_in_all = 16_384, "count",
         "descriptors held for all users, as with `buffered_descriptors_per_user`";
     kernel_bytes_per_user = 256 << 20, "bytes",
@@ -147,6 +147,10 @@ limits! {
         "concurrent calls on `AF_UNIX` sockets under another identity than the broker's; further ones wait in order";
     identity_jobs_per_user = 8, "count",
         "concurrent calls on `AF_UNIX` sockets under the identity of one such user; further ones wait in order";
+    closing_jobs = 64, "count",
+        "concurrent closes that may wait, such as those of sockets with `SO_LINGER` and of descriptors that clients passed; further ones wait in order";
+    closing_jobs_per_user = 8, "count",
+        "the same of one user; sockets with `SO_LINGER` take at most half of them; further ones wait in order";
     linger_seconds = 3600, "seconds",
         "the longest linger that a session may request; more is refused";
     clone_seconds = 30, "seconds",
@@ -193,6 +197,17 @@ impl Limits {
         let in_all = (rest - in_all).max(2);
         self.buffered_descriptors_in_all = self.buffered_descriptors_in_all.min(in_all);
         self.buffered_descriptors_per_user = self.buffered_descriptors_per_user.min(in_all / 2);
+    }
+
+    /// The memory of one worker, in bytes: what the limits allow its user, a quarter more, and what it needs itself.
+    pub fn worker_memory(&self) -> u64 {
+        /// Threads, look-ups, and results that are being encoded.
+        const OWN: u64 = 256 << 20;
+        let counted = self
+            .buffered_bytes_per_user
+            .saturating_add(self.resolve_kept_bytes_per_user)
+            .saturating_add(self.restriction_bytes_per_user);
+        counted.saturating_add(counted / 4).saturating_add(OWN)
     }
 
     /// The limits of the audit.

@@ -87,11 +87,13 @@ pub struct Confine {
     pub landlock: bool,
     /// What happens to a system call that the broker never makes.
     pub seccomp: Seccomp,
+    /// Whether processes of the same user can trace a worker and read its memory and descriptors.
+    pub tracing: bool,
 }
 
 impl Default for Confine {
     fn default() -> Self {
-        Self { capabilities: true, landlock: true, seccomp: Seccomp::Errno }
+        Self { capabilities: true, landlock: true, seccomp: Seccomp::Errno, tracing: false }
     }
 }
 
@@ -206,6 +208,8 @@ fn check(config: &Config) -> Result<(), String> {
         ("resolver_jobs_per_user", limits.resolver_jobs_per_user),
         ("identity_jobs", limits.identity_jobs),
         ("identity_jobs_per_user", limits.identity_jobs_per_user),
+        ("closing_jobs", limits.closing_jobs),
+        ("closing_jobs_per_user", limits.closing_jobs_per_user),
     ] {
         if value == 0 {
             return Err(format!(

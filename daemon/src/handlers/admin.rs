@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sockbroker_monitor::message::View;
+use sockbroker_monitor::message::Query;
 use sockbroker_proto::api::admin::{
     AdminServer, HandleInfo, HandlesParams, HandlesServer, ReloadParams, SessionHandlesParams,
     SessionSummary, SessionsParams,
@@ -13,7 +13,7 @@ use sockbroker_proto::handle::Handle;
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::address::encode_address;
-use crate::handlers::view::{decoded, seen};
+use crate::handlers::other_workers::{decoded, query};
 use crate::ops::inspect::{self, State};
 use crate::rpc::call::Call;
 use crate::session::Session;
@@ -63,8 +63,10 @@ impl AdminServer for Handlers {
     async fn sessions(call: Call, _: SessionsParams) -> OpResult<Vec<SessionSummary>> {
         let Administer = call.permit(Administer)?.into_request();
         let mut all = summaries(call.broker());
-        for part in seen(call.broker(), View::Sessions).await? {
-            all.extend(decoded::<Vec<SessionSummary>>(&part)?);
+        for (uid, result) in query(call.broker(), Query::Sessions).await? {
+            let sessions = decoded::<Vec<SessionSummary>>(uid, &result).unwrap_or_default();
+            // A worker reports its own user only.
+            all.extend(sessions.into_iter().filter(|session| session.uid == uid));
         }
         Ok(all)
     }
@@ -78,8 +80,8 @@ impl AdminServer for Handlers {
         if let Some(infos) = handles_of(call.broker(), &permit, session) {
             return Ok(infos);
         }
-        for part in seen(call.broker(), View::Handles(session)).await? {
-            if let Some(infos) = decoded(&part)? {
+        for (uid, result) in query(call.broker(), Query::Handles(session)).await? {
+            if let Some(infos) = decoded::<Option<_>>(uid, &result).flatten() {
                 return Ok(infos);
             }
         }

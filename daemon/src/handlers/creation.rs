@@ -1,6 +1,5 @@
 //! Creates sockets: what `socket.py` does in Python around `socket(2)`.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sockbroker_proto::address::{Address, AddressValue};
@@ -15,11 +14,12 @@ use crate::network::resolve::Question;
 use crate::ops::connect;
 use crate::ops::descriptor;
 use crate::ops::option;
+use crate::ops::port;
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
 use crate::table::permitted::{Accepted, Permitted};
 use crate::table::timeout::Timeout;
-use sockbroker_policy::action::{Create, Handover, OptionValue};
+use sockbroker_policy::action::{Bind, Create, Handover, OptionValue};
 use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -127,7 +127,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     let SocketSpec { domain: family, ty, protocol: proto } = entry.declared();
     let timeout = entry.timeout().seconds();
     let descriptor =
-        if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)?) } else { None };
+        if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)) } else { None };
     let handle = call.session().insert(entry)?;
     if let Some(descriptor) = descriptor {
         call.give_descriptor(descriptor);
@@ -135,17 +135,17 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     Ok(Created { handle, family, r#type: ty, proto, timeout })
 }
 
-/// Assigns a handle to an accepted socket, and attaches its descriptor to the answer if one was reserved for it.
+/// Assigns a handle to an accepted socket, and attaches its descriptor to the answer if the policy lets it be passed.
 pub(super) fn admit_accepted(
     call: &Call,
     accepted: Accepted,
-    reserved: Option<(Permitted<Handover>, OwnedFd)>,
+    handover: Option<Permitted<Handover>>,
 ) -> OpResult<Created> {
-    let Some((permitted, spare)) = reserved else {
+    let Some(permitted) = handover else {
         return admit(call, accepted.into_entry(), false);
     };
     let permitted = permitted.of_accepted(&accepted);
-    let descriptor = descriptor::pass_in_place(&permitted, spare)?;
+    let descriptor = descriptor::pass(&permitted);
     let created = admit(call, accepted.into_entry(), false)?;
     call.give_descriptor(descriptor);
     Ok(created)
@@ -192,13 +192,32 @@ async fn connect_one(
     let entry = create_entry(call, spec, timeout)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
-        connect::bind(&call.permit_bind(&entry, target)?, call.caller()).await?;
+        bind(call, &call.permit_bind(&entry, target)?).await?;
     }
     let address = info.address.decode(spec.protocol).unwrap_or(Address::Unspecified);
     let permit = call.permit_connect(&entry, Target::Address(address))?;
     let ticket = entry.sending.join(call.connection().number());
     connect::connect(&permit, ticket, call.caller()).await?;
     Ok(entry)
+}
+
+/// Binds a socket, after claiming its port if it is bound with `SO_REUSEPORT`. `EADDRINUSE` if another principal has
+/// the port.
+pub(super) async fn bind(call: &Call, permitted: &Permitted<Bind>) -> OpResult<()> {
+    let claimed = match port::claim(permitted) {
+        Some(claim) => Some(call.claim(claim, "bind").await?),
+        None => None,
+    };
+    connect::bind(permitted, call.caller()).await?;
+    match claimed {
+        Some(claimed) => port::note(permitted, claimed),
+        None => {
+            if let Some(claim) = port::chosen(permitted) {
+                port::note(permitted, call.claim(claim, "bind").await?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The arguments of `create_server`.
@@ -239,7 +258,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
         OpError::Gai(errno) => OpError::Os { call: "bind", errno },
         other => other,
     })?;
-    connect::bind(&call.permit_bind(&entry, target)?, call.caller()).await?;
+    bind(call, &call.permit_bind(&entry, target)?).await?;
     let backlog = wanted.backlog.unwrap_or(DEFAULT_BACKLOG);
     connect::listen(&call.permit_listen(&entry, backlog)?, call.caller()).await?;
     admit(call, entry, false)
@@ -259,7 +278,8 @@ pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
 
 fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -> OpResult<()> {
     let permitted = call.permit_set_option(entry, level, name, OptionValue::Int(value))?;
-    option::set(&permitted, &call.broker().fanout, call.caller())
+    // The socket is not bound, so that there is nothing to claim.
+    option::set(&permitted, None, call.caller())
 }
 
 fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {

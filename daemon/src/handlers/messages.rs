@@ -28,6 +28,7 @@ use crate::table::call_queue::Ticket;
 use crate::table::entry::Entry;
 use crate::table::permitted::Permitted;
 use sockbroker_policy::action::{AncillaryItem as SentItem, MessageContents, Receive, Send};
+use sockbroker_policy::target::CarriedDescriptor;
 use sockbroker_policy::verb::Verb;
 
 impl BatchServer for Handlers {
@@ -223,9 +224,10 @@ fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
     let rights = (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
     match data {
         AncillaryData::Descriptors(Descriptors { descriptors, rest }) if rights => {
+            let carried = |one| -> Box<dyn CarriedDescriptor> { Box::new(one) };
             let descriptors = call.take_descriptors(descriptors)?;
             Ok(SentItem::Descriptors {
-                descriptors,
+                descriptors: descriptors.into_iter().map(carried).collect(),
                 rest: decode_base64(&rest).map_err(OpError::value)?,
             })
         }

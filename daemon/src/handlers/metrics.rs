@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sockbroker_monitor::message::View;
+use sockbroker_monitor::message::Query;
 use sockbroker_proto::constant;
 
 use crate::error::OpResult;
-use crate::handlers::view::seen;
+use crate::handlers::other_workers::query;
 use crate::observe::metrics::Page;
 use crate::quota::Share;
 use crate::quota::traffic::Volume;
@@ -29,7 +29,7 @@ pub async fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result
         Ok(permit) => {
             let Administer = permit.into_request();
             let own = describe(connection.broker(), methods);
-            match seen(connection.broker(), View::Metrics).await {
+            match query(connection.broker(), Query::Metrics).await {
                 Ok(others) => Ok(sum(own, &others)),
                 Err(error) => Err(crate::rpc::error::RpcError::from(error).message),
             }
@@ -80,13 +80,13 @@ pub(super) fn describe(broker: &Broker, methods: &MethodTable) -> String {
 
 /// The page of this worker and the pages of others as one: the samples of the same name and labels are added.
 /// All workers have the policy of one number.
-fn sum(own: String, others: &[Vec<u8>]) -> String {
+fn sum(own: String, others: &[(u32, Vec<u8>)]) -> String {
     if others.is_empty() {
         return own;
     }
     let mut sums = BTreeMap::<String, u64>::new();
     let mut lines: Vec<String> = Vec::new();
-    let others = others.iter().map(|page| String::from_utf8_lossy(page).into_owned());
+    let others = others.iter().map(|(_, page)| String::from_utf8_lossy(page).into_owned());
     for page in std::iter::once(own).chain(others) {
         let mut place = 0;
         for line in page.lines() {
@@ -102,7 +102,7 @@ fn sum(own: String, others: &[Vec<u8>]) -> String {
             let value: u64 = value.parse().unwrap_or_default();
             match sums.get_mut(name) {
                 Some(_) if name.contains(POLICY_NUMBER) => {}
-                Some(sum) => *sum += value,
+                Some(sum) => *sum = sum.saturating_add(value),
                 None => {
                     sums.insert(name.to_owned(), value);
                     let end =

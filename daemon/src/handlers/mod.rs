@@ -4,8 +4,8 @@
 //! authorizes the request, runs one operation and encodes the result. It decides nothing itself, and makes no
 //! system calls.
 
-pub mod look;
 pub mod metrics;
+pub mod query;
 mod address;
 mod admin;
 mod audit;
@@ -17,6 +17,7 @@ mod interface;
 mod messages;
 mod name;
 mod option;
+mod other_workers;
 mod parameters;
 mod permit;
 mod policy;
@@ -24,7 +25,6 @@ mod poll;
 mod session;
 mod socket;
 mod transfer;
-mod view;
 
 use std::sync::LazyLock;
 

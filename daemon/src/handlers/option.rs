@@ -16,9 +16,10 @@ use crate::handlers::parameters::{c_int, int};
 use crate::ops::option;
 use crate::ops::rcvall;
 use crate::rpc::call::Call;
+use crate::table::permitted::Permitted;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{
-    GetOption, InterfaceIoctl, Ioctl, OptionValue as KernelValue, SetFilter,
+    GetOption, InterfaceIoctl, Ioctl, OptionValue as KernelValue, SetFilter, SetOption,
 };
 
 /// The largest buffer of `getsockopt`, as in CPython.
@@ -52,7 +53,7 @@ impl OptionsServer for Handlers {
         let value = read(&call, value, optlen)?;
         let permitted = call.permit_set_option(&entry, level, name, value)?;
         ticket.acquire().await;
-        option::set(&permitted, &call.broker().fanout, call.caller())
+        set(&call, &permitted).await
     }
 
     fn settimeout(call: &Call, params: SettimeoutParams) -> OpResult<()> {
@@ -191,4 +192,17 @@ fn switch(argument: Option<IoctlArgument>) -> OpResult<bool> {
         Some(RCVALL_OFF) => Ok(false),
         Some(_) | None => Err(OpError::value("SIO_RCVALL takes RCVALL_ON or RCVALL_OFF")),
     }
+}
+
+/// Sets an option, after claiming what the principal must not share with others. `EADDRINUSE` if another has it.
+async fn set(call: &Call, permitted: &Permitted<SetOption>) -> OpResult<()> {
+    let claimed = match option::claim(permitted) {
+        Some(claim) => Some(call.claim(claim, "setsockopt").await?),
+        None => None,
+    };
+    option::set(permitted, claimed, call.caller())?;
+    if let Some(claim) = option::chosen_group(permitted)? {
+        option::note_group(permitted, call.claim(claim, "setsockopt").await?);
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ use crate::handlers::contents::{Named, Payload, Sizes};
 use crate::ops::receive::SenderCheck;
 use crate::rpc::call::Call;
 use crate::table::call_queue::Ticket;
+use crate::table::claims::{Claim, Claimed};
 use crate::table::entry::Entry;
 use crate::table::permitted::Permitted;
 use crate::table::socket_endpoints;
@@ -46,6 +47,13 @@ impl Call {
         let permitted = permitted.map_err(|denial| self.refused(denial))?;
         self.allowed(permitted.permit());
         Ok(permitted)
+    }
+
+    /// Claims what the kernel would share among principals. `EADDRINUSE` if another principal has it.
+    pub(super) async fn claim(&self, claim: Claim, operation: &'static str) -> OpResult<Claimed> {
+        let principal = self.session().principal().key();
+        let claimed = self.broker().claim(claim, &principal).await?;
+        claimed.ok_or(OpError::Os { call: operation, errno: libc::EADDRINUSE })
     }
 
     /// Counts and reports a permission.

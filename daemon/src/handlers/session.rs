@@ -42,11 +42,15 @@ impl SessionServer for Handlers {
         if let Some(wanted) = attachments {
             call.connection().ask_for_attachments(wanted)?;
         }
-        call.broker().lease_session().await?;
         let token = if rules.is_some() || filters.is_some() {
             let restriction = restriction(&call, rules, filters)?;
+            call.broker().lease_session().await?;
             call.broker().open_restricted(call.session(), linger, restriction)?
         } else {
+            // A session that is opened again makes no further one.
+            if !call.session().is_open() {
+                call.broker().lease_session().await?;
+            }
             call.broker().open(call.session(), linger)?
         };
         Ok(opened(&call, &token))

@@ -17,9 +17,11 @@ use crate::handlers::parameters::{clip_backlog, int};
 use crate::handlers::poll::poll_handles;
 use crate::handlers::{Handlers, creation::admit, creation::admit_accepted};
 
-use crate::ops::connect::{self, AcceptReservation};
+use crate::ops::connect;
 use crate::ops::descriptor;
 use crate::rpc::call::Call;
+use crate::table::Resource;
+use crate::table::entry::Entry;
 use sockbroker_policy::action::Shutdown;
 use sockbroker_policy::verb::Verb;
 
@@ -92,12 +94,9 @@ impl SocketServer for Handlers {
         // An accepted socket has the same type as the listening one. The policy judges the transfer of its
         // descriptor before a connection is accepted, so that a refusal cannot lose the connection.
         let handover = want_fd.then(|| call.permit_handover(&entry)).transpose()?;
-        let room = || {
-            let spare = handover.as_ref().map(descriptor::reserve).transpose()?;
-            Ok(AcceptReservation { handle: call.room()?, spare })
-        };
-        let (accepted, spare, peer) = connect::accept(&permitted, ticket, timeout, room).await?;
-        let created = admit_accepted(&call, accepted, handover.zip(spare))?;
+        let accepting = connect::accept(&permitted, ticket, timeout, || call.room());
+        let (accepted, peer) = accepting.await?;
+        let created = admit_accepted(&call, accepted, handover)?;
         Ok(Accepted {
             handle: created.handle,
             family: created.family,
@@ -116,7 +115,7 @@ impl SocketServer for Handlers {
         call.settle(&entry, &ticket, Verb::Bind).await;
         let permitted = call.permit_bind(&entry, target)?;
         ticket.acquire().await;
-        connect::bind(&permitted, call.caller()).await
+        creation::bind(&call, &permitted).await
     }
 
     async fn listen(call: Call, params: ListenParams) -> OpResult<()> {
@@ -155,10 +154,12 @@ impl SocketServer for Handlers {
         connect::shutdown(&permitted, ticket).await
     }
 
-    fn close(call: &Call, params: CloseParams) -> OpResult<()> {
+    async fn close(call: Call, params: CloseParams) -> OpResult<()> {
         let CloseParams { handle } = params;
-        let entry = call.session().remove(handle)?;
-        drop(entry);
+        match call.session().remove(handle)? {
+            Resource::Socket(entry) => Entry::close(entry).await,
+            Resource::Stream(stream) => drop(stream),
+        }
         Ok(())
     }
 
@@ -227,6 +228,6 @@ async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> 
 fn pass_descriptor(call: &Call, handle: Handle) -> OpResult<u32> {
     call.check_carries_descriptors()?;
     let entry = call.entry(handle)?;
-    call.give_descriptor(descriptor::pass(&call.permit_handover(&entry)?)?);
+    call.give_descriptor(descriptor::pass(&call.permit_handover(&entry)?));
     Ok(1)
 }

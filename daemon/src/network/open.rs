@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_sys::socket;
 
+use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
@@ -92,7 +93,7 @@ fn refuse_family(call: &'static str, spec: SocketSpec) -> OpResult<()> {
 }
 
 /// The request to take over a descriptor, with what it is; `ENOTSOCK` if it is not a socket.
-pub fn examine(descriptor: OwnedFd) -> OpResult<Adopt> {
+pub fn examine(descriptor: Descriptor) -> OpResult<Adopt<Descriptor>> {
     let socket = socket::spec_of(descriptor.as_fd()).during("getsockopt")?;
     Ok(Adopt { socket, descriptor })
 }
@@ -101,7 +102,7 @@ pub fn examine(descriptor: OwnedFd) -> OpResult<Adopt> {
 /// is unless there is a default timeout. `declared` is what the caller says about the socket, as `fromfd`
 /// allows; the policy judges what it is.
 pub fn adopt(
-    permit: Permit<Adopt>,
+    permit: Permit<Adopt<Descriptor>>,
     declared: SocketSpec,
     timeout: Timeout,
     handle: Reservation,
@@ -111,12 +112,10 @@ pub fn adopt(
     refuse_family("fromfd", declared)?;
     // Its connection may be over, with queued data from an unknown peer.
     let lost_peer = actual.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
-    let entry = if timeout.sets_nonblocking() {
-        Entry::new(descriptor, declared, timeout, handle).during("fcntl")?
-    } else {
-        Entry::adopted(descriptor, declared, timeout, handle)
-    };
-    let entry = entry.of_kind(actual);
+    if timeout.sets_nonblocking() {
+        socket::set_nonblocking(descriptor.as_fd(), true).during("fcntl")?;
+    }
+    let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout).of_kind(actual);
     if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);
     }

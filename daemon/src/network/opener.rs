@@ -12,6 +12,8 @@ use std::time::Duration;
 use sockbroker_monitor::request::{Answer, Asker, Request};
 use tokio::sync::Notify;
 
+use crate::descriptor::Descriptor;
+
 /// How long the opener may take to answer. Then its channel is of no use, and the worker ends.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -59,7 +61,7 @@ impl Opener {
 
 /// How the calls of a connection reach what needs a capability. It does not keep the connection open.
 #[derive(Debug, Clone, Default)]
-pub struct Privileged(Option<(Opener, Weak<OwnedFd>)>);
+pub struct Privileged(Option<(Opener, Weak<Descriptor>)>);
 
 /// What the opener has done.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ pub(crate) enum Done {
 
 impl Privileged {
     /// Through this opener, for the client of this connection.
-    pub fn through(opener: Opener, connection: Weak<OwnedFd>) -> Self {
+    pub fn through(opener: Opener, connection: Weak<Descriptor>) -> Self {
         Self(Some((opener, connection)))
     }
 

@@ -1,7 +1,7 @@
 //! `bind`, `listen`, `accept`, `connect`, `shutdown`, `getsockname` and `getpeername`.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use sockbroker_proto::address::Address;
@@ -86,24 +86,14 @@ pub async fn listen(permitted: &Permitted<Listen>, caller: &CallerIdentity) -> O
     }
 }
 
-/// The resources of an accepted socket. They are reserved before `accept(2)`, because a failure after it would
-/// lose the connection.
-#[derive(Debug)]
-pub struct AcceptReservation {
-    pub handle: Reservation,
-    /// A descriptor to be replaced by the one for the client, if the client wants one.
-    pub spare: Option<OwnedFd>,
-}
-
-/// `accept(2)`. Returns the new socket with this timeout, the descriptor that was reserved for the client, and the
-/// address of the peer. `room` makes the reservations right before a connection is accepted. If it fails, the
-/// connection stays in the queue, as with `EMFILE`.
+/// `accept(2)`. Returns the new socket with this timeout, and the address of the peer. `room` reserves its handle right
+/// before a connection is accepted. If it fails, the connection stays in the queue, as with `EMFILE`.
 pub async fn accept(
     permitted: &Permitted<Accept>,
     ticket: Ticket<'_>,
     timeout: Timeout,
-    room: impl Fn() -> OpResult<AcceptReservation>,
-) -> OpResult<(Accepted, Option<OwnedFd>, Option<Address>)> {
+    room: impl Fn() -> OpResult<Reservation>,
+) -> OpResult<(Accepted, Option<Address>)> {
     let socket = permitted.socket();
     let declared = socket.declared();
     let call =
@@ -122,7 +112,7 @@ pub async fn accept(
     if let Some(error) = refused {
         return Err(error);
     }
-    let ((descriptor, peer), AcceptReservation { handle, spare }) = accepted?;
+    let ((descriptor, peer), handle) = accepted?;
     let accepted = Entry::new(descriptor, declared, timeout, handle).during("fcntl")?;
     let peer = peer.decode(declared.protocol);
     if let Some(address) = &peer {
@@ -130,7 +120,7 @@ pub async fn accept(
     }
     let bound = socket.ends.known().bound.clone();
     accepted.ends.known().bound = bound;
-    Ok((Accepted::new(permitted, accepted), spare, peer))
+    Ok((Accepted::new(permitted, accepted), peer))
 }
 
 /// `connect(2)`, until the connection is established or has failed. A connection to a path has the identity of the caller.

@@ -4,7 +4,7 @@
 //! with all its handles would stay after the client has exited.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 
 use sockbroker_sys::address::RawAddress;
@@ -28,7 +28,7 @@ impl ControlEnds {
 
     /// Returns the descriptor, or an error if it is the client's end of a connection to this broker. The peer
     /// address of such an end is the address of the broker's end, and a client CANNOT change it.
-    pub fn checked(&self, descriptor: OwnedFd) -> OpResult<OwnedFd> {
+    pub fn checked<D: AsFd>(&self, descriptor: D) -> OpResult<D> {
         let peer = socket::peer_address(descriptor.as_fd()).ok();
         if self.0.get().is_some_and(|own| peer.as_ref() == Some(own)) {
             return Err(OpError::ControlConnection);
@@ -39,6 +39,7 @@ impl ControlEnds {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;

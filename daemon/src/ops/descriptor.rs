@@ -1,13 +1,14 @@
-//! Copies of a socket's descriptor: `dup`, and those that are passed to the client (`fileno`, `detach`, `want_fd`).
+//! `dup`, and descriptors that are passed to the client (`fileno`, `detach`, `want_fd`).
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sockbroker_policy::action::{Handover, Inspect};
-use sockbroker_sys::socket;
 
+use crate::descriptor::Descriptor;
 use crate::error::{During, OpResult};
 use crate::quota::Reservation;
+use crate::table::claims::Claimed;
+use crate::table::ends::Known;
 use crate::table::entry::Entry;
 use crate::table::permitted::Permitted;
 
@@ -16,21 +17,12 @@ pub fn duplicate(permitted: &Permitted<Inspect>, handle: Reservation) -> OpResul
     permitted.duplicate(handle).during("dup").map(Arc::new)
 }
 
-/// A copy of the descriptor, to be passed to the client.
-pub fn pass(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
-    let socket = permitted.socket();
-    if let Some(member) = &mut socket.ends.known().fanout {
-        member.keep();
+/// The descriptor, to be passed to the client.
+pub fn pass(permitted: &Permitted<Handover>) -> Arc<Descriptor> {
+    {
+        let mut known = permitted.socket().ends.known();
+        let Known { fanout, port, .. } = &mut *known;
+        fanout.iter_mut().chain(port).for_each(Claimed::keep);
     }
-    socket::duplicate(socket.fd()).during("dup")
-}
-
-/// Reserves a descriptor, which [`pass_in_place`] replaces.
-pub fn reserve(permitted: &Permitted<Handover>) -> OpResult<OwnedFd> {
-    socket::duplicate(permitted.socket().fd()).during("dup")
-}
-
-/// Like [`pass`], but replaces a reserved descriptor, so that it cannot fail with `EMFILE`.
-pub fn pass_in_place(permitted: &Permitted<Handover>, spare: OwnedFd) -> OpResult<OwnedFd> {
-    socket::duplicate_onto(permitted.socket().fd(), spare).during("dup")
+    permitted.pass()
 }

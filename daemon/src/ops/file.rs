@@ -1,12 +1,11 @@
 //! `sendfile`, from a descriptor of the client.
 
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use sockbroker_sys::file;
 
+use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};
 use crate::ops::send::{Sender, attempt};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
@@ -26,7 +25,7 @@ pub async fn send_file(
     permitted: &Permitted<Send>,
     sender: Sender<'_>,
     ticket: Ticket<'_>,
-    source: OwnedFd,
+    source: Descriptor,
     range: (u64, Option<u64>),
 ) -> OpResult<u64> {
     let socket = permitted.socket();
@@ -42,15 +41,15 @@ pub async fn send_file(
     }
     let (mut offset, count) = range;
     let signs = sender.caller.client(socket.actual(), "sendfile")?.is_some();
-    let file = File::from(source);
+    let file = source.as_fd();
     let mut sent: u64 = 0;
     while count.is_none_or(|count| sent < count) {
         let left = count.map_or(u64::MAX, |count| count - sent);
         let step = usize::try_from(left).unwrap_or(FILE_STEP).min(FILE_STEP);
         let moved = if signs {
-            copy(socket, sender, &file, &mut offset, step).await
+            copy(socket, sender, file, &mut offset, step).await
         } else {
-            splice(socket, &file, &mut offset, step).await
+            splice(socket, file, &mut offset, step).await
         };
         let n = moved.map_err(|error| error.after(sent))?;
         if n == 0 {
@@ -63,12 +62,17 @@ pub async fn send_file(
 }
 
 /// Sends one step with `sendfile(2)`.
-async fn splice(socket: &Socket, file: &File, offset: &mut u64, step: usize) -> OpResult<usize> {
+async fn splice(
+    socket: &Socket,
+    file: BorrowedFd<'_>,
+    offset: &mut u64,
+    step: usize,
+) -> OpResult<usize> {
     let wait_policy = || WaitPolicy::of(socket, Direction::Send, 0);
     let kept = keep_pace(socket, wait_policy, "sendfile").await?;
     let wait_policy = || kept.unwrap_or_else(wait_policy);
     let sent = until_done(socket, Direction::Send, "sendfile", wait_policy, || {
-        socket.without_blocking(|fd| file::send_file(fd, file.as_fd(), offset, step))
+        socket.without_blocking(|fd| file::send_file(fd, file, offset, step))
     })
     .await?;
     socket.user().sent(1, sent);
@@ -79,12 +83,12 @@ async fn splice(socket: &Socket, file: &File, offset: &mut u64, step: usize) -> 
 async fn copy(
     socket: &Socket,
     sender: Sender<'_>,
-    file: &File,
+    file: BorrowedFd<'_>,
     offset: &mut u64,
     step: usize,
 ) -> OpResult<usize> {
     let mut data = vec![0; step.min(COPY_STEP)];
-    let n = file.read_at(&mut data, *offset).during("sendfile")?;
+    let n = file::read_at(file, &mut data, *offset).during("sendfile")?;
     data.truncate(n);
     if n == 0 {
         return Ok(0);

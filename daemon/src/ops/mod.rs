@@ -18,5 +18,6 @@ pub mod send;
 pub mod file;
 pub mod option;
 pub mod poll;
+pub mod port;
 pub mod inspect;
 pub mod rcvall;

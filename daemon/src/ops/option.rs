@@ -8,9 +8,10 @@ use sockbroker_sys::{filter, option};
 
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
+use crate::ops::port;
 use crate::ops::rcvall;
 use crate::quota::kernel_memory::Demand;
-use crate::table::fanout::FanoutGroups;
+use crate::table::claims::{Claim, Claimed};
 use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
 use sockbroker_monitor::request::{Request, Value};
@@ -46,19 +47,65 @@ pub fn get(permitted: &Permitted<GetOption>) -> OpResult<OptionValue> {
     Ok(OptionValue::Int(value.into()))
 }
 
-/// `setsockopt(2)`. A user can join only its own `PACKET_FANOUT` groups.
+/// `setsockopt(2)`, for a principal that has claimed what [`claim`] returns.
 pub fn set(
     permitted: &Permitted<SetOption>,
-    groups: &FanoutGroups,
+    claimed: Option<Claimed>,
     caller: &CallerIdentity,
 ) -> OpResult<()> {
     let (socket, request) = (permitted.socket(), permitted.request());
+    set_one(socket, request, caller)?;
+    match claimed.as_ref().map(Claimed::claim) {
+        Some(Claim::Fanout { .. }) => socket.ends.known().fanout = claimed,
+        Some(Claim::Port { .. }) => socket.ends.known().port = claimed,
+        None => {}
+    }
+    Ok(())
+}
+
+/// What a principal has to claim before it sets an option: the group of `PACKET_FANOUT`, the port of a bound
+/// socket that gets `SO_REUSEPORT`.
+pub fn claim(permitted: &Permitted<SetOption>) -> Option<Claim> {
+    let (socket, request) = (permitted.socket(), permitted.request());
     match (socket.actual().domain, request.level, request.name) {
         (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT) => {
-            join_fanout(socket, request, groups, caller)
+            let number = first_word(&request.value.bytes(socket.declared().domain));
+            (number & UNIQUE == 0).then(|| Claim::Fanout { group: group_of(number) })
         }
-        _ => set_one(socket, request, caller),
+        (libc::AF_INET | libc::AF_INET6, libc::SOL_SOCKET, libc::SO_REUSEPORT)
+            if first_word(&request.value.bytes(socket.declared().domain)) != 0 =>
+        {
+            port::bound(socket)
+        }
+        _ => None,
     }
+}
+
+/// The group that the kernel chose for `PACKET_FANOUT`, which the principal has to claim afterwards.
+pub fn chosen_group(permitted: &Permitted<SetOption>) -> OpResult<Option<Claim>> {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    let option = (socket.actual().domain, request.level, request.name);
+    if option != (libc::AF_PACKET, libc::SOL_PACKET, libc::PACKET_FANOUT)
+        || first_word(&request.value.bytes(socket.declared().domain)) & UNIQUE == 0
+    {
+        return Ok(None);
+    }
+    let chosen = option::get_int(socket.fd(), libc::SOL_PACKET, libc::PACKET_FANOUT);
+    let number = chosen.during("getsockopt")?.cast_unsigned();
+    Ok(Some(Claim::Fanout { group: group_of(number) }))
+}
+
+/// Notes the claim to the group that the kernel chose.
+pub fn note_group(permitted: &Permitted<SetOption>, claimed: Claimed) {
+    permitted.socket().ends.known().fanout = Some(claimed);
+}
+
+/// `PACKET_FANOUT_FLAG_UNIQUEID` in the upper half of the value: the kernel chooses the group.
+const UNIQUE: u32 = 0x2000 << 16;
+
+/// The first word of an option's value in host order; of `struct fanout_args` the group, and the type with flags.
+fn first_word(value: &[u8]) -> u32 {
+    value.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default()
 }
 
 fn set_one(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpResult<()> {
@@ -73,7 +120,7 @@ fn set_one(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpR
         Demand::of(socket.actual().domain, level, name, &value.bytes(socket.declared().domain));
     let set = || write(socket, request, caller);
     match demand {
-        Some(demand) => socket.kernel_memory.change(socket.user(), demand, set),
+        Some(demand) => socket.kernel_memory().change(socket.user(), demand, set),
         None => set(),
     }
 }
@@ -84,6 +131,11 @@ fn write(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpRes
     let bytes = value.bytes(socket.declared().domain);
     if matches!(value, OptionValue::Int(_)) && bytes.is_empty() {
         return Err(OpError::type_error("the value is neither a C int nor bytes"));
+    }
+    // Other protocols above TCP have a close of their own.
+    if matches!((level, name), (libc::SOL_SOCKET, libc::SO_LINGER) | (libc::SOL_TCP, libc::TCP_ULP))
+    {
+        socket.note_lingering();
     }
     let set = || match value {
         OptionValue::Null(length) => option::set_null(fd, level, name, *length),
@@ -110,33 +162,6 @@ fn refusals(request: &SetOption) -> &'static [i32] {
         _ if request.class() == OptionClass::Modules => &[libc::EPERM, libc::ENOENT],
         _ => &[libc::EPERM, libc::EACCES],
     }
-}
-
-/// `PACKET_FANOUT`: joins a group that belongs to this user only. `EADDRINUSE` if it belongs to another user.
-fn join_fanout(
-    socket: &Socket,
-    request: &SetOption,
-    groups: &FanoutGroups,
-    caller: &CallerIdentity,
-) -> OpResult<()> {
-    /// `PACKET_FANOUT_FLAG_UNIQUEID` in the upper half: the kernel chooses the group.
-    const UNIQUE: u32 = 0x2000 << 16;
-    let principal = socket.user().key();
-    // struct fanout_args has the bytes of an int in host order: the group, and the type with flags.
-    let bytes = request.value.bytes(socket.declared().domain);
-    let number = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default();
-    let taken = OpError::Os { call: "setsockopt", errno: libc::EADDRINUSE };
-    if number & UNIQUE != 0 {
-        set_one(socket, request, caller)?;
-        let chosen = option::get_int(socket.fd(), libc::SOL_PACKET, libc::PACKET_FANOUT);
-        let group = group_of(chosen.during("getsockopt")?.cast_unsigned());
-        socket.ends.known().fanout = groups.join(group, principal);
-        return Ok(());
-    }
-    let member = groups.join(group_of(number), principal).ok_or(taken)?;
-    set_one(socket, request, caller)?;
-    socket.ends.known().fanout = Some(member);
-    Ok(())
 }
 
 fn group_of(number: u32) -> u16 {

@@ -1,7 +1,7 @@
 //! Encodes messages for the kernel: data, ancillary data, destination.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use sockbroker_sys::address::RawAddress;
@@ -15,14 +15,14 @@ use sockbroker_policy::action::{AncillaryItem, MessageContents, Send};
 use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::netlink::MessageClass;
 use sockbroker_policy::option::OptionClass;
-use sockbroker_policy::target::Target;
+use sockbroker_policy::target::{CarriedDescriptor, Target};
 use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The destination of a call. The descriptor of a file of `AF_UNIX` stays open as long as this value.
 #[derive(Debug, Clone)]
 pub(super) enum Destination {
     Address(RawAddress),
-    File(Arc<OwnedFd>),
+    File(Arc<dyn CarriedDescriptor>),
 }
 
 impl Destination {

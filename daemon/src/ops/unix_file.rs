@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,11 @@ use sockbroker_proto::address::Address;
 use sockbroker_sys::socket;
 use sockbroker_sys::unix_file::{self, BoundFile, FileId, FileKind};
 
+use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
 use crate::ops::mounts::{MountedPath, Mounts};
-use sockbroker_policy::target::{FileFacts, FileTarget};
+use sockbroker_policy::target::{CarriedDescriptor, FileFacts, FileTarget};
 use sockbroker_proto::socket_spec::SocketSpec;
 
 /// The file of the broker's control socket: the file that the socket is bound to, and the file at its path. On some
@@ -61,7 +62,7 @@ pub struct Search {
 /// A file that a client passed: the file of a socket, or a directory with a name in it.
 #[derive(Debug)]
 pub struct Passed {
-    pub descriptor: OwnedFd,
+    pub descriptor: Descriptor,
     /// For `bind`: the name in the directory.
     pub name: Option<Vec<u8>>,
     /// For `bind`: the path as the client wrote it.
@@ -77,7 +78,7 @@ pub async fn examine(
     search: Search,
 ) -> OpResult<FileTarget> {
     let Passed { descriptor, name, written } = passed;
-    let examine = move || target(descriptor, name, written, false, &search);
+    let examine = move || target(Arc::new(descriptor), name, written, false, &search);
     caller.run(call, socket, examine).await
 }
 
@@ -96,7 +97,7 @@ pub async fn look_up(
     let makes = call == "bind";
     let look_up = move || {
         if !makes {
-            return target(unix_file::open(&path)?, None, None, true, &search);
+            return target(Arc::new(unix_file::open(&path)?), None, None, true, &search);
         }
         let whole = Path::new(OsStr::from_bytes(&path));
         let (Some(folder), Some(name)) = (whole.parent(), whole.file_name()) else {
@@ -104,7 +105,7 @@ pub async fn look_up(
         };
         let descriptor = unix_file::open_directory(folder.as_os_str().as_bytes())?;
         let name = name.as_bytes().to_vec();
-        target(descriptor, Some(name), Some(path.clone()), true, &search)
+        target(Arc::new(descriptor), Some(name), Some(path.clone()), true, &search)
     };
     caller.run(call, socket, look_up).await
 }
@@ -125,7 +126,7 @@ pub async fn leads_to_control(
 }
 
 fn target(
-    descriptor: OwnedFd,
+    descriptor: Arc<dyn CarriedDescriptor>,
     name: Option<Vec<u8>>,
     written: Option<Vec<u8>>,
     as_text: bool,
@@ -141,7 +142,7 @@ fn target(
     let mut facts = compare(descriptor.as_fd(), found, name.as_deref(), &search.paths)?;
     facts.as_text = as_text;
     facts.is_control = search.control.is_some_and(|control| control.is(found));
-    Ok(FileTarget { descriptor: Arc::new(descriptor), name, written, facts: Arc::new(facts) })
+    Ok(FileTarget { descriptor, name, written, facts: Arc::new(facts) })
 }
 
 /// The names of a file: its own, and the paths of rules that lead to it.

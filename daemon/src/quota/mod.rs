@@ -4,6 +4,7 @@
 //! takes no lock, so a principal at its limit does not delay others. Limits and errors say `user` for a
 //! principal, as the configuration does.
 
+pub mod closing;
 pub mod kernel_memory;
 mod rate;
 pub mod traffic;
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::config::limits::{Limits, size};
 use crate::error::LimitExceeded;
 use crate::principal::PrincipalKey;
+use crate::quota::closing::{Closing, Length};
 use crate::quota::rate::Rate;
 use crate::quota::traffic::Traffic;
 
@@ -30,7 +32,7 @@ pub enum Share {
     Calls,
     /// Bytes held for waiting calls, incomplete messages, unread answers, and what `MSG_WAITALL` gathers.
     Bytes,
-    /// Descriptors held for waiting calls and incomplete messages.
+    /// Descriptors held for waiting calls and incomplete messages, and those that are being closed.
     Descriptors,
     /// Bytes of the restrictions of sessions.
     Restrictions,
@@ -58,6 +60,8 @@ pub struct Quota {
     pub lookups: usize,
     /// Concurrent calls made with the identity of one user.
     pub identities: usize,
+    /// Concurrent closes that may wait, in all and of one user.
+    pub closes: (usize, usize),
 }
 
 impl Quota {
@@ -92,6 +96,7 @@ impl Quota {
             bytes: limit!(bytes_per_second),
             lookups: size(limits.resolver_jobs_per_user),
             identities: size(limits.identity_jobs_per_user),
+            closes: (size(limits.closing_jobs), size(limits.closing_jobs_per_user)),
         }
     }
 }
@@ -110,6 +115,7 @@ pub struct User {
     pub lookups: Arc<Semaphore>,
     /// Limits concurrent threads with this user's ids.
     pub identities: Arc<Semaphore>,
+    closing: Arc<Closing>,
 }
 
 /// A part of a share in use; returned when dropped.
@@ -121,7 +127,12 @@ pub struct Reservation {
 }
 
 impl User {
-    fn new(key: PrincipalKey, quota: Arc<Quota>, all: Arc<[AtomicU64; SHARES]>) -> Self {
+    fn new(
+        key: PrincipalKey,
+        quota: Arc<Quota>,
+        all: Arc<[AtomicU64; SHARES]>,
+        closing: Arc<Closing>,
+    ) -> Self {
         let rate = |limit: LimitExceeded| (limit.value > 0).then(|| Rate::new(limit));
         Self {
             key,
@@ -132,6 +143,7 @@ impl User {
             traffic: Traffic::default(),
             lookups: Arc::new(Semaphore::new(quota.lookups)),
             identities: Arc::new(Semaphore::new(quota.identities)),
+            closing,
             quota,
         }
     }
@@ -152,11 +164,21 @@ impl User {
         Ok(Reservation { user: self.clone(), share, amount })
     }
 
-    /// Takes back what was in use before a restart; no limit refuses it.
+    /// Takes what is in use already, such as before a restart or until a descriptor is closed; no limit refuses it.
     pub fn take_back(self: &Arc<Self>, share: Share, amount: u64) -> Reservation {
         self.own[share as usize].fetch_add(amount, Ordering::Relaxed);
         self.all[share as usize].fetch_add(amount, Ordering::Relaxed);
         Reservation { user: self.clone(), share, amount }
+    }
+
+    /// Whether more of a share is in use than the limit of one user allows, which only [`User::take_back`] causes.
+    pub fn exceeds(&self, share: Share) -> bool {
+        self.used(share) > self.quota.own[share as usize].value
+    }
+
+    /// Runs a job that closes descriptors of the user, on a thread, because the close may wait.
+    pub fn close_apart(&self, length: Length, job: impl FnOnce() + Send + 'static) {
+        self.closing.run(&self.key, length, Box::new(job));
     }
 
     fn reserve(&self, share: Share, amount: u64) -> Result<(), LimitExceeded> {
@@ -265,6 +287,7 @@ pub struct Users {
     known: Mutex<HashMap<PrincipalKey, Arc<User>>>,
     /// The traffic of users that were removed.
     past: Traffic,
+    closing: Arc<Closing>,
 }
 
 /// At this number of users, those that use nothing are removed.
@@ -272,7 +295,9 @@ const KNOWN: usize = 1024;
 
 impl Users {
     pub fn new(quota: Arc<Quota>) -> Self {
-        Self { quota, all: Arc::default(), known: Mutex::default(), past: Traffic::default() }
+        let closing = Arc::new(Closing::new(quota.closes.0, quota.closes.1));
+        let (all, known, past) = (Arc::default(), Mutex::default(), Traffic::default());
+        Self { quota, all, known, past, closing }
     }
 
     /// The user with this key. Its debts remain while it has no connection.
@@ -287,7 +312,10 @@ impl Users {
                 stays
             });
         }
-        let user = || Arc::new(User::new(key.clone(), self.quota.clone(), self.all.clone()));
+        let user = || {
+            let (quota, all) = (self.quota.clone(), self.all.clone());
+            Arc::new(User::new(key.clone(), quota, all, self.closing.clone()))
+        };
         known.entry(key.clone()).or_insert_with(user).clone()
     }
 
@@ -332,6 +360,7 @@ pub(crate) mod tests {
             bytes: limit("bytes", bytes),
             lookups: 1,
             identities: 1,
+            closes: (1, 1),
         })
     }
 

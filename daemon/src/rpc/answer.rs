@@ -27,6 +27,8 @@ pub struct Answer {
     pub json: bytes::Bytes,
     /// What is attached to it.
     pub response_parts: ResponseParts,
+    /// The response instead, if the kernel refuses to pass the attached descriptors.
+    pub refusal: bytes::Bytes,
 }
 
 /// The state of a call after its first poll.
@@ -49,7 +51,7 @@ pub(super) fn refused(id: Option<Id<'static>>, error: &RpcError) -> Started {
 
 /// The answer to a message in which no id could be read, or to a whole batch.
 pub(super) fn without_id(error: &RpcError) -> Answer {
-    Answer { json: error.encode(&Id::Null), response_parts: ResponseParts::default() }
+    Answer { json: error.encode(&Id::Null), ..Answer::default() }
 }
 
 /// Counts how a call ended, and writes its response. `outcome_or_panic` is `Err` after a panic.
@@ -81,24 +83,32 @@ pub(super) fn conclude(
     }
 }
 
+/// The response if the kernel refuses to pass descriptors (`ETOOMANYREFS`, unix(7)).
+pub(super) fn refusal(id: &Id<'_>) -> bytes::Bytes {
+    let error = OpError::Os { call: "sendmsg", errno: libc::ETOOMANYREFS };
+    RpcError::from(error).encode(id)
+}
+
 /// The memory in bytes that a kept answer takes in addition to its content.
 const KEPT: usize = 256;
 
-/// Copies an answer for `call.resolve`. `None` if the process has no free descriptors for the copy, or if the
-/// answer exceeds the share of its user.
+/// Keeps an answer for `call.resolve`. `None` if it exceeds the share of its user.
 pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswer> {
     let attachments = &answer.response_parts.attachments;
     let memory =
         KEPT + answer.json.len() + attachments.iter().map(bytes::Bytes::len).sum::<usize>();
     let share = connection.user().take(Share::Resolvable, memory as u64);
-    let share =
-        share.inspect_err(|limit| connection.broker().metrics.limit_exceeded(limit.name)).ok()?;
-    let copies = answer.response_parts.descriptors.iter().map(std::os::fd::OwnedFd::try_clone);
+    let count = answer.response_parts.descriptors.len() as u64;
+    let shares =
+        share.and_then(|share| Ok((share, connection.user().take(Share::Descriptors, count)?)));
+    let (share, descriptor_share) =
+        shares.inspect_err(|limit| connection.broker().metrics.limit_exceeded(limit.name)).ok()?;
     Some(KeptAnswer {
         json: answer.json.clone(),
         attachments: attachments.clone(),
-        descriptors: copies.collect::<Result<_, _>>().ok()?,
+        descriptors: answer.response_parts.descriptors.clone(),
         share,
+        descriptor_share,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Batches: calls that start in order, and whose responses are sent together in the same order.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jsonrpsee_types::Id;
 use serde_json::value::RawValue;
@@ -8,6 +9,7 @@ use sockbroker_proto::error::ErrorKind;
 
 use crate::config::limits::{Limits, size};
 use crate::error::LimitExceeded;
+use crate::quota::{Reservation, Share, User};
 use crate::rpc::bounds::check_message;
 use crate::rpc::envelope::not_json;
 use crate::rpc::error::RpcError;
@@ -42,10 +44,13 @@ pub(super) fn entries<'a>(text: &'a str, limits: &Limits) -> Result<Vec<&'a RawV
 }
 
 /// The batches of one connection that are not answered yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batches {
     next: u64,
     open: HashMap<u64, Batch>,
+    user: Arc<User>,
+    /// What their responses take of their user's bytes.
+    share: Option<Reservation>,
 }
 
 #[derive(Debug)]
@@ -59,6 +64,10 @@ struct Batch {
 }
 
 impl Batches {
+    pub(super) fn new(user: &Arc<User>) -> Self {
+        Self { next: 0, open: HashMap::new(), user: user.clone(), share: None }
+    }
+
     /// Begins a batch with this number of entries, whose answer has at most `room` bytes. Returns its number.
     pub(super) fn begin(&mut self, entries: usize, room: usize) -> u64 {
         self.next += 1;
@@ -72,16 +81,46 @@ impl Batches {
         self.open.values().map(|batch| batch.held).sum()
     }
 
-    /// Stores the response of an entry. A response that does not fit is replaced by a limit error.
-    pub(super) fn answer(&mut self, batch: u64, index: usize, id: &Id<'_>, json: bytes::Bytes) {
+    /// Counts this number of bytes for the user, in place of the number before.
+    fn charge(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
+        let bytes = bytes as u64;
+        match &mut self.share {
+            _ if bytes == 0 => self.share = None,
+            Some(share) => share.resize(bytes)?,
+            None => self.share = Some(self.user.take(Share::Bytes, bytes)?),
+        }
+        Ok(())
+    }
+
+    /// Stores the response of an entry. A response that exceeds a limit is replaced by an error, and the limit is
+    /// returned.
+    pub(super) fn answer(
+        &mut self,
+        batch: u64,
+        index: usize,
+        id: &Id<'_>,
+        json: bytes::Bytes,
+    ) -> Result<(), LimitExceeded> {
+        let before = self.held();
+        let Some(Batch { held, room, .. }) = self.open.get(&batch) else {
+            return Ok(());
+        };
+        let exceeded = if held + json.len() < *room {
+            self.charge(before + json.len() + 1)
+        } else {
+            Err(LimitExceeded { name: "frame_bytes", value: *room as u64 })
+        };
+        let json = match exceeded {
+            Ok(()) => json,
+            Err(exceeded) => RpcError::limit(exceeded, 0).encode(id),
+        };
+        self.store(batch, index, json);
+        exceeded
+    }
+
+    fn store(&mut self, batch: u64, index: usize, json: bytes::Bytes) {
         let Some(batch) = self.open.get_mut(&batch) else {
             return;
-        };
-        let json = if batch.held + json.len() < batch.room {
-            json
-        } else {
-            let value = batch.room as u64;
-            RpcError::limit(LimitExceeded { name: "frame_bytes", value }, 0).encode(id)
         };
         batch.missing -= 1;
         batch.held += json.len() + 1;
@@ -104,6 +143,9 @@ impl Batches {
             return None;
         }
         let answers = self.open.remove(&batch)?.answers;
+        // It shrinks, which no limit refuses. Errors that replace responses are not counted.
+        let rest = self.share.as_ref().map_or(0, Reservation::amount).min(self.held() as u64);
+        self.charge(size(rest)).ok();
         let answers: Vec<_> = answers.iter().flatten().map(|json| &**json).collect();
         (!answers.is_empty()).then(|| [b"[", &*answers.join(&b','), b"]"].concat().into())
     }

@@ -9,6 +9,7 @@ use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
 use crate::config::limits::size;
+use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
@@ -31,7 +32,7 @@ const SLACK: usize = 4096;
 #[derive(Debug, Default)]
 pub struct RequestParts {
     pub attachments: Vec<bytes::Bytes>,
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<Descriptor>,
     /// Whether the kernel dropped descriptors because the broker has too many files open.
     pub lost_descriptors: bool,
     /// Whether the peer accepts attachments in the answer.
@@ -42,7 +43,7 @@ pub struct RequestParts {
 #[derive(Debug, Default)]
 pub struct ResponseParts {
     pub attachments: Vec<bytes::Bytes>,
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<Arc<Descriptor>>,
 }
 
 /// The context of one call.
@@ -60,7 +61,7 @@ struct Inner {
     takes_attachments: bool,
     carries_descriptors: bool,
     lost_descriptors: bool,
-    descriptors: Mutex<Vec<Option<OwnedFd>>>,
+    descriptors: Mutex<Vec<Option<Descriptor>>>,
     response_parts: Mutex<ResponseParts>,
     progress: Progress,
 }
@@ -216,7 +217,7 @@ impl Call {
     }
 
     /// Takes the attached descriptor with this index.
-    pub(crate) fn take_descriptor(&self, place: u32) -> OpResult<OwnedFd> {
+    pub(crate) fn take_descriptor(&self, place: u32) -> OpResult<Descriptor> {
         let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = descriptors.get_mut(place as usize).and_then(Option::take);
         let descriptor = slot.ok_or_else(|| self.no_descriptor());
@@ -224,7 +225,7 @@ impl Call {
     }
 
     /// Takes the next `count` attached descriptors, in order.
-    pub(crate) fn take_descriptors(&self, count: u32) -> OpResult<Vec<OwnedFd>> {
+    pub(crate) fn take_descriptors(&self, count: u32) -> OpResult<Vec<Descriptor>> {
         let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
         let next = descriptors.iter_mut().filter(|slot| slot.is_some());
         let taken: Vec<_> = next.take(count as usize).filter_map(Option::take).collect();
@@ -259,13 +260,16 @@ impl Call {
     }
 
     /// Attaches a descriptor to the answer.
-    pub(crate) fn give_descriptor(&self, descriptor: OwnedFd) {
+    pub(crate) fn give_descriptor(&self, descriptor: Arc<Descriptor>) {
         self.response_parts().descriptors.push(descriptor);
     }
 
-    /// Attaches descriptors to the answer if its frame can carry all of them, and closes them otherwise.
+    /// Attaches received descriptors to the answer if its frame can carry all of them, and closes them otherwise.
     /// Returns whether they are attached.
     pub(crate) fn give_descriptors(&self, descriptors: Vec<OwnedFd>) -> bool {
+        let user = self.0.connection.user();
+        let descriptors: Vec<_> =
+            descriptors.into_iter().map(|fd| Arc::new(Descriptor::of_client(fd, user))).collect();
         let mut response_parts = self.response_parts();
         let room =
             size(self.broker().limits.descriptors).saturating_sub(response_parts.descriptors.len());

@@ -17,7 +17,7 @@ use sockbroker_proto::error::ErrorKind;
 use crate::config::limits::size;
 use crate::error::LimitExceeded;
 pub use crate::rpc::answer::{Answer, Message};
-use crate::rpc::answer::{Started, conclude, keep, refused, without_id};
+use crate::rpc::answer::{Started, conclude, keep, refusal, refused, without_id};
 use crate::rpc::batch::{self, Batches, Slot};
 use crate::rpc::bounds::admit;
 use crate::rpc::call::{Call, RequestParts, ResponseParts};
@@ -47,11 +47,11 @@ pub struct Core {
 impl Core {
     pub fn new(connection: Arc<Connection>, methods: MethodTable) -> Self {
         Self {
+            batches: Batches::new(connection.user()),
             connection,
             methods,
             waiting: FuturesUnordered::new(),
             calls: HashMap::new(),
-            batches: Batches::default(),
             held: Held::default(),
             last: None,
         }
@@ -100,7 +100,7 @@ impl Core {
         for (index, entry) in entries.into_iter().enumerate() {
             let slot = Slot::InBatch { batch, index };
             match self.start(entry.get(), RequestParts::default(), slot) {
-                Started::Answered(id, json, _) => self.batches.answer(batch, index, &id, json),
+                Started::Answered(id, json, _) => self.collect(batch, index, &id, json),
                 Started::Silent => self.batches.silent(batch),
                 Started::Waiting => {}
             }
@@ -108,9 +108,16 @@ impl Core {
         self.end_batch(batch)
     }
 
+    /// Stores the response of a call until its batch is complete.
+    fn collect(&mut self, batch: u64, index: usize, id: &Id<'_>, json: bytes::Bytes) {
+        if let Err(exceeded) = self.batches.answer(batch, index, id, json) {
+            self.connection.broker().metrics.limit_exceeded(exceeded.name);
+        }
+    }
+
     fn end_batch(&mut self, batch: u64) -> Option<Answer> {
         let json = self.batches.take_complete(batch)?;
-        Some(Answer { json, response_parts: ResponseParts::default() })
+        Some(Answer { json, ..Answer::default() })
     }
 
     fn start(&mut self, text: &str, parts: RequestParts, slot: Slot) -> Started {
@@ -255,7 +262,7 @@ impl Core {
             }
             (Slot::Alone, None) => None,
             (Slot::InBatch { batch, index }, Some((id, json, _))) => {
-                self.batches.answer(batch, index, &id, json);
+                self.collect(batch, index, &id, json);
                 self.end_batch(batch)
             }
             (Slot::InBatch { batch, .. }, None) => {
@@ -267,7 +274,9 @@ impl Core {
 
     /// Makes the answer, and keeps a copy for `call.resolve` if the session is open.
     fn finish(&mut self, id: &Id<'_>, json: bytes::Bytes, response_parts: ResponseParts) -> Answer {
-        let answer = Answer { json, response_parts };
+        let passes = !response_parts.descriptors.is_empty();
+        let refusal = if passes { refusal(id) } else { bytes::Bytes::new() };
+        let answer = Answer { json, response_parts, refusal };
         if let Some(request) = request_id(id)
             && self.connection.session().is_open()
             && let Some(kept) = keep(&answer, &self.connection)

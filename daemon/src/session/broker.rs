@@ -1,15 +1,16 @@
 //! The broker: what all connections share, and the sessions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use sockbroker_monitor::message::SessionLimit;
 use sockbroker_proto::api::broker::Process;
 use tokio::time::timeout;
 
 use crate::config::limits::{Limits, size};
+use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentities;
@@ -27,7 +28,7 @@ use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::{NextPolicy, PolicyInForce};
 use crate::session::restriction::SessionRestriction;
 use crate::session::token::Token;
-use crate::table::fanout::FanoutGroups;
+use crate::table::claims::{Claim, Claimed, Claims};
 use sockbroker_policy::Policy;
 
 #[derive(Debug)]
@@ -51,8 +52,8 @@ pub struct Broker {
     pub opener: Option<(Opener, Process)>,
     /// The file of the control socket, which is never a destination.
     pub control: OnceLock<ControlFile>,
-    /// The owners of the fan-out groups of packet sockets.
-    pub fanout: FanoutGroups,
+    /// The owners of fan-out groups and of ports with `SO_REUSEPORT`.
+    pub claims: Claims,
     /// Where decisions are recorded.
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
@@ -97,7 +98,7 @@ impl Broker {
             process: Process::default(),
             opener: None,
             control: OnceLock::new(),
-            fanout: FanoutGroups::default(),
+            claims: Claims::default(),
             audit: Audit::default(),
             metrics: Arc::default(),
             refusals,
@@ -107,15 +108,32 @@ impl Broker {
         }
     }
 
-    /// Asks the monitor for a further session if this worker has none left. To be called before a session is
-    /// opened.
+    /// Asks the monitor for a further opened session if this worker has none left. To be called before a session is
+    /// made.
     pub async fn lease_session(&self) -> OpResult<()> {
         let Some(monitor) = self.monitor() else { return Ok(()) };
         let opened = self.lock().opened.len() as u64;
         if opened < self.leased_sessions.load(Ordering::Relaxed) {
             return Ok(());
         }
-        monitor.lease(LEASE).await
+        monitor.lease(LEASE).await?.map_err(|limit| match limit {
+            SessionLimit::InAll => self.too_many_sessions(),
+            SessionLimit::OfUser => self.too_many_sessions_of_user(),
+        })
+    }
+
+    /// Claims a port or a group for a principal; `None` if another principal has it.
+    pub async fn claim(&self, claim: Claim, principal: &PrincipalKey) -> OpResult<Option<Claimed>> {
+        if let Some(monitor) = self.monitor() {
+            // In one step: the last socket may be closed meanwhile, and the claim with it.
+            if let Some(joined) = self.claims.join(claim, principal) {
+                return Ok(Some(joined));
+            }
+            if !monitor.claim(claim).await? {
+                return Ok(None);
+            }
+        }
+        Ok(self.claims.take(claim, principal))
     }
 
     /// Adds sessions that the monitor has leased.
@@ -135,6 +153,9 @@ impl Broker {
     #[must_use]
     pub fn reloading(mut self, next: NextPolicy, generation: u64) -> Self {
         self.policy = self.policy.followed_by(next, generation);
+        if let Some(monitor) = self.monitor().cloned() {
+            self.claims = Claims::reported(move |claim| monitor.unclaim(claim));
+        }
         self
     }
 
@@ -175,7 +196,7 @@ impl Broker {
     }
 
     /// How the calls of a connection reach what needs a capability. `stream` is its socket.
-    pub(super) fn privileged(&self, stream: Option<&Weak<OwnedFd>>) -> Privileged {
+    pub(super) fn privileged(&self, stream: Option<&Weak<Descriptor>>) -> Privileged {
         match (&self.opener, stream) {
             (Some((opener, _)), Some(stream)) => {
                 Privileged::through(opener.clone(), stream.clone())
@@ -219,7 +240,7 @@ impl Broker {
             OpError::Policy(reason)
         })?;
         let generation = self.policy.generation() + 1;
-        self.put_in_force(policy, generation);
+        self.put_in_force(policy, generation).await;
         tracing::info!(generation, "a new policy is in force");
         self.audit.report_own(|| {
             Record::new("policy").with("state", "loaded").with("number", generation)
@@ -228,11 +249,16 @@ impl Broker {
     }
 
     /// Puts a policy in force, and closes what it revokes.
-    pub fn put_in_force(&self, policy: Policy, generation: u64) {
+    pub async fn put_in_force(self: &Arc<Self>, policy: Policy, generation: u64) {
         let revokes = policy.revokes();
         self.policy.replace(policy, generation);
         if revokes {
-            self.revoke();
+            let broker = self.clone();
+            // With many handles this takes long.
+            let revoked = tokio::task::spawn_blocking(move || broker.revoke()).await;
+            if let Err(error) = revoked {
+                std::panic::resume_unwind(Box::new(error.to_string()));
+            }
         }
     }
 
@@ -307,7 +333,9 @@ impl Broker {
 
     /// The session of a token. A wrong token and another principal's token give the same error.
     pub fn find(&self, token: &str, principal: &PrincipalKey) -> OpResult<Arc<Session>> {
-        let unknown = OpError::Session("no session with this token");
+        let unknown = OpError::Session(
+            "no session with this token: a session belongs to one user, with its groups and network namespace",
+        );
         let Some(token) = Token::parse(token) else {
             return Err(unknown);
         };
@@ -368,15 +396,22 @@ impl Broker {
             None => self.limit_in_all(uid, limits.sessions, limits.sessions_reserved),
         };
         if sessions.opened.len() >= size(room) {
-            return Err(OpError::Limit { name: "sessions", value: limits.sessions });
+            return Err(self.too_many_sessions());
         }
         let key = principal.key();
         let own = sessions.opened.values().filter(|session| session.principal().key() == key);
         if own.count() >= size(limits.sessions_per_user) {
-            let value = limits.sessions_per_user;
-            return Err(OpError::Limit { name: "sessions_per_user", value });
+            return Err(self.too_many_sessions_of_user());
         }
         Ok(())
+    }
+
+    fn too_many_sessions(&self) -> OpError {
+        OpError::Limit { name: "sessions", value: self.limits.sessions }
+    }
+
+    fn too_many_sessions_of_user(&self) -> OpError {
+        OpError::Limit { name: "sessions_per_user", value: self.limits.sessions_per_user }
     }
 
     /// Ends a session: its handles close, its tasks are aborted, its token is void.

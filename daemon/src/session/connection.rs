@@ -1,10 +1,10 @@
 //! Connections: the peer, the framing, and the session that each is attached to.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
@@ -49,7 +49,7 @@ pub struct Facts {
     /// Whether frames can carry descriptors.
     pub descriptors: bool,
     /// Its socket, by which the opener knows it; `None` on standard input.
-    pub stream: Option<Weak<OwnedFd>>,
+    pub stream: Option<Weak<Descriptor>>,
 }
 
 /// The rights of a subject under one policy in one session.

@@ -1,13 +1,13 @@
 //! The outcomes of calls of ended connections, kept for `call.resolve`.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_proto::api::session::RequestId;
 use tokio::time::Instant;
 
+use crate::descriptor::Descriptor;
 use crate::quota::{Reservation, Share, User};
 
 /// An answer with its attachments and descriptors.
@@ -15,9 +15,11 @@ use crate::quota::{Reservation, Share, User};
 pub struct KeptAnswer {
     pub json: bytes::Bytes,
     pub attachments: Vec<bytes::Bytes>,
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<Arc<Descriptor>>,
     /// The memory it takes of its user's share.
     pub share: Reservation,
+    /// The descriptors it takes of its user's share.
+    pub descriptor_share: Reservation,
 }
 
 /// How the calls of one connection ended.
@@ -148,7 +150,8 @@ mod tests {
         let user = user(u64::MAX);
         let share = user.take(Share::Resolvable, 1).unwrap();
         let (json, attachments, descriptors) = ("1".into(), vec![], vec![]);
-        let answer = KeptAnswer { json, attachments, descriptors, share };
+        let descriptor_share = user.take(Share::Descriptors, 0).unwrap();
+        let answer = KeptAnswer { json, attachments, descriptors, share, descriptor_share };
         let cancelled = vec![(RequestId::Number(100), 9)];
         LastCalls::new(cancelled, Some((RequestId::Number(id), answer)), &user)
     }

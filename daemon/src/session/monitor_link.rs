@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use sockbroker_monitor::message::View;
+use sockbroker_monitor::claim::Claim;
+use sockbroker_monitor::message::{Query, SessionLimit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{OpError, OpResult};
@@ -14,18 +15,23 @@ pub enum MonitorRequest {
     Closed(u64),
     /// Reads the policy again: the generation in force then, or why the new policy cannot be used.
     Reload(oneshot::Sender<Result<u64, String>>),
-    /// Asks for this number of further sessions; they are leased when the sender is used.
-    Lease(u64, oneshot::Sender<()>),
+    /// Asks for this number of further sessions; they are leased when the sender is used, unless a limit leaves none.
+    Lease(u64, oneshot::Sender<Result<(), SessionLimit>>),
+    /// Claims a port or a group: whether no other worker has it.
+    Claim(Claim, oneshot::Sender<bool>),
+    /// Gives a claim back.
+    Unclaim(Claim),
     /// What all other workers answer.
-    View(View, oneshot::Sender<Seen>),
+    QueryOthers(Query, oneshot::Sender<QueryResults>),
 }
 
 /// What the other workers answered.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub parts: Vec<Vec<u8>>,
-    /// The number of workers that did not answer in time.
-    pub missing: u64,
+pub struct QueryResults {
+    /// The user of each worker, and its answer.
+    pub results: Vec<(u32, Vec<u8>)>,
+    /// The number of workers that did not answer; `None` if the monitor refused the query.
+    pub missing: Option<u64>,
 }
 
 /// The way to the monitor. The number of requests in it is bounded by the connections and calls of the worker.
@@ -58,17 +64,29 @@ impl MonitorLink {
         result.await.map_err(|_ended| ended())?.map_err(OpError::Policy)
     }
 
-    /// Leases further sessions, if any are left.
-    pub(super) async fn lease(&self, sessions: u64) -> OpResult<()> {
+    /// Leases further sessions, at least one; or the limit that leaves none.
+    pub(super) async fn lease(&self, sessions: u64) -> OpResult<Result<(), SessionLimit>> {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::Lease(sessions, sender));
         result.await.map_err(|_ended| ended())
     }
 
-    /// What the other workers answer.
-    pub async fn view(&self, view: View) -> OpResult<Seen> {
+    /// Claims a port or a group: whether no other worker has it.
+    pub(super) async fn claim(&self, claim: Claim) -> OpResult<bool> {
         let (sender, result) = oneshot::channel();
-        self.send(MonitorRequest::View(view, sender));
+        self.send(MonitorRequest::Claim(claim, sender));
+        result.await.map_err(|_ended| ended())
+    }
+
+    /// Gives a claim back.
+    pub(super) fn unclaim(&self, claim: Claim) {
+        self.send(MonitorRequest::Unclaim(claim));
+    }
+
+    /// What the other workers answer.
+    pub async fn query_others(&self, query: Query) -> OpResult<QueryResults> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::QueryOthers(query, sender));
         result.await.map_err(|_ended| ended())
     }
 

@@ -81,7 +81,7 @@ impl PolicyInForce {
     }
 
     /// Replaces the policy, and notifies those who wait for it.
-    pub(super) fn replace(&self, policy: Policy, generation: u64) {
+    pub fn replace(&self, policy: Policy, generation: u64) {
         let mut current = self.lock();
         *current = Arc::new(policy);
         self.generation.store(generation, Ordering::Release);

@@ -15,6 +15,7 @@ use sockbroker_proto::handle::Handle;
 use sockbroker_sys::socket;
 
 use crate::config::limits::Limits;
+use crate::descriptor::Descriptor;
 use crate::error::OpError;
 use crate::principal::Principal;
 use crate::quota::kernel_memory::{KernelMemory, Slot};
@@ -22,9 +23,9 @@ use crate::quota::{Share, User};
 use crate::session::Session;
 use crate::session::restriction::{RestrictionText, SessionRestriction};
 use crate::session::token::{KnownToken, TokenHash};
+use crate::table::claims::{Claim, Claimed, Claims};
 use crate::table::ends::{Bound, Choices, Ends};
 use crate::table::entry::Entry;
-use crate::table::fanout::FanoutGroups;
 use crate::table::rcvall::{Rcvall, State as RcvallState};
 use crate::table::timeout::Timeout;
 use crate::table::{Numbers, Resource, Table, UnknownHandle};
@@ -209,6 +210,15 @@ impl From<SpecRecord> for SocketSpec {
     }
 }
 
+impl FanoutRecord {
+    fn of(claimed: &Claimed) -> Option<Self> {
+        match claimed.claim() {
+            Claim::Fanout { group } => Some(Self { group, kept: claimed.is_kept() }),
+            Claim::Port { .. } => None,
+        }
+    }
+}
+
 impl SocketRecord {
     fn of(entry: &Entry, duplicate_of: Option<u64>) -> Self {
         let known = entry.ends.known();
@@ -221,10 +231,9 @@ impl SocketRecord {
             duplicate_of,
             choices: known.choices,
             bound_to_file: known.bound.is_some(),
-            fanout: fanout
-                .map(|member| FanoutRecord { group: member.group(), kept: member.is_kept() }),
+            fanout: fanout.and_then(FanoutRecord::of),
             rcvall: entry.rcvall.as_ref().map(|rcvall| rcvall.state().clone()),
-            kernel_memory: entry.kernel_memory.amounts(),
+            kernel_memory: entry.kernel_memory().amounts(),
         }
     }
 
@@ -234,14 +243,16 @@ impl SocketRecord {
         descriptor: OwnedFd,
         original: Option<&Entry>,
         user: &Arc<User>,
-        fanout: &FanoutGroups,
+        claims: &Claims,
     ) -> Entry {
         let actual = SocketSpec::from(self.actual);
         let handle = user.take_back(Share::Handles, 1);
         // The kernel names no peer of a connection that is over; data of it may still be queued.
         let lost_peer =
             actual.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
-        let entry = Entry::adopted(descriptor, self.declared.into(), self.timeout, handle);
+        // A client may have its descriptor.
+        let descriptor = Descriptor::of_client(descriptor, user).with_handle(handle);
+        let entry = Entry::adopted(descriptor, self.declared.into(), self.timeout);
         let mut entry = entry.of_kind(actual);
         entry.set_inheritable(self.inheritable);
         if let Some(original) = original {
@@ -249,7 +260,7 @@ impl SocketRecord {
             return entry;
         }
         entry.rcvall = self.rcvall.map(Rcvall::from);
-        entry.kernel_memory = KernelMemory::restore(user, &self.kernel_memory);
+        entry.set_kernel_memory(KernelMemory::restore(user, &self.kernel_memory));
         let ends = Ends::default();
         {
             let mut known = ends.known();
@@ -257,7 +268,7 @@ impl SocketRecord {
             known.bound = self.bound_to_file.then_some(Bound::Elsewhere);
             known.peer = lost_peer.then_some(SocketName::Unknown);
             known.fanout = self.fanout.and_then(|FanoutRecord { group, kept }| {
-                let mut member = fanout.join(group, user.key())?;
+                let mut member = claims.take(Claim::Fanout { group }, user.key())?;
                 if kept {
                     member.keep();
                 }
@@ -277,7 +288,7 @@ pub struct Restored<'a> {
     /// Its principal's use of the limits.
     pub user: &'a Arc<User>,
     /// The fan-out groups of all principals.
-    pub fanout: &'a FanoutGroups,
+    pub claims: &'a Claims,
 }
 
 impl Session {
@@ -311,7 +322,7 @@ impl Session {
         mut descriptors: HashMap<u64, OwnedFd>,
         broker: Restored<'_>,
     ) -> Result<Self, RecordError> {
-        let Restored { limits, user, fanout } = broker;
+        let Restored { limits, user, claims } = broker;
         let session = Self::new(record.session, &record.owner.into(), limits);
         let mut restored: BTreeMap<u64, Arc<Entry>> = BTreeMap::new();
         let mut open = Vec::with_capacity(record.sockets.len());
@@ -320,7 +331,7 @@ impl Session {
             let handle = Handle::new(number).ok_or(RecordError::Handle(number))?;
             let original = socket.duplicate_of.and_then(|first| restored.get(&first));
             let entry =
-                Arc::new(socket.restore(descriptor, original.map(|one| &**one), user, fanout));
+                Arc::new(socket.restore(descriptor, original.map(|one| &**one), user, claims));
             restored.insert(number, entry.clone());
             open.push((handle, Resource::Socket(entry)));
         }

@@ -57,8 +57,8 @@ fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
         Role::Opener => opener::run(channel),
         Role::PolicyReader => policy_reader::run(args, channel),
         Role::Reaper => {
-            let held = reaper::hold(channel).map_err(fail)?;
-            reaper::exit(held)
+            reaper::run(channel).map_err(fail)?;
+            reaper::exit()
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::monitor::{
-    Host, Limits, Monitor, PolicyFiles, ReadPolicy, Refusal, Settings, read_policy, start_opener,
+    Host, Limits, Monitor, PolicyFiles, Refusal, Settings, read_policy, start_opener,
 };
 use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::events::Signals;
@@ -40,8 +40,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let configuration = sealed::create("configuration", &configuration.unwrap_or_default())
         .map_err(|error| system("keep the configuration", &error))?;
     let files = PolicyFiles(policy_arguments(args));
-    let ReadPolicy { memory: policy, needs_opener } =
-        read_policy(&files).map_err(StartError::PolicyReader)?;
+    let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
     let mut fitted = config.limits.clone();
     match process::raise_open_files() {
         Ok(open_files) => fitted.fit(open_files),
@@ -52,8 +51,9 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
     // Without a confinement of capabilities workers have all of them.
     let drops = config.confine.capabilities && has_capabilities_of_opener();
-    let opener = (drops && needs_opener)
-        .then(|| start_opener(configuration.as_fd(), policy.as_fd()).map_err(StartError::System));
+    let opener = (drops && policy.needs_opener).then(|| {
+        start_opener(configuration.as_fd(), policy.memory.as_fd()).map_err(StartError::System)
+    });
     let opener = opener.transpose()?;
     if drops {
         leave_capabilities_to_opener().map_err(|error| system("drop capabilities", &error))?;
@@ -121,6 +121,7 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         detect: Duration::from_secs(limits.detect_seconds),
         sessions: limits.sessions,
         sessions_reserved: limits.sessions_reserved,
+        sessions_per_user: limits.sessions_per_user,
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,
@@ -182,16 +183,15 @@ impl Host for Service {
         self.audit.reopen();
     }
 
-    fn reloaded(&mut self, new: Option<u64>) {
-        self.audit.report_own(|| match new {
-            Some(generation) => {
-                Record::new("policy").with("state", "loaded").with("number", generation)
-            }
-            None => Record::new("policy").with("state", "kept"),
+    fn reloaded(&mut self, result: &Result<u64, String>) {
+        let record = Record::new("policy");
+        self.audit.report_own(|| match result {
+            Ok(generation) => record.with("state", "loaded").with("number", *generation),
+            Err(reason) => record.with("state", "kept").with("reason", reason.as_str()),
         });
-        service::ready(match new {
-            Some(_) => "serving",
-            None => "serving with the old policy: the new one is not usable",
+        service::ready(match result {
+            Ok(_) => "serving",
+            Err(_) => "serving with the old policy: the new one is not usable",
         });
     }
 
@@ -234,7 +234,7 @@ impl Host for Service {
                     tracing::warn!(%error, "cannot accept connections: pausing");
                 });
             }
-            Refusal::NotTaken { uid } => {
+            Refusal::NoFiles { uid } => {
                 let key = PrincipalKey::of_uid(uid);
                 self.refusals.report(Reason::NotAccepted, Some(key), || {
                     tracing::warn!(

@@ -55,12 +55,6 @@ impl opener::Host for Service {
     }
 
     fn replaced(&mut self, policy: &Policy) {
-        for lost in confine::lost_by_opener(policy, &self.kept) {
-            let capability = lost.name();
-            tracing::warn!(
-                capability,
-                "a new rule needs a capability that was dropped at the start: restart the broker"
-            );
-        }
+        confine::warn_of_lost(&confine::lost_by_opener(policy, &self.kept));
     }
 }

@@ -3,13 +3,21 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_monitor::channel::Channel;
-use sockbroker_monitor::message::{FromReader, Nothing};
+use sockbroker_monitor::message::{Administrators, FromReader, Nothing, Subject};
+use sockbroker_policy::rule::{Effect, Rule};
+use sockbroker_policy::subjects::Subjects;
+use sockbroker_policy::verb::Verb;
 use sockbroker_sys::{capability, process, sealed};
 
 use super::args::Args;
 use super::error::StartError;
 use super::{confine, sources};
 use crate::config::policy::ResolvedPolicy;
+
+/// The warnings that are sent; more would fill the channel.
+const WARNINGS: usize = 64;
+/// The characters of a text that are sent.
+const TEXT: usize = 8192;
 
 /// Reads the policy that the arguments name.
 pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
@@ -24,19 +32,78 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let (resolved, loaded) = match read {
         Ok(read) => read,
         Err(error) => {
-            let message = FromReader::Unusable(error.to_string());
+            let message = FromReader::Unusable(shortened(&error.to_string()));
             return channel.send(&message, &[]).map_err(|error| fail(&error));
         }
     };
-    for warning in &loaded.warnings {
-        channel
-            .send(&FromReader::Warning(warning.to_string()), &[])
-            .map_err(|error| fail(&error))?;
+    let more = loaded.warnings.len().saturating_sub(WARNINGS);
+    let mut warnings: Vec<_> = loaded
+        .warnings
+        .iter()
+        .take(WARNINGS)
+        .map(|warning| shortened(&warning.to_string()))
+        .collect();
+    if more > 0 {
+        warnings.push(format!("{more} more warnings: see them with sockbrokerd --check"));
     }
+    for warning in warnings {
+        channel.send(&FromReader::Warning(warning), &[]).map_err(|error| fail(&error))?;
+    }
+    let administrators = administrators(loaded.rules.iter().map(|(rule, _)| rule));
+    let administrators = postcard::to_stdvec(&administrators).map_err(|error| fail(&error))?;
+    let administrators =
+        sealed::create("administrators", &administrators).map_err(|error| fail(&error))?;
     let encoded = resolved.encode().map_err(|error| fail(&error))?;
     let memory = sealed::create("policy", &encoded).map_err(|error| fail(&error))?;
     let needs_opener = confine::needs_opener(&loaded.into_policy(owner));
-    channel
-        .send(&FromReader::Policy { needs_opener }, &[memory.as_fd()])
-        .map_err(|error| fail(&error))
+    let descriptors = [memory.as_fd(), administrators.as_fd()];
+    channel.send(&FromReader::Policy { needs_opener }, &descriptors).map_err(|error| fail(&error))
+}
+
+/// The start of a text, which fits into a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
+/// The principals that rules let administer the broker, judged by user and groups. The monitor knows neither unit nor
+/// control group: a rule that names one allows nobody here, or denies everybody whom its other fields name.
+fn administrators<'a>(rules: impl Iterator<Item = &'a Rule>) -> Administrators {
+    let mut found = Administrators::default();
+    for rule in rules.filter(|rule| rule.verbs().any(|verb| verb == Verb::Admin)) {
+        let Subjects { uids, gids, units, cgroups, incomplete: _ } = &rule.subject;
+        let subject = Subject { uids: uids.clone(), gids: gids.clone() };
+        match rule.effect {
+            Effect::Deny => found.denied.push(subject),
+            Effect::Allow if units.is_empty() && cgroups.is_empty() => found.allowed.push(subject),
+            Effect::Allow => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::policy::Accounts;
+    use sockbroker_policy::file::read;
+
+    #[test]
+    fn administrators_are_those_of_rules_with_the_grant() {
+        let text = "version = 1\n\
+            [[rule]]\nname = \"a\"\nallow = [\"admin\"]\nsubject = { uids = [7], gids = [8] }\n\
+            [[rule]]\nname = \"b\"\nallow = [\"admin\"]\nsubject = { units = [\"x.service\"] }\n\
+            [[rule]]\nname = \"c\"\nallow = [\"hostname\"]\nsubject = { uids = [9] }\n\
+            [[rule]]\nname = \"d\"\ndeny = [\"admin\"]\nsubject = { uids = [0], units = [\"x.service\"] }\n";
+        let content = read("p", text, &Accounts).unwrap();
+        let found = administrators(content.rules.iter().map(|(rule, _)| rule));
+        let subject =
+            |uids: &[u32], gids: Option<Vec<u32>>| Subject { uids: Some(uids.to_vec()), gids };
+        assert_eq!(found.allowed, [subject(&[7], Some(vec![8]))]);
+        assert_eq!(found.denied, [subject(&[0], None)]);
+    }
+
+    #[test]
+    fn long_texts_are_shortened() {
+        assert_eq!(shortened(&"ä".repeat(TEXT + 1)).chars().count(), TEXT);
+    }
 }

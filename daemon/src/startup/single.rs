@@ -130,13 +130,7 @@ fn loader(args: Args, kept: Vec<Capability>) -> Box<Loader> {
     Box::new(move || {
         let loaded = sources::load_policy(&args).map_err(|error| error.to_string())?;
         let policy = in_force(loaded);
-        for lost in confine::lost(&policy, &kept) {
-            let capability = lost.name();
-            tracing::warn!(
-                capability,
-                "a new rule needs a capability that was dropped at the start: restart the broker"
-            );
-        }
+        confine::warn_of_lost(&confine::lost(&policy, &kept));
         Ok(policy)
     })
 }

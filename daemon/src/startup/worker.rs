@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::channel::ChannelError;
+use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Description, MonitorChannel, ToMonitor, ToWorker, View,
+    Beginning, Build, Description, MonitorChannel, SessionLimit, ToMonitor, ToWorker,
 };
 use sockbroker_proto::api::broker::Process;
+use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
-use sockbroker_sys::{process, sealed};
+use sockbroker_sys::{child, process, sealed};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -23,13 +25,15 @@ use super::confine::{self, Files};
 use super::error::StartError;
 use super::sources::{MEMORY, read_sealed_policy};
 use crate::config::{self, ConfigError};
+use crate::descriptor::Descriptor;
 use crate::handlers;
 use crate::network::opener::Opener;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
+use crate::principal::PrincipalKey;
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
-use crate::session::monitor_link::{MonitorLink, MonitorRequest, PassedConnection, Seen};
+use crate::session::monitor_link::{MonitorLink, MonitorRequest, PassedConnection, QueryResults};
 use crate::session::policy::NextPolicy;
 use crate::table::readiness::register;
 use crate::transport::server::{Server, Source};
@@ -51,11 +55,13 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
     let Beginning { generation, first_number, activated } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
-    process::keep_large_buffers();
-    match process::raise_open_files() {
-        Ok(open_files) => config.limits.fit(open_files),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    if config.confine.tracing {
+        child::allow_tracing().map_err(|error| fail(&error))?;
     }
+    process::keep_large_buffers();
+    // Below the monitor's, so that descriptors in flight of workers leave room for the connections that it passes.
+    config.limits.fit(process::lower_open_files().map_err(|error| fail(&error))?);
+    process::limit_memory(config.limits.worker_memory()).map_err(|error| fail(&error))?;
     let kept = confine::kept_by_worker(&config.confine, &policy);
     let process = confine::confine(&config.confine, &kept, &Files::default())?;
     confine::log(&process);
@@ -65,8 +71,9 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
         let pipe = process::inherited_descriptor(1).map_err(|error| fail(&error))?;
         audit::start(Sink::to_monitor(PipeWriter::from(pipe)), config.limits.audit())?
     };
-    // One thread: a second one would make no call faster.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // One thread: a second one would make no call faster. A message that takes long is decoded on another.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
@@ -77,7 +84,7 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
         .numbering_from(first_number)
         .auditing(audit)
         .with_opener(opener);
-    let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
+    let result = runtime.block_on(serve(channel, Arc::new(broker), kept, link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
     if let Some(writer) = writer {
@@ -143,6 +150,7 @@ fn begin(channel: &MonitorChannel) -> Result<Begun, StartError> {
 async fn serve(
     channel: MonitorChannel,
     broker: Arc<Broker>,
+    kept: Vec<Capability>,
     link: MonitorLink,
     requests: mpsc::UnboundedReceiver<MonitorRequest>,
 ) -> io::Result<()> {
@@ -156,6 +164,7 @@ async fn serve(
         channel,
         ready: register(copy, Interest::READABLE | Interest::WRITABLE)?,
         outgoing: VecDeque::new(),
+        kept,
         link,
         passed,
         broker,
@@ -167,7 +176,8 @@ async fn serve(
         next: 0,
         reloads: HashMap::new(),
         leases: HashMap::new(),
-        views: HashMap::new(),
+        claims: HashMap::new(),
+        queries: HashMap::new(),
     };
     let broken = follower.broker.opener.as_ref().map(|(opener, _)| opener.clone());
     let broken = async {
@@ -201,20 +211,24 @@ struct Follower {
     ready: AsyncFd<OwnedFd>,
     /// Messages for which the channel has no room yet.
     outgoing: VecDeque<(ToMonitor, Option<OwnedFd>)>,
+    /// The capabilities of this process.
+    kept: Vec<Capability>,
     link: MonitorLink,
     passed: mpsc::UnboundedSender<(OwnedFd, PassedConnection)>,
     broker: Arc<Broker>,
     methods: MethodTable,
     switch: ShutdownSwitch,
-    /// The number of connections that were taken, and of those that are open.
+    /// The number of connections that were received, and of those that are open.
     taken: u64,
     open: u64,
     idle_since: Option<Instant>,
     /// The number of the last request.
     next: u64,
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
-    leases: HashMap<u64, oneshot::Sender<()>>,
-    views: HashMap<u64, (Seen, oneshot::Sender<Seen>)>,
+    leases: HashMap<u64, oneshot::Sender<Result<(), SessionLimit>>>,
+    claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
+    /// Answers of other workers, and how many could not be read.
+    queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
 }
 
 impl Follower {
@@ -230,7 +244,7 @@ impl Follower {
                     loop {
                         match self.channel.receive() {
                             Ok((message, descriptors)) => {
-                                if let Some(end) = self.handle(message, descriptors)? {
+                                if let Some(end) = self.handle(message, descriptors).await? {
                                     return Ok(end);
                                 }
                             }
@@ -255,7 +269,11 @@ impl Follower {
         }
     }
 
-    fn handle(&mut self, message: ToWorker, descriptors: Vec<OwnedFd>) -> io::Result<Option<End>> {
+    async fn handle(
+        &mut self,
+        message: ToWorker,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<Option<End>> {
         let mut descriptors = descriptors.into_iter();
         match message {
             ToWorker::Connection { number } => {
@@ -270,9 +288,7 @@ impl Follower {
             ToWorker::Policy { generation } => {
                 let memory =
                     descriptors.next().ok_or_else(|| io::Error::other("no policy came"))?;
-                let policy = read_sealed_policy(&memory).map_err(io::Error::other)?;
-                self.broker.put_in_force(policy, generation);
-                self.send(ToMonitor::InForce { generation }, None)?;
+                self.put_in_force(generation, &memory).await?;
             }
             ToWorker::Reloaded { request, result } => {
                 if let Some(reload) = self.reloads.remove(&request) {
@@ -280,37 +296,32 @@ impl Follower {
                     drop(reload.send(result));
                 }
             }
-            ToWorker::Look { question, view } => {
-                let part = self.look(view)?;
-                self.send(ToMonitor::Seen { question }, Some(part))?;
+            ToWorker::Query { number, query } => {
+                let answer = handlers::query::answer(&self.broker, &self.methods, query);
+                let answer = sealed::create("answer", &answer)?;
+                self.send(ToMonitor::QueryResult { number }, Some(answer))?;
             }
-            ToWorker::Part { request } => {
-                if let (Some((seen, _)), Some(part)) =
-                    (self.views.get_mut(&request), descriptors.next())
-                {
-                    match sealed::read(part.as_fd(), MEMORY) {
-                        Ok(part) => seen.parts.push(part),
-                        // It comes from another worker, which may send anything.
-                        Err(_) => seen.missing += 1,
-                    }
-                }
+            ToWorker::QueryResult { request, uid } => {
+                self.add_result(request, uid, descriptors.next());
             }
-            ToWorker::Complete { request, missing } => {
-                if let Some((mut seen, sender)) = self.views.remove(&request) {
-                    seen.missing += missing;
-                    drop(sender.send(seen));
+            ToWorker::QueryEnd { request, missing } => {
+                if let Some((mut results, unread, sender)) = self.queries.remove(&request) {
+                    results.missing = missing.map(|missing| missing + unread);
+                    drop(sender.send(results));
                 }
             }
             ToWorker::Leased { request, sessions } => {
-                self.broker.lease_sessions(sessions);
+                let leased = sessions.map(|sessions| self.broker.lease_sessions(sessions));
                 if let Some(lease) = self.leases.remove(&request) {
-                    lease.send(()).ok();
+                    lease.send(leased).ok();
                 }
             }
+            ToWorker::Claimed { request, granted } => self.claimed(request, granted)?,
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
             ToWorker::Stop => {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
                 self.switch.begin(drain);
+                tracing::info!("shutting down: accepting no new calls");
             }
             ToWorker::Hello(_) | ToWorker::Begin(_) | ToWorker::BeginWithOpener(..) => {
                 return Err(io::Error::other("the monitor began twice"));
@@ -319,9 +330,34 @@ impl Follower {
         Ok(None)
     }
 
-    fn look(&self, view: View) -> io::Result<OwnedFd> {
-        let seen = handlers::look::look(&self.broker, &self.methods, view);
-        sealed::create("view", &seen)
+    async fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
+        let policy = read_sealed_policy(memory).map_err(io::Error::other)?;
+        confine::warn_of_lost(&confine::lost_by_worker(&policy, &self.kept));
+        self.broker.put_in_force(policy, generation).await;
+        self.send(ToMonitor::InForce { generation }, None)
+    }
+
+    /// Passes the answer to a claim to the call that made it. A call that was cancelled gives the claim back.
+    fn claimed(&mut self, request: u64, granted: bool) -> io::Result<()> {
+        let Some((claim, sender)) = self.claims.remove(&request) else { return Ok(()) };
+        if sender.send(granted).is_err() && granted && !self.broker.claims.has(claim) {
+            self.send(ToMonitor::Unclaim { claim }, None)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the answer of another worker, which may have sent anything: also a socket whose close waits.
+    fn add_result(&mut self, request: u64, uid: u32, answer: Option<OwnedFd>) {
+        let (Some((results, unread, _)), Some(answer)) = (self.queries.get_mut(&request), answer)
+        else {
+            return;
+        };
+        let own = self.broker.users.user(&PrincipalKey::of_uid(process::effective_uid()));
+        let answer = Descriptor::of_client(answer, &own);
+        match sealed::read(answer.as_fd(), MEMORY) {
+            Ok(answer) => results.results.push((uid, answer)),
+            Err(_) => *unread += 1,
+        }
     }
 
     fn request(&mut self, request: MonitorRequest) -> io::Result<()> {
@@ -340,9 +376,14 @@ impl Follower {
                 self.leases.insert(number, sender);
                 self.send(ToMonitor::Lease { request: number, sessions }, None)
             }
-            MonitorRequest::View(view, sender) => {
-                self.views.insert(number, (Seen::default(), sender));
-                self.send(ToMonitor::View { request: number, view }, None)
+            MonitorRequest::Claim(claim, sender) => {
+                self.claims.insert(number, (claim, sender));
+                self.send(ToMonitor::Claim { request: number, claim }, None)
+            }
+            MonitorRequest::Unclaim(claim) => self.send(ToMonitor::Unclaim { claim }, None),
+            MonitorRequest::QueryOthers(query, sender) => {
+                self.queries.insert(number, (QueryResults::default(), 0, sender));
+                self.send(ToMonitor::QueryOthers { request: number, query }, None)
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::fanout::Membership;
+use crate::table::claims::Claimed;
 use sockbroker_policy::target::{FileFacts, SocketName};
 
 /// What calls changed at both ends of a socket.
@@ -25,8 +25,10 @@ pub struct Known {
     pub bound: Option<Bound>,
     /// The sources and interfaces that options chose for later messages.
     pub choices: Choices,
-    /// Its membership in a fan-out group.
-    pub fanout: Option<Membership>,
+    /// Its claim to a fan-out group.
+    pub fanout: Option<Claimed>,
+    /// Its claim to a port.
+    pub port: Option<Claimed>,
 }
 
 /// The file of a bound `AF_UNIX` socket.

@@ -1,4 +1,4 @@
-//! A socket of a session. No other value owns its descriptor.
+//! A socket of a session.
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::io;
@@ -11,6 +11,7 @@ use sockbroker_sys::socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptor::Descriptor;
 use crate::quota::kernel_memory::KernelMemory;
 use crate::quota::{Reservation, User};
 use crate::table::call_queue::{CallQueue, Ticket};
@@ -34,7 +35,7 @@ pub struct Entry {
     /// The order of sending calls and option changes.
     pub sending: CallQueue,
     /// The registration with the event loop, made when a call first has to wait.
-    readiness: OnceLock<AsyncFd<Arc<OwnedFd>>>,
+    readiness: OnceLock<AsyncFd<Arc<Descriptor>>>,
     /// Held during the registration.
     registering: Mutex<()>,
     pub unread: Mutex<Unread>,
@@ -42,11 +43,7 @@ pub struct Entry {
     pub rcvall: Option<Rcvall>,
     /// Its ends, shared with duplicates.
     pub ends: Ends,
-    /// Kernel memory of its options, shared with duplicates.
-    pub kernel_memory: KernelMemory,
     began: Instant,
-    /// Its part of its user's handles.
-    handle: Reservation,
 }
 
 impl Entry {
@@ -58,17 +55,13 @@ impl Entry {
         timeout: Timeout,
         handle: Reservation,
     ) -> io::Result<Self> {
+        let descriptor = Descriptor::of_socket(descriptor, handle);
         socket::set_nonblocking(descriptor.as_fd(), timeout.sets_nonblocking())?;
-        Ok(Self::adopted(descriptor, declared, timeout, handle))
+        Ok(Self::adopted(descriptor, declared, timeout))
     }
 
-    /// Like [`Entry::new`], but leaves `O_NONBLOCK` as it is.
-    pub fn adopted(
-        descriptor: OwnedFd,
-        declared: SocketSpec,
-        timeout: Timeout,
-        handle: Reservation,
-    ) -> Self {
+    /// Takes over a socket with its handle, and leaves `O_NONBLOCK` as it is.
+    pub fn adopted(descriptor: Descriptor, declared: SocketSpec, timeout: Timeout) -> Self {
         Self {
             shared: SharedSocket::new(descriptor, timeout),
             declared,
@@ -81,9 +74,7 @@ impl Entry {
             unread: Mutex::default(),
             rcvall: None,
             ends: Ends::default(),
-            kernel_memory: KernelMemory::default(),
             began: Instant::now(),
-            handle,
         }
     }
 
@@ -128,7 +119,17 @@ impl Entry {
     }
 
     pub fn user(&self) -> &Arc<User> {
-        self.handle.user()
+        self.shared.descriptor().user()
+    }
+
+    /// Kernel memory of its options, shared with duplicates.
+    pub fn kernel_memory(&self) -> &KernelMemory {
+        self.shared.descriptor().kernel_memory()
+    }
+
+    /// Counts this kernel memory for the socket, before anything shares it.
+    pub fn set_kernel_memory(&mut self, memory: KernelMemory) {
+        self.shared.set_kernel_memory(memory);
     }
 
     pub fn timeout(&self) -> Timeout {
@@ -163,6 +164,21 @@ impl Entry {
         self.shared.clone()
     }
 
+    pub(super) fn descriptor(&self) -> &Arc<Descriptor> {
+        self.shared.descriptor()
+    }
+
+    /// Drops the socket, and waits until it is closed. While calls or unread answers use the socket, it stays open,
+    /// and nothing waits for it.
+    pub async fn close(entry: Arc<Self>) {
+        if let Some(Self { shared, readiness, .. }) = Arc::into_inner(entry) {
+            drop(readiness);
+            if let Some(descriptor) = shared.into_descriptor() {
+                descriptor.close().await;
+            }
+        }
+    }
+
     /// Shuts both directions down, so that waiting calls return.
     pub fn end(&self) {
         // Sockets without a connection have nothing to shut down.
@@ -170,7 +186,7 @@ impl Entry {
     }
 
     /// The registration with the event loop, made at the first wait.
-    pub(super) fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+    pub(super) fn readiness(&self) -> io::Result<&AsyncFd<Arc<Descriptor>>> {
         if let Some(ready) = self.readiness.get() {
             return Ok(ready);
         }
@@ -189,8 +205,8 @@ impl Entry {
 
     /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
     pub(super) fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
-        let descriptor = socket::duplicate(self.fd())?;
-        let entry = Self::adopted(descriptor, self.declared, self.timeout(), handle);
+        let descriptor = self.shared.descriptor().duplicate(handle)?;
+        let entry = Self::adopted(descriptor, self.declared, self.timeout());
         let mut entry = entry.of_kind(self.actual);
         entry.share_with(self);
         Ok(entry)
@@ -200,6 +216,6 @@ impl Entry {
     pub fn share_with(&mut self, original: &Self) {
         self.rcvall.clone_from(&original.rcvall);
         self.ends = original.ends.clone();
-        self.kernel_memory = original.kernel_memory.clone();
+        self.shared.set_kernel_memory(original.kernel_memory().clone());
     }
 }

@@ -8,7 +8,7 @@ pub mod permitted;
 pub mod stream;
 pub mod ends;
 pub mod socket_endpoints;
-pub mod fanout;
+pub mod claims;
 pub mod shared;
 pub mod call_queue;
 pub mod rcvall;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::error::LimitExceeded;
 use crate::error::OpError;
-use crate::quota::Share;
+use crate::quota::{Share, User};
 use crate::table::entry::Entry;
 use crate::table::stream::Stream;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,14 @@ impl Table {
     /// The number of open handles.
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// The user of the sockets.
+    pub fn user(&self) -> Option<Arc<User>> {
+        self.slots.iter().find_map(|slot| match slot.resource.as_ref()? {
+            Resource::Socket(entry) => Some(entry.user().clone()),
+            Resource::Stream(_) => None,
+        })
     }
 
     /// Gives a handle, unless `limit` handles are open.

@@ -7,14 +7,13 @@
 //! ```
 //! use sockbroker_policy::action::{Inspect, SetOption};
 //! use sockbrokerd::network::caller_identity::CallerIdentity;
-//! use sockbrokerd::table::fanout::FanoutGroups;
 //! use sockbrokerd::table::permitted::{Permitted, Socket};
 //!
 //! fn fd_of(permitted: &Permitted<Inspect>) -> std::os::fd::BorrowedFd<'_> {
 //!     permitted.socket().fd()
 //! }
-//! fn set(permitted: &Permitted<SetOption>, groups: &FanoutGroups, caller: &CallerIdentity) {
-//!     sockbrokerd::ops::option::set(permitted, groups, caller).ok();
+//! fn set(permitted: &Permitted<SetOption>, caller: &CallerIdentity) {
+//!     sockbrokerd::ops::option::set(permitted, None, caller).ok();
 //! }
 //! ```
 //!
@@ -53,17 +52,16 @@
 //! ```compile_fail,E0308
 //! use sockbroker_policy::action::GetOption;
 //! use sockbrokerd::network::caller_identity::CallerIdentity;
-//! use sockbrokerd::table::fanout::FanoutGroups;
 //! use sockbrokerd::table::permitted::Permitted;
 //!
-//! fn set(permitted: &Permitted<GetOption>, groups: &FanoutGroups, caller: &CallerIdentity) {
-//!     sockbrokerd::ops::option::set(permitted, groups, caller).ok();
+//! fn set(permitted: &Permitted<GetOption>, caller: &CallerIdentity) {
+//!     sockbrokerd::ops::option::set(permitted, None, caller).ok();
 //! }
 //! ```
 
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use sockbroker_policy::action::{Accept, Administer, Handover, Inspect, Request};
@@ -72,6 +70,7 @@ use sockbroker_policy::{Denial, Permit};
 use sockbroker_proto::socket_spec::SocketSpec;
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptor::Descriptor;
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::shared::SharedSocket;
@@ -103,8 +102,13 @@ impl Socket {
         self.0.shared()
     }
 
+    /// Notes that an option is about to be set that can make the close wait.
+    pub fn note_lingering(&self) {
+        self.0.descriptor().note_lingering();
+    }
+
     /// The registration with the event loop. The first wait makes it.
-    pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+    pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<Descriptor>>> {
         self.0.readiness()
     }
 
@@ -172,6 +176,13 @@ impl Permitted<Inspect> {
 }
 
 impl Permitted<Handover> {
+    /// The descriptor, to be passed to the client.
+    pub fn pass(&self) -> Arc<Descriptor> {
+        let descriptor = self.socket.0.descriptor();
+        descriptor.note_passed();
+        descriptor.clone()
+    }
+
     /// Moves the permit to a socket that the judged socket accepted: it has the same type.
     ///
     /// # Panics
@@ -194,6 +205,7 @@ impl Accepted {
     /// `entry` has a descriptor that `accept(2)` returned for this listening socket.
     pub fn new(permitted: &Permitted<Accept>, entry: Entry) -> Self {
         let listening = permitted.socket().clone();
+        entry.descriptor().note_accepted_by(listening.0.descriptor());
         Self { entry: Arc::new(entry.of_kind(listening.actual())), listening }
     }
 

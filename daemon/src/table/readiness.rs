@@ -7,7 +7,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Registers an object that owns its descriptor as long as it lives, which the library requires:
-/// `Arc<OwnedFd>`, `OwnedFd`, or a type of `sockbroker-sys` that contains one.
+/// a [`Descriptor`](crate::descriptor::Descriptor), an `OwnedFd`, or a type of `sockbroker-sys` that contains one.
 #[expect(
     deprecated,
     reason = "the replacement is an unsafe fn; this crate has no unsafe code, and every T here owns its descriptor"

@@ -4,17 +4,19 @@
 //! the descriptor share it. Several calls may need it at a time; it is reset after the last of them.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_sys::socket;
 
+use crate::descriptor::Descriptor;
+use crate::quota::kernel_memory::KernelMemory;
 use crate::table::timeout::{Timeout, TimeoutCell};
 
 /// A socket that its entry shares with the event loop and with threads that make calls on it.
 #[derive(Debug, Clone)]
 pub struct SharedSocket {
-    descriptor: Arc<OwnedFd>,
+    descriptor: Arc<Descriptor>,
     mode: Arc<Mode>,
 }
 
@@ -33,7 +35,7 @@ struct Lent {
 
 impl SharedSocket {
     /// A socket whose flag is as the timeout needs it, or is to stay as it is.
-    pub(super) fn new(descriptor: OwnedFd, timeout: Timeout) -> Self {
+    pub(super) fn new(descriptor: Descriptor, timeout: Timeout) -> Self {
         let mode = Mode { timeout: TimeoutCell::new(timeout), lent: Mutex::default() };
         Self { descriptor: Arc::new(descriptor), mode: Arc::new(mode) }
     }
@@ -42,9 +44,20 @@ impl SharedSocket {
         self.descriptor.as_fd()
     }
 
-    /// The descriptor, for the event loop.
-    pub(super) fn descriptor(&self) -> &Arc<OwnedFd> {
+    pub(super) fn descriptor(&self) -> &Arc<Descriptor> {
         &self.descriptor
+    }
+
+    /// The descriptor, unless others share it.
+    pub(super) fn into_descriptor(self) -> Option<Descriptor> {
+        Arc::into_inner(self.descriptor)
+    }
+
+    /// Counts this kernel memory until the socket is closed. For a socket that nothing shares yet.
+    pub(super) fn set_kernel_memory(&mut self, memory: KernelMemory) {
+        if let Some(descriptor) = Arc::get_mut(&mut self.descriptor) {
+            descriptor.set_kernel_memory(memory);
+        }
     }
 
     pub fn timeout(&self) -> Timeout {
@@ -117,6 +130,7 @@ mod tests {
 
     fn shared() -> SharedSocket {
         let descriptor = socket::create(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
+        let descriptor = Descriptor::of_socket(descriptor, crate::quota::tests::handle());
         SharedSocket::new(descriptor, Timeout::Blocking)
     }
 

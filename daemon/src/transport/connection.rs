@@ -5,8 +5,6 @@
 //! them is always read.
 
 use std::future::poll_fn;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,33 +17,47 @@ use super::part_share::PartShare;
 use super::shutdown::{Shutdown, ShutdownSignal};
 use super::stream::Stream;
 use crate::config::limits::size;
-use crate::rpc::core::{Core, Message};
+use crate::descriptor::Descriptor;
+use crate::quota::Share;
+use crate::rpc::core::{Answer, Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 /// How often a half-closed connection is checked: a full close after a half-close wakes no task.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 /// A larger buffer is released when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
+/// A larger message is decoded while another thread runs the other tasks. Then the input that follows it moves to a new
+/// buffer, because a buffer lives as long as any part of it.
+const MESSAGE_SMALL: usize = 64 << 10;
 /// After this number of answers they are sent before further messages are taken, so that the peer can go on.
 const ANSWERS_TOGETHER: usize = 32;
 /// How often the broker checks whether the peer has received the descriptors of an answer that is kept.
 const TAKEN_CHECK: Duration = Duration::from_millis(10);
+/// How often the broker checks whether enough descriptors of a user are closed.
+const CLOSED_CHECK: Duration = Duration::from_millis(10);
 
 /// Serves a stream connection until it ends. `input` contains what was read before.
 pub(super) async fn serve(
     shutdown: ShutdownSignal,
-    stream: io::Result<Stream>,
+    stream: Stream,
     codec: Codec,
     core: Core,
     input: BytesMut,
 ) {
-    match stream {
-        Ok(stream) => Driver::new(stream, codec, core, input).run(shutdown.follow()).await,
-        Err(error) => {
-            core.connection().log_failure(&error);
-            core.end();
-        }
+    Driver::new(stream, codec, core, input).run(shutdown.follow()).await;
+}
+
+/// Starts the calls of a message. A large one takes long to decode and to judge: meanwhile another thread runs the other
+/// tasks of this thread.
+pub(super) fn receive(core: &mut Core, message: Message) -> Option<Answer> {
+    let large = message.json.len() > MESSAGE_SMALL;
+    if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        block_in_place(|| core.receive(message))
+    } else {
+        core.receive(message)
     }
 }
 
@@ -56,7 +68,7 @@ struct Driver {
     codec: Codec,
     core: Core,
     input: BytesMut,
-    descriptors: DescriptorQueue<OwnedFd>,
+    descriptors: DescriptorQueue<Descriptor>,
     out: Outgoing,
     wanted: usize,
     reading: Reading,
@@ -66,6 +78,8 @@ struct Driver {
     pause: Deadline,
     /// The next check whether the peer has received descriptors.
     taken: Deadline,
+    /// The next check whether descriptors are closed.
+    closed: Deadline,
     high_water: usize,
     descriptors_max: usize,
     /// What input and unread answers take of their user's limits.
@@ -101,6 +115,7 @@ impl Driver {
             reading: Reading::Open,
             pause,
             taken: Deadline::new(TAKEN_CHECK),
+            closed: Deadline::new(CLOSED_CHECK),
             share: PartShare::default(),
         }
     }
@@ -130,16 +145,16 @@ impl Driver {
 
     /// Takes every complete message of the input, while the peer reads its answers.
     fn take_messages(&mut self) -> Result<(), End> {
-        let mut answers = 0;
+        let (mut answers, mut large) = (0, false);
         while self.out.bytes() < self.high_water {
             match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
-                Decoded::Message(message) => answers += usize::from(self.take(message)),
+                Decoded::Message(message) => {
+                    large |= message.json.len() > MESSAGE_SMALL;
+                    answers += usize::from(self.take(message));
+                }
                 Decoded::Incomplete(missing) => {
                     self.wanted = missing;
-                    if self.input.is_empty() && self.input.capacity() > BUFFER_KEPT {
-                        self.input = BytesMut::new();
-                    }
-                    return self.check_rest();
+                    break;
                 }
                 // The peer will not read further answers: its calls are cancelled.
                 Decoded::Close => return Err(End::Closed),
@@ -148,6 +163,9 @@ impl Driver {
                 answers = 0;
                 self.flush_now()?;
             }
+        }
+        if large || (self.input.is_empty() && self.input.capacity() > BUFFER_KEPT) {
+            self.input = BytesMut::from(&self.input[..]);
         }
         self.check_rest()
     }
@@ -160,14 +178,14 @@ impl Driver {
 
     /// Starts a call. `true` if it was answered at once.
     fn take(&mut self, message: Message) -> bool {
-        let answer = self.core.receive(message);
+        let answer = receive(&mut self.core, message);
         answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 
-    /// Counts incomplete input, its descriptors and unread answers for the user.
+    /// Counts incomplete input, unread answers, and the descriptors of both for the user.
     fn check_rest(&mut self) -> Result<(), End> {
         let bytes = self.input.len() + self.codec.held() + self.out.bytes();
-        let held = (bytes, self.descriptors.len());
+        let held = (bytes, self.descriptors.len() + self.out.descriptors());
         self.share.hold(self.core.connection(), held).map_err(End::LimitExceeded)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(
@@ -196,7 +214,8 @@ impl Driver {
         if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
             self.reading = Reading::Done;
         }
-        if self.reading == Reading::Open && self.out.bytes() < self.high_water {
+        let reads = self.reading == Reading::Open && self.out.bytes() < self.high_water;
+        if reads && self.may_read(context) {
             let into = (&mut self.input, &mut self.descriptors);
             match self.stream.poll_fill(context, self.wanted, into.0, into.1)? {
                 Poll::Ready(0) => return Poll::Ready(self.half_close()),
@@ -215,6 +234,20 @@ impl Driver {
         }
         self.poll_taken(context);
         self.poll_deadlines(context)
+    }
+
+    /// Whether the user has not too many descriptors that are being closed. A frame could bring more.
+    fn may_read(&mut self, context: &mut Context<'_>) -> bool {
+        loop {
+            if !self.core.connection().user().exceeds(Share::Descriptors) {
+                self.closed.clear();
+                return true;
+            }
+            if self.closed.poll(context).is_pending() {
+                return false;
+            }
+            self.closed.clear();
+        }
     }
 
     /// Drops the descriptors of a kept answer, which keep their sockets open, when the peer has received its

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +15,13 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
-use tokio::net::UnixStream;
 
 use super::codec::Codec;
 use super::connection;
 use super::context::SharedContext;
 use super::part_share::PartShare;
 use super::stalling::{Peer, Stalling};
-use super::stream::Stream;
+use super::stream::{ConnectionIo, Stream};
 use crate::config::limits::size;
 use crate::handlers::metrics::page;
 use crate::principal::Principal;
@@ -37,7 +35,7 @@ const SESSION_HEADER: &str = "sockbroker-session";
 type Body = Full<Bytes>;
 
 /// Serves an HTTP connection until it ends, also as a WebSocket.
-pub(super) async fn serve(shared: SharedContext, io: UnixStream, principal: Principal) {
+pub(super) async fn serve(shared: SharedContext, io: ConnectionIo, principal: Principal) {
     if let Some(upgrade) = serve_http(&shared, io, principal.clone()).await {
         serve_websocket(&shared, upgrade, principal).await;
     }
@@ -46,15 +44,14 @@ pub(super) async fn serve(shared: SharedContext, io: UnixStream, principal: Prin
 /// Serves HTTP until the connection ends or is upgraded.
 async fn serve_http(
     shared: &SharedContext,
-    io: UnixStream,
+    io: ConnectionIo,
     principal: Principal,
 ) -> Option<OnUpgrade> {
-    let peer = Peer::of(&io).map(Arc::new);
-    let stream = peer.as_ref().ok().map(|peer| peer.stream());
+    let stream = Some(Arc::downgrade(io.get_ref()));
     let facts = Facts { principal, framing: Framing::Http, descriptors: false, stream };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
-    let peer = match peer {
-        Ok(peer) => peer,
+    let peer = match Peer::of(io.get_ref()) {
+        Ok(peer) => Arc::new(peer),
         Err(error) => {
             connection.log_failure(&error);
             return None;
@@ -165,7 +162,7 @@ async fn call(
         Err((status, reason)) => return text(status, reason),
     };
     let mut core = Core::new(connection.clone(), shared.methods.clone());
-    let mut answer = core.receive(Message { json, ..Message::default() });
+    let mut answer = connection::receive(&mut core, Message { json, ..Message::default() });
     if answer.is_none() {
         // A full close after a half-close wakes no task, so the peer is checked from time to time.
         answer = tokio::select! {
@@ -251,21 +248,13 @@ async fn serve_websocket(shared: &SharedContext, upgrade: OnUpgrade, principal: 
             return;
         }
     };
-    let io = match io.into_std() {
-        Ok(io) => Arc::new(OwnedFd::from(io)),
-        Err(error) => {
-            tracing::debug!(%error, "a connection failed");
-            return;
-        }
-    };
-    let stream = Some(Arc::downgrade(&io));
+    let stream = Some(Arc::downgrade(io.get_ref()));
     let facts = Facts { principal, framing: Framing::WebSocket, descriptors: false, stream };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
     let codec = Codec::websocket(shared.broker.limits.frame());
-    let stream = Stream::socket(io);
     connection::serve(
         shared.shutdown.clone(),
-        stream,
+        Stream::Socket(io),
         codec,
         Core::new(connection, shared.methods.clone()),
         input,

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+
+use crate::descriptor::Descriptor;
 
 /// Parts up to this size are copied together, so that one call sends several small answers.
 const COPY_MAX: usize = 16 << 10;
@@ -21,12 +23,29 @@ const PARTS_MAX: usize = 64;
 pub(super) struct Outgoing {
     parts: VecDeque<Part>,
     bytes: usize,
+    descriptors: usize,
 }
 
 #[derive(Debug)]
 struct Part {
     data: Data,
-    descriptors: Vec<OwnedFd>,
+    passing: Option<Passing>,
+}
+
+/// What a frame passes, and what replaces the frame if the kernel refuses to pass it.
+#[derive(Debug)]
+pub(super) struct Passing {
+    pub(super) descriptors: Vec<Arc<Descriptor>>,
+    /// The length of the frame.
+    pub(super) length: usize,
+    /// The other frame.
+    pub(super) refusal: Vec<u8>,
+}
+
+impl Part {
+    fn descriptors(&self) -> &[Arc<Descriptor>] {
+        self.passing.as_ref().map_or(&[], |passing| &passing.descriptors)
+    }
 }
 
 #[derive(Debug)]
@@ -59,14 +78,19 @@ impl Outgoing {
         self.bytes
     }
 
+    /// The number of descriptors that were not sent.
+    pub(super) fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
     /// Whether everything was sent.
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
     /// Begins a frame with the bytes that `write` appends.
-    pub(super) fn begin(&mut self, descriptors: Vec<OwnedFd>, write: impl FnOnce(&mut Vec<u8>)) {
-        if descriptors.is_empty()
+    pub(super) fn begin(&mut self, passing: Option<Passing>, write: impl FnOnce(&mut Vec<u8>)) {
+        if passing.is_none()
             && let Some(bytes) = self.growing(0)
         {
             let before = bytes.len();
@@ -77,7 +101,8 @@ impl Outgoing {
         let mut bytes = Vec::with_capacity(FRAME_ROOM);
         write(&mut bytes);
         self.bytes += bytes.len();
-        self.parts.push_back(Part { data: Data::Copied { bytes, sent: 0 }, descriptors });
+        self.descriptors += passing.as_ref().map_or(0, |passing| passing.descriptors.len());
+        self.parts.push_back(Part { data: Data::Copied { bytes, sent: 0 }, passing });
     }
 
     /// Continues a frame.
@@ -88,7 +113,7 @@ impl Outgoing {
         {
             last.extend_from_slice(&bytes);
         } else if !bytes.is_empty() {
-            self.parts.push_back(Part { data: Data::Shared(bytes), descriptors: Vec::new() });
+            self.parts.push_back(Part { data: Data::Shared(bytes), passing: None });
         }
     }
 
@@ -107,22 +132,31 @@ impl Outgoing {
     /// Sends what one system call accepts. `send` gets the slices and their descriptors.
     pub(super) fn send(
         &mut self,
-        send: impl FnOnce(&[IoSlice<'_>], &[OwnedFd]) -> io::Result<usize>,
+        send: impl FnOnce(&[IoSlice<'_>], &[Arc<Descriptor>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let Some(first) = self.parts.front() else {
             return Ok(0);
         };
-        let followers = self
-            .parts
-            .iter()
-            .skip(1)
-            .take(PARTS_MAX)
-            .take_while(|part| part.descriptors.is_empty());
+        let followers =
+            self.parts.iter().skip(1).take(PARTS_MAX).take_while(|part| part.passing.is_none());
         let parts = std::iter::once(first).chain(followers);
         let slices: Vec<IoSlice<'_>> = parts.map(|part| IoSlice::new(part.data.rest())).collect();
-        let sent = send(&slices, &first.descriptors)?;
+        let sent = send(&slices, first.descriptors())?;
         self.advance(sent);
         Ok(sent)
+    }
+
+    /// Replaces the first frame, whose descriptors the kernel refuses to pass. `false` if it has none.
+    pub(super) fn refuse_descriptors(&mut self) -> bool {
+        let Some(passing) = self.parts.front_mut().and_then(|part| part.passing.take()) else {
+            return false;
+        };
+        self.descriptors -= passing.descriptors.len();
+        self.advance(passing.length);
+        self.bytes += passing.refusal.len();
+        let data = Data::Copied { bytes: passing.refusal, sent: 0 };
+        self.parts.push_front(Part { data, passing: None });
+        true
     }
 
     fn advance(&mut self, mut sent: usize) {
@@ -130,7 +164,8 @@ impl Outgoing {
         while let Some(part) = self.parts.front_mut() {
             if sent > 0 {
                 // They were sent with the first byte.
-                part.descriptors.clear();
+                let passed = part.passing.take();
+                self.descriptors -= passed.map_or(0, |passing| passing.descriptors.len());
             }
             let length = part.data.rest().len();
             if sent < length {
@@ -150,16 +185,54 @@ impl Outgoing {
 mod tests {
     use super::*;
 
-    fn descriptor() -> OwnedFd {
-        std::fs::File::open("/dev/null").unwrap().into()
+    fn passing(length: usize) -> Passing {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let descriptor = Descriptor::of_client(file.into(), &crate::quota::tests::user(1));
+        let refusal = b"refused".to_vec();
+        Passing { descriptors: vec![Arc::new(descriptor)], length, refusal }
+    }
+
+    /// Everything that is sent when each call accepts this number of bytes.
+    fn send_all(out: &mut Outgoing, most: usize) -> String {
+        let mut all = Vec::new();
+        while !out.is_empty() {
+            out.send(|slices, _| {
+                let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                let sent = bytes.len().min(most);
+                all.extend_from_slice(&bytes[..sent]);
+                Ok(sent)
+            })
+            .unwrap();
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    #[test]
+    fn a_refused_frame_is_replaced_and_its_neighbours_are_not() {
+        for attachment in [0, COPY_MAX + 1] {
+            for most in [1, usize::MAX] {
+                let mut out = Outgoing::default();
+                out.begin(None, |frame| frame.extend_from_slice(b"before "));
+                out.begin(Some(passing(4 + attachment)), |frame| frame.extend_from_slice(b"lost"));
+                out.push(Bytes::from(vec![b'x'; attachment]));
+                out.begin(None, |frame| frame.extend_from_slice(b" after"));
+                assert_eq!(out.descriptors(), 1);
+                assert!(!out.refuse_descriptors());
+                out.send(|slices, _| Ok(slices[0].len())).unwrap();
+                assert!(out.refuse_descriptors());
+                assert_eq!((out.descriptors(), out.bytes()), (0, 13));
+                assert_eq!(send_all(&mut out, most), "refused after");
+                assert_eq!(out.bytes(), 0);
+            }
+        }
     }
 
     #[test]
     fn a_frame_with_descriptors_begins_a_new_call() {
         let mut out = Outgoing::default();
-        out.begin(vec![], |frame| frame.extend_from_slice(b"one"));
-        out.begin(vec![descriptor()], |frame| frame.extend_from_slice(b"two"));
-        out.begin(vec![], |frame| frame.extend_from_slice(b"three"));
+        out.begin(None, |frame| frame.extend_from_slice(b"one"));
+        out.begin(Some(passing(3)), |frame| frame.extend_from_slice(b"two"));
+        out.begin(None, |frame| frame.extend_from_slice(b"three"));
         let mut calls = Vec::new();
         while !out.is_empty() {
             out.send(|slices, descriptors| {
@@ -175,7 +248,7 @@ mod tests {
     #[test]
     fn descriptors_are_sent_with_the_first_byte_of_a_short_write() {
         let mut out = Outgoing::default();
-        out.begin(vec![descriptor()], |frame| frame.extend_from_slice(b"abc"));
+        out.begin(Some(passing(4 + COPY_MAX)), |frame| frame.extend_from_slice(b"abc"));
         out.push(Bytes::from(vec![b'x'; COPY_MAX + 1]));
         assert_eq!(out.bytes(), 3 + COPY_MAX + 1);
         out.send(|_, descriptors| Ok(descriptors.len())).unwrap();

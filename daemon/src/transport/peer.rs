@@ -1,18 +1,17 @@
 //! Who is at the other end of a connection: what the kernel reports about the process that connected.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 
 use sockbroker_monitor::subject;
 use sockbroker_sys::{peer, process};
-use tokio::net::UnixStream;
 
 use crate::principal::Principal;
 use sockbroker_policy::subject::Subject;
 
 /// The principal of a connection.
-pub(super) fn of(io: &UnixStream) -> io::Result<Principal> {
-    subject::of_peer(io.as_fd()).map(Principal::Local)
+pub(super) fn of(io: BorrowedFd<'_>) -> io::Result<Principal> {
+    subject::of_peer(io).map(Principal::Local)
 }
 
 /// The broker's own user, which is who calls over standard input.

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sockbroker_sys::{socket, stream};
-use tokio::io::Interest;
+use sockbroker_sys::process::effective_uid;
+use sockbroker_sys::socket;
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use super::context::SharedContext;
 use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
 use super::{connection, http, peer};
+use crate::descriptor::Descriptor;
 use crate::observe::refusals::{Reason, Refusals};
 use crate::ops::unix_file::ControlFile;
 use crate::principal::{Principal, PrincipalKey};
@@ -48,7 +50,7 @@ pub enum Source {
 #[derive(Debug)]
 enum Incoming {
     Accepted(UnixStream),
-    Passed(UnixStream, PassedConnection),
+    Passed(OwnedFd, PassedConnection),
 }
 
 impl Source {
@@ -61,9 +63,7 @@ impl Source {
             }
             Self::Monitor(passed) => {
                 let Some((connection, passed)) = passed.recv().await else { return Ok(None) };
-                socket::set_nonblocking(connection.as_fd(), true)?;
-                let io = UnixStream::from_std(connection.into())?;
-                Ok(Some(Incoming::Passed(io, passed)))
+                Ok(Some(Incoming::Passed(connection, passed)))
             }
         }
     }
@@ -109,7 +109,13 @@ impl Server {
                 () = shutdown.begun() => break,
             }
         }
-        drop(source);
+        // Connections that wait in it can contain descriptors of clients.
+        if let Source::Listener(listener) = source
+            && let Ok(listener) = listener.into_std()
+        {
+            let own = self.shared.broker.users.user(&PrincipalKey::of_uid(effective_uid()));
+            drop(Descriptor::of_client(listener.into(), &own));
+        }
         while connections.join_next().await.is_some() {}
         self.shared.broker.refusals.finish();
         self.shared.broker.close_all().await;
@@ -129,19 +135,19 @@ impl Server {
     }
 
     /// Serves a connection that the monitor passed.
-    fn serve_passed(
-        &self,
-        io: UnixStream,
-        passed: PassedConnection,
-        connections: &mut JoinSet<()>,
-    ) {
+    fn serve_passed(&self, io: OwnedFd, passed: PassedConnection, connections: &mut JoinSet<()>) {
         if self.shared.broker.control.get().is_none() {
             self.note_control_socket(io.as_fd());
         }
         let server = self.clone();
         connections.spawn(async move {
-            match peer::of(&io) {
-                Ok(principal) => server.serve(io, principal).await,
+            let principal =
+                socket::set_nonblocking(io.as_fd(), true).and_then(|()| peer::of(io.as_fd()));
+            match principal {
+                Ok(principal) => {
+                    let user = server.shared.broker.users.user(&principal.key());
+                    server.serve(Descriptor::of_client(io, &user), principal).await;
+                }
                 Err(error) => server.refuse_unknown(&error, None),
             }
             drop(passed);
@@ -150,11 +156,11 @@ impl Server {
 
     /// Serves standard input and output, with LSP framing or newline-delimited JSON, until they end.
     pub async fn standard(self) -> io::Result<()> {
-        let stream = Stream::standard()?;
+        let principal = peer::own()?;
+        let stream = Stream::standard(&self.shared.broker.users.user(&principal.key()))?;
         if let Stream::Socket(end) = &stream {
             self.shared.broker.control_ends.note(end.get_ref().as_fd())?;
         }
-        let principal = peer::own()?;
         let mut input = BytesMut::new();
         let mut shutdown = self.shared.shutdown.clone();
         let first = tokio::select! {
@@ -175,7 +181,7 @@ impl Server {
             Arc::new(Connection::begin(&self.shared.broker, facts)),
             self.shared.methods.clone(),
         );
-        connection::serve(self.shared.shutdown.clone(), Ok(stream), codec, core, input).await;
+        connection::serve(self.shared.shutdown.clone(), stream, codec, core, input).await;
         self.shared.broker.close_all().await;
         Ok(())
     }
@@ -194,11 +200,17 @@ impl Server {
 
     /// Serves a new connection, unless a limit is reached.
     fn admit(&self, io: UnixStream, connections: &mut JoinSet<()>) {
-        let uid = match io.peer_cred() {
-            Ok(peer) => peer.uid(),
-            Err(error) => return self.refuse_unknown(&error, None),
-        };
+        let credentials = io.peer_cred();
+        // The overflow id, if the kernel does not report the user.
+        let uid = credentials.as_ref().map_or(65534, UCred::uid);
         let key = PrincipalKey::of_uid(uid);
+        let io = match io.into_std() {
+            Ok(io) => Descriptor::of_client(io.into(), &self.shared.broker.users.user(&key)),
+            Err(error) => return self.refuse_unknown(&error, Some(uid)),
+        };
+        if let Err(error) = credentials {
+            return self.refuse_unknown(&error, None);
+        }
         let limits = &self.shared.broker.limits;
         let in_all =
             self.shared.broker.limit_in_all(uid, limits.connections, limits.connections_reserved);
@@ -208,7 +220,7 @@ impl Server {
                 let server = self.clone();
                 connections.spawn(async move {
                     // In the connection's own task, because it reads files.
-                    match peer::of(&io) {
+                    match peer::of(io.as_fd()) {
                         Ok(principal) => server.serve(io, principal).await,
                         Err(error) => server.refuse_unknown(&error, Some(uid)),
                     }
@@ -231,12 +243,24 @@ impl Server {
         });
     }
 
+    fn refuse_failed(&self, error: &io::Error, principal: &Principal) {
+        let uid = principal.subject().uid;
+        self.shared.broker.refusals.report(Reason::NotServed, Some(principal.key()), || {
+            tracing::warn!(%error, uid, "cannot serve a connection");
+        });
+    }
+
     /// Detects the framing of a connection, and serves it.
-    pub async fn serve(self, io: UnixStream, principal: Principal) {
+    pub async fn serve(self, io: Descriptor, principal: Principal) {
+        let stream = match Stream::socket(io) {
+            Ok(stream) => stream,
+            Err(error) => return self.refuse_failed(&error, &principal),
+        };
         let longest = Duration::from_secs(self.shared.broker.limits.detect_seconds);
         let mut shutdown = self.shared.shutdown.clone();
+        let mut input = BytesMut::new();
         let first = tokio::select! {
-            first = timeout(longest, first_byte(&io)) => first,
+            first = timeout(longest, stream.first_byte(&mut input)) => first,
             () = shutdown.begun() => return,
         };
         let first = match first {
@@ -258,35 +282,21 @@ impl Server {
         let (framing, codec) = match self.message_framing(first) {
             Some(found) => found,
             None if first.is_ascii_uppercase() => {
-                return http::serve(self.shared, io, principal).await;
+                if let Stream::Socket(io) = stream {
+                    http::serve(self.shared, io, principal).await;
+                }
+                return;
             }
             None => return tracing::debug!(first, "closed a connection with an unknown framing"),
         };
-        let io = match io.into_std() {
-            Ok(io) => Arc::new(OwnedFd::from(io)),
-            Err(error) => return tracing::debug!(%error, "a connection failed"),
-        };
-        let stream = Some(Arc::downgrade(&io));
         let descriptors = framing == Framing::Lsp;
-        let facts = Facts { principal, framing, descriptors, stream };
+        let facts = Facts { principal, framing, descriptors, stream: stream.connection() };
         let connection = Arc::new(Connection::begin(&self.shared.broker, facts));
         let (number, subject) = (connection.number(), connection.subject());
         let (uid, unit) = (subject.uid, subject.unit.as_deref());
         tracing::debug!(connection = number, uid, pid = subject.pid, unit, "connection began");
         let core = Core::new(connection.clone(), self.shared.methods.clone());
-        let stream = Stream::socket(io);
-        connection::serve(self.shared.shutdown.clone(), stream, codec, core, BytesMut::new()).await;
-    }
-}
-
-/// Reads the first byte without removing it, so that its descriptors stay with it.
-async fn first_byte(io: &UnixStream) -> io::Result<Option<u8>> {
-    loop {
-        io.readable().await?;
-        match io.try_io(Interest::READABLE, || stream::peek_byte(io.as_fd())) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
+        connection::serve(self.shared.shutdown.clone(), stream, codec, core, input).await;
     }
 }
 

@@ -1,36 +1,60 @@
 //! What `hyper` does not detect: a peer that does not read its answers, and one that has closed.
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use sockbroker_sys::stream::is_hung_up;
+use bytes::BytesMut;
+use sockbroker_sys::socket;
+use sockbroker_sys::stream::{is_hung_up, send_stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep};
+
+use crate::descriptor::Descriptor;
+use crate::quota::Share;
+use crate::transport::stream::{ConnectionIo, receive};
 
 /// How often a peer is checked while its call waits.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 
-/// A stream that fails if the peer reads nothing for too long.
+/// The largest size of a read.
+const READ_MAX: usize = 64 << 10;
+
+/// A stream that fails if the peer reads nothing for too long. It closes descriptors that come with the bytes, apart
+/// from the event loop: a plain `read(2)` would close them itself.
 #[derive(Debug)]
 pub(super) struct Stalling {
-    io: UnixStream,
+    io: ConnectionIo,
+    input: BytesMut,
     longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stalling {
     /// A stream whose peer has to read something within `longest`.
-    pub(super) fn new(io: UnixStream, longest: Duration) -> Self {
-        Self { io, longest, timer: None }
+    pub(super) fn new(io: ConnectionIo, longest: Duration) -> Self {
+        Self { io, input: BytesMut::new(), longest, timer: None }
     }
 
-    pub(super) fn into_inner(self) -> UnixStream {
+    pub(super) fn into_inner(self) -> ConnectionIo {
         self.io
+    }
+
+    fn send(
+        &self,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.io.poll_write_ready(context))?;
+            match send_stream(self.io.get_ref().as_fd(), slices, &[]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => return Poll::Ready(result),
+            }
+        }
     }
 
     /// Times a write: a wait starts the timer, progress stops it.
@@ -52,58 +76,70 @@ impl Stalling {
 
 impl AsyncRead for Stalling {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let Self { io, input, .. } = self.get_mut();
+        let size = buffer.remaining().min(READ_MAX);
+        loop {
+            if io.get_ref().user().exceeds(Share::Descriptors) {
+                return Poll::Ready(Err(io::Error::other("buffered_descriptors_per_user")));
+            }
+            let mut guard = ready!(io.poll_read_ready(context))?;
+            match receive(io.get_ref(), input, size, &mut VecDeque::new()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(_) => {
+                    buffer.put_slice(input);
+                    input.clear();
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
     }
 }
 
 impl AsyncWrite for Stalling {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.time(context, written)
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(socket::shutdown(self.io.get_ref().as_fd(), libc::SHUT_WR))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(context, slices);
-        self.time(context, written)
+        let this = self.get_mut();
+        let written = this.send(context, slices);
+        this.time(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 }
 
 /// The peer of a connection, observed on a duplicate of its descriptor.
 #[derive(Debug)]
-pub(super) struct Peer(Arc<OwnedFd>);
+pub(super) struct Peer(Descriptor);
 
 impl Peer {
-    pub(super) fn of(io: &UnixStream) -> io::Result<Self> {
-        io.as_fd().try_clone_to_owned().map(|copy| Self(Arc::new(copy)))
-    }
-
-    /// The socket.
-    pub(super) fn stream(&self) -> Weak<OwnedFd> {
-        Arc::downgrade(&self.0)
+    pub(super) fn of(io: &Descriptor) -> io::Result<Self> {
+        let copy = socket::duplicate(io.as_fd())?;
+        Ok(Self(Descriptor::of_client(copy, io.user())))
     }
 
     /// Waits until the peer has closed both directions.

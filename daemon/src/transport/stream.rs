@@ -1,20 +1,23 @@
 //! The streams of connections: a Unix socket, or two pipes or sockets. They do not block.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use sockbroker_proto::descriptors::DescriptorQueue;
+use sockbroker_proto::descriptors::{DescriptorQueue, Received};
 use sockbroker_sys::poll::poll_now;
 use sockbroker_sys::{process, socket, stream};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::outgoing::Outgoing;
+use crate::descriptor::Descriptor;
+use crate::quota::User;
 use crate::table::readiness::register;
 
 /// The smallest size of a read.
@@ -25,31 +28,42 @@ const READ_MAX: usize = 1 << 20;
 /// the value, and limits it to `net.core.wmem_max`, whose default this is.
 const SEND_BUFFER: usize = 212_992;
 
+/// The socket of a connection. The opener recognizes it as long as it is open.
+pub(super) type ConnectionIo = AsyncFd<Arc<Descriptor>>;
+
 #[derive(Debug)]
 pub(super) enum Stream {
     /// A connected Unix stream socket, which also carries descriptors.
-    Socket(AsyncFd<Arc<OwnedFd>>),
+    Socket(ConnectionIo),
     /// Standard input and output that are not the same socket. They carry no descriptors.
     Two { input: AsyncFd<File>, output: AsyncFd<File> },
 }
 
 impl Stream {
     /// A connected Unix stream socket.
-    pub(super) fn socket(descriptor: Arc<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn socket(descriptor: Descriptor) -> io::Result<Self> {
         socket::set_nonblocking(descriptor.as_fd(), true)?;
         stream::set_send_buffer(descriptor.as_fd(), SEND_BUFFER)?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        Ok(Self::Socket(register(descriptor, both)?))
+        Ok(Self::Socket(register(Arc::new(descriptor), both)?))
+    }
+
+    /// The socket, without keeping it open.
+    pub(super) fn connection(&self) -> Option<Weak<Descriptor>> {
+        match self {
+            Self::Socket(io) => Some(Arc::downgrade(io.get_ref())),
+            Self::Two { .. } => None,
+        }
     }
 
     /// Standard input and output: one socket, or two files, each a pipe or a socket, because the event
     /// loop can wait for nothing else.
-    pub(super) fn standard() -> io::Result<Self> {
+    pub(super) fn standard(user: &Arc<User>) -> io::Result<Self> {
         let input = process::inherited_descriptor(0)?;
         let output = process::inherited_descriptor(1)?;
         let same = process::is_same_file(input.as_fd(), output.as_fd())?;
         if same && process::is_socket(input.as_fd()) {
-            return Self::socket(Arc::new(input));
+            return Self::socket(Descriptor::of_client(input, user));
         }
         for (name, end) in [("standard input", &input), ("standard output", &output)] {
             if !process::is_pipe(end.as_fd()) && !process::is_socket(end.as_fd()) {
@@ -90,16 +104,14 @@ impl Stream {
         context: &mut Context<'_>,
         wanted: usize,
         buffer: &mut BytesMut,
-        descriptors: &mut DescriptorQueue<OwnedFd>,
+        descriptors: &mut DescriptorQueue<Descriptor>,
     ) -> Poll<io::Result<usize>> {
         let size = wanted.clamp(READ_MIN, READ_MAX);
         match self {
             Self::Socket(end) => loop {
                 let mut guard = ready!(end.poll_read_ready(context))?;
                 let before = descriptors.len();
-                let fd = end.get_ref().as_fd();
-                let read =
-                    descriptors.receive(|queue| stream::receive_stream(fd, buffer, size, queue));
+                let read = descriptors.receive(|queue| receive(end.get_ref(), buffer, size, queue));
                 match read {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                     Ok(n) => {
@@ -139,7 +151,7 @@ impl Stream {
                 Self::Socket(end) => {
                     let mut guard = ready!(end.poll_write_ready(context))?;
                     let result = out.send(|slices, descriptors| {
-                        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                        let borrowed: Vec<_> = descriptors.iter().map(|one| one.as_fd()).collect();
                         stream::send_stream(end.get_ref().as_fd(), slices, &borrowed)
                     });
                     if would_block(&result) {
@@ -159,6 +171,10 @@ impl Stream {
             match result {
                 Ok(n) => *sent += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Too many descriptors of the broker's user are in queues of programs that do not receive them.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ETOOMANYREFS)
+                        && out.refuse_descriptors() => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -185,6 +201,19 @@ impl Stream {
         let found = poll_now(&[(end, 0)]).unwrap_or_default();
         found.first().is_none_or(|events| events & gone != 0)
     }
+}
+
+/// Appends what has arrived to `buffer`, and the descriptors that came with it to `descriptors`.
+pub(super) fn receive(
+    end: &Descriptor,
+    buffer: &mut BytesMut,
+    size: usize,
+    descriptors: &mut VecDeque<Descriptor>,
+) -> io::Result<Received> {
+    let mut arrived = VecDeque::new();
+    let received = stream::receive_stream(end.as_fd(), buffer, size, &mut arrived);
+    descriptors.extend(arrived.into_iter().map(|fd| Descriptor::of_client(fd, end.user())));
+    received
 }
 
 fn would_block(result: &io::Result<usize>) -> bool {

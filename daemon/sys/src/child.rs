@@ -47,6 +47,11 @@ pub fn end_with_parent(parent: u32) -> io::Result<bool> {
     Ok(u32::try_from(getppid().as_raw()).is_ok_and(|number| number == parent))
 }
 
+/// Allows what [`refuse_tracing`] prevents, for a debugger.
+pub fn allow_tracing() -> io::Result<()> {
+    Ok(set_dumpable(true)?)
+}
+
 /// Keeps processes of the same user from tracing this one and from reading its memory and descriptors, and the
 /// kernel from writing a core (`PR_SET_DUMPABLE`). A change of ids resets it.
 pub fn refuse_tracing() -> io::Result<()> {

@@ -81,6 +81,16 @@ pub enum Handled {
     Child,
 }
 
+/// Blocks `SIGTERM`, `SIGINT` and `SIGHUP` in this thread, and in threads that it starts later: for a process that
+/// another one ends.
+pub fn ignore_termination() -> io::Result<()> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    Ok(set.thread_block()?)
+}
+
 /// The signals of [`Handled`], which no longer interrupt the process: they are read. Programs that the process
 /// runs begin without this mask.
 #[derive(Debug)]

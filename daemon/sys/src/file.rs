@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::sys::sendfile::sendfile64;
 use nix::sys::stat::{SFlag, fstat};
+use nix::sys::uio::pread;
 use nix::unistd::{Whence, lseek};
 
 use crate::call::retry;
@@ -26,6 +27,13 @@ pub fn send_file(
     let sent = retry(|| Ok(sendfile64(out, file, Some(&mut position), count)?))?;
     *offset = u64::try_from(position).unwrap_or(*offset);
     Ok(sent)
+}
+
+/// Reads up to the length of `buffer` at `offset` (`pread(2)`). Returns the number of bytes: 0 at the end of the file.
+pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let too_large = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let offset = libc::off_t::try_from(offset).map_err(too_large)?;
+    retry(|| Ok(pread(file, buffer, offset)?))
 }
 
 /// Whether the descriptor is a regular file (`S_ISREG`, `inode(7)`).

@@ -35,6 +35,25 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Lowers the limit of open files (`RLIMIT_NOFILE`) to three quarters, and returns it. The kernel compares the
+/// descriptors in flight of all processes of a user with the limit of the one that sends (`unix(7)`,
+/// `ETOOMANYREFS`): a process with a higher limit can still send when this one cannot.
+pub fn lower_open_files() -> io::Result<u64> {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let lower = (hard - hard / 4).max(1);
+    setrlimit(Resource::RLIMIT_NOFILE, lower, lower)?;
+    Ok(lower)
+}
+
+/// Limits the memory that this process can allocate (`RLIMIT_DATA`), and prevents that a core is written
+/// (`RLIMIT_CORE`). A lower limit that is in force already stays.
+pub fn limit_memory(bytes: u64) -> io::Result<()> {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_DATA)?;
+    let bytes = bytes.min(hard);
+    setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
+    Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
+}
+
 /// Prevents programs that this thread, or a thread that it starts, runs later from gaining privileges
 /// (`PR_SET_NO_NEW_PRIVS`, `prctl(2)`). A filter of system calls requires it.
 pub fn refuse_new_privileges() -> io::Result<()> {

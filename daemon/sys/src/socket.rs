@@ -113,12 +113,6 @@ pub fn name_unix_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// `dup3(2)` onto a reserved descriptor, so that the process needs no further descriptor number.
-pub fn duplicate_onto(fd: BorrowedFd<'_>, mut kept: OwnedFd) -> io::Result<OwnedFd> {
-    nix::unistd::dup3(fd, &mut kept, OFlag::O_CLOEXEC)?;
-    Ok(kept)
-}
-
 /// `F_DUPFD_CLOEXEC` (`fcntl(2)`): another descriptor of the same open file, numbered 3 or above.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fd.try_clone_to_owned()
@@ -154,6 +148,24 @@ pub fn spec_of(fd: BorrowedFd<'_>) -> io::Result<SocketSpec> {
 pub fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let bytes = option::get_bytes(fd, libc::SOL_SOCKET, libc::SO_COOKIE, 8)?;
     bytes.try_into().map(u64::from_ne_bytes).map_err(|_short| invalid("a cookie has 8 bytes"))
+}
+
+/// Whether this is a TCP or UDP socket over IP (`SO_DOMAIN`, `SO_PROTOCOL`). The kernel closes one without waiting
+/// unless it lingers.
+pub fn is_tcp_or_udp(fd: BorrowedFd<'_>) -> bool {
+    let get = |name| option::get_int(fd, libc::SOL_SOCKET, name).ok();
+    matches!(get(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6))
+        && matches!(get(libc::SO_PROTOCOL), Some(libc::IPPROTO_TCP | libc::IPPROTO_UDP))
+}
+
+/// Whether the last close of the socket may wait for its peer (`SO_LINGER`, `socket(7)`). `false` if it is not a socket.
+pub fn lingers(fd: BorrowedFd<'_>) -> bool {
+    SockRef::from(&fd).linger().is_ok_and(|time| time.is_some_and(|time| !time.is_zero()))
+}
+
+/// Clears `SO_LINGER`: the last close does not wait, and the kernel sends the rest in the background.
+pub fn clear_linger(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_linger(None)
 }
 
 /// Returns and clears the pending error (`SO_ERROR`): an errno, 0 for none.

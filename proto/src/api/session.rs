@@ -20,7 +20,7 @@ pub struct Constants {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Opened {
     /// The session's number and 256 random bits in hexadecimal, with a dot between: anyone who has the same
-    /// user id and this token can attach.
+    /// user id, groups, network namespace and this token can attach.
     pub token: String,
     /// This connection, as `call.resolve` names it; for `session.clone` the connection of the call.
     pub connection: u64,

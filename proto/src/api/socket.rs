@@ -167,9 +167,10 @@ pub trait Socket {
         how: Constant,
     ) -> RpcResult<()>;
 
-    /// `sock.close()`: removes the handle immediately; calls in progress on it are completed.
+    /// `sock.close()`: removes the handle immediately; calls in progress on it are completed. Waits until the
+    /// socket is closed, with `SO_LINGER` for its peer, unless such calls or copies keep it open.
     #[method(name = "close")]
-    fn close(&self, handle: Handle) -> RpcResult<()>;
+    async fn close(&self, handle: Handle) -> RpcResult<()>;
 
     /// `sock.dup()`: a second handle for the same socket, with the same timeout.
     #[method(name = "dup")]

@@ -97,7 +97,15 @@ impl Start {
 
     /// Returns the command that starts the broker, without an endpoint, and the folder that it uses.
     pub fn command(self) -> (Command, Folder) {
-        let Self { binary, folder, config, sections, shell, arguments } = self;
+        let Self { binary, folder, config, mut sections, shell, arguments } = self;
+        // Without root, the kernel shows the open files of the worker only if it can be traced.
+        if !geteuid().is_root() {
+            let confine = "[confine]\n";
+            if !sections.contains(confine) {
+                sections.push_str(confine);
+            }
+            sections = sections.replace(confine, "[confine]\ntracing = true\n");
+        }
         let config = folder.write("config.toml", &(config + &sections));
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{shell}exec \"$0\" \"$@\"")).arg(binary);
@@ -193,6 +201,11 @@ impl Daemon {
             self.lsp().expect_service();
             self.process.worker().expect("the broker has a worker")
         })
+    }
+
+    /// Runs `job` while the worker of the test's user is stopped.
+    pub fn worker_stopped_during<T>(&self, job: impl FnOnce() -> T) -> T {
+        stopped_during(self.worker(), job)
     }
 
     /// Lowers the limit on open files of the running worker; the broker's own limits do not change.
@@ -292,12 +305,7 @@ impl Process {
 
     /// Runs `job` while the process is stopped.
     pub fn stopped_during<T>(&self, job: impl FnOnce() -> T) -> T {
-        kill(pid(self.number()), Signal::SIGSTOP).unwrap();
-        let stat = format!("/proc/{}/stat", self.number());
-        until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
-        let result = job();
-        kill(pid(self.number()), Signal::SIGCONT).unwrap();
-        result
+        stopped_during(self.number(), job)
     }
 
     /// Returns the exit status, if the process has ended.
@@ -324,6 +332,16 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Runs `job` while a process is stopped.
+fn stopped_during<T>(number: u32, job: impl FnOnce() -> T) -> T {
+    stop_process(number);
+    let stat = format!("/proc/{number}/stat");
+    until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
+    let result = job();
+    kill(pid(number), Signal::SIGCONT).unwrap();
+    result
 }
 
 /// Kills a process, such as a worker.

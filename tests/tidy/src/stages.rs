@@ -9,10 +9,13 @@ use crate::tree::{Fault, File, Tree};
 const ORDER: &[(&str, &str)] = &[
     (
         "daemon/src/lib.rs",
-        "startup fuzzing transport handlers rpc session ops network table quota config observe
+        "startup fuzzing transport handlers rpc session ops network table descriptor quota config observe
          principal error",
     ),
-    ("daemon/monitor/src/lib.rs", "monitor opener reaper role request socket_facts subject message channel"),
+    (
+        "daemon/monitor/src/lib.rs",
+        "monitor opener reaper role request socket_facts subject message claim channel",
+    ),
     (
         "daemon/sys/src/lib.rs",
         "record stream interface packet ioctl filter unix_file message namespace socket credentials control
@@ -42,13 +45,15 @@ const KNOWN_BY: &[(&str, &str)] = &[
     (
         "tokio",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/transport daemon/src/handlers client/rust
-         daemon/src/session daemon/src/ops daemon/src/network daemon/src/table daemon/src/quota",
+         daemon/src/session daemon/src/ops daemon/src/network daemon/src/table daemon/src/descriptor.rs
+         daemon/src/quota",
     ),
     (
         "sockbroker_sys",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli
          daemon/src/handlers daemon/src/observe daemon/src/ops daemon/src/network daemon/src/table
-         daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs daemon/monitor",
+         daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs
+         daemon/monitor",
     ),
     ("toml", "daemon/src/config daemon/policy/src/language"),
     ("clap", "daemon/src/startup daemon/src/main.rs client/cli"),

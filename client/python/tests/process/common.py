@@ -9,7 +9,7 @@ import sys
 import tempfile
 import textwrap
 
-from run import inherited_environment, start_and_wait
+from run import inherited_environment, serving_process, start_and_wait
 
 BROKER = os.environ["SOCKBROKERD"]
 PACKAGE = str(pathlib.Path(__file__).resolve().parents[2] / "src")
@@ -27,6 +27,11 @@ class Broker:
             file = pathlib.Path(self.folder, "policy.toml")
             file.write_text(policy)
             options = (*options, "--policy", str(file))
+        if "--config" not in options and os.geteuid() != 0:
+            # Without root, the kernel shows the open files of a worker only if it can be traced.
+            file = pathlib.Path(self.folder, "config.toml")
+            file.write_text("[confine]\ntracing = true\n")
+            options = (*options, "--config", str(file))
         self._command = [*prefix, BROKER, "--socket", self.path, *options]
         self.start()
 
@@ -42,8 +47,8 @@ class Broker:
         return package
 
     def descriptors(self):
-        """The number of its open descriptors."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """The number of open descriptors of the process that serves this user."""
+        return len(os.listdir(f"/proc/{serving_process(self.path)}/fd"))
 
     def kill(self):
         """Kills the broker, and removes its socket."""

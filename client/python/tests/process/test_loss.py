@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from process.common import Broker, code, environment, program
+from process.common import Broker, code, environment, program, serving_process
 
 ALL_MODES = ("mediated", "remote")
 
@@ -189,7 +189,7 @@ class Leaks(unittest.TestCase):
             print(failures, strikes)
             print(before, after)
         """
-        pid = str(broker.process.pid)
+        pid = str(serving_process(broker.path))
         idle = broker.descriptors()
         done = program(broker.path, *code(text), pid, mode="mediated")
         self.assertEqual(done.stderr, "")

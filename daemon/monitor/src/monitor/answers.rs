@@ -4,9 +4,15 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::host::{Host, Refusal};
-use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
+use super::state::{AT_ONCE, Monitor, reserved};
+use super::worker::Worker;
 use crate::channel::ChannelError;
-use crate::message::{ToMonitor, ToWorker};
+use crate::claim::Claim;
+use crate::message::{SessionLimit, ToMonitor, ToWorker};
+
+/// Requests of one worker to read the policy that wait at a time. Each is of a waiting call, and the limits on those
+/// are lower.
+const RELOADS: u64 = 8192;
 
 impl<H: Host> Monitor<H> {
     /// Handles the messages of a worker.
@@ -52,24 +58,27 @@ impl<H: Host> Monitor<H> {
                 }
             }
             ToMonitor::Received { number } => {
-                if !worker.taken(number) {
-                    return self
-                        .fail(token, &nonsense("it took a connection that it was not passed"));
-                }
+                let Some(copy) = worker.received(number) else {
+                    let error = nonsense("it received a connection that it was not passed");
+                    return self.fail(token, &error);
+                };
+                self.reaper.close(copy);
                 self.flush(token);
             }
             ToMonitor::NotReceived { number } => {
-                let (uid, again_at) = (worker.uid(), Instant::now() + EXHAUSTED_PAUSE);
-                if !worker.not_taken(number, again_at) {
-                    return self
-                        .fail(token, &nonsense("it refused a connection that it was not passed"));
+                let (uid, known) = (worker.uid(), worker.requeue(number));
+                if !known {
+                    let error = nonsense("it refused a connection that it was not passed");
+                    return self.fail(token, &error);
                 }
-                self.host.refused(Refusal::NotTaken { uid });
+                self.host.refused(Refusal::NoFiles { uid });
             }
             ToMonitor::Lease { request, sessions } => self.lease(token, request, sessions),
             ToMonitor::Return { sessions } => {
                 worker.leased = worker.leased.saturating_sub(sessions);
             }
+            ToMonitor::Claim { request, claim } => self.claim(token, request, claim),
+            ToMonitor::Unclaim { claim } => self.claims.end(token, claim),
             ToMonitor::Closed { number } => {
                 let (uid, cookie) = (worker.uid(), worker.cookies.remove(&number));
                 if !worker.closed(number) {
@@ -83,31 +92,66 @@ impl<H: Host> Monitor<H> {
                 worker.in_force = generation;
                 self.policy_distributed(Instant::now());
             }
-            ToMonitor::Reload { request } => self.reload(Some((token, request))),
-            ToMonitor::View { request, view } => self.view(token, request, view),
-            ToMonitor::Seen { question } => {
-                if let Some(part) = descriptors.into_iter().next() {
-                    self.seen(token, question, part);
+            ToMonitor::Reload { request } => self.reload_for(token, request),
+            ToMonitor::QueryOthers { request, query } => self.query_others(token, request, query),
+            ToMonitor::QueryResult { number } => {
+                if let Some(result) = descriptors.into_iter().next() {
+                    self.query_result(token, number, result);
                 }
             }
-            ToMonitor::Idle { taken } => {
-                if worker.is_idle(taken) {
-                    let peer = worker.end();
-                    self.serving.remove(&peer);
-                    self.send(token, &ToWorker::MayEnd, &[]);
-                }
-            }
+            ToMonitor::Idle { taken } => self.end_idle(token, taken),
         }
     }
 
-    /// Leases sessions to a worker: few at a time where few are left, so that no worker holds what another needs.
+    /// Reads the policy again for a worker.
+    fn reload_for(&mut self, token: u64, request: u64) {
+        let Some(worker) = self.workers.get_mut(&token) else { return };
+        worker.reloads += 1;
+        if worker.reloads > RELOADS {
+            let reason = "it requests too many reloads at a time";
+            let error = ChannelError::Nonsense { reason, descriptors: Vec::new() };
+            return self.fail(token, &error);
+        }
+        self.reload(Some((token, request)));
+    }
+
+    /// Lets a worker end that has nothing to do, unless a connection is on its way.
+    fn end_idle(&mut self, token: u64, taken: u64) {
+        let Some(worker) = self.workers.get_mut(&token).filter(|worker| worker.is_idle(taken))
+        else {
+            return;
+        };
+        let peer = worker.end();
+        self.serving.remove(&peer);
+        self.send(token, &ToWorker::MayEnd, &[]);
+    }
+
+    /// Gives a worker what no other worker has claimed.
+    fn claim(&mut self, token: u64, request: u64, claim: Claim) {
+        let granted = self.claims.take(token, claim);
+        self.send(token, &ToWorker::Claimed { request, granted }, &[]);
+    }
+
+    /// Leases sessions to a worker: few at a time where few are left, so that no worker holds what another needs, and
+    /// no more than its user can have.
     pub(super) fn lease(&mut self, token: u64, request: u64, wanted: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
-        let most = self.limits.sessions + reserved(worker.uid(), self.limits.sessions_reserved);
-        let leased = self.workers.values().map(|worker| worker.leased).sum();
-        let left = most.saturating_sub(leased);
-        let sessions = wanted.min((left / 64).max(1)).min(left);
-        if let Some(worker) = self.workers.get_mut(&token) {
+        let uid = worker.uid();
+        let most = self.limits.sessions + reserved(uid, self.limits.sessions_reserved);
+        let leased = |workers: &mut dyn Iterator<Item = &Worker>| -> u64 {
+            workers.map(|worker| worker.leased).sum()
+        };
+        let left = most.saturating_sub(leased(&mut self.workers.values()));
+        let of_user = leased(&mut self.workers.values().filter(|worker| worker.uid() == uid));
+        let own = self.limits.sessions_per_user.saturating_sub(of_user);
+        let sessions = if own == 0 {
+            Err(SessionLimit::OfUser)
+        } else if left == 0 {
+            Err(SessionLimit::InAll)
+        } else {
+            Ok(wanted.min((left / 64).max(1)).min(left).min(own))
+        };
+        if let (Ok(sessions), Some(worker)) = (sessions, self.workers.get_mut(&token)) {
             worker.leased += sessions;
         }
         self.send(token, &ToWorker::Leased { request, sessions }, &[]);

@@ -146,6 +146,15 @@ impl<H: Host> Monitor<H> {
         };
         descriptors.extend(opening.as_ref().map(OwnedFd::as_fd));
         let started = Worker::start(peer.clone(), generation, &begin, &descriptors);
+        let started = started.and_then(|(worker, audit)| {
+            match self.events.add(worker.channel.as_fd(), token) {
+                Ok(()) => Ok((worker, audit)),
+                Err(error) => {
+                    self.ending.add(worker.abandon().0);
+                    Err(error)
+                }
+            }
+        });
         let (worker, audit) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -155,7 +164,6 @@ impl<H: Host> Monitor<H> {
                 return Err(fail(error));
             }
         };
-        self.events.add(worker.channel.as_fd(), token).map_err(fail)?;
         self.serial += 1;
         tracing::debug!(uid, pid = worker.pid(), "started a worker");
         self.workers.insert(token, worker);

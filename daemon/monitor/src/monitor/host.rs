@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::opener_link::OpenerLink;
-use super::policies::PolicyFiles;
+use super::policies::{PolicyFiles, ReadPolicy};
 
 /// What the monitor serves.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The text of the configuration, for the workers (sealed memory).
     pub configuration: OwnedFd,
-    /// The policy in force at the start (sealed memory).
-    pub policy: OwnedFd,
+    /// The policy in force at the start.
+    pub policy: ReadPolicy,
     /// The opener, if the policy needs one.
     pub opener: Option<OpenerLink>,
     /// Whether capabilities were dropped that a later policy can need.
@@ -38,6 +38,7 @@ pub struct Limits {
     pub sessions: u64,
     /// Sessions of root and the broker's own user in addition.
     pub sessions_reserved: u64,
+    pub sessions_per_user: u64,
     pub workers: u64,
     pub workers_per_user: u64,
     /// Starts of workers a second for one user.
@@ -52,8 +53,8 @@ pub trait Host {
     fn serving(&mut self);
     /// The policy is read again.
     fn reloading(&mut self);
-    /// The policy has been read again; without `new`, the old one stays in force.
-    fn reloaded(&mut self, new: Option<u64>);
+    /// The policy has been read again: its generation, or why the old one stays in force.
+    fn reloaded(&mut self, result: &Result<u64, String>);
     /// The broker ends.
     fn stopping(&mut self);
     /// How often [`Host::alive`] is called.
@@ -78,7 +79,7 @@ pub enum Refusal {
     /// No further connection can be accepted.
     NotAccepted(io::Error),
     /// The worker of a user cannot open more files.
-    NotTaken { uid: u32 },
+    NoFiles { uid: u32 },
     /// No worker can be started.
     NotStarted { uid: u32, error: io::Error },
 }

@@ -7,9 +7,10 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use sockbroker_sys::events::Events;
+use sockbroker_sys::sealed;
 
 use crate::channel::{Channel, ChannelError};
-use crate::message::{FromReader, Nothing};
+use crate::message::{Administrators, FromReader, Nothing};
 use crate::role::{self, Role};
 
 /// How long reading may take: file systems and name services can be slow.
@@ -22,18 +23,22 @@ pub(super) const DISTRIBUTE_OPENER: Duration = Duration::from_secs(5);
 /// The generation of the policy at the start.
 pub(super) const FIRST_GENERATION: u64 = 1;
 
-/// What the policy reader has read.
-#[derive(Debug)]
-pub struct ReadPolicy {
-    /// The policy (sealed memory).
-    pub memory: OwnedFd,
-    /// Whether rules of it need a capability that only the opener has.
-    pub needs_opener: bool,
-}
+/// The bytes of the largest list of administrators.
+const ADMINISTRATORS: usize = 16 << 20;
 
 /// Where the policy is read: arguments of the policy reader.
 #[derive(Debug, Clone)]
 pub struct PolicyFiles(pub Vec<String>);
+
+/// A policy that was read.
+#[derive(Debug)]
+pub struct ReadPolicy {
+    /// The policy, for the workers and the opener (sealed memory).
+    pub memory: OwnedFd,
+    pub(super) administrators: Administrators,
+    /// Whether rules of it need a capability that only the opener has.
+    pub needs_opener: bool,
+}
 
 /// A worker's request to read the policy again: its token, and the number of the request.
 pub(super) type Request = (u64, u64);
@@ -43,6 +48,7 @@ pub(super) type Request = (u64, u64);
 pub(super) struct Policies {
     pub(super) files: PolicyFiles,
     pub(super) memory: OwnedFd,
+    pub(super) administrators: Administrators,
     pub(super) generation: u64,
     pub(super) step: Step,
     /// Requests of the present step.
@@ -53,7 +59,7 @@ pub(super) struct Policies {
 
 #[derive(Debug)]
 pub(super) enum Step {
-    Rest,
+    Idle,
     Reading {
         reader: Child,
         channel: Channel<Nothing, FromReader>,
@@ -82,8 +88,7 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Re
         match channel.receive() {
             Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
             Ok((FromReader::Policy { needs_opener }, descriptors)) => {
-                let memory = descriptors.into_iter().next()?;
-                return Some(Ok(ReadPolicy { memory, needs_opener }));
+                return Some(policy_of(descriptors, needs_opener));
             }
             Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
             Err(ChannelError::NotReady) => return None,
@@ -93,6 +98,16 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Re
             Err(_) => return Some(Err("the policy reader sent nonsense".to_owned())),
         }
     }
+}
+
+fn policy_of(descriptors: Vec<OwnedFd>, needs_opener: bool) -> Result<ReadPolicy, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("the policy reader sent nonsense: {error}");
+    let [memory, administrators] = <[OwnedFd; 2]>::try_from(descriptors)
+        .map_err(|others| wrong(&format!("{} descriptors", others.len())))?;
+    let encoded = sealed::read(administrators.as_fd(), ADMINISTRATORS);
+    let encoded = encoded.map_err(|error| wrong(&error))?;
+    let administrators = postcard::from_bytes(&encoded).map_err(|error| wrong(&error))?;
+    Ok(ReadPolicy { memory, administrators, needs_opener })
 }
 
 /// Reads the policy, and waits for the result. For the start, before anything is served.
@@ -118,9 +133,18 @@ pub fn read(files: &PolicyFiles) -> Result<ReadPolicy, String> {
 }
 
 impl Policies {
-    pub(super) fn new(memory: OwnedFd, files: PolicyFiles) -> Self {
+    pub(super) fn new(policy: ReadPolicy, files: PolicyFiles) -> Self {
+        let ReadPolicy { memory, administrators, needs_opener: _ } = policy;
         let (requests, later) = (Vec::new(), VecDeque::new());
-        Self { files, memory, generation: FIRST_GENERATION, step: Step::Rest, requests, later }
+        Self {
+            files,
+            memory,
+            administrators,
+            generation: FIRST_GENERATION,
+            step: Step::Idle,
+            requests,
+            later,
+        }
     }
 
     /// The policy in force, and its generation.
@@ -130,16 +154,8 @@ impl Policies {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.step {
-            Step::Rest => None,
+            Step::Idle => None,
             Step::Reading { deadline, .. } | Step::Distributing { deadline, .. } => Some(*deadline),
-        }
-    }
-
-    /// Waits for the reader if it has ended.
-    pub(super) fn collect(&mut self) {
-        if let Step::Reading { reader, .. } = &mut self.step {
-            // Its result is in the channel.
-            drop(reader.try_wait());
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use super::ended::Ending;
 use super::host::Host;
 use super::policies::{
     DISTRIBUTE, DISTRIBUTE_OPENER, READ, ReadPolicy, Request, Step, result, start,
@@ -14,7 +15,7 @@ use crate::message::{ToOpener, ToWorker};
 impl<H: Host> Monitor<H> {
     /// Reads the policy again, for a worker's request or a signal.
     pub(super) fn reload(&mut self, request: Option<Request>) {
-        if !matches!(self.policies.step, Step::Rest) {
+        if !matches!(self.policies.step, Step::Idle) {
             self.policies.later.push_back(request);
             return;
         }
@@ -46,22 +47,23 @@ impl<H: Host> Monitor<H> {
     }
 
     fn end_reader(&mut self) {
-        let step = std::mem::replace(&mut self.policies.step, Step::Rest);
+        let step = std::mem::replace(&mut self.policies.step, Step::Idle);
         if let Step::Reading { mut reader, channel, .. } = step {
             drop(self.events.remove(channel.as_fd()));
-            // It has nothing to do after its result.
+            // It has nothing to do after its result. A file system that does not answer can delay its end.
             drop(reader.kill());
-            drop(reader.wait());
+            self.ending.add(Ending { child: reader, unexpected: None });
         }
     }
 
-    fn distribute(&mut self, ReadPolicy { memory, needs_opener }: ReadPolicy) {
+    fn distribute(&mut self, policy: ReadPolicy) {
+        let ReadPolicy { memory, administrators, needs_opener } = policy;
         if needs_opener && self.opener.is_none() && self.warns_of_lost_capabilities {
             tracing::warn!(
                 "a new rule needs a capability that was dropped at the start: restart the broker"
             );
         }
-        self.policies.memory = memory;
+        (self.policies.memory, self.policies.administrators) = (memory, administrators);
         self.policies.generation += 1;
         self.policies.step =
             Step::Distributing { deadline: Instant::now() + DISTRIBUTE, for_opener: false };
@@ -86,7 +88,7 @@ impl<H: Host> Monitor<H> {
     /// Ends the distribution if every worker and the opener have the policy. Workers that are late are killed.
     pub(super) fn policy_distributed(&mut self, now: Instant) {
         match &self.policies.step {
-            Step::Rest => {}
+            Step::Idle => {}
             Step::Reading { deadline, .. } => {
                 if *deadline <= now {
                     self.end_reader();
@@ -125,7 +127,7 @@ impl<H: Host> Monitor<H> {
 
     /// Answers the requests, and begins the next reading if one was requested since.
     fn finish_reload(&mut self, result: &Result<u64, String>) {
-        self.policies.step = Step::Rest;
+        self.policies.step = Step::Idle;
         match result {
             Ok(generation) => tracing::info!(generation, "a new policy is in force"),
             Err(reason) => {
@@ -135,8 +137,11 @@ impl<H: Host> Monitor<H> {
                 );
             }
         }
-        self.host.reloaded(result.as_ref().ok().copied());
+        self.host.reloaded(result);
         for (token, request) in std::mem::take(&mut self.policies.requests) {
+            if let Some(worker) = self.workers.get_mut(&token) {
+                worker.reloads -= 1;
+            }
             self.send(token, &ToWorker::Reloaded { request, result: result.clone() }, &[]);
         }
         let later = std::mem::take(&mut self.policies.later);

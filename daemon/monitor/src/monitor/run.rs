@@ -8,7 +8,6 @@ use sockbroker_sys::events::{Handled, Ready};
 
 use super::host::{Host, Refusal};
 use super::state::{EXHAUSTED_PAUSE, LISTENER, Monitor, OPENER, READER, SIGNALS};
-use super::worker;
 use crate::message::ToWorker;
 
 impl<H: Host> Monitor<H> {
@@ -72,12 +71,11 @@ impl<H: Host> Monitor<H> {
     /// Collects children that have ended.
     fn collect(&mut self) {
         self.reaper.collect();
-        self.policies.collect();
         if let Some(opener) = &mut self.opener {
             opener.collect();
         }
         // A worker that has ended has closed its channel, and is forgotten there.
-        worker::collect_ended();
+        self.ending.collect();
     }
 
     /// Begins to stop: no new connections, and no new calls.
@@ -85,13 +83,16 @@ impl<H: Host> Monitor<H> {
         if self.kill_at.is_some() {
             return;
         }
-        tracing::info!("shutting down: accepting no new calls");
+        tracing::info!("shutting down: accepting no connections");
         self.host.stopping();
         if let Some(listener) = self.listener.take() {
+            // The service manager may keep the socket, which would be ready for as long.
+            drop(self.events.remove(listener.as_fd()));
             // Descriptors may be queued on connections that were not accepted.
             self.reaper.close(listener);
         }
         for (_, arrival) in self.arrivals.take_all() {
+            drop(self.events.remove(arrival.connection.as_fd()));
             self.reaper.close_connection(arrival.connection);
         }
         self.kill_at = Some(Instant::now() + self.limits.drain + Duration::from_secs(1));
@@ -103,7 +104,7 @@ impl<H: Host> Monitor<H> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let own = [self.accept_again, self.kill_at, self.sweep_at, self.arrivals.next_deadline()];
-        let others = [self.policies.deadline(), self.views.deadline()];
+        let others = [self.policies.deadline(), self.queries.deadline(), self.reaper.deadline()];
         let flushes = self.workers.values().map(|worker| worker.flush_at);
         own.into_iter().chain(others).chain(flushes).flatten().min()
     }
@@ -135,7 +136,8 @@ impl<H: Host> Monitor<H> {
             self.flush(token);
         }
         self.policy_distributed(now);
-        self.finish_views(now);
+        self.finish_queries(now);
+        self.reaper.retry(now);
         if self.kill_at.is_some_and(|at| at <= now) {
             for worker in self.workers.values_mut() {
                 let (uid, pid) = (worker.uid(), worker.pid());

@@ -10,11 +10,13 @@ use sockbroker_sys::events::{Events, Signals};
 use sockbroker_sys::{process, socket};
 
 use super::arrivals::Arrivals;
+use super::claims::Claims;
+use super::ended::EndingProcesses;
 use super::host::{Host, Limits, Settings};
 use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
+use super::queries::Queries;
 use super::starts::Starts;
-use super::views::Views;
 use super::worker::Worker;
 use crate::channel::ChannelError;
 use crate::message::ToWorker;
@@ -51,7 +53,9 @@ pub struct Monitor<H> {
     pub(super) connections: HashMap<u32, u64>,
     pub(super) starts: Starts,
     pub(super) policies: Policies,
-    pub(super) views: Views,
+    pub(super) queries: Queries,
+    pub(super) claims: Claims,
+    pub(super) ending: EndingProcesses,
     pub(super) reaper: Reaper,
     pub(super) opener: Option<OpenerLink>,
     pub(super) warns_of_lost_capabilities: bool,
@@ -68,8 +72,12 @@ pub struct Monitor<H> {
 
 /// What is reserved for root and for the broker's own user.
 pub(super) fn reserved(uid: u32, amount: u64) -> u64 {
-    let is_owner = uid == 0 || uid == process::effective_uid();
-    if is_owner { amount } else { 0 }
+    if is_owner(uid) { amount } else { 0 }
+}
+
+/// Whether a user is root or the broker's own.
+pub(super) fn is_owner(uid: u32) -> bool {
+    uid == 0 || uid == process::effective_uid()
 }
 
 impl<H: Host> Monitor<H> {
@@ -99,7 +107,9 @@ impl<H: Host> Monitor<H> {
             connections: HashMap::new(),
             starts: Starts::new(limits.starts_per_second),
             policies: Policies::new(policy, files),
-            views: Views::default(),
+            queries: Queries::default(),
+            claims: Claims::default(),
+            ending: EndingProcesses::default(),
             reaper: Reaper::default(),
             opener,
             warns_of_lost_capabilities,
@@ -162,7 +172,7 @@ impl<H: Host> Monitor<H> {
         self.lose(token);
     }
 
-    /// Forgets a worker that has ended. Connections that it had not taken are passed once more.
+    /// Forgets a worker that has ended. Connections that it had not confirmed are passed once more.
     pub(super) fn lose(&mut self, token: u64) {
         let Some(mut worker) = self.workers.remove(&token) else { return };
         if let Some(opener) = &mut self.opener {
@@ -173,17 +183,19 @@ impl<H: Host> Monitor<H> {
         if self.serving.get(&peer) == Some(&token) {
             self.serving.remove(&peer);
         }
-        let (untaken, taken) = worker.take_connections();
-        self.release(peer.uid, taken);
-        let channel = worker.abandon();
+        let (unconfirmed, held) = worker.take_connections();
+        self.release(peer.uid, held);
+        let (process, channel) = worker.abandon();
+        self.ending.add(process);
         // Descriptors that the worker sent last may be queued here.
         self.reaper.close(channel);
-        self.views.lost(token);
-        self.finish_views(Instant::now());
+        self.claims.end_all(token);
+        self.queries.lost(token);
+        self.finish_queries(Instant::now());
         self.policy_distributed(Instant::now());
         let stopping = self.kill_at.is_some();
-        for (number, connection, again) in untaken {
-            if again || stopping {
+        for (number, connection, retried) in unconfirmed {
+            if retried || stopping {
                 self.reaper.close_connection(connection);
                 self.release(peer.uid, 1);
             } else {
@@ -195,7 +207,7 @@ impl<H: Host> Monitor<H> {
     fn pass_again(&mut self, number: u64, peer: &Credentials, connection: OwnedFd) {
         self.pass(number, peer, connection);
         if let Some(worker) = self.serving.get(peer).and_then(|token| self.workers.get_mut(token)) {
-            worker.passed_again(number);
+            worker.note_retry(number);
         }
     }
 }

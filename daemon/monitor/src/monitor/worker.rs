@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Stdio};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
 
+use super::ended::Ending;
 use crate::channel::{Channel, ChannelError};
 use crate::message::{Build, ToWorker, WorkerChannel};
 use crate::role::{self, Role};
 
-/// Connections that are passed before the worker has taken earlier ones. More would fill its channel.
-const UNTAKEN: usize = 32;
+/// Connections that are passed before the worker has confirmed earlier ones. More would fill its channel.
+const UNCONFIRMED: usize = 32;
+/// How long a connection waits that cannot be passed now.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// The numbers that one worker can give. A decimal power, so that the number of a session shows its worker.
 const NUMBERS: u64 = 10_000_000_000;
 /// The number of workers whose numbers are below 2^53, where the integers of JSON end.
@@ -39,14 +41,14 @@ pub(super) struct Worker {
     killed: bool,
     /// The generation of its policy.
     pub(super) in_force: u64,
-    /// Connections that wait until earlier ones are taken.
+    /// Connections that wait until earlier ones are confirmed.
     queued: VecDeque<(u64, OwnedFd)>,
-    /// Connections that were passed and not taken.
-    untaken: BTreeMap<u64, OwnedFd>,
+    /// Connections that were passed and not confirmed.
+    unconfirmed: BTreeMap<u64, OwnedFd>,
     /// Those of both that were passed to an earlier worker too.
-    again: BTreeSet<u64>,
+    retried: BTreeSet<u64>,
     /// Connections that the worker holds.
-    taken: BTreeSet<u64>,
+    held: BTreeSet<u64>,
     /// The cookies of all of them, as far as the opener knows them.
     pub(super) cookies: BTreeMap<u64, u64>,
     /// The number of connections that were passed.
@@ -55,39 +57,8 @@ pub(super) struct Worker {
     pub(super) flush_at: Option<Instant>,
     /// The number of sessions that the worker can have.
     pub(super) leased: u64,
-}
-
-/// A process whose worker is forgotten and that has not been waited for.
-#[derive(Debug)]
-struct Ending {
-    child: Child,
-    uid: u32,
-    /// Whether the monitor has ended it.
-    expected: bool,
-}
-
-static ENDING: Mutex<Vec<Ending>> = Mutex::new(Vec::new());
-
-/// Waits for processes of forgotten workers that have ended.
-pub(super) fn collect_ended() {
-    let mut ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
-    ending.retain_mut(|process| !process.has_ended());
-}
-
-impl Ending {
-    /// Whether the process has ended; an end of its own is logged.
-    fn has_ended(&mut self) -> bool {
-        let (uid, pid) = (self.uid, self.child.id());
-        match self.child.try_wait() {
-            Ok(None) => return false,
-            Ok(Some(status)) if self.expected || status.success() => {}
-            Ok(Some(status)) => {
-                tracing::warn!(uid, pid, %status, "a worker ended; its sockets are closed");
-            }
-            Err(error) => tracing::error!(uid, pid, %error, "cannot wait for a worker"),
-        }
-        true
-    }
+    /// Its requests to read the policy that are not answered.
+    pub(super) reloads: u64,
 }
 
 impl Worker {
@@ -121,19 +92,24 @@ impl Worker {
             killed: false,
             in_force: generation,
             queued: VecDeque::new(),
-            untaken: BTreeMap::new(),
-            again: BTreeSet::new(),
-            taken: BTreeSet::new(),
+            unconfirmed: BTreeMap::new(),
+            retried: BTreeSet::new(),
+            held: BTreeSet::new(),
             cookies: BTreeMap::new(),
             passed: 0,
             flush_at: None,
             leased: 0,
+            reloads: 0,
         };
         Ok((worker, audit))
     }
 
     pub(super) fn uid(&self) -> u32 {
         self.peer.uid
+    }
+
+    pub(super) fn peer(&self) -> &Credentials {
+        &self.peer
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -160,45 +136,61 @@ impl Worker {
     }
 
     /// Notes that a connection was passed to an earlier worker: it is not passed a third time.
-    pub(super) fn passed_again(&mut self, number: u64) {
-        self.again.insert(number);
+    pub(super) fn note_retry(&mut self, number: u64) {
+        self.retried.insert(number);
     }
 
-    /// Sends queued connections while few are untaken.
+    /// Sends queued connections while few are unconfirmed.
     pub(super) fn flush(&mut self) -> Result<(), ChannelError> {
-        while self.untaken.len() < UNTAKEN && self.flush_at.is_none() {
+        while self.unconfirmed.len() < UNCONFIRMED && self.flush_at.is_none() {
             let Some((number, connection)) = self.queued.pop_front() else { break };
-            let sent = self.channel.send(&ToWorker::Connection { number }, &[connection.as_fd()]);
-            self.untaken.insert(number, connection);
-            sent?;
+            match self.channel.send(&ToWorker::Connection { number }, &[connection.as_fd()]) {
+                Ok(()) => {}
+                // Too many descriptors of the broker's user are in flight: they can become fewer.
+                Err(ChannelError::System(error))
+                    if error.raw_os_error() == Some(libc::ETOOMANYREFS) =>
+                {
+                    self.queued.push_front((number, connection));
+                    self.flush_at = Some(Instant::now() + RETRY);
+                    break;
+                }
+                Err(error) => {
+                    self.unconfirmed.insert(number, connection);
+                    return Err(error);
+                }
+            }
+            self.unconfirmed.insert(number, connection);
             self.passed += 1;
         }
         Ok(())
     }
 
-    /// The worker holds a connection: the copy here is closed, and is not the last one.
-    pub(super) fn taken(&mut self, number: u64) -> bool {
-        self.again.remove(&number);
-        self.untaken.remove(&number).is_some() && self.taken.insert(number)
+    /// The worker holds a connection. Returns the copy here, which may be the last one by now; `None` if the worker
+    /// was not passed this connection.
+    pub(super) fn received(&mut self, number: u64) -> Option<OwnedFd> {
+        self.retried.remove(&number);
+        let copy = self.unconfirmed.remove(&number)?;
+        self.held.insert(number);
+        Some(copy)
     }
 
     /// The worker could not receive a connection: it is passed again after a while.
-    pub(super) fn not_taken(&mut self, number: u64, again_at: Instant) -> bool {
-        let Some(connection) = self.untaken.remove(&number) else { return false };
+    pub(super) fn requeue(&mut self, number: u64) -> bool {
+        let Some(connection) = self.unconfirmed.remove(&number) else { return false };
         self.queued.push_front((number, connection));
         self.passed -= 1;
-        self.flush_at = Some(again_at);
+        self.flush_at = Some(Instant::now() + RETRY);
         true
     }
 
     /// A connection has ended.
     pub(super) fn closed(&mut self, number: u64) -> bool {
-        self.taken.remove(&number)
+        self.held.remove(&number)
     }
 
     /// Whether the worker, which has taken this number of connections, can end: none is on its way.
     pub(super) fn is_idle(&self, taken: u64) -> bool {
-        let none = self.queued.is_empty() && self.untaken.is_empty() && self.taken.is_empty();
+        let none = self.queued.is_empty() && self.unconfirmed.is_empty() && self.held.is_empty();
         self.state == State::Serving && none && self.passed == taken
     }
 
@@ -214,24 +206,22 @@ impl Worker {
         drop(self.child.kill());
     }
 
-    /// The connections that were not taken, and whether each was passed to an earlier worker; and the number of
+    /// The connections that were not confirmed, and whether each was passed to an earlier worker; and the number of
     /// those that the worker held.
     pub(super) fn take_connections(&mut self) -> (Vec<(u64, OwnedFd, bool)>, u64) {
-        let untaken = std::mem::take(&mut self.untaken).into_iter().chain(self.queued.drain(..));
-        let untaken = untaken.map(|(number, end)| (number, end, self.again.contains(&number)));
-        let untaken = untaken.collect();
-        (untaken, std::mem::take(&mut self.taken).len() as u64)
+        let unconfirmed =
+            std::mem::take(&mut self.unconfirmed).into_iter().chain(self.queued.drain(..));
+        let unconfirmed =
+            unconfirmed.map(|(number, end)| (number, end, self.retried.contains(&number)));
+        let unconfirmed = unconfirmed.collect();
+        (unconfirmed, std::mem::take(&mut self.held).len() as u64)
     }
 
-    /// Leaves the process to [`collect_ended`]. Returns the channel, which may hold descriptors.
-    pub(super) fn abandon(mut self) -> OwnedFd {
+    /// Leaves the process, and the channel, which may hold descriptors.
+    pub(super) fn abandon(mut self) -> (Ending, OwnedFd) {
         // Without its channel it serves nobody. One that is ending already keeps its exit status.
         drop(self.child.kill());
-        let (uid, expected) = (self.uid(), self.killed);
-        let mut ending = Ending { child: self.child, uid, expected };
-        if !ending.has_ended() {
-            ENDING.lock().unwrap_or_else(PoisonError::into_inner).push(ending);
-        }
-        self.channel.into_socket()
+        let unexpected = (!self.killed).then_some(self.peer.uid);
+        (Ending { child: self.child, unexpected }, self.channel.into_socket())
     }
 }

@@ -3,7 +3,6 @@
 //! Each request has its own type, so that the permit for one cannot be used for another, and so
 //! that an operation runs with the very operands that were judged.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -111,14 +110,14 @@ impl Request for Handover {
 
 /// Take over a descriptor of the client.
 #[derive(Debug)]
-pub struct Adopt {
+pub struct Adopt<D> {
     /// The domain, type and protocol that the kernel reports.
     pub socket: SocketSpec,
     /// The descriptor.
-    pub descriptor: OwnedFd,
+    pub descriptor: D,
 }
 
-impl Request for Adopt {
+impl<D> Request for Adopt<D> {
     fn question(&self) -> Question<'_> {
         Question::about(Verb::Adopt, self.socket)
     }

@@ -1,9 +1,15 @@
 //! The ends of connections and messages: those that a call names, and those that the broker knows.
 
-use std::os::fd::OwnedFd;
+use std::fmt::Debug;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use sockbroker_proto::address::Address;
+
+/// A descriptor that a request carries to its operation. What is behind it decides how it is closed.
+pub trait CarriedDescriptor: AsFd + Debug + Send + Sync {}
+
+impl<T: AsFd + Debug + Send + Sync> CarriedDescriptor for T {}
 
 /// The address that a call passes to the kernel.
 #[derive(Debug, Clone)]
@@ -19,7 +25,7 @@ pub enum Target {
 #[derive(Debug, Clone)]
 pub struct FileTarget {
     /// The socket's file; for `bind` the folder.
-    pub descriptor: Arc<OwnedFd>,
+    pub descriptor: Arc<dyn CarriedDescriptor>,
     /// For `bind`: the name in the folder.
     pub name: Option<Vec<u8>>,
     /// For `bind`: the path as the program wrote it, which `getsockname` shows.

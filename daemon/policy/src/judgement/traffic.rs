@@ -7,7 +7,6 @@
 
 use crate::judgement::socket_spec::JudgedSocket as _;
 use std::iter;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use sockbroker_proto::address::Address;
 
 use crate::judgement::action::Request;
 use crate::judgement::question::Question;
-use crate::judgement::target::{SocketName, Target};
+use crate::judgement::target::{CarriedDescriptor, SocketName, Target};
 use crate::language::message_class::MessageClass;
 use crate::language::option_class::OptionClass;
 use crate::language::verb::Verb;
@@ -141,7 +140,7 @@ pub enum AncillaryItem {
     /// `SCM_RIGHTS`.
     Descriptors {
         /// What to pass on; the broker's copies close when the call ends.
-        descriptors: Vec<OwnedFd>,
+        descriptors: Vec<Box<dyn CarriedDescriptor>>,
         /// Odd trailing bytes, as the client gave them.
         rest: Vec<u8>,
     },

@@ -61,7 +61,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Fixture {
     limits: Limits,
     user: Arc<User>,
-    fanout: FanoutGroups,
+    claims: Claims,
     session: Session,
     /// Every handle that was given out, and those that are still open.
     given: BTreeSet<Handle>,
@@ -83,7 +83,7 @@ impl Fixture {
         let user = user(&limits, &principal);
         let session = Session::new(3, &principal, &limits);
         let (given, open) = (BTreeSet::new(), Vec::new());
-        Self { limits, user, fanout: FanoutGroups::default(), session, given, open }
+        Self { limits, user, claims: Claims::default(), session, given, open }
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -144,8 +144,8 @@ impl Fixture {
     }
 
     fn restore(&self, record: SessionRecord) -> Result<Session, RecordError> {
-        let Self { limits, user, fanout, .. } = self;
-        Session::restore(record, self.descriptors(), Restored { limits, user, fanout })
+        let Self { limits, user, claims, .. } = self;
+        Session::restore(record, self.descriptors(), Restored { limits, user, claims })
     }
 }
 
@@ -209,8 +209,8 @@ fn duplicates_share_what_options_chose_and_quotas_count_beyond_their_limits() {
     assert_eq!(record.sockets[&duplicate.number()].duplicate_of, Some(original.number()));
     let none = Limits { handles_per_user: 0, ..Limits::default() };
     let user = user(&none, fixture.session.principal());
-    let (limits, fanout) = (&none, &fixture.fanout);
-    let restored = Restored { limits, user: &user, fanout };
+    let (limits, claims) = (&none, &fixture.claims);
+    let restored = Restored { limits, user: &user, claims };
     let restored = Session::restore(record, fixture.descriptors(), restored).unwrap();
     assert_eq!(user.used(Share::Handles), 2);
     let [original, duplicate] = [original, duplicate].map(|one| restored.entry(one).unwrap());
@@ -227,9 +227,9 @@ fn a_socket_without_its_descriptor_is_closed() {
     let record = fixture.session.record();
     let mut descriptors = fixture.descriptors();
     descriptors.remove(&fixture.open[0].number());
-    let (limits, user, fanout) = (&fixture.limits, &fixture.user, &fixture.fanout);
+    let (limits, user, claims) = (&fixture.limits, &fixture.user, &fixture.claims);
     let restored =
-        Session::restore(record, descriptors, Restored { limits, user, fanout }).unwrap();
+        Session::restore(record, descriptors, Restored { limits, user, claims }).unwrap();
     assert!(matches!(restored.entry(fixture.open[0]), Err(OpError::Handle(_))));
     assert!(restored.entry(fixture.open[1]).is_ok());
     assert_eq!(restored.handles(), 1);

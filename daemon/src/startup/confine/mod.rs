@@ -71,6 +71,24 @@ pub fn lost_by_opener(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
     of_opener(lost(policy, kept))
 }
 
+/// The dropped capabilities of a worker that a policy could use: none of [`OF_OPENER`].
+pub fn lost_by_worker(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
+    let mut lost = lost(policy, kept);
+    lost.retain(|capability| !OF_OPENER.contains(capability));
+    lost
+}
+
+/// Warns of dropped capabilities that a new policy could use.
+pub fn warn_of_lost(lost: &[Capability]) {
+    for lost in lost {
+        let capability = lost.name();
+        tracing::warn!(
+            capability,
+            "a new rule needs a capability that was dropped at the start: restart the broker"
+        );
+    }
+}
+
 /// The dropped capabilities that a policy could use.
 pub fn lost(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
     let needed = needed(policy, |capability| kept.contains(&capability)).into_iter();

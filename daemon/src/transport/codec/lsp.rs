@@ -1,15 +1,14 @@
 //! LSP framing with attachments and descriptors (`sockbroker_proto::frame`).
 
-use std::os::fd::OwnedFd;
-
 use bytes::{Buf, BytesMut};
 use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::{FrameLimits, Head, read_head, write_head};
 
+use crate::descriptor::Descriptor;
 use crate::rpc::call::RequestParts;
 use crate::rpc::core::{Answer, Message};
 use crate::transport::codec::decoded::{CodecError, Decoded};
-use crate::transport::outgoing::Outgoing;
+use crate::transport::outgoing::{Outgoing, Passing};
 
 /// Frames of at least this size are read into their own buffer, which their attachments share.
 const OWN_BUFFER_MIN: usize = 64 << 10;
@@ -40,7 +39,7 @@ impl Lsp {
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,
-        descriptors: &mut DescriptorQueue<OwnedFd>,
+        descriptors: &mut DescriptorQueue<Descriptor>,
     ) -> Result<Decoded, CodecError> {
         let head = match self.head.take() {
             Some(head) => head,
@@ -104,10 +103,19 @@ pub(super) fn encode(answer: Answer, out: &mut Outgoing) {
     let lengths: Vec<usize> =
         answer.response_parts.attachments.iter().map(bytes::Bytes::len).collect();
     let attachments = (!lengths.is_empty()).then_some(&lengths[..]);
-    let count = answer.response_parts.descriptors.len();
-    out.begin(answer.response_parts.descriptors, |frame| {
-        write_head(frame, answer.json.len(), attachments, count);
-    });
+    let descriptors = answer.response_parts.descriptors;
+    if descriptors.is_empty() {
+        out.begin(None, |frame| write_head(frame, answer.json.len(), attachments, 0));
+    } else {
+        let mut head = Vec::new();
+        write_head(&mut head, answer.json.len(), attachments, descriptors.len());
+        let length = head.len() + answer.json.len() + lengths.iter().sum::<usize>();
+        let mut refusal = Vec::new();
+        write_head(&mut refusal, answer.refusal.len(), None, 0);
+        refusal.extend_from_slice(&answer.refusal);
+        let passing = Passing { descriptors, length, refusal };
+        out.begin(Some(passing), |frame| frame.extend_from_slice(&head));
+    }
     out.push(answer.json);
     for attachment in answer.response_parts.attachments {
         out.push(attachment);

@@ -5,13 +5,12 @@ mod lsp;
 mod ndjson;
 mod websocket;
 
-use std::os::fd::OwnedFd;
-
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::FrameLimits;
 
 use super::outgoing::Outgoing;
+use crate::descriptor::Descriptor;
 use crate::rpc::core::{Answer, Message};
 use crate::transport::codec::decoded::{CodecError, Decoded};
 
@@ -42,7 +41,7 @@ impl Codec {
     pub(super) fn decode(
         &mut self,
         input: &mut BytesMut,
-        descriptors: &mut DescriptorQueue<OwnedFd>,
+        descriptors: &mut DescriptorQueue<Descriptor>,
         out: &mut Outgoing,
     ) -> Result<Decoded, CodecError> {
         match self {

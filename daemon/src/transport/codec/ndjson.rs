@@ -46,7 +46,7 @@ impl Ndjson {
 }
 
 pub(super) fn encode(answer: &Answer, out: &mut Outgoing) {
-    out.begin(Vec::new(), |line| {
+    out.begin(None, |line| {
         line.extend_from_slice(&answer.json);
         line.push(b'\n');
     });

@@ -116,7 +116,8 @@ impl WebSocket {
         if header.is_fin() {
             return Ok(Some(Message { json: whole.freeze(), ..Message::default() }));
         }
-        self.message = Some(whole);
+        // A payload is a part of the buffer of the input, which can be large.
+        self.message = Some(if begins { BytesMut::from(&whole[..]) } else { whole });
         Ok(None)
     }
 
@@ -127,7 +128,7 @@ impl WebSocket {
     fn reply(&mut self, opcode: OpCode, payload: &[u8], out: &mut Outgoing) {
         let mut header = Header::new(opcode);
         header.set_payload_len(payload.len());
-        out.begin(Vec::new(), |frame| {
+        out.begin(None, |frame| {
             frame.extend_from_slice(self.codec.encode_header(&header));
             frame.extend_from_slice(payload);
         });

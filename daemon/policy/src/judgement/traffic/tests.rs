@@ -93,7 +93,7 @@ fn an_unknown_end_escapes_no_deny_and_matches_no_allow() {
 }
 
 fn connect(facts: FileFacts) -> Connect {
-    let descriptor = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+    let descriptor = Arc::new(std::fs::File::open("/dev/null").unwrap());
     let facts = Arc::new(facts);
     let target = Target::File(FileTarget { descriptor, name: None, written: None, facts });
     Connect { socket: UNIX, target, local: None, interfaces: Vec::new(), looked_up: None }

@@ -1,0 +1,62 @@
+//! The claims of all workers, by the number of the port or group.
+
+use std::collections::HashMap;
+
+use crate::claim::Claim;
+
+/// The claims, each with the token of its worker.
+#[derive(Debug, Default)]
+pub(super) struct Claims(HashMap<u16, Vec<(u64, Claim)>>);
+
+impl Claims {
+    /// Claims for a worker, unless another one has a claim that conflicts.
+    pub(super) fn take(&mut self, token: u64, claim: Claim) -> bool {
+        let same_number = self.0.entry(claim.number()).or_default();
+        if same_number.iter().any(|(other, taken)| *other != token && taken.conflicts_with(claim)) {
+            return false;
+        }
+        if !same_number.contains(&(token, claim)) {
+            same_number.push((token, claim));
+        }
+        true
+    }
+
+    /// Ends a claim of a worker.
+    pub(super) fn end(&mut self, token: u64, claim: Claim) {
+        if let Some(same_number) = self.0.get_mut(&claim.number()) {
+            same_number.retain(|taken| *taken != (token, claim));
+            if same_number.is_empty() {
+                self.0.remove(&claim.number());
+            }
+        }
+    }
+
+    /// Ends the claims of a worker.
+    pub(super) fn end_all(&mut self, token: u64) {
+        self.0.retain(|_, same_number| {
+            same_number.retain(|(owner, _)| *owner != token);
+            !same_number.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: Claim = Claim::Fanout { group: 80 };
+    const ALL: Claim = Claim::Port { protocol: 6, address: None, port: 80 };
+
+    #[test]
+    fn a_claim_is_one_workers_until_it_ends() {
+        let mut claims = Claims::default();
+        assert!(claims.take(1, ALL) && claims.take(1, ALL) && claims.take(2, GROUP));
+        assert!(!claims.take(2, ALL) && !claims.take(1, GROUP));
+        claims.end(2, ALL);
+        assert!(!claims.take(2, ALL), "only its owner ends a claim");
+        claims.end(1, ALL);
+        assert!(claims.take(2, ALL));
+        claims.end_all(2);
+        assert!(claims.take(3, ALL) && claims.take(3, GROUP));
+    }
+}

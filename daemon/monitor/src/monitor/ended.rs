@@ -1,0 +1,44 @@
+//! Processes that are about to end, or were killed: waited for without blocking.
+
+use std::process::Child;
+
+/// A process that nothing is expected of any more.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) child: Child,
+    /// The user of a worker whose end is logged, because nothing asked for it.
+    pub(super) unexpected: Option<u32>,
+}
+
+/// The processes that have not been waited for.
+#[derive(Debug, Default)]
+pub(super) struct EndingProcesses(Vec<Ending>);
+
+impl EndingProcesses {
+    /// Waits for a process once it has ended.
+    pub(super) fn add(&mut self, ending: Ending) {
+        self.0.push(ending);
+        self.collect();
+    }
+
+    /// Waits for those that have ended.
+    pub(super) fn collect(&mut self) {
+        self.0.retain_mut(|process| !process.has_ended());
+    }
+}
+
+impl Ending {
+    fn has_ended(&mut self) -> bool {
+        let pid = self.child.id();
+        match self.child.try_wait() {
+            Ok(None) => return false,
+            Ok(Some(status)) => {
+                if let Some(uid) = self.unexpected.filter(|_| !status.success()) {
+                    tracing::warn!(uid, pid, %status, "a worker ended; its sockets are closed");
+                }
+            }
+            Err(error) => tracing::error!(pid, %error, "cannot wait for a process"),
+        }
+        true
+    }
+}
