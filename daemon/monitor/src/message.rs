@@ -49,6 +49,8 @@ pub struct Beginning {
     pub first_number: u64,
     /// Whether the service manager made the control socket.
     pub activated: bool,
+    /// The user and the group that the worker becomes; `None` if it stays the broker's.
+    pub id: Option<u32>,
 }
 
 /// What `broker.info` reports about the opener, as the program around it encodes this.

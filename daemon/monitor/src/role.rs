@@ -73,7 +73,8 @@ pub fn start(
     child::start(Start { name, arguments: &all, environment: &environment, input: channel, output })
 }
 
-/// The first steps of a process that was started by [`start`]: it cannot be traced, and ends with its parent.
+/// The first steps of a process that was started by [`start`], repeated after it changes its ids: it cannot be traced,
+/// and ends with its parent.
 pub fn begin(parent: u32) -> io::Result<()> {
     child::refuse_tracing()?;
     // A signal for the whole process group, or for the control group of the service, is the monitor's to handle.

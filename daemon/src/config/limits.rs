@@ -210,6 +210,15 @@ impl Limits {
         counted.saturating_add(counted / 4).saturating_add(OWN)
     }
 
+    /// The threads of one worker: those that the limits allow, a quarter more.
+    pub fn worker_threads(&self) -> u64 {
+        /// The event loop, the threads on which it decodes (tokio's `max_blocking_threads`), the audit, files.
+        const OWN: u64 = 640;
+        let jobs = self.resolver_jobs.saturating_add(self.identity_jobs);
+        let counted = jobs.saturating_add(self.closing_jobs).saturating_add(OWN);
+        counted.saturating_add(counted / 4)
+    }
+
     /// The limits of the audit.
     pub fn audit(&self) -> audit::Limits {
         audit::Limits {

@@ -38,11 +38,41 @@ pub struct Config {
 pub struct Processes {
     /// Whether each principal has a worker process of its own.
     pub workers: bool,
+    /// The user ids of the workers; without them they have that of the broker.
+    pub worker_ids: Option<WorkerIds>,
+}
+
+/// Where the user ids of workers come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum WorkerIds {
+    /// The subordinate ids of the broker's user (`subuid(5)`).
+    Subordinate,
+    /// From the first to the last.
+    Range { first: u32, last: u32 },
+}
+
+impl TryFrom<String> for WorkerIds {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "subordinate" {
+            return Ok(Self::Subordinate);
+        }
+        let range = text.split_once('-').and_then(|(first, last)| {
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            // The last number means no id (`setresuid(2)`).
+            (0 < first && first <= last && last < u32::MAX).then_some(Self::Range { first, last })
+        });
+        range.ok_or_else(|| {
+            format!("worker_ids is \"subordinate\" or a range of user ids, as \"100000-165535\", not {text:?}")
+        })
+    }
 }
 
 impl Default for Processes {
     fn default() -> Self {
-        Self { workers: true }
+        Self { workers: true, worker_ids: None }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod args;
 mod monitor;
 mod worker;
+mod worker_ids;
 mod opener;
 mod policy_reader;
 mod single;
@@ -50,10 +51,11 @@ pub fn run_as_subcommand(
 /// Runs a process that the broker started.
 fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
     let fail = |error: io::Error| StartError::System(format!("{}: {error}", role.word()));
-    sockbroker_monitor::role::begin(args.parent.unwrap_or_default()).map_err(fail)?;
+    let parent = args.parent.unwrap_or_default();
+    sockbroker_monitor::role::begin(parent).map_err(fail)?;
     let channel = process::inherited_descriptor(0).map_err(fail)?;
     match role {
-        Role::Worker => worker::run(channel),
+        Role::Worker => worker::run(channel, parent),
         Role::Opener => opener::run(channel),
         Role::PolicyReader => policy_reader::run(args, channel),
         Role::Reaper => {

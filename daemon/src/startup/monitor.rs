@@ -15,7 +15,7 @@ use sockbroker_sys::{process, sealed};
 use super::args::Args;
 use super::error::StartError;
 use super::listen::{self, Access, Bound, NO_SOCKET_PATH};
-use super::{audit, confine, service};
+use super::{audit, confine, service, worker_ids};
 use crate::config::{self, Config, ConfigError};
 use crate::observe::audit::{Audit, Intake, Record};
 use crate::observe::log;
@@ -46,6 +46,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         Ok(open_files) => fitted.fit(open_files),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
+    let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers)?;
     let Bound { listener, path } = endpoint(args, config)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
@@ -74,6 +75,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         policy,
         opener,
         warns_of_lost_capabilities: drops,
+        worker_ids,
         files,
         activated,
     };

@@ -12,6 +12,7 @@ use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
     Beginning, Build, Description, MonitorChannel, SessionLimit, ToMonitor, ToWorker,
 };
+use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
@@ -44,7 +45,7 @@ use sockbroker_policy::Policy;
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
 /// Serves the connections that come over this channel.
-pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
+pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let filter =
         log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
     log::start(filter);
@@ -52,9 +53,14 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
     let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
-    let Beginning { generation, first_number, activated } = beginning;
+    let Beginning { generation, first_number, activated, id } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
+    if let Some(id) = id {
+        process::become_user(id).map_err(|error| fail(&error))?;
+        process::limit_threads(config.limits.worker_threads()).map_err(|error| fail(&error))?;
+        role::begin(parent).map_err(|error| fail(&error))?;
+    }
     if config.confine.tracing {
         child::allow_tracing().map_err(|error| fail(&error))?;
     }

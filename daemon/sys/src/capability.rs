@@ -15,6 +15,8 @@ pub enum Capability {
     DacOverride = 1,
     /// `CAP_DAC_READ_SEARCH`: bypasses the permission bits for reading files and searching directories.
     DacReadSearch = 2,
+    /// `CAP_KILL`: sends signals to processes of other users.
+    Kill = 5,
     /// `CAP_SETGID`: sets any group id, also in socket credentials.
     SetGid = 6,
     /// `CAP_SETUID`: sets any user id, also in socket credentials.
@@ -36,9 +38,10 @@ pub enum Capability {
 }
 
 /// Every capability that a call of the broker can use.
-pub const ALL: [Capability; 11] = [
+pub const ALL: [Capability; 12] = [
     Capability::DacOverride,
     Capability::DacReadSearch,
+    Capability::Kill,
     Capability::SetGid,
     Capability::SetUid,
     Capability::NetBindService,
@@ -56,6 +59,7 @@ impl Capability {
         match self {
             Self::DacOverride => "CAP_DAC_OVERRIDE",
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::Kill => "CAP_KILL",
             Self::SetGid => "CAP_SETGID",
             Self::SetUid => "CAP_SETUID",
             Self::NetBindService => "CAP_NET_BIND_SERVICE",

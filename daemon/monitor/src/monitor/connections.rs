@@ -11,6 +11,7 @@ use sockbroker_sys::socket;
 use super::host::{Host, Refusal};
 use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
 use super::worker::Worker;
+use super::worker_ids::WorkerId;
 use crate::message::{Beginning, ToWorker};
 
 /// Whether the peer has closed a connection before it was accepted, or a signal came.
@@ -129,11 +130,17 @@ impl<H: Host> Monitor<H> {
         if !self.starts.admit(uid, Instant::now()) {
             return Err(limit("worker_starts_per_second"));
         }
+        let id = match &mut self.worker_ids {
+            // One that is ending may still have its id.
+            Some(ids) => Some(ids.take().ok_or_else(|| limit("worker_ids"))?),
+            None => None,
+        };
         let fail = |error| Refusal::NotStarted { uid, error };
         let (policy, generation) = self.policies.in_force();
         let first_number = Worker::first_number(self.serial);
         let activated = self.activated;
-        let beginning = Beginning { generation, first_number, activated };
+        let number = id.as_ref().map(WorkerId::number);
+        let beginning = Beginning { generation, first_number, activated, id: number };
         let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
         self.next += 1;
         let token = self.next;
@@ -145,7 +152,7 @@ impl<H: Host> Monitor<H> {
             }
         };
         descriptors.extend(opening.as_ref().map(OwnedFd::as_fd));
-        let started = Worker::start(peer.clone(), generation, &begin, &descriptors);
+        let started = Worker::start((peer.clone(), id), generation, &begin, &descriptors);
         let started = started.and_then(|(worker, audit)| {
             match self.events.add(worker.channel.as_fd(), token) {
                 Ok(()) => Ok((worker, audit)),

@@ -2,12 +2,16 @@
 
 use std::process::Child;
 
+use super::worker_ids::WorkerId;
+
 /// A process that nothing is expected of any more.
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) child: Child,
     /// The user of a worker whose end is logged, because nothing asked for it.
     pub(super) unexpected: Option<u32>,
+    /// The user id of a worker, which is free once it has ended.
+    pub(super) id: Option<WorkerId>,
 }
 
 /// The processes that have not been waited for.
@@ -34,7 +38,8 @@ impl Ending {
             Ok(None) => return false,
             Ok(Some(status)) => {
                 if let Some(uid) = self.unexpected.filter(|_| !status.success()) {
-                    tracing::warn!(uid, pid, %status, "a worker ended; its sockets are closed");
+                    let id = self.id.as_ref().map(WorkerId::number);
+                    tracing::warn!(uid, pid, id, %status, "a worker ended; its sockets are closed");
                 }
             }
             Err(error) => tracing::error!(pid, %error, "cannot wait for a process"),

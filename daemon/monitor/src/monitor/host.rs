@@ -1,6 +1,7 @@
 //! What the monitor is given: settings, limits, and the program around it.
 
 use std::io::{self, PipeReader};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub opener: Option<OpenerLink>,
     /// Whether capabilities were dropped that a later policy can need.
     pub warns_of_lost_capabilities: bool,
+    /// The user ids of workers; `None` if they have that of the monitor.
+    pub worker_ids: Option<RangeInclusive<u32>>,
     /// Where the policy is read again.
     pub files: PolicyFiles,
     /// Whether the service manager made the socket.

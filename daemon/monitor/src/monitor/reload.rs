@@ -52,7 +52,7 @@ impl<H: Host> Monitor<H> {
             drop(self.events.remove(channel.as_fd()));
             // It has nothing to do after its result. A file system that does not answer can delay its end.
             drop(reader.kill());
-            self.ending.add(Ending { child: reader, unexpected: None });
+            self.ending.add(Ending { child: reader, unexpected: None, id: None });
         }
     }
 

@@ -18,6 +18,7 @@ use super::policies::Policies;
 use super::queries::Queries;
 use super::starts::Starts;
 use super::worker::Worker;
+use super::worker_ids::WorkerIds;
 use crate::channel::ChannelError;
 use crate::message::ToWorker;
 use crate::reaper::Reaper;
@@ -51,6 +52,8 @@ pub struct Monitor<H> {
     pub(super) serving: HashMap<Credentials, u64>,
     /// Open connections by user.
     pub(super) connections: HashMap<u32, u64>,
+    /// `None` if workers have the user id of the monitor.
+    pub(super) worker_ids: Option<WorkerIds>,
     pub(super) starts: Starts,
     pub(super) policies: Policies,
     pub(super) queries: Queries,
@@ -85,7 +88,7 @@ impl<H: Host> Monitor<H> {
     /// thread: the kernel gives a signal to any thread that does not block it.
     pub fn new(settings: Settings, signals: Signals, host: H) -> io::Result<Self> {
         let Settings { listener, limits, configuration, policy, files, activated, .. } = settings;
-        let Settings { opener, warns_of_lost_capabilities, .. } = settings;
+        let Settings { opener, warns_of_lost_capabilities, worker_ids, .. } = settings;
         let events = Events::new()?;
         socket::set_nonblocking(listener.as_fd(), true)?;
         events.add(listener.as_fd(), LISTENER)?;
@@ -105,6 +108,7 @@ impl<H: Host> Monitor<H> {
             workers: BTreeMap::new(),
             serving: HashMap::new(),
             connections: HashMap::new(),
+            worker_ids: worker_ids.map(WorkerIds::new),
             starts: Starts::new(limits.starts_per_second),
             policies: Policies::new(policy, files),
             queries: Queries::default(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sockbroker_sys::credentials::Credentials;
 
 use super::ended::Ending;
+use super::worker_ids::WorkerId;
 use crate::channel::{Channel, ChannelError};
 use crate::message::{Build, ToWorker, WorkerChannel};
 use crate::role::{self, Role};
@@ -36,6 +37,8 @@ pub(super) struct Worker {
     child: Child,
     pub(super) channel: WorkerChannel,
     peer: Credentials,
+    /// Its user id, if it is not the monitor's.
+    id: Option<WorkerId>,
     state: State,
     greeted: bool,
     killed: bool,
@@ -69,7 +72,7 @@ impl Worker {
 
     /// Starts a worker, and sends what it begins with. Returns also the pipe of its audit records.
     pub(super) fn start(
-        peer: Credentials,
+        (peer, id): (Credentials, Option<WorkerId>),
         generation: u64,
         begin: &ToWorker,
         descriptors: &[BorrowedFd<'_>],
@@ -87,6 +90,7 @@ impl Worker {
             child,
             channel,
             peer,
+            id,
             state: State::Serving,
             greeted: false,
             killed: false,
@@ -222,6 +226,6 @@ impl Worker {
         // Without its channel it serves nobody. One that is ending already keeps its exit status.
         drop(self.child.kill());
         let unexpected = (!self.killed).then_some(self.peer.uid);
-        (Ending { child: self.child, unexpected }, self.channel.into_socket())
+        (Ending { child: self.child, unexpected, id: self.id }, self.channel.into_socket())
     }
 }

@@ -1,0 +1,76 @@
+//! The user ids of workers: each running worker has one that no other process has.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+
+/// The ids, and those in use.
+#[derive(Debug)]
+pub(super) struct WorkerIds {
+    range: RangeInclusive<u32>,
+    /// Where the search for a free one begins: an id is used again as late as possible.
+    next: u32,
+    used: Rc<RefCell<BTreeSet<u32>>>,
+}
+
+/// An id that is in use until this is dropped: when the process has ended.
+#[derive(Debug)]
+pub(super) struct WorkerId {
+    number: u32,
+    used: Rc<RefCell<BTreeSet<u32>>>,
+}
+
+impl WorkerIds {
+    pub(super) fn new(range: RangeInclusive<u32>) -> Self {
+        Self { next: *range.start(), range, used: Rc::default() }
+    }
+
+    /// An id that no process has; `None` if all are in use.
+    pub(super) fn take(&mut self) -> Option<WorkerId> {
+        let (first, last) = (*self.range.start(), *self.range.end());
+        let mut used = self.used.borrow_mut();
+        let number =
+            (self.next..=last).chain(first..self.next).find(|number| !used.contains(number))?;
+        used.insert(number);
+        self.next = if number == last { first } else { number + 1 };
+        Some(WorkerId { number, used: self.used.clone() })
+    }
+}
+
+impl WorkerId {
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+}
+
+impl Drop for WorkerId {
+    fn drop(&mut self) {
+        self.used.borrow_mut().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_used_again_as_late_as_possible() {
+        let mut ids = WorkerIds::new(7..=9);
+        let numbers = |taken: &[Option<WorkerId>]| -> Vec<_> {
+            taken.iter().map(|id| id.as_ref().map(WorkerId::number)).collect()
+        };
+        let mut taken = vec![ids.take(), ids.take()];
+        assert_eq!(numbers(&taken), [Some(7), Some(8)]);
+        taken.remove(0);
+        taken.extend([ids.take(), ids.take(), ids.take()]);
+        assert_eq!(numbers(&taken), [Some(8), Some(9), Some(7), None]);
+    }
+
+    #[test]
+    fn the_last_id_is_followed_by_the_first() {
+        let mut ids = WorkerIds::new(u32::MAX - 1..=u32::MAX - 1);
+        assert_eq!(ids.take().map(|id| id.number()), Some(u32::MAX - 1));
+        assert_eq!(ids.take().map(|id| id.number()), Some(u32::MAX - 1));
+    }
+}

@@ -1,0 +1,110 @@
+//! The user ids of workers: from the configuration, or the subordinate ids of the broker's user (`subuid(5)`).
+
+use std::fs;
+use std::ops::RangeInclusive;
+
+use sockbroker_sys::capability::{self, Capability};
+use sockbroker_sys::process;
+
+use super::error::StartError;
+use crate::config::WorkerIds;
+
+/// What a process needs to give its children ids, and to end them.
+const NEEDED: [Capability; 3] = [Capability::SetUid, Capability::SetGid, Capability::Kill];
+
+/// The ids of the workers; `None` if they have that of the broker. An error if the broker cannot use them, or if they are
+/// fewer than the workers.
+pub(super) fn find(
+    wanted: Option<WorkerIds>,
+    workers: u64,
+) -> Result<Option<RangeInclusive<u32>>, StartError> {
+    let fail = |reason: String| StartError::System(format!("worker_ids: {reason}"));
+    let Some(wanted) = wanted else { return Ok(None) };
+    let missing = NEEDED.iter().find(|one| !capability::has(**one).unwrap_or(false));
+    if let Some(missing) = missing {
+        let text = "is missing: workers with ids of their own need CAP_SETUID, CAP_SETGID and CAP_KILL; \
+             without worker_ids they have the id of the broker";
+        return Err(fail(format!("{} {text}", missing.name())));
+    }
+    let range = match wanted {
+        WorkerIds::Range { first, last } => first..=last,
+        WorkerIds::Subordinate => subordinate().map_err(fail)?,
+    };
+    let own = process::effective_uid();
+    if range.contains(&own) {
+        return Err(fail(format!("the range contains {own}, the id of the broker")));
+    }
+    let count = u64::from(range.end() - range.start()) + 1;
+    // One that is ending still has its id.
+    if count < workers.saturating_mul(2) {
+        return Err(fail(format!(
+            "{count} ids are fewer than twice the limit workers ({workers})"
+        )));
+    }
+    Ok(Some(range))
+}
+
+/// The subordinate ids of this user that are both user and group ids.
+fn subordinate() -> Result<RangeInclusive<u32>, String> {
+    let read =
+        |path| fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"));
+    let uid = process::effective_uid();
+    let users = read("/etc/passwd")?;
+    let names = [Some(uid.to_string()), name_of(&users, uid).map(str::to_owned)];
+    let names: Vec<_> = names.into_iter().flatten().collect();
+    let (users, groups) = (read("/etc/subuid")?, read("/etc/subgid")?);
+    let (users, groups) = (ranges(&users, &names), ranges(&groups, &names));
+    let both = users.iter().find_map(|one| groups.iter().find_map(|other| shared(one, other)));
+    both.ok_or_else(|| {
+        format!("user {uid} has no subordinate ids in both /etc/subuid and /etc/subgid: see usermod(8), --add-subuids")
+    })
+}
+
+/// The name of a user in the text of `passwd(5)`.
+fn name_of(text: &str, uid: u32) -> Option<&str> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then_some(name)
+    })
+}
+
+/// The ranges of a user, who has these names, in the text of `subuid(5)`.
+fn ranges(text: &str, names: &[String]) -> Vec<RangeInclusive<u32>> {
+    let range = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let first: u32 = fields.next()?.trim().parse().ok()?;
+        let count: u32 = fields.next()?.trim().parse().ok()?;
+        let last = first.checked_add(count.checked_sub(1)?)?;
+        (names.iter().any(|known| known == name) && first > 0).then_some(first..=last)
+    };
+    text.lines().filter_map(range).collect()
+}
+
+fn shared(one: &RangeInclusive<u32>, other: &RangeInclusive<u32>) -> Option<RangeInclusive<u32>> {
+    let (first, last) = (*one.start().max(other.start()), *one.end().min(other.end()));
+    (first <= last).then_some(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_of_the_user_are_found() {
+        let users = "root:x:0:0::/root:/bin/sh\nsockbroker:x:970:970::/:/usr/sbin/nologin\n";
+        assert_eq!(name_of(users, 970), Some("sockbroker"));
+        assert_eq!(name_of(users, 971), None);
+        let text =
+            "alice:100000:65536\n970:1000:0\nsockbroker:165536:1000\n970:300000:10\nbroken\n";
+        let names = ["970".to_owned(), "sockbroker".to_owned()];
+        assert_eq!(ranges(text, &names), [165_536..=166_535, 300_000..=300_009]);
+    }
+
+    #[test]
+    fn only_ids_of_users_and_groups_are_shared() {
+        assert_eq!(shared(&(10..=20), &(15..=30)), Some(15..=20));
+        assert_eq!(shared(&(10..=20), &(21..=30)), None);
+    }
+}
