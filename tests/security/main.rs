@@ -29,6 +29,7 @@ mod options;
 mod host;
 mod web;
 mod quotas;
+mod accounts;
 mod workers;
 mod worker_ids;
 mod startup;

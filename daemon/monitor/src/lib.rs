@@ -15,4 +15,5 @@ pub mod socket_facts;
 pub mod subject;
 pub mod message;
 pub mod claim;
+pub mod account;
 pub mod channel;

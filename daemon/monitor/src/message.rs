@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sockbroker_sys::credentials::Credentials;
 
+use crate::account::Accounts;
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
 
@@ -239,6 +240,15 @@ pub enum FromOpener {
     },
 }
 
+/// What the monitor has to know about users. It asks no name service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserFacts {
+    pub administrators: Administrators,
+    pub accounts: Accounts,
+    /// The user id that the kernel shows for users that have none here (`overflowuid`, `proc(5)`), if no rule names it.
+    pub nobody: Option<u32>,
+}
+
 /// The principals that a policy lets administer the broker, as far as the monitor can judge them: by user and groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Administrators {
@@ -271,7 +281,7 @@ impl Administrators {
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
-    /// The policy. Descriptors: the policy, and its `Administrators` (sealed memory).
+    /// The policy. Descriptors: the policy, and `UserFacts` (sealed memory).
     Policy {
         /// Whether rules of it need a capability that only the opener has.
         needs_opener: bool,

@@ -13,6 +13,7 @@ mod error;
 mod audit;
 mod service;
 mod sources;
+mod subordinate;
 mod signals;
 
 use std::io;

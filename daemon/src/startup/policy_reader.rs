@@ -1,9 +1,13 @@
 //! The policy reader: reads the policy's files, resolves the names in them, and sends the result to the monitor.
 
+use std::fs;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 
+use sockbroker_monitor::account::{self, Subordinate};
 use sockbroker_monitor::channel::Channel;
-use sockbroker_monitor::message::{Administrators, FromReader, Nothing, Subject};
+use sockbroker_monitor::message::{Administrators, FromReader, Nothing, Subject, UserFacts};
+use sockbroker_policy::file::Directory;
 use sockbroker_policy::rule::{Effect, Rule};
 use sockbroker_policy::subjects::Subjects;
 use sockbroker_policy::verb::Verb;
@@ -11,8 +15,8 @@ use sockbroker_sys::{capability, process, sealed};
 
 use super::args::Args;
 use super::error::StartError;
-use super::{confine, sources};
-use crate::config::policy::ResolvedPolicy;
+use super::{confine, sources, subordinate};
+use crate::config::policy::{Accounts, ResolvedPolicy};
 
 /// The warnings that are sent; more would fill the channel.
 const WARNINGS: usize = 64;
@@ -50,19 +54,43 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
         channel.send(&FromReader::Warning(warning), &[]).map_err(|error| fail(&error))?;
     }
     let administrators = administrators(loaded.rules.iter().map(|(rule, _)| rule));
-    let administrators = postcard::to_stdvec(&administrators).map_err(|error| fail(&error))?;
-    let administrators =
-        sealed::create("administrators", &administrators).map_err(|error| fail(&error))?;
+    // A machine without the file has no subordinate ids.
+    let subordinate = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let accounts = accounts(&subordinate, &Accounts);
+    let nobody = nobody(loaded.rules.iter().map(|(rule, _)| rule));
+    let users = UserFacts { administrators, accounts, nobody };
+    let users = postcard::to_stdvec(&users).map_err(|error| fail(&error))?;
+    let users = sealed::create("users", &users).map_err(|error| fail(&error))?;
     let encoded = resolved.encode().map_err(|error| fail(&error))?;
     let memory = sealed::create("policy", &encoded).map_err(|error| fail(&error))?;
     let needs_opener = confine::needs_opener(&loaded.into_policy(owner));
-    let descriptors = [memory.as_fd(), administrators.as_fd()];
+    let descriptors = [memory.as_fd(), users.as_fd()];
     channel.send(&FromReader::Policy { needs_opener }, &descriptors).map_err(|error| fail(&error))
 }
 
 /// The start of a text, which fits into a message.
 fn shortened(text: &str) -> String {
     text.chars().take(TEXT).collect()
+}
+
+/// The user id of all users that have none here, unless a rule names it.
+fn nobody<'a>(mut rules: impl Iterator<Item = &'a Rule>) -> Option<u32> {
+    /// The kernel's default (`DEFAULT_OVERFLOWUID`).
+    const USUAL: u32 = 65534;
+    let text = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    let uid = text.trim().parse().unwrap_or(USUAL);
+    let names = |rule: &Rule| rule.subject.uids.as_ref().is_some_and(|uids| uids.contains(&uid));
+    (!rules.any(names)).then_some(uid)
+}
+
+/// The accounts by the text of `subuid(5)`. A range of root's, and one of a user without a number, counts for nobody else.
+fn accounts(text: &str, directory: &impl Directory) -> account::Accounts {
+    let range = |(name, range): (&str, RangeInclusive<u32>)| {
+        let user = name.parse().ok().or_else(|| directory.user(name))?;
+        Some(Subordinate { first: *range.start(), last: *range.end(), user })
+    };
+    let ranges = subordinate::ranges(text).filter_map(range).filter(|range| range.user != 0);
+    account::Accounts::new(ranges.collect())
 }
 
 /// The principals that rules let administer the broker, judged by user and groups. The monitor knows neither unit nor

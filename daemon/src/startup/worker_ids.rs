@@ -7,6 +7,7 @@ use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::process;
 
 use super::error::StartError;
+use super::subordinate;
 use crate::config::WorkerIds;
 
 /// What a process needs to give its children ids, and to end them.
@@ -20,7 +21,7 @@ pub(super) fn find(
 ) -> Result<Option<RangeInclusive<u32>>, StartError> {
     let range = match wanted {
         WorkerIds::Shared => return Ok(None),
-        WorkerIds::Auto | WorkerIds::Subordinate => subordinate(),
+        WorkerIds::Auto | WorkerIds::Subordinate => own_subordinate_ids(),
         WorkerIds::Range { first, last } => Ok(first..=last),
     };
     match range.and_then(|range| check(range, workers)) {
@@ -56,7 +57,7 @@ fn check(range: RangeInclusive<u32>, workers: u64) -> Result<RangeInclusive<u32>
 }
 
 /// The subordinate ids of this user that are both user and group ids.
-fn subordinate() -> Result<RangeInclusive<u32>, String> {
+fn own_subordinate_ids() -> Result<RangeInclusive<u32>, String> {
     let read =
         |path| fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"));
     let uid = process::effective_uid();
@@ -64,7 +65,7 @@ fn subordinate() -> Result<RangeInclusive<u32>, String> {
     let names = [Some(uid.to_string()), name_of(&users, uid).map(str::to_owned)];
     let names: Vec<_> = names.into_iter().flatten().collect();
     let (users, groups) = (read("/etc/subuid")?, read("/etc/subgid")?);
-    let (users, groups) = (ranges(&users, &names), ranges(&groups, &names));
+    let (users, groups) = (ranges_of(&users, &names), ranges_of(&groups, &names));
     let both = users.iter().find_map(|one| groups.iter().find_map(|other| shared(one, other)));
     both.ok_or_else(|| {
         format!("user {uid} has no subordinate ids in both /etc/subuid and /etc/subgid: see usermod(8), --add-subuids")
@@ -81,16 +82,9 @@ fn name_of(text: &str, uid: u32) -> Option<&str> {
 }
 
 /// The ranges of a user, who has these names, in the text of `subuid(5)`.
-fn ranges(text: &str, names: &[String]) -> Vec<RangeInclusive<u32>> {
-    let range = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let first: u32 = fields.next()?.trim().parse().ok()?;
-        let count: u32 = fields.next()?.trim().parse().ok()?;
-        let last = first.checked_add(count.checked_sub(1)?)?;
-        (names.iter().any(|known| known == name) && first > 0).then_some(first..=last)
-    };
-    text.lines().filter_map(range).collect()
+fn ranges_of(text: &str, names: &[String]) -> Vec<RangeInclusive<u32>> {
+    let own = subordinate::ranges(text).filter(|(name, _)| names.iter().any(|known| known == name));
+    own.map(|(_, range)| range).collect()
 }
 
 fn shared(one: &RangeInclusive<u32>, other: &RangeInclusive<u32>) -> Option<RangeInclusive<u32>> {
@@ -107,10 +101,9 @@ mod tests {
         let users = "root:x:0:0::/root:/bin/sh\nsockbroker:x:970:970::/:/usr/sbin/nologin\n";
         assert_eq!(name_of(users, 970), Some("sockbroker"));
         assert_eq!(name_of(users, 971), None);
-        let text =
-            "alice:100000:65536\n970:1000:0\nsockbroker:165536:1000\n970:300000:10\nbroken\n";
         let names = ["970".to_owned(), "sockbroker".to_owned()];
-        assert_eq!(ranges(text, &names), [165_536..=166_535, 300_000..=300_009]);
+        let text = "alice:100000:65536\nsockbroker:165536:1000\n970:300000:10\n";
+        assert_eq!(ranges_of(text, &names), [165_536..=166_535, 300_000..=300_009]);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::host::{Host, Refusal};
 use super::state::{AT_ONCE, Monitor, reserved};
-use super::worker::Worker;
 use crate::channel::ChannelError;
 use crate::claim::Claim;
 use crate::message::{SessionLimit, ToMonitor, ToWorker};
@@ -138,12 +137,9 @@ impl<H: Host> Monitor<H> {
         let Some(worker) = self.workers.get(&token) else { return };
         let uid = worker.uid();
         let most = self.limits.sessions + reserved(uid, self.limits.sessions_reserved);
-        let leased = |workers: &mut dyn Iterator<Item = &Worker>| -> u64 {
-            workers.map(|worker| worker.leased).sum()
-        };
-        let left = most.saturating_sub(leased(&mut self.workers.values()));
-        let of_user = leased(&mut self.workers.values().filter(|worker| worker.uid() == uid));
-        let own = self.limits.sessions_per_user.saturating_sub(of_user);
+        let leased = self.workers.values().map(|worker| (worker.uid(), worker.leased));
+        let left = most.saturating_sub(leased.clone().map(|(_, sessions)| sessions).sum());
+        let own = self.limits.sessions_per_user.saturating_sub(self.of_account(uid, leased));
         let sessions = if own == 0 {
             Err(SessionLimit::OfUser)
         } else if left == 0 {

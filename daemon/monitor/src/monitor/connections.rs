@@ -9,7 +9,7 @@ use sockbroker_sys::ioctl::{self, IntRequest};
 use sockbroker_sys::socket;
 
 use super::host::{Host, Refusal};
-use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
+use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, is_owner, reserved};
 use super::worker::Worker;
 use super::worker_ids::WorkerId;
 use crate::message::{Beginning, ToWorker};
@@ -54,9 +54,14 @@ impl<H: Host> Monitor<H> {
     /// Counts a connection, and waits for its first byte.
     pub(super) fn admit(&mut self, connection: OwnedFd, peer: Credentials) {
         let uid = peer.uid;
+        if self.policies.users.nobody == Some(uid) && !is_owner(uid) {
+            self.host.refused(Refusal::NoUser { uid });
+            return self.reaper.close_connection(connection);
+        }
         let limits = &self.limits;
         let reserved = reserved(uid, limits.connections_reserved);
-        let own = self.connections.get(&uid).copied().unwrap_or_default();
+        let own: u64 =
+            self.of_account(uid, self.connections.iter().map(|(uid, count)| (*uid, *count)));
         let exceeded = if self.connections.values().sum::<u64>() >= limits.connections + reserved {
             Some("connections")
         } else if own >= limits.connections_per_user {
@@ -75,6 +80,13 @@ impl<H: Host> Monitor<H> {
         }
         *self.connections.entry(uid).or_default() += 1;
         self.arrivals.add(number, connection, peer, Instant::now() + self.limits.detect);
+    }
+
+    /// The sum of the counts of the users that count for the same account as this one.
+    pub(super) fn of_account(&self, uid: u32, counts: impl Iterator<Item = (u32, u64)>) -> u64 {
+        let accounts = &self.policies.users.accounts;
+        let account = accounts.of(uid);
+        counts.filter(|(uid, _)| accounts.of(*uid) == account).map(|(_, count)| count).sum()
     }
 
     /// Passes a connection that has its first byte, or that its peer has closed.
@@ -124,11 +136,12 @@ impl<H: Host> Monitor<H> {
         if self.workers.len() as u64 >= self.limits.workers.saturating_sub(kept).max(1) {
             return Err(limit("workers"));
         }
-        let own = self.workers.values().filter(|worker| worker.uid() == uid).count() as u64;
+        let own = self.of_account(uid, self.workers.values().map(|worker| (worker.uid(), 1)));
         if own >= self.limits.workers_per_user {
             return Err(limit("workers_per_user"));
         }
-        if !self.starts.admit(uid, Instant::now()) {
+        let account = self.policies.users.accounts.of(uid);
+        if !self.starts.admit(account, Instant::now()) {
             return Err(limit("worker_starts_per_second"));
         }
         let id = match &mut self.worker_ids {

@@ -1,9 +1,9 @@
-//! The rate of starts of workers, for each user.
+//! The rate of starts of workers, for each account.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Starts of this second, by user.
+/// Starts of this second, by account.
 #[derive(Debug)]
 pub(super) struct Starts {
     most: u64,
@@ -12,19 +12,19 @@ pub(super) struct Starts {
 }
 
 impl Starts {
-    /// At most this many starts a second for one user.
+    /// At most this many starts a second for one account.
     pub(super) fn new(most: u64) -> Self {
         Self { most, began: None, counts: HashMap::new() }
     }
 
-    /// Counts a start, unless the user has reached the limit.
-    pub(super) fn admit(&mut self, uid: u32, now: Instant) -> bool {
+    /// Counts a start, unless the account has reached the limit.
+    pub(super) fn admit(&mut self, account: u32, now: Instant) -> bool {
         let second = Duration::from_secs(1);
         if self.began.is_none_or(|began| now.saturating_duration_since(began) >= second) {
             self.began = Some(now);
             self.counts.clear();
         }
-        let count = self.counts.entry(uid).or_default();
+        let count = self.counts.entry(account).or_default();
         *count += 1;
         *count <= self.most
     }
