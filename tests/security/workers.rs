@@ -45,6 +45,34 @@ attack!(a_killed_worker_disturbs_no_other_user, mut arena, {
     until("the end is logged", || arena.broker.log().contains("a worker ended"));
 });
 
+attack!(counters_of_ended_workers_do_not_fall, mut arena, {
+    /// The sum of a metric over its labels.
+    fn sum(broker: &Daemon, metric: &str) -> u64 {
+        let page = broker.http().request("GET /metrics", &[], b"").body;
+        let page = String::from_utf8(page).unwrap();
+        let samples = page.lines().filter(|line| line.starts_with(metric));
+        samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    }
+    const CALLS: &str = "sockbroker_calls_total{method=\"socket.htons\"";
+    for _ in 0..10 {
+        arena.attacker.call("socket.htons", json!([1])).result();
+    }
+    let before = sum(&arena.broker, CALLS);
+    assert!(before >= 10, "{before}");
+    for round in 1..4 {
+        kill_process(worker_of(&mut arena.broker, &attacker()));
+        assert!(arena.attacker.wire.ends());
+        assert!(sum(&arena.broker, CALLS) >= before);
+        assert_eq!(
+            sum(&arena.broker, "sockbroker_workers_ended_total{reason=\"unexpected\"}"),
+            round
+        );
+        arena.attacker = served(&arena.broker, &attacker());
+    }
+    assert_eq!(sum(&arena.broker, "sockbroker_workers "), 2);
+    assert_eq!(sum(&arena.broker, "sockbroker_workers_started_total "), 5);
+});
+
 attack!(a_stopped_worker_delays_neither_others_nor_administrators, mut arena, {
     arena.attacker.expect_service();
     let mut other = neighbour().lsp(&arena.broker);

@@ -173,6 +173,8 @@ pub enum ToMonitor {
     Unclaim {
         claim: Claim,
     },
+    /// The counters of the worker, which the monitor keeps after its end. Descriptor: the page of metrics (sealed memory).
+    Counters,
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
@@ -331,7 +333,7 @@ impl Message for ToWorker {
 impl Message for ToMonitor {
     fn descriptors(&self) -> usize {
         match self {
-            Self::QueryResult { .. } => 1,
+            Self::QueryResult { .. } | Self::Counters => 1,
             Self::Hello(_)
             | Self::Received { .. }
             | Self::NotReceived { .. }

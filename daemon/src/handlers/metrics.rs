@@ -29,8 +29,11 @@ pub async fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result
         Ok(permit) => {
             let Administer = permit.into_request();
             let own = describe(connection.broker(), methods);
+            if let Some(monitor) = connection.broker().monitor() {
+                monitor.keep_counters(own.clone().into_bytes());
+            }
             match query(connection.broker(), Query::Metrics).await {
-                Ok(others) => Ok(sum(own, &others)),
+                Ok(others) => Ok(sum(&own, &others)),
                 Err(error) => Err(crate::rpc::error::RpcError::from(error).message),
             }
         }
@@ -78,49 +81,36 @@ pub(super) fn describe(broker: &Broker, methods: &MethodTable) -> String {
     page.text()
 }
 
-/// The page of this worker and the pages of others as one: the samples of the same name and labels are added.
-/// All workers have the policy of one number.
-fn sum(own: String, others: &[(u32, Vec<u8>)]) -> String {
-    if others.is_empty() {
-        return own;
-    }
-    let mut sums = BTreeMap::<String, u64>::new();
-    let mut lines: Vec<String> = Vec::new();
-    let others = others.iter().map(|(_, page)| String::from_utf8_lossy(page).into_owned());
-    for page in std::iter::once(own).chain(others) {
-        let mut place = 0;
+/// The pages of this worker, of others and of the monitor as one: the samples of the same name and labels are added, and
+/// stand behind the header of their metric. All workers have the policy of one number.
+fn sum(own: &str, others: &[(u32, Vec<u8>)]) -> String {
+    let mut headers: Vec<String> = Vec::new();
+    let mut sums: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    let others = others.iter().map(|(_, page)| String::from_utf8_lossy(page));
+    for page in std::iter::once(own.into()).chain(others) {
         for line in page.lines() {
-            let Some((name, value)) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))
-            else {
-                // The same headers, in the same order, are on every page.
-                place = lines.iter().position(|known| known == line).map_or(lines.len(), |at| at);
-                if place == lines.len() {
-                    lines.push(line.to_owned());
+            if line.starts_with('#') {
+                if !headers.iter().any(|known| known == line) {
+                    headers.push(line.to_owned());
                 }
                 continue;
-            };
-            let value: u64 = value.parse().unwrap_or_default();
-            match sums.get_mut(name) {
-                Some(_) if name.contains(POLICY_NUMBER) => {}
-                Some(sum) => *sum = sum.saturating_add(value),
-                None => {
-                    sums.insert(name.to_owned(), value);
-                    let end =
-                        lines.iter().skip(place + 1).position(|line| line.starts_with("# HELP"));
-                    let at = end.map_or(lines.len(), |end| place + 1 + end);
-                    lines.insert(at, name.to_owned());
-                }
             }
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            let value: u64 = value.parse().unwrap_or_default();
+            let metric = name.split('{').next().unwrap_or_default();
+            let samples = sums.entry(metric.to_owned()).or_default();
+            let sum = samples.entry(name.to_owned()).or_default();
+            *sum = if metric.ends_with(POLICY_NUMBER) { value } else { sum.saturating_add(value) };
         }
     }
     let mut text = String::new();
-    for line in lines {
-        text.push_str(&line);
-        if let Some(value) = sums.get(&line) {
-            text.push(' ');
-            text.push_str(&value.to_string());
-        }
+    for header in headers {
+        text.push_str(&header);
         text.push('\n');
+        let metric = header.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next());
+        for (name, value) in metric.and_then(|metric| sums.remove(metric)).unwrap_or_default() {
+            text.extend([name.as_str(), " ", &value.to_string(), "\n"]);
+        }
     }
     text
 }

@@ -21,6 +21,8 @@ pub enum MonitorRequest {
     Claim(Claim, oneshot::Sender<bool>),
     /// Gives a claim back.
     Unclaim(Claim),
+    /// The page of metrics, which the monitor keeps.
+    Counters(Vec<u8>),
     /// What all other workers answer.
     QueryOthers(Query, oneshot::Sender<QueryResults>),
 }
@@ -81,6 +83,11 @@ impl MonitorLink {
     /// Gives a claim back.
     pub(super) fn unclaim(&self, claim: Claim) {
         self.send(MonitorRequest::Unclaim(claim));
+    }
+
+    /// Gives the monitor the page of metrics, so that sums that were reported do not fall when this worker ends.
+    pub fn keep_counters(&self, page: Vec<u8>) {
+        self.send(MonitorRequest::Counters(page));
     }
 
     /// What the other workers answer.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Description, MonitorChannel, SessionLimit, ToMonitor, ToWorker,
+    Beginning, Build, Description, MonitorChannel, Query, SessionLimit, ToMonitor, ToWorker,
 };
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
@@ -43,6 +43,8 @@ use sockbroker_policy::Policy;
 
 /// How often the worker checks whether it has nothing to do.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// How often the monitor gets the counters. Those since then are lost if the worker is killed.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// Serves the connections that come over this channel.
 pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
@@ -179,6 +181,7 @@ async fn serve(
         taken: 0,
         open: 0,
         idle_since: Some(Instant::now()),
+        counters: Vec::new(),
         next: 0,
         reloads: HashMap::new(),
         leases: HashMap::new(),
@@ -228,6 +231,8 @@ struct Follower {
     taken: u64,
     open: u64,
     idle_since: Option<Instant>,
+    /// The page of metrics that the monitor has.
+    counters: Vec<u8>,
     /// The number of the last request.
     next: u64,
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
@@ -243,6 +248,7 @@ impl Follower {
         mut requests: mpsc::UnboundedReceiver<MonitorRequest>,
     ) -> io::Result<End> {
         let mut check = tokio::time::interval(IDLE_CHECK);
+        let mut report = tokio::time::interval(REPORT);
         loop {
             tokio::select! {
                 ready = self.ready.readable() => {
@@ -271,6 +277,7 @@ impl Follower {
                 }
                 Some(request) = requests.recv() => self.request(request)?,
                 _ = check.tick() => self.check_idle()?,
+                _ = report.tick() => self.report_counters()?,
             }
         }
     }
@@ -387,11 +394,24 @@ impl Follower {
                 self.send(ToMonitor::Claim { request: number, claim }, None)
             }
             MonitorRequest::Unclaim(claim) => self.send(ToMonitor::Unclaim { claim }, None),
+            MonitorRequest::Counters(page) => self.send_counters(page),
             MonitorRequest::QueryOthers(query, sender) => {
                 self.queries.insert(number, (QueryResults::default(), 0, sender));
                 self.send(ToMonitor::QueryOthers { request: number, query }, None)
             }
         }
+    }
+
+    fn send_counters(&mut self, page: Vec<u8>) -> io::Result<()> {
+        let memory = sealed::create("metrics", &page)?;
+        self.counters = page;
+        self.send(ToMonitor::Counters, Some(memory))
+    }
+
+    /// Gives the monitor the counters of this worker if they have changed.
+    fn report_counters(&mut self) -> io::Result<()> {
+        let page = handlers::query::answer(&self.broker, &self.methods, Query::Metrics);
+        if page == self.counters { Ok(()) } else { self.send_counters(page) }
     }
 
     /// Asks to end after a time without connections and sessions.
@@ -409,6 +429,7 @@ impl Follower {
         if since.elapsed() < longest {
             Ok(())
         } else {
+            self.report_counters()?;
             self.send(ToMonitor::Idle { taken: self.taken }, None)
         }
     }

@@ -70,7 +70,7 @@ impl<H: Host> Monitor<H> {
                     let error = nonsense("it refused a connection that it was not passed");
                     return self.fail(token, &error);
                 }
-                self.host.refused(Refusal::NoFiles { uid });
+                self.refuse(Refusal::NoFiles { uid });
             }
             ToMonitor::Lease { request, sessions } => self.lease(token, request, sessions),
             ToMonitor::Return { sessions } => {
@@ -96,6 +96,11 @@ impl<H: Host> Monitor<H> {
             ToMonitor::QueryResult { number } => {
                 if let Some(result) = descriptors.into_iter().next() {
                     self.query_result(token, number, result);
+                }
+            }
+            ToMonitor::Counters => {
+                if let Some(page) = descriptors.into_iter().next() {
+                    self.keep_page(token, page);
                 }
             }
             ToMonitor::Idle { taken } => self.end_idle(token, taken),

@@ -38,14 +38,14 @@ impl<H: Host> Monitor<H> {
                     // The next try would fail at once.
                     drop(self.events.remove(listener.as_fd()));
                     self.accept_again = Some(Instant::now() + EXHAUSTED_PAUSE);
-                    return self.host.refused(Refusal::NotAccepted(error));
+                    return self.refuse(Refusal::NotAccepted(error));
                 }
             };
             match credentials::of_peer(connection.as_fd()) {
                 Ok(peer) => self.admit(connection, peer),
                 Err(error) => {
                     self.reaper.close_connection(connection);
-                    self.host.refused(Refusal::UnknownPeer(error));
+                    self.refuse(Refusal::UnknownPeer(error));
                 }
             }
         }
@@ -55,7 +55,7 @@ impl<H: Host> Monitor<H> {
     pub(super) fn admit(&mut self, connection: OwnedFd, peer: Credentials) {
         let uid = peer.uid;
         if self.policies.users.nobody == Some(uid) && !is_owner(uid) {
-            self.host.refused(Refusal::NoUser { uid });
+            self.refuse(Refusal::NoUser { uid });
             return self.reaper.close_connection(connection);
         }
         let limits = &self.limits;
@@ -70,13 +70,13 @@ impl<H: Host> Monitor<H> {
             None
         };
         if let Some(limit) = exceeded {
-            self.host.refused(Refusal::Limit { uid, limit });
+            self.refuse(Refusal::Limit { uid, limit });
             return self.reaper.close_connection(connection);
         }
         let number = self.number();
         if let Err(error) = self.events.add(connection.as_fd(), number) {
             self.reaper.close_connection(connection);
-            return self.host.refused(Refusal::NotAccepted(error));
+            return self.refuse(Refusal::NotAccepted(error));
         }
         *self.connections.entry(uid).or_default() += 1;
         self.arrivals.add(number, connection, peer, Instant::now() + self.limits.detect);
@@ -119,16 +119,16 @@ impl<H: Host> Monitor<H> {
             }
             Err(refusal) => {
                 // The reason is in the log when the client sees the end.
-                self.host.refused(refusal);
+                self.refuse(refusal);
                 self.reaper.close_connection(connection);
                 self.release(uid, 1);
             }
         }
     }
 
-    /// Starts a worker for a principal.
-    pub(super) fn start(&mut self, peer: &Credentials) -> Result<u64, Refusal> {
-        let uid = peer.uid;
+    /// Applies the limits on workers to a start for this user. Returns the id of the worker, if workers have ids of their
+    /// own.
+    fn admit_start(&mut self, uid: u32) -> Result<Option<WorkerId>, Refusal> {
         let limit = |limit| Refusal::Limit { uid, limit };
         // One place is kept for root, unless root has it already.
         let has_root = self.workers.values().any(|worker| worker.uid() == 0);
@@ -144,11 +144,17 @@ impl<H: Host> Monitor<H> {
         if !self.starts.admit(account, Instant::now()) {
             return Err(limit("worker_starts_per_second"));
         }
-        let id = match &mut self.worker_ids {
+        match &mut self.worker_ids {
             // One that is ending may still have its id.
-            Some(ids) => Some(ids.take().ok_or_else(|| limit("worker_ids"))?),
-            None => None,
-        };
+            Some(ids) => ids.take().map(Some).ok_or_else(|| limit("worker_ids")),
+            None => Ok(None),
+        }
+    }
+
+    /// Starts a worker for a principal.
+    pub(super) fn start(&mut self, peer: &Credentials) -> Result<u64, Refusal> {
+        let uid = peer.uid;
+        let id = self.admit_start(uid)?;
         let fail = |error| Refusal::NotStarted { uid, error };
         let (policy, generation) = self.policies.in_force();
         let first_number = Worker::first_number(self.serial);
@@ -186,6 +192,7 @@ impl<H: Host> Monitor<H> {
             }
         };
         self.serial += 1;
+        self.counters.started();
         tracing::debug!(uid, pid = worker.pid(), "started a worker");
         self.workers.insert(token, worker);
         self.serving.insert(peer.clone(), token);

@@ -16,6 +16,7 @@ mod policies;
 mod ended;
 mod starts;
 mod queries;
+mod counters;
 mod worker;
 mod worker_ids;
 mod opener_link;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::message::Query;
+
 /// How long workers may take to answer. One that does not is reported as missing.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// Queries in progress for one worker. Further ones end the worker: its calls are bounded, and each has one.
@@ -13,6 +15,7 @@ pub(super) const QUERIES: usize = 1024;
 pub(super) struct InProgress {
     pub(super) asker: u64,
     pub(super) request: u64,
+    pub(super) query: Query,
     /// The workers that have not answered.
     pub(super) waiting: BTreeSet<u64>,
     pub(super) missing: u64,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use sockbroker_sys::{process, sealed};
+
 use super::host::Host;
 use super::queries::{ANSWER, InProgress, QUERIES};
 use super::state::{Monitor, is_owner};
@@ -31,10 +33,20 @@ impl<H: Host> Monitor<H> {
         self.queries.next += 1;
         let number = self.queries.next;
         let (deadline, asked) = (Instant::now() + ANSWER, waiting.clone());
-        let open = InProgress { asker, request, waiting, missing: 0, deadline };
+        let open = InProgress { asker, request, query, waiting, missing: 0, deadline };
         self.queries.open.insert(number, open);
         for token in asked {
             self.send(token, &ToWorker::Query { number, query }, &[]);
+        }
+        if query == Query::Metrics {
+            let page = self.counters.page(self.workers.len());
+            match sealed::create("metrics", page.as_bytes()) {
+                Ok(page) => {
+                    let uid = process::effective_uid();
+                    self.send(asker, &ToWorker::QueryResult { request, uid }, &[&page]);
+                }
+                Err(error) => tracing::warn!(%error, "cannot report the counters of the monitor"),
+            }
         }
         self.finish_queries(Instant::now());
     }
@@ -43,13 +55,29 @@ impl<H: Host> Monitor<H> {
     pub(super) fn query_result(&mut self, token: u64, number: u64, result: OwnedFd) {
         let uid = self.workers.get(&token).map(|worker| worker.peer().uid).unwrap_or_default();
         let query = self.queries.open.get_mut(&number);
-        let asker = query
-            .and_then(|query| query.waiting.remove(&token).then_some((query.asker, query.request)));
-        if let Some((asker, request)) = asker {
+        let asked = query.and_then(|query| {
+            query.waiting.remove(&token).then_some((query.asker, query.request, query.query))
+        });
+        if let Some((asker, request, _)) = asked {
             self.send(asker, &ToWorker::QueryResult { request, uid }, &[&result]);
         }
-        self.reaper.close(result);
+        match asked {
+            // What is reported now must not be missing after the end of the worker.
+            Some((_, _, Query::Metrics)) => self.keep_page(token, result),
+            Some((_, _, Query::Sessions | Query::Handles(_))) | None => self.reaper.close(result),
+        }
         self.finish_queries(Instant::now());
+    }
+
+    /// Keeps the page of metrics of a worker in place of an earlier one.
+    pub(super) fn keep_page(&mut self, token: u64, page: OwnedFd) {
+        let last = match self.workers.get_mut(&token) {
+            Some(worker) => worker.page.replace(page),
+            None => Some(page),
+        };
+        if let Some(last) = last {
+            self.reaper.close(last);
+        }
     }
 
     /// Ends the queries that have every answer, or whose time is over.

@@ -117,7 +117,7 @@ impl<H: Host> Monitor<H> {
                 && let Err(error) = self.events.add(listener.as_fd(), LISTENER)
             {
                 self.accept_again = Some(now + EXHAUSTED_PAUSE);
-                self.host.refused(Refusal::NotAccepted(error));
+                self.refuse(Refusal::NotAccepted(error));
             }
         }
         for (_, arrival) in self.arrivals.take_overdue(now) {

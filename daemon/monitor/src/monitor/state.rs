@@ -11,8 +11,9 @@ use sockbroker_sys::{process, socket};
 
 use super::arrivals::Arrivals;
 use super::claims::Claims;
+use super::counters::Counters;
 use super::ended::EndingProcesses;
-use super::host::{Host, Limits, Settings};
+use super::host::{Host, Limits, Refusal, Settings};
 use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
 use super::queries::Queries;
@@ -58,6 +59,7 @@ pub struct Monitor<H> {
     pub(super) policies: Policies,
     pub(super) queries: Queries,
     pub(super) claims: Claims,
+    pub(super) counters: Counters,
     pub(super) ending: EndingProcesses,
     pub(super) reaper: Reaper,
     pub(super) opener: Option<OpenerLink>,
@@ -113,6 +115,7 @@ impl<H: Host> Monitor<H> {
             policies: Policies::new(policy, files),
             queries: Queries::default(),
             claims: Claims::default(),
+            counters: Counters::default(),
             ending: EndingProcesses::default(),
             reaper: Reaper::default(),
             opener,
@@ -129,6 +132,19 @@ impl<H: Host> Monitor<H> {
     pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// Counts and reports a connection that is closed.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.counters.refused(match &refusal {
+            Refusal::Limit { limit, .. } => limit,
+            Refusal::NoUser { .. } => "no_user",
+            Refusal::UnknownPeer(_) => "unknown_peer",
+            Refusal::NotAccepted(_) => "not_accepted",
+            Refusal::NoFiles { .. } => "no_files",
+            Refusal::NotStarted { .. } => "not_started",
+        });
+        self.host.refused(refusal);
     }
 
     /// Forgets connections of a user.
@@ -183,6 +199,10 @@ impl<H: Host> Monitor<H> {
             opener.end_worker(token);
         }
         drop(self.events.remove(worker.channel.as_fd()));
+        self.counters.ended(worker.how(), worker.page.as_ref());
+        if let Some(page) = worker.page.take() {
+            self.reaper.close(page);
+        }
         let peer = worker.end();
         if self.serving.get(&peer) == Some(&token) {
             self.serving.remove(&peer);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
 
+use super::counters::End;
 use super::ended::Ending;
 use super::worker_ids::WorkerId;
 use crate::channel::{Channel, ChannelError};
@@ -54,6 +55,8 @@ pub(super) struct Worker {
     held: BTreeSet<u64>,
     /// The cookies of all of them, as far as the opener knows them.
     pub(super) cookies: BTreeMap<u64, u64>,
+    /// Its last page of metrics.
+    pub(super) page: Option<OwnedFd>,
     /// The number of connections that were passed.
     passed: u64,
     /// When to send queued connections again, after the worker could not receive one.
@@ -100,6 +103,7 @@ impl Worker {
             retried: BTreeSet::new(),
             held: BTreeSet::new(),
             cookies: BTreeMap::new(),
+            page: None,
             passed: 0,
             flush_at: None,
             leased: 0,
@@ -219,6 +223,15 @@ impl Worker {
             unconfirmed.map(|(number, end)| (number, end, self.retried.contains(&number)));
         let unconfirmed = unconfirmed.collect();
         (unconfirmed, std::mem::take(&mut self.held).len() as u64)
+    }
+
+    /// How it ends.
+    pub(super) fn how(&self) -> End {
+        match (self.killed, self.state) {
+            (true, _) => End::Killed,
+            (false, State::Ending) => End::Asked,
+            (false, State::Serving) => End::Unexpected,
+        }
     }
 
     /// Leaves the process, and the channel, which may hold descriptors.
