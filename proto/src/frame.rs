@@ -160,19 +160,19 @@ impl Fields {
         if !line.is_ascii() || line.contains(&b'\r') {
             return Err(FrameError::BadLine);
         }
-        let line = std::str::from_utf8(line).ok().ok_or(FrameError::BadLine)?;
-        let (name, value) = line.split_once(':').ok_or(FrameError::BadLine)?;
-        let value = value.trim_matches(' ');
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(FrameError::BadLine)?;
+        let (name, value) = line.split_at(colon);
+        let value = trim(value.get(1..).unwrap_or_default());
         match name {
-            "" => Err(FrameError::BadLine),
-            _ if name.eq_ignore_ascii_case("Content-Length") => {
+            b"" => Err(FrameError::BadLine),
+            _ if name.eq_ignore_ascii_case(b"Content-Length") => {
                 let length = number(value, "Content-Length")?;
                 set_once(&mut self.content_length, length, "Content-Length")
             }
-            _ if name.eq_ignore_ascii_case("Attachments") => {
+            _ if name.eq_ignore_ascii_case(b"Attachments") => {
                 set_once(&mut self.attachments, numbers(value)?, "Attachments")
             }
-            _ if name.eq_ignore_ascii_case("Fds") => {
+            _ if name.eq_ignore_ascii_case(b"Fds") => {
                 set_once(&mut self.descriptors, number(value, "Fds")?, "Fds")
             }
             _ => Ok(()),
@@ -195,19 +195,28 @@ fn set_once<T>(slot: &mut Option<T>, value: T, field: &'static str) -> Result<()
     }
 }
 
-fn numbers(value: &str) -> Result<Vec<usize>, FrameError> {
+/// Removes the spaces around a value.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] | [rest @ .., b' '] = value {
+        value = rest;
+    }
+    value
+}
+
+fn numbers(value: &[u8]) -> Result<Vec<usize>, FrameError> {
     if value.is_empty() {
         return Ok(Vec::new());
     }
-    value.split(',').map(|part| number(part.trim_matches(' '), "Attachments")).collect()
+    value.split(|byte| *byte == b',').map(|part| number(trim(part), "Attachments")).collect()
 }
 
-/// Accepts digits only: `usize::from_str` would accept a sign.
-fn number(value: &str, field: &'static str) -> Result<usize, FrameError> {
-    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+/// Accepts digits only. The result is `usize::MAX` for a number that does not fit.
+fn number(value: &[u8], field: &'static str) -> Result<usize, FrameError> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(FrameError::BadNumber(field));
     }
-    Ok(value.parse().unwrap_or(usize::MAX))
+    let digits = value.iter().map(|byte| usize::from(byte.wrapping_sub(b'0')));
+    Ok(digits.fold(0, |number: usize, digit| number.saturating_mul(10).saturating_add(digit)))
 }
 
 fn check(head: &Head, limits: &FrameLimits) -> Result<(), FrameError> {

@@ -81,11 +81,11 @@ impl Call {
             session: connection.session(),
             method,
             handle: AtomicU64::new(0),
-            attachments: Mutex::new(parts.attachments.into_iter().map(Some).collect()),
+            attachments: Mutex::new(slots(parts.attachments)),
             takes_attachments: alone && (parts.takes_attachments || connection.takes_attachments()),
             carries_descriptors: alone && connection.facts().descriptors,
             lost_descriptors: parts.lost_descriptors,
-            descriptors: Mutex::new(parts.descriptors.into_iter().map(Some).collect()),
+            descriptors: Mutex::new(slots(parts.descriptors)),
             response_parts: Mutex::default(),
             progress: Progress::new(0),
         }))
@@ -289,4 +289,9 @@ impl Call {
     pub(crate) fn take_response_parts(&self) -> ResponseParts {
         std::mem::take(&mut *self.response_parts())
     }
+}
+
+/// The parts of a request, which calls take one by one. It does nothing for most requests, which have none.
+fn slots<T>(parts: Vec<T>) -> Vec<Option<T>> {
+    if parts.is_empty() { Vec::new() } else { parts.into_iter().map(Some).collect() }
 }

@@ -156,7 +156,7 @@ impl Core {
     /// Runs a method to its first wait.
     fn run(
         &mut self,
-        method: Method,
+        method: Arc<Method>,
         call: Call,
         id: Option<Id<'_>>,
         params: Option<&RawValue>,

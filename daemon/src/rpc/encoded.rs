@@ -1,5 +1,6 @@
 //! Results as JSON, each encoded once with room for the response around it.
 
+use bytes::Buf;
 use jsonrpsee_types::Id;
 use serde::Serialize;
 use sockbroker_proto::error::ErrorKind;
@@ -57,22 +58,22 @@ impl EncodedResult {
     pub(super) fn response(self, id: &Id<'_>) -> bytes::Bytes {
         let mut bytes = self.0;
         bytes.push(b'}');
-        let id = match id {
-            Id::Null => "null".to_owned(),
-            Id::Number(number) => number.to_string(),
-            // A string can always be encoded.
-            Id::Str(text) => serde_json::to_string(text).unwrap_or_default(),
-        };
-        let head = ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"result\":"].concat();
+        let mut head = Vec::with_capacity(HEADROOM);
+        head.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        // An id can always be encoded, and a vector accepts all bytes.
+        serde_json::to_writer(&mut head, id).ok();
+        head.extend_from_slice(b",\"result\":");
         if let Some((start, place)) = HEADROOM
             .checked_sub(head.len())
             .and_then(|start| Some((start, bytes.get_mut(start..HEADROOM)?)))
         {
-            place.copy_from_slice(head.as_bytes());
-            bytes::Bytes::from(bytes).slice(start..)
+            place.copy_from_slice(&head);
+            let mut response = bytes::Bytes::from(bytes);
+            response.advance(start);
+            response
         } else {
             let result = bytes.get(HEADROOM..).unwrap_or_default();
-            [head.as_bytes(), result].concat().into()
+            [&head, result].concat().into()
         }
     }
 }

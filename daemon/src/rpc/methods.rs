@@ -39,15 +39,14 @@ impl std::fmt::Debug for Begun {
 type Run = dyn Fn(&Call, Option<&RawValue>) -> Begun + Send + Sync;
 
 /// One method.
-#[derive(Clone)]
 pub struct Method {
     /// The wire name, such as `socket.recv`.
     pub name: &'static str,
     /// The names of its parameters, in order.
     pub parameters: &'static [&'static str],
     /// Counters of its calls, by how they ended.
-    pub outcomes: Arc<Outcomes>,
-    run: Arc<Run>,
+    pub outcomes: Outcomes,
+    run: Box<Run>,
 }
 
 impl Method {
@@ -56,12 +55,7 @@ impl Method {
         parameters: &'static [&'static str],
         run: impl Fn(&Call, Option<&RawValue>) -> Begun + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            name,
-            parameters,
-            outcomes: Outcomes::new(outcomes().count()).into(),
-            run: Arc::new(run),
-        }
+        Self { name, parameters, outcomes: Outcomes::new(outcomes().count()), run: Box::new(run) }
     }
 
     /// The name without the namespace. Errors use it as the name of the call.
@@ -83,17 +77,17 @@ impl std::fmt::Debug for Method {
 
 /// Every method by wire name.
 #[derive(Debug, Clone)]
-pub struct MethodTable(Arc<HashMap<&'static str, Method>>);
+pub struct MethodTable(Arc<HashMap<&'static str, Arc<Method>>>);
 
 impl MethodTable {
     /// The method of this wire name.
-    pub fn get(&self, name: &str) -> Option<&Method> {
+    pub fn get(&self, name: &str) -> Option<&Arc<Method>> {
         self.0.get(name)
     }
 
     /// The counters of each method, sorted by wire name.
     pub fn outcomes(&self) -> BTreeMap<&'static str, &Outcomes> {
-        self.0.values().map(|method| (method.name, &*method.outcomes)).collect()
+        self.0.values().map(|method| (method.name, &method.outcomes)).collect()
     }
 
     /// All wire names, in no particular order.
@@ -104,7 +98,7 @@ impl MethodTable {
 
 /// Collects the methods of a table.
 #[derive(Debug, Default)]
-pub struct MethodTableBuilder(HashMap<&'static str, Method>);
+pub struct MethodTableBuilder(HashMap<&'static str, Arc<Method>>);
 
 impl MethodTableBuilder {
     pub fn build(self) -> MethodTable {
@@ -125,7 +119,7 @@ impl MethodTableBuilder {
     }
 
     fn insert(&mut self, method: Method) {
-        let before = self.0.insert(method.name, method);
+        let before = self.0.insert(method.name, Arc::new(method));
         assert!(before.is_none(), "{before:?} is registered twice");
     }
 }

@@ -120,7 +120,7 @@ impl Shares {
 pub(super) struct Ended {
     /// `None` for a notification.
     pub(super) id: Option<Id<'static>>,
-    pub(super) method: Method,
+    pub(super) method: Arc<Method>,
     pub(super) call: Call,
     /// Where the answer goes.
     pub(super) slot: Slot,

@@ -211,7 +211,7 @@ impl Driver {
             self.check_rest()?;
         }
         // Before reading, because no messages are taken after a shutdown has begun.
-        if self.reading != Reading::Done && shutdown.poll_begun(context).is_ready() {
+        if shutdown.has_begun() {
             self.reading = Reading::Done;
         }
         let reads = self.reading == Reading::Open && self.out.bytes() < self.high_water;
@@ -229,7 +229,12 @@ impl Driver {
         if self.reading != Reading::Open && self.out.is_empty() && self.core.is_idle() {
             return Poll::Ready(Err(End::Closed));
         }
-        if shutdown.poll_over(context).is_ready() {
+        if self.reading != Reading::Done {
+            // The next step sees it too. Here the task registers to be woken, which costs more than the check above.
+            if shutdown.poll_begun(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+        } else if shutdown.poll_over(context).is_ready() {
             return Poll::Ready(Err(End::Shutdown));
         }
         self.poll_taken(context);

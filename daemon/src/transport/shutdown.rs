@@ -37,19 +37,21 @@ impl ShutdownSignal {
 
     /// The signal in a form to be polled.
     pub(super) fn follow(self) -> Shutdown {
-        let mut own = self.0.clone();
+        let signal = self.0;
+        let mut own = signal.clone();
         let begun = Box::pin(async move {
             match own.wait_for(Option::is_some).await {
                 Ok(deadline) => deadline.unwrap_or_else(Instant::now),
                 Err(_) => Instant::now(),
             }
         });
-        Shutdown { begun: Some(begun), over: None }
+        Shutdown { signal, begun: Some(begun), over: None }
     }
 }
 
 /// The signal as one connection polls it.
 pub(super) struct Shutdown {
+    signal: watch::Receiver<Option<Instant>>,
     begun: Option<Pin<Box<dyn Future<Output = Instant> + Send>>>,
     over: Option<Pin<Box<Sleep>>>,
 }
@@ -61,6 +63,12 @@ impl std::fmt::Debug for Shutdown {
 }
 
 impl Shutdown {
+    /// Whether no new calls are to be taken. Unlike [`Shutdown::poll_begun`] it takes no lock, and wakes no task later.
+    pub(super) fn has_begun(&self) -> bool {
+        // The value changes once. An error means that the switch was dropped.
+        self.begun.is_none() || self.signal.has_changed().unwrap_or(true)
+    }
+
     /// Ready when no new calls are to be taken.
     pub(super) fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if let Some(begun) = &mut self.begun {

@@ -212,7 +212,9 @@ pub(super) fn receive(
 ) -> io::Result<Received> {
     let mut arrived = VecDeque::new();
     let received = stream::receive_stream(end.as_fd(), buffer, size, &mut arrived);
-    descriptors.extend(arrived.into_iter().map(|fd| Descriptor::of_client(fd, end.user())));
+    for fd in arrived {
+        descriptors.push_back(Descriptor::of_client(fd, end.user()));
+    }
     received
 }
 
