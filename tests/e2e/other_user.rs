@@ -9,25 +9,36 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::skip::{program_or_skip, root_or_skip};
+use sockbroker_test_support::user::NOBODY;
 use sockbroker_test_support::{Answer, Daemon};
 
-pub(crate) const NOBODY: u32 = 65534;
+/// The user and the group of a client that no rule names.
+pub(crate) const UNKNOWN: u32 = 4_200_009;
 
-/// A client of the user nobody, with newline-delimited JSON.
+/// A client of another user, with newline-delimited JSON.
 pub(crate) struct OtherUser {
     process: Child,
     answers: BufReader<std::process::ChildStdout>,
 }
 
 impl OtherUser {
-    /// Connects a client. Allows all users to reach the socket.
-    pub(crate) fn connect(broker: &Daemon) -> Self {
+    /// Connects a client of the user nobody, whom a rule of the broker has to name. Allows all users to reach the socket.
+    pub(crate) fn nobody(broker: &Daemon) -> Self {
+        Self::connect(broker, NOBODY)
+    }
+
+    /// Connects a client of an unknown user. Allows all users to reach the socket.
+    pub(crate) fn unknown(broker: &Daemon) -> Self {
+        Self::connect(broker, UNKNOWN)
+    }
+
+    fn connect(broker: &Daemon, uid: u32) -> Self {
         let mode = |bits| fs::Permissions::from_mode(bits);
         fs::set_permissions(broker.folder().path(), mode(0o711)).unwrap();
         fs::set_permissions(broker.socket(), mode(0o666)).unwrap();
         let mut command = Command::new("socat");
         command.arg("-").arg(format!("UNIX-CONNECT:{}", broker.socket().display()));
-        command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.uid(uid).gid(uid).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.current_dir("/").spawn().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap());
         Self { process, answers }

@@ -53,7 +53,7 @@ fn other_user_can_use_what_the_policy_allows() {
     }
     bounded(20, || {
         let broker = start(ORDINARY);
-        let mut user = OtherUser::connect(&broker);
+        let mut user = OtherUser::nobody(&broker);
         let server = user.call("socket.create_server", json!([["127.0.0.1", 0]]));
         let server = server.result()["handle"].clone();
         let address = user.call("socket.getsockname", json!([server])).result().clone();
@@ -99,7 +99,7 @@ fn refusals_name_the_rule_and_the_grant() {
     }
     bounded(20, || {
         let broker = start(ORDINARY);
-        let mut user = OtherUser::connect(&broker);
+        let mut user = OtherUser::nobody(&broker);
         let tcp = user.call("socket.socket", Value::Null).result()["handle"].clone();
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
         let udp = udp.result()["handle"].clone();
@@ -126,7 +126,7 @@ fn send_on_connected_socket_is_checked_against_its_peer() {
             "allow = [\"connect\", \"send\"]\nremote = [\"127.0.0.0/8\", \"::1\"]",
             "allow = [\"connect\"]\n\n[[rule]]\nname = \"to one\"\nsubject = { everyone = true }\nallow = [\"send\"]\nremote = [\"127.0.0.7\"]",
         ));
-        let mut user = OtherUser::connect(&broker);
+        let mut user = OtherUser::nobody(&broker);
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));
         let udp = udp.result()["handle"].clone();
         for (host, allowed) in [("127.0.0.7", true), ("127.0.0.8", false), ("127.0.0.7", true)] {
@@ -147,7 +147,7 @@ fn reload_is_atomic() {
     bounded(20, || {
         let mut broker = start(ORDINARY);
         let file = broker.folder().join("policy.toml");
-        let mut user = OtherUser::connect(&broker);
+        let mut user = OtherUser::nobody(&broker);
         let kept = user.call("socket.socket", Value::Null).result()["handle"].clone();
         fs::write(&file, ORDINARY.replace("deny =", "dny =")).unwrap();
         broker.process().hang_up();
@@ -344,7 +344,7 @@ fn rule_with_required_lookup_refuses_other_destinations() {
             "version = 1\n[[rule]]\nname = \"by name\"\nsubject = { everyone = true }\nallow = [\"create\", \"connect\", \"resolve\"]\n\
              lookup = \"required\"\n",
         );
-        let mut user = OtherUser::connect(&broker);
+        let mut user = OtherUser::unknown(&broker);
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
         let numeric = json!([udp, ["127.0.0.1", 9]]);
         assert_eq!(user.call("socket.connect", numeric.clone()).fault().kind().0, 3000);

@@ -149,7 +149,7 @@ fn stale_socket_is_replaced_and_removed_at_exit() {
             let (mut command, logs) = prepare().command();
             command.arg("--socket").arg(&path);
             let process = Process::spawn(command);
-            until("the broker serves", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+            until("the broker listens", || std::os::unix::net::UnixStream::connect(&path).is_ok());
             (process, logs)
         };
         let (mut process, _logs) = start();
@@ -162,6 +162,8 @@ fn stale_socket_is_replaced_and_removed_at_exit() {
         let (process, _logs) = start();
         drop(process);
         assert!(path.exists());
+        // A process that it was starting has its descriptors for a moment.
+        until("nobody listens", || std::os::unix::net::UnixStream::connect(&path).is_err());
         let (mut process, _logs) = start();
         // At exit the broker does not remove a socket of another process at its path.
         fs::remove_file(&path).unwrap();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sockbroker_test_support::bounded;
 
 use crate::broker::broker;
-use crate::other_user::{NOBODY, OtherUser, available_or_skip};
+use crate::other_user::{OtherUser, UNKNOWN, available_or_skip};
 
 #[test]
 fn other_user_is_refused_with_rule_and_missing_grant() {
@@ -18,7 +18,7 @@ fn other_user_is_refused_with_rule_and_missing_grant() {
     }
     bounded(20, || {
         let broker = broker();
-        let mut other_user = OtherUser::connect(&broker);
+        let mut other_user = OtherUser::unknown(&broker);
         let address = json!(["127.0.0.1", 80]);
         for (method, params, grant) in [
             ("socket.socket", Value::Null, "create"),
@@ -71,7 +71,7 @@ fn other_user_can_call_harmless_methods() {
     }
     bounded(20, || {
         let broker = broker();
-        let mut other_user = OtherUser::connect(&broker);
+        let mut other_user = OtherUser::unknown(&broker);
         for (method, params) in [
             ("session.info", Value::Null),
             ("session.limits", Value::Null),
@@ -94,7 +94,7 @@ fn other_user_can_call_harmless_methods() {
         let info = other_user.call("session.info", Value::Null);
         assert_eq!(
             (&info.result()["uid"], &info.result()["gid"]),
-            (&json!(NOBODY), &json!(NOBODY))
+            (&json!(UNKNOWN), &json!(UNKNOWN))
         );
         assert_eq!(other_user.call("socket.gettimeout", json!([1 << 20])).fault().code, 4000);
     });
@@ -108,7 +108,7 @@ fn token_of_another_user_returns_the_error_of_a_wrong_token() {
     bounded(20, || {
         let broker = broker();
         let mut owner = broker.lsp();
-        let mut other_user = OtherUser::connect(&broker);
+        let mut other_user = OtherUser::unknown(&broker);
         let owned = owner.call("session.open", Value::Null).result()["token"].clone();
         let wrong = owned.as_str().unwrap().replace(['1', '2', '3'], "4");
         let refusals = [
@@ -132,7 +132,7 @@ fn socket_mode_excludes_other_users() {
         fs::set_permissions(broker.folder().path(), fs::Permissions::from_mode(0o711)).unwrap();
         let mut command = Command::new("socat");
         command.arg("-").arg(format!("UNIX-CONNECT:{}", broker.socket().display()));
-        command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).stdout(Stdio::null());
+        command.uid(UNKNOWN).gid(UNKNOWN).stdin(Stdio::null()).stdout(Stdio::null());
         let output = command.current_dir("/").stderr(Stdio::piped()).output().unwrap();
         let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
