@@ -3,7 +3,7 @@
 //! A [`Descriptor`] is closed where that cannot stall other calls, wherever it is dropped: immediately if the kernel
 //! does not wait, else on a thread ([`crate::quota::closing`]).
 //!
-//! The kernel does not wait for a TCP socket without `SO_LINGER` and for a UDP socket. It may wait for everything else.
+//! The kernel does not wait for a TCP socket without `SO_LINGER`, a UDP socket and most raw sockets. It may wait for everything else.
 //! An `AF_UNIX` socket can contain any other descriptor in its queue. The broker knows that `SO_LINGER` is not set as
 //! long as only the broker has descriptors of the socket, and as long as no call has set the option.
 
@@ -136,7 +136,7 @@ impl Descriptor {
         let known = self.known();
         let lingers = *known > Close::Plain && socket::lingers(fd.as_fd());
         let length = match *known {
-            Close::Plain | Close::Lingers if !socket::is_tcp_or_udp(fd.as_fd()) => {
+            Close::Plain | Close::Lingers if !socket::closes_without_waiting(fd.as_fd()) => {
                 Some(if lingers { Length::Lingers } else { Length::Unknown })
             }
             Close::Plain => None,

@@ -150,12 +150,23 @@ pub fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     bytes.try_into().map(u64::from_ne_bytes).map_err(|_short| invalid("a cookie has 8 bytes"))
 }
 
-/// Whether this is a TCP or UDP socket over IP (`SO_DOMAIN`, `SO_PROTOCOL`). The kernel closes one without waiting
-/// unless it lingers.
-pub fn is_tcp_or_udp(fd: BorrowedFd<'_>) -> bool {
+/// Whether this is a TCP, UDP or raw socket over IP (`SO_DOMAIN`, `SO_TYPE`, `SO_PROTOCOL`) that the kernel closes without
+/// waiting unless it lingers. A raw socket that can be a multicast router (`MRT_INIT`, `MRT6_INIT`) waits for the lock of the
+/// network configuration.
+pub fn closes_without_waiting(fd: BorrowedFd<'_>) -> bool {
     let get = |name| option::get_int(fd, libc::SOL_SOCKET, name).ok();
-    matches!(get(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6))
-        && matches!(get(libc::SO_PROTOCOL), Some(libc::IPPROTO_TCP | libc::IPPROTO_UDP))
+    match (get(libc::SO_DOMAIN), get(libc::SO_TYPE), get(libc::SO_PROTOCOL)) {
+        (Some(libc::AF_INET), Some(libc::SOCK_RAW), Some(protocol)) => {
+            protocol != libc::IPPROTO_IGMP
+        }
+        (Some(libc::AF_INET6), Some(libc::SOCK_RAW), Some(protocol)) => {
+            protocol != libc::IPPROTO_ICMPV6
+        }
+        (Some(libc::AF_INET | libc::AF_INET6), _, Some(protocol)) => {
+            matches!(protocol, libc::IPPROTO_TCP | libc::IPPROTO_UDP)
+        }
+        _ => false,
+    }
 }
 
 /// Whether the last close of the socket may wait for its peer (`SO_LINGER`, `socket(7)`). `false` if it is not a socket.

@@ -18,6 +18,7 @@ mod bulk;
 mod handles;
 mod policy;
 mod fairness;
+mod processes;
 mod library;
 mod python;
 
@@ -53,6 +54,8 @@ enum Suite {
     Policy,
     /// The effect of a user at its limits on another user.
     Fairness,
+    /// What the division into processes costs, and how a flood of one user affects another.
+    Processes,
     /// The Rust library: typed calls, calls in flight, streams, passed descriptors.
     Client,
     /// The Python package: small calls, payload, direct mode, creation.
@@ -67,6 +70,7 @@ impl Suite {
             Self::Handles => "handles",
             Self::Policy => "policy",
             Self::Fairness => "fairness",
+            Self::Processes => "processes",
             Self::Client => "client",
             Self::Python => "python",
         }
@@ -80,6 +84,7 @@ impl Suite {
             Self::Handles => handles::run(report)?,
             Self::Policy => policy::run(report)?,
             Self::Fairness => fairness::run(report)?,
+            Self::Processes => processes::run(report)?,
             Self::Client => library::run(report)?,
             Self::Python => python::run(report)?,
         }
