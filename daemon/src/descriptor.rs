@@ -3,8 +3,8 @@
 //! A [`Descriptor`] is closed where that cannot stall other calls, wherever it is dropped: immediately if the kernel
 //! does not wait, else on a thread ([`crate::quota::closing`]).
 //!
-//! The kernel does not wait for a TCP socket without `SO_LINGER`, a UDP socket and most raw sockets. It may wait for everything else.
-//! An `AF_UNIX` socket can contain any other descriptor in its queue. The broker knows that `SO_LINGER` is not set as
+//! The kernel does not wait for a TCP socket without `SO_LINGER`, a UDP socket and most raw sockets. It may wait for
+//! everything else. An `AF_UNIX` socket can contain any other descriptor in its queue. The broker knows that `SO_LINGER` is not set as
 //! long as only the broker has descriptors of the socket, and as long as no call has set the option.
 
 use std::io;
