@@ -30,6 +30,15 @@ fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     let made = guest.ok_as("alice", PACKET_SOCKET);
     assert!(made.contains("('lo', "), "{made}");
     assert_eq!(capabilities(guest), [NET_RAW | OF_MONITOR, NET_RAW | OF_MONITOR, 0]);
+    // Workers run under the subordinate ids that the package has given to the service.
+    let ids = guest.ok("grep '^sockbroker:' /etc/subuid; grep '^sockbroker:' /etc/subgid");
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    let first: u64 = ids[0].split(':').nth(1).unwrap().parse().unwrap();
+    assert!(ids.len() == 2 && ids[0] == ids[1] && first >= 100_000, "{ids:?}");
+    let info = guest.ok_as("alice", "sockbroker call broker.info");
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    let uid = info["process"]["uid"].as_u64().unwrap();
+    assert!((first..first + 65536).contains(&uid), "{info}");
     guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
     guest.ok_as("alice", "sockbroker ping --count 1 127.0.0.1");
     // Other users have no access: the kernel does not allow them to connect.

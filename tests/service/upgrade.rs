@@ -73,7 +73,7 @@ fn upgrade_keeps_the_service_and_changed_configuration() {
     assert_eq!(guest.ok("dpkg-query --show --showformat '${Version}' sockbroker"), "99.0-1");
     assert_ne!(guest.property("MainPID"), process, "the old process still serves");
     assert_eq!(guest.ok("stat --format %i /run/sockbroker/socket"), socket);
-    assert_eq!(guest.property("AmbientCapabilities"), "cap_net_raw");
+    assert_eq!(guest.property("AmbientCapabilities"), "cap_kill cap_setgid cap_setuid cap_net_raw");
     let policy = guest.read("/etc/sockbroker/policy.toml").unwrap();
     assert!(policy.ends_with("# Of the administrator.\n") && !policy.starts_with("# Of the later"));
     assert!(guest.read("/etc/sockbroker/policy.d/capture.toml").is_ok());

@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         configuration,
         policy,
         opener,
-        warns_of_lost_capabilities: drops,
+        warns_of_lost_capabilities: config.confine.capabilities,
         worker_ids,
         files,
         activated,

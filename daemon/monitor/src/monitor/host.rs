@@ -19,7 +19,7 @@ pub struct Settings {
     pub policy: ReadPolicy,
     /// The opener, if the policy needs one.
     pub opener: Option<OpenerLink>,
-    /// Whether capabilities were dropped that a later policy can need.
+    /// Whether the broker has no more capabilities than its policy needed at the start.
     pub warns_of_lost_capabilities: bool,
     /// The user ids of workers; `None` if they have that of the monitor.
     pub worker_ids: Option<RangeInclusive<u32>>,

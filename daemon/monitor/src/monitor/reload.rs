@@ -60,7 +60,8 @@ impl<H: Host> Monitor<H> {
         let ReadPolicy { memory, users, needs_opener } = policy;
         if needs_opener && self.opener.is_none() && self.warns_of_lost_capabilities {
             tracing::warn!(
-                "a new rule needs a capability that was dropped at the start: restart the broker"
+                "a new rule needs a capability that was dropped at the start, or that the broker never had: restart it with \
+                 this capability"
             );
         }
         (self.policies.memory, self.policies.users) = (memory, users);
