@@ -11,8 +11,10 @@ use crate::claim::Claim;
 pub struct Build(u64);
 
 /// The files with messages: a change of one changes the build.
-const MESSAGES: u64 =
-    hash(include_bytes!("request.rs"), hash(include_bytes!("message.rs"), 0xcbf2_9ce4_8422_2325));
+const MESSAGES: u64 = hash(
+    include_bytes!("caller/message.rs"),
+    hash(include_bytes!("request.rs"), hash(include_bytes!("message.rs"), 0xcbf2_9ce4_8422_2325)),
+);
 
 /// FNV-1a.
 const fn hash(text: &[u8], mut hash: u64) -> u64 {
@@ -51,6 +53,31 @@ pub struct Beginning {
     pub activated: bool,
     /// The user and the group that the worker becomes; `None` if it stays the broker's.
     pub id: Option<u32>,
+    pub caller: Caller,
+}
+
+/// Whose calls a worker makes, as far as it matters for the ids of calls on `AF_UNIX` sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Caller {
+    /// Those of a caller with the ids and the rights of the worker, which makes all calls itself.
+    Same,
+    /// Those of the broker's own user. The worker has other ids, or fewer rights.
+    Broker,
+    /// Those of another user.
+    Other,
+}
+
+/// Why the monitor does not start the process that makes calls with the ids of the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallerRefusal {
+    /// No rule of the policy grants a call that needs it.
+    NotGranted,
+    /// The monitor cannot change ids.
+    Unable,
+    /// `worker_starts_per_second`.
+    Starts,
+    /// The process cannot be started, with this error number.
+    Failed(i32),
 }
 
 /// What `broker.info` reports about the opener, as the program around it encodes this.
@@ -105,6 +132,15 @@ pub enum ToWorker {
     Claimed {
         request: u64,
         granted: bool,
+    },
+    /// The answer to `StartCaller`. Descriptors: the channels for calls and for sends (`caller/message.rs`).
+    Caller {
+        request: u64,
+    },
+    /// The answer to `StartCaller`: no process was started.
+    CallerRefused {
+        request: u64,
+        refusal: CallerRefusal,
     },
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
@@ -171,6 +207,11 @@ pub enum ToMonitor {
     /// The last socket with a claim is closed.
     Unclaim {
         claim: Claim,
+    },
+    /// Asks for a process that makes calls with the ids of the caller, in place of an earlier one. The monitor answers
+    /// `Caller` or `CallerRefused`.
+    StartCaller {
+        request: u64,
     },
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
@@ -239,12 +280,21 @@ pub enum FromOpener {
     },
 }
 
-/// The principals that a policy lets administer the broker, as far as the monitor can judge them: by user and groups.
+/// The principals to whom a policy grants something, as far as the monitor can judge them: by user and groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Administrators {
+pub struct Granted {
     pub allowed: Vec<Subject>,
     /// These take precedence, also over root and the broker's own user.
     pub denied: Vec<Subject>,
+}
+
+/// What a policy grants by processes that only the monitor starts or reaches.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// To administer the broker.
+    pub administrators: Granted,
+    /// To make calls on `AF_UNIX` sockets, which are made with the ids of the caller.
+    pub unix_callers: Granted,
 }
 
 /// The users and groups of a rule; each that is not `None` must match.
@@ -254,8 +304,8 @@ pub struct Subject {
     pub gids: Option<Vec<u32>>,
 }
 
-impl Administrators {
-    /// Whether a principal can administer the broker.
+impl Granted {
+    /// Whether it is granted to a principal, or to root and the broker's own user by the built-in rule.
     pub fn include(&self, peer: &Credentials, is_owner: bool) -> bool {
         let matches = |subject: &Subject| {
             let user = subject.uids.as_ref().is_none_or(|uids| uids.contains(&peer.uid));
@@ -271,7 +321,7 @@ impl Administrators {
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
-    /// The policy. Descriptors: the policy, and its `Administrators` (sealed memory).
+    /// The policy. Descriptors: the policy, and its `Grants` (sealed memory).
     Policy {
         /// Whether rules of it need a capability that only the opener has.
         needs_opener: bool,
@@ -304,7 +354,7 @@ impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
             Self::BeginWithOpener(..) => 3,
-            Self::Begin(_) => 2,
+            Self::Begin(_) | Self::Caller { .. } => 2,
             Self::Connection { .. } | Self::Policy { .. } | Self::QueryResult { .. } => 1,
             Self::Hello(_)
             | Self::Reloaded { .. }
@@ -312,6 +362,7 @@ impl Message for ToWorker {
             | Self::QueryEnd { .. }
             | Self::Leased { .. }
             | Self::Claimed { .. }
+            | Self::CallerRefused { .. }
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -333,6 +384,7 @@ impl Message for ToMonitor {
             | Self::InForce { .. }
             | Self::Reload { .. }
             | Self::QueryOthers { .. }
+            | Self::StartCaller { .. }
             | Self::Idle { .. } => 0,
         }
     }
@@ -406,20 +458,20 @@ mod tests {
     }
 
     #[test]
-    fn administrators_are_matched_by_user_and_groups() {
+    fn grants_are_matched_by_user_and_groups() {
         let subject = |uids: Option<&[u32]>, gids: Option<&[u32]>| Subject {
             uids: uids.map(<[u32]>::to_vec),
             gids: gids.map(<[u32]>::to_vec),
         };
-        let administrators = Administrators {
+        let granted = Granted {
             allowed: vec![subject(Some(&[7]), None), subject(Some(&[8, 9]), Some(&[100]))],
             denied: vec![subject(None, Some(&[666]))],
         };
-        let include = |peer| administrators.include(&peer, false);
+        let include = |peer| granted.include(&peer, false);
         assert!(include(peer(7, &[])) && include(peer(8, &[100])) && include(peer(9, &[1, 100])));
         assert!(!include(peer(8, &[1])) && !include(peer(10, &[100])));
         assert!(!include(peer(7, &[666])));
-        assert!(administrators.include(&peer(0, &[]), true));
-        assert!(!administrators.include(&peer(0, &[666]), true));
+        assert!(granted.include(&peer(0, &[]), true));
+        assert!(!granted.include(&peer(0, &[666]), true));
     }
 }

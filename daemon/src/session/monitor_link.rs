@@ -7,6 +7,7 @@ use sockbroker_monitor::message::{Query, SessionLimit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{OpError, OpResult};
+use crate::network::caller_process::Started;
 
 /// What a worker asks of the monitor.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum MonitorRequest {
     Claim(Claim, oneshot::Sender<bool>),
     /// Gives a claim back.
     Unclaim(Claim),
+    /// Starts the process that acts as the caller.
+    StartCaller(oneshot::Sender<Started>),
     /// What all other workers answer.
     QueryOthers(Query, oneshot::Sender<QueryResults>),
 }
@@ -88,6 +91,13 @@ impl MonitorLink {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::QueryOthers(query, sender));
         result.await.map_err(|_ended| ended())
+    }
+
+    /// Starts the process that acts as the caller.
+    pub fn start_caller(&self) -> oneshot::Receiver<Started> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::StartCaller(sender));
+        result
     }
 
     fn send(&self, request: MonitorRequest) {

@@ -10,24 +10,28 @@ use std::time::{Duration, Instant};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Description, MonitorChannel, SessionLimit, ToMonitor, ToWorker,
+    Beginning, Build, Caller, CallerRefusal, Description, MonitorChannel, SessionLimit, ToMonitor,
+    ToWorker,
 };
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
-use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
-use sockbroker_sys::{child, process, sealed};
+use sockbroker_sys::identity::{Identity, become_user};
+use sockbroker_sys::{capability, child, process, sealed};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit;
-use super::confine::{self, Files};
+use super::confine;
 use super::error::StartError;
 use super::sources::{MEMORY, read_sealed_policy};
+use crate::config::limits::size;
 use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
 use crate::handlers;
+use crate::network::caller_identity::CallerIdentities;
+use crate::network::caller_process::{CallerProcess, Started};
 use crate::network::opener::Opener;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
@@ -53,11 +57,13 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
     let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
-    let Beginning { generation, first_number, activated, id } = beginning;
+    let Beginning { generation, first_number, activated, id, caller } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
+    capability::clear_bounding().map_err(|error| fail(&error))?;
     if let Some(id) = id {
-        process::become_user(id).map_err(|error| fail(&error))?;
+        let identity = Identity { uid: id, gid: id, groups: [].into() };
+        become_user(&identity).map_err(|error| fail(&error))?;
         process::limit_threads(config.limits.worker_threads()).map_err(|error| fail(&error))?;
         role::begin(parent).map_err(|error| fail(&error))?;
     }
@@ -68,8 +74,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     // Below the monitor's, so that descriptors in flight of workers leave room for the connections that it passes.
     config.limits.fit(process::lower_open_files().map_err(|error| fail(&error))?);
     process::limit_memory(config.limits.worker_memory()).map_err(|error| fail(&error))?;
-    let kept = confine::kept_by_worker(&config.confine, &policy);
-    let process = confine::confine(&config.confine, &kept, &Files::default())?;
+    let process = confine::confine_worker(&config.confine, caller == Caller::Same)?;
     confine::log(&process);
     let (audit, writer) = if config.audit.to == Destination::Off {
         (Audit::default(), None)
@@ -84,13 +89,19 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
     let (link, requests) = MonitorLink::new();
+    let for_calls = link.clone();
+    let process_of_caller = CallerProcess::new(Box::new(move || for_calls.start_caller()));
+    let (jobs, starts) =
+        (size(config.limits.identity_jobs), config.limits.worker_starts_per_second);
+    let callers = CallerIdentities::of_worker(jobs, caller, process_of_caller, starts);
     let broker = Broker::new(policy, config.limits)
+        .acting_as(callers)
         .running_as(Process { activated, ..process })
         .reloading(NextPolicy::Monitor(link.clone()), generation)
         .numbering_from(first_number)
         .auditing(audit)
         .with_opener(opener);
-    let result = runtime.block_on(serve(channel, Arc::new(broker), kept, link, requests));
+    let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
     if let Some(writer) = writer {
@@ -156,7 +167,6 @@ fn begin(channel: &MonitorChannel) -> Result<Begun, StartError> {
 async fn serve(
     channel: MonitorChannel,
     broker: Arc<Broker>,
-    kept: Vec<Capability>,
     link: MonitorLink,
     requests: mpsc::UnboundedReceiver<MonitorRequest>,
 ) -> io::Result<()> {
@@ -170,7 +180,6 @@ async fn serve(
         channel,
         ready: register(copy, Interest::READABLE | Interest::WRITABLE)?,
         outgoing: VecDeque::new(),
-        kept,
         link,
         passed,
         broker,
@@ -183,6 +192,7 @@ async fn serve(
         reloads: HashMap::new(),
         leases: HashMap::new(),
         claims: HashMap::new(),
+        callers: HashMap::new(),
         queries: HashMap::new(),
     };
     let broken = follower.broker.opener.as_ref().map(|(opener, _)| opener.clone());
@@ -217,8 +227,6 @@ struct Follower {
     ready: AsyncFd<OwnedFd>,
     /// Messages for which the channel has no room yet.
     outgoing: VecDeque<(ToMonitor, Option<OwnedFd>)>,
-    /// The capabilities of this process.
-    kept: Vec<Capability>,
     link: MonitorLink,
     passed: mpsc::UnboundedSender<(OwnedFd, PassedConnection)>,
     broker: Arc<Broker>,
@@ -233,6 +241,7 @@ struct Follower {
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
     leases: HashMap<u64, oneshot::Sender<Result<(), SessionLimit>>>,
     claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
+    callers: HashMap<u64, oneshot::Sender<Started>>,
     /// Answers of other workers, and how many could not be read.
     queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
 }
@@ -260,6 +269,13 @@ impl Follower {
                                 ..
                             }) => {
                                 self.send(ToMonitor::NotReceived { number }, None)?;
+                            }
+                            Err(ChannelError::LostDescriptors {
+                                message: ToWorker::Caller { request },
+                                ..
+                            }) => {
+                                let refusal = CallerRefusal::Failed(libc::EMFILE);
+                                self.caller_started(request, Err(refusal));
                             }
                             Err(error) => return Err(io::Error::other(error)),
                         }
@@ -323,6 +339,14 @@ impl Follower {
                 }
             }
             ToWorker::Claimed { request, granted } => self.claimed(request, granted)?,
+            ToWorker::Caller { request } => {
+                if let (Some(calls), Some(sends)) = (descriptors.next(), descriptors.next()) {
+                    self.caller_started(request, Ok((calls, sends)));
+                }
+            }
+            ToWorker::CallerRefused { request, refusal } => {
+                self.caller_started(request, Err(refusal));
+            }
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
             ToWorker::Stop => {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
@@ -338,9 +362,15 @@ impl Follower {
 
     async fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
         let policy = read_sealed_policy(memory).map_err(io::Error::other)?;
-        confine::warn_of_lost(&confine::lost_by_worker(&policy, &self.kept));
         self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
+    }
+
+    fn caller_started(&mut self, request: u64, started: Started) {
+        if let Some(sender) = self.callers.remove(&request) {
+            // Without the call that needs it, the process ends.
+            drop(sender.send(started));
+        }
     }
 
     /// Passes the answer to a claim to the call that made it. A call that was cancelled gives the claim back.
@@ -387,6 +417,10 @@ impl Follower {
                 self.send(ToMonitor::Claim { request: number, claim }, None)
             }
             MonitorRequest::Unclaim(claim) => self.send(ToMonitor::Unclaim { claim }, None),
+            MonitorRequest::StartCaller(sender) => {
+                self.callers.insert(number, sender);
+                self.send(ToMonitor::StartCaller { request: number }, None)
+            }
             MonitorRequest::QueryOthers(query, sender) => {
                 self.queries.insert(number, (QueryResults::default(), 0, sender));
                 self.send(ToMonitor::QueryOthers { request: number, query }, None)
@@ -400,12 +434,13 @@ impl Follower {
         if sessions > 0 {
             self.send(ToMonitor::Return { sessions }, None)?;
         }
+        let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
+        self.broker.callers.end_idle(longest);
         if self.open > 0 || !self.broker.is_idle() {
             self.idle_since = None;
             return Ok(());
         }
         let since = *self.idle_since.get_or_insert_with(Instant::now);
-        let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
         if since.elapsed() < longest {
             Ok(())
         } else {

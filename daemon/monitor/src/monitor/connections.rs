@@ -140,7 +140,8 @@ impl<H: Host> Monitor<H> {
         let first_number = Worker::first_number(self.serial);
         let activated = self.activated;
         let number = id.as_ref().map(WorkerId::number);
-        let beginning = Beginning { generation, first_number, activated, id: number };
+        let caller = self.callers.describe(peer, number.is_some());
+        let beginning = Beginning { generation, first_number, activated, id: number, caller };
         let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
         self.next += 1;
         let token = self.next;

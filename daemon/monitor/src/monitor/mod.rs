@@ -16,6 +16,7 @@ mod policies;
 mod ended;
 mod starts;
 mod queries;
+mod callers;
 mod worker;
 mod worker_ids;
 mod opener_link;

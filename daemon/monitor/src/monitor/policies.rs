@@ -10,7 +10,7 @@ use sockbroker_sys::events::Events;
 use sockbroker_sys::sealed;
 
 use crate::channel::{Channel, ChannelError};
-use crate::message::{Administrators, FromReader, Nothing};
+use crate::message::{FromReader, Grants, Nothing};
 use crate::role::{self, Role};
 
 /// How long reading may take: file systems and name services can be slow.
@@ -23,8 +23,8 @@ pub(super) const DISTRIBUTE_OPENER: Duration = Duration::from_secs(5);
 /// The generation of the policy at the start.
 pub(super) const FIRST_GENERATION: u64 = 1;
 
-/// The bytes of the largest list of administrators.
-const ADMINISTRATORS: usize = 16 << 20;
+/// The bytes of the largest lists of principals.
+const GRANTS: usize = 16 << 20;
 
 /// Where the policy is read: arguments of the policy reader.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct PolicyFiles(pub Vec<String>);
 pub struct ReadPolicy {
     /// The policy, for the workers and the opener (sealed memory).
     pub memory: OwnedFd,
-    pub(super) administrators: Administrators,
+    pub(super) grants: Grants,
     /// Whether rules of it need a capability that only the opener has.
     pub needs_opener: bool,
 }
@@ -48,7 +48,7 @@ pub(super) type Request = (u64, u64);
 pub(super) struct Policies {
     pub(super) files: PolicyFiles,
     pub(super) memory: OwnedFd,
-    pub(super) administrators: Administrators,
+    pub(super) grants: Grants,
     pub(super) generation: u64,
     pub(super) step: Step,
     /// Requests of the present step.
@@ -102,12 +102,12 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Re
 
 fn policy_of(descriptors: Vec<OwnedFd>, needs_opener: bool) -> Result<ReadPolicy, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("the policy reader sent nonsense: {error}");
-    let [memory, administrators] = <[OwnedFd; 2]>::try_from(descriptors)
+    let [memory, grants] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|others| wrong(&format!("{} descriptors", others.len())))?;
-    let encoded = sealed::read(administrators.as_fd(), ADMINISTRATORS);
+    let encoded = sealed::read(grants.as_fd(), GRANTS);
     let encoded = encoded.map_err(|error| wrong(&error))?;
-    let administrators = postcard::from_bytes(&encoded).map_err(|error| wrong(&error))?;
-    Ok(ReadPolicy { memory, administrators, needs_opener })
+    let grants = postcard::from_bytes(&encoded).map_err(|error| wrong(&error))?;
+    Ok(ReadPolicy { memory, grants, needs_opener })
 }
 
 /// Reads the policy, and waits for the result. For the start, before anything is served.
@@ -134,12 +134,12 @@ pub fn read(files: &PolicyFiles) -> Result<ReadPolicy, String> {
 
 impl Policies {
     pub(super) fn new(policy: ReadPolicy, files: PolicyFiles) -> Self {
-        let ReadPolicy { memory, administrators, needs_opener: _ } = policy;
+        let ReadPolicy { memory, grants, needs_opener: _ } = policy;
         let (requests, later) = (Vec::new(), VecDeque::new());
         Self {
             files,
             memory,
-            administrators,
+            grants,
             generation: FIRST_GENERATION,
             step: Step::Idle,
             requests,

@@ -16,7 +16,7 @@ impl<H: Host> Monitor<H> {
     pub(super) fn query_others(&mut self, asker: u64, request: u64, query: Query) {
         let Some(worker) = self.workers.get(&asker) else { return };
         let peer = worker.peer();
-        if !self.policies.administrators.include(peer, is_owner(peer.uid)) {
+        if !self.policies.grants.administrators.include(peer, is_owner(peer.uid)) {
             let end = ToWorker::QueryEnd { request, missing: None };
             return self.send(asker, &end, &[]);
         }

@@ -57,13 +57,13 @@ impl<H: Host> Monitor<H> {
     }
 
     fn distribute(&mut self, policy: ReadPolicy) {
-        let ReadPolicy { memory, administrators, needs_opener } = policy;
+        let ReadPolicy { memory, grants, needs_opener } = policy;
         if needs_opener && self.opener.is_none() && self.warns_of_lost_capabilities {
             tracing::warn!(
                 "a new rule needs a capability that was dropped at the start: restart the broker"
             );
         }
-        (self.policies.memory, self.policies.administrators) = (memory, administrators);
+        (self.policies.memory, self.policies.grants) = (memory, grants);
         self.policies.generation += 1;
         self.policies.step =
             Step::Distributing { deadline: Instant::now() + DISTRIBUTE, for_opener: false };

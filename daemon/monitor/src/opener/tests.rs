@@ -19,7 +19,7 @@ use sockbroker_sys::{message, option, record, sealed, socket};
 use super::*;
 use crate::channel::Channel;
 use crate::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
-use crate::request::{Answer, Asker, Control, DATA_MAX, Request, Value};
+use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, Request, Value};
 
 /// Allows everything to everyone.
 const ALL: &str = "[[rule]]\nname = \"all\"\nsubject = { everyone = true }\n\
@@ -97,8 +97,8 @@ impl Monitor {
         own
     }
 
-    fn worker(&self, worker: u64) -> Asker {
-        Asker::over(self.worker_socket(worker)).unwrap()
+    fn worker(&self, worker: u64) -> OpenerChannel {
+        OpenerChannel::over(self.worker_socket(worker)).unwrap()
     }
 
     /// A connection that was passed to a worker, and the client's end.
@@ -124,7 +124,11 @@ fn memory(text: &str) -> OwnedFd {
 }
 
 /// What comes of a request.
-fn ask(asker: &mut Asker, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
+fn ask(
+    asker: &mut OpenerChannel,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<Answer> {
     asker.ask(request, descriptors, LONGEST).map(|(answer, _)| answer)
 }
 

@@ -24,6 +24,12 @@ impl Rights {
         paths
     }
 
+    /// Whether a rule can grant a call on a file of such a socket, whatever the file is.
+    pub fn can_grant(&self, verb: Verb, socket: SocketSpec) -> bool {
+        let mut rules = self.about(verb).into_iter().flat_map(ByVerb::granting);
+        self.is_owner() || rules.any(|rule| rule.admits_socket(socket.judged()))
+    }
+
     /// Whether the broker is allowed to look up a path that this subject passes as text: for the owner, and
     /// where a rule about such sockets has `paths = "broker"`.
     pub fn lets_look_up(&self, verb: Verb, socket: SocketSpec) -> bool {
