@@ -54,10 +54,11 @@ def start(options: str) -> str:
     """
 
 
-def reported_capabilities(health: list[str]) -> list[str]:
-    """Returns the capabilities that the broker reports."""
-    process: dict[str, list[str]] = json.loads("".join(health))["broker"]["process"]
-    return process["capabilities"]
+def reported_capabilities(health: list[str]) -> list[list[str]]:
+    """Returns the capabilities that the broker reports: of the worker, and of the opener if there is one."""
+    broker = json.loads("".join(health))["broker"]
+    processes = [broker["process"], broker.get("opener")]
+    return [process["capabilities"] for process in processes if process]
 
 
 class Container(unittest.TestCase):
@@ -78,7 +79,7 @@ class Container(unittest.TestCase):
             section other; as 61002:61002 "" $call socket.getservbyname servicename=http
             section shell; find /image -name "*sh" -perm /111
         """)
-        self.assertEqual(reported_capabilities(sections["health"]), [])
+        self.assertEqual(reported_capabilities(sections["health"]), [[]])
         self.assertEqual(sections["member"], ["80"])
         self.assertIn("ends with 1", sections["packets"])
         self.assertIn("ends with 69", sections["other"])
@@ -100,7 +101,7 @@ class Container(unittest.TestCase):
             section member; as 61001:61001 52718 $call socket.socket family=AF_PACKET type=SOCK_RAW
             section node; as 61001:61001 52718 $call socket.create_connection "address=[\\"127.0.0.1\\",9]"
         """)
-        self.assertEqual(reported_capabilities(sections["health"]), ["CAP_NET_RAW"])
+        self.assertEqual(reported_capabilities(sections["health"]), [[], ["CAP_NET_RAW"]])
         self.assertIn("handle", "".join(sections["capture"]))
         self.assertIn("ends with 1", sections["member"])
         self.assertIn("not the node", "".join(sections["node"]))

@@ -1,5 +1,6 @@
 """Tests the Kubernetes manifests: they are valid, restrictive, and consistent with the image and the policy."""
 
+import re
 import unittest
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ class Kubernetes(unittest.TestCase):
     def setUp(self) -> None:
         self.daemons = load("daemonset.yaml")
         self.capture = patched(self.daemons, load("capture/daemonset.yaml"))
+        self.worker_ids = patched(self.daemons, load("worker-ids/daemonset.yaml"))
         self.consumer = load("consumer.yaml")
 
     def test_manifests_match_the_kubernetes_schemas(self) -> None:
-        for manifest in (load("namespace.yaml"), self.daemons, self.capture, self.consumer):
+        for manifest in (load("namespace.yaml"), self.daemons, self.capture, self.worker_ids, self.consumer):
             with self.subTest(manifest["kind"]):
                 kubernetes_validate.validate(manifest, VERSION, strict=True)
         wrong = patched(self.daemons, {"spec": {"template": {"spec": {"hostNetwrk": True}}}})
@@ -46,7 +48,7 @@ class Kubernetes(unittest.TestCase):
 
     def test_kustomizations_list_all_files(self) -> None:
         named = {"consumer.yaml"}
-        for folder in ("", "capture/"):
+        for folder in ("", "capture/", "worker-ids/"):
             kustomization = load(f"{folder}kustomization.yaml")
             named.add(f"{folder}kustomization.yaml")
             (generator,) = kustomization["configMapGenerator"]
@@ -63,7 +65,8 @@ class Kubernetes(unittest.TestCase):
 
     def test_each_container_has_only_the_capabilities_that_it_needs(self) -> None:
         added = {}
-        for name, manifest in {"base": self.daemons, "capture": self.capture, "consumer": self.consumer}.items():
+        manifests = {"base": self.daemons, "capture": self.capture, "worker-ids": self.worker_ids, "consumer": self.consumer}
+        for name, manifest in manifests.items():
             for container in self.containers(manifest):
                 context = container["securityContext"]
                 self.assertEqual(context["capabilities"]["drop"], ["ALL"])
@@ -71,11 +74,12 @@ class Kubernetes(unittest.TestCase):
                 self.assertIn("memory", container["resources"]["limits"])
                 added[name, container["name"]] = context["capabilities"].get("add", [])
                 # A program of an unprivileged user gains a capability only from its file.
-                gains = added[name, container["name"]] == ["NET_RAW"]
+                gains = container["name"] == "sockbrokerd" and added[name, container["name"]] != []
                 self.assertIs(context["allowPrivilegeEscalation"], gains)
         self.assertEqual(added, {
             ("base", "folder"): ["CHOWN"], ("base", "sockbrokerd"): [],
             ("capture", "folder"): ["CHOWN"], ("capture", "sockbrokerd"): ["NET_RAW"],
+            ("worker-ids", "folder"): ["CHOWN"], ("worker-ids", "sockbrokerd"): ["SETUID", "SETGID", "KILL"],
             ("consumer", "consumer"): [],
         })
 
@@ -108,6 +112,15 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual(folders, {"/run/sockbroker"})
         for mount in broker["volumeMounts"]:
             self.assertIn(Path(mount["mountPath"]), [Path("/run/sockbroker"), Path("/etc/sockbroker")])
+
+    def test_workers_have_ids_that_nothing_else_on_the_node_has(self) -> None:
+        base, own = ((FOLDER / f"{name}sockbrokerd.toml").read_text() for name in ("", "worker-ids/"))
+        self.assertTrue(own.startswith(base))
+        (ids,) = re.findall(r'^worker_ids = "(\d+)-(\d+)"$', own, re.MULTILINE)
+        first, last = map(int, ids)
+        self.assertEqual(last - first, 65535)
+        # Beyond the ids of containers of systemd, and numbers that are positive everywhere: uids.systemd.io.
+        self.assertTrue(1879048191 < first < last < 2147483647)
 
     def test_role_only_adds_to_the_policy(self) -> None:
         base = (FOLDER / "policy.toml").read_text()

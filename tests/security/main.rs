@@ -30,6 +30,7 @@ mod host;
 mod web;
 mod quotas;
 mod workers;
+mod worker_ids;
 mod startup;
 mod roles;
 mod ended_process;

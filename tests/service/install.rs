@@ -2,7 +2,7 @@
 
 use crate::environment::take_role;
 use crate::guest::Guest;
-use crate::roles::{NET_RAW, capabilities};
+use crate::roles::{NET_RAW, OF_MONITOR, capabilities};
 
 on_each_system!(package_group_and_roles_are_enough_for_ping_and_sniff);
 
@@ -29,7 +29,7 @@ fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     assert!(sniffed.contains("127.0.0.1"), "{sniffed}");
     let made = guest.ok_as("alice", PACKET_SOCKET);
     assert!(made.contains("('lo', "), "{made}");
-    assert_eq!(capabilities(guest), [NET_RAW, NET_RAW, 0]);
+    assert_eq!(capabilities(guest), [NET_RAW | OF_MONITOR, NET_RAW | OF_MONITOR, 0]);
     guest.ok("systemctl kill --signal=KILL sockbrokerd.service");
     guest.ok_as("alice", "sockbroker ping --count 1 127.0.0.1");
     // Other users have no access: the kernel does not allow them to connect.

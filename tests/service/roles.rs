@@ -5,15 +5,15 @@ use crate::guest::Guest;
 
 /// `CAP_NET_RAW`.
 pub(crate) const NET_RAW: u64 = 1 << 13;
-/// `CAP_SETGID` and `CAP_SETUID`.
-const IDENTITIES: u64 = 1 << 6 | 1 << 7;
+/// Of the monitor: `CAP_KILL`, `CAP_SETGID` and `CAP_SETUID`.
+pub(crate) const OF_MONITOR: u64 = 1 << 5 | 1 << 6 | 1 << 7;
 /// Roles that need capabilities, with their numbers (`linux/capability.h`).
 const ROLES: [(&str, u64); 6] = [
     ("capture", NET_RAW),
     ("scapy", NET_RAW),
     ("options", 1 << 12),
     ("ports", 1 << 10),
-    ("unix", 1 << 6 | 1 << 7),
+    ("unix", 0),
     ("system", 1 << 21),
 ];
 
@@ -47,28 +47,24 @@ on_each_system!(service_has_exactly_the_capabilities_of_its_roles);
 
 fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     guest.ok_as("alice", "sockbroker call socket.gethostname");
-    assert_eq!(capabilities(guest), [0; 3], "without a role");
+    assert_eq!(capabilities(guest), [OF_MONITOR, OF_MONITOR, 0], "without a role");
     for (role, set) in ROLES {
         take_role(guest, role);
-        assert_eq!(capabilities(guest), [set, set, set & IDENTITIES], "{role}");
-        // Capabilities that no rule can use are dropped before the first byte is read. The monitor, which knows no rules,
-        // passes those for identities to the workers.
+        let all = OF_MONITOR | set;
+        assert_eq!(capabilities(guest), [all, all, 0], "{role}");
+        // Capabilities that no rule can use are dropped before the first byte is read.
         guest.ok(&format!(
             "rm /etc/sockbroker/policy.d/{role}.toml; systemctl restart sockbrokerd.service"
         ));
-        assert_eq!(
-            capabilities(guest),
-            [set & IDENTITIES, set & IDENTITIES, 0],
-            "{role} without its policy"
-        );
+        assert_eq!(capabilities(guest), [OF_MONITOR, OF_MONITOR, 0], "{role} without its policy");
         leave_roles(guest);
     }
     for (role, _) in ROLES {
         guest.ok("systemctl reset-failed");
         take_role(guest, role);
     }
-    let all = ROLES.iter().fold(0, |all, (_, set)| all | set);
-    assert_eq!(capabilities(guest), [all, all, all & IDENTITIES], "all roles");
+    let all = ROLES.iter().fold(OF_MONITOR, |all, (_, set)| all | set);
+    assert_eq!(capabilities(guest), [all, all, 0], "all roles");
 }
 
 /// Returns the command of a Python program with these lines that uses sockets of the broker.

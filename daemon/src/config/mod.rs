@@ -38,14 +38,19 @@ pub struct Config {
 pub struct Processes {
     /// Whether each principal has a worker process of its own.
     pub workers: bool,
-    /// The user ids of the workers; without them they have that of the broker.
-    pub worker_ids: Option<WorkerIds>,
+    /// The user ids of the workers.
+    pub worker_ids: WorkerIds,
 }
 
 /// Where the user ids of workers come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum WorkerIds {
+    /// The subordinate ids of the broker's user if there are any that it can use, else its own id.
+    #[default]
+    Auto,
+    /// All have that of the broker.
+    Shared,
     /// The subordinate ids of the broker's user (`subuid(5)`).
     Subordinate,
     /// From the first to the last.
@@ -56,8 +61,11 @@ impl TryFrom<String> for WorkerIds {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text == "subordinate" {
-            return Ok(Self::Subordinate);
+        match text.as_str() {
+            "auto" => return Ok(Self::Auto),
+            "shared" => return Ok(Self::Shared),
+            "subordinate" => return Ok(Self::Subordinate),
+            _ => {}
         }
         let range = text.split_once('-').and_then(|(first, last)| {
             let (first, last) = (first.parse().ok()?, last.parse().ok()?);
@@ -65,14 +73,14 @@ impl TryFrom<String> for WorkerIds {
             (0 < first && first <= last && last < u32::MAX).then_some(Self::Range { first, last })
         });
         range.ok_or_else(|| {
-            format!("worker_ids is \"subordinate\" or a range of user ids, as \"100000-165535\", not {text:?}")
+            format!("worker_ids is \"auto\", \"shared\", \"subordinate\" or a range of user ids, as \"100000-165535\", not {text:?}")
         })
     }
 }
 
 impl Default for Processes {
     fn default() -> Self {
-        Self { workers: true, worker_ids: None }
+        Self { workers: true, worker_ids: WorkerIds::default() }
     }
 }
 

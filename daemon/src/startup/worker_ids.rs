@@ -12,36 +12,47 @@ use crate::config::WorkerIds;
 /// What a process needs to give its children ids, and to end them.
 const NEEDED: [Capability; 3] = [Capability::SetUid, Capability::SetGid, Capability::Kill];
 
-/// The ids of the workers; `None` if they have that of the broker. An error if the broker cannot use them, or if they are
-/// fewer than the workers.
+/// The ids of the workers; `None` if they have that of the broker. An error if the configuration demands what cannot be
+/// used.
 pub(super) fn find(
-    wanted: Option<WorkerIds>,
+    wanted: WorkerIds,
     workers: u64,
 ) -> Result<Option<RangeInclusive<u32>>, StartError> {
-    let fail = |reason: String| StartError::System(format!("worker_ids: {reason}"));
-    let Some(wanted) = wanted else { return Ok(None) };
-    let missing = NEEDED.iter().find(|one| !capability::has(**one).unwrap_or(false));
-    if let Some(missing) = missing {
-        let text = "is missing: workers with ids of their own need CAP_SETUID, CAP_SETGID and CAP_KILL; \
-             without worker_ids they have the id of the broker";
-        return Err(fail(format!("{} {text}", missing.name())));
-    }
     let range = match wanted {
-        WorkerIds::Range { first, last } => first..=last,
-        WorkerIds::Subordinate => subordinate().map_err(fail)?,
+        WorkerIds::Shared => return Ok(None),
+        WorkerIds::Auto | WorkerIds::Subordinate => subordinate(),
+        WorkerIds::Range { first, last } => Ok(first..=last),
     };
+    match range.and_then(|range| check(range, workers)) {
+        Ok(range) => {
+            let (first, last) = (range.start(), range.end());
+            tracing::info!(first, last, "each worker has a user id of its own");
+            Ok(Some(range))
+        }
+        Err(reason) if wanted == WorkerIds::Auto => {
+            let uid = process::effective_uid();
+            tracing::info!(uid, reason, "all workers have the user id of the broker");
+            Ok(None)
+        }
+        Err(reason) => Err(StartError::System(format!("worker_ids: {reason}"))),
+    }
+}
+
+fn check(range: RangeInclusive<u32>, workers: u64) -> Result<RangeInclusive<u32>, String> {
+    if let Some(missing) = NEEDED.iter().find(|one| !capability::has(**one).unwrap_or(false)) {
+        let name = missing.name();
+        return Err(format!("the broker does not have {name}"));
+    }
     let own = process::effective_uid();
     if range.contains(&own) {
-        return Err(fail(format!("the range contains {own}, the id of the broker")));
+        return Err(format!("the range contains {own}, the id of the broker"));
     }
     let count = u64::from(range.end() - range.start()) + 1;
     // One that is ending still has its id.
     if count < workers.saturating_mul(2) {
-        return Err(fail(format!(
-            "{count} ids are fewer than twice the limit workers ({workers})"
-        )));
+        return Err(format!("{count} ids are fewer than twice the limit workers ({workers})"));
     }
-    Ok(Some(range))
+    Ok(range)
 }
 
 /// The subordinate ids of this user that are both user and group ids.

@@ -118,8 +118,9 @@ impl<H: Host> Monitor<H> {
     pub(super) fn start(&mut self, peer: &Credentials) -> Result<u64, Refusal> {
         let uid = peer.uid;
         let limit = |limit| Refusal::Limit { uid, limit };
-        // One place is kept for root.
-        let kept = u64::from(uid != 0);
+        // One place is kept for root, unless root has it already.
+        let has_root = self.workers.values().any(|worker| worker.uid() == 0);
+        let kept = u64::from(uid != 0 && !has_root);
         if self.workers.len() as u64 >= self.limits.workers.saturating_sub(kept).max(1) {
             return Err(limit("workers"));
         }
