@@ -31,6 +31,7 @@ mod web;
 mod quotas;
 mod workers;
 mod worker_ids;
+mod caller;
 mod startup;
 mod roles;
 mod ended_process;

@@ -362,3 +362,141 @@ fn send(channel: &CallChannel, queued: &Queued) -> Result<(), ChannelError> {
     let own: Vec<_> = own.collect();
     channel.send(&packed.message, &own)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use sockbroker_monitor::caller::message::{Data, Destination, Outgoing};
+    use sockbroker_monitor::caller::serve;
+    use sockbroker_monitor::channel::Channel;
+    use sockbroker_sys::record;
+
+    use super::*;
+
+    type ProcessEnd = Channel<FromCaller, ToCaller>;
+
+    const PAIR: UnixCall =
+        UnixCall::Pair { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
+
+    /// A caller process that this function plays, with its ends of the channels for calls and for sends.
+    fn played(play: impl Fn(OwnedFd, OwnedFd) + Send + Sync + 'static) -> CallerProcess {
+        let play = Arc::new(play);
+        CallerProcess::new(Box::new(move || {
+            let (sender, started) = oneshot::channel();
+            let (calls, calls_of_process) = record::pair().unwrap();
+            let (sends, sends_of_process) = record::pair().unwrap();
+            let play = play.clone();
+            thread::spawn(move || play(calls_of_process, sends_of_process));
+            sender.send(Ok((calls, sends))).unwrap();
+            started
+        }))
+    }
+
+    /// One that greets, waits for a message, and answers it with this.
+    fn answering(
+        on_sends: bool,
+        answer: impl Fn(&ProcessEnd) + Send + Sync + 'static,
+    ) -> CallerProcess {
+        played(move |calls, sends| {
+            let (calls, sends) = (ProcessEnd::over(calls), ProcessEnd::over(sends));
+            calls.send(&FromCaller::Hello(Build::OWN), &[]).unwrap();
+            calls.send(&FromCaller::Ready, &[]).unwrap();
+            let channel = if on_sends { &sends } else { &calls };
+            while matches!(channel.receive(), Err(ChannelError::NotReady)) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            answer(channel);
+            // Until the other end is closed.
+            while !matches!(channel.receive(), Err(ChannelError::Closed)) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        })
+    }
+
+    fn raw(channel: &ProcessEnd, bytes: &[u8]) {
+        record::send(channel.as_fd(), bytes, &[]).unwrap();
+    }
+
+    fn greeting() -> UnixCall {
+        let (destination, control, data) = (Destination::Peer, Vec::new(), Data(vec![1]));
+        UnixCall::Send(Outgoing { destination, flags: 0, control, attached: false, data })
+    }
+
+    #[tokio::test]
+    async fn calls_and_sends_are_made_by_the_process() {
+        let process = played(|calls, sends| serve(calls, sends, 4).unwrap());
+        let link = process.link().await.unwrap();
+        let (answer, ends) = link.call(PAIR, Vec::new(), Arc::new(())).await.unwrap();
+        assert_eq!((&answer, ends.len()), (&UnixAnswer::Pair, 2));
+        let sent = link.call_now(greeting(), &[ends[0].as_fd()]).unwrap();
+        assert_eq!(sent, UnixAnswer::Sent(1));
+        assert!(Arc::ptr_eq(&link, &process.link().await.unwrap()));
+        process.end_idle(Duration::ZERO);
+        assert!(Arc::ptr_eq(&link, &process.link().await.unwrap()), "it is in use");
+        drop(link);
+        process.end_idle(Duration::ZERO);
+        assert!(process.link.lock().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn nonsense_from_the_process_fails_the_call_and_the_next_starts_another() {
+        type Answer = fn(&ProcessEnd);
+        let answers: [Answer; 5] = [
+            |channel| raw(channel, &[200]),
+            |channel| channel.send(&FromCaller::Ready, &[]).unwrap(),
+            |channel| {
+                let answer = FromCaller::Answer { number: 9, answer: UnixAnswer::Done };
+                channel.send(&answer, &[]).unwrap();
+            },
+            // An answer without its descriptors, and one whose memory is a socket.
+            |channel| raw(channel, &[2, 0, 1]),
+            |channel| {
+                let large = FromCaller::Large { number: 0, descriptors: 0 };
+                channel.send(&large, &[channel.as_fd()]).unwrap();
+            },
+        ];
+        for on_sends in [false, true] {
+            for answer in answers {
+                let process = answering(on_sends, answer);
+                let link = process.link().await.unwrap();
+                let failure = if on_sends {
+                    let (fd, _other) = record::pair().unwrap();
+                    link.call_now(greeting(), &[fd.as_fd()]).unwrap_err()
+                } else {
+                    link.call(PAIR, Vec::new(), Arc::new(())).await.unwrap_err()
+                };
+                assert_eq!(failure, Failure::Ended);
+                assert!(link.is_lost());
+                assert!(!Arc::ptr_eq(&link, &process.link().await.unwrap()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_fails_the_calls_in_progress() {
+        let process = answering(false, |channel| {
+            sockbroker_sys::socket::shutdown(channel.as_fd(), libc::SHUT_RDWR).unwrap();
+        });
+        let link = process.link().await.unwrap();
+        let held = Arc::new(());
+        let failure = link.call(PAIR, Vec::new(), held.clone()).await.unwrap_err();
+        assert_eq!(failure, Failure::Ended);
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+        let failure = link.call(PAIR, Vec::new(), held).await.unwrap_err();
+        assert_eq!(failure, Failure::NotSent);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_returned() {
+        let process = CallerProcess::new(Box::new(|| {
+            let (sender, started) = oneshot::channel();
+            sender.send(Err(CallerRefusal::Unable)).unwrap();
+            started
+        }));
+        let refused = process.link().await.unwrap_err();
+        assert_eq!(refused, Failure::Refused(CallerRefusal::Unable));
+    }
+}

@@ -129,7 +129,8 @@ fn ask(
     request: &Request,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<Answer> {
-    asker.ask(request, descriptors, LONGEST).map(|(answer, _)| answer)
+    let asked = asker.ask(request, descriptors, LONGEST);
+    asked.map(|(answer, _)| answer).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// A request that no capability is needed for.
@@ -161,7 +162,7 @@ fn sockets_are_made_and_changed_for_a_connection() {
     let (connection, _client) = monitor.connection(16);
     let (answer, made) = worker.ask(&NETLINK, &[connection.as_fd()], LONGEST).unwrap();
     assert_eq!(answer, Answer::Socket);
-    let spec = socket::spec_of(made.unwrap().as_fd()).unwrap();
+    let spec = socket::spec_of(made[0].as_fd()).unwrap();
     assert_eq!((spec.domain, spec.protocol), (libc::AF_NETLINK, libc::NETLINK_ROUTE));
     let raw = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -194,7 +195,7 @@ fn the_socket_for_sio_rcvall_drops_everything() {
     let (connection, _client) = monitor.connection(16);
     let rcvall = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 0 };
     let (answer, made) = worker.ask(&rcvall, &[connection.as_fd()], LONGEST).unwrap();
-    let made = made.unwrap();
+    let made = &made[0];
     assert_eq!(answer, Answer::Socket);
     assert_eq!(socket::spec_of(made.as_fd()).unwrap().domain, libc::AF_PACKET);
     let everything =

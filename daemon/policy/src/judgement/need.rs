@@ -40,12 +40,7 @@ pub fn makes_unix_calls(rule: &Rule) -> bool {
     let verbs = [Verb::Create, Verb::Bind, Verb::Connect, Verb::Send];
     let fields = &rule.fields;
     let family = fields.family.is_empty() || fields.family.iter().any(|one| one.0 == libc::AF_UNIX);
-    let addresses = fields.local.is_empty()
-        && fields.local_ports.is_empty()
-        && fields.remote.is_empty()
-        && fields.remote_ports.is_empty()
-        && fields.interface.is_empty();
-    verbs.into_iter().any(|verb| rule.has_verb(verb)) && family && addresses
+    verbs.into_iter().any(|verb| rule.has_verb(verb)) && family && rule.has_no_address()
 }
 
 impl Rule {
