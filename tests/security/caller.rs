@@ -8,13 +8,13 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::daemon::stop_process;
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::namespace::inside_with_users;
 use sockbroker_test_support::skip::skip;
+use sockbroker_test_support::watch::pause;
 use sockbroker_test_support::{Folder, LspClient, Start, base64, mount, until};
 
 use crate::arena::{Arena, POLICY, PROGRAM, attacker, neighbour, run, run_with};
@@ -23,7 +23,7 @@ use crate::worker_ids::{IDS, reach};
 /// The process that acts as the attacker, which its worker has started.
 fn caller(arena: &mut Arena) -> u32 {
     arena.attacker.pair();
-    arena.broker.process().caller_of(attacker().uid()).expect("a process acts as the attacker")
+    arena.broker.process().caller_of(attacker().uid()).unwrap()
 }
 
 /// Defines a test that runs with workers that have the broker's user id, and with workers that have ids of their own.
@@ -169,7 +169,7 @@ in_both_modes!(a_process_killed_by_its_user_disturbs_nobody_and_is_replaced, mut
         arena.attacker.pair();
         assert_ne!(self::caller(&mut arena), caller);
         send(&mut other, others);
-        thread::sleep(std::time::Duration::from_millis(300));
+        pause(300);
     }
     let folder = Folder::new();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();

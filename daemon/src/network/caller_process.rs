@@ -86,7 +86,7 @@ impl CallerProcess {
 
     /// Ends the process if it had nothing to do for this time.
     pub(crate) fn end_idle(&self, longest: Duration) {
-        // Whoever holds the lock uses the process.
+        // A call that holds the lock uses the process.
         if let Ok(mut running) = self.link.try_lock()
             && running.as_ref().is_some_and(|link| link.is_idle(longest))
         {
@@ -136,6 +136,10 @@ impl Link {
         let (queue, queued) = mpsc::unbounded_channel();
         let (pending, outgoing) = (HashMap::new(), VecDeque::new());
         let mut follower = Follower { channel, ready, queued, outgoing, pending };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it belongs to no session, and ends with the link"
+        )]
         tokio::spawn(async move {
             match follower.follow().await {
                 Err(ChannelError::Closed) | Ok(()) => {}
@@ -404,12 +408,12 @@ mod tests {
             calls.send(&FromCaller::Ready, &[]).unwrap();
             let channel = if on_sends { &sends } else { &calls };
             while matches!(channel.receive(), Err(ChannelError::NotReady)) {
-                thread::sleep(Duration::from_millis(1));
+                thread::park_timeout(Duration::from_millis(1));
             }
             answer(channel);
             // Until the other end is closed.
             while !matches!(channel.receive(), Err(ChannelError::Closed)) {
-                thread::sleep(Duration::from_millis(1));
+                thread::park_timeout(Duration::from_millis(1));
             }
         })
     }

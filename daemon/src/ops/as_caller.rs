@@ -93,7 +93,7 @@ impl Client {
         name: &'static str,
         socket: &Socket,
         message: &Addressed,
-        wait_policy: WaitPolicy,
+        wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
     ) -> OpResult<usize> {
         let is_stream = socket.actual().ty == libc::SOCK_STREAM;
         let mut is_repeated = false;
@@ -109,7 +109,7 @@ impl Client {
                     }
                 })
             };
-            let sent = until_done(socket, Direction::Send, name, || wait_policy, send).await;
+            let sent = until_done(socket, Direction::Send, name, wait_policy, send).await;
             match failure {
                 None => return sent,
                 // The process had ended before the call.

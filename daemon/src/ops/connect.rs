@@ -24,7 +24,7 @@ use crate::table::timeout::Timeout;
 use sockbroker_monitor::caller::message::{UnixAnswer, UnixCall};
 use sockbroker_monitor::request::Request;
 use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen, Shutdown};
-use sockbroker_policy::target::{FileTarget, SocketName, Target};
+use sockbroker_policy::target::{CarriedDescriptor, FileTarget, SocketName, Target};
 
 /// The error numbers with which the kernel refuses a call for lack of a capability.
 const REFUSED: &[i32] = &[libc::EACCES, libc::EPERM];
@@ -175,12 +175,12 @@ async fn connect_to(
 /// Connects to a path with the identity of the client. Only a blocking socket waits for space in the backlog.
 async fn connect_as(client: &Client, socket: &Socket, destination: Destination) -> OpResult<()> {
     let begin = || {
-        let loan = Arc::new(socket.shared().lend()?);
+        let loan: Arc<dyn CarriedDescriptor> = Arc::new(socket.shared().lend()?);
         Ok(match &destination {
             Destination::Address(raw) => {
-                (UnixCall::Connect { address: raw.as_bytes().to_vec() }, vec![loan as _])
+                (UnixCall::Connect { address: raw.as_bytes().to_vec() }, vec![loan])
             }
-            Destination::File(file) => (UnixCall::ConnectFile, vec![loan as _, file.clone()]),
+            Destination::File(file) => (UnixCall::ConnectFile, vec![loan, file.clone()]),
         })
     };
     match socket.timeout() {

@@ -108,7 +108,7 @@ pub(super) async fn attempt(
     if let Some(client) = caller.client(socket.actual(), call)? {
         let outgoing = MessageContents { buffers: vec![data], ancillary: Vec::new(), flags };
         let message = (destination.cloned(), outgoing);
-        return send_as(client, socket, (call, sender), message, wait_policy).await;
+        return send_as(client, socket, call, message, wait_policy).await;
     }
     let none = MessageContents::default();
     if sender.needs_opener || can_be_refused(socket.actual(), &none) {
@@ -147,8 +147,7 @@ pub async fn send_message(
     let again = sends_whole(socket, flags).then(|| contents.buffers.clone());
     let mut sent = match caller.client(socket.actual(), "sendmsg")? {
         Some(client) => {
-            let call = ("sendmsg", sender);
-            send_as(client, socket, call, (address, contents), &wait_policy).await?
+            send_as(client, socket, "sendmsg", (address, contents), &wait_policy).await?
         }
         None => send_once(socket, ("sendmsg", sender), (address, contents), &wait_policy).await?,
     };
@@ -190,24 +189,35 @@ async fn send_once(
     Ok(sent)
 }
 
-/// Sends one message of a client, with its credentials. A message to a path is sent with its identity.
+/// Sends one message of a client, with its credentials.
 async fn send_as(
     client: &Client,
     socket: &Socket,
-    (call, sender): (&'static str, Sender<'_>),
+    call: &'static str,
+    message: Addressed,
+    wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
+) -> OpResult<usize> {
+    let kept = keep_pace(socket, wait_policy, call).await?;
+    let wait_policy = || kept.unwrap_or_else(wait_policy);
+    transmit_as(client, socket, call, message, &wait_policy).await
+}
+
+/// The same without regard to the rate. A message to a path is sent with the identity of the client.
+async fn transmit_as(
+    client: &Client,
+    socket: &Socket,
+    call: &'static str,
     mut message: Addressed,
     wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
-    let to_peer = message.0.is_none();
-    if to_peer && client.can_sign() {
+    let sent = if message.0.is_some() {
+        client.send_to(call, socket, &message, wait_policy()).await?
+    } else if client.can_sign() {
         client.sign(&mut message.1.ancillary);
-        return send_once(socket, (call, sender), message, wait_policy).await;
-    }
-    let wait_policy = keep_pace(socket, wait_policy, call).await?.unwrap_or_else(wait_policy);
-    let sent = if to_peer {
-        client.send_to_peer(call, socket, &message, wait_policy).await?
+        let send = || transmit(socket.fd(), &message);
+        until_done(socket, Direction::Send, call, wait_policy, send).await?
     } else {
-        client.send_to(call, socket, &message, wait_policy).await?
+        client.send_to_peer(call, socket, &message, wait_policy).await?
     };
     socket.user().sent(1, sent);
     Ok(sent)
@@ -245,9 +255,9 @@ pub async fn send_batch(
     let wait_policy = WaitPolicy::of(socket, Direction::Send, flags);
     let mut sent: Vec<usize> = Vec::new();
     if let Some(client) = client {
+        keep_pace(socket, || wait_policy, "sendmmsg").await?;
         for message in prepared {
-            let call = ("sendmmsg", sender);
-            match send_as(client, socket, call, message, &|| wait_policy).await {
+            match transmit_as(client, socket, "sendmmsg", message, &|| wait_policy).await {
                 Ok(count) => sent.push(count),
                 Err(error) if sent.is_empty() => return Err(error),
                 Err(error) => return Ok((sent, Some(error))),

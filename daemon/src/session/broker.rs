@@ -195,13 +195,6 @@ impl Broker {
         self
     }
 
-    /// A broker whose calls on `AF_UNIX` sockets are made with these identities.
-    #[must_use]
-    pub fn acting_as(mut self, callers: CallerIdentities) -> Self {
-        self.callers = callers;
-        self
-    }
-
     /// How the calls of a connection reach what needs a capability. `stream` is its socket.
     pub(super) fn privileged(&self, stream: Option<&Weak<Descriptor>>) -> Privileged {
         match (&self.opener, stream) {

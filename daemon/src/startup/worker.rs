@@ -94,13 +94,13 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let (jobs, starts) =
         (size(config.limits.identity_jobs), config.limits.worker_starts_per_second);
     let callers = CallerIdentities::of_worker(jobs, caller, process_of_caller, starts);
-    let broker = Broker::new(policy, config.limits)
-        .acting_as(callers)
+    let mut broker = Broker::new(policy, config.limits)
         .running_as(Process { activated, ..process })
         .reloading(NextPolicy::Monitor(link.clone()), generation)
         .numbering_from(first_number)
         .auditing(audit)
         .with_opener(opener);
+    broker.callers = callers;
     let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
@@ -274,8 +274,7 @@ impl Follower {
                                 message: ToWorker::Caller { request },
                                 ..
                             }) => {
-                                let refusal = CallerRefusal::Failed(libc::EMFILE);
-                                self.caller_started(request, Err(refusal));
+                                self.caller_started(request, None, None);
                             }
                             Err(error) => return Err(io::Error::other(error)),
                         }
@@ -313,10 +312,8 @@ impl Follower {
                 self.put_in_force(generation, &memory).await?;
             }
             ToWorker::Reloaded { request, result } => {
-                if let Some(reload) = self.reloads.remove(&request) {
-                    // The call may have been cancelled.
-                    drop(reload.send(result));
-                }
+                // The call may have been cancelled.
+                drop(self.reloads.remove(&request).map(|reload| reload.send(result)));
             }
             ToWorker::Query { number, query } => {
                 let answer = handlers::query::answer(&self.broker, &self.methods, query);
@@ -340,12 +337,10 @@ impl Follower {
             }
             ToWorker::Claimed { request, granted } => self.claimed(request, granted)?,
             ToWorker::Caller { request } => {
-                if let (Some(calls), Some(sends)) = (descriptors.next(), descriptors.next()) {
-                    self.caller_started(request, Ok((calls, sends)));
-                }
+                self.caller_started(request, descriptors.next().zip(descriptors.next()), None);
             }
             ToWorker::CallerRefused { request, refusal } => {
-                self.caller_started(request, Err(refusal));
+                self.caller_started(request, None, Some(refusal));
             }
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
             ToWorker::Stop => {
@@ -366,7 +361,14 @@ impl Follower {
         self.send(ToMonitor::InForce { generation }, None)
     }
 
-    fn caller_started(&mut self, request: u64, started: Started) {
+    /// Passes the answer to a request for a process that acts as the caller. Without a reason, the channels are lost.
+    fn caller_started(
+        &mut self,
+        request: u64,
+        ends: Option<(OwnedFd, OwnedFd)>,
+        refusal: Option<CallerRefusal>,
+    ) {
+        let started: Started = ends.ok_or(refusal.unwrap_or(CallerRefusal::Failed(libc::EMFILE)));
         if let Some(sender) = self.callers.remove(&request) {
             // Without the call that needs it, the process ends.
             drop(sender.send(started));

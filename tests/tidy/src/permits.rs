@@ -26,7 +26,6 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
     ("caller_identity", "makes a permitted call with the identity of the caller"),
-    ("caller_process", "makes a permitted call by the process that acts as the caller"),
 ];
 
 /// Functions of the kernel's crate that only compute: handlers may use them.

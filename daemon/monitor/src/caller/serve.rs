@@ -224,7 +224,7 @@ impl Calls {
 fn answer(end: &WorkerEnd, number: u64, outcome: &Outcome) {
     for _ in 0..ATTEMPTS {
         match send(end, number, outcome) {
-            Err(ChannelError::NotReady) => thread::sleep(PAUSE),
+            Err(ChannelError::NotReady) => thread::park_timeout(PAUSE),
             Ok(()) | Err(ChannelError::Closed) => return,
             Err(error) => return tracing::error!(%error, "cannot answer a call"),
         }

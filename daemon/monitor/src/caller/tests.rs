@@ -105,7 +105,7 @@ fn served(jobs: usize) -> Served {
 fn receive(calls: &CallChannel) -> (FromCaller, Vec<OwnedFd>) {
     loop {
         match calls.receive() {
-            Err(ChannelError::NotReady) => thread::sleep(Duration::from_millis(1)),
+            Err(ChannelError::NotReady) => thread::park_timeout(Duration::from_millis(1)),
             received => return received.unwrap(),
         }
     }
@@ -145,7 +145,7 @@ fn pair(served: &Served) -> (OwnedFd, OwnedFd) {
 fn calls_are_made_and_answered_by_their_numbers() {
     let mut served = served(2);
     let (left, right) = pair(&served);
-    let longest = Duration::from_secs(60);
+    let longest = Duration::from_mins(1);
     let send = ToCaller::Call { number: 2, call: outgoing(Destination::Peer, Vec::new(), false) };
     let (answer, _) = served.sends.ask(&send, &[left.as_fd()], longest).unwrap();
     assert_eq!(answer, FromCaller::Answer { number: 2, answer: UnixAnswer::Sent(3) });
@@ -186,12 +186,14 @@ fn large_calls_and_answers_are_passed_in_memory() {
     assert_eq!(unpack_answer(&mut vec![packed.memory.unwrap()]), Ok(answer));
 }
 
+/// Sends nonsense.
+type Send<'a> = Box<dyn Fn(&Served) + 'a>;
+
 #[test]
 fn nonsense_ends_the_process() {
     let number = 1;
     let memory = sealed::create("call", b"\xff\xff").unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
-    type Send<'a> = Box<dyn Fn(&Served) + 'a>;
     let raw = |bytes: &'static [u8]| -> Send<'_> {
         Box::new(move |served| {
             drop(stream::send_stream(served.calls.as_fd(), &[std::io::IoSlice::new(bytes)], &[]));

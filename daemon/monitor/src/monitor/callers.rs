@@ -56,7 +56,7 @@ impl Callers {
         peer.uid == 0 && self.overrides_files && self.is_own(peer)
     }
 
-    /// What a worker of this principal is told about its caller. A worker has no capability, and `has_own_id` if its
+    /// What a worker of this principal learns about its caller. A worker has no capability, and `has_own_id` if its
     /// user id is not the monitor's.
     pub(super) fn describe(&self, peer: &Credentials, has_own_id: bool) -> Caller {
         if !self.is_own(peer) {
