@@ -5,13 +5,9 @@ use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use serde_json::json;
 use sockbroker_sys::{option, peer};
-use sockbroker_test_support::mount;
-use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::{Folder, base64, unbase64};
 
 use crate::arena::attacker;
@@ -196,33 +192,4 @@ attack!(descriptor_numbers_of_the_broker_cannot_be_used, mut arena, {
     }
     arena.attacker.call("socket.setblocking", json!([right, false])).result();
     assert_eq!(arena.attacker.call("socket.recv", json!([right, 8])).fault().errno(), "EAGAIN");
-});
-
-attack!(thread_with_the_attackers_identity_cannot_be_killed_by_it, mut arena, {
-    let test = "unix::thread_with_the_attackers_identity_cannot_be_killed_by_it";
-    let folder = open_folder();
-    let place = folder.join("stuck");
-    fs::create_dir(&place).unwrap();
-    let device = fs::File::options().read(true).write(true).open("/dev/fuse");
-    let mounted = device.and_then(|device| mount::fuse(&place, device.as_fd()).map(|()| device));
-    let Ok(_device) = mounted else {
-        return skip("no FUSE here", test);
-    };
-    let socket = arena.socket(json!(["AF_UNIX"]));
-    let waiting = arena.attacker.send("socket.connect", json!([socket, place.join("s")]));
-    arena.attacker.expect_silence_for(200);
-    let broker = arena.broker.process().worker_of(attacker().uid()).unwrap();
-    let tasks: Vec<_> = fs::read_dir(format!("/proc/{broker}/task")).unwrap().flatten().collect();
-    let names = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap();
-    assert!(tasks.iter().any(|task| names(task).trim() == "as-client"), "no such thread");
-    for task in &tasks {
-        let mut kill = Command::new("sh");
-        kill.args(["-c", "kill -9 \"$0\""]).arg(task.file_name());
-        kill.uid(attacker().uid()).gid(attacker().uid());
-        assert!(!kill.output().unwrap().status.success(), "{:?} was killed", task.file_name());
-    }
-    arena.attacker.expect_service();
-    arena.attacker.cancel(waiting);
-    assert_eq!(arena.attacker.answer(waiting).fault().code, -32800);
-    mount::detach(&place);
 });

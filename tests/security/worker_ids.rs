@@ -15,7 +15,7 @@ use sockbroker_test_support::{Daemon, LspClient, Start, until};
 use crate::arena::{Arena, POLICY, PROGRAM, attacker, neighbour, run_with};
 
 const FIRST: u32 = 2_000_000_000;
-const IDS: &str = "[processes]\nworker_ids = \"2000000000-2000000999\"\n";
+pub(crate) const IDS: &str = "[processes]\nworker_ids = \"2000000000-2000000999\"\n";
 
 /// Runs an attack on a broker whose workers have ids of their own.
 fn run(test: &str, attack: impl FnOnce(Arena) + Send + 'static) {
@@ -31,7 +31,7 @@ fn worker_of(client: &mut LspClient) -> (u32, u32) {
 }
 
 /// What a process of this user can do to a process.
-fn reach(uid: u32, process: u32) -> BTreeSet<String> {
+pub(crate) fn reach(uid: u32, process: u32) -> BTreeSet<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/security/reach.py");
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-I", "-c", &fs::read_to_string(script).unwrap(), &process.to_string()]);

@@ -5,9 +5,11 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sockbroker_sys::events::Events;
 use sockbroker_sys::record::{self, Record};
 
 /// A message of a channel.
@@ -88,6 +90,62 @@ impl<S: Message, R: Message> Channel<S, R> {
 impl<S, R> AsFd for Channel<S, R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// An end of a channel for questions: the other process answers each before the next is sent.
+#[derive(Debug)]
+pub struct Asker<S, R> {
+    channel: Channel<S, R>,
+    events: Events,
+}
+
+/// Why a question has no answer. Afterwards the channel is of no use: an answer could belong to an earlier question.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError<R> {
+    /// The other process did not get the question.
+    #[error("{0}")]
+    NotSent(ChannelError),
+    #[error("{0}")]
+    NotAnswered(ChannelError<R>),
+    #[error("no answer in time")]
+    Late,
+}
+
+impl<S: Message, R: Message> Asker<S, R> {
+    pub fn over(socket: OwnedFd) -> io::Result<Self> {
+        let channel = Channel::over(socket);
+        let events = Events::new()?;
+        events.add(channel.as_fd(), 0)?;
+        Ok(Self { channel, events })
+    }
+
+    /// Sends a message that has no answer.
+    pub fn send(&self, message: &S, descriptors: &[BorrowedFd<'_>]) -> Result<(), AskError<R>> {
+        self.channel.send(message, descriptors).map_err(AskError::NotSent)
+    }
+
+    /// Sends a question, and waits for its answer for at most `longest`.
+    pub fn ask(
+        &mut self,
+        question: &S,
+        descriptors: &[BorrowedFd<'_>],
+        longest: Duration,
+    ) -> Result<(R, Vec<OwnedFd>), AskError<R>> {
+        self.send(question, descriptors)?;
+        let deadline = Instant::now() + longest;
+        loop {
+            match self.channel.receive() {
+                Err(ChannelError::NotReady) => {}
+                result => return result.map_err(AskError::NotAnswered),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AskError::Late);
+            }
+            let failed = |error| AskError::NotAnswered(ChannelError::System(error));
+            self.events.wait(Some(left)).map_err(failed)?;
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod monitor;
 pub mod opener;
+pub mod caller;
 pub mod reaper;
 pub mod role;
 pub mod request;

@@ -12,8 +12,10 @@ use crate::claim::Claim;
 pub struct Build(u64);
 
 /// The files with messages: a change of one changes the build.
-const MESSAGES: u64 =
-    hash(include_bytes!("request.rs"), hash(include_bytes!("message.rs"), 0xcbf2_9ce4_8422_2325));
+const MESSAGES: u64 = hash(
+    include_bytes!("caller/message.rs"),
+    hash(include_bytes!("request.rs"), hash(include_bytes!("message.rs"), 0xcbf2_9ce4_8422_2325)),
+);
 
 /// FNV-1a.
 const fn hash(text: &[u8], mut hash: u64) -> u64 {
@@ -52,6 +54,31 @@ pub struct Beginning {
     pub activated: bool,
     /// The user and the group that the worker becomes; `None` if it stays the broker's.
     pub id: Option<u32>,
+    pub caller: Caller,
+}
+
+/// Whose calls a worker makes, as far as it matters for the ids of calls on `AF_UNIX` sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Caller {
+    /// Those of a caller with the ids and the rights of the worker, which makes all calls itself.
+    Same,
+    /// Those of the broker's own user. The worker has other ids, or fewer rights.
+    Broker,
+    /// Those of another user.
+    Other,
+}
+
+/// Why the monitor does not start the process that makes calls with the ids of the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallerRefusal {
+    /// No rule of the policy grants a call that needs it.
+    NotGranted,
+    /// The monitor cannot change ids.
+    Unable,
+    /// `worker_starts_per_second`.
+    Starts,
+    /// The process cannot be started, with this error number.
+    Failed(i32),
 }
 
 /// What `broker.info` reports about the opener, as the program around it encodes this.
@@ -106,6 +133,15 @@ pub enum ToWorker {
     Claimed {
         request: u64,
         granted: bool,
+    },
+    /// The answer to `StartCaller`. Descriptors: the channels for calls and for sends (`caller/message.rs`).
+    Caller {
+        request: u64,
+    },
+    /// The answer to `StartCaller`: no process was started.
+    CallerRefused {
+        request: u64,
+        refusal: CallerRefusal,
     },
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
@@ -175,6 +211,11 @@ pub enum ToMonitor {
     },
     /// The counters of the worker, which the monitor keeps after its end. Descriptor: the page of metrics (sealed memory).
     Counters,
+    /// Asks for a process that makes calls with the ids of the caller, in place of an earlier one. The monitor answers
+    /// `Caller` or `CallerRefused`.
+    StartCaller {
+        request: u64,
+    },
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
@@ -245,15 +286,18 @@ pub enum FromOpener {
 /// What the monitor has to know about users. It asks no name service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserFacts {
-    pub administrators: Administrators,
+    /// To whom the policy grants to administer the broker.
+    pub administrators: Granted,
+    /// To whom it grants calls on `AF_UNIX` sockets, which are made with the ids of the caller.
+    pub unix_callers: Granted,
     pub accounts: Accounts,
     /// The user id that the kernel shows for users that have none here (`overflowuid`, `proc(5)`), if no rule names it.
     pub nobody: Option<u32>,
 }
 
-/// The principals that a policy lets administer the broker, as far as the monitor can judge them: by user and groups.
+/// The principals to whom a policy grants something, as far as the monitor can judge them: by user and groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Administrators {
+pub struct Granted {
     pub allowed: Vec<Subject>,
     /// These take precedence, also over root and the broker's own user.
     pub denied: Vec<Subject>,
@@ -266,8 +310,8 @@ pub struct Subject {
     pub gids: Option<Vec<u32>>,
 }
 
-impl Administrators {
-    /// Whether a principal can administer the broker.
+impl Granted {
+    /// Whether it is granted to a principal, or to root and the broker's own user by the built-in rule.
     pub fn include(&self, peer: &Credentials, is_owner: bool) -> bool {
         let matches = |subject: &Subject| {
             let user = subject.uids.as_ref().is_none_or(|uids| uids.contains(&peer.uid));
@@ -316,7 +360,7 @@ impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
             Self::BeginWithOpener(..) => 3,
-            Self::Begin(_) => 2,
+            Self::Begin(_) | Self::Caller { .. } => 2,
             Self::Connection { .. } | Self::Policy { .. } | Self::QueryResult { .. } => 1,
             Self::Hello(_)
             | Self::Reloaded { .. }
@@ -324,6 +368,7 @@ impl Message for ToWorker {
             | Self::QueryEnd { .. }
             | Self::Leased { .. }
             | Self::Claimed { .. }
+            | Self::CallerRefused { .. }
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -345,6 +390,7 @@ impl Message for ToMonitor {
             | Self::InForce { .. }
             | Self::Reload { .. }
             | Self::QueryOthers { .. }
+            | Self::StartCaller { .. }
             | Self::Idle { .. } => 0,
         }
     }
@@ -418,20 +464,20 @@ mod tests {
     }
 
     #[test]
-    fn administrators_are_matched_by_user_and_groups() {
+    fn grants_are_matched_by_user_and_groups() {
         let subject = |uids: Option<&[u32]>, gids: Option<&[u32]>| Subject {
             uids: uids.map(<[u32]>::to_vec),
             gids: gids.map(<[u32]>::to_vec),
         };
-        let administrators = Administrators {
+        let granted = Granted {
             allowed: vec![subject(Some(&[7]), None), subject(Some(&[8, 9]), Some(&[100]))],
             denied: vec![subject(None, Some(&[666]))],
         };
-        let include = |peer| administrators.include(&peer, false);
+        let include = |peer| granted.include(&peer, false);
         assert!(include(peer(7, &[])) && include(peer(8, &[100])) && include(peer(9, &[1, 100])));
         assert!(!include(peer(8, &[1])) && !include(peer(10, &[100])));
         assert!(!include(peer(7, &[666])));
-        assert!(administrators.include(&peer(0, &[]), true));
-        assert!(!administrators.include(&peer(0, &[666]), true));
+        assert!(granted.include(&peer(0, &[]), true));
+        assert!(!granted.include(&peer(0, &[666]), true));
     }
 }

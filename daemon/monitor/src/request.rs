@@ -1,13 +1,8 @@
 //! The messages between a worker and the opener: one question, one answer.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
-
 use serde::{Deserialize, Serialize};
-use sockbroker_sys::events::Events;
 
-use crate::channel::{Channel, ChannelError, Message};
+use crate::channel::{Asker, Message};
 
 /// The largest value of an option in bytes.
 pub const VALUE_MAX: usize = 4096;
@@ -126,45 +121,4 @@ impl Message for Answer {
 }
 
 /// A worker's end of the channel to the opener.
-#[derive(Debug)]
-pub struct Asker {
-    channel: Channel<Request, Answer>,
-    events: Events,
-}
-
-impl Asker {
-    pub fn over(socket: OwnedFd) -> io::Result<Self> {
-        let channel = Channel::over(socket);
-        let events = Events::new()?;
-        events.add(channel.as_fd(), 0)?;
-        Ok(Self { channel, events })
-    }
-
-    /// Sends a request, and waits for its answer for at most `longest`. After an error the channel is of no use:
-    /// an answer could belong to an earlier request.
-    pub fn ask(
-        &mut self,
-        request: &Request,
-        descriptors: &[BorrowedFd<'_>],
-        longest: Duration,
-    ) -> io::Result<(Answer, Option<OwnedFd>)> {
-        self.channel.send(request, descriptors).map_err(io::Error::other)?;
-        let deadline = Instant::now() + longest;
-        loop {
-            match self.channel.receive() {
-                Ok((answer, descriptors)) => return Ok((answer, descriptors.into_iter().next())),
-                Err(ChannelError::NotReady) => {}
-                // The socket of the answer is lost, and the answer is complete.
-                Err(ChannelError::LostDescriptors { .. }) => {
-                    return Ok((Answer::Failed(libc::EMFILE), None));
-                }
-                Err(error) => return Err(io::Error::other(error.to_string())),
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
-            }
-            self.events.wait(Some(left))?;
-        }
-    }
-}
+pub type OpenerChannel = Asker<Request, Answer>;

@@ -16,6 +16,8 @@ pub enum Role {
     Worker,
     /// Makes the system calls that need a capability, for the workers.
     Opener,
+    /// Makes calls on `AF_UNIX` sockets with the ids of a caller.
+    Caller,
     /// Reads the policy and ends.
     PolicyReader,
     /// Closes descriptors and ends.
@@ -24,13 +26,15 @@ pub enum Role {
 
 impl Role {
     /// The roles that are started by name.
-    pub const ALL: [Self; 4] = [Self::Worker, Self::Opener, Self::PolicyReader, Self::Reaper];
+    pub const ALL: [Self; 5] =
+        [Self::Worker, Self::Opener, Self::Caller, Self::PolicyReader, Self::Reaper];
 
     /// The value of the hidden option `--role`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Worker => "worker",
             Self::Opener => "opener",
+            Self::Caller => "caller",
             Self::PolicyReader => "policy-reader",
             Self::Reaper => "reaper",
         }

@@ -83,6 +83,12 @@ impl Call {
             return Err(OpError::value(text));
         }
         let descriptor = self.take_descriptor(file.descriptor)?;
+        if !self.rights().can_grant(verb, entry.actual()) {
+            // Nothing is done as the caller for a call that no rule can grant.
+            let name = file.path.or(file.name).unwrap_or_default();
+            let facts = FileFacts { names: vec![name], ..FileFacts::default() };
+            return Err(self.refuse_file(verb, entry.actual(), &facts));
+        }
         let passed = Passed { descriptor, name: file.name, written: file.path };
         let search = self.search();
         let actual = entry.actual();
@@ -123,9 +129,13 @@ impl Call {
         }
         let names = vec![path];
         let facts = FileFacts { names, visible: true, as_text: true, ..FileFacts::default() };
-        let denial = rights.refuse_text(verb, actual, &facts);
+        Err(self.refuse_file(verb, actual, &facts))
+    }
+
+    fn refuse_file(&self, verb: Verb, socket: SocketSpec, facts: &FileFacts) -> OpError {
+        let denial = self.rights().refuse_text(verb, socket, facts);
         self.denied(&denial);
-        Err(denial.into())
+        denial.into()
     }
 
     fn search(&self) -> Search {

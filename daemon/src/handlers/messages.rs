@@ -224,7 +224,7 @@ fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
     let rights = (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
     match data {
         AncillaryData::Descriptors(Descriptors { descriptors, rest }) if rights => {
-            let carried = |one| -> Box<dyn CarriedDescriptor> { Box::new(one) };
+            let carried = |one| -> Arc<dyn CarriedDescriptor> { Arc::new(one) };
             let descriptors = call.take_descriptors(descriptors)?;
             Ok(SentItem::Descriptors {
                 descriptors: descriptors.into_iter().map(carried).collect(),

@@ -5,6 +5,7 @@ pub mod interface;
 pub mod resolve;
 pub mod host;
 pub mod caller_identity;
+pub mod caller_process;
 pub mod opener;
 pub(crate) mod rcvall;
 

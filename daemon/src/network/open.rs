@@ -15,6 +15,7 @@ use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::rcvall::Rcvall;
 use crate::table::timeout::Timeout;
+use sockbroker_monitor::caller::message::UnixCall;
 use sockbroker_monitor::opener::{open_rcvall, serves_rcvall};
 use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
@@ -54,11 +55,17 @@ impl Network {
         caller: &CallerIdentity,
     ) -> OpResult<(Entry, Entry)> {
         let Create { socket: spec } = permit.into_request();
-        let network = self.clone();
-        let make = move || network.run(|| socket::pair(spec.domain, spec.ty, spec.protocol));
-        let (first, second) = match caller.client(spec, "socketpair")? {
-            None => make().during("socketpair")?,
-            Some(client) => client.call("socketpair", make).await?,
+        let SocketSpec { domain, ty, protocol } = spec;
+        let (first, second) = match caller.client_by_ids(spec, "socketpair")? {
+            None => self.run(|| socket::pair(domain, ty, protocol)).during("socketpair")?,
+            Some(client) => {
+                let call = UnixCall::Pair { domain, ty, protocol };
+                let (_, ends) = client.call("socketpair", call, Vec::new()).await?;
+                let [first, second] = <[OwnedFd; 2]>::try_from(ends).map_err(|_others| {
+                    OpError::Plain("socketpair: an end is missing".to_owned())
+                })?;
+                (first, second)
+            }
         };
         let first = Entry::new(first, spec, timeout, handles.0).during("fcntl")?;
         let second = Entry::new(second, spec, timeout, handles.1).during("fcntl")?;

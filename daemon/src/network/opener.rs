@@ -9,7 +9,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use sockbroker_monitor::request::{Answer, Asker, Request};
+use sockbroker_monitor::channel::{AskError, ChannelError};
+use sockbroker_monitor::request::{Answer, OpenerChannel, Request};
 use tokio::sync::Notify;
 
 use crate::descriptor::Descriptor;
@@ -24,14 +25,14 @@ pub struct Opener(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// `None` once it is of no use.
-    asker: Mutex<Option<Asker>>,
+    asker: Mutex<Option<OpenerChannel>>,
     broken: Notify,
 }
 
 impl Opener {
     /// The channel whose end this is.
     pub fn over(socket: OwnedFd) -> io::Result<Self> {
-        let asker = Mutex::new(Some(Asker::over(socket)?));
+        let asker = Mutex::new(Some(OpenerChannel::over(socket)?));
         Ok(Self(Arc::new(Inner { asker, broken: Notify::new() })))
     }
 
@@ -48,14 +49,21 @@ impl Opener {
         let mut guard = self.0.asker.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = match &mut *guard {
             Some(asker) => asker.ask(request, descriptors, LONGEST),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+            None => Err(AskError::NotSent(ChannelError::Closed)),
         };
-        asked.map_err(|error| {
-            *guard = None;
-            self.0.broken.notify_one();
-            tracing::error!(%error, call = request.call(), "the opener does not answer");
-            io::Error::other(format!("the opener does not answer: {error}"))
-        })
+        match asked {
+            Ok((answer, descriptors)) => Ok((answer, descriptors.into_iter().next())),
+            // The socket of the answer is lost, and the answer is complete.
+            Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => {
+                Ok((Answer::Failed(libc::EMFILE), None))
+            }
+            Err(error) => {
+                *guard = None;
+                self.0.broken.notify_one();
+                tracing::error!(%error, call = request.call(), "the opener does not answer");
+                Err(io::Error::other(format!("the opener does not answer: {error}")))
+            }
+        }
     }
 }
 

@@ -1,16 +1,17 @@
 //! `bind`, `listen`, `accept`, `connect`, `shutdown`, `getsockname` and `getpeername`.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
-use sockbroker_sys::{socket, unix_file};
+use sockbroker_sys::socket;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::{CallerIdentity, Client};
+use crate::network::caller_process::Descriptors;
 use crate::ops::outgoing::Destination;
 use crate::ops::rcvall;
 use crate::ops::wait::{Direction, RETRY_PAUSE, WaitPolicy, until_done};
@@ -20,9 +21,10 @@ use crate::table::ends::Bound;
 use crate::table::entry::Entry;
 use crate::table::permitted::{Accepted, Permitted, Socket};
 use crate::table::timeout::Timeout;
+use sockbroker_monitor::caller::message::{UnixAnswer, UnixCall};
 use sockbroker_monitor::request::Request;
 use sockbroker_policy::action::{Accept, Bind, Connect, Inspect, Listen, Shutdown};
-use sockbroker_policy::target::{FileTarget, SocketName, Target};
+use sockbroker_policy::target::{CarriedDescriptor, FileTarget, SocketName, Target};
 
 /// The error numbers with which the kernel refuses a call for lack of a capability.
 const REFUSED: &[i32] = &[libc::EACCES, libc::EPERM];
@@ -45,8 +47,8 @@ pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpRes
             caller.privileged().or_ask(bind, REFUSED, fd, ask).during("bind")
         }
         Some(client) => {
-            let shared = socket.shared();
-            client.call("bind", move || socket::bind(shared.fd(), &raw)).await
+            let call = UnixCall::Bind { address: raw.as_bytes().to_vec() };
+            client.call("bind", call, vec![Arc::new(socket.shared())]).await.map(drop)
         }
     }
 }
@@ -55,16 +57,16 @@ pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpRes
 async fn bind_file(socket: &Socket, caller: &CallerIdentity, file: &FileTarget) -> OpResult<()> {
     let FileTarget { descriptor, name, written, facts } = file.clone();
     let name = name.ok_or(OpError::Os { call: "bind", errno: libc::EINVAL })?;
-    let shared = socket.shared();
-    let path = written.clone();
-    let bind = move || unix_file::bind(shared.fd(), descriptor.as_fd(), &name, path.as_deref());
-    let result = caller.run("bind", socket.actual(), bind).await;
+    let call = UnixCall::BindFile { name, written: written.clone() };
+    let descriptors: Descriptors = vec![Arc::new(socket.shared()), descriptor];
+    let result = caller.call_on_files("bind", socket.actual(), call, descriptors).await;
     let mut known = socket.ends.known();
     match result {
-        Ok(stored) => {
+        Ok((UnixAnswer::Bound(stored), _)) => {
             known.bound = Some(Bound::File { facts, shown: written.map(|path| (stored, path)) });
             Ok(())
         }
+        Ok(_) => Err(OpError::Plain("bind: the answer is of another call".to_owned())),
         Err(error) => {
             if let OpError::Os { errno: libc::ESTALE, .. } = &error {
                 known.bound = Some(Bound::Elsewhere);
@@ -77,11 +79,11 @@ async fn bind_file(socket: &Socket, caller: &CallerIdentity, file: &FileTarget) 
 /// `listen(2)`, with the identity of the caller: a peer that connects gets the ids of the listening process.
 pub async fn listen(permitted: &Permitted<Listen>, caller: &CallerIdentity) -> OpResult<()> {
     let (socket, backlog) = (permitted.socket(), permitted.request().backlog);
-    match caller.client(socket.actual(), "listen")? {
+    match caller.client_by_ids(socket.actual(), "listen")? {
         None => socket::listen(socket.fd(), backlog).during("listen"),
         Some(client) => {
-            let shared = socket.shared();
-            client.call("listen", move || socket::listen(shared.fd(), backlog)).await
+            let call = UnixCall::Listen { backlog };
+            client.call("listen", call, vec![Arc::new(socket.shared())]).await.map(drop)
         }
     }
 }
@@ -172,16 +174,24 @@ async fn connect_to(
 
 /// Connects to a path with the identity of the client. Only a blocking socket waits for space in the backlog.
 async fn connect_as(client: &Client, socket: &Socket, destination: Destination) -> OpResult<()> {
-    let shared = socket.shared();
-    let begin = move || shared.without_blocking(|fd| socket::connect(fd, &destination.raw()));
+    let begin = || {
+        let loan: Arc<dyn CarriedDescriptor> = Arc::new(socket.shared().lend()?);
+        Ok(match &destination {
+            Destination::Address(raw) => {
+                (UnixCall::Connect { address: raw.as_bytes().to_vec() }, vec![loan])
+            }
+            Destination::File(file) => (UnixCall::ConnectFile, vec![loan, file.clone()]),
+        })
+    };
     match socket.timeout() {
         Timeout::After(wait_policy) => {
-            let connecting = timeout(wait_policy, client.call("connect", begin));
-            connecting.await.unwrap_or(Err(OpError::Timeout))
+            let (call, descriptors) = begin().during("connect")?;
+            let connecting = timeout(wait_policy, client.call("connect", call, descriptors));
+            connecting.await.unwrap_or(Err(OpError::Timeout)).map(drop)
         }
         Timeout::Blocking | Timeout::NonBlocking => {
             let wait_policy = WaitPolicy::of(socket, Direction::Send, 0);
-            client.until_done("connect", wait_policy, begin).await
+            client.until_done("connect", wait_policy, begin).await.map(drop)
         }
     }
 }

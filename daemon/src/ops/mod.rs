@@ -6,7 +6,6 @@
 pub mod wait;
 mod as_caller;
 pub mod unix_file;
-mod mounts;
 pub mod control_end;
 pub mod connect;
 pub mod descriptor;

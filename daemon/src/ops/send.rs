@@ -1,7 +1,5 @@
 //! `send`, `sendall`, `sendto`, `sendmsg`, `sendmmsg`.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sockbroker_sys::{message, socket};
@@ -110,7 +108,7 @@ pub(super) async fn attempt(
     if let Some(client) = caller.client(socket.actual(), call)? {
         let outgoing = MessageContents { buffers: vec![data], ancillary: Vec::new(), flags };
         let message = (destination.cloned(), outgoing);
-        return send_as(client, socket, (call, sender), message, wait_policy).await;
+        return send_as(client, socket, call, message, wait_policy).await;
     }
     let none = MessageContents::default();
     if sender.needs_opener || can_be_refused(socket.actual(), &none) {
@@ -149,8 +147,7 @@ pub async fn send_message(
     let again = sends_whole(socket, flags).then(|| contents.buffers.clone());
     let mut sent = match caller.client(socket.actual(), "sendmsg")? {
         Some(client) => {
-            let call = ("sendmsg", sender);
-            send_as(client, socket, call, (address, contents), &wait_policy).await?
+            send_as(client, socket, "sendmsg", (address, contents), &wait_policy).await?
         }
         None => send_once(socket, ("sendmsg", sender), (address, contents), &wait_policy).await?,
     };
@@ -192,22 +189,36 @@ async fn send_once(
     Ok(sent)
 }
 
-/// Sends one message of a client, with its credentials. A message to a path is sent with its identity.
+/// Sends one message of a client, with its credentials.
 async fn send_as(
     client: &Client,
     socket: &Socket,
-    (call, sender): (&'static str, Sender<'_>),
+    call: &'static str,
+    message: Addressed,
+    wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
+) -> OpResult<usize> {
+    let kept = keep_pace(socket, wait_policy, call).await?;
+    let wait_policy = || kept.unwrap_or_else(wait_policy);
+    transmit_as(client, socket, call, message, &wait_policy).await
+}
+
+/// The same without regard to the rate. A message to a path is sent with the identity of the client.
+async fn transmit_as(
+    client: &Client,
+    socket: &Socket,
+    call: &'static str,
     mut message: Addressed,
     wait_policy: &(dyn Fn() -> WaitPolicy + Sync),
 ) -> OpResult<usize> {
-    client.sign(&mut message.1.ancillary);
-    if message.0.is_none() {
-        return send_once(socket, (call, sender), message, wait_policy).await;
-    }
-    let wait_policy = keep_pace(socket, wait_policy, call).await?.unwrap_or_else(wait_policy);
-    let shared = socket.shared();
-    let send = move || transmit(shared.fd(), &message);
-    let sent = client.until_done(call, wait_policy, send).await?;
+    let sent = if message.0.is_some() {
+        client.send_to(call, socket, &message, wait_policy()).await?
+    } else if client.can_sign() {
+        client.sign(&mut message.1.ancillary);
+        let send = || transmit(socket.fd(), &message);
+        until_done(socket, Direction::Send, call, wait_policy, send).await?
+    } else {
+        client.send_to_peer(call, socket, &message, wait_policy).await?
+    };
     socket.user().sent(1, sent);
     Ok(sent)
 }
@@ -232,22 +243,29 @@ pub async fn send_batch(
     let client = caller.client(socket.actual(), "sendmmsg")?;
     let mut prepared = Vec::with_capacity(messages.len());
     for permitted in messages {
-        let (own, mut request) = permitted.into_parts();
+        let (own, request) = permitted.into_parts();
         let as_first = own.is(socket) && request.contents.flags == flags;
         assert!(as_first, "the messages of a batch have one socket and the same flags");
-        if let Some(client) = client {
-            client.sign(&mut request.contents.ancillary);
-        }
         let by_opener = needs_opener(&request);
         let special = by_opener || can_be_refused(own.actual(), &request.contents);
         prepared
             .push((special.then_some(by_opener), (destination(&own, &request), request.contents)));
     }
-    let client = client.filter(|_| prepared.iter().any(|(_, (address, _))| address.is_some()));
     let (special, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
-    let prepared = Arc::new(prepared);
     let wait_policy = WaitPolicy::of(socket, Direction::Send, flags);
     let mut sent: Vec<usize> = Vec::new();
+    if let Some(client) = client {
+        keep_pace(socket, || wait_policy, "sendmmsg").await?;
+        for message in prepared {
+            match transmit_as(client, socket, "sendmmsg", message, &|| wait_policy).await {
+                Ok(count) => sent.push(count),
+                Err(error) if sent.is_empty() => return Err(error),
+                Err(error) => return Ok((sent, Some(error))),
+            }
+            progress.store(sent.iter().sum::<usize>() as u64, Ordering::Relaxed);
+        }
+        return Ok((sent, None));
+    }
     while sent.len() < prepared.len() {
         let first = sent.len();
         let rest = special.get(first..).unwrap_or_default();
@@ -258,7 +276,7 @@ pub async fn send_batch(
         } else {
             let plain = rest.iter().take_while(|special| special.is_none()).count();
             let range = first..first + plain;
-            send_rest(socket, client, &prepared, range, flags, wait_policy).await
+            send_rest(socket, prepared.get(range).unwrap_or_default(), flags, wait_policy).await
         };
         match sending {
             Ok(counts) => sent.extend(counts),
@@ -287,25 +305,16 @@ async fn send_special(
     Ok(vec![sent])
 }
 
-/// Sends the messages of a batch in this range, as many as the kernel accepts at once.
+/// Sends messages of a batch, as many as the kernel accepts at once.
 async fn send_rest(
     socket: &Socket,
-    client: Option<&Arc<Client>>,
-    messages: &Arc<Vec<Addressed>>,
-    range: Range<usize>,
+    messages: &[Addressed],
     flags: i32,
     wait_policy: WaitPolicy,
 ) -> OpResult<Vec<usize>> {
     keep_pace(socket, || wait_policy, "sendmmsg").await?;
-    let (shared, messages) = (socket.shared(), messages.clone());
-    let send = move || {
-        let rest = messages.get(range.clone()).unwrap_or_default();
-        submit(shared.fd(), rest, flags | libc::MSG_DONTWAIT)
-    };
-    let counts = match client {
-        None => until_done(socket, Direction::Send, "sendmmsg", || wait_policy, send).await?,
-        Some(client) => client.until_done("sendmmsg", wait_policy, send).await?,
-    };
+    let send = || submit(socket.fd(), messages, flags | libc::MSG_DONTWAIT);
+    let counts = until_done(socket, Direction::Send, "sendmmsg", || wait_policy, send).await?;
     socket.user().sent(counts.len(), counts.iter().sum());
     Ok(counts)
 }

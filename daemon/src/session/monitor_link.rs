@@ -7,6 +7,7 @@ use sockbroker_monitor::message::{Query, SessionLimit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{OpError, OpResult};
+use crate::network::caller_process::Started;
 
 /// What a worker asks of the monitor.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub enum MonitorRequest {
     Unclaim(Claim),
     /// The page of metrics, which the monitor keeps.
     Counters(Vec<u8>),
+    /// Starts the process that acts as the caller.
+    StartCaller(oneshot::Sender<Started>),
     /// What all other workers answer.
     QueryOthers(Query, oneshot::Sender<QueryResults>),
 }
@@ -95,6 +98,13 @@ impl MonitorLink {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::QueryOthers(query, sender));
         result.await.map_err(|_ended| ended())
+    }
+
+    /// Starts the process that acts as the caller.
+    pub fn start_caller(&self) -> oneshot::Receiver<Started> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::StartCaller(sender));
+        result
     }
 
     fn send(&self, request: MonitorRequest) {

@@ -5,6 +5,7 @@ mod monitor;
 mod worker;
 mod worker_ids;
 mod opener;
+mod caller;
 mod policy_reader;
 mod single;
 pub mod listen;
@@ -58,6 +59,11 @@ fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
     match role {
         Role::Worker => worker::run(channel, parent),
         Role::Opener => opener::run(channel),
+        Role::Caller => {
+            caller::run(channel, parent)?;
+            // Threads that wait for a file system end with the process.
+            reaper::exit()
+        }
         Role::PolicyReader => policy_reader::run(args, channel),
         Role::Reaper => {
             reaper::run(channel).map_err(fail)?;

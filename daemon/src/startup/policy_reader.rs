@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_monitor::account::{self, Subordinate};
 use sockbroker_monitor::channel::Channel;
-use sockbroker_monitor::message::{Administrators, FromReader, Nothing, Subject, UserFacts};
+use sockbroker_monitor::message::{FromReader, Granted, Nothing, Subject, UserFacts};
 use sockbroker_policy::file::Directory;
+use sockbroker_policy::need::makes_unix_calls;
 use sockbroker_policy::rule::{Effect, Rule};
 use sockbroker_policy::subjects::Subjects;
 use sockbroker_policy::verb::Verb;
@@ -53,12 +54,15 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     for warning in warnings {
         channel.send(&FromReader::Warning(warning), &[]).map_err(|error| fail(&error))?;
     }
-    let administrators = administrators(loaded.rules.iter().map(|(rule, _)| rule));
+    let rules = || loaded.rules.iter().map(|(rule, _)| rule);
     // A machine without the file has no subordinate ids.
     let subordinate = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    let accounts = accounts(&subordinate, &Accounts);
-    let nobody = nobody(loaded.rules.iter().map(|(rule, _)| rule));
-    let users = UserFacts { administrators, accounts, nobody };
+    let users = UserFacts {
+        administrators: administrators(rules()),
+        unix_callers: unix_callers(rules()),
+        accounts: accounts(&subordinate, &Accounts),
+        nobody: nobody(rules()),
+    };
     let users = postcard::to_stdvec(&users).map_err(|error| fail(&error))?;
     let users = sealed::create("users", &users).map_err(|error| fail(&error))?;
     let encoded = resolved.encode().map_err(|error| fail(&error))?;
@@ -95,18 +99,30 @@ fn accounts(text: &str, directory: &impl Directory) -> account::Accounts {
 
 /// The principals that rules let administer the broker, judged by user and groups. The monitor knows neither unit nor
 /// control group: a rule that names one allows nobody here, or denies everybody whom its other fields name.
-fn administrators<'a>(rules: impl Iterator<Item = &'a Rule>) -> Administrators {
-    let mut found = Administrators::default();
+fn administrators<'a>(rules: impl Iterator<Item = &'a Rule>) -> Granted {
+    let mut found = Granted::default();
     for rule in rules.filter(|rule| rule.verbs().any(|verb| verb == Verb::Admin)) {
-        let Subjects { uids, gids, units, cgroups, incomplete: _ } = &rule.subject;
-        let subject = Subject { uids: uids.clone(), gids: gids.clone() };
+        let names_unit = !rule.subject.units.is_empty() || !rule.subject.cgroups.is_empty();
         match rule.effect {
-            Effect::Deny => found.denied.push(subject),
-            Effect::Allow if units.is_empty() && cgroups.is_empty() => found.allowed.push(subject),
+            Effect::Deny => found.denied.push(subject(rule)),
+            Effect::Allow if !names_unit => found.allowed.push(subject(rule)),
             Effect::Allow => {}
         }
     }
     found
+}
+
+/// The principals that rules let make calls on `AF_UNIX` sockets, judged by user and groups. A rule that names a unit or
+/// a control group allows everybody here whom its other fields name: the process that the monitor starts has the ids of
+/// its caller, and the worker judges each call. Rules that deny are left to the worker.
+fn unix_callers<'a>(rules: impl Iterator<Item = &'a Rule>) -> Granted {
+    let allowed = rules.filter(|rule| rule.effect == Effect::Allow && makes_unix_calls(rule));
+    Granted { allowed: allowed.map(subject).collect(), denied: Vec::new() }
+}
+
+fn subject(rule: &Rule) -> Subject {
+    let Subjects { uids, gids, units: _, cgroups: _, incomplete: _ } = &rule.subject;
+    Subject { uids: uids.clone(), gids: gids.clone() }
 }
 
 #[cfg(test)]
@@ -128,6 +144,22 @@ mod tests {
             |uids: &[u32], gids: Option<Vec<u32>>| Subject { uids: Some(uids.to_vec()), gids };
         assert_eq!(found.allowed, [subject(&[7], Some(vec![8]))]);
         assert_eq!(found.denied, [subject(&[0], None)]);
+    }
+
+    #[test]
+    fn unix_callers_are_those_of_rules_that_grant_such_calls() {
+        let text = "version = 1\n\
+            [[rule]]\nname = \"a\"\nallow = [\"connect\"]\nfamily = [\"AF_UNIX\"]\nsubject = { uids = [7] }\n\
+            [[rule]]\nname = \"b\"\nallow = [\"create\"]\nsubject = { gids = [8], units = [\"x.service\"] }\n\
+            [[rule]]\nname = \"c\"\nallow = [\"connect\"]\nfamily = [\"AF_INET\"]\nsubject = { uids = [9] }\n\
+            [[rule]]\nname = \"d\"\nallow = [\"bind\"]\nlocal_ports = [\"80\"]\nsubject = { uids = [9] }\n\
+            [[rule]]\nname = \"e\"\nallow = [\"receive\"]\nfamily = [\"AF_UNIX\"]\nsubject = { uids = [9] }\n\
+            [[rule]]\nname = \"f\"\ndeny = [\"connect\"]\nsubject = { uids = [7] }\n";
+        let content = read("p", text, &Accounts).unwrap();
+        let found = unix_callers(content.rules.iter().map(|(rule, _)| rule));
+        let subject = |uids, gids| Subject { uids, gids };
+        assert_eq!(found.allowed, [subject(Some(vec![7]), None), subject(None, Some(vec![8]))]);
+        assert_eq!(found.denied, []);
     }
 
     #[test]

@@ -10,24 +10,28 @@ use std::time::{Duration, Instant};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Description, MonitorChannel, Query, SessionLimit, ToMonitor, ToWorker,
+    Beginning, Build, Caller, CallerRefusal, Description, MonitorChannel, Query, SessionLimit,
+    ToMonitor, ToWorker,
 };
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
-use sockbroker_sys::capability::Capability;
 use sockbroker_sys::events::Events;
-use sockbroker_sys::{child, process, sealed};
+use sockbroker_sys::identity::{Identity, become_user};
+use sockbroker_sys::{capability, child, process, sealed};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit;
-use super::confine::{self, Files};
+use super::confine;
 use super::error::StartError;
 use super::sources::{MEMORY, read_sealed_policy};
+use crate::config::limits::size;
 use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
 use crate::handlers;
+use crate::network::caller_identity::CallerIdentities;
+use crate::network::caller_process::{CallerProcess, Started};
 use crate::network::opener::Opener;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
@@ -55,11 +59,13 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
     let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
-    let Beginning { generation, first_number, activated, id } = beginning;
+    let Beginning { generation, first_number, activated, id, caller } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
+    capability::clear_bounding().map_err(|error| fail(&error))?;
     if let Some(id) = id {
-        process::become_user(id).map_err(|error| fail(&error))?;
+        let identity = Identity { uid: id, gid: id, groups: [].into() };
+        become_user(&identity).map_err(|error| fail(&error))?;
         process::limit_threads(config.limits.worker_threads()).map_err(|error| fail(&error))?;
         role::begin(parent).map_err(|error| fail(&error))?;
     }
@@ -70,8 +76,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     // Below the monitor's, so that descriptors in flight of workers leave room for the connections that it passes.
     config.limits.fit(process::lower_open_files().map_err(|error| fail(&error))?);
     process::limit_memory(config.limits.worker_memory()).map_err(|error| fail(&error))?;
-    let kept = confine::kept_by_worker(&config.confine, &policy);
-    let process = confine::confine(&config.confine, &kept, &Files::default())?;
+    let process = confine::confine_worker(&config.confine, caller == Caller::Same)?;
     confine::log(&process);
     let (audit, writer) = if config.audit.to == Destination::Off {
         (Audit::default(), None)
@@ -86,13 +91,19 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
     let (link, requests) = MonitorLink::new();
-    let broker = Broker::new(policy, config.limits)
+    let for_calls = link.clone();
+    let process_of_caller = CallerProcess::new(Box::new(move || for_calls.start_caller()));
+    let (jobs, starts) =
+        (size(config.limits.identity_jobs), config.limits.worker_starts_per_second);
+    let callers = CallerIdentities::of_worker(jobs, caller, process_of_caller, starts);
+    let mut broker = Broker::new(policy, config.limits)
         .running_as(Process { activated, ..process })
         .reloading(NextPolicy::Monitor(link.clone()), generation)
         .numbering_from(first_number)
         .auditing(audit)
         .with_opener(opener);
-    let result = runtime.block_on(serve(channel, Arc::new(broker), kept, link, requests));
+    broker.callers = callers;
+    let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
     if let Some(writer) = writer {
@@ -158,7 +169,6 @@ fn begin(channel: &MonitorChannel) -> Result<Begun, StartError> {
 async fn serve(
     channel: MonitorChannel,
     broker: Arc<Broker>,
-    kept: Vec<Capability>,
     link: MonitorLink,
     requests: mpsc::UnboundedReceiver<MonitorRequest>,
 ) -> io::Result<()> {
@@ -172,7 +182,6 @@ async fn serve(
         channel,
         ready: register(copy, Interest::READABLE | Interest::WRITABLE)?,
         outgoing: VecDeque::new(),
-        kept,
         link,
         passed,
         broker,
@@ -186,6 +195,7 @@ async fn serve(
         reloads: HashMap::new(),
         leases: HashMap::new(),
         claims: HashMap::new(),
+        callers: HashMap::new(),
         queries: HashMap::new(),
     };
     let broken = follower.broker.opener.as_ref().map(|(opener, _)| opener.clone());
@@ -220,8 +230,6 @@ struct Follower {
     ready: AsyncFd<OwnedFd>,
     /// Messages for which the channel has no room yet.
     outgoing: VecDeque<(ToMonitor, Option<OwnedFd>)>,
-    /// The capabilities of this process.
-    kept: Vec<Capability>,
     link: MonitorLink,
     passed: mpsc::UnboundedSender<(OwnedFd, PassedConnection)>,
     broker: Arc<Broker>,
@@ -238,6 +246,7 @@ struct Follower {
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
     leases: HashMap<u64, oneshot::Sender<Result<(), SessionLimit>>>,
     claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
+    callers: HashMap<u64, oneshot::Sender<Started>>,
     /// Answers of other workers, and how many could not be read.
     queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
 }
@@ -266,6 +275,12 @@ impl Follower {
                                 ..
                             }) => {
                                 self.send(ToMonitor::NotReceived { number }, None)?;
+                            }
+                            Err(ChannelError::LostDescriptors {
+                                message: ToWorker::Caller { request },
+                                ..
+                            }) => {
+                                self.caller_started(request, None, None);
                             }
                             Err(error) => return Err(io::Error::other(error)),
                         }
@@ -304,10 +319,8 @@ impl Follower {
                 self.put_in_force(generation, &memory).await?;
             }
             ToWorker::Reloaded { request, result } => {
-                if let Some(reload) = self.reloads.remove(&request) {
-                    // The call may have been cancelled.
-                    drop(reload.send(result));
-                }
+                // The call may have been cancelled.
+                drop(self.reloads.remove(&request).map(|reload| reload.send(result)));
             }
             ToWorker::Query { number, query } => {
                 let answer = handlers::query::answer(&self.broker, &self.methods, query);
@@ -330,6 +343,12 @@ impl Follower {
                 }
             }
             ToWorker::Claimed { request, granted } => self.claimed(request, granted)?,
+            ToWorker::Caller { request } => {
+                self.caller_started(request, descriptors.next().zip(descriptors.next()), None);
+            }
+            ToWorker::CallerRefused { request, refusal } => {
+                self.caller_started(request, None, Some(refusal));
+            }
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
             ToWorker::Stop => {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
@@ -345,9 +364,22 @@ impl Follower {
 
     async fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
         let policy = read_sealed_policy(memory).map_err(io::Error::other)?;
-        confine::warn_of_lost(&confine::lost_by_worker(&policy, &self.kept));
         self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
+    }
+
+    /// Passes the answer to a request for a process that acts as the caller. Without a reason, the channels are lost.
+    fn caller_started(
+        &mut self,
+        request: u64,
+        ends: Option<(OwnedFd, OwnedFd)>,
+        refusal: Option<CallerRefusal>,
+    ) {
+        let started: Started = ends.ok_or(refusal.unwrap_or(CallerRefusal::Failed(libc::EMFILE)));
+        if let Some(sender) = self.callers.remove(&request) {
+            // Without the call that needs it, the process ends.
+            drop(sender.send(started));
+        }
     }
 
     /// Passes the answer to a claim to the call that made it. A call that was cancelled gives the claim back.
@@ -395,6 +427,10 @@ impl Follower {
             }
             MonitorRequest::Unclaim(claim) => self.send(ToMonitor::Unclaim { claim }, None),
             MonitorRequest::Counters(page) => self.send_counters(page),
+            MonitorRequest::StartCaller(sender) => {
+                self.callers.insert(number, sender);
+                self.send(ToMonitor::StartCaller { request: number }, None)
+            }
             MonitorRequest::QueryOthers(query, sender) => {
                 self.queries.insert(number, (QueryResults::default(), 0, sender));
                 self.send(ToMonitor::QueryOthers { request: number, query }, None)
@@ -420,12 +456,13 @@ impl Follower {
         if sessions > 0 {
             self.send(ToMonitor::Return { sessions }, None)?;
         }
+        let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
+        self.broker.callers.end_idle(longest);
         if self.open > 0 || !self.broker.is_idle() {
             self.idle_since = None;
             return Ok(());
         }
         let since = *self.idle_since.get_or_insert_with(Instant::now);
-        let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
         if since.elapsed() < longest {
             Ok(())
         } else {

@@ -87,7 +87,8 @@ impl SharedSocket {
         call(self.fd())
     }
 
-    fn lend(&self) -> io::Result<Loan<'_>> {
+    /// Sets `O_NONBLOCK` while the result lives, for a call that another process makes.
+    pub fn lend(&self) -> io::Result<Loan> {
         let mut lent = self.mode.lent();
         if lent.calls == 0 {
             // A client that holds the descriptor may have set the flag itself: then it stays.
@@ -97,7 +98,7 @@ impl SharedSocket {
             }
         }
         lent.calls += 1;
-        Ok(Loan(self))
+        Ok(Loan(self.clone()))
     }
 }
 
@@ -108,10 +109,23 @@ impl Mode {
     }
 }
 
-/// The flag is set while this lives.
-struct Loan<'a>(&'a SharedSocket);
+impl AsFd for SharedSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
 
-impl Drop for Loan<'_> {
+/// A socket whose flag is set while this lives.
+#[derive(Debug)]
+pub struct Loan(SharedSocket);
+
+impl AsFd for Loan {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
+}
+
+impl Drop for Loan {
     fn drop(&mut self) {
         let mut lent = self.0.mode.lent();
         lent.calls -= 1;

@@ -105,6 +105,18 @@ pub fn has_none() -> io::Result<bool> {
     Ok(left == 0)
 }
 
+/// Whether this thread has no capability except in its bounding set.
+pub fn holds_none() -> io::Result<bool> {
+    // The ambient set is a part of the permitted and the inheritable one.
+    Ok(get()? == Sets { effective: 0, permitted: 0, inheritable: 0 })
+}
+
+/// Clears the bounding set, as far as this thread is allowed to: without `CAP_SETPCAP` the set stays, and has no
+/// effect once `no_new_privs` is set.
+pub fn clear_bounding() -> io::Result<()> {
+    drop_bounding(0)
+}
+
 /// Adds capabilities to the ambient set (`PR_CAP_AMBIENT_RAISE`): programs that this thread runs have
 /// these and no others. `EPERM` for a capability that is not permitted.
 pub fn raise_ambient(capabilities: &[Capability]) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Runs one job as another user, in a thread of its own.
+//! Other users' ids: for one job in a thread of its own, or for the whole process ([`become_user`]).
 //!
 //! On Linux credentials belong to threads (`credentials(7)`); the C library's `setresuid(3)` changes
 //! those of all threads, so this module makes the system calls by number. A thread that has assumed an
@@ -13,11 +13,14 @@ use std::ptr;
 use std::sync::Arc;
 use std::thread;
 
-use nix::unistd::{getegid, geteuid};
+use nix::sys::prctl::set_keepcaps;
+use nix::unistd::{
+    Gid, Uid, getegid, geteuid, getresgid, getresuid, setgroups, setresgid, setresuid,
+};
 
-use crate::call::check;
+use crate::call::{check, invalid};
 use crate::capability::{self, Capability};
-use crate::peer;
+use crate::{child, peer};
 
 // On 32-bit machines the numbers below name calls with 16-bit ids, which would truncate the ids.
 const _: () =
@@ -59,6 +62,32 @@ pub fn can_change() -> io::Result<bool> {
 /// Whether this thread bypasses the permission bits of files.
 pub fn overrides_files() -> io::Result<bool> {
     Ok(capability::has(Capability::DacOverride)? || capability::has(Capability::DacReadSearch)?)
+}
+
+/// Gives this process, which has one thread, these ids, permanently: real, effective and saved. The caller drops the
+/// capabilities afterwards: while they are permitted, no process of the new user can trace this one, whatever
+/// `fs.suid_dumpable` (`proc(5)`) is. The change resets what `end_with_parent` of [`child`] sets. `EPERM`
+/// without `CAP_SETUID` and `CAP_SETGID`.
+pub fn become_user(identity: &Identity) -> io::Result<()> {
+    const NONE: u32 = u32::MAX;
+    let Identity { uid, gid, groups } = identity;
+    if [*uid, *gid].contains(&NONE) {
+        // The kernel would read it as "unchanged".
+        return Err(invalid("no user or group has this number"));
+    }
+    let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+    let groups: Vec<_> = groups.iter().copied().map(Gid::from_raw).collect();
+    set_keepcaps(true)?;
+    setgroups(&groups)?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    child::refuse_tracing()?;
+    set_keepcaps(false)?;
+    let (uids, gids) = (getresuid()?, getresgid()?);
+    let all = [uids.real, uids.effective, uids.saved].iter().all(|id| *id == uid)
+        && [gids.real, gids.effective, gids.saved].iter().all(|id| *id == gid)
+        && Identity::own()?.is_same(identity);
+    if all { Ok(()) } else { Err(io::Error::other("the ids are not those that were set")) }
 }
 
 /// Starts a thread that assumes `identity`, drops every capability, runs `job`, passes the result to `report`,

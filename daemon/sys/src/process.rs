@@ -3,12 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
+use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, fchmod};
-use nix::unistd::{
-    Gid, Uid, getegid, geteuid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid,
-};
+use nix::unistd::{Gid, getegid, geteuid, getgroups, setgroups};
 
 use crate::call::invalid;
 use crate::file;
@@ -47,6 +45,13 @@ pub fn lower_open_files() -> io::Result<u64> {
     Ok(lower)
 }
 
+/// Lowers the limit of open files (`RLIMIT_NOFILE`) to at most this number.
+pub fn limit_open_files(most: u64) -> io::Result<()> {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let most = most.min(hard);
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
 /// Limits the memory that this process can allocate (`RLIMIT_DATA`), and prevents that a core is written
 /// (`RLIMIT_CORE`). A lower limit that is in force already stays.
 pub fn limit_memory(bytes: u64) -> io::Result<()> {
@@ -54,23 +59,6 @@ pub fn limit_memory(bytes: u64) -> io::Result<()> {
     let bytes = bytes.min(hard);
     setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
     Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
-}
-
-/// Gives this process, which has one thread, a user and a group of this number and no other groups, permanently.
-/// Permitted capabilities stay; a change from root clears those in effect (`capabilities(7)`). It resets what
-/// `refuse_tracing` and `end_with_parent` of [`crate::child`] set. `EPERM` without `CAP_SETUID` and `CAP_SETGID`.
-pub fn become_user(number: u32) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
-    set_keepcaps(true)?;
-    setgroups(&[])?;
-    setresgid(gid, gid, gid)?;
-    setresuid(uid, uid, uid)?;
-    set_keepcaps(false)?;
-    let (uids, gids) = (getresuid()?, getresgid()?);
-    let all = [uids.real, uids.effective, uids.saved].iter().all(|id| *id == uid)
-        && [gids.real, gids.effective, gids.saved].iter().all(|id| *id == gid)
-        && getgroups()?.iter().all(|id| *id == gid);
-    if all { Ok(()) } else { Err(io::Error::other("the ids are not those that were set")) }
 }
 
 /// Limits the threads of this process's user (`RLIMIT_NPROC`), which has no other process.

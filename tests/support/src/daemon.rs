@@ -26,6 +26,9 @@ const LOG: &str = "log";
 /// The log message about a system call that the seccomp filter of the broker refused.
 const REFUSED: &str = "seccomp refused";
 
+/// The variable with user ids for the workers of brokers whose test does not choose them.
+const WORKER_IDS: &str = "SOCKBROKER_TEST_WORKER_IDS";
+
 /// The options of a broker to start.
 #[derive(Debug)]
 pub struct Start {
@@ -105,6 +108,16 @@ impl Start {
                 sections.push_str(confine);
             }
             sections = sections.replace(confine, "[confine]\ntracing = true\n");
+        }
+        if let Ok(ids) = std::env::var(WORKER_IDS)
+            && !sections.contains("worker_ids")
+        {
+            let processes = "[processes]\n";
+            if !sections.contains(processes) {
+                sections.push_str(processes);
+            }
+            let ids = format!("{processes}worker_ids = \"{ids}\"\n");
+            sections = sections.replace(processes, &ids);
         }
         let config = folder.write("config.toml", &(config + &sections));
         let mut command = Command::new("sh");
@@ -287,10 +300,19 @@ impl Process {
 
     /// Returns the number of the oldest worker of a user.
     pub fn worker_of(&self, uid: u32) -> Option<u32> {
+        self.child_of("worker", uid)
+    }
+
+    /// Returns the number of the oldest process that makes calls with the ids of a user.
+    pub fn caller_of(&self, uid: u32) -> Option<u32> {
+        self.child_of("caller", uid)
+    }
+
+    fn child_of(&self, role: &str, uid: u32) -> Option<u32> {
         let processes = fs::read_dir("/proc").unwrap();
         let numbers =
             processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-        numbers.filter(|number| is_worker(*number, self.number(), uid)).min()
+        numbers.filter(|number| is_child(*number, self.number(), role, uid)).min()
     }
 
     /// Sends SIGHUP.
@@ -354,13 +376,13 @@ pub fn stop_process(number: u32) {
     kill(pid(number), Signal::SIGSTOP).unwrap();
 }
 
-/// Whether a process is a worker that a broker has for a user. One that ends meanwhile is not.
-fn is_worker(number: u32, broker: u32, uid: u32) -> bool {
+/// Whether a process has this role for a user of a broker. One that ends meanwhile has not.
+fn is_child(number: u32, broker: u32, role: &str, uid: u32) -> bool {
     let read = |file| fs::read_to_string(format!("/proc/{number}/{file}")).unwrap_or_default();
     let stat = read("stat");
     let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
     parent == Some(&broker.to_string())
-        && read("cmdline").starts_with(&format!("sockbrokerd: worker (uid {uid})"))
+        && read("cmdline").starts_with(&format!("sockbrokerd: {role} (uid {uid})"))
 }
 
 fn pid(number: u32) -> Pid {

@@ -25,7 +25,7 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("unix_file", "finds the files of paths before the policy is asked"),
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
-    ("caller_identity", "runs a permitted call with the identity of the caller"),
+    ("caller_identity", "makes a permitted call with the identity of the caller"),
 ];
 
 /// Functions of the kernel's crate that only compute: handlers may use them.

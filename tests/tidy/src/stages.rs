@@ -14,7 +14,7 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "daemon/monitor/src/lib.rs",
-        "monitor opener reaper role request socket_facts subject message claim account channel",
+        "monitor opener caller reaper role request socket_facts subject message claim account channel",
     ),
     (
         "daemon/sys/src/lib.rs",

@@ -1,13 +1,13 @@
 //! The messages of workers.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use super::host::{Host, Refusal};
-use super::state::{AT_ONCE, Monitor, reserved};
+use super::state::{AT_ONCE, Monitor, is_owner, reserved};
 use crate::channel::ChannelError;
 use crate::claim::Claim;
-use crate::message::{SessionLimit, ToMonitor, ToWorker};
+use crate::message::{CallerRefusal, SessionLimit, ToMonitor, ToWorker};
 
 /// Requests of one worker to read the policy that wait at a time. Each is of a waiting call, and the limits on those
 /// are lower.
@@ -103,6 +103,7 @@ impl<H: Host> Monitor<H> {
                     self.keep_page(token, page);
                 }
             }
+            ToMonitor::StartCaller { request } => self.start_caller(token, request),
             ToMonitor::Idle { taken } => self.end_idle(token, taken),
         }
     }
@@ -128,6 +129,34 @@ impl<H: Host> Monitor<H> {
         let peer = worker.end();
         self.serving.remove(&peer);
         self.send(token, &ToWorker::MayEnd, &[]);
+    }
+
+    /// Starts a process that makes calls with the ids of the worker's caller, if the policy grants such calls.
+    fn start_caller(&mut self, token: u64, request: u64) {
+        let Some(worker) = self.workers.get(&token) else { return };
+        let peer = worker.peer();
+        let refusal = if !self.policies.users.unix_callers.include(peer, is_owner(peer.uid)) {
+            tracing::warn!(
+                uid = peer.uid,
+                "a worker asks to act as its user, which no rule grants"
+            );
+            CallerRefusal::NotGranted
+        } else if !self.callers.can_become(peer) {
+            CallerRefusal::Unable
+        } else if !self.callers.starts.admit(peer.uid, Instant::now()) {
+            CallerRefusal::Starts
+        } else {
+            match self.callers.start(token, peer, self.configuration.as_fd()) {
+                Ok((calls, sends)) => {
+                    return self.send(token, &ToWorker::Caller { request }, &[&calls, &sends]);
+                }
+                Err(error) => {
+                    tracing::error!(uid = peer.uid, %error, "cannot start a process that acts as a user");
+                    CallerRefusal::Failed(error.raw_os_error().unwrap_or(libc::EAGAIN))
+                }
+            }
+        };
+        self.send(token, &ToWorker::CallerRefused { request, refusal }, &[]);
     }
 
     /// Gives a worker what no other worker has claimed.

@@ -158,9 +158,9 @@ impl<H: Host> Monitor<H> {
         let fail = |error| Refusal::NotStarted { uid, error };
         let (policy, generation) = self.policies.in_force();
         let first_number = Worker::first_number(self.serial);
-        let activated = self.activated;
-        let number = id.as_ref().map(WorkerId::number);
-        let beginning = Beginning { generation, first_number, activated, id: number };
+        let (activated, caller) = (self.activated, self.callers.describe(peer, id.is_some()));
+        let id_number = id.as_ref().map(WorkerId::number);
+        let beginning = Beginning { generation, first_number, activated, id: id_number, caller };
         let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
         self.next += 1;
         let token = self.next;

@@ -17,6 +17,7 @@ mod ended;
 mod starts;
 mod queries;
 mod counters;
+mod callers;
 mod worker;
 mod worker_ids;
 mod opener_link;

@@ -74,6 +74,7 @@ impl<H: Host> Monitor<H> {
         if let Some(opener) = &mut self.opener {
             opener.collect();
         }
+        self.callers.collect();
         // A worker that has ended has closed its channel, and is forgotten there.
         self.ending.collect();
     }

@@ -10,9 +10,10 @@ use sockbroker_sys::events::{Events, Signals};
 use sockbroker_sys::{process, socket};
 
 use super::arrivals::Arrivals;
+use super::callers::Callers;
 use super::claims::Claims;
 use super::counters::Counters;
-use super::ended::EndingProcesses;
+use super::ended::{Ending, EndingProcesses};
 use super::host::{Host, Limits, Refusal, Settings};
 use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
@@ -56,6 +57,7 @@ pub struct Monitor<H> {
     /// `None` if workers have the user id of the monitor.
     pub(super) worker_ids: Option<WorkerIds>,
     pub(super) starts: Starts,
+    pub(super) callers: Callers,
     pub(super) policies: Policies,
     pub(super) queries: Queries,
     pub(super) claims: Claims,
@@ -112,6 +114,7 @@ impl<H: Host> Monitor<H> {
             connections: HashMap::new(),
             worker_ids: worker_ids.map(WorkerIds::new),
             starts: Starts::new(limits.starts_per_second),
+            callers: Callers::new(limits.starts_per_second),
             policies: Policies::new(policy, files),
             queries: Queries::default(),
             claims: Claims::default(),
@@ -213,6 +216,11 @@ impl<H: Host> Monitor<H> {
         self.ending.add(process);
         // Descriptors that the worker sent last may be queued here.
         self.reaper.close(channel);
+        for mut child in self.callers.take(token) {
+            // It may have ended already, and ends without its worker in any case.
+            drop(child.kill());
+            self.ending.add(Ending { child, unexpected: None, id: None });
+        }
         self.claims.end_all(token);
         self.queries.lost(token);
         self.finish_queries(Instant::now());

@@ -19,7 +19,7 @@ use sockbroker_sys::{message, option, record, sealed, socket};
 use super::*;
 use crate::channel::Channel;
 use crate::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
-use crate::request::{Answer, Asker, Control, DATA_MAX, Request, Value};
+use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, Request, Value};
 
 /// Allows everything to everyone.
 const ALL: &str = "[[rule]]\nname = \"all\"\nsubject = { everyone = true }\n\
@@ -97,8 +97,8 @@ impl Monitor {
         own
     }
 
-    fn worker(&self, worker: u64) -> Asker {
-        Asker::over(self.worker_socket(worker)).unwrap()
+    fn worker(&self, worker: u64) -> OpenerChannel {
+        OpenerChannel::over(self.worker_socket(worker)).unwrap()
     }
 
     /// A connection that was passed to a worker, and the client's end.
@@ -124,8 +124,13 @@ fn memory(text: &str) -> OwnedFd {
 }
 
 /// What comes of a request.
-fn ask(asker: &mut Asker, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
-    asker.ask(request, descriptors, LONGEST).map(|(answer, _)| answer)
+fn ask(
+    asker: &mut OpenerChannel,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<Answer> {
+    let asked = asker.ask(request, descriptors, LONGEST);
+    asked.map(|(answer, _)| answer).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// A request that no capability is needed for.
@@ -157,7 +162,7 @@ fn sockets_are_made_and_changed_for_a_connection() {
     let (connection, _client) = monitor.connection(16);
     let (answer, made) = worker.ask(&NETLINK, &[connection.as_fd()], LONGEST).unwrap();
     assert_eq!(answer, Answer::Socket);
-    let spec = socket::spec_of(made.unwrap().as_fd()).unwrap();
+    let spec = socket::spec_of(made[0].as_fd()).unwrap();
     assert_eq!((spec.domain, spec.protocol), (libc::AF_NETLINK, libc::NETLINK_ROUTE));
     let raw = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -190,7 +195,7 @@ fn the_socket_for_sio_rcvall_drops_everything() {
     let (connection, _client) = monitor.connection(16);
     let rcvall = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 0 };
     let (answer, made) = worker.ask(&rcvall, &[connection.as_fd()], LONGEST).unwrap();
-    let made = made.unwrap();
+    let made = &made[0];
     assert_eq!(answer, Answer::Socket);
     assert_eq!(socket::spec_of(made.as_fd()).unwrap().domain, libc::AF_PACKET);
     let everything =

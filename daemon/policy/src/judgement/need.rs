@@ -34,6 +34,15 @@ pub fn creation_needs_privilege(socket: SocketSpec) -> bool {
     })
 }
 
+/// Whether a rule that allows grants a call on `AF_UNIX` sockets that is made with the ids of the caller. A rule with a
+/// field that these sockets do not have grants none.
+pub fn makes_unix_calls(rule: &Rule) -> bool {
+    let verbs = [Verb::Create, Verb::Bind, Verb::Connect, Verb::Send];
+    let fields = &rule.fields;
+    let family = fields.family.is_empty() || fields.family.iter().any(|one| one.0 == libc::AF_UNIX);
+    verbs.into_iter().any(|verb| rule.has_verb(verb)) && family && rule.has_no_address()
+}
+
 impl Rule {
     fn needs(&self, need: Need) -> bool {
         let messages = self.fields.netlink.iter().any(|class| *class != MessageClass::Get);

@@ -24,6 +24,13 @@ impl Rights {
         paths
     }
 
+    /// Whether a rule can grant a call on a file of such a socket, whatever the file is.
+    pub fn can_grant(&self, verb: Verb, socket: SocketSpec) -> bool {
+        let mut rules = self.about(verb).into_iter().flat_map(ByVerb::granting);
+        self.is_owner()
+            || rules.any(|rule| rule.admits_socket(socket.judged()) && rule.has_no_address())
+    }
+
     /// Whether the broker is allowed to look up a path that this subject passes as text: for the owner, and
     /// where a rule about such sockets has `paths = "broker"`.
     pub fn lets_look_up(&self, verb: Verb, socket: SocketSpec) -> bool {
@@ -46,6 +53,16 @@ impl Rights {
 }
 
 impl Rule {
+    /// Whether it has no field that excludes it from every request about a file.
+    pub(super) fn has_no_address(&self) -> bool {
+        let fields = &self.fields;
+        fields.local.is_empty()
+            && fields.local_ports.is_empty()
+            && fields.remote.is_empty()
+            && fields.remote_ports.is_empty()
+            && fields.interface.is_empty()
+    }
+
     /// Whether it lets the broker look up paths for this kind of socket.
     fn grants_text(&self, socket: SocketSpec) -> bool {
         self.fields.paths == Some(Paths::Broker) && self.admits_socket(socket.judged())

@@ -7,6 +7,7 @@
 
 use crate::judgement::socket_spec::JudgedSocket as _;
 use std::iter;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -140,7 +141,7 @@ pub enum AncillaryItem {
     /// `SCM_RIGHTS`.
     Descriptors {
         /// What to pass on; the broker's copies close when the call ends.
-        descriptors: Vec<Box<dyn CarriedDescriptor>>,
+        descriptors: Vec<Arc<dyn CarriedDescriptor>>,
         /// Odd trailing bytes, as the client gave them.
         rest: Vec<u8>,
     },

@@ -106,7 +106,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
-    // Identity: threads take a client's ids, and processes are checked to be alive.
+    // Identity, and whether processes are alive.
     libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
@@ -114,9 +114,6 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_getgroups,
     libc::SYS_getresuid,
     libc::SYS_getresgid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setgroups,
     libc::SYS_capget,
     libc::SYS_capset,
     libc::SYS_pidfd_open,
@@ -127,6 +124,10 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_sysinfo,
     libc::SYS_getcpu,
 ];
+
+/// Calls that change the ids of a thread.
+pub(super) const OF_IDENTITY: &[c_long] =
+    &[libc::SYS_setresuid, libc::SYS_setresgid, libc::SYS_setgroups];
 
 /// Calls of older machines, for which newer ones have the more general above.
 #[cfg(target_arch = "x86_64")]
@@ -230,3 +231,89 @@ pub(super) const OF_OPENER_OF_OLD: &[c_long] =
 /// Calls of older machines, for which newer ones have the more general above.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OF_OPENER_OF_OLD: &[c_long] = &[];
+
+/// Calls of a process that acts as a caller: those on `AF_UNIX` sockets and on their files, its channels, and threads.
+pub(super) const OF_CALLER: &[c_long] = &[
+    libc::SYS_socketpair,
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_listen,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_getsockopt,
+    libc::SYS_getsockname,
+    // The file of a bound socket (sock_diag(7)), and the log.
+    libc::SYS_socket,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_write,
+    libc::SYS_writev,
+    // Files: what paths lead to, mounts, and the memory of large messages.
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_lseek,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_readlinkat,
+    libc::SYS_fchdir,
+    libc::SYS_memfd_create,
+    libc::SYS_fcntl,
+    libc::SYS_close,
+    // Waiting and time.
+    libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_restart_syscall,
+    // Memory.
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    // Threads and signals.
+    libc::SYS_clone3,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_prctl,
+    libc::SYS_getrandom,
+    // The ids in messages, and once what is in force.
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_capget,
+];
+
+/// Calls of older machines, for which newer ones have the more general above.
+#[cfg(target_arch = "x86_64")]
+pub(super) const OF_CALLER_OF_OLD: &[c_long] = &[
+    libc::SYS_open,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_readlink,
+    libc::SYS_poll,
+    libc::SYS_epoll_wait,
+];
+
+/// Calls of older machines, for which newer ones have the more general above.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const OF_CALLER_OF_OLD: &[c_long] = &[];

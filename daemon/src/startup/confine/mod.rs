@@ -56,26 +56,14 @@ pub fn kept_by_opener(policy: &Policy) -> Vec<Capability> {
     of_opener(needed(policy, |capability| capability::has(capability).unwrap_or(false)))
 }
 
-/// The capabilities that a worker keeps: those that the policy can use for calls with the identity of the caller, or
-/// all if the configuration keeps them.
-pub fn kept_by_worker(config: &Confine, policy: &Policy) -> Vec<Capability> {
-    let mut kept = kept(config, policy);
-    if config.capabilities {
-        kept.retain(|capability| !OF_OPENER.contains(capability));
-    }
-    kept
+/// The capabilities that a worker keeps: none, or all if the configuration keeps them.
+pub fn kept_by_worker(config: &Confine) -> &'static [Capability] {
+    if config.capabilities { &[] } else { &capability::ALL }
 }
 
 /// The dropped capabilities of [`OF_OPENER`] that a policy could use.
 pub fn lost_by_opener(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
     of_opener(lost(policy, kept))
-}
-
-/// The dropped capabilities of a worker that a policy could use: none of [`OF_OPENER`].
-pub fn lost_by_worker(policy: &Policy, kept: &[Capability]) -> Vec<Capability> {
-    let mut lost = lost(policy, kept);
-    lost.retain(|capability| !OF_OPENER.contains(capability));
-    lost
 }
 
 /// Warns of dropped capabilities that a new policy could use.
@@ -125,24 +113,41 @@ fn needed(policy: &Policy, has: impl Fn(Capability) -> bool) -> Vec<Capability> 
     needed
 }
 
-/// Drops all capabilities but these, and confines the process as configured. Returns what is in force then.
+/// Drops all capabilities but these, and confines a broker of one process as configured. Returns what is in force then.
 pub fn confine(
     config: &Confine,
     kept: &[Capability],
     files: &Files,
 ) -> Result<Process, StartError> {
-    apply(*config, kept, &Restrictions { system: &landlock::SYSTEM, files, calls: Calls::Broker })
+    let system = Some(&landlock::SYSTEM[..]);
+    apply(*config, kept, &Restrictions { system, files, calls: Calls::Broker })
+}
+
+/// The same for a worker. `makes_files` if it creates files of sockets itself.
+pub fn confine_worker(config: &Confine, makes_files: bool) -> Result<Process, StartError> {
+    let (system, files) = (Some(&landlock::SYSTEM[..]), &Files::default());
+    let calls = Calls::Worker { makes_files };
+    apply(*config, kept_by_worker(config), &Restrictions { system, files, calls })
 }
 
 /// The same for the opener, which needs the files of `/proc` and a few system calls.
 pub fn confine_opener(config: &Confine, kept: &[Capability]) -> Result<Process, StartError> {
     let files = &Files::default();
-    apply(*config, kept, &Restrictions { system: &["/proc"], files, calls: Calls::Opener })
+    apply(*config, kept, &Restrictions { system: Some(&["/proc"]), files, calls: Calls::Opener })
+}
+
+/// The same for a process that acts as a caller: it can access the files that the caller can.
+pub fn confine_caller(config: &Confine, kept: &[Capability]) -> Result<Process, StartError> {
+    let files = &Files::default();
+    // Whatever the configuration keeps in other processes.
+    let config = Confine { capabilities: true, ..*config };
+    apply(config, kept, &Restrictions { system: None, files, calls: Calls::Caller })
 }
 
 /// What a process is restricted to.
 struct Restrictions<'a> {
-    system: &'a [&'a str],
+    /// Files and folders of the system; `None` for all files.
+    system: Option<&'a [&'a str]>,
     files: &'a Files,
     calls: Calls,
 }
@@ -156,12 +161,14 @@ fn apply(
         StartError::System(format!("cannot confine the broker: {what}: {error}"))
     };
     capability::keep_only(kept).map_err(|error| fail("capabilities", &error))?;
+    if kept.is_empty() && !capability::holds_none().unwrap_or(false) {
+        return Err(fail("capabilities", &"some are left"));
+    }
     process::refuse_new_privileges().map_err(|error| fail("no_new_privs", &error))?;
-    let landlock = if config.landlock {
-        landlock::restrict(restrictions.system, restrictions.files)
-            .map_err(|error| fail("landlock", &error))?
-    } else {
-        (Landlock::Off, None)
+    let landlock = match restrictions.system.filter(|_| config.landlock) {
+        Some(system) => landlock::restrict(system, restrictions.files)
+            .map_err(|error| fail("landlock", &error))?,
+        None => (Landlock::Off, None),
     };
     seccomp::filter(config.seccomp, restrictions.calls).map_err(|error| fail("seccomp", &error))?;
     measure::measure(config.seccomp.reported(), landlock)

@@ -8,7 +8,9 @@ use seccompiler::{
 };
 use sockbroker_sys::refused;
 
-use super::calls::{ALLOWED, ALLOWED_OF_OLD, OF_OPENER, OF_OPENER_OF_OLD};
+use super::calls::{
+    ALLOWED, ALLOWED_OF_OLD, OF_CALLER, OF_CALLER_OF_OLD, OF_IDENTITY, OF_OPENER, OF_OPENER_OF_OLD,
+};
 use crate::config::Seccomp;
 
 /// Why the filter cannot be installed.
@@ -37,8 +39,15 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
 /// The list of system calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Calls {
-    /// Of the process that serves clients.
+    /// Of a process that serves all clients.
     Broker,
+    /// Of a worker.
+    Worker {
+        /// Whether it creates files of sockets itself.
+        makes_files: bool,
+    },
+    /// Of a process that acts as a caller.
+    Caller,
     /// Of the opener.
     Opener,
 }
@@ -54,21 +63,34 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Seccomp::Off => return Ok(()),
     };
     let (listed, of_old) = match calls {
-        Calls::Broker => (ALLOWED, ALLOWED_OF_OLD),
+        Calls::Broker | Calls::Worker { .. } => (ALLOWED, ALLOWED_OF_OLD),
+        Calls::Caller => (OF_CALLER, OF_CALLER_OF_OLD),
         Calls::Opener => (OF_OPENER, OF_OPENER_OF_OLD),
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         listed.iter().chain(of_old).map(|call| (*call, Vec::new())).collect();
+    // A thread that creates a socket's file in a folder of a client has its own working folder.
+    let own_folder = vec![exactly(0, libc::CLONE_FS.cast_unsigned().into())?];
     match calls {
         Calls::Broker => {
+            // Threads take a client's ids.
+            rules.extend(OF_IDENTITY.iter().map(|call| (*call, Vec::new())));
             rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
-            // A thread that creates a socket's file in a folder of a client has its own working folder.
-            let own_folder = libc::CLONE_FS.cast_unsigned().into();
-            rules.insert(libc::SYS_unshare, vec![exactly(0, own_folder)?]);
+            rules.insert(libc::SYS_unshare, own_folder);
+        }
+        Calls::Worker { makes_files } => {
+            rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
+            if makes_files {
+                rules.insert(libc::SYS_unshare, own_folder);
+            }
         }
         // Threads, and no processes.
         Calls::Opener => {
             rules.insert(libc::SYS_clone, vec![threads()?]);
+        }
+        Calls::Caller => {
+            rules.insert(libc::SYS_clone, vec![threads()?]);
+            rules.insert(libc::SYS_unshare, own_folder);
         }
     }
     // The flags of clone3(2) are in memory, where no filter sees them. After ENOSYS the C library calls

@@ -1,0 +1,52 @@
+//! The process that makes calls on `AF_UNIX` sockets with the ids of a worker's caller.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use sockbroker_monitor::{caller, role};
+use sockbroker_sys::capability::{self, Capability};
+use sockbroker_sys::identity::{Identity, become_user};
+use sockbroker_sys::{child, process};
+
+use super::confine;
+use super::error::StartError;
+use crate::config::limits::size;
+use crate::config::{self, ConfigError};
+use crate::observe::log;
+
+/// The limit on its open files: those of calls in progress.
+const OPEN_FILES: u64 = 4096;
+/// The limit on its memory (`RLIMIT_DATA`): stacks, and messages up to the largest datagram.
+const MEMORY: u64 = 256 << 20;
+
+/// Makes the calls that the worker sends.
+pub(super) fn run(calls: OwnedFd, parent: u32) -> Result<(), StartError> {
+    let filter =
+        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
+    log::start(filter);
+    let fail = |error: &dyn std::fmt::Display| StartError::System(format!("caller: {error}"));
+    let beginning = caller::begin(calls.as_fd()).map_err(|error| fail(&error))?;
+    let text = String::from_utf8(beginning.configuration).map_err(|error| fail(&error))?;
+    let config = config::parse(Path::new("configuration"), &text)?;
+    capability::clear_bounding().map_err(|error| fail(&error))?;
+    let ids = beginning.ids;
+    let identity = Identity { uid: ids.uid, gid: ids.gid, groups: ids.groups.into() };
+    let is_own = Identity::own().is_ok_and(|own| own.is_same(&identity));
+    if !is_own {
+        become_user(&identity).map_err(|error| fail(&error))?;
+    }
+    role::begin(parent).map_err(|error| fail(&error))?;
+    if config.confine.tracing {
+        child::allow_tracing().map_err(|error| fail(&error))?;
+    }
+    process::limit_open_files(OPEN_FILES).map_err(|error| fail(&error))?;
+    process::limit_memory(MEMORY).map_err(|error| fail(&error))?;
+    let kept: &[Capability] = if beginning.overrides_files {
+        &[Capability::DacOverride, Capability::DacReadSearch]
+    } else {
+        &[]
+    };
+    confine::confine_caller(&config.confine, kept)?;
+    let jobs = config.limits.identity_jobs.min(config.limits.identity_jobs_per_user);
+    caller::serve(calls, beginning.sends, size(jobs)).map_err(|error| fail(&error))
+}
