@@ -3,6 +3,7 @@
 pub mod args;
 mod monitor;
 mod worker;
+mod beginning;
 mod worker_ids;
 mod opener;
 mod caller;

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Caller, CallerRefusal, Description, MonitorChannel, Query, SessionLimit,
-    ToMonitor, ToWorker,
+    Beginning, Build, Caller, CallerRefusal, MonitorChannel, Query, SessionLimit, ToMonitor,
+    ToWorker,
 };
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
-use sockbroker_sys::events::Events;
 use sockbroker_sys::identity::{Identity, become_user};
 use sockbroker_sys::{capability, child, process, sealed};
 use tokio::io::Interest;
@@ -23,6 +22,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit;
+use super::beginning::{Begun, begin};
 use super::confine;
 use super::error::StartError;
 use super::sources::{MEMORY, read_sealed_policy};
@@ -32,7 +32,6 @@ use crate::descriptor::Descriptor;
 use crate::handlers;
 use crate::network::caller_identity::CallerIdentities;
 use crate::network::caller_process::{CallerProcess, Started};
-use crate::network::opener::Opener;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
 use crate::principal::PrincipalKey;
@@ -43,7 +42,6 @@ use crate::session::policy::NextPolicy;
 use crate::table::readiness::register;
 use crate::transport::server::{Server, Source};
 use crate::transport::shutdown::ShutdownSwitch;
-use sockbroker_policy::Policy;
 
 /// How often the worker checks whether it has nothing to do.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
@@ -110,60 +108,6 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         writer.finish();
     }
     result.map_err(|error| fail(&error))
-}
-
-/// What the monitor sends first.
-struct Begun {
-    beginning: Beginning,
-    configuration: Vec<u8>,
-    policy: Policy,
-    opener: Option<(Opener, Process)>,
-}
-
-impl Begun {
-    fn new(
-        beginning: Beginning,
-        descriptors: Vec<OwnedFd>,
-        opener: Option<Process>,
-    ) -> Result<Self, String> {
-        let text = |error: io::Error| error.to_string();
-        let mut descriptors = descriptors.into_iter();
-        let mut next = || descriptors.next().ok_or("the first message lacks descriptors");
-        let configuration = sealed::read(next()?.as_fd(), MEMORY).map_err(text)?;
-        let policy = read_sealed_policy(&next()?)?;
-        let opener = match opener {
-            Some(process) => Some((Opener::over(next()?).map_err(text)?, process)),
-            None => None,
-        };
-        Ok(Self { beginning, configuration, policy, opener })
-    }
-}
-
-fn begin(channel: &MonitorChannel) -> Result<Begun, StartError> {
-    let fail = |error: &dyn std::fmt::Display| StartError::System(format!("worker: {error}"));
-    let mut events = Events::new().map_err(|error| fail(&error))?;
-    events.add(channel.as_fd(), 0).map_err(|error| fail(&error))?;
-    let mut greeted = false;
-    loop {
-        match channel.receive() {
-            Ok((ToWorker::Hello(build), _)) if build == Build::OWN => greeted = true,
-            Ok((ToWorker::Begin(beginning), descriptors)) if greeted => {
-                return Begun::new(beginning, descriptors, None).map_err(|error| fail(&error));
-            }
-            Ok((ToWorker::BeginWithOpener(beginning, Description(about)), descriptors))
-                if greeted =>
-            {
-                let opener = postcard::from_bytes(&about).map_err(|error| fail(&error))?;
-                let begun = Begun::new(beginning, descriptors, Some(opener));
-                return begun.map_err(|error| fail(&error));
-            }
-            Ok(_) => return Err(fail(&"the monitor is of another build")),
-            Err(ChannelError::NotReady) => {
-                events.wait(None).map_err(|error| fail(&error))?;
-            }
-            Err(error) => return Err(fail(&error)),
-        }
-    }
 }
 
 async fn serve(
