@@ -2,8 +2,8 @@
 //!
 //! The kernel checks paths by the ids of the process that makes the call, and shows these ids to the peer. A worker has
 //! other ids than its caller, and no capability to change them. The monitor starts a process that takes the ids of the
-//! caller permanently, and that makes the calls which the worker sends ([`serve`]). It reads no byte of a client's
-//! protocol. A broker of one process makes the same calls in threads ([`perform`]).
+//! caller permanently, and that makes the calls which the worker sends ([`serve()`]). It reads no byte of a client's
+//! protocol. A broker of one process makes the same calls in threads ([`perform()`]).
 
 mod serve;
 mod perform;
