@@ -28,6 +28,7 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
         (libc::SYS_openat, open("/etc/hosts")),
         (libc::SYS_socket, family(libc::AF_INET)),
         (libc::SYS_getpid, Vec::new()),
+        (libc::SYS_prlimit64, vec![Number(0), Number(7)]),
     ] {
         injector.call(call, &arguments).unwrap();
     }
@@ -41,6 +42,15 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
         ("being traced", libc::SYS_ptrace, Vec::new(), libc::EPERM),
         ("memory of others", libc::SYS_process_vm_readv, vec![Number(1)], libc::EPERM),
         ("a signal", libc::SYS_kill, vec![Number(1), Number(0)], libc::EPERM),
+        (
+            "a signal to a thread",
+            libc::SYS_tgkill,
+            vec![Number(1), Number(1), Number(0)],
+            libc::EPERM,
+        ),
+        ("limits of others", libc::SYS_prlimit64, vec![Number(1), Number(7)], libc::EPERM),
+        ("a copy of the process", libc::SYS_clone, vec![Number(17)], libc::EPERM),
+        ("another user", libc::SYS_setresuid, vec![Number(0), Number(0), Number(0)], libc::EPERM),
         ("a mount", libc::SYS_mount, vec![Text("none"), Text("/mnt"), Text("tmpfs")], libc::EPERM),
         ("a mount by parts", libc::SYS_fsopen, vec![Text("tmpfs")], libc::EPERM),
         ("a copied mount", libc::SYS_open_tree, open("/etc"), libc::EPERM),

@@ -207,8 +207,9 @@ async fn prepare(
     }
     let buffers: Vec<_> =
         buffers.into_iter().map(|part| call.bytes(part)).collect::<OpResult<_>>()?;
-    let ancillary: Vec<_> =
-        ancdata.into_iter().map(|item| decode_ancillary(call, item)).collect::<OpResult<_>>()?;
+    let domain = entry.actual().domain;
+    let decode = |item| decode_ancillary(call, domain, item);
+    let ancillary: Vec<_> = ancdata.into_iter().map(decode).collect::<OpResult<_>>()?;
     let destination = match address {
         None | Some(AddressValue::None(())) => None,
         Some(address) => Some(call.target(entry, &address, ("sendmsg", Verb::Send)).await?),
@@ -218,7 +219,7 @@ async fn prepare(
     call.permit_send(entry, destination, Payload::Message(contents))
 }
 
-fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
+fn decode_ancillary(call: &Call, domain: i32, item: AncillaryItem) -> OpResult<SentItem> {
     let AncillaryItem(level, kind, data) = item;
     let (level, kind) = (int(level)?, int(kind)?);
     let rights = (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
@@ -242,7 +243,8 @@ fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
         }
         AncillaryData::Bytes(data) => {
             let data = call.bytes(data)?.to_vec();
-            if (level, kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+            let is_credentials = (level, kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
+            if is_credentials && call.caller().signs(domain) {
                 check_credentials(call, &data)?;
             }
             Ok(SentItem::Data { level, kind, data })
@@ -250,13 +252,9 @@ fn decode_ancillary(call: &Call, item: AncillaryItem) -> OpResult<SentItem> {
     }
 }
 
-/// Checks that credentials (`struct ucred`: pid, uid, gid) are the caller's, because the kernel would check them
-/// against the broker. The message that is sent has the process id of the broker, which sends it. For a caller
-/// that is the broker's own user, the kernel's check is sufficient.
+/// Checks that credentials (`struct ucred`: pid, uid, gid) are the caller's. The message gets those of the process that
+/// sends it in their place; the kernel does not see them.
 fn check_credentials(call: &Call, data: &[u8]) -> OpResult<()> {
-    if call.caller().is_broker() {
-        return Ok(());
-    }
     let subject = call.connection().subject();
     let words: Vec<_> = data.chunks_exact(4).filter_map(|word| word.first_chunk()).collect();
     let own = match words.as_slice() {

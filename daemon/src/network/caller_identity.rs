@@ -151,6 +151,11 @@ impl CallerIdentity {
         self.is_broker
     }
 
+    /// Whether a message of such a socket gets the ids of the caller in place of credentials that it contains.
+    pub(crate) fn signs(&self, domain: i32) -> bool {
+        self.client.is_some() && domain == libc::AF_UNIX
+    }
+
     /// How the calls reach what needs a capability.
     pub(crate) fn privileged(&self) -> &Privileged {
         &self.privileged

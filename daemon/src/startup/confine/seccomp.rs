@@ -75,22 +75,29 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Calls::Broker => {
             // Threads take a client's ids.
             rules.extend(OF_IDENTITY.iter().map(|call| (*call, Vec::new())));
-            rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
             rules.insert(libc::SYS_unshare, own_folder);
         }
-        Calls::Worker { makes_files } => {
-            rules.insert(libc::SYS_clone, vec![without_bits(0, NAMESPACES)?]);
-            if makes_files {
-                rules.insert(libc::SYS_unshare, own_folder);
-            }
+        Calls::Caller | Calls::Worker { makes_files: true } => {
+            rules.insert(libc::SYS_unshare, own_folder);
         }
+        Calls::Opener | Calls::Worker { makes_files: false } => {}
+    }
+    let clone = match calls {
+        Calls::Broker => without_bits(0, NAMESPACES)?,
         // Threads, and no processes.
-        Calls::Opener => {
-            rules.insert(libc::SYS_clone, vec![threads()?]);
-        }
-        Calls::Caller => {
-            rules.insert(libc::SYS_clone, vec![threads()?]);
-            rules.insert(libc::SYS_unshare, own_folder);
+        Calls::Worker { .. } | Calls::Caller | Calls::Opener => threads()?,
+    };
+    rules.insert(libc::SYS_clone, vec![clone]);
+    // Workers may have the same user id: one must not end, stop or limit another.
+    let own = std::process::id().into();
+    for (call, allowed) in [
+        (libc::SYS_tgkill, vec![exactly(0, own)?]),
+        (libc::SYS_prlimit64, vec![exactly(0, 0)?, exactly(0, own)?]),
+        // Whether a process exists.
+        (libc::SYS_pidfd_send_signal, vec![exactly(1, 0)?]),
+    ] {
+        if let Some(rule) = rules.get_mut(&call) {
+            *rule = allowed;
         }
     }
     // The flags of clone3(2) are in memory, where no filter sees them. After ENOSYS the C library calls
