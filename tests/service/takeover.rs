@@ -1,6 +1,6 @@
 //! An attacker who controls the broker's process is confined by seccomp and Landlock, under the shipped unit.
 
-use sockbroker_test_support::injection::Argument::{Number, Text};
+use sockbroker_test_support::injection::Argument::{self, Number, Text};
 use sockbroker_test_support::injection::SyscallInjector;
 use sockbroker_test_support::skip::skip;
 
@@ -15,23 +15,13 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
     if info(&guest)["process"]["landlock"] == "none" {
         return skip("the kernel has no Landlock", test);
     }
-    let open = |path| vec![Number(libc::AT_FDCWD.cast_unsigned().into()), Text(path), Number(0)];
     let create = |path| {
         let mut arguments = open(path);
         arguments[2] = Number((libc::O_CREAT | libc::O_WRONLY).cast_unsigned().into());
         arguments
     };
-    let family = |family: i32| vec![Number(family.cast_unsigned().into()), Number(1), Number(0)];
     let mut injector = SyscallInjector::into(guest.outer_worker());
-    // System calls that the broker needs: injection works.
-    for (call, arguments) in [
-        (libc::SYS_openat, open("/etc/hosts")),
-        (libc::SYS_socket, family(libc::AF_INET)),
-        (libc::SYS_getpid, Vec::new()),
-        (libc::SYS_prlimit64, vec![Number(0), Number(7)]),
-    ] {
-        injector.call(call, &arguments).unwrap();
-    }
+    expect_needed_calls(&mut injector);
     for (what, call, arguments, error) in [
         ("a file of a user", libc::SYS_openat, open("/home/alice/file"), libc::EACCES),
         ("a file of no user", libc::SYS_openat, open("/srv/file"), libc::EACCES),
@@ -73,4 +63,26 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
     for call in ["execve", "ptrace", "mount", "bpf"] {
         assert!(log.contains(&format!("seccomp refused the system call {call}:")), "{call}: {log}");
     }
+}
+
+/// Makes system calls that a worker needs: injection works.
+fn expect_needed_calls(injector: &mut SyscallInjector) {
+    for (call, arguments) in [
+        (libc::SYS_openat, open("/etc/hosts")),
+        (libc::SYS_socket, family(libc::AF_INET)),
+        (libc::SYS_getpid, Vec::new()),
+        (libc::SYS_prlimit64, vec![Number(0), Number(7)]),
+    ] {
+        injector.call(call, &arguments).unwrap();
+    }
+}
+
+/// The arguments of `openat(2)` for reading.
+fn open(path: &'static str) -> Vec<Argument<'static>> {
+    vec![Number(libc::AT_FDCWD.cast_unsigned().into()), Text(path), Number(0)]
+}
+
+/// The arguments of `socket(2)` for a stream socket.
+fn family(family: i32) -> Vec<Argument<'static>> {
+    vec![Number(family.cast_unsigned().into()), Number(1), Number(0)]
 }
