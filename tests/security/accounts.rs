@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
 use sockbroker_test_support::{Start, User, until};
 
@@ -80,4 +80,21 @@ fn users_without_an_id_in_the_namespace_connect_only_by_a_rule_that_names_them()
         let named = Start::new(PROGRAM).policy(&named).start().open_to_all();
         User::nobody().lsp(&named).expect_service();
     });
+}
+
+#[test]
+fn user_with_65536_groups_is_served_and_disturbs_nobody() {
+    let test = concat!(module_path!(), "::user_with_65536_groups_is_served_and_disturbs_nobody");
+    run_with(
+        test,
+        |start| start,
+        |mut arena| {
+            let groups: Vec<u32> = (1_000_000..1_065_536).collect();
+            let many = User::new(4_200_077, 4_200_077, &groups);
+            many.lsp(&arena.broker).expect_service();
+            // The opener still knows the workers of others.
+            let socket = arena.tcp();
+            arena.attacker.call("socket.bind", json!([socket, ["0.0.0.0", 80]])).result();
+        },
+    );
 }

@@ -240,10 +240,9 @@ pub enum ToOpener {
     Begin {
         generation: u64,
     },
-    /// A worker starts. Descriptor: the channel to it.
+    /// A worker starts. Descriptors: the channel to it, and its `WorkerPeer` (sealed memory: a user can have 65 536 groups).
     Worker {
         worker: u64,
-        peer: WorkerPeer,
     },
     /// A connection is about to be passed to the worker.
     Accepted {
@@ -399,8 +398,8 @@ impl Message for ToMonitor {
 impl Message for ToOpener {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Begin { .. } => 2,
-            Self::Worker { .. } | Self::Policy { .. } => 1,
+            Self::Begin { .. } | Self::Worker { .. } => 2,
+            Self::Policy { .. } => 1,
             Self::Hello(_) | Self::Accepted { .. } | Self::Closed { .. } | Self::Ended { .. } => 0,
         }
     }

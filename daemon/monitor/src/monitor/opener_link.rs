@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
 use sockbroker_sys::events::Events;
-use sockbroker_sys::record;
+use sockbroker_sys::{record, sealed};
 
 use super::policies::FIRST_GENERATION;
 use crate::channel::{Channel, ChannelError};
@@ -34,7 +34,7 @@ pub struct OpenerLink {
     /// The generation of its policy.
     pub(super) in_force: u64,
     /// Messages for which the channel has no room yet.
-    outgoing: VecDeque<(ToOpener, Option<OwnedFd>)>,
+    outgoing: VecDeque<(ToOpener, Vec<OwnedFd>)>,
     /// Since when there are such messages.
     pub(super) behind_since: Option<Instant>,
     /// When the ends of workers were reported that the opener has not answered.
@@ -113,14 +113,16 @@ impl OpenerLink {
         let (own, other) = record::pair()?;
         let Credentials { uid, gid, groups, network } = peer.clone();
         let peer = WorkerPeer { uid, gid, groups, network };
-        self.send(ToOpener::Worker { worker, peer }, Some(other));
+        let peer = postcard::to_stdvec(&peer).map_err(io::Error::other)?;
+        let peer = sealed::create("peer", &peer)?;
+        self.send(ToOpener::Worker { worker }, vec![other, peer]);
         Ok(own)
     }
 
     /// Reports the end of a worker.
     pub(super) fn end_worker(&mut self, worker: u64) {
         self.unanswered.push_back(Instant::now());
-        self.send(ToOpener::Ended { worker }, None);
+        self.send(ToOpener::Ended { worker }, Vec::new());
     }
 
     /// Notes the answer to the end of a worker.
@@ -134,19 +136,19 @@ impl OpenerLink {
     }
 
     /// Sends a message, now or once the channel has room.
-    pub(super) fn send(&mut self, message: ToOpener, descriptor: Option<OwnedFd>) {
-        self.outgoing.push_back((message, descriptor));
+    pub(super) fn send(&mut self, message: ToOpener, descriptors: Vec<OwnedFd>) {
+        self.outgoing.push_back((message, descriptors));
         // An error shows again when the channel is read.
         drop(self.flush());
     }
 
     /// Sends what the channel has room for.
     pub(super) fn flush(&mut self) -> Result<(), ChannelError> {
-        while let Some((message, descriptor)) = self.outgoing.front() {
-            let borrowed: Vec<_> = descriptor.iter().map(OwnedFd::as_fd).collect();
+        while let Some((message, descriptors)) = self.outgoing.front() {
+            let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
             match self.channel.send(message, &borrowed) {
                 Ok(()) => drop(self.outgoing.pop_front()),
-                Err(ChannelError::NotReady) => {
+                Err(error) if can_be_sent_later(&error) => {
                     self.behind_since.get_or_insert_with(Instant::now);
                     return Ok(());
                 }
@@ -161,5 +163,14 @@ impl OpenerLink {
     pub(super) fn collect(&mut self) {
         // Its channel shows the end.
         drop(self.child.try_wait());
+    }
+}
+
+/// Whether the channel has no room, or too many descriptors of the broker's user are in flight.
+fn can_be_sent_later(error: &ChannelError) -> bool {
+    match error {
+        ChannelError::NotReady => true,
+        ChannelError::System(error) => error.raw_os_error() == Some(libc::ETOOMANYREFS),
+        _ => false,
     }
 }

@@ -18,14 +18,14 @@ impl<H: Host> Monitor<H> {
         let opener = self.opener.as_mut()?;
         // Without a cookie the connection is served, and the opener refuses what is asked for it.
         let cookie = socket::cookie(connection.as_fd()).ok()?;
-        opener.send(ToOpener::Accepted { worker, cookie }, None);
+        opener.send(ToOpener::Accepted { worker, cookie }, Vec::new());
         Some(cookie)
     }
 
     /// Reports the end of a connection.
     pub(super) fn report_closed(&mut self, worker: u64, cookie: Option<u64>) {
         if let Some((opener, cookie)) = self.opener.as_mut().zip(cookie) {
-            opener.send(ToOpener::Closed { worker, cookie }, None);
+            opener.send(ToOpener::Closed { worker, cookie }, Vec::new());
         }
     }
 

@@ -72,7 +72,7 @@ impl<H: Host> Monitor<H> {
         if let Some(opener) = &mut self.opener {
             // Without a copy there is no policy for the opener, which is then late.
             if let Ok(memory) = self.policies.memory.try_clone() {
-                opener.send(ToOpener::Policy { generation }, Some(memory));
+                opener.send(ToOpener::Policy { generation }, vec![memory]);
             }
         }
         let tokens: Vec<_> = self.workers.keys().copied().collect();

@@ -7,6 +7,7 @@ use std::thread;
 
 use sockbroker_sys::events::{Events, Signals};
 use sockbroker_sys::prompt_close::PromptClose;
+use sockbroker_sys::sealed;
 
 use super::answer::{Outcome, answer, parts};
 use super::host::Host;
@@ -16,6 +17,8 @@ use crate::channel::{Channel, ChannelError};
 use crate::message::{Build, FromOpener, ToOpener};
 use crate::request::{Answer, Request};
 
+/// The bytes of the largest principal of a worker.
+const PEER: usize = 1 << 20;
 /// The event of the monitor's channel. Workers have their numbers, which are larger.
 const MONITOR: u64 = 0;
 
@@ -115,7 +118,7 @@ impl<H: Host> Opener<H> {
         loop {
             match self.monitor.receive() {
                 Ok((message, descriptors)) => {
-                    self.handle(message, descriptors.into_iter().next())?;
+                    self.handle(&message, descriptors)?;
                 }
                 Err(ChannelError::NotReady) => return Ok(true),
                 Err(ChannelError::Closed) => return Ok(false),
@@ -124,11 +127,17 @@ impl<H: Host> Opener<H> {
         }
     }
 
-    fn handle(&mut self, message: ToOpener, descriptor: Option<OwnedFd>) -> Result<(), RunError> {
+    fn handle(&mut self, message: &ToOpener, descriptors: Vec<OwnedFd>) -> Result<(), RunError> {
+        let mut descriptors = descriptors.into_iter();
         let missing = || RunError::Monitor("a descriptor is missing".to_owned());
-        match message {
-            ToOpener::Worker { worker, peer } => {
-                let worker_channel = Worker::new(descriptor.ok_or_else(missing)?, peer);
+        match *message {
+            ToOpener::Worker { worker } => {
+                let (channel, peer) = (descriptors.next(), descriptors.next());
+                let (channel, peer) = channel.zip(peer).ok_or_else(missing)?;
+                let peer = sealed::read(peer.as_fd(), PEER)?;
+                let peer = postcard::from_bytes(&peer)
+                    .map_err(|error| RunError::Monitor(error.to_string()))?;
+                let worker_channel = Worker::new(channel, peer);
                 self.events.add(worker_channel.channel.as_fd(), worker)?;
                 self.workers.insert(worker, worker_channel);
             }
@@ -147,7 +156,7 @@ impl<H: Host> Opener<H> {
                 send(&self.monitor, &FromOpener::Forgotten)?;
             }
             ToOpener::Policy { generation } => {
-                let policy = self.host.policy(descriptor.ok_or_else(missing)?);
+                let policy = self.host.policy(descriptors.next().ok_or_else(missing)?);
                 let policy = policy.map_err(RunError::Host)?;
                 self.host.replaced(&policy);
                 self.in_force = InForce::new(policy, generation);

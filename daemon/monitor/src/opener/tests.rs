@@ -93,7 +93,9 @@ impl Monitor {
         let Credentials { uid, gid, groups, network } = credentials::of_peer(one.as_fd()).unwrap();
         let peer = WorkerPeer { uid, gid, groups, network };
         let (own, other) = record::pair().unwrap();
-        self.channel.send(&ToOpener::Worker { worker, peer }, &[other.as_fd()]).unwrap();
+        let peer = sealed::create("peer", &postcard::to_stdvec(&peer).unwrap()).unwrap();
+        let descriptors = [other.as_fd(), peer.as_fd()];
+        self.channel.send(&ToOpener::Worker { worker }, &descriptors).unwrap();
         own
     }
 
