@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
 use sockbroker_test_support::{Start, User, until};
 
-use crate::arena::{PROGRAM, attacker, neighbour, run_with};
+use crate::arena::{PROGRAM, assert_denied, attacker, neighbour, run_with};
 
 /// Mounts this text over `/etc/subuid`.
 fn subordinate_ids(start: Start, text: &str) -> Start {
@@ -64,21 +64,20 @@ fn reloading_the_policy_reads_the_accounts_again() {
 }
 
 #[test]
-fn users_without_an_id_in_the_namespace_connect_only_by_a_rule_that_names_them() {
-    let test =
-        "accounts::users_without_an_id_in_the_namespace_connect_only_by_a_rule_that_names_them";
+fn rules_for_everyone_are_not_about_users_without_an_id() {
+    let test = "accounts::rules_for_everyone_are_not_about_users_without_an_id";
     inside_with_users(test, || {
-        let everyone = "version = 1\n[[rule]]\nname = \"all\"\nallow = [\"hostname\"]\n";
-        let of = |subject: &str| format!("{everyone}subject = {subject}\n");
-        let unnamed = Start::new(PROGRAM).policy(&of("{ everyone = true }")).start().open_to_all();
+        let allow = "version = 1\n[[rule]]\nname = \"all\"\nallow = [\"hostname\"]\n";
+        let of = |subject: &str| format!("{allow}subject = {subject}\n");
+        let everyone = Start::new(PROGRAM).policy(&of("{ everyone = true }")).start().open_to_all();
+        let answer = User::nobody().lsp(&everyone).call("socket.gethostname", Value::Null);
+        assert_denied(&answer, "no rule", "hostname", "a rule for everyone");
+        attacker().lsp(&everyone).call("socket.gethostname", Value::Null).result();
         let uid = User::nobody().uid();
-        assert!(!User::nobody().lsp(&unnamed).is_served());
-        let line = "its user has no id in the broker's user namespace";
-        until("the reason is logged", || unnamed.log().contains(line));
-        attacker().lsp(&unnamed).expect_service();
-        let named = of(&format!("{{ uids = [{uid}] }}"));
-        let named = Start::new(PROGRAM).policy(&named).start().open_to_all();
-        User::nobody().lsp(&named).expect_service();
+        for subject in [format!("{{ uids = [{uid}] }}"), format!("{{ gids = [{uid}] }}")] {
+            let named = Start::new(PROGRAM).policy(&of(&subject)).start().open_to_all();
+            User::nobody().lsp(&named).call("socket.gethostname", Value::Null).result();
+        }
     });
 }
 

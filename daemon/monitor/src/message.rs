@@ -1,6 +1,7 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
 use serde::{Deserialize, Serialize};
+use sockbroker_policy::subject::OVERFLOW_UID;
 use sockbroker_sys::credentials::Credentials;
 
 use crate::account::Accounts;
@@ -290,8 +291,6 @@ pub struct UserFacts {
     /// To whom it grants calls on `AF_UNIX` sockets, which are made with the ids of the caller.
     pub unix_callers: Granted,
     pub accounts: Accounts,
-    /// The user id that the kernel shows for users that have none here (`overflowuid`, `proc(5)`), if no rule names it.
-    pub nobody: Option<u32>,
 }
 
 /// The principals to whom a policy grants something, as far as the monitor can judge them: by user and groups.
@@ -317,7 +316,12 @@ impl Granted {
             let has = |gid: &u32| *gid == peer.gid || peer.groups.contains(gid);
             user && subject.gids.as_ref().is_none_or(|gids| gids.iter().any(has))
         };
-        !self.denied.iter().any(matches) && (is_owner || self.allowed.iter().any(matches))
+        // As in the policy: a rule for everyone is not about users that look the same.
+        let is_about = |subject: &&Subject| {
+            peer.uid != OVERFLOW_UID || subject.uids.is_some() || subject.gids.is_some()
+        };
+        let mut allowed = self.allowed.iter().filter(is_about);
+        !self.denied.iter().any(matches) && (is_owner || allowed.any(matches))
     }
 }
 

@@ -226,16 +226,6 @@ impl Host for Service {
                     );
                 });
             }
-            Refusal::NoUser { uid } => {
-                let key = PrincipalKey::of_uid(uid);
-                self.refusals.report(Reason::UnknownPeer, Some(key), || {
-                    tracing::warn!(
-                        uid,
-                        "closed a connection: its user has no id in the broker's user namespace; a rule that names this \
-                         uid lets all such users connect"
-                    );
-                });
-            }
             Refusal::UnknownPeer(error) => {
                 self.refusals.report(Reason::UnknownPeer, None, || {
                     tracing::warn!(%error, "closed a connection: cannot read the peer's credentials");

@@ -61,7 +61,6 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
         administrators: administrators(rules()),
         unix_callers: unix_callers(rules()),
         accounts: accounts(&subordinate, &Accounts),
-        nobody: nobody(rules()),
     };
     let users = postcard::to_stdvec(&users).map_err(|error| fail(&error))?;
     let users = sealed::create("users", &users).map_err(|error| fail(&error))?;
@@ -75,16 +74,6 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
 /// The start of a text, which fits into a message.
 fn shortened(text: &str) -> String {
     text.chars().take(TEXT).collect()
-}
-
-/// The user id of all users that have none here, unless a rule names it.
-fn nobody<'a>(mut rules: impl Iterator<Item = &'a Rule>) -> Option<u32> {
-    /// The kernel's default (`DEFAULT_OVERFLOWUID`).
-    const USUAL: u32 = 65534;
-    let text = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-    let uid = text.trim().parse().unwrap_or(USUAL);
-    let names = |rule: &Rule| rule.subject.uids.as_ref().is_some_and(|uids| uids.contains(&uid));
-    (!rules.any(names)).then_some(uid)
 }
 
 /// The accounts by the text of `subuid(5)`. A range of root's, and one of a user without a number, counts for nobody else.

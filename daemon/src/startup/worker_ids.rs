@@ -21,6 +21,9 @@ pub(super) fn find(
 ) -> Result<Option<RangeInclusive<u32>>, StartError> {
     let range = match wanted {
         WorkerIds::Shared => return Ok(None),
+        WorkerIds::Auto if process::effective_uid() == 0 => {
+            Err("containers may use the subordinate ids of root".to_owned())
+        }
         WorkerIds::Auto | WorkerIds::Subordinate => own_subordinate_ids(),
         WorkerIds::Range { first, last } => Ok(first..=last),
     };

@@ -10,21 +10,26 @@ SECONDS = 180.0
 BROKER = int(os.environ["TEST_BROKER_PID"])
 
 
-def creator():
-    """The process that creates sockets: in remote mode the worker of the broker."""
+def creators():
+    """The processes that create AF_UNIX sockets: in remote mode the worker, and the process that acts as its caller."""
     if MODE != "remote":
-        return os.getpid()
+        return [os.getpid()]
     processes = map(int, filter(str.isdigit, os.listdir("/proc")))
-    return next(filter(is_worker, processes))
+    return [BROKER, *filter(acts_as_caller, processes)]
 
 
-def is_worker(process):
-    """Whether a process is a worker of the broker. The arguments of a worker name its parent."""
+def acts_as_caller(process):
+    """Whether a process of the broker acts as a caller. The arguments name its parent, which is also the worker's."""
+    own, worker = arguments(process), arguments(BROKER)
+    return own[0].startswith("sockbrokerd: caller") and own[own.index("--parent") + 1] in worker
+
+
+def arguments(process):
+    """The arguments of a process; one empty one if it has ended."""
     try:
-        arguments = pathlib.Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")
+        return pathlib.Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
-        return False
-    return arguments[0].startswith("sockbrokerd: worker") and str(BROKER) in arguments
+        return [""]
 
 
 @contextlib.contextmanager

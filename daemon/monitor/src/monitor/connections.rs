@@ -9,7 +9,7 @@ use sockbroker_sys::ioctl::{self, IntRequest};
 use sockbroker_sys::socket;
 
 use super::host::{Host, Refusal};
-use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, is_owner, reserved};
+use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
 use super::worker::Worker;
 use super::worker_ids::WorkerId;
 use crate::message::{Beginning, ToWorker};
@@ -54,10 +54,6 @@ impl<H: Host> Monitor<H> {
     /// Counts a connection, and waits for its first byte.
     pub(super) fn admit(&mut self, connection: OwnedFd, peer: Credentials) {
         let uid = peer.uid;
-        if self.policies.users.nobody == Some(uid) && !is_owner(uid) {
-            self.refuse(Refusal::NoUser { uid });
-            return self.reaper.close_connection(connection);
-        }
         let limits = &self.limits;
         let reserved = reserved(uid, limits.connections_reserved);
         let own: u64 =

@@ -77,8 +77,6 @@ pub trait Host {
 pub enum Refusal {
     /// A limit of this name is reached.
     Limit { uid: u32, limit: &'static str },
-    /// The peer has no user id in the broker's user namespace.
-    NoUser { uid: u32 },
     /// The kernel does not report the peer.
     UnknownPeer(io::Error),
     /// No further connection can be accepted.

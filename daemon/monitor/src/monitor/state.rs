@@ -141,7 +141,6 @@ impl<H: Host> Monitor<H> {
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.counters.refused(match &refusal {
             Refusal::Limit { limit, .. } => limit,
-            Refusal::NoUser { .. } => "no_user",
             Refusal::UnknownPeer(_) => "unknown_peer",
             Refusal::NotAccepted(_) => "not_accepted",
             Refusal::NoFiles { .. } => "no_files",

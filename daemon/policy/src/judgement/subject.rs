@@ -55,8 +55,13 @@ impl Subject {
     }
 }
 
+/// The user id that the kernel shows for all users that have none in the user namespace of the broker
+/// (`DEFAULT_OVERFLOWUID`; `/proc/sys/kernel/overflowuid`, `proc(5)`).
+pub const OVERFLOW_UID: u32 = 65534;
+
 impl Subjects {
-    /// Whether a rule of this effect is about a subject. If the kernel does not report the control group, the
+    /// Whether a rule of this effect is about a subject. A rule that grants something to everyone is not about users that
+    /// look the same to the kernel ([`OVERFLOW_UID`]). If the kernel does not report the control group, the
     /// subject can be in any: every rule that denies is about it, and none that grants.
     pub fn contains(&self, subject: &Subject, effect: Effect) -> bool {
         let placed = match subject.cgroup.as_deref() {
@@ -68,7 +73,12 @@ impl Subjects {
             }
             None => effect == Effect::Deny || (self.units.is_empty() && self.cgroups.is_empty()),
         };
+        let is_named = self.uids.is_some()
+            || self.gids.is_some()
+            || !self.units.is_empty()
+            || !self.cgroups.is_empty();
         placed
+            && (is_named || effect == Effect::Deny || subject.uid != OVERFLOW_UID)
             && self.uids.as_ref().is_none_or(|uids| uids.contains(&subject.uid))
             && self.gids.as_ref().is_none_or(|g| g.iter().any(|gid| subject.is_in_group(*gid)))
     }
