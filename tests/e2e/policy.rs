@@ -124,7 +124,7 @@ fn send_on_connected_socket_is_checked_against_its_peer() {
     bounded(20, || {
         let broker = start(&ORDINARY.replace(
             "allow = [\"connect\", \"send\"]\nremote = [\"127.0.0.0/8\", \"::1\"]",
-            "allow = [\"connect\"]\n\n[[rule]]\nname = \"to one\"\nsubject = { everyone = true }\nallow = [\"send\"]\nremote = [\"127.0.0.7\"]",
+            "allow = [\"connect\"]\n\n[[rule]]\nname = \"to one\"\nsubject = { users = [\"nobody\"] }\nallow = [\"send\"]\nremote = [\"127.0.0.7\"]",
         ));
         let mut user = OtherUser::nobody(&broker);
         let udp = user.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"]));

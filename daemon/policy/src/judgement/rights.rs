@@ -94,7 +94,8 @@ impl Rights {
     fn select(policy: &Policy, subject: &Subject, restrictions: Vec<Arc<Restriction>>) -> Self {
         let mut by_verb: [ByVerb; Verb::COUNT] = std::array::from_fn(|_| ByVerb::default());
         let mut holder = false;
-        let about = |rule: &&Arc<Rule>| rule.subject.contains(subject, rule.effect);
+        let owner = policy.is_owner(subject.uid);
+        let about = |rule: &&Arc<Rule>| rule.subject.contains(subject, rule.effect, owner);
         for rule in policy.rules().iter().filter(about) {
             holder |= rule.effect == Effect::Allow;
             for verb in rule.verbs() {
@@ -114,7 +115,6 @@ impl Rights {
                 }
             }
         }
-        let owner = policy.is_owner(subject.uid);
         Self { uid: subject.uid, owner, holder, by_verb, restrictions }
     }
 

@@ -61,9 +61,9 @@ pub const OVERFLOW_UID: u32 = 65534;
 
 impl Subjects {
     /// Whether a rule of this effect is about a subject. A rule that grants something to everyone is not about users that
-    /// look the same to the kernel ([`OVERFLOW_UID`]). If the kernel does not report the control group, the
-    /// subject can be in any: every rule that denies is about it, and none that grants.
-    pub fn contains(&self, subject: &Subject, effect: Effect) -> bool {
+    /// look the same to the kernel ([`OVERFLOW_UID`]), apart from the broker's own user. If the kernel does not report
+    /// the control group, the subject can be in any: every rule that denies is about it, and none that grants.
+    pub fn contains(&self, subject: &Subject, effect: Effect, is_owner: bool) -> bool {
         let placed = match subject.cgroup.as_deref() {
             Some(cgroup) => {
                 admits(&self.units, subject.unit.as_deref(), Pattern::matches)
@@ -78,7 +78,7 @@ impl Subjects {
             || !self.units.is_empty()
             || !self.cgroups.is_empty();
         placed
-            && (is_named || effect == Effect::Deny || subject.uid != OVERFLOW_UID)
+            && (is_named || is_owner || effect == Effect::Deny || subject.uid != OVERFLOW_UID)
             && self.uids.as_ref().is_none_or(|uids| uids.contains(&subject.uid))
             && self.gids.as_ref().is_none_or(|g| g.iter().any(|gid| subject.is_in_group(*gid)))
     }
