@@ -51,7 +51,7 @@ class Contents(unittest.TestCase):
         self.assertLessEqual(ONLY_RPM, set(self.rpm))
 
     def test_documented_files_exist(self) -> None:
-        promised = {"/usr/bin/sockbroker", "/usr/bin/sockbrokerd"}
+        promised = {"/usr/bin/sockbroker", "/usr/bin/sockbrokerd", "/usr/libexec/sockbroker/add-subordinate-ids"}
         promised |= {"/etc/sockbroker/sockbrokerd.toml", "/etc/sockbroker/policy.toml"}
         promised |= {f"/usr/lib/systemd/{kind}/sockbrokerd.{unit}"
                      for kind in ("system", "user") for unit in ("service", "socket")}
@@ -95,7 +95,7 @@ class Contents(unittest.TestCase):
         for path, entry in [*self.deb.items(), *self.rpm.items()]:
             with self.subTest(path):
                 self.assertEqual(entry.owner, "root:root")
-                self.assertEqual(entry.mode, 0o755 if path.startswith("/usr/bin/") else 0o644)
+                self.assertEqual(entry.mode, 0o755 if path.startswith(("/usr/bin/", "/usr/libexec/")) else 0o644)
 
     def test_only_configuration_is_kept_at_upgrades(self) -> None:
         for files in (self.deb, self.rpm):
