@@ -90,6 +90,13 @@ pub fn has(capability: Capability) -> io::Result<bool> {
     Ok(get()?.effective & capability.bit() != 0)
 }
 
+/// Puts all permitted capabilities of this thread into effect: a program with capabilities in its file can be started with
+/// none in effect (`capabilities(7)`, "File capabilities").
+pub fn use_permitted() -> io::Result<()> {
+    let sets = get()?;
+    set(Sets { effective: sets.permitted, ..sets })
+}
+
 /// Clears the effective, permitted and inheritable sets of this thread; the kernel then clears the ambient set.
 pub fn drop_all() -> io::Result<()> {
     set(Sets { effective: 0, permitted: 0, inheritable: 0 })
