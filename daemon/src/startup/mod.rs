@@ -22,7 +22,7 @@ use std::io;
 
 use sockbroker_monitor::reaper;
 use sockbroker_monitor::role::Role;
-use sockbroker_sys::process;
+use sockbroker_sys::{capability, process};
 
 use crate::config;
 use args::Args;
@@ -36,6 +36,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let from = sources::config(args);
     let config = config::load(from.as_deref())?;
     if config.processes.workers && !args.stdio && !args.check {
+        let fail = |error| StartError::System(format!("cannot use the capabilities: {error}"));
+        capability::use_permitted().map_err(fail)?;
         monitor::run(args, &config, from.as_deref())
     } else {
         single::run(args, config)

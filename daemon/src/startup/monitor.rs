@@ -31,8 +31,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         StartError::System(format!("cannot {what}: {error}"))
     };
     // Before the first thread.
-    let signals = capability::use_permitted().and_then(|()| Signals::block());
-    let signals = signals.map_err(|error| system("handle signals", &error))?;
+    let signals = Signals::block().map_err(|error| system("handle signals", &error))?;
     let filter =
         log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
     log::start(filter);
