@@ -9,7 +9,8 @@ use seccompiler::{
 use sockbroker_sys::refused;
 
 use super::calls::{
-    ALLOWED, ALLOWED_OF_OLD, OF_CALLER, OF_CALLER_OF_OLD, OF_IDENTITY, OF_OPENER, OF_OPENER_OF_OLD,
+    ALLOWED, ALLOWED_OF_OLD, COMMON, OF_CALLER, OF_CALLER_OF_OLD, OF_IDENTITY, OF_OPENER,
+    OF_OPENER_OF_OLD,
 };
 use crate::config::Seccomp;
 
@@ -62,13 +63,13 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Seccomp::Log => SeccompAction::Log,
         Seccomp::Off => return Ok(()),
     };
-    let (listed, of_old) = match calls {
-        Calls::Broker | Calls::Worker { .. } => (ALLOWED, ALLOWED_OF_OLD),
-        Calls::Caller => (OF_CALLER, OF_CALLER_OF_OLD),
-        Calls::Opener => (OF_OPENER, OF_OPENER_OF_OLD),
+    let lists = match calls {
+        Calls::Broker | Calls::Worker { .. } => [ALLOWED, ALLOWED_OF_OLD, &[]],
+        Calls::Caller => [OF_CALLER, OF_CALLER_OF_OLD, COMMON],
+        Calls::Opener => [OF_OPENER, OF_OPENER_OF_OLD, COMMON],
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        listed.iter().chain(of_old).map(|call| (*call, Vec::new())).collect();
+        lists.into_iter().flatten().map(|call| (*call, Vec::new())).collect();
     // A thread that creates a socket's file in a folder of a client has its own working folder.
     let own_folder = vec![exactly(0, libc::CLONE_FS.cast_unsigned().into())?];
     match calls {
