@@ -14,15 +14,15 @@ use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::credentials::{self, Credentials};
 use sockbroker_sys::events::Events;
-use sockbroker_sys::{message, option, record, sealed, socket};
+use sockbroker_sys::{message, option, process, record, sealed, socket};
 
 use super::*;
 use crate::channel::Channel;
 use crate::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
 use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, Request, Value};
 
-/// Allows everything to everyone.
-const ALL: &str = "[[rule]]\nname = \"all\"\nsubject = { everyone = true }\n\
+/// Allows everything to the user of the tests, who can be one that `everyone` leaves out.
+const ALL: &str = "[[rule]]\nname = \"all\"\nsubject = { users = [\"tester\"] }\n\
                    allow = [\"create\", \"bind\", \"connect\", \"send\", \"option\", \"sethostname\"]\n";
 /// Refuses what [`ALL`] allows, also to root.
 const NONE: &str = "[[rule]]\nname = \"none\"\nsubject = { everyone = true }\n\
@@ -32,8 +32,8 @@ const LONGEST: Duration = Duration::from_secs(5);
 struct TestHost;
 
 impl Directory for TestHost {
-    fn user(&self, _: &str) -> Option<u32> {
-        None
+    fn user(&self, name: &str) -> Option<u32> {
+        (name == "tester").then(process::effective_uid)
     }
 
     fn group(&self, _: &str) -> Option<u32> {
