@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::skip::skip;
-use sockbroker_test_support::{LspClient, base64, namespace};
+use sockbroker_test_support::{LspClient, base64, namespace, until};
 
 use crate::broker::broker;
 
@@ -214,6 +214,14 @@ fn rcvall_captures_only_the_interface_of_its_address() {
         if !made {
             return skip("no veth interfaces here", test);
         }
+        // Until then the kernel discards what is sent.
+        until("the interface is up", || {
+            let shown = std::process::Command::new("ip")
+                .args(["link", "show", "sniffed"])
+                .output()
+                .unwrap();
+            String::from_utf8_lossy(&shown.stdout).contains("state UP")
+        });
         let broker = broker();
         let (outside, inside) =
             (UdpSocket::bind("10.9.8.7:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());

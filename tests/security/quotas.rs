@@ -95,6 +95,69 @@ fn count_unread_answers(connections: &mut [LspClient]) -> usize {
     count
 }
 
+/// Many connections whose answers with descriptors nobody reads. Workers share the id of the broker, for which the
+/// kernel counts the descriptors in flight.
+#[test]
+fn descriptors_that_nobody_receives_leave_those_of_others() {
+    let test = concat!(module_path!(), "::descriptors_that_nobody_receives_leave_those_of_others");
+    run_with(
+        test,
+        |start| start.open_files(1024),
+        |arena| {
+            let mut other = neighbour().lsp(&arena.broker);
+            let (socket, _) = other.pair();
+            let ask = |count: usize| {
+                let mut client = attacker().lsp(&arena.broker);
+                let (socket, _) = client.pair();
+                let request = json!({
+                    "jsonrpc": "2.0", "id": 7, "method": "socket.fileno", "params": [socket]
+                });
+                let requests = LspClient::frame(&request.to_string(), None, 0).repeat(count);
+                client.wire.send(&requests, &[]).unwrap();
+                client
+            };
+            let connections: Vec<_> = (0..24).map(|_| ask(80)).collect();
+            let answer = other.call("socket.fileno", json!([socket]));
+            assert_eq!(answer.descriptors.len(), 1, "{}", answer.json);
+            let received = |count: usize| {
+                let mut client = ask(count);
+                (0..count)
+                    .map_while(|_| client.next_answer())
+                    .filter(|answer| answer.descriptors.len() == 1)
+                    .count()
+            };
+            assert!(received(30) < 30, "the limit is reached");
+            // What nobody can receive any more counts no longer.
+            drop(connections);
+            until("descriptors of the user are passed again", || received(30) == 30);
+        },
+    );
+}
+
+#[test]
+fn waiting_polls_count_as_descriptors() {
+    let test = concat!(module_path!(), "::waiting_polls_count_as_descriptors");
+    run_with(
+        test,
+        |start| start.limit("buffered_descriptors_per_user", 20),
+        |mut arena| {
+            let (socket, _peer) = arena.attacker.pair();
+            let polls: Vec<_> = (0..20)
+                .map(|_| arena.attacker.send("socket.poll", json!([[[socket, "POLLPRI"]]])))
+                .collect();
+            let further = arena.attacker.call("socket.poll", json!([[[socket, "POLLPRI"]]]));
+            assert_eq!(further.fault().limit(), "buffered_descriptors_per_user");
+            // A poll that does not wait needs none.
+            arena.attacker.call("socket.poll", json!([[[socket, "POLLPRI"]], 0])).result();
+            arena.attacker.cancel(polls[0]);
+            arena.attacker.answer(polls[0]).fault();
+            arena.attacker.send("socket.poll", json!([[[socket, "POLLPRI"]]]));
+            arena.attacker.expect_service();
+            assert!(!arena.attacker.has_unread_answer());
+        },
+    );
+}
+
 #[test]
 fn connections_over_the_quota_are_closed_and_other_users_admitted() {
     let test =

@@ -37,7 +37,7 @@ pub(super) async fn poll_handles(
         };
         watched.push(Watched { socket, events });
     }
-    let found = poll(&watched, timeout).await?;
+    let found = poll(&watched, timeout, call.connection().user()).await?;
     let pairs = fds.iter().zip(found).filter(|(_, events)| *events != 0);
     // Results are unsigned, as in CPython.
     Ok(pairs.map(|((handle, _), events)| (*handle, events.cast_unsigned().into())).collect())

@@ -1,5 +1,6 @@
 //! `poll(2)` on many handles, without a thread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_sys::poll::{ReadinessSet, poll_now};
@@ -7,6 +8,7 @@ use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{During, OpResult};
+use crate::quota::{Share, User};
 use crate::table::permitted::Permitted;
 use crate::table::readiness::register;
 use sockbroker_policy::action::Inspect;
@@ -22,11 +24,18 @@ pub struct Watched {
 
 /// Waits until one of the handles has an event. Returns the events of each, 0 for none. A handle that is not open
 /// has `POLLNVAL`.
-pub async fn poll(watched: &[Watched], timeout: Option<Duration>) -> OpResult<Vec<i16>> {
+///
+/// While it waits, it takes a descriptor of the user's.
+pub async fn poll(
+    watched: &[Watched],
+    timeout: Option<Duration>,
+    user: &Arc<User>,
+) -> OpResult<Vec<i16>> {
     let now = current_events(watched)?;
     if now.iter().any(|events| *events != 0) || timeout == Some(Duration::ZERO) {
         return Ok(now);
     }
+    let _descriptor = user.take(Share::Descriptors, 1)?;
     // A separate level-triggered set, so that other calls on the same sockets are not disturbed.
     let mut set = ReadinessSet::new().during("epoll_create")?;
     for item in watched {

@@ -71,7 +71,8 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         child::allow_tracing().map_err(|error| fail(&error))?;
     }
     process::keep_large_buffers();
-    // Below the monitor's, so that descriptors in flight of workers leave room for the connections that it passes.
+    // Below the monitor's, so that descriptors in flight of workers leave room for the connections that it passes. One
+    // user takes less than what is left.
     config.limits.fit(process::lower_open_files().map_err(|error| fail(&error))?);
     process::limit_memory(config.limits.worker_memory()).map_err(|error| fail(&error))?;
     let process = confine::confine_worker(&config.confine, caller == Caller::Same)?;
@@ -268,8 +269,10 @@ impl Follower {
             }
             ToWorker::Query { number, query } => {
                 let answer = handlers::query::answer(&self.broker, &self.methods, query);
-                let answer = sealed::create("answer", &answer)?;
-                self.send(ToMonitor::QueryResult { number }, Some(answer))?;
+                // Without a descriptor for it, the asker learns that the answer of a worker is missing.
+                if let Some(answer) = in_memory("answer", &answer) {
+                    self.send(ToMonitor::QueryResult { number }, Some(answer))?;
+                }
             }
             ToWorker::QueryResult { request, uid } => {
                 self.add_result(request, uid, descriptors.next());
@@ -383,7 +386,8 @@ impl Follower {
     }
 
     fn send_counters(&mut self, page: Vec<u8>) -> io::Result<()> {
-        let memory = sealed::create("metrics", &page)?;
+        // Without a descriptor for it, the next report has all of it.
+        let Some(memory) = in_memory("metrics", &page) else { return Ok(()) };
         self.counters = page;
         self.send(ToMonitor::Counters, Some(memory))
     }
@@ -431,4 +435,10 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// Sealed memory with these bytes; `None` if this process cannot open more files.
+fn in_memory(name: &str, bytes: &[u8]) -> Option<OwnedFd> {
+    let created = sealed::create(name, bytes);
+    created.inspect_err(|error| tracing::debug!(%error, name, "cannot answer the monitor")).ok()
 }

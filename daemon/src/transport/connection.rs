@@ -12,6 +12,7 @@ use super::codec::Codec;
 use super::codec::decoded::{CodecError, Decoded};
 use super::deadline::Deadline;
 use super::end::End;
+use super::in_flight::InFlight;
 use super::outgoing::Outgoing;
 use super::part_share::PartShare;
 use super::shutdown::{Shutdown, ShutdownSignal};
@@ -24,6 +25,7 @@ use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+use tokio::time::sleep;
 
 /// How often a half-closed connection is checked: a full close after a half-close wakes no task.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
@@ -36,6 +38,8 @@ const MESSAGE_SMALL: usize = 64 << 10;
 const ANSWERS_TOGETHER: usize = 32;
 /// How often the broker checks whether the peer has received the descriptors of an answer that is kept.
 const TAKEN_CHECK: Duration = Duration::from_millis(10);
+/// How often the broker checks whether the peer has received the descriptors of other answers.
+const IN_FLIGHT_CHECK: Duration = Duration::from_millis(50);
 /// How often the broker checks whether enough descriptors of a user are closed.
 const CLOSED_CHECK: Duration = Duration::from_millis(10);
 
@@ -61,6 +65,26 @@ pub(super) fn receive(core: &mut Core, message: Message) -> Option<Answer> {
     }
 }
 
+/// Ends both directions, and waits until the peer has received the descriptors that were sent or has closed. Until then
+/// they count for its user.
+async fn wait_for_in_flight(
+    stream: &Stream,
+    mut in_flight: InFlight,
+    mut share: PartShare,
+    shutdown: Shutdown,
+) {
+    stream.shut_down();
+    loop {
+        in_flight.received(stream.unread());
+        if in_flight.is_empty() || shutdown.has_begun() {
+            return;
+        }
+        share.keep_descriptors(in_flight.descriptors());
+        // The kernel wakes nobody when the last byte is read.
+        sleep(IN_FLIGHT_CHECK).await;
+    }
+}
+
 /// A stream with its calls.
 #[derive(Debug)]
 struct Driver {
@@ -78,6 +102,8 @@ struct Driver {
     pause: Deadline,
     /// The next check whether the peer has received descriptors.
     taken: Deadline,
+    /// The next check whether descriptors are still in flight.
+    in_flight: Deadline,
     /// The next check whether descriptors are closed.
     closed: Deadline,
     high_water: usize,
@@ -115,6 +141,7 @@ impl Driver {
             reading: Reading::Open,
             pause,
             taken: Deadline::new(TAKEN_CHECK),
+            in_flight: Deadline::new(IN_FLIGHT_CHECK),
             closed: Deadline::new(CLOSED_CHECK),
             share: PartShare::default(),
         }
@@ -139,8 +166,20 @@ impl Driver {
             self.poll_answers(&mut Context::from_waker(std::task::Waker::noop()));
         }
         // A last try, for instance to send the close frame of a WebSocket.
-        drop(self.flush_now());
-        self.core.end();
+        if self.out.descriptors() == 0 {
+            drop(self.flush_now());
+        }
+        let Self { stream, core, out, share, .. } = self;
+        core.end();
+        wait_for_in_flight(&stream, out.in_flight, share, shutdown).await;
+    }
+
+    /// The descriptors that the peer has perhaps not received.
+    fn count_in_flight(&mut self) -> usize {
+        if !self.out.in_flight.is_empty() {
+            self.out.in_flight.received(self.stream.unread());
+        }
+        self.out.in_flight.descriptors()
     }
 
     /// Takes every complete message of the input, while the peer reads its answers.
@@ -151,6 +190,10 @@ impl Driver {
                 Decoded::Message(message) => {
                     large |= message.json.len() > MESSAGE_SMALL;
                     answers += usize::from(self.take(message));
+                    // Before any of them is sent.
+                    if self.out.descriptors() > 0 {
+                        self.check_rest()?;
+                    }
                 }
                 Decoded::Incomplete(missing) => {
                     self.wanted = missing;
@@ -185,7 +228,8 @@ impl Driver {
     /// Counts incomplete input, unread answers, and the descriptors of both for the user.
     fn check_rest(&mut self) -> Result<(), End> {
         let bytes = self.input.len() + self.codec.held() + self.out.bytes();
-        let held = (bytes, self.descriptors.len() + self.out.descriptors());
+        let unread = self.out.descriptors() + self.count_in_flight();
+        let held = (bytes, self.descriptors.len() + unread);
         self.share.hold(self.core.connection(), held).map_err(End::LimitExceeded)?;
         if self.descriptors.len() > self.descriptors_max {
             return Err(
@@ -238,6 +282,7 @@ impl Driver {
             return Poll::Ready(Err(End::Shutdown));
         }
         self.poll_taken(context);
+        self.poll_in_flight(context)?;
         self.poll_deadlines(context)
     }
 
@@ -260,7 +305,7 @@ impl Driver {
     fn poll_taken(&mut self, context: &mut Context<'_>) {
         while self.core.keeps_descriptors() && self.out.is_empty() {
             // A peer that closes discards what it did not read, and hangs up before that.
-            if self.stream.is_taken() && !self.stream.is_hung_up() {
+            if self.stream.unread() == 0 && !self.stream.is_hung_up() {
                 self.core.forget_last();
             } else if self.taken.poll(context).is_pending() {
                 return;
@@ -268,6 +313,15 @@ impl Driver {
                 self.taken.clear();
             }
         }
+    }
+
+    /// Counts the descriptors in flight again, now and then, while there are any.
+    fn poll_in_flight(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        while !self.out.in_flight.is_empty() && self.in_flight.poll(context).is_ready() {
+            self.in_flight.clear();
+            self.check_rest()?;
+        }
+        Ok(())
     }
 
     /// Sends; progress resets the stall timer. `true` if there is again room for answers to messages that were

@@ -13,6 +13,7 @@ mod context;
 mod deadline;
 mod end;
 mod http;
+mod in_flight;
 mod outgoing;
 mod part_share;
 mod stalling;

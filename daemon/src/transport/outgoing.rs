@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use crate::descriptor::Descriptor;
+use crate::transport::in_flight::InFlight;
 
 /// Parts up to this size are copied together, so that one call sends several small answers.
 const COPY_MAX: usize = 16 << 10;
@@ -24,6 +25,8 @@ pub(super) struct Outgoing {
     parts: VecDeque<Part>,
     bytes: usize,
     descriptors: usize,
+    /// The descriptors that were sent.
+    pub(super) in_flight: InFlight,
 }
 
 #[derive(Debug)]
@@ -164,8 +167,9 @@ impl Outgoing {
         while let Some(part) = self.parts.front_mut() {
             if sent > 0 {
                 // They were sent with the first byte.
-                let passed = part.passing.take();
-                self.descriptors -= passed.map_or(0, |passing| passing.descriptors.len());
+                let passed = part.passing.take().map_or(0, |passing| passing.descriptors.len());
+                self.descriptors -= passed;
+                self.in_flight.sent(passed);
             }
             let length = part.data.rest().len();
             if sent < length {

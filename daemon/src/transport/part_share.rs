@@ -25,6 +25,15 @@ impl PartShare {
         hold(&mut self.bytes, connection, Share::Bytes, bytes)?;
         hold(&mut self.descriptors, connection, Share::Descriptors, descriptors)
     }
+
+    /// Keeps at most this number of descriptors, and nothing else.
+    pub(super) fn keep_descriptors(&mut self, descriptors: usize) {
+        self.bytes = None;
+        if let Some(taken) = &mut self.descriptors {
+            // It becomes less, which no limit refuses.
+            taken.resize(taken.amount().min(descriptors as u64)).ok();
+        }
+    }
 }
 
 fn hold(

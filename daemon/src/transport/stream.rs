@@ -181,13 +181,21 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the peer has read everything that was sent.
-    pub(super) fn is_taken(&self) -> bool {
+    /// The memory of what the peer has not read (`SIOCOUTQ`): 0 if it has read everything that was sent.
+    pub(super) fn unread(&self) -> usize {
         match self {
             Self::Socket(end) => {
-                stream::unread_by_peer(end.get_ref().as_fd()).is_ok_and(|bytes| bytes == 0)
+                stream::unread_by_peer(end.get_ref().as_fd()).unwrap_or(usize::MAX)
             }
-            Self::Two { .. } => true,
+            Self::Two { .. } => 0,
+        }
+    }
+
+    /// Ends both directions. The peer can still read what was sent.
+    pub(super) fn shut_down(&self) {
+        if let Self::Socket(end) = self {
+            // A peer that has closed needs none.
+            socket::shutdown(end.get_ref().as_fd(), libc::SHUT_RDWR).ok();
         }
     }
 

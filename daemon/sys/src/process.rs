@@ -35,14 +35,14 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Lowers the limit of open files (`RLIMIT_NOFILE`) to three quarters, and returns it. The kernel compares the
+/// Lowers the limit of open files (`RLIMIT_NOFILE`) by a sixteenth, and returns what it was. The kernel compares the
 /// descriptors in flight of all processes of a user with the limit of the one that sends (`unix(7)`,
 /// `ETOOMANYREFS`): a process with a higher limit can still send when this one cannot.
 pub fn lower_open_files() -> io::Result<u64> {
     let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let lower = (hard - hard / 4).max(1);
+    let lower = (hard - hard / 16).max(1);
     setrlimit(Resource::RLIMIT_NOFILE, lower, lower)?;
-    Ok(lower)
+    Ok(hard)
 }
 
 /// Lowers the limit of open files (`RLIMIT_NOFILE`) to at most this number.
