@@ -438,7 +438,7 @@ fn unread_descriptors_beyond_the_limit_end_the_connection() {
 #[test]
 fn responses_with_descriptors_beyond_the_limit_are_not_kept() {
     bounded(20, || {
-        for (most, kept) in [(1, true), (0, false)] {
+        for (most, kept) in [(2, true), (1, false)] {
             let broker = limited(&[("buffered_descriptors_per_user", most)]);
             let (mut client, mut other) = (broker.lsp(), broker.lsp());
             let opened = client.call("session.open", Value::Null).result().clone();

@@ -45,6 +45,8 @@ impl Fixture {
         let first = client.send("socket.recvmsg", json!([right, 9, 100]));
         client.call("socket.send", json!([left, "aGk="])).result();
         client.answer(first).result();
+        // The process that acts as the caller.
+        client.call("socket.connect", json!([left, "/nonexistent"])).fault();
         let file = File::open("/dev/null").unwrap();
         let (socket, _) = UnixStream::pair().unwrap();
         Self { broker, client, left, right, file, socket, numbers: Numbers(0x5eed) }

@@ -349,7 +349,7 @@ fn log_contains_no_payload_and_no_tokens() {
 }
 
 #[test]
-fn open_file_limit_is_raised_to_its_maximum_and_a_worker_has_three_quarters() {
+fn open_file_limit_is_raised_to_its_maximum_and_that_of_a_worker_is_lower() {
     bounded(20, || {
         let mut broker = prepare().shell("ulimit -Sn 50 && ulimit -Hn 500").start();
         let limit = |process: u32| {
@@ -358,7 +358,7 @@ fn open_file_limit_is_raised_to_its_maximum_and_a_worker_has_three_quarters() {
             line.split_whitespace().skip(3).take(2).map(str::to_owned).collect::<Vec<_>>()
         };
         let worker = broker.worker();
-        assert_eq!(limit(worker), ["375", "375"]);
+        assert_eq!(limit(worker), ["469", "469"]);
         assert_eq!(limit(broker.process().number()), ["500", "500"]);
     });
 }

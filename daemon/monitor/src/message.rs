@@ -92,8 +92,8 @@ pub enum ToWorker {
     Hello(Build),
     /// What the worker serves by. Descriptors: the text of the configuration, and the policy (sealed memory).
     Begin(Beginning),
-    /// `Begin` of a broker that has an opener, which is described. Descriptors: as of `Begin`, and the channel to the
-    /// opener.
+    /// `Begin` of a broker that has an opener, which is described. Descriptors: as of `Begin`, and the channels to the
+    /// opener, for prompt requests and for slow ones.
     BeginWithOpener(Beginning, Description),
     /// A connection. Descriptor: the connection. The worker answers `Received`, and `Closed` at its end.
     Connection {
@@ -241,7 +241,8 @@ pub enum ToOpener {
     Begin {
         generation: u64,
     },
-    /// A worker starts. Descriptors: the channel to it, and its `WorkerPeer` (sealed memory: a user can have 65 536 groups).
+    /// A worker starts. Descriptors: the channels to it, for prompt requests and for slow ones, and its `WorkerPeer` (sealed
+    /// memory: a user can have 65 536 groups).
     Worker {
         worker: u64,
     },
@@ -362,7 +363,7 @@ pub enum Nothing {}
 impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
-            Self::BeginWithOpener(..) => 3,
+            Self::BeginWithOpener(..) => 4,
             Self::Begin(_) | Self::Caller { .. } => 2,
             Self::Connection { .. } | Self::Policy { .. } | Self::QueryResult { .. } => 1,
             Self::Hello(_)
@@ -402,7 +403,8 @@ impl Message for ToMonitor {
 impl Message for ToOpener {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Begin { .. } | Self::Worker { .. } => 2,
+            Self::Worker { .. } => 3,
+            Self::Begin { .. } => 2,
             Self::Policy { .. } => 1,
             Self::Hello(_) | Self::Accepted { .. } | Self::Closed { .. } | Self::Ended { .. } => 0,
         }

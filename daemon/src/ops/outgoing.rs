@@ -10,6 +10,7 @@ use sockbroker_sys::message::{self, OutgoingMessage};
 use sockbroker_sys::unix_file;
 
 use crate::network::opener::{Done, Privileged};
+use crate::table::permitted::Socket;
 use sockbroker_monitor::request::{Control, Request};
 use sockbroker_policy::action::{AncillaryItem, MessageContents, Send};
 use sockbroker_policy::ancillary::class_of_ancillary;
@@ -91,8 +92,25 @@ pub(super) fn transmit_privileged(
             result => return result,
         }
     };
+    sent_by_opener(privileged.ask(&as_request(message)?, Some(fd)), refused)
+}
+
+/// Sends a message by the opener, for which it can take long.
+pub(super) async fn by_opener(
+    socket: &Socket,
+    message: &Addressed,
+    privileged: &Privileged,
+) -> io::Result<usize> {
     let request = as_request(message)?;
-    match privileged.ask(&request, Some(fd)) {
+    sent_by_opener(privileged.ask_slowly(request, socket.clone()).await, None)
+}
+
+/// The result of a send by the opener. `refused` is how the kernel refused it to this process.
+fn sent_by_opener(
+    asked: Option<io::Result<Done>>,
+    refused: Option<io::Error>,
+) -> io::Result<usize> {
+    match asked {
         Some(Ok(Done::Sent(sent))) => Ok(sent),
         Some(Ok(Done::Nothing | Done::Socket(_))) => Err(io::ErrorKind::InvalidData.into()),
         Some(Err(error)) => Err(error),

@@ -1,13 +1,15 @@
 //! `send`, `sendall`, `sendto`, `sendmsg`, `sendmmsg`.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sockbroker_sys::{message, socket};
 
-use crate::error::{OpError, OpResult};
+use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::{CallerIdentity, Client};
 use crate::ops::outgoing::{
-    Addressed, Destination, can_be_refused, needs_opener, submit, transmit, transmit_privileged,
+    Addressed, Destination, by_opener, can_be_refused, needs_opener, submit, transmit,
+    transmit_privileged,
 };
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::table::call_queue::Ticket;
@@ -184,9 +186,27 @@ async fn send_once(
             transmit(socket.fd(), &message)
         }
     };
-    let sent = until_done(socket, Direction::Send, call, wait_policy, send).await?;
+    let sent = match send_slowly(socket, sender, &message).await {
+        Some(sent) => sent.during(call)?,
+        None => until_done(socket, Direction::Send, call, wait_policy, send).await?,
+    };
     socket.user().sent(1, sent);
     Ok(sent)
+}
+
+/// Sends a message that only the opener may send: one that changes the network, for which the kernel can take seconds.
+/// `None` if it is not such a message, or if the socket has no room for it.
+async fn send_slowly(
+    socket: &Socket,
+    sender: Sender<'_>,
+    message: &Addressed,
+) -> Option<io::Result<usize>> {
+    if !sender.needs_opener || sender.caller.privileged().is_direct() {
+        return None;
+    }
+    let sent = by_opener(socket, message, sender.caller.privileged()).await;
+    let has_no_room = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+    (!has_no_room).then_some(sent)
 }
 
 /// Sends one message of a client, with its credentials.
@@ -300,7 +320,10 @@ async fn send_special(
     let Some(message) = messages.get(index) else { return Ok(Vec::new()) };
     let privileged = sender.caller.privileged();
     let send = || transmit_privileged(socket.fd(), message, privileged, sender.needs_opener);
-    let sent = until_done(socket, Direction::Send, "sendmmsg", || wait_policy, send).await?;
+    let sent = match send_slowly(socket, sender, message).await {
+        Some(sent) => sent.during("sendmmsg")?,
+        None => until_done(socket, Direction::Send, "sendmmsg", || wait_policy, send).await?,
+    };
     socket.user().sent(1, sent);
     Ok(vec![sent])
 }

@@ -99,8 +99,12 @@ pub(super) fn keep(answer: &Answer, connection: &Connection) -> Option<KeptAnswe
         KEPT + answer.json.len() + attachments.iter().map(bytes::Bytes::len).sum::<usize>();
     let share = connection.user().take(Share::Resolvable, memory as u64);
     let count = answer.response_parts.descriptors.len() as u64;
-    let shares =
-        share.and_then(|share| Ok((share, connection.user().take(Share::Descriptors, count)?)));
+    let shares = share.and_then(|share| {
+        // With room for those of the response itself: without them its connection would end.
+        let mut descriptors = connection.user().take(Share::Descriptors, 2 * count)?;
+        descriptors.resize(count)?;
+        Ok((share, descriptors))
+    });
     let (share, descriptor_share) =
         shares.inspect_err(|limit| connection.broker().metrics.limit_exceeded(limit.name)).ok()?;
     Some(KeptAnswer {

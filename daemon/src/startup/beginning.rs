@@ -34,7 +34,7 @@ impl Begun {
         let configuration = sealed::read(next()?.as_fd(), MEMORY).map_err(text)?;
         let policy = read_sealed_policy(&next()?)?;
         let opener = match opener {
-            Some(process) => Some((Opener::over(next()?).map_err(text)?, process)),
+            Some(process) => Some((Opener::over([next()?, next()?]).map_err(text)?, process)),
             None => None,
         };
         Ok(Self { beginning, configuration, policy, opener })

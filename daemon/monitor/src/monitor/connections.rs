@@ -163,11 +163,11 @@ impl<H: Host> Monitor<H> {
         let (begin, opening) = match &mut self.opener {
             None => (ToWorker::Begin(beginning), None),
             Some(opener) => {
-                let channel = opener.add_worker(token, peer).map_err(fail)?;
-                (ToWorker::BeginWithOpener(beginning, opener.description.clone()), Some(channel))
+                let channels = opener.add_worker(token, peer).map_err(fail)?;
+                (ToWorker::BeginWithOpener(beginning, opener.description.clone()), Some(channels))
             }
         };
-        descriptors.extend(opening.as_ref().map(OwnedFd::as_fd));
+        descriptors.extend(opening.iter().flatten().map(OwnedFd::as_fd));
         let started = Worker::start((peer.clone(), id), generation, &begin, &descriptors);
         let started = started.and_then(|(worker, audit)| {
             match self.events.add(worker.channel.as_fd(), token) {

@@ -108,15 +108,20 @@ impl OpenerLink {
         self.child.id()
     }
 
-    /// Makes the channel for a worker that starts, and sends the other end to the opener.
-    pub(super) fn add_worker(&mut self, worker: u64, peer: &Credentials) -> io::Result<OwnedFd> {
-        let (own, other) = record::pair()?;
+    /// Makes the channels for a worker that starts, and sends the other ends to the opener: for prompt requests, and for
+    /// slow ones.
+    pub(super) fn add_worker(
+        &mut self,
+        worker: u64,
+        peer: &Credentials,
+    ) -> io::Result<[OwnedFd; 2]> {
+        let ((prompt, of_prompt), (slow, of_slow)) = (record::pair()?, record::pair()?);
         let Credentials { uid, gid, groups, network } = peer.clone();
         let peer = WorkerPeer { uid, gid, groups, network };
         let peer = postcard::to_stdvec(&peer).map_err(io::Error::other)?;
         let peer = sealed::create("peer", &peer)?;
-        self.send(ToOpener::Worker { worker }, vec![other, peer]);
-        Ok(own)
+        self.send(ToOpener::Worker { worker }, vec![of_prompt, of_slow, peer]);
+        Ok([prompt, slow])
     }
 
     /// Reports the end of a worker.

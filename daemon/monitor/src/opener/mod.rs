@@ -1,10 +1,12 @@
 //! The opener: makes the system calls that need a capability, for workers that have none.
 //!
-//! One thread. A worker names the connection of the client for whom it asks. The opener knows from the monitor which
+//! The main thread follows the monitor. Two threads serve each worker, one for each of its channels: what takes long for one
+//! worker delays no other, and on the channel for slow requests not even its own prompt ones. A worker names the connection of the client for whom it asks. The opener knows from the monitor which
 //! connections a worker has, determines the subject by itself, and judges the request by its own copy of the policy.
 //! What it judges about a socket comes from the kernel. The files are listed from the top.
 
 mod run;
+mod serve;
 mod answer;
 mod calls;
 mod judge_message;

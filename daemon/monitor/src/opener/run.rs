@@ -1,26 +1,26 @@
-//! The loop: the monitor's messages first, then one request of each worker that has one.
+//! The main thread: follows the monitor. Each worker is served by threads of its own.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
 use sockbroker_sys::events::{Events, Signals};
 use sockbroker_sys::prompt_close::PromptClose;
-use sockbroker_sys::sealed;
+use sockbroker_sys::{sealed, socket};
 
-use super::answer::{Outcome, answer, parts};
 use super::host::Host;
 use super::refusals::Refusals;
-use super::workers::{InForce, Named, Worker, is_socket};
+use super::serve::serve;
+use super::workers::{InForce, Worker, WorkerChannel};
 use crate::channel::{Channel, ChannelError};
 use crate::message::{Build, FromOpener, ToOpener};
-use crate::request::{Answer, Request};
 
 /// The bytes of the largest principal of a worker.
 const PEER: usize = 1 << 20;
-/// The event of the monitor's channel. Workers have their numbers, which are larger.
-const MONITOR: u64 = 0;
+/// The stack of a thread that serves a worker, in bytes.
+const STACK: usize = 256 << 10;
 
 /// Why the opener cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -35,45 +35,60 @@ pub enum RunError {
 
 type MonitorEnd = Channel<FromOpener, ToOpener>;
 
-struct Opener<H> {
-    host: H,
+/// What all threads share.
+pub(super) struct Opener<H> {
     monitor: MonitorEnd,
-    events: Events,
-    workers: BTreeMap<u64, Worker>,
-    in_force: InForce,
-    refusals: Refusals,
-    closing: PromptClose,
+    /// Held while messages of the monitor are handled, so that they are handled in their order.
+    host: Mutex<H>,
+    workers: Mutex<BTreeMap<u64, Known>>,
+    in_force: RwLock<Arc<InForce>>,
+    pub(super) refusals: Mutex<Refusals>,
+}
+
+/// A worker, and the channels on which its threads serve it.
+struct Known {
+    worker: Arc<Worker>,
+    channels: [Arc<WorkerChannel>; 2],
 }
 
 /// Serves until the monitor ends.
-pub fn run<H: Host>(channel: OwnedFd, mut host: H) -> Result<(), RunError> {
+pub fn run<H: Host + Send + 'static>(channel: OwnedFd, mut host: H) -> Result<(), RunError> {
     // The monitor ends this process after the last worker, whatever the service manager sends to all processes.
     let _ignored = Signals::block()?;
-    let closing = PromptClose::new()?;
+    let mut closing = PromptClose::new()?;
     let monitor = MonitorEnd::over(channel);
     let mut events = Events::new()?;
-    events.add(monitor.as_fd(), MONITOR)?;
-    send(&monitor, &FromOpener::Hello(Build::OWN))?;
+    events.add(monitor.as_fd(), 0)?;
+    monitor.send(&FromOpener::Hello(Build::OWN), &[]).map_err(unsent)?;
     let Some((generation, configuration, policy)) = begin(&monitor, &mut events)? else {
         return Ok(());
     };
     let policy = host.policy(policy).map_err(RunError::Host)?;
     let description = host.confine(configuration, &policy).map_err(RunError::Host)?;
-    send(&monitor, &FromOpener::Ready(description))?;
-    let opener = Opener {
-        host,
+    monitor.send(&FromOpener::Ready(description), &[]).map_err(unsent)?;
+    let opener = Arc::new(Opener {
         monitor,
-        events,
-        workers: BTreeMap::new(),
-        in_force: InForce::new(policy, generation),
-        refusals: Refusals::new(),
-        closing,
-    };
-    opener.serve()
+        host: Mutex::new(host),
+        workers: Mutex::default(),
+        in_force: RwLock::new(Arc::new(InForce::new(policy, generation))),
+        refusals: Mutex::new(Refusals::new()),
+    });
+    loop {
+        events.wait(None)?;
+        if !opener.follow_monitor(&mut closing)? {
+            return Ok(());
+        }
+    }
 }
 
-fn send(monitor: &MonitorEnd, message: &FromOpener) -> Result<(), RunError> {
-    monitor.send(message, &[]).map_err(|error| RunError::Monitor(error.to_string()))
+#[expect(clippy::needless_pass_by_value, reason = "reads well in map_err")]
+fn unsent(error: ChannelError) -> RunError {
+    RunError::Monitor(error.to_string())
+}
+
+/// The value of a mutex. Every change of such a value is one step, so a panic of another thread does not spoil it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for what the opener begins with; `None` if the monitor has ended.
@@ -98,27 +113,17 @@ fn begin(
     }
 }
 
-impl<H: Host> Opener<H> {
-    fn serve(mut self) -> Result<(), RunError> {
-        loop {
-            for ready in self.events.wait(None)? {
-                if ready.token == MONITOR {
-                    if !self.follow_monitor()? {
-                        return Ok(());
-                    }
-                } else {
-                    self.serve_one(ready.token)?;
-                }
-            }
-        }
-    }
-
+impl<H: Host + Send + 'static> Opener<H> {
     /// Handles what the monitor has sent. `false` if it has ended.
-    fn follow_monitor(&mut self) -> Result<bool, RunError> {
+    pub(super) fn follow_monitor(
+        self: &Arc<Self>,
+        closing: &mut PromptClose,
+    ) -> Result<bool, RunError> {
+        let mut host = lock(&self.host);
         loop {
             match self.monitor.receive() {
                 Ok((message, descriptors)) => {
-                    self.handle(&message, descriptors)?;
+                    self.handle(&mut *host, &message, descriptors, closing)?;
                 }
                 Err(ChannelError::NotReady) => return Ok(true),
                 Err(ChannelError::Closed) => return Ok(false),
@@ -127,40 +132,44 @@ impl<H: Host> Opener<H> {
         }
     }
 
-    fn handle(&mut self, message: &ToOpener, descriptors: Vec<OwnedFd>) -> Result<(), RunError> {
+    fn handle(
+        self: &Arc<Self>,
+        host: &mut H,
+        message: &ToOpener,
+        descriptors: Vec<OwnedFd>,
+        closing: &mut PromptClose,
+    ) -> Result<(), RunError> {
         let mut descriptors = descriptors.into_iter();
-        let missing = || RunError::Monitor("a descriptor is missing".to_owned());
+        let mut next =
+            || descriptors.next().ok_or(RunError::Monitor("a descriptor is missing".to_owned()));
         match *message {
             ToOpener::Worker { worker } => {
-                let (channel, peer) = (descriptors.next(), descriptors.next());
-                let (channel, peer) = channel.zip(peer).ok_or_else(missing)?;
-                let peer = sealed::read(peer.as_fd(), PEER)?;
+                let channels = [next()?, next()?].map(WorkerChannel::over).map(Arc::new);
+                let peer = sealed::read(next()?.as_fd(), PEER)?;
                 let peer = postcard::from_bytes(&peer)
                     .map_err(|error| RunError::Monitor(error.to_string()))?;
-                let worker_channel = Worker::new(channel, peer);
-                self.events.add(worker_channel.channel.as_fd(), worker)?;
-                self.workers.insert(worker, worker_channel);
+                self.begin_worker(&Arc::new(Worker::new(worker, peer)), channels);
             }
             ToOpener::Accepted { worker, cookie } => {
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.add(cookie);
+                if let Some(known) = lock(&self.workers).get(&worker) {
+                    known.worker.add(cookie);
                 }
             }
             ToOpener::Closed { worker, cookie } => {
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.remove(cookie);
+                if let Some(known) = lock(&self.workers).get(&worker) {
+                    known.worker.remove(cookie);
                 }
             }
             ToOpener::Ended { worker } => {
-                self.forget(worker);
-                send(&self.monitor, &FromOpener::Forgotten)?;
+                self.forget(worker, closing);
+                self.monitor.send(&FromOpener::Forgotten, &[]).map_err(unsent)?;
             }
             ToOpener::Policy { generation } => {
-                let policy = self.host.policy(descriptors.next().ok_or_else(missing)?);
-                let policy = policy.map_err(RunError::Host)?;
-                self.host.replaced(&policy);
-                self.in_force = InForce::new(policy, generation);
-                send(&self.monitor, &FromOpener::InForce { generation })?;
+                let policy = host.policy(next()?).map_err(RunError::Host)?;
+                host.replaced(&policy);
+                let in_force = Arc::new(InForce::new(policy, generation));
+                *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = in_force;
+                self.monitor.send(&FromOpener::InForce { generation }, &[]).map_err(unsent)?;
             }
             ToOpener::Hello(_) | ToOpener::Begin { .. } => {
                 return Err(RunError::Monitor("it began twice".to_owned()));
@@ -169,114 +178,57 @@ impl<H: Host> Opener<H> {
         Ok(())
     }
 
-    /// Serves the next request of a worker.
-    fn serve_one(&mut self, token: u64) -> Result<(), RunError> {
-        let Some(worker) = self.workers.get(&token) else { return Ok(()) };
-        let (request, descriptors) = match worker.channel.receive() {
-            Ok(received) => received,
-            Err(ChannelError::NotReady) => return Ok(()),
-            Err(ChannelError::Closed) => {
-                self.forget(token);
-                return Ok(());
+    /// Starts the threads of a worker, one for each channel: what takes long on one does not delay the other.
+    fn begin_worker(self: &Arc<Self>, worker: &Arc<Worker>, channels: [Arc<WorkerChannel>; 2]) {
+        let known = Known { worker: worker.clone(), channels: channels.clone() };
+        lock(&self.workers).insert(worker.number, known);
+        for channel in channels {
+            let (opener, worker) = (self.clone(), worker.clone());
+            let (number, uid) = (worker.number, worker.uid());
+            let thread = thread::Builder::new().stack_size(STACK).name(format!("worker {number}"));
+            let started = thread.spawn(move || serve(&opener, &worker, channel));
+            if let Err(error) = started {
+                // The worker ends when it asks for something.
+                tracing::error!(uid, worker = number, %error, "cannot start a thread for a worker");
             }
-            Err(ChannelError::Nonsense { reason, descriptors }) => {
-                return self.end(token, reason, descriptors);
-            }
-            Err(ChannelError::LostDescriptors { descriptors, .. }) => {
-                return self.end(token, "the opener cannot open more files", descriptors);
-            }
-            Err(ChannelError::System(error)) => {
-                tracing::debug!(%error, "cannot receive from a worker");
-                return self.end(token, "its channel failed", Vec::new());
-            }
-        };
-        if !descriptors.iter().all(is_socket) {
-            return self.end(token, "it sent a file in place of a socket", descriptors);
-        }
-        // The monitor sends a connection's cookie before the worker gets the connection.
-        let (connection, _) = parts(&descriptors);
-        if connection.is_some_and(|named| !self.has(token, named)) && !self.follow_monitor()? {
-            return Ok(());
-        }
-        match self.outcome(token, request, &descriptors) {
-            Outcome::Answer(answer) => self.reply(token, &answer, None, descriptors),
-            Outcome::Socket(made) => self.reply(token, &Answer::Socket, Some(made), descriptors),
-            Outcome::Denied(denial) => {
-                self.refusals.report(token, &denial);
-                self.reply(token, &Answer::Refused(denial.errno), None, descriptors)
-            }
-            Outcome::Nonsense(reason) => self.end(token, reason, descriptors),
         }
     }
 
-    fn has(&self, token: u64, connection: std::os::fd::BorrowedFd<'_>) -> bool {
-        self.workers.get(&token).is_some_and(|worker| worker.has(connection))
-    }
-
-    fn outcome(&mut self, token: u64, request: Request, descriptors: &[OwnedFd]) -> Outcome {
-        let (Some(connection), socket) = parts(descriptors) else {
-            return Outcome::Nonsense("it sent a request without a connection");
-        };
-        let Some(worker) = self.workers.get_mut(&token) else {
-            return Outcome::Nonsense("it has ended");
-        };
-        match worker.rights(connection, &self.in_force) {
-            Named::Connection(rights) => return answer(rights, request, socket),
-            Named::HungUp => return Outcome::Answer(Answer::HungUp),
-            Named::Nonsense(reason) => return Outcome::Nonsense(reason),
-            Named::Unknown => {}
-        }
-        // The end of a connection can overtake a call on it, once in a while.
-        if std::mem::replace(&mut worker.has_strayed, true) {
-            return Outcome::Nonsense("it named connections that it does not have");
-        }
-        Outcome::Answer(Answer::HungUp)
-    }
-
-    fn reply(
-        &mut self,
-        token: u64,
-        answer: &Answer,
-        made: Option<OwnedFd>,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(), RunError> {
-        let Some(worker) = self.workers.get(&token) else { return Ok(()) };
-        let attached: Vec<_> = made.iter().map(OwnedFd::as_fd).collect();
-        let sent = worker.channel.send(answer, &attached);
-        // The worker could have closed its copies meanwhile.
-        self.closing.close(made.into_iter().chain(descriptors).collect());
-        match sent {
-            Ok(()) => Ok(()),
-            Err(ChannelError::Closed) => {
-                self.forget(token);
-                Ok(())
-            }
-            Err(_) => self.end(token, "it does not read its answers", Vec::new()),
-        }
+    /// The policy in force.
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends a worker that broke the rules.
-    fn end(
-        &mut self,
-        token: u64,
-        reason: &'static str,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(), RunError> {
-        if !descriptors.is_empty() {
-            // They can be files whose file system does not answer.
-            thread::spawn(move || drop(descriptors));
-        }
-        let uid = self.workers.get(&token).map(Worker::uid);
-        tracing::error!(uid, worker = token, reason, "a worker sent nonsense to the opener");
-        self.forget(token);
-        send(&self.monitor, &FromOpener::Nonsense { worker: token })
+    pub(super) fn end(&self, worker: &Worker, reason: &'static str, closing: &mut PromptClose) {
+        let (uid, number) = (worker.uid(), worker.number);
+        tracing::error!(uid, worker = number, reason, "a worker sent nonsense to the opener");
+        self.forget(number, closing);
+        // If the monitor has ended, the main thread ends this process.
+        self.monitor.send(&FromOpener::Nonsense { worker: number }, &[]).ok();
     }
 
-    fn forget(&mut self, token: u64) {
-        if let Some(worker) = self.workers.remove(&token) {
-            drop(self.events.remove(worker.channel.as_fd()));
-            // Sockets that were not received are closed with the channel.
-            self.closing.close(vec![worker.channel.into_socket()]);
+    /// Ends this process, because a message of the monitor cannot be handled.
+    pub(super) fn fail(&self, error: &RunError) {
+        tracing::error!(%error, "the opener cannot follow the monitor");
+        // The main thread finds the end of the channel.
+        socket::shutdown(self.monitor.as_fd(), libc::SHUT_RDWR).ok();
+    }
+
+    /// Ends the threads of a worker once their calls have returned.
+    fn forget(&self, number: u64, closing: &mut PromptClose) {
+        let Some(Known { worker, channels }) = lock(&self.workers).remove(&number) else { return };
+        worker.forget_connections();
+        for channel in channels {
+            socket::shutdown(channel.as_fd(), libc::SHUT_RDWR).ok();
+            close(channel, closing);
         }
+    }
+}
+
+/// Closes a channel, if no other thread has it. Sockets that were not received are closed with it.
+pub(super) fn close(channel: Arc<WorkerChannel>, closing: &mut PromptClose) {
+    if let Some(channel) = Arc::into_inner(channel) {
+        closing.close(vec![channel.into_socket()]);
     }
 }

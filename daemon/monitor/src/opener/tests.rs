@@ -83,20 +83,33 @@ impl Monitor {
         self.channel.receive().unwrap().0
     }
 
+    fn has_message(&self) -> bool {
+        let mut events = Events::new().unwrap();
+        events.add(self.channel.as_fd(), 0).unwrap();
+        !events.wait(Some(Duration::ZERO)).unwrap().is_empty()
+    }
+
     fn send(&self, message: &ToOpener) {
         self.channel.send(message, &[]).unwrap();
     }
 
-    /// The socket of a new worker of this process's user.
+    /// The socket of a new worker of this process's user, for prompt requests.
     fn worker_socket(&self, worker: u64) -> OwnedFd {
+        let [prompt, _slow] = self.worker_sockets(worker);
+        prompt
+    }
+
+    /// Both sockets.
+    fn worker_sockets(&self, worker: u64) -> [OwnedFd; 2] {
         let (one, _other) = UnixStream::pair().unwrap();
         let Credentials { uid, gid, groups, network } = credentials::of_peer(one.as_fd()).unwrap();
         let peer = WorkerPeer { uid, gid, groups, network };
-        let (own, other) = record::pair().unwrap();
+        let ((prompt, of_prompt), (slow, of_slow)) =
+            (record::pair().unwrap(), record::pair().unwrap());
         let peer = sealed::create("peer", &postcard::to_stdvec(&peer).unwrap()).unwrap();
-        let descriptors = [other.as_fd(), peer.as_fd()];
+        let descriptors = [of_prompt.as_fd(), of_slow.as_fd(), peer.as_fd()];
         self.channel.send(&ToOpener::Worker { worker }, &descriptors).unwrap();
-        own
+        [prompt, slow]
     }
 
     fn worker(&self, worker: u64) -> OpenerChannel {
@@ -397,6 +410,38 @@ fn a_socket_that_lingers_does_not_delay_others() {
     monitor.send(&ToOpener::Ended { worker: 16 });
     assert_eq!(ask(&mut other, &NETLINK, &[others.as_fd()]).unwrap(), Answer::Socket);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    monitor.end();
+}
+
+#[test]
+fn requests_on_one_channel_do_not_wait_for_those_on_the_other() {
+    let monitor = Monitor::start(ALL);
+    let [prompt, slow] = monitor.worker_sockets(16);
+    let (connection, _client) = monitor.connection(16);
+    let mut prompt = OpenerChannel::over(prompt).unwrap();
+    let request = postcard::to_stdvec(&NETLINK).unwrap();
+    let both = [connection.as_fd()];
+    // Nobody receives the answers to these.
+    for _ in 0..64 {
+        record::send(slow.as_fd(), &request, &both).unwrap();
+        assert_eq!(ask(&mut prompt, &NETLINK, &both).unwrap(), Answer::Socket);
+    }
+    monitor.end();
+}
+
+#[test]
+fn a_worker_that_does_not_read_its_answers_ends_on_both_channels() {
+    let monitor = Monitor::start(ALL);
+    let [prompt, slow] = monitor.worker_sockets(16);
+    let (connection, _client) = monitor.connection(16);
+    let request = postcard::to_stdvec(&NETLINK).unwrap();
+    // Until there is no room for a further answer. Now and then there is none for a request.
+    while !monitor.has_message() {
+        record::send(slow.as_fd(), &request, &[connection.as_fd()]).ok();
+    }
+    monitor.expect_nonsense(16);
+    let mut prompt = OpenerChannel::over(prompt).unwrap();
+    assert!(ask(&mut prompt, &NETLINK, &[connection.as_fd()]).is_err());
     monitor.end();
 }
 

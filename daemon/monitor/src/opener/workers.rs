@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Rights;
 use sockbroker_sys::{socket, stream};
 
+use super::run::lock;
 use crate::channel::Channel;
 use crate::message::WorkerPeer;
 use crate::request::{Answer, Request};
@@ -16,18 +19,21 @@ use crate::subject;
 #[derive(Debug)]
 struct Selected {
     generation: u64,
-    rights: Rights,
+    rights: Arc<Rights>,
 }
+
+/// The opener's end of a channel to a worker.
+pub(super) type WorkerChannel = Channel<Answer, Request>;
 
 /// A worker.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) channel: Channel<Answer, Request>,
+    pub(super) number: u64,
     peer: WorkerPeer,
     /// Its connections by their cookies.
-    connections: BTreeMap<u64, Option<Selected>>,
+    connections: Mutex<BTreeMap<u64, Option<Selected>>>,
     /// Whether it has named a connection that it does not have.
-    pub(super) has_strayed: bool,
+    has_strayed: AtomicBool,
 }
 
 /// The policy in force.
@@ -40,9 +46,9 @@ pub(super) struct InForce {
 }
 
 /// What a descriptor is that a worker named as the connection of a client.
-pub(super) enum Named<'a> {
+pub(super) enum Named {
     /// A connection of this worker.
-    Connection(&'a Rights),
+    Connection(Arc<Rights>),
     /// The client has closed it.
     HungUp,
     /// The worker does not have it.
@@ -62,62 +68,70 @@ impl InForce {
 }
 
 impl Worker {
-    pub(super) fn new(channel: OwnedFd, mut peer: WorkerPeer) -> Self {
+    pub(super) fn new(number: u64, mut peer: WorkerPeer) -> Self {
         peer.groups.sort_unstable();
-        let connections = BTreeMap::new();
-        Self { channel: Channel::over(channel), peer, connections, has_strayed: false }
+        Self { number, peer, connections: Mutex::default(), has_strayed: AtomicBool::new(false) }
     }
 
     pub(super) fn uid(&self) -> u32 {
         self.peer.uid
     }
 
-    pub(super) fn add(&mut self, cookie: u64) {
-        self.connections.insert(cookie, None);
+    pub(super) fn add(&self, cookie: u64) {
+        lock(&self.connections).insert(cookie, None);
     }
 
-    pub(super) fn remove(&mut self, cookie: u64) {
-        self.connections.remove(&cookie);
+    pub(super) fn remove(&self, cookie: u64) {
+        lock(&self.connections).remove(&cookie);
+    }
+
+    pub(super) fn forget_connections(&self) {
+        lock(&self.connections).clear();
+    }
+
+    /// Notes that it has named a connection that it does not have. Whether it did so before.
+    pub(super) fn strays(&self) -> bool {
+        self.has_strayed.swap(true, Ordering::Relaxed)
     }
 
     /// Whether a descriptor is a connection that the monitor passed to this worker.
     pub(super) fn has(&self, connection: BorrowedFd<'_>) -> bool {
-        socket::cookie(connection).is_ok_and(|cookie| self.connections.contains_key(&cookie))
+        socket::cookie(connection).is_ok_and(|cookie| lock(&self.connections).contains_key(&cookie))
     }
 
     /// The rights at the other end of a connection.
-    pub(super) fn rights(&mut self, connection: BorrowedFd<'_>, in_force: &InForce) -> Named<'_> {
+    pub(super) fn rights(&self, connection: BorrowedFd<'_>, in_force: &InForce) -> Named {
         let Ok(cookie) = socket::cookie(connection) else {
             return Named::Nonsense("it named a file as a connection");
         };
-        let Some(known) = self.connections.get_mut(&cookie) else { return Named::Unknown };
+        let mut connections = lock(&self.connections);
+        let Some(known) = connections.get_mut(&cookie) else { return Named::Unknown };
         // A client that is gone lends its name to nobody.
         if stream::is_hung_up(connection).unwrap_or(true) {
             return Named::HungUp;
         }
-        let is_current = |known: &Selected| known.generation == in_force.generation;
-        if !known.as_ref().is_some_and(is_current) {
-            let found = if in_force.by_control_group {
-                subject::of_peer(connection)
-            } else {
-                subject::without_control_group(connection)
-            };
-            let Ok(subject) = found else {
-                return Named::Nonsense("it named a socket without a peer as a connection");
-            };
-            let peer = &self.peer;
-            let own = (subject.uid, subject.gid) == (peer.uid, peer.gid)
-                && *subject.groups == *peer.groups;
-            if !own {
-                return Named::Nonsense("it has a connection of another principal");
-            }
-            let rights = in_force.policy.select(&subject, Vec::new());
-            *known = Some(Selected { generation: in_force.generation, rights });
+        if let Some(known) = known
+            && known.generation == in_force.generation
+        {
+            return Named::Connection(known.rights.clone());
         }
-        match known {
-            Some(known) => Named::Connection(&known.rights),
-            None => Named::Unknown,
+        let found = if in_force.by_control_group {
+            subject::of_peer(connection)
+        } else {
+            subject::without_control_group(connection)
+        };
+        let Ok(subject) = found else {
+            return Named::Nonsense("it named a socket without a peer as a connection");
+        };
+        let peer = &self.peer;
+        let own =
+            (subject.uid, subject.gid) == (peer.uid, peer.gid) && *subject.groups == *peer.groups;
+        if !own {
+            return Named::Nonsense("it has a connection of another principal");
         }
+        let rights = Arc::new(in_force.policy.select(&subject, Vec::new()));
+        *known = Some(Selected { generation: in_force.generation, rights: rights.clone() });
+        Named::Connection(rights)
     }
 }
 

@@ -189,7 +189,7 @@ pub(super) const COMMON: &[c_long] = &[
     libc::SYS_getrandom,
 ];
 
-/// Calls of the opener: what workers ask for, its channels, and threads that close files.
+/// Calls of the opener: what workers ask for, its channels, and its threads.
 pub(super) const OF_OPENER: &[c_long] = &[
     libc::SYS_socket,
     libc::SYS_bind,
@@ -202,6 +202,7 @@ pub(super) const OF_OPENER: &[c_long] = &[
     libc::SYS_sethostname,
     libc::SYS_sendmsg,
     libc::SYS_recvmsg,
+    libc::SYS_shutdown,
     // The log.
     libc::SYS_sendto,
     libc::SYS_write,
@@ -219,8 +220,10 @@ pub(super) const OF_OPENER: &[c_long] = &[
     libc::SYS_close,
     // Waiting and time.
     libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
+    libc::SYS_timer_create,
     libc::SYS_timer_settime,
     libc::SYS_timer_delete,
     libc::SYS_clock_gettime,

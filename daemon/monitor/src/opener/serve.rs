@@ -1,0 +1,144 @@
+//! A thread that serves one channel of a worker: one request after the other.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use sockbroker_sys::events::Events;
+use sockbroker_sys::prompt_close::PromptClose;
+
+use super::answer::{Outcome, answer, parts};
+use super::host::Host;
+use super::run::{Opener, close, lock};
+use super::workers::{Named, Worker, WorkerChannel, is_socket};
+use crate::channel::ChannelError;
+use crate::request::{Answer, Request};
+
+/// Why a worker is served no longer.
+enum End {
+    /// It has ended, or the opener ends.
+    Gone,
+    /// It broke the rules.
+    Nonsense { reason: &'static str, descriptors: Vec<OwnedFd> },
+}
+
+impl End {
+    fn nonsense(reason: &'static str) -> Self {
+        Self::Nonsense { reason, descriptors: Vec::new() }
+    }
+}
+
+/// Serves until the worker ends or breaks the rules.
+pub(super) fn serve<H: Host + Send + 'static>(
+    opener: &Arc<Opener<H>>,
+    worker: &Worker,
+    channel: Arc<WorkerChannel>,
+) {
+    let prepared = PromptClose::new().and_then(|closing| {
+        let events = Events::new()?;
+        events.add(channel.as_fd(), 0)?;
+        Ok((closing, events))
+    });
+    let (mut closing, mut events) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let (uid, number) = (worker.uid(), worker.number);
+            tracing::error!(uid, worker = number, %error, "cannot serve a worker");
+            return;
+        }
+    };
+    let end = loop {
+        if let Err(end) = serve_next(opener, worker, &channel, &mut events, &mut closing) {
+            break end;
+        }
+    };
+    if let End::Nonsense { reason, descriptors } = end {
+        if !descriptors.is_empty() {
+            // They can be files whose file system does not answer.
+            thread::spawn(move || drop(descriptors));
+        }
+        opener.end(worker, reason, &mut closing);
+    }
+    drop(events);
+    close(channel, &mut closing);
+}
+
+/// Waits for a request, and answers it.
+fn serve_next<H: Host + Send + 'static>(
+    opener: &Arc<Opener<H>>,
+    worker: &Worker,
+    channel: &WorkerChannel,
+    events: &mut Events,
+    closing: &mut PromptClose,
+) -> Result<(), End> {
+    let (request, descriptors) = match channel.receive() {
+        Ok(received) => received,
+        Err(ChannelError::NotReady) => {
+            return events.wait(None).map(drop).map_err(|_error| End::Gone);
+        }
+        Err(ChannelError::Closed) => return Err(End::Gone),
+        Err(ChannelError::Nonsense { reason, descriptors }) => {
+            return Err(End::Nonsense { reason, descriptors });
+        }
+        Err(ChannelError::LostDescriptors { descriptors, .. }) => {
+            return Err(End::Nonsense { reason: "the opener cannot open more files", descriptors });
+        }
+        Err(ChannelError::System(error)) => {
+            tracing::debug!(%error, "cannot receive from a worker");
+            return Err(End::nonsense("its channel failed"));
+        }
+    };
+    if !descriptors.iter().all(is_socket) {
+        return Err(End::Nonsense { reason: "it sent a file in place of a socket", descriptors });
+    }
+    // The monitor sends a connection's cookie before the worker gets the connection.
+    let (connection, _) = parts(&descriptors);
+    if connection.is_some_and(|named| !worker.has(named)) {
+        match opener.follow_monitor(closing) {
+            Ok(true) => {}
+            Ok(false) => return Err(End::Gone),
+            Err(error) => {
+                opener.fail(&error);
+                return Err(End::Gone);
+            }
+        }
+    }
+    let (answer, made) = match outcome(opener, worker, request, &descriptors) {
+        Outcome::Answer(answer) => (answer, None),
+        Outcome::Socket(made) => (Answer::Socket, Some(made)),
+        Outcome::Denied(denial) => {
+            lock(&opener.refusals).report(worker.number, &denial);
+            (Answer::Refused(denial.errno), None)
+        }
+        Outcome::Nonsense(reason) => return Err(End::Nonsense { reason, descriptors }),
+    };
+    let attached: Vec<_> = made.iter().map(OwnedFd::as_fd).collect();
+    let sent = channel.send(&answer, &attached);
+    // The worker could have closed its copies meanwhile.
+    closing.close(made.into_iter().chain(descriptors).collect());
+    match sent {
+        Ok(()) => Ok(()),
+        Err(ChannelError::Closed) => Err(End::Gone),
+        Err(_) => Err(End::nonsense("it does not read its answers")),
+    }
+}
+
+fn outcome<H: Host + Send + 'static>(
+    opener: &Opener<H>,
+    worker: &Worker,
+    request: Request,
+    descriptors: &[OwnedFd],
+) -> Outcome {
+    let (Some(connection), socket) = parts(descriptors) else {
+        return Outcome::Nonsense("it sent a request without a connection");
+    };
+    match worker.rights(connection, &opener.in_force()) {
+        Named::Connection(rights) => answer(&rights, request, socket),
+        Named::Nonsense(reason) => Outcome::Nonsense(reason),
+        // The end of a connection can overtake a call on it, once in a while.
+        Named::Unknown if worker.strays() => {
+            Outcome::Nonsense("it named connections that it does not have")
+        }
+        Named::HungUp | Named::Unknown => Outcome::Answer(Answer::HungUp),
+    }
+}
