@@ -9,10 +9,10 @@ use crate::environment::installed_or_skip;
 use crate::guest::Guest;
 
 /// A call that every member of the broker's group can make.
-const CALL: &str = "sockbroker call socket.gethostname";
+pub(crate) const CALL: &str = "sockbroker call socket.gethostname";
 
 /// Waits until the service runs in another process.
-fn is_replaced(guest: &Guest, process: &str) -> bool {
+pub(crate) fn is_replaced(guest: &Guest, process: &str) -> bool {
     happens_within(HANG, || {
         pause(100);
         let now = guest.property("MainPID");
@@ -21,7 +21,7 @@ fn is_replaced(guest: &Guest, process: &str) -> bool {
 }
 
 /// Adds a drop-in to the unit, as an administrator does.
-fn drop_in(guest: &Guest, text: &str) {
+pub(crate) fn drop_in(guest: &Guest, text: &str) {
     guest.write("/etc/systemd/system/sockbrokerd.service.d/test.conf", text);
     guest.ok("systemctl daemon-reload && systemctl restart sockbrokerd.service");
 }
