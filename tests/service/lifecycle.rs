@@ -109,7 +109,8 @@ pub(crate) fn output(client: &mut Child) -> String {
 #[test]
 fn stop_waits_for_calls_in_flight() {
     let Some(guest) = installed_or_skip("stop_waits_for_calls_in_flight") else { return };
-    let mut waiting = wait_for_a_datagram(&guest, 2);
+    // Longer than a worker may take that does not respond, and shorter than drain_seconds.
+    let mut waiting = wait_for_a_datagram(&guest, 4);
     let process = guest.property("MainPID");
     guest.ok("systemctl stop sockbrokerd.service");
     assert_eq!(guest.property("Result"), "success", "{}", guest.log());
