@@ -201,6 +201,8 @@ fn killed_opener_or_monitor_restarts_the_service_and_leaves_no_process(guest: &G
         let mut alice = begin(guest, "alice", program::WAIT);
         let before = guest.processes();
         assert!(before.len() >= 4, "{before:?}");
+        let named = guest.ok("pgrep --count --exact sockbrokerd");
+        assert_eq!(named.trim(), before.len().to_string(), "{before:?}");
         let monitor = guest.property("MainPID");
         if restarts % 2 == 0 {
             // A call that arrives now waits in the queue of the listening socket, which belongs to systemd.
