@@ -16,8 +16,7 @@ use crate::guest::Guest;
 
 /// The environment variable with the path of the `.deb` under test, which `deploy/package` builds.
 const PACKAGE: &str = "SOCKBROKER_PACKAGE";
-/// The release of the reference system, and the packages that the tests need in addition to the essential ones.
-const SUITE: &str = "trixie";
+/// The packages that the tests need in addition to the essential ones.
 const PARTS: &str = "apt,dbus,iproute2,libpam-systemd,passwd,procps,python3,systemd-sysv";
 /// The time limit for creating the tree. It takes 30 seconds with a fast network.
 const TREE: Duration = Duration::from_mins(10);
@@ -25,10 +24,50 @@ const TREE: Duration = Duration::from_mins(10);
 /// The system of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
-    /// A minimal Debian, created by `mmdebstrap` and kept in the build folder.
+    /// A minimal Debian 13, with systemd 257.
     Reference,
+    /// The oldest supported one: Debian 12, with systemd 252. That of this machine if it has this version.
+    Oldest,
     /// The system of this machine.
     Own,
+}
+
+impl System {
+    /// The version of systemd; `None` if it can be any.
+    fn systemd(self) -> Option<&'static str> {
+        match self {
+            Self::Reference => Some("systemd 257 "),
+            Self::Oldest => Some("systemd 252 "),
+            Self::Own => None,
+        }
+    }
+
+    /// Whether it is the system of this machine.
+    fn is_own(self) -> bool {
+        match self {
+            Self::Reference => false,
+            Self::Oldest => own_systemd().starts_with("systemd 252 "),
+            Self::Own => true,
+        }
+    }
+
+    fn tree(self) -> PathBuf {
+        match self {
+            _ if self.is_own() => PathBuf::from("/"),
+            Self::Oldest => release("bookworm"),
+            Self::Reference | Self::Own => release("trixie"),
+        }
+    }
+}
+
+/// Returns the version of systemd of this machine; empty if it has none.
+fn own_systemd() -> &'static str {
+    static FOUND: OnceLock<String> = OnceLock::new();
+    let find = || {
+        let output = Command::new("systemctl").arg("--version").output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    FOUND.get_or_init(|| find().unwrap_or_default())
 }
 
 /// Boots a guest of this system with the package at `/package.deb`, not installed yet. Returns `None` if the test is
@@ -45,21 +84,21 @@ pub(crate) fn bare_or_skip(system: System, test: &str) -> Option<Guest> {
         skip("no control groups of version 2 to be made here", test);
         return None;
     };
-    if system == System::Own && !Path::new("/usr/bin/dpkg").exists() {
+    if system.is_own() && !Path::new("/usr/bin/dpkg").exists() {
         skip("this machine's own system is not Debian", test);
         return None;
     }
-    let tree = match system {
-        System::Reference => reference().to_owned(),
-        System::Own => PathBuf::from("/"),
-    };
-    let guest = Guest::boot(&tree, cgroups);
+    let guest = Guest::boot(&system.tree(), cgroups);
+    if let Some(expected) = system.systemd() {
+        let version = guest.ok("systemctl --version");
+        assert!(version.starts_with(expected), "{version}");
+    }
     guest.write(
         "/package.deb",
         fs::read(&package)
             .unwrap_or_else(|error| panic!("{PACKAGE} is {}: {error}", package.display())),
     );
-    if system == System::Own {
+    if system.is_own() {
         // Container images prevent packages from starting services.
         guest.ok("rm -f /usr/sbin/policy-rc.d");
     }
@@ -117,24 +156,21 @@ fn cgroups() -> Option<&'static Path> {
     FOUND.get_or_init(find).as_deref()
 }
 
-/// Returns the tree of the reference system. It is created once and kept for later runs. Its name depends on the
+/// Returns the tree of a release of Debian. It is created once and kept in the build folder. Its name depends on the
 /// packages.
-fn reference() -> &'static Path {
-    static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let tree = folder.join(format!("{SUITE}-{}", PARTS.replace(',', "-")));
-        // Other test programs can need it at the same time.
-        let lock = File::create(folder.join(format!("{SUITE}.lock"))).unwrap();
-        lock.lock().unwrap();
-        if !tree.exists() {
-            make(&tree);
-        }
-        tree
-    })
+fn release(suite: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let tree = folder.join(format!("{suite}-{}", PARTS.replace(',', "-")));
+    // Other tests can need it at the same time.
+    let lock = File::create(folder.join(format!("{suite}.lock"))).unwrap();
+    lock.lock().unwrap();
+    if !tree.exists() {
+        make(suite, &tree);
+    }
+    tree
 }
 
-fn make(tree: &Path) {
+fn make(suite: &str, tree: &Path) {
     let unfinished = tree.with_extension("unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).unwrap();
@@ -145,12 +181,16 @@ fn make(tree: &Path) {
         "--aptopt=APT::Install-Recommends \"false\"",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
     ]);
-    command.args(["--dpkgopt=path-exclude=/usr/share/locale/*", SUITE]);
+    command.args(["--dpkgopt=path-exclude=/usr/share/locale/*", suite]);
     command.arg(&unfinished).args(mirror());
     let ended = run(&mut command, TREE);
     assert_eq!(ended.code, Some(0), "mmdebstrap makes no tree:\n{}", ended.output);
     // Empty, so that systemd generates a machine ID for the guest.
     fs::write(unfinished.join("etc/machine-id"), "").unwrap();
+    let hosts = unfinished.join("etc/hosts");
+    if !hosts.exists() {
+        fs::write(hosts, "127.0.0.1 localhost\n").unwrap();
+    }
     fs::rename(unfinished, tree).unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! A container with systemd as its first process, for one test.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -125,6 +125,38 @@ impl Guest {
     /// Returns the journal of the service, including systemd's messages about it.
     pub(crate) fn log(&self) -> String {
         self.ok("journalctl --sync; journalctl --no-pager --output=cat --unit sockbrokerd.service")
+    }
+
+    /// Returns the processes of the service: their process IDs in the guest, and their names. A name such as
+    /// `sockbrokerd: opener` is the first argument.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        let processes = self.ok(
+            "for process in $(cat /sys/fs/cgroup/system.slice/sockbrokerd.service/cgroup.procs 2>/dev/null); do
+                 name=$(tr '\\0' '\\n' 2>/dev/null <\"/proc/$process/cmdline\" | head -n 1)
+                 echo \"$process $name\"
+             done",
+        );
+        let parse = |line: &str| {
+            let (process, name) = line.split_once(' ')?;
+            Some((process.parse().ok()?, name.to_owned()))
+        };
+        processes.lines().filter_map(parse).collect()
+    }
+
+    /// Returns the only process of the service whose name starts with this; `None` if there is none.
+    pub(crate) fn process(&self, name: &str) -> Option<u32> {
+        let all = self.processes();
+        let mut found = all.iter().filter(|(_, own)| own.starts_with(name));
+        let process = found.next()?.0;
+        assert!(found.next().is_none(), "not one {name}: {all:?}");
+        Some(process)
+    }
+
+    /// Writes a measured value or a message, which the test runner does not capture.
+    pub(crate) fn report(&self, text: &str) {
+        let version = self.ok("systemctl --version | head -n 1 | cut -d ' ' -f 1-2");
+        let line = format!("\n{}: {text}\n", version.trim());
+        io::stderr().write_all(line.as_bytes()).unwrap();
     }
 
     /// Returns the path of a file of the guest, on this machine.

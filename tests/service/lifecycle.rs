@@ -9,10 +9,10 @@ use crate::environment::installed_or_skip;
 use crate::guest::Guest;
 
 /// A call that every member of the broker's group can make.
-const CALL: &str = "sockbroker call socket.gethostname";
+pub(crate) const CALL: &str = "sockbroker call socket.gethostname";
 
 /// Waits until the service runs in another process.
-fn is_replaced(guest: &Guest, process: &str) -> bool {
+pub(crate) fn is_replaced(guest: &Guest, process: &str) -> bool {
     happens_within(HANG, || {
         pause(100);
         let now = guest.property("MainPID");
@@ -21,7 +21,7 @@ fn is_replaced(guest: &Guest, process: &str) -> bool {
 }
 
 /// Adds a drop-in to the unit, as an administrator does.
-fn drop_in(guest: &Guest, text: &str) {
+pub(crate) fn drop_in(guest: &Guest, text: &str) {
     guest.write("/etc/systemd/system/sockbrokerd.service.d/test.conf", text);
     guest.ok("systemctl daemon-reload && systemctl restart sockbrokerd.service");
 }
@@ -109,7 +109,8 @@ pub(crate) fn output(client: &mut Child) -> String {
 #[test]
 fn stop_waits_for_calls_in_flight() {
     let Some(guest) = installed_or_skip("stop_waits_for_calls_in_flight") else { return };
-    let mut waiting = wait_for_a_datagram(&guest, 2);
+    // Longer than a worker may take that does not respond, and shorter than drain_seconds.
+    let mut waiting = wait_for_a_datagram(&guest, 4);
     let process = guest.property("MainPID");
     guest.ok("systemctl stop sockbrokerd.service");
     assert_eq!(guest.property("Result"), "success", "{}", guest.log());

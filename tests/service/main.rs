@@ -9,20 +9,20 @@
     reason = "a panic is how a test fails; helpers outside of test functions do the same"
 )]
 
-/// Defines a test of a function for each system. The package is installed in the guest.
+/// Defines a test of a function for each version of systemd. The package is installed in the guest.
 macro_rules! on_each_system {
     ($name:ident) => {
         mod $name {
             #[test]
-            fn on_the_reference_system() {
-                let test = concat!(stringify!($name), "::on_the_reference_system");
+            fn with_systemd_257() {
+                let test = concat!(stringify!($name), "::with_systemd_257");
                 crate::environment::on(crate::environment::System::Reference, test, super::$name);
             }
 
             #[test]
-            fn on_the_system_of_this_machine() {
-                let test = concat!(stringify!($name), "::on_the_system_of_this_machine");
-                crate::environment::on(crate::environment::System::Own, test, super::$name);
+            fn with_systemd_252() {
+                let test = concat!(stringify!($name), "::with_systemd_252");
+                crate::environment::on(crate::environment::System::Oldest, test, super::$name);
             }
         }
     };
@@ -40,4 +40,5 @@ mod sandbox;
 mod takeover;
 mod journal;
 mod upgrade;
+mod crashes;
 mod private;

@@ -35,6 +35,13 @@ pub(crate) fn capabilities(guest: &Guest) -> [u64; 3] {
     [of_service("CapPrm:"), of_service("CapEff:"), set(&worker, "CapPrm:")]
 }
 
+/// Writes how systemd rates the exposure of the service.
+fn report_exposure(guest: &Guest, roles: &str) {
+    let report = guest.ok("systemd-analyze security --no-pager sockbrokerd.service");
+    let (_, exposure) = report.rsplit_once("sockbrokerd.service: ").unwrap();
+    guest.report(&format!("exposure {roles}: {}", exposure.trim()));
+}
+
 /// Removes all roles.
 fn leave_roles(guest: &Guest) {
     guest.ok("rm -rf /etc/systemd/system/sockbrokerd.service.d /etc/sockbroker/policy.d/*.toml
@@ -48,10 +55,12 @@ on_each_system!(service_has_exactly_the_capabilities_of_its_roles);
 fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     guest.ok_as("alice", "sockbroker call socket.gethostname");
     assert_eq!(capabilities(guest), [OF_MONITOR, OF_MONITOR, 0], "without a role");
+    report_exposure(guest, "without a role");
     for (role, set) in ROLES {
         take_role(guest, role);
         let all = OF_MONITOR | set;
         assert_eq!(capabilities(guest), [all, all, 0], "{role}");
+        report_exposure(guest, &format!("with role {role}"));
         // Capabilities that no rule can use are dropped before the first byte is read.
         guest.ok(&format!(
             "rm /etc/sockbroker/policy.d/{role}.toml; systemctl restart sockbrokerd.service"
@@ -65,6 +74,7 @@ fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     }
     let all = ROLES.iter().fold(OF_MONITOR, |all, (_, set)| all | set);
     assert_eq!(capabilities(guest), [all, all, 0], "all roles");
+    report_exposure(guest, "with all roles");
 }
 
 /// Returns the command of a Python program with these lines that uses sockets of the broker.

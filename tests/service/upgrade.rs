@@ -97,7 +97,7 @@ fn upgrade_does_not_start_a_stopped_service() {
 /// On the system of this machine, only system folders are searched: tests and builds write elsewhere.
 fn files(guest: &Guest, system: System) -> BTreeSet<String> {
     let folders = match system {
-        System::Reference => "/",
+        System::Reference | System::Oldest => "/",
         System::Own => "/boot /etc /usr /var",
     };
     let found = guest.ok(&format!(

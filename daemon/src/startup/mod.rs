@@ -22,7 +22,7 @@ use std::io;
 
 use sockbroker_monitor::reaper;
 use sockbroker_monitor::role::Role;
-use sockbroker_sys::{capability, process};
+use sockbroker_sys::{capability, child, process};
 
 use crate::config;
 use args::Args;
@@ -57,6 +57,7 @@ pub fn run_as_subcommand(
 fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
     let fail = |error: io::Error| StartError::System(format!("{}: {error}", role.word()));
     let parent = args.parent.unwrap_or_default();
+    child::set_name(c"sockbrokerd").map_err(fail)?;
     sockbroker_monitor::role::begin(parent).map_err(fail)?;
     let channel = process::inherited_descriptor(0).map_err(fail)?;
     match role {

@@ -1,12 +1,12 @@
 //! Processes of this program in another role: run again from its own file, with a new address layout.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::prctl::{self, set_dumpable, set_pdeathsig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 
@@ -32,6 +32,12 @@ pub fn start(start: Start<'_>) -> io::Result<Child> {
     command.arg0(start.name).args(start.arguments).env_clear();
     command.envs(start.environment.iter().map(|(name, value)| (name, value)));
     command.current_dir("/").stdin(start.input).stdout(start.output).spawn()
+}
+
+/// Sets how the kernel and `pgrep(1)` name this process (`PR_SET_NAME`, `prctl(2)`), at most 15 bytes. A process that was
+/// started by [`start`] is named `exe`.
+pub fn set_name(name: &CStr) -> io::Result<()> {
+    Ok(prctl::set_name(name)?)
 }
 
 /// Sends `SIGTERM` to a child that has not been waited for.

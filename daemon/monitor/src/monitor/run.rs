@@ -10,6 +10,9 @@ use super::host::{Host, Refusal};
 use super::state::{EXHAUSTED_PAUSE, LISTENER, Monitor, OPENER, READER, SIGNALS};
 use crate::message::ToWorker;
 
+/// How long a worker may take to receive that the broker stops. One that runs takes it at once.
+const RECEIVE: Duration = Duration::from_secs(2);
+
 impl<H: Host> Monitor<H> {
     /// Serves until a signal, and then until the workers have ended.
     pub fn run(mut self) -> io::Result<()> {
@@ -96,7 +99,9 @@ impl<H: Host> Monitor<H> {
             drop(self.events.remove(arrival.connection.as_fd()));
             self.reaper.close_connection(arrival.connection);
         }
-        self.kill_at = Some(Instant::now() + self.limits.drain + Duration::from_secs(1));
+        let now = Instant::now();
+        self.kill_at = Some(now + self.limits.drain + Duration::from_secs(1));
+        self.kill_unaware_at = Some(now + RECEIVE);
         let tokens: Vec<_> = self.workers.keys().copied().collect();
         for token in tokens {
             self.send(token, &ToWorker::Stop, &[]);
@@ -104,10 +109,11 @@ impl<H: Host> Monitor<H> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let own = [self.accept_again, self.kill_at, self.sweep_at, self.arrivals.next_deadline()];
+        let stop = [self.kill_at, self.kill_unaware_at];
+        let own = [self.accept_again, self.sweep_at, self.arrivals.next_deadline()];
         let others = [self.policies.deadline(), self.queries.deadline(), self.reaper.deadline()];
         let flushes = self.workers.values().map(|worker| worker.flush_at);
-        own.into_iter().chain(others).chain(flushes).flatten().min()
+        own.into_iter().chain(stop).chain(others).chain(flushes).flatten().min()
     }
 
     fn pass_deadlines(&mut self, now: Instant) {
@@ -139,6 +145,23 @@ impl<H: Host> Monitor<H> {
         self.policy_distributed(now);
         self.finish_queries(now);
         self.reaper.retry(now);
+        self.kill_late_workers(now);
+    }
+
+    /// Kills workers that would delay the end of the broker.
+    fn kill_late_workers(&mut self, now: Instant) {
+        if self.kill_unaware_at.is_some_and(|at| at <= now) {
+            self.kill_unaware_at = None;
+            for worker in self.workers.values_mut().filter(|worker| worker.has_unread()) {
+                let (uid, pid) = (worker.uid(), worker.pid());
+                tracing::warn!(
+                    uid,
+                    pid,
+                    "killed a worker that did not receive that the broker stops"
+                );
+                worker.kill();
+            }
+        }
         if self.kill_at.is_some_and(|at| at <= now) {
             for worker in self.workers.values_mut() {
                 let (uid, pid) = (worker.uid(), worker.pid());

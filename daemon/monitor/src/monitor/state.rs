@@ -75,6 +75,8 @@ pub struct Monitor<H> {
     pub(super) sweep_at: Option<Instant>,
     /// When workers that have not ended are killed; set once the broker stops.
     pub(super) kill_at: Option<Instant>,
+    /// When workers are killed that have not received by then that the broker stops.
+    pub(super) kill_unaware_at: Option<Instant>,
 }
 
 /// What is reserved for root and for the broker's own user.
@@ -129,6 +131,7 @@ impl<H: Host> Monitor<H> {
             accept_again: None,
             sweep_at: None,
             kill_at: None,
+            kill_unaware_at: None,
         })
     }
 

@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
+use sockbroker_sys::ioctl::{self, IntRequest};
 
 use super::counters::End;
 use super::ended::Ending;
@@ -206,6 +207,11 @@ impl Worker {
     pub(super) fn end(&mut self) -> Credentials {
         self.state = State::Ending;
         self.peer.clone()
+    }
+
+    /// Whether the worker has not received all that was sent to it.
+    pub(super) fn has_unread(&self) -> bool {
+        ioctl::get_int(self.channel.as_fd(), IntRequest::Siocoutq).is_ok_and(|bytes| bytes > 0)
     }
 
     pub(super) fn kill(&mut self) {
