@@ -5,6 +5,7 @@
 //! What it judges about a socket comes from the kernel. The files are listed from the top.
 
 mod run;
+pub mod fuzzing;
 mod answer;
 mod calls;
 mod judge_message;

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Rights;
-use sockbroker_sys::{socket, stream};
+use sockbroker_sys::socket;
 
 use crate::channel::Channel;
 use crate::message::WorkerPeer;
 use crate::request::{Answer, Request};
-use crate::subject;
+use crate::subject::Connection;
 
 /// The rights of a connection's subject under the policy of a generation.
 #[derive(Debug)]
@@ -86,23 +86,18 @@ impl Worker {
     }
 
     /// The rights at the other end of a connection.
-    pub(super) fn rights(&mut self, connection: BorrowedFd<'_>, in_force: &InForce) -> Named<'_> {
-        let Ok(cookie) = socket::cookie(connection) else {
+    pub(super) fn rights(&mut self, connection: impl Connection, in_force: &InForce) -> Named<'_> {
+        let Ok(cookie) = connection.cookie() else {
             return Named::Nonsense("it named a file as a connection");
         };
         let Some(known) = self.connections.get_mut(&cookie) else { return Named::Unknown };
         // A client that is gone lends its name to nobody.
-        if stream::is_hung_up(connection).unwrap_or(true) {
+        if connection.is_hung_up().unwrap_or(true) {
             return Named::HungUp;
         }
         let is_current = |known: &Selected| known.generation == in_force.generation;
         if !known.as_ref().is_some_and(is_current) {
-            let found = if in_force.by_control_group {
-                subject::of_peer(connection)
-            } else {
-                subject::without_control_group(connection)
-            };
-            let Ok(subject) = found else {
+            let Ok(subject) = connection.subject(in_force.by_control_group) else {
                 return Named::Nonsense("it named a socket without a peer as a connection");
             };
             let peer = &self.peer;
