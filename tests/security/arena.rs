@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
-use sockbroker_test_support::{Answer, Daemon, HANG, LspClient, Start, User};
+use sockbroker_test_support::{Answer, Daemon, HANG, LspClient, Start, User, until};
 
 /// The path of the program under attack.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbrokerd");
@@ -115,6 +115,26 @@ pub(crate) fn run_with(
         let attacker = attacker().lsp(&broker);
         attack(Arena { broker, attacker });
     });
+}
+
+/// Connects as the user until the broker serves the connection.
+pub(crate) fn served(broker: &Daemon, user: &User) -> LspClient {
+    let mut client = None;
+    until("the user is served", || {
+        let mut tried = user.lsp(broker);
+        let answered = tried.is_served();
+        client = Some(tried);
+        answered
+    });
+    client.unwrap()
+}
+
+/// The sum of a metric over its labels: of every sample whose line begins with this text.
+pub(crate) fn metric(broker: &Daemon, metric: &str) -> u64 {
+    let page = broker.http().request("GET /metrics", &[], b"").body;
+    let page = String::from_utf8(page).unwrap();
+    let samples = page.lines().filter(|line| line.starts_with(metric));
+    samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
 impl Arena {

@@ -32,6 +32,7 @@ mod quotas;
 mod accounts;
 mod workers;
 mod worker_ids;
+mod endurance;
 mod caller;
 mod startup;
 mod roles;

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use sockbroker_test_support::daemon::stop_process;
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::namespace::inside_with_users;
-use sockbroker_test_support::{Daemon, LspClient, Start, until};
+use sockbroker_test_support::{Answer, Daemon, LspClient, Start, until};
 
 use crate::arena::{Arena, POLICY, PROGRAM, attacker, neighbour, run_with};
 
-const FIRST: u32 = 2_000_000_000;
+pub(crate) const FIRST: u32 = 2_000_000_000;
 pub(crate) const IDS: &str = "[processes]\nworker_ids = \"2000000000-2000000999\"\n";
 
 /// Runs an attack on a broker whose workers have ids of their own.
@@ -23,8 +23,13 @@ fn run(test: &str, attack: impl FnOnce(Arena) + Send + 'static) {
 }
 
 /// The number and the user id of the process that serves a client.
-fn worker_of(client: &mut LspClient) -> (u32, u32) {
-    let info = client.call("broker.info", Value::Null).result().clone();
+pub(crate) fn worker_of(client: &mut LspClient) -> (u32, u32) {
+    worker_in(&client.call("broker.info", Value::Null))
+}
+
+/// The same from the answer of `broker.info`.
+pub(crate) fn worker_in(info: &Answer) -> (u32, u32) {
+    let info = info.result();
     let number = |name: &str| u32::try_from(info["process"][name].as_u64().unwrap()).unwrap();
     assert_eq!(number("uid"), number("gid"));
     (number("pid"), number("uid"))

@@ -11,66 +11,32 @@ use sockbroker_sys::{message, option};
 use sockbroker_test_support::daemon::{kill_process, stop_process};
 use sockbroker_test_support::{Daemon, LspClient, User, base64, until};
 
-use crate::arena::{POLICY, attacker, neighbour, run_with};
+use crate::arena::{POLICY, attacker, metric, neighbour, run_with, served};
 
 /// The process that serves a user.
 fn worker_of(broker: &mut Daemon, user: &User) -> u32 {
     broker.process().worker_of(user.uid()).unwrap()
 }
 
-/// Connects as the user until the broker serves the connection.
-fn served(broker: &Daemon, user: &User) -> LspClient {
-    let mut client = None;
-    until("the user is served", || {
-        let mut tried = user.lsp(broker);
-        let answered = tried.is_served();
-        client = Some(tried);
-        answered
-    });
-    client.unwrap()
-}
-
-attack!(a_killed_worker_disturbs_no_other_user, mut arena, {
-    arena.attacker.expect_service();
-    let mut other = neighbour().lsp(&arena.broker);
-    let handle = other.call("socket.socket", Value::Null).handle();
-    for _ in 0..20 {
-        let worker = worker_of(&mut arena.broker, &attacker());
-        kill_process(worker);
-        assert!(arena.attacker.wire.ends());
-        arena.attacker = served(&arena.broker, &attacker());
-        arena.attacker.expect_service();
-        other.call("socket.getsockname", json!([handle])).result();
-    }
-    until("the end is logged", || arena.broker.log().contains("a worker ended"));
-});
-
 attack!(counters_of_ended_workers_do_not_fall, mut arena, {
-    /// The sum of a metric over its labels.
-    fn sum(broker: &Daemon, metric: &str) -> u64 {
-        let page = broker.http().request("GET /metrics", &[], b"").body;
-        let page = String::from_utf8(page).unwrap();
-        let samples = page.lines().filter(|line| line.starts_with(metric));
-        samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
-    }
     const CALLS: &str = "sockbroker_calls_total{method=\"socket.htons\"";
     for _ in 0..10 {
         arena.attacker.call("socket.htons", json!([1])).result();
     }
-    let before = sum(&arena.broker, CALLS);
+    let before = metric(&arena.broker, CALLS);
     assert!(before >= 10, "{before}");
     for round in 1..4 {
         kill_process(worker_of(&mut arena.broker, &attacker()));
         assert!(arena.attacker.wire.ends());
-        assert!(sum(&arena.broker, CALLS) >= before);
+        assert!(metric(&arena.broker, CALLS) >= before);
         assert_eq!(
-            sum(&arena.broker, "sockbroker_workers_ended_total{reason=\"unexpected\"}"),
+            metric(&arena.broker, "sockbroker_workers_ended_total{reason=\"unexpected\"}"),
             round
         );
         arena.attacker = served(&arena.broker, &attacker());
     }
-    assert_eq!(sum(&arena.broker, "sockbroker_workers "), 2);
-    assert_eq!(sum(&arena.broker, "sockbroker_workers_started_total "), 5);
+    assert_eq!(metric(&arena.broker, "sockbroker_workers "), 2);
+    assert_eq!(metric(&arena.broker, "sockbroker_workers_started_total "), 5);
 });
 
 attack!(a_stopped_worker_delays_neither_others_nor_administrators, mut arena, {

@@ -4,7 +4,32 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use sockbroker_policy::subject::Subject;
-use sockbroker_sys::{credentials, peer};
+use sockbroker_sys::{credentials, peer, socket, stream};
+
+/// A connection that reports about itself and its client. The kernel does for a descriptor; the fuzzer has connections
+/// that report anything.
+pub trait Connection: Copy {
+    /// `SO_COOKIE`.
+    fn cookie(self) -> io::Result<u64>;
+    /// Whether the client has closed it.
+    fn is_hung_up(self) -> io::Result<bool>;
+    /// The subject at its other end, with its control group if rules name any.
+    fn subject(self, with_control_group: bool) -> io::Result<Subject>;
+}
+
+impl Connection for BorrowedFd<'_> {
+    fn cookie(self) -> io::Result<u64> {
+        socket::cookie(self)
+    }
+
+    fn is_hung_up(self) -> io::Result<bool> {
+        stream::is_hung_up(self)
+    }
+
+    fn subject(self, with_control_group: bool) -> io::Result<Subject> {
+        if with_control_group { of_peer(self) } else { without_control_group(self) }
+    }
+}
 
 /// The subject at the other end of a connection. Its user and groups are certain, or the result is an error; the
 /// control group is known only where the kernel gives a pidfd and the process still exists.

@@ -22,6 +22,7 @@
 )]
 
 mod running;
+pub mod counts;
 pub mod watch;
 pub mod program;
 pub mod skip;

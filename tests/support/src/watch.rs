@@ -8,19 +8,21 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::running;
+use crate::{counts, running};
 
 /// The longest that a usual test takes on an idle machine, in seconds.
 pub const USUAL: u64 = 20;
 /// The factor by which a test is allowed to take longer on a busy machine.
 const BUSY: u64 = 15;
+/// The factor by which a test with full counts is allowed to take longer.
+const FULL: u64 = 6;
 /// The bound of a wait for an event.
 pub const HANG: Duration = Duration::from_mins(3);
 /// The pause between two checks of a condition.
 const STEP: Duration = Duration::from_millis(2);
 
-/// Runs `body`, which takes at most `seconds` on an idle machine. If it takes `BUSY` times as long, kills the
-/// brokers that it started, and fails.
+/// Runs `body`, which takes at most `seconds` on an idle machine, or `FULL` times as long with full counts. If it takes
+/// `BUSY` times as long, kills the brokers that it started, and fails.
 pub fn bounded<T: Send + 'static>(seconds: u64, body: impl FnOnce() -> T + Send + 'static) -> T {
     let name = thread::current().name().unwrap_or("a test").to_owned();
     let (alive, ended) = mpsc::channel::<()>();
@@ -31,7 +33,8 @@ pub fn bounded<T: Send + 'static>(seconds: u64, body: impl FnOnce() -> T + Send 
             body()
         })
         .unwrap();
-    let bound = Duration::from_secs(seconds * BUSY);
+    let factor = if counts::are_full() { BUSY * FULL } else { BUSY };
+    let bound = Duration::from_secs(seconds * factor);
     if ended.recv_timeout(bound) == Err(RecvTimeoutError::Timeout) {
         running::kill_started_by(thread.thread().id());
         panic!("{name} hangs: it has not ended after {bound:?}");

@@ -7,17 +7,22 @@ use sockbroker_policy::Denial;
 use sockbroker_policy::rights::Rights;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-use super::judge::Refusal;
+use super::calls::{self, Kernel, SystemCalls};
+use super::judge::{self, Refusal};
 use super::judge_message::{self, Message};
-use super::{calls, judge};
 use crate::request::{Answer, Request};
+use crate::socket_facts::KernelSocket;
 
 /// What comes of a request.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub enum Outcome {
+    /// A call was made, or none is to be made.
     Answer(Answer),
+    /// A socket was made.
     Socket(OwnedFd),
+    /// The policy refuses it.
     Denied(Box<Denial>),
+    /// No worker would send it.
     Nonsense(&'static str),
 }
 
@@ -34,13 +39,24 @@ impl From<Refusal> for Outcome {
 
 /// Judges a request and makes its call. `socket` is the second descriptor.
 pub(super) fn answer(rights: &Rights, request: Request, socket: Option<BorrowedFd<'_>>) -> Outcome {
-    answer_to(rights, request, socket).unwrap_or_else(Outcome::from)
+    answer_with(&Kernel, rights, request, socket)
 }
 
-fn answer_to(
+/// The same with other calls than those of the kernel.
+pub(super) fn answer_with<S: KernelSocket>(
+    calls: &impl SystemCalls<S>,
     rights: &Rights,
     request: Request,
-    socket: Option<BorrowedFd<'_>>,
+    socket: Option<S>,
+) -> Outcome {
+    perform(calls, rights, request, socket).unwrap_or_else(Outcome::from)
+}
+
+fn perform<S: KernelSocket>(
+    kernel: &impl SystemCalls<S>,
+    rights: &Rights,
+    request: Request,
+    socket: Option<S>,
 ) -> Result<Outcome, Refusal> {
     if !request.is_within_limits() {
         return Err(Refusal::Nonsense("it sent a request beyond the limits"));
@@ -49,22 +65,25 @@ fn answer_to(
     let result = match request {
         Request::Create { domain, ty, protocol } => {
             let permit = judge::create(rights, SocketSpec { domain, ty, protocol })?;
-            return Ok(calls::create(permit).map_or_else(failed, Outcome::Socket));
+            return Ok(calls::create(kernel, permit).map_or_else(failed, Outcome::Socket));
         }
-        Request::SetHostname { name } => calls::set_hostname(judge::set_hostname(rights, name)?),
+        Request::SetHostname { name } => {
+            calls::set_hostname(kernel, judge::set_hostname(rights, name)?)
+        }
         Request::Bind { address } => {
-            calls::bind(judge::bind(rights, socket()?, &address)?, socket()?)
+            calls::bind(kernel, judge::bind(rights, socket()?, &address)?, socket()?)
         }
         Request::Connect { address } => {
-            calls::connect(judge::connect(rights, socket()?, &address)?, socket()?)
+            calls::connect(kernel, judge::connect(rights, socket()?, &address)?, socket()?)
         }
         Request::SetOption { level, name, value } => {
             let permit = judge::set_option(rights, socket()?, (level, name), value)?;
-            calls::set_option(permit, socket()?)
+            calls::set_option(kernel, permit, socket()?)
         }
         Request::Send { destination, flags, control, data } => {
             let message = Message { destination, flags, control, data };
-            let sent = calls::send(judge_message::send(rights, socket()?, message)?, socket()?);
+            let permit = judge_message::send(rights, socket()?, message)?;
+            let sent = calls::send(kernel, permit, socket()?);
             let sent = sent.map(|sent| Outcome::Answer(Answer::Sent(sent as u64)));
             return Ok(sent.unwrap_or_else(failed));
         }

@@ -8,18 +8,81 @@ use sockbroker_policy::action::{
     AncillaryItem, Bind, Connect, Create, OptionValue, Send, SetHostname, SetOption,
 };
 use sockbroker_policy::target::Target;
+use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::control::OutgoingControl;
 use sockbroker_sys::{host, message, option, socket};
 
 use super::rcvall;
+use crate::request::Value;
 
-pub(super) fn create(permit: Permit<Create>) -> io::Result<OwnedFd> {
-    let Create { socket: spec } = permit.into_request();
-    if rcvall::serves(spec) {
-        return rcvall::open();
+/// The calls that the opener makes on sockets `S`. The fuzzer records them in place of the kernel.
+pub trait SystemCalls<S> {
+    fn create(&self, spec: SocketSpec) -> io::Result<OwnedFd>;
+    fn bind(&self, socket: S, address: &RawAddress) -> io::Result<()>;
+    fn connect(&self, socket: S, address: &RawAddress) -> io::Result<()>;
+    fn set_option(&self, socket: S, option: (i32, i32), value: &Value) -> io::Result<()>;
+    fn send(&self, socket: S, message: &OutgoingMessage<'_>) -> io::Result<usize>;
+    fn set_hostname(&self, name: &str) -> io::Result<()>;
+}
+
+/// The operands of `sendmsg(2)`.
+#[derive(Debug)]
+pub struct OutgoingMessage<'a> {
+    pub destination: Option<RawAddress>,
+    pub flags: i32,
+    pub control: Vec<OutgoingControl<'a>>,
+    pub buffers: Vec<&'a [u8]>,
+}
+
+/// The calls of the kernel.
+#[derive(Debug)]
+pub(super) struct Kernel;
+
+impl SystemCalls<BorrowedFd<'_>> for Kernel {
+    fn create(&self, spec: SocketSpec) -> io::Result<OwnedFd> {
+        if rcvall::serves(spec) {
+            return rcvall::open();
+        }
+        socket::create(spec.domain, spec.ty, spec.protocol)
     }
-    socket::create(spec.domain, spec.ty, spec.protocol)
+
+    fn bind(&self, socket: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
+        socket::bind(socket, address)
+    }
+
+    fn connect(&self, socket: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
+        socket::connect(socket, address)
+    }
+
+    fn set_option(
+        &self,
+        socket: BorrowedFd<'_>,
+        (level, name): (i32, i32),
+        value: &Value,
+    ) -> io::Result<()> {
+        match value {
+            Value::Bytes(bytes) => option::set_bytes(socket, level, name, bytes),
+            Value::Null(length) => option::set_null(socket, level, name, *length),
+        }
+    }
+
+    fn send(&self, socket: BorrowedFd<'_>, message: &OutgoingMessage<'_>) -> io::Result<usize> {
+        let OutgoingMessage { destination, flags, control, buffers } = message;
+        let buffers: Vec<_> = buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
+        message::send_message(socket, &buffers, control, *flags, destination.as_ref())
+    }
+
+    fn set_hostname(&self, name: &str) -> io::Result<()> {
+        host::set_hostname(name.as_bytes())
+    }
+}
+
+pub(super) fn create<S>(
+    calls: &impl SystemCalls<S>,
+    permit: Permit<Create>,
+) -> io::Result<OwnedFd> {
+    calls.create(permit.into_request().socket)
 }
 
 /// The address, encoded again: bytes that it does not contain do not reach the kernel.
@@ -28,38 +91,60 @@ fn encoded(target: &Target) -> io::Result<RawAddress> {
     Ok(RawAddress::encode(address))
 }
 
-pub(super) fn bind(permit: Permit<Bind>, fd: BorrowedFd<'_>) -> io::Result<()> {
-    socket::bind(fd, &encoded(&permit.into_request().target)?)
+pub(super) fn bind<S>(
+    calls: &impl SystemCalls<S>,
+    permit: Permit<Bind>,
+    socket: S,
+) -> io::Result<()> {
+    calls.bind(socket, &encoded(&permit.into_request().target)?)
 }
 
-pub(super) fn connect(permit: Permit<Connect>, fd: BorrowedFd<'_>) -> io::Result<()> {
-    socket::connect(fd, &encoded(&permit.into_request().target)?)
+pub(super) fn connect<S>(
+    calls: &impl SystemCalls<S>,
+    permit: Permit<Connect>,
+    socket: S,
+) -> io::Result<()> {
+    calls.connect(socket, &encoded(&permit.into_request().target)?)
 }
 
-pub(super) fn set_option(permit: Permit<SetOption>, fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn set_option<S>(
+    calls: &impl SystemCalls<S>,
+    permit: Permit<SetOption>,
+    socket: S,
+) -> io::Result<()> {
     let SetOption { level, name, value, .. } = permit.into_request();
-    match value {
-        OptionValue::Int(_) => Err(io::ErrorKind::InvalidInput.into()),
-        OptionValue::Bytes(bytes) => option::set_bytes(fd, level, name, &bytes),
-        OptionValue::Null(length) => option::set_null(fd, level, name, length),
-    }
+    let value = match value {
+        OptionValue::Int(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        OptionValue::Bytes(bytes) => Value::Bytes(bytes),
+        OptionValue::Null(length) => Value::Null(length),
+    };
+    calls.set_option(socket, (level, name), &value)
 }
 
-pub(super) fn send(permit: Permit<Send>, fd: BorrowedFd<'_>) -> io::Result<usize> {
+pub(super) fn send<S>(
+    calls: &impl SystemCalls<S>,
+    permit: Permit<Send>,
+    socket: S,
+) -> io::Result<usize> {
     let Send { destination, contents, .. } = permit.into_request();
-    let destination = destination.as_ref().map(encoded).transpose()?;
-    let buffers: Vec<_> = contents.buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
     let item = |item| match item {
         &AncillaryItem::Data { level, kind, ref data } => {
             Some(OutgoingControl::Data { level, kind, data })
         }
         AncillaryItem::Descriptors { .. } => None,
     };
-    let control: Vec<_> = contents.ancillary.iter().filter_map(item).collect();
-    let flags = contents.flags | libc::MSG_DONTWAIT;
-    message::send_message(fd, &buffers, &control, flags, destination.as_ref())
+    let message = OutgoingMessage {
+        destination: destination.as_ref().map(encoded).transpose()?,
+        flags: contents.flags | libc::MSG_DONTWAIT,
+        control: contents.ancillary.iter().filter_map(item).collect(),
+        buffers: contents.buffers.iter().map(|buffer| &**buffer).collect(),
+    };
+    calls.send(socket, &message)
 }
 
-pub(super) fn set_hostname(permit: Permit<SetHostname>) -> io::Result<()> {
-    host::set_hostname(permit.into_request().name.as_bytes())
+pub(super) fn set_hostname<S>(
+    calls: &impl SystemCalls<S>,
+    permit: Permit<SetHostname>,
+) -> io::Result<()> {
+    calls.set_hostname(&permit.into_request().name)
 }

@@ -2,8 +2,6 @@
 //!
 //! The list is closed: what no capability makes possible, a worker does itself.
 
-use std::os::fd::BorrowedFd;
-
 use sockbroker_policy::action::{Bind, Connect, Create, OptionValue, SetHostname, SetOption};
 use sockbroker_policy::membership::{device, hops, membership, source};
 use sockbroker_policy::need::creation_needs_privilege;
@@ -14,10 +12,10 @@ use sockbroker_policy::{Denial, Permit};
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
-use sockbroker_sys::{option, socket};
+use sockbroker_sys::option;
 
 use crate::request::Value;
-use crate::socket_facts;
+use crate::socket_facts::{self, KernelSocket};
 
 const AF_MCTP: i32 = 45;
 const AF_QIPCRTR: i32 = 42;
@@ -71,7 +69,7 @@ pub(super) fn address(socket: SocketSpec, bytes: &[u8]) -> Result<Address, Refus
 
 pub(super) fn bind(
     rights: &Rights,
-    fd: BorrowedFd<'_>,
+    fd: impl KernelSocket,
     bytes: &[u8],
 ) -> Result<Permit<Bind>, Refusal> {
     const SERVED: [i32; 7] = [
@@ -83,7 +81,7 @@ pub(super) fn bind(
         AF_MCTP,
         AF_QIPCRTR,
     ];
-    let socket = socket::spec_of(fd)?;
+    let socket = fd.spec()?;
     if !SERVED.contains(&socket.domain) {
         return Err(Refusal::NotServed);
     }
@@ -96,15 +94,15 @@ pub(super) fn bind(
 
 pub(super) fn connect(
     rights: &Rights,
-    fd: BorrowedFd<'_>,
+    fd: impl KernelSocket,
     bytes: &[u8],
 ) -> Result<Permit<Connect>, Refusal> {
-    let socket = socket::spec_of(fd)?;
+    let socket = fd.spec()?;
     if socket.domain != libc::AF_NETLINK {
         return Err(Refusal::NotServed);
     }
     let target = Target::Address(address(socket, bytes)?);
-    let local = socket_name(socket::local_address(fd).ok(), socket);
+    let local = socket_name(fd.local_address().ok(), socket);
     let interfaces = Vec::new();
     let connect = Connect { socket, target, local, interfaces, looked_up: None };
     Ok(rights.authorize(connect)?)
@@ -139,11 +137,11 @@ fn option_is_served(class: OptionClass, domain: i32) -> bool {
 
 pub(super) fn set_option(
     rights: &Rights,
-    fd: BorrowedFd<'_>,
+    fd: impl KernelSocket,
     (level, name): (i32, i32),
     value: Value,
 ) -> Result<Permit<SetOption>, Refusal> {
-    let socket = socket::spec_of(fd)?;
+    let socket = fd.spec()?;
     if option::carries_pointer_or_descriptor(level, name) {
         return Err(Refusal::Nonsense("it sent an option with a pointer"));
     }

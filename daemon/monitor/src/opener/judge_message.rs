@@ -1,6 +1,5 @@
 //! Messages that workers send through the opener, as requests to the policy.
 
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use sockbroker_policy::Permit;
@@ -13,11 +12,10 @@ use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_policy::target::{SocketName, Target};
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
-use sockbroker_sys::socket;
 
 use super::judge::{Refusal, address, socket_name};
 use crate::request::Control;
-use crate::socket_facts;
+use crate::socket_facts::{self, KernelSocket};
 
 /// Combinations of ends and interfaces that one message can have.
 const COMBINATIONS_MAX: usize = 4096;
@@ -50,11 +48,11 @@ type Item<'a> = (i32, i32, &'a [u8]);
 
 pub(super) fn send(
     rights: &Rights,
-    fd: BorrowedFd<'_>,
+    fd: impl KernelSocket,
     message: Message,
 ) -> Result<Permit<Send>, Refusal> {
     let Message { destination, flags, control, data } = message;
-    let socket = socket::spec_of(fd)?;
+    let socket = fd.spec()?;
     let items: Vec<Item<'_>> =
         control.iter().map(|item| (item.level, item.kind, item.data.as_slice())).collect();
     let classes: Vec<_> =
@@ -68,7 +66,7 @@ pub(super) fn send(
         // The kernel would put another host in its place, which nobody has judged.
         return Err(Refusal::Failed(libc::EACCES));
     }
-    let peer = socket_name(socket::peer_address(fd).ok(), socket);
+    let peer = socket_name(fd.peer_address().ok(), socket);
     let mut request = Send::new(socket, destination.clone().map(Target::Address));
     request.own_headers = socket_facts::own_headers(fd, socket);
     // Only the worker knows the look-ups of its sessions.
@@ -111,7 +109,7 @@ fn is_checked_by_sender(&(level, kind, _): &Item<'_>) -> bool {
 /// Adds the interfaces, the sources and the route that the items and the socket name.
 fn add_ends(
     request: &mut Send,
-    fd: BorrowedFd<'_>,
+    fd: impl KernelSocket,
     items: &[Item<'_>],
     towards: Option<&Address>,
 ) -> Result<(), Refusal> {
@@ -129,7 +127,7 @@ fn add_ends(
     request.interfaces = socket_facts::interface_names(fd, indexes)?;
     let sources = named.into_iter().filter_map(|(source, _)| source);
     request.locals = sources.map(SocketName::Address).collect();
-    request.locals.extend(socket_name(socket::local_address(fd).ok(), socket));
+    request.locals.extend(socket_name(fd.local_address().ok(), socket));
     let hops = items.iter().flat_map(|(level, kind, data)| hops(*level, *kind, data));
     let route = socket_facts::route(fd, socket.domain);
     request.remotes.extend(hops.chain(route).map(SocketName::Address));

@@ -9,8 +9,8 @@ use sockbroker_sys::prompt_close::PromptClose;
 
 use super::answer::{Outcome, answer, parts};
 use super::host::Host;
-use super::run::{Opener, close, lock};
-use super::workers::{Named, Worker, WorkerChannel, is_socket};
+use super::shared::{Opener, close};
+use super::workers::{Named, Worker, WorkerChannel, is_socket, lock};
 use crate::channel::ChannelError;
 use crate::request::{Answer, Request};
 

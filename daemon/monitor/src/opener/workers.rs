@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Rights;
-use sockbroker_sys::{socket, stream};
+use sockbroker_sys::socket;
 
-use super::run::lock;
 use crate::channel::Channel;
 use crate::message::WorkerPeer;
 use crate::request::{Answer, Request};
-use crate::subject;
+use crate::subject::Connection;
 
 /// The rights of a connection's subject under the policy of a generation.
 #[derive(Debug)]
@@ -100,14 +99,14 @@ impl Worker {
     }
 
     /// The rights at the other end of a connection.
-    pub(super) fn rights(&self, connection: BorrowedFd<'_>, in_force: &InForce) -> Named {
-        let Ok(cookie) = socket::cookie(connection) else {
+    pub(super) fn rights(&self, connection: impl Connection, in_force: &InForce) -> Named {
+        let Ok(cookie) = connection.cookie() else {
             return Named::Nonsense("it named a file as a connection");
         };
         let mut connections = lock(&self.connections);
         let Some(known) = connections.get_mut(&cookie) else { return Named::Unknown };
         // A client that is gone lends its name to nobody.
-        if stream::is_hung_up(connection).unwrap_or(true) {
+        if connection.is_hung_up().unwrap_or(true) {
             return Named::HungUp;
         }
         if let Some(known) = known
@@ -115,12 +114,7 @@ impl Worker {
         {
             return Named::Connection(known.rights.clone());
         }
-        let found = if in_force.by_control_group {
-            subject::of_peer(connection)
-        } else {
-            subject::without_control_group(connection)
-        };
-        let Ok(subject) = found else {
+        let Ok(subject) = connection.subject(in_force.by_control_group) else {
             return Named::Nonsense("it named a socket without a peer as a connection");
         };
         let peer = &self.peer;
@@ -133,6 +127,11 @@ impl Worker {
         *known = Some(Selected { generation: in_force.generation, rights: rights.clone() });
         Named::Connection(rights)
     }
+}
+
+/// The value of a mutex. Every change of such a value is one step, so a panic of another thread does not spoil it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a descriptor is a socket. Closing any other file can wait for its file system.

@@ -5,21 +5,28 @@
 
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_panics_doc, reason = "a panic is what they are for")]
+#![expect(missing_docs, reason = "a comment that repeats a name helps no reader of a program")]
 
 pub mod frame;
 pub mod request;
 pub mod address;
 pub mod ancillary;
 pub mod policy;
+pub mod messages;
+pub mod opener;
+pub mod granted;
+pub mod fake_kernel;
 
 /// A function that checks one input.
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also its folder in `../corpus`, and its body.
-pub const TARGETS: [(&str, Body); 5] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("frame", frame::body),
     ("request", request::body),
     ("address", address::body),
     ("ancillary", ancillary::body),
     ("policy", policy::body),
+    ("messages", messages::body),
+    ("opener", opener::body),
 ];

@@ -60,6 +60,16 @@ fn policy_corpus_passes() {
 }
 
 #[test]
+fn messages_corpus_passes() {
+    replay("messages");
+}
+
+#[test]
+fn opener_corpus_passes() {
+    replay("opener");
+}
+
+#[test]
 fn every_target_has_a_program_and_a_corpus() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let names = |folder: PathBuf| -> BTreeSet<String> {

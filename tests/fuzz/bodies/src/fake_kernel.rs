@@ -1,0 +1,207 @@
+//! Sockets, connections and calls in place of those of the kernel: the input describes them, and calls are recorded.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+use sockbroker_monitor::opener::fuzzing::{OutgoingMessage, SystemCalls};
+use sockbroker_monitor::request::{Control, Value};
+use sockbroker_monitor::socket_facts::KernelSocket;
+use sockbroker_monitor::subject::Connection;
+use sockbroker_policy::subject::Subject;
+use sockbroker_proto::socket_spec::SocketSpec;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::control::OutgoingControl;
+
+/// The interfaces, by index and name, and their addresses.
+pub const INTERFACES: [(u32, &str, Ipv4Addr); 3] = [
+    (1, "lo", Ipv4Addr::LOCALHOST),
+    (2, "eth0", Ipv4Addr::new(10, 0, 0, 1)),
+    (3, "eth1", Ipv4Addr::new(192, 168, 0, 1)),
+];
+
+/// A socket that a worker sends.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Socket {
+    /// Domain, type and protocol.
+    pub spec: (i32, i32, i32),
+    pub local: Option<Vec<u8>>,
+    pub peer: Option<Vec<u8>>,
+    /// Options that can be read: level, name, value.
+    pub options: Vec<(i32, i32, Vec<u8>)>,
+}
+
+/// A descriptor that a worker names as the connection of a client.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Named {
+    /// `None` for a file.
+    pub cookie: Option<u64>,
+    pub is_hung_up: bool,
+    /// The user at the other end; `None` if there is none.
+    pub uid: Option<u32>,
+}
+
+/// A call that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    Create(SocketSpec),
+    Bind(Vec<u8>),
+    Connect(Vec<u8>),
+    SetOption((i32, i32), Value),
+    Send(Sent),
+    SetHostname(String),
+}
+
+/// The operands of a message that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    pub destination: Option<Vec<u8>>,
+    pub flags: i32,
+    pub control: Vec<Control>,
+    /// Whether ancillary data had descriptors.
+    pub passes_descriptors: bool,
+    pub data: Vec<u8>,
+}
+
+/// Records calls. Each succeeds, or fails with this error number.
+#[derive(Debug)]
+pub struct Recorder {
+    fails: Option<i32>,
+    calls: RefCell<Vec<Call>>,
+}
+
+impl Socket {
+    pub fn spec_of(&self) -> SocketSpec {
+        let (domain, ty, protocol) = self.spec;
+        SocketSpec { domain, ty, protocol }
+    }
+}
+
+impl KernelSocket for &Socket {
+    fn spec(self) -> io::Result<SocketSpec> {
+        Ok(self.spec_of())
+    }
+
+    fn local_address(self) -> io::Result<RawAddress> {
+        address(self.local.as_deref())
+    }
+
+    fn peer_address(self) -> io::Result<RawAddress> {
+        address(self.peer.as_deref())
+    }
+
+    fn int_option(self, level: i32, name: i32) -> io::Result<i32> {
+        let value = self.bytes_option(level, name, 4)?;
+        value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)).ok_or_else(missing)
+    }
+
+    fn bytes_option(self, level: i32, name: i32, longest: u32) -> io::Result<Vec<u8>> {
+        let mut options = self.options.iter();
+        let found = options.find(|option| (option.0, option.1) == (level, name));
+        let (_, _, value) = found.ok_or_else(missing)?;
+        let longest = usize::try_from(longest).unwrap_or(usize::MAX);
+        Ok(value.iter().copied().take(longest).collect())
+    }
+
+    fn interfaces(self) -> io::Result<Vec<(u32, String)>> {
+        Ok(INTERFACES.iter().map(|(index, name, _)| (*index, (*name).to_owned())).collect())
+    }
+
+    fn interface_name(self, index: u32) -> io::Result<String> {
+        let found = INTERFACES.iter().find(|interface| interface.0 == index);
+        found.map(|(_, name, _)| (*name).to_owned()).ok_or_else(missing)
+    }
+
+    fn interface_index(self, name: &str) -> io::Result<u32> {
+        let found = INTERFACES.iter().find(|interface| interface.1 == name);
+        found.map(|(index, ..)| *index).ok_or_else(missing)
+    }
+
+    fn interfaces_of(self, host: Ipv4Addr) -> io::Result<Vec<u32>> {
+        let found = INTERFACES.iter().filter(|(.., own)| *own == host);
+        Ok(found.map(|(index, ..)| *index).collect())
+    }
+}
+
+fn address(bytes: Option<&[u8]>) -> io::Result<RawAddress> {
+    bytes.and_then(RawAddress::from_bytes).ok_or_else(missing)
+}
+
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl Connection for &Named {
+    fn cookie(self) -> io::Result<u64> {
+        self.cookie.ok_or_else(missing)
+    }
+
+    fn is_hung_up(self) -> io::Result<bool> {
+        Ok(self.is_hung_up)
+    }
+
+    fn subject(self, _with_control_group: bool) -> io::Result<Subject> {
+        self.uid.map(|uid| Subject::new(uid, uid)).ok_or_else(missing)
+    }
+}
+
+impl Recorder {
+    pub fn new(fails: Option<i32>) -> Self {
+        Self { fails, calls: RefCell::default() }
+    }
+
+    /// The calls since the last time.
+    pub fn take(&self) -> Vec<Call> {
+        self.calls.take()
+    }
+
+    fn record(&self, call: Call) -> io::Result<()> {
+        self.calls.borrow_mut().push(call);
+        self.fails.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    }
+}
+
+impl SystemCalls<&Socket> for Recorder {
+    fn create(&self, spec: SocketSpec) -> io::Result<OwnedFd> {
+        self.record(Call::Create(spec))?;
+        File::open("/dev/null").map(OwnedFd::from)
+    }
+
+    fn bind(&self, _: &Socket, address: &RawAddress) -> io::Result<()> {
+        self.record(Call::Bind(address.as_bytes().to_vec()))
+    }
+
+    fn connect(&self, _: &Socket, address: &RawAddress) -> io::Result<()> {
+        self.record(Call::Connect(address.as_bytes().to_vec()))
+    }
+
+    fn set_option(&self, _: &Socket, option: (i32, i32), value: &Value) -> io::Result<()> {
+        self.record(Call::SetOption(option, value.clone()))
+    }
+
+    fn send(&self, _: &Socket, message: &OutgoingMessage<'_>) -> io::Result<usize> {
+        let mut passes_descriptors = false;
+        let mut control = Vec::new();
+        for item in &message.control {
+            match *item {
+                OutgoingControl::Data { level, kind, data } => {
+                    control.push(Control { level, kind, data: data.to_vec() });
+                }
+                OutgoingControl::Descriptors { .. } => passes_descriptors = true,
+            }
+        }
+        let destination = message.destination.as_ref().map(|raw| raw.as_bytes().to_vec());
+        let data = message.buffers.concat();
+        let length = data.len();
+        let flags = message.flags;
+        self.record(Call::Send(Sent { destination, flags, control, passes_descriptors, data }))?;
+        Ok(length)
+    }
+
+    fn set_hostname(&self, name: &str) -> io::Result<()> {
+        self.record(Call::SetHostname(name.to_owned()))
+    }
+}

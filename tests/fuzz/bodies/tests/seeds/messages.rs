@@ -1,0 +1,130 @@
+//! Messages between the processes of the broker.
+
+use sockbroker_fuzz_bodies::messages::seed;
+use sockbroker_monitor::caller::message::{
+    ControlItem, Data, Destination, Examined, FromCaller, Outgoing, ToCaller, UnixAnswer, UnixCall,
+};
+use sockbroker_monitor::claim::Claim;
+use sockbroker_monitor::message::{
+    Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, Query,
+    SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
+};
+use sockbroker_monitor::request::{Answer, Request};
+
+use crate::Seed;
+use crate::opener::{inet, mark, marked};
+
+const NUMBER: u64 = 3;
+const REQUEST: u64 = 300;
+
+pub(crate) fn of_workers() -> Vec<Seed> {
+    let beginning = Beginning {
+        generation: 1,
+        first_number: 1 << 20,
+        activated: true,
+        id: Some(2_000_000_000),
+        caller: Caller::Other,
+    };
+    let description = Description(vec![7; 9]);
+    let claim = Claim::Port { protocol: 6, address: Some([127, 0, 0, 1].into()), port: 80 };
+    let (number, request) = (NUMBER, REQUEST);
+    vec![
+        ("worker-begin", seed(0, &ToWorker::Begin(beginning.clone()))),
+        ("worker-begin-with-opener", seed(0, &ToWorker::BeginWithOpener(beginning, description))),
+        ("worker-connection", seed(0, &ToWorker::Connection { number })),
+        ("worker-reloaded", seed(0, &ToWorker::Reloaded { request, result: Ok(2) })),
+        (
+            "worker-not-reloaded",
+            seed(0, &ToWorker::Reloaded { request, result: Err("line 3".to_owned()) }),
+        ),
+        ("worker-query", seed(0, &ToWorker::Query { number, query: Query::Handles(9) })),
+        ("worker-query-end", seed(0, &ToWorker::QueryEnd { request, missing: None })),
+        (
+            "worker-not-leased",
+            seed(0, &ToWorker::Leased { request, sessions: Err(SessionLimit::OfUser) }),
+        ),
+        (
+            "worker-caller-refused",
+            seed(0, &ToWorker::CallerRefused { request, refusal: CallerRefusal::Failed(11) }),
+        ),
+        ("monitor-received", seed(1, &ToMonitor::Received { number })),
+        ("monitor-query-result", seed(1, &ToMonitor::QueryResult { number })),
+        ("monitor-lease", seed(1, &ToMonitor::Lease { request, sessions: 16 })),
+        ("monitor-claim", seed(1, &ToMonitor::Claim { request, claim })),
+        ("monitor-counters", seed(1, &ToMonitor::Counters)),
+        ("monitor-idle", seed(1, &ToMonitor::Idle { taken: u64::MAX })),
+    ]
+}
+
+/// Also of the policy reader and of the reaper.
+pub(crate) fn of_the_opener() -> Vec<Seed> {
+    let description = Description(vec![7; 9]);
+    vec![
+        ("opener-begin", seed(2, &ToOpener::Begin { generation: 1 })),
+        ("opener-worker", seed(2, &ToOpener::Worker { worker: 16 })),
+        ("opener-accepted", seed(2, &ToOpener::Accepted { worker: 16, cookie: 4711 })),
+        ("from-opener-ready", seed(3, &FromOpener::Ready(description))),
+        ("from-opener-nonsense", seed(3, &FromOpener::Nonsense { worker: 16 })),
+        ("from-reader-policy", seed(4, &FromReader::Policy { needs_opener: true })),
+        ("from-reader-unusable", seed(4, &FromReader::Unusable("p:1: no".to_owned()))),
+        ("to-reaper-hold", seed(5, &ToReaper::Hold)),
+        ("from-reaper-full", seed(6, &FromReaper::Full)),
+        ("request-bind", seed(8, &Request::Bind { address: inet(80) })),
+        ("request-option", seed(8, &mark())),
+        ("request-send", seed(8, &marked(Some(10)))),
+        ("answer-sent", seed(9, &Answer::Sent(6))),
+        ("answer-socket", seed(9, &Answer::Socket)),
+    ]
+}
+
+pub(crate) fn of_callers() -> Vec<Seed> {
+    let send = |attached, destination| {
+        UnixCall::Send(Outgoing {
+            destination,
+            flags: libc::MSG_EOR,
+            control: vec![
+                ControlItem::Descriptors { count: 2, rest: vec![1] },
+                ControlItem::Data { level: 1, kind: 2, data: vec![0; 12] },
+            ],
+            attached,
+            data: Data(b"data".to_vec()),
+        })
+    };
+    let examined = Examined {
+        file: (1, 2),
+        names: vec![b"/run/a".to_vec()],
+        possible: vec!["/run".to_owned()],
+        visible: true,
+    };
+    let call = |call| ToCaller::Call { number: NUMBER, call };
+    let answer = |answer| FromCaller::Answer { number: NUMBER, answer };
+    vec![
+        ("to-caller-begin", seed(10, &ToCaller::Begin { overrides_files: true })),
+        ("to-caller-attach", seed(10, &ToCaller::Attach { number: NUMBER, count: 250 })),
+        ("to-caller-send", seed(10, &call(send(false, Destination::File)))),
+        ("to-caller-send-attached", seed(10, &call(send(true, Destination::Peer)))),
+        ("to-caller-large", seed(10, &ToCaller::Large { number: NUMBER, descriptors: 4 })),
+        ("from-caller-pair", seed(11, &answer(UnixAnswer::Pair))),
+        ("from-caller-looked-up", seed(11, &answer(UnixAnswer::LookedUp(examined.clone())))),
+        (
+            "unix-call-bind-file",
+            seed(
+                12,
+                &UnixCall::BindFile { name: b"a".to_vec(), written: Some(b"/run/a".to_vec()) },
+            ),
+        ),
+        ("unix-call-send", seed(12, &send(false, Destination::Address(vec![1, 0, b'/'])))),
+        ("unix-answer-examined", seed(13, &UnixAnswer::Examined(examined))),
+    ]
+}
+
+/// Records that lost something on their way, or have too much.
+pub(crate) fn damaged() -> Vec<Seed> {
+    let mut truncated = seed(1, &ToMonitor::Received { number: NUMBER });
+    truncated[1] = 1;
+    let mut lost = seed(2, &ToOpener::Worker { worker: 16 });
+    lost[1..3].copy_from_slice(&[2, 1]);
+    let mut too_many = seed(9, &Answer::Socket);
+    too_many[2] = 2;
+    vec![("truncated", truncated), ("lost-descriptors", lost), ("too-many-descriptors", too_many)]
+}

@@ -1,0 +1,29 @@
+//! How often tests repeat what must also hold after many times. `.ci/run --long` sets the variable for the full counts.
+
+/// The variable that selects the full counts.
+const FULL: &str = "SOCKBROKER_FULL_COUNTS";
+
+/// Crashes of one worker.
+pub const CRASHES: Count = Count { usual: 40, full: 2000 };
+/// Generations of the policy.
+pub const GENERATIONS: Count = Count { usual: 8, full: 100 };
+/// Principals that are served at the same time.
+pub const PRINCIPALS: Count = Count { usual: 24, full: 300 };
+
+/// A count that fits into a test of a few seconds, and the full one.
+#[derive(Debug, Clone, Copy)]
+pub struct Count {
+    usual: u32,
+    full: u32,
+}
+
+impl Count {
+    pub fn get(self) -> u32 {
+        if are_full() { self.full } else { self.usual }
+    }
+}
+
+/// Whether tests use the full counts.
+pub(crate) fn are_full() -> bool {
+    std::env::var_os(FULL).is_some()
+}
