@@ -133,7 +133,7 @@ impl ResolvedPolicy {
 
     /// The policy.
     pub fn into_policy(self) -> Result<Policy, PolicyError> {
-        Ok(load_texts(&self.texts, &self)?.into_policy(self.owner))
+        Ok(rules_of(&self.texts, &self)?.into_policy(self.owner))
     }
 }
 
@@ -175,13 +175,24 @@ fn read_texts(files: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, PolicyError> 
     files.iter().map(read).collect()
 }
 
-/// Makes a policy of the texts of its files.
+/// Makes a policy of the texts of its files, and checks whether its rules are probably mistakes.
 fn load_texts(
     texts: &[(PathBuf, String)],
     directory: &dyn Directory,
 ) -> Result<Loaded, PolicyError> {
+    let mut loaded = rules_of(texts, directory)?;
+    loaded.warnings.extend(check(&loaded.rules));
+    if !peer::has_peer_pidfd() {
+        loaded.warnings.extend(unknown_units(&loaded.rules));
+    }
+    Ok(loaded)
+}
+
+/// The rules of the texts of files.
+fn rules_of(texts: &[(PathBuf, String)], directory: &dyn Directory) -> Result<Loaded, PolicyError> {
     let files = texts.iter().map(|(path, _)| path.clone()).collect();
     let mut loaded = Loaded { files, ..Loaded::default() };
+    let mut places = BTreeMap::new();
     for (path, text) in texts {
         let origin = path.display().to_string();
         let content = read(&origin, text, directory).map_err(PolicyError::Content)?;
@@ -192,18 +203,11 @@ fn load_texts(
         }
         for (rule, line) in content.rules {
             let place = format!("{origin}:{line}");
-            if let Some((known, first)) =
-                loaded.rules.iter().find(|(known, _)| known.name == rule.name)
-            {
-                let (name, first) = (known.name.to_string(), first.clone());
-                return Err(PolicyError::Twice { name, first, place });
+            if let Some(first) = places.insert(rule.name.clone(), place.clone()) {
+                return Err(PolicyError::Twice { name: rule.name.to_string(), first, place });
             }
             loaded.rules.push((rule, place));
         }
-    }
-    loaded.warnings.extend(check(&loaded.rules));
-    if !peer::has_peer_pidfd() {
-        loaded.warnings.extend(unknown_units(&loaded.rules));
     }
     Ok(loaded)
 }

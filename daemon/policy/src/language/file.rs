@@ -3,10 +3,12 @@
 //! `fields.rs` checks each value while it is read, `rule_text.rs` the fields of a rule together. The caller
 //! passes the directory in which names of users and groups are looked up.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::language::position::{Remark, at, position};
+use crate::language::position::{Lines, Remark, at};
 use crate::language::rule::Rule;
 
 pub use crate::language::position::{FileError, Position};
@@ -65,19 +67,20 @@ pub fn read(origin: &str, text: &str, directory: &dyn Directory) -> Result<Conte
         return Err(wrong((span, message)));
     }
     let mut content = Content { revokes: file.revoke_on_reload, ..Content::default() };
+    let (lines, mut names) = (Lines::of(text), HashSet::new());
     for written in file.rule {
         let span = written.span();
         let mut remarks = Vec::new();
         let rule = written.into_inner().resolve(&span, directory, &mut remarks).map_err(wrong)?;
-        if content.rules.iter().any(|(known, _)| known.name == rule.name) {
+        if !names.insert(rule.name.clone()) {
             let message = format!("the name `{}` is taken by another rule", rule.name);
             return Err(wrong((span, message)));
         }
         content.warnings.extend(remarks.into_iter().map(|(span, message)| Warning {
-            position: format!("{origin}:{}", position(text, span.start)),
+            position: format!("{origin}:{}", lines.position(span.start)),
             message: format!("rule `{}`: {message}", rule.name),
         }));
-        content.rules.push((rule, position(text, span.start)));
+        content.rules.push((rule, lines.position(span.start)));
     }
     Ok(content)
 }

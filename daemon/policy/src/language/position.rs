@@ -34,17 +34,32 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// The position of a byte of a text.
-pub(crate) fn position(text: &str, byte: usize) -> Position {
-    let before = text.get(..byte).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |end| end + 1);
-    let column = before.get(start..).unwrap_or_default().chars().count() + 1;
-    Position { line: before.matches('\n').count() + 1, column }
+/// The lines of a text.
+pub(crate) struct Lines<'a> {
+    text: &'a str,
+    /// The first byte of each.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn of(text: &'a str) -> Self {
+        let after = text.match_indices('\n').map(|(end, _)| end + 1);
+        Self { text, starts: std::iter::once(0).chain(after).collect() }
+    }
+
+    /// The position of a byte.
+    pub(crate) fn position(&self, byte: usize) -> Position {
+        let byte = byte.min(self.text.len());
+        let line = self.starts.partition_point(|start| *start <= byte);
+        let start = self.starts.get(line - 1).copied().unwrap_or(0);
+        let column = self.text.get(start..byte).unwrap_or_default().chars().count() + 1;
+        Position { line, column }
+    }
 }
 
 /// A mistake at bytes of a text.
 pub(crate) fn at(origin: &str, text: &str, span: Range<usize>, message: String) -> FileError {
-    let Position { line, column } = position(text, span.start);
+    let Position { line, column } = Lines::of(text).position(span.start);
     let source = text.lines().nth(line - 1).unwrap_or_default();
     let marked = text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
     let rest = source.chars().count().saturating_sub(column - 1);
