@@ -422,16 +422,29 @@ fn pass_without_reading(client: &mut LspClient, handle: u64, calls: u64) -> Vec<
 }
 
 #[test]
-fn unread_descriptors_beyond_the_limit_end_the_connection() {
+fn calls_fail_that_would_pass_descriptors_beyond_the_limit() {
     bounded(20, || {
         let broker = limited(&[("buffered_descriptors_per_user", 5)]);
         let mut client = broker.lsp();
-        let (left, _right) = client.pair();
-        pass_without_reading(&mut client, left, 3000);
-        client.wire.wait_for_the_other_end_to_close();
-        let mut next = broker.lsp();
-        let (left, _right) = next.pair();
-        assert_eq!(next.call("socket.fileno", json!([left])).descriptors.len(), 1);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let handle = client.lend(&theirs);
+        let ids = pass_without_reading(&mut client, handle, 300);
+        // The calls before this one have their responses.
+        client.notify("socket.send", json!([handle, "aGk="]));
+        assert_eq!(read(&ours, 2), b"hi");
+        let mut passed = 0;
+        for id in ids {
+            let answer = client.answer(id);
+            if answer.is_fault() {
+                assert_eq!(answer.fault().limit(), "buffered_descriptors_per_user");
+            }
+            passed += answer.descriptors.len();
+        }
+        assert!((1..=5).contains(&passed), "{passed}");
+        // Those that were received count no longer.
+        until("a descriptor is passed again", || {
+            client.call("socket.fileno", json!([handle])).descriptors.len() == 1
+        });
     });
 }
 

@@ -110,7 +110,7 @@ limits! {
     buffered_bytes_in_all = 1 << 30, "bytes",
         "bytes held for all users, as with `buffered_bytes_per_user`";
     buffered_descriptors_per_user = 4096, "count",
-        "descriptors held for one user: with waiting calls, incomplete messages, responses that the client has not read and responses kept for `call.resolve`, one for each waiting `socket.poll`, and those that are being closed; a call that would exceed it is refused, an incomplete message or an unread response ends its connection, a response is not kept, and beyond it the broker does not read from the connections of this user";
+        "descriptors held for one user: with waiting calls, incomplete messages, responses that the client has not read and responses kept for `call.resolve`, one for each waiting `socket.poll`, and those that are being closed; a call that would exceed it is refused, also one whose response would pass descriptors, an incomplete message ends its connection, a response is not kept, and beyond it the broker does not read from the connections of this user";
     buffered_descriptors_in_all = 16_384, "count",
         "descriptors held for all users, as with `buffered_descriptors_per_user`";
     kernel_bytes_per_user = 256 << 20, "bytes",

@@ -68,10 +68,11 @@ pub(super) fn conclude(
         tracing::error!(method = name, uid = subject.uid, unit, session, "a call panicked");
         Err(RpcError::plain(ErrorKind::Internal, format!("{name} failed in the broker")))
     });
-    match ended {
-        Ok(result) => {
+    let passed = ended.and_then(|result| Ok((result, parts_within_limits(call)?)));
+    match passed {
+        Ok((result, parts)) => {
             method.outcomes.count(outcome(None));
-            (result.response(id), call.take_response_parts())
+            (result.response(id), parts)
         }
         Err(error) => {
             method.outcomes.count(outcome(Some(error.kind)));
@@ -81,6 +82,18 @@ pub(super) fn conclude(
             (error.of_call(method.call()).encode(id), ResponseParts::default())
         }
     }
+}
+
+/// The attachments and descriptors of a response. It fails alone if the client has not received too many descriptors
+/// before: they count until then.
+fn parts_within_limits(call: &Call) -> Result<ResponseParts, RpcError> {
+    let parts = call.take_response_parts();
+    let count = parts.descriptors.len() as u64;
+    if count > 0 {
+        let room = call.connection().user().take(Share::Descriptors, count);
+        drop(room.map_err(OpError::from)?);
+    }
+    Ok(parts)
 }
 
 /// The response if the kernel refuses to pass descriptors (`ETOOMANYREFS`, unix(7)).

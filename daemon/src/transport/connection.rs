@@ -163,7 +163,7 @@ impl Driver {
         if matches!(end, End::Shutdown) {
             // At a shutdown every waiting call gets an answer.
             self.core.cancel_all();
-            self.poll_answers(&mut Context::from_waker(std::task::Waker::noop()));
+            while self.poll_answers(&mut Context::from_waker(std::task::Waker::noop())) {}
         }
         // A last try, for instance to send the close frame of a WebSocket.
         if self.out.descriptors() == 0 {
@@ -189,6 +189,10 @@ impl Driver {
             match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
                 Decoded::Message(message) => {
                     large |= message.json.len() > MESSAGE_SMALL;
+                    // What the peer has received meanwhile leaves room for more.
+                    if !self.out.in_flight.is_empty() {
+                        self.check_rest()?;
+                    }
                     answers += usize::from(self.take(message));
                     // Before any of them is sent.
                     if self.out.descriptors() > 0 {
@@ -348,6 +352,10 @@ impl Driver {
             };
             self.codec.encode(answer, &mut self.out);
             any = true;
+            // The limit on descriptors applies to the next answer.
+            if self.out.descriptors() > 0 {
+                break;
+            }
         }
         any
     }
