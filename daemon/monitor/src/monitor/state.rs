@@ -187,12 +187,12 @@ impl<H: Host> Monitor<H> {
     /// Ends a worker that broke the rules of its channel, or does not read it.
     pub(super) fn fail(&mut self, token: u64, error: &ChannelError) {
         if let Some(worker) = self.workers.get_mut(&token) {
-            // A worker that has just ended cannot be distinguished from one that closed its channel.
+            // A worker that closed its channel has ended, or ends with the loss of its channel.
             if !matches!(error, ChannelError::Closed) {
                 let (uid, pid) = (worker.uid(), worker.pid());
                 tracing::error!(uid, pid, %error, "killed a worker");
+                worker.kill();
             }
-            worker.kill();
         }
         self.lose(token);
     }
