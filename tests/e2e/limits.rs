@@ -362,6 +362,26 @@ fn sessions_are_reserved_for_the_user_of_the_broker() {
 }
 
 #[test]
+fn sessions_that_are_made_at_once_get_a_place_each() {
+    bounded(30, || {
+        let broker = limited(&[("sessions", 1000), ("sessions_per_user", 1000)]);
+        let mut clients: Vec<_> = (0..30).map(|_| broker.lsp()).collect();
+        for client in &mut clients {
+            client.call("session.open", Value::Null).result();
+        }
+        for _ in 0..30 {
+            let mut ids = Vec::new();
+            for client in &mut clients {
+                ids.push(client.send("session.clone", Value::Null));
+            }
+            for (client, id) in clients.iter_mut().zip(ids) {
+                client.answer(id).result();
+            }
+        }
+    });
+}
+
+#[test]
 fn sessions_over_their_limits_are_refused() {
     bounded(20, || {
         for limit in ["sessions", "sessions_per_user"] {

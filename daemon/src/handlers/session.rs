@@ -44,13 +44,12 @@ impl SessionServer for Handlers {
         }
         let token = if rules.is_some() || filters.is_some() {
             let restriction = restriction(&call, rules, filters)?;
-            call.broker().lease_session().await?;
+            let _place = call.broker().lease_session().await?;
             call.broker().open_restricted(call.session(), linger, restriction)?
         } else {
             // A session that is opened again makes no further one.
-            if !call.session().is_open() {
-                call.broker().lease_session().await?;
-            }
+            let is_further = !call.session().is_open();
+            let _place = if is_further { call.broker().lease_session().await? } else { None };
             call.broker().open(call.session(), linger)?
         };
         Ok(opened(&call, &token))
@@ -69,7 +68,7 @@ impl SessionServer for Handlers {
 
     async fn clone_session(call: Call, _: CloneSessionParams) -> OpResult<Opened> {
         let OpenSession = call.permit(OpenSession)?.into_request();
-        call.broker().lease_session().await?;
+        let _place = call.broker().lease_session().await?;
         let token = call.broker().duplicate(call.session())?;
         Ok(opened(&call, &token))
     }

@@ -77,6 +77,18 @@ struct Sessions {
     implicit: BTreeMap<u64, Weak<Session>>,
     /// Closed ones whose tasks have not ended yet.
     ending: Vec<Arc<Session>>,
+    /// The places for sessions that are about to be made.
+    places: u64,
+}
+
+/// A place for a session that is about to be made, among those that the monitor has leased.
+#[derive(Debug)]
+pub struct SessionPlace<'a>(&'a Broker);
+
+impl Drop for SessionPlace<'_> {
+    fn drop(&mut self) {
+        self.0.lock().places -= 1;
+    }
 }
 
 impl Broker {
@@ -108,18 +120,30 @@ impl Broker {
         }
     }
 
-    /// Asks the monitor for a further opened session if this worker has none left. To be called before a session is
-    /// made.
-    pub async fn lease_session(&self) -> OpResult<()> {
-        let Some(monitor) = self.monitor() else { return Ok(()) };
-        let opened = self.lock().opened.len() as u64;
-        if opened < self.leased_sessions.load(Ordering::Relaxed) {
-            return Ok(());
+    /// Takes a place for a session, to be held while the session is made. Asks the monitor for further ones if this
+    /// worker has none left. `None` without a monitor.
+    pub async fn lease_session(&self) -> OpResult<Option<SessionPlace<'_>>> {
+        let Some(monitor) = self.monitor() else { return Ok(None) };
+        loop {
+            if let Some(place) = self.take_place() {
+                return Ok(Some(place));
+            }
+            // Another call can take what comes.
+            monitor.lease(LEASE).await?.map_err(|limit| match limit {
+                SessionLimit::InAll => self.too_many_sessions(),
+                SessionLimit::OfUser => self.too_many_sessions_of_user(),
+            })?;
         }
-        monitor.lease(LEASE).await?.map_err(|limit| match limit {
-            SessionLimit::InAll => self.too_many_sessions(),
-            SessionLimit::OfUser => self.too_many_sessions_of_user(),
-        })
+    }
+
+    fn take_place(&self) -> Option<SessionPlace<'_>> {
+        let mut sessions = self.lock();
+        let used = sessions.opened.len() as u64 + sessions.places;
+        if used >= self.leased_sessions.load(Ordering::Relaxed) {
+            return None;
+        }
+        sessions.places += 1;
+        Some(SessionPlace(self))
     }
 
     /// Claims a port or a group for a principal; `None` if another principal has it.
@@ -143,9 +167,11 @@ impl Broker {
 
     /// Takes leased sessions that are not used, for the monitor; returns their number.
     pub fn give_back_sessions(&self) -> u64 {
-        let used = self.lock().opened.len() as u64 + LEASE;
+        let sessions = self.lock();
+        let used = sessions.opened.len() as u64 + sessions.places + LEASE;
         let unused = self.leased_sessions.load(Ordering::Relaxed).saturating_sub(used);
         self.leased_sessions.fetch_sub(unused, Ordering::Relaxed);
+        drop(sessions);
         unused
     }
 
