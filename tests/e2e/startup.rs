@@ -1,8 +1,10 @@
 //! Start-up: command line, socket path and mode, files, exit codes.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -149,7 +151,7 @@ fn stale_socket_is_replaced_and_removed_at_exit() {
             let (mut command, logs) = prepare().command();
             command.arg("--socket").arg(&path);
             let process = Process::spawn(command);
-            until("the broker listens", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+            until("the broker listens", || UnixStream::connect(&path).is_ok());
             (process, logs)
         };
         let (mut process, _logs) = start();
@@ -163,7 +165,7 @@ fn stale_socket_is_replaced_and_removed_at_exit() {
         drop(process);
         assert!(path.exists());
         // A process that it was starting has its descriptors for a moment.
-        until("nobody listens", || std::os::unix::net::UnixStream::connect(&path).is_err());
+        until("nobody listens", || UnixStream::connect(&path).is_err());
         let (mut process, _logs) = start();
         // At exit the broker does not remove a socket of another process at its path.
         fs::remove_file(&path).unwrap();
@@ -303,7 +305,7 @@ fn socket_path_defaults_to_the_configuration() {
         let mut command = Command::new(PROGRAM);
         command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::null());
         let _process = Process::spawn(command);
-        until("the broker serves", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+        until("the broker serves", || UnixStream::connect(&path).is_ok());
         LspClient::connect(&path).expect_service();
     });
 }
@@ -360,5 +362,23 @@ fn open_file_limit_is_raised_to_its_maximum_and_that_of_a_worker_is_lower() {
         let worker = broker.worker();
         assert_eq!(limit(worker), ["469", "469"]);
         assert_eq!(limit(broker.process().number()), ["500", "500"]);
+    });
+}
+
+#[test]
+fn a_policy_with_a_name_that_is_not_utf_8_is_read_again() {
+    bounded(20, || {
+        let folder = Folder::new();
+        let mut command = Command::new(PROGRAM);
+        let policy = folder.path().join(OsStr::from_bytes(b"policy-\xff.toml"));
+        fs::write(&policy, "version = 1\n").unwrap();
+        let socket = folder.join("socket");
+        command.arg("--policy").arg(&policy).arg("--socket").arg(&socket).stdin(Stdio::null());
+        let _process = Process::spawn(command);
+        until("the broker listens", || UnixStream::connect(&socket).is_ok());
+        let mut client = LspClient::connect(&socket);
+        client.call("admin.reload", Value::Null).result();
+        fs::write(&policy, "version = 1\n[[rule]]\nsubject = 7\n").unwrap();
+        assert!(client.call("admin.reload", Value::Null).is_fault());
     });
 }

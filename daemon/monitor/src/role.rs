@@ -1,6 +1,6 @@
 //! The roles of the program, and how a process of a role is started.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
@@ -64,16 +64,16 @@ pub fn set_subcommand(arguments: &'static [&'static str]) {
 pub fn start(
     role: Role,
     name: &str,
-    arguments: &[&str],
+    arguments: &[&OsStr],
     channel: OwnedFd,
     output: Stdio,
 ) -> io::Result<Child> {
     let kept = VARIABLES.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)));
     let environment: Vec<(OsString, OsString)> = kept.collect();
     let parent = std::process::id().to_string();
-    let mut all = SUBCOMMAND.get().copied().unwrap_or_default().to_vec();
-    all.extend(["--role", role.word(), "--parent", &parent]);
-    all.extend(arguments);
+    let own = ["--role", role.word(), "--parent", &parent];
+    let all = SUBCOMMAND.get().copied().unwrap_or_default().iter().copied().chain(own);
+    let all: Vec<_> = all.map(OsStr::new).chain(arguments.iter().copied()).collect();
     child::start(Start { name, arguments: &all, environment: &environment, input: channel, output })
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -106,7 +107,8 @@ pub fn files_of(named: Option<&Path>) -> Result<Vec<PathBuf>, PolicyError> {
 pub struct ResolvedPolicy {
     /// The broker's own user.
     owner: u32,
-    texts: Vec<(PathBuf, String)>,
+    /// The paths of the files, in any encoding, and their texts.
+    texts: Vec<(OsString, String)>,
     users: BTreeMap<String, Option<u32>>,
     groups: BTreeMap<String, Option<u32>>,
 }
@@ -114,11 +116,11 @@ pub struct ResolvedPolicy {
 impl ResolvedPolicy {
     /// Reads files in this order, for a broker that runs as `owner`. Returns also what was found in them.
     pub fn read(files: &[PathBuf], owner: u32) -> Result<(Self, Loaded), PolicyError> {
+        let recorded = RefCell::new(Self { owner, ..Self::default() });
         let texts = read_texts(files)?;
-        let recorded = RefCell::new(Self { owner, texts, ..Self::default() });
-        let texts = recorded.borrow().texts.clone();
         let loaded = load_texts(&texts, &Recorder(&recorded))?;
-        Ok((recorded.into_inner(), loaded))
+        let texts = texts.into_iter().map(|(path, text)| (path.into_os_string(), text)).collect();
+        Ok((Self { texts, ..recorded.into_inner() }, loaded))
     }
 
     /// The bytes that [`ResolvedPolicy::decode`] reads.
@@ -133,7 +135,8 @@ impl ResolvedPolicy {
 
     /// The policy.
     pub fn into_policy(self) -> Result<Policy, PolicyError> {
-        Ok(rules_of(&self.texts, &self)?.into_policy(self.owner))
+        let texts = self.texts.iter().map(|(path, text)| (path.into(), text.clone()));
+        Ok(rules_of(&texts.collect::<Vec<_>>(), &self)?.into_policy(self.owner))
     }
 }
 

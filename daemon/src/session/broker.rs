@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use sockbroker_monitor::message::SessionLimit;
 use sockbroker_proto::api::broker::Process;
 use tokio::time::timeout;
 
@@ -61,34 +60,21 @@ pub struct Broker {
     pub refusals: Refusals,
     sessions: Mutex<Sessions>,
     /// The number of opened sessions that the monitor has leased to this worker.
-    leased_sessions: AtomicU64,
+    pub(super) leased_sessions: AtomicU64,
     numbers: AtomicU64,
 }
 
-/// The number of sessions that a worker asks for at a time, and that it keeps unused.
-const LEASE: u64 = 16;
-
 /// The sessions by number.
 #[derive(Debug, Default)]
-struct Sessions {
+pub(super) struct Sessions {
     /// Those that were opened or cloned.
-    opened: HashMap<u64, Arc<Session>>,
+    pub(super) opened: HashMap<u64, Arc<Session>>,
     /// The others, which live as long as their connection.
     implicit: BTreeMap<u64, Weak<Session>>,
     /// Closed ones whose tasks have not ended yet.
     ending: Vec<Arc<Session>>,
     /// The places for sessions that are about to be made.
-    places: u64,
-}
-
-/// A place for a session that is about to be made, among those that the monitor has leased.
-#[derive(Debug)]
-pub struct SessionPlace<'a>(&'a Broker);
-
-impl Drop for SessionPlace<'_> {
-    fn drop(&mut self) {
-        self.0.lock().places -= 1;
-    }
+    pub(super) places: u64,
 }
 
 impl Broker {
@@ -120,32 +106,6 @@ impl Broker {
         }
     }
 
-    /// Takes a place for a session, to be held while the session is made. Asks the monitor for further ones if this
-    /// worker has none left. `None` without a monitor.
-    pub async fn lease_session(&self) -> OpResult<Option<SessionPlace<'_>>> {
-        let Some(monitor) = self.monitor() else { return Ok(None) };
-        loop {
-            if let Some(place) = self.take_place() {
-                return Ok(Some(place));
-            }
-            // Another call can take what comes.
-            monitor.lease(LEASE).await?.map_err(|limit| match limit {
-                SessionLimit::InAll => self.too_many_sessions(),
-                SessionLimit::OfUser => self.too_many_sessions_of_user(),
-            })?;
-        }
-    }
-
-    fn take_place(&self) -> Option<SessionPlace<'_>> {
-        let mut sessions = self.lock();
-        let used = sessions.opened.len() as u64 + sessions.places;
-        if used >= self.leased_sessions.load(Ordering::Relaxed) {
-            return None;
-        }
-        sessions.places += 1;
-        Some(SessionPlace(self))
-    }
-
     /// Claims a port or a group for a principal; `None` if another principal has it.
     pub async fn claim(&self, claim: Claim, principal: &PrincipalKey) -> OpResult<Option<Claimed>> {
         if let Some(monitor) = self.monitor() {
@@ -158,21 +118,6 @@ impl Broker {
             }
         }
         Ok(self.claims.take(claim, principal))
-    }
-
-    /// Adds sessions that the monitor has leased.
-    pub fn lease_sessions(&self, sessions: u64) {
-        self.leased_sessions.fetch_add(sessions, Ordering::Relaxed);
-    }
-
-    /// Takes leased sessions that are not used, for the monitor; returns their number.
-    pub fn give_back_sessions(&self) -> u64 {
-        let sessions = self.lock();
-        let used = sessions.opened.len() as u64 + sessions.places + LEASE;
-        let unused = self.leased_sessions.load(Ordering::Relaxed).saturating_sub(used);
-        self.leased_sessions.fetch_sub(unused, Ordering::Relaxed);
-        drop(sessions);
-        unused
     }
 
     /// A broker whose policy has this generation, and is followed by others.
@@ -315,7 +260,7 @@ impl Broker {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Sessions> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Sessions> {
         // Each map changes in one statement: a panic of another call does not spoil them.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -432,11 +377,11 @@ impl Broker {
         Ok(())
     }
 
-    fn too_many_sessions(&self) -> OpError {
+    pub(super) fn too_many_sessions(&self) -> OpError {
         OpError::Limit { name: "sessions", value: self.limits.sessions }
     }
 
-    fn too_many_sessions_of_user(&self) -> OpError {
+    pub(super) fn too_many_sessions_of_user(&self) -> OpError {
         OpError::Limit { name: "sessions_per_user", value: self.limits.sessions_per_user }
     }
 

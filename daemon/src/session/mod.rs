@@ -13,6 +13,7 @@ pub mod record;
 pub mod monitor_link;
 pub mod policy;
 pub mod broker;
+pub mod places;
 pub mod connection;
 
 use std::collections::HashSet;

@@ -16,6 +16,7 @@ mod audit;
 mod service;
 mod sources;
 mod subordinate;
+mod memory;
 mod signals;
 
 use std::io;

@@ -1,5 +1,6 @@
 //! The start of the monitor, and what it needs of the program around it.
 
+use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -15,7 +16,7 @@ use sockbroker_sys::{process, sealed};
 use super::args::Args;
 use super::error::StartError;
 use super::listen::{self, Access, Bound, NO_SOCKET_PATH};
-use super::{audit, confine, service, worker_ids};
+use super::{audit, confine, memory, service, worker_ids};
 use crate::config::{self, Config, ConfigError};
 use crate::observe::audit::{Audit, Intake, Record};
 use crate::observe::log;
@@ -41,11 +42,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         .map_err(|error| system("keep the configuration", &error))?;
     let files = PolicyFiles(policy_arguments(args));
     let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
-    let mut fitted = config.limits.clone();
-    match process::raise_open_files() {
-        Ok(open_files) => fitted.fit(open_files),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-    }
+    let fitted = fitted_limits(config);
     let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers)?;
     let Bound { listener, path } = endpoint(args, config)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
@@ -91,15 +88,26 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     result
 }
 
+/// The limits of the configuration that fit the open files of this process.
+fn fitted_limits(config: &Config) -> config::limits::Limits {
+    let mut fitted = config.limits.clone();
+    match process::raise_open_files() {
+        Ok(open_files) => fitted.fit(open_files),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+    memory::report(&fitted);
+    fitted
+}
+
 /// The arguments with which the policy is read again.
-fn policy_arguments(args: &Args) -> Vec<String> {
+fn policy_arguments(args: &Args) -> Vec<OsString> {
     if args.built_in_policy {
-        return vec!["--built-in-policy".to_owned()];
+        return vec!["--built-in-policy".into()];
     }
     let named = args.policy.as_ref();
     // The reader works in the root directory.
     let absolute = named.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-    let given = absolute.map(|path| vec!["--policy".to_owned(), path.display().to_string()]);
+    let given = absolute.map(|path| vec!["--policy".into(), path.into_os_string()]);
     given.unwrap_or_default()
 }
 

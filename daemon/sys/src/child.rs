@@ -1,6 +1,6 @@
 //! Processes of this program in another role: run again from its own file, with a new address layout.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -16,7 +16,7 @@ pub struct Start<'a> {
     /// How the process is shown by `ps(1)`: its argument 0.
     pub name: &'a str,
     /// The arguments after it.
-    pub arguments: &'a [&'a str],
+    pub arguments: &'a [&'a OsStr],
     /// The whole environment.
     pub environment: &'a [(OsString, OsString)],
     /// Descriptor 0.

@@ -14,6 +14,11 @@ pub fn set_hostname(name: &[u8]) -> io::Result<()> {
     Ok(nix::unistd::sethostname(OsStr::from_bytes(name))?)
 }
 
+/// The memory of the machine in bytes (`sysinfo(2)`).
+pub fn memory() -> io::Result<u64> {
+    Ok(nix::sys::sysinfo::sysinfo()?.ram_total())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The policy in force and the next one, which the policy reader reads.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
@@ -28,7 +29,7 @@ const USER_FACTS: usize = 16 << 20;
 
 /// Where the policy is read: arguments of the policy reader.
 #[derive(Debug, Clone)]
-pub struct PolicyFiles(pub Vec<String>);
+pub struct PolicyFiles(pub Vec<OsString>);
 
 /// A policy that was read.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ pub(super) enum Step {
 /// Starts a reader. It sends its result to the channel.
 pub(super) fn start(files: &PolicyFiles) -> io::Result<(Child, Channel<Nothing, FromReader>)> {
     let (channel, other) = Channel::pair()?;
-    let arguments: Vec<_> = files.0.iter().map(String::as_str).collect();
+    let arguments: Vec<_> = files.0.iter().map(OsString::as_os_str).collect();
     let name = "sockbrokerd: policy reader";
     let reader = role::start(Role::PolicyReader, name, &arguments, other, Stdio::null())?;
     Ok((reader, channel))

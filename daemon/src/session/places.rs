@@ -1,0 +1,64 @@
+//! The places of sessions: those that the monitor has leased to this worker.
+
+use std::sync::atomic::Ordering;
+
+use sockbroker_monitor::message::SessionLimit;
+
+use crate::error::OpResult;
+use crate::session::broker::Broker;
+
+/// The number of sessions that a worker asks for at a time, and that it keeps unused.
+const LEASE: u64 = 16;
+
+/// A place for a session that is about to be made, among those that the monitor has leased.
+#[derive(Debug)]
+pub struct SessionPlace<'a>(&'a Broker);
+
+impl Drop for SessionPlace<'_> {
+    fn drop(&mut self) {
+        self.0.lock().places -= 1;
+    }
+}
+
+impl Broker {
+    /// Takes a place for a session, to be held while the session is made. Asks the monitor for further ones if this
+    /// worker has none left. `None` without a monitor.
+    pub async fn lease_session(&self) -> OpResult<Option<SessionPlace<'_>>> {
+        let Some(monitor) = self.monitor() else { return Ok(None) };
+        loop {
+            if let Some(place) = self.take_place() {
+                return Ok(Some(place));
+            }
+            // Another call can take what comes.
+            monitor.lease(LEASE).await?.map_err(|limit| match limit {
+                SessionLimit::InAll => self.too_many_sessions(),
+                SessionLimit::OfUser => self.too_many_sessions_of_user(),
+            })?;
+        }
+    }
+
+    fn take_place(&self) -> Option<SessionPlace<'_>> {
+        let mut sessions = self.lock();
+        let used = sessions.opened.len() as u64 + sessions.places;
+        if used >= self.leased_sessions.load(Ordering::Relaxed) {
+            return None;
+        }
+        sessions.places += 1;
+        Some(SessionPlace(self))
+    }
+
+    /// Adds sessions that the monitor has leased.
+    pub fn lease_sessions(&self, sessions: u64) {
+        self.leased_sessions.fetch_add(sessions, Ordering::Relaxed);
+    }
+
+    /// Takes leased sessions that are not used, for the monitor; returns their number.
+    pub fn give_back_sessions(&self) -> u64 {
+        let sessions = self.lock();
+        let used = sessions.opened.len() as u64 + sessions.places + LEASE;
+        let unused = self.leased_sessions.load(Ordering::Relaxed).saturating_sub(used);
+        self.leased_sessions.fetch_sub(unused, Ordering::Relaxed);
+        drop(sessions);
+        unused
+    }
+}
