@@ -124,20 +124,28 @@ impl<H: Host + Send + 'static> Opener<H> {
             }
             ToOpener::Ended { worker } => {
                 self.forget(worker, closing);
-                self.monitor.send(&FromOpener::Forgotten, &[]).map_err(unsent)?;
+                self.notify(&FromOpener::Forgotten)?;
             }
             ToOpener::Policy { generation } => {
                 let policy = host.policy(next()?).map_err(RunError::Host)?;
                 host.replaced(&policy);
                 let in_force = Arc::new(InForce::new(policy, generation));
                 *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = in_force;
-                self.monitor.send(&FromOpener::InForce { generation }, &[]).map_err(unsent)?;
+                self.notify(&FromOpener::InForce { generation })?;
             }
             ToOpener::Hello(_) | ToOpener::Begin { .. } => {
                 return Err(RunError::Monitor("it began twice".to_owned()));
             }
         }
         Ok(())
+    }
+
+    /// Sends the monitor a message. If it has ended, the main thread finds the end of the channel.
+    fn notify(&self, message: &FromOpener) -> Result<(), RunError> {
+        match self.monitor.send(message, &[]) {
+            Ok(()) | Err(ChannelError::Closed) => Ok(()),
+            Err(error) => Err(unsent(error)),
+        }
     }
 
     /// Starts the threads of a worker, one for each channel: what takes long on one does not delay the other.
@@ -166,8 +174,9 @@ impl<H: Host + Send + 'static> Opener<H> {
         let (uid, number) = (worker.uid(), worker.number);
         tracing::error!(uid, worker = number, reason, "a worker sent nonsense to the opener");
         self.forget(number, closing);
-        // If the monitor has ended, the main thread ends this process.
-        self.monitor.send(&FromOpener::Nonsense { worker: number }, &[]).ok();
+        if let Err(error) = self.notify(&FromOpener::Nonsense { worker: number }) {
+            self.fail(&error);
+        }
     }
 
     /// Ends this process, because a message of the monitor cannot be handled.
