@@ -23,6 +23,9 @@ pub const INTERFACES: [(u32, &str, Ipv4Addr); 3] = [
     (3, "eth1", Ipv4Addr::new(192, 168, 0, 1)),
 ];
 
+pub(crate) const SOCK_PACKET: i32 = 10;
+pub(crate) const SOCK_TYPE_MASK: i32 = 0xf;
+
 /// A socket that a worker sends.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Socket {
@@ -74,8 +77,14 @@ pub struct Recorder {
 }
 
 impl Socket {
+    /// As the kernel reports it, which makes a packet socket of `SOCK_PACKET` (`__sock_create`).
     pub fn spec_of(&self) -> SocketSpec {
         let (domain, ty, protocol) = self.spec;
+        let domain = if (domain, ty & SOCK_TYPE_MASK) == (libc::AF_INET, SOCK_PACKET) {
+            libc::AF_PACKET
+        } else {
+            domain
+        };
         SocketSpec { domain, ty, protocol }
     }
 }

@@ -9,7 +9,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::option::carries_pointer_or_descriptor;
 
-use crate::fake_kernel::{Call, Sent, Socket};
+use crate::fake_kernel::{Call, SOCK_PACKET, SOCK_TYPE_MASK, Sent, Socket};
 
 /// Users of the policy. Root has the built-in rule, and others have no rule.
 pub const ROOT: u32 = 0;
@@ -97,8 +97,6 @@ deny = ["sethostname"]
 const VAULT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 66);
 const ETH0: u32 = 2;
 const NETLINK: u16 = 16;
-const SOCK_PACKET: i32 = 10;
-const SOCK_TYPE_MASK: i32 = 0xf;
 
 /// Whether the rules grant a call to a user.
 pub(crate) fn is_granted(uid: u32, socket: Option<&Socket>, call: &Call) -> bool {
