@@ -12,6 +12,7 @@ use sockbroker_monitor::request::{Control, Value};
 use sockbroker_monitor::socket_facts::KernelSocket;
 use sockbroker_monitor::subject::Connection;
 use sockbroker_policy::subject::Subject;
+use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::control::OutgoingControl;
@@ -86,6 +87,29 @@ impl Socket {
             domain
         };
         SocketSpec { domain, ty, protocol }
+    }
+}
+
+impl Socket {
+    /// Whether the kernel can report this: a socket of the internet has names of its family, whole, and a peer with a
+    /// host.
+    pub(crate) fn is_possible(&self) -> bool {
+        let domain = self.spec_of().domain;
+        let is_name = |bytes: &Vec<u8>| {
+            let decoded = RawAddress::from_bytes(bytes).and_then(|raw| raw.decode(0));
+            match (domain, decoded) {
+                (libc::AF_INET, Some(Address::Inet { host, .. })) => {
+                    (bytes.len() == 16).then_some(!host.is_unspecified())
+                }
+                (libc::AF_INET6, Some(Address::Inet6 { host, .. })) => {
+                    (bytes.len() == 28).then_some(!host.is_unspecified())
+                }
+                (libc::AF_INET | libc::AF_INET6, _) => None,
+                _ => Some(true),
+            }
+        };
+        self.local.as_ref().is_none_or(|local| is_name(local).is_some())
+            && self.peer.as_ref().is_none_or(|peer| is_name(peer) == Some(true))
     }
 }
 

@@ -207,7 +207,7 @@ fn may_send(socket: &Socket, sent: &Sent, is_member: bool) -> bool {
 /// Whether options of the socket route everything over the vault: `LSRR` or `SSRR` (RFC 791) with it as first host. The
 /// kernel refuses an option that is longer than its value.
 fn leads_to_the_vault(socket: &Socket) -> bool {
-    let is_inet = [libc::AF_INET, libc::AF_INET6].contains(&socket.spec.0);
+    let is_inet = [libc::AF_INET, libc::AF_INET6].contains(&socket.spec_of().domain);
     let is_options = |level, name| (level, name) == (libc::IPPROTO_IP, libc::IP_OPTIONS);
     let options = socket.options.iter().find(|(level, name, _)| is_options(*level, *name));
     is_inet

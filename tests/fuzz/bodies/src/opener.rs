@@ -40,7 +40,9 @@ deny = ["create", "capture", "bind", "connect", "send", "inject", "spoof", "opti
 
 /// Reads the bytes as a scene, and serves its request.
 pub fn body(data: &[u8]) {
-    if let Ok((scene, _)) = postcard::take_from_bytes(data) {
+    if let Ok((scene, _)) = postcard::take_from_bytes::<Scene>(data)
+        && scene.socket.as_ref().is_none_or(Socket::is_possible)
+    {
         serve(&scene);
     }
 }
