@@ -9,7 +9,7 @@ use sockbroker_sys::prompt_close::PromptClose;
 
 use super::answer::{Outcome, answer, parts};
 use super::host::Host;
-use super::shared::{Opener, close};
+use super::shared::{Opener, close, shut_down};
 use super::workers::{Named, Worker, WorkerChannel, is_socket, lock};
 use crate::channel::ChannelError;
 use crate::request::{Answer, Request};
@@ -44,6 +44,7 @@ pub(super) fn serve<H: Host + Send + 'static>(
         Err(error) => {
             let (uid, number) = (worker.uid(), worker.number);
             tracing::error!(uid, worker = number, %error, "cannot serve a worker");
+            shut_down(&channel);
             return;
         }
     };
@@ -60,6 +61,7 @@ pub(super) fn serve<H: Host + Send + 'static>(
         opener.end(worker, reason, &mut closing);
     }
     drop(events);
+    shut_down(&channel);
     close(channel, &mut closing);
 }
 

@@ -156,9 +156,11 @@ impl<H: Host + Send + 'static> Opener<H> {
             let (opener, worker, serve) = (self.clone(), worker.clone(), self.serve);
             let (number, uid) = (worker.number, worker.uid());
             let thread = thread::Builder::new().stack_size(STACK).name(format!("worker {number}"));
-            let started = thread.spawn(move || serve(&opener, &worker, channel));
+            let for_thread = channel.clone();
+            let started = thread.spawn(move || serve(&opener, &worker, for_thread));
             if let Err(error) = started {
                 // The worker ends when it asks for something.
+                shut_down(&channel);
                 tracing::error!(uid, worker = number, %error, "cannot start a thread for a worker");
             }
         }
@@ -191,10 +193,16 @@ impl<H: Host + Send + 'static> Opener<H> {
         let Some(Known { worker, channels }) = lock(&self.workers).remove(&number) else { return };
         worker.forget_connections();
         for channel in channels {
-            socket::shutdown(channel.as_fd(), libc::SHUT_RDWR).ok();
+            shut_down(&channel);
             close(channel, closing);
         }
     }
+}
+
+/// Ends a channel in both directions: requests of the worker fail at once.
+pub(super) fn shut_down(channel: &WorkerChannel) {
+    // One that has ended needs none.
+    socket::shutdown(channel.as_fd(), libc::SHUT_RDWR).ok();
 }
 
 /// Closes a channel, if no other thread has it. Sockets that were not received are closed with it.
