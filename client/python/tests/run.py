@@ -48,10 +48,15 @@ def start_and_wait(command, path, log):
 def serving_process(path):
     """The number of the process that serves this user."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
-        connection.sendall(b'{"jsonrpc":"2.0","id":1,"method":"broker.info"}\n')
-        with connection.makefile() as answers:
-            return json.loads(answers.readline())["result"]["process"]["pid"]
+        return served_by(connection, path)
+
+
+def served_by(connection, path):
+    """Connects this Unix socket to the broker. Returns the number of the process that serves the connection."""
+    connection.connect(path)
+    connection.sendall(b'{"jsonrpc":"2.0","id":1,"method":"broker.info"}\n')
+    with connection.makefile() as answers:
+        return json.loads(answers.readline())["result"]["process"]["pid"]
 
 
 def inherited_environment():

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import textwrap
 
-from run import inherited_environment, serving_process, start_and_wait
+from run import inherited_environment, start_and_wait
 
 BROKER = os.environ["SOCKBROKERD"]
 PACKAGE = str(pathlib.Path(__file__).resolve().parents[2] / "src")
@@ -45,10 +45,6 @@ class Broker:
         package = f"{self.folder}/package"
         shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
         return package
-
-    def descriptors(self):
-        """The number of open descriptors of the process that serves this user."""
-        return len(os.listdir(f"/proc/{serving_process(self.path)}/fd"))
 
     def kill(self):
         """Kills the broker, and removes its socket."""

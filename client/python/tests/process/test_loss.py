@@ -1,5 +1,6 @@
 """A broker that is missing, ends in the middle of calls, or restarts."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import threading
 import time
 import unittest
 
-from process.common import Broker, code, environment, program, serving_process
+from process.common import Broker, code, environment, program
+from run import served_by
 
 ALL_MODES = ("mediated", "remote")
 
@@ -189,8 +191,12 @@ class Leaks(unittest.TestCase):
             print(failures, strikes)
             print(before, after)
         """
-        pid = str(serving_process(broker.path))
-        idle = broker.descriptors()
+        # A connection that stays keeps the worker, so each count below is of one process.
+        kept = socket.socket(socket.AF_UNIX)
+        self.addCleanup(kept.close)
+        pid = str(served_by(kept, broker.path))
+        held = lambda: len(os.listdir(f"/proc/{pid}/fd"))
+        idle = held()
         done = program(broker.path, *code(text), pid, mode="mediated")
         self.assertEqual(done.stderr, "")
         failures, strikes, *counts = (int(word) for word in done.stdout.replace(",", " ").translate(_PLAIN).split())
@@ -199,9 +205,8 @@ class Leaks(unittest.TestCase):
         # The number of idle connections can differ by a few.
         self.assertLessEqual(after[0] - before[0], 3, done.stdout)
         self.assertLessEqual(after[1] - before[1], 6, done.stdout)
-        # Counting needs a connection, and the broker can still have the one of the last count.
         deadline = time.monotonic() + 120
-        while (left := broker.descriptors()) > idle and time.monotonic() < deadline:
+        while (left := held()) > idle and time.monotonic() < deadline:
             time.sleep(0.05)
         self.assertLessEqual(left, idle)
 
