@@ -61,6 +61,8 @@ pub struct Broker {
     sessions: Mutex<Sessions>,
     /// The number of opened sessions that the monitor has leased to this worker.
     pub(super) leased_sessions: AtomicU64,
+    /// Held by the call that asks the monitor for further ones.
+    pub(super) leasing: tokio::sync::Mutex<()>,
     numbers: AtomicU64,
 }
 
@@ -102,6 +104,7 @@ impl Broker {
             refusals,
             sessions: Mutex::default(),
             leased_sessions: AtomicU64::new(0),
+            leasing: tokio::sync::Mutex::default(),
             numbers: AtomicU64::new(1),
         }
     }
