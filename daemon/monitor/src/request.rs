@@ -50,7 +50,7 @@ pub struct Control {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     Done,
-    /// Descriptor: the new socket.
+    /// The new socket came with [`Answer::Made`].
     Socket,
     /// The number of bytes that were sent.
     Sent(u64),
@@ -62,6 +62,9 @@ pub enum Answer {
     NotServed,
     /// The client has closed its connection.
     HungUp,
+    /// A new socket, before the answer. Descriptor: the socket. The opener closes its copy before it answers, so that the
+    /// worker then has the only one.
+    Made,
 }
 
 impl Message for Request {
@@ -109,8 +112,9 @@ impl Request {
 impl Message for Answer {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Socket => 1,
+            Self::Made => 1,
             Self::Done
+            | Self::Socket
             | Self::Sent(_)
             | Self::Failed(_)
             | Self::Refused(_)

@@ -73,16 +73,12 @@ impl Opener {
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<(Answer, Option<OwnedFd>)> {
         let mut guard = requests.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = match &mut *guard {
-            Some(asker) => asker.ask(request, descriptors, requests.longest),
+        let answered = match &mut *guard {
+            Some(asker) => answer(asker, request, descriptors, requests.longest),
             None => Err(AskError::NotSent(ChannelError::Closed)),
         };
-        match asked {
-            Ok((answer, descriptors)) => Ok((answer, descriptors.into_iter().next())),
-            // The socket of the answer is lost, and the answer is complete.
-            Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => {
-                Ok((Answer::Failed(libc::EMFILE), None))
-            }
+        match answered {
+            Ok(answered) => Ok(answered),
             Err(error) => {
                 *guard = None;
                 self.0.broken.notify_one();
@@ -90,6 +86,26 @@ impl Opener {
                 Err(io::Error::other(format!("the opener does not answer: {error}")))
             }
         }
+    }
+}
+
+/// Asks, and returns the answer with the socket that comes before it.
+fn answer(
+    asker: &mut OpenerChannel,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+    longest: Duration,
+) -> Result<(Answer, Option<OwnedFd>), AskError<Answer>> {
+    let made = match asker.ask(request, descriptors, longest) {
+        Ok((Answer::Made, made)) => made.into_iter().next(),
+        // The socket is lost, because this process cannot open more files.
+        Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => None,
+        result => return result.map(|(answer, _)| (answer, None)),
+    };
+    let (answer, _) = asker.answer(longest)?;
+    match made {
+        Some(made) => Ok((answer, Some(made))),
+        None => Ok((Answer::Failed(libc::EMFILE), None)),
     }
 }
 
@@ -106,6 +122,7 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
     match answer {
         Answer::Done => Some(Ok(Done::Nothing)),
         Answer::Socket => Some(made.map(Done::Socket).ok_or(io::ErrorKind::InvalidData.into())),
+        Answer::Made => Some(Err(io::ErrorKind::InvalidData.into())),
         Answer::Sent(sent) => Some(usize::try_from(sent).map(Done::Sent).map_err(io::Error::other)),
         Answer::Failed(errno) => Some(Err(io::Error::from_raw_os_error(errno))),
         Answer::Refused(_) | Answer::NotServed | Answer::HungUp => None,

@@ -114,15 +114,25 @@ fn serve_next<H: Host + Send + 'static>(
         }
         Outcome::Nonsense(reason) => return Err(End::Nonsense { reason, descriptors }),
     };
-    let attached: Vec<_> = made.iter().map(OwnedFd::as_fd).collect();
-    let sent = channel.send(&answer, &attached);
-    // The worker could have closed its copies meanwhile.
-    closing.close(made.into_iter().chain(descriptors).collect());
-    match sent {
+    // All copies are closed before the answer: what the worker closes after it is closed then.
+    closing.close(descriptors);
+    let passed = made.map_or(Ok(()), |made| pass(channel, made, closing));
+    match passed.and_then(|()| channel.send(&answer, &[])) {
         Ok(()) => Ok(()),
         Err(ChannelError::Closed) => Err(End::Gone),
         Err(_) => Err(End::nonsense("it does not read its answers")),
     }
+}
+
+/// Sends a new socket, and closes the copy of this process.
+fn pass(
+    channel: &WorkerChannel,
+    made: OwnedFd,
+    closing: &mut PromptClose,
+) -> Result<(), ChannelError> {
+    let sent = channel.send(&Answer::Made, &[made.as_fd()]);
+    closing.close(vec![made]);
+    sent
 }
 
 fn outcome<H: Host + Send + 'static>(

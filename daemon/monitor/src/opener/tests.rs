@@ -17,7 +17,7 @@ use sockbroker_sys::events::Events;
 use sockbroker_sys::{message, option, process, record, sealed, socket};
 
 use super::*;
-use crate::channel::Channel;
+use crate::channel::{AskError, Channel};
 use crate::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
 use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, Request, Value};
 
@@ -144,8 +144,22 @@ fn ask(
     request: &Request,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<Answer> {
-    let asked = asker.ask(request, descriptors, LONGEST);
-    asked.map(|(answer, _)| answer).map_err(|error| io::Error::other(error.to_string()))
+    ask_for_socket(asker, request, descriptors).map(|(answer, _)| answer)
+}
+
+/// The same with the socket that comes before the answer.
+fn ask_for_socket(
+    asker: &mut OpenerChannel,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<(Answer, Option<OwnedFd>)> {
+    let failed = |error: AskError<Answer>| io::Error::other(error.to_string());
+    let (answer, made) = asker.ask(request, descriptors, LONGEST).map_err(failed)?;
+    if answer != Answer::Made {
+        return Ok((answer, None));
+    }
+    let (answer, _) = asker.answer(LONGEST).map_err(failed)?;
+    Ok((answer, made.into_iter().next()))
 }
 
 /// A request that no capability is needed for.
@@ -175,9 +189,9 @@ fn sockets_are_made_and_changed_for_a_connection() {
     let monitor = Monitor::start(ALL);
     let mut worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
-    let (answer, made) = worker.ask(&NETLINK, &[connection.as_fd()], LONGEST).unwrap();
+    let (answer, made) = ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
     assert_eq!(answer, Answer::Socket);
-    let spec = socket::spec_of(made[0].as_fd()).unwrap();
+    let spec = socket::spec_of(made.unwrap().as_fd()).unwrap();
     assert_eq!((spec.domain, spec.protocol), (libc::AF_NETLINK, libc::NETLINK_ROUTE));
     let raw = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -209,8 +223,8 @@ fn the_socket_for_sio_rcvall_drops_everything() {
     let mut worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     let rcvall = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 0 };
-    let (answer, made) = worker.ask(&rcvall, &[connection.as_fd()], LONGEST).unwrap();
-    let made = &made[0];
+    let (answer, made) = ask_for_socket(&mut worker, &rcvall, &[connection.as_fd()]).unwrap();
+    let made = made.unwrap();
     assert_eq!(answer, Answer::Socket);
     assert_eq!(socket::spec_of(made.as_fd()).unwrap().domain, libc::AF_PACKET);
     let everything =
@@ -262,6 +276,31 @@ fn a_message_with_a_mark_is_sent() {
     let unspecified = send(unspecified, &[item]);
     let refused = Answer::Failed(libc::EACCES);
     assert_eq!(ask(&mut worker, &unspecified, &descriptors).unwrap(), refused);
+    monitor.end();
+}
+
+#[test]
+fn the_worker_has_the_only_copies_once_a_request_is_answered() {
+    let monitor = Monitor::start(ALL);
+    let mut worker = monitor.worker(16);
+    let (connection, _client) = monitor.connection(16);
+    // The kernel gives a port to one socket at a time. By itself it chooses process ids and negative numbers.
+    let pid = 1_000_000_000 + std::process::id();
+    let port = RawAddress::encode(&Address::Netlink { pid, groups: 0 });
+    for _ in 0..1000 {
+        let (answer, made) = ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
+        assert_eq!(answer, Answer::Socket);
+        let made = made.unwrap();
+        socket::bind(made.as_fd(), &port).unwrap();
+        drop(made);
+        let next = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, 0).unwrap();
+        socket::bind(next.as_fd(), &port).expect("the opener has no copy of what it made");
+        let (left, right) = UnixStream::pair().unwrap();
+        ask(&mut worker, &mark(7), &[connection.as_fd(), left.as_fd()]).unwrap();
+        drop(left);
+        let sent = message::send(right.as_fd(), b"to a closed peer", 0);
+        assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    }
     monitor.end();
 }
 

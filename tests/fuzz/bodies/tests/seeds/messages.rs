@@ -74,6 +74,7 @@ pub(crate) fn of_the_opener() -> Vec<Seed> {
         ("request-send", seed(8, &marked(Some(10)))),
         ("answer-sent", seed(9, &Answer::Sent(6))),
         ("answer-socket", seed(9, &Answer::Socket)),
+        ("answer-made", seed(9, &Answer::Made)),
     ]
 }
 
@@ -104,6 +105,7 @@ pub(crate) fn of_callers() -> Vec<Seed> {
         ("to-caller-send", seed(10, &call(send(false, Destination::File)))),
         ("to-caller-send-attached", seed(10, &call(send(true, Destination::Peer)))),
         ("to-caller-large", seed(10, &ToCaller::Large { number: NUMBER, descriptors: 4 })),
+        ("from-caller-made", seed(11, &FromCaller::Made { number: NUMBER, count: 2 })),
         ("from-caller-pair", seed(11, &answer(UnixAnswer::Pair))),
         ("from-caller-looked-up", seed(11, &answer(UnixAnswer::LookedUp(examined.clone())))),
         (
@@ -124,7 +126,7 @@ pub(crate) fn damaged() -> Vec<Seed> {
     truncated[1] = 1;
     let mut lost = seed(2, &ToOpener::Worker { worker: 16 });
     lost[1..3].copy_from_slice(&[2, 1]);
-    let mut too_many = seed(9, &Answer::Socket);
+    let mut too_many = seed(9, &Answer::Made);
     too_many[2] = 2;
     vec![("truncated", truncated), ("lost-descriptors", lost), ("too-many-descriptors", too_many)]
 }
