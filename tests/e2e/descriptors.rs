@@ -33,6 +33,7 @@ fn read(mut stream: &UnixStream, length: usize) -> Vec<u8> {
 fn control_connection_is_refused_as_a_descriptor_and_its_session_ends() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let files = broker.idle_open_files();
         let refused = |client: &mut LspClient, end: &UnixStream| {
             let (left, _right) = client.pair();

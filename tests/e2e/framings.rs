@@ -183,6 +183,7 @@ fn half_close_still_receives_the_answer_over_http() {
 fn close_cancels_waiting_calls_and_closes_handles() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let before = broker.idle_open_files();
         for index in 0..4 {
             let (protocol, mut client) = all_clients(&broker).swap_remove(index);
@@ -200,6 +201,7 @@ fn close_cancels_waiting_calls_and_closes_handles() {
 fn close_after_half_close_cancels_waiting_calls() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let before = broker.idle_open_files();
         let mut client = broker.lsp();
         let (left, _) = client.pair();

@@ -46,7 +46,7 @@ pub struct Processes {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum WorkerIds {
-    /// The subordinate ids of the broker's user if there are any that it can use, else its own id.
+    /// Fixed ids if the broker is root, else the subordinate ids of its user; its own id if it cannot use them.
     #[default]
     Auto,
     /// All have that of the broker.

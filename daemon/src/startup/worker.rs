@@ -64,6 +64,10 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     if let Some(id) = id {
         let identity = Identity { uid: id, gid: id, groups: [].into() };
         become_user(&identity).map_err(|error| fail(&error))?;
+        if !config.confine.capabilities {
+            // They are not in effect after a change from root to another user.
+            capability::use_permitted().map_err(|error| fail(&error))?;
+        }
         process::limit_threads(config.limits.worker_threads()).map_err(|error| fail(&error))?;
         role::begin(parent).map_err(|error| fail(&error))?;
     }
