@@ -12,6 +12,41 @@ pub const DATA_MAX: usize = 64 << 10;
 pub const CONTROL_MAX: usize = 4096;
 pub const ITEMS_MAX: usize = 64;
 
+/// What a worker asks: a system call on a socket of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// For a new socket, where to make it. For any other, as the worker knows it: the opener asks the kernel.
+    pub network: Network,
+    pub request: Request,
+}
+
+/// A network namespace, as a client selects it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// That of the broker.
+    #[default]
+    Broker,
+    /// That of the connection's client.
+    Caller,
+    /// The one with this name.
+    Named(String),
+}
+
+/// Why a network namespace cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unreachable {
+    /// There is no file with the name.
+    NoFile,
+    /// The file with the name is not a network namespace.
+    OtherFile,
+    /// The namespace with the name is the broker's own.
+    BrokersOwn,
+    /// The kernel does not let the broker find or enter it, with this error number.
+    Failed(i32),
+    /// The new socket belongs to another one.
+    Elsewhere,
+}
+
 /// A system call that needs a capability. The first descriptor is the connection of the client for whom the worker
 /// makes it; the second, if there is one, is the socket. Addresses have the layout of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +95,27 @@ pub enum Answer {
     Refused(i32),
     /// No capability makes it possible, so a worker does it itself.
     NotServed,
+    /// The network namespace cannot be used.
+    Unreachable(Unreachable),
     /// The client has closed its connection.
     HungUp,
 }
 
-impl Message for Request {
+impl Message for Question {
+    fn descriptors(&self) -> usize {
+        self.request.descriptors()
+    }
+}
+
+impl From<Request> for Question {
+    /// About a socket of the broker's own namespace.
+    fn from(request: Request) -> Self {
+        Self { network: Network::Broker, request }
+    }
+}
+
+impl Request {
+    /// The number of descriptors that come with it.
     fn descriptors(&self) -> usize {
         match self {
             Self::Create { .. } | Self::SetHostname { .. } => 1,
@@ -74,9 +125,7 @@ impl Message for Request {
             | Self::Send { .. } => 2,
         }
     }
-}
 
-impl Request {
     /// The name of the system call.
     pub fn call(&self) -> &'static str {
         match self {
@@ -115,10 +164,11 @@ impl Message for Answer {
             | Self::Failed(_)
             | Self::Refused(_)
             | Self::NotServed
+            | Self::Unreachable(_)
             | Self::HungUp => 0,
         }
     }
 }
 
 /// A worker's end of the channel to the opener.
-pub type OpenerChannel = Asker<Request, Answer>;
+pub type OpenerChannel = Asker<Question, Answer>;

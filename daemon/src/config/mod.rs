@@ -30,6 +30,34 @@ pub struct Config {
     pub audit: Audit,
     #[serde(default)]
     pub processes: Processes,
+    #[serde(default)]
+    pub namespaces: Namespaces,
+}
+
+/// `[namespaces]`: where network namespaces have names.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Namespaces {
+    /// Absolute paths of folders. The first that has a name decides.
+    #[serde(deserialize_with = "absolute")]
+    pub folders: Vec<PathBuf>,
+}
+
+impl Default for Namespaces {
+    /// The folder of `ip-netns(8)`.
+    fn default() -> Self {
+        Self { folders: vec![PathBuf::from("/run/netns")] }
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let folders = Vec::<PathBuf>::deserialize(deserializer)?;
+    match folders.iter().find(|folder| !folder.is_absolute()) {
+        Some(folder) => {
+            Err(D::Error::custom(format!("{} is not an absolute path", folder.display())))
+        }
+        None => Ok(folders),
+    }
 }
 
 /// `[processes]`: how the broker is divided.

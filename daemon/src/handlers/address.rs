@@ -1,11 +1,15 @@
 //! Addresses in parameters and results. Reading one may need a look-up.
 
+use std::net::IpAddr;
+
 use sockbroker_proto::address::{Address, AddressValue, FileAddress, Parsed};
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::resolver::AddressInfo;
 
+use crate::error::netns::Reason;
 use crate::error::{OpError, OpResult};
+use crate::network::elsewhere;
 use crate::network::resolve::Question;
 use crate::ops::unix_file::{self, Passed, Search};
 use crate::rpc::call::Call;
@@ -13,6 +17,7 @@ use crate::table::entry::Entry;
 use crate::table::socket_endpoints;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{Interfaces, Resolve};
+use sockbroker_policy::place::Place;
 use sockbroker_policy::target::{FileFacts, Target};
 use sockbroker_policy::verb::Verb;
 
@@ -30,11 +35,18 @@ impl Call {
             Parsed::Address(Address::Opaque { family, data }) => judgeable(spec, family, data),
             Parsed::Address(address) => Ok(address),
             Parsed::Interface(address) => {
-                let permit = self.permit(Interfaces)?;
+                let place = socket.map_or(&Place::Broker, Entry::place);
+                let permit = self.permit_within(place, Interfaces)?;
                 let none = || OpError::type_error("an interface name is not an address here");
                 socket_endpoints::interface_address(permit, socket.ok_or_else(none)?, address)
             }
             Parsed::Host(host) => {
+                if let Some(elsewhere) = socket.map(Entry::place).filter(|it| **it != Place::Broker)
+                    && host.host.parse::<IpAddr>().is_err()
+                {
+                    let reason = Reason::HostName;
+                    return Err(elsewhere::error("getaddrinfo", elsewhere, reason));
+                }
                 let permit = self.permit(Resolve)?;
                 let name = host.host.clone();
                 let address = self.resolver().address(permit, host).await?;

@@ -1,5 +1,6 @@
 //! Creates sockets: what `socket.py` does in Python around `socket(2)`.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use sockbroker_proto::address::{Address, AddressValue};
@@ -9,8 +10,8 @@ use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
-use crate::network::open;
 use crate::network::resolve::Question;
+use crate::network::{elsewhere, open};
 use crate::ops::connect;
 use crate::ops::descriptor;
 use crate::ops::option;
@@ -20,6 +21,7 @@ use crate::table::entry::Entry;
 use crate::table::permitted::{Accepted, Permitted};
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{Bind, Create, Handover, OptionValue};
+use sockbroker_policy::place::Place;
 use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -66,15 +68,17 @@ pub(super) fn create(
     call: &Call,
     given: GivenSpec,
     timeout: Timeout,
+    netns: Option<&str>,
     want_fd: bool,
 ) -> OpResult<Created> {
     if want_fd {
         call.check_carries_descriptors()?;
     }
+    let place = place(call, netns)?;
     let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
     let (spec, nonblocking) = given.without_minus_one().resolve(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let entry = create_entry(call, spec, timeout)?;
+    let entry = create_entry(call, spec, &place, timeout)?;
     admit(call, entry, want_fd)
 }
 
@@ -117,7 +121,8 @@ pub(super) fn adopt(
     let actual = request.socket;
     let (declared, nonblocking) = given.without_minus_one().resolve(actual)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let permit = call.permit(request)?;
+    let place = elsewhere::of_passed(request.descriptor.as_fd(), call.caller().privileged());
+    let permit = call.permit_within(&place, request)?;
     let entry = open::adopt(permit, declared, timeout, call.room()?)?;
     admit(call, Arc::new(entry), false)
 }
@@ -189,7 +194,7 @@ async fn connect_one(
     timeout: Timeout,
 ) -> OpResult<Arc<Entry>> {
     let spec = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
-    let entry = create_entry(call, spec, timeout)?;
+    let entry = create_entry(call, spec, &Place::Broker, timeout)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
         bind(call, &call.permit_bind(&entry, target)?).await?;
@@ -243,7 +248,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
     }
     let spec = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
     let timeout = call.session().default_timeout.get();
-    let entry = create_entry(call, spec, timeout)?;
+    let entry = create_entry(call, spec, &Place::Broker, timeout)?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if wanted.reuse_port {
         set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -282,8 +287,20 @@ fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -
     option::set(&permitted, None, call.caller())
 }
 
-fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {
-    let permit = call.permit(Create { socket: spec })?;
+/// The network namespace that a client selects.
+fn place(call: &Call, netns: Option<&str>) -> OpResult<Place> {
+    let Some(netns) = netns else { return Ok(Place::Broker) };
+    let netns = netns.parse().map_err(OpError::value)?;
+    elsewhere::selected(&netns, call.caller().privileged())
+}
+
+fn create_entry(
+    call: &Call,
+    spec: SocketSpec,
+    place: &Place,
+    timeout: Timeout,
+) -> OpResult<Arc<Entry>> {
+    let permit = call.permit_within(place, Create { socket: spec })?;
     let made = call.broker().network.create(permit, timeout, call.room()?, call.caller());
     made.map(Arc::new)
 }

@@ -30,13 +30,17 @@ impl SocketServer for Handlers {
     type Error = OpError;
 
     async fn socket(call: Call, params: SocketParams) -> OpResult<Created> {
-        let SocketParams { family, kind, proto, fileno, timeout, want_fd } = params;
+        let SocketParams { family, kind, proto, fileno, timeout, want_fd, netns } = params;
         let timeout = call.timeout(timeout)?;
         let given = GivenSpec { family, socktype: kind, proto };
         if let Some(index) = fileno {
+            if netns.is_some() {
+                let text = "a descriptor has its network namespace: netns is for new sockets";
+                return Err(OpError::value(text));
+            }
             return creation::adopt(&call, index, given, timeout);
         }
-        creation::create(&call, given, timeout, want_fd.unwrap_or(false))
+        creation::create(&call, given, timeout, netns.as_deref(), want_fd.unwrap_or(false))
     }
 
     async fn socketpair(call: Call, params: SocketpairParams) -> OpResult<(Created, Created)> {

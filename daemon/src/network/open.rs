@@ -10,6 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
+use crate::network::elsewhere;
 use crate::network::opener::Done;
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
@@ -21,6 +22,7 @@ use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Adopt, Create};
 use sockbroker_policy::need::creation_needs_privilege;
+use sockbroker_policy::place::Place;
 use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -34,16 +36,18 @@ impl Network {
         handle: Reservation,
         caller: &CallerIdentity,
     ) -> OpResult<Entry> {
-        let Create { socket: spec } = permit.into_request();
+        let Create { socket: spec } = *permit.request();
         refuse_family("socket", spec)?;
+        if *permit.place() != Place::Broker {
+            let (descriptor, place) = elsewhere::create(permit, caller.privileged())?;
+            return new_entry(descriptor, spec, timeout, handle).map(|entry| entry.of_place(place));
+        }
         let descriptor = match ask_for_socket(spec, caller) {
             Some(asked) => asked,
             None if serves_rcvall(spec) => self.run(open_rcvall),
             None => self.run(|| socket::create(spec.domain, spec.ty, spec.protocol)),
         };
-        let entry = Entry::new(descriptor.during("socket")?, spec, timeout, handle);
-        let entry = entry.during("fcntl")?;
-        Ok(if serves_rcvall(spec) { entry.with_rcvall(Rcvall::default()) } else { entry })
+        new_entry(descriptor.during("socket")?, spec, timeout, handle)
     }
 
     /// `socketpair(2)`, as the caller: the kernel shows each end the ids of the thread that made it.
@@ -73,6 +77,17 @@ impl Network {
     }
 }
 
+/// The entry of a socket that was made for this spec.
+fn new_entry(
+    descriptor: OwnedFd,
+    spec: SocketSpec,
+    timeout: Timeout,
+    handle: Reservation,
+) -> OpResult<Entry> {
+    let entry = Entry::new(descriptor, spec, timeout, handle).during("fcntl")?;
+    Ok(if serves_rcvall(spec) { entry.with_rcvall(Rcvall::default()) } else { entry })
+}
+
 /// Asks the opener for a socket that needs a capability, or on which a send can need one: the kernel checks netlink
 /// messages by the process that made the socket as well. `None` if this process makes the socket itself.
 fn ask_for_socket(spec: SocketSpec, caller: &CallerIdentity) -> Option<io::Result<OwnedFd>> {
@@ -82,7 +97,7 @@ fn ask_for_socket(spec: SocketSpec, caller: &CallerIdentity) -> Option<io::Resul
         return None;
     }
     let SocketSpec { domain, ty, protocol } = spec;
-    match privileged.ask(&Request::Create { domain, ty, protocol }, None)? {
+    match privileged.ask(Request::Create { domain, ty, protocol }, None)? {
         Ok(Done::Socket(made)) => Some(Ok(made)),
         Ok(Done::Nothing | Done::Sent(_)) => Some(Err(io::ErrorKind::InvalidData.into())),
         Err(error) => Some(Err(error)),
@@ -114,6 +129,7 @@ pub fn adopt(
     timeout: Timeout,
     handle: Reservation,
 ) -> OpResult<Entry> {
+    let place = permit.place().clone();
     let Adopt { socket: actual, descriptor } = permit.into_request();
     refuse_family("fromfd", actual)?;
     refuse_family("fromfd", declared)?;
@@ -122,7 +138,8 @@ pub fn adopt(
     if timeout.sets_nonblocking() {
         socket::set_nonblocking(descriptor.as_fd(), true).during("fcntl")?;
     }
-    let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout).of_kind(actual);
+    let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout);
+    let entry = entry.of_kind(actual).of_place(place);
     if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);
     }

@@ -275,7 +275,8 @@ fn is_granted(rights: &Rights, resource: &Resource) -> bool {
         Resource::Socket(entry) => {
             let socket = entry.actual();
             let adopt = Question::about(Verb::Adopt, socket);
-            rights.authorize(Create { socket }).is_ok() || rights.decide(&adopt).is_ok()
+            let rights = rights.within(entry.place());
+            rights.authorize(Create { socket }).is_ok() || rights.grants(&adopt)
         }
         Resource::Stream(stream) => stream.is_granted(rights),
     }
@@ -388,6 +389,9 @@ impl Session {
         let over = last && (state.linger.is_zero() || state.token.is_none());
         drop(state);
         self.ended.notify_waiters();
+        // Each keeps its network namespace in existence.
+        let elsewhere = (last && !over).then(|| self.table().take_elsewhere());
+        elsewhere.into_iter().flatten().for_each(|entry| entry.end());
         over
     }
 

@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 
+use crate::call::{check, invalid};
 use crate::process::{effective_gid, effective_uid};
 use crate::{option, socket};
 
@@ -36,8 +40,84 @@ pub fn is_own_network(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(cookie(fd)? == cookie(own.as_fd())?)
 }
 
-fn cookie(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
-    option::get_bytes(fd, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, 8)
+/// The cookie of the network namespace of a socket (`SO_NETNS_COOKIE`), which no other namespace ever has. `ENOPROTOOPT`
+/// before Linux 5.14.
+pub fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let bytes = option::get_bytes(fd, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, 8)?;
+    bytes.try_into().map(u64::from_ne_bytes).map_err(|_short| invalid("a cookie has 8 bytes"))
+}
+
+/// The cookie of the network namespace of the calling thread.
+pub fn own_cookie() -> io::Result<u64> {
+    cookie(socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?.as_fd())
+}
+
+/// `linux/sockios.h` and `linux/nsfs.h`.
+const SIOCGSKNS: libc::Ioctl = 0x894C;
+const NS_GET_NSTYPE: libc::Ioctl = 0xB703;
+
+/// A network namespace that exists at least as long as this.
+#[derive(Debug)]
+pub struct NetworkNamespace(OwnedFd);
+
+impl NetworkNamespace {
+    /// That of the calling thread.
+    pub fn own() -> io::Result<Self> {
+        Self::open(Path::new("/proc/thread-self/ns/net"), OFlag::empty())
+    }
+
+    /// That of a socket (`SIOCGSKNS`). A connection that `accept(2)` returned for an `AF_UNIX` socket belongs to the
+    /// namespace of the socket that connected. `EPERM` without `CAP_NET_ADMIN` in it.
+    pub fn of_socket(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: the request takes no pointer; the descriptor is borrowed for the call.
+        let number = check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGSKNS) })?;
+        // SAFETY: the kernel has just created descriptor `number` for this call; it has no other owner.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+
+    /// That of a file which a namespace is mounted on, as `ip-netns(8)` does. `ELOOP` for a symbolic link, and `EINVAL`
+    /// for any other file.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        // A pipe or a device must not let the caller wait.
+        Self::open(path, OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+    }
+
+    fn open(path: &Path, flags: OFlag) -> io::Result<Self> {
+        let file = open(path, flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        // SAFETY: the request takes no pointer; the descriptor is borrowed for the call.
+        let kind = check(unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) });
+        match kind {
+            Ok(libc::CLONE_NEWNET) => Ok(Self(file)),
+            // ENOTTY of other files, and other namespaces.
+            Ok(_) | Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        }
+    }
+
+    /// Makes a call with the calling thread in this namespace, and moves the thread back to `home`. Ends the process if
+    /// that fails. `EPERM` without `CAP_SYS_ADMIN` in both.
+    pub fn within<T>(&self, home: &Self, call: impl FnOnce() -> T) -> io::Result<T> {
+        setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+        // Also if the call panics.
+        let _return = Return(home);
+        Ok(call())
+    }
+
+    /// Moves the calling thread into this namespace for the rest of its life.
+    pub fn enter(&self) -> io::Result<()> {
+        Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
+    }
+}
+
+/// Moves the calling thread back.
+struct Return<'a>(&'a NetworkNamespace);
+
+impl Drop for Return<'_> {
+    fn drop(&mut self) {
+        if self.0.enter().is_err() {
+            // A thread that is lost would make sockets of others where nobody granted them.
+            std::process::abort();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +135,50 @@ mod tests {
         assert!(other_thread.join().unwrap().is_err());
         assert!([libc::EINVAL, libc::EPERM, libc::ENOSPC].contains(&error.raw_os_error().unwrap()));
         assert_eq!(fs::read_link("/proc/self/ns/net").unwrap(), before);
+    }
+
+    #[test]
+    fn a_call_is_made_within_a_namespace_and_the_thread_returns() {
+        std::thread::spawn(|| {
+            let outer = NetworkNamespace::own().unwrap();
+            let before = own_cookie().unwrap();
+            if let Err(error) = enter_network() {
+                assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+                return;
+            }
+            let (home, here) = (NetworkNamespace::own().unwrap(), own_cookie().unwrap());
+            assert_ne!(here, before);
+            assert_eq!(outer.within(&home, || own_cookie().unwrap()).unwrap(), before);
+            assert_eq!(own_cookie().unwrap(), here);
+            let panics = std::panic::AssertUnwindSafe(|| outer.within(&home, || panic!("a test")));
+            assert!(std::panic::catch_unwind(panics).is_err());
+            assert_eq!(own_cookie().unwrap(), here);
+            // The namespace of a socket is that in which it was made.
+            let there = outer.within(&home, || socket::create(libc::AF_INET, libc::SOCK_DGRAM, 0));
+            let there = there.unwrap().unwrap();
+            assert_eq!(cookie(there.as_fd()).unwrap(), before);
+            let found = NetworkNamespace::of_socket(there.as_fd()).unwrap();
+            assert_eq!(found.within(&home, || own_cookie().unwrap()).unwrap(), before);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_network_namespace_is_refused() {
+        let errno =
+            |path: &str| NetworkNamespace::of_file(Path::new(path)).unwrap_err().raw_os_error();
+        for (path, expected) in [
+            ("/proc/self/ns/net", libc::ELOOP),
+            ("/proc/self/nothing", libc::ENOENT),
+            ("/etc/passwd", libc::EINVAL),
+            ("/etc", libc::EINVAL),
+            ("/dev/null", libc::EINVAL),
+        ] {
+            assert_eq!(errno(path), Some(expected), "{path}");
+        }
+        let mounts = NetworkNamespace::open(Path::new("/proc/self/ns/mnt"), OFlag::empty());
+        assert_eq!(mounts.unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub trait Socket {
         timeout: Option<Option<f64>>,
         /// Whether to attach a descriptor of the new socket to the response.
         want_fd: Option<bool>,
+        /// The network namespace of the new socket: absent for that of the broker, `caller` for that of the
+        /// socket with which the client connected to the broker, or a name of `ip netns list`.
+        netns: Option<String>,
     ) -> RpcResult<Created>;
 
     /// `socket.socketpair([family[, type[, proto]]])`: two connected sockets.

@@ -11,7 +11,7 @@ use sockbroker_sys::socket;
 
 use crate::channel::Channel;
 use crate::message::WorkerPeer;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Question};
 use crate::subject::Connection;
 
 /// The rights of a connection's subject under the policy of a generation.
@@ -22,7 +22,7 @@ struct Selected {
 }
 
 /// The opener's end of a channel to a worker.
-pub(super) type WorkerChannel = Channel<Answer, Request>;
+pub(super) type WorkerChannel = Channel<Answer, Question>;
 
 /// A worker.
 #[derive(Debug)]

@@ -130,9 +130,12 @@ pub fn confine_worker(config: &Confine, makes_files: bool) -> Result<Process, St
     apply(*config, kept_by_worker(config), &Restrictions { system, files, calls })
 }
 
-/// The same for the opener, which needs the files of `/proc` and a few system calls.
-pub fn confine_opener(config: &Confine, kept: &[Capability]) -> Result<Process, StartError> {
-    let files = &Files::default();
+/// The same for the opener, which needs the files of `/proc`, network namespaces, and a few system calls.
+pub fn confine_opener(
+    config: &Confine,
+    kept: &[Capability],
+    files: &Files,
+) -> Result<Process, StartError> {
     apply(*config, kept, &Restrictions { system: Some(&["/proc"]), files, calls: Calls::Opener })
 }
 
