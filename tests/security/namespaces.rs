@@ -43,6 +43,11 @@ deny = ["create"]
 netns = ["lab2"]
 
 [[rule]]
+name = "look up"
+subject = { uids = [4200001] }
+allow = ["resolve"]
+
+[[rule]]
 name = "tcp here"
 subject = { uids = [4200001, 4200002] }
 allow = ["create", "adopt"]
@@ -160,6 +165,15 @@ fn use_own_namespace(stream: UnixStream) {
     assert_eq!(client.call("socket.recv", json!([peer, 9])).data(), b"x");
     let copy = client.call("socket.dup", json!([peer])).handle();
     assert_eq!(client.call("socket.getpeername", json!([copy])).result()[1], 80);
+    let params = json!({"address": ["127.0.0.1", 0], "netns": "caller"});
+    let server = client.call("socket.create_server", params).handle();
+    let port = client.call("socket.getsockname", json!([server])).result()[1].clone();
+    let by_name = json!({"address": ["localhost", port], "netns": "caller"});
+    let fault = client.call("socket.create_connection", by_name).fault();
+    assert!(fault.message.contains("use an address"), "{fault:?}");
+    let params = json!({"address": ["127.0.0.1", port], "netns": "caller", "timeout": 5});
+    let connected = client.call("socket.create_connection", params).handle();
+    assert_eq!(cookie_of(&mut client, connected), own);
     // Not by a name, and not outside.
     let named = client.call("socket.connect", json!([listener, ["localhost", 80]])).fault();
     assert!(named.message.contains("use an address"), "{named:?}");

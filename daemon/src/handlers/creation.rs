@@ -1,5 +1,6 @@
 //! Creates sockets: what `socket.py` does in Python around `socket(2)`.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use sockbroker_proto::api::values::Created;
 use sockbroker_proto::constant::Constant;
 use sockbroker_sys::resolver::AddressInfo;
 
+use crate::error::netns::Reason;
 use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
 use crate::network::resolve::Question;
@@ -162,6 +164,7 @@ pub(super) struct Destination<'a> {
     pub(super) address: &'a AddressValue,
     pub(super) source: Option<&'a AddressValue>,
     pub(super) all_errors: bool,
+    pub(super) netns: Option<&'a str>,
 }
 
 /// `socket.create_connection()`.
@@ -171,11 +174,15 @@ pub(super) async fn connection(
     timeout: Timeout,
 ) -> OpResult<Created> {
     let (host, port) = host_and_port(wanted.address)?;
+    let place = place(call, wanted.netns)?;
+    if place != Place::Broker && !host.as_deref().is_some_and(is_numeric) {
+        return Err(elsewhere::error("getaddrinfo", &place, Reason::HostName));
+    }
     let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
     let found = call.look_up(question).await?;
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
-        match connect_one(call, &info, wanted.source, timeout).await {
+        match connect_one(call, &info, (&place, wanted.source), timeout).await {
             Ok(entry) => return admit(call, entry, false),
             Err(error) => failures.push(error),
         }
@@ -190,11 +197,11 @@ pub(super) async fn connection(
 async fn connect_one(
     call: &Call,
     info: &AddressInfo,
-    source: Option<&AddressValue>,
+    (place, source): (&Place, Option<&AddressValue>),
     timeout: Timeout,
 ) -> OpResult<Arc<Entry>> {
     let spec = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
-    let entry = create_entry(call, spec, &Place::Broker, timeout)?;
+    let entry = create_entry(call, spec, place, timeout)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
         bind(call, &call.permit_bind(&entry, target)?).await?;
@@ -233,6 +240,7 @@ pub(super) struct Server<'a> {
     pub(super) backlog: Option<i32>,
     pub(super) reuse_port: bool,
     pub(super) dualstack: bool,
+    pub(super) netns: Option<&'a str>,
 }
 
 /// `socket.create_server()`.
@@ -248,7 +256,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
     }
     let spec = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
     let timeout = call.session().default_timeout.get();
-    let entry = create_entry(call, spec, &Place::Broker, timeout)?;
+    let entry = create_entry(call, spec, &place(call, wanted.netns)?, timeout)?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if wanted.reuse_port {
         set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -285,6 +293,11 @@ fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -
     let permitted = call.permit_set_option(entry, level, name, OptionValue::Int(value))?;
     // The socket is not bound, so that there is nothing to claim.
     option::set(&permitted, None, call.caller())
+}
+
+/// Whether a host needs no look-up.
+fn is_numeric(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
 }
 
 /// The network namespace that a client selects.

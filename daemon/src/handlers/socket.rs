@@ -57,18 +57,20 @@ impl SocketServer for Handlers {
     }
 
     async fn create_connection(call: Call, params: CreateConnectionParams) -> OpResult<Created> {
-        let CreateConnectionParams { address, timeout, source_address, all_errors } = params;
+        let CreateConnectionParams { address, timeout, source_address, all_errors, netns } = params;
         let timeout = call.timeout(timeout)?;
         let wanted = creation::Destination {
             address: &address,
             source: source_address.as_ref(),
             all_errors: all_errors.unwrap_or(false),
+            netns: netns.as_deref(),
         };
         creation::connection(&call, wanted, timeout).await
     }
 
     async fn create_server(call: Call, params: CreateServerParams) -> OpResult<Created> {
-        let CreateServerParams { address, family, backlog, reuse_port, dualstack_ipv6 } = params;
+        let CreateServerParams { address, family, backlog, reuse_port, dualstack_ipv6, netns } =
+            params;
         let family = family.map_or(Ok(libc::AF_INET), int)?;
         let wanted = creation::Server {
             address: &address,
@@ -76,6 +78,7 @@ impl SocketServer for Handlers {
             backlog: clip_backlog(backlog)?,
             reuse_port: reuse_port.unwrap_or(false),
             dualstack: dualstack_ipv6.unwrap_or(false),
+            netns: netns.as_deref(),
         };
         creation::server(&call, wanted).await
     }

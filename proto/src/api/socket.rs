@@ -86,6 +86,9 @@ pub trait Socket {
         source_address: Option<AddressValue>,
         /// Whether `errors` contains the error of every attempt, not only of the last one.
         all_errors: Option<bool>,
+        /// The network namespace of the new socket, as for `socket.socket`. In another one than that of the broker
+        /// the address must be numeric.
+        netns: Option<String>,
     ) -> RpcResult<Created>;
 
     /// `socket.create_server(address, *, family=AF_INET, backlog=None, reuse_port=False,
@@ -103,6 +106,9 @@ pub trait Socket {
         reuse_port: Option<bool>,
         /// Whether an IPv6 socket also serves IPv4.
         dualstack_ipv6: Option<bool>,
+        /// The network namespace of the new socket, as for `socket.socket`. In another one than that of the broker
+        /// the address must be numeric.
+        netns: Option<String>,
     ) -> RpcResult<Created>;
 
     /// `socket.has_dualstack_ipv6()`: whether one socket can serve IPv4 and IPv6.
