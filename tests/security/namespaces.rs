@@ -24,7 +24,7 @@ version = 1
 
 [[rule]]
 name = "own namespace"
-subject = { uids = [4200001, 4200002] }
+subject = { uids = [0, 4200001, 4200002] }
 allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "option", "capture", "inject",
          "interfaces"]
 option = ["ordinary", "mark"]
@@ -389,6 +389,41 @@ fn passed_sockets_are_judged_by_their_namespace() {
             "a socket of an unknown namespace",
         );
         assert!(answer.fault().message.contains("in an unknown network namespace"));
+    });
+}
+
+/// Pings by the Python package.
+const PYTHON: &str = r#"
+import sockbroker
+from sockbroker import socket
+with sockbroker.namespace("caller").socket(socket.AF_INET, socket.SOCK_RAW, 1) as ping:
+    ping.settimeout(60)
+    ping.sendto(bytes([8, 0, 0xf7, 0xfe, 0, 0, 0, 1]), ("127.0.0.1", 0))
+    assert ping.recv(128)[20] in (0, 8)
+try:
+    sockbroker.namespace("nowhere").socket()
+except OSError as error:
+    assert "nowhere" in str(error), error
+else:
+    raise AssertionError("granted")
+"#;
+
+#[test]
+fn a_python_program_pings_in_its_own_namespace() {
+    let test = concat!(module_path!(), "::a_python_program_pings_in_its_own_namespace");
+    run(test, || {
+        let broker = start(|start| start);
+        let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/python/src");
+        for mode in ["direct", "mediated", "remote"] {
+            let mut command = Command::new("unshare");
+            // A raw socket takes a capability that the program does not have.
+            let script = "ip link set lo up && exec setpriv --bounding-set=-all --inh-caps=-all python3 -B -c \"$0\"";
+            command.args(["--net", "sh", "-c", script, PYTHON]).env("PYTHONPATH", &package);
+            command.env("SOCKBROKER_MODE", mode).env("SOCKBROKER", broker.socket());
+            let output = command.output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{mode}: {errors}");
+        }
     });
 }
 
