@@ -11,7 +11,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 
 pub use crate::fake_kernel::Scene;
-use crate::fake_kernel::{Call, Named, Recorder};
+use crate::fake_kernel::{Call, Named, Recorder, Socket};
 use crate::granted::{RULES, is_granted};
 
 const NOTHING: &str = r#"
