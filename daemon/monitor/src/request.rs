@@ -11,6 +11,8 @@ pub const DATA_MAX: usize = 64 << 10;
 /// The most bytes and items of ancillary data in one message.
 pub const CONTROL_MAX: usize = 4096;
 pub const ITEMS_MAX: usize = 64;
+/// The most interfaces in one answer. Their names have at most 15 bytes.
+pub const INTERFACES_MAX: usize = 3000;
 
 /// What a worker asks: a system call on a socket of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,20 @@ pub enum Network {
     Caller,
     /// The one with this name.
     Named(String),
+    /// One that the client owns, and whose descriptor it passed. For a request without a socket, it is the second
+    /// descriptor.
+    Passed,
+}
+
+/// What is asked about the interfaces of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InterfaceQuery {
+    /// All of them.
+    All,
+    /// The one with this name.
+    Name(String),
+    /// The one with this index.
+    Index(u32),
 }
 
 /// Why a network namespace cannot be used.
@@ -45,6 +61,8 @@ pub enum Unreachable {
     Failed(i32),
     /// The new socket belongs to another one.
     Elsewhere,
+    /// The client does not own the one that it passed.
+    NotOwned,
 }
 
 /// A system call that needs a capability. The first descriptor is the connection of the client for whom the worker
@@ -63,6 +81,8 @@ pub enum Request {
     Send { destination: Option<Vec<u8>>, flags: i32, control: Vec<Control>, data: Vec<u8> },
     /// `sethostname(2)`.
     SetHostname { name: String },
+    /// `if_nameindex(3)`, `if_nametoindex(3)` and `if_indextoname(3)` in another network namespace than the broker's own.
+    Interfaces { query: InterfaceQuery },
 }
 
 /// The value of an option.
@@ -99,11 +119,20 @@ pub enum Answer {
     Unreachable(Unreachable),
     /// The client has closed its connection.
     HungUp,
+    /// Index and name of each interface that was found.
+    Interfaces(Vec<(u32, String)>),
 }
 
 impl Message for Question {
     fn descriptors(&self) -> usize {
-        self.request.descriptors()
+        1 + usize::from(self.request.has_socket() || self.passes_network())
+    }
+}
+
+impl Question {
+    /// Whether the second descriptor is to be a network namespace, and not a socket.
+    pub(crate) fn passes_network(&self) -> bool {
+        self.network == Network::Passed && !self.request.has_socket()
     }
 }
 
@@ -115,14 +144,14 @@ impl From<Request> for Question {
 }
 
 impl Request {
-    /// The number of descriptors that come with it.
-    fn descriptors(&self) -> usize {
+    /// Whether it is about a socket, which is the second descriptor.
+    fn has_socket(&self) -> bool {
         match self {
-            Self::Create { .. } | Self::SetHostname { .. } => 1,
+            Self::Create { .. } | Self::SetHostname { .. } | Self::Interfaces { .. } => false,
             Self::Bind { .. }
             | Self::Connect { .. }
             | Self::SetOption { .. }
-            | Self::Send { .. } => 2,
+            | Self::Send { .. } => true,
         }
     }
 
@@ -135,6 +164,7 @@ impl Request {
             Self::SetOption { .. } => "setsockopt",
             Self::Send { .. } => "sendmsg",
             Self::SetHostname { .. } => "sethostname",
+            Self::Interfaces { .. } => "if_nameindex",
         }
     }
 
@@ -150,7 +180,8 @@ impl Request {
             | Self::Bind { .. }
             | Self::Connect { .. }
             | Self::SetOption { value: Value::Null(_), .. }
-            | Self::SetHostname { .. } => true,
+            | Self::SetHostname { .. }
+            | Self::Interfaces { .. } => true,
         }
     }
 }
@@ -165,6 +196,7 @@ impl Message for Answer {
             | Self::Refused(_)
             | Self::NotServed
             | Self::Unreachable(_)
+            | Self::Interfaces(_)
             | Self::HungUp => 0,
         }
     }

@@ -10,7 +10,8 @@ use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::interface::of_socket;
-use sockbroker_sys::{namespace, option, socket};
+use sockbroker_sys::namespace::{self, NetworkNamespace};
+use sockbroker_sys::{option, socket};
 
 /// `IP_UNICAST_IF` and `IPV6_UNICAST_IF` of the kernel's `in.h` and `in6.h`: an index in network order.
 const IP_UNICAST_IF: i32 = 50;
@@ -21,6 +22,8 @@ pub trait KernelSocket: Copy {
     fn spec(self) -> io::Result<SocketSpec>;
     /// The cookie of its network namespace.
     fn network(self) -> io::Result<u64>;
+    /// The user who owns its network namespace (`NetworkNamespace::owner`).
+    fn network_owner(self) -> io::Result<Option<u32>>;
     fn local_address(self) -> io::Result<RawAddress>;
     fn peer_address(self) -> io::Result<RawAddress>;
     /// The value of an integer option, in host order.
@@ -42,6 +45,10 @@ impl KernelSocket for BorrowedFd<'_> {
 
     fn network(self) -> io::Result<u64> {
         namespace::cookie(self)
+    }
+
+    fn network_owner(self) -> io::Result<Option<u32>> {
+        NetworkNamespace::of_socket(self)?.owner()
     }
 
     fn local_address(self) -> io::Result<RawAddress> {

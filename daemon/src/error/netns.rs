@@ -19,6 +19,8 @@ pub enum Reason {
     UnknownClient,
     /// The client has closed its connection.
     HungUp,
+    /// The descriptor that the client passed is another file.
+    NotPassed,
     /// The call does not resolve names there.
     HostName,
 }
@@ -28,10 +30,11 @@ impl Reason {
     pub fn errno(self) -> i32 {
         match self {
             Self::Unreachable(Unreachable::NoFile) => libc::ENOENT,
-            Self::Unreachable(Unreachable::OtherFile | Unreachable::BrokersOwn) => libc::EINVAL,
+            Self::Unreachable(Unreachable::OtherFile | Unreachable::BrokersOwn)
+            | Self::NotPassed => libc::EINVAL,
             Self::Unreachable(Unreachable::Failed(errno)) | Self::Refused(errno) => errno,
             Self::Unreachable(Unreachable::Elsewhere) => libc::ESTALE,
-            Self::Incapable => libc::EPERM,
+            Self::Unreachable(Unreachable::NotOwned) | Self::Incapable => libc::EPERM,
             Self::Family => libc::EAFNOSUPPORT,
             Self::UnknownClient | Self::HostName => libc::EOPNOTSUPP,
             Self::HungUp => libc::ECONNRESET,
@@ -60,6 +63,13 @@ impl fmt::Display for Reason {
             }
             Self::Unreachable(Unreachable::Elsewhere) => {
                 "the new socket belongs to another one, and was closed: try again"
+            }
+            Self::Unreachable(Unreachable::NotOwned) => {
+                "it does not belong to a user namespace that this user made: `unshare --user --net` makes such a pair; \
+                 \"caller\" selects the namespace in which you connected"
+            }
+            Self::NotPassed => {
+                "the descriptor is another file: pass one of /proc/PID/ns/net, or of a file of `ip netns add`"
             }
             Self::Incapable => {
                 "the broker has no CAP_SYS_ADMIN and CAP_NET_ADMIN: it keeps them if it starts with both and with a \

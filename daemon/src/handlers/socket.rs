@@ -40,14 +40,14 @@ impl SocketServer for Handlers {
             }
             return creation::adopt(&call, index, given, timeout);
         }
-        creation::create(&call, given, timeout, netns.as_deref(), want_fd.unwrap_or(false))
+        creation::create(&call, given, timeout, netns.as_ref(), want_fd.unwrap_or(false))
     }
 
     async fn socketpair(call: Call, params: SocketpairParams) -> OpResult<(Created, Created)> {
-        let SocketpairParams { family, kind, proto, timeout, want_fd } = params;
+        let SocketpairParams { family, kind, proto, timeout, want_fd, netns } = params;
         let timeout = call.timeout(timeout)?;
         let given = GivenSpec { family, socktype: kind, proto };
-        creation::pair(&call, given, timeout, want_fd.unwrap_or(false)).await
+        creation::pair(&call, given, timeout, netns.as_ref(), want_fd.unwrap_or(false)).await
     }
 
     fn fromfd(call: &Call, params: FromfdParams) -> OpResult<Created> {
@@ -63,7 +63,7 @@ impl SocketServer for Handlers {
             address: &address,
             source: source_address.as_ref(),
             all_errors: all_errors.unwrap_or(false),
-            netns: netns.as_deref(),
+            netns: netns.as_ref(),
         };
         creation::connection(&call, wanted, timeout).await
     }
@@ -78,7 +78,7 @@ impl SocketServer for Handlers {
             backlog: clip_backlog(backlog)?,
             reuse_port: reuse_port.unwrap_or(false),
             dualstack: dualstack_ipv6.unwrap_or(false),
-            netns: netns.as_deref(),
+            netns: netns.as_ref(),
         };
         creation::server(&call, wanted).await
     }

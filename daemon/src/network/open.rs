@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use sockbroker_sys::socket;
 
 use crate::descriptor::Descriptor;
+use crate::error::netns::Reason;
 use crate::error::{During, OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::elsewhere;
+use crate::network::elsewhere::{self, Selection};
 use crate::network::opener::Done;
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
@@ -28,10 +29,11 @@ use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Network {
-    /// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives the emulation of `SIO_RCVALL` instead.
+    /// `socket(2)`, in the namespace that was judged. `AF_INET, SOCK_RAW, IPPROTO_IP` gives the emulation of `SIO_RCVALL` instead.
     pub fn create(
         &self,
         permit: Permit<Create>,
+        selection: &Selection,
         timeout: Timeout,
         handle: Reservation,
         caller: &CallerIdentity,
@@ -39,7 +41,7 @@ impl Network {
         let Create { socket: spec } = *permit.request();
         refuse_family("socket", spec)?;
         if *permit.place() != Place::Broker {
-            let (descriptor, place) = elsewhere::create(permit, caller.privileged())?;
+            let (descriptor, place) = elsewhere::create(permit, selection, caller.privileged())?;
             return new_entry(descriptor, spec, timeout, handle).map(|entry| entry.of_place(place));
         }
         let descriptor = match ask_for_socket(spec, caller) {
@@ -58,6 +60,9 @@ impl Network {
         handles: (Reservation, Reservation),
         caller: &CallerIdentity,
     ) -> OpResult<(Entry, Entry)> {
+        if *permit.place() != Place::Broker {
+            return Err(elsewhere::error("socketpair", permit.place(), Reason::Family));
+        }
         let Create { socket: spec } = permit.into_request();
         let SocketSpec { domain, ty, protocol } = spec;
         let (first, second) = match caller.client_by_ids(spec, "socketpair")? {

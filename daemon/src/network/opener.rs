@@ -117,7 +117,11 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
         Answer::Socket => Some(made.map(Done::Socket).ok_or(io::ErrorKind::InvalidData.into())),
         Answer::Sent(sent) => Some(usize::try_from(sent).map(Done::Sent).map_err(io::Error::other)),
         Answer::Failed(errno) => Some(Err(io::Error::from_raw_os_error(errno))),
-        Answer::Refused(_) | Answer::NotServed | Answer::Unreachable(_) | Answer::HungUp => None,
+        Answer::Refused(_)
+        | Answer::NotServed
+        | Answer::Unreachable(_)
+        | Answer::HungUp
+        | Answer::Interfaces(_) => None,
     }
 }
 
@@ -126,6 +130,7 @@ pub fn as_network(place: &Place) -> Network {
     match place.netns() {
         None => Network::Broker,
         Some(Netns::Caller) => Network::Caller,
+        Some(Netns::Owned) => Network::Passed,
         Some(Netns::Named(name)) => Network::Named(name.as_ref().to_owned()),
     }
 }
@@ -180,13 +185,16 @@ impl Privileged {
         namespace::cookie(self.connection()?.as_fd()).ok()
     }
 
-    /// Asks the opener for what needs no socket, and returns its answer.
+    /// Asks the opener for what needs no socket, and returns its answer. `passed` is the network namespace that the client
+    /// passed.
     pub(crate) fn ask_plainly(
         &self,
         question: &Question,
+        passed: Option<BorrowedFd<'_>>,
     ) -> Option<io::Result<(Answer, Option<OwnedFd>)>> {
         let (opener, connection) = (self.opener.as_ref()?, self.connection()?);
-        Some(opener.ask(&opener.0.prompt, question, &[connection.as_fd()]))
+        let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(passed).collect();
+        Some(opener.ask(&opener.0.prompt, question, &descriptors))
     }
 
     /// Asks the opener. `socket` is the socket of the request. `None` if the opener leaves the call to this process,

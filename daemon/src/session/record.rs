@@ -117,6 +117,9 @@ pub struct SpecRecord {
 pub struct NetworkRecord {
     /// Whether it is that of the session's principal.
     pub is_callers: bool,
+    /// Whether the client passed it, and owns it.
+    #[serde(default)]
+    pub is_owned: bool,
     /// The name by which the socket was made in it.
     pub name: Option<String>,
 }
@@ -125,16 +128,18 @@ impl NetworkRecord {
     fn of(place: &Place) -> Option<Self> {
         match place {
             Place::Broker => None,
-            Place::Other(Other { is_callers, name }) => {
-                Some(Self { is_callers: *is_callers, name: name.as_deref().map(str::to_owned) })
-            }
+            Place::Other(Other { is_callers, is_owned, name }) => Some(Self {
+                is_callers: *is_callers,
+                is_owned: *is_owned,
+                name: name.as_deref().map(str::to_owned),
+            }),
         }
     }
 }
 
 impl From<NetworkRecord> for Place {
-    fn from(NetworkRecord { is_callers, name }: NetworkRecord) -> Self {
-        Self::Other(Other { is_callers, name: name.map(Arc::from) })
+    fn from(NetworkRecord { is_callers, is_owned, name }: NetworkRecord) -> Self {
+        Self::Other(Other { is_callers, is_owned, name: name.map(Arc::from) })
     }
 }
 

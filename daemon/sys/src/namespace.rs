@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, readlink};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 
 use crate::call::{check, invalid};
 use crate::process::{effective_gid, effective_uid};
@@ -54,7 +54,22 @@ pub fn own_cookie() -> io::Result<u64> {
 
 /// `linux/sockios.h` and `linux/nsfs.h`.
 const SIOCGSKNS: libc::Ioctl = 0x894C;
+const NS_GET_USERNS: libc::Ioctl = 0xB701;
 const NS_GET_NSTYPE: libc::Ioctl = 0xB703;
+const NS_GET_OWNER_UID: libc::Ioctl = 0xB704;
+
+/// Whether a descriptor is a network namespace. It asks no file system, which would possibly not answer: the text is that of
+/// `ns_dname()`, and those of files with a path begin with `/`.
+pub fn is_network(fd: BorrowedFd<'_>) -> bool {
+    let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str());
+    link.is_ok_and(|text| text.as_encoded_bytes().starts_with(b"net:["))
+}
+
+/// Whether both are the same namespace.
+pub fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let identity = |fd| fstat(fd).map(|file| (file.st_dev, file.st_ino));
+    Ok(identity(one)? == identity(other)?)
+}
 
 /// A network namespace that exists at least as long as this.
 #[derive(Debug)]
@@ -82,6 +97,36 @@ impl NetworkNamespace {
         Self::open(path, OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
     }
 
+    /// That of a descriptor; `EINVAL` for any other file.
+    pub fn of_descriptor(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        if is_network(fd) {
+            Ok(Self(fd.try_clone_to_owned()?))
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        }
+    }
+
+    /// The user who made the user namespace to which it belongs; `None` if that is the user namespace of this process, or not
+    /// one below it.
+    pub fn owner(&self) -> io::Result<Option<u32>> {
+        // SAFETY: the request takes no pointer; the descriptor is borrowed for the call.
+        let users = check(unsafe { libc::ioctl(self.0.as_raw_fd(), NS_GET_USERNS) });
+        let users = match users.map_err(|error| error.raw_os_error()) {
+            // SAFETY: the kernel has just created this descriptor for the call; it has no other owner.
+            Ok(number) => unsafe { OwnedFd::from_raw_fd(number) },
+            Err(Some(libc::EPERM)) => return Ok(None),
+            Err(errno) => return Err(io::Error::from_raw_os_error(errno.unwrap_or(libc::EINVAL))),
+        };
+        let (own, found) = (stat("/proc/self/ns/user")?, fstat(&users)?);
+        if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) {
+            return Ok(None);
+        }
+        let mut uid: libc::uid_t = 0;
+        // SAFETY: the kernel writes one `uid_t` to `uid`, which lives for the call.
+        check(unsafe { libc::ioctl(users.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) })?;
+        Ok(Some(uid))
+    }
+
     fn open(path: &Path, flags: OFlag) -> io::Result<Self> {
         let file = open(path, flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         // SAFETY: the request takes no pointer; the descriptor is borrowed for the call.
@@ -105,6 +150,12 @@ impl NetworkNamespace {
     /// Moves the calling thread into this namespace for the rest of its life.
     pub fn enter(&self) -> io::Result<()> {
         Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
+    }
+}
+
+impl AsFd for NetworkNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -179,6 +230,47 @@ mod tests {
         }
         let mounts = NetworkNamespace::open(Path::new("/proc/self/ns/mnt"), OFlag::empty());
         assert_eq!(mounts.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_namespace_has_the_owner_of_its_user_namespace() {
+        let own = NetworkNamespace::own().unwrap();
+        assert!(is_network(own.as_fd()) && is_same(own.as_fd(), own.as_fd()).unwrap());
+        // That of this process belongs to no user.
+        assert_eq!(own.owner().unwrap(), None);
+        let copy = NetworkNamespace::of_descriptor(own.as_fd()).unwrap();
+        assert!(is_same(copy.as_fd(), own.as_fd()).unwrap());
+        let mut child = std::process::Command::new("unshare");
+        child.args(["--user", "--net", "sh", "-c", "echo x; read end"]);
+        child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let mut ready = [0; 1];
+        let out = child.stdout.as_mut().unwrap();
+        if io::Read::read_exact(out, &mut ready).is_ok() {
+            let path = format!("/proc/{}/ns/net", child.id());
+            let theirs = NetworkNamespace::open(Path::new(&path), OFlag::empty()).unwrap();
+            assert!(!is_same(theirs.as_fd(), own.as_fd()).unwrap());
+            assert_eq!(theirs.owner().unwrap(), Some(effective_uid()));
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn other_descriptors_are_no_network_namespaces() {
+        let folder = std::env::temp_dir().join(format!("sockbroker-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("net:[1]");
+        fs::write(&path, "").unwrap();
+        let users = fs::File::open("/proc/self/ns/user").unwrap();
+        let socket = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0).unwrap();
+        let (file, null) = (fs::File::open(&path).unwrap(), fs::File::open("/dev/null").unwrap());
+        for fd in [users.as_fd(), socket.as_fd(), file.as_fd(), null.as_fd()] {
+            assert!(!is_network(fd));
+            let refused = NetworkNamespace::of_descriptor(fd).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+        }
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -29,6 +29,10 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
         "elsewhere::of_passed",
         "finds the namespace of a client's descriptor before the policy is asked about it",
     ),
+    (
+        "elsewhere::examine",
+        "identifies the network namespace that a client passes before the policy is asked",
+    ),
     ("opener::clients_network", "finds the namespace of a client before the policy is asked"),
     ("caller_identity", "makes a permitted call with the identity of the caller"),
 ];

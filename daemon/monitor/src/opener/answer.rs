@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Denial;
+use sockbroker_policy::action::Interfaces;
 use sockbroker_policy::rights::Rights;
 use sockbroker_proto::socket_spec::SocketSpec;
 
@@ -68,12 +69,13 @@ fn perform<S: KernelSocket, C: Connection>(
     if !request.is_within_limits() {
         return Err(Refusal::Nonsense("it sent a request beyond the limits"));
     }
+    let second = socket;
     let socket = || socket.ok_or(Refusal::Nonsense("it sent a request without a socket"));
     let place = || places::of_socket(kernel, &network, connection, socket()?);
     let result = match request {
         Request::Create { domain, ty, protocol } => {
             let spec = SocketSpec { domain, ty, protocol };
-            let made = match places::look_up(kernel, &network, connection)? {
+            let made = match places::look_up(kernel, &network, connection, second)? {
                 None => calls::create(kernel, judge::create(rights, spec)?),
                 Some(Elsewhere { found, place }) => {
                     let permit = judge::create_in(rights.within(&place), spec)?;
@@ -81,6 +83,16 @@ fn perform<S: KernelSocket, C: Connection>(
                 }
             };
             return Ok(made.map_or_else(failed, Outcome::Socket));
+        }
+        Request::Interfaces { query } => {
+            // The worker lists those of its own namespace itself.
+            let found = places::look_up(kernel, &network, connection, second)?;
+            let Elsewhere { found, place } = found.ok_or(Refusal::NotServed)?;
+            let permit = rights.within(&place).authorize(Interfaces)?;
+            let listed = calls::interfaces_in(kernel, permit, &found, &query)?;
+            return Ok(
+                listed.map_or_else(failed, |found| Outcome::Answer(Answer::Interfaces(found)))
+            );
         }
         Request::SetHostname { name } => {
             calls::set_hostname(kernel, judge::set_hostname(rights, name)?)

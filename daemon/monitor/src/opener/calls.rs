@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{
-    AncillaryItem, Bind, Connect, Create, OptionValue, Send, SetHostname, SetOption,
+    AncillaryItem, Bind, Connect, Create, Interfaces, OptionValue, Send, SetHostname, SetOption,
 };
 use sockbroker_policy::target::Target;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -15,7 +15,7 @@ use sockbroker_sys::namespace::NetworkNamespace;
 use sockbroker_sys::{host, message, option, socket};
 
 use super::namespaces::{Found, Namespaces, create_here};
-use crate::request::{Unreachable, Value};
+use crate::request::{InterfaceQuery, Unreachable, Value};
 
 /// The calls that the opener makes on sockets `S` for connections `C`. The fuzzer records them in place of the kernel.
 pub trait SystemCalls<S, C> {
@@ -29,6 +29,14 @@ pub trait SystemCalls<S, C> {
     fn network_of(&self, connection: C) -> Result<Found<Self::Namespace>, Unreachable>;
     /// The network namespace with a name.
     fn named_network(&self, name: &str) -> Result<Found<Self::Namespace>, Unreachable>;
+    /// The network namespace with a descriptor.
+    fn passed_network(&self, passed: S) -> Result<Found<Self::Namespace>, Unreachable>;
+    /// Interfaces of a network namespace.
+    fn interfaces_in(
+        &self,
+        network: &Found<Self::Namespace>,
+        query: &InterfaceQuery,
+    ) -> Result<io::Result<Vec<(u32, String)>>, Unreachable>;
     /// `create` in a network namespace.
     fn create_in(
         &self,
@@ -75,6 +83,21 @@ impl<'c> SystemCalls<BorrowedFd<'_>, BorrowedFd<'c>> for Kernel {
 
     fn named_network(&self, name: &str) -> Result<Found<NetworkNamespace>, Unreachable> {
         self.0.named(name)
+    }
+
+    fn passed_network(
+        &self,
+        passed: BorrowedFd<'_>,
+    ) -> Result<Found<NetworkNamespace>, Unreachable> {
+        self.0.passed(passed)
+    }
+
+    fn interfaces_in(
+        &self,
+        network: &Found<NetworkNamespace>,
+        query: &InterfaceQuery,
+    ) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+        self.0.interfaces(network, query)
     }
 
     fn create_in(
@@ -129,6 +152,16 @@ pub(super) fn create_in<S, C, K: SystemCalls<S, C>>(
     network: &Found<K::Namespace>,
 ) -> Result<io::Result<OwnedFd>, Unreachable> {
     calls.create_in(network, permit.into_request().socket)
+}
+
+pub(super) fn interfaces_in<S, C, K: SystemCalls<S, C>>(
+    calls: &K,
+    permit: Permit<Interfaces>,
+    network: &Found<K::Namespace>,
+    query: &InterfaceQuery,
+) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+    let Interfaces = permit.into_request();
+    calls.interfaces_in(network, query)
 }
 
 /// The address, encoded again: bytes that it does not contain do not reach the kernel.

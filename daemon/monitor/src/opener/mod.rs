@@ -23,7 +23,7 @@ mod rcvall;
 mod host;
 
 pub use host::Host;
-pub use namespaces::{Found, Namespaces, open_elsewhere};
+pub use namespaces::{Found, Namespaces, Selected, interfaces_elsewhere, open_elsewhere};
 pub use rcvall::{nothing, open as open_rcvall, serves as serves_rcvall};
 pub use run::run;
 pub use shared::RunError;

@@ -1,7 +1,7 @@
 //! The network namespaces of sockets, as rules judge them.
 
 use sockbroker_policy::netns::Netns;
-use sockbroker_policy::place::{Other, Place};
+use sockbroker_policy::place::{Other, Place, owns};
 
 use super::calls::SystemCalls;
 use super::judge::Refusal;
@@ -17,10 +17,11 @@ pub(super) struct Elsewhere<N> {
 }
 
 /// Looks up the namespace in which a worker wants a socket, and what rules judge of it. `None` for the broker's own.
-pub(super) fn look_up<S, C: Connection, K: SystemCalls<S, C>>(
+pub(super) fn look_up<S: KernelSocket, C: Connection, K: SystemCalls<S, C>>(
     kernel: &K,
     network: &Network,
     connection: C,
+    passed: Option<S>,
 ) -> Result<Option<Elsewhere<K::Namespace>>, Refusal> {
     let (found, name) = match network {
         Network::Broker => return Ok(None),
@@ -30,16 +31,30 @@ pub(super) fn look_up<S, C: Connection, K: SystemCalls<S, C>>(
             let Netns::Named(name) = netns else { return Err(NOT_A_NAME) };
             (kernel.named_network(&name)?, Some(name))
         }
+        Network::Passed => {
+            let passed = passed.ok_or(Refusal::Nonsense("it sent no network namespace"))?;
+            (kernel.passed_network(passed)?, None)
+        }
     };
     match (kernel.own_network() == Some(found.cookie), name) {
+        (true, None) if *network == Network::Passed => Err(Unreachable::BrokersOwn.into()),
         // The caller is in the broker's namespace.
         (true, None) => Ok(None),
         (true, Some(_)) => Err(Unreachable::BrokersOwn.into()),
         (false, name) => {
             let is_callers = connection.network().is_ok_and(|own| own == found.cookie);
-            Ok(Some(Elsewhere { found, place: Place::Other(Other { is_callers, name }) }))
+            let is_passed = *network == Network::Passed;
+            let is_owned = is_passed && is_owned(connection, found.owner);
+            if is_passed && !is_owned {
+                return Err(Unreachable::NotOwned.into());
+            }
+            Ok(Some(Elsewhere { found, place: Place::Other(Other { is_callers, is_owned, name }) }))
         }
     }
+}
+
+fn is_owned(connection: impl Connection, owner: Option<u32>) -> bool {
+    connection.subject(false).is_ok_and(|subject| owns(subject.uid, owner))
 }
 
 const NOT_A_NAME: Refusal = Refusal::Nonsense("it sent a wrong name of a network namespace");
@@ -59,7 +74,7 @@ pub(super) fn of_socket<S: KernelSocket, C: Connection>(
     }
     let is_callers = connection.network().is_ok_and(|own| own == cookie);
     let name = match network {
-        Network::Broker | Network::Caller => None,
+        Network::Broker | Network::Caller | Network::Passed => None,
         Network::Named(name) => {
             let Ok(Netns::Named(name)) = name.parse() else { return Err(NOT_A_NAME) };
             // The file can be gone, or belong to another namespace by now.
@@ -67,5 +82,7 @@ pub(super) fn of_socket<S: KernelSocket, C: Connection>(
             found.is_ok_and(|found| found.cookie == cookie).then_some(name)
         }
     };
-    Ok(Place::Other(Other { is_callers, name }))
+    let is_owned = *network == Network::Passed
+        && socket.network_owner().is_ok_and(|owner| is_owned(connection, owner));
+    Ok(Place::Other(Other { is_callers, is_owned, name }))
 }

@@ -10,7 +10,7 @@ use sockbroker_sys::prompt_close::PromptClose;
 use super::answer::{Client, Outcome, answer, parts};
 use super::host::Host;
 use super::shared::{Opener, close, shut_down};
-use super::workers::{Named, Worker, WorkerChannel, is_socket, lock};
+use super::workers::{Named, Worker, WorkerChannel, is_network, is_socket, lock};
 use crate::channel::ChannelError;
 use crate::request::{Answer, Question};
 
@@ -90,8 +90,16 @@ fn serve_next<H: Host + Send + 'static>(
             return Err(End::nonsense("its channel failed"));
         }
     };
-    if !descriptors.iter().all(is_socket) {
+    let last = usize::from(question.passes_network());
+    let sockets = descriptors.iter().rev().skip(last);
+    if !sockets.into_iter().all(is_socket) {
         return Err(End::Nonsense { reason: "it sent a file in place of a socket", descriptors });
+    }
+    if question.passes_network() && !descriptors.last().is_some_and(is_network) {
+        return Err(End::Nonsense {
+            reason: "it sent another file as a network namespace",
+            descriptors,
+        });
     }
     // The monitor sends a connection's cookie before the worker gets the connection.
     let (connection, _) = parts(&descriptors);

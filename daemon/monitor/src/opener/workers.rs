@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Rights;
-use sockbroker_sys::socket;
+use sockbroker_sys::{namespace, socket};
 
 use crate::channel::Channel;
 use crate::message::WorkerPeer;
@@ -137,4 +137,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Whether a descriptor is a socket. Closing any other file can wait for its file system.
 pub(super) fn is_socket(descriptor: &OwnedFd) -> bool {
     socket::cookie(descriptor.as_fd()).is_ok()
+}
+
+/// Whether a descriptor is a network namespace, whose close does not wait either.
+pub(super) fn is_network(descriptor: &OwnedFd) -> bool {
+    namespace::is_network(descriptor.as_fd())
 }

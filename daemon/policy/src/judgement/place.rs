@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::judgement::subject::OVERFLOW_UID;
 use crate::language::netns::Netns;
 use crate::language::rule::{Effect, Rule};
 
@@ -20,6 +21,8 @@ pub enum Place {
 pub struct Other {
     /// Whether it is the caller's.
     pub is_callers: bool,
+    /// Whether the caller passed its descriptor, and owns it ([`owns`]).
+    pub is_owned: bool,
     /// The name by which the socket was made in it.
     pub name: Option<Arc<str>>,
 }
@@ -30,8 +33,9 @@ pub(super) static BROKER: Place = Place::Broker;
 impl From<&Netns> for Place {
     fn from(netns: &Netns) -> Self {
         Self::Other(match netns {
-            Netns::Caller => Other { is_callers: true, name: None },
-            Netns::Named(name) => Other { is_callers: false, name: Some(name.clone()) },
+            Netns::Caller => Other { is_callers: true, ..Other::default() },
+            Netns::Owned => Other { is_owned: true, ..Other::default() },
+            Netns::Named(name) => Other { name: Some(name.clone()), ..Other::default() },
         })
     }
 }
@@ -46,8 +50,9 @@ impl Place {
     pub fn netns(&self) -> Option<Netns> {
         match self {
             Self::Other(Other { name: Some(name), .. }) => Some(Netns::Named(name.clone())),
-            Self::Other(Other { is_callers: true, name: None }) => Some(Netns::Caller),
-            Self::Broker | Self::Other(Other { is_callers: false, name: None }) => None,
+            Self::Other(Other { is_callers: true, .. }) => Some(Netns::Caller),
+            Self::Other(Other { is_owned: true, .. }) => Some(Netns::Owned),
+            Self::Broker | Self::Other(Other { .. }) => None,
         }
     }
 
@@ -58,6 +63,9 @@ impl Place {
             (Self::Other(_), Some(Netns::Caller)) => {
                 Some("in the network namespace of the caller".to_owned())
             }
+            (Self::Other(_), Some(Netns::Owned)) => {
+                Some("in a network namespace that the caller owns".to_owned())
+            }
             (Self::Other(_), Some(Netns::Named(name))) => {
                 Some(format!("in the network namespace {:?}", &*name))
             }
@@ -66,10 +74,17 @@ impl Place {
     }
 }
 
+/// Whether a user owns a network namespace: `owner` made the user namespace to which it belongs. Nobody is known to own
+/// those of users that have no id here.
+pub fn owns(uid: u32, owner: Option<u32>) -> bool {
+    owner == Some(uid) && uid != OVERFLOW_UID
+}
+
 impl Other {
     fn is(&self, netns: &Netns) -> bool {
         match netns {
             Netns::Caller => self.is_callers,
+            Netns::Owned => self.is_owned,
             Netns::Named(name) => self.name.as_ref() == Some(name),
         }
     }

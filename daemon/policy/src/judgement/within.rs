@@ -38,7 +38,7 @@ mod tests {
     use super::*;
     use crate::fixture::{OWNER, TCP, rules};
     use crate::judgement::action::{Create, Handover, Inspect};
-    use crate::judgement::place::Other;
+    use crate::judgement::place::{Other, owns};
     use crate::judgement::policy::Policy;
     use crate::judgement::subject::Subject;
     use crate::language::netns::Netns;
@@ -51,11 +51,12 @@ mod tests {
         format!("[[rule]]\nname = \"{name}\"\nsubject = {{ everyone = true }}\n{fields}\n")
     }
 
-    /// The places of requests: the broker's, the caller's, two named ones, a named one that is the caller's, and one that
-    /// is unknown.
-    fn places() -> [Place; 6] {
-        let named =
-            |name: &str, is_callers| Place::Other(Other { is_callers, name: Some(name.into()) });
+    /// The places of requests: the broker's, the caller's, two named ones, a named one that is the caller's, one that is unknown,
+    /// and one that the caller owns.
+    fn places() -> [Place; 7] {
+        let named = |name: &str, is_callers| {
+            Place::Other(Other { is_callers, is_owned: false, name: Some(name.into()) })
+        };
         [
             Place::Broker,
             Place::from(&Netns::Caller),
@@ -63,11 +64,12 @@ mod tests {
             named("lab2", false),
             named("lab1", true),
             Place::unknown(),
+            Place::from(&Netns::Owned),
         ]
     }
 
     /// In which of the places a user can create a TCP socket.
-    fn granted(uid: u32, text: &str) -> [bool; 6] {
+    fn granted(uid: u32, text: &str) -> [bool; 7] {
         let rights = rights(uid, text);
         places().map(|place| rights.within(&place).authorize(Create { socket: TCP }).is_ok())
     }
@@ -76,10 +78,11 @@ mod tests {
     fn a_rule_grants_in_the_namespaces_that_it_names_and_in_no_other() {
         let allow = |netns: &str| rule("a", &format!("allow = [\"create\"]\n{netns}"));
         for (netns, places) in [
-            ("", [true, false, false, false, false, false]),
-            ("netns = [\"caller\"]", [false, true, false, false, true, false]),
-            ("netns = [\"lab1\"]", [false, false, true, false, true, false]),
-            ("netns = [\"lab2\", \"caller\"]", [false, true, false, true, true, false]),
+            ("", [true, false, false, false, false, false, false]),
+            ("netns = [\"caller\"]", [false, true, false, false, true, false, false]),
+            ("netns = [\"lab1\"]", [false, false, true, false, true, false, false]),
+            ("netns = [\"owned\"]", [false, false, false, false, false, false, true]),
+            ("netns = [\"lab2\", \"caller\"]", [false, true, false, true, true, false, false]),
         ] {
             assert_eq!(granted(7, &allow(netns)), places, "{netns}");
         }
@@ -87,13 +90,14 @@ mod tests {
 
     #[test]
     fn a_rule_denies_in_the_namespaces_that_it_names_and_in_unknown_ones() {
-        let all = "allow = [\"create\"]\nnetns = [\"caller\", \"lab1\", \"lab2\"]";
+        let all = "allow = [\"create\"]\nnetns = [\"caller\", \"lab1\", \"lab2\", \"owned\"]";
         let deny =
             |netns: &str| rule("a", all) + &rule("d", &format!("deny = [\"create\"]\n{netns}"));
         for (netns, places) in [
-            ("", [false, true, true, true, true, false]),
-            ("netns = [\"caller\"]", [true, false, true, true, false, false]),
-            ("netns = [\"lab1\"]", [true, true, false, true, false, false]),
+            ("", [false, true, true, true, true, false, true]),
+            ("netns = [\"caller\"]", [true, false, true, true, false, false, true]),
+            ("netns = [\"lab1\"]", [true, true, false, true, false, false, true]),
+            ("netns = [\"owned\"]", [true, true, true, true, true, false, false]),
         ] {
             assert_eq!(granted(0, &deny(netns)), places, "{netns}");
         }
@@ -101,8 +105,15 @@ mod tests {
 
     #[test]
     fn the_built_in_rule_reaches_no_other_namespace() {
-        assert_eq!(granted(0, ""), [true, false, false, false, false, true]);
-        assert_eq!(granted(OWNER, ""), [true, false, false, false, false, true]);
+        let places = [true, false, false, false, false, true, false];
+        assert_eq!(granted(0, ""), places);
+        assert_eq!(granted(OWNER, ""), places);
+    }
+
+    #[test]
+    fn a_user_without_an_id_owns_nothing() {
+        assert!(owns(7, Some(7)) && owns(0, Some(0)));
+        assert!(!owns(7, Some(8)) && !owns(7, None) && !owns(65534, Some(65534)));
     }
 
     #[test]
@@ -110,6 +121,7 @@ mod tests {
         let rights = rights(7, &rule("a", "allow = [\"create\"]"));
         for (place, grant, what) in [
             (Netns::Caller, "[\"caller\"]", "in the network namespace of the caller"),
+            (Netns::Owned, "[\"owned\"]", "in a network namespace that the caller owns"),
             (Netns::Named("lab1".into()), "[\"lab1\"]", "in the network namespace \"lab1\""),
         ] {
             let place = Place::from(&place);
@@ -145,7 +157,7 @@ mod tests {
         let rights =
             rights(7, &rule("d", "deny = [\"connect\"]\nremote = [\"any\"]\nnetns = [\"lab1\"]"));
         let escapes = places().map(|place| rights.escaped_by(TCP, &place).is_some());
-        assert_eq!(escapes, [false, false, true, false, true, true]);
+        assert_eq!(escapes, [false, false, true, false, true, true, false]);
         let rights = self::rights(7, &rule("h", "allow = [\"handover\"]"));
         let place = Place::from(&Netns::Caller);
         let handover = Handover { socket: TCP, escapes: None };

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 use sockbroker_monitor::opener::fuzzing::{Found, OutgoingMessage, SystemCalls};
-use sockbroker_monitor::request::{Control, Network, Request, Unreachable, Value};
+use sockbroker_monitor::request::{Control, InterfaceQuery, Network, Request, Unreachable, Value};
 use sockbroker_monitor::socket_facts::KernelSocket;
 use sockbroker_monitor::subject::Connection;
 use sockbroker_policy::subject::Subject;
@@ -38,6 +38,8 @@ pub struct Socket {
     pub spec: (i32, i32, i32),
     /// The cookie of its network namespace; `None` if it cannot be read.
     pub network: Option<u64>,
+    /// The user who owns this namespace.
+    pub owner: Option<u32>,
     pub local: Option<Vec<u8>>,
     pub peer: Option<Vec<u8>>,
     /// Options that can be read: level, name, value.
@@ -83,6 +85,8 @@ pub enum Call {
     SetOption((i32, i32), Value),
     Send(Sent),
     SetHostname(String),
+    /// Of the network namespace with this cookie.
+    Interfaces(u64, InterfaceQuery),
 }
 
 /// The operands of a message that was sent.
@@ -146,6 +150,10 @@ impl KernelSocket for &Socket {
 
     fn network(self) -> io::Result<u64> {
         self.network.ok_or_else(missing)
+    }
+
+    fn network_owner(self) -> io::Result<Option<u32>> {
+        Ok(self.owner)
     }
 
     fn local_address(self) -> io::Result<RawAddress> {
@@ -240,13 +248,27 @@ impl SystemCalls<&Socket, &Named> for Recorder {
 
     fn network_of(&self, connection: &Named) -> Result<Found<()>, Unreachable> {
         let cookie = connection.network.ok_or(Unreachable::Failed(libc::EPERM))?;
-        Ok(Found { namespace: (), cookie })
+        Ok(Found { namespace: (), cookie, owner: None })
     }
 
     fn named_network(&self, name: &str) -> Result<Found<()>, Unreachable> {
         let found = NETWORKS.iter().find(|(known, _)| *known == name);
         let (_, cookie) = found.ok_or(Unreachable::NoFile)?;
-        Ok(Found { namespace: (), cookie: *cookie })
+        Ok(Found { namespace: (), cookie: *cookie, owner: None })
+    }
+
+    fn passed_network(&self, passed: &Socket) -> Result<Found<()>, Unreachable> {
+        let cookie = passed.network.ok_or(Unreachable::Failed(libc::EINVAL))?;
+        Ok(Found { namespace: (), cookie, owner: passed.owner })
+    }
+
+    fn interfaces_in(
+        &self,
+        network: &Found<()>,
+        query: &InterfaceQuery,
+    ) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+        let listed = self.record(Call::Interfaces(network.cookie, query.clone()));
+        Ok(listed.map(|()| vec![(1, "lo".to_owned())]))
     }
 
     fn create_in(

@@ -96,9 +96,23 @@ option = ["mark"]
 netns = ["lab1"]
 
 [[rule]]
+name = "an own one"
+subject = { uids = [1000] }
+allow = ["create", "option"]
+family = ["AF_INET"]
+option = ["scheduling"]
+netns = ["owned"]
+
+[[rule]]
+name = "interfaces"
+subject = { uids = [1000] }
+allow = ["interfaces"]
+netns = ["owned", "lab1"]
+
+[[rule]]
 name = "not the second"
 subject = { everyone = true }
-deny = ["create", "bind", "connect", "send", "spoof", "option"]
+deny = ["create", "bind", "connect", "send", "spoof", "option", "interfaces"]
 netns = ["lab2"]
 
 [[rule]]
@@ -131,6 +145,7 @@ const NETLINK: u16 = 16;
 /// A network namespace other than the broker's.
 struct Elsewhere<'a> {
     is_callers: bool,
+    is_owned: bool,
     name: Option<&'a str>,
 }
 
@@ -138,11 +153,13 @@ impl<'a> Elsewhere<'a> {
     /// The one with this cookie, as the scene knows it.
     fn of(scene: &'a Scene, cookie: u64) -> Self {
         let name = match &scene.network {
-            Network::Broker | Network::Caller => None,
+            Network::Broker | Network::Caller | Network::Passed => None,
             Network::Named(name) => Some(name.as_str()),
         };
         let name = name.filter(|name| NETWORKS.contains(&(name, cookie)));
-        Self { is_callers: scene.connection.network == Some(cookie), name }
+        let owner = scene.socket.as_ref().and_then(|socket| socket.owner);
+        let is_owned = scene.network == Network::Passed && owner == Some(scene.uid);
+        Self { is_callers: scene.connection.network == Some(cookie), is_owned, name }
     }
 }
 
@@ -155,13 +172,17 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
             let is_own = match scene.network {
                 Network::Broker => true,
                 Network::Caller => scene.connection.network == own,
-                Network::Named(_) => false,
+                Network::Named(_) | Network::Passed => false,
             };
             is_own && is_granted_here(uid, socket, call)
         }
-        Call::CreateIn(OWN_NETWORK, _) => false,
+        Call::CreateIn(OWN_NETWORK, _) | Call::Interfaces(OWN_NETWORK, _) => false,
         Call::CreateIn(cookie, spec) => {
             may_create_elsewhere(uid, &Elsewhere::of(scene, *cookie), *spec)
+        }
+        Call::Interfaces(cookie, _) => {
+            let place = Elsewhere::of(scene, *cookie);
+            uid == MEMBER && (place.is_owned || place.name == Some("lab1"))
         }
         Call::SetHostname(_) => is_granted_here(uid, socket, call),
         Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::Send(_) => {
@@ -181,11 +202,12 @@ fn may_create_elsewhere(uid: u32, place: &Elsewhere<'_>, spec: SocketSpec) -> bo
     let is_packet = spec.domain == libc::AF_PACKET
         || spec.domain == libc::AF_INET && spec.ty & SOCK_TYPE_MASK == SOCK_PACKET;
     let by_caller = place.is_callers && spec.domain == libc::AF_INET && !is_packet;
+    let by_owner = place.is_owned && spec.domain == libc::AF_INET && !is_packet;
     let by_name = place.name == Some("lab1") && (!is_packet || spec.protocol == 0);
     ![libc::AF_UNIX, libc::AF_PPPOX].contains(&spec.domain)
         && place.name != Some("lab2")
         && uid == MEMBER
-        && (by_caller || by_name)
+        && (by_caller || by_owner || by_name)
 }
 
 fn may_call_elsewhere(uid: u32, place: &Elsewhere<'_>, socket: &Socket, call: &Call) -> bool {
@@ -203,12 +225,15 @@ fn may_call_elsewhere(uid: u32, place: &Elsewhere<'_>, socket: &Socket, call: &C
         Call::SetOption((level, name), _) if carries_pointer_or_descriptor(*level, *name) => false,
         Call::SetOption((level, name), _) => {
             let is_mark = class_of(spec.domain, *level, *name) == OptionClass::Mark;
-            place.name == Some("lab1") && is_mark
+            let is_inet = spec.domain == libc::AF_INET && !is_packet;
+            let is_scheduling = class_of(spec.domain, *level, *name) == OptionClass::Scheduling;
+            place.name == Some("lab1") && is_mark || place.is_owned && is_inet && is_scheduling
         }
         Call::Create(_)
         | Call::CreateIn(..)
         | Call::Connect(_)
         | Call::Send(_)
+        | Call::Interfaces(..)
         | Call::SetHostname(_) => false,
     }
 }
@@ -219,7 +244,7 @@ fn is_granted_here(uid: u32, socket: Option<&Socket>, call: &Call) -> bool {
     let is_member = uid == MEMBER;
     let has_rules = is_member || uid == ROOT;
     match call {
-        Call::CreateIn(..) => false,
+        Call::CreateIn(..) | Call::Interfaces(..) => false,
         Call::Create(spec) => {
             spec.domain != libc::AF_INET6 && has_rules && (!is_member || may_create(*spec))
         }

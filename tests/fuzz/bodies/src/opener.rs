@@ -97,6 +97,9 @@ fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
             [Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::SetHostname(_)],
             Outcome::Answer(Answer::Done),
         ) => scene.fails.is_none(),
+        ([Call::Interfaces(..)], Outcome::Answer(Answer::Interfaces(found))) => {
+            scene.fails.is_none() && !found.is_empty()
+        }
         ([Call::Send(sent)], Outcome::Answer(Answer::Sent(length))) => {
             scene.fails.is_none() && usize::try_from(*length) == Ok(sent.data.len())
         }
@@ -139,6 +142,7 @@ fn is_request(request: &Request, call: &Call) -> bool {
                 && *data == sent.data
         }
         (Request::SetHostname { name }, Call::SetHostname(used)) => name == used,
+        (Request::Interfaces { query }, Call::Interfaces(_, used)) => query == used,
         _ => false,
     }
 }

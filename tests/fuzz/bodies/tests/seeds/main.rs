@@ -69,6 +69,10 @@ fn only_requests_that_the_policy_grants_reach_the_fake_kernel() {
         "caller-bind",
         "named-packet",
         "named-option",
+        "owned-create",
+        "owned-option",
+        "owned-interfaces",
+        "named-interfaces",
     ];
     for (name, scene) in scenes() {
         let calls = sockbroker_fuzz_bodies::opener::serve(&scene);

@@ -9,7 +9,9 @@ use sockbroker_monitor::message::{
     Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, Query,
     SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
-use sockbroker_monitor::request::{Answer, Network, Question, Request, Unreachable};
+use sockbroker_monitor::request::{
+    Answer, InterfaceQuery, Network, Question, Request, Unreachable,
+};
 
 use crate::Seed;
 use crate::opener::{inet, mark, marked};
@@ -57,6 +59,10 @@ pub(crate) fn of_workers() -> Vec<Seed> {
 }
 
 /// A request about a socket of a network namespace with a name.
+fn all() -> Request {
+    Request::Interfaces { query: InterfaceQuery::All }
+}
+
 fn within(request: Request) -> Question {
     Question { network: Network::Named("lab1".to_owned()), request }
 }
@@ -75,9 +81,11 @@ pub(crate) fn of_the_opener() -> Vec<Seed> {
         ("to-reaper-hold", seed(5, &ToReaper::Hold)),
         ("from-reaper-full", seed(6, &FromReaper::Full)),
         ("request-bind", seed(8, &Question::from(Request::Bind { address: inet(80) }))),
+        ("request-interfaces", seed(8, &Question { network: Network::Passed, request: all() })),
         ("request-option", seed(8, &Question { network: Network::Caller, request: mark() })),
         ("request-send", seed(8, &within(marked(Some(10))))),
         ("answer-unreachable", seed(9, &Answer::Unreachable(Unreachable::Failed(1)))),
+        ("answer-interfaces", seed(9, &Answer::Interfaces(vec![(1, "lo".to_owned())]))),
         ("answer-sent", seed(9, &Answer::Sent(6))),
         ("answer-socket", seed(9, &Answer::Socket)),
     ]

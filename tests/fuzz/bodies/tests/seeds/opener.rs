@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use sockbroker_fuzz_bodies::fake_kernel::{Named, OWN_NETWORK, Socket};
 use sockbroker_fuzz_bodies::granted::{MEMBER, NAMER, ROOT};
 use sockbroker_fuzz_bodies::opener::Scene;
-use sockbroker_monitor::request::{Control, Network, Request, Value};
+use sockbroker_monitor::request::{Control, InterfaceQuery, Network, Request, Value};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 
@@ -197,6 +197,9 @@ pub(crate) fn networks() -> Vec<Seed> {
     };
     let named = |name: &str| Network::Named(name.to_owned());
     let of = |cookie, socket| Socket { network: cookie, ..socket };
+    let own = |cookie, owner| Socket { network: cookie, owner: Some(owner), ..udp() };
+    let priority = || option(libc::SOL_SOCKET, libc::SO_PRIORITY, &7_i32.to_ne_bytes());
+    let all = || Request::Interfaces { query: InterfaceQuery::All };
     let tcp = || create(libc::AF_INET, libc::SOCK_STREAM, 0);
     let bind = || Request::Bind { address: inet(80) };
     let (caller, lab1) = (|| Network::Caller, || named("lab1"));
@@ -216,6 +219,21 @@ pub(crate) fn networks() -> Vec<Seed> {
         ("named-here", within(named("own"), scene(MEMBER, packet(), None))),
         ("named-gone", within(named("gone"), scene(ROOT, packet(), None))),
         ("named-path", within(named("../lab1"), scene(ROOT, packet(), None))),
+        ("owned-create", within(Network::Passed, scene(MEMBER, tcp(), own(Some(30), MEMBER)))),
+        ("owned-by-another", within(Network::Passed, scene(MEMBER, tcp(), own(Some(30), ROOT)))),
+        ("owned-by-root", within(Network::Passed, scene(ROOT, tcp(), own(Some(30), ROOT)))),
+        ("owned-is-here", within(Network::Passed, scene(MEMBER, tcp(), own(Some(1), MEMBER)))),
+        ("owned-is-nothing", within(Network::Passed, scene(MEMBER, tcp(), None))),
+        ("owned-option", within(Network::Passed, scene(MEMBER, priority(), own(Some(30), MEMBER)))),
+        (
+            "owned-option-by-caller",
+            within(caller(), scene(MEMBER, priority(), own(Some(30), MEMBER))),
+        ),
+        ("owned-interfaces", within(Network::Passed, scene(MEMBER, all(), own(Some(30), MEMBER)))),
+        ("named-interfaces", within(lab1(), scene(MEMBER, all(), None))),
+        ("named-interfaces-denied", within(named("lab2"), scene(ROOT, all(), None))),
+        ("callers-interfaces", within(caller(), scene(MEMBER, all(), None))),
+        ("interfaces-here", scene(ROOT, all(), None)),
         ("unknown-network", within(caller(), scene(ROOT, mark(), of(Some(30), udp())))),
         ("network-of-nobody", within(caller(), scene(ROOT, mark(), of(None, udp())))),
     ]
