@@ -37,6 +37,9 @@ pub enum Network {
     Passed,
 }
 
+/// The index and the name of each interface.
+pub type InterfaceList = Vec<(u32, String)>;
+
 /// What is asked about the interfaces of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InterfaceQuery {
@@ -120,7 +123,7 @@ pub enum Answer {
     /// The client has closed its connection.
     HungUp,
     /// Index and name of each interface that was found.
-    Interfaces(Vec<(u32, String)>),
+    Interfaces(InterfaceList),
 }
 
 impl Message for Question {

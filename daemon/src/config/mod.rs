@@ -41,12 +41,31 @@ pub struct Namespaces {
     /// Absolute paths of folders. The first that has a name decides.
     #[serde(deserialize_with = "absolute")]
     pub folders: Vec<PathBuf>,
+    /// The absolute path of the folder of `NAME/resolv.conf` and `NAME/hosts`.
+    #[serde(deserialize_with = "absolute_path")]
+    pub files: PathBuf,
+}
+
+impl Namespaces {
+    /// Every folder.
+    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.folders.iter().chain([&self.files])
+    }
 }
 
 impl Default for Namespaces {
-    /// The folder of `ip-netns(8)`.
+    /// The folders of `ip-netns(8)`.
     fn default() -> Self {
-        Self { folders: vec![PathBuf::from("/run/netns")] }
+        Self { folders: vec![PathBuf::from("/run/netns")], files: PathBuf::from("/etc/netns") }
+    }
+}
+
+fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(D::Error::custom(format!("{} is not an absolute path", path.display())))
     }
 }
 

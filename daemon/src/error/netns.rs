@@ -21,8 +21,10 @@ pub enum Reason {
     HungUp,
     /// The descriptor that the client passed is another file.
     NotPassed,
-    /// The call does not resolve names there.
+    /// No files configure the resolution of names there.
     HostName,
+    /// Its files name no server.
+    NoServers,
 }
 
 impl Reason {
@@ -36,7 +38,7 @@ impl Reason {
             Self::Unreachable(Unreachable::Elsewhere) => libc::ESTALE,
             Self::Unreachable(Unreachable::NotOwned) | Self::Incapable => libc::EPERM,
             Self::Family => libc::EAFNOSUPPORT,
-            Self::UnknownClient | Self::HostName => libc::EOPNOTSUPP,
+            Self::UnknownClient | Self::HostName | Self::NoServers => libc::EOPNOTSUPP,
             Self::HungUp => libc::ECONNRESET,
         }
     }
@@ -87,7 +89,10 @@ impl fmt::Display for Reason {
             }
             Self::HungUp => "the client has closed its connection",
             Self::HostName => {
-                "host names are not resolved for sockets of other network namespaces: use an address"
+                "the broker does not know its name servers: resolve the host name in the client, and use an address"
+            }
+            Self::NoServers => {
+                "there is no name server in /etc/netns/NAME/resolv.conf: write it (ip-netns(8)), or use an address"
             }
         };
         f.write_str(text)

@@ -1,6 +1,5 @@
 //! Creates sockets: what `socket.py` does in Python around `socket(2)`.
 
-use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -9,7 +8,6 @@ use sockbroker_proto::api::values::{Created, Netns};
 use sockbroker_proto::constant::Constant;
 use sockbroker_sys::resolver::AddressInfo;
 
-use crate::error::netns::Reason;
 use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
 use crate::network::elsewhere::{self, Selection};
@@ -24,7 +22,6 @@ use crate::table::entry::Entry;
 use crate::table::permitted::{Accepted, Permitted};
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{Bind, Create, Handover, OptionValue};
-use sockbroker_policy::place::Place;
 use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -178,11 +175,8 @@ pub(super) async fn connection(
 ) -> OpResult<Created> {
     let (host, port) = host_and_port(wanted.address)?;
     let selection = call.selection(wanted.netns)?;
-    if selection.place != Place::Broker && !host.as_deref().is_some_and(is_numeric) {
-        return Err(elsewhere::error("getaddrinfo", &selection.place, Reason::HostName));
-    }
     let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
-    let found = call.look_up(question).await?;
+    let found = call.look_up(&selection.place, question).await?;
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
         match connect_one(call, &info, (&selection, wanted.source), timeout).await {
@@ -295,11 +289,6 @@ fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -
     let permitted = call.permit_set_option(entry, level, name, OptionValue::Int(value))?;
     // The socket is not bound, so that there is nothing to claim.
     option::set(&permitted, None, call.caller())
-}
-
-/// Whether a host needs no look-up.
-fn is_numeric(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok()
 }
 
 impl Call {

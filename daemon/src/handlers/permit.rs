@@ -3,6 +3,7 @@
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 
@@ -158,8 +159,7 @@ impl Call {
         let looks = self.rights().looks_at(Verb::Connect);
         let target = specified(entry, target, &[])?;
         let address = target.address();
-        let looked_up = address.filter(|_| looks.lookup);
-        let looked_up = looked_up.and_then(|address| self.session().lookup_age(address));
+        let looked_up = self.lookup_age(entry, address.filter(|_| looks.lookup));
         let interfaces = if looks.interface {
             socket_endpoints::interfaces(entry, address, &[])?
         } else {
@@ -167,6 +167,11 @@ impl Call {
         };
         let local = self.local(entry, Verb::Connect);
         self.authorize(entry, |socket| Connect { socket, target, local, interfaces, looked_up })
+    }
+
+    /// The time since a look-up in the network namespace of a socket gave this address.
+    fn lookup_age(&self, entry: &Entry, address: Option<&Address>) -> Option<Duration> {
+        self.session().lookup_age(entry.place(), address?)
     }
 
     fn local(&self, entry: &Entry, verb: Verb) -> Option<SocketName> {
@@ -213,7 +218,7 @@ impl Call {
             request.interfaces = socket_endpoints::interfaces(entry, towards.as_ref(), &indexes)?;
         }
         if looks.iter().any(|looks| looks.lookup) {
-            request.looked_up = address.and_then(|target| self.session().lookup_age(target));
+            request.looked_up = self.lookup_age(entry, address);
         }
         if looks.iter().any(|looks| looks.local) {
             request.locals = socket_endpoints::chosen_sources(entry, address);

@@ -1,6 +1,7 @@
 //! The broker: what all connections share, and the sessions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use sockbroker_monitor::opener::Namespaces;
 use sockbroker_proto::api::broker::Process;
 use tokio::time::timeout;
 
+use crate::config;
 use crate::config::limits::{Limits, size};
 use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
@@ -40,6 +42,8 @@ pub struct Broker {
     pub network: Network,
     /// The network namespaces of sockets.
     pub namespaces: Arc<Namespaces>,
+    /// The folder of the files with which names are resolved in named ones.
+    pub name_files: PathBuf,
     /// Resolves names in that network.
     pub resolver: Resolver,
     /// Makes calls on `AF_UNIX` sockets with the ids of the caller.
@@ -93,6 +97,7 @@ impl Broker {
             limits,
             network,
             namespaces: Arc::new(Namespaces::new(Vec::new())),
+            name_files: config::Namespaces::default().files,
             resolver,
             callers,
             control_ends: ControlEnds::default(),

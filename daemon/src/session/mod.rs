@@ -43,6 +43,7 @@ use crate::table::timeout::{Timeout, TimeoutCell};
 use crate::table::{Resource, Table};
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::Create;
+use sockbroker_policy::place::Place;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::rights::{Restriction, Rights};
 use sockbroker_policy::verb::Verb;
@@ -312,14 +313,14 @@ impl Session {
         state.restrictions = restrictions;
     }
 
-    /// Remembers addresses that a look-up of this name gave.
-    pub fn looked_up(&self, host: &str, addresses: impl IntoIterator<Item = Address>) {
-        self.state().lookups.record(host, addresses);
+    /// Remembers addresses that a look-up of this name gave in a network namespace.
+    pub fn looked_up(&self, place: &Place, host: &str, found: impl IntoIterator<Item = Address>) {
+        self.state().lookups.record(place, host, found);
     }
 
     /// The time since a look-up gave this address; `None` if none did.
-    pub fn lookup_age(&self, address: &Address) -> Option<Duration> {
-        self.state().lookups.age(address)
+    pub fn lookup_age(&self, place: &Place, address: &Address) -> Option<Duration> {
+        self.state().lookups.age(place, address)
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
     let kept = confine::kept(&config.confine, &policy);
     // Before the confinement, after which the file may be out of reach.
     let sink = audit::open(args, &config.audit.to)?;
-    let files = files(args, &path, &config.audit.to).with_folders(&config.namespaces.folders);
+    let files = files(args, &path, &config.audit.to).with_folders(config.namespaces.all());
     let process = confine::confine(&config.confine, &kept, &files)?;
     let process = Process { activated: passed.is_some(), ..process };
     confine::log(&process);
@@ -90,6 +90,7 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
         .reloading(NextPolicy::Loader(loader(args.clone(), kept)), 1)
         .auditing(audit);
     broker.namespaces = Arc::new(Namespaces::new(config.namespaces.folders));
+    broker.name_files = config.namespaces.files;
     let result = runtime.block_on(serve(endpoint, Arc::new(broker)));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();

@@ -90,8 +90,7 @@ pub trait Socket {
         source_address: Option<AddressValue>,
         /// Whether `errors` contains the error of every attempt, not only of the last one.
         all_errors: Option<bool>,
-        /// The network namespace of the new socket, as for `socket.socket`. In another one than that of the broker
-        /// the address must be numeric.
+        /// The network namespace of the new socket, as for `socket.socket`. A host name is looked up in it.
         netns: Option<Netns>,
     ) -> RpcResult<Created>;
 
@@ -110,8 +109,7 @@ pub trait Socket {
         reuse_port: Option<bool>,
         /// Whether an IPv6 socket also serves IPv4.
         dualstack_ipv6: Option<bool>,
-        /// The network namespace of the new socket, as for `socket.socket`. In another one than that of the broker
-        /// the address must be numeric.
+        /// The network namespace of the new socket, as for `socket.socket`. A host name is looked up in it.
         netns: Option<Netns>,
     ) -> RpcResult<Created>;
 

@@ -1,8 +1,10 @@
 //! The broker, its policy, and clients in network namespaces of their own.
 
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -20,7 +22,7 @@ version = 1
 name = "own namespace"
 subject = { uids = [0, 4200001, 4200002] }
 allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "option", "capture", "inject",
-         "interfaces", "ioctl"]
+         "interfaces", "ioctl", "resolve"]
 option = ["ordinary", "mark"]
 netns = ["caller"]
 
@@ -43,7 +45,7 @@ netns = ["owned"]
 name = "laboratory"
 subject = { uids = [4200002] }
 allow = ["create", "bind", "send", "receive", "option"]
-netns = ["lab1", "link", "file", "uts", "gone", "own"]
+netns = ["lab1", "link", "file", "uts", "user", "pipe", "gone", "own"]
 
 [[rule]]
 name = "not here"
@@ -82,6 +84,8 @@ socket.send_fds(socket.socket(fileno=0), [b"x"], [connection.fileno()])
 pub(super) enum Pod {
     /// With a user namespace of its own.
     Rootless,
+    /// With a user namespace within another one of its own.
+    Nested,
     /// Within the user namespace of the broker.
     Plain,
 }
@@ -99,6 +103,11 @@ pub(super) fn connection(
     let uid = match pod {
         Pod::Rootless => {
             command.uid(user.uid()).gid(user.uid()).args(["--user", "--map-root-user"]);
+            0
+        }
+        Pod::Nested => {
+            command.uid(user.uid()).gid(user.uid()).args(["--user", "--map-root-user"]);
+            command.args(["unshare", "--user", "--map-root-user"]);
             0
         }
         Pod::Plain => user.uid(),
@@ -149,4 +158,12 @@ pub(super) fn run(test: &str, body: impl FnOnce() + Send + 'static) {
 
 pub(super) fn with_one_process(start: Start) -> Start {
     start.section("[processes]\nworkers = false\n")
+}
+
+/// Makes a network namespace with a name.
+pub(super) fn make(path: &Path) {
+    fs::write(path, "").unwrap();
+    let mut command = Command::new("unshare");
+    command.arg(format!("--net={}", path.display())).args(["ip", "link", "set", "lo", "up"]);
+    assert!(command.status().unwrap().success());
 }

@@ -4,3 +4,4 @@
 mod fixture;
 mod own;
 mod passed;
+mod names;

@@ -71,7 +71,7 @@ fn use_own_namespace(stream: UnixStream) {
 
 fn every_pod(options: fn(Start) -> Start) {
     let broker = start(options);
-    for pod in [Pod::Plain, Pod::Rootless] {
+    for pod in [Pod::Plain, Pod::Rootless, Pod::Nested] {
         match connection(&broker, &attacker(), pod, "") {
             Some(stream) => use_own_namespace(stream),
             None => skip(&format!("no such namespaces here: {pod:?}"), "namespaces::every_pod"),
@@ -159,14 +159,6 @@ fn sockets_of_two_namespaces_are_never_confused() {
     });
 }
 
-/// Makes a network namespace with a name.
-fn make(path: &Path) {
-    fs::write(path, "").unwrap();
-    let mut command = Command::new("unshare");
-    command.arg(format!("--net={}", path.display())).args(["ip", "link", "set", "lo", "up"]);
-    assert!(command.status().unwrap().success());
-}
-
 fn mount(what: &str, path: &Path) {
     fs::write(path, "").unwrap();
     let mounted = Command::new("mount").args(["--bind", what]).arg(path).status().unwrap();
@@ -182,7 +174,9 @@ fn names(options: fn(Start) -> Start) {
     }
     fs::write(folder.join("file"), "").unwrap();
     mount("/proc/self/ns/uts", &folder.join("uts"));
+    mount("/proc/self/ns/user", &folder.join("user"));
     mount("/proc/self/ns/net", &folder.join("own"));
+    assert!(Command::new("mkfifo").arg(folder.join("pipe")).status().unwrap().success());
     std::os::unix::fs::symlink("lab1", folder.join("link")).unwrap();
     let section = format!("[namespaces]\nfolders = [\"/nowhere\", \"{}\"]\n", folder.display());
     let broker = prepared.section(&section).policy(POLICY).start().open_to_all();
@@ -195,6 +189,8 @@ fn names(options: fn(Start) -> Start) {
         ("link", "EINVAL", "is not a network namespace"),
         ("file", "EINVAL", "is not a network namespace"),
         ("uts", "EINVAL", "is not a network namespace"),
+        ("user", "EINVAL", "is not a network namespace"),
+        ("pipe", "EINVAL", "is not a network namespace"),
         ("own", "EINVAL", "leave netns out"),
     ]
     .into_iter()
@@ -206,7 +202,7 @@ fn names(options: fn(Start) -> Start) {
         json!(fault.message)
     })
     .collect();
-    assert_eq!(faults.as_array().map(Vec::len), Some(4));
+    assert_eq!(faults.as_array().map(Vec::len), Some(6));
     let before = create(&mut member, UDP, "gone").handle();
     assert!(Command::new("umount").arg(folder.join("gone")).status().unwrap().success());
     fs::remove_file(folder.join("gone")).unwrap();

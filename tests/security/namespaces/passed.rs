@@ -29,8 +29,8 @@ impl Owned {
         let mut command = Command::new("unshare");
         command.uid(user.uid()).gid(user.uid()).args(["--user", "--map-root-user", "--net"]);
         command.args(["sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let is_ready = process.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).is_ok();
+        let mut process = command.spawn().ok()?;
+        let is_ready = process.stdout.as_mut()?.read_exact(&mut [0; 6]).is_ok();
         let network = File::open(format!("/proc/{}/ns/net", process.id()));
         let owned = network.map(|network| Self { process, network }).ok();
         owned.filter(|_| is_ready)

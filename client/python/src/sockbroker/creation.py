@@ -22,7 +22,7 @@ def wants_descriptor() -> bool:
     return process.configured().mode != REMOTE
 
 
-def create(family: int, type_: int, proto: int, netns: str | None = None) -> Transit:
+def create(family: int, type_: int, proto: int, *, netns: str | None = None) -> Transit:
     """`socket.socket`, with a descriptor if the mode has one and the policy passes it."""
     return _create("socket.socket", family, type_, proto, netns)[0]
 
@@ -45,6 +45,8 @@ def pair(family: int, type_: int, proto: int) -> list[Transit]:
 def _create(method: str, family: int, type_: int, proto: int, netns: str | None = None) -> list[Transit]:
     timeout = native.module.getdefaulttimeout()
     params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
+    if netns is None and family != _UNIX:
+        netns = process.configured().netns
     if netns is not None:
         params["netns"] = netns
     if wants_descriptor():

@@ -15,7 +15,7 @@ use sockbroker_sys::namespace::NetworkNamespace;
 use sockbroker_sys::{host, message, option, socket};
 
 use super::namespaces::{Found, Namespaces, create_here};
-use crate::request::{InterfaceQuery, Unreachable, Value};
+use crate::request::{InterfaceList, InterfaceQuery, Unreachable, Value};
 
 /// The calls that the opener makes on sockets `S` for connections `C`. The fuzzer records them in place of the kernel.
 pub trait SystemCalls<S, C> {
@@ -36,7 +36,7 @@ pub trait SystemCalls<S, C> {
         &self,
         network: &Found<Self::Namespace>,
         query: &InterfaceQuery,
-    ) -> Result<io::Result<Vec<(u32, String)>>, Unreachable>;
+    ) -> Result<io::Result<InterfaceList>, Unreachable>;
     /// `create` in a network namespace.
     fn create_in(
         &self,
@@ -96,7 +96,7 @@ impl<'c> SystemCalls<BorrowedFd<'_>, BorrowedFd<'c>> for Kernel {
         &self,
         network: &Found<NetworkNamespace>,
         query: &InterfaceQuery,
-    ) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+    ) -> Result<io::Result<InterfaceList>, Unreachable> {
         self.0.interfaces(network, query)
     }
 
@@ -159,7 +159,7 @@ pub(super) fn interfaces_in<S, C, K: SystemCalls<S, C>>(
     permit: Permit<Interfaces>,
     network: &Found<K::Namespace>,
     query: &InterfaceQuery,
-) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+) -> Result<io::Result<InterfaceList>, Unreachable> {
     let Interfaces = permit.into_request();
     calls.interfaces_in(network, query)
 }

@@ -11,7 +11,7 @@ use sockbroker_sys::namespace::{self, NetworkNamespace};
 use sockbroker_sys::{interface, socket};
 
 use super::rcvall;
-use crate::request::{INTERFACES_MAX, InterfaceQuery, Network, Unreachable};
+use crate::request::{INTERFACES_MAX, InterfaceList, InterfaceQuery, Network, Unreachable};
 
 /// The network namespaces that this process can reach.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Namespaces {
         &self,
         found: &Found<NetworkNamespace>,
         query: &InterfaceQuery,
-    ) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+    ) -> Result<io::Result<InterfaceList>, Unreachable> {
         self.within(&found.namespace, || Ok(interfaces_here(query)))
     }
 
@@ -160,7 +160,7 @@ pub fn interfaces_elsewhere(
     namespaces: &Namespaces,
     selected: Selected<'_>,
     query: &InterfaceQuery,
-) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+) -> Result<io::Result<InterfaceList>, Unreachable> {
     namespaces.interfaces(&selected.find(namespaces)?, query)
 }
 
@@ -178,7 +178,7 @@ pub(super) fn create_here(spec: SocketSpec) -> io::Result<OwnedFd> {
 
 /// Interfaces of the network namespace of the calling thread. They are not listed by netlink, for whose requests the kernel
 /// could wait for its lock on the network configuration.
-fn interfaces_here(query: &InterfaceQuery) -> io::Result<Vec<(u32, String)>> {
+fn interfaces_here(query: &InterfaceQuery) -> io::Result<InterfaceList> {
     match query {
         InterfaceQuery::All => at_most(INTERFACES_MAX, interface::of_thread()?),
         InterfaceQuery::Name(name) => Ok(vec![(interface::index_of(name)?, name.clone())]),

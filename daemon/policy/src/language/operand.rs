@@ -46,7 +46,9 @@ impl Operand {
     pub fn applies_to(self, verb: Verb) -> bool {
         let verbs: &[Verb] = match self {
             Self::Family | Self::Type | Self::Protocol => return verb.concerns_socket(),
-            Self::Netns => return verb.concerns_socket() || verb == Verb::Interfaces,
+            Self::Netns => {
+                return verb.concerns_socket() || [Verb::Resolve, Verb::Interfaces].contains(&verb);
+            }
             Self::Local | Self::LocalPorts => {
                 &[Verb::Bind, Verb::Listen, Verb::Accept, Verb::Connect, Verb::Send, Verb::Spoof]
             }

@@ -124,8 +124,12 @@ pub fn confine(
 }
 
 /// The same for a worker. `makes_files` if it creates files of sockets itself.
-pub fn confine_worker(config: &Confine, makes_files: bool) -> Result<Process, StartError> {
-    let (system, files) = (Some(&landlock::SYSTEM[..]), &Files::default());
+pub fn confine_worker(
+    config: &Confine,
+    makes_files: bool,
+    files: &Files,
+) -> Result<Process, StartError> {
+    let system = Some(&landlock::SYSTEM[..]);
     let calls = Calls::Worker { makes_files };
     apply(*config, kept_by_worker(config), &Restrictions { system, files, calls })
 }

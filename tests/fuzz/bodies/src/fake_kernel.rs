@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 use sockbroker_monitor::opener::fuzzing::{Found, OutgoingMessage, SystemCalls};
-use sockbroker_monitor::request::{Control, InterfaceQuery, Network, Request, Unreachable, Value};
+use sockbroker_monitor::request::{
+    Control, InterfaceList, InterfaceQuery, Network, Request, Unreachable, Value,
+};
 use sockbroker_monitor::socket_facts::KernelSocket;
 use sockbroker_monitor::subject::Connection;
 use sockbroker_policy::subject::Subject;
@@ -266,7 +268,7 @@ impl SystemCalls<&Socket, &Named> for Recorder {
         &self,
         network: &Found<()>,
         query: &InterfaceQuery,
-    ) -> Result<io::Result<Vec<(u32, String)>>, Unreachable> {
+    ) -> Result<io::Result<InterfaceList>, Unreachable> {
         let listed = self.record(Call::Interfaces(network.cookie, query.clone()));
         Ok(listed.map(|()| vec![(1, "lo".to_owned())]))
     }
