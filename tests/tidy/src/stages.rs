@@ -55,6 +55,7 @@ const KNOWN_BY: &[(&str, &str)] = &[
          daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs
          daemon/monitor",
     ),
+    ("domain", "daemon/src/network/stub.rs"),
     ("toml", "daemon/src/config daemon/policy/src/language"),
     ("clap", "daemon/src/startup daemon/src/main.rs client/cli"),
 ];

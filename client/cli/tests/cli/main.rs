@@ -11,6 +11,7 @@ mod call;
 mod failures;
 mod lists;
 mod nc;
+mod netns;
 mod ping;
 mod sniff;
 mod sniff_end;

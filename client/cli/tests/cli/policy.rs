@@ -198,7 +198,8 @@ fn strict_check_refuses_the_shipped_policy_without_a_group() {
 #[test]
 fn strict_check_accepts_the_kubernetes_policies() {
     bounded(30, || {
-        for policy in ["kubernetes/policy.toml", "kubernetes/capture/policy.toml"] {
+        for folder in ["", "capture/", "netns/"] {
+            let policy = format!("kubernetes/{folder}policy.toml");
             let path = deploy().join(policy).display().to_string();
             run(&["policy", "check", "--strict", &path]).success();
         }

@@ -22,9 +22,9 @@ def wants_descriptor() -> bool:
     return process.configured().mode != REMOTE
 
 
-def create(family: int, type_: int, proto: int) -> Transit:
+def create(family: int, type_: int, proto: int, *, netns: str | None = None) -> Transit:
     """`socket.socket`, with a descriptor if the mode has one and the policy passes it."""
-    return _create("socket.socket", family, type_, proto)[0]
+    return _create("socket.socket", family, type_, proto, netns)[0]
 
 
 def pair(family: int, type_: int, proto: int) -> list[Transit]:
@@ -42,9 +42,13 @@ def pair(family: int, type_: int, proto: int) -> list[Transit]:
     return native_pair(family, type_, proto)
 
 
-def _create(method: str, family: int, type_: int, proto: int) -> list[Transit]:
+def _create(method: str, family: int, type_: int, proto: int, netns: str | None = None) -> list[Transit]:
     timeout = native.module.getdefaulttimeout()
     params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
+    if netns is None and family != _UNIX:
+        netns = process.configured().netns
+    if netns is not None:
+        params["netns"] = netns
     if wants_descriptor():
         try:
             return _call(method, {**params, "want_fd": True})

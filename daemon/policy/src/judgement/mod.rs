@@ -15,6 +15,7 @@ pub mod option;
 mod outline;
 mod paths;
 pub(crate) mod permit;
+pub mod place;
 pub(crate) mod policy;
 mod privilege;
 pub mod question;
@@ -24,6 +25,7 @@ pub mod socket_spec;
 pub mod subject;
 pub mod target;
 pub(crate) mod traffic;
+pub mod within;
 pub mod words;
 
 #[cfg(test)]

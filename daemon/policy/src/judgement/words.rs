@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sockbroker_proto::address::Address;
 
 use crate::judgement::action::Request;
+use crate::judgement::place::Place;
 use crate::judgement::question::Question;
 use crate::judgement::rights::Rights;
 use crate::judgement::target::{FileFacts, SocketName};
@@ -26,6 +27,7 @@ pub struct Described {
     local: Option<SocketName>,
     remote: Option<SocketName>,
     interface: Option<String>,
+    place: Place,
     option: Option<OptionClass>,
     message: Option<MessageClass>,
     length: Option<u64>,
@@ -50,6 +52,7 @@ impl FromStr for Described {
             local: None,
             remote: None,
             interface: None,
+            place: Place::Broker,
             option: None,
             message: None,
             length: None,
@@ -71,7 +74,8 @@ impl Described {
     #[must_use]
     pub fn under(mut self, rights: &Rights) -> Self {
         let socket = self.socket.filter(|_| self.verb == Verb::Handover);
-        self.escapes = socket.and_then(|socket| rights.escaped_by(socket).map(Arc::from));
+        self.escapes =
+            socket.and_then(|socket| rights.escaped_by(socket, &self.place).map(Arc::from));
         self
     }
 
@@ -112,6 +116,11 @@ impl Described {
 
     fn interface(&mut self, value: &str) -> Result<(), String> {
         self.interface = Some(not_empty("interface", value)?.to_owned());
+        Ok(())
+    }
+
+    fn netns(&mut self, value: &str) -> Result<(), String> {
+        self.place = Place::from(&value.parse()?);
         Ok(())
     }
 
@@ -158,6 +167,13 @@ impl Described {
     }
 }
 
+impl Described {
+    /// The network namespace that the words name.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
 /// Reads the value of an operand of an action.
 type Reader = fn(&mut Described, &str) -> Result<(), String>;
 
@@ -167,6 +183,7 @@ fn reader(operand: Operand) -> Option<Reader> {
         Operand::Local => Some(Described::local),
         Operand::Remote => Some(Described::remote),
         Operand::Interface => Some(Described::interface),
+        Operand::Netns => Some(Described::netns),
         Operand::Path => Some(Described::path),
         Operand::Option => Some(Described::option),
         Operand::Netlink => Some(Described::netlink),
@@ -217,6 +234,7 @@ impl Request for Described {
             length: self.length,
             looked_up: self.looked_up.then_some(std::time::Duration::ZERO),
             escapes: self.escapes.as_deref(),
+            place: &self.place,
             ..question.on(self.interface.as_deref())
         }
     }
@@ -255,7 +273,7 @@ mod tests {
             ("connect remot=::1", "unknown operand"),
             ("connect lookup=yes", "write lookup=required"),
             ("connect path=", "has no value"),
-            ("connect local_ports=80", "the operands are: local, remote, interface, path"),
+            ("connect local_ports=80", "the operands are: local, remote, interface, netns, path"),
             ("option option=all", "not a class of options"),
             ("resolve AF_INET", "does not concern a socket"),
         ] {

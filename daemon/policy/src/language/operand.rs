@@ -20,6 +20,7 @@ words! {
         Remote "remote" "The address at the other end.";
         RemotePorts "remote_ports" "The port at the other end.";
         Interface "interface" "The interface.";
+        Netns "netns" "The network namespace of the socket; without it, a rule is about the broker's own.";
         Path "path" "The address of a Unix socket.";
         Option "option" "The class of an option or of an item of ancillary data.";
         Netlink "netlink" "The class of a netlink message.";
@@ -45,6 +46,9 @@ impl Operand {
     pub fn applies_to(self, verb: Verb) -> bool {
         let verbs: &[Verb] = match self {
             Self::Family | Self::Type | Self::Protocol => return verb.concerns_socket(),
+            Self::Netns => {
+                return verb.concerns_socket() || [Verb::Resolve, Verb::Interfaces].contains(&verb);
+            }
             Self::Local | Self::LocalPorts => {
                 &[Verb::Bind, Verb::Listen, Verb::Accept, Verb::Connect, Verb::Send, Verb::Spoof]
             }
@@ -98,6 +102,7 @@ impl Operand {
             | Self::Remote
             | Self::RemotePorts
             | Self::Interface
+            | Self::Netns
             | Self::Path => false,
         }
     }
@@ -113,6 +118,7 @@ impl Operand {
             | Self::Remote
             | Self::RemotePorts
             | Self::Interface
+            | Self::Netns
             | Self::Path
             | Self::Option
             | Self::Netlink
@@ -134,6 +140,6 @@ mod tests {
             assert_eq!(Operand::from_word(operand.word()), Some(*operand));
             assert!(operand.verbs().next().is_some(), "{operand:?}");
         }
-        assert_eq!(Operand::from_word("netns"), None);
+        assert_eq!(Operand::from_word("nets"), None);
     }
 }

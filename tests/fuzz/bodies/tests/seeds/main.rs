@@ -38,7 +38,8 @@ fn seeds_of_the_opener_are_requests() {
 }
 
 fn scenes() -> Vec<opener::Seed> {
-    [opener::creations(), opener::calls(), opener::messages(), opener::connections()].concat()
+    let own = [opener::creations(), opener::calls(), opener::messages(), opener::connections()];
+    [own.concat(), opener::networks()].concat()
 }
 
 #[test]
@@ -62,6 +63,16 @@ fn only_requests_that_the_policy_grants_reach_the_fake_kernel() {
         "send-marked",
         "send-to-the-peer",
         "send-get-link",
+        "caller-create",
+        "caller-raw",
+        "caller-is-here",
+        "caller-bind",
+        "named-packet",
+        "named-option",
+        "owned-create",
+        "owned-option",
+        "owned-interfaces",
+        "named-interfaces",
     ];
     for (name, scene) in scenes() {
         let calls = sockbroker_fuzz_bodies::opener::serve(&scene);
