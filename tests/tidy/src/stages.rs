@@ -27,7 +27,7 @@ const ORDER: &[(&str, &str)] = &[
         "api method openrpc frame descriptors ancillary address socket_spec error errno handle bytes
          constant",
     ),
-    ("proto/pcapng/src/lib.rs", "pcap writer packet link_type number"),
+    ("proto/pcapng/src/lib.rs", "reader pcap writer packet link_type number"),
 ];
 
 /// Crates that not every place may name, and the places that may.
