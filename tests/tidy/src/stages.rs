@@ -27,6 +27,8 @@ const ORDER: &[(&str, &str)] = &[
         "api method openrpc frame descriptors ancillary address socket_spec error errno handle bytes
          constant",
     ),
+    ("proto/bpf/src/lib.rs", "vlan assembler check program opcode"),
+    ("client/filter/src/lib.rs", "compiler tcpdump library error link_layer"),
     ("proto/pcapng/src/lib.rs", "reader pcap writer packet link_type number"),
 ];
 
@@ -73,6 +75,10 @@ const PURE: &[(&str, &str)] = &[
     (
         "proto/pcapng/src",
         "async await std::fs std::env std::net std::process std::thread std::os std::time",
+    ),
+    (
+        "proto/bpf/src",
+        "async await std::fs std::env std::io std::net std::process std::thread std::os std::time",
     ),
     ("daemon/sys/src", "async await"),
 ];
