@@ -28,8 +28,8 @@ pub use judgement::denial::Denial;
 pub use judgement::permit::Permit;
 pub use judgement::policy::Policy;
 pub use judgement::{
-    ancillary, membership, need, netlink, operands, option, question, rights, socket_spec, subject,
-    target, words,
+    ancillary, capture_scope, lowering, membership, need, netlink, operands, option, question,
+    rights, socket_spec, subject, target, words,
 };
 pub use language::{check, fields, file, name, operand, rule, subjects, value, verb};
 

@@ -10,6 +10,9 @@ pub const GENERATIONS: Count = Count { usual: 8, full: 100 };
 /// Principals that are served at the same time.
 pub const PRINCIPALS: Count = Count { usual: 24, full: 300 };
 
+/// Random packets for each program of rules.
+pub const PACKETS: Count = Count { usual: 100_000, full: 1_000_000 };
+
 /// A count that fits into a test of a few seconds, and the full one.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {

@@ -45,12 +45,23 @@ impl Operand {
     pub fn applies_to(self, verb: Verb) -> bool {
         let verbs: &[Verb] = match self {
             Self::Family | Self::Type | Self::Protocol => return verb.concerns_socket(),
-            Self::Local | Self::LocalPorts => {
-                &[Verb::Bind, Verb::Listen, Verb::Accept, Verb::Connect, Verb::Send, Verb::Spoof]
-            }
-            Self::Remote | Self::RemotePorts => {
-                &[Verb::Connect, Verb::Send, Verb::Spoof, Verb::Receive, Verb::Option]
-            }
+            Self::Local | Self::LocalPorts => &[
+                Verb::Bind,
+                Verb::Listen,
+                Verb::Accept,
+                Verb::Connect,
+                Verb::Send,
+                Verb::Capture,
+                Verb::Spoof,
+            ],
+            Self::Remote | Self::RemotePorts => &[
+                Verb::Connect,
+                Verb::Send,
+                Verb::Spoof,
+                Verb::Receive,
+                Verb::Option,
+                Verb::Capture,
+            ],
             Self::Interface => &[
                 Verb::Bind,
                 Verb::Connect,
@@ -99,6 +110,27 @@ impl Operand {
             | Self::RemotePorts
             | Self::Interface
             | Self::Path => false,
+        }
+    }
+
+    /// Whether it is about the packets of a capture, each of which is compared with it.
+    pub fn is_of_packets(self) -> bool {
+        match self {
+            Self::Protocol | Self::Local | Self::LocalPorts | Self::Remote | Self::RemotePorts => {
+                true
+            }
+            Self::Family
+            | Self::Type
+            | Self::Interface
+            | Self::Path
+            | Self::Option
+            | Self::Netlink
+            | Self::Snaplen
+            | Self::Handover
+            | Self::Unchecked
+            | Self::Paths
+            | Self::Lookup
+            | Self::LookupSeconds => false,
         }
     }
 
