@@ -22,7 +22,8 @@ use crate::language::verb::Verb;
 pub(crate) const FIRST_FRAME_TYPE: i32 = 0x600;
 
 /// The socket of a capture.
-const PACKET: SocketSpec = SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_RAW, protocol: 0 };
+pub(super) const PACKET: SocketSpec =
+    SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_RAW, protocol: 0 };
 
 /// The packets that one rule is about. An empty list means any.
 #[derive(Debug, Clone)]
@@ -129,7 +130,15 @@ impl Rights {
             length: Some(snaplen),
             ..Question::about(Verb::Capture, PACKET).on(interface)
         };
-        self.scope(&question).map_err(|rule| Box::new(self.denial(&question, rule)))
+        self.judge_capture(&question)
+    }
+
+    /// Judges a capture by its question.
+    pub(super) fn judge_capture(
+        &self,
+        question: &Question<'_>,
+    ) -> Result<(RuleName, CaptureScope), Box<Denial>> {
+        self.scope(question).map_err(|rule| Box::new(self.denial(question, rule)))
     }
 
     fn scope(&self, question: &Question<'_>) -> Result<(RuleName, CaptureScope), RuleName> {

@@ -113,7 +113,7 @@ impl Operand {
         }
     }
 
-    /// Whether it is about the packets of a capture, each of which is compared with it.
+    /// Whether it is compared with each packet of a capture.
     pub fn is_of_packets(self) -> bool {
         match self {
             Self::Protocol | Self::Local | Self::LocalPorts | Self::Remote | Self::RemotePorts => {
