@@ -28,8 +28,8 @@ pub use judgement::denial::Denial;
 pub use judgement::permit::Permit;
 pub use judgement::policy::Policy;
 pub use judgement::{
-    ancillary, membership, need, netlink, operands, option, place, question, rights, socket_spec,
-    subject, target, within, words,
+    ancillary, capture_scope, lowering, membership, need, netlink, operands, option, place,
+    question, rights, socket_spec, subject, target, within, words,
 };
 pub use language::{check, fields, file, name, netns, operand, rule, subjects, value, verb};
 

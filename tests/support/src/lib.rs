@@ -43,6 +43,7 @@ pub mod mount;
 #[cfg(target_arch = "x86_64")]
 pub mod injection;
 pub mod journal;
+pub mod bpf;
 
 pub use daemon::{Daemon, Start};
 pub use folder::Folder;

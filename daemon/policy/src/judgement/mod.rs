@@ -2,10 +2,12 @@
 
 pub(crate) mod action;
 pub mod ancillary;
+pub mod capture_scope;
 pub(crate) mod denial;
 mod escapes;
 mod contents;
 mod grant;
+pub mod lowering;
 mod matching;
 pub mod membership;
 pub mod need;

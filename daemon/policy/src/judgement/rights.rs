@@ -195,6 +195,11 @@ impl Rights {
         question.verb == Verb::Inspect || self.restrictions.iter().all(keeps)
     }
 
+    /// What the session's restrictions have kept.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Restriction> {
+        self.restrictions.iter().map(|restriction| &**restriction)
+    }
+
     /// The filters of the session's restrictions.
     pub(super) fn filters(&self) -> impl Iterator<Item = &Rule> {
         self.restrictions.iter().flat_map(|restriction| &restriction.filters)

@@ -49,12 +49,23 @@ impl Operand {
             Self::Netns => {
                 return verb.concerns_socket() || [Verb::Resolve, Verb::Interfaces].contains(&verb);
             }
-            Self::Local | Self::LocalPorts => {
-                &[Verb::Bind, Verb::Listen, Verb::Accept, Verb::Connect, Verb::Send, Verb::Spoof]
-            }
-            Self::Remote | Self::RemotePorts => {
-                &[Verb::Connect, Verb::Send, Verb::Spoof, Verb::Receive, Verb::Option]
-            }
+            Self::Local | Self::LocalPorts => &[
+                Verb::Bind,
+                Verb::Listen,
+                Verb::Accept,
+                Verb::Connect,
+                Verb::Send,
+                Verb::Capture,
+                Verb::Spoof,
+            ],
+            Self::Remote | Self::RemotePorts => &[
+                Verb::Connect,
+                Verb::Send,
+                Verb::Spoof,
+                Verb::Receive,
+                Verb::Option,
+                Verb::Capture,
+            ],
             Self::Interface => &[
                 Verb::Bind,
                 Verb::Connect,
@@ -104,6 +115,28 @@ impl Operand {
             | Self::Interface
             | Self::Netns
             | Self::Path => false,
+        }
+    }
+
+    /// Whether it is compared with each packet of a capture.
+    pub fn is_of_packets(self) -> bool {
+        match self {
+            Self::Protocol | Self::Local | Self::LocalPorts | Self::Remote | Self::RemotePorts => {
+                true
+            }
+            Self::Family
+            | Self::Type
+            | Self::Interface
+            | Self::Netns
+            | Self::Path
+            | Self::Option
+            | Self::Netlink
+            | Self::Snaplen
+            | Self::Handover
+            | Self::Unchecked
+            | Self::Paths
+            | Self::Lookup
+            | Self::LookupSeconds => false,
         }
     }
 

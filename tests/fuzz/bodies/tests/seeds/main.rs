@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+mod captures;
 mod messages;
 mod opener;
 
@@ -35,6 +36,27 @@ fn seeds_of_the_opener_are_requests() {
     let scenes = scenes();
     let encode = |(name, scene)| (name, postcard::to_stdvec(&scene).unwrap());
     compare("opener", &scenes.into_iter().map(encode).collect::<Vec<_>>());
+}
+
+#[test]
+fn seeds_of_pcapng_are_captures() {
+    compare("pcapng", &captures::whole());
+    compare("pcapng", &captures::damaged());
+    let reads = |bytes: &[u8]| {
+        let mut reader = sockbroker_pcapng::Reader::new(bytes);
+        loop {
+            match reader.next_block() {
+                Ok(Some(_)) => {}
+                end => return end.is_ok(),
+            }
+        }
+    };
+    for (name, bytes) in captures::whole() {
+        assert!(reads(&bytes), "{name}");
+    }
+    for (name, bytes) in captures::damaged() {
+        assert!(!reads(&bytes), "{name}");
+    }
 }
 
 fn scenes() -> Vec<opener::Seed> {
