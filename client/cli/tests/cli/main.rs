@@ -12,6 +12,7 @@ mod failures;
 mod lists;
 mod nc;
 mod ping;
+mod ssh;
 mod sniff;
 mod sniff_end;
 mod demo;
