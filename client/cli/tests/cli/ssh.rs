@@ -280,14 +280,9 @@ fn dial_stdio_prints_a_line_and_then_copies_until_both_ends_close() {
     bounded(30, || {
         let broker = broker();
         let socket = broker.socket().to_str().unwrap();
-        let requests: String = (1..=3)
-            .map(|id| {
-                format!(
-                    "{}\n",
-                    json!({"jsonrpc": "2.0", "id": id, "method": "socket.htons", "params": [id]})
-                )
-            })
-            .collect();
+        let request =
+            |id: u32| json!({"jsonrpc": "2.0", "id": id, "method": "socket.htons", "params": [id]});
+        let requests = format!("{}\n{}\n{}\n", request(1), request(2), request(3));
         let out =
             run_with_input(&["dial-stdio", "--socket", socket], requests.as_bytes()).success();
         let mut lines = out.lines();
