@@ -71,10 +71,12 @@ impl Sshd {
         fs::create_dir(folder.join("runtime")).unwrap();
         let programs = Path::new(program).parent().unwrap().display();
         let home = home.display();
+        // Without PAM, a server of another user than root takes accounts for locked whose shadow entry it cannot read.
+        let pam = if geteuid().is_root() { "no" } else { "yes" };
         folder.write(
             "sshd_config",
             &format!(
-                "HostKey {place}/host_key\nAuthorizedKeysFile {place}/authorized_keys\nStrictModes no\nUsePAM no\n\
+                "HostKey {place}/host_key\nAuthorizedKeysFile {place}/authorized_keys\nStrictModes no\nUsePAM {pam}\n\
                  PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nPidFile none\n\
                  LogLevel VERBOSE\nPrintMotd no\nPrintLastLog no\nSetEnv HOME={home} PATH={programs}:/usr/bin:/bin\n{further}\n"
             ),
