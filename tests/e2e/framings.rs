@@ -70,7 +70,8 @@ fn all_protocols_and_stdio_return_the_same_answers() {
             assert_eq!(transcript(client.as_mut()), expected, "{protocol}");
             let info = client.call("session.info", Value::Null);
             assert_eq!(info.result()["framing"], protocol);
-            assert_eq!(info.result()["descriptors"], protocol == "lsp");
+            let carries = ["lsp", "ndjson"].contains(&protocol);
+            assert_eq!(info.result()["descriptors"], carries);
         }
     });
 }

@@ -218,6 +218,9 @@ fn no_broker_message(attempts: &[Attempt]) -> String {
         let name = attempt.errno.and_then(errno::name);
         format!("{} ({})", attempt.endpoint, name.unwrap_or(&attempt.reason))
     };
+    if let [Attempt { endpoint: endpoint @ Endpoint::Ssh(_), reason, .. }] = attempts {
+        return format!("no broker answers at {endpoint}: {reason}");
+    }
     let denied = attempts.iter().any(|attempt| attempt.errno == Some(libc::EACCES));
     let hint = if denied {
         "only members of a group may connect (the shipped service: group sockbroker): log in as a member"

@@ -38,6 +38,7 @@ pub mod ndjson;
 pub mod http;
 pub mod websocket;
 pub mod stdio;
+pub mod sshd;
 pub mod user;
 pub mod mount;
 #[cfg(target_arch = "x86_64")]
@@ -51,6 +52,7 @@ pub use http::HttpClient;
 pub use lsp::LspClient;
 pub use message::{Answer, Client, Fault, base64, unbase64};
 pub use ndjson::NdjsonClient;
+pub use sshd::Sshd;
 pub use stdio::StdioDaemon;
 pub use user::User;
 pub use watch::{HANG, bounded, happens_within, pause, until};

@@ -13,6 +13,7 @@ mod lists;
 mod nc;
 mod netns;
 mod ping;
+mod ssh;
 mod sniff;
 mod sniff_end;
 mod demo;
