@@ -13,7 +13,7 @@ import weakref
 from . import native
 from .hints import Any
 
-_LOWEST_NUMBER = 512  # programs expect to get the lowest numbers
+LOWEST_NUMBER = 512  # programs expect to get the lowest numbers
 FILE = slice(1, 3)  # st_ino and st_dev of a stat result
 
 _control_sockets: weakref.WeakSet[ControlSocket] = weakref.WeakSet()
@@ -52,7 +52,7 @@ class ControlSocket(native.Socket):  # type: ignore[misc]
 def with_high_number(sock: Any) -> ControlSocket:
     """Moves a socket to a high descriptor number. The new socket is blocking."""
     try:
-        number = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_NUMBER)
+        number = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, LOWEST_NUMBER)
     except (OSError, ValueError):
         number = os.dup(sock.fileno())  # the limit of open files is lower
     high = ControlSocket(fileno=number)
