@@ -70,4 +70,4 @@ def _module(client: Client) -> types.ModuleType:
     name = f"sockbroker.socket_{next(_numbers)}"
     select_functions.install()
     os_functions.install()
-    return standard_module.make(name, socket_module.build(client, name))
+    return standard_module.make(name, socket_module.build(client, name), client)

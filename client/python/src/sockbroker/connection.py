@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from . import frame, native, preamble
 from .errors import BrokerError
 from .hints import TYPE_CHECKING, Any
-from .jsonrpc import Response, decode, decode_response, encode, encode_cancellation
+from .jsonrpc import Response, decode, decode_response, encode, encode_cancellation, encode_notification
 
 if TYPE_CHECKING:
     from .route import Route
@@ -69,15 +69,21 @@ class Connection:
         return response
 
     def send(
-        self, method: str, params: Any, attachments: Sequence[Any] = (), descriptors: Sequence[int] = ()
+        self,
+        method: str,
+        params: Any,
+        attachments: Sequence[Any] = (),
+        descriptors: Sequence[int] = (),
+        before: tuple[str, Any] | None = None,
     ) -> None:
         """Sends a request. Raises `BrokerError` if the broker has gone, as `receive` does."""
         number = self.request = self.request + 1
         self._method = method
         body = ('{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (number, method, encode(params))).encode()
+        first = b"" if before is None else encode_notification(*before)
         try:
-            if attachments or descriptors:
-                self._send(body, attachments, descriptors)
+            if attachments or descriptors or first:
+                self._send(body, attachments, descriptors, first)
             else:
                 self.stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         except Unsent:
@@ -123,9 +129,11 @@ class Connection:
             return BrokerError(f"{text}: {str(error) or self._route.explanation() or limits}")
         return BrokerError(self.loss_during(self._method, f" ({error})" if str(error) else ""))
 
-    def _send(self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int]) -> None:
+    def _send(
+        self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int], first: bytes = b""
+    ) -> None:
         lengths = [len(part) for part in attachments]
-        text = frame.encode_header(len(body), lengths, len(descriptors)) + body
+        text = first + frame.encode_header(len(body), lengths, len(descriptors)) + body
         parts = [text, *attachments]
         try:
             sent = self.stream.sendmsg(parts, frame.rights(descriptors))

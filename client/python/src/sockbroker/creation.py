@@ -24,6 +24,11 @@ def create(client: Client, family: int, type_: int, proto: int, *, netns: str | 
     return _create(client, "socket.socket", family, type_, proto, netns)[0]
 
 
+def connection(client: Client, params: dict[str, Any]) -> Transit:
+    """`socket.create_connection`."""
+    return _call(client, "socket.create_connection", params)[0]
+
+
 def pair(client: Client, family: int, type_: int, proto: int) -> list[Transit]:
     """`socket.socketpair`. This process creates Unix sockets itself: both ends are for itself and its children."""
     if family == _UNIX:

@@ -188,7 +188,7 @@ class MediatedSocket(BrokeredSocket):
         """Sets the timeout in the interpreter's part and in the broker, which both need it."""
         handle = self._open()
         self._apply_timeout(setter, value)
-        handle.call("settimeout", [native.Socket.gettimeout(self)])
+        handle.set_timeout(native.Socket.gettimeout(self))
 
     @method
     def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:

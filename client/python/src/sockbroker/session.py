@@ -95,19 +95,22 @@ class Session:
         expected_bytes: int = 0,
         takes_descriptors: bool = False,
         undelivered: Any = None,
+        before: tuple[str, Any] | None = None,
     ) -> Response:
         """Calls a method. Raises the broker's errors as the exceptions that they stand for.
+
+        `before` is a method with its parameters that the broker executes first, without a response.
 
         If the exception of a signal handler interrupts the call, this cancels it. If the broker had already done
         the call, this passes the response to `undelivered`.
         """
         connection = self._pool.take(method)
         if connection is None:
-            return checked(self._call_shared(Call(method, params, attachments, descriptors), undelivered))
+            return checked(self._call_shared(Call(method, params, attachments, descriptors, before), undelivered))
         # Computed before sending: an exception can interrupt the call before that too.
         number, request = connection.number, connection.request + 1
         try:
-            connection.send(method, params, attachments, descriptors)
+            connection.send(method, params, attachments, descriptors, before)
             response = connection.receive(expected_bytes, takes_descriptors)
         except BrokerError:
             self._pool.drop(connection)

@@ -12,4 +12,5 @@ if hasattr(sys.modules["_socket"], "native_module"):
 else:
     select_functions.install()
     os_functions.install()
-    standard_module.execute(socket_module.build(process.default(), __name__), globals())
+    _client = process.default()
+    standard_module.execute(socket_module.build(_client, __name__), _client, globals())

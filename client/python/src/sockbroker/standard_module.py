@@ -7,11 +7,15 @@ import importlib.util
 import sys
 import types
 
-from .hints import Any
+from . import create_connection
+from .hints import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import Client
 
 
-def execute(low_level: types.ModuleType, scope: dict[str, Any]) -> None:
-    """Executes `socket.py` in the scope of a module, in which `_socket` is `low_level`."""
+def execute(low_level: types.ModuleType, client: Client, scope: dict[str, Any]) -> None:
+    """Executes `socket.py` in the scope of a module, in which `_socket` is `low_level`, made for the client."""
 
     def importer(name: str, *args: Any, **kwargs: Any) -> Any:
         return low_level if name == "_socket" else builtins.__import__(name, *args, **kwargs)
@@ -20,14 +24,15 @@ def execute(low_level: types.ModuleType, scope: dict[str, Any]) -> None:
     code = spec.loader.get_code("socket")  # type: ignore[union-attr]
     scope["__builtins__"] = {**vars(builtins), "__import__": importer}
     exec(code, scope)
+    create_connection.shorten(scope, client)
 
 
-def make(name: str, low_level: types.ModuleType) -> types.ModuleType:
+def make(name: str, low_level: types.ModuleType, client: Client) -> types.ModuleType:
     """A module that only the caller knows, so that it ends with its last user."""
     made = types.ModuleType(name)
     sys.modules[name] = made  # `enum` finds the constants there
     try:
-        execute(low_level, vars(made))
+        execute(low_level, client, vars(made))
     finally:
         del sys.modules[name]
     return made
