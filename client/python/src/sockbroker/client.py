@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import weakref
-from _thread import RLock
+from _thread import RLock, get_ident
 from collections.abc import Callable
 
 from . import identity, native
@@ -38,7 +39,7 @@ class Client:
         self._is_closed = False
         # Another thread can wait for the first session, and a signal handler can interrupt that.
         self._lock = RLock()
-        _clients.add(self)
+        _clients[next(_numbers)] = self
 
     @property
     def wants_descriptors(self) -> bool:
@@ -197,25 +198,31 @@ def _call_in(
     return session, session.call(method, params, undelivered=undelivered, **parts)
 
 
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-_forking: list[Client] = []
-"""The clients during a fork. Another thread can create one meanwhile."""
+_numbers = itertools.count()
+_clients: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
+_forking: dict[int, list[Client]] = {}
+"""The clients that each thread holds during its fork. Other threads can create clients and fork meanwhile."""
 
 
 def _before_fork() -> None:
-    _forking[:] = sorted(_clients, key=id)
-    for client in _forking:
-        client.before_fork()
+    held = _forking[get_ident()] = []
+    for reference in _clients.valuerefs():  # in the same order in every thread
+        client = reference()
+        if client is not None:
+            held.append(client)
+            client.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop().after_fork_in_parent()
+    for client in _forking.pop(get_ident(), ()):
+        client.after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
-    while _forking:
-        _forking.pop().after_fork_in_child()
+    held = _forking.pop(get_ident(), ())
+    _forking.clear()
+    for client in held:
+        client.after_fork_in_child()
 
 
 os.register_at_fork(

@@ -65,4 +65,6 @@ def with_high_number(sock: Any) -> ControlSocket:
 def is_control_socket(number: int) -> bool:
     """Whether a descriptor means a socket of this package, under its own number or another."""
     file = os.fstat(number)[FILE]
-    return any(sock.file == file for sock in list(_control_sockets))
+    # The set itself must not be iterated: another thread can add to it.
+    present = (reference() for reference in list(_control_sockets.data))  # type: ignore[attr-defined]
+    return any(sock is not None and sock.file == file for sock in present)

@@ -298,6 +298,25 @@ class Processes(Programs):
         self.check(text, "[]\n", options=())
 
 
+    def test_threads_fork_at_once(self):
+        text = """
+            import os, threading
+            wrong = []
+            with sockbroker.connect(one, mode="remote") as a, sockbroker.connect(two, mode="mediated") as b:
+                with a.socket.socket() as x, b.socket.socket() as y:
+                    def fork():
+                        for _ in range(10):
+                            child = os.fork()
+                            if not child: os._exit(x.getsockname() != ("0.0.0.0", 0) or y.getsockname() != ("0.0.0.0", 0))
+                            if os.waitpid(child, 0)[1]: wrong.append(child)
+                    threads = [threading.Thread(target=fork) for _ in range(6)]
+                    for thread in threads: thread.start()
+                    for thread in threads: thread.join()
+            print(wrong)
+        """
+        self.check(text, "[]\n", options=())
+
+
 class Addresses(unittest.TestCase):
     def test_targets_of_ssh_are_parsed_and_shown(self):
         for text, destination, port, path in (
