@@ -56,12 +56,18 @@ class Connection:
         params = {**params, "attachments": True}
         if not self._route.endpoint.passes_descriptors:
             params["descriptors"] = False  # the relay would lose them
-        self.send(method, params)
-        if self._route.has_preamble:
+        unsent: BrokerError | None = None
+        try:
+            self.send(method, params)
+        except BrokerError as error:
+            unsent = error
+        if self._route.has_preamble:  # a command that has ended can have printed the reason
             try:
                 preamble.skip(self.stream)
             except (OSError, EOFError) as error:
                 raise self._lost(error) from None
+        if unsent is not None:
+            raise unsent
         response = self.receive()
         self.stream.settimeout(None)
         if response.error is None:

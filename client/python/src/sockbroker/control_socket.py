@@ -30,10 +30,10 @@ class ControlSocket(native.Socket):  # type: ignore[misc]
         self.file = os.fstat(self.fileno())[FILE]
         _control_sockets.add(self)
 
-    def is_ours(self, _fstat: Any = os.fstat) -> bool:
-        """Whether the descriptor still means the same file."""
+    def is_ours(self, _fstat: Any = os.fstat, _file: slice = FILE) -> bool:
+        """Whether the descriptor still means the same file. Works after the interpreter has deleted the globals."""
         try:
-            return _fstat(self.fileno())[FILE] == self.file  # type: ignore[no-any-return]
+            return _fstat(self.fileno())[_file] == self.file  # type: ignore[no-any-return]
         except (OSError, ValueError):
             return False
 
@@ -41,9 +41,9 @@ class ControlSocket(native.Socket):  # type: ignore[misc]
         """Closes the descriptor if it still means this socket."""
         if self.fileno() >= 0:
             if self.is_ours():
-                native.Socket.close(self)
+                super().close()
             else:
-                native.Socket.detach(self)
+                super().detach()
 
     def __del__(self, _close: Any = close) -> None:
         _close(self)

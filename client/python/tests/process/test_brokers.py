@@ -146,7 +146,7 @@ class Modules(Programs):
                 with sockbroker.connect(one, mode=modes[0]) as a, sockbroker.connect(two, mode=modes[1]) as b:
                     asyncio.run(main(a, b))
         """
-        self.check(text, "b'hello'\n" * 4)
+        self.check(text, "b'hello'\n" * 4, options=("-W", "error"))  # with -X dev, asyncio reports slow calls
 
     def test_a_broker_and_the_default_of_the_process_are_independent(self):
         text = """
