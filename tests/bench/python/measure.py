@@ -16,6 +16,7 @@ import sys
 import time
 
 from sockbroker import process, socket_module
+from sockbroker.route import UnixRoute
 from sockbroker.connection import Connection
 
 ROUNDS = 15
@@ -68,7 +69,7 @@ def small_calls(mediated):
 def payload(mediated):
     """Measures 64 KiB through a Unix socket pair of the broker, by attachment and in base64."""
     a, b = mediated.socketpair()
-    plain = Connection(process.configured().endpoint)
+    plain = Connection(UnixRoute(process.default().settings.endpoint))
 
     def call(method, params, expected_bytes=0):
         plain.send(method, params)
@@ -138,8 +139,8 @@ def main():
     parser.add_argument("--broker", required=True)
     parser.add_argument("--process", type=int, required=True)
     given = parser.parse_args()
-    process.configure("mediated", given.broker)
-    mediated, direct = (_with(socket_module.build(mode)) for mode in ("mediated", "direct"))
+    clients = (process.configure(mode, given.broker) for mode in ("direct", "mediated"))
+    direct, mediated = (_with(socket_module.build(client, "_socket")) for client in clients)
     share_a_cpu([given.process])
     figures = [*small_calls(mediated), *payload(mediated), *bulk(direct), *creation(mediated, direct)]
     json.dump(figures, sys.stdout)

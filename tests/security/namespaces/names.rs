@@ -382,6 +382,26 @@ if how == "object":
         assert error.errno == socket.EAI_NONAME, error
     else:
         raise AssertionError("found")
+elif how == "connect":
+    import os, sockbroker
+    with sockbroker.connect(os.environ["SOCKBROKER"], mode="remote") as broker:
+        lab = broker.namespace("lab1")
+        assert lab.getaddrinfo("here.test", port)[0][0] is broker.socket.AF_INET
+        with lab.create_connection(("here.test", port), 60) as sock:
+            assert isinstance(sock, broker.socket.socket)
+            sock.sendall(b"x")
+        try:
+            broker.socket.create_connection(("here.test", port))
+        except socket.gaierror:
+            pass
+        else:
+            raise AssertionError("found")
+elif how == "netns":
+    import os, sockbroker
+    with sockbroker.connect(os.environ["SOCKBROKER"], netns="lab1") as broker:
+        assert (broker.mode, broker.netns) == ("mediated", "lab1")
+        broker.socket.create_connection(("here.test", port), 60).sendall(b"x")
+        assert broker.socket.gethostbyname("alias.test") == "10.1.2.3"
 elif how == "run":
     import sockbroker
     sockbroker.namespace("lab1").run(["-c", CONNECT], check=True)
@@ -408,7 +428,7 @@ fn python_programs_connect_by_names_of_the_namespace() {
         let listener = listener.join().unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/python/src");
-        for how in ["object", "run", "mediated", "remote"] {
+        for how in ["object", "connect", "netns", "run", "mediated", "remote"] {
             let mut command = Command::new("python3");
             command.args(["-B", "-c", PYTHON, &port, how]).env("PYTHONPATH", &package);
             command.env("SOCKBROKER", broker.socket());

@@ -2,6 +2,7 @@
 
     from sockbroker import socket                  # one changed line in a program
     python3 -m sockbroker script.py                # an unchanged program
+    lab = sockbroker.connect("ssh://lab7")         # another broker; its sockets are those of `lab.socket`
 
 `namespace("lab1").socket()` is a socket of another network namespace. `install()` has the effect of the second form from within a program. `Settings` holds the mode and the broker.
 """
@@ -13,23 +14,40 @@ from .hints import TYPE_CHECKING
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from .broker import Broker
     from .network_namespace import Namespace
 
-__all__ = ["BrokerError", "Denied", "Settings", "install", "namespace"]
+__all__ = ["BrokerError", "Denied", "Settings", "connect", "install", "namespace"]
 __version__ = "0.1.0"
 
 
-def install(mode: str | None = None, broker: str | None = None) -> Settings:
+def install(mode: str | None = None, broker: str | None = None, netns: str | None = None) -> Settings:
     """Makes `socket`, and every module that uses it, use the broker from now on in this process.
 
     Call this before other modules are imported: a module that has taken `socket.socket` before keeps the native
-    class. `mode` and `broker` have the values of the options `--mode` and `--broker`; the environment decides
+    class. The arguments have the values of the options `--mode`, `--broker` and `--netns`; the environment decides
     where they are missing. In remote mode this raises `BrokerError` if there is no broker, because the constants
     come from the broker; in the other modes the first call that needs the broker raises it.
     """
     from .installation import install as run  # the command line imports this package too, and needs no sockets
 
-    return run(mode, broker)
+    return run(mode, broker, netns)
+
+
+def connect(url: str, mode: str | None = None, netns: str | None = None) -> Broker:
+    """Connects to a broker, whose sockets are those of the module `socket` of the result.
+
+        with sockbroker.connect("ssh://lab7") as lab:
+            web = lab.socket.create_connection(("10.0.0.1", 80))
+
+    A program can connect to several brokers, and wait for sockets of all of them in one `select`. The rest of the
+    program keeps its sockets. `url` is `/path`, `unix:/path`, `ssh://[USER@]HOST[:PORT][/PATH]` or `exec:COMMAND`.
+    `mode` is `mediated` by default for a socket of this machine, else `remote`. `netns` is the network namespace of
+    new sockets. Raises `BrokerError` if there is no broker, and `ValueError` for wrong arguments.
+    """
+    from .broker import Broker as Made  # the command line imports this package too, and needs no sockets
+
+    return Made(url, mode, netns)
 
 
 def namespace(name: str) -> Namespace:
@@ -37,6 +55,6 @@ def namespace(name: str) -> Namespace:
 
     `caller` is the one in which this process connected to the broker. Any other name is one of `ip netns list`.
     """
-    from .network_namespace import Namespace as Made  # the command line imports this package too, and needs no sockets
+    from .installation import namespace as of_process  # as above
 
-    return Made(name)
+    return of_process(name)

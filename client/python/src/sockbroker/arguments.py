@@ -18,6 +18,8 @@ from .hints import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import TypeVar
 
+    from .client import Client
+
     _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _RESOLVER = (native.module.gaierror, native.module.herror)
@@ -57,14 +59,16 @@ def method(function: _Function) -> _Function:
     return call  # type: ignore[return-value]
 
 
-def function(served: _Function) -> _Function:
-    """Wraps a function of the module that the broker serves. CPython's own function does at most a look-up."""
+def function(served: Callable[..., Any], client: Client, module: str) -> Callable[..., Any]:
+    """A function of a module that the broker serves, whose first argument is the client.
+
+    CPython's own function does at most a look-up.
+    """
     natively = getattr(native.module, served.__name__)
 
-    @functools.wraps(served)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return served(*args, **kwargs)
+            return served(client, *args, **kwargs)
         except _WRONG as error:
             failure = _as_cpython(natively, args, kwargs, error)
         except BaseException as error:
@@ -76,7 +80,24 @@ def function(served: _Function) -> _Function:
         finally:
             del failure
 
-    return call  # type: ignore[return-value]
+    return _presented(call, served, client, module)
+
+
+def bound(served: Callable[..., Any], client: Client, module: str) -> Callable[..., Any]:
+    """The same for a function that checks its arguments itself."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return served(client, *args, **kwargs)
+
+    return _presented(call, served, client, module)
+
+
+def _presented(call: Any, served: Callable[..., Any], client: Client, module: str) -> Callable[..., Any]:
+    """Gives a function the name, module and signature under which programs know it."""
+    functools.update_wrapper(call, served)
+    call.__module__ = module  # `pickle` finds it there
+    call.__wrapped__ = functools.partial(served, client)
+    return call  # type: ignore[no-any-return]
 
 
 def _forget_frames(error: BaseException) -> None:

@@ -14,7 +14,10 @@ import os
 from . import native
 from .arguments import method, set_attributes
 from .handle import FIRST_PSEUDO, Handle, Transit, detach, note_descriptor
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import Client
 
 
 class SocketType(type):
@@ -39,6 +42,8 @@ class BrokeredSocket(native.Socket, metaclass=SocketType):  # type: ignore[misc]
 
     __slots__ = ("_handle",)
     _handle: Handle | None
+    _client: Client
+    """The client of new sockets, which the class of each module has."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = super().__new__(cls, *args, **kwargs)
@@ -92,6 +97,11 @@ class BrokeredSocket(native.Socket, metaclass=SocketType):  # type: ignore[misc]
         except OSError:
             if native.Socket.fileno(self) >= 0:
                 raise
+
+    def _apply_default_timeout(self) -> None:
+        """Sets the default timeout of the client, if it has another one than the process, after creation."""
+        if self._client.has_own_timeout:
+            native.Socket.settimeout(self, self._client.default_timeout())
 
     def _note_descriptor(self) -> None:
         descriptor = native.Socket.fileno(self)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from . import frame
 from .hints import Any
-from .jsonrpc import Response, encode_request
+from .jsonrpc import Response, encode_notification, encode_request
 
 
 class Call:
@@ -15,11 +15,16 @@ class Call:
 
     __slots__ = (
         "method", "handle", "params", "attachments", "descriptors", "number",
-        "response", "error", "cancelled", "is_notification", "finished", "done", "bell",
+        "before", "response", "error", "cancelled", "is_notification", "finished", "done", "bell",
     )  # fmt: skip
 
     def __init__(
-        self, method: str, params: Any, attachments: Sequence[Any] = (), descriptors: Sequence[int] = ()
+        self,
+        method: str,
+        params: Any,
+        attachments: Sequence[Any] = (),
+        descriptors: Sequence[int] = (),
+        before: tuple[str, Any] | None = None,
     ) -> None:
         first = params[0] if isinstance(params, list) and params else None
         self.method = method
@@ -27,6 +32,7 @@ class Call:
         self.params = params
         self.attachments = [bytes(part) for part in attachments]
         self.descriptors = list(descriptors)
+        self.before = before
         self.number = 0
         self.response: Response | None = None
         self.error: Exception | None = None
@@ -40,7 +46,8 @@ class Call:
         """The bytes of the request."""
         body = encode_request(None if self.is_notification else self.number, self.method, self.params)
         header = frame.encode_header(len(body), [len(part) for part in self.attachments], len(self.descriptors))
-        return b"".join((header, body, *self.attachments))
+        first = b"" if self.before is None else encode_notification(*self.before)
+        return b"".join((first, header, body, *self.attachments))
 
     def size(self) -> int:
         """The approximate size of the request in bytes."""

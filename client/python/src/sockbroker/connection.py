@@ -7,24 +7,19 @@ another connection for the outcome of the call. `shared.py` has several calls in
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Sequence
 
-from . import frame, native
-from .control_socket import ControlSocket, with_high_number
+from . import frame, native, preamble
 from .errors import BrokerError
 from .hints import TYPE_CHECKING, Any
-from .jsonrpc import Response, decode, decode_response, encode, encode_cancellation
-from .settings import Endpoint
+from .jsonrpc import Response, decode, decode_response, encode, encode_cancellation, encode_notification
 
 if TYPE_CHECKING:
-    import subprocess
+    from .route import Route
 
 _FIRST_READ = 1 << 18
 _HEADER_BYTES = 1024
 _CLOEXEC = native.module.MSG_CMSG_CLOEXEC
-_CONNECT_SECONDS = 10.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
 LOST = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 """Error numbers of a connection that has ended."""
@@ -39,77 +34,40 @@ class Connection:
 
     __slots__ = (
         "stream", "is_ours", "number", "request",
-        "_endpoint", "_process", "_descriptors", "_method", "__weakref__",
+        "_route", "_process", "_descriptors", "_method", "__weakref__",
     )  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, route: Route) -> None:
         """Connects. Raises `BrokerError` if there is no broker."""
-        self._endpoint = endpoint
-        self._process: subprocess.Popen[bytes] | None = None
+        self._route = route
         self._descriptors: list[int] = []
         self._method = ""
         self.number = -1
         """The number of the connection, which `call.resolve` takes."""
         self.request = 0
         """The id of the latest request."""
-        self.stream = self._open()
+        self.stream, self._process = route.open()
         self.is_ours = self.stream.is_ours
         """Whether the program has left the descriptor of the connection alone."""
 
-    def _open(self) -> ControlSocket:
-        if self._endpoint.command:
-            return self._start_command()
-        stream = ControlSocket(native.module.AF_UNIX, native.module.SOCK_STREAM)
-        stream.remember_file()
-        try:
-            self._connect(stream)
-        except OSError as error:
-            raise self._unreachable(error) from None
-        else:
-            return with_high_number(stream)
-        finally:
-            stream.close()
-
-    def _connect(self, stream: ControlSocket) -> None:
-        """Connects. Retries while the backlog is full of connections that the broker has not accepted yet."""
-        stream.setblocking(False)
-        deadline = time.monotonic() + _CONNECT_SECONDS
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return stream.connect(self._endpoint.path)  # type: ignore[no-any-return]
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    text = f"the backlog of its control socket has been full for {_CONNECT_SECONDS:g} seconds"
-                    raise OSError(errno.EAGAIN, text) from None
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _start_command(self) -> ControlSocket:
-        import subprocess  # slow to import, and for this alone
-
-        ours, theirs = native.module.socketpair()
-        try:
-            self._process = subprocess.Popen(self._endpoint.command, stdin=theirs, stdout=theirs)
-        except OSError as error:
-            ours.close()
-            raise self._unreachable(error) from None
-        finally:
-            theirs.close()
-        return with_high_number(ours)
-
-    def _unreachable(self, error: OSError) -> BrokerError:
-        reason = error.strerror or str(error)
-        advice = "check that sockbrokerd runs there, or set --broker or SOCKBROKER"
-        return BrokerError(f"cannot connect to the broker at {self._endpoint}: {reason}; {advice}")
-
     def begin(self, method: str, params: dict[str, Any]) -> Response:
         """The first call: attaches the connection to a session. Fails if the broker does not respond in time."""
-        self.stream.settimeout(_CONNECT_SECONDS)
+        self.stream.settimeout(self._route.answer_seconds)
         params = {**params, "attachments": True}
-        if self._endpoint.command:
-            params["descriptors"] = False  # the program would lose them
-        self.send(method, params)
+        if not self._route.endpoint.passes_descriptors:
+            params["descriptors"] = False  # the relay would lose them
+        unsent: BrokerError | None = None
+        try:
+            self.send(method, params)
+        except BrokerError as error:
+            unsent = error
+        if self._route.has_preamble:  # a command that has ended can have printed the reason
+            try:
+                preamble.skip(self.stream)
+            except (OSError, EOFError) as error:
+                raise self._lost(error) from None
+        if unsent is not None:
+            raise unsent
         response = self.receive()
         self.stream.settimeout(None)
         if response.error is None:
@@ -117,15 +75,21 @@ class Connection:
         return response
 
     def send(
-        self, method: str, params: Any, attachments: Sequence[Any] = (), descriptors: Sequence[int] = ()
+        self,
+        method: str,
+        params: Any,
+        attachments: Sequence[Any] = (),
+        descriptors: Sequence[int] = (),
+        before: tuple[str, Any] | None = None,
     ) -> None:
         """Sends a request. Raises `BrokerError` if the broker has gone, as `receive` does."""
         number = self.request = self.request + 1
         self._method = method
         body = ('{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (number, method, encode(params))).encode()
+        first = b"" if before is None else encode_notification(*before)
         try:
-            if attachments or descriptors:
-                self._send(body, attachments, descriptors)
+            if attachments or descriptors or first:
+                self._send(body, attachments, descriptors, first)
             else:
                 self.stream.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         except Unsent:
@@ -148,7 +112,7 @@ class Connection:
         except (OSError, ValueError, EOFError, StopIteration) as error:
             raise self._lost(error) from None
         if response.id != self.request:
-            text = f"{self._method} failed: the broker at {self._endpoint} sent the response to another request"
+            text = f"{self._method} failed: the broker at {self._route.endpoint} sent the response to another request"
             raise BrokerError(f"{text}: {response.error}")
         return response
 
@@ -161,18 +125,21 @@ class Connection:
 
     def loss_during(self, method: str, reason: str = "") -> str:
         """The text of a `BrokerError` when the connection is lost."""
-        what = f"the broker at {self._endpoint} closed the connection{reason}"
-        return f"{method} failed: {what}; check that it still runs"
+        what = f"the broker at {self._route.endpoint} closed the connection{reason}"
+        return f"{method} failed: {what}; {self._route.explanation() or 'check that it still runs'}"
 
     def _lost(self, error: Exception) -> BrokerError:
         if self.number < 0 and isinstance(error, EOFError):
-            text = f"the broker at {self._endpoint} closed a new connection"
-            return BrokerError(f"{text}: one of its limits connections and connections_per_user may be reached")
+            text = f"the broker at {self._route.endpoint} closed a new connection"
+            limits = "one of its limits connections and connections_per_user may be reached"
+            return BrokerError(f"{text}: {str(error) or self._route.explanation() or limits}")
         return BrokerError(self.loss_during(self._method, f" ({error})" if str(error) else ""))
 
-    def _send(self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int]) -> None:
+    def _send(
+        self, body: bytes, attachments: Sequence[Any], descriptors: Sequence[int], first: bytes = b""
+    ) -> None:
         lengths = [len(part) for part in attachments]
-        text = frame.encode_header(len(body), lengths, len(descriptors)) + body
+        text = first + frame.encode_header(len(body), lengths, len(descriptors)) + body
         parts = [text, *attachments]
         try:
             sent = self.stream.sendmsg(parts, frame.rights(descriptors))
@@ -238,6 +205,14 @@ class Connection:
         if process is not None:
             process.kill()
             process.wait()
+
+    def shut_down(self) -> None:
+        """Ends the connection for a thread that uses it, which must close it."""
+        if self.is_ours():
+            try:
+                self.stream.shutdown(native.module.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
 
     def forget(self) -> None:
         """Closes this process's copy after a fork. The parent keeps the connection."""

@@ -13,7 +13,7 @@ import weakref
 from . import native
 from .hints import Any
 
-_LOWEST_NUMBER = 512  # programs expect to get the lowest numbers
+LOWEST_NUMBER = 512  # programs expect to get the lowest numbers
 FILE = slice(1, 3)  # st_ino and st_dev of a stat result
 
 _control_sockets: weakref.WeakSet[ControlSocket] = weakref.WeakSet()
@@ -30,10 +30,10 @@ class ControlSocket(native.Socket):  # type: ignore[misc]
         self.file = os.fstat(self.fileno())[FILE]
         _control_sockets.add(self)
 
-    def is_ours(self, _fstat: Any = os.fstat) -> bool:
-        """Whether the descriptor still means the same file."""
+    def is_ours(self, _fstat: Any = os.fstat, _file: slice = FILE) -> bool:
+        """Whether the descriptor still means the same file. Works after the interpreter has deleted the globals."""
         try:
-            return _fstat(self.fileno())[FILE] == self.file  # type: ignore[no-any-return]
+            return _fstat(self.fileno())[_file] == self.file  # type: ignore[no-any-return]
         except (OSError, ValueError):
             return False
 
@@ -41,9 +41,9 @@ class ControlSocket(native.Socket):  # type: ignore[misc]
         """Closes the descriptor if it still means this socket."""
         if self.fileno() >= 0:
             if self.is_ours():
-                native.Socket.close(self)
+                super().close()
             else:
-                native.Socket.detach(self)
+                super().detach()
 
     def __del__(self, _close: Any = close) -> None:
         _close(self)
@@ -52,7 +52,7 @@ class ControlSocket(native.Socket):  # type: ignore[misc]
 def with_high_number(sock: Any) -> ControlSocket:
     """Moves a socket to a high descriptor number. The new socket is blocking."""
     try:
-        number = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_NUMBER)
+        number = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, LOWEST_NUMBER)
     except (OSError, ValueError):
         number = os.dup(sock.fileno())  # the limit of open files is lower
     high = ControlSocket(fileno=number)
@@ -65,4 +65,6 @@ def with_high_number(sock: Any) -> ControlSocket:
 def is_control_socket(number: int) -> bool:
     """Whether a descriptor means a socket of this package, under its own number or another."""
     file = os.fstat(number)[FILE]
-    return any(sock.file == file for sock in list(_control_sockets))
+    # The set itself must not be iterated: another thread can add to it.
+    present = (reference() for reference in list(_control_sockets.data))  # type: ignore[attr-defined]
+    return any(sock is not None and sock.file == file for sock in present)

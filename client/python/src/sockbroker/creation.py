@@ -5,52 +5,56 @@ from __future__ import annotations
 import errno
 import os
 
-from . import native, process
+from . import native
 from .control_socket import is_control_socket
 from .errors import ArgumentError, BrokerError, Denied
 from .handle import UNMEDIATED, Handle, SocketSpec, Transit, close_number, spec_of
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response
 from .session import Session
-from .settings import REMOTE
+
+if TYPE_CHECKING:
+    from .client import Client
 
 _UNIX = int(native.module.AF_UNIX)
 
 
-def wants_descriptor() -> bool:
-    """Whether new sockets get a descriptor."""
-    return process.configured().mode != REMOTE
-
-
-def create(family: int, type_: int, proto: int, *, netns: str | None = None) -> Transit:
+def create(client: Client, family: int, type_: int, proto: int, *, netns: str | None = None) -> Transit:
     """`socket.socket`, with a descriptor if the mode has one and the policy passes it."""
-    return _create("socket.socket", family, type_, proto, netns)[0]
+    return _create(client, "socket.socket", family, type_, proto, netns)[0]
 
 
-def pair(family: int, type_: int, proto: int) -> list[Transit]:
+def connection(client: Client, params: dict[str, Any]) -> Transit:
+    """`socket.create_connection`."""
+    return _call(client, "socket.create_connection", params)[0]
+
+
+def pair(client: Client, family: int, type_: int, proto: int) -> list[Transit]:
     """`socket.socketpair`. This process creates Unix sockets itself: both ends are for itself and its children."""
     if family == _UNIX:
-        return native_pair(family, type_, proto)
-    return _create("socket.socketpair", family, type_, proto)
+        return native_pair(client, family, type_, proto)
+    return _create(client, "socket.socketpair", family, type_, proto)
 
 
-def _create(method: str, family: int, type_: int, proto: int, netns: str | None = None) -> list[Transit]:
-    timeout = native.module.getdefaulttimeout()
+def _create(
+    client: Client, method: str, family: int, type_: int, proto: int, netns: str | None = None
+) -> list[Transit]:
+    timeout = client.default_timeout()
     params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
     if netns is None and family != _UNIX:
-        netns = process.configured().netns
+        netns = client.settings.netns
     if netns is not None:
         params["netns"] = netns
-    if wants_descriptor():
+    if client.wants_descriptors:
         try:
-            return _call(method, {**params, "want_fd": True})
+            return _call(client, method, {**params, "want_fd": True})
         except Denied:
             pass  # perhaps the policy forbids the descriptor alone: the next call shows it
-    return _call(method, params)
+    return _call(client, method, params)
 
 
-def _call(method: str, params: dict[str, Any]) -> list[Transit]:
-    session, response = process.call(method, params, unwanted=discard, takes_descriptors=True)
+def _call(client: Client, method: str, params: dict[str, Any]) -> list[Transit]:
+    session, response = client.call(method, params, unwanted=discard, takes_descriptors=True)
     made = response.value if isinstance(response.value, list) else [response.value]
     return [transit(session, one, response) for one in made]
 
@@ -73,35 +77,16 @@ def discard(session: Session, response: Response) -> None:
         close_number(session, one["handle"])
 
 
-def adopt(descriptor: int, spec: SocketSpec) -> Handle:
+def adopt(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
     """A handle for a descriptor of this process, which stays open."""
     _refuse_control_socket(descriptor)
     params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
     params["timeout"] = spec.timeout
     try:
-        session, response = process.call("socket.socket", params, unwanted=discard, descriptors=[descriptor])
+        session, response = client.call("socket.socket", params, unwanted=discard, descriptors=[descriptor])
     except ArgumentError as error:
         raise error.exception from None
     return Handle(session, response.value["handle"])
-
-
-def adopt_if_allowed(descriptor: int, spec: SocketSpec) -> Handle:
-    """The same. A Unix socket stays native if the policy excludes it from the broker, and in remote mode."""
-    if spec.family != _UNIX:
-        return adopt(descriptor, spec)
-    _refuse_control_socket(descriptor)
-    if not wants_descriptor():
-        return UNMEDIATED
-    session = process.opened()
-    if session is not None and session.excludes_unix_sockets:
-        return UNMEDIATED
-    try:
-        return adopt(descriptor, spec)
-    except (BrokerError, Denied):
-        session = process.opened()
-        if session is not None:
-            session.excludes_unix_sockets = True
-        return UNMEDIATED
 
 
 def _refuse_control_socket(descriptor: int) -> None:
@@ -110,14 +95,33 @@ def _refuse_control_socket(descriptor: int) -> None:
         raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
 
 
-def native_pair(family: int, type_: int, proto: int) -> list[Transit]:
+def adopt_if_allowed(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
+    """The same. A Unix socket stays native if the policy excludes it from the broker, and in remote mode."""
+    if spec.family != _UNIX:
+        return adopt(client, descriptor, spec)
+    _refuse_control_socket(descriptor)
+    if not client.wants_descriptors:
+        return UNMEDIATED
+    session = client.opened()
+    if session is not None and session.excludes_unix_sockets:
+        return UNMEDIATED
+    try:
+        return adopt(client, descriptor, spec)
+    except (BrokerError, Denied):
+        session = client.opened()
+        if session is not None:
+            session.excludes_unix_sockets = True
+        return UNMEDIATED
+
+
+def native_pair(client: Client, family: int, type_: int, proto: int) -> list[Transit]:
     """A pair that this process creates, so that it has the credentials of this process.
 
     The broker adopts it, except in remote mode.
     """
     made = []
     for sock in native.module.socketpair(family, type_, proto):
-        spec = spec_of(sock)
-        handle = adopt_if_allowed(sock.fileno(), spec)
+        spec = spec_of(sock)._replace(timeout=client.default_timeout())
+        handle = adopt_if_allowed(client, sock.fileno(), spec)
         made.append(Transit(sock.detach(), handle, spec))
     return made

@@ -13,14 +13,17 @@ from .arguments import method
 from .base import BrokeredSocket
 from .errors import BrokerError, still_refused
 from .handle import Transit, in_transit
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import Client
 
 _REFUSED = (errno.EPERM, errno.EACCES)
 _RCVALL = (int(native.module.AF_INET), int(native.module.SOCK_RAW), 0)
 _UNIX = int(native.module.AF_UNIX)
 
 
-class DirectSocket(BrokeredSocket, as_socket=True):
+class DirectSocket(BrokeredSocket):
     """Every method that is not defined here is the interpreter's own."""
 
     __slots__ = ()
@@ -40,8 +43,9 @@ class DirectSocket(BrokeredSocket, as_socket=True):
                 raise
             refused = error
         else:
+            self._apply_default_timeout()
             return
-        self._become_native(_escalation(refused).create(refused, family, type, proto))
+        self._become_native(_escalation(refused).create(self._client, refused, family, type, proto))
 
     def _become_native(self, passed: Transit) -> None:
         """Becomes a native socket. The broker makes every call if the policy does not pass the descriptor."""
@@ -86,7 +90,7 @@ class DirectSocket(BrokeredSocket, as_socket=True):
         _escalation(refused).call_instead(refused, self, name, *args)
 
 
-def sethostname(name: Any, /) -> None:
+def sethostname(client: Client, name: Any, /) -> None:
     """`socket.sethostname`: natively, and by the broker if the kernel refuses it."""
     try:
         native.module.sethostname(name)
@@ -94,7 +98,7 @@ def sethostname(name: Any, /) -> None:
         refused = error
     else:
         return
-    _escalation(refused).sethostname(refused, name)
+    _escalation(refused).sethostname(client, refused, name)
 
 
 def _can_be_served(error: OSError, family: Any, type_: Any, proto: Any) -> bool:

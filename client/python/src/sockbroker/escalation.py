@@ -10,14 +10,17 @@ from .base import BrokeredSocket
 from .encoding import integer
 from .errors import BrokerError, still_refused
 from .handle import Transit, spec_of
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
 from .mediated import MediatedSocket
 
+if TYPE_CHECKING:
+    from .client import Client
 
-def create(refused: OSError, family: Any, type_: Any, proto: Any) -> Transit:
+
+def create(client: Client, refused: OSError, family: Any, type_: Any, proto: Any) -> Transit:
     """Creates a socket that the kernel refused to create."""
     numbers = [integer(item) for item in (family, type_, proto)]
-    return _instead(refused, _described(numbers), lambda: creation.create(*numbers))  # type: ignore[no-any-return]
+    return _instead(refused, _described(numbers), lambda: creation.create(client, *numbers))  # type: ignore[no-any-return]
 
 
 def call_instead(refused: OSError, sock: BrokeredSocket, name: str, *args: Any) -> None:
@@ -26,9 +29,9 @@ def call_instead(refused: OSError, sock: BrokeredSocket, name: str, *args: Any) 
     _instead(refused, what, lambda: call(sock, name, *args))
 
 
-def sethostname(refused: OSError, name: Any) -> None:
+def sethostname(client: Client, refused: OSError, name: Any) -> None:
     """Sets the host name, which the kernel refused."""
-    _instead(refused, f"sethostname({name!r})", lambda: resolver.sethostname(name))
+    _instead(refused, f"sethostname({name!r})", lambda: resolver.sethostname(client, name))
 
 
 def call(sock: BrokeredSocket, name: str, *args: Any) -> Any:
@@ -36,7 +39,7 @@ def call(sock: BrokeredSocket, name: str, *args: Any) -> Any:
     if sock._handle is not None:
         return getattr(MediatedSocket, name)(sock, *args)
     spec = spec_of(sock)
-    handle = creation.adopt(native.Socket.fileno(sock), spec)
+    handle = creation.adopt(sock._client, native.Socket.fileno(sock), spec)
     borrowed = MediatedSocket.__new__(MediatedSocket)
     borrowed._become(Transit(handle.pseudo_descriptor(), handle, spec))
     try:
@@ -65,15 +68,13 @@ def _name_of(prefix: str, value: int) -> str:
     return next(names, str(value))
 
 
-_served: dict[type, type] = {}
-
-
 def served_class(cls: type) -> type:
     """The same class for a socket without a descriptor: the broker does every operation that no subclass overrides."""
     if issubclass(cls, MediatedSocket):
         return cls
-    made = _served.get(cls)
+    made: type | None = cls.__dict__.get("_served_class")
     if made is None:
         names = {"__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__, "is_served": True}
-        made = _served[cls] = type(cls.__name__, (cls, MediatedSocket), names)
+        made = type(cls.__name__, (cls, MediatedSocket), names)
+        type.__setattr__(cls, "_served_class", made)
     return made

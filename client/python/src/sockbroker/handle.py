@@ -7,6 +7,7 @@ kernel assigns.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import itertools
 import os
@@ -27,12 +28,14 @@ _numbers = itertools.count(FIRST_PSEUDO)
 _by_pseudo: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _by_descriptor: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _detached: dict[int, Handle] = {}
+_settling = _thread.RLock()
+"""Orders the timeouts of all handles among threads."""
 
 
 class Handle:
     """Closes the socket in the broker when it is garbage-collected."""
 
-    __slots__ = ("session", "number", "undelivered", "_pseudo", "__weakref__")
+    __slots__ = ("session", "number", "undelivered", "_pseudo", "_timeout", "__weakref__")
 
     def __init__(self, session: Session, number: int) -> None:
         session.handles += 1
@@ -41,20 +44,55 @@ class Handle:
         self.undelivered: UndeliveredResults | None = None
         """The results of interrupted calls."""
         self._pseudo = -1
+        self._timeout: list[Any] | None = None
+        """Parameters of a `settimeout` that the next call carries."""
 
     def call(self, name: str, params: list[Any], **parts: Any) -> Response:
         """Calls a method of this socket. Its first parameter is the handle."""
         number = self.number
         if number is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return self.session.call("socket." + name, [number, *params], **parts)
+        if self._timeout is None:
+            return self.session.call("socket." + name, [number, *params], **parts)
+        return self._call_with_timeout("socket." + name, [number, *params], parts)
 
     def call_by_name(self, name: str, params: dict[str, Any], attachments: list[Any]) -> Response:
         """The same with named parameters."""
         number = self.number
         if number is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return self.session.call("socket." + name, {"handle": number, **params}, attachments)
+        if self._timeout is None:
+            return self.session.call("socket." + name, {"handle": number, **params}, attachments)
+        return self._call_with_timeout("socket." + name, {"handle": number, **params}, {"attachments": attachments})
+
+    def set_timeout(self, timeout: float | None) -> None:
+        """`settimeout`. In remote mode without a round trip: it cannot fail, and only later calls depend on it.
+
+        The next call carries it on the same connection, where it comes first. Calls of several threads use several
+        connections, so a process with threads waits for the response.
+        """
+        number = self.number
+        if number is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if not self.session.client.wants_descriptors and not _thread._count():
+            self._timeout = [number, timeout]
+            return
+        with _settling:
+            self._timeout = None
+            self.session.call("socket.settimeout", [number, timeout])
+
+    def _call_with_timeout(self, method: str, params: Any, parts: dict[str, Any]) -> Response:
+        waiting = self._timeout
+        if _thread._count():
+            with _settling:
+                if self._timeout is not None:
+                    self.session.call("socket.settimeout", self._timeout)
+                    self._timeout = None
+            return self.session.call(method, params, **parts)
+        response = self.session.call(method, params, before=("socket.settimeout", waiting), **parts)
+        if self._timeout is waiting:  # an interrupted call may not have sent it
+            self._timeout = None
+        return response
 
     def pseudo_descriptor(self) -> int:
         """The number that stands for it in place of a descriptor; -1 once it is closed."""
@@ -98,7 +136,7 @@ class Handle:
 
 def _unmediated() -> Handle:
     made = Handle.__new__(Handle)
-    made.number, made.undelivered, made._pseudo = None, None, -1
+    made.number, made.undelivered, made._pseudo, made._timeout = None, None, -1, None
     return made
 
 

@@ -6,17 +6,38 @@ import importlib
 import sys
 
 from . import native_modules, os_functions, process, select_functions, socket_module
-from .settings import Settings
+from .hints import TYPE_CHECKING, Any
+from .settings import REMOTE, Settings
+
+if TYPE_CHECKING:
+    from .network_namespace import Namespace
 
 
-def install(mode: str | None = None, broker: str | None = None) -> Settings:
+def install(mode: str | None = None, broker: str | None = None, netns: str | None = None) -> Settings:
     """See `sockbroker.install`."""
-    chosen = process.configure(mode, broker)
+    client = process.configure(mode, broker, netns)
     select_functions.install()
     os_functions.install()
     native_modules.watch()
-    sys.modules["_socket"] = socket_module.build(chosen.mode)
+    sys.modules["_socket"] = socket_module.build(client, "_socket")
     present = sys.modules.get("socket")
     if present is not None:
         importlib.reload(present)
-    return chosen
+    if client.settings.mode == REMOTE:
+        from . import create_connection  # for this mode alone
+
+        create_connection.shorten(vars(importlib.import_module("socket")), client)
+    return client.settings
+
+
+def namespace(name: str) -> Namespace:
+    """See `sockbroker.namespace`."""
+    from .network_namespace import Namespace as Made  # for this call alone
+
+    return Made(name, process.default(), _sockets)
+
+
+def _sockets() -> Any:
+    from . import socket  # executes the standard library's module, which programs with `install()` have already
+
+    return socket

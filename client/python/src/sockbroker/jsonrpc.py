@@ -76,6 +76,12 @@ def encode_request(number: int | None, method: str, params: Any) -> bytes:
     return ('{"jsonrpc":"2.0",%s"method":"%s","params":%s}' % (identifier, method, encode(params))).encode()
 
 
+def encode_notification(method: str, params: Any) -> bytes:
+    """The frame of a notification."""
+    text = encode_request(None, method, params)
+    return frame.encode_header(len(text), (), 0) + text
+
+
 def encode_cancellation(number: int) -> bytes:
     """The JSON of a notification that cancels a request."""
     return encode_request(None, "$/cancelRequest", {"id": number})

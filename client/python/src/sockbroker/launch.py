@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .environment import environment
-from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_mode, endpoint
+from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_mode, endpoint, settings_of
 
 USAGE = """\
 usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
@@ -16,10 +16,10 @@ Runs a Python program, and the Python programs that it starts, with brokered soc
 
   --mode MODE    direct (default): native sockets; the broker does what the kernel refuses to this user
                  mediated: the broker does every operation; a descriptor serves select and sharing
-                 remote: no descriptors; for a broker on another machine
-  --broker URL   /path or unix:/path of the broker's socket, or exec:COMMAND, whose standard streams lead
-                 to the broker. Default: $SOCKBROKER, else this user's own broker, else
-                 /run/sockbroker/socket
+                 remote: no descriptors; for a broker on another machine, and the default for ssh: and exec:
+  --broker URL   /path or unix:/path of the broker's socket, ssh://[USER@]HOST[:PORT][/PATH] of a socket on
+                 another machine, or exec:COMMAND, whose standard streams lead to the broker. Default:
+                 $SOCKBROKER, else this user's own broker, else /run/sockbroker/socket
   --netns NAME   the network namespace of all new sockets but Unix ones, and of names: one of `ip netns list`, or
                  caller for that of this program. Default: $SOCKBROKER_NETNS. The mode is mediated or remote
   --version      print the version and exit
@@ -54,6 +54,11 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             value = rest.pop(0)
         try:
             variables[variable] = check(value)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    if URL_VARIABLE in variables and MODE_VARIABLE in variables:
+        try:
+            settings_of(variables[URL_VARIABLE], variables[MODE_VARIABLE])
         except ValueError as error:
             raise UsageError(str(error)) from None
     if NETNS_VARIABLE in variables and variables.get(MODE_VARIABLE) == DIRECT:

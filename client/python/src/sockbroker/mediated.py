@@ -15,14 +15,17 @@ from .base import BrokeredSocket
 from .encoding import RequestParts, c_int, decode_address, encode_address, integer
 from .errors import BrokerError, still_refused
 from .handle import Transit, in_transit, spec_of
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response
 from .send import NOT_GIVEN
 from .undelivered import UndeliveredResults
 from .unix_paths import encode_existing, encode_new, is_native, needs_descriptors
 
+if TYPE_CHECKING:
+    from .client import Client
 
-class MediatedSocket(BrokeredSocket, as_socket=True):
+
+class MediatedSocket(BrokeredSocket):
     """A socket whose operations are calls of the broker, one by one."""
 
     __slots__ = ()
@@ -39,13 +42,14 @@ class MediatedSocket(BrokeredSocket, as_socket=True):
         else:
             numbers = [integer(item) for item in (family, type, proto)]
             sys.audit("socket.__new__", self, *numbers)
-            self._become(creation.create(*numbers))
+            self._become(creation.create(self._client, *numbers))
 
     def _adopt(self, family: Any, type: Any, proto: Any, fileno: Any) -> None:
         """Takes a descriptor: the interpreter examines it, then the broker adopts it."""
         native.Socket.__init__(self, family, type, proto, fileno)
         try:
-            self._handle = creation.adopt_if_allowed(native.Socket.fileno(self), spec_of(self))
+            self._apply_default_timeout()
+            self._handle = creation.adopt_if_allowed(self._client, native.Socket.fileno(self), spec_of(self))
             self._note_descriptor()
         except BaseException:
             native.Socket.detach(self)  # it remains the caller's
@@ -56,7 +60,7 @@ class MediatedSocket(BrokeredSocket, as_socket=True):
         handle = self._handle
         if handle is None or native.Socket.fileno(self) < 0 or not handle.session.is_cut_off:
             return False
-        self._handle = creation.adopt(native.Socket.fileno(self), spec_of(self))
+        self._handle = creation.adopt(handle.session.client, native.Socket.fileno(self), spec_of(self))
         self._note_descriptor()
         return True
 
@@ -115,7 +119,7 @@ class MediatedSocket(BrokeredSocket, as_socket=True):
         if handle.session.is_stale():
             handle.session.follow_identity()
             if native.Socket.fileno(self) >= 0:
-                _bind_with_present_rights(self, address, encoded)
+                _bind_with_present_rights(self, handle.session.client, address, encoded)
                 return
         handle.call("bind", [encoded])
 
@@ -184,7 +188,7 @@ class MediatedSocket(BrokeredSocket, as_socket=True):
         """Sets the timeout in the interpreter's part and in the broker, which both need it."""
         handle = self._open()
         self._apply_timeout(setter, value)
-        handle.call("settimeout", [native.Socket.gettimeout(self)])
+        handle.set_timeout(native.Socket.gettimeout(self))
 
     @method
     def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:
@@ -254,7 +258,7 @@ class MediatedSocket(BrokeredSocket, as_socket=True):
         return send.sendmsg_afalg(self, msg, op, iv, assoclen, flags)
 
 
-def _bind_with_present_rights(sock: MediatedSocket, address: Any, encoded: Any) -> None:
+def _bind_with_present_rights(sock: MediatedSocket, client: Client, address: Any, encoded: Any) -> None:
     """Binds a socket that an earlier identity created: natively, or by the rights of the present identity."""
     try:
         native.Socket.bind(sock, address)
@@ -263,7 +267,7 @@ def _bind_with_present_rights(sock: MediatedSocket, address: Any, encoded: Any) 
     else:
         return
     try:
-        present = creation.adopt(native.Socket.fileno(sock), spec_of(sock))
+        present = creation.adopt(client, native.Socket.fileno(sock), spec_of(sock))
         try:
             present.call("bind", [encoded])
         finally:

@@ -19,3 +19,13 @@ Socket: Any = module.socket
 family_of: Any = Socket.family.__get__
 type_of: Any = Socket.type.__get__
 protocol_of: Any = Socket.proto.__get__
+
+
+def checked_timeout(timeout: Any) -> float | None:
+    """A timeout in the precision of CPython, which raises its own exceptions for a wrong one."""
+    unopened = Socket.__new__(Socket)
+    try:
+        unopened.settimeout(timeout)
+    except OSError:
+        pass  # it has no descriptor, but stores the timeout
+    return unopened.gettimeout()  # type: ignore[no-any-return]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from . import creation, native
 from .environment import environment
 from .hints import TYPE_CHECKING, Any
 from .resolver import look_up
-from .settings import MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, REMOTE
+from .settings import DIRECT, MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
+
+    from .client import Client
 
 _DEFAULT = object()
 """No timeout was given: new sockets have the default."""
@@ -22,28 +24,29 @@ _DEFAULT = object()
 class Namespace:
     """A network namespace: that of this process when it connected to the broker, or one with a name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, client: Client, module: Callable[[], Any]) -> None:
+        """`module` returns the module of the client's sockets."""
         self.name = name
+        self._client = client
+        self._module = module
 
     def __repr__(self) -> str:
         return f"sockbroker.namespace({self.name!r})"
 
     def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
         """A new socket in this namespace. Its methods take host names only if the namespace has a name."""
-        from . import socket  # executes the standard library's module, which programs with `install()` have already
-
-        return socket.socket(fileno=creation.create(family, type, proto, netns=self.name))
+        module = self._module()
+        return module.socket(fileno=creation.create(self._client, family, type, proto, netns=self.name))
 
     def getaddrinfo(
         self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         """`socket.getaddrinfo` in this namespace: by the files of `/etc/netns` if it has a name, else by this process."""
-        from . import socket
-
+        module = self._module()
         found = []
-        for family_, type_, *rest in look_up(self.name, host, port, family, type, proto, flags):
+        for family_, type_, *rest in look_up(self._client, self.name, host, port, family, type, proto, flags):
             # As in the standard library, numbers without a name stay numbers.
-            found.append((_named(socket.AF_INET.__class__, family_), _named(socket.SOCK_STREAM.__class__, type_), *rest))
+            found.append((_named(module.AF_INET.__class__, family_), _named(module.SOCK_STREAM.__class__, type_), *rest))
         return found
 
     def create_connection(
@@ -83,9 +86,11 @@ class Namespace:
         from subprocess import run  # for this call alone
 
         given = options.pop("env", None)
-        variables = dict(os.environ if given is None else given)
-        mode = variables.get(MODE_VARIABLE)
-        variables[MODE_VARIABLE] = mode if mode in (MEDIATED, REMOTE) else MEDIATED
+        settings = self._client.settings
+        own = {MODE_VARIABLE: settings.mode, URL_VARIABLE: str(settings.endpoint)}
+        variables = {**os.environ, **own} if given is None else {**own, **given}
+        if variables[MODE_VARIABLE] == DIRECT:
+            variables[MODE_VARIABLE] = MEDIATED
         variables[NETNS_VARIABLE] = self.name
         return run([sys.executable, *arguments], env=environment({}, variables), **options)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from . import creation, native
-from .arguments import function
 from .encoding import integer
 from .handle import Transit, spec_of
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
 from .mediated import MediatedSocket
+
+if TYPE_CHECKING:
+    from .client import Client
 
 _UNIX, _STREAM = native.module.AF_UNIX, native.module.SOCK_STREAM
 
@@ -26,8 +28,7 @@ class PairEnd(MediatedSocket, as_socket=True):
         return Transit(descriptor if descriptor >= 0 else passed.pseudo_descriptor(), passed, spec)
 
 
-@function
-def socketpair(family: Any = _UNIX, type: Any = _STREAM, proto: Any = 0, /) -> Any:
+def socketpair(client: Client, family: Any = _UNIX, type: Any = _STREAM, proto: Any = 0, /) -> Any:
     """Returns a pair of connected sockets, with the credentials of this process where it can create them itself."""
     numbers = [integer(_UNIX if family is None else family), integer(type), integer(proto)]
-    return tuple(PairEnd(*passed.spec[:3], passed) for passed in creation.pair(*numbers))
+    return tuple(PairEnd(*passed.spec[:3], passed) for passed in creation.pair(client, *numbers))

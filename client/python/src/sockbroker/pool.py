@@ -19,10 +19,12 @@ from . import errors, identity
 from .call import Call
 from .connection import Connection
 from .errors import BrokerError
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
 from .identity import Identity
-from .settings import Endpoint
 from .shared import SharedConnection, in_thread_of_a_connection
+
+if TYPE_CHECKING:
+    from .route import Route
 
 _MAX_IDLE = 16
 _MAX_EXCLUSIVE = 16
@@ -40,10 +42,12 @@ _QUICK = frozenset(
 class Pool:
     """An anchor connection, which keeps the session alive, and connections for calls."""
 
-    def __init__(self, endpoint: Endpoint, clone: tuple[str, Connection] | None = None) -> None:
+    def __init__(self, route: Route, clone: tuple[str, Connection] | None = None) -> None:
         """Opens a session, or continues a clone of one. Raises `BrokerError` if there is no broker."""
-        self.endpoint = endpoint
+        self.route = route
         self.ended = False
+        self.is_closed = False
+        """Whether this program has ended the session."""
         self.is_cut_off = False
         """Whether the session ended for this process alone, which may still have descriptors of its sockets."""
         self.identity: Identity = identity.current()
@@ -96,6 +100,8 @@ class Pool:
                 anchor = self._free_anchor.pop()
                 self._anchor_user = threading.get_ident()
                 return anchor
+        if self.route.is_single:
+            return None
         # The handlers of signals run in the main thread, where an exclusive connection can be dropped.
         is_main = threading.current_thread() is threading.main_thread()
         if present > _MAX_EXCLUSIVE and not is_main and not in_thread_of_a_connection():
@@ -108,13 +114,17 @@ class Pool:
             if self._is_anchor_alive(0):
                 return None
             self.note_end()
+            if self.is_closed:
+                raise self.error() from None
             raise
         finally:
             self._opening.remove(me)
 
     def give_back(self, connection: Connection) -> None:
         """Takes back a connection whose call has ended."""
-        if connection is self._anchor:
+        if self.is_closed:
+            self.drop(connection)
+        elif connection is self._anchor:
             self._free_anchor.append(connection)
         elif len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
@@ -124,10 +134,13 @@ class Pool:
     def _open_another(self) -> Connection:
         connection = self._connect()
         self._attach(connection, "session.attach", {"token": self._token})
+        if self.is_closed:
+            self.drop(connection)
+            raise self.error()
         return connection
 
     def _connect(self) -> Connection:
-        connection = Connection(self.endpoint)
+        connection = Connection(self.route)
         self._connections.add(connection)
         return connection
 
@@ -165,7 +178,7 @@ class Pool:
         """Finds out, after the loss of a connection, whether the session has ended too."""
         if self.ended:
             return
-        if not self.is_stale():
+        if not self.is_stale() and not self.route.is_single:
             try:
                 return self._idle.append(self._open_another())
             except Exception:
@@ -177,7 +190,7 @@ class Pool:
         """Whether the anchor is open. A broker that ends may need a moment to close it."""
         if any(shared.carries(self._anchor) and shared.ended for shared in self._shared):
             return False
-        if not self._anchor.is_ours():
+        if self.ended or not self._anchor.is_ours():
             return False
         poll = _poll()
         poll.register(self._anchor.fileno(), 0)
@@ -192,6 +205,11 @@ class Pool:
     def note_end(self) -> None:
         """Marks the session as ended."""
         self.ended = True
+        if self.is_closed:
+            return
+        explanation = self.route.explanation()
+        if explanation:
+            self._end = f"has ended: {explanation}; create the socket again"
         if not self._anchor.is_ours():
             self.is_cut_off = True
             reason = "the program closed the descriptors of its connections"
@@ -199,7 +217,7 @@ class Pool:
 
     def error(self) -> BrokerError:
         """The exception of a call after the end of the session."""
-        error = BrokerError(f"cannot use this socket: its session with the broker at {self.endpoint} {self._end}")
+        error = BrokerError(f"cannot use this socket: its session with the broker at {self.route.endpoint} {self._end}")
         error.is_unsent = True
         return error
 
@@ -240,7 +258,7 @@ class Pool:
                 if self._opener not in (-1, me):
                     return None
                 self._opener = me
-            if self.is_stale() or len(self._shared) >= _MAX_SHARED:
+            if self.is_stale() or self.route.is_single or len(self._shared) >= _MAX_SHARED:
                 return False
             self._shared.append(SharedConnection(self._open_another(), self._forget_shared))
         except OSError:
@@ -260,7 +278,7 @@ class Pool:
     def for_clone(self) -> Connection:
         """A connection for a child process. After a change of identity it must be open already."""
         if not self.is_stale():
-            return Connection(self.endpoint)
+            return Connection(self.route)
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -269,13 +287,18 @@ class Pool:
         self._connections.discard(connection)
         return connection
 
-    def end(self) -> None:
-        """Closes every connection, and with them every handle."""
-        self.ended = True
-        for shared in list(self._shared):
-            shared.close()
+    def end(self, reason: str) -> None:
+        """Ends every connection, and with them every handle. The threads that use connections close them."""
+        self._end = reason
+        self.ended = self.is_closed = True
         for connection in list(self._connections):
-            self.drop(connection)
+            connection.shut_down()
+        for shared in list(self._shared):
+            shared.end()
+        for unused in (self._idle, self._free_anchor):
+            with contextlib.suppress(IndexError):
+                while True:
+                    self.drop(unused.pop())
 
     def leave(self, reason: str) -> None:
         """Closes a child's copies of the connections of its parent. The errors of later calls include the reason."""

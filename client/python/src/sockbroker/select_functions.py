@@ -31,38 +31,46 @@ _EPOLL_DEFAULT = _select.EPOLLIN | _select.EPOLLPRI | _select.EPOLLOUT
 _LAST_PSEUDO = (1 << 31) - 1
 
 Events = list[tuple[int, int]]
+Handles = dict[int, tuple[int, int]]
+"""Pseudo descriptors and the events to wait for, by the numbers of their handles in one session."""
 
 
 def wait(watched: Mapping[int, int], seconds: float | None) -> Events:
     """Waits until a number has one of its `POLL*` events. Returns the numbers with events; none after the timeout."""
     native = {number: events for number, events in watched.items() if number < FIRST_PSEUDO}
     ready: Events = []
-    handles: dict[int, tuple[int, int]] = {}
-    session: Session | None = None
+    sessions: dict[Session, Handles] = {}
     for number, events in watched.items():
         if number in native:
             continue
         found = handle.by_pseudo(number)
         if found is None or found.number is None:
             ready.append((number, _select.POLLNVAL))
-        elif found.session.ended or session not in (None, found.session):
+        elif found.session.ended:
             ready.append((number, _GONE))  # the next call on it raises the reason
         else:
-            session = found.session
-            handles[found.number] = (number, events)
+            sessions.setdefault(found.session, {})[found.number] = (number, events)
     if ready:
         seconds = 0.0
-    if session is None:
-        return ready + _wait_natively(native, seconds)
-    request = [[number, events] for number, (_, events) in handles.items()]
-    try:
-        if native:
-            of_broker, of_kernel = _wait_for_both(session, request, native, seconds)
-        else:
-            of_broker, of_kernel = session.call("socket.poll", [request, seconds]).value, []
-    except BrokerError:
-        return ready + [(number, _GONE) for number, _ in handles.values()]
-    return ready + [(handles[number][0], events) for number, events in of_broker] + of_kernel
+    if len(sessions) == 1 and not native:
+        ((session, handles),) = sessions.items()
+        try:
+            return ready + _named(session.call("socket.poll", [_request(handles), seconds]).value, handles)
+        except BrokerError:
+            return ready + _gone(handles)
+    return ready + _wait_for_all(list(sessions.items()), native, seconds)
+
+
+def _request(handles: Handles) -> list[list[int]]:
+    return [[number, events] for number, (_, events) in handles.items()]
+
+
+def _named(found: Any, handles: Handles) -> Events:
+    return [(handles[number][0], events) for number, events in found or ()]
+
+
+def _gone(handles: Handles) -> Events:
+    return [(number, _GONE) for number, _ in handles.values()]
 
 
 def _wait_natively(watched: Mapping[int, int], seconds: float | None) -> Events:
@@ -72,16 +80,23 @@ def _wait_natively(watched: Mapping[int, int], seconds: float | None) -> Events:
     return poll.poll(None if seconds is None else max(0, -int(-seconds * 1000 // 1)))
 
 
-def _wait_for_both(
-    session: Session, request: list[list[int]], native: Mapping[int, int], seconds: float | None
-) -> tuple[Any, Events]:
-    """The broker waits for its handles. The kernel waits for the descriptors and for the broker's response."""
-    with session.pending("socket.poll", [request, seconds]) as pending:
-        ready = _wait_natively({**native, pending.fileno(): _select.POLLIN}, seconds)
-        answered = any(number == pending.fileno() for number, _ in ready)
-        of_kernel = [(number, events) for number, events in ready if number != pending.fileno()]
-        of_broker = pending.finish() if answered else pending.cancel()
-    return of_broker or [], of_kernel
+def _wait_for_all(
+    sessions: list[tuple[Session, Handles]], native: Mapping[int, int], seconds: float | None
+) -> Events:
+    """Each broker waits for its handles. The kernel waits for the descriptors and for the responses of the brokers."""
+    if not sessions:
+        return _wait_natively(native, seconds)
+    (session, handles), *others = sessions
+    ready: Events = []
+    try:
+        with session.pending("socket.poll", [_request(handles), seconds]) as pending:
+            response = pending.fileno()
+            ready = _wait_for_all(others, {**native, response: _select.POLLIN}, seconds)
+            found = pending.finish() if any(number == response for number, _ in ready) else pending.cancel()
+            ready = [(number, events) for number, events in ready if number != response]
+    except BrokerError:
+        return [item for item in ready if item[0] in native or item[0] >= FIRST_PSEUDO] + _gone(handles)
+    return ready + _named(found, handles)
 
 
 def select(rlist: Any, wlist: Any, xlist: Any, timeout: Any = None, /) -> Any:

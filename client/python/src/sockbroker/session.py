@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 
-from . import identity, native
+from . import identity
 from .call import Call
 from .connection import Unsent
 from .errors import BrokerError
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response, checked
 from .pending import Pending, SharedPending
 from .pool import Pool
-from .settings import Endpoint
 from .shared import in_thread_of_a_connection
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .route import Route
 
 _MAX_PART = 1 << 22
 
@@ -36,9 +40,9 @@ _UNPRIVILEGED = (
 class Session:
     """Owns handles, which end with it."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, client: Client, route: Route) -> None:
         """Opens a session. Raises `BrokerError` if there is no broker."""
-        self.endpoint = endpoint
+        self.client = client
         self.is_restricted = False
         """Whether it has given up all privileges."""
         self.excludes_unix_sockets = False
@@ -47,21 +51,21 @@ class Session:
         """The number of its open handles."""
         self._clone: tuple[str, Any] | None = None
         self._clone_failure = ""
-        self._pool = Pool(endpoint)
+        self._pool = Pool(route)
         # This call also opens a first connection for calls. The anchor alone would make them slower.
         limits = self.call("session.limits", []).value
         self.max_receive: int = limits["receive_bytes"]["value"]
         """The most bytes that one call receives."""
         self.max_part: int = min(limits["frame_bytes"]["value"] // 2, _MAX_PART)
         """The most bytes that one call sends."""
-        timeout = native.module.getdefaulttimeout()
+        timeout = client.default_timeout()
         if timeout is not None:
             self.call("socket.setdefaulttimeout", [timeout])
 
     @property
     def passes_descriptors(self) -> bool:
-        """Whether its connections can carry descriptors. Those through a command may end in a pipe."""
-        return not self.endpoint.command
+        """Whether its connections can carry descriptors."""
+        return self._pool.route.endpoint.passes_descriptors
 
     @property
     def ended(self) -> bool:
@@ -91,23 +95,28 @@ class Session:
         expected_bytes: int = 0,
         takes_descriptors: bool = False,
         undelivered: Any = None,
+        before: tuple[str, Any] | None = None,
     ) -> Response:
         """Calls a method. Raises the broker's errors as the exceptions that they stand for.
+
+        `before` is a method with its parameters that the broker executes first, without a response.
 
         If the exception of a signal handler interrupts the call, this cancels it. If the broker had already done
         the call, this passes the response to `undelivered`.
         """
         connection = self._pool.take(method)
         if connection is None:
-            return checked(self._call_shared(Call(method, params, attachments, descriptors), undelivered))
+            return checked(self._call_shared(Call(method, params, attachments, descriptors, before), undelivered))
         # Computed before sending: an exception can interrupt the call before that too.
         number, request = connection.number, connection.request + 1
         try:
-            connection.send(method, params, attachments, descriptors)
+            connection.send(method, params, attachments, descriptors, before)
             response = connection.receive(expected_bytes, takes_descriptors)
         except BrokerError:
             self._pool.drop(connection)
             self._pool.check_alive()
+            if self._pool.is_closed:
+                raise self._pool.error() from None
             raise
         except Unsent as error:
             self._pool.give_back(connection)
@@ -159,6 +168,8 @@ class Session:
             undelivered(response)
 
     def _call_shared(self, call: Call, undelivered: Any) -> Response:
+        if sys.is_finalizing():
+            raise self._pool.error()  # no thread runs any more that could send it
         shared = self._pool.share(call)
         if in_thread_of_a_connection():
             shared.notify(call)  # a finalizer, which must not wait for the thread that it runs in
@@ -169,11 +180,13 @@ class Session:
             raise OSError(error.errno, error.strerror) from None
         except BrokerError:
             self._pool.check_alive()
+            if self._pool.is_closed:
+                raise self._pool.error() from None
             raise
 
-    def end(self) -> None:
-        """Closes every connection, and thereby every handle."""
-        self._pool.end()
+    def end(self, reason: str = "has ended; create the socket again") -> None:
+        """Closes every connection, and thereby every handle. The errors of later calls include the reason."""
+        self._pool.end(reason)
 
     # fork(): the child continues with a clone, in which every handle has the same number.
 
@@ -209,5 +222,5 @@ class Session:
         self._pool.leave(f"could not be cloned for this child process: {failure}" if failure else "")
         if clone is not None:
             before = self._pool
-            self._pool = Pool(self.endpoint, clone)
+            self._pool = Pool(before.route, clone)
             self._pool.identity = before.identity

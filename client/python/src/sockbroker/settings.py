@@ -1,9 +1,14 @@
-"""The mode of a process, and the address of its broker."""
+"""The mode of sockets, and the address of their broker."""
 
 from __future__ import annotations
 
 import os
 from collections import namedtuple
+
+from .hints import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .ssh_target import SshTarget
 
 DIRECT, MEDIATED, REMOTE = "direct", "mediated", "remote"
 MODES = (DIRECT, MEDIATED, REMOTE)
@@ -18,23 +23,29 @@ CALLER = "caller"
 _SYSTEM_SOCKET = "/run/sockbroker/socket"
 
 
-class Endpoint(namedtuple("Endpoint", ("path", "command"))):
-    """The path of a broker's Unix socket, or a command whose standard streams lead to the broker."""
+class Endpoint(namedtuple("Endpoint", ("path", "command", "ssh"))):
+    """One of: the path of a broker's Unix socket, a command whose standard streams lead to the broker, a login by ssh."""
 
     __slots__ = ()
     path: str
     command: tuple[str, ...]
+    ssh: SshTarget | None
+
+    @property
+    def passes_descriptors(self) -> bool:
+        """Whether descriptors reach the broker. A command may end in a pipe, and ssh carries bytes alone."""
+        return bool(self.path)
 
     def __str__(self) -> str:
-        if self.path:
-            return self.path
+        if not self.command:
+            return self.path or str(self.ssh)
         import shlex  # for this form alone
 
         return "exec:" + shlex.join(self.command)
 
 
 class Settings(namedtuple("Settings", ("mode", "endpoint", "netns"))):
-    """How this process uses the broker."""
+    """How sockets use a broker."""
 
     __slots__ = ()
     mode: str
@@ -44,29 +55,33 @@ class Settings(namedtuple("Settings", ("mode", "endpoint", "netns"))):
 
 
 def endpoint(url: str) -> Endpoint:
-    """Parses a URL: `/path`, `unix:/path`, `unix:///path` or `exec:COMMAND ARGUMENT...`.
+    """Parses a URL: `/path`, `unix:/path`, `unix:///path`, `ssh://[USER@]HOST[:PORT][/PATH]` or `exec:COMMAND ARGUMENT...`.
 
     The package runs the command of `exec:` once for each connection, with a Unix socket as its standard input
     and output: `exec:ssh HOST socat - UNIX-CONNECT:/run/sockbroker/socket`. Raises `ValueError` for any other URL.
     """
     scheme, colon, rest = url.partition(":")
     if url.startswith("/"):
-        return Endpoint(url, ())
+        return Endpoint(url, (), None)
     if colon and scheme == "unix":
         path = rest[2:] if rest.startswith("//") else rest
         if path.startswith("/"):
-            return Endpoint(path, ())
+            return Endpoint(path, (), None)
+    if colon and scheme == "ssh":
+        from .ssh_target import parse  # for this form alone
+
+        return Endpoint("", (), parse(rest))
     if colon and scheme == "exec" and rest.strip():
         import shlex  # for this form alone
 
-        return Endpoint("", tuple(shlex.split(rest)))
+        return Endpoint("", tuple(shlex.split(rest)), None)
     if colon and scheme == "stdio":
         # A blocking client needs a connection for each call in progress, all of them to one broker.
         raise ValueError(
             f"cannot use the broker URL {url!r}: a stdio: broker serves one connection only, "
             "and this package opens several; use exec: with a command that connects to a broker's socket"
         )
-    raise ValueError(f"cannot parse the broker URL {url!r}: use /path, unix:/path or exec:COMMAND")
+    raise ValueError(f"cannot parse the broker URL {url!r}: use /path, unix:/path, ssh://HOST or exec:COMMAND")
 
 
 def default_url() -> str:
@@ -86,12 +101,31 @@ def check_mode(mode: str) -> str:
     return mode
 
 
-def settings(mode: str | None = None, url: str | None = None) -> Settings:
+def settings(mode: str | None = None, url: str | None = None, netns: str | None = None) -> Settings:
     """The arguments; the environment where an argument is missing; else the defaults."""
     environment = os.environ
-    netns = environment.get(NETNS_VARIABLE) or None
-    mode = check_mode(mode or environment.get(MODE_VARIABLE) or (DIRECT if netns is None else MEDIATED))
+    place = endpoint(url or environment.get(URL_VARIABLE) or default_url())
+    netns = netns or environment.get(NETNS_VARIABLE) or None
+    default = MEDIATED if netns is not None else DIRECT
+    return _checked(mode or environment.get(MODE_VARIABLE) or _mode_of(place, default), place, netns)
+
+
+def settings_of(url: str, mode: str | None = None, netns: str | None = None) -> Settings:
+    """The settings of another broker than that of the process. The environment has no effect."""
+    place = endpoint(url)
+    return _checked(mode or _mode_of(place, MEDIATED), place, netns)
+
+
+def _mode_of(place: Endpoint, default: str) -> str:
+    return default if place.passes_descriptors else REMOTE
+
+
+def _checked(mode: str, place: Endpoint, netns: str | None) -> Settings:
+    """Raises `ValueError` for settings that do not fit together."""
+    if check_mode(mode) != REMOTE and not place.passes_descriptors:
+        way = "ssh" if place.ssh else "a command"
+        raise ValueError(f"cannot use mode {mode} with the broker at {place}: {way} passes no descriptors; use remote")
     if netns is not None and mode == DIRECT:
         text = "in mode direct this process makes its sockets itself: use mediated or remote"
         raise ValueError(f"cannot use the network namespace {netns!r}: {text}")
-    return Settings(mode, endpoint(url or environment.get(URL_VARIABLE) or default_url()), netns)
+    return Settings(mode, place, netns)

@@ -65,6 +65,7 @@ class SharedConnection:
         self._reader = frame.Reader()
         self._guard = threading.RLock()
         self._is_running = False
+        self._closes_at_end = ended is not None
         self.ended = False
         self._woken, self._waker = (with_high_number(end) for end in native.module.socketpair())
 
@@ -147,10 +148,23 @@ class SharedConnection:
             if not self._is_running:
                 self._is_running = True
                 _thread.start_new_thread(self._serve, ())
+            self._wake()
+
+    def _wake(self) -> None:
         try:
             self._waker.send(b"\0", _DONTWAIT)
         except BlockingIOError:
             pass  # enough bytes that wake the thread are waiting
+
+    def end(self) -> None:
+        """Ends all calls. The thread closes the connection, if it runs."""
+        with self._guard:
+            self.ended = self._closes_at_end = True
+            is_running = self._is_running
+            if is_running and self.is_ours():
+                self._wake()
+        if not is_running:
+            self.close()
 
     # The following methods run in the thread.
 
@@ -161,10 +175,13 @@ class SharedConnection:
                 pass
         except (OSError, ValueError, EOFError, StopIteration):
             self._fail()
+            with self._guard:
+                self._is_running = False
         finally:
             _threads.discard(_thread.get_ident())
         if self._when_ended is not None:
             self._when_ended(self)
+        if self.ended and self._closes_at_end:
             self.close()
 
     def _step(self) -> bool:
@@ -276,10 +293,11 @@ class SharedConnection:
     def close(self) -> None:
         """Closes the connection."""
         self._fail()
-        self._reader.close()
-        self.connection.close()
-        self._woken.close()
-        self._waker.close()
+        with self._guard:  # no other thread wakes this one now
+            self._reader.close()
+            self.connection.close()
+            self._woken.close()
+            self._waker.close()
 
     def forget(self) -> None:
         """Closes the copies of a child process after a fork."""

@@ -218,8 +218,8 @@ a.close(); b.close()
         text = """
 import ctypes
 from sockbroker import process
-first = process.current()
-assert process.current() is first
+first = process.default().current()
+assert process.default().current() is first
 # PR_CAPBSET_DROP concerns programs that are started, not this one; capset() the thread.
 header = (ctypes.c_uint32 * 2)(0x20080522, 0)
 sets = (ctypes.c_uint32 * 6)()
@@ -227,7 +227,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.capget(header, sets) == 0
 for word in (0, 1): sets[word] &= ~(1 << 13)  # CAP_NET_RAW: effective, permitted
 assert libc.capset(header, sets) == 0
-print(process.current() is first)
+print(process.default().current() is first)
 """
         self.check(text, "False", self.broker())
 

@@ -1,0 +1,15 @@
+"""Finds the way to a broker."""
+
+from __future__ import annotations
+
+from .route import CommandRoute, Route, UnixRoute
+from .settings import Endpoint
+
+
+def find(endpoint: Endpoint) -> Route:
+    """The way to a broker. Logs in if it is behind ssh. Raises `BrokerError`."""
+    if endpoint.ssh is not None:
+        from . import ssh  # slow to import, and for this alone
+
+        return ssh.find(endpoint, endpoint.ssh)
+    return UnixRoute(endpoint) if endpoint.path else CommandRoute(endpoint)
