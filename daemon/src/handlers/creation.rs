@@ -29,6 +29,10 @@ pub(super) const DEFAULT_BACKLOG: i32 = 128;
 /// Flags that the type argument of `socket(2)` can contain.
 const TYPE_FLAGS: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
+/// What `socket()` creates without arguments.
+pub(super) const DEFAULT_SOCKET: SocketSpec =
+    SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
+
 /// Family, type and protocol as the caller passed them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GivenSpec {
@@ -40,7 +44,7 @@ pub(super) struct GivenSpec {
 impl GivenSpec {
     /// The spec with defaults for absent values and without the flags of the type, and whether the flags make
     /// the socket non-blocking.
-    fn resolve(self, default: SocketSpec) -> OpResult<(SocketSpec, bool)> {
+    pub(super) fn resolve(self, default: SocketSpec) -> OpResult<(SocketSpec, bool)> {
         let ty = int_or(self.socktype, default.ty)?;
         let spec = SocketSpec {
             domain: int_or(self.family, default.domain)?,
@@ -51,7 +55,7 @@ impl GivenSpec {
     }
 
     /// Removes values of -1, which `socket.socket()` treats as absent; `socketpair()` does not.
-    fn without_minus_one(self) -> Self {
+    pub(super) fn without_minus_one(self) -> Self {
         let given = |value: &Constant| *value != Constant(-1);
         Self {
             family: self.family.filter(given),
@@ -71,8 +75,7 @@ pub(super) fn create(
     if want_fd {
         call.check_carries_descriptors()?;
     }
-    let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
-    let (spec, nonblocking) = given.without_minus_one().resolve(default)?;
+    let (spec, nonblocking) = given.without_minus_one().resolve(DEFAULT_SOCKET)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let entry = create_entry(call, spec, timeout)?;
     admit(call, entry, want_fd)
@@ -282,7 +285,11 @@ fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -
     option::set(&permitted, None, call.caller())
 }
 
-fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {
+pub(super) fn create_entry(
+    call: &Call,
+    spec: SocketSpec,
+    timeout: Timeout,
+) -> OpResult<Arc<Entry>> {
     let permit = call.permit(Create { socket: spec })?;
     let made = call.broker().network.create(permit, timeout, call.room()?, call.caller());
     made.map(Arc::new)

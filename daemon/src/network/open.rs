@@ -73,6 +73,11 @@ impl Network {
     }
 }
 
+/// Whether `socket()` emulates `SIO_RCVALL` for this spec, which the kernel refuses.
+pub fn is_emulated(spec: SocketSpec) -> bool {
+    serves_rcvall(spec)
+}
+
 /// Asks the opener for a socket that needs a capability, or on which a send can need one: the kernel checks netlink
 /// messages by the process that made the socket as well. `None` if this process makes the socket itself.
 fn ask_for_socket(spec: SocketSpec, caller: &CallerIdentity) -> Option<io::Result<OwnedFd>> {
@@ -114,14 +119,25 @@ pub fn adopt(
     timeout: Timeout,
     handle: Reservation,
 ) -> OpResult<Entry> {
-    let Adopt { socket: actual, descriptor } = permit.into_request();
-    refuse_family("fromfd", actual)?;
+    let request = permit.into_request();
     refuse_family("fromfd", declared)?;
+    if timeout.sets_nonblocking() {
+        socket::set_nonblocking(request.descriptor.as_fd(), true).during("fcntl")?;
+    }
+    borrow(request, declared, timeout, handle)
+}
+
+/// A descriptor of the client as a socket, for calls that the policy judges one by one. Nothing on it changes.
+pub fn borrow(
+    passed: Adopt<Descriptor>,
+    declared: SocketSpec,
+    timeout: Timeout,
+    handle: Reservation,
+) -> OpResult<Entry> {
+    let Adopt { socket: actual, descriptor } = passed;
+    refuse_family("fromfd", actual)?;
     // Its connection may be over, with queued data from an unknown peer.
     let lost_peer = actual.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
-    if timeout.sets_nonblocking() {
-        socket::set_nonblocking(descriptor.as_fd(), true).during("fcntl")?;
-    }
     let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout).of_kind(actual);
     if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);

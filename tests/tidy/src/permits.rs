@@ -25,6 +25,7 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("unix_file", "finds the files of paths before the policy is asked"),
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
+    ("open::borrow", "reads what a client's descriptor is; each call on it has a permit"),
     ("caller_identity", "makes a permitted call with the identity of the caller"),
 ];
 

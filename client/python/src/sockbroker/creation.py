@@ -27,6 +27,11 @@ def create(family: int, type_: int, proto: int) -> Transit:
     return _create("socket.socket", family, type_, proto)[0]
 
 
+def create_served(family: int, type_: int, proto: int) -> Transit:
+    """`socket.socket` without a descriptor."""
+    return _call("socket.socket", _params(family, type_, proto))[0]
+
+
 def pair(family: int, type_: int, proto: int) -> list[Transit]:
     """`socket.socketpair`.
 
@@ -43,14 +48,17 @@ def pair(family: int, type_: int, proto: int) -> list[Transit]:
 
 
 def _create(method: str, family: int, type_: int, proto: int) -> list[Transit]:
-    timeout = native.module.getdefaulttimeout()
-    params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
+    params = _params(family, type_, proto)
     if wants_descriptor():
         try:
             return _call(method, {**params, "want_fd": True})
         except Denied:
             pass  # perhaps the policy forbids the descriptor alone: the next call shows it
     return _call(method, params)
+
+
+def _params(family: int, type_: int, proto: int) -> dict[str, Any]:
+    return {"family": family, "type": type_, "proto": proto, "timeout": native.module.getdefaulttimeout()}
 
 
 def _call(method: str, params: dict[str, Any]) -> list[Transit]:
@@ -77,11 +85,16 @@ def discard(session: Session, response: Response) -> None:
         close_number(session, one["handle"])
 
 
-def adopt(descriptor: int, spec: SocketSpec) -> Handle:
-    """A handle for a descriptor of this process, which stays open."""
+def check_not_control_socket(descriptor: int) -> None:
+    """Refuses to pass the package's own connection."""
     if is_control_socket(descriptor):
         text = f"cannot use descriptor {descriptor}: it is the package's own connection to the broker"
         raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
+
+
+def adopt(descriptor: int, spec: SocketSpec) -> Handle:
+    """A handle for a descriptor of this process, which stays open."""
+    check_not_control_socket(descriptor)
     params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
     params["timeout"] = spec.timeout
     try:
