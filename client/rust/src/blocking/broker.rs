@@ -73,6 +73,16 @@ impl Broker {
         Ok(Self::new(Pool::connect(endpoint)?, endpoint.clone()))
     }
 
+    /// Connects to a broker, in the session that a token names. The session has its own restrictions, and
+    /// lives on when this value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::connect_to`]; [`Error::Session`] if there is no such session.
+    pub fn attach_to(endpoint: &Endpoint, token: &str) -> Result<Self> {
+        Ok(Self::new(Pool::attach(endpoint, token)?, endpoint.clone()))
+    }
+
     /// Starts a private broker, as an editor starts a language server: `$SOCKBROKERD`, else `sockbrokerd`
     /// in the folder of this program, else `sockbrokerd` in `PATH`, with `--stdio`. It has the privileges
     /// of this process and ends with the session.

@@ -57,6 +57,18 @@ impl Pool {
         Ok(Self::new(anchor, attach, None))
     }
 
+    /// Connects to an endpoint, in an existing session.
+    pub(super) fn attach(endpoint: &Endpoint, token: &str) -> Result<Self> {
+        let anchor = new_connection(endpoint)?;
+        match first_call::<Opened>(&anchor, "session.attach", (token,)) {
+            Ok(_) => {
+                let attach = Attach { endpoint: endpoint.clone(), token: token.to_owned() };
+                Ok(Self::new(anchor, Some(attach), None))
+            }
+            Err(error) => Err(connect_error(endpoint, error)),
+        }
+    }
+
     /// Uses the only connection to a private broker.
     pub(super) fn private(anchor: Connection, child: ChildBroker) -> Result<Self> {
         first_call::<serde_json::Value>(&anchor, "session.info", ())?;

@@ -1,0 +1,149 @@
+//! The supervisor's view of the broker: three calls, and what their failures mean for the program.
+
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::thread::{Timespec, nanosleep};
+use sockbroker_client::blocking::Broker;
+use sockbroker_client::option::RawValue;
+use sockbroker_client::{Domain, Error, Protocol, Result, Type};
+use sockbroker_proto::api::delegation::Program;
+
+use crate::decision::NewSocket;
+
+/// How long a call of the broker may take. Then the program's call is made natively.
+const CALL_TIME: Duration = Duration::from_mins(1);
+
+/// Why the broker did not do a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The policy refuses it.
+    Denied { rule: String, grant: Option<String> },
+    /// The kernel refused it to the broker.
+    Kernel { errno: i32, message: String },
+    /// The broker cannot do it now.
+    Unavailable { message: String },
+}
+
+/// Connects to the same broker again.
+type Reconnect = Box<dyn Fn() -> Result<Broker> + Send + Sync>;
+
+/// A broker, which may restart.
+pub(crate) struct Delegation {
+    broker: Mutex<Broker>,
+    reconnect: Reconnect,
+    /// Waits before each call, for tests.
+    delay: Duration,
+}
+
+impl std::fmt::Debug for Delegation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Delegation")
+    }
+}
+
+impl Delegation {
+    pub(crate) fn new(broker: Broker, reconnect: Reconnect, delay: Duration) -> Self {
+        broker.set_call_timeout(Some(CALL_TIME));
+        Self { broker: Mutex::new(broker), reconnect, delay }
+    }
+
+    pub(crate) fn socket(
+        &self,
+        new: NewSocket,
+        program: &Program,
+    ) -> std::result::Result<OwnedFd, Failure> {
+        let kind = new.kind | if new.nonblocking { libc::SOCK_NONBLOCK } else { 0 };
+        self.call(|broker| {
+            let (domain, protocol) = (Domain::from(new.family), Protocol::from(new.protocol));
+            broker.delegate(domain, Type::from(kind), protocol, Some(program.clone()))
+        })
+    }
+
+    pub(crate) fn bind(
+        &self,
+        socket: BorrowedFd<'_>,
+        address: SocketAddr,
+        program: &Program,
+    ) -> std::result::Result<(), Failure> {
+        self.call(|broker| broker.apply_bind(socket, address, Some(program.clone())))
+    }
+
+    pub(crate) fn set_option(
+        &self,
+        socket: BorrowedFd<'_>,
+        place: (i32, i32),
+        value: &RawValue,
+        program: &Program,
+    ) -> std::result::Result<(), Failure> {
+        self.call(|broker| {
+            broker.apply_option_raw(socket, place, value.clone(), Some(program.clone()))
+        })
+    }
+
+    /// Makes a call, and once more if the broker was restarted.
+    fn call<T>(&self, call: impl Fn(&Broker) -> Result<T>) -> std::result::Result<T, Failure> {
+        if !self.delay.is_zero() {
+            let pause = self.delay.try_into().unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+            drop(nanosleep(&pause));
+        }
+        let broker = self.broker();
+        match call(&broker) {
+            Err(Error::Disconnected { .. } | Error::Session { .. } | Error::Connect { .. }) => {
+                let broker = (self.reconnect)().map_err(|error| meaning(&error))?;
+                broker.set_call_timeout(Some(CALL_TIME));
+                broker.clone_into(&mut self.broker.lock().unwrap_or_else(PoisonError::into_inner));
+                call(&broker).map_err(|error| meaning(&error))
+            }
+            result => result.map_err(|error| meaning(&error)),
+        }
+    }
+
+    fn broker(&self) -> Broker {
+        self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What an error of the client means for the program.
+fn meaning(error: &Error) -> Failure {
+    match error {
+        Error::Denied { rule, grant, .. } => {
+            Failure::Denied { rule: rule.clone(), grant: grant.clone() }
+        }
+        Error::Os { errno: Some(errno), message, .. } => {
+            Failure::Kernel { errno: *errno, message: message.clone() }
+        }
+        other => Failure::Unavailable { message: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_client_are_refusals_errors_or_absence() {
+        let denied = Error::Denied {
+            rule: "ports".to_owned(),
+            grant: Some("g".to_owned()),
+            errno: 13,
+            call: "apply".to_owned(),
+            message: String::new(),
+        };
+        let expected = Failure::Denied { rule: "ports".to_owned(), grant: Some("g".to_owned()) };
+        assert_eq!(meaning(&denied), expected);
+        let taken = Error::Os {
+            errno: Some(98),
+            name: None,
+            call: "bind".to_owned(),
+            message: "in use".to_owned(),
+            sent: None,
+        };
+        let expected = Failure::Kernel { errno: 98, message: "in use".to_owned() };
+        assert_eq!(meaning(&taken), expected);
+        let late = Error::Timeout { call: "socket.apply".to_owned(), sent: None };
+        assert!(matches!(meaning(&late), Failure::Unavailable { .. }));
+    }
+}
