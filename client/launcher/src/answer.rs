@@ -167,6 +167,10 @@ fn make_socket(context: &Context, tid: u32, new: NewSocket) -> Answer {
     let program = program(tid);
     match context.delegation.socket(new, &program) {
         Ok(socket) => Answer::Socket { socket, close_on_exec: new.close_on_exec },
+        // The kernel permits ICMP datagram sockets by group, also to the broker. Programs then try a raw socket.
+        Err(Failure::Kernel { errno, .. }) if new.kind == libc::SOCK_DGRAM && is_refusal(errno) => {
+            Answer::Natively
+        }
         // The kernel refuses it, as without a broker.
         Err(failure) => report(context, &program, &new.describe(), failure)
             .map_or(Answer::Natively, Answer::Errno),
