@@ -1,7 +1,5 @@
 //! `sockbroker exec`: runs an unmodified program, and gives it the sockets that the kernel refuses.
 
-#![expect(clippy::doc_markdown, reason = "these comments are the help on the terminal")]
-
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -49,6 +47,7 @@ Examples:
   sockbroker exec python3 -m http.server 80
   sockbroker exec tcpdump -i eth0
   sockbroker exec --root dhcping -s 192.0.2.1")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct ExecArgs {
     /// Let the program see itself as root, in a user namespace. For programs that test for root.
     #[arg(long)]
