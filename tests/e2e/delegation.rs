@@ -124,6 +124,7 @@ fn wrong_parameters_are_refused_before_any_effect() {
         assert_eq!(fault.kind(), (4003, "descriptor"));
         // A connection without descriptors fails before the socket is created.
         let mut line = broker.ndjson();
+        line.call("session.open", json!({ "descriptors": false })).result();
         assert_eq!(line.call("socket.delegate", Value::Null).fault().kind(), (4003, "descriptor"));
     });
 }

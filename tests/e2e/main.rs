@@ -30,6 +30,7 @@ mod bad_requests;
 mod bad_values;
 mod descriptors;
 mod delegation;
+mod relays;
 mod closing;
 mod datagrams;
 mod discover;

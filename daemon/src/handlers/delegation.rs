@@ -1,5 +1,6 @@
 //! `proto::api::delegation`: a socket, or one call on a socket, for a program that keeps its sockets itself.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use sockbroker_proto::address::AddressValue;
@@ -12,6 +13,7 @@ use crate::handlers::Handlers;
 use crate::handlers::creation::{self, DEFAULT_SOCKET, GivenSpec};
 use crate::handlers::option;
 use crate::handlers::parameters::int;
+use crate::network::elsewhere;
 use crate::network::open;
 use crate::ops::descriptor;
 use crate::rpc::call::Call;
@@ -24,9 +26,10 @@ impl DelegationServer for Handlers {
     type Error = OpError;
 
     fn delegate(call: &Call, params: DelegateParams) -> OpResult<u32> {
-        let DelegateParams { family, kind, proto, program } = params;
+        let DelegateParams { family, kind, proto, program, netns } = params;
         call.check_carries_descriptors()?;
         note(call, program)?;
+        let selection = call.selection(netns.as_ref())?;
         let given = GivenSpec { family, socktype: kind, proto };
         let (spec, nonblocking) = given.without_minus_one().resolve(DEFAULT_SOCKET)?;
         if open::is_emulated(spec) {
@@ -34,8 +37,10 @@ impl DelegationServer for Handlers {
             return Err(OpError::Os { call: "socket", errno: libc::EPROTONOSUPPORT });
         }
         let timeout = if nonblocking { Timeout::NonBlocking } else { Timeout::Blocking };
-        let entry = creation::create_entry(call, spec, timeout)?;
-        call.give_descriptor(descriptor::pass(&call.permit_handover(&entry)?));
+        let entry = creation::create_entry(call, spec, &selection, timeout)?;
+        let passed = descriptor::pass(&call.permit_handover(&entry)?);
+        call.session().networks.note(passed.as_fd(), entry.place());
+        call.give_descriptor(passed);
         Ok(1)
     }
 
@@ -52,7 +57,10 @@ impl DelegationServer for Handlers {
         let passed = open::examine(call.take_descriptor(fd.unwrap_or(0))?)?;
         let actual = passed.socket;
         // The socket does not become one of the session, so that only the call on it is judged.
-        let entry = open::borrow(passed, actual, Timeout::Blocking, call.room()?)?;
+        // Rules without `netns` are about the namespace of the broker.
+        let (privileged, known) = (call.caller().privileged(), &call.session().networks);
+        let place = elsewhere::of_passed(passed.descriptor.as_fd(), privileged, known);
+        let entry = open::borrow(passed, &place, actual, Timeout::Blocking, call.room()?)?;
         let entry = Arc::new(entry);
         let made = make(&call, &entry, change).await;
         // Also after a failure: a port stays taken as long as any copy of the socket is open.

@@ -7,6 +7,11 @@ pub mod host;
 pub mod caller_identity;
 pub mod caller_process;
 pub mod opener;
+pub mod known;
+pub mod elsewhere;
+pub mod names;
+pub mod stub;
+pub mod name_files;
 pub(crate) mod rcvall;
 
 /// The network namespace in which a socket is created, an interface listed or a name resolved.

@@ -29,6 +29,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
+use crate::network::known::KnownNetworks;
 use crate::principal::Principal;
 use crate::quota::closing::Length;
 use crate::quota::{Reservation, Share, User};
@@ -43,6 +44,7 @@ use crate::table::timeout::{Timeout, TimeoutCell};
 use crate::table::{Resource, Table};
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::Create;
+use sockbroker_policy::place::Place;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::rights::{Restriction, Rights};
 use sockbroker_policy::verb::Verb;
@@ -58,6 +60,8 @@ pub struct Session {
     limits: SessionLimits,
     /// `setdefaulttimeout`.
     pub default_timeout: TimeoutCell,
+    /// Where it was given sockets without a handle.
+    pub networks: KnownNetworks,
     /// What its handles name; apart from the rest because every call looks a handle up.
     table: Mutex<Table>,
     state: Mutex<State>,
@@ -105,6 +109,7 @@ impl Session {
                 resolve_seconds: limits.resolve_seconds,
             },
             default_timeout: TimeoutCell::new(Timeout::Blocking),
+            networks: KnownNetworks::default(),
             table: Mutex::new(Table::default()),
             state: Mutex::new(State {
                 connections: HashSet::new(),
@@ -275,7 +280,8 @@ fn is_granted(rights: &Rights, resource: &Resource) -> bool {
         Resource::Socket(entry) => {
             let socket = entry.actual();
             let adopt = Question::about(Verb::Adopt, socket);
-            rights.authorize(Create { socket }).is_ok() || rights.decide(&adopt).is_ok()
+            let rights = rights.within(entry.place());
+            rights.authorize(Create { socket }).is_ok() || rights.grants(&adopt)
         }
         Resource::Stream(stream) => stream.is_granted(rights),
     }
@@ -311,14 +317,14 @@ impl Session {
         state.restrictions = restrictions;
     }
 
-    /// Remembers addresses that a look-up of this name gave.
-    pub fn looked_up(&self, host: &str, addresses: impl IntoIterator<Item = Address>) {
-        self.state().lookups.record(host, addresses);
+    /// Remembers addresses that a look-up of this name gave in a network namespace.
+    pub fn looked_up(&self, place: &Place, host: &str, found: impl IntoIterator<Item = Address>) {
+        self.state().lookups.record(place, host, found);
     }
 
     /// The time since a look-up gave this address; `None` if none did.
-    pub fn lookup_age(&self, address: &Address) -> Option<Duration> {
-        self.state().lookups.age(address)
+    pub fn lookup_age(&self, place: &Place, address: &Address) -> Option<Duration> {
+        self.state().lookups.age(place, address)
     }
 }
 
@@ -388,6 +394,9 @@ impl Session {
         let over = last && (state.linger.is_zero() || state.token.is_none());
         drop(state);
         self.ended.notify_waiters();
+        // Each keeps its network namespace in existence.
+        let elsewhere = (last && !over).then(|| self.table().take_elsewhere());
+        elsewhere.into_iter().flatten().for_each(|entry| entry.end());
         over
     }
 

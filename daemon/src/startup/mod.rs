@@ -17,6 +17,7 @@ mod service;
 mod sources;
 mod subordinate;
 mod memory;
+mod id_map;
 mod signals;
 
 use std::io;

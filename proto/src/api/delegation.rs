@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::OptionValue;
+use super::values::{Netns, OptionValue};
 use crate::address::AddressValue;
 use crate::constant::Constant;
 
@@ -56,12 +56,14 @@ pub trait Delegation {
         proto: Option<Constant>,
         /// The program for the audit; the client itself if absent.
         program: Option<Program>,
+        /// The network namespace of the new socket, as for `socket.socket`.
+        netns: Option<Netns>,
     ) -> RpcResult<u32>;
 
     /// Makes one call on a socket whose descriptor is attached to the frame: `bind`, or `setsockopt`.
     ///
     /// The policy judges it like the call on a socket of the session; the socket does not become one, so that no
-    /// grant `adopt` is needed. `O_NONBLOCK` stays as it is. The broker closes its
+    /// grant `adopt` is needed. Rules without `netns` are about sockets in the network namespace of the broker alone. `O_NONBLOCK` stays as it is. The broker closes its
     /// copy of the descriptor before it answers.
     #[method(name = "apply")]
     async fn apply(

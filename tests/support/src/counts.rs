@@ -12,6 +12,12 @@ pub const PRINCIPALS: Count = Count { usual: 24, full: 300 };
 /// Pipelines of a shell under `exec`.
 pub const PIPELINES: Count = Count { usual: 100, full: 1000 };
 
+/// Sockets that one client makes in its network namespace.
+pub const CREATIONS: Count = Count { usual: 3400, full: 34_000 };
+
+/// Random packets for each program of rules.
+pub const PACKETS: Count = Count { usual: 100_000, full: 1_000_000 };
+
 /// A count that fits into a test of a few seconds, and the full one.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {

@@ -22,8 +22,9 @@ pub(crate) fn delegate(
     ty: Type,
     protocol: Protocol,
     program: Option<Program>,
+    netns: Option<&str>,
 ) -> impl Operation<Output = OwnedFd> {
-    Call::new("socket.delegate", (domain, ty, protocol, program), descriptor)
+    Call::new("socket.delegate", (domain, ty, protocol, program, netns), descriptor)
 }
 
 /// Binds the only descriptor. This process opens the folder of a path, if the connection can pass descriptors.

@@ -1,6 +1,7 @@
 //! The program around the opener.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use sockbroker_policy::Policy;
 
@@ -12,6 +13,8 @@ pub trait Host {
     fn policy(&mut self, memory: OwnedFd) -> Result<Policy, String>;
     /// Confines the process for this configuration and policy. Describes what is in force then.
     fn confine(&mut self, configuration: OwnedFd, policy: &Policy) -> Result<Description, String>;
+    /// The folders of network namespaces that have names, by the configuration of [`Host::confine`].
+    fn network_folders(&self) -> Vec<PathBuf>;
     /// A policy has replaced another one after the confinement.
     fn replaced(&mut self, policy: &Policy);
 }

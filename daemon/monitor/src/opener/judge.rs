@@ -8,13 +8,14 @@ use sockbroker_policy::need::creation_needs_privilege;
 use sockbroker_policy::option::OptionClass;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::target::{SocketName, Target};
+use sockbroker_policy::within::RightsIn;
 use sockbroker_policy::{Denial, Permit};
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::option;
 
-use crate::request::Value;
+use crate::request::{Unreachable, Value};
 use crate::socket_facts::{self, KernelSocket};
 
 const AF_MCTP: i32 = 45;
@@ -23,6 +24,8 @@ const AF_QIPCRTR: i32 = 42;
 /// Why a request gets no permit.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// The network namespace cannot be used.
+    Unreachable(Unreachable),
     /// The policy refuses it.
     Denied(Box<Denial>),
     /// It is not for the opener.
@@ -39,6 +42,12 @@ impl From<Box<Denial>> for Refusal {
     }
 }
 
+impl From<Unreachable> for Refusal {
+    fn from(unreachable: Unreachable) -> Self {
+        Self::Unreachable(unreachable)
+    }
+}
+
 impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
@@ -48,6 +57,18 @@ impl From<std::io::Error> for Refusal {
 pub(super) fn create(rights: &Rights, socket: SocketSpec) -> Result<Permit<Create>, Refusal> {
     // Worth a privilege, or a socket on which the opener sends.
     if !creation_needs_privilege(socket) && socket.domain != libc::AF_NETLINK {
+        return Err(Refusal::NotServed);
+    }
+    Ok(rights.authorize(Create { socket })?)
+}
+
+/// A socket in another network namespace than the broker's own. Any of them takes a capability.
+pub(super) fn create_in(
+    rights: RightsIn<'_>,
+    socket: SocketSpec,
+) -> Result<Permit<Create>, Refusal> {
+    // The kernel shows the ids of its maker to the peer of the first, and the second has descriptors in its addresses.
+    if [libc::AF_UNIX, libc::AF_PPPOX].contains(&socket.domain) {
         return Err(Refusal::NotServed);
     }
     Ok(rights.authorize(Create { socket })?)
@@ -68,7 +89,7 @@ pub(super) fn address(socket: SocketSpec, bytes: &[u8]) -> Result<Address, Refus
 }
 
 pub(super) fn bind(
-    rights: &Rights,
+    rights: RightsIn<'_>,
     fd: impl KernelSocket,
     bytes: &[u8],
 ) -> Result<Permit<Bind>, Refusal> {
@@ -93,7 +114,7 @@ pub(super) fn bind(
 }
 
 pub(super) fn connect(
-    rights: &Rights,
+    rights: RightsIn<'_>,
     fd: impl KernelSocket,
     bytes: &[u8],
 ) -> Result<Permit<Connect>, Refusal> {
@@ -136,7 +157,7 @@ fn option_is_served(class: OptionClass, domain: i32) -> bool {
 }
 
 pub(super) fn set_option(
-    rights: &Rights,
+    rights: RightsIn<'_>,
     fd: impl KernelSocket,
     (level, name): (i32, i32),
     value: Value,

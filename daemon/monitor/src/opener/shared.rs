@@ -10,7 +10,9 @@ use sockbroker_policy::Policy;
 use sockbroker_sys::prompt_close::PromptClose;
 use sockbroker_sys::{sealed, socket};
 
+use super::calls::Kernel;
 use super::host::Host;
+use super::namespaces::Namespaces;
 use super::refusals::Refusals;
 use super::workers::{InForce, Worker, WorkerChannel, lock};
 use crate::channel::{Channel, ChannelError};
@@ -41,6 +43,7 @@ pub(super) struct Opener<H> {
     host: Mutex<H>,
     workers: Mutex<BTreeMap<u64, Known>>,
     in_force: RwLock<Arc<InForce>>,
+    pub(super) kernel: Kernel,
     pub(super) refusals: Mutex<Refusals>,
     serve: Serve<H>,
 }
@@ -66,8 +69,10 @@ impl<H: Host + Send + 'static> Opener<H> {
         (policy, generation): (Policy, u64),
         serve: Serve<H>,
     ) -> Self {
+        let kernel = Kernel(Namespaces::new(host.network_folders()));
         Self {
             monitor,
+            kernel,
             host: Mutex::new(host),
             workers: Mutex::default(),
             in_force: RwLock::new(Arc::new(InForce::new(policy, generation))),

@@ -13,7 +13,7 @@ use sockbroker_monitor::channel::{ChannelError, Message, decode};
 use sockbroker_monitor::message::{
     FromOpener, FromReader, FromReaper, Nothing, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
-use sockbroker_monitor::request::{Answer, Request};
+use sockbroker_monitor::request::{Answer, Question};
 use sockbroker_sys::record::Record;
 
 /// What happens to a record on its way.
@@ -32,7 +32,7 @@ const TYPES: [fn(&Arrival<'_>); 14] = [
     check::<ToReaper>,
     check::<FromReaper>,
     check::<Nothing>,
-    check::<Request>,
+    check::<Question>,
     check::<Answer>,
     check::<ToCaller>,
     check::<FromCaller>,
