@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
-use sockbroker_client::Error;
+use sockbroker_client::{Endpoint, Error};
 use sockbroker_launcher::{Ended, Inherited, LaunchError, Output, Plan};
 
 use crate::connection::{Connection, failure};
@@ -38,20 +38,35 @@ Security:
   A raw or packet socket cannot be revoked, and its holder can send any packet. The broker passes one only
   under a rule with handover = \"unrevocable\".
 
+Network namespaces:
+  The sockets are in the network namespace of this program, also if the broker has another one.
+  With --netns NAME the broker makes every socket, except AF_UNIX, in the namespace NAME, and none is made if
+  the broker refuses it. The files of /etc/netns/NAME replace those of /etc, and the program has no other
+  network, where this system permits user namespaces: otherwise a line reports that it does not.
+  /proc/net and /sys/class/net do not show the namespace NAME, and programs that ask D-Bus for names get those
+  of this machine.
+
 Limits:
-  Programs in another network namespace are not served. io_uring is not served.
+  Programs in another network namespace are not served. io_uring is not served. Programs that other processes
+  of the user must not inspect (PR_SET_DUMPABLE) are not served.
   A signal whose handler has no SA_RESTART can interrupt socket(2), which then fails with EINTR.
   nmap also needs NMAP_PRIVILEGED=1 in its environment, or --root.
 
 Examples:
   sockbroker exec python3 -m http.server 80
   sockbroker exec tcpdump -i eth0
+  sockbroker exec --netns lab1 curl http://192.0.2.1/
   sockbroker exec --root dhcping -s 192.0.2.1")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct ExecArgs {
     /// Let the program see itself as root, in a user namespace. For programs that test for root.
     #[arg(long)]
     root: bool,
+
+    /// Make all sockets of the program in this network namespace: a name of `ip netns list`. `caller`, the
+    /// default, is that of this program.
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
 
     /// If no broker answers, run the program without one.
     #[arg(long)]
@@ -99,9 +114,15 @@ pub(crate) fn run(global: &Global, args: &ExecArgs) -> Result<Exit, Failure> {
         }
         Err(error) => return Err(failure("connect", &error)),
     };
+    if !matches!(broker.endpoint(), Endpoint::Unix(_)) {
+        let endpoint = broker.endpoint();
+        let text = format!("exec needs a broker on this machine: {endpoint} passes no sockets");
+        return Err(Failure::usage(text));
+    }
     let plan = Plan {
         arguments: args.program.clone(),
         root: args.root,
+        netns: args.netns.clone().filter(|netns| netns != "caller"),
         output: output(args)?,
         killable: !args.no_killable,
         delay: Duration::from_millis(args.delay),
@@ -135,5 +156,10 @@ fn exit_of(ended: Ended) -> Exit {
 }
 
 fn launch_failure(error: &LaunchError) -> Failure {
-    Failure::new(Exit::System, format!("cannot start the program: {error}"))
+    match error {
+        LaunchError::Network(error) => failure("--netns", error),
+        LaunchError::Argument(_) | LaunchError::System { .. } => {
+            Failure::new(Exit::System, format!("cannot start the program: {error}"))
+        }
+    }
 }

@@ -11,7 +11,7 @@ use sockbroker_sys::{option, socket};
 
 use crate::decision::{
     ADDRESS_BYTES, Call, MULTIPLEXED_BYTES, NewSocket, OPTION_BYTES, OptionKind, PrivilegedOption,
-    decode, decode_multiplexed, is_refusal, privileged_address,
+    decode, decode_multiplexed, is_refusal, privileged_address, unserved,
 };
 use crate::delegation::{Delegation, Failure};
 use crate::in_progress::{InProgress, Key};
@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) lines: Lines,
     pub(crate) network: Network,
     pub(crate) first_unprivileged: u16,
+    /// Whether the sockets of the program are in another network namespace than the program: the kernel makes none.
+    pub(crate) is_elsewhere: bool,
     /// How long an answer waits for the report of an interrupted call: zero if no signal interrupts one.
     pub(crate) rejoin_time: Duration,
 }
@@ -103,9 +105,13 @@ pub(crate) fn answer(context: &Context, key: Key) {
     }
 }
 
-/// Lets the kernel make a call.
-pub(crate) fn answer_natively(context: &Context, key: Key) {
-    finish(context, key, &Answer::Natively);
+/// Answers a call that the broker cannot make.
+pub(crate) fn answer_unserved(context: &Context, key: Key) {
+    let answer = match unserved(&key.1, context.is_elsewhere) {
+        None => Answer::Natively,
+        Some(errno) => Answer::Errno(errno),
+    };
+    finish(context, key, &answer);
 }
 
 fn finish(context: &Context, key: Key, answer: &Answer) {
@@ -116,7 +122,7 @@ fn finish(context: &Context, key: Key, answer: &Answer) {
         Answer::Done => listener.answer(id, None),
         Answer::Errno(errno) => listener.answer(id, Some(*errno)),
         Answer::Socket { socket, close_on_exec } => {
-            match listener.give(id, socket.as_fd(), *close_on_exec) {
+            match listener.give(id, socket.as_fd(), *close_on_exec, rejoin_time.is_zero()) {
                 Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                     // The program's own, such as EMFILE.
                     listener.answer(id, error.raw_os_error().or(Some(libc::EIO)))
@@ -159,6 +165,9 @@ fn read(tid: u32, address: u64, length: u32, most: usize) -> io::Result<Vec<u8>>
 }
 
 fn make_socket(context: &Context, tid: u32, new: NewSocket) -> Answer {
+    if context.is_elsewhere {
+        return make_elsewhere(context, tid, new);
+    }
     match socket::create(new.family, new.kind, new.protocol) {
         Err(error) if error.raw_os_error().is_some_and(is_refusal) => {}
         // The kernel makes it, or reports what is wrong.
@@ -174,6 +183,27 @@ fn make_socket(context: &Context, tid: u32, new: NewSocket) -> Answer {
         // The kernel refuses it, as without a broker.
         Err(failure) => report(context, &program, &new.describe(), failure)
             .map_or(Answer::Natively, Answer::Errno),
+    }
+}
+
+/// Makes a socket in another network namespace. The kernel makes none instead: it would be in the wrong one.
+fn make_elsewhere(context: &Context, tid: u32, new: NewSocket) -> Answer {
+    if new.family == libc::AF_UNIX {
+        // `socketcall` is reported for every family.
+        return Answer::Natively;
+    }
+    let program = program(tid);
+    match context.delegation.socket(new, &program) {
+        Ok(socket) => Answer::Socket { socket, close_on_exec: new.close_on_exec },
+        Err(failure) => {
+            let errno = failure.errno();
+            if let Failure::Kernel { message, .. } = &failure
+                && message.contains("network namespace")
+            {
+                context.lines.note(message);
+            }
+            Answer::Errno(report(context, &program, &new.describe(), failure).unwrap_or(errno))
+        }
     }
 }
 
@@ -259,7 +289,7 @@ fn set_option(
 fn report(context: &Context, program: &Program, call: &str, failure: Failure) -> Option<i32> {
     let lines = &context.lines;
     match failure {
-        Failure::Denied { rule, grant } => {
+        Failure::Denied { rule, grant, .. } => {
             let text = denied(call, &rule, grant.as_deref());
             lines.refused(&program.name, program.pid, &text);
             None
@@ -271,7 +301,9 @@ fn report(context: &Context, program: &Program, call: &str, failure: Failure) ->
         }
         Failure::Kernel { errno, .. } => Some(errno),
         Failure::Unavailable { message } => {
-            lines.note(&format!("the broker does not answer, calls are made natively: {message}"));
+            lines.note(&format!(
+                "the broker does not answer, the kernel makes calls alone: {message}"
+            ));
             None
         }
     }

@@ -236,6 +236,19 @@ pub(crate) fn is_refusal(errno: i32) -> bool {
     errno == libc::EPERM || errno == libc::EACCES
 }
 
+/// The error of a call that nobody serves; `None` if the kernel makes it. A socket that the kernel made would be in the
+/// wrong network namespace if those of the program are `elsewhere`.
+pub(crate) fn unserved(raw: &RawCall, is_elsewhere: bool) -> Option<i32> {
+    let makes_socket = match decode(raw) {
+        Call::Socket(_) | Call::Multiplexed { call: Reported::Socket, .. } => true,
+        Call::Bind { .. }
+        | Call::SetOption { .. }
+        | Call::Multiplexed { call: Reported::Bind | Reported::SetOption, .. }
+        | Call::Other => false,
+    };
+    (is_elsewhere && makes_socket).then_some(libc::ENETDOWN)
+}
+
 impl NewSocket {
     /// The call as people write it.
     pub(crate) fn describe(&self) -> String {

@@ -16,15 +16,28 @@ use crate::decision::NewSocket;
 /// How long a call of the broker may take. Then the program's call is made natively.
 const CALL_TIME: Duration = Duration::from_mins(1);
 
+/// The network namespace in which this process connected to the broker.
+pub(crate) const CALLER: &str = "caller";
+
 /// Why the broker did not do a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The policy refuses it.
-    Denied { rule: String, grant: Option<String> },
+    Denied { rule: String, grant: Option<String>, errno: i32 },
     /// The kernel refused it to the broker.
     Kernel { errno: i32, message: String },
     /// The broker cannot do it now.
     Unavailable { message: String },
+}
+
+impl Failure {
+    /// The error number of a call that nobody else makes.
+    pub(crate) fn errno(&self) -> i32 {
+        match self {
+            Self::Denied { errno, .. } | Self::Kernel { errno, .. } => *errno,
+            Self::Unavailable { .. } => libc::ENETDOWN,
+        }
+    }
 }
 
 /// Connects to the same broker again.
@@ -34,6 +47,8 @@ type Reconnect = Box<dyn Fn() -> Result<Broker> + Send + Sync>;
 pub(crate) struct Delegation {
     broker: Mutex<Broker>,
     reconnect: Reconnect,
+    /// The network namespace of new sockets.
+    netns: String,
     /// Waits before each call, for tests.
     delay: Duration,
 }
@@ -45,9 +60,16 @@ impl std::fmt::Debug for Delegation {
 }
 
 impl Delegation {
-    pub(crate) fn new(broker: Broker, reconnect: Reconnect, delay: Duration) -> Self {
+    /// Sockets are made in the network namespace with this name; without one, in that of this process.
+    pub(crate) fn new(
+        broker: Broker,
+        reconnect: Reconnect,
+        netns: Option<&str>,
+        delay: Duration,
+    ) -> Self {
         broker.set_call_timeout(Some(CALL_TIME));
-        Self { broker: Mutex::new(broker), reconnect, delay }
+        let netns = netns.unwrap_or(CALLER).to_owned();
+        Self { broker: Mutex::new(broker), reconnect, netns, delay }
     }
 
     pub(crate) fn socket(
@@ -58,7 +80,8 @@ impl Delegation {
         let kind = new.kind | if new.nonblocking { libc::SOCK_NONBLOCK } else { 0 };
         self.call(|broker| {
             let (domain, protocol) = (Domain::from(new.family), Protocol::from(new.protocol));
-            broker.delegate(domain, Type::from(kind), protocol, Some(program.clone()))
+            let program = Some(program.clone());
+            broker.delegate_within(domain, Type::from(kind), protocol, program, &self.netns)
         })
     }
 
@@ -94,6 +117,8 @@ impl Delegation {
             Err(Error::Disconnected { .. } | Error::Session { .. } | Error::Connect { .. }) => {
                 let broker = (self.reconnect)().map_err(|error| meaning(&error))?;
                 broker.set_call_timeout(Some(CALL_TIME));
+                // A refusal is the answer to a later call.
+                drop(enter(&broker, &self.netns));
                 broker.clone_into(&mut self.broker.lock().unwrap_or_else(PoisonError::into_inner));
                 call(&broker).map_err(|error| meaning(&error))
             }
@@ -106,11 +131,25 @@ impl Delegation {
     }
 }
 
+/// Selects a network namespace with a name: the broker then judges calls on sockets in it by the name. Does nothing for
+/// that of this process.
+pub(crate) fn enter(broker: &Broker, netns: &str) -> Result<()> {
+    if netns == CALLER {
+        return Ok(());
+    }
+    let (domain, ty) = (Domain::from(libc::AF_INET), Type::from(libc::SOCK_DGRAM));
+    match broker.delegate_within(domain, ty, Protocol::from(0), None, netns) {
+        // Perhaps the policy grants other sockets.
+        Ok(_) | Err(Error::Denied { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// What an error of the client means for the program.
 fn meaning(error: &Error) -> Failure {
     match error {
-        Error::Denied { rule, grant, .. } => {
-            Failure::Denied { rule: rule.clone(), grant: grant.clone() }
+        Error::Denied { rule, grant, errno, .. } => {
+            Failure::Denied { rule: rule.clone(), grant: grant.clone(), errno: *errno }
         }
         Error::Os { errno: Some(errno), message, .. } => {
             Failure::Kernel { errno: *errno, message: message.clone() }
@@ -132,8 +171,10 @@ mod tests {
             call: "apply".to_owned(),
             message: String::new(),
         };
-        let expected = Failure::Denied { rule: "ports".to_owned(), grant: Some("g".to_owned()) };
+        let expected =
+            Failure::Denied { rule: "ports".to_owned(), grant: Some("g".to_owned()), errno: 13 };
         assert_eq!(meaning(&denied), expected);
+        assert_eq!(expected.errno(), 13);
         let taken = Error::Os {
             errno: Some(98),
             name: None,
@@ -145,5 +186,6 @@ mod tests {
         assert_eq!(meaning(&taken), expected);
         let late = Error::Timeout { call: "socket.apply".to_owned(), sent: None };
         assert!(matches!(meaning(&late), Failure::Unavailable { .. }));
+        assert_eq!(meaning(&late).errno(), libc::ENETDOWN);
     }
 }

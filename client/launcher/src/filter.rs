@@ -3,7 +3,8 @@
 //! Everything that is not listed runs as without a filter. Pointers cannot be followed here: `bind` is always
 //! reported, and decided by its address in the supervisor.
 
-use libc::sock_filter;
+use sockbroker_bpf::opcode::{ABS, ALU, AND, JEQ, JMP, JSET, K, LD, RET, W};
+use sockbroker_bpf::{Assembler, Label, Program};
 
 use crate::decision::{ARCHITECTURES, Architecture, OPTIONS, Reported};
 
@@ -18,96 +19,61 @@ const X32: u32 = 0x4000_0000;
 /// `SOCK_TYPE_MASK` of the kernel: a type without flags.
 const TYPE_MASK: u32 = 0xf;
 
-const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
-const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const IF_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+const LOAD: u16 = LD | W | ABS;
+const MASK: u16 = ALU | AND | K;
+const IF_EQUAL: u16 = JMP | JEQ | K;
+const IF_SET: u16 = JMP | JSET | K;
+const RETURN: u16 = RET | K;
 
 const ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
 const NOTIFY: u32 = 0x7fc0_0000; // SECCOMP_RET_USER_NOTIF
 
-/// A place that a jump leads to.
+/// Which calls of `socket` are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Label(usize);
-
-/// An assembler for programs whose jumps all lead forward.
-#[derive(Debug, Default)]
-struct Assembler {
-    code: Vec<sock_filter>,
-    /// Jumps if a comparison holds, with their labels.
-    jumps: Vec<(usize, Label)>,
-    /// Where the labels are.
-    labels: Vec<usize>,
+pub(crate) enum Sockets {
+    /// Those of kinds that need a privilege.
+    Privileged,
+    /// All but those that do not belong to a network: `AF_UNIX`.
+    OfNetworks,
 }
 
-impl Assembler {
-    fn label(&mut self) -> Label {
-        self.labels.push(usize::MAX);
-        Label(self.labels.len() - 1)
-    }
+fn load_argument(assembler: &mut Assembler, index: u32) {
+    assembler.add(LOAD, ARGUMENTS + index * ARGUMENT_SIZE);
+}
 
-    fn place(&mut self, label: Label) {
-        if let Some(place) = self.labels.get_mut(label.0) {
-            *place = self.code.len();
-        }
-    }
-
-    fn push(&mut self, code: u16, k: u32) {
-        self.code.push(sock_filter { code, jt: 0, jf: 0, k });
-    }
-
-    fn load(&mut self, offset: u32) {
-        self.push(LOAD, offset);
-    }
-
-    fn load_argument(&mut self, index: u32) {
-        self.load(ARGUMENTS + index * ARGUMENT_SIZE);
-    }
-
-    fn jump_if(&mut self, comparison: u16, value: u32, label: Label) {
-        self.jumps.push((self.code.len(), label));
-        self.push(comparison, value);
-    }
-
-    fn jump_if_equal(&mut self, value: u32, label: Label) {
-        self.jump_if(IF_EQUAL, value, label);
-    }
-
-    fn finish(mut self) -> Vec<sock_filter> {
-        for (place, label) in self.jumps {
-            let target = self.labels.get(label.0).copied().unwrap_or(usize::MAX);
-            let distance = target.saturating_sub(place + 1);
-            if let Some(instruction) = self.code.get_mut(place) {
-                // A test checks that every jump is short enough.
-                instruction.jt = u8::try_from(distance).unwrap_or(u8::MAX);
-            }
-        }
-        self.code
-    }
+fn jump_if_equal(assembler: &mut Assembler, value: i32, label: Label) {
+    assembler.jump(IF_EQUAL, value.cast_unsigned(), Some(label), None);
 }
 
 /// The program for this machine and its 32-bit form.
-pub(crate) fn program() -> Vec<sock_filter> {
-    let mut assembler = Assembler::default();
+pub(crate) fn program(reported: Sockets) -> Program {
+    let mut assembler = Assembler::new();
     let (allow, notify) = (assembler.label(), assembler.label());
     let (socket, option) = (assembler.label(), assembler.label());
     let sections: Vec<_> = ARCHITECTURES.iter().map(|arch| (arch, assembler.label())).collect();
-    assembler.load(ARCH);
+    assembler.add(LOAD, ARCH);
     for (arch, label) in &sections {
-        assembler.jump_if_equal(arch.audit, *label);
+        assembler.jump(IF_EQUAL, arch.audit, Some(*label), None);
     }
-    assembler.push(RETURN, ALLOW);
+    assembler.add(RETURN, ALLOW);
     for (arch, label) in sections {
         assembler.place(label);
         calls(&mut assembler, arch, [allow, notify, socket, option]);
     }
-    sockets(&mut assembler, socket, notify);
+    match reported {
+        Sockets::Privileged => sockets(&mut assembler, socket, notify),
+        Sockets::OfNetworks => {
+            assembler.place(socket);
+            load_argument(&mut assembler, 0);
+            jump_if_equal(&mut assembler, libc::AF_UNIX, allow);
+            assembler.go(notify);
+        }
+    }
     options(&mut assembler, option, notify);
     assembler.place(allow);
-    assembler.push(RETURN, ALLOW);
+    assembler.add(RETURN, ALLOW);
     assembler.place(notify);
-    assembler.push(RETURN, NOTIFY);
+    assembler.add(RETURN, NOTIFY);
     assembler.finish()
 }
 
@@ -117,46 +83,46 @@ fn calls(
     arch: &Architecture,
     [allow, notify, socket, option]: [Label; 4],
 ) {
-    assembler.load(NUMBER);
-    assembler.jump_if(IF_SET, X32, allow);
-    assembler.jump_if_equal(arch.socket, socket);
-    assembler.jump_if_equal(arch.bind, notify);
-    assembler.jump_if_equal(arch.setsockopt, option);
+    assembler.add(LOAD, NUMBER);
+    assembler.jump(IF_SET, X32, Some(allow), None);
+    jump_if_equal(assembler, arch.socket.cast_signed(), socket);
+    jump_if_equal(assembler, arch.bind.cast_signed(), notify);
+    jump_if_equal(assembler, arch.setsockopt.cast_signed(), option);
     if let Some(number) = arch.socketcall {
         let multiplexed = assembler.label();
-        assembler.jump_if_equal(number, multiplexed);
-        assembler.push(RETURN, ALLOW);
+        jump_if_equal(assembler, number.cast_signed(), multiplexed);
+        assembler.add(RETURN, ALLOW);
         assembler.place(multiplexed);
         // The sub-call. Its arguments are in memory.
-        assembler.load_argument(0);
+        load_argument(assembler, 0);
         for call in [Reported::Socket, Reported::Bind, Reported::SetOption] {
-            assembler.jump_if_equal(call.sub_call(), notify);
+            jump_if_equal(assembler, call.sub_call().cast_signed(), notify);
         }
     }
-    assembler.push(RETURN, ALLOW);
+    assembler.add(RETURN, ALLOW);
 }
 
 /// `socket`: the kinds that need a privilege.
 fn sockets(assembler: &mut Assembler, start: Label, notify: Label) {
     let (internet, datagram) = (assembler.label(), assembler.label());
     assembler.place(start);
-    assembler.load_argument(0);
-    assembler.jump_if_equal(libc::AF_PACKET.cast_unsigned(), notify);
-    assembler.jump_if_equal(libc::AF_INET.cast_unsigned(), internet);
-    assembler.jump_if_equal(libc::AF_INET6.cast_unsigned(), internet);
-    assembler.push(RETURN, ALLOW);
+    load_argument(assembler, 0);
+    jump_if_equal(assembler, libc::AF_PACKET, notify);
+    jump_if_equal(assembler, libc::AF_INET, internet);
+    jump_if_equal(assembler, libc::AF_INET6, internet);
+    assembler.add(RETURN, ALLOW);
     assembler.place(internet);
-    assembler.load_argument(1);
-    assembler.push(AND, TYPE_MASK);
-    assembler.jump_if_equal(libc::SOCK_RAW.cast_unsigned(), notify);
-    assembler.jump_if_equal(SOCK_PACKET, notify);
-    assembler.jump_if_equal(libc::SOCK_DGRAM.cast_unsigned(), datagram);
-    assembler.push(RETURN, ALLOW);
+    load_argument(assembler, 1);
+    assembler.add(MASK, TYPE_MASK);
+    jump_if_equal(assembler, libc::SOCK_RAW, notify);
+    jump_if_equal(assembler, SOCK_PACKET.cast_signed(), notify);
+    jump_if_equal(assembler, libc::SOCK_DGRAM, datagram);
+    assembler.add(RETURN, ALLOW);
     assembler.place(datagram);
-    assembler.load_argument(2);
-    assembler.jump_if_equal(libc::IPPROTO_ICMP.cast_unsigned(), notify);
-    assembler.jump_if_equal(libc::IPPROTO_ICMPV6.cast_unsigned(), notify);
-    assembler.push(RETURN, ALLOW);
+    load_argument(assembler, 2);
+    jump_if_equal(assembler, libc::IPPROTO_ICMP, notify);
+    jump_if_equal(assembler, libc::IPPROTO_ICMPV6, notify);
+    assembler.add(RETURN, ALLOW);
 }
 
 /// `SOCK_PACKET`, which `packet(7)` replaced.
@@ -167,18 +133,18 @@ fn options(assembler: &mut Assembler, start: Label, notify: Label) {
     assembler.place(start);
     let levels = [libc::SOL_SOCKET, libc::IPPROTO_IP, libc::IPPROTO_IPV6];
     let levels = levels.map(|level| (level, assembler.label()));
-    assembler.load_argument(1);
+    load_argument(assembler, 1);
     for (level, label) in levels {
-        assembler.jump_if_equal(level.cast_unsigned(), label);
+        jump_if_equal(assembler, level, label);
     }
-    assembler.push(RETURN, ALLOW);
+    assembler.add(RETURN, ALLOW);
     for (level, label) in levels {
         assembler.place(label);
-        assembler.load_argument(2);
+        load_argument(assembler, 2);
         for option in OPTIONS.iter().filter(|option| option.level == level) {
-            assembler.jump_if_equal(option.name.cast_unsigned(), notify);
+            jump_if_equal(assembler, option.name, notify);
         }
-        assembler.push(RETURN, ALLOW);
+        assembler.add(RETURN, ALLOW);
     }
 }
 

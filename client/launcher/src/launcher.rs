@@ -15,7 +15,7 @@ use rustix::process::{
 use sockbroker_client::blocking::Broker;
 
 use crate::channel::{self, End, Next, Report};
-use crate::delegation::Delegation;
+use crate::delegation::{self, Delegation};
 use crate::kernel::inherited::Inherited;
 use crate::kernel::notify::Listener;
 use crate::kernel::process::{Forked, fork, leave};
@@ -31,6 +31,8 @@ pub struct Plan {
     pub arguments: Vec<OsString>,
     /// Whether it sees itself as root, in a user namespace.
     pub root: bool,
+    /// The network namespace of its sockets; that of this process if absent.
+    pub netns: Option<String>,
     /// Where refusals are reported.
     pub output: Output,
     /// Whether only fatal signals interrupt calls in progress, where the kernel supports it. For tests.
@@ -56,6 +58,9 @@ pub enum LaunchError {
     /// An argument contains NUL.
     #[error("an argument of the program contains a zero byte")]
     Argument(#[from] NulError),
+    /// The broker cannot use the network namespace.
+    #[error(transparent)]
+    Network(#[from] sockbroker_client::Error),
     /// A system call failed.
     #[error("{call}: {error}")]
     System {
@@ -107,18 +112,23 @@ pub fn run(
     reconnect: impl Fn() -> sockbroker_client::Result<Broker> + Send + Sync + 'static,
     inherited: &Inherited,
 ) -> Result<Ended, LaunchError> {
-    let Plan { arguments, root, output, killable, delay } = plan;
+    let Plan { arguments, root, netns, output, killable, delay } = plan;
     let arguments = strings(arguments)?;
     let mask = signals::block_all().during("sigprocmask")?;
     let signals = signals::descriptor().during("signalfd")?;
     let (ours, theirs) = channel::pair().during("socketpair")?;
     // If the supervisor ends, its children become those of this process.
     set_child_subreaper(Some(rustix::process::getpid())).during("prctl")?;
-    let program = Program { arguments, root, killable, mask };
+    if let Some(netns) = &netns {
+        delegation::enter(&broker, netns)?;
+    }
+    let is_elsewhere = netns.is_some();
+    let program = Program { arguments, root, netns, killable, mask };
     let supervisor = match fork().during("fork")? {
         Forked::Child => {
             drop((ours, signals));
-            let delegation = Delegation::new(broker, Box::new(reconnect), delay);
+            let netns = program.netns.as_deref();
+            let delegation = Delegation::new(broker, Box::new(reconnect), netns, delay);
             supervisor::run(&program, theirs, delegation, Lines::new(output), inherited)
         }
         Forked::Parent(supervisor) => supervisor,
@@ -128,7 +138,8 @@ pub fn run(
     let null = File::options().read(true).write(true).open("/dev/null").during("open")?;
     rustix::stdio::dup2_stdin(&null).during("dup2")?;
     rustix::stdio::dup2_stdout(&null).during("dup2")?;
-    let face = Face { supervisor, channel: ours, signals: File::from(signals), program: None };
+    let signals = File::from(signals);
+    let face = Face { supervisor, channel: ours, signals, program: None, is_elsewhere };
     let ended = face.watch()?;
     if let Ended::Signal(signal) = ended {
         // The program has dumped core, if at all.
@@ -155,6 +166,7 @@ struct Face {
     channel: End,
     signals: File,
     program: Option<Started>,
+    is_elsewhere: bool,
 }
 
 impl Face {
@@ -244,12 +256,12 @@ impl Face {
         let Some(Started { pid, listener, last, .. }) = self.program.take() else {
             return Ok(Ended::Unsupervised);
         };
-        eprintln!("sockbroker: the supervisor has ended: calls are made natively");
+        eprintln!("sockbroker: the supervisor has ended: the kernel makes calls alone");
         if let Some(listener) = listener
             && fork().during("fork")? == Forked::Child
         {
             // Programs in the background can outlive this process.
-            drop(takeover::answer_natively(&listener, last.as_ref()));
+            drop(takeover::answer_all(&listener, last.as_ref(), self.is_elsewhere));
             leave(0);
         }
         loop {

@@ -23,6 +23,7 @@ mod delegation;
 mod answer;
 mod supervisor;
 mod takeover;
+mod place;
 mod launcher;
 
 pub use kernel::inherited::Inherited;

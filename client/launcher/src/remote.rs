@@ -67,9 +67,9 @@ pub(crate) fn name_of(tid: u32) -> String {
 pub(crate) struct Network(PathBuf);
 
 impl Network {
-    /// That of this process.
-    pub(crate) fn own() -> io::Result<Self> {
-        fs::read_link("/proc/self/ns/net").map(Self)
+    /// That of a process.
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
+        fs::read_link(format!("/proc/{pid}/ns/net")).map(Self)
     }
 
     /// Whether a program is in this namespace. A program that this process must not inspect is not.
@@ -136,7 +136,8 @@ mod tests {
         assert_eq!(process_of(own), Some(own));
         assert_eq!(process_of(0), None);
         assert_eq!(name_of(0), "?");
-        assert!(Network::own().unwrap().contains(own));
-        assert!(!Network::own().unwrap().contains(0));
+        assert!(Network::of(own).unwrap().contains(own));
+        assert!(!Network::of(own).unwrap().contains(0));
+        assert!(Network::of(0).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! its own, so that a signal of the terminal does not stop it.
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
@@ -16,16 +16,17 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, set_child_subreaper, setsid, wait,
 };
 
-use crate::answer::{Context, answer, answer_at_once, answer_natively};
+use crate::answer::{Context, answer, answer_at_once, answer_unserved};
 use crate::channel::{self, End, Received, Report};
 use crate::delegation::Delegation;
-use crate::filter;
+use crate::filter::{self, Sockets};
 use crate::in_progress::{InProgress, Key, REJOIN_TIME};
 use crate::jobs::Jobs;
 use crate::kernel::inherited::{Inherited, close_standard};
 use crate::kernel::notify::{Listener, Notification};
-use crate::kernel::process::{Forked, enter_user_namespace, execute, fork, leave};
+use crate::kernel::process::{Forked, Namespaces, execute, fork, leave};
 use crate::kernel::signals::{Mask, restore, restore_pipe_signal};
+use crate::place::{enter_empty_network, enter_user_namespace};
 use crate::refusal::Lines;
 use crate::remote::{Network, first_unprivileged_port};
 use crate::takeover;
@@ -37,6 +38,8 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<CString>,
     /// Whether it is root of a user namespace.
     pub(crate) root: bool,
+    /// The network namespace of its sockets, if it is not that of this process.
+    pub(crate) netns: Option<String>,
     /// Whether to ask for `WAIT_KILLABLE_RECV`.
     pub(crate) killable: bool,
     pub(crate) mask: Mask,
@@ -48,7 +51,16 @@ const NOT_FILTERED: i32 = 71;
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// How the program stands under the filter, as it reports before it is executed.
+/// What the program reports before it is executed.
+#[derive(Debug)]
+struct Prepared {
+    how: Filtered,
+    listener: Option<Listener>,
+    /// Whether it has an empty network of its own.
+    is_isolated: bool,
+}
+
+/// How the program stands under the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Filtered {
     Killable,
@@ -88,7 +100,6 @@ fn supervise(
     inherited: &Inherited,
 ) -> io::Result<()> {
     set_child_subreaper(Some(rustix::process::getpid()))?;
-    let network = Network::own()?;
     let (ours, theirs) = channel::pair()?;
     let child = match fork()? {
         Forked::Child => {
@@ -108,30 +119,38 @@ fn supervise(
     }
     let launcher = Arc::new(launcher);
     let pid = child.as_raw_nonzero().get();
-    match filtered(&ours)? {
-        Some((Filtered::Already, _)) => {
+    match prepared(&ours)? {
+        Some(Prepared { how: Filtered::Already, .. }) => {
             lines.note("another sockbroker serves this program already; it decides");
             launcher.report(Report::Started { pid }, &[])?;
         }
-        Some((how, Some(listener))) => {
+        Some(Prepared { how, listener: Some(listener), is_isolated }) => {
+            if let (Some(netns), false) = (&program.netns, is_isolated) {
+                lines.note(&format!(
+                    "the program has the sockets of the network namespace {netns:?}, and else the network and the \
+                     files of this process: this system refuses namespaces to it"
+                ));
+            }
             let last =
                 File::from(rustix::fs::memfd_create("last call", rustix::fs::MemfdFlags::CLOEXEC)?);
             launcher.report(Report::Started { pid }, &[listener.as_fd(), last.as_fd()])?;
-            let interrupted = how == Filtered::Interruptible;
             let context = Context {
                 listener,
                 calls: InProgress::default(),
                 delegation,
                 lines,
-                network,
-                first_unprivileged: first_unprivileged_port(),
-                rejoin_time: if interrupted { REJOIN_TIME } else { Duration::ZERO },
+                network: Network::of(pid.cast_unsigned())?,
+                first_unprivileged: first_unprivileged(program),
+                is_elsewhere: program.netns.is_some(),
+                rejoin_time: rejoin_time(how),
             };
             let named = thread::Builder::new().name("receiver".to_owned());
             named.spawn(move || receive(&Arc::new(context), &last))?;
         }
         // It has reported the reason, and exits.
-        Some((_, None)) | None => launcher.report(Report::Started { pid }, &[])?,
+        Some(Prepared { listener: None, .. }) | None => {
+            launcher.report(Report::Started { pid }, &[])?;
+        }
     }
     watch(&launcher, child)?;
     ours.send([0; 5], &[])?;
@@ -139,16 +158,27 @@ fn supervise(
     reap(&launcher, child, &null)
 }
 
+/// The first port that the program can bind itself.
+fn first_unprivileged(program: &Program) -> u16 {
+    // That of another namespace is not known.
+    if program.netns.is_some() { u16::MAX } else { first_unprivileged_port() }
+}
+
+fn rejoin_time(how: Filtered) -> Duration {
+    if how == Filtered::Interruptible { REJOIN_TIME } else { Duration::ZERO }
+}
+
 /// Waits for the program's report. `None` if it ended without one.
-fn filtered(program: &End) -> io::Result<Option<(Filtered, Option<Listener>)>> {
+fn prepared(program: &End) -> io::Result<Option<Prepared>> {
     Ok(match program.receive(true)? {
-        Received::Message { data: [kind, ..], descriptors } => {
+        Received::Message { data: [kind, isolated, ..], descriptors } => {
             let how = match kind {
                 0 => Filtered::Killable,
                 1 => Filtered::Interruptible,
                 _ => Filtered::Already,
             };
-            Some((how, descriptors.into_iter().next().map(Listener::from)))
+            let listener = descriptors.into_iter().next().map(Listener::from);
+            Some(Prepared { how, listener, is_isolated: isolated == 1 })
         }
         Received::End | Received::Nothing => None,
     })
@@ -236,15 +266,15 @@ fn begin(context: &Arc<Context>, jobs: &Jobs<Key>, last: &File, call: Notificati
     takeover::note(last, call.id);
     let worker = context.clone();
     if let Err(key) = jobs.add(key, move |key| answer(&worker, key)) {
-        context.lines.note("too many calls wait for the broker: further ones are made natively");
-        answer_natively(context, key);
+        context.lines.note("too many calls wait for the broker: it does not make further ones");
+        answer_unserved(context, key);
     }
 }
 
 /// Becomes the program. Does not return.
 fn become_program(program: &Program, supervisor: End) -> ! {
     match put_under_filter(program) {
-        Ok((how, listener)) => {
+        Ok(Prepared { how, listener, is_isolated }) => {
             let kind = match how {
                 Filtered::Killable => 0,
                 Filtered::Interruptible => 1,
@@ -253,7 +283,7 @@ fn become_program(program: &Program, supervisor: End) -> ! {
             let descriptors: Vec<BorrowedFd<'_>> =
                 listener.iter().map(|listener| listener.as_fd()).collect();
             let acknowledged = supervisor
-                .send([kind, 0, 0, 0, 0], &descriptors)
+                .send([kind, is_isolated.into(), 0, 0, 0], &descriptors)
                 .and_then(|()| supervisor.receive(true));
             // Without a supervisor nothing would answer the calls of the program.
             if !matches!(acknowledged, Ok(Received::Message { .. })) {
@@ -281,36 +311,34 @@ pub(crate) fn start(arguments: &[CString], mask: &Mask) -> i32 {
     if error.raw_os_error() == Some(libc::ENOENT) { NOT_FOUND } else { NOT_EXECUTABLE }
 }
 
-fn put_under_filter(program: &Program) -> io::Result<(Filtered, Option<Listener>)> {
-    if program.root {
-        map_to_root()?;
+fn put_under_filter(program: &Program) -> io::Result<Prepared> {
+    let is_isolated = match &program.netns {
+        Some(name) => enter_empty_network(name, program.root).is_ok(),
+        None => false,
+    };
+    if program.root && !is_isolated {
+        enter_user_namespace(Namespaces::User, true)?;
     }
     rustix::thread::set_no_new_privs(true)?;
-    let mut filter = filter::program();
+    let reported = match program.netns {
+        Some(_) => Sockets::OfNetworks,
+        None => Sockets::Privileged,
+    };
+    let filter = filter::program(reported);
     let older = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
-    let installed = match program.killable.then(|| Listener::install(&mut filter, true)) {
+    let installed = match program.killable.then(|| Listener::install(&filter, true)) {
         Some(Err(error)) if older(&error) => None,
         other => other,
     };
     let (how, installed) = match installed {
         Some(installed) => (Filtered::Killable, installed),
-        None => (Filtered::Interruptible, Listener::install(&mut filter, false)),
+        None => (Filtered::Interruptible, Listener::install(&filter, false)),
     };
     match installed {
-        Ok(listener) => Ok((how, Some(listener))),
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok((Filtered::Already, None)),
+        Ok(listener) => Ok(Prepared { how, listener: Some(listener), is_isolated }),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) && program.netns.is_none() => {
+            Ok(Prepared { how: Filtered::Already, listener: None, is_isolated })
+        }
         Err(error) => Err(error),
     }
-}
-
-/// Makes this process root of a user namespace, with its own user and group as the only ones.
-fn map_to_root() -> io::Result<()> {
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    enter_user_namespace().map_err(|error| {
-        io::Error::new(error.kind(), format!("this system refuses user namespaces: {error}"))
-    })?;
-    // Without this the kernel refuses the map of a group (user_namespaces(7)).
-    fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
 }

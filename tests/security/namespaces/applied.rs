@@ -168,7 +168,7 @@ fn rules_for_a_name(options: fn(Start) -> Start) {
     std::fs::create_dir(&folder).unwrap();
     let lab1 = folder.join("lab1");
     make(&lab1);
-    let section = format!("[namespaces]\nfolders = [{folder:?}]\n");
+    let section = format!("[namespaces]\nfolders = [\"{}\"]\n", folder.display());
     let broker = prepared.section(&section).policy(POLICY).start().open_to_all();
     let user: User = neighbour();
     let mut client = user.lsp(&broker);

@@ -30,6 +30,7 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
         "elsewhere::of_passed",
         "finds the namespace of a client's descriptor before the policy is asked about it",
     ),
+    ("known::note", "reads the namespace of a socket for which there was a permit"),
     (
         "elsewhere::examine",
         "identifies the network namespace that a client passes before the policy is asked",

@@ -10,13 +10,13 @@ use sockbroker_test_support::until;
 use crate::stage::{ALL, Outcome, PYTHON, Stage};
 
 /// The children of a process.
-fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// The process that executes the program under test, below timeout(1), and its supervisor.
-fn processes(started: &Child) -> (u32, u32) {
+pub(crate) fn processes(started: &Child) -> (u32, u32) {
     let mut found = None;
     until("the supervisor has its child", || {
         let launcher = children(started.id()).first().copied();
@@ -29,12 +29,12 @@ fn processes(started: &Child) -> (u32, u32) {
 }
 
 /// Waits for a file of the stage.
-fn file(stage: &Stage, name: &str) {
+pub(crate) fn file(stage: &Stage, name: &str) {
     until(name, || stage.folder.join(name).exists());
 }
 
 /// Writes a file when `go` exists.
-const AFTER_GO: &str = "
+pub(crate) const AFTER_GO: &str = "
 import os, socket, sys, threading, time
 open('ready', 'w').close()
 while not os.path.exists('go'):

@@ -12,4 +12,6 @@ mod calls;
 mod face;
 mod signals;
 mod ends;
+mod states;
+mod networks;
 mod attacks;

@@ -83,7 +83,16 @@ pub(crate) fn terminate(mut started: std::process::Child) {
 impl Stage {
     /// Starts a broker with a policy.
     pub(crate) fn new(policy: &str) -> Self {
-        let start = Start::new(PROGRAM).shell("set -- broker \"$@\"").policy(policy);
+        Self::of(Self::prepare(policy))
+    }
+
+    /// A broker with a policy, which has not been started.
+    pub(crate) fn prepare(policy: &str) -> Start {
+        Start::new(PROGRAM).shell("set -- broker \"$@\"").policy(policy)
+    }
+
+    /// Starts a broker.
+    pub(crate) fn of(start: Start) -> Self {
         let broker = start.start().open_to_all();
         let folder = Folder::new();
         fs::set_permissions(folder.join("."), fs::Permissions::from_mode(0o777)).unwrap();

@@ -132,3 +132,18 @@ proptest! {
         call(arch, number, args);
     }
 }
+
+#[test]
+fn a_socket_that_nobody_serves_is_made_in_the_right_namespace_or_not_at_all() {
+    let raw = |number, first| RawCall { arch: I386, number, args: [first, 0, 0, 0, 0, 0] };
+    for (call, expected) in [
+        (raw(359, 2), Some(libc::ENETDOWN)),
+        (raw(102, 1), Some(libc::ENETDOWN)),
+        (raw(102, 2), None),
+        (raw(361, 3), None),
+        (raw(366, 3), None),
+    ] {
+        assert_eq!(unserved(&call, true), expected, "{call:?}");
+        assert_eq!(unserved(&call, false), None);
+    }
+}

@@ -1,43 +1,22 @@
 //! The program through an interpreter of classic BPF, against the words of the design.
 
+use sockbroker_test_support::bpf::{Frame, run};
+
 use super::*;
 use crate::decision::RawCall;
 
-/// Runs a program on `struct seccomp_data`, as the kernel's `seccomp_check_filter` allows: loads, one mask, jumps
-/// forward, returns.
-fn interpret(program: &[sock_filter], call: &RawCall) -> u32 {
-    let word = |offset: u32| -> u32 {
-        match offset {
-            NUMBER => call.number.cast_unsigned(),
-            ARCH => call.arch,
-            _ => {
-                let place = offset - ARGUMENTS;
-                assert_eq!(place % 4, 0, "an unaligned load");
-                let value = call.args[usize::try_from(place / ARGUMENT_SIZE).unwrap()];
-                u32::try_from(value >> (place % ARGUMENT_SIZE * 8) & u64::from(u32::MAX)).unwrap()
-            }
-        }
-    };
-    let (mut accumulator, mut next) = (0, 0);
-    loop {
-        let sock_filter { code, jt, jf, k } = program[next];
-        next += 1;
-        let jump = match code {
-            LOAD => {
-                accumulator = word(k);
-                continue;
-            }
-            AND => {
-                accumulator &= k;
-                continue;
-            }
-            IF_EQUAL => accumulator == k,
-            IF_SET => accumulator & k != 0,
-            RETURN => return k,
-            other => panic!("an unknown instruction {other:#x}"),
-        };
-        next += usize::from(if jump { jt } else { jf });
-    }
+fn low(argument: u64) -> u32 {
+    u32::try_from(argument & u64::from(u32::MAX)).unwrap()
+}
+
+/// Runs a program on `struct seccomp_data`.
+fn interpret(program: &Program, call: &RawCall) -> u32 {
+    let RawCall { arch, number, args } = call;
+    // The machine of classic BPF reads words of packets in network order, and the kernel those of a call in its own.
+    let words = [number.cast_unsigned(), *arch, 0, 0].into_iter();
+    let arguments = args.iter().flat_map(|argument| [low(*argument), low(argument >> 32)]);
+    let data: Vec<u8> = words.chain(arguments).flat_map(u32::to_be_bytes).collect();
+    run(program, Frame { data: &data, ..Frame::default() })
 }
 
 const X86_64: u32 = 0xc000_003e;
@@ -49,7 +28,11 @@ const NUMBERS: [(u32, [i32; 3]); 3] =
     [(X86_64, [41, 49, 54]), (I386, [359, 361, 366]), (AARCH64, [198, 200, 208])];
 
 fn is_reported(arch: u32, number: i32, args: [u64; 6]) -> bool {
-    match interpret(&program(), &RawCall { arch, number, args }) {
+    is_reported_with(&program(Sockets::Privileged), arch, number, args)
+}
+
+fn is_reported_with(program: &Program, arch: u32, number: i32, args: [u64; 6]) -> bool {
+    match interpret(program, &RawCall { arch, number, args }) {
         NOTIFY => true,
         ALLOW => false,
         other => panic!("an unknown action {other:#x}"),
@@ -126,12 +109,27 @@ fn socketcall_is_reported_for_its_three_sub_calls() {
 }
 
 #[test]
-fn jumps_stay_within_their_range_and_the_program_within_that_of_the_kernel() {
-    let program = program();
-    assert!(program.len() < 256, "{}", program.len());
-    let jumps = |code| code == IF_EQUAL || code == IF_SET;
-    let jumps = program.iter().enumerate().filter(|(_, instruction)| jumps(instruction.code));
-    for (place, instruction) in jumps {
-        assert!(place + 1 + usize::from(instruction.jt) < program.len());
+fn sockets_of_networks_are_all_but_unix_ones() {
+    let program = program(Sockets::OfNetworks);
+    for (arch, [socket, bind, setsockopt]) in NUMBERS {
+        for family in 0..48 {
+            for kind in 0..16 {
+                let found = is_reported_with(&program, arch, socket, [family, kind, 0, 9, 9, 9]);
+                assert_eq!(found, family != 1, "{arch:#x}: {family} {kind}");
+            }
+        }
+        assert!(is_reported_with(&program, arch, bind, [3, 4096, 16, 0, 0, 0]));
+        assert!(is_reported_with(&program, arch, setsockopt, [3, 1, 36, 4096, 4, 0]));
+        assert!(!is_reported_with(&program, arch, setsockopt, [3, 1, 2, 4096, 4, 0]));
+    }
+    assert!(is_reported_with(&program, I386, 102, [1, 4096, 0, 0, 0, 0]));
+}
+
+#[test]
+fn programs_are_valid() {
+    for sockets in [Sockets::Privileged, Sockets::OfNetworks] {
+        let program = program(sockets);
+        program.check().unwrap();
+        assert!(program.0.len() < 256, "{}", program.0.len());
     }
 }

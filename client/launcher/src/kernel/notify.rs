@@ -4,6 +4,8 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use sockbroker_bpf::Program;
+
 use super::check;
 use crate::decision::RawCall;
 
@@ -36,7 +38,14 @@ impl AsFd for Listener {
 impl Listener {
     /// Puts this thread and what it executes under a filter. With `killable` only a fatal signal interrupts a call
     /// that was received (Linux 5.19). Needs `no_new_privs`.
-    pub(crate) fn install(filter: &mut [libc::sock_filter], killable: bool) -> io::Result<Self> {
+    pub(crate) fn install(filter: &Program, killable: bool) -> io::Result<Self> {
+        let instructions = filter.0.iter().map(|one| libc::sock_filter {
+            code: one.code,
+            jt: one.jump_true,
+            jf: one.jump_false,
+            k: one.k,
+        });
+        let mut filter: Vec<_> = instructions.collect();
         let wait = if killable { libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV } else { 0 };
         let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | wait;
         let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
@@ -83,18 +92,46 @@ impl Listener {
         self.send(libc::seccomp_notif_resp { id, val: 0, error: -errno.unwrap_or(0), flags: 0 })
     }
 
+    /// Ends the call with a result.
+    fn answer_with(&self, id: u64, result: i64) -> io::Result<()> {
+        self.send(libc::seccomp_notif_resp { id, val: result, error: 0, flags: 0 })
+    }
+
     /// Lets the kernel make the call, with the rights of the program.
     pub(crate) fn make_natively(&self, id: u64) -> io::Result<()> {
         let flags = u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).unwrap_or_default();
         self.send(libc::seccomp_notif_resp { id, val: 0, error: 0, flags })
     }
 
-    /// Gives the program a descriptor, whose number is the result of the call: one step, so that nothing leaks.
-    /// `ENOENT` if the call no longer waits; another error is one of the program, such as `EMFILE`.
-    pub(crate) fn give(&self, id: u64, fd: BorrowedFd<'_>, close_on_exec: bool) -> io::Result<()> {
+    /// Gives the program a descriptor, whose number is the result of the call. `ENOENT` if the call no longer waits;
+    /// another error is one of the program, such as `EMFILE`.
+    ///
+    /// If signals can interrupt the call, this is one step of the kernel, so that the program has no descriptor that it
+    /// does not know of. If not, it is two: when this process is stopped or frozen during the one step, the kernel has
+    /// answered the call already, with 0, and gives no descriptor (`seccomp_notify_addfd` in `kernel/seccomp.c`).
+    pub(crate) fn give(
+        &self,
+        id: u64,
+        fd: BorrowedFd<'_>,
+        close_on_exec: bool,
+        killable: bool,
+    ) -> io::Result<()> {
+        let send = u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).unwrap_or_default();
+        let number = self.add(id, fd, close_on_exec, if killable { 0 } else { send })?;
+        if killable { self.answer_with(id, number.into()) } else { Ok(()) }
+    }
+
+    /// Adds a descriptor to the program. Returns its number there.
+    fn add(
+        &self,
+        id: u64,
+        fd: BorrowedFd<'_>,
+        close_on_exec: bool,
+        flags: u32,
+    ) -> io::Result<libc::c_int> {
         let added = libc::seccomp_notif_addfd {
             id,
-            flags: u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).unwrap_or_default(),
+            flags,
             srcfd: fd.as_raw_fd().cast_unsigned(),
             newfd: 0,
             newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
@@ -103,7 +140,7 @@ impl Listener {
         // SAFETY: `added` is an initialised structure of the size that the request contains; the kernel only reads it,
         // and `fd` is open for the call.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, &raw const added) };
-        check(result).map(|_number| ())
+        check(result)
     }
 
     fn send(&self, mut response: libc::seccomp_notif_resp) -> io::Result<()> {

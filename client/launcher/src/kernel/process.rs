@@ -41,10 +41,25 @@ pub(crate) fn execute(arguments: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Enters a new user namespace.
-pub(crate) fn enter_user_namespace() -> io::Result<()> {
+/// New namespaces for this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Namespaces {
+    User,
+    NetworkAndMounts,
+    UserNetworkAndMounts,
+}
+
+/// Enters new namespaces.
+pub(crate) fn enter(kinds: Namespaces) -> io::Result<()> {
+    let flags = match kinds {
+        Namespaces::User => libc::CLONE_NEWUSER,
+        Namespaces::NetworkAndMounts => libc::CLONE_NEWNET | libc::CLONE_NEWNS,
+        Namespaces::UserNetworkAndMounts => {
+            libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS
+        }
+    };
     // SAFETY: the call takes no pointer. This process has no thread that depends on its identity.
-    check(unsafe { libc::unshare(libc::CLONE_NEWUSER) }).map(|_zero| ())
+    check(unsafe { libc::unshare(flags) }).map(|_zero| ())
 }
 
 /// Ends this process at once, without what `atexit(3)` has registered: it belongs to the parent.
