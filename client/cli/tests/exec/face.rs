@@ -102,15 +102,13 @@ fn signals_sent_to_the_launcher_reach_the_program() {
     inside_with_users("face::signals_sent_to_the_launcher_reach_the_program", || {
         let stage = Stage::new(ALL);
         let text = "
-import signal, sys
-def got(number, _):
-    print('got', signal.Signals(number).name, flush=True)
-    sys.exit(7)
-for name in sys.argv[1:]:
-    signal.signal(getattr(signal, name), got)
-print('ready', flush=True)
-while True:
-    signal.pause()
+import os, signal, sys
+# Blocked, so that none arrives between two steps of this program.
+waited = {getattr(signal, name) for name in sys.argv[1:]}
+signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+os.write(1, b'ready\\n')
+os.write(1, f'got {signal.Signals(signal.sigwait(waited)).name}\\n'.encode())
+sys.exit(7)
 ";
         stage.folder.write("signals.py", text);
         for signal in ["SIGHUP", "SIGUSR1", "SIGTERM", "SIGWINCH"] {
