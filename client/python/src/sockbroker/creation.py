@@ -106,6 +106,7 @@ def adopt_if_allowed(descriptor: int, spec: SocketSpec) -> Handle:
     """The same. A Unix socket stays native if the policy excludes it from the broker, and in remote mode."""
     if spec.family != _UNIX:
         return adopt(descriptor, spec)
+    check_not_control_socket(descriptor)
     if not wants_descriptor():
         return UNMEDIATED
     session = process.opened()

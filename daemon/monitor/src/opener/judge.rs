@@ -54,7 +54,17 @@ impl From<std::io::Error> for Refusal {
     }
 }
 
+/// `SOCK_TYPE_MASK` of the kernel: the bits of a type, without flags.
+const TYPE_MASK: i32 = 0xf;
+
+/// Refuses a type with flags. Rules name types without them, so that a flag would hide a type from the rules that deny
+/// it.
+fn check_type(socket: SocketSpec) -> Result<(), Refusal> {
+    if socket.ty & !TYPE_MASK == 0 { Ok(()) } else { Err(Refusal::Failed(libc::EINVAL)) }
+}
+
 pub(super) fn create(rights: &Rights, socket: SocketSpec) -> Result<Permit<Create>, Refusal> {
+    check_type(socket)?;
     // Worth a privilege, or a socket on which the opener sends.
     if !creation_needs_privilege(socket) && socket.domain != libc::AF_NETLINK {
         return Err(Refusal::NotServed);
@@ -67,6 +77,7 @@ pub(super) fn create_in(
     rights: RightsIn<'_>,
     socket: SocketSpec,
 ) -> Result<Permit<Create>, Refusal> {
+    check_type(socket)?;
     // The kernel shows the ids of its maker to the peer of the first, and the second has descriptors in its addresses.
     if [libc::AF_UNIX, libc::AF_PPPOX].contains(&socket.domain) {
         return Err(Refusal::NotServed);
