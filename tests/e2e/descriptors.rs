@@ -40,6 +40,7 @@ fn control_connection_is_refused_as_a_descriptor_and_its_session_ends() {
             let item = json!([1, 1, { "descriptors": 1 }]);
             for (method, params) in [
                 ("socket.fromfd", json!([0])),
+                ("socket.apply", json!({ "bind": "" })),
                 ("socket.socket", json!({ "fileno": 0 })),
                 ("socket.sendmsg", json!([left, ["aGk="], [item]])),
                 ("socket.sendfile", json!([left, 0])),

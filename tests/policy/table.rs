@@ -27,7 +27,8 @@ type Maker = fn(&mut Dice, &Fixture) -> (Value, Vec<RequiredGrant>);
 pub(crate) fn random(dice: &mut Dice, fixture: &Fixture) -> Call {
     let (method, make) = *dice.one(METHODS);
     let (params, required) = make(dice, fixture);
-    let descriptor = ["socket.fromfd", "socket.sendfile"].contains(&method).then(descriptor);
+    let descriptor =
+        ["socket.apply", "socket.fromfd", "socket.sendfile"].contains(&method).then(descriptor);
     Call { method, params, required, descriptor, spoils: SPOILERS.contains(&method) }
 }
 
@@ -70,6 +71,13 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     ("socket.CMSG_LEN", |_, _| (json!([1]), Vec::new())),
     ("socket.CMSG_SPACE", |_, _| (json!([1]), Vec::new())),
     ("socket.accept", |dice, fixture| with(dice, fixture, &[], |held| vec![local("accept", held)])),
+    // The descriptor is an end of a Unix socket pair, which takes the option.
+    ("socket.apply", |_, _| {
+        let passed = created("AF_UNIX", "SOCK_STREAM", NUMBER_0);
+        let set = RequiredGrant { verb: "option", option: Some("ordinary"), ..passed };
+        let option = json!({ "level": "SOL_SOCKET", "optname": "SO_KEEPALIVE", "value": 1 });
+        (json!({ "fd": 0, "option": option }), vec![set])
+    }),
     ("socket.attach_filter", |dice, fixture| with(dice, fixture, &[json!("BgAAAP////8=")], |held| option("filter", held))),
     ("socket.attributes", |dice, fixture| with(dice, fixture, &[], |_| Vec::new())),
     ("socket.bind", bind),
@@ -89,6 +97,21 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
         // The kernel chooses an ephemeral port.
         let listens = RequiredGrant { verb: "listen", local: ip("127.0.0.1", 40_000), ..made.clone() };
         (json!([["127.0.0.1", 0]]), vec![made, reuse, bound, listens])
+    }),
+    ("socket.delegate", |dice, _| {
+        let (family, kind, protocol) = *dice.one(&[
+            ("AF_INET", "SOCK_STREAM", "IPPROTO_TCP"),
+            ("AF_INET6", "SOCK_DGRAM", "IPPROTO_UDP"),
+            ("AF_INET", "SOCK_RAW", "IPPROTO_ICMP"),
+        ]);
+        let made = created(family, kind, protocol);
+        let passed = RequiredGrant { verb: "handover", ..made.clone() };
+        (json!([family, kind, protocol]), vec![made, passed])
+    }),
+    ("socket.delegate", |_, _| {
+        let made = within("lab1", &created("AF_PACKET", "SOCK_RAW", NUMBER_0));
+        // There is no such namespace, so that there is no socket to pass.
+        (json!({"family": "AF_PACKET", "type": "SOCK_RAW", "netns": "lab1"}), vec![made])
     }),
     ("socket.create_connection", |_, _| {
         let made = within("lab1", &created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP"));

@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::dial_stdio::DialStdioArgs;
+use crate::exec::ExecArgs;
 use crate::global::Global;
 use crate::nc::NcArgs;
 use crate::ping::PingArgs;
@@ -32,12 +33,14 @@ Exit codes:
   76  the broker's response is invalid
   77  the system refuses the namespaces that demo needs
   78  a policy file cannot be used
+  exec ends as its program does: sockbroker exec --help lists its own codes
 
 Examples:
   sockbroker demo
   sockbroker call socket.getservbyname servicename=http
   sockbroker --private nc -l 127.0.0.1 8080
-  sockbroker sniff lo --count 10 --write lo.pcapng";
+  sockbroker sniff lo --count 10 --write lo.pcapng
+  sockbroker exec python3 -m http.server 80";
 
 /// Use network sockets that a broker owns, without privileges.
 ///
@@ -55,9 +58,10 @@ pub(crate) struct Cli {
 }
 
 /// The shared options that a subcommand refuses. Its help does not list them.
-const UNUSED: [(&str, &[&str]); 6] = [
+const UNUSED: [(&str, &[&str]); 7] = [
     ("dial-stdio", &["broker", "private", "session", "json"]),
     ("nc", &["session", "json"]),
+    ("exec", &["private", "json"]),
     ("demo", &["broker", "private", "session", "json"]),
     ("completions", &["broker", "private", "session", "json"]),
     ("man", &["broker", "private", "session", "json"]),
@@ -87,6 +91,7 @@ pub(crate) enum Command {
     Nc(NcArgs),
     Ping(PingArgs),
     Sniff(SniffArgs),
+    Exec(ExecArgs),
     /// Demonstrate the broker in its own namespaces: needs no root, no configuration and no running broker.
     ///
     /// Creates a user and a network namespace, starts a broker there with CAP_NET_RAW and CAP_NET_ADMIN,

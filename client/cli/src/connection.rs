@@ -35,8 +35,7 @@ impl Connection {
     /// of the library, which are not attached.
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
         let connection = Self::connect(global)?;
-        let named = || std::env::var(SESSION).ok().filter(|token| !token.is_empty());
-        if let Some(token) = global.session.clone().or_else(named) {
+        if let Some(token) = session_of(global) {
             connection.call("session.attach", json!({ "token": token }))?;
         }
         Ok(connection)
@@ -68,6 +67,24 @@ impl Connection {
         let mut connection = Self::to(Broker::spawn_command(command))?;
         "a private broker".clone_into(&mut connection.endpoint);
         Ok(connection)
+    }
+
+    /// The endpoint that [`Connection::connect`] would use, and a function that connects to it in the session that the
+    /// command line or the environment names, else in a new one.
+    pub(crate) fn connector(
+        global: &Global,
+    ) -> Result<impl Fn() -> sockbroker_client::Result<Broker> + Send + Sync + 'static, Failure>
+    {
+        let endpoint = match &global.broker {
+            Some(text) => text.parse::<Endpoint>(),
+            None => Endpoint::find(),
+        };
+        let endpoint = endpoint.map_err(|error| failure("--broker", &error))?;
+        let session = session_of(global);
+        Ok(move || match &session {
+            Some(token) => Broker::attach_to(&endpoint, token),
+            None => Broker::connect_to(&endpoint),
+        })
     }
 
     fn to(broker: Result<Broker, Error>) -> Result<Self, Failure> {
@@ -137,6 +154,12 @@ impl Connection {
         let result = self.call(method, parameters)?;
         decode(method, result)
     }
+}
+
+/// The token that the command line or the environment names.
+fn session_of(global: &Global) -> Option<String> {
+    let named = || std::env::var(SESSION).ok().filter(|token| !token.is_empty());
+    global.session.clone().or_else(named)
 }
 
 /// The addresses that this process finds for a name.

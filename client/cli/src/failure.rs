@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Forbidden,
     /// A policy file cannot be used (`EX_CONFIG`).
     Config,
+    /// The code of the program that `exec` has run.
+    Program(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -41,6 +43,7 @@ impl From<Exit> for ExitCode {
             Exit::Protocol => 76,
             Exit::Forbidden => 77,
             Exit::Config => 78,
+            Exit::Program(code) => code,
         })
     }
 }

@@ -23,6 +23,7 @@ mod nc;
 mod ping;
 mod sniff;
 mod demo;
+mod exec;
 mod policy;
 mod generate;
 
@@ -61,6 +62,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Ping(args) => ping::run(global, args),
         Command::Sniff(args) => sniff::run(global, args),
         Command::Demo => global.refuse("demo").and_then(|()| demo::run()),
+        Command::Exec(args) => exec::run(global, args),
         Command::Policy(command) => policy::run(global, command),
         Command::Completions(args) => {
             global.refuse("completions").and_then(|()| generate::completions(args))

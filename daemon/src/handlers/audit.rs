@@ -54,6 +54,8 @@ fn decision(call: &Call, verdict: &'static str, verb: Verb) -> Record {
         .with("session", call.session().number())
         .with("connection", call.connection().number())
         .with_some("handle", call.handle().map(Handle::number))
+        .with_some("program", call.program().map(|program| program.name.as_str()))
+        .with_some("program_pid", call.program().map(|program| program.pid))
 }
 
 fn is_recorded(question: &Question<'_>) -> bool {

@@ -31,6 +31,10 @@ pub(super) const DEFAULT_BACKLOG: i32 = 128;
 /// Flags that the type argument of `socket(2)` can contain.
 const TYPE_FLAGS: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
+/// What `socket()` creates without arguments.
+pub(super) const DEFAULT_SOCKET: SocketSpec =
+    SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
+
 /// Family, type and protocol as the caller passed them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GivenSpec {
@@ -42,7 +46,7 @@ pub(super) struct GivenSpec {
 impl GivenSpec {
     /// The spec with defaults for absent values and without the flags of the type, and whether the flags make
     /// the socket non-blocking.
-    fn resolve(self, default: SocketSpec) -> OpResult<(SocketSpec, bool)> {
+    pub(super) fn resolve(self, default: SocketSpec) -> OpResult<(SocketSpec, bool)> {
         let ty = int_or(self.socktype, default.ty)?;
         let spec = SocketSpec {
             domain: int_or(self.family, default.domain)?,
@@ -53,7 +57,7 @@ impl GivenSpec {
     }
 
     /// Removes values of -1, which `socket.socket()` treats as absent; `socketpair()` does not.
-    fn without_minus_one(self) -> Self {
+    pub(super) fn without_minus_one(self) -> Self {
         let given = |value: &Constant| *value != Constant(-1);
         Self {
             family: self.family.filter(given),
@@ -75,8 +79,7 @@ pub(super) fn create(
         call.check_carries_descriptors()?;
     }
     let selection = call.selection(netns)?;
-    let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
-    let (spec, nonblocking) = given.without_minus_one().resolve(default)?;
+    let (spec, nonblocking) = given.without_minus_one().resolve(DEFAULT_SOCKET)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let entry = create_entry(call, spec, &selection, timeout)?;
     admit(call, entry, want_fd)
@@ -123,7 +126,8 @@ pub(super) fn adopt(
     let actual = request.socket;
     let (declared, nonblocking) = given.without_minus_one().resolve(actual)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let place = elsewhere::of_passed(request.descriptor.as_fd(), call.caller().privileged());
+    let known = &call.session().networks;
+    let place = elsewhere::of_passed(request.descriptor.as_fd(), call.caller().privileged(), known);
     let permit = call.permit_within(&place, request)?;
     let entry = open::adopt(permit, declared, timeout, call.room()?)?;
     admit(call, Arc::new(entry), false)
@@ -308,7 +312,7 @@ impl Call {
     }
 }
 
-fn create_entry(
+pub(super) fn create_entry(
     call: &Call,
     spec: SocketSpec,
     selection: &Selection,

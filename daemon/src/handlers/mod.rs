@@ -13,6 +13,7 @@ mod broker;
 mod contents;
 mod convert;
 mod creation;
+mod delegation;
 mod interface;
 mod messages;
 mod name;
@@ -49,6 +50,7 @@ pub fn methods() -> MethodTable {
 pub fn builder() -> MethodTableBuilder {
     let mut table = MethodTableBuilder::default();
     <Handlers as api::socket::SocketServer>::register(&mut table);
+    <Handlers as api::delegation::DelegationServer>::register(&mut table);
     <Handlers as api::transfer::TransferServer>::register(&mut table);
     <Handlers as api::batch::BatchServer>::register(&mut table);
     <Handlers as api::option::OptionsServer>::register(&mut table);

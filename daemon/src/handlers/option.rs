@@ -135,7 +135,11 @@ fn encode(call: &Call, value: KernelValue) -> OptionValue {
     }
 }
 
-fn read(call: &Call, value: Option<OptionValue>, optlen: Option<i64>) -> OpResult<KernelValue> {
+pub(super) fn read(
+    call: &Call,
+    value: Option<OptionValue>,
+    optlen: Option<i64>,
+) -> OpResult<KernelValue> {
     match (value, optlen) {
         (Some(OptionValue::Int(value)), None) => Ok(KernelValue::Int(value)),
         (Some(OptionValue::Bytes(bytes)), None) => {
@@ -195,7 +199,7 @@ fn switch(argument: Option<IoctlArgument>) -> OpResult<bool> {
 }
 
 /// Sets an option, after claiming what the principal must not share with others. `EADDRINUSE` if another has it.
-async fn set(call: &Call, permitted: &Permitted<SetOption>) -> OpResult<()> {
+pub(super) async fn set(call: &Call, permitted: &Permitted<SetOption>) -> OpResult<()> {
     let claimed = match option::claim(permitted) {
         Some(claim) => Some(call.claim(claim, "setsockopt").await?),
         None => None,

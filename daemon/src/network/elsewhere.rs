@@ -21,6 +21,7 @@ use sockbroker_sys::namespace::{self, NetworkNamespace};
 use crate::descriptor::Descriptor;
 use crate::error::netns::Reason;
 use crate::error::{During, OpError, OpResult};
+use crate::network::known::KnownNetworks;
 use crate::network::opener::{Privileged, as_network};
 
 /// A network namespace that a client selects.
@@ -79,10 +80,18 @@ pub fn examine(call: &'static str, passed: Descriptor, uid: u32) -> OpResult<Sel
     Ok(Selection { place, passed: Some(Arc::new(passed)) })
 }
 
-/// The namespace of a socket that a client passes.
-pub fn of_passed(descriptor: BorrowedFd<'_>, privileged: &Privileged) -> Place {
+/// The namespace of a socket that a client passes. `known` are those in which its session was given sockets.
+pub fn of_passed(
+    descriptor: BorrowedFd<'_>,
+    privileged: &Privileged,
+    known: &KnownNetworks,
+) -> Place {
     let Some(own) = privileged.own_network() else { return Place::Broker };
-    match namespace::cookie(descriptor) {
+    let cookie = namespace::cookie(descriptor);
+    if let Some(place) = cookie.as_ref().ok().and_then(|cookie| known.find(*cookie)) {
+        return place;
+    }
+    match cookie {
         Ok(cookie) if cookie == own => Place::Broker,
         Ok(cookie) if privileged.clients_network() == Some(cookie) => Place::from(&Netns::Caller),
         Ok(_) | Err(_) => Place::unknown(),

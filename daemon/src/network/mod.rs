@@ -7,6 +7,7 @@ pub mod host;
 pub mod caller_identity;
 pub mod caller_process;
 pub mod opener;
+pub mod known;
 pub mod elsewhere;
 pub mod names;
 pub mod stub;

@@ -82,6 +82,11 @@ impl Network {
     }
 }
 
+/// Whether `socket()` emulates `SIO_RCVALL` for this spec, which the kernel refuses.
+pub fn is_emulated(spec: SocketSpec) -> bool {
+    serves_rcvall(spec)
+}
+
 /// The entry of a socket that was made for this spec.
 fn new_entry(
     descriptor: OwnedFd,
@@ -135,16 +140,29 @@ pub fn adopt(
     handle: Reservation,
 ) -> OpResult<Entry> {
     let place = permit.place().clone();
-    let Adopt { socket: actual, descriptor } = permit.into_request();
-    refuse_family("fromfd", actual)?;
+    let request = permit.into_request();
     refuse_family("fromfd", declared)?;
+    if timeout.sets_nonblocking() {
+        socket::set_nonblocking(request.descriptor.as_fd(), true).during("fcntl")?;
+    }
+    borrow(request, &place, declared, timeout, handle)
+}
+
+/// A descriptor of the client as a socket, for calls that the policy judges one by one. Nothing on it changes. `place`
+/// is that of [`elsewhere::of_passed`].
+pub fn borrow(
+    passed: Adopt<Descriptor>,
+    place: &Place,
+    declared: SocketSpec,
+    timeout: Timeout,
+    handle: Reservation,
+) -> OpResult<Entry> {
+    let Adopt { socket: actual, descriptor } = passed;
+    refuse_family("fromfd", actual)?;
     // Its connection may be over, with queued data from an unknown peer.
     let lost_peer = actual.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
-    if timeout.sets_nonblocking() {
-        socket::set_nonblocking(descriptor.as_fd(), true).during("fcntl")?;
-    }
     let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout);
-    let entry = entry.of_kind(actual).of_place(place);
+    let entry = entry.of_kind(actual).of_place(place.clone());
     if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);
     }

@@ -2,9 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Serialize;
+use sockbroker_proto::api::delegation::Program;
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
@@ -61,6 +62,8 @@ struct Inner {
     method: &'static str,
     /// The handle that was looked up last; 0 if there was none.
     handle: AtomicU64,
+    /// The program for which the client states that it makes the call.
+    program: OnceLock<Program>,
     attachments: Mutex<Vec<Option<bytes::Bytes>>>,
     takes_attachments: bool,
     carries_descriptors: bool,
@@ -85,6 +88,7 @@ impl Call {
             session: connection.session(),
             method,
             handle: AtomicU64::new(0),
+            program: OnceLock::new(),
             attachments: Mutex::new(slots(parts.attachments)),
             takes_attachments: alone && (parts.takes_attachments || connection.takes_attachments()),
             carries_descriptors: alone && connection.carries_descriptors(),
@@ -140,6 +144,17 @@ impl Call {
     /// The handle that the call has looked up last.
     pub(crate) fn handle(&self) -> Option<Handle> {
         Handle::new(self.0.handle.load(Ordering::Relaxed)).filter(|handle| handle.number() > 0)
+    }
+
+    /// Notes the program for which the client makes the call, for the audit alone.
+    pub(crate) fn note_program(&self, program: Program) {
+        // A handler calls this once.
+        drop(self.0.program.set(program));
+    }
+
+    /// The program for which the client states that it makes the call.
+    pub(crate) fn program(&self) -> Option<&Program> {
+        self.0.program.get()
     }
 
     /// The rights of the caller in its session.

@@ -29,6 +29,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
+use crate::network::known::KnownNetworks;
 use crate::principal::Principal;
 use crate::quota::closing::Length;
 use crate::quota::{Reservation, Share, User};
@@ -59,6 +60,8 @@ pub struct Session {
     limits: SessionLimits,
     /// `setdefaulttimeout`.
     pub default_timeout: TimeoutCell,
+    /// Where it was given sockets without a handle.
+    pub networks: KnownNetworks,
     /// What its handles name; apart from the rest because every call looks a handle up.
     table: Mutex<Table>,
     state: Mutex<State>,
@@ -106,6 +109,7 @@ impl Session {
                 resolve_seconds: limits.resolve_seconds,
             },
             default_timeout: TimeoutCell::new(Timeout::Blocking),
+            networks: KnownNetworks::default(),
             table: Mutex::new(Table::default()),
             state: Mutex::new(State {
                 connections: HashSet::new(),

@@ -9,6 +9,7 @@
 
 pub mod values;
 pub mod socket;
+pub mod delegation;
 pub mod transfer;
 pub mod batch;
 pub mod option;
@@ -24,8 +25,9 @@ use crate::error::ErrorKind;
 use crate::openrpc;
 
 /// The namespaces, for the OpenRPC document and for the method table.
-pub const NAMESPACES: [openrpc::Namespace; 15] = [
+pub const NAMESPACES: [openrpc::Namespace; 16] = [
     socket::socket_methods,
+    delegation::delegation_methods,
     transfer::transfer_methods,
     batch::batch_methods,
     option::options_methods,
@@ -46,6 +48,7 @@ pub const NAMESPACES: [openrpc::Namespace; 15] = [
 pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     [
         socket::SOCKET_PARAMETERS,
+        delegation::DELEGATION_PARAMETERS,
         transfer::TRANSFER_PARAMETERS,
         batch::BATCH_PARAMETERS,
         option::OPTIONS_PARAMETERS,

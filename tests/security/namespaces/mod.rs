@@ -4,4 +4,5 @@
 mod fixture;
 mod own;
 mod passed;
+mod applied;
 mod names;

@@ -9,6 +9,8 @@ pub const CRASHES: Count = Count { usual: 40, full: 2000 };
 pub const GENERATIONS: Count = Count { usual: 8, full: 100 };
 /// Principals that are served at the same time.
 pub const PRINCIPALS: Count = Count { usual: 24, full: 300 };
+/// Pipelines of a shell under `exec`.
+pub const PIPELINES: Count = Count { usual: 100, full: 1000 };
 
 /// Sockets that one client makes in its network namespace.
 pub const CREATIONS: Count = Count { usual: 3400, full: 34_000 };

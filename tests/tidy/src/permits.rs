@@ -25,10 +25,12 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("unix_file", "finds the files of paths before the policy is asked"),
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
+    ("open::borrow", "reads what a client's descriptor is; each call on it has a permit"),
     (
         "elsewhere::of_passed",
         "finds the namespace of a client's descriptor before the policy is asked about it",
     ),
+    ("known::note", "reads the namespace of a socket for which there was a permit"),
     (
         "elsewhere::examine",
         "identifies the network namespace that a client passes before the policy is asked",

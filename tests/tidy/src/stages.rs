@@ -53,7 +53,7 @@ const KNOWN_BY: &[(&str, &str)] = &[
     ),
     (
         "sockbroker_sys",
-        "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli
+        "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli client/launcher
          daemon/src/handlers daemon/src/observe daemon/src/ops daemon/src/network daemon/src/table
          daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs
          daemon/monitor",

@@ -29,6 +29,11 @@ def connection(client: Client, params: dict[str, Any]) -> Transit:
     return _call(client, "socket.create_connection", params)[0]
 
 
+def create_served(client: Client, family: int, type_: int, proto: int) -> Transit:
+    """`socket.socket` without a descriptor."""
+    return _call(client, "socket.socket", _params(client, family, type_, proto))[0]
+
+
 def pair(client: Client, family: int, type_: int, proto: int) -> list[Transit]:
     """`socket.socketpair`. This process creates Unix sockets itself: both ends are for itself and its children."""
     if family == _UNIX:
@@ -39,18 +44,23 @@ def pair(client: Client, family: int, type_: int, proto: int) -> list[Transit]:
 def _create(
     client: Client, method: str, family: int, type_: int, proto: int, netns: str | None = None
 ) -> list[Transit]:
-    timeout = client.default_timeout()
-    params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
-    if netns is None and family != _UNIX:
-        netns = client.settings.netns
-    if netns is not None:
-        params["netns"] = netns
+    params = _params(client, family, type_, proto, netns)
     if client.wants_descriptors:
         try:
             return _call(client, method, {**params, "want_fd": True})
         except Denied:
             pass  # perhaps the policy forbids the descriptor alone: the next call shows it
     return _call(client, method, params)
+
+
+def _params(client: Client, family: int, type_: int, proto: int, netns: str | None = None) -> dict[str, Any]:
+    timeout = client.default_timeout()
+    params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
+    if netns is None and family != _UNIX:
+        netns = client.settings.netns
+    if netns is not None:
+        params["netns"] = netns
+    return params
 
 
 def _call(client: Client, method: str, params: dict[str, Any]) -> list[Transit]:
@@ -77,9 +87,16 @@ def discard(session: Session, response: Response) -> None:
         close_number(session, one["handle"])
 
 
+def check_not_control_socket(descriptor: int) -> None:
+    """Refuses to pass the package's own connection."""
+    if is_control_socket(descriptor):
+        text = f"cannot use descriptor {descriptor}: it is the package's own connection to the broker"
+        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
+
+
 def adopt(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
     """A handle for a descriptor of this process, which stays open."""
-    _refuse_control_socket(descriptor)
+    check_not_control_socket(descriptor)
     params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
     params["timeout"] = spec.timeout
     try:
@@ -89,17 +106,11 @@ def adopt(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
     return Handle(session, response.value["handle"])
 
 
-def _refuse_control_socket(descriptor: int) -> None:
-    if is_control_socket(descriptor):
-        text = f"cannot use descriptor {descriptor}: it is the package's own connection to the broker"
-        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
-
-
 def adopt_if_allowed(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
     """The same. A Unix socket stays native if the policy excludes it from the broker, and in remote mode."""
     if spec.family != _UNIX:
         return adopt(client, descriptor, spec)
-    _refuse_control_socket(descriptor)
+    check_not_control_socket(descriptor)
     if not client.wants_descriptors:
         return UNMEDIATED
     session = client.opened()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable
 
-from . import creation, native, resolver
+from . import creation, delegation, native, resolver
 from .base import BrokeredSocket
 from .encoding import integer
 from .errors import BrokerError, still_refused
@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 def create(client: Client, refused: OSError, family: Any, type_: Any, proto: Any) -> Transit:
     """Creates a socket that the kernel refused to create."""
     numbers = [integer(item) for item in (family, type_, proto)]
-    return _instead(refused, _described(numbers), lambda: creation.create(client, *numbers))  # type: ignore[no-any-return]
+    return _instead(refused, _described(numbers), lambda: delegation.create(client, *numbers))  # type: ignore[no-any-return]
 
 
 def call_instead(refused: OSError, sock: BrokeredSocket, name: str, *args: Any) -> None:
     """Makes a call that the kernel refused."""
     what = f"{name}({', '.join(map(reprlib.repr, args))})"
-    _instead(refused, what, lambda: call(sock, name, *args))
+    _instead(refused, what, lambda: _apply(sock, name, *args))
+
+
+def _apply(sock: BrokeredSocket, name: str, *args: Any) -> None:
+    """Makes a call on a native socket in one exchange, if it is one of those that the broker applies."""
+    if not delegation.apply(sock, name, *args):
+        call(sock, name, *args)
 
 
 def sethostname(client: Client, refused: OSError, name: Any) -> None:

@@ -32,7 +32,7 @@ allow = ["session", "resolve", "hostname", "interfaces", "inspect"]
 [[rule]]
 name = "low ports"
 subject = { users = ["nobody"] }
-allow = ["create", "adopt", "bind", "listen", "accept", "connect", "send", "receive", "option", "handover"]
+allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "option", "handover"]
 family = ["AF_INET", "AF_INET6"]
 type = ["SOCK_STREAM", "SOCK_DGRAM"]
 option = ["ordinary"]

@@ -70,7 +70,17 @@ impl Broker {
         if let Endpoint::Stdio(words) = endpoint {
             return Self::start(child::command_of(words), endpoint.is_relayed());
         }
-        Ok(Self::new(Pool::connect(endpoint)?, endpoint.clone()))
+        Ok(Self::new(Pool::connect(endpoint, None)?, endpoint.clone()))
+    }
+
+    /// Connects to a broker, in the session that a token names. The session has its own restrictions, and
+    /// lives on when this value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::connect_to`]; [`Error::Session`] if there is no such session.
+    pub fn attach_to(endpoint: &Endpoint, token: &str) -> Result<Self> {
+        Ok(Self::new(Pool::connect(endpoint, Some(token))?, endpoint.clone()))
     }
 
     /// Starts a private broker, as an editor starts a language server: `$SOCKBROKERD`, else `sockbrokerd`

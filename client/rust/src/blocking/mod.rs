@@ -20,6 +20,7 @@ mod socket;
 mod stream;
 // The calls that both faces have. tests/mirror.rs keeps these files the same in both.
 mod broker_calls;
+mod delegation;
 mod names;
 mod socket_calls;
 mod options;

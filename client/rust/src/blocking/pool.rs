@@ -58,21 +58,48 @@ struct Attach {
 }
 
 impl Pool {
-    /// Connects to an endpoint, and opens a session that further connections can attach to.
-    pub(super) fn connect(endpoint: &Endpoint) -> Result<Self> {
+    /// Connects to an endpoint, and opens a session that further connections can attach to. `token` names an
+    /// existing session instead.
+    pub(super) fn connect(endpoint: &Endpoint, token: Option<&str>) -> Result<Self> {
+        let open = |local: &Endpoint, carrier| match token {
+            Some(token) => Self::attach(endpoint, local, token, carrier),
+            None => Self::open(endpoint, local, carrier),
+        };
         let Endpoint::Ssh(target) = endpoint else {
-            return Self::open(endpoint, endpoint, Carrier::None);
+            return open(endpoint, Carrier::None);
         };
         match ssh::connect(target)? {
             ssh::Connected::Forward(forward) => {
-                let local = Endpoint::Unix(forward.socket());
-                Self::open(endpoint, &local, Carrier::Forward(forward))
+                open(&Endpoint::Unix(forward.socket()), Carrier::Forward(forward))
             }
             ssh::Connected::Program(stream, program) => {
                 let anchor = Connection::over(stream, Framing::of(endpoint));
-                Self::single(anchor, Carrier::Program(program), endpoint.is_relayed())
+                let is_relayed = endpoint.is_relayed();
+                let pool = Self::single(anchor, Carrier::Program(program), is_relayed)?;
+                if let Some(token) = token {
+                    let descriptors = is_relayed.then_some(false);
+                    let params = (token, None::<bool>, descriptors);
+                    first_call::<Opened>(&pool.anchor, "session.attach", params)?;
+                }
+                Ok(pool)
             }
         }
+    }
+
+    /// Attaches to a session at `endpoint`, whose connections are those to `local`.
+    fn attach(
+        endpoint: &Endpoint,
+        local: &Endpoint,
+        token: &str,
+        carrier: Carrier,
+    ) -> Result<Self> {
+        let anchor = new_connection(local)?;
+        let is_relayed = endpoint.is_relayed();
+        let params = (token, None::<bool>, is_relayed.then_some(false));
+        first_call::<Opened>(&anchor, "session.attach", params)
+            .map_err(|error| connect_error(endpoint, error))?;
+        let attach = Attach { endpoint: local.clone(), token: token.to_owned(), is_relayed };
+        Ok(Self::new(anchor, Some(attach), carrier))
     }
 
     /// Opens a session at `endpoint`, whose connections are those to `local`.

@@ -8,6 +8,7 @@
 
 mod call;
 mod broker;
+mod delegation;
 mod names;
 mod socket;
 mod option;
@@ -15,6 +16,7 @@ mod transfer;
 
 pub(crate) use broker::*;
 pub(crate) use call::{Operation, named};
+pub(crate) use delegation::*;
 pub(crate) use names::*;
 pub(crate) use option::*;
 pub(crate) use socket::*;

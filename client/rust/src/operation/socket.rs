@@ -196,7 +196,7 @@ fn new_socket(response: &mut Response<'_>) -> Result<NewSocket> {
     response.value::<Created>().map(NewSocket::from)
 }
 
-fn descriptor(response: &mut Response<'_>) -> Result<OwnedFd> {
+pub(super) fn descriptor(response: &mut Response<'_>) -> Result<OwnedFd> {
     response.take_descriptor()
 }
 

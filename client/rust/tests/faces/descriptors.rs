@@ -1,11 +1,13 @@
 //! Passing real descriptors, in both directions.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
-use sockbroker_client::{Domain, Flags, OutgoingAncillary, Protocol, Type};
+use sockbroker_client::proto::api::delegation::Program;
+use sockbroker_client::{Address, Domain, Flags, OutgoingAncillary, Protocol, Type, option};
+use sockbroker_test_support::Folder;
 
 use crate::setup::{bounded, connect, daemon, run};
 
@@ -98,5 +100,41 @@ fn asynchronous_socket_becomes_a_tokio_socket() {
         });
         let (_ours, theirs) = UnixStream::pair().unwrap();
         assert!(broker.adopt(theirs).await.is_ok());
+    });
+}
+
+#[test]
+fn delegated_socket_has_no_handle_and_takes_a_bind_and_an_option() {
+    bounded(20, || {
+        let daemon = daemon();
+        let broker = connect(&daemon);
+        let program = Program { name: "dig".to_owned(), pid: 1 };
+        let made = broker.delegate(Domain::IPV4, Type::DGRAM, Protocol::DEFAULT, Some(program));
+        let made = made.unwrap();
+        broker.apply_bind(&made, ("127.0.0.1", 0), None).unwrap();
+        broker.apply_option(&made, option::SO_BROADCAST, true, None).unwrap();
+        assert_eq!(broker.session().unwrap().handles, 0);
+        let native = UdpSocket::from(made);
+        assert!(native.local_addr().unwrap().port() > 0 && native.broadcast().unwrap());
+        let folder = Folder::new();
+        let unix = UnixDatagram::unbound().unwrap();
+        broker.apply_bind(&unix, Address::unix_path(folder.join("s")), None).unwrap();
+        assert_eq!(unix.local_addr().unwrap().as_pathname(), Some(folder.join("s").as_path()));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let refused = broker.apply_option(&file, option::SO_BROADCAST, true, None);
+        assert_eq!(refused.unwrap_err().errno(), Some(88));
+    });
+}
+
+#[test]
+fn asynchronous_broker_delegates_a_socket() {
+    run(async |broker| {
+        let made = broker.delegate(Domain::IPV6, Type::STREAM, Protocol::DEFAULT, None);
+        let made = made.await.unwrap();
+        broker.apply_bind(&made, ("::1", 0), None).await.unwrap();
+        broker.apply_option(&made, option::TCP_NODELAY, true, None).await.unwrap();
+        let native = std::net::TcpListener::from(made);
+        assert!(native.local_addr().unwrap().port() > 0);
+        assert_eq!(broker.session().await.unwrap().handles, 0);
     });
 }

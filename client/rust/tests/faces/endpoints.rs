@@ -199,3 +199,21 @@ fn endpoint_in_the_environment_comes_first() {
     let output = again.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+#[test]
+fn blocking_broker_attaches_to_a_session() {
+    bounded(20, || {
+        let daemon = daemon();
+        let owner = connect(&daemon);
+        let opened = owner.call("session.open", ()).unwrap();
+        let token = opened["token"].as_str().unwrap();
+        let other = blocking::Broker::attach_to(&endpoint(&daemon), token).unwrap();
+        let socket = other.create_server(("127.0.0.1", 0)).unwrap();
+        let session = opened["session"].clone();
+        drop(session);
+        assert_eq!(other.session().unwrap().handles, 1);
+        drop(socket);
+        let unknown = blocking::Broker::attach_to(&endpoint(&daemon), "unknown");
+        assert!(matches!(unknown, Err(Error::Session { .. })), "{unknown:?}");
+    });
+}
