@@ -27,6 +27,7 @@ const ORDER: &[(&str, &str)] = &[
         "api method openrpc frame descriptors ancillary address socket_spec error errno handle bytes
          constant",
     ),
+    ("proto/pcapng/src/lib.rs", "pcap writer packet link_type number"),
 ];
 
 /// Crates that not every place may name, and the places that may.
@@ -69,6 +70,10 @@ const PURE: &[(&str, &str)] = &[
     ),
     // The traits have async methods, but nothing here waits.
     ("proto/src", "await std::fs std::env std::process std::thread std::os std::time"),
+    (
+        "proto/pcapng/src",
+        "async await std::fs std::env std::net std::process std::thread std::os std::time",
+    ),
     ("daemon/sys/src", "async await"),
 ];
 

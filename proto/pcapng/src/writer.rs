@@ -1,0 +1,443 @@
+//! Writes pcapng: blocks that are appended to a buffer of the caller.
+//!
+//! Numbers are little-endian, times are nanoseconds since 1970. A function that fails has appended nothing.
+
+use crate::link_type::LinkType;
+use crate::number::{
+    BLOCK_OVERHEAD, BYTE_ORDER_MAGIC, COMMENT, END_OF_OPTIONS, ENHANCED_PACKET, EPB_DROPCOUNT,
+    EPB_FLAGS, EPB_PROCESSID_THREADID, IF_DESCRIPTION, IF_FILTER, IF_HARDWARE, IF_MACADDR, IF_NAME,
+    IF_OS, IF_SPEED, IF_TSRESOL, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, ISB_ENDTIME,
+    ISB_FILTERACCEPT, ISB_IFDROP, ISB_IFRECV, ISB_OSDROP, ISB_STARTTIME, ISB_USRDELIV,
+    MAX_BLOCK_BYTES, MAX_INTERFACES, SECTION_HEADER, SHB_HARDWARE, SHB_OS, SHB_USERAPPL,
+};
+use crate::packet::{PacketFlags, Process};
+
+/// What a section begins with. A field that is `None` is not written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Section<'a> {
+    /// The hardware of the machine, such as `x86_64`.
+    pub hardware: Option<&'a str>,
+    /// The operating system, such as `Linux 6.1.0`.
+    pub os: Option<&'a str>,
+    /// The program that writes.
+    pub application: Option<&'a str>,
+    /// A comment on the section.
+    pub comment: Option<&'a str>,
+}
+
+/// The description of an interface. A field that is `None` is not written.
+#[derive(Debug, Clone, Copy)]
+pub struct Interface<'a> {
+    /// What the packets of the interface begin with.
+    pub link_type: LinkType,
+    /// The most bytes of a packet that are captured, 0 for no limit. It includes VLAN tags that are inserted after the
+    /// capture: libpcap refuses a file with a longer packet.
+    pub snaplen: u32,
+    /// The name, such as `eth0`.
+    pub name: Option<&'a str>,
+    /// A description of the interface.
+    pub description: Option<&'a str>,
+    /// The text of the filter, in the language of libpcap.
+    pub filter: Option<&'a str>,
+    /// The speed in bits per second.
+    pub speed: Option<u64>,
+    /// The hardware address.
+    pub mac: Option<[u8; 6]>,
+    /// The operating system of the machine that has the interface.
+    pub os: Option<&'a str>,
+    /// The hardware of the interface.
+    pub hardware: Option<&'a str>,
+    /// A comment on the interface.
+    pub comment: Option<&'a str>,
+}
+
+impl<'a> Interface<'a> {
+    /// An interface with a name, without optional facts.
+    pub const fn new(name: &'a str, link_type: LinkType, snaplen: u32) -> Self {
+        Self {
+            link_type,
+            snaplen,
+            name: Some(name),
+            description: None,
+            filter: None,
+            speed: None,
+            mac: None,
+            os: None,
+            hardware: None,
+            comment: None,
+        }
+    }
+}
+
+/// A packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<'a> {
+    /// The number of its interface, which [`Writer::interface`] has returned.
+    pub interface: u32,
+    /// When it was captured, in nanoseconds since 1970.
+    pub time: u64,
+    /// The captured bytes, in parts that are joined. A caller inserts a VLAN tag by a part of its own.
+    pub data: &'a [&'a [u8]],
+    /// The length of the packet on the wire.
+    pub length: u32,
+    /// Direction and kind of destination, if they are known.
+    pub flags: Option<PacketFlags>,
+    /// Packets of this interface that were dropped since its last packet; 0 is not written.
+    pub dropped: u64,
+    /// The process of the local socket, if it is known.
+    pub process: Option<Process>,
+    /// A comment on the packet.
+    pub comment: Option<&'a str>,
+}
+
+impl<'a> Packet<'a> {
+    /// A packet without optional facts.
+    pub const fn new(interface: u32, time: u64, data: &'a [&'a [u8]], length: u32) -> Self {
+        Self {
+            interface,
+            time,
+            data,
+            length,
+            flags: None,
+            dropped: 0,
+            process: None,
+            comment: None,
+        }
+    }
+
+    /// The length of the block that [`Writer::packet`] appends.
+    pub fn block_bytes(&self) -> usize {
+        let options = self.options();
+        BLOCK_OVERHEAD
+            .saturating_add(20)
+            .saturating_add(padded(self.captured()))
+            .saturating_add(options_bytes(&options))
+    }
+
+    fn captured(&self) -> usize {
+        self.data.iter().fold(0, |sum, part| sum.saturating_add(part.len()))
+    }
+
+    fn options(&self) -> [Option<Choice<'a>>; 4] {
+        [
+            self.comment.map(|text| Choice::text(COMMENT, text)),
+            self.flags.map(|flags| Choice::u32(EPB_FLAGS, flags.0)),
+            (self.dropped != 0).then(|| Choice::u64(EPB_DROPCOUNT, self.dropped)),
+            self.process.map(|process| {
+                let number = u64::from(process.thread) << 32 | u64::from(process.process);
+                Choice::u64(EPB_PROCESSID_THREADID, number)
+            }),
+        ]
+    }
+}
+
+/// The counters of an interface since the start of the capture. A field that is `None` is not written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Statistics<'a> {
+    /// The number of the interface, which [`Writer::interface`] has returned.
+    pub interface: u32,
+    /// When the counters were read, in nanoseconds since 1970.
+    pub time: u64,
+    /// When the capture started, in nanoseconds since 1970.
+    pub start: Option<u64>,
+    /// When the capture ended, in nanoseconds since 1970.
+    pub end: Option<u64>,
+    /// Packets that the interface received.
+    pub received: Option<u64>,
+    /// Packets that were dropped for lack of resources.
+    pub dropped: Option<u64>,
+    /// Packets that the filter accepted.
+    pub accepted: Option<u64>,
+    /// Packets that the operating system dropped.
+    pub os_dropped: Option<u64>,
+    /// Packets that were delivered: written to the file.
+    pub delivered: Option<u64>,
+    /// A comment, such as why the capture ended.
+    pub comment: Option<&'a str>,
+}
+
+/// Why a block cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// An option has more bytes than the format permits.
+    #[error("option {code} has {bytes} bytes, and the format permits {}", u16::MAX)]
+    OptionTooLong {
+        /// The code of the option in its block.
+        code: u16,
+        /// Its length.
+        bytes: usize,
+    },
+    /// A block is longer than readers accept.
+    #[error("a block of {bytes} bytes is longer than {MAX_BLOCK_BYTES}")]
+    BlockTooLong {
+        /// The length of the block.
+        bytes: usize,
+    },
+    /// The section has no such interface.
+    #[error("interface {interface} is not described, there are {interfaces}")]
+    UnknownInterface {
+        /// The number of the interface.
+        interface: u32,
+        /// The number of described interfaces.
+        interfaces: usize,
+    },
+    /// The section has as many interfaces as readers accept.
+    #[error("a section has at most {MAX_INTERFACES} interfaces")]
+    TooManyInterfaces,
+    /// The packet has more bytes than the description of its interface permits, which libpcap refuses to read.
+    #[error("{captured} captured bytes are more than the snapshot length {snaplen}")]
+    LongerThanSnaplen {
+        /// The captured bytes.
+        captured: usize,
+        /// The snapshot length of the interface.
+        snaplen: u32,
+    },
+    /// The packet has more captured bytes than bytes on the wire.
+    #[error("{captured} captured bytes are more than the {length} of the packet")]
+    LongerThanPacket {
+        /// The captured bytes.
+        captured: usize,
+        /// The length of the packet on the wire.
+        length: u32,
+    },
+    /// pcap cannot express the time, which is after 2106.
+    #[error("the time of {seconds} seconds since 1970 does not fit into pcap")]
+    TimeOutOfRange {
+        /// Seconds since 1970.
+        seconds: u64,
+    },
+}
+
+/// Writes one section.
+#[derive(Debug)]
+pub struct Writer {
+    /// The snapshot length of each interface.
+    snaplens: Vec<u32>,
+}
+
+impl Writer {
+    /// Appends the header of a section whose length is not known.
+    pub fn begin(section: &Section<'_>, output: &mut Vec<u8>) -> Result<Self, WriteError> {
+        let options = [
+            section.comment.map(|text| Choice::text(COMMENT, text)),
+            section.hardware.map(|text| Choice::text(SHB_HARDWARE, text)),
+            section.os.map(|text| Choice::text(SHB_OS, text)),
+            section.application.map(|text| Choice::text(SHB_USERAPPL, text)),
+        ];
+        let mut fixed = [0; 16];
+        put(&mut fixed, 0, &BYTE_ORDER_MAGIC.to_le_bytes());
+        // Version 1.0.
+        put(&mut fixed, 4, &1u16.to_le_bytes());
+        put(&mut fixed, 8, &u64::MAX.to_le_bytes());
+        block(SECTION_HEADER, &fixed, &[], 0, &options, output)?;
+        Ok(Self { snaplens: Vec::new() })
+    }
+
+    /// Appends the description of an interface, and returns the number for its packets. It can follow packets of
+    /// other interfaces.
+    pub fn interface(
+        &mut self,
+        interface: &Interface<'_>,
+        output: &mut Vec<u8>,
+    ) -> Result<u32, WriteError> {
+        if self.snaplens.len() >= MAX_INTERFACES {
+            return Err(WriteError::TooManyInterfaces);
+        }
+        let number = u32::try_from(self.snaplens.len()).unwrap_or(u32::MAX);
+        let options = [
+            interface.comment.map(|text| Choice::text(COMMENT, text)),
+            interface.name.map(|text| Choice::text(IF_NAME, text)),
+            interface.description.map(|text| Choice::text(IF_DESCRIPTION, text)),
+            interface.mac.map(|mac| Choice::bytes(IF_MACADDR, &mac)),
+            interface.speed.map(|speed| Choice::u64(IF_SPEED, speed)),
+            // 10^-9 seconds.
+            Some(Choice::bytes(IF_TSRESOL, &[9])),
+            interface
+                .filter
+                .map(|text| Choice { prefix: Some(0), ..Choice::text(IF_FILTER, text) }),
+            interface.os.map(|text| Choice::text(IF_OS, text)),
+            interface.hardware.map(|text| Choice::text(IF_HARDWARE, text)),
+        ];
+        let mut fixed = [0; 8];
+        put(&mut fixed, 0, &interface.link_type.0.to_le_bytes());
+        put(&mut fixed, 4, &interface.snaplen.to_le_bytes());
+        block(INTERFACE_DESCRIPTION, &fixed, &[], 0, &options, output)?;
+        self.snaplens.push(interface.snaplen);
+        Ok(number)
+    }
+
+    /// Appends a packet. It allocates only if the capacity of the buffer is less than
+    /// [`Packet::block_bytes`].
+    pub fn packet(&self, packet: &Packet<'_>, output: &mut Vec<u8>) -> Result<(), WriteError> {
+        let snaplen = self.snaplen(packet.interface)?;
+        let captured = packet.captured();
+        let Some(captured_bytes) =
+            u32::try_from(captured).ok().filter(|captured| *captured <= packet.length)
+        else {
+            return Err(WriteError::LongerThanPacket { captured, length: packet.length });
+        };
+        if snaplen != 0 && captured_bytes > snaplen {
+            return Err(WriteError::LongerThanSnaplen { captured, snaplen });
+        }
+        let mut fixed = [0; 20];
+        put(&mut fixed, 0, &packet.interface.to_le_bytes());
+        put(&mut fixed, 4, &time_bytes(packet.time));
+        put(&mut fixed, 12, &captured_bytes.to_le_bytes());
+        put(&mut fixed, 16, &packet.length.to_le_bytes());
+        block(ENHANCED_PACKET, &fixed, packet.data, captured, &packet.options(), output)
+    }
+
+    /// Appends the counters of an interface. Readers use the last ones.
+    pub fn statistics(
+        &self,
+        statistics: &Statistics<'_>,
+        output: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        self.snaplen(statistics.interface)?;
+        let time =
+            |code, time: Option<u64>| time.map(|time| Choice::bytes(code, &time_bytes(time)));
+        let count = |code, count: Option<u64>| count.map(|count| Choice::u64(code, count));
+        let options = [
+            statistics.comment.map(|text| Choice::text(COMMENT, text)),
+            time(ISB_STARTTIME, statistics.start),
+            time(ISB_ENDTIME, statistics.end),
+            count(ISB_IFRECV, statistics.received),
+            count(ISB_IFDROP, statistics.dropped),
+            count(ISB_FILTERACCEPT, statistics.accepted),
+            count(ISB_OSDROP, statistics.os_dropped),
+            count(ISB_USRDELIV, statistics.delivered),
+        ];
+        let mut fixed = [0; 12];
+        put(&mut fixed, 0, &statistics.interface.to_le_bytes());
+        put(&mut fixed, 4, &time_bytes(statistics.time));
+        block(INTERFACE_STATISTICS, &fixed, &[], 0, &options, output)
+    }
+
+    fn snaplen(&self, interface: u32) -> Result<u32, WriteError> {
+        let place = usize::try_from(interface).unwrap_or(usize::MAX);
+        let interfaces = self.snaplens.len();
+        let unknown = WriteError::UnknownInterface { interface, interfaces };
+        self.snaplens.get(place).copied().ok_or(unknown)
+    }
+}
+
+/// An option that is written: text, or a number in its bytes.
+#[derive(Debug, Clone, Copy)]
+struct Choice<'a> {
+    code: u16,
+    /// A byte in front of a text.
+    prefix: Option<u8>,
+    text: &'a str,
+    number: [u8; 8],
+    number_bytes: usize,
+}
+
+impl<'a> Choice<'a> {
+    fn text(code: u16, text: &'a str) -> Self {
+        Self { code, prefix: None, text, number: [0; 8], number_bytes: 0 }
+    }
+
+    fn bytes(code: u16, bytes: &[u8]) -> Self {
+        let mut number = [0; 8];
+        put(&mut number, 0, bytes);
+        Self { number, number_bytes: bytes.len(), ..Self::text(code, "") }
+    }
+
+    fn u32(code: u16, number: u32) -> Self {
+        Self::bytes(code, &number.to_le_bytes())
+    }
+
+    fn u64(code: u16, number: u64) -> Self {
+        Self::bytes(code, &number.to_le_bytes())
+    }
+
+    /// The length of the value. Only one of the parts is not empty, except for the prefix.
+    fn value_bytes(&self) -> usize {
+        self.text.len().saturating_add(self.number_bytes + usize::from(self.prefix.is_some()))
+    }
+}
+
+/// The length of options with their end, 0 without any.
+fn options_bytes(options: &[Option<Choice<'_>>]) -> usize {
+    let each =
+        options.iter().flatten().map(|option| padded(option.value_bytes()).saturating_add(4));
+    match each.fold(0, usize::saturating_add) {
+        0 => 0,
+        bytes => bytes.saturating_add(4),
+    }
+}
+
+/// Appends a block. `captured` is the length of all parts of `data`.
+fn block(
+    kind: u32,
+    fixed: &[u8],
+    data: &[&[u8]],
+    captured: usize,
+    options: &[Option<Choice<'_>>],
+    output: &mut Vec<u8>,
+) -> Result<(), WriteError> {
+    for option in options.iter().flatten() {
+        let bytes = option.value_bytes();
+        if bytes > usize::from(u16::MAX) {
+            return Err(WriteError::OptionTooLong { code: option.code, bytes });
+        }
+    }
+    let options_bytes = options_bytes(options);
+    let bytes = (BLOCK_OVERHEAD + fixed.len())
+        .saturating_add(padded(captured))
+        .saturating_add(options_bytes);
+    let Some(length) = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_BLOCK_BYTES) else {
+        return Err(WriteError::BlockTooLong { bytes });
+    };
+    output.reserve(bytes);
+    output.extend_from_slice(&kind.to_le_bytes());
+    output.extend_from_slice(&length.to_le_bytes());
+    output.extend_from_slice(fixed);
+    for part in data {
+        output.extend_from_slice(part);
+    }
+    pad(captured, output);
+    for option in options.iter().flatten() {
+        let bytes = option.value_bytes();
+        output.extend_from_slice(&option.code.to_le_bytes());
+        output.extend_from_slice(&u16::try_from(bytes).unwrap_or(u16::MAX).to_le_bytes());
+        output.extend(option.prefix);
+        output.extend_from_slice(option.text.as_bytes());
+        output.extend_from_slice(option.number.get(..option.number_bytes).unwrap_or_default());
+        pad(bytes, output);
+    }
+    if options_bytes > 0 {
+        output.extend_from_slice(&END_OF_OPTIONS.to_le_bytes());
+        output.extend_from_slice(&[0; 2]);
+    }
+    output.extend_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+/// Encodes a time: the upper half first, each half in the byte order of the section.
+fn time_bytes(time: u64) -> [u8; 8] {
+    time.rotate_left(32).to_le_bytes()
+}
+
+/// The length with zeros up to a multiple of four.
+const fn padded(bytes: usize) -> usize {
+    match bytes.checked_next_multiple_of(4) {
+        Some(bytes) => bytes,
+        None => usize::MAX,
+    }
+}
+
+fn pad(bytes: usize, output: &mut Vec<u8>) {
+    let zeros = padded(bytes).saturating_sub(bytes);
+    output.extend_from_slice([0; 3].get(..zeros).unwrap_or_default());
+}
+
+/// Copies a field into the fixed part of a block. The places and lengths are constants that fit.
+fn put(fixed: &mut [u8], place: usize, field: &[u8]) {
+    if let Some(target) = fixed.get_mut(place..place + field.len()) {
+        target.copy_from_slice(field);
+    }
+}
+
+#[cfg(test)]
+mod tests;
