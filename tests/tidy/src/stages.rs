@@ -14,7 +14,8 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "daemon/monitor/src/lib.rs",
-        "monitor opener caller reaper role request socket_facts subject message claim account channel",
+        "monitor opener caller reader reaper role request capture socket_facts subject message claim account
+         channel",
     ),
     (
         "daemon/sys/src/lib.rs",

@@ -1,0 +1,25 @@
+//! Captures: packets of interfaces, which flow to a client as a stream of pcapng.
+//!
+//! [`open()`] makes the packet socket of a capture, which takes a capability. [`Captures`] reads the sockets, with a thread
+//! for each, which takes none. In a broker with an opener, the opener does the first and a process of its own the second.
+//! Nothing here parses what a client sent, or what a packet contains. The files are listed from the top.
+
+mod captures;
+mod run;
+mod output;
+mod interfaces;
+mod count;
+mod open;
+mod program;
+mod order;
+
+pub use captures::{Captures, Report};
+pub use open::{open, replacement};
+pub use order::{
+    Command, Counts, Direction, Ended, Event, Failure, Format, INTERFACES_MAX, InterfaceFacts,
+    Live, Opened, Order, Reason, TEXT_MAX,
+};
+pub use program::{PROGRAM_MAX, check as check_program};
+
+#[cfg(test)]
+mod tests;
