@@ -35,6 +35,7 @@ mod discover;
 mod documentation;
 mod names;
 mod networks;
+mod captures;
 mod startup;
 mod confinement;
 mod credentials;

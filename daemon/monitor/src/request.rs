@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::{Order, PROGRAM_MAX};
 use crate::channel::{Asker, Message};
 
 /// The largest value of an option in bytes.
@@ -28,6 +29,19 @@ pub enum Request {
     Send { destination: Option<Vec<u8>>, flags: i32, control: Vec<Control>, data: Vec<u8> },
     /// `sethostname(2)`.
     SetHostname { name: String },
+    /// Opens a capture with this number, whose socket goes to the reader of the worker.
+    Capture { capture: u64, order: Order },
+    /// Replaces the program of a capture. The reader answers with the number of the request.
+    SetCaptureFilter { request: u64, capture: u64, program: Vec<u8> },
+}
+
+/// A limit that a capture would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CaptureLimit {
+    OfUser,
+    InAll,
+    BytesOfUser,
+    BytesInAll,
 }
 
 /// The value of an option.
@@ -58,6 +72,8 @@ pub enum Answer {
     Failed(i32),
     /// The policy of the opener does not allow it; the error number is that of a denial.
     Refused(i32),
+    /// A limit does not allow it.
+    Limit(CaptureLimit),
     /// No capability makes it possible, so a worker does it itself.
     NotServed,
     /// The client has closed its connection.
@@ -67,7 +83,10 @@ pub enum Answer {
 impl Message for Request {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Create { .. } | Self::SetHostname { .. } => 1,
+            Self::Create { .. }
+            | Self::SetHostname { .. }
+            | Self::Capture { .. }
+            | Self::SetCaptureFilter { .. } => 1,
             Self::Bind { .. }
             | Self::Connect { .. }
             | Self::SetOption { .. }
@@ -86,6 +105,8 @@ impl Request {
             Self::SetOption { .. } => "setsockopt",
             Self::Send { .. } => "sendmsg",
             Self::SetHostname { .. } => "sethostname",
+            Self::Capture { .. } => "capture.open",
+            Self::SetCaptureFilter { .. } => "capture.set_filter",
         }
     }
 
@@ -97,6 +118,8 @@ impl Request {
                 let bytes: usize = control.iter().map(|item| item.data.len()).sum();
                 data.len() <= DATA_MAX && bytes <= CONTROL_MAX && control.len() <= ITEMS_MAX
             }
+            Self::Capture { order, .. } => order.is_within_limits(),
+            Self::SetCaptureFilter { program, .. } => program.len() <= PROGRAM_MAX,
             Self::Create { .. }
             | Self::Bind { .. }
             | Self::Connect { .. }
@@ -114,6 +137,7 @@ impl Message for Answer {
             | Self::Sent(_)
             | Self::Failed(_)
             | Self::Refused(_)
+            | Self::Limit(_)
             | Self::NotServed
             | Self::HungUp => 0,
         }

@@ -36,9 +36,9 @@ pub use language::{check, fields, file, name, operand, rule, subjects, value, ve
 /// The closed list of requests that can be made to the policy.
 pub mod action {
     pub use crate::judgement::action::{
-        Administer, Adopt, Capture, Create, GetOption, Handover, Hostname, Inspect, InterfaceIoctl,
-        Interfaces, Ioctl, OpenSession, OptionValue, Request, Resolve, SetFilter, SetHostname,
-        SetOption, Shutdown,
+        Administer, Adopt, CAPTURE_SOCKET, Capture, Create, GetOption, Handover, Hostname, Inspect,
+        InterfaceIoctl, Interfaces, Ioctl, OpenCapture, OpenSession, OptionValue, Request, Resolve,
+        SetFilter, SetHostname, SetOption, Shutdown,
     };
     pub use crate::judgement::traffic::{
         Accept, AncillaryItem, Bind, Connect, Listen, MessageContents, Receive, Send,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sockbroker_monitor::channel::{AskError, ChannelError};
-use sockbroker_monitor::request::{Answer, OpenerChannel, Request};
+use sockbroker_monitor::request::{Answer, CaptureLimit, OpenerChannel, Request};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
@@ -107,6 +107,7 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
         Answer::Done => Some(Ok(Done::Nothing)),
         Answer::Socket => Some(made.map(Done::Socket).ok_or(io::ErrorKind::InvalidData.into())),
         Answer::Sent(sent) => Some(usize::try_from(sent).map(Done::Sent).map_err(io::Error::other)),
+        Answer::Limit(limit) => Some(Ok(Done::Limit(limit))),
         Answer::Failed(errno) => Some(Err(io::Error::from_raw_os_error(errno))),
         Answer::Refused(_) | Answer::NotServed | Answer::HungUp => None,
     }
@@ -118,6 +119,8 @@ pub(crate) enum Done {
     Nothing,
     Socket(OwnedFd),
     Sent(usize),
+    /// Nothing: it would exceed this limit.
+    Limit(CaptureLimit),
 }
 
 impl Privileged {
@@ -158,6 +161,18 @@ impl Privileged {
             let connection = connection.upgrade()?;
             let descriptors = [connection.as_fd(), socket.fd()];
             done(opener.ask(&opener.0.slow, &request, &descriptors))
+        });
+        asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
+    }
+
+    /// The same for a request without a socket.
+    pub(crate) async fn ask_apart(&self, request: Request) -> Option<io::Result<Done>> {
+        let (opener, connection) = self.0.clone()?;
+        let turn = opener.0.slow_turn.clone().lock_owned().await;
+        let asked = spawn_blocking(move || {
+            let _turn = turn;
+            let connection = connection.upgrade()?;
+            done(opener.ask(&opener.0.slow, &request, &[connection.as_fd()]))
         });
         asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
     }

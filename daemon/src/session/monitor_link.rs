@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{OpError, OpResult};
 use crate::network::caller_process::Started;
+use crate::network::captures;
 
 /// What a worker asks of the monitor.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub enum MonitorRequest {
     Counters(Vec<u8>),
     /// Starts the process that acts as the caller.
     StartCaller(oneshot::Sender<Started>),
+    /// Starts the process that reads captures.
+    StartReader(oneshot::Sender<captures::Started>),
     /// What all other workers answer.
     QueryOthers(Query, oneshot::Sender<QueryResults>),
 }
@@ -104,6 +107,13 @@ impl MonitorLink {
     pub fn start_caller(&self) -> oneshot::Receiver<Started> {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::StartCaller(sender));
+        result
+    }
+
+    /// Starts the process that reads captures.
+    pub fn start_reader(&self) -> oneshot::Receiver<captures::Started> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::StartReader(sender));
         result
     }
 

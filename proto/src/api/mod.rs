@@ -14,6 +14,7 @@ pub mod batch;
 pub mod option;
 pub mod name;
 pub mod interface;
+pub mod capture;
 pub mod convert;
 pub mod session;
 pub mod admin;
@@ -24,13 +25,14 @@ use crate::error::ErrorKind;
 use crate::openrpc;
 
 /// The namespaces, for the OpenRPC document and for the method table.
-pub const NAMESPACES: [openrpc::Namespace; 15] = [
+pub const NAMESPACES: [openrpc::Namespace; 16] = [
     socket::socket_methods,
     transfer::transfer_methods,
     batch::batch_methods,
     option::options_methods,
     name::names_methods,
     interface::interfaces_methods,
+    capture::capture_methods,
     convert::convert_methods,
     session::module_methods,
     session::session_methods,
@@ -51,6 +53,7 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
         option::OPTIONS_PARAMETERS,
         name::NAMES_PARAMETERS,
         interface::INTERFACES_PARAMETERS,
+        capture::CAPTURE_PARAMETERS,
         convert::CONVERT_PARAMETERS,
         session::MODULE_PARAMETERS,
         session::SESSION_PARAMETERS,
@@ -88,7 +91,9 @@ fn errors_of(method: &str, takes_handle: bool) -> Vec<&'static str> {
         ErrorKind::Host => method.starts_with("socket.gethostby"),
         ErrorKind::Policy => method == "admin.reload",
         ErrorKind::Handle => takes_handle || matches!(method, "socket.poll" | "policy.check"),
-        ErrorKind::Descriptor => namespace == "socket" || method == "call.resolve",
+        ErrorKind::Descriptor => {
+            namespace == "socket" || matches!(method, "call.resolve" | "capture.open")
+        }
     });
     kinds.map(|kind| kind.entry().name).collect()
 }

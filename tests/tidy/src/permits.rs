@@ -25,6 +25,7 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("unix_file", "finds the files of paths before the policy is asked"),
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
+    ("captures/capture::read", "reads the stream of a capture that a permit opened"),
     ("caller_identity", "makes a permitted call with the identity of the caller"),
 ];
 

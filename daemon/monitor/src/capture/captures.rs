@@ -24,9 +24,12 @@ pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// The captures by their numbers.
 pub struct Captures {
-    running: Arc<Mutex<BTreeMap<u64, Running>>>,
+    running: Arc<Mutex<All>>,
     report: Report,
 }
+
+/// Running captures.
+type All = BTreeMap<u64, Running>;
 
 /// A running capture.
 struct Running {
@@ -40,7 +43,7 @@ impl fmt::Debug for Captures {
     }
 }
 
-fn lock(running: &Mutex<BTreeMap<u64, Running>>) -> MutexGuard<'_, BTreeMap<u64, Running>> {
+fn lock(running: &Mutex<All>) -> MutexGuard<'_, All> {
     // Every change is one step.
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -119,7 +122,7 @@ fn follow(
     opened: Opened,
     socket: OwnedFd,
     commands: (Receiver<Command>, Arc<Wake>),
-    (all, report): (&Mutex<BTreeMap<u64, Running>>, &dyn Fn(Event)),
+    (all, report): (&Mutex<All>, &dyn Fn(Event)),
 ) {
     let (mut run, live, stream) = match Run::begin(capture, opened, socket, commands) {
         Ok(begun) => begun,

@@ -17,9 +17,9 @@ pub use captures::{Captures, Report};
 pub use open::{open, replacement};
 pub use order::{
     Command, Counts, Direction, Ended, Event, Failure, Format, INTERFACES_MAX, InterfaceFacts,
-    Live, Opened, Order, Reason, TEXT_MAX,
+    Live, Opened, Order, PROGRAM_MAX, Reason, TEXT_MAX,
 };
-pub use program::{PROGRAM_MAX, check as check_program};
+pub use program::check as check_program;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,11 @@
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+use sockbroker_sys::filter;
 use sockbroker_sys::ring::{Geometry, Mode};
 
+/// The bytes of the longest program.
+pub const PROGRAM_MAX: usize = filter::INSTRUCTIONS_MAX * 8;
 /// The most interfaces that a capture can name.
 pub const INTERFACES_MAX: usize = 16;
 /// The longest text of a filter in bytes.
@@ -75,7 +78,7 @@ impl Order {
     pub fn is_within_limits(&self) -> bool {
         self.interfaces.len() <= INTERFACES_MAX
             && self.interfaces.iter().all(|name| name.len() <= TEXT_MAX)
-            && self.program.len() <= super::PROGRAM_MAX
+            && self.program.len() <= PROGRAM_MAX
             && self.text.as_ref().is_none_or(|text| text.len() <= TEXT_MAX)
             && (self.format == Format::Pcapng || self.interfaces.len() == 1)
     }

@@ -8,9 +8,6 @@ use sockbroker_sys::filter;
 
 use super::order::{Direction, Order};
 
-/// The bytes of the longest program.
-pub const PROGRAM_MAX: usize = filter::INSTRUCTIONS_MAX * 8;
-
 /// `struct sock_filter` (`linux/filter.h`).
 #[derive(Debug, Clone, Copy)]
 struct Instruction {
@@ -45,7 +42,7 @@ impl Instruction {
         Self { code: JUMP_IF_EQUAL, if_true, if_false, operand }
     }
 
-    fn read(&[c0, c1, if_true, if_false, k0, k1, k2, k3]: &[u8; 8]) -> Self {
+    fn read([c0, c1, if_true, if_false, k0, k1, k2, k3]: [u8; 8]) -> Self {
         let (code, operand) = (u16::from_ne_bytes([c0, c1]), u32::from_ne_bytes([k0, k1, k2, k3]));
         Self { code, if_true, if_false, operand }
     }
@@ -62,7 +59,7 @@ pub fn check(program: &[u8]) -> Result<(), &'static str> {
     if !odd.is_empty() || instructions.len() > filter::INSTRUCTIONS_MAX {
         return Err("a program has at most 4096 instructions of 8 bytes");
     }
-    let returns = instructions.iter().map(Instruction::read);
+    let returns = instructions.iter().copied().map(Instruction::read);
     if returns.into_iter().any(|one| one.code == RETURN_ACCUMULATOR) {
         return Err("a program must return numbers, and not the accumulator");
     }
@@ -77,7 +74,7 @@ pub(super) fn joined(order: &Order, interfaces: &[u32]) -> io::Result<Vec<u8>> {
     if own.is_empty() {
         program.push(Instruction::new(RETURN, order.snaplen));
     } else {
-        program.extend(own.iter().map(Instruction::read).map(|one| match one.code {
+        program.extend(own.iter().copied().map(Instruction::read).map(|one| match one.code {
             RETURN => Instruction { operand: one.operand.min(order.snaplen), ..one },
             _ => one,
         }));
@@ -129,6 +126,7 @@ pub(super) fn nothing() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::PROGRAM_MAX;
     use crate::capture::tests::order;
 
     #[test]

@@ -113,7 +113,7 @@ impl Run {
             match command {
                 Command::Counts { request } => report(Event::Counts { request, counts: None }),
                 Command::SetFilter { request, .. } => {
-                    report(Event::Filter { request, result: None })
+                    report(Event::Filter { request, result: None });
                 }
                 Command::Stop { .. } | Command::Close(_) => {}
             }

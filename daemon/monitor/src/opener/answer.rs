@@ -10,6 +10,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 use super::calls::{self, Kernel, SystemCalls};
 use super::judge::{self, Refusal};
 use super::judge_message::{self, Message};
+use crate::capture::Opened;
 use crate::request::{Answer, Request};
 use crate::socket_facts::KernelSocket;
 
@@ -20,6 +21,8 @@ pub enum Outcome {
     Answer(Answer),
     /// A socket was made.
     Socket(OwnedFd),
+    /// A capture was opened.
+    Capture(OwnedFd, Box<Opened>),
     /// The policy refuses it.
     Denied(Box<Denial>),
     /// No worker would send it.
@@ -67,6 +70,15 @@ fn perform<S: KernelSocket>(
             let permit = judge::create(rights, SocketSpec { domain, ty, protocol })?;
             return Ok(calls::create(kernel, permit).map_or_else(failed, Outcome::Socket));
         }
+        Request::Capture { capture: _, order } => {
+            let permit = judge::capture(rights, &order)?;
+            let opened = calls::capture(kernel, permit, order);
+            return Ok(opened.map_or_else(failed, |(socket, opened)| {
+                Outcome::Capture(socket, Box::new(opened))
+            }));
+        }
+        // The captures of a worker are known elsewhere.
+        Request::SetCaptureFilter { .. } => return Err(Refusal::NotServed),
         Request::SetHostname { name } => {
             calls::set_hostname(kernel, judge::set_hostname(rights, name)?)
         }

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{
-    AncillaryItem, Bind, Connect, Create, OptionValue, Send, SetHostname, SetOption,
+    AncillaryItem, Bind, Connect, Create, OpenCapture, OptionValue, Send, SetHostname, SetOption,
 };
 use sockbroker_policy::target::Target;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -14,6 +14,7 @@ use sockbroker_sys::control::OutgoingControl;
 use sockbroker_sys::{host, message, option, socket};
 
 use super::rcvall;
+use crate::capture::{self, Opened, Order};
 use crate::request::Value;
 
 /// The calls that the opener makes on sockets `S`. The fuzzer records them in place of the kernel.
@@ -24,6 +25,8 @@ pub trait SystemCalls<S> {
     fn set_option(&self, socket: S, option: (i32, i32), value: &Value) -> io::Result<()>;
     fn send(&self, socket: S, message: &OutgoingMessage<'_>) -> io::Result<usize>;
     fn set_hostname(&self, name: &str) -> io::Result<()>;
+    /// The socket of a capture.
+    fn capture(&self, order: Order) -> io::Result<(OwnedFd, Opened)>;
 }
 
 /// The operands of `sendmsg(2)`.
@@ -75,6 +78,10 @@ impl SystemCalls<BorrowedFd<'_>> for Kernel {
 
     fn set_hostname(&self, name: &str) -> io::Result<()> {
         host::set_hostname(name.as_bytes())
+    }
+
+    fn capture(&self, order: Order) -> io::Result<(OwnedFd, Opened)> {
+        capture::open(order)
     }
 }
 
@@ -147,4 +154,13 @@ pub(super) fn set_hostname<S>(
     permit: Permit<SetHostname>,
 ) -> io::Result<()> {
     calls.set_hostname(&permit.into_request().name)
+}
+
+pub(super) fn capture<S>(
+    calls: &impl SystemCalls<S>,
+    permit: Permit<OpenCapture>,
+    order: Order,
+) -> io::Result<(OwnedFd, Opened)> {
+    let OpenCapture { interfaces, snaplen, promiscuous } = permit.into_request();
+    calls.capture(Order { interfaces, snaplen, promiscuous, ..order })
 }

@@ -10,6 +10,7 @@
 mod run;
 mod serve;
 mod shared;
+mod captures;
 pub mod fuzzing;
 mod answer;
 mod calls;
@@ -20,7 +21,7 @@ mod refusals;
 mod rcvall;
 mod host;
 
-pub use host::Host;
+pub use host::{CaptureLimits, Host};
 pub use rcvall::{nothing, open as open_rcvall, serves as serves_rcvall};
 pub use run::run;
 pub use shared::RunError;

@@ -93,9 +93,11 @@ fn serve_next<H: Host + Send + 'static>(
     if !descriptors.iter().all(is_socket) {
         return Err(End::Nonsense { reason: "it sent a file in place of a socket", descriptors });
     }
-    // The monitor sends a connection's cookie before the worker gets the connection.
+    // The monitor sends a connection's cookie before the worker gets the connection, and a reader likewise.
     let (connection, _) = parts(&descriptors);
-    if connection.is_some_and(|named| !worker.has(named)) {
+    let lacks_reader =
+        matches!(request, Request::Capture { .. }) && !opener.captures.has_reader(worker.number);
+    if lacks_reader || connection.is_some_and(|named| !worker.has(named)) {
         match opener.follow_monitor(closing) {
             Ok(true) => {}
             Ok(false) => return Err(End::Gone),
@@ -108,6 +110,8 @@ fn serve_next<H: Host + Send + 'static>(
     let (answer, made) = match outcome(opener, worker, request, &descriptors) {
         Outcome::Answer(answer) => (answer, None),
         Outcome::Socket(made) => (Answer::Socket, Some(made)),
+        // It is with the reader, or was refused.
+        Outcome::Capture(..) => (Answer::NotServed, None),
         Outcome::Denied(denial) => {
             lock(&opener.refusals).report(worker.number, &denial);
             (Answer::Refused(denial.errno), None)
@@ -135,7 +139,12 @@ fn outcome<H: Host + Send + 'static>(
         return Outcome::Nonsense("it sent a request without a connection");
     };
     match worker.rights(connection, &opener.in_force()) {
-        Named::Connection(rights) => answer(&rights, request, socket),
+        Named::Connection(rights) => match request {
+            request @ (Request::Capture { .. } | Request::SetCaptureFilter { .. }) => {
+                opener.captures.serve(worker.number, &rights, request)
+            }
+            request => answer(&rights, request, socket),
+        },
         Named::Nonsense(reason) => Outcome::Nonsense(reason),
         // The end of a connection can overtake a call on it, once in a while.
         Named::Unknown if worker.strays() => {

@@ -10,6 +10,7 @@ use sockbroker_policy::Policy;
 use sockbroker_sys::prompt_close::PromptClose;
 use sockbroker_sys::{sealed, socket};
 
+use super::captures::Captures;
 use super::host::Host;
 use super::refusals::Refusals;
 use super::workers::{InForce, Worker, WorkerChannel, lock};
@@ -42,6 +43,7 @@ pub(super) struct Opener<H> {
     workers: Mutex<BTreeMap<u64, Known>>,
     in_force: RwLock<Arc<InForce>>,
     pub(super) refusals: Mutex<Refusals>,
+    pub(super) captures: Captures,
     serve: Serve<H>,
 }
 
@@ -66,8 +68,10 @@ impl<H: Host + Send + 'static> Opener<H> {
         (policy, generation): (Policy, u64),
         serve: Serve<H>,
     ) -> Self {
+        let captures = Captures::new(host.capture_limits());
         Self {
             monitor,
+            captures,
             host: Mutex::new(host),
             workers: Mutex::default(),
             in_force: RwLock::new(Arc::new(InForce::new(policy, generation))),
@@ -111,6 +115,13 @@ impl<H: Host + Send + 'static> Opener<H> {
                 let peer = postcard::from_bytes(&peer)
                     .map_err(|error| RunError::Monitor(error.to_string()))?;
                 self.begin_worker(&Arc::new(Worker::new(worker, peer)), channels);
+            }
+            ToOpener::Reader { worker } => {
+                let reader = next()?;
+                // One that has ended gets no reader.
+                if lock(&self.workers).contains_key(&worker) {
+                    self.captures.add_reader(worker, reader);
+                }
             }
             ToOpener::Accepted { worker, cookie } => {
                 if let Some(known) = lock(&self.workers).get(&worker) {
@@ -192,6 +203,7 @@ impl<H: Host + Send + 'static> Opener<H> {
     fn forget(&self, number: u64, closing: &mut PromptClose) {
         let Some(Known { worker, channels }) = lock(&self.workers).remove(&number) else { return };
         worker.forget_connections();
+        self.captures.forget(number);
         for channel in channels {
             shut_down(&channel);
             close(channel, closing);

@@ -73,8 +73,8 @@ pub enum ReaderOrder {
 /// From the reader to the opener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReaderReport {
-    /// The socket and the ring of a capture are closed.
-    Closed { capture: u64 },
+    /// A capture has ended: it no longer counts. The worker learns this afterwards.
+    Ended { capture: u64 },
 }
 
 impl Message for ToReader {
@@ -112,7 +112,7 @@ impl Message for ReaderOrder {
 impl Message for ReaderReport {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Closed { .. } => 0,
+            Self::Ended { .. } => 0,
         }
     }
 }

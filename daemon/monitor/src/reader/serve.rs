@@ -91,11 +91,14 @@ pub fn serve(worker: OwnedFd, opener: OwnedFd) -> Result<(), RunError> {
     }
 }
 
+/// A message with its descriptors.
+type Received<R> = (R, Vec<OwnedFd>);
+
 /// The next message of a channel; `None` if there is none yet, and an error without a reason at its end.
 fn next<S: Message, R: Message>(
     channel: &Channel<S, R>,
     from: &'static str,
-) -> Result<Option<(R, Vec<OwnedFd>)>, Option<RunError>> {
+) -> Result<Option<Received<R>>, Option<RunError>> {
     match channel.receive() {
         Ok(received) => Ok(Some(received)),
         Err(ChannelError::NotReady) => Ok(None),
@@ -155,17 +158,24 @@ fn serve_opener(channel: &OpenerEnd, captures: &Captures) -> Result<bool, RunErr
     Ok(true)
 }
 
-/// Sends what a capture reports: to the worker, and at its end to the opener.
+/// Sends what a capture reports: to the worker, and at its end first to the opener, so that the next capture has room.
 fn report(worker: &WorkerEnd, opener: &OpenerEnd, event: Event) {
+    let over = |capture| send(opener, &ReaderReport::Ended { capture }, &[]);
     let (answer, stream) = match event {
         Event::Live { capture, live, stream } => {
             (ReaderAnswer::Live { capture, live }, Some(stream))
         }
-        Event::NotLive { capture, failure } => (ReaderAnswer::NotLive { capture, failure }, None),
+        Event::NotLive { capture, failure } => {
+            over(capture);
+            (ReaderAnswer::NotLive { capture, failure }, None)
+        }
         Event::Counts { request, counts } => (ReaderAnswer::Counts { request, counts }, None),
         Event::Filter { request, result } => (ReaderAnswer::Filter { request, result }, None),
-        Event::Ended { capture, ended } => (ReaderAnswer::Ended { capture, ended }, None),
-        Event::Closed { capture } => return send(opener, &ReaderReport::Closed { capture }, &[]),
+        Event::Ended { capture, ended } => {
+            over(capture);
+            (ReaderAnswer::Ended { capture, ended }, None)
+        }
+        Event::Closed { .. } => return,
     };
     let descriptors: Vec<_> = stream.iter().map(OwnedFd::as_fd).collect();
     send(worker, &answer, &descriptors);

@@ -155,6 +155,52 @@ impl Request for Capture {
     }
 }
 
+/// What the socket of a capture is for rules: all protocols of all interfaces.
+pub const CAPTURE_SOCKET: SocketSpec = SocketSpec {
+    domain: libc::AF_PACKET,
+    ty: libc::SOCK_RAW,
+    // htons(ETH_P_ALL), as `packet(7)` has it.
+    protocol: 3_u16.to_be() as i32,
+};
+
+/// Open a capture: a stream of packets.
+#[derive(Debug, Clone)]
+pub struct OpenCapture {
+    /// The interfaces; none for all of them.
+    pub interfaces: Vec<String>,
+    /// The most bytes of each packet.
+    pub snaplen: u32,
+    /// Whether the interfaces receive packets for other hosts.
+    pub promiscuous: bool,
+}
+
+impl OpenCapture {
+    fn capture<'a>(&'a self, interface: Option<&'a String>) -> Question<'a> {
+        let length = Some(self.snaplen.into());
+        let question = Question::about(Verb::Capture, CAPTURE_SOCKET);
+        Question { length, ..question }.on(interface.map(String::as_str))
+    }
+}
+
+impl Request for OpenCapture {
+    fn question(&self) -> Question<'_> {
+        self.capture(self.interfaces.first())
+    }
+
+    fn further(&self, ask: &mut dyn FnMut(Question<'_>)) {
+        for interface in self.interfaces.iter().skip(1) {
+            ask(self.capture(Some(interface)));
+        }
+        if self.promiscuous {
+            for interface in &self.interfaces {
+                let option = Some(OptionClass::Packet);
+                let question = Question::about(Verb::Option, CAPTURE_SOCKET).on(Some(interface));
+                ask(Question { option, ..question });
+            }
+        }
+    }
+}
+
 /// The value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OptionValue {

@@ -1,0 +1,11 @@
+//! Captures of the clients of this process: opened here or by the opener, and read in threads of this process or in a
+//! process of their own.
+
+mod capture;
+mod source;
+mod reader;
+mod inbox;
+
+pub use capture::Capture;
+pub use reader::{Reader, Started};
+pub use source::{CaptureSource, Opening};

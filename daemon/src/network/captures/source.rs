@@ -1,0 +1,169 @@
+//! Opens captures.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sockbroker_monitor::capture::{Captures, Failure, Opened, Order, open};
+use sockbroker_monitor::message::ReaderRefusal;
+use sockbroker_monitor::request::{CaptureLimit, Request};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::OpenCapture;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::capture::{Capture, Way};
+use super::inbox::Inbox;
+use super::reader::{Missing, Reader};
+use crate::config::limits::Limits;
+use crate::error::{During, LimitExceeded, OpError, OpResult};
+use crate::network::caller_identity::CallerIdentity;
+use crate::network::opener::Done;
+use crate::quota::{Share, User};
+
+/// How long the reader may take to begin.
+const BEGIN: Duration = Duration::from_secs(10);
+const CALL: &str = "capture.open";
+
+/// Where the captures of this process are read.
+#[derive(Debug)]
+pub struct CaptureSource {
+    /// The threads of this process, for captures that it opens itself.
+    own: OnceLock<(Arc<Captures>, Arc<Inbox>)>,
+    /// The process for those of the opener.
+    reader: Option<Reader>,
+}
+
+/// A capture that has begun, and the client's end of its stream.
+#[derive(Debug)]
+pub struct Opening {
+    pub capture: Capture,
+    pub stream: OwnedFd,
+}
+
+impl CaptureSource {
+    /// Captures are read by this process, or by one that it starts.
+    pub fn new(reader: Option<Reader>) -> Self {
+        Self { own: OnceLock::new(), reader }
+    }
+
+    /// Ends the process that reads captures if it had nothing to do for this time.
+    pub fn end_idle(&self, longest: Duration) {
+        if let Some(reader) = &self.reader {
+            reader.end_idle(longest);
+        }
+    }
+
+    /// Opens a capture. Returns when its ring is live.
+    pub async fn open(
+        &self,
+        permit: Permit<OpenCapture>,
+        order: Order,
+        caller: &CallerIdentity,
+        (user, limits): (&Arc<User>, &Limits),
+    ) -> OpResult<Opening> {
+        let OpenCapture { interfaces, snaplen, promiscuous } = permit.into_request();
+        let order = Order { interfaces, snaplen, promiscuous, ..order };
+        let held =
+            (user.take(Share::Captures, 1)?, user.take(Share::CaptureBytes, order.buffer_bytes)?);
+        let kept = Order { program: Vec::new(), ..order.clone() };
+        let way = match &self.reader {
+            Some(reader) if !caller.privileged().is_direct() => {
+                Way::Reader(reader.link().await.map_err(missing)?)
+            }
+            Some(_) | None => Way::Own(self.own()),
+        };
+        let (number, outcome, begun) = way.inbox().expect(held);
+        // Until the capture has begun, an error or a cancellation forgets it.
+        let mut expected = Expected { way: Some(way), number };
+        match &expected.way {
+            Some(Way::Own((captures, _))) => {
+                let (socket, opened) = open_apart(order).await?;
+                captures.start(number, opened, socket);
+            }
+            Some(Way::Reader(_)) => {
+                let request = Request::Capture { capture: number, order };
+                ask(caller, request, limits).await?;
+            }
+            None => {}
+        }
+        let begun = timeout(BEGIN, begun).await.map_err(|_late| lost())?;
+        let (live, stream) = begun
+            .map_err(|_ended| lost())?
+            .map_err(|Failure(errno)| OpError::Os { call: CALL, errno })?;
+        let way = expected.way.take().ok_or_else(lost)?;
+        Ok(Opening { capture: Capture::new(number, way, outcome, live, kept), stream })
+    }
+
+    fn own(&self) -> (Arc<Captures>, Arc<Inbox>) {
+        let own = self.own.get_or_init(|| {
+            let inbox = Arc::new(Inbox::default());
+            let reports = inbox.clone();
+            (Arc::new(Captures::new(Arc::new(move |event| reports.deliver(event)))), inbox)
+        });
+        own.clone()
+    }
+}
+
+/// A capture that has not begun.
+struct Expected {
+    way: Option<Way>,
+    number: u64,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        if let Some(way) = &self.way {
+            way.inbox().forget(self.number);
+        }
+    }
+}
+
+/// Opens a socket on a thread, because it takes some ten milliseconds.
+async fn open_apart(order: Order) -> OpResult<(OwnedFd, Opened)> {
+    match spawn_blocking(move || open(order)).await {
+        Ok(opened) => opened.during(CALL),
+        Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+    }
+}
+
+/// Asks the opener for something about a capture.
+pub(super) async fn ask(
+    caller: &CallerIdentity,
+    request: Request,
+    limits: &Limits,
+) -> OpResult<()> {
+    let call = request.call();
+    let exceeded = |name, value| OpError::from(LimitExceeded { name, value });
+    match caller.privileged().ask_apart(request).await {
+        Some(Ok(Done::Nothing)) => Ok(()),
+        Some(Ok(Done::Limit(limit))) => Err(match limit {
+            CaptureLimit::OfUser => exceeded("captures_per_user", limits.captures_per_user),
+            CaptureLimit::InAll => exceeded("captures_in_all", limits.captures_in_all),
+            CaptureLimit::BytesOfUser => {
+                exceeded("capture_bytes_per_user", limits.capture_bytes_per_user)
+            }
+            CaptureLimit::BytesInAll => {
+                exceeded("capture_bytes_in_all", limits.capture_bytes_in_all)
+            }
+        }),
+        Some(Ok(Done::Socket(_) | Done::Sent(_))) => Err(lost()),
+        Some(Err(error)) => Err(OpError::os(call, error)),
+        None => Err(OpError::Os { call, errno: libc::EPERM }),
+    }
+}
+
+fn missing(missing: Missing) -> OpError {
+    match missing {
+        Missing::Ended => lost(),
+        Missing::Refused(ReaderRefusal::NoOpener) => OpError::Os { call: CALL, errno: libc::EPERM },
+        Missing::Refused(ReaderRefusal::Starts | ReaderRefusal::Ids) => {
+            OpError::Os { call: CALL, errno: libc::EAGAIN }
+        }
+        Missing::Refused(ReaderRefusal::Failed(errno)) => OpError::Os { call: CALL, errno },
+    }
+}
+
+pub(super) fn lost() -> OpError {
+    OpError::Plain("capture: the process that reads captures has ended".to_owned())
+}
