@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::net::UdpSocket;
 
 use serde_json::{Value, json};
-use sockbroker_test_support::namespace::inside;
+use sockbroker_test_support::namespace::{inside, inside_with_users};
 use sockbroker_test_support::{Answer, Client as _, Daemon, LspClient, Start};
 
 use crate::broker::{broker, limited, prepare};
@@ -315,5 +315,51 @@ fn the_policy_judges_interfaces_and_ends_captures_that_it_no_longer_grants() {
             { stream }.read_to_end(&mut bytes).unwrap();
             assert!(bytes.windows(6).any(|part| part == b"policy"), "the reason is in the stream");
         }
+    });
+}
+
+/// The inodes of the packet sockets of this namespace.
+fn packet_sockets() -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/packet").unwrap();
+    let inode = |line: &str| format!("socket:[{}]", line.split_whitespace().last().unwrap());
+    table.lines().skip(1).map(inode).collect()
+}
+
+fn holds(process: u32, sockets: &[String]) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let targets = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+    targets.filter(|target| sockets.iter().any(|own| *own == target.to_string_lossy())).count()
+}
+
+#[test]
+fn a_reader_without_capabilities_holds_the_socket_and_no_other_process_does() {
+    let test = "captures::a_reader_without_capabilities_holds_the_socket_and_no_other_process_does";
+    inside_with_users(test, || {
+        let mut broker = broker();
+        let mut client = broker.lsp();
+        let (handle, stream) = open(&mut client, json!([["lo"]]));
+        let reader = broker.process().reader_of(0).unwrap();
+        let sockets = packet_sockets();
+        assert_eq!(sockets.len(), 1);
+        assert!(holds(reader, &sockets) > 0);
+        let opener = client.call("broker.info", Value::Null).result()["opener"]["pid"].clone();
+        let opener = u32::try_from(opener.as_u64().unwrap()).unwrap();
+        for other in [broker.worker(), opener, broker.process().number()] {
+            assert_eq!(holds(other, &sockets), 0);
+        }
+        let status = std::fs::read_to_string(format!("/proc/{reader}/status")).unwrap();
+        for fact in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+            assert!(status.contains(fact), "{status}");
+        }
+        assert!(status.contains("Seccomp:\t2"), "{status}");
+        // A reader that is killed ends its captures, and the next capture has another one.
+        sockbroker_test_support::kill_process(reader);
+        let stats = client.call("capture.stop", json!([handle])).result().clone();
+        assert_eq!((&stats["ended"], &stats["complete"]), (&json!("failed"), &json!(false)));
+        drop(rest(stream));
+        let (handle, stream) = open(&mut client, json!([["lo"]]));
+        send(b"x");
+        client.call("capture.stop", json!([handle])).result();
+        assert_eq!(rest(stream), [b"x"]);
     });
 }

@@ -55,6 +55,24 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     ("admin.sessions", |_, _| (json!([]), plain("admin"))),
     ("broker.info", |_, _| (json!([]), Vec::new())),
     ("call.resolve", |_, _| (json!([1_000_000, 1]), Vec::new())),
+    // There is no such capture.
+    ("capture.close", |_, _| (json!([1]), Vec::new())),
+    ("capture.open", |_, _| {
+        let required = RequiredGrant {
+            verb: "capture",
+            family: Some("AF_PACKET"),
+            kind: Some("SOCK_RAW"),
+            interface: Some("lo"),
+            length: Some(9),
+            ..RequiredGrant::default()
+        };
+        let options = json!({ "snaplen": 9, "buffer_bytes": 65_536, "seconds": 0 });
+        (json!([["lo"], null, options]), vec![required])
+    }),
+    ("capture.read", |_, _| (json!([1, 9]), Vec::new())),
+    ("capture.set_filter", |_, _| (json!([1]), Vec::new())),
+    ("capture.stats", |_, _| (json!([1]), Vec::new())),
+    ("capture.stop", |_, _| (json!([1]), Vec::new())),
     ("policy.check", |_, _| (json!(["create AF_PACKET"]), Vec::new())),
     ("policy.wait", |_, _| (json!([0]), Vec::new())),
     ("policy.whoami", |_, _| (json!([]), Vec::new())),

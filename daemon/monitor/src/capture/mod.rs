@@ -22,4 +22,4 @@ pub use order::{
 pub use program::check as check_program;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,7 +17,7 @@ use sockbroker_test_support::skip::skip;
 use super::*;
 
 /// Everything on the loopback.
-pub(super) fn order() -> Order {
+pub(crate) fn order() -> Order {
     Order {
         interfaces: vec!["lo".to_owned()],
         program: Vec::new(),

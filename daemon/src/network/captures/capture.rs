@@ -13,9 +13,9 @@ use sockbroker_sys::message;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
+use super::ask::{ask, lost};
 use super::inbox::{Inbox, Outcome};
 use super::reader::Link;
-use super::source::{ask, lost};
 use crate::config::limits::Limits;
 use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};

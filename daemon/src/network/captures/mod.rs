@@ -1,9 +1,10 @@
 //! Captures of the clients of this process: opened here or by the opener, and read in threads of this process or in a
 //! process of their own.
 
-mod capture;
 mod source;
+mod capture;
 mod reader;
+mod ask;
 mod inbox;
 
 pub use capture::Capture;

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use sockbroker_monitor::capture::{Captures, Failure, Opened, Order, open};
 use sockbroker_monitor::message::ReaderRefusal;
-use sockbroker_monitor::request::{CaptureLimit, Request};
+use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::OpenCapture;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::ask::{ask, lost};
 use super::capture::{Capture, Way};
 use super::inbox::Inbox;
 use super::reader::{Missing, Reader};
 use crate::config::limits::Limits;
-use crate::error::{During, LimitExceeded, OpError, OpResult};
+use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::opener::Done;
 use crate::quota::{Share, User};
 
 /// How long the reader may take to begin.
@@ -127,32 +127,6 @@ async fn open_apart(order: Order) -> OpResult<(OwnedFd, Opened)> {
     }
 }
 
-/// Asks the opener for something about a capture.
-pub(super) async fn ask(
-    caller: &CallerIdentity,
-    request: Request,
-    limits: &Limits,
-) -> OpResult<()> {
-    let call = request.call();
-    let exceeded = |name, value| OpError::from(LimitExceeded { name, value });
-    match caller.privileged().ask_apart(request).await {
-        Some(Ok(Done::Nothing)) => Ok(()),
-        Some(Ok(Done::Limit(limit))) => Err(match limit {
-            CaptureLimit::OfUser => exceeded("captures_per_user", limits.captures_per_user),
-            CaptureLimit::InAll => exceeded("captures_in_all", limits.captures_in_all),
-            CaptureLimit::BytesOfUser => {
-                exceeded("capture_bytes_per_user", limits.capture_bytes_per_user)
-            }
-            CaptureLimit::BytesInAll => {
-                exceeded("capture_bytes_in_all", limits.capture_bytes_in_all)
-            }
-        }),
-        Some(Ok(Done::Socket(_) | Done::Sent(_))) => Err(lost()),
-        Some(Err(error)) => Err(OpError::os(call, error)),
-        None => Err(OpError::Os { call, errno: libc::EPERM }),
-    }
-}
-
 fn missing(missing: Missing) -> OpError {
     match missing {
         Missing::Ended => lost(),
@@ -162,8 +136,4 @@ fn missing(missing: Missing) -> OpError {
         }
         Missing::Refused(ReaderRefusal::Failed(errno)) => OpError::Os { call: CALL, errno },
     }
-}
-
-pub(super) fn lost() -> OpError {
-    OpError::Plain("capture: the process that reads captures has ended".to_owned())
 }

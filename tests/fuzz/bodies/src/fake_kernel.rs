@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+use sockbroker_monitor::capture::{Opened, Order};
 use sockbroker_monitor::opener::fuzzing::{OutgoingMessage, SystemCalls};
 use sockbroker_monitor::request::{Control, Value};
 use sockbroker_monitor::socket_facts::KernelSocket;
@@ -57,6 +58,7 @@ pub enum Call {
     SetOption((i32, i32), Value),
     Send(Sent),
     SetHostname(String),
+    Capture(Box<Order>),
 }
 
 /// The operands of a message that was sent.
@@ -236,5 +238,12 @@ impl SystemCalls<&Socket> for Recorder {
 
     fn set_hostname(&self, name: &str) -> io::Result<()> {
         self.record(Call::SetHostname(name.to_owned()))
+    }
+
+    fn capture(&self, order: Order) -> io::Result<(OwnedFd, Opened)> {
+        self.record(Call::Capture(Box::new(order.clone())))?;
+        let (indexes, longest, bind_began, started) = (Vec::new(), 0, 0, 0);
+        let opened = Opened { order, indexes, longest, bind_began, started };
+        Ok((File::open("/dev/null")?.into(), opened))
     }
 }

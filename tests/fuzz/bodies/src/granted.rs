@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use sockbroker_monitor::capture::Order;
 use sockbroker_monitor::request::{Control, Value};
 use sockbroker_policy::option::{OptionClass, class_of};
 use sockbroker_proto::address::Address;
@@ -84,6 +85,13 @@ deny = ["create"]
 family = ["AF_INET6"]
 
 [[rule]]
+name = "captures"
+subject = { uids = [1000] }
+allow = ["capture"]
+interface = ["eth0"]
+snaplen = 100
+
+[[rule]]
 name = "a name"
 subject = { uids = [1001] }
 allow = ["sethostname"]
@@ -125,7 +133,13 @@ pub(crate) fn is_granted(uid: u32, socket: Option<&Socket>, call: &Call) -> bool
                 && socket.is_some_and(|socket| may_send(socket, sent, is_member))
         }
         Call::SetHostname(_) => uid == NAMER,
+        Call::Capture(order) => has_rules && (!is_member || may_capture(order)),
     }
+}
+
+fn may_capture(order: &Order) -> bool {
+    let on_eth0 = order.interfaces.iter().all(|name| name == "eth0");
+    on_eth0 && !order.interfaces.is_empty() && order.snaplen <= 100 && !order.promiscuous
 }
 
 fn may_bind(spec: SocketSpec, address: &[u8]) -> bool {

@@ -105,6 +105,7 @@ fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
         ([], Outcome::Nonsense(reason)) => !reason.is_empty(),
         ([_], Outcome::Answer(Answer::Failed(errno))) => scene.fails == Some(*errno),
         ([Call::Create(_)], Outcome::Socket(_))
+        | ([Call::Capture(_)], Outcome::Capture(..))
         | (
             [Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::SetHostname(_)],
             Outcome::Answer(Answer::Done),
@@ -150,6 +151,7 @@ fn is_request(request: &Request, call: &Call) -> bool {
                 && *data == sent.data
         }
         (Request::SetHostname { name }, Call::SetHostname(used)) => name == used,
+        (Request::Capture { order, .. }, Call::Capture(used)) => *order == **used,
         _ => false,
     }
 }

@@ -25,7 +25,12 @@ fn compare(target: &str, seeds: &[Seed]) {
 
 #[test]
 fn seeds_of_messages_are_messages() {
-    let seeds = [messages::of_workers(), messages::of_the_opener(), messages::of_callers()];
+    let seeds = [
+        messages::of_workers(),
+        messages::of_the_opener(),
+        messages::of_callers(),
+        messages::of_readers(),
+    ];
     compare("messages", &seeds.concat());
     compare("messages", &messages::damaged());
 }
@@ -38,7 +43,14 @@ fn seeds_of_the_opener_are_requests() {
 }
 
 fn scenes() -> Vec<opener::Seed> {
-    [opener::creations(), opener::calls(), opener::messages(), opener::connections()].concat()
+    [
+        opener::creations(),
+        opener::captures(),
+        opener::calls(),
+        opener::messages(),
+        opener::connections(),
+    ]
+    .concat()
 }
 
 #[test]
@@ -51,6 +63,8 @@ fn only_requests_that_the_policy_grants_reach_the_fake_kernel() {
         "create-netlink",
         "create-fails",
         "hostname",
+        "capture",
+        "capture-of-root",
         "bind-port-80",
         "bind-with-interface",
         "bind-netlink",

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use sockbroker_fuzz_bodies::fake_kernel::{Named, Socket};
 use sockbroker_fuzz_bodies::granted::{MEMBER, NAMER, ROOT};
 use sockbroker_fuzz_bodies::opener::Scene;
+use sockbroker_monitor::capture::{Direction, Format, Order};
 use sockbroker_monitor::request::{Control, Request, Value};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
@@ -101,6 +102,41 @@ pub(crate) fn creations() -> Vec<Seed> {
         ("create-fails", Scene { fails: Some(libc::EMFILE), ..scene(ROOT, packet(), None) }),
         ("hostname", scene(NAMER, name(), None)),
         ("hostname-denied-to-root", scene(ROOT, name(), None)),
+    ]
+}
+
+/// A capture of these interfaces.
+pub(crate) fn order(interfaces: &[&str]) -> Order {
+    Order {
+        interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+        program: vec![6, 0, 0, 0, 64, 0, 0, 0],
+        snaplen: 64,
+        direction: Direction::Both,
+        promiscuous: false,
+        duplicates: false,
+        bulk: false,
+        buffer_bytes: 1 << 20,
+        format: Format::Pcapng,
+        text: Some("udp".to_owned()),
+        packets: Some(3),
+        bytes: None,
+        milliseconds: None,
+    }
+}
+
+pub(crate) fn captures() -> Vec<Seed> {
+    let capture = |order| Request::Capture { capture: 1, order };
+    let promiscuous = Order { promiscuous: true, ..order(&["eth0"]) };
+    let names = ["eth0"; 17];
+    let filter = Request::SetCaptureFilter { request: 2, capture: 1, program: Vec::new() };
+    vec![
+        ("capture", scene(MEMBER, capture(order(&["eth0"])), None)),
+        ("capture-of-another", scene(MEMBER, capture(order(&["eth0", "eth1"])), None)),
+        ("capture-of-all", scene(MEMBER, capture(order(&[])), None)),
+        ("capture-promiscuous", scene(MEMBER, capture(promiscuous.clone()), None)),
+        ("capture-of-root", scene(ROOT, capture(promiscuous), None)),
+        ("capture-of-too-many", scene(ROOT, capture(order(&names)), None)),
+        ("capture-filter", scene(ROOT, filter, None)),
     ]
 }
 
