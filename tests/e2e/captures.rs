@@ -76,7 +76,9 @@ fn a_capture_has_every_packet_between_open_and_stop() {
             send(b"before");
             let (handle, stream) = open(&mut client, json!([["lo"]]));
             let sent: Vec<_> = (0..50_u8).map(|part| vec![number, part]).collect();
-            sent.iter().for_each(|data| send(data));
+            for data in &sent {
+                send(data);
+            }
             let stopped = client.call("capture.stop", json!([handle])).result().clone();
             send(b"after");
             assert_eq!(rest(stream), sent);
@@ -248,7 +250,7 @@ fn impossible_captures_are_refused() {
     });
 }
 
-fn limit_of(answer: Answer) -> String {
+fn limit_of(answer: &Answer) -> String {
     answer.fault().limit().to_owned()
 }
 
@@ -272,7 +274,7 @@ fn captures_and_their_memory_are_limited_for_each_user_and_in_all() {
                     let opened: Vec<_> =
                         (0..count).map(|_| open(&mut client, params.clone())).collect();
                     let refused = client.call("capture.open", params.clone());
-                    assert_eq!(limit_of(refused), name);
+                    assert_eq!(limit_of(&refused), name);
                     for (handle, _stream) in opened {
                         client.call("capture.stop", json!([handle])).result();
                     }
@@ -353,7 +355,7 @@ fn a_reader_without_capabilities_holds_the_socket_and_no_other_process_does() {
         }
         assert!(status.contains("Seccomp:\t2"), "{status}");
         // A reader that is killed ends its captures, and the next capture has another one.
-        sockbroker_test_support::kill_process(reader);
+        sockbroker_test_support::daemon::kill_process(reader);
         let stats = client.call("capture.stop", json!([handle])).result().clone();
         assert_eq!((&stats["ended"], &stats["complete"]), (&json!("failed"), &json!(false)));
         drop(rest(stream));

@@ -41,6 +41,10 @@ const SPOILERS: &[&str] = &[
     "socket.connect_ex",
     "socket.detach",
     "socket.listen",
+    // The kernel binds a datagram socket before it finds out that there is no peer (`inet_send_prepare`).
+    "socket.send",
+    "socket.sendall",
+    "socket.sendfile",
     "socket.sendmmsg",
     "socket.sendmsg",
     "socket.sendto",
