@@ -1,11 +1,14 @@
 //! The errors of operations: what Python would raise, and the broker's own refusals.
 
+pub mod netns;
+
 use std::io;
 
 use sockbroker_proto::address::{AddressError, Exception};
 use sockbroker_proto::handle::Handle;
 use sockbroker_sys::resolver::ResolverError;
 
+use crate::error::netns::Reason;
 use sockbroker_policy::Denial;
 
 /// A limit that a request would exceed.
@@ -67,6 +70,13 @@ pub enum OpError {
         call: &'static str,
         /// The caller's user id.
         uid: u32,
+    },
+    /// A network namespace cannot be used for a call.
+    Netns {
+        call: &'static str,
+        /// `caller`, or its name.
+        namespace: String,
+        reason: Reason,
     },
     /// Descriptors are missing, or the connection cannot carry them.
     Descriptor(&'static str),

@@ -91,6 +91,11 @@ impl<D> DescriptorQueue<D> {
         self.waiting.is_empty()
     }
 
+    /// Whether frames can be without descriptors that they announce, or descriptors without a frame.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.losses.is_empty()
+    }
+
     /// The position in the stream of a frame whose first byte is the first of `unread` received bytes.
     pub fn position(&self, unread: usize) -> u64 {
         self.received.saturating_sub(unread as u64)

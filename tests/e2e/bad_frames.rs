@@ -102,6 +102,7 @@ fn unusual_valid_heads_are_accepted() {
 fn framing_error_answers_earlier_calls_and_cancels_waiting_ones() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let before = broker.idle_open_files();
         let mut client = broker.lsp();
         let (left, _) = client.pair();

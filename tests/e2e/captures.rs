@@ -111,10 +111,10 @@ fn what_a_capture_is_is_in_the_response() {
 }
 
 #[test]
-fn a_connection_without_descriptors_reads_the_stream_by_calls() {
-    with_each_broker("a_connection_without_descriptors_reads_the_stream_by_calls", |broker| {
+fn a_client_without_descriptors_reads_the_stream_by_calls() {
+    with_each_broker("a_client_without_descriptors_reads_the_stream_by_calls", |broker| {
         let mut client = broker.ndjson();
-        let opened = client.call("capture.open", json!([["lo"]]));
+        let opened = client.call("capture.open", json!({"interfaces": ["lo"], "want_fd": false}));
         assert_eq!(opened.result()["fd"], false);
         let handle = opened.result()["handle"].clone();
         send(b"one");
@@ -130,7 +130,10 @@ fn a_connection_without_descriptors_reads_the_stream_by_calls() {
             bytes.extend(part);
         }
         assert_eq!(datagrams(&bytes), [b"one", b"two"]);
-        let fault = client.call("capture.open", json!({"want_fd": true})).fault();
+        let mut web = broker.websocket();
+        let opened = web.call("capture.open", json!([["lo"]])).result().clone();
+        assert_eq!(opened["fd"], false, "{opened:?}");
+        let fault = web.call("capture.open", json!({"want_fd": true})).fault();
         assert_eq!(fault.data.kind, "descriptor", "{fault:?}");
     });
 }

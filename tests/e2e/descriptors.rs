@@ -33,6 +33,7 @@ fn read(mut stream: &UnixStream, length: usize) -> Vec<u8> {
 fn control_connection_is_refused_as_a_descriptor_and_its_session_ends() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let files = broker.idle_open_files();
         let refused = |client: &mut LspClient, end: &UnixStream| {
             let (left, _right) = client.pair();
@@ -212,8 +213,10 @@ fn descriptor_without_a_socket_is_refused() {
 fn connection_without_descriptors_refuses_before_any_effect() {
     bounded(20, || {
         let broker = broker();
+        let mut refusing = broker.ndjson();
+        refusing.call("session.open", json!({ "descriptors": false })).result();
         let mut clients: [Box<dyn Client>; 3] =
-            [Box::new(broker.ndjson()), Box::new(broker.http()), Box::new(broker.websocket())];
+            [Box::new(refusing), Box::new(broker.http()), Box::new(broker.websocket())];
         for client in &mut clients {
             let (left, _) = client.call("socket.socketpair", Value::Null).handles();
             for (method, params) in [
@@ -336,10 +339,10 @@ fn scm_rights_descriptors_keep_the_order_of_their_items() {
 fn untransferable_received_descriptors_are_closed_and_reported_as_truncated() {
     bounded(20, || {
         let broker = broker();
-        let (mut client, mut lines) = (broker.lsp(), broker.ndjson());
+        let (mut client, mut other) = (broker.lsp(), broker.websocket());
         let token = client.call("session.open", Value::Null).result()["token"].clone();
         let (left, right) = client.pair();
-        lines.call("session.attach", json!([token])).result();
+        other.call("session.attach", json!([token])).result();
         let before = broker.idle_open_files();
         let file = File::open("/dev/null").unwrap();
         let descriptors = [file.as_fd()];
@@ -347,7 +350,7 @@ fn untransferable_received_descriptors_are_closed_and_reported_as_truncated() {
         client
             .call_with_parts("socket.sendmsg", params, RequestParts::descriptors(&descriptors))
             .result();
-        let received = lines.call("socket.recvmsg", json!([right, 9, 100]));
+        let received = other.call("socket.recvmsg", json!([right, 9, 100]));
         assert_eq!((received.data(), &received.result()["ancdata"]), (b"hi".to_vec(), &json!([])));
         assert_eq!(received.result()["flags"], libc::MSG_CTRUNC);
         broker.wait_for_open_files(before);

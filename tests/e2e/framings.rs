@@ -70,7 +70,8 @@ fn all_protocols_and_stdio_return_the_same_answers() {
             assert_eq!(transcript(client.as_mut()), expected, "{protocol}");
             let info = client.call("session.info", Value::Null);
             assert_eq!(info.result()["framing"], protocol);
-            assert_eq!(info.result()["descriptors"], protocol == "lsp");
+            let carries = ["lsp", "ndjson"].contains(&protocol);
+            assert_eq!(info.result()["descriptors"], carries);
         }
     });
 }
@@ -183,6 +184,7 @@ fn half_close_still_receives_the_answer_over_http() {
 fn close_cancels_waiting_calls_and_closes_handles() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let before = broker.idle_open_files();
         for index in 0..4 {
             let (protocol, mut client) = all_clients(&broker).swap_remove(index);
@@ -200,6 +202,7 @@ fn close_cancels_waiting_calls_and_closes_handles() {
 fn close_after_half_close_cancels_waiting_calls() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let before = broker.idle_open_files();
         let mut client = broker.lsp();
         let (left, _) = client.pair();

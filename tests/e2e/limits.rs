@@ -386,6 +386,26 @@ fn sessions_that_are_made_at_once_get_a_place_each() {
 }
 
 #[test]
+fn sessions_that_are_made_at_once_reach_the_limit_of_their_user() {
+    bounded(180, || {
+        for _ in 0..10 {
+            let broker = limited(&[("sessions_per_user", 96)]);
+            let mut clients: Vec<_> = (0..48).map(|_| broker.lsp()).collect();
+            for client in &mut clients {
+                client.call("session.open", Value::Null).result();
+            }
+            let send = |client: &mut LspClient| client.send("session.clone", Value::Null);
+            let ids: Vec<_> = clients.iter_mut().map(send).collect();
+            for (client, id) in clients.iter_mut().zip(ids) {
+                client.answer(id).result();
+            }
+            let refused = clients[0].call("session.clone", Value::Null);
+            assert_eq!(refused.fault().limit(), "sessions_per_user");
+        }
+    });
+}
+
+#[test]
 fn sessions_over_their_limits_are_refused() {
     bounded(20, || {
         for limit in ["sessions", "sessions_per_user"] {

@@ -29,6 +29,7 @@ mod bad_frames;
 mod bad_requests;
 mod bad_values;
 mod descriptors;
+mod relays;
 mod closing;
 mod datagrams;
 mod discover;

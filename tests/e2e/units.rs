@@ -43,7 +43,7 @@ fn systemd_analyze_accepts_the_units_in_every_role() {
     let roles: Vec<_> = names
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    assert_eq!(roles.len(), 5, "{roles:?}");
+    assert_eq!(roles.len(), 6, "{roles:?}");
     for role in roles.iter().map(String::as_str).chain([""]) {
         let folder =
             installed(&[role].iter().copied().filter(|r| !r.is_empty()).collect::<Vec<_>>());

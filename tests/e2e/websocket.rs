@@ -49,6 +49,7 @@ fn close_frame_is_answered_and_ends_the_connection() {
 fn close_frame_cancels_waiting_calls() {
     bounded(20, || {
         let broker = broker();
+        let _starter = broker.start_caller();
         let before = broker.idle_open_files();
         let mut client = broker.websocket();
         let (left, _) = client.call("socket.socketpair", Value::Null).handles();

@@ -54,7 +54,7 @@ import() {{
 '''
 
 GROUPS = [
-    "sockbroker", "sockbroker-capture", "sockbroker-options", "sockbroker-ping", "sockbroker-ports", "sockbroker-scapy",
+    "sockbroker", "sockbroker-capture", "sockbroker-netns", "sockbroker-options", "sockbroker-ping", "sockbroker-ports", "sockbroker-scapy",
     "sockbroker-system", "sockbroker-unix"]
 
 

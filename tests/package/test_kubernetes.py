@@ -36,10 +36,13 @@ class Kubernetes(unittest.TestCase):
         self.daemons = load("daemonset.yaml")
         self.capture = patched(self.daemons, load("capture/daemonset.yaml"))
         self.worker_ids = patched(self.daemons, load("worker-ids/daemonset.yaml"))
+        self.netns = patched(self.daemons, load("netns/daemonset.yaml"))
         self.consumer = load("consumer.yaml")
+        self.netns_consumer = load("netns-consumer.yaml")
 
     def test_manifests_match_the_kubernetes_schemas(self) -> None:
-        for manifest in (load("namespace.yaml"), self.daemons, self.capture, self.worker_ids, self.consumer):
+        consumers = (self.consumer, self.netns_consumer)
+        for manifest in (load("namespace.yaml"), self.daemons, self.capture, self.netns, self.worker_ids, *consumers):
             with self.subTest(manifest["kind"]):
                 kubernetes_validate.validate(manifest, VERSION, strict=True)
         wrong = patched(self.daemons, {"spec": {"template": {"spec": {"hostNetwrk": True}}}})
@@ -47,8 +50,8 @@ class Kubernetes(unittest.TestCase):
             kubernetes_validate.validate(wrong, VERSION, strict=True)
 
     def test_kustomizations_list_all_files(self) -> None:
-        named = {"consumer.yaml"}
-        for folder in ("", "capture/", "worker-ids/"):
+        named = {"consumer.yaml", "netns-consumer.yaml"}
+        for folder in ("", "capture/", "netns/", "worker-ids/"):
             kustomization = load(f"{folder}kustomization.yaml")
             named.add(f"{folder}kustomization.yaml")
             (generator,) = kustomization["configMapGenerator"]
@@ -65,7 +68,10 @@ class Kubernetes(unittest.TestCase):
 
     def test_each_container_has_only_the_capabilities_that_it_needs(self) -> None:
         added = {}
-        manifests = {"base": self.daemons, "capture": self.capture, "worker-ids": self.worker_ids, "consumer": self.consumer}
+        manifests = {
+            "base": self.daemons, "capture": self.capture, "netns": self.netns, "worker-ids": self.worker_ids,
+            "consumer": self.consumer, "netns-consumer": self.netns_consumer,
+        }
         for name, manifest in manifests.items():
             for container in self.containers(manifest):
                 context = container["securityContext"]
@@ -80,11 +86,13 @@ class Kubernetes(unittest.TestCase):
             ("base", "folder"): ["CHOWN"], ("base", "sockbrokerd"): [],
             ("capture", "folder"): ["CHOWN"], ("capture", "sockbrokerd"): ["NET_RAW"],
             ("worker-ids", "folder"): ["CHOWN"], ("worker-ids", "sockbrokerd"): ["SETUID", "SETGID", "KILL"],
-            ("consumer", "consumer"): [],
+            ("netns", "folder"): ["CHOWN"],
+            ("netns", "sockbrokerd"): ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE"],
+            ("consumer", "consumer"): [], ("netns-consumer", "ping"): [], ("netns-consumer", "consumer"): [],
         })
 
     def test_pods_are_unprivileged_with_the_default_seccomp_profile(self) -> None:
-        for manifest in (self.daemons["spec"]["template"], self.consumer):
+        for manifest in (self.daemons["spec"]["template"], self.netns["spec"]["template"], self.consumer, self.netns_consumer):
             context = manifest["spec"]["securityContext"]
             self.assertIs(context["runAsNonRoot"], True)
             self.assertEqual(context["seccompProfile"], {"type": "RuntimeDefault"})
@@ -124,4 +132,12 @@ class Kubernetes(unittest.TestCase):
 
     def test_role_only_adds_to_the_policy(self) -> None:
         base = (FOLDER / "policy.toml").read_text()
-        self.assertTrue((FOLDER / "capture/policy.toml").read_text().startswith(base))
+        for role in ("capture", "netns"):
+            self.assertTrue((FOLDER / role / "policy.toml").read_text().startswith(base), role)
+
+    def test_a_pod_for_its_own_namespace_has_the_groups_of_the_policy(self) -> None:
+        groups = self.netns_consumer["spec"]["securityContext"]["supplementalGroups"]
+        policy = (FOLDER / "netns/policy.toml").read_text()
+        for group in groups:
+            self.assertIn(f"gids = [{group}]", policy)
+        self.assertNotIn("hostNetwork", self.netns_consumer["spec"])

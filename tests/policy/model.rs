@@ -19,6 +19,8 @@ pub(crate) struct RequiredGrant {
     pub(crate) option: Option<&'static str>,
     pub(crate) netlink: Option<&'static str>,
     pub(crate) length: Option<u64>,
+    /// The network namespace; `None` for that of the broker.
+    pub(crate) netns: Option<&'static str>,
 }
 
 /// The verb and the rule that refuse a call.
@@ -72,7 +74,7 @@ const VERBS: [&str; 22] = [
     "sethostname",
     "admin",
 ];
-const POOLS: [(&str, &[&str]); 10] = [
+const POOLS: [(&str, &[&str]); 11] = [
     ("family", &["AF_INET", "AF_INET6", "AF_UNIX", "AF_PACKET", "AF_NETLINK"]),
     ("type", &["SOCK_STREAM", "SOCK_DGRAM", "SOCK_RAW"]),
     ("protocol", &["IPPROTO_TCP", "IPPROTO_UDP", "IPPROTO_ICMP", "NETLINK_ROUTE"]),
@@ -83,6 +85,7 @@ const POOLS: [(&str, &[&str]); 10] = [
     ("interface", &["lo", "eth*", "none"]),
     ("option", &["ordinary", "mark", "multicast", "filter", "unknown"]),
     ("netlink", &["get", "link", "route", "unknown"]),
+    ("netns", &["caller", "owned", "lab1", "lab2"]),
 ];
 
 impl Rules {
@@ -134,7 +137,7 @@ fn escaped(own: &[&Rule], grant: &RequiredGrant) -> Option<String> {
     let internet = grant.family.is_some_and(|family| family.starts_with("AF_INET"));
     let binds = |rule: &Rule| {
         let about = rule.fields.iter().all(|(field, words)| match *field {
-            "family" | "type" | "protocol" => rule.field_matches(field, words, grant),
+            "family" | "type" | "protocol" | "netns" => rule.field_matches(field, words, grant),
             _ => true,
         });
         let has = |names: &[&str]| rule.fields.iter().any(|(field, _)| names.contains(field));
@@ -260,6 +263,7 @@ impl Rule {
             },
             "option" => grant.verb != "option" || is(grant.option),
             "netlink" => grant.netlink.is_none() || is(grant.netlink),
+            "netns" => is(grant.netns),
             _ => unreachable!("{field}"),
         }
     }
@@ -278,7 +282,8 @@ impl Rule {
                 (false, unrevocable) => !strong || unrevocable,
                 (true, unrevocable) => !unrevocable || strong,
             };
-        option && netlink && snaplen && handover
+        let here = has("netns") || grant.netns.is_none();
+        option && netlink && snaplen && handover && here
     }
 }
 

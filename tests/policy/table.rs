@@ -112,6 +112,32 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
         let listens = RequiredGrant { verb: "listen", local: ip("127.0.0.1", 40_000), ..made.clone() };
         (json!([["127.0.0.1", 0]]), vec![made, reuse, bound, listens])
     }),
+    ("socket.create_connection", |_, _| {
+        let made = within("lab1", &created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP"));
+        // There is no such namespace, so that there is no connection.
+        (json!({"address": ["127.0.0.1", 9], "netns": "lab1"}), vec![within("lab1", &verb("resolve")), made])
+    }),
+    ("socket.create_server", |_, _| {
+        let made = within("lab1", &created("AF_INET", "SOCK_STREAM", "IPPROTO_TCP"));
+        (json!({"address": ["127.0.0.1", 0], "netns": "lab1"}), vec![made])
+    }),
+    ("socket.socket", |_, _| {
+        let made = within("lab2", &created("AF_PACKET", "SOCK_RAW", NUMBER_0));
+        (json!({"family": "AF_PACKET", "type": "SOCK_RAW", "netns": "lab2"}), vec![made])
+    }),
+    ("socket.socketpair", |_, _| {
+        (json!({"netns": "lab1"}), vec![within("lab1", &created("AF_UNIX", "SOCK_STREAM", NUMBER_0))])
+    }),
+    ("socket.getaddrinfo", |_, _| (json!({"host": "127.0.0.1", "port": 80, "netns": "lab1"}), vec![within("lab1", &verb("resolve"))])),
+    ("socket.getfqdn", |_, _| (json!({"name": "127.0.0.1", "netns": "lab1"}), vec![within("lab1", &verb("resolve"))])),
+    ("socket.gethostbyaddr", |_, _| (json!({"ip_address": "127.0.0.1", "netns": "lab2"}), vec![within("lab2", &verb("resolve"))])),
+    ("socket.gethostbyname_ex", |_, _| (json!({"hostname": "127.0.0.1", "netns": "lab2"}), vec![within("lab2", &verb("resolve"))])),
+    ("socket.getnameinfo", |_, _| {
+        (json!({"sockaddr": ["127.0.0.1", 80], "flags": 3, "netns": "lab1"}), vec![within("lab1", &verb("resolve"))])
+    }),
+    ("socket.if_indextoname", |_, _| (json!({"if_index": 1, "netns": "lab1"}), vec![within("lab1", &verb("interfaces"))])),
+    ("socket.if_nameindex", |_, _| (json!({"netns": "lab1"}), vec![within("lab1", &verb("interfaces"))])),
+    ("socket.if_nametoindex", |_, _| (json!({"if_name": "lo", "netns": "lab2"}), vec![within("lab2", &verb("interfaces"))])),
     ("socket.detach", |dice, fixture| with(dice, fixture, &[], |held| about("handover", held))),
     ("socket.detach_filter", |dice, fixture| with(dice, fixture, &[], |held| option("filter", held))),
     ("socket.dup", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
@@ -209,6 +235,11 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
 
 /// A name of protocol number 0, which is the protocol of sockets without one.
 const NUMBER_0: &str = "NETLINK_ROUTE";
+
+/// In a network namespace other than that of the broker.
+fn within(netns: &'static str, grant: &RequiredGrant) -> RequiredGrant {
+    RequiredGrant { netns: Some(netns), ..grant.clone() }
+}
 
 fn verb(verb: &'static str) -> RequiredGrant {
     RequiredGrant { verb, ..RequiredGrant::default() }

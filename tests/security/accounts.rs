@@ -1,18 +1,17 @@
 //! Users that count together, and users that the broker's user namespace does not have.
 
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
-use sockbroker_test_support::{Start, User, until};
+use sockbroker_test_support::{Start, User, mount, until};
 
 use crate::arena::{PROGRAM, assert_denied, attacker, neighbour, run_with};
 
 /// Mounts this text over `/etc/subuid`.
 fn subordinate_ids(start: Start, text: &str) -> Start {
     let path = start.folder().write("subuid", text);
-    let mut mount = Command::new("mount");
-    assert!(mount.arg("--bind").arg(path).arg("/etc/subuid").status().unwrap().success());
+    mount::file(Path::new("/etc/subuid"), &path).unwrap();
     start
 }
 

@@ -17,8 +17,8 @@ use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::watch::pause;
 use sockbroker_test_support::{Folder, LspClient, Start, base64, mount, until};
 
-use crate::arena::{Arena, POLICY, PROGRAM, attacker, neighbour, run, run_with};
-use crate::worker_ids::{IDS, reach};
+use crate::arena::{Arena, POLICY, PROGRAM, attacker, neighbour, run_with};
+use crate::worker_ids::{IDS, SHARED, reach};
 
 /// The process that acts as the attacker, which its worker has started.
 fn caller(arena: &mut Arena) -> u32 {
@@ -35,7 +35,7 @@ macro_rules! in_both_modes {
             #[test]
             fn with_the_id_of_the_broker() {
                 let test = concat!(module_path!(), "::with_the_id_of_the_broker");
-                run(test, |$arena| $body);
+                run_with(test, |start| start.section(SHARED), |$arena| $body);
             }
 
             #[test]

@@ -24,6 +24,7 @@ mod arena;
 mod unix;
 mod handles;
 mod network;
+mod namespaces;
 mod opener;
 mod options;
 mod host;

@@ -4,18 +4,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::daemon::stop_process;
 use sockbroker_test_support::lsp::RequestParts;
-use sockbroker_test_support::namespace::inside_with_users;
+use sockbroker_test_support::mount;
+use sockbroker_test_support::namespace::{inside, inside_with_users};
 use sockbroker_test_support::{Answer, Daemon, LspClient, Start, until};
 
 use crate::arena::{Arena, POLICY, PROGRAM, attacker, neighbour, run_with};
 
 pub(crate) const FIRST: u32 = 2_000_000_000;
 pub(crate) const IDS: &str = "[processes]\nworker_ids = \"2000000000-2000000999\"\n";
+
+pub(crate) const SHARED: &str = "[processes]\nworker_ids = \"shared\"\n";
 
 /// Runs an attack on a broker whose workers have ids of their own.
 fn run(test: &str, attack: impl FnOnce(Arena) + Send + 'static) {
@@ -66,7 +70,8 @@ fn every_worker_has_an_id_of_its_own() {
         let mut clients = [arena.broker.lsp(), neighbour().lsp(&arena.broker)];
         let mut ids: BTreeSet<_> = clients.iter_mut().map(|client| worker_of(client).1).collect();
         ids.insert(worker_of(&mut arena.attacker).1);
-        assert_eq!(ids.into_iter().collect::<Vec<_>>(), [FIRST, FIRST + 1, FIRST + 2]);
+        assert_eq!(ids.len(), 3);
+        assert!(ids.iter().all(|id| (FIRST..FIRST + 1000).contains(id)), "{ids:?}");
         let (number, uid) = worker_of(&mut arena.attacker);
         let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap();
         let ids = format!("\t{uid}\t{uid}\t{uid}\t{uid}\n");
@@ -176,6 +181,62 @@ fn descriptors_in_flight_of_one_user_leave_those_of_others() {
         assert_eq!(answers.last().unwrap().fault().errno(), "ETOOMANYREFS");
         let (socket, _) = other.pair();
         assert_eq!(other.call("socket.fileno", json!([socket])).descriptors.len(), 1);
+    });
+}
+
+/// Whether a worker of a broker that chooses the ids has one of those for root. Otherwise it has the broker's.
+fn has_id_for_root(broker: &Daemon) -> bool {
+    let (number, uid) = worker_of(&mut broker.lsp());
+    let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap();
+    assert!(status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n")), "{status}");
+    let is_of_root = (1_879_113_728..=1_879_179_263).contains(&uid);
+    let line = if is_of_root {
+        "each worker has a user id of its own"
+    } else {
+        "all workers have the user id of the broker"
+    };
+    assert!((is_of_root || uid == 0) && broker.log().contains(line), "{uid}: {}", broker.log());
+    is_of_root
+}
+
+#[test]
+fn no_worker_of_root_has_the_id_of_root() {
+    inside_with_users("worker_ids::no_worker_of_root_has_the_id_of_root", || {
+        assert!(has_id_for_root(&Start::new(PROGRAM).policy(POLICY).start()));
+    });
+}
+
+#[test]
+fn ids_that_the_machine_uses_are_not_given_to_workers_of_root() {
+    let test = "worker_ids::ids_that_the_machine_uses_are_not_given_to_workers_of_root";
+    inside_with_users(test, || {
+        for (path, line, is_used) in [
+            ("/etc/passwd", "alice:x:1879179263:7::/:/bin/sh", true),
+            ("/etc/passwd", "alice:x:1879179264:7::/:/bin/sh", false),
+            ("/etc/group", "alice:x:1879113728:", true),
+            ("/etc/subuid", "alice:1800000000:1000000000", true),
+            ("/etc/subgid", "alice:1879179263:1", true),
+            ("/etc/subgid", "alice:1879113727:1", false),
+        ] {
+            let start = Start::new(PROGRAM).policy(POLICY);
+            let text = fs::read_to_string(path).unwrap_or_default() + line + "\n";
+            mount::file(Path::new(path), &start.folder().write("ids", &text)).unwrap();
+            let broker = start.start();
+            assert_eq!(has_id_for_root(&broker), !is_used, "{path} {line}");
+            let reason = format!("alice has ids from 1879113728 to 1879179263 in {path}");
+            assert_eq!(broker.log().contains(&reason), is_used, "{}", broker.log());
+            mount::detach(Path::new(path));
+        }
+    });
+}
+
+#[test]
+fn workers_have_the_id_of_root_in_a_namespace_without_others() {
+    let test = "worker_ids::workers_have_the_id_of_root_in_a_namespace_without_others";
+    inside(test, || {
+        let broker = Start::new(PROGRAM).policy(POLICY).start();
+        assert!(!has_id_for_root(&broker));
+        assert!(broker.log().contains("do not all exist here: see /proc/self/uid_map"));
     });
 }
 

@@ -8,8 +8,10 @@ pub(crate) const NET_RAW: u64 = 1 << 13;
 /// Of the monitor: `CAP_KILL`, `CAP_SETGID` and `CAP_SETUID`.
 pub(crate) const OF_MONITOR: u64 = 1 << 5 | 1 << 6 | 1 << 7;
 /// Roles that need capabilities, with their numbers (`linux/capability.h`).
-const ROLES: [(&str, u64); 6] = [
+const ROLES: [(&str, u64); 7] = [
     ("capture", NET_RAW),
+    // With CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_SYS_ADMIN.
+    ("netns", NET_RAW | 1 << 10 | 1 << 12 | 1 << 21),
     ("scapy", NET_RAW),
     ("options", 1 << 12),
     ("ports", 1 << 10),
@@ -146,4 +148,47 @@ fn system_role_can_rename_the_host() {
     let Some(guest) = member_or_skip("system", "system_role_can_rename_the_host") else { return };
     guest.ok_as("alice", "sockbroker call socket.sethostname name=renamed");
     assert_eq!(guest.ok("uname -n").trim(), "renamed");
+}
+
+/// Pings, captures and serves port 80 in the network namespace in which it runs, and tries the broker's.
+const POD: &str = r#"
+import socket, sockbroker
+own = sockbroker.namespace("caller")
+ping = own.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+packets = own.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+packets.bind(("lo", 0x0800))
+ping.sendto(bytes([8, 0, 0xf7, 0xfe, 0, 0, 0, 1]), ("127.0.0.1", 0))
+assert ping.recv(100)[20] in (0, 8) and packets.recv(100)
+server = own.socket()
+server.bind(("127.0.0.1", 80))
+server.listen()
+client = own.create_connection(("127.0.0.1", 80), 5)
+server.accept()[0].sendall(b"hello")
+assert client.recv(10) == b"hello"
+for refused in (
+    lambda: sockbroker.socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
+    lambda: sockbroker.namespace("other").socket(),
+):
+    try:
+        refused()
+    except PermissionError:
+        pass
+    else:
+        raise AssertionError("granted outside of the own namespace")
+print("served")
+"#;
+
+#[test]
+fn netns_role_is_about_the_namespace_of_the_member_alone() {
+    let test = "netns_role_is_about_the_namespace_of_the_member_alone";
+    let Some(guest) = installed_or_skip(test) else { return };
+    take_role(&guest, "netns");
+    guest.write("/var/lib/pod.py", POD);
+    guest.ok("chmod 644 /var/lib/pod.py");
+    let inside = "ip link set lo up && exec setpriv --reuid=100000 --regid=100000 \
+                  --groups=$(getent group sockbroker sockbroker-netns | cut -d: -f3 | paste -sd,) \
+                  --bounding-set=-all --inh-caps=-all --no-new-privs \
+                  env SOCKBROKER_MODE=mediated python3 /var/lib/pod.py";
+    let served = guest.ok(&format!("unshare --net sh -c '{inside}'"));
+    assert_eq!(served.trim(), "served");
 }

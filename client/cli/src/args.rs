@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
+use crate::dial_stdio::DialStdioArgs;
 use crate::global::Global;
 use crate::nc::NcArgs;
 use crate::ping::PingArgs;
@@ -54,7 +55,8 @@ pub(crate) struct Cli {
 }
 
 /// The shared options that a subcommand refuses. Its help does not list them.
-const UNUSED: [(&str, &[&str]); 5] = [
+const UNUSED: [(&str, &[&str]); 6] = [
+    ("dial-stdio", &["broker", "private", "session", "json"]),
     ("nc", &["session", "json"]),
     ("demo", &["broker", "private", "session", "json"]),
     ("completions", &["broker", "private", "session", "json"]),
@@ -94,6 +96,7 @@ pub(crate) enum Command {
     /// Check policy files, or explain which rule decides an action; needs no broker.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    DialStdio(DialStdioArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// Run as the broker, with the command line of sockbrokerd.

@@ -1,5 +1,6 @@
 //! A connection to a broker. Its errors become one line: what failed, the name of the error, what to do.
 
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -14,6 +15,8 @@ use crate::global::Global;
 
 /// The environment variable with the token of the session to use.
 const SESSION: &str = "SOCKBROKER_SESSION";
+/// The network namespace of this program.
+const CALLER: &str = "caller";
 /// The running program, even if an upgrade has replaced its file.
 const SELF: &str = "/proc/self/exe";
 
@@ -22,6 +25,8 @@ const SELF: &str = "/proc/self/exe";
 pub(crate) struct Connection {
     broker: Broker,
     endpoint: String,
+    /// The network namespace of sockets, names and interfaces; `None` for that of the broker.
+    netns: Option<String>,
 }
 
 impl Connection {
@@ -68,7 +73,45 @@ impl Connection {
     fn to(broker: Result<Broker, Error>) -> Result<Self, Failure> {
         let broker = broker.map_err(|error| failure("connect", &error))?;
         let endpoint = broker.endpoint().to_string();
-        Ok(Self { broker, endpoint })
+        Ok(Self { broker, endpoint, netns: None })
+    }
+
+    /// Uses a network namespace.
+    #[must_use]
+    pub(crate) fn within(self, netns: Option<&String>) -> Self {
+        Self { netns: netns.cloned(), ..self }
+    }
+
+    pub(crate) fn netns(&self) -> Option<&str> {
+        self.netns.as_deref()
+    }
+
+    /// Calls a method that takes `netns`.
+    pub(crate) fn call_within(
+        &self,
+        method: &str,
+        mut parameters: Value,
+    ) -> Result<Value, Failure> {
+        if let Some(netns) = &self.netns {
+            parameters["netns"] = json!(netns);
+        }
+        self.call(method, parameters)
+    }
+
+    /// `socket.getaddrinfo`. The names of the caller's own network namespace are those of this process.
+    pub(crate) fn resolve(&self, mut parameters: Value) -> Result<Value, Failure> {
+        let host = parameters["host"].as_str().map(str::to_owned);
+        let name = host.filter(|host| host.parse::<IpAddr>().is_err() && !host.is_empty());
+        let Some(name) = name.filter(|_| self.netns() == Some(CALLER)) else {
+            return self.call_within("socket.getaddrinfo", parameters);
+        };
+        let mut rows = Vec::new();
+        for address in own_addresses(&name, &parameters["family"])? {
+            parameters["host"] = json!(address.to_string());
+            let found = self.call_within("socket.getaddrinfo", parameters.clone())?;
+            rows.extend(found.as_array().cloned().unwrap_or_default());
+        }
+        Ok(Value::Array(rows))
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -94,6 +137,23 @@ impl Connection {
         let result = self.call(method, parameters)?;
         decode(method, result)
     }
+}
+
+/// The addresses that this process finds for a name.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a name of its own network, which the broker cannot look up"
+)]
+fn own_addresses(name: &str, family: &Value) -> Result<Vec<IpAddr>, Failure> {
+    let is_wanted = |address: &IpAddr| match family.as_str() {
+        Some("AF_INET") => address.is_ipv4(),
+        Some("AF_INET6") => address.is_ipv6(),
+        _ => true,
+    };
+    let found = (name, 0)
+        .to_socket_addrs()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot resolve {name}: {error}")))?;
+    Ok(found.map(|address| address.ip()).filter(is_wanted).collect())
 }
 
 /// Reads the result of a method as the type that the contract documents.
@@ -158,6 +218,9 @@ fn no_broker_message(attempts: &[Attempt]) -> String {
         let name = attempt.errno.and_then(errno::name);
         format!("{} ({})", attempt.endpoint, name.unwrap_or(&attempt.reason))
     };
+    if let [Attempt { endpoint: endpoint @ Endpoint::Ssh(_), reason, .. }] = attempts {
+        return format!("no broker answers at {endpoint}: {reason}");
+    }
     let denied = attempts.iter().any(|attempt| attempt.errno == Some(libc::EACCES));
     let hint = if denied {
         "only members of a group may connect (the shipped service: group sockbroker): log in as a member"

@@ -15,6 +15,7 @@ mod connection;
 mod interrupt;
 mod broker;
 mod call;
+mod dial_stdio;
 mod discover;
 mod info;
 mod list;
@@ -65,6 +66,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             global.refuse("completions").and_then(|()| generate::completions(args))
         }
         Command::Man(args) => global.refuse("man").and_then(|()| generate::man(args)),
+        Command::DialStdio(args) => {
+            global.refuse("dial-stdio").and_then(|()| dial_stdio::run(args))
+        }
         Command::Broker(args) => broker::run(args),
     }
 }

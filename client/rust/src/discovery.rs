@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
+use crate::ssh_target::SshTarget;
 
 /// The socket of the system's broker.
 const SYSTEM_SOCKET: &str = "/run/sockbroker/socket";
@@ -67,6 +68,9 @@ impl FromStr for Endpoint {
         };
         match text.split_once(':') {
             Some(("unix", rest)) => path(rest).map(Self::Unix),
+            Some(("ssh", rest)) => {
+                SshTarget::parse(rest).map(Self::Ssh).map_err(|message| Error::Endpoint { message })
+            }
             Some(("ws+unix", rest)) => path(rest).map(Self::WebSocket),
             Some(("http+unix", rest)) => path(rest).map(Self::Http),
             Some(("stdio", rest)) => {
@@ -75,7 +79,7 @@ impl FromStr for Endpoint {
             }
             _ if text.starts_with(['/', '.']) => path(text).map(Self::Unix),
             Some((scheme, _)) if !scheme.contains('/') => fail(
-                "is not an endpoint: use unix:PATH, stdio:COMMAND, ws+unix:PATH or http+unix:PATH",
+                "is not an endpoint: use unix:PATH, ssh://HOST, stdio:COMMAND, ws+unix:PATH or http+unix:PATH",
             ),
             _ if text.contains('/') => path(text).map(Self::Unix),
             _ => fail("is neither a path nor an endpoint such as unix:PATH"),
@@ -92,6 +96,10 @@ mod tests {
         for (text, endpoint) in [
             ("unix:/run/s", Endpoint::Unix("/run/s".into())),
             ("unix:relative", Endpoint::Unix("relative".into())),
+            (
+                "ssh://me@lab7:22/run/s",
+                Endpoint::Ssh(SshTarget::parse("//me@lab7:22/run/s").unwrap()),
+            ),
             ("ws+unix:/run/s", Endpoint::WebSocket("/run/s".into())),
             ("http+unix:/run/s", Endpoint::Http("/run/s".into())),
             (
@@ -113,6 +121,7 @@ mod tests {
             ("unix:", "has no path"),
             ("stdio: ", "has no command"),
             ("tcp:host:1", "ws+unix:PATH"),
+            ("ssh:lab7", "use ssh://"),
             ("socket", "neither a path"),
             ("", "neither a path"),
         ] {

@@ -4,12 +4,15 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::ssh_target::SshTarget;
+
 /// The address of a broker, and the protocol of its connections.
 ///
 /// | text | payload | restrictions |
 /// |---|---|---|
 /// | `unix:PATH`, or a path | raw, with descriptors | |
-/// | `stdio:COMMAND ARGS` | raw; descriptors if the command is the broker itself | one connection, which all threads share |
+/// | `ssh://[USER@]HOST[:PORT][/PATH]` | raw | no descriptors; needs ssh |
+/// | `stdio:COMMAND ARGS` | raw; descriptors if the command is `sockbrokerd` itself | one connection, which all threads share |
 /// | `ws+unix:PATH` | base64 | no descriptors |
 /// | `http+unix:PATH` | base64 | no descriptors; one call at a time on each connection; cancelling a call ends the connection |
 ///
@@ -27,6 +30,9 @@ use std::path::{Path, PathBuf};
 pub enum Endpoint {
     /// A Unix socket, with LSP framing. It supports everything that the broker can do.
     Unix(PathBuf),
+    /// A socket of another host, through ssh. The user of the login is the caller. It needs nothing on the
+    /// other host if sshd can forward sockets, else the program `sockbroker`.
+    Ssh(SshTarget),
     /// A program and its arguments, which serves its standard input and output, such as
     /// `sockbrokerd --stdio` or `ssh host sockbrokerd --stdio`. In text the words are separated by
     /// white space; there is no quoting and no shell.
@@ -37,10 +43,28 @@ pub enum Endpoint {
     Http(PathBuf),
 }
 
+/// The file name of the broker's program.
+const BROKER: &str = "sockbrokerd";
+
+impl Endpoint {
+    /// Whether descriptors are lost on the way: a program other than the broker's copies the bytes.
+    pub(crate) fn is_relayed(&self) -> bool {
+        match self {
+            Self::Unix(_) | Self::WebSocket(_) | Self::Http(_) => false,
+            Self::Ssh(_) => true,
+            Self::Stdio(words) => {
+                let program = words.first().map(Path::new).and_then(Path::file_name);
+                program != Some(OsStr::new(BROKER))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Ssh(target) => target.fmt(f),
             Self::WebSocket(path) => write!(f, "ws+unix:{}", path.display()),
             Self::Http(path) => write!(f, "http+unix:{}", path.display()),
             Self::Stdio(words) => {

@@ -189,9 +189,12 @@ impl fmt::Display for Attempt {
 
 fn connect_message(attempts: &[Attempt]) -> String {
     let tried: Vec<_> = attempts.iter().map(Attempt::to_string).collect();
+    if attempts.iter().all(|attempt| matches!(attempt.endpoint, Endpoint::Ssh(_))) {
+        return format!("cannot connect to a broker: tried {}", tried.join(", "));
+    }
     format!(
         "cannot connect to a broker: tried {}; start one with `sockbrokerd --socket PATH`, or set \
-         $SOCKBROKER to an endpoint such as unix:PATH or stdio:sockbrokerd --stdio",
+         $SOCKBROKER to an endpoint such as unix:PATH or ssh://HOST",
         tried.join(", ")
     )
 }

@@ -32,9 +32,11 @@
 
 mod lock;
 mod call_timeout;
+mod ssh_target;
 mod endpoint;
 mod error;
 mod discovery;
+mod host_files;
 mod constant;
 mod address;
 pub mod option;
@@ -51,6 +53,7 @@ pub use constant::{Domain, Events, Flags, Protocol, Type};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result};
 pub use sockbroker_proto as proto;
+pub use ssh_target::SshTarget;
 pub use values::{
     AddressHints, AddressInfo, Ancillary, Host, Message, OutgoingAncillary, Polled, SocketSpec,
 };

@@ -133,6 +133,11 @@ impl<S: Message, R: Message> Asker<S, R> {
         longest: Duration,
     ) -> Result<(R, Vec<OwnedFd>), AskError<R>> {
         self.send(question, descriptors)?;
+        self.answer(longest)
+    }
+
+    /// Waits for the next message of an answer for at most `longest`.
+    pub fn answer(&mut self, longest: Duration) -> Result<(R, Vec<OwnedFd>), AskError<R>> {
         let deadline = Instant::now() + longest;
         loop {
             match self.channel.receive() {

@@ -12,6 +12,62 @@ pub const DATA_MAX: usize = 64 << 10;
 /// The most bytes and items of ancillary data in one message.
 pub const CONTROL_MAX: usize = 4096;
 pub const ITEMS_MAX: usize = 64;
+/// The most interfaces in one answer. Their names have at most 15 bytes.
+pub const INTERFACES_MAX: usize = 3000;
+
+/// What a worker asks: a system call on a socket of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// For a new socket, where to make it. For any other, as the worker knows it: the opener asks the kernel.
+    pub network: Network,
+    pub request: Request,
+}
+
+/// A network namespace, as a client selects it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// That of the broker.
+    #[default]
+    Broker,
+    /// That of the connection's client.
+    Caller,
+    /// The one with this name.
+    Named(String),
+    /// One that the client owns, and whose descriptor it passed. For a request without a socket, it is the second
+    /// descriptor.
+    Passed,
+}
+
+/// The index and the name of each interface.
+pub type InterfaceList = Vec<(u32, String)>;
+
+/// What is asked about the interfaces of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InterfaceQuery {
+    /// All of them.
+    All,
+    /// The one with this name.
+    Name(String),
+    /// The one with this index.
+    Index(u32),
+}
+
+/// Why a network namespace cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unreachable {
+    /// There is no file with the name.
+    NoFile,
+    /// The file with the name is not a network namespace.
+    OtherFile,
+    /// The namespace with the name is the broker's own.
+    BrokersOwn,
+    /// The kernel does not let the broker find or enter it, with this error number.
+    Failed(i32),
+    /// The new socket belongs to another one.
+    Elsewhere,
+    /// The client does not own the one that it passed.
+    NotOwned,
+}
 
 /// A system call that needs a capability. The first descriptor is the connection of the client for whom the worker
 /// makes it; the second, if there is one, is the socket. Addresses have the layout of the kernel.
@@ -29,6 +85,8 @@ pub enum Request {
     Send { destination: Option<Vec<u8>>, flags: i32, control: Vec<Control>, data: Vec<u8> },
     /// `sethostname(2)`.
     SetHostname { name: String },
+    /// `if_nameindex(3)`, `if_nametoindex(3)` and `if_indextoname(3)` in another network namespace than the broker's own.
+    Interfaces { query: InterfaceQuery },
     /// Opens a capture with this number, whose socket goes to the reader of the worker.
     Capture { capture: u64, order: Order },
     /// Replaces the program of a capture. The reader answers with the number of the request.
@@ -64,7 +122,7 @@ pub struct Control {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     Done,
-    /// Descriptor: the new socket.
+    /// The new socket came with [`Answer::Made`].
     Socket,
     /// The number of bytes that were sent.
     Sent(u64),
@@ -76,26 +134,53 @@ pub enum Answer {
     Limit(CaptureLimit),
     /// No capability makes it possible, so a worker does it itself.
     NotServed,
+    /// The network namespace cannot be used.
+    Unreachable(Unreachable),
     /// The client has closed its connection.
     HungUp,
+    /// A new socket, before the answer. Descriptor: the socket. The opener closes its copy before it answers, so that the
+    /// worker then has the only one.
+    Made,
+    /// Index and name of each interface that was found.
+    Interfaces(InterfaceList),
 }
 
-impl Message for Request {
+impl Message for Question {
     fn descriptors(&self) -> usize {
-        match self {
-            Self::Create { .. }
-            | Self::SetHostname { .. }
-            | Self::Capture { .. }
-            | Self::SetCaptureFilter { .. } => 1,
-            Self::Bind { .. }
-            | Self::Connect { .. }
-            | Self::SetOption { .. }
-            | Self::Send { .. } => 2,
-        }
+        1 + usize::from(self.request.has_socket() || self.passes_network())
+    }
+}
+
+impl Question {
+    /// Whether the second descriptor is to be a network namespace, and not a socket.
+    pub(crate) fn passes_network(&self) -> bool {
+        self.network == Network::Passed && !self.request.has_socket()
+    }
+}
+
+impl From<Request> for Question {
+    /// About a socket of the broker's own namespace.
+    fn from(request: Request) -> Self {
+        Self { network: Network::Broker, request }
     }
 }
 
 impl Request {
+    /// Whether it is about a socket, which is the second descriptor.
+    fn has_socket(&self) -> bool {
+        match self {
+            Self::Create { .. }
+            | Self::SetHostname { .. }
+            | Self::Interfaces { .. }
+            | Self::Capture { .. }
+            | Self::SetCaptureFilter { .. } => false,
+            Self::Bind { .. }
+            | Self::Connect { .. }
+            | Self::SetOption { .. }
+            | Self::Send { .. } => true,
+        }
+    }
+
     /// The name of the system call.
     pub fn call(&self) -> &'static str {
         match self {
@@ -105,6 +190,7 @@ impl Request {
             Self::SetOption { .. } => "setsockopt",
             Self::Send { .. } => "sendmsg",
             Self::SetHostname { .. } => "sethostname",
+            Self::Interfaces { .. } => "if_nameindex",
             Self::Capture { .. } => "capture.open",
             Self::SetCaptureFilter { .. } => "capture.set_filter",
         }
@@ -124,7 +210,8 @@ impl Request {
             | Self::Bind { .. }
             | Self::Connect { .. }
             | Self::SetOption { value: Value::Null(_), .. }
-            | Self::SetHostname { .. } => true,
+            | Self::SetHostname { .. }
+            | Self::Interfaces { .. } => true,
         }
     }
 }
@@ -132,17 +219,20 @@ impl Request {
 impl Message for Answer {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Socket => 1,
+            Self::Made => 1,
             Self::Done
+            | Self::Socket
             | Self::Sent(_)
             | Self::Failed(_)
             | Self::Refused(_)
             | Self::Limit(_)
             | Self::NotServed
+            | Self::Unreachable(_)
+            | Self::Interfaces(_)
             | Self::HungUp => 0,
         }
     }
 }
 
 /// A worker's end of the channel to the opener.
-pub type OpenerChannel = Asker<Request, Answer>;
+pub type OpenerChannel = Asker<Question, Answer>;

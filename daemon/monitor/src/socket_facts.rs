@@ -10,6 +10,7 @@ use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::interface::of_socket;
+use sockbroker_sys::namespace::{self, NetworkNamespace};
 use sockbroker_sys::{option, socket};
 
 /// `IP_UNICAST_IF` and `IPV6_UNICAST_IF` of the kernel's `in.h` and `in6.h`: an index in network order.
@@ -19,6 +20,10 @@ const IPV6_UNICAST_IF: i32 = 76;
 /// A socket that reports about itself. The kernel does for a descriptor; the fuzzer has sockets that report anything.
 pub trait KernelSocket: Copy {
     fn spec(self) -> io::Result<SocketSpec>;
+    /// The cookie of its network namespace.
+    fn network(self) -> io::Result<u64>;
+    /// The user who owns its network namespace (`NetworkNamespace::owner`).
+    fn network_owner(self) -> io::Result<Option<u32>>;
     fn local_address(self) -> io::Result<RawAddress>;
     fn peer_address(self) -> io::Result<RawAddress>;
     /// The value of an integer option, in host order.
@@ -36,6 +41,14 @@ pub trait KernelSocket: Copy {
 impl KernelSocket for BorrowedFd<'_> {
     fn spec(self) -> io::Result<SocketSpec> {
         socket::spec_of(self)
+    }
+
+    fn network(self) -> io::Result<u64> {
+        namespace::cookie(self)
+    }
+
+    fn network_owner(self) -> io::Result<Option<u32>> {
+        NetworkNamespace::of_socket(self)?.owner()
     }
 
     fn local_address(self) -> io::Result<RawAddress> {

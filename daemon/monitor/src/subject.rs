@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use sockbroker_policy::subject::Subject;
-use sockbroker_sys::{credentials, peer, socket, stream};
+use sockbroker_sys::{credentials, namespace, peer, socket, stream};
 
 /// A connection that reports about itself and its client. The kernel does for a descriptor; the fuzzer has connections
 /// that report anything.
@@ -13,6 +13,8 @@ pub trait Connection: Copy {
     fn cookie(self) -> io::Result<u64>;
     /// Whether the client has closed it.
     fn is_hung_up(self) -> io::Result<bool>;
+    /// The cookie of the network namespace of its client.
+    fn network(self) -> io::Result<u64>;
     /// The subject at its other end, with its control group if rules name any.
     fn subject(self, with_control_group: bool) -> io::Result<Subject>;
 }
@@ -20,6 +22,10 @@ pub trait Connection: Copy {
 impl Connection for BorrowedFd<'_> {
     fn cookie(self) -> io::Result<u64> {
         socket::cookie(self)
+    }
+
+    fn network(self) -> io::Result<u64> {
+        namespace::cookie(self)
     }
 
     fn is_hung_up(self) -> io::Result<bool> {

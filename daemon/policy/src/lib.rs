@@ -28,10 +28,10 @@ pub use judgement::denial::Denial;
 pub use judgement::permit::Permit;
 pub use judgement::policy::Policy;
 pub use judgement::{
-    ancillary, membership, need, netlink, operands, option, question, rights, socket_spec, subject,
-    target, words,
+    ancillary, capture_scope, lowering, membership, need, netlink, operands, option, place,
+    question, rights, socket_spec, subject, target, within, words,
 };
-pub use language::{check, fields, file, name, operand, rule, subjects, value, verb};
+pub use language::{check, fields, file, name, netns, operand, rule, subjects, value, verb};
 
 /// The closed list of requests that can be made to the policy.
 pub mod action {

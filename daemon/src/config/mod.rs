@@ -30,6 +30,53 @@ pub struct Config {
     pub audit: Audit,
     #[serde(default)]
     pub processes: Processes,
+    #[serde(default)]
+    pub namespaces: Namespaces,
+}
+
+/// `[namespaces]`: where network namespaces have names.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Namespaces {
+    /// Absolute paths of folders. The first that has a name decides.
+    #[serde(deserialize_with = "absolute")]
+    pub folders: Vec<PathBuf>,
+    /// The absolute path of the folder of `NAME/resolv.conf` and `NAME/hosts`.
+    #[serde(deserialize_with = "absolute_path")]
+    pub files: PathBuf,
+}
+
+impl Namespaces {
+    /// Every folder.
+    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.folders.iter().chain([&self.files])
+    }
+}
+
+impl Default for Namespaces {
+    /// The folders of `ip-netns(8)`.
+    fn default() -> Self {
+        Self { folders: vec![PathBuf::from("/run/netns")], files: PathBuf::from("/etc/netns") }
+    }
+}
+
+fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(D::Error::custom(format!("{} is not an absolute path", path.display())))
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let folders = Vec::<PathBuf>::deserialize(deserializer)?;
+    match folders.iter().find(|folder| !folder.is_absolute()) {
+        Some(folder) => {
+            Err(D::Error::custom(format!("{} is not an absolute path", folder.display())))
+        }
+        None => Ok(folders),
+    }
 }
 
 /// `[processes]`: how the broker is divided.
@@ -46,7 +93,7 @@ pub struct Processes {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum WorkerIds {
-    /// The subordinate ids of the broker's user if there are any that it can use, else its own id.
+    /// Fixed ids if the broker is root, else the subordinate ids of its user; its own id if it cannot use them.
     #[default]
     Auto,
     /// All have that of the broker.

@@ -1,44 +1,60 @@
 //! Addresses in parameters and results. Reading one may need a look-up.
 
+use std::os::fd::OwnedFd;
+
 use sockbroker_proto::address::{Address, AddressValue, FileAddress, Parsed};
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
+use crate::network::elsewhere::{self, Selection};
+use crate::network::names::Names;
 use crate::network::resolve::Question;
+use crate::network::stub::Open;
 use crate::ops::unix_file::{self, Passed, Search};
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
 use crate::table::socket_endpoints;
 use crate::table::timeout::Timeout;
-use sockbroker_policy::action::{Interfaces, Resolve};
+use sockbroker_policy::action::{Create, Interfaces, Resolve};
+use sockbroker_policy::place::Place;
 use sockbroker_policy::target::{FileFacts, Target};
 use sockbroker_policy::verb::Verb;
 
 impl Call {
     /// Reads an address for a socket of this spec. A host name needs the resolver, and the name of an interface
-    /// needs a socket. Without a host name the function does not wait, so the order of calls is kept.
+    /// needs a socket. `names` is the network namespace of names if there is no socket. Without a host name the function
+    /// does not wait, so the order of calls is kept.
     pub(super) async fn address(
         &self,
         spec: SocketSpec,
         value: &AddressValue,
         socket: Option<&Entry>,
+        names: Option<&Place>,
     ) -> OpResult<Address> {
         match value.read(spec)? {
             Parsed::File(_) => Err(OpError::type_error("a file is not an address here")),
             Parsed::Address(Address::Opaque { family, data }) => judgeable(spec, family, data),
             Parsed::Address(address) => Ok(address),
             Parsed::Interface(address) => {
-                let permit = self.permit(Interfaces)?;
+                let place = socket.map_or(&Place::Broker, Entry::place);
+                let permit = self.permit_within(place, Interfaces)?;
                 let none = || OpError::type_error("an interface name is not an address here");
                 socket_endpoints::interface_address(permit, socket.ok_or_else(none)?, address)
             }
             Parsed::Host(host) => {
-                let permit = self.permit(Resolve)?;
-                let name = host.host.clone();
-                let address = self.resolver().address(permit, host).await?;
-                self.session().looked_up(&name, [address.clone()]);
+                let (name, here) = (host.host.clone(), Place::Broker);
+                let place = socket.map_or(names.unwrap_or(&here), Entry::place);
+                let permit = self.permit_within(place, Resolve)?;
+                let address = match place {
+                    Place::Broker => self.resolver().address(permit, host).await?,
+                    Place::Other(_) => {
+                        let open = |spec| self.for_names(place, spec);
+                        self.names(place, &open).address(permit, host).await?
+                    }
+                };
+                self.session().looked_up(place, &name, [address.clone()]);
                 Ok(address)
             }
         }
@@ -58,7 +74,7 @@ impl Call {
         {
             return self.passed_file(entry, file, (call, verb)).await;
         }
-        let address = self.address(declared, value, Some(entry)).await?;
+        let address = self.address(declared, value, Some(entry), None).await?;
         check_family(entry, call, &address)?;
         match address {
             Address::UnixPath(path) => self.path(entry, path, (call, verb)).await,
@@ -142,14 +158,37 @@ impl Call {
         Search { paths: self.rights().paths(), control: self.broker().control.get().copied() }
     }
 
-    /// `getaddrinfo(3)`. The session remembers the addresses of a name.
-    pub(super) async fn look_up(&self, question: Question) -> OpResult<Vec<AddressInfo>> {
+    /// `getaddrinfo(3)` in a network namespace. The session remembers the addresses of a name.
+    pub(super) async fn look_up(
+        &self,
+        place: &Place,
+        question: Question,
+    ) -> OpResult<Vec<AddressInfo>> {
         let host = question.host.clone().unwrap_or_default();
-        let permit = self.permit(Resolve)?;
-        let found = self.resolver().address_info(permit, question).await?;
+        let permit = self.permit_within(place, Resolve)?;
+        let found = match place {
+            Place::Broker => self.resolver().address_info(permit, question).await?,
+            Place::Other(_) => {
+                let open = |spec| self.for_names(place, spec);
+                self.names(place, &open).address_info(permit, question).await?
+            }
+        };
         let addresses = found.iter().filter_map(|info| info.address.decode(info.proto));
-        self.session().looked_up(&host, addresses);
+        self.session().looked_up(place, &host, addresses);
         Ok(found)
+    }
+
+    /// Names in another network namespace than the broker's own. `open` is [`Call::for_names`].
+    pub(super) fn names<'a>(&'a self, place: &'a Place, open: &'a Open<'a>) -> Names<'a> {
+        Names { resolver: self.resolver(), place, folder: &self.broker().name_files, open }
+    }
+
+    /// A socket on which a name server is asked. The policy must grant the client such a socket, because an attacker
+    /// who controls this process has it.
+    pub(super) fn for_names(&self, place: &Place, spec: SocketSpec) -> OpResult<OwnedFd> {
+        let permit = self.permit_within(place, Create { socket: spec })?;
+        let made = elsewhere::create(permit, &Selection::default(), self.caller().privileged())?;
+        Ok(made.0)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Creates sockets: what `socket.py` does in Python around `socket(2)`.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use sockbroker_proto::address::{Address, AddressValue};
-use sockbroker_proto::api::values::Created;
+use sockbroker_proto::api::values::{Created, Netns};
 use sockbroker_proto::constant::Constant;
 use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
+use crate::network::elsewhere::{self, Selection};
 use crate::network::open;
 use crate::network::resolve::Question;
 use crate::ops::connect;
@@ -66,15 +68,17 @@ pub(super) fn create(
     call: &Call,
     given: GivenSpec,
     timeout: Timeout,
+    netns: Option<&Netns>,
     want_fd: bool,
 ) -> OpResult<Created> {
     if want_fd {
         call.check_carries_descriptors()?;
     }
+    let selection = call.selection(netns)?;
     let default = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
     let (spec, nonblocking) = given.without_minus_one().resolve(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let entry = create_entry(call, spec, timeout)?;
+    let entry = create_entry(call, spec, &selection, timeout)?;
     admit(call, entry, want_fd)
 }
 
@@ -83,15 +87,17 @@ pub(super) async fn pair(
     call: &Call,
     given: GivenSpec,
     timeout: Timeout,
+    netns: Option<&Netns>,
     want_fd: bool,
 ) -> OpResult<(Created, Created)> {
     if want_fd {
         call.check_carries_descriptors()?;
     }
+    let selection = call.selection(netns)?;
     let default = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
     let (spec, nonblocking) = given.resolve(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let permit = call.permit(Create { socket: spec })?;
+    let permit = call.permit_within(&selection.place, Create { socket: spec })?;
     let handles = (call.room()?, call.room()?);
     let (first, second) =
         call.broker().network.pair(permit, timeout, handles, call.caller()).await?;
@@ -117,7 +123,8 @@ pub(super) fn adopt(
     let actual = request.socket;
     let (declared, nonblocking) = given.without_minus_one().resolve(actual)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let permit = call.permit(request)?;
+    let place = elsewhere::of_passed(request.descriptor.as_fd(), call.caller().privileged());
+    let permit = call.permit_within(&place, request)?;
     let entry = open::adopt(permit, declared, timeout, call.room()?)?;
     admit(call, Arc::new(entry), false)
 }
@@ -157,6 +164,7 @@ pub(super) struct Destination<'a> {
     pub(super) address: &'a AddressValue,
     pub(super) source: Option<&'a AddressValue>,
     pub(super) all_errors: bool,
+    pub(super) netns: Option<&'a Netns>,
 }
 
 /// `socket.create_connection()`.
@@ -166,11 +174,12 @@ pub(super) async fn connection(
     timeout: Timeout,
 ) -> OpResult<Created> {
     let (host, port) = host_and_port(wanted.address)?;
+    let selection = call.selection(wanted.netns)?;
     let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
-    let found = call.look_up(question).await?;
+    let found = call.look_up(&selection.place, question).await?;
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
-        match connect_one(call, &info, wanted.source, timeout).await {
+        match connect_one(call, &info, (&selection, wanted.source), timeout).await {
             Ok(entry) => return admit(call, entry, false),
             Err(error) => failures.push(error),
         }
@@ -185,11 +194,11 @@ pub(super) async fn connection(
 async fn connect_one(
     call: &Call,
     info: &AddressInfo,
-    source: Option<&AddressValue>,
+    (selection, source): (&Selection, Option<&AddressValue>),
     timeout: Timeout,
 ) -> OpResult<Arc<Entry>> {
     let spec = SocketSpec { domain: info.family, ty: info.kind, protocol: info.proto };
-    let entry = create_entry(call, spec, timeout)?;
+    let entry = create_entry(call, spec, selection, timeout)?;
     if let Some(source) = source {
         let target = call.target(&entry, source, ("bind", Verb::Bind)).await?;
         bind(call, &call.permit_bind(&entry, target)?).await?;
@@ -228,6 +237,7 @@ pub(super) struct Server<'a> {
     pub(super) backlog: Option<i32>,
     pub(super) reuse_port: bool,
     pub(super) dualstack: bool,
+    pub(super) netns: Option<&'a Netns>,
 }
 
 /// `socket.create_server()`.
@@ -243,7 +253,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
     }
     let spec = SocketSpec { domain: family, ty: libc::SOCK_STREAM, protocol: 0 };
     let timeout = call.session().default_timeout.get();
-    let entry = create_entry(call, spec, timeout)?;
+    let entry = create_entry(call, spec, &call.selection(wanted.netns)?, timeout)?;
     set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if wanted.reuse_port {
         set_int(call, &entry, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -268,10 +278,9 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
     let spec = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
     let (permit, handle) = (call.permit(Create { socket: spec })?, call.room()?);
-    let Ok(entry) = call.broker().network.create(permit, Timeout::Blocking, handle, call.caller())
-    else {
-        return Ok(false);
-    };
+    let (here, network) = (Selection::default(), &call.broker().network);
+    let made = network.create(permit, &here, Timeout::Blocking, handle, call.caller());
+    let Ok(entry) = made else { return Ok(false) };
     let set = set_int(call, &Arc::new(entry), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);
     Ok(set.is_ok())
 }
@@ -282,8 +291,30 @@ fn set_int(call: &Call, entry: &Arc<Entry>, level: i32, name: i32, value: i64) -
     option::set(&permitted, None, call.caller())
 }
 
-fn create_entry(call: &Call, spec: SocketSpec, timeout: Timeout) -> OpResult<Arc<Entry>> {
-    let permit = call.permit(Create { socket: spec })?;
-    let made = call.broker().network.create(permit, timeout, call.room()?, call.caller());
-    made.map(Arc::new)
+impl Call {
+    /// The network namespace that a client selects.
+    pub(super) fn selection(&self, netns: Option<&Netns>) -> OpResult<Selection> {
+        let netns = match netns {
+            None => return Ok(Selection::default()),
+            Some(Netns::Passed(passed)) => {
+                let descriptor = self.take_descriptor(passed.descriptor)?;
+                let uid = self.session().principal().subject().uid;
+                return elsewhere::examine(self.method(), descriptor, uid);
+            }
+            Some(Netns::Named(name)) => name.parse().map_err(OpError::value)?,
+        };
+        let place = elsewhere::selected(self.method(), &netns, self.caller().privileged())?;
+        Ok(Selection { place, passed: None })
+    }
+}
+
+fn create_entry(
+    call: &Call,
+    spec: SocketSpec,
+    selection: &Selection,
+    timeout: Timeout,
+) -> OpResult<Arc<Entry>> {
+    let permit = call.permit_within(&selection.place, Create { socket: spec })?;
+    let (network, handle) = (&call.broker().network, call.room()?);
+    network.create(permit, selection, timeout, handle, call.caller()).map(Arc::new)
 }

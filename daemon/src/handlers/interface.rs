@@ -15,20 +15,27 @@ impl InterfacesServer for Handlers {
     type Call = Call;
     type Error = OpError;
 
-    fn if_nameindex(call: &Call, _: IfNameindexParams) -> OpResult<Vec<(u32, String)>> {
-        call.broker().network.interfaces(call.permit(Interfaces)?)
+    fn if_nameindex(call: &Call, params: IfNameindexParams) -> OpResult<Vec<(u32, String)>> {
+        let IfNameindexParams { netns } = params;
+        let selection = call.selection(netns.as_ref())?;
+        let permit = call.permit_within(&selection.place, Interfaces)?;
+        call.broker().network.interfaces(permit, &selection, call.caller())
     }
 
     fn if_nametoindex(call: &Call, params: IfNametoindexParams) -> OpResult<u32> {
-        let IfNametoindexParams { if_name } = params;
-        call.broker().network.interface_index(call.permit(Interfaces)?, &if_name)
+        let IfNametoindexParams { if_name, netns } = params;
+        let selection = call.selection(netns.as_ref())?;
+        let permit = call.permit_within(&selection.place, Interfaces)?;
+        call.broker().network.interface_index(permit, &selection, &if_name, call.caller())
     }
 
     fn if_indextoname(call: &Call, params: IfIndextonameParams) -> OpResult<String> {
-        let IfIndextonameParams { if_index } = params;
+        let IfIndextonameParams { if_index, netns } = params;
         let index = u32::try_from(if_index)
             .map_err(|_error| OpError::overflow("the interface index must be 0-4294967295"))?;
-        call.broker().network.interface_name(call.permit(Interfaces)?, index)
+        let selection = call.selection(netns.as_ref())?;
+        let permit = call.permit_within(&selection.place, Interfaces)?;
+        call.broker().network.interface_name(permit, &selection, index, call.caller())
     }
 
     fn gethostname(call: &Call, _: GethostnameParams) -> OpResult<String> {

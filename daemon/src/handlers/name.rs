@@ -18,13 +18,15 @@ use crate::network::host;
 use crate::network::resolve::Question;
 use crate::rpc::call::Call;
 use sockbroker_policy::action::{Hostname, Resolve};
+use sockbroker_policy::place::Place;
 
 impl NamesServer for Handlers {
     type Call = Call;
     type Error = OpError;
 
     async fn getaddrinfo(call: Call, params: GetaddrinfoParams) -> OpResult<Vec<AddressInfo>> {
-        let GetaddrinfoParams { host, port, family, kind, proto, flags } = params;
+        let GetaddrinfoParams { host, port, family, kind, proto, flags, netns } = params;
+        let place = call.selection(netns.as_ref())?.place;
         let question = Question {
             host,
             service: service(port.as_ref())?,
@@ -33,7 +35,7 @@ impl NamesServer for Handlers {
             proto: int_or(proto, 0)?,
             flags: int_or(flags, 0)?,
         };
-        let found = call.look_up(question).await?;
+        let found = call.look_up(&place, question).await?;
         let infos = found.into_iter().map(|info| {
             let address = encode_resolved(info.address.decode(info.proto).as_ref());
             AddressInfo(info.family, info.kind, info.proto, info.canonical_name, address)
@@ -42,34 +44,45 @@ impl NamesServer for Handlers {
     }
 
     async fn getfqdn(call: Call, params: GetfqdnParams) -> OpResult<String> {
-        let GetfqdnParams { name } = params;
-        full_name(&call, name.unwrap_or_default()).await
+        let GetfqdnParams { name, netns } = params;
+        let place = call.selection(netns.as_ref())?.place;
+        full_name(&call, &place, name.unwrap_or_default()).await
     }
 
     async fn gethostbyname(call: Call, params: GethostbynameParams) -> OpResult<String> {
-        let GethostbynameParams { hostname } = params;
-        let address = ip_address(&call, family::AF_INET, hostname).await?;
+        let GethostbynameParams { hostname, netns } = params;
+        let place = call.selection(netns.as_ref())?.place;
+        let address = ip_address(&call, &place, family::AF_INET, hostname).await?;
         Ok(address.to_string())
     }
 
     async fn gethostbyname_ex(call: Call, params: GethostbynameExParams) -> OpResult<HostEntry> {
-        let GethostbynameExParams { hostname } = params;
+        let GethostbynameExParams { hostname, netns } = params;
+        let place = &call.selection(netns.as_ref())?.place;
         // sock_gethostbyname_ex resolves first, so that an unknown name is a gaierror.
-        ip_address(&call, family::AF_INET, hostname.clone()).await?;
-        let permit = call.permit(Resolve)?;
-        let entry = call.resolver().host_by_name(permit, hostname.clone()).await?;
-        call.session().looked_up(&hostname, entry.addresses.iter().map(address_of));
+        ip_address(&call, place, family::AF_INET, hostname.clone()).await?;
+        let permit = call.permit_within(place, Resolve)?;
+        let entry = match place {
+            Place::Broker => call.resolver().host_by_name(permit, hostname.clone()).await?,
+            Place::Other(_) => {
+                let open = |spec| call.for_names(place, spec);
+                call.names(place, &open).host_by_name(permit, &hostname).await?
+            }
+        };
+        call.session().looked_up(place, &hostname, entry.addresses.iter().map(address_of));
         Ok(host_entry(entry))
     }
 
     async fn gethostbyaddr(call: Call, params: GethostbyaddrParams) -> OpResult<HostEntry> {
-        let GethostbyaddrParams { ip_address } = params;
-        host_by_address(&call, ip_address).await
+        let GethostbyaddrParams { ip_address, netns } = params;
+        let place = call.selection(netns.as_ref())?.place;
+        host_by_address(&call, &place, ip_address).await
     }
 
     async fn getnameinfo(call: Call, params: GetnameinfoParams) -> OpResult<(String, String)> {
-        let GetnameinfoParams { sockaddr, flags } = params;
-        name_info(&call, &sockaddr, int(flags)?).await
+        let GetnameinfoParams { sockaddr, flags, netns } = params;
+        let place = call.selection(netns.as_ref())?.place;
+        name_info(&call, &place, &sockaddr, int(flags)?).await
     }
 
     async fn getprotobyname(call: Call, params: GetprotobynameParams) -> OpResult<i32> {
@@ -99,24 +112,31 @@ fn encode_resolved(address: Option<&Address>) -> AddressValue {
 }
 
 /// `socket.getfqdn` of `socket.py`.
-async fn full_name(call: &Call, name: String) -> OpResult<String> {
+async fn full_name(call: &Call, place: &Place, name: String) -> OpResult<String> {
     let mut name = name.trim().to_owned();
     if name.is_empty() || name == "0.0.0.0" || name == "::" {
         name = host::hostname(call.permit(Hostname)?)?;
     }
-    match host_by_address(call, name.clone()).await {
+    match host_by_address(call, place, name.clone()).await {
         Ok(HostEntry(hostname, aliases, _)) => {
             let mut names = std::iter::once(&hostname).chain(&aliases);
             Ok(names.find(|name| name.contains('.')).unwrap_or(&hostname).clone())
         }
-        Err(OpError::Denied(denial)) => Err(OpError::Denied(denial)),
+        Err(error @ (OpError::Denied(_) | OpError::Netns { .. })) => Err(error),
         Err(_) => Ok(name),
     }
 }
 
-async fn host_by_address(call: &Call, name: String) -> OpResult<HostEntry> {
-    let address = ip_address(call, family::AF_UNSPEC, name).await?;
-    let entry = call.resolver().host_by_address(call.permit(Resolve)?, address).await?;
+async fn host_by_address(call: &Call, place: &Place, name: String) -> OpResult<HostEntry> {
+    let address = ip_address(call, place, family::AF_UNSPEC, name).await?;
+    let permit = call.permit_within(place, Resolve)?;
+    let entry = match place {
+        Place::Broker => call.resolver().host_by_address(permit, address).await?,
+        Place::Other(_) => {
+            let open = |spec| call.for_names(place, spec);
+            call.names(place, &open).host_by_address(permit, address).await?
+        }
+    };
     Ok(host_entry(entry))
 }
 
@@ -140,7 +160,7 @@ fn ip_text(address: &IpAddr) -> String {
 }
 
 /// `setipaddr` of `socketmodule.c`: parses a literal, or returns the first address of a name.
-async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> {
+async fn ip_address(call: &Call, place: &Place, family: u16, host: String) -> OpResult<IpAddr> {
     let port_zero = vec![AddressItem::Text(host.clone()), AddressItem::Number(0)];
     let literal = host.parse::<IpAddr>().ok();
     match (family, literal) {
@@ -150,7 +170,7 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
     }
     let found = if family == family::AF_UNSPEC && !host.is_empty() && host != "<broadcast>" {
         let question = Question { host: Some(host), ..Question::default() };
-        let found = call.look_up(question).await?;
+        let found = call.look_up(place, question).await?;
         found.first().and_then(|info| info.address.decode(0))
     } else {
         let spec = sockbroker_proto::socket_spec::SocketSpec {
@@ -158,7 +178,7 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
             ty: libc::SOCK_STREAM,
             protocol: 0,
         };
-        Some(call.address(spec, &AddressValue::Tuple(port_zero), None).await?)
+        Some(call.address(spec, &AddressValue::Tuple(port_zero), None, Some(place)).await?)
     };
     match found {
         Some(Address::Inet { host, .. }) => Ok(host.into()),
@@ -168,7 +188,12 @@ async fn ip_address(call: &Call, family: u16, host: String) -> OpResult<IpAddr> 
 }
 
 /// `socket.getnameinfo`: the host must be numeric, and the length of the tuple must fit its family.
-async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult<(String, String)> {
+async fn name_info(
+    call: &Call,
+    place: &Place,
+    sockaddr: &AddressValue,
+    flags: i32,
+) -> OpResult<(String, String)> {
     let wrong = || OpError::type_error("getnameinfo() argument 1 must be a tuple");
     let AddressValue::Tuple(items) = sockaddr else {
         return Err(wrong());
@@ -198,8 +223,7 @@ async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult
         flags: libc::AI_NUMERICHOST,
         ..Question::default()
     };
-    let resolver = call.resolver();
-    let found = call.look_up(question).await?;
+    let found = call.look_up(place, question).await?;
     let [only] = found.as_slice() else {
         return Err(OpError::Plain("sockaddr resolved to multiple addresses".to_owned()));
     };
@@ -213,5 +237,12 @@ async fn name_info(call: &Call, sockaddr: &AddressValue, flags: i32) -> OpResult
         Some(address) => address,
         None => return Err(wrong()),
     };
-    resolver.name_info(call.permit(Resolve)?, RawAddress::encode(&address), flags).await
+    let (permit, address) = (call.permit_within(place, Resolve)?, RawAddress::encode(&address));
+    match place {
+        Place::Broker => call.resolver().name_info(permit, address, flags).await,
+        Place::Other(_) => {
+            let open = |spec| call.for_names(place, spec);
+            call.names(place, &open).name_info(permit, address, flags).await
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 
@@ -23,6 +24,7 @@ use sockbroker_policy::action::{
 use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::membership::{device as device_of, hops, membership, source};
 use sockbroker_policy::operands::Operands;
+use sockbroker_policy::place::Place;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::target::{SocketName, Target};
 use sockbroker_policy::verb::Verb;
@@ -33,6 +35,18 @@ impl Call {
     /// Authorizes a request that concerns no socket of the session.
     pub(super) fn permit<R: Request>(&self, request: R) -> OpResult<Permit<R>> {
         let permit = self.rights().authorize(request).map_err(|denial| self.refused(denial))?;
+        self.allowed(&permit);
+        Ok(permit)
+    }
+
+    /// Authorizes a request in a network namespace that concerns no socket of the session.
+    pub(super) fn permit_within<R: Request>(
+        &self,
+        place: &Place,
+        request: R,
+    ) -> OpResult<Permit<R>> {
+        let permit = self.rights().within(place).authorize(request);
+        let permit = permit.map_err(|denial| self.refused(denial))?;
         self.allowed(&permit);
         Ok(permit)
     }
@@ -59,7 +73,7 @@ impl Call {
     /// Counts and reports a permission.
     fn allowed<R: Request>(&self, permit: &Permit<R>) {
         self.broker().metrics.decided(permit.rule(), true);
-        audit::allowed(self, &permit.request().question(), permit.rule());
+        audit::allowed(self, &permit.question(), permit.rule());
     }
 
     fn refused(&self, denial: Box<Denial>) -> OpError {
@@ -145,8 +159,7 @@ impl Call {
         let looks = self.rights().looks_at(Verb::Connect);
         let target = specified(entry, target, &[])?;
         let address = target.address();
-        let looked_up = address.filter(|_| looks.lookup);
-        let looked_up = looked_up.and_then(|address| self.session().lookup_age(address));
+        let looked_up = self.lookup_age(entry, address.filter(|_| looks.lookup));
         let interfaces = if looks.interface {
             socket_endpoints::interfaces(entry, address, &[])?
         } else {
@@ -154,6 +167,11 @@ impl Call {
         };
         let local = self.local(entry, Verb::Connect);
         self.authorize(entry, |socket| Connect { socket, target, local, interfaces, looked_up })
+    }
+
+    /// The time since a look-up in the network namespace of a socket gave this address.
+    fn lookup_age(&self, entry: &Entry, address: Option<&Address>) -> Option<Duration> {
+        self.session().lookup_age(entry.place(), address?)
     }
 
     fn local(&self, entry: &Entry, verb: Verb) -> Option<SocketName> {
@@ -200,7 +218,7 @@ impl Call {
             request.interfaces = socket_endpoints::interfaces(entry, towards.as_ref(), &indexes)?;
         }
         if looks.iter().any(|looks| looks.lookup) {
-            request.looked_up = address.and_then(|target| self.session().lookup_age(target));
+            request.looked_up = self.lookup_age(entry, address);
         }
         if looks.iter().any(|looks| looks.local) {
             request.locals = socket_endpoints::chosen_sources(entry, address);
@@ -258,7 +276,7 @@ impl Call {
     /// peer of a connection, but the queue of a datagram socket may hold datagrams that arrived from others
     /// before it was connected.
     pub(super) fn senders(&self, entry: &Entry) -> Option<Box<SenderCheck>> {
-        let (rights, socket) = (self.rights(), entry.actual());
+        let (rights, socket, place) = (self.rights(), entry.actual(), entry.place().clone());
         let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.domain);
         let looks = rights.looks_at(Verb::Receive).remote;
         if !looks || !internet || socket.has_connections() {
@@ -267,7 +285,7 @@ impl Call {
         Some(Box::new(move |sender| {
             let sender = sender.decode(socket.protocol).map(SocketName::Address);
             let question = Question::about(Verb::Receive, socket).to(sender.as_ref());
-            sender.is_none() || rights.decide(&question).is_ok()
+            sender.is_none() || rights.within(&place).grants(&question)
         }))
     }
 
@@ -282,7 +300,7 @@ impl Call {
     }
 
     pub(super) fn permit_handover(&self, entry: &Arc<Entry>) -> OpResult<Permitted<Handover>> {
-        let escapes = self.rights().escaped_by(entry.actual()).map(Arc::from);
+        let escapes = self.rights().escaped_by(entry.actual(), entry.place()).map(Arc::from);
         self.authorize(entry, |socket| Handover { socket, escapes })
     }
 

@@ -9,7 +9,6 @@ use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::rpc::call::Call;
 use crate::session::restriction::{RestrictionText, SessionRestriction};
-use sockbroker_policy::action::Request;
 use sockbroker_policy::words::Described;
 
 impl PolicyServer for Handlers {
@@ -21,17 +20,17 @@ impl PolicyServer for Handlers {
         let rights = call.rights();
         let described: Described = action.parse().map_err(OpError::value)?;
         let described = described.under(&rights);
-        let considered = rights.considered(&described.question()).into_iter();
+        let considered = described.considered(&rights).into_iter();
         let considered = considered.map(|(rule, mismatch)| Considered {
             rule: rule.name.to_string(),
             effect: rule.effect.word().to_owned(),
             mismatch: mismatch.map(|operand| operand.word().to_owned()),
         });
         let considered = considered.collect();
-        Ok(match rights.authorize(described) {
-            Ok(permit) => Verdict {
+        Ok(match described.judge(&rights) {
+            Ok((rule, _packets)) => Verdict {
                 allowed: true,
-                rule: permit.rule().to_string(),
+                rule: rule.to_string(),
                 grant: None,
                 errno: None,
                 message: None,

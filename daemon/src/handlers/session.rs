@@ -36,7 +36,11 @@ impl SessionServer for Handlers {
     type Error = OpError;
 
     async fn open(call: Call, params: OpenParams) -> OpResult<Opened> {
-        let OpenParams { linger, attachments, rules, filters } = params;
+        let OpenParams { linger, attachments, rules, filters, descriptors } = params;
+        // Before the permit: a connection that cannot have a session must be able to refuse them too.
+        if let Some(wanted) = descriptors {
+            call.connection().ask_for_descriptors(wanted)?;
+        }
         let OpenSession = call.permit(OpenSession)?.into_request();
         let linger = linger.map(|seconds| read_linger(&call, seconds)).transpose()?;
         if let Some(wanted) = attachments {
@@ -56,7 +60,10 @@ impl SessionServer for Handlers {
     }
 
     fn attach(call: &Call, params: AttachParams) -> OpResult<Opened> {
-        let AttachParams { token, attachments } = params;
+        let AttachParams { token, attachments, descriptors } = params;
+        if let Some(wanted) = descriptors {
+            call.connection().ask_for_descriptors(wanted)?;
+        }
         let session = call.broker().find(&token, &call.connection().principal().key())?;
         let token = session.token().ok_or(OpError::Session("the session is closed"))?;
         if let Some(wanted) = attachments {
@@ -93,7 +100,7 @@ impl SessionServer for Handlers {
             gid: subject.gid,
             pid: subject.pid,
             framing: facts.framing.word().to_owned(),
-            descriptors: facts.descriptors,
+            descriptors: connection.carries_descriptors(),
             attachments: connection.takes_attachments(),
             protocol: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),

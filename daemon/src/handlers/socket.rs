@@ -30,20 +30,24 @@ impl SocketServer for Handlers {
     type Error = OpError;
 
     async fn socket(call: Call, params: SocketParams) -> OpResult<Created> {
-        let SocketParams { family, kind, proto, fileno, timeout, want_fd } = params;
+        let SocketParams { family, kind, proto, fileno, timeout, want_fd, netns } = params;
         let timeout = call.timeout(timeout)?;
         let given = GivenSpec { family, socktype: kind, proto };
         if let Some(index) = fileno {
+            if netns.is_some() {
+                let text = "a descriptor has its network namespace: netns is for new sockets";
+                return Err(OpError::value(text));
+            }
             return creation::adopt(&call, index, given, timeout);
         }
-        creation::create(&call, given, timeout, want_fd.unwrap_or(false))
+        creation::create(&call, given, timeout, netns.as_ref(), want_fd.unwrap_or(false))
     }
 
     async fn socketpair(call: Call, params: SocketpairParams) -> OpResult<(Created, Created)> {
-        let SocketpairParams { family, kind, proto, timeout, want_fd } = params;
+        let SocketpairParams { family, kind, proto, timeout, want_fd, netns } = params;
         let timeout = call.timeout(timeout)?;
         let given = GivenSpec { family, socktype: kind, proto };
-        creation::pair(&call, given, timeout, want_fd.unwrap_or(false)).await
+        creation::pair(&call, given, timeout, netns.as_ref(), want_fd.unwrap_or(false)).await
     }
 
     fn fromfd(call: &Call, params: FromfdParams) -> OpResult<Created> {
@@ -53,18 +57,20 @@ impl SocketServer for Handlers {
     }
 
     async fn create_connection(call: Call, params: CreateConnectionParams) -> OpResult<Created> {
-        let CreateConnectionParams { address, timeout, source_address, all_errors } = params;
+        let CreateConnectionParams { address, timeout, source_address, all_errors, netns } = params;
         let timeout = call.timeout(timeout)?;
         let wanted = creation::Destination {
             address: &address,
             source: source_address.as_ref(),
             all_errors: all_errors.unwrap_or(false),
+            netns: netns.as_ref(),
         };
         creation::connection(&call, wanted, timeout).await
     }
 
     async fn create_server(call: Call, params: CreateServerParams) -> OpResult<Created> {
-        let CreateServerParams { address, family, backlog, reuse_port, dualstack_ipv6 } = params;
+        let CreateServerParams { address, family, backlog, reuse_port, dualstack_ipv6, netns } =
+            params;
         let family = family.map_or(Ok(libc::AF_INET), int)?;
         let wanted = creation::Server {
             address: &address,
@@ -72,6 +78,7 @@ impl SocketServer for Handlers {
             backlog: clip_backlog(backlog)?,
             reuse_port: reuse_port.unwrap_or(false),
             dualstack: dualstack_ipv6.unwrap_or(false),
+            netns: netns.as_ref(),
         };
         creation::server(&call, wanted).await
     }

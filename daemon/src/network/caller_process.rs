@@ -107,8 +107,10 @@ struct Queued {
 
 /// A call that the process makes.
 struct Pending {
+    /// What came before the answer, or the error number if this process cannot open more files.
+    made: Result<Vec<OwnedFd>, i32>,
     reply: oneshot::Sender<Result<Reply, Failure>>,
-    _descriptors: Descriptors,
+    descriptors: Descriptors,
     _held: Arc<dyn Send + Sync>,
 }
 
@@ -207,7 +209,9 @@ impl Link {
         };
         let asked = attach(&channel).and_then(|()| channel.ask(&message, &own, LONGEST));
         match asked {
-            Ok((FromCaller::Answer { number: answered, answer }, _)) if answered == number => {
+            Ok((FromCaller::Answer { number: answered, answer }, _))
+                if answered == number && answer.made() == 0 =>
+            {
                 return Ok(answer);
             }
             // Too many descriptors of this process are on their way.
@@ -284,34 +288,64 @@ impl Follower {
             let (message, mut descriptors) = match self.channel.receive() {
                 Ok(received) => received,
                 Err(ChannelError::NotReady) => return Ok(()),
-                // The answer is complete but for its descriptors.
-                Err(ChannelError::LostDescriptors { message, .. }) => {
-                    let (FromCaller::Answer { number, .. } | FromCaller::Large { number, .. }) =
-                        message
-                    else {
-                        return nonsense("it began twice");
-                    };
-                    (
-                        FromCaller::Answer { number, answer: UnixAnswer::Failed(libc::EMFILE) },
-                        Vec::new(),
-                    )
+                Err(ChannelError::LostDescriptors {
+                    message: FromCaller::Made { number, .. },
+                    ..
+                }) => {
+                    self.note_made(number, Err(libc::EMFILE))?;
+                    continue;
+                }
+                Err(ChannelError::LostDescriptors {
+                    message: FromCaller::Large { number },
+                    ..
+                }) => {
+                    self.note_made(number, Err(libc::EMFILE))?;
+                    self.reply(number, UnixAnswer::Failed(libc::EMFILE))?;
+                    continue;
                 }
                 Err(error) => return Err(error),
             };
-            let (number, answer) = match message {
-                FromCaller::Answer { number, answer } => (number, answer),
-                FromCaller::Large { number, .. } => match unpack_answer(&mut descriptors) {
-                    Ok(answer) => (number, answer),
+            match message {
+                FromCaller::Made { number, .. } => self.note_made(number, Ok(descriptors))?,
+                FromCaller::Answer { number, answer } => self.reply(number, answer)?,
+                FromCaller::Large { number } => match unpack_answer(&mut descriptors) {
+                    Ok(answer) => self.reply(number, answer)?,
                     Err(reason) => return nonsense(reason),
                 },
                 FromCaller::Hello(_) | FromCaller::Ready => return nonsense("it began twice"),
-            };
-            let Some(pending) = self.pending.remove(&number) else {
-                return nonsense("it answered a call that it does not have");
-            };
-            // The call may have been cancelled.
-            drop(pending.reply.send(Ok((answer, descriptors))));
+            }
         }
+    }
+
+    /// Keeps what a call has made until its answer.
+    fn note_made(
+        &mut self,
+        number: u64,
+        made: Result<Vec<OwnedFd>, i32>,
+    ) -> Result<(), ChannelError<FromCaller>> {
+        let Some(pending) = self.pending.get_mut(&number) else {
+            let reason = "it sent descriptors for a call that it does not have";
+            return Err(ChannelError::Nonsense { reason, descriptors: made.unwrap_or_default() });
+        };
+        pending.made = made;
+        Ok(())
+    }
+
+    /// Passes an answer to the call, with what came before it.
+    fn reply(&mut self, number: u64, answer: UnixAnswer) -> Result<(), ChannelError<FromCaller>> {
+        let nonsense = |reason, descriptors| Err(ChannelError::Nonsense { reason, descriptors });
+        let Some(Pending { made, reply, descriptors, .. }) = self.pending.remove(&number) else {
+            return nonsense("it answered a call that it does not have", Vec::new());
+        };
+        let returned = match made {
+            Ok(made) if made.len() == answer.made() => (answer, made),
+            Ok(made) => return nonsense("an answer has the wrong number of descriptors", made),
+            Err(errno) => (UnixAnswer::Failed(errno), Vec::new()),
+        };
+        drop(descriptors);
+        // The call may have been cancelled.
+        drop(reply.send(Ok(returned)));
+        Ok(())
     }
 
     /// Sends what the channel has room for.
@@ -332,7 +366,8 @@ impl Follower {
             }
             if let Some(Queued { number, descriptors, reply, held, .. }) = self.outgoing.pop_front()
             {
-                let pending = Pending { reply, _descriptors: descriptors, _held: held };
+                let made = Ok(Vec::new());
+                let pending = Pending { made, reply, descriptors, _held: held };
                 self.pending.insert(number, pending);
             }
         }
@@ -446,7 +481,7 @@ mod tests {
     #[tokio::test]
     async fn nonsense_from_the_process_fails_the_call_and_the_next_starts_another() {
         type Answer = fn(&ProcessEnd);
-        let answers: [Answer; 5] = [
+        let answers: [Answer; 7] = [
             |channel| raw(channel, &[200]),
             |channel| channel.send(&FromCaller::Ready, &[]).unwrap(),
             |channel| {
@@ -454,10 +489,23 @@ mod tests {
                 channel.send(&answer, &[]).unwrap();
             },
             // An answer without its descriptors, and one whose memory is a socket.
-            |channel| raw(channel, &[2, 0, 1]),
             |channel| {
-                let large = FromCaller::Large { number: 0, descriptors: 0 };
-                channel.send(&large, &[channel.as_fd()]).unwrap();
+                let answer = FromCaller::Answer { number: 0, answer: UnixAnswer::Pair };
+                channel.send(&answer, &[]).unwrap();
+            },
+            |channel| {
+                channel.send(&FromCaller::Large { number: 0 }, &[channel.as_fd()]).unwrap();
+            },
+            // Descriptors of another call, and fewer than the answer has.
+            |channel| {
+                let made = FromCaller::Made { number: 9, count: 1 };
+                channel.send(&made, &[channel.as_fd()]).unwrap();
+            },
+            |channel| {
+                let made = FromCaller::Made { number: 0, count: 1 };
+                channel.send(&made, &[channel.as_fd()]).unwrap();
+                let answer = FromCaller::Answer { number: 0, answer: UnixAnswer::Pair };
+                channel.send(&answer, &[]).unwrap();
             },
         ];
         for on_sends in [false, true] {

@@ -20,7 +20,7 @@ pub fn set_hostname(permit: Permit<SetHostname>, caller: &CallerIdentity) -> OpR
     let SetHostname { name } = permit.into_request();
     let asked = match caller.privileged() {
         privileged if privileged.is_direct() => None,
-        privileged => privileged.ask(&Request::SetHostname { name: name.clone() }, None),
+        privileged => privileged.ask(Request::SetHostname { name: name.clone() }, None),
     };
     let set = || host::set_hostname(name.as_bytes());
     asked.map_or_else(set, |done| done.map(drop)).during("sethostname")

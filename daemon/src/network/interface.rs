@@ -7,25 +7,65 @@ use sockbroker_sys::interface;
 
 use crate::error::{During, OpError, OpResult};
 use crate::network::Network;
+use crate::network::caller_identity::CallerIdentity;
+use crate::network::elsewhere::{self, Selection};
+use sockbroker_monitor::request::InterfaceQuery;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Interfaces;
+use sockbroker_policy::place::Place;
 
 impl Network {
     /// All interfaces: index and name.
-    pub fn interfaces(&self, permit: Permit<Interfaces>) -> OpResult<Vec<(u32, String)>> {
+    pub fn interfaces(
+        &self,
+        permit: Permit<Interfaces>,
+        selection: &Selection,
+        caller: &CallerIdentity,
+    ) -> OpResult<Vec<(u32, String)>> {
+        if *permit.place() != Place::Broker {
+            let (call, query) = ("if_nameindex", InterfaceQuery::All);
+            return elsewhere::interfaces(permit, selection, call, query, caller.privileged());
+        }
         let Interfaces = permit.into_request();
         self.run(interface::list).during("if_nameindex")
     }
 
     /// The index of an interface. CPython drops the error number here.
-    pub fn interface_index(&self, permit: Permit<Interfaces>, name: &str) -> OpResult<u32> {
+    pub fn interface_index(
+        &self,
+        permit: Permit<Interfaces>,
+        selection: &Selection,
+        name: &str,
+        caller: &CallerIdentity,
+    ) -> OpResult<u32> {
+        let missing = || OpError::Plain("no interface with this name".to_owned());
+        if *permit.place() != Place::Broker {
+            let (call, query) = ("if_nametoindex", InterfaceQuery::Name(name.to_owned()));
+            let found = elsewhere::interfaces(permit, selection, call, query, caller.privileged());
+            return match found {
+                Ok(found) => found.first().map(|(index, _)| *index).ok_or_else(missing),
+                Err(OpError::Os { errno: libc::ENODEV, .. }) => Err(missing()),
+                Err(error) => Err(error),
+            };
+        }
         let Interfaces = permit.into_request();
-        self.run(|| interface::index_of(name))
-            .map_err(|_error| OpError::Plain("no interface with this name".to_owned()))
+        self.run(|| interface::index_of(name)).map_err(|_error| missing())
     }
 
     /// The name of an interface.
-    pub fn interface_name(&self, permit: Permit<Interfaces>, index: u32) -> OpResult<String> {
+    pub fn interface_name(
+        &self,
+        permit: Permit<Interfaces>,
+        selection: &Selection,
+        index: u32,
+        caller: &CallerIdentity,
+    ) -> OpResult<String> {
+        if *permit.place() != Place::Broker {
+            let (call, query) = ("if_indextoname", InterfaceQuery::Index(index));
+            let found = elsewhere::interfaces(permit, selection, call, query, caller.privileged());
+            let first = found?.into_iter().next();
+            return Ok(first.ok_or(OpError::Os { call, errno: libc::ENXIO })?.1);
+        }
         let Interfaces = permit.into_request();
         self.run(|| interface::name_of(index)).during("if_indextoname")
     }

@@ -8,6 +8,10 @@ pub mod caller_identity;
 pub mod caller_process;
 pub mod captures;
 pub mod opener;
+pub mod elsewhere;
+pub mod names;
+pub mod stub;
+pub mod name_files;
 pub(crate) mod rcvall;
 
 /// The network namespace in which a socket is created, an interface listed or a name resolved.

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use sockbroker_sys::socket;
 
 use crate::descriptor::Descriptor;
+use crate::error::netns::Reason;
 use crate::error::{During, OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
+use crate::network::elsewhere::{self, Selection};
 use crate::network::opener::Done;
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
@@ -21,29 +23,33 @@ use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Adopt, Create};
 use sockbroker_policy::need::creation_needs_privilege;
+use sockbroker_policy::place::Place;
 use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Network {
-    /// `socket(2)`. `AF_INET, SOCK_RAW, IPPROTO_IP` gives the emulation of `SIO_RCVALL` instead.
+    /// `socket(2)`, in the namespace that was judged. `AF_INET, SOCK_RAW, IPPROTO_IP` gives the emulation of `SIO_RCVALL` instead.
     pub fn create(
         &self,
         permit: Permit<Create>,
+        selection: &Selection,
         timeout: Timeout,
         handle: Reservation,
         caller: &CallerIdentity,
     ) -> OpResult<Entry> {
-        let Create { socket: spec } = permit.into_request();
+        let Create { socket: spec } = *permit.request();
         refuse_family("socket", spec)?;
+        if *permit.place() != Place::Broker {
+            let (descriptor, place) = elsewhere::create(permit, selection, caller.privileged())?;
+            return new_entry(descriptor, spec, timeout, handle).map(|entry| entry.of_place(place));
+        }
         let descriptor = match ask_for_socket(spec, caller) {
             Some(asked) => asked,
             None if serves_rcvall(spec) => self.run(open_rcvall),
             None => self.run(|| socket::create(spec.domain, spec.ty, spec.protocol)),
         };
-        let entry = Entry::new(descriptor.during("socket")?, spec, timeout, handle);
-        let entry = entry.during("fcntl")?;
-        Ok(if serves_rcvall(spec) { entry.with_rcvall(Rcvall::default()) } else { entry })
+        new_entry(descriptor.during("socket")?, spec, timeout, handle)
     }
 
     /// `socketpair(2)`, as the caller: the kernel shows each end the ids of the thread that made it.
@@ -54,6 +60,9 @@ impl Network {
         handles: (Reservation, Reservation),
         caller: &CallerIdentity,
     ) -> OpResult<(Entry, Entry)> {
+        if *permit.place() != Place::Broker {
+            return Err(elsewhere::error("socketpair", permit.place(), Reason::Family));
+        }
         let Create { socket: spec } = permit.into_request();
         let SocketSpec { domain, ty, protocol } = spec;
         let (first, second) = match caller.client_by_ids(spec, "socketpair")? {
@@ -73,6 +82,17 @@ impl Network {
     }
 }
 
+/// The entry of a socket that was made for this spec.
+fn new_entry(
+    descriptor: OwnedFd,
+    spec: SocketSpec,
+    timeout: Timeout,
+    handle: Reservation,
+) -> OpResult<Entry> {
+    let entry = Entry::new(descriptor, spec, timeout, handle).during("fcntl")?;
+    Ok(if serves_rcvall(spec) { entry.with_rcvall(Rcvall::default()) } else { entry })
+}
+
 /// Asks the opener for a socket that needs a capability, or on which a send can need one: the kernel checks netlink
 /// messages by the process that made the socket as well. `None` if this process makes the socket itself.
 fn ask_for_socket(spec: SocketSpec, caller: &CallerIdentity) -> Option<io::Result<OwnedFd>> {
@@ -82,7 +102,7 @@ fn ask_for_socket(spec: SocketSpec, caller: &CallerIdentity) -> Option<io::Resul
         return None;
     }
     let SocketSpec { domain, ty, protocol } = spec;
-    match privileged.ask(&Request::Create { domain, ty, protocol }, None)? {
+    match privileged.ask(Request::Create { domain, ty, protocol }, None)? {
         Ok(Done::Socket(made)) => Some(Ok(made)),
         Ok(Done::Nothing | Done::Sent(_) | Done::Limit(_)) => {
             Some(Err(io::ErrorKind::InvalidData.into()))
@@ -116,6 +136,7 @@ pub fn adopt(
     timeout: Timeout,
     handle: Reservation,
 ) -> OpResult<Entry> {
+    let place = permit.place().clone();
     let Adopt { socket: actual, descriptor } = permit.into_request();
     refuse_family("fromfd", actual)?;
     refuse_family("fromfd", declared)?;
@@ -124,7 +145,8 @@ pub fn adopt(
     if timeout.sets_nonblocking() {
         socket::set_nonblocking(descriptor.as_fd(), true).during("fcntl")?;
     }
-    let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout).of_kind(actual);
+    let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout);
+    let entry = entry.of_kind(actual).of_place(place);
     if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);
     }

@@ -12,7 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sockbroker_monitor::channel::{AskError, ChannelError};
-use sockbroker_monitor::request::{Answer, CaptureLimit, OpenerChannel, Request};
+use sockbroker_monitor::opener::Namespaces;
+use sockbroker_monitor::request::{
+    Answer, CaptureLimit, Network, OpenerChannel, Question, Request,
+};
+use sockbroker_policy::netns::Netns;
+use sockbroker_policy::place::Place;
+use sockbroker_sys::namespace;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
@@ -69,33 +75,54 @@ impl Opener {
     fn ask(
         &self,
         requests: &Requests,
-        request: &Request,
+        question: &Question,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<(Answer, Option<OwnedFd>)> {
         let mut guard = requests.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = match &mut *guard {
-            Some(asker) => asker.ask(request, descriptors, requests.longest),
+        let answered = match &mut *guard {
+            Some(asker) => answer(asker, question, descriptors, requests.longest),
             None => Err(AskError::NotSent(ChannelError::Closed)),
         };
-        match asked {
-            Ok((answer, descriptors)) => Ok((answer, descriptors.into_iter().next())),
-            // The socket of the answer is lost, and the answer is complete.
-            Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => {
-                Ok((Answer::Failed(libc::EMFILE), None))
-            }
+        match answered {
+            Ok(answered) => Ok(answered),
             Err(error) => {
                 *guard = None;
                 self.0.broken.notify_one();
-                tracing::error!(%error, call = request.call(), "the opener does not answer");
+                tracing::error!(%error, call = question.request.call(), "the opener does not answer");
                 Err(io::Error::other(format!("the opener does not answer: {error}")))
             }
         }
     }
 }
 
+/// Asks, and returns the answer with the socket that comes before it.
+fn answer(
+    asker: &mut OpenerChannel,
+    question: &Question,
+    descriptors: &[BorrowedFd<'_>],
+    longest: Duration,
+) -> Result<(Answer, Option<OwnedFd>), AskError<Answer>> {
+    let made = match asker.ask(question, descriptors, longest) {
+        Ok((Answer::Made, made)) => made.into_iter().next(),
+        // The socket is lost, because this process cannot open more files.
+        Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => None,
+        result => return result.map(|(answer, _)| (answer, None)),
+    };
+    let (answer, _) = asker.answer(longest)?;
+    match made {
+        Some(made) => Ok((answer, Some(made))),
+        None => Ok((Answer::Failed(libc::EMFILE), None)),
+    }
+}
+
 /// How the calls of a connection reach what needs a capability. It does not keep the connection open.
 #[derive(Debug, Clone, Default)]
-pub struct Privileged(Option<(Opener, Weak<Descriptor>)>);
+pub struct Privileged {
+    opener: Option<Opener>,
+    /// The socket of the connection; `None` on standard input.
+    connection: Option<Weak<Descriptor>>,
+    namespaces: Option<Arc<Namespaces>>,
+}
 
 /// What an answer of the opener means for the call; `None` if this process is to make it.
 fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Done>> {
@@ -106,11 +133,32 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
     match answer {
         Answer::Done => Some(Ok(Done::Nothing)),
         Answer::Socket => Some(made.map(Done::Socket).ok_or(io::ErrorKind::InvalidData.into())),
+        Answer::Made => Some(Err(io::ErrorKind::InvalidData.into())),
         Answer::Sent(sent) => Some(usize::try_from(sent).map(Done::Sent).map_err(io::Error::other)),
         Answer::Limit(limit) => Some(Ok(Done::Limit(limit))),
         Answer::Failed(errno) => Some(Err(io::Error::from_raw_os_error(errno))),
-        Answer::Refused(_) | Answer::NotServed | Answer::HungUp => None,
+        Answer::Refused(_)
+        | Answer::NotServed
+        | Answer::Unreachable(_)
+        | Answer::HungUp
+        | Answer::Interfaces(_) => None,
     }
+}
+
+/// The namespace as the opener is asked for it.
+pub fn as_network(place: &Place) -> Network {
+    match place.netns() {
+        None => Network::Broker,
+        Some(Netns::Caller) => Network::Caller,
+        Some(Netns::Owned) => Network::Passed,
+        Some(Netns::Named(name)) => Network::Named(name.as_ref().to_owned()),
+    }
+}
+
+/// A request about a socket, or in the broker's own network namespace.
+fn about(request: Request, socket: Option<&Socket>) -> Question {
+    let network = socket.map(|socket| as_network(socket.place())).unwrap_or_default();
+    Question { network, request }
 }
 
 /// What the opener has done.
@@ -124,28 +172,67 @@ pub(crate) enum Done {
 }
 
 impl Privileged {
-    /// Through this opener, for the client of this connection.
-    pub fn through(opener: Opener, connection: Weak<Descriptor>) -> Self {
-        Self(Some((opener, connection)))
+    /// For the client of a connection, through the opener if there is one.
+    pub fn new(
+        opener: Option<Opener>,
+        connection: Option<Weak<Descriptor>>,
+        namespaces: Arc<Namespaces>,
+    ) -> Self {
+        // The opener needs a connection.
+        let opener = opener.filter(|_| connection.is_some());
+        Self { opener, connection, namespaces: Some(namespaces) }
     }
 
     /// Whether this process makes the calls itself.
     pub(crate) fn is_direct(&self) -> bool {
-        self.0.is_none()
+        self.opener.is_none()
+    }
+
+    /// The connection, unless it has ended.
+    pub(crate) fn connection(&self) -> Option<Arc<Descriptor>> {
+        self.connection.as_ref()?.upgrade()
+    }
+
+    pub(crate) fn namespaces(&self) -> Option<Arc<Namespaces>> {
+        self.namespaces.clone()
+    }
+
+    /// The cookie of the broker's own network namespace.
+    pub(crate) fn own_network(&self) -> Option<u64> {
+        self.namespaces.as_ref()?.home_cookie()
+    }
+
+    /// The cookie of the client's network namespace.
+    pub(crate) fn clients_network(&self) -> Option<u64> {
+        namespace::cookie(self.connection()?.as_fd()).ok()
+    }
+
+    /// Asks the opener for what needs no socket, and returns its answer. `passed` is the network namespace that the client
+    /// passed.
+    pub(crate) fn ask_plainly(
+        &self,
+        question: &Question,
+        passed: Option<BorrowedFd<'_>>,
+    ) -> Option<io::Result<(Answer, Option<OwnedFd>)>> {
+        let (opener, connection) = (self.opener.as_ref()?, self.connection()?);
+        let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(passed).collect();
+        Some(opener.ask(&opener.0.prompt, question, &descriptors))
     }
 
     /// Asks the opener. `socket` is the socket of the request. `None` if the opener leaves the call to this process,
     /// or its policy refuses it.
     pub(crate) fn ask(
         &self,
-        request: &Request,
-        socket: Option<BorrowedFd<'_>>,
+        request: Request,
+        socket: Option<&Socket>,
     ) -> Option<io::Result<Done>> {
-        let (opener, connection) = self.0.as_ref()?;
+        let opener = self.opener.as_ref()?;
         // Nobody waits for the result of a call on a connection that has ended.
-        let connection = connection.upgrade()?;
+        let connection = self.connection()?;
+        let question = about(request, socket);
+        let socket = socket.map(Socket::fd);
         let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(socket).collect();
-        done(opener.ask(&opener.0.prompt, request, &descriptors))
+        done(opener.ask(&opener.0.prompt, &question, &descriptors))
     }
 
     /// The same for a request that can take long. It is made even if the future is dropped.
@@ -154,25 +241,25 @@ impl Privileged {
         request: Request,
         socket: Socket,
     ) -> Option<io::Result<Done>> {
-        let (opener, connection) = self.0.clone()?;
+        let (opener, connection) = (self.opener.clone()?, self.connection.clone()?);
         let turn = opener.0.slow_turn.clone().lock_owned().await;
         let asked = spawn_blocking(move || {
             let _turn = turn;
             let connection = connection.upgrade()?;
             let descriptors = [connection.as_fd(), socket.fd()];
-            done(opener.ask(&opener.0.slow, &request, &descriptors))
+            done(opener.ask(&opener.0.slow, &about(request, Some(&socket)), &descriptors))
         });
         asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
     }
 
     /// The same for a request without a socket.
-    pub(crate) async fn ask_apart(&self, request: Request) -> Option<io::Result<Done>> {
-        let (opener, connection) = self.0.clone()?;
+    pub(crate) async fn ask_apart(&self, question: Question) -> Option<io::Result<Done>> {
+        let (opener, connection) = (self.opener.clone()?, self.connection.clone()?);
         let turn = opener.0.slow_turn.clone().lock_owned().await;
         let asked = spawn_blocking(move || {
             let _turn = turn;
             let connection = connection.upgrade()?;
-            done(opener.ask(&opener.0.slow, &request, &[connection.as_fd()]))
+            done(opener.ask(&opener.0.slow, &question, &[connection.as_fd()]))
         });
         asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
     }
@@ -182,7 +269,7 @@ impl Privileged {
         &self,
         call: impl FnOnce() -> io::Result<()>,
         refusals: &[i32],
-        socket: BorrowedFd<'_>,
+        socket: &Socket,
         request: impl FnOnce() -> Request,
     ) -> io::Result<()> {
         let refused = match call() {
@@ -194,7 +281,7 @@ impl Privileged {
         if self.is_direct() {
             return Err(refused);
         }
-        match self.ask(&request(), Some(socket)) {
+        match self.ask(request(), Some(socket)) {
             Some(result) => result.map(drop),
             None => Err(refused),
         }

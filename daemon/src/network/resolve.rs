@@ -11,7 +11,7 @@ use sockbroker_proto::address::{Address, HostAddress};
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::databases::{self, HostEntry};
 use sockbroker_sys::resolver::{self, AddressInfo, ResolverError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{OpError, OpResult};
 use crate::network::Network;
@@ -56,20 +56,25 @@ impl Resolver {
         Self { own: Some(user.lookups.clone()), ..self.clone() }
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> Result<T, ResolverError> + Send + 'static,
-    ) -> OpResult<T> {
+    /// Waits until a further look-up is within the limits. It is counted until the result is dropped.
+    pub(crate) async fn turn(&self) -> OpResult<Turn> {
         let closed = |_| OpError::Session("the broker is shutting down");
         // The user's own limit first: a call that waits for it takes no place of others.
         let own = match &self.own {
             Some(own) => Some(own.clone().acquire_owned().await.map_err(closed)?),
             None => None,
         };
-        let place = (own, self.jobs.clone().acquire_owned().await.map_err(closed)?);
+        Ok(Turn { _own: own, _all: self.jobs.clone().acquire_owned().await.map_err(closed)? })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, ResolverError> + Send + 'static,
+    ) -> OpResult<T> {
+        let turn = self.turn().await?;
         let network = self.network.clone();
         let job = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _turn = turn;
             network.run(job)
         });
         match job.await {
@@ -164,26 +169,37 @@ impl Resolver {
     /// The address of a host name: the first of the family, as in CPython's `setipaddr`.
     pub async fn address(&self, permit: Permit<Resolve>, host: HostAddress) -> OpResult<Address> {
         let family = i32::from(host.family);
-        let question = Question { host: Some(host.host), family, ..Question::default() };
+        let question = Question { host: Some(host.host.clone()), family, ..Question::default() };
         let found = self.address_info(permit, question).await?;
-        let first = found.first().and_then(|info| info.address.decode(0));
-        match first {
-            Some(Address::Inet { host: address, .. }) => {
-                Ok(Address::Inet { host: address, port: host.port })
-            }
-            // A zone in the host (fe80::1%eth0) is resolved and dropped: the scope of the tuple is used.
-            Some(Address::Inet6 { host: address, .. }) => Ok(Address::Inet6 {
-                host: address,
-                port: host.port,
-                flowinfo: host.flowinfo,
-                scope_id: host.scope_id,
-            }),
-            _ => Err(OpError::Plain("address family mismatched".to_owned())),
-        }
+        as_address(&host, found.first())
     }
 }
 
-fn text(value: String, what: &str) -> OpResult<CString> {
+/// A look-up in progress.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _own: Option<OwnedSemaphorePermit>,
+    _all: OwnedSemaphorePermit,
+}
+
+/// The address of the first result, with the port of the question.
+pub(super) fn as_address(host: &HostAddress, first: Option<&AddressInfo>) -> OpResult<Address> {
+    match first.and_then(|info| info.address.decode(0)) {
+        Some(Address::Inet { host: address, .. }) => {
+            Ok(Address::Inet { host: address, port: host.port })
+        }
+        // A zone in the host (fe80::1%eth0) is resolved and dropped: the scope of the tuple is used.
+        Some(Address::Inet6 { host: address, .. }) => Ok(Address::Inet6 {
+            host: address,
+            port: host.port,
+            flowinfo: host.flowinfo,
+            scope_id: host.scope_id,
+        }),
+        _ => Err(OpError::Plain("address family mismatched".to_owned())),
+    }
+}
+
+pub(super) fn text(value: String, what: &str) -> OpResult<CString> {
     CString::new(value)
         .map_err(|_error| OpError::value(format!("embedded null character in {what}")))
 }

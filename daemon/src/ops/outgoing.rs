@@ -79,7 +79,7 @@ pub(super) fn can_be_refused(actual: SocketSpec, contents: &MessageContents) -> 
 
 /// [`transmit`], by the opener if the message needs a capability.
 pub(super) fn transmit_privileged(
-    fd: BorrowedFd<'_>,
+    socket: &Socket,
     message: &Addressed,
     privileged: &Privileged,
     needs_opener: bool,
@@ -87,12 +87,12 @@ pub(super) fn transmit_privileged(
     let refused = if needs_opener && !privileged.is_direct() {
         None
     } else {
-        match transmit(fd, message) {
+        match transmit(socket.fd(), message) {
             Err(error) if is_refusal(&error) && !privileged.is_direct() => Some(error),
             result => return result,
         }
     };
-    sent_by_opener(privileged.ask(&as_request(message)?, Some(fd)), refused)
+    sent_by_opener(privileged.ask(as_request(message)?, Some(socket)), refused)
 }
 
 /// Sends a message by the opener, for which it can take long.

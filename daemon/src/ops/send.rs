@@ -181,7 +181,7 @@ async fn send_once(
     let special = sender.needs_opener || can_be_refused(socket.actual(), &message.1);
     let send = || {
         if special {
-            transmit_privileged(socket.fd(), &message, privileged, sender.needs_opener)
+            transmit_privileged(socket, &message, privileged, sender.needs_opener)
         } else {
             transmit(socket.fd(), &message)
         }
@@ -319,7 +319,7 @@ async fn send_special(
     keep_pace(socket, || wait_policy, "sendmmsg").await?;
     let Some(message) = messages.get(index) else { return Ok(Vec::new()) };
     let privileged = sender.caller.privileged();
-    let send = || transmit_privileged(socket.fd(), message, privileged, sender.needs_opener);
+    let send = || transmit_privileged(socket, message, privileged, sender.needs_opener);
     let sent = match send_slowly(socket, sender, message).await {
         Some(sent) => sent.during("sendmmsg")?,
         None => until_done(socket, Direction::Send, "sendmmsg", || wait_policy, send).await?,

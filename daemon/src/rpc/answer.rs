@@ -5,7 +5,7 @@ use sockbroker_proto::error::ErrorKind;
 
 use crate::error::OpError;
 use crate::quota::Share;
-use crate::rpc::call::{Call, RequestParts, ResponseParts};
+use crate::rpc::call::{Call, PEER_REFUSES, RequestParts, ResponseParts};
 use crate::rpc::error::RpcError;
 use crate::rpc::methods::{Method, Outcome, outcome};
 use crate::session::connection::Connection;
@@ -27,8 +27,8 @@ pub struct Answer {
     pub json: bytes::Bytes,
     /// What is attached to it.
     pub response_parts: ResponseParts,
-    /// The response instead, if the kernel refuses to pass the attached descriptors.
-    pub refusal: bytes::Bytes,
+    /// The response instead, if the kernel refuses to pass the attached descriptors; `None` without descriptors.
+    pub refusal: Option<Refusal>,
 }
 
 /// The state of a call after its first poll.
@@ -96,10 +96,50 @@ fn parts_within_limits(call: &Call) -> Result<ResponseParts, RpcError> {
     Ok(parts)
 }
 
-/// The response if the kernel refuses to pass descriptors (`ETOOMANYREFS`, unix(7)).
-pub(super) fn refusal(id: &Id<'_>) -> bytes::Bytes {
-    let error = OpError::Os { call: "sendmsg", errno: libc::ETOOMANYREFS };
-    RpcError::from(error).encode(id)
+/// The response in place of one whose descriptors the kernel refuses to pass.
+#[derive(Debug)]
+pub struct Refusal(Id<'static>);
+
+impl Refusal {
+    pub(super) fn new(id: &Id<'_>) -> Self {
+        Self(id.clone().into_owned())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self(Id::Null)
+    }
+
+    /// The response for a reason.
+    pub fn encode(&self, reason: PassingError) -> bytes::Bytes {
+        let error = match reason {
+            PassingError::TooManyInFlight => {
+                OpError::Os { call: "sendmsg", errno: libc::ETOOMANYREFS }
+            }
+            PassingError::RefusedByPeer => OpError::Descriptor(PEER_REFUSES),
+        };
+        RpcError::from(error).encode(&self.0)
+    }
+}
+
+/// Why the kernel refuses to pass descriptors (unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassingError {
+    /// Too many descriptors of the broker's user are in queues of programs that do not receive them: `ETOOMANYREFS`.
+    TooManyInFlight,
+    /// The peer has `SO_PASSRIGHTS` switched off: `EPERM`.
+    RefusedByPeer,
+}
+
+impl PassingError {
+    /// The reason for an error number of `sendmsg`, if it is one of these.
+    pub fn of(errno: i32) -> Option<Self> {
+        match errno {
+            libc::ETOOMANYREFS => Some(Self::TooManyInFlight),
+            libc::EPERM => Some(Self::RefusedByPeer),
+            _ => None,
+        }
+    }
 }
 
 /// The memory in bytes that a kept answer takes in addition to its content.

@@ -28,6 +28,10 @@ use sockbroker_policy::rights::Rights;
 /// Bytes by which a buffer may exceed twice its content before it is shrunk.
 const SLACK: usize = 4096;
 
+/// The error of a call whose client cannot receive descriptors.
+pub(crate) const PEER_REFUSES: &str = "this connection carries no descriptors: its client refuses them, for example because a \
+     relay is in between, which drops them; connect to the broker's socket without a relay";
+
 /// What is attached to a request.
 #[derive(Debug, Default)]
 pub struct RequestParts {
@@ -83,7 +87,7 @@ impl Call {
             handle: AtomicU64::new(0),
             attachments: Mutex::new(slots(parts.attachments)),
             takes_attachments: alone && (parts.takes_attachments || connection.takes_attachments()),
-            carries_descriptors: alone && connection.facts().descriptors,
+            carries_descriptors: alone && connection.carries_descriptors(),
             lost_descriptors: parts.lost_descriptors,
             descriptors: Mutex::new(slots(parts.descriptors)),
             response_parts: Mutex::default(),
@@ -239,17 +243,22 @@ impl Call {
         if self.0.lost_descriptors {
             OpError::LostDescriptors
         } else if self.0.carries_descriptors {
-            OpError::Descriptor("the frame has no such descriptor: announce it in the Fds field")
+            OpError::Descriptor(
+                "the message has no such descriptor: announce it in the field Fds of the header, or as \"fds\" in newline-delimited JSON",
+            )
         } else {
             self.refuses_descriptors()
         }
     }
 
     fn refuses_descriptors(&self) -> OpError {
-        let message = if self.0.connection.facts().descriptors {
+        let connection = &self.0.connection;
+        let message = if connection.carries_descriptors() {
             "descriptors cannot be assigned to the calls of a batch: send the call alone"
+        } else if connection.facts().descriptors {
+            PEER_REFUSES
         } else {
-            "this connection carries no descriptors: use LSP framing on the Unix socket"
+            "this connection carries no descriptors: use LSP framing or newline-delimited JSON on the Unix socket"
         };
         OpError::Descriptor(message)
     }

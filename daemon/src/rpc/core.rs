@@ -17,7 +17,7 @@ use sockbroker_proto::error::ErrorKind;
 use crate::config::limits::size;
 use crate::error::LimitExceeded;
 pub use crate::rpc::answer::{Answer, Message};
-use crate::rpc::answer::{Started, conclude, keep, refusal, refused, without_id};
+use crate::rpc::answer::{Refusal, Started, conclude, keep, refused, without_id};
 use crate::rpc::batch::{self, Batches, Slot};
 use crate::rpc::bounds::admit;
 use crate::rpc::call::{Call, RequestParts, ResponseParts};
@@ -275,7 +275,7 @@ impl Core {
     /// Makes the answer, and keeps a copy for `call.resolve` if the session is open.
     fn finish(&mut self, id: &Id<'_>, json: bytes::Bytes, response_parts: ResponseParts) -> Answer {
         let passes = !response_parts.descriptors.is_empty();
-        let refusal = if passes { refusal(id) } else { bytes::Bytes::new() };
+        let refusal = passes.then(|| Refusal::new(id));
         let answer = Answer { json, response_parts, refusal };
         if let Some(request) = request_id(id)
             && self.connection.session().is_open()

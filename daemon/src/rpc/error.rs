@@ -146,6 +146,11 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Pace(exceeded) => describe_limit("rate limit", exceeded, libc::EAGAIN),
         OpError::Identity { call, uid } => describe_identity(call, uid),
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
+        OpError::Netns { call, namespace, reason } => {
+            let message = format!("{call}: network namespace {namespace:?}: {reason}");
+            let call = Some(call.to_owned());
+            (ErrorKind::Os, message, ErrorData { call, ..with_errno(reason.errno()) })
+        }
         OpError::LostDescriptors => describe_descriptor(LOST, libc::EMFILE),
         OpError::ControlConnection => describe_control_connection(),
         OpError::Group(failures) => {

@@ -1,13 +1,16 @@
 //! The broker: what all connections share, and the sessions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use sockbroker_monitor::opener::Namespaces;
 use sockbroker_proto::api::broker::Process;
 use tokio::time::timeout;
 
+use crate::config;
 use crate::config::limits::{Limits, size};
 use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
@@ -38,6 +41,10 @@ pub struct Broker {
     pub limits: Limits,
     /// The network in which sockets are created.
     pub network: Network,
+    /// The network namespaces of sockets.
+    pub namespaces: Arc<Namespaces>,
+    /// The folder of the files with which names are resolved in named ones.
+    pub name_files: PathBuf,
     /// Resolves names in that network.
     pub resolver: Resolver,
     /// Makes calls on `AF_UNIX` sockets with the ids of the caller.
@@ -64,6 +71,8 @@ pub struct Broker {
     sessions: Mutex<Sessions>,
     /// The number of opened sessions that the monitor has leased to this worker.
     pub(super) leased_sessions: AtomicU64,
+    /// Held by the call that asks the monitor for further ones.
+    pub(super) leasing: tokio::sync::Mutex<()>,
     numbers: AtomicU64,
 }
 
@@ -92,6 +101,8 @@ impl Broker {
             policy: PolicyInForce::new(policy),
             limits,
             network,
+            namespaces: Arc::new(Namespaces::new(Vec::new())),
+            name_files: config::Namespaces::default().files,
             resolver,
             callers,
             control_ends: ControlEnds::default(),
@@ -106,6 +117,7 @@ impl Broker {
             refusals,
             sessions: Mutex::default(),
             leased_sessions: AtomicU64::new(0),
+            leasing: tokio::sync::Mutex::default(),
             numbers: AtomicU64::new(1),
         }
     }
@@ -172,12 +184,8 @@ impl Broker {
 
     /// How the calls of a connection reach what needs a capability. `stream` is its socket.
     pub(super) fn privileged(&self, stream: Option<&Weak<Descriptor>>) -> Privileged {
-        match (&self.opener, stream) {
-            (Some((opener, _)), Some(stream)) => {
-                Privileged::through(opener.clone(), stream.clone())
-            }
-            _ => Privileged::default(),
-        }
+        let opener = self.opener.as_ref().map(|(opener, _)| opener.clone());
+        Privileged::new(opener, stream.cloned(), self.namespaces.clone())
     }
 
     fn report_session(&self, session: &Session, state: &'static str) {

@@ -23,6 +23,7 @@ use sockbroker_policy::subject::Subject;
 pub enum Framing {
     /// LSP framing, with attachments and, on Unix sockets, descriptors.
     Lsp,
+    /// Newline-delimited JSON, on Unix sockets with descriptors.
     Ndjson,
     Http,
     WebSocket,
@@ -46,7 +47,7 @@ pub struct Facts {
     /// Who is at the other end.
     pub principal: Principal,
     pub framing: Framing,
-    /// Whether frames can carry descriptors.
+    /// Whether framing and socket can carry descriptors.
     pub descriptors: bool,
     /// Its socket, by which the opener knows it; `None` on standard input.
     pub stream: Option<Weak<Descriptor>>,
@@ -71,6 +72,8 @@ pub struct Connection {
     resolver: Resolver,
     /// Whether every answer may carry attachments.
     attachments: AtomicBool,
+    /// Whether answers may carry descriptors.
+    descriptors: AtomicBool,
     calls: AtomicU64,
     _counted: OpenConnection,
     session: Mutex<Arc<Session>>,
@@ -96,6 +99,7 @@ impl Connection {
             resolver: broker.resolver.of(&user),
             user,
             attachments: AtomicBool::new(false),
+            descriptors: AtomicBool::new(facts.descriptors),
             calls: AtomicU64::new(0),
             _counted: broker.metrics.opened(facts.framing.word()),
             facts,
@@ -196,6 +200,27 @@ impl Connection {
         }
         self.attachments.store(wanted, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether answers may carry descriptors.
+    pub fn carries_descriptors(&self) -> bool {
+        self.descriptors.load(Ordering::Relaxed)
+    }
+
+    /// Lets later answers carry descriptors or not. A client behind a relay, which drops them, refuses them.
+    pub fn ask_for_descriptors(&self, wanted: bool) -> OpResult<()> {
+        if wanted && !self.facts.descriptors {
+            return Err(OpError::value(
+                "only LSP framing and newline-delimited JSON on a Unix socket carry descriptors",
+            ));
+        }
+        self.descriptors.store(wanted, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Notes that the kernel refuses to pass descriptors to the peer (`SO_PASSRIGHTS`, unix(7)).
+    pub fn refuse_descriptors(&self) {
+        self.descriptors.store(false, Ordering::Relaxed);
     }
 
     /// Attaches to another session. Refused while the present one would close with open handles.

@@ -2,17 +2,22 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sockbroker_policy::place::{Other, Place};
 use sockbroker_proto::address::Address;
 use tokio::time::Instant;
+
+/// The name of the network namespace in which an address was looked up, and the address.
+type Key = (Option<Arc<str>>, IpAddr);
 
 /// Addresses with the time of their last look-up.
 #[derive(Debug)]
 pub struct Lookups {
     most: usize,
     /// The time and the ordinal number of the last look-up.
-    found: HashMap<IpAddr, (Instant, u64)>,
+    found: HashMap<Key, (Instant, u64)>,
     count: u64,
 }
 
@@ -24,24 +29,38 @@ impl Lookups {
 
     /// Keeps the addresses that the look-up of a name returned. An address in place of a name is not a
     /// look-up.
-    pub fn record(&mut self, host: &str, addresses: impl IntoIterator<Item = Address>) {
+    pub fn record(
+        &mut self,
+        place: &Place,
+        host: &str,
+        addresses: impl IntoIterator<Item = Address>,
+    ) {
         if !is_name(host) {
             return;
         }
         for ip in addresses.into_iter().filter_map(|address| ip_of(&address)) {
-            if self.found.len() >= self.most && !self.found.contains_key(&ip) {
-                let oldest =
-                    self.found.iter().min_by_key(|(_, (_, count))| *count).map(|(ip, _)| *ip);
-                oldest.map(|ip| self.found.remove(&ip));
+            let Some(key) = key(place, ip) else { return };
+            if self.found.len() >= self.most && !self.found.contains_key(&key) {
+                let oldest = self.found.iter().min_by_key(|(_, (_, count))| *count);
+                let oldest = oldest.map(|(key, _)| key.clone());
+                oldest.map(|key| self.found.remove(&key));
             }
             self.count += 1;
-            self.found.insert(ip, (Instant::now(), self.count));
+            self.found.insert(key, (Instant::now(), self.count));
         }
     }
 
     /// The time since this address was found.
-    pub fn age(&self, address: &Address) -> Option<Duration> {
-        self.found.get(&ip_of(address)?).map(|(at, _)| at.elapsed())
+    pub fn age(&self, place: &Place, address: &Address) -> Option<Duration> {
+        self.found.get(&key(place, ip_of(address)?)?).map(|(at, _)| at.elapsed())
+    }
+}
+
+/// Names are looked up in the broker's own namespace, and in those with names.
+fn key(place: &Place, ip: IpAddr) -> Option<Key> {
+    match place {
+        Place::Broker => Some((None, ip)),
+        Place::Other(Other { name, .. }) => name.clone().map(|name| (Some(name), ip)),
     }
 }
 
@@ -83,26 +102,39 @@ mod tests {
             assert!(!is_name(host), "{host}");
         }
         let mut lookups = Lookups::new(8);
-        lookups.record("10.0.0.1", [address("10.0.0.1")]);
-        assert_eq!(lookups.age(&address("10.0.0.1")), None);
+        lookups.record(&Place::Broker, "10.0.0.1", [address("10.0.0.1")]);
+        assert_eq!(lookups.age(&Place::Broker, &address("10.0.0.1")), None);
     }
 
     #[test]
     fn an_address_is_found_with_any_port_and_in_any_form() {
         let mut lookups = Lookups::new(8);
-        lookups.record("db.example", [address("10.0.0.1")]);
-        assert!(lookups.age(&address("10.0.0.1")).is_some());
-        assert!(lookups.age(&address("::ffff:10.0.0.1")).is_some());
-        assert!(lookups.age(&address("10.0.0.2")).is_none());
+        lookups.record(&Place::Broker, "db.example", [address("10.0.0.1")]);
+        assert!(lookups.age(&Place::Broker, &address("10.0.0.1")).is_some());
+        assert!(lookups.age(&Place::Broker, &address("::ffff:10.0.0.1")).is_some());
+        assert!(lookups.age(&Place::Broker, &address("10.0.0.2")).is_none());
     }
 
     #[test]
     fn the_oldest_address_is_replaced_at_the_limit() {
         let mut lookups = Lookups::new(2);
         for text in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
-            lookups.record("many.example", [address(text)]);
+            lookups.record(&Place::Broker, "many.example", [address(text)]);
         }
-        assert!(lookups.age(&address("10.0.0.1")).is_none());
-        assert!(lookups.age(&address("10.0.0.3")).is_some());
+        assert!(lookups.age(&Place::Broker, &address("10.0.0.1")).is_none());
+        assert!(lookups.age(&Place::Broker, &address("10.0.0.3")).is_some());
+    }
+
+    #[test]
+    fn an_address_counts_in_the_namespace_in_which_it_was_looked_up() {
+        let mut lookups = Lookups::new(2);
+        let named =
+            |name: &str| Place::Other(Other { name: Some(name.into()), ..Other::default() });
+        let (db, caller) = (address("10.0.0.1"), Other { is_callers: true, ..Other::default() });
+        lookups.record(&named("lab1"), "db.example", [db.clone()]);
+        assert!(lookups.age(&named("lab1"), &db).is_some());
+        for place in [Place::Broker, named("lab2"), Place::Other(caller)] {
+            assert!(lookups.age(&place, &db).is_none(), "{place:?}");
+        }
     }
 }

@@ -43,6 +43,7 @@ use crate::table::timeout::{Timeout, TimeoutCell};
 use crate::table::{Resource, Table};
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::Create;
+use sockbroker_policy::place::Place;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::rights::{Restriction, Rights};
 use sockbroker_policy::verb::Verb;
@@ -275,7 +276,8 @@ fn is_granted(rights: &Rights, resource: &Resource) -> bool {
         Resource::Socket(entry) => {
             let socket = entry.actual();
             let adopt = Question::about(Verb::Adopt, socket);
-            rights.authorize(Create { socket }).is_ok() || rights.decide(&adopt).is_ok()
+            let rights = rights.within(entry.place());
+            rights.authorize(Create { socket }).is_ok() || rights.grants(&adopt)
         }
         Resource::Stream(stream) => stream.is_granted(rights),
     }
@@ -311,14 +313,14 @@ impl Session {
         state.restrictions = restrictions;
     }
 
-    /// Remembers addresses that a look-up of this name gave.
-    pub fn looked_up(&self, host: &str, addresses: impl IntoIterator<Item = Address>) {
-        self.state().lookups.record(host, addresses);
+    /// Remembers addresses that a look-up of this name gave in a network namespace.
+    pub fn looked_up(&self, place: &Place, host: &str, found: impl IntoIterator<Item = Address>) {
+        self.state().lookups.record(place, host, found);
     }
 
     /// The time since a look-up gave this address; `None` if none did.
-    pub fn lookup_age(&self, address: &Address) -> Option<Duration> {
-        self.state().lookups.age(address)
+    pub fn lookup_age(&self, place: &Place, address: &Address) -> Option<Duration> {
+        self.state().lookups.age(place, address)
     }
 }
 
@@ -388,6 +390,9 @@ impl Session {
         let over = last && (state.linger.is_zero() || state.token.is_none());
         drop(state);
         self.ended.notify_waiters();
+        // Each keeps its network namespace in existence.
+        let elsewhere = (last && !over).then(|| self.table().take_elsewhere());
+        elsewhere.into_iter().flatten().for_each(|entry| entry.end());
         over
     }
 

@@ -25,11 +25,17 @@ impl Broker {
     /// worker has none left. `None` without a monitor.
     pub async fn lease_session(&self) -> OpResult<Option<SessionPlace<'_>>> {
         let Some(monitor) = self.monitor() else { return Ok(None) };
+        if let Some(place) = self.take_place() {
+            return Ok(Some(place));
+        }
+        // One call asks at a time: if each of many calls asked for more places than it needs, the last ones would be
+        // refused although there is room.
+        let _turn = self.leasing.lock().await;
         loop {
             if let Some(place) = self.take_place() {
                 return Ok(Some(place));
             }
-            // Another call can take what comes.
+            // A call that came meanwhile can take what comes.
             monitor.lease(LEASE).await?.map_err(|limit| match limit {
                 SessionLimit::InAll => self.too_many_sessions(),
                 SessionLimit::OfUser => self.too_many_sessions_of_user(),

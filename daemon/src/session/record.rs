@@ -29,6 +29,7 @@ use crate::table::entry::Entry;
 use crate::table::rcvall::{Rcvall, State as RcvallState};
 use crate::table::timeout::Timeout;
 use crate::table::{Numbers, Resource, Table, UnknownHandle};
+use sockbroker_policy::place::{Other, Place};
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::target::SocketName;
@@ -79,6 +80,9 @@ pub struct SocketRecord {
     pub declared: SpecRecord,
     /// What the kernel calls it.
     pub actual: SpecRecord,
+    /// Its network namespace, unless it is the broker's own.
+    #[serde(default)]
+    pub network: Option<NetworkRecord>,
     /// `settimeout`.
     pub timeout: Timeout,
     /// `set_inheritable`.
@@ -105,6 +109,38 @@ pub struct SpecRecord {
     pub ty: i32,
     /// `IPPROTO_*`, or what the domain has in its place.
     pub protocol: i32,
+}
+
+/// A network namespace other than the broker's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRecord {
+    /// Whether it is that of the session's principal.
+    pub is_callers: bool,
+    /// Whether the client passed it, and owns it.
+    #[serde(default)]
+    pub is_owned: bool,
+    /// The name by which the socket was made in it.
+    pub name: Option<String>,
+}
+
+impl NetworkRecord {
+    fn of(place: &Place) -> Option<Self> {
+        match place {
+            Place::Broker => None,
+            Place::Other(Other { is_callers, is_owned, name }) => Some(Self {
+                is_callers: *is_callers,
+                is_owned: *is_owned,
+                name: name.as_deref().map(str::to_owned),
+            }),
+        }
+    }
+}
+
+impl From<NetworkRecord> for Place {
+    fn from(NetworkRecord { is_callers, is_owned, name }: NetworkRecord) -> Self {
+        Self::Other(Other { is_callers, is_owned, name: name.map(Arc::from) })
+    }
 }
 
 /// The membership of a packet socket in a fan-out group.
@@ -226,6 +262,7 @@ impl SocketRecord {
         Self {
             declared: entry.declared().into(),
             actual: entry.actual().into(),
+            network: NetworkRecord::of(entry.place()),
             timeout: entry.timeout(),
             inheritable: entry.inheritable(),
             duplicate_of,
@@ -253,7 +290,8 @@ impl SocketRecord {
         // A client may have its descriptor.
         let descriptor = Descriptor::of_client(descriptor, user).with_handle(handle);
         let entry = Entry::adopted(descriptor, self.declared.into(), self.timeout);
-        let mut entry = entry.of_kind(actual);
+        let place = self.network.map_or(Place::Broker, Place::from);
+        let mut entry = entry.of_kind(actual).of_place(place);
         entry.set_inheritable(self.inheritable);
         if let Some(original) = original {
             entry.share_with(original);

@@ -18,6 +18,7 @@ mod service;
 mod sources;
 mod subordinate;
 mod memory;
+mod id_map;
 mod signals;
 
 use std::io;

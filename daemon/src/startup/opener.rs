@@ -1,7 +1,7 @@
 //! The opener: makes the system calls that need a capability, for the workers.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sockbroker_monitor::message::Description;
 use sockbroker_monitor::opener::{self, CaptureLimits};
@@ -9,7 +9,7 @@ use sockbroker_policy::Policy;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::{process, sealed};
 
-use super::confine;
+use super::confine::{self, Files};
 use super::error::StartError;
 use super::sources::{MEMORY, read_sealed_policy};
 use crate::config::limits::Limits;
@@ -35,6 +35,7 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
 struct Service {
     kept: Vec<Capability>,
     limits: Limits,
+    network_folders: Vec<PathBuf>,
 }
 
 impl opener::Host for Service {
@@ -48,9 +49,11 @@ impl opener::Host for Service {
         let text = String::from_utf8(text).map_err(|error| error.to_string())?;
         let config =
             config::parse(Path::new("configuration"), &text).map_err(|error| error.to_string())?;
+        self.network_folders = config.namespaces.folders;
+        let files = Files::default().with_folders(&self.network_folders);
         self.kept = confine::kept_by_opener(policy);
         self.limits = config.limits;
-        let process = confine::confine_opener(&config.confine, &self.kept)
+        let process = confine::confine_opener(&config.confine, &self.kept, &files)
             .map_err(|error| error.to_string())?;
         confine::log(&process);
         let encoded = postcard::to_stdvec(&process).map_err(|error| error.to_string())?;
@@ -64,6 +67,10 @@ impl opener::Host for Service {
             bytes_of_user: self.limits.capture_bytes_per_user,
             bytes_in_all: self.limits.capture_bytes_in_all,
         }
+    }
+
+    fn network_folders(&self) -> Vec<PathBuf> {
+        self.network_folders.clone()
     }
 
     fn replaced(&mut self, policy: &Policy) {

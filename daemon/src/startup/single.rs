@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sockbroker_monitor::opener::Namespaces;
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::process;
@@ -66,7 +67,8 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
     let kept = confine::kept(&config.confine, &policy);
     // Before the confinement, after which the file may be out of reach.
     let sink = audit::open(args, &config.audit.to)?;
-    let process = confine::confine(&config.confine, &kept, &files(args, &path, &config.audit.to))?;
+    let files = files(args, &path, &config.audit.to).with_folders(config.namespaces.all());
+    let process = confine::confine(&config.confine, &kept, &files)?;
     let process = Process { activated: passed.is_some(), ..process };
     confine::log(&process);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -83,10 +85,12 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
         Some(sink) => audit::start(sink, config.limits.audit())?,
         None => (Audit::default(), None),
     };
-    let broker = Broker::new(policy, config.limits)
+    let mut broker = Broker::new(policy, config.limits)
         .running_as(process)
         .reloading(NextPolicy::Loader(loader(args.clone(), kept)), 1)
         .auditing(audit);
+    broker.namespaces = Arc::new(Namespaces::new(config.namespaces.folders));
+    broker.name_files = config.namespaces.files;
     let result = runtime.block_on(serve(endpoint, Arc::new(broker)));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();

@@ -23,9 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::audit;
 use super::beginning::{Begun, begin};
-use super::confine;
+use super::confine::{self, Files};
 use super::error::StartError;
-use super::sources::{MEMORY, read_sealed_policy};
+use super::sources::{MEMORY, in_memory, read_sealed_policy};
 use crate::config::limits::size;
 use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
@@ -65,6 +65,10 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     if let Some(id) = id {
         let identity = Identity { uid: id, gid: id, groups: [].into() };
         become_user(&identity).map_err(|error| fail(&error))?;
+        if !config.confine.capabilities {
+            // They are not in effect after a change from root to another user.
+            capability::use_permitted().map_err(|error| fail(&error))?;
+        }
         process::limit_threads(config.limits.worker_threads()).map_err(|error| fail(&error))?;
         role::begin(parent).map_err(|error| fail(&error))?;
     }
@@ -76,7 +80,8 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     // user takes less than what is left.
     config.limits.fit(process::lower_open_files().map_err(|error| fail(&error))?);
     process::limit_memory(config.limits.worker_memory()).map_err(|error| fail(&error))?;
-    let process = confine::confine_worker(&config.confine, caller == Caller::Same)?;
+    let files = Files::default().with_folders([&config.namespaces.files]);
+    let process = confine::confine_worker(&config.confine, caller == Caller::Same, &files)?;
     confine::log(&process);
     let (audit, writer) = if config.audit.to == Destination::Off {
         (Audit::default(), None)
@@ -105,6 +110,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     broker.callers = callers;
     let for_captures = link.clone();
     broker.captures = CaptureSource::new(Some(Reader::new(move || for_captures.start_reader())));
+    broker.name_files = config.namespaces.files;
     let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
@@ -470,10 +476,4 @@ impl Follower {
         }
         Ok(())
     }
-}
-
-/// Sealed memory with these bytes; `None` if this process cannot open more files.
-fn in_memory(name: &str, bytes: &[u8]) -> Option<OwnedFd> {
-    let created = sealed::create(name, bytes);
-    created.inspect_err(|error| tracing::debug!(%error, name, "cannot answer the monitor")).ok()
 }

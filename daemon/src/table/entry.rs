@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use sockbroker_policy::place::Place;
 use sockbroker_sys::socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -29,6 +30,8 @@ pub struct Entry {
     shared: SharedSocket,
     declared: SocketSpec,
     actual: SocketSpec,
+    /// The network namespace that it belongs to.
+    place: Place,
     inheritable: AtomicBool,
     /// The order of receiving calls.
     pub receiving: CallQueue,
@@ -66,6 +69,7 @@ impl Entry {
             shared: SharedSocket::new(descriptor, timeout),
             declared,
             actual: declared.judged(),
+            place: Place::Broker,
             inheritable: AtomicBool::new(false),
             receiving: CallQueue::default(),
             sending: CallQueue::default(),
@@ -83,6 +87,18 @@ impl Entry {
     pub fn of_kind(mut self, actual: SocketSpec) -> Self {
         self.actual = actual.judged();
         self
+    }
+
+    /// Sets the network namespace that it belongs to.
+    #[must_use]
+    pub fn of_place(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// The network namespace that it belongs to, as rules judge it.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Makes this the emulation of `SIO_RCVALL`, whose socket is a packet socket.
@@ -207,7 +223,7 @@ impl Entry {
     pub(super) fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
         let descriptor = self.shared.descriptor().duplicate(handle)?;
         let entry = Self::adopted(descriptor, self.declared, self.timeout());
-        let mut entry = entry.of_kind(self.actual);
+        let mut entry = entry.of_kind(self.actual).of_place(self.place.clone());
         entry.share_with(self);
         Ok(entry)
     }

@@ -26,6 +26,7 @@ use crate::quota::{Share, User};
 use crate::table::entry::Entry;
 use crate::table::stream::Stream;
 use serde::{Deserialize, Serialize};
+use sockbroker_policy::place::Place;
 use sockbroker_proto::handle::Handle;
 
 /// Bits of a handle that hold the slot's index; the generation's 32 stand above them.
@@ -162,6 +163,21 @@ impl Table {
             self.free.push_back(index);
         }
         Some(resource)
+    }
+
+    /// Removes the sockets of other network namespaces than the broker's own.
+    pub fn take_elsewhere(&mut self) -> Vec<Arc<Entry>> {
+        let mut taken = Vec::new();
+        for (handle, resource) in self.resources() {
+            match resource {
+                Resource::Socket(entry) if *entry.place() != Place::Broker => {
+                    self.remove(handle);
+                    taken.push(entry);
+                }
+                Resource::Socket(_) | Resource::Stream(_) => {}
+            }
+        }
+        taken
     }
 
     /// A table with a duplicate of every socket under the same handle. The handles of streams are void.

@@ -142,7 +142,7 @@ impl<R: Request> Permitted<R> {
         rights: &Rights,
         request: impl FnOnce(SocketSpec) -> R,
     ) -> Result<Self, Box<Denial>> {
-        let permit = rights.authorize(request(entry.actual()))?;
+        let permit = rights.within(entry.place()).authorize(request(entry.actual()))?;
         Ok(Self { socket: Socket(entry.clone()), permit })
     }
 }
@@ -206,7 +206,8 @@ impl Accepted {
     pub fn new(permitted: &Permitted<Accept>, entry: Entry) -> Self {
         let listening = permitted.socket().clone();
         entry.descriptor().note_accepted_by(listening.0.descriptor());
-        Self { entry: Arc::new(entry.of_kind(listening.actual())), listening }
+        let entry = entry.of_kind(listening.actual()).of_place(listening.place().clone());
+        Self { entry: Arc::new(entry), listening }
     }
 
     pub fn into_entry(self) -> Arc<Entry> {

@@ -340,6 +340,9 @@ impl Driver {
         if let Poll::Ready(Err(error)) = flushed {
             return Err(error.into());
         }
+        if std::mem::take(&mut self.out.refused_by_peer) {
+            self.core.connection().refuse_descriptors();
+        }
         Ok(was_full && self.out.bytes() < self.high_water)
     }
 
@@ -364,7 +367,8 @@ impl Driver {
     fn half_close(&mut self) -> Result<(), End> {
         self.reading = Reading::HalfClosed;
         self.pause = Deadline::new(HANG_UP_CHECK);
-        if let Some(message) = self.codec.decode_end(&mut self.input) {
+        let last = self.codec.decode_end(&mut self.input, &mut self.descriptors)?;
+        if let Some(message) = last {
             self.take(message);
         }
         if self.stream.is_hung_up() { Err(End::Closed) } else { Ok(()) }

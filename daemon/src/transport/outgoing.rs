@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use crate::descriptor::Descriptor;
+use crate::rpc::answer::{PassingError, Refusal};
 use crate::transport::in_flight::InFlight;
 
 /// Parts up to this size are copied together, so that one call sends several small answers.
@@ -27,6 +28,8 @@ pub(super) struct Outgoing {
     descriptors: usize,
     /// The descriptors that were sent.
     pub(super) in_flight: InFlight,
+    /// Whether the peer receives no descriptors.
+    pub(super) refused_by_peer: bool,
 }
 
 #[derive(Debug)]
@@ -41,8 +44,10 @@ pub(super) struct Passing {
     pub(super) descriptors: Vec<Arc<Descriptor>>,
     /// The length of the frame.
     pub(super) length: usize,
-    /// The other frame.
-    pub(super) refusal: Vec<u8>,
+    /// The response of the other frame.
+    pub(super) refusal: Refusal,
+    /// Makes a frame of a response.
+    pub(super) frame: fn(&[u8]) -> Vec<u8>,
 }
 
 impl Part {
@@ -150,14 +155,16 @@ impl Outgoing {
     }
 
     /// Replaces the first frame, whose descriptors the kernel refuses to pass. `false` if it has none.
-    pub(super) fn refuse_descriptors(&mut self) -> bool {
+    pub(super) fn refuse_descriptors(&mut self, reason: PassingError) -> bool {
         let Some(passing) = self.parts.front_mut().and_then(|part| part.passing.take()) else {
             return false;
         };
         self.descriptors -= passing.descriptors.len();
         self.advance(passing.length);
-        self.bytes += passing.refusal.len();
-        let data = Data::Copied { bytes: passing.refusal, sent: 0 };
+        self.refused_by_peer |= reason == PassingError::RefusedByPeer;
+        let bytes = (passing.frame)(&passing.refusal.encode(reason));
+        self.bytes += bytes.len();
+        let data = Data::Copied { bytes, sent: 0 };
         self.parts.push_front(Part { data, passing: None });
         true
     }
@@ -192,8 +199,9 @@ mod tests {
     fn passing(length: usize) -> Passing {
         let file = std::fs::File::open("/dev/null").unwrap();
         let descriptor = Descriptor::of_client(file.into(), &crate::quota::tests::user(1));
-        let refusal = b"refused".to_vec();
-        Passing { descriptors: vec![Arc::new(descriptor)], length, refusal }
+        let refusal = Refusal::for_test();
+        let frame = |_: &[u8]| b"refused".to_vec();
+        Passing { descriptors: vec![Arc::new(descriptor)], length, refusal, frame }
     }
 
     /// Everything that is sent when each call accepts this number of bytes.
@@ -221,9 +229,10 @@ mod tests {
                 out.push(Bytes::from(vec![b'x'; attachment]));
                 out.begin(None, |frame| frame.extend_from_slice(b" after"));
                 assert_eq!(out.descriptors(), 1);
-                assert!(!out.refuse_descriptors());
+                assert!(!out.refuse_descriptors(PassingError::RefusedByPeer));
                 out.send(|slices, _| Ok(slices[0].len())).unwrap();
-                assert!(out.refuse_descriptors());
+                assert!(out.refuse_descriptors(PassingError::RefusedByPeer));
+                assert!(out.refused_by_peer);
                 assert_eq!((out.descriptors(), out.bytes()), (0, 13));
                 assert_eq!(send_all(&mut out, most), "refused after");
                 assert_eq!(out.bytes(), 0);

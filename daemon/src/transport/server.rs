@@ -175,7 +175,7 @@ impl Server {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
-        let descriptors = framing == Framing::Lsp && matches!(stream, Stream::Socket(_));
+        let descriptors = matches!(stream, Stream::Socket(_));
         let facts = Facts { principal, framing, descriptors, stream: None };
         let core = Core::new(
             Arc::new(Connection::begin(&self.shared.broker, facts)),
@@ -289,8 +289,7 @@ impl Server {
             }
             None => return tracing::debug!(first, "closed a connection with an unknown framing"),
         };
-        let descriptors = framing == Framing::Lsp;
-        let facts = Facts { principal, framing, descriptors, stream: stream.connection() };
+        let facts = Facts { principal, framing, descriptors: true, stream: stream.connection() };
         let connection = Arc::new(Connection::begin(&self.shared.broker, facts));
         let (number, subject) = (connection.number(), connection.subject());
         let (uid, unit) = (subject.uid, subject.unit.as_deref());

@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use super::outgoing::Outgoing;
 use crate::descriptor::Descriptor;
 use crate::quota::User;
+use crate::rpc::answer::PassingError;
 use crate::table::readiness::register;
 
 /// The smallest size of a read.
@@ -171,11 +172,12 @@ impl Stream {
             match result {
                 Ok(n) => *sent += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Too many descriptors of the broker's user are in queues of programs that do not receive them.
-                Err(error)
-                    if error.raw_os_error() == Some(libc::ETOOMANYREFS)
-                        && out.refuse_descriptors() => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    let reason = error.raw_os_error().and_then(PassingError::of);
+                    if !reason.is_some_and(|reason| out.refuse_descriptors(reason)) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
             }
         }
         Poll::Ready(Ok(()))

@@ -6,6 +6,7 @@
 pub mod of_socket;
 
 use std::ffi::CStr;
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -19,6 +20,23 @@ pub fn list() -> io::Result<Vec<(u32, String)>> {
     let interfaces = if_nameindex()?;
     let entries = interfaces.iter();
     Ok(entries.map(|entry| (entry.index(), entry.name().to_string_lossy().into_owned())).collect())
+}
+
+/// The same, read from `/proc`, which does not wait for the kernel's lock on the network configuration (`dev_seq_show()`).
+pub fn of_thread() -> io::Result<Vec<(u32, String)>> {
+    let text = fs::read_to_string("/proc/thread-self/net/dev")?;
+    let names = text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    let mut found = Vec::new();
+    for name in names {
+        match index_of(name) {
+            Ok(index) => found.push((index, name.to_owned())),
+            // It has gone meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The index of the interface `name`; `ENODEV` if there is none.
@@ -60,6 +78,7 @@ mod tests {
         let index = index_of("lo").unwrap();
         assert_eq!(name_of(index).unwrap(), "lo");
         assert!(list().unwrap().contains(&(index, "lo".to_owned())));
+        assert_eq!(of_thread().unwrap(), list().unwrap());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::call::{check, invalid, retry};
 
@@ -47,6 +47,15 @@ pub struct ReadinessSet {
     epoll: Epoll,
     /// The bits that each number is waited for, to merge a second [`Self::add`]. Can contain closed ones.
     events: HashMap<RawFd, EpollFlags>,
+}
+
+/// Waits until no process can read what is written to a pipe or a stream socket any more (`POLLERR`, `POLLHUP`).
+/// `EPERM` for files that are always ready (`epoll_ctl(2)`).
+pub fn wait_for_hang_up(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(fd, EpollEvent::new(EpollFlags::empty(), 0))?;
+    let mut found = [EpollEvent::empty()];
+    retry(|| Ok(epoll.wait(&mut found, EpollTimeout::NONE)?)).map(drop)
 }
 
 impl ReadinessSet {

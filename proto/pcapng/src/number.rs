@@ -3,6 +3,9 @@
 /// Types of blocks.
 pub(crate) const SECTION_HEADER: u32 = 0x0A0D_0D0A;
 pub(crate) const INTERFACE_DESCRIPTION: u32 = 1;
+/// The obsolete packet block, whose number of the interface has 16 bits.
+pub(crate) const PACKET: u32 = 2;
+pub(crate) const SIMPLE_PACKET: u32 = 3;
 pub(crate) const INTERFACE_STATISTICS: u32 = 5;
 pub(crate) const ENHANCED_PACKET: u32 = 6;
 
@@ -31,6 +34,7 @@ pub(crate) const IF_SPEED: u16 = 8;
 pub(crate) const IF_TSRESOL: u16 = 9;
 pub(crate) const IF_FILTER: u16 = 11;
 pub(crate) const IF_OS: u16 = 12;
+pub(crate) const IF_TSOFFSET: u16 = 14;
 pub(crate) const IF_HARDWARE: u16 = 15;
 /// Options of a packet.
 pub(crate) const EPB_FLAGS: u16 = 2;
@@ -45,5 +49,6 @@ pub(crate) const ISB_FILTERACCEPT: u16 = 6;
 pub(crate) const ISB_OSDROP: u16 = 7;
 pub(crate) const ISB_USRDELIV: u16 = 8;
 
-/// The magic number of pcap with nanoseconds.
+/// The magic numbers of pcap, with microseconds and with nanoseconds.
+pub(crate) const PCAP_MICROSECONDS: u32 = 0xA1B2_C3D4;
 pub(crate) const PCAP_NANOSECONDS: u32 = 0xA1B2_3C4D;

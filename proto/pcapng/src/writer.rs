@@ -31,7 +31,8 @@ pub struct Interface<'a> {
     /// What the packets of the interface begin with.
     pub link_type: LinkType,
     /// The most bytes of a packet that are captured, 0 for no limit. It includes VLAN tags that are inserted after the
-    /// capture: libpcap refuses a file with a longer packet.
+    /// capture: libpcap refuses a file with a longer packet. It also refuses interfaces with different snapshot
+    /// lengths, and interfaces with different link types.
     pub snaplen: u32,
     /// The name, such as `eth0`.
     pub name: Option<&'a str>,

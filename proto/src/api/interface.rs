@@ -1,11 +1,17 @@
 //! Interfaces and the host name.
 
+use super::values::Netns;
+
 /// Interfaces and the host name.
 #[sockbroker_proto_macros::api(namespace = "socket")]
 pub trait Interfaces {
     /// `socket.if_nameindex()`: pairs of index and name.
     #[method(name = "if_nameindex")]
-    fn if_nameindex(&self) -> RpcResult<Vec<(u32, String)>>;
+    fn if_nameindex(
+        &self,
+        /// The network namespace, as for `socket.socket`.
+        netns: Option<Netns>,
+    ) -> RpcResult<Vec<(u32, String)>>;
 
     /// `socket.if_nametoindex(if_name)`.
     #[method(name = "if_nametoindex")]
@@ -13,6 +19,8 @@ pub trait Interfaces {
         &self,
         /// The name of the interface.
         if_name: String,
+        /// The network namespace, as for `socket.socket`.
+        netns: Option<Netns>,
     ) -> RpcResult<u32>;
 
     /// `socket.if_indextoname(if_index)`.
@@ -21,6 +29,8 @@ pub trait Interfaces {
         &self,
         /// The index of the interface.
         if_index: i64,
+        /// The network namespace, as for `socket.socket`.
+        netns: Option<Netns>,
     ) -> RpcResult<String>;
 
     /// `socket.gethostname()`.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{AddressItem, AddressValue};
+use crate::api::values::Netns;
 use crate::constant::Constant;
 
 /// One result of `getaddrinfo`: `[family, type, proto, canonname, sockaddr]`.
@@ -57,6 +58,8 @@ pub trait Names {
         proto: Option<Constant>,
         /// `AI_*`.
         flags: Option<Constant>,
+        /// The network namespace in which the host is looked up, as for `socket.socket`: `/etc/netns/NAME` has the files.
+        netns: Option<Netns>,
     ) -> RpcResult<Vec<AddressInfo>>;
 
     /// `socket.getfqdn([name])`.
@@ -65,6 +68,8 @@ pub trait Names {
         &self,
         /// A name; the broker's own host if absent, empty or `0.0.0.0`.
         name: Option<String>,
+        /// The network namespace, as for `getaddrinfo`.
+        netns: Option<Netns>,
     ) -> RpcResult<String>;
 
     /// `socket.gethostbyname(hostname)`: one IPv4 address as text.
@@ -73,6 +78,8 @@ pub trait Names {
         &self,
         /// A name or address.
         hostname: String,
+        /// The network namespace, as for `getaddrinfo`.
+        netns: Option<Netns>,
     ) -> RpcResult<String>;
 
     /// `socket.gethostbyname_ex(hostname)`: name, aliases and IPv4 addresses.
@@ -81,6 +88,8 @@ pub trait Names {
         &self,
         /// A name or address.
         hostname: String,
+        /// The network namespace, as for `getaddrinfo`.
+        netns: Option<Netns>,
     ) -> RpcResult<HostEntry>;
 
     /// `socket.gethostbyaddr(ip_address)`: name, aliases and addresses.
@@ -89,6 +98,8 @@ pub trait Names {
         &self,
         /// An IPv4 or IPv6 address, or a name that is resolved first.
         ip_address: String,
+        /// The network namespace, as for `getaddrinfo`.
+        netns: Option<Netns>,
     ) -> RpcResult<HostEntry>;
 
     /// `socket.getnameinfo(sockaddr, flags)`: host and service as text.
@@ -99,6 +110,8 @@ pub trait Names {
         sockaddr: AddressValue,
         /// `NI_*`.
         flags: Constant,
+        /// The network namespace, as for `getaddrinfo`.
+        netns: Option<Netns>,
     ) -> RpcResult<(String, String)>;
 
     /// `socket.getprotobyname(protocolname)`.

@@ -55,7 +55,7 @@ pub struct SessionInfo {
     pub pid: Option<i32>,
     /// The framing or protocol of this connection: `lsp`, `ndjson`, `http` or `websocket`.
     pub framing: String,
-    /// Whether frames of this connection can carry descriptors.
+    /// Whether messages of this connection can carry descriptors.
     pub descriptors: bool,
     /// Whether all responses on this connection may have attachments.
     pub attachments: bool,
@@ -137,6 +137,9 @@ pub trait Session {
         rules: Option<Vec<String>>,
         /// The rights that the further session keeps, regardless of the rule that grants them.
         filters: Option<Vec<Filter>>,
+        /// Whether responses on this connection may have descriptors. A client behind a relay sends false, because a
+        /// relay drops them; this takes effect even if the policy refuses the session.
+        descriptors: Option<bool>,
     ) -> RpcResult<Opened>;
 
     /// Moves this connection into an open session of the same user.
@@ -149,6 +152,8 @@ pub trait Session {
         token: String,
         /// Whether all responses on this connection may have attachments (LSP framing only).
         attachments: Option<bool>,
+        /// Whether responses on this connection may have descriptors, as in `session.open`.
+        descriptors: Option<bool>,
     ) -> RpcResult<Opened>;
 
     /// Creates a new session with duplicates of all handles under the same numbers, for `fork()`.

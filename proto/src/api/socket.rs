@@ -1,6 +1,6 @@
 //! Sockets from creation to close, with addresses, connections and readiness.
 
-use super::values::{Accepted, Attributes, Created};
+use super::values::{Accepted, Attributes, Created, Netns};
 use crate::address::AddressValue;
 use crate::constant::Constant;
 use crate::handle::Handle;
@@ -29,6 +29,10 @@ pub trait Socket {
         timeout: Option<Option<f64>>,
         /// Whether to attach a descriptor of the new socket to the response.
         want_fd: Option<bool>,
+        /// The network namespace of the new socket: absent for that of the broker, `caller` for that of the
+        /// socket with which the client connected to the broker, a name of `ip netns list`, or the descriptor of one
+        /// that belongs to a user namespace of this user.
+        netns: Option<Netns>,
     ) -> RpcResult<Created>;
 
     /// `socket.socketpair([family[, type[, proto]]])`: two connected sockets.
@@ -46,6 +50,9 @@ pub trait Socket {
         timeout: Option<Option<f64>>,
         /// Whether to attach a descriptor of each socket to the response.
         want_fd: Option<bool>,
+        /// The network namespace of the pair, as for `socket.socket`. Pairs are only made in that of the broker, which
+        /// `caller` can mean.
+        netns: Option<Netns>,
     ) -> RpcResult<(Created, Created)>;
 
     /// `socket.fromfd(fd, family, type, proto=0)`: adopts a descriptor attached to the frame.
@@ -83,6 +90,8 @@ pub trait Socket {
         source_address: Option<AddressValue>,
         /// Whether `errors` contains the error of every attempt, not only of the last one.
         all_errors: Option<bool>,
+        /// The network namespace of the new socket, as for `socket.socket`. A host name is looked up in it.
+        netns: Option<Netns>,
     ) -> RpcResult<Created>;
 
     /// `socket.create_server(address, *, family=AF_INET, backlog=None, reuse_port=False,
@@ -100,6 +109,8 @@ pub trait Socket {
         reuse_port: Option<bool>,
         /// Whether an IPv6 socket also serves IPv4.
         dualstack_ipv6: Option<bool>,
+        /// The network namespace of the new socket, as for `socket.socket`. A host name is looked up in it.
+        netns: Option<Netns>,
     ) -> RpcResult<Created>;
 
     /// `socket.has_dualstack_ipv6()`: whether one socket can serve IPv4 and IPv6.

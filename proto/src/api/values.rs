@@ -27,6 +27,27 @@ pub struct Created {
     pub timeout: Option<f64>,
 }
 
+/// A network namespace other than the broker's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "a network namespace: \"caller\", a name of `ip netns list`, or {\"descriptor\": n}"
+)]
+pub enum Netns {
+    /// `caller`, or a name of `ip netns list`.
+    Named(String),
+    /// One whose descriptor is attached to the frame.
+    Passed(PassedNetns),
+}
+
+/// `{"descriptor": n}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PassedNetns {
+    /// The index, from 0, of a descriptor of the frame, such as one of `/proc/PID/ns/net`.
+    pub descriptor: u32,
+}
+
 /// An accepted connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {

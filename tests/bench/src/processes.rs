@@ -16,6 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sockbroker_sys::identity::{self, Identity};
+use sockbroker_sys::namespace;
 
 use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
@@ -109,22 +110,48 @@ fn idle_memory(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A raw socket, which the opener makes. What a UDP socket costs in addition by the broker, a raw one costs too: the rest
-/// is the opener's.
+/// Raw sockets, which the opener makes: in the network namespace of the broker, and in that of a client which has another.
 fn raw_sockets(report: &mut Report) -> Result<()> {
+    /// Rules that need the opener.
+    const RULES: &str = "[[rule]]\nname = \"raw\"\nsubject = { uids = [0] }\nallow = [\"create\"]\n\
+                         family = [\"AF_INET\"]\ntype = [\"SOCK_RAW\"]\n\
+                         [[rule]]\nname = \"caller\"\nsubject = { uids = [0] }\nallow = [\"create\"]\n\
+                         family = [\"AF_INET\"]\nnetns = [\"caller\"]\n";
+    let broker = Broker::start_with("", &format!("{POLICY}{RULES}"))?;
+    let path = broker.path();
+    let elsewhere = thread::spawn(move || {
+        namespace::enter_network()?;
+        UnixStream::connect(path)
+    });
+    let elsewhere = elsewhere.join().map_err(|_panic| "a thread panicked")??;
+    let here = broker.connect(Framing::Lsp)?;
+    let there = Client::over(elsewhere, Framing::Lsp)?;
+    for (name, client, netns, most) in [
+        ("a raw socket, made by the opener, and its close, one CPU", here, None, 5.0),
+        ("the same in the caller's network namespace", there, Some("caller"), 7.0),
+    ] {
+        let row = Row::new(name, raw_socket(client, netns)?, "x native");
+        report.add(row.target(Target::AtMost(most)));
+    }
+    Ok(())
+}
+
+/// What a UDP socket costs in addition by the broker, a raw one costs too: the rest is the opener's.
+fn raw_socket(mut client: Client, netns: Option<&str>) -> Result<Sample> {
     const SOCKETS: usize = 300;
-    /// A rule that needs the opener.
-    const RAW: &str = "[[rule]]\nname = \"raw\"\nsubject = { uids = [0] }\nallow = [\"create\"]\n\
-                       family = [\"AF_INET\"]\ntype = [\"SOCK_RAW\"]\n";
-    let broker = Broker::start_with("", &format!("{POLICY}{RAW}"))?;
-    let mut client = broker.connect(Framing::Lsp)?;
     let info = client.call("broker.info", &Value::Null)?;
-    let opener = info.pointer("/opener/pid").and_then(Value::as_i64).ok_or("no opener")?;
+    let pid = |path: &str| -> Result<Pid> {
+        let number = info.pointer(path).and_then(Value::as_i64).ok_or("no such process")?;
+        Ok(Pid::from_raw(number.try_into()?))
+    };
     // As the calls against a ping-pong: wake-ups of another CPU cost more than the rest.
     let cpus = Cpus::of_this_process()?;
-    cpus.put(Placement::OneCpu, &[broker.process(), Pid::from_raw(opener.try_into()?)])?;
-    let mut by_broker = |kind: &str, protocol: &str| {
-        let params = json!({ "type": kind, "proto": protocol });
+    cpus.put(Placement::OneCpu, &[pid("/process/pid")?, pid("/opener/pid")?])?;
+    let mut by_broker = |kind: &str, protocol: &str, netns: Option<&str>| {
+        let mut params = json!({ "type": kind, "proto": protocol });
+        if let Some(netns) = netns {
+            params["netns"] = json!(netns);
+        }
         median_seconds(SOCKETS, || {
             let made = client.call("socket.socket", &params)?;
             client.call("socket.close", &json!({ "handle": made["handle"] })).map(drop)
@@ -138,18 +165,13 @@ fn raw_sockets(report: &mut Report) -> Result<()> {
     };
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let more = by_broker("SOCK_RAW", "IPPROTO_ICMP")? - by_broker("SOCK_DGRAM", "IPPROTO_UDP")?;
+        let raw = by_broker("SOCK_RAW", "IPPROTO_ICMP", netns)?;
+        let more = raw - by_broker("SOCK_DGRAM", "IPPROTO_UDP", None)?;
         let raw = native(SockType::Raw, SockProtocol::Icmp)?;
         let udp = native(SockType::Datagram, SockProtocol::Udp)?;
         rounds.push((more + udp, raw));
     }
-    let row = Row::new(
-        "a raw socket, made by the opener, and its close, one CPU",
-        Sample::map(&rounds, ratio),
-        "x native",
-    );
-    report.add(row.target(Target::AtMost(5.0)));
-    Ok(())
+    Ok(Sample::map(&rounds, ratio))
 }
 
 /// A connection with one call, by monitor and worker and by one process.

@@ -10,6 +10,12 @@ pub const GENERATIONS: Count = Count { usual: 8, full: 100 };
 /// Principals that are served at the same time.
 pub const PRINCIPALS: Count = Count { usual: 24, full: 300 };
 
+/// Sockets that one client makes in its network namespace.
+pub const CREATIONS: Count = Count { usual: 3400, full: 34_000 };
+
+/// Random packets for each program of rules.
+pub const PACKETS: Count = Count { usual: 100_000, full: 1_000_000 };
+
 /// A count that fits into a test of a few seconds, and the full one.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {

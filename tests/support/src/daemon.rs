@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -223,15 +224,27 @@ impl Daemon {
 
     /// Lowers the limit on open files of the running worker; the broker's own limits do not change.
     pub fn lower_open_file_limit(&self, most: u32) {
-        let number = self.worker().to_string();
+        let number = self.worker();
         let mut command = Command::new("prlimit");
-        command.args(["--pid", &number, &format!("--nofile={most}:{most}")]);
+        command.args(["--pid", &number.to_string(), &format!("--nofile={most}:{most}")]);
+        // Root of a container may not have CAP_SYS_RESOURCE, without which only the ids of the worker permit it.
+        command.uid(id_of(number, "Uid:")).gid(id_of(number, "Gid:"));
         assert!(command.status().unwrap().success(), "prlimit fails");
     }
 
     /// Returns the number of open files of the worker.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.worker())).unwrap().count()
+    }
+
+    /// Starts the process that acts as the caller, if the worker needs one for its calls on `AF_UNIX` sockets. The worker
+    /// has files for it until it has been idle for long: tests that count files start it before. They keep the client,
+    /// because its files count too until the worker has seen its end.
+    #[must_use]
+    pub fn start_caller(&self) -> LspClient {
+        let mut client = self.lsp();
+        client.pair();
+        client
     }
 
     /// Waits until the number of open files is stable, and returns it: earlier connections take time to end.
@@ -388,6 +401,13 @@ fn is_child(number: u32, broker: u32, role: &str, uid: u32) -> bool {
     let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
     parent == Some(&broker.to_string())
         && read("cmdline").starts_with(&format!("sockbrokerd: {role} (uid {uid})"))
+}
+
+/// The first id of a line of `/proc/PID/status`.
+fn id_of(number: u32, line: &str) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap();
+    let ids = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    ids.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn pid(number: u32) -> Pid {

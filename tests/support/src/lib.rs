@@ -38,11 +38,13 @@ pub mod ndjson;
 pub mod http;
 pub mod websocket;
 pub mod stdio;
+pub mod sshd;
 pub mod user;
 pub mod mount;
 #[cfg(target_arch = "x86_64")]
 pub mod injection;
 pub mod journal;
+pub mod bpf;
 
 pub use daemon::{Daemon, Start};
 pub use folder::Folder;
@@ -50,6 +52,7 @@ pub use http::HttpClient;
 pub use lsp::LspClient;
 pub use message::{Answer, Client, Fault, base64, unbase64};
 pub use ndjson::NdjsonClient;
+pub use sshd::Sshd;
 pub use stdio::StdioDaemon;
 pub use user::User;
 pub use watch::{HANG, bounded, happens_within, pause, until};

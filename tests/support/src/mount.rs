@@ -1,4 +1,4 @@
-//! Mounts in the mount namespace of this process: a file system that hangs, and an empty one.
+//! Mounts in the mount namespace of this process: a file system that hangs, an empty one, and a file over another.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -17,6 +17,11 @@ pub fn fuse(target: &Path, device: BorrowedFd<'_>) -> io::Result<()> {
 /// Mounts an empty tmpfs over a folder.
 pub fn empty(target: &Path) -> io::Result<()> {
     Ok(mount(Some("empty"), target, Some("tmpfs"), MsFlags::empty(), None::<&str>)?)
+}
+
+/// Mounts a file over another one, which must exist.
+pub fn file(target: &Path, source: &Path) -> io::Result<()> {
+    Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
 /// Unmounts a file system, even while processes wait for it.

@@ -25,6 +25,11 @@ impl User {
     }
 
     /// An unprivileged user without supplementary groups.
+    /// The effective user of this process.
+    pub fn own() -> u32 {
+        geteuid().as_raw()
+    }
+
     pub fn nobody() -> Self {
         Self::new(NOBODY, NOBODY, &[])
     }

@@ -26,6 +26,15 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
     ("captures/capture::read", "reads the stream of a capture that a permit opened"),
+    (
+        "elsewhere::of_passed",
+        "finds the namespace of a client's descriptor before the policy is asked about it",
+    ),
+    (
+        "elsewhere::examine",
+        "identifies the network namespace that a client passes before the policy is asked",
+    ),
+    ("opener::clients_network", "finds the namespace of a client before the policy is asked"),
     ("caller_identity", "makes a permitted call with the identity of the caller"),
 ];
 

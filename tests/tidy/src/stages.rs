@@ -28,7 +28,9 @@ const ORDER: &[(&str, &str)] = &[
         "api method openrpc frame descriptors ancillary address socket_spec error errno handle bytes
          constant",
     ),
-    ("proto/pcapng/src/lib.rs", "pcap writer packet link_type number"),
+    ("proto/bpf/src/lib.rs", "vlan assembler check program opcode"),
+    ("client/filter/src/lib.rs", "compiler tcpdump library error link_layer"),
+    ("proto/pcapng/src/lib.rs", "reader pcap writer packet link_type number"),
 ];
 
 /// Crates that not every place may name, and the places that may.
@@ -57,6 +59,7 @@ const KNOWN_BY: &[(&str, &str)] = &[
          daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs
          daemon/monitor",
     ),
+    ("domain", "daemon/src/network/stub.rs"),
     ("toml", "daemon/src/config daemon/policy/src/language"),
     ("clap", "daemon/src/startup daemon/src/main.rs client/cli"),
 ];
@@ -74,6 +77,10 @@ const PURE: &[(&str, &str)] = &[
     (
         "proto/pcapng/src",
         "async await std::fs std::env std::net std::process std::thread std::os std::time",
+    ),
+    (
+        "proto/bpf/src",
+        "async await std::fs std::env std::io std::net std::process std::thread std::os std::time",
     ),
     ("daemon/sys/src", "async await"),
 ];

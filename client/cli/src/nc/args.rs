@@ -82,4 +82,9 @@ pub(crate) struct NcArgs {
     /// Show on the terminal how many bytes were sent and received.
     #[arg(long)]
     pub(crate) progress: bool,
+
+    /// Use this network namespace: a name of `ip netns list` on the machine of the broker, or `caller` for that of
+    /// this program. Requires a rule with netns.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) netns: Option<String>,
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(global: &Global, args: &NcArgs) -> Result<Exit, Failure> {
     // Check the ports before connecting to a broker.
     let ports = ports(args)?;
     args.source_port.as_deref().map(ports::local).transpose()?;
-    let connection = Connection::connect(global)?;
+    let connection = Connection::connect(global)?.within(args.netns.as_ref());
     if args.zero {
         return scan(&connection, args, &ports).map(|()| Exit::Done);
     }

@@ -224,8 +224,12 @@ fn connect_to_first_sender(socket: Socket) -> Result<Opened, Failure> {
 
 fn make(connection: &Connection, candidate: &Candidate) -> Result<Socket, Failure> {
     let Candidate { domain, kind, protocol, .. } = *candidate;
-    Socket::new(connection.broker(), domain, kind, protocol)
-        .map_err(|error| failure("socket.socket", &error))
+    let broker = connection.broker();
+    let made = match connection.netns().filter(|_| domain != Domain::UNIX) {
+        Some(netns) => Socket::new_within(broker, domain, kind, protocol, netns),
+        None => Socket::new(broker, domain, kind, protocol),
+    };
+    made.map_err(|error| failure("socket.socket", &error))
 }
 
 /// Parses a path in the broker's file system, or after `@` a name in the abstract namespace.
@@ -257,7 +261,7 @@ fn resolve(
     let parameters = json!({
         "host": host, "port": port, "family": family, "type": kind.number(), "flags": flags,
     });
-    let found = connection.call("socket.getaddrinfo", parameters)?;
+    let found = connection.resolve(parameters)?;
     let candidate = |info: &Value| {
         let number = |at: usize| i32::try_from(info.get(at)?.as_i64()?).ok();
         let address: AddressValue = serde_json::from_value(info.get(4)?.clone()).ok()?;

@@ -60,4 +60,9 @@ pub(crate) struct PingArgs {
     /// Send from this address, or through this interface.
     #[arg(short = 'I', long, value_name = "ADDRESS | INTERFACE")]
     pub(crate) source: Option<String>,
+
+    /// Use this network namespace: a name of `ip netns list` on the machine of the broker, or `caller` for that of
+    /// this program. Requires a rule with netns.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) netns: Option<String>,
 }

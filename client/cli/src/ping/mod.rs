@@ -25,7 +25,7 @@ pub(crate) fn run(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
 }
 
 fn ping(global: &Global, args: &PingArgs) -> Result<Exit, Failure> {
-    let connection = Connection::open(global)?;
+    let connection = Connection::open(global)?.within(args.netns.as_ref());
     let socket = Socket::open(&connection, args)?;
     let interrupt = Interrupt::catch()?;
     let mut run = Run {

@@ -12,7 +12,7 @@ use sockbroker_proto::bytes::Bytes;
 
 use super::args::PingArgs;
 use super::packet::{self, Message, Version};
-use crate::connection::Connection;
+use crate::connection::{Connection, decode};
 use crate::failure::{Exit, Failure};
 
 /// The buffer for one message, in bytes.
@@ -92,8 +92,9 @@ impl<'a> Socket<'a> {
             && is_local
             && interface.parse::<IpAddr>().is_err()
         {
-            *scope =
-                self.connection.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
+            *scope = self
+                .connection
+                .call_within("socket.if_nametoindex", json!({ "if_name": interface }))?;
         }
         Ok(())
     }
@@ -231,7 +232,7 @@ impl<'a> Socket<'a> {
 /// Returns the first address of the host.
 fn find(connection: &Connection, host: &str, family: &str) -> Result<(Version, Value), Failure> {
     let parameters = json!({ "host": host, "port": 0, "family": family, "type": "SOCK_DGRAM" });
-    let found = connection.call("socket.getaddrinfo", parameters)?;
+    let found = connection.resolve(parameters)?;
     let usable = found.as_array().into_iter().flatten().find_map(|info| {
         let version = match i32::try_from(info.get(0)?.as_i64()?).ok()? {
             libc::AF_INET => Version::V4,
@@ -256,7 +257,8 @@ fn create(connection: &Connection, version: Version) -> Result<(u64, bool), Fail
     };
     let make = |socktype: &str| -> Result<u64, Failure> {
         let parameters = json!({ "family": family, "type": socktype, "proto": proto });
-        let made: Created = connection.call_typed("socket.socket", parameters)?;
+        let made: Created =
+            decode("socket.socket", connection.call_within("socket.socket", parameters)?)?;
         Ok(made.handle.number())
     };
     let refused = match make("SOCK_DGRAM") {

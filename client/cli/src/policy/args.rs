@@ -34,11 +34,13 @@ pub(crate) struct PolicyCheckArgs {
 /// Explain which rule decides an action, and why other rules do not.
 ///
 /// An action is a verb, then constants of family, type and protocol, and operands: local=, remote=,
-/// path=, interface=, option=, netlink=, snaplen=, lookup=required.
+/// path=, interface=, option=, netlink=, snaplen=, lookup=required. `capture` with the name of an interface, or
+/// with `any`, shows which packets a capture lets through.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   sockbroker policy explain 'create AF_PACKET SOCK_RAW'
+  sockbroker policy explain capture eth0
   sockbroker policy explain --user alice connect remote=192.0.2.1:443
   sockbroker policy explain --uid 1000 --policy policy.toml bind local=0.0.0.0:80")]
 pub(crate) struct ExplainArgs {

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use serde_json::json;
-use sockbroker_policy::action::Request as _;
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::words::Described;
@@ -93,12 +93,17 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     let owner = accounts::user("sockbroker").unwrap_or(0);
     let rights = loaded.into_policy(owner).select(&subject, Vec::new());
     let reasons = reasons(&rights, &action, &positions);
-    let verdict = rights.authorize(action);
+    let verdict = action.judge(&rights);
     let exit = if verdict.is_ok() { Exit::Done } else { Exit::Failed };
     let mut screen = Screen::new();
     if global.json {
         screen.json(&match &verdict {
-            Ok(permit) => json!({ "allowed": true, "rule": permit.rule().as_str() }),
+            Ok((rule, None)) => json!({ "allowed": true, "rule": rule.as_str() }),
+            Ok((rule, Some(scope))) => json!({
+                "allowed": true,
+                "rule": rule.as_str(),
+                "packets": scope.lines(),
+            }),
             Err(denial) => json!({
                 "allowed": false,
                 "rule": denial.rule.as_str(),
@@ -109,9 +114,12 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
         return Ok(exit);
     }
     match &verdict {
-        Ok(permit) => {
+        Ok((rule, scope)) => {
             let word = screen.look(Style::Bold, "allowed");
-            screen.line(format_args!("{word} by rule `{}`", permit.rule()))?;
+            screen.line(format_args!("{word} by rule `{rule}`"))?;
+            for line in scope.iter().flat_map(CaptureScope::lines) {
+                screen.line(format_args!("lets through: {line}"))?;
+            }
         }
         Err(denial) => {
             let word = screen.look(Style::Bold, "refused");
@@ -183,7 +191,7 @@ fn positions(loaded: &Loaded) -> Vec<(String, String)> {
 
 /// Explains each rule about the subject and the verb: why it decides or does not.
 fn reasons(rights: &Rights, action: &Described, positions: &[(String, String)]) -> Vec<String> {
-    let considered = rights.considered(&action.question()).into_iter();
+    let considered = action.considered(rights).into_iter();
     let reasons = considered.map(|(rule, mismatch)| {
         let position = positions.iter().find(|(name, _)| *name == *rule.name);
         let position = position.map_or("", |(_, position)| position.as_str());

@@ -29,4 +29,9 @@ pub(crate) struct SniffArgs {
     /// Also capture packets for other hosts (promiscuous mode).
     #[arg(short, long)]
     pub(crate) promiscuous: bool,
+
+    /// Use this network namespace: a name of `ip netns list` on the machine of the broker, or `caller` for that of
+    /// this program. Requires a rule with netns.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) netns: Option<String>,
 }

@@ -39,7 +39,7 @@ enum Event {
 
 /// Captures until the count is reached or a signal arrives.
 pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
-    let connection = Arc::new(Connection::open(global)?);
+    let connection = Arc::new(Connection::open(global)?.within(args.netns.as_ref()));
     let socket = PacketSocket::open(connection, &args.interface, args.snaplen, args.promiscuous)?;
     let socket = Arc::new(socket);
     let (events, happened) = mpsc::channel();

@@ -10,7 +10,7 @@ use sockbroker_proto::bytes::Bytes;
 
 use super::packet::{self, ETHERNET, LOOPBACK, Received};
 use super::pcapng::{Counts, LinkType};
-use crate::connection::Connection;
+use crate::connection::{Connection, decode};
 use crate::failure::Failure;
 use crate::interrupt::POLL_INTERVAL;
 
@@ -110,8 +110,9 @@ impl PacketSocket {
 
     /// Enables promiscuous mode until the socket is closed (`packet(7)`, `struct packet_mreq`).
     fn join(&self, interface: &str) -> Result<(), Failure> {
-        let index =
-            self.connection.call("socket.if_nametoindex", json!({ "if_name": interface }))?;
+        let index = self
+            .connection
+            .call_within("socket.if_nametoindex", json!({ "if_name": interface }))?;
         let index = index.as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(0);
         let mut membership = index.to_ne_bytes().to_vec();
         membership.extend(PACKET_MR_PROMISC.to_ne_bytes());
@@ -165,7 +166,8 @@ impl PacketSocket {
         {
             return *index;
         }
-        let index = self.connection.call("socket.if_nametoindex", json!({ "if_name": name }));
+        let index =
+            self.connection.call_within("socket.if_nametoindex", json!({ "if_name": name }));
         let index = index.ok().and_then(|index| index.as_u64()).unwrap_or(0);
         let index = u32::try_from(index).unwrap_or(0);
         indexes.insert(name.to_owned(), (index, Instant::now()));
@@ -215,7 +217,8 @@ fn all_interfaces() -> Value {
 
 fn make(connection: &Connection, socktype: &str) -> Result<u64, Failure> {
     let parameters = json!({ "family": "AF_PACKET", "type": socktype, "proto": 0 });
-    let made: Created = connection.call_typed("socket.socket", parameters)?;
+    let made = connection.call_within("socket.socket", parameters)?;
+    let made: Created = decode("socket.socket", made)?;
     Ok(made.handle.number())
 }
 

@@ -6,7 +6,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::run;
 
-const SUBCOMMANDS: [&str; 12] = [
+const SUBCOMMANDS: [&str; 13] = [
     "call",
     "discover",
     "info",
@@ -17,6 +17,7 @@ const SUBCOMMANDS: [&str; 12] = [
     "sniff",
     "demo",
     "policy",
+    "dial-stdio",
     "completions",
     "man",
 ];

@@ -62,6 +62,49 @@ fn explain_reports_the_deciding_rule_and_why_others_do_not_match() {
 }
 
 #[test]
+fn explain_shows_which_packets_a_capture_lets_through() {
+    bounded(30, || {
+        let rules = r#"
+version = 1
+
+[[rule]]
+name = "dhcp"
+subject = { everyone = true }
+allow = ["capture"]
+interface = ["eth*"]
+protocol = ["IPPROTO_UDP"]
+local_ports = ["67-68"]
+
+[[rule]]
+name = "not the lab"
+subject = { everyone = true }
+deny = ["capture"]
+remote = ["192.0.2.0/24"]
+"#;
+        let (_folder, path) = policy_file(rules);
+        let explain = |action: &str, more: &[&str]| {
+            let start = ["policy", "explain", "--uid", "4242", "--policy", &path, action];
+            run(&[more, &start[..]].concat())
+        };
+        let allowed = explain("capture eth0", &[]).success();
+        let lines = [
+            "allowed by rule `dhcp`",
+            "lets through: packets with protocol = [\"IPPROTO_UDP\"], local_ports = [\"67-68\"] (`dhcp`)",
+            "lets through: but no packets with remote = [\"192.0.2.0/24\"] (`not the lab`)",
+        ];
+        assert!(allowed.starts_with(&lines.join("\n")), "{allowed}");
+        let json: serde_json::Value =
+            serde_json::from_str(&explain("capture eth0", &["--json"]).success()).unwrap();
+        assert_eq!(json["packets"].as_array().unwrap().len(), 2, "{json}");
+        for action in ["capture wlan0", "capture any", "capture AF_PACKET SOCK_RAW interface=eth0"]
+        {
+            let refused = explain(action, &[]);
+            assert_eq!(refused.code, 1, "{action}: {refused:?}");
+        }
+    });
+}
+
+#[test]
 fn check_warns_about_likely_mistakes() {
     bounded(30, || {
         let odd = r#"
@@ -198,7 +241,8 @@ fn strict_check_refuses_the_shipped_policy_without_a_group() {
 #[test]
 fn strict_check_accepts_the_kubernetes_policies() {
     bounded(30, || {
-        for policy in ["kubernetes/policy.toml", "kubernetes/capture/policy.toml"] {
+        for folder in ["", "capture/", "netns/"] {
+            let policy = format!("kubernetes/{folder}policy.toml");
             let path = deploy().join(policy).display().to_string();
             run(&["policy", "check", "--strict", &path]).success();
         }

@@ -3,15 +3,19 @@
     from sockbroker import socket                  # one changed line in a program
     python3 -m sockbroker script.py                # an unchanged program
 
-`install()` has the effect of the second form from within a program. `Settings` holds the mode and the broker.
+`namespace("lab1").socket()` is a socket of another network namespace. `install()` has the effect of the second form from within a program. `Settings` holds the mode and the broker.
 """
 
 from __future__ import annotations
 
 from .errors import BrokerError, Denied
+from .hints import TYPE_CHECKING
 from .settings import Settings
 
-__all__ = ["BrokerError", "Denied", "Settings", "install"]
+if TYPE_CHECKING:
+    from .network_namespace import Namespace
+
+__all__ = ["BrokerError", "Denied", "Settings", "install", "namespace"]
 __version__ = "0.1.0"
 
 
@@ -26,3 +30,13 @@ def install(mode: str | None = None, broker: str | None = None) -> Settings:
     from .installation import install as run  # the command line imports this package too, and needs no sockets
 
     return run(mode, broker)
+
+
+def namespace(name: str) -> Namespace:
+    """Another network namespace than that of the broker, if a rule of its policy has `netns`.
+
+    `caller` is the one in which this process connected to the broker. Any other name is one of `ip netns list`.
+    """
+    from .network_namespace import Namespace as Made  # the command line imports this package too, and needs no sockets
+
+    return Made(name)

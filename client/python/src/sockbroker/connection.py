@@ -106,7 +106,10 @@ class Connection:
     def begin(self, method: str, params: dict[str, Any]) -> Response:
         """The first call: attaches the connection to a session. Fails if the broker does not respond in time."""
         self.stream.settimeout(_CONNECT_SECONDS)
-        self.send(method, {**params, "attachments": True})
+        params = {**params, "attachments": True}
+        if self._endpoint.command:
+            params["descriptors"] = False  # the program would lose them
+        self.send(method, params)
         response = self.receive()
         self.stream.settimeout(None)
         if response.error is None:

@@ -22,29 +22,25 @@ def wants_descriptor() -> bool:
     return process.configured().mode != REMOTE
 
 
-def create(family: int, type_: int, proto: int) -> Transit:
+def create(family: int, type_: int, proto: int, *, netns: str | None = None) -> Transit:
     """`socket.socket`, with a descriptor if the mode has one and the policy passes it."""
-    return _create("socket.socket", family, type_, proto)[0]
+    return _create("socket.socket", family, type_, proto, netns)[0]
 
 
 def pair(family: int, type_: int, proto: int) -> list[Transit]:
-    """`socket.socketpair`.
-
-    This process creates Unix sockets itself in the modes with descriptors, and where the policy excludes the broker.
-    """
-    if family == _UNIX and wants_descriptor():
+    """`socket.socketpair`. This process creates Unix sockets itself: both ends are for itself and its children."""
+    if family == _UNIX:
         return native_pair(family, type_, proto)
-    try:
-        return _create("socket.socketpair", family, type_, proto)
-    except Denied:
-        if family != _UNIX:
-            raise
-    return native_pair(family, type_, proto)
+    return _create("socket.socketpair", family, type_, proto)
 
 
-def _create(method: str, family: int, type_: int, proto: int) -> list[Transit]:
+def _create(method: str, family: int, type_: int, proto: int, netns: str | None = None) -> list[Transit]:
     timeout = native.module.getdefaulttimeout()
     params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
+    if netns is None and family != _UNIX:
+        netns = process.configured().netns
+    if netns is not None:
+        params["netns"] = netns
     if wants_descriptor():
         try:
             return _call(method, {**params, "want_fd": True})
@@ -92,9 +88,11 @@ def adopt(descriptor: int, spec: SocketSpec) -> Handle:
 
 
 def adopt_if_allowed(descriptor: int, spec: SocketSpec) -> Handle:
-    """The same. A Unix socket that the policy excludes from the broker stays native."""
+    """The same. A Unix socket stays native if the policy excludes it from the broker, and in remote mode."""
     if spec.family != _UNIX:
         return adopt(descriptor, spec)
+    if not wants_descriptor():
+        return UNMEDIATED
     session = process.opened()
     if session is not None and session.excludes_unix_sockets:
         return UNMEDIATED
@@ -108,7 +106,10 @@ def adopt_if_allowed(descriptor: int, spec: SocketSpec) -> Handle:
 
 
 def native_pair(family: int, type_: int, proto: int) -> list[Transit]:
-    """A pair that this process creates, so that it has the credentials of this process, and that the broker adopts."""
+    """A pair that this process creates, so that it has the credentials of this process.
+
+    The broker adopts it, except in remote mode.
+    """
     made = []
     for sock in native.module.socketpair(family, type_, proto):
         spec = spec_of(sock)

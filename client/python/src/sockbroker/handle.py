@@ -103,7 +103,7 @@ def _unmediated() -> Handle:
 
 
 UNMEDIATED = _unmediated()
-"""Takes the place of the handle of a Unix socket that this process holds and the policy excludes from the broker."""
+"""Takes the place of the handle of a Unix socket that only this process holds: in remote mode, or by the policy."""
 
 
 def close_number(session: Session, number: int) -> None:

@@ -6,13 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .settings import MODE_VARIABLE, URL_VARIABLE, check_mode, endpoint
-
-INHERITED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inherit")
-"""The folder of the `sitecustomize` that installs the broker in every interpreter of the environment."""
+from .environment import environment
+from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_mode, endpoint
 
 USAGE = """\
-usage: python3 -m sockbroker [--mode MODE] [--broker URL] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
+usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
 
 Runs a Python program, and the Python programs that it starts, with brokered sockets.
 
@@ -22,6 +20,8 @@ Runs a Python program, and the Python programs that it starts, with brokered soc
   --broker URL   /path or unix:/path of the broker's socket, or exec:COMMAND, whose standard streams lead
                  to the broker. Default: $SOCKBROKER, else this user's own broker, else
                  /run/sockbroker/socket
+  --netns NAME   the network namespace of all new sockets but Unix ones, and of names: one of `ip netns list`, or
+                 caller for that of this program. Default: $SOCKBROKER_NETNS. The mode is mediated or remote
   --version      print the version and exit
   --help         print this text and exit
 
@@ -37,7 +37,11 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Splits the arguments into environment variables to set and arguments of the interpreter."""
     rest = list(arguments)
     variables = {}
-    checks = {"--mode": (MODE_VARIABLE, check_mode), "--broker": (URL_VARIABLE, _check_url)}
+    checks = {
+        "--mode": (MODE_VARIABLE, check_mode),
+        "--broker": (URL_VARIABLE, _check_url),
+        "--netns": (NETNS_VARIABLE, _check_netns),
+    }
     while rest:
         name, equals, value = rest[0].partition("=")
         if name not in checks:
@@ -52,6 +56,8 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             variables[variable] = check(value)
         except ValueError as error:
             raise UsageError(str(error)) from None
+    if NETNS_VARIABLE in variables and variables.get(MODE_VARIABLE) == DIRECT:
+        raise UsageError("option --netns needs --mode mediated or remote: in mode direct a program makes its sockets itself")
     return variables, rest
 
 
@@ -60,12 +66,10 @@ def _check_url(url: str) -> str:
     return url
 
 
-def environment(variables: dict[str, str]) -> dict[str, str]:
-    """This environment with the variables added, and with the folder that every interpreter searches at its start."""
-    made = {**os.environ, **variables}
-    paths = [path for path in made.get("PYTHONPATH", "").split(os.pathsep) if path and path != INHERITED]
-    made["PYTHONPATH"] = os.pathsep.join([INHERITED, *paths])
-    return made
+def _check_netns(name: str) -> str:
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not a network namespace: write caller, or a name of `ip netns list`")
+    return name
 
 
 def interpreter_options() -> list[str]:

@@ -9,6 +9,7 @@ from . import native, process
 from .arguments import function
 from .encoding import c_int, decode_address, encode_address, host, integer
 from .hints import Any
+from .settings import CALLER
 
 _LONG_MAX = (1 << 63) - 1
 _UNSIGNED_MAX = (1 << 32) - 1
@@ -20,13 +21,33 @@ def _call(name: str, params: list[Any]) -> Any:
     return process.call(f"socket.{name}", params)[1].value
 
 
+def _call_in(name: str, params: list[Any], netns: str | None = None) -> Any:
+    """The same in a network namespace, which is the last parameter: `netns`, or the one of new sockets."""
+    netns = netns or process.configured().netns
+    return _call(name, params if netns is None else [*params, netns])
+
+
+def _is_here() -> bool:
+    """Whether names and interfaces are those of this process, whose network namespace new sockets have."""
+    return process.configured().netns == CALLER
+
+
 @function
 def getaddrinfo(
     host: Any, port: Any, family: Any = 0, type: Any = 0, proto: Any = 0, flags: Any = 0
 ) -> list[Any]:
     sys.audit("socket.getaddrinfo", host, port, family, type, proto)
+    return look_up(None, host, port, family, type, proto, flags)
+
+
+def look_up(
+    netns: str | None, host: Any, port: Any, family: Any = 0, type: Any = 0, proto: Any = 0, flags: Any = 0
+) -> list[Any]:
+    """`getaddrinfo` in a network namespace, by default in that of new sockets. This process knows the names of its own."""
+    if (netns or process.configured().netns) == CALLER:
+        return native.module.getaddrinfo(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
     numbers = [integer(item) for item in (family, type, proto, flags)]
-    found = _call("getaddrinfo", [_host(host), _port(port), *numbers])
+    found = _call_in("getaddrinfo", [_host(host), _port(port), *numbers], netns)
     return [(*row[:4], decode_address(row[4], row[0])) for row in found]
 
 
@@ -58,25 +79,33 @@ def getnameinfo(sockaddr: Any, flags: Any, /) -> tuple[str, str]:
         raise TypeError("getnameinfo() argument 1 must be a tuple of a str and an int")
     c_int(sockaddr[1])
     sys.audit("socket.getnameinfo", sockaddr)
-    return tuple(_call("getnameinfo", [encode_address(int(native.module.AF_INET6), sockaddr), integer(flags)]))
+    if _is_here():
+        return native.module.getnameinfo(sockaddr, flags)  # type: ignore[no-any-return]
+    return tuple(_call_in("getnameinfo", [encode_address(int(native.module.AF_INET6), sockaddr), integer(flags)]))
 
 
 @function
 def gethostbyname(hostname: Any, /) -> str:
     sys.audit("socket.gethostbyname", hostname)
-    return _call("gethostbyname", [_name(hostname)])  # type: ignore[no-any-return]
+    if _is_here():
+        return native.module.gethostbyname(hostname)  # type: ignore[no-any-return]
+    return _call_in("gethostbyname", [_name(hostname)])  # type: ignore[no-any-return]
 
 
 @function
 def gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
     sys.audit("socket.gethostbyname", hostname)
-    return tuple(_call("gethostbyname_ex", [_name(hostname)]))
+    if _is_here():
+        return native.module.gethostbyname_ex(hostname)  # type: ignore[no-any-return]
+    return tuple(_call_in("gethostbyname_ex", [_name(hostname)]))
 
 
 @function
 def gethostbyaddr(ip_address: Any, /) -> tuple[str, list[str], list[str]]:
     sys.audit("socket.gethostbyaddr", ip_address)
-    return tuple(_call("gethostbyaddr", [_name(ip_address)]))
+    if _is_here():
+        return native.module.gethostbyaddr(ip_address)  # type: ignore[no-any-return]
+    return tuple(_call_in("gethostbyaddr", [_name(ip_address)]))
 
 
 def _name(name: Any) -> str:
@@ -112,7 +141,7 @@ def _text(value: Any) -> str:
 
 @function
 def if_nameindex() -> list[tuple[int, str]]:
-    return [(index, name) for index, name in _call("if_nameindex", [])]
+    return [(index, name) for index, name in _call_in("if_nameindex", [])]
 
 
 @function
@@ -124,7 +153,7 @@ def if_nametoindex(oname: Any, /) -> int:
         text = name.decode()
     except UnicodeDecodeError:
         raise OSError("no interface with this name") from None
-    return _call("if_nametoindex", [text])  # type: ignore[no-any-return]
+    return _call_in("if_nametoindex", [text])  # type: ignore[no-any-return]
 
 
 @function
@@ -136,7 +165,7 @@ def if_indextoname(index: Any, /) -> str:
             native.module.if_indextoname(number)
         except OSError:
             pass
-    return _call("if_indextoname", [number & _UNSIGNED_MAX])  # type: ignore[no-any-return]
+    return _call_in("if_indextoname", [number & _UNSIGNED_MAX])  # type: ignore[no-any-return]
 
 
 @function

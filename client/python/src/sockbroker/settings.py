@@ -10,6 +10,10 @@ MODES = (DIRECT, MEDIATED, REMOTE)
 
 MODE_VARIABLE = "SOCKBROKER_MODE"
 URL_VARIABLE = "SOCKBROKER"
+NETNS_VARIABLE = "SOCKBROKER_NETNS"
+
+CALLER = "caller"
+"""The network namespace in which this process connected to the broker."""
 
 _SYSTEM_SOCKET = "/run/sockbroker/socket"
 
@@ -29,12 +33,14 @@ class Endpoint(namedtuple("Endpoint", ("path", "command"))):
         return "exec:" + shlex.join(self.command)
 
 
-class Settings(namedtuple("Settings", ("mode", "endpoint"))):
+class Settings(namedtuple("Settings", ("mode", "endpoint", "netns"))):
     """How this process uses the broker."""
 
     __slots__ = ()
     mode: str
     endpoint: Endpoint
+    netns: str | None
+    """The network namespace of new sockets; `None` for that of the broker, and in direct mode for that of this process."""
 
 
 def endpoint(url: str) -> Endpoint:
@@ -83,5 +89,9 @@ def check_mode(mode: str) -> str:
 def settings(mode: str | None = None, url: str | None = None) -> Settings:
     """The arguments; the environment where an argument is missing; else the defaults."""
     environment = os.environ
-    mode = check_mode(mode or environment.get(MODE_VARIABLE) or DIRECT)
-    return Settings(mode, endpoint(url or environment.get(URL_VARIABLE) or default_url()))
+    netns = environment.get(NETNS_VARIABLE) or None
+    mode = check_mode(mode or environment.get(MODE_VARIABLE) or (DIRECT if netns is None else MEDIATED))
+    if netns is not None and mode == DIRECT:
+        text = "in mode direct this process makes its sockets itself: use mediated or remote"
+        raise ValueError(f"cannot use the network namespace {netns!r}: {text}")
+    return Settings(mode, endpoint(url or environment.get(URL_VARIABLE) or default_url()), netns)

@@ -191,10 +191,13 @@ class Leaks(unittest.TestCase):
             print(failures, strikes)
             print(before, after)
         """
-        # A connection that stays keeps the worker, so each count below is of one process.
+        # A connection that stays keeps the worker, so each count below is of one process. Its pair has made the worker
+        # start the process that acts as the caller, if it needs one.
         kept = socket.socket(socket.AF_UNIX)
         self.addCleanup(kept.close)
         pid = str(served_by(kept, broker.path))
+        kept.sendall(b'{"jsonrpc":"2.0","id":2,"method":"socket.socketpair"}\n')
+        self.assertIn(b'"result"', kept.recv(4096))
         held = lambda: len(os.listdir(f"/proc/{pid}/fd"))
         idle = held()
         done = program(broker.path, *code(text), pid, mode="mediated")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sockbroker_proto::handle::Handle;
 use tokio::task::JoinSet;
 
@@ -23,6 +23,7 @@ use crate::wire::child::{self, ChildBroker};
 use crate::wire::connect::{CONNECT_TIMEOUT, connect};
 use crate::wire::framing::Framing;
 use crate::wire::response::OwnedResponse;
+use crate::wire::ssh;
 
 /// How long the broker may take to answer a request to cancel a call.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,7 +45,17 @@ struct Inner {
     /// Reads and writes. Dropping it ends the connection.
     _task: JoinSet<()>,
     /// Must be dropped after the connection.
-    _child: Option<ChildBroker>,
+    carrier: Carrier,
+}
+
+/// A process that the connection needs.
+#[derive(Debug)]
+enum Carrier {
+    None,
+    /// The broker, or a program that leads to it.
+    Child(#[expect(dead_code, reason = "its end ends the process")] ChildBroker),
+    Forward(#[expect(dead_code, reason = "its end ends ssh")] ssh::Forward),
+    Program(ssh::Program),
 }
 
 impl fmt::Debug for Broker {
@@ -68,16 +79,29 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`] if nothing serves the endpoint, [`Error::Timeout`] if the peer does not answer
+    /// [`Error::Connect`] if nothing serves the endpoint or ssh fails, [`Error::Timeout`] if the peer does not answer
     /// within ten seconds, [`Error::Protocol`] if the peer is not a broker.
     pub async fn connect_to(endpoint: &Endpoint) -> Result<Self> {
         if let Endpoint::Stdio(words) = endpoint {
-            return Self::spawn_command(child::command_of(words)).await;
+            return Self::start(child::command_of(words), endpoint.is_relayed()).await;
         }
         let owned = endpoint.clone();
-        let connecting = tokio::task::spawn_blocking(move || connect(&owned));
-        let stream = connecting.await.map_err(Error::disconnected)??;
-        Self::over(stream, endpoint.clone(), None).await
+        let connecting = tokio::task::spawn_blocking(move || Self::open(&owned));
+        let (stream, carrier) = connecting.await.map_err(Error::disconnected)??;
+        Self::over(stream, endpoint.clone(), carrier, endpoint.is_relayed()).await
+    }
+
+    /// Connects, and starts ssh if the endpoint needs it. Blocks.
+    fn open(endpoint: &Endpoint) -> Result<(UnixStream, Carrier)> {
+        let Endpoint::Ssh(target) = endpoint else {
+            return Ok((connect(endpoint)?, Carrier::None));
+        };
+        Ok(match ssh::connect(target)? {
+            ssh::Connected::Forward(forward) => {
+                (connect(&Endpoint::Unix(forward.socket()))?, Carrier::Forward(forward))
+            }
+            ssh::Connected::Program(stream, program) => (stream, Carrier::Program(program)),
+        })
     }
 
     /// Starts a private broker, as an editor starts a language server: `$SOCKBROKERD`, else `sockbrokerd`
@@ -98,17 +122,22 @@ impl Broker {
     ///
     /// [`Error::Connect`] if it cannot be started.
     pub async fn spawn_command(command: Command) -> Result<Self> {
+        Self::start(command, false).await
+    }
+
+    async fn start(command: Command, is_relayed: bool) -> Result<Self> {
         let endpoint = child::endpoint_of(&command);
         let (stream, child) = child::spawn(command)?;
-        Self::over(stream, endpoint, Some(child)).await
+        Self::over(stream, endpoint, Carrier::Child(child), is_relayed).await
     }
 
     async fn over(
         stream: UnixStream,
         endpoint: Endpoint,
-        child: Option<ChildBroker>,
+        carrier: Carrier,
+        is_relayed: bool,
     ) -> Result<Self> {
-        let connection = Connection::over(stream, Framing::of(&endpoint));
+        let connection = Connection::over(stream, Framing::of(&endpoint), is_relayed);
         let connection = Arc::new(connection.map_err(Error::disconnected)?);
         let mut task = JoinSet::new();
         let served = Arc::clone(&connection);
@@ -119,13 +148,29 @@ impl Broker {
             endpoint,
             call_timeout: CallTimeout::default(),
             _task: task,
-            _child: child,
+            carrier,
         };
         let broker = Self { inner: Arc::new(inner) };
-        match tokio::time::timeout(CONNECT_TIMEOUT, broker.run(operation::session())).await {
-            Ok(session) => session.map(|_session| broker),
+        match tokio::time::timeout(CONNECT_TIMEOUT, broker.first_calls(is_relayed)).await {
+            Ok(Ok(())) => Ok(broker),
+            Ok(Err(error)) => Err(match &broker.inner.carrier {
+                Carrier::Program(program) => program.explain(error),
+                Carrier::None | Carrier::Child(_) | Carrier::Forward(_) => error,
+            }),
             Err(_elapsed) => Err(Error::Timeout { call: "session.info".to_owned(), sent: None }),
         }
+    }
+
+    /// Refuses descriptors if they are lost on the way, and checks that the peer is a broker.
+    async fn first_calls(&self, is_relayed: bool) -> Result<()> {
+        if is_relayed {
+            match self.call("session.open", json!({ "descriptors": false })).await {
+                // Without the grant for sessions it takes effect too.
+                Ok(_) | Err(Error::Denied { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.run(operation::session()).await.map(drop)
     }
 
     /// The endpoint of the broker.

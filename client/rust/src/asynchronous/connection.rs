@@ -32,6 +32,8 @@ const SPARE_BUFFERS_MAX: usize = 4;
 pub(super) struct Connection {
     stream: UnixStream,
     framing: Framing,
+    /// Whether other text may precede the first response.
+    expects_preamble: bool,
     state: Mutex<State>,
     /// Wakes the task when the queue has bytes.
     queued: Notify,
@@ -60,11 +62,13 @@ impl Connection {
     pub(super) fn over(
         stream: std::os::unix::net::UnixStream,
         framing: Framing,
+        expects_preamble: bool,
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream: UnixStream::from_std(stream)?,
             framing,
+            expects_preamble,
             state: Mutex::new(State { request: RequestBuffer::new(framing), ..State::default() }),
             queued: Notify::new(),
             spare_buffers: Mutex::default(),
@@ -222,10 +226,13 @@ impl Connection {
 
     async fn serve_until_error(&self) -> Error {
         let mut received = ReceiveBuffer::new(self.framing);
+        if self.expects_preamble {
+            received.expect_preamble();
+        }
         loop {
             let unsent = match self.send_queued() {
                 Ok(unsent) => unsent,
-                Err(error) => return Error::disconnected(error),
+                Err(error) => return received.send_failed(self.stream.as_fd(), &error),
             };
             let interest =
                 if unsent { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
@@ -265,13 +272,13 @@ impl Connection {
     fn receive(&self, received: &mut ReceiveBuffer) -> Result<()> {
         let receive = || received.receive(self.stream.as_fd());
         match self.stream.try_io(Interest::READABLE, receive) {
-            Ok(0) => return Err(Error::disconnected("the broker closed the connection")),
+            Ok(0) => return Err(received.closed()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(Error::protocol(error));
             }
-            Err(error) => return Err(Error::disconnected(error)),
+            Err(error) => return Err(received.failed(&error)),
         }
         while let Some(message) = received.next()? {
             let descriptors = received.take_descriptors(&message)?;

@@ -12,7 +12,7 @@ use sockbroker_proto::handle::Handle;
 
 use super::cancellation::CancellationToken;
 use super::connection::Connection;
-use super::pool::Pool;
+use super::pool::{Carrier, Pool};
 use crate::call_timeout::CallTimeout;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
@@ -64,11 +64,11 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`] if nothing serves the endpoint, [`Error::Timeout`] if the peer does not answer
+    /// [`Error::Connect`] if nothing serves the endpoint or ssh fails, [`Error::Timeout`] if the peer does not answer
     /// within ten seconds, [`Error::Protocol`] if the peer is not a broker.
     pub fn connect_to(endpoint: &Endpoint) -> Result<Self> {
         if let Endpoint::Stdio(words) = endpoint {
-            return Self::spawn_command(child::command_of(words));
+            return Self::start(child::command_of(words), endpoint.is_relayed());
         }
         Ok(Self::new(Pool::connect(endpoint)?, endpoint.clone()))
     }
@@ -94,9 +94,14 @@ impl Broker {
     ///
     /// [`Error::Connect`] if it cannot be started.
     pub fn spawn_command(command: Command) -> Result<Self> {
+        Self::start(command, false)
+    }
+
+    fn start(command: Command, is_relayed: bool) -> Result<Self> {
         let endpoint = child::endpoint_of(&command);
         let (stream, child) = child::spawn(command)?;
-        Ok(Self::new(Pool::private(Connection::over(stream, Framing::Lsp), child)?, endpoint))
+        let anchor = Connection::over(stream, Framing::Lsp);
+        Ok(Self::new(Pool::single(anchor, Carrier::Child(child), is_relayed)?, endpoint))
     }
 
     fn new(pool: Pool, endpoint: Endpoint) -> Self {

@@ -88,6 +88,11 @@ impl Connection {
         }
     }
 
+    /// Lets other text precede the first response.
+    pub(super) fn expect_preamble(&self) {
+        lock(&self.received).expect_preamble();
+    }
+
     /// Whether the connection has ended. It can only be dropped then.
     pub(super) fn is_ended(&self) -> bool {
         lock(&self.calls).ended.is_some()
@@ -218,10 +223,18 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_until_writable(deadline)?;
                 }
-                Err(error) => return Err(self.end(Error::disconnected(error))),
+                Err(error) => return Err(self.end(self.send_failed(&error))),
             }
         }
         Ok(())
+    }
+
+    /// The error when sending has failed. Another thread that reads reports what it receives.
+    fn send_failed(&self, error: &io::Error) -> Error {
+        match self.received.try_lock() {
+            Ok(mut received) => received.send_failed(&self.stream, error),
+            Err(_) => Error::disconnected(error),
+        }
     }
 
     /// Waits for space in the send buffer. A broker whose responses are not read stops reading requests,

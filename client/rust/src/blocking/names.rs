@@ -26,6 +26,22 @@ impl Broker {
         self.run(operation::getaddrinfo(host, port, hints))
     }
 
+    /// [`Broker::getaddrinfo`] in a network namespace with a name, by its files in `/etc/netns`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Resolver`] with an `EAI_*` code, [`Error::Denied`] if the policy does not grant it, [`Error::Os`] if there
+    /// is no such namespace or no name server in its files.
+    pub fn getaddrinfo_within(
+        &self,
+        host: Option<&str>,
+        port: Option<u16>,
+        hints: AddressHints,
+        netns: &str,
+    ) -> Result<Vec<AddressInfo>> {
+        self.run(operation::getaddrinfo_within(host, port, hints, netns))
+    }
+
     /// The host and the service of an address as text, like `getnameinfo(3)`. `flags` are `NI_*`, such as
     /// `NI_NUMERICHOST` (1) and `NI_NUMERICSERV` (2).
     ///

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use sockbroker_proto::api::session::Opened;
 
 use super::connection::Connection;
@@ -16,6 +17,7 @@ use crate::operation::{self, Operation as _};
 use crate::wire::child::ChildBroker;
 use crate::wire::connect::{CONNECT_TIMEOUT, connect};
 use crate::wire::framing::Framing;
+use crate::wire::ssh;
 
 /// How long a session over HTTP outlives its last connection, in seconds. The broker closes idle HTTP
 /// connections.
@@ -34,42 +36,92 @@ pub(super) struct Pool {
     /// How many connections there are in addition to the anchor, idle or not.
     count: AtomicUsize,
     /// Must be dropped after the connections.
-    _child: Option<ChildBroker>,
+    carrier: Carrier,
+}
+
+/// A process that the connections need.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    None,
+    /// The broker, or a program that leads to it.
+    Child(#[expect(dead_code, reason = "its end ends the process")] ChildBroker),
+    Forward(ssh::Forward),
+    Program(ssh::Program),
 }
 
 #[derive(Debug)]
 struct Attach {
     endpoint: Endpoint,
     token: String,
+    /// Whether descriptors are lost on the way.
+    is_relayed: bool,
 }
 
 impl Pool {
     /// Connects to an endpoint, and opens a session that further connections can attach to.
     pub(super) fn connect(endpoint: &Endpoint) -> Result<Self> {
-        let anchor = new_connection(endpoint)?;
-        let linger = matches!(endpoint, Endpoint::Http(_)).then_some(LINGER_SECONDS);
-        let attach = match first_call(&anchor, "session.open", (linger,)) {
-            Ok(Opened { token, .. }) => Some(Attach { endpoint: endpoint.clone(), token }),
+        let Endpoint::Ssh(target) = endpoint else {
+            return Self::open(endpoint, endpoint, Carrier::None);
+        };
+        match ssh::connect(target)? {
+            ssh::Connected::Forward(forward) => {
+                let local = Endpoint::Unix(forward.socket());
+                Self::open(endpoint, &local, Carrier::Forward(forward))
+            }
+            ssh::Connected::Program(stream, program) => {
+                let anchor = Connection::over(stream, Framing::of(endpoint));
+                Self::single(anchor, Carrier::Program(program), endpoint.is_relayed())
+            }
+        }
+    }
+
+    /// Opens a session at `endpoint`, whose connections are those to `local`.
+    fn open(endpoint: &Endpoint, local: &Endpoint, carrier: Carrier) -> Result<Self> {
+        let anchor = new_connection(local)?;
+        let mut params = Map::new();
+        if matches!(endpoint, Endpoint::Http(_)) {
+            params.insert("linger".to_owned(), json!(LINGER_SECONDS));
+        }
+        let is_relayed = endpoint.is_relayed();
+        if is_relayed {
+            params.insert("descriptors".to_owned(), json!(false));
+        }
+        let attach = match first_call(&anchor, "session.open", params) {
+            Ok(Opened { token, .. }) => Some(Attach { endpoint: local.clone(), token, is_relayed }),
             // Without the grant for sessions, all threads share one connection.
             Err(Error::Denied { .. }) => None,
             Err(error) => return Err(connect_error(endpoint, error)),
         };
-        Ok(Self::new(anchor, attach, None))
+        Ok(Self::new(anchor, attach, carrier))
     }
 
-    /// Uses the only connection to a private broker.
-    pub(super) fn private(anchor: Connection, child: ChildBroker) -> Result<Self> {
-        first_call::<serde_json::Value>(&anchor, "session.info", ())?;
-        Ok(Self::new(anchor, None, Some(child)))
+    /// Uses the only connection to a broker.
+    pub(super) fn single(anchor: Connection, carrier: Carrier, is_relayed: bool) -> Result<Self> {
+        let result = if is_relayed {
+            anchor.expect_preamble();
+            let refusal = json!({ "descriptors": false });
+            match first_call::<Value>(&anchor, "session.open", refusal) {
+                // Without the grant for sessions it takes effect too.
+                Err(Error::Denied { .. }) => Ok(Value::Null),
+                result => result,
+            }
+        } else {
+            first_call(&anchor, "session.info", ())
+        };
+        match (result, &carrier) {
+            (Err(error), Carrier::Program(program)) => Err(program.explain(error)),
+            (Err(error), _) => Err(error),
+            (Ok(_), _) => Ok(Self::new(anchor, None, carrier)),
+        }
     }
 
-    fn new(anchor: Connection, attach: Option<Attach>, child: Option<ChildBroker>) -> Self {
+    fn new(anchor: Connection, attach: Option<Attach>, carrier: Carrier) -> Self {
         Self {
             anchor: Arc::new(anchor),
             attach,
             idle: Mutex::default(),
             count: AtomicUsize::new(0),
-            _child: child,
+            carrier,
         }
     }
 
@@ -85,8 +137,10 @@ impl Pool {
         if self.count.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
             return Ok(Arc::clone(&self.anchor));
         }
-        let connection = new_connection(&attach.endpoint)?;
-        match first_call::<Opened>(&connection, "session.attach", (&attach.token,)) {
+        let connection = new_connection(&attach.endpoint).map_err(|error| self.explain(error))?;
+        let descriptors = attach.is_relayed.then_some(false);
+        let params = (&attach.token, None::<bool>, descriptors);
+        match first_call::<Opened>(&connection, "session.attach", params) {
             Ok(_) => {
                 self.count.fetch_add(1, Ordering::Relaxed);
                 Ok(Arc::new(connection))
@@ -95,6 +149,14 @@ impl Pool {
                 "the session has ended, probably because the broker was restarted",
             )),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The error of a further connection.
+    fn explain(&self, error: Error) -> Error {
+        match (error, &self.carrier) {
+            (Error::Connect { .. }, Carrier::Forward(forward)) => forward.lost(),
+            (error, _) => error,
         }
     }
 

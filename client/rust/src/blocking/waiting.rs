@@ -93,11 +93,11 @@ impl Connection {
 
     fn receive(&self, received: &mut ReceiveBuffer) -> Result<()> {
         match received.receive(&self.stream) {
-            Ok(0) => Err(Error::disconnected("the broker closed the connection")),
+            Ok(0) => Err(received.closed()),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::protocol(error)),
-            Err(error) => Err(Error::disconnected(error)),
+            Err(error) => Err(received.failed(&error)),
         }
     }
 

@@ -17,6 +17,16 @@ pub(crate) fn getaddrinfo(
     Call::new("socket.getaddrinfo", params, address_infos)
 }
 
+pub(crate) fn getaddrinfo_within(
+    host: Option<&str>,
+    port: Option<u16>,
+    hints: AddressHints,
+    netns: &str,
+) -> impl Operation<Output = Vec<AddressInfo>> {
+    let params = (host, port, hints.domain, hints.ty, hints.protocol, hints.flags, netns);
+    Call::new("socket.getaddrinfo", params, address_infos)
+}
+
 pub(crate) fn getnameinfo(
     address: Address,
     flags: i32,

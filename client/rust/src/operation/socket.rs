@@ -39,6 +39,27 @@ pub(crate) fn socket(
     Call::new("socket.socket", (domain, ty, protocol), new_socket)
 }
 
+pub(crate) fn socket_within(
+    domain: Domain,
+    ty: Type,
+    protocol: Protocol,
+    netns: &str,
+) -> impl Operation<Output = NewSocket> {
+    /// By name, because an absent timeout is the default.
+    #[derive(Serialize)]
+    struct Params<'a> {
+        family: Domain,
+        r#type: Type,
+        proto: Protocol,
+        netns: &'a str,
+    }
+    Call::new(
+        "socket.socket",
+        Params { family: domain, r#type: ty, proto: protocol, netns },
+        new_socket,
+    )
+}
+
 pub(crate) fn socketpair(
     domain: Domain,
     ty: Type,

@@ -26,7 +26,7 @@ pub(crate) fn connect(endpoint: &Endpoint) -> Result<UnixStream> {
         Endpoint::WebSocket(path) | Endpoint::Http(path) => {
             connect_http(path, Framing::of(endpoint))
         }
-        Endpoint::Stdio(_) => Err(io::ErrorKind::Unsupported.into()),
+        Endpoint::Ssh(_) | Endpoint::Stdio(_) => Err(io::ErrorKind::Unsupported.into()),
     };
     connected.map_err(|error| Error::Connect { attempts: vec![Attempt::new(endpoint, &error)] })
 }

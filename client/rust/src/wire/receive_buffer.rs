@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use sockbroker_proto::descriptors::{DescriptorQueue, FrameDescriptors, TooFew};
 
 use super::framing::{Framing, Scan};
+use super::preamble::{self, Beginning};
 use super::response::OwnedResponse;
 use super::unix;
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub(crate) struct ReceiveBuffer {
     descriptors: DescriptorQueue<OwnedFd>,
     /// The length of the message that is being received; 0 while that is unknown.
     incomplete: usize,
+    /// Whether other text may precede the next message.
+    may_have_preamble: bool,
 }
 
 /// A complete message at the front of a [`ReceiveBuffer`].
@@ -53,6 +56,35 @@ pub(crate) struct Message {
 impl ReceiveBuffer {
     pub(crate) fn new(framing: Framing) -> Self {
         Self { framing, ..Self::default() }
+    }
+
+    /// Lets other text precede the first message.
+    pub(crate) fn expect_preamble(&mut self) {
+        self.may_have_preamble = true;
+    }
+
+    /// The error when the peer has closed the connection.
+    pub(crate) fn closed(&self) -> Error {
+        let closed = || Error::disconnected("the broker closed the connection");
+        self.printed().unwrap_or_else(closed)
+    }
+
+    /// The error when receiving has failed.
+    pub(crate) fn failed(&self, error: &io::Error) -> Error {
+        self.printed().unwrap_or_else(|| Error::disconnected(error))
+    }
+
+    /// The error when sending has failed. What the peer printed before is still to be received.
+    pub(crate) fn send_failed(&mut self, stream: impl AsFd, error: &io::Error) -> Error {
+        while matches!(self.receive(&stream), Ok(1..)) && self.filled.len() < KEPT_BYTES_MAX {}
+        self.failed(error)
+    }
+
+    /// The error of a peer that printed other text and no message.
+    fn printed(&self) -> Option<Error> {
+        let text = self.buffer.get(self.filled.clone()).unwrap_or_default();
+        let is_other = self.may_have_preamble && !text.trim_ascii().is_empty();
+        is_other.then(|| preamble::printed(text))
     }
 
     /// Receives available bytes; how many. Fails with `WouldBlock` if there are none, and with
@@ -95,6 +127,16 @@ impl ReceiveBuffer {
         self.incomplete = 0;
         if bytes.is_empty() {
             return Ok(None);
+        }
+        if self.may_have_preamble {
+            match preamble::scan(bytes)? {
+                Beginning::Incomplete => return Ok(None),
+                Beginning::Protocol(length) => {
+                    self.may_have_preamble = false;
+                    self.filled.start += length;
+                    return self.next();
+                }
+            }
         }
         let (head_length, head) = match self.framing.scan(bytes)? {
             Scan::Incomplete(length) => {

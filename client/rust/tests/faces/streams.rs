@@ -116,9 +116,10 @@ fn call_timeout_ends_a_waiting_call() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
+        // Before the timeout: the broker can start a process for it.
+        let (_left, right) = pair(&broker);
         broker.set_call_timeout(Some(Duration::from_millis(50)));
         assert_eq!(broker.call_timeout(), Some(Duration::from_millis(50)));
-        let (_left, right) = pair(&broker);
         let error = right.recv(&mut [0]).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
         broker.set_call_timeout(None);

@@ -27,7 +27,7 @@ pub fn pack_call(number: u64, call: UnixCall) -> io::Result<Packed<ToCaller>> {
     if call_size(&call) <= DATA_MAX + ROOM {
         return Ok(Packed { message: ToCaller::Call { number, call }, memory: None });
     }
-    let descriptors = count(&call)?;
+    let descriptors = u8::try_from(call.descriptors()).map_err(io::Error::other)?;
     let memory = Some(seal(&call)?);
     Ok(Packed { message: ToCaller::Large { number, descriptors }, memory })
 }
@@ -37,9 +37,8 @@ pub(super) fn pack_answer(number: u64, answer: UnixAnswer) -> io::Result<Packed<
     if answer_size(&answer) <= DATA_MAX + ROOM {
         return Ok(Packed { message: FromCaller::Answer { number, answer }, memory: None });
     }
-    let descriptors = count(&answer)?;
     let memory = Some(seal(&answer)?);
-    Ok(Packed { message: FromCaller::Large { number, descriptors }, memory })
+    Ok(Packed { message: FromCaller::Large { number }, memory })
 }
 
 /// The call in sealed memory, which is the first of these descriptors; the others are those of the call.
@@ -47,7 +46,7 @@ pub(super) fn unpack_call(descriptors: &mut Vec<OwnedFd>) -> Result<UnixCall, &'
     unpack(descriptors)
 }
 
-/// The answer in sealed memory; the same.
+/// The answer in sealed memory, which is the only one of these descriptors.
 pub fn unpack_answer(descriptors: &mut Vec<OwnedFd>) -> Result<UnixAnswer, &'static str> {
     unpack(descriptors)
 }
@@ -78,10 +77,6 @@ fn seal(message: &impl Serialize) -> io::Result<OwnedFd> {
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
     sealed::create("call", &bytes)
-}
-
-fn count(message: &impl Message) -> io::Result<u8> {
-    u8::try_from(message.descriptors()).map_err(io::Error::other)
 }
 
 /// The bytes that an item takes in addition to its data: numbers of at most ten bytes.

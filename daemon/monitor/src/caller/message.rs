@@ -59,15 +59,19 @@ pub enum FromCaller {
     Hello(Build),
     /// The process has the ids of the caller, and is confined.
     Ready,
-    /// Descriptors: as the answer has.
+    /// What a call has made or opened, before its answer. Descriptors: as many as `count`. The process closes its copies
+    /// before it answers, so that the worker then has the only ones.
+    Made {
+        number: u64,
+        count: u8,
+    },
     Answer {
         number: u64,
         answer: UnixAnswer,
     },
-    /// An answer that is too large for a record. Descriptors: the answer (sealed memory), and those of the answer.
+    /// An answer that is too large for a record. Descriptor: the answer (sealed memory).
     Large {
         number: u64,
-        descriptors: u8,
     },
 }
 
@@ -141,14 +145,14 @@ pub struct Data(pub Vec<u8>);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnixAnswer {
     Done,
-    /// Descriptors: both ends.
+    /// Both ends came with [`FromCaller::Made`].
     Pair,
     /// The name that the kernel reports for a socket that was bound to a file.
     Bound(Vec<u8>),
     /// The number of bytes that were sent.
     Sent(u64),
     Examined(Examined),
-    /// Descriptor: the file that was opened.
+    /// The file that was opened came with [`FromCaller::Made`].
     LookedUp(Examined),
     /// Device and inode; `None` if there is no such file.
     Identified(Option<(u64, u64)>),
@@ -218,7 +222,8 @@ impl Outgoing {
 }
 
 impl UnixAnswer {
-    fn descriptors(&self) -> usize {
+    /// The number of descriptors that come before it, with [`FromCaller::Made`].
+    pub fn made(&self) -> usize {
         match self {
             Self::Pair => 2,
             Self::LookedUp(_) => 1,
@@ -241,7 +246,7 @@ impl Message for UnixCall {
 
 impl Message for UnixAnswer {
     fn descriptors(&self) -> usize {
-        self.descriptors()
+        0
     }
 }
 
@@ -260,9 +265,9 @@ impl Message for ToCaller {
 impl Message for FromCaller {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Hello(_) | Self::Ready => 0,
-            Self::Answer { answer, .. } => answer.descriptors(),
-            Self::Large { descriptors, .. } => 1 + usize::from(*descriptors),
+            Self::Hello(_) | Self::Ready | Self::Answer { .. } => 0,
+            Self::Made { count, .. } => usize::from(*count),
+            Self::Large { .. } => 1,
         }
     }
 }

@@ -156,14 +156,13 @@ fn outcome(call: &UnixCall, descriptors: Vec<OwnedFd>) -> Outcome {
     })
 }
 
-/// What a call returned, with the descriptors of the answer.
+/// What a call returned, with what it has made or opened.
 type Outcome = (UnixAnswer, Vec<OwnedFd>);
 
-fn send(end: &WorkerEnd, number: u64, outcome: &Outcome) -> Result<(), ChannelError> {
-    let (answer, made) = outcome;
+fn send(end: &WorkerEnd, number: u64, answer: &UnixAnswer) -> Result<(), ChannelError> {
     let packed = pack_answer(number, answer.clone()).map_err(ChannelError::System)?;
-    let descriptors: Vec<_> = packed.memory.iter().chain(made).map(OwnedFd::as_fd).collect();
-    end.send(&packed.message, &descriptors)
+    let memory: Vec<_> = packed.memory.iter().map(OwnedFd::as_fd).collect();
+    end.send(&packed.message, &memory)
 }
 
 /// Serves the next send. `false` if the worker has closed the channel.
@@ -176,7 +175,9 @@ fn serve_send(end: &WorkerEnd, attached: &mut Attached) -> Result<bool, RunError
     if !call.is_prompt() {
         return Err(RunError::Worker("a call that may wait came by the channel for sends"));
     }
-    match send(end, number, &outcome(&call, descriptors)) {
+    // A send makes nothing.
+    let (answer, _) = outcome(&call, descriptors);
+    match send(end, number, &answer) {
         Ok(()) => Ok(true),
         Err(ChannelError::Closed) => Ok(false),
         Err(error) => Err(RunError::Channel(error.to_string())),
@@ -208,25 +209,58 @@ impl Calls {
             let outcome = outcome(&call, descriptors);
             // The worker counts a call until its answer.
             running.fetch_sub(1, Ordering::Relaxed);
-            answer(&end, number, &outcome);
+            answer(&end, number, outcome);
         };
         let thread = thread::Builder::new().name("call".to_owned()).stack_size(STACK);
         if let Err(error) = thread.spawn(job) {
             self.running.fetch_sub(1, Ordering::Relaxed);
             let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
-            answer(&self.end, number, &(UnixAnswer::NoThread(errno), Vec::new()));
+            answer(&self.end, number, (UnixAnswer::NoThread(errno), Vec::new()));
         }
         Ok(true)
     }
 }
 
-/// Sends an answer as soon as the channel has room. A worker that does not read loses the answer.
-fn answer(end: &WorkerEnd, number: u64, outcome: &Outcome) {
-    for _ in 0..ATTEMPTS {
-        match send(end, number, outcome) {
+/// Answers a call. What it has made is sent, and closed here, before that.
+fn answer(end: &WorkerEnd, number: u64, (mut answer, made): Outcome) {
+    if let Err(errno) = pass(end, number, made) {
+        answer = UnixAnswer::Failed(errno);
+    }
+    if let Err(error) = send_patiently(|| send(end, number, &answer)) {
+        tracing::error!(%error, "cannot answer a call");
+    }
+}
+
+/// Sends what a call has made, and closes the copies of this process. If that fails, returns the error number of the call.
+fn pass(end: &WorkerEnd, number: u64, made: Vec<OwnedFd>) -> Result<(), i32> {
+    let Some(count) = u8::try_from(made.len()).ok().filter(|count| *count > 0) else {
+        return Ok(());
+    };
+    let borrowed: Vec<_> = made.iter().map(OwnedFd::as_fd).collect();
+    let sent = send_patiently(|| end.send(&FromCaller::Made { number, count }, &borrowed));
+    drop(made);
+    sent.map_err(|error| {
+        tracing::error!(%error, "cannot pass what a call has made");
+        match error {
+            // Too many descriptors of the user are on their way, for example.
+            ChannelError::System(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            ChannelError::NotReady
+            | ChannelError::Closed
+            | ChannelError::LostDescriptors { .. }
+            | ChannelError::Nonsense { .. } => libc::EIO,
+        }
+    })
+}
+
+/// Sends as soon as the channel has room. A worker that does not read loses the message.
+fn send_patiently(send: impl Fn() -> Result<(), ChannelError>) -> Result<(), ChannelError> {
+    for _ in 1..ATTEMPTS {
+        match send() {
             Err(ChannelError::NotReady) => thread::park_timeout(PAUSE),
-            Ok(()) | Err(ChannelError::Closed) => return,
-            Err(error) => return tracing::error!(%error, "cannot answer a call"),
+            // Nobody waits for the message.
+            Err(ChannelError::Closed) => return Ok(()),
+            result => return result,
         }
     }
+    send()
 }

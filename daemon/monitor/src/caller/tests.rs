@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use sockbroker_sys::events::Events;
 use sockbroker_sys::{message as sys_message, record, sealed, socket, stream};
 
 use super::message::*;
@@ -55,13 +56,14 @@ fn from_caller() -> Vec<(FromCaller, usize)> {
     vec![
         (FromCaller::Hello(Build::OWN), 0),
         (FromCaller::Ready, 0),
-        (FromCaller::Large { number: 7, descriptors: 1 }, 2),
+        (FromCaller::Large { number: 7 }, 1),
+        (FromCaller::Made { number: 7, count: 2 }, 2),
         (answer(UnixAnswer::Done), 0),
-        (answer(UnixAnswer::Pair), 2),
+        (answer(UnixAnswer::Pair), 0),
         (answer(UnixAnswer::Bound(vec![1])), 0),
         (answer(UnixAnswer::Sent(9)), 0),
         (answer(UnixAnswer::Examined(examined())), 0),
-        (answer(UnixAnswer::LookedUp(examined())), 1),
+        (answer(UnixAnswer::LookedUp(examined())), 0),
         (answer(UnixAnswer::Identified(Some((1, 2)))), 0),
         (answer(UnixAnswer::Failed(5)), 0),
         (answer(UnixAnswer::NoThread(5)), 0),
@@ -103,9 +105,11 @@ fn served(jobs: usize) -> Served {
 }
 
 fn receive(calls: &CallChannel) -> (FromCaller, Vec<OwnedFd>) {
+    let mut events = Events::new().unwrap();
+    events.add(calls.as_fd(), 0).unwrap();
     loop {
         match calls.receive() {
-            Err(ChannelError::NotReady) => thread::park_timeout(Duration::from_millis(1)),
+            Err(ChannelError::NotReady) => drop(events.wait(None).unwrap()),
             received => return received.unwrap(),
         }
     }
@@ -121,15 +125,23 @@ fn call(
     let memory = packed.memory.iter().map(OwnedFd::as_fd);
     let all: Vec<_> = memory.chain(descriptors.iter().copied()).collect();
     served.calls.send(&packed.message, &all).unwrap();
-    match receive(&served.calls) {
-        (FromCaller::Answer { number: answered, answer }, descriptors) => {
-            assert_eq!(answered, number);
-            (answer, descriptors)
+    let mut made = Vec::new();
+    loop {
+        match receive(&served.calls) {
+            (FromCaller::Made { number: of, .. }, descriptors) => {
+                assert_eq!((of, made.len()), (number, 0));
+                made = descriptors;
+            }
+            (FromCaller::Answer { number: of, answer }, _) => {
+                assert_eq!(of, number);
+                return (answer, made);
+            }
+            (FromCaller::Large { number: of }, mut memory) => {
+                assert_eq!(of, number);
+                return (unpack_answer(&mut memory).unwrap(), made);
+            }
+            other => panic!("{other:?}"),
         }
-        (FromCaller::Large { .. }, mut descriptors) => {
-            (unpack_answer(&mut descriptors).unwrap(), descriptors)
-        }
-        other => panic!("{other:?}"),
     }
 }
 
@@ -184,6 +196,28 @@ fn large_calls_and_answers_are_passed_in_memory() {
     let answer = UnixAnswer::Examined(Examined { names, ..examined() });
     let packed = large::pack_answer(1, answer.clone()).unwrap();
     assert_eq!(unpack_answer(&mut vec![packed.memory.unwrap()]), Ok(answer));
+}
+
+/// Whether a write fails because all descriptors of the other end are closed.
+fn is_closed(end: &OwnedFd) -> bool {
+    let sent = sys_message::send(end.as_fd(), b"to a closed peer", libc::MSG_DONTWAIT);
+    sent.is_err_and(|error| error.raw_os_error() == Some(libc::EPIPE))
+}
+
+#[test]
+fn the_worker_has_the_only_copies_once_a_call_is_answered() {
+    let served = served(2);
+    let make = UnixCall::Pair { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
+    for _ in 0..1000 {
+        let (_, ends) = call(&served, 1, make.clone(), &[]);
+        let [left, right] = <[OwnedFd; 2]>::try_from(ends).unwrap();
+        drop(left);
+        assert!(is_closed(&right), "the process has a copy of what it made");
+        let (left, right) = socket::pair(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
+        call(&served, 2, UnixCall::Listen { backlog: 1 }, &[left.as_fd()]);
+        drop(left);
+        assert!(is_closed(&right), "the process has a copy of what it got");
+    }
 }
 
 /// Sends nonsense.

@@ -116,7 +116,7 @@ impl<H: Host> Monitor<H> {
             workers: BTreeMap::new(),
             serving: HashMap::new(),
             connections: HashMap::new(),
-            worker_ids: worker_ids.map(WorkerIds::new),
+            worker_ids: worker_ids.map(WorkerIds::new).transpose()?,
             starts: Starts::new(limits.starts_per_second),
             callers: Callers::new(limits.starts_per_second),
             readers: Readers::new(limits.starts_per_second),

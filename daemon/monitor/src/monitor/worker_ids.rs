@@ -1,7 +1,8 @@
-//! The user ids of workers: each running worker has one that no other process has.
+//! The user ids of workers: each running worker has one that no other process of the broker has.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -22,11 +23,20 @@ pub(super) struct WorkerId {
 }
 
 impl WorkerIds {
-    pub(super) fn new(range: RangeInclusive<u32>) -> Self {
-        Self { next: *range.start(), range, used: Rc::default() }
+    /// Begins anywhere in the range: other brokers may use the same one, and should have other ids of it.
+    pub(super) fn new(range: RangeInclusive<u32>) -> io::Result<Self> {
+        let count = u64::from(range.end() - range.start()) + 1;
+        let random =
+            getrandom::u64().map_err(|error| io::Error::other(format!("getrandom: {error}")))?;
+        let offset = u32::try_from(random % count).map_err(io::Error::other)?;
+        Ok(Self::beginning_with(range.start() + offset, range))
     }
 
-    /// An id that no process has; `None` if all are in use.
+    fn beginning_with(next: u32, range: RangeInclusive<u32>) -> Self {
+        Self { next, range, used: Rc::default() }
+    }
+
+    /// An id that no process of the broker has; `None` if all are in use.
     pub(super) fn take(&mut self) -> Option<WorkerId> {
         let (first, last) = (*self.range.start(), *self.range.end());
         let mut used = self.used.borrow_mut();
@@ -56,7 +66,7 @@ mod tests {
 
     #[test]
     fn ids_are_used_again_as_late_as_possible() {
-        let mut ids = WorkerIds::new(7..=9);
+        let mut ids = WorkerIds::beginning_with(7, 7..=9);
         let numbers = |taken: &[Option<WorkerId>]| -> Vec<_> {
             taken.iter().map(|id| id.as_ref().map(WorkerId::number)).collect()
         };
@@ -68,8 +78,16 @@ mod tests {
     }
 
     #[test]
+    fn brokers_with_the_same_ids_begin_with_different_ones() {
+        let range = 1_000..=1_000_000_000;
+        let begins: BTreeSet<_> =
+            (0..8).map(|_| WorkerIds::new(range.clone()).unwrap().next).collect();
+        assert!(begins.len() > 1 && begins.iter().all(|id| range.contains(id)), "{begins:?}");
+    }
+
+    #[test]
     fn the_last_id_is_followed_by_the_first() {
-        let mut ids = WorkerIds::new(u32::MAX - 1..=u32::MAX - 1);
+        let mut ids = WorkerIds::new(u32::MAX - 1..=u32::MAX - 1).unwrap();
         assert_eq!(ids.take().map(|id| id.number()), Some(u32::MAX - 1));
         assert_eq!(ids.take().map(|id| id.number()), Some(u32::MAX - 1));
     }

@@ -4,15 +4,18 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Denial;
+use sockbroker_policy::action::Interfaces;
 use sockbroker_policy::rights::Rights;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-use super::calls::{self, Kernel, SystemCalls};
+use super::calls::{self, SystemCalls};
 use super::judge::{self, Refusal};
 use super::judge_message::{self, Message};
+use super::places::{self, Elsewhere};
 use crate::capture::Opened;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Network, Question, Request};
 use crate::socket_facts::KernelSocket;
+use crate::subject::Connection;
 
 /// What comes of a request.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ impl From<Refusal> for Outcome {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Denied(denial) => Self::Denied(denial),
+            Refusal::Unreachable(unreachable) => Self::Answer(Answer::Unreachable(unreachable)),
             Refusal::NotServed => Self::Answer(Answer::NotServed),
             Refusal::Failed(errno) => Self::Answer(Answer::Failed(errno)),
             Refusal::Nonsense(reason) => Self::Nonsense(reason),
@@ -40,37 +44,63 @@ impl From<Refusal> for Outcome {
     }
 }
 
-/// Judges a request and makes its call. `socket` is the second descriptor.
-pub(super) fn answer(rights: &Rights, request: Request, socket: Option<BorrowedFd<'_>>) -> Outcome {
-    answer_with(&Kernel, rights, request, socket)
+/// The client for whom a worker asks: its rights, and its connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client<'a, C> {
+    pub(super) rights: &'a Rights,
+    pub(super) connection: C,
 }
 
-/// The same with other calls than those of the kernel.
-pub(super) fn answer_with<S: KernelSocket>(
-    calls: &impl SystemCalls<S>,
-    rights: &Rights,
-    request: Request,
+/// Judges a request and makes its call. `socket` is the second descriptor.
+pub(super) fn answer<S: KernelSocket, C: Connection>(
+    kernel: &impl SystemCalls<S, C>,
+    client: Client<'_, C>,
+    question: Question,
     socket: Option<S>,
 ) -> Outcome {
-    perform(calls, rights, request, socket).unwrap_or_else(Outcome::from)
+    perform(kernel, client, question, socket).unwrap_or_else(Outcome::from)
 }
 
-fn perform<S: KernelSocket>(
-    kernel: &impl SystemCalls<S>,
-    rights: &Rights,
-    request: Request,
+fn perform<S: KernelSocket, C: Connection>(
+    kernel: &impl SystemCalls<S, C>,
+    client: Client<'_, C>,
+    question: Question,
     socket: Option<S>,
 ) -> Result<Outcome, Refusal> {
+    let Question { network, request } = question;
+    let Client { rights, connection } = client;
     if !request.is_within_limits() {
         return Err(Refusal::Nonsense("it sent a request beyond the limits"));
     }
+    let second = socket;
     let socket = || socket.ok_or(Refusal::Nonsense("it sent a request without a socket"));
+    let place = || places::of_socket(kernel, &network, connection, socket()?);
     let result = match request {
         Request::Create { domain, ty, protocol } => {
-            let permit = judge::create(rights, SocketSpec { domain, ty, protocol })?;
-            return Ok(calls::create(kernel, permit).map_or_else(failed, Outcome::Socket));
+            let spec = SocketSpec { domain, ty, protocol };
+            let made = match places::look_up(kernel, &network, connection, second)? {
+                None => calls::create(kernel, judge::create(rights, spec)?),
+                Some(Elsewhere { found, place }) => {
+                    let permit = judge::create_in(rights.within(&place), spec)?;
+                    calls::create_in(kernel, permit, &found)?
+                }
+            };
+            return Ok(made.map_or_else(failed, Outcome::Socket));
+        }
+        Request::Interfaces { query } => {
+            // The worker lists those of its own namespace itself.
+            let found = places::look_up(kernel, &network, connection, second)?;
+            let Elsewhere { found, place } = found.ok_or(Refusal::NotServed)?;
+            let permit = rights.within(&place).authorize(Interfaces)?;
+            let listed = calls::interfaces_in(kernel, permit, &found, &query)?;
+            return Ok(
+                listed.map_or_else(failed, |found| Outcome::Answer(Answer::Interfaces(found)))
+            );
         }
         Request::Capture { capture: _, order } => {
+            if network != Network::Broker {
+                return Err(Refusal::NotServed);
+            }
             let permit = judge::capture(rights, &order)?;
             let opened = calls::capture(kernel, permit, order);
             return Ok(opened.map_or_else(failed, |(socket, opened)| {
@@ -83,18 +113,21 @@ fn perform<S: KernelSocket>(
             calls::set_hostname(kernel, judge::set_hostname(rights, name)?)
         }
         Request::Bind { address } => {
-            calls::bind(kernel, judge::bind(rights, socket()?, &address)?, socket()?)
+            let permit = judge::bind(rights.within(&place()?), socket()?, &address)?;
+            calls::bind(kernel, permit, socket()?)
         }
         Request::Connect { address } => {
-            calls::connect(kernel, judge::connect(rights, socket()?, &address)?, socket()?)
+            let permit = judge::connect(rights.within(&place()?), socket()?, &address)?;
+            calls::connect(kernel, permit, socket()?)
         }
         Request::SetOption { level, name, value } => {
-            let permit = judge::set_option(rights, socket()?, (level, name), value)?;
+            let (place, option) = (place()?, (level, name));
+            let permit = judge::set_option(rights.within(&place), socket()?, option, value)?;
             calls::set_option(kernel, permit, socket()?)
         }
         Request::Send { destination, flags, control, data } => {
             let message = Message { destination, flags, control, data };
-            let permit = judge_message::send(rights, socket()?, message)?;
+            let permit = judge_message::send(rights.within(&place()?), socket()?, message)?;
             let sent = calls::send(kernel, permit, socket()?);
             let sent = sent.map(|sent| Outcome::Answer(Answer::Sent(sent as u64)));
             return Ok(sent.unwrap_or_else(failed));

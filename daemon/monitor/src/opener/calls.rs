@@ -5,21 +5,46 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{
-    AncillaryItem, Bind, Connect, Create, OpenCapture, OptionValue, Send, SetHostname, SetOption,
+    AncillaryItem, Bind, Connect, Create, Interfaces, OpenCapture, OptionValue, Send, SetHostname,
+    SetOption,
 };
 use sockbroker_policy::target::Target;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::control::OutgoingControl;
+use sockbroker_sys::namespace::NetworkNamespace;
 use sockbroker_sys::{host, message, option, socket};
 
-use super::rcvall;
+use super::namespaces::{Found, Namespaces, create_here};
 use crate::capture::{self, Opened, Order};
-use crate::request::Value;
+use crate::request::{InterfaceList, InterfaceQuery, Unreachable, Value};
 
-/// The calls that the opener makes on sockets `S`. The fuzzer records them in place of the kernel.
-pub trait SystemCalls<S> {
+/// The calls that the opener makes on sockets `S` for connections `C`. The fuzzer records them in place of the kernel.
+pub trait SystemCalls<S, C> {
+    /// A network namespace.
+    type Namespace;
+
     fn create(&self, spec: SocketSpec) -> io::Result<OwnedFd>;
+    /// The cookie of the broker's own network namespace; `None` if the kernel has none.
+    fn own_network(&self) -> Option<u64>;
+    /// The network namespace of the client of a connection.
+    fn network_of(&self, connection: C) -> Result<Found<Self::Namespace>, Unreachable>;
+    /// The network namespace with a name.
+    fn named_network(&self, name: &str) -> Result<Found<Self::Namespace>, Unreachable>;
+    /// The network namespace with a descriptor.
+    fn passed_network(&self, passed: S) -> Result<Found<Self::Namespace>, Unreachable>;
+    /// Interfaces of a network namespace.
+    fn interfaces_in(
+        &self,
+        network: &Found<Self::Namespace>,
+        query: &InterfaceQuery,
+    ) -> Result<io::Result<InterfaceList>, Unreachable>;
+    /// `create` in a network namespace.
+    fn create_in(
+        &self,
+        network: &Found<Self::Namespace>,
+        spec: SocketSpec,
+    ) -> Result<io::Result<OwnedFd>, Unreachable>;
     fn bind(&self, socket: S, address: &RawAddress) -> io::Result<()>;
     fn connect(&self, socket: S, address: &RawAddress) -> io::Result<()>;
     fn set_option(&self, socket: S, option: (i32, i32), value: &Value) -> io::Result<()>;
@@ -40,14 +65,51 @@ pub struct OutgoingMessage<'a> {
 
 /// The calls of the kernel.
 #[derive(Debug)]
-pub(super) struct Kernel;
+pub(super) struct Kernel(pub(super) Namespaces);
 
-impl SystemCalls<BorrowedFd<'_>> for Kernel {
+impl<'c> SystemCalls<BorrowedFd<'_>, BorrowedFd<'c>> for Kernel {
+    type Namespace = NetworkNamespace;
+
     fn create(&self, spec: SocketSpec) -> io::Result<OwnedFd> {
-        if rcvall::serves(spec) {
-            return rcvall::open();
-        }
-        socket::create(spec.domain, spec.ty, spec.protocol)
+        create_here(spec)
+    }
+
+    fn own_network(&self) -> Option<u64> {
+        self.0.home_cookie()
+    }
+
+    fn network_of(
+        &self,
+        connection: BorrowedFd<'c>,
+    ) -> Result<Found<NetworkNamespace>, Unreachable> {
+        self.0.of_connection(connection)
+    }
+
+    fn named_network(&self, name: &str) -> Result<Found<NetworkNamespace>, Unreachable> {
+        self.0.named(name)
+    }
+
+    fn passed_network(
+        &self,
+        passed: BorrowedFd<'_>,
+    ) -> Result<Found<NetworkNamespace>, Unreachable> {
+        self.0.passed(passed)
+    }
+
+    fn interfaces_in(
+        &self,
+        network: &Found<NetworkNamespace>,
+        query: &InterfaceQuery,
+    ) -> Result<io::Result<InterfaceList>, Unreachable> {
+        self.0.interfaces(network, query)
+    }
+
+    fn create_in(
+        &self,
+        network: &Found<NetworkNamespace>,
+        spec: SocketSpec,
+    ) -> Result<io::Result<OwnedFd>, Unreachable> {
+        self.0.create(network, spec)
     }
 
     fn bind(&self, socket: BorrowedFd<'_>, address: &RawAddress) -> io::Result<()> {
@@ -85,11 +147,29 @@ impl SystemCalls<BorrowedFd<'_>> for Kernel {
     }
 }
 
-pub(super) fn create<S>(
-    calls: &impl SystemCalls<S>,
+pub(super) fn create<S, C>(
+    calls: &impl SystemCalls<S, C>,
     permit: Permit<Create>,
 ) -> io::Result<OwnedFd> {
     calls.create(permit.into_request().socket)
+}
+
+pub(super) fn create_in<S, C, K: SystemCalls<S, C>>(
+    calls: &K,
+    permit: Permit<Create>,
+    network: &Found<K::Namespace>,
+) -> Result<io::Result<OwnedFd>, Unreachable> {
+    calls.create_in(network, permit.into_request().socket)
+}
+
+pub(super) fn interfaces_in<S, C, K: SystemCalls<S, C>>(
+    calls: &K,
+    permit: Permit<Interfaces>,
+    network: &Found<K::Namespace>,
+    query: &InterfaceQuery,
+) -> Result<io::Result<InterfaceList>, Unreachable> {
+    let Interfaces = permit.into_request();
+    calls.interfaces_in(network, query)
 }
 
 /// The address, encoded again: bytes that it does not contain do not reach the kernel.
@@ -98,24 +178,24 @@ fn encoded(target: &Target) -> io::Result<RawAddress> {
     Ok(RawAddress::encode(address))
 }
 
-pub(super) fn bind<S>(
-    calls: &impl SystemCalls<S>,
+pub(super) fn bind<S, C>(
+    calls: &impl SystemCalls<S, C>,
     permit: Permit<Bind>,
     socket: S,
 ) -> io::Result<()> {
     calls.bind(socket, &encoded(&permit.into_request().target)?)
 }
 
-pub(super) fn connect<S>(
-    calls: &impl SystemCalls<S>,
+pub(super) fn connect<S, C>(
+    calls: &impl SystemCalls<S, C>,
     permit: Permit<Connect>,
     socket: S,
 ) -> io::Result<()> {
     calls.connect(socket, &encoded(&permit.into_request().target)?)
 }
 
-pub(super) fn set_option<S>(
-    calls: &impl SystemCalls<S>,
+pub(super) fn set_option<S, C>(
+    calls: &impl SystemCalls<S, C>,
     permit: Permit<SetOption>,
     socket: S,
 ) -> io::Result<()> {
@@ -128,8 +208,8 @@ pub(super) fn set_option<S>(
     calls.set_option(socket, (level, name), &value)
 }
 
-pub(super) fn send<S>(
-    calls: &impl SystemCalls<S>,
+pub(super) fn send<S, C>(
+    calls: &impl SystemCalls<S, C>,
     permit: Permit<Send>,
     socket: S,
 ) -> io::Result<usize> {
@@ -149,15 +229,15 @@ pub(super) fn send<S>(
     calls.send(socket, &message)
 }
 
-pub(super) fn set_hostname<S>(
-    calls: &impl SystemCalls<S>,
+pub(super) fn set_hostname<S, C>(
+    calls: &impl SystemCalls<S, C>,
     permit: Permit<SetHostname>,
 ) -> io::Result<()> {
     calls.set_hostname(&permit.into_request().name)
 }
 
-pub(super) fn capture<S>(
-    calls: &impl SystemCalls<S>,
+pub(super) fn capture<S, C>(
+    calls: &impl SystemCalls<S, C>,
     permit: Permit<OpenCapture>,
     order: Order,
 ) -> io::Result<(OwnedFd, Opened)> {

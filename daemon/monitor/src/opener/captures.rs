@@ -7,14 +7,17 @@ use std::thread;
 
 use sockbroker_policy::rights::Rights;
 
-use super::answer::{Outcome, answer};
+use super::answer::{Client, Outcome, answer};
+use super::calls::SystemCalls;
 use super::host::CaptureLimits;
 use super::judge;
 use super::workers::lock;
 use crate::capture::{Order, replacement};
 use crate::channel::ChannelError;
 use crate::reader::message::{OrderChannel, ReaderOrder, ReaderReport};
-use crate::request::{Answer, CaptureLimit, Request};
+use crate::request::{Answer, CaptureLimit, Network, Question, Request};
+use crate::socket_facts::KernelSocket;
+use crate::subject::Connection;
 
 /// The readers by their workers.
 #[derive(Debug)]
@@ -81,22 +84,40 @@ impl Captures {
         drop_apart(lock(&self.readers).remove(&worker));
     }
 
-    pub(super) fn serve(&self, worker: u64, rights: &Rights, request: Request) -> Outcome {
-        match request {
-            Request::Capture { capture, order } => self.open(worker, rights, capture, order),
-            Request::SetCaptureFilter { request, capture, program } => {
-                self.set_filter(worker, rights, (request, capture), program)
+    pub(super) fn serve<S: KernelSocket, C: Connection>(
+        &self,
+        kernel: &impl SystemCalls<S, C>,
+        worker: u64,
+        client: Client<'_, C>,
+        question: Question,
+        passed: Option<S>,
+    ) -> Outcome {
+        match question {
+            Question { network, request: Request::Capture { capture, order } } => {
+                self.open(kernel, worker, client, (network, passed), (capture, order))
             }
-            other => answer(rights, other, None),
+            Question {
+                network: _,
+                request: Request::SetCaptureFilter { request, capture, program },
+            } => self.set_filter(worker, client.rights, (request, capture), program),
+            other => answer(kernel, client, other, passed),
         }
     }
 
-    fn open(&self, worker: u64, rights: &Rights, capture: u64, order: Order) -> Outcome {
+    fn open<S: KernelSocket, C: Connection>(
+        &self,
+        kernel: &impl SystemCalls<S, C>,
+        worker: u64,
+        client: Client<'_, C>,
+        (network, passed): (Network, Option<S>),
+        (capture, order): (u64, Order),
+    ) -> Outcome {
         if let Err(refused) = self.reserve(worker, capture, order.buffer_bytes) {
             return refused;
         }
+        let question = Question { network, request: Request::Capture { capture, order } };
         // Not under the lock: it takes some ten milliseconds.
-        let outcome = match answer(rights, Request::Capture { capture, order }, None) {
+        let outcome = match answer(kernel, client, question, passed) {
             Outcome::Capture(socket, opened) => {
                 let kept = (opened.order.clone(), opened.indexes.clone());
                 let order = ReaderOrder::Open { capture, opened: *opened };

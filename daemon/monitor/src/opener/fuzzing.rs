@@ -4,15 +4,16 @@
 
 use sockbroker_policy::Policy;
 
-use super::answer::answer_with;
+use super::answer::{Client, answer};
 use super::workers::{InForce, Named, Worker};
 use crate::message::WorkerPeer;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Question};
 use crate::socket_facts::KernelSocket;
 use crate::subject::Connection;
 
 pub use super::answer::Outcome;
 pub use super::calls::{OutgoingMessage, SystemCalls};
+pub use super::namespaces::Found;
 
 /// An opener with one worker.
 #[derive(Debug)]
@@ -43,15 +44,18 @@ impl Opener {
     }
 
     /// Judges a request, and makes its call.
-    pub fn serve<S: KernelSocket>(
+    pub fn serve<S: KernelSocket, C: Connection>(
         &mut self,
-        calls: &impl SystemCalls<S>,
-        request: Request,
-        connection: impl Connection,
+        calls: &impl SystemCalls<S, C>,
+        question: Question,
+        connection: C,
         socket: Option<S>,
     ) -> Outcome {
         match self.worker.rights(connection, &self.in_force) {
-            Named::Connection(rights) => answer_with(calls, &rights, request, socket),
+            Named::Connection(rights) => {
+                let client = Client { rights: &rights, connection };
+                answer(calls, client, question, socket)
+            }
             Named::HungUp | Named::Unknown => Outcome::Answer(Answer::HungUp),
             Named::Nonsense(reason) => Outcome::Nonsense(reason),
         }

@@ -1,6 +1,7 @@
 //! The program around the opener.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use sockbroker_policy::Policy;
 
@@ -23,6 +24,8 @@ pub trait Host {
     fn confine(&mut self, configuration: OwnedFd, policy: &Policy) -> Result<Description, String>;
     /// The limits on captures, by the configuration of [`Host::confine`].
     fn capture_limits(&self) -> CaptureLimits;
+    /// The folders of network namespaces that have names, by the configuration of [`Host::confine`].
+    fn network_folders(&self) -> Vec<PathBuf>;
     /// A policy has replaced another one after the confinement.
     fn replaced(&mut self, policy: &Policy);
 }

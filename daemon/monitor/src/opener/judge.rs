@@ -10,6 +10,7 @@ use sockbroker_policy::need::creation_needs_privilege;
 use sockbroker_policy::option::OptionClass;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::target::{SocketName, Target};
+use sockbroker_policy::within::RightsIn;
 use sockbroker_policy::{Denial, Permit};
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -17,7 +18,7 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::option;
 
 use crate::capture::Order;
-use crate::request::Value;
+use crate::request::{Unreachable, Value};
 use crate::socket_facts::{self, KernelSocket};
 
 const AF_MCTP: i32 = 45;
@@ -26,6 +27,8 @@ const AF_QIPCRTR: i32 = 42;
 /// Why a request gets no permit.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// The network namespace cannot be used.
+    Unreachable(Unreachable),
     /// The policy refuses it.
     Denied(Box<Denial>),
     /// It is not for the opener.
@@ -42,15 +45,44 @@ impl From<Box<Denial>> for Refusal {
     }
 }
 
+impl From<Unreachable> for Refusal {
+    fn from(unreachable: Unreachable) -> Self {
+        Self::Unreachable(unreachable)
+    }
+}
+
 impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
     }
 }
 
+/// `SOCK_TYPE_MASK` of the kernel: the bits of a type, without flags.
+const TYPE_MASK: i32 = 0xf;
+
+/// Refuses a type with flags. Rules name types without them, so that a flag would hide a type from the rules that deny
+/// it.
+fn check_type(socket: SocketSpec) -> Result<(), Refusal> {
+    if socket.ty & !TYPE_MASK == 0 { Ok(()) } else { Err(Refusal::Failed(libc::EINVAL)) }
+}
+
 pub(super) fn create(rights: &Rights, socket: SocketSpec) -> Result<Permit<Create>, Refusal> {
+    check_type(socket)?;
     // Worth a privilege, or a socket on which the opener sends.
     if !creation_needs_privilege(socket) && socket.domain != libc::AF_NETLINK {
+        return Err(Refusal::NotServed);
+    }
+    Ok(rights.authorize(Create { socket })?)
+}
+
+/// A socket in another network namespace than the broker's own. Any of them takes a capability.
+pub(super) fn create_in(
+    rights: RightsIn<'_>,
+    socket: SocketSpec,
+) -> Result<Permit<Create>, Refusal> {
+    check_type(socket)?;
+    // The kernel shows the ids of its maker to the peer of the first, and the second has descriptors in its addresses.
+    if [libc::AF_UNIX, libc::AF_PPPOX].contains(&socket.domain) {
         return Err(Refusal::NotServed);
     }
     Ok(rights.authorize(Create { socket })?)
@@ -77,7 +109,7 @@ pub(super) fn address(socket: SocketSpec, bytes: &[u8]) -> Result<Address, Refus
 }
 
 pub(super) fn bind(
-    rights: &Rights,
+    rights: RightsIn<'_>,
     fd: impl KernelSocket,
     bytes: &[u8],
 ) -> Result<Permit<Bind>, Refusal> {
@@ -102,7 +134,7 @@ pub(super) fn bind(
 }
 
 pub(super) fn connect(
-    rights: &Rights,
+    rights: RightsIn<'_>,
     fd: impl KernelSocket,
     bytes: &[u8],
 ) -> Result<Permit<Connect>, Refusal> {
@@ -145,7 +177,7 @@ fn option_is_served(class: OptionClass, domain: i32) -> bool {
 }
 
 pub(super) fn set_option(
-    rights: &Rights,
+    rights: RightsIn<'_>,
     fd: impl KernelSocket,
     (level, name): (i32, i32),
     value: Value,

@@ -7,9 +7,9 @@ use sockbroker_policy::action::{AncillaryItem, MessageContents, Send};
 use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::membership::{hops, packet_info};
 use sockbroker_policy::option::OptionClass;
-use sockbroker_policy::rights::Rights;
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_policy::target::{SocketName, Target};
+use sockbroker_policy::within::RightsIn;
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 
@@ -47,7 +47,7 @@ fn message_is_served(socket: SocketSpec, classes: &[OptionClass]) -> bool {
 type Item<'a> = (i32, i32, &'a [u8]);
 
 pub(super) fn send(
-    rights: &Rights,
+    rights: RightsIn<'_>,
     fd: impl KernelSocket,
     message: Message,
 ) -> Result<Permit<Send>, Refusal> {

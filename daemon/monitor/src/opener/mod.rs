@@ -16,12 +16,15 @@ mod answer;
 mod calls;
 mod judge_message;
 mod judge;
+mod places;
+mod namespaces;
 mod workers;
 mod refusals;
 mod rcvall;
 mod host;
 
 pub use host::{CaptureLimits, Host};
+pub use namespaces::{Found, Namespaces, Selected, interfaces_elsewhere, open_elsewhere};
 pub use rcvall::{nothing, open as open_rcvall, serves as serves_rcvall};
 pub use run::run;
 pub use shared::RunError;

@@ -7,12 +7,12 @@ use std::thread;
 use sockbroker_sys::events::Events;
 use sockbroker_sys::prompt_close::PromptClose;
 
-use super::answer::{Outcome, answer, parts};
+use super::answer::{Client, Outcome, answer, parts};
 use super::host::Host;
 use super::shared::{Opener, close, shut_down};
-use super::workers::{Named, Worker, WorkerChannel, is_socket, lock};
+use super::workers::{Named, Worker, WorkerChannel, is_network, is_socket, lock};
 use crate::channel::ChannelError;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Question, Request};
 
 /// Why a worker is served no longer.
 enum End {
@@ -73,7 +73,7 @@ fn serve_next<H: Host + Send + 'static>(
     events: &mut Events,
     closing: &mut PromptClose,
 ) -> Result<(), End> {
-    let (request, descriptors) = match channel.receive() {
+    let (question, descriptors) = match channel.receive() {
         Ok(received) => received,
         Err(ChannelError::NotReady) => {
             return events.wait(None).map(drop).map_err(|_error| End::Gone);
@@ -90,13 +90,21 @@ fn serve_next<H: Host + Send + 'static>(
             return Err(End::nonsense("its channel failed"));
         }
     };
-    if !descriptors.iter().all(is_socket) {
+    let last = usize::from(question.passes_network());
+    let sockets = descriptors.iter().rev().skip(last);
+    if !sockets.into_iter().all(is_socket) {
         return Err(End::Nonsense { reason: "it sent a file in place of a socket", descriptors });
+    }
+    if question.passes_network() && !descriptors.last().is_some_and(is_network) {
+        return Err(End::Nonsense {
+            reason: "it sent another file as a network namespace",
+            descriptors,
+        });
     }
     // The monitor sends a connection's cookie before the worker gets the connection, and a reader likewise.
     let (connection, _) = parts(&descriptors);
-    let lacks_reader =
-        matches!(request, Request::Capture { .. }) && !opener.captures.has_reader(worker.number);
+    let lacks_reader = matches!(question.request, Request::Capture { .. })
+        && !opener.captures.has_reader(worker.number);
     if lacks_reader || connection.is_some_and(|named| !worker.has(named)) {
         match opener.follow_monitor(closing) {
             Ok(true) => {}
@@ -107,7 +115,7 @@ fn serve_next<H: Host + Send + 'static>(
             }
         }
     }
-    let (answer, made) = match outcome(opener, worker, request, &descriptors) {
+    let (answer, made) = match outcome(opener, worker, question, &descriptors) {
         Outcome::Answer(answer) => (answer, None),
         Outcome::Socket(made) => (Answer::Socket, Some(made)),
         // It is with the reader, or was refused.
@@ -118,33 +126,52 @@ fn serve_next<H: Host + Send + 'static>(
         }
         Outcome::Nonsense(reason) => return Err(End::Nonsense { reason, descriptors }),
     };
-    let attached: Vec<_> = made.iter().map(OwnedFd::as_fd).collect();
-    let sent = channel.send(&answer, &attached);
-    // The worker could have closed its copies meanwhile.
-    closing.close(made.into_iter().chain(descriptors).collect());
-    match sent {
+    // All copies are closed before the answer: what the worker closes after it is closed then.
+    closing.close(descriptors);
+    let passed = made.map_or(Ok(()), |made| pass(channel, made, closing));
+    match passed.and_then(|()| channel.send(&answer, &[])) {
         Ok(()) => Ok(()),
         Err(ChannelError::Closed) => Err(End::Gone),
         Err(_) => Err(End::nonsense("it does not read its answers")),
     }
 }
 
+/// Sends a new socket, and closes the copy of this process.
+fn pass(
+    channel: &WorkerChannel,
+    made: OwnedFd,
+    closing: &mut PromptClose,
+) -> Result<(), ChannelError> {
+    let sent = channel.send(&Answer::Made, &[made.as_fd()]);
+    closing.close(vec![made]);
+    sent
+}
+
 fn outcome<H: Host + Send + 'static>(
     opener: &Opener<H>,
     worker: &Worker,
-    request: Request,
+    question: Question,
     descriptors: &[OwnedFd],
 ) -> Outcome {
     let (Some(connection), socket) = parts(descriptors) else {
         return Outcome::Nonsense("it sent a request without a connection");
     };
     match worker.rights(connection, &opener.in_force()) {
-        Named::Connection(rights) => match request {
-            request @ (Request::Capture { .. } | Request::SetCaptureFilter { .. }) => {
-                opener.captures.serve(worker.number, &rights, request)
+        Named::Connection(rights) => {
+            let client = Client { rights: &rights, connection };
+            match question.request {
+                Request::Capture { .. } | Request::SetCaptureFilter { .. } => {
+                    opener.captures.serve(&opener.kernel, worker.number, client, question, socket)
+                }
+                Request::Create { .. }
+                | Request::Bind { .. }
+                | Request::Connect { .. }
+                | Request::SetOption { .. }
+                | Request::Send { .. }
+                | Request::SetHostname { .. }
+                | Request::Interfaces { .. } => answer(&opener.kernel, client, question, socket),
             }
-            request => answer(&rights, request, socket),
-        },
+        }
         Named::Nonsense(reason) => Outcome::Nonsense(reason),
         // The end of a connection can overtake a call on it, once in a while.
         Named::Unknown if worker.strays() => {

@@ -10,8 +10,10 @@ use sockbroker_policy::Policy;
 use sockbroker_sys::prompt_close::PromptClose;
 use sockbroker_sys::{sealed, socket};
 
+use super::calls::Kernel;
 use super::captures::Captures;
 use super::host::Host;
+use super::namespaces::Namespaces;
 use super::refusals::Refusals;
 use super::workers::{InForce, Worker, WorkerChannel, lock};
 use crate::channel::{Channel, ChannelError};
@@ -42,6 +44,7 @@ pub(super) struct Opener<H> {
     host: Mutex<H>,
     workers: Mutex<BTreeMap<u64, Known>>,
     in_force: RwLock<Arc<InForce>>,
+    pub(super) kernel: Kernel,
     pub(super) refusals: Mutex<Refusals>,
     pub(super) captures: Captures,
     serve: Serve<H>,
@@ -69,9 +72,11 @@ impl<H: Host + Send + 'static> Opener<H> {
         serve: Serve<H>,
     ) -> Self {
         let captures = Captures::new(host.capture_limits());
+        let kernel = Kernel(Namespaces::new(host.network_folders()));
         Self {
             monitor,
             captures,
+            kernel,
             host: Mutex::new(host),
             workers: Mutex::default(),
             in_force: RwLock::new(Arc::new(InForce::new(policy, generation))),

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,9 @@ use sockbroker_sys::events::Events;
 use sockbroker_sys::{message, option, process, record, sealed, socket};
 
 use super::*;
-use crate::channel::Channel;
+use crate::channel::{AskError, Channel};
 use crate::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
-use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, Request, Value};
+use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, Question, Request, Value};
 
 /// Allows everything to the user of the tests, who can be one that `everyone` leaves out.
 const ALL: &str = "[[rule]]\nname = \"all\"\nsubject = { users = [\"tester\"] }\n\
@@ -55,6 +56,10 @@ impl Host for TestHost {
 
     fn confine(&mut self, _: OwnedFd, _: &Policy) -> Result<Description, String> {
         Ok(Description(vec![7]))
+    }
+
+    fn network_folders(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     fn replaced(&mut self, _: &Policy) {}
@@ -148,8 +153,23 @@ fn ask(
     request: &Request,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<Answer> {
-    let asked = asker.ask(request, descriptors, LONGEST);
-    asked.map(|(answer, _)| answer).map_err(|error| io::Error::other(error.to_string()))
+    ask_for_socket(asker, request, descriptors).map(|(answer, _)| answer)
+}
+
+/// The same with the socket that comes before the answer.
+fn ask_for_socket(
+    asker: &mut OpenerChannel,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<(Answer, Option<OwnedFd>)> {
+    let failed = |error: AskError<Answer>| io::Error::other(error.to_string());
+    let (answer, made) =
+        asker.ask(&request.clone().into(), descriptors, LONGEST).map_err(failed)?;
+    if answer != Answer::Made {
+        return Ok((answer, None));
+    }
+    let (answer, _) = asker.answer(LONGEST).map_err(failed)?;
+    Ok((answer, made.into_iter().next()))
 }
 
 /// A request that no capability is needed for.
@@ -179,9 +199,9 @@ fn sockets_are_made_and_changed_for_a_connection() {
     let monitor = Monitor::start(ALL);
     let mut worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
-    let (answer, made) = worker.ask(&NETLINK, &[connection.as_fd()], LONGEST).unwrap();
+    let (answer, made) = ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
     assert_eq!(answer, Answer::Socket);
-    let spec = socket::spec_of(made[0].as_fd()).unwrap();
+    let spec = socket::spec_of(made.unwrap().as_fd()).unwrap();
     assert_eq!((spec.domain, spec.protocol), (libc::AF_NETLINK, libc::NETLINK_ROUTE));
     let raw = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -213,8 +233,8 @@ fn the_socket_for_sio_rcvall_drops_everything() {
     let mut worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     let rcvall = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 0 };
-    let (answer, made) = worker.ask(&rcvall, &[connection.as_fd()], LONGEST).unwrap();
-    let made = &made[0];
+    let (answer, made) = ask_for_socket(&mut worker, &rcvall, &[connection.as_fd()]).unwrap();
+    let made = made.unwrap();
     assert_eq!(answer, Answer::Socket);
     assert_eq!(socket::spec_of(made.as_fd()).unwrap().domain, libc::AF_PACKET);
     let everything =
@@ -266,6 +286,31 @@ fn a_message_with_a_mark_is_sent() {
     let unspecified = send(unspecified, &[item]);
     let refused = Answer::Failed(libc::EACCES);
     assert_eq!(ask(&mut worker, &unspecified, &descriptors).unwrap(), refused);
+    monitor.end();
+}
+
+#[test]
+fn the_worker_has_the_only_copies_once_a_request_is_answered() {
+    let monitor = Monitor::start(ALL);
+    let mut worker = monitor.worker(16);
+    let (connection, _client) = monitor.connection(16);
+    // The kernel gives a port to one socket at a time. By itself it chooses process ids and negative numbers.
+    let pid = 1_000_000_000 + std::process::id();
+    let port = RawAddress::encode(&Address::Netlink { pid, groups: 0 });
+    for _ in 0..1000 {
+        let (answer, made) = ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
+        assert_eq!(answer, Answer::Socket);
+        let made = made.unwrap();
+        socket::bind(made.as_fd(), &port).unwrap();
+        drop(made);
+        let next = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, 0).unwrap();
+        socket::bind(next.as_fd(), &port).expect("the opener has no copy of what it made");
+        let (left, right) = UnixStream::pair().unwrap();
+        ask(&mut worker, &mark(7), &[connection.as_fd(), left.as_fd()]).unwrap();
+        drop(left);
+        let sent = message::send(right.as_fd(), b"to a closed peer", 0);
+        assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    }
     monitor.end();
 }
 
@@ -367,7 +412,7 @@ fn nonsense_ends_the_worker_and_no_other() {
         name: libc::SO_ATTACH_FILTER,
         value: Value::Bytes(vec![0; 16]),
     };
-    let encode = |request: &Request| postcard::to_stdvec(request).unwrap();
+    let encode = |request: &Request| postcard::to_stdvec(&Question::from(request.clone())).unwrap();
     let cases: [(Vec<u8>, usize, Option<BorrowedFd<'_>>); 8] = [
         (vec![200], 1, None),
         (encode(&NETLINK), 0, None),
@@ -404,7 +449,7 @@ fn a_socket_that_lingers_does_not_delay_others() {
     option::set_bytes(lingering.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
     while message::send(lingering.as_fd(), &[0; 10_000], libc::MSG_DONTWAIT).is_ok() {}
     // The last descriptors are those of the opener, in a request and in a channel that it closes.
-    let bytes = postcard::to_stdvec(&mark(1)).unwrap();
+    let bytes = postcard::to_stdvec(&Question::from(mark(1))).unwrap();
     let both = [connection.as_fd(), lingering.as_fd()];
     record::send(worker.as_fd(), &bytes, &both).unwrap();
     record::send(worker.as_fd(), &bytes, &both).unwrap();
@@ -423,7 +468,7 @@ fn requests_on_one_channel_do_not_wait_for_those_on_the_other() {
     let [prompt, slow] = monitor.worker_sockets(16);
     let (connection, _client) = monitor.connection(16);
     let mut prompt = OpenerChannel::over(prompt).unwrap();
-    let request = postcard::to_stdvec(&NETLINK).unwrap();
+    let request = postcard::to_stdvec(&Question::from(NETLINK)).unwrap();
     let both = [connection.as_fd()];
     // Nobody receives the answers to these.
     for _ in 0..64 {
@@ -438,7 +483,7 @@ fn a_worker_that_does_not_read_its_answers_ends_on_both_channels() {
     let monitor = Monitor::start(ALL);
     let [prompt, slow] = monitor.worker_sockets(16);
     let (connection, _client) = monitor.connection(16);
-    let request = postcard::to_stdvec(&NETLINK).unwrap();
+    let request = postcard::to_stdvec(&Question::from(NETLINK)).unwrap();
     // Until there is no room for a further answer. Now and then there is none for a request.
     while !monitor.has_message() {
         record::send(slow.as_fd(), &request, &[connection.as_fd()]).ok();

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Rights;
-use sockbroker_sys::socket;
+use sockbroker_sys::{namespace, socket};
 
 use crate::channel::Channel;
 use crate::message::WorkerPeer;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Question};
 use crate::subject::Connection;
 
 /// The rights of a connection's subject under the policy of a generation.
@@ -22,7 +22,7 @@ struct Selected {
 }
 
 /// The opener's end of a channel to a worker.
-pub(super) type WorkerChannel = Channel<Answer, Request>;
+pub(super) type WorkerChannel = Channel<Answer, Question>;
 
 /// A worker.
 #[derive(Debug)]
@@ -137,4 +137,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Whether a descriptor is a socket. Closing any other file can wait for its file system.
 pub(super) fn is_socket(descriptor: &OwnedFd) -> bool {
     socket::cookie(descriptor.as_fd()).is_ok()
+}
+
+/// Whether a descriptor is a network namespace, whose close does not wait either.
+pub(super) fn is_network(descriptor: &OwnedFd) -> bool {
+    namespace::is_network(descriptor.as_fd())
 }

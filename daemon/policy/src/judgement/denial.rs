@@ -112,6 +112,9 @@ fn what(question: &Question<'_>) -> String {
     if let Some(interface) = question.interface {
         write!(text, " by interface {}", interface.escape_default()).ok();
     }
+    if let Some(words) = question.place.words() {
+        write!(text, " {words}").ok();
+    }
     text
 }
 

@@ -17,6 +17,18 @@ impl Rule {
         self.has_verb(question.verb) && Operand::all(|operand| self.admits(operand, question))
     }
 
+    /// Whether it decides a question about a capture, for some packets at least.
+    pub(super) fn matches_apart_from_packets(&self, question: &Question<'_>) -> bool {
+        let admits = |operand: Operand| operand.is_of_packets() || self.admits(operand, question);
+        self.has_verb(question.verb) && Operand::all(admits)
+    }
+
+    /// The first field that keeps it from deciding a question about a capture.
+    pub(super) fn mismatch_apart_from_packets(&self, question: &Question<'_>) -> Option<Operand> {
+        let mut others = Operand::ALL.iter().copied().filter(|operand| !operand.is_of_packets());
+        others.find(|operand| !self.admits(*operand, question))
+    }
+
     /// The first field that keeps it from deciding this question, for a rule about its verb; `None` if it
     /// decides the question.
     pub(super) fn mismatch(&self, question: &Question<'_>) -> Option<Operand> {
@@ -58,6 +70,7 @@ impl Rule {
                 let all = question.verb == Verb::Capture && question.interface.is_none();
                 admits(&fields.interface, question.interface, Pattern::matches) || all && deny
             }
+            Operand::Netns => self.admits_place(question.place),
             Operand::Path => admits(&fields.path, question.path_end(), |prefix, end| {
                 self.admits_path(prefix, end, question.socket)
             }),

@@ -2,10 +2,12 @@
 
 pub(crate) mod action;
 pub mod ancillary;
+pub mod capture_scope;
 pub(crate) mod denial;
 mod escapes;
 mod contents;
 mod grant;
+pub mod lowering;
 mod matching;
 pub mod membership;
 pub mod need;
@@ -15,6 +17,7 @@ pub mod option;
 mod outline;
 mod paths;
 pub(crate) mod permit;
+pub mod place;
 pub(crate) mod policy;
 mod privilege;
 pub mod question;
@@ -24,6 +27,7 @@ pub mod socket_spec;
 pub mod subject;
 pub mod target;
 pub(crate) mod traffic;
+pub mod within;
 pub mod words;
 
 #[cfg(test)]

@@ -40,14 +40,22 @@ pub fn makes_unix_calls(rule: &Rule) -> bool {
     let verbs = [Verb::Create, Verb::Bind, Verb::Connect, Verb::Send];
     let fields = &rule.fields;
     let family = fields.family.is_empty() || fields.family.iter().any(|one| one.0 == libc::AF_UNIX);
-    verbs.into_iter().any(|verb| rule.has_verb(verb)) && family && rule.has_no_address()
+    let here = fields.netns.is_empty();
+    verbs.into_iter().any(|verb| rule.has_verb(verb)) && family && here && rule.has_no_address()
 }
 
 impl Rule {
     fn needs(&self, need: Need) -> bool {
+        let is_elsewhere = !self.fields.netns.is_empty();
+        // There are no AF_UNIX sockets in other namespaces.
+        if is_elsewhere && need == Need::Identity {
+            return false;
+        }
         let messages = self.fields.netlink.iter().any(|class| *class != MessageClass::Get);
+        // setns(2), and sock_ioctl() for SIOCGSKNS.
         // netlink_ns_capable() in the handler of each message; tried on Linux 6.18.
         (need == Administration && messages)
+            || is_elsewhere && [Need::System, Administration].contains(&need)
             || TABLE.iter().any(|row| row.need == need && row.is_granted_by(self))
     }
 }
@@ -247,6 +255,9 @@ mod tests {
             (format!("{netlink}netlink = [\"get\", \"route\"]"), &[Administration]),
             (format!("{netlink}netlink = [\"peer\"]"), &[Administration]),
             ("deny = [\"create\", \"sethostname\"]".to_owned(), &[]),
+            (format!("{tcp}allow = [\"connect\"]\nnetns = [\"caller\"]"), &[Administration, System]),
+            ("allow = [\"connect\"]\nnetns = [\"lab1\"]".to_owned(), &[Administration, System]),
+            ("deny = [\"connect\"]\nnetns = [\"lab1\"]".to_owned(), &[]),
         ] {
             assert_eq!(needs(&rule), needed, "{rule}");
         }

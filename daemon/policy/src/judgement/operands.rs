@@ -37,6 +37,7 @@ impl Operands {
             Operand::Family
             | Operand::Type
             | Operand::Protocol
+            | Operand::Netns
             | Operand::Option
             | Operand::Netlink
             | Operand::Snaplen

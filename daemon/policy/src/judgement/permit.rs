@@ -2,6 +2,8 @@
 
 use crate::judgement::action::Request;
 use crate::judgement::denial::Denial;
+use crate::judgement::place::Place;
+use crate::judgement::question::Question;
 use crate::judgement::rights::Rights;
 use crate::judgement::rule_name::RuleName;
 
@@ -10,6 +12,7 @@ use crate::judgement::rule_name::RuleName;
 #[must_use = "a permit is there to be spent on its operation"]
 pub struct Permit<R> {
     request: R,
+    place: Place,
     rule: RuleName,
 }
 
@@ -17,6 +20,11 @@ impl<R> Permit<R> {
     /// What was allowed.
     pub fn request(&self) -> &R {
         &self.request
+    }
+
+    /// The network namespace of the socket for which it was allowed.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Consumes the permit and returns its request.
@@ -30,19 +38,37 @@ impl<R> Permit<R> {
     }
 }
 
+impl<R: Request> Permit<R> {
+    /// The question that the rule allowed.
+    pub fn question(&self) -> Question<'_> {
+        Question { place: &self.place, ..self.request.question() }
+    }
+}
+
 impl Rights {
-    /// Judges a request and everything that it includes.
+    /// Judges a request and everything that it includes, in the network namespace of its question: the broker's own,
+    /// unless the request names another.
     pub fn authorize<R: Request>(&self, request: R) -> Result<Permit<R>, Box<Denial>> {
-        let rule = self.judge(&request.question())?;
+        let place = request.question().place.clone();
+        self.authorize_in(&place, request)
+    }
+
+    /// The same for a socket of a network namespace.
+    pub(super) fn authorize_in<R: Request>(
+        &self,
+        place: &Place,
+        request: R,
+    ) -> Result<Permit<R>, Box<Denial>> {
+        let rule = self.judge(&Question { place, ..request.question() })?;
         let mut refused = None;
         request.further(&mut |question| {
             if refused.is_none() {
-                refused = self.judge(&question).err();
+                refused = self.judge(&Question { place, ..question }).err();
             }
         });
         match refused {
             Some(denial) => Err(denial),
-            None => Ok(Permit { request, rule }),
+            None => Ok(Permit { request, place: place.clone(), rule }),
         }
     }
 }

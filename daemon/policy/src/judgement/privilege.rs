@@ -12,7 +12,7 @@ pub enum Need {
     Raw,
     /// Marks, high priorities, foreign addresses: [`Need::Raw`] or [`Need::Administration`] suffices.
     RawOrAdministration,
-    /// Options and netlink messages that change the host.
+    /// Options and netlink messages that change the host, and the network namespaces of callers.
     Administration,
     /// Netlink messages of all network namespaces.
     Broadcast,
@@ -20,7 +20,7 @@ pub enum Need {
     LowPorts,
     /// Another user's identity for `AF_UNIX` addresses.
     Identity,
-    /// The name of the host.
+    /// The name of the host, and sockets in other network namespaces.
     System,
     /// The groups of the kernel's audit.
     Audit,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 
+use crate::judgement::place::{BROKER, Place};
 use crate::judgement::target::{FileFacts, SocketName, Target};
 use crate::language::message_class::MessageClass;
 use crate::language::option_class::OptionClass;
@@ -26,6 +27,8 @@ pub struct Question<'a> {
     pub remote: Option<Endpoint<'a>>,
     /// The interface.
     pub interface: Option<&'a str>,
+    /// The network namespace of the socket.
+    pub place: &'a Place,
     /// The class of the option.
     pub option: Option<OptionClass>,
     /// The class of the netlink message.
@@ -47,6 +50,7 @@ impl<'a> Question<'a> {
             local: None,
             remote: None,
             interface: None,
+            place: &BROKER,
             option: None,
             message: None,
             length: None,

@@ -174,7 +174,9 @@ impl Rights {
         if self.holder && matches!(question.verb, Verb::Inspect | Verb::Session) {
             return Some(RuleName::BuiltIn(HOLDER_RULE));
         }
-        self.owner.then_some(RuleName::BuiltIn(OWNER_RULE))
+        // As any rule without netns, it is about the broker's own network namespace.
+        let is_about = self.owner && question.place.netns().is_none();
+        is_about.then_some(RuleName::BuiltIn(OWNER_RULE))
     }
 
     fn keeps_rule(&self, name: &Arc<str>) -> bool {
@@ -191,6 +193,11 @@ impl Rights {
             named || restriction.filters.iter().any(|filter| filter.matches(question))
         };
         question.verb == Verb::Inspect || self.restrictions.iter().all(keeps)
+    }
+
+    /// What the session's restrictions have kept.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Restriction> {
+        self.restrictions.iter().map(|restriction| &**restriction)
     }
 
     /// The filters of the session's restrictions.
@@ -230,7 +237,8 @@ impl Rights {
             return None;
         }
         socket.ty = libc::SOCK_DGRAM;
-        let instead = self.judge(&Question::about(Verb::Create, socket));
+        let question = Question { place: question.place, ..Question::about(Verb::Create, socket) };
+        let instead = self.judge(&question);
         instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted")
     }
 

@@ -242,12 +242,11 @@ fn mistakes_are_reported_with_line_and_column() {
         ("version = 1\nrules = []", 2, 1, "expected one of"),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"creat\"]", 4, 9, "the verbs are: create"),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nfamly = []", 5, 1, "`family`"),
-        // The field and the verb of earlier versions.
         (
-            "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nnetns = [\"n\"]",
+            "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nnetns = [\"/n\"]",
             5,
-            1,
-            "unknown field `netns`",
+            9,
+            "a name is not a path",
         ),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"netns\"]", 4, 9, "unknown verb `netns`"),
         (

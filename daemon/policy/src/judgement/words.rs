@@ -7,13 +7,17 @@ use std::sync::Arc;
 use sockbroker_proto::address::Address;
 
 use crate::judgement::action::Request;
+use crate::judgement::capture_scope::{CaptureScope, PACKET};
+use crate::judgement::denial::Denial;
+use crate::judgement::place::Place;
 use crate::judgement::question::Question;
-use crate::judgement::rights::Rights;
+use crate::judgement::rights::{Rights, RuleName};
 use crate::judgement::target::{FileFacts, SocketName};
 use crate::language::message_class::MessageClass;
 use crate::language::operand::Operand;
 use crate::language::option_class::OptionClass;
 use crate::language::qualifier::Lookup;
+use crate::language::rule::Rule;
 use crate::language::value::number;
 use crate::language::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -26,11 +30,14 @@ pub struct Described {
     local: Option<SocketName>,
     remote: Option<SocketName>,
     interface: Option<String>,
+    place: Place,
     option: Option<OptionClass>,
     message: Option<MessageClass>,
     length: Option<u64>,
     looked_up: bool,
     escapes: Option<Arc<str>>,
+    /// Whether it opens a capture: `capture eth0`.
+    opens_capture: bool,
 }
 
 impl FromStr for Described {
@@ -50,15 +57,18 @@ impl FromStr for Described {
             local: None,
             remote: None,
             interface: None,
+            place: Place::Broker,
             option: None,
             message: None,
             length: None,
             looked_up: false,
             escapes: None,
+            opens_capture: false,
         };
         for word in words {
             match word.split_once('=') {
                 Some((name, value)) => described.operand(name, value)?,
+                None if verb == Verb::Capture && !is_constant(word) => described.open(word),
                 None => described.constant(word)?,
             }
         }
@@ -71,8 +81,36 @@ impl Described {
     #[must_use]
     pub fn under(mut self, rights: &Rights) -> Self {
         let socket = self.socket.filter(|_| self.verb == Verb::Handover);
-        self.escapes = socket.and_then(|socket| rights.escaped_by(socket).map(Arc::from));
+        self.escapes =
+            socket.and_then(|socket| rights.escaped_by(socket, &self.place).map(Arc::from));
         self
+    }
+
+    /// Judges the action: the rule that grants it, and the packets if it opens a capture; or why it is refused.
+    pub fn judge(self, rights: &Rights) -> Result<(RuleName, Option<CaptureScope>), Box<Denial>> {
+        if self.opens_capture {
+            return rights.judge_capture(&self.question()).map(|(rule, scope)| (rule, Some(scope)));
+        }
+        rights.authorize(self).map(|permit| (permit.rule().clone(), None))
+    }
+
+    /// The rules about the verb, those that refuse first, and the field that keeps each from deciding the action.
+    pub fn considered<'a>(&self, rights: &'a Rights) -> Vec<(&'a Rule, Option<Operand>)> {
+        let question = self.question();
+        let mut considered = rights.considered(&question);
+        if self.opens_capture {
+            for (rule, mismatch) in &mut considered {
+                *mismatch = rule.mismatch_apart_from_packets(&question);
+            }
+        }
+        considered
+    }
+
+    /// Opens a capture on an interface, or on all of them.
+    fn open(&mut self, interface: &str) {
+        self.opens_capture = true;
+        self.socket = Some(PACKET);
+        self.interface = Some(interface.to_owned()).filter(|interface| interface != "any");
     }
 
     fn constant(&mut self, word: &str) -> Result<(), String> {
@@ -80,11 +118,10 @@ impl Described {
         let Some(socket) = &mut self.socket else {
             return Err(format!("`{verb}` does not concern a socket, so `{word}` has no meaning"));
         };
-        let protocols = ["IPPROTO_", "NETLINK_", "CAN_", "BTPROTO_"];
         let (number_of, prefixes): (&mut i32, &[&str]) = match word {
             _ if word.starts_with("AF_") => (&mut socket.domain, &["AF_"]),
             _ if word.starts_with("SOCK_") => (&mut socket.ty, &["SOCK_"]),
-            _ => (&mut socket.protocol, &protocols),
+            _ => (&mut socket.protocol, &PROTOCOLS),
         };
         *number_of = number(word, prefixes)
             .ok_or_else(|| format!("`{word}` is not a constant of a family, type or protocol"))?;
@@ -112,6 +149,11 @@ impl Described {
 
     fn interface(&mut self, value: &str) -> Result<(), String> {
         self.interface = Some(not_empty("interface", value)?.to_owned());
+        Ok(())
+    }
+
+    fn netns(&mut self, value: &str) -> Result<(), String> {
+        self.place = Place::from(&value.parse()?);
         Ok(())
     }
 
@@ -158,6 +200,22 @@ impl Described {
     }
 }
 
+impl Described {
+    /// The network namespace that the words name.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+/// The beginnings of the names of protocols.
+const PROTOCOLS: [&str; 4] = ["IPPROTO_", "NETLINK_", "CAN_", "BTPROTO_"];
+
+/// Whether a word is written as a constant of a family, type or protocol.
+fn is_constant(word: &str) -> bool {
+    let mut prefixes = PROTOCOLS.iter().chain(&["AF_", "SOCK_"]);
+    prefixes.any(|prefix| word.starts_with(prefix))
+}
+
 /// Reads the value of an operand of an action.
 type Reader = fn(&mut Described, &str) -> Result<(), String>;
 
@@ -167,6 +225,7 @@ fn reader(operand: Operand) -> Option<Reader> {
         Operand::Local => Some(Described::local),
         Operand::Remote => Some(Described::remote),
         Operand::Interface => Some(Described::interface),
+        Operand::Netns => Some(Described::netns),
         Operand::Path => Some(Described::path),
         Operand::Option => Some(Described::option),
         Operand::Netlink => Some(Described::netlink),
@@ -217,6 +276,7 @@ impl Request for Described {
             length: self.length,
             looked_up: self.looked_up.then_some(std::time::Duration::ZERO),
             escapes: self.escapes.as_deref(),
+            place: &self.place,
             ..question.on(self.interface.as_deref())
         }
     }
@@ -246,6 +306,21 @@ mod tests {
     }
 
     #[test]
+    fn capture_with_an_interface_opens_a_capture() {
+        let described: Described = "capture eth0 snaplen=96".parse().unwrap();
+        let question = described.question();
+        let socket = question.socket.unwrap();
+        assert_eq!((socket.domain, socket.ty), (libc::AF_PACKET, libc::SOCK_RAW));
+        assert_eq!((question.interface, question.length), (Some("eth0"), Some(96)));
+        assert!(described.opens_capture);
+        let described: Described = "capture any".parse().unwrap();
+        assert_eq!(described.question().interface, None);
+        // With constants, it is about a socket.
+        let described: Described = "capture AF_PACKET SOCK_RAW interface=eth0".parse().unwrap();
+        assert!(!described.opens_capture);
+    }
+
+    #[test]
     fn an_action_without_meaning_is_refused() {
         for (text, part) in [
             ("", "begins with a verb"),
@@ -255,7 +330,7 @@ mod tests {
             ("connect remot=::1", "unknown operand"),
             ("connect lookup=yes", "write lookup=required"),
             ("connect path=", "has no value"),
-            ("connect local_ports=80", "the operands are: local, remote, interface, path"),
+            ("connect local_ports=80", "the operands are: local, remote, interface, netns, path"),
             ("option option=all", "not a class of options"),
             ("resolve AF_INET", "does not concern a socket"),
         ] {

@@ -85,6 +85,10 @@ fn covers_field(operand: Operand, rule: &Rule, other: &Rule) -> bool {
             every(&own.remote_ports, &theirs.remote_ports, |own, other| own.covers(*other))
         }
         Operand::Interface => every(&own.interface, &theirs.interface, Pattern::covers),
+        Operand::Netns => {
+            own.netns == theirs.netns
+                || !theirs.netns.is_empty() && is_part(&theirs.netns, &own.netns)
+        }
         Operand::Path => every(&own.path, &theirs.path, PathPrefix::covers),
         Operand::Option if deny => own.option.is_empty() || is_part(&theirs.option, &own.option),
         Operand::Option => own.option == theirs.option,

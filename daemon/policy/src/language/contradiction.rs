@@ -34,7 +34,9 @@ const INTERNET: &[i32] = &[libc::AF_INET, libc::AF_INET6];
 
 /// Why no request can match a rule, or none with one of its verbs; empty if requests can.
 pub(crate) fn contradictions(rule: &Rule) -> Vec<String> {
-    let addresses = addresses(rule).or_else(|| sockets(rule));
+    // Captures compare these fields with packets, not with a socket.
+    let of_packets = rule.has_verb(Verb::Capture);
+    let addresses = addresses(rule).or_else(|| sockets(rule)).filter(|_| !of_packets);
     let never = addresses.map(|why| format!("it never matches: {why}"));
     never.into_iter().chain(verbs(rule)).chain(messages(rule)).collect()
 }

@@ -34,6 +34,7 @@ pub(crate) fn escapes(deny: &Rule, allow: &Rule) -> bool {
         && passes
         && allow.fields.unchecked.is_none()
         && meet
+        && deny.fields.netns.is_empty() == allow.fields.netns.is_empty()
         && overlap(&deny.fields.ty, &allow.fields.ty)
         && overlap(&deny.fields.protocol, &allow.fields.protocol)
 }
@@ -60,6 +61,7 @@ fn differs_by_call(operand: Operand, family: i32) -> bool {
         Operand::Family
         | Operand::Type
         | Operand::Protocol
+        | Operand::Netns
         | Operand::Option
         | Operand::Netlink
         | Operand::Snaplen

@@ -8,6 +8,7 @@ use crate::language::line::{list, quoted};
 use crate::language::list::NonEmpty;
 use crate::language::message_class::MessageClass;
 use crate::language::name::{PathPrefix, Pattern};
+use crate::language::netns::Netns;
 use crate::language::operand::Operand;
 use crate::language::option_class::OptionClass;
 use crate::language::qualifier::{Handover, Lookup, Paths};
@@ -29,6 +30,8 @@ pub struct Fields {
     pub remote: Vec<Network>,
     pub remote_ports: Vec<Ports>,
     pub interface: Vec<Pattern>,
+    /// A rule without it is about the broker's own network namespace.
+    pub netns: Vec<Netns>,
     pub path: Vec<PathPrefix>,
     /// An `allow` without it grants every class but `unknown`.
     pub option: Vec<OptionClass>,
@@ -61,6 +64,7 @@ impl Fields {
             Operand::Remote => self.remote = values(operand, map)?,
             Operand::RemotePorts => self.remote_ports = values(operand, map)?,
             Operand::Interface => self.interface = values(operand, map)?,
+            Operand::Netns => self.netns = values(operand, map)?,
             Operand::Path => self.path = values(operand, map)?,
             Operand::Option => self.option = values(operand, map)?,
             Operand::Netlink => self.netlink = values(operand, map)?,
@@ -85,6 +89,7 @@ impl Fields {
             Operand::Remote => !self.remote.is_empty(),
             Operand::RemotePorts => !self.remote_ports.is_empty(),
             Operand::Interface => !self.interface.is_empty(),
+            Operand::Netns => !self.netns.is_empty(),
             Operand::Path => !self.path.is_empty(),
             Operand::Option => !self.option.is_empty(),
             Operand::Netlink => !self.netlink.is_empty(),
@@ -116,6 +121,7 @@ impl Fields {
             Operand::Remote => list(&self.remote),
             Operand::RemotePorts => list(&self.remote_ports),
             Operand::Interface => list(&self.interface),
+            Operand::Netns => list(&self.netns),
             Operand::Path => list(&self.path),
             Operand::Option => list(self.option.iter().map(|class| class.word())),
             Operand::Netlink => list(self.netlink.iter().map(|class| class.word())),

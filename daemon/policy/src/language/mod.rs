@@ -9,6 +9,7 @@ pub(crate) mod line;
 mod list;
 pub(crate) mod message_class;
 pub mod name;
+pub mod netns;
 pub mod operand;
 pub(crate) mod option_class;
 mod position;

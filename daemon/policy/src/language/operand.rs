@@ -20,6 +20,7 @@ words! {
         Remote "remote" "The address at the other end.";
         RemotePorts "remote_ports" "The port at the other end.";
         Interface "interface" "The interface.";
+        Netns "netns" "The network namespace of the socket; without it, a rule is about the broker's own.";
         Path "path" "The address of a Unix socket.";
         Option "option" "The class of an option or of an item of ancillary data.";
         Netlink "netlink" "The class of a netlink message.";
@@ -45,12 +46,26 @@ impl Operand {
     pub fn applies_to(self, verb: Verb) -> bool {
         let verbs: &[Verb] = match self {
             Self::Family | Self::Type | Self::Protocol => return verb.concerns_socket(),
-            Self::Local | Self::LocalPorts => {
-                &[Verb::Bind, Verb::Listen, Verb::Accept, Verb::Connect, Verb::Send, Verb::Spoof]
+            Self::Netns => {
+                return verb.concerns_socket() || [Verb::Resolve, Verb::Interfaces].contains(&verb);
             }
-            Self::Remote | Self::RemotePorts => {
-                &[Verb::Connect, Verb::Send, Verb::Spoof, Verb::Receive, Verb::Option]
-            }
+            Self::Local | Self::LocalPorts => &[
+                Verb::Bind,
+                Verb::Listen,
+                Verb::Accept,
+                Verb::Connect,
+                Verb::Send,
+                Verb::Capture,
+                Verb::Spoof,
+            ],
+            Self::Remote | Self::RemotePorts => &[
+                Verb::Connect,
+                Verb::Send,
+                Verb::Spoof,
+                Verb::Receive,
+                Verb::Option,
+                Verb::Capture,
+            ],
             Self::Interface => &[
                 Verb::Bind,
                 Verb::Connect,
@@ -98,7 +113,30 @@ impl Operand {
             | Self::Remote
             | Self::RemotePorts
             | Self::Interface
+            | Self::Netns
             | Self::Path => false,
+        }
+    }
+
+    /// Whether it is compared with each packet of a capture.
+    pub fn is_of_packets(self) -> bool {
+        match self {
+            Self::Protocol | Self::Local | Self::LocalPorts | Self::Remote | Self::RemotePorts => {
+                true
+            }
+            Self::Family
+            | Self::Type
+            | Self::Interface
+            | Self::Netns
+            | Self::Path
+            | Self::Option
+            | Self::Netlink
+            | Self::Snaplen
+            | Self::Handover
+            | Self::Unchecked
+            | Self::Paths
+            | Self::Lookup
+            | Self::LookupSeconds => false,
         }
     }
 
@@ -113,6 +151,7 @@ impl Operand {
             | Self::Remote
             | Self::RemotePorts
             | Self::Interface
+            | Self::Netns
             | Self::Path
             | Self::Option
             | Self::Netlink
@@ -134,6 +173,6 @@ mod tests {
             assert_eq!(Operand::from_word(operand.word()), Some(*operand));
             assert!(operand.verbs().next().is_some(), "{operand:?}");
         }
-        assert_eq!(Operand::from_word("netns"), None);
+        assert_eq!(Operand::from_word("nets"), None);
     }
 }

@@ -15,7 +15,7 @@ pub(super) async fn ask(
 ) -> OpResult<()> {
     let call = request.call();
     let exceeded = |name, value| OpError::from(LimitExceeded { name, value });
-    match caller.privileged().ask_apart(request).await {
+    match caller.privileged().ask_apart(request.into()).await {
         Some(Ok(Done::Nothing)) => Ok(()),
         Some(Ok(Done::Limit(limit))) => Err(match limit {
             CaptureLimit::OfUser => exceeded("captures_per_user", limits.captures_per_user),

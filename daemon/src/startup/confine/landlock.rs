@@ -17,6 +17,17 @@ pub struct Files {
     pub write: Vec<PathBuf>,
 }
 
+impl Files {
+    /// Folders that are read, also if they are made later: of one that does not exist, the nearest folder above it.
+    #[must_use]
+    pub fn with_folders<'a>(mut self, folders: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        let nearest =
+            |path: &PathBuf| path.ancestors().find(|path| path.is_dir()).map(PathBuf::from);
+        self.read.extend(folders.into_iter().filter_map(nearest));
+        self
+    }
+}
+
 /// The sources of name service, time zone and control groups. `/nix` and `/gnu` are the `/usr` of the systems
 /// that have them.
 pub(super) const SYSTEM: [&str; 14] = [

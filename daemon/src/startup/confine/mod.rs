@@ -124,15 +124,22 @@ pub fn confine(
 }
 
 /// The same for a worker. `makes_files` if it creates files of sockets itself.
-pub fn confine_worker(config: &Confine, makes_files: bool) -> Result<Process, StartError> {
-    let (system, files) = (Some(&landlock::SYSTEM[..]), &Files::default());
+pub fn confine_worker(
+    config: &Confine,
+    makes_files: bool,
+    files: &Files,
+) -> Result<Process, StartError> {
+    let system = Some(&landlock::SYSTEM[..]);
     let calls = Calls::Worker { makes_files };
     apply(*config, kept_by_worker(config), &Restrictions { system, files, calls })
 }
 
-/// The same for the opener, which needs the files of `/proc` and a few system calls.
-pub fn confine_opener(config: &Confine, kept: &[Capability]) -> Result<Process, StartError> {
-    let files = &Files::default();
+/// The same for the opener, which needs the files of `/proc`, network namespaces, and a few system calls.
+pub fn confine_opener(
+    config: &Confine,
+    kept: &[Capability],
+    files: &Files,
+) -> Result<Process, StartError> {
     apply(*config, kept, &Restrictions { system: Some(&["/proc"]), files, calls: Calls::Opener })
 }
 

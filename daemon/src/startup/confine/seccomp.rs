@@ -75,16 +75,21 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         lists.into_iter().flatten().map(|call| (*call, Vec::new())).collect();
     // A thread that creates a socket's file in a folder of a client has its own working folder.
     let own_folder = vec![exactly(0, libc::CLONE_FS.cast_unsigned().into())?];
+    let enters_network = vec![exactly(1, libc::CLONE_NEWNET.cast_unsigned().into())?];
     match calls {
         Calls::Broker => {
             // Threads take a client's ids.
             rules.extend(OF_IDENTITY.iter().map(|call| (*call, Vec::new())));
             rules.insert(libc::SYS_unshare, own_folder);
+            rules.insert(libc::SYS_setns, enters_network);
         }
         Calls::Caller | Calls::Worker { makes_files: true } => {
             rules.insert(libc::SYS_unshare, own_folder);
         }
-        Calls::Opener | Calls::Reader | Calls::Worker { makes_files: false } => {}
+        Calls::Opener => {
+            rules.insert(libc::SYS_setns, enters_network);
+        }
+        Calls::Reader | Calls::Worker { makes_files: false } => {}
     }
     let clone = match calls {
         Calls::Broker => without_bits(0, NAMESPACES)?,

@@ -71,8 +71,17 @@ fn one_capability_is_kept_if_either_suffices() {
 }
 
 /// A role, the capabilities of its drop-in, and those that a broker which has all keeps for it.
-const ROLES: [(&str, &[Capability]); 6] = [
+const ROLES: [(&str, &[Capability]); 7] = [
     ("capture", &[Capability::NetRaw]),
+    (
+        "netns",
+        &[
+            Capability::NetRaw,
+            Capability::NetAdmin,
+            Capability::NetBindService,
+            Capability::SysAdmin,
+        ],
+    ),
     ("options", &[Capability::NetRaw, Capability::NetAdmin]),
     ("ping", &[]),
     ("ports", &[Capability::NetBindService]),

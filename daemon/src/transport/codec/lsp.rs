@@ -110,16 +110,21 @@ pub(super) fn encode(answer: Answer, out: &mut Outgoing) {
         let mut head = Vec::new();
         write_head(&mut head, answer.json.len(), attachments, descriptors.len());
         let length = head.len() + answer.json.len() + lengths.iter().sum::<usize>();
-        let mut refusal = Vec::new();
-        write_head(&mut refusal, answer.refusal.len(), None, 0);
-        refusal.extend_from_slice(&answer.refusal);
-        let passing = Passing { descriptors, length, refusal };
-        out.begin(Some(passing), |frame| frame.extend_from_slice(&head));
+        let passing = answer.refusal.map(|refusal| Passing { descriptors, length, refusal, frame });
+        out.begin(passing, |frame| frame.extend_from_slice(&head));
     }
     out.push(answer.json);
     for attachment in answer.response_parts.attachments {
         out.push(attachment);
     }
+}
+
+/// A frame with a response alone.
+fn frame(json: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write_head(&mut frame, json.len(), None, 0);
+    frame.extend_from_slice(json);
+    frame
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Codec {
     }
 
     pub(super) fn ndjson(limits: FrameLimits) -> Self {
-        Self::Ndjson(ndjson::Ndjson::new(limits.frame_bytes))
+        Self::Ndjson(ndjson::Ndjson::new(limits))
     }
 
     /// WebSocket, after its handshake.
@@ -46,7 +46,7 @@ impl Codec {
     ) -> Result<Decoded, CodecError> {
         match self {
             Self::Lsp(codec) => codec.decode(input, descriptors),
-            Self::Ndjson(codec) => codec.decode(input),
+            Self::Ndjson(codec) => codec.decode(input, descriptors),
             Self::WebSocket(codec) => codec.decode(input, out),
         }
     }
@@ -69,17 +69,21 @@ impl Codec {
     }
 
     /// The last message at the end of the stream: a line without its line end.
-    pub(super) fn decode_end(&mut self, input: &mut BytesMut) -> Option<Message> {
+    pub(super) fn decode_end(
+        &mut self,
+        input: &mut BytesMut,
+        descriptors: &mut DescriptorQueue<Descriptor>,
+    ) -> Result<Option<Message>, CodecError> {
         match self {
-            Self::Ndjson(_) => ndjson::Ndjson::decode_end(input),
-            Self::Lsp(_) | Self::WebSocket(_) => None,
+            Self::Ndjson(codec) => codec.decode_end(input, descriptors),
+            Self::Lsp(_) | Self::WebSocket(_) => Ok(None),
         }
     }
 
     pub(super) fn encode(&mut self, answer: Answer, out: &mut Outgoing) {
         match self {
             Self::Lsp(_) => lsp::encode(answer, out),
-            Self::Ndjson(_) => ndjson::encode(&answer, out),
+            Self::Ndjson(_) => ndjson::encode(answer, out),
             Self::WebSocket(codec) => codec.encode(&answer, out),
         }
     }

@@ -8,8 +8,10 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 use sockbroker_monitor::capture::{Opened, Order};
-use sockbroker_monitor::opener::fuzzing::{OutgoingMessage, SystemCalls};
-use sockbroker_monitor::request::{Control, Value};
+use sockbroker_monitor::opener::fuzzing::{Found, OutgoingMessage, SystemCalls};
+use sockbroker_monitor::request::{
+    Control, InterfaceList, InterfaceQuery, Network, Request, Unreachable, Value,
+};
 use sockbroker_monitor::socket_facts::KernelSocket;
 use sockbroker_monitor::subject::Connection;
 use sockbroker_policy::subject::Subject;
@@ -28,11 +30,19 @@ pub const INTERFACES: [(u32, &str, Ipv4Addr); 3] = [
 pub(crate) const SOCK_PACKET: i32 = 10;
 pub(crate) const SOCK_TYPE_MASK: i32 = 0xf;
 
+/// The cookies of network namespaces: of the broker, and of those with names. `gone` has no file, and `own` is the broker's.
+pub const OWN_NETWORK: u64 = 1;
+pub const NETWORKS: [(&str, u64); 3] = [("lab1", 11), ("lab2", 12), ("own", OWN_NETWORK)];
+
 /// A socket that a worker sends.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Socket {
     /// Domain, type and protocol.
     pub spec: (i32, i32, i32),
+    /// The cookie of its network namespace; `None` if it cannot be read.
+    pub network: Option<u64>,
+    /// The user who owns this namespace.
+    pub owner: Option<u32>,
     pub local: Option<Vec<u8>>,
     pub peer: Option<Vec<u8>>,
     /// Options that can be read: level, name, value.
@@ -47,17 +57,39 @@ pub struct Named {
     pub is_hung_up: bool,
     /// The user at the other end; `None` if there is none.
     pub uid: Option<u32>,
+    /// The cookie of its network namespace; `None` if it cannot be read.
+    pub network: Option<u64>,
+}
+
+/// What comes from outside of the opener.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Scene {
+    /// The user of the worker's principal.
+    pub uid: u32,
+    /// The connections that the monitor has passed to the worker, and those of them that have ended.
+    pub accepted: Vec<u64>,
+    pub closed: Vec<u64>,
+    pub connection: Named,
+    pub network: Network,
+    pub request: Request,
+    pub socket: Option<Socket>,
+    /// The error number of the call.
+    pub fails: Option<i32>,
 }
 
 /// A call that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     Create(SocketSpec),
+    /// In the network namespace with this cookie.
+    CreateIn(u64, SocketSpec),
     Bind(Vec<u8>),
     Connect(Vec<u8>),
     SetOption((i32, i32), Value),
     Send(Sent),
     SetHostname(String),
+    /// Of the network namespace with this cookie.
+    Interfaces(u64, InterfaceQuery),
     Capture(Box<Order>),
 }
 
@@ -120,6 +152,14 @@ impl KernelSocket for &Socket {
         Ok(self.spec_of())
     }
 
+    fn network(self) -> io::Result<u64> {
+        self.network.ok_or_else(missing)
+    }
+
+    fn network_owner(self) -> io::Result<Option<u32>> {
+        Ok(self.owner)
+    }
+
     fn local_address(self) -> io::Result<RawAddress> {
         address(self.local.as_deref())
     }
@@ -178,6 +218,10 @@ impl Connection for &Named {
         Ok(self.is_hung_up)
     }
 
+    fn network(self) -> io::Result<u64> {
+        self.network.ok_or_else(missing)
+    }
+
     fn subject(self, _with_control_group: bool) -> io::Result<Subject> {
         self.uid.map(|uid| Subject::new(uid, uid)).ok_or_else(missing)
     }
@@ -199,7 +243,47 @@ impl Recorder {
     }
 }
 
-impl SystemCalls<&Socket> for Recorder {
+impl SystemCalls<&Socket, &Named> for Recorder {
+    type Namespace = ();
+
+    fn own_network(&self) -> Option<u64> {
+        Some(OWN_NETWORK)
+    }
+
+    fn network_of(&self, connection: &Named) -> Result<Found<()>, Unreachable> {
+        let cookie = connection.network.ok_or(Unreachable::Failed(libc::EPERM))?;
+        Ok(Found { namespace: (), cookie, owner: None })
+    }
+
+    fn named_network(&self, name: &str) -> Result<Found<()>, Unreachable> {
+        let found = NETWORKS.iter().find(|(known, _)| *known == name);
+        let (_, cookie) = found.ok_or(Unreachable::NoFile)?;
+        Ok(Found { namespace: (), cookie: *cookie, owner: None })
+    }
+
+    fn passed_network(&self, passed: &Socket) -> Result<Found<()>, Unreachable> {
+        let cookie = passed.network.ok_or(Unreachable::Failed(libc::EINVAL))?;
+        Ok(Found { namespace: (), cookie, owner: passed.owner })
+    }
+
+    fn interfaces_in(
+        &self,
+        network: &Found<()>,
+        query: &InterfaceQuery,
+    ) -> Result<io::Result<InterfaceList>, Unreachable> {
+        let listed = self.record(Call::Interfaces(network.cookie, query.clone()));
+        Ok(listed.map(|()| vec![(1, "lo".to_owned())]))
+    }
+
+    fn create_in(
+        &self,
+        network: &Found<()>,
+        spec: SocketSpec,
+    ) -> Result<io::Result<OwnedFd>, Unreachable> {
+        let made = self.record(Call::CreateIn(network.cookie, spec));
+        Ok(made.and_then(|()| File::open("/dev/null").map(OwnedFd::from)))
+    }
+
     fn create(&self, spec: SocketSpec) -> io::Result<OwnedFd> {
         self.record(Call::Create(spec))?;
         File::open("/dev/null").map(OwnedFd::from)

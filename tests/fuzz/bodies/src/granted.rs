@@ -3,14 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use sockbroker_monitor::capture::Order;
-use sockbroker_monitor::request::{Control, Value};
+use sockbroker_monitor::request::{Control, Network, Value};
 use sockbroker_policy::option::{OptionClass, class_of};
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::option::carries_pointer_or_descriptor;
 
-use crate::fake_kernel::{Call, SOCK_PACKET, SOCK_TYPE_MASK, Sent, Socket};
+use crate::fake_kernel::{
+    Call, NETWORKS, OWN_NETWORK, SOCK_PACKET, SOCK_TYPE_MASK, Scene, Sent, Socket,
+};
 
 /// Users of the policy. Root has the built-in rule, and others have no rule.
 pub const ROOT: u32 = 0;
@@ -73,6 +75,48 @@ family = ["AF_INET"]
 remote = ["10.0.0.0/8"]
 
 [[rule]]
+name = "the caller's"
+subject = { uids = [1000] }
+allow = ["create"]
+family = ["AF_INET"]
+netns = ["caller"]
+
+[[rule]]
+name = "the caller's port 80"
+subject = { uids = [1000] }
+allow = ["bind"]
+family = ["AF_INET"]
+local_ports = ["80"]
+netns = ["caller"]
+
+[[rule]]
+name = "a laboratory"
+subject = { uids = [1000] }
+allow = ["create", "option"]
+option = ["mark"]
+netns = ["lab1"]
+
+[[rule]]
+name = "an own one"
+subject = { uids = [1000] }
+allow = ["create", "option"]
+family = ["AF_INET"]
+option = ["scheduling"]
+netns = ["owned"]
+
+[[rule]]
+name = "interfaces"
+subject = { uids = [1000] }
+allow = ["interfaces"]
+netns = ["owned", "lab1"]
+
+[[rule]]
+name = "not the second"
+subject = { everyone = true }
+deny = ["create", "bind", "connect", "send", "spoof", "option", "interfaces"]
+netns = ["lab2"]
+
+[[rule]]
 name = "not the vault"
 subject = { everyone = true }
 deny = ["send", "spoof"]
@@ -106,12 +150,111 @@ const VAULT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 66);
 const ETH0: u32 = 2;
 const NETLINK: u16 = 16;
 
-/// Whether the rules grant a call to a user.
-pub(crate) fn is_granted(uid: u32, socket: Option<&Socket>, call: &Call) -> bool {
+/// A network namespace other than the broker's.
+struct Elsewhere<'a> {
+    is_callers: bool,
+    is_owned: bool,
+    name: Option<&'a str>,
+}
+
+impl<'a> Elsewhere<'a> {
+    /// The one with this cookie, as the scene knows it.
+    fn of(scene: &'a Scene, cookie: u64) -> Self {
+        let name = match &scene.network {
+            Network::Broker | Network::Caller | Network::Passed => None,
+            Network::Named(name) => Some(name.as_str()),
+        };
+        let name = name.filter(|name| NETWORKS.contains(&(name, cookie)));
+        let owner = scene.socket.as_ref().and_then(|socket| socket.owner);
+        let is_owned = scene.network == Network::Passed && owner == Some(scene.uid);
+        Self { is_callers: scene.connection.network == Some(cookie), is_owned, name }
+    }
+}
+
+/// Whether the rules grant a call of a scene.
+pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
+    let (uid, socket) = (scene.uid, scene.socket.as_ref());
+    let own = Some(OWN_NETWORK);
+    match call {
+        Call::Create(_) => {
+            let is_own = match scene.network {
+                Network::Broker => true,
+                Network::Caller => scene.connection.network == own,
+                Network::Named(_) | Network::Passed => false,
+            };
+            is_own && is_granted_here(uid, socket, call)
+        }
+        Call::CreateIn(OWN_NETWORK, _) | Call::Interfaces(OWN_NETWORK, _) => false,
+        Call::CreateIn(cookie, spec) => {
+            may_create_elsewhere(uid, &Elsewhere::of(scene, *cookie), *spec)
+        }
+        Call::Interfaces(cookie, _) => {
+            let place = Elsewhere::of(scene, *cookie);
+            uid == MEMBER && (place.is_owned || place.name == Some("lab1"))
+        }
+        Call::SetHostname(_) => is_granted_here(uid, socket, call),
+        Call::Capture(_) => scene.network == Network::Broker && is_granted_here(uid, socket, call),
+        Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::Send(_) => {
+            match socket.and_then(|socket| socket.network) {
+                Some(OWN_NETWORK) => is_granted_here(uid, socket, call),
+                Some(cookie) => {
+                    let elsewhere = Elsewhere::of(scene, cookie);
+                    socket.is_some_and(|socket| may_call_elsewhere(uid, &elsewhere, socket, call))
+                }
+                None => false,
+            }
+        }
+    }
+}
+
+fn may_create_elsewhere(uid: u32, place: &Elsewhere<'_>, spec: SocketSpec) -> bool {
+    let is_packet = spec.domain == libc::AF_PACKET
+        || spec.domain == libc::AF_INET && spec.ty & SOCK_TYPE_MASK == SOCK_PACKET;
+    let by_caller = place.is_callers && spec.domain == libc::AF_INET && !is_packet;
+    let by_owner = place.is_owned && spec.domain == libc::AF_INET && !is_packet;
+    let by_name = place.name == Some("lab1") && (!is_packet || spec.protocol == 0);
+    ![libc::AF_UNIX, libc::AF_PPPOX].contains(&spec.domain)
+        && place.name != Some("lab2")
+        && uid == MEMBER
+        && (by_caller || by_owner || by_name)
+}
+
+fn may_call_elsewhere(uid: u32, place: &Elsewhere<'_>, socket: &Socket, call: &Call) -> bool {
+    let spec = socket.spec_of();
+    if uid != MEMBER || place.name == Some("lab2") {
+        return false;
+    }
+    let is_packet = spec.ty & SOCK_TYPE_MASK == SOCK_PACKET;
+    match call {
+        Call::Bind(address) => {
+            let is_port = matches!(decode(address), Some(Address::Inet { port: 80, .. }));
+            let is_inet = spec.domain == libc::AF_INET && !is_packet;
+            place.is_callers && is_inet && is_port
+        }
+        Call::SetOption((level, name), _) if carries_pointer_or_descriptor(*level, *name) => false,
+        Call::SetOption((level, name), _) => {
+            let is_mark = class_of(spec.domain, *level, *name) == OptionClass::Mark;
+            let is_inet = spec.domain == libc::AF_INET && !is_packet;
+            let is_scheduling = class_of(spec.domain, *level, *name) == OptionClass::Scheduling;
+            place.name == Some("lab1") && is_mark || place.is_owned && is_inet && is_scheduling
+        }
+        Call::Create(_)
+        | Call::CreateIn(..)
+        | Call::Connect(_)
+        | Call::Send(_)
+        | Call::Interfaces(..)
+        | Call::Capture(_)
+        | Call::SetHostname(_) => false,
+    }
+}
+
+/// Whether the rules grant a call in the broker's network namespace to a user.
+fn is_granted_here(uid: u32, socket: Option<&Socket>, call: &Call) -> bool {
     let spec = socket.map(Socket::spec_of);
     let is_member = uid == MEMBER;
     let has_rules = is_member || uid == ROOT;
     match call {
+        Call::CreateIn(..) | Call::Interfaces(..) => false,
         Call::Create(spec) => {
             spec.domain != libc::AF_INET6 && has_rules && (!is_member || may_create(*spec))
         }

@@ -16,12 +16,13 @@ pub mod messages;
 pub mod opener;
 pub mod granted;
 pub mod fake_kernel;
+pub mod pcapng;
 
 /// A function that checks one input.
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also its folder in `../corpus`, and its body.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("frame", frame::body),
     ("request", request::body),
     ("address", address::body),
@@ -29,4 +30,5 @@ pub const TARGETS: [(&str, Body); 7] = [
     ("policy", policy::body),
     ("messages", messages::body),
     ("opener", opener::body),
+    ("pcapng", pcapng::body),
 ];

@@ -14,7 +14,7 @@ use sockbroker_monitor::message::{
     FromOpener, FromReader, FromReaper, Nothing, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
-use sockbroker_monitor::request::{Answer, Request};
+use sockbroker_monitor::request::{Answer, Question};
 use sockbroker_sys::record::Record;
 
 /// What happens to a record on its way.
@@ -33,7 +33,7 @@ const TYPES: [fn(&Arrival<'_>); 18] = [
     check::<ToReaper>,
     check::<FromReaper>,
     check::<Nothing>,
-    check::<Request>,
+    check::<Question>,
     check::<Answer>,
     check::<ToCaller>,
     check::<FromCaller>,

@@ -2,32 +2,17 @@
 
 use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
 use sockbroker_monitor::message::WorkerPeer;
 use sockbroker_monitor::opener::fuzzing::{Opener, Outcome};
-use sockbroker_monitor::request::{Answer, Request};
+use sockbroker_monitor::request::{Answer, Question, Request};
 use sockbroker_policy::Policy;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 
+pub use crate::fake_kernel::Scene;
 use crate::fake_kernel::{Call, Named, Recorder, Socket};
 use crate::granted::{RULES, is_granted};
-
-/// What comes from outside of the opener.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Scene {
-    /// The user of the worker's principal.
-    pub uid: u32,
-    /// The connections that the monitor has passed to the worker, and those of them that have ended.
-    pub accepted: Vec<u64>,
-    pub closed: Vec<u64>,
-    pub connection: Named,
-    pub request: Request,
-    pub socket: Option<Socket>,
-    /// The error number of the call.
-    pub fails: Option<i32>,
-}
 
 const NOTHING: &str = r#"
 version = 1
@@ -57,7 +42,8 @@ pub fn serve(scene: &Scene) -> Vec<Call> {
     let recorder = Recorder::new(scene.fails);
     let serve = |opener: &mut Opener| {
         let (connection, socket) = (&scene.connection, scene.socket.as_ref());
-        let outcome = opener.serve(&recorder, scene.request.clone(), connection, socket);
+        let Scene { network, request, .. } = scene.clone();
+        let outcome = opener.serve(&recorder, Question { network, request }, connection, socket);
         (outcome, recorder.take())
     };
     let (outcome, calls) = serve(&mut opener);
@@ -65,7 +51,7 @@ pub fn serve(scene: &Scene) -> Vec<Call> {
     for call in &calls {
         assert!(is_known(scene), "{call:?} for {scene:?}");
         assert!(is_request(&scene.request, call), "{call:?} for {scene:?}");
-        assert!(is_granted(scene.uid, scene.socket.as_ref(), call), "{call:?} for {scene:?}");
+        assert!(is_granted(scene, call), "{call:?} for {scene:?}");
     }
     opener.replace(POLICIES[1].clone(), 2);
     let (outcome, refused) = serve(&mut opener);
@@ -99,17 +85,22 @@ impl Directory for NoNames {
 /// Checks that there is at most one call, and that the outcome is that of the call.
 fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
     let fits = match (calls, outcome) {
-        ([], Outcome::Answer(Answer::Failed(_) | Answer::NotServed)) => is_known(scene),
+        ([], Outcome::Answer(Answer::Failed(_) | Answer::NotServed | Answer::Unreachable(_))) => {
+            is_known(scene)
+        }
         ([], Outcome::Answer(Answer::HungUp)) => !is_known(scene),
         ([], Outcome::Denied(denial)) => is_known(scene) && denial.uid == scene.uid,
         ([], Outcome::Nonsense(reason)) => !reason.is_empty(),
         ([_], Outcome::Answer(Answer::Failed(errno))) => scene.fails == Some(*errno),
-        ([Call::Create(_)], Outcome::Socket(_))
+        ([Call::Create(_) | Call::CreateIn(..)], Outcome::Socket(_))
         | ([Call::Capture(_)], Outcome::Capture(..))
         | (
             [Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::SetHostname(_)],
             Outcome::Answer(Answer::Done),
         ) => scene.fails.is_none(),
+        ([Call::Interfaces(..)], Outcome::Answer(Answer::Interfaces(found))) => {
+            scene.fails.is_none() && !found.is_empty()
+        }
         ([Call::Send(sent)], Outcome::Answer(Answer::Sent(length))) => {
             scene.fails.is_none() && usize::try_from(*length) == Ok(sent.data.len())
         }
@@ -120,7 +111,7 @@ fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
 
 /// Whether the connection is one of the worker's, and its client the principal.
 fn is_known(scene: &Scene) -> bool {
-    let Named { cookie, is_hung_up, uid } = scene.connection;
+    let Named { cookie, is_hung_up, uid, network: _ } = scene.connection;
     let has = |list: &[u64]| cookie.is_some_and(|cookie| list.contains(&cookie));
     has(&scene.accepted) && !has(&scene.closed) && !is_hung_up && uid == Some(scene.uid)
 }
@@ -132,9 +123,10 @@ fn is_request(request: &Request, call: &Call) -> bool {
         decoded(given).is_some() && decoded(given) == decoded(used)
     };
     match (request, call) {
-        (&Request::Create { domain, ty, protocol }, Call::Create(spec)) => {
-            *spec == SocketSpec { domain, ty, protocol }
-        }
+        (
+            &Request::Create { domain, ty, protocol },
+            Call::Create(spec) | Call::CreateIn(_, spec),
+        ) => *spec == SocketSpec { domain, ty, protocol },
         (Request::Bind { address }, Call::Bind(used))
         | (Request::Connect { address }, Call::Connect(used)) => is_address(address, used),
         (Request::SetOption { level, name, value }, Call::SetOption(option, used)) => {
@@ -151,6 +143,7 @@ fn is_request(request: &Request, call: &Call) -> bool {
                 && *data == sent.data
         }
         (Request::SetHostname { name }, Call::SetHostname(used)) => name == used,
+        (Request::Interfaces { query }, Call::Interfaces(_, used)) => query == used,
         (Request::Capture { order, .. }, Call::Capture(used)) => *order == **used,
         _ => false,
     }

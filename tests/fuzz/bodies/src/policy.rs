@@ -1,9 +1,12 @@
 //! Policy files: any text is a list of rules, or an error with a position, and decisions are consistent.
 
+use sockbroker_bpf::{Instruction, Program, opcode};
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::Request as _;
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::check::check;
 use sockbroker_policy::file::{Directory, read};
+use sockbroker_policy::lowering::{Forced, LoweringError, PacketStart};
 use sockbroker_policy::rule::Effect;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::words::Described;
@@ -57,6 +60,9 @@ pub fn body(data: &[u8]) {
     let policy = Policy::new(970, rules.into_iter().map(|(rule, _)| rule).collect(), false);
     for uid in [0, 5] {
         let rights = policy.select(&Subject::new(uid, uid), Vec::new());
+        if let Ok((_, scope)) = rights.capture(Some("eth0"), 64) {
+            check_capture(&scope);
+        }
         for action in ACTIONS {
             let described = action.parse::<Described>();
             assert!(described.is_ok(), "{action}");
@@ -73,6 +79,18 @@ pub fn body(data: &[u8]) {
             let allowed = denied(Effect::Allow) || uid == 0;
             let granted = rights.judge(&question).is_ok();
             assert_eq!(granted, !refused && allowed, "uid {uid}: {question:?}");
+        }
+    }
+}
+
+/// Checks that the kernel takes the program of a capture, unless it is too long.
+fn check_capture(scope: &CaptureScope) {
+    for start in [PacketStart::Ethernet, PacketStart::Ip, PacketStart::Other] {
+        let forced = Forced { start, interface: Some(1), loopback_once: true, snaplen: 64 };
+        let client = Program(vec![Instruction::new(opcode::RET, 1)]);
+        match scope.join(&forced, &client) {
+            Ok(program) => assert_eq!(program.check(), Ok(())),
+            Err(error) => assert!(matches!(error, LoweringError::TooLong { .. }), "{error}"),
         }
     }
 }

@@ -70,6 +70,11 @@ fn opener_corpus_passes() {
 }
 
 #[test]
+fn pcapng_corpus_passes() {
+    replay("pcapng");
+}
+
+#[test]
 fn every_target_has_a_program_and_a_corpus() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let names = |folder: PathBuf| -> BTreeSet<String> {

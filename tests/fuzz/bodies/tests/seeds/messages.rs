@@ -11,7 +11,9 @@ use sockbroker_monitor::message::{
     SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
-use sockbroker_monitor::request::{Answer, Request};
+use sockbroker_monitor::request::{
+    Answer, InterfaceQuery, Network, Question, Request, Unreachable,
+};
 
 use crate::Seed;
 use crate::opener::{inet, mark, marked, order};
@@ -58,6 +60,15 @@ pub(crate) fn of_workers() -> Vec<Seed> {
     ]
 }
 
+/// A request about a socket of a network namespace with a name.
+fn all() -> Request {
+    Request::Interfaces { query: InterfaceQuery::All }
+}
+
+fn within(request: Request) -> Question {
+    Question { network: Network::Named("lab1".to_owned()), request }
+}
+
 /// Also of the policy reader and of the reaper.
 pub(crate) fn of_the_opener() -> Vec<Seed> {
     let description = Description(vec![7; 9]);
@@ -71,11 +82,15 @@ pub(crate) fn of_the_opener() -> Vec<Seed> {
         ("from-reader-unusable", seed(4, &FromReader::Unusable("p:1: no".to_owned()))),
         ("to-reaper-hold", seed(5, &ToReaper::Hold)),
         ("from-reaper-full", seed(6, &FromReaper::Full)),
-        ("request-bind", seed(8, &Request::Bind { address: inet(80) })),
-        ("request-option", seed(8, &mark())),
-        ("request-send", seed(8, &marked(Some(10)))),
+        ("request-bind", seed(8, &Question::from(Request::Bind { address: inet(80) }))),
+        ("request-interfaces", seed(8, &Question { network: Network::Passed, request: all() })),
+        ("request-option", seed(8, &Question { network: Network::Caller, request: mark() })),
+        ("request-send", seed(8, &within(marked(Some(10))))),
+        ("answer-unreachable", seed(9, &Answer::Unreachable(Unreachable::Failed(1)))),
+        ("answer-interfaces", seed(9, &Answer::Interfaces(vec![(1, "lo".to_owned())]))),
         ("answer-sent", seed(9, &Answer::Sent(6))),
         ("answer-socket", seed(9, &Answer::Socket)),
+        ("answer-made", seed(9, &Answer::Made)),
     ]
 }
 
@@ -106,6 +121,7 @@ pub(crate) fn of_callers() -> Vec<Seed> {
         ("to-caller-send", seed(10, &call(send(false, Destination::File)))),
         ("to-caller-send-attached", seed(10, &call(send(true, Destination::Peer)))),
         ("to-caller-large", seed(10, &ToCaller::Large { number: NUMBER, descriptors: 4 })),
+        ("from-caller-made", seed(11, &FromCaller::Made { number: NUMBER, count: 2 })),
         ("from-caller-pair", seed(11, &answer(UnixAnswer::Pair))),
         ("from-caller-looked-up", seed(11, &answer(UnixAnswer::LookedUp(examined.clone())))),
         (
@@ -157,7 +173,7 @@ pub(crate) fn damaged() -> Vec<Seed> {
     truncated[1] = 1;
     let mut lost = seed(2, &ToOpener::Worker { worker: 16 });
     lost[1..3].copy_from_slice(&[2, 1]);
-    let mut too_many = seed(9, &Answer::Socket);
+    let mut too_many = seed(9, &Answer::Made);
     too_many[2] = 2;
     vec![("truncated", truncated), ("lost-descriptors", lost), ("too-many-descriptors", too_many)]
 }

@@ -2,11 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use sockbroker_fuzz_bodies::fake_kernel::{Named, Socket};
+use sockbroker_fuzz_bodies::fake_kernel::{Named, OWN_NETWORK, Socket};
 use sockbroker_fuzz_bodies::granted::{MEMBER, NAMER, ROOT};
 use sockbroker_fuzz_bodies::opener::Scene;
 use sockbroker_monitor::capture::{Direction, Format, Order};
-use sockbroker_monitor::request::{Control, Request, Value};
+use sockbroker_monitor::request::{Control, InterfaceQuery, Network, Request, Value};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 
@@ -19,7 +19,7 @@ pub(crate) fn inet(port: u16) -> Vec<u8> {
 }
 
 fn socket(domain: i32, ty: i32, protocol: i32) -> Socket {
-    Socket { spec: (domain, ty, protocol), ..Socket::default() }
+    Socket { spec: (domain, ty, protocol), network: Some(OWN_NETWORK), ..Socket::default() }
 }
 
 fn udp() -> Socket {
@@ -67,7 +67,13 @@ fn scene(uid: u32, request: Request, socket: impl Into<Option<Socket>>) -> Scene
         uid,
         accepted: vec![1, 300],
         closed: vec![2],
-        connection: Named { cookie: Some(300), is_hung_up: false, uid: Some(uid) },
+        connection: Named {
+            cookie: Some(300),
+            is_hung_up: false,
+            uid: Some(uid),
+            network: Some(OWN_NETWORK),
+        },
+        network: Network::Broker,
         request,
         socket: socket.into(),
         fails: None,
@@ -206,7 +212,7 @@ pub(crate) fn messages() -> Vec<Seed> {
 
 pub(crate) fn connections() -> Vec<Seed> {
     let elsewhere = |named| Scene { connection: named, ..scene(MEMBER, packet(), None) };
-    let named = Named { cookie: Some(300), is_hung_up: false, uid: Some(MEMBER) };
+    let named = scene(MEMBER, packet(), None).connection;
     vec![
         ("no-socket", scene(MEMBER, mark(), None)),
         ("no-rule", scene(2000, packet(), None)),
@@ -216,5 +222,55 @@ pub(crate) fn connections() -> Vec<Seed> {
         ("other-principal", elsewhere(Named { uid: Some(ROOT), ..named.clone() })),
         ("no-peer", elsewhere(Named { uid: None, ..named.clone() })),
         ("file-as-connection", elsewhere(Named { cookie: None, ..named })),
+    ]
+}
+
+/// Requests about sockets of other network namespaces. That of the client has the cookie 20.
+pub(crate) fn networks() -> Vec<Seed> {
+    let within = |network, mut scene: Scene| {
+        scene.connection.network = Some(20);
+        Scene { network, ..scene }
+    };
+    let named = |name: &str| Network::Named(name.to_owned());
+    let of = |cookie, socket| Socket { network: cookie, ..socket };
+    let own = |cookie, owner| Socket { network: cookie, owner: Some(owner), ..udp() };
+    let priority = || option(libc::SOL_SOCKET, libc::SO_PRIORITY, &7_i32.to_ne_bytes());
+    let all = || Request::Interfaces { query: InterfaceQuery::All };
+    let tcp = || create(libc::AF_INET, libc::SOCK_STREAM, 0);
+    let bind = || Request::Bind { address: inet(80) };
+    let (caller, lab1) = (|| Network::Caller, || named("lab1"));
+    let raw = create(libc::AF_INET, libc::SOCK_RAW, 1);
+    vec![
+        ("caller-create", within(caller(), scene(MEMBER, tcp(), None))),
+        ("caller-raw", within(caller(), scene(MEMBER, raw, None))),
+        ("caller-packet", within(caller(), scene(MEMBER, packet(), None))),
+        ("caller-is-here", Scene { network: caller(), ..scene(MEMBER, packet(), None) }),
+        ("caller-unix", within(caller(), scene(MEMBER, create(libc::AF_UNIX, 1, 0), None))),
+        ("caller-bind", within(caller(), scene(MEMBER, bind(), of(Some(20), udp())))),
+        ("caller-option", within(caller(), scene(MEMBER, mark(), of(Some(20), udp())))),
+        ("named-packet", within(lab1(), scene(MEMBER, packet(), None))),
+        ("named-option", within(lab1(), scene(MEMBER, mark(), of(Some(11), udp())))),
+        ("named-option-of-other", within(lab1(), scene(MEMBER, mark(), of(Some(12), udp())))),
+        ("named-denied", within(named("lab2"), scene(ROOT, packet(), None))),
+        ("named-here", within(named("own"), scene(MEMBER, packet(), None))),
+        ("named-gone", within(named("gone"), scene(ROOT, packet(), None))),
+        ("named-path", within(named("../lab1"), scene(ROOT, packet(), None))),
+        ("owned-create", within(Network::Passed, scene(MEMBER, tcp(), own(Some(30), MEMBER)))),
+        ("owned-by-another", within(Network::Passed, scene(MEMBER, tcp(), own(Some(30), ROOT)))),
+        ("owned-by-root", within(Network::Passed, scene(ROOT, tcp(), own(Some(30), ROOT)))),
+        ("owned-is-here", within(Network::Passed, scene(MEMBER, tcp(), own(Some(1), MEMBER)))),
+        ("owned-is-nothing", within(Network::Passed, scene(MEMBER, tcp(), None))),
+        ("owned-option", within(Network::Passed, scene(MEMBER, priority(), own(Some(30), MEMBER)))),
+        (
+            "owned-option-by-caller",
+            within(caller(), scene(MEMBER, priority(), own(Some(30), MEMBER))),
+        ),
+        ("owned-interfaces", within(Network::Passed, scene(MEMBER, all(), own(Some(30), MEMBER)))),
+        ("named-interfaces", within(lab1(), scene(MEMBER, all(), None))),
+        ("named-interfaces-denied", within(named("lab2"), scene(ROOT, all(), None))),
+        ("callers-interfaces", within(caller(), scene(MEMBER, all(), None))),
+        ("interfaces-here", scene(ROOT, all(), None)),
+        ("unknown-network", within(caller(), scene(ROOT, mark(), of(Some(30), udp())))),
+        ("network-of-nobody", within(caller(), scene(ROOT, mark(), of(None, udp())))),
     ]
 }

@@ -1,0 +1,97 @@
+"""Sockets, names and programs in other network namespaces than that of the broker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from . import creation, native
+from .environment import environment
+from .hints import TYPE_CHECKING, Any
+from .resolver import look_up
+from .settings import MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, REMOTE
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
+
+_DEFAULT = object()
+"""No timeout was given: new sockets have the default."""
+
+
+class Namespace:
+    """A network namespace: that of this process when it connected to the broker, or one with a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"sockbroker.namespace({self.name!r})"
+
+    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
+        """A new socket in this namespace. Its methods take host names only if the namespace has a name."""
+        from . import socket  # executes the standard library's module, which programs with `install()` have already
+
+        return socket.socket(fileno=creation.create(family, type, proto, netns=self.name))
+
+    def getaddrinfo(
+        self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        """`socket.getaddrinfo` in this namespace: by the files of `/etc/netns` if it has a name, else by this process."""
+        from . import socket
+
+        found = []
+        for family_, type_, *rest in look_up(self.name, host, port, family, type, proto, flags):
+            # As in the standard library, numbers without a name stay numbers.
+            found.append((_named(socket.AF_INET.__class__, family_), _named(socket.SOCK_STREAM.__class__, type_), *rest))
+        return found
+
+    def create_connection(
+        self,
+        address: tuple[str | None, int],
+        timeout: Any = _DEFAULT,
+        source_address: tuple[str, int] | None = None,
+    ) -> Any:
+        """`socket.create_connection` in this namespace."""
+        host, port = address
+        failure: OSError | None = None
+        for family, type_, proto, _name, destination in self.getaddrinfo(host, port, 0, native.module.SOCK_STREAM):
+            made = None
+            try:
+                made = self.socket(family, type_, proto)
+                if timeout is not _DEFAULT:
+                    made.settimeout(timeout)
+                if source_address:
+                    made.bind(source_address)
+                made.connect(destination)
+            except OSError as error:
+                failure = error
+                if made is not None:
+                    made.close()
+            else:
+                return made
+        try:
+            raise failure or OSError("getaddrinfo returns an empty list")
+        finally:
+            failure = None  # a reference cycle otherwise
+
+    def run(self, arguments: Sequence[str], **options: Any) -> CompletedProcess[Any]:
+        """Runs a Python program whose sockets and names are those of this namespace, with the options of `subprocess.run`.
+
+        `arguments` are those of the interpreter, such as `["-m", "http.server"]`, as for `python3 -m sockbroker --netns`.
+        """
+        from subprocess import run  # for this call alone
+
+        given = options.pop("env", None)
+        variables = dict(os.environ if given is None else given)
+        mode = variables.get(MODE_VARIABLE)
+        variables[MODE_VARIABLE] = mode if mode in (MEDIATED, REMOTE) else MEDIATED
+        variables[NETNS_VARIABLE] = self.name
+        return run([sys.executable, *arguments], env=environment({}, variables), **options)
+
+
+def _named(kind: Any, number: int) -> Any:
+    try:
+        return kind(number)
+    except ValueError:
+        return number

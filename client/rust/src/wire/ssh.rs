@@ -1,0 +1,306 @@
+//! Reaching a broker through ssh: by a forwarded socket, or else by a program on the other host.
+//!
+//! A forwarded socket serves any number of connections over one connection of ssh. They are not sessions of sshd
+//! (`MaxSessions`). The user of the login connects to the broker. Where sshd forbids to forward sockets,
+//! `sockbroker dial-stdio` carries one connection.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice, IsTerminal as _};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::child::{self, ChildBroker};
+use super::private_folder::PrivateFolder;
+use super::unix::{self, Interest, Readiness};
+use crate::endpoint::Endpoint;
+use crate::error::{Attempt, Error, Result};
+use crate::host_files;
+use crate::ssh_target::SshTarget;
+
+/// How long ssh may take to log in and to forward the socket, without and with a person who answers its questions.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(45);
+const LOGIN_TIMEOUT_INTERACTIVE: Duration = Duration::from_secs(150);
+/// How long a broker may take to answer through ssh.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the client tries whether ssh has created the socket.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+/// The most bytes of the messages of ssh that an error contains.
+const LOG_BYTES_MAX: u64 = 4096;
+/// A request that every broker answers.
+const PROBE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"socket.htons\",\"params\":[1]}\n";
+
+/// Starts ssh, and ends it once standard input ends: when the client drops its end of the pipe, or when it is killed.
+/// `PR_SET_PDEATHSIG` would already act at the end of the thread that started ssh. SIGKILL, because ssh can notice SIGTERM
+/// as late as `ServerAliveInterval`. The folder is removed after ssh has ended, and then standard output ends. Ctrl-C
+/// reaches the client alone, which can then still use the broker.
+const FORWARD_SCRIPT: &str = r#"trap '' INT QUIT
+exec 3<&0
+folder=$1
+shift
+ssh "$@" </dev/null >/dev/null 3<&- &
+ssh=$!
+trap '' HUP TERM
+{ read -r line <&3; kill -9 $ssh; } >/dev/null 2>&1 &
+watcher=$!
+wait $ssh
+kill -9 $watcher
+rm -rf -- "$folder""#;
+/// Starts ssh with the standard input of this command.
+const PROGRAM_SCRIPT: &str = r#"trap '' INT QUIT; exec ssh "$@""#;
+
+/// A way to a broker.
+#[derive(Debug)]
+pub(crate) enum Connected {
+    Forward(Forward),
+    Program(UnixStream, Program),
+}
+
+/// The running ssh that forwards the socket. Dropping this value ends it.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    child: Child,
+    folder: PrivateFolder,
+    log: Log,
+    target: SshTarget,
+}
+
+/// The running ssh whose standard input and output lead to the broker. Dropping this value ends it.
+#[derive(Debug)]
+pub(crate) struct Program {
+    _child: ChildBroker,
+    log: Log,
+    target: SshTarget,
+}
+
+/// The messages of ssh, in a file without a name.
+#[derive(Debug)]
+struct Log(File);
+
+impl Log {
+    fn new() -> io::Result<Self> {
+        let file = memfd_create("sockbroker-ssh", MemfdFlags::CLOEXEC)?;
+        Ok(Self(file.into()))
+    }
+
+    /// Adds the last messages to a text.
+    fn added_to(&self, what: &str) -> String {
+        let read = || -> io::Result<Vec<u8>> {
+            let length = self.0.metadata()?.len();
+            let mut text = vec![0; usize::try_from(length.min(LOG_BYTES_MAX)).unwrap_or_default()];
+            self.0.read_exact_at(&mut text, length.saturating_sub(LOG_BYTES_MAX))?;
+            Ok(text)
+        };
+        let text = read().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        // ssh draws frames of `@` around warnings.
+        let is_frame = |one: char| one == '@' || one.is_whitespace();
+        let lines = text.lines().map(|line| line.trim_matches(is_frame));
+        let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() { what.to_owned() } else { format!("{what}: {}", lines.join("\n")) }
+    }
+}
+
+/// Connects. The error contains the messages of ssh.
+pub(crate) fn connect(target: &SshTarget) -> Result<Connected> {
+    let forward = Forward::start(target)?;
+    let deadline = Instant::now() + login_timeout();
+    let stream = forward.wait_for_socket(deadline)?;
+    match answers(&stream) {
+        Ok(true) => Ok(Connected::Forward(forward)),
+        // sshd forbids to forward, or cannot connect: it does not report which. The program on the other host does.
+        Ok(false) => {
+            drop(forward);
+            let (stream, program) = Program::start(target)?;
+            Ok(Connected::Program(stream, program))
+        }
+        Err(error) => Err(forward.failure(&format!("the broker does not answer: {error}"))),
+    }
+}
+
+/// Whether a broker answers; `false` if ssh closes the connection first.
+fn answers(stream: &UnixStream) -> io::Result<bool> {
+    let gone = |error: &io::Error| {
+        [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error.kind())
+    };
+    match unix::send(stream, &[IoSlice::new(PROBE)], &[]) {
+        Err(error) if gone(&error) => return Ok(false),
+        result => result?,
+    };
+    if unix::wait(stream, Interest::Readable, Some(Instant::now() + ANSWER_TIMEOUT))?
+        == Readiness::TimedOut
+    {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    match unix::receive(stream, &mut [0], &mut VecDeque::new()) {
+        Err(error) if gone(&error) => Ok(false),
+        result => Ok(result?.bytes > 0),
+    }
+}
+
+impl Forward {
+    fn start(target: &SshTarget) -> Result<Self> {
+        let start = || -> io::Result<_> {
+            let (folder, log) = (PrivateFolder::new()?, Log::new()?);
+            let mut command = command(FORWARD_SCRIPT, Some(&folder), &log, target)?;
+            let forward = format!("{}:{}", folder.path().join("socket").display(), target.path());
+            command.args([
+                "-nN",
+                "-o",
+                "ExitOnForwardFailure=yes",
+                "-o",
+                "StreamLocalBindUnlink=yes",
+            ]);
+            command.args(["-o", "ControlMaster=no", "-o", "ControlPath=none", "-L", &forward]);
+            command.args(["--", &target.destination()]);
+            let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            Ok(Self { child, folder, log, target: target.clone() })
+        };
+        start().map_err(|error| failure(target, &format!("cannot start ssh: {error}")))
+    }
+
+    /// The path of the socket on this host.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    /// Waits until ssh has created the socket, and connects to it.
+    fn wait_for_socket(&self, deadline: Instant) -> Result<UnixStream> {
+        loop {
+            if let Ok(stream) = unix::connect(&self.socket(), ANSWER_TIMEOUT) {
+                return Ok(stream);
+            }
+            // It has no content, and becomes readable when ssh ends.
+            let Some(output) = &self.child.stdout else { return Err(self.failure("no pipe")) };
+            let next = Some(Instant::now() + RETRY_INTERVAL);
+            match unix::wait(output, Interest::Readable, next) {
+                Ok(Readiness::TimedOut) if Instant::now() < deadline => {}
+                Ok(Readiness::TimedOut) => return Err(self.failure("ssh does not log in in time")),
+                Ok(_) => return Err(self.failure("ssh failed")),
+                Err(error) => return Err(self.failure(&error.to_string())),
+            }
+        }
+    }
+
+    fn failure(&self, what: &str) -> Error {
+        failure(&self.target, &self.log.added_to(what))
+    }
+
+    /// The error of a connection through ssh that cannot be made any more.
+    pub(crate) fn lost(&self) -> Error {
+        let what = format!("ssh to {} has ended", self.target.host());
+        Error::disconnected(self.log.added_to(&what))
+    }
+}
+
+impl Drop for Forward {
+    /// Best effort: an error has no receiver.
+    fn drop(&mut self) {
+        // The end of its standard input ends it.
+        drop(self.child.stdin.take());
+        drop(self.child.wait());
+    }
+}
+
+impl Program {
+    fn start(target: &SshTarget) -> Result<(UnixStream, Self)> {
+        let prepare = || -> io::Result<_> {
+            let log = Log::new()?;
+            let mut command = command(PROGRAM_SCRIPT, None, &log, target)?;
+            command.args(["--", &target.destination(), "sockbroker", "dial-stdio"]);
+            if let Some(path) = target.named_path() {
+                command.args(["--socket", path]);
+            }
+            Ok((command, log))
+        };
+        let (command, log) =
+            prepare().map_err(|error| failure(target, &format!("cannot start ssh: {error}")))?;
+        let (stream, child) = child::spawn(command)?;
+        Ok((stream, Self { _child: child, log, target: target.clone() }))
+    }
+
+    /// Adds the messages of ssh to the error of the first call.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Disconnected { .. } => {
+                let what = "sshd does not forward the socket, and `sockbroker dial-stdio` failed";
+                failure(&self.target, &self.log.added_to(what))
+            }
+            other => other,
+        }
+    }
+}
+
+/// The command that starts ssh, without what follows its common options.
+fn command(
+    script: &str,
+    folder: Option<&PrivateFolder>,
+    log: &Log,
+    target: &SshTarget,
+) -> io::Result<Command> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]);
+    if let Some(folder) = folder {
+        command.arg(folder.path());
+    }
+    if let Some(configuration) = host_files::find(target.host(), "ssh_config") {
+        command.arg("-F").arg(configuration);
+    }
+    // No terminal, no forwarded agent, no X11.
+    command.args(["-Tax", "-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=15"]);
+    command.args([
+        "-o",
+        "LogLevel=INFO",
+        "-o",
+        "RemoteCommand=none",
+        "-o",
+        "PermitLocalCommand=no",
+    ]);
+    if !is_interactive() {
+        command.args(["-o", "BatchMode=yes"]);
+    }
+    if let Some(port) = target.port() {
+        command.arg("-p").arg(port.to_string());
+    }
+    command.stderr(log.0.try_clone()?);
+    Ok(command)
+}
+
+/// Whether a person can answer questions of ssh.
+fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+fn login_timeout() -> Duration {
+    if is_interactive() { LOGIN_TIMEOUT_INTERACTIVE } else { LOGIN_TIMEOUT }
+}
+
+fn failure(target: &SshTarget, reason: &str) -> Error {
+    let endpoint = Endpoint::Ssh(target.clone());
+    Error::Connect { attempts: vec![Attempt { endpoint, reason: reason.to_owned(), errno: None }] }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn errors_contain_the_messages_of_ssh_without_their_frame() {
+        let log = Log::new().unwrap();
+        assert_eq!(log.added_to("ssh failed"), "ssh failed");
+        let text =
+            "@@@@@@\r\n@    WARNING: HAS CHANGED!     @\r\n@@@@@@\r\n\r\nverification failed.\r\n";
+        (&log.0).write_all(text.as_bytes()).unwrap();
+        let expected = "ssh failed: WARNING: HAS CHANGED!\nverification failed.";
+        assert_eq!(log.added_to("ssh failed"), expected);
+        (&log.0).write_all("x".repeat(9000).as_bytes()).unwrap();
+        assert_eq!(log.added_to("").len(), 4096 + 2);
+    }
+}

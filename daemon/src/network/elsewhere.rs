@@ -1,0 +1,199 @@
+//! Other network namespaces than the broker's own: the opener makes sockets and lists interfaces there, or a thread of this
+//! process does.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use sockbroker_monitor::opener::{Namespaces, Selected, interfaces_elsewhere, open_elsewhere};
+use sockbroker_monitor::request::{
+    Answer, InterfaceQuery, Network, Question, Request, Unreachable,
+};
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{Create, Interfaces};
+use sockbroker_policy::netns::Netns;
+use sockbroker_policy::place::{Other, Place, owns};
+use sockbroker_proto::socket_spec::SocketSpec;
+use sockbroker_sys::capability::{self, Capability};
+use sockbroker_sys::namespace::{self, NetworkNamespace};
+
+use crate::descriptor::Descriptor;
+use crate::error::netns::Reason;
+use crate::error::{During, OpError, OpResult};
+use crate::network::opener::{Privileged, as_network};
+
+/// A network namespace that a client selects.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// What rules judge of it, as far as this process knows it.
+    pub place: Place,
+    /// Its descriptor, if the client passed one.
+    pub passed: Option<Arc<Descriptor>>,
+}
+
+impl Selection {
+    fn passed(&self) -> Option<BorrowedFd<'_>> {
+        self.passed.as_deref().map(|passed| passed.as_fd())
+    }
+}
+
+/// The error of a call for a network namespace.
+pub fn error(call: &'static str, place: &Place, reason: Reason) -> OpError {
+    let namespace = match place.netns() {
+        None => "unknown".to_owned(),
+        Some(Netns::Owned) => "passed".to_owned(),
+        Some(netns @ (Netns::Caller | Netns::Named(_))) => netns.to_string(),
+    };
+    OpError::Netns { call, namespace, reason }
+}
+
+/// The namespace that a client selects by a word, as far as rules can judge it before it is entered.
+pub fn selected(call: &'static str, netns: &Netns, privileged: &Privileged) -> OpResult<Place> {
+    let place = Place::from(netns);
+    match netns {
+        Netns::Named(_) => Ok(place),
+        Netns::Owned => Err(OpError::value("netns: pass the descriptor of the network namespace")),
+        Netns::Caller => match (privileged.own_network(), privileged.clients_network()) {
+            // Rules without netns are about it.
+            (Some(own), Some(clients)) if own == clients => Ok(Place::Broker),
+            (Some(_), Some(_)) => Ok(place),
+            (None, _) | (_, None) => Err(error(call, &place, Reason::UnknownClient)),
+        },
+    }
+}
+
+/// The namespace that a client of this user passes.
+pub fn examine(call: &'static str, passed: Descriptor, uid: u32) -> OpResult<Selection> {
+    let place = Place::from(&Netns::Owned);
+    let fail = |reason| error(call, &place, reason);
+    let found = NetworkNamespace::of_descriptor(passed.as_fd());
+    let found = found.map_err(|_other| fail(Reason::NotPassed))?;
+    let own = NetworkNamespace::own().during("open")?;
+    if namespace::is_same(found.as_fd(), own.as_fd()).during("fstat")? {
+        return Err(fail(Reason::Unreachable(Unreachable::BrokersOwn)));
+    }
+    if !owns(uid, found.owner().during("ioctl")?) {
+        return Err(fail(Reason::Unreachable(Unreachable::NotOwned)));
+    }
+    Ok(Selection { place, passed: Some(Arc::new(passed)) })
+}
+
+/// The namespace of a socket that a client passes.
+pub fn of_passed(descriptor: BorrowedFd<'_>, privileged: &Privileged) -> Place {
+    let Some(own) = privileged.own_network() else { return Place::Broker };
+    match namespace::cookie(descriptor) {
+        Ok(cookie) if cookie == own => Place::Broker,
+        Ok(cookie) if privileged.clients_network() == Some(cookie) => Place::from(&Netns::Caller),
+        Ok(_) | Err(_) => Place::unknown(),
+    }
+}
+
+/// A socket in the namespace that was judged, and all that rules judge of it.
+pub fn create(
+    permit: Permit<Create>,
+    selection: &Selection,
+    privileged: &Privileged,
+) -> OpResult<(OwnedFd, Place)> {
+    let place = &permit.place().clone();
+    let Create { socket: spec } = permit.into_request();
+    let fail = |reason| error("socket", place, reason);
+    if [libc::AF_UNIX, libc::AF_PPPOX].contains(&spec.domain) {
+        return Err(fail(Reason::Family));
+    }
+    let made = if privileged.is_direct() {
+        let make = |namespaces: &Namespaces, selected: Selected<'_>| {
+            open_elsewhere(namespaces, selected, spec)
+        };
+        by_thread(place, selection, privileged, make).map_err(fail)?.during("socket")?
+    } else {
+        let SocketSpec { domain, ty, protocol } = spec;
+        let request = Request::Create { domain, ty, protocol };
+        match ask("socket", place, selection, privileged, request)? {
+            (Answer::Socket, Some(made)) => made,
+            _ => return Err(fail(Reason::Family)),
+        }
+    };
+    let clients = privileged.clients_network();
+    let is_callers = clients.is_some() && namespace::cookie(made.as_fd()).ok() == clients;
+    let place = match place.clone() {
+        Place::Other(other) => Place::Other(Other { is_callers, ..other }),
+        Place::Broker => Place::Broker,
+    };
+    Ok((made, place))
+}
+
+/// Interfaces of the namespace that was judged: index and name.
+pub fn interfaces(
+    permit: Permit<Interfaces>,
+    selection: &Selection,
+    call: &'static str,
+    query: InterfaceQuery,
+    privileged: &Privileged,
+) -> OpResult<Vec<(u32, String)>> {
+    let place = &permit.place().clone();
+    let Interfaces = permit.into_request();
+    let fail = |reason| error(call, place, reason);
+    if privileged.is_direct() {
+        let list = move |namespaces: &Namespaces, selected: Selected<'_>| {
+            interfaces_elsewhere(namespaces, selected, &query)
+        };
+        return by_thread(place, selection, privileged, list).map_err(fail)?.during(call);
+    }
+    match ask(call, place, selection, privileged, Request::Interfaces { query })? {
+        (Answer::Interfaces(found), _) => Ok(found),
+        _ => Err(fail(Reason::Unreachable(Unreachable::BrokersOwn))),
+    }
+}
+
+/// Asks the opener. Its refusals are errors.
+fn ask(
+    call: &'static str,
+    place: &Place,
+    selection: &Selection,
+    privileged: &Privileged,
+    request: Request,
+) -> OpResult<(Answer, Option<OwnedFd>)> {
+    let fail = |reason| error(call, place, reason);
+    let question = Question { network: as_network(place), request };
+    let asked = privileged.ask_plainly(&question, selection.passed());
+    let (answer, made) = asked.ok_or_else(|| fail(Reason::HungUp))?.during(call)?;
+    match answer {
+        Answer::Failed(errno) => Err(OpError::Os { call, errno }),
+        Answer::Refused(errno) => Err(fail(Reason::Refused(errno))),
+        Answer::Unreachable(why) => Err(fail(Reason::Unreachable(why))),
+        Answer::HungUp => Err(fail(Reason::HungUp)),
+        answer @ (Answer::NotServed
+        | Answer::Done
+        | Answer::Sent(_)
+        | Answer::Limit(_)
+        | Answer::Socket
+        | Answer::Made
+        | Answer::Interfaces(_)) => Ok((answer, made)),
+    }
+}
+
+/// Makes a call in a thread of this process, which ends afterwards.
+fn by_thread<T: Send>(
+    place: &Place,
+    selection: &Selection,
+    privileged: &Privileged,
+    make: impl FnOnce(&Namespaces, Selected<'_>) -> Result<io::Result<T>, Unreachable> + Send,
+) -> Result<io::Result<T>, Reason> {
+    let has = |capability| capability::has(capability).unwrap_or(false);
+    if ![Capability::SysAdmin, Capability::NetAdmin].into_iter().all(has) {
+        return Err(Reason::Incapable);
+    }
+    let connection = privileged.connection();
+    let namespaces: Arc<Namespaces> = privileged.namespaces().ok_or(Reason::Incapable)?;
+    let network: Network = as_network(place);
+    let call = || {
+        let connection = connection.as_deref().map(|connection| connection.as_fd());
+        let passed = selection.passed();
+        make(&namespaces, Selected { network: &network, connection, passed })
+    };
+    match thread::scope(|scope| scope.spawn(call).join()) {
+        Ok(made) => made.map_err(Reason::Unreachable),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}

@@ -1,0 +1,268 @@
+//! Names in a network namespace with a name: `/etc/netns/NAME/hosts` first, then the servers of
+//! `/etc/netns/NAME/resolv.conf`, as a program does that `ip netns exec NAME` starts. No name service of the machine is asked,
+//! because it would answer from the broker's own network.
+
+use std::ffi::CString;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::Resolve;
+use sockbroker_policy::place::{Other, Place};
+use sockbroker_proto::address::{Address, HostAddress};
+use sockbroker_proto::socket_spec::SocketSpec;
+use sockbroker_sys::address::RawAddress;
+use sockbroker_sys::databases::HostEntry;
+use sockbroker_sys::resolver::{self, AddressInfo, ResolverError};
+use tokio::task::spawn_blocking;
+
+use crate::error::netns::Reason;
+use crate::error::{During as _, OpError, OpResult};
+use crate::network::elsewhere;
+use crate::network::name_files::{Host, HostsFile, ResolverFile};
+use crate::network::resolve::{Question, Resolver, as_address, text};
+use crate::network::stub::{Families, Missing, Open, Stub};
+
+/// `h_errno` of `netdb.h`.
+const HOST_NOT_FOUND: i32 = 1;
+const TRY_AGAIN: i32 = 2;
+
+/// Resolves names in another network namespace than the broker's own.
+pub(crate) struct Names<'a> {
+    pub(crate) resolver: &'a Resolver,
+    pub(crate) place: &'a Place,
+    /// The folder of the files of namespaces.
+    pub(crate) folder: &'a Path,
+    /// Makes the sockets on which servers are asked.
+    pub(crate) open: &'a Open<'a>,
+}
+
+/// The files of the namespace. Without `resolv.conf` there are no servers.
+struct Files {
+    hosts: HostsFile,
+    servers: Option<ResolverFile>,
+}
+
+impl Names<'_> {
+    /// `getaddrinfo(3)`. Only names of hosts are looked up in the namespace: the rest is the same everywhere.
+    pub(crate) async fn address_info(
+        &self,
+        permit: Permit<Resolve>,
+        question: Question,
+    ) -> OpResult<Vec<AddressInfo>> {
+        let Resolve = permit.into_request();
+        let _turn = self.resolver.turn().await?;
+        let by_number = match numeric(question.clone()).await {
+            Err(ResolverError::Gai(libc::EAI_NONAME)) => None,
+            result => Some(result?),
+        };
+        let name = question.host.as_deref().filter(|host| !host.is_empty());
+        let is_name = question.flags & libc::AI_NUMERICHOST == 0;
+        let (Some(name), None) = (name.filter(|_| is_name), &by_number) else {
+            return by_number.ok_or(ResolverError::Gai(libc::EAI_NONAME).into());
+        };
+        let families = Families {
+            inet: [libc::AF_UNSPEC, libc::AF_INET].contains(&question.family),
+            inet6: [libc::AF_UNSPEC, libc::AF_INET6].contains(&question.family),
+        };
+        let found = self.host(name, families).await?.map_err(|missing| {
+            ResolverError::Gai(match missing {
+                Missing::Name => libc::EAI_NONAME,
+                Missing::Data => libc::EAI_NODATA,
+                Missing::Server => libc::EAI_AGAIN,
+            })
+        })?;
+        let mut infos = Vec::new();
+        for address in found.addresses {
+            let host = Some(address.to_string());
+            let flags = question.flags & !(libc::AI_CANONNAME | libc::AI_ADDRCONFIG);
+            infos.extend(numeric(Question { host, flags, ..question.clone() }).await?);
+        }
+        if question.flags & libc::AI_CANONNAME != 0
+            && let Some(first) = infos.first_mut()
+        {
+            first.canonical_name = found.name;
+        }
+        Ok(infos)
+    }
+
+    /// The address of a host name, as [`Resolver::address`].
+    pub(crate) async fn address(
+        &self,
+        permit: Permit<Resolve>,
+        host: HostAddress,
+    ) -> OpResult<Address> {
+        let family = i32::from(host.family);
+        let question = Question { host: Some(host.host.clone()), family, ..Question::default() };
+        let found = self.address_info(permit, question).await?;
+        as_address(&host, found.first())
+    }
+
+    /// `gethostbyname(3)`.
+    pub(crate) async fn host_by_name(
+        &self,
+        permit: Permit<Resolve>,
+        name: &str,
+    ) -> OpResult<HostEntry> {
+        let Resolve = permit.into_request();
+        let _turn = self.resolver.turn().await?;
+        let families = Families { inet: true, inet6: false };
+        let found = match name.parse::<IpAddr>() {
+            Ok(address) => {
+                Ok(Host { name: name.to_owned(), addresses: vec![address], ..Host::default() })
+            }
+            Err(_) => self.host(name, families).await?,
+        };
+        let Host { name, aliases, addresses } = found.map_err(not_found)?;
+        Ok(HostEntry { name, aliases, addresses })
+    }
+
+    /// `gethostbyaddr(3)`.
+    pub(crate) async fn host_by_address(
+        &self,
+        permit: Permit<Resolve>,
+        address: IpAddr,
+    ) -> OpResult<HostEntry> {
+        let Resolve = permit.into_request();
+        let _turn = self.resolver.turn().await?;
+        let found = self.reverse(address).await?.map_err(not_found)?;
+        Ok(HostEntry { name: found.name, aliases: found.aliases, addresses: vec![address] })
+    }
+
+    /// `getnameinfo(3)`.
+    pub(crate) async fn name_info(
+        &self,
+        permit: Permit<Resolve>,
+        address: RawAddress,
+        flags: i32,
+    ) -> OpResult<(String, String)> {
+        let Resolve = permit.into_request();
+        let _turn = self.resolver.turn().await?;
+        let ip = match address.decode(0) {
+            Some(Address::Inet { host, .. }) => Some(IpAddr::V4(host)),
+            Some(Address::Inet6 { host, .. }) => Some(IpAddr::V6(host)),
+            _ => None,
+        };
+        let numeric = move || {
+            resolver::name_info(&address, flags & !libc::NI_NAMEREQD | libc::NI_NUMERICHOST)
+        };
+        let (host, service) = blocking(numeric).await?;
+        if flags & libc::NI_NUMERICHOST != 0 {
+            return Ok((host, service));
+        }
+        let found = match ip {
+            Some(ip) => self.reverse(ip).await?,
+            None => Err(Missing::Name),
+        };
+        match found {
+            Ok(found) => Ok((found.name, service)),
+            Err(Missing::Server) if flags & libc::NI_NAMEREQD != 0 => {
+                Err(ResolverError::Gai(libc::EAI_AGAIN).into())
+            }
+            Err(_) if flags & libc::NI_NAMEREQD != 0 => {
+                Err(ResolverError::Gai(libc::EAI_NONAME).into())
+            }
+            Err(_) => Ok((host, service)),
+        }
+    }
+
+    async fn host(&self, name: &str, families: Families) -> OpResult<Result<Host, Missing>> {
+        let files = self.files().await?;
+        let is_wanted = |address: &IpAddr| {
+            if address.is_ipv4() { families.inet } else { families.inet6 }
+        };
+        if let Some(mut host) = files.hosts.by_name(name) {
+            host.addresses.retain(is_wanted);
+            return Ok(if host.addresses.is_empty() { Err(Missing::Data) } else { Ok(host) });
+        }
+        let file = &files.servers.ok_or_else(|| self.error(Reason::NoServers))?;
+        let found = Stub { file, open: self.open }.by_name(name, families).await?;
+        Ok(found.map(|host| self.ordered(host)))
+    }
+
+    /// Puts IPv6 addresses last if there is no route to the first of them (RFC 6724, rule 1).
+    fn ordered(&self, mut host: Host) -> Host {
+        let first = host.addresses.first().filter(|address| address.is_ipv6());
+        let is_reached = |address: IpAddr| {
+            let spec = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_DGRAM, protocol: 0 };
+            let socket: Result<OwnedFd, _> = (self.open)(spec);
+            let socket = socket.map(std::net::UdpSocket::from);
+            socket.is_ok_and(|socket| socket.connect(SocketAddr::new(address, 53)).is_ok())
+        };
+        if first.is_some_and(|address| !is_reached(*address)) {
+            host.addresses.sort_by_key(IpAddr::is_ipv6);
+        }
+        host
+    }
+
+    async fn reverse(&self, address: IpAddr) -> OpResult<Result<Host, Missing>> {
+        let files = self.files().await?;
+        if let Some(host) = files.hosts.by_address(address) {
+            return Ok(Ok(host));
+        }
+        let file = &files.servers.ok_or_else(|| self.error(Reason::NoServers))?;
+        let found = Stub { file, open: self.open }.by_address(address).await?;
+        Ok(found.map(|name| Host { name, aliases: Vec::new(), addresses: vec![address] }))
+    }
+
+    /// Reads the files for each look-up: they are short.
+    async fn files(&self) -> OpResult<Files> {
+        let Place::Other(Other { name: Some(name), .. }) = self.place else {
+            return Err(self.error(Reason::HostName));
+        };
+        let (folder, name): (PathBuf, Arc<str>) = (self.folder.to_owned(), name.clone());
+        let read = move || -> io::Result<Files> {
+            let folder = folder.join(&*name);
+            let hosts = HostsFile::read(&folder.join("hosts"))?;
+            let servers = match ResolverFile::read(&folder.join("resolv.conf")) {
+                Ok(file) => Some(file).filter(|file| !file.servers.is_empty()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            Ok(Files { hosts, servers })
+        };
+        match spawn_blocking(read).await {
+            Ok(files) => files.during("open"),
+            Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+        }
+    }
+
+    fn error(&self, reason: Reason) -> OpError {
+        elsewhere::error("getaddrinfo", self.place, reason)
+    }
+}
+
+fn not_found(missing: Missing) -> OpError {
+    OpError::from(ResolverError::Host(match missing {
+        Missing::Name | Missing::Data => HOST_NOT_FOUND,
+        Missing::Server => TRY_AGAIN,
+    }))
+}
+
+/// `getaddrinfo(3)` for numbers, which asks no name service but that of services.
+async fn numeric(question: Question) -> Result<Vec<AddressInfo>, ResolverError> {
+    let Question { host, service, family, kind, proto, flags } = question;
+    let c_text = |value: Option<String>, what| value.map(|value| text(value, what)).transpose();
+    let (host, service): (Option<CString>, Option<CString>) =
+        match (c_text(host, "host name"), c_text(service, "service")) {
+            (Ok(host), Ok(service)) => (host, service),
+            _ => return Err(ResolverError::System(io::ErrorKind::InvalidInput.into())),
+        };
+    let flags = flags & !libc::AI_ADDRCONFIG | libc::AI_NUMERICHOST;
+    blocking(move || {
+        resolver::address_info(host.as_deref(), service.as_deref(), family, kind, proto, flags)
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, ResolverError> + Send + 'static,
+) -> Result<T, ResolverError> {
+    match spawn_blocking(job).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+    }
+}
