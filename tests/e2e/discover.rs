@@ -23,16 +23,8 @@ fn calls_on_rights() -> [(&'static str, Value); 4] {
     ]
 }
 
-/// Every method, with parameters by name. [`Fixture`] replaces strings that begin with `$`.
-fn calls() -> Vec<(&'static str, Value)> {
-    let mut calls = calls_on_handles();
-    calls.extend(calls_on_rights());
-    calls.extend([
-        ("admin.handles", json!({ "session": "$session" })),
-        ("admin.reload", json!({})),
-        ("admin.sessions", json!({})),
-        ("broker.info", json!({})),
-        ("call.resolve", json!({ "connection": 1_000_000, "request": 1 })),
+fn calls_on_captures() -> [(&'static str, Value); 6] {
+    [
         ("capture.close", json!({ "handle": 1 })),
         (
             "capture.open",
@@ -47,6 +39,20 @@ fn calls() -> Vec<(&'static str, Value)> {
         ("capture.set_filter", json!({ "handle": 1, "filter": "BgAAAAAAAAA=" })),
         ("capture.stats", json!({ "handle": 1 })),
         ("capture.stop", json!({ "handle": 1, "linger": 0 })),
+    ]
+}
+
+/// Every method, with parameters by name. [`Fixture`] replaces strings that begin with `$`.
+fn calls() -> Vec<(&'static str, Value)> {
+    let mut calls = calls_on_handles();
+    calls.extend(calls_on_rights());
+    calls.extend(calls_on_captures());
+    calls.extend([
+        ("admin.handles", json!({ "session": "$session" })),
+        ("admin.reload", json!({})),
+        ("admin.sessions", json!({})),
+        ("broker.info", json!({})),
+        ("call.resolve", json!({ "connection": 1_000_000, "request": 1 })),
         ("rpc.discover", json!({})),
         ("session.attach", json!({ "token": "$token", "attachments": false })),
         ("session.clone", json!({})),

@@ -28,7 +28,12 @@ pub(crate) fn random(dice: &mut Dice, fixture: &Fixture) -> Call {
     let (method, make) = *dice.one(METHODS);
     let (params, required) = make(dice, fixture);
     let descriptor = ["socket.fromfd", "socket.sendfile"].contains(&method).then(descriptor);
-    Call { method, params, required, descriptor, spoils: SPOILERS.contains(&method) }
+    // The kernel binds a datagram socket before it finds out that there is no peer (`inet_send_prepare`).
+    let is_unbound = |grant: &RequiredGrant| {
+        grant.verb == "send" && grant.local.is_some_and(|(ip, _)| ip.is_unspecified())
+    };
+    let spoils = SPOILERS.contains(&method) || required.iter().any(is_unbound);
+    Call { method, params, required, descriptor, spoils }
 }
 
 const SPOILERS: &[&str] = &[
@@ -41,10 +46,6 @@ const SPOILERS: &[&str] = &[
     "socket.connect_ex",
     "socket.detach",
     "socket.listen",
-    // The kernel binds a datagram socket before it finds out that there is no peer (`inet_send_prepare`).
-    "socket.send",
-    "socket.sendall",
-    "socket.sendfile",
     "socket.sendmmsg",
     "socket.sendmsg",
     "socket.sendto",
@@ -68,6 +69,7 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
             kind: Some("SOCK_RAW"),
             interface: Some("lo"),
             length: Some(9),
+            opens_capture: true,
             ..RequiredGrant::default()
         };
         let options = json!({ "snaplen": 9, "buffer_bytes": 65_536, "seconds": 0 });

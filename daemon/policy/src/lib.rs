@@ -36,8 +36,8 @@ pub use language::{check, fields, file, name, netns, operand, rule, subjects, va
 /// The closed list of requests that can be made to the policy.
 pub mod action {
     pub use crate::judgement::action::{
-        Administer, Adopt, CAPTURE_SOCKET, Capture, Create, GetOption, Handover, Hostname, Inspect,
-        InterfaceIoctl, Interfaces, Ioctl, OpenCapture, OpenSession, OptionValue, Request, Resolve,
+        Administer, Adopt, Capture, Create, GetOption, Handover, Hostname, Inspect, InterfaceIoctl,
+        Interfaces, Ioctl, OpenCapture, OpenSession, OptionValue, Request, Resolve, ScopedCapture,
         SetFilter, SetHostname, SetOption, Shutdown,
     };
     pub use crate::judgement::traffic::{

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_monitor::capture::{
-    Counts, Direction, Ended, Format, INTERFACES_MAX, InterfaceFacts, Live, Order, TEXT_MAX,
-    check_program,
+    Counts, Direction, Ended, Format, INTERFACES_MAX, Interface, InterfaceFacts, Live, Order,
+    TEXT_MAX, joined, restricted,
 };
 use sockbroker_proto::api::capture::{
     CaptureDirection, CaptureFormat, CaptureInterface, CaptureMode, CaptureOpened, CaptureOptions,
@@ -24,7 +24,9 @@ use crate::network::captures::{Capture, Opening};
 use crate::rpc::call::Call;
 use crate::table::readiness::register;
 use crate::table::stream::Body;
-use sockbroker_policy::action::OpenCapture;
+use sockbroker_bpf::Program;
+use sockbroker_policy::action::{OpenCapture, ScopedCapture};
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::rights::Rights;
 
 /// What is captured of a packet, and the size of the ring, if the request does not name them.
@@ -38,7 +40,7 @@ impl CaptureServer for Handlers {
     type Error = OpError;
 
     async fn open(call: Call, params: OpenParams) -> OpResult<CaptureOpened> {
-        let OpenParams { interfaces, filter, options, want_fd } = params;
+        let OpenParams { interfaces, filter, options, want_fd, netns } = params;
         let interfaces = interfaces.unwrap_or_default();
         if interfaces.len() > INTERFACES_MAX {
             return Err(OpError::value(format!(
@@ -49,20 +51,23 @@ impl CaptureServer for Handlers {
             call.check_carries_descriptors()?;
         }
         let pass = want_fd.unwrap_or_else(|| call.check_carries_descriptors().is_ok());
-        let order = order(interfaces, program(&call, filter)?, options.unwrap_or_default())?;
-        let wanted = || OpenCapture {
-            interfaces: order.interfaces.clone(),
-            snaplen: order.snaplen,
-            promiscuous: order.promiscuous,
-        };
-        let (permit, handle) = (call.permit(wanted())?, call.room()?);
-        let is_granted = {
-            let wanted = wanted();
-            move |rights: &Rights| rights.authorize(wanted.clone()).is_ok()
+        let mut order = order(interfaces, program(&call, filter)?, options.unwrap_or_default())?;
+        let selection = call.selection(netns.as_ref())?;
+        let (wanted, place) = (wanted(&order), selection.place.clone());
+        let permit = call.permit_open_capture(&place, wanted.clone())?;
+        order.program = call.restricted(&order, permit.request())?;
+        check_length(&order, permit.request().scopes())?;
+        let handle = call.room()?;
+        // A capture ends if the rules let other packets through.
+        let lines = permit.request().lines();
+        let is_granted = move |rights: &Rights| {
+            let permit = rights.within(&place).authorize_capture(wanted.clone());
+            permit.is_ok_and(|permit| permit.request().lines() == lines)
         };
         let broker = call.broker().clone();
         let limits = (call.connection().user(), &broker.limits);
-        let opening = broker.captures.open(permit, order, call.caller(), limits).await?;
+        let opening = broker.captures.open(permit, order, selection, call.caller(), limits);
+        let opening = opening.await?;
         let Opening { mut capture, stream } = opening;
         let stream = Descriptor::of_client(stream, call.connection().user());
         let passed = if pass {
@@ -95,9 +100,13 @@ impl CaptureServer for Handlers {
     async fn set_filter(call: Call, params: SetFilterParams) -> OpResult<FilterReplaced> {
         let SetFilterParams { handle, filter } = params;
         let capture = capture(&call, handle)?;
-        let program = program(&call, filter)?;
+        let mut order = Order { program: program(&call, filter)?, ..capture.order().clone() };
+        let permit = call.permit_open_capture(capture.place(), wanted(&order))?;
+        order.program = call.restricted(&order, permit.request())?;
+        check_length(&order, permit.request().scopes())?;
         let limits = &call.broker().limits;
-        let (before, after) = capture.set_filter(program, call.caller(), limits).await?;
+        let replaced = capture.set_filter(permit, order.program, call.caller(), limits);
+        let (before, after) = replaced.await?;
         Ok(FilterReplaced { before: time(before), after: time(after) })
     }
 
@@ -148,8 +157,44 @@ fn program(call: &Call, filter: Option<Bytes>) -> OpResult<Vec<u8>> {
     if program.is_empty() {
         return Err(OpError::value("a program has at least one instruction"));
     }
-    check_program(&program).map_err(OpError::value)?;
+    let decoded = Program::decode(&program).map_err(|error| OpError::value(error.to_string()))?;
+    decoded.check().map_err(|error| OpError::value(format!("filter: {error}")))?;
     Ok(program)
+}
+
+impl Call {
+    /// The program with the restrictions of the session, which the opener does not know.
+    fn restricted(&self, order: &Order, scoped: &ScopedCapture) -> OpResult<Vec<u8>> {
+        let is_everything = scoped.scopes().iter().all(CaptureScope::is_everything);
+        let [first, others @ ..] = scoped.scopes() else { return Ok(order.program.clone()) };
+        if is_everything || self.rights().restrictions() == 0 {
+            return Ok(order.program.clone());
+        }
+        if others.iter().any(|scope| scope.lines() != first.lines()) {
+            return Err(OpError::value(
+                "the session is restricted to different packets of these interfaces: open a capture for each",
+            ));
+        }
+        restricted(order, first).map_err(|error| OpError::value(format!("filter: {error}")))
+    }
+}
+
+/// What the policy judges of an order.
+fn wanted(order: &Order) -> OpenCapture {
+    OpenCapture {
+        interfaces: order.interfaces.clone(),
+        snaplen: order.snaplen,
+        promiscuous: order.promiscuous,
+    }
+}
+
+/// Whether the filter and the rules fit into one program, if the interfaces are those of Ethernet: others need fewer
+/// instructions.
+fn check_length(order: &Order, scopes: &[CaptureScope]) -> OpResult<()> {
+    let ethernet = |_: &String| Interface { index: 1, hardware: libc::ARPHRD_ETHER };
+    let interfaces: Vec<_> = order.interfaces.iter().map(ethernet).collect();
+    let joined = joined(order, &interfaces, scopes);
+    joined.map(drop).map_err(|error| OpError::value(format!("filter: {error}")))
 }
 
 fn order(interfaces: Vec<String>, program: Vec<u8>, options: CaptureOptions) -> OpResult<Order> {

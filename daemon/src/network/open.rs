@@ -104,9 +104,7 @@ fn ask_for_socket(spec: SocketSpec, caller: &CallerIdentity) -> Option<io::Resul
     let SocketSpec { domain, ty, protocol } = spec;
     match privileged.ask(Request::Create { domain, ty, protocol }, None)? {
         Ok(Done::Socket(made)) => Some(Ok(made)),
-        Ok(Done::Nothing | Done::Sent(_) | Done::Limit(_)) => {
-            Some(Err(io::ErrorKind::InvalidData.into()))
-        }
+        Ok(Done::Nothing | Done::Sent(_)) => Some(Err(io::ErrorKind::InvalidData.into())),
         Err(error) => Some(Err(error)),
     }
 }

@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use sockbroker_monitor::channel::{AskError, ChannelError};
 use sockbroker_monitor::opener::Namespaces;
-use sockbroker_monitor::request::{
-    Answer, CaptureLimit, Network, OpenerChannel, Question, Request,
-};
+use sockbroker_monitor::request::{Answer, Network, OpenerChannel, Question, Request};
 use sockbroker_policy::netns::Netns;
 use sockbroker_policy::place::Place;
 use sockbroker_sys::namespace;
@@ -135,12 +133,12 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
         Answer::Socket => Some(made.map(Done::Socket).ok_or(io::ErrorKind::InvalidData.into())),
         Answer::Made => Some(Err(io::ErrorKind::InvalidData.into())),
         Answer::Sent(sent) => Some(usize::try_from(sent).map(Done::Sent).map_err(io::Error::other)),
-        Answer::Limit(limit) => Some(Ok(Done::Limit(limit))),
         Answer::Failed(errno) => Some(Err(io::Error::from_raw_os_error(errno))),
         Answer::Refused(_)
         | Answer::NotServed
         | Answer::Unreachable(_)
         | Answer::HungUp
+        | Answer::Limit(_)
         | Answer::Interfaces(_) => None,
     }
 }
@@ -167,8 +165,6 @@ pub(crate) enum Done {
     Nothing,
     Socket(OwnedFd),
     Sent(usize),
-    /// Nothing: it would exceed this limit.
-    Limit(CaptureLimit),
 }
 
 impl Privileged {
@@ -252,14 +248,22 @@ impl Privileged {
         asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
     }
 
-    /// The same for a request without a socket.
-    pub(crate) async fn ask_apart(&self, question: Question) -> Option<io::Result<Done>> {
+    /// The same for a request without a socket. `passed` is the network namespace that the client passed. `None` if the
+    /// connection has ended, or there is no opener.
+    pub(crate) async fn ask_apart(
+        &self,
+        question: Question,
+        passed: Option<Arc<Descriptor>>,
+    ) -> Option<io::Result<Answer>> {
         let (opener, connection) = (self.opener.clone()?, self.connection.clone()?);
         let turn = opener.0.slow_turn.clone().lock_owned().await;
         let asked = spawn_blocking(move || {
             let _turn = turn;
             let connection = connection.upgrade()?;
-            done(opener.ask(&opener.0.slow, &question, &[connection.as_fd()]))
+            let passed = passed.as_deref().map(|passed| passed.as_fd());
+            let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(passed).collect();
+            let asked = opener.ask(&opener.0.slow, &question, &descriptors);
+            Some(asked.map(|(answer, _)| answer))
         });
         asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
     }

@@ -112,9 +112,7 @@ fn sent_by_opener(
 ) -> io::Result<usize> {
     match asked {
         Some(Ok(Done::Sent(sent))) => Ok(sent),
-        Some(Ok(Done::Nothing | Done::Socket(_) | Done::Limit(_))) => {
-            Err(io::ErrorKind::InvalidData.into())
-        }
+        Some(Ok(Done::Nothing | Done::Socket(_))) => Err(io::ErrorKind::InvalidData.into()),
         Some(Err(error)) => Err(error),
         None => Err(refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EPERM))),
     }

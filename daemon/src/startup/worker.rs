@@ -26,13 +26,11 @@ use super::beginning::{Begun, begin};
 use super::confine::{self, Files};
 use super::error::StartError;
 use super::sources::{MEMORY, in_memory, read_sealed_policy};
-use crate::config::limits::size;
 use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
 use crate::handlers;
-use crate::network::caller_identity::CallerIdentities;
-use crate::network::caller_process::{CallerProcess, Started};
-use crate::network::captures::{self, CaptureSource, Reader};
+use crate::network::caller_process::Started;
+use crate::network::captures;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
 use crate::principal::PrincipalKey;
@@ -96,11 +94,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
     let (link, requests) = MonitorLink::new();
-    let for_calls = link.clone();
-    let process_of_caller = CallerProcess::new(Box::new(move || for_calls.start_caller()));
-    let (jobs, starts) =
-        (size(config.limits.identity_jobs), config.limits.worker_starts_per_second);
-    let callers = CallerIdentities::of_worker(jobs, caller, process_of_caller, starts);
+    let callers = link.clone().callers(caller, &config.limits);
     let mut broker = Broker::new(policy, config.limits)
         .running_as(Process { activated, ..process })
         .reloading(NextPolicy::Monitor(link.clone()), generation)
@@ -108,8 +102,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .auditing(audit)
         .with_opener(opener);
     broker.callers = callers;
-    let for_captures = link.clone();
-    broker.captures = CaptureSource::new(Some(Reader::new(move || for_captures.start_reader())));
+    broker.captures = link.clone().captures();
     broker.name_files = config.namespaces.files;
     let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::values::Netns;
 use crate::bytes::Bytes;
 use crate::handle::Handle;
 
@@ -162,6 +163,8 @@ pub trait Capture {
         options: Option<CaptureOptions>,
         /// Whether to attach the descriptor of the stream; if absent, it is attached where the connection can carry it.
         want_fd: Option<bool>,
+        /// The network namespace of the interfaces, as for `socket.socket`.
+        netns: Option<Netns>,
     ) -> RpcResult<CaptureOpened>;
 
     /// The packets of a capture so far, also after it has ended.

@@ -11,7 +11,7 @@ use sockbroker_sys::ioctl::{self, InterfaceRequest, InterfaceValue};
 use super::order::InterfaceFacts;
 
 /// Hardware types (`linux/if_arp.h`) whose packets begin with an IP header.
-const BEGIN_WITH_IP: [u16; 6] = [
+pub(super) const BEGIN_WITH_IP: [u16; 6] = [
     libc::ARPHRD_NONE,
     libc::ARPHRD_TUNNEL,
     libc::ARPHRD_TUNNEL6,

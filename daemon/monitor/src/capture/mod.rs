@@ -7,19 +7,19 @@
 mod captures;
 mod run;
 mod output;
-mod interfaces;
 mod count;
 mod open;
 mod program;
+mod interfaces;
 mod order;
 
 pub use captures::{Captures, Report};
-pub use open::{open, replacement};
+pub use open::{SOCKET, begin, open};
 pub use order::{
-    Command, Counts, Direction, Ended, Event, Failure, Format, INTERFACES_MAX, InterfaceFacts,
-    Live, Opened, Order, PROGRAM_MAX, Reason, TEXT_MAX,
+    Command, Counts, Direction, Ended, Event, Failure, Format, INTERFACES_MAX, Interface,
+    InterfaceFacts, Live, Opened, Order, PROGRAM_MAX, Reason, TEXT_MAX,
 };
-pub use program::check as check_program;
+pub use program::{joined, restricted};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -7,13 +7,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_proto::address::Address;
+use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::interface::of_socket;
 use sockbroker_sys::ioctl::{self, InterfaceRequest, InterfaceValue};
 use sockbroker_sys::{filter, option, packet, ring, socket};
 
-use super::order::{Opened, Order};
+use super::order::{Interface, Opened, Order};
 use super::program;
 
 const ETH_P_ALL: u16 = 3;
@@ -32,15 +34,30 @@ pub(super) fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Makes the socket. `ENODEV` if an interface does not exist, `InvalidInput` for a program or a size that no socket can
-/// have.
-pub fn open(mut order: Order) -> io::Result<(OwnedFd, Opened)> {
-    let socket = socket::create(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0)?;
+/// The socket of a capture.
+pub const SOCKET: SocketSpec =
+    SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_RAW | libc::SOCK_NONBLOCK, protocol: 0 };
+
+/// Makes the socket in the network namespace of the thread, and begins.
+pub fn open(order: Order, scopes: &[CaptureScope]) -> io::Result<(OwnedFd, Opened)> {
+    begin(socket::create(SOCKET.domain, SOCKET.ty, SOCKET.protocol)?, order, scopes)
+}
+
+/// Begins to capture on a new socket. `ENODEV` if an interface does not exist, `InvalidInput` for a program or a size that
+/// no socket can have. The scopes are those of the permit.
+pub fn begin(
+    socket: OwnedFd,
+    mut order: Order,
+    scopes: &[CaptureScope],
+) -> io::Result<(OwnedFd, Opened)> {
     let fd = socket.as_fd();
     let names = order.interfaces.iter();
-    let indexes: Vec<_> =
-        names.map(|name| of_socket::index_of(fd, name)).collect::<io::Result<_>>()?;
-    filter::attach(fd, &program::joined(&order, &indexes)?)?;
+    let interfaces: Vec<_> = names.map(|name| interface(fd, name)).collect::<io::Result<_>>()?;
+    let indexes: Vec<_> = interfaces.iter().map(|interface| interface.index).collect();
+    let hardware = interfaces.iter().map(|interface| interface.hardware).collect();
+    let program = program::joined(&order, &interfaces, scopes);
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    filter::attach(fd, &program.map_err(invalid)?)?;
     let longest = order.snaplen.min(longest_of(fd, &order.interfaces));
     let geometry = order.geometry(longest).ok_or(io::ErrorKind::InvalidInput)?;
     let forced = option::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, LARGE_BYTES);
@@ -61,7 +78,18 @@ pub fn open(mut order: Order) -> io::Result<(OwnedFd, Opened)> {
     socket::bind(fd, &address)?;
     let started = now();
     order.program.clear();
-    Ok((socket, Opened { order, indexes, longest, bind_began, started }))
+    Ok((socket, Opened { order, indexes, hardware, longest, bind_began, started }))
+}
+
+/// The interface with this name in the namespace of a socket.
+fn interface(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
+    let index = of_socket::index_of(socket, name)?;
+    match ioctl::interface(socket, name, InterfaceRequest::Hardware)? {
+        InterfaceValue::Hardware { hatype, .. } => Ok(Interface { index, hardware: hatype }),
+        InterfaceValue::Int(_) | InterfaceValue::Address(_) => {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
 }
 
 /// The longest packet of these interfaces. A loopback has packets of any length, and few of them are long: these are kept
@@ -73,9 +101,4 @@ fn longest_of(socket: BorrowedFd<'_>, interfaces: &[String]) -> u32 {
     };
     let longest = interfaces.iter().filter_map(mtu).filter(|mtu| *mtu <= LARGEST_MTU).max();
     longest.unwrap_or(USUAL_MTU).saturating_add(HEADER)
-}
-
-/// The program that replaces the one of a capture on these interfaces.
-pub fn replacement(order: &Order, indexes: &[u32]) -> io::Result<Vec<u8>> {
-    program::joined(order, indexes)
 }

@@ -53,6 +53,14 @@ pub enum Format {
     Pcap,
 }
 
+/// An interface that a capture names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interface {
+    pub index: u32,
+    /// Its hardware type (`ARPHRD_`).
+    pub hardware: u16,
+}
+
 /// A socket that captures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
@@ -60,11 +68,21 @@ pub struct Opened {
     pub order: Order,
     /// The indexes of its interfaces.
     pub indexes: Vec<u32>,
+    /// Their hardware types.
+    pub hardware: Vec<u16>,
     /// The longest packet that fits into a slot of the ring.
     pub longest: u32,
     /// When the socket began to capture, in nanoseconds since 1970: not before the first, and not after the second.
     pub bind_began: u64,
     pub started: u64,
+}
+
+impl Opened {
+    /// The interfaces that it names.
+    pub fn interfaces(&self) -> Vec<Interface> {
+        let both = self.indexes.iter().zip(&self.hardware);
+        both.map(|(index, hardware)| Interface { index: *index, hardware: *hardware }).collect()
+    }
 }
 
 impl Order {

@@ -1,153 +1,129 @@
-//! The program of a capture's socket: what the capture excludes, and then the program of the client.
-//!
-//! Jumps of classic BPF are relative and lead forward, so that one program can stand behind another one.
+//! The program of a capture's socket: what rules let through, and then the program of the client.
 
-use std::io;
+use sockbroker_bpf::opcode::{K, RET};
+use sockbroker_bpf::{Instruction, Program};
+use sockbroker_pcapng::LinkType;
+use sockbroker_policy::capture_scope::CaptureScope;
+use sockbroker_policy::lowering::{self, LoweringError, PacketStart, Packets, Section};
 
-use sockbroker_sys::filter;
+use super::interfaces::{BEGIN_WITH_IP, link_type};
+use super::order::{Direction, Interface, Order};
 
-use super::order::{Direction, Order};
+/// Hardware types (`linux/if_arp.h`) whose packets begin with an Ethernet header.
+const BEGIN_WITH_ETHERNET: [u16; 2] = [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK];
 
-/// `struct sock_filter` (`linux/filter.h`).
-#[derive(Debug, Clone, Copy)]
-struct Instruction {
-    code: u16,
-    if_true: u8,
-    if_false: u8,
-    operand: u32,
+/// The program for an order, on the interfaces that it names. The scopes are those of its permit.
+pub fn joined(
+    order: &Order,
+    interfaces: &[Interface],
+    scopes: &[CaptureScope],
+) -> Result<Vec<u8>, LoweringError> {
+    let client = client(order)?;
+    let direction = match order.direction {
+        Direction::In => lowering::Direction::Received,
+        Direction::Out => lowering::Direction::Sent,
+        Direction::Both if order.duplicates => lowering::Direction::Both,
+        Direction::Both => lowering::Direction::LoopbackOnce,
+    };
+    let sections = sections(interfaces, scopes);
+    lowering::join(&sections, direction, order.snaplen, &client).map(|program| program.encode())
 }
 
-/// Codes: `BPF_LD | BPF_W | BPF_ABS`, `BPF_LD | BPF_IMM`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_MISC | BPF_TAX`,
-/// `BPF_RET | BPF_K` and `BPF_RET | BPF_A`.
-const LOAD: u16 = 0x20;
-const LOAD_NUMBER: u16 = 0x00;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const COPY_TO_X: u16 = 0x07;
-const RETURN: u16 = 0x06;
-const RETURN_ACCUMULATOR: u16 = 0x16;
-
-/// Facts of a packet that are not its bytes (`SKF_AD_OFF`): type, interface and hardware type.
-const PACKET_TYPE: u32 = (-0x1000_i32 + 4).cast_unsigned();
-const INTERFACE: u32 = (-0x1000_i32 + 8).cast_unsigned();
-const HARDWARE: u32 = (-0x1000_i32 + 28).cast_unsigned();
-const OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
-const LOOPBACK: u32 = libc::ARPHRD_LOOPBACK as u32;
-
-impl Instruction {
-    fn new(code: u16, operand: u32) -> Self {
-        Self { code, if_true: 0, if_false: 0, operand }
-    }
-
-    fn jump(operand: u32, if_true: u8, if_false: u8) -> Self {
-        Self { code: JUMP_IF_EQUAL, if_true, if_false, operand }
-    }
-
-    fn read([c0, c1, if_true, if_false, k0, k1, k2, k3]: [u8; 8]) -> Self {
-        let (code, operand) = (u16::from_ne_bytes([c0, c1]), u32::from_ne_bytes([k0, k1, k2, k3]));
-        Self { code, if_true, if_false, operand }
-    }
-
-    fn bytes(self) -> [u8; 8] {
-        let ([c0, c1], [k0, k1, k2, k3]) = (self.code.to_ne_bytes(), self.operand.to_ne_bytes());
-        [c0, c1, self.if_true, self.if_false, k0, k1, k2, k3]
-    }
+/// The program of the client behind what a scope lets through of any interface. A worker makes it for a session that has
+/// restrictions, which the opener does not know.
+pub fn restricted(order: &Order, scope: &CaptureScope) -> Result<Vec<u8>, LoweringError> {
+    let sections = sections(&[], std::slice::from_ref(scope));
+    let both = lowering::Direction::Both;
+    let joined = lowering::join(&sections, both, order.snaplen, &client(order)?);
+    joined.map(|program| program.encode())
 }
 
-/// Why the program of a client cannot be used; the kernel checks the rest.
-pub fn check(program: &[u8]) -> Result<(), &'static str> {
-    let (instructions, odd) = program.as_chunks::<8>();
-    if !odd.is_empty() || instructions.len() > filter::INSTRUCTIONS_MAX {
-        return Err("a program has at most 4096 instructions of 8 bytes");
+/// The program of the client.
+fn client(order: &Order) -> Result<Program, LoweringError> {
+    let bytes = &order.program;
+    if bytes.is_empty() {
+        return Ok(Program(vec![Instruction::new(RET | K, order.snaplen)]));
     }
-    let returns = instructions.iter().copied().map(Instruction::read);
-    if returns.into_iter().any(|one| one.code == RETURN_ACCUMULATOR) {
-        return Err("a program must return numbers, and not the accumulator");
-    }
-    Ok(())
+    // A part of an instruction is an empty program, which is refused.
+    let client = Program::decode(bytes).unwrap_or(Program(Vec::new()));
+    client.check().map_err(LoweringError::Client)?;
+    Ok(client)
 }
 
-/// The program for an order, on these interfaces if it names several. `InvalidInput` if it is too long or malformed.
-pub(super) fn joined(order: &Order, interfaces: &[u32]) -> io::Result<Vec<u8>> {
-    check(&order.program).map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?;
-    let mut program = before(order, interfaces);
-    let (own, _) = order.program.as_chunks::<8>();
-    if own.is_empty() {
-        program.push(Instruction::new(RETURN, order.snaplen));
-    } else {
-        program.extend(own.iter().copied().map(Instruction::read).map(|one| match one.code {
-            RETURN => Instruction { operand: one.operand.min(order.snaplen), ..one },
-            _ => one,
-        }));
+/// The rules about each interface, or about each kind of interface.
+fn sections<'a>(interfaces: &[Interface], scopes: &'a [CaptureScope]) -> Vec<Section<'a>> {
+    if !interfaces.is_empty() {
+        let sections = interfaces.iter().zip(scopes).map(|(interface, scope)| Section {
+            packets: Packets::OfInterface(interface.index),
+            start: start(interface.hardware),
+            scope,
+        });
+        return sections.collect();
     }
-    Ok(program.into_iter().flat_map(Instruction::bytes).collect())
+    let sections = scopes.iter().flat_map(|scope| {
+        let others = Section { packets: Packets::Others, start: PacketStart::Other, scope };
+        let ethernet = Section {
+            packets: Packets::OfHardware(&BEGIN_WITH_ETHERNET),
+            start: PacketStart::Ethernet,
+            scope,
+        };
+        let ip =
+            Section { packets: Packets::OfHardware(&BEGIN_WITH_IP), start: PacketStart::Ip, scope };
+        // They differ in where the rules look for addresses.
+        let needed = if scope.is_everything() { 1 } else { 3 };
+        [others, ip, ethernet].into_iter().take(needed).rev()
+    });
+    sections.collect()
 }
 
-/// What stands in front of the program of the client. It leaves the registers as it found them.
-fn before(order: &Order, interfaces: &[u32]) -> Vec<Instruction> {
-    let mut program = Vec::new();
-    let drop = Instruction::new(RETURN, 0);
-    let load = |fact| Instruction::new(LOAD, fact);
-    match order.direction {
-        Direction::In => {
-            program.extend([load(PACKET_TYPE), Instruction::jump(OUTGOING, 0, 1), drop]);
-        }
-        Direction::Out => {
-            program.extend([load(PACKET_TYPE), Instruction::jump(OUTGOING, 1, 0), drop]);
-        }
-        Direction::Both if !order.duplicates => program.extend([
-            load(HARDWARE),
-            Instruction::jump(LOOPBACK, 0, 3),
-            load(PACKET_TYPE),
-            Instruction::jump(OUTGOING, 0, 1),
-            drop,
-        ]),
-        Direction::Both => {}
+fn start(hardware: u16) -> PacketStart {
+    match link_type(hardware) {
+        LinkType::ETHERNET => PacketStart::Ethernet,
+        LinkType::RAW => PacketStart::Ip,
+        _ => PacketStart::Other,
     }
-    if interfaces.len() > 1 {
-        program.push(load(INTERFACE));
-        let after = (1..=interfaces.len()).rev();
-        program.extend(after.zip(interfaces).map(|(over, index)| {
-            // Over the comparisons that follow, and over the end.
-            Instruction::jump(*index, u8::try_from(over).unwrap_or(u8::MAX), 0)
-        }));
-        program.push(drop);
-    }
-    if !program.is_empty() {
-        program.extend([Instruction::new(LOAD_NUMBER, 0), Instruction::new(COPY_TO_X, 0)]);
-    }
-    program
 }
 
 /// A program that drops everything.
 pub(super) fn nothing() -> Vec<u8> {
-    Instruction::new(RETURN, 0).bytes().to_vec()
+    Program(vec![Instruction::new(RET | K, 0)]).encode()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::capture::PROGRAM_MAX;
-    use crate::capture::tests::order;
+    use crate::capture::tests::{everything, order};
 
-    #[test]
-    fn returned_lengths_are_at_most_the_snaplen() {
-        let returns = |operand| Instruction::new(RETURN, operand).bytes();
-        let program = [returns(0), returns(64), returns(u32::MAX)].concat();
-        let order = Order { program, snaplen: 100, duplicates: true, ..order() };
-        let joined = joined(&order, &[1]).unwrap();
-        assert_eq!(joined, [returns(0), returns(64), returns(100)].concat());
+    fn returns(numbers: &[u32]) -> Vec<u8> {
+        Program(numbers.iter().map(|number| Instruction::new(RET | K, *number)).collect()).encode()
     }
 
     #[test]
-    fn programs_that_are_malformed_or_return_the_accumulator_are_refused() {
-        let accumulator = Instruction::new(RETURN_ACCUMULATOR, 0).bytes();
-        assert!(check(&accumulator).is_err());
-        assert!(check(&[0; 7]).is_err());
-        assert!(check(&nothing().repeat(4097)).is_err());
-        check(&nothing().repeat(4096)).unwrap();
-        check(&[]).unwrap();
-        // With what stands in front of it, the longest program is too long for the kernel.
-        let order = Order { program: nothing().repeat(4096), duplicates: false, ..order() };
-        assert!(joined(&order, &[]).unwrap().len() > PROGRAM_MAX);
+    fn returned_lengths_are_at_most_the_snaplen() {
+        let program = returns(&[0, 64, u32::MAX]);
+        let order = Order { program, snaplen: 100, duplicates: true, ..order() };
+        let joined = joined(&order, &[], &everything()).unwrap();
+        assert!(joined.ends_with(&returns(&[0, 64, 100])), "{joined:?}");
+    }
+
+    #[test]
+    fn a_program_that_is_too_long_with_the_rules_is_refused() {
+        let joined = |count: usize| {
+            let order = Order { program: nothing().repeat(count), ..order() };
+            joined(&order, &[Interface { index: 1, hardware: 772 }], &everything())
+        };
+        let refused = joined(4096).unwrap_err();
+        assert!(matches!(refused, LoweringError::TooLong { client: 4096, .. }), "{refused}");
+        let LoweringError::TooLong { rules, .. } = refused else { return };
+        assert_eq!(joined(4096 - rules).unwrap().len(), PROGRAM_MAX);
+        assert!(joined(4097 - rules).is_err());
+    }
+
+    #[test]
+    fn an_interface_that_no_scope_is_about_shows_nothing() {
+        let (index, hardware) = (1, 1);
+        let interfaces = [Interface { index, hardware }, Interface { index: 2, hardware }];
+        assert_eq!(sections(&interfaces, &everything()[..1]).len(), 1);
     }
 }

@@ -71,7 +71,7 @@ impl Run {
         socket: OwnedFd,
         (commands, wake): (Receiver<Command>, Arc<Wake>),
     ) -> io::Result<(Self, Live, OwnedFd)> {
-        let Opened { order, indexes, longest, bind_began, started } = opened;
+        let Opened { order, indexes, hardware: _, longest, bind_began, started } = opened;
         let geometry = order.geometry(longest).ok_or(io::ErrorKind::InvalidData)?;
         let names = socket.try_clone()?;
         let ring = Ring::map(socket, &geometry)?;

@@ -5,9 +5,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{
-    AncillaryItem, Bind, Connect, Create, Interfaces, OpenCapture, OptionValue, Send, SetHostname,
-    SetOption,
+    AncillaryItem, Bind, Connect, Create, Interfaces, OpenCapture, OptionValue, ScopedCapture,
+    Send, SetHostname, SetOption,
 };
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::target::Target;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
@@ -50,8 +51,13 @@ pub trait SystemCalls<S, C> {
     fn set_option(&self, socket: S, option: (i32, i32), value: &Value) -> io::Result<()>;
     fn send(&self, socket: S, message: &OutgoingMessage<'_>) -> io::Result<usize>;
     fn set_hostname(&self, name: &str) -> io::Result<()>;
-    /// The socket of a capture.
-    fn capture(&self, order: Order) -> io::Result<(OwnedFd, Opened)>;
+    /// The socket of a capture, in a network namespace or in the broker's own. The scopes are those of its permit.
+    fn capture(
+        &self,
+        network: Option<&Found<Self::Namespace>>,
+        order: Order,
+        scopes: &[CaptureScope],
+    ) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable>;
 }
 
 /// The operands of `sendmsg(2)`.
@@ -142,8 +148,17 @@ impl<'c> SystemCalls<BorrowedFd<'_>, BorrowedFd<'c>> for Kernel {
         host::set_hostname(name.as_bytes())
     }
 
-    fn capture(&self, order: Order) -> io::Result<(OwnedFd, Opened)> {
-        capture::open(order)
+    fn capture(
+        &self,
+        network: Option<&Found<NetworkNamespace>>,
+        order: Order,
+        scopes: &[CaptureScope],
+    ) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable> {
+        let socket = match network {
+            None => create_here(capture::SOCKET),
+            Some(network) => self.0.create(network, capture::SOCKET)?,
+        };
+        Ok(socket.and_then(|socket| capture::begin(socket, order, scopes)))
     }
 }
 
@@ -236,11 +251,13 @@ pub(super) fn set_hostname<S, C>(
     calls.set_hostname(&permit.into_request().name)
 }
 
-pub(super) fn capture<S, C>(
-    calls: &impl SystemCalls<S, C>,
-    permit: Permit<OpenCapture>,
+pub(super) fn capture<S, C, K: SystemCalls<S, C>>(
+    calls: &K,
+    permit: Permit<ScopedCapture>,
+    network: Option<&Found<K::Namespace>>,
     order: Order,
-) -> io::Result<(OwnedFd, Opened)> {
-    let OpenCapture { interfaces, snaplen, promiscuous } = permit.into_request();
-    calls.capture(Order { interfaces, snaplen, promiscuous, ..order })
+) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable> {
+    let (OpenCapture { interfaces, snaplen, promiscuous }, scopes) =
+        permit.into_request().into_parts();
+    calls.capture(network, Order { interfaces, snaplen, promiscuous, ..order }, &scopes)
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Mutex;
 use std::thread;
 
+use sockbroker_policy::place::Place;
 use sockbroker_policy::rights::Rights;
 
 use super::answer::{Client, Outcome, answer};
@@ -12,7 +13,7 @@ use super::calls::SystemCalls;
 use super::host::CaptureLimits;
 use super::judge;
 use super::workers::lock;
-use crate::capture::{Order, replacement};
+use crate::capture::{Interface, Order, joined};
 use crate::channel::ChannelError;
 use crate::reader::message::{OrderChannel, ReaderOrder, ReaderReport};
 use crate::request::{Answer, CaptureLimit, Network, Question, Request};
@@ -36,8 +37,16 @@ struct Reader {
 #[derive(Debug)]
 struct Running {
     bytes: u64,
-    /// What it captures, once it is open: without the program.
-    order: Option<(Order, Vec<u32>)>,
+    opened: Option<Kept>,
+}
+
+/// What an open capture captures, for the judgement of its later filters.
+#[derive(Debug)]
+struct Kept {
+    /// Without the program.
+    order: Order,
+    interfaces: Vec<Interface>,
+    place: Place,
 }
 
 impl Reader {
@@ -118,8 +127,9 @@ impl Captures {
         let question = Question { network, request: Request::Capture { capture, order } };
         // Not under the lock: it takes some ten milliseconds.
         let outcome = match answer(kernel, client, question, passed) {
-            Outcome::Capture(socket, opened) => {
-                let kept = (opened.order.clone(), opened.indexes.clone());
+            Outcome::Capture(socket, opened, place) => {
+                let (order, interfaces) = (opened.order.clone(), opened.interfaces());
+                let kept = Kept { order, interfaces, place };
                 let order = ReaderOrder::Open { capture, opened: *opened };
                 self.pass(worker, capture, &order, &socket, kept)
             }
@@ -165,7 +175,7 @@ impl Captures {
         if reader.running.contains_key(&capture) {
             return Err(Outcome::Nonsense("it opened a capture twice"));
         }
-        reader.running.insert(capture, Running { bytes, order: None });
+        reader.running.insert(capture, Running { bytes, opened: None });
         Ok(())
     }
 
@@ -176,7 +186,7 @@ impl Captures {
         capture: u64,
         order: &ReaderOrder,
         socket: &OwnedFd,
-        kept: (Order, Vec<u32>),
+        kept: Kept,
     ) -> Outcome {
         let mut readers = lock(&self.readers);
         let Some(reader) = readers.get_mut(&worker) else {
@@ -187,7 +197,7 @@ impl Captures {
             return Outcome::Answer(Answer::Failed(libc::ECONNRESET));
         }
         if let Some(running) = reader.running.get_mut(&capture) {
-            running.order = Some(kept);
+            running.opened = Some(kept);
         }
         Outcome::Answer(Answer::Done)
     }
@@ -204,15 +214,16 @@ impl Captures {
         let Some(reader) = readers.get_mut(&worker) else {
             return Outcome::Answer(Answer::Failed(libc::ECONNRESET));
         };
-        let order = reader.running.get(&capture).and_then(|running| running.order.as_ref());
-        let Some((order, indexes)) = order else {
+        let opened = reader.running.get(&capture).and_then(|running| running.opened.as_ref());
+        let Some(Kept { order, interfaces, place }) = opened else {
             return Outcome::Answer(Answer::Failed(libc::ESRCH));
         };
-        if let Err(refusal) = judge::capture(rights, order) {
-            return refusal.into();
-        }
+        let scoped = match judge::capture(rights.within(place), order) {
+            Ok(permit) => permit.into_request(),
+            Err(refusal) => return refusal.into(),
+        };
         let order = Order { program, ..order.clone() };
-        let Ok(program) = replacement(&order, indexes) else {
+        let Ok(program) = joined(&order, interfaces, scoped.scopes()) else {
             return Outcome::Answer(Answer::Failed(libc::EINVAL));
         };
         let order = ReaderOrder::SetFilter { request, capture, program };

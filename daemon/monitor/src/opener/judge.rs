@@ -3,7 +3,7 @@
 //! The list is closed: what no capability makes possible, a worker does itself.
 
 use sockbroker_policy::action::{
-    Bind, Connect, Create, OpenCapture, OptionValue, SetHostname, SetOption,
+    Bind, Connect, Create, OpenCapture, OptionValue, ScopedCapture, SetHostname, SetOption,
 };
 use sockbroker_policy::membership::{device, hops, membership, source};
 use sockbroker_policy::need::creation_needs_privilege;
@@ -92,10 +92,13 @@ pub(super) fn set_hostname(rights: &Rights, name: String) -> Result<Permit<SetHo
     Ok(rights.authorize(SetHostname { name })?)
 }
 
-pub(super) fn capture(rights: &Rights, order: &Order) -> Result<Permit<OpenCapture>, Refusal> {
+pub(super) fn capture(
+    rights: RightsIn<'_>,
+    order: &Order,
+) -> Result<Permit<ScopedCapture>, Refusal> {
     let Order { interfaces, snaplen, promiscuous, .. } = order;
     let (interfaces, snaplen) = (interfaces.clone(), *snaplen);
-    Ok(rights.authorize(OpenCapture { interfaces, snaplen, promiscuous: *promiscuous })?)
+    Ok(rights.authorize_capture(OpenCapture { interfaces, snaplen, promiscuous: *promiscuous })?)
 }
 
 /// An address of a worker, for a socket of this kind.

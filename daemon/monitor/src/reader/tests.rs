@@ -52,7 +52,14 @@ impl Served {
 
 fn opened() -> Opened {
     let order = Order { program: Vec::new(), ..order() };
-    Opened { order, indexes: vec![1], longest: 1518, bind_began: 1, started: 2 }
+    Opened {
+        order,
+        indexes: vec![1],
+        hardware: vec![772],
+        longest: 1518,
+        bind_began: 1,
+        started: 2,
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Each request has its own type, so that the permit for one cannot be used for another, and so
 //! that an operation runs with the very operands that were judged.
 
+use crate::judgement::capture_scope::CaptureScope;
+use crate::judgement::socket_spec::CAPTURE_SOCKET;
 use std::sync::Arc;
 
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -155,15 +157,8 @@ impl Request for Capture {
     }
 }
 
-/// What the socket of a capture is for rules: all protocols of all interfaces.
-pub const CAPTURE_SOCKET: SocketSpec = SocketSpec {
-    domain: libc::AF_PACKET,
-    ty: libc::SOCK_RAW,
-    // htons(ETH_P_ALL), as `packet(7)` has it.
-    protocol: 3_u16.to_be() as i32,
-};
-
-/// Open a capture: a stream of packets.
+/// Open a capture: a stream of packets. [`RightsIn::authorize_capture`](super::within::RightsIn::authorize_capture) judges
+/// it.
 #[derive(Debug, Clone)]
 pub struct OpenCapture {
     /// The interfaces; none for all of them.
@@ -180,24 +175,50 @@ impl OpenCapture {
         let question = Question::about(Verb::Capture, CAPTURE_SOCKET);
         Question { length, ..question }.on(interface.map(String::as_str))
     }
-}
 
-impl Request for OpenCapture {
-    fn question(&self) -> Question<'_> {
-        self.capture(self.interfaces.first())
+    /// The questions that a scope answers: one for each interface, or one for all interfaces.
+    pub(super) fn captures(&self) -> impl Iterator<Item = Question<'_>> {
+        let every = self.interfaces.is_empty().then(|| self.capture(None));
+        self.interfaces.iter().map(|interface| self.capture(Some(interface))).chain(every)
     }
 
-    fn further(&self, ask: &mut dyn FnMut(Question<'_>)) {
-        for interface in self.interfaces.iter().skip(1) {
-            ask(self.capture(Some(interface)));
-        }
-        if self.promiscuous {
-            for interface in &self.interfaces {
-                let option = Some(OptionClass::Packet);
-                let question = Question::about(Verb::Option, CAPTURE_SOCKET).on(Some(interface));
-                ask(Question { option, ..question });
-            }
-        }
+    /// The questions whether its interfaces can be promiscuous.
+    pub(super) fn options(&self) -> impl Iterator<Item = Question<'_>> {
+        let interfaces = self.interfaces.iter().filter(|_| self.promiscuous);
+        interfaces.map(|interface| {
+            let question = Question::about(Verb::Option, CAPTURE_SOCKET).on(Some(interface));
+            Question { option: Some(OptionClass::Packet), ..question }
+        })
+    }
+}
+
+/// A capture that was judged, with the packets that the rules let through. It is made with its permit alone.
+#[derive(Debug)]
+pub struct ScopedCapture {
+    pub(super) capture: OpenCapture,
+    pub(super) scopes: Vec<CaptureScope>,
+}
+
+impl ScopedCapture {
+    /// The packets that are let through: of each interface in order, or of all interfaces.
+    pub fn scopes(&self) -> &[CaptureScope] {
+        &self.scopes
+    }
+
+    /// What is let through, a line for each rule.
+    pub fn lines(&self) -> Vec<String> {
+        self.scopes.iter().flat_map(CaptureScope::lines).collect()
+    }
+
+    /// What was judged, and the packets that are let through.
+    pub fn into_parts(self) -> (OpenCapture, Vec<CaptureScope>) {
+        (self.capture, self.scopes)
+    }
+}
+
+impl Request for ScopedCapture {
+    fn question(&self) -> Question<'_> {
+        self.capture.capture(self.capture.interfaces.first())
     }
 }
 

@@ -1,36 +1,51 @@
 //! Requests to the opener about captures.
 
-use sockbroker_monitor::request::{CaptureLimit, Request};
+use std::sync::Arc;
+
+use sockbroker_monitor::request::{Answer, CaptureLimit, Question, Request};
+use sockbroker_policy::place::Place;
 
 use crate::config::limits::Limits;
-use crate::error::{LimitExceeded, OpError, OpResult};
+use crate::descriptor::Descriptor;
+use crate::error::netns::Reason;
+use crate::error::{During, LimitExceeded, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::opener::Done;
+use crate::network::elsewhere;
+use crate::network::opener::as_network;
 
-/// Asks the opener for something about a capture.
+/// Asks the opener for something about a capture in a network namespace, whose descriptor the client may have passed.
 pub(super) async fn ask(
     caller: &CallerIdentity,
+    (place, passed): (&Place, Option<Arc<Descriptor>>),
     request: Request,
     limits: &Limits,
 ) -> OpResult<()> {
     let call = request.call();
-    let exceeded = |name, value| OpError::from(LimitExceeded { name, value });
-    match caller.privileged().ask_apart(request.into()).await {
-        Some(Ok(Done::Nothing)) => Ok(()),
-        Some(Ok(Done::Limit(limit))) => Err(match limit {
-            CaptureLimit::OfUser => exceeded("captures_per_user", limits.captures_per_user),
-            CaptureLimit::InAll => exceeded("captures_in_all", limits.captures_in_all),
-            CaptureLimit::BytesOfUser => {
-                exceeded("capture_bytes_per_user", limits.capture_bytes_per_user)
-            }
-            CaptureLimit::BytesInAll => {
-                exceeded("capture_bytes_in_all", limits.capture_bytes_in_all)
-            }
-        }),
-        Some(Ok(Done::Socket(_) | Done::Sent(_))) => Err(lost()),
-        Some(Err(error)) => Err(OpError::os(call, error)),
-        None => Err(OpError::Os { call, errno: libc::EPERM }),
+    let question = Question { network: as_network(place), request };
+    let Some(answered) = caller.privileged().ask_apart(question, passed).await else {
+        return Err(OpError::Os { call, errno: libc::ECONNRESET });
+    };
+    match answered.during(call)? {
+        Answer::Done => Ok(()),
+        Answer::Limit(limit) => Err(exceeded(limit, limits).into()),
+        Answer::Failed(errno) => Err(OpError::Os { call, errno }),
+        Answer::Refused(errno) if *place == Place::Broker => Err(OpError::Os { call, errno }),
+        Answer::Refused(errno) => Err(elsewhere::error(call, place, Reason::Refused(errno))),
+        Answer::Unreachable(why) => Err(elsewhere::error(call, place, Reason::Unreachable(why))),
+        Answer::HungUp => Err(OpError::Os { call, errno: libc::ECONNRESET }),
+        Answer::NotServed => Err(OpError::Os { call, errno: libc::EPERM }),
+        Answer::Socket | Answer::Made | Answer::Sent(_) | Answer::Interfaces(_) => Err(lost()),
     }
+}
+
+fn exceeded(limit: CaptureLimit, limits: &Limits) -> LimitExceeded {
+    let (name, value) = match limit {
+        CaptureLimit::OfUser => ("captures_per_user", limits.captures_per_user),
+        CaptureLimit::InAll => ("captures_in_all", limits.captures_in_all),
+        CaptureLimit::BytesOfUser => ("capture_bytes_per_user", limits.capture_bytes_per_user),
+        CaptureLimit::BytesInAll => ("capture_bytes_in_all", limits.capture_bytes_in_all),
+    };
+    LimitExceeded { name, value }
 }
 
 pub(super) fn lost() -> OpError {

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sockbroker_monitor::capture::{
-    Captures, Command, Counts, Ended, Failure, Live, Order, Reason, replacement,
+    Captures, Command, Counts, Ended, Failure, Interface, Live, Order, Reason, joined,
 };
 use sockbroker_monitor::reader::message::ToReader;
 use sockbroker_monitor::request::Request;
+use sockbroker_policy::Permit;
+use sockbroker_policy::action::{OpenCapture, ScopedCapture};
+use sockbroker_policy::place::Place;
 use sockbroker_sys::message;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
@@ -41,6 +44,16 @@ impl Way {
     }
 }
 
+/// What the policy judged.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) place: Place,
+    /// Without the program.
+    pub(super) order: Order,
+    /// The interfaces that it names, if it is read by this process.
+    pub(super) interfaces: Vec<Interface>,
+}
+
 /// A capture. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Capture {
@@ -48,7 +61,7 @@ pub struct Capture {
     way: Way,
     outcome: Arc<Outcome>,
     live: Live,
-    order: Order,
+    judged: Judged,
     /// The client's end of the stream, if its descriptor was not passed.
     pull: tokio::sync::Mutex<Option<AsyncFd<Descriptor>>>,
     /// Why it ends when this is dropped.
@@ -75,10 +88,10 @@ impl Capture {
         way: Way,
         outcome: Arc<Outcome>,
         live: Live,
-        order: Order,
+        judged: Judged,
     ) -> Self {
         let (pull, last) = (tokio::sync::Mutex::new(None), Mutex::new(Reason::Stopped));
-        Self { number, way, outcome, live, order, pull, last }
+        Self { number, way, outcome, live, judged, pull, last }
     }
 
     /// What the client learns at the start.
@@ -86,8 +99,14 @@ impl Capture {
         &self.live
     }
 
+    /// What was asked for, without the program.
     pub fn order(&self) -> &Order {
-        &self.order
+        &self.judged.order
+    }
+
+    /// The network namespace of its socket.
+    pub fn place(&self) -> &Place {
+        &self.judged.place
     }
 
     /// Keeps the client's end of the stream for [`Self::read`].
@@ -141,9 +160,10 @@ impl Capture {
         }
     }
 
-    /// Replaces the program of the client. Returns between which times.
+    /// Replaces the program of the client. Returns between which times. The permit is one for this capture.
     pub async fn set_filter(
         &self,
+        permit: Permit<ScopedCapture>,
         program: Vec<u8>,
         caller: &CallerIdentity,
         limits: &Limits,
@@ -152,15 +172,19 @@ impl Capture {
         let (request, replaced) = self.way.inbox().expect_filter();
         match &self.way {
             Way::Own((captures, _)) => {
-                let indexes: Vec<_> = self.live.interfaces.iter().map(|one| one.index).collect();
-                let order = Order { program, ..self.order.clone() };
-                let program = replacement(&order, &indexes).during(CALL)?;
+                let (OpenCapture { interfaces, snaplen, promiscuous }, scopes) =
+                    permit.into_request().into_parts();
+                let order = self.judged.order.clone();
+                let order = Order { program, interfaces, snaplen, promiscuous, ..order };
+                let program = joined(&order, &self.judged.interfaces, &scopes);
+                let program = program.map_err(|error| OpError::value(error.to_string()))?;
                 captures.command(self.number, Command::SetFilter { request, program });
             }
             Way::Reader(_) => {
                 let capture = self.number;
-                ask(caller, Request::SetCaptureFilter { request, capture, program }, limits)
-                    .await?;
+                let request = Request::SetCaptureFilter { request, capture, program };
+                // The opener knows the namespace of the capture.
+                ask(caller, (&Place::Broker, None), request, limits).await?;
             }
         }
         let answered = timeout(ANSWER, replaced).await.map_err(|_late| lost())?;

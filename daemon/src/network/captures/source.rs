@@ -4,21 +4,24 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sockbroker_monitor::capture::{Captures, Failure, Opened, Order, open};
+use sockbroker_monitor::capture::{Captures, Failure, Opened, Order, begin, open};
 use sockbroker_monitor::message::ReaderRefusal;
 use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
-use sockbroker_policy::action::OpenCapture;
+use sockbroker_policy::action::{OpenCapture, ScopedCapture};
+use sockbroker_policy::capture_scope::CaptureScope;
+use sockbroker_policy::place::Place;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::ask::{ask, lost};
-use super::capture::{Capture, Way};
+use super::capture::{Capture, Judged, Way};
 use super::inbox::Inbox;
 use super::reader::{Missing, Reader};
 use crate::config::limits::Limits;
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
+use crate::network::elsewhere::{self, Selection};
 use crate::quota::{Share, User};
 
 /// How long the reader may take to begin.
@@ -57,33 +60,42 @@ impl CaptureSource {
     /// Opens a capture. Returns when its ring is live.
     pub async fn open(
         &self,
-        permit: Permit<OpenCapture>,
+        permit: Permit<ScopedCapture>,
         order: Order,
+        selection: Selection,
         caller: &CallerIdentity,
         (user, limits): (&Arc<User>, &Limits),
     ) -> OpResult<Opening> {
-        let OpenCapture { interfaces, snaplen, promiscuous } = permit.into_request();
-        let order = Order { interfaces, snaplen, promiscuous, ..order };
+        let place = permit.place().clone();
         let held =
             (user.take(Share::Captures, 1)?, user.take(Share::CaptureBytes, order.buffer_bytes)?);
+        let direct = caller.privileged().is_direct();
+        let made = if direct && place != Place::Broker {
+            Some(elsewhere::capture_socket(&permit, &selection, caller.privileged())?)
+        } else {
+            None
+        };
+        let (OpenCapture { interfaces, snaplen, promiscuous }, scopes) =
+            permit.into_request().into_parts();
+        let order = Order { interfaces, snaplen, promiscuous, ..order };
         let kept = Order { program: Vec::new(), ..order.clone() };
         let way = match &self.reader {
-            Some(reader) if !caller.privileged().is_direct() => {
-                Way::Reader(reader.link().await.map_err(missing)?)
-            }
+            Some(reader) if !direct => Way::Reader(reader.link().await.map_err(missing)?),
             Some(_) | None => Way::Own(self.own()),
         };
         let (number, outcome, begun) = way.inbox().expect(held);
         // Until the capture has begun, an error or a cancellation forgets it.
         let mut expected = Expected { way: Some(way), number };
+        let mut interfaces = Vec::new();
         match &expected.way {
             Some(Way::Own((captures, _))) => {
-                let (socket, opened) = open_apart(order).await?;
+                let (socket, opened) = begin_apart(made, order, scopes).await?;
+                interfaces = opened.interfaces();
                 captures.start(number, opened, socket);
             }
             Some(Way::Reader(_)) => {
                 let request = Request::Capture { capture: number, order };
-                ask(caller, request, limits).await?;
+                ask(caller, (&place, selection.passed), request, limits).await?;
             }
             None => {}
         }
@@ -92,7 +104,8 @@ impl CaptureSource {
             .map_err(|_ended| lost())?
             .map_err(|Failure(errno)| OpError::Os { call: CALL, errno })?;
         let way = expected.way.take().ok_or_else(lost)?;
-        Ok(Opening { capture: Capture::new(number, way, outcome, live, kept), stream })
+        let judged = Judged { place, order: kept, interfaces };
+        Ok(Opening { capture: Capture::new(number, way, outcome, live, judged), stream })
     }
 
     fn own(&self) -> (Arc<Captures>, Arc<Inbox>) {
@@ -119,9 +132,17 @@ impl Drop for Expected {
     }
 }
 
-/// Opens a socket on a thread, because it takes some ten milliseconds.
-async fn open_apart(order: Order) -> OpResult<(OwnedFd, Opened)> {
-    match spawn_blocking(move || open(order)).await {
+/// Begins on a thread, because it takes some ten milliseconds; on a new socket, unless one was made elsewhere.
+async fn begin_apart(
+    made: Option<OwnedFd>,
+    order: Order,
+    scopes: Vec<CaptureScope>,
+) -> OpResult<(OwnedFd, Opened)> {
+    let opened = spawn_blocking(move || match made {
+        Some(socket) => begin(socket, order, &scopes),
+        None => open(order, &scopes),
+    });
+    match opened.await {
         Ok(opened) => opened.during(CALL),
         Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
     }

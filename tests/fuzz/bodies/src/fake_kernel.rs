@@ -14,6 +14,7 @@ use sockbroker_monitor::request::{
 };
 use sockbroker_monitor::socket_facts::KernelSocket;
 use sockbroker_monitor::subject::Connection;
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::subject::Subject;
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -90,7 +91,8 @@ pub enum Call {
     SetHostname(String),
     /// Of the network namespace with this cookie.
     Interfaces(u64, InterfaceQuery),
-    Capture(Box<Order>),
+    /// In the network namespace with this cookie, or in the broker's own.
+    Capture(Option<u64>, Box<Order>),
 }
 
 /// The operands of a message that was sent.
@@ -324,10 +326,19 @@ impl SystemCalls<&Socket, &Named> for Recorder {
         self.record(Call::SetHostname(name.to_owned()))
     }
 
-    fn capture(&self, order: Order) -> io::Result<(OwnedFd, Opened)> {
-        self.record(Call::Capture(Box::new(order.clone())))?;
-        let (indexes, longest, bind_began, started) = (Vec::new(), 0, 0, 0);
-        let opened = Opened { order, indexes, longest, bind_began, started };
-        Ok((File::open("/dev/null")?.into(), opened))
+    fn capture(
+        &self,
+        network: Option<&Found<()>>,
+        order: Order,
+        _scopes: &[CaptureScope],
+    ) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable> {
+        let cookie = network.map(|network| network.cookie);
+        let opened = self.record(Call::Capture(cookie, Box::new(order.clone()))).and_then(|()| {
+            let (indexes, hardware, longest, bind_began, started) =
+                (Vec::new(), Vec::new(), 0, 0, 0);
+            let opened = Opened { order, indexes, hardware, longest, bind_began, started };
+            Ok((File::open("/dev/null")?.into(), opened))
+        });
+        Ok(opened)
     }
 }

@@ -111,9 +111,16 @@ allow = ["interfaces"]
 netns = ["owned", "lab1"]
 
 [[rule]]
+name = "packets of the laboratory"
+subject = { uids = [1000] }
+allow = ["capture"]
+protocol = ["IPPROTO_UDP"]
+netns = ["lab1"]
+
+[[rule]]
 name = "not the second"
 subject = { everyone = true }
-deny = ["create", "bind", "connect", "send", "spoof", "option", "interfaces"]
+deny = ["create", "bind", "connect", "send", "spoof", "option", "interfaces", "capture"]
 netns = ["lab2"]
 
 [[rule]]
@@ -193,7 +200,18 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
             uid == MEMBER && (place.is_owned || place.name == Some("lab1"))
         }
         Call::SetHostname(_) => is_granted_here(uid, socket, call),
-        Call::Capture(_) => scene.network == Network::Broker && is_granted_here(uid, socket, call),
+        Call::Capture(None, _) => {
+            let is_own = match scene.network {
+                Network::Broker => true,
+                Network::Caller => scene.connection.network == own,
+                Network::Named(_) | Network::Passed => false,
+            };
+            is_own && is_granted_here(uid, socket, call)
+        }
+        Call::Capture(Some(cookie), order) => {
+            let place = Elsewhere::of(scene, *cookie);
+            uid == MEMBER && place.name == Some("lab1") && !order.promiscuous
+        }
         Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::Send(_) => {
             match socket.and_then(|socket| socket.network) {
                 Some(OWN_NETWORK) => is_granted_here(uid, socket, call),
@@ -243,7 +261,7 @@ fn may_call_elsewhere(uid: u32, place: &Elsewhere<'_>, socket: &Socket, call: &C
         | Call::Connect(_)
         | Call::Send(_)
         | Call::Interfaces(..)
-        | Call::Capture(_)
+        | Call::Capture(..)
         | Call::SetHostname(_) => false,
     }
 }
@@ -276,7 +294,7 @@ fn is_granted_here(uid: u32, socket: Option<&Socket>, call: &Call) -> bool {
                 && socket.is_some_and(|socket| may_send(socket, sent, is_member))
         }
         Call::SetHostname(_) => uid == NAMER,
-        Call::Capture(order) => has_rules && (!is_member || may_capture(order)),
+        Call::Capture(_, order) => has_rules && (!is_member || may_capture(order)),
     }
 }
 

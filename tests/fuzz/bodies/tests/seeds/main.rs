@@ -98,6 +98,8 @@ fn only_requests_that_the_policy_grants_reach_the_fake_kernel() {
         "send-marked",
         "send-to-the-peer",
         "send-get-link",
+        "named-capture",
+        "caller-capture-here",
         "caller-create",
         "caller-raw",
         "caller-is-here",

@@ -141,6 +141,7 @@ pub(crate) fn of_readers() -> Vec<Seed> {
     let opened = Opened {
         order: Order { program: Vec::new(), ..order(&["eth0"]) },
         indexes: vec![2],
+        hardware: vec![1],
         longest: 64,
         bind_began: 1_700_000_000_000_000_000,
         started: 1_700_000_000_000_000_001,

@@ -238,6 +238,7 @@ pub(crate) fn networks() -> Vec<Seed> {
     let all = || Request::Interfaces { query: InterfaceQuery::All };
     let tcp = || create(libc::AF_INET, libc::SOCK_STREAM, 0);
     let bind = || Request::Bind { address: inet(80) };
+    let capture = |names: &[&str]| Request::Capture { capture: 1, order: order(names) };
     let (caller, lab1) = (|| Network::Caller, || named("lab1"));
     let raw = create(libc::AF_INET, libc::SOCK_RAW, 1);
     vec![
@@ -248,6 +249,13 @@ pub(crate) fn networks() -> Vec<Seed> {
         ("caller-unix", within(caller(), scene(MEMBER, create(libc::AF_UNIX, 1, 0), None))),
         ("caller-bind", within(caller(), scene(MEMBER, bind(), of(Some(20), udp())))),
         ("caller-option", within(caller(), scene(MEMBER, mark(), of(Some(20), udp())))),
+        ("named-capture", within(lab1(), scene(MEMBER, capture(&["v0"]), None))),
+        ("named-capture-of-root", within(lab1(), scene(ROOT, capture(&["v0"]), None))),
+        ("caller-capture", within(caller(), scene(MEMBER, capture(&["eth0"]), None))),
+        (
+            "caller-capture-here",
+            Scene { network: caller(), ..scene(MEMBER, capture(&["eth0"]), None) },
+        ),
         ("named-packet", within(lab1(), scene(MEMBER, packet(), None))),
         ("named-option", within(lab1(), scene(MEMBER, mark(), of(Some(11), udp())))),
         ("named-option-of-other", within(lab1(), scene(MEMBER, mark(), of(Some(12), udp())))),
