@@ -12,9 +12,11 @@ mod names;
 mod socket;
 mod option;
 mod transfer;
+mod capture;
 
 pub(crate) use broker::*;
 pub(crate) use call::{Operation, named};
+pub(crate) use capture::*;
 pub(crate) use names::*;
 pub(crate) use option::*;
 pub(crate) use socket::*;
