@@ -346,7 +346,7 @@ fn responses_of_incomplete_batches_are_counted() {
 fn idle_connections_do_not_keep_the_buffers_of_large_messages() {
     const MESSAGE: usize = 7 << 20;
     const CONNECTIONS: u64 = 24;
-    bounded(60, || {
+    bounded(180, || {
         let broker = broker();
         let text = request(1, "socket.htons", json!([1])).to_string();
         // The part of the next message arrives with the end of the large one.

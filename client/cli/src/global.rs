@@ -9,8 +9,8 @@ use crate::failure::Failure;
 /// The options of every subcommand. A subcommand that cannot use one refuses it.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The broker to use: unix:PATH, ssh://[USER@]HOST[:PORT][/PATH], stdio:COMMAND, ws+unix:PATH or
-    /// http+unix:PATH, as in SOCKBROKER.
+    /// The broker to use: unix:PATH, ssh://USER@HOST:PORT/PATH (only HOST is needed), stdio:COMMAND,
+    /// ws+unix:PATH or http+unix:PATH, as in SOCKBROKER.
     ///
     /// Default: the value of SOCKBROKER, else the user's socket, else the system's socket.
     #[arg(long, global = true, value_name = "ENDPOINT", conflicts_with = "private")]

@@ -185,6 +185,7 @@ impl Driver {
     /// Takes every complete message of the input, while the peer reads its answers.
     fn take_messages(&mut self) -> Result<(), End> {
         let (mut answers, mut large) = (0, false);
+        let received = self.input.len();
         while self.out.bytes() < self.high_water {
             match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
                 Decoded::Message(message) => {
@@ -211,6 +212,8 @@ impl Driver {
                 self.flush_now()?;
             }
         }
+        // Blank lines can be large too.
+        large |= received - self.input.len() > BUFFER_KEPT;
         if large || (self.input.is_empty() && self.input.capacity() > BUFFER_KEPT) {
             self.input = BytesMut::from(&self.input[..]);
         }

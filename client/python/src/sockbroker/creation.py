@@ -75,9 +75,7 @@ def discard(session: Session, response: Response) -> None:
 
 def adopt(descriptor: int, spec: SocketSpec) -> Handle:
     """A handle for a descriptor of this process, which stays open."""
-    if is_control_socket(descriptor):
-        text = f"cannot use descriptor {descriptor}: it is the package's own connection to the broker"
-        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
+    _refuse_control_socket(descriptor)
     params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
     params["timeout"] = spec.timeout
     try:
@@ -91,6 +89,7 @@ def adopt_if_allowed(descriptor: int, spec: SocketSpec) -> Handle:
     """The same. A Unix socket stays native if the policy excludes it from the broker, and in remote mode."""
     if spec.family != _UNIX:
         return adopt(descriptor, spec)
+    _refuse_control_socket(descriptor)
     if not wants_descriptor():
         return UNMEDIATED
     session = process.opened()
@@ -103,6 +102,12 @@ def adopt_if_allowed(descriptor: int, spec: SocketSpec) -> Handle:
         if session is not None:
             session.excludes_unix_sockets = True
         return UNMEDIATED
+
+
+def _refuse_control_socket(descriptor: int) -> None:
+    if is_control_socket(descriptor):
+        text = f"cannot use descriptor {descriptor}: it is the package's own connection to the broker"
+        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}")
 
 
 def native_pair(family: int, type_: int, proto: int) -> list[Transit]:

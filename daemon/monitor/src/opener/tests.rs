@@ -315,6 +315,20 @@ fn the_worker_has_the_only_copies_once_a_request_is_answered() {
 }
 
 #[test]
+fn a_type_with_flags_is_not_served() {
+    let monitor = Monitor::start(ALL);
+    let mut worker = monitor.worker(16);
+    let (connection, _client) = monitor.connection(16);
+    // The kernel makes a packet socket of each, and rules name neither type.
+    for (domain, ty) in [(libc::AF_INET, libc::SOCK_PACKET), (libc::AF_PACKET, libc::SOCK_RAW)] {
+        let flagged = Request::Create { domain, ty: ty | libc::SOCK_NONBLOCK, protocol: 0 };
+        let answer = ask(&mut worker, &flagged, &[connection.as_fd()]).unwrap();
+        assert_eq!(answer, Answer::Failed(libc::EINVAL));
+    }
+    monitor.end();
+}
+
+#[test]
 fn the_policy_of_the_opener_refuses_and_can_be_replaced() {
     let monitor = Monitor::start(NONE);
     let mut worker = monitor.worker(16);

@@ -32,6 +32,31 @@ struct Nesting {
 }
 
 impl Nesting {
+    /// Takes bytes up to the end of the message or of the line, and returns the position of that end.
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            if *byte == b'\n' || self.ends_with(*byte) {
+                return Some(at);
+            }
+            at += 1;
+            let rest = bytes.get(at..).unwrap_or_default();
+            at += rest.iter().position(|byte| self.reacts_to(*byte)).unwrap_or(rest.len());
+        }
+        None
+    }
+
+    /// Whether the next byte can change anything.
+    fn reacts_to(&self, byte: u8) -> bool {
+        if self.in_string {
+            self.after_backslash || matches!(byte, b'"' | b'\\' | b'\n')
+        } else if self.depth.is_none() {
+            !matches!(byte, b' ' | b'\t' | b'\r')
+        } else {
+            matches!(byte, b'"' | b'{' | b'[' | b'}' | b']' | b'\n')
+        }
+    }
+
     /// Takes the next byte. Returns whether it ends the message.
     fn ends_with(&mut self, byte: u8) -> bool {
         if self.in_string {
@@ -80,9 +105,7 @@ impl Ndjson {
     ) -> Result<Decoded, CodecError> {
         loop {
             let rest = input.get(self.searched..).unwrap_or_default();
-            let nesting = &mut self.nesting;
-            let end = rest.iter().position(|byte| *byte == b'\n' || nesting.ends_with(*byte));
-            let end = end.map(|at| at + self.searched);
+            let end = self.nesting.find_end(rest).map(|at| at + self.searched);
             if end.unwrap_or(input.len()) > self.limits.frame_bytes {
                 return Err(CodecError::LineTooLong(self.limits.frame_bytes));
             }
