@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 68] = [
+const EXCEEDED_BY: [(&str, &str); 72] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -67,6 +67,10 @@ const EXCEEDED_BY: [(&str, &str); 68] = [
     ("restriction_items", "policy"),
     ("restriction_bytes_per_user", "accounting"),
     ("restriction_bytes_in_all", "accounting"),
+    ("captures_per_user", "captures"),
+    ("captures_in_all", "captures"),
+    ("capture_bytes_per_user", "captures"),
+    ("capture_bytes_in_all", "captures"),
     ("resolver_jobs", "names"),
     ("resolver_jobs_per_user", "names"),
     ("identity_jobs", "identity"),

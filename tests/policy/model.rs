@@ -21,6 +21,8 @@ pub(crate) struct RequiredGrant {
     pub(crate) length: Option<u64>,
     /// The network namespace; `None` for that of the broker.
     pub(crate) netns: Option<&'static str>,
+    /// Whether it is for a capture that is a stream.
+    pub(crate) opens_capture: bool,
 }
 
 /// The verb and the rule that refuse a call.
@@ -237,8 +239,19 @@ impl Rule {
     }
 
     fn matches(&self, grant: &RequiredGrant) -> bool {
+        // Such fields are about the packets of a capture: they allow or deny some of them.
+        let about_packets = |field: &str| {
+            let fields = ["protocol", "local", "local_ports", "remote", "remote_ports"];
+            grant.opens_capture && fields.contains(&field)
+        };
+        if self.deny && self.fields.iter().any(|(field, _)| about_packets(field)) {
+            return false;
+        }
+        let matches = |(field, words): &(&'static str, Vec<&'static str>)| {
+            about_packets(field) || self.field_matches(field, words, grant)
+        };
         self.verbs.contains(&grant.verb)
-            && self.fields.iter().all(|(field, words)| self.field_matches(field, words, grant))
+            && self.fields.iter().all(matches)
             && self.unlisted_matches(grant)
     }
 

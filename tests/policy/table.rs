@@ -29,7 +29,12 @@ pub(crate) fn random(dice: &mut Dice, fixture: &Fixture) -> Call {
     let (params, required) = make(dice, fixture);
     let descriptor =
         ["socket.apply", "socket.fromfd", "socket.sendfile"].contains(&method).then(descriptor);
-    Call { method, params, required, descriptor, spoils: SPOILERS.contains(&method) }
+    // The kernel binds a datagram socket before it finds out that there is no peer (`inet_send_prepare`).
+    let is_unbound = |grant: &RequiredGrant| {
+        grant.verb == "send" && grant.local.is_some_and(|(ip, _)| ip.is_unspecified())
+    };
+    let spoils = SPOILERS.contains(&method) || required.iter().any(is_unbound);
+    Call { method, params, required, descriptor, spoils }
 }
 
 const SPOILERS: &[&str] = &[
@@ -56,6 +61,25 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     ("admin.sessions", |_, _| (json!([]), plain("admin"))),
     ("broker.info", |_, _| (json!([]), Vec::new())),
     ("call.resolve", |_, _| (json!([1_000_000, 1]), Vec::new())),
+    // There is no such capture.
+    ("capture.close", |_, _| (json!([1]), Vec::new())),
+    ("capture.open", |_, _| {
+        let required = RequiredGrant {
+            verb: "capture",
+            family: Some("AF_PACKET"),
+            kind: Some("SOCK_RAW"),
+            interface: Some("lo"),
+            length: Some(9),
+            opens_capture: true,
+            ..RequiredGrant::default()
+        };
+        let options = json!({ "snaplen": 9, "buffer_bytes": 65_536, "seconds": 0 });
+        (json!([["lo"], null, options]), vec![required])
+    }),
+    ("capture.read", |_, _| (json!([1, 9]), Vec::new())),
+    ("capture.set_filter", |_, _| (json!([1]), Vec::new())),
+    ("capture.stats", |_, _| (json!([1]), Vec::new())),
+    ("capture.stop", |_, _| (json!([1]), Vec::new())),
     ("policy.check", |_, _| (json!(["create AF_PACKET"]), Vec::new())),
     ("policy.wait", |_, _| (json!([0]), Vec::new())),
     ("policy.whoami", |_, _| (json!([]), Vec::new())),

@@ -25,6 +25,7 @@ mod unix;
 mod handles;
 mod network;
 mod namespaces;
+mod capture_scopes;
 mod opener;
 mod options;
 mod host;

@@ -41,6 +41,7 @@ mod constant;
 mod address;
 pub mod option;
 mod values;
+mod capture;
 mod wire;
 mod request;
 mod operation;
@@ -49,6 +50,7 @@ pub mod blocking;
 pub mod asynchronous;
 
 pub use address::{Address, PacketAddress};
+pub use capture::{CaptureRequest, CapturedPacket};
 pub use constant::{Domain, Events, Flags, Protocol, Type};
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result};

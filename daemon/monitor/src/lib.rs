@@ -9,9 +9,11 @@
 pub mod monitor;
 pub mod opener;
 pub mod caller;
+pub mod reader;
 pub mod reaper;
 pub mod role;
 pub mod request;
+pub mod capture;
 pub mod socket_facts;
 pub mod subject;
 pub mod message;

@@ -1,22 +1,27 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
-use serde::{Deserialize, Serialize};
-use sockbroker_policy::subject::OVERFLOW_UID;
-use sockbroker_sys::credentials::Credentials;
+mod users;
 
-use crate::account::Accounts;
+use serde::{Deserialize, Serialize};
+
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
+pub use users::{Granted, Subject, UserFacts};
 
 /// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build(u64);
 
 /// The files with messages: a change of one changes the build.
-const MESSAGES: u64 = hash(
-    include_bytes!("caller/message.rs"),
-    hash(include_bytes!("request.rs"), hash(include_bytes!("message.rs"), 0xcbf2_9ce4_8422_2325)),
-);
+const MESSAGES: u64 = {
+    let mut all = 0xcbf2_9ce4_8422_2325;
+    all = hash(include_bytes!("message.rs"), all);
+    all = hash(include_bytes!("message/users.rs"), all);
+    all = hash(include_bytes!("request.rs"), all);
+    all = hash(include_bytes!("caller/message.rs"), all);
+    all = hash(include_bytes!("reader/message.rs"), all);
+    hash(include_bytes!("capture/order.rs"), all)
+};
 
 /// FNV-1a.
 const fn hash(text: &[u8], mut hash: u64) -> u64 {
@@ -82,6 +87,19 @@ pub enum CallerRefusal {
     Failed(i32),
 }
 
+/// Why the monitor does not start the process that reads captures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReaderRefusal {
+    /// There is no opener, from which it would get its sockets.
+    NoOpener,
+    /// `worker_starts_per_second`.
+    Starts,
+    /// All ids of workers are in use.
+    Ids,
+    /// The process cannot be started, with this error number.
+    Failed(i32),
+}
+
 /// What `broker.info` reports about the opener, as the program around it encodes this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description(pub Vec<u8>);
@@ -143,6 +161,15 @@ pub enum ToWorker {
     CallerRefused {
         request: u64,
         refusal: CallerRefusal,
+    },
+    /// The answer to `StartReader`. Descriptor: the channel (`reader/message.rs`).
+    Reader {
+        request: u64,
+    },
+    /// The answer to `StartReader`: no process was started.
+    ReaderRefused {
+        request: u64,
+        refusal: ReaderRefusal,
     },
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
@@ -217,6 +244,11 @@ pub enum ToMonitor {
     StartCaller {
         request: u64,
     },
+    /// Asks for the process that reads captures, in place of an earlier one. The monitor answers `Reader` or
+    /// `ReaderRefused`.
+    StartReader {
+        request: u64,
+    },
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
@@ -244,6 +276,10 @@ pub enum ToOpener {
     /// A worker starts. Descriptors: the channels to it, for prompt requests and for slow ones, and its `WorkerPeer` (sealed
     /// memory: a user can have 65 536 groups).
     Worker {
+        worker: u64,
+    },
+    /// The reader of a worker starts, in place of an earlier one. Descriptor: the channel to it.
+    Reader {
         worker: u64,
     },
     /// A connection is about to be passed to the worker.
@@ -282,48 +318,6 @@ pub enum FromOpener {
     Nonsense {
         worker: u64,
     },
-}
-
-/// What the monitor has to know about users. It asks no name service.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserFacts {
-    /// To whom the policy grants to administer the broker.
-    pub administrators: Granted,
-    /// To whom it grants calls on `AF_UNIX` sockets, which are made with the ids of the caller.
-    pub unix_callers: Granted,
-    pub accounts: Accounts,
-}
-
-/// The principals to whom a policy grants something, as far as the monitor can judge them: by user and groups.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Granted {
-    pub allowed: Vec<Subject>,
-    /// These take precedence, also over root and the broker's own user.
-    pub denied: Vec<Subject>,
-}
-
-/// The users and groups of a rule; each that is not `None` must match.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
-    pub uids: Option<Vec<u32>>,
-    pub gids: Option<Vec<u32>>,
-}
-
-impl Granted {
-    /// Whether it is granted to a principal, or to root and the broker's own user by the built-in rule.
-    pub fn include(&self, peer: &Credentials, is_owner: bool) -> bool {
-        let matches = |subject: &Subject| {
-            let user = subject.uids.as_ref().is_none_or(|uids| uids.contains(&peer.uid));
-            let has = |gid: &u32| *gid == peer.gid || peer.groups.contains(gid);
-            user && subject.gids.as_ref().is_none_or(|gids| gids.iter().any(has))
-        };
-        // As in the policy: a rule for everyone is not about users that look the same.
-        let is_about = |subject: &&Subject| {
-            peer.uid != OVERFLOW_UID || subject.uids.is_some() || subject.gids.is_some()
-        };
-        let mut allowed = self.allowed.iter().filter(is_about);
-        !self.denied.iter().any(matches) && (is_owner || allowed.any(matches))
-    }
 }
 
 /// From the policy reader to the monitor.
@@ -365,7 +359,10 @@ impl Message for ToWorker {
         match self {
             Self::BeginWithOpener(..) => 4,
             Self::Begin(_) | Self::Caller { .. } => 2,
-            Self::Connection { .. } | Self::Policy { .. } | Self::QueryResult { .. } => 1,
+            Self::Connection { .. }
+            | Self::Policy { .. }
+            | Self::QueryResult { .. }
+            | Self::Reader { .. } => 1,
             Self::Hello(_)
             | Self::Reloaded { .. }
             | Self::Query { .. }
@@ -373,6 +370,7 @@ impl Message for ToWorker {
             | Self::Leased { .. }
             | Self::Claimed { .. }
             | Self::CallerRefused { .. }
+            | Self::ReaderRefused { .. }
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -395,6 +393,7 @@ impl Message for ToMonitor {
             | Self::Reload { .. }
             | Self::QueryOthers { .. }
             | Self::StartCaller { .. }
+            | Self::StartReader { .. }
             | Self::Idle { .. } => 0,
         }
     }
@@ -405,7 +404,7 @@ impl Message for ToOpener {
         match self {
             Self::Worker { .. } => 3,
             Self::Begin { .. } => 2,
-            Self::Policy { .. } => 1,
+            Self::Policy { .. } | Self::Reader { .. } => 1,
             Self::Hello(_) | Self::Accepted { .. } | Self::Closed { .. } | Self::Ended { .. } => 0,
         }
     }
@@ -459,30 +458,3 @@ impl Message for Nothing {
 pub type WorkerChannel = Channel<ToWorker, ToMonitor>;
 /// A worker's end.
 pub type MonitorChannel = Channel<ToMonitor, ToWorker>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer(uid: u32, groups: &[u32]) -> Credentials {
-        Credentials { uid, gid: uid, groups: groups.to_vec(), network: None }
-    }
-
-    #[test]
-    fn grants_are_matched_by_user_and_groups() {
-        let subject = |uids: Option<&[u32]>, gids: Option<&[u32]>| Subject {
-            uids: uids.map(<[u32]>::to_vec),
-            gids: gids.map(<[u32]>::to_vec),
-        };
-        let granted = Granted {
-            allowed: vec![subject(Some(&[7]), None), subject(Some(&[8, 9]), Some(&[100]))],
-            denied: vec![subject(None, Some(&[666]))],
-        };
-        let include = |peer| granted.include(&peer, false);
-        assert!(include(peer(7, &[])) && include(peer(8, &[100])) && include(peer(9, &[1, 100])));
-        assert!(!include(peer(8, &[1])) && !include(peer(10, &[100])));
-        assert!(!include(peer(7, &[666])));
-        assert!(granted.include(&peer(0, &[]), true));
-        assert!(!granted.include(&peer(0, &[666]), true));
-    }
-}

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::{Order, PROGRAM_MAX};
 use crate::channel::{Asker, Message};
 
 /// The largest value of an option in bytes.
@@ -86,6 +87,19 @@ pub enum Request {
     SetHostname { name: String },
     /// `if_nameindex(3)`, `if_nametoindex(3)` and `if_indextoname(3)` in another network namespace than the broker's own.
     Interfaces { query: InterfaceQuery },
+    /// Opens a capture with this number, whose socket goes to the reader of the worker.
+    Capture { capture: u64, order: Order },
+    /// Replaces the program of a capture. The reader answers with the number of the request.
+    SetCaptureFilter { request: u64, capture: u64, program: Vec<u8> },
+}
+
+/// A limit that a capture would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CaptureLimit {
+    OfUser,
+    InAll,
+    BytesOfUser,
+    BytesInAll,
 }
 
 /// The value of an option.
@@ -116,6 +130,8 @@ pub enum Answer {
     Failed(i32),
     /// The policy of the opener does not allow it; the error number is that of a denial.
     Refused(i32),
+    /// A limit does not allow it.
+    Limit(CaptureLimit),
     /// No capability makes it possible, so a worker does it itself.
     NotServed,
     /// The network namespace cannot be used.
@@ -153,7 +169,11 @@ impl Request {
     /// Whether it is about a socket, which is the second descriptor.
     fn has_socket(&self) -> bool {
         match self {
-            Self::Create { .. } | Self::SetHostname { .. } | Self::Interfaces { .. } => false,
+            Self::Create { .. }
+            | Self::SetHostname { .. }
+            | Self::Interfaces { .. }
+            | Self::Capture { .. }
+            | Self::SetCaptureFilter { .. } => false,
             Self::Bind { .. }
             | Self::Connect { .. }
             | Self::SetOption { .. }
@@ -171,6 +191,8 @@ impl Request {
             Self::Send { .. } => "sendmsg",
             Self::SetHostname { .. } => "sethostname",
             Self::Interfaces { .. } => "if_nameindex",
+            Self::Capture { .. } => "capture.open",
+            Self::SetCaptureFilter { .. } => "capture.set_filter",
         }
     }
 
@@ -182,6 +204,8 @@ impl Request {
                 let bytes: usize = control.iter().map(|item| item.data.len()).sum();
                 data.len() <= DATA_MAX && bytes <= CONTROL_MAX && control.len() <= ITEMS_MAX
             }
+            Self::Capture { order, .. } => order.is_within_limits(),
+            Self::SetCaptureFilter { program, .. } => program.len() <= PROGRAM_MAX,
             Self::Create { .. }
             | Self::Bind { .. }
             | Self::Connect { .. }
@@ -201,6 +225,7 @@ impl Message for Answer {
             | Self::Sent(_)
             | Self::Failed(_)
             | Self::Refused(_)
+            | Self::Limit(_)
             | Self::NotServed
             | Self::Unreachable(_)
             | Self::Interfaces(_)

@@ -18,6 +18,8 @@ pub enum Role {
     Opener,
     /// Makes calls on `AF_UNIX` sockets with the ids of a caller.
     Caller,
+    /// Reads the captures of a worker.
+    Reader,
     /// Reads the policy and ends.
     PolicyReader,
     /// Closes descriptors and ends.
@@ -26,8 +28,8 @@ pub enum Role {
 
 impl Role {
     /// The roles that are started by name.
-    pub const ALL: [Self; 5] =
-        [Self::Worker, Self::Opener, Self::Caller, Self::PolicyReader, Self::Reaper];
+    pub const ALL: [Self; 6] =
+        [Self::Worker, Self::Opener, Self::Caller, Self::Reader, Self::PolicyReader, Self::Reaper];
 
     /// The value of the hidden option `--role`.
     pub fn word(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Role {
             Self::Worker => "worker",
             Self::Opener => "opener",
             Self::Caller => "caller",
+            Self::Reader => "reader",
             Self::PolicyReader => "policy-reader",
             Self::Reaper => "reaper",
         }

@@ -117,6 +117,14 @@ limits! {
         "kernel memory that options of one user's sockets allocate in advance or allow beyond the host's limits: rings, reserved memory, forced buffers; an option that would exceed it is refused";
     kernel_bytes_in_all = 1 << 30, "bytes",
         "the same memory for all users, as with `kernel_bytes_per_user`";
+    captures_per_user = 8, "count",
+        "captures of one user; a further `capture.open` is refused";
+    captures_in_all = 32, "count",
+        "captures in all; a further `capture.open` is refused";
+    capture_bytes_per_user = 64 << 20, "bytes",
+        "kernel memory of the rings of one user's captures; a `capture.open` that would exceed it is refused";
+    capture_bytes_in_all = 256 << 20, "bytes",
+        "the same memory for all users, as with `capture_bytes_per_user`";
     packets_per_second = 0, "count",
         "messages a second that one user sends and receives, 0 for no limit; a further one waits as long as the timeout of its socket allows; on a socket that does not wait it is refused";
     bytes_per_second = 0, "bytes",

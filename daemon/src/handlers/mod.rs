@@ -10,6 +10,7 @@ mod address;
 mod admin;
 mod audit;
 mod broker;
+mod capture;
 mod contents;
 mod convert;
 mod creation;
@@ -56,6 +57,7 @@ pub fn builder() -> MethodTableBuilder {
     <Handlers as api::option::OptionsServer>::register(&mut table);
     <Handlers as api::name::NamesServer>::register(&mut table);
     <Handlers as api::interface::InterfacesServer>::register(&mut table);
+    <Handlers as api::capture::CaptureServer>::register(&mut table);
     <Handlers as api::convert::ConvertServer>::register(&mut table);
     <Handlers as api::session::ModuleServer>::register(&mut table);
     <Handlers as api::session::SessionServer>::register(&mut table);

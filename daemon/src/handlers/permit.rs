@@ -18,8 +18,8 @@ use crate::table::entry::Entry;
 use crate::table::permitted::Permitted;
 use crate::table::socket_endpoints;
 use sockbroker_policy::action::{
-    Accept, AncillaryItem, Bind, Capture, Connect, Handover, Inspect, Listen, OptionValue, Receive,
-    Request, Send, SetOption,
+    Accept, AncillaryItem, Bind, Capture, Connect, Handover, Inspect, Listen, OpenCapture,
+    OptionValue, Receive, Request, ScopedCapture, Send, SetOption,
 };
 use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::membership::{device as device_of, hops, membership, source};
@@ -46,6 +46,18 @@ impl Call {
         request: R,
     ) -> OpResult<Permit<R>> {
         let permit = self.rights().within(place).authorize(request);
+        let permit = permit.map_err(|denial| self.refused(denial))?;
+        self.allowed(&permit);
+        Ok(permit)
+    }
+
+    /// Authorizes a capture in a network namespace.
+    pub(super) fn permit_open_capture(
+        &self,
+        place: &Place,
+        capture: OpenCapture,
+    ) -> OpResult<Permit<ScopedCapture>> {
+        let permit = self.rights().within(place).authorize_capture(capture);
         let permit = permit.map_err(|denial| self.refused(denial))?;
         self.allowed(&permit);
         Ok(permit)

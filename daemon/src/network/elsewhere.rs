@@ -6,12 +6,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
+use sockbroker_monitor::capture;
 use sockbroker_monitor::opener::{Namespaces, Selected, interfaces_elsewhere, open_elsewhere};
 use sockbroker_monitor::request::{
     Answer, InterfaceQuery, Network, Question, Request, Unreachable,
 };
 use sockbroker_policy::Permit;
-use sockbroker_policy::action::{Create, Interfaces};
+use sockbroker_policy::action::{Create, Interfaces, ScopedCapture};
 use sockbroker_policy::netns::Netns;
 use sockbroker_policy::place::{Other, Place, owns};
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -132,6 +133,21 @@ pub fn create(
     Ok((made, place))
 }
 
+/// The socket of a capture in the namespace that was judged, for a broker of one process.
+pub fn capture_socket(
+    permit: &Permit<ScopedCapture>,
+    selection: &Selection,
+    privileged: &Privileged,
+) -> OpResult<OwnedFd> {
+    const CALL: &str = "capture.open";
+    let place = permit.place();
+    let make = |namespaces: &Namespaces, selected: Selected<'_>| {
+        open_elsewhere(namespaces, selected, capture::SOCKET)
+    };
+    let made = by_thread(place, selection, privileged, make);
+    made.map_err(|reason| error(CALL, place, reason))?.during(CALL)
+}
+
 /// Interfaces of the namespace that was judged: index and name.
 pub fn interfaces(
     permit: Permit<Interfaces>,
@@ -175,6 +191,7 @@ fn ask(
         answer @ (Answer::NotServed
         | Answer::Done
         | Answer::Sent(_)
+        | Answer::Limit(_)
         | Answer::Socket
         | Answer::Made
         | Answer::Interfaces(_)) => Ok((answer, made)),

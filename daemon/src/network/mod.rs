@@ -6,6 +6,7 @@ pub mod resolve;
 pub mod host;
 pub mod caller_identity;
 pub mod caller_process;
+pub mod captures;
 pub mod opener;
 pub mod known;
 pub mod elsewhere;

@@ -138,6 +138,7 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
         | Answer::NotServed
         | Answer::Unreachable(_)
         | Answer::HungUp
+        | Answer::Limit(_)
         | Answer::Interfaces(_) => None,
     }
 }
@@ -243,6 +244,26 @@ impl Privileged {
             let connection = connection.upgrade()?;
             let descriptors = [connection.as_fd(), socket.fd()];
             done(opener.ask(&opener.0.slow, &about(request, Some(&socket)), &descriptors))
+        });
+        asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
+    }
+
+    /// The same for a request without a socket. `passed` is the network namespace that the client passed. `None` if the
+    /// connection has ended, or there is no opener.
+    pub(crate) async fn ask_apart(
+        &self,
+        question: Question,
+        passed: Option<Arc<Descriptor>>,
+    ) -> Option<io::Result<Answer>> {
+        let (opener, connection) = (self.opener.clone()?, self.connection.clone()?);
+        let turn = opener.0.slow_turn.clone().lock_owned().await;
+        let asked = spawn_blocking(move || {
+            let _turn = turn;
+            let connection = connection.upgrade()?;
+            let passed = passed.as_deref().map(|passed| passed.as_fd());
+            let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(passed).collect();
+            let asked = opener.ask(&opener.0.slow, &question, &descriptors);
+            Some(asked.map(|(answer, _)| answer))
         });
         asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
     }

@@ -40,10 +40,14 @@ pub enum Share {
     Resolvable,
     /// Bytes of kernel memory that socket options take.
     Kernel,
+    /// Captures.
+    Captures,
+    /// Bytes of the rings of captures.
+    CaptureBytes,
 }
 
 /// How many kinds of [`Share`] there are.
-const SHARES: usize = 7;
+const SHARES: usize = 9;
 
 /// The limits of all users.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ impl Quota {
                 limit!(restriction_bytes_per_user),
                 limit!(resolve_kept_bytes_per_user),
                 limit!(kernel_bytes_per_user),
+                limit!(captures_per_user),
+                limit!(capture_bytes_per_user),
             ],
             all: [
                 limit!(handles_in_all),
@@ -91,6 +97,8 @@ impl Quota {
                 limit!(restriction_bytes_in_all),
                 limit!(resolve_kept_bytes_in_all),
                 limit!(kernel_bytes_in_all),
+                limit!(captures_in_all),
+                limit!(capture_bytes_in_all),
             ],
             packets: limit!(packets_per_second),
             bytes: limit!(bytes_per_second),

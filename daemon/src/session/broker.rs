@@ -16,6 +16,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentities;
+use crate::network::captures::CaptureSource;
 use crate::network::opener::{Opener, Privileged};
 use crate::network::resolve::Resolver;
 use crate::observe::audit::{Audit, Record};
@@ -54,6 +55,8 @@ pub struct Broker {
     pub users: Users,
     /// The process that the broker is, and what confines it.
     pub process: Process,
+    /// Where captures are read.
+    pub captures: CaptureSource,
     /// The channel to the opener, and the process that it is.
     pub opener: Option<(Opener, Process)>,
     /// The file of the control socket, which is never a destination.
@@ -105,6 +108,7 @@ impl Broker {
             control_ends: ControlEnds::default(),
             users,
             process: Process::default(),
+            captures: CaptureSource::new(None),
             opener: None,
             control: OnceLock::new(),
             claims: Claims::default(),

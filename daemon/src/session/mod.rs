@@ -39,7 +39,7 @@ use crate::session::restriction::SessionRestriction;
 use crate::session::tasks::Tasks;
 use crate::session::token::{KnownToken, Token};
 use crate::table::entry::Entry;
-use crate::table::stream::{Granted, Stream};
+use crate::table::stream::{Body, Granted, Stream};
 use crate::table::timeout::{Timeout, TimeoutCell};
 use crate::table::{Resource, Table};
 use sockbroker_policy::Policy;
@@ -193,6 +193,7 @@ impl Session {
         kind: &'static str,
         handle: Reservation,
         granted: Box<Granted>,
+        body: Option<Arc<dyn Body>>,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> OpResult<Handle> {
         let handle = Arc::new(handle);
@@ -201,7 +202,7 @@ impl Session {
             let _held = held;
             task.await;
         });
-        let stream = Stream::new(kind, task, granted, handle);
+        let stream = Stream::new(kind, task, granted, body, handle);
         self.insert_resource(Resource::Stream(Arc::new(stream)))
     }
 
@@ -265,8 +266,7 @@ impl Session {
         for (handle, resource) in &gone {
             match resource {
                 Resource::Socket(entry) => entry.end(),
-                // It ends when the handle is removed.
-                Resource::Stream(_) => {}
+                Resource::Stream(stream) => stream.revoke(),
             }
             // A call may have removed it meanwhile.
             drop(self.remove(*handle));

@@ -3,11 +3,14 @@
 use std::fmt;
 
 use sockbroker_monitor::claim::Claim;
-use sockbroker_monitor::message::{Query, SessionLimit};
+use sockbroker_monitor::message::{Caller, Query, SessionLimit};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
-use crate::network::caller_process::Started;
+use crate::network::caller_identity::CallerIdentities;
+use crate::network::caller_process::{CallerProcess, Started};
+use crate::network::captures::{self, CaptureSource, Reader};
 
 /// What a worker asks of the monitor.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub enum MonitorRequest {
     Counters(Vec<u8>),
     /// Starts the process that acts as the caller.
     StartCaller(oneshot::Sender<Started>),
+    /// Starts the process that reads captures.
+    StartReader(oneshot::Sender<captures::Started>),
     /// What all other workers answer.
     QueryOthers(Query, oneshot::Sender<QueryResults>),
 }
@@ -50,6 +55,18 @@ impl fmt::Debug for MonitorLink {
 }
 
 impl MonitorLink {
+    /// How calls act as their caller: through a process that the monitor starts.
+    pub fn callers(self, caller: Caller, limits: &Limits) -> CallerIdentities {
+        let process = CallerProcess::new(Box::new(move || self.start_caller()));
+        let (jobs, starts) = (size(limits.identity_jobs), limits.worker_starts_per_second);
+        CallerIdentities::of_worker(jobs, caller, process, starts)
+    }
+
+    /// Captures, which a process reads that the monitor starts.
+    pub fn captures(self) -> CaptureSource {
+        CaptureSource::new(Some(Reader::new(move || self.start_reader())))
+    }
+
     /// A link, and its other end.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<MonitorRequest>) {
         #[expect(clippy::disallowed_methods, reason = "bounded by connections and calls")]
@@ -104,6 +121,13 @@ impl MonitorLink {
     pub fn start_caller(&self) -> oneshot::Receiver<Started> {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::StartCaller(sender));
+        result
+    }
+
+    /// Starts the process that reads captures.
+    pub fn start_reader(&self) -> oneshot::Receiver<captures::Started> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::StartReader(sender));
         result
     }
 

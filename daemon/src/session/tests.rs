@@ -89,7 +89,7 @@ fn start(session: &Session, user: &Arc<User>, held: &Arc<()>) -> Handle {
     };
     let granted = |rights: &Rights| rights.decide(&Question::about(Verb::Create, RAW)).is_ok();
     let handle = session.reserve_handle(user).unwrap();
-    session.start_stream("test stream", handle, Box::new(granted), task).unwrap()
+    session.start_stream("test stream", handle, Box::new(granted), None, task).unwrap()
 }
 
 /// Whether nothing is left of streams: no task, no part of the user's handles, nothing that a task held.
@@ -161,7 +161,7 @@ async fn the_end_of_a_session_ends_its_streams_and_the_broker_waits_for_them() {
     tokio::task::yield_now().await;
     broker.close(&closed);
     let room = closed.reserve_handle(&user).unwrap();
-    let refused = closed.start_stream("test stream", room, Box::new(|_| true), async {});
+    let refused = closed.start_stream("test stream", room, Box::new(|_| true), None, async {});
     assert!(matches!(refused, Err(OpError::Session(_))), "{refused:?}");
     assert_eq!((left.handles(), user.used(Share::Handles)), (1, 2 + 1), "until the tasks end");
     broker.close_all().await;
@@ -174,7 +174,8 @@ async fn a_panic_ends_one_task_and_its_handle_stays_until_it_is_closed() {
     let other = start(&session, &user, &held);
     let room = session.reserve_handle(&user).unwrap();
     let failing = async { panic!("a mistake in a task") };
-    let handle = session.start_stream("test stream", room, Box::new(|_| true), failing).unwrap();
+    let handle =
+        session.start_stream("test stream", room, Box::new(|_| true), None, failing).unwrap();
     while session.tasks().running() > 1 {
         tokio::task::yield_now().await;
     }

@@ -7,6 +7,7 @@ mod beginning;
 mod worker_ids;
 mod opener;
 mod caller;
+mod reader;
 mod policy_reader;
 mod single;
 pub mod listen;
@@ -68,6 +69,11 @@ fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
         Role::Caller => {
             caller::run(channel, parent)?;
             // Threads that wait for a file system end with the process.
+            reaper::exit()
+        }
+        Role::Reader => {
+            reader::run(channel, parent)?;
+            // The threads of captures end with the process.
             reaper::exit()
         }
         Role::PolicyReader => policy_reader::run(args, channel),

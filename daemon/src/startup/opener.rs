@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use sockbroker_monitor::message::Description;
-use sockbroker_monitor::opener;
+use sockbroker_monitor::opener::{self, CaptureLimits};
 use sockbroker_policy::Policy;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::{process, sealed};
@@ -12,6 +12,7 @@ use sockbroker_sys::{process, sealed};
 use super::confine::{self, Files};
 use super::error::StartError;
 use super::sources::{MEMORY, read_sealed_policy};
+use crate::config::limits::Limits;
 use crate::config::{self, ConfigError};
 use crate::observe::log;
 
@@ -33,6 +34,7 @@ pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
 #[derive(Debug, Default)]
 struct Service {
     kept: Vec<Capability>,
+    limits: Limits,
     network_folders: Vec<PathBuf>,
 }
 
@@ -50,11 +52,21 @@ impl opener::Host for Service {
         self.network_folders = config.namespaces.folders;
         let files = Files::default().with_folders(&self.network_folders);
         self.kept = confine::kept_by_opener(policy);
+        self.limits = config.limits;
         let process = confine::confine_opener(&config.confine, &self.kept, &files)
             .map_err(|error| error.to_string())?;
         confine::log(&process);
         let encoded = postcard::to_stdvec(&process).map_err(|error| error.to_string())?;
         Ok(Description(encoded))
+    }
+
+    fn capture_limits(&self) -> CaptureLimits {
+        CaptureLimits {
+            of_user: self.limits.captures_per_user,
+            in_all: self.limits.captures_in_all,
+            bytes_of_user: self.limits.capture_bytes_per_user,
+            bytes_in_all: self.limits.capture_bytes_in_all,
+        }
     }
 
     fn network_folders(&self) -> Vec<PathBuf> {

@@ -51,6 +51,12 @@ pub(super) fn read_sealed_policy(memory: &OwnedFd) -> Result<Policy, String> {
     ResolvedPolicy::decode(&bytes)?.into_policy().map_err(|error| error.to_string())
 }
 
+/// Sealed memory with these bytes; `None` if this process cannot open more files.
+pub(super) fn in_memory(name: &str, bytes: &[u8]) -> Option<OwnedFd> {
+    let created = sealed::create(name, bytes);
+    created.inspect_err(|error| tracing::debug!(%error, name, "cannot answer the monitor")).ok()
+}
+
 /// The files outside `/etc` that are read again while the broker serves.
 pub(super) fn read_again(args: &Args) -> Vec<PathBuf> {
     // The folder, because an editor may replace the policy's file.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Caller, CallerRefusal, MonitorChannel, Query, SessionLimit, ToMonitor,
-    ToWorker,
+    Beginning, Build, Caller, CallerRefusal, MonitorChannel, Query, ReaderRefusal, SessionLimit,
+    ToMonitor, ToWorker,
 };
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
@@ -25,13 +25,12 @@ use super::audit;
 use super::beginning::{Begun, begin};
 use super::confine::{self, Files};
 use super::error::StartError;
-use super::sources::{MEMORY, read_sealed_policy};
-use crate::config::limits::size;
+use super::sources::{MEMORY, in_memory, read_sealed_policy};
 use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
 use crate::handlers;
-use crate::network::caller_identity::CallerIdentities;
-use crate::network::caller_process::{CallerProcess, Started};
+use crate::network::caller_process::Started;
+use crate::network::captures;
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
 use crate::principal::PrincipalKey;
@@ -95,11 +94,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
     let (link, requests) = MonitorLink::new();
-    let for_calls = link.clone();
-    let process_of_caller = CallerProcess::new(Box::new(move || for_calls.start_caller()));
-    let (jobs, starts) =
-        (size(config.limits.identity_jobs), config.limits.worker_starts_per_second);
-    let callers = CallerIdentities::of_worker(jobs, caller, process_of_caller, starts);
+    let callers = link.clone().callers(caller, &config.limits);
     let mut broker = Broker::new(policy, config.limits)
         .running_as(Process { activated, ..process })
         .reloading(NextPolicy::Monitor(link.clone()), generation)
@@ -107,6 +102,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .auditing(audit)
         .with_opener(opener);
     broker.callers = callers;
+    broker.captures = link.clone().captures();
     broker.name_files = config.namespaces.files;
     let result = runtime.block_on(serve(channel, Arc::new(broker), link, requests));
     // Running look-ups cannot be cancelled, and their results are not needed.
@@ -147,6 +143,7 @@ async fn serve(
         leases: HashMap::new(),
         claims: HashMap::new(),
         callers: HashMap::new(),
+        readers: HashMap::new(),
         queries: HashMap::new(),
     };
     let broken = follower.broker.opener.as_ref().map(|(opener, _)| opener.clone());
@@ -198,6 +195,7 @@ struct Follower {
     leases: HashMap<u64, oneshot::Sender<Result<(), SessionLimit>>>,
     claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
     callers: HashMap<u64, oneshot::Sender<Started>>,
+    readers: HashMap<u64, oneshot::Sender<captures::Started>>,
     /// Answers of other workers, and how many could not be read.
     queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
 }
@@ -233,6 +231,13 @@ impl Follower {
                             }) => {
                                 self.caller_started(request, None, None);
                             }
+                            Err(ChannelError::LostDescriptors {
+                                message: ToWorker::Reader { request },
+                                ..
+                            }) => self.reader_started(
+                                request,
+                                Err(ReaderRefusal::Failed(libc::EMFILE)),
+                            ),
                             Err(error) => return Err(io::Error::other(error)),
                         }
                     }
@@ -265,21 +270,13 @@ impl Follower {
                 }
             }
             ToWorker::Policy { generation } => {
-                let memory =
-                    descriptors.next().ok_or_else(|| io::Error::other("no policy came"))?;
-                self.put_in_force(generation, &memory).await?;
+                self.put_in_force(generation, descriptors.next()).await?;
             }
             ToWorker::Reloaded { request, result } => {
                 // The call may have been cancelled.
                 drop(self.reloads.remove(&request).map(|reload| reload.send(result)));
             }
-            ToWorker::Query { number, query } => {
-                let answer = handlers::query::answer(&self.broker, &self.methods, query);
-                // Without a descriptor for it, the asker learns that the answer of a worker is missing.
-                if let Some(answer) = in_memory("answer", &answer) {
-                    self.send(ToMonitor::QueryResult { number }, Some(answer))?;
-                }
-            }
+            ToWorker::Query { number, query } => self.answer_query(number, query)?,
             ToWorker::QueryResult { request, uid } => {
                 self.add_result(request, uid, descriptors.next());
             }
@@ -302,6 +299,13 @@ impl Follower {
             ToWorker::CallerRefused { request, refusal } => {
                 self.caller_started(request, None, Some(refusal));
             }
+            ToWorker::Reader { request } => {
+                let lost = ReaderRefusal::Failed(libc::EMFILE);
+                self.reader_started(request, descriptors.next().ok_or(lost));
+            }
+            ToWorker::ReaderRefused { request, refusal } => {
+                self.reader_started(request, Err(refusal));
+            }
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
             ToWorker::Stop => {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
@@ -315,8 +319,19 @@ impl Follower {
         Ok(None)
     }
 
-    async fn put_in_force(&mut self, generation: u64, memory: &OwnedFd) -> io::Result<()> {
-        let policy = read_sealed_policy(memory).map_err(io::Error::other)?;
+    /// Answers the worker of an administrator.
+    fn answer_query(&mut self, number: u64, query: Query) -> io::Result<()> {
+        let answer = handlers::query::answer(&self.broker, &self.methods, query);
+        // Without a descriptor for it, the asker learns that the answer of a worker is missing.
+        match in_memory("answer", &answer) {
+            Some(answer) => self.send(ToMonitor::QueryResult { number }, Some(answer)),
+            None => Ok(()),
+        }
+    }
+
+    async fn put_in_force(&mut self, generation: u64, memory: Option<OwnedFd>) -> io::Result<()> {
+        let memory = memory.ok_or_else(|| io::Error::other("no policy came"))?;
+        let policy = read_sealed_policy(&memory).map_err(io::Error::other)?;
         self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
     }
@@ -330,6 +345,14 @@ impl Follower {
     ) {
         let started: Started = ends.ok_or(refusal.unwrap_or(CallerRefusal::Failed(libc::EMFILE)));
         if let Some(sender) = self.callers.remove(&request) {
+            // Without the call that needs it, the process ends.
+            drop(sender.send(started));
+        }
+    }
+
+    /// Passes the answer to a request for the process that reads captures.
+    fn reader_started(&mut self, request: u64, started: captures::Started) {
+        if let Some(sender) = self.readers.remove(&request) {
             // Without the call that needs it, the process ends.
             drop(sender.send(started));
         }
@@ -384,6 +407,10 @@ impl Follower {
                 self.callers.insert(number, sender);
                 self.send(ToMonitor::StartCaller { request: number }, None)
             }
+            MonitorRequest::StartReader(sender) => {
+                self.readers.insert(number, sender);
+                self.send(ToMonitor::StartReader { request: number }, None)
+            }
             MonitorRequest::QueryOthers(query, sender) => {
                 self.queries.insert(number, (QueryResults::default(), 0, sender));
                 self.send(ToMonitor::QueryOthers { request: number, query }, None)
@@ -412,6 +439,7 @@ impl Follower {
         }
         let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
         self.broker.callers.end_idle(longest);
+        self.broker.captures.end_idle(longest);
         if self.open > 0 || !self.broker.is_idle() {
             self.idle_since = None;
             return Ok(());
@@ -441,10 +469,4 @@ impl Follower {
         }
         Ok(())
     }
-}
-
-/// Sealed memory with these bytes; `None` if this process cannot open more files.
-fn in_memory(name: &str, bytes: &[u8]) -> Option<OwnedFd> {
-    let created = sealed::create(name, bytes);
-    created.inspect_err(|error| tracing::debug!(%error, name, "cannot answer the monitor")).ok()
 }

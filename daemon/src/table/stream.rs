@@ -1,5 +1,6 @@
 //! A stream: a task of a session that moves data between calls, under a handle like a socket.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,11 +12,18 @@ use sockbroker_policy::rights::Rights;
 /// Whether these rights grant a stream.
 pub type Granted = dyn Fn(&Rights) -> bool + Send + Sync;
 
+/// What a stream is for the stages above.
+pub trait Body: Any + Send + Sync {
+    /// The policy no longer grants it. Its handle is closed afterwards.
+    fn revoked(&self);
+}
+
 /// A stream that a handle names. Its task is aborted when the last holder drops it.
 pub struct Stream {
     kind: &'static str,
     task: AbortHandle,
     granted: Box<Granted>,
+    body: Option<Arc<dyn Body>>,
     /// Its part of the user's handles, shared with the task: it counts until both have ended.
     _handle: Arc<Reservation>,
 }
@@ -32,9 +40,10 @@ impl Stream {
         kind: &'static str,
         task: AbortHandle,
         granted: Box<Granted>,
+        body: Option<Arc<dyn Body>>,
         handle: Arc<Reservation>,
     ) -> Self {
-        Self { kind, task, granted, _handle: handle }
+        Self { kind, task, granted, body, _handle: handle }
     }
 
     /// What kind of stream it is, such as `capture`.
@@ -45,6 +54,18 @@ impl Stream {
     /// Whether these rights grant it.
     pub fn is_granted(&self, rights: &Rights) -> bool {
         (self.granted)(rights)
+    }
+
+    /// What it is for the stages above.
+    pub fn body(&self) -> Option<Arc<dyn Body>> {
+        self.body.clone()
+    }
+
+    /// Ends it, because the policy no longer grants it.
+    pub fn revoke(&self) {
+        if let Some(body) = &self.body {
+            body.revoked();
+        }
     }
 
     /// Whether its task has ended. The handle stays until it is closed.

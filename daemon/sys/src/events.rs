@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -67,6 +68,35 @@ impl Events {
             hung_up: event.events().intersects(gone),
         });
         Ok(ready.collect())
+    }
+}
+
+/// Wakes a thread that waits for descriptors (`eventfd(2)`).
+#[derive(Debug)]
+pub struct Wake(EventFd);
+
+impl Wake {
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(EventFd::from_value_and_flags(0, flags)?))
+    }
+
+    /// Makes it readable.
+    pub fn wake(&self) {
+        // It fails only if it is readable already.
+        self.0.write(1).ok();
+    }
+
+    /// Makes it unreadable until the next wake.
+    pub fn clear(&self) {
+        // It fails only if it is unreadable already.
+        self.0.read().ok();
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -144,6 +174,20 @@ mod tests {
         drop(a);
         assert!(events.wait(None).unwrap()[0].hung_up);
         events.remove(b.as_fd()).unwrap();
+        assert_eq!(events.wait(Some(Duration::ZERO)).unwrap(), []);
+    }
+
+    #[test]
+    fn a_wake_is_readable_until_it_is_cleared() {
+        let wake = Wake::new().unwrap();
+        let mut events = Events::new().unwrap();
+        events.add(wake.as_fd(), 1).unwrap();
+        assert_eq!(events.wait(Some(Duration::ZERO)).unwrap(), []);
+        wake.wake();
+        wake.wake();
+        assert_eq!(events.wait(None).unwrap().len(), 1);
+        wake.clear();
+        wake.clear();
         assert_eq!(events.wait(Some(Duration::ZERO)).unwrap(), []);
     }
 

@@ -29,6 +29,7 @@ pub mod record;
 pub mod stream;
 pub mod interface;
 pub mod packet;
+pub mod ring;
 pub mod ioctl;
 pub mod filter;
 pub mod unix_file;

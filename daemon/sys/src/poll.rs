@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -11,6 +12,18 @@ use crate::call::{check, invalid, retry};
 
 /// `poll(2)` with timeout 0: returns the `revents` of each entry of descriptor and `events`.
 pub fn poll_now(entries: &[(BorrowedFd<'_>, i16)]) -> io::Result<Vec<i16>> {
+    poll_for(entries, Some(Duration::ZERO))
+}
+
+/// `poll(2)`: waits until an entry is ready, for at most `longest`, rounded up to milliseconds. Returns the `revents` of
+/// each entry.
+pub fn poll_for(
+    entries: &[(BorrowedFd<'_>, i16)],
+    longest: Option<Duration>,
+) -> io::Result<Vec<i16>> {
+    let timeout = longest.map_or(-1, |longest| {
+        i32::try_from(longest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    });
     let requests = entries.iter().map(|(fd, events)| libc::pollfd {
         fd: fd.as_raw_fd(),
         events: *events,
@@ -21,7 +34,7 @@ pub fn poll_now(entries: &[(BorrowedFd<'_>, i16)]) -> io::Result<Vec<i16>> {
     let start = requests.as_mut_ptr();
     // SAFETY: `start` points to `count` initialised entries of `requests`, alive for the call; the
     // kernel writes only their `revents`.
-    retry(|| check(unsafe { libc::poll(start, count, 0) }))?;
+    retry(|| check(unsafe { libc::poll(start, count, timeout) }))?;
     Ok(requests.iter().map(|request| request.revents).collect())
 }
 

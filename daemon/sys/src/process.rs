@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::prctl::set_no_new_privs;
+use nix::sys::prctl::{set_no_new_privs, set_timerslack};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, fchmod};
 use nix::unistd::{Gid, getegid, geteuid, getgroups, setgroups};
@@ -25,6 +25,12 @@ pub fn keep_large_buffers() {
 fn set_allocator(parameter: libc::c_int, value: libc::c_int) -> bool {
     // SAFETY: no pointers; mallopt takes the allocator's own lock and refuses bad values.
     unsafe { libc::mallopt(parameter, value) == 1 }
+}
+
+/// Lets the sleeps of this thread end in time: the kernel otherwise delays them by up to 50 microseconds
+/// (`PR_SET_TIMERSLACK`, `prctl(2)`).
+pub fn use_exact_timers() -> io::Result<()> {
+    Ok(set_timerslack(1000)?)
 }
 
 /// Raises the soft limit of open files to the hard limit (`RLIMIT_NOFILE`, `getrlimit(2)`) and returns

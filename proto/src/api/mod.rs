@@ -15,6 +15,7 @@ pub mod batch;
 pub mod option;
 pub mod name;
 pub mod interface;
+pub mod capture;
 pub mod convert;
 pub mod session;
 pub mod admin;
@@ -33,6 +34,7 @@ pub const NAMESPACES: [openrpc::Namespace; 16] = [
     option::options_methods,
     name::names_methods,
     interface::interfaces_methods,
+    capture::capture_methods,
     convert::convert_methods,
     session::module_methods,
     session::session_methods,
@@ -54,6 +56,7 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
         option::OPTIONS_PARAMETERS,
         name::NAMES_PARAMETERS,
         interface::INTERFACES_PARAMETERS,
+        capture::CAPTURE_PARAMETERS,
         convert::CONVERT_PARAMETERS,
         session::MODULE_PARAMETERS,
         session::SESSION_PARAMETERS,
@@ -91,7 +94,9 @@ fn errors_of(method: &str, takes_handle: bool) -> Vec<&'static str> {
         ErrorKind::Host => method.starts_with("socket.gethostby"),
         ErrorKind::Policy => method == "admin.reload",
         ErrorKind::Handle => takes_handle || matches!(method, "socket.poll" | "policy.check"),
-        ErrorKind::Descriptor => namespace == "socket" || method == "call.resolve",
+        ErrorKind::Descriptor => {
+            namespace == "socket" || matches!(method, "call.resolve" | "capture.open")
+        }
     });
     kinds.map(|kind| kind.entry().name).collect()
 }

@@ -6,3 +6,4 @@ mod own;
 mod passed;
 mod applied;
 mod names;
+mod captures;

@@ -17,14 +17,14 @@ use super::fixture::{Pod, UDP, connection, cookie_of, create, run, start, with_o
 use crate::arena::{assert_denied, attacker, neighbour};
 
 /// A process in a user and a network namespace that a user has made.
-struct Owned {
+pub(super) struct Owned {
     process: Child,
-    network: File,
+    pub(super) network: File,
 }
 
 impl Owned {
     /// With the loopback interface up, and further steps; `None` if the system refuses such namespaces.
-    fn new(user: &User, steps: &str) -> Option<Self> {
+    pub(super) fn new(user: &User, steps: &str) -> Option<Self> {
         let script = format!("ip link set lo up && {steps} echo ready; read end");
         let mut command = Command::new("unshare");
         command.uid(user.uid()).gid(user.uid()).args(["--user", "--map-root-user", "--net"]);

@@ -321,6 +321,11 @@ impl Process {
         self.child_of("caller", uid)
     }
 
+    /// Returns the number of the oldest process that reads captures of a user.
+    pub fn reader_of(&self, uid: u32) -> Option<u32> {
+        self.child_of("reader", uid)
+    }
+
     fn child_of(&self, role: &str, uid: u32) -> Option<u32> {
         let processes = fs::read_dir("/proc").unwrap();
         let numbers =

@@ -26,6 +26,7 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("control_end", "identifies the broker's own socket before the policy is asked"),
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
     ("open::borrow", "reads what a client's descriptor is; each call on it has a permit"),
+    ("captures/capture::read", "reads the stream of a capture that a permit opened"),
     (
         "elsewhere::of_passed",
         "finds the namespace of a client's descriptor before the policy is asked about it",

@@ -14,11 +14,12 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "daemon/monitor/src/lib.rs",
-        "monitor opener caller reaper role request socket_facts subject message claim account channel",
+        "monitor opener caller reader reaper role request capture socket_facts subject message claim account
+         channel",
     ),
     (
         "daemon/sys/src/lib.rs",
-        "record stream interface packet ioctl filter unix_file message namespace socket credentials control
+        "record stream interface packet ring ioctl filter unix_file message namespace socket credentials control
          option databases resolver identity child prompt_close events sealed peer poll process file capability
          privileges refused activation accounts host address call testing",
     ),

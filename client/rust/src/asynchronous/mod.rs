@@ -35,6 +35,7 @@ mod broker;
 mod stream_state;
 mod socket;
 mod stream;
+mod capture;
 // The calls that both faces have. tests/mirror.rs keeps these files the same in both.
 mod broker_calls;
 mod delegation;
@@ -43,4 +44,5 @@ mod socket_calls;
 mod options;
 
 pub use broker::Broker;
+pub use capture::Capture;
 pub use socket::Socket;

@@ -18,6 +18,7 @@ mod cancellation;
 mod broker;
 mod socket;
 mod stream;
+mod capture;
 // The calls that both faces have. tests/mirror.rs keeps these files the same in both.
 mod broker_calls;
 mod delegation;
@@ -27,4 +28,5 @@ mod options;
 
 pub use broker::Broker;
 pub use cancellation::CancellationToken;
+pub use capture::Capture;
 pub use socket::Socket;

@@ -13,9 +13,11 @@ mod names;
 mod socket;
 mod option;
 mod transfer;
+mod capture;
 
 pub(crate) use broker::*;
 pub(crate) use call::{Operation, named};
+pub(crate) use capture::*;
 pub(crate) use delegation::*;
 pub(crate) use names::*;
 pub(crate) use option::*;

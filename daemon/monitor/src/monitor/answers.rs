@@ -7,7 +7,7 @@ use super::host::{Host, Refusal};
 use super::state::{AT_ONCE, Monitor, is_owner, reserved};
 use crate::channel::ChannelError;
 use crate::claim::Claim;
-use crate::message::{CallerRefusal, SessionLimit, ToMonitor, ToWorker};
+use crate::message::{CallerRefusal, ReaderRefusal, SessionLimit, ToMonitor, ToOpener, ToWorker};
 
 /// Requests of one worker to read the policy that wait at a time. Each is of a waiting call, and the limits on those
 /// are lower.
@@ -104,6 +104,7 @@ impl<H: Host> Monitor<H> {
                 }
             }
             ToMonitor::StartCaller { request } => self.start_caller(token, request),
+            ToMonitor::StartReader { request } => self.start_reader(token, request),
             ToMonitor::Idle { taken } => self.end_idle(token, taken),
         }
     }
@@ -157,6 +158,34 @@ impl<H: Host> Monitor<H> {
             }
         };
         self.send(token, &ToWorker::CallerRefused { request, refusal }, &[]);
+    }
+
+    /// Starts the process that reads the captures of a worker. The opener judges each capture.
+    fn start_reader(&mut self, token: u64, request: u64) {
+        let Some(worker) = self.workers.get(&token) else { return };
+        let uid = worker.uid();
+        let id = self.worker_ids.as_mut().map(|ids| ids.take().ok_or(ReaderRefusal::Ids));
+        let started = match (&mut self.opener, id.transpose()) {
+            (None, _) => Err(ReaderRefusal::NoOpener),
+            (_, Err(refusal)) => Err(refusal),
+            _ if !self.readers.starts.admit(uid, Instant::now()) => Err(ReaderRefusal::Starts),
+            (Some(opener), Ok(id)) => {
+                match self.readers.start(token, uid, id, self.configuration.as_fd()) {
+                    Ok((channel, of_opener)) => {
+                        opener.send(ToOpener::Reader { worker: token }, vec![of_opener]);
+                        Ok(channel)
+                    }
+                    Err(error) => {
+                        tracing::error!(uid, %error, "cannot start a process that reads captures");
+                        Err(ReaderRefusal::Failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))
+                    }
+                }
+            }
+        };
+        match started {
+            Ok(channel) => self.send(token, &ToWorker::Reader { request }, &[&channel]),
+            Err(refusal) => self.send(token, &ToWorker::ReaderRefused { request, refusal }, &[]),
+        }
     }
 
     /// Gives a worker what no other worker has claimed.

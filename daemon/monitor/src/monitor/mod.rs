@@ -18,6 +18,7 @@ mod starts;
 mod queries;
 mod counters;
 mod callers;
+mod readers;
 mod worker;
 mod worker_ids;
 mod opener_link;

@@ -78,6 +78,7 @@ impl<H: Host> Monitor<H> {
             opener.collect();
         }
         self.callers.collect();
+        self.readers.collect();
         // A worker that has ended has closed its channel, and is forgotten there.
         self.ending.collect();
     }

@@ -18,6 +18,7 @@ use super::host::{Host, Limits, Refusal, Settings};
 use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
 use super::queries::Queries;
+use super::readers::Readers;
 use super::starts::Starts;
 use super::worker::Worker;
 use super::worker_ids::WorkerIds;
@@ -58,6 +59,7 @@ pub struct Monitor<H> {
     pub(super) worker_ids: Option<WorkerIds>,
     pub(super) starts: Starts,
     pub(super) callers: Callers,
+    pub(super) readers: Readers,
     pub(super) policies: Policies,
     pub(super) queries: Queries,
     pub(super) claims: Claims,
@@ -117,6 +119,7 @@ impl<H: Host> Monitor<H> {
             worker_ids: worker_ids.map(WorkerIds::new).transpose()?,
             starts: Starts::new(limits.starts_per_second),
             callers: Callers::new(limits.starts_per_second),
+            readers: Readers::new(limits.starts_per_second),
             policies: Policies::new(policy, files),
             queries: Queries::default(),
             claims: Claims::default(),
@@ -222,6 +225,9 @@ impl<H: Host> Monitor<H> {
             // It may have ended already, and ends without its worker in any case.
             drop(child.kill());
             self.ending.add(Ending { child, unexpected: None, id: None });
+        }
+        for ending in self.readers.take(token) {
+            self.ending.add(ending);
         }
         self.claims.end_all(token);
         self.queries.lost(token);

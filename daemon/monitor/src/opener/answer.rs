@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Denial;
 use sockbroker_policy::action::Interfaces;
+use sockbroker_policy::place::Place;
 use sockbroker_policy::rights::Rights;
 use sockbroker_proto::socket_spec::SocketSpec;
 
@@ -12,7 +13,8 @@ use super::calls::{self, SystemCalls};
 use super::judge::{self, Refusal};
 use super::judge_message::{self, Message};
 use super::places::{self, Elsewhere};
-use crate::request::{Answer, Question, Request};
+use crate::capture::{Opened, Order};
+use crate::request::{Answer, Network, Question, Request};
 use crate::socket_facts::KernelSocket;
 use crate::subject::Connection;
 
@@ -23,6 +25,8 @@ pub enum Outcome {
     Answer(Answer),
     /// A socket was made.
     Socket(OwnedFd),
+    /// A capture was opened, in this network namespace.
+    Capture(OwnedFd, Box<Opened>, Place),
     /// The policy refuses it.
     Denied(Box<Denial>),
     /// No worker would send it.
@@ -94,6 +98,11 @@ fn perform<S: KernelSocket, C: Connection>(
                 listed.map_or_else(failed, |found| Outcome::Answer(Answer::Interfaces(found)))
             );
         }
+        Request::Capture { capture: _, order } => {
+            return open_capture(kernel, client, (&network, second), order);
+        }
+        // The captures of a worker are known elsewhere.
+        Request::SetCaptureFilter { .. } => return Err(Refusal::NotServed),
         Request::SetHostname { name } => {
             calls::set_hostname(kernel, judge::set_hostname(rights, name)?)
         }
@@ -119,6 +128,23 @@ fn perform<S: KernelSocket, C: Connection>(
         }
     };
     Ok(result.map_or_else(failed, |()| Outcome::Answer(Answer::Done)))
+}
+
+fn open_capture<S: KernelSocket, C: Connection>(
+    kernel: &impl SystemCalls<S, C>,
+    client: Client<'_, C>,
+    (network, passed): (&Network, Option<S>),
+    order: Order,
+) -> Result<Outcome, Refusal> {
+    let found = places::look_up(kernel, network, client.connection, passed)?;
+    let (found, place) = match found {
+        None => (None, Place::Broker),
+        Some(Elsewhere { found, place }) => (Some(found), place),
+    };
+    let permit = judge::capture(client.rights.within(&place), &order)?;
+    let opened = calls::capture(kernel, permit, found.as_ref(), order)?;
+    Ok(opened
+        .map_or_else(failed, |(socket, opened)| Outcome::Capture(socket, Box::new(opened), place)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "reads well in map_or_else")]

@@ -5,8 +5,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{
-    AncillaryItem, Bind, Connect, Create, Interfaces, OptionValue, Send, SetHostname, SetOption,
+    AncillaryItem, Bind, Connect, Create, Interfaces, OpenCapture, OptionValue, ScopedCapture,
+    Send, SetHostname, SetOption,
 };
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::target::Target;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
@@ -15,6 +17,7 @@ use sockbroker_sys::namespace::NetworkNamespace;
 use sockbroker_sys::{host, message, option, socket};
 
 use super::namespaces::{Found, Namespaces, create_here};
+use crate::capture::{self, Opened, Order};
 use crate::request::{InterfaceList, InterfaceQuery, Unreachable, Value};
 
 /// The calls that the opener makes on sockets `S` for connections `C`. The fuzzer records them in place of the kernel.
@@ -48,6 +51,13 @@ pub trait SystemCalls<S, C> {
     fn set_option(&self, socket: S, option: (i32, i32), value: &Value) -> io::Result<()>;
     fn send(&self, socket: S, message: &OutgoingMessage<'_>) -> io::Result<usize>;
     fn set_hostname(&self, name: &str) -> io::Result<()>;
+    /// The socket of a capture, in a network namespace or in the broker's own. The scopes are those of its permit.
+    fn capture(
+        &self,
+        network: Option<&Found<Self::Namespace>>,
+        order: Order,
+        scopes: &[CaptureScope],
+    ) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable>;
 }
 
 /// The operands of `sendmsg(2)`.
@@ -136,6 +146,19 @@ impl<'c> SystemCalls<BorrowedFd<'_>, BorrowedFd<'c>> for Kernel {
 
     fn set_hostname(&self, name: &str) -> io::Result<()> {
         host::set_hostname(name.as_bytes())
+    }
+
+    fn capture(
+        &self,
+        network: Option<&Found<NetworkNamespace>>,
+        order: Order,
+        scopes: &[CaptureScope],
+    ) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable> {
+        let socket = match network {
+            None => create_here(capture::SOCKET),
+            Some(network) => self.0.create(network, capture::SOCKET)?,
+        };
+        Ok(socket.and_then(|socket| capture::begin(socket, order, scopes)))
     }
 }
 
@@ -226,4 +249,15 @@ pub(super) fn set_hostname<S, C>(
     permit: Permit<SetHostname>,
 ) -> io::Result<()> {
     calls.set_hostname(&permit.into_request().name)
+}
+
+pub(super) fn capture<S, C, K: SystemCalls<S, C>>(
+    calls: &K,
+    permit: Permit<ScopedCapture>,
+    network: Option<&Found<K::Namespace>>,
+    order: Order,
+) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable> {
+    let (OpenCapture { interfaces, snaplen, promiscuous }, scopes) =
+        permit.into_request().into_parts();
+    calls.capture(network, Order { interfaces, snaplen, promiscuous, ..order }, &scopes)
 }

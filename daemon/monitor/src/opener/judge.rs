@@ -2,7 +2,9 @@
 //!
 //! The list is closed: what no capability makes possible, a worker does itself.
 
-use sockbroker_policy::action::{Bind, Connect, Create, OptionValue, SetHostname, SetOption};
+use sockbroker_policy::action::{
+    Bind, Connect, Create, OpenCapture, OptionValue, ScopedCapture, SetHostname, SetOption,
+};
 use sockbroker_policy::membership::{device, hops, membership, source};
 use sockbroker_policy::need::creation_needs_privilege;
 use sockbroker_policy::option::OptionClass;
@@ -15,6 +17,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::option;
 
+use crate::capture::Order;
 use crate::request::{Unreachable, Value};
 use crate::socket_facts::{self, KernelSocket};
 
@@ -87,6 +90,15 @@ pub(super) fn create_in(
 
 pub(super) fn set_hostname(rights: &Rights, name: String) -> Result<Permit<SetHostname>, Refusal> {
     Ok(rights.authorize(SetHostname { name })?)
+}
+
+pub(super) fn capture(
+    rights: RightsIn<'_>,
+    order: &Order,
+) -> Result<Permit<ScopedCapture>, Refusal> {
+    let Order { interfaces, snaplen, promiscuous, .. } = order;
+    let (interfaces, snaplen) = (interfaces.clone(), *snaplen);
+    Ok(rights.authorize_capture(OpenCapture { interfaces, snaplen, promiscuous: *promiscuous })?)
 }
 
 /// An address of a worker, for a socket of this kind.

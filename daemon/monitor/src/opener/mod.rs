@@ -10,6 +10,7 @@
 mod run;
 mod serve;
 mod shared;
+mod captures;
 pub mod fuzzing;
 mod answer;
 mod calls;
@@ -22,7 +23,7 @@ mod refusals;
 mod rcvall;
 mod host;
 
-pub use host::Host;
+pub use host::{CaptureLimits, Host};
 pub use namespaces::{Found, Namespaces, Selected, interfaces_elsewhere, open_elsewhere};
 pub use rcvall::{nothing, open as open_rcvall, serves as serves_rcvall};
 pub use run::run;

@@ -12,7 +12,7 @@ use super::host::Host;
 use super::shared::{Opener, close, shut_down};
 use super::workers::{Named, Worker, WorkerChannel, is_network, is_socket, lock};
 use crate::channel::ChannelError;
-use crate::request::{Answer, Question};
+use crate::request::{Answer, Question, Request};
 
 /// Why a worker is served no longer.
 enum End {
@@ -101,9 +101,11 @@ fn serve_next<H: Host + Send + 'static>(
             descriptors,
         });
     }
-    // The monitor sends a connection's cookie before the worker gets the connection.
+    // The monitor sends a connection's cookie before the worker gets the connection, and a reader likewise.
     let (connection, _) = parts(&descriptors);
-    if connection.is_some_and(|named| !worker.has(named)) {
+    let lacks_reader = matches!(question.request, Request::Capture { .. })
+        && !opener.captures.has_reader(worker.number);
+    if lacks_reader || connection.is_some_and(|named| !worker.has(named)) {
         match opener.follow_monitor(closing) {
             Ok(true) => {}
             Ok(false) => return Err(End::Gone),
@@ -116,6 +118,8 @@ fn serve_next<H: Host + Send + 'static>(
     let (answer, made) = match outcome(opener, worker, question, &descriptors) {
         Outcome::Answer(answer) => (answer, None),
         Outcome::Socket(made) => (Answer::Socket, Some(made)),
+        // It is with the reader, or was refused.
+        Outcome::Capture(..) => (Answer::NotServed, None),
         Outcome::Denied(denial) => {
             lock(&opener.refusals).report(worker.number, &denial);
             (Answer::Refused(denial.errno), None)
@@ -154,7 +158,19 @@ fn outcome<H: Host + Send + 'static>(
     };
     match worker.rights(connection, &opener.in_force()) {
         Named::Connection(rights) => {
-            answer(&opener.kernel, Client { rights: &rights, connection }, question, socket)
+            let client = Client { rights: &rights, connection };
+            match question.request {
+                Request::Capture { .. } | Request::SetCaptureFilter { .. } => {
+                    opener.captures.serve(&opener.kernel, worker.number, client, question, socket)
+                }
+                Request::Create { .. }
+                | Request::Bind { .. }
+                | Request::Connect { .. }
+                | Request::SetOption { .. }
+                | Request::Send { .. }
+                | Request::SetHostname { .. }
+                | Request::Interfaces { .. } => answer(&opener.kernel, client, question, socket),
+            }
         }
         Named::Nonsense(reason) => Outcome::Nonsense(reason),
         // The end of a connection can overtake a call on it, once in a while.

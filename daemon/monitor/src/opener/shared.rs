@@ -11,6 +11,7 @@ use sockbroker_sys::prompt_close::PromptClose;
 use sockbroker_sys::{sealed, socket};
 
 use super::calls::Kernel;
+use super::captures::Captures;
 use super::host::Host;
 use super::namespaces::Namespaces;
 use super::refusals::Refusals;
@@ -45,6 +46,7 @@ pub(super) struct Opener<H> {
     in_force: RwLock<Arc<InForce>>,
     pub(super) kernel: Kernel,
     pub(super) refusals: Mutex<Refusals>,
+    pub(super) captures: Captures,
     serve: Serve<H>,
 }
 
@@ -69,9 +71,11 @@ impl<H: Host + Send + 'static> Opener<H> {
         (policy, generation): (Policy, u64),
         serve: Serve<H>,
     ) -> Self {
+        let captures = Captures::new(host.capture_limits());
         let kernel = Kernel(Namespaces::new(host.network_folders()));
         Self {
             monitor,
+            captures,
             kernel,
             host: Mutex::new(host),
             workers: Mutex::default(),
@@ -116,6 +120,13 @@ impl<H: Host + Send + 'static> Opener<H> {
                 let peer = postcard::from_bytes(&peer)
                     .map_err(|error| RunError::Monitor(error.to_string()))?;
                 self.begin_worker(&Arc::new(Worker::new(worker, peer)), channels);
+            }
+            ToOpener::Reader { worker } => {
+                let reader = next()?;
+                // One that has ended gets no reader.
+                if lock(&self.workers).contains_key(&worker) {
+                    self.captures.add_reader(worker, reader);
+                }
             }
             ToOpener::Accepted { worker, cookie } => {
                 if let Some(known) = lock(&self.workers).get(&worker) {
@@ -197,6 +208,7 @@ impl<H: Host + Send + 'static> Opener<H> {
     fn forget(&self, number: u64, closing: &mut PromptClose) {
         let Some(Known { worker, channels }) = lock(&self.workers).remove(&number) else { return };
         worker.forget_connections();
+        self.captures.forget(number);
         for channel in channels {
             shut_down(&channel);
             close(channel, closing);

@@ -43,6 +43,10 @@ impl Directory for TestHost {
 }
 
 impl Host for TestHost {
+    fn capture_limits(&self) -> CaptureLimits {
+        CaptureLimits { of_user: 2, in_all: 3, bytes_of_user: 3 << 20, bytes_in_all: 4 << 20 }
+    }
+
     fn policy(&mut self, memory: OwnedFd) -> Result<Policy, String> {
         let text = sealed::read(memory.as_fd(), 1 << 20).map_err(|error| error.to_string())?;
         let text = format!("version = 1\n{}", String::from_utf8_lossy(&text));

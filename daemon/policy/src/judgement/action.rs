@@ -3,6 +3,8 @@
 //! Each request has its own type, so that the permit for one cannot be used for another, and so
 //! that an operation runs with the very operands that were judged.
 
+use crate::judgement::capture_scope::CaptureScope;
+use crate::judgement::socket_spec::CAPTURE_SOCKET;
 use std::sync::Arc;
 
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -152,6 +154,71 @@ pub struct Capture {
 impl Request for Capture {
     fn question(&self) -> Question<'_> {
         Question::about(Verb::Capture, self.socket).on(self.interface.as_deref())
+    }
+}
+
+/// Open a capture: a stream of packets. [`RightsIn::authorize_capture`](super::within::RightsIn::authorize_capture) judges
+/// it.
+#[derive(Debug, Clone)]
+pub struct OpenCapture {
+    /// The interfaces; none for all of them.
+    pub interfaces: Vec<String>,
+    /// The most bytes of each packet.
+    pub snaplen: u32,
+    /// Whether the interfaces receive packets for other hosts.
+    pub promiscuous: bool,
+}
+
+impl OpenCapture {
+    fn capture<'a>(&'a self, interface: Option<&'a String>) -> Question<'a> {
+        let length = Some(self.snaplen.into());
+        let question = Question::about(Verb::Capture, CAPTURE_SOCKET);
+        Question { length, ..question }.on(interface.map(String::as_str))
+    }
+
+    /// The questions that a scope answers: one for each interface, or one for all interfaces.
+    pub(super) fn captures(&self) -> impl Iterator<Item = Question<'_>> {
+        let every = self.interfaces.is_empty().then(|| self.capture(None));
+        self.interfaces.iter().map(|interface| self.capture(Some(interface))).chain(every)
+    }
+
+    /// The questions whether its interfaces can be promiscuous.
+    pub(super) fn options(&self) -> impl Iterator<Item = Question<'_>> {
+        let interfaces = self.interfaces.iter().filter(|_| self.promiscuous);
+        interfaces.map(|interface| {
+            let question = Question::about(Verb::Option, CAPTURE_SOCKET).on(Some(interface));
+            Question { option: Some(OptionClass::Packet), ..question }
+        })
+    }
+}
+
+/// A capture that was judged, with the packets that the rules let through. It is made with its permit alone.
+#[derive(Debug)]
+pub struct ScopedCapture {
+    pub(super) capture: OpenCapture,
+    pub(super) scopes: Vec<CaptureScope>,
+}
+
+impl ScopedCapture {
+    /// The packets that are let through: of each interface in order, or of all interfaces.
+    pub fn scopes(&self) -> &[CaptureScope] {
+        &self.scopes
+    }
+
+    /// What is let through, a line for each rule.
+    pub fn lines(&self) -> Vec<String> {
+        self.scopes.iter().flat_map(CaptureScope::lines).collect()
+    }
+
+    /// What was judged, and the packets that are let through.
+    pub fn into_parts(self) -> (OpenCapture, Vec<CaptureScope>) {
+        (self.capture, self.scopes)
+    }
+}
+
+impl Request for ScopedCapture {
+    fn question(&self) -> Question<'_> {
+        self.capture.capture(self.capture.interfaces.first())
     }
 }
 

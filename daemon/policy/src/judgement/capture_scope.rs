@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use sockbroker_proto::socket_spec::SocketSpec;
-
 use crate::judgement::denial::Denial;
+use crate::judgement::place::Place;
 use crate::judgement::question::Question;
 use crate::judgement::rights::{ByVerb, Restriction, Rights, RuleName};
 use crate::judgement::rule_name::{NO_RULE, OWNER_RULE, RESTRICTED};
+use crate::judgement::socket_spec::CAPTURE_SOCKET;
 use crate::language::operand::Operand;
 use crate::language::rule::Rule;
 use crate::language::value::{Network, Ports};
@@ -20,10 +20,6 @@ use crate::language::verb::Verb;
 
 /// The lowest type of a frame (`EtherType`); lower numbers in `protocol` are those of IP.
 pub(crate) const FIRST_FRAME_TYPE: i32 = 0x600;
-
-/// The socket of a capture.
-pub(super) const PACKET: SocketSpec =
-    SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_RAW, protocol: 0 };
 
 /// The packets that one rule is about. An empty list means any.
 #[derive(Debug, Clone)]
@@ -128,7 +124,7 @@ impl Rights {
     ) -> Result<(RuleName, CaptureScope), Box<Denial>> {
         let question = Question {
             length: Some(snaplen),
-            ..Question::about(Verb::Capture, PACKET).on(interface)
+            ..Question::about(Verb::Capture, CAPTURE_SOCKET).on(interface)
         };
         self.judge_capture(&question)
     }
@@ -154,12 +150,14 @@ impl Rights {
         }
         let granting: Vec<&Rule> =
             rules.into_iter().flat_map(ByVerb::granting).filter(about).collect();
+        // As any rule without netns, the built-in rule is about the broker's own network namespace.
+        let by_owner = self.is_owner() && question.place == &Place::Broker;
         let rule = match granting.first() {
             Some(rule) => RuleName::Written(Arc::clone(&rule.name)),
-            None if self.is_owner() => RuleName::BuiltIn(OWNER_RULE),
+            None if by_owner => RuleName::BuiltIn(OWNER_RULE),
             None => return Err(RuleName::BuiltIn(NO_RULE)),
         };
-        if !self.is_owner() {
+        if !by_owner {
             scope.push(granting.iter().copied().map(PacketRule::of).collect());
         }
         for restriction in self.kept() {

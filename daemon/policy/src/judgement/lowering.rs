@@ -35,10 +35,81 @@ pub struct Forced {
     pub start: PacketStart,
     /// The index of the only interface whose packets are let through.
     pub interface: Option<u32>,
-    /// Whether packets of a loopback interface are let through once, as received.
-    pub loopback_once: bool,
+    /// Which packets of the interface are let through.
+    pub direction: Direction,
     /// The most bytes of a packet.
     pub snaplen: u32,
+}
+
+/// Packets by their direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// All of them. A loopback interface shows each packet twice.
+    Both,
+    /// All of them, those of a loopback interface once, as received.
+    LoopbackOnce,
+    /// Those that the interface receives.
+    Received,
+    /// Those that the interface sends.
+    Sent,
+}
+
+/// The packets that a part of the rules is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packets<'a> {
+    /// Those of the interface with this index.
+    OfInterface(u32),
+    /// Those of interfaces with these hardware types (`ARPHRD_`).
+    OfHardware(&'a [u16]),
+    /// All others.
+    Others,
+}
+
+/// The rules about a part of the packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Section<'a> {
+    /// The packets.
+    pub packets: Packets<'a>,
+    /// What they begin with.
+    pub start: PacketStart,
+    /// Which of them are let through.
+    pub scope: &'a CaptureScope,
+}
+
+/// Joins the rules about several interfaces and the filter of a client to a program that the kernel takes. The first
+/// section that is about a packet decides, and what no section is about is dropped.
+pub fn join(
+    sections: &[Section<'_>],
+    direction: Direction,
+    snaplen: u32,
+    client: &Program,
+) -> Result<Program, LoweringError> {
+    let mut lowering = Lowering::new();
+    lowering.direction(direction);
+    let admitted = lowering.code.label();
+    for Section { packets, start, scope } in sections {
+        let next = lowering.code.label();
+        lowering.packets(*packets, next);
+        lowering.scope(scope, *start);
+        lowering.code.go(admitted);
+        lowering.code.place(next);
+    }
+    let drop = lowering.drop;
+    lowering.code.go(drop);
+    lowering.code.place(admitted);
+    append(lowering.finish(), snaplen, client)
+}
+
+/// Appends the filter of a client to a program for rules.
+fn append(mut program: Program, snaplen: u32, client: &Program) -> Result<Program, LoweringError> {
+    client.check().map_err(LoweringError::Client)?;
+    let limited = limit(client, snaplen)?;
+    let (rules, client) = (program.0.len(), limited.len());
+    if rules + client > MAX_INSTRUCTIONS {
+        return Err(LoweringError::TooLong { rules, client });
+    }
+    program.0.extend(limited);
+    Ok(program)
 }
 
 /// A filter that cannot be used.
@@ -107,15 +178,7 @@ const OUTGOING: u32 = 4;
 impl CaptureScope {
     /// Joins the rules and the filter of a client to a program that the kernel takes.
     pub fn join(&self, forced: &Forced, client: &Program) -> Result<Program, LoweringError> {
-        client.check().map_err(LoweringError::Client)?;
-        let limited = limit(client, forced.snaplen)?;
-        let mut program = self.program(forced);
-        let (rules, client) = (program.0.len(), limited.len());
-        if rules + client > MAX_INSTRUCTIONS {
-            return Err(LoweringError::TooLong { rules, client });
-        }
-        program.0.extend(limited);
-        Ok(program)
+        append(self.program(forced), forced.snaplen, client)
     }
 
     /// The number of instructions for the rules, of [`MAX_INSTRUCTIONS`].
@@ -127,27 +190,12 @@ impl CaptureScope {
     /// through.
     fn program(&self, forced: &Forced) -> Program {
         let mut lowering = Lowering::new();
-        lowering.interface(forced);
-        if !self.is_everything() {
-            lowering.headers(forced.start);
-            for rule in &self.deny {
-                let next = lowering.code.label();
-                let drop = lowering.drop;
-                lowering.rule(rule, true, drop, next);
-                lowering.code.place(next);
-            }
-            for layer in &self.layers {
-                let admitted = lowering.code.label();
-                for rule in layer {
-                    let next = lowering.code.label();
-                    lowering.rule(rule, false, admitted, next);
-                    lowering.code.place(next);
-                }
-                let drop = lowering.drop;
-                lowering.code.go(drop);
-                lowering.code.place(admitted);
-            }
+        if let Some(index) = forced.interface {
+            let drop = lowering.drop;
+            lowering.packets(Packets::OfInterface(index), drop);
         }
+        lowering.direction(forced.direction);
+        lowering.scope(self, forced.start);
         lowering.finish()
     }
 }
@@ -180,19 +228,69 @@ impl Lowering {
         Self { code, drop }
     }
 
-    /// Drops packets of other interfaces, and packets that a loopback interface shows twice.
-    fn interface(&mut self, forced: &Forced) {
-        if let Some(index) = forced.interface {
-            self.code.add(LD | ABS, IFINDEX);
-            self.code.jump(JMP | JEQ | K, index, None, Some(self.drop));
+    /// Goes to `others` with packets of other interfaces.
+    fn packets(&mut self, packets: Packets<'_>, others: Label) {
+        match packets {
+            Packets::OfInterface(index) => {
+                self.code.add(LD | ABS, IFINDEX);
+                self.code.jump(JMP | JEQ | K, index, None, Some(others));
+            }
+            Packets::OfHardware(types) => {
+                let found = self.code.label();
+                self.code.add(LD | ABS, HATYPE);
+                for ty in types {
+                    self.code.jump(JMP | JEQ | K, u32::from(*ty), Some(found), None);
+                }
+                self.code.go(others);
+                self.code.place(found);
+            }
+            Packets::Others => {}
         }
-        if forced.loopback_once {
-            let other = self.code.label();
-            self.code.add(LD | ABS, HATYPE);
-            self.code.jump(JMP | JEQ | K, LOOPBACK, None, Some(other));
-            self.code.add(LD | ABS, PKTTYPE);
-            self.code.jump(JMP | JEQ | K, OUTGOING, Some(self.drop), None);
-            self.code.place(other);
+    }
+
+    /// Drops packets of the other direction, and packets that a loopback interface shows twice.
+    fn direction(&mut self, direction: Direction) {
+        match direction {
+            Direction::Both => {}
+            Direction::LoopbackOnce => {
+                let other = self.code.label();
+                self.code.add(LD | ABS, HATYPE);
+                self.code.jump(JMP | JEQ | K, LOOPBACK, None, Some(other));
+                self.code.add(LD | ABS, PKTTYPE);
+                self.code.jump(JMP | JEQ | K, OUTGOING, Some(self.drop), None);
+                self.code.place(other);
+            }
+            Direction::Received => {
+                self.code.add(LD | ABS, PKTTYPE);
+                self.code.jump(JMP | JEQ | K, OUTGOING, Some(self.drop), None);
+            }
+            Direction::Sent => {
+                self.code.add(LD | ABS, PKTTYPE);
+                self.code.jump(JMP | JEQ | K, OUTGOING, None, Some(self.drop));
+            }
+        }
+    }
+
+    /// Drops what the rules do not let through.
+    fn scope(&mut self, scope: &CaptureScope, start: PacketStart) {
+        if scope.is_everything() {
+            return;
+        }
+        self.headers(start);
+        for rule in &scope.deny {
+            let next = self.code.label();
+            self.rule(rule, true, self.drop, next);
+            self.code.place(next);
+        }
+        for layer in &scope.layers {
+            let admitted = self.code.label();
+            for rule in layer {
+                let next = self.code.label();
+                self.rule(rule, false, admitted, next);
+                self.code.place(next);
+            }
+            self.code.go(self.drop);
+            self.code.place(admitted);
         }
     }
 

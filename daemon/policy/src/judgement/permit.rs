@@ -1,11 +1,11 @@
 //! Permits. Only [`Rights::authorize`] creates them, and every operation requires one.
 
-use crate::judgement::action::Request;
+use crate::judgement::action::{OpenCapture, Request, ScopedCapture};
 use crate::judgement::denial::Denial;
 use crate::judgement::place::Place;
 use crate::judgement::question::Question;
 use crate::judgement::rights::Rights;
-use crate::judgement::rule_name::RuleName;
+use crate::judgement::rule_name::{NO_RULE, RuleName};
 
 /// Proof that a request was allowed, with the request itself.
 #[derive(Debug)]
@@ -70,5 +70,26 @@ impl Rights {
             Some(denial) => Err(denial),
             None => Ok(Permit { request, place: place.clone(), rule }),
         }
+    }
+
+    /// Judges a capture on a socket of a network namespace.
+    pub(super) fn authorize_capture_in(
+        &self,
+        place: &Place,
+        capture: OpenCapture,
+    ) -> Result<Permit<ScopedCapture>, Box<Denial>> {
+        let mut scopes = Vec::new();
+        let mut granting = None;
+        for question in capture.captures() {
+            let (rule, scope) = self.judge_capture(&Question { place, ..question })?;
+            granting.get_or_insert(rule);
+            scopes.push(scope);
+        }
+        for question in capture.options() {
+            self.judge(&Question { place, ..question })?;
+        }
+        let rule = granting.unwrap_or(RuleName::BuiltIn(NO_RULE));
+        let request = ScopedCapture { capture, scopes };
+        Ok(Permit { request, place: place.clone(), rule })
     }
 }

@@ -7,6 +7,10 @@ use crate::judgement::membership::is_extension;
 /// `SOCK_PACKET`: with `AF_INET` the kernel makes an `AF_PACKET` socket (`__sock_create`).
 pub const SOCK_PACKET: i32 = 10;
 
+/// The socket of a capture that is a stream of packets, for rules.
+pub(super) const CAPTURE_SOCKET: SocketSpec =
+    SocketSpec { domain: libc::AF_PACKET, ty: libc::SOCK_RAW, protocol: 0 };
+
 /// What the policy derives from a [`SocketSpec`].
 pub trait JudgedSocket: Copy {
     /// As rules judge it: the family that the kernel makes of it, and the protocol that 0 selects.

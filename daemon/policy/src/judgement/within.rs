@@ -1,6 +1,6 @@
 //! The rights of one subject on the sockets of one network namespace.
 
-use crate::judgement::action::Request;
+use crate::judgement::action::{OpenCapture, Request, ScopedCapture};
 use crate::judgement::denial::Denial;
 use crate::judgement::permit::Permit;
 use crate::judgement::place::Place;
@@ -25,6 +25,14 @@ impl RightsIn<'_> {
     /// Judges a request about a socket of this namespace, and everything that it includes.
     pub fn authorize<R: Request>(&self, request: R) -> Result<Permit<R>, Box<Denial>> {
         self.rights.authorize_in(self.place, request)
+    }
+
+    /// Judges a capture in this namespace, and finds the packets that it is allowed to see.
+    pub fn authorize_capture(
+        &self,
+        capture: OpenCapture,
+    ) -> Result<Permit<ScopedCapture>, Box<Denial>> {
+        self.rights.authorize_capture_in(self.place, capture)
     }
 
     /// Whether a question about a socket of this namespace is granted.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use sockbroker_proto::address::Address;
 
 use crate::judgement::action::Request;
-use crate::judgement::capture_scope::{CaptureScope, PACKET};
+use crate::judgement::capture_scope::CaptureScope;
 use crate::judgement::denial::Denial;
 use crate::judgement::place::Place;
 use crate::judgement::question::Question;
 use crate::judgement::rights::{Rights, RuleName};
+use crate::judgement::socket_spec::CAPTURE_SOCKET;
 use crate::judgement::target::{FileFacts, SocketName};
 use crate::language::message_class::MessageClass;
 use crate::language::operand::Operand;
@@ -109,7 +110,7 @@ impl Described {
     /// Opens a capture on an interface, or on all of them.
     fn open(&mut self, interface: &str) {
         self.opens_capture = true;
-        self.socket = Some(PACKET);
+        self.socket = Some(CAPTURE_SOCKET);
         self.interface = Some(interface.to_owned()).filter(|interface| interface != "any");
     }
 

@@ -295,3 +295,49 @@ pub(super) const OF_CALLER_OF_OLD: &[c_long] = &[
 /// Calls of older machines, for which newer ones have the more general above.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OF_CALLER_OF_OLD: &[c_long] = &[];
+
+/// Calls of a process that reads captures: its sockets, which others made, the streams, its channels, and threads.
+pub(super) const OF_READER: &[c_long] = &[
+    libc::SYS_socketpair,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockopt,
+    libc::SYS_getsockname,
+    // The names of interfaces, and blocking streams.
+    libc::SYS_ioctl,
+    libc::SYS_fcntl,
+    libc::SYS_eventfd2,
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    // What is in force.
+    libc::SYS_openat,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_lseek,
+    libc::SYS_geteuid,
+    libc::SYS_getegid,
+    // The log.
+    libc::SYS_writev,
+    libc::SYS_prctl,
+    // Waiting and time.
+    libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_restart_syscall,
+];
+
+/// Calls of older machines, for which newer ones have the more general above.
+#[cfg(target_arch = "x86_64")]
+pub(super) const OF_READER_OF_OLD: &[c_long] =
+    &[libc::SYS_open, libc::SYS_poll, libc::SYS_epoll_wait];
+
+/// Calls of older machines, for which newer ones have the more general above.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const OF_READER_OF_OLD: &[c_long] = &[];

@@ -10,7 +10,7 @@ use sockbroker_sys::refused;
 
 use super::calls::{
     ALLOWED, ALLOWED_OF_OLD, COMMON, OF_CALLER, OF_CALLER_OF_OLD, OF_IDENTITY, OF_OPENER,
-    OF_OPENER_OF_OLD,
+    OF_OPENER_OF_OLD, OF_READER, OF_READER_OF_OLD,
 };
 use crate::config::Seccomp;
 
@@ -51,6 +51,8 @@ pub(super) enum Calls {
     Caller,
     /// Of the opener.
     Opener,
+    /// Of a process that reads captures.
+    Reader,
 }
 
 /// Restricts this thread, and threads that it starts, to the list.
@@ -67,6 +69,7 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Calls::Broker | Calls::Worker { .. } => [ALLOWED, ALLOWED_OF_OLD, &[]],
         Calls::Caller => [OF_CALLER, OF_CALLER_OF_OLD, COMMON],
         Calls::Opener => [OF_OPENER, OF_OPENER_OF_OLD, COMMON],
+        Calls::Reader => [OF_READER, OF_READER_OF_OLD, COMMON],
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         lists.into_iter().flatten().map(|call| (*call, Vec::new())).collect();
@@ -86,12 +89,12 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Calls::Opener => {
             rules.insert(libc::SYS_setns, enters_network);
         }
-        Calls::Worker { makes_files: false } => {}
+        Calls::Reader | Calls::Worker { makes_files: false } => {}
     }
     let clone = match calls {
         Calls::Broker => without_bits(0, NAMESPACES)?,
         // Threads, and no processes.
-        Calls::Worker { .. } | Calls::Caller | Calls::Opener => threads()?,
+        Calls::Worker { .. } | Calls::Caller | Calls::Opener | Calls::Reader => threads()?,
     };
     rules.insert(libc::SYS_clone, vec![clone]);
     // Workers may have the same user id: one must not end, stop or limit another.

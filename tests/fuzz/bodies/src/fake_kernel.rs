@@ -7,12 +7,14 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+use sockbroker_monitor::capture::{Opened, Order};
 use sockbroker_monitor::opener::fuzzing::{Found, OutgoingMessage, SystemCalls};
 use sockbroker_monitor::request::{
     Control, InterfaceList, InterfaceQuery, Network, Request, Unreachable, Value,
 };
 use sockbroker_monitor::socket_facts::KernelSocket;
 use sockbroker_monitor::subject::Connection;
+use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::subject::Subject;
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -89,6 +91,8 @@ pub enum Call {
     SetHostname(String),
     /// Of the network namespace with this cookie.
     Interfaces(u64, InterfaceQuery),
+    /// In the network namespace with this cookie, or in the broker's own.
+    Capture(Option<u64>, Box<Order>),
 }
 
 /// The operands of a message that was sent.
@@ -320,5 +324,21 @@ impl SystemCalls<&Socket, &Named> for Recorder {
 
     fn set_hostname(&self, name: &str) -> io::Result<()> {
         self.record(Call::SetHostname(name.to_owned()))
+    }
+
+    fn capture(
+        &self,
+        network: Option<&Found<()>>,
+        order: Order,
+        _scopes: &[CaptureScope],
+    ) -> Result<io::Result<(OwnedFd, Opened)>, Unreachable> {
+        let cookie = network.map(|network| network.cookie);
+        let opened = self.record(Call::Capture(cookie, Box::new(order.clone()))).and_then(|()| {
+            let (indexes, hardware, longest, bind_began, started) =
+                (Vec::new(), Vec::new(), 0, 0, 0);
+            let opened = Opened { order, indexes, hardware, longest, bind_began, started };
+            Ok((File::open("/dev/null")?.into(), opened))
+        });
+        Ok(opened)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use sockbroker_monitor::capture::Order;
 use sockbroker_monitor::request::{Control, Network, Value};
 use sockbroker_policy::option::{OptionClass, class_of};
 use sockbroker_proto::address::Address;
@@ -110,9 +111,16 @@ allow = ["interfaces"]
 netns = ["owned", "lab1"]
 
 [[rule]]
+name = "packets of the laboratory"
+subject = { uids = [1000] }
+allow = ["capture"]
+protocol = ["IPPROTO_UDP"]
+netns = ["lab1"]
+
+[[rule]]
 name = "not the second"
 subject = { everyone = true }
-deny = ["create", "bind", "connect", "send", "spoof", "option", "interfaces"]
+deny = ["create", "bind", "connect", "send", "spoof", "option", "interfaces", "capture"]
 netns = ["lab2"]
 
 [[rule]]
@@ -126,6 +134,13 @@ name = "no second protocol"
 subject = { everyone = true }
 deny = ["create"]
 family = ["AF_INET6"]
+
+[[rule]]
+name = "captures"
+subject = { uids = [1000] }
+allow = ["capture"]
+interface = ["eth0"]
+snaplen = 100
 
 [[rule]]
 name = "a name"
@@ -185,6 +200,18 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
             uid == MEMBER && (place.is_owned || place.name == Some("lab1"))
         }
         Call::SetHostname(_) => is_granted_here(uid, socket, call),
+        Call::Capture(None, _) => {
+            let is_own = match scene.network {
+                Network::Broker => true,
+                Network::Caller => scene.connection.network == own,
+                Network::Named(_) | Network::Passed => false,
+            };
+            is_own && is_granted_here(uid, socket, call)
+        }
+        Call::Capture(Some(cookie), order) => {
+            let place = Elsewhere::of(scene, *cookie);
+            uid == MEMBER && place.name == Some("lab1") && !order.promiscuous
+        }
         Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::Send(_) => {
             match socket.and_then(|socket| socket.network) {
                 Some(OWN_NETWORK) => is_granted_here(uid, socket, call),
@@ -234,6 +261,7 @@ fn may_call_elsewhere(uid: u32, place: &Elsewhere<'_>, socket: &Socket, call: &C
         | Call::Connect(_)
         | Call::Send(_)
         | Call::Interfaces(..)
+        | Call::Capture(..)
         | Call::SetHostname(_) => false,
     }
 }
@@ -266,7 +294,13 @@ fn is_granted_here(uid: u32, socket: Option<&Socket>, call: &Call) -> bool {
                 && socket.is_some_and(|socket| may_send(socket, sent, is_member))
         }
         Call::SetHostname(_) => uid == NAMER,
+        Call::Capture(_, order) => has_rules && (!is_member || may_capture(order)),
     }
+}
+
+fn may_capture(order: &Order) -> bool {
+    let on_eth0 = order.interfaces.iter().all(|name| name == "eth0");
+    on_eth0 && !order.interfaces.is_empty() && order.snaplen <= 100 && !order.promiscuous
 }
 
 fn may_bind(spec: SocketSpec, address: &[u8]) -> bool {

@@ -13,6 +13,7 @@ use sockbroker_monitor::channel::{ChannelError, Message, decode};
 use sockbroker_monitor::message::{
     FromOpener, FromReader, FromReaper, Nothing, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
+use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{Answer, Question};
 use sockbroker_sys::record::Record;
 
@@ -23,7 +24,7 @@ const LOST_DESCRIPTORS: u8 = 2;
 const DESCRIPTORS_MAX: usize = 253;
 
 /// The types of messages, by the first byte of an input.
-const TYPES: [fn(&Arrival<'_>); 14] = [
+const TYPES: [fn(&Arrival<'_>); 18] = [
     check::<ToWorker>,
     check::<ToMonitor>,
     check::<ToOpener>,
@@ -38,6 +39,10 @@ const TYPES: [fn(&Arrival<'_>); 14] = [
     check::<FromCaller>,
     check::<UnixCall>,
     check::<UnixAnswer>,
+    check::<ToReader>,
+    check::<ReaderAnswer>,
+    check::<ReaderOrder>,
+    check::<ReaderReport>,
 ];
 
 /// Reads the bytes as a message of one type.

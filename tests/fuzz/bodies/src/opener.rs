@@ -93,6 +93,7 @@ fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
         ([], Outcome::Nonsense(reason)) => !reason.is_empty(),
         ([_], Outcome::Answer(Answer::Failed(errno))) => scene.fails == Some(*errno),
         ([Call::Create(_) | Call::CreateIn(..)], Outcome::Socket(_))
+        | ([Call::Capture(..)], Outcome::Capture(..))
         | (
             [Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::SetHostname(_)],
             Outcome::Answer(Answer::Done),
@@ -143,6 +144,7 @@ fn is_request(request: &Request, call: &Call) -> bool {
         }
         (Request::SetHostname { name }, Call::SetHostname(used)) => name == used,
         (Request::Interfaces { query }, Call::Interfaces(_, used)) => query == used,
+        (Request::Capture { order, .. }, Call::Capture(_, used)) => *order == **used,
         _ => false,
     }
 }

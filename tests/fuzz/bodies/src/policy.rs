@@ -6,7 +6,7 @@ use sockbroker_policy::action::Request as _;
 use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::check::check;
 use sockbroker_policy::file::{Directory, read};
-use sockbroker_policy::lowering::{Forced, LoweringError, PacketStart};
+use sockbroker_policy::lowering::{Direction, Forced, LoweringError, PacketStart};
 use sockbroker_policy::rule::Effect;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::words::Described;
@@ -86,7 +86,8 @@ pub fn body(data: &[u8]) {
 /// Checks that the kernel takes the program of a capture, unless it is too long.
 fn check_capture(scope: &CaptureScope) {
     for start in [PacketStart::Ethernet, PacketStart::Ip, PacketStart::Other] {
-        let forced = Forced { start, interface: Some(1), loopback_once: true, snaplen: 64 };
+        let forced =
+            Forced { start, interface: Some(1), direction: Direction::LoopbackOnce, snaplen: 64 };
         let client = Program(vec![Instruction::new(opcode::RET, 1)]);
         match scope.join(&forced, &client) {
             Ok(program) => assert_eq!(program.check(), Ok(())),

@@ -12,8 +12,12 @@ use crate::judgement::policy::Policy;
 use crate::judgement::subject::Subject;
 use crate::language::value::{Network, Ports};
 
-const FORCED: Forced =
-    Forced { start: PacketStart::Ethernet, interface: None, loopback_once: false, snaplen: 100 };
+const FORCED: Forced = Forced {
+    start: PacketStart::Ethernet,
+    interface: None,
+    direction: Direction::Both,
+    snaplen: 100,
+};
 
 /// Accepts every packet.
 fn everything() -> Program {
@@ -398,7 +402,7 @@ fn filter_of_the_client_runs_behind_the_rules_and_is_limited() {
 fn interface_and_loopback_are_forced() {
     let everything_allowed = scope(&rule("a", "allow", ""));
     assert!(everything_allowed.is_everything());
-    let forced = Forced { interface: Some(7), loopback_once: true, ..FORCED };
+    let forced = Forced { interface: Some(7), direction: Direction::LoopbackOnce, ..FORCED };
     let program = everything_allowed.join(&forced, &everything()).unwrap();
     let sees = |interface, hardware, kind| {
         run(&program, Frame { data: &[0; 60], interface, hardware, kind, tag: None })
@@ -410,6 +414,40 @@ fn interface_and_loopback_are_forced() {
     let program =
         scope(&rule("a", "allow", "local = [\"any\"]")).join(&forced, &everything()).unwrap();
     assert_eq!(run(&program, Frame { data: &[0x45; 60], ..Frame::default() }), 0);
+}
+
+#[test]
+fn directions_are_forced() {
+    let sees = |direction, kind| {
+        let forced = Forced { direction, ..FORCED };
+        let program = scope(&rule("a", "allow", "")).join(&forced, &everything()).unwrap();
+        run(&program, Frame { data: &[0; 60], kind, ..Frame::default() })
+    };
+    let (received, sent) = (0, 4);
+    assert_eq!((sees(Direction::Both, received), sees(Direction::Both, sent)), (100, 100));
+    assert_eq!((sees(Direction::Received, received), sees(Direction::Received, sent)), (100, 0));
+    assert_eq!((sees(Direction::Sent, received), sees(Direction::Sent, sent)), (0, 100));
+}
+
+#[test]
+fn each_section_has_its_own_rules() {
+    let all = scope(&rule("a", "allow", ""));
+    let none = scope(&rule("a", "allow", "local = [\"10.0.0.0/8\"]"));
+    let section = |packets, scope| Section { packets, start: PacketStart::Ethernet, scope };
+    let joined =
+        |sections: &[Section<'_>]| join(sections, Direction::Both, 100, &everything()).unwrap();
+    let sees = |program: &Program, interface, hardware| {
+        run(program, Frame { data: &[0; 60], interface, hardware, ..Frame::default() })
+    };
+    let program =
+        joined(&[section(Packets::OfInterface(7), &none), section(Packets::OfInterface(8), &all)]);
+    assert_eq!([7, 8, 9].map(|index| sees(&program, index, 1)), [0, 100, 0]);
+    let program =
+        joined(&[section(Packets::OfHardware(&[1, 772]), &all), section(Packets::Others, &none)]);
+    assert_eq!([1, 772, 519].map(|hardware| sees(&program, 7, hardware)), [100, 100, 0]);
+    let program =
+        joined(&[section(Packets::OfHardware(&[1]), &none), section(Packets::Others, &all)]);
+    assert_eq!([1, 519].map(|hardware| sees(&program, 7, hardware)), [0, 100]);
 }
 
 #[test]

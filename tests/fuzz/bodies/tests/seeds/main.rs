@@ -26,7 +26,12 @@ fn compare(target: &str, seeds: &[Seed]) {
 
 #[test]
 fn seeds_of_messages_are_messages() {
-    let seeds = [messages::of_workers(), messages::of_the_opener(), messages::of_callers()];
+    let seeds = [
+        messages::of_workers(),
+        messages::of_the_opener(),
+        messages::of_callers(),
+        messages::of_readers(),
+    ];
     compare("messages", &seeds.concat());
     compare("messages", &messages::damaged());
 }
@@ -60,7 +65,13 @@ fn seeds_of_pcapng_are_captures() {
 }
 
 fn scenes() -> Vec<opener::Seed> {
-    let own = [opener::creations(), opener::calls(), opener::messages(), opener::connections()];
+    let own = [
+        opener::creations(),
+        opener::captures(),
+        opener::calls(),
+        opener::messages(),
+        opener::connections(),
+    ];
     [own.concat(), opener::networks()].concat()
 }
 
@@ -74,6 +85,8 @@ fn only_requests_that_the_policy_grants_reach_the_fake_kernel() {
         "create-netlink",
         "create-fails",
         "hostname",
+        "capture",
+        "capture-of-root",
         "bind-port-80",
         "bind-with-interface",
         "bind-netlink",
@@ -85,6 +98,8 @@ fn only_requests_that_the_policy_grants_reach_the_fake_kernel() {
         "send-marked",
         "send-to-the-peer",
         "send-get-link",
+        "named-capture",
+        "caller-capture-here",
         "caller-create",
         "caller-raw",
         "caller-is-here",

@@ -4,17 +4,19 @@ use sockbroker_fuzz_bodies::messages::seed;
 use sockbroker_monitor::caller::message::{
     ControlItem, Data, Destination, Examined, FromCaller, Outgoing, ToCaller, UnixAnswer, UnixCall,
 };
+use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, Order, Reason};
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
     Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, Query,
     SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
+use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{
     Answer, InterfaceQuery, Network, Question, Request, Unreachable,
 };
 
 use crate::Seed;
-use crate::opener::{inet, mark, marked};
+use crate::opener::{inet, mark, marked, order};
 
 const NUMBER: u64 = 3;
 const REQUEST: u64 = 300;
@@ -131,6 +133,38 @@ pub(crate) fn of_callers() -> Vec<Seed> {
         ),
         ("unix-call-send", seed(12, &send(false, Destination::Address(vec![1, 0, b'/'])))),
         ("unix-answer-examined", seed(13, &UnixAnswer::Examined(examined))),
+    ]
+}
+
+pub(crate) fn of_readers() -> Vec<Seed> {
+    let (capture, request) = (1, REQUEST);
+    let opened = Opened {
+        order: Order { program: Vec::new(), ..order(&["eth0"]) },
+        indexes: vec![2],
+        hardware: vec![1],
+        longest: 64,
+        bind_began: 1_700_000_000_000_000_000,
+        started: 1_700_000_000_000_000_001,
+    };
+    let interface = InterfaceFacts { index: 2, name: "eth0".to_owned(), link_type: 1 };
+    let live =
+        Live { interfaces: vec![interface], bind_began: 1, started: 2, buffer_bytes: 1 << 20 };
+    let counts = Counts { seen: 3, captured: 1, dropped: 1, unread: 1, bytes: 64 };
+    let ended = Ended { reason: Reason::Limit, counts, complete: true };
+    let program = vec![6, 0, 0, 0, 0, 0, 0, 0];
+    vec![
+        ("worker-reader", seed(0, &ToWorker::Reader { request })),
+        ("monitor-start-reader", seed(1, &ToMonitor::StartReader { request })),
+        ("opener-reader", seed(2, &ToOpener::Reader { worker: 16 })),
+        ("to-reader-begin", seed(14, &ToReader::Begin { id: Some(2_000_000_000) })),
+        ("to-reader-stop", seed(14, &ToReader::Stop { capture, linger: 20 })),
+        ("to-reader-close", seed(14, &ToReader::Close { capture, reason: Reason::Policy })),
+        ("reader-live", seed(15, &ReaderAnswer::Live { capture, live })),
+        ("reader-counts", seed(15, &ReaderAnswer::Counts { request, counts: Some(counts) })),
+        ("reader-ended", seed(15, &ReaderAnswer::Ended { capture, ended })),
+        ("reader-order-open", seed(16, &ReaderOrder::Open { capture, opened })),
+        ("reader-order-filter", seed(16, &ReaderOrder::SetFilter { request, capture, program })),
+        ("reader-report", seed(17, &ReaderReport::Ended { capture })),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use sockbroker_fuzz_bodies::fake_kernel::{Named, OWN_NETWORK, Socket};
 use sockbroker_fuzz_bodies::granted::{MEMBER, NAMER, ROOT};
 use sockbroker_fuzz_bodies::opener::Scene;
+use sockbroker_monitor::capture::{Direction, Format, Order};
 use sockbroker_monitor::request::{Control, InterfaceQuery, Network, Request, Value};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
@@ -110,6 +111,41 @@ pub(crate) fn creations() -> Vec<Seed> {
     ]
 }
 
+/// A capture of these interfaces.
+pub(crate) fn order(interfaces: &[&str]) -> Order {
+    Order {
+        interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+        program: vec![6, 0, 0, 0, 64, 0, 0, 0],
+        snaplen: 64,
+        direction: Direction::Both,
+        promiscuous: false,
+        duplicates: false,
+        bulk: false,
+        buffer_bytes: 1 << 20,
+        format: Format::Pcapng,
+        text: Some("udp".to_owned()),
+        packets: Some(3),
+        bytes: None,
+        milliseconds: None,
+    }
+}
+
+pub(crate) fn captures() -> Vec<Seed> {
+    let capture = |order| Request::Capture { capture: 1, order };
+    let promiscuous = Order { promiscuous: true, ..order(&["eth0"]) };
+    let names = ["eth0"; 17];
+    let filter = Request::SetCaptureFilter { request: 2, capture: 1, program: Vec::new() };
+    vec![
+        ("capture", scene(MEMBER, capture(order(&["eth0"])), None)),
+        ("capture-of-another", scene(MEMBER, capture(order(&["eth0", "eth1"])), None)),
+        ("capture-of-all", scene(MEMBER, capture(order(&[])), None)),
+        ("capture-promiscuous", scene(MEMBER, capture(promiscuous.clone()), None)),
+        ("capture-of-root", scene(ROOT, capture(promiscuous), None)),
+        ("capture-of-too-many", scene(ROOT, capture(order(&names)), None)),
+        ("capture-filter", scene(ROOT, filter, None)),
+    ]
+}
+
 pub(crate) fn calls() -> Vec<Seed> {
     let bind = |address| Request::Bind { address };
     let netlink_address = |groups| raw(&Address::Netlink { pid: 0, groups });
@@ -202,6 +238,7 @@ pub(crate) fn networks() -> Vec<Seed> {
     let all = || Request::Interfaces { query: InterfaceQuery::All };
     let tcp = || create(libc::AF_INET, libc::SOCK_STREAM, 0);
     let bind = || Request::Bind { address: inet(80) };
+    let capture = |names: &[&str]| Request::Capture { capture: 1, order: order(names) };
     let (caller, lab1) = (|| Network::Caller, || named("lab1"));
     let raw = create(libc::AF_INET, libc::SOCK_RAW, 1);
     vec![
@@ -212,6 +249,13 @@ pub(crate) fn networks() -> Vec<Seed> {
         ("caller-unix", within(caller(), scene(MEMBER, create(libc::AF_UNIX, 1, 0), None))),
         ("caller-bind", within(caller(), scene(MEMBER, bind(), of(Some(20), udp())))),
         ("caller-option", within(caller(), scene(MEMBER, mark(), of(Some(20), udp())))),
+        ("named-capture", within(lab1(), scene(MEMBER, capture(&["v0"]), None))),
+        ("named-capture-of-root", within(lab1(), scene(ROOT, capture(&["v0"]), None))),
+        ("caller-capture", within(caller(), scene(MEMBER, capture(&["eth0"]), None))),
+        (
+            "caller-capture-here",
+            Scene { network: caller(), ..scene(MEMBER, capture(&["eth0"]), None) },
+        ),
         ("named-packet", within(lab1(), scene(MEMBER, packet(), None))),
         ("named-option", within(lab1(), scene(MEMBER, mark(), of(Some(11), udp())))),
         ("named-option-of-other", within(lab1(), scene(MEMBER, mark(), of(Some(12), udp())))),

@@ -1,0 +1,325 @@
+//! The thread of a capture: reads the ring, and writes the stream.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sockbroker_proto::address::Address;
+use sockbroker_sys::events::Wake;
+use sockbroker_sys::interface::of_socket;
+use sockbroker_sys::ring::Ring;
+use sockbroker_sys::{filter, poll, process, socket};
+
+use super::count::Count;
+use super::interfaces;
+use super::open::now;
+use super::order::{Command, Ended, Event, Failure, InterfaceFacts, Live, Opened, Order, Reason};
+use super::output::{Output, Sent};
+use super::program;
+
+/// How long the thread sleeps after it has read packets. Meanwhile it is in no wait queue, so that the kernel wakes nobody
+/// for each packet.
+const MODERATION: Duration = Duration::from_micros(500);
+/// How long a capture that ends waits for a client that does not read.
+const LAST_WRITE: Duration = Duration::from_millis(300);
+/// How often a capture whose interface is down finds out whether it still exists, in the first second; then it does so each
+/// second.
+const CHECK_OFTEN: Duration = Duration::from_millis(10);
+/// How often counters are written while packets arrive.
+const STATISTICS: Duration = Duration::from_secs(1);
+
+/// A capture that is running.
+pub(super) struct Run {
+    capture: u64,
+    ring: Ring,
+    /// A copy of its socket, on which interfaces are looked up.
+    names: OwnedFd,
+    output: Output,
+    order: Order,
+    /// The index of the only interface; `None` if there are several.
+    only: Option<u32>,
+    started: u64,
+    count: Count,
+    commands: Receiver<Command>,
+    wake: Arc<Wake>,
+    /// When it ends by itself, and why.
+    until: Option<(Instant, Reason)>,
+    ending: Option<Ending>,
+    counted_at: Instant,
+    /// Since when the interface is down, as far as it is known.
+    down_since: Option<Instant>,
+}
+
+/// A capture that ends.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    reason: Reason,
+    /// When it ends whether or not the client has read everything.
+    deadline: Instant,
+    /// Whether the ring is empty and the last counters are written.
+    drained: bool,
+}
+
+impl Run {
+    /// Begins. Returns what the client learns, and its end of the stream.
+    pub(super) fn begin(
+        capture: u64,
+        opened: Opened,
+        socket: OwnedFd,
+        (commands, wake): (Receiver<Command>, Arc<Wake>),
+    ) -> io::Result<(Self, Live, OwnedFd)> {
+        let Opened { order, indexes, hardware: _, longest, bind_began, started } = opened;
+        let geometry = order.geometry(longest).ok_or(io::ErrorKind::InvalidData)?;
+        let names = socket.try_clone()?;
+        let ring = Ring::map(socket, &geometry)?;
+        let facts = indexes.iter().map(|index| interfaces::facts(ring.as_fd(), *index));
+        let interfaces: Vec<InterfaceFacts> = facts.collect::<io::Result<_>>()?;
+        let (output, stream) = Output::begin(&order, &interfaces)?;
+        let now = Instant::now();
+        let live = Live { interfaces, bind_began, started, buffer_bytes: geometry.bytes() as u64 };
+        let only = match indexes[..] {
+            [index] => Some(index),
+            _ => None,
+        };
+        let until =
+            order.milliseconds.and_then(|time| now.checked_add(Duration::from_millis(time)));
+        let until = until.map(|at| (at, Reason::Limit));
+        let (count, ending) = (Count::default(), None);
+        let run = Self {
+            capture,
+            ring,
+            names,
+            output,
+            order,
+            only,
+            started,
+            count,
+            commands,
+            wake,
+            until,
+            ending,
+            counted_at: now,
+            down_since: None,
+        };
+        Ok((run, live, stream))
+    }
+
+    /// Answers the commands that came too late.
+    pub(super) fn answer_late(&mut self, report: &dyn Fn(Event)) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Counts { request } => report(Event::Counts { request, counts: None }),
+                Command::SetFilter { request, .. } => {
+                    report(Event::Filter { request, result: None });
+                }
+                Command::Stop { .. } | Command::Close(_) => {}
+            }
+        }
+    }
+
+    /// Captures until the capture has ended. Returns how.
+    pub(super) fn run(&mut self, report: &dyn Fn(Event)) -> Ended {
+        // Without it the kernel delays the end of each sleep.
+        process::use_exact_timers().ok();
+        let failed = match self.follow(report) {
+            Ok(complete) => return self.ended(complete),
+            Err(error) => error,
+        };
+        tracing::error!(capture = self.capture, error = %failed, "a capture failed");
+        let deadline = Instant::now();
+        self.ending.get_or_insert(Ending { reason: Reason::Failed, deadline, drained: false });
+        self.ended(false)
+    }
+
+    fn ended(&mut self, complete: bool) -> Ended {
+        let (packets, bytes) = self.output.unsent();
+        self.count.note_lost(packets, bytes);
+        // What cannot be counted any more was counted before.
+        self.count.read(self.ring.as_fd()).ok();
+        let reason = self.ending.map_or(Reason::Failed, |ending| ending.reason);
+        Ended { reason, counts: self.count.counts(), complete }
+    }
+
+    /// Whether the stream is complete when the capture has ended.
+    fn follow(&mut self, report: &dyn Fn(Event)) -> io::Result<bool> {
+        loop {
+            self.wake.clear();
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command, report)?;
+            }
+            self.check_limits()?;
+            let taken = if self.output.is_empty() { self.fill()? } else { 0 };
+            match self.output.send()? {
+                Sent::All => {
+                    if self.ending.is_some_and(|ending| ending.drained) {
+                        return Ok(true);
+                    }
+                    if taken > 0 && self.ending.is_none() {
+                        #[expect(clippy::disallowed_methods, reason = "it has nothing else to do")]
+                        thread::sleep(MODERATION);
+                    } else if taken == 0 {
+                        self.wait(false)?;
+                    }
+                }
+                Sent::Part => {
+                    if self.ending.is_some_and(|ending| ending.deadline <= Instant::now()) {
+                        return Ok(false);
+                    }
+                    self.wait(true)?;
+                }
+                Sent::Gone => {
+                    self.end(Reason::Unread, Duration::ZERO)?;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, report: &dyn Fn(Event)) -> io::Result<()> {
+        match command {
+            Command::Counts { request } => {
+                self.count.read(self.ring.as_fd())?;
+                report(Event::Counts { request, counts: Some(self.count.counts()) });
+            }
+            Command::SetFilter { request, program } => {
+                let before = now();
+                let result = if self.ending.is_some() {
+                    None
+                } else {
+                    let attached = filter::attach(self.ring.as_fd(), &program);
+                    Some(attached.map(|()| (before, now())).map_err(Failure::from))
+                };
+                report(Event::Filter { request, result });
+            }
+            Command::Stop { linger: 0 } => self.end(Reason::Stopped, LAST_WRITE)?,
+            Command::Stop { linger } => {
+                let at = Instant::now() + Duration::from_millis(linger.into());
+                if self.until.is_none_or(|(until, _)| at < until) {
+                    self.until = Some((at, Reason::Stopped));
+                }
+            }
+            Command::Close(reason) => self.end(reason, LAST_WRITE)?,
+        }
+        Ok(())
+    }
+
+    /// Whether the client wants no further packet.
+    fn has_enough(&self) -> bool {
+        let (packets, bytes) = self.count.captured();
+        self.order.packets.is_some_and(|most| packets >= most)
+            || self.order.bytes.is_some_and(|most| bytes >= most)
+    }
+
+    fn check_limits(&mut self) -> io::Result<()> {
+        match self.until {
+            _ if self.has_enough() => self.end(Reason::Limit, LAST_WRITE),
+            Some((at, reason)) if at <= Instant::now() => self.end(reason, LAST_WRITE),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Begins to end: no further packet is captured.
+    fn end(&mut self, reason: Reason, longest: Duration) -> io::Result<()> {
+        if self.ending.is_none() {
+            filter::attach(self.ring.as_fd(), &program::nothing())?;
+            self.count.read(self.ring.as_fd())?;
+            let deadline = Instant::now() + longest;
+            self.ending = Some(Ending { reason, deadline, drained: false });
+        }
+        Ok(())
+    }
+
+    /// Reads packets into the buffer, until it is full or there are none. Returns how many.
+    fn fill(&mut self) -> io::Result<u64> {
+        let mut taken = 0;
+        while !self.output.is_full() && !self.has_enough() && self.fill_one()? {
+            taken += 1;
+        }
+        if let Some(ending) = self.ending {
+            // The kernel writes no further packet: those that it has written are all there are.
+            let all = self.count.in_ring() == 0 || self.has_enough();
+            if !ending.drained && (all || ending.deadline <= Instant::now()) {
+                self.ending = Some(Ending { drained: true, ..ending });
+                self.write_counts(Some(ending.reason.word()))?;
+            }
+        } else if taken > 0 && self.counted_at.elapsed() >= STATISTICS {
+            self.count.read(self.ring.as_fd())?;
+            for interface in self.output.renamed(self.ring.as_fd()) {
+                self.output.describe(interface)?;
+            }
+            self.write_counts(None)?;
+        }
+        Ok(taken)
+    }
+
+    /// Reads one packet. `false` if there is none.
+    fn fill_one(&mut self) -> io::Result<bool> {
+        let dropped = self.count.unreported();
+        let (output, names) = (&mut self.output, self.names.as_fd());
+        let taken = self.ring.take(|packet| {
+            if let Some((index, link_type)) = output.lacks(&packet) {
+                let name =
+                    of_socket::name_of(names, index).unwrap_or_else(|_gone| format!("if{index}"));
+                output.describe(InterfaceFacts { index, name, link_type })?;
+            }
+            output.packet(&packet, dropped).map(|bytes| (bytes, packet.losing))
+        })?;
+        let Some(written) = taken else { return Ok(false) };
+        let (bytes, losing) = written?;
+        self.count.note_captured(bytes, dropped);
+        if losing {
+            self.count.read(self.ring.as_fd())?;
+        }
+        Ok(true)
+    }
+
+    fn write_counts(&mut self, end: Option<&str>) -> io::Result<()> {
+        self.counted_at = Instant::now();
+        self.output.statistics(&self.count.counts(), (self.started, now()), end)
+    }
+
+    /// Waits for a command, for packets if the buffer is empty, and for a client that reads if it is not.
+    fn wait(&mut self, is_full: bool) -> io::Result<()> {
+        let until = self.until.filter(|_| self.ending.is_none()).map(|(at, _)| at);
+        let times = [until, self.ending.map(|ending| ending.deadline)];
+        let check = self.down_since.map(|since| {
+            let often = since.elapsed() < STATISTICS;
+            Instant::now() + if often { CHECK_OFTEN } else { STATISTICS }
+        });
+        let first = times.into_iter().chain([check]).flatten().min();
+        let longest = first.map(|at| at.saturating_duration_since(Instant::now()));
+        let (for_ring, for_stream) = if is_full { (0, libc::POLLOUT) } else { (libc::POLLIN, 0) };
+        let stream = (self.output.as_fd(), for_stream);
+        let entries = [(self.wake.as_fd(), libc::POLLIN), stream, (self.ring.as_fd(), for_ring)];
+        let ready = poll::poll_for(&entries, longest)?;
+        let has = |entry: usize, bits| ready.get(entry).is_some_and(|events| events & bits != 0);
+        if has(1, libc::POLLERR | libc::POLLHUP) {
+            self.end(Reason::Unread, Duration::ZERO)?;
+        }
+        if has(2, libc::POLLIN) {
+            self.down_since = None;
+        }
+        if has(2, libc::POLLERR) || self.down_since.is_some() {
+            self.check_interface()?;
+        }
+        Ok(())
+    }
+
+    /// Finds out why the socket has an error: its interface is down, or gone. The kernel reports the error once, when the
+    /// interface goes down, and not again when it is removed.
+    fn check_interface(&mut self) -> io::Result<()> {
+        let error = socket::take_error(self.ring.as_fd())?;
+        let Some(only) = self.only else { return Ok(()) };
+        match socket::local_address(self.ring.as_fd())?.decode(0) {
+            Some(Address::Packet { ifindex, .. }) if ifindex == only => {}
+            _ => return self.end(Reason::InterfaceGone, LAST_WRITE),
+        }
+        if error == libc::ENETDOWN {
+            self.down_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+}

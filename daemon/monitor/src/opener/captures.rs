@@ -1,0 +1,235 @@
+//! The captures of all workers: their limits, and the readers that get their sockets.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Mutex;
+use std::thread;
+
+use sockbroker_policy::place::Place;
+use sockbroker_policy::rights::Rights;
+
+use super::answer::{Client, Outcome, answer};
+use super::calls::SystemCalls;
+use super::host::CaptureLimits;
+use super::judge;
+use super::workers::lock;
+use crate::capture::{Interface, Order, joined};
+use crate::channel::ChannelError;
+use crate::reader::message::{OrderChannel, ReaderOrder, ReaderReport};
+use crate::request::{Answer, CaptureLimit, Network, Question, Request};
+use crate::socket_facts::KernelSocket;
+use crate::subject::Connection;
+
+/// The readers by their workers.
+#[derive(Debug)]
+pub(super) struct Captures {
+    limits: CaptureLimits,
+    readers: Mutex<BTreeMap<u64, Reader>>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    channel: OrderChannel,
+    running: BTreeMap<u64, Running>,
+}
+
+/// A capture that was opened, or is being opened.
+#[derive(Debug)]
+struct Running {
+    bytes: u64,
+    opened: Option<Kept>,
+}
+
+/// What an open capture captures, for the judgement of its later filters.
+#[derive(Debug)]
+struct Kept {
+    /// Without the program.
+    order: Order,
+    interfaces: Vec<Interface>,
+    place: Place,
+}
+
+impl Reader {
+    /// Forgets the captures that have ended. `false` if the reader has.
+    fn follow(&mut self) -> bool {
+        loop {
+            match self.channel.receive() {
+                Ok((ReaderReport::Ended { capture }, _)) => drop(self.running.remove(&capture)),
+                Err(ChannelError::NotReady) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.running.values().map(|running| running.bytes).sum()
+    }
+}
+
+/// Drops a reader apart: sockets that it has not received are closed then, which takes some ten milliseconds for each.
+fn drop_apart(reader: Option<Reader>) {
+    if let Some(reader) = reader {
+        thread::spawn(move || drop(reader));
+    }
+}
+
+impl Captures {
+    pub(super) fn new(limits: CaptureLimits) -> Self {
+        Self { limits, readers: Mutex::default() }
+    }
+
+    pub(super) fn has_reader(&self, worker: u64) -> bool {
+        lock(&self.readers).contains_key(&worker)
+    }
+
+    /// Takes the channel to the reader of a worker. The captures of an earlier one have ended.
+    pub(super) fn add_reader(&self, worker: u64, channel: OwnedFd) {
+        let reader = Reader { channel: OrderChannel::over(channel), running: BTreeMap::new() };
+        drop_apart(lock(&self.readers).insert(worker, reader));
+    }
+
+    /// Forgets a worker that has ended. Its reader ends without it.
+    pub(super) fn forget(&self, worker: u64) {
+        drop_apart(lock(&self.readers).remove(&worker));
+    }
+
+    pub(super) fn serve<S: KernelSocket, C: Connection>(
+        &self,
+        kernel: &impl SystemCalls<S, C>,
+        worker: u64,
+        client: Client<'_, C>,
+        question: Question,
+        passed: Option<S>,
+    ) -> Outcome {
+        match question {
+            Question { network, request: Request::Capture { capture, order } } => {
+                self.open(kernel, worker, client, (network, passed), (capture, order))
+            }
+            Question {
+                network: _,
+                request: Request::SetCaptureFilter { request, capture, program },
+            } => self.set_filter(worker, client.rights, (request, capture), program),
+            other => answer(kernel, client, other, passed),
+        }
+    }
+
+    fn open<S: KernelSocket, C: Connection>(
+        &self,
+        kernel: &impl SystemCalls<S, C>,
+        worker: u64,
+        client: Client<'_, C>,
+        (network, passed): (Network, Option<S>),
+        (capture, order): (u64, Order),
+    ) -> Outcome {
+        if let Err(refused) = self.reserve(worker, capture, order.buffer_bytes) {
+            return refused;
+        }
+        let question = Question { network, request: Request::Capture { capture, order } };
+        // Not under the lock: it takes some ten milliseconds.
+        let outcome = match answer(kernel, client, question, passed) {
+            Outcome::Capture(socket, opened, place) => {
+                let (order, interfaces) = (opened.order.clone(), opened.interfaces());
+                let kept = Kept { order, interfaces, place };
+                let order = ReaderOrder::Open { capture, opened: *opened };
+                self.pass(worker, capture, &order, &socket, kept)
+            }
+            other => other,
+        };
+        if !matches!(outcome, Outcome::Answer(Answer::Done))
+            && let Some(reader) = lock(&self.readers).get_mut(&worker)
+        {
+            reader.running.remove(&capture);
+        }
+        outcome
+    }
+
+    /// Counts a capture before it is opened.
+    fn reserve(&self, worker: u64, capture: u64, bytes: u64) -> Result<(), Outcome> {
+        let mut readers = lock(&self.readers);
+        let ended: Vec<_> = readers
+            .iter_mut()
+            .filter_map(|(worker, one)| (!one.follow()).then_some(*worker))
+            .collect();
+        for worker in ended {
+            drop_apart(readers.remove(&worker));
+        }
+        let sums = readers.values().map(|one| (one.running.len() as u64, one.bytes()));
+        let (captures, all) = sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let Some(reader) = readers.get_mut(&worker) else {
+            return Err(Outcome::Answer(Answer::Failed(libc::ECONNRESET)));
+        };
+        let limit = if reader.running.len() as u64 >= self.limits.of_user {
+            Some(CaptureLimit::OfUser)
+        } else if captures >= self.limits.in_all {
+            Some(CaptureLimit::InAll)
+        } else if reader.bytes().saturating_add(bytes) > self.limits.bytes_of_user {
+            Some(CaptureLimit::BytesOfUser)
+        } else if all.saturating_add(bytes) > self.limits.bytes_in_all {
+            Some(CaptureLimit::BytesInAll)
+        } else {
+            None
+        };
+        if let Some(limit) = limit {
+            return Err(Outcome::Answer(Answer::Limit(limit)));
+        }
+        if reader.running.contains_key(&capture) {
+            return Err(Outcome::Nonsense("it opened a capture twice"));
+        }
+        reader.running.insert(capture, Running { bytes, opened: None });
+        Ok(())
+    }
+
+    /// Passes a socket to the reader.
+    fn pass(
+        &self,
+        worker: u64,
+        capture: u64,
+        order: &ReaderOrder,
+        socket: &OwnedFd,
+        kept: Kept,
+    ) -> Outcome {
+        let mut readers = lock(&self.readers);
+        let Some(reader) = readers.get_mut(&worker) else {
+            return Outcome::Answer(Answer::Failed(libc::ECONNRESET));
+        };
+        if let Err(error) = reader.channel.send(order, &[socket.as_fd()]) {
+            tracing::error!(worker, %error, "cannot pass a capture to its reader");
+            return Outcome::Answer(Answer::Failed(libc::ECONNRESET));
+        }
+        if let Some(running) = reader.running.get_mut(&capture) {
+            running.opened = Some(kept);
+        }
+        Outcome::Answer(Answer::Done)
+    }
+
+    /// Replaces the program of a capture that is still granted.
+    fn set_filter(
+        &self,
+        worker: u64,
+        rights: &Rights,
+        (request, capture): (u64, u64),
+        program: Vec<u8>,
+    ) -> Outcome {
+        let mut readers = lock(&self.readers);
+        let Some(reader) = readers.get_mut(&worker) else {
+            return Outcome::Answer(Answer::Failed(libc::ECONNRESET));
+        };
+        let opened = reader.running.get(&capture).and_then(|running| running.opened.as_ref());
+        let Some(Kept { order, interfaces, place }) = opened else {
+            return Outcome::Answer(Answer::Failed(libc::ESRCH));
+        };
+        let scoped = match judge::capture(rights.within(place), order) {
+            Ok(permit) => permit.into_request(),
+            Err(refusal) => return refusal.into(),
+        };
+        let order = Order { program, ..order.clone() };
+        let Ok(program) = joined(&order, interfaces, scoped.scopes()) else {
+            return Outcome::Answer(Answer::Failed(libc::EINVAL));
+        };
+        let order = ReaderOrder::SetFilter { request, capture, program };
+        match reader.channel.send(&order, &[]) {
+            Ok(()) => Outcome::Answer(Answer::Done),
+            Err(_) => Outcome::Answer(Answer::Failed(libc::ECONNRESET)),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Requests to the opener about captures.
+
+use std::sync::Arc;
+
+use sockbroker_monitor::request::{Answer, CaptureLimit, Question, Request};
+use sockbroker_policy::place::Place;
+
+use crate::config::limits::Limits;
+use crate::descriptor::Descriptor;
+use crate::error::netns::Reason;
+use crate::error::{During, LimitExceeded, OpError, OpResult};
+use crate::network::caller_identity::CallerIdentity;
+use crate::network::elsewhere;
+use crate::network::opener::as_network;
+
+/// Asks the opener for something about a capture in a network namespace, whose descriptor the client may have passed.
+pub(super) async fn ask(
+    caller: &CallerIdentity,
+    (place, passed): (&Place, Option<Arc<Descriptor>>),
+    request: Request,
+    limits: &Limits,
+) -> OpResult<()> {
+    let call = request.call();
+    let question = Question { network: as_network(place), request };
+    let Some(answered) = caller.privileged().ask_apart(question, passed).await else {
+        return Err(OpError::Os { call, errno: libc::ECONNRESET });
+    };
+    match answered.during(call)? {
+        Answer::Done => Ok(()),
+        Answer::Limit(limit) => Err(exceeded(limit, limits).into()),
+        Answer::Failed(errno) => Err(OpError::Os { call, errno }),
+        Answer::Refused(errno) if *place == Place::Broker => Err(OpError::Os { call, errno }),
+        Answer::Refused(errno) => Err(elsewhere::error(call, place, Reason::Refused(errno))),
+        Answer::Unreachable(why) => Err(elsewhere::error(call, place, Reason::Unreachable(why))),
+        Answer::HungUp => Err(OpError::Os { call, errno: libc::ECONNRESET }),
+        Answer::NotServed => Err(OpError::Os { call, errno: libc::EPERM }),
+        Answer::Socket | Answer::Made | Answer::Sent(_) | Answer::Interfaces(_) => Err(lost()),
+    }
+}
+
+fn exceeded(limit: CaptureLimit, limits: &Limits) -> LimitExceeded {
+    let (name, value) = match limit {
+        CaptureLimit::OfUser => ("captures_per_user", limits.captures_per_user),
+        CaptureLimit::InAll => ("captures_in_all", limits.captures_in_all),
+        CaptureLimit::BytesOfUser => ("capture_bytes_per_user", limits.capture_bytes_per_user),
+        CaptureLimit::BytesInAll => ("capture_bytes_in_all", limits.capture_bytes_in_all),
+    };
+    LimitExceeded { name, value }
+}
+
+pub(super) fn lost() -> OpError {
+    OpError::Plain("capture: the process that reads captures has ended".to_owned())
+}

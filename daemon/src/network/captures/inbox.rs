@@ -1,0 +1,155 @@
+//! What captures report, passed to the calls that wait for it.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sockbroker_monitor::capture::{Counts, Ended, Event, Failure, Live, Reason};
+use tokio::sync::{Notify, oneshot};
+
+use crate::quota::Reservation;
+
+/// Whether a capture has begun.
+pub(super) type Begun = Result<(Live, OwnedFd), Failure>;
+/// The counts of a capture that runs.
+pub(super) type Counted = Option<Counts>;
+/// Between which times a filter was replaced, on a capture that runs.
+pub(super) type Replaced = Option<Result<(u64, u64), Failure>>;
+
+/// How a capture has ended, once it has.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    ended: Mutex<Option<Ended>>,
+    notify: Notify,
+}
+
+impl Outcome {
+    pub(super) fn get(&self) -> Option<Ended> {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, ended: Ended) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(ended);
+        self.notify.notify_waiters();
+    }
+
+    /// Waits for the end.
+    pub(super) async fn ended(&self) -> Ended {
+        loop {
+            // Registered before the end is looked for, so that it is not missed between the two.
+            let notified = self.notify.notified();
+            if let Some(ended) = self.get() {
+                return ended;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// The parts of the user's limits that a capture takes until it has ended.
+pub(super) type Held = (Reservation, Reservation);
+
+/// What calls wait for.
+#[derive(Debug, Default)]
+pub(super) struct Inbox(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    numbers: u64,
+    begun: HashMap<u64, oneshot::Sender<Begun>>,
+    counted: HashMap<u64, oneshot::Sender<Counted>>,
+    replaced: HashMap<u64, oneshot::Sender<Replaced>>,
+    running: HashMap<u64, (Arc<Outcome>, Held)>,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Every change is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of a new capture, which will report on itself.
+    pub(super) fn expect(&self, held: Held) -> (u64, Arc<Outcome>, oneshot::Receiver<Begun>) {
+        let (sender, begun) = oneshot::channel();
+        let outcome = Arc::new(Outcome::default());
+        let mut waiting = self.lock();
+        waiting.numbers += 1;
+        let number = waiting.numbers;
+        waiting.begun.insert(number, sender);
+        waiting.running.insert(number, (outcome.clone(), held));
+        (number, outcome, begun)
+    }
+
+    /// Forgets a capture that did not begin.
+    pub(super) fn forget(&self, number: u64) {
+        let mut waiting = self.lock();
+        waiting.begun.remove(&number);
+        waiting.running.remove(&number);
+    }
+
+    pub(super) fn expect_counts(&self) -> (u64, oneshot::Receiver<Counted>) {
+        let (sender, counted) = oneshot::channel();
+        let mut waiting = self.lock();
+        waiting.numbers += 1;
+        let number = waiting.numbers;
+        waiting.counted.insert(number, sender);
+        (number, counted)
+    }
+
+    pub(super) fn expect_filter(&self) -> (u64, oneshot::Receiver<Replaced>) {
+        let (sender, replaced) = oneshot::channel();
+        let mut waiting = self.lock();
+        waiting.numbers += 1;
+        let number = waiting.numbers;
+        waiting.replaced.insert(number, sender);
+        (number, replaced)
+    }
+
+    /// Passes a report on. A call that was cancelled does not get it: then a stream is closed, and its capture ends.
+    pub(super) fn deliver(&self, event: Event) {
+        let mut waiting = self.lock();
+        match event {
+            Event::Live { capture, live, stream } => {
+                if let Some(sender) = waiting.begun.remove(&capture) {
+                    drop(sender.send(Ok((live, stream))));
+                }
+            }
+            Event::NotLive { capture, failure } => {
+                waiting.running.remove(&capture);
+                if let Some(sender) = waiting.begun.remove(&capture) {
+                    drop(sender.send(Err(failure)));
+                }
+            }
+            Event::Counts { request, counts } => {
+                if let Some(sender) = waiting.counted.remove(&request) {
+                    sender.send(counts).ok();
+                }
+            }
+            Event::Filter { request, result } => {
+                if let Some(sender) = waiting.replaced.remove(&request) {
+                    sender.send(result).ok();
+                }
+            }
+            Event::Ended { capture, ended } => {
+                if let Some((outcome, held)) = waiting.running.remove(&capture) {
+                    // Before the end is known, so that the next capture has room.
+                    drop(held);
+                    outcome.set(ended);
+                }
+            }
+            Event::Closed { .. } => {}
+        }
+    }
+
+    /// The process that reads the captures has ended.
+    pub(super) fn lose_all(&self) {
+        let mut waiting = self.lock();
+        waiting.begun.clear();
+        waiting.counted.clear();
+        waiting.replaced.clear();
+        for (_, (outcome, _held)) in waiting.running.drain() {
+            let counts = Counts::default();
+            outcome.set(Ended { reason: Reason::Failed, counts, complete: false });
+        }
+    }
+}

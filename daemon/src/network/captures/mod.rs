@@ -1,0 +1,12 @@
+//! Captures of the clients of this process: opened here or by the opener, and read in threads of this process or in a
+//! process of their own.
+
+mod source;
+mod capture;
+mod reader;
+mod ask;
+mod inbox;
+
+pub use capture::Capture;
+pub use reader::{Reader, Started};
+pub use source::{CaptureSource, Opening};

@@ -1,0 +1,68 @@
+//! The memory of a ring.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::atomic::AtomicU32;
+
+/// Memory that the kernel and this process share. Positions outside of it do not exist.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the memory belongs to the process, and not to the thread that mapped it.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps the ring of a packet socket, which MUST have this length: else the kernel returns `EINVAL`.
+    pub(super) fn new(socket: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        // SAFETY: without an address the kernel chooses one that nothing uses. It does not keep the descriptor, and the
+        // memory stays mapped until it is unmapped, whatever happens to the socket.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), length, access, flags, socket.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { start, length })
+    }
+
+    fn at(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(length)?;
+        if end > self.length {
+            return None;
+        }
+        // SAFETY: `offset` is within the mapping, which is one allocation of `length` bytes.
+        Some(unsafe { self.start.add(offset) })
+    }
+
+    /// The word by which the kernel and this process give each other a part of the ring.
+    pub(super) fn status(&self, offset: usize) -> Option<&AtomicU32> {
+        let word = self.at(offset, 4)?.cast::<u32>();
+        if !word.is_aligned() {
+            return None;
+        }
+        // SAFETY: the word is aligned, within the mapping and alive as long as the reference. The kernel accesses it in
+        // one step, and this process through atomics alone.
+        Some(unsafe { AtomicU32::from_ptr(word.as_ptr()) })
+    }
+
+    /// The bytes of a part that the kernel has given to this process. It does not write them until it gets the part back.
+    pub(super) fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
+        let start = self.at(offset, length)?;
+        // SAFETY: the bytes are within the mapping, initialised by the kernel (its pages are zeroed), and alive as long
+        // as the reference. The caller has seen in the status that the kernel does not write them.
+        Some(unsafe { slice::from_raw_parts(start.as_ptr(), length) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and no reference into it outlives the value.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}
