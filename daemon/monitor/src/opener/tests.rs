@@ -316,11 +316,13 @@ fn the_worker_has_the_only_copies_once_a_request_is_answered() {
 
 #[test]
 fn a_type_with_flags_is_not_served() {
+    // libc marks it as deprecated, and the kernel serves it.
+    const SOCK_PACKET: i32 = 10;
     let monitor = Monitor::start(ALL);
     let mut worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     // The kernel makes a packet socket of each, and rules name neither type.
-    for (domain, ty) in [(libc::AF_INET, libc::SOCK_PACKET), (libc::AF_PACKET, libc::SOCK_RAW)] {
+    for (domain, ty) in [(libc::AF_INET, SOCK_PACKET), (libc::AF_PACKET, libc::SOCK_RAW)] {
         let flagged = Request::Create { domain, ty: ty | libc::SOCK_NONBLOCK, protocol: 0 };
         let answer = ask(&mut worker, &flagged, &[connection.as_fd()]).unwrap();
         assert_eq!(answer, Answer::Failed(libc::EINVAL));
