@@ -26,7 +26,7 @@ use crate::error::ErrorKind;
 use crate::openrpc;
 
 /// The namespaces, for the OpenRPC document and for the method table.
-pub const NAMESPACES: [openrpc::Namespace; 16] = [
+pub const NAMESPACES: [openrpc::Namespace; 17] = [
     socket::socket_methods,
     delegation::delegation_methods,
     transfer::transfer_methods,

@@ -207,13 +207,13 @@ fn blocking_broker_attaches_to_a_session() {
         let owner = connect(&daemon);
         let opened = owner.call("session.open", ()).unwrap();
         let token = opened["token"].as_str().unwrap();
-        let other = blocking::Broker::attach_to(&endpoint(&daemon), token).unwrap();
+        let other = Broker::attach_to(&endpoint(&daemon), token).unwrap();
         let socket = other.create_server(("127.0.0.1", 0)).unwrap();
         let session = opened["session"].clone();
         drop(session);
         assert_eq!(other.session().unwrap().handles, 1);
         drop(socket);
-        let unknown = blocking::Broker::attach_to(&endpoint(&daemon), "unknown");
+        let unknown = Broker::attach_to(&endpoint(&daemon), "unknown");
         assert!(matches!(unknown, Err(Error::Session { .. })), "{unknown:?}");
     });
 }
