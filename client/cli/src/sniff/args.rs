@@ -31,7 +31,7 @@ pub(crate) struct SniffArgs {
     pub(crate) promiscuous: bool,
 
     /// Use this network namespace: a name of `ip netns list` on the machine of the broker, or `caller` for that of
-    /// this program. Requires a rule with netns.
+    /// the connection to the broker. Requires a rule with netns.
     #[arg(long, value_name = "NAME")]
     pub(crate) netns: Option<String>,
 }

@@ -10,7 +10,7 @@ from . import creation, native
 from .environment import environment
 from .hints import TYPE_CHECKING, Any
 from .resolver import look_up
-from .settings import MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, REMOTE
+from .settings import MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, REMOTE, check_netns
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -23,7 +23,7 @@ class Namespace:
     """A network namespace: that of this process when it connected to the broker, or one with a name."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = check_netns(name)
 
     def __repr__(self) -> str:
         return f"sockbroker.namespace({self.name!r})"

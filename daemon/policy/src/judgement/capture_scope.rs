@@ -152,14 +152,16 @@ impl Rights {
             }
             scope.deny.push(packets);
         }
+        // As any rule without netns, the built-in one is about the broker's own network namespace.
+        let is_owner = self.is_owner() && question.place.netns().is_none();
         let granting: Vec<&Rule> =
             rules.into_iter().flat_map(ByVerb::granting).filter(about).collect();
         let rule = match granting.first() {
             Some(rule) => RuleName::Written(Arc::clone(&rule.name)),
-            None if self.is_owner() => RuleName::BuiltIn(OWNER_RULE),
+            None if is_owner => RuleName::BuiltIn(OWNER_RULE),
             None => return Err(RuleName::BuiltIn(NO_RULE)),
         };
-        if !self.is_owner() {
+        if !is_owner {
             scope.push(granting.iter().copied().map(PacketRule::of).collect());
         }
         for restriction in self.kept() {
