@@ -162,7 +162,7 @@ pub struct Statistics<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// An option has more bytes than the format permits.
-    #[error("option {code} has {bytes} bytes, and the format permits {}", u16::MAX)]
+    #[error("option {code} has {bytes} bytes, the limit of the format is {}", u16::MAX)]
     OptionTooLong {
         /// The code of the option in its block.
         code: u16,
@@ -170,13 +170,13 @@ pub enum WriteError {
         bytes: usize,
     },
     /// A block is longer than readers accept.
-    #[error("a block of {bytes} bytes is longer than {MAX_BLOCK_BYTES}")]
+    #[error("the block has {bytes} bytes, the limit is {MAX_BLOCK_BYTES}")]
     BlockTooLong {
         /// The length of the block.
         bytes: usize,
     },
     /// The section has no such interface.
-    #[error("interface {interface} is not described, there are {interfaces}")]
+    #[error("interface {interface} is not described: the section has {interfaces} interfaces")]
     UnknownInterface {
         /// The number of the interface.
         interface: u32,
@@ -187,7 +187,7 @@ pub enum WriteError {
     #[error("a section has at most {MAX_INTERFACES} interfaces")]
     TooManyInterfaces,
     /// The packet has more bytes than the description of its interface permits, which libpcap refuses to read.
-    #[error("{captured} captured bytes are more than the snapshot length {snaplen}")]
+    #[error("the packet has {captured} captured bytes, the snapshot length is {snaplen}")]
     LongerThanSnaplen {
         /// The captured bytes.
         captured: usize,
@@ -195,7 +195,7 @@ pub enum WriteError {
         snaplen: u32,
     },
     /// The packet has more captured bytes than bytes on the wire.
-    #[error("{captured} captured bytes are more than the {length} of the packet")]
+    #[error("the packet has {captured} captured bytes, but only {length} bytes on the wire")]
     LongerThanPacket {
         /// The captured bytes.
         captured: usize,
