@@ -2,7 +2,7 @@
 
 mod args;
 pub(crate) mod decode;
-mod pcapng;
+mod link;
 mod packet;
 mod socket;
 mod file;
@@ -21,8 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::screen::report;
 pub(crate) use args::SniffArgs;
 use capture::{Capture, Ended, Tally};
-use pcapng::Counts;
-use socket::PacketSocket;
+use socket::{Counts, PacketSocket};
 
 /// How long to wait for the capture to end after a signal. It waits for its last call, and a write to a pipe
 /// can block.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use sockbroker_proto::api::values::{Created, OptionValue, ReceivedMessage};
 use sockbroker_proto::bytes::Bytes;
 
+use super::link::LinkHeader;
 use super::packet::{self, ETHERNET, LOOPBACK, Received};
-use super::pcapng::{Counts, LinkType};
 use crate::connection::{Connection, decode};
 use crate::failure::Failure;
 use crate::interrupt::POLL_INTERVAL;
@@ -50,12 +50,21 @@ pub(crate) enum Wait {
     No,
 }
 
+/// The counters of a capture.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    /// Packets that the interface received.
+    pub(crate) received: u64,
+    /// Packets that were dropped because the buffer was full.
+    pub(crate) dropped: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
     connection: Arc<Connection>,
     handle: u64,
     /// The link-layer header of packets.
-    pub(crate) kind: LinkType,
+    pub(crate) kind: LinkHeader,
     snaplen: u32,
     batch: u64,
     /// The sum of the kernel's counters, which restart at 0 after each read.
@@ -78,10 +87,10 @@ impl PacketSocket {
         let any = interface == "any";
         let hardware = if any { None } else { Some(hardware(&connection, interface)?) };
         let kind = match hardware {
-            Some(ETHERNET | LOOPBACK) => LinkType::Ethernet,
-            Some(_) | None => LinkType::Cooked,
+            Some(ETHERNET | LOOPBACK) => LinkHeader::Ethernet,
+            Some(_) | None => LinkHeader::Cooked,
         };
-        let socktype = if kind == LinkType::Ethernet { "SOCK_RAW" } else { "SOCK_DGRAM" };
+        let socktype = if kind == LinkHeader::Ethernet { "SOCK_RAW" } else { "SOCK_DGRAM" };
         // A socket without a protocol receives nothing until it is bound.
         let handle = make(&connection, socktype)?;
         let snaplen = u32::try_from(snaplen).unwrap_or(u32::MAX);
