@@ -48,15 +48,18 @@ pub enum LoweringError {
     #[error("the kernel refuses the filter: {0}")]
     Client(#[source] CheckError),
     /// The filter of the client returns a number that it computes, which cannot be limited.
-    #[error("instruction {at} of the filter returns the accumulator: return a constant")]
+    #[error(
+        "instruction {at} of the filter returns the accumulator, which cannot be limited to the \
+         snapshot length: return a constant"
+    )]
     Accumulator {
         /// The instruction, from 0.
         at: usize,
     },
     /// Both together have more instructions than the kernel takes.
     #[error(
-        "the rules need {rules} instructions and the filter {client}, and the kernel takes \
-         {MAX_INSTRUCTIONS}"
+        "the rules about captures need {rules} instructions and the filter {client}, but the kernel \
+         accepts at most {MAX_INSTRUCTIONS} in total: use a shorter filter, or rules with fewer networks and ports"
     )]
     TooLong {
         /// The instructions for the rules.

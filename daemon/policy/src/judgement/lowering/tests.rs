@@ -432,6 +432,20 @@ fn filters_that_cannot_be_joined_are_refused() {
 }
 
 #[test]
+fn rules_that_alone_exceed_the_limit_are_refused() {
+    // Networks that do not follow each other, so that they stay as many ranges.
+    let networks: Vec<String> = (0..2_000)
+        .map(|number| format!("\"10.{}.{}.0/24\"", number / 100, number % 100 * 2))
+        .collect();
+    let scope = scope(&rule("a", "allow", &format!("local = [{}]", networks.join(", "))));
+    let rules = scope.instructions(&FORCED);
+    assert!(rules > MAX_INSTRUCTIONS, "{rules}");
+    let error = scope.join(&FORCED, &everything()).unwrap_err();
+    assert_eq!(error, LoweringError::TooLong { rules, client: 1 });
+    assert!(error.to_string().contains("at most 4096"), "{error}");
+}
+
+#[test]
 fn rules_decide_about_captures_and_packets() {
     let judge = |text: &str, interface: Option<&str>, snaplen| {
         let rights =
