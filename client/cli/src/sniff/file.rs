@@ -50,7 +50,11 @@ impl CaptureFile {
         let mut block = Vec::new();
         let refused = |error: WriteError| fail(io::Error::other(error));
         let mut writer = Writer::begin(&section, &mut block).map_err(refused)?;
-        let described = Interface::new(&args.interface, link.link_type(), snaplen);
+        let expression = args.expression();
+        let described = Interface {
+            filter: expression.as_deref(),
+            ..Interface::new(&args.interface, link.link_type(), snaplen)
+        };
         let interface = writer.interface(&described, &mut block).map_err(refused)?;
         output.write_all(&block).map_err(fail)?;
         Ok(Self { name, output, writer, interface, start: now(), block })
@@ -117,6 +121,7 @@ mod tests {
         let path: PathBuf = folder.join("capture");
         let args = SniffArgs {
             interface: "eth0".to_owned(),
+            filter: vec!["udp".to_owned(), "port 67".to_owned()],
             count: None,
             write: Some(path.clone()),
             snaplen: 64,
@@ -163,6 +168,7 @@ mod tests {
         };
         let description = (interface.name, interface.link_type, interface.snaplen);
         assert_eq!(description, (Some(&b"eth0"[..]), LinkType::ETHERNET, 64));
+        assert_eq!(interface.filter, Some(&b"udp port 67"[..]));
         for (packet_type, direction, reception) in types {
             let Ok(Some(Block::Packet(packet))) = reader.next_block() else { panic!("no packet") };
             let PacketBlock { time, data, length, flags, .. } = packet;

@@ -3,6 +3,7 @@
 mod args;
 pub(crate) mod decode;
 mod link;
+mod filter;
 mod packet;
 mod socket;
 mod file;
@@ -39,7 +40,7 @@ enum Event {
 /// Captures until the count is reached or a signal arrives.
 pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     let connection = Arc::new(Connection::open(global)?.within(args.netns.as_ref()));
-    let socket = PacketSocket::open(connection, &args.interface, args.snaplen, args.promiscuous)?;
+    let socket = PacketSocket::open(connection, args)?;
     let socket = Arc::new(socket);
     let (events, happened) = mpsc::channel();
     let signals = events.clone();

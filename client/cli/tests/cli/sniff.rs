@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
-use sockbroker_test_support::skip::program_or_skip;
+use sockbroker_pcapng::{Block, Reader};
+use sockbroker_test_support::skip::{program_or_skip, skip};
 use sockbroker_test_support::{Folder, namespace};
 
 use crate::program::{run, start};
@@ -143,6 +144,69 @@ fn interrupt_leaves_a_complete_file() {
             let output = read_with("capinfos", &[], &file);
             assert!(output.contains("Number of stat entries = 1"), "{output}");
         }
+    });
+}
+
+/// Whether expressions can be compiled. If not, the test is skipped.
+fn compiler_or_skip(test: &str) -> bool {
+    let found = sockbroker_filter::Compiler::new().is_ok();
+    if !found {
+        skip("neither libpcap nor tcpdump is installed", test);
+    }
+    found
+}
+
+#[test]
+fn only_packets_that_the_expression_selects_are_captured() {
+    const TEST: &str = "sniff::only_packets_that_the_expression_selects_are_captured";
+    namespace::inside(TEST, || {
+        if !compiler_or_skip(TEST) {
+            return;
+        }
+        let folder = Folder::new();
+        let file = folder.join("filtered");
+        let (child, mut stderr) = listening(&[
+            "lo",
+            "icmp[icmptype] ==",
+            "icmp-echo",
+            "--count",
+            "4",
+            "--write",
+            file.to_str().unwrap(),
+        ]);
+        for _ in 0..2 {
+            ping("127.0.0.1", "56");
+        }
+        let output = printed(child);
+        assert_eq!(output.lines().count(), 4, "{output}");
+        assert!(output.lines().all(|line| line.contains("ICMP echo request")), "{output}");
+        // The replies are neither captured nor lost.
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "4 packets captured, 4 seen, 0 lost\n");
+        let bytes = std::fs::read(&file).unwrap();
+        let mut reader = Reader::new(&bytes[..]);
+        reader.next_block().unwrap();
+        let Ok(Some(Block::Interface(interface))) = reader.next_block() else {
+            panic!("no interface")
+        };
+        assert_eq!(interface.filter, Some(&b"icmp[icmptype] == icmp-echo"[..]));
+    });
+}
+
+#[test]
+fn expressions_that_cannot_be_used_are_reported() {
+    const TEST: &str = "sniff::expressions_that_cannot_be_used_are_reported";
+    namespace::inside(TEST, || {
+        if !compiler_or_skip(TEST) {
+            return;
+        }
+        let line = run(&["--private", "sniff", "lo", "udp", "port"]).failure(2);
+        assert!(line.contains("cannot compile the filter \"udp port\": "), "{line}");
+        let line = run(&["--private", "sniff", "lo", "ip protochain 6"]).failure(2);
+        assert!(line.contains("the kernel does not run loops"), "{line}");
+        let line = run(&["--private", "sniff", "any", "udp"]).failure(2);
+        assert!(line.contains("cannot filter packets of any: "), "{line}");
     });
 }
 
