@@ -93,11 +93,11 @@ mod word {
 /// `FAMILY` of what is not IP, and of IP whose header is not complete.
 const NOT_IP: u32 = 0;
 const INCOMPLETE: u32 = 1;
-/// `PROTOCOL` that cannot be found, and of what is not IP.
-const UNKNOWN_PROTOCOL: u32 = 256;
-const NO_PROTOCOL: u32 = 257;
-/// `TYPE` of a frame whose tags are cut off or too many.
-const UNKNOWN_TYPE: u32 = 65_536;
+/// `PROTOCOL` that cannot be found, and of what is not IP. No rule can name these numbers: those of rules are an `i32`.
+const UNKNOWN_PROTOCOL: u32 = u32::MAX;
+const NO_PROTOCOL: u32 = u32::MAX - 1;
+/// `TYPE` of a frame whose tags are cut off or too many, which no rule can name either.
+const UNKNOWN_TYPE: u32 = u32::MAX;
 /// `PORTS` of protocols without ports, of known ports, and of ports that cannot be found.
 const NO_PORTS: u32 = 0;
 const KNOWN_PORTS: u32 = 1;

@@ -7,7 +7,7 @@ use sockbroker_test_support::bpf::{Frame, run};
 use sockbroker_test_support::counts::PACKETS;
 
 use super::*;
-use crate::fixture::{OWNER, rules};
+use crate::fixture::{OWNER, capture_rule as rule, rules};
 use crate::judgement::policy::Policy;
 use crate::judgement::subject::Subject;
 use crate::language::value::{Network, Ports};
@@ -24,13 +24,6 @@ fn scope(text: &str) -> CaptureScope {
     let rules = rules(text);
     let rights = Policy::new(OWNER, rules, false).select(&Subject::new(1000, 1000), Vec::new());
     rights.capture(Some("eth0"), 100).unwrap().1
-}
-
-/// A rule that allows captures, or denies them, with these fields.
-fn rule(name: &str, effect: &str, fields: &str) -> String {
-    format!(
-        "[[rule]]\nname = \"{name}\"\nsubject = {{ users = [\"alice\"] }}\n{effect} = [\"capture\"]\n{fields}\n"
-    )
 }
 
 /// What the bytes of a packet show.
@@ -432,6 +425,23 @@ fn filters_that_cannot_be_joined_are_refused() {
 }
 
 #[test]
+fn numbers_without_a_protocol_admit_no_packet() {
+    let arp = [&[2; 12][..], &[8, 6], &[0; 46]].concat();
+    let ip = [&[2; 12][..], &[8, 0], &[0x45; 46]].concat();
+    // Neither IP, nor a complete header of IP, nor a type.
+    let frames = [&arp, &ip, &ip[..20], &ip[..10]];
+    let low: Vec<i32> = (256..FIRST_FRAME_TYPE).collect();
+    for numbers in [&low[..], &[65_535, 65_536, 65_537, i32::MAX - 1, i32::MAX]] {
+        let scope = scope(&rule("a", "allow", &format!("protocol = {numbers:?}")));
+        let program = scope.join(&FORCED, &everything()).unwrap();
+        for frame in frames {
+            let found = run(&program, Frame { data: frame, ..Frame::default() });
+            assert_eq!(found, 0, "{:?}: {frame:x?}", numbers.first());
+        }
+    }
+}
+
+#[test]
 fn rules_that_alone_exceed_the_limit_are_refused() {
     // Networks that do not follow each other, so that they stay as many ranges.
     let networks: Vec<String> = (0..2_000)
@@ -443,38 +453,4 @@ fn rules_that_alone_exceed_the_limit_are_refused() {
     let error = scope.join(&FORCED, &everything()).unwrap_err();
     assert_eq!(error, LoweringError::TooLong { rules, client: 1 });
     assert!(error.to_string().contains("at most 4096"), "{error}");
-}
-
-#[test]
-fn rules_decide_about_captures_and_packets() {
-    let judge = |text: &str, interface: Option<&str>, snaplen| {
-        let rights =
-            Policy::new(OWNER, rules(text), false).select(&Subject::new(1000, 1000), Vec::new());
-        match rights.capture(interface, snaplen) {
-            Ok((rule, scope)) => format!("{rule}: {}", scope.lines().join("; ")),
-            Err(denial) => format!("refused by {}", denial.rule),
-        }
-    };
-    let eth = rule(
-        "eth",
-        "allow",
-        "interface = [\"eth*\"]\nsnaplen = 96\nprotocol = [\"IPPROTO_UDP\"]\nremote_ports = [\"67\"]",
-    );
-    let text = "eth: packets with protocol = [\"IPPROTO_UDP\"], remote_ports = [\"67\"] (`eth`)";
-    assert_eq!(judge(&eth, Some("eth0"), 96), text);
-    assert!(judge(&eth, Some("eth0"), 97).starts_with("refused"));
-    assert!(judge(&eth, Some("wlan0"), 96).starts_with("refused"));
-    assert!(judge(&eth, None, 96).starts_with("refused"));
-    let all = rule("all", "allow", "");
-    assert_eq!(judge(&all, None, 96), "all: all packets");
-    let deny = rule("no", "deny", "remote = [\"10.0.0.0/8\"]");
-    let text = "all: all packets; but no packets with remote = [\"10.0.0.0/8\"] (`no`)";
-    assert_eq!(judge(&[all.clone(), deny].concat(), Some("eth0"), 96), text);
-    // A rule that denies an interface denies all of them at once, as for packet sockets.
-    let deny = rule("no", "deny", "interface = [\"eth1\"]");
-    assert_eq!(judge(&[all.clone(), deny.clone()].concat(), Some("eth0"), 96), "all: all packets");
-    assert_eq!(judge(&[all, deny].concat(), None, 96), "refused by no");
-    // A rule about other sockets does not grant captures.
-    let inet = rule("inet", "allow", "family = [\"AF_INET\"]");
-    assert!(judge(&inet, Some("eth0"), 96).starts_with("refused"));
 }
