@@ -243,6 +243,51 @@ for tag in sys.argv[2:]:
     s.send(b"\xff" * 6 + s.getsockname()[4] + bytes.fromhex(tag) + b"\x08\0" + ip + udp)
 "#;
 
+/// Without a tag, with number 100, with number 7 and a priority, and with 100 in front of 7.
+const TAGS: [&str; 4] = ["", "81000064", "8100e007", "88a8006481000007"];
+
+/// Returns the VLAN tags and the length of each packet that `v0` received, from the JSON output.
+fn tags_and_lengths(output: &str) -> Vec<(String, u64)> {
+    let packets = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let received = packets.filter(|packet| packet["interface"] == "v0");
+    let shown = received.map(|packet| {
+        let text = packet["packet"].as_str().unwrap();
+        let tags = text.split("10.80.0.2").next().unwrap().trim_end().to_owned();
+        (tags, packet["length"].as_u64().unwrap())
+    });
+    shown.collect()
+}
+
+#[test]
+fn vlan_expressions_select_frames_whose_tags_the_kernel_has_removed() {
+    const TEST: &str = "sniff::vlan_expressions_select_frames_whose_tags_the_kernel_has_removed";
+    namespace::inside(TEST, || {
+        if !program_or_skip("python3", TEST) || !compiler_or_skip(TEST) {
+            return;
+        }
+        pair("v0", "v1");
+        let cases: [(&str, &[&str]); 5] = [
+            ("vlan 100", &["vlan 100", "vlan 100 vlan 7"]),
+            ("vlan 7", &["vlan 7"]),
+            ("vlan 100 and vlan 7", &["vlan 100 vlan 7"]),
+            ("not vlan", &[""]),
+            ("vlan and udp port 9", &["vlan 100", "vlan 7"]),
+        ];
+        for (expression, expected) in cases {
+            // The frames twice: a frame that is wrongly selected appears in front of one that is expected.
+            let count = (2 * expected.len()).to_string();
+            let (child, _said) = listening(&["v0", expression, "--count", &count, "--json"]);
+            let mut inject = Command::new("python3");
+            inject.args(["-c", INJECT, "v1"]).args(TAGS).args(TAGS).stdin(Stdio::null());
+            assert!(inject.status().unwrap().success());
+            let output = printed(child);
+            let shown: Vec<_> =
+                tags_and_lengths(&output).into_iter().map(|(tags, _)| tags).collect();
+            assert_eq!(shown, [expected, expected].concat(), "{expression}");
+        }
+    });
+}
+
 #[test]
 fn vlan_tags_are_kept_and_counted() {
     const TEST: &str = "sniff::vlan_tags_are_kept_and_counted";
@@ -253,24 +298,15 @@ fn vlan_tags_are_kept_and_counted() {
         pair("v0", "v1");
         for (interface, header) in [("v0", 14), ("any", 20)] {
             let (child, _said) = listening(&[interface, "--count", "4", "--json"]);
-            let tags = ["", "81000064", "8100e007", "88a8006481000007"];
             let mut inject = Command::new("python3");
-            inject.args(["-c", INJECT, "v1"]).args(tags).stdin(Stdio::null());
+            inject.args(["-c", INJECT, "v1"]).args(TAGS).stdin(Stdio::null());
             if interface == "any" {
                 // Each outgoing frame is captured too.
-                inject.args(tags);
+                inject.args(TAGS);
             }
             assert!(inject.status().unwrap().success());
             let output = printed(child);
-            let arrived = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let arrived = arrived.filter(|packet| packet["interface"] == "v0");
-            let shown: Vec<_> = arrived
-                .map(|packet| {
-                    let text = packet["packet"].as_str().unwrap();
-                    let tags = text.split("10.80.0.2").next().unwrap().trim_end().to_owned();
-                    (tags, packet["length"].as_u64().unwrap())
-                })
-                .collect();
+            let shown = tags_and_lengths(&output);
             let expected = [
                 (String::new(), header + 48),
                 ("vlan 100".to_owned(), header + 52),
