@@ -442,6 +442,23 @@ fn numbers_without_a_protocol_admit_no_packet() {
 }
 
 #[test]
+fn addresses_inside_other_protocols_are_not_compared() {
+    let ip = |protocol| [0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2];
+    let outer = [0x45, 0, 0, 60, 0, 0, 0, 0, 64, 4, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];
+    let tunnel = [&[2; 12][..], &[8, 0], &outer, &ip(17), &[0; 20]].concat();
+    let mpls = [&[2; 12][..], &[0x88, 0x47, 0, 1, 0x01, 64], &ip(17), &[0; 20]].concat();
+    let plain = [&[2; 12][..], &[8, 0], &ip(17), &[0; 20]].concat();
+    let sees = |deny: &str| {
+        let scope = scope(&[rule("a", "allow", ""), rule("d", "deny", deny)].concat());
+        let program = scope.join(&FORCED, &everything()).unwrap();
+        [&tunnel, &mpls, &plain]
+            .map(|frame| run(&program, Frame { data: frame, ..Frame::default() }) != 0)
+    };
+    assert_eq!(sees("remote = [\"10.9.0.0/16\"]"), [true, true, false]);
+    assert_eq!(sees("protocol = [4, 0x8847]"), [false, false, true]);
+}
+
+#[test]
 fn rules_that_alone_exceed_the_limit_are_refused() {
     // Networks that do not follow each other, so that they stay as many ranges.
     let networks: Vec<String> = (0..2_000)
