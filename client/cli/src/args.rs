@@ -37,7 +37,8 @@ Examples:
   sockbroker demo
   sockbroker call socket.getservbyname servicename=http
   sockbroker --private nc -l 127.0.0.1 8080
-  sockbroker sniff lo --count 10 --write lo.pcapng";
+  sockbroker sniff lo --count 10 --write lo.pcapng
+  sockbroker sniff eth0 udp port 67";
 
 /// Use network sockets that a broker owns, without privileges.
 ///

@@ -14,6 +14,11 @@ pub(crate) struct SniffArgs {
     /// The interface, or `any` for all interfaces.
     pub(crate) interface: String,
 
+    /// Capture only the packets that this filter expression selects (pcap-filter(7)), such as `udp port 67`. Requires an
+    /// Ethernet or loopback interface, and libpcap or tcpdump on this machine.
+    #[arg(value_name = "EXPRESSION")]
+    pub(crate) filter: Vec<String>,
+
     /// Stop after this many packets. Default: stop at Ctrl-C.
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
@@ -34,4 +39,11 @@ pub(crate) struct SniffArgs {
     /// the connection to the broker. Requires a rule with netns.
     #[arg(long, value_name = "NAME")]
     pub(crate) netns: Option<String>,
+}
+
+impl SniffArgs {
+    /// Returns the filter expression, or `None` if all packets are captured.
+    pub(super) fn expression(&self) -> Option<String> {
+        (!self.filter.is_empty()).then(|| self.filter.join(" "))
+    }
 }

@@ -90,7 +90,7 @@ remote = ["192.0.2.0/24"]
         let lines = [
             "allowed by rule `dhcp`",
             "lets through: packets with protocol = [\"IPPROTO_UDP\"], local_ports = [\"67-68\"] (`dhcp`)",
-            "lets through: but no packets with remote = [\"192.0.2.0/24\"] (`not the lab`)",
+            "              but no packets with remote = [\"192.0.2.0/24\"] (`not the lab`)",
         ];
         assert!(allowed.starts_with(&lines.join("\n")), "{allowed}");
         let json: serde_json::Value =
