@@ -121,6 +121,22 @@ fn text_of_the_login_shell_is_skipped() {
 }
 
 #[test]
+fn forwarding_of_the_configuration_may_use_a_port_that_is_taken() {
+    bounded(60, || {
+        let test = "ssh::forwarding_of_the_configuration_may_use_a_port_that_is_taken";
+        let Some(lab) = Lab::new(test, "") else { return };
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let file = lab.sshd.folder().join("config/sockbroker/127.0.0.1/ssh_config");
+        let configuration = fs::read_to_string(&file).unwrap();
+        let forward = format!("LocalForward 127.0.0.1:{port} 127.0.0.1:1");
+        fs::write(&file, format!("{configuration}ExitOnForwardFailure yes\n{forward}\n")).unwrap();
+        is_info_of(&lab.run(&["info", "--json"]).json(), User::own());
+        assert!(!lab.sshd.log().contains(PROGRAM_STARTED), "{}", lab.sshd.log());
+    });
+}
+
+#[test]
 fn key_that_is_restricted_to_dial_stdio_can_do_nothing_else() {
     bounded(60, || {
         let test = "ssh::key_that_is_restricted_to_dial_stdio_can_do_nothing_else";

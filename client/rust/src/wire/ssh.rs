@@ -152,7 +152,8 @@ impl Forward {
             command.args([
                 "-nN",
                 "-o",
-                "ExitOnForwardFailure=yes",
+                // The configuration can have other forwardings, whose ports another ssh uses already.
+                "ExitOnForwardFailure=no",
                 "-o",
                 "StreamLocalBindUnlink=yes",
             ]);
