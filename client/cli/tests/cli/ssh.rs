@@ -121,6 +121,17 @@ fn text_of_the_login_shell_is_skipped() {
 }
 
 #[test]
+fn login_may_take_longer_than_a_local_broker_to_answer() {
+    bounded(60, || {
+        let test = "ssh::login_may_take_longer_than_a_local_broker_to_answer";
+        let Some(lab) = Lab::with_shell(test, NO_FORWARDING) else { return };
+        // Ten seconds are the limit of a local broker.
+        lab.sshd.folder().write("home/.bashrc", "sleep 11\n");
+        is_info_of(&lab.run(&["info", "--json"]).json(), User::own());
+    });
+}
+
+#[test]
 fn forwarding_of_the_configuration_may_use_a_port_that_is_taken() {
     bounded(60, || {
         let test = "ssh::forwarding_of_the_configuration_may_use_a_port_that_is_taken";
@@ -209,6 +220,9 @@ fn missing_program_on_the_other_host_is_reported() {
         let lab = Lab { broker: broker(), sshd: Sshd::start("/usr/bin/true", NO_FORWARDING) };
         let line = lab.run(&["info"]).failure(69);
         assert!(line.contains("sockbroker: command not found"), "{line}");
+        let socket = lab.broker.socket().display();
+        let reason = format!("sshd does not connect to {socket} (no broker listens there, or ");
+        assert!(line.contains(&reason), "{line}");
     });
 }
 

@@ -23,7 +23,8 @@ use crate::error::{Attempt, Error, Result};
 use crate::host_files;
 use crate::ssh_target::SshTarget;
 
-/// How long ssh may take to log in and to forward the socket, without and with a person who answers its questions.
+/// How long ssh may take to log in, and to forward the socket or to reach the broker, without and with a person who
+/// answers its questions.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(45);
 const LOGIN_TIMEOUT_INTERACTIVE: Duration = Duration::from_secs(150);
 /// How long a broker may take to answer through ssh.
@@ -225,15 +226,24 @@ impl Program {
         Ok((stream, Self { _child: child, log, target: target.clone() }))
     }
 
+    /// How long the first call may take: it waits for ssh to log in.
+    pub(crate) fn first_call_timeout() -> Duration {
+        login_timeout()
+    }
+
     /// Adds the messages of ssh to the error of the first call.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        match error {
-            Error::Disconnected { .. } => {
-                let what = "sshd does not forward the socket, and `sockbroker dial-stdio` failed";
-                failure(&self.target, &self.log.added_to(what))
-            }
-            other => other,
-        }
+        let what = match error {
+            Error::Disconnected { .. } => "failed",
+            Error::Timeout { .. } => "does not answer in time",
+            other => return other,
+        };
+        let what = format!(
+            "sshd does not connect to {} (no broker listens there, or AllowStreamLocalForwarding forbids it), and \
+             `sockbroker dial-stdio` {what}",
+            self.target.path()
+        );
+        failure(&self.target, &self.log.added_to(&what))
     }
 }
 
