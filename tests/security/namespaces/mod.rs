@@ -5,3 +5,4 @@ mod fixture;
 mod own;
 mod passed;
 mod names;
+mod netlink;
