@@ -76,7 +76,12 @@ impl<D> DescriptorQueue<D> {
         self.received = self.received.saturating_add(bytes as u64);
         if lost_descriptors {
             let after = self.taken.saturating_add(self.waiting.len() as u64);
-            self.losses.push_back(Loss { after, end: self.received });
+            let end = self.received;
+            // Losses at the same place are one loss, so that their number has the limit of the descriptors.
+            match self.losses.back_mut() {
+                Some(last) if last.after == after => last.end = end,
+                _ => self.losses.push_back(Loss { after, end }),
+            }
         }
         Ok(bytes)
     }
@@ -104,11 +109,11 @@ impl<D> DescriptorQueue<D> {
     /// Takes the descriptors of a complete frame that begins at `start` (see [`Self::position`]) and announces
     /// `count` of them.
     pub fn take(&mut self, start: u64, count: usize) -> Result<FrameDescriptors<D>, TooFew> {
-        if count == 0 {
-            return Ok(FrameDescriptors::default());
-        }
         while self.losses.front().is_some_and(|loss| loss.end <= start) {
             self.losses.pop_front();
+        }
+        if count == 0 {
+            return Ok(FrameDescriptors::default());
         }
         let before_loss = self.losses.front().map(|loss| loss.after.saturating_sub(self.taken));
         let lost = before_loss.is_some_and(|there| there < count as u64);
@@ -184,6 +189,18 @@ mod tests {
     fn a_loss_that_no_frame_announced_is_forgotten() {
         let mut queue = queue(&[(&[], true), (&[], true), (&[7], false)]);
         assert_eq!(take(&mut queue, 20, 1), (vec![7], false));
+    }
+
+    #[test]
+    fn losses_are_kept_once_and_until_a_later_frame() {
+        let mut queue = queue(&[(&[], true), (&[], true), (&[7], true), (&[], true)]);
+        assert_eq!(queue.losses.len(), 2);
+        assert_eq!(take(&mut queue, 15, 1), (vec![], true));
+        assert_eq!(take(&mut queue, 20, 2), (vec![7], true));
+        assert_eq!(take(&mut queue, 30, 0), (vec![], false));
+        assert!(!queue.is_idle());
+        assert_eq!(take(&mut queue, 40, 0), (vec![], false));
+        assert!(queue.is_idle());
     }
 
     #[test]

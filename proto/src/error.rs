@@ -150,6 +150,9 @@ pub struct ErrorData {
     /// The limit that was exceeded, as `session.limits` names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
+    /// The network namespace that cannot be used: `caller`, `passed`, or its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
     /// The errors of all attempts, if `create_connection` was called with `all_errors`; Python raises an
     /// `ExceptionGroup`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -185,6 +188,9 @@ struct AttemptError {
     /// The limit that was exceeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limit: Option<String>,
+    /// The network namespace that cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    netns: Option<String>,
 }
 
 #[cfg(test)]

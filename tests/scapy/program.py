@@ -1,6 +1,7 @@
 """Runs the common functions of scapy: sniff, sr1, AsyncSniffer, sendp. Ends with a traceback if one fails."""
 
 import os
+import select
 import threading
 
 from scapy.config import conf
@@ -8,6 +9,7 @@ from scapy.config import conf
 conf.verb = 0
 
 from scapy.all import ARP, ICMP, IP, TCP, UDP, AsyncSniffer, Ether, L3RawSocket, sendp, sniff, sr, sr1, srp1  # noqa: E402
+from scapy.arch.linux import _flush_fd  # noqa: E402
 
 IFACE, NEIGHBOUR = "ve0", "10.77.0.2"
 # A wait ends when its packet arrives; this limits a hang.
@@ -61,6 +63,12 @@ sniffer = AsyncSniffer(
 sniffer.start()
 sniffer.join(LONGEST_WAIT)
 assert len(sniffer.results) == 10, sniffer.results
+
+# scapy discards with os.read() what arrives while it opens a socket.
+with conf.L2socket(iface=IFACE) as listener:
+    sendp(FRAMES[0], iface=IFACE)
+    assert select.select([listener.ins], [], [], LONGEST_WAIT)[0]
+    _flush_fd(listener.ins.fileno())
 
 # A capture that the program stops.
 running = threading.Event()

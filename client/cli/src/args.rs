@@ -40,6 +40,7 @@ Examples:
   sockbroker call socket.getservbyname servicename=http
   sockbroker --private nc -l 127.0.0.1 8080
   sockbroker sniff lo --count 10 --write lo.pcapng
+  sockbroker sniff eth0 udp port 67
   sockbroker exec python3 -m http.server 80";
 
 /// Use network sockets that a broker owns, without privileges.

@@ -1,5 +1,6 @@
 //! A connection to a broker. Its errors become one line: what failed, the name of the error, what to do.
 
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -193,8 +194,11 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
     match error {
         Error::Os { errno, name, message, .. } => {
             let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
-            let hint = errno.and_then(|number| hint(what, number));
-            failed(format!("{what}: {named}{}", without_call_name(message))).with_hint(hint)
+            let text = without_call_name(message);
+            // A message that says more than the system's text has the reason.
+            let unexplained = errno.filter(|number| is_text_of(*number, text));
+            let hint = unexplained.and_then(|number| hint(what, number));
+            failed(format!("{what}: {named}{text}")).with_hint(hint)
         }
         Error::Resolver { name, message, .. } => {
             let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
@@ -260,6 +264,12 @@ fn without_call_name(message: &str) -> &str {
         .split_once(": ")
         .filter(|(call, _)| !call.contains(' '))
         .map_or(message, |(_, rest)| rest)
+}
+
+/// Whether this is the text of the system for an error number, which the broker writes in lower case.
+fn is_text_of(number: i32, text: &str) -> bool {
+    let known = io::Error::from_raw_os_error(number).to_string();
+    known.rsplit_once(" (os error").is_some_and(|(known, _)| known.eq_ignore_ascii_case(text))
 }
 
 /// Returns what to do about a system error.

@@ -1,4 +1,4 @@
-//! Compiles expressions, by the way that the machine has.
+//! Compiles expressions with libpcap, or with tcpdump where libpcap is not installed.
 
 use sockbroker_bpf::{Program, tags_in_metadata};
 
@@ -9,10 +9,10 @@ use crate::tcpdump::Tcpdump;
 
 /// Compiles filter expressions.
 #[derive(Debug)]
-pub struct Compiler(Way);
+pub struct Compiler(Backend);
 
 #[derive(Debug)]
-enum Way {
+enum Backend {
     Library(Library),
     Tcpdump(Tcpdump),
 }
@@ -23,26 +23,26 @@ impl Compiler {
         Self::first_of([Self::libpcap, Self::tcpdump])
     }
 
-    /// Uses the first way that the machine has.
-    fn first_of(ways: [fn() -> Option<Self>; 2]) -> Result<Self, FilterError> {
-        ways.into_iter().find_map(|way| way()).ok_or(FilterError::NoCompiler)
+    /// Uses the first of them that is installed.
+    fn first_of(compilers: [fn() -> Option<Self>; 2]) -> Result<Self, FilterError> {
+        compilers.into_iter().find_map(|find| find()).ok_or(FilterError::NoCompiler)
     }
 
     /// Uses libpcap, if it is installed.
     pub fn libpcap() -> Option<Self> {
-        Library::load().map(|library| Self(Way::Library(library)))
+        Library::load().map(|library| Self(Backend::Library(library)))
     }
 
     /// Uses tcpdump, if it is installed.
     pub fn tcpdump() -> Option<Self> {
-        Tcpdump::find().map(|tcpdump| Self(Way::Tcpdump(tcpdump)))
+        Tcpdump::find().map(|tcpdump| Self(Backend::Tcpdump(tcpdump)))
     }
 
     /// What compiles: the version of libpcap, or the path of tcpdump.
     pub fn description(&self) -> String {
         match &self.0 {
-            Way::Library(library) => library.version(),
-            Way::Tcpdump(tcpdump) => tcpdump.path().display().to_string(),
+            Backend::Library(library) => library.version(),
+            Backend::Tcpdump(tcpdump) => tcpdump.path().display().to_string(),
         }
     }
 
@@ -76,8 +76,8 @@ impl Compiler {
             return Err(FilterError::NullByte);
         }
         match &self.0 {
-            Way::Library(library) => library.compile(expression, link),
-            Way::Tcpdump(tcpdump) => tcpdump.compile(expression, link),
+            Backend::Library(library) => library.compile(expression, link),
+            Backend::Tcpdump(tcpdump) => tcpdump.compile(expression, link),
         }
     }
 }
@@ -96,7 +96,7 @@ mod tests {
     fn machine_without_libpcap_and_tcpdump_is_reported_with_what_to_install() {
         let error = Compiler::first_of([|| None, || None]).unwrap_err().to_string();
         assert!(error.contains("install libpcap"), "{error}");
-        // The second way is used if the first does not exist.
+        // The second one is used if the first is not installed.
         let second = Compiler::first_of([|| None, Compiler::libpcap]);
         assert_eq!(second.is_ok(), Compiler::libpcap().is_some());
     }

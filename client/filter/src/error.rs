@@ -13,7 +13,7 @@ pub enum FilterError {
     /// Neither libpcap nor tcpdump is installed.
     #[error(
         "cannot compile filter expressions: neither libpcap nor tcpdump is installed; install libpcap \
-         (package libpcap0.8 or libpcap) or tcpdump, or pass a compiled program (tcpdump -ddd)"
+         (package libpcap0.8 or libpcap) or tcpdump"
     )]
     NoCompiler,
     /// The expression is longer than the limit.
@@ -54,7 +54,7 @@ pub enum FilterError {
     /// tcpdump cannot be run.
     #[error("cannot run tcpdump: {0}")]
     Run(#[source] io::Error),
-    /// tcpdump has printed something else than a program.
+    /// tcpdump has printed something other than a program.
     #[error("tcpdump -ddd printed {line:?}, which is not a part of a program")]
     Output {
         /// The line.

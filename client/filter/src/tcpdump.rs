@@ -53,7 +53,8 @@ impl Tcpdump {
 
 /// Returns the message of libpcap in what tcpdump prints on standard error: its last line, without the name.
 fn message(errors: &str) -> &str {
-    let last = errors.lines().rfind(|line| !line.is_empty()).unwrap_or("it fails");
+    let last =
+        errors.lines().rfind(|line| !line.is_empty()).unwrap_or("tcpdump failed without a message");
     last.strip_prefix("tcpdump: ").unwrap_or(last)
 }
 
@@ -95,6 +96,6 @@ mod tests {
     #[test]
     fn message_is_the_last_line() {
         assert_eq!(message("Warning: x\ntcpdump: unknown host 'x'\n"), "unknown host 'x'");
-        assert_eq!(message(""), "it fails");
+        assert_eq!(message(""), "tcpdump failed without a message");
     }
 }

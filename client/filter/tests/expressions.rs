@@ -100,7 +100,7 @@ const EXPRESSIONS: &[&str] = &[
     "proto 300000000000",
 ];
 
-/// A way to compile. If the machine does not have it, the test is skipped.
+/// Returns the compiler. If it is not installed, the test is skipped.
 fn required(found: Option<Compiler>, name: &str, test: &str) -> Option<Compiler> {
     if found.is_none() {
         skip(&format!("{name} is not installed"), test);

@@ -43,3 +43,10 @@ pub(crate) const UNIX: SocketSpec = SocketSpec { domain: libc::AF_UNIX, ..TCP };
 const fn inet(ty: i32) -> SocketSpec {
     SocketSpec { domain: libc::AF_INET, ty, protocol: 0 }
 }
+
+/// A rule that allows captures, or denies them, with these fields.
+pub(crate) fn capture_rule(name: &str, effect: &str, fields: &str) -> String {
+    format!(
+        "[[rule]]\nname = \"{name}\"\nsubject = {{ users = [\"alice\"] }}\n{effect} = [\"capture\"]\n{fields}\n"
+    )
+}

@@ -25,6 +25,8 @@ pub enum Reason {
     HostName,
     /// Its files name no server.
     NoServers,
+    /// Its files cannot be read, with this error number.
+    Files(i32),
 }
 
 impl Reason {
@@ -34,7 +36,9 @@ impl Reason {
             Self::Unreachable(Unreachable::NoFile) => libc::ENOENT,
             Self::Unreachable(Unreachable::OtherFile | Unreachable::BrokersOwn)
             | Self::NotPassed => libc::EINVAL,
-            Self::Unreachable(Unreachable::Failed(errno)) | Self::Refused(errno) => errno,
+            Self::Unreachable(Unreachable::Failed(errno))
+            | Self::Refused(errno)
+            | Self::Files(errno) => errno,
             Self::Unreachable(Unreachable::Elsewhere) => libc::ESTALE,
             Self::Unreachable(Unreachable::NotOwned) | Self::Incapable => libc::EPERM,
             Self::Family => libc::EAFNOSUPPORT,
@@ -90,6 +94,13 @@ impl fmt::Display for Reason {
             Self::HungUp => "the client has closed its connection",
             Self::HostName => {
                 "the broker does not know its name servers: resolve the host name in the client, and use an address"
+            }
+            Self::Files(errno) => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                return write!(
+                    f,
+                    "its hosts or resolv.conf in the folder `files` of [namespaces] (/etc/netns) cannot be read: {error}"
+                );
             }
             Self::NoServers => {
                 "there is no name server in /etc/netns/NAME/resolv.conf: write it (ip-netns(8)), or use an address"

@@ -1,13 +1,14 @@
 //! The files that configure name resolution in a network namespace with a name: `resolv.conf(5)` and `hosts(5)` in the
 //! folder of `ip-netns(8)`.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// The most bytes of a file that are read.
+/// The most bytes of a file. A longer one is an error: names that are left out would lead elsewhere.
 const LENGTH_MAX: u64 = 1 << 20;
 /// The most servers that are asked (`MAXNS` of glibc).
 const SERVERS_MAX: usize = 3;
@@ -171,10 +172,20 @@ fn host_of<'a>(lines: impl Iterator<Item = &'a Line>) -> Option<Host> {
     (!host.addresses.is_empty()).then_some(host)
 }
 
-/// The text of a file, whose bytes can be of any kind.
+/// The text of a file, whose bytes can be of any kind. `EFBIG` if it is too long, `EINVAL` if it is not an ordinary file.
 fn read(path: &Path) -> io::Result<String> {
+    // A pipe or a device must not let the caller wait.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(LENGTH_MAX).read_to_end(&mut bytes)?;
+    // With one more byte, a file at the limit differs from a longer one.
+    let length = file.take(LENGTH_MAX + 1).read_to_end(&mut bytes)? as u64;
+    if length > LENGTH_MAX {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -222,12 +233,27 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_is_cut() {
+    fn a_file_that_is_too_long_is_refused() {
         let path = std::env::temp_dir().join(format!("sockbroker-hosts-{}", std::process::id()));
-        let filler = "#".repeat(usize::try_from(LENGTH_MAX).unwrap());
-        std::fs::write(&path, format!("10.0.0.1 a\n{filler}\n10.0.0.2 b\n")).unwrap();
-        let file = HostsFile::read(&path).unwrap();
-        assert!(file.by_name("a").is_some() && file.by_name("b").is_none());
+        let mut text = b"10.0.0.1 a\n#".to_vec();
+        text.resize(usize::try_from(LENGTH_MAX).unwrap(), b'#');
+        std::fs::write(&path, &text).unwrap();
+        assert!(HostsFile::read(&path).unwrap().by_name("a").is_some());
+        text.push(b'#');
+        std::fs::write(&path, &text).unwrap();
+        let errno = HostsFile::read(&path).unwrap_err().raw_os_error();
         std::fs::remove_file(&path).unwrap();
+        assert_eq!(errno, Some(libc::EFBIG));
+    }
+
+    #[test]
+    fn a_pipe_or_a_device_does_not_let_the_caller_wait() {
+        let path = std::env::temp_dir().join(format!("sockbroker-pipe-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let errno = HostsFile::read(&path).unwrap_err().raw_os_error();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(errno, Some(libc::EINVAL));
+        let device = ResolverFile::read(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(device.raw_os_error(), Some(libc::EINVAL));
     }
 }

@@ -20,7 +20,7 @@ use sockbroker_sys::resolver::{self, AddressInfo, ResolverError};
 use tokio::task::spawn_blocking;
 
 use crate::error::netns::Reason;
-use crate::error::{During as _, OpError, OpResult};
+use crate::error::{OpError, OpResult};
 use crate::network::elsewhere;
 use crate::network::name_files::{Host, HostsFile, ResolverFile};
 use crate::network::resolve::{Question, Resolver, as_address, text};
@@ -225,7 +225,9 @@ impl Names<'_> {
             Ok(Files { hosts, servers })
         };
         match spawn_blocking(read).await {
-            Ok(files) => files.during("open"),
+            Ok(files) => files.map_err(|error| {
+                self.error(Reason::Files(error.raw_os_error().unwrap_or(libc::EIO)))
+            }),
             Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
         }
     }

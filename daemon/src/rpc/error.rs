@@ -148,8 +148,8 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
         OpError::Netns { call, namespace, reason } => {
             let message = format!("{call}: network namespace {namespace:?}: {reason}");
-            let call = Some(call.to_owned());
-            (ErrorKind::Os, message, ErrorData { call, ..with_errno(reason.errno()) })
+            let (call, netns) = (Some(call.to_owned()), Some(namespace));
+            (ErrorKind::Os, message, ErrorData { call, netns, ..with_errno(reason.errno()) })
         }
         OpError::LostDescriptors => describe_descriptor(LOST, libc::EMFILE),
         OpError::ControlConnection => describe_control_connection(),

@@ -4,7 +4,7 @@
 use crate::opcode::{JA, JMP};
 use crate::program::{Instruction, Program};
 
-/// A place in a program, which can be placed later.
+/// A position in a program. [`Assembler::place`] can define it after jumps refer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label(usize);
 

@@ -14,7 +14,9 @@ pub enum CheckError {
     #[error("the program is empty")]
     Empty,
     /// It has more instructions than the kernel takes.
-    #[error("the program has {instructions} instructions, and the kernel takes {MAX_INSTRUCTIONS}")]
+    #[error(
+        "the program has {instructions} instructions, the kernel accepts at most {MAX_INSTRUCTIONS}"
+    )]
     TooLong {
         /// The number of instructions.
         instructions: usize,
@@ -27,8 +29,8 @@ pub enum CheckError {
         /// Its code.
         code: u16,
     },
-    /// An instruction jumps backward, or behind the end. A backward jump is a loop, as in `ip protochain`.
-    #[error("instruction {at} jumps backward or behind the end: the kernel does not run loops")]
+    /// An instruction jumps backward, or beyond the end. A backward jump is a loop, as in `ip protochain`.
+    #[error("instruction {at} jumps backward or beyond the end: the kernel does not run loops")]
     Jump {
         /// The instruction.
         at: usize,
@@ -48,7 +50,7 @@ pub enum CheckError {
         bits: u32,
     },
     /// An instruction uses a word that the memory does not have.
-    #[error("instruction {at} uses word {word} of the memory, which has {MEMORY_WORDS}")]
+    #[error("instruction {at} uses word {word} of the memory, which has {MEMORY_WORDS} words")]
     Memory {
         /// The instruction.
         at: usize,
@@ -63,8 +65,8 @@ pub enum CheckError {
         /// The word.
         word: u32,
     },
-    /// An instruction loads a fact that the kernel does not have.
-    #[error("instruction {at} loads offset {offset:#x}, which is not a fact of the kernel")]
+    /// An instruction loads ancillary data (`SKF_AD_*`) that does not exist.
+    #[error("instruction {at} loads from the ancillary offset {offset:#x}, which does not exist")]
     Ancillary {
         /// The instruction.
         at: usize,

@@ -1,5 +1,5 @@
 //! VLAN tags: libpcap compiles for frames that contain their tags, and the kernel removes the outer tag before a filter
-//! runs, and keeps it as facts about the packet.
+//! runs, and keeps it in the metadata of the packet.
 
 use crate::assembler::Assembler;
 use crate::opcode::{
@@ -39,7 +39,8 @@ pub enum VlanError {
 /// Adapts a program for whole Ethernet frames to frames whose outer VLAN tag the kernel keeps apart: it selects the
 /// packets that the program selects in a capture file, where the tags are in the frames.
 ///
-/// The result decides by the fact whether there is a tag, and has `2 × n + 5` instructions or a few more.
+/// The result tests at its start whether there is a tag. From a program of `n` instructions it has `2 × n + 7`, and a few
+/// more if the program uses the length of the packet or jumps far.
 pub fn tags_in_metadata(program: &Program) -> Result<Program, VlanError> {
     let mut tagged: Vec<Vec<Instruction>> = Vec::new();
     for (at, instruction) in program.0.iter().enumerate() {
@@ -91,7 +92,7 @@ fn adapt(at: usize, instruction: Instruction) -> Result<Vec<Instruction>, VlanEr
         H => 2,
         _ => 4,
     };
-    // Facts of the kernel and negative offsets are not in the frame.
+    // Ancillary data and negative offsets are not in the frame.
     let in_frame = offset < 0x8000_0000;
     match (code & CLASS, code & 0xE0) {
         (LD, ABS) if !in_frame || offset + bytes <= TAG => Ok(vec![instruction]),

@@ -14,6 +14,8 @@ pub(crate) const BYTE_ORDER_MAGIC: u32 = 0x1A2B_3C4D;
 
 /// Type and length in front of each body, and the length behind it.
 pub(crate) const BLOCK_OVERHEAD: usize = 12;
+/// The length of the fields of a section header in front of its options.
+pub(crate) const SECTION_FIELDS: usize = 16;
 /// The maximum length of a block, as in libpcap (`MAX_BLOCKSIZE` in `sf-pcapng.c`).
 pub const MAX_BLOCK_BYTES: usize = 16 << 20;
 /// The maximum number of interfaces of a section.

@@ -8,7 +8,8 @@ use crate::number::{
     EPB_FLAGS, EPB_PROCESSID_THREADID, IF_DESCRIPTION, IF_FILTER, IF_HARDWARE, IF_MACADDR, IF_NAME,
     IF_OS, IF_SPEED, IF_TSRESOL, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, ISB_ENDTIME,
     ISB_FILTERACCEPT, ISB_IFDROP, ISB_IFRECV, ISB_OSDROP, ISB_STARTTIME, ISB_USRDELIV,
-    MAX_BLOCK_BYTES, MAX_INTERFACES, SECTION_HEADER, SHB_HARDWARE, SHB_OS, SHB_USERAPPL,
+    MAX_BLOCK_BYTES, MAX_INTERFACES, SECTION_FIELDS, SECTION_HEADER, SHB_HARDWARE, SHB_OS,
+    SHB_USERAPPL,
 };
 use crate::packet::{PacketFlags, Process};
 
@@ -119,14 +120,14 @@ impl<'a> Packet<'a> {
         self.data.iter().fold(0, |sum, part| sum.saturating_add(part.len()))
     }
 
-    fn options(&self) -> [Option<Choice<'a>>; 4] {
+    fn options(&self) -> [Option<BlockOption<'a>>; 4] {
         [
-            self.comment.map(|text| Choice::text(COMMENT, text)),
-            self.flags.map(|flags| Choice::u32(EPB_FLAGS, flags.0)),
-            (self.dropped != 0).then(|| Choice::u64(EPB_DROPCOUNT, self.dropped)),
+            self.comment.map(|text| BlockOption::text(COMMENT, text)),
+            self.flags.map(|flags| BlockOption::u32(EPB_FLAGS, flags.0)),
+            (self.dropped != 0).then(|| BlockOption::u64(EPB_DROPCOUNT, self.dropped)),
             self.process.map(|process| {
                 let number = u64::from(process.thread) << 32 | u64::from(process.process);
-                Choice::u64(EPB_PROCESSID_THREADID, number)
+                BlockOption::u64(EPB_PROCESSID_THREADID, number)
             }),
         ]
     }
@@ -161,7 +162,7 @@ pub struct Statistics<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// An option has more bytes than the format permits.
-    #[error("option {code} has {bytes} bytes, and the format permits {}", u16::MAX)]
+    #[error("option {code} has {bytes} bytes, the limit of the format is {}", u16::MAX)]
     OptionTooLong {
         /// The code of the option in its block.
         code: u16,
@@ -169,13 +170,13 @@ pub enum WriteError {
         bytes: usize,
     },
     /// A block is longer than readers accept.
-    #[error("a block of {bytes} bytes is longer than {MAX_BLOCK_BYTES}")]
+    #[error("the block has {bytes} bytes, the limit is {MAX_BLOCK_BYTES}")]
     BlockTooLong {
         /// The length of the block.
         bytes: usize,
     },
     /// The section has no such interface.
-    #[error("interface {interface} is not described, there are {interfaces}")]
+    #[error("interface {interface} is not described: the section has {interfaces} interfaces")]
     UnknownInterface {
         /// The number of the interface.
         interface: u32,
@@ -186,7 +187,7 @@ pub enum WriteError {
     #[error("a section has at most {MAX_INTERFACES} interfaces")]
     TooManyInterfaces,
     /// The packet has more bytes than the description of its interface permits, which libpcap refuses to read.
-    #[error("{captured} captured bytes are more than the snapshot length {snaplen}")]
+    #[error("the packet has {captured} captured bytes, the snapshot length is {snaplen}")]
     LongerThanSnaplen {
         /// The captured bytes.
         captured: usize,
@@ -194,7 +195,7 @@ pub enum WriteError {
         snaplen: u32,
     },
     /// The packet has more captured bytes than bytes on the wire.
-    #[error("{captured} captured bytes are more than the {length} of the packet")]
+    #[error("the packet has {captured} captured bytes, but only {length} bytes on the wire")]
     LongerThanPacket {
         /// The captured bytes.
         captured: usize,
@@ -220,12 +221,12 @@ impl Writer {
     /// Appends the header of a section whose length is not known.
     pub fn begin(section: &Section<'_>, output: &mut Vec<u8>) -> Result<Self, WriteError> {
         let options = [
-            section.comment.map(|text| Choice::text(COMMENT, text)),
-            section.hardware.map(|text| Choice::text(SHB_HARDWARE, text)),
-            section.os.map(|text| Choice::text(SHB_OS, text)),
-            section.application.map(|text| Choice::text(SHB_USERAPPL, text)),
+            section.comment.map(|text| BlockOption::text(COMMENT, text)),
+            section.hardware.map(|text| BlockOption::text(SHB_HARDWARE, text)),
+            section.os.map(|text| BlockOption::text(SHB_OS, text)),
+            section.application.map(|text| BlockOption::text(SHB_USERAPPL, text)),
         ];
-        let mut fixed = [0; 16];
+        let mut fixed = [0; SECTION_FIELDS];
         put(&mut fixed, 0, &BYTE_ORDER_MAGIC.to_le_bytes());
         // Version 1.0.
         put(&mut fixed, 4, &1u16.to_le_bytes());
@@ -246,18 +247,18 @@ impl Writer {
         }
         let number = u32::try_from(self.snaplens.len()).unwrap_or(u32::MAX);
         let options = [
-            interface.comment.map(|text| Choice::text(COMMENT, text)),
-            interface.name.map(|text| Choice::text(IF_NAME, text)),
-            interface.description.map(|text| Choice::text(IF_DESCRIPTION, text)),
-            interface.mac.map(|mac| Choice::bytes(IF_MACADDR, &mac)),
-            interface.speed.map(|speed| Choice::u64(IF_SPEED, speed)),
+            interface.comment.map(|text| BlockOption::text(COMMENT, text)),
+            interface.name.map(|text| BlockOption::text(IF_NAME, text)),
+            interface.description.map(|text| BlockOption::text(IF_DESCRIPTION, text)),
+            interface.mac.map(|mac| BlockOption::bytes(IF_MACADDR, &mac)),
+            interface.speed.map(|speed| BlockOption::u64(IF_SPEED, speed)),
             // 10^-9 seconds.
-            Some(Choice::bytes(IF_TSRESOL, &[9])),
+            Some(BlockOption::bytes(IF_TSRESOL, &[9])),
             interface
                 .filter
-                .map(|text| Choice { prefix: Some(0), ..Choice::text(IF_FILTER, text) }),
-            interface.os.map(|text| Choice::text(IF_OS, text)),
-            interface.hardware.map(|text| Choice::text(IF_HARDWARE, text)),
+                .map(|text| BlockOption { prefix: Some(0), ..BlockOption::text(IF_FILTER, text) }),
+            interface.os.map(|text| BlockOption::text(IF_OS, text)),
+            interface.hardware.map(|text| BlockOption::text(IF_HARDWARE, text)),
         ];
         let mut fixed = [0; 8];
         put(&mut fixed, 0, &interface.link_type.0.to_le_bytes());
@@ -296,10 +297,10 @@ impl Writer {
     ) -> Result<(), WriteError> {
         self.snaplen(statistics.interface)?;
         let time =
-            |code, time: Option<u64>| time.map(|time| Choice::bytes(code, &time_bytes(time)));
-        let count = |code, count: Option<u64>| count.map(|count| Choice::u64(code, count));
+            |code, time: Option<u64>| time.map(|time| BlockOption::bytes(code, &time_bytes(time)));
+        let count = |code, count: Option<u64>| count.map(|count| BlockOption::u64(code, count));
         let options = [
-            statistics.comment.map(|text| Choice::text(COMMENT, text)),
+            statistics.comment.map(|text| BlockOption::text(COMMENT, text)),
             time(ISB_STARTTIME, statistics.start),
             time(ISB_ENDTIME, statistics.end),
             count(ISB_IFRECV, statistics.received),
@@ -324,7 +325,7 @@ impl Writer {
 
 /// An option that is written: text, or a number in its bytes.
 #[derive(Debug, Clone, Copy)]
-struct Choice<'a> {
+struct BlockOption<'a> {
     code: u16,
     /// A byte in front of a text.
     prefix: Option<u8>,
@@ -333,7 +334,7 @@ struct Choice<'a> {
     number_bytes: usize,
 }
 
-impl<'a> Choice<'a> {
+impl<'a> BlockOption<'a> {
     fn text(code: u16, text: &'a str) -> Self {
         Self { code, prefix: None, text, number: [0; 8], number_bytes: 0 }
     }
@@ -359,7 +360,7 @@ impl<'a> Choice<'a> {
 }
 
 /// The length of options with their end, 0 without any.
-fn options_bytes(options: &[Option<Choice<'_>>]) -> usize {
+fn options_bytes(options: &[Option<BlockOption<'_>>]) -> usize {
     let each =
         options.iter().flatten().map(|option| padded(option.value_bytes()).saturating_add(4));
     match each.fold(0, usize::saturating_add) {
@@ -374,7 +375,7 @@ fn block(
     fixed: &[u8],
     data: &[&[u8]],
     captured: usize,
-    options: &[Option<Choice<'_>>],
+    options: &[Option<BlockOption<'_>>],
     output: &mut Vec<u8>,
 ) -> Result<(), WriteError> {
     for option in options.iter().flatten() {

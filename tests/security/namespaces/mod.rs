@@ -7,3 +7,4 @@ mod passed;
 mod applied;
 mod names;
 mod captures;
+mod netlink;

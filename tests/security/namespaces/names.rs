@@ -325,6 +325,14 @@ fn names(options: fn(Start) -> Start) {
     );
     let local = other.call("socket.gethostbyname", json!({"hostname": "gate", "netns": "lab1"}));
     assert_eq!(*local.result(), "10.7.7.7");
+    // A file that cannot be used is an error that names it, and a pipe is not waited for.
+    let hosts = folder.join("files/lab1/hosts");
+    fs::remove_file(&hosts).unwrap();
+    assert!(Command::new("mkfifo").arg(&hosts).status().unwrap().success());
+    let params = json!({"hostname": "gate", "netns": "lab1"});
+    let fault = other.call("socket.gethostbyname", params).fault();
+    assert_eq!(fault.data.name.as_deref(), Some("EINVAL"), "{fault:?}");
+    assert!(fault.message.contains("its hosts or resolv.conf"), "{fault:?}");
 }
 
 #[test]

@@ -275,6 +275,19 @@ with sockbroker.namespace("caller").socket(socket.AF_INET, socket.SOCK_RAW, 1) a
     ping.settimeout(60)
     ping.sendto(bytes([8, 0, 0xf7, 0xfe, 0, 0, 0, 1]), ("127.0.0.1", 0))
     assert ping.recv(128)[20] in (0, 8)
+for wrong, kind in (("", ValueError), ("a/b", ValueError), (".x", ValueError), ("owned", ValueError), (None, TypeError)):
+    try:
+        sockbroker.namespace(wrong)
+    except kind:
+        pass
+    else:
+        raise AssertionError(wrong)
+try:
+    sockbroker.namespace("caller").socket(socket.AF_UNIX)
+except OSError as error:
+    assert error.errno == 97 and "leave netns out" in str(error), error
+else:
+    raise AssertionError("AF_UNIX")
 try:
     sockbroker.namespace("nowhere").socket()
 except OSError as error:

@@ -126,17 +126,12 @@ impl Sshd {
 
     /// Returns the processes of ssh that clients with these variables have started.
     pub fn clients(&self) -> Vec<u32> {
-        let place = self.folder.join("config").display().to_string();
-        let is_client = |number: &u32| {
-            let text = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
-            text.starts_with("ssh\0") && text.contains(&place)
-        };
-        let numbers = fs::read_dir("/proc").unwrap();
-        numbers
-            .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-            .filter(is_client)
-            .collect()
+        running("ssh", &self.folder.join("config").display().to_string())
+    }
+
+    /// Returns the processes of a program whose arguments contain the port of the server.
+    pub fn processes(&self, program: &str) -> Vec<u32> {
+        running(program, &format!(":{}", self.port))
     }
 
     /// Returns the names in the folder of the sockets of clients.
@@ -149,6 +144,20 @@ impl Sshd {
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("sshd.log")).unwrap_or_default()
     }
+}
+
+/// Returns the processes of a program whose arguments contain a text.
+fn running(program: &str, argument: &str) -> Vec<u32> {
+    let is_meant = |number: &u32| {
+        let text = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.starts_with(&format!("{program}\0")) && text.contains(argument)
+    };
+    let numbers = fs::read_dir("/proc").unwrap();
+    numbers
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(is_meant)
+        .collect()
 }
 
 fn new_key(path: &Path) {

@@ -84,7 +84,7 @@ pub(crate) struct NcArgs {
     pub(crate) progress: bool,
 
     /// Use this network namespace: a name of `ip netns list` on the machine of the broker, or `caller` for that of
-    /// this program. Requires a rule with netns.
-    #[arg(long, value_name = "NAME")]
+    /// the connection to the broker. Requires a rule with netns.
+    #[arg(long, value_name = "NAME", conflicts_with = "unix")]
     pub(crate) netns: Option<String>,
 }

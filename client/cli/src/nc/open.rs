@@ -225,7 +225,7 @@ fn connect_to_first_sender(socket: Socket) -> Result<Opened, Failure> {
 fn make(connection: &Connection, candidate: &Candidate) -> Result<Socket, Failure> {
     let Candidate { domain, kind, protocol, .. } = *candidate;
     let broker = connection.broker();
-    let made = match connection.netns().filter(|_| domain != Domain::UNIX) {
+    let made = match connection.netns() {
         Some(netns) => Socket::new_within(broker, domain, kind, protocol, netns),
         None => Socket::new(broker, domain, kind, protocol),
     };

@@ -62,7 +62,7 @@ pub(crate) struct PingArgs {
     pub(crate) source: Option<String>,
 
     /// Use this network namespace: a name of `ip netns list` on the machine of the broker, or `caller` for that of
-    /// this program. Requires a rule with netns.
+    /// the connection to the broker. Requires a rule with netns.
     #[arg(long, value_name = "NAME")]
     pub(crate) netns: Option<String>,
 }

@@ -117,8 +117,10 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
         Ok((rule, scope)) => {
             let word = screen.look(Style::Bold, "allowed");
             screen.line(format_args!("{word} by rule `{rule}`"))?;
-            for line in scope.iter().flat_map(CaptureScope::lines) {
-                screen.line(format_args!("lets through: {line}"))?;
+            let lines = scope.iter().flat_map(CaptureScope::lines);
+            for (number, line) in lines.enumerate() {
+                let label = if number == 0 { "lets through:" } else { "" };
+                screen.line(format_args!("{label:13} {line}"))?;
             }
         }
         Err(denial) => {

@@ -14,6 +14,11 @@ pub(crate) struct SniffArgs {
     /// The interface, or `any` for all interfaces.
     pub(crate) interface: String,
 
+    /// Capture only the packets that this filter expression selects (pcap-filter(7)), such as `udp port 67`. Requires an
+    /// Ethernet or loopback interface, and libpcap or tcpdump on this machine.
+    #[arg(value_name = "EXPRESSION")]
+    pub(crate) filter: Vec<String>,
+
     /// Stop after this many packets. Default: stop at Ctrl-C.
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
@@ -31,7 +36,14 @@ pub(crate) struct SniffArgs {
     pub(crate) promiscuous: bool,
 
     /// Use this network namespace: a name of `ip netns list` on the machine of the broker, or `caller` for that of
-    /// this program. Requires a rule with netns.
+    /// the connection to the broker. Requires a rule with netns.
     #[arg(long, value_name = "NAME")]
     pub(crate) netns: Option<String>,
+}
+
+impl SniffArgs {
+    /// Returns the filter expression, or `None` if all packets are captured.
+    pub(super) fn expression(&self) -> Option<String> {
+        (!self.filter.is_empty()).then(|| self.filter.join(" "))
+    }
 }

@@ -2,7 +2,8 @@
 
 mod args;
 pub(crate) mod decode;
-mod pcapng;
+mod link;
+mod filter;
 mod packet;
 mod socket;
 mod file;
@@ -21,8 +22,7 @@ use crate::interrupt::Interrupt;
 use crate::screen::report;
 pub(crate) use args::SniffArgs;
 use capture::{Capture, Ended, Tally};
-use pcapng::Counts;
-use socket::PacketSocket;
+use socket::{Counts, PacketSocket};
 
 /// How long to wait for the capture to end after a signal. It waits for its last call, and a write to a pipe
 /// can block.
@@ -40,7 +40,7 @@ enum Event {
 /// Captures until the count is reached or a signal arrives.
 pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     let connection = Arc::new(Connection::open(global)?.within(args.netns.as_ref()));
-    let socket = PacketSocket::open(connection, &args.interface, args.snaplen, args.promiscuous)?;
+    let socket = PacketSocket::open(connection, args)?;
     let socket = Arc::new(socket);
     let (events, happened) = mpsc::channel();
     let signals = events.clone();

@@ -8,7 +8,7 @@ use sockbroker_proto::ancillary::{AncillaryData, AncillaryItem};
 use sockbroker_proto::api::values::ReceivedMessage;
 use sockbroker_proto::bytes::Bytes;
 
-use super::pcapng::{Direction, LinkType};
+use super::link::{LinkHeader, PacketType};
 use crate::failure::Failure;
 
 /// Nanoseconds in a second.
@@ -39,7 +39,7 @@ pub(crate) struct Received {
     pub(crate) data: Vec<u8>,
     /// The full length of the packet, with that header.
     pub(crate) length: u32,
-    pub(crate) direction: Direction,
+    pub(crate) packet_type: PacketType,
     pub(crate) interface: String,
     /// The `EtherType` of the payload.
     pub(crate) protocol: u16,
@@ -82,7 +82,7 @@ impl<'a> LinkAddress<'a> {
 /// interface, because the same packet also arrives as an incoming one.
 pub(super) fn read(
     message: ReceivedMessage,
-    kind: LinkType,
+    kind: LinkHeader,
     snaplen: u32,
     index: impl FnOnce(&str) -> u32,
 ) -> Result<Option<Received>, Failure> {
@@ -92,14 +92,8 @@ pub(super) fn read(
         )
     };
     let link = LinkAddress::of(&message.address).ok_or_else(malformed)?;
-    let direction = match link.packet_type {
-        1 => Direction::Broadcast,
-        2 => Direction::Multicast,
-        3 => Direction::Promiscuous,
-        4 => Direction::Outgoing,
-        _ => Direction::Unicast,
-    };
-    if link.hardware == LOOPBACK && direction == Direction::Outgoing {
+    let packet_type = PacketType::from_number(link.packet_type);
+    if link.hardware == LOOPBACK && packet_type == PacketType::Outgoing {
         return Ok(None);
     }
     let Bytes::Inline(data) = message.data else { return Err(malformed()) };
@@ -109,7 +103,7 @@ pub(super) fn read(
         time: time(&message.ancdata).unwrap_or_else(now),
         length: auxiliary.as_ref().map_or(received, |auxiliary| auxiliary.length.max(received)),
         data,
-        direction,
+        packet_type,
         interface: link.interface.to_owned(),
         protocol: link.protocol,
     };
@@ -117,7 +111,7 @@ pub(super) fn read(
         packet.restore(tag, kind);
     }
     packet.data.truncate(usize::try_from(snaplen).unwrap_or(usize::MAX));
-    if kind == LinkType::Cooked {
+    if kind == LinkHeader::Cooked {
         let header = cooked_header(packet.protocol, index(link.interface), &link);
         packet.length = packet.length.saturating_add(COOKED_HEADER);
         packet.data.splice(..0, header);
@@ -127,12 +121,12 @@ pub(super) fn read(
 
 impl Received {
     /// Inserts the VLAN tag again: the kernel removes the outermost tag from the frame.
-    fn restore(&mut self, tag: Tag, kind: LinkType) {
+    fn restore(&mut self, tag: Tag, kind: LinkHeader) {
         let Tag { protocol, control } = tag;
         let (at, bytes) = match kind {
-            LinkType::Ethernet => (ETHERTYPE_AT, [protocol.to_be_bytes(), control.to_be_bytes()]),
+            LinkHeader::Ethernet => (ETHERTYPE_AT, [protocol.to_be_bytes(), control.to_be_bytes()]),
             // The cooked header has the protocol of the tag; the packet begins with the rest of the tag.
-            LinkType::Cooked => {
+            LinkHeader::Cooked => {
                 let inner = std::mem::replace(&mut self.protocol, protocol);
                 (0, [control.to_be_bytes(), inner.to_be_bytes()])
             }
@@ -265,7 +259,7 @@ mod tests {
         let tagged = auxiliary(TAG_VALID | TAG_PROTOCOL_VALID, 0x2064, 0x8100);
         let kept = |snaplen| {
             let message = message(&frame, &tagged);
-            read(message, LinkType::Ethernet, snaplen, |_| 0).unwrap().unwrap()
+            read(message, LinkHeader::Ethernet, snaplen, |_| 0).unwrap().unwrap()
         };
         let whole = kept(1000);
         assert_eq!(whole.data[10..18], [1, 1, 0x81, 0, 0x20, 0x64, 8, 0]);
@@ -277,7 +271,7 @@ mod tests {
     #[test]
     fn cooked_packet_has_index_and_tag() {
         let tagged = auxiliary(TAG_VALID | TAG_PROTOCOL_VALID, 0x0007, 0x88A8);
-        let packet = read(message(&[0x45; 60], &tagged), LinkType::Cooked, 1000, |name| {
+        let packet = read(message(&[0x45; 60], &tagged), LinkHeader::Cooked, 1000, |name| {
             assert_eq!(name, "v0");
             0x0102_0304
         });

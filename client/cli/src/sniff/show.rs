@@ -3,15 +3,15 @@
 use serde_json::json;
 
 use super::decode;
+use super::link::{LinkHeader, PacketType};
 use super::packet::{COOKED_HEADER, Received, SECOND};
-use super::pcapng::{Direction, LinkType};
 use crate::failure::Failure;
 use crate::screen::Screen;
 
 pub(super) fn show(
     screen: &mut Screen,
     packet: &Received,
-    kind: LinkType,
+    kind: LinkHeader,
     as_json: bool,
 ) -> Result<(), Failure> {
     let described = describe(packet, kind);
@@ -20,33 +20,23 @@ pub(super) fn show(
         return screen.line(json!({
             "time": format!("{}.{:09}", packet.time / SECOND, packet.time % SECOND),
             "interface": interface,
-            "direction": word(packet.direction),
+            "direction": packet.packet_type.word(),
             "length": length,
             "packet": described,
         }));
     }
     let time = time_of_day(packet.time);
-    let arrow = if packet.direction == Direction::Outgoing { "out" } else { "in " };
+    let arrow = if packet.packet_type == PacketType::Outgoing { "out" } else { "in " };
     screen.line(format_args!("{time} {interface} {arrow} {described}"))
 }
 
-fn describe(packet: &Received, kind: LinkType) -> String {
+fn describe(packet: &Received, kind: LinkHeader) -> String {
     match kind {
-        LinkType::Ethernet => decode::ethernet(&packet.data),
-        LinkType::Cooked => {
+        LinkHeader::Ethernet => decode::ethernet(&packet.data),
+        LinkHeader::Cooked => {
             let payload = packet.data.get(COOKED_HEADER as usize..).unwrap_or_default();
             decode::payload(packet.protocol, payload)
         }
-    }
-}
-
-fn word(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Unicast => "unicast",
-        Direction::Broadcast => "broadcast",
-        Direction::Multicast => "multicast",
-        Direction::Promiscuous => "promiscuous",
-        Direction::Outgoing => "outgoing",
     }
 }
 

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sockbroker_filter::Program;
 use sockbroker_proto::api::values::{Created, OptionValue, ReceivedMessage};
 use sockbroker_proto::bytes::Bytes;
 
+use super::args::SniffArgs;
+use super::filter;
+use super::link::LinkHeader;
 use super::packet::{self, ETHERNET, LOOPBACK, Received};
-use super::pcapng::{Counts, LinkType};
 use crate::connection::{Connection, decode};
 use crate::failure::Failure;
 use crate::interrupt::POLL_INTERVAL;
@@ -50,12 +53,21 @@ pub(crate) enum Wait {
     No,
 }
 
+/// The counters of a capture.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    /// Packets that the interface received.
+    pub(crate) received: u64,
+    /// Packets that were dropped because the buffer was full.
+    pub(crate) dropped: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
     connection: Arc<Connection>,
     handle: u64,
     /// The link-layer header of packets.
-    pub(crate) kind: LinkType,
+    pub(crate) kind: LinkHeader,
     snaplen: u32,
     batch: u64,
     /// The sum of the kernel's counters, which restart at 0 after each read.
@@ -66,29 +78,30 @@ pub(crate) struct PacketSocket {
 
 impl PacketSocket {
     /// Starts to capture on an interface, or on all interfaces for `any`.
-    pub(crate) fn open(
-        connection: Arc<Connection>,
-        interface: &str,
-        snaplen: u32,
-        promiscuous: bool,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn open(connection: Arc<Connection>, args: &SniffArgs) -> Result<Self, Failure> {
+        let SniffArgs { interface, snaplen, promiscuous, .. } = args;
         let limit = receive_bytes(&connection)?;
-        let snaplen = u64::from(snaplen).min(limit);
+        let snaplen = u64::from(*snaplen).min(limit);
         let batch = (limit / snaplen.max(1)).clamp(1, BATCH);
-        let any = interface == "any";
+        let any = interface.as_str() == "any";
         let hardware = if any { None } else { Some(hardware(&connection, interface)?) };
         let kind = match hardware {
-            Some(ETHERNET | LOOPBACK) => LinkType::Ethernet,
-            Some(_) | None => LinkType::Cooked,
+            Some(ETHERNET | LOOPBACK) => LinkHeader::Ethernet,
+            Some(_) | None => LinkHeader::Cooked,
         };
-        let socktype = if kind == LinkType::Ethernet { "SOCK_RAW" } else { "SOCK_DGRAM" };
+        let expression = args.expression();
+        let filter = expression.map(|text| filter::compile(&text, interface, kind)).transpose()?;
+        let socktype = if kind == LinkHeader::Ethernet { "SOCK_RAW" } else { "SOCK_DGRAM" };
         // A socket without a protocol receives nothing until it is bound.
         let handle = make(&connection, socktype)?;
         let snaplen = u32::try_from(snaplen).unwrap_or(u32::MAX);
         let (counted, indexes) = (Mutex::default(), Mutex::default());
         let socket = Self { connection, handle, kind, snaplen, batch, counted, indexes };
         socket.prepare()?;
-        if promiscuous && !any {
+        if let Some(filter) = filter {
+            socket.attach(&filter)?;
+        }
+        if *promiscuous && !any {
             socket.join(interface)?;
         }
         let address = if any { all_interfaces() } else { json!([interface, ETH_P_ALL]) };
@@ -106,6 +119,13 @@ impl PacketSocket {
         }
         let timeout = json!({ "handle": self.handle, "value": POLL_INTERVAL });
         self.connection.call("socket.settimeout", timeout).map(drop)
+    }
+
+    /// Drops packets that the program does not select, from the first one on: the socket is not bound yet.
+    fn attach(&self, filter: &Program) -> Result<(), Failure> {
+        let parameters =
+            json!({ "handle": self.handle, "program": Bytes::Inline(filter.encode()) });
+        self.connection.call("socket.attach_filter", parameters).map(drop)
     }
 
     /// Enables promiscuous mode until the socket is closed (`packet(7)`, `struct packet_mreq`).

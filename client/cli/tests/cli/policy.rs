@@ -90,7 +90,7 @@ remote = ["192.0.2.0/24"]
         let lines = [
             "allowed by rule `dhcp`",
             "lets through: packets with protocol = [\"IPPROTO_UDP\"], local_ports = [\"67-68\"] (`dhcp`)",
-            "lets through: but no packets with remote = [\"192.0.2.0/24\"] (`not the lab`)",
+            "              but no packets with remote = [\"192.0.2.0/24\"] (`not the lab`)",
         ];
         assert!(allowed.starts_with(&lines.join("\n")), "{allowed}");
         let json: serde_json::Value =
@@ -101,6 +101,12 @@ remote = ["192.0.2.0/24"]
             let refused = explain(action, &[]);
             assert_eq!(refused.code, 1, "{action}: {refused:?}");
         }
+        // The built-in rule of root is about the broker's own network namespace.
+        let explain_to_root = |action: &str| {
+            run(&["policy", "explain", "--uid", "0", "--policy", &path, action]).code
+        };
+        assert_eq!(explain_to_root("capture lo"), 0);
+        assert_eq!(explain_to_root("capture lo netns=lab1"), 1);
     });
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
-use sockbroker_test_support::skip::program_or_skip;
+use sockbroker_pcapng::{Block, Reader};
+use sockbroker_test_support::skip::{program_or_skip, skip};
 use sockbroker_test_support::{Folder, namespace};
 
 use crate::program::{run, start};
@@ -146,6 +147,69 @@ fn interrupt_leaves_a_complete_file() {
     });
 }
 
+/// Whether expressions can be compiled. If not, the test is skipped.
+fn compiler_or_skip(test: &str) -> bool {
+    let found = sockbroker_filter::Compiler::new().is_ok();
+    if !found {
+        skip("neither libpcap nor tcpdump is installed", test);
+    }
+    found
+}
+
+#[test]
+fn only_packets_that_the_expression_selects_are_captured() {
+    const TEST: &str = "sniff::only_packets_that_the_expression_selects_are_captured";
+    namespace::inside(TEST, || {
+        if !compiler_or_skip(TEST) {
+            return;
+        }
+        let folder = Folder::new();
+        let file = folder.join("filtered");
+        let (child, mut stderr) = listening(&[
+            "lo",
+            "icmp[icmptype] ==",
+            "icmp-echo",
+            "--count",
+            "4",
+            "--write",
+            file.to_str().unwrap(),
+        ]);
+        for _ in 0..2 {
+            ping("127.0.0.1", "56");
+        }
+        let output = printed(child);
+        assert_eq!(output.lines().count(), 4, "{output}");
+        assert!(output.lines().all(|line| line.contains("ICMP echo request")), "{output}");
+        // The replies are neither captured nor lost.
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "4 packets captured, 4 seen, 0 lost\n");
+        let bytes = std::fs::read(&file).unwrap();
+        let mut reader = Reader::new(&bytes[..]);
+        reader.next_block().unwrap();
+        let Ok(Some(Block::Interface(interface))) = reader.next_block() else {
+            panic!("no interface")
+        };
+        assert_eq!(interface.filter, Some(&b"icmp[icmptype] == icmp-echo"[..]));
+    });
+}
+
+#[test]
+fn expressions_that_cannot_be_used_are_reported() {
+    const TEST: &str = "sniff::expressions_that_cannot_be_used_are_reported";
+    namespace::inside(TEST, || {
+        if !compiler_or_skip(TEST) {
+            return;
+        }
+        let line = run(&["--private", "sniff", "lo", "udp", "port"]).failure(2);
+        assert!(line.contains("cannot compile the filter \"udp port\": "), "{line}");
+        let line = run(&["--private", "sniff", "lo", "ip protochain 6"]).failure(2);
+        assert!(line.contains("the kernel does not run loops"), "{line}");
+        let line = run(&["--private", "sniff", "any", "udp"]).failure(2);
+        assert!(line.contains("cannot filter packets of any: "), "{line}");
+    });
+}
+
 #[test]
 fn unknown_interface_is_reported() {
     namespace::inside("sniff::unknown_interface_is_reported", || {
@@ -179,6 +243,51 @@ for tag in sys.argv[2:]:
     s.send(b"\xff" * 6 + s.getsockname()[4] + bytes.fromhex(tag) + b"\x08\0" + ip + udp)
 "#;
 
+/// Without a tag, with number 100, with number 7 and a priority, and with 100 in front of 7.
+const TAGS: [&str; 4] = ["", "81000064", "8100e007", "88a8006481000007"];
+
+/// Returns the VLAN tags and the length of each packet that `v0` received, from the JSON output.
+fn tags_and_lengths(output: &str) -> Vec<(String, u64)> {
+    let packets = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let received = packets.filter(|packet| packet["interface"] == "v0");
+    let shown = received.map(|packet| {
+        let text = packet["packet"].as_str().unwrap();
+        let tags = text.split("10.80.0.2").next().unwrap().trim_end().to_owned();
+        (tags, packet["length"].as_u64().unwrap())
+    });
+    shown.collect()
+}
+
+#[test]
+fn vlan_expressions_select_frames_whose_tags_the_kernel_has_removed() {
+    const TEST: &str = "sniff::vlan_expressions_select_frames_whose_tags_the_kernel_has_removed";
+    namespace::inside(TEST, || {
+        if !program_or_skip("python3", TEST) || !compiler_or_skip(TEST) {
+            return;
+        }
+        pair("v0", "v1");
+        let cases: [(&str, &[&str]); 5] = [
+            ("vlan 100", &["vlan 100", "vlan 100 vlan 7"]),
+            ("vlan 7", &["vlan 7"]),
+            ("vlan 100 and vlan 7", &["vlan 100 vlan 7"]),
+            ("not vlan", &[""]),
+            ("vlan and udp port 9", &["vlan 100", "vlan 7"]),
+        ];
+        for (expression, expected) in cases {
+            // The frames twice: a frame that is wrongly selected appears in front of one that is expected.
+            let count = (2 * expected.len()).to_string();
+            let (child, _said) = listening(&["v0", expression, "--count", &count, "--json"]);
+            let mut inject = Command::new("python3");
+            inject.args(["-c", INJECT, "v1"]).args(TAGS).args(TAGS).stdin(Stdio::null());
+            assert!(inject.status().unwrap().success());
+            let output = printed(child);
+            let shown: Vec<_> =
+                tags_and_lengths(&output).into_iter().map(|(tags, _)| tags).collect();
+            assert_eq!(shown, [expected, expected].concat(), "{expression}");
+        }
+    });
+}
+
 #[test]
 fn vlan_tags_are_kept_and_counted() {
     const TEST: &str = "sniff::vlan_tags_are_kept_and_counted";
@@ -189,24 +298,15 @@ fn vlan_tags_are_kept_and_counted() {
         pair("v0", "v1");
         for (interface, header) in [("v0", 14), ("any", 20)] {
             let (child, _said) = listening(&[interface, "--count", "4", "--json"]);
-            let tags = ["", "81000064", "8100e007", "88a8006481000007"];
             let mut inject = Command::new("python3");
-            inject.args(["-c", INJECT, "v1"]).args(tags).stdin(Stdio::null());
+            inject.args(["-c", INJECT, "v1"]).args(TAGS).stdin(Stdio::null());
             if interface == "any" {
                 // Each outgoing frame is captured too.
-                inject.args(tags);
+                inject.args(TAGS);
             }
             assert!(inject.status().unwrap().success());
             let output = printed(child);
-            let arrived = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let arrived = arrived.filter(|packet| packet["interface"] == "v0");
-            let shown: Vec<_> = arrived
-                .map(|packet| {
-                    let text = packet["packet"].as_str().unwrap();
-                    let tags = text.split("10.80.0.2").next().unwrap().trim_end().to_owned();
-                    (tags, packet["length"].as_u64().unwrap())
-                })
-                .collect();
+            let shown = tags_and_lengths(&output);
             let expected = [
                 (String::new(), header + 48),
                 ("vlan 100".to_owned(), header + 52),

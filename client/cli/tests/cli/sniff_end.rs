@@ -37,7 +37,7 @@ fn counts(stderr: &str) -> [u64; 3] {
 /// Returns the types of the blocks of a pcapng file. Fails if a block is truncated.
 fn block_types(file: &Path) -> Vec<u32> {
     let bytes = std::fs::read(file).unwrap();
-    let number = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     let (mut at, mut block_types) = (0, Vec::new());
     while at < bytes.len() {
         let length = number(at + 4) as usize;

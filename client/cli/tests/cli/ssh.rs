@@ -41,6 +41,13 @@ impl Lab {
         self.sshd.url(None, self.broker.socket())
     }
 
+    /// Adds a line to the configuration of ssh.
+    fn configure(&self, line: &str) {
+        let file = self.sshd.folder().join("config/sockbroker/127.0.0.1/ssh_config");
+        let mut file = fs::OpenOptions::new().append(true).open(file).unwrap();
+        writeln!(file, "{line}").unwrap();
+    }
+
     fn command(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = command(&[&["--broker", url], arguments].concat());
         command.envs(self.sshd.variables());
@@ -121,6 +128,57 @@ fn text_of_the_login_shell_is_skipped() {
 }
 
 #[test]
+fn login_may_take_longer_than_a_local_broker_to_answer() {
+    bounded(60, || {
+        let test = "ssh::login_may_take_longer_than_a_local_broker_to_answer";
+        let Some(lab) = Lab::with_shell(test, NO_FORWARDING) else { return };
+        // Ten seconds are the limit of a local broker.
+        lab.sshd.folder().write("home/.bashrc", "sleep 11\n");
+        is_info_of(&lab.run(&["info", "--json"]).json(), User::own());
+    });
+}
+
+#[test]
+fn program_of_proxy_command_ends_with_the_client() {
+    bounded(60, || {
+        let test = "ssh::program_of_proxy_command_ends_with_the_client";
+        if !skip::program_or_skip("socat", test) {
+            return;
+        }
+        for configuration in ["", NO_FORWARDING] {
+            if !configuration.is_empty() && !shell_or_skip(test) {
+                continue;
+            }
+            let Some(lab) = Lab::new(test, configuration) else { return };
+            // Like nc, it does not end with its standard input.
+            lab.configure("ProxyCommand socat STDIO,ignoreeof TCP:%h:%p");
+            let (mut child, _stderr) = listening(&lab);
+            until("one program remains", || lab.sshd.processes("socat").len() == 1);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            until("the program ends", || lab.sshd.processes("socat").is_empty());
+            is_info_of(&lab.run(&["info", "--json"]).json(), User::own());
+            until("the program ends", || lab.sshd.processes("socat").is_empty());
+            until("the sessions end", || lab.sessions() == 0);
+        }
+    });
+}
+
+#[test]
+fn forwarding_of_the_configuration_may_use_a_port_that_is_taken() {
+    bounded(60, || {
+        let test = "ssh::forwarding_of_the_configuration_may_use_a_port_that_is_taken";
+        let Some(lab) = Lab::new(test, "") else { return };
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        lab.configure("ExitOnForwardFailure yes");
+        lab.configure(&format!("LocalForward 127.0.0.1:{port} 127.0.0.1:1"));
+        is_info_of(&lab.run(&["info", "--json"]).json(), User::own());
+        assert!(!lab.sshd.log().contains(PROGRAM_STARTED), "{}", lab.sshd.log());
+    });
+}
+
+#[test]
 fn key_that_is_restricted_to_dial_stdio_can_do_nothing_else() {
     bounded(60, || {
         let test = "ssh::key_that_is_restricted_to_dial_stdio_can_do_nothing_else";
@@ -193,6 +251,9 @@ fn missing_program_on_the_other_host_is_reported() {
         let lab = Lab { broker: broker(), sshd: Sshd::start("/usr/bin/true", NO_FORWARDING) };
         let line = lab.run(&["info"]).failure(69);
         assert!(line.contains("sockbroker: command not found"), "{line}");
+        let socket = lab.broker.socket().display();
+        let reason = format!("sshd does not connect to {socket} (no broker listens there, or ");
+        assert!(line.contains(&reason), "{line}");
     });
 }
 
@@ -237,14 +298,19 @@ fn killed_ssh_ends_the_session_and_the_program() {
 fn killed_program_leaves_no_ssh_no_session_and_no_folder() {
     bounded(60, || {
         let test = "ssh::killed_program_leaves_no_ssh_no_session_and_no_folder";
-        let Some(lab) = Lab::new(test, "") else { return };
-        let (mut child, _stderr) = listening(&lab);
-        assert_eq!((lab.sshd.clients().len(), lab.sshd.sockets().len()), (1, 1));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        until("ssh ends", || lab.sshd.clients().is_empty());
-        until("the session ends", || lab.sessions() == 0);
-        until("the folder is removed", || lab.sshd.sockets().is_empty());
+        for (configuration, sockets) in [("", 1), (NO_FORWARDING, 0)] {
+            if !configuration.is_empty() && !shell_or_skip(test) {
+                continue;
+            }
+            let Some(lab) = Lab::new(test, configuration) else { return };
+            let (mut child, _stderr) = listening(&lab);
+            assert_eq!((lab.sshd.clients().len(), lab.sshd.sockets().len()), (1, sockets));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            until("ssh ends", || lab.sshd.clients().is_empty());
+            until("the session ends", || lab.sessions() == 0);
+            until("the folder is removed", || lab.sshd.sockets().is_empty());
+        }
     });
 }
 

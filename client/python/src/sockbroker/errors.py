@@ -65,6 +65,8 @@ def exception(error: dict[str, Any]) -> Exception:
 def _from_data(data: dict[str, Any], message: str) -> Exception:
     kind = data.get("kind")
     number = _number(data)
+    if "netns" in data:
+        return OSError(number, message)  # the system's text names neither the namespace nor the way out
     if kind == "OSError" or (kind == "cancelled" and number is not None):
         return OSError(message) if number is None else OSError(number, _system_text(number, data.get("call")))
     if kind == "timeout":

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .environment import environment
-from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_mode, endpoint, settings_of
+from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_mode, check_netns, endpoint, settings_of
 
 USAGE = """\
 usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
@@ -21,7 +21,8 @@ Runs a Python program, and the Python programs that it starts, with brokered soc
                  another machine, or exec:COMMAND, whose standard streams lead to the broker. Default:
                  $SOCKBROKER, else this user's own broker, else /run/sockbroker/socket
   --netns NAME   the network namespace of all new sockets but Unix ones, and of names: one of `ip netns list`, or
-                 caller for that of this program. Default: $SOCKBROKER_NETNS. The mode is mediated or remote
+                 caller for that of the connection to the broker. Default: $SOCKBROKER_NETNS. Selects mode
+                 mediated unless another option or $SOCKBROKER_MODE selects remote
   --version      print the version and exit
   --help         print this text and exit
 
@@ -40,7 +41,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     checks = {
         "--mode": (MODE_VARIABLE, check_mode),
         "--broker": (URL_VARIABLE, _check_url),
-        "--netns": (NETNS_VARIABLE, _check_netns),
+        "--netns": (NETNS_VARIABLE, check_netns),
     }
     while rest:
         name, equals, value = rest[0].partition("=")
@@ -69,12 +70,6 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _check_url(url: str) -> str:
     endpoint(url)
     return url
-
-
-def _check_netns(name: str) -> str:
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r} is not a network namespace: write caller, or a name of `ip netns list`")
-    return name
 
 
 def interpreter_options() -> list[str]:

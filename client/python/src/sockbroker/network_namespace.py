@@ -10,7 +10,7 @@ from . import creation, native
 from .environment import environment
 from .hints import TYPE_CHECKING, Any
 from .resolver import look_up
-from .settings import DIRECT, MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE
+from .settings import DIRECT, MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_netns
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -26,7 +26,7 @@ class Namespace:
 
     def __init__(self, name: str, client: Client, module: Callable[[], Any]) -> None:
         """`module` returns the module of the client's sockets."""
-        self.name = name
+        self.name = check_netns(name)
         self._client = client
         self._module = module
 

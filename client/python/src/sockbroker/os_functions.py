@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 
 from . import handle
-from .handle import FIRST_PSEUDO, Handle
+from .handle import FIRST_PSEUDO, Handle, Transit
 from .hints import Any
 from .replacement import Replacement
 
 _native_close = os.close
+_native_read = os.read
+_native_readv = os.readv
+_native_write = os.write
+_native_writev = os.writev
 _native_get_inheritable = os.get_inheritable
 _native_set_inheritable = os.set_inheritable
 _native_sendfile = os.sendfile
@@ -25,6 +30,60 @@ def close(fd: Any) -> None:
     """`os.close`."""
     if not handle.close_pseudo(fd):
         _native_close(fd)
+
+
+def read(fd: Any, length: Any, /) -> bytes:
+    """`os.read`: as `recv`. It waits only if the socket is blocking: a timeout makes the descriptor non-blocking."""
+    found = _handle(fd)
+    if found is None:
+        return _native_read(fd, length)
+    if length < 0:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    if length == 0:
+        return b""
+    return _transfer(found, select.POLLIN, "recv", length)  # type: ignore[no-any-return]
+
+
+def readv(fd: Any, buffers: Any, /) -> int:
+    """`os.readv`: the same into buffers."""
+    found = _handle(fd)
+    if found is None:
+        return _native_readv(fd, buffers)
+    return _transfer(found, select.POLLIN, "recvmsg_into", buffers)[0]  # type: ignore[no-any-return]
+
+
+def write(fd: Any, data: Any, /) -> int:
+    """`os.write`: as `send`. It waits only if the socket is blocking."""
+    found = _handle(fd)
+    if found is None:
+        return _native_write(fd, data)
+    return _transfer(found, select.POLLOUT, "send", data)  # type: ignore[no-any-return]
+
+
+def writev(fd: Any, buffers: Any, /) -> int:
+    """`os.writev`: as `sendmsg`."""
+    found = _handle(fd)
+    if found is None:
+        return _native_writev(fd, buffers)
+    return _transfer(found, select.POLLOUT, "sendmsg", buffers)  # type: ignore[no-any-return]
+
+
+def _transfer(found: Handle, event: int, name: str, argument: Any) -> Any:
+    """Calls a method of a socket object that borrows the handle.
+
+    Raises `EAGAIN` if the socket has a timeout and lacks this event.
+    """
+    from .mediated import MediatedSocket
+
+    spec = handle.attributes(found)
+    if spec.timeout is not None and not found.session.call("socket.poll", [[[found.number, event]], 0]).value:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    borrowed = MediatedSocket.__new__(MediatedSocket)
+    borrowed._become(Transit(found.pseudo_descriptor(), found, spec))
+    try:
+        return getattr(borrowed, name)(argument)
+    finally:
+        borrowed._handle = None
 
 
 def get_inheritable(fd: Any, /) -> bool:
@@ -62,6 +121,10 @@ def sendfile(out_fd: Any, in_fd: Any, offset: Any, count: Any) -> int:
 def install() -> None:
     """Replaces the interpreter's functions."""
     os.close = Replacement(close)
+    os.read = Replacement(read)
+    os.readv = Replacement(readv)
+    os.write = Replacement(write)
+    os.writev = Replacement(writev)
     os.get_inheritable = Replacement(get_inheritable)
     os.set_inheritable = Replacement(set_inheritable)
     os.sendfile = Replacement(sendfile)

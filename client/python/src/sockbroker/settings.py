@@ -54,6 +54,15 @@ class Settings(namedtuple("Settings", ("mode", "endpoint", "netns"))):
     """The network namespace of new sockets; `None` for that of the broker, and in direct mode for that of this process."""
 
 
+def check_netns(name: str) -> str:
+    """The name of a network namespace that a client can select. Raises `ValueError` or `TypeError` for anything else."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a network namespace is a str, not {type(name).__name__}")
+    if not name or name == "owned" or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not a network namespace: write caller, or a name of `ip netns list`")
+    return name
+
+
 def endpoint(url: str) -> Endpoint:
     """Parses a URL: `/path`, `unix:/path`, `unix:///path`, `ssh://[USER@]HOST[:PORT][/PATH]` or `exec:COMMAND ARGUMENT...`.
 

@@ -189,6 +189,65 @@ class Files(unittest.TestCase):
             self.assertTrue(sock.get_inheritable())
 
 
+class Numbers(unittest.TestCase):
+    """Functions of `os` accept the number that `fileno()` returns."""
+
+    def test_os_read_and_write_transfer_like_recv_and_send(self):
+        with tcp_pair() as (a, b):
+            self.assertEqual(os.write(a.fileno(), b"abcdef"), 6)
+            self.assertEqual(os.read(b.fileno(), 0), b"")
+            self.assertEqual(os.read(b.fileno(), 4), b"abcd")
+            self.assertEqual(os.writev(b.fileno(), [b"12", b"", bytearray(b"345")]), 5)
+            first, second = bytearray(3), bytearray(7)
+            self.assertEqual(os.readv(a.fileno(), [first, second]), 5)
+            self.assertEqual((first, second), (b"123", b"45" + bytes(5)))
+            self.assertEqual(b.recv(9), b"ef")
+            a.close()
+            self.assertEqual(os.read(b.fileno(), 4), b"")
+
+    def test_os_read_takes_one_datagram(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.connect(sock.getsockname())
+            for data in (b"first", b"second", b""):
+                self.assertEqual(os.write(sock.fileno(), data), len(data))
+            self.assertEqual(os.read(sock.fileno(), 3), b"fir")
+            self.assertEqual(os.read(sock.fileno(), 99), b"second")
+            self.assertEqual(os.read(sock.fileno(), 99), b"")
+
+    def test_os_read_and_write_do_not_wait_if_the_socket_has_a_timeout(self):
+        with stream_pair() as (a, b):
+            for timeout in (0, SECONDS):
+                a.settimeout(timeout)
+                with self.assertRaises(BlockingIOError):
+                    os.read(a.fileno(), 1)
+                with self.assertRaises(BlockingIOError):
+                    os.readv(a.fileno(), [bytearray(1)])
+                with self.assertRaises(BlockingIOError):
+                    while True:
+                        os.write(a.fileno(), bytes(MIB))
+                with self.assertRaises(BlockingIOError):
+                    os.writev(a.fileno(), [b"x"])
+            os.write(b.fileno(), b"y")
+            self.assertEqual(os.read(a.fileno(), 9), b"y")
+
+    def test_os_read_and_write_refuse_what_the_kernel_refuses(self):
+        with socket.socket() as sock:
+            for call, code in (
+                (lambda: os.read(sock.fileno(), -1), errno.EINVAL),
+                (lambda: os.read(sock.fileno(), 1), errno.ENOTCONN),
+                (lambda: os.write(sock.fileno(), b"x"), errno.EPIPE),
+            ):
+                with self.assertRaises(OSError) as caught:
+                    call()
+                self.assertEqual(caught.exception.errno, code)
+            number = sock.fileno()
+        for call in (lambda: os.read(number, 1), lambda: os.writev(number, [b"x"])):
+            with self.assertRaises(OSError) as caught:
+                call()
+            self.assertEqual(caught.exception.errno, errno.EBADF)
+
+
 class Descriptors(unittest.TestCase):
     @contextlib.contextmanager
     def free(self, count):

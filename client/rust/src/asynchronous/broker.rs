@@ -80,7 +80,8 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::Connect`] if nothing serves the endpoint or ssh fails, [`Error::Timeout`] if the peer does not answer
-    /// within ten seconds, [`Error::Protocol`] if the peer is not a broker.
+    /// within ten seconds, [`Error::Protocol`] if the peer is not a broker. Logging in with ssh may take 45 seconds, and
+    /// 150 at a terminal.
     pub async fn connect_to(endpoint: &Endpoint) -> Result<Self> {
         if let Endpoint::Stdio(words) = endpoint {
             return Self::start(child::command_of(words), endpoint.is_relayed()).await;
@@ -151,13 +152,17 @@ impl Broker {
             carrier,
         };
         let broker = Self { inner: Arc::new(inner) };
-        match tokio::time::timeout(CONNECT_TIMEOUT, broker.first_calls(is_relayed)).await {
-            Ok(Ok(())) => Ok(broker),
-            Ok(Err(error)) => Err(match &broker.inner.carrier {
-                Carrier::Program(program) => program.explain(error),
-                Carrier::None | Carrier::Child(_) | Carrier::Forward(_) => error,
-            }),
-            Err(_elapsed) => Err(Error::Timeout { call: "session.info".to_owned(), sent: None }),
+        let program = match &broker.inner.carrier {
+            Carrier::Program(program) => Some(program),
+            Carrier::None | Carrier::Child(_) | Carrier::Forward(_) => None,
+        };
+        let timeout = program.map_or(CONNECT_TIMEOUT, |_| ssh::Program::first_call_timeout());
+        let calls = tokio::time::timeout(timeout, broker.first_calls(is_relayed)).await;
+        let elapsed = |_| Err(Error::Timeout { call: "session.info".to_owned(), sent: None });
+        match (calls.unwrap_or_else(elapsed), program) {
+            (Ok(()), _) => Ok(broker),
+            (Err(error), Some(program)) => Err(program.explain(error)),
+            (Err(error), None) => Err(error),
         }
     }
 

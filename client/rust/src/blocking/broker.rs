@@ -65,7 +65,8 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::Connect`] if nothing serves the endpoint or ssh fails, [`Error::Timeout`] if the peer does not answer
-    /// within ten seconds, [`Error::Protocol`] if the peer is not a broker.
+    /// within ten seconds, [`Error::Protocol`] if the peer is not a broker. Logging in with ssh may take 45 seconds, and
+    /// 150 at a terminal.
     pub fn connect_to(endpoint: &Endpoint) -> Result<Self> {
         if let Endpoint::Stdio(words) = endpoint {
             return Self::start(child::command_of(words), endpoint.is_relayed());

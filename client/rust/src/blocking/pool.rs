@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,8 +126,12 @@ impl Pool {
     pub(super) fn single(anchor: Connection, carrier: Carrier, is_relayed: bool) -> Result<Self> {
         let result = if is_relayed {
             anchor.expect_preamble();
+            let timeout = match carrier {
+                Carrier::Program(_) => ssh::Program::first_call_timeout(),
+                Carrier::None | Carrier::Child(_) | Carrier::Forward(_) => CONNECT_TIMEOUT,
+            };
             let refusal = json!({ "descriptors": false });
-            match first_call::<Value>(&anchor, "session.open", refusal) {
+            match call_within::<Value>(timeout, &anchor, "session.open", refusal) {
                 // Without the grant for sessions it takes effect too.
                 Err(Error::Denied { .. }) => Ok(Value::Null),
                 result => result,
@@ -217,7 +221,16 @@ fn first_call<T: DeserializeOwned>(
     method: &str,
     params: impl Serialize,
 ) -> Result<T> {
-    let deadline = Some(Instant::now() + CONNECT_TIMEOUT);
+    call_within(CONNECT_TIMEOUT, connection, method, params)
+}
+
+fn call_within<T: DeserializeOwned>(
+    timeout: Duration,
+    connection: &Connection,
+    method: &str,
+    params: impl Serialize,
+) -> Result<T> {
+    let deadline = Some(Instant::now() + timeout);
     let mut operation = operation::named(method, params);
     let id = connection.next_id();
     connection.begin(id, operation.request(), deadline)?;

@@ -21,16 +21,22 @@ impl PrivateFolder {
     /// path is short and has no character with a meaning for ssh.
     pub(crate) fn new() -> io::Result<Self> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let candidates = runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
+        Self::new_in(runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]))
+    }
+
+    fn new_in(candidates: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for parent in candidates.filter(|parent| is_suitable(parent)) {
+        for parent in candidates.into_iter().filter(|parent| is_suitable(parent)) {
             for _ in 0..ATTEMPTS {
                 let name =
                     format!("sockbroker-ssh-{:016x}", RandomState::new().build_hasher().finish());
                 let folder = parent.join(name);
                 match DirBuilder::new().mode(0o700).create(&folder) {
                     Ok(()) => return Ok(Self(folder)),
-                    Err(error) => last = error,
+                    Err(error) => {
+                        let text = format!("cannot create {}: {error}", folder.display());
+                        last = io::Error::new(error.kind(), text);
+                    }
                 }
                 if last.kind() != io::ErrorKind::AlreadyExists {
                     break;
@@ -73,6 +79,13 @@ mod tests {
         fs::write(path.join("log"), "").unwrap();
         drop(folder);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_last_folder_that_cannot_be_created_is_named() {
+        let error = PrivateFolder::new_in(["/proc/self".into(), "/proc".into(), "/%h".into()]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("cannot create /proc/sockbroker-ssh-"), "{error}");
     }
 
     #[test]

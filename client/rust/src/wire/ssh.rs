@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, IsTerminal as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -15,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::child::{self, ChildBroker};
 use super::private_folder::PrivateFolder;
 use super::unix::{self, Interest, Readiness};
 use crate::endpoint::Endpoint;
@@ -23,7 +23,8 @@ use crate::error::{Attempt, Error, Result};
 use crate::host_files;
 use crate::ssh_target::SshTarget;
 
-/// How long ssh may take to log in and to forward the socket, without and with a person who answers its questions.
+/// How long ssh may take to log in, and to forward the socket or to reach the broker, without and with a person who
+/// answers its questions.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(45);
 const LOGIN_TIMEOUT_INTERACTIVE: Duration = Duration::from_secs(150);
 /// How long a broker may take to answer through ssh.
@@ -36,8 +37,9 @@ const LOG_BYTES_MAX: u64 = 4096;
 const PROBE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"socket.htons\",\"params\":[1]}\n";
 
 /// Starts ssh, and ends it once standard input ends: when the client drops its end of the pipe, or when it is killed.
-/// `PR_SET_PDEATHSIG` would already act at the end of the thread that started ssh. SIGKILL, because ssh can notice SIGTERM
-/// as late as `ServerAliveInterval`. The folder is removed after ssh has ended, and then standard output ends. Ctrl-C
+/// `PR_SET_PDEATHSIG` would already act at the end of the thread that started ssh. At SIGTERM, ssh ends the program of
+/// `ProxyCommand` and restores the terminal. SIGKILL follows, because ssh can notice SIGTERM as late as
+/// `ServerAliveInterval`. The folder is removed after ssh has ended, and then standard output ends. Ctrl-C
 /// reaches the client alone, which can then still use the broker.
 const FORWARD_SCRIPT: &str = r#"trap '' INT QUIT
 exec 3<&0
@@ -46,13 +48,23 @@ shift
 ssh "$@" </dev/null >/dev/null 3<&- &
 ssh=$!
 trap '' HUP TERM
-{ read -r line <&3; kill -9 $ssh; } >/dev/null 2>&1 &
+{ read -r line <&3; kill $ssh; sleep 1; kill -9 $ssh; } >/dev/null 2>&1 &
 watcher=$!
 wait $ssh
 kill -9 $watcher
 rm -rf -- "$folder""#;
-/// Starts ssh with the standard input of this command.
-const PROGRAM_SCRIPT: &str = r#"trap '' INT QUIT; exec ssh "$@""#;
+/// Starts ssh with standard input in both directions, and ends it like the other script, once the socket that is standard
+/// output closes. ssh alone does not notice the end of the client while it has nothing to write.
+const PROGRAM_SCRIPT: &str = r#"trap '' INT QUIT
+exec 3<&1 4<&0
+ssh "$@" <&4 >&4 3<&- 4<&- &
+ssh=$!
+exec 4<&- </dev/null >/dev/null
+trap '' HUP TERM
+{ read -r line <&3; kill $ssh; sleep 1; kill -9 $ssh; } 2>/dev/null &
+watcher=$!
+wait $ssh
+kill -9 $watcher"#;
 
 /// A way to a broker.
 #[derive(Debug)]
@@ -73,7 +85,9 @@ pub(crate) struct Forward {
 /// The running ssh whose standard input and output lead to the broker. Dropping this value ends it.
 #[derive(Debug)]
 pub(crate) struct Program {
-    _child: ChildBroker,
+    child: Child,
+    /// ssh ends when it is closed.
+    lifeline: Option<UnixStream>,
     log: Log,
     target: SshTarget,
 }
@@ -152,7 +166,8 @@ impl Forward {
             command.args([
                 "-nN",
                 "-o",
-                "ExitOnForwardFailure=yes",
+                // The configuration can have other forwardings, whose ports another ssh uses already.
+                "ExitOnForwardFailure=no",
                 "-o",
                 "StreamLocalBindUnlink=yes",
             ]);
@@ -209,30 +224,49 @@ impl Drop for Forward {
 
 impl Program {
     fn start(target: &SshTarget) -> Result<(UnixStream, Self)> {
-        let prepare = || -> io::Result<_> {
+        let start = || -> io::Result<_> {
             let log = Log::new()?;
             let mut command = command(PROGRAM_SCRIPT, None, &log, target)?;
             command.args(["--", &target.destination(), "sockbroker", "dial-stdio"]);
             if let Some(path) = target.named_path() {
                 command.args(["--socket", path]);
             }
-            Ok((command, log))
+            let (ours, theirs) = UnixStream::pair()?;
+            let (lifeline, watched) = UnixStream::pair()?;
+            command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(watched));
+            let child = command.spawn()?;
+            let program = Self { child, lifeline: Some(lifeline), log, target: target.clone() };
+            Ok((unix::with_send_buffer(ours)?, program))
         };
-        let (command, log) =
-            prepare().map_err(|error| failure(target, &format!("cannot start ssh: {error}")))?;
-        let (stream, child) = child::spawn(command)?;
-        Ok((stream, Self { _child: child, log, target: target.clone() }))
+        start().map_err(|error| failure(target, &format!("cannot start ssh: {error}")))
+    }
+
+    /// How long the first call may take: it waits for ssh to log in.
+    pub(crate) fn first_call_timeout() -> Duration {
+        login_timeout()
     }
 
     /// Adds the messages of ssh to the error of the first call.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        match error {
-            Error::Disconnected { .. } => {
-                let what = "sshd does not forward the socket, and `sockbroker dial-stdio` failed";
-                failure(&self.target, &self.log.added_to(what))
-            }
-            other => other,
-        }
+        let what = match error {
+            Error::Disconnected { .. } => "failed",
+            Error::Timeout { .. } => "does not answer in time",
+            other => return other,
+        };
+        let what = format!(
+            "sshd does not connect to {} (no broker listens there, or AllowStreamLocalForwarding forbids it), and \
+             `sockbroker dial-stdio` {what}",
+            self.target.path()
+        );
+        failure(&self.target, &self.log.added_to(&what))
+    }
+}
+
+impl Drop for Program {
+    /// Best effort: an error has no receiver.
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        drop(self.child.wait());
     }
 }
 

@@ -148,16 +148,16 @@ impl Rights {
             }
             scope.deny.push(packets);
         }
+        // As any rule without netns, the built-in one is about the broker's own network namespace.
+        let is_owner = self.is_owner() && question.place == &Place::Broker;
         let granting: Vec<&Rule> =
             rules.into_iter().flat_map(ByVerb::granting).filter(about).collect();
-        // As any rule without netns, the built-in rule is about the broker's own network namespace.
-        let by_owner = self.is_owner() && question.place == &Place::Broker;
         let rule = match granting.first() {
             Some(rule) => RuleName::Written(Arc::clone(&rule.name)),
-            None if by_owner => RuleName::BuiltIn(OWNER_RULE),
+            None if is_owner => RuleName::BuiltIn(OWNER_RULE),
             None => return Err(RuleName::BuiltIn(NO_RULE)),
         };
-        if !by_owner {
+        if !is_owner {
             scope.push(granting.iter().copied().map(PacketRule::of).collect());
         }
         for restriction in self.kept() {
@@ -181,4 +181,49 @@ fn kept_by(
     let filters = restriction.filters.iter();
     let filters = filters.filter(|filter| filter.matches_apart_from_packets(question));
     named.chain(filters).map(PacketRule::of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::{OWNER, capture_rule as rule, rules};
+    use crate::judgement::policy::Policy;
+    use crate::judgement::subject::Subject;
+
+    #[test]
+    fn rules_decide_about_captures_and_packets() {
+        let judge = |text: &str, interface: Option<&str>, snaplen| {
+            let rights = Policy::new(OWNER, rules(text), false)
+                .select(&Subject::new(1000, 1000), Vec::new());
+            match rights.capture(interface, snaplen) {
+                Ok((rule, scope)) => format!("{rule}: {}", scope.lines().join("; ")),
+                Err(denial) => format!("refused by {}", denial.rule),
+            }
+        };
+        let eth = rule(
+            "eth",
+            "allow",
+            "interface = [\"eth*\"]\nsnaplen = 96\nprotocol = [\"IPPROTO_UDP\"]\nremote_ports = [\"67\"]",
+        );
+        let text =
+            "eth: packets with protocol = [\"IPPROTO_UDP\"], remote_ports = [\"67\"] (`eth`)";
+        assert_eq!(judge(&eth, Some("eth0"), 96), text);
+        assert!(judge(&eth, Some("eth0"), 97).starts_with("refused"));
+        assert!(judge(&eth, Some("wlan0"), 96).starts_with("refused"));
+        assert!(judge(&eth, None, 96).starts_with("refused"));
+        let all = rule("all", "allow", "");
+        assert_eq!(judge(&all, None, 96), "all: all packets");
+        let deny = rule("no", "deny", "remote = [\"10.0.0.0/8\"]");
+        let text = "all: all packets; but no packets with remote = [\"10.0.0.0/8\"] (`no`)";
+        assert_eq!(judge(&[all.clone(), deny].concat(), Some("eth0"), 96), text);
+        // A rule that denies an interface denies all of them at once, as for packet sockets.
+        let deny = rule("no", "deny", "interface = [\"eth1\"]");
+        assert_eq!(
+            judge(&[all.clone(), deny.clone()].concat(), Some("eth0"), 96),
+            "all: all packets"
+        );
+        assert_eq!(judge(&[all, deny].concat(), None, 96), "refused by no");
+        // A rule about other sockets does not grant captures.
+        let inet = rule("inet", "allow", "family = [\"AF_INET\"]");
+        assert!(judge(&inet, Some("eth0"), 96).starts_with("refused"));
+    }
 }

@@ -119,15 +119,18 @@ pub enum LoweringError {
     #[error("the kernel refuses the filter: {0}")]
     Client(#[source] CheckError),
     /// The filter of the client returns a number that it computes, which cannot be limited.
-    #[error("instruction {at} of the filter returns the accumulator: return a constant")]
+    #[error(
+        "instruction {at} of the filter returns the accumulator, which cannot be limited to the \
+         snapshot length: return a constant"
+    )]
     Accumulator {
         /// The instruction, from 0.
         at: usize,
     },
     /// Both together have more instructions than the kernel takes.
     #[error(
-        "the rules need {rules} instructions and the filter {client}, and the kernel takes \
-         {MAX_INSTRUCTIONS}"
+        "the rules about captures need {rules} instructions and the filter {client}, but the kernel \
+         accepts at most {MAX_INSTRUCTIONS} in total: use a shorter filter, or rules with fewer networks and ports"
     )]
     TooLong {
         /// The instructions for the rules.
@@ -161,11 +164,11 @@ mod word {
 /// `FAMILY` of what is not IP, and of IP whose header is not complete.
 const NOT_IP: u32 = 0;
 const INCOMPLETE: u32 = 1;
-/// `PROTOCOL` that cannot be found, and of what is not IP.
-const UNKNOWN_PROTOCOL: u32 = 256;
-const NO_PROTOCOL: u32 = 257;
-/// `TYPE` of a frame whose tags are cut off or too many.
-const UNKNOWN_TYPE: u32 = 65_536;
+/// `PROTOCOL` that cannot be found, and of what is not IP. No rule can name these numbers: those of rules are an `i32`.
+const UNKNOWN_PROTOCOL: u32 = u32::MAX;
+const NO_PROTOCOL: u32 = u32::MAX - 1;
+/// `TYPE` of a frame whose tags are cut off or too many, which no rule can name either.
+const UNKNOWN_TYPE: u32 = u32::MAX;
 /// `PORTS` of protocols without ports, of known ports, and of ports that cannot be found.
 const NO_PORTS: u32 = 0;
 const KNOWN_PORTS: u32 = 1;

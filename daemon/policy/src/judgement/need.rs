@@ -225,12 +225,13 @@ mod tests {
             (tcp, "unknown", &[Administration]),
             (j1939, "ordinary", &[Administration]),
             ("family = [\"AF_CAN\"]\nprotocol = [1]\n", "ordinary", &[]),
-            (&netlink("NETLINK_ROUTE"), "netlink", &[Broadcast]),
-            (&netlink("NETLINK_NETFILTER"), "netlink", &[Administration, Broadcast]),
-            (&netlink("NETLINK_XFRM"), "netlink", &[Administration, Broadcast]),
-            (&netlink("NETLINK_USERSOCK"), "netlink", &[Administration, Broadcast]),
-            (&netlink("NETLINK_FIB_LOOKUP"), "netlink", &[Administration, Broadcast]),
-            (&netlink("NETLINK_AUDIT"), "netlink", &[Broadcast, Audit]),
+            (&netlink("NETLINK_ROUTE"), "netlink", &[]),
+            (&netlink("NETLINK_ROUTE"), "unknown", &[Administration, Broadcast]),
+            (&netlink("NETLINK_NETFILTER"), "netlink", &[Administration]),
+            (&netlink("NETLINK_XFRM"), "netlink", &[Administration]),
+            (&netlink("NETLINK_USERSOCK"), "netlink", &[Administration]),
+            (&netlink("NETLINK_FIB_LOOKUP"), "netlink", &[Administration]),
+            (&netlink("NETLINK_AUDIT"), "netlink", &[Audit]),
         ] {
             // bind() to a group of netlink needs the class as well.
             let rule = format!(

@@ -115,7 +115,7 @@ const ROWS: &[Row] = &[
     row(132, OptionClass::Ordinary, &[0, 1, 2, 3, 4, 8, 11, 13, 14]), // SCTP: timers, streams, SCTP_NODELAY, SCTP_STATUS
     row(269, OptionClass::Ordinary, &[2, 4, 5, 6, 7, 8, 9, 10, 11]), // DCCP: services and states
     row(libc::SOL_NETLINK, OptionClass::Ordinary, &[3, 9, 10, 11, 12]), // NETLINK_PKTINFO, acknowledgements
-    row(libc::SOL_NETLINK, OptionClass::Netlink, &[1, 2, 4, 5, 8]), // NETLINK_ADD_MEMBERSHIP and related
+    row(libc::SOL_NETLINK, OptionClass::Netlink, &[1, 2, 4, 5]), // NETLINK_ADD_MEMBERSHIP and related
     row(libc::AF_VSOCK, OptionClass::Ordinary, &[0, 1, 2, 3, 6, 7, 8]), // SO_VM_SOCKETS_*
     row(libc::SOL_ALG, OptionClass::Ordinary, &[1, 2, 3, 4, 5, 6]), // ALG_SET_*
     row(libc::SOL_CAN_RAW, OptionClass::Ordinary, &[1, 2, 3, 4, 5, 6, 7, 8]), // CAN_RAW_*

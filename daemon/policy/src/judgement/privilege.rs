@@ -205,7 +205,7 @@ pub(super) const TABLE: &[Row] = &[
         .protocols(ADMINISTRATION_GROUPS), // netlink_bind(), netlink_setsockopt(): NL_CFG_F_NONROOT_RECV; tried
     option(Audit, OptionClass::Netlink).families(&[libc::AF_NETLINK])
         .protocols(&[libc::NETLINK_AUDIT]), // audit_multicast_bind(); tried
-    option(Broadcast, OptionClass::Netlink).families(&[libc::AF_NETLINK]), // NETLINK_LISTEN_ALL_NSID; tried
+    option(Broadcast, OptionClass::Unknown).families(&[libc::AF_NETLINK]), // NETLINK_LISTEN_ALL_NSID; tried
     option(Administration, OptionClass::Unknown), // an unknown option can require it
     on(RawOrAdministration, Transparent), // do_ip_setsockopt(): IP_TRANSPARENT; tried
 

@@ -16,7 +16,7 @@ words! {
         Traffic "traffic" "Add, change and delete queueing disciplines, classes, filters and actions.";
         Destroy "destroy" "Close sockets of other processes (`SOCK_DESTROY`).";
         Peer "peer" "Messages to other processes or groups instead of the kernel.";
-        Unknown "unknown" "Everything else: other protocols, other messages, messages that cannot be parsed.";
+        Unknown "unknown" "Everything else: other protocols, other messages, messages that cannot be parsed, and those about other network namespaces than that of the socket.";
     }
 }
 

@@ -105,7 +105,10 @@ impl Ndjson {
     ) -> Result<Decoded, CodecError> {
         loop {
             let rest = input.get(self.searched..).unwrap_or_default();
-            let end = self.nesting.find_end(rest).map(|at| at + self.searched);
+            let found = self.nesting.find_end(rest).map(|at| at + self.searched);
+            let is_line = found.is_some_and(|at| input.get(at) == Some(&b'\n'));
+            // A last bracket belongs to the message, and a line feed does not.
+            let end = found.map(|at| if is_line { at } else { at + 1 });
             if end.unwrap_or(input.len()) > self.limits.frame_bytes {
                 return Err(CodecError::LineTooLong(self.limits.frame_bytes));
             }
@@ -116,8 +119,7 @@ impl Ndjson {
             self.searched = 0;
             self.nesting = Nesting::default();
             let start = descriptors.position(input.len());
-            let is_line = input.get(end) == Some(&b'\n');
-            let text = input.split_to(if is_line { end } else { end + 1 }).freeze();
+            let text = input.split_to(end).freeze();
             if is_line {
                 input.advance(1);
             }
@@ -235,6 +237,27 @@ mod tests {
                 let found: Vec<_> = found.iter().map(String::as_str).collect();
                 assert_eq!((found.as_slice(), left.as_str()), (messages, rest), "{text:?}");
             }
+        }
+    }
+
+    #[test]
+    fn messages_have_at_most_frame_bytes_with_their_last_bracket() {
+        let limits = FrameLimits { frame_bytes: 8, ..FrameLimits::default() };
+        for (text, is_allowed) in [
+            ("[123456]", true),
+            ("[123456]\n", true),
+            ("[1]  [1]  [1]", true),
+            ("12345678\n", true),
+            ("[1234567]", false),
+            ("[12345678", false),
+            ("123456789\n", false),
+        ] {
+            let (mut input, mut queue) = (BytesMut::from(text), DescriptorQueue::default());
+            let mut codec = Ndjson::new(limits);
+            let decoded = codec.decode(&mut input, &mut queue);
+            let is_complete = matches!(decoded, Ok(Decoded::Message(_)));
+            let is_refused = matches!(decoded, Err(CodecError::LineTooLong(8)));
+            assert_eq!((is_complete, is_refused), (is_allowed, !is_allowed), "{text}: {decoded:?}");
         }
     }
 

@@ -66,6 +66,25 @@ pub struct InterfaceBlock<'a> {
     pub comment: Option<&'a [u8]>,
 }
 
+impl InterfaceBlock<'_> {
+    /// An interface without options.
+    pub(super) const fn new(number: u32, link_type: LinkType, snaplen: u32) -> Self {
+        Self {
+            number,
+            link_type,
+            snaplen,
+            name: None,
+            description: None,
+            filter: None,
+            speed: None,
+            mac: None,
+            os: None,
+            hardware: None,
+            comment: None,
+        }
+    }
+}
+
 /// A packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PacketBlock<'a> {
@@ -87,6 +106,29 @@ pub struct PacketBlock<'a> {
     pub process: Option<Process>,
     /// The first comment.
     pub comment: Option<&'a [u8]>,
+}
+
+impl<'a> PacketBlock<'a> {
+    /// A packet without options.
+    pub(super) const fn new(
+        interface: u32,
+        link_type: LinkType,
+        time: Option<u64>,
+        data: &'a [u8],
+        length: u32,
+    ) -> Self {
+        Self {
+            interface,
+            link_type,
+            time,
+            data,
+            length,
+            flags: None,
+            dropped: None,
+            process: None,
+            comment: None,
+        }
+    }
 }
 
 /// Counters of an interface. Times are nanoseconds since 1970.

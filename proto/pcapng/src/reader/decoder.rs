@@ -3,7 +3,7 @@
 use crate::link_type::LinkType;
 use crate::number::{
     BLOCK_OVERHEAD, BYTE_ORDER_MAGIC, MAX_BLOCK_BYTES, PCAP_MICROSECONDS, PCAP_NANOSECONDS,
-    SECTION_HEADER,
+    SECTION_FIELDS, SECTION_HEADER,
 };
 use crate::reader::block::{Block, InterfaceBlock, PacketBlock};
 use crate::reader::cursor::{ByteOrder, Cursor};
@@ -148,19 +148,7 @@ impl Decoder {
         // The upper half describes the checksums of frames.
         let link_type = LinkType(u16::try_from(link_type & 0xFFFF).unwrap_or_default());
         self.format = Format::Pcap { order, link_type, unit };
-        Ok(Block::Interface(InterfaceBlock {
-            number: 0,
-            link_type,
-            snaplen,
-            name: None,
-            description: None,
-            filter: None,
-            speed: None,
-            mac: None,
-            os: None,
-            hardware: None,
-            comment: None,
-        }))
+        Ok(Block::Interface(InterfaceBlock::new(0, link_type, snaplen)))
     }
 }
 
@@ -183,7 +171,8 @@ fn block_length(order: ByteOrder, input: &[u8]) -> Result<usize, FormatError> {
         return Ok(BLOCK_OVERHEAD);
     };
     let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-    let minimum = if kind == SECTION_HEADER { 28 } else { BLOCK_OVERHEAD };
+    let minimum =
+        if kind == SECTION_HEADER { BLOCK_OVERHEAD + SECTION_FIELDS } else { BLOCK_OVERHEAD };
     if bytes < minimum {
         return Err(FormatError::BlockTooShort { kind, length, minimum });
     }
@@ -228,15 +217,5 @@ fn pcap_packet(
     let time = u64::from(seconds)
         .saturating_mul(1_000_000_000)
         .saturating_add(u64::from(fraction).saturating_mul(unit));
-    Ok(PacketBlock {
-        interface: 0,
-        link_type,
-        time: Some(time),
-        data: cursor.rest(),
-        length,
-        flags: None,
-        dropped: None,
-        process: None,
-        comment: None,
-    })
+    Ok(PacketBlock::new(0, link_type, Some(time), cursor.rest(), length))
 }

@@ -51,7 +51,7 @@ pub enum FormatError {
         minor: u16,
     },
     /// A block is too short for its type.
-    #[error("a block of type {kind:#x} has {length} bytes, and needs {minimum}")]
+    #[error("a block of type {kind:#x} has {length} bytes, its type needs at least {minimum}")]
     BlockTooShort {
         /// The type of the block.
         kind: u32,
@@ -61,7 +61,7 @@ pub enum FormatError {
         minimum: usize,
     },
     /// A block is longer than the limit.
-    #[error("a block of {length} bytes is longer than {MAX_BLOCK_BYTES}")]
+    #[error("a block has {length} bytes, the limit is {MAX_BLOCK_BYTES}")]
     BlockTooLong {
         /// The length that it declares.
         length: u32,
@@ -81,13 +81,15 @@ pub enum FormatError {
         last: u32,
     },
     /// The file ends within a block.
-    #[error("it ends {missing} bytes before the end of a block")]
+    #[error("it ends within a block: at least {missing} bytes are missing")]
     Truncated {
         /// The number of bytes that are missing at least.
         missing: usize,
     },
     /// A packet has more captured bytes than its block.
-    #[error("a packet has {captured} captured bytes, and its block has {available}")]
+    #[error(
+        "a packet has {captured} captured bytes, but its block has only {available} bytes for them"
+    )]
     DataTooLong {
         /// The captured bytes that it declares.
         captured: u32,
@@ -95,7 +97,7 @@ pub enum FormatError {
         available: usize,
     },
     /// An option is longer than the rest of its block.
-    #[error("option {code} has {length} bytes, and its block has {available}")]
+    #[error("option {code} has {length} bytes, but its block has only {available} bytes left")]
     OptionTooLong {
         /// The code of the option.
         code: u16,
@@ -111,7 +113,7 @@ pub enum FormatError {
         bytes: usize,
     },
     /// An option whose value has a fixed length has another one.
-    #[error("option {code} has {length} bytes, and its value has {expected}")]
+    #[error("option {code} has {length} bytes, its value needs {expected}")]
     OptionLength {
         /// The code of the option.
         code: u16,
@@ -121,7 +123,7 @@ pub enum FormatError {
         expected: usize,
     },
     /// A block refers to an interface that its section does not describe.
-    #[error("interface {interface} is not described, there are {interfaces}")]
+    #[error("interface {interface} is not described: the section has {interfaces} interfaces")]
     UnknownInterface {
         /// The number of the interface.
         interface: u32,

@@ -2,11 +2,11 @@
 
 use crate::link_type::LinkType;
 use crate::number::{
-    COMMENT, ENHANCED_PACKET, EPB_DROPCOUNT, EPB_FLAGS, EPB_PROCESSID_THREADID, IF_DESCRIPTION,
-    IF_FILTER, IF_HARDWARE, IF_MACADDR, IF_NAME, IF_OS, IF_SPEED, IF_TSOFFSET, IF_TSRESOL,
-    INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, ISB_ENDTIME, ISB_FILTERACCEPT, ISB_IFDROP,
-    ISB_IFRECV, ISB_OSDROP, ISB_STARTTIME, ISB_USRDELIV, MAX_INTERFACES, PACKET, SHB_HARDWARE,
-    SHB_OS, SHB_USERAPPL, SIMPLE_PACKET,
+    BLOCK_OVERHEAD, COMMENT, ENHANCED_PACKET, EPB_DROPCOUNT, EPB_FLAGS, EPB_PROCESSID_THREADID,
+    IF_DESCRIPTION, IF_FILTER, IF_HARDWARE, IF_MACADDR, IF_NAME, IF_OS, IF_SPEED, IF_TSOFFSET,
+    IF_TSRESOL, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, ISB_ENDTIME, ISB_FILTERACCEPT,
+    ISB_IFDROP, ISB_IFRECV, ISB_OSDROP, ISB_STARTTIME, ISB_USRDELIV, MAX_INTERFACES, PACKET,
+    SECTION_FIELDS, SECTION_HEADER, SHB_HARDWARE, SHB_OS, SHB_USERAPPL, SIMPLE_PACKET,
 };
 use crate::packet::{PacketFlags, Process};
 use crate::reader::block::{Block, InterfaceBlock, PacketBlock, SectionBlock, StatisticsBlock};
@@ -29,10 +29,10 @@ struct Interface {
     clock: Clock,
 }
 
-/// The fields of a body that end before they are complete.
+/// The error of a block whose body is shorter than the fields of its type, which have `fixed` bytes.
 fn too_short(kind: u32, body: &[u8], fixed: usize) -> FormatError {
-    let length = u32::try_from(body.len().saturating_add(12)).unwrap_or(u32::MAX);
-    FormatError::BlockTooShort { kind, length, minimum: fixed.saturating_add(12) }
+    let length = u32::try_from(body.len().saturating_add(BLOCK_OVERHEAD)).unwrap_or(u32::MAX);
+    FormatError::BlockTooShort { kind, length, minimum: fixed.saturating_add(BLOCK_OVERHEAD) }
 }
 
 impl Section {
@@ -48,7 +48,7 @@ impl Section {
             let _length = cursor.u64()?;
             Some(version)
         };
-        let short = || too_short(crate::number::SECTION_HEADER, body, 16);
+        let short = || too_short(SECTION_HEADER, body, SECTION_FIELDS);
         let (major, minor) = fields().ok_or_else(short)?;
         // Version 1.2 means 1.0 (section 4.1 of the draft).
         if major != 1 || !matches!(minor, 0 | 2) {
@@ -101,19 +101,8 @@ impl Section {
             fields().ok_or_else(|| too_short(INTERFACE_DESCRIPTION, body, 8))?;
         let link_type = LinkType(link_type);
         let mut clock = Clock::DEFAULT;
-        let mut block = InterfaceBlock {
-            number: u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX),
-            link_type,
-            snaplen,
-            name: None,
-            description: None,
-            filter: None,
-            speed: None,
-            mac: None,
-            os: None,
-            hardware: None,
-            comment: None,
-        };
+        let number = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
+        let mut block = InterfaceBlock::new(number, link_type, snaplen);
         while let Some(option) = cursor.option()? {
             match option.code {
                 COMMENT => keep_first(&mut block.comment, option.value),
@@ -144,18 +133,9 @@ impl Section {
         let (interface, ticks, captured, length) =
             fields().ok_or_else(|| too_short(ENHANCED_PACKET, body, 20))?;
         let Interface { link_type, clock, .. } = self.interface(interface)?;
-        let block = PacketBlock {
-            interface,
-            link_type,
-            time: Some(clock.nanoseconds(ticks)?),
-            data: data(&mut cursor, captured)?,
-            length,
-            flags: None,
-            dropped: None,
-            process: None,
-            comment: None,
-        };
-        with_options(block, cursor)
+        let time = Some(clock.nanoseconds(ticks)?);
+        let data = data(&mut cursor, captured)?;
+        with_options(PacketBlock::new(interface, link_type, time, data, length), cursor)
     }
 
     /// The packet block of early drafts: as the enhanced one, with a small number of the interface and the packets
@@ -168,17 +148,12 @@ impl Section {
             fields().ok_or_else(|| too_short(PACKET, body, 20))?;
         let interface = u32::from(interface);
         let Interface { link_type, clock, .. } = self.interface(interface)?;
+        let time = Some(clock.nanoseconds(ticks)?);
+        let data = data(&mut cursor, captured)?;
         let block = PacketBlock {
-            interface,
-            link_type,
-            time: Some(clock.nanoseconds(ticks)?),
-            data: data(&mut cursor, captured)?,
-            length,
-            flags: None,
             // The highest value means that the number is not known.
             dropped: Some(u64::from(dropped)).filter(|_| dropped != u16::MAX),
-            process: None,
-            comment: None,
+            ..PacketBlock::new(interface, link_type, time, data, length)
         };
         with_options(block, cursor)
     }
@@ -189,17 +164,7 @@ impl Section {
         let length = cursor.u32().ok_or_else(|| too_short(SIMPLE_PACKET, body, 4))?;
         let Interface { link_type, snaplen, .. } = self.interface(0)?;
         let captured = if snaplen == 0 { length } else { length.min(snaplen) };
-        Ok(PacketBlock {
-            interface: 0,
-            link_type,
-            time: None,
-            data: data(&mut cursor, captured)?,
-            length,
-            flags: None,
-            dropped: None,
-            process: None,
-            comment: None,
-        })
+        Ok(PacketBlock::new(0, link_type, None, data(&mut cursor, captured)?, length))
     }
 
     fn statistics<'a>(&self, body: &'a [u8]) -> Result<StatisticsBlock<'a>, FormatError> {

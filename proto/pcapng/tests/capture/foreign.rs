@@ -125,7 +125,10 @@ fn sections_have_their_own_byte_order_and_interfaces() {
     let file =
         [section(order), interface(order, &[]), section(order), packet(order, 0, 1, b"x", &[])];
     let error = read_each(&file.concat(), |_| ()).unwrap_err();
-    assert!(error.contains("interface 0 is not described, there are 0"), "{error}");
+    assert!(
+        error.contains("interface 0 is not described: the section has 0 interfaces"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -80,7 +80,11 @@ fn huge_lengths_are_refused_before_anything_is_read() {
             with_lengths(LE, builder::SECTION, length, &0x1A2B_3C4D_u32.to_le_bytes(), length);
         assert_eq!(error_of(&file), (0, FormatError::BlockTooLong { length }));
     }
+    // A block may have as many bytes as the limit, and not more.
     let limit = u32::try_from(MAX_BLOCK_BYTES).unwrap();
+    let length = limit + 4;
+    let error = error_after_interface(|order| with_lengths(order, 7, length, &[0; 8], length));
+    assert_eq!(error, FormatError::BlockTooLong { length });
     let error = error_after_interface(|order| with_lengths(order, 7, limit, &[0; 8], limit));
     assert_eq!(error, FormatError::Truncated { missing: MAX_BLOCK_BYTES - 20 });
 }
@@ -256,7 +260,10 @@ fn malformed_pcap_is_refused() {
     assert_eq!(error_of(&header(2, 3)), (0, FormatError::Version { major: 2, minor: 3 }));
     assert_eq!(error_of(&header(2, 4)[..20]), (0, FormatError::Truncated { missing: 4 }));
     let record = |captured| builder::body(LE, &[0, 0, captured, captured].map(Part::U32));
-    for length in [u32::MAX, 1 << 31, 1 << 24] {
+    let most = u32::try_from(MAX_BLOCK_BYTES - 16).unwrap();
+    let file = [header(2, 4), record(most)].concat();
+    assert_eq!(error_of(&file), (24, FormatError::Truncated { missing: MAX_BLOCK_BYTES - 16 }));
+    for length in [u32::MAX, 1 << 31, 1 << 24, most + 1] {
         let file = [header(2, 4), record(length)].concat();
         assert_eq!(error_of(&file), (24, FormatError::BlockTooLong { length }));
     }
@@ -274,6 +281,6 @@ fn error_names_the_place_and_what_is_wrong() {
     let error = reader.next_block().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the capture is malformed at byte 28: interface 3 is not described, there are 0"
+        "the capture is malformed at byte 28: interface 3 is not described: the section has 0 interfaces"
     );
 }

@@ -16,7 +16,9 @@ pub fn body(data: &[u8]) {
     let output = sockbrokerd::fuzzing::request(data);
     let (requested, answered) = match data.first() {
         Some(b'C' | b'c') => (frames(data).0, whole_frames(&output)),
-        Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => (lines(data), whole_lines(&output)),
+        Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n') => {
+            (lines(data).into_iter().flat_map(messages).collect(), whole_lines(&output))
+        }
         // HTTP and WebSocket wrap their answers: check only that no call panics.
         _ => return,
     };
@@ -83,6 +85,41 @@ fn whole_frames(data: &[u8]) -> Vec<&[u8]> {
 
 fn lines(data: &[u8]) -> Vec<&[u8]> {
     data.split(|byte| *byte == b'\n').collect()
+}
+
+/// The messages of a line: an object or array ends with its last bracket, and anything else with the line.
+fn messages(mut line: &[u8]) -> Vec<&[u8]> {
+    let mut messages = Vec::new();
+    while !line.is_empty() {
+        let (message, rest) = line.split_at(end_of_structure(line).unwrap_or(line.len()));
+        messages.push(message);
+        line = rest;
+    }
+    messages
+}
+
+/// The length of the object or array with which a text begins, if it is whole.
+fn end_of_structure(text: &[u8]) -> Option<usize> {
+    let (mut depth, mut quoted, mut escaped) = (0, false, false);
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' if depth > 0 => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth > 0 => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            b' ' | b'\t' | b'\r' => {}
+            _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
 }
 
 fn whole_lines(data: &[u8]) -> Vec<&[u8]> {

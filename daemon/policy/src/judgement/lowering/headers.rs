@@ -61,11 +61,11 @@ impl Lowering {
         self.ipv4(four, transport, fragment, found);
         self.ipv6(six, transport, fragment, found);
         self.ports(transport, found);
-        // A later fragment: it has ports, but they are in the first one.
+        // A later fragment of a protocol with ports: only the first fragment shows them.
         self.code.place(fragment);
         self.load(word::PROTOCOL);
-        for protocol in WITH_PORTS.iter().chain(&[UNKNOWN_PROTOCOL]) {
-            self.code.jump(JMP | JEQ | K, *protocol, Some(found), None);
+        for protocol in WITH_PORTS {
+            self.code.jump(JMP | JEQ | K, protocol, Some(found), None);
         }
         self.store(word::PORTS, NO_PORTS);
         self.code.place(found);
@@ -77,12 +77,10 @@ impl Lowering {
         self.code.add(LD | H | ABS, 12);
         for tags in 0..=MAX_TAGS {
             let offset = 14 + 4 * tags;
-            let (tagged, plain) = (self.code.label(), self.code.label());
+            let tagged = self.code.label();
             for tag in TAGS {
                 self.code.jump(JMP | JEQ | K, tag, Some(tagged), None);
             }
-            self.code.go(plain);
-            self.code.place(plain);
             self.code.add(ST, word::TYPE);
             self.store(word::NETWORK, offset);
             self.code.go(network);
@@ -136,21 +134,24 @@ impl Lowering {
             self.extension(unknown, later, transport);
         }
         self.load(word::PROTOCOL);
-        for extension in EXTENSIONS.iter().chain(&[FRAGMENT, AUTHENTICATION]) {
-            self.code.jump(JMP | JEQ | K, *extension, Some(unknown), None);
-        }
+        self.extensions(unknown);
         self.code.go(transport);
         // The protocol of a later fragment is that of its first extension header.
         self.code.place(later);
         self.code.add(LD | B | IND, 0);
         self.code.add(ST, word::PROTOCOL);
-        for extension in EXTENSIONS.iter().chain(&[FRAGMENT, AUTHENTICATION]) {
-            self.code.jump(JMP | JEQ | K, *extension, Some(unknown), None);
-        }
+        self.extensions(unknown);
         self.code.go(fragment);
         self.code.place(unknown);
         self.store(word::PROTOCOL, UNKNOWN_PROTOCOL);
         self.code.go(found);
+    }
+
+    /// Goes to `unknown` if A is the number of an extension header.
+    fn extensions(&mut self, unknown: Label) {
+        for extension in EXTENSIONS.iter().chain(&[FRAGMENT, AUTHENTICATION]) {
+            self.code.jump(JMP | JEQ | K, *extension, Some(unknown), None);
+        }
     }
 
     /// Skips an extension header, or goes to `transport` if there is none.

@@ -7,7 +7,7 @@ use sockbroker_test_support::bpf::{Frame, run};
 use sockbroker_test_support::counts::PACKETS;
 
 use super::*;
-use crate::fixture::{OWNER, rules};
+use crate::fixture::{OWNER, capture_rule as rule, rules};
 use crate::judgement::policy::Policy;
 use crate::judgement::subject::Subject;
 use crate::language::value::{Network, Ports};
@@ -28,13 +28,6 @@ fn scope(text: &str) -> CaptureScope {
     let rules = rules(text);
     let rights = Policy::new(OWNER, rules, false).select(&Subject::new(1000, 1000), Vec::new());
     rights.capture(Some("eth0"), 100).unwrap().1
-}
-
-/// A rule that allows captures, or denies them, with these fields.
-fn rule(name: &str, effect: &str, fields: &str) -> String {
-    format!(
-        "[[rule]]\nname = \"{name}\"\nsubject = {{ users = [\"alice\"] }}\n{effect} = [\"capture\"]\n{fields}\n"
-    )
 }
 
 /// What the bytes of a packet show.
@@ -470,35 +463,49 @@ fn filters_that_cannot_be_joined_are_refused() {
 }
 
 #[test]
-fn rules_decide_about_captures_and_packets() {
-    let judge = |text: &str, interface: Option<&str>, snaplen| {
-        let rights =
-            Policy::new(OWNER, rules(text), false).select(&Subject::new(1000, 1000), Vec::new());
-        match rights.capture(interface, snaplen) {
-            Ok((rule, scope)) => format!("{rule}: {}", scope.lines().join("; ")),
-            Err(denial) => format!("refused by {}", denial.rule),
+fn numbers_without_a_protocol_admit_no_packet() {
+    let arp = [&[2; 12][..], &[8, 6], &[0; 46]].concat();
+    let ip = [&[2; 12][..], &[8, 0], &[0x45; 46]].concat();
+    // Neither IP, nor a complete header of IP, nor a type.
+    let frames = [&arp, &ip, &ip[..20], &ip[..10]];
+    let low: Vec<i32> = (256..FIRST_FRAME_TYPE).collect();
+    for numbers in [&low[..], &[65_535, 65_536, 65_537, i32::MAX - 1, i32::MAX]] {
+        let scope = scope(&rule("a", "allow", &format!("protocol = {numbers:?}")));
+        let program = scope.join(&FORCED, &everything()).unwrap();
+        for frame in frames {
+            let found = run(&program, Frame { data: frame, ..Frame::default() });
+            assert_eq!(found, 0, "{:?}: {frame:x?}", numbers.first());
         }
+    }
+}
+
+#[test]
+fn addresses_inside_other_protocols_are_not_compared() {
+    let ip = |protocol| [0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2];
+    let outer = [0x45, 0, 0, 60, 0, 0, 0, 0, 64, 4, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];
+    let tunnel = [&[2; 12][..], &[8, 0], &outer, &ip(17), &[0; 20]].concat();
+    let mpls = [&[2; 12][..], &[0x88, 0x47, 0, 1, 0x01, 64], &ip(17), &[0; 20]].concat();
+    let plain = [&[2; 12][..], &[8, 0], &ip(17), &[0; 20]].concat();
+    let sees = |deny: &str| {
+        let scope = scope(&[rule("a", "allow", ""), rule("d", "deny", deny)].concat());
+        let program = scope.join(&FORCED, &everything()).unwrap();
+        [&tunnel, &mpls, &plain]
+            .map(|frame| run(&program, Frame { data: frame, ..Frame::default() }) != 0)
     };
-    let eth = rule(
-        "eth",
-        "allow",
-        "interface = [\"eth*\"]\nsnaplen = 96\nprotocol = [\"IPPROTO_UDP\"]\nremote_ports = [\"67\"]",
-    );
-    let text = "eth: packets with protocol = [\"IPPROTO_UDP\"], remote_ports = [\"67\"] (`eth`)";
-    assert_eq!(judge(&eth, Some("eth0"), 96), text);
-    assert!(judge(&eth, Some("eth0"), 97).starts_with("refused"));
-    assert!(judge(&eth, Some("wlan0"), 96).starts_with("refused"));
-    assert!(judge(&eth, None, 96).starts_with("refused"));
-    let all = rule("all", "allow", "");
-    assert_eq!(judge(&all, None, 96), "all: all packets");
-    let deny = rule("no", "deny", "remote = [\"10.0.0.0/8\"]");
-    let text = "all: all packets; but no packets with remote = [\"10.0.0.0/8\"] (`no`)";
-    assert_eq!(judge(&[all.clone(), deny].concat(), Some("eth0"), 96), text);
-    // A rule that denies an interface denies all of them at once, as for packet sockets.
-    let deny = rule("no", "deny", "interface = [\"eth1\"]");
-    assert_eq!(judge(&[all.clone(), deny.clone()].concat(), Some("eth0"), 96), "all: all packets");
-    assert_eq!(judge(&[all, deny].concat(), None, 96), "refused by no");
-    // A rule about other sockets does not grant captures.
-    let inet = rule("inet", "allow", "family = [\"AF_INET\"]");
-    assert!(judge(&inet, Some("eth0"), 96).starts_with("refused"));
+    assert_eq!(sees("remote = [\"10.9.0.0/16\"]"), [true, true, false]);
+    assert_eq!(sees("protocol = [4, 0x8847]"), [false, false, true]);
+}
+
+#[test]
+fn rules_that_alone_exceed_the_limit_are_refused() {
+    // Networks that do not follow each other, so that they stay as many ranges.
+    let networks: Vec<String> = (0..2_000)
+        .map(|number| format!("\"10.{}.{}.0/24\"", number / 100, number % 100 * 2))
+        .collect();
+    let scope = scope(&rule("a", "allow", &format!("local = [{}]", networks.join(", "))));
+    let rules = scope.instructions(&FORCED);
+    assert!(rules > MAX_INSTRUCTIONS, "{rules}");
+    let error = scope.join(&FORCED, &everything()).unwrap_err();
+    assert_eq!(error, LoweringError::TooLong { rules, client: 1 });
+    assert!(error.to_string().contains("at most 4096"), "{error}");
 }
