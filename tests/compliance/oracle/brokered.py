@@ -161,6 +161,19 @@ class BrokeredSocketModule:
     def detach_filter(self, sock):
         self.rpc("detach_filter", sock.handle)
 
+    def delegate(self, family, type, proto):
+        """A socket of this process, by the descriptor that the broker passes."""
+        return native.socket(fileno=self.rpc_named("delegate", family=family, type=type, proto=proto).descriptors[0])
+
+    def apply_bind(self, sock, address):
+        parts = Parts()
+        self.rpc_named("apply", parts, fd=parts.descriptor(sock.fileno()), bind=write_address(address))
+
+    def apply_option(self, sock, level, optname, value):
+        parts = Parts()
+        option = {"level": level, "optname": optname, "value": _bytes(value, parts)}
+        self.rpc_named("apply", parts, fd=parts.descriptor(sock.fileno()), option=option)
+
 
 def _given(**params):
     return {name: value for name, value in params.items() if value is not _GLOBAL}

@@ -90,3 +90,15 @@ class NativeModule:
     def detach_filter(self, sock):
         """`SO_DETACH_FILTER`."""
         sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+    def delegate(self, family, type, proto):
+        """A new socket."""
+        return socket.socket(family, type, proto)
+
+    def apply_bind(self, sock, address):
+        """`bind`."""
+        sock.bind(address)
+
+    def apply_option(self, sock, level, optname, value):
+        """`setsockopt`."""
+        sock.setsockopt(level, optname, value)

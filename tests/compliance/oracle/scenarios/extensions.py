@@ -207,3 +207,31 @@ def reuseport_of_a_filtered_group(s, t):
         t.call("attach", s.attach_filter, sock, struct.pack("HBBI", 6, 0, 0, 0))
     udp(s, t).sendto(b"x", one.getsockname())
     t.note("nothing", s.poll([(one, IN), (two, IN)], 0.05))
+
+
+@scenario
+def delegated_socket(s, t):
+    """A delegated socket is the program's own, and single calls are applied to it."""
+    sock = t.keep(s.delegate(s.AF_INET, s.SOCK_STREAM, 0))
+    t.note("attributes", (int(sock.family), int(sock.type)))
+    s.apply_option(sock, s.SOL_SOCKET, s.SO_REUSEADDR, 1)
+    s.apply_option(sock, s.SOL_SOCKET, s.SO_LINGER, struct.pack("ii", 1, 7))
+    t.note("reuse", sock.getsockopt(s.SOL_SOCKET, s.SO_REUSEADDR))
+    t.note("linger", sock.getsockopt(s.SOL_SOCKET, s.SO_LINGER, 8))
+    t.call("unknown option", s.apply_option, sock, s.SOL_SOCKET, 9999, 1)
+    s.apply_bind(sock, ("127.0.0.1", 0))
+    t.note("host", sock.getsockname()[0])
+    t.call("bound already", s.apply_bind, sock, ("127.0.0.1", 0))
+    sock.listen()
+    client = t.socket()
+    client.connect(sock.getsockname())
+    t.keep(sock.accept()[0]).send(b"served")
+    t.note("data", client.recv(100))
+
+
+@scenario
+def delegation_of_what_the_kernel_does_not_have(s, t):
+    """The kernel's errors are those of `socket`."""
+    t.call("family", s.delegate, 99, s.SOCK_STREAM, 0)
+    t.call("type", s.delegate, s.AF_INET, 99, 0)
+    t.call("protocol", s.delegate, s.AF_INET, s.SOCK_STREAM, s.IPPROTO_UDP)
