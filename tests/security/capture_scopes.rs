@@ -230,13 +230,13 @@ fn rules_and_a_filter_that_are_too_long_together_are_refused() {
             base64(bytes)
         };
         let fault = client.call("capture.open", json!([["lo"], program(4096)])).fault();
-        assert!(fault.message.contains("the kernel takes 4096"), "{fault:?}");
+        assert!(fault.message.contains("the kernel accepts at most 4096"), "{fault:?}");
         let fault = client.call("capture.open", json!([["lo"], program(4097)])).fault();
         assert!(fault.message.contains("4097 instructions"), "{fault:?}");
         let capture = Capture::open(&mut client, json!([["lo"], program(2000)]));
         let handle = capture.handle;
         let fault = client.call("capture.set_filter", json!([handle, program(4096)])).fault();
-        assert!(fault.message.contains("the kernel takes 4096"), "{fault:?}");
+        assert!(fault.message.contains("the kernel accepts at most 4096"), "{fault:?}");
         send(TWO, 5000);
         assert_eq!(data(&capture.stop(&mut client)), ["127.0.0.2:5000"]);
     });
