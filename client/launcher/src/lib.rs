@@ -6,7 +6,7 @@
 //! launcher ── supervisor ── program
 //! ```
 //!
-//! The program runs under a seccomp filter ([`filter`]) that reports a few calls to the supervisor. The supervisor
+//! The program runs under a seccomp filter (`filter`) that reports a few calls to the supervisor. The supervisor
 //! makes each call natively, and asks the broker if the kernel refuses it for lack of a privilege. It has the rights of
 //! the user and nothing else: a program that deceives it gets what the policy grants the user. The launcher is the
 //! process that the shell knows, and behaves as the program does.
