@@ -85,5 +85,5 @@ terminal.until(PROMPT)
 # A read of the terminal in the background stops the program.
 while "Stopped" not in terminal.run("jobs"):
     pass
-terminal.show("background", terminal.run("kill %1; kill -CONT %1; wait %1 2>/dev/null; echo $?"))
+terminal.show("background", terminal.run("kill %1; kill -CONT %1 2>/dev/null; wait %1 2>/dev/null; echo $?"))
 terminal.show("size", terminal.run(f"stty rows 33 cols 77; {prefix}stty size"))
