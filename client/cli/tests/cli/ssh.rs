@@ -212,16 +212,23 @@ fn errors_of_ssh_are_reported_with_its_own_words() {
                 assert!(line.contains(part), "{part}: {line}");
             }
             assert!(!line.contains("systemctl"), "{line}");
+            line
         };
         lab.sshd.know("other_key");
-        fails(&["ssh://127.0.0.1", "HOST IDENTIFICATION HAS CHANGED", "key verification failed"]);
+        let changed =
+            ["ssh://127.0.0.1", "HOST IDENTIFICATION HAS CHANGED", "key verification failed"];
+        assert!(!fails(&changed).contains("unknown key"));
         lab.sshd.folder().write("known_hosts", "");
-        fails(&["Host key verification failed"]);
+        let port = lab.sshd.url(None, Path::new("/s"));
+        let port = port.rsplit(':').next().unwrap().split('/').next().unwrap();
+        let hint = format!("-p {port} 127.0.0.1` once, and confirm it");
+        fails(&["Host key verification failed", "to add an unknown key, run `ssh -F ", &hint]);
         lab.sshd.know("host_key");
         lab.sshd.folder().write("authorized_keys", "");
         fails(&["ssh failed", "Permission denied (publickey)"]);
         let refused = lab.run_at("ssh://127.0.0.1:1/s", &["info"]).failure(69);
-        assert!(refused.contains("port 1: Connection refused"), "{refused}");
+        let reason = "ssh failed: connect to host 127.0.0.1 port 1: Connection refused";
+        assert!(refused.contains(reason), "{refused}");
         let mut direct = Command::new(PROGRAM);
         direct.args(["--broker", &lab.url(), "info"]).envs(lab.sshd.variables());
         direct.env("PATH", lab.sshd.folder().path()).env_remove("SOCKBROKER_SESSION");
@@ -238,6 +245,8 @@ fn missing_broker_is_reported_by_the_program_on_the_other_host() {
         let url = lab.sshd.url(None, &lab.sshd.folder().join("none"));
         let line = lab.run_at(&url, &["info"]).failure(69);
         assert!(line.contains("/none (ENOENT)"), "{line}");
+        let part = "/none on 127.0.0.1, and `sockbroker dial-stdio` there failed: ";
+        assert!(line.contains(part), "{line}");
     });
 }
 
@@ -250,10 +259,14 @@ fn missing_program_on_the_other_host_is_reported() {
         }
         let lab = Lab { broker: broker(), sshd: Sshd::start("/usr/bin/true", NO_FORWARDING) };
         let line = lab.run(&["info"]).failure(69);
-        assert!(line.contains("sockbroker: command not found"), "{line}");
         let socket = lab.broker.socket().display();
-        let reason = format!("sshd does not connect to {socket} (no broker listens there, or ");
+        let reason =
+            format!("no broker answers at {socket} on 127.0.0.1: probably none runs there, or ");
         assert!(line.contains(&reason), "{line}");
+        assert!(
+            line.contains("AllowStreamLocalForwarding") && !line.contains("not found"),
+            "{line}"
+        );
     });
 }
 
