@@ -28,6 +28,8 @@ pub(super) enum Event {
     Progress,
     /// The broker has counted.
     Counted(Option<CaptureStats>),
+    /// The broker has counted when the first signal arrived.
+    CountedAtSignal(Option<CaptureStats>),
     /// The broker has ended the capture.
     Stopped(Result<CaptureStats, Failure>),
     /// The capture is recorded to its end, or recording has failed.
@@ -51,7 +53,7 @@ impl Running {
     ) -> (Option<CaptureStats>, Result<(), Failure>) {
         let (mut stopped, mut recorded) = (None, None);
         let mut is_stopping = false;
-        let mut deadline = None;
+        let (mut deadline, mut at_signal) = (None, None);
         while stopped.is_none() || recorded.is_none() {
             let event = match deadline {
                 None => happened.recv().ok(),
@@ -68,8 +70,12 @@ impl Running {
                     report(&numbers(self.tally.captured(), stats.as_ref()).join(", "));
                 }
                 Some(Event::Stopped(result)) => stopped = Some(result),
+                Some(Event::CountedAtSignal(stats)) => at_signal = stats,
                 Some(Event::Signal) => {
-                    deadline = deadline.or(Some(Instant::now() + GRACE));
+                    if deadline.is_none() {
+                        deadline = Some(Instant::now() + GRACE);
+                        self.call("capture.stats", |stats| Event::CountedAtSignal(stats.ok()));
+                    }
                     self.stop_once(&mut is_stopping);
                 }
                 Some(Event::Recorded(recording, result)) => {
@@ -86,7 +92,7 @@ impl Running {
                 (Some(stats), result)
             }
             Some(Err(failure)) => (None, recorded.and(Err(failure))),
-            None => (self.last_count(happened), recorded),
+            None => (at_signal.or_else(|| self.last_count(happened)), recorded),
         }
     }
 
@@ -137,7 +143,7 @@ impl Running {
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             match happened.recv_timeout(rest).ok()? {
-                Event::Counted(stats) => return stats,
+                Event::Counted(stats) | Event::CountedAtSignal(stats) => return stats,
                 Event::Stopped(result) => return result.ok(),
                 Event::Signal | Event::Progress | Event::Recorded(..) => {}
             }
