@@ -271,3 +271,65 @@ fn vlan_expressions_select_the_same_frames_live_and_in_a_file() {
         assert!(selected > 0 && selected < frames().len(), "{expression}: {selected}");
     }
 }
+
+#[test]
+fn packets_of_files_are_selected_as_the_kernel_selects_them() {
+    let test = "packets_of_files_are_selected_as_the_kernel_selects_them";
+    let Some(compiler) = required(Compiler::libpcap(), "libpcap", test) else { return };
+    let mut compared = 0;
+    for expression in EXPRESSIONS {
+        let Ok(program) = compiler.compile_for_file(expression, LinkLayer::Ethernet) else {
+            continue;
+        };
+        for frame in frames() {
+            for length in [frame.len(), 20, 0] {
+                let data = &frame[..length.min(frame.len())];
+                let expected = run(&program, Frame { data, ..Frame::default() }) > 0;
+                let length = u32::try_from(data.len()).unwrap();
+                assert_eq!(program.selects(data, length), expected, "{expression}: {data:x?}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 9000, "{compared}");
+    // The length on the wire counts, and bytes that were not captured select nothing.
+    let greater = compiler.compile_for_file("greater 100", LinkLayer::Ethernet).unwrap();
+    assert!(greater.selects(&[0; 14], 100) && !greater.selects(&[0; 14], 99));
+    let port = compiler.compile_for_file("udp dst port 67", LinkLayer::Ethernet).unwrap();
+    let frame = &frames()[0];
+    assert!(port.selects(frame, 54) && !port.selects(&frame[..36], 54));
+}
+
+#[test]
+fn program_for_any_interface_selects_by_what_packets_begin_with() {
+    const TEST: &str = "program_for_any_interface_selects_by_what_packets_begin_with";
+    let Ok(compiler) = Compiler::new() else {
+        skip("neither libpcap nor tcpdump is installed", TEST);
+        return;
+    };
+    let ip = [
+        &[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..],
+        &[0, 7, 0, 9, 0, 8, 0, 0],
+    ]
+    .concat();
+    let frame = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0][..], &ip].concat();
+    let selects = |expression: &str, data: &[u8], hardware: u32| {
+        let program = compiler.compile_for_any(expression).unwrap();
+        run(&program, Frame { data, hardware, ..Frame::default() }) > 0
+    };
+    for (expression, ethernet, raw) in [
+        ("udp port 9", true, true),
+        ("udp port 8", false, false),
+        ("host 10.0.0.2", true, true),
+        // These are about frames.
+        ("ether host 02:00:00:00:00:02", true, false),
+        ("not vlan", true, false),
+    ] {
+        assert_eq!(selects(expression, &frame, 1), ethernet, "{expression}");
+        assert_eq!(selects(expression, &frame, 772), ethernet, "{expression}");
+        assert_eq!(selects(expression, &ip, 0xFFFE), raw, "{expression}");
+        // IEEE 802.11.
+        assert!(!selects(expression, &frame, 801), "{expression}");
+    }
+    assert!(matches!(compiler.compile_for_any("udp port"), Err(FilterError::Refused { .. })));
+}

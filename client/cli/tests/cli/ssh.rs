@@ -1,7 +1,7 @@
 //! Brokers behind ssh: `--broker ssh://HOST`, and `sockbroker dial-stdio`.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::{fs, thread};
@@ -267,6 +267,49 @@ fn missing_program_on_the_other_host_is_reported() {
             line.contains("AllowStreamLocalForwarding") && !line.contains("not found"),
             "{line}"
         );
+    });
+}
+
+#[test]
+fn sniff_captures_where_the_broker_runs() {
+    bounded(60, || {
+        let test = "ssh::sniff_captures_where_the_broker_runs";
+        if !skip::root_or_skip(test) || sockbroker_filter::Compiler::new().is_err() {
+            return;
+        }
+        for configuration in ["", NO_FORWARDING] {
+            if !configuration.is_empty() && !shell_or_skip(test) {
+                continue;
+            }
+            let Some(lab) = Lab::new(test, configuration) else { return };
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = receiver.local_addr().unwrap();
+            let expression = format!("udp dst port {}", address.port());
+            let file = lab.sshd.folder().join("captured");
+            let arguments = ["sniff", "lo", &expression, "--print", "-w", file.to_str().unwrap()];
+            let mut child = lab.command(&lab.url(), &arguments).spawn().unwrap();
+            let mut stderr = BufReader::new(child.stderr.take().unwrap());
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            stderr.read_line(&mut line).unwrap();
+            assert!(line.starts_with("listening on lo"), "{line}");
+            for _ in 0..3 {
+                receiver.send_to(b"hello", address).unwrap();
+                line.clear();
+                stdout.read_line(&mut line).unwrap();
+                assert!(line.contains("UDP length 5"), "{line}");
+            }
+            // timeout(1) forwards it.
+            let mut kill = Command::new("kill");
+            assert!(kill.args(["-INT", &child.id().to_string()]).status().unwrap().success());
+            let mut rest = String::new();
+            stderr.read_to_string(&mut rest).unwrap();
+            assert_eq!(rest, crate::sniff::complete(3));
+            assert_eq!(child.wait().unwrap().code(), Some(0));
+            let bytes = fs::read(&file).unwrap();
+            assert_eq!(bytes.windows(5).filter(|part| part == b"hello").count(), 3);
+            until("the session ends", || lab.sessions() == 0);
+        }
     });
 }
 
