@@ -12,7 +12,7 @@ import weakref
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 
-from . import native, packet_filter
+from . import creation, native, packet_filter
 from .capture_file import CaptureFile, PacketReader
 from .errors import ArgumentError, BrokerError
 from .hints import TYPE_CHECKING, Any
@@ -82,7 +82,7 @@ class Capture:
         interface: Interfaces = None,
         filter: str | bytes = "",
         *,
-        netns: str | None = None,
+        netns: str | int | None = None,
         snaplen: int | None = None,
         promiscuous: bool = False,
         direction: str | None = None,
@@ -96,7 +96,8 @@ class Capture:
     ) -> None:
         """`None` or `any` captures packets of all interfaces, also of those that appear later.
 
-        `netns` is the network namespace of the interfaces, by default that of new sockets. `direction` is `in`, `out` or
+        `netns` is the network namespace of the interfaces, by default that of new sockets: a name, or the descriptor of
+        one that this user has made. `direction` is `in`, `out` or
         `both`. `mode` is `live`, or `bulk`, which costs less and delays packets by up to 10 ms. The capture ends by
         itself after `max_packets`, `max_bytes` or `max_seconds`. `file` is the path of the file, which then stays; by
         default, it is temporary, and `max_bytes` is 1 GiB.
@@ -110,20 +111,21 @@ class Capture:
             "filter_text": filter if isinstance(filter, str) and filter else None,
         }  # fmt: skip
         compiled, program = _compiled(filter)
-        params = {
+        params: dict[str, Any] = {
             "interfaces": _names(interface),
             "filter": program,
             "options": {name: value for name, value in options.items() if value is not None},
             "want_fd": client.wants_descriptors,
         }
-        netns = netns or client.settings.netns
+        netns = client.settings.netns if netns is None else netns
+        passed = [netns] if isinstance(netns, int) else []
         if netns is not None:
-            params["netns"] = netns
+            params["netns"] = creation.PASSED if isinstance(netns, int) else netns
         self._process = os.getpid()
         self._final: CaptureStats | None = None
         self._stopping, self._expecting = threading.RLock(), threading.RLock()
         session, response = _checked(
-            lambda: client.call("capture.open", params, unwanted=_discard, takes_descriptors=True)
+            lambda: client.call("capture.open", params, _discard, takes_descriptors=True, descriptors=passed)
         )
         opened = response.value
         self._session, self._handle = session, opened["handle"]
