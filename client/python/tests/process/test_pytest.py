@@ -20,7 +20,7 @@ from sockbroker import pcapng
 PYTEST = pathlib.Path(BROKER).parents[1] / "pytest/bin/python"
 CAPTURE_READERS = PYTEST.parents[2] / "capture-readers/bin/python"
 FULL = bool(os.environ.get("SOCKBROKER_FULL_COUNTS"))
-RUNS = 2000 if FULL else 50
+RUNS = 500 if FULL else 50
 OWNED = """
 version = 1
 
