@@ -57,19 +57,23 @@ fn with_time(pattern: &str, seconds: u64) -> String {
         }
         match letters.next() {
             Some('Y') => text.push_str(&year.to_string()),
-            Some('m') => text.push_str(&format!("{month:02}")),
-            Some('d') => text.push_str(&format!("{day:02}")),
-            Some('H') => text.push_str(&format!("{hours:02}")),
-            Some('M') => text.push_str(&format!("{minutes:02}")),
-            Some('S') => text.push_str(&format!("{second:02}")),
+            Some('m') => text.push_str(&two_digits(month)),
+            Some('d') => text.push_str(&two_digits(day)),
+            Some('H') => text.push_str(&two_digits(hours)),
+            Some('M') => text.push_str(&two_digits(minutes)),
+            Some('S') => text.push_str(&two_digits(second)),
             Some('s') => text.push_str(&seconds.to_string()),
-            Some('F') => text.push_str(&format!("{year}-{month:02}-{day:02}")),
-            Some('T') => text.push_str(&format!("{hours:02}:{minutes:02}:{second:02}")),
+            Some('F') => text += &[year.to_string(), two_digits(month), two_digits(day)].join("-"),
+            Some('T') => text += &[hours, minutes, second].map(two_digits).join(":"),
             Some('%') | None => text.push('%'),
             Some(other) => text.extend(['%', other]),
         }
     }
     text
+}
+
+fn two_digits(number: u64) -> String {
+    format!("{number:02}")
 }
 
 /// The year, month and day of a day since 1970.

@@ -268,6 +268,10 @@ fn tunnel(test: &str) -> Option<Child> {
         skip("/dev/net/tun cannot be opened", test);
         return None;
     }
+    Some(new_tunnel())
+}
+
+fn new_tunnel() -> Child {
     let mut python = Command::new("python3");
     python.args(["-c", TUNNEL]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = python.spawn().unwrap();
@@ -277,7 +281,7 @@ fn tunnel(test: &str) -> Option<Child> {
     ip(&["address", "add", "10.81.0.1/24", "dev", "t0"]);
     ip(&["link", "set", "t0", "addrgenmode", "none"]);
     ip(&["link", "set", "t0", "up"]);
-    Some(child)
+    child
 }
 
 /// Sends a datagram.
