@@ -230,12 +230,16 @@ fn impossible_captures_are_refused() {
         let fault = refused(json!([["nonexistent0"]]));
         assert_eq!(fault.data.name.as_deref(), Some("ENODEV"), "{fault:?}");
         assert!(
-            fault.message.ends_with("the interface \"nonexistent0\" does not exist here"),
+            fault.message.contains(
+                "the interface \"nonexistent0\" does not exist here: socket.if_nameindex"
+            ),
             "{fault:?}"
         );
         let fault = refused(json!([["lo", "nonexistent0"]]));
         assert!(
-            fault.message.ends_with("one of the interfaces lo, nonexistent0 does not exist here"),
+            fault.message.contains(
+                "one of the interfaces lo, nonexistent0 does not exist here: socket.if_nameindex"
+            ),
             "{fault:?}"
         );
         let invalid = sockbroker_test_support::base64([0xff; 8]);

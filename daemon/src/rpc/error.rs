@@ -152,7 +152,13 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
         OpError::Interface { call, missing } => {
             let (kind, message, data) = describe_errno(call, libc::ENODEV);
-            (kind, format!("{message}: {missing} does not exist here"), data)
+            (
+                kind,
+                format!(
+                    "{message}: {missing} does not exist here: socket.if_nameindex lists the interfaces"
+                ),
+                data,
+            )
         }
         OpError::NameServers { of_host, asked } => describe_name_servers(of_host, &asked),
         OpError::Netns { call, namespace, reason } => describe_netns(call, namespace, &reason),

@@ -45,7 +45,7 @@ fn info_names_the_process_that_has_the_capabilities() {
         let first = output.lines().next().unwrap();
         assert!(first.contains(" with CAP_NET_RAW in its opener; you are"), "{first}");
         let row = |name: &str| output.lines().find(|line| line.starts_with(name)).unwrap();
-        assert!(row("capabilities").ends_with("serves you: the opener has them"), "{output}");
+        assert!(row("capabilities").contains("serves you: the opener has them"), "{output}");
         assert!(row("opener").contains(" with CAP_NET_RAW: makes the calls that"), "{output}");
         let tcp = raw.replace("SOCK_RAW", "SOCK_STREAM");
         let output = run_at(&start().policy(&tcp).start(), &["info"]).success();
