@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sockbroker_sys::events::Events;
 use sockbroker_sys::{message as sys_message, record, sealed, socket, stream};
+use sockbroker_test_support::namespace;
 
 use super::message::*;
 use super::*;
@@ -206,18 +207,22 @@ fn is_closed(end: &OwnedFd) -> bool {
 
 #[test]
 fn the_worker_has_the_only_copies_once_a_call_is_answered() {
-    let served = served(2);
-    let make = UnixCall::Pair { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
-    for _ in 0..1000 {
-        let (_, ends) = call(&served, 1, make.clone(), &[]);
-        let [left, right] = <[OwnedFd; 2]>::try_from(ends).unwrap();
-        drop(left);
-        assert!(is_closed(&right), "the process has a copy of what it made");
-        let (left, right) = socket::pair(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
-        call(&served, 2, UnixCall::Listen { backlog: 1 }, &[left.as_fd()]);
-        drop(left);
-        assert!(is_closed(&right), "the process has a copy of what it got");
-    }
+    // Alone: a process that another test starts has copies of all descriptors until it executes its program.
+    let test = "caller::tests::the_worker_has_the_only_copies_once_a_call_is_answered";
+    namespace::inside(test, || {
+        let served = served(2);
+        let make = UnixCall::Pair { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
+        for _ in 0..1000 {
+            let (_, ends) = call(&served, 1, make.clone(), &[]);
+            let [left, right] = <[OwnedFd; 2]>::try_from(ends).unwrap();
+            drop(left);
+            assert!(is_closed(&right), "the process has a copy of what it made");
+            let (left, right) = socket::pair(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
+            call(&served, 2, UnixCall::Listen { backlog: 1 }, &[left.as_fd()]);
+            drop(left);
+            assert!(is_closed(&right), "the process has a copy of what it got");
+        }
+    });
 }
 
 /// Sends nonsense.

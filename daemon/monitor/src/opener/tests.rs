@@ -16,6 +16,7 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::credentials::{self, Credentials};
 use sockbroker_sys::events::Events;
 use sockbroker_sys::{message, option, process, record, sealed, socket};
+use sockbroker_test_support::namespace;
 
 use super::*;
 use crate::channel::{AskError, Channel};
@@ -291,27 +292,32 @@ fn a_message_with_a_mark_is_sent() {
 
 #[test]
 fn the_worker_has_the_only_copies_once_a_request_is_answered() {
-    let monitor = Monitor::start(ALL);
-    let mut worker = monitor.worker(16);
-    let (connection, _client) = monitor.connection(16);
-    // The kernel gives a port to one socket at a time. By itself it chooses process ids and negative numbers.
-    let pid = 1_000_000_000 + std::process::id();
-    let port = RawAddress::encode(&Address::Netlink { pid, groups: 0 });
-    for _ in 0..1000 {
-        let (answer, made) = ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
-        assert_eq!(answer, Answer::Socket);
-        let made = made.unwrap();
-        socket::bind(made.as_fd(), &port).unwrap();
-        drop(made);
-        let next = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, 0).unwrap();
-        socket::bind(next.as_fd(), &port).expect("the opener has no copy of what it made");
-        let (left, right) = UnixStream::pair().unwrap();
-        ask(&mut worker, &mark(7), &[connection.as_fd(), left.as_fd()]).unwrap();
-        drop(left);
-        let sent = message::send(right.as_fd(), b"to a closed peer", 0);
-        assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EPIPE));
-    }
-    monitor.end();
+    // Alone: a process that another test starts has copies of all descriptors until it executes its program.
+    let test = "opener::tests::the_worker_has_the_only_copies_once_a_request_is_answered";
+    namespace::inside(test, || {
+        let monitor = Monitor::start(ALL);
+        let mut worker = monitor.worker(16);
+        let (connection, _client) = monitor.connection(16);
+        // The kernel gives a port to one socket at a time. By itself it chooses process ids and negative numbers.
+        let pid = 1_000_000_000 + std::process::id();
+        let port = RawAddress::encode(&Address::Netlink { pid, groups: 0 });
+        for _ in 0..1000 {
+            let (answer, made) =
+                ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
+            assert_eq!(answer, Answer::Socket);
+            let made = made.unwrap();
+            socket::bind(made.as_fd(), &port).unwrap();
+            drop(made);
+            let next = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, 0).unwrap();
+            socket::bind(next.as_fd(), &port).expect("the opener has no copy of what it made");
+            let (left, right) = UnixStream::pair().unwrap();
+            ask(&mut worker, &mark(7), &[connection.as_fd(), left.as_fd()]).unwrap();
+            drop(left);
+            let sent = message::send(right.as_fd(), b"to a closed peer", 0);
+            assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EPIPE));
+        }
+        monitor.end();
+    });
 }
 
 #[test]
