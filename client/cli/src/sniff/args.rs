@@ -21,6 +21,7 @@ const SNAPLEN_MAX: u32 = 262_144;
 /// captured, received by the filter, and dropped by the kernel. SIGUSR1 prints these numbers at any time. If the interface
 /// goes down, the capture continues when it is up again.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct SniffArgs {
     /// The interface, unless it is given with -i, and a filter expression that selects the packets to capture
     /// (pcap-filter(7)), such as `udp port 67`. `any` stands for all interfaces. An expression requires interfaces of

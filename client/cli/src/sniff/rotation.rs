@@ -55,19 +55,20 @@ fn with_time(pattern: &str, seconds: u64) -> String {
             text.push(letter);
             continue;
         }
-        match letters.next() {
-            Some('Y') => text.push_str(&year.to_string()),
-            Some('m') => text.push_str(&format!("{month:02}")),
-            Some('d') => text.push_str(&format!("{day:02}")),
-            Some('H') => text.push_str(&format!("{hours:02}")),
-            Some('M') => text.push_str(&format!("{minutes:02}")),
-            Some('S') => text.push_str(&format!("{second:02}")),
-            Some('s') => text.push_str(&seconds.to_string()),
-            Some('F') => text.push_str(&format!("{year}-{month:02}-{day:02}")),
-            Some('T') => text.push_str(&format!("{hours:02}:{minutes:02}:{second:02}")),
-            Some('%') | None => text.push('%'),
-            Some(other) => text.extend(['%', other]),
-        }
+        let part = match letters.next() {
+            Some('Y') => year.to_string(),
+            Some('m') => format!("{month:02}"),
+            Some('d') => format!("{day:02}"),
+            Some('H') => format!("{hours:02}"),
+            Some('M') => format!("{minutes:02}"),
+            Some('S') => format!("{second:02}"),
+            Some('s') => seconds.to_string(),
+            Some('F') => format!("{year}-{month:02}-{day:02}"),
+            Some('T') => format!("{hours:02}:{minutes:02}:{second:02}"),
+            Some('%') | None => "%".to_owned(),
+            Some(other) => format!("%{other}"),
+        };
+        text.push_str(&part);
     }
     text
 }

@@ -39,10 +39,10 @@ fn stderr_until_exit(mut child: Child, mut stderr: BufReader<ChildStderr>, code:
 /// Reads the numbers of packets that were captured, received and dropped, in the last three lines.
 fn counts(stderr: &str) -> [u64; 3] {
     let lines: Vec<_> = stderr.lines().collect();
-    let last = lines.last_chunk::<3>().unwrap_or_else(|| panic!("{stderr}"));
+    let last = lines.last_chunk::<3>().expect(stderr);
     let ends = [" captured", " received by filter", " dropped by kernel"];
     std::array::from_fn(|at| {
-        let number = last[at].strip_suffix(ends[at]).unwrap_or_else(|| panic!("{stderr}"));
+        let number = last[at].strip_suffix(ends[at]).expect(stderr);
         number.split(' ').next().unwrap().parse().unwrap()
     })
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sockbroker_test_support::{Folder, namespace};
 
@@ -18,7 +18,7 @@ fn files(folder: &Folder) -> Vec<PathBuf> {
 }
 
 /// The lengths of the datagrams in a file.
-fn lengths(file: &PathBuf) -> Vec<usize> {
+fn lengths(file: &Path) -> Vec<usize> {
     let output = run(&["sniff", "-r", file.to_str().unwrap()]).success();
     let length = |line: &str| line.rsplit(' ').next().unwrap().parse().unwrap();
     output.lines().map(length).collect()
@@ -53,7 +53,7 @@ fn files_of_limited_size_have_all_packets() {
         let found = files(&folder);
         let names: Vec<_> = found.iter().map(|file| file.to_str().unwrap().to_owned()).collect();
         assert_eq!(names, [name.to_owned(), format!("{name}1"), format!("{name}2")]);
-        let all: Vec<_> = found.iter().flat_map(lengths).collect();
+        let all: Vec<_> = found.iter().flat_map(|file| lengths(file)).collect();
         assert_eq!(all, sent());
         for file in &found[..2] {
             let length = fs::metadata(file).unwrap().len();
