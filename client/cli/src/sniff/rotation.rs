@@ -55,25 +55,22 @@ fn with_time(pattern: &str, seconds: u64) -> String {
             text.push(letter);
             continue;
         }
-        match letters.next() {
-            Some('Y') => text.push_str(&year.to_string()),
-            Some('m') => text.push_str(&two_digits(month)),
-            Some('d') => text.push_str(&two_digits(day)),
-            Some('H') => text.push_str(&two_digits(hours)),
-            Some('M') => text.push_str(&two_digits(minutes)),
-            Some('S') => text.push_str(&two_digits(second)),
-            Some('s') => text.push_str(&seconds.to_string()),
-            Some('F') => text += &[year.to_string(), two_digits(month), two_digits(day)].join("-"),
-            Some('T') => text += &[hours, minutes, second].map(two_digits).join(":"),
-            Some('%') | None => text.push('%'),
-            Some(other) => text.extend(['%', other]),
-        }
+        let part = match letters.next() {
+            Some('Y') => year.to_string(),
+            Some('m') => format!("{month:02}"),
+            Some('d') => format!("{day:02}"),
+            Some('H') => format!("{hours:02}"),
+            Some('M') => format!("{minutes:02}"),
+            Some('S') => format!("{second:02}"),
+            Some('s') => seconds.to_string(),
+            Some('F') => format!("{year}-{month:02}-{day:02}"),
+            Some('T') => format!("{hours:02}:{minutes:02}:{second:02}"),
+            Some('%') | None => "%".to_owned(),
+            Some(other) => format!("%{other}"),
+        };
+        text.push_str(&part);
     }
     text
-}
-
-fn two_digits(number: u64) -> String {
-    format!("{number:02}")
 }
 
 /// The year, month and day of a day since 1970.

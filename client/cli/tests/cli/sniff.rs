@@ -222,7 +222,10 @@ fn expressions_select_packets_of_ethernet_and_of_ip_interfaces() {
         if !program_or_skip("python3", TEST) || !compiler_or_skip(TEST) {
             return;
         }
-        let Some(mut made) = tunnel(TEST) else { return };
+        if !tunnel_or_skip(TEST) {
+            return;
+        }
+        let mut made = tunnel();
         let (child, mut stderr) = listening(&["any", "udp and dst port 7", "-c", "4", "--json"]);
         for (address, port) in [("10.81.0.2", 9), ("10.81.0.2", 7), ("127.0.0.1", 9)] {
             send(address, port);
@@ -262,16 +265,17 @@ print("made", flush=True)
 sys.stdin.read()
 "#;
 
-/// Creates `t0`, until the program has ended. `None` if this is not possible, and the test is skipped.
-fn tunnel(test: &str) -> Option<Child> {
-    if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+/// Whether tunnels can be created. If not, the test is skipped.
+fn tunnel_or_skip(test: &str) -> bool {
+    let is_open = File::options().read(true).write(true).open("/dev/net/tun").is_ok();
+    if !is_open {
         skip("/dev/net/tun cannot be opened", test);
-        return None;
     }
-    Some(new_tunnel())
+    is_open
 }
 
-fn new_tunnel() -> Child {
+/// Creates `t0`, until the program has ended.
+fn tunnel() -> Child {
     let mut python = Command::new("python3");
     python.args(["-c", TUNNEL]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = python.spawn().unwrap();
