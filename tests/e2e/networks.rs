@@ -57,7 +57,7 @@ fn an_adopted_socket_names_the_interfaces_of_its_own_namespace() {
                 .contains("the interface \"near0\" does not exist here: socket.if_nameindex"),
             "{fault:?}"
         );
-        let device = json!([handle, "SOL_SOCKET", "SO_BINDTODEVICE", "near0"]);
+        let device = json!([handle, "SOL_SOCKET", "SO_BINDTODEVICE", base64("near0")]);
         let fault = client.call("socket.setsockopt", device).fault();
         assert!(
             fault

@@ -150,16 +150,7 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Pace(exceeded) => describe_limit("rate limit", exceeded, libc::EAGAIN),
         OpError::Identity { call, uid } => describe_identity(call, uid),
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
-        OpError::Interface { call, missing } => {
-            let (kind, message, data) = describe_errno(call, libc::ENODEV);
-            (
-                kind,
-                format!(
-                    "{message}: {missing} does not exist here: socket.if_nameindex lists the interfaces"
-                ),
-                data,
-            )
-        }
+        OpError::Interface { call, missing } => describe_interface(call, &missing),
         OpError::NameServers { of_host, asked } => describe_name_servers(of_host, &asked),
         OpError::Netns { call, namespace, reason } => describe_netns(call, namespace, &reason),
         OpError::LostDescriptors => describe_descriptor(LOST, libc::EMFILE),
@@ -194,6 +185,12 @@ fn describe_netns(
 
 fn describe_descriptor(message: &str, errno: i32) -> (ErrorKind, String, ErrorData) {
     (ErrorKind::Descriptor, message.to_owned(), with_errno(errno))
+}
+
+fn describe_interface(call: &'static str, missing: &str) -> (ErrorKind, String, ErrorData) {
+    let (kind, message, data) = describe_errno(call, libc::ENODEV);
+    let way = "socket.if_nameindex lists the interfaces";
+    (kind, format!("{message}: {missing} does not exist here: {way}"), data)
 }
 
 fn describe_control_connection() -> (ErrorKind, String, ErrorData) {

@@ -9,6 +9,7 @@ mod error;
 mod report;
 mod measure;
 mod placement;
+mod program;
 mod peers;
 mod broker;
 mod client;

@@ -15,8 +15,8 @@ use sockbrokerd::startup::{self, args::Args};
 
 use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
 use crate::error::{self, Result};
-use crate::exec;
 use crate::measure::FILLING;
+use crate::program;
 
 /// The environment variable with the role of a process. The command line belongs to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
@@ -81,8 +81,8 @@ impl Role {
                 echo(request, answer).map_err(|error| error.to_string())
             }
             Self::Source => source().map_err(|error| error.to_string()),
-            Self::Program => exec::program().map_err(|error| error.to_string()),
-            Self::Launcher => match exec::launcher() {
+            Self::Program => program::run().map_err(|error| error.to_string()),
+            Self::Launcher => match program::launch() {
                 Ok(code) => return code,
                 Err(error) => Err(error.to_string()),
             },
