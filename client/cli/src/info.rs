@@ -100,12 +100,12 @@ fn confinement(process: &Process, opener: Option<&Process>) -> [(&'static str, S
     let Process { pid, uid, gid, .. } = process;
     let unit = process.unit.as_ref().map(|unit| format!(", unit {unit}")).unwrap_or_default();
     let activated = if process.activated { ", socket passed by the service manager" } else { "" };
+    let namespace = if process.user_namespace { " (only in its own user namespace)" } else { "" };
     let capabilities = match (process.capabilities.as_slice(), opener) {
         ([], None) => "none".to_owned(),
         ([], Some(_)) => "none in the process that serves you: the opener has them".to_owned(),
-        (names, _) => names.join(" "),
+        (names, _) => format!("{}{namespace}", names.join(" ")),
     };
-    let namespace = if process.user_namespace { " (only in its own user namespace)" } else { "" };
     let privileges = if process.no_new_privs {
         "no_new_privs is set: programs that it runs cannot gain privileges"
     } else {
@@ -113,7 +113,7 @@ fn confinement(process: &Process, opener: Option<&Process>) -> [(&'static str, S
     };
     [
         ("runs as", format!("uid {uid}, gid {gid}, pid {pid}{unit}{activated}")),
-        ("capabilities", format!("{capabilities}{namespace}")),
+        ("capabilities", capabilities),
         ("privileges", privileges.to_owned()),
         ("seccomp", seccomp(process)),
         ("landlock", landlock(process)),

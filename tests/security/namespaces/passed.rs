@@ -163,6 +163,7 @@ fn mounted(options: fn(Start) -> Start, test: &str) {
     let fault = call(&mut client, "socket.socket", udp(), &systems).fault();
     assert_eq!(fault.data.name.as_deref(), Some("EPERM"), "{fault:?}");
     assert!(fault.message.contains("does not belong to a user namespace"), "{fault:?}");
+    drop(systems);
     assert!(Command::new("umount").arg(&path).status().unwrap().success());
     fs::remove_file(&path).unwrap();
 }
