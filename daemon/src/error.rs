@@ -78,6 +78,19 @@ pub enum OpError {
         namespace: String,
         reason: Reason,
     },
+    /// There is no interface with this name (`ENODEV`).
+    Interface {
+        call: &'static str,
+        /// What is missing: the interface, or one of several.
+        missing: String,
+    },
+    /// No name server of a network namespace answers.
+    NameServers {
+        /// Whether the call reports an `h_errno` code, and not an `EAI_*` code.
+        of_host: bool,
+        /// The servers and the namespace.
+        asked: String,
+    },
     /// Descriptors are missing, or the connection cannot carry them.
     Descriptor(&'static str),
     /// The kernel dropped descriptors of the request, because the broker has too many files open.
@@ -103,6 +116,21 @@ impl OpError {
         match error.raw_os_error() {
             Some(errno) => Self::Os { call, errno },
             None => Self::Plain(format!("{call}: {error}")),
+        }
+    }
+
+    /// Adds the interfaces that the call names, if the error is that one of them does not exist.
+    #[must_use]
+    pub fn naming_interfaces(self, names: &[String]) -> Self {
+        match (self, names) {
+            (Self::Os { call, errno: libc::ENODEV }, [name]) => {
+                Self::Interface { call, missing: format!("the interface {name:?}") }
+            }
+            (Self::Os { call, errno: libc::ENODEV }, [_, _, ..]) => Self::Interface {
+                call,
+                missing: format!("one of the interfaces {}", names.join(", ")),
+            },
+            (error, _) => error,
         }
     }
 

@@ -229,6 +229,19 @@ fn impossible_captures_are_refused() {
         let mut refused = |params: Value| client.call("capture.open", params).fault();
         let fault = refused(json!([["nonexistent0"]]));
         assert_eq!(fault.data.name.as_deref(), Some("ENODEV"), "{fault:?}");
+        assert!(
+            fault.message.contains(
+                "the interface \"nonexistent0\" does not exist here: socket.if_nameindex"
+            ),
+            "{fault:?}"
+        );
+        let fault = refused(json!([["lo", "nonexistent0"]]));
+        assert!(
+            fault.message.contains(
+                "one of the interfaces lo, nonexistent0 does not exist here: socket.if_nameindex"
+            ),
+            "{fault:?}"
+        );
         let invalid = sockbroker_test_support::base64([0xff; 8]);
         let names = vec!["lo"; 17];
         for (params, reason) in [

@@ -51,6 +51,20 @@ fn an_adopted_socket_names_the_interfaces_of_its_own_namespace() {
         }
         let fault = client.call("socket.bind", json!([handle, ["near0", 0]])).fault();
         assert_eq!(fault.data.name.as_deref(), Some("ENODEV"));
+        assert!(
+            fault
+                .message
+                .contains("the interface \"near0\" does not exist here: socket.if_nameindex"),
+            "{fault:?}"
+        );
+        let device = json!([handle, "SOL_SOCKET", "SO_BINDTODEVICE", base64("near0")]);
+        let fault = client.call("socket.setsockopt", device).fault();
+        assert!(
+            fault
+                .message
+                .contains("the interface \"near0\" does not exist here: socket.if_nameindex"),
+            "{fault:?}"
+        );
         // Sockets of the broker's own namespace name the interfaces there.
         let own = client.call("socket.socket", json!(["AF_PACKET", "SOCK_DGRAM", 0]));
         let own = own.result()["handle"].clone();

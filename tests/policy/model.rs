@@ -87,7 +87,7 @@ const POOLS: [(&str, &[&str]); 11] = [
     ("interface", &["lo", "eth*", "none"]),
     ("option", &["ordinary", "mark", "multicast", "filter", "unknown"]),
     ("netlink", &["get", "link", "route", "unknown"]),
-    ("netns", &["caller", "owned", "lab1", "lab2"]),
+    ("netns", &["caller", "owned", "lab1", "lab2", "any"]),
 ];
 
 impl Rules {
@@ -276,7 +276,7 @@ impl Rule {
             },
             "option" => grant.verb != "option" || is(grant.option),
             "netlink" => grant.netlink.is_none() || is(grant.netlink),
-            "netns" => is(grant.netns),
+            "netns" => grant.netns.is_some() && words.contains(&"any") || is(grant.netns),
             _ => unreachable!("{field}"),
         }
     }

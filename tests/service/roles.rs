@@ -113,6 +113,45 @@ fn ports_role_can_listen_on_port_80() {
 }
 
 #[test]
+fn members_run_unmodified_programs_by_exec() {
+    let test = "members_run_unmodified_programs_by_exec";
+    let Some(guest) = member_or_skip("ports", test) else { return };
+    for role in ["ping", "capture"] {
+        take_role(&guest, role);
+        guest.ok(&format!("usermod --append --groups sockbroker-{role} alice"));
+    }
+    let served = guest.ok_as("alice", "cd $(mktemp -d) && echo served >page
+        sockbroker exec python3 -m http.server --bind 127.0.0.1 80 2>log & server=$!
+        fetch() { python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1/page\").read())'; }
+        until fetch 2>/dev/null; do kill -0 $server || exec cat log; sleep 0.1; done
+        kill $server");
+    assert_eq!(served.trim(), "b'served\\n'");
+    let answered = guest.ok_as("alice", "sockbroker exec ping -c 1 127.0.0.1");
+    assert!(answered.contains("1 received"), "{answered}");
+    // The role for captures passes no packet socket: an administrator adds that.
+    let capture = "sockbroker exec tcpdump -i lo -c 1 -n -l udp port 9999";
+    let refused = guest.run_as("alice", capture);
+    assert!(refused.output.contains("handover = \"unrevocable\""), "{}", refused.output);
+    guest.write(
+        "/etc/sockbroker/policy.d/tcpdump.toml",
+        "version = 1\n[[rule]]\nname = \"tcpdump\"\nsubject = { groups = [\"sockbroker-capture\"] }\n\
+         allow = [\"handover\"]\nfamily = [\"AF_PACKET\"]\nhandover = \"unrevocable\"\n",
+    );
+    guest.ok("systemctl reload sockbrokerd.service");
+    let captured = guest.ok_as(
+        "alice",
+        &format!(
+            "
+        python3 -c 'import socket; s = socket.socket(type=2)
+while True: s.sendto(b\"x\", (\"127.0.0.1\", 9999))' & sender=$!
+        {capture}
+        kill $sender"
+        ),
+    );
+    assert!(captured.contains("127.0.0.1.9999: UDP, length 1"), "{captured}");
+}
+
+#[test]
 fn options_role_can_mark_packets() {
     let Some(guest) = member_or_skip("options", "options_role_can_mark_packets") else { return };
     let marked = guest.ok_as(

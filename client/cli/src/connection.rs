@@ -42,6 +42,14 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Connects like [`Connection::open`], for calls of several threads at once.
+    pub(crate) fn open_shared(global: &Global) -> Result<Self, Failure> {
+        if global.private || session_of(global).is_none() {
+            return Self::open(global);
+        }
+        Self::to(Self::connector(global)?())
+    }
+
     /// Connects to the broker that the command line or the environment names, else to the user's, else to the
     /// system's. With `--private` it starts one. The session is new.
     pub(crate) fn connect(global: &Global) -> Result<Self, Failure> {
@@ -274,7 +282,7 @@ fn is_text_of(number: i32, text: &str) -> bool {
 
 /// Returns what to do about a system error.
 fn hint(what: &str, number: i32) -> Option<&'static str> {
-    let is_creation = what.ends_with(".socket");
+    let is_creation = what.ends_with(".socket") || what == "capture.open";
     match number {
         libc::EPERM | libc::EACCES if is_creation => {
             Some("the broker lacks a capability: raw and packet sockets need CAP_NET_RAW")

@@ -27,7 +27,7 @@ pub(crate) fn run(global: &Global, args: &InfoArgs) -> Result<Exit, Failure> {
     screen.line(summary(&connection, &info, &about))?;
     screen.line("")?;
     let mut rows = rows(&connection, &info);
-    rows.extend(confinement(&about.process));
+    rows.extend(confinement(&about.process, about.opener.as_ref()));
     rows.extend(about.opener.as_ref().map(opener));
     rows.push(("policy", policy(&about.policy)));
     for (name, value) in rows {
@@ -47,12 +47,16 @@ const FEW: usize = 3;
 /// Describes the broker, its capabilities and the caller on one line.
 fn summary(connection: &Connection, info: &Value, about: &BrokerInfo) -> String {
     let Process { uid, capabilities, .. } = &about.process;
-    let of_opener = about.opener.iter().flat_map(|opener| &opener.capabilities);
-    let capabilities: Vec<_> = capabilities.iter().chain(of_opener).map(String::as_str).collect();
-    let capabilities = match capabilities.as_slice() {
+    let few = |names: &[String]| match names {
         [] => "no capability".to_owned(),
         names if names.len() > FEW => format!("{} capabilities", names.len()),
         names => names.join(" "),
+    };
+    let capabilities = match &about.opener {
+        Some(opener) if capabilities.is_empty() => {
+            format!("{} in its opener", few(&opener.capabilities))
+        }
+        Some(_) | None => few(capabilities),
     };
     let (version, endpoint) = (&about.version, connection.endpoint());
     let caller = info.get("uid").map(Value::to_string).unwrap_or_default();
@@ -92,15 +96,16 @@ fn rows(connection: &Connection, info: &Value) -> Vec<(&'static str, String)> {
 }
 
 /// Describes the user and the confinement of the broker: what an attacker who controls the broker could do.
-fn confinement(process: &Process) -> [(&'static str, String); 5] {
+fn confinement(process: &Process, opener: Option<&Process>) -> [(&'static str, String); 5] {
     let Process { pid, uid, gid, .. } = process;
     let unit = process.unit.as_ref().map(|unit| format!(", unit {unit}")).unwrap_or_default();
     let activated = if process.activated { ", socket passed by the service manager" } else { "" };
-    let capabilities = match process.capabilities.as_slice() {
-        [] => "none".to_owned(),
-        names => names.join(" "),
-    };
     let namespace = if process.user_namespace { " (only in its own user namespace)" } else { "" };
+    let capabilities = match (process.capabilities.as_slice(), opener) {
+        ([], None) => "none".to_owned(),
+        ([], Some(_)) => "none in the process that serves you: the opener has them".to_owned(),
+        (names, _) => format!("{}{namespace}", names.join(" ")),
+    };
     let privileges = if process.no_new_privs {
         "no_new_privs is set: programs that it runs cannot gain privileges"
     } else {
@@ -108,7 +113,7 @@ fn confinement(process: &Process) -> [(&'static str, String); 5] {
     };
     [
         ("runs as", format!("uid {uid}, gid {gid}, pid {pid}{unit}{activated}")),
-        ("capabilities", format!("{capabilities}{namespace}")),
+        ("capabilities", capabilities),
         ("privileges", privileges.to_owned()),
         ("seccomp", seccomp(process)),
         ("landlock", landlock(process)),
@@ -122,7 +127,8 @@ fn opener(process: &Process) -> (&'static str, String) {
         names => names.join(" "),
     };
     let (pid, filter, files) = (process.pid, process.seccomp.word(), process.landlock.word());
-    ("opener", format!("pid {pid} with {held}; seccomp {filter}, landlock {files}"))
+    let purpose = "makes the calls that need a capability";
+    ("opener", format!("pid {pid} with {held}: {purpose}; seccomp {filter}, landlock {files}"))
 }
 
 fn seccomp(process: &Process) -> String {

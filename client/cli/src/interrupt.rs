@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -58,6 +58,14 @@ impl Interrupt {
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Calls `notify` for each SIGUSR1, on the thread that waits for it.
+pub(crate) fn on_user_signal(mut notify: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    let mut signals =
+        Signals::new([SIGUSR1]).map_err(|error| Failure::system("cannot catch signals", &error))?;
+    thread::spawn(move || signals.forever().for_each(|_signal| notify()));
+    Ok(())
 }
 
 /// Whether this process ignores the signal, from `SigIgn` of `proc_pid_status(5)`.

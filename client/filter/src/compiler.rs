@@ -2,6 +2,7 @@
 
 use sockbroker_bpf::{Program, tags_in_metadata};
 
+use crate::any_link::by_hardware;
 use crate::error::{FilterError, MAX_EXPRESSION_BYTES};
 use crate::library::Library;
 use crate::link_layer::LinkLayer;
@@ -55,6 +56,19 @@ impl Compiler {
         } else {
             program
         };
+        program
+            .check()
+            .map_err(|error| FilterError::Kernel { expression: expression.to_owned(), error })?;
+        Ok(program)
+    }
+
+    /// Compiles an expression for packets of all interfaces, as a socket receives them: those that begin with an Ethernet
+    /// header, and those that begin with an IP header. The program drops all others, and the latter too if the expression
+    /// cannot select them, such as `ether host`. It can wait for a name server.
+    pub fn compile_for_any(&self, expression: &str) -> Result<Program, FilterError> {
+        let ethernet = self.compile(expression, LinkLayer::Ethernet)?;
+        let ip = self.compile(expression, LinkLayer::RawIp).ok();
+        let program = by_hardware(&ethernet, ip.as_ref());
         program
             .check()
             .map_err(|error| FilterError::Kernel { expression: expression.to_owned(), error })?;

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "libpcap is a C library that is loaded at run time")]
 
 mod compiler;
+mod any_link;
 mod tcpdump;
 mod library;
 mod error;

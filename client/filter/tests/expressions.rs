@@ -1,9 +1,14 @@
-//! Expressions by libpcap, compared with `tcpdump -ddd`, and what they select.
+//! Expressions by libpcap, compared with `tcpdump -ddd` and with the Python package, and what they select.
 
 #![forbid(unsafe_code)]
 
-use sockbroker_filter::{Compiler, FilterError, LinkLayer};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use sockbroker_filter::{Compiler, FilterError, LinkLayer, Program};
 use sockbroker_test_support::bpf::{Frame, run};
+use sockbroker_test_support::program;
 use sockbroker_test_support::skip::skip;
 
 /// Expressions that need no name server.
@@ -270,4 +275,125 @@ fn vlan_expressions_select_the_same_frames_live_and_in_a_file() {
         }
         assert!(selected > 0 && selected < frames().len(), "{expression}: {selected}");
     }
+}
+
+#[test]
+fn packets_of_files_are_selected_as_the_kernel_selects_them() {
+    let test = "packets_of_files_are_selected_as_the_kernel_selects_them";
+    let Some(compiler) = required(Compiler::libpcap(), "libpcap", test) else { return };
+    let mut compared = 0;
+    for expression in EXPRESSIONS {
+        let Ok(program) = compiler.compile_for_file(expression, LinkLayer::Ethernet) else {
+            continue;
+        };
+        for frame in frames() {
+            for length in [frame.len(), 20, 0] {
+                let data = &frame[..length.min(frame.len())];
+                let expected = run(&program, Frame { data, ..Frame::default() }) > 0;
+                let length = u32::try_from(data.len()).unwrap();
+                assert_eq!(program.selects(data, length), expected, "{expression}: {data:x?}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 9000, "{compared}");
+    // The length on the wire counts, and bytes that were not captured select nothing.
+    let greater = compiler.compile_for_file("greater 100", LinkLayer::Ethernet).unwrap();
+    assert!(greater.selects(&[0; 14], 100) && !greater.selects(&[0; 14], 99));
+    let port = compiler.compile_for_file("udp dst port 67", LinkLayer::Ethernet).unwrap();
+    let frame = &frames()[0];
+    assert!(port.selects(frame, 54) && !port.selects(&frame[..36], 54));
+}
+
+#[test]
+fn program_for_any_interface_selects_by_what_packets_begin_with() {
+    const TEST: &str = "program_for_any_interface_selects_by_what_packets_begin_with";
+    let Ok(compiler) = Compiler::new() else {
+        skip("neither libpcap nor tcpdump is installed", TEST);
+        return;
+    };
+    let ip = [
+        &[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..],
+        &[0, 7, 0, 9, 0, 8, 0, 0],
+    ]
+    .concat();
+    let frame = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0][..], &ip].concat();
+    let selects = |expression: &str, data: &[u8], hardware: u32| {
+        let program = compiler.compile_for_any(expression).unwrap();
+        run(&program, Frame { data, hardware, ..Frame::default() }) > 0
+    };
+    for (expression, ethernet, raw) in [
+        ("udp port 9", true, true),
+        ("udp port 8", false, false),
+        ("host 10.0.0.2", true, true),
+        // These are about frames.
+        ("ether host 02:00:00:00:00:02", true, false),
+        ("not vlan", true, false),
+    ] {
+        assert_eq!(selects(expression, &frame, 1), ethernet, "{expression}");
+        assert_eq!(selects(expression, &frame, 772), ethernet, "{expression}");
+        assert_eq!(selects(expression, &ip, 0xFFFE), raw, "{expression}");
+        // IEEE 802.11.
+        assert!(!selects(expression, &frame, 801), "{expression}");
+    }
+    assert!(matches!(compiler.compile_for_any("udp port"), Err(FilterError::Refused { .. })));
+}
+
+/// For each expression and link type: the program for a file and the one for a socket, or the error, and the frames that
+/// the first selects.
+const PYTHON: &str = r"
+import sys
+from sockbroker import bpf, bpf_run, packet_filter
+frames = [bytes.fromhex(frame) for frame in sys.argv[1].split()]
+for expression in sys.argv[2].split('\n'):
+    for link in (1, 101, 113, 276):
+        for compiled in (packet_filter.compile_for_file, packet_filter.compile_for_socket):
+            try:
+                program = compiled(expression, link)
+                print(bpf.encode(program).hex())
+            except packet_filter.FilterError as error:
+                print(error)
+                program = None
+            if program and link == 1 and compiled == packet_filter.compile_for_file and 'chain' not in expression:
+                print(*[int(bpf_run.run(program, frame, len(frame)) > 0) for frame in frames], sep='')
+";
+
+#[test]
+fn python_package_has_the_same_programs_and_messages() {
+    let test = "python_package_has_the_same_programs_and_messages";
+    let Some(compiler) = required(Compiler::libpcap(), "libpcap", test) else { return };
+    let hex =
+        |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let frames = frames();
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/src");
+    let mut python = Command::new("python3");
+    python.args(["-c", PYTHON]).env("PYTHONPATH", package).env("PYTHONDONTWRITEBYTECODE", "1");
+    python.arg(frames.iter().map(|frame| hex(frame)).collect::<Vec<_>>().join(" "));
+    python.arg(EXPRESSIONS.join("\n"));
+    let ended = program::run(&mut python, Duration::from_mins(5));
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+    let mut lines = ended.output.lines();
+    let shown = |compiled: Result<Program, FilterError>| match compiled {
+        Ok(program) => hex(&program.encode()),
+        Err(error) => error.to_string(),
+    };
+    for expression in EXPRESSIONS {
+        for link in LinkLayer::ALL {
+            let in_file = compiler.compile_for_file(expression, link);
+            let selected = in_file.as_ref().ok().map(|program| {
+                let is_selected =
+                    |frame: &Vec<u8>| run(program, Frame { data: frame, ..Frame::default() }) != 0;
+                frames.iter().map(|frame| if is_selected(frame) { '1' } else { '0' }).collect()
+            });
+            let selected = selected
+                .filter(|_: &String| link == LinkLayer::Ethernet && !expression.contains("chain"));
+            for expected in
+                [Some(shown(in_file)), selected, Some(shown(compiler.compile(expression, link)))]
+            {
+                let Some(expected) = expected else { continue };
+                assert_eq!(lines.next(), Some(&*expected), "{expression} on {link:?}");
+            }
+        }
+    }
+    assert_eq!(lines.next(), None);
 }

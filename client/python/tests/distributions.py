@@ -1,8 +1,8 @@
-"""Builds the wheel and the sdist, compares them with the sources, installs the wheel, and runs a program with it.
+"""Builds the wheel and the sdist, compares them with the sources, installs the wheel, and runs a program and pytest with it.
 
     distributions.py --broker sockbrokerd
 
-It needs `venv`, and a package index for `build` and `flit_core`. A warning of the build is a failure.
+It needs `venv`, and a package index for `build`, `flit_core` and `pytest`. A warning of the build is a failure.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import zipfile
 from run import HERE, MODES, PACKAGE, start_broker
 
 BUILD = "build==1.3.0"
+PYTEST = "pytest==8.4.2"
+ENTRY_POINTS = "[pytest11]\nsockbroker=sockbroker.pytest_plugin\n"
 LICENCES = {"LICENSE-MIT", "LICENSE-APACHE"}
 LONGEST_WAIT = 300
 PROGRAM = """
@@ -29,6 +31,12 @@ with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(
     with accepted:
         client.sendall(b"through the wheel")
         print(accepted.recv(100).decode())
+"""
+TEST = """
+import sys
+def test_broker(sockbroker, sockbroker_port):
+    assert sockbroker.url == sys.argv[-1].partition("=")[2]
+    with sockbroker.socket.create_connection(sockbroker_port.address): pass
 """
 
 
@@ -89,6 +97,10 @@ def check_contents(sdist, wheel):
     }
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
+        (metadata,) = (name for name in files if name.endswith("/entry_points.txt"))
+        entry_points = archive.read(metadata).decode().strip() + "\n"
+    if entry_points != ENTRY_POINTS:
+        raise SystemExit(f"{wheel.name} has other entry points: {entry_points}")
     inside = {name for name in files if name.startswith("sockbroker/")}
     compare(wheel.name, inside, sources)
     licences = {pathlib.PurePath(name).name for name in files - inside if "/licenses/" in name}
@@ -110,6 +122,13 @@ def check_installed(wheel, broker, folder):
             if output != "through the wheel\n":
                 raise SystemExit(f"{mode}: {output}")
             print(f"{wheel.name} installed, {mode}: {output.strip()}")
+        run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", PYTEST)
+        test = pathlib.Path(folder, "test_wheel.py")
+        test.write_text(TEST)
+        output = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", test, f"--sockbroker={path}", cwd=folder)
+        print(f"{wheel.name} installed, pytest: {output.splitlines()[-1]}")
+        if not output.splitlines()[-1].startswith("1 passed"):
+            raise SystemExit(output)
     finally:
         process.terminate()
         process.wait(30)

@@ -60,9 +60,9 @@ def served_by(connection, path):
 
 
 def inherited_environment():
-    """The variables that programs of the tests get: none that configures them, but the mark of a run of the gate."""
-    own = ("PYTHON", "SOCKBROKER", "TEST_")
-    return {name: value for name, value in os.environ.items() if name == "SOCKBROKER_GATE" or not name.startswith(own)}
+    """The variables that programs of the tests get: none that configures them, but those of a run of the gate."""
+    own, gate = ("PYTHON", "SOCKBROKER", "TEST_", "PYTEST_"), ("SOCKBROKER_GATE", "SOCKBROKER_FULL_COUNTS")
+    return {name: value for name, value in os.environ.items() if name in gate or not name.startswith(own)}
 
 
 def run_module(given, module, mode, folder):

@@ -5,6 +5,9 @@ use sockbroker_proto::api::capture::CaptureOptions;
 
 use crate::error::{Error, Result};
 
+/// The most bytes of the stream that one call returns. The broker's default limit is larger.
+pub(crate) const READ_BYTES_MAX: usize = 256 << 10;
+
 /// Which packets are captured.
 #[derive(Debug, Clone, Default)]
 pub struct CaptureRequest {

@@ -329,6 +329,8 @@ pub enum FromReader {
     Policy {
         /// Whether rules of it need a capability that only the opener has.
         needs_opener: bool,
+        /// Whether rules of it grant something in other network namespaces.
+        reaches_networks: bool,
     },
     /// Why the files cannot be used.
     Unusable(String),

@@ -67,6 +67,8 @@ pub enum Unreachable {
     Elsewhere,
     /// The client does not own the one that it passed.
     NotOwned,
+    /// The broker lacks a capability that it takes to enter any other one.
+    Incapable,
 }
 
 /// A system call that needs a capability. The first descriptor is the connection of the client for whom the worker

@@ -257,7 +257,9 @@ pub fn missing_on_host(loaded: &Loaded) -> Vec<Warning> {
             let message = format!("rule `{}`: there is no {what} `{name}` now", rule.name);
             warnings.push(Warning { position: place.clone(), message });
         };
-        for name in rule.fields.interface.iter().filter_map(Pattern::name) {
+        // Interfaces of a rule with netns are those of other network namespaces.
+        let here = rule.fields.netns.is_empty();
+        for name in rule.fields.interface.iter().filter_map(Pattern::name).filter(|_| here) {
             if interfaces.iter().all(|(_, known)| known != name) {
                 warn("interface", name);
             }

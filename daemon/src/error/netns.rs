@@ -1,16 +1,15 @@
 //! Why a network namespace cannot be used.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use sockbroker_monitor::request::Unreachable;
 
 /// Why a network namespace cannot be used for a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// It cannot be found or entered.
     Unreachable(Unreachable),
-    /// This process has none of the capabilities that it takes.
-    Incapable,
     /// Sockets of this family are not made in other namespaces.
     Family,
     /// The opener refuses it, with this error number of a denial.
@@ -23,26 +22,26 @@ pub enum Reason {
     NotPassed,
     /// No files configure the resolution of names there.
     HostName,
-    /// Its files name no server.
-    NoServers,
-    /// Its files cannot be read, with this error number.
-    Files(i32),
+    /// Its `resolv.conf`, which would be this file, names no server or does not exist.
+    NoServers(PathBuf),
+    /// This file of it cannot be read, with this error number.
+    Files(PathBuf, i32),
 }
 
 impl Reason {
     /// The error number, as the kernel would give it.
-    pub fn errno(self) -> i32 {
+    pub fn errno(&self) -> i32 {
         match self {
             Self::Unreachable(Unreachable::NoFile) => libc::ENOENT,
             Self::Unreachable(Unreachable::OtherFile | Unreachable::BrokersOwn)
             | Self::NotPassed => libc::EINVAL,
             Self::Unreachable(Unreachable::Failed(errno))
             | Self::Refused(errno)
-            | Self::Files(errno) => errno,
+            | Self::Files(_, errno) => *errno,
             Self::Unreachable(Unreachable::Elsewhere) => libc::ESTALE,
-            Self::Unreachable(Unreachable::NotOwned) | Self::Incapable => libc::EPERM,
+            Self::Unreachable(Unreachable::NotOwned | Unreachable::Incapable) => libc::EPERM,
             Self::Family => libc::EAFNOSUPPORT,
-            Self::UnknownClient | Self::HostName | Self::NoServers => libc::EOPNOTSUPP,
+            Self::UnknownClient | Self::HostName | Self::NoServers(_) => libc::EOPNOTSUPP,
             Self::HungUp => libc::ECONNRESET,
         }
     }
@@ -75,11 +74,11 @@ impl fmt::Display for Reason {
                  \"caller\" selects the namespace in which you connected"
             }
             Self::NotPassed => {
-                "the descriptor is another file: pass one of /proc/PID/ns/net, or of a file of `ip netns add`"
+                "the descriptor is another file: pass one of /proc/PID/ns/net, or of a file on which a network namespace is mounted"
             }
-            Self::Incapable => {
-                "the broker has no CAP_SYS_ADMIN and CAP_NET_ADMIN: it keeps them if it starts with both and with a \
-                 rule that has netns"
+            Self::Unreachable(Unreachable::Incapable) => {
+                "the broker lacks CAP_SYS_ADMIN or CAP_NET_ADMIN: it keeps them if it starts with both and with a rule \
+                 that has netns, as with the role netns of the package"
             }
             Self::Family => {
                 "sockets of this family are only made in that of the broker: leave netns out"
@@ -95,15 +94,16 @@ impl fmt::Display for Reason {
             Self::HostName => {
                 "the broker does not know its name servers: resolve the host name in the client, and use an address"
             }
-            Self::Files(errno) => {
+            Self::Files(path, errno) => {
                 let error = std::io::Error::from_raw_os_error(*errno);
+                return write!(f, "{} cannot be read: {error}", path.display());
+            }
+            Self::NoServers(path) => {
+                let path = path.display();
                 return write!(
                     f,
-                    "its hosts or resolv.conf in the folder `files` of [namespaces] (/etc/netns) cannot be read: {error}"
+                    "there is no name server in {path}: write it (ip-netns(8)), or use an address"
                 );
-            }
-            Self::NoServers => {
-                "there is no name server in /etc/netns/NAME/resolv.conf: write it (ip-netns(8)), or use an address"
             }
         };
         f.write_str(text)

@@ -57,7 +57,7 @@ impl CaptureServer for Handlers {
         let permit = call.permit_open_capture(&place, wanted.clone())?;
         order.program = call.restricted(&order, permit.request())?;
         check_length(&order, permit.request().scopes())?;
-        let handle = call.room()?;
+        let (handle, interfaces) = (call.room()?, order.interfaces.clone());
         // A capture ends if the rules let other packets through.
         let lines = permit.request().lines();
         let is_granted = move |rights: &Rights| {
@@ -67,7 +67,7 @@ impl CaptureServer for Handlers {
         let broker = call.broker().clone();
         let limits = (call.connection().user(), &broker.limits);
         let opening = broker.captures.open(permit, order, selection, call.caller(), limits);
-        let opening = opening.await?;
+        let opening = opening.await.map_err(|error| error.naming_interfaces(&interfaces))?;
         let Opening { mut capture, stream } = opening;
         let stream = Descriptor::of_client(stream, call.connection().user());
         let passed = if pass {

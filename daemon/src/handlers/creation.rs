@@ -22,6 +22,7 @@ use crate::table::entry::Entry;
 use crate::table::permitted::{Accepted, Permitted};
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{Bind, Create, Handover, OptionValue};
+use sockbroker_policy::netns;
 use sockbroker_policy::target::Target;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -305,7 +306,7 @@ impl Call {
                 let uid = self.session().principal().subject().uid;
                 return elsewhere::examine(self.method(), descriptor, uid);
             }
-            Some(Netns::Named(name)) => name.parse().map_err(OpError::value)?,
+            Some(Netns::Named(name)) => netns::Netns::of_client(name).map_err(OpError::value)?,
         };
         let place = elsewhere::selected(self.method(), &netns, self.caller().privileged())?;
         Ok(Selection { place, passed: None })

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::thread;
 
 use sockbroker_monitor::capture;
-use sockbroker_monitor::opener::{Namespaces, Selected, interfaces_elsewhere, open_elsewhere};
+use sockbroker_monitor::opener::{
+    Namespaces, Selected, can_enter_networks, interfaces_elsewhere, open_elsewhere,
+};
 use sockbroker_monitor::request::{
     Answer, InterfaceQuery, Network, Question, Request, Unreachable,
 };
@@ -16,7 +18,6 @@ use sockbroker_policy::action::{Create, Interfaces, ScopedCapture};
 use sockbroker_policy::netns::Netns;
 use sockbroker_policy::place::{Other, Place, owns};
 use sockbroker_proto::socket_spec::SocketSpec;
-use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::namespace::{self, NetworkNamespace};
 
 use crate::descriptor::Descriptor;
@@ -205,12 +206,10 @@ fn by_thread<T: Send>(
     privileged: &Privileged,
     make: impl FnOnce(&Namespaces, Selected<'_>) -> Result<io::Result<T>, Unreachable> + Send,
 ) -> Result<io::Result<T>, Reason> {
-    let has = |capability| capability::has(capability).unwrap_or(false);
-    if ![Capability::SysAdmin, Capability::NetAdmin].into_iter().all(has) {
-        return Err(Reason::Incapable);
-    }
+    let namespaces: Option<Arc<Namespaces>> =
+        privileged.namespaces().filter(|_| can_enter_networks());
+    let namespaces = namespaces.ok_or(Reason::Unreachable(Unreachable::Incapable))?;
     let connection = privileged.connection();
-    let namespaces: Arc<Namespaces> = privileged.namespaces().ok_or(Reason::Incapable)?;
     let network: Network = as_network(place);
     let call = || {
         let connection = connection.as_deref().map(|connection| connection.as_fd());

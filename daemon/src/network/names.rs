@@ -28,7 +28,6 @@ use crate::network::stub::{Families, Missing, Open, Stub};
 
 /// `h_errno` of `netdb.h`.
 const HOST_NOT_FOUND: i32 = 1;
-const TRY_AGAIN: i32 = 2;
 
 /// Resolves names in another network namespace than the broker's own.
 pub(crate) struct Names<'a> {
@@ -40,10 +39,24 @@ pub(crate) struct Names<'a> {
     pub(crate) open: &'a Open<'a>,
 }
 
-/// The files of the namespace. Without `resolv.conf` there are no servers.
+/// The files of the namespace.
 struct Files {
     hosts: HostsFile,
-    servers: Option<ResolverFile>,
+    /// The servers, or the path of the file that names none or does not exist.
+    servers: Result<ResolverFile, PathBuf>,
+}
+
+/// A host that is not found.
+struct Unanswered {
+    missing: Missing,
+    /// The servers that were asked, and the namespace.
+    asked: String,
+}
+
+impl From<Missing> for Unanswered {
+    fn from(missing: Missing) -> Self {
+        Self { missing, asked: String::new() }
+    }
 }
 
 impl Names<'_> {
@@ -68,12 +81,10 @@ impl Names<'_> {
             inet: [libc::AF_UNSPEC, libc::AF_INET].contains(&question.family),
             inet6: [libc::AF_UNSPEC, libc::AF_INET6].contains(&question.family),
         };
-        let found = self.host(name, families).await?.map_err(|missing| {
-            ResolverError::Gai(match missing {
-                Missing::Name => libc::EAI_NONAME,
-                Missing::Data => libc::EAI_NODATA,
-                Missing::Server => libc::EAI_AGAIN,
-            })
+        let found = self.host(name, families).await?.map_err(|without| match without.missing {
+            Missing::Name => OpError::Gai(libc::EAI_NONAME),
+            Missing::Data => OpError::Gai(libc::EAI_NODATA),
+            Missing::Server => OpError::NameServers { of_host: false, asked: without.asked },
         })?;
         let mut infos = Vec::new();
         for address in found.addresses {
@@ -155,12 +166,14 @@ impl Names<'_> {
         }
         let found = match ip {
             Some(ip) => self.reverse(ip).await?,
-            None => Err(Missing::Name),
+            None => Err(Missing::Name.into()),
         };
         match found {
             Ok(found) => Ok((found.name, service)),
-            Err(Missing::Server) if flags & libc::NI_NAMEREQD != 0 => {
-                Err(ResolverError::Gai(libc::EAI_AGAIN).into())
+            Err(Unanswered { missing: Missing::Server, asked })
+                if flags & libc::NI_NAMEREQD != 0 =>
+            {
+                Err(OpError::NameServers { of_host: false, asked })
             }
             Err(_) if flags & libc::NI_NAMEREQD != 0 => {
                 Err(ResolverError::Gai(libc::EAI_NONAME).into())
@@ -169,18 +182,30 @@ impl Names<'_> {
         }
     }
 
-    async fn host(&self, name: &str, families: Families) -> OpResult<Result<Host, Missing>> {
+    async fn host(&self, name: &str, families: Families) -> OpResult<Result<Host, Unanswered>> {
         let files = self.files().await?;
         let is_wanted = |address: &IpAddr| {
             if address.is_ipv4() { families.inet } else { families.inet6 }
         };
         if let Some(mut host) = files.hosts.by_name(name) {
             host.addresses.retain(is_wanted);
-            return Ok(if host.addresses.is_empty() { Err(Missing::Data) } else { Ok(host) });
+            let is_empty = host.addresses.is_empty();
+            return Ok(if is_empty { Err(Missing::Data.into()) } else { Ok(host) });
         }
-        let file = &files.servers.ok_or_else(|| self.error(Reason::NoServers))?;
+        let file = &self.servers(files)?;
         let found = Stub { file, open: self.open }.by_name(name, families).await?;
+        let found = found.map_err(|missing| self.unanswered(missing, file));
         Ok(found.map(|host| self.ordered(host)))
+    }
+
+    fn servers(&self, files: Files) -> OpResult<ResolverFile> {
+        files.servers.map_err(|path| self.error(Reason::NoServers(path)))
+    }
+
+    fn unanswered(&self, missing: Missing, file: &ResolverFile) -> Unanswered {
+        let servers: Vec<_> = file.servers.iter().map(|server| server.ip().to_string()).collect();
+        let place = self.place.words().unwrap_or_default();
+        Unanswered { missing, asked: format!("{} {place}", servers.join(", ")) }
     }
 
     /// Puts IPv6 addresses last if there is no route to the first of them (RFC 6724, rule 1).
@@ -198,13 +223,14 @@ impl Names<'_> {
         host
     }
 
-    async fn reverse(&self, address: IpAddr) -> OpResult<Result<Host, Missing>> {
+    async fn reverse(&self, address: IpAddr) -> OpResult<Result<Host, Unanswered>> {
         let files = self.files().await?;
         if let Some(host) = files.hosts.by_address(address) {
             return Ok(Ok(host));
         }
-        let file = &files.servers.ok_or_else(|| self.error(Reason::NoServers))?;
+        let file = &self.servers(files)?;
         let found = Stub { file, open: self.open }.by_address(address).await?;
+        let found = found.map_err(|missing| self.unanswered(missing, file));
         Ok(found.map(|name| Host { name, aliases: Vec::new(), addresses: vec![address] }))
     }
 
@@ -214,19 +240,22 @@ impl Names<'_> {
             return Err(self.error(Reason::HostName));
         };
         let (folder, name): (PathBuf, Arc<str>) = (self.folder.to_owned(), name.clone());
-        let read = move || -> io::Result<Files> {
+        let read = move || -> Result<Files, (PathBuf, io::Error)> {
             let folder = folder.join(&*name);
-            let hosts = HostsFile::read(&folder.join("hosts"))?;
-            let servers = match ResolverFile::read(&folder.join("resolv.conf")) {
-                Ok(file) => Some(file).filter(|file| !file.servers.is_empty()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
+            let path = folder.join("hosts");
+            let hosts = HostsFile::read(&path).map_err(|error| (path, error))?;
+            let path = folder.join("resolv.conf");
+            let servers = match ResolverFile::read(&path) {
+                Ok(file) if !file.servers.is_empty() => Ok(file),
+                Ok(_) => Err(path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(path),
+                Err(error) => return Err((path, error)),
             };
             Ok(Files { hosts, servers })
         };
         match spawn_blocking(read).await {
-            Ok(files) => files.map_err(|error| {
-                self.error(Reason::Files(error.raw_os_error().unwrap_or(libc::EIO)))
+            Ok(files) => files.map_err(|(path, error)| {
+                self.error(Reason::Files(path, error.raw_os_error().unwrap_or(libc::EIO)))
             }),
             Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
         }
@@ -237,11 +266,11 @@ impl Names<'_> {
     }
 }
 
-fn not_found(missing: Missing) -> OpError {
-    OpError::from(ResolverError::Host(match missing {
-        Missing::Name | Missing::Data => HOST_NOT_FOUND,
-        Missing::Server => TRY_AGAIN,
-    }))
+fn not_found(without: Unanswered) -> OpError {
+    match without.missing {
+        Missing::Name | Missing::Data => OpError::Host(HOST_NOT_FOUND),
+        Missing::Server => OpError::NameServers { of_host: true, asked: without.asked },
+    }
 }
 
 /// `getaddrinfo(3)` for numbers, which asks no name service but that of services.

@@ -1,6 +1,7 @@
 //! `getsockopt`, `setsockopt`, timeouts, filters and `ioctl`.
 
 use std::net::Ipv4Addr;
+use std::slice;
 
 use sockbroker_proto::address::Address;
 use sockbroker_sys::ioctl::{self, IntRequest, InterfaceRequest, InterfaceValue};
@@ -54,13 +55,24 @@ pub fn set(
     caller: &CallerIdentity,
 ) -> OpResult<()> {
     let (socket, request) = (permitted.socket(), permitted.request());
-    set_one(socket, request, caller)?;
+    set_one(socket, request, caller)
+        .map_err(|error| error.naming_interfaces(bound_interface(socket, request).as_slice()))?;
     match claimed.as_ref().map(Claimed::claim) {
         Some(Claim::Fanout { .. }) => socket.ends.known().fanout = claimed,
         Some(Claim::Port { .. }) => socket.ends.known().port = claimed,
         None => {}
     }
     Ok(())
+}
+
+/// The interface that an option names.
+fn bound_interface(socket: &Socket, request: &SetOption) -> Option<String> {
+    if (request.level, request.name) != (libc::SOL_SOCKET, libc::SO_BINDTODEVICE) {
+        return None;
+    }
+    let bytes = request.value.bytes(socket.declared().domain);
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// What a principal has to claim before it sets an option: the group of `PACKET_FANOUT`, the port of a bound
@@ -231,7 +243,8 @@ pub fn ioctl(permitted: &Permitted<Ioctl>) -> OpResult<i32> {
 pub fn ioctl_interface(permitted: &Permitted<InterfaceIoctl>) -> OpResult<OptionValue> {
     let InterfaceIoctl { request, name } = permitted.request();
     let request = interface_request(*request).ok_or(NOT_SERVED)?;
-    let answer = ioctl::interface(permitted.socket().fd(), name, request).during("ioctl")?;
+    let answer = ioctl::interface(permitted.socket().fd(), name, request).during("ioctl");
+    let answer = answer.map_err(|error| error.naming_interfaces(slice::from_ref(name)))?;
     Ok(match answer {
         InterfaceValue::Int(value) => OptionValue::Int(value.into()),
         InterfaceValue::Address(address) => OptionValue::Bytes(Ipv4Addr::octets(&address).to_vec()),

@@ -11,9 +11,13 @@ use sockbroker_sys::resolver;
 
 use crate::error::LimitExceeded;
 use crate::error::OpError;
+use crate::error::netns::Reason;
 
 /// The `rule` of a refusal that no rule of the policy decides.
 const IDENTITY_RULE: &str = "built-in: calls on AF_UNIX sockets are made as the caller";
+
+/// `h_errno` of `netdb.h`.
+const TRY_AGAIN: i32 = 2;
 
 /// A request whose descriptors the kernel had to drop (`MSG_CTRUNC`).
 const LOST: &str = "the broker cannot open the descriptors of this request: too many open files";
@@ -146,11 +150,9 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Pace(exceeded) => describe_limit("rate limit", exceeded, libc::EAGAIN),
         OpError::Identity { call, uid } => describe_identity(call, uid),
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
-        OpError::Netns { call, namespace, reason } => {
-            let message = format!("{call}: network namespace {namespace:?}: {reason}");
-            let (call, netns) = (Some(call.to_owned()), Some(namespace));
-            (ErrorKind::Os, message, ErrorData { call, netns, ..with_errno(reason.errno()) })
-        }
+        OpError::Interface { call, missing } => describe_interface(call, &missing),
+        OpError::NameServers { of_host, asked } => describe_name_servers(of_host, &asked),
+        OpError::Netns { call, namespace, reason } => describe_netns(call, namespace, &reason),
         OpError::LostDescriptors => describe_descriptor(LOST, libc::EMFILE),
         OpError::ControlConnection => describe_control_connection(),
         OpError::Group(failures) => {
@@ -165,8 +167,30 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
     }
 }
 
+fn describe_name_servers(of_host: bool, asked: &str) -> (ErrorKind, String, ErrorData) {
+    let error = if of_host { OpError::Host(TRY_AGAIN) } else { OpError::Gai(libc::EAI_AGAIN) };
+    let (kind, message, data) = describe(error);
+    (kind, format!("{message}: no answer from {asked}"), data)
+}
+
+fn describe_netns(
+    call: &'static str,
+    namespace: String,
+    reason: &Reason,
+) -> (ErrorKind, String, ErrorData) {
+    let message = format!("{call}: network namespace {namespace:?}: {reason}");
+    let (call, netns) = (Some(call.to_owned()), Some(namespace));
+    (ErrorKind::Os, message, ErrorData { call, netns, ..with_errno(reason.errno()) })
+}
+
 fn describe_descriptor(message: &str, errno: i32) -> (ErrorKind, String, ErrorData) {
     (ErrorKind::Descriptor, message.to_owned(), with_errno(errno))
+}
+
+fn describe_interface(call: &'static str, missing: &str) -> (ErrorKind, String, ErrorData) {
+    let (kind, message, data) = describe_errno(call, libc::ENODEV);
+    let way = "socket.if_nameindex lists the interfaces";
+    (kind, format!("{message}: {missing} does not exist here: {way}"), data)
 }
 
 fn describe_control_connection() -> (ErrorKind, String, ErrorData) {

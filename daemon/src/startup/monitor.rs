@@ -47,6 +47,9 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let Bound { listener, path } = endpoint(args, config)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
+    if policy.reaches_networks {
+        confine::warn_of_unreachable_networks();
+    }
     // Without a confinement of capabilities workers have all of them.
     let drops = config.confine.capabilities && has_capabilities_of_opener();
     let opener = (drops && policy.needs_opener).then(|| {

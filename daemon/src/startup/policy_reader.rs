@@ -66,9 +66,12 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let users = sealed::create("users", &users).map_err(|error| fail(&error))?;
     let encoded = resolved.encode().map_err(|error| fail(&error))?;
     let memory = sealed::create("policy", &encoded).map_err(|error| fail(&error))?;
-    let needs_opener = confine::needs_opener(&loaded.into_policy(owner));
+    let policy = loaded.into_policy(owner);
+    let needs_opener = confine::needs_opener(&policy);
+    let reaches_networks = policy.reaches_networks();
+    let message = FromReader::Policy { needs_opener, reaches_networks };
     let descriptors = [memory.as_fd(), users.as_fd()];
-    channel.send(&FromReader::Policy { needs_opener }, &descriptors).map_err(|error| fail(&error))
+    channel.send(&message, &descriptors).map_err(|error| fail(&error))
 }
 
 /// The start of a text, which fits into a message.

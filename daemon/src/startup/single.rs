@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
     // A passed socket has the group and mode that the service manager set.
     let makes_socket = !args.stdio && passed.is_none();
     let access = Access::prepare(group.filter(|_| makes_socket), mode)?;
-    let kept = confine::kept(&config.confine, &policy);
+    let kept = kept(&config, &policy);
     // Before the confinement, after which the file may be out of reach.
     let sink = audit::open(args, &config.audit.to)?;
     let files = files(args, &path, &config.audit.to).with_folders(config.namespaces.all());
@@ -98,6 +98,14 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
         writer.finish();
     }
     result
+}
+
+/// The capabilities to keep. Warns of those that rules need and this process does not have.
+fn kept(config: &Config, policy: &Policy) -> Vec<Capability> {
+    if policy.reaches_networks() {
+        confine::warn_of_unreachable_networks();
+    }
+    confine::kept(&config.confine, policy)
 }
 
 /// Where the broker serves clients.

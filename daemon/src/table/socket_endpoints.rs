@@ -6,6 +6,7 @@
 
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::slice;
 
 use sockbroker_proto::address::{Address, InterfaceAddress};
 use sockbroker_sys::address::RawAddress;
@@ -233,7 +234,8 @@ pub fn interface_address(
     address: InterfaceAddress,
 ) -> OpResult<Address> {
     let Interfaces = permit.into_request();
-    let index = of_socket::index_of(entry.fd(), &address.name).during("if_nametoindex")?;
+    let index = of_socket::index_of(entry.fd(), &address.name).during("if_nametoindex");
+    let index = index.map_err(|error| error.naming_interfaces(slice::from_ref(&address.name)))?;
     Ok(address.with_index(index))
 }
 

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{OFlag, open, readlink};
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat, stat};
 
@@ -58,11 +59,27 @@ const NS_GET_USERNS: libc::Ioctl = 0xB701;
 const NS_GET_NSTYPE: libc::Ioctl = 0xB703;
 const NS_GET_OWNER_UID: libc::Ioctl = 0xB704;
 
-/// Whether a descriptor is a network namespace. It asks no file system, which would possibly not answer: the text is that of
-/// `ns_dname()`, and those of files with a path begin with `/`.
+/// Whether a descriptor is a network namespace, wherever its file is mounted. It asks no file system, which would possibly
+/// not answer: only files of the kernel's one instance of nsfs have its device number, and they alone get the `ioctl`.
 pub fn is_network(fd: BorrowedFd<'_>) -> bool {
-    let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str());
-    link.is_ok_and(|text| text.as_encoded_bytes().starts_with(b"net:["))
+    let is_namespace = match (device(fd), stat("/proc/self/ns/net")) {
+        (Ok(device), Ok(own)) => device == own.st_dev,
+        (Err(_), _) | (_, Err(_)) => false,
+    };
+    // SAFETY: the request takes no pointer; the descriptor is borrowed for the call.
+    let kind = || check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) });
+    is_namespace && matches!(kind(), Ok(libc::CLONE_NEWNET))
+}
+
+/// The device number of a file, without a request to a file system such as FUSE or NFS (`AT_STATX_DONT_SYNC`).
+fn device(fd: BorrowedFd<'_>) -> io::Result<libc::dev_t> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is a constant string; the kernel writes one `statx` to `found`, which lives for the call.
+    check(unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, 0, found.as_mut_ptr()) })?;
+    // SAFETY: all fields are integers, for which zeros are values.
+    let found = unsafe { found.assume_init() };
+    Ok(libc::makedev(found.stx_dev_major, found.stx_dev_minor))
 }
 
 /// Whether both are the same namespace.
@@ -129,12 +146,10 @@ impl NetworkNamespace {
 
     fn open(path: &Path, flags: OFlag) -> io::Result<Self> {
         let file = open(path, flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        // SAFETY: the request takes no pointer; the descriptor is borrowed for the call.
-        let kind = check(unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) });
-        match kind {
-            Ok(libc::CLONE_NEWNET) => Ok(Self(file)),
-            // ENOTTY of other files, and other namespaces.
-            Ok(_) | Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        if is_network(file.as_fd()) {
+            Ok(Self(file))
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
         }
     }
 
@@ -265,12 +280,45 @@ mod tests {
         let users = fs::File::open("/proc/self/ns/user").unwrap();
         let socket = socket::create(libc::AF_UNIX, libc::SOCK_DGRAM, 0).unwrap();
         let (file, null) = (fs::File::open(&path).unwrap(), fs::File::open("/dev/null").unwrap());
-        for fd in [users.as_fd(), socket.as_fd(), file.as_fd(), null.as_fd()] {
+        let (pipe, _end) = io::pipe().unwrap();
+        let process = crate::peer::process(socket.as_fd());
+        let process = process.as_ref().map_or(socket.as_fd(), AsFd::as_fd);
+        for fd in [users.as_fd(), socket.as_fd(), file.as_fd(), null.as_fd(), pipe.as_fd(), process]
+        {
             assert!(!is_network(fd));
             let refused = NetworkNamespace::of_descriptor(fd).unwrap_err();
             assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
         }
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_namespace_is_recognised_where_its_file_is_mounted() {
+        for (name, is) in [("net", true), ("user", false), ("uts", false)] {
+            let folder = "mount -t tmpfs none /mnt && : > /mnt/file";
+            let script = format!(
+                "{folder} && mount --bind /proc/1/ns/{name} /mnt/file && echo x && read end"
+            );
+            let mut child = std::process::Command::new("unshare");
+            child.args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork"]);
+            child.args(["--kill-child", "--mount-proc", "sh", "-c", &script]);
+            child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            let mut child = child.spawn().unwrap();
+            let mut ready = [0; 1];
+            let made = io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).is_ok();
+            // Root can always; where others cannot, tests/security has the same as root.
+            assert!(made || !nix::unistd::geteuid().is_root());
+            if made {
+                let process = Path::new("/proc").join(child.id().to_string());
+                let path = process.join("root").join("mnt/file");
+                let file = fs::File::open(&path).unwrap();
+                assert_eq!(is_network(file.as_fd()), is, "{name}");
+                assert_eq!(NetworkNamespace::of_descriptor(file.as_fd()).is_ok(), is, "{name}");
+                assert_eq!(NetworkNamespace::of_file(&path).is_ok(), is, "{name}");
+            }
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
     }
 
     #[test]

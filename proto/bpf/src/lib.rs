@@ -5,6 +5,7 @@
 //! | bytes become a program, and a program becomes bytes | [`Program::decode`], [`Program::encode`] |
 //! | a program is checked as the kernel checks it | [`Program::check`] |
 //! | a program with labels becomes one with offsets | [`Assembler`] |
+//! | a packet of a file is selected by a program | [`Program::selects`] |
 //! | a program for frames with VLAN tags is adapted to how the kernel keeps tags | [`tags_in_metadata`] |
 
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 mod vlan;
 mod assembler;
 mod check;
+mod run;
 mod program;
 pub mod opcode;
 

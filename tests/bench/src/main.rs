@@ -9,6 +9,7 @@ mod error;
 mod report;
 mod measure;
 mod placement;
+mod program;
 mod peers;
 mod broker;
 mod client;
@@ -19,6 +20,7 @@ mod handles;
 mod policy;
 mod fairness;
 mod processes;
+mod exec;
 mod library;
 mod python;
 
@@ -56,6 +58,8 @@ enum Suite {
     Fairness,
     /// What the division into processes costs, and how a flood of one user affects another.
     Processes,
+    /// What `sockbroker exec` costs a program.
+    Exec,
     /// The Rust library: typed calls, calls in flight, streams, passed descriptors.
     Client,
     /// The Python package: small calls, payload, direct mode, creation.
@@ -71,6 +75,7 @@ impl Suite {
             Self::Policy => "policy",
             Self::Fairness => "fairness",
             Self::Processes => "processes",
+            Self::Exec => "exec",
             Self::Client => "client",
             Self::Python => "python",
         }
@@ -85,6 +90,7 @@ impl Suite {
             Self::Policy => policy::run(report)?,
             Self::Fairness => fairness::run(report)?,
             Self::Processes => processes::run(report)?,
+            Self::Exec => exec::run(report)?,
             Self::Client => library::run(report)?,
             Self::Python => python::run(report)?,
         }

@@ -16,6 +16,7 @@ use sockbrokerd::startup::{self, args::Args};
 use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
 use crate::error::{self, Result};
 use crate::measure::FILLING;
+use crate::program;
 
 /// The environment variable with the role of a process. The command line belongs to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
@@ -31,6 +32,10 @@ pub(crate) enum Role {
     Echo { request: usize, answer: usize },
     /// Writes until the socket is closed.
     Source,
+    /// `sockbroker exec`.
+    Launcher,
+    /// The program that `sockbroker exec` runs.
+    Program,
 }
 
 impl Role {
@@ -48,6 +53,8 @@ impl Role {
             "broker" => Some(Self::Broker),
             "echo" => Some(Self::Echo { request: size()?, answer: size()? }),
             "source" => Some(Self::Source),
+            "launcher" => Some(Self::Launcher),
+            "program" => Some(Self::Program),
             _ => None,
         }
     }
@@ -57,6 +64,8 @@ impl Role {
             Self::Broker => "broker".to_owned(),
             Self::Echo { request, answer } => format!("echo {request} {answer}"),
             Self::Source => "source".to_owned(),
+            Self::Launcher => "launcher".to_owned(),
+            Self::Program => "program".to_owned(),
         }
     }
 
@@ -72,6 +81,11 @@ impl Role {
                 echo(request, answer).map_err(|error| error.to_string())
             }
             Self::Source => source().map_err(|error| error.to_string()),
+            Self::Program => program::run().map_err(|error| error.to_string()),
+            Self::Launcher => match program::launch() {
+                Ok(code) => return code,
+                Err(error) => Err(error.to_string()),
+            },
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -85,8 +99,13 @@ impl Role {
     /// Returns the command that starts this program in this role.
     pub(crate) fn command(self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.env(VARIABLE, self.to_argument());
+        command.envs([self.variable()]);
         Ok(command)
+    }
+
+    /// Returns the environment variable that gives a process of this program this role, and its value.
+    pub(crate) fn variable(self) -> (&'static str, String) {
+        (VARIABLE, self.to_argument())
     }
 }
 

@@ -306,11 +306,20 @@ fn names(options: fn(Start) -> Start) {
     assert_eq!(cookie_of(&mut client, made), cookie_of(&mut client, server));
     let by_name = create(&mut client, TCP, "lab1").handle();
     client.call("socket.connect", json!([by_name, ["here.test", port]])).result();
+    // A server that does not answer is named.
+    for (method, params) in [
+        ("socket.getaddrinfo", json!({"host": "failing.test.", "netns": "lab1"})),
+        ("socket.gethostbyname", json!({"hostname": "failing.test.", "netns": "lab1"})),
+    ] {
+        let fault = client.call(method, params).fault();
+        let part = "no answer from 127.0.0.1 in the network namespace \"lab1\"";
+        assert!(fault.message.ends_with(part), "{method}: {fault:?}");
+    }
     // Without files, and with a grant that is not sufficient.
     let fault = client
         .call("socket.gethostbyname", json!({"hostname": "host.test", "netns": "lab2"}))
         .fault();
-    assert!(fault.message.contains("resolv.conf"), "{fault:?}");
+    assert!(fault.message.contains("files/lab2/resolv.conf: write it"), "{fault:?}");
     assert_eq!(fault.data.name.as_deref(), Some("EOPNOTSUPP"));
     let here = client.call("socket.gethostbyname", json!({"hostname": "host.test"}));
     assert_denied(&here, "no rule", "allow = [\"resolve\"]", "names here");
@@ -332,7 +341,7 @@ fn names(options: fn(Start) -> Start) {
     let params = json!({"hostname": "gate", "netns": "lab1"});
     let fault = other.call("socket.gethostbyname", params).fault();
     assert_eq!(fault.data.name.as_deref(), Some("EINVAL"), "{fault:?}");
-    assert!(fault.message.contains("its hosts or resolv.conf"), "{fault:?}");
+    assert!(fault.message.contains("files/lab1/hosts cannot be read"), "{fault:?}");
 }
 
 #[test]

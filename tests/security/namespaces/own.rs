@@ -16,6 +16,55 @@ use sockbroker_test_support::{LspClient, Start, base64, until};
 use super::fixture::*;
 use crate::arena::{PROGRAM, assert_denied, attacker, neighbour};
 
+/// A broker that starts without `CAP_SYS_ADMIN`.
+fn without_administration(start: Start) -> Start {
+    start.shell(
+        "exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin --ambient-caps=-all \"$0\" \"$@\"",
+    )
+}
+
+fn reports_the_missing_capability(options: fn(Start) -> Start) {
+    let broker = start(|start| without_administration(options(start)));
+    let log = broker.log();
+    let warnings: Vec<_> =
+        log.lines().filter(|line| line.contains("rules with netns have")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("CAP_SYS_ADMIN"), "{log}");
+    let mut client = LspClient::over(connection(&broker, &attacker(), Pod::Plain, "").unwrap());
+    let fault = create(&mut client, UDP, "caller").fault();
+    assert_eq!(fault.data.name.as_deref(), Some("EPERM"), "{fault:?}");
+    assert!(fault.message.contains("lacks CAP_SYS_ADMIN or CAP_NET_ADMIN"), "{fault:?}");
+    let log = start(options).log();
+    assert!(!log.contains("rules with netns have"), "{log}");
+}
+
+#[test]
+fn a_missing_capability_is_reported_at_the_start_and_by_calls() {
+    let test =
+        concat!(module_path!(), "::a_missing_capability_is_reported_at_the_start_and_by_calls");
+    run(test, || {
+        reports_the_missing_capability(|start| start);
+        reports_the_missing_capability(with_one_process);
+    });
+}
+
+#[test]
+fn words_that_a_client_cannot_use_are_refused_with_those_that_it_can() {
+    let test = concat!(
+        module_path!(),
+        "::words_that_a_client_cannot_use_are_refused_with_those_that_it_can"
+    );
+    run(test, || {
+        let broker = start(|start| start);
+        let mut client = attacker().lsp(&broker);
+        for word in ["owned", "any", "lab*", "a/b"] {
+            let fault = create(&mut client, UDP, word).fault();
+            assert_eq!(fault.data.exception.as_deref(), Some("ValueError"), "{fault:?}");
+            let part = "write \"caller\", a name of `ip netns list`, or {\"descriptor\": n}";
+            assert!(fault.message.ends_with(part), "{fault:?}");
+        }
+    });
+}
+
 /// Pings, captures and serves port 80 in the caller's namespace, and tries what is outside.
 fn use_own_namespace(stream: UnixStream) {
     let own = cookie(&stream);

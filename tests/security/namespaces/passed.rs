@@ -1,6 +1,6 @@
 //! Network namespaces that clients pass, and interfaces in network namespaces.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::{Answer, LspClient, Start, User};
 
-use super::fixture::{Pod, UDP, connection, cookie_of, create, run, start, with_one_process};
+use super::fixture::{Pod, UDP, connection, cookie_of, create, make, run, start, with_one_process};
 use crate::arena::{assert_denied, attacker, neighbour};
 
 /// A process in a user and a network namespace that a user has made.
@@ -90,6 +90,7 @@ fn passed(options: fn(Start) -> Start, test: &str) {
         ("/proc/self/ns/user", "EINVAL", "another file"),
         ("/proc/self/ns/mnt", "EINVAL", "another file"),
         ("/etc/passwd", "EINVAL", "another file"),
+        ("/dev/null", "EINVAL", "another file"),
     ];
     for (path, errno, text) in files {
         let fault = call(&mut client, "socket.socket", udp(), &File::open(path).unwrap()).fault();
@@ -101,6 +102,9 @@ fn passed(options: fn(Start) -> Start, test: &str) {
     let (end, _other) = UnixStream::pair().unwrap();
     let pidfd = sockbroker_sys::peer::process(end.as_fd()).unwrap();
     let fault = call(&mut client, "socket.socket", udp(), &pidfd).fault();
+    assert!(fault.message.contains("another file"), "{fault:?}");
+    let (pipe, _end) = std::io::pipe().unwrap();
+    let fault = call(&mut client, "socket.socket", udp(), &pipe).fault();
     assert!(fault.message.contains("another file"), "{fault:?}");
     let none = json!({"family": "AF_INET", "netns": {"descriptor": 0}});
     assert_eq!(client.call("socket.socket", none).fault().data.kind, "descriptor");
@@ -120,6 +124,64 @@ fn a_broker_of_one_process_uses_a_passed_namespace_for_its_owner_alone() {
         "::a_broker_of_one_process_uses_a_passed_namespace_for_its_owner_alone"
     );
     run(test, move || passed(with_one_process, test));
+}
+
+fn mounted(options: fn(Start) -> Start, test: &str) {
+    let broker = start(options);
+    let Some(owned) = Owned::new(&attacker(), "") else {
+        return skip("no user namespaces here", test);
+    };
+    let mut client = attacker().lsp(&broker);
+    let path = std::env::temp_dir().join(format!("sockbroker-mounted-{}", owned.process.id()));
+    fs::write(&path, "").unwrap();
+    let mount = |source: &str| {
+        let status = Command::new("mount").args(["--bind", source]).arg(&path).status();
+        assert!(status.unwrap().success(), "{source}");
+        let file = File::open(&path).unwrap();
+        let status = Command::new("umount").arg("--lazy").arg(&path).status();
+        assert!(status.unwrap().success(), "{source}");
+        file
+    };
+    let pid = owned.process.id();
+    let network = mount(&format!("/proc/{pid}/ns/net"));
+    let made = call(&mut client, "socket.socket", udp(), &network).handle();
+    let own = namespace::own_cookie().unwrap();
+    assert_ne!(cookie_of(&mut client, made), own);
+    client.call("socket.close", json!([made])).result();
+    for (name, errno, text) in [
+        ("/proc/self/ns/net", "EINVAL", "leave netns out"),
+        (&format!("/proc/{pid}/ns/user"), "EINVAL", "another file"),
+        (&format!("/proc/{pid}/ns/uts"), "EINVAL", "another file"),
+    ] {
+        let fault = call(&mut client, "socket.socket", udp(), &mount(name)).fault();
+        assert_eq!(fault.data.name.as_deref(), Some(errno), "{name}: {fault:?}");
+        assert!(fault.message.contains(text), "{name}: {fault:?}");
+    }
+    // A file of `ip netns add` belongs to no user.
+    make(&path);
+    let systems = File::open(&path).unwrap();
+    let fault = call(&mut client, "socket.socket", udp(), &systems).fault();
+    assert_eq!(fault.data.name.as_deref(), Some("EPERM"), "{fault:?}");
+    assert!(fault.message.contains("does not belong to a user namespace"), "{fault:?}");
+    drop(systems);
+    assert!(Command::new("umount").arg(&path).status().unwrap().success());
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_passed_namespace_is_recognised_where_its_file_is_mounted() {
+    let test =
+        concat!(module_path!(), "::a_passed_namespace_is_recognised_where_its_file_is_mounted");
+    run(test, move || mounted(|start| start, test));
+}
+
+#[test]
+fn a_broker_of_one_process_recognises_a_passed_namespace_where_its_file_is_mounted() {
+    let test = concat!(
+        module_path!(),
+        "::a_broker_of_one_process_recognises_a_passed_namespace_where_its_file_is_mounted"
+    );
+    run(test, move || mounted(with_one_process, test));
 }
 
 fn interfaces(options: fn(Start) -> Start, test: &'static str) {

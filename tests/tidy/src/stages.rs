@@ -28,8 +28,8 @@ const ORDER: &[(&str, &str)] = &[
         "api method openrpc frame descriptors ancillary address socket_spec error errno handle bytes
          constant",
     ),
-    ("proto/bpf/src/lib.rs", "vlan assembler check program opcode"),
-    ("client/filter/src/lib.rs", "compiler tcpdump library error link_layer"),
+    ("proto/bpf/src/lib.rs", "vlan assembler check run program opcode"),
+    ("client/filter/src/lib.rs", "compiler any_link tcpdump library error link_layer"),
     ("proto/pcapng/src/lib.rs", "reader pcap writer packet link_type number"),
 ];
 

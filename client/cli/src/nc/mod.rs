@@ -88,20 +88,26 @@ fn serve(connection: &Connection, args: &NcArgs, port: Option<&str>) -> Result<(
     }
 }
 
-/// Connects to each port. Fails if no connection succeeds.
+/// Connects to each port. Fails if no connection succeeds, or if the host cannot be resolved.
 fn scan(connection: &Connection, args: &NcArgs, ports: &[String]) -> Result<(), Failure> {
     if args.unix {
         return open::connect(connection, args, None, wait(args)).map(drop);
     }
     let mut found = Err(Failure::usage("cannot scan: there is no port to connect to"));
     for port in ports {
-        match open::connect(connection, args, Some(port), wait(args)) {
+        let candidates = open::candidates(connection, args, Some(port))?;
+        match open::connect_to(connection, args, Some(port), wait(args), candidates) {
             Ok(_opened) => found = Ok(()),
             Err(failure) if failure.exit() != Exit::Failed => return Err(failure),
-            // With -v it has already been reported.
-            Err(failure) if found.is_err() => found = Err(failure),
-            Err(_failure) => {}
+            Err(failure) => {
+                if args.verbose {
+                    report(&failure.to_string());
+                }
+                if found.is_err() {
+                    found = Err(if args.verbose { failure.without_message() } else { failure });
+                }
+            }
         }
     }
-    found.map_err(|failure| if args.verbose { failure.without_message() } else { failure })
+    found
 }

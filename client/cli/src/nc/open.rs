@@ -26,7 +26,7 @@ pub(crate) struct Opened {
 
 /// An address to connect or bind to, from `getaddrinfo`.
 #[derive(Debug)]
-struct Candidate {
+pub(crate) struct Candidate {
     domain: Domain,
     kind: Type,
     protocol: Protocol,
@@ -40,8 +40,23 @@ pub(crate) fn connect(
     port: Option<&str>,
     wait: Option<Duration>,
 ) -> Result<Opened, Failure> {
-    let mut last = no_address(&args.host);
-    for candidate in candidates(connection, args, port)? {
+    connect_to(connection, args, port, wait, candidates(connection, args, port)?)
+}
+
+/// Connects to the first of some addresses that accepts the connection. With -v, it reports all failures but the last one,
+/// which it returns.
+pub(crate) fn connect_to(
+    connection: &Connection,
+    args: &NcArgs,
+    port: Option<&str>,
+    wait: Option<Duration>,
+    candidates: Vec<Candidate>,
+) -> Result<Opened, Failure> {
+    let mut last: Option<Failure> = None;
+    for candidate in candidates {
+        if let Some(previous) = last.take().filter(|_| args.verbose) {
+            report(&previous.to_string());
+        }
         let is_stream = candidate.kind == Type::STREAM;
         let connected = connect_one(connection, args, &candidate, wait);
         let connected = connected.map(|socket| Opened { socket, is_stream });
@@ -53,15 +68,10 @@ pub(crate) fn connect(
                 }
                 return Ok(opened);
             }
-            Err(failed) => {
-                if args.verbose {
-                    report(&failed.to_string());
-                }
-                last = failed;
-            }
+            Err(failed) => last = Some(failed),
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| no_address(&args.host)))
 }
 
 impl Opened {
@@ -93,7 +103,8 @@ fn success(connection: &Connection, args: &NcArgs, port: Option<&str>) -> String
     format!("Connection to {} {port} port [{protocol}/{name}] succeeded!", args.host)
 }
 
-fn candidates(
+/// The addresses to try.
+pub(crate) fn candidates(
     connection: &Connection,
     args: &NcArgs,
     port: Option<&str>,

@@ -34,8 +34,8 @@ pub(crate) struct PolicyCheckArgs {
 /// Explain which rule decides an action, and why other rules do not.
 ///
 /// An action is a verb, then constants of family, type and protocol, and operands: local=, remote=,
-/// path=, interface=, option=, netlink=, snaplen=, lookup=required. `capture` with the name of an interface, or
-/// with `any`, shows which packets a capture lets through.
+/// path=, interface=, netns=, option=, netlink=, snaplen=, lookup=required. `capture` with the name of an interface, or
+/// with `any` or without one for all interfaces, shows which packets a capture lets through.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

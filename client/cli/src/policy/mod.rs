@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde_json::json;
 use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::rights::Rights;
+use sockbroker_policy::rule::Effect;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::words::Described;
 use sockbroker_sys::{accounts, peer};
@@ -202,6 +203,13 @@ fn reasons(rights: &Rights, action: &Described, positions: &[(String, String)]) 
             Some(operand) => {
                 let (rule, field) = (&rule.name, operand.word());
                 format!("`{rule}` ({position}) would {effect} it, but its {field} does not match")
+            }
+            None if action.is_about_packets(rule) => {
+                let which = match rule.effect {
+                    Effect::Allow => "lets through",
+                    Effect::Deny => "excludes",
+                };
+                format!("`{}` ({position}) {which} the packets of its fields: {effect}", rule.name)
             }
             None => format!("`{}` ({position}) matches: {effect}", rule.name),
         }

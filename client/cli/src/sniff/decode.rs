@@ -188,7 +188,8 @@ fn ip(address: &[u8]) -> String {
         .map_or_else(|_other| mac(address), |v6| Ipv6Addr::from(v6).to_string())
 }
 
-fn mac(address: &[u8]) -> String {
+/// An address of the link layer.
+pub(super) fn mac(address: &[u8]) -> String {
     let bytes: Vec<_> = address.iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.join(":")
 }

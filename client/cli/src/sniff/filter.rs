@@ -1,29 +1,48 @@
 //! Compiles the filter expression of the command line.
 
-use sockbroker_filter::{Compiler, FilterError, LinkLayer, Program};
+use sockbroker_filter::{Compiler, FilterError, LinkLayer};
+use sockbroker_pcapng::LinkType;
+use sockbroker_proto::api::capture::CaptureInterface;
 
-use super::link::LinkHeader;
 use crate::failure::{Exit, Failure};
 
-/// Compiles an expression for the packets of an interface. Can wait for a name server.
-pub(super) fn compile(
-    expression: &str,
-    interface: &str,
-    link: LinkHeader,
-) -> Result<Program, Failure> {
-    match link {
-        LinkHeader::Ethernet => Compiler::new()
-            .and_then(|compiler| compiler.compile(expression, LinkLayer::Ethernet))
-            .map_err(|error| failed(&error)),
-        // A program for a file would read the cooked header, which the packets of the socket do not have.
-        LinkHeader::Cooked => Err(Failure::usage(format!(
-            "cannot filter packets of {interface}: filter expressions require an Ethernet or loopback interface; \
-             use --write FILE, and filter the file: tcpdump -r FILE EXPRESSION"
-        ))),
+/// A filter expression, and its program for interfaces of every kind.
+#[derive(Debug)]
+pub(super) struct Filter {
+    pub(super) expression: String,
+    /// As `SO_ATTACH_FILTER` takes it.
+    pub(super) program: Vec<u8>,
+    compiler: Compiler,
+}
+
+impl Filter {
+    /// Compiles an expression. Can wait for a name server.
+    pub(super) fn compile(expression: String) -> Result<Self, Failure> {
+        let compiler = Compiler::new().map_err(|error| failed(&error))?;
+        let program = compiler.compile_for_any(&expression).map_err(|error| failed(&error))?;
+        Ok(Self { expression, program: program.encode(), compiler })
+    }
+
+    /// Fails if the expression cannot select packets of an interface that the command line names.
+    pub(super) fn check(&self, interface: &CaptureInterface) -> Result<(), Failure> {
+        let CaptureInterface { name, link_type, .. } = interface;
+        match LinkType(*link_type) {
+            LinkType::ETHERNET => Ok(()),
+            LinkType::RAW => {
+                let compiled = self.compiler.compile(&self.expression, LinkLayer::RawIp);
+                compiled.map(drop).map_err(|error| failed(&error))
+            }
+            LinkType(number) => Err(Failure::usage(format!(
+                "cannot filter packets of {name}, which have the link type {number}: filter expressions require an \
+                 interface of Ethernet, loopback or IP; use --write FILE, and filter the file: \
+                 tcpdump -r FILE EXPRESSION"
+            ))),
+        }
     }
 }
 
-fn failed(error: &FilterError) -> Failure {
+/// The failure of compiling an expression.
+pub(super) fn failed(error: &FilterError) -> Failure {
     let exit = match error {
         FilterError::TooLong { .. }
         | FilterError::NullByte

@@ -1,71 +1,79 @@
-//! Facts of the link layer that decide how a packet is printed and written.
+//! Facts of the link layer that decide how a packet is printed.
 
 use sockbroker_pcapng::{Direction, LinkType, PacketFlags, Reception};
 
-/// The header that the packets of a capture begin with.
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+/// Bytes of the headers of cooked captures, versions 1 and 2, and where the protocol stands in them.
+const SLL: (usize, usize) = (16, 14);
+const SLL2: (usize, usize) = (20, 0);
+/// IPv4 and IPv6, `linux/if_ether.h`.
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86DD;
+
+/// What the bytes of a packet begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LinkHeader {
+pub(super) enum Start<'a> {
     /// An Ethernet header.
-    Ethernet,
-    /// The header of a cooked capture, version 2.
-    Cooked,
+    Ethernet(&'a [u8]),
+    /// A payload with this `EtherType`, behind a header of the link layer that is not decoded.
+    Payload(u16, &'a [u8]),
+    /// A header without a decoder.
+    Unknown(LinkType, &'a [u8]),
 }
 
-impl LinkHeader {
-    pub(super) fn link_type(self) -> LinkType {
+impl<'a> Start<'a> {
+    pub(super) fn of(link_type: LinkType, data: &'a [u8]) -> Self {
+        let cooked = |(length, at): (usize, usize)| {
+            let protocol = data.get(at..).and_then(|rest| rest.first_chunk().copied());
+            let protocol = u16::from_be_bytes(protocol.unwrap_or_default());
+            Self::Payload(protocol, data.get(length..).unwrap_or_default())
+        };
+        match link_type {
+            LinkType::ETHERNET => Self::Ethernet(data),
+            LinkType::RAW => {
+                let version = data.first().map(|first| first >> 4);
+                Self::Payload(if version == Some(6) { IPV6 } else { IPV4 }, data)
+            }
+            LinkType::LINUX_SLL => cooked(SLL),
+            LinkType::LINUX_SLL2 => cooked(SLL2),
+            other => Self::Unknown(other, data),
+        }
+    }
+
+    /// What follows the header of the link layer, if it is decoded.
+    pub(super) fn payload(self) -> &'a [u8] {
         match self {
-            Self::Ethernet => LinkType::ETHERNET,
-            Self::Cooked => LinkType::LINUX_SLL2,
+            Self::Ethernet(frame) => frame.get(ETHERNET..).unwrap_or_default(),
+            Self::Payload(_, data) | Self::Unknown(_, data) => data,
         }
     }
 }
 
-/// The type of a packet (`sll_pkttype` of `packet(7)`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PacketType {
-    /// Received, for this host.
-    Unicast,
-    /// Received, for all hosts of the link.
-    Broadcast,
-    /// Received, for a multicast group.
-    Multicast,
-    /// For another host, captured in promiscuous mode.
-    Promiscuous,
-    /// Sent by this host.
-    Outgoing,
+/// The name and the description of a link type, as `tcpdump -L` prints them.
+pub(super) fn describe(link_type: LinkType) -> String {
+    match link_type {
+        LinkType::ETHERNET => "EN10MB (Ethernet)".to_owned(),
+        LinkType::RAW => "RAW (Raw IP)".to_owned(),
+        LinkType::IEEE802_11 => "IEEE802_11 (802.11)".to_owned(),
+        LinkType::IEEE802_11_RADIOTAP => {
+            "IEEE802_11_RADIO (802.11 plus radiotap header)".to_owned()
+        }
+        LinkType::LINUX_SLL => "LINUX_SLL (Linux cooked v1)".to_owned(),
+        LinkType::LINUX_SLL2 => "LINUX_SLL2 (Linux cooked v2)".to_owned(),
+        LinkType(number) => number.to_string(),
+    }
 }
 
-impl PacketType {
-    /// Converts `sll_pkttype`.
-    pub(super) fn from_number(number: i64) -> Self {
-        match number {
-            1 => Self::Broadcast,
-            2 => Self::Multicast,
-            3 => Self::Promiscuous,
-            4 => Self::Outgoing,
-            _ => Self::Unicast,
-        }
-    }
-
-    pub(super) fn flags(self) -> PacketFlags {
-        let inbound = |reception| PacketFlags::new(Direction::Inbound, reception);
-        match self {
-            Self::Unicast => inbound(Reception::Unicast),
-            Self::Broadcast => inbound(Reception::Broadcast),
-            Self::Multicast => inbound(Reception::Multicast),
-            Self::Promiscuous => inbound(Reception::Promiscuous),
-            Self::Outgoing => PacketFlags::new(Direction::Outbound, Reception::Unspecified),
-        }
-    }
-
-    /// The word for `direction` in the JSON output.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Unicast => "unicast",
-            Self::Broadcast => "broadcast",
-            Self::Multicast => "multicast",
-            Self::Promiscuous => "promiscuous",
-            Self::Outgoing => "outgoing",
-        }
+/// The word for the direction of a packet in the JSON output: how it was received, or that it was sent.
+pub(super) fn word(flags: PacketFlags) -> Option<&'static str> {
+    match (flags.direction(), flags.reception()) {
+        (Direction::Outbound, _) => Some("outgoing"),
+        (_, Reception::Unicast) => Some("unicast"),
+        (_, Reception::Broadcast) => Some("broadcast"),
+        (_, Reception::Multicast) => Some("multicast"),
+        (_, Reception::Promiscuous) => Some("promiscuous"),
+        (Direction::Inbound, Reception::Unspecified) => Some("incoming"),
+        (Direction::Unknown, Reception::Unspecified) => None,
     }
 }

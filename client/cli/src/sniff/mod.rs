@@ -1,104 +1,73 @@
-//! `sockbroker sniff`: captures packets of an interface through the broker.
+//! `sockbroker sniff`: captures packets of interfaces through the broker.
 
+mod dump;
+mod rotation;
 mod args;
-pub(crate) mod decode;
 mod link;
+pub(crate) mod decode;
+mod details;
 mod filter;
-mod packet;
-mod socket;
-mod file;
+mod open;
+mod blocks;
 mod show;
-mod capture;
+mod files;
+mod record;
+mod read;
+mod list;
+mod counts;
+mod end;
 
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::screen::report;
 pub(crate) use args::SniffArgs;
-use capture::{Capture, Ended, Tally};
-use socket::{Counts, PacketSocket};
-
-/// How long to wait for the capture to end after a signal. It waits for its last call, and a write to a pipe
-/// can block.
-const GRACE: Duration = Duration::from_millis(230);
-/// How long to wait for the broker's counters if the capture is blocked.
-const LAST_CALL: Duration = Duration::from_millis(50);
-
-/// An event during the capture.
-enum Event {
-    /// A signal arrived.
-    Signal,
-    End(Ended),
-}
+use end::{Event, Running};
+use filter::Filter;
+use record::{Recording, Tally};
 
 /// Captures until the count is reached or a signal arrives.
 pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
-    let connection = Arc::new(Connection::open(global)?.within(args.netns.as_ref()));
-    let socket = PacketSocket::open(connection, args)?;
-    let socket = Arc::new(socket);
+    if let Some(path) = &args.read {
+        return read::run(global, args, path);
+    }
+    if args.list_interfaces {
+        return list::run(global, args);
+    }
+    args.rotation()?;
+    let filter = args.expression()?.map(Filter::compile).transpose()?;
+    let connection = Arc::new(Connection::open_shared(global)?);
+    let stream = open::open(&connection, args, filter.as_ref())?;
+    let (handle, interfaces) = (stream.opened().handle, stream.opened().interfaces.clone());
     let (events, happened) = mpsc::channel();
-    let signals = events.clone();
-    let interrupt = Interrupt::with(move || {
-        // The receiver is gone when the program ends.
-        drop(signals.send(Event::Signal));
-    })?;
+    // The receiver is gone when the program ends.
+    let (signals, progress) = (events.clone(), events.clone());
+    let _interrupt = Interrupt::with(move || drop(signals.send(Event::Signal)))?;
+    interrupt::on_user_signal(move || drop(progress.send(Event::Progress)))?;
     let tally = Arc::new(Tally::default());
-    let capture = Capture {
-        args: args.clone(),
-        as_json: global.json,
-        socket: Arc::clone(&socket),
-        interrupt,
-        tally: Arc::clone(&tally),
-    };
+    let (args, counted) = (args.clone(), Arc::clone(&tally));
+    let mut recording = Recording { args, as_json: global.json, stream, tally: counted };
     // On a thread that the program does not join: a write, or opening a FIFO, can block for ever.
-    let capturing = thread::spawn(move || capture.run());
+    let recording = thread::spawn(move || {
+        let result = recording.run();
+        (Some(recording), result)
+    });
+    let ends = events.clone();
     thread::spawn(move || {
         let broken =
             |_panic| (None, Err(Failure::new(Exit::System, "the capture thread panicked")));
-        drop(events.send(Event::End(capturing.join().unwrap_or_else(broken))));
+        let (recording, result) = recording.join().unwrap_or_else(broken);
+        drop(ends.send(Event::Recorded(recording.map(Box::new), result)));
     });
-    let (total, result) = match end(&happened) {
-        Some(ended) => ended,
-        None => (last_counts(&socket).map(|counted| tally.total(counted)), Ok(())),
-    };
-    summarize(tally.captured(), total);
+    let running = Running { connection, handle, interfaces, events, tally: Arc::clone(&tally) };
+    let (stats, result) = running.wait(&happened);
+    for line in counts::numbers(tally.captured(), stats.as_ref()) {
+        report(&line);
+    }
     result.map(|()| Exit::Done)
-}
-
-/// Returns the result of the capture, or `None` if it is blocked.
-fn end(happened: &mpsc::Receiver<Event>) -> Option<Ended> {
-    let mut event = happened.recv().ok();
-    loop {
-        match event? {
-            Event::End(ended) => return Some(ended),
-            Event::Signal => event = happened.recv_timeout(GRACE).ok(),
-        }
-    }
-}
-
-/// Returns the kernel's counters, if the broker answers in time.
-fn last_counts(socket: &Arc<PacketSocket>) -> Option<Counts> {
-    let (answer, answered) = mpsc::channel();
-    let socket = Arc::clone(socket);
-    thread::spawn(move || drop(answer.send(socket.counts())));
-    answered.recv_timeout(LAST_CALL).ok()?.ok()
-}
-
-fn summarize(captured: u64, total: Option<Counts>) {
-    match total {
-        Some(Counts { received, dropped }) => {
-            report(&format!("{captured} packets captured, {received} seen, {dropped} lost"));
-        }
-        None => {
-            report(&format!(
-                "{captured} packets captured; the broker did not report how many were lost"
-            ));
-        }
-    }
 }

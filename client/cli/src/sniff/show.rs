@@ -1,42 +1,116 @@
-//! Prints a packet as a line of text or JSON.
+//! Prints packets as lines of text or JSON.
 
 use serde_json::json;
+use sockbroker_pcapng::{Block, Direction, LinkType, PacketBlock, PacketFlags};
 
+use super::args::SniffArgs;
 use super::decode;
-use super::link::{LinkHeader, PacketType};
-use super::packet::{COOKED_HEADER, Received, SECOND};
+use super::details;
+use super::dump::Dump;
+use super::link::{Start, word};
 use crate::failure::Failure;
 use crate::screen::Screen;
 
-pub(super) fn show(
-    screen: &mut Screen,
-    packet: &Received,
-    kind: LinkHeader,
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// What is printed of a packet.
+#[derive(Debug, Clone, Copy)]
+struct Style {
     as_json: bool,
-) -> Result<(), Failure> {
-    let described = describe(packet, kind);
-    let Received { interface, length, .. } = packet;
-    if as_json {
-        return screen.line(json!({
-            "time": format!("{}.{:09}", packet.time / SECOND, packet.time % SECOND),
-            "interface": interface,
-            "direction": packet.packet_type.word(),
-            "length": length,
-            "packet": described,
-        }));
-    }
-    let time = time_of_day(packet.time);
-    let arrow = if packet.packet_type == PacketType::Outgoing { "out" } else { "in " };
-    screen.line(format_args!("{time} {interface} {arrow} {described}"))
+    link_header: bool,
+    verbose: bool,
+    dump: Option<Dump>,
 }
 
-fn describe(packet: &Received, kind: LinkHeader) -> String {
-    match kind {
-        LinkHeader::Ethernet => decode::ethernet(&packet.data),
-        LinkHeader::Cooked => {
-            let payload = packet.data.get(COOKED_HEADER as usize..).unwrap_or_default();
-            decode::payload(packet.protocol, payload)
+/// Prints the packets of a capture.
+#[derive(Debug)]
+pub(super) struct Printer {
+    screen: Screen,
+    style: Style,
+    /// The names of the interfaces of the section.
+    interfaces: Vec<String>,
+}
+
+impl Printer {
+    pub(super) fn new(args: &SniffArgs, as_json: bool) -> Result<Self, Failure> {
+        let (link_header, verbose, dump) = (args.link_header, args.verbose > 0, args.dump());
+        if as_json && (link_header || verbose || dump.is_some()) {
+            return Err(Failure::usage("--json has no use for -e, -v, -X and -A"));
         }
+        let style = Style { as_json, link_header, verbose, dump };
+        Ok(Self { screen: Screen::new(), style, interfaces: Vec::new() })
+    }
+
+    /// Notes the names of interfaces.
+    pub(super) fn note(&mut self, block: &Block<'_>) {
+        match block {
+            Block::Section(_) => self.interfaces.clear(),
+            Block::Interface(interface) => {
+                self.interfaces.push(printable(interface.name.unwrap_or_default()));
+            }
+            Block::Packet(_) | Block::Statistics(_) | Block::Other { .. } => {}
+        }
+    }
+
+    /// Prints a packet.
+    pub(super) fn packet(&mut self, packet: &PacketBlock<'_>) -> Result<(), Failure> {
+        let number = usize::try_from(packet.interface).unwrap_or(usize::MAX);
+        let interface = self.interfaces.get(number).map_or("", String::as_str);
+        let line = self.style.line(packet, interface);
+        self.screen.line(line)
+    }
+}
+
+/// A name from a capture, without characters that control a terminal.
+fn printable(name: &[u8]) -> String {
+    let shown = |letter: char| if letter.is_control() { '?' } else { letter };
+    String::from_utf8_lossy(name).chars().map(shown).collect()
+}
+
+impl Style {
+    /// The lines for a packet of an interface, whose name is empty if it is not known.
+    fn line(self, packet: &PacketBlock<'_>, interface: &str) -> String {
+        let start = Start::of(packet.link_type, packet.data);
+        let described = describe(start, packet.length);
+        let flags = packet.flags.unwrap_or_default();
+        if self.as_json {
+            let value = json!({
+                "time": packet.time.map(|time| format!("{}.{:09}", time / SECOND, time % SECOND)),
+                "interface": interface,
+                "direction": word(flags),
+                "length": packet.length,
+                "packet": described,
+            });
+            return value.to_string();
+        }
+        let time = packet.time.map_or("-".to_owned(), time_of_day);
+        let (space, arrow) = (if interface.is_empty() { "" } else { " " }, arrow(flags));
+        let header = if self.link_header { details::link(start, packet.length) } else { None };
+        let details = if self.verbose { details::network(start) } else { None };
+        let (header, details) = (header.unwrap_or_default(), details.unwrap_or_default());
+        let dump = self.dump.map(|dump| {
+            let payload = if dump.is_whole() { packet.data } else { start.payload() };
+            dump.format(payload)
+        });
+        let dump = dump.unwrap_or_default();
+        format!("{time}{space}{interface}{arrow} {header}{described}{details}{dump}")
+    }
+}
+
+fn arrow(flags: PacketFlags) -> &'static str {
+    match flags.direction() {
+        Direction::Outbound => " out",
+        Direction::Inbound => " in ",
+        Direction::Unknown => "",
+    }
+}
+
+fn describe(start: Start<'_>, length: u32) -> String {
+    match start {
+        Start::Ethernet(frame) => decode::ethernet(frame),
+        Start::Payload(protocol, payload) => decode::payload(protocol, payload),
+        Start::Unknown(LinkType(number), _) => format!("link type {number} length {length}"),
     }
 }
 
@@ -55,5 +129,10 @@ mod tests {
     fn times_are_printed_with_microseconds() {
         let time = ((23 * 60 + 5) * 60 + 9) * SECOND + 1_234_999;
         assert_eq!(time_of_day(86_400 * SECOND * 3 + time), "23:05:09.001234");
+    }
+
+    #[test]
+    fn names_do_not_control_the_terminal() {
+        assert_eq!(printable(b"eth0\x1b[2J\n\xff"), "eth0?[2J?\u{FFFD}");
     }
 }

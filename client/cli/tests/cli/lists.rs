@@ -4,9 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 
 use serde_json::json;
-use sockbroker_test_support::bounded;
+use sockbroker_test_support::{Start, bounded, namespace};
 
-use crate::program::{broker, endpoint, run_at, start};
+use crate::program::{PROGRAM, broker, endpoint, run_at, start};
 
 #[test]
 fn info_describes_the_broker_and_the_caller() {
@@ -32,6 +32,25 @@ fn info_describes_the_broker_and_the_caller() {
         assert_eq!(output["broker"]["process"]["pid"], broker.worker());
         assert_eq!(output["broker"]["process"]["seccomp"], "errno");
         assert_eq!(output["limits"]["frame_bytes"]["unit"], "bytes");
+    });
+}
+
+#[test]
+fn info_names_the_process_that_has_the_capabilities() {
+    namespace::inside("lists::info_names_the_process_that_has_the_capabilities", || {
+        let raw = "version = 1\n[[rule]]\nname = \"r\"\nsubject = { everyone = true }\n\
+            allow = [\"create\"]\nfamily = [\"AF_INET\"]\ntype = [\"SOCK_RAW\"]\n";
+        let start = || Start::new(PROGRAM).shell("set -- broker \"$@\"");
+        let output = run_at(&start().policy(raw).start(), &["info"]).success();
+        let first = output.lines().next().unwrap();
+        assert!(first.contains(" with CAP_NET_RAW in its opener; you are"), "{first}");
+        let row = |name: &str| output.lines().find(|line| line.starts_with(name)).unwrap();
+        assert!(row("capabilities").contains("serves you: the opener has them"), "{output}");
+        assert!(row("opener").contains(" with CAP_NET_RAW: makes the calls that"), "{output}");
+        let tcp = raw.replace("SOCK_RAW", "SOCK_STREAM");
+        let output = run_at(&start().policy(&tcp).start(), &["info"]).success();
+        assert!(output.contains(" with no capability; you are"), "{output}");
+        assert!(output.lines().any(|line| line.ends_with("  none")), "{output}");
     });
 }
 

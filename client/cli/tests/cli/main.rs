@@ -16,6 +16,8 @@ mod ping;
 mod ssh;
 mod sniff;
 mod sniff_end;
+mod sniff_options;
+mod sniff_files;
 mod demo;
 mod generate;
 mod policy;

@@ -7,9 +7,21 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
-use sockbroker_test_support::{Folder, HANG, bounded, namespace, until};
+use sockbroker_test_support::{Folder, HANG, Start, bounded, namespace, until};
 
-use crate::program::{Outcome, PROGRAM, broker, endpoint, feed, run, run_with_input, start};
+use crate::program::{
+    Outcome, PROGRAM, broker, endpoint, feed, run, run_at, run_with_input, start,
+};
+
+/// A policy that refuses look-ups to everybody.
+const NO_LOOKUP: &str = r#"
+version = 1
+
+[[rule]]
+name = "no look-ups"
+subject = { everyone = true }
+deny = ["resolve"]
+"#;
 
 /// Reads to the end of the stream, then answers and closes it.
 fn answer_after_eof(mut stream: impl std::io::Read + std::io::Write) -> Vec<u8> {
@@ -276,6 +288,18 @@ fn scan_finds_open_ports_and_sends_no_data() {
         assert!(line.contains("ECONNREFUSED"), "{line}");
         let outcome = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
         assert_eq!((outcome.code, outcome.err.lines().count()), (1, 1), "{outcome:?}");
+    });
+}
+
+#[test]
+fn scan_reports_a_refused_look_up_once() {
+    bounded(60, || {
+        let broker = Start::new(PROGRAM).shell("set -- broker \"$@\"").policy(NO_LOOKUP).start();
+        for options in [&["-z"][..], &["-z", "-v"]] {
+            let words = [&["nc"], options, &["127.0.0.1", "1-3"]].concat();
+            let line = run_at(&broker, &words).failure(1);
+            assert!(line.contains("no look-ups"), "{line}");
+        }
     });
 }
 

@@ -58,6 +58,6 @@ fn programs_use_their_own_network_namespace() {
         let refused = run_at(&broker, &["nc", "--netns", "lab1", "127.0.0.1", "80"]).failure(1);
         assert!(refused.contains("netns = [\"lab1\"]"), "{refused}");
         let wrong = run_at(&broker, &["sniff", "--netns", "a/b", "lo"]).failure(1);
-        assert!(wrong.contains("not a network namespace"), "{wrong}");
+        assert!(wrong.contains("does not select a network namespace"), "{wrong}");
     });
 }

@@ -96,7 +96,26 @@ remote = ["192.0.2.0/24"]
         let json: serde_json::Value =
             serde_json::from_str(&explain("capture eth0", &["--json"]).success()).unwrap();
         assert_eq!(json["packets"].as_array().unwrap().len(), 2, "{json}");
-        for action in ["capture wlan0", "capture any", "capture AF_PACKET SOCK_RAW interface=eth0"]
+        // A rule about some packets does not decide about the capture.
+        assert!(allowed.contains("`not the lab`"), "{allowed}");
+        let line = |name: &str| allowed.lines().rfind(|line| line.contains(name)).unwrap();
+        assert!(
+            line("`not the lab`").ends_with("excludes the packets of its fields: deny"),
+            "{allowed}"
+        );
+        assert!(
+            line("`dhcp`").ends_with("lets through the packets of its fields: allow"),
+            "{allowed}"
+        );
+        for (words, part) in [
+            ("capture lo0 eth0", "`lo0` and `eth0` are two interfaces"),
+            ("capture eth0 remote=192.0.2.1:1", "a capture has no `remote`"),
+        ] {
+            let wrong = explain(words, &[]).failure(2);
+            assert!(wrong.contains(part), "{wrong}");
+        }
+        for action in
+            ["capture", "capture wlan0", "capture any", "capture AF_PACKET SOCK_RAW interface=eth0"]
         {
             let refused = explain(action, &[]);
             assert_eq!(refused.code, 1, "{action}: {refused:?}");
@@ -190,8 +209,12 @@ fn strict_check_fails_on_every_warning() {
             let outcome = run(&["--json", "policy", "check", "--strict", &path]);
             assert_eq!(outcome.code, 1, "{outcome:?}");
         }
-        let (_folder, path) = policy_file(RULES);
-        run(&["policy", "check", "--strict", &path]).success();
+        // Interfaces of other network namespaces are unknown here.
+        let elsewhere = "allow = [\"capture\"]\ninterface = [\"no such one\"]\nnetns = [\"any\"]";
+        for text in [RULES, &rule(subject, elsewhere)] {
+            let (_folder, path) = policy_file(text);
+            run(&["policy", "check", "--strict", &path]).success();
+        }
         let (_folder, path) = policy_file("version = 1\n[[rule]]\n");
         assert_eq!(run(&["policy", "check", "--strict", &path]).code, 78);
     });

@@ -1,7 +1,7 @@
 //! Brokers behind ssh: `--broker ssh://HOST`, and `sockbroker dial-stdio`.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::{fs, thread};
@@ -212,16 +212,23 @@ fn errors_of_ssh_are_reported_with_its_own_words() {
                 assert!(line.contains(part), "{part}: {line}");
             }
             assert!(!line.contains("systemctl"), "{line}");
+            line
         };
         lab.sshd.know("other_key");
-        fails(&["ssh://127.0.0.1", "HOST IDENTIFICATION HAS CHANGED", "key verification failed"]);
+        let changed =
+            ["ssh://127.0.0.1", "HOST IDENTIFICATION HAS CHANGED", "key verification failed"];
+        assert!(!fails(&changed).contains("unknown key"));
         lab.sshd.folder().write("known_hosts", "");
-        fails(&["Host key verification failed"]);
+        let port = lab.sshd.url(None, Path::new("/s"));
+        let port = port.rsplit(':').next().unwrap().split('/').next().unwrap();
+        let hint = format!("-p {port} 127.0.0.1` once, and confirm it");
+        fails(&["Host key verification failed", "to add an unknown key, run `ssh -F ", &hint]);
         lab.sshd.know("host_key");
         lab.sshd.folder().write("authorized_keys", "");
         fails(&["ssh failed", "Permission denied (publickey)"]);
         let refused = lab.run_at("ssh://127.0.0.1:1/s", &["info"]).failure(69);
-        assert!(refused.contains("port 1: Connection refused"), "{refused}");
+        let reason = "ssh failed: connect to host 127.0.0.1 port 1: Connection refused";
+        assert!(refused.contains(reason), "{refused}");
         let mut direct = Command::new(PROGRAM);
         direct.args(["--broker", &lab.url(), "info"]).envs(lab.sshd.variables());
         direct.env("PATH", lab.sshd.folder().path()).env_remove("SOCKBROKER_SESSION");
@@ -238,6 +245,8 @@ fn missing_broker_is_reported_by_the_program_on_the_other_host() {
         let url = lab.sshd.url(None, &lab.sshd.folder().join("none"));
         let line = lab.run_at(&url, &["info"]).failure(69);
         assert!(line.contains("/none (ENOENT)"), "{line}");
+        let part = "/none on 127.0.0.1, and `sockbroker dial-stdio` there failed: ";
+        assert!(line.contains(part), "{line}");
     });
 }
 
@@ -250,10 +259,57 @@ fn missing_program_on_the_other_host_is_reported() {
         }
         let lab = Lab { broker: broker(), sshd: Sshd::start("/usr/bin/true", NO_FORWARDING) };
         let line = lab.run(&["info"]).failure(69);
-        assert!(line.contains("sockbroker: command not found"), "{line}");
         let socket = lab.broker.socket().display();
-        let reason = format!("sshd does not connect to {socket} (no broker listens there, or ");
+        let reason =
+            format!("no broker answers at {socket} on 127.0.0.1: probably none runs there, or ");
         assert!(line.contains(&reason), "{line}");
+        assert!(
+            line.contains("AllowStreamLocalForwarding") && !line.contains("not found"),
+            "{line}"
+        );
+    });
+}
+
+#[test]
+fn sniff_captures_where_the_broker_runs() {
+    bounded(60, || {
+        let test = "ssh::sniff_captures_where_the_broker_runs";
+        if !skip::root_or_skip(test) || sockbroker_filter::Compiler::new().is_err() {
+            return;
+        }
+        for configuration in ["", NO_FORWARDING] {
+            if !configuration.is_empty() && !shell_or_skip(test) {
+                continue;
+            }
+            let Some(lab) = Lab::new(test, configuration) else { return };
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = receiver.local_addr().unwrap();
+            let expression = format!("udp dst port {}", address.port());
+            let file = lab.sshd.folder().join("captured");
+            let arguments = ["sniff", "lo", &expression, "--print", "-w", file.to_str().unwrap()];
+            let mut child = lab.command(&lab.url(), &arguments).spawn().unwrap();
+            let mut stderr = BufReader::new(child.stderr.take().unwrap());
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            stderr.read_line(&mut line).unwrap();
+            assert!(line.starts_with("listening on lo"), "{line}");
+            for _ in 0..3 {
+                receiver.send_to(b"hello", address).unwrap();
+                line.clear();
+                stdout.read_line(&mut line).unwrap();
+                assert!(line.contains("UDP length 5"), "{line}");
+            }
+            // timeout(1) forwards it.
+            let mut kill = Command::new("kill");
+            assert!(kill.args(["-INT", &child.id().to_string()]).status().unwrap().success());
+            let mut rest = String::new();
+            stderr.read_to_string(&mut rest).unwrap();
+            assert_eq!(rest, crate::sniff::complete(3));
+            assert_eq!(child.wait().unwrap().code(), Some(0));
+            let bytes = fs::read(&file).unwrap();
+            assert_eq!(bytes.windows(5).filter(|part| part == b"hello").count(), 3);
+            until("the session ends", || lab.sessions() == 0);
+        }
     });
 }
 

@@ -4,20 +4,22 @@
     python3 -m sockbroker script.py                # an unchanged program
     lab = sockbroker.connect("ssh://lab7")         # another broker; its sockets are those of `lab.socket`
 
-`namespace("lab1").socket()` is a socket of another network namespace. `install()` has the effect of the second form from within a program. `Settings` holds the mode and the broker.
+`namespace("lab1").socket()` is a socket of another network namespace. `capture("eth0")` captures packets. `install()` has the effect of the second form from within a program. `Settings` holds the mode and the broker.
 """
 
 from __future__ import annotations
 
-from .errors import BrokerError, Denied
+from .errors import BrokerError, Denied, FilterError
 from .hints import TYPE_CHECKING
 from .settings import Settings
 
 if TYPE_CHECKING:
     from .broker import Broker
+    from .hints import Any
     from .network_namespace import Namespace
+    from .packet_capture import Capture, Interfaces
 
-__all__ = ["BrokerError", "Denied", "Settings", "connect", "install", "namespace"]
+__all__ = ["BrokerError", "Denied", "FilterError", "Settings", "capture", "connect", "install", "namespace"]
 __version__ = "0.1.0"
 
 
@@ -48,6 +50,23 @@ def connect(url: str, mode: str | None = None, netns: str | None = None) -> Brok
     from .broker import Broker as Made  # the command line imports this package too, and needs no sockets
 
     return Made(url, mode, netns)
+
+
+def capture(interface: Interfaces = None, filter: str | bytes = "", **options: Any) -> Capture:
+    """Captures packets of an interface of the broker's machine, of several, or of all.
+
+        with sockbroker.capture("eth0", "udp port 67") as capture:
+            ask_for_an_address()
+            print(capture.expect("udp src port 67", timeout=5).data)
+
+    The capture is live when this returns, and ends with the context. `filter` is an expression of tcpdump, or a program
+    of classic BPF as bytes. `Capture` describes the options. Raises `FilterError` for a wrong expression, `Denied` if
+    the policy forbids the capture, and `OSError` if there is no such interface.
+    """
+    from .process import default  # the command line imports this package too, and needs no captures
+    from .packet_capture import Capture as Made
+
+    return Made(default(), interface, filter, **options)
 
 
 def namespace(name: str) -> Namespace:

@@ -7,9 +7,12 @@ import types
 
 from . import os_functions, select_functions, socket_module, standard_module
 from .client import Client
-from .hints import Any
+from .hints import TYPE_CHECKING, Any
 from .network_namespace import Namespace
 from .settings import settings_of
+
+if TYPE_CHECKING:
+    from .packet_capture import Capture, Interfaces
 
 _numbers = itertools.count(1)
 
@@ -47,6 +50,12 @@ class Broker:
     def namespace(self, name: str) -> Namespace:
         """Another network namespace on the machine of the broker, as `sockbroker.namespace`."""
         return Namespace(name, self._client, lambda: self.socket)
+
+    def capture(self, interface: Interfaces = None, filter: str | bytes = "", **options: Any) -> Capture:
+        """Captures packets on the machine of the broker, as `sockbroker.capture`."""
+        from .packet_capture import Capture as Made  # for this call alone
+
+        return Made(self._client, interface, filter, **options)
 
     def close(self) -> None:
         """Ends the connections, and with them all sockets that the broker holds.

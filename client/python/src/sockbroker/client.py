@@ -119,12 +119,12 @@ class Client:
         return self._route
 
     def _retire(self, session: Session) -> None:
-        """Keeps a session of another identity for its sockets, and restricts it if the process has lost its rights."""
+        """Keeps a session of another identity for its sockets and captures, and restricts it if the process has lost its rights."""
         try:
             session.follow_identity()
         except (OSError, RuntimeError, NotImplementedError):
             pass  # it serves its sockets alone
-        if session.handles or session.is_restricted:
+        if session.handles or session.captures or session.is_restricted:
             self._former.append(session)
         else:
             session.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from . import native
 from .control_socket import is_control_socket
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
 
 _UNIX = int(native.module.AF_UNIX)
 
+PASSED = {"descriptor": 0}
+"""A network namespace whose descriptor is attached to the call."""
 
-def create(client: Client, family: int, type_: int, proto: int, *, netns: str | None = None) -> Transit:
-    """`socket.socket`, with a descriptor if the mode has one and the policy passes it."""
+
+def create(client: Client, family: int, type_: int, proto: int, *, netns: str | int | None = None) -> Transit:
+    """`socket.socket`, with a descriptor if the mode has one and the policy passes it.
+
+    `netns` is a name, or the descriptor of a network namespace that this user has made.
+    """
     return _create(client, "socket.socket", family, type_, proto, netns)[0]
 
 
@@ -42,18 +49,19 @@ def pair(client: Client, family: int, type_: int, proto: int) -> list[Transit]:
 
 
 def _create(
-    client: Client, method: str, family: int, type_: int, proto: int, netns: str | None = None
+    client: Client, method: str, family: int, type_: int, proto: int, netns: str | int | None = None
 ) -> list[Transit]:
-    params = _params(client, family, type_, proto, netns)
+    passed = [netns] if isinstance(netns, int) else []
+    params = _params(client, family, type_, proto, PASSED if isinstance(netns, int) else netns)
     if client.wants_descriptors:
         try:
-            return _call(client, method, {**params, "want_fd": True})
+            return _call(client, method, {**params, "want_fd": True}, passed)
         except Denied:
             pass  # perhaps the policy forbids the descriptor alone: the next call shows it
-    return _call(client, method, params)
+    return _call(client, method, params, passed)
 
 
-def _params(client: Client, family: int, type_: int, proto: int, netns: str | None = None) -> dict[str, Any]:
+def _params(client: Client, family: int, type_: int, proto: int, netns: Any = None) -> dict[str, Any]:
     timeout = client.default_timeout()
     params: dict[str, Any] = {"family": family, "type": type_, "proto": proto, "timeout": timeout}
     if netns is None and family != _UNIX:
@@ -63,8 +71,8 @@ def _params(client: Client, family: int, type_: int, proto: int, netns: str | No
     return params
 
 
-def _call(client: Client, method: str, params: dict[str, Any]) -> list[Transit]:
-    session, response = client.call(method, params, unwanted=discard, takes_descriptors=True)
+def _call(client: Client, method: str, params: dict[str, Any], descriptors: Sequence[int] = ()) -> list[Transit]:
+    session, response = client.call(method, params, unwanted=discard, takes_descriptors=True, descriptors=descriptors)
     made = response.value if isinstance(response.value, list) else [response.value]
     return [transit(session, one, response) for one in made]
 

@@ -56,6 +56,10 @@ class Denied(PermissionError):
     grant: str
 
 
+class FilterError(ValueError):
+    """A filter expression cannot be compiled, or does not fit the interface."""
+
+
 def exception(error: dict[str, Any]) -> Exception:
     """Converts an error object of JSON-RPC."""
     data = error.get("data")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
     from .client import Client
+    from .packet_capture import Capture, Interfaces
 
 _DEFAULT = object()
 """No timeout was given: new sockets have the default."""
@@ -77,6 +78,12 @@ class Namespace:
             raise failure or OSError("getaddrinfo returns an empty list")
         finally:
             failure = None  # a reference cycle otherwise
+
+    def capture(self, interface: Interfaces = None, filter: str | bytes = "", **options: Any) -> Capture:
+        """Captures packets in this namespace, as `sockbroker.capture`."""
+        from .packet_capture import Capture as Made  # for this call alone
+
+        return Made(self._client, interface, filter, netns=self.name, **options)
 
     def run(self, arguments: Sequence[str], **options: Any) -> CompletedProcess[Any]:
         """Runs a Python program whose sockets and names are those of this namespace, with the options of `subprocess.run`.

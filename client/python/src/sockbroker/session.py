@@ -48,7 +48,9 @@ class Session:
         self.excludes_unix_sockets = False
         """Whether the policy does not let it use the Unix sockets of this process."""
         self.handles = 0
-        """The number of its open handles."""
+        """The number of its open handles of sockets."""
+        self.captures = 0
+        """The number of its open captures, which a child process does not get."""
         self._clone: tuple[str, Any] | None = None
         self._clone_failure = ""
         self._pool = Pool(route)

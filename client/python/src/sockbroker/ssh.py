@@ -8,6 +8,7 @@ A forwarded socket serves any number of connections over one connection of ssh. 
 from __future__ import annotations
 
 import os
+import re
 import select as _select
 import subprocess
 import time
@@ -32,6 +33,8 @@ _RETRY_MILLISECONDS = 5
 _PROBE = b'{"jsonrpc":"2.0","id":1,"method":"socket.htons","params":[1]}\n'
 """A request that every broker answers."""
 _ADVICE = "check the name, the key and the broker there"
+_PROGRAM_MISSING = re.compile(r"sockbroker: .*not found\s*$|command not found: sockbroker", re.MULTILINE)
+"""The message of a shell on the other host."""
 _poll = _select.poll
 
 # It runs in the background of a shell that exits at once, so that it is not a child of the program, which can wait for
@@ -111,6 +114,9 @@ class _SshRoute(Route):
 
     def _failure(self, what: str) -> BrokerError:
         reason = self._log.added_to(what)
+        # Nobody can confirm the key in `BatchMode`. One that has changed must not be confirmed without a look at it.
+        if "Host key verification failed" in reason and "HAS CHANGED" not in reason:
+            reason += f"\nto add an unknown key, run `{_login_command(self._target)}` once, and confirm it"
         return BrokerError(f"cannot connect to the broker at {self.endpoint}: {reason}; {_ADVICE}")
 
 
@@ -203,7 +209,15 @@ class Program(_SshRoute):
         return with_high_number(ours), life
 
     def explanation(self) -> str:
-        return self._log.added_to("sshd does not forward the socket, and `sockbroker dial-stdio` has ended")
+        what = f"no broker answers at {self._target.path or DEFAULT_PATH} on {self._target.host}"
+        if _PROGRAM_MISSING.search(self._log.messages()):
+            # sshd does not report why it does not forward. It permits it unless it is configured otherwise.
+            return (
+                f"{what}: probably none runs there, or its socket has another path (ssh://HOST/PATH); if it does run "
+                "there, sshd forbids to forward sockets (AllowStreamLocalForwarding), and `sockbroker` has to be "
+                "installed there"
+            )
+        return self._log.added_to(f"{what}, and `sockbroker dial-stdio` there has ended")
 
 
 def find(endpoint: Endpoint, target: SshTarget) -> Route:
@@ -213,6 +227,14 @@ def find(endpoint: Endpoint, target: SshTarget) -> Route:
         return forward
     # sshd forbids to forward, or cannot connect: it does not report which. The program on the other host does.
     return Program(endpoint, target)
+
+
+def _login_command(target: SshTarget) -> str:
+    """The command by which a person logs in with the same options."""
+    file = configuration(target.host)
+    options = [] if file is None else ["-F", file]
+    options += [] if target.port is None else ["-p", str(target.port)]
+    return " ".join(["ssh", *options, target.destination])
 
 
 def _common_options(target: SshTarget) -> list[str]:

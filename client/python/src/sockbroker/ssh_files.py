@@ -55,13 +55,17 @@ class Log:
 
     def added_to(self, what: str) -> str:
         """A text, followed by the last messages."""
+        messages = self.messages()
+        return f"{what}: {messages}" if messages else what
+
+    def messages(self) -> str:
+        """The last messages, without what ssh draws around them, and without its own name."""
         if not self._is_ours():
-            return what
+            return ""
         length = os.fstat(self._number).st_size
         text = os.pread(self._number, _LOG_BYTES_MAX, max(0, length - _LOG_BYTES_MAX)).decode(errors="replace")
-        lines = [line.strip(_FRAME) for line in text.split("\n")]
-        lines = [line for line in lines if line]
-        return f"{what}: " + "\n".join(lines) if lines else what
+        lines = [line.strip(_FRAME).removeprefix("ssh: ") for line in text.split("\n")]
+        return "\n".join(line for line in lines if line)
 
     def __del__(self) -> None:
         try:

@@ -322,11 +322,11 @@ class Failing(Lab):
         self.sshd.know("other_key")
         self.fails("ssh failed", "HOST IDENTIFICATION HAS CHANGED", "Host key verification failed")
         self.sshd.write("known_hosts", "")
-        self.fails("Host key verification failed")
+        self.fails("Host key verification failed", "to add an unknown key, run `ssh -F ", " once, and confirm it")
         self.sshd.know("host_key")
         self.sshd.write("authorized_keys", "")
         self.fails("Permission denied (publickey)")
-        self.fails("port 1: Connection refused", url="ssh://127.0.0.1:1/s")
+        self.fails("ssh failed: connect to host 127.0.0.1 port 1: Connection refused", url="ssh://127.0.0.1:1/s")
         self.fails("ssh: not found", PATH=str(self.sshd.folder))
 
     def test_a_missing_broker_is_reported_by_the_program_on_the_other_host(self):
@@ -334,6 +334,7 @@ class Failing(Lab):
         url = self.sshd.url(f"{self.broker.folder}/none")
         printed = self.run_program(CONNECT, url=url)
         self.assertIn("/none (ENOENT)", printed)
+        self.assertIn("/none on 127.0.0.1, and `sockbroker dial-stdio` there has ended: ", printed)
         self.expect_nothing_left()
 
     def test_modes_with_descriptors_are_refused(self):

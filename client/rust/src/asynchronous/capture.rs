@@ -10,6 +10,9 @@ use sockbroker_proto::api::capture::{CaptureOpened, CaptureStats, FilterReplaced
 use tokio::net::UnixStream;
 
 use super::broker::Broker;
+use super::dropped::DroppedCall;
+use super::pending::PendingCall;
+use super::stream_state::poll_call;
 use crate::capture::{CaptureRequest, CapturedPacket, PacketReader};
 use crate::error::{Error, Result};
 use crate::operation;
@@ -22,26 +25,38 @@ use crate::operation;
 pub struct Capture {
     broker: Broker,
     opened: CaptureOpened,
-    stream: UnixStream,
+    source: Source,
     reader: PacketReader,
     is_ended: bool,
+}
+
+/// Where the stream is read.
+#[derive(Debug)]
+enum Source {
+    Descriptor(UnixStream),
+    /// The connection cannot carry descriptors: calls read it. The one that is in progress.
+    Calls(Option<PendingCall>),
 }
 
 impl Broker {
     /// Opens a capture. It is live when this returns: every packet that the kernel receives afterwards is captured.
     ///
+    /// Its packets are read from a descriptor, and by calls on connections that cannot carry one.
+    ///
     /// # Errors
     ///
     /// [`Error::Denied`] if the policy does not grant it, [`Error::Os`] with `ENODEV` for an unknown interface,
-    /// [`Error::Descriptor`] if the connection cannot carry descriptors, [`Error::Limit`] for too many captures.
+    /// [`Error::Limit`] for too many captures.
     pub async fn capture(&self, request: &CaptureRequest) -> Result<Capture> {
         let (opened, stream) = self.run(operation::open_capture(request)).await?;
-        let stream = Plain::from(stream);
-        let native = |error| Error::native("fcntl", &error);
-        stream.set_nonblocking(true).map_err(native)?;
-        let (stream, reader) =
-            (UnixStream::from_std(stream).map_err(native)?, PacketReader::default());
-        Ok(Capture { broker: self.clone(), opened, stream, reader, is_ended: false })
+        let source = stream.map_or(Ok(Source::Calls(None)), |stream| {
+            let stream = Plain::from(stream);
+            let native = |error| Error::native("fcntl", &error);
+            stream.set_nonblocking(true).map_err(native)?;
+            UnixStream::from_std(stream).map(Source::Descriptor).map_err(native)
+        })?;
+        let (broker, reader) = (self.clone(), PacketReader::default());
+        Ok(Capture { broker, opened, source, reader, is_ended: false })
     }
 }
 
@@ -86,18 +101,46 @@ impl Capture {
             if let Some(packet) = self.reader.next()? {
                 return Poll::Ready(Ok(Some(packet)));
             }
-            let native = |error| Error::native("read", &error);
-            ready!(self.stream.poll_read_ready(context)).map_err(native)?;
-            let mut part = vec![0; PacketReader::PART];
-            match self.stream.try_read(&mut part) {
-                Ok(0) => {
-                    self.reader.end()?;
-                    return Poll::Ready(Ok(None));
-                }
-                Ok(length) => self.reader.add(part.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(native(error))),
+            let part = ready!(self.poll_part(context))?;
+            if part.is_empty() {
+                self.reader.end()?;
+                return Poll::Ready(Ok(None));
             }
+            self.reader.add(&part);
+        }
+    }
+
+    /// Waits for a part of the stream; an empty one is its end.
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<u8>>> {
+        match &mut self.source {
+            Source::Descriptor(stream) => poll_descriptor(stream, context),
+            Source::Calls(pending) => {
+                let handle = self.opened.handle;
+                let begin = || {
+                    let request = operation::capture_part_request(handle);
+                    self.broker.begin(&request, DroppedCall::Discard)
+                };
+                let mut response = ready!(poll_call(pending, context, begin))?;
+                let part = response.read(&mut operation::capture_part);
+                self.broker.recycle(response);
+                Poll::Ready(part)
+            }
+        }
+    }
+}
+
+fn poll_descriptor(stream: &mut UnixStream, context: &mut Context<'_>) -> Poll<Result<Vec<u8>>> {
+    let native = |error| Error::native("read", &error);
+    loop {
+        ready!(stream.poll_read_ready(context)).map_err(native)?;
+        let mut part = vec![0; PacketReader::PART];
+        match stream.try_read(&mut part) {
+            Ok(length) => {
+                part.truncate(length);
+                return Poll::Ready(Ok(part));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(native(error))),
         }
     }
 }

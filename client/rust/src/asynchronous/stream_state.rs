@@ -72,7 +72,8 @@ impl StreamState {
     }
 }
 
-fn poll_call(
+/// Waits for the response of the call in progress, or of the one that `begin` starts.
+pub(super) fn poll_call(
     pending: &mut Option<PendingCall>,
     context: &mut Context<'_>,
     begin: impl FnOnce() -> Result<PendingCall>,

@@ -28,5 +28,5 @@ mod options;
 
 pub use broker::Broker;
 pub use cancellation::CancellationToken;
-pub use capture::Capture;
+pub use capture::{Capture, CaptureStream};
 pub use socket::Socket;

@@ -104,6 +104,12 @@ impl Log {
 
     /// Adds the last messages to a text.
     fn added_to(&self, what: &str) -> String {
+        let messages = self.messages();
+        if messages.is_empty() { what.to_owned() } else { format!("{what}: {messages}") }
+    }
+
+    /// The last messages, without what ssh draws around them, and without its own name.
+    fn messages(&self) -> String {
         let read = || -> io::Result<Vec<u8>> {
             let length = self.0.metadata()?.len();
             let mut text = vec![0; usize::try_from(length.min(LOG_BYTES_MAX)).unwrap_or_default()];
@@ -115,8 +121,8 @@ impl Log {
         // ssh draws frames of `@` around warnings.
         let is_frame = |one: char| one == '@' || one.is_whitespace();
         let lines = text.lines().map(|line| line.trim_matches(is_frame));
-        let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-        if lines.is_empty() { what.to_owned() } else { format!("{what}: {}", lines.join("\n")) }
+        let lines = lines.map(|line| line.strip_prefix("ssh: ").unwrap_or(line));
+        lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -203,7 +209,14 @@ impl Forward {
     }
 
     fn failure(&self, what: &str) -> Error {
-        failure(&self.target, &self.log.added_to(what))
+        let mut reason = self.log.added_to(what);
+        // Nobody can confirm the key in `BatchMode`. One that has changed must not be confirmed without a look at it.
+        if reason.contains("Host key verification failed") && !reason.contains("HAS CHANGED") {
+            let command = login_command(&self.target);
+            let advice = ["\nto add an unknown key, run `", &command, "` once, and confirm it"];
+            reason.push_str(&advice.concat());
+        }
+        failure(&self.target, &reason)
     }
 
     /// The error of a connection through ssh that cannot be made any more.
@@ -253,10 +266,18 @@ impl Program {
             Error::Timeout { .. } => "does not answer in time",
             other => return other,
         };
+        let (path, host) = (self.target.path(), self.target.host());
+        if is_program_missing(&self.log.messages()) {
+            // sshd does not report why it does not forward. It permits it unless it is configured otherwise.
+            let reason = format!(
+                "no broker answers at {path} on {host}: probably none runs there, or its socket has another path \
+                 (ssh://HOST/PATH); if it does run there, sshd forbids to forward sockets (AllowStreamLocalForwarding), \
+                 and `sockbroker` has to be installed there"
+            );
+            return failure(&self.target, &reason);
+        }
         let what = format!(
-            "sshd does not connect to {} (no broker listens there, or AllowStreamLocalForwarding forbids it), and \
-             `sockbroker dial-stdio` {what}",
-            self.target.path()
+            "no broker answers at {path} on {host}, and `sockbroker dial-stdio` there {what}"
         );
         failure(&self.target, &self.log.added_to(&what))
     }
@@ -305,6 +326,23 @@ fn command(
     Ok(command)
 }
 
+/// The command by which a person logs in with the same options.
+fn login_command(target: &SshTarget) -> String {
+    let configuration = host_files::find(target.host(), "ssh_config");
+    let file = configuration.map(|file| format!("-F {} ", file.display())).unwrap_or_default();
+    let port = target.port().map(|port| format!("-p {port} ")).unwrap_or_default();
+    format!("ssh {file}{port}{}", target.destination())
+}
+
+/// Whether the shell on the other host does not find the program, by its message.
+fn is_program_missing(messages: &str) -> bool {
+    let mut lines = messages.lines();
+    lines.any(|line| {
+        let of_sh = line.contains("sockbroker: ") && line.trim_end().ends_with("not found");
+        of_sh || line.contains("command not found: sockbroker")
+    })
+}
+
 /// Whether a person can answer questions of ssh.
 fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -334,7 +372,25 @@ mod tests {
         (&log.0).write_all(text.as_bytes()).unwrap();
         let expected = "ssh failed: WARNING: HAS CHANGED!\nverification failed.";
         assert_eq!(log.added_to("ssh failed"), expected);
+        let log = Log::new().unwrap();
+        (&log.0).write_all(b"ssh: connect to host lab7 port 22: Connection refused\r\n").unwrap();
+        let expected = "ssh failed: connect to host lab7 port 22: Connection refused";
+        assert_eq!(log.added_to("ssh failed"), expected);
         (&log.0).write_all("x".repeat(9000).as_bytes()).unwrap();
         assert_eq!(log.added_to("").len(), 4096 + 2);
+    }
+
+    #[test]
+    fn a_missing_program_is_known_by_the_message_of_the_shell() {
+        for text in [
+            "bash: line 1: sockbroker: command not found",
+            "welcome\nsh: 1: sockbroker: not found\n",
+            "zsh:1: command not found: sockbroker",
+        ] {
+            assert!(is_program_missing(text), "{text}");
+        }
+        for text in ["", "sockbroker: connect to /run/s: not there", "Connection refused"] {
+            assert!(!is_program_missing(text), "{text}");
+        }
     }
 }

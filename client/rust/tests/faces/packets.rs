@@ -1,10 +1,13 @@
 //! Raw and packet sockets, in a namespace where the broker has privileges.
 
+use std::io::Read as _;
+use std::net::UdpSocket;
 use std::time::Duration;
 
-use sockbroker_client::blocking::Socket;
+use sockbroker_client::blocking::{Broker, Socket};
+use sockbroker_client::proto::api::capture::CaptureOptions;
 use sockbroker_client::{
-    Address, CaptureRequest, CapturedPacket, Domain, Protocol, Type, asynchronous,
+    Address, CaptureRequest, CapturedPacket, Domain, Endpoint, Protocol, Type, asynchronous,
 };
 use sockbroker_test_support::{binary, namespace};
 
@@ -73,7 +76,7 @@ fn capture_iterates_over_packets_until_it_ends() {
         let broker = connect(&daemon);
         let mut capture = broker.capture(&CaptureRequest::on("lo")).unwrap();
         assert_eq!(capture.opened().interfaces[0].name, "lo");
-        let own = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let own = UdpSocket::bind("127.0.0.1:0").unwrap();
         let send = |data: &[u8]| own.send_to(data, own.local_addr().unwrap()).unwrap();
         send(b"one");
         assert_eq!(payload(&capture.next().unwrap().unwrap()), b"one");
@@ -105,7 +108,7 @@ fn asynchronous_capture_is_a_stream_of_packets() {
         runtime.block_on(async {
             let broker = asynchronous::Broker::connect_to(&endpoint(&daemon)).await.unwrap();
             let mut capture = broker.capture(&CaptureRequest::on("lo")).await.unwrap();
-            let own = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let own = UdpSocket::bind("127.0.0.1:0").unwrap();
             for data in [b"1", b"2", b"3"] {
                 // A dropped future loses nothing.
                 {
@@ -121,5 +124,95 @@ fn asynchronous_capture_is_a_stream_of_packets() {
             assert_eq!(capture.stop(Duration::ZERO).await.unwrap().captured, 3);
             assert!(capture.next().await.is_none() && capture.next().await.is_none());
         });
+    });
+}
+
+/// Endpoints of a broker: one that carries descriptors, and one that does not.
+fn endpoints(daemon: &sockbroker_test_support::Daemon) -> [Endpoint; 2] {
+    let without = format!("ws+unix:{}", daemon.socket().display());
+    [endpoint(daemon), without.parse().unwrap()]
+}
+
+/// Sends a datagram to its own socket, over the loopback.
+fn send(data: &[u8]) {
+    let own = UdpSocket::bind("127.0.0.1:0").unwrap();
+    own.send_to(data, own.local_addr().unwrap()).unwrap();
+}
+
+#[test]
+fn capture_is_the_same_with_and_without_descriptors() {
+    binary::broker();
+    namespace::inside("packets::capture_is_the_same_with_and_without_descriptors", || {
+        let daemon = daemon();
+        for (endpoint, fd) in endpoints(&daemon).into_iter().zip([true, false]) {
+            let broker = Broker::connect_to(&endpoint).unwrap();
+            let mut capture = broker.capture(&CaptureRequest::on("lo")).unwrap();
+            assert_eq!(capture.opened().fd, fd);
+            for data in [&b"one"[..], b"two"] {
+                send(data);
+                assert_eq!(payload(&capture.next().unwrap().unwrap()), data);
+            }
+            // A thread that waits for a packet does not delay another call.
+            let other = broker.clone();
+            let handle = capture.opened().handle;
+            let rest = std::thread::spawn(move || capture.by_ref().count());
+            let stopped = other.call("capture.stop", (handle,)).unwrap();
+            assert_eq!((&stopped["captured"], &stopped["complete"]), (&2.into(), &true.into()));
+            assert_eq!(rest.join().unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn capture_without_descriptors_is_a_stream_of_packets() {
+    binary::broker();
+    namespace::inside("packets::capture_without_descriptors_is_a_stream_of_packets", || {
+        let daemon = daemon();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let [_, without] = endpoints(&daemon);
+        runtime.block_on(async {
+            let broker = asynchronous::Broker::connect_to(&without).await.unwrap();
+            let mut capture = broker.capture(&CaptureRequest::on("lo")).await.unwrap();
+            assert!(!capture.opened().fd);
+            for data in [b"1", b"2", b"3"] {
+                // A dropped future loses nothing.
+                {
+                    let mut next = std::pin::pin!(capture.next());
+                    let pending = std::future::poll_fn(|context| {
+                        std::task::Poll::Ready(next.as_mut().poll(context).is_pending())
+                    });
+                    assert!(pending.await);
+                }
+                send(data);
+                assert_eq!(payload(&capture.next().await.unwrap().unwrap()), data);
+            }
+            assert_eq!(capture.stop(Duration::ZERO).await.unwrap().captured, 3);
+            assert!(capture.next().await.is_none());
+        });
+    });
+}
+
+#[test]
+fn stream_of_a_capture_is_its_file() {
+    binary::broker();
+    namespace::inside("packets::stream_of_a_capture_is_its_file", || {
+        let daemon = daemon();
+        for endpoint in endpoints(&daemon) {
+            let broker = Broker::connect_to(&endpoint).unwrap();
+            let options = CaptureOptions { packets: Some(2), ..CaptureOptions::default() };
+            let request = CaptureRequest { options, ..CaptureRequest::on("lo") };
+            let mut stream = broker.capture(&request).unwrap().into_stream();
+            send(b"one");
+            send(b"two");
+            let mut file = Vec::new();
+            stream.read_to_end(&mut file).unwrap();
+            assert_eq!(file[..4], [0x0A, 0x0D, 0x0D, 0x0A]);
+            for data in [b"one", b"two"] {
+                assert_eq!(file.windows(3).filter(|part| part == data).count(), 1);
+            }
+            assert_eq!(stream.stats().unwrap().ended.as_deref(), Some("limit"));
+            drop(stream);
+            assert_eq!(broker.session().unwrap().handles, 0);
+        }
     });
 }

@@ -39,6 +39,8 @@ pub struct ReadPolicy {
     pub(super) users: UserFacts,
     /// Whether rules of it need a capability that only the opener has.
     pub needs_opener: bool,
+    /// Whether rules of it grant something in other network namespaces.
+    pub reaches_networks: bool,
 }
 
 /// A worker's request to read the policy again: its token, and the number of the request.
@@ -88,8 +90,14 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Re
     loop {
         match channel.receive() {
             Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
-            Ok((FromReader::Policy { needs_opener }, descriptors)) => {
-                return Some(policy_of(descriptors, needs_opener));
+            Ok((FromReader::Policy { needs_opener, reaches_networks }, descriptors)) => {
+                let read = contents(descriptors).map(|(memory, users)| ReadPolicy {
+                    memory,
+                    users,
+                    needs_opener,
+                    reaches_networks,
+                });
+                return Some(read);
             }
             Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
             Err(ChannelError::NotReady) => return None,
@@ -101,14 +109,14 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Re
     }
 }
 
-fn policy_of(descriptors: Vec<OwnedFd>, needs_opener: bool) -> Result<ReadPolicy, String> {
+fn contents(descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, UserFacts), String> {
     let wrong = |error: &dyn std::fmt::Display| format!("the policy reader sent nonsense: {error}");
     let [memory, facts] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|others| wrong(&format!("{} descriptors", others.len())))?;
     let encoded = sealed::read(facts.as_fd(), USER_FACTS);
     let encoded = encoded.map_err(|error| wrong(&error))?;
     let users = postcard::from_bytes(&encoded).map_err(|error| wrong(&error))?;
-    Ok(ReadPolicy { memory, users, needs_opener })
+    Ok((memory, users))
 }
 
 /// Reads the policy, and waits for the result. For the start, before anything is served.
@@ -135,7 +143,7 @@ pub fn read(files: &PolicyFiles) -> Result<ReadPolicy, String> {
 
 impl Policies {
     pub(super) fn new(policy: ReadPolicy, files: PolicyFiles) -> Self {
-        let ReadPolicy { memory, users, needs_opener: _ } = policy;
+        let ReadPolicy { memory, users, .. } = policy;
         let (requests, later) = (Vec::new(), VecDeque::new());
         Self {
             files,

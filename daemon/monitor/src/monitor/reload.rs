@@ -57,7 +57,7 @@ impl<H: Host> Monitor<H> {
     }
 
     fn distribute(&mut self, policy: ReadPolicy) {
-        let ReadPolicy { memory, users, needs_opener } = policy;
+        let ReadPolicy { memory, users, needs_opener, .. } = policy;
         if needs_opener && self.opener.is_none() && self.warns_of_lost_capabilities {
             tracing::warn!(
                 "a new rule needs a capability that was dropped at the start, or that the broker never had: restart it with \

@@ -24,7 +24,10 @@ mod rcvall;
 mod host;
 
 pub use host::{CaptureLimits, Host};
-pub use namespaces::{Found, Namespaces, Selected, interfaces_elsewhere, open_elsewhere};
+pub use namespaces::{
+    Found, Namespaces, Selected, TO_ENTER_NETWORKS, can_enter_networks, interfaces_elsewhere,
+    open_elsewhere,
+};
 pub use rcvall::{nothing, open as open_rcvall, serves as serves_rcvall};
 pub use run::run;
 pub use shared::RunError;

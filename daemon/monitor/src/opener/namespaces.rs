@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use sockbroker_proto::socket_spec::SocketSpec;
+use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::namespace::{self, NetworkNamespace};
 use sockbroker_sys::{interface, socket};
 
@@ -165,7 +166,19 @@ pub fn interfaces_elsewhere(
 }
 
 fn failed(error: &io::Error) -> Unreachable {
-    Unreachable::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
+    match error.raw_os_error() {
+        Some(libc::EPERM) if !can_enter_networks() => Unreachable::Incapable,
+        errno => Unreachable::Failed(errno.unwrap_or(libc::EINVAL)),
+    }
+}
+
+/// The capabilities that it takes to find and enter other network namespaces: `setns(2)`, and `sock_ioctl()` for
+/// `SIOCGSKNS`.
+pub const TO_ENTER_NETWORKS: [Capability; 2] = [Capability::SysAdmin, Capability::NetAdmin];
+
+/// Whether this process has the capabilities to enter other network namespaces, if the kernel permits it there.
+pub fn can_enter_networks() -> bool {
+    TO_ENTER_NETWORKS.into_iter().all(|one| capability::has(one).unwrap_or(false))
 }
 
 /// `socket(2)` in the network namespace of the calling thread.

@@ -18,6 +18,12 @@ impl Policy {
         let granting = self.rules().iter().filter(|rule| rule.effect == Effect::Allow);
         self.rules().is_empty() || granting.into_iter().any(|rule| rule.needs(need))
     }
+
+    /// Whether a rule grants something in other network namespaces than the broker's own.
+    pub fn reaches_networks(&self) -> bool {
+        let mut rules = self.rules().iter();
+        rules.any(|rule| rule.effect == Effect::Allow && !rule.fields.netns.is_empty())
+    }
 }
 
 /// Whether the kernel requires a privilege to make such a socket.
@@ -262,6 +268,23 @@ mod tests {
         ] {
             assert_eq!(needs(&rule), needed, "{rule}");
         }
+    }
+
+    #[test]
+    fn rules_that_grant_with_netns_reach_other_networks() {
+        for (rule, reaches) in [
+            ("allow = [\"connect\"]\nnetns = [\"any\"]", true),
+            ("deny = [\"connect\"]\nnetns = [\"lab1\"]", false),
+            ("allow = [\"connect\"]", false),
+        ] {
+            let text = format!("[[rule]]\nname = \"r\"\nsubject = {{ everyone = true }}\n{rule}\n");
+            assert_eq!(
+                Policy::new(OWNER, rules(&text), false).reaches_networks(),
+                reaches,
+                "{rule}"
+            );
+        }
+        assert!(!Policy::built_in(OWNER).reaches_networks());
     }
 
     #[test]

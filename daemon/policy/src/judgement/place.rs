@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::judgement::subject::OVERFLOW_UID;
-use crate::language::netns::Netns;
+use crate::language::netns::{Netns, NetnsPattern};
 use crate::language::rule::{Effect, Rule};
 
 /// The network namespace of a socket. Rules without `netns` are about that of the broker, and about no other.
@@ -81,11 +81,12 @@ pub fn owns(uid: u32, owner: Option<u32>) -> bool {
 }
 
 impl Other {
-    fn is(&self, netns: &Netns) -> bool {
+    fn is(&self, netns: &NetnsPattern) -> bool {
         match netns {
-            Netns::Caller => self.is_callers,
-            Netns::Owned => self.is_owned,
-            Netns::Named(name) => self.name.as_ref() == Some(name),
+            NetnsPattern::Any => !self.is_unknown(),
+            NetnsPattern::One(Netns::Caller) => self.is_callers,
+            NetnsPattern::One(Netns::Owned) => self.is_owned,
+            NetnsPattern::One(Netns::Named(name)) => self.name.as_ref() == Some(name),
         }
     }
 

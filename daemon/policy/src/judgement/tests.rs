@@ -248,6 +248,12 @@ fn mistakes_are_reported_with_line_and_column() {
             9,
             "a name is not a path",
         ),
+        (
+            "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nnetns = [\"*\"]",
+            5,
+            9,
+            "a name is not a pattern; write \"caller\", \"owned\", a name of `ip netns list`, or \"any\"",
+        ),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"netns\"]", 4, 9, "unknown verb `netns`"),
         (
             "version = 1\n[[rule]]\nname = \"a\"\nallow = [\"bind\"]\nlocal = [\"10.0.0.1/8\"]",

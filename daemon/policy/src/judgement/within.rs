@@ -91,6 +91,8 @@ mod tests {
             ("netns = [\"lab1\"]", [false, false, true, false, true, false, false]),
             ("netns = [\"owned\"]", [false, false, false, false, false, false, true]),
             ("netns = [\"lab2\", \"caller\"]", [false, true, false, true, true, false, false]),
+            // A passed socket of an unknown namespace is granted by no rule.
+            ("netns = [\"any\"]", [false, true, true, true, true, false, true]),
         ] {
             assert_eq!(granted(7, &allow(netns)), places, "{netns}");
         }
@@ -106,6 +108,7 @@ mod tests {
             ("netns = [\"caller\"]", [true, false, true, true, false, false, true]),
             ("netns = [\"lab1\"]", [true, true, false, true, false, false, true]),
             ("netns = [\"owned\"]", [true, true, true, true, true, false, false]),
+            ("netns = [\"any\"]", [true, false, false, false, false, false, false]),
         ] {
             assert_eq!(granted(0, &deny(netns)), places, "{netns}");
         }

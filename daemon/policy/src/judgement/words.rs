@@ -37,7 +37,7 @@ pub struct Described {
     length: Option<u64>,
     looked_up: bool,
     escapes: Option<Arc<str>>,
-    /// Whether it opens a capture: `capture eth0`.
+    /// Whether it opens a capture: `capture eth0`, and `capture` for all interfaces.
     opens_capture: bool,
 }
 
@@ -52,9 +52,13 @@ impl FromStr for Described {
             format!("unknown verb `{verb}`; the verbs are: {}", known.join(", "))
         })?;
         let stream = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_STREAM, protocol: 0 };
+        // Only a capture that is opened has no socket that words name.
+        let names_socket = words.clone().any(is_constant);
+        let opens_capture = verb == Verb::Capture && !names_socket;
+        let socket = if opens_capture { CAPTURE_SOCKET } else { stream };
         let mut described = Self {
             verb,
-            socket: verb.concerns_socket().then_some(stream),
+            socket: verb.concerns_socket().then_some(socket),
             local: None,
             remote: None,
             interface: None,
@@ -64,12 +68,31 @@ impl FromStr for Described {
             length: None,
             looked_up: false,
             escapes: None,
-            opens_capture: false,
+            opens_capture,
         };
+        let mut named = None;
         for word in words {
             match word.split_once('=') {
+                Some((name @ ("local" | "remote"), _)) if opens_capture => {
+                    return Err(format!(
+                        "a capture has no `{name}`: rules about it select packets, which the answer lists"
+                    ));
+                }
                 Some((name, value)) => described.operand(name, value)?,
-                None if verb == Verb::Capture && !is_constant(word) => described.open(word),
+                None if verb == Verb::Capture && !is_constant(word) => {
+                    if names_socket {
+                        return Err(format!(
+                            "`{word}` is not a constant of a family, type or protocol: write interface={word}, or leave the \
+                             constants out"
+                        ));
+                    }
+                    if let Some(first) = named.replace(word) {
+                        return Err(format!(
+                            "`{first}` and `{word}` are two interfaces: explain a capture on each of them"
+                        ));
+                    }
+                    described.interface = Some(word.to_owned()).filter(|word| word != "any");
+                }
                 None => described.constant(word)?,
             }
         }
@@ -107,11 +130,9 @@ impl Described {
         considered
     }
 
-    /// Opens a capture on an interface, or on all of them.
-    fn open(&mut self, interface: &str) {
-        self.opens_capture = true;
-        self.socket = Some(CAPTURE_SOCKET);
-        self.interface = Some(interface.to_owned()).filter(|interface| interface != "any");
+    /// Whether a rule that matches decides only about some packets of the capture that is opened.
+    pub fn is_about_packets(&self, rule: &Rule) -> bool {
+        self.opens_capture && rule.fields.present().any(Operand::is_of_packets)
     }
 
     fn constant(&mut self, word: &str) -> Result<(), String> {
@@ -316,6 +337,18 @@ mod tests {
         assert!(described.opens_capture);
         let described: Described = "capture any".parse().unwrap();
         assert_eq!(described.question().interface, None);
+        for words in ["capture", "capture snaplen=96", "capture netns=lab1"] {
+            let described: Described = words.parse().unwrap();
+            let question = described.question();
+            assert_eq!(
+                (question.socket, question.interface),
+                (Some(CAPTURE_SOCKET), None),
+                "{words}"
+            );
+            assert!(described.opens_capture, "{words}");
+        }
+        let described: Described = "capture interface=eth0".parse().unwrap();
+        assert!(described.opens_capture && described.question().interface == Some("eth0"));
         // With constants, it is about a socket.
         let described: Described = "capture AF_PACKET SOCK_RAW interface=eth0".parse().unwrap();
         assert!(!described.opens_capture);
@@ -334,6 +367,10 @@ mod tests {
             ("connect local_ports=80", "the operands are: local, remote, interface, netns, path"),
             ("option option=all", "not a class of options"),
             ("resolve AF_INET", "does not concern a socket"),
+            ("capture lo0 eth0", "`lo0` and `eth0` are two interfaces"),
+            ("capture AF_PACKET eth0", "write interface=eth0"),
+            ("capture eth0 remote=10.0.0.1:80", "a capture has no `remote`"),
+            ("connect netns=any", "it is the word of rules for all of them"),
         ] {
             let error = text.parse::<Described>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -5,6 +5,7 @@ use crate::language::contradiction::contradictions;
 use crate::language::descriptor::escapes;
 use crate::language::file::Warning;
 use crate::language::name::{PathPrefix, Pattern};
+use crate::language::netns::NetnsPattern;
 use crate::language::operand::Operand;
 use crate::language::qualifier::Handover;
 use crate::language::rule::{Effect, Rule};
@@ -86,8 +87,8 @@ fn covers_field(operand: Operand, rule: &Rule, other: &Rule) -> bool {
         }
         Operand::Interface => every(&own.interface, &theirs.interface, Pattern::covers),
         Operand::Netns => {
-            own.netns == theirs.netns
-                || !theirs.netns.is_empty() && is_part(&theirs.netns, &own.netns)
+            let any = !theirs.netns.is_empty() && own.netns.contains(&NetnsPattern::Any);
+            any || own.netns == theirs.netns || is_part(&theirs.netns, &own.netns)
         }
         Operand::Path => every(&own.path, &theirs.path, PathPrefix::covers),
         Operand::Option if deny => own.option.is_empty() || is_part(&theirs.option, &own.option),
@@ -354,6 +355,27 @@ mod tests {
         };
         let found = warnings(&(rule("a") + &rule("b")));
         assert_eq!(found, ["p:6:1: rule `b`: it adds nothing: `a` at p:2:1 covers all of it"]);
+    }
+
+    #[test]
+    fn any_covers_all_network_namespaces_but_that_of_the_broker() {
+        let rules = |deny: &str, allow: &str| {
+            let rule = |name: &str, effect: &str, netns: &str| {
+                let start = "subject = { everyone = true }";
+                format!("[[rule]]\nname = \"{name}\"\n{start}\n{effect} = [\"create\"]\n{netns}\n")
+            };
+            warnings(&(rule("a", "deny", deny) + &rule("b", "allow", allow)))
+        };
+        let any = "netns = [\"any\"]";
+        for (deny, allow, reached) in [
+            (any, "netns = [\"caller\", \"lab1\"]", false),
+            (any, any, false),
+            (any, "", true),
+            ("", any, true),
+            ("netns = [\"caller\", \"owned\", \"lab1\"]", any, true),
+        ] {
+            assert_eq!(rules(deny, allow).is_empty(), reached, "{deny} {allow}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::language::line::{list, quoted};
 use crate::language::list::NonEmpty;
 use crate::language::message_class::MessageClass;
 use crate::language::name::{PathPrefix, Pattern};
-use crate::language::netns::Netns;
+use crate::language::netns::NetnsPattern;
 use crate::language::operand::Operand;
 use crate::language::option_class::OptionClass;
 use crate::language::qualifier::{Handover, Lookup, Paths};
@@ -31,7 +31,7 @@ pub struct Fields {
     pub remote_ports: Vec<Ports>,
     pub interface: Vec<Pattern>,
     /// A rule without it is about the broker's own network namespace.
-    pub netns: Vec<Netns>,
+    pub netns: Vec<NetnsPattern>,
     pub path: Vec<PathPrefix>,
     /// An `allow` without it grants every class but `unknown`.
     pub option: Vec<OptionClass>,

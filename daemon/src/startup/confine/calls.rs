@@ -216,8 +216,6 @@ pub(super) const OF_OPENER: &[c_long] = &[
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
-    // Network namespaces that clients pass.
-    libc::SYS_readlinkat,
     libc::SYS_fcntl,
     libc::SYS_close,
     // Waiting and time.
@@ -235,7 +233,7 @@ pub(super) const OF_OPENER: &[c_long] = &[
 /// Calls of older machines, for which newer ones have the more general above.
 #[cfg(target_arch = "x86_64")]
 pub(super) const OF_OPENER_OF_OLD: &[c_long] =
-    &[libc::SYS_open, libc::SYS_stat, libc::SYS_readlink, libc::SYS_poll, libc::SYS_epoll_wait];
+    &[libc::SYS_open, libc::SYS_stat, libc::SYS_poll, libc::SYS_epoll_wait];
 
 /// Calls of older machines, for which newer ones have the more general above.
 #[cfg(not(target_arch = "x86_64"))]

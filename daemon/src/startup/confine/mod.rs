@@ -12,6 +12,7 @@ mod measure;
 
 use std::fmt;
 
+use sockbroker_monitor::opener::TO_ENTER_NETWORKS;
 use sockbroker_proto::api::broker::{Landlock, Process};
 use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::process;
@@ -74,6 +75,20 @@ pub fn warn_of_lost(lost: &[Capability]) {
             capability,
             "a new rule needs a capability that was dropped at the start: restart the broker"
         );
+    }
+}
+
+/// Warns of capabilities that this process does not have, and without which rules with `netns` have no effect.
+pub fn warn_of_unreachable_networks() {
+    for missing in TO_ENTER_NETWORKS {
+        if !capability::has(missing).unwrap_or(false) {
+            let capability = missing.name();
+            tracing::warn!(
+                capability,
+                "rules with netns have no effect, because the broker does not have this capability: start it with the \
+                 capability, or remove the rules"
+            );
+        }
     }
 }
 

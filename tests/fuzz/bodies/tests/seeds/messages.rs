@@ -78,7 +78,10 @@ pub(crate) fn of_the_opener() -> Vec<Seed> {
         ("opener-accepted", seed(2, &ToOpener::Accepted { worker: 16, cookie: 4711 })),
         ("from-opener-ready", seed(3, &FromOpener::Ready(description))),
         ("from-opener-nonsense", seed(3, &FromOpener::Nonsense { worker: 16 })),
-        ("from-reader-policy", seed(4, &FromReader::Policy { needs_opener: true })),
+        (
+            "from-reader-policy",
+            seed(4, &FromReader::Policy { needs_opener: true, reaches_networks: true }),
+        ),
         ("from-reader-unusable", seed(4, &FromReader::Unusable("p:1: no".to_owned()))),
         ("to-reaper-hold", seed(5, &ToReaper::Hold)),
         ("from-reaper-full", seed(6, &FromReaper::Full)),

@@ -1,0 +1,59 @@
+//! The blocks of a capture, and the bytes that they consist of.
+
+use sockbroker_pcapng::{Block, Decoder, FormatError};
+
+use crate::failure::Failure;
+
+/// How much is read at once.
+const PART: usize = 256 << 10;
+
+/// Divides bytes into blocks.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    /// The part of the buffer that was read, and how much of it was decoded.
+    end: usize,
+    start: usize,
+    /// Where the last block begins that was taken.
+    last: usize,
+}
+
+impl Blocks {
+    /// Reads more bytes; `false` at the end of the source. All blocks so far must have been taken.
+    pub(super) fn read(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
+    ) -> Result<bool, Failure> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= std::mem::take(&mut self.start);
+        if self.buffer.len() < self.end + PART {
+            self.buffer.resize(self.end + PART, 0);
+        }
+        let length = read(self.buffer.get_mut(self.end..).unwrap_or_default())?;
+        self.end += length;
+        Ok(length > 0)
+    }
+
+    /// Takes the next block that is complete.
+    pub(super) fn next(&mut self) -> Result<Option<Block<'_>>, FormatError> {
+        let input = self.buffer.get(self.start..self.end).unwrap_or_default();
+        if self.decoder.required(input)? > input.len() {
+            return Ok(None);
+        }
+        let (block, length) = self.decoder.decode(input)?;
+        self.last = self.start;
+        self.start += length;
+        Ok(Some(block))
+    }
+
+    /// The bytes of the last block that `next` has taken.
+    pub(super) fn last(&self) -> &[u8] {
+        self.buffer.get(self.last..self.start).unwrap_or_default()
+    }
+
+    /// The bytes of all complete blocks that `next` has taken since the last read.
+    pub(super) fn taken(&self) -> &[u8] {
+        self.buffer.get(..self.start).unwrap_or_default()
+    }
+}

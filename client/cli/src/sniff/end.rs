@@ -1,0 +1,152 @@
+//! Waits for the end of a capture, and ends it on a signal, whatever is blocked.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sockbroker_proto::api::capture::{CaptureInterface, CaptureStats};
+use sockbroker_proto::handle::Handle;
+
+use super::counts::numbers;
+use super::record::{Recording, Tally};
+use crate::connection::Connection;
+use crate::failure::{Exit, Failure};
+use crate::screen::report;
+
+/// How long to wait after a signal until everything that was captured is recorded. A write to a pipe can block.
+const GRACE: Duration = Duration::from_millis(220);
+/// How long to wait for the broker's counters if the capture is blocked.
+const LAST_CALL: Duration = Duration::from_millis(50);
+
+/// An event during the capture.
+pub(super) enum Event {
+    /// A signal to end.
+    Signal,
+    /// A signal to print numbers.
+    Progress,
+    /// The broker has counted.
+    Counted(Option<CaptureStats>),
+    /// The broker has counted when the first signal arrived.
+    CountedAtSignal(Option<CaptureStats>),
+    /// The broker has ended the capture.
+    Stopped(Result<CaptureStats, Failure>),
+    /// The capture is recorded to its end, or recording has failed.
+    Recorded(Option<Box<Recording>>, Result<(), Failure>),
+}
+
+/// A running capture.
+pub(super) struct Running {
+    pub(super) connection: Arc<Connection>,
+    pub(super) handle: Handle,
+    pub(super) interfaces: Vec<CaptureInterface>,
+    pub(super) events: Sender<Event>,
+    pub(super) tally: Arc<Tally>,
+}
+
+impl Running {
+    /// Waits for the end. Returns the numbers of the broker, if it reported them, and the result.
+    pub(super) fn wait(
+        &self,
+        happened: &Receiver<Event>,
+    ) -> (Option<CaptureStats>, Result<(), Failure>) {
+        let (mut stopped, mut recorded) = (None, None);
+        let mut is_stopping = false;
+        let (mut deadline, mut at_signal) = (None, None);
+        while stopped.is_none() || recorded.is_none() {
+            let event = match deadline {
+                None => happened.recv().ok(),
+                Some(at) => {
+                    let rest = Instant::saturating_duration_since(&at, Instant::now());
+                    happened.recv_timeout(rest).ok()
+                }
+            };
+            match event {
+                // The deadline has passed.
+                None => break,
+                Some(Event::Progress) => self.count(),
+                Some(Event::Counted(stats)) => {
+                    report(&numbers(self.tally.captured(), stats.as_ref()).join(", "));
+                }
+                Some(Event::Stopped(result)) => stopped = Some(result),
+                Some(Event::CountedAtSignal(stats)) => at_signal = stats,
+                Some(Event::Signal) => {
+                    if deadline.is_none() {
+                        deadline = Some(Instant::now() + GRACE);
+                        self.call("capture.stats", |stats| Event::CountedAtSignal(stats.ok()));
+                    }
+                    self.stop_once(&mut is_stopping);
+                }
+                Some(Event::Recorded(recording, result)) => {
+                    recorded = Some((recording, result));
+                    self.stop_once(&mut is_stopping);
+                }
+            }
+        }
+        // Dropping it closes the handle: the broker has counted.
+        let recorded = recorded.map_or(Ok(()), |(_recording, result)| result);
+        match stopped {
+            Some(Ok(stats)) => {
+                let result = recorded.and_then(|()| self.explain(&stats));
+                (Some(stats), result)
+            }
+            Some(Err(failure)) => (None, recorded.and(Err(failure))),
+            None => (at_signal.or_else(|| self.last_count(happened)), recorded),
+        }
+    }
+
+    /// Fails if the capture ended for a reason that the user did not choose.
+    fn explain(&self, stats: &CaptureStats) -> Result<(), Failure> {
+        let reason = match stats.ended.as_deref() {
+            Some("interface") => "the interface was removed",
+            Some("policy") => "the policy of the broker does not grant it any more",
+            Some("failed") => "the broker failed; its log has the reason",
+            _ => return Ok(()),
+        };
+        let names: Vec<_> = self.interfaces.iter().map(|found| found.name.as_str()).collect();
+        let names = if names.is_empty() { "any".to_owned() } else { names.join(", ") };
+        Err(Failure::new(Exit::Failed, format!("cannot capture on {names}: {reason}")))
+    }
+
+    /// Ends the capture. What it has captured can still be read.
+    fn stop_once(&self, is_stopping: &mut bool) {
+        if !std::mem::replace(is_stopping, true) {
+            self.call("capture.stop", Event::Stopped);
+        }
+    }
+
+    fn count(&self) {
+        self.call("capture.stats", |stats| Event::Counted(stats.ok()));
+    }
+
+    /// Calls a method of the capture, on a thread of its own.
+    fn call(
+        &self,
+        method: &'static str,
+        event: impl FnOnce(Result<CaptureStats, Failure>) -> Event + Send + 'static,
+    ) {
+        let (connection, events) = (Arc::clone(&self.connection), self.events.clone());
+        let parameters = json!([self.handle]);
+        thread::spawn(move || {
+            let result = connection.call_typed(method, parameters);
+            // The connection must not outlive the program because of this thread.
+            drop(connection);
+            drop(events.send(event(result)));
+        });
+    }
+
+    /// Returns the broker's numbers if it answers in time.
+    fn last_count(&self, happened: &Receiver<Event>) -> Option<CaptureStats> {
+        self.count();
+        let deadline = Instant::now() + LAST_CALL;
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match happened.recv_timeout(rest).ok()? {
+                Event::Counted(stats) | Event::CountedAtSignal(stats) => return stats,
+                Event::Stopped(result) => return result.ok(),
+                Event::Signal | Event::Progress | Event::Recorded(..) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Opens the capture.
+
+use sockbroker_client::CaptureRequest;
+use sockbroker_client::blocking::CaptureStream;
+use sockbroker_pcapng::LinkType;
+use sockbroker_proto::api::capture::{CaptureInterface, CaptureOptions};
+
+use super::args::SniffArgs;
+use super::filter::Filter;
+use super::link;
+use crate::connection::{Connection, failure};
+use crate::failure::Failure;
+
+/// Opens the capture. It is live when this returns.
+pub(super) fn open(
+    connection: &Connection,
+    args: &SniffArgs,
+    filter: Option<&Filter>,
+) -> Result<CaptureStream, Failure> {
+    let interfaces = args.interfaces()?;
+    // There is none for all interfaces.
+    let promiscuous = args.is_promiscuous() && !interfaces.is_empty();
+    let request = CaptureRequest {
+        interfaces,
+        filter: filter.map(|filter| filter.program.clone()).unwrap_or_default(),
+        options: CaptureOptions {
+            filter_text: filter.map(|filter| filter.expression.clone()),
+            snaplen: Some(args.snaplen()),
+            promiscuous,
+            direction: Some(args.direction()),
+            buffer_bytes: args.buffer_bytes(),
+            packets: args.count,
+            ..CaptureOptions::default()
+        },
+        netns: args.netns.clone(),
+    };
+    let opened = connection.broker().capture(&request).map_err(|error| {
+        let failure = failure("capture.open", &error);
+        // A rule can grant captures without promiscuous mode.
+        if promiscuous && failure.is_denied() {
+            failure.with_hint("-p captures without promiscuous mode")
+        } else {
+            failure
+        }
+    })?;
+    let stream = opened.into_stream();
+    if let Some(filter) = filter {
+        stream.opened().interfaces.iter().try_for_each(|interface| filter.check(interface))?;
+    }
+    Ok(stream)
+}
+
+/// The line for people that the capture is live.
+pub(super) fn describe(interfaces: &[CaptureInterface], snaplen: u32) -> String {
+    let name = |interface: &CaptureInterface| {
+        let CaptureInterface { name, link_type, .. } = interface;
+        format!("{name}, link-type {}", link::describe(LinkType(*link_type)))
+    };
+    let names: Vec<_> = interfaces.iter().map(name).collect();
+    let names = if names.is_empty() { "any".to_owned() } else { names.join(", ") };
+    format!("listening on {names}, snapshot length {snaplen} bytes")
+}
