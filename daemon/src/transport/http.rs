@@ -19,9 +19,10 @@ use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
 use super::codec::Codec;
 use super::connection;
 use super::context::SharedContext;
+use super::control_socket::{ConnectionIo, ControlSocket};
 use super::part_share::PartShare;
 use super::stalling::{Peer, Stalling};
-use super::stream::{ConnectionIo, Stream};
+use super::stream::Stream;
 use crate::config::limits::size;
 use crate::handlers::metrics::page;
 use crate::principal::Principal;
@@ -254,7 +255,7 @@ async fn serve_websocket(shared: &SharedContext, upgrade: OnUpgrade, principal: 
     let codec = Codec::websocket(shared.broker.limits.frame());
     connection::serve(
         shared.shutdown.clone(),
-        Stream::Socket(io),
+        Stream::Socket(ControlSocket::over(io)),
         codec,
         Core::new(connection, shared.methods.clone()),
         input,

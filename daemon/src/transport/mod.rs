@@ -10,6 +10,7 @@ pub mod peer;
 mod codec;
 mod connection;
 mod context;
+mod control_socket;
 mod deadline;
 mod end;
 mod http;

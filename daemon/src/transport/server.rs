@@ -159,7 +159,7 @@ impl Server {
         let principal = peer::own()?;
         let stream = Stream::standard(&self.shared.broker.users.user(&principal.key()))?;
         if let Stream::Socket(end) = &stream {
-            self.shared.broker.control_ends.note(end.get_ref().as_fd())?;
+            self.shared.broker.control_ends.note(end.as_fd())?;
         }
         let mut input = BytesMut::new();
         let mut shutdown = self.shared.shutdown.clone();
@@ -282,8 +282,10 @@ impl Server {
         let (framing, codec) = match self.message_framing(first) {
             Some(found) => found,
             None if first.is_ascii_uppercase() => {
-                if let Stream::Socket(io) = stream {
-                    http::serve(self.shared, io, principal).await;
+                let Stream::Socket(socket) = stream else { return };
+                match socket.into_io() {
+                    Ok(io) => http::serve(self.shared, io, principal).await,
+                    Err(error) => self.refuse_failed(&error, &principal),
                 }
                 return;
             }

@@ -15,7 +15,8 @@ use tokio::time::{Sleep, sleep};
 
 use crate::descriptor::Descriptor;
 use crate::quota::Share;
-use crate::transport::stream::{ConnectionIo, receive};
+use crate::transport::control_socket::ConnectionIo;
+use crate::transport::stream::receive;
 
 /// How often a peer is checked while its call waits.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);

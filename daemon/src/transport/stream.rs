@@ -15,6 +15,7 @@ use sockbroker_sys::{process, socket, stream};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::control_socket::ControlSocket;
 use super::outgoing::Outgoing;
 use crate::descriptor::Descriptor;
 use crate::quota::User;
@@ -25,17 +26,10 @@ use crate::table::readiness::register;
 const READ_MIN: usize = 16 << 10;
 /// The largest size of a read.
 const READ_MAX: usize = 1 << 20;
-/// `SO_SNDBUF` of control sockets in bytes, so that one call sends an answer of 256 KiB. The kernel doubles
-/// the value, and limits it to `net.core.wmem_max`, whose default this is.
-const SEND_BUFFER: usize = 212_992;
-
-/// The socket of a connection. The opener recognizes it as long as it is open.
-pub(super) type ConnectionIo = AsyncFd<Arc<Descriptor>>;
-
 #[derive(Debug)]
 pub(super) enum Stream {
     /// A connected Unix stream socket, which also carries descriptors.
-    Socket(ConnectionIo),
+    Socket(ControlSocket),
     /// Standard input and output that are not the same socket. They carry no descriptors.
     Two { input: AsyncFd<File>, output: AsyncFd<File> },
 }
@@ -43,16 +37,13 @@ pub(super) enum Stream {
 impl Stream {
     /// A connected Unix stream socket.
     pub(super) fn socket(descriptor: Descriptor) -> io::Result<Self> {
-        socket::set_nonblocking(descriptor.as_fd(), true)?;
-        stream::set_send_buffer(descriptor.as_fd(), SEND_BUFFER)?;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        Ok(Self::Socket(register(Arc::new(descriptor), both)?))
+        Ok(Self::Socket(ControlSocket::new(descriptor)?))
     }
 
     /// The socket, without keeping it open.
     pub(super) fn connection(&self) -> Option<Weak<Descriptor>> {
         match self {
-            Self::Socket(io) => Some(Arc::downgrade(io.get_ref())),
+            Self::Socket(end) => Some(Arc::downgrade(end.descriptor())),
             Self::Two { .. } => None,
         }
     }
@@ -85,8 +76,8 @@ impl Stream {
     pub(super) async fn first_byte(&self, buffer: &mut BytesMut) -> io::Result<Option<u8>> {
         match self {
             Self::Socket(end) => loop {
-                let mut guard = end.readable().await?;
-                match stream::peek_byte(end.get_ref().as_fd()) {
+                let mut guard = end.io()?.readable().await?;
+                match stream::peek_byte(end.as_fd()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                     result => return result,
                 }
@@ -110,9 +101,10 @@ impl Stream {
         let size = wanted.clamp(READ_MIN, READ_MAX);
         match self {
             Self::Socket(end) => loop {
-                let mut guard = ready!(end.poll_read_ready(context))?;
+                let mut guard = ready!(end.io()?.poll_read_ready(context))?;
                 let before = descriptors.len();
-                let read = descriptors.receive(|queue| receive(end.get_ref(), buffer, size, queue));
+                let read =
+                    descriptors.receive(|queue| receive(end.descriptor(), buffer, size, queue));
                 match read {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                     Ok(n) => {
@@ -140,26 +132,21 @@ impl Stream {
         }
     }
 
-    /// Sends from the queue until it is empty.
+    /// Sends from the queue until it is empty. MUST be called before [`Self::poll_fill`] whenever the task is woken.
     pub(super) fn poll_flush(
-        &self,
+        &mut self,
         context: &mut Context<'_>,
         out: &mut Outgoing,
         sent: &mut usize,
     ) -> Poll<io::Result<()>> {
         while !out.is_empty() {
             let result = match self {
-                Self::Socket(end) => {
-                    let mut guard = ready!(end.poll_write_ready(context))?;
-                    let result = out.send(|slices, descriptors| {
+                Self::Socket(end) => ready!(end.poll_send(context, &mut |socket| {
+                    out.send(|slices, descriptors| {
                         let borrowed: Vec<_> = descriptors.iter().map(|one| one.as_fd()).collect();
-                        stream::send_stream(end.get_ref().as_fd(), slices, &borrowed)
-                    });
-                    if would_block(&result) {
-                        guard.clear_ready();
-                    }
-                    result
-                }
+                        stream::send_stream(socket, slices, &borrowed)
+                    })
+                })),
                 Self::Two { output, .. } => {
                     let mut guard = ready!(output.poll_write_ready(context))?;
                     let result = out.send(|slices, _| output.get_ref().write_vectored(slices));
@@ -180,15 +167,16 @@ impl Stream {
                 }
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(match self {
+            Self::Socket(end) => end.sent_all(),
+            Self::Two { .. } => Ok(()),
+        })
     }
 
     /// The memory of what the peer has not read (`SIOCOUTQ`): 0 if it has read everything that was sent.
     pub(super) fn unread(&self) -> usize {
         match self {
-            Self::Socket(end) => {
-                stream::unread_by_peer(end.get_ref().as_fd()).unwrap_or(usize::MAX)
-            }
+            Self::Socket(end) => stream::unread_by_peer(end.as_fd()).unwrap_or(usize::MAX),
             Self::Two { .. } => 0,
         }
     }
@@ -197,14 +185,14 @@ impl Stream {
     pub(super) fn shut_down(&self) {
         if let Self::Socket(end) = self {
             // A peer that has closed needs none.
-            socket::shutdown(end.get_ref().as_fd(), libc::SHUT_RDWR).ok();
+            socket::shutdown(end.as_fd(), libc::SHUT_RDWR).ok();
         }
     }
 
     /// Whether the peer has closed both directions.
     pub(super) fn is_hung_up(&self) -> bool {
         let end = match self {
-            Self::Socket(end) => end.get_ref().as_fd(),
+            Self::Socket(end) => end.as_fd(),
             Self::Two { output, .. } => output.get_ref().as_fd(),
         };
         let gone = libc::POLLHUP | libc::POLLERR;
