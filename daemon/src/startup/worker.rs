@@ -85,7 +85,8 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         (Audit::default(), None)
     } else {
         let pipe = process::inherited_descriptor(1).map_err(|error| fail(&error))?;
-        audit::start(Sink::to_monitor(PipeWriter::from(pipe)), config.limits.audit())?
+        let sink = Sink::to_monitor(PipeWriter::from(pipe)).map_err(|error| fail(&error))?;
+        audit::start(sink, config.limits.audit())?
     };
     // One thread: a second one would make no call faster. A message that takes long is decoded on another.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,7 +1,7 @@
 //! The audit: records of the policy's decisions, of sessions and of policy reloads.
 //!
-//! Reporting never waits: records go through a queue to a thread that writes them. A record beyond the rate
-//! in all, for a full queue, or that the destination refuses is dropped, and the field `dropped` of the next
+//! Reporting never waits: records go through a queue to a thread that writes them. A worker writes a record to the pipe of
+//! the monitor at once if it has room, which saves waking the thread. A record beyond the rate in all, for a full queue, or that the destination refuses is dropped, and the field `dropped` of the next
 //! record has the number. Records beyond a user's rate are dropped too, and the field `user_dropped` of this
 //! user's next record has their number. Records contain no payload.
 
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::principal::PrincipalKey;
 pub use intake::Intake;
+use pipe::RecordWriter;
 pub use rates::Limits;
 use rates::{About, Rates, Verdict};
 pub use record::{Record, Value};
@@ -41,6 +42,8 @@ pub struct Audit(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     queue: SyncSender<Record>,
+    /// What takes records at once while the queue is empty.
+    pipe: Option<Arc<Mutex<RecordWriter>>>,
     rates: Mutex<Rates>,
     shared: Arc<Shared>,
 }
@@ -52,6 +55,8 @@ struct Shared {
     dropped: AtomicU64,
     /// Records dropped in all.
     lost: AtomicU64,
+    /// Records in the queue, and the one that the thread writes.
+    queued: AtomicU64,
     /// Whether to reopen the sink before the next record.
     reopen: AtomicBool,
 }
@@ -63,7 +68,8 @@ pub struct Writer(Receiver<()>);
 impl Audit {
     /// Starts an audit that writes to a sink, within limits.
     pub fn start(sink: Sink, limits: Limits) -> std::io::Result<(Self, Writer)> {
-        let (audit, records) = Self::queued(QUEUE, limits);
+        let (mut audit, records) = Self::queued(QUEUE, limits);
+        audit.pipe = sink.pipe();
         let (ended, end) = mpsc::sync_channel(1);
         let shared = audit.shared.clone();
         let write = move || {
@@ -79,7 +85,7 @@ impl Audit {
     fn queued(length: usize, limits: Limits) -> (Inner, Receiver<Record>) {
         let (queue, records) = mpsc::sync_channel(length);
         let rates = Mutex::new(Rates::new(limits, Instant::now()));
-        (Inner { queue, rates, shared: Arc::default() }, records)
+        (Inner { queue, pipe: None, rates, shared: Arc::default() }, records)
     }
 
     /// Whether there is a destination.
@@ -120,16 +126,27 @@ impl Audit {
             Verdict::Dropped => return inner.shared.drop_one(),
         };
         let record = make().with_some(USER_DROPPED, (dropped > 0).then_some(dropped));
+        if inner.write_now(&record) {
+            return;
+        }
+        inner.shared.queued.fetch_add(1, Ordering::Relaxed);
         // The queue is full or the thread has failed; in both cases the record is lost.
         if let Err(TrySendError::Full(lost) | TrySendError::Disconnected(lost)) =
             inner.queue.try_send(record)
         {
+            inner.shared.queued.fetch_sub(1, Ordering::Relaxed);
             inner.shared.lose(&lost);
         }
     }
 }
 
 impl Inner {
+    /// Writes a record past the queue. `false` if it has to wait for others, or for the monitor.
+    fn write_now(&self, record: &Record) -> bool {
+        let Some(pipe) = &self.pipe else { return false };
+        self.shared.is_idle() && pipe.try_lock().is_ok_and(|mut pipe| pipe.write_now(record))
+    }
+
     fn admit(&self, about: About) -> Verdict {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = rates.admit(about, Instant::now());
@@ -140,6 +157,11 @@ impl Inner {
 }
 
 impl Shared {
+    /// Whether the thread has nothing to write and nothing to report.
+    fn is_idle(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) == 0 && self.dropped.load(Ordering::Relaxed) == 0
+    }
+
     /// Writes records until every [`Audit`] is dropped.
     fn write(&self, mut sink: Sink, records: &Receiver<Record>) {
         let mut refused = false;
@@ -167,6 +189,7 @@ impl Shared {
                     refused = true;
                 }
             }
+            self.queued.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, PipeWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::file::Lines;
 use super::journal::encode;
@@ -32,13 +33,21 @@ enum Kind {
     Journal(Journal),
     Stderr,
     File(Lines),
-    Monitor(RecordWriter),
+    Monitor(Arc<Mutex<RecordWriter>>),
 }
 
 impl Sink {
     /// The audit of a worker: the monitor writes its records.
-    pub fn to_monitor(pipe: PipeWriter) -> Self {
-        Self(Kind::Monitor(RecordWriter::new(pipe)))
+    pub fn to_monitor(pipe: PipeWriter) -> io::Result<Self> {
+        Ok(Self(Kind::Monitor(Arc::new(Mutex::new(RecordWriter::new(pipe)?)))))
+    }
+
+    /// The pipe to the monitor, on which a reporter can write without waiting.
+    pub(super) fn pipe(&self) -> Option<Arc<Mutex<RecordWriter>>> {
+        match &self.0 {
+            Kind::Monitor(pipe) => Some(pipe.clone()),
+            Kind::Journal(_) | Kind::Stderr | Kind::File(_) => None,
+        }
     }
 
     /// Opens a destination; `None` for [`Destination::Off`]. Called before the broker confines itself, after
@@ -68,7 +77,9 @@ impl Sink {
             Kind::Journal(journal) => journal.send(&encode(record)),
             Kind::Stderr => io::stderr().write_all(&line::encode(record)),
             Kind::File(lines) => lines.add(&line::encode(record)),
-            Kind::Monitor(pipe) => pipe.write(record),
+            Kind::Monitor(pipe) => {
+                pipe.lock().unwrap_or_else(PoisonError::into_inner).write(record)
+            }
         }
     }
 }
