@@ -23,8 +23,8 @@ use crate::subject::Connection;
 pub enum Outcome {
     /// A call was made, or none is to be made.
     Answer(Answer),
-    /// A socket was made.
-    Socket(OwnedFd),
+    /// A socket was made for this spec.
+    Socket(OwnedFd, SocketSpec),
     /// A capture was opened, in this network namespace.
     Capture(OwnedFd, Box<Opened>, Place),
     /// The policy refuses it.
@@ -86,7 +86,7 @@ fn perform<S: KernelSocket, C: Connection>(
                     calls::create_in(kernel, permit, &found)?
                 }
             };
-            return Ok(made.map_or_else(failed, Outcome::Socket));
+            return Ok(made.map_or_else(failed, |made| Outcome::Socket(made, spec)));
         }
         Request::Interfaces { query } => {
             // The worker lists those of its own namespace itself.

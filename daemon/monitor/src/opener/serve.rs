@@ -4,6 +4,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
+use sockbroker_policy::socket_spec::JudgedSocket as _;
+use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::events::Events;
 use sockbroker_sys::prompt_close::PromptClose;
 
@@ -117,7 +119,7 @@ fn serve_next<H: Host + Send + 'static>(
     }
     let (answer, made) = match outcome(opener, worker, question, &descriptors) {
         Outcome::Answer(answer) => (answer, None),
-        Outcome::Socket(made) => (Answer::Socket, Some(made)),
+        Outcome::Socket(made, spec) => (Answer::Socket, Some((made, spec))),
         // It is with the reader, or was refused.
         Outcome::Capture(..) => (Answer::NotServed, None),
         Outcome::Denied(denial) => {
@@ -128,7 +130,7 @@ fn serve_next<H: Host + Send + 'static>(
     };
     // All copies are closed before the answer: what the worker closes after it is closed then.
     closing.close(descriptors);
-    let passed = made.map_or(Ok(()), |made| pass(channel, made, closing));
+    let passed = made.map_or(Ok(()), |(made, spec)| pass(channel, made, spec, closing));
     match passed.and_then(|()| channel.send(&answer, &[])) {
         Ok(()) => Ok(()),
         Err(ChannelError::Closed) => Err(End::Gone),
@@ -140,10 +142,14 @@ fn serve_next<H: Host + Send + 'static>(
 fn pass(
     channel: &WorkerChannel,
     made: OwnedFd,
+    spec: SocketSpec,
     closing: &mut PromptClose,
 ) -> Result<(), ChannelError> {
     let sent = channel.send(&Answer::Made, &[made.as_fd()]);
-    closing.close(vec![made]);
+    // Only a connection can make its last close wait for the peer.
+    if spec.has_connections() {
+        closing.close(vec![made]);
+    }
     sent
 }
 

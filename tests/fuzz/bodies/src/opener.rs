@@ -92,7 +92,7 @@ fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
         ([], Outcome::Denied(denial)) => is_known(scene) && denial.uid == scene.uid,
         ([], Outcome::Nonsense(reason)) => !reason.is_empty(),
         ([_], Outcome::Answer(Answer::Failed(errno))) => scene.fails == Some(*errno),
-        ([Call::Create(_) | Call::CreateIn(..)], Outcome::Socket(_))
+        ([Call::Create(_) | Call::CreateIn(..)], Outcome::Socket(..))
         | ([Call::Capture(..)], Outcome::Capture(..))
         | (
             [Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::SetHostname(_)],
