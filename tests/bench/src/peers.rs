@@ -2,15 +2,18 @@
 //!
 //! A peer uses its standard input as its socket, and ends when the socket is closed.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::Parser as _;
+use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use sockbroker_sys::socket;
+use sockbroker_sys::stream::send_stream;
 use sockbrokerd::startup::{self, args::Args};
 
 use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
@@ -32,6 +35,8 @@ pub(crate) enum Role {
     Echo { request: usize, answer: usize },
     /// Writes until the socket is closed.
     Source,
+    /// Answers each byte with a new raw socket.
+    Opener,
     /// `sockbroker exec`.
     Launcher,
     /// The program that `sockbroker exec` runs.
@@ -53,6 +58,7 @@ impl Role {
             "broker" => Some(Self::Broker),
             "echo" => Some(Self::Echo { request: size()?, answer: size()? }),
             "source" => Some(Self::Source),
+            "opener" => Some(Self::Opener),
             "launcher" => Some(Self::Launcher),
             "program" => Some(Self::Program),
             _ => None,
@@ -64,6 +70,7 @@ impl Role {
             Self::Broker => "broker".to_owned(),
             Self::Echo { request, answer } => format!("echo {request} {answer}"),
             Self::Source => "source".to_owned(),
+            Self::Opener => "opener".to_owned(),
             Self::Launcher => "launcher".to_owned(),
             Self::Program => "program".to_owned(),
         }
@@ -81,6 +88,7 @@ impl Role {
                 echo(request, answer).map_err(|error| error.to_string())
             }
             Self::Source => source().map_err(|error| error.to_string()),
+            Self::Opener => opener().map_err(|error| error.to_string()),
             Self::Program => program::run().map_err(|error| error.to_string()),
             Self::Launcher => match program::launch() {
                 Ok(code) => return code,
@@ -171,6 +179,16 @@ fn echo(request: usize, answer: usize) -> io::Result<()> {
             owed -= some.len();
         }
     }
+}
+
+fn opener() -> io::Result<()> {
+    let mut stream = standard_input()?;
+    let mut byte = [0];
+    while stream.read(&mut byte)? > 0 {
+        let made = socket::create(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)?;
+        send_stream(stream.as_fd(), &[IoSlice::new(&byte)], &[made.as_fd()])?;
+    }
+    Ok(())
 }
 
 fn source() -> io::Result<()> {

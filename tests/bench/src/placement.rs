@@ -1,6 +1,7 @@
 //! Pins processes to CPUs: with both ends on one CPU a figure shows the software alone, two CPUs add wake-ups.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -34,11 +35,12 @@ impl Placement {
 pub(crate) struct Cpus(Vec<usize>);
 
 impl Cpus {
-    /// Reads the CPUs of this process, which is not pinned yet.
+    /// Returns the CPUs that this process had at the first call, which MUST come before it is pinned.
     pub(crate) fn of_this_process() -> Result<Self> {
+        static GIVEN: OnceLock<Vec<usize>> = OnceLock::new();
         let set = sched_getaffinity(Pid::from_raw(0))?;
-        let given = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
-        Ok(Self(given.collect()))
+        let now = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
+        Ok(Self(GIVEN.get_or_init(|| now.collect()).clone()))
     }
 
     /// Pins this process to one end and other processes to the other end.

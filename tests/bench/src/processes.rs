@@ -3,8 +3,10 @@
 //!
 //! The other users are threads with other user IDs, which requires root.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +14,21 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use bytes::BytesMut;
+use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sockbroker_sys::identity::{self, Identity};
 use sockbroker_sys::namespace;
+use sockbroker_sys::poll::poll_for;
+use sockbroker_sys::stream::receive_stream;
 
 use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
 use crate::error::{self, Result};
 use crate::measure::{Sample, in_turn, median_seconds, ratio};
+use crate::peers::{Peer, Role};
 use crate::placement::{Cpus, Placement};
 use crate::report::{Report, Row, Target};
 
@@ -133,7 +140,37 @@ fn raw_sockets(report: &mut Report) -> Result<()> {
         let row = Row::new(name, raw_socket(client, netns)?, "x native");
         report.add(row.target(Target::AtMost(most)));
     }
+    report.add(Row::new(
+        "the same by a process that does nothing else",
+        bare_exchange()?,
+        "x native",
+    ));
     Ok(())
+}
+
+/// A raw socket that another process makes when it gets a byte, and its close: what no broker can save.
+fn bare_exchange() -> Result<Sample> {
+    const SOCKETS: usize = 300;
+    let (peer, mut stream) = Peer::start(Role::Opener)?;
+    let cpus = Cpus::of_this_process()?;
+    cpus.put(Placement::OneCpu, &[peer.process()])?;
+    let mut exchange = || {
+        stream.write_all(&[0])?;
+        let (mut bytes, mut sockets) = (BytesMut::new(), VecDeque::new());
+        poll_for(&[(stream.as_fd(), libc::POLLIN)], None)?;
+        receive_stream(stream.as_fd(), &mut bytes, 1, &mut sockets)?;
+        sockets.pop_front().map(drop).ok_or_else(|| "no socket came".into())
+    };
+    let native = || {
+        let (kind, protocol) = (SockType::Raw, SockProtocol::Icmp);
+        drop(socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, protocol)?);
+        Ok(())
+    };
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        rounds.push((median_seconds(SOCKETS, &mut exchange)?, median_seconds(SOCKETS, native)?));
+    }
+    Ok(Sample::map(&rounds, ratio))
 }
 
 /// What a UDP socket costs in addition by the broker, a raw one costs too: the rest is the opener's.
