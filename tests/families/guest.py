@@ -1,6 +1,6 @@
 """The program of the guest:  guest.py SETTING PART... Prints one line for each case, and a last line with the counts.
 
-A part is a theme of scenarios, or `cpython` for CPython's own tests.
+A part is a theme of scenarios, `cpython` for CPython's own tests, or `captures` for the rings of the kernel.
 
 The setting `root` is a broker of root and a client of root. In the setting `service` the broker is a user of
 its own with one capability and a policy, as the service is, and the client another user with none.
@@ -153,6 +153,19 @@ def cpython(setting, counts):
         with_broker(setting, counts, f"{setting}, {mode}, CPython's tests", use)
 
 
+def captures(setting, counts):
+    """Captures in each mode. Only the setting root may."""
+    def use(broker):
+        status, output = run(program(setting, HERE / "captures.py", broker.path))
+        found = re.findall(r"^captured: .*$", output, re.M)
+        for line in found:
+            counts.say(True, f"{setting}, {line}")
+        if status != 0 or len(found) != 2:
+            counts.say(False, f"{setting}, captures.py ended with {status}\n{output[-4000:]}")
+
+    with_broker(setting, counts, f"{setting}, captures", use)
+
+
 def start_controllers():
     """Starts two emulated Bluetooth controllers that can reach each other."""
     emulator = subprocess.Popen(["btvirt", f"-l{CONTROLLERS}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -189,11 +202,13 @@ def main():
     setting, *parts = sys.argv[1:]
     counts = Counts()
     start_controllers()
-    themes = [part for part in parts if part != "cpython"]
+    themes = [part for part in parts if part not in ("captures", "cpython")]
     for client in CLIENTS[setting] if themes else ():
         scenarios(setting, client, counts, themes)
     if "cpython" in parts:
         cpython(setting, counts)
+    if "captures" in parts:
+        captures(setting, counts)
     verdict = "FAILED" if counts.failed else "ok"
     print(f"test result: {verdict}. {counts.passed} passed; {counts.failed} failed; 0 ignored", flush=True)
     return 1 if counts.failed else 0

@@ -70,7 +70,8 @@ impl Machine<'_> {
             LEN => Some(self.length),
             MEM => self.memory.get(usize::try_from(k).ok()?).copied(),
             ABS => self.load(code, k),
-            IND => self.load(code, self.x.checked_add(k)?),
+            // The sum wraps, as in the kernel: a negative constant is an offset before X.
+            IND => self.load(code, self.x.wrapping_add(k)),
             MSH => self.load(B, k).map(|byte| (byte & 0xF) << 2),
             _ => None,
         }

@@ -17,6 +17,7 @@ use sockbroker_client::Endpoint;
 use crate::client::{Client, Framing};
 use crate::error::Result;
 use crate::peers::{self, Role};
+use crate::recorder::family;
 
 /// The time limit for the start and for the end of a broker.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,6 +102,11 @@ impl Broker {
     /// Returns the ID of the process that serves the user of the benchmark.
     pub(crate) fn process(&self) -> Pid {
         self.worker
+    }
+
+    /// Returns the IDs of all its processes.
+    pub(crate) fn processes(&self) -> Result<Vec<Pid>> {
+        family(peers::process(&self.child))
     }
 
     /// Returns the resident memory in bytes.

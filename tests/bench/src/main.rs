@@ -23,6 +23,9 @@ mod processes;
 mod exec;
 mod library;
 mod python;
+mod traffic;
+mod recorder;
+mod capture;
 
 use std::process::ExitCode;
 
@@ -64,6 +67,8 @@ enum Suite {
     Client,
     /// The Python package: small calls, payload, direct mode, creation.
     Python,
+    /// Captures against tcpdump: CPU time, losses, delivery, end.
+    Capture,
 }
 
 impl Suite {
@@ -78,6 +83,7 @@ impl Suite {
             Self::Exec => "exec",
             Self::Client => "client",
             Self::Python => "python",
+            Self::Capture => "capture",
         }
     }
 
@@ -93,6 +99,7 @@ impl Suite {
             Self::Exec => exec::run(report)?,
             Self::Client => library::run(report)?,
             Self::Python => python::run(report)?,
+            Self::Capture => capture::run(report)?,
         }
         let others = Sample::of(&[load.percent_of_others()?]);
         report.add(Row::new("CPU time of other processes", others, "% of all"));

@@ -110,7 +110,8 @@ impl Load {
     }
 }
 
-fn seconds(time: TimeVal) -> f64 {
+/// Converts a time of getrusage(2).
+pub(crate) fn seconds(time: TimeVal) -> f64 {
     let microseconds = u32::try_from(time.num_microseconds() % 1_000_000).unwrap_or_default();
     let seconds = u32::try_from(time.num_seconds()).unwrap_or(u32::MAX);
     f64::from(seconds) + f64::from(microseconds) / 1e6

@@ -18,6 +18,9 @@ pub const CREATIONS: Count = Count { usual: 3400, full: 34_000 };
 /// Random packets for each program of rules.
 pub const PACKETS: Count = Count { usual: 100_000, full: 1_000_000 };
 
+/// Random programs that the kernel runs too.
+pub const PROGRAMS: Count = Count { usual: 10_000, full: 1_000_000 };
+
 /// A count that fits into a test of a few seconds, and the full one.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {

@@ -45,6 +45,7 @@ pub mod mount;
 pub mod injection;
 pub mod journal;
 pub mod bpf;
+pub mod kernel_bpf;
 
 pub use daemon::{Daemon, Start};
 pub use folder::Folder;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
-use sockbroker_proto::api::capture::CaptureDirection;
+use sockbroker_proto::api::capture::{CaptureDirection, CaptureMode};
 
 use super::dump::Dump;
 use super::rotation::Rotation;
@@ -101,6 +101,11 @@ pub(crate) struct SniffArgs {
     #[arg(long, alias = "immediate-mode")]
     immediate: bool,
 
+    /// Read packets in blocks of the kernel, which costs less CPU time for each packet. A packet arrives up to ten
+    /// milliseconds later.
+    #[arg(long, conflicts_with = "immediate")]
+    bulk: bool,
+
     /// The size of the kernel's buffer, in KiB. Default: 16384.
     #[arg(short = 'B', long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(64..=4_194_303))]
     buffer_size: Option<u64>,
@@ -187,6 +192,11 @@ impl SniffArgs {
     /// The size of the kernel's buffer in bytes.
     pub(super) fn buffer_bytes(&self) -> Option<u64> {
         self.buffer_size.map(|size| size.saturating_mul(1024))
+    }
+
+    /// How the broker reads packets.
+    pub(super) fn mode(&self) -> CaptureMode {
+        if self.bulk { CaptureMode::Bulk } else { CaptureMode::Live }
     }
 
     /// The most bytes of each packet.

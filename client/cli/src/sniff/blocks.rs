@@ -5,7 +5,7 @@ use sockbroker_pcapng::{Block, Decoder, FormatError};
 use crate::failure::Failure;
 
 /// How much is read at once.
-const PART: usize = 256 << 10;
+pub(super) const PART: usize = 256 << 10;
 
 /// Divides bytes into blocks.
 #[derive(Debug, Default)]
@@ -20,11 +20,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Reads more bytes; `false` at the end of the source. All blocks so far must have been taken.
+    /// Reads more bytes and returns how many; 0 at the end of the source. All blocks so far must have been taken.
     pub(super) fn read(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<usize, Failure> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= std::mem::take(&mut self.start);
         if self.buffer.len() < self.end + PART {
@@ -32,7 +32,7 @@ impl Blocks {
         }
         let length = read(self.buffer.get_mut(self.end..).unwrap_or_default())?;
         self.end += length;
-        Ok(length > 0)
+        Ok(length)
     }
 
     /// Takes the next block that is complete.
@@ -45,6 +45,17 @@ impl Blocks {
         self.last = self.start;
         self.start += length;
         Ok(Some(block))
+    }
+
+    /// Takes all complete blocks without decoding their packets. Returns the number of packets.
+    pub(super) fn pass(&mut self) -> Result<u64, FormatError> {
+        let mut packets = 0;
+        loop {
+            let input = self.buffer.get(self.start..self.end).unwrap_or_default();
+            let Some((is_packet, length)) = self.decoder.pass(input)? else { return Ok(packets) };
+            packets += u64::from(is_packet);
+            self.start += length;
+        }
     }
 
     /// The bytes of the last block that `next` has taken.

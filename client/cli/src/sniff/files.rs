@@ -54,6 +54,11 @@ impl OutputFile {
         !self.rotation.is_none()
     }
 
+    /// Whether nobody waits for what is written: not a pipe, nor a terminal.
+    pub(super) fn is_regular(&self) -> bool {
+        self.file.metadata().is_ok_and(|facts| facts.is_file())
+    }
+
     /// Writes whole blocks.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let written = self.file.write_all(bytes);

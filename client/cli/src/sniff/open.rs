@@ -29,6 +29,7 @@ pub(super) fn open(
             promiscuous,
             direction: Some(args.direction()),
             buffer_bytes: args.buffer_bytes(),
+            mode: Some(args.mode()),
             packets: args.count,
             ..CaptureOptions::default()
         },

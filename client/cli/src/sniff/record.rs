@@ -2,18 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use sockbroker_client::blocking::CaptureStream;
 use sockbroker_pcapng::{Block, FormatError};
 
 use super::args::SniffArgs;
-use super::blocks::Blocks;
+use super::blocks::{Blocks, PART};
 use super::files::OutputFile;
 use super::open::describe;
 use super::show::Printer;
 use crate::connection::failure;
 use crate::failure::Failure;
 use crate::screen::report;
+
+/// How long to sleep after many bytes have been written to a file, before the next ones are read. Meanwhile the broker
+/// wakes nobody.
+const MODERATION: Duration = Duration::from_millis(1);
+/// What counts as many bytes: a busy network has more within a millisecond.
+const BUSY: usize = 4 << 10;
 
 /// The number of packets that were written to the file, or printed if there is none. Another thread can read it while
 /// the output is blocked.
@@ -46,9 +54,13 @@ impl Recording {
         report(&describe(&opened.interfaces, opened.snaplen));
         let mut blocks = Blocks::default();
         let stream = &mut self.stream;
-        while blocks.read(|buffer| {
-            stream.read_part(buffer).map_err(|error| failure("capture.read", &error))
-        })? {
+        loop {
+            let length = blocks.read(|buffer| {
+                stream.read_part(buffer).map_err(|error| failure("capture.read", &error))
+            })?;
+            if length == 0 {
+                break;
+            }
             let goes_on = output.record(&mut blocks).map_err(|fault| match fault {
                 Fault::Format(error) => {
                     Failure::protocol(format!("cannot read the broker's capture: {error}"))
@@ -57,6 +69,10 @@ impl Recording {
             })?;
             if !goes_on {
                 break;
+            }
+            if output.is_file_alone && (BUSY..PART).contains(&length) {
+                #[expect(clippy::disallowed_methods, reason = "no event loop that it could block")]
+                thread::sleep(MODERATION);
             }
         }
         Ok(())
@@ -73,6 +89,8 @@ pub(super) enum Fault {
 struct Output {
     file: Option<OutputFile>,
     printer: Option<Printer>,
+    /// Whether a regular file is all that is written: nobody waits for the next packet.
+    is_file_alone: bool,
     tally: Arc<Tally>,
 }
 
@@ -81,13 +99,17 @@ impl Output {
     fn begin(args: &SniffArgs, as_json: bool, tally: Arc<Tally>) -> Result<Self, Failure> {
         let file = args.write.as_deref().map(|path| OutputFile::create(path, args)).transpose()?;
         let printer = args.prints().then(|| Printer::new(args, as_json)).transpose()?;
-        Ok(Self { file, printer, tally })
+        let is_file_alone = printer.is_none() && file.as_ref().is_some_and(OutputFile::is_regular);
+        Ok(Self { file, printer, is_file_alone, tally })
     }
 
     /// Records all complete blocks. `false` if the last file is complete.
     fn record(&mut self, blocks: &mut Blocks) -> Result<bool, Fault> {
         let rotates = self.file.as_ref().is_some_and(OutputFile::rotates);
         let mut packets = 0;
+        if self.printer.is_none() && !rotates {
+            packets = blocks.pass().map_err(Fault::Format)?;
+        }
         while let Some(block) = blocks.next().map_err(Fault::Format)? {
             let kind = Kind::of(&block);
             if kind == Kind::Packet

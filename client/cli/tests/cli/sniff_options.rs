@@ -54,6 +54,20 @@ fn several_interfaces_are_captured_together() {
 }
 
 #[test]
+fn packets_that_are_read_in_blocks_are_all_captured() {
+    namespace::inside("sniff_options::packets_that_are_read_in_blocks_are_all_captured", || {
+        let (child, mut stderr) = listening(&["--bulk", "lo", "-c", "4"]);
+        ping("127.0.0.1", "56");
+        assert_eq!(printed(child).lines().count(), 4);
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, complete(4));
+        let refused = run(&["--private", "sniff", "--bulk", "--immediate", "lo"]);
+        assert_eq!(refused.code, 2, "{refused:?}");
+    });
+}
+
+#[test]
 fn direction_selects_received_or_sent_packets() {
     const TEST: &str = "sniff_options::direction_selects_received_or_sent_packets";
     namespace::inside(TEST, || {

@@ -124,7 +124,7 @@ class Captures(unittest.TestCase):
         self.addCleanup(flood.wait)
         self.addCleanup(flood.kill)
         missed = foreign = early = 0
-        counts = (1000, 200, 50) if FULL else (300, 60, 20)
+        counts = (3000, 300, 50) if FULL else (300, 60, 20)
         for client, count in zip(self.clients, counts):
             for number in range(count):
                 port = 10000 + number % 100

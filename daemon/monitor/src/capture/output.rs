@@ -39,6 +39,8 @@ pub(super) struct Output {
     /// The ends of the packets in the buffer, and their captured bytes.
     packets: Vec<(usize, usize)>,
     writer: FileWriter,
+    /// Index and hardware type of the interface of the last packet, and the number of its block.
+    last: Option<((u32, u16), u32)>,
     snaplen: u32,
     text: Option<String>,
 }
@@ -84,7 +86,8 @@ impl Output {
             }
         };
         let (packets, text) = (Vec::new(), order.text.clone());
-        let mut output = Self { stream, buffer, sent: 0, packets, writer, snaplen, text };
+        let mut output =
+            Self { stream, buffer, sent: 0, packets, writer, last: None, snaplen, text };
         for interface in interfaces {
             output.describe(interface.clone())?;
         }
@@ -100,6 +103,7 @@ impl Output {
         let block = Interface { filter, ..Interface::new(&interface.name, link_type, with_tag) };
         let number = writer.interface(&block, &mut self.buffer).map_err(failed)?;
         described.add(interface, number);
+        self.last = None;
         Ok(())
     }
 
@@ -112,11 +116,16 @@ impl Output {
     }
 
     /// Whether an interface has to be described before its packet.
-    pub(super) fn lacks(&self, packet: &ring::Packet<'_>) -> Option<(u32, u16)> {
+    pub(super) fn lacks(&mut self, packet: &ring::Packet<'_>) -> Option<(u32, u16)> {
         let FileWriter::Pcapng(_, described) = &self.writer else { return None };
+        let key = (packet.interface, packet.hardware);
+        if self.last.is_some_and(|(last, _)| last == key) {
+            return None;
+        }
         let link_type = link_type(packet.hardware).0;
-        let missing = described.number(packet.interface, link_type).is_none();
-        missing.then_some((packet.interface, link_type))
+        let number = described.number(packet.interface, link_type);
+        self.last = number.map(|number| (key, number));
+        number.is_none().then_some((packet.interface, link_type))
     }
 
     /// Writes a packet, with the number of those that were dropped before it. Returns the captured bytes.
@@ -137,7 +146,13 @@ impl Output {
         };
         let written = match &self.writer {
             FileWriter::Pcapng(writer, described) => {
-                let interface = described.number(packet.interface, link_type.0).unwrap_or_default();
+                let key = (packet.interface, packet.hardware);
+                let interface = match self.last {
+                    Some((last, number)) if last == key => number,
+                    Some(_) | None => {
+                        described.number(packet.interface, link_type.0).unwrap_or_default()
+                    }
+                };
                 let flags = Some(flags(packet.kind));
                 let block =
                     Packet { flags, dropped, ..Packet::new(interface, packet.time, parts, length) };
@@ -179,6 +194,11 @@ impl Output {
 
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// The bytes that are gathered, with those that were sent.
+    pub(super) fn length(&self) -> usize {
+        self.buffer.len()
     }
 
     pub(super) fn is_full(&self) -> bool {

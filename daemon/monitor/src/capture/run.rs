@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::events::Wake;
 use sockbroker_sys::interface::of_socket;
-use sockbroker_sys::ring::Ring;
+use sockbroker_sys::ring::{Mode, Ring};
 use sockbroker_sys::{filter, poll, process, socket};
 
 use super::count::Count;
@@ -23,8 +23,16 @@ use super::program;
 /// How long the thread sleeps after it has read packets. Meanwhile it is in no wait queue, so that the kernel wakes nobody
 /// for each packet.
 const MODERATION: Duration = Duration::from_micros(500);
-/// How long a capture that ends waits for a client that does not read.
-const LAST_WRITE: Duration = Duration::from_millis(300);
+/// The same after many bytes, if the ring has room for as long: each sleep saves the client a wake-up too. A packet of a
+/// capture that is live still arrives within a millisecond.
+const BUSY_MODERATION: Duration = Duration::from_micros(800);
+/// The same for rings of blocks, which wait for longer themselves.
+const BULK_MODERATION: Duration = Duration::from_millis(2);
+/// What counts as many bytes, and the smallest ring with room for them.
+const BUSY_BYTES: usize = 16 << 10;
+const LARGE_RING: usize = 4 << 20;
+/// How long a capture that ends waits for a client that does not read: the answer comes within 0.3 seconds.
+const LAST_WRITE: Duration = Duration::from_millis(250);
 /// How often a capture whose interface is down finds out whether it still exists, in the first second; then it does so each
 /// second.
 const CHECK_OFTEN: Duration = Duration::from_millis(10);
@@ -35,6 +43,8 @@ const STATISTICS: Duration = Duration::from_secs(1);
 pub(super) struct Run {
     capture: u64,
     ring: Ring,
+    /// How long it sleeps after many bytes.
+    busy_moderation: Duration,
     /// A copy of its socket, on which interfaces are looked up.
     names: OwnedFd,
     output: Output,
@@ -51,6 +61,15 @@ pub(super) struct Run {
     counted_at: Instant,
     /// Since when the interface is down, as far as it is known.
     down_since: Option<Instant>,
+}
+
+/// The packets that were read from the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    Nothing,
+    /// As many as fit into the buffer; there can be more.
+    Part,
+    All,
 }
 
 /// A capture that ends.
@@ -73,6 +92,11 @@ impl Run {
     ) -> io::Result<(Self, Live, OwnedFd)> {
         let Opened { order, indexes, hardware: _, longest, bind_began, started } = opened;
         let geometry = order.geometry(longest).ok_or(io::ErrorKind::InvalidData)?;
+        let busy_moderation = match geometry.mode {
+            _ if geometry.bytes() < LARGE_RING => MODERATION,
+            Mode::Prompt => BUSY_MODERATION,
+            Mode::Bulk => BULK_MODERATION,
+        };
         let names = socket.try_clone()?;
         let ring = Ring::map(socket, &geometry)?;
         let facts = indexes.iter().map(|index| interfaces::facts(ring.as_fd(), *index));
@@ -91,6 +115,7 @@ impl Run {
         let run = Self {
             capture,
             ring,
+            busy_moderation,
             names,
             output,
             order,
@@ -151,17 +176,20 @@ impl Run {
                 self.obey(command, report)?;
             }
             self.check_limits()?;
-            let taken = if self.output.is_empty() { self.fill()? } else { 0 };
+            let filled = if self.output.is_empty() { self.fill()? } else { Filled::Nothing };
+            let is_busy = self.output.length() >= BUSY_BYTES;
             match self.output.send()? {
                 Sent::All => {
                     if self.ending.is_some_and(|ending| ending.drained) {
                         return Ok(true);
                     }
-                    if taken > 0 && self.ending.is_none() {
-                        #[expect(clippy::disallowed_methods, reason = "it has nothing else to do")]
-                        thread::sleep(MODERATION);
-                    } else if taken == 0 {
-                        self.wait(false)?;
+                    match filled {
+                        Filled::Nothing => self.wait(false)?,
+                        Filled::All if self.ending.is_none() => {
+                            #[expect(clippy::disallowed_methods, reason = "it has nothing to do")]
+                            thread::sleep(if is_busy { self.busy_moderation } else { MODERATION });
+                        }
+                        Filled::All | Filled::Part => {}
                     }
                 }
                 Sent::Part => {
@@ -232,11 +260,17 @@ impl Run {
         Ok(())
     }
 
-    /// Reads packets into the buffer, until it is full or there are none. Returns how many.
-    fn fill(&mut self) -> io::Result<u64> {
-        let mut taken = 0;
-        while !self.output.is_full() && !self.has_enough() && self.fill_one()? {
-            taken += 1;
+    /// Reads packets into the buffer, until it is full or there are none.
+    fn fill(&mut self) -> io::Result<Filled> {
+        let mut filled = Filled::Nothing;
+        while !self.output.is_full() && !self.has_enough() {
+            if !self.fill_one()? {
+                break;
+            }
+            filled = Filled::Part;
+        }
+        if filled == Filled::Part && !self.output.is_full() {
+            filled = Filled::All;
         }
         if let Some(ending) = self.ending {
             // The kernel writes no further packet: those that it has written are all there are.
@@ -245,14 +279,14 @@ impl Run {
                 self.ending = Some(Ending { drained: true, ..ending });
                 self.write_counts(Some(ending.reason.word()))?;
             }
-        } else if taken > 0 && self.counted_at.elapsed() >= STATISTICS {
+        } else if filled != Filled::Nothing && self.counted_at.elapsed() >= STATISTICS {
             self.count.read(self.ring.as_fd())?;
             for interface in self.output.renamed(self.ring.as_fd()) {
                 self.output.describe(interface)?;
             }
             self.write_counts(None)?;
         }
-        Ok(taken)
+        Ok(filled)
     }
 
     /// Reads one packet. `false` if there is none.

@@ -5,7 +5,7 @@
 pub enum Mode {
     /// Each packet is visible at once (`TPACKET_V2`).
     Prompt,
-    /// Packets become visible in blocks, when a block is full or ten milliseconds old (`TPACKET_V3`). It costs less for
+    /// Packets become visible in blocks, when a block is full or eight milliseconds old (`TPACKET_V3`). It costs less for
     /// each packet.
     Bulk,
 }
@@ -29,7 +29,7 @@ const LARGEST: u32 = 16 << 10;
 /// The bytes of a slot in front of the packet.
 const HEADER: u32 = 96;
 /// The milliseconds after which a block is passed that is not full.
-const BLOCK_AGE: u32 = 10;
+const BLOCK_AGE: u32 = 8;
 
 impl Geometry {
     /// A ring of at most this number of bytes, for packets of this length; `None` if there is not one.

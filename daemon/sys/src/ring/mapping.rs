@@ -51,6 +51,17 @@ impl Mapping {
         Some(unsafe { AtomicU32::from_ptr(word.as_ptr()) })
     }
 
+    /// Loads the line of the cache at this position before it is read. Positions outside of the memory are ignored.
+    pub(super) fn prefetch(&self, offset: usize) {
+        let _ = offset;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(line) = self.at(offset, 1) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: the instruction reads nothing into a register and writes no memory, for any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+
     /// The bytes of a part that the kernel has given to this process. It does not write them until it gets the part back.
     pub(super) fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
         let start = self.at(offset, length)?;

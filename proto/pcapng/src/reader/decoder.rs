@@ -2,8 +2,8 @@
 
 use crate::link_type::LinkType;
 use crate::number::{
-    BLOCK_OVERHEAD, BYTE_ORDER_MAGIC, MAX_BLOCK_BYTES, PCAP_MICROSECONDS, PCAP_NANOSECONDS,
-    SECTION_FIELDS, SECTION_HEADER,
+    BLOCK_OVERHEAD, BYTE_ORDER_MAGIC, ENHANCED_PACKET, MAX_BLOCK_BYTES, PCAP_MICROSECONDS,
+    PCAP_NANOSECONDS, SECTION_FIELDS, SECTION_HEADER,
 };
 use crate::reader::block::{Block, InterfaceBlock, PacketBlock};
 use crate::reader::cursor::{ByteOrder, Cursor};
@@ -99,6 +99,30 @@ impl Decoder {
             }
         };
         Ok((decoded, length))
+    }
+
+    /// Like [`decode`](Self::decode), but does not decode packets: of a packet of pcapng it checks the lengths alone.
+    /// Returns whether the block is a packet, and its length; `None` if the bytes do not contain the whole block.
+    pub fn pass(&mut self, input: &[u8]) -> Result<Option<(bool, usize)>, FormatError> {
+        if let Format::Pcapng(section) = &self.format
+            && let order = section.order
+            && let Some(kind) = first_word(order, input)
+            && kind == ENHANCED_PACKET
+        {
+            let bytes = block_length(order, input)?;
+            let Some(block) = input.get(..bytes) else { return Ok(None) };
+            let [first, last] = [block.get(4..), block.get(bytes.saturating_sub(4)..)]
+                .map(|field| field.and_then(|field| first_word(order, field)).unwrap_or_default());
+            if first != last {
+                return Err(FormatError::LengthMismatch { first, last });
+            }
+            return Ok(Some((true, bytes)));
+        }
+        if self.required(input)? > input.len() {
+            return Ok(None);
+        }
+        let (block, bytes) = self.decode(input)?;
+        Ok(Some((matches!(block, Block::Packet(_)), bytes)))
     }
 
     fn pcapng_block<'a>(&mut self, block: &'a [u8]) -> Result<Block<'a>, FormatError> {

@@ -244,3 +244,34 @@ fn section_has_a_limited_number_of_interfaces() {
     assert_eq!(writer.interface(&interface, &mut bytes), Err(WriteError::TooManyInterfaces));
     assert_eq!(bytes.len(), before);
 }
+
+#[test]
+fn packets_without_a_comment_are_written_as_by_the_general_function() {
+    let (writer, _) = begun(0);
+    let (flags, process) = (Some(PacketFlags(9)), Some(Process { process: 7, thread: 8 }));
+    let bytes = [1, 2, 3, 4, 5, 6, 7];
+    for length in 0..bytes.len() {
+        let (one, other) = bytes[..length].split_at(length / 2);
+        let data = [one, other];
+        let plain = Packet::new(0, TIME, &data, 100);
+        for packet in [
+            plain,
+            Packet { flags, ..plain },
+            Packet { flags, dropped: 1 << 40, ..plain },
+            Packet { flags, dropped: 2, process, ..plain },
+            Packet { process, ..plain },
+        ] {
+            let mut fixed = [0; 20];
+            put(&mut fixed, 4, &time_bytes(TIME));
+            put(&mut fixed, 12, &u32::try_from(length).unwrap().to_le_bytes());
+            put(&mut fixed, 16, &100_u32.to_le_bytes());
+            let mut expected = Vec::new();
+            block(ENHANCED_PACKET, &fixed, &data, length, &packet.options(), &mut expected)
+                .unwrap();
+            let mut written = Vec::new();
+            writer.packet(&packet, &mut written).unwrap();
+            assert_eq!(written, expected, "{packet:?}");
+            assert_eq!(written.len(), packet.block_bytes());
+        }
+    }
+}

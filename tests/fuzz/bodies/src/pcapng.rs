@@ -4,7 +4,8 @@
 use std::io::{self, Read};
 
 use sockbroker_pcapng::{
-    Block, Interface, MAX_BLOCK_BYTES, Packet, PacketBlock, Reader, Section, WriteError, Writer,
+    Block, Decoder, Interface, MAX_BLOCK_BYTES, Packet, PacketBlock, Reader, Section, WriteError,
+    Writer,
 };
 
 /// Returns a few bytes for each read.
@@ -24,11 +25,23 @@ impl Read for Slow<'_> {
 pub fn body(data: &[u8]) {
     let whole = describe(Reader::new(data));
     assert_eq!(describe(Reader::new(Slow { rest: data, at_most: 7 })), whole, "in pieces");
+    check_passing(data);
     let mut reader = Reader::new(data);
     while let Ok(Some(block)) = reader.next_block() {
         if let Block::Packet(packet) = block {
             check_round_trip(&packet);
         }
+    }
+}
+
+/// Checks that blocks are passed like they are decoded.
+fn check_passing(mut data: &[u8]) {
+    let (mut decoder, mut passing) = (Decoder::new(), Decoder::new());
+    loop {
+        let passed = passing.pass(data);
+        let Ok((block, length)) = decoder.decode(data) else { return };
+        assert_eq!(passed, Ok(Some((matches!(block, Block::Packet(_)), length))));
+        data = &data[length..];
     }
 }
 
