@@ -84,7 +84,10 @@ fn wait(happened: &Receiver<Event>, current: &Current) -> Result<(), Failure> {
             Some(at) => happened.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
         };
         match event {
-            Some(Event::Written(result)) => return result,
+            // A signal that also ends ssh makes writing fail.
+            Some(Event::Written(result)) => {
+                return if deadline.is_some() { Ok(()) } else { result };
+            }
             // The deadline has passed.
             Some(Event::ReaderGone) | None => return Ok(()),
             Some(Event::Signal) => {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Child;
 
 use sockbroker_pcapng::{Block, Reader};
@@ -109,7 +109,7 @@ pub(crate) fn start(
     extcap: &Extcap,
     broker: &Daemon,
     interface: &str,
-    fifo: &PathBuf,
+    fifo: &Path,
     arguments: &[&str],
 ) -> Child {
     let fifo = fifo.to_str().unwrap();
@@ -252,7 +252,7 @@ version = 1
 [[rule]]
 name = "captures"
 subject = { uids = [0] }
-allow = ["capture", "interfaces"]
+allow = ["capture"]
 family = ["AF_PACKET"]
 interface = ["lo"]
 "#;

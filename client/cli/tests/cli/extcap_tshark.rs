@@ -4,6 +4,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use sockbroker_test_support::skip::program_or_skip;
 use sockbroker_test_support::{Daemon, Folder, Start, namespace};
@@ -18,7 +20,7 @@ version = 1
 [[rule]]
 name = "capture"
 subject = { uids = [65534] }
-allow = ["capture", "interfaces"]
+allow = ["capture"]
 family = ["AF_PACKET"]
 interface = ["lo"]
 
@@ -69,6 +71,24 @@ impl Extcaps {
     }
 }
 
+/// Runs `job` while datagrams are sent to the ports 7 and 9.
+fn while_sending<T>(job: impl FnOnce() -> T) -> T {
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (alive, ended) = mpsc::channel::<()>();
+    let traffic = std::thread::spawn(move || {
+        let pause = Duration::from_millis(5);
+        while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            for port in [7, 9] {
+                sender.send_to(b"x", ("127.0.0.1", port)).ok();
+            }
+        }
+    });
+    let result = job();
+    drop(alive);
+    traffic.join().unwrap();
+    result
+}
+
 #[test]
 fn tshark_of_an_unprivileged_user_captures() {
     const TEST: &str = "extcap_tshark::tshark_of_an_unprivileged_user_captures";
@@ -107,26 +127,16 @@ fn tshark_of_an_unprivileged_user_captures() {
         ];
         let mut tshark = extcaps.tshark(&broker, &arguments).spawn().unwrap();
         let mut output = BufReader::new(tshark.stdout.take().unwrap());
-        // tshark does not report when its capture is live: packets are sent until the first one was captured.
-        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let (alive, ended) = std::sync::mpsc::channel::<()>();
-        let traffic = std::thread::spawn(move || {
-            let pause = std::time::Duration::from_millis(5);
-            while ended.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                for port in [7, 9] {
-                    sender.send_to(b"x", ("127.0.0.1", port)).ok();
-                }
-            }
+        // tshark does not report when its capture is live: packets are sent until the first ones were captured.
+        let lines = while_sending(|| {
+            let line = |_| {
+                let mut line = String::new();
+                output.read_line(&mut line).unwrap();
+                line
+            };
+            (0..3).map(line).collect::<Vec<_>>()
         });
-        let mut lines = Vec::new();
-        for _ in 0..3 {
-            let mut line = String::new();
-            output.read_line(&mut line).unwrap();
-            lines.push(line);
-        }
         let status = tshark.wait().unwrap();
-        drop(alive);
-        traffic.join().unwrap();
         let mut errors = String::new();
         tshark.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         assert!(status.success(), "{status:?} {lines:?} {errors}");
