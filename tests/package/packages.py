@@ -21,6 +21,8 @@ class Entry:
     owner: str
     content: bytes
     configuration: bool
+    # What a symbolic link points to.
+    link: str = ""
 
 
 def output(*command: str | Path, ends: tuple[int, ...] = (0,), **more: object) -> bytes:
@@ -55,6 +57,9 @@ class Built:
                 owner = f"{member.uid}:{member.gid}".replace("0:0", "root:root")
                 if member.isdir():
                     assert member.mode == 0o755 and owner == "root:root", f"folder {path}: {member.mode:o} {owner}"
+                    continue
+                if member.issym():
+                    entries[path] = Entry(member.mode, owner, b"", False, member.linkname)
                     continue
                 assert member.isfile(), f"{path} is not a file"
                 content = tar.extractfile(member).read()  # type: ignore[union-attr]

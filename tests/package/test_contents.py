@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import platform
 import re
 import tempfile
 import tomllib
@@ -11,12 +12,16 @@ from pathlib import Path
 import packages
 from packages import ROOT, output
 
+# Where Wireshark looks for programs that capture. On RPM systems, a script creates the link.
+EXTCAP = f"/usr/lib/{platform.machine()}-linux-gnu/wireshark/extcap/sockbroker-extcap"
+
 # Paths that differ between Debian and RPM systems.
 MOVED = {
     "/usr/lib/python3/dist-packages/": "/usr/share/sockbroker/python/",
     "/usr/share/zsh/vendor-completions/": "/usr/share/zsh/site-functions/",
 }
 ONLY_DEB = {
+    EXTCAP,
     "/usr/share/doc/sockbroker/changelog.Debian.gz",
     "/usr/share/doc/sockbroker/changelog.gz",
     "/usr/share/doc/sockbroker/copyright",
@@ -95,7 +100,13 @@ class Contents(unittest.TestCase):
         for path, entry in [*self.deb.items(), *self.rpm.items()]:
             with self.subTest(path):
                 self.assertEqual(entry.owner, "root:root")
-                self.assertEqual(entry.mode, 0o755 if path.startswith(("/usr/bin/", "/usr/libexec/")) else 0o644)
+                program = path.startswith(("/usr/bin/", "/usr/libexec/"))
+                self.assertEqual(entry.mode, 0o777 if entry.link else 0o755 if program else 0o644)
+
+    def test_wireshark_finds_the_program_by_a_link(self) -> None:
+        links = {path: entry.link for path, entry in self.deb.items() if entry.link}
+        self.assertEqual({path: os.path.normpath(Path(path).parent / link) for path, link in links.items()},
+                         {EXTCAP: "/usr/bin/sockbroker"})
 
     def test_only_configuration_is_kept_at_upgrades(self) -> None:
         for files in (self.deb, self.rpm):
@@ -123,7 +134,7 @@ class Contents(unittest.TestCase):
             self.assertIn(b" .text ", sections)
             self.assertNotIn(b" .debug_line", sections)
             self.assertNotIn(b" .symtab ", sections)
-        empty = [Path(path).name for path, entry in self.deb.items() if not entry.content]
+        empty = [Path(path).name for path, entry in self.deb.items() if not entry.content and not entry.link]
         self.assertEqual(empty, ["py.typed"])
 
     def test_package_creates_the_groups_of_the_policy(self) -> None:

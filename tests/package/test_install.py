@@ -42,6 +42,12 @@ check() {{
         --config /etc/sockbroker/sockbrokerd.toml --policy /etc/sockbroker/policy.toml
     sockbroker policy check --strict /etc/sockbroker/policy.toml /usr/share/sockbroker/policy.d/*.toml
 }}
+# The link for Wireshark in a folder: where it leads, and whether the program answers under that name.
+extcap() {{
+    section extcap
+    readlink -f "$1/sockbroker-extcap"
+    "$1/sockbroker-extcap" --extcap-interfaces 2>/dev/null | grep -o "^interface {{value=sockbroker}}"
+}}
 # Runs a package tool, and prints its output only if it fails.
 quietly() {{
     "$@" >/package/log 2>&1 || {{ cat /package/log; exit 1; }}
@@ -53,6 +59,7 @@ import() {{
 }}
 '''
 
+EXTCAP = ["/usr/bin/sockbroker", "interface {value=sockbroker}"]
 GROUPS = [
     "sockbroker", "sockbroker-capture", "sockbroker-netns", "sockbroker-options", "sockbroker-ping", "sockbroker-ports", "sockbroker-scapy",
     "sockbroker-system", "sockbroker-unix"]
@@ -72,6 +79,7 @@ class Install(unittest.TestCase):
             state installed
             groups
             import
+            extcap /usr/lib/$(uname -m)-linux-gnu/wireshark/extcap
             check
             echo "# mine" >>/etc/sockbroker/policy.toml
             systemctl disable sockbrokerd.socket 2>/dev/null
@@ -87,6 +95,7 @@ class Install(unittest.TestCase):
         """)
         self.assertEqual(sections["installed"], HERE)
         self.assertEqual(sections["groups"], GROUPS)
+        self.assertEqual(sections["extcap"], EXTCAP)
         self.assertEqual(sections["python"], ["/usr/lib/python3/dist-packages/sockbroker/__init__.py"])
         # A unit that the administrator has disabled stays disabled.
         self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in sections["check"]), sections["check"])
@@ -107,6 +116,7 @@ class Install(unittest.TestCase):
             state installed
             groups
             PYTHONPATH=$site import | sed "s,$site,SITE,"
+            extcap /usr/lib64/wireshark/extcap
             section verified; rpm -V --nodeps sockbroker
             check
             echo "# mine" >>/etc/sockbroker/policy.toml
@@ -119,6 +129,7 @@ class Install(unittest.TestCase):
         """)
         self.assertEqual(sections["installed"], HERE)
         self.assertEqual(sections["groups"], GROUPS)
+        self.assertEqual(sections["extcap"], EXTCAP)
         self.assertEqual(sections["python"], ["SITE/sockbroker/__init__.py"])
         self.assertEqual(sections["verified"], [])
         self.assertTrue(any(line.endswith(" rules, 0 warnings") for line in sections["check"]), sections["check"])

@@ -27,6 +27,7 @@ fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     traffic.kill().unwrap();
     traffic.wait().unwrap();
     assert!(sniffed.contains("127.0.0.1"), "{sniffed}");
+    wireshark_captures(guest);
     let made = guest.ok_as("alice", PACKET_SOCKET);
     assert!(made.contains("('lo', "), "{made}");
     assert_eq!(capabilities(guest), [NET_RAW | OF_MONITOR, NET_RAW | OF_MONITOR, 0]);
@@ -51,6 +52,32 @@ fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
             ended.output
         );
     }
+}
+
+/// Wireshark's tools run the installed program as alice, a member of the role; a guest without them runs it as they do.
+fn wireshark_captures(guest: &Guest) {
+    let program = "/usr/lib/*/wireshark/extcap/sockbroker-extcap";
+    let listed = guest.ok_as("alice", &format!("{program} --extcap-interfaces"));
+    assert!(listed.contains("interface {value=sockbroker-lo}{display=sockbroker: lo}"), "{listed}");
+    let traffic =
+        "while sleep 0.2; do sockbroker ping --count 1 127.0.0.1; done >/dev/null 2>&1 & traffic=$!
+        trap 'kill $traffic' EXIT";
+    let (capture, expected) = if guest.run("command -v tshark").code == Some(0) {
+        let tshark =
+            "HOME=/tmp timeout 60 tshark -i sockbroker-lo -f icmp -c 1 -T fields -e ip.dst";
+        (tshark.to_owned(), "127.0.0.1")
+    } else {
+        guest.report("extcap without tshark, which the guest does not have");
+        // The addresses in the header of a packet.
+        let capture = format!(
+            "fifo=$(mktemp -u) && mkfifo $fifo
+            {program} --capture --extcap-interface sockbroker-lo --fifo $fifo &
+            timeout 60 head -c 600 $fifo | od -An -v -tx1 | tr -d ' \\n' | grep -o 7f0000017f000001 | head -n 1"
+        );
+        (capture, "7f0000017f000001")
+    };
+    let captured = guest.ok_as("alice", &format!("{traffic}\n{capture}"));
+    assert!(captured.lines().any(|line| line == expected), "{captured}");
 }
 
 /// A Python program that uses the `socket` module, run through the broker.

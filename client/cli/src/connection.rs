@@ -58,10 +58,15 @@ impl Connection {
             (Some(text), _) => {
                 let endpoint =
                     text.parse::<Endpoint>().map_err(|error| failure("--broker", &error))?;
-                Self::to(Broker::connect_to(&endpoint))
+                Self::to_endpoint(&endpoint)
             }
             (None, _) => Self::to(Broker::connect()),
         }
+    }
+
+    /// Connects to a broker. The session is new.
+    pub(crate) fn to_endpoint(endpoint: &Endpoint) -> Result<Self, Failure> {
+        Self::to(Broker::connect_to(endpoint))
     }
 
     /// Starts this program as a private broker and connects to it.

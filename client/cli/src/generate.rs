@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::args::{self, CompletionsArgs, ManArgs};
+use crate::extcap;
 use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
 
@@ -92,6 +93,7 @@ fn pages() -> Result<Vec<Page>, Failure> {
     command.build();
     let mut pages = Vec::new();
     add_pages(&command, "sockbroker", &mut pages)?;
+    add_pages(&extcap::command(), extcap::NAME, &mut pages)?;
     let mut names: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
     names.sort_unstable();
     for (name, text) in &mut pages {

@@ -1,6 +1,6 @@
 //! `sockbroker`: the command line of the broker.
 //!
-//! Each subcommand is a module. They share [`args`] (the command line), [`connection`] (the connection
+//! Under the name `sockbroker-extcap` it captures for Wireshark ([`extcap`]). Each subcommand is a module. They share [`args`] (the command line), [`connection`] (the connection
 //! to a broker), [`failure`] (the error line and the exit code) and [`screen`] (standard output).
 
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ mod list;
 mod nc;
 mod ping;
 mod sniff;
+mod extcap;
 mod demo;
 mod exec;
 mod policy;
@@ -36,14 +37,19 @@ use args::{Cli, Command};
 use failure::{Exit, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::from_arg_matches(&args::command().get_matches());
-    match run(&cli.unwrap_or_else(|error| error.exit())) {
+    let (name, result) = if extcap::is_name(std::env::args_os().next().as_deref()) {
+        (extcap::NAME, extcap::run())
+    } else {
+        let cli = Cli::from_arg_matches(&args::command().get_matches());
+        ("sockbroker", run(&cli.unwrap_or_else(|error| error.exit())))
+    };
+    match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
             let line = failure.to_string();
             if !line.is_empty() {
                 // Best effort: the exit code reports the failure too.
-                drop(writeln!(std::io::stderr(), "sockbroker: {line}"));
+                drop(writeln!(std::io::stderr(), "{name}: {line}"));
             }
             failure.exit().into()
         }

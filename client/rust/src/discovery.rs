@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
+use crate::host_files;
 use crate::ssh_target::SshTarget;
 
 /// The socket of the system's broker.
@@ -16,7 +17,46 @@ const USER_SOCKET: &str = "sockbroker.socket";
 /// The environment variable that names an endpoint.
 const VARIABLE: &str = "SOCKBROKER";
 
+/// Where a broker is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// `$SOCKBROKER` names it.
+    Environment,
+    /// It is the user's broker.
+    User,
+    /// It is the system's broker.
+    System,
+    /// It is on another host, for which the user has configured how ssh reaches it.
+    Host(String),
+}
+
 impl Endpoint {
+    /// All brokers that the user has configured, whether they run or not: the user's, the system's, that of `$SOCKBROKER` if
+    /// it is another one, and one for each host with a file `$XDG_CONFIG_HOME/sockbroker/HOST/ssh_config`, sorted by
+    /// name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Endpoint`] if `$SOCKBROKER` is not an endpoint.
+    pub fn configured() -> Result<Vec<(Origin, Self)>> {
+        let mut found = Vec::new();
+        if let Some(path) = Self::user_socket() {
+            found.push((Origin::User, Self::Unix(path)));
+        }
+        found.push((Origin::System, Self::Unix(PathBuf::from(SYSTEM_SOCKET))));
+        let named = Self::from_environment()?;
+        for host in host_files::hosts() {
+            // A folder whose name is not the name of a host configures nothing.
+            if let Ok(endpoint) = format!("ssh://{host}").parse() {
+                found.push((Origin::Host(host), endpoint));
+            }
+        }
+        if let Some(named) = named.filter(|named| found.iter().all(|(_, other)| other != named)) {
+            found.push((Origin::Environment, named));
+        }
+        Ok(found)
+    }
+
     /// The endpoint to use where none is named: `$SOCKBROKER` if it is set and not empty; otherwise the
     /// first of `$XDG_RUNTIME_DIR/sockbroker.socket` (the user's broker) and `/run/sockbroker/socket`
     /// (the system's broker) that accepts a connection.
@@ -51,9 +91,12 @@ impl Endpoint {
     }
 
     fn default_sockets() -> Vec<PathBuf> {
+        Self::user_socket().into_iter().chain([PathBuf::from(SYSTEM_SOCKET)]).collect()
+    }
+
+    fn user_socket() -> Option<PathBuf> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-        let user = runtime.map(|folder| Path::new(&folder).join(USER_SOCKET));
-        user.into_iter().chain([PathBuf::from(SYSTEM_SOCKET)]).collect()
+        runtime.map(|folder| Path::new(&folder).join(USER_SOCKET))
     }
 }
 

@@ -52,6 +52,7 @@ pub mod asynchronous;
 pub use address::{Address, PacketAddress};
 pub use capture::{CaptureRequest, CapturedPacket};
 pub use constant::{Domain, Events, Flags, Protocol, Type};
+pub use discovery::Origin;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result};
 pub use sockbroker_proto as proto;

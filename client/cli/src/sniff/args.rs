@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// The name that stands for all interfaces.
 const ALL: &str = "any";
 /// The most bytes of a packet that a capture keeps.
-const SNAPLEN_MAX: u32 = 262_144;
+pub(crate) const SNAPLEN_MAX: u32 = 262_144;
 
 /// Capture packets of interfaces through the broker, and print one line for each, with the options of tcpdump.
 ///
@@ -127,13 +127,23 @@ pub(crate) struct SniffArgs {
 
 /// A direction of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Direction {
+pub(crate) enum Direction {
     /// Received packets.
     In,
     /// Sent packets.
     Out,
     /// Both.
     Inout,
+}
+
+impl From<Direction> for CaptureDirection {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::In => Self::In,
+            Direction::Out => Self::Out,
+            Direction::Inout => Self::Both,
+        }
+    }
 }
 
 impl SniffArgs {
@@ -172,11 +182,7 @@ impl SniffArgs {
 
     /// The direction of the packets.
     pub(super) fn direction(&self) -> CaptureDirection {
-        match self.direction {
-            Direction::In => CaptureDirection::In,
-            Direction::Out => CaptureDirection::Out,
-            Direction::Inout => CaptureDirection::Both,
-        }
+        self.direction.into()
     }
 
     /// The bytes of each packet that are printed.

@@ -9,7 +9,7 @@ pub(super) const PART: usize = 256 << 10;
 
 /// Divides bytes into blocks.
 #[derive(Debug, Default)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     decoder: Decoder,
     buffer: Vec<u8>,
     /// The part of the buffer that was read, and how much of it was decoded.
@@ -21,7 +21,7 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// Reads more bytes and returns how many; 0 at the end of the source. All blocks so far must have been taken.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
     ) -> Result<usize, Failure> {
@@ -36,7 +36,7 @@ impl Blocks {
     }
 
     /// Takes the next block that is complete.
-    pub(super) fn next(&mut self) -> Result<Option<Block<'_>>, FormatError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Block<'_>>, FormatError> {
         let input = self.buffer.get(self.start..self.end).unwrap_or_default();
         if self.decoder.required(input)? > input.len() {
             return Ok(None);
@@ -48,7 +48,7 @@ impl Blocks {
     }
 
     /// Takes all complete blocks without decoding their packets. Returns the number of packets.
-    pub(super) fn pass(&mut self) -> Result<u64, FormatError> {
+    pub(crate) fn pass(&mut self) -> Result<u64, FormatError> {
         let mut packets = 0;
         loop {
             let input = self.buffer.get(self.start..self.end).unwrap_or_default();
@@ -59,12 +59,12 @@ impl Blocks {
     }
 
     /// The bytes of the last block that `next` has taken.
-    pub(super) fn last(&self) -> &[u8] {
+    pub(crate) fn last(&self) -> &[u8] {
         self.buffer.get(self.last..self.start).unwrap_or_default()
     }
 
     /// The bytes of all complete blocks that `next` has taken since the last read.
-    pub(super) fn taken(&self) -> &[u8] {
+    pub(crate) fn taken(&self) -> &[u8] {
         self.buffer.get(..self.start).unwrap_or_default()
     }
 }

@@ -16,7 +16,7 @@ use crate::failure::{Exit, Failure};
 use crate::screen::report;
 
 /// How long to wait after a signal until everything that was captured is recorded. A write to a pipe can block.
-const GRACE: Duration = Duration::from_millis(220);
+pub(crate) const GRACE: Duration = Duration::from_millis(220);
 /// How long to wait for the broker's counters if the capture is blocked.
 const LAST_CALL: Duration = Duration::from_millis(50);
 
@@ -88,25 +88,12 @@ impl Running {
         let recorded = recorded.map_or(Ok(()), |(_recording, result)| result);
         match stopped {
             Some(Ok(stats)) => {
-                let result = recorded.and_then(|()| self.explain(&stats));
+                let result = recorded.and_then(|()| explain(&stats, &self.interfaces));
                 (Some(stats), result)
             }
             Some(Err(failure)) => (None, recorded.and(Err(failure))),
             None => (at_signal.or_else(|| self.last_count(happened)), recorded),
         }
-    }
-
-    /// Fails if the capture ended for a reason that the user did not choose.
-    fn explain(&self, stats: &CaptureStats) -> Result<(), Failure> {
-        let reason = match stats.ended.as_deref() {
-            Some("interface") => "the interface was removed",
-            Some("policy") => "the policy of the broker does not grant it any more",
-            Some("failed") => "the broker failed; its log has the reason",
-            _ => return Ok(()),
-        };
-        let names: Vec<_> = self.interfaces.iter().map(|found| found.name.as_str()).collect();
-        let names = if names.is_empty() { "any".to_owned() } else { names.join(", ") };
-        Err(Failure::new(Exit::Failed, format!("cannot capture on {names}: {reason}")))
     }
 
     /// Ends the capture. What it has captured can still be read.
@@ -149,4 +136,20 @@ impl Running {
             }
         }
     }
+}
+
+/// Fails if the capture ended for a reason that the user did not choose.
+pub(crate) fn explain(
+    stats: &CaptureStats,
+    interfaces: &[CaptureInterface],
+) -> Result<(), Failure> {
+    let reason = match stats.ended.as_deref() {
+        Some("interface") => "the interface was removed",
+        Some("policy") => "the policy of the broker does not grant it any more",
+        Some("failed") => "the broker failed; its log has the reason",
+        _ => return Ok(()),
+    };
+    let names: Vec<_> = interfaces.iter().map(|found| found.name.as_str()).collect();
+    let names = if names.is_empty() { "any".to_owned() } else { names.join(", ") };
+    Err(Failure::new(Exit::Failed, format!("cannot capture on {names}: {reason}")))
 }

@@ -8,23 +8,23 @@ use crate::failure::{Exit, Failure};
 
 /// A filter expression, and its program for interfaces of every kind.
 #[derive(Debug)]
-pub(super) struct Filter {
-    pub(super) expression: String,
+pub(crate) struct Filter {
+    pub(crate) expression: String,
     /// As `SO_ATTACH_FILTER` takes it.
-    pub(super) program: Vec<u8>,
+    pub(crate) program: Vec<u8>,
     compiler: Compiler,
 }
 
 impl Filter {
     /// Compiles an expression. Can wait for a name server.
-    pub(super) fn compile(expression: String) -> Result<Self, Failure> {
+    pub(crate) fn compile(expression: String) -> Result<Self, Failure> {
         let compiler = Compiler::new().map_err(|error| failed(&error))?;
         let program = compiler.compile_for_any(&expression).map_err(|error| failed(&error))?;
         Ok(Self { expression, program: program.encode(), compiler })
     }
 
     /// Fails if the expression cannot select packets of an interface that the command line names.
-    pub(super) fn check(&self, interface: &CaptureInterface) -> Result<(), Failure> {
+    pub(crate) fn check(&self, interface: &CaptureInterface) -> Result<(), Failure> {
         let CaptureInterface { name, link_type, .. } = interface;
         match LinkType(*link_type) {
             LinkType::ETHERNET => Ok(()),

@@ -10,10 +10,8 @@ use crate::screen::Screen;
 
 /// Prints the index and the name of each interface, and the name for all of them.
 pub(super) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
-    const CALL: &str = "socket.if_nameindex";
     let connection = Connection::open(global)?.within(args.netns.as_ref());
-    let found = connection.call_within(CALL, json!({}))?;
-    let interfaces: Vec<(u64, String)> = decode(CALL, found)?;
+    let interfaces = interfaces(&connection)?;
     let mut screen = Screen::new();
     if global.json {
         let objects = interfaces.iter().map(|(index, name)| json!({"index": index, "name": name}));
@@ -25,4 +23,11 @@ pub(super) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     }
     screen.line("any (all interfaces)")?;
     Ok(Exit::Done)
+}
+
+/// The index and the name of each interface.
+pub(crate) fn interfaces(connection: &Connection) -> Result<Vec<(u64, String)>, Failure> {
+    const CALL: &str = "socket.if_nameindex";
+    let found = connection.call_within(CALL, json!({}))?;
+    decode(CALL, found)
 }

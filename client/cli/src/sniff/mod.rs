@@ -2,20 +2,20 @@
 
 mod dump;
 mod rotation;
-mod args;
+pub(crate) mod args;
 mod link;
 pub(crate) mod decode;
 mod details;
-mod filter;
-mod open;
-mod blocks;
+pub(crate) mod filter;
+pub(crate) mod open;
+pub(crate) mod blocks;
 mod show;
 mod files;
 mod record;
 mod read;
-mod list;
+pub(crate) mod list;
 mod counts;
-mod end;
+pub(crate) mod end;
 
 use std::sync::Arc;
 use std::sync::mpsc;

@@ -17,16 +17,11 @@ pub(super) fn open(
     args: &SniffArgs,
     filter: Option<&Filter>,
 ) -> Result<CaptureStream, Failure> {
-    let interfaces = args.interfaces()?;
-    // There is none for all interfaces.
-    let promiscuous = args.is_promiscuous() && !interfaces.is_empty();
     let request = CaptureRequest {
-        interfaces,
-        filter: filter.map(|filter| filter.program.clone()).unwrap_or_default(),
+        interfaces: args.interfaces()?,
         options: CaptureOptions {
-            filter_text: filter.map(|filter| filter.expression.clone()),
             snaplen: Some(args.snaplen()),
-            promiscuous,
+            promiscuous: args.is_promiscuous(),
             direction: Some(args.direction()),
             buffer_bytes: args.buffer_bytes(),
             mode: Some(args.mode()),
@@ -34,12 +29,27 @@ pub(super) fn open(
             ..CaptureOptions::default()
         },
         netns: args.netns.clone(),
+        ..CaptureRequest::default()
     };
+    open_filtered(connection, request, filter, "-p captures without promiscuous mode")
+}
+
+/// Opens a capture with a filter. It is live when this returns. `hint` states how to capture without promiscuous mode.
+pub(crate) fn open_filtered(
+    connection: &Connection,
+    mut request: CaptureRequest,
+    filter: Option<&Filter>,
+    hint: &'static str,
+) -> Result<CaptureStream, Failure> {
+    request.filter = filter.map(|filter| filter.program.clone()).unwrap_or_default();
+    request.options.filter_text = filter.map(|filter| filter.expression.clone());
+    // There is none for all interfaces.
+    request.options.promiscuous &= !request.interfaces.is_empty();
     let opened = connection.broker().capture(&request).map_err(|error| {
         let failure = failure("capture.open", &error);
         // A rule can grant captures without promiscuous mode.
-        if promiscuous && failure.is_denied() {
-            failure.with_hint("-p captures without promiscuous mode")
+        if request.options.promiscuous && failure.is_denied() {
+            failure.with_hint(hint)
         } else {
             failure
         }

@@ -50,7 +50,7 @@ fn manual_has_a_page_for_each_subcommand() {
             .map(|page| page.unwrap().file_name().into_string().unwrap())
             .collect();
         pages.sort();
-        let names = SUBCOMMANDS.iter().chain(&["policy-check", "policy-explain"]);
+        let names = SUBCOMMANDS.iter().chain(&["extcap", "policy-check", "policy-explain"]);
         let mut expected: Vec<_> = names.map(|name| format!("sockbroker-{name}.1")).collect();
         expected.push("sockbroker.1".to_owned());
         expected.sort();

@@ -1,6 +1,7 @@
 //! Runs the program under test, and starts brokers for it.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -18,8 +19,13 @@ pub(crate) fn broker() -> Daemon {
 
 /// Returns the command with these arguments, without the broker's environment variables, under timeout(1).
 pub(crate) fn command(arguments: &[&str]) -> Command {
+    command_of(Path::new(PROGRAM), arguments)
+}
+
+/// Like [`command`], by another path of the program.
+pub(crate) fn command_of(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after", "1", LONGEST_WAIT, PROGRAM]).args(arguments);
+    command.args(["--kill-after", "1", LONGEST_WAIT]).arg(program).args(arguments);
     for variable in ["SOCKBROKER", "SOCKBROKER_SESSION", "NO_COLOR"] {
         command.env_remove(variable);
     }

@@ -12,7 +12,7 @@ use crate::program::{command, start};
 use crate::sniff::{complete, ip, listening, pair, ping};
 
 /// Sends a signal to a program, through timeout(1).
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let mut kill = Command::new("kill");
     assert!(kill.args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
 }
@@ -62,7 +62,7 @@ fn block_types(file: &Path) -> Vec<u32> {
 }
 
 /// Fails if the file is not complete, or has another number of packets.
-fn is_complete(file: &Path, packets: usize) {
+pub(crate) fn is_complete(file: &Path, packets: usize) {
     let types = block_types(file);
     assert_eq!((types[0], types.last()), (0x0A0D_0D0A, Some(&5)), "{types:?}");
     // There are also statistics during the capture, at most once a second.

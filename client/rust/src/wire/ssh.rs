@@ -303,7 +303,7 @@ fn command(
     if let Some(folder) = folder {
         command.arg(folder.path());
     }
-    if let Some(configuration) = host_files::find(target.host(), "ssh_config") {
+    if let Some(configuration) = host_files::find(target.host(), host_files::SSH_CONFIG) {
         command.arg("-F").arg(configuration);
     }
     // No terminal, no forwarded agent, no X11.
@@ -328,7 +328,7 @@ fn command(
 
 /// The command by which a person logs in with the same options.
 fn login_command(target: &SshTarget) -> String {
-    let configuration = host_files::find(target.host(), "ssh_config");
+    let configuration = host_files::find(target.host(), host_files::SSH_CONFIG);
     let file = configuration.map(|file| format!("-F {} ", file.display())).unwrap_or_default();
     let port = target.port().map(|port| format!("-p {port} ")).unwrap_or_default();
     format!("ssh {file}{port}{}", target.destination())
