@@ -166,7 +166,8 @@ fn write_all(
         let mut blocks = Blocks::default();
         while blocks.read(|buffer| {
             stream.read_part(buffer).map_err(|error| failure("capture.read", &error))
-        })? {
+        })? > 0
+        {
             output.clear();
             joined.take(&mut blocks, &mut output)?;
             if let Err(error) = fifo.write_all(&output) {

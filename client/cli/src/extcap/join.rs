@@ -131,7 +131,8 @@ mod tests {
             let part = parts.next().unwrap_or_default();
             buffer[..part.len()].copy_from_slice(part);
             Ok(part.len())
-        })? {
+        })? > 0
+        {
             joined.take(&mut blocks, output)?;
         }
         Ok(())
