@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -103,6 +104,7 @@ class Capture:
         """Every packet from the first one on, until the capture has ended.
 
         With a timeout, the iterator ends also when no packet has come for as many seconds: 0 for those that are there.
+        Raises `BrokerError` if the broker ends before the capture.
         """
         self._check_process()
         reader = PacketReader(self._file)
@@ -118,16 +120,22 @@ class Capture:
         self._check_process()
         matches = _matcher(match)
         until = deadline(timeout)
-        others = 0
-        with self._expecting:
-            while (packet := self._reader.next(until)) is not None:
+        what = f"no packet {'came' if match is None else f'matched {match!r}'}"
+        if not self._expecting.acquire(timeout=-1 if timeout is None else max(0, timeout)):
+            raise TimeoutError(f"{what} within {timeout} s: another thread expects packets of this capture")
+        others, end = 0, None
+        try:
+            while (packet := self._reader.next(until, end)) is not None:
                 if matches(packet):
                     return packet
                 others += 1
-            what = f"no packet {'came' if match is None else f'matched {match!r}'}"
-            if self._file.ended:
+                if end is None and until is not None and time.monotonic() >= until:
+                    end = self._file.size()  # packets can come faster than they are read
+            if self._file.ended and end is None:
                 raise EOFError(f"{what} before the end of the capture, and {others} others came")
             raise TimeoutError(f"{what} within {timeout} s, and {others} others came")
+        finally:
+            self._expecting.release()
 
     def stats(self) -> CaptureStats:
         """The counters so far; those of the end after `stop()`."""
@@ -150,8 +158,11 @@ class Capture:
                     final = self._stream.stop(linger)
                     self._file.wait_for_end()
                     self._final = final
-                finally:
+                except OSError:
                     self._stream.release()
+                    raise
+                # After a signal, or a wrong argument, the capture can be stopped again.
+                self._stream.release()
             return self._final
 
     def _check_process(self) -> None:
