@@ -198,12 +198,28 @@ for _ in range(30):
     conf.L3socket(iface=IFACE).close()
 assert open_files() <= before + 2, (before, open_files())
 
+# A socket that was closed meanwhile ends the wait.
+closed = conf.L2listen(iface=IFACE)
+closed.close()
+assert conf.L2listen.select([closed], LONGEST_WAIT) == [closed]
+
+# A snap length, with the length on the wire.
+sockbroker.scapy.install(broker, prefix="short/", snaplen=30)
+with conf.ifaces["short/ve0"].l2listen()(iface="short/ve0", filter=ONLY_FRAMES) as listener:
+    sendp(FRAMES[0], iface=IFACE)
+    short = listener.recv()
+    assert (len(short), short.wirelen) == (30, len(FRAMES[0])), (len(short), short.wirelen)
+
 # A child process does not end the captures of its parent.
 with conf.L2listen(iface=IFACE, filter=ONLY_FRAMES) as listener:
     child = os.fork()
     if child == 0:
-        listener.close()
-        os._exit(0)
+        try:
+            listener.recv()
+        except Scapy_Exception:
+            listener.close()
+            os._exit(0)
+        os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     sendp(FRAMES[0], iface=IFACE)
     assert listener.recv()[UDP].dport == 9000

@@ -41,16 +41,19 @@ _UP, _UP_LOOPBACK = 1, 9
 _socket: Any = native.module
 
 
-def install(source: Union[Broker, Namespace, OwnNamespace, None] = None, prefix: str = "") -> None:
+def install(
+    source: Union[Broker, Namespace, OwnNamespace, None] = None, prefix: str = "", snaplen: Union[int, None] = None
+) -> None:
     """Adds the interfaces of a broker to those of scapy: of the broker of the process, of another one, or of a namespace.
 
     Without a prefix, they replace the interfaces of the same names, and the socket classes of scapy's configuration.
     With one, such as `lab7/`, they are in addition: `sniff(iface="lab7/eth0")`. A second call with the same prefix
-    replaces the interfaces of the first. Raises `BrokerError` if there is no broker, and `Denied` if the policy does not
+    replaces the interfaces of the first. `snaplen` is how many bytes of each packet are captured, where the policy limits
+    them. Raises `BrokerError` if there is no broker, and `Denied` if the policy does not
     let this program list interfaces.
     """
     made: Any = type("BrokerInterfaces", (_Interfaces,), {"libpcap": not prefix})
-    made.source = _Source(source, prefix)
+    made.source = _Source(source, prefix, snaplen)
     made.source.links()  # raises here, and not in the middle of what scapy loads
     for kind, provider in list(conf.ifaces.providers.items()):
         if isinstance(provider, _Interfaces) and provider.source.prefix == prefix:
@@ -68,8 +71,10 @@ def install(source: Union[Broker, Namespace, OwnNamespace, None] = None, prefix:
 class _Source:
     """The network namespace of a broker whose interfaces scapy uses."""
 
-    def __init__(self, source: Union[Broker, Namespace, OwnNamespace, None], prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(
+        self, source: Union[Broker, Namespace, OwnNamespace, None], prefix: str, snaplen: Union[int, None]
+    ) -> None:
+        self.prefix, self._snaplen = prefix, snaplen
         self._netns: Union[str, int, None] = None
         self._client: Client
         self._module: Callable[[], Any]
@@ -87,6 +92,7 @@ class _Source:
 
     def capture(self, device: NetworkInterface, filter: str, options: dict[str, Any]) -> CaptureStream:
         """A capture of an interface."""
+        options = {"snaplen": self._snaplen, **options}
         return CaptureStream(self._client, self._name(device), filter, self._netns, options)
 
     def sender(self, device: NetworkInterface) -> Any:

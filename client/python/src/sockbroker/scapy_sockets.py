@@ -29,6 +29,8 @@ _LOOPBACK = 8
 _RECEIVER_BYTES, _LISTENER_BYTES = 1 << 20, 8 << 20
 """The rings in the kernel of sockets for answers, and of sockets that only listen: below the default of captures, so that
 a program can have several within the limit of its user."""
+_LONGEST_WAIT = 0.1
+"""How many seconds sockets of layer 3 wait before they look for interfaces by which they have sent meanwhile."""
 _WITHOUT_LINK_LAYER = (DLT_RAW, DLT_RAW_ALT)
 _AT_ONCE = int(native.module.MSG_DONTWAIT)
 
@@ -88,6 +90,8 @@ class _CaptureSocket(SuperSocket):
 
     def recv_raw(self, x: int = MTU) -> tuple[Any, bytes | None, Any]:
         """The layer, the bytes and the time of the next packet."""
+        if self._stream is None or not self._stream.is_ours():
+            raise Scapy_Exception("cannot use this socket: it belongs to the process that opened it")
         while not self._packets:
             if self._failure is not None:
                 raise self._failure
@@ -168,8 +172,13 @@ class _CaptureSocket(SuperSocket):
         ours = [one for socket in sockets if isinstance(socket, _CaptureSocket) for one in socket.receivers()]
         others = [socket for socket in sockets if not isinstance(socket, _CaptureSocket)]
         while True:
-            ready: list[Any] = [socket for socket in ours if socket.has_packet()]
+            # A closed one is ready for the exception that `recv` raises.
+            ready: list[Any] = [socket for socket in ours if socket.closed or socket.has_packet()]
             left = 0 if ready else None if until is None else max(0, until - time.monotonic())
+            if any(isinstance(socket, L3Socket) for socket in sockets):
+                # Another thread can send by a further interface, whose answers the next wait is for.
+                left = _LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT)
+                ours = [one for socket in sockets if isinstance(socket, _CaptureSocket) for one in socket.receivers()]
             arrived = _readable([*ours, *others], left)
             ready += [socket for socket in others if socket in arrived]
             for socket in ours:
