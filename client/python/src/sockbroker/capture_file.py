@@ -121,6 +121,8 @@ class PacketReader:
                     )
                 return None
             blocks = self._file.read(self._place)
+            if not blocks:
+                raise ValueError(f"the capture file {self._file.path} was changed while the capture used it")
             self._found, self._place = self._packets(blocks), self._place + len(blocks)
 
     def _packets(self, blocks: bytes) -> Iterator[Packet]:
