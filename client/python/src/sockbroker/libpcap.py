@@ -21,7 +21,7 @@ _compiling = threading.Lock()
 
 
 def _in_child() -> None:
-    """Replaces the lock, which a thread of the parent may hold, of which the child process has no copy."""
+    """Replaces the lock: a thread that holds it exists in the parent alone."""
     global _compiling
     _compiling = threading.Lock()
 
