@@ -170,7 +170,7 @@ class Captures(unittest.TestCase):
             capture.expect()
 
             def slow(packet):  # so that packets come faster than they are read
-                time.sleep(0.001)
+                time.sleep(0.0002)
 
             with self.assertRaisesRegex(TimeoutError, r"within 0\.02 s, and \d+ others came"):
                 capture.expect(slow, timeout=0.02)
