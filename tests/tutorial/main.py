@@ -14,7 +14,7 @@ FOLDER = pathlib.Path(sys.argv[1])
 NOBODY, SERVICE, CAPTURE, NETOPS = 65534, 4200, 4202, 4203
 LONGEST_WAIT = 120
 GROUPS = {"sh": CAPTURE, "python": CAPTURE, "pytest": CAPTURE, "netops": NETOPS}
-EXPECTED = {"sh": 3, "python": 2, "pytest": 1, "netops": 2, "toml": 1, "": 1}
+EXPECTED = {"sh": 3, "python": 2, "pytest": 1, "netops": 2, "root": 1, "toml": 1, "": 1}
 """How many examples of each kind the tutorial has: a block of another kind would not run."""
 TRAFFIC = """
 import socket, subprocess, sys, time
@@ -78,6 +78,7 @@ def check(kind, text, printed):
         "sniff -D": ["eth0", "lo", "packets captured"], "-r trace.pcapng": ["192.0.2.2"], "-w - udp": ["UDP", "5 "],
         "capture.expect": ["eth0", "CaptureStats(seen=1, captured=1, dropped=0"], "scapy": ["9000"],
         "dhcp.pcapng": ["3 packets captured", "192.0.2.2:67"], "! sockbroker": ["interface = [\"lo\"]"],
+        "curl": ["sockbroker_captures 0", "sockbroker_captured_packets_total"],
     }  # fmt: skip
     found = [words for part, words in expected.items() if part in text]
     if kind == "pytest":
