@@ -17,8 +17,7 @@ use crate::guest::Guest;
 /// The environment variable with the path of the `.deb` under test, which `deploy/package` builds.
 const PACKAGE: &str = "SOCKBROKER_PACKAGE";
 /// The packages that the tests need in addition to the essential ones.
-const PARTS: &str =
-    "apt,dbus,iproute2,iputils-ping,libpam-systemd,passwd,procps,python3,systemd-sysv,tcpdump";
+const PARTS: &str = "apt,dbus,iproute2,iputils-ping,libpam-systemd,passwd,procps,python3,python3-scapy,systemd-sysv,tcpdump";
 /// The time limit for creating the tree. It takes 30 seconds with a fast network.
 const TREE: Duration = Duration::from_mins(10);
 

@@ -32,6 +32,7 @@ mod environment;
 mod guest;
 mod install;
 mod roles;
+mod capture_role;
 mod lifecycle;
 mod policy;
 mod credentials;

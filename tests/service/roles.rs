@@ -88,7 +88,7 @@ fn mediated(lines: &[&str]) -> String {
 }
 
 /// Boots a guest in which alice is a member of one role.
-fn member_or_skip(role: &str, test: &str) -> Option<Guest> {
+pub(crate) fn member_or_skip(role: &str, test: &str) -> Option<Guest> {
     let guest = installed_or_skip(test)?;
     take_role(&guest, role);
     guest.ok(&format!("usermod --append --groups sockbroker-{role} alice"));

@@ -1,7 +1,9 @@
 //! Audit records of decisions: which decisions are recorded, and what a record contains.
 
+use sockbroker_monitor::capture::{Counts, Ended};
 use sockbroker_proto::handle::Handle;
 
+use crate::network::captures::Capture;
 use crate::observe::audit::Record;
 use crate::rpc::call::Call;
 use sockbroker_policy::Denial;
@@ -32,6 +34,57 @@ pub(super) fn denied(call: &Call, denial: &Denial) {
             .with("rule", denial.rule.as_str())
             .with("grant", denial.grant.as_str())
             .with("message", denial.to_string())
+    });
+}
+
+/// Records the start of a capture, and its end when that comes.
+pub(super) fn capture(call: &Call, handle: Handle, capture: &Capture, instructions: usize) {
+    let audit = call.broker().audit.clone();
+    if !audit.is_on() {
+        return;
+    }
+    let (subject, key) = (call.connection().subject(), call.connection().principal().key());
+    let (uid, session) = (subject.uid, call.session().number());
+    let order = capture.order();
+    let interfaces = capture.interfaces();
+    let about = move |state: &'static str| {
+        Record::new("capture")
+            .with("state", state)
+            .with("uid", uid)
+            .with("session", session)
+            .with("handle", handle.number())
+    };
+    audit.report(key.clone(), || {
+        about("started")
+            .with("gid", subject.gid)
+            .with_some("pid", subject.pid.map(i32::cast_unsigned))
+            .with_some("unit", subject.unit.as_deref())
+            .with("connection", call.connection().number())
+            .with("interfaces", interfaces.as_str())
+            .with_some("netns", capture.place().words())
+            .with_some("filter", order.text.as_deref())
+            .with("filter_instructions", instructions as u64)
+            .with("snaplen", order.snaplen)
+            .with("promiscuous", if order.promiscuous { "yes" } else { "no" })
+            .with("message", format!("uid {uid} captures packets of {interfaces}"))
+    });
+    capture.at_end(move |Ended { reason, counts, complete }| {
+        let Counts { captured, dropped, unread, bytes, .. } = counts;
+        let reason = reason.word();
+        audit.report(key, || {
+            about("ended")
+                .with("interfaces", interfaces.as_str())
+                .with("reason", reason)
+                .with("captured", captured)
+                .with("dropped", dropped)
+                .with("unread", unread)
+                .with("bytes", bytes)
+                .with("complete", if complete { "yes" } else { "no" })
+                .with("message", format!(
+                    "uid {uid} captured {captured} packets of {interfaces}, {dropped} were dropped, \
+                     and the capture ended: {reason}"
+                ))
+        });
     });
 }
 

@@ -1,6 +1,5 @@
 //! `proto::api::capture`: captures.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tokio::io::Interest;
 
 use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};
-use crate::handlers::Handlers;
+use crate::handlers::{Handlers, audit};
 use crate::network::captures::{Capture, Opening};
 use crate::rpc::call::Call;
 use crate::table::readiness::register;
@@ -32,6 +31,8 @@ use sockbroker_policy::rights::Rights;
 /// What is captured of a packet, and the size of the ring, if the request does not name them.
 const SNAPLEN: u32 = 262_144;
 const BUFFER_BYTES: u64 = 16 << 20;
+/// The bytes of an instruction of classic BPF (`struct sock_filter`).
+const INSTRUCTION: usize = 8;
 /// The longest time that a capture can be asked to run.
 const LONGEST: f64 = 366.0 * 86400.0;
 
@@ -55,6 +56,7 @@ impl CaptureServer for Handlers {
         let selection = call.selection(netns.as_ref())?;
         let (wanted, place) = (wanted(&order), selection.place.clone());
         let permit = call.permit_open_capture(&place, wanted.clone())?;
+        let instructions = order.program.len() / INSTRUCTION;
         order.program = call.restricted(&order, permit.request())?;
         check_length(&order, permit.request().scopes())?;
         let (handle, interfaces) = (call.room()?, order.interfaces.clone());
@@ -78,12 +80,14 @@ impl CaptureServer for Handlers {
         };
         let (live, snaplen) = (capture.live().clone(), capture.order().snaplen);
         let ended = capture.ended();
-        let body: Arc<dyn Body> = Arc::new(capture);
+        let capture = Arc::new(capture);
+        let body: Arc<dyn Body> = capture.clone();
         let task = async move {
             ended.await;
         };
         let (session, granted) = (call.session(), Box::new(is_granted));
         let handle = session.start_stream("capture", handle, granted, Some(body), task)?;
+        audit::capture(&call, handle, &capture, instructions);
         if let Some(stream) = passed {
             call.give_descriptor(stream);
         }
@@ -143,11 +147,7 @@ impl CaptureServer for Handlers {
 fn capture(call: &Call, handle: Handle) -> OpResult<Arc<Capture>> {
     let stream = call.session().stream(handle)?;
     let kind = stream.kind();
-    let body = stream.body().and_then(|body| {
-        let body: Arc<dyn Any + Send + Sync> = body;
-        body.downcast().ok()
-    });
-    body.ok_or(OpError::HandleKind { handle, kind, wanted: "capture" })
+    Capture::of(&stream).ok_or(OpError::HandleKind { handle, kind, wanted: "capture" })
 }
 
 /// The program of a client; empty for all packets.

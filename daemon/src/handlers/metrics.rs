@@ -3,21 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use sockbroker_monitor::message::Query;
 use sockbroker_proto::constant;
+use sockbroker_proto::handle::Handle;
+use tokio::time::timeout;
 
 use crate::error::OpResult;
 use crate::handlers::other_workers::query;
+use crate::network::captures::Capture;
 use crate::observe::metrics::Page;
 use crate::quota::Share;
 use crate::quota::traffic::Volume;
 use crate::rpc::call::{Call, RequestParts};
 use crate::rpc::methods::{MethodTable, outcomes};
+use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::connection::Connection;
 use sockbroker_policy::action::Administer;
 
+/// How long the captures may take to report their counts. They do so within a millisecond.
+const REFRESH: Duration = Duration::from_millis(250);
 /// A sample that is not added over workers.
 const POLICY_NUMBER: &str = "policy_number";
 
@@ -28,6 +35,7 @@ pub async fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result
     match allowed {
         Ok(permit) => {
             let Administer = permit.into_request();
+            refresh(connection.broker()).await;
             let own = describe(connection.broker(), methods);
             if let Some(monitor) = connection.broker().monitor() {
                 monitor.keep_counters(own.clone().into_bytes());
@@ -74,11 +82,84 @@ pub(super) fn describe(broker: &Broker, methods: &MethodTable) -> String {
     let traffic = broker.users.traffic();
     volume(&mut page, "sent", &traffic.sent);
     volume(&mut page, "received", &traffic.received);
+    captures(&mut page, broker);
     page.begin("audit_dropped_total", "counter", "Audit records that were dropped.");
     page.sample(&[], broker.audit.lost());
     page.begin(POLICY_NUMBER, "gauge", "The number of the policy in force; the first is 1.");
     page.sample(&[], broker.policy.generation());
     page.text()
+}
+
+/// The captures that have a handle.
+fn running(broker: &Broker) -> Vec<(Arc<Session>, Handle, Arc<Capture>)> {
+    let mut found = Vec::new();
+    for session in broker.sessions() {
+        for (handle, stream) in session.streams() {
+            if let Some(capture) =
+                Capture::of(&stream).filter(|capture| capture.outcome().is_none())
+            {
+                found.push((session.clone(), handle, capture));
+            }
+        }
+    }
+    found
+}
+
+/// Reads the counts of captures, for the next page.
+pub(super) async fn refresh(broker: &Broker) {
+    let read = async {
+        for (_, _, capture) in running(broker) {
+            // Of one that does not answer, the page has the counts that were read before.
+            capture.counts().await.ok();
+        }
+    };
+    timeout(REFRESH, read).await.ok();
+}
+
+/// The sums of all captures, and the counts of those that run: at most `captures_per_user` for each user.
+fn captures(page: &mut Page, broker: &Broker) {
+    let sums = broker.captures.sums();
+    page.begin("captures", "gauge", "Captures that run.");
+    page.sample(&[], sums.running);
+    page.begin("captures_ended_total", "counter", "Captures that have ended, by reason.");
+    for (reason, count) in &sums.ended {
+        page.sample(&[("reason", reason)], *count);
+    }
+    for (name, help, sum) in [
+        ("captured_packets_total", "Packets that captures wrote to their streams.", sums.captured),
+        ("captured_bytes_total", "Bytes of these packets.", sums.bytes),
+        ("capture_dropped_packets_total", "Packets that captures have lost.", sums.dropped),
+    ] {
+        page.begin(name, "counter", help);
+        page.sample(&[], sum);
+    }
+    let running: Vec<_> = running(broker)
+        .into_iter()
+        .map(|(session, handle, capture)| {
+            let names = [
+                session.uid().to_string(),
+                session.number().to_string(),
+                handle.number().to_string(),
+            ];
+            (names, capture.interfaces(), capture.latest())
+        })
+        .collect();
+    let help =
+        ["Packets of a running capture in its stream.", "Packets that a running capture has lost."];
+    for (name, help, dropped) in
+        [("capture_packets", help[0], false), ("capture_dropped_packets", help[1], true)]
+    {
+        page.begin(name, "gauge", help);
+        for ([uid, session, handle], interfaces, counts) in &running {
+            let labels = [
+                ("uid", &**uid),
+                ("session", session),
+                ("handle", handle),
+                ("interfaces", interfaces),
+            ];
+            page.sample(&labels, if dropped { counts.dropped } else { counts.captured });
+        }
+    }
 }
 
 /// The pages of this worker, of others and of the monitor as one: the samples of the same name and labels are added, and

@@ -8,6 +8,13 @@ use crate::handlers::{admin, metrics};
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 
+/// Reads what the answer to a query needs and other processes know.
+pub async fn prepare(broker: &Broker, query: &Query) {
+    if matches!(query, Query::Metrics) {
+        metrics::refresh(broker).await;
+    }
+}
+
 /// What this worker answers to an administrator whom another worker serves. The monitor asks only for
 /// principals that the policy lets administer the broker.
 pub fn answer(broker: &Broker, methods: &MethodTable, query: Query) -> Vec<u8> {

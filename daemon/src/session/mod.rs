@@ -15,6 +15,7 @@ pub mod policy;
 pub mod broker;
 pub mod places;
 pub mod connection;
+mod streams;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,7 +40,7 @@ use crate::session::restriction::SessionRestriction;
 use crate::session::tasks::Tasks;
 use crate::session::token::{KnownToken, Token};
 use crate::table::entry::Entry;
-use crate::table::stream::{Body, Granted, Stream};
+use crate::table::stream::Stream;
 use crate::table::timeout::{Timeout, TimeoutCell};
 use crate::table::{Resource, Table};
 use sockbroker_policy::Policy;
@@ -182,28 +183,6 @@ impl Session {
             return Err(self.too_many_handles());
         }
         Ok(user.take(Share::Handles, 1)?)
-    }
-
-    /// Starts a stream and gives it a handle.
-    ///
-    /// Its task is aborted when the handle is closed, when a reload revokes it because `granted` no
-    /// longer holds, and when the session ends. It must be called within the runtime.
-    pub fn start_stream(
-        &self,
-        kind: &'static str,
-        handle: Reservation,
-        granted: Box<Granted>,
-        body: Option<Arc<dyn Body>>,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) -> OpResult<Handle> {
-        let handle = Arc::new(handle);
-        let held = handle.clone();
-        let task = self.tasks.spawn(kind, self.number, async move {
-            let _held = held;
-            task.await;
-        });
-        let stream = Stream::new(kind, task, granted, body, handle);
-        self.insert_resource(Resource::Stream(Arc::new(stream)))
     }
 
     fn resource(&self, handle: Handle) -> OpResult<Resource> {

@@ -277,7 +277,10 @@ impl Follower {
                 // The call may have been cancelled.
                 drop(self.reloads.remove(&request).map(|reload| reload.send(result)));
             }
-            ToWorker::Query { number, query } => self.answer_query(number, query)?,
+            ToWorker::Query { number, query } => {
+                handlers::query::prepare(&self.broker, &query).await;
+                self.answer_query(number, query)?;
+            }
             ToWorker::QueryResult { request, uid } => {
                 self.add_result(request, uid, descriptors.next());
             }

@@ -96,7 +96,7 @@ pub(crate) const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("SocketKind", "tests/compliance/oracle/brokered.py", "an enum of Python's socket module"),
     ("sniffer", "client/", "a program that sniffs, as in Python's documentation"),
     ("sniffer", "tests/e2e/documentation.rs", "the sniffer of Python's documentation"),
-    ("sniffer", "tests/scapy/program.py", "scapy's AsyncSniffer"),
+    ("sniffer", "tests/scapy/", "scapy's AsyncSniffer"),
     ("actor", "SECURITY.md", "the word of threat models"),
     ("tell", "client/cli/src/sniff/decode.rs", "the line that tcpdump prints for ARP"),
 ];

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .hints import Any
     from .network_namespace import Namespace
-    from .packet_capture import Capture, Interfaces
+    from .capture_stream import Interfaces
+    from .packet_capture import Capture
 
 __all__ = ["BrokerError", "Denied", "FilterError", "Settings", "capture", "connect", "install", "namespace"]
 __version__ = "0.1.0"
@@ -77,3 +78,11 @@ def namespace(name: str) -> Namespace:
     from .installation import namespace as of_process  # as above
 
     return of_process(name)
+
+
+def scapy_ext(extension: Any) -> None:
+    """What scapy calls for an extension of this name: `sockbroker.scapy.install()`."""
+    from .scapy import install  # scapy is not a dependency
+
+    extension.config("sockbroker", __version__)
+    install()

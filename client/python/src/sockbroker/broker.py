@@ -12,7 +12,8 @@ from .network_namespace import Namespace
 from .settings import settings_of
 
 if TYPE_CHECKING:
-    from .packet_capture import Capture, Interfaces
+    from .capture_stream import Interfaces
+    from .packet_capture import Capture
 
 _numbers = itertools.count(1)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from . import pcapng
+from .errors import BrokerError
 from .hints import Any
 from .pcapng import Packet, Statistics
 
@@ -50,6 +51,10 @@ class CaptureFile:
         with self._grown:
             self._size += written
             self._grown.notify_all()
+
+    def size(self) -> int:
+        """The bytes that are written."""
+        return self._size
 
     def wait_for_end(self) -> None:
         """Waits until everything is written. Raises what has prevented it."""
@@ -96,18 +101,29 @@ class PacketReader:
         self.statistics: Statistics | None = None
         """The latest counters."""
 
-    def next(self, deadline: float | None) -> Packet | None:
-        """The next packet; `None` at the end of the capture or the deadline."""
+    def next(self, deadline: float | None, end: int | None = None) -> Packet | None:
+        """The next packet; `None` at the end of the capture, at this place of the file, or at the deadline.
+
+        Raises what has ended the stream if this was not the end of the capture.
+        """
         while True:
             for packet in self._found:
                 return packet
+            if end is not None and self._place >= end:
+                return None
             if not self._file.wait_beyond(self._place, deadline):
                 if self._file.failure is not None:
                     raise self._file.failure
+                if self._file.ended and self._place >= self._file.size() and not self._decoder.is_whole():
+                    raise BrokerError(
+                        "the capture has ended without its last block: the broker or the process that reads captures has "
+                        "ended, or the stream was cut"
+                    )
                 return None
             blocks = self._file.read(self._place)
-            self._place += len(blocks)
-            self._found = self._packets(blocks)
+            if not blocks:
+                raise ValueError(f"the capture file {self._file.path} was changed while the capture used it")
+            self._found, self._place = self._packets(blocks), self._place + len(blocks)
 
     def _packets(self, blocks: bytes) -> Iterator[Packet]:
         at = 0

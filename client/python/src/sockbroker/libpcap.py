@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 
 from .bpf import Instruction
@@ -17,6 +18,15 @@ _NO_NETMASK = 0xFFFFFFFF
 
 _compiling = threading.Lock()
 """`pcap_compile` of libpcap before 1.8 has global state."""
+
+
+def _in_child() -> None:
+    """Replaces the lock: a thread that holds it exists in the parent alone."""
+    global _compiling
+    _compiling = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 class _Instruction(ctypes.Structure):

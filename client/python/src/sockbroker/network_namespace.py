@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
     from .client import Client
-    from .packet_capture import Capture, Interfaces
+    from .capture_stream import Interfaces
+    from .packet_capture import Capture
 
 _DEFAULT = object()
 """No timeout was given: new sockets have the default."""

@@ -12,7 +12,8 @@ from .hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .broker import Broker
-    from .packet_capture import Capture, Interfaces
+    from .capture_stream import Interfaces
+    from .packet_capture import Capture
 
 _HOLDER = """
 import fcntl, os, socket, struct, sys

@@ -81,6 +81,11 @@ class Decoder:
 
     def __init__(self) -> None:
         self._interfaces: list[Interface] = []
+        self._reason = ""
+
+    def is_whole(self) -> bool:
+        """Whether the last counters had the reason of the end. A file without interfaces has no counters."""
+        return bool(self._reason) or not self._interfaces
 
     def decode(self, block: bytes | memoryview) -> Interface | Packet | Statistics | None:
         """What a whole block describes; `None` for other blocks. Raises `ValueError` if it is malformed."""
@@ -129,7 +134,7 @@ class Decoder:
         (number, _) = _words(body)
         options = dict(_options(body[12:]))
         counts = {name: int.from_bytes(options.get(code, b""), "little") for code, name in _COUNTERS.items()}
-        comment = options.get(_COMMENT, b"").decode(errors="replace")
+        comment = self._reason = options.get(_COMMENT, b"").decode(errors="replace")
         return Statistics(interface=self._interfaces[number].name, comment=comment, **counts)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from .broker import Broker
     from .own_namespace import OwnNamespace
-    from .packet_capture import Capture
+    from .packet_capture import Capture, Packet
 
 _PACKETS_SHOWN = 20
 """How many packets of a capture the report of a failed test shows."""
@@ -42,7 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Closes the connection."""
-    config.stash[_STATE].close()
+    state = config.stash.get(_STATE, None)
+    if state is not None:
+        state.close()
 
 
 class _State:
@@ -130,13 +133,22 @@ def _described(capture: Capture) -> str:
     """The counters, and the last packets."""
     stats = capture.stop()
     lines = [f"{stats.captured} packets, {stats.dropped} dropped, {stats.unread} unread"]
-    packets = list(capture.packets())
-    if len(packets) > _PACKETS_SHOWN:
-        lines.append(f"... {len(packets) - _PACKETS_SHOWN} packets")
-    for packet in packets[-_PACKETS_SHOWN:]:
+    last: deque[Packet] = deque(maxlen=_PACKETS_SHOWN)
+    count, failure = 0, ""
+    try:
+        for packet in capture.packets():
+            count += 1
+            last.append(packet)
+    except (OSError, ValueError) as error:
+        failure = f"the rest cannot be read: {error}"
+    if count > _PACKETS_SHOWN:
+        lines.append(f"... {count - _PACKETS_SHOWN} packets")
+    for packet in last:
         after = (packet.time_ns - capture.started_ns) / 1e9
         data = packet.data[:_BYTES_SHOWN].hex(" ")
         lines.append(f"{after:+.6f} s {packet.direction or '-'} {packet.interface} {packet.length} bytes: {data}")
+    if failure:
+        lines.append(failure)
     return "\n".join(lines)
 
 

@@ -59,6 +59,6 @@ def find() -> Tcpdump | None:
     """Finds it in `PATH` and in the folders of administrators."""
     for folder in (*os.environ.get("PATH", "").split(os.pathsep), *_FOLDERS):
         path = os.path.join(folder, "tcpdump")
-        if os.path.isfile(path):
+        if os.path.isfile(path) and os.access(path, os.X_OK):
             return Tcpdump(path)
     return None

@@ -19,7 +19,7 @@ import warnings
 import sockbroker
 from process.common import SECONDS, Broker, environment
 from process.namespaces import enter_network
-from sockbroker import bpf, packet_filter, pcapng
+from sockbroker import bpf, capture_file, packet_filter, pcapng
 
 FULL = bool(os.environ.get("SOCKBROKER_FULL_COUNTS"))
 FLOOD = """
@@ -161,6 +161,50 @@ class Captures(unittest.TestCase):
                     capture.expect(lambda packet: 1 / 0)
             with self.assertRaisesRegex(EOFError, "no packet came before the end of the capture"):
                 capture.expect(timeout=None)
+
+    def test_a_timeout_counts_also_while_other_packets_come(self):
+        flood = subprocess.Popen([sys.executable, "-c", FLOOD], stdin=subprocess.DEVNULL)
+        self.addCleanup(flood.wait)
+        self.addCleanup(flood.kill)
+        with self.clients[0].capture("lo", "udp") as capture:
+            capture.expect()
+
+            def slow(packet):  # so that packets come faster than they are read
+                time.sleep(0.0002)
+
+            with self.assertRaisesRegex(TimeoutError, r"within 0\.02 s, and \d+ others came"):
+                capture.expect(slow, timeout=0.02)
+
+    def test_a_timeout_counts_also_while_another_thread_expects(self):
+        with self.clients[0].capture("lo", "udp") as capture:
+            thread = threading.Thread(target=lambda: capture.expect(timeout=SECONDS))
+            thread.start()
+            with self.assertRaisesRegex(TimeoutError, "another thread expects"):
+                while True:  # until the thread has begun
+                    capture.expect(timeout=0.01)
+                    self.fail("a packet came")
+            send(b"x")
+            thread.join(SECONDS)
+            self.assertFalse(thread.is_alive())
+
+    def test_a_signal_interrupts_every_wait(self):
+        text = """
+            import signal, sys, time, sockbroker
+            class Interrupted(Exception): pass
+            def handler(*_): raise Interrupted
+            signal.signal(signal.SIGALRM, handler)
+            with sockbroker.connect(*sys.argv[1:]) as client, client.capture("lo", "udp port 1") as capture:
+                for wait in (lambda: capture.expect(timeout=None), lambda: next(capture.packets()), lambda: capture.stop(100)):
+                    signal.setitimer(signal.ITIMER_REAL, 0.05)
+                    try: wait()
+                    except Interrupted: print("interrupted")
+            """
+        for arguments in ((self.broker.path,), (self.broker.path, "remote")):
+            done = subprocess.run(
+                [sys.executable, "-W", "error", "-c", textwrap.dedent(text), *arguments], env=environment(),
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False,
+            )  # fmt: skip
+            self.assertEqual((done.stdout, done.stderr), ("interrupted\n" * 3, ""))
 
     def test_packets_come_while_the_capture_runs(self):
         for client in self.clients:
@@ -396,6 +440,23 @@ class Captures(unittest.TestCase):
             with self.assertRaises(ZeroDivisionError), capture:
                 raise ZeroDivisionError
             self.assertEqual([payload(one) for one in itertools.islice(capture.packets(), 1)], [b"x"])
+
+    def test_a_stream_without_its_last_block_is_an_error_and_not_the_end(self):
+        with self.clients[0].capture("lo", "udp") as capture:
+            send(b"x")
+        whole = pathlib.Path(capture.file).read_bytes()
+        last = len(whole) - int.from_bytes(whole[-4:], "little")
+        for stream, expected in ((whole, None), (whole[:last], sockbroker.BrokerError)):
+            parts = iter([stream[:100], stream[100:], b""])
+            file = capture_file.CaptureFile(os.path.join(self.broker.folder, "file"))
+            file.write_all(lambda parts=parts: next(parts))
+            reader = capture_file.PacketReader(file)
+            self.assertEqual(payload(reader.next(None)), b"x")
+            for _ in range(2):
+                if expected is None:
+                    self.assertIsNone(reader.next(None))
+                else:
+                    self.assertRaisesRegex(expected, "without its last block", reader.next, None)
 
     def in_another_network(self, text, broker):
         """The output of a program in a network namespace of its own, which the broker calls `caller`."""

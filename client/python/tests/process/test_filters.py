@@ -1,6 +1,8 @@
 """Filter expressions: what compiles them, what the programs select, and why an expression is refused."""
 
+import os
 import random
+import signal
 import struct
 import unittest
 from unittest import mock
@@ -24,6 +26,17 @@ class Compilers(unittest.TestCase):
     def setUp(self):
         packet_filter._compiler.cache_clear()
         self.addCleanup(packet_filter._compiler.cache_clear)
+
+    def test_a_child_process_compiles_if_a_thread_of_its_parent_did_at_the_fork(self):
+        library = libpcap.load()
+        if library is None:
+            self.skipTest("libpcap is not installed")
+        with libpcap._compiling:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)  # ends a child that waits for the lock
+                os._exit(0 if library.compile("udp", 1) else 1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
 
     def test_libpcap_and_tcpdump_have_the_same_programs_and_messages(self):
         found = compilers()

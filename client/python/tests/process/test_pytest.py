@@ -149,6 +149,21 @@ class Plugin(unittest.TestCase):
         counts = [self.packets_of(path) for _, path in paths]
         self.assertEqual(counts, [25, 0, 1])
 
+    def test_a_report_has_what_can_be_read_of_a_file_that_was_changed(self):
+        text = """
+            import os
+            def test_fails(sockbroker_capture):
+                capture = sockbroker_capture("lo", "udp port 9999")
+                for number in range(3): send(b"packet %02d" % number)
+                capture.stop()
+                os.truncate(capture.file, os.stat(capture.file).st_size - 100)
+                assert False
+        """
+        self.assertEqual(self.pytest(text), {"test_fails": "failure"}, self.output)
+        self.assertIn("3 packets, 0 dropped, 0 unread\n", self.output)
+        self.assertRegex(self.output, r"the rest cannot be read: the capture file \S+ was changed")
+        self.assertIn(b"packet 01".hex(" "), self.output)
+
     def packets_of(self, path):
         """The number of packets in a file, by dpkt if it is installed."""
         blocks, count, at = pathlib.Path(path).read_bytes(), 0, 0

@@ -1,5 +1,6 @@
 //! A running capture.
 
+use std::any::Any;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,13 +18,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::ask::{ask, lost};
-use super::inbox::{Inbox, Outcome};
+use super::inbox::Inbox;
+use super::outcome::Outcome;
 use super::reader::Link;
 use crate::config::limits::Limits;
 use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
-use crate::table::stream::Body;
+use crate::table::stream::{Body, Stream};
 
 /// How long a capture may take to answer. It does so within a millisecond.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -94,6 +96,12 @@ impl Capture {
         Self { number, way, outcome, live, judged, pull, last }
     }
 
+    /// The capture of a stream, if it is one.
+    pub fn of(stream: &Stream) -> Option<Arc<Self>> {
+        let body: Arc<dyn Any + Send + Sync> = stream.body()?;
+        body.downcast().ok()
+    }
+
     /// What the client learns at the start.
     pub fn live(&self) -> &Live {
         &self.live
@@ -102,6 +110,14 @@ impl Capture {
     /// What was asked for, without the program.
     pub fn order(&self) -> &Order {
         &self.judged.order
+    }
+
+    /// The names of its interfaces, or `any`.
+    pub fn interfaces(&self) -> String {
+        match &*self.judged.order.interfaces {
+            [] => "any".to_owned(),
+            names => names.join(","),
+        }
     }
 
     /// The network namespace of its socket.
@@ -117,6 +133,16 @@ impl Capture {
     /// How it has ended, if it has.
     pub fn outcome(&self) -> Option<Ended> {
         self.outcome.get()
+    }
+
+    /// The counts that were read last.
+    pub fn latest(&self) -> Counts {
+        self.outcome.highest()
+    }
+
+    /// Calls this when it has ended.
+    pub fn at_end(&self, at_end: impl FnOnce(Ended) + Send + 'static) {
+        self.outcome.at_end(at_end);
     }
 
     /// Waits until it has ended.
@@ -154,7 +180,10 @@ impl Capture {
         }
         let answered = timeout(ANSWER, counted).await.map_err(|_late| lost())?;
         match answered.ok().flatten() {
-            Some(counts) => Ok(counts),
+            Some(counts) => {
+                self.outcome.note(counts);
+                Ok(counts)
+            }
             // It has ended meanwhile.
             None => Ok(self.outcome.ended().await.counts),
         }

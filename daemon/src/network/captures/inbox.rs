@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sockbroker_monitor::capture::{Counts, Ended, Event, Failure, Live, Reason};
-use tokio::sync::{Notify, oneshot};
+use sockbroker_monitor::capture::{Counts, Event, Failure, Live};
+use tokio::sync::oneshot;
 
+use super::outcome::Outcome;
+use super::totals::Totals;
 use crate::quota::Reservation;
 
 /// Whether a capture has begun.
@@ -16,42 +18,15 @@ pub(super) type Counted = Option<Counts>;
 /// Between which times a filter was replaced, on a capture that runs.
 pub(super) type Replaced = Option<Result<(u64, u64), Failure>>;
 
-/// How a capture has ended, once it has.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    ended: Mutex<Option<Ended>>,
-    notify: Notify,
-}
-
-impl Outcome {
-    pub(super) fn get(&self) -> Option<Ended> {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, ended: Ended) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(ended);
-        self.notify.notify_waiters();
-    }
-
-    /// Waits for the end.
-    pub(super) async fn ended(&self) -> Ended {
-        loop {
-            // Registered before the end is looked for, so that it is not missed between the two.
-            let notified = self.notify.notified();
-            if let Some(ended) = self.get() {
-                return ended;
-            }
-            notified.await;
-        }
-    }
-}
-
 /// The parts of the user's limits that a capture takes until it has ended.
 pub(super) type Held = (Reservation, Reservation);
 
 /// What calls wait for.
-#[derive(Debug, Default)]
-pub(super) struct Inbox(Mutex<Waiting>);
+#[derive(Debug)]
+pub(super) struct Inbox {
+    waiting: Mutex<Waiting>,
+    totals: Arc<Totals>,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -63,9 +38,14 @@ struct Waiting {
 }
 
 impl Inbox {
+    /// An inbox whose captures are counted there.
+    pub(super) fn new(totals: Arc<Totals>) -> Self {
+        Self { waiting: Mutex::default(), totals }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Every change is one step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of a new capture, which will report on itself.
@@ -77,6 +57,7 @@ impl Inbox {
         let number = waiting.numbers;
         waiting.begun.insert(number, sender);
         waiting.running.insert(number, (outcome.clone(), held));
+        self.totals.begin(outcome.clone());
         (number, outcome, begun)
     }
 
@@ -84,7 +65,9 @@ impl Inbox {
     pub(super) fn forget(&self, number: u64) {
         let mut waiting = self.lock();
         waiting.begun.remove(&number);
-        waiting.running.remove(&number);
+        if let Some((outcome, _held)) = waiting.running.remove(&number) {
+            self.totals.end(&outcome);
+        }
     }
 
     pub(super) fn expect_counts(&self) -> (u64, oneshot::Receiver<Counted>) {
@@ -115,7 +98,9 @@ impl Inbox {
                 }
             }
             Event::NotLive { capture, failure } => {
-                waiting.running.remove(&capture);
+                if let Some((outcome, _held)) = waiting.running.remove(&capture) {
+                    self.totals.end(&outcome);
+                }
                 if let Some(sender) = waiting.begun.remove(&capture) {
                     drop(sender.send(Err(failure)));
                 }
@@ -135,6 +120,7 @@ impl Inbox {
                     // Before the end is known, so that the next capture has room.
                     drop(held);
                     outcome.set(ended);
+                    self.totals.end(&outcome);
                 }
             }
             Event::Closed { .. } => {}
@@ -148,8 +134,8 @@ impl Inbox {
         waiting.counted.clear();
         waiting.replaced.clear();
         for (_, (outcome, _held)) in waiting.running.drain() {
-            let counts = Counts::default();
-            outcome.set(Ended { reason: Reason::Failed, counts, complete: false });
+            outcome.lose();
+            self.totals.end(&outcome);
         }
     }
 }

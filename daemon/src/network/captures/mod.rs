@@ -6,7 +6,10 @@ mod capture;
 mod reader;
 mod ask;
 mod inbox;
+mod totals;
+mod outcome;
 
 pub use capture::Capture;
 pub use reader::{Reader, Started};
 pub use source::{CaptureSource, Opening};
+pub use totals::Sums;

@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::inbox::Inbox;
+use super::totals::Totals;
 use crate::table::readiness::register;
 
 /// How long the process may take to start.
@@ -52,8 +53,8 @@ impl Reader {
         Self { start: Box::new(start), link: tokio::sync::Mutex::new(None) }
     }
 
-    /// The process, which is started if it does not run.
-    pub(super) async fn link(&self) -> Result<Arc<Link>, Missing> {
+    /// The process, which is started if it does not run, and whose captures are counted there.
+    pub(super) async fn link(&self, totals: &Arc<Totals>) -> Result<Arc<Link>, Missing> {
         let mut running = self.link.lock().await;
         if let Some(link) = running.as_ref().filter(|link| !link.is_lost()) {
             link.note_use();
@@ -61,7 +62,8 @@ impl Reader {
         }
         *running = None;
         let started = (self.start)().await.map_err(|_ended| Missing::Ended)?;
-        let link = Link::begin(started.map_err(Missing::Refused)?).await.map_err(|error| {
+        let link = Link::begin(started.map_err(Missing::Refused)?, totals.clone());
+        let link = link.await.map_err(|error| {
             tracing::error!(error, "the process that reads captures did not start");
             Missing::Ended
         })?;
@@ -92,14 +94,14 @@ pub(super) struct Link {
 
 impl Link {
     /// Waits until the process is confined.
-    async fn begin(channel: OwnedFd) -> Result<Self, String> {
+    async fn begin(channel: OwnedFd, totals: Arc<Totals>) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let copy = channel.as_fd().try_clone_to_owned().map_err(text)?;
         let ready = register(copy, Interest::READABLE).map_err(text)?;
         let channel = Arc::new(ReaderChannel::over(channel));
         let greeted = tokio::time::timeout(START, greet(&channel, &ready)).await;
         greeted.unwrap_or_else(|_late| Err("it took too long".to_owned()))?;
-        let (inbox, lost) = (Arc::new(Inbox::default()), Arc::new(AtomicBool::new(false)));
+        let (inbox, lost) = (Arc::new(Inbox::new(totals)), Arc::new(AtomicBool::new(false)));
         let (kept, dropped) = oneshot::channel::<()>();
         let (own, for_task, flag) = (channel.clone(), inbox.clone(), lost.clone());
         #[expect(

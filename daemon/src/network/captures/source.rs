@@ -18,6 +18,7 @@ use super::ask::{ask, lost};
 use super::capture::{Capture, Judged, Way};
 use super::inbox::Inbox;
 use super::reader::{Missing, Reader};
+use super::totals::{Sums, Totals};
 use crate::config::limits::Limits;
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
@@ -35,6 +36,7 @@ pub struct CaptureSource {
     own: OnceLock<(Arc<Captures>, Arc<Inbox>)>,
     /// The process for those of the opener.
     reader: Option<Reader>,
+    totals: Arc<Totals>,
 }
 
 /// A capture that has begun, and the client's end of its stream.
@@ -47,7 +49,12 @@ pub struct Opening {
 impl CaptureSource {
     /// Captures are read by this process, or by one that it starts.
     pub fn new(reader: Option<Reader>) -> Self {
-        Self { own: OnceLock::new(), reader }
+        Self { own: OnceLock::new(), reader, totals: Arc::default() }
+    }
+
+    /// The sums of all captures, with the counts of running ones that [`Capture::counts`] has read last.
+    pub fn sums(&self) -> Sums {
+        self.totals.sums()
     }
 
     /// Ends the process that reads captures if it had nothing to do for this time.
@@ -80,7 +87,9 @@ impl CaptureSource {
         let order = Order { interfaces, snaplen, promiscuous, ..order };
         let kept = Order { program: Vec::new(), ..order.clone() };
         let way = match &self.reader {
-            Some(reader) if !direct => Way::Reader(reader.link().await.map_err(missing)?),
+            Some(reader) if !direct => {
+                Way::Reader(reader.link(&self.totals).await.map_err(missing)?)
+            }
             Some(_) | None => Way::Own(self.own()),
         };
         let (number, outcome, begun) = way.inbox().expect(held);
@@ -110,7 +119,7 @@ impl CaptureSource {
 
     fn own(&self) -> (Arc<Captures>, Arc<Inbox>) {
         let own = self.own.get_or_init(|| {
-            let inbox = Arc::new(Inbox::default());
+            let inbox = Arc::new(Inbox::new(self.totals.clone()));
             let reports = inbox.clone();
             (Arc::new(Captures::new(Arc::new(move |event| reports.deliver(event)))), inbox)
         });
