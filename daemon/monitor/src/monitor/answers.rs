@@ -135,7 +135,7 @@ impl<H: Host> Monitor<H> {
     /// Starts a process that makes calls with the ids of the worker's caller, if the policy grants such calls.
     fn start_caller(&mut self, token: u64, request: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
-        let peer = worker.peer();
+        let (peer, names) = (worker.peer(), &self.policies.users.names);
         let refusal = if !self.policies.users.unix_callers.include(peer, is_owner(peer.uid)) {
             tracing::warn!(
                 uid = peer.uid,
@@ -147,7 +147,7 @@ impl<H: Host> Monitor<H> {
         } else if !self.callers.starts.admit(peer.uid, Instant::now()) {
             CallerRefusal::Starts
         } else {
-            match self.callers.start(token, peer, self.configuration.as_fd()) {
+            match self.callers.start(token, peer, names, self.configuration.as_fd()) {
                 Ok((calls, sends)) => {
                     return self.send(token, &ToWorker::Caller { request }, &[&calls, &sends]);
                 }
@@ -170,7 +170,8 @@ impl<H: Host> Monitor<H> {
             (_, Err(refusal)) => Err(refusal),
             _ if !self.readers.starts.admit(uid, Instant::now()) => Err(ReaderRefusal::Starts),
             (Some(opener), Ok(id)) => {
-                match self.readers.start(token, uid, id, self.configuration.as_fd()) {
+                let name = self.policies.users.names.process_name("reader", uid);
+                match self.readers.start(token, (uid, &name), id, self.configuration.as_fd()) {
                     Ok((channel, of_opener)) => {
                         opener.send(ToOpener::Reader { worker: token }, vec![of_opener]);
                         Ok(channel)

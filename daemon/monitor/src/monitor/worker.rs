@@ -77,6 +77,7 @@ impl Worker {
     /// Starts a worker, and sends what it begins with. Returns also the pipe of its audit records.
     pub(super) fn start(
         (peer, id): (Credentials, Option<WorkerId>),
+        name: &str,
         generation: u64,
         begin: &ToWorker,
         descriptors: &[BorrowedFd<'_>],
@@ -84,12 +85,11 @@ impl Worker {
         let (channel, other) = Channel::pair()?;
         // A pipe, which cannot carry descriptors: closing it never waits.
         let (audit, audit_of_worker) = io::pipe()?;
-        let name = format!("sockbrokerd: worker (uid {})", peer.uid);
         // Before the start, so that the process finds them at once.
         channel.send(&ToWorker::Hello(Build::OWN), &[]).map_err(io::Error::other)?;
         channel.send(begin, descriptors).map_err(io::Error::other)?;
         let output = Stdio::from(audit_of_worker);
-        let child = role::start(Role::Worker, &name, &[], other, output)?;
+        let child = role::start(Role::Worker, name, &[], other, output)?;
         let worker = Self {
             child,
             channel,
