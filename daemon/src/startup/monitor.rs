@@ -59,6 +59,8 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     if drops {
         leave_capabilities_to_opener().map_err(|error| system("drop capabilities", &error))?;
     }
+    // After the opener, which makes calls that no other process makes.
+    confine::confine_monitor(&config.confine)?;
     let (audit, writer) = match audit::open(args, &config.audit.to)? {
         Some(sink) => audit::start(sink, config.limits.audit())?,
         None => (Audit::default(), None),
